@@ -1,0 +1,70 @@
+"""Every error this package raises on purpose.
+
+    InternVLError
+    ├── InvalidRequestError     an argument, prompt or sampling parameter that cannot be used
+    │   └── ContextOverflowError    the prompt and its pictures do not fit the context
+    ├── PictureError            a picture that is missing, damaged, too large or no picture
+    ├── ModelFileError          a GGUF that is missing, damaged or of another kind
+    │   └── ModelPairError      a text model and an mmproj that do not belong together
+    ├── LibraryError            llama.cpp refused, or is not the build this package is made for
+    └── SessionStateError       a closed session, or one already busy in another thread
+
+Each carries `message` (what happened, one line) and `hint` (what to do, one line).
+"""
+
+from __future__ import annotations
+
+
+class InternVLError(Exception):
+    """Base of all errors of this package.
+
+    Attributes:
+        message: one line saying what happened.
+        hint: one line saying what to do about it.
+    """
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}"
+
+
+class InvalidRequestError(InternVLError, ValueError):
+    """An argument, prompt or sampling parameter that cannot be used."""
+
+
+class ContextOverflowError(InvalidRequestError):
+    """A prompt with its pictures needs more positions than the context has.
+
+    Attributes:
+        needed: positions the request takes, the room for the answer included.
+        available: positions the context has.
+    """
+
+    def __init__(self, message: str, hint: str, *, needed: int, available: int) -> None:
+        super().__init__(message, hint)
+        self.needed = needed
+        self.available = available
+
+
+class PictureError(InternVLError):
+    """A picture that is missing, damaged, too large, or not a picture."""
+
+
+class ModelFileError(InternVLError):
+    """A model file that is missing, damaged, or of another kind than asked for."""
+
+
+class ModelPairError(ModelFileError):
+    """A text model and an mmproj that were not made for each other."""
+
+
+class LibraryError(InternVLError):
+    """llama.cpp refused an operation, or is not the build this package is made for."""
+
+
+class SessionStateError(InternVLError):
+    """A session used after close, or from a second thread while it is busy."""

@@ -1,0 +1,144 @@
+"""The official InternVL picture recipe: a grid near the picture's aspect ratio, stretched, plus a thumbnail.
+
+Source: `dynamic_preprocess` and `find_closest_aspect_ratio` of the InternVL3 model card. The model was trained on
+exactly these tiles; llama.cpp's own preprocessor chooses other grids and letterboxes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from internvl_gguf.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_TILES = 12
+MAX_TILES_LIMIT = 64
+TILE_SIZE = 448
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a picture is cut: `columns` x `rows` tiles, and whether a thumbnail of the whole follows them."""
+
+    columns: int
+    rows: int
+    thumbnail: bool
+
+    @property
+    def tiles(self) -> int:
+        """Pictures the encoder sees, the thumbnail included."""
+        return self.columns * self.rows + self.thumbnail
+
+
+@dataclass(frozen=True)
+class TiledPicture:
+    """One picture cut for the encoder.
+
+    Attributes:
+        grid: (columns, rows) of the cut, the thumbnail not counted.
+        tiles: RGB pictures of tile_size x tile_size, row by row, the thumbnail (if any) last.
+        has_thumbnail: whether the last tile shows the whole picture.
+        source_size: (width, height) of the picture before the cut.
+    """
+
+    grid: tuple[int, int]
+    tiles: tuple[Image, ...]
+    has_thumbnail: bool
+    source_size: tuple[int, int]
+
+
+@lru_cache(maxsize=64)
+def candidate_grids(min_tiles: int, max_tiles: int) -> tuple[tuple[int, int], ...]:
+    """All (columns, rows) with min_tiles <= columns*rows <= max_tiles, fewest tiles first.
+
+    The card collects the pairs in a set and sorts by tile count alone, so grids of one count stand in the set's
+    order. With min_tiles above 1 that order can decide (1.25 lies as far from 1x2 as from 2x1), so it is kept.
+    """
+    grids = {
+        (columns, rows)
+        for total in range(min_tiles, max_tiles + 1)
+        for columns in range(1, total + 1)
+        for rows in range(1, total + 1)
+        if min_tiles <= columns * rows <= max_tiles
+    }
+    return tuple(sorted(grids, key=lambda grid: grid[0] * grid[1]))
+
+
+def validate_tile_limits(min_tiles: int, max_tiles: int) -> None:
+    """Refuse tile limits that no grid satisfies.
+
+    Raises:
+        InvalidRequestError: unless 1 <= min_tiles <= max_tiles <= MAX_TILES_LIMIT.
+    """
+    if not 1 <= min_tiles <= max_tiles <= MAX_TILES_LIMIT:
+        raise InvalidRequestError(
+            f"A picture cannot be cut into at least {min_tiles} and at most {max_tiles} tiles.",
+            f"Use 1 <= min_tiles <= max_tiles <= {MAX_TILES_LIMIT}; InternVL3 was trained with 1 and {MAX_TILES}.",
+        )
+
+
+def choose_grid(
+    width: int,
+    height: int,
+    *,
+    max_tiles: int = MAX_TILES,
+    min_tiles: int = 1,
+    tile_size: int = TILE_SIZE,
+    thumbnail: bool = True,
+) -> Grid:
+    """The grid the card chooses for a picture of width x height pixels.
+
+    The nearest columns/rows to width/height wins; among equally near grids a later (larger) one replaces an
+    earlier one while the picture has more than half the pixels of that grid.
+
+    Raises:
+        InvalidRequestError: tile limits that no grid satisfies.
+    """
+    validate_tile_limits(min_tiles, max_tiles)
+    aspect = width / height
+    best, best_distance = (1, 1), float("inf")
+    for columns, rows in candidate_grids(min_tiles, max_tiles):
+        distance = abs(aspect - columns / rows)
+        large_enough = width * height > 0.5 * tile_size * tile_size * columns * rows
+        if distance < best_distance or (distance == best_distance and large_enough):
+            best, best_distance = (columns, rows), distance
+    return Grid(*best, thumbnail=thumbnail and best != (1, 1))
+
+
+def tile_image(
+    image: Image,
+    max_tiles: int = MAX_TILES,
+    min_tiles: int = 1,
+    tile_size: int = TILE_SIZE,
+    thumbnail: bool = True,
+) -> TiledPicture:
+    """Cut an RGB picture as the model card does: stretch to the grid (bicubic), crop row by row, add the thumbnail.
+
+    Args:
+        image: an RGB Pillow picture, already oriented (see `internvl_gguf.images.load_image`).
+        max_tiles: most tiles the grid may have; the thumbnail comes on top.
+        min_tiles: fewest tiles the grid may have.
+        tile_size: side of a tile in pixels, as the mmproj says (448 for InternVL3).
+        thumbnail: whether a picture of more than one tile is followed by the whole of it in one tile.
+
+    Raises:
+        InvalidRequestError: tile limits that no grid satisfies.
+    """
+    grid = choose_grid(
+        *image.size, max_tiles=max_tiles, min_tiles=min_tiles, tile_size=tile_size, thumbnail=thumbnail
+    )
+    stretched = image.resize((tile_size * grid.columns, tile_size * grid.rows))
+    tiles = [
+        stretched.crop((left, top, left + tile_size, top + tile_size))
+        for top in range(0, stretched.height, tile_size)
+        for left in range(0, stretched.width, tile_size)
+    ]
+    if grid.thumbnail:
+        tiles.append(image.resize((tile_size, tile_size)))
+    return TiledPicture(
+        grid=(grid.columns, grid.rows), tiles=tuple(tiles), has_thumbnail=grid.thumbnail, source_size=image.size
+    )
