@@ -1,0 +1,1 @@
+"""Code that makes model files; the runtime never imports it."""
