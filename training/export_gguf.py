@@ -1,9 +1,9 @@
 """Write an InternVL model as the two files llama.cpp reads: a text GGUF (qwen2) and an mmproj GGUF (clip, internvl).
 
-Tensors come in under the names that transformers' `InternVLForConditionalGeneration.state_dict()` gives them, as float32
-arrays. Names, keys and storage types going out are those of llama.cpp's own converter (`convert_hf_to_gguf.py` for
-InternVL3, at the revision that llama-cpp-python 0.3.36 carries), so that a file written here is read like a published
-one; in particular `v.position_embd.weight` keeps the class token's row first.
+Tensors come in under the names that transformers' `InternVLForConditionalGeneration.state_dict()` gives them, as
+float32 arrays. Names, keys and storage types going out are those of llama.cpp's own converter (`convert_hf_to_gguf.py`
+for InternVL3, at the revision that llama-cpp-python 0.3.36 carries), so that a file written here is read like a
+published one; in particular `v.position_embd.weight` keeps the class token's row first.
 """
 
 from __future__ import annotations
@@ -253,9 +253,9 @@ def export_text(
     """
     _check_tokenizer(tokenizer, shape.vocab)
     chosen = dict(_renamed(tensors, _TEXT_NAMES))
-    if shape.tied and "output.weight" in chosen:
-        if not np.array_equal(chosen.pop("output.weight"), chosen["token_embd.weight"]):
-            raise ValueError("lm_head.weight differs from the embedding table; set tied=False")
+    output = chosen.pop("output.weight", None) if shape.tied else None
+    if output is not None and not np.array_equal(output, chosen["token_embd.weight"]):
+        raise ValueError("lm_head.weight differs from the embedding table; set tied=False")
     _check_shapes(chosen, shape.tensor_shapes())
     writer = gguf.GGUFWriter(path, "qwen2")
     _write_metadata(writer, metadata, gguf.GGUFType.MODEL, dtype)
