@@ -128,9 +128,7 @@ def tile_image(
     Raises:
         InvalidRequestError: tile limits that no grid satisfies.
     """
-    grid = choose_grid(
-        *image.size, max_tiles=max_tiles, min_tiles=min_tiles, tile_size=tile_size, thumbnail=thumbnail
-    )
+    grid = choose_grid(*image.size, max_tiles=max_tiles, min_tiles=min_tiles, tile_size=tile_size, thumbnail=thumbnail)
     stretched = image.resize((tile_size * grid.columns, tile_size * grid.rows))
     tiles = [
         stretched.crop((left, top, left + tile_size, top + tile_size))

@@ -1,0 +1,195 @@
+"""Every knob of a session and of an answer, with its default, in one place.
+
+The command line and the Python API read their defaults from these classes; unknown names are refused by them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypedDict, get_args
+
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.types import PictureLayout
+
+KVType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
+FlashAttention = bool | Literal["auto"]
+GPULayers = int | Literal["auto"]
+
+DEFAULT_N_CTX = 8192
+MAX_SEQUENCES = 255  # llama.cpp aborts from sequence 256 on
+MAX_SEED = 2**32 - 2  # llama.cpp reads 2**32 - 1 as "draw a seed"
+
+
+def _require(condition: bool, message: str, hint: str) -> None:
+    if not condition:
+        raise InvalidRequestError(message, hint)
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next token is chosen, in llama.cpp's own sampler chain.
+
+    Attributes:
+        max_tokens: most tokens of the answer; 1024 as in the model card.
+        temperature: 0 picks the likeliest token every time (greedy); the card's sampled examples use 0.8.
+        top_k: keep the k likeliest tokens; 0 keeps all.
+        top_p: keep the smallest set of tokens whose probabilities sum to at least this.
+        min_p: drop tokens less likely than this fraction of the likeliest one.
+        repeat_penalty: divide the logits of recent tokens by this; 1 is off.
+        presence_penalty: subtract this from the logit of every recent token.
+        frequency_penalty: subtract this times its count from the logit of a recent token.
+        penalty_last_n: how many tokens back "recent" reaches.
+        seed: makes sampling repeatable; None draws a new one for each answer.
+        stop: strings that end the answer; they are not part of it.
+
+    Raises:
+        InvalidRequestError: a value outside its range.
+    """
+
+    max_tokens: int = 1024
+    temperature: float = 0.0
+    top_k: int = 40
+    top_p: float = 0.8
+    min_p: float = 0.0
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    penalty_last_n: int = 64
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InvalidRequestError(f"{field.name} is {value}.", "Give a finite number.")
+        _require(self.max_tokens >= 1, f"max_tokens is {self.max_tokens}.", "Ask for at least one token.")
+        _require(self.temperature >= 0, f"temperature is {self.temperature}.", "Use 0 (greedy) or more.")
+        _require(self.top_k >= 0, f"top_k is {self.top_k}.", "Use 0 (keep all) or more.")
+        _require(0 < self.top_p <= 1, f"top_p is {self.top_p}.", "Use a value above 0 and up to 1.")
+        _require(0 <= self.min_p < 1, f"min_p is {self.min_p}.", "Use 0 (off) or more, below 1.")
+        _require(self.repeat_penalty > 0, f"repeat_penalty is {self.repeat_penalty}.", "Use a value above 0; 1 is off.")
+        _require(self.penalty_last_n >= 0, f"penalty_last_n is {self.penalty_last_n}.", "Use 0 (off) or more.")
+        _require(
+            self.seed is None or 0 <= self.seed <= MAX_SEED,
+            f"seed is {self.seed}.",
+            f"Use a whole number from 0 to {MAX_SEED}.",
+        )
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        _require(all(self.stop), "A stop string is empty.", "Leave it out: every answer contains the empty string.")
+        object.__setattr__(self, "stop", tuple(self.stop))
+
+
+class AskOptions(TypedDict, total=False):
+    """What `Session.ask`, `stream` and `next_token_logprobs` accept beside the prompt and its pictures.
+
+    Keys:
+        sampling: how tokens are chosen; greedy by default.
+        max_tiles: most tiles a picture is cut into for this question, the thumbnail not counted.
+        min_tiles: fewest tiles a picture is cut into.
+        thumbnail: whether a picture of several tiles is followed by the whole of it in one tile.
+        layout: the official prompt form for several pictures: `separate` ("Image-1: <image>"), `combined` (all tiles
+            under one <image>), or `frames` ("Frame1: <image>", one tile each unless max_tiles says otherwise).
+    """
+
+    sampling: SamplingParams
+    max_tiles: int
+    min_tiles: int
+    thumbnail: bool
+    layout: PictureLayout
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How a model is loaded and run.
+
+    Attributes:
+        n_ctx: positions (tokens and visual tokens) one conversation can hold; None takes the smaller of 8192 and what
+            the model was trained for.
+        n_gpu_layers: layers on the GPU; -1 all, 0 none, "auto" all where there is a GPU.
+        kv_type: element type of the KV cache.
+        flash_attn: flash attention in the text model; "auto" lets llama.cpp decide. Off is slower and exact.
+        n_threads: CPU threads; None takes one for each physical core this process may use.
+        n_parallel: conversations whose KV is kept at once.
+        n_batch: most positions decoded in one call.
+        n_ubatch: most positions computed at once; larger is faster to prefill and takes more memory.
+        embedding_cache_bytes: memory for the embeddings of pictures already encoded.
+
+    Raises:
+        InvalidRequestError: a value outside its range.
+    """
+
+    n_ctx: int | None = None
+    n_gpu_layers: GPULayers = "auto"
+    kv_type: KVType = "f16"
+    flash_attn: FlashAttention = "auto"
+    n_threads: int | None = None
+    n_parallel: int = 1
+    n_batch: int = 2048
+    n_ubatch: int = 512
+    embedding_cache_bytes: int = 512 * 1024**2
+
+    def __post_init__(self) -> None:
+        _require(self.n_ctx is None or self.n_ctx >= 1, f"n_ctx is {self.n_ctx}.", "Use a positive context length.")
+        _require(
+            self.n_gpu_layers == "auto" or (isinstance(self.n_gpu_layers, int) and self.n_gpu_layers >= -1),
+            f"n_gpu_layers is {self.n_gpu_layers!r}.",
+            'Use "auto", -1 (all layers), 0 (none) or a number of layers.',
+        )
+        _require(
+            self.kv_type in get_args(KVType),
+            f"kv_type is {self.kv_type!r}.",
+            f"Use one of {', '.join(get_args(KVType))}.",
+        )
+        _require(
+            self.flash_attn in (True, False, "auto"),
+            f"flash_attn is {self.flash_attn!r}.",
+            'Use True, False or "auto".',
+        )
+        _require(
+            self.n_threads is None or 1 <= self.n_threads <= 512,
+            f"n_threads is {self.n_threads}.",
+            "Use 1 to 512 threads.",
+        )
+        _require(
+            1 <= self.n_parallel <= MAX_SEQUENCES,
+            f"n_parallel is {self.n_parallel}.",
+            f"Use 1 to {MAX_SEQUENCES} conversations.",
+        )
+        _require(
+            1 <= self.n_ubatch <= self.n_batch <= 65536,
+            f"n_ubatch is {self.n_ubatch} and n_batch is {self.n_batch}.",
+            "Use 1 <= n_ubatch <= n_batch <= 65536.",
+        )
+        _require(
+            self.embedding_cache_bytes >= 0,
+            f"embedding_cache_bytes is {self.embedding_cache_bytes}.",
+            "Use 0 (off) or more bytes.",
+        )
+        quantised = self.kv_type in ("q8_0", "q4_0")
+        _require(
+            not (quantised and self.flash_attn is False),
+            f"A {self.kv_type} KV cache needs flash attention, which is off.",
+            'Leave flash_attn at "auto", or use kv_type f16.',
+        )
+
+
+class EngineOptions(TypedDict, total=False):
+    """The fields of `EngineConfig` as keyword arguments, for callers and their editors; a test holds both equal."""
+
+    n_ctx: int | None
+    n_gpu_layers: GPULayers
+    kv_type: KVType
+    flash_attn: FlashAttention
+    n_threads: int | None
+    n_parallel: int
+    n_batch: int
+    n_ubatch: int
+    embedding_cache_bytes: int
+
+
+def field_default(cls: type[Any], name: str) -> Any:
+    """The default of one field of a dataclass above, for command-line options that mirror it."""
+    return next(field.default for field in fields(cls) if field.name == name)

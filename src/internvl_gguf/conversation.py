@@ -1,0 +1,133 @@
+"""The official prompt forms: messages to an ordered list of control tokens, text and pictures.
+
+Source: OpenGVLab/InternVL `conversation.py`, template `internvl2_5`, and `chat` of the InternVL3 model card. The
+forms are data here, not strings to be parsed again: text that users typed can never turn into a control token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.types import Message, PictureLayout, PreparedPicture
+
+OFFICIAL_SYSTEM = (
+    "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
+)
+IMAGE_PLACE = "<image>"
+
+START, END, IMAGE_START, IMAGE_END = "<|im_start|>", "<|im_end|>", "<img>", "</img>"
+CONTROL_TOKENS = (START, END, IMAGE_START, IMAGE_END)
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control token, by its name in the vocabulary."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text to tokenise as plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The tokens of an answer exactly as the model sampled them."""
+
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The visual tokens inside one <img>…</img>: all tiles of these pictures."""
+
+    pictures: tuple[PreparedPicture, ...]
+
+
+Piece = Control | Text | Answer | Pictures
+
+
+def render(messages: Sequence[Message], *, answer: bool = True) -> list[Piece]:
+    """The whole prompt of a conversation, neighbouring texts joined so that they tokenise as one string.
+
+    Args:
+        messages: system message first (if any), then user and assistant in turn.
+        answer: whether the prompt ends by opening the assistant's next message.
+    """
+    pieces: list[Piece] = []
+    numbered = 0
+    for message in messages:
+        pieces += [Control(START), Text(f"{message.role}\n")]
+        if message.tokens is not None:
+            pieces.append(Answer(message.tokens))
+        else:
+            pieces += _user_pieces(message, numbered)
+        numbered += len(message.pictures)
+        pieces += [Control(END), Text("\n")]
+    if answer:
+        pieces += [Control(START), Text("assistant\n")]
+    return list(_join_text(pieces))
+
+
+def check_places(text: str, pictures: int, layout: PictureLayout) -> None:
+    """Refuse a text whose `<image>` places do not fit the pictures given.
+
+    Raises:
+        InvalidRequestError: there are places and pictures, but not as many of one as of the other.
+    """
+    places = text.count(IMAGE_PLACE)
+    expected = 1 if layout == "combined" else pictures
+    if pictures and places not in (0, expected):
+        raise InvalidRequestError(
+            f"The prompt has {places} {IMAGE_PLACE} places for {expected} pictures.",
+            f"Write {IMAGE_PLACE} once for each picture, or leave it out to have the pictures first.",
+        )
+
+
+def _user_pieces(message: Message, numbered: int) -> Iterator[Piece]:
+    """A message's text with its pictures in their places.
+
+    Text without places gets the card's form before it. A later message with several pictures counts on from the
+    `numbered` pictures before it, so that "Image-1" means one picture in a conversation.
+    """
+    if not message.pictures:
+        yield Text(message.text)
+        return
+    groups = [message.pictures] if message.layout == "combined" else [(picture,) for picture in message.pictures]
+    text = message.text
+    if IMAGE_PLACE not in text:
+        text = _official_places(len(groups), message.layout, numbered) + text
+    first, *rest = text.split(IMAGE_PLACE)
+    yield Text(first)
+    for group, following in zip(groups, rest, strict=True):
+        yield Control(IMAGE_START)
+        yield Pictures(tuple(group))
+        yield Control(IMAGE_END)
+        yield Text(following)
+
+
+def _official_places(groups: int, layout: PictureLayout, numbered: int) -> str:
+    if layout == "frames":
+        return "".join(f"Frame{index}: {IMAGE_PLACE}\n" for index in range(1, groups + 1))
+    if groups == 1:
+        return f"{IMAGE_PLACE}\n"
+    return "".join(f"Image-{numbered + index}: {IMAGE_PLACE}\n" for index in range(1, groups + 1))
+
+
+def _join_text(pieces: Sequence[Piece]) -> Iterator[Piece]:
+    pending = ""
+    for piece in pieces:
+        if isinstance(piece, Text):
+            pending += piece.text
+            continue
+        if pending:
+            yield Text(pending)
+            pending = ""
+        yield piece
+    if pending:
+        yield Text(pending)

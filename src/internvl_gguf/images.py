@@ -1,0 +1,323 @@
+"""Any picture a person has, as an upright RGB Pillow picture.
+
+What the model card does with a picture is `Image.open(file).convert("RGB")`: for opaque 8-bit pictures the result
+here is equal to that byte for byte, and colour profiles are ignored as there. Four things are done better, because
+the card's way shows the model something else than the person sees: the EXIF orientation is applied, transparency is
+laid on white (the card drops alpha and uncovers whatever lies under it), 16-bit grey is scaled (the card clips it to
+white), and only the pixels of raster formats from an allow-list are decoded, within limits.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import errno
+import os
+import re
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from urllib.parse import unquote_to_bytes
+from urllib.request import url2pathname
+
+from PIL import Image
+
+from internvl_gguf import picture_formats
+from internvl_gguf.errors import InvalidRequestError, PictureError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | npt.NDArray[Any]"
+"""What `load_image` takes: a path, a `data:` or `file://` URI, a file's bytes, a Pillow picture, a numpy array."""
+
+DEFAULT_MAX_PIXELS = 128_000_000
+"""Most pixels a picture may have. Phones bring 50 to 108 megapixels, an A4 page at 1000 dpi has 97. Pillow takes 4
+bytes a pixel, as much again to turn it upright, and a progressive JPEG 6 more while it is decoded: 128 million bound
+that near 1.3 GB. The model sees at most 12 tiles of 448 x 448, 2.4 megapixels, so nothing is lost by scaling down."""
+
+MAX_FILE_BYTES = 512 * 2**20
+"""Most bytes a picture file may have; an uncompressed 16-bit RGB TIFF of 89 megapixels fits."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXPORT_AGAIN = "Export or download it again."
+_ARRAY_HINT = "Give height x width, or height x width x 3 (RGB) or 4 (RGBA): uint8, uint16, bool, or float from 0 to 1."
+
+
+def load_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+    """Load a picture as RGB, upright and fully decoded; of an animation, the first frame.
+
+    Args:
+        source: a path, a `data:` or `file://` URI, the bytes of a picture file, a Pillow picture (its current frame),
+            or a numpy array (height x width, or height x width x 1, 3 or 4). Nothing is fetched from a network.
+        max_pixels: most pixels (width x height) accepted; a file is judged by its header, before decoding.
+
+    Returns:
+        A new RGB picture without metadata; the source is not changed and shares nothing with it.
+
+    Raises:
+        PictureError: no such file, damaged, not a picture, too large, or an array that cannot be read as a picture.
+        InvalidRequestError: max_pixels below 1.
+    """
+    if max_pixels < 1:
+        raise InvalidRequestError(f"max_pixels is {max_pixels}.", "Use a positive number of pixels.")
+    name = describe_source(source)
+    if isinstance(source, Image.Image):
+        return _finish(_load_pillow(source, max_pixels, name), name)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _from_bytes(source, max_pixels, name)
+    if isinstance(source, str) and source[:5].lower() == "data:":
+        return _from_bytes(_data_uri_bytes(source, name), max_pixels, name)
+    if isinstance(source, (str, os.PathLike)):
+        return _from_bytes(_file_bytes(_local_path(source, name), name), max_pixels, name)
+    if _is_array(source):
+        return _from_array(source, max_pixels, name)
+    raise PictureError(f"Cannot use {name}: it is not a kind of picture source.", _source_hint(source))
+
+
+def describe_source(source: object) -> str:
+    """A short name of a picture source for messages, on one line: the path, or what kind of thing it is."""
+    if isinstance(source, str) and source[:5].lower() == "data:":
+        return "the picture in the data URI"
+    if isinstance(source, (str, os.PathLike)):
+        path = os.fsdecode(source)
+        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in path[:4096])
+        return (shown if len(shown) <= 200 else f"{shown[:120]}…{shown[-60:]}") or "the picture with an empty path"
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return "the picture given as bytes"
+    if isinstance(source, Image.Image):
+        return f"the Pillow picture ({source.mode}, {source.width} x {source.height})"
+    if _is_array(source):
+        return f"the array ({' x '.join(map(str, source.shape)) or 'a single number'}, {source.dtype})"
+    return f"the object of type {type(source).__name__}"
+
+
+def _local_path(source: str | os.PathLike[str], name: str) -> str:
+    """The path a str, PathLike or `file://` URI names; URIs of a network are refused."""
+    path = os.fsdecode(source)
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", path) if isinstance(source, str) else None
+    if scheme is None:
+        return path
+    host, slash, rest = path[scheme.end() :].partition("/")
+    if scheme[1].lower() != "file" or host.lower() not in ("", "localhost"):
+        raise PictureError(
+            f"Cannot use {name}: it is not on this machine, and pictures are never fetched from a network.",
+            "Download it and give the path of the file.",
+        )
+    return url2pathname(slash + rest)
+
+
+def _file_bytes(path: str, name: str) -> bytes:
+    """The content of a file or named pipe, within MAX_FILE_BYTES."""
+    try:
+        status = Path(path).stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise PictureError(f"Cannot use {name}: it is a folder.", "Name a picture file in it.")
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
+            raise PictureError(f"Cannot use {name}: it is a device or socket, not a file.", "Name a picture file.")
+        _check_file_size(status.st_size, name)
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1 if stat.S_ISFIFO(status.st_mode) else -1)
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
+        raise _unreadable(error, path, name) from None
+    return data
+
+
+def _unreadable(error: OSError | ValueError, path: str, name: str) -> PictureError:
+    """The error for a file that the operating system does not give."""
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG) or isinstance(error, ValueError):
+        hint = "Check the path; a relative one starts at the current folder."
+        if len(path) > 250 and re.fullmatch(r"[A-Za-z0-9+/=_\s-]+", path):
+            hint = "If it is base64, put data:image/png;base64, before it."
+        return PictureError(f"Cannot use {name}: there is no such file.", hint)
+    if isinstance(error, PermissionError):
+        return PictureError(
+            f"Cannot use {name}: you have no permission to read it.",
+            "Change its permissions, or copy it to where you can read it.",
+        )
+    return PictureError(
+        f"Cannot use {name}: reading it failed ({picture_formats.one_line(error)}).",
+        "Copy it to a local disk and try that copy.",
+    )
+
+
+def _data_uri_bytes(uri: str, name: str) -> bytes:
+    """The bytes in a `data:` URI (RFC 2397); white space and missing padding in base64 are forgiven."""
+    header, comma, payload = uri.partition(",")
+    if not comma:
+        raise PictureError(f"Cannot use {name}: it has no comma before the data.", "Write data:image/png;base64,DATA.")
+    _check_file_size(len(payload) * 3 // 4, name)
+    raw = unquote_to_bytes(payload)
+    if not re.search(r";\s*base64\s*$", header, re.IGNORECASE):
+        return raw
+    compact = b"".join(raw.split()).rstrip(b"=")
+    try:
+        return base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
+    except binascii.Error as error:
+        raise PictureError(
+            f"Cannot use {name}: its base64 is damaged or cut short ({picture_formats.one_line(error)}).",
+            "Encode the file again, for example with base64.b64encode.",
+        ) from None
+
+
+def _check_file_size(size: int, name: str) -> None:
+    if size > MAX_FILE_BYTES:
+        raise PictureError(
+            f"Cannot use {name}: it has {size / 2**20:,.0f} MiB, more than the limit of {MAX_FILE_BYTES >> 20} MiB.",
+            "Save it in a compressed format, or scale it down.",
+        )
+
+
+def _from_bytes(source: bytes | bytearray | memoryview, max_pixels: int, name: str) -> Image.Image:
+    _check_file_size(source.nbytes if isinstance(source, memoryview) else len(source), name)
+    data = bytes(source)
+    if not data:
+        raise PictureError(f"Cannot use {name}: it is empty (0 bytes).", _EXPORT_AGAIN)
+    return _finish(picture_formats.decode(data, max_pixels, name), name)
+
+
+def _load_pillow(picture: Image.Image, max_pixels: int, name: str) -> Image.Image:
+    """A Pillow picture of the caller's, its pixels loaded if they were not."""
+    picture_formats.check_size(picture.size, max_pixels, name)
+    with picture_formats.hush:
+        try:
+            picture.load()
+        except Exception as error:  # the decoder of any format the caller opened
+            reason = f"its data is damaged, cut short or closed ({picture_formats.one_line(error)})"
+            raise PictureError(f"Cannot use {name}: {reason}.", "Open it again and call load() on it.") from error
+    return picture
+
+
+def _finish(picture: Image.Image, name: str) -> Image.Image:
+    """RGB, upright, without metadata (an orientation left in it would be applied twice later on)."""
+    with picture_formats.hush:
+        try:
+            # TIFF pictures are turned by Pillow when they are loaded.
+            turn = None if hasattr(picture, "tag_v2") else _TURNS.get(picture_formats.orientation(picture.info))
+            result = _to_rgb(picture, name)
+            result = result.transpose(turn) if turn is not None else result
+        except PictureError:
+            raise
+        except MemoryError:
+            raise PictureError(f"Cannot use {name}: not enough memory to convert it.", "Scale it down first.") from None
+        except Exception as error:  # whatever Pillow says of a picture put together wrongly
+            reason = f"it cannot be turned into RGB ({picture_formats.one_line(error)})"
+            raise PictureError(f"Cannot use {name}: {reason}.", "Convert it to RGB first.") from error
+    result.info = {}
+    return result
+
+
+def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
+    """A new RGB picture: deep grey scaled to 8 bits, transparency on white, the rest as Pillow converts."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _deep_grey_to_rgb(picture, name)
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    if picture.mode == "La":
+        picture = picture.convert("LA")
+    key = picture.info.get("transparency")
+    if picture.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
+        # The key of a 16-bit RGB PNG has 16 bits; Pillow decodes the pixels to their upper 8.
+        picture = picture.copy()
+        picture.info["transparency"] = tuple(part >> 8 for part in key)
+    layer = picture.convert("RGBA")
+    result = Image.new("RGB", layer.size, (255, 255, 255))
+    result.paste(layer, mask=layer.getchannel("A"))
+    return result
+
+
+def _deep_grey_to_rgb(picture: Image.Image, name: str) -> Image.Image:
+    """16-bit grey (modes I;16, I) by rounding value / 257, floating-point grey (F) from 0 to 1 by value x 255."""
+    import numpy as np
+
+    levels = np.asarray(picture)
+    if picture.mode == "F":
+        grey = _float_to_bytes(levels, name)
+    else:
+        low, high = int(levels.min()), int(levels.max())
+        if low < 0 or high > 0xFFFF:
+            raise PictureError(
+                f"Cannot use {name}: its grey values reach from {low} to {high}, beyond 16 bits.",
+                "Save it with 8 or 16 bits a pixel.",
+            )
+        # Mode I may also hold 8-bit levels; only a PGM of Pillow's is known to be scaled to 16 bits.
+        eight_bit = picture.mode == "I" and high <= 0xFF and picture.format != "PPM"
+        grey = levels.astype(np.uint8) if eight_bit else _sixteen_to_bytes(levels)
+    result = Image.fromarray(grey).convert("RGB")
+    key = picture.info.get("transparency")
+    if isinstance(key, int):
+        result.paste((255, 255, 255), mask=Image.fromarray((levels == key).astype(np.uint8) * np.uint8(255)))
+    return result
+
+
+def _sixteen_to_bytes(levels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """0..65535 to 0..255, rounded to nearest."""
+    wide = levels.astype("uint32")
+    wide += 128
+    wide //= 257
+    return wide.astype("uint8")
+
+
+def _float_to_bytes(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+    """0.0..1.0 to 0..255, rounded to nearest; anything else is refused rather than guessed."""
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0.0 and high <= 1.0):  # also false for NaN, which min and max pass on
+        raise PictureError(
+            f"Cannot use {name}: floating-point pixels must lie from 0 to 1, these reach from {low:g} to {high:g}.",
+            "Scale them to 0..1, or to 0..255 as uint8; undo a normalisation by mean and deviation first.",
+        )
+    scaled = values.astype("float32")
+    scaled *= 255.0
+    scaled += 0.5
+    return scaled.astype("uint8")
+
+
+def _is_array(source: object) -> TypeGuard[npt.NDArray[Any]]:
+    """Whether source is a numpy array; whoever has one has imported numpy, so it need not be imported for this."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(source, numpy.ndarray)
+
+
+def _from_array(array: npt.NDArray[Any], max_pixels: int, name: str) -> Image.Image:
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4):
+        hint = _ARRAY_HINT
+        if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+            hint = "The channels come first: use array.transpose(1, 2, 0)."
+        elif array.ndim == 4:
+            hint = "It looks like a batch: give its pictures one by one."
+        raise PictureError(f"Cannot use {name}: this is not the shape of one picture.", hint)
+    picture_formats.check_size((array.shape[1], array.shape[0]), max_pixels, name)
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "b":
+        pixels = array.astype("uint8") * 255
+    elif kind == "f":
+        pixels = _float_to_bytes(array, name)
+    elif kind == "u" and size == 2:
+        pixels = _sixteen_to_bytes(array)
+    elif kind == "u" and size == 1:
+        pixels = array
+    else:
+        raise PictureError(f"Cannot use {name}: pixels of type {array.dtype} are not read.", _ARRAY_HINT)
+    if array.ndim == 3 and channels == 1:
+        pixels = pixels[:, :, 0]
+    return _finish(Image.fromarray(pixels), name)
+
+
+def _source_hint(source: object) -> str:
+    if type(source).__module__.partition(".")[0] == "torch":
+        return "Give tensor.permute(1, 2, 0).cpu().numpy(), height x width x 3."
+    if hasattr(source, "read"):
+        return "Give the path, or the bytes from its read()."
+    return "Give a path, a data URI, the bytes of a file, a Pillow picture or a numpy array."

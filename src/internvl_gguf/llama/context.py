@@ -1,0 +1,262 @@
+"""A llama.cpp context: the KV cache and the decoding of tokens and embeddings into it."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from internvl_gguf.config import EngineConfig
+from internvl_gguf.errors import LibraryError, SessionStateError
+from internvl_gguf.llama.library import last_error, llama_cpp
+from internvl_gguf.llama.model import TextModel
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_KV_TYPES = {
+    "f32": llama_cpp.GGML_TYPE_F32,
+    "f16": llama_cpp.GGML_TYPE_F16,
+    "bf16": 30,  # GGML_TYPE_BF16; the bindings do not name it
+    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
+    "q4_0": llama_cpp.GGML_TYPE_Q4_0,
+}
+_FLASH_ATTENTION = {"auto": -1, False: 0, True: 1}
+_CELL_STEP = 256  # llama.cpp rounds the cache up to this
+
+_OK, _NO_ROOM, _ABORTED = 0, 1, 2
+
+
+class DecodeAbortedError(Exception):
+    """A decode was stopped by `Context.abort`; the cache holds part of its batch."""
+
+
+class Context:
+    """A context over a text model. Owns the native context and its batch buffers.
+
+    Args:
+        model: the text model; must stay open as long as this.
+        config: how to run it. `n_ctx` positions are kept for each of `n_parallel` sequences.
+        n_ctx: positions of one sequence.
+        n_threads: CPU threads.
+
+    Raises:
+        LibraryError: llama.cpp cannot make the context, mostly for want of memory.
+    """
+
+    def __init__(self, model: TextModel, config: EngineConfig, *, n_ctx: int, n_threads: int) -> None:
+        self.n_embd = model.n_embd
+        self.n_vocab = model.n_vocab
+        self.n_sequences = config.n_parallel
+        self.n_ctx = n_ctx
+        cells = n_ctx * config.n_parallel
+        cells += -cells % _CELL_STEP
+        self.n_batch = min(config.n_batch, cells)
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = cells
+        params.n_batch = self.n_batch
+        params.n_ubatch = min(config.n_ubatch, self.n_batch)
+        params.n_seq_max = config.n_parallel
+        # One row of logits for each sequence: more only grows the compute buffer (n_ubatch x n_vocab floats).
+        params.n_outputs_max = config.n_parallel
+        params.n_threads = params.n_threads_batch = n_threads
+        params.flash_attn_type = _FLASH_ATTENTION[config.flash_attn]
+        params.type_k = params.type_v = _KV_TYPES[config.kv_type]
+        params.kv_unified = True
+        self.abort_requested = False
+        self._abort_callback = llama_cpp.ggml_abort_callback(lambda _: self.abort_requested)
+        params.abort_callback = self._abort_callback
+        self._handle = llama_cpp.llama_init_from_model(model.handle, params)
+        if not self._handle:
+            raise LibraryError(
+                f"llama.cpp made no context of {cells} positions{last_error()}.",
+                "Use a smaller n_ctx, or a smaller kv_type such as q8_0.",
+            )
+        self._memory = llama_cpp.llama_get_memory(self._handle)
+        self._watch_abort(False)
+        self._batch = _Batch(self.n_batch)
+
+    @property
+    def handle(self) -> int:
+        """The native context.
+
+        Raises:
+            SessionStateError: the context is closed.
+        """
+        if not self._handle:
+            raise SessionStateError("The session is closed.", "Open a new one with Session.open().")
+        return self._handle
+
+    def _watch_abort(self, watch: bool) -> None:
+        """Let llama.cpp poll the abort flag, or not: polling costs a Python call for each node of the graph."""
+        callback = self._abort_callback if watch else llama_cpp.ggml_abort_callback(0)
+        llama_cpp.llama_set_abort_callback(self.handle, callback, None)
+
+    def abort(self) -> None:
+        """Ask the running request to stop; may be called from any thread."""
+        self.abort_requested = True
+
+    @contextmanager
+    def _abortable(self) -> Iterator[None]:
+        """Make Ctrl-C and `abort` stop the native call inside, then raise KeyboardInterrupt as Python would.
+
+        Python runs signal handlers only between bytecodes, and a prefill is one call of seconds or minutes. llama.cpp
+        polls the abort flag on the calling thread, where the handler set here gets its turn.
+        """
+        interrupts: list[tuple[int, FrameType | None]] = []
+
+        def remember(number: int, frame: FrameType | None) -> None:
+            interrupts.append((number, frame))
+            self.abort_requested = True
+
+        previous: Any = None
+        if threading.current_thread() is threading.main_thread():
+            previous = signal.getsignal(signal.SIGINT)
+            if callable(previous):
+                signal.signal(signal.SIGINT, remember)
+        self._watch_abort(True)
+        try:
+            yield
+        finally:
+            self._watch_abort(False)
+            if callable(previous):
+                signal.signal(signal.SIGINT, previous)
+                if interrupts:
+                    previous(*interrupts[0])
+
+    def decode_token(self, token: int, position: int, sequence: int) -> None:
+        """Decode one token and make its logits: the inner step of an answer."""
+        self._run(self._batch.one_token(token, position, sequence), 1)
+
+    def decode_tokens(self, tokens: Sequence[int], position: int, sequence: int, *, logits: bool) -> None:
+        """Decode at most n_batch tokens from `position` on; logits of the last one if asked.
+
+        Raises:
+            DecodeAbortedError: stopped half-way; the cache holds a part of them.
+            LibraryError: llama.cpp refused.
+        """
+        self._check_size(len(tokens))
+        with self._abortable():
+            self._run(self._batch.tokens(tokens, position, sequence, logits), len(tokens))
+
+    def decode_embeddings(self, rows: NDArray[np.float32], position: int, sequence: int, *, logits: bool) -> None:
+        """Decode at most n_batch embeddings, float32 [positions, n_embd], from `position` on.
+
+        Raises:
+            DecodeAbortedError, LibraryError: as `decode_tokens`.
+        """
+        self._check_size(len(rows))
+        if rows.ndim != 2 or rows.shape[1] != self.n_embd or rows.dtype.str != "<f4" or not rows.flags.c_contiguous:
+            raise ValueError(
+                f"embeddings of shape {rows.shape} and type {rows.dtype} are not float32 [n, {self.n_embd}]"
+            )
+        with self._abortable():
+            self._run(self._batch.embeddings(rows, position, sequence, logits), len(rows))
+
+    def _check_size(self, count: int) -> None:
+        if not 0 < count <= self.n_batch:  # llama.cpp aborts the process on a larger one
+            raise ValueError(f"a batch of {count} positions, where 1 to {self.n_batch} fit")
+
+    def _run(self, batch: Any, count: int) -> None:
+        status = llama_cpp.llama_decode(self.handle, batch)
+        if status == _OK:
+            return
+        if status == _ABORTED:
+            raise DecodeAbortedError
+        if status == _NO_ROOM:
+            raise LibraryError(
+                f"The KV cache has no room for {count} more positions.", "Use a larger n_ctx, or fewer conversations."
+            )
+        raise LibraryError(f"llama.cpp failed to decode, status {status}{last_error()}.", "Try a smaller n_batch.")
+
+    def logits(self) -> NDArray[np.float32]:
+        """A copy of the logits of the last output row, float32 [n_vocab]."""
+        import numpy as np
+
+        pointer = llama_cpp.llama_get_logits_ith(self.handle, -1)
+        if not pointer:
+            raise LibraryError("There are no logits to read.", "Decode with logits first.")
+        return np.ctypeslib.as_array(pointer, shape=(self.n_vocab,)).copy()
+
+    def last_position(self, sequence: int) -> int:
+        """The last position the cache holds of a sequence, -1 when it is empty."""
+        return int(llama_cpp.llama_memory_seq_pos_max(self._open_memory(), sequence))
+
+    def cut(self, sequence: int, length: int) -> None:
+        """Keep the first `length` positions of a sequence."""
+        if not llama_cpp.llama_memory_seq_rm(self._open_memory(), sequence, length, -1):
+            raise LibraryError("llama.cpp cannot cut this KV cache.", "Start a new conversation.")
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Make an emptied `target` share the first `length` positions of `source`; nothing is computed."""
+        self.cut(target, 0)
+        if length:
+            llama_cpp.llama_memory_seq_cp(self._open_memory(), source, target, 0, length)
+
+    def _open_memory(self) -> int:
+        _ = self.handle
+        return self._memory
+
+    def close(self) -> None:
+        """Free the context. Closing twice is harmless."""
+        if self._handle:
+            llama_cpp.llama_free(self._handle)
+            self._handle = None
+
+
+class _Batch:
+    """The arrays of a llama_batch, made once and filled in place."""
+
+    def __init__(self, capacity: int) -> None:
+        int32 = ctypes.c_int32
+        self._tokens = (int32 * capacity)()
+        self._positions = (int32 * capacity)()
+        self._sequence = int32()
+        self._sequence_ids = (ctypes.POINTER(int32) * capacity)(*([ctypes.pointer(self._sequence)] * capacity))
+        self._sequence_counts = (int32 * capacity)(*([1] * capacity))
+        self._outputs = (ctypes.c_int8 * capacity)()
+        self._native = llama_cpp.llama_batch()
+        self._native.n_seq_id = self._sequence_counts
+        self._native.seq_id = self._sequence_ids
+        self._native.pos = self._positions
+        self._native.logits = self._outputs
+        self._no_tokens = ctypes.POINTER(int32)()
+        self._no_rows = ctypes.POINTER(ctypes.c_float)()
+        self._token_pointer = ctypes.cast(self._tokens, ctypes.POINTER(int32))
+
+    def one_token(self, token: int, position: int, sequence: int) -> Any:
+        self._tokens[0] = token
+        self._positions[0] = position
+        self._sequence.value = sequence
+        self._outputs[0] = 1
+        native = self._native
+        native.n_tokens = 1
+        native.token = self._token_pointer
+        native.embd = self._no_rows
+        return native
+
+    def tokens(self, tokens: Sequence[int], position: int, sequence: int, logits: bool) -> Any:
+        count = len(tokens)
+        self._tokens[:count] = tokens
+        self._place(count, position, sequence, logits)
+        self._native.token = self._token_pointer
+        self._native.embd = self._no_rows
+        return self._native
+
+    def embeddings(self, rows: NDArray[np.float32], position: int, sequence: int, logits: bool) -> Any:
+        self._place(len(rows), position, sequence, logits)
+        self._native.token = self._no_tokens
+        self._native.embd = rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        return self._native
+
+    def _place(self, count: int, position: int, sequence: int, logits: bool) -> None:
+        self._native.n_tokens = count
+        self._positions[:count] = range(position, position + count)
+        self._sequence.value = sequence
+        self._outputs[:count] = [0] * count
+        self._outputs[count - 1] = int(logits)

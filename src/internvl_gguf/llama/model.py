@@ -1,0 +1,132 @@
+"""The text model: weights and vocabulary."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from internvl_gguf.errors import InvalidRequestError, ModelFileError, SessionStateError
+from internvl_gguf.llama.library import initialise, last_error, llama_cpp
+
+Progress = Callable[[float], None]
+
+
+class TextModel:
+    """A loaded text model. Owns the native model; close contexts and vision encoders made from it first.
+
+    Args:
+        path: a GGUF that `validation` accepted: llama.cpp aborts on some that it did not.
+        n_gpu_layers: layers to put on the GPU, -1 for all.
+        vocab_only: load no weights; enough to tokenise.
+        on_progress: called with the loaded fraction, 0 to 1.
+
+    Raises:
+        ModelFileError: llama.cpp cannot load the file.
+    """
+
+    def __init__(
+        self, path: Path, *, n_gpu_layers: int = 0, vocab_only: bool = False, on_progress: Progress | None = None
+    ) -> None:
+        initialise()
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+        params.vocab_only = vocab_only
+        # Kept on the object: the library must not outlive the callback it was given.
+        self._progress = (
+            llama_cpp.llama_progress_callback(lambda done, _: on_progress(done) is None) if (on_progress) else None
+        )
+        if self._progress:
+            params.progress_callback = self._progress
+        self._handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        if not self._handle:
+            raise ModelFileError(
+                f"{path.name} cannot be loaded{last_error()}.",
+                "Check that the file is complete and that there is memory for it.",
+            )
+        self._vocab = llama_cpp.llama_model_get_vocab(self._handle)
+        self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self.n_embd: int = llama_cpp.llama_model_n_embd_inp(self._handle)
+        self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(self._handle)
+        self._pieces: dict[int, bytes] = {}
+
+    @property
+    def handle(self) -> int:
+        """The native model.
+
+        Raises:
+            SessionStateError: the model is closed.
+        """
+        if not self._handle:
+            raise SessionStateError("The model is closed.", "Open it again.")
+        return self._handle
+
+    @property
+    def vocab(self) -> int:
+        """The native vocabulary, valid while the model is open."""
+        _ = self.handle
+        return self._vocab
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of plain text: nothing in it is read as a control token, nothing is added around it.
+
+        Raises:
+            InvalidRequestError: text with lone surrogates, which has no UTF-8.
+        """
+        if not text:
+            return []
+        try:
+            data = text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError(
+                f"The text is not valid Unicode at character {error.start}.", "Give it as UTF-8."
+            ) from error
+        room = len(data) + 8
+        tokens = (ctypes.c_int32 * room)()
+        count = llama_cpp.llama_tokenize(self.vocab, data, len(data), tokens, room, False, False)
+        if count < 0:
+            raise InvalidRequestError(
+                f"The text of {len(data)} bytes cannot be tokenised.", "Check the tokenizer of the model file."
+            )
+        return tokens[:count]
+
+    def piece(self, token: int) -> bytes:
+        """The UTF-8 bytes of a token, which may be part of a character; control tokens have none.
+
+        Raises:
+            ValueError: an id outside the vocabulary, on which llama.cpp would abort.
+        """
+        known = self._pieces.get(token)
+        if known is not None:
+            return known
+        if not 0 <= token < self.n_vocab:
+            raise ValueError(f"token {token} is outside the vocabulary of {self.n_vocab}")
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, room, 0, False)
+            if length >= 0:
+                break
+            room = -length
+        self._pieces[token] = buffer.raw[:length]
+        return self._pieces[token]
+
+    def is_end_of_generation(self, token: int) -> bool:
+        """Whether the model file marks the token as one that ends an answer."""
+        return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
+
+    def close(self) -> None:
+        """Free the model. Closing twice is harmless."""
+        if self._handle:
+            llama_cpp.llama_model_free(self._handle)
+            self._handle = None
+
+    def __enter__(self) -> TextModel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,64 @@
+"""Choosing the next token in llama.cpp's own sampler chain."""
+
+from __future__ import annotations
+
+import secrets
+
+from internvl_gguf.config import MAX_SEED, SamplingParams
+from internvl_gguf.errors import LibraryError
+from internvl_gguf.llama.library import last_error, llama_cpp
+
+
+class SamplerChain:
+    """One chain for one answer: penalties, then greedy, or top_k, top_p, min_p, temperature and a draw.
+
+    The order is llama.cpp's default. Owns the native chain.
+
+    Args:
+        params: validated by `SamplingParams` itself; llama.cpp aborts on some values it would refuse.
+        n_vocab: size of the vocabulary.
+    """
+
+    def __init__(self, params: SamplingParams, n_vocab: int) -> None:
+        self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        if not self._chain:
+            raise LibraryError(f"llama.cpp made no sampler{last_error()}.", "Free some memory and try again.")
+        if params.penalty_last_n and (
+            params.repeat_penalty != 1 or params.presence_penalty or params.frequency_penalty
+        ):
+            self._add(
+                llama_cpp.llama_sampler_init_penalties(
+                    n_vocab,
+                    params.penalty_last_n,
+                    params.repeat_penalty,
+                    params.frequency_penalty,
+                    params.presence_penalty,
+                )
+            )
+        if params.temperature == 0:
+            self._add(llama_cpp.llama_sampler_init_greedy())
+            return
+        if params.top_k:
+            self._add(llama_cpp.llama_sampler_init_top_k(params.top_k))
+        if params.top_p < 1:
+            self._add(llama_cpp.llama_sampler_init_top_p(params.top_p, 1))
+        if params.min_p:
+            self._add(llama_cpp.llama_sampler_init_min_p(params.min_p, 1))
+        self._add(llama_cpp.llama_sampler_init_temp(params.temperature))
+        seed = secrets.randbelow(MAX_SEED + 1) if params.seed is None else params.seed
+        self._add(llama_cpp.llama_sampler_init_dist(seed))
+
+    def _add(self, sampler: int | None) -> None:
+        if not sampler:
+            raise LibraryError(f"llama.cpp made no sampler{last_error()}.", "Check the sampling parameters.")
+        llama_cpp.llama_sampler_chain_add(self._chain, sampler)
+
+    def sample(self, context: int, row: int) -> int:
+        """The next token, from the logits of output row `row` (-1 for the last) of the last decode."""
+        return int(llama_cpp.llama_sampler_sample(self._chain, context, row))
+
+    def close(self) -> None:
+        """Free the chain. Closing twice is harmless."""
+        if self._chain:
+            llama_cpp.llama_sampler_free(self._chain)
+            self._chain = None

@@ -1,0 +1,123 @@
+"""Opening what a session runs on: files checked, corrected where the library needs it, loaded, closed in order."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import psutil
+
+from internvl_gguf.config import DEFAULT_N_CTX, EngineConfig
+from internvl_gguf.embedding_cache import EmbeddingCache
+from internvl_gguf.engine import Engine
+from internvl_gguf.errors import InvalidRequestError, SessionStateError
+from internvl_gguf.fingerprint import file_fingerprint
+from internvl_gguf.gguf_header import read_header
+from internvl_gguf.llama.context import Context
+from internvl_gguf.llama.library import build, has_gpu, initialise
+from internvl_gguf.llama.model import TextModel
+from internvl_gguf.llama.probe import positions_are_shifted
+from internvl_gguf.llama.vision import VisionEncoder
+from internvl_gguf.position_rows import corrected_copy
+from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.validation import MmprojFacts, TextModelFacts, check_finite, validate_mmproj, validate_pair
+from internvl_gguf.validation import validate_text_model as validate_text
+
+LoadProgress = Callable[[float], None]
+"""Called with the fraction of the text model that is loaded, 0 to 1."""
+
+
+def default_threads() -> int:
+    """One thread for each physical core this process may use; more of them slow llama.cpp down."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
+
+
+class Runtime:
+    """A loaded model with its engine, shared by a session and its forks.
+
+    Owns every native object; the last `release` frees them: context, vision encoder, text model.
+
+    Args:
+        files: the two files of the model.
+        config: how to run it.
+        on_load: told how far the text model is loaded.
+
+    Raises:
+        ModelFileError, ModelPairError: files that are damaged, of another kind, or not of one model.
+        InvalidRequestError: a context longer than the model was trained for.
+        LibraryError: llama.cpp does not match this package, or refused.
+    """
+
+    def __init__(self, files: ModelFiles, config: EngineConfig, on_load: LoadProgress | None = None) -> None:
+        text_header, mmproj_header = read_header(files.text), read_header(files.mmproj)
+        self.text: TextModelFacts = validate_text(text_header)
+        self.vision: MmprojFacts = validate_mmproj(mmproj_header)
+        validate_pair(self.text, self.vision)
+        n_ctx = _context_length(config.n_ctx, self.text.n_ctx_train)
+        check_finite(files.mmproj, mmproj_header)
+        initialise()
+        fingerprint = file_fingerprint(files.mmproj)
+        shifted = positions_are_shifted()
+        mmproj = corrected_copy(files.mmproj, mmproj_header, fingerprint) if shifted else files.mmproj
+        gpu_layers = config.n_gpu_layers
+        if gpu_layers == "auto":
+            gpu_layers = -1 if has_gpu() else 0
+        threads = config.n_threads or default_threads()
+        self.files = files
+        self.encoder_identity = hashlib.blake2b(f"{fingerprint}|{shifted}|{build()}".encode()).digest()
+        self._users = 1
+        self._lock = threading.Lock()
+        self._owned = ExitStack()
+        with ExitStack() as opening:
+            model = TextModel(files.text, n_gpu_layers=gpu_layers, on_progress=on_load)
+            opening.callback(model.close)
+            encoder = VisionEncoder(
+                mmproj,
+                model,
+                tile_size=self.vision.image_size,
+                tokens_per_tile=self.vision.tokens_per_tile,
+                n_embd=self.text.n_embd,
+                use_gpu=gpu_layers != 0,
+                n_threads=threads,
+            )
+            opening.callback(encoder.close)
+            context = Context(model, config, n_ctx=n_ctx, n_threads=threads)
+            opening.callback(context.close)
+            self.engine = Engine(model, encoder, context, EmbeddingCache(config.embedding_cache_bytes))
+            self._owned = opening.pop_all()
+
+    def share(self) -> Runtime:
+        """One more user of this runtime.
+
+        Raises:
+            SessionStateError: its last user has released it.
+        """
+        with self._lock:
+            if not self._users:
+                raise SessionStateError("The session is closed.", "Open a new one with Session.open().")
+            self._users += 1
+        return self
+
+    def release(self) -> None:
+        """One user less; the last one frees the native objects."""
+        with self._lock:
+            self._users -= 1
+            last = self._users == 0
+        if last:
+            with self.engine.lock:
+                self._owned.close()
+
+
+def _context_length(asked: int | None, trained: int) -> int:
+    if asked is None:
+        return min(DEFAULT_N_CTX, trained)
+    if asked > trained:
+        raise InvalidRequestError(
+            f"A context of {asked} positions is more than the {trained} this model was trained for.",
+            f"Use n_ctx={trained} or less.",
+        )
+    return asked

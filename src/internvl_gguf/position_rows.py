@@ -1,0 +1,113 @@
+"""The corrected copy of an mmproj, for builds of llama.cpp that give every patch its neighbour's position.
+
+`tools/mtmd/models/internvl.cpp` appends the class token after the patches and then adds `v.position_embd`, whose row
+0 is the class token's: patch i gets row i instead of row i + 1. Rolling the rows by -1, class row last, makes both
+mistakes cancel. Whether the installed build needs it is measured by `llama.probe`, never assumed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from internvl_gguf.errors import LibraryError, ModelFileError
+from internvl_gguf.gguf_header import GGUFHeader
+from internvl_gguf.paths import cache_dir
+
+POSITION_TENSOR = "v.position_embd.weight"
+_FICLONE = 0x40049409  # Linux: let two files share blocks until one is written
+
+
+def corrected_copies_dir() -> Path:
+    """Where corrected copies are kept, one for each mmproj in use."""
+    return cache_dir() / "mmproj"
+
+
+def corrected_copy(path: Path, header: GGUFHeader, fingerprint: str) -> Path:
+    """The copy of an mmproj with its position rows rolled, made on first use.
+
+    The file system shares the unchanged blocks where it can. The copy appears whole or not at all, and is made again
+    when its size or its rows are not what they must be.
+
+    Args:
+        path: the mmproj as published.
+        header: its header.
+        fingerprint: identity of its content.
+
+    Raises:
+        ModelFileError: the file cannot be read.
+        LibraryError: the cache folder has no room or cannot be written.
+    """
+    rows = _rolled_rows(path, header)
+    target = corrected_copies_dir() / f"{fingerprint}.gguf"
+    offset = _data_start(header)
+    if _is_intact(target, path.stat().st_size, offset, rows):
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{fingerprint}.")
+        os.close(descriptor)
+        try:
+            _copy(path, Path(temporary))
+            with Path(temporary).open("r+b") as file:
+                file.seek(offset)
+                file.write(rows)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(target)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        raise LibraryError(
+            f"The corrected copy of {path.name} cannot be kept in {target.parent}: {error.strerror}.",
+            f"Make room for {path.stat().st_size / 2**20:.0f} MiB there, or set INTERNVL_CACHE to another folder.",
+        ) from error
+    return target
+
+
+def _data_start(header: GGUFHeader) -> int:
+    return header.data_offset + header.tensors[POSITION_TENSOR].offset
+
+
+def _rolled_rows(path: Path, header: GGUFHeader) -> bytes:
+    tensor = header.tensors[POSITION_TENSOR]
+    row_bytes = tensor.n_bytes // tensor.shape[1]
+    try:
+        with path.open("rb") as file:
+            file.seek(_data_start(header))
+            rows = file.read(tensor.n_bytes)
+    except OSError as error:
+        raise ModelFileError(f"{path.name} cannot be read: {error.strerror}.", "Check the file.") from error
+    return rows[row_bytes:] + rows[:row_bytes]
+
+
+def _is_intact(target: Path, size: int, offset: int, rows: bytes) -> bool:
+    try:
+        if target.stat().st_size != size:
+            return False
+        with target.open("rb") as file:
+            file.seek(offset)
+            return file.read(len(rows)) == rows
+    except OSError:
+        return False
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, sharing its blocks where the file system can (Btrfs, XFS, APFS)."""
+    if sys.platform == "linux":
+        import fcntl
+
+        with contextlib.suppress(OSError), source.open("rb") as original, target.open("wb") as clone:
+            fcntl.ioctl(clone.fileno(), _FICLONE, original.fileno())
+            return
+    elif sys.platform == "darwin":
+        import ctypes
+
+        target.unlink()
+        if ctypes.CDLL(None, use_errno=True).clonefile(os.fsencode(source), os.fsencode(target), 0) == 0:
+            return
+    shutil.copyfile(source, target)

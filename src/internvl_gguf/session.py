@@ -1,0 +1,417 @@
+"""A conversation with pictures: ask, stream, fork."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+
+from internvl_gguf.config import AskOptions, EngineConfig, EngineOptions, SamplingParams
+from internvl_gguf.context_budget import check_fits
+from internvl_gguf.conversation import (
+    OFFICIAL_SYSTEM,
+    Answer,
+    Control,
+    Pictures,
+    Text,
+    check_places,
+    render,
+)
+from internvl_gguf.engine import Generation, TileProgress
+from internvl_gguf.errors import InvalidRequestError, SessionStateError
+from internvl_gguf.images import describe_source, load_image
+from internvl_gguf.kv_ledger import total_length
+from internvl_gguf.loading import LoadProgress, Runtime
+from internvl_gguf.resolve import DEMO, resolve_model
+from internvl_gguf.text_stream import TextStream
+from internvl_gguf.tiling import MAX_TILES, tile_image, validate_tile_limits
+from internvl_gguf.types import (
+    Chunk,
+    Message,
+    Picture,
+    PreparedPicture,
+    Reply,
+    Span,
+    Tile,
+    TileSpan,
+    Timings,
+    TokenSpan,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class TileLimits:
+    """How pictures are cut where a question does not say otherwise."""
+
+    max_tiles: int = MAX_TILES
+    min_tiles: int = 1
+    thumbnail: bool = True
+
+    def __post_init__(self) -> None:
+        validate_tile_limits(self.min_tiles, self.max_tiles)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A question ready for the engine."""
+
+    message: Message
+    spans: list[Span]
+    sampling: SamplingParams
+    started: float
+    preprocess_seconds: float
+    history_length: int
+
+
+class Session:
+    """One conversation. Open with `Session.open`, close it or use it in a `with` statement.
+
+    A session answers one question at a time; a second thread asking meanwhile is refused. Sessions in several threads
+    are independent, forks of one session take turns.
+    """
+
+    def __init__(self, runtime: Runtime, system: str, limits: TileLimits) -> None:
+        self._runtime: Runtime | None = runtime
+        self._limits = limits
+        self._messages: list[Message] = [Message("system", system)] if system else []
+        self._busy = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        model: str | os.PathLike[str] = DEMO,
+        mmproj: str | os.PathLike[str] | None = None,
+        *,
+        system: str | None = None,
+        max_tiles: int = TileLimits.max_tiles,
+        min_tiles: int = TileLimits.min_tiles,
+        thumbnail: bool = TileLimits.thumbnail,
+        on_load: LoadProgress | None = None,
+        **engine: Unpack[EngineOptions],
+    ) -> Session:
+        """Load a model and begin a conversation.
+
+        Args:
+            model: `demo`, or the path of a text GGUF.
+            mmproj: the vision encoder's GGUF; left out, the one beside the text model.
+            system: text of the system message; None for the official one, "" for no system message.
+            max_tiles: most tiles of a picture, the thumbnail not counted.
+            min_tiles: fewest tiles of a picture.
+            thumbnail: whether the whole picture follows several tiles in one more.
+            on_load: called with the fraction of the text model that is loaded.
+            **engine: fields of `config.EngineConfig`: n_ctx, n_gpu_layers, kv_type, flash_attn, n_threads, ...
+
+        Raises:
+            ModelFileError, ModelPairError: files missing, damaged, of another kind, or not of one model.
+            InvalidRequestError: an option out of range or unknown.
+            LibraryError: llama.cpp is not the build this package is made for, or refused.
+        """
+        unknown = set(engine) - EngineOptions.__annotations__.keys()
+        if unknown:
+            raise InvalidRequestError(
+                f"Session.open has no option {sorted(unknown)[0]!r}.",
+                f"The options are {', '.join(EngineOptions.__annotations__)}.",
+            )
+        limits = TileLimits(max_tiles, min_tiles, thumbnail)
+        runtime = Runtime(resolve_model(model, mmproj), EngineConfig(**engine), on_load)
+        return cls(runtime, OFFICIAL_SYSTEM if system is None else system, limits)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation so far, the system message first."""
+        return tuple(self._messages)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The loaded model.
+
+        Raises:
+            SessionStateError: the session is closed.
+        """
+        if self._runtime is None:
+            raise SessionStateError("The session is closed.", "Open a new one with Session.open().")
+        return self._runtime
+
+    def ask(self, prompt: str, images: Sequence[Any] = (), **options: Unpack[AskOptions]) -> Reply:
+        """Ask a question, about pictures or not, and wait for the whole answer.
+
+        Args:
+            prompt: the question; it may say where the pictures go with one `<image>` for each.
+            images: paths, bytes, data URIs, PIL pictures, numpy arrays, or `Picture`s with their own tile limits.
+            **options: see `config.AskOptions`.
+
+        Raises:
+            InvalidRequestError: options or a prompt that cannot be used.
+            ContextOverflowError: prompt and pictures do not fit the context; nothing was computed.
+            PictureError: a picture that cannot be read.
+            SessionStateError: the session is closed or answers another question.
+
+        After an error, Ctrl-C included, the conversation is as it was before.
+        """
+        request = self._prepare(prompt, images, options)
+        *_, last = self._answer(request, keep_partial=False)
+        assert last.reply is not None  # noqa: S101 - the last chunk carries the reply
+        return last.reply
+
+    def stream(self, prompt: str, images: Sequence[Any] = (), **options: Unpack[AskOptions]) -> Iterator[Chunk]:
+        """Ask a question and receive the answer piece by piece; the last chunk carries the `Reply`.
+
+        Arguments and errors are those of `ask`; the question is checked at once, the answer begins with the first
+        `next`. Closing the iterator ends the answer, and what was received of it stays in the conversation.
+        """
+        return self._answer(self._prepare(prompt, images, options), keep_partial=True)
+
+    def next_token_logprobs(
+        self, prompt: str, images: Sequence[Any] = (), **options: Unpack[AskOptions]
+    ) -> NDArray[np.float32]:
+        """Natural-log probabilities of the first token of the answer, float32 [n_vocab].
+
+        Arguments and errors are those of `ask`. The conversation stays as it is.
+        """
+        request = self._prepare(prompt, images, options)
+        with self._exclusive():
+            logits = self.runtime.engine.next_token_logits(request.spans).astype(np.float64)
+        logits -= logits.max()
+        return np.asarray(logits - np.log(np.exp(logits).sum()), dtype=np.float32)
+
+    def embed_image(
+        self,
+        image: Any,
+        *,
+        max_tiles: int | None = None,
+        min_tiles: int | None = None,
+        thumbnail: bool | None = None,
+    ) -> NDArray[np.float32]:
+        """What the text model sees of a picture, float32 [tiles, tokens_per_tile, n_embd], thumbnail last.
+
+        Raises:
+            PictureError: a picture that cannot be read.
+            InvalidRequestError: tile limits that no grid satisfies.
+        """
+        options: AskOptions = {}
+        if max_tiles is not None:
+            options["max_tiles"] = max_tiles
+        if min_tiles is not None:
+            options["min_tiles"] = min_tiles
+        if thumbnail is not None:
+            options["thumbnail"] = thumbnail
+        with self._exclusive():
+            picture = self._prepare_picture(image, options)
+            return np.stack(self.runtime.engine.embed(picture.tiles))
+
+    def clear(self) -> None:
+        """Forget the conversation; the system message stays."""
+        with self._exclusive():
+            self._messages = [message for message in self._messages if message.role == "system"]
+
+    def fork(self) -> Session:
+        """A second conversation that begins with everything said so far; both share the loaded model."""
+        with self._exclusive():
+            fork = Session(self.runtime.share(), "", self._limits)
+            fork._messages = list(self._messages)
+            return fork
+
+    def abort(self) -> None:
+        """Stop the answer under way from another thread; it ends with finish_reason "aborted"."""
+        self.runtime.engine.abort()
+
+    def on_tiles(self, progress: TileProgress | None) -> None:
+        """Be told (tiles encoded, tiles to encode) while pictures are encoded."""
+        self.runtime.engine.on_tiles = progress
+
+    def close(self) -> None:
+        """End the conversation; the last session on a model frees it. Closing twice is harmless."""
+        runtime, self._runtime = self._runtime, None
+        if runtime:
+            runtime.release()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        _ = self.runtime
+        if not self._busy.acquire(blocking=False):
+            raise SessionStateError(
+                "The session is answering another question.",
+                "Wait for that answer or close its stream; fork() the session to ask at the same time.",
+            )
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    def _prepare(self, prompt: str, images: Sequence[Any], options: AskOptions) -> _Request:
+        """Read the pictures, lay out the prompt and make sure it fits."""
+        started = time.perf_counter()
+        runtime = self.runtime
+        unknown = set(options) - AskOptions.__annotations__.keys()
+        if unknown:
+            raise InvalidRequestError(
+                f"There is no option {sorted(unknown)[0]!r} of a question.",
+                f"The options are {', '.join(AskOptions.__annotations__)}.",
+            )
+        if isinstance(images, str | bytes | os.PathLike):
+            raise InvalidRequestError("images is one picture, not a list of them.", "Write images=[picture].")
+        if not prompt and not len(images):
+            raise InvalidRequestError("The prompt is empty.", "Ask something, or give a picture.")
+        layout = options.get("layout", "separate")
+        check_places(prompt, len(images), layout)
+        pictures = tuple(self._prepare_picture(image, options) for image in images)
+        preprocess = time.perf_counter() - started
+        message = Message("user", prompt, pictures, layout)
+        spans = self._spans([*self._messages, message])
+        check_fits(
+            total_length(spans),
+            runtime.engine.n_ctx,
+            runtime.text.n_ctx_train,
+            pictures,
+            tile_size=runtime.vision.image_size,
+            tokens_per_tile=runtime.vision.tokens_per_tile,
+        )
+        sampling = options.get("sampling") or SamplingParams()
+        return _Request(message, spans, sampling, started, preprocess, len(self._messages))
+
+    def _prepare_picture(self, image: Any, options: AskOptions) -> PreparedPicture:
+        picture = image if isinstance(image, Picture) else Picture(image)
+        default_max = 1 if options.get("layout") == "frames" else self._limits.max_tiles
+        max_tiles = options.get("max_tiles", default_max) if picture.max_tiles is None else picture.max_tiles
+        min_tiles = options.get("min_tiles", self._limits.min_tiles) if picture.min_tiles is None else picture.min_tiles
+        thumbnail = options.get("thumbnail", self._limits.thumbnail) if picture.thumbnail is None else picture.thumbnail
+        runtime = self.runtime
+        tiled = tile_image(
+            load_image(picture.source),
+            max_tiles=max_tiles,
+            min_tiles=min(min_tiles, max_tiles) if picture.min_tiles is None else min_tiles,
+            tile_size=runtime.vision.image_size,
+            thumbnail=thumbnail,
+        )
+        pixels = [tile.tobytes() for tile in tiled.tiles]
+        return PreparedPicture(
+            name=describe_source(picture.source),
+            grid=tiled.grid,
+            has_thumbnail=tiled.has_thumbnail,
+            source_size=tiled.source_size,
+            tiles=tuple(Tile(_tile_key(runtime.encoder_identity, data), data) for data in pixels),
+        )
+
+    def _spans(self, messages: Sequence[Message]) -> list[Span]:
+        """The whole prompt as the engine takes it."""
+        runtime = self.runtime
+        spans: list[Span] = []
+        for piece in render(messages):
+            if isinstance(piece, Control):
+                spans.append(TokenSpan((runtime.text.special_tokens[piece.name],)))
+            elif isinstance(piece, Text):
+                spans.append(TokenSpan(tuple(runtime.engine.model.tokenize(piece.text))))
+            elif isinstance(piece, Answer):
+                spans.append(TokenSpan(piece.tokens))
+            elif isinstance(piece, Pictures):
+                length = runtime.vision.tokens_per_tile
+                spans += [TileSpan(tile, length) for picture in piece.pictures for tile in picture.tiles]
+        return [span for span in spans if span.length]
+
+    def _answer(self, request: _Request, *, keep_partial: bool) -> Iterator[Chunk]:
+        with self._exclusive():
+            if len(self._messages) != request.history_length:
+                raise SessionStateError(
+                    "The conversation went on after this stream was made.", "Read a stream before asking again."
+                )
+            generation = self.runtime.engine.generate(request.spans, request.sampling)
+            stream = TextStream(request.sampling.stop)
+            clock = _Clock(request)
+            text = ""
+            try:
+                for token in generation:
+                    clock.tick()
+                    piece = stream.feed(self.runtime.engine.model.piece(token))
+                    if stream.stopped:
+                        generation.stop("stop")
+                    text += piece
+                    if piece:
+                        yield Chunk(piece)
+                rest = stream.finish()
+                text += rest
+                reply = self._reply(request, generation, clock, text)
+                self._remember(request, generation, text, stream.stopped)
+            except BaseException:
+                generation.close()
+                if keep_partial and text:
+                    self._remember(request, generation, text, stopped=True)
+                raise
+        yield Chunk(rest, reply)
+
+    def _remember(self, request: _Request, generation: Generation, text: str, stopped: bool) -> None:
+        """Add the question and its answer to the conversation.
+
+        The sampled tokens are kept only where they are the whole answer and nothing but it: a stop string or an
+        iterator closed early leaves tokens nobody was shown.
+        """
+        tokens = None if stopped else tuple(generation.tokens)
+        self._messages += [request.message, Message("assistant", text, tokens=tokens)]
+
+    def _reply(self, request: _Request, generation: Generation, clock: _Clock, text: str) -> Reply:
+        report = generation.report
+        pictures = [picture for message in self._messages for picture in message.pictures]
+        pictures += request.message.pictures
+        count = len(generation.tokens)
+        usage = Usage(
+            prompt_tokens=total_length(request.spans),
+            cached_tokens=report.cached_tokens if report else 0,
+            completion_tokens=count,
+            images=len(pictures),
+            tiles=sum(len(picture.tiles) for picture in pictures),
+            tiles_encoded=report.tiles_encoded if report else 0,
+        )
+        timings = Timings(
+            preprocess=request.preprocess_seconds,
+            encode=report.encode_seconds if report else 0.0,
+            prefill=report.prefill_seconds if report else 0.0,
+            time_to_first_token=clock.first_token,
+            decode=clock.decode,
+            decode_tokens_per_second=(count - 1) / clock.decode if count > 1 and clock.decode else 0.0,
+        )
+        return Reply(text, generation.finish_reason or "stop", usage, timings)
+
+
+class _Clock:
+    """Times the first and the last token of an answer, in seconds."""
+
+    def __init__(self, request: _Request) -> None:
+        self._started = request.started
+        self._first: float | None = None
+        self._last = 0.0
+
+    def tick(self) -> None:
+        self._last = time.perf_counter()
+        if self._first is None:
+            self._first = self._last
+
+    @property
+    def first_token(self) -> float:
+        return 0.0 if self._first is None else self._first - self._started
+
+    @property
+    def decode(self) -> float:
+        return 0.0 if self._first is None else self._last - self._first
+
+
+def _tile_key(encoder_identity: bytes, pixels: bytes) -> bytes:
+    return hashlib.blake2b(pixels, key=encoder_identity, digest_size=16).digest()

@@ -1,0 +1,178 @@
+"""Small frozen values that several rooms of the code speak of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant"]
+PictureLayout = Literal["separate", "combined", "frames"]
+FinishReason = Literal["stop", "length", "aborted"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with its own tile limits, wherever `images=` takes a plain source.
+
+    Attributes:
+        source: path, bytes, data URI, PIL.Image.Image or numpy array, as `images.load_image` takes them.
+        max_tiles: most tiles of this picture, the thumbnail not counted; None takes the call's.
+        min_tiles: fewest tiles of this picture; None takes the call's.
+        thumbnail: whether a thumbnail follows several tiles; None takes the call's.
+    """
+
+    source: Any
+    max_tiles: int | None = None
+    min_tiles: int | None = None
+    thumbnail: bool | None = None
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile as the vision encoder takes it.
+
+    Attributes:
+        key: identity of its embeddings: pixels, mmproj content, correction and library build.
+        pixels: RGB bytes, row by row, tile_size * tile_size * 3 of them.
+    """
+
+    key: bytes
+    pixels: bytes = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class TokenSpan:
+    """A run of text tokens."""
+
+    ids: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Positions the span takes."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class TileSpan:
+    """The visual tokens of one tile, decoded from its embeddings.
+
+    Two spans are equal when their tiles have one key: same pixels through the same encoder.
+    """
+
+    tile: Tile
+    length: int
+
+
+Span = TokenSpan | TileSpan
+
+
+@dataclass(frozen=True)
+class PreparedPicture:
+    """A picture cut into tiles, as a message of the conversation holds it.
+
+    Attributes:
+        name: how messages call it (a path, "the picture given as bytes").
+        grid: (columns, rows), the thumbnail not counted.
+        has_thumbnail: whether the last tile shows the whole picture.
+        source_size: (width, height) in pixels before the cut.
+        tiles: the tiles in the order the model sees them.
+    """
+
+    name: str
+    grid: tuple[int, int]
+    has_thumbnail: bool
+    source_size: tuple[int, int]
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a conversation.
+
+    Attributes:
+        role: "system", "user" or "assistant".
+        text: the text as given or answered.
+        pictures: the pictures of a user message, in order.
+        layout: how several pictures are laid out in the prompt.
+        tokens: for an answer of the model, the ids it sampled, so that the KV cache of the turn is found again; None
+            for text that came from elsewhere.
+    """
+
+    role: Role
+    text: str
+    pictures: tuple[PreparedPicture, ...] = ()
+    layout: PictureLayout = "separate"
+    tokens: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an answer took.
+
+    Attributes:
+        prompt_tokens: positions of the whole prompt, visual tokens included.
+        cached_tokens: those of them whose KV was already there.
+        completion_tokens: tokens of the answer.
+        images: pictures in the prompt.
+        tiles: their tiles, thumbnails included.
+        tiles_encoded: tiles the vision encoder had to see for this answer.
+        tiles_cached: tiles whose embeddings or KV were already there.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    images: int
+    tiles: int
+    tiles_encoded: int
+
+    @property
+    def tiles_cached(self) -> int:
+        return self.tiles - self.tiles_encoded
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where the time of an answer went, in seconds.
+
+    Attributes:
+        preprocess: decoding pictures and cutting tiles.
+        encode: tiles through the vision encoder.
+        prefill: the new part of the prompt through the text model.
+        time_to_first_token: from the call to the first token of the answer.
+        decode: from the first token to the last.
+        decode_tokens_per_second: tokens after the first, by `decode`; 0 where there is no second token.
+    """
+
+    preprocess: float
+    encode: float
+    prefill: float
+    time_to_first_token: float
+    decode: float
+    decode_tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A finished answer.
+
+    Attributes:
+        text: the answer.
+        finish_reason: "stop" (end of turn or a stop string), "length" (max_tokens or the context is full) or
+            "aborted".
+        usage: tokens and tiles it took.
+        timings: where the time went.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a streamed answer; the last one carries the whole reply and may have no text."""
+
+    text: str
+    reply: Reply | None = None
