@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypedDict, get_args
+from typing import Literal, TypedDict, get_args
 
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.types import PictureLayout
@@ -188,8 +188,3 @@ class EngineOptions(TypedDict, total=False):
     n_batch: int
     n_ubatch: int
     embedding_cache_bytes: int
-
-
-def field_default(cls: type[Any], name: str) -> Any:
-    """The default of one field of a dataclass above, for command-line options that mirror it."""
-    return next(field.default for field in fields(cls) if field.name == name)

@@ -105,6 +105,8 @@ def describe_source(source: object) -> str:
 def _local_path(source: str | os.PathLike[str], name: str) -> str:
     """The path a str, PathLike or `file://` URI names; URIs of a network are refused."""
     path = os.fsdecode(source)
+    if not path:
+        raise PictureError(f"Cannot use {name}: there is no file without a name.", "Give the path of a picture.")
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", path) if isinstance(source, str) else None
     if scheme is None:
         return path

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 import psutil
 
 from internvl_gguf.config import DEFAULT_N_CTX, EngineConfig
+from internvl_gguf.conversation import END, IMAGE_END, IMAGE_START, START
 from internvl_gguf.embedding_cache import EmbeddingCache
 from internvl_gguf.engine import Engine
 from internvl_gguf.errors import InvalidRequestError, SessionStateError
@@ -23,8 +24,14 @@ from internvl_gguf.llama.probe import positions_are_shifted
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.position_rows import corrected_copy
 from internvl_gguf.resolve import ModelFiles
-from internvl_gguf.validation import MmprojFacts, TextModelFacts, check_finite, validate_mmproj, validate_pair
-from internvl_gguf.validation import validate_text_model as validate_text
+from internvl_gguf.validation import (
+    MmprojFacts,
+    TextModelFacts,
+    check_finite,
+    validate_mmproj,
+    validate_pair,
+    validate_text_model,
+)
 
 LoadProgress = Callable[[float], None]
 """Called with the fraction of the text model that is loaded, 0 to 1."""
@@ -54,7 +61,7 @@ class Runtime:
 
     def __init__(self, files: ModelFiles, config: EngineConfig, on_load: LoadProgress | None = None) -> None:
         text_header, mmproj_header = read_header(files.text), read_header(files.mmproj)
-        self.text: TextModelFacts = validate_text(text_header)
+        self.text: TextModelFacts = validate_text_model(text_header)
         self.vision: MmprojFacts = validate_mmproj(mmproj_header)
         validate_pair(self.text, self.vision)
         n_ctx = _context_length(config.n_ctx, self.text.n_ctx_train)
@@ -68,6 +75,12 @@ class Runtime:
             gpu_layers = -1 if has_gpu() else 0
         threads = config.n_threads or default_threads()
         self.files = files
+        self.control_tokens: Mapping[str, int] = {
+            START: self.text.im_start,
+            END: self.text.im_end,
+            IMAGE_START: self.text.img,
+            IMAGE_END: self.text.img_end,
+        }
         self.encoder_identity = hashlib.blake2b(f"{fingerprint}|{shifted}|{build()}".encode()).digest()
         self._users = 1
         self._lock = threading.Lock()

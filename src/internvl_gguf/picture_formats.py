@@ -42,23 +42,6 @@ FORMATS = "PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PPM"
 _AGAIN = "Export or download it again; if another program opens it, save it there as PNG."
 _CONVERT = "Convert it to PNG or JPEG first."
 _TIFF_TYPE_SIZES = dict(zip((*range(1, 14), 16, 17, 18), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 8, 8, 8), strict=True))
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-    16: 8,
-    17: 8,
-    18: 8,
-}
 _TIFF_NUMBERS = {3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}
 _TIFF_RATIONALS = {5, 10}
 _TIFF_POINTERS = {34665, 34853, 40965}  # EXIF, GPS and interoperability directories
@@ -209,7 +192,8 @@ def decode(data: bytes, max_pixels: int, name: str) -> ImageFile.ImageFile:
         except MemoryError:
             raise PictureError(f"Cannot use {name}: not enough memory to decode it.", "Scale it down first.") from None
         except Image.DecompressionBombError as error:
-            raise PictureError(f"Cannot use {name}: {one_line(error)}", "Scale it down first.") from error
+            reason = f"it has more pixels than Pillow decodes ({one_line(error)})"
+            raise PictureError(f"Cannot use {name}: {reason}.", "Scale it down first.") from error
         except Exception as error:  # decoders meet damage with whatever their parsing trips over
             reason = f"the {kind} data is damaged or cut short ({one_line(error)})"
             raise PictureError(f"Cannot use {name}: {reason}.", _AGAIN) from error

@@ -162,7 +162,7 @@ class Session:
         """
         request = self._prepare(prompt, images, options)
         *_, last = self._answer(request, keep_partial=False)
-        assert last.reply is not None  # noqa: S101 - the last chunk carries the reply
+        assert last.reply is not None
         return last.reply
 
     def stream(self, prompt: str, images: Sequence[Any] = (), **options: Unpack[AskOptions]) -> Iterator[Chunk]:
@@ -318,7 +318,7 @@ class Session:
         spans: list[Span] = []
         for piece in render(messages):
             if isinstance(piece, Control):
-                spans.append(TokenSpan((runtime.text.special_tokens[piece.name],)))
+                spans.append(TokenSpan((runtime.control_tokens[piece.name],)))
             elif isinstance(piece, Text):
                 spans.append(TokenSpan(tuple(runtime.engine.model.tokenize(piece.text))))
             elif isinstance(piece, Answer):

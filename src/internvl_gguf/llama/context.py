@@ -71,13 +71,13 @@ class Context:
         self.abort_requested = False
         self._abort_callback = llama_cpp.ggml_abort_callback(lambda _: self.abort_requested)
         params.abort_callback = self._abort_callback
-        self._handle = llama_cpp.llama_init_from_model(model.handle, params)
+        self._handle: int | None = llama_cpp.llama_init_from_model(model.handle, params)
         if not self._handle:
             raise LibraryError(
                 f"llama.cpp made no context of {cells} positions{last_error()}.",
                 "Use a smaller n_ctx, or a smaller kv_type such as q8_0.",
             )
-        self._memory = llama_cpp.llama_get_memory(self._handle)
+        self._memory: int = llama_cpp.llama_get_memory(self._handle)
         self._watch_abort(False)
         self._batch = _Batch(self.n_batch)
 
@@ -242,7 +242,7 @@ class _Batch:
 
     def tokens(self, tokens: Sequence[int], position: int, sequence: int, logits: bool) -> Any:
         count = len(tokens)
-        self._tokens[:count] = tokens
+        self._tokens[:count] = list(tokens)
         self._place(count, position, sequence, logits)
         self._native.token = self._token_pointer
         self._native.embd = self._no_rows
@@ -256,7 +256,7 @@ class _Batch:
 
     def _place(self, count: int, position: int, sequence: int, logits: bool) -> None:
         self._native.n_tokens = count
-        self._positions[:count] = range(position, position + count)
+        self._positions[:count] = list(range(position, position + count))
         self._sequence.value = sequence
         self._outputs[:count] = [0] * count
         self._outputs[count - 1] = int(logits)

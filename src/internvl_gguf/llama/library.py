@@ -25,6 +25,20 @@ except (ImportError, OSError, RuntimeError) as error:
         "Install it with a C++ compiler at hand: pip install llama-cpp-python==0.3.36",
     ) from error
 
+__all__ = [
+    "SUPPORTED_VERSION",
+    "Device",
+    "abi_problems",
+    "build",
+    "cpu_features",
+    "devices",
+    "has_gpu",
+    "initialise",
+    "last_error",
+    "llama_cpp",
+    "mtmd_cpp",
+]
+
 SUPPORTED_VERSION = "0.3.36"
 
 logger = logging.getLogger("internvl_gguf.llama")

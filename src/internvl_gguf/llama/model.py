@@ -40,13 +40,13 @@ class TextModel:
         )
         if self._progress:
             params.progress_callback = self._progress
-        self._handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        self._handle: int | None = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self._handle:
             raise ModelFileError(
                 f"{path.name} cannot be loaded{last_error()}.",
                 "Check that the file is complete and that there is memory for it.",
             )
-        self._vocab = llama_cpp.llama_model_get_vocab(self._handle)
+        self._vocab: int = llama_cpp.llama_model_get_vocab(self._handle)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self.n_embd: int = llama_cpp.llama_model_n_embd_inp(self._handle)
         self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(self._handle)

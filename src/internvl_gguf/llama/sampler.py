@@ -20,7 +20,7 @@ class SamplerChain:
     """
 
     def __init__(self, params: SamplingParams, n_vocab: int) -> None:
-        self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        self._chain: int | None = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         if not self._chain:
             raise LibraryError(f"llama.cpp made no sampler{last_error()}.", "Free some memory and try again.")
         if params.penalty_last_n and (

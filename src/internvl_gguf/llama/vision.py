@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from internvl_gguf.errors import LibraryError, ModelFileError, SessionStateError
-from internvl_gguf.llama.library import initialise, last_error, llama_cpp, mtmd_cpp
+from internvl_gguf.llama.library import initialise, last_error, mtmd_cpp
 from internvl_gguf.llama.model import TextModel
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class VisionEncoder:
         params.flash_attn_type = _FLASH_ATTENTION
         params.warmup = False
         params.batch_max_tokens = max(1024, self.tiles_per_batch * tokens_per_tile)
-        self._handle = mtmd_cpp.mtmd_init_from_file(os.fsencode(path), model.handle, params)
+        self._handle: int | None = mtmd_cpp.mtmd_init_from_file(os.fsencode(path), model.handle, params)
         if not self._handle:
             raise ModelFileError(
                 f"{path.name} cannot be loaded{last_error()}.",

@@ -1,0 +1,227 @@
+"""`internvl ask`: one question, one answer on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from internvl_gguf.cli import options
+from internvl_gguf.cli.output import option_errors, print_json, say, show_library_log
+from internvl_gguf.config import EngineConfig, SamplingParams
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.tiling import MAX_TILES, validate_tile_limits
+
+if TYPE_CHECKING:
+    from internvl_gguf.session import Session
+    from internvl_gguf.types import Reply
+
+
+def ask(
+    model_and_prompt: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL] PROMPT",
+            help=f"The model (`demo` or a .gguf path; {options.MODEL_VARIABLE} if left out) and the question. "
+            "Without a question, or with -, it is read from stdin.",
+            show_default=False,
+        ),
+    ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", "-i", help="A picture; may be repeated.", show_default=False)
+    ] = None,
+    mmproj: options.MmprojOption = None,
+    system: Annotated[
+        str | None, typer.Option(help="System message instead of the official one.", show_default=False)
+    ] = None,
+    max_tiles: options.MaxTilesOption = None,
+    min_tiles: options.MinTilesOption = 1,
+    thumbnail: options.ThumbnailOption = True,
+    layout: options.LayoutOption = "separate",
+    max_tokens: options.MaxTokensOption = options.SAMPLING.max_tokens,
+    temperature: options.TemperatureOption = options.SAMPLING.temperature,
+    top_k: options.TopKOption = options.SAMPLING.top_k,
+    top_p: options.TopPOption = options.SAMPLING.top_p,
+    min_p: options.MinPOption = options.SAMPLING.min_p,
+    repeat_penalty: options.RepeatPenaltyOption = options.SAMPLING.repeat_penalty,
+    presence_penalty: options.PresencePenaltyOption = options.SAMPLING.presence_penalty,
+    frequency_penalty: options.FrequencyPenaltyOption = options.SAMPLING.frequency_penalty,
+    seed: options.SeedOption = None,
+    stop: options.StopOption = None,
+    n_ctx: options.ContextOption = None,
+    n_gpu_layers: options.GPULayersOption = "auto",
+    kv_type: options.KVTypeOption = options.ENGINE.kv_type,
+    flash_attn: options.FlashAttentionOption = "auto",
+    threads: options.ThreadsOption = None,
+    json_output: options.JSONOption = False,
+    verbose: options.VerboseOption = False,
+) -> None:
+    """Ask one question, about pictures or not. The answer goes to stdout, everything else to stderr."""
+    model, prompt = _split_arguments(model_and_prompt or [])
+    with option_errors():
+        sampling = SamplingParams(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repeat_penalty=repeat_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            seed=seed,
+            stop=tuple(stop or ()),
+        )
+        engine: dict[str, Any] = {
+            "n_ctx": n_ctx,
+            "n_gpu_layers": options.gpu_layers(n_gpu_layers),
+            "kv_type": kv_type,
+            "flash_attn": options.flash_attention(flash_attn),
+            "n_threads": threads,
+        }
+        EngineConfig(**engine)
+        validate_tile_limits(min_tiles, MAX_TILES if max_tiles is None else max_tiles)
+    if verbose:
+        show_library_log()
+    name = options.chosen_model(model)
+    if prompt is None:
+        prompt = _read_stdin()
+
+    from internvl_gguf.session import Session
+
+    with (
+        _progress() as progress,
+        Session.open(
+            name,
+            mmproj,
+            system=system,
+            min_tiles=min_tiles,
+            thumbnail=thumbnail,
+            on_load=progress.load,
+            **engine,
+        ) as session,
+    ):
+        session.on_tiles(progress.tiles)
+        asked: dict[str, Any] = {"sampling": sampling, "layout": layout}
+        if max_tiles is not None:
+            asked["max_tiles"] = max_tiles
+        reply = _answer(session, prompt, image or [], asked, quiet=json_output, progress=progress)
+    if json_output:
+        print_json(_as_json(name, prompt, image or [], reply))
+    elif verbose:
+        _say_statistics(reply)
+
+
+def _split_arguments(arguments: list[str]) -> tuple[str | None, str | None]:
+    """MODEL and PROMPT of the command line; None for what is not there.
+
+    A single argument is the question, unless it names a model and the question comes through a pipe.
+    """
+    if len(arguments) > 2:
+        raise typer.BadParameter(f"got {len(arguments)} arguments; quote the question", param_hint="PROMPT")
+    if len(arguments) == 2:
+        model, prompt = arguments
+        return model, None if prompt == "-" else prompt
+    if not arguments or arguments == ["-"]:
+        return None, None
+    (single,) = arguments
+    names_model = single == options.DEMO or single.lower().endswith(".gguf")
+    return (single, None) if names_model else (None, single)
+
+
+def _read_stdin() -> str:
+    """The question from stdin.
+
+    Raises:
+        InvalidRequestError: nobody is going to type one, it is empty, or it is not UTF-8.
+    """
+    if sys.stdin is None or sys.stdin.isatty():
+        raise typer.BadParameter("give a question, or pipe one in", param_hint="PROMPT")
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode("utf-8").strip("\r\n")
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(
+            f"The question on stdin is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}.",
+            "Convert it, for instance with iconv -t UTF-8.",
+        ) from error
+
+
+class _Progress:
+    """A line on stderr that tells what takes time; nothing where stderr is no terminal."""
+
+    def __init__(self, status: Any) -> None:
+        self._status = status
+
+    def load(self, done: float) -> None:
+        if self._status:
+            self._status.update(f"Loading the model, {done:.0%}")
+
+    def tiles(self, done: int, total: int) -> None:
+        if self._status:
+            self._status.update(f"Looking at the picture, tile {min(done + 1, total)} of {total}")
+
+    def stop(self) -> None:
+        if self._status:
+            self._status.stop()
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[_Progress]:
+    if not sys.stderr.isatty():
+        yield _Progress(None)
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("Loading the model") as status:
+        yield _Progress(status)
+
+
+def _answer(
+    session: Session, prompt: str, images: list[Path], asked: dict[str, Any], *, quiet: bool, progress: _Progress
+) -> Reply:
+    ends_line = True
+    reply = None
+    for chunk in session.stream(prompt, images, **asked):
+        if chunk.text and not quiet:
+            progress.stop()
+            sys.stdout.write(chunk.text)
+            sys.stdout.flush()
+            ends_line = chunk.text.endswith("\n")
+        reply = chunk.reply or reply
+    if not quiet:
+        progress.stop()
+        if not ends_line:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+    if reply is None:
+        raise AssertionError("a stream ends with its reply")
+    if reply.finish_reason == "length":
+        say("The answer was cut at its limit; raise it with --max-tokens, or the context with --n-ctx.")
+    return reply
+
+
+def _as_json(model: str, prompt: str, images: list[Path], reply: Reply) -> dict[str, Any]:
+    return {
+        "model": model,
+        "prompt": prompt,
+        "images": [str(path) for path in images],
+        "text": reply.text,
+        "finish_reason": reply.finish_reason,
+        "usage": {**asdict(reply.usage), "tiles_cached": reply.usage.tiles_cached},
+        "timings": asdict(reply.timings),
+    }
+
+
+def _say_statistics(reply: Reply) -> None:
+    usage, timings = reply.usage, reply.timings
+    say(
+        f"{usage.images} pictures, {usage.tiles} tiles ({usage.tiles_encoded} encoded in {timings.encode:.2f} s); "
+        f"{usage.prompt_tokens} prompt tokens ({usage.cached_tokens} cached, prefill {timings.prefill:.2f} s); "
+        f"first token after {timings.time_to_first_token:.2f} s; "
+        f"{usage.completion_tokens} tokens at {timings.decode_tokens_per_second:.1f}/s"
+    )

@@ -1,0 +1,62 @@
+"""One way out: the answer to stdout, everything else to stderr, errors in two lines, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import typer
+
+from internvl_gguf.errors import InternVLError, InvalidRequestError
+
+FAILED, WRONG_USAGE = 1, 2
+
+
+def run(command: Callable[[], Any]) -> int:
+    """Run a command line and give its exit code; no error of ours leaves a traceback.
+
+    Usage errors (2), interruption (130) and a reader that left (1) end in the command line library, as SystemExit.
+    """
+    try:
+        command()
+    except InternVLError as error:
+        say_error(error)
+        return FAILED
+    return 0
+
+
+def say(line: str) -> None:
+    """A line for the person, on stderr."""
+    typer.echo(line, err=True)
+
+
+def say_error(error: InternVLError) -> None:
+    """What happened and what to do, one line each."""
+    coloured = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    say(f"{typer.style('Error:', fg='red', bold=True) if coloured else 'Error:'} {error.message}")
+    say(f"  {error.hint}")
+
+
+@contextlib.contextmanager
+def option_errors() -> Iterator[None]:
+    """Turn an option value out of range into wrong usage, exit code 2."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        say_error(error)
+        raise typer.Exit(WRONG_USAGE) from error
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def show_library_log() -> None:
+    """Send the log of llama.cpp and of this package to stderr (`--verbose`)."""
+    logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s", stream=sys.stderr)
