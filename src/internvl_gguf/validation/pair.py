@@ -1,0 +1,139 @@
+"""Whether a text model and an mmproj belong together.
+
+Equal width is not enough: InternVL3-14B and 38B are both 5120 wide, and so is InternVL3.5-14B. What else the files tell
+is the vision transformer, which InternVL pairs with its text models by size, and the names that converters write. A
+pair is refused where the two contradict each other; where one of them says nothing, it passes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from internvl_gguf.errors import ModelPairError
+from internvl_gguf.gguf_header import GGUFHeader, read_header
+from internvl_gguf.validation.finite import check_finite
+from internvl_gguf.validation.mmproj import MmprojFacts, validate_mmproj
+from internvl_gguf.validation.text import TextModelFacts, read_text_headers, validate_text_model
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from internvl_gguf.validation.checks import Identity
+
+_SAME_REPO_HINT: Final = "Use the mmproj from the repository the text model came from."
+
+_SMALL_VIT: Final = (24, 1024)
+_LARGE_VIT: Final = (45, 3200)
+_VIT_NAMES: Final = {_SMALL_VIT: "InternViT-300M", _LARGE_VIT: "InternViT-6B"}
+# (layers, width) of Qwen2.5 to the (layers, width) of the InternViT that InternVL2, 2.5 and 3 pair it with.
+_VIT_OF_TEXT: Final = {
+    (24, 896): _SMALL_VIT,  # 0.5B, in InternVL3-1B
+    (28, 1536): _SMALL_VIT,  # 1.5B, in 2B
+    (36, 2048): _SMALL_VIT,  # 3B, in InternVL2.5-4B
+    (28, 3584): _SMALL_VIT,  # 7B, in 8B
+    (48, 5120): _SMALL_VIT,  # 14B
+    (64, 5120): _LARGE_VIT,  # 32B, in 38B
+    (80, 8192): _LARGE_VIT,  # 72B, in 78B
+}
+# "InternVL3-14B-Instruct", "Internvl3 14B", "InternVL3_5-8B": series, half series, size in billions.
+_MODEL_NAME: Final = re.compile(
+    r"intern[-_ ]?vl[-_ ]?(\d)(?:[._](\d))?(?:[^/]*?[-_ ](\d+)b(?![a-z0-9]))?", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class ModelPair:
+    """The two files of a model, read and checked.
+
+    Attributes:
+        text: facts of the text model.
+        mmproj: facts of the mmproj.
+        text_headers: header of the text model; one for each file of a split one.
+        mmproj_header: header of the mmproj.
+    """
+
+    text: TextModelFacts
+    mmproj: MmprojFacts
+    text_headers: tuple[GGUFHeader, ...]
+    mmproj_header: GGUFHeader
+
+
+def validate_files(text: str | PathLike[str], mmproj: str | PathLike[str], *, check_weights: bool = True) -> ModelPair:
+    """Read and check the two files of a model, from their headers to whether they belong together.
+
+    Args:
+        text: the text model; the first file of a split one, whose others lie beside it.
+        mmproj: the mmproj.
+        check_weights: whether to look for NaN and infinity in the mmproj's weights, which reads the whole file (about
+            0.3 seconds a gigabyte on top of the disk).
+
+    Raises:
+        ModelFileError: one of them cannot be read, is damaged, or is another kind of model.
+        ModelPairError: they were not made for each other.
+    """
+    text_headers = read_text_headers(text)
+    mmproj_header = read_header(mmproj)
+    text_facts = validate_text_model(text_headers[0], text_headers[1:])
+    mmproj_facts = validate_mmproj(mmproj_header)
+    validate_pair(text_facts, mmproj_facts)
+    if check_weights:
+        check_finite(mmproj, mmproj_header)
+    return ModelPair(text_facts, mmproj_facts, text_headers, mmproj_header)
+
+
+def validate_pair(text: TextModelFacts, mmproj: MmprojFacts) -> None:
+    """Check that two files belong together, as far as they tell.
+
+    Raises:
+        ModelPairError: another width, a vision transformer that this text model never has, or names of two models.
+    """
+    both = f"{mmproj.label} does not belong to {text.label}"
+    if mmproj.projection_width != text.n_embd:
+        raise ModelPairError(
+            f"{both}: it makes embeddings {mmproj.projection_width} wide, the text model takes {text.n_embd}.",
+            _SAME_REPO_HINT,
+        )
+    expected = _VIT_OF_TEXT.get((text.n_layers, text.n_embd))
+    found = (mmproj.n_layers, mmproj.width)
+    if expected is not None and found in _VIT_NAMES and found != expected:
+        raise ModelPairError(
+            f"{both}: it is an {_VIT_NAMES[found]}, a text model of {text.n_layers} layers goes with"
+            f" {_VIT_NAMES[expected]}.",
+            _SAME_REPO_HINT,
+        )
+    ours, theirs = model_in(text.identity), model_in(mmproj.identity)
+    if ours and theirs and ours.contradicts(theirs):
+        raise ModelPairError(f"{both}: it is of {theirs}, the text model of {ours}.", _SAME_REPO_HINT)
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A member of the InternVL family as names tell it.
+
+    Attributes:
+        series: "3", "2.5" and so on.
+        billions: the size in its name; None where the name has none.
+    """
+
+    series: str
+    billions: int | None
+
+    def __str__(self) -> str:
+        return f"InternVL{self.series}" + (f"-{self.billions}B" if self.billions else "")
+
+    def contradicts(self, other: NamedModel) -> bool:
+        """Whether the two cannot be one model."""
+        sizes = {self.billions, other.billions} - {None}
+        return self.series != other.series or len(sizes) > 1
+
+
+def model_in(identity: Identity) -> NamedModel | None:
+    """The InternVL model that the first telling name speaks of; None if none does."""
+    for name in identity.names:
+        match = _MODEL_NAME.search(name)
+        if match:
+            series, half, billions = match.groups()
+            return NamedModel(f"{series}.{half}" if half else series, int(billions) if billions else None)
+    return None

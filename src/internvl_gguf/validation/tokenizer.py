@@ -1,0 +1,129 @@
+"""The vocabulary of a text model: byte-level BPE with Qwen2's pre-split and InternVL's special tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gguf import TokenType
+
+from internvl_gguf.validation.checks import (
+    ARRAY,
+    BOOL,
+    FLOAT32,
+    INT32,
+    STRING,
+    UINT32,
+    KeyType,
+    bounded_integer,
+    refuse,
+)
+
+if TYPE_CHECKING:
+    from internvl_gguf.gguf_header import GGUFHeader
+
+NOT_INTERNVL_HINT: Final = "Use the text GGUF of an InternVL3 model; its mmproj comes with it."
+
+_QWEN2_PRE: Final = frozenset({"qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2"})  # one and the same in llama.cpp
+_SPECIAL_TOKENS: Final = ("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
+
+_TOKEN_ID_KEYS: Final = tuple(
+    f"tokenizer.ggml.{name}_token_id"
+    for name in (
+        *("bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "mask", "fim_pre", "fim_suf", "fim_mid"),
+        *("fim_pad", "fim_rep", "fim_sep", "prefix", "suffix", "middle"),
+    )
+)
+
+# Every key that llama.cpp's vocabulary loader reads, in the type it insists on.
+TOKENIZER_KEY_TYPES: Final[dict[str, KeyType]] = {
+    "tokenizer.ggml.model": STRING,
+    "tokenizer.ggml.pre": STRING,
+    "tokenizer.ggml.tokens": (ARRAY, STRING),
+    "tokenizer.ggml.token_type": (ARRAY, INT32),
+    "tokenizer.ggml.merges": (ARRAY, STRING),
+    "tokenizer.ggml.suppress_tokens": (ARRAY, INT32),
+    "tokenizer.ggml.token_type_count": UINT32,
+    "tokenizer.ggml.add_bos_token": BOOL,
+    "tokenizer.ggml.add_eos_token": BOOL,
+    "tokenizer.ggml.add_sep_token": BOOL,
+    "tokenizer.ggml.add_space_prefix": BOOL,
+    "tokenizer.ggml.remove_extra_whitespaces": BOOL,
+    "tokenizer.ggml.normalizer.lowercase": BOOL,
+    "tokenizer.ggml.normalizer.strip_accents": BOOL,
+    "tokenizer.chat_template": STRING,
+    **dict.fromkeys(_TOKEN_ID_KEYS, UINT32),
+}
+
+
+def check_tokenizer(header: GGUFHeader) -> list[bytes]:
+    """The tokens of a vocabulary whose arrays fit each other and that can express every prompt.
+
+    Raises:
+        ModelFileError: it is another kind of tokenizer, or damaged.
+    """
+    model, pre = header.text("tokenizer.ggml.model"), header.text("tokenizer.ggml.pre")
+    if model != "gpt2" or pre not in _QWEN2_PRE:
+        raise refuse(header, f'its tokenizer is "{model}" with the pre-split "{pre}", not that of Qwen2.5')
+    tokens = header.array("tokenizer.ggml.tokens", STRING).raw_strings()
+    types = header.array("tokenizer.ggml.token_type", INT32)
+    if types.count != len(tokens):
+        raise refuse(header, f"it has {len(tokens)} tokens but the types of {types.count}")
+    if not set(types.numbers()) <= {int(kind) for kind in TokenType}:
+        raise refuse(header, "a token is of an unknown type")
+    _check_scores(header, len(tokens))
+    _check_strings(header, tokens, "token")
+    if len(set(tokens)) != len(tokens):  # llama.cpp asserts this
+        raise refuse(header, "a token appears twice in its vocabulary")
+    missing = sorted(set(_byte_letters()) - set(tokens))
+    if missing:  # llama.cpp would drop such bytes of a prompt without a word
+        raise refuse(header, f"its vocabulary has no token {missing[0].decode()}, which stands for a byte")
+    merges = header.array("tokenizer.ggml.merges", STRING).raw_strings()
+    _check_strings(header, merges, "merge")
+    if any(b" " not in merge[1:-1] for merge in merges):
+        raise refuse(header, "a merge of its tokenizer is not a pair")
+    for key in _TOKEN_ID_KEYS:
+        bounded_integer(header, key, 0, len(tokens) - 1, default=0)
+    return tokens
+
+
+def _check_scores(header: GGUFHeader, n_vocab: int) -> None:
+    found = header.key_values.get("tokenizer.ggml.scores")
+    if found is None:
+        return
+    item_type = INT32 if found.type_name.endswith("INT32") else FLOAT32
+    if header.array("tokenizer.ggml.scores", item_type).count != n_vocab:
+        raise refuse(header, "its tokenizer has another number of scores than of tokens")
+
+
+def _check_strings(header: GGUFHeader, strings: list[bytes], what: str) -> None:
+    """All UTF-8, none empty, none with a NUL, where llama.cpp would cut it."""
+    joined = b"\n".join(strings)
+    try:
+        joined.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise refuse(header, f"a {what} of its tokenizer is not UTF-8 ({error.reason})") from None
+    if b"\0" in joined or not all(strings):
+        raise refuse(header, f"a {what} of its tokenizer is empty or holds a NUL byte")
+
+
+def _byte_letters() -> list[bytes]:
+    """The 256 letters that stand for bytes: printable Latin-1 for itself, the rest from U+0100 on, as in GPT-2."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    substitutes = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(substitutes)).encode() for byte in range(256)]
+
+
+def special_token_ids(header: GGUFHeader, tokens: list[bytes]) -> tuple[int, ...]:
+    """Ids of `<|im_start|>`, `<|im_end|>`, `<img>`, `</img>` and `<IMG_CONTEXT>`, in this order.
+
+    Raises:
+        ModelFileError: the vocabulary lacks one: a plain Qwen2.5, or another model.
+    """
+    missing = [name for name in _SPECIAL_TOKENS if name.encode() not in tokens]
+    if missing:
+        raise refuse(
+            header,
+            f"it is no InternVL text model: its vocabulary has no {', '.join(missing)}",
+            NOT_INTERNVL_HINT,
+        )
+    return tuple(tokens.index(name.encode()) for name in _SPECIAL_TOKENS)
