@@ -1,0 +1,54 @@
+"""Shared fixtures: a cache folder of the test's own, and tiny models that llama.cpp really loads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import write_tiny_mmproj, write_tiny_text
+
+from internvl_gguf import Session
+from internvl_gguf.resolve import ModelFiles
+
+# Native threads collapse when test processes share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Caches go to a folder of this test process, never to the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INTERNVL_CACHE", str(folder))
+        patch.delenv("INTERNVL_MODEL", raising=False)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+    """A random model with 32-pixel tiles of 4 visual tokens and a context of 2048."""
+    folder = tmp_path_factory.mktemp("tiny")
+    return ModelFiles(
+        "tiny",
+        write_tiny_text(folder / "text.gguf", n_ctx=2048),
+        write_tiny_mmproj(folder / "mmproj.gguf"),
+    )
+
+
+@pytest.fixture
+def session(tiny: ModelFiles) -> Iterator[Session]:
+    """A conversation with the tiny model, exact arithmetic, a short system message."""
+    with Session.open(
+        tiny.text, tiny.mmproj, system="Be brief.", n_threads=1, kv_type="f32", flash_attn=False, n_ctx=1024
+    ) as opened:
+        yield opened
+
+
+def noise(seed: int, width: int = 64, height: int = 48) -> Image.Image:
+    """A picture of random colours; another seed gives another picture."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
