@@ -1,0 +1,1 @@
+"""A reference made with Hugging Face transformers, and what is needed to make it again."""
