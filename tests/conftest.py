@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import write_tiny_mmproj, write_tiny_text
 
 from internvl_gguf import Session
 from internvl_gguf.resolve import ModelFiles
+from tiny_models import write_tiny_mmproj, write_tiny_text
 
 # Native threads collapse when test processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -108,7 +108,9 @@ def test_a_placeholder_without_pictures_is_text() -> None:
     assert "<image>" in written([Message("user", "What does <image> mean in HTML?")])
 
 
-@pytest.mark.parametrize(("text", "pictures", "layout"), [("<image>", 2, "separate"), ("<image><image>", 2, "combined")])
+@pytest.mark.parametrize(
+    ("text", "pictures", "layout"), [("<image>", 2, "separate"), ("<image><image>", 2, "combined")]
+)
 def test_places_that_do_not_fit_the_pictures_are_refused(text: str, pictures: int, layout: str) -> None:
     with pytest.raises(InvalidRequestError, match="places"):
         check_places(text, pictures, layout)  # type: ignore[arg-type]

@@ -35,12 +35,12 @@ def test_the_common_prefix_is_the_longest_one_that_ends_outside_tiles(held: list
     left, right = positions(held), positions(asked)
     assert left[:shared] == right[:shared]
     longest = next(
-        (i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right))
+        (index for index, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right))
     )
-    tile_start = longest
-    while tile_start > 0 and tile_start < len(left) and isinstance(left[tile_start], tuple) and left[tile_start][1] != 0:
-        tile_start -= 1
-    assert shared in (longest, tile_start)
+    start = longest
+    while 0 < start < len(left) and isinstance(left[start], tuple) and left[start][1] != 0:
+        start -= 1
+    assert shared in (longest, start)
 
 
 @given(prompts, st.integers(0, 40))

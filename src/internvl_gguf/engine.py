@@ -172,15 +172,16 @@ class Engine:
         self._clock += 1
         shared = [min(ledger.common_prefix(prompt), length - 1) for ledger in self._ledgers]
         best = max(range(len(shared)), key=lambda sequence: (shared[sequence], -self._used[sequence]))
-        if shared[best] < self._ledgers[best].length or self._holders[best] is not None:
+        keep = shared[best]
+        if keep < self._ledgers[best].length or self._holders[best] is not None:
             others = [sequence for sequence in range(len(shared)) if sequence != best]
             spare = min(others, key=lambda other: (self._holders[other] is not None, self._used[other]), default=best)
             if spare != best and self._holders[spare] is None and self._used[spare] <= self._used[best]:
-                self._ledgers[spare].copy_prefix(self._ledgers[best], shared[best])
+                self._ledgers[spare].copy_prefix(self._ledgers[best], keep)
                 self.context.copy_prefix(best, spare, self._ledgers[spare].length)
                 best = spare
         self._used[best] = self._clock
-        return best, self._cut(best, shared[best])
+        return best, self._cut(best, keep)
 
     def _decode_text(self, tokens: list[int], prompt_length: int, report: PrefillReport) -> None:
         ledger = self._ledgers[report.sequence]

@@ -13,6 +13,14 @@ _DIGEST_BYTES = 16
 _REMEMBERED_FILES = 64
 
 
+def remembered_fingerprint(path: Path) -> str | None:
+    """The fingerprint of a file that was read before and has not changed since; None where that is not known."""
+    try:
+        return _read(_record()).get(_state(path))
+    except OSError:
+        return None
+
+
 def file_fingerprint(path: Path) -> str:
     """BLAKE2b of a file's content, 32 hexadecimal digits.
 
@@ -21,11 +29,8 @@ def file_fingerprint(path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    path = path.resolve()
-    stat = path.stat()
-    state = f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
-    record = cache_dir() / "fingerprints.json"
-    known = _read(record)
+    known = _read(_record())
+    state = _state(path)
     if state in known:
         return known[state]
     with path.open("rb") as file:
@@ -33,8 +38,18 @@ def file_fingerprint(path: Path) -> str:
     known[state] = digest
     newest = dict(list(known.items())[-_REMEMBERED_FILES:])
     with contextlib.suppress(OSError):
-        write_atomically(record, json.dumps(newest, indent=1).encode())
+        write_atomically(_record(), json.dumps(newest, indent=1).encode())
     return digest
+
+
+def _record() -> Path:
+    return cache_dir() / "fingerprints.json"
+
+
+def _state(path: Path) -> str:
+    path = path.resolve()
+    stat = path.stat()
+    return f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
 
 
 def _read(record: Path) -> dict[str, str]:

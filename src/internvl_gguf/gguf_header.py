@@ -321,7 +321,7 @@ def _read_tensor_info(cursor: _Cursor, index: int) -> TensorInfo:
 
 
 def _lay_out(cursor: _Cursor, infos: list[TensorInfo], data_offset: int, alignment: int) -> dict[str, TensorInfo]:
-    """Give the tensors their place in the file; they must follow each other without gap or overlap, and fit."""
+    """Give the tensors their place in the file; they must follow each other without gap or overlap, and fill it."""
     tensors: dict[str, TensorInfo] = {}
     expected = 0
     for info in infos:
@@ -338,6 +338,9 @@ def _lay_out(cursor: _Cursor, infos: list[TensorInfo], data_offset: int, alignme
             )
         expected = _padded(info.offset + info.n_bytes, alignment)
         tensors[info.name] = TensorInfo(info.name, info.shape, info.type, start, info.n_bytes)
+    surplus = cursor.file_size - data_offset - expected
+    if infos and surplus > 0:  # the last tensor has become smaller, or its type another
+        raise cursor.damaged(f"{surplus:,} bytes follow the last tensor")
     return tensors
 
 

@@ -15,8 +15,7 @@ from internvl_gguf.conversation import END, IMAGE_END, IMAGE_START, START
 from internvl_gguf.embedding_cache import EmbeddingCache
 from internvl_gguf.engine import Engine
 from internvl_gguf.errors import InvalidRequestError, SessionStateError
-from internvl_gguf.fingerprint import file_fingerprint
-from internvl_gguf.gguf_header import read_header
+from internvl_gguf.fingerprint import file_fingerprint, remembered_fingerprint
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import build, has_gpu, initialise
 from internvl_gguf.llama.model import TextModel
@@ -24,14 +23,7 @@ from internvl_gguf.llama.probe import positions_are_shifted
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.position_rows import corrected_copy
 from internvl_gguf.resolve import ModelFiles
-from internvl_gguf.validation import (
-    MmprojFacts,
-    TextModelFacts,
-    check_finite,
-    validate_mmproj,
-    validate_pair,
-    validate_text_model,
-)
+from internvl_gguf.validation import validate_files
 
 LoadProgress = Callable[[float], None]
 """Called with the fraction of the text model that is loaded, 0 to 1."""
@@ -60,16 +52,15 @@ class Runtime:
     """
 
     def __init__(self, files: ModelFiles, config: EngineConfig, on_load: LoadProgress | None = None) -> None:
-        text_header, mmproj_header = read_header(files.text), read_header(files.mmproj)
-        self.text: TextModelFacts = validate_text_model(text_header)
-        self.vision: MmprojFacts = validate_mmproj(mmproj_header)
-        validate_pair(self.text, self.vision)
+        # A file whose fingerprint is remembered has had every weight looked at.
+        fingerprint = remembered_fingerprint(files.mmproj)
+        pair = validate_files(files.text, files.mmproj, check_weights=fingerprint is None)
+        fingerprint = fingerprint or file_fingerprint(files.mmproj)
+        self.text, self.vision = pair.text, pair.mmproj
         n_ctx = _context_length(config.n_ctx, self.text.n_ctx_train)
-        check_finite(files.mmproj, mmproj_header)
         initialise()
-        fingerprint = file_fingerprint(files.mmproj)
         shifted = positions_are_shifted()
-        mmproj = corrected_copy(files.mmproj, mmproj_header, fingerprint) if shifted else files.mmproj
+        mmproj = corrected_copy(files.mmproj, pair.mmproj_header, fingerprint) if shifted else files.mmproj
         gpu_layers = config.n_gpu_layers
         if gpu_layers == "auto":
             gpu_layers = -1 if has_gpu() else 0

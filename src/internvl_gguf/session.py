@@ -2,77 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from internvl_gguf.config import AskOptions, EngineConfig, EngineOptions, SamplingParams
-from internvl_gguf.context_budget import check_fits
-from internvl_gguf.conversation import (
-    OFFICIAL_SYSTEM,
-    Answer,
-    Control,
-    Pictures,
-    Text,
-    check_places,
-    render,
-)
+from internvl_gguf.config import AskOptions, EngineConfig, EngineOptions
+from internvl_gguf.conversation import OFFICIAL_SYSTEM
 from internvl_gguf.engine import Generation, TileProgress
 from internvl_gguf.errors import InvalidRequestError, SessionStateError
-from internvl_gguf.images import describe_source, load_image
 from internvl_gguf.kv_ledger import total_length
 from internvl_gguf.loading import LoadProgress, Runtime
+from internvl_gguf.preparation import Request, TileLimits, prepare_picture, prepare_request
 from internvl_gguf.resolve import DEMO, resolve_model
 from internvl_gguf.text_stream import TextStream
-from internvl_gguf.tiling import MAX_TILES, tile_image, validate_tile_limits
-from internvl_gguf.types import (
-    Chunk,
-    Message,
-    Picture,
-    PreparedPicture,
-    Reply,
-    Span,
-    Tile,
-    TileSpan,
-    Timings,
-    TokenSpan,
-    Usage,
-)
+from internvl_gguf.types import Chunk, Message, Reply, Timings, Usage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class TileLimits:
-    """How pictures are cut where a question does not say otherwise."""
-
-    max_tiles: int = MAX_TILES
-    min_tiles: int = 1
-    thumbnail: bool = True
-
-    def __post_init__(self) -> None:
-        validate_tile_limits(self.min_tiles, self.max_tiles)
-
-
-@dataclass(frozen=True)
-class _Request:
-    """A question ready for the engine."""
-
-    message: Message
-    spans: list[Span]
-    sampling: SamplingParams
-    started: float
-    preprocess_seconds: float
-    history_length: int
 
 
 class Session:
@@ -161,9 +113,8 @@ class Session:
         After an error, Ctrl-C included, the conversation is as it was before.
         """
         request = self._prepare(prompt, images, options)
-        *_, last = self._answer(request, keep_partial=False)
-        assert last.reply is not None
-        return last.reply
+        replies = [chunk.reply for chunk in self._answer(request, keep_partial=False) if chunk.reply]
+        return replies[-1]
 
     def stream(self, prompt: str, images: Sequence[Any] = (), **options: Unpack[AskOptions]) -> Iterator[Chunk]:
         """Ask a question and receive the answer piece by piece; the last chunk carries the `Reply`.
@@ -208,7 +159,7 @@ class Session:
         if thumbnail is not None:
             options["thumbnail"] = thumbnail
         with self._exclusive():
-            picture = self._prepare_picture(image, options)
+            picture = prepare_picture(self.runtime, self._limits, image, options)
             return np.stack(self.runtime.engine.embed(picture.tiles))
 
     def clear(self) -> None:
@@ -258,77 +209,10 @@ class Session:
         finally:
             self._busy.release()
 
-    def _prepare(self, prompt: str, images: Sequence[Any], options: AskOptions) -> _Request:
-        """Read the pictures, lay out the prompt and make sure it fits."""
-        started = time.perf_counter()
-        runtime = self.runtime
-        unknown = set(options) - AskOptions.__annotations__.keys()
-        if unknown:
-            raise InvalidRequestError(
-                f"There is no option {sorted(unknown)[0]!r} of a question.",
-                f"The options are {', '.join(AskOptions.__annotations__)}.",
-            )
-        if isinstance(images, str | bytes | os.PathLike):
-            raise InvalidRequestError("images is one picture, not a list of them.", "Write images=[picture].")
-        if not prompt and not len(images):
-            raise InvalidRequestError("The prompt is empty.", "Ask something, or give a picture.")
-        layout = options.get("layout", "separate")
-        check_places(prompt, len(images), layout)
-        pictures = tuple(self._prepare_picture(image, options) for image in images)
-        preprocess = time.perf_counter() - started
-        message = Message("user", prompt, pictures, layout)
-        spans = self._spans([*self._messages, message])
-        check_fits(
-            total_length(spans),
-            runtime.engine.n_ctx,
-            runtime.text.n_ctx_train,
-            pictures,
-            tile_size=runtime.vision.image_size,
-            tokens_per_tile=runtime.vision.tokens_per_tile,
-        )
-        sampling = options.get("sampling") or SamplingParams()
-        return _Request(message, spans, sampling, started, preprocess, len(self._messages))
+    def _prepare(self, prompt: str, images: Sequence[Any], options: AskOptions) -> Request:
+        return prepare_request(self.runtime, self._limits, self._messages, prompt, images, options)
 
-    def _prepare_picture(self, image: Any, options: AskOptions) -> PreparedPicture:
-        picture = image if isinstance(image, Picture) else Picture(image)
-        default_max = 1 if options.get("layout") == "frames" else self._limits.max_tiles
-        max_tiles = options.get("max_tiles", default_max) if picture.max_tiles is None else picture.max_tiles
-        min_tiles = options.get("min_tiles", self._limits.min_tiles) if picture.min_tiles is None else picture.min_tiles
-        thumbnail = options.get("thumbnail", self._limits.thumbnail) if picture.thumbnail is None else picture.thumbnail
-        runtime = self.runtime
-        tiled = tile_image(
-            load_image(picture.source),
-            max_tiles=max_tiles,
-            min_tiles=min(min_tiles, max_tiles) if picture.min_tiles is None else min_tiles,
-            tile_size=runtime.vision.image_size,
-            thumbnail=thumbnail,
-        )
-        pixels = [tile.tobytes() for tile in tiled.tiles]
-        return PreparedPicture(
-            name=describe_source(picture.source),
-            grid=tiled.grid,
-            has_thumbnail=tiled.has_thumbnail,
-            source_size=tiled.source_size,
-            tiles=tuple(Tile(_tile_key(runtime.encoder_identity, data), data) for data in pixels),
-        )
-
-    def _spans(self, messages: Sequence[Message]) -> list[Span]:
-        """The whole prompt as the engine takes it."""
-        runtime = self.runtime
-        spans: list[Span] = []
-        for piece in render(messages):
-            if isinstance(piece, Control):
-                spans.append(TokenSpan((runtime.control_tokens[piece.name],)))
-            elif isinstance(piece, Text):
-                spans.append(TokenSpan(tuple(runtime.engine.model.tokenize(piece.text))))
-            elif isinstance(piece, Answer):
-                spans.append(TokenSpan(piece.tokens))
-            elif isinstance(piece, Pictures):
-                length = runtime.vision.tokens_per_tile
-                spans += [TileSpan(tile, length) for picture in piece.pictures for tile in picture.tiles]
-        return [span for span in spans if span.length]
-
-    def _answer(self, request: _Request, *, keep_partial: bool) -> Iterator[Chunk]:
+    def _answer(self, request: Request, *, keep_partial: bool) -> Iterator[Chunk]:
         with self._exclusive():
             if len(self._messages) != request.history_length:
                 raise SessionStateError(
@@ -358,7 +242,7 @@ class Session:
                 raise
         yield Chunk(rest, reply)
 
-    def _remember(self, request: _Request, generation: Generation, text: str, stopped: bool) -> None:
+    def _remember(self, request: Request, generation: Generation, text: str, stopped: bool) -> None:
         """Add the question and its answer to the conversation.
 
         The sampled tokens are kept only where they are the whole answer and nothing but it: a stop string or an
@@ -367,7 +251,7 @@ class Session:
         tokens = None if stopped else tuple(generation.tokens)
         self._messages += [request.message, Message("assistant", text, tokens=tokens)]
 
-    def _reply(self, request: _Request, generation: Generation, clock: _Clock, text: str) -> Reply:
+    def _reply(self, request: Request, generation: Generation, clock: _Clock, text: str) -> Reply:
         report = generation.report
         pictures = [picture for message in self._messages for picture in message.pictures]
         pictures += request.message.pictures
@@ -394,7 +278,7 @@ class Session:
 class _Clock:
     """Times the first and the last token of an answer, in seconds."""
 
-    def __init__(self, request: _Request) -> None:
+    def __init__(self, request: Request) -> None:
         self._started = request.started
         self._first: float | None = None
         self._last = 0.0
@@ -411,7 +295,3 @@ class _Clock:
     @property
     def decode(self) -> float:
         return 0.0 if self._first is None else self._last - self._first
-
-
-def _tile_key(encoder_identity: bytes, pixels: bytes) -> bytes:
-    return hashlib.blake2b(pixels, key=encoder_identity, digest_size=16).digest()

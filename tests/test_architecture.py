@@ -1,0 +1,99 @@
+"""Which module may import which: the table of the design, held against the code."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import internvl_gguf
+
+PACKAGE = Path(internvl_gguf.__file__).parent
+BASE = {"errors", "types", "config", "paths", "_version"}
+HEADER = {"gguf_header", "gguf_values"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "types": set(),
+    "paths": set(),
+    "_version": set(),
+    "config": {"errors", "types"},
+    "gguf_values": BASE,
+    "gguf_header": BASE | HEADER,
+    "validation": BASE | HEADER,
+    "fingerprint": BASE,
+    "position_rows": BASE | HEADER,
+    "picture_formats": BASE,
+    "images": BASE | {"picture_formats"},
+    "tiling": BASE,
+    "grid_overlay": BASE | {"tiling"},
+    "context_budget": BASE | {"tiling"},
+    "conversation": BASE,
+    "text_stream": BASE,
+    "kv_ledger": BASE,
+    "embedding_cache": BASE,
+    "resolve": BASE | HEADER,
+    "llama": BASE,
+    "engine": BASE | {"llama", "kv_ledger", "embedding_cache"},
+    "loading": BASE
+    | HEADER
+    | {"llama", "engine", "embedding_cache", "fingerprint", "position_rows", "resolve", "validation", "conversation"},
+    "preparation": BASE | {"loading", "conversation", "images", "tiling", "context_budget", "kv_ledger"},
+    "session": BASE | {"engine", "loading", "preparation", "kv_ledger", "resolve", "text_stream", "conversation"},
+    "demo": BASE | {"session"},
+}
+"""Rooms and the rooms they may know. `cli` may know all; `__init__` is the door."""
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of the modules a file imports, those only for type checkers left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = {
+        node
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and isinstance(branch.test, ast.Name) and branch.test.id == "TYPE_CHECKING"
+        for node in ast.walk(branch)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_knows_the_rooms_below_it_only(path: Path) -> None:
+    if room(path) in ("__init__", "cli"):
+        return
+    assert room(path) in ALLOWED, f"{room(path)} has no row in the table"
+    known = {name.split(".")[1] for name in imports(path) if name.startswith("internvl_gguf.")}
+    assert known - {room(path)} <= ALLOWED[room(path)]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_native_library_has_one_door(path: Path) -> None:
+    native = {name for name in imports(path) if name.split(".")[0] in ("llama_cpp", "ctypes")}
+    if room(path) == "position_rows":  # clonefile on macOS
+        native -= {"ctypes"}
+    assert room(path) == "llama" or not native
+
+
+@pytest.mark.parametrize("command", ["import internvl_gguf", "import internvl_gguf.cli"])
+def test_the_door_loads_neither_llama_cpp_nor_numpy_nor_pillow(command: str) -> None:
+    script = f"{command}; import sys; print([m for m in ('llama_cpp', 'numpy', 'PIL', 'gguf') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
