@@ -212,6 +212,8 @@ class Engine:
         at_once = self.vision.tiles_per_batch
         for start in range(0, len(missing), at_once):
             self._tell_tiles(start, len(missing))
+            if self.context.abort_requested:
+                raise DecodeAbortedError
             batch = missing[start : start + at_once]
             started = time.perf_counter()
             encoded = self.vision.encode([tile.pixels for tile in batch])
@@ -220,8 +222,6 @@ class Engine:
             for tile, embeddings in zip(batch, encoded, strict=True):
                 known[tile.key] = embeddings
                 self.cache.put(tile.key, embeddings)
-            if self.context.abort_requested:
-                raise DecodeAbortedError
         if missing:
             self._tell_tiles(len(missing), len(missing))
         return [found for tile in tiles if (found := known[tile.key]) is not None]

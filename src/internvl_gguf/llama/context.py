@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import LibraryError, SessionStateError
+from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.library import last_error, llama_cpp
 from internvl_gguf.llama.model import TextModel
 
@@ -71,7 +69,13 @@ class Context:
         self.abort_requested = False
         self._abort_callback = llama_cpp.ggml_abort_callback(lambda _: self.abort_requested)
         params.abort_callback = self._abort_callback
-        self._handle: int | None = llama_cpp.llama_init_from_model(model.handle, params)
+        self._handle: int | None = None
+        try:
+            with deferred_interrupts():
+                self._handle = llama_cpp.llama_init_from_model(model.handle, params)
+        except BaseException:  # Ctrl-C is delivered after the call: what it made must not be lost
+            self.close()
+            raise
         if not self._handle:
             raise LibraryError(
                 f"llama.cpp made no context of {cells} positions{last_error()}.",
@@ -103,31 +107,17 @@ class Context:
 
     @contextmanager
     def _abortable(self) -> Iterator[None]:
-        """Make Ctrl-C and `abort` stop the native call inside, then raise KeyboardInterrupt as Python would.
+        """Let Ctrl-C and `abort` stop the native call inside, which can take minutes.
 
-        Python runs signal handlers only between bytecodes, and a prefill is one call of seconds or minutes. llama.cpp
-        polls the abort flag on the calling thread, where the handler set here gets its turn.
+        llama.cpp polls the abort flag on the calling thread, where a signal handler gets its turn. Computing on a GPU
+        does not poll; there the call ends with its batch.
         """
-        interrupts: list[tuple[int, FrameType | None]] = []
-
-        def remember(number: int, frame: FrameType | None) -> None:
-            interrupts.append((number, frame))
-            self.abort_requested = True
-
-        previous: Any = None
-        if threading.current_thread() is threading.main_thread():
-            previous = signal.getsignal(signal.SIGINT)
-            if callable(previous):
-                signal.signal(signal.SIGINT, remember)
         self._watch_abort(True)
         try:
-            yield
+            with deferred_interrupts(self.abort):
+                yield
         finally:
             self._watch_abort(False)
-            if callable(previous):
-                signal.signal(signal.SIGINT, previous)
-                if interrupts:
-                    previous(*interrupts[0])
 
     def decode_token(self, token: int, position: int, sequence: int) -> None:
         """Decode one token and make its logits: the inner step of an answer."""

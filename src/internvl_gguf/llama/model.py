@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from internvl_gguf.errors import InvalidRequestError, ModelFileError, SessionStateError
+from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.library import initialise, last_error, llama_cpp
 
 Progress = Callable[[float], None]
@@ -34,13 +36,22 @@ class TextModel:
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         params.vocab_only = vocab_only
-        # Kept on the object: the library must not outlive the callback it was given.
-        self._progress = (
-            llama_cpp.llama_progress_callback(lambda done, _: on_progress(done) is None) if (on_progress) else None
-        )
-        if self._progress:
-            params.progress_callback = self._progress
-        self._handle: int | None = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        interrupted = threading.Event()
+
+        def go_on(done: float, _user_data: int | None) -> bool:
+            if on_progress:
+                on_progress(done)
+            return not interrupted.is_set()
+
+        progress = llama_cpp.llama_progress_callback(go_on)  # a local: it must live as long as the call below
+        params.progress_callback = progress
+        self._handle: int | None = None
+        try:
+            with deferred_interrupts(interrupted.set):
+                self._handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        except BaseException:  # Ctrl-C is delivered after the call: what it made must not be lost
+            self.close()
+            raise
         if not self._handle:
             raise ModelFileError(
                 f"{path.name} cannot be loaded{last_error()}.",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from internvl_gguf.errors import LibraryError, ModelFileError, SessionStateError
+from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.library import initialise, last_error, mtmd_cpp
 from internvl_gguf.llama.model import TextModel
 
@@ -64,7 +65,13 @@ class VisionEncoder:
         params.flash_attn_type = _FLASH_ATTENTION
         params.warmup = False
         params.batch_max_tokens = max(1024, self.tiles_per_batch * tokens_per_tile)
-        self._handle: int | None = mtmd_cpp.mtmd_init_from_file(os.fsencode(path), model.handle, params)
+        self._handle: int | None = None
+        try:
+            with deferred_interrupts():
+                self._handle = mtmd_cpp.mtmd_init_from_file(os.fsencode(path), model.handle, params)
+        except BaseException:  # Ctrl-C is delivered after the call: what it made must not be lost
+            self.close()
+            raise
         if not self._handle:
             raise ModelFileError(
                 f"{path.name} cannot be loaded{last_error()}.",
@@ -95,7 +102,7 @@ class VisionEncoder:
         for pixels in tiles:
             if len(pixels) != expected:  # llama.cpp reads past the end of a shorter one
                 raise ValueError(f"a tile of {len(pixels)} bytes, not {expected}")
-        with ExitStack() as owned:
+        with deferred_interrupts(), ExitStack() as owned:
             batch = mtmd_cpp.mtmd_batch_init(self.handle)
             owned.callback(mtmd_cpp.mtmd_batch_free, batch)
             chunks = [self._chunk(pixels, owned) for pixels in tiles]

@@ -1,0 +1,209 @@
+"""The `internvl` command as people run it: real processes, real exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import noise
+from PIL import Image
+
+from internvl_gguf.resolve import ModelFiles
+
+INTERNVL = [sys.executable, "-m", "internvl_gguf"]
+FAST = ["-t", "1", "-n", "8"]
+
+
+def run(*arguments: object, stdin: bytes | None = b"", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command; stdin is empty unless given, output decoded."""
+    done = subprocess.run(
+        [*INTERNVL, *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1", **environment},
+        check=False,
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def assert_two_lines(done: subprocess.CompletedProcess[str], code: int = 1) -> None:
+    """What happened, what to do, nothing else."""
+    assert done.returncode == code
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 2, done.stderr
+    assert lines[0].startswith("Error: ")
+    assert lines[1].startswith("  ")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "a picture.png"
+    noise(1).save(path)
+    return path
+
+
+def test_the_answer_alone_is_on_stdout(tiny: ModelFiles, picture: Path) -> None:
+    done = run("ask", tiny.text, "What is it?", "-i", picture, *FAST)
+    assert done.returncode == 0
+    assert done.stdout.endswith("\n")
+    assert done.stderr.splitlines() in (
+        [],
+        ["The answer was cut at its limit; raise it with --max-tokens, or the context with --n-ctx."],
+    )
+
+
+def test_json_is_one_document(tiny: ModelFiles, picture: Path) -> None:
+    done = run("ask", tiny.text, "What is it?", "-i", picture, "--mmproj", tiny.mmproj, "--json", *FAST)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    assert answer.keys() == {"model", "prompt", "images", "text", "finish_reason", "usage", "timings"}
+    assert answer["usage"]["tiles"] == answer["usage"]["tiles_encoded"] == 13
+    assert answer["usage"]["tiles_cached"] == 0
+    assert answer["images"] == [str(picture)]
+
+
+def test_the_question_comes_through_a_pipe(tiny: ModelFiles) -> None:
+    piped = run("ask", tiny.text, "-", "--json", *FAST, stdin="Wie heißt du?\n".encode())
+    assert json.loads(piped.stdout)["prompt"] == "Wie heißt du?"
+    alone = run("ask", tiny.text, "--json", *FAST, stdin=b"Who?")
+    assert json.loads(alone.stdout)["prompt"] == "Who?"
+
+
+def test_the_model_comes_from_the_environment(tiny: ModelFiles) -> None:
+    done = run("ask", "Who are you?", "--json", *FAST, INTERNVL_MODEL=str(tiny.text))
+    assert json.loads(done.stdout)["model"] == str(tiny.text)
+
+
+def test_a_question_that_is_not_utf8_is_refused(tiny: ModelFiles) -> None:
+    done = run("ask", tiny.text, "-", stdin=b"caf\xe9?")
+    assert_two_lines(done)
+    assert "byte 3 is 0xe9" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["missing.png", "empty.png", "text.png", "folder"])
+def test_a_picture_that_is_none_is_refused(tiny: ModelFiles, tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "folder").mkdir()
+    done = run("ask", tiny.text, "What?", "-i", tmp_path / name)
+    assert_two_lines(done)
+    assert name in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ask", "no-such-model", "What?"],
+        ["ask", "missing.gguf", "What?"],
+        ["ask", "TEXT", "What?", "--mmproj", "missing.gguf"],
+        ["ask", "TEXT", "What?", "--mmproj", "TEXT"],
+        ["ask", "MMPROJ", "What?", "--mmproj", "MMPROJ"],
+        ["ask", "TEXT", "What?", "-c", "64", "-i", "PICTURE"],
+        ["ask", "TEXT", "What?", "-c", "1000000"],
+        ["inspect", "missing.png"],
+        ["inspect", "PICTURE", "--save", "/no/such/folder/grid.png"],
+        ["inspect", "PICTURE", "--mmproj", "TEXT"],
+    ],
+)
+def test_what_cannot_be_done_is_told_in_two_lines(tiny: ModelFiles, picture: Path, arguments: list[str]) -> None:
+    names = {"TEXT": tiny.text, "MMPROJ": tiny.mmproj, "PICTURE": picture}
+    assert_two_lines(run(*(names.get(argument, argument) for argument in arguments)))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ask", "demo", "two", "questions"],
+        ["ask", "demo", "What?", "--temperature", "-1"],
+        ["ask", "demo", "What?", "--max-tiles", "0"],
+        ["ask", "demo", "What?", "--kv-type", "q5"],
+        ["ask", "demo", "What?", "-ngl", "some"],
+        ["ask", "demo", "What?", "--threads", "0"],
+        ["ask", "demo", "What?", "--no-such-option"],
+        ["inspect"],
+        ["inspect", "x.png", "--n-ctx", "0"],
+        ["no-such-command"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_with_130_and_no_traceback(tiny: ModelFiles) -> None:
+    child = subprocess.Popen(
+        [*INTERNVL, "ask", str(tiny.text), "Tell me.", "-n", "100000", "--temperature", "2", "--top-k", "0", "-v"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+    )
+    assert child.stderr is not None
+    for line in child.stderr:
+        if b"llama_context" in line:
+            break
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert b"Traceback" not in errors
+
+
+def test_inspect_shows_the_grid_of_the_model_card(tmp_path: Path) -> None:
+    path = tmp_path / "wide.png"
+    Image.new("RGB", (1920, 1080)).save(path)
+    facts = json.loads(run("inspect", path, "--json").stdout)
+    assert (facts["columns"], facts["rows"], facts["thumbnail"], facts["tiles"]) == (4, 2, True, 9)
+    assert facts["visual_tokens"] == 9 * 256
+    shown = run("inspect", path).stdout
+    assert "4 x 2 tiles of 448 pixels + thumbnail" in shown
+
+
+def test_inspect_with_a_models_own_tile_size(tiny: ModelFiles, picture: Path, tmp_path: Path) -> None:
+    target = tmp_path / "grid.png"
+    done = run("inspect", picture, "--model", tiny.text, "--json", "--save", target)
+    facts = json.loads(done.stdout)
+    assert (facts["tile_size"], facts["visual_tokens"], facts["saved"]) == (32, 13 * 4, str(target))
+    with Image.open(target) as saved:
+        assert saved.format == "PNG"
+
+
+def test_doctor_finds_everything_in_place() -> None:
+    report = json.loads(run("doctor", "--json").stdout)
+    assert report["library"]["problems"] == []
+    assert report["library"]["position_correction_needed"] is True
+    assert any(device["kind"] == "cpu" for device in report["library"]["devices"])
+    done = run("doctor")
+    assert done.returncode == 0
+    assert done.stdout.endswith("Everything is in place.\n")
+
+
+def test_doctor_says_when_the_library_is_another(tmp_path: Path) -> None:
+    """The version is pinned because the layout of structures passed by value changes without notice."""
+    (tmp_path / "sitecustomize.py").write_text("import llama_cpp\nllama_cpp.__version__ = '0.4.0'\n")
+    done = run("doctor", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "llama-cpp-python is 0.4.0, not 0.3.36" in done.stdout
+
+
+def test_a_reader_that_leaves_is_no_error(tiny: ModelFiles) -> None:
+    child = subprocess.Popen(
+        [*INTERNVL, "ask", str(tiny.text), "Tell me.", *FAST], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.close()
+    child.wait(timeout=60)
+    assert b"Traceback" not in child.stderr.read()
+
+
+def test_help_names_every_command() -> None:
+    shown = run("--help").stdout
+    assert all(name in shown for name in ("ask", "inspect", "doctor"))
+    assert run("--version").stdout.startswith("internvl-gguf ")

@@ -1,0 +1,88 @@
+"""Ctrl-C and abort, while encoding, while reading the prompt and while answering: the session lives on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from conftest import noise
+
+from internvl_gguf import SamplingParams, Session
+from internvl_gguf.llama.context import DecodeAbortedError
+from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.types import TokenSpan
+
+SHORT = SamplingParams(max_tokens=8)
+
+
+@pytest.mark.parametrize("tile", [1, 13])
+def test_abort_while_encoding_and_before_prefill(session: Session, tile: int) -> None:
+    """After tile 1 the encoder stops; after tile 13 the abort meets the first native decode of the picture."""
+    session.on_tiles(lambda done, total: session.abort() if done == tile else None)
+    reply = session.ask("What is it?", [noise(1)], sampling=SHORT)
+    assert reply.finish_reason == "aborted"
+    assert reply.text == ""
+    session.runtime.engine.check_integrity()
+    session.on_tiles(None)
+    session.clear()
+    again = session.ask("What is it?", [noise(1)], sampling=SHORT)
+    assert again.usage.tiles_encoded == 13 - tile
+    assert again.finish_reason != "aborted"
+
+
+def test_an_aborted_native_decode_leaves_nothing_the_ledger_does_not_know(session: Session) -> None:
+    engine = session.runtime.engine
+    engine.context.abort_requested = True
+    with pytest.raises(DecodeAbortedError):
+        engine.prefill([TokenSpan(tuple(range(60, 90)))], holder=None)
+    engine.check_integrity()
+    engine.context.abort_requested = False
+    assert engine.prefill([TokenSpan(tuple(range(60, 90)))], holder=None).cached_tokens == 0
+    engine.check_integrity()
+
+
+CHILD = """
+import sys
+from internvl_gguf import SamplingParams, Session
+from conftest import noise
+
+place = sys.argv[3]
+with Session.open(sys.argv[1], sys.argv[2], n_threads=1, system="") as session:
+    if place == "encoding":
+        session.on_tiles(lambda done, total: print("ready", flush=True) if done == 2 else None)
+    sampling = SamplingParams(max_tokens=1500, temperature=2.0, top_k=0, top_p=1.0, seed=1)
+    try:
+        # Enough to do that the signal always comes in time: thousands of tiles, or answers without end.
+        for round in range(100000):
+            for chunk in session.stream("What is it?", [noise(round)], sampling=sampling, max_tiles=12):
+                if place == "decoding" and chunk.text:
+                    print("ready", flush=True)
+            session.clear()
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    session.on_tiles(None)
+    session.clear()
+    session.runtime.engine.check_integrity()
+    print("alive", session.ask("Still there?", sampling=SamplingParams(max_tokens=4)).usage.prompt_tokens > 0)
+"""
+
+
+@pytest.mark.parametrize("place", ["encoding", "decoding"])
+def test_ctrl_c_raises_keyboard_interrupt_and_the_session_answers_again(tiny: ModelFiles, place: str) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(CHILD), str(tiny.text), str(tiny.mmproj), place],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=__file__.rsplit("/", 1)[0],
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    child.send_signal(signal.SIGINT)
+    output, errors = child.communicate(timeout=60)
+    assert output.replace("ready\n", "") == "interrupted\nalive True\n"
+    assert errors == ""
+    assert child.returncode == 0
