@@ -1,9 +1,10 @@
 """Make the committed reference: two random models as GGUF pairs, and what transformers answers with them.
 
-    python -m tests.parity.make_reference
+    python -m tests.parity.make_reference            # make it anew
+    python -m tests.parity.make_reference --check    # transformers live against the runtime; see check.py
 
-writes `tests/parity/data/<name>/text.gguf`, `mmproj.gguf` and `golden.npz` and prints how telling each case is. It
-refuses to write a reference that proves nothing: one whose answers do not depend on the pictures, or are certain.
+The first writes `tests/parity/data/<name>/text.gguf`, `mmproj.gguf` and `golden.npz` and prints how telling each case
+is. It refuses to write a reference that proves nothing: one whose answers do not depend on the pictures, or are certain.
 
 golden.npz holds, for each case, `logprobs/<case>` (float32 [vocab]), `ids/<case>` (int32, the whole prompt) and
 `answers/<case>` (the greedy answers before the last turn, as text); and for each picture `embeddings/<picture>`
@@ -12,41 +13,27 @@ golden.npz holds, for each case, `logprobs/<case>` (float32 [vocab]), `ids/<case
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-from pathlib import Path
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from training.export_gguf import Metadata, export_mmproj, export_text
 
 from .cases import REFERENCES
+from .check import check
+from .files import DATA, export
 from .measures import divergence
-from .model import ReferenceModel, text_shape, vision_shape
-from .vocabulary import tokenizer_spec
+from .model import ReferenceModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .cases import Case
 
-DATA = Path(__file__).parent / "data"
 LEAST_PICTURE_EFFECT = 0.005
 LEAST_ENTROPY, MOST_ENTROPY = 1.0, 5.8
-
-
-def export(model: ReferenceModel, folder: Path) -> None:
-    """Write the model as a pair of float32 GGUF files."""
-    reference = model.reference
-    metadata = Metadata(
-        name=f"InternVL parity reference, {reference.name}",
-        basename=f"internvl-parity-{reference.name}",
-        description="Random weights; made by tests/parity/make_reference.py to compare runtimes with.",
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    spec = tokenizer_spec(model.tokenizer, reference.vocab)
-    export_text(folder / "text.gguf", model.weights, text_shape(reference), spec, metadata)
-    export_mmproj(folder / "mmproj.gguf", model.weights, vision_shape(reference), metadata)
 
 
 def golden_outputs(model: ReferenceModel) -> dict[str, NDArray]:
@@ -89,17 +76,30 @@ def _with_other_pictures(case: Case) -> Case:
     return dataclasses.replace(case, turns=tuple(turns))
 
 
-def main() -> None:
-    """Remake every reference."""
-    torch.set_num_threads(1)
+def make() -> None:
+    """Write every reference."""
     for reference in REFERENCES:
         model = ReferenceModel(reference)
         golden = golden_outputs(model)
-        export(model, DATA / reference.name)
-        np.savez_compressed(DATA / reference.name / "golden.npz", **golden)
-        for file in sorted((DATA / reference.name).iterdir()):
+        folder = DATA / reference.name
+        export(model, folder)
+        np.savez_compressed(folder / "golden.npz", **golden)
+        for file in sorted(folder.iterdir()):
             print(f"{reference.name}/{file.name}: {file.stat().st_size / 2**20:.2f} MiB")
 
 
+def main() -> int:
+    """Make the reference or check it; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; compare the runtime with transformers")
+    parser.add_argument("--seed", type=int, default=1, help="with --check: other seeds draw other pictures (default 1)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.check:
+        return 0 if check(arguments.seed) else 1
+    make()
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
