@@ -84,6 +84,7 @@ def test_forks_with_sequences_of_their_own_recompute_nothing(tiny: ModelFiles) -
 
 def test_batched_tiles_equal_single_tiles(session: Session) -> None:
     encoder = session.runtime.engine.vision
+    assert encoder is not None
     tiles = [noise(seed, 32, 32).tobytes() for seed in range(4)]
     batched = encoder.encode(tiles)
     single = np.concatenate([encoder.encode([tile]) for tile in tiles])

@@ -55,13 +55,14 @@ class Engine:
     """Runs requests on one text model and its vision encoder.
 
     Args:
-        model, vision, context: open native objects; the caller closes them after the engine's last use.
+        model, vision, context: open native objects; the caller closes them after the engine's last use. Without a
+            vision encoder the engine takes text only.
         cache: embeddings by tile.
 
     Calls from several threads take turns: one native call at a time.
     """
 
-    def __init__(self, model: TextModel, vision: VisionEncoder, context: Context, cache: EmbeddingCache) -> None:
+    def __init__(self, model: TextModel, vision: VisionEncoder | None, context: Context, cache: EmbeddingCache) -> None:
         self.model = model
         self.vision = vision
         self.context = context
@@ -197,7 +198,7 @@ class Engine:
         """Decode tiles in batches of whole tiles, so that the ledger never ends inside one."""
         embeddings = self._embeddings([span.tile for span in spans], report)
         ledger = self._ledgers[report.sequence]
-        tiles_at_once = max(1, self.context.n_batch // self.vision.tokens_per_tile)
+        tiles_at_once = max(1, self.context.n_batch // spans[0].length)
         for start in range(0, len(spans), tiles_at_once):
             rows = np.concatenate(embeddings[start : start + tiles_at_once])
             started = time.perf_counter()
@@ -207,6 +208,8 @@ class Engine:
                 ledger.append(span)
 
     def _embeddings(self, tiles: Sequence[Tile], report: PrefillReport) -> list[NDArray[np.float32]]:
+        if self.vision is None:
+            raise ValueError("tiles for an engine without a vision encoder")
         known = {tile.key: self.cache.get(tile.key) for tile in tiles}
         missing = list({tile.key: tile for tile in tiles if known[tile.key] is None}.values())
         at_once = self.vision.tiles_per_batch

@@ -1,0 +1,25 @@
+"""`make demo`: ask the demo model about its example picture, and show where both are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from internvl_gguf.session import Session
+
+EXAMPLE = Path(__file__).with_name("example.png")
+QUESTIONS = ("Describe the picture.", "What number is written?", "How many shapes are there?")
+
+
+def main() -> None:
+    """Ask a few questions about the example picture and print question and answer."""
+    print(f"The picture: {EXAMPLE}")
+    with Session.open("demo") as session:
+        for question in QUESTIONS:
+            reply = session.ask(question, images=[EXAMPLE])
+            print(f"\n  {question}\n  {reply.text}")
+            session.clear()
+    print("\nYour turn:   internvl ask demo 'What do you see?' -i PICTURE")
+
+
+if __name__ == "__main__":
+    main()
