@@ -4,7 +4,7 @@
     python -m tests.parity.make_reference --check    # transformers live against the runtime; see check.py
 
 The first writes `tests/parity/data/<name>/text.gguf`, `mmproj.gguf` and `golden.npz` and prints how telling each case
-is. It refuses to write a reference that proves nothing: one whose answers do not depend on the pictures, or are certain.
+is. It refuses to write a reference that proves nothing: whose answers do not depend on the pictures, or are certain.
 
 golden.npz holds, for each case, `logprobs/<case>` (float32 [vocab]), `ids/<case>` (int32, the whole prompt) and
 `answers/<case>` (the greedy answers before the last turn, as text); and for each picture `embeddings/<picture>`
