@@ -9,7 +9,7 @@ from PIL import Image
 from internvl_gguf.grid_overlay import MAX_OVERLAY_SIDE, draw_grid
 from internvl_gguf.tiling import Grid, choose_grid, tile_image
 
-SIZES = [(1, 1), (20, 20), (300, 200), (1024, 768), (4000, 300), (300, 4000), (20000, 1), (1, 20000), (5000, 4000)]
+SIZES = [(1, 1), (20, 20), (300, 200), (1024, 768), (4000, 300), (300, 4000), (20000, 1), (1, 20000), (3000, 2400)]
 
 
 def yellow(overlay):
@@ -71,6 +71,6 @@ def test_a_grid_and_its_tiles_give_the_same_overlay_and_change_nothing():
 
 
 def test_the_most_tiles_there_can_be():
-    for size in ((3000, 3000), (64, 64), (64000, 10)):
+    for size in ((2100, 2100), (64, 64), (64000, 10)):
         grid = choose_grid(*size, max_tiles=64)
         assert max(draw_grid(Image.new("RGB", size), grid).size) <= MAX_OVERLAY_SIDE

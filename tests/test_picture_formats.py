@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import random
 import struct
 import subprocess
 import sys
@@ -16,22 +14,12 @@ import zlib
 import pytest
 from PIL import Image, ImageFile
 
-from internvl_gguf.errors import PictureError
 from internvl_gguf.images import DEFAULT_MAX_PIXELS, load_image
-from internvl_gguf.picture_formats import MAX_SIDE, hush, identify
+from internvl_gguf.picture_formats import MAX_JPEG_SCANS, MAX_SIDE, _jpeg_scans, hush, identify
 from internvl_gguf.tiling import tile_image
+from pictures import encoded, noise, refusal
 
 SHORT, LONG, RATIONAL, UNDEFINED = 3, 4, 5, 7
-
-
-def noise(size=(64, 48)):
-    return Image.frombytes("RGB", size, random.Random(1).randbytes(size[0] * size[1] * 3))
-
-
-def encoded(picture, kind, **options):
-    file = io.BytesIO()
-    picture.save(file, kind, **options)
-    return file.getvalue()
 
 
 def chunk(name, data):
@@ -71,14 +59,6 @@ def grey_tags(side=16, compression=1):
         (279, 256),
     ]
     return [(tag, LONG if tag in (273, 279) else SHORT, 1, struct.pack("<I", number)) for tag, number in numbers]
-
-
-def refusal(source, **options):
-    with pytest.raises(PictureError) as caught:
-        load_image(source, **options)
-    assert caught.value.message.isprintable()
-    assert caught.value.hint.isprintable()
-    return caught.value
 
 
 def peak_and_result(data, tmp_path):
@@ -176,25 +156,36 @@ def test_a_jpeg_that_repeats_its_scans_is_refused():
     """A scan of 40 bytes costs a pass over every pixel: 640 KB of them kept a core busy for minutes."""
     jpeg = encoded(noise(), "JPEG", progressive=True)
     last, end = jpeg.rindex(b"\xff\xda"), jpeg.rindex(b"\xff\xd9")
-    assert load_image(jpeg[:end] + jpeg[last:end] * 20 + jpeg[end:]).size == (64, 48)
+    assert load_image(jpeg[:end] + jpeg[last:end] * 20 + jpeg[end:]).size == (37, 23)
     assert "scans" in refusal(jpeg[:end] + jpeg[last:end] * 200 + jpeg[end:]).message
     video = jpeg + b"\xff\xda\0\2" * 500  # what phones append to a motion photo is not counted
     assert load_image(video).tobytes() == load_image(jpeg).tobytes()
 
 
+def test_large_noisy_jpegs_are_not_walked_slowly():
+    """Counting scans once took longer than decoding: 4 s for 35 MB."""
+    data = encoded(noise(size=(2000, 1500)), "JPEG", quality=95)
+    start = time.process_time()
+    assert _jpeg_scans(data, MAX_JPEG_SCANS) == 1
+    counting = time.process_time() - start
+    start = time.process_time()
+    load_image(data)
+    assert counting < 0.5 * (time.process_time() - start)
+
+
 def test_the_limit_is_exact_and_ours():
-    data = encoded(noise((64, 48)), "PNG")
-    assert load_image(data, max_pixels=64 * 48).size == (64, 48)
-    assert "limit" in refusal(data, max_pixels=64 * 48 - 1).message
+    data = encoded(noise(), "PNG")
+    assert load_image(data, max_pixels=37 * 23).size == (37, 23)
+    assert "limit" in refusal(data, max_pixels=37 * 23 - 1).message
     assert "limit" in refusal(noise(), max_pixels=100).message
     assert "max_pixels" in refusal(data, max_pixels=100).hint
 
 
 def test_pictures_between_our_limit_and_pillows_warning_load_in_silence(recwarn, capfd):
-    """Pillow's own limit warns from 89 megapixels on; a 108-megapixel phone photo is within ours."""
-    data = encoded(Image.new("1", (12000, 9000)), "PNG")
-    assert load_image(data).size == (12000, 9000)
-    assert DEFAULT_MAX_PIXELS > 12000 * 9000
+    """Pillow's own limit warns from 89 megapixels on; larger phone photos are within ours."""
+    data = encoded(Image.new("1", (9500, 9500)), "PNG")
+    assert load_image(data).size == (9500, 9500)
+    assert DEFAULT_MAX_PIXELS > 9500 * 9500
     assert not recwarn
     assert capfd.readouterr() == ("", "")
 

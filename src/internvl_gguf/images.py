@@ -19,7 +19,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 from urllib.parse import unquote_to_bytes
-from urllib.request import url2pathname
 
 from PIL import Image
 
@@ -34,9 +33,9 @@ ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryvie
 """What `load_image` takes: a path, a `data:` or `file://` URI, a file's bytes, a Pillow picture, a numpy array."""
 
 DEFAULT_MAX_PIXELS = 128_000_000
-"""Most pixels a picture may have. Phones bring 50 to 108 megapixels, an A4 page at 1000 dpi has 97. Pillow takes 4
-bytes a pixel, as much again to turn it upright, and a progressive JPEG 6 more while it is decoded: 128 million bound
-that near 1.3 GB. The model sees at most 12 tiles of 448 x 448, 2.4 megapixels, so nothing is lost by scaling down."""
+"""Most pixels a picture may have. Phones bring 50 to 108 megapixels, an A4 page scanned at 1000 dpi 97. Pillow takes 4
+bytes a pixel, as much again to turn or convert it, and more while it decodes a progressive JPEG: 127 megapixels were
+measured at 1.0 to 1.2 GiB. The model sees at most 12 tiles of 448 x 448, which is 2.4 megapixels."""
 
 MAX_FILE_BYTES = 512 * 2**20
 """Most bytes a picture file may have; an uncompressed 16-bit RGB TIFF of 89 megapixels fits."""
@@ -116,6 +115,8 @@ def _local_path(source: str | os.PathLike[str], name: str) -> str:
             f"Cannot use {name}: it is not on this machine, and pictures are never fetched from a network.",
             "Download it and give the path of the file.",
         )
+    from urllib.request import url2pathname  # only now, for it brings an HTTP client with it
+
     return url2pathname(slash + rest)
 
 
@@ -207,8 +208,12 @@ def _finish(picture: Image.Image, name: str) -> Image.Image:
         try:
             # TIFF pictures are turned by Pillow when they are loaded.
             turn = None if hasattr(picture, "tag_v2") else _TURNS.get(picture_formats.orientation(picture.info))
-            result = _to_rgb(picture, name)
-            result = result.transpose(turn) if turn is not None else result
+            if turn is None:
+                result = _to_rgb(picture, name)
+            elif picture.mode == "RGB" and not picture.has_transparency_data:
+                result = picture.transpose(turn)  # a phone's photo: one copy instead of two
+            else:
+                result = _to_rgb(picture, name).transpose(turn)
         except PictureError:
             raise
         except MemoryError:
@@ -233,7 +238,7 @@ def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
         # The key of a 16-bit RGB PNG has 16 bits; Pillow decodes the pixels to their upper 8.
         picture = picture.copy()
         picture.info["transparency"] = tuple(part >> 8 for part in key)
-    layer = picture.convert("RGBA")
+    layer = picture if picture.mode == "RGBA" else picture.convert("RGBA")
     result = Image.new("RGB", layer.size, (255, 255, 255))
     result.paste(layer, mask=layer.getchannel("A"))
     return result

@@ -314,7 +314,7 @@ def _jpeg_scans(data: bytes, enough: int) -> int:
     A progressive JPEG may repeat a scan of a few bytes over every pixel; each costs a pass over the whole picture.
     """
     scans, at = 0, 2
-    marker = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+    marker = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # a literal first byte is searched for at memchr's speed
     while scans <= enough and (found := marker.search(data, at)):
         code, at = found[1][0], found.end()
         if code == 0xD9:

@@ -1,0 +1,35 @@
+"""Small pictures for tests, their files, and the check that a refusal is two clear lines."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import pytest
+from PIL import Image
+
+from internvl_gguf.errors import PictureError
+from internvl_gguf.images import load_image
+
+
+def noise(mode="RGB", size=(37, 23), seed=5):
+    """A picture of `mode` in which every pixel differs from its neighbours."""
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    return Image.frombytes(mode, size, random.Random(seed).randbytes(size[0] * size[1] * bands))
+
+
+def encoded(picture, kind, **options):
+    """The bytes of a picture file."""
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def refusal(source, **options):
+    """The error that load_image raises; both its parts are one line each."""
+    with pytest.raises(PictureError) as caught:
+        load_image(source, **options)
+    for part in (caught.value.message, caught.value.hint):
+        assert part
+        assert part.isprintable()
+    return caught.value
