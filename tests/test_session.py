@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from conftest import noise
 from internvl_gguf import (
     ContextOverflowError,
     InvalidRequestError,
+    LibraryError,
     Picture,
     PictureError,
     SamplingParams,
@@ -19,6 +21,7 @@ from internvl_gguf import (
     SessionStateError,
 )
 from internvl_gguf.config import EngineConfig, EngineOptions
+from internvl_gguf.gguf_header import read_header
 from internvl_gguf.resolve import ModelFiles
 
 SHORT = SamplingParams(max_tokens=12)
@@ -317,6 +320,21 @@ def test_a_context_beyond_the_models_is_refused(tiny: ModelFiles) -> None:
 
 def test_the_options_of_open_are_the_fields_of_the_config() -> None:
     assert EngineOptions.__annotations__.keys() == EngineConfig.__dataclass_fields__.keys()
+
+
+def test_a_text_model_whose_weights_are_no_numbers_says_so(tiny: ModelFiles, tmp_path: Path) -> None:
+    """llama.cpp loads it and answers with token 0 for ever."""
+    header = read_header(tiny.text)
+    tensor = header.tensors["output_norm.weight"]
+    data = bytearray(tiny.text.read_bytes())
+    data[tensor.offset : tensor.offset + tensor.n_bytes] = np.full(tensor.n_bytes // 4, np.nan, np.float32).tobytes()
+    damaged = tmp_path / "text.gguf"
+    damaged.write_bytes(data)
+    with Session.open(damaged, tiny.mmproj, n_threads=1) as session:
+        for _ in range(2):
+            with pytest.raises(LibraryError, match="not numbers"):
+                session.ask("What is it?")
+        assert [message.role for message in session.messages] == ["system"]
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ class Engine:
         """Logits of the token after the prompt, float32 [n_vocab]."""
         with self.lock:
             self.prefill(prompt, holder=None)
-            return self.context.logits()
+            return self.context.logits().copy()
 
     def embed(self, tiles: Sequence[Tile]) -> list[NDArray[np.float32]]:
         """Embeddings of tiles, float32 [tokens_per_tile, n_embd] each, encoding only what is not known."""
@@ -121,6 +121,7 @@ class Engine:
                     self._decode_text(tokens, length, report)
         finally:
             self._settle(sequence)
+        self.context.logits()  # damaged weights otherwise answer with one token for ever
         return report
 
     def decode_token(self, sequence: int, token: int) -> None:

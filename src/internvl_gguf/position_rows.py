@@ -44,7 +44,7 @@ def corrected_copy(path: Path, header: GGUFHeader, fingerprint: str) -> Path:
     """
     rows = _rolled_rows(path, header)
     target = corrected_copies_dir() / f"{fingerprint}.gguf"
-    offset = _data_start(header)
+    offset = header.tensors[POSITION_TENSOR].offset
     if _is_intact(target, path.stat().st_size, offset, rows):
         return target
     try:
@@ -69,16 +69,12 @@ def corrected_copy(path: Path, header: GGUFHeader, fingerprint: str) -> Path:
     return target
 
 
-def _data_start(header: GGUFHeader) -> int:
-    return header.data_offset + header.tensors[POSITION_TENSOR].offset
-
-
 def _rolled_rows(path: Path, header: GGUFHeader) -> bytes:
     tensor = header.tensors[POSITION_TENSOR]
     row_bytes = tensor.n_bytes // tensor.shape[1]
     try:
         with path.open("rb") as file:
-            file.seek(_data_start(header))
+            file.seek(tensor.offset)
             rows = file.read(tensor.n_bytes)
     except OSError as error:
         raise ModelFileError(f"{path.name} cannot be read: {error.strerror}.", "Check the file.") from error

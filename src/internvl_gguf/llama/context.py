@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import LibraryError, SessionStateError
 from internvl_gguf.llama.interrupts import deferred_interrupts
@@ -14,7 +16,6 @@ from internvl_gguf.llama.library import last_error, llama_cpp
 from internvl_gguf.llama.model import TextModel
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 _KV_TYPES = {
@@ -165,13 +166,20 @@ class Context:
         raise LibraryError(f"llama.cpp failed to decode, status {status}{last_error()}.", "Try a smaller n_batch.")
 
     def logits(self) -> NDArray[np.float32]:
-        """A copy of the logits of the last output row, float32 [n_vocab]."""
-        import numpy as np
+        """The logits of the last output row, float32 [n_vocab]: the library's own memory, valid until it decodes again.
 
+        Raises:
+            LibraryError: there are none, or the model computed something that is not a number.
+        """
         pointer = llama_cpp.llama_get_logits_ith(self.handle, -1)
         if not pointer:
             raise LibraryError("There are no logits to read.", "Decode with logits first.")
-        return np.ctypeslib.as_array(pointer, shape=(self.n_vocab,)).copy()
+        logits = np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
+        if not np.isfinite(logits).all():
+            raise LibraryError(
+                "The text model gave values that are not numbers.", "Fetch its file again: the weights are damaged."
+            )
+        return logits
 
     def last_position(self, sequence: int) -> int:
         """The last position the cache holds of a sequence, -1 when it is empty."""
