@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from gguf import GGUFReader
-from tiny_models import write_tiny_mmproj
 
 from internvl_gguf import LibraryError
 from internvl_gguf.fingerprint import file_fingerprint, remembered_fingerprint
@@ -20,6 +19,7 @@ from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.position_rows import POSITION_TENSOR, corrected_copies_dir, corrected_copy
 from internvl_gguf.resolve import ModelFiles
+from tiny_models import write_tiny_mmproj
 
 
 def test_the_probe_finds_the_shifted_positions_of_this_build() -> None:
@@ -59,7 +59,7 @@ def test_the_corrected_copy_differs_in_the_position_rows_only(tiny: ModelFiles) 
     before, after = ({t.name: t.data for t in GGUFReader(path).tensors} for path in (tiny.mmproj, copy))
     assert before.keys() == after.keys()
     for name, data in before.items():
-        expected = np.roll(data, -1, axis=0) if name == POSITION_TENSOR else data
+        expected = np.roll(data, -1, axis=-2) if name == POSITION_TENSOR else data
         assert np.array_equal(after[name], expected), name
     assert not np.array_equal(before[POSITION_TENSOR], after[POSITION_TENSOR])
 

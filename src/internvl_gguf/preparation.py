@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -133,7 +134,8 @@ def prompt_spans(runtime: Runtime, messages: Sequence[Message]) -> list[Span]:
         if isinstance(piece, Control):
             spans.append(TokenSpan((runtime.control_tokens[piece.name],)))
         elif isinstance(piece, Text):
-            spans.append(TokenSpan(tuple(runtime.engine.model.tokenize(piece.text))))
+            # The published tokenizer composes accents (NFC) before it splits; llama.cpp does not.
+            spans.append(TokenSpan(tuple(runtime.engine.model.tokenize(unicodedata.normalize("NFC", piece.text)))))
         elif isinstance(piece, Answer):
             spans.append(TokenSpan(piece.tokens))
         elif isinstance(piece, Pictures):
