@@ -12,6 +12,7 @@ from PIL import Image
 
 from internvl_gguf import Session
 from internvl_gguf.resolve import ModelFiles
+from native_child import NativeChild
 from tiny_models import write_tiny_mmproj, write_tiny_text
 
 # Native threads collapse when test processes share the cores.
@@ -37,6 +38,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
         write_tiny_text(folder / "text.gguf", n_ctx=2048),
         write_tiny_mmproj(folder / "mmproj.gguf"),
     )
+
+
+@pytest.fixture(scope="session")
+def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NativeChild]:
+    """llama.cpp in a process of its own, over the tiny text model, for files that may end it."""
+    with NativeChild(write_tiny_text(tmp_path_factory.mktemp("child") / "text.gguf")) as process:
+        yield process
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 
+from internvl_gguf.gguf_header import GGUFHeader, parse_header
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -149,6 +151,16 @@ def serialise_header(blueprint: Blueprint) -> bytes:
         parts += [struct.pack("<IQ", tensor.type, claimed)]
         offset += _rounded(stored_bytes(tensor), blueprint.alignment)
     return _padded(b"".join(parts), blueprint.alignment)
+
+
+def header_of(blueprint: Blueprint, label: str = "model.gguf") -> GGUFHeader:
+    """The header of the file the plan describes, as the package reads it.
+
+    Raises:
+        ModelFileError: the package refuses it.
+    """
+    data = serialise(blueprint)
+    return parse_header(data, len(data), label)
 
 
 def write(path: Path, blueprint: Blueprint) -> Path:

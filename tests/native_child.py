@@ -1,7 +1,8 @@
 """llama.cpp in a process of its own, so that a test can see it die.
 
 `NativeChild` hands files to the process, one after another, and says for each what came out: numbers, an error of ours,
-or the death of the process, after which a new one takes over.
+or the death of the process, after which a new one takes over. On Linux the new one is a fork of a parent that has done
+nothing yet but import, which takes milliseconds; forking after the first native call would hang.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,11 +84,11 @@ class NativeChild:
             line = stdout.readline()
         except BrokenPipeError:
             line = ""
+        reply = json.loads(line) if line else {"died": self._process.wait()}
         if not line:
-            code = self._process.wait()
             self._process = None
-            return Outcome(None, (), f"the process ended with status {code}", died=True)
-        reply = json.loads(line)
+        if "died" in reply:
+            return Outcome(None, (), f"the process ended with status {reply['died']}", died=True)
         values = None if reply["values"] is None else np.array(reply["values"], np.float32)
         return Outcome(values, tuple(reply["tokens"]), reply["error"], died=False)
 
@@ -101,13 +103,32 @@ class NativeChild:
             self._process = None
 
 
+def main(text: Path) -> None:
+    """Answer requests on stdin, one JSON object a line, on stdout, however often that takes a new process."""
+    import internvl_gguf.llama.context
+    import internvl_gguf.llama.vision  # noqa: F401
+
+    if sys.platform != "linux":
+        serve(text)
+        return
+    while True:
+        worker = os.fork()
+        if worker == 0:
+            serve(text)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+        if status == 0:
+            return
+        print(json.dumps({"died": status}), flush=True)
+
+
 def serve(text: Path) -> None:
-    """Answer requests on stdin, one JSON object a line, on stdout."""
+    """Answer requests until stdin ends, or a file ends the process."""
     from internvl_gguf.errors import InternVLError
     from internvl_gguf.llama.model import TextModel
 
     with TextModel(text) as model:
-        for line in sys.stdin:
+        while line := sys.stdin.readline():
             request = json.loads(line)
             reply: dict[str, Any] = {"values": None, "tokens": [], "error": None}
             try:
@@ -121,8 +142,6 @@ def serve(text: Path) -> None:
 
 
 def _serve_text(request: dict[str, Any], reply: dict[str, Any]) -> None:
-    from contextlib import closing
-
     from internvl_gguf.config import EngineConfig
     from internvl_gguf.llama.context import Context
     from internvl_gguf.llama.model import TextModel
@@ -137,8 +156,6 @@ def _serve_text(request: dict[str, Any], reply: dict[str, Any]) -> None:
 
 
 def _serve_mmproj(request: dict[str, Any], reply: dict[str, Any], model: Any) -> None:
-    from contextlib import closing
-
     from internvl_gguf.llama.vision import VisionEncoder
 
     side = request["tile_size"]
@@ -157,4 +174,4 @@ def _serve_mmproj(request: dict[str, Any], reply: dict[str, Any], model: Any) ->
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    main(Path(sys.argv[1]))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, TokenType
 
-from damage import Blueprint, Tensor, array, number, real, text, truth, write
+from damage import Blueprint, Tensor, array, header_of, number, real, text, truth, write
+from internvl_gguf.validation import MmprojFacts, TextModelFacts, validate_mmproj, validate_text_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +32,16 @@ def write_tiny_text(path: Path, **overrides: int | str | float) -> Path:
 def write_tiny_mmproj(path: Path, **overrides: int | str | float) -> Path:
     """Write an mmproj; see `tiny_mmproj` for what can be overridden."""
     return write(path, tiny_mmproj(**overrides))
+
+
+def text_facts_of(plan: Blueprint) -> TextModelFacts:
+    """What the package makes of a text model's plan; ModelFileError if it refuses it."""
+    return validate_text_model(header_of(plan))
+
+
+def mmproj_facts_of(plan: Blueprint) -> MmprojFacts:
+    """What the package makes of an mmproj's plan; ModelFileError if it refuses it."""
+    return validate_mmproj(header_of(plan))
 
 
 def tiny_text(
@@ -68,9 +79,9 @@ def tiny_text(
         real("qwen2.attention.layer_norm_rms_epsilon", 1e-6),
         text("tokenizer.ggml.model", "gpt2"),
         text("tokenizer.ggml.pre", "qwen2"),
-        array("tokenizer.ggml.tokens", GGUFValueType.STRING, tokens),
-        array("tokenizer.ggml.token_type", GGUFValueType.INT32, types),
-        array("tokenizer.ggml.merges", GGUFValueType.STRING, merges),
+        array("tokenizer.ggml.tokens", GGUFValueType.STRING, list(tokens)),
+        array("tokenizer.ggml.token_type", GGUFValueType.INT32, list(types)),
+        array("tokenizer.ggml.merges", GGUFValueType.STRING, list(merges)),
         number("tokenizer.ggml.eos_token_id", tokens.index("<|im_end|>")),
         number("tokenizer.ggml.padding_token_id", tokens.index("<|endoftext|>")),
         truth("tokenizer.ggml.add_bos_token", False),
@@ -194,7 +205,7 @@ def _tensors(shapes: dict[str, tuple[int, ...]], seed: int, weights: bool) -> li
 
 
 @lru_cache(maxsize=1)
-def _vocabulary() -> tuple[list[str], list[int], list[str]]:
+def _vocabulary() -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
     """Tokens, their types and merges: the 256 bytes in GPT-2's alphabet, a few merges, the special tokens."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     tokens = [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(256 - len(printable))]
@@ -202,4 +213,4 @@ def _vocabulary() -> tuple[list[str], list[int], list[str]]:
     merges += [f"{token[:2]} {token[2:]}" for token in MERGED if len(token) == 3]
     tokens += sorted(MERGED, key=len)
     types = [int(TokenType.NORMAL)] * len(tokens) + [int(TokenType.CONTROL)] * len(SPECIAL_TOKENS)
-    return [*tokens, *SPECIAL_TOKENS], types, merges
+    return (*tokens, *SPECIAL_TOKENS), tuple(types), tuple(merges)

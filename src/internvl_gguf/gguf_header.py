@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import stat
 import struct
+from itertools import repeat
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -225,11 +226,12 @@ class _Cursor:
         start = position = self.position
         if count > (self.file_size - start) // 8:
             raise self.damaged("an array of strings wants more bytes than the file has")
-        data, last, unpack = self.data, len(self.data) - 8, U64.unpack_from
-        for _ in range(count):
-            if position > last:
-                self.require(position + 8)
-            position += 8 + unpack(data, position)[0]
+        data, unpack = self.data, U64.unpack_from
+        try:
+            for _ in repeat(None, count):  # 300,000 times for a Qwen2.5: nothing but the sum belongs here
+                position += 8 + unpack(data, position)[0]
+        except (struct.error, OverflowError):
+            self.require(position + 8)
         self.require(position)
         self.position = position
         return data[start:position]

@@ -46,7 +46,9 @@ _MAX_WIDTH: Final = 2**20
 _MAX_IMAGE: Final = 4096
 _MAX_PATCHES_PER_SIDE: Final = 128
 _MAX_TILES: Final = 1024
-_KERNEL_TYPES: Final = frozenset({GGMLQuantizationType.F32, GGMLQuantizationType.F16})  # ggml_conv_2d on a CPU
+_KERNEL_TYPES: Final = frozenset(  # what ggml_conv_2d takes
+    {GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16}
+)
 _RMS_SHAPE: Final = (45, 3200)  # llama.cpp takes this depth and width, and no other, for InternViT-6B with RMSNorm
 _HEADS_OF: Final = {(24, 1024): 16, (45, 3200): 25}  # InternViT-300M and -6B; shapes do not tell the heads
 
@@ -230,7 +232,8 @@ def _check_preprocessing(header: GGUFHeader) -> None:
             shown = ", ".join(f"{value:g}" for value in found[:4])
             raise refuse(header, f"its {key} is [{shown}], not ImageNet's, which every InternVL is trained with")
     lowest = bounded_integer(header, "clip.vision.preproc_min_tiles", 1, _MAX_TILES, default=1)
-    bounded_integer(header, "clip.vision.preproc_max_tiles", lowest, _MAX_TILES, default=12)
+    # With fewer, llama.cpp finds no grid at all, since it wants `lowest` tiles along both sides, and aborts.
+    bounded_integer(header, "clip.vision.preproc_max_tiles", lowest**2, _MAX_TILES, default=12)
     for key in ("feature_layer", "image_grid_pinpoints"):
         if f"clip.vision.{key}" in header and header.array(f"clip.vision.{key}", INT32).count:
             raise refuse(header, f"it has {key}, which no InternVL has", _OTHER_MMPROJ_HINT)

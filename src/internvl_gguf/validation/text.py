@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURE: Final = "qwen2"
 _MAX_LAYERS: Final = 512  # LLAMA_MAX_LAYERS
+_MMAP_ALIGNMENT: Final = 32  # of ggml's CPU buffers; a GGUF may be laid out by 8 or 16, and then aborts
 _MAX_WIDTH: Final = 2**20
 _MAX_CONTEXT: Final = 2**27
 _ROPE_SCALING: Final = frozenset({"none", "linear", "yarn"})
@@ -189,6 +190,9 @@ def validate_text_model(header: GGUFHeader, parts: Sequence[GGUFHeader] = ()) ->
     """
     _check_kind(header)
     check_key_types(header, _KEY_TYPES)
+    for part in (header, *parts):
+        if part.data_offset % _MMAP_ALIGNMENT:
+            raise refuse(part, f"its data starts at byte {part.data_offset}, from where llama.cpp cannot map it")
     tensors = _all_tensors(header, parts)
     n_embd = bounded_integer(header, "qwen2.embedding_length", 1, _MAX_WIDTH)
     n_head = bounded_integer(header, "qwen2.attention.head_count", 1, n_embd)
