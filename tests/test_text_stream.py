@@ -33,8 +33,14 @@ def test_a_character_over_three_tokens_appears_when_it_is_complete() -> None:
 
 
 def test_bytes_that_are_no_text_become_replacement_characters() -> None:
-    shown, _ = stream([b"a\xff", b"b\xe4"])
-    assert "".join(shown) == "a\ufffdb\ufffd"
+    shown, _ = stream([b"a\xff", b"b\xe4", b"c"])
+    assert "".join(shown) == "a\ufffdb\ufffdc"
+
+
+def test_an_answer_cut_inside_a_character_ends_before_it() -> None:
+    """With max_tokens reached between the bytes of a character, a replacement character would be shown."""
+    shown, _ = stream([b"a\xe4\xb9"])
+    assert "".join(shown) == "a"
 
 
 @given(st.text("ab.", max_size=20), st.text("ab.", min_size=1, max_size=3))

@@ -8,8 +8,8 @@ import codecs
 class TextStream:
     """Assembles an answer piece by piece.
 
-    A character whose bytes are spread over tokens is given out when it is complete; bytes that are no UTF-8 become
-    U+FFFD. Text that could be the beginning of a stop string waits until it is known not to be.
+    A character whose bytes are spread over tokens is given out when it is complete, or not at all when the answer is
+    cut inside it; bytes that are no UTF-8 become U+FFFD. Text that could be the beginning of a stop string waits until it is known not to be.
 
     Attributes:
         stopped: a stop string was found; later bytes are ignored.
@@ -26,9 +26,8 @@ class TextStream:
         return self._release(self._decoder.decode(data))
 
     def finish(self) -> str:
-        """The answer is over: the text still held back."""
-        text = self._release(self._decoder.decode(b"", final=True)) + self._held
-        self._held = ""
+        """The answer is over: the text still held back; the beginning of a character is not text."""
+        text, self._held = self._held, ""
         return text
 
     def _release(self, new: str) -> str:
