@@ -318,6 +318,20 @@ def test_a_context_beyond_the_models_is_refused(tiny: ModelFiles) -> None:
         Session.open(tiny.text, tiny.mmproj, n_ctx=4096)
 
 
+def test_a_batch_smaller_than_a_tile_is_refused(tiny: ModelFiles) -> None:
+    with pytest.raises(InvalidRequestError, match="visual tokens of a tile"):
+        Session.open(tiny.text, tiny.mmproj, n_batch=2, n_ubatch=2)
+
+
+@pytest.mark.parametrize("n_batch", [4, 7, 32])
+def test_the_batch_size_does_not_change_the_answer(session: Session, tiny: ModelFiles, n_batch: int) -> None:
+    expected = session.ask("What is it?", [noise(6)], sampling=SHORT)
+    with Session.open(tiny.text, tiny.mmproj, **EXACT, n_batch=n_batch, n_ubatch=4) as small:
+        answered = small.ask("What is it?", [noise(6)], sampling=SHORT)
+        small.runtime.engine.check_integrity()
+    assert answered.text == expected.text
+
+
 def test_the_options_of_open_are_the_fields_of_the_config() -> None:
     assert EngineOptions.__annotations__.keys() == EngineConfig.__dataclass_fields__.keys()
 

@@ -47,7 +47,7 @@ class Runtime:
 
     Raises:
         ModelFileError, ModelPairError: files that are damaged, of another kind, or not of one model.
-        InvalidRequestError: a context longer than the model was trained for.
+        InvalidRequestError: a context longer than the model was trained for, or a batch smaller than a tile.
         LibraryError: llama.cpp does not match this package, or refused.
     """
 
@@ -58,6 +58,11 @@ class Runtime:
         fingerprint = fingerprint or file_fingerprint(files.mmproj)
         self.text, self.vision = pair.text, pair.mmproj
         n_ctx = _context_length(config.n_ctx, self.text.n_ctx_train)
+        if config.n_batch < self.vision.tokens_per_tile:
+            raise InvalidRequestError(
+                f"n_batch is {config.n_batch}, less than the {self.vision.tokens_per_tile} visual tokens of a tile.",
+                f"Use n_batch={self.vision.tokens_per_tile} or more.",
+            )
         initialise()
         shifted = positions_are_shifted()
         mmproj = corrected_copy(files.mmproj, pair.mmproj_header, fingerprint) if shifted else files.mmproj

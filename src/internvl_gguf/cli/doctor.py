@@ -96,6 +96,7 @@ def _print(report: dict[str, Any]) -> None:
         ("llama.cpp", library.get("build", "not loaded")),
     ]
     if "devices" in library:
+        rows.append(("ABI", "structures and version as this package expects them"))
         rows.append(("CPU features", ", ".join(library["cpu_features"])))
         rows += [
             (
