@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from gguf import GGMLQuantizationType, GGUFValueType
@@ -72,11 +73,12 @@ class GGUFArray:
         if self.item_type is not GGUFValueType.STRING:
             raise TypeError(f"an array of {self.item_type.name} holds no strings")
         data, unpack, position = bytes(self.data), U64.unpack_from, 0
-        items = []
-        for _ in range(self.count):
+        items: list[bytes] = []
+        append = items.append
+        for _ in repeat(None, self.count):
             start = position + 8
             position = start + unpack(data, position)[0]
-            items.append(data[start:position])
+            append(data[start:position])
         return items
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from gguf import TokenType
@@ -25,6 +26,8 @@ NOT_INTERNVL_HINT: Final = "Use the text GGUF of an InternVL3 model; its mmproj 
 
 _QWEN2_PRE: Final = frozenset({"qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2"})  # one and the same in llama.cpp
 _SPECIAL_TOKENS: Final = ("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
+
+_PAIR: Final = re.compile(rb"^[^\n][^ \n]* [^\n]", re.MULTILINE)
 
 _TOKEN_ID_KEYS: Final = tuple(
     f"tokenizer.ggml.{name}_token_id"
@@ -72,14 +75,15 @@ def check_tokenizer(header: GGUFHeader) -> list[bytes]:
         raise refuse(header, "a token is of an unknown type")
     _check_scores(header, len(tokens))
     _check_strings(header, tokens, "token")
-    if len(set(tokens)) != len(tokens):  # llama.cpp asserts this
+    known = set(tokens)
+    if len(known) != len(tokens):  # llama.cpp asserts this
         raise refuse(header, "a token appears twice in its vocabulary")
-    missing = sorted(set(_byte_letters()) - set(tokens))
+    missing = sorted(set(_byte_letters()) - known)
     if missing:  # llama.cpp would drop such bytes of a prompt without a word
         raise refuse(header, f"its vocabulary has no token {missing[0].decode()}, which stands for a byte")
     merges = header.array("tokenizer.ggml.merges", STRING).raw_strings()
-    _check_strings(header, merges, "merge")
-    if any(b" " not in merge[1:-1] for merge in merges):
+    joined = _check_strings(header, merges, "merge")
+    if sum(1 for _ in _PAIR.finditer(joined)) != len(merges):
         raise refuse(header, "a merge of its tokenizer is not a pair")
     for key in _TOKEN_ID_KEYS:
         bounded_integer(header, key, 0, len(tokens) - 1, default=0)
@@ -95,8 +99,8 @@ def _check_scores(header: GGUFHeader, n_vocab: int) -> None:
         raise refuse(header, "its tokenizer has another number of scores than of tokens")
 
 
-def _check_strings(header: GGUFHeader, strings: list[bytes], what: str) -> None:
-    """All UTF-8, none empty, none with a NUL, where llama.cpp would cut it."""
+def _check_strings(header: GGUFHeader, strings: list[bytes], what: str) -> bytes:
+    """All UTF-8, none empty, none with a NUL, where llama.cpp would cut it; the strings, one a line."""
     joined = b"\n".join(strings)
     try:
         joined.decode("utf-8")
@@ -104,6 +108,7 @@ def _check_strings(header: GGUFHeader, strings: list[bytes], what: str) -> None:
         raise refuse(header, f"a {what} of its tokenizer is not UTF-8 ({error.reason})") from None
     if b"\0" in joined or not all(strings):
         raise refuse(header, f"a {what} of its tokenizer is empty or holds a NUL byte")
+    return joined
 
 
 def _byte_letters() -> list[bytes]:
