@@ -323,6 +323,11 @@ def test_a_batch_smaller_than_a_tile_is_refused(tiny: ModelFiles) -> None:
         Session.open(tiny.text, tiny.mmproj, n_batch=2, n_ubatch=2)
 
 
+def test_a_quantised_kv_cache_needs_heads_of_whole_blocks(tiny: ModelFiles) -> None:
+    with pytest.raises(InvalidRequestError, match="multiple of 32"):
+        Session.open(tiny.text, tiny.mmproj, kv_type="q8_0")
+
+
 @pytest.mark.parametrize("n_batch", [4, 7, 32])
 def test_the_batch_size_does_not_change_the_answer(session: Session, tiny: ModelFiles, n_batch: int) -> None:
     expected = session.ask("What is it?", [noise(6)], sampling=SHORT)

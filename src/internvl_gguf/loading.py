@@ -58,6 +58,11 @@ class Runtime:
         fingerprint = fingerprint or file_fingerprint(files.mmproj)
         self.text, self.vision = pair.text, pair.mmproj
         n_ctx = _context_length(config.n_ctx, self.text.n_ctx_train)
+        if config.kv_type in ("q8_0", "q4_0") and self.text.head_dim % 32:
+            raise InvalidRequestError(
+                f"A {config.kv_type} KV cache needs heads of a multiple of 32; this model's have {self.text.head_dim}.",
+                "Use kv_type f16.",
+            )
         if config.n_batch < self.vision.tokens_per_tile:
             raise InvalidRequestError(
                 f"n_batch is {config.n_batch}, less than the {self.vision.tokens_per_tile} visual tokens of a tile.",

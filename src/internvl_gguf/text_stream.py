@@ -9,7 +9,8 @@ class TextStream:
     """Assembles an answer piece by piece.
 
     A character whose bytes are spread over tokens is given out when it is complete, or not at all when the answer is
-    cut inside it; bytes that are no UTF-8 become U+FFFD. Text that could be the beginning of a stop string waits until it is known not to be.
+    cut inside it; bytes that are no UTF-8 become U+FFFD. Text that could be the beginning of a stop string waits until
+    it is known not to be.
 
     Attributes:
         stopped: a stop string was found; later bytes are ignored.

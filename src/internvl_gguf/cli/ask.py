@@ -88,32 +88,26 @@ def ask(
     if verbose:
         show_library_log()
     name = options.chosen_model(model)
-    if prompt is None:
-        prompt = _read_stdin()
-
-    from internvl_gguf.session import Session
-
-    with (
-        _progress() as progress,
-        Session.open(
-            name,
-            mmproj,
-            system=system,
-            min_tiles=min_tiles,
-            thumbnail=thumbnail,
-            on_load=progress.load,
-            **engine,
-        ) as session,
-    ):
-        session.on_tiles(progress.tiles)
-        asked: dict[str, Any] = {"sampling": sampling, "layout": layout}
-        if max_tiles is not None:
-            asked["max_tiles"] = max_tiles
-        reply = _answer(session, prompt, image or [], asked, quiet=json_output, progress=progress)
+    question = _read_stdin() if prompt is None else prompt
+    opening = {"mmproj": mmproj, "system": system, "min_tiles": min_tiles, "thumbnail": thumbnail, **engine}
+    asked: dict[str, Any] = {"sampling": sampling, "layout": layout}
+    if max_tiles is not None:
+        asked["max_tiles"] = max_tiles
+    reply = _ask_once(name, question, image or [], opening, asked, quiet=json_output)
     if json_output:
-        print_json(_as_json(name, prompt, image or [], reply))
+        print_json(_as_json(name, question, image or [], reply))
     elif verbose:
         _say_statistics(reply)
+
+
+def _ask_once(
+    model: str, prompt: str, images: list[Path], opening: dict[str, Any], asked: dict[str, Any], *, quiet: bool
+) -> Reply:
+    from internvl_gguf.session import Session
+
+    with _progress() as progress, Session.open(model, **opening, on_load=progress.load) as session:
+        session.on_tiles(progress.tiles)
+        return _answer(session, prompt, images, asked, quiet=quiet, progress=progress)
 
 
 def _split_arguments(arguments: list[str]) -> tuple[str | None, str | None]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from internvl_gguf.config import EngineConfig
-from internvl_gguf.errors import LibraryError, SessionStateError
+from internvl_gguf.errors import LibraryError
 from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.library import last_error, llama_cpp
 from internvl_gguf.llama.model import TextModel
+from internvl_gguf.llama.native import NativeObject
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class DecodeAbortedError(Exception):
     """A decode was stopped by `Context.abort`; the cache holds part of its batch."""
 
 
-class Context:
+class Context(NativeObject):
     """A context over a text model. Owns the native context and its batch buffers.
 
     Args:
@@ -49,6 +50,7 @@ class Context:
     """
 
     def __init__(self, model: TextModel, config: EngineConfig, *, n_ctx: int, n_threads: int) -> None:
+        super().__init__()
         self.n_embd = model.n_embd
         self.n_vocab = model.n_vocab
         self.n_sequences = config.n_parallel
@@ -70,32 +72,14 @@ class Context:
         self.abort_requested = False
         self._abort_callback = llama_cpp.ggml_abort_callback(lambda _: self.abort_requested)
         params.abort_callback = self._abort_callback
-        self._handle: int | None = None
-        try:
-            with deferred_interrupts():
-                self._handle = llama_cpp.llama_init_from_model(model.handle, params)
-        except BaseException:  # Ctrl-C is delivered after the call: what it made must not be lost
-            self.close()
-            raise
-        if not self._handle:
+        if not self._make(lambda: llama_cpp.llama_init_from_model(model.handle, params)):
             raise LibraryError(
                 f"llama.cpp made no context of {cells} positions{last_error()}.",
                 "Use a smaller n_ctx, or a smaller kv_type such as q8_0.",
             )
-        self._memory: int = llama_cpp.llama_get_memory(self._handle)
+        self._memory: int = llama_cpp.llama_get_memory(self.handle)
         self._watch_abort(False)
         self._batch = _Batch(self.n_batch)
-
-    @property
-    def handle(self) -> int:
-        """The native context.
-
-        Raises:
-            SessionStateError: the context is closed.
-        """
-        if not self._handle:
-            raise SessionStateError("The session is closed.", "Open a new one with Session.open().")
-        return self._handle
 
     def _watch_abort(self, watch: bool) -> None:
         """Let llama.cpp poll the abort flag, or not: polling costs a Python call for each node of the graph."""
@@ -200,11 +184,8 @@ class Context:
         _ = self.handle
         return self._memory
 
-    def close(self) -> None:
-        """Free the context. Closing twice is harmless."""
-        if self._handle:
-            llama_cpp.llama_free(self._handle)
-            self._handle = None
+    def _free(self, handle: int) -> None:
+        llama_cpp.llama_free(handle)
 
 
 class _Batch:

@@ -7,16 +7,15 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
-from internvl_gguf.errors import InvalidRequestError, ModelFileError, SessionStateError
-from internvl_gguf.llama.interrupts import deferred_interrupts
+from internvl_gguf.errors import InvalidRequestError, ModelFileError
 from internvl_gguf.llama.library import initialise, last_error, llama_cpp
+from internvl_gguf.llama.native import NativeObject
 
 Progress = Callable[[float], None]
 
 
-class TextModel:
+class TextModel(NativeObject):
     """A loaded text model. Owns the native model; close contexts and vision encoders made from it first.
 
     Args:
@@ -32,6 +31,7 @@ class TextModel:
     def __init__(
         self, path: Path, *, n_gpu_layers: int = 0, vocab_only: bool = False, on_progress: Progress | None = None
     ) -> None:
+        super().__init__()
         initialise()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
@@ -45,34 +45,18 @@ class TextModel:
 
         progress = llama_cpp.llama_progress_callback(go_on)  # a local: it must live as long as the call below
         params.progress_callback = progress
-        self._handle: int | None = None
-        try:
-            with deferred_interrupts(interrupted.set):
-                self._handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
-        except BaseException:  # Ctrl-C is delivered after the call: what it made must not be lost
-            self.close()
-            raise
-        if not self._handle:
+        if not self._make(
+            lambda: llama_cpp.llama_model_load_from_file(os.fsencode(path), params), on_interrupt=interrupted.set
+        ):
             raise ModelFileError(
                 f"{path.name} cannot be loaded{last_error()}.",
                 "Check that the file is complete and that there is memory for it.",
             )
-        self._vocab: int = llama_cpp.llama_model_get_vocab(self._handle)
+        self._vocab: int = llama_cpp.llama_model_get_vocab(self.handle)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        self.n_embd: int = llama_cpp.llama_model_n_embd_inp(self._handle)
-        self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(self._handle)
+        self.n_embd: int = llama_cpp.llama_model_n_embd_inp(self.handle)
+        self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(self.handle)
         self._pieces: dict[int, bytes] = {}
-
-    @property
-    def handle(self) -> int:
-        """The native model.
-
-        Raises:
-            SessionStateError: the model is closed.
-        """
-        if not self._handle:
-            raise SessionStateError("The model is closed.", "Open it again.")
-        return self._handle
 
     @property
     def vocab(self) -> int:
@@ -128,16 +112,5 @@ class TextModel:
         """Whether the model file marks the token as one that ends an answer."""
         return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
 
-    def close(self) -> None:
-        """Free the model. Closing twice is harmless."""
-        if self._handle:
-            llama_cpp.llama_model_free(self._handle)
-            self._handle = None
-
-    def __enter__(self) -> TextModel:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _free(self, handle: int) -> None:
+        llama_cpp.llama_model_free(handle)

@@ -7,9 +7,10 @@ import secrets
 from internvl_gguf.config import MAX_SEED, SamplingParams
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.llama.library import last_error, llama_cpp
+from internvl_gguf.llama.native import NativeObject
 
 
-class SamplerChain:
+class SamplerChain(NativeObject):
     """One chain for one answer: penalties, then greedy, or top_k, top_p, min_p, temperature and a draw.
 
     The order is llama.cpp's default. Owns the native chain.
@@ -20,8 +21,8 @@ class SamplerChain:
     """
 
     def __init__(self, params: SamplingParams, n_vocab: int) -> None:
-        self._chain: int | None = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-        if not self._chain:
+        super().__init__()
+        if not self._make(lambda: llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())):
             raise LibraryError(f"llama.cpp made no sampler{last_error()}.", "Free some memory and try again.")
         if params.penalty_last_n and (
             params.repeat_penalty != 1 or params.presence_penalty or params.frequency_penalty
@@ -51,14 +52,11 @@ class SamplerChain:
     def _add(self, sampler: int | None) -> None:
         if not sampler:
             raise LibraryError(f"llama.cpp made no sampler{last_error()}.", "Check the sampling parameters.")
-        llama_cpp.llama_sampler_chain_add(self._chain, sampler)
+        llama_cpp.llama_sampler_chain_add(self.handle, sampler)
 
     def sample(self, context: int, row: int) -> int:
         """The next token, from the logits of output row `row` (-1 for the last) of the last decode."""
-        return int(llama_cpp.llama_sampler_sample(self._chain, context, row))
+        return int(llama_cpp.llama_sampler_sample(self.handle, context, row))
 
-    def close(self) -> None:
-        """Free the chain. Closing twice is harmless."""
-        if self._chain:
-            llama_cpp.llama_sampler_free(self._chain)
-            self._chain = None
+    def _free(self, handle: int) -> None:
+        llama_cpp.llama_sampler_free(handle)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from internvl_gguf.errors import LibraryError, ModelFileError, SessionStateError
+from internvl_gguf.errors import LibraryError, ModelFileError
 from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.library import initialise, last_error, mtmd_cpp
 from internvl_gguf.llama.model import TextModel
+from internvl_gguf.llama.native import NativeObject
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _FLASH_ATTENTION = 1  # loses nothing in the encoder and is the faster
 
 
-class VisionEncoder:
+class VisionEncoder(NativeObject):
     """An mmproj over its text model. Owns the native encoder; close it before the text model.
 
     mtmd would cut, letterbox and mark pictures in its own way. A picture of exactly one tile passes its preprocessor
@@ -52,6 +53,7 @@ class VisionEncoder:
         use_gpu: bool,
         n_threads: int,
     ) -> None:
+        super().__init__()
         initialise()
         self.tile_size = tile_size
         self.tokens_per_tile = tokens_per_tile
@@ -65,29 +67,11 @@ class VisionEncoder:
         params.flash_attn_type = _FLASH_ATTENTION
         params.warmup = False
         params.batch_max_tokens = max(1024, self.tiles_per_batch * tokens_per_tile)
-        self._handle: int | None = None
-        try:
-            with deferred_interrupts():
-                self._handle = mtmd_cpp.mtmd_init_from_file(os.fsencode(path), model.handle, params)
-        except BaseException:  # Ctrl-C is delivered after the call: what it made must not be lost
-            self.close()
-            raise
-        if not self._handle:
+        if not self._make(lambda: mtmd_cpp.mtmd_init_from_file(os.fsencode(path), model.handle, params)):
             raise ModelFileError(
                 f"{path.name} cannot be loaded{last_error()}.",
                 "Check that it is the mmproj of this text model, that it is complete, and that there is memory for it.",
             )
-
-    @property
-    def handle(self) -> int:
-        """The native encoder.
-
-        Raises:
-            SessionStateError: the encoder is closed.
-        """
-        if not self._handle:
-            raise SessionStateError("The session is closed.", "Open a new one with Session.open().")
-        return self._handle
 
     def encode(self, tiles: Sequence[bytes]) -> NDArray[np.float32]:
         """Embeddings of tiles, float32 [tiles, tokens_per_tile, n_embd], encoded in one native batch.
@@ -154,11 +138,8 @@ class VisionEncoder:
             )
         return int(images[0])
 
-    def close(self) -> None:
-        """Free the encoder. Closing twice is harmless."""
-        if self._handle:
-            mtmd_cpp.mtmd_free(self._handle)
-            self._handle = None
+    def _free(self, handle: int) -> None:
+        mtmd_cpp.mtmd_free(handle)
 
 
 def _size(chunks: int) -> int:
