@@ -1,0 +1,67 @@
+"""The fonts the training pictures are printed in: Pillow's own, and whatever ordinary ones this machine has.
+
+Only Pillow's embedded font is certain. DejaVu, Liberation and FreeFont (Debian: fonts-dejavu, fonts-liberation,
+fonts-freefont-ttf) and the fonts that matplotlib carries are used when they are found.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import ImageFont
+
+EMBEDDED = "pillow"
+_SYSTEM_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "/Library/Fonts", "C:/Windows/Fonts")
+# Weight by file stem. Plain upright sans-serif faces are what people print with, so they come up most.
+_WEIGHTS = {
+    "DejaVuSans": 10, "DejaVuSans-Bold": 9, "DejaVuSansCondensed": 2, "DejaVuSansCondensed-Bold": 2, "DejaVuSerif": 3,
+    "DejaVuSerif-Bold": 3, "DejaVuSansMono": 3, "DejaVuSansMono-Bold": 3, "DejaVuSans-Oblique": 1,
+    "LiberationSans-Regular": 10, "LiberationSans-Bold": 7, "LiberationSansNarrow-Regular": 1,
+    "LiberationSansNarrow-Bold": 2, "LiberationSerif-Regular": 3, "LiberationSerif-Bold": 3,
+    "LiberationMono-Regular": 2, "LiberationMono-Bold": 2, "LiberationSans-Italic": 1,
+    "FreeSans": 3, "FreeSansBold": 3, "FreeSerif": 2, "FreeSerifBold": 2, "FreeMonoBold": 2,
+    "STIXGeneral": 2, "STIXGeneralBol": 2, "cmr10": 1, "cmss10": 2, "cmtt10": 1,
+    "Arial": 10, "Arial Bold": 6, "arial": 10, "arialbd": 6, "Verdana": 4, "verdana": 4,
+    "Times New Roman": 3, "times": 3, "Courier New": 2, "cour": 2, "Georgia": 2, "georgia": 2,
+}  # fmt: skip
+_EMBEDDED_WEIGHT = 16
+
+
+@dataclass(frozen=True)
+class Face:
+    """One font face: its file (or `EMBEDDED`), how often it is drawn, and cap height over font size."""
+
+    path: str
+    weight: int
+    cap_ratio: float
+
+
+@lru_cache(maxsize=2048)
+def sized(path: str, size: int) -> ImageFont.FreeTypeFont:
+    """The face at `path` at `size` pixels per em, kept for later calls."""
+    if path == EMBEDDED:
+        return ImageFont.load_default(size)
+    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _cap_ratio(path: str) -> float:
+    _, top, _, bottom = sized(path, 200).getbbox("H")
+    return float(bottom - top) / 200
+
+
+@lru_cache(maxsize=1)
+def faces() -> tuple[Face, ...]:
+    """Every usable face on this machine, Pillow's embedded one first; each file stem once."""
+    found = {EMBEDDED: Face(EMBEDDED, _EMBEDDED_WEIGHT, _cap_ratio(EMBEDDED))}
+    folders = [Path(folder) for folder in _SYSTEM_FOLDERS]
+    spec = importlib.util.find_spec("matplotlib")
+    if spec is not None and spec.submodule_search_locations:
+        folders.append(Path(next(iter(spec.submodule_search_locations))) / "mpl-data" / "fonts" / "ttf")
+    for folder in folders:
+        for path in sorted(folder.rglob("*.ttf")) if folder.is_dir() else ():
+            if path.stem in _WEIGHTS and path.stem not in found:
+                found[path.stem] = Face(str(path), _WEIGHTS[path.stem], _cap_ratio(str(path)))
+    return tuple(found.values())

@@ -1,0 +1,75 @@
+"""Write a checkpoint as the two files of the embedded model.
+
+python -m training.package runs/tiles.pt src/internvl_gguf/demo
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gguf
+
+from training.evaluate import load_model
+from training.export_gguf import Metadata, TextShape, TokenizerSpec, VisionShape, export_mmproj, export_text
+from training.tokenizer import SPECIAL_TOKENS
+
+if TYPE_CHECKING:
+    from training.tokenizer import Tokenizer
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+DESCRIPTION = "A very small InternVL that knows shapes, colours, counts, places, printed numbers and short words."
+
+
+def tokenizer_spec(tokenizer: Tokenizer) -> TokenizerSpec:
+    """The tokenizer as the exporter takes it."""
+    control, unused, normal = gguf.TokenType.CONTROL, gguf.TokenType.UNUSED, gguf.TokenType.NORMAL
+    types = [
+        control if token in SPECIAL_TOKENS else unused if token.startswith("<unused") else normal
+        for token in tokenizer.tokens
+    ]
+    return TokenizerSpec(
+        tokens=tuple(tokenizer.tokens), types=tuple(types), merges=tuple(map(" ".join, tokenizer.merges)),
+        eos=tokenizer.special("<|im_end|>"), pad=tokenizer.special("<|endoftext|>"), chat_template=CHAT_TEMPLATE,
+    )  # fmt: skip
+
+
+def package(checkpoint: Path, folder: Path) -> tuple[Path, Path]:
+    """Write demo-text-BF16.gguf and demo-mmproj-F16.gguf into a folder; returns their paths."""
+    model, tokenizer = load_model(checkpoint)
+    tensors = {name: value.numpy() for name, value in model.state_dict().items()}
+    text, vision = model.text_shape, model.vision_shape
+    folder.mkdir(parents=True, exist_ok=True)
+    text_path, vision_path = folder / "demo-text-BF16.gguf", folder / "demo-mmproj-F16.gguf"
+    text_shape = TextShape(
+        vocab=text.vocab_size, width=text.hidden_size, layers=text.num_hidden_layers, heads=text.num_attention_heads,
+        kv_heads=text.num_key_value_heads, ffn=text.intermediate_size, context_length=text.max_position_embeddings,
+        tied=False, rope_theta=text.rope_theta, norm_eps=text.rms_norm_eps,
+    )  # fmt: skip
+    metadata = Metadata(name="InternVL demo", basename="internvl-gguf-demo", description=DESCRIPTION)
+    export_text(text_path, tensors, text_shape, tokenizer_spec(tokenizer), metadata, "bf16")
+    vision_shape = VisionShape(
+        image_size=vision.image_size, patch_size=vision.patch_size, width=vision.hidden_size,
+        layers=vision.num_hidden_layers, heads=vision.num_attention_heads, ffn=vision.intermediate_size,
+        projection=text.hidden_size, norm_eps=vision.layer_norm_eps,
+    )  # fmt: skip
+    export_mmproj(vision_path, tensors, vision_shape, metadata, "f16")
+    return text_path, vision_path
+
+
+def main() -> None:
+    """Read the command line and write the files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folder", type=Path)
+    args = parser.parse_args()
+    for path in package(args.checkpoint, args.folder):
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

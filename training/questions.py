@@ -1,0 +1,253 @@
+"""Questions about a scene, each with the one answer the model is to give."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from training.phrases import (
+    ABOUT_ITSELF,
+    BACKGROUNDS,
+    COLOUR_OF_TEXT,
+    COLOURS_OF,
+    COUNT,
+    DESCRIBE,
+    NO_PICTURE,
+    OUTSIDE,
+    PRESENCE,
+    READ_ANY,
+    READ_NUMBER,
+    READ_WORD,
+    SHAPE_OF,
+    SINGLE,
+    TEXT_PRESENCE,
+    WHERE,
+    WHERE_TEXT,
+)  # fmt: skip
+from training.scenes import COLOURS, SHAPES, Line, Scene, Shape, place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+UNKNOWN = "I cannot tell. I know shapes, colours, places, numbers and short words only."
+NO_WRITING = "There is no writing."
+COUNT_WORDS = ("None.", "One.", "Two.", "Three.", "Four.", "Five.", "Six.", "Seven.", "Eight.")
+PLACES = {
+    "top left": "at the top left", "top middle": "at the top", "top right": "at the top right",
+    "middle left": "on the left", "middle": "in the middle", "middle right": "on the right",
+    "bottom left": "at the bottom left", "bottom middle": "at the bottom", "bottom right": "at the bottom right",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its answer, and the kind it is counted under."""
+
+    kind: str
+    text: str
+    answer: str
+
+
+def article(noun: str) -> str:
+    """The noun with "a" or "an"."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def sentence(text: str) -> str:
+    """The text with a capital first and a full stop last."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def name_of(shape: Shape) -> str:
+    """For example "red circle"."""
+    return f"{shape.colour} {shape.kind}"
+
+
+def name_of_line(line: Line) -> str:
+    """For example "the number 42" or "the word STOP"."""
+    return f"the {'number' if line.text.isdigit() else 'word'} {line.text}"
+
+
+def where(scene: Scene, thing: Shape | Line) -> str:
+    """For example "at the top left"."""
+    return PLACES[place_of(scene, thing.box)]
+
+
+def description(scene: Scene) -> str:
+    """Everything in the scene with its place, top to bottom and left to right, the writing last."""
+    order = list(PLACES)
+    shapes = sorted(scene.shapes, key=lambda shape: (order.index(place_of(scene, shape.box)), shape.x))
+    parts = [f"{article(name_of(shape))} {where(scene, shape)}" for shape in shapes]
+    parts += [f"{name_of_line(line)} {where(scene, line)}" for line in scene.lines]
+    if not parts:
+        return "The picture is empty."
+    return sentence(parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}")
+
+
+def _unique(scene: Scene, key: Callable[[Shape], str]) -> list[Shape]:
+    counts = Counter(key(shape) for shape in scene.shapes)
+    return [shape for shape in scene.shapes if counts[key(shape)] == 1]
+
+
+def ask_count(scene: Scene, rng: Random) -> Question:
+    """How many shapes of a kind, a colour, both, or at all."""
+    draw = rng.random()
+    kind, colour = rng.choice(SHAPES), rng.choice(COLOURS)
+    if scene.shapes and rng.random() < 0.8:
+        shape = rng.choice(scene.shapes)
+        kind, colour = shape.kind, shape.colour
+    if draw < 0.25:
+        what, count = rng.choice(("shapes", "objects")), len(scene.shapes)
+    elif draw < 0.65:
+        what, count = f"{kind}s", sum(shape.kind == kind for shape in scene.shapes)
+    elif draw < 0.85:
+        what, count = f"{colour} shapes", sum(shape.colour == colour for shape in scene.shapes)
+    else:
+        what = f"{colour} {kind}s"
+        count = sum((shape.kind, shape.colour) == (kind, colour) for shape in scene.shapes)
+    return Question("counts", rng.choice(COUNT).format(what), COUNT_WORDS[count])
+
+
+def ask_colour(scene: Scene, rng: Random) -> Question | None:
+    """The colour of the only shape of its kind, of the writing, or of the background."""
+    draw = rng.random()
+    if draw < 0.1 and scene.background:
+        return Question("colours", rng.choice(BACKGROUNDS), sentence(scene.background))
+    if draw < 0.2 and scene.lines:
+        noun = rng.choice(("writing", "text", "number" if scene.lines[0].text.isdigit() else "word"))
+        return Question("colours", rng.choice(COLOUR_OF_TEXT).format(noun), sentence(scene.lines[0].colour))
+    single = _unique(scene, lambda shape: shape.kind)
+    if single:
+        shape = rng.choice(single)
+        return Question("colours", rng.choice(COLOURS_OF).format(shape.kind), sentence(shape.colour))
+    missing = [kind for kind in SHAPES if all(shape.kind != kind for shape in scene.shapes)]
+    if missing and rng.random() < 0.3:
+        kind = rng.choice(missing)
+        return Question("colours", rng.choice(COLOURS_OF).format(kind), f"There is no {kind}.")
+    return None
+
+
+def ask_shape(scene: Scene, rng: Random) -> Question | None:
+    """Which shape has a colour or lies in a place, or what the only shape is."""
+    if len(scene.shapes) == 1 and not scene.lines and rng.random() < 0.4:
+        return Question("shapes", rng.choice(SINGLE), sentence(article(name_of(scene.shapes[0]))))
+    by_colour = _unique(scene, lambda shape: shape.colour)
+    if by_colour and rng.random() < 0.6:
+        shape = rng.choice(by_colour)
+        return Question("shapes", rng.choice(SHAPE_OF).format(shape.colour), sentence(article(shape.kind)))
+    taken = {where(scene, line) for line in scene.lines}
+    by_place = [s for s in _unique(scene, lambda shape: where(scene, shape)) if where(scene, s) not in taken]
+    if not by_place:
+        return None
+    shape = rng.choice(by_place)
+    text = rng.choice(("What is {}?", "What shape is {}?", "Which shape is {}?")).format(where(scene, shape))
+    return Question("shapes", text, sentence(article(name_of(shape))))
+
+
+def ask_place(scene: Scene, rng: Random) -> Question | None:
+    """Where the only shape of its name (or of its kind) is, or where the writing is."""
+    if scene.lines and rng.random() < 0.2:
+        noun = rng.choice(("writing", "text", "number" if scene.lines[0].text.isdigit() else "word"))
+        return Question("places", rng.choice(WHERE_TEXT).format(noun), sentence(where(scene, scene.lines[0])))
+    by_kind = rng.random() < 0.4
+    key: Callable[[Shape], str] = (lambda shape: shape.kind) if by_kind else name_of
+    single = _unique(scene, key)
+    if single and rng.random() < 0.9:
+        shape = rng.choice(single)
+        return Question("places", rng.choice(WHERE).format(key(shape)), sentence(where(scene, shape)))
+    name = f"{rng.choice(COLOURS)} {rng.choice(SHAPES)}"
+    if any(name_of(shape) == name for shape in scene.shapes):
+        return None
+    return Question("places", rng.choice(WHERE).format(name), f"There is no {name}.")
+
+
+def ask_presence(scene: Scene, rng: Random) -> Question:
+    """Yes or no: is there a shape of this kind, colour or both; is there any writing."""
+    if rng.random() < 0.2:
+        noun, wanted = rng.choice(TEXT_PRESENCE)
+        held = any(wanted in ("any", "number" if line.text.isdigit() else "word") for line in scene.lines)
+        return Question("presence", noun, "Yes." if held else "No.")
+    kind, colour = rng.choice(SHAPES), rng.choice(COLOURS)
+    if scene.shapes:
+        shape = rng.choice(scene.shapes)
+        kind, colour = (
+            (shape.kind, shape.colour)
+            if rng.random() < 0.5
+            else rng.choice(((kind, shape.colour), (shape.kind, colour)))
+        )
+    form = rng.choice(("kind", "colour", "both", "both"))
+    what = {"kind": kind, "colour": f"{colour} shape", "both": f"{colour} {kind}"}[form]
+    held = any(
+        (form == "colour" or shape.kind == kind) and (form == "kind" or shape.colour == colour)
+        for shape in scene.shapes
+    )
+    return Question("presence", rng.choice(PRESENCE).format(article(what)), "Yes." if held else "No.")
+
+
+def ask_reading(scene: Scene, rng: Random) -> Question:
+    """What is printed; or that nothing, or no number, or no word is."""
+    if not scene.lines:
+        return Question("absent", rng.choice((*READ_ANY, *READ_NUMBER, *READ_WORD)), NO_WRITING)
+    text = scene.lines[0].text
+    own, other = (READ_NUMBER, READ_WORD) if text.isdigit() else (READ_WORD, READ_NUMBER)
+    draw = rng.random()
+    if draw < 0.06:
+        return Question("absent", rng.choice(other), f"There is no {'word' if text.isdigit() else 'number'}.")
+    return Question("reading", rng.choice(own if draw < 0.55 else READ_ANY), text)
+
+
+def ask_description(scene: Scene, rng: Random) -> Question:
+    """Everything at once."""
+    return Question("descriptions", rng.choice(DESCRIBE), description(scene))
+
+
+def ask_outside(scene: Scene, rng: Random) -> Question:
+    """Something the model cannot know."""
+    return Question("outside", rng.choice(OUTSIDE), UNKNOWN)
+
+
+def without_picture(rng: Random) -> Question:
+    """A question of a conversation that holds no picture."""
+    if rng.random() < 0.7:
+        text, answer = rng.choice(ABOUT_ITSELF)
+        return Question("text", text, answer)
+    pool = (*READ_NUMBER, *READ_ANY, *DESCRIBE, *(phrase.format("circles") for phrase in COUNT))
+    return Question("text", rng.choice(pool), NO_PICTURE)
+
+
+_ASKERS: tuple[tuple[Callable[[Scene, Random], Question | None], int, int], ...] = (
+    # asker, weight where there are shapes, weight where there is writing
+    (ask_count, 4, 0), (ask_colour, 4, 1), (ask_shape, 4, 0), (ask_place, 4, 1), (ask_presence, 3, 1),
+    (ask_reading, 2, 8), (ask_description, 2, 1),
+)  # fmt: skip
+
+
+def loosely(text: str, rng: Random) -> str:
+    """The question as people type it: now and then without its capital, its mark, or with a word before it."""
+    draw = rng.random()
+    if draw < 0.08:
+        return text[0].lower() + text[1:].rstrip("?.")
+    if draw < 0.14:
+        return text.rstrip("?.")
+    if draw < 0.18:
+        return text[0].lower() + text[1:]
+    if draw < 0.2:
+        return f"Please: {text[0].lower()}{text[1:]}"
+    return text
+
+
+def random_question(scene: Scene, rng: Random) -> Question:
+    """Any question that this scene answers."""
+    if rng.random() < 0.015:
+        return ask_outside(scene, rng)
+    weights = [
+        shapes * bool(scene.shapes) + writing * bool(scene.lines) + (not scene.shapes and not scene.lines)
+        for _, shapes, writing in _ASKERS
+    ]
+    while True:
+        asker = rng.choices(_ASKERS, weights=weights)[0][0]
+        question = asker(scene, rng)
+        if question is not None:
+            return question

@@ -1,0 +1,145 @@
+"""A byte-level BPE tokenizer in Qwen2's form, learned on the demo model's own phrases.
+
+llama.cpp computes the same tokens from `tokenizer.ggml.model = gpt2`, `tokenizer.ggml.pre = qwen2`. The merges are
+few: each common word becomes one token, while capitals and digits stay single, so that reading is spelling.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SPECIAL_TOKENS = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>",
+    "</ref>", "<box>", "</box>",
+)  # fmt: skip
+# Qwen2's pre-tokenizer, with Python's classes for letters and numbers.
+_PIECES = re.compile(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\w]?[^\W\d_]+|\d| ?(?:[^\s\w]|_)+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def byte_characters() -> list[str]:
+    """GPT-2's printable stand-in for each byte value."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    table, spare = [], 256
+    for byte in range(256):
+        if byte in printable:
+            table.append(chr(byte))
+        else:
+            table.append(chr(spare))
+            spare += 1
+    return table
+
+
+_BYTE_CHARACTERS = byte_characters()
+
+
+def pieces(text: str) -> list[str]:
+    """The text cut as Qwen2 cuts it before any merge, each piece as GPT-2 byte characters."""
+    return ["".join(_BYTE_CHARACTERS[byte] for byte in piece.encode()) for piece in _PIECES.findall(text)]
+
+
+def _joins_capitals(merged: str) -> bool:
+    """Whether a merge would join capitals, or a space and a lone capital: spelling needs them apart."""
+    lone = len(merged) > 1 and re.fullmatch(r"[^a-z]*[A-Z]", merged) is not None
+    return lone or sum("A" <= c <= "Z" for c in merged) > 1
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Merges in order of rank; ids are bytes, then merges, then special tokens, then unused rows up to `size`."""
+
+    merges: tuple[tuple[str, str], ...]
+    size: int
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """Every token's text in GPT-2 byte characters, special tokens as written."""
+        known = [*_BYTE_CHARACTERS, *(left + right for left, right in self.merges), *SPECIAL_TOKENS]
+        return known + [f"<unused{index}>" for index in range(self.size - len(known))]
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Token text to id."""
+        return {token: index for index, token in enumerate(self.tokens)}
+
+    @cached_property
+    def _ranks(self) -> dict[tuple[str, str], int]:
+        return {pair: rank for rank, pair in enumerate(self.merges)}
+
+    @cached_property
+    def _known_pieces(self) -> dict[str, list[int]]:
+        return {}
+
+    def special(self, token: str) -> int:
+        """The id of a special token.
+
+        Raises:
+            KeyError: no such token.
+        """
+        return self.ids[token]
+
+    def _piece(self, piece: str) -> list[int]:
+        parts = list(piece)
+        while len(parts) > 1:
+            ranks = [self._ranks.get(pair, len(self.merges)) for pair in pairwise(parts)]
+            best = min(ranks)
+            if best == len(self.merges):
+                break
+            at = ranks.index(best)
+            parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        return [self.ids[part] for part in parts]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text; nothing in it becomes a special token."""
+        known, out = self._known_pieces, []
+        for piece in pieces(text):
+            if piece not in known:
+                known[piece] = self._piece(piece)
+            out += known[piece]
+        return out
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids, special tokens left out."""
+        values = {character: byte for byte, character in enumerate(_BYTE_CHARACTERS)}
+        text = "".join(self.tokens[i] for i in ids if self.tokens[i] not in SPECIAL_TOKENS)
+        return bytes(values[character] for character in text if character in values).decode("utf-8", "replace")
+
+
+def learn(corpus: Counter[str], merges: int, size: int) -> Tokenizer:
+    """The tokenizer whose merges are the most frequent pairs, one after another, within the corpus's pieces."""
+    words = [([*piece], count) for piece, count in sorted(_piece_counts(corpus).items())]
+    found: list[tuple[str, str]] = []
+    while len(found) < merges:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for parts, count in words:
+            for pair in pairwise(parts):
+                if not _joins_capitals(pair[0] + pair[1]):
+                    pairs[pair] += count
+        if not pairs:
+            break
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        found.append(best)
+        for parts, _ in words:
+            at = 0
+            while at < len(parts) - 1:
+                if (parts[at], parts[at + 1]) == best:
+                    parts[at : at + 2] = [best[0] + best[1]]
+                at += 1
+    return Tokenizer(tuple(found), size)
+
+
+def _piece_counts(corpus: Counter[str]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for text, count in corpus.items():
+        for piece in pieces(text):
+            counts[piece] += count
+    return counts
