@@ -22,6 +22,8 @@ EMBEDDING_LIMIT = 1e-3
 EXACT_LIMIT, DEFAULT_LIMIT = 1e-6, 5e-3
 
 CASES = [pytest.param(r, case, id=f"{r.name}-{case.name}") for r in REFERENCES for case in r.cases]
+# The longest prompt takes ten seconds; one test of it is enough here, `make parity` asks it both ways.
+EXACT_CASES = [param for param in CASES if param.values[1].name != "two pictures of 13 tiles of 448"]
 PICTURES = [pytest.param(r, picture, id=f"{r.name}-{picture.name}") for r in REFERENCES for picture in r.embedded]
 references = pytest.mark.parametrize("reference", REFERENCES, ids=lambda reference: reference.name)
 
@@ -42,7 +44,7 @@ def test_tile_embeddings_are_those_of_transformers(reference, picture):
     assert worst_tile_error(expected, embeddings[:, :: reference.token_stride]) < EMBEDDING_LIMIT
 
 
-@pytest.mark.parametrize(("reference", "case"), CASES)
+@pytest.mark.parametrize(("reference", "case"), EXACT_CASES)
 def test_next_token_is_that_of_transformers_in_exact_arithmetic(reference, case):
     expected = golden(reference.name)[f"logprobs/{case.name}"]
     logprobs, answers = answer(DATA / reference.name, EXACT, case)

@@ -178,6 +178,16 @@ FULL_CASES = (
         ),
     ),
     Case(
+        "two pictures of 13 tiles of 448",
+        (
+            Turn(
+                "What differs between them?",
+                "Image-1: <image>\nImage-2: <image>\nWhat differs between them?",
+                (Picture(47, 1024, 768), Picture(48, 800, 600)),
+            ),
+        ),
+    ),
+    Case(
         "second turn of 448",
         (
             Turn("Describe it.", "<image>\nDescribe it.", (Picture(46, 500, 1000, max_tiles=2),), answer_tokens=3),

@@ -14,7 +14,6 @@ golden.npz holds, for each case, `logprobs/<case>` (float32 [vocab]), `ids/<case
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 
 from .cases import REFERENCES
-from .check import check
+from .check import asked, check
 from .files import DATA, export
 from .measures import divergence
 from .model import ReferenceModel
@@ -30,7 +29,6 @@ from .model import ReferenceModel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .cases import Case
 
 LEAST_PICTURE_EFFECT = 0.005
 LEAST_ENTROPY, MOST_ENTROPY = 1.0, 5.8
@@ -47,7 +45,7 @@ def golden_outputs(model: ReferenceModel) -> dict[str, NDArray]:
         answered = model.answer(case)
         entropy = -float((np.exp(answered.logprobs) * answered.logprobs).sum())
         best, second = np.sort(answered.logprobs)[:-3:-1]
-        effect = divergence(answered.logprobs, model.answer(_with_other_pictures(case)).logprobs)
+        effect = divergence(answered.logprobs, asked(model, case, seed=1)[1].logprobs)
         print(
             f"{case.name:34s} {len(answered.prompt_ids):5d} tokens, entropy {entropy:.2f} nats, top-1 margin ", end=""
         )
@@ -62,18 +60,6 @@ def golden_outputs(model: ReferenceModel) -> dict[str, NDArray]:
     for picture in model.reference.embedded:
         golden[f"embeddings/{picture.name}"] = model.embed(picture)[:, :: model.reference.token_stride]
     return golden
-
-
-def _with_other_pictures(case: Case) -> Case:
-    """The same conversation about other pictures of the same sizes, its earlier answers left out."""
-    turns = [
-        dataclasses.replace(
-            turn,
-            pictures=tuple(dataclasses.replace(picture, seed=picture.seed + 1000) for picture in turn.pictures),
-        )
-        for turn in case.turns
-    ]
-    return dataclasses.replace(case, turns=tuple(turns))
 
 
 def make() -> None:

@@ -140,7 +140,7 @@ class ReferenceModel:
         self.reference = reference
         self.tokenizer: Tokenizer = build_tokenizer(reference.vocab)
         config = _config(reference, self.tokenizer.token_to_id(IMG_CONTEXT))
-        config._attn_implementation = "eager"
+        config._attn_implementation = "sdpa"  # eager needs gigabytes for the longest prompt
         self._model = InternVLForConditionalGeneration(config).eval()
         shapes = {name: tuple(data.shape) for name, data in self._model.state_dict().items()}
         if reference.tied:

@@ -7,15 +7,19 @@ from PIL import Image
 
 
 def draw(seed: int, width: int, height: int) -> Image.Image:
-    """An RGB picture: a slanted gradient, patches of colour on three scales, and a little grain.
+    """An RGB picture: a slanted gradient in colours of the seed's, patches on three scales, and a little grain.
 
-    No two tiles of it look alike, it is not symmetric, and it has both flat areas and sharp edges.
+    No two tiles of it look alike, it is not symmetric, it has both flat areas and sharp edges, and another seed gives
+    it another colour as a whole.
     """
     rows, columns = np.mgrid[0:height, 0:width].astype(np.uint32)
     channels = []
     for channel in range(3):
+        tint, slope = (
+            int(number) for number in _hash(np.arange(2, dtype=np.uint32), np.full(2, channel, dtype=np.uint32), seed)
+        )
         gradient = (columns * (1 + channel) * 80 // width + rows * (3 - channel) * 60 // height).astype(np.int64)
-        level = 40 + gradient % 160
+        level = tint % 160 + gradient % (20 + slope % 120)
         for scale, strength in ((37, 150), (13, 90), (5, 40)):
             cells = _hash(columns // scale, rows // scale, seed * 64 + channel * 8 + scale)
             level = np.where(cells % 3 == 0, level + (cells // 3 % strength).astype(np.int64) - strength // 2, level)
