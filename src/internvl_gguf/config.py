@@ -110,7 +110,9 @@ class EngineConfig:
             the model was trained for.
         n_gpu_layers: layers on the GPU; -1 all, 0 none, "auto" all where there is a GPU.
         kv_type: element type of the KV cache.
-        flash_attn: flash attention in the text model; "auto" lets llama.cpp decide. Off is slower and exact.
+        flash_attn: flash attention in the text model. "auto" leaves it off on a CPU, where llama.cpp sums its F16
+            values in half precision and the error grows with the context (docs/parity.md), unless a quantised KV cache
+            needs it; on a GPU llama.cpp decides.
         n_threads: CPU threads; None takes one for each physical core this process may use.
         n_parallel: conversations whose KV is kept at once.
         n_batch: most positions decoded in one call.
@@ -168,12 +170,16 @@ class EngineConfig:
             f"embedding_cache_bytes is {self.embedding_cache_bytes}.",
             "Use 0 (off) or more bytes.",
         )
-        quantised = self.kv_type in ("q8_0", "q4_0")
         _require(
-            not (quantised and self.flash_attn is False),
+            not (self.has_quantised_kv and self.flash_attn is False),
             f"A {self.kv_type} KV cache needs flash attention, which is off.",
             'Leave flash_attn at "auto", or use kv_type f16.',
         )
+
+    @property
+    def has_quantised_kv(self) -> bool:
+        """Whether the KV cache is stored in blocks, which only flash attention can read."""
+        return self.kv_type in ("q8_0", "q4_0")
 
 
 class EngineOptions(TypedDict, total=False):

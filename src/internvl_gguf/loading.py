@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 
 import psutil
 
@@ -58,7 +59,7 @@ class Runtime:
         fingerprint = fingerprint or file_fingerprint(files.mmproj)
         self.text, self.vision = pair.text, pair.mmproj
         n_ctx = _context_length(config.n_ctx, self.text.n_ctx_train)
-        if config.kv_type in ("q8_0", "q4_0") and self.text.head_dim % 32:
+        if config.has_quantised_kv and self.text.head_dim % 32:
             raise InvalidRequestError(
                 f"A {config.kv_type} KV cache needs heads of a multiple of 32; this model's have {self.text.head_dim}.",
                 "Use kv_type f16.",
@@ -74,6 +75,8 @@ class Runtime:
         gpu_layers = config.n_gpu_layers
         if gpu_layers == "auto":
             gpu_layers = -1 if has_gpu() else 0
+        if config.flash_attn == "auto" and gpu_layers == 0 and not config.has_quantised_kv:
+            config = replace(config, flash_attn=False)
         threads = config.n_threads or default_threads()
         self.files = files
         self.control_tokens: Mapping[str, int] = {
