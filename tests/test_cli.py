@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import noise
 from PIL import Image
 
+from conftest import noise
 from internvl_gguf.resolve import ModelFiles
 
 INTERNVL = [sys.executable, "-m", "internvl_gguf"]

@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
-from conftest import noise
 
+from conftest import noise
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.llama.context import DecodeAbortedError
 from internvl_gguf.resolve import ModelFiles
@@ -77,7 +78,7 @@ def test_ctrl_c_raises_keyboard_interrupt_and_the_session_answers_again(tiny: Mo
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=__file__.rsplit("/", 1)[0],
+        cwd=Path(__file__).parent,
     )
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"

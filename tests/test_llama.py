@@ -139,9 +139,7 @@ def test_a_token_outside_the_vocabulary_does_not_reach_the_library(model: TextMo
 
 def test_tiles_of_another_size_do_not_reach_the_library(model: TextModel, tiny: ModelFiles) -> None:
     """mtmd reads width * height * 3 bytes whatever it is given."""
-    encoder = VisionEncoder(
-        tiny.mmproj, model, tile_size=32, tokens_per_tile=4, n_embd=64, use_gpu=False, n_threads=1
-    )
+    encoder = VisionEncoder(tiny.mmproj, model, tile_size=32, tokens_per_tile=4, n_embd=64, use_gpu=False, n_threads=1)
     with pytest.raises(ValueError, match="a tile of 5 bytes"):
         encoder.encode([b"short"])
     encoder.close()
