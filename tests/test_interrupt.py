@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import noise
-from internvl_gguf import SamplingParams, Session
+from internvl_gguf import SamplingParams, Session, SessionStateError
 from internvl_gguf.llama.context import DecodeAbortedError
 from internvl_gguf.resolve import ModelFiles
 from internvl_gguf.types import TokenSpan
@@ -43,6 +43,18 @@ def test_an_aborted_native_decode_leaves_nothing_the_ledger_does_not_know(sessio
     engine.context.abort_requested = False
     assert engine.prefill([TokenSpan(tuple(range(60, 90)))], holder=None).cached_tokens == 0
     engine.check_integrity()
+
+
+def test_abort_of_a_question_with_one_result(session: Session) -> None:
+    """The flag of an earlier abort must not stop what is asked next."""
+    session.on_tiles(lambda done, total: session.abort() if done == 1 else None)
+    for ask in (lambda: session.embed_image(noise(2)), lambda: session.next_token_logprobs("What?", [noise(3)])):
+        with pytest.raises(SessionStateError, match="abort"):
+            ask()
+    session.on_tiles(None)
+    session.abort()
+    assert session.embed_image(noise(2)).shape == (13, 4, 64)
+    session.runtime.engine.check_integrity()
 
 
 CHILD = """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ import numpy as np
 
 from internvl_gguf.config import SamplingParams
 from internvl_gguf.embedding_cache import EmbeddingCache
+from internvl_gguf.errors import SessionStateError
 from internvl_gguf.kv_ledger import SequenceLedger, drop_prefix, total_length
 from internvl_gguf.llama.context import Context, DecodeAbortedError
 from internvl_gguf.llama.model import TextModel
@@ -84,15 +86,33 @@ class Engine:
         return Generation(self, prompt, sampling)
 
     def next_token_logits(self, prompt: Sequence[Span]) -> NDArray[np.float32]:
-        """Logits of the token after the prompt, float32 [n_vocab]."""
-        with self.lock:
+        """Logits of the token after the prompt, float32 [n_vocab].
+
+        Raises:
+            SessionStateError: `abort` stopped it.
+        """
+        with self._abortable():
             self.prefill(prompt, holder=None)
             return self.context.logits().copy()
 
     def embed(self, tiles: Sequence[Tile]) -> list[NDArray[np.float32]]:
-        """Embeddings of tiles, float32 [tokens_per_tile, n_embd] each, encoding only what is not known."""
-        with self.lock:
+        """Embeddings of tiles, float32 [tokens_per_tile, n_embd] each, encoding only what is not known.
+
+        Raises:
+            SessionStateError: `abort` stopped it.
+        """
+        with self._abortable():
             return self._embeddings(tiles, PrefillReport(0, 0))
+
+    @contextmanager
+    def _abortable(self) -> Iterator[None]:
+        """A request that gives one result or none."""
+        with self.lock:
+            self.context.abort_requested = False
+            try:
+                yield
+            except DecodeAbortedError:
+                raise SessionStateError("The request was stopped by abort().", "Ask again.") from None
 
     def abort(self) -> None:
         """Stop the request that is running; it ends with `finish_reason` "aborted". From any thread."""
