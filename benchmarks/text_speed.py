@@ -47,11 +47,18 @@ class Speeds:
     decode: list[float] = field(default_factory=list)
 
 
+class EndlessModel(TextModel):
+    """A text model whose answers go on, as those of `Llama.generate` do: both sides produce equally many tokens."""
+
+    def is_end_of_generation(self, token: int) -> bool:
+        return False
+
+
 class Ours:
     """The engine of this package, without a vision encoder."""
 
     def __init__(self, path: Path, threads: int, owned: ExitStack) -> None:
-        model = TextModel(path)
+        model = EndlessModel(path)
         owned.callback(model.close)
         config = EngineConfig(flash_attn=True, n_batch=N_BATCH, n_ubatch=N_UBATCH)
         context = Context(model, config, n_ctx=N_CTX, n_threads=threads)
