@@ -1,11 +1,12 @@
 """What lies under each patch of a tile: the dense targets that teach the vision part to see before it is asked.
 
-A view is a box of the canvas shown as one tile. Each patch of the view gets five class numbers, 0 for none:
+A view is a box of the canvas shown as one tile. Each patch of the view gets these class numbers, 0 for none:
 
     glyph1, glyph2   the first and second character whose centre lies in the patch; glyph1 also where the patch's
                      middle is in a large character's inner part (-1: too small, cut, or its outer part: not asked)
     centre           the kind of shape whose centre lies in the patch
     kind, colour     of the shape that covers the middle of the patch
+    row, column      of a patch that holds something, from 1: else the encoder forgets where things are
 """
 
 from __future__ import annotations
@@ -21,8 +22,17 @@ from training.scenes import CHARACTERS, COLOURS, SHAPES, Box, Glyph, Scene, Shap
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TARGETS = ("glyph1", "glyph2", "centre", "kind", "colour")
-CLASSES = (len(CHARACTERS) + 1, len(CHARACTERS) + 1, len(SHAPES) + 1, len(SHAPES) + 1, len(COLOURS) + 1)
+TARGETS = ("glyph1", "glyph2", "centre", "kind", "colour", "row", "column")
+MOST_PATCHES = 12  # along a side
+CLASSES = (
+    len(CHARACTERS) + 1,
+    len(CHARACTERS) + 1,
+    len(SHAPES) + 1,
+    len(SHAPES) + 1,
+    len(COLOURS) + 1,
+    MOST_PATCHES + 1,
+    MOST_PATCHES + 1,
+)
 IGNORE = -1
 _MAP_SIDE = 128
 _SMALLEST_CAP = 11.0  # pixels in the tile; below it a character is not asked about
@@ -82,7 +92,7 @@ def view_labels(scene: Scene, covers: NDArray[np.uint8], view: Box, tile_size: i
         side: patches along a side.
 
     Returns:
-        int16 [5, side, side], in the order of TARGETS.
+        int16 [7, side, side], in the order of TARGETS.
     """
     labels = np.zeros((len(TARGETS), side, side), np.int16)
     across, down = side / (view[2] - view[0]), side / (view[3] - view[1])
@@ -118,4 +128,6 @@ def view_labels(scene: Scene, covers: NDArray[np.uint8], view: Box, tile_size: i
     )
     labels[3] = np.where(cover > 0, 1 + (cover - 1) // len(COLOURS), 0)
     labels[4] = np.where(cover > 0, 1 + (cover - 1) % len(COLOURS), 0)
+    held = (labels[:5] != 0).any(0)
+    labels[5:] = np.where(held, np.indices((side, side)) + 1, IGNORE)
     return labels

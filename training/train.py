@@ -111,6 +111,13 @@ class Trainer:
         self.patch_heads.load_state_dict(state["patch_heads"])
         self.token_heads.load_state_dict(state["token_heads"])
 
+    def take_vision(self, state: dict[str, Any]) -> None:
+        """Take the vision tower from `train_vision`'s checkpoint."""
+        self.net.model.vision_tower.load_state_dict(state["tower"])
+        self.patch_heads.load_state_dict(state["heads"])
+        for name, value in state["tower"].items():
+            self.average[f"model.vision_tower.{name}"] = value.clone()
+
     def loss(self, batch: Batch, dense: float, train_vision: bool) -> tuple[Tensor, dict[str, list[bool]]]:
         """The loss of a batch, and for each kind of question which answers were right to the last token."""
         ids, visual, extra = torch.from_numpy(batch.ids), None, torch.zeros(())
@@ -130,12 +137,18 @@ class Trainer:
         logits, wanted = self.net.lm_head(hidden[rows, columns]), ids[rows, columns + 1]
         right = (logits.argmax(1) == wanted).tolist()
         whole: dict[tuple[int, int], bool] = {}
-        for row, number, token_right in zip(rows.tolist(), answer[rows, columns].tolist(), right, strict=True):
-            whole[row, number] = whole.get((row, number), True) and token_right
+        for row, index, token_right in zip(rows.tolist(), answer[rows, columns].tolist(), right, strict=True):
+            whole[row, index] = whole.get((row, index), True) and token_right
         outcome: dict[str, list[bool]] = defaultdict(list)
-        for (row, number), good in whole.items():
-            outcome[batch.kinds[row][number - 1]].append(good)
-        return F.cross_entropy(logits, wanted) + extra, outcome
+        for (row, index), good in whole.items():
+            outcome[batch.kinds[row][index - 1]].append(good)
+        number = answer[rows, columns]
+        lengths = torch.zeros(len(ids), int(answer.max()) + 1).index_put(
+            (rows, number), torch.ones(()), accumulate=True
+        )
+        weight = lengths[rows, number].rsqrt()  # a long description must not drown the one-word answers
+        loss = (F.cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
+        return loss + extra, outcome
 
     def vision_loss(self, tiles: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The dense loss of tiles that nothing is asked about, and the accuracy read from the visual tokens."""
@@ -235,11 +248,8 @@ def main() -> None:
     trainer = Trainer(tokenizer, args.lr, args.vision_lr)
     if state:
         trainer.load(state)
-    elif args.vision:
-        vision = torch.load(args.vision, weights_only=True)
-        trainer.net.model.vision_tower.load_state_dict(vision["tower"])
-        trainer.patch_heads.load_state_dict(vision["heads"])
-        trainer.average = {name: value.clone() for name, value in trainer.net.state_dict().items()}
+    if args.vision:
+        trainer.take_vision(torch.load(args.vision, weights_only=True))
     run(trainer, args)
 
 

@@ -21,7 +21,7 @@ from training.views import vision_batch
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-SHARES = (3.0, 1.0, 1.0, 1.0, 1.0)  # of the targets in the loss: characters are the hardest
+SHARES = (3.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5)  # of the targets in the loss: characters are the hardest
 
 
 class PatchHeads(nn.Module):
@@ -73,6 +73,29 @@ def whiten(tower: VisionTower, tiles: Tensor) -> None:
     with torch.no_grad():
         projection.weight.copy_(rows.view_as(projection.weight))
         projection.bias.copy_(-rows @ mean)
+
+
+def keep_positions(tower: VisionTower, width: int = 16, strength: float = 5.0) -> None:
+    """Reserve the first `width` features for row and column: strong sines that no layer writes over at the start.
+
+    Without it the tower forgot where things are on just those patches that hold something, and the text part could
+    name things but not say where they were.
+    """
+    shape, embeddings = tower.shape, tower.embeddings
+    frequencies = math.pi / (2 * shape.side) * 2.0 ** torch.arange(width // 4)
+    angles = (torch.arange(shape.side) - (shape.side - 1) / 2)[:, None] * frequencies
+    wave = torch.cat([angles.sin(), angles.cos()], 1)
+    grid = torch.cat([wave[:, None].expand(-1, shape.side, -1), wave[None].expand(shape.side, -1, -1)], 2).flatten(0, 1)
+    with torch.no_grad():
+        embeddings.position_embeddings[0, 1:, :width] = strength * (grid - grid.mean(0))
+        embeddings.position_embeddings[0, 0, :width] = 0
+        embeddings.cls_token[..., :width] = 0
+        writers = [embeddings.patch_embeddings.projection]
+        for layer in tower.encoder.layer:
+            writers += [layer.attention.projection_layer, layer.mlp.fc2]
+        for writer in writers:
+            writer.weight[:width] = 0
+            writer.bias[:width] = 0
 
 
 class Trainer:
@@ -136,6 +159,7 @@ def main() -> None:
     feed = Feed(make, args.seed, args.workers)
     if not args.resume:
         whiten(trainer.tower, torch.cat([torch.from_numpy(feed.next()[0]) for _ in range(12)]))
+        keep_positions(trainer.tower)
     begun, step, progress, mean = time.time(), 0, 0.0, dict.fromkeys(("loss", *TARGETS), 0.0)
     while progress < 1:
         progress = (time.time() - begun) / 60 / args.minutes

@@ -50,7 +50,7 @@ def random_scene(rng: Random) -> Scene:
 
 
 def vision_batch(rng: Random, tiles: int, tile_size: int, side: int) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
-    """Tiles uint8 [tiles, tile_size, tile_size, 3] and their targets int16 [tiles, 5, side, side]."""
+    """Tiles uint8 [tiles, tile_size, tile_size, 3] and their targets int16 [tiles, 7, side, side]."""
     pixels, labels = [], []
     while len(pixels) < tiles:
         scene = random_scene(rng)
