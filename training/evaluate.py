@@ -86,7 +86,7 @@ def measure(answer: Callable[[Item], str], count: int, suites: tuple[tuple[str, 
 def main() -> None:
     """Read the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a checkpoint (.pt), or a model name for the runtime, such as demo")
+    parser.add_argument("model", help="a checkpoint (.pt), or for the runtime `demo` or a folder that `package` wrote")
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--show", type=int, default=3, help="wrong answers shown of each suite")
     parser.add_argument("--suites", default="", help="comma-separated names; all by default")
@@ -99,7 +99,9 @@ def main() -> None:
         return
     from internvl_gguf import SamplingParams, Session
 
-    with Session.open(args.model) as session:
+    folder = Path(args.model)
+    files = {"model": folder / "demo-text-BF16.gguf", "mmproj": folder / "demo-mmproj-F16.gguf"}
+    with Session.open(**(files if folder.is_dir() else {"model": args.model}), n_threads=1) as session:
 
         def ask(item: Item) -> str:
             session.clear()

@@ -7,7 +7,7 @@ from pathlib import Path
 from internvl_gguf.session import Session
 
 EXAMPLE = Path(__file__).with_name("example.png")
-QUESTIONS = ("Describe the picture.", "What number is written?", "How many shapes are there?")
+QUESTIONS = ("What number is written?", "What colour is the circle?", "How many shapes are there?")
 
 
 def main() -> None:

@@ -1,0 +1,57 @@
+"""The embedded model through the real runtime: it loads, it is small, and it reads a number drawn by hand.
+
+Its accuracy, with what it does not reach yet, is measured by `python -m training.evaluate demo` and stands in
+docs/demo-model.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+from training.words import TEST_WORDS, TRAIN_WORDS
+
+from internvl_gguf import Session
+from internvl_gguf.demo.__main__ import EXAMPLE
+from internvl_gguf.gguf_header import read_header
+from internvl_gguf.resolve import resolve_model
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Session]:
+    with Session.open("demo", n_threads=1) as session:
+        yield session
+
+
+def test_it_is_small_and_every_quant_applies_to_it() -> None:
+    files = resolve_model("demo")
+    assert files.text.stat().st_size + files.mmproj.stat().st_size <= 16_000_000
+    matrices = [t for t in read_header(files.text).tensors.values() if len(t.trimmed_shape) == 2]
+    assert matrices
+    assert all(tensor.shape[0] % 256 == 0 for tensor in matrices)
+
+
+def test_no_held_out_word_was_trained_on() -> None:
+    assert len(TEST_WORDS) >= 40
+    assert not set(TEST_WORDS) & set(TRAIN_WORDS)
+
+
+@pytest.mark.parametrize("number", ["42", "15", "305", "98"])
+def test_a_number_drawn_by_hand_is_read(demo: Session, number: str) -> None:
+    """With default tiles and Pillow's own font: not a picture of the training script's making."""
+    picture = Image.new("RGB", (480, 480), "white")
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse((50, 60, 170, 180), fill=(220, 30, 30))
+    draw.rectangle((310, 60, 430, 180), fill=(30, 60, 220))
+    draw.text((150, 270), number, fill="black", font=ImageFont.load_default(size=150))
+    demo.clear()
+    assert demo.ask("What number is written?", images=[picture]).text == number
+    demo.clear()
+    assert demo.ask("What colour is the circle?", images=[picture]).text == "Red."
+
+
+def test_the_example_picture_is_answered_right(demo: Session) -> None:
+    for question, answer in (("What number is written?", "98"), ("How many shapes are there?", "Two.")):
+        demo.clear()
+        assert demo.ask(question, images=[EXAMPLE]).text == answer
