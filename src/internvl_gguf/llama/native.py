@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 from internvl_gguf.errors import SessionStateError
 from internvl_gguf.llama.interrupts import deferred_interrupts
@@ -31,6 +33,14 @@ class NativeObject(ABC):
         handle, self._handle = self._handle, None
         if handle:
             self._free(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @abstractmethod
     def _free(self, handle: int) -> None:
