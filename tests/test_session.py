@@ -141,6 +141,17 @@ def test_sampling_with_a_seed_repeats_and_without_one_varies(session: Session) -
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_the_greedy_shortcut_chooses_what_the_chain_chooses(session: Session) -> None:
+    """Greedy decoding reads the largest logit itself; a top_k of 1 sends the same prompt through llama.cpp's chain."""
+    for prompt in ("What is it?", "Tell me.", "ab" * 10):
+        whole = session.ask(prompt, sampling=SamplingParams(max_tokens=40))
+        session.clear()
+        chained = session.ask(prompt, sampling=SamplingParams(max_tokens=40, temperature=1.0, top_k=1))
+        session.clear()
+        assert chained.text == whole.text
+        assert chained.usage.completion_tokens == whole.usage.completion_tokens > 0
+
+
 def test_penalties_change_a_greedy_answer(session: Session) -> None:
     plain = session.ask("Tell me.", sampling=SamplingParams(max_tokens=40)).text
     session.clear()

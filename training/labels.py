@@ -35,7 +35,7 @@ CLASSES = (
 )
 IGNORE = -1
 _MAP_SIDE = 128
-_SMALLEST_CAP = 11.0  # pixels in the tile; below it a character is not asked about
+_SMALLEST_CAP = 14.0  # pixels in the tile; below it a character is not asked about
 _SMALLEST_SHAPE = 4.0
 _LEAST_SEEN = 0.7
 
@@ -57,7 +57,8 @@ def cover_map(scene: Scene) -> NDArray[np.uint8]:
         reach = 1.1 * shape.radius
         target = (max(1, round(2 * reach * across)), max(1, round(2 * reach * down)))
         corner = (round((shape.x - reach) * across), round((shape.y - reach) * down))
-        picture.paste(shape_class(shape), corner, stamp.resize(target))
+        # A soft mask would blend the class number with the one below it into a third.
+        picture.paste(shape_class(shape), corner, stamp.resize(target).point(lambda cover: 255 * (cover > 127)))
     return np.asarray(picture)
 
 

@@ -344,15 +344,15 @@ def wall_scene(rng: Random, size: tuple[int, int] | None = None) -> Scene:
     scene = new_scene(rng, size or random_canvas(rng, 640))
     width, height = scene.image.size
     back = scene.image.getpixel((0, 0))
-    biggest = height * math.exp(rng.uniform(math.log(0.12), math.log(0.8)))
+    biggest = height * math.exp(rng.uniform(math.log(0.14), math.log(0.7)))
     y = rng.uniform(0, 0.1) * height
     while y < 0.95 * height:
-        cap = biggest * rng.uniform(0.7, 1.0)
+        cap = biggest * rng.uniform(0.8, 1.0)
         face, ink = random_face(rng), _ink(rng, back)
         size_px = max(8, round(cap / face.cap_ratio))
         x = rng.uniform(0, 0.15) * width
         while x < 0.9 * width:
-            letters = CHARACTERS[10:] if rng.random() < 0.55 else CHARACTERS[:10]
+            letters = CHARACTERS[10:] if rng.random() < 0.75 else CHARACTERS[:10]
             text = "".join(rng.choice(letters) for _ in range(rng.randint(1, 5)))
             line = print_line(scene, text, face, size_px, int(x), int(y), ink)
             x = (line.box[2] if line else x) + cap * rng.uniform(0.4, 1.5)

@@ -31,7 +31,7 @@ def tile_views(scene: Scene, columns: int, rows: int) -> list[Box]:
 def random_view(scene: Scene, rng: Random) -> Box:
     """A box with a quarter to nearly all of the canvas across and down, at any place."""
     width, height = scene.image.size
-    across = rng.uniform(0.3, 0.95)
+    across = rng.uniform(0.35, 0.95)
     down = min(0.95, max(0.2, across * rng.uniform(0.7, 1.4)))
     left, top = rng.uniform(0, 1 - across) * width, rng.uniform(0, 1 - down) * height
     return left, top, left + across * width, top + down * height
@@ -46,7 +46,7 @@ def random_scene(rng: Random) -> Scene:
         return shapes_scene(rng, random_canvas(rng, 512), smallest=0.1, text=rng.random() < 0.4)
     if draw < 0.94:
         return text_scene(rng, random_canvas(rng, 640), smallest=0.1, largest=0.8, shapes=2)
-    return text_scene(rng, random_canvas(rng, 1200), smallest=0.04, largest=0.12, shapes=4)
+    return text_scene(rng, random_canvas(rng, 1200), smallest=0.06, largest=0.13, shapes=4)
 
 
 def vision_batch(rng: Random, tiles: int, tile_size: int, side: int) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:

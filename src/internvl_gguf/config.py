@@ -81,6 +81,12 @@ class SamplingParams:
         _require(all(self.stop), "A stop string is empty.", "Leave it out: every answer contains the empty string.")
         object.__setattr__(self, "stop", tuple(self.stop))
 
+    @property
+    def penalises(self) -> bool:
+        """Whether recent tokens change the logits."""
+        penalty = self.repeat_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+        return penalty and self.penalty_last_n > 0
+
 
 class AskOptions(TypedDict, total=False):
     """What `Session.ask`, `stream` and `next_token_logprobs` accept beside the prompt and its pictures.

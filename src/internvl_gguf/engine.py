@@ -23,7 +23,7 @@ from internvl_gguf.errors import SessionStateError
 from internvl_gguf.kv_ledger import SequenceLedger, drop_prefix, total_length
 from internvl_gguf.llama.context import Context, DecodeAbortedError
 from internvl_gguf.llama.model import TextModel
-from internvl_gguf.llama.sampler import SamplerChain
+from internvl_gguf.llama.sampler import Sampler, sampler_for
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.types import FinishReason, Span, Tile, TileSpan, TokenSpan
 
@@ -269,7 +269,7 @@ class Generation:
         self._prompt = list(prompt)
         self._limit = min(sampling.max_tokens, engine.n_ctx - total_length(prompt) + 1)
         self._sampling = sampling
-        self._sampler: SamplerChain | None = None
+        self._sampler: Sampler | None = None
         self.tokens: list[int] = []
         self.report: PrefillReport | None = None
         self.finish_reason: FinishReason | None = None
@@ -309,8 +309,8 @@ class Generation:
                 self.stop("aborted")
                 return None
             if self._sampler is None:
-                self._sampler = SamplerChain(self._sampling, engine.model.n_vocab)
-            token = self._sampler.sample(engine.context.handle, -1)
+                self._sampler = sampler_for(self._sampling, engine.model.n_vocab)
+            token = self._sampler.sample(engine.context)
             if engine.model.is_end_of_generation(token):
                 self.stop("stop")
                 return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -155,15 +156,28 @@ class Context(NativeObject):
         Raises:
             LibraryError: there are none, or the model computed something that is not a number.
         """
+        logits = self._last_row()
+        if not np.isfinite(logits).all():
+            raise _not_numbers()
+        return logits
+
+    def likeliest_token(self) -> int:
+        """The token of the largest logit of the last output row, the first of equals.
+
+        Raises:
+            LibraryError: as `logits`.
+        """
+        logits = self._last_row()
+        token = int(logits.argmax())  # a NaN counts as the largest
+        if not math.isfinite(logits[token]):
+            raise _not_numbers()
+        return token
+
+    def _last_row(self) -> NDArray[np.float32]:
         pointer = llama_cpp.llama_get_logits_ith(self.handle, -1)
         if not pointer:
             raise LibraryError("There are no logits to read.", "Decode with logits first.")
-        logits = np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
-        if not np.isfinite(logits).all():
-            raise LibraryError(
-                "The text model gave values that are not numbers.", "Fetch its file again: the weights are damaged."
-            )
-        return logits
+        return np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
 
     def last_position(self, sequence: int) -> int:
         """The last position the cache holds of a sequence, -1 when it is empty."""
@@ -186,6 +200,12 @@ class Context(NativeObject):
 
     def _free(self, handle: int) -> None:
         llama_cpp.llama_free(handle)
+
+
+def _not_numbers() -> LibraryError:
+    return LibraryError(
+        "The text model gave values that are not numbers.", "Fetch its file again: the weights are damaged."
+    )
 
 
 class _Batch:

@@ -1,13 +1,49 @@
-"""Choosing the next token in llama.cpp's own sampler chain."""
+"""Choosing the next token, in llama.cpp's own sampler chain wherever there is more to do than take the likeliest."""
 
 from __future__ import annotations
 
 import secrets
+from typing import Protocol
 
 from internvl_gguf.config import MAX_SEED, SamplingParams
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import last_error, llama_cpp
 from internvl_gguf.llama.native import NativeObject
+
+
+class Sampler(Protocol):
+    """Chooses the tokens of one answer."""
+
+    def sample(self, context: Context) -> int:
+        """The next token, from the logits of the last output row of the last decode."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+def sampler_for(params: SamplingParams, n_vocab: int) -> Sampler:
+    """The sampler of one answer: `Likeliest` for greedy decoding without penalties, else a `SamplerChain`."""
+    return Likeliest() if params.temperature == 0 and not params.penalises else SamplerChain(params, n_vocab)
+
+
+class Likeliest:
+    """The token of the largest logit, the first of equals: the choice of llama.cpp's greedy sampler.
+
+    The chain first copies all logits (152 thousand of Qwen2.5's) into a table of candidates, which takes longer than
+    everything else between two decodes; this reads them where they are.
+    """
+
+    def sample(self, context: Context) -> int:
+        """As `Sampler.sample`.
+
+        Raises:
+            LibraryError: the model computed something that is not a number.
+        """
+        return context.likeliest_token()
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class SamplerChain(NativeObject):
@@ -24,9 +60,7 @@ class SamplerChain(NativeObject):
         super().__init__()
         if not self._make(lambda: llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())):
             raise LibraryError(f"llama.cpp made no sampler{last_error()}.", "Free some memory and try again.")
-        if params.penalty_last_n and (
-            params.repeat_penalty != 1 or params.presence_penalty or params.frequency_penalty
-        ):
+        if params.penalises:
             self._add(
                 llama_cpp.llama_sampler_init_penalties(
                     n_vocab,
@@ -54,9 +88,9 @@ class SamplerChain(NativeObject):
             raise LibraryError(f"llama.cpp made no sampler{last_error()}.", "Check the sampling parameters.")
         llama_cpp.llama_sampler_chain_add(self.handle, sampler)
 
-    def sample(self, context: int, row: int) -> int:
-        """The next token, from the logits of output row `row` (-1 for the last) of the last decode."""
-        return int(llama_cpp.llama_sampler_sample(self.handle, context, row))
+    def sample(self, context: Context) -> int:
+        """As `Sampler.sample`."""
+        return int(llama_cpp.llama_sampler_sample(self.handle, context.handle, -1))
 
     def _free(self, handle: int) -> None:
         llama_cpp.llama_sampler_free(handle)
