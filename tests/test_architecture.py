@@ -20,6 +20,8 @@ ALLOWED: dict[str, set[str]] = {
     "paths": set(),
     "_version": set(),
     "config": {"errors", "types"},
+    "sizes": BASE,
+    "catalog": BASE | {"sizes"},
     "gguf_values": BASE,
     "gguf_header": BASE | HEADER,
     "validation": BASE | HEADER,
@@ -34,14 +36,34 @@ ALLOWED: dict[str, set[str]] = {
     "text_stream": BASE,
     "kv_ledger": BASE,
     "embedding_cache": BASE,
-    "resolve": BASE | HEADER,
+    "repo_files": BASE,
+    "precision": BASE,
+    "selection": BASE | {"repo_files", "precision"},
+    "hub": BASE | {"repo_files"},
+    "model_names": BASE | {"catalog"},
+    "model_files": BASE | {"model_names", "repo_files", "selection", "precision"},
+    "hub_models": BASE
+    | HEADER
+    | {"catalog", "hub", "model_files", "model_names", "repo_files", "selection", "precision", "sizes", "validation"},
+    "resolve": BASE | {"catalog", "model_names", "model_files", "hub", "hub_models", "repo_files"},
+    "model_report": BASE | HEADER | {"validation"},
     "llama": BASE,
     "engine": BASE | {"llama", "kv_ledger", "embedding_cache"},
     "loading": BASE
     | HEADER
-    | {"llama", "engine", "embedding_cache", "fingerprint", "position_rows", "resolve", "validation", "conversation"},
+    | {
+        "llama",
+        "engine",
+        "embedding_cache",
+        "fingerprint",
+        "position_rows",
+        "model_files",
+        "validation",
+        "conversation",
+    },
     "preparation": BASE | {"loading", "conversation", "images", "tiling", "context_budget", "kv_ledger"},
-    "session": BASE | {"engine", "loading", "preparation", "kv_ledger", "resolve", "text_stream", "conversation"},
+    "session": BASE
+    | {"engine", "loading", "preparation", "kv_ledger", "resolve", "repo_files", "text_stream", "conversation"},
     "demo": BASE | {"session"},
 }
 """Rooms and the rooms they may know. `cli` may know all; `__init__` is the door."""

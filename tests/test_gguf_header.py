@@ -30,7 +30,7 @@ from damage import (
     write,
 )
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.gguf_header import IncompleteHeaderError, parse_header, read_header
+from internvl_gguf.gguf_header import FIRST_WINDOW, IncompleteHeaderError, parse_header, read_header
 from tiny_models import tiny_mmproj, tiny_text
 
 if TYPE_CHECKING:
@@ -277,6 +277,7 @@ class Served:
     """A file behind requests for its first bytes, which remembers how much was asked for."""
 
     label = "https://host/file.gguf"
+    first_window = FIRST_WINDOW
 
     def __init__(self, data: bytes) -> None:
         self.data = data

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,9 +16,6 @@ from training.questions import Question, loosely, random_question, without_pictu
 from training.scenes import Scene, new_scene, random_canvas, shapes_scene, text_scene
 from training.tokenizer import Tokenizer, learn
 from training.views import tile_views
-
-if TYPE_CHECKING:
-    pass
 
 
 def demo_tokenizer(merges: int = 440, size: int = 768) -> Tokenizer:
@@ -40,22 +36,18 @@ def demo_tokenizer(merges: int = 440, size: int = 768) -> Tokenizer:
     return learn(corpus, merges, size)
 
 
-def lesson_scene(rng: Random, tiles: int) -> Scene:
-    """A scene for questions; with more tiles more small print, and larger canvases."""
+def lesson_scene(rng: Random, tiles: int, writing: float) -> Scene:
+    """A scene for questions, with probability `writing` a printed line; small print only where there are tiles."""
     draw = rng.random()
-    if tiles == 1:
-        if draw < 0.48:
-            return shapes_scene(rng, text=rng.random() < 0.25)
-        if draw < 0.97:
-            return text_scene(rng, smallest=0.11, largest=0.7, shapes=rng.choice((0, 0, 0, 2)))
+    if draw < 0.03:
         return new_scene(rng, random_canvas(rng))
-    if draw < 0.3:
+    if rng.random() >= writing:
         return shapes_scene(rng, text=rng.random() < 0.25)
-    if draw < 0.62:
+    if tiles == 1:
+        return text_scene(rng, smallest=0.11, largest=0.7, shapes=rng.choice((0, 0, 0, 2)))
+    if draw < 0.5:
         return text_scene(rng, smallest=0.1, largest=0.7, shapes=rng.choice((0, 0, 0, 2)))
-    if draw < 0.97:
-        return text_scene(rng, random_canvas(rng, 1600), smallest=0.035, largest=0.12, shapes=rng.choice((0, 0, 3)))
-    return new_scene(rng, random_canvas(rng))
+    return text_scene(rng, random_canvas(rng, 1600), smallest=0.035, largest=0.12, shapes=rng.choice((0, 0, 3)))
 
 
 def conversations(scene: Scene, rng: Random, count: int) -> list[list[Question]]:
@@ -83,6 +75,7 @@ class Lessons:
         pictures: pictures of one tile in a batch; fewer are drawn where they have more tiles.
         branches: conversations about a picture.
         multi: part of the batches whose pictures have several tiles.
+        writing: part of the pictures that are about a printed line; the others are about shapes.
     """
 
     tokenizer: Tokenizer
@@ -91,6 +84,7 @@ class Lessons:
     pictures: int = 16
     branches: int = 8
     multi: float = 0.0
+    writing: float = 0.5
 
     def __call__(self, rng: Random) -> Batch:
         """Draw one batch."""
@@ -113,7 +107,7 @@ class Lessons:
         per_tile = (self.side // 2) ** 2
         wanted = 0
         while len(packed) < count:
-            scene = lesson_scene(rng, max_tiles)
+            scene = lesson_scene(rng, max_tiles, self.writing)
             cut = tile_image(scene.image, max_tiles=max_tiles, tile_size=self.tile_size)
             if wanted and len(cut.tiles) != wanted:
                 continue

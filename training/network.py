@@ -205,7 +205,15 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-def rotary(positions: Tensor, shape: TextShape) -> tuple[Tensor, Tensor]:
+Rope = tuple[Tensor, Tensor]
+
+
+def taken(x: Tensor, wanted: Tensor) -> Tensor:
+    """Rows `wanted` [..., n] of x [..., rows, width]."""
+    return torch.take_along_dim(x, wanted[..., None], -2)
+
+
+def rotary(positions: Tensor, shape: TextShape) -> Rope:
     """Cosines and sines [batch, 1, tokens, head_dim] of positions [batch, tokens], halves repeated (Qwen2's form)."""
     exponents = torch.arange(0, shape.head_dim, 2, device=positions.device) / shape.head_dim
     angles = positions[:, None, :, None].float() * shape.rope_theta**-exponents
@@ -213,7 +221,7 @@ def rotary(positions: Tensor, shape: TextShape) -> tuple[Tensor, Tensor]:
     return angles.cos(), angles.sin()
 
 
-def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x: Tensor, rope: Rope) -> Tensor:
     """Apply the rotary embedding to [batch, heads, tokens, head_dim]."""
     low, high = x.chunk(2, -1)
     return x * rope[0] + torch.cat([-high, low], -1) * rope[1]
@@ -230,15 +238,21 @@ class TextAttention(nn.Module):
         self.k_proj, self.v_proj = nn.Linear(shape.hidden_size, keys), nn.Linear(shape.hidden_size, keys)
         self.o_proj = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, mask: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        batch, tokens, width = x.shape
+    def forward(self, x: Tensor, mask: Tensor, rope: Rope, wanted: Tensor | None) -> Tensor:
         heads, groups = self.shape.num_attention_heads, self.shape.num_key_value_heads
-        joint = joined(x, self.q_proj, self.k_proj, self.v_proj).view(batch, tokens, heads + 2 * groups, -1)
-        query, key, value = joint.transpose(1, 2).split((heads, groups, groups), 1)
-        query, key = rotate(query, rope), rotate(key, rope)
+        key, value = self._heads(joined(x, self.k_proj, self.v_proj)).split((groups, groups), 1)
+        key = rotate(key, rope)
+        if wanted is not None:
+            x, rope = taken(x, wanted), (taken(rope[0], wanted[:, None]), taken(rope[1], wanted[:, None]))
+            mask = taken(mask, wanted[:, None])
+        query = rotate(self._heads(self.q_proj(x)), rope)
         key, value = (part.repeat_interleave(heads // groups, 1) for part in (key, value))
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.o_proj(out.transpose(1, 2).reshape(batch, tokens, width))
+        return self.o_proj(out.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """[batch, tokens, heads * head_dim] to [batch, heads, tokens, head_dim]."""
+        return x.unflatten(2, (-1, self.shape.head_dim)).transpose(1, 2)
 
 
 class TextMLP(nn.Module):
@@ -264,8 +278,10 @@ class TextLayer(nn.Module):
         self.input_layernorm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
 
-    def forward(self, x: Tensor, mask: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), mask, rope)
+    def forward(self, x: Tensor, mask: Tensor, rope: Rope, wanted: Tensor | None = None) -> Tensor:
+        """All tokens of x [batch, tokens, width] attended to; with `wanted` [batch, n] only those tokens computed."""
+        attended = self.self_attn(self.input_layernorm(x), mask, rope, wanted)
+        x = attended + (x if wanted is None else taken(x, wanted))
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -279,13 +295,16 @@ class LanguageModel(nn.Module):
         self.layers = nn.ModuleList(TextLayer(shape) for _ in range(shape.num_hidden_layers))
         self.norm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
 
-    def forward(self, embeddings: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-        """[batch, tokens, width] with a boolean mask [batch, 1, tokens, tokens] (true: may look) and positions."""
+    def forward(self, embeddings: Tensor, mask: Tensor, positions: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """[batch, tokens, width] with a boolean mask [batch, 1, tokens, tokens] (true: may look) and positions.
+
+        With `wanted` [batch, n], token indices, the last layer computes those only: [batch, n, width].
+        """
         rope = rotary(positions, self.shape)
         x = embeddings
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x, mask, rope)
-        return self.norm(x)
+        return self.norm(self.layers[-1](x, mask, rope, wanted))
 
 
 class Body(nn.Module):
@@ -319,10 +338,18 @@ class DemoModel(nn.Module):
         features = self.model.vision_tower(pixels)
         return features, self.model.multi_modal_projector(features)
 
-    def hidden(self, ids: Tensor, visual: Tensor | None, context_token: int, mask: Tensor, positions: Tensor) -> Tensor:
-        """Hidden states of token ids [batch, tokens], the context tokens replaced by `visual`, in order."""
+    def hidden(
+        self,
+        ids: Tensor,
+        visual: Tensor | None,
+        context_token: int,
+        mask: Tensor,
+        positions: Tensor,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states of token ids [batch, tokens] (of those `wanted`), context tokens replaced by `visual`."""
         embeddings = self.model.language_model.embed_tokens(ids)
         if visual is not None:
             places = (ids == context_token).unsqueeze(-1).expand_as(embeddings)
             embeddings = embeddings.masked_scatter(places, visual.reshape(-1))
-        return self.model.language_model(embeddings, mask, positions)
+        return self.model.language_model(embeddings, mask, positions, wanted)

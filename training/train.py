@@ -131,10 +131,14 @@ class Trainer:
                 if train_vision:
                     extra = extra + dense * dense_loss(self.patch_heads(features), labels)[0]
         mask = attention_mask(torch.from_numpy(batch.branch))
-        hidden = self.net.hidden(ids, visual, self.context, mask, torch.from_numpy(batch.positions))
         answer = torch.from_numpy(batch.answer)
         rows, columns = answer.nonzero(as_tuple=True)
-        logits, wanted = self.net.lm_head(hidden[rows, columns]), ids[rows, columns + 1]
+        answering = answer > 0
+        most = int(answering.sum(1).max())
+        where = answering.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+        hidden = self.net.hidden(ids, visual, self.context, mask, torch.from_numpy(batch.positions), where)
+        logits = self.net.lm_head(hidden[torch.take_along_dim(answering, where, 1)])
+        wanted = ids[rows, columns + 1]
         right = (logits.argmax(1) == wanted).tolist()
         whole: dict[tuple[int, int], bool] = {}
         for row, index, token_right in zip(rows.tolist(), answer[rows, columns].tolist(), right, strict=True):
@@ -177,7 +181,13 @@ def schedule(progress: float, final: float) -> float:
 def run(trainer: Trainer, args: argparse.Namespace) -> None:
     """Train for the asked time; print loss, speed and accuracies; leave checkpoints."""
     lessons = Lessons(
-        trainer.tokenizer, trainer.vision.image_size, trainer.vision.side, args.pictures, args.branches, args.multi
+        trainer.tokenizer,
+        trainer.vision.image_size,
+        trainer.vision.side,
+        args.pictures,
+        args.branches,
+        args.multi,
+        args.writing,
     )
     feed = Feed(lessons, args.seed, args.workers)
     make = partial(vision_batch, tiles=args.walls, tile_size=trainer.vision.image_size, side=trainer.vision.side)
@@ -232,6 +242,7 @@ def main() -> None:
     parser.add_argument("--walls", type=int, default=8, help="tiles more in a batch, for the dense targets alone")
     parser.add_argument("--branches", type=int, default=8, help="conversations about each picture")
     parser.add_argument("--multi", type=float, default=0.0, help="part of the batches cut into several tiles")
+    parser.add_argument("--writing", type=float, default=0.5, help="part of the pictures about a printed line")
     parser.add_argument("--dense", type=float, default=0.3, help="weight of the dense targets at the start")
     parser.add_argument("--dense-floor", type=float, default=0.3, help="what part of that weight stays to the end")
     parser.add_argument("--freeze-vision", action="store_true")

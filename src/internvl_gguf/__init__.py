@@ -17,7 +17,9 @@ from internvl_gguf import tiling
 from internvl_gguf._version import __version__
 from internvl_gguf.config import SamplingParams
 from internvl_gguf.errors import (
+    CatalogError,
     ContextOverflowError,
+    HubError,
     InternVLError,
     InvalidRequestError,
     LibraryError,
@@ -32,8 +34,10 @@ if TYPE_CHECKING:
     from internvl_gguf.session import Session
 
 __all__ = [
+    "CatalogError",
     "Chunk",
     "ContextOverflowError",
+    "HubError",
     "InternVLError",
     "InvalidRequestError",
     "LibraryError",

@@ -6,6 +6,8 @@
     ├── PictureError            a picture that is missing, damaged, too large or no picture
     ├── ModelFileError          a GGUF that is missing, damaged or of another kind
     │   └── ModelPairError      a text model and an mmproj that do not belong together
+    ├── HubError                a repository or file that cannot be had: offline, refused, missing, changed on the way
+    ├── CatalogError            a models.toml that cannot be read
     ├── LibraryError            llama.cpp refused, or is not the build this package is made for
     └── SessionStateError       a closed session, or one already busy in another thread
 
@@ -60,6 +62,24 @@ class ModelFileError(InternVLError):
 
 class ModelPairError(ModelFileError):
     """A text model and an mmproj that were not made for each other."""
+
+
+class HubError(InternVLError):
+    """A repository or file of the hub that cannot be had: offline, refused, missing, or changed on the way."""
+
+
+class CatalogError(InternVLError):
+    """A catalogue file, models.toml, that cannot be read or holds something it cannot mean.
+
+    Attributes:
+        file: the catalogue's file.
+        line: line of the mistake, from 1; None where the file as a whole is the matter.
+    """
+
+    def __init__(self, message: str, hint: str, *, file: str, line: int | None = None) -> None:
+        super().__init__(message, hint)
+        self.file = file
+        self.line = line
 
 
 class LibraryError(InternVLError):

@@ -82,6 +82,10 @@ class ByteSource(Protocol):
     def size(self) -> int:
         """Bytes of the whole file."""
 
+    @property
+    def first_window(self) -> int:
+        """Bytes to begin with; more are asked for as needed, at least twice as many each time."""
+
     def read_prefix(self, length: int) -> bytes:
         """The first `length` bytes; `length` is at most `size`."""
 
@@ -92,6 +96,8 @@ class LocalFile:
     Raises:
         ModelFileError: there is no such file, it is a folder or device, it is empty, or it may not be read.
     """
+
+    first_window = FIRST_WINDOW
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.label = str(path)
@@ -134,7 +140,7 @@ def read_header(source: str | PathLike[str] | ByteSource) -> GGUFHeader:
         ModelFileError: the file cannot be read, is no GGUF, or is damaged or cut.
     """
     file = LocalFile(source) if isinstance(source, str | PathLike) else source
-    length = min(FIRST_WINDOW, file.size)
+    length = min(file.first_window, file.size)
     while True:
         data = file.read_prefix(length)
         if len(data) < length:

@@ -22,8 +22,8 @@ from internvl_gguf.llama.library import build, has_gpu, initialise
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.probe import positions_are_shifted
 from internvl_gguf.llama.vision import VisionEncoder
+from internvl_gguf.model_files import ModelFiles
 from internvl_gguf.position_rows import corrected_copy
-from internvl_gguf.resolve import ModelFiles
 from internvl_gguf.validation import validate_files
 
 LoadProgress = Callable[[float], None]

@@ -1,8 +1,9 @@
-"""Where this package keeps what it can make again."""
+"""Where this package keeps what it can make again, and where people keep what they set."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,21 @@ def cache_dir() -> Path:
     """The cache folder: INTERNVL_CACHE if it is set, else the system's place for caches. Not created here."""
     override = os.environ.get("INTERNVL_CACHE")
     return Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("internvl-gguf"))
+
+
+def config_dir() -> Path:
+    """The folder of a person's own settings, for example their models.toml. Not created here.
+
+    INTERNVL_CONFIG if it is set, else the system's place for settings: ~/.config/internvl on Linux. The same folder is
+    honoured on the other systems where it exists and the system's own place does not.
+    """
+    override = os.environ.get("INTERNVL_CONFIG")
+    if override:
+        return Path(override).expanduser()
+    native = Path(platformdirs.user_config_dir("internvl"))
+    # Path.expanduser raises where a user has no home (a container with a bare user id); os.path does not.
+    everywhere = Path(os.path.expanduser("~/.config/internvl"))  # noqa: PTH111
+    return everywhere if everywhere.is_dir() and not native.is_dir() else native
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -32,3 +48,13 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def free_bytes(path: Path) -> int | None:
+    """Bytes that this user can still write where `path` is or would be; None where the system does not say."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return None

@@ -1,58 +1,57 @@
-"""From what a person types to exact files."""
+"""From what a person types to exact files: the quant, the mmproj that goes with it, and where both are."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from internvl_gguf.errors import ModelFileError
+from internvl_gguf.catalog import load_catalog
+from internvl_gguf.model_files import ModelFiles, demo_files, local_files
+from internvl_gguf.model_names import DEMO, LocalModel, parse_model_name
 
-DEMO = "demo"
+if TYPE_CHECKING:
+    from internvl_gguf.hub_models import HubResolver
+    from internvl_gguf.repo_files import DownloadProgress
 
-
-@dataclass(frozen=True)
-class ModelFiles:
-    """The two files of a model.
-
-    Attributes:
-        name: how it was asked for.
-        text: the text model's GGUF.
-        mmproj: the vision encoder's GGUF.
-    """
-
-    name: str
-    text: Path
-    mmproj: Path
+__all__ = ["DEMO", "ModelFiles", "resolve_model"]
 
 
-def resolve_model(model: str | os.PathLike[str], mmproj: str | os.PathLike[str] | None = None) -> ModelFiles:
-    """The files of a model: `demo`, or a GGUF with its mmproj.
+def resolve_model(
+    model: str | os.PathLike[str],
+    mmproj: str | os.PathLike[str] | None = None,
+    *,
+    resolver: HubResolver | None = None,
+    on_progress: DownloadProgress = lambda file, done: None,
+    on_wait: Callable[[str], None] = lambda line: None,
+) -> ModelFiles:
+    """The files of a model on this machine, fetched first if they are not there.
 
     Args:
-        model: `demo` or the path of a text GGUF.
-        mmproj: the path of the vision encoder; left out, the one mmproj in the folder of the text model is taken.
+        model: `demo`, a path of a GGUF or of a folder, a name of the catalogue, or owner/repo; see `model_names`.
+        mmproj: a file, or a precision ("BF16") that the model's repository or folder has.
+        resolver: with what to find and fetch.
+        on_progress: told how far each file is.
+        on_wait: told in one line what is waited for.
 
     Raises:
-        ModelFileError: no such file, or no single mmproj to take.
+        ModelFileError, ModelPairError: no such model, quant or mmproj; files that do not belong together.
+        HubError: the hub refuses, cannot be reached, or gave something else than it announces; no room on the disk.
     """
     name = os.fspath(model)
     if name == DEMO:
-        folder = Path(str(resources.files("internvl_gguf"))) / "demo"
-        return ModelFiles(DEMO, folder / "demo-text-BF16.gguf", folder / "demo-mmproj-F16.gguf")
-    text = Path(name).expanduser()
-    if text.suffix.lower() != ".gguf" and not text.exists():
-        raise ModelFileError(f"There is no model {name!r}.", "Give the path of a .gguf file, or `demo`.")
-    return ModelFiles(name, text, Path(mmproj).expanduser() if mmproj else _only_mmproj_beside(text))
+        return demo_files()
+    parsed = parse_model_name(name, load_catalog())
+    if isinstance(parsed, LocalModel):
+        return local_files(name, parsed, None if mmproj is None else os.fspath(mmproj))
+    # The hub's client takes half a second to import; files of this machine do without.
+    from internvl_gguf.hub import HubClient
+    from internvl_gguf.hub_models import HubResolver
 
-
-def _only_mmproj_beside(text: Path) -> Path:
-    found = sorted(path for path in text.parent.glob("*.gguf") if "mmproj" in path.name.lower() and path != text)
-    if len(found) == 1:
-        return found[0]
-    several = ", ".join(path.name for path in found)
-    raise ModelFileError(
-        f"{text.name} has {'several mmproj files beside it: ' + several if found else 'no mmproj beside it'}.",
-        "Name the vision encoder's file: --mmproj FILE on the command line, mmproj=FILE in Python.",
-    )
+    resolver = resolver or HubResolver(HubClient(on_wait=on_wait))
+    found = resolver.cached(name, mmproj)
+    if found:
+        return found
+    selection = resolver.select(name, mmproj)
+    resolver.check(selection)
+    return resolver.fetch(selection, on_progress, on_wait)

@@ -19,6 +19,7 @@ from internvl_gguf.errors import InvalidRequestError, SessionStateError
 from internvl_gguf.kv_ledger import total_length
 from internvl_gguf.loading import LoadProgress, Runtime
 from internvl_gguf.preparation import Request, TileLimits, prepare_picture, prepare_request
+from internvl_gguf.repo_files import DownloadProgress
 from internvl_gguf.resolve import DEMO, resolve_model
 from internvl_gguf.text_stream import TextStream
 from internvl_gguf.types import Chunk, Message, Reply, Timings, Usage
@@ -51,22 +52,27 @@ class Session:
         min_tiles: int = TileLimits.min_tiles,
         thumbnail: bool = TileLimits.thumbnail,
         on_load: LoadProgress | None = None,
+        on_download: DownloadProgress = lambda file, done: None,
         **engine: Unpack[EngineOptions],
     ) -> Session:
         """Load a model and begin a conversation.
 
         Args:
-            model: `demo`, or the path of a text GGUF.
-            mmproj: the vision encoder's GGUF; left out, the one beside the text model.
+            model: `demo`, a catalogue's name such as "InternVL3-14B-Instruct:Q4_K_XL", "owner/repo:QUANT", or the path
+                of a text GGUF or of a folder. What is not here yet is fetched.
+            mmproj: the vision encoder's GGUF, or a precision ("BF16") that the repository or folder has; left out, the
+                one that suits this machine.
             system: text of the system message; None for the official one, "" for no system message.
             max_tiles: most tiles of a picture, the thumbnail not counted.
             min_tiles: fewest tiles of a picture.
             thumbnail: whether the whole picture follows several tiles in one more.
             on_load: called with the fraction of the text model that is loaded.
+            on_download: called with each file and how many of its bytes are here.
             **engine: fields of `config.EngineConfig`: n_ctx, n_gpu_layers, kv_type, flash_attn, n_threads, ...
 
         Raises:
             ModelFileError, ModelPairError: files missing, damaged, of another kind, or not of one model.
+            HubError: files that cannot be fetched.
             InvalidRequestError: an option out of range or unknown.
             LibraryError: llama.cpp is not the build this package is made for, or refused.
         """
@@ -77,7 +83,7 @@ class Session:
                 f"The options are {', '.join(EngineOptions.__annotations__)}.",
             )
         limits = TileLimits(max_tiles, min_tiles, thumbnail)
-        runtime = Runtime(resolve_model(model, mmproj), EngineConfig(**engine), on_load)
+        runtime = Runtime(resolve_model(model, mmproj, on_progress=on_download), EngineConfig(**engine), on_load)
         return cls(runtime, OFFICIAL_SYSTEM if system is None else system, limits)
 
     @property

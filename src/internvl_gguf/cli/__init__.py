@@ -10,7 +10,9 @@ from internvl_gguf._version import __version__
 from internvl_gguf.cli.ask import ask
 from internvl_gguf.cli.doctor import doctor
 from internvl_gguf.cli.inspect import inspect
+from internvl_gguf.cli.models import list_models, rm, show
 from internvl_gguf.cli.output import run
+from internvl_gguf.cli.pull import pull
 
 app = typer.Typer(
     name="internvl",
@@ -22,6 +24,10 @@ app = typer.Typer(
 )
 app.command()(ask)
 app.command()(inspect)
+app.command()(pull)
+app.command("list")(list_models)
+app.command()(show)
+app.command()(rm)
 app.command()(doctor)
 
 

@@ -15,6 +15,7 @@ from internvl_gguf.cli import options
 from internvl_gguf.cli.output import option_errors, print_json, say, show_library_log
 from internvl_gguf.config import EngineConfig, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.model_names import DEMO
 from internvl_gguf.tiling import MAX_TILES, validate_tile_limits
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def ask(
         list[str] | None,
         typer.Argument(
             metavar="[MODEL] PROMPT",
-            help=f"The model (`demo` or a .gguf path; {options.MODEL_VARIABLE} if left out) and the question. "
+            help="The model (a name with :QUANT, owner/repo:QUANT, a .gguf path or `demo`; "
+            f"{options.MODEL_VARIABLE} if left out) and the question. "
             "Without a question, or with -, it is read from stdin.",
             show_default=False,
         ),
@@ -103,9 +105,11 @@ def ask(
 def _ask_once(
     model: str, prompt: str, images: list[Path], opening: dict[str, Any], asked: dict[str, Any], *, quiet: bool
 ) -> Reply:
+    from internvl_gguf.cli.downloads import obtain
     from internvl_gguf.session import Session
 
-    with _progress() as progress, Session.open(model, **opening, on_load=progress.load) as session:
+    files = obtain(model, opening.pop("mmproj"))
+    with _progress() as progress, Session.open(files.text, files.mmproj, **opening, on_load=progress.load) as session:
         session.on_tiles(progress.tiles)
         return _answer(session, prompt, images, asked, quiet=quiet, progress=progress)
 
@@ -123,8 +127,18 @@ def _split_arguments(arguments: list[str]) -> tuple[str | None, str | None]:
     if not arguments or arguments == ["-"]:
         return None, None
     (single,) = arguments
-    names_model = single == options.DEMO or single.lower().endswith(".gguf")
+    names_model = " " not in single and _names_model(single)
     return (single, None) if names_model else (None, single)
+
+
+def _names_model(text: str) -> bool:
+    """Whether a lone argument is a model rather than a question of one word."""
+    from internvl_gguf.catalog import load_catalog
+
+    if text == DEMO or text.lower().endswith(".gguf"):
+        return True
+    head = text.partition(":")[0]
+    return head.count("/") == 1 or load_catalog().find(head) is not None
 
 
 def _read_stdin() -> str:

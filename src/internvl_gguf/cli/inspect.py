@@ -11,6 +11,7 @@ import typer
 from internvl_gguf.cli import options
 from internvl_gguf.cli.output import option_errors, print_json, say
 from internvl_gguf.config import DEFAULT_N_CTX
+from internvl_gguf.model_names import DEMO
 from internvl_gguf.tiling import MAX_TILES, TILE_SIZE, choose_grid, validate_tile_limits
 
 TOKENS_PER_TILE = 256
@@ -87,16 +88,26 @@ def inspect(
         say(f"Saved {save}")
 
 
-def _encoder(model: str | None, mmproj: Path | None) -> _Encoder:
+def _encoder(model: str | None, mmproj: str | None) -> _Encoder:
+    """Its numbers by the mmproj's header; those of a model the catalogue knows, without a request."""
     if model is None and mmproj is None:
         return _Encoder("InternVL3", TILE_SIZE, TOKENS_PER_TILE)
     from internvl_gguf.gguf_header import read_header
-    from internvl_gguf.resolve import resolve_model
     from internvl_gguf.validation import validate_mmproj
 
-    path = mmproj or resolve_model(model or options.DEMO).mmproj
-    facts = validate_mmproj(read_header(path))
-    return _Encoder(model or path.name, facts.image_size, facts.tokens_per_tile)
+    if mmproj and Path(mmproj).is_file():
+        header = read_header(mmproj)
+    else:
+        from internvl_gguf.catalog import load_catalog
+        from internvl_gguf.cli.headers import model_headers
+
+        name = model or DEMO
+        spec = load_catalog().find(name.partition(":")[0])
+        if spec and spec.vision:
+            return _Encoder(spec.name, spec.vision.tile, spec.vision.tokens_per_tile)
+        header = model_headers(name, mmproj).mmproj
+    facts = validate_mmproj(header)
+    return _Encoder(model or Path(header.label).name, facts.image_size, facts.tokens_per_tile)
 
 
 def _save_overlay(

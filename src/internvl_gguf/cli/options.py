@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from internvl_gguf.cli.output import say
 from internvl_gguf.config import EngineConfig, FlashAttention, GPULayers, KVType, SamplingParams
+from internvl_gguf.model_names import DEMO
 from internvl_gguf.tiling import MAX_TILES
 from internvl_gguf.types import PictureLayout
 
 MODEL_VARIABLE = "INTERNVL_MODEL"
-DEMO = "demo"
 
 FlashAttentionName = Literal["auto", "on", "off"]
 
@@ -26,12 +25,22 @@ _SAMPLING = "How the answer is chosen"
 SAMPLING, ENGINE = SamplingParams(), EngineConfig()
 
 ModelOption = Annotated[
-    str | None, typer.Option("--model", "-m", help="`demo` or a .gguf path.", envvar=MODEL_VARIABLE, show_envvar=True)
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A model's name, owner/repo:QUANT, a .gguf path or `demo`.",
+        envvar=MODEL_VARIABLE,
+        show_envvar=True,
+    ),
 ]
 MmprojOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="The vision encoder's .gguf, where it is not the one beside the model.", rich_help_panel=_LOADING
+        metavar="FILE|PRECISION",
+        help="The vision encoder's .gguf, or a precision such as BF16; the one that suits this machine if left out.",
+        show_default=False,
+        rich_help_panel=_LOADING,
     ),
 ]
 ContextOption = Annotated[

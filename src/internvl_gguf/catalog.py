@@ -1,0 +1,682 @@
+"""The models this package knows by name: the shipped models.toml, and a person's own beside it.
+
+The form of the file is described at the head of models.toml. Reading it touches neither the network nor any library
+beyond the standard one, so names can be looked up on a machine where nothing else is installed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from internvl_gguf.errors import CatalogError, InvalidRequestError
+from internvl_gguf.paths import config_dir
+from internvl_gguf.sizes import parse_size
+
+Status = Literal["listed", "documented", "named", "none"]
+Norm = Literal["layernorm", "rmsnorm"]
+KeyPath = tuple[str | int, ...]
+
+FILE_NAME = "models.toml"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+_RESERVED = "demo"
+
+
+@dataclass(frozen=True)
+class TextFacts:
+    """Shape of a text model.
+
+    Attributes:
+        architecture: the name llama.cpp knows it by, for example "qwen2".
+        layers: transformer blocks.
+        width: size of the hidden state, and of one visual token's embedding.
+        heads: attention heads.
+        kv_heads: heads of keys and values.
+        ffn: width of the feed-forward part.
+        vocab: tokens; None where it was not checked.
+        context: positions it was trained for; None where it was not checked.
+    """
+
+    architecture: str
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    ffn: int
+    vocab: int | None = None
+    context: int | None = None
+
+
+@dataclass(frozen=True)
+class VisionFacts:
+    """Shape of a vision encoder.
+
+    Attributes:
+        layers: transformer blocks.
+        width: size of the hidden state.
+        heads: attention heads.
+        ffn: width of the feed-forward part.
+        tile: pixels along a side of a tile.
+        patch: pixels along a side of a patch.
+        tokens_per_tile: positions one tile takes in the prompt.
+        norm: kind of normalisation.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+    tile: int
+    patch: int
+    tokens_per_tile: int
+    norm: Norm
+
+
+@dataclass(frozen=True)
+class CatalogFile:
+    """A file of a repository.
+
+    Attributes:
+        name: its path inside the repository, with forward slashes.
+        size: bytes.
+        exact: whether the size is exact; else a page rounded it.
+    """
+
+    name: str
+    size: int
+    exact: bool
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What is known of a model before the network is asked.
+
+    Attributes:
+        name: its name.
+        aliases: other spellings of it.
+        repo: the GGUF repository, owner/name; None where `status` is "none".
+        other_repos: further repositories of the same weights, not listed here.
+        revision: commit or branch of `repo`.
+        status: how much is known of `repo`: "listed" (`files` is its whole listing), "documented" (llama.cpp's docs
+            name it), "named" (others name it; it may be gone) or "none" (no repository is known).
+        licence: as the model's page states it; None where it was not seen.
+        parameters: weights, vision part included, to two or three digits; None where it was not seen.
+        unsupported: why this package cannot run it; None where it can.
+        text: shape of the text model; None where it was not checked.
+        vision: shape of the vision encoder; None where it was not checked.
+        files: the listing of `repo` at `revision`; empty unless `status` is "listed".
+        origin: the file this entry was read from.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    repo: str | None = None
+    other_repos: tuple[str, ...] = ()
+    revision: str = "main"
+    status: Status = "none"
+    licence: str | None = None
+    parameters: int | None = None
+    unsupported: str | None = None
+    text: TextFacts | None = None
+    vision: VisionFacts | None = None
+    files: tuple[CatalogFile, ...] = ()
+    origin: str = field(default="", compare=False)
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """The name and its aliases."""
+        return (self.name, *self.aliases)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Models in the order of their file, found by name or alias."""
+
+    models: tuple[ModelSpec, ...]
+
+    def __iter__(self) -> Iterator[ModelSpec]:
+        return iter(self.models)
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def find(self, name: str) -> ModelSpec | None:
+        """The model of this name or alias, in any case; None where there is none."""
+        wanted = _fold(name)
+        return next((model for model in self.models if wanted in map(_fold, model.spellings)), None)
+
+    def nearest(self, name: str) -> list[str]:
+        """Names of up to three models whose name or alias looks like `name`, the likeliest first."""
+        owners = {_fold(spelling): model.name for model in self.models for spelling in model.spellings}
+        close = difflib.get_close_matches(_fold(name), owners, n=6, cutoff=0.6)
+        return list(dict.fromkeys(owners[spelling] for spelling in close))[:3]
+
+
+def load_catalog() -> Catalog:
+    """The shipped models with a person's own: theirs replace shipped ones of the same name, or come after them.
+
+    Raises:
+        CatalogError: a file that cannot be read or holds a mistake; it names the file and the line.
+    """
+    shipped = parse_catalog(*_shipped())
+    own_file = config_dir() / FILE_NAME
+    try:
+        own_data = own_file.read_bytes()
+    except FileNotFoundError:
+        return Catalog(shipped)
+    except OSError as error:
+        raise CatalogError(
+            f"{own_file} cannot be read: {error.strerror or error}.",
+            "Make it a readable file, or move it away to use the shipped catalogue alone.",
+            file=str(own_file),
+        ) from error
+    return _merge(shipped, _Document(own_data, str(own_file)))
+
+
+def parse_catalog(data: bytes, origin: str) -> tuple[ModelSpec, ...]:
+    """The models of one catalogue file, in order.
+
+    Args:
+        data: content of the file.
+        origin: how errors call the file.
+
+    Raises:
+        CatalogError: not UTF-8, not TOML, or an entry that cannot be meant; it names the line.
+    """
+    return _models(_Document(data, origin))
+
+
+def _shipped() -> tuple[bytes, str]:
+    """Content and place of the shipped file: inside the package, or at the top of the repository in a checkout."""
+    packaged = resources.files("internvl_gguf") / FILE_NAME
+    checkout = Path(__file__).resolve().parents[2] / FILE_NAME
+    for place in (packaged, checkout):
+        if place.is_file():
+            return place.read_bytes(), str(place)
+    raise CatalogError(
+        f"The catalogue {FILE_NAME} is missing from this installation.",
+        "Install internvl-gguf again.",
+        file=str(packaged),
+    )
+
+
+def _merge(shipped: tuple[ModelSpec, ...], document: _Document) -> Catalog:
+    own = {_fold(model.name): model for model in _models(document)}
+    places = {_fold(model.name): model for model in shipped}
+    _forbid_aliases_of_other_models(own.values(), places.keys() - own.keys(), document)
+    taken = {_fold(spelling) for model in own.values() for spelling in model.spellings}
+    kept = {name: _without_aliases(model, taken) for name, model in places.items()}
+    return Catalog(tuple((kept | own).values()))  # a dictionary keeps the place of a key whose value is replaced
+
+
+def _without_aliases(model: ModelSpec, taken: set[str]) -> ModelSpec:
+    """A shipped model less the spellings a person chose for theirs, also when a later release is first to ship one."""
+    return replace(model, aliases=tuple(alias for alias in model.aliases if _fold(alias) not in taken))
+
+
+def _forbid_aliases_of_other_models(own: Iterable[ModelSpec], names: set[str], document: _Document) -> None:
+    """Refuse an alias that is a shipped model's name: that model could not be reached any more."""
+    for index, model in enumerate(own):
+        for place, alias in enumerate(model.aliases):
+            if _fold(alias) in names:
+                raise document.error(
+                    ("model", index, "aliases", place),
+                    f"the alias {alias!r} is the name of a shipped model",
+                    "Take another alias, or give the entry that name to replace the shipped model.",
+                )
+
+
+def _fold(spelling: str) -> str:
+    return spelling.strip().casefold()
+
+
+# --- One file -----------------------------------------------------------------------------------------------------
+
+
+class _Document:
+    """A parsed file that can say on which line a key stands."""
+
+    def __init__(self, data: bytes, origin: str) -> None:
+        self.origin = origin
+        self._text = self._decode(data)
+        self.content = self._parse(self._text)
+
+    def error(self, path: KeyPath, what: str, hint: str) -> CatalogError:
+        """An error about the value at `path`, or about the nearest table around it that stands in the file."""
+        ends = range(len(path), 0, -1)
+        line = next((self._lines[path[:end]] for end in ends if path[:end] in self._lines), 1)
+        return self._error_at(line, what, hint)
+
+    def line(self, path: KeyPath) -> int:
+        """Line of the key at `path`, which is in the file."""
+        return self._lines.get(path, 1)
+
+    @cached_property
+    def _lines(self) -> dict[KeyPath, int]:
+        """Lines by path, looked for in a file with a mistake only."""
+        try:
+            return _KeyLines(self._text).scan()
+        except RecursionError:  # nested just so deep that tomllib came through
+            return {}
+
+    def _error_at(self, line: int | None, what: str, hint: str) -> CatalogError:
+        place = self.origin if line is None else f"{self.origin}, line {line}"
+        return CatalogError(f"{place}: {what}.", hint, file=self.origin, line=line)
+
+    def _decode(self, data: bytes) -> str:
+        try:
+            return data.decode("utf-8-sig")  # editors on Windows begin the file with a mark that TOML has no place for
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise self._error_at(line, "not UTF-8 text", "Save the file with the encoding UTF-8.") from error
+
+    def _parse(self, text: str) -> dict[str, Any]:
+        try:
+            return tomllib.loads(text)
+        except ValueError as error:  # tomllib's own, and what a number of thousands of digits raises
+            reason, _, where = str(error).partition(" (at ")
+            found = re.match(r"line (\d+)", where)
+            at_end = where.startswith("end of document")
+            last = text.rstrip().count("\n") + 1
+            line = int(found[1]) if found else last if at_end else None
+            raise self._error_at(line, f"not TOML: {reason}", "Correct it; text stands in quotes.") from error
+        except RecursionError as error:
+            hint = "Write the entries as the shipped models.toml does."
+            raise self._error_at(None, "nested too deeply", hint) from error
+
+
+class _KeyLines:
+    """Finds the line of every key and array item of a text that tomllib accepted.
+
+    tomllib tells lines for errors of syntax only. Because it has read the text before, the scan may take for granted
+    that every bracket and quote is closed.
+    """
+
+    _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
+    _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+    _STRING = re.compile(
+        r'"""(?:\\.|[^\\])*?"""(?:"{0,2})'  # a long string may end in up to two quotes of its own
+        r"|'''.*?'''(?:'{0,2})"
+        r'|"(?:\\.|[^"\\])*"'
+        r"|'[^']*'",
+        re.DOTALL,
+    )
+    _SCALAR = re.compile(r"[^,\]}#\n]*")
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self._lines: dict[KeyPath, int] = {}
+        self._tables: dict[KeyPath, int] = {}  # how many tables of each array of tables have begun
+
+    def scan(self) -> dict[KeyPath, int]:
+        """Lines, from 1, by the path of keys and positions that leads to a value."""
+        table: KeyPath = ()
+        self._skip_blank()
+        while self._at < len(self._text):
+            if self._text[self._at] == "[":
+                table = self._header()
+            else:
+                self._pair(table)
+            self._skip_blank()
+        return self._lines
+
+    def _header(self) -> KeyPath:
+        brackets = 2 if self._text.startswith("[[", self._at) else 1
+        start = self._at
+        self._at += brackets
+        keys = self._keys()
+        self._at += brackets
+        path = self._resolve(keys[:-1])
+        if brackets == 2:
+            array = (*path, keys[-1])
+            index = self._tables.get(array, 0)
+            self._tables[array] = index + 1
+            self._lines.setdefault(array, self._line_at(start))
+            path = (*array, index)
+        else:
+            path = self._resolve(keys)
+        self._lines.setdefault(path, self._line_at(start))
+        return path
+
+    def _resolve(self, keys: list[str]) -> KeyPath:
+        """The path that keys of a header mean: an array of tables stands for the last table begun in it."""
+        path: KeyPath = ()
+        for key in keys:
+            path = (*path, key)
+            if path in self._tables:
+                path = (*path, self._tables[path] - 1)
+        return path
+
+    def _pair(self, table: KeyPath) -> None:
+        line = self._line_at(self._at)
+        path = table
+        for key in self._keys():
+            path = (*path, key)
+            self._lines.setdefault(path, line)
+        self._at += 1  # =
+        self._value(path)
+
+    def _keys(self) -> list[str]:
+        """The parts of a dotted key; stops at what follows it."""
+        keys = []
+        while True:
+            self._skip_blank()
+            key = self._BARE_KEY.match(self._text, self._at)
+            if key:
+                keys.append(key[0])
+            else:
+                key = self._match(self._STRING)
+                keys.append(next(iter(tomllib.loads(f"{key[0]} = 0"))))
+            self._at = key.end()
+            self._skip_blank()
+            if self._text[self._at] != ".":
+                return keys
+            self._at += 1
+
+    def _value(self, path: KeyPath) -> None:
+        self._skip_blank()
+        opening = self._text[self._at]
+        if opening == "[":
+            self._items(path)
+        elif opening == "{":
+            self._inline_table(path)
+        else:
+            self._at = self._match(self._STRING if opening in "\"'" else self._SCALAR).end()
+
+    def _items(self, path: KeyPath) -> None:
+        index = 0
+        while not self._closes("]"):
+            self._lines[(*path, index)] = self._line_at(self._at)
+            self._value((*path, index))
+            index += 1
+
+    def _inline_table(self, path: KeyPath) -> None:
+        while not self._closes("}"):
+            self._pair(path)
+
+    def _closes(self, bracket: str) -> bool:
+        """Step over the opening bracket or a comma; whether the closing one follows, which is stepped over too."""
+        self._skip_blank()
+        if self._text[self._at] in "[{,":
+            self._at += 1
+            self._skip_blank()
+        if self._text[self._at] != bracket:
+            return False
+        self._at += 1
+        return True
+
+    def _skip_blank(self) -> None:
+        self._at = self._match(self._BLANK).end()
+
+    def _match(self, pattern: re.Pattern[str]) -> re.Match[str]:
+        return cast(re.Match[str], pattern.match(self._text, self._at))
+
+    def _line_at(self, position: int) -> int:
+        return self._text.count("\n", 0, position) + 1
+
+
+# --- Entries ------------------------------------------------------------------------------------------------------
+
+
+class _Table:
+    """A table of the file, whose values are asked for by key and kind; opening it refuses keys it does not know."""
+
+    def __init__(self, document: _Document, path: KeyPath, content: Any, known: tuple[str, ...]) -> None:
+        self._document = document
+        self._path = path
+        if not isinstance(content, dict):
+            raise self.error(f"{_shown(path)} is {_kind(content)}, not a table", f"Known keys: {', '.join(known)}.")
+        self._content: dict[str, Any] = content
+        for key in content:
+            if key not in known:
+                raise self.error(f"unknown key {key!r}", _nearest_key(key, known), key)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._content
+
+    def error(self, what: str, hint: str, *keys: str | int) -> CatalogError:
+        """An error about the value that `keys` lead to from here."""
+        return self._document.error((*self._path, *keys), what, hint)
+
+    def require(self, *keys: str) -> None:
+        """Refuse a table that lacks one of `keys`."""
+        for key in keys:
+            if key not in self._content:
+                raise self.error(f"{key!r} is missing in {_shown(self._path)}", f"Add a line: {key} = ...")
+
+    def text(self, key: str) -> str | None:
+        """Text at a key, None where there is none; empty text is refused."""
+        return self._text_value(self._content[key], key) if key in self._content else None
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts at a key, empty where there is none."""
+        return tuple(self._text_value(value, key, place) for place, value in enumerate(self.items(key)))
+
+    def items(self, key: str) -> list[Any]:
+        """A list at a key, empty where there is none."""
+        value = self._content.get(key, [])
+        if not isinstance(value, list):
+            raise self._wrong_kind(value, "a list", key)
+        return value
+
+    def number(self, key: str) -> int | None:
+        """A whole number above 0 at a key, None where there is none."""
+        value = self._content.get(key)
+        if value is None:
+            return None
+        if type(value) is not int:  # true is an int to Python
+            raise self._wrong_kind(value, "a whole number", key)
+        if value < 1:
+            raise self.error(f"{key!r} is {value}", "Write a whole number above 0.", key)
+        return value
+
+    def choice(self, key: str, choices: tuple[str, ...]) -> str | None:
+        """One of the texts of `choices` at a key, None where there is none."""
+        value = self.text(key)
+        if value is not None and value not in choices:
+            raise self.error(f"{key!r} is {value!r}", f"Use one of {', '.join(choices)}.", key)
+        return value
+
+    def table(self, key: str, known: tuple[str, ...]) -> _Table | None:
+        """The table at a key, None where there is none."""
+        if key not in self._content:
+            return None
+        return _Table(self._document, (*self._path, key), self._content[key], known)
+
+    def tables(self, key: str, known: tuple[str, ...]) -> list[_Table]:
+        """The tables of a list at a key, empty where there is none."""
+        return [
+            _Table(self._document, (*self._path, key, place), value, known)
+            for place, value in enumerate(self.items(key))
+        ]
+
+    def _text_value(self, value: Any, *keys: str | int) -> str:
+        if not isinstance(value, str):
+            raise self._wrong_kind(value, "text in quotes", *keys)
+        if not value.strip():
+            raise self.error(f"{_shown(keys)} is empty", "Fill it in, or leave the key out.", *keys)
+        return value
+
+    def _wrong_kind(self, value: Any, wanted: str, *keys: str | int) -> CatalogError:
+        return self.error(f"{_shown(keys)} is {_kind(value)}, not {wanted}", f"Write {wanted}.", *keys)
+
+
+_TOP_KEYS = ("model",)
+_MODEL_KEYS = (
+    "name",
+    "aliases",
+    "repo",
+    "other_repos",
+    "revision",
+    "status",
+    "licence",
+    "parameters",
+    "unsupported",
+    "text",
+    "vision",
+    "files",
+)
+_TEXT_NUMBERS = ("layers", "width", "heads", "kv_heads", "ffn")
+_TEXT_KEYS = ("architecture", *_TEXT_NUMBERS, "vocab", "context")
+_VISION_NUMBERS = ("layers", "width", "heads", "ffn", "tile", "patch", "tokens_per_tile")
+_VISION_KEYS = (*_VISION_NUMBERS, "norm")
+_FILE_KEYS = ("name", "bytes", "listed")
+
+
+def _models(document: _Document) -> tuple[ModelSpec, ...]:
+    top = _Table(document, (), document.content, _TOP_KEYS)
+    if isinstance(document.content.get("model"), dict):
+        raise document.error(("model",), "[model] is one table, not a list of them", "Write [[model]].")
+    models = tuple(_model(table, document.origin) for table in top.tables("model", _MODEL_KEYS))
+    _forbid_duplicates(models, document)
+    return models
+
+
+def _model(table: _Table, origin: str) -> ModelSpec:
+    table.require("name")
+    return ModelSpec(
+        name=_spelling(table, cast(str, table.text("name")), "name"),
+        aliases=tuple(_spelling(table, alias, "aliases", at) for at, alias in enumerate(table.texts("aliases"))),
+        repo=None if (repo := table.text("repo")) is None else _repo(table, repo, "repo"),
+        other_repos=tuple(_repo(table, repo, "other_repos", at) for at, repo in enumerate(table.texts("other_repos"))),
+        revision=table.text("revision") or "main",
+        licence=table.text("licence"),
+        parameters=table.number("parameters"),
+        unsupported=table.text("unsupported"),
+        text=_text_facts(table.table("text", _TEXT_KEYS)),
+        vision=_vision_facts(table.table("vision", _VISION_KEYS)),
+        files=_files(table),
+        status=_status(table),  # after the rest: what contradicts it may be a mistake in another key
+        origin=origin,
+    )
+
+
+def _status(table: _Table) -> Status:
+    """The status that stands there, or the one that the other keys imply; refused where they contradict it."""
+    has_files = bool(table.items("files"))
+    implied = "listed" if has_files else "named" if "repo" in table else "none"
+    status = cast(Status, table.choice("status", get_args(Status)) or implied)
+    if status != "none":
+        table.require("repo")
+    elif "repo" in table:
+        raise table.error('a repo is given, but status is "none"', 'Use status "named", or take repo out.', "status")
+    if has_files and status != "listed":
+        raise table.error(f"files are listed, but status is {status!r}", 'Use status "listed".', "status")
+    if status == "listed" and not has_files:
+        raise table.error('status is "listed", but there are no files', "Add files, or leave status out.", "status")
+    return status
+
+
+def _spelling(table: _Table, value: str, *keys: str | int) -> str:
+    usable = _NAME.fullmatch(value) and _fold(value) != _RESERVED and not value.lower().endswith(".gguf")
+    if not usable:
+        raise table.error(
+            f"{value!r} cannot be the name of a model",
+            f"Use letters, digits, '.', '-' and '_'; not {_RESERVED!r}, and no name of a .gguf file.",
+            *keys,
+        )
+    return value
+
+
+def _repo(table: _Table, value: str, *keys: str | int) -> str:
+    if not _REPO.fullmatch(value):
+        raise table.error(f"{value!r} is not a repository", "Write owner/name, as the hub does.", *keys)
+    return value
+
+
+def _text_facts(table: _Table | None) -> TextFacts | None:
+    if table is None:
+        return None
+    table.require("architecture", *_TEXT_NUMBERS)
+    numbers = {key: cast(int, table.number(key)) for key in _TEXT_NUMBERS}
+    return TextFacts(
+        architecture=cast(str, table.text("architecture")),
+        **numbers,
+        vocab=table.number("vocab"),
+        context=table.number("context"),
+    )
+
+
+def _vision_facts(table: _Table | None) -> VisionFacts | None:
+    if table is None:
+        return None
+    table.require(*_VISION_KEYS)
+    numbers = {key: cast(int, table.number(key)) for key in _VISION_NUMBERS}
+    return VisionFacts(**numbers, norm=cast(Norm, table.choice("norm", get_args(Norm))))
+
+
+def _files(table: _Table) -> tuple[CatalogFile, ...]:
+    files: dict[str, CatalogFile] = {}
+    for entry in table.tables("files", _FILE_KEYS):
+        file = _file(entry)
+        if file.name in files:
+            raise entry.error(f"the file {file.name!r} stands here twice", "Take one of the two out.", "name")
+        files[file.name] = file
+    return tuple(files.values())
+
+
+def _file(table: _Table) -> CatalogFile:
+    table.require("name")
+    name = cast(str, table.text("name"))
+    # The name decides where a download lands: it must not lead out of its folder.
+    if not name.lower().endswith(".gguf") or "\\" in name or {"", ".", ".."} & set(name.split("/")):
+        raise table.error(
+            f"{name!r} is not the path of a .gguf file inside a repository", "Write it as the repository does.", "name"
+        )
+    if ("bytes" in table) == ("listed" in table):
+        raise table.error(
+            f"the size of {name!r} is {'given twice' if 'bytes' in table else 'missing'}",
+            'Give bytes = 123456 where it is exact, or listed = "8.48 GiB" where it is rounded.',
+        )
+    exact = table.number("bytes")
+    return CatalogFile(name, exact, True) if exact is not None else CatalogFile(name, _listed_size(table), False)
+
+
+def _listed_size(table: _Table) -> int:
+    try:
+        return parse_size(cast(str, table.text("listed")))
+    except InvalidRequestError as error:
+        raise table.error(error.message.removesuffix("."), error.hint, "listed") from error
+
+
+def _forbid_duplicates(models: Iterable[ModelSpec], document: _Document) -> None:
+    seen: dict[str, KeyPath] = {}
+    for index, model in enumerate(models):
+        places: list[KeyPath] = [("name",), *(("aliases", place) for place in range(len(model.aliases)))]
+        for spelling, place in zip(model.spellings, places, strict=True):
+            path: KeyPath = ("model", index, *place)
+            first = seen.setdefault(_fold(spelling), path)
+            if first != path:
+                raise document.error(
+                    path,
+                    f"{spelling!r} is already a name on line {document.line(first)}",
+                    "Give each model its own name and aliases; upper and lower case are the same.",
+                )
+
+
+def _nearest_key(key: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.6)
+    meant = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{meant}Known keys: {', '.join(known)}."
+
+
+def _shown(path: KeyPath) -> str:
+    """What an error calls the value at a path: its key, or the list it is an entry of."""
+    keys = [key for key in path if isinstance(key, str)]
+    if not keys:
+        return "the file"
+    return repr(keys[-1]) if isinstance(path[-1], str) else f"an entry of {keys[-1]!r}"
+
+
+def _kind(value: Any) -> str:
+    kinds = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
+    return kinds.get(type(value), "a table" if isinstance(value, dict) else "a date or time")

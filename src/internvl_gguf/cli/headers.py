@@ -1,0 +1,71 @@
+"""Headers of a model's files wherever they are, for commands that look and do not run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from internvl_gguf.catalog import load_catalog
+from internvl_gguf.cli.output import say
+from internvl_gguf.gguf_header import read_header
+from internvl_gguf.model_files import demo_files, folder_contents, local_files
+from internvl_gguf.model_names import DEMO, LocalModel, parse_model_name
+from internvl_gguf.repo_files import RepoContents, sort_out
+from internvl_gguf.validation import read_text_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from internvl_gguf.gguf_header import GGUFHeader
+    from internvl_gguf.model_files import ModelFiles
+
+
+@dataclass(frozen=True)
+class ModelHeaders:
+    """Headers of a model.
+
+    Attributes:
+        text: of the text model; one for each part of a split one.
+        mmproj: of the vision encoder.
+        contents: what else its repository or folder holds; None where it is no such thing.
+        reasons: what was chosen for the person, one line each.
+    """
+
+    text: Sequence[GGUFHeader]
+    mmproj: GGUFHeader
+    contents: RepoContents | None = None
+    reasons: tuple[str, ...] = ()
+
+
+def model_headers(model: str, mmproj: str | None) -> ModelHeaders:
+    """The headers of a model, fetched by ranged reads where its files are not here.
+
+    Raises:
+        ModelFileError, HubError: no such model, or they cannot be had.
+    """
+    if model == DEMO:
+        return _of_files(demo_files(), None)
+    parsed = parse_model_name(model, load_catalog())
+    if isinstance(parsed, LocalModel):
+        files = local_files(model, parsed, mmproj)
+        return _of_files(files, folder_contents(parsed.path) if parsed.path.is_dir() else None)
+    from huggingface_hub import constants
+
+    from internvl_gguf.hub import HubClient
+    from internvl_gguf.hub_models import HubResolver
+
+    resolver = HubResolver(HubClient(on_wait=say))
+    if constants.HF_HUB_OFFLINE and (cached := resolver.cached(model, mmproj)):
+        return _of_files(cached, None)
+    selection = resolver.select(model, mmproj)
+    return ModelHeaders(
+        resolver.headers(selection, selection.text),
+        resolver.mmproj_header(selection),
+        sort_out(selection.listing.files),
+        selection.reasons,
+    )
+
+
+def _of_files(files: ModelFiles, contents: RepoContents | None) -> ModelHeaders:
+    reasons = (files.choice,) if files.choice else ()
+    return ModelHeaders(read_text_headers(files.text), read_header(files.mmproj), contents, reasons)

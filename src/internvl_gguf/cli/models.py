@@ -1,0 +1,219 @@
+"""`internvl list`, `show` and `rm`: what is here, what it is, and taking it away."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from internvl_gguf.catalog import Catalog, load_catalog
+from internvl_gguf.cli import options
+from internvl_gguf.cli.output import print_json, say
+from internvl_gguf.errors import InternVLError, ModelFileError
+from internvl_gguf.repo_files import ModelCopy, RepoContents, find_copy, sort_out
+from internvl_gguf.sizes import format_size
+
+if TYPE_CHECKING:
+    from internvl_gguf.hub import CachedRepo, HubCache
+    from internvl_gguf.model_report import TextReport, VisionReport
+
+_PIPE_WIDTH = 200
+
+
+def list_models(
+    catalog: Annotated[bool, typer.Option("--catalog", help="The models known by name instead of those here.")] = False,
+    json_output: options.JSONOption = False,
+) -> None:
+    """List the models that are on this machine, with what their headers say."""
+    known = load_catalog()
+    if catalog:
+        _list_catalog(known, json_output)
+        return
+    from internvl_gguf.hub import HubCache
+
+    cache = HubCache()
+    rows = [row for repo in cache.repos() for row in _cached_rows(cache, repo, known)]
+    if json_output:
+        print_json(rows)
+    elif rows:
+        _print_table(
+            ("MODEL", "SIZE", "BITS/WEIGHT", "CONTEXT", "ARCHITECTURE"),
+            [
+                (
+                    row["model"], format_size(row["bytes"]),
+                    f"{row['bits_per_weight']:.2f}" if "bits_per_weight" in row else "",
+                    f"{row['context']:,}" if "context" in row else "", row.get("architecture", row["note"]),
+                )
+                for row in rows
+            ],
+        )  # fmt: skip
+        say(f"{format_size(sum(row['bytes'] for row in rows))} in {cache.root}")
+    else:
+        say(f"No models in {cache.root}. `internvl list --catalog` shows what there is, `internvl pull` fetches one.")
+
+
+def show(
+    model: Annotated[str, typer.Argument(help="A catalogue's name, owner/repo, a path or `demo`; with :QUANT.")],
+    mmproj: options.MmprojOption = None,
+    json_output: options.JSONOption = False,
+) -> None:
+    """Show what a model is, from the headers of its files; a few MB are fetched of those that are not here."""
+    from internvl_gguf.cli.headers import model_headers
+    from internvl_gguf.model_report import report_text, report_vision
+
+    found = model_headers(model, mmproj)
+    for reason in found.reasons:
+        say(reason)
+    text, vision, contents = report_text(found.text), report_vision(found.mmproj), found.contents
+    if json_output:
+        files = {"text": [header.label for header in found.text], "mmproj": found.mmproj.label}
+        copies = {"quants": _copies(contents.texts), "mmprojs": _copies(contents.mmprojs)} if contents else {}
+        print_json({"model": model, "files": files, "text": asdict(text), "vision": asdict(vision), **copies})
+        return
+    _print_text(found.text[0].label, text)
+    _print_vision(found.mmproj.label, vision)
+    if contents:
+        typer.echo("quants        " + _wrapped(f"{copy.name} {_size(copy)}" for copy in contents.texts))
+        typer.echo("mmproj files  " + _wrapped(f"{copy.name} {_size(copy)}" for copy in contents.mmprojs))
+
+
+def rm(
+    model: Annotated[str, typer.Argument(help="A catalogue's name or owner/repo; with :QUANT only that quant.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Take a model out of the cache: one quant, or everything of the repository."""
+    from internvl_gguf.hub import HubCache
+    from internvl_gguf.hub_models import HubResolver
+
+    cache = HubCache()
+    wanted = HubResolver(cache=cache).hub_model(model)
+    repo = next((repo for repo in cache.repos() if repo.repo.lower() == wanted.repo.lower()), None)
+    contents = sort_out(repo.files) if repo else RepoContents((), ())
+    doomed = [*contents.texts, *contents.mmprojs]
+    if wanted.wanted:
+        found = find_copy(contents.texts, wanted.wanted) or find_copy(contents.mmprojs, wanted.wanted)
+        doomed = [found] if found else []
+        if found in contents.texts and len(contents.texts) == 1:
+            doomed += contents.mmprojs  # of no use to anything without a text model
+    if repo is None or (not doomed and (wanted.wanted or not repo.partial_bytes)):
+        raise ModelFileError(f"{model} is not in the cache.", "`internvl list` shows what is.")
+    names = [copy.first.path for copy in doomed]
+    total = sum(copy.size or 0 for copy in doomed)
+    if not yes:
+        question = f"Remove {', '.join(names) or 'unfinished downloads'} ({format_size(total)}) of {repo.repo}?"
+        typer.confirm(question, abort=True, err=True)
+    freed = sum(cache.remove(repo.repo, part) for copy in doomed for part in copy.parts)
+    if not wanted.wanted:
+        freed += cache.remove_partials(repo.repo)
+    say(f"Removed; {format_size(freed)} are free again.")
+
+
+def _list_catalog(catalog: Catalog, json_output: bool) -> None:
+    if json_output:
+        print_json([{key: value for key, value in asdict(spec).items() if key != "origin"} for spec in catalog])
+        return
+    _print_table(
+        ("MODEL", "PARAMETERS", "REPOSITORY", "KNOWN"),
+        [
+            (
+                spec.name, f"{spec.parameters / 1e9:.1f}B" if spec.parameters else "", spec.repo or "",
+                "does not run here" if spec.unsupported else f"{len(spec.files)} files" if spec.files else spec.status,
+            )
+            for spec in catalog
+        ],
+    )  # fmt: skip
+
+
+def _cached_rows(cache: HubCache, repo: CachedRepo, catalog: Catalog) -> Iterable[dict[str, Any]]:
+    """One row for each quant of a cached repository, then one for what else of it takes space."""
+    from internvl_gguf.gguf_header import read_header
+    from internvl_gguf.model_report import report_text
+
+    spec = next((spec for spec in catalog if spec.repo and spec.repo.lower() == repo.repo.lower()), None)
+    name = spec.name if spec else repo.repo
+    contents = sort_out(repo.files)
+    for copy in contents.texts:
+        row: dict[str, Any] = {"model": f"{name}:{copy.name}", "repo": repo.repo, "bytes": copy.size or 0, "note": ""}
+        row["path"] = str(cache.path(repo.repo, repo.commit, copy.first))
+        try:
+            headers = [read_header(cache.path(repo.repo, repo.commit, part)) for part in copy.parts]
+            report = report_text(headers)
+            row |= {
+                "architecture": report.architecture,
+                "bits_per_weight": round(report.bits_per_weight, 3),
+                "context": report.context,
+                "tensor_types": report.tensor_types,
+            }
+        except InternVLError as error:
+            row["note"] = "not an InternVL" if copy.is_complete else "parts are missing"
+            row["error"] = error.message
+        yield row
+    for copy in contents.mmprojs:
+        path = cache.path(repo.repo, repo.commit, copy.first)
+        yield {"model": f"{name} mmproj {copy.name}", "repo": repo.repo, "bytes": copy.size or 0, "note": "mmproj",
+               "path": str(path)}  # fmt: skip
+    if repo.partial_bytes:
+        yield {"model": f"{name} (unfinished)", "repo": repo.repo, "bytes": repo.partial_bytes,
+               "note": "pull it again to go on"}  # fmt: skip
+
+
+def _print_text(label: str, text: TextReport) -> None:
+    typer.echo(f"text          {label}")
+    typer.echo(f"  {text.name or 'no name'}: {text.architecture}, {_count(text.parameters)} weights")
+    typer.echo(f"  {text.bits_per_weight:.2f} bits a weight, {format_size(text.bytes)}: {_types(text.tensor_types)}")
+    typer.echo(
+        f"  {text.layers} layers, width {text.width}, {text.heads} heads ({text.kv_heads} for keys and values), "
+        f"feed-forward {text.ffn}, {text.vocab:,} tokens"
+    )
+    template = "a chat template" if text.has_template else "no chat template"
+    typer.echo(f"  context {text.context:,}; {template} in the file (InternVL's own is used)")
+
+
+def _print_vision(label: str, vision: VisionReport) -> None:
+    typer.echo(f"mmproj        {label}")
+    typer.echo(f"  {vision.name or 'no name'}: {vision.projector} projector, {_count(vision.parameters)} weights")
+    typer.echo(
+        f"  {vision.bits_per_weight:.2f} bits a weight, {format_size(vision.bytes)}: {_types(vision.tensor_types)}"
+    )
+    typer.echo(
+        f"  {vision.layers} layers, width {vision.width}; tiles of {vision.tile} pixels, patches of {vision.patch}: "
+        f"{vision.tokens_per_tile} visual tokens a tile, {vision.projection} wide"
+    )
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.2f}B" if parameters >= 1e8 else f"{parameters / 1e6:.2f}M"
+
+
+def _types(types: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in types.items())
+
+
+def _size(copy: ModelCopy) -> str:
+    return format_size(copy.size) if copy.size else "of unknown size"
+
+
+def _copies(copies: Iterable[ModelCopy]) -> list[dict[str, Any]]:
+    return [{"name": copy.name, "bytes": copy.size, "files": [part.path for part in copy.parts]} for copy in copies]
+
+
+def _wrapped(items: Iterable[str]) -> str:
+    return "\n              ".join(items)
+
+
+def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for index, title in enumerate(head):
+        is_text = index in (0, len(head) - 1)
+        table.add_column(title, overflow="fold", justify="left" if is_text else "right")
+    for row in rows:
+        table.add_row(*row)
+    # Rows go whole to a file or a pipe, where nobody's window is narrow.
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)

@@ -1,0 +1,12 @@
+"""The only user of huggingface_hub: listings, headers by ranged reads, verified downloads that survive interruption.
+
+Files lie in the hub's own cache, in its layout, so that other programs find ours and we find theirs. The hub's client
+is used for everything but the transfer itself: it begins a file anew in each process and does not verify what it got.
+"""
+
+from internvl_gguf.hub.cache import CachedRepo, HubCache
+from internvl_gguf.hub.client import HubClient, RepoListing
+from internvl_gguf.hub.download import download
+from internvl_gguf.hub.remote_file import RemoteFile
+
+__all__ = ["CachedRepo", "HubCache", "HubClient", "RemoteFile", "RepoListing", "download"]

@@ -1,0 +1,179 @@
+"""The hub's cache on this machine: what is in it, where a file goes, and how one is taken out.
+
+The layout is documented by huggingface_hub ("Understand caching"): `models--OWNER--NAME/` holds `blobs/DIGEST`,
+`snapshots/COMMIT/PATH` (a link to a blob) and `refs/REVISION` (a commit).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
+
+from internvl_gguf.errors import HubError
+from internvl_gguf.paths import write_atomically
+from internvl_gguf.repo_files import RepoFile, is_safe_path
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PARTIAL = ".internvl-partial"
+_MAIN = "main"
+
+
+@dataclass(frozen=True)
+class CachedRepo:
+    """A repository as far as it is in the cache, at its newest commit there.
+
+    Attributes:
+        repo: owner/name.
+        commit: the commit the files belong to.
+        files: what is there whole, with sizes.
+        partial_bytes: bytes of downloads that have not come to their end.
+    """
+
+    repo: str
+    commit: str
+    files: tuple[RepoFile, ...]
+    partial_bytes: int
+
+
+class HubCache:
+    """The cache folder that every program on the hub's client shares.
+
+    Args:
+        root: HF_HUB_CACHE if None.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or Path(constants.HF_HUB_CACHE)
+
+    def commit(self, repo: str, revision: str | None) -> str | None:
+        """The commit of a revision as it was when it was last fetched; None where it never was."""
+        if revision and _COMMIT.fullmatch(revision):
+            return revision
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            commit = (self._folder(repo) / "refs" / (revision or _MAIN)).read_text("ascii").strip()
+            return commit if _COMMIT.fullmatch(commit) else None
+        return None
+
+    def files(self, repo: str, commit: str) -> tuple[RepoFile, ...]:
+        """The files of a commit that are here whole."""
+        snapshot = self._folder(repo) / "snapshots" / commit
+        found = []
+        for path in sorted(snapshot.rglob("*")) if snapshot.is_dir() else ():
+            with contextlib.suppress(OSError):  # a link whose blob is gone
+                if path.is_file():
+                    name = path.relative_to(snapshot).as_posix()
+                    found.append(RepoFile(name, path.stat().st_size, path.resolve(strict=True).name))
+        return tuple(found)
+
+    def path(self, repo: str, commit: str, file: RepoFile) -> Path:
+        """Where a file of a commit lies, or would lie.
+
+        Raises:
+            HubError: its name would leave the folder.
+        """
+        if not is_safe_path(file.path):
+            raise HubError(f"{repo} lists a file {file.path!r}, which would leave its folder.", "Do not use it.")
+        return self._folder(repo) / "snapshots" / commit / file.path
+
+    def blob(self, repo: str, file: RepoFile) -> Path:
+        """Where the content of a file lies, or would lie."""
+        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", file.digest or ""):
+            raise HubError(f"The hub gives {file.path} of {repo} no usable digest.", "Check HF_ENDPOINT.")
+        return self._folder(repo) / "blobs" / str(file.digest)
+
+    def partial(self, repo: str, file: RepoFile) -> Path:
+        """Where a download of the file grows; the next process goes on with it."""
+        blob = self.blob(repo, file)
+        return blob.with_name(blob.name + _PARTIAL)
+
+    def lock(self, repo: str, file: RepoFile) -> Path:
+        """The lock that the hub's client takes for this content, too."""
+        folder = self._folder(repo)
+        return self.root / ".locks" / folder.name / f"{self.blob(repo, file).name}.lock"
+
+    def publish(self, repo: str, commit: str, file: RepoFile) -> Path:
+        """Make a blob appear as a file of a commit.
+
+        Raises:
+            OSError: the cache cannot be written.
+        """
+        blob, pointer = self.blob(repo, file), self.path(repo, commit, file)
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        if pointer.is_symlink() and not pointer.exists():
+            pointer.unlink()
+        with contextlib.suppress(FileExistsError):
+            try:
+                pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+            except FileExistsError:
+                raise
+            except OSError:  # no links on this system: the hub's client moves the content here, too
+                blob.replace(pointer)
+        return pointer
+
+    def remember_revision(self, repo: str, revision: str | None, commit: str) -> None:
+        """Note which commit a branch or tag meant.
+
+        Raises:
+            OSError: the cache cannot be written.
+        """
+        if revision != commit:
+            write_atomically(self._folder(repo) / "refs" / (revision or _MAIN), commit.encode())
+
+    def repos(self) -> Iterator[CachedRepo]:
+        """Every repository with GGUF files, sorted by name."""
+        for folder in sorted(self.root.glob("models--*--*")) if self.root.is_dir() else ():
+            repo = folder.name.removeprefix("models--").replace("--", "/", 1)
+            commit = self.commit(repo, None) or self._newest(folder)
+            partial = sum(path.stat().st_size for path in folder.glob(f"blobs/*{_PARTIAL}"))
+            files = self.files(repo, commit) if commit else ()
+            if partial or any(file.path.lower().endswith(".gguf") for file in files):
+                yield CachedRepo(repo, commit or "", files, partial)
+
+    def remove(self, repo: str, file: RepoFile) -> int:
+        """Take a file out: its place in every commit, its content, and an unfinished download of it.
+
+        Returns:
+            The bytes set free.
+
+        Raises:
+            OSError: the cache cannot be written.
+        """
+        folder = self._folder(repo)
+        blobs = {folder / "blobs" / digest for digest in (file.digest,) if digest}
+        for pointer in folder.glob(f"snapshots/*/{_escaped(file.path)}"):
+            blobs.add(pointer.resolve())
+            pointer.unlink()
+        freed = 0
+        still_used = {path.resolve() for path in folder.glob("snapshots/**/*") if path.is_symlink()}
+        for blob in blobs - still_used:
+            for path in (blob, blob.with_name(blob.name + _PARTIAL)):
+                with contextlib.suppress(FileNotFoundError):
+                    freed += path.stat().st_size
+                    path.unlink()
+        return freed
+
+    def remove_partials(self, repo: str) -> int:
+        """Take out what unfinished downloads left; the bytes set free."""
+        freed = 0
+        for path in self._folder(repo).glob(f"blobs/*{_PARTIAL}"):
+            freed += path.stat().st_size
+            path.unlink(missing_ok=True)
+        return freed
+
+    def _folder(self, repo: str) -> Path:
+        return self.root / repo_folder_name(repo_id=repo, repo_type="model")
+
+    def _newest(self, folder: Path) -> str | None:
+        snapshots = [path for path in folder.glob("snapshots/*") if path.is_dir()]
+        return max(snapshots, key=lambda path: path.stat().st_mtime).name if snapshots else None
+
+
+def _escaped(path: str) -> str:
+    return re.sub(r"([*?\[\]])", r"[\1]", path)

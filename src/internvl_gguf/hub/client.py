@@ -1,0 +1,243 @@
+"""Requests to the hub: what a repository holds, and bytes of its files; patient with faults that pass."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import httpx2
+from huggingface_hub import HfApi, constants, get_session, hf_hub_url
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
+
+from internvl_gguf._version import __version__
+from internvl_gguf.errors import HubError
+from internvl_gguf.repo_files import RepoFile, is_safe_path
+
+_LIBRARY = "internvl-gguf"
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that may be gone at the next try
+_TRIES = 6
+_LONGEST_WAIT = 60.0  # seconds; also the most of a Retry-After that is waited for
+_RESULT = TypeVar("_RESULT")
+
+ONLINE_HINT = "Check the network and run it again; what is already here is kept."
+
+
+@dataclass(frozen=True)
+class RepoListing:
+    """What a repository held at one commit.
+
+    Attributes:
+        repo: owner/name as the hub spells it.
+        commit: 40 hexadecimal digits; every later request asks for exactly this state.
+        files: its files with sizes and digests. Paths that would leave their folder are left out.
+    """
+
+    repo: str
+    commit: str
+    files: tuple[RepoFile, ...]
+
+
+class HubClient:
+    """Requests to the hub, or to the mirror that HF_ENDPOINT names.
+
+    Args:
+        endpoint: address of the hub; HF_ENDPOINT or the public one if None.
+        token: a token, or False for none; None takes the one that huggingface_hub finds (HF_TOKEN, `hf auth login`).
+        on_wait: told in one line why a request is tried again, before the wait.
+        sleep: waits for so many seconds.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        token: str | bool | None = None,
+        on_wait: Callable[[str], None] = lambda line: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        self._token = token
+        self._on_wait = on_wait
+        self._sleep = sleep
+
+    def listing(self, repo: str, revision: str | None) -> RepoListing:
+        """The files of a repository.
+
+        Args:
+            repo: owner/name.
+            revision: a branch, tag or commit; the main branch if None.
+
+        Raises:
+            HubError: offline, unreachable, no such repository or revision, or no right to see it.
+        """
+        api = HfApi(endpoint=self.endpoint, token=self._token, library_name=_LIBRARY, library_version=__version__)
+        with _told(repo, revision):
+            info = self.patiently(
+                lambda: api.model_info(
+                    repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+                )
+            )
+        files = tuple(
+            RepoFile(file.rfilename, file.lfs.size, file.lfs.sha256)
+            if file.lfs
+            else RepoFile(file.rfilename, file.size, file.blob_id)
+            for file in info.siblings or ()
+            if is_safe_path(file.rfilename)
+        )
+        if not info.sha:
+            raise HubError(f"The hub names no commit of {repo}.", "Check HF_ENDPOINT: the mirror may be incomplete.")
+        return RepoListing(info.id or repo, info.sha, files)
+
+    @contextlib.contextmanager
+    def open(
+        self, listing: RepoListing, file: RepoFile, start: int, end: int | None = None
+    ) -> Iterator[httpx2.Response]:
+        """One request for the bytes of a file from `start` up to `end`; a server may answer with the whole file.
+
+        Raises:
+            HubError: a refusal that lasts.
+            HfHubHTTPError, httpx2.HTTPError: a fault that may pass.
+        """
+        headers = build_hf_headers(token=self._token, library_name=_LIBRARY, library_version=__version__)
+        headers["Accept-Encoding"] = "identity"  # a compressed answer has no ranges and other lengths
+        if start or end is not None:
+            headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+        url = hf_hub_url(listing.repo, file.path, revision=listing.commit, endpoint=self.endpoint)
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        with (
+            _told(listing.repo, listing.commit, file.path),
+            get_session().stream("GET", url, headers=headers, timeout=timeout) as response,
+        ):
+            if response.is_error:
+                response.read()
+            hf_raise_for_status(response)
+            yield response
+
+    def patiently(self, request: Callable[[], _RESULT]) -> _RESULT:
+        """What `request` returns, tried again after faults that may pass.
+
+        Raises:
+            HubError: the fault lasted.
+        """
+        patience = Patience(self._on_wait, self._sleep)
+        while True:
+            try:
+                return request()
+            except (httpx2.HTTPError, HfHubHTTPError) as error:
+                patience.wait(error)
+
+    def patience(self) -> Patience:
+        """For a transfer that decides itself when it made progress."""
+        return Patience(self._on_wait, self._sleep)
+
+
+class Patience:
+    """How often and how long one waits for a hub in trouble: twice as long each time, as it asks if it asks.
+
+    Args:
+        on_wait: told why.
+        sleep: waits for so many seconds.
+    """
+
+    def __init__(self, on_wait: Callable[[str], None], sleep: Callable[[float], None]) -> None:
+        self._on_wait = on_wait
+        self._sleep = sleep
+        self._failures = 0
+
+    def reset(self) -> None:
+        """There was progress."""
+        self._failures = 0
+
+    def wait(self, error: Exception) -> None:
+        """Wait before the next try.
+
+        Raises:
+            HubError: it makes no sense to try on.
+        """
+        reason, asked = _fault(error)
+        self._failures += 1
+        if reason is None:
+            raise error
+        if self._failures >= _TRIES:
+            raise HubError(f"{reason}, {_TRIES} times in a row.", ONLINE_HINT) from error
+        seconds = min(_LONGEST_WAIT, 2 ** (self._failures - 1) * random.uniform(0.5, 1.0) if asked is None else asked)
+        self._on_wait(f"{reason}; trying again in {seconds:.0f} s.")
+        self._sleep(seconds)
+
+
+def _fault(error: Exception) -> tuple[str | None, float | None]:
+    """What happened, None where it will not pass, and how many seconds the hub asks to wait."""
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        if status not in _PASSING:
+            return None, None
+        what = "The hub is busy (429)" if status == 429 else f"The hub answered with status {status}"
+        return what, _retry_after(error.response)
+    if isinstance(error, httpx2.TimeoutException):
+        return "The hub did not answer in time", None
+    if isinstance(error, httpx2.TransportError):
+        return f"The connection to the hub failed ({_one_line(error)})", None
+    return None, None
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    try:
+        return max(0.0, float(response.headers.get("Retry-After", "")))
+    except ValueError:
+        return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _told(repo: str, revision: str | None, path: str | None = None) -> Iterator[None]:
+    """Turn the client's refusals that last into ours."""
+    what = f"{path} of {repo}" if path else repo
+    try:
+        yield
+    except OfflineModeIsEnabled as error:
+        raise HubError(
+            f"{what} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it.",
+            "Unset HF_HUB_OFFLINE, or pull it on a machine with a network.",
+        ) from error
+    except GatedRepoError as error:
+        raise HubError(
+            f"{repo} is gated: its owner must let you in.",
+            "Accept its terms on its page, then log in with `hf auth login` or set HF_TOKEN.",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise HubError(
+            f"{repo} has no revision {revision}; it may have moved.", "Run it again, or name a revision with @REVISION."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise HubError(
+            f"There is no repository {repo}, or it is private.",
+            "Check the spelling; for a private one log in with `hf auth login` or set HF_TOKEN.",
+        ) from error
+    except EntryNotFoundError as error:
+        raise HubError(f"{what} is listed but not there.", "Run it again; the repository may be changing.") from error
+    except HFValidationError as error:
+        raise HubError(f"{repo!r} is no name of a repository.", "Write owner/name.") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in _PASSING:
+            raise
+        hint = {
+            401: "Log in with `hf auth login` or set HF_TOKEN.",
+            403: "Ask its owner for access, then log in with `hf auth login` or set HF_TOKEN.",
+        }.get(status, "Check HF_ENDPOINT, and the repository's page in a browser.")
+        raise HubError(f"The hub refused {what} with status {status}.", hint) from error

@@ -1,0 +1,196 @@
+"""Models of the hub: which files of a repository, whether they fit each other, whether they are here, fetching them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from internvl_gguf.catalog import Catalog, load_catalog
+from internvl_gguf.errors import HubError, ModelFileError
+from internvl_gguf.gguf_header import GGUFHeader, read_header
+from internvl_gguf.hub import HubCache, HubClient, RemoteFile, RepoListing, download
+from internvl_gguf.model_files import ModelFiles, is_own_file
+from internvl_gguf.model_names import DEMO, HubModel, parse_model_name
+from internvl_gguf.paths import free_bytes
+from internvl_gguf.precision import Precision, preferred_precisions
+from internvl_gguf.repo_files import DownloadProgress, ModelCopy, RepoFile, sort_out
+from internvl_gguf.selection import choose_mmproj, choose_text
+from internvl_gguf.sizes import format_size
+from internvl_gguf.validation import validate_mmproj, validate_pair, validate_text_model
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Exact files of a repository, not necessarily here yet.
+
+    Attributes:
+        name: how the model was asked for.
+        listing: the state of the repository they belong to.
+        revision: what the person or the catalogue called that state; None is the main branch.
+        text: the text model.
+        mmproj: the vision encoder; a path where the person has a file of their own.
+        reasons: what was chosen for the person, and why; one line each.
+    """
+
+    name: str
+    listing: RepoListing
+    revision: str | None
+    text: ModelCopy
+    mmproj: ModelCopy | Path
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[RepoFile, ...]:
+        """All files to have, the mmproj first: it is the smaller one."""
+        return (*(() if isinstance(self.mmproj, Path) else self.mmproj.parts), *self.text.parts)
+
+
+@dataclass
+class HubResolver:
+    """Finds the files of a model of the hub, in its cache here first.
+
+    Attributes:
+        client: asks the hub.
+        cache: the hub's cache on this machine.
+        catalog: the known models.
+        precisions: which precision of a vision encoder suits this machine, best first, and why; given what there is.
+    """
+
+    client: HubClient = field(default_factory=HubClient)
+    cache: HubCache = field(default_factory=HubCache)
+    catalog: Catalog = field(default_factory=load_catalog)
+    precisions: Callable[[Sequence[str]], Precision] = preferred_precisions
+
+    def cached(self, name: str, mmproj: str | os.PathLike[str] | None = None) -> ModelFiles | None:
+        """The files of a model if all of them are in the cache, found without one request; else None.
+
+        Without a quant, what is there is taken before what would be chosen of all there are.
+
+        Raises:
+            ModelFileError: no such model.
+        """
+        model = self.hub_model(name)
+        commit = self.cache.commit(model.repo, model.revision)
+        if commit is None:
+            return None
+        listing = RepoListing(model.repo, commit, self.cache.files(model.repo, commit))
+        try:
+            return self._paths(self._select(name, model, listing, mmproj))
+        except ModelFileError:
+            return None
+
+    def select(self, name: str, mmproj: str | os.PathLike[str] | None = None) -> Selection:
+        """The files of a model of the hub, by its live listing.
+
+        Args:
+            name: a catalogue's name or owner/repo, with an optional quant.
+            mmproj: a precision ("BF16"), a file of the repository, or a local file; chosen for this machine if None.
+
+        Raises:
+            ModelFileError: no such model or quant; no mmproj; a part of a split file is missing.
+            HubError: the hub has no such repository, or cannot be asked.
+        """
+        model = self.hub_model(name)
+        return self._select(name, model, self.client.listing(model.repo, model.revision), mmproj)
+
+    def hub_model(self, name: str) -> HubModel:
+        """The repository that a name means.
+
+        Raises:
+            ModelFileError: it means something of this machine, or nothing.
+        """
+        model = None if name == DEMO else parse_model_name(name, self.catalog)
+        if not isinstance(model, HubModel):
+            raise ModelFileError(f"{name} is on this machine already.", "Name a model of the catalogue or owner/repo.")
+        return model
+
+    def headers(self, selection: Selection, copy: ModelCopy) -> list[GGUFHeader]:
+        """The headers of a copy's parts, from the cache or by ranged reads of a few MB.
+
+        Raises:
+            HubError, ModelFileError: they cannot be had, or are damaged.
+        """
+        return [
+            read_header(path if path.exists() else RemoteFile(self.client, selection.listing, part))
+            for part in copy.parts
+            for path in [self.cache.path(selection.listing.repo, selection.listing.commit, part)]
+        ]
+
+    def mmproj_header(self, selection: Selection) -> GGUFHeader:
+        """The header of the vision encoder, as `headers`."""
+        if isinstance(selection.mmproj, Path):
+            return read_header(selection.mmproj)
+        return self.headers(selection, selection.mmproj)[0]
+
+    def check(self, selection: Selection) -> None:
+        """See from the headers alone that the files are an InternVL and belong together, before they are fetched.
+
+        Raises:
+            ModelFileError, ModelPairError: they are not, or do not.
+        """
+        first, *parts = self.headers(selection, selection.text)
+        validate_pair(validate_text_model(first, parts), validate_mmproj(self.mmproj_header(selection)))
+
+    def missing(self, selection: Selection) -> list[tuple[RepoFile, int]]:
+        """The files that are not here whole, each with how many bytes are still to come."""
+        listing = selection.listing
+        found = []
+        for file in selection.files:
+            if (
+                self.cache.path(listing.repo, listing.commit, file).exists()
+                or self.cache.blob(listing.repo, file).exists()
+            ):
+                continue
+            partial = self.cache.partial(listing.repo, file)
+            found.append((file, (file.size or 0) - (partial.stat().st_size if partial.exists() else 0)))
+        return found
+
+    def fetch(
+        self,
+        selection: Selection,
+        on_progress: DownloadProgress = lambda file, done: None,
+        on_wait: Callable[[str], None] = lambda line: None,
+    ) -> ModelFiles:
+        """Bring all files here.
+
+        Raises:
+            HubError: the disk has no room for them, or see `hub.download`.
+        """
+        listing = selection.listing
+        self._check_room([rest for _, rest in self.missing(selection)])
+        for file in selection.files:
+            download(self.client, self.cache, listing, file, on_progress, on_wait)
+        self.cache.remember_revision(listing.repo, selection.revision, listing.commit)
+        return self._paths(selection)
+
+    def _check_room(self, rests: list[int]) -> None:
+        needed, free = sum(rests), free_bytes(self.cache.root)
+        if free is not None and needed > free:
+            raise HubError(
+                f"{format_size(needed)} are to be fetched, but {self.cache.root} has {format_size(free)} left.",
+                "Free some space (`internvl rm`), set HF_HOME to another disk, or take a smaller quant.",
+            )
+
+    def _paths(self, selection: Selection) -> ModelFiles:
+        listing = selection.listing
+        text = self.cache.path(listing.repo, listing.commit, selection.text.first)
+        mmproj = selection.mmproj
+        if not isinstance(mmproj, Path):
+            mmproj = self.cache.path(listing.repo, listing.commit, mmproj.first)
+        return ModelFiles(selection.name, text, mmproj, " ".join(selection.reasons))
+
+    def _select(
+        self, name: str, model: HubModel, listing: RepoListing, mmproj: str | os.PathLike[str] | None
+    ) -> Selection:
+        contents = sort_out(listing.files)
+        if not contents.texts:
+            raise ModelFileError(f"{model.repo} holds no GGUF of a text model.", "Name a repository of GGUF files.")
+        text = choose_text(contents.texts, model.wanted, model.repo)
+        reasons = () if model.wanted else (f"Chose {text.name}: no quant was named.",)
+        wanted = None if mmproj is None else os.fspath(mmproj)
+        if wanted is not None and is_own_file(wanted, contents):
+            return Selection(name, listing, model.revision, text, Path(wanted).expanduser(), reasons)
+        vision, why = choose_mmproj(contents.mmprojs, wanted, model.repo, self.precisions)
+        return Selection(name, listing, model.revision, text, vision, (*reasons, why) if why else reasons)

@@ -1,0 +1,92 @@
+"""Which precision of a vision encoder suits this machine: measured once, remembered, or by rule where it cannot be."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from internvl_gguf.paths import cache_dir, write_atomically
+
+# Most faithful first. The published weights are BF16, so F32 and BF16 hold them exactly, but BF16 also rounds the
+# activations: KL 5.7e-7 for F16, 1.4e-5 for BF16, 6.8e-5 for Q8_0 against float32 (docs/parity.md). F32 is the slowest.
+_BY_RULE = ("F16", "BF16", "F32", "Q8_0")
+_MEASURABLE = frozenset(_BY_RULE)
+_WORTH_IT = 0.9  # a less faithful one must take less than this part of the time
+_TIMEOUT = 120.0  # seconds for all measurements
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A chosen precision.
+
+    Attributes:
+        label: for example F16.
+        reason: why, to be put after it.
+    """
+
+    label: str
+    reason: str
+
+
+def preferred_precisions(labels: Sequence[str]) -> Precision:
+    """The precision to take of those that a model comes in.
+
+    Args:
+        labels: one or more, for example BF16, F16, F32.
+    """
+    known = sorted((label for label in labels if label in _MEASURABLE), key=_BY_RULE.index)
+    if not known:
+        return Precision(labels[0], "the only kind there is" if len(labels) == 1 else "the first there is")
+    seconds = measured_seconds(known)
+    if len(known) == 1 or len(seconds) < len(known):
+        return Precision(known[0], "nothing faster could be measured here" if len(known) > 1 else "the only one known")
+    best = known[0]
+    for label in known[1:]:
+        if seconds[label] < _WORTH_IT * seconds[best]:
+            best = label
+    others = ", ".join(f"{label} {seconds[label] / seconds[best]:.2f}x" for label in known if label != best)
+    return Precision(best, f"of those in the repository it suits this machine best ({others} its time)")
+
+
+def measured_seconds(labels: Sequence[str]) -> dict[str, float]:
+    """Seconds of a tile through one block of the encoder by precision, as far as they could be measured here."""
+    record = cache_dir() / "encoder-speed.json"
+    machine = f"{platform.machine()} {platform.processor()} {platform.node()} {_library_version()}"
+    known: dict[str, float] = {}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        kept = json.loads(record.read_bytes())
+        if kept["machine"] == machine:
+            known = {str(label): float(value) for label, value in kept["seconds"].items()}
+    missing = [label for label in labels if label not in known]
+    if missing and _library_version():
+        known |= _measure(missing)
+        with contextlib.suppress(OSError):
+            write_atomically(record, json.dumps({"machine": machine, "seconds": known}).encode())
+    return {label: known[label] for label in labels if label in known}
+
+
+def _library_version() -> str:
+    try:
+        return importlib.metadata.version("llama-cpp-python")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _measure(labels: Sequence[str]) -> dict[str, float]:
+    """Ask a child process: a device that lacks a type may end it, and then what came before still counts."""
+    command = [sys.executable, "-m", "internvl_gguf.llama.encoder_speed", *labels]
+    try:
+        output = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    seconds: dict[str, float] = {}
+    for line in output.splitlines():
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
+            seconds |= {str(label): float(value) for label, value in json.loads(line).items()}
+    return seconds

@@ -1,0 +1,184 @@
+"""What the files of a GGUF repository or folder are, told from their names alone.
+
+Publishers agree on little: a quant may stand in the file's name or in its folder's, large files are split into parts,
+Unsloth's Dynamic quants carry a `UD-` before the quant, and beside the text model lie mmproj files, importance matrices
+and draft models. Names are parsed, labels of a listing are not (they drop the `UD-`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+_QUANT = r"I?Q[1-9](?:_[0-9A-Z]+)*|TQ[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32|FP16|FP32"
+_IN_NAME = re.compile(rf"(?:^|[-._])(?P<dynamic>UD[-_])?(?P<quant>{_QUANT})(?=$|[-.])", re.IGNORECASE)
+_PART = re.compile(r"-(?P<index>\d{5})-of-(?P<count>\d{5})$")
+_NO_MODEL = re.compile(r"imatrix|(?:^|[-._])(?:draft|vocab|eagle\d*|mtp|lora|adapter)(?:$|[-._])", re.IGNORECASE)
+_MMPROJ = re.compile(r"mmproj", re.IGNORECASE)
+_DYNAMIC = "UD-"
+
+
+@dataclass(frozen=True)
+class RepoFile:
+    """One file of a repository.
+
+    Attributes:
+        path: its path inside the repository, with forward slashes.
+        size: bytes; None where nobody said.
+        digest: the hub's name of its content: sha256 in hexadecimal of a large file, git's sha1 of a small one.
+    """
+
+    path: str
+    size: int | None = None
+    digest: str | None = None
+
+
+DownloadProgress = Callable[[RepoFile, int], None]
+"""Called with a file and how many of its bytes are here, often."""
+
+
+@dataclass(frozen=True)
+class Quant:
+    """A kind of quantisation as files are named after it.
+
+    Attributes:
+        label: upper-case with underscores, for example Q4_K_XL.
+        dynamic: whether it is one of Unsloth's Dynamic quants (`UD-`).
+    """
+
+    label: str
+    dynamic: bool = False
+
+    def __str__(self) -> str:
+        return f"{_DYNAMIC if self.dynamic else ''}{self.label}"
+
+    @classmethod
+    def parse(cls, text: str) -> Quant | None:
+        """The quant that `text` spells, in any case, with - or _; None where it spells none."""
+        upper = text.strip().upper().replace("-", "_")
+        dynamic = upper.startswith("UD_")
+        label = upper.removeprefix("UD_")
+        if not re.fullmatch(_QUANT, label):
+            return None
+        return cls({"FP16": "F16", "FP32": "F32"}.get(label, label), dynamic)
+
+
+@dataclass(frozen=True)
+class ModelCopy:
+    """One quant of a text model, or one precision of an mmproj: a file, or the parts of a split one in order.
+
+    Attributes:
+        quant: what its name says; None where it says nothing.
+        parts: all files of it, in order.
+        is_complete: whether no part is missing.
+    """
+
+    quant: Quant | None
+    parts: tuple[RepoFile, ...]
+    is_complete: bool = True
+
+    @property
+    def first(self) -> RepoFile:
+        """The file that is opened; llama.cpp finds the other parts by their names."""
+        return self.parts[0]
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all parts; None where one is not known."""
+        sizes = [part.size for part in self.parts if part.size is not None]
+        return sum(sizes) if len(sizes) == len(self.parts) else None
+
+    @property
+    def name(self) -> str:
+        """How it is told apart from the others: its quant, else its file's name."""
+        return str(self.quant) if self.quant else self.first.path
+
+
+@dataclass(frozen=True)
+class RepoContents:
+    """The model files of a repository, sorted out.
+
+    Attributes:
+        texts: text models, largest quant first where sizes are known.
+        mmprojs: vision encoders.
+    """
+
+    texts: tuple[ModelCopy, ...]
+    mmprojs: tuple[ModelCopy, ...]
+
+
+def is_safe_path(path: str) -> bool:
+    """Whether a path from a listing stays inside the folder it is put in, on every system."""
+    if not path or "\\" in path or ":" in path or not path.isprintable() or path.startswith("/"):
+        return False
+    return all(part not in ("", ".", "..") for part in path.split("/"))
+
+
+def sort_out(files: Iterable[RepoFile]) -> RepoContents:
+    """Tell text models, mmproj files and everything else apart; unsafe paths count as everything else."""
+    texts: dict[tuple[str, str], list[tuple[int, int, RepoFile]]] = {}
+    mmprojs: dict[tuple[str, str], list[tuple[int, int, RepoFile]]] = {}
+    for file in files:
+        path = PurePosixPath(file.path)
+        if path.suffix.lower() != ".gguf" or not is_safe_path(file.path) or _NO_MODEL.search(path.stem):
+            continue
+        part = _PART.search(path.stem)
+        stem = path.stem[: part.start()] if part else path.stem
+        index, count = (int(part["index"]), int(part["count"])) if part else (1, 1)
+        group = mmprojs if _MMPROJ.search(path.name) else texts
+        group.setdefault((str(path.parent), stem), []).append((index, count, file))
+    return RepoContents(_copies(texts), _copies(mmprojs))
+
+
+def _copies(groups: dict[tuple[str, str], list[tuple[int, int, RepoFile]]]) -> tuple[ModelCopy, ...]:
+    copies = []
+    for (folder, stem), parts in groups.items():
+        parts.sort(key=lambda part: part[0])
+        count = parts[0][1]
+        is_complete = [index for index, _, _ in parts] == list(range(1, count + 1))
+        copies.append(ModelCopy(_quant_of(folder, stem), tuple(file for _, _, file in parts), is_complete))
+    return tuple(sorted(copies, key=lambda copy: (-(copy.size or 0), copy.first.path)))
+
+
+def _quant_of(folder: str, stem: str) -> Quant | None:
+    """The last quant in the file's name, else in its folder's."""
+    for text in (stem, PurePosixPath(folder).name):
+        found = list(_IN_NAME.finditer(text))
+        if found:
+            return Quant.parse(f"{_DYNAMIC if found[-1]['dynamic'] else ''}{found[-1]['quant']}")
+    return None
+
+
+def find_copy(copies: tuple[ModelCopy, ...], wanted: str) -> ModelCopy | None:
+    """The copy that `wanted` names: a quant in any spelling, or a file's name or path.
+
+    `Q4_K_M` means the plain file where a repository has it in plain and in Dynamic form, and the Dynamic one where it
+    is the only one; `UD-Q4_K_M` never means a plain one.
+    """
+    by_file = [
+        copy
+        for copy in copies
+        if any(wanted.lower() in (part.path.lower(), PurePosixPath(part.path).name.lower()) for part in copy.parts)
+        or wanted.lower() == PurePosixPath(copy.first.path).stem.lower()
+    ]
+    if by_file:
+        return by_file[0]
+    quant = Quant.parse(wanted)
+    if quant is None:
+        return None
+    exact = [copy for copy in copies if copy.quant == quant]
+    if exact or quant.dynamic:
+        return exact[0] if exact else None
+    return next((copy for copy in copies if copy.quant == Quant(quant.label, dynamic=True)), None)
+
+
+def nearest_names(copies: tuple[ModelCopy, ...], wanted: str) -> list[str]:
+    """Up to three names of copies that look like `wanted`."""
+    names = [copy.name for copy in copies]
+    plain = {name.upper().removeprefix(_DYNAMIC): name for name in names}
+    spelled = wanted.upper().replace("-", "_").removeprefix("UD_")
+    found = difflib.get_close_matches(spelled, plain, n=3, cutoff=0.5)
+    return [plain[name] for name in found]

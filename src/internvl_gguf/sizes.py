@@ -1,0 +1,63 @@
+"""Sizes as people write them, in bytes and back."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from internvl_gguf.errors import InvalidRequestError
+
+_BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "p": 2**50}
+_DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
+# A bare letter is binary, as the tools that speak of memory take it (docker, systemd, du).
+_UNITS = (
+    {"b": 1}
+    | {f"{letter}ib": factor for letter, factor in _BINARY.items()}
+    | {f"{letter}b": factor for letter, factor in _DECIMAL.items()}
+    | _BINARY
+)
+# Fifteen digits are more than any size has, and keep a line of nines from becoming a number of a thousand bits.
+_SIZE = re.compile(r"\s*(?P<number>[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?P<unit>[A-Za-z]*)\s*")
+_FORM = 'Write a number above 0 with its unit, for example "12GiB", "500 MiB" or "12GB" (decimal).'
+
+
+def parse_size(text: str, default_unit: str | None = None) -> int:
+    """The bytes that a written size stands for, rounded to the nearest one.
+
+    Args:
+        text: a number and a unit in any case, with or without a space: KiB to PiB are powers of 1024, KB to PB are
+            powers of 1000, a bare K to P counts as KiB to PiB, B are bytes.
+        default_unit: the unit of a number without one, for example "GiB"; None refuses such a number.
+
+    Raises:
+        InvalidRequestError: no such size, or less than one byte.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise InvalidRequestError(f"{text!r} is not a size.", _FORM)
+    unit = match["unit"] or default_unit
+    if unit is None:
+        number = match["number"]
+        raise InvalidRequestError(
+            f"The size {text!r} has no unit.",
+            f'Add one: "{number}GiB", "{number}MiB", or "{number}GB" for powers of 1000.',
+        )
+    factor = _UNITS.get(unit.lower())
+    if factor is None:
+        raise InvalidRequestError(f"{unit!r} in {text!r} is not a unit of size.", _FORM)
+    size = int((Decimal(match["number"]) * factor).to_integral_value())
+    if size < 1:
+        raise InvalidRequestError(f"The size {text!r} is less than one byte.", _FORM)
+    return size
+
+
+def format_size(size: int) -> str:
+    """A number of bytes, 0 or more, in the binary unit people would choose: "512 B", "672.66 MiB", "8.48 GiB"."""
+    if size < 1024:
+        return f"{size} B"
+    value = float(size)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        value /= 1024
+        if round(value, 2) < 1024:  # 1023.999 MiB reads 1.00 GiB, not 1024.00 MiB
+            return f"{value:.2f} {unit}"
+    return f"{value / 1024:.2f} PiB"
