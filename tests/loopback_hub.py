@@ -290,7 +290,7 @@ class LoopbackHub:
         self._bugs: list[BaseException] = []
         self._listeners = (_Listener(self, is_cdn=False), _Listener(self, is_cdn=True))
         self._waker, self._woken = socket.socketpair()
-        self._thread = threading.Thread(target=self._accept, name="loopback-hub")
+        self._thread = threading.Thread(target=self._accept, name="loopback-hub", daemon=True)
 
     def __enter__(self) -> Self:
         """Start to answer."""
@@ -470,7 +470,6 @@ class LoopbackHub:
 class _Listener(ThreadingHTTPServer):
     """One origin of the hub. It keeps its connections, so that it can end those that wait."""
 
-    daemon_threads = False
     request_queue_size = 64
     timeout = 0
 
@@ -478,6 +477,7 @@ class _Listener(ThreadingHTTPServer):
         self.hub = hub
         self.is_cdn = is_cdn
         self._connections: set[socket.socket] = set()
+        self._threads_begun: list[threading.Thread] = []
         super().__init__((_HOST, 0), _Handler)
         self.url = f"http://{_HOST}:{self.server_address[1]}"
 
@@ -490,6 +490,14 @@ class _Listener(ThreadingHTTPServer):
         with self.hub._lock:
             self._connections.add(connection)
         return connection, address
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start a thread that `stop` waits for and that does not keep a failed test process alive."""
+        thread = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), name="loopback-hub", daemon=True
+        )
+        self._threads_begun.append(thread)
+        thread.start()
 
     def shutdown_request(self, request: Any) -> None:
         """Close at once: a FIN sent before would hide the reset of `Fault.reset`."""
@@ -512,6 +520,8 @@ class _Listener(ThreadingHTTPServer):
                     connection.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     continue
+        for thread in self._threads_begun:
+            thread.join()
         self.server_close()
 
 

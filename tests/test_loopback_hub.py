@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx2
 import pytest
@@ -23,7 +24,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import http_get
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 
-from loopback_hub import Fault, LoopbackHub, Repo
+from loopback_hub import Fault, LoopbackHub, Repo, Where
 
 NAME = "owner/name"
 A = os.urandom(200_000)
@@ -66,9 +67,8 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10_000)
 
 
-def download(hub: LoopbackHub, folder: Path, path: str = "a.gguf", **options: object) -> Path:
-    options = {"token": False, **options}
-    return Path(hf_hub_download(NAME, path, endpoint=hub.url, cache_dir=folder, **options))
+def download(hub: LoopbackHub, folder: Path, path: str = "a.gguf", **options: Any) -> Path:
+    return Path(hf_hub_download(NAME, path, endpoint=hub.url, cache_dir=folder, **{"token": False, **options}))
 
 
 def file_url(hub: LoopbackHub, path: str = "a.gguf", revision: str = "main") -> str:
@@ -97,14 +97,17 @@ def test_starts_and_stops_at_once(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_an_error_of_the_server_is_raised_at_the_end(tmp_path: Path, client: httpx2.Client) -> None:
     path = tmp_path / "gone.gguf"
-    path.touch()
-    hub = LoopbackHub().__enter__()
-    hub.add_repo(NAME, {"a.gguf": path})
-    path.unlink()
-    with pytest.raises(httpx2.RemoteProtocolError):
-        client.get(file_url(hub))
+    path.write_bytes(B)
+
+    def ask_for_a_lost_file() -> None:
+        with LoopbackHub() as hub:
+            hub.add_repo(NAME, {"a.gguf": path})
+            path.unlink()
+            with pytest.raises(httpx2.RemoteProtocolError):
+                client.get(file_url(hub))
+
     with pytest.raises(FileNotFoundError):
-        hub.__exit__(None, None, None)
+        ask_for_a_lost_file()
 
 
 def test_model_info(hub: LoopbackHub, repo: Repo) -> None:
@@ -131,7 +134,7 @@ def test_model_info(hub: LoopbackHub, repo: Repo) -> None:
 def test_tree(hub: LoopbackHub, repo: Repo) -> None:
     api = HfApi(endpoint=hub.url)
 
-    def paths(**options: object) -> list[str]:
+    def paths(**options: Any) -> list[str]:
         return [item.path for item in api.list_repo_tree(NAME, token=False, **options)]
 
     found = list(api.list_repo_tree(NAME, recursive=True, revision=repo.commit, token=False))
@@ -219,9 +222,9 @@ def test_what_does_not_exist(hub: LoopbackHub, repo: Repo, tmp_path: Path) -> No
         api.model_info(NAME, revision="0" * 40, token=False)
     with pytest.raises(RevisionNotFoundError):
         download(hub, tmp_path, revision="v2/x")
-    with pytest.raises(RemoteEntryNotFoundError) as missing:
+    with pytest.raises(RemoteEntryNotFoundError) as absent:
         download(hub, tmp_path, "c.gguf")
-    assert missing.value.response.headers["X-Repo-Commit"] == repo.commit
+    assert absent.value.response.headers["X-Repo-Commit"] == repo.commit
 
 
 def test_push_moves_main(hub: LoopbackHub, repo: Repo, tmp_path: Path) -> None:
@@ -407,14 +410,15 @@ def test_a_fault_by_the_name_of_a_file(hub: LoopbackHub, repo: Repo, client: htt
 
 
 @pytest.mark.parametrize("where", ["api", "resolve", "cdn"])
-def test_a_stall(client: httpx2.Client, where: str) -> None:
+def test_a_stall(client: httpx2.Client, where: Where) -> None:
     """The client's time runs out, or it does not and the hub closes; either way the hub ends at once."""
     with LoopbackHub() as hub:
         hub.add_repo(NAME, {"a.gguf": A})
         hub.faults.append(Fault(where, stall=True, times=2))
-        url = f"{hub.url}/api/models/{NAME}" if where == "api" else file_url(hub)
+        cdn = f"{hub.cdn_url}/cdn/{digest(A)}"
+        url = {"api": f"{hub.url}/api/models/{NAME}", "resolve": file_url(hub), "cdn": cdn}[where]
         with pytest.raises(httpx2.ReadTimeout):
-            client.get(url, timeout=0.05)
+            client.get(url, timeout=httpx2.Timeout(10, read=0.05))
         errors: list[Exception] = []
 
         def wait() -> None:
@@ -432,7 +436,7 @@ def test_a_stall(client: httpx2.Client, where: str) -> None:
     assert time.monotonic() - began < 2
     waiting.join(timeout=10)
     assert len(errors) == 1
-    assert [request.status for request in hub.requests if request.where == where] == [None, None]
+    assert [(request.where, request.status) for request in hub.requests] == [(where, None)] * 2
 
 
 def test_a_fault_says_what_goes_wrong() -> None:

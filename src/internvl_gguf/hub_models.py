@@ -11,7 +11,7 @@ from internvl_gguf.catalog import Catalog, load_catalog
 from internvl_gguf.errors import HubError, ModelFileError
 from internvl_gguf.gguf_header import GGUFHeader, read_header
 from internvl_gguf.hub import HubCache, HubClient, RemoteFile, RepoListing, download
-from internvl_gguf.model_files import ModelFiles, is_own_file
+from internvl_gguf.model_files import ModelFiles
 from internvl_gguf.model_names import DEMO, HubModel, parse_model_name
 from internvl_gguf.paths import free_bytes
 from internvl_gguf.precision import Precision, preferred_precisions
@@ -190,7 +190,7 @@ class HubResolver:
         text = choose_text(contents.texts, model.wanted, model.repo)
         reasons = () if model.wanted else (f"Chose {text.name}: no quant was named.",)
         wanted = None if mmproj is None else os.fspath(mmproj)
-        if wanted is not None and is_own_file(wanted, contents):
+        if wanted is not None and Path(wanted).expanduser().is_file():
             return Selection(name, listing, model.revision, text, Path(wanted).expanduser(), reasons)
         vision, why = choose_mmproj(contents.mmprojs, wanted, model.repo, self.precisions)
         return Selection(name, listing, model.revision, text, vision, (*reasons, why) if why else reasons)

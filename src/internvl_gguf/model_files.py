@@ -68,7 +68,8 @@ def local_files(
         text = model.path
         if text.suffix.lower() != ".gguf" and not text.exists():
             raise ModelFileError(f"There is no model {name!r}.", "Give the path of a .gguf file, or `demo`.")
-    if mmproj is not None and is_own_file(mmproj, contents):
+    is_named_here = mmproj is not None and (Quant.parse(mmproj) or find_copy(contents.mmprojs, mmproj))
+    if mmproj is not None and (Path(mmproj).expanduser().is_file() or not is_named_here):
         return ModelFiles(name, text, Path(mmproj).expanduser(), reason)
     beside = tuple(copy for copy in contents.mmprojs if folder / copy.first.path != text)
     where = f"The folder {folder}" if folder != Path() else "This folder"
@@ -92,10 +93,3 @@ def folder_contents(folder: Path) -> RepoContents:
     except OSError as error:
         raise ModelFileError(f"{folder} cannot be read: {error.strerror or error}.", "Check its permissions.") from None
     return sort_out(files.values())
-
-
-def is_own_file(mmproj: str, contents: RepoContents) -> bool:
-    """Whether a local file is meant: it is one, or neither a precision nor a file of the repository."""
-    if Path(mmproj).expanduser().is_file():
-        return True
-    return Quant.parse(mmproj) is None and find_copy(contents.mmprojs, mmproj) is None

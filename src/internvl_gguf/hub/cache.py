@@ -54,12 +54,10 @@ class HubCache:
 
     def commit(self, repo: str, revision: str | None) -> str | None:
         """The commit of a revision as it was when it was last fetched; None where it never was."""
-        if revision and _COMMIT.fullmatch(revision):
-            return revision
         with contextlib.suppress(OSError, UnicodeDecodeError):
             commit = (self._folder(repo) / "refs" / (revision or _MAIN)).read_text("ascii").strip()
             return commit if _COMMIT.fullmatch(commit) else None
-        return None
+        return revision if revision and _COMMIT.fullmatch(revision) else None
 
     def files(self, repo: str, commit: str) -> tuple[RepoFile, ...]:
         """The files of a commit that are here whole."""

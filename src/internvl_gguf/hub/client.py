@@ -236,6 +236,10 @@ def _told(repo: str, revision: str | None, path: str | None = None) -> Iterator[
         status = error.response.status_code
         if status in _PASSING:
             raise
+        if status == httpx2.codes.RANGE_NOT_SATISFIABLE:
+            raise HubError(
+                f"{what} is shorter than the hub lists it.", "Run it again; the repository may be changing."
+            ) from error
         hint = {
             401: "Log in with `hf auth login` or set HF_TOKEN.",
             403: "Ask its owner for access, then log in with `hf auth login` or set HF_TOKEN.",

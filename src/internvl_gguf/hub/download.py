@@ -164,7 +164,7 @@ class _Transfer:
                 )
             if offset != self._position:  # a server that ignores ranges
                 self._restart(stream)
-            for chunk in response.iter_bytes(_CHUNK):
+            for chunk in response.iter_bytes():  # as they come: a larger chunk would be lost with the connection
                 if self._position + len(chunk) > self._size:
                     raise HubError(
                         f"{self._file.path} is longer than the {self._size:,} bytes that {self._listing.repo} lists.",
