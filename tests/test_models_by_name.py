@@ -15,8 +15,9 @@ import pytest
 from internvl_gguf import Session
 from internvl_gguf.catalog import load_catalog
 from internvl_gguf.errors import HubError, ModelFileError, ModelPairError
-from internvl_gguf.hub import HubCache, HubClient
+from internvl_gguf.hub import HubCache, HubClient, RemoteFile
 from internvl_gguf.hub_models import HubResolver
+from internvl_gguf.model_files import demo_files
 from internvl_gguf.model_names import HubModel, LocalModel, parse_model_name
 from internvl_gguf.precision import Precision, preferred_precisions
 from internvl_gguf.repo_files import Quant, RepoFile, find_copy, sort_out
@@ -87,28 +88,41 @@ def test_every_spelling_of_every_quant(file: str, spelling: str) -> None:
     assert choose_text(contents.texts, spelling, REPO).first.path == file
 
 
-def test_a_pulled_quant_opens_and_opens_again_without_one_request(
-    hub: LoopbackHub, texts: dict[str, bytes], tmp_path: Path
-) -> None:
-    """Each of the 24 quants by its name, the two files and nothing else; then with the hub gone."""
-    finder = resolver(hub, tmp_path)
-    for file in TEXTS:
-        quant = spellings(file)[2]
-        files = resolve_model(f"{NAME.lower()}:{quant}", resolver=finder)
-        assert files.text.read_bytes() == texts[file]
-        assert files.mmproj.read_bytes() == texts["mmproj-F16.gguf"]
-    listing = finder.client.listing(REPO, None)
-    here = {file.path for file in finder.cache.files(REPO, listing.commit)}
+def test_a_pulled_quant_opens_and_opens_again_without_one_request(tmp_path: Path) -> None:
+    """The published names over files made from the demo model, each with another name inside: every quant is pulled,
+    the right two files and nothing else; several answer; then again with the hub gone."""
+    demo = demo_files()
+    contents = {name: demo_text_named(seed) for seed, name in enumerate(TEXTS)}
+    contents |= {name: demo.mmproj.read_bytes() for name in LISTING if name not in contents}
     spec = load_catalog().find(NAME)
     assert spec is not None
-    here |= {file.path for file in finder.cache.files(REPO, spec.revision)}
-    assert here == {*TEXTS, "mmproj-F16.gguf"}
-    asked = len(hub.requests)
+    with LoopbackHub() as hub:
+        repo = hub.add_repo(REPO, contents)
+        repo.branches[spec.revision] = repo.commit
+        finder = resolver(hub, tmp_path)
+        for file in TEXTS:
+            files = resolve_model(f"{NAME.lower()}:{spellings(file)[2]}", resolver=finder)
+            assert files.text.read_bytes() == contents[file]
+            assert files.mmproj.name == "mmproj-F16.gguf"
+        listing = finder.client.listing(REPO, spec.revision)
+        assert {file.path for file in finder.cache.files(REPO, listing.commit)} == {*TEXTS, "mmproj-F16.gguf"}
+        bodies = sum(len(contents[name]) for name in (*TEXTS, "mmproj-F16.gguf"))
+        assert hub.body_bytes == bodies + 25 * RemoteFile.first_window  # and 25 headers before them
+    example = demo.text.parent / "example.png"
+    with Session.open("demo", n_threads=1) as session:
+        expected = session.ask("How many shapes are there?", [example]).text
     for file in TEXTS[::6]:
         files = resolve_model(f"{NAME}:{spellings(file)[1]}", resolver=finder)
-        with Session.open(files.text, files.mmproj, n_threads=1, n_ctx=256) as session:
-            assert session.ask("?", max_tiles=1).usage.completion_tokens
-    assert len(hub.requests) == asked
+        with Session.open(files.text, files.mmproj, n_threads=1) as session:
+            assert session.ask("How many shapes are there?", [example]).text == expected
+
+
+def demo_text_named(seed: int) -> bytes:
+    """The demo model's text half, told apart from others by its name."""
+    old, new = b"InternVL demo", b"InternVL %04d" % seed
+    data = demo_files().text.read_bytes()
+    assert data.count(old) == 1
+    return data.replace(old, new)  # of the same length
 
 
 def test_headers_come_before_bodies(hub: LoopbackHub, tmp_path: Path) -> None:
