@@ -9,10 +9,14 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from internvl_gguf.cli.output import say
-from internvl_gguf.repo_files import DownloadProgress, RepoFile
+from internvl_gguf.repo_files import RepoFile
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from internvl_gguf.model_files import ModelFiles
+
+_WIDE = 80  # columns that a bar with its figures needs
 
 
 def obtain(model: str, mmproj: str | None) -> ModelFiles:
@@ -23,37 +27,62 @@ def obtain(model: str, mmproj: str | None) -> ModelFiles:
     """
     from internvl_gguf.resolve import resolve_model
 
-    with download_progress() as on_progress:
-        files = resolve_model(model, mmproj, on_progress=on_progress, on_wait=say)
+    with download_bars() as bars:
+        files = resolve_model(model, mmproj, on_progress=bars.progress, on_wait=bars.say)
     if files.choice:
         say(files.choice)
     return files
 
 
+class DownloadBars:
+    """A bar with speed and remaining time for each file on stderr; nothing but lines where that is no terminal."""
+
+    def __init__(self, bars: Progress | None) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def progress(self, file: RepoFile, done: int) -> None:
+        """A file has so many bytes."""
+        if self._bars is None:
+            return
+        if file.path not in self._tasks:
+            name = PurePosixPath(file.path).name
+            longest = max(12, self._bars.console.width - (48 if self._bars.console.width >= _WIDE else 18))
+            label = name if len(name) <= longest else f"…{name[1 - longest :]}"
+            self._tasks[file.path] = self._bars.add_task(label, total=file.size, completed=done)
+        self._bars.update(self._tasks[file.path], completed=done)
+
+    def say(self, line: str) -> None:
+        """A line above the bars."""
+        if self._bars is None:
+            say(line)
+        else:
+            self._bars.console.print(line, markup=False, highlight=False)
+
+
 @contextlib.contextmanager
-def download_progress() -> Iterator[DownloadProgress]:
-    """A bar with speed and remaining time for each file; nothing where stderr is no terminal."""
+def download_bars() -> Iterator[DownloadBars]:
+    """Bars for as long as files are fetched; they appear with the first byte."""
     if not sys.stderr.isatty():
-        yield lambda file, done: None
+        yield DownloadBars(None)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        ProgressColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(compact=True),
-        console=Console(stderr=True),
-    ) as bars:
-        tasks: dict[str, int] = {}
-
-        def on_progress(file: RepoFile, done: int) -> None:
-            if file.path not in tasks:
-                name = PurePosixPath(file.path).name
-                task = bars.add_task(name, total=file.size, completed=done)
-                tasks[file.path] = task
-            bars.update(tasks[file.path], completed=done)  # type: ignore[arg-type]
-
-        yield on_progress
+    console = Console(stderr=True)
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False)]
+    if console.width >= _WIDE:
+        columns += [BarColumn(bar_width=None), DownloadColumn(binary_units=True), TransferSpeedColumn()]
+    else:
+        columns += [TaskProgressColumn()]
+    with Progress(*columns, TimeRemainingColumn(compact=True), console=console) as bars:
+        yield DownloadBars(bars)

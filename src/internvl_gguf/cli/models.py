@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,8 +77,8 @@ def show(
     _print_text(found.text[0].label, text)
     _print_vision(found.mmproj.label, vision)
     if contents:
-        typer.echo("quants        " + _wrapped(f"{copy.name} {_size(copy)}" for copy in contents.texts))
-        typer.echo("mmproj files  " + _wrapped(f"{copy.name} {_size(copy)}" for copy in contents.mmprojs))
+        typer.echo("quants        " + _wrapped(f"{copy.name:<12}{_size(copy):>12}" for copy in contents.texts))
+        typer.echo("mmproj files  " + _wrapped(f"{copy.name:<12}{_size(copy):>12}" for copy in contents.mmprojs))
 
 
 def rm(
@@ -205,15 +206,23 @@ def _wrapped(items: Iterable[str]) -> str:
 
 
 def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """A table; where the terminal is too narrow for it, each row as a line with its facts below."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
+    # Rows go whole to a file or a pipe, where nobody's window is narrow.
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, title in enumerate(head):
-        is_text = index in (0, len(head) - 1)
-        table.add_column(title, overflow="fold", justify="left" if is_text else "right")
+        table.add_column(title, no_wrap=True, justify="left" if index in (0, len(head) - 1) else "right")
     for row in rows:
         table.add_row(*row)
-    # Rows go whole to a file or a pipe, where nobody's window is narrow.
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    if Measurement.get(console, console.options.update(max_width=_PIPE_WIDTH), table).maximum <= console.width:
+        console.print(table)
+        return
+    for first, *rest in rows:
+        typer.echo(first)
+        facts = [f"{title.lower()} {fact}" for title, fact in zip(head[1:], rest, strict=True) if fact]
+        typer.echo(textwrap.fill(", ".join(facts), console.width, initial_indent="  ", subsequent_indent="  "))

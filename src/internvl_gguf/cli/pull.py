@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from internvl_gguf.cli import options
-from internvl_gguf.cli.downloads import download_progress
+from internvl_gguf.cli.downloads import download_bars
 from internvl_gguf.cli.output import print_json, say
 from internvl_gguf.sizes import format_size
 
 if TYPE_CHECKING:
     from internvl_gguf.hub_models import HubResolver, Selection
+    from internvl_gguf.model_files import ModelFiles
 
 
 def pull(
@@ -31,10 +32,10 @@ def pull(
     from internvl_gguf.hub_models import HubResolver
 
     resolver = HubResolver(HubClient(on_wait=say))
-    if constants.HF_HUB_OFFLINE and (files := resolver.cached(model, mmproj)):
+    if constants.HF_HUB_OFFLINE and (here := resolver.cached(model, mmproj)):
         say("Offline, and everything is here already.")
         if json_output:
-            print_json({"model": model, "text": str(files.text), "mmproj": str(files.mmproj), "files": []})
+            print_json({"model": model, "text": str(here.text), "mmproj": str(here.mmproj), "files": []})
         return
     selection = resolver.select(model, mmproj)
     for reason in selection.reasons:
@@ -46,15 +47,19 @@ def pull(
         else:
             _print_plan(plan)
         return
-    resolver.check(selection)
-    with download_progress() as on_progress:
-        files = resolver.fetch(selection, on_progress, say)
+    files = _fetch(resolver, selection)
     if json_output:
         print_json({"model": model, "text": str(files.text), "mmproj": str(files.mmproj), **plan})
-    elif plan["bytes_to_fetch"]:
-        say(f"{model} is here: {format_size(plan['bytes'])} in {len(plan['files'])} files.")
     else:
-        say(f"{model} was here already: {format_size(plan['bytes'])} in {len(plan['files'])} files.")
+        state = "is here" if plan["bytes_to_fetch"] else "was here already"
+        say(f"{model} {state}: {format_size(plan['bytes'])} in {len(plan['files'])} files.")
+
+
+def _fetch(resolver: HubResolver, selection: Selection) -> ModelFiles:
+    resolver.check(selection)
+    with download_bars() as bars:
+        resolver.client.on_wait = bars.say
+        return resolver.fetch(selection, bars.progress, bars.say)
 
 
 def _plan(resolver: HubResolver, selection: Selection) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class HubClient:
     Args:
         endpoint: address of the hub; HF_ENDPOINT or the public one if None.
         token: a token, or False for none; None takes the one that huggingface_hub finds (HF_TOKEN, `hf auth login`).
-        on_wait: told in one line why a request is tried again, before the wait.
+        on_wait: told in one line why a request is tried again, before the wait; may be changed later.
         sleep: waits for so many seconds.
     """
 
@@ -69,7 +69,7 @@ class HubClient:
     ) -> None:
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
         self._token = token
-        self._on_wait = on_wait
+        self.on_wait = on_wait
         self._sleep = sleep
 
     def listing(self, repo: str, revision: str | None) -> RepoListing:
@@ -131,7 +131,7 @@ class HubClient:
         Raises:
             HubError: the fault lasted.
         """
-        patience = Patience(self._on_wait, self._sleep)
+        patience = Patience(self.on_wait, self._sleep)
         while True:
             try:
                 return request()
@@ -140,7 +140,7 @@ class HubClient:
 
     def patience(self) -> Patience:
         """For a transfer that decides itself when it made progress."""
-        return Patience(self._on_wait, self._sleep)
+        return Patience(self.on_wait, self._sleep)
 
 
 class Patience:
