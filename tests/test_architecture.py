@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "hub_models": BASE
     | HEADER
     | {"catalog", "hub", "model_files", "model_names", "repo_files", "selection", "precision", "sizes", "validation"},
-    "resolve": BASE | {"catalog", "model_names", "model_files", "hub", "hub_models", "repo_files"},
+    "resolve": BASE | {"catalog", "precision", "model_names", "model_files", "hub", "hub_models", "repo_files"},
     "model_report": BASE | HEADER | {"validation"},
     "llama": BASE,
     "engine": BASE | {"llama", "kv_ledger", "embedding_cache"},

@@ -59,7 +59,7 @@ def _reading_item(text: str, rng: Random, small: bool) -> tuple[Scene, Question]
         if small:
             size = rng.choice(SMALL_PRINT_CANVASES)
             rows = 4 if size[1] > size[0] else 3
-            scene = text_scene(rng, size, smallest=1 / 8 / rows, largest=1 / 5 / rows, text=text)
+            scene = text_scene(rng, size, smallest=1 / 9 / rows, largest=1 / 6 / rows, text=text)
         else:
             scene = text_scene(rng, random_canvas(rng), smallest=0.125, largest=0.6, text=text)
         if not scene.lines:
@@ -78,7 +78,7 @@ _ASKERS = {
 def items(suite: str, count: int, max_tiles: int, seed: int = SEED) -> Iterator[Item]:
     """`count` questions of one suite: a kind of SHAPE_KINDS or READING_KINDS, "small print", "absent" or "text".
 
-    Small print has capitals of an eighth to a fifth of a tile's height when the picture is cut into 12 tiles; other
+    Small print has capitals of a ninth to a sixth of a tile's height when the picture is cut into 12 tiles; other
     printed lines have an eighth or more of the picture's height; shapes have 0.14 or more of its shorter side.
     """
     for index in range(count):

@@ -47,7 +47,7 @@ def lesson_scene(rng: Random, tiles: int, writing: float) -> Scene:
         return text_scene(rng, smallest=0.11, largest=0.7, shapes=rng.choice((0, 0, 0, 2)))
     if draw < 0.5:
         return text_scene(rng, smallest=0.1, largest=0.7, shapes=rng.choice((0, 0, 0, 2)))
-    return text_scene(rng, random_canvas(rng, 1600), smallest=0.035, largest=0.12, shapes=rng.choice((0, 0, 3)))
+    return text_scene(rng, random_canvas(rng, 1600), smallest=0.03, largest=0.12, shapes=rng.choice((0, 0, 3)))
 
 
 def conversations(scene: Scene, rng: Random, count: int) -> list[list[Question]]:
@@ -92,7 +92,7 @@ class Lessons:
             return self._text_only(rng)
         if rng.random() >= self.multi:
             return self._pictures(rng, self.pictures, 1)
-        most = rng.choices((2, 4, 6, 12), weights=(1, 1, 2, 8))[0]
+        most = rng.choices((2, 4, 6, 12), weights=(1, 4, 3, 4))[0]
         return self._pictures(rng, max(2, self.pictures // (2 if most < 6 else 4)), most)
 
     def _text_only(self, rng: Random) -> Batch:

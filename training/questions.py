@@ -219,8 +219,8 @@ def without_picture(rng: Random) -> Question:
 
 _ASKERS: tuple[tuple[Callable[[Scene, Random], Question | None], int, int], ...] = (
     # asker, weight where there are shapes, weight where there is writing
-    (ask_count, 4, 0), (ask_colour, 4, 1), (ask_shape, 4, 0), (ask_place, 4, 1), (ask_presence, 3, 1),
-    (ask_reading, 2, 8), (ask_description, 2, 1),
+    (ask_count, 8, 0), (ask_colour, 3, 1), (ask_shape, 3, 0), (ask_place, 4, 1), (ask_presence, 1, 1),
+    (ask_reading, 2, 12), (ask_description, 2, 1),
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from internvl_gguf.catalog import Catalog, load_catalog
@@ -55,13 +56,13 @@ class HubResolver:
         client: asks the hub.
         cache: the hub's cache on this machine.
         catalog: the known models.
-        precisions: which precision of a vision encoder suits this machine, best first, and why; given what there is.
+        precisions: which of several precisions of a vision encoder suits this machine; measured if None.
     """
 
     client: HubClient = field(default_factory=HubClient)
     cache: HubCache = field(default_factory=HubCache)
     catalog: Catalog = field(default_factory=load_catalog)
-    precisions: Callable[[Sequence[str]], Precision] = preferred_precisions
+    precisions: Callable[[Sequence[str]], Precision] | None = None
 
     def cached(self, name: str, mmproj: str | os.PathLike[str] | None = None) -> ModelFiles | None:
         """The files of a model if all of them are in the cache, found without one request; else None.
@@ -192,5 +193,6 @@ class HubResolver:
         wanted = None if mmproj is None else os.fspath(mmproj)
         if wanted is not None and Path(wanted).expanduser().is_file():
             return Selection(name, listing, model.revision, text, Path(wanted).expanduser(), reasons)
-        vision, why = choose_mmproj(contents.mmprojs, wanted, model.repo, self.precisions)
+        prefer = self.precisions or partial(preferred_precisions, tell=self.client.on_wait)
+        vision, why = choose_mmproj(contents.mmprojs, wanted, model.repo, prefer)
         return Selection(name, listing, model.revision, text, vision, (*reasons, why) if why else reasons)

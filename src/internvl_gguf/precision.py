@@ -8,7 +8,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from internvl_gguf.paths import cache_dir, write_atomically
@@ -34,18 +34,21 @@ class Precision:
     reason: str
 
 
-def preferred_precisions(labels: Sequence[str]) -> Precision:
+def preferred_precisions(labels: Sequence[str], tell: Callable[[str], None] = lambda line: None) -> Precision:
     """The precision to take of those that a model comes in.
 
     Args:
         labels: one or more, for example BF16, F16, F32.
+        tell: told in one line what takes a few seconds.
     """
     known = sorted((label for label in labels if label in _MEASURABLE), key=_BY_RULE.index)
     if not known:
         return Precision(labels[0], "the only kind there is" if len(labels) == 1 else "the first there is")
-    seconds = measured_seconds(known)
-    if len(known) == 1 or len(seconds) < len(known):
-        return Precision(known[0], "nothing faster could be measured here" if len(known) > 1 else "the only one known")
+    if len(known) == 1:
+        return Precision(known[0], "the only one known")
+    seconds = measured_seconds(known, tell)
+    if len(seconds) < len(known):
+        return Precision(known[0], "nothing faster could be measured here")
     best = known[0]
     for label in known[1:]:
         if seconds[label] < _WORTH_IT * seconds[best]:
@@ -54,7 +57,7 @@ def preferred_precisions(labels: Sequence[str]) -> Precision:
     return Precision(best, f"of those in the repository it suits this machine best ({others} its time)")
 
 
-def measured_seconds(labels: Sequence[str]) -> dict[str, float]:
+def measured_seconds(labels: Sequence[str], tell: Callable[[str], None] = lambda line: None) -> dict[str, float]:
     """Seconds of a tile through one block of the encoder by precision, as far as they could be measured here."""
     record = cache_dir() / "encoder-speed.json"
     machine = f"{platform.machine()} {platform.processor()} {platform.node()} {_library_version()}"
@@ -65,6 +68,7 @@ def measured_seconds(labels: Sequence[str]) -> dict[str, float]:
             known = {str(label): float(value) for label, value in kept["seconds"].items()}
     missing = [label for label in labels if label not in known]
     if missing and _library_version():
+        tell("Measuring once which precision of the vision encoder is the fastest here.")
         known |= _measure(missing)
         with contextlib.suppress(OSError):
             write_atomically(record, json.dumps({"machine": machine, "seconds": known}).encode())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from internvl_gguf.catalog import load_catalog
 from internvl_gguf.model_files import ModelFiles, demo_files, local_files
 from internvl_gguf.model_names import DEMO, LocalModel, parse_model_name
+from internvl_gguf.precision import preferred_precisions
 
 if TYPE_CHECKING:
     from internvl_gguf.hub_models import HubResolver
@@ -43,7 +45,8 @@ def resolve_model(
         return demo_files()
     parsed = parse_model_name(name, load_catalog())
     if isinstance(parsed, LocalModel):
-        return local_files(name, parsed, None if mmproj is None else os.fspath(mmproj))
+        prefer = partial(preferred_precisions, tell=on_wait)
+        return local_files(name, parsed, None if mmproj is None else os.fspath(mmproj), prefer)
     # The hub's client takes half a second to import; files of this machine do without.
     from internvl_gguf.hub import HubClient
     from internvl_gguf.hub_models import HubResolver
