@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gguf import GGUFReader, GGUFWriter
 
 from internvl_gguf import Session
 from internvl_gguf.catalog import load_catalog
@@ -23,7 +25,7 @@ from internvl_gguf.precision import Precision, preferred_precisions
 from internvl_gguf.repo_files import Quant, RepoFile, find_copy, sort_out
 from internvl_gguf.resolve import resolve_model
 from internvl_gguf.selection import choose_text
-from loopback_hub import LoopbackHub
+from loopback_hub import Fault, LoopbackHub
 from tiny_models import write_tiny_mmproj, write_tiny_text
 
 REPO = "unsloth/InternVL3-14B-Instruct-GGUF"
@@ -396,3 +398,87 @@ def test_a_disk_without_room_is_told_before_the_first_byte(
     with pytest.raises(HubError, match="1000 B left"):
         finder.fetch(selection)
     assert not list((tmp_path / "cache").glob("**/*partial"))
+
+
+@pytest.mark.parametrize(
+    ("position", "value", "words"),
+    [
+        (0, b"GGML", "not a GGUF"),
+        (4, (9).to_bytes(4, "little"), "version 9"),
+        (8, (2**62).to_bytes(8, "little"), "claims to hold"),
+        (16, (2**40).to_bytes(8, "little"), "claims to hold"),
+        (24, (2**50).to_bytes(8, "little"), "damaged"),
+    ],
+)
+def test_a_damaged_remote_header_is_one_clear_error_and_no_download(
+    hub: LoopbackHub, texts: dict[str, bytes], tmp_path: Path, position: int, value: bytes, words: str
+) -> None:
+    data = bytearray(texts["InternVL3-14B-Instruct-Q2_K.gguf"])
+    data[position : position + len(value)] = value
+    hub.add_repo("owner/damaged", {"model-Q2_K.gguf": bytes(data), "mmproj-F16.gguf": texts["mmproj-F16.gguf"]})
+    with pytest.raises(ModelFileError, match=words):
+        resolve_model("owner/damaged", resolver=resolver(hub, tmp_path / "cache"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_split_model_is_pulled_whole_and_opens(hub: LoopbackHub, tmp_path: Path) -> None:
+    """In parts as llama.cpp's gguf-split writes them; the pair is checked over the headers of all parts."""
+    parts = split_demo(tmp_path / "parts", 3)
+    files = {f"Q8_0/{part.name}": part for part in parts} | {"mmproj-F16.gguf": demo_files().mmproj}
+    hub.add_repo("owner/split", files)
+    found = resolve_model("owner/split:q8_0", resolver=resolver(hub, tmp_path / "cache"))
+    assert found.text.name == parts[0].name
+    assert len(list(found.text.parent.iterdir())) == 3
+    with Session.open(found.text, found.mmproj, n_threads=1) as session:
+        assert session.ask("How many shapes are there?", [demo_files().text.parent / "example.png"]).text
+
+
+def split_demo(folder: Path, count: int) -> list[Path]:
+    """The demo model's text half in `count` files, the key-values in the first, as gguf-split does it."""
+    folder.mkdir()
+    reader = GGUFReader(demo_files().text)
+    paths = []
+    for part in range(count):
+        path = folder / f"demo-{part + 1:05}-of-{count:05}.gguf"
+        writer = GGUFWriter(path, "qwen2")
+        if part == 0:
+            for key, field in reader.fields.items():
+                if not key.startswith(("GGUF.", "general.architecture")):
+                    kind = field.types[0]
+                    writer.add_key_value(key, field.contents(), kind, field.types[-1] if len(field.types) > 1 else None)
+        writer.add_uint16("split.no", part)
+        writer.add_uint16("split.count", count)
+        writer.add_int32("split.tensors.count", len(reader.tensors))
+        for tensor in reader.tensors[part::count]:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        paths.append(path)
+    return paths
+
+
+def test_the_token_of_the_environment_opens_a_private_repository(
+    hub: LoopbackHub, texts: dict[str, bytes], internvl: Shell
+) -> None:
+    files = {name: texts[name] for name in ("InternVL3-14B-Instruct-Q2_K.gguf", "mmproj-F16.gguf")}
+    hub.add_repo("owner/private", files, token="secret")
+    refused = internvl("pull", "owner/private", code=1)
+    assert "HF_TOKEN" in refused.stderr
+    allowed = {"HF_TOKEN": "secret", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"}
+    assert "is here" in internvl("pull", "owner/private", **allowed).stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT")
+def test_ctrl_c_ends_a_pull_with_130_and_keeps_what_came(hub: LoopbackHub, internvl: Shell) -> None:
+    hub.add_repo("owner/large", {"model-Q8_0.gguf": demo_files().text, "mmproj-F16.gguf": demo_files().mmproj})
+    hub.faults.append(Fault("cdn", path_contains="model-Q8_0", stall=True, times=9))
+    command = [sys.executable, "-m", "internvl_gguf", "pull", "owner/large"]
+    with subprocess.Popen(command, env=internvl.environment, stderr=subprocess.PIPE, text=True) as process:
+        while not any(request.status is None for request in hub.requests):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said

@@ -7,6 +7,9 @@ A view is a box of the canvas shown as one tile. Each patch of the view gets the
     centre           the kind of shape whose centre lies in the patch
     kind, colour     of the shape that covers the middle of the patch
     row, column      of a patch that holds something, from 1: else the encoder forgets where things are
+    same kind, same colour, alike, shapes
+                     where a shape covers the middle of the patch and the view is the whole canvas: how many shapes
+                     are of its kind, of its colour, of both, and in all. The text part learns to count far slower.
 """
 
 from __future__ import annotations
@@ -22,8 +25,11 @@ from training.scenes import CHARACTERS, COLOURS, SHAPES, Box, Glyph, Scene, Shap
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TARGETS = ("glyph1", "glyph2", "centre", "kind", "colour", "row", "column")
+TARGETS = (
+    "glyph1", "glyph2", "centre", "kind", "colour", "row", "column", "same kind", "same colour", "alike", "shapes",
+)  # fmt: skip
 MOST_PATCHES = 12  # along a side
+MOST_SHAPES = 7
 CLASSES = (
     len(CHARACTERS) + 1,
     len(CHARACTERS) + 1,
@@ -32,6 +38,7 @@ CLASSES = (
     len(COLOURS) + 1,
     MOST_PATCHES + 1,
     MOST_PATCHES + 1,
+    *4 * (MOST_SHAPES + 1,),
 )
 IGNORE = -1
 _MAP_SIDE = 128
@@ -93,7 +100,7 @@ def view_labels(scene: Scene, covers: NDArray[np.uint8], view: Box, tile_size: i
         side: patches along a side.
 
     Returns:
-        int16 [7, side, side], in the order of TARGETS.
+        int16 [targets, side, side], in the order of TARGETS.
     """
     labels = np.zeros((len(TARGETS), side, side), np.int16)
     across, down = side / (view[2] - view[0]), side / (view[3] - view[1])
@@ -130,5 +137,19 @@ def view_labels(scene: Scene, covers: NDArray[np.uint8], view: Box, tile_size: i
     labels[3] = np.where(cover > 0, 1 + (cover - 1) // len(COLOURS), 0)
     labels[4] = np.where(cover > 0, 1 + (cover - 1) % len(COLOURS), 0)
     held = (labels[:5] != 0).any(0)
-    labels[5:] = np.where(held, np.indices((side, side)) + 1, IGNORE)
+    labels[5:7] = np.where(held, np.indices((side, side)) + 1, IGNORE)
+    labels[7:] = IGNORE
+    if view == (0.0, 0.0, float(scene.image.width), float(scene.image.height)):
+        labels[7:] = _counts(scene, labels[3], labels[4])
     return labels
+
+
+def _counts(scene: Scene, kinds: NDArray[np.int16], colours: NDArray[np.int16]) -> NDArray[np.int16]:
+    """How many shapes are of the kind, of the colour, of both, and in all, for patches that a shape covers."""
+    table = np.zeros((len(SHAPES) + 1, len(COLOURS) + 1), np.int16)
+    for shape in scene.shapes:
+        table[1 + SHAPES.index(shape.kind), 1 + COLOURS.index(shape.colour)] += 1
+    counts = np.stack(
+        [table.sum(1)[kinds], table.sum(0)[colours], table[kinds, colours], np.full_like(kinds, table.sum())]
+    )
+    return np.where(kinds > 0, counts.clip(0, MOST_SHAPES), IGNORE).astype(np.int16)

@@ -21,8 +21,10 @@ from training.views import vision_batch
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-SHARES = (3.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2)  # of the targets in the loss: characters are the hardest
-NONE_WEIGHTS = (0.4, 0.4, 1.0, 0.5, 0.5, 1.0, 1.0)  # of "nothing here", by far the most frequent, in each target
+# Shares of the targets in the loss: characters are the hardest.
+SHARES = (3.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2, 0.7, 0.7, 0.7, 0.7)
+# Weights of "nothing here", by far the most frequent, in each target.
+NONE_WEIGHTS = (0.4, 0.4, 1.0, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 
 
 class PatchHeads(nn.Module):
@@ -52,6 +54,9 @@ def dense_loss(logits: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, dict
         weight = torch.ones(part.shape[-1])
         weight[0] = none
         target = target.long()
+        if (target == IGNORE).all():
+            accuracy[name] = math.nan
+            continue
         loss = F.cross_entropy(part.flatten(0, 1), target.flatten(), weight, ignore_index=IGNORE)
         total = total + share * loss
         held = target > 0
@@ -173,7 +178,7 @@ def main() -> None:
         step += 1
         if step % 50 == 0:
             speed = step * args.batch / (time.time() - begun)
-            told = " ".join(f"{name} {value:.3f}" for name, value in mean.items())
+            told = " ".join(f"{name} {value:.2f}" for name, value in mean.items())
             print(f"{time.strftime('%H:%M:%S')} step {step} rate {rate:.2f} {told} {speed:.0f} tiles/s", flush=True)
         if step % 200 == 0 or progress >= 1:
             trainer.save(args.out, step)
