@@ -429,3 +429,20 @@ def test_removing_a_file_frees_its_content_unless_another_commit_has_it(rig: Rig
     by_name = {file.path: file for file in rig.cache.files(NAME, listing.commit)}
     assert rig.cache.remove(NAME, by_name[FILE]) == 0
     assert rig.cache.path(NAME, listing.commit, by_name["copy.gguf"]).read_bytes() == CONTENT
+
+
+def test_the_cache_lists_every_commit_once_and_what_is_unfinished(rig: Rig) -> None:
+    first = rig.listing()
+    rig.pull(first)
+    rig.repo.push({"second.gguf": b"second"})
+    second = rig.listing()
+    for file in second.files:
+        download(rig.client, rig.cache, second, file)
+    rig.hub.add_repo("owner/later", {FILE: b"x" * 1000})
+    rig.hub.faults += [Fault("cdn", drop_after=400), Fault("cdn", status=500, times=9)]
+    later = rig.client.listing("owner/later", None)
+    with pytest.raises(HubError):
+        download(rig.client, rig.cache, later, later.files[0])
+    found = list(rig.cache.repos())
+    assert sorted(file.path for repo in found for file in repo.files) == [FILE, "second.gguf"]
+    assert {repo.repo: repo.partial_bytes for repo in found} == {NAME: 0, "owner/later": 400}

@@ -47,7 +47,11 @@ def lesson_scene(rng: Random, tiles: int, writing: float) -> Scene:
         return text_scene(rng, smallest=0.11, largest=0.7, shapes=rng.choice((0, 0, 0, 2)))
     if draw < 0.5:
         return text_scene(rng, smallest=0.1, largest=0.7, shapes=rng.choice((0, 0, 0, 2)))
-    return text_scene(rng, random_canvas(rng, 1600), smallest=0.03, largest=0.12, shapes=rng.choice((0, 0, 3)))
+    # What the tiles of a grid with so many rows make readable, and one tile does not.
+    rows = round(tiles**0.45)
+    return text_scene(
+        rng, random_canvas(rng, 1600), smallest=0.1 / rows, largest=0.36 / rows, shapes=rng.choice((0, 0, 3))
+    )
 
 
 def conversations(scene: Scene, rng: Random, count: int) -> list[list[Question]]:

@@ -14,7 +14,7 @@ from internvl_gguf.catalog import Catalog, load_catalog
 from internvl_gguf.cli import options
 from internvl_gguf.cli.output import print_json, say
 from internvl_gguf.errors import InternVLError, ModelFileError
-from internvl_gguf.repo_files import ModelCopy, RepoContents, find_copy, sort_out
+from internvl_gguf.repo_files import ModelCopy, find_copy, sort_out
 from internvl_gguf.sizes import format_size
 
 if TYPE_CHECKING:
@@ -91,24 +91,25 @@ def rm(
 
     cache = HubCache()
     wanted = HubResolver(cache=cache).hub_model(model)
-    repo = next((repo for repo in cache.repos() if repo.repo.lower() == wanted.repo.lower()), None)
-    contents = sort_out(repo.files) if repo else RepoContents((), ())
+    repos = [repo for repo in cache.repos() if repo.repo.lower() == wanted.repo.lower()]
+    contents = sort_out({file for repo in repos for file in repo.files})
     doomed = [*contents.texts, *contents.mmprojs]
     if wanted.wanted:
         found = find_copy(contents.texts, wanted.wanted) or find_copy(contents.mmprojs, wanted.wanted)
         doomed = [found] if found else []
         if found in contents.texts and len(contents.texts) == 1:
             doomed += contents.mmprojs  # of no use to anything without a text model
-    if repo is None or (not doomed and (wanted.wanted or not repo.partial_bytes)):
+    has_partials = any(repo.partial_bytes for repo in repos) and not wanted.wanted
+    if not doomed and not has_partials:
         raise ModelFileError(f"{model} is not in the cache.", "`internvl list` shows what is.")
     names = [copy.first.path for copy in doomed]
     total = sum(copy.size or 0 for copy in doomed)
     if not yes:
-        question = f"Remove {', '.join(names) or 'unfinished downloads'} ({format_size(total)}) of {repo.repo}?"
+        question = f"Remove {', '.join(names) or 'unfinished downloads'} ({format_size(total)}) of {wanted.repo}?"
         typer.confirm(question, abort=True, err=True)
-    freed = sum(cache.remove(repo.repo, part) for copy in doomed for part in copy.parts)
-    if not wanted.wanted:
-        freed += cache.remove_partials(repo.repo)
+    freed = sum(cache.remove(repos[0].repo, part) for copy in doomed for part in copy.parts)
+    if has_partials:
+        freed += cache.remove_partials(repos[0].repo)
     say(f"Removed; {format_size(freed)} are free again.")
 
 

@@ -27,13 +27,13 @@ _MAIN = "main"
 
 @dataclass(frozen=True)
 class CachedRepo:
-    """A repository as far as it is in the cache, at its newest commit there.
+    """A repository as far as it is in the cache, at one commit.
 
     Attributes:
         repo: owner/name.
-        commit: the commit the files belong to.
+        commit: the commit the files belong to; "" where there are none.
         files: what is there whole, with sizes.
-        partial_bytes: bytes of downloads that have not come to their end.
+        partial_bytes: bytes of the repository's downloads that have not come to their end; told once.
     """
 
     repo: str
@@ -125,14 +125,23 @@ class HubCache:
             write_atomically(self._folder(repo) / "refs" / (revision or _MAIN), commit.encode())
 
     def repos(self) -> Iterator[CachedRepo]:
-        """Every repository with GGUF files, sorted by name."""
+        """Every repository with GGUF files or an unfinished download, sorted by name; one entry for each commit.
+
+        A file that several commits share is listed with the newest of them only.
+        """
         for folder in sorted(self.root.glob("models--*--*")) if self.root.is_dir() else ():
             repo = folder.name.removeprefix("models--").replace("--", "/", 1)
-            commit = self.commit(repo, None) or self._newest(folder)
             partial = sum(path.stat().st_size for path in folder.glob(f"blobs/*{_PARTIAL}"))
-            files = self.files(repo, commit) if commit else ()
-            if partial or any(file.path.lower().endswith(".gguf") for file in files):
-                yield CachedRepo(repo, commit or "", files, partial)
+            seen: set[RepoFile] = set()
+            snapshots = [path for path in folder.glob("snapshots/*") if path.is_dir()]
+            for snapshot in sorted(snapshots, key=lambda path: path.stat().st_mtime, reverse=True):
+                files = tuple(file for file in self.files(repo, snapshot.name) if file not in seen)
+                seen.update(files)
+                if any(file.path.lower().endswith(".gguf") for file in files):
+                    yield CachedRepo(repo, snapshot.name, files, partial)
+                    partial = 0
+            if partial:
+                yield CachedRepo(repo, "", (), partial)
 
     def remove(self, repo: str, file: RepoFile) -> int:
         """Take a file out: its place in every commit, its content, and an unfinished download of it.
@@ -167,10 +176,6 @@ class HubCache:
 
     def _folder(self, repo: str) -> Path:
         return self.root / repo_folder_name(repo_id=repo, repo_type="model")
-
-    def _newest(self, folder: Path) -> str | None:
-        snapshots = [path for path in folder.glob("snapshots/*") if path.is_dir()]
-        return max(snapshots, key=lambda path: path.stat().st_mtime).name if snapshots else None
 
 
 def _escaped(path: str) -> str:
