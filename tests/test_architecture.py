@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "selection": BASE | {"repo_files", "precision"},
     "hub": BASE | {"repo_files"},
     "model_names": BASE | {"catalog"},
-    "model_files": BASE | {"model_names", "repo_files", "selection", "precision"},
+    "model_files": BASE | HEADER | {"model_names", "repo_files", "selection", "precision"},
     "hub_models": BASE
     | HEADER
     | {"catalog", "hub", "model_files", "model_names", "repo_files", "selection", "precision", "sizes", "validation"},

@@ -101,7 +101,7 @@ def test_a_connection_that_drops_again_and_again_gets_there_while_it_makes_progr
 def test_the_next_process_goes_on_where_this_one_gave_up(rig: Rig, at: int) -> None:
     rig.hub.faults.append(Fault("cdn", drop_after=at))
     rig.hub.faults.append(Fault("cdn", status=503, times=6))
-    with pytest.raises(HubError, match="6 times in a row") as failure:
+    with pytest.raises(HubError, match="several times in a row") as failure:
         rig.pull()
     assert "kept" in failure.value.hint
     assert rig.partial().read_bytes() == CONTENT[:at]
@@ -174,7 +174,7 @@ def test_the_wait_that_the_hub_asks_for_is_kept(rig: Rig) -> None:
 @pytest.mark.parametrize("where", ["api", "resolve"])
 def test_trouble_that_lasts_is_told(rig: Rig, where: str) -> None:
     rig.hub.faults.append(Fault(where, status=500, times=100))  # type: ignore[arg-type]
-    with pytest.raises(HubError, match=r"status 500, 6 times in a row"):
+    with pytest.raises(HubError, match="status 500, several times in a row"):
         rig.pull()
     assert len(rig.waits) == 5
 
@@ -232,15 +232,15 @@ def test_nobody_listens(rig: Rig, tmp_path: Path) -> None:
     with LoopbackHub() as gone:
         url = gone.url
     client = HubClient(url, token=False, sleep=rig.waits.append)
-    with pytest.raises(HubError, match="connection to the hub failed"):
+    with pytest.raises(HubError, match=r"connection to 127\.0\.0\.1 failed"):
         client.listing(NAME, None)
-    assert len(rig.waits) == 5
+    assert len(rig.waits) == 2
 
 
 def test_a_hub_that_never_answers(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.05)
     rig.hub.faults.append(Fault("api", stall=True, times=100))
-    with pytest.raises(HubError, match="did not answer in time, 6 times"):
+    with pytest.raises(HubError, match="did not answer in time, several times"):
         rig.listing()
 
 

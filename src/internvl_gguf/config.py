@@ -140,6 +140,13 @@ class EngineConfig:
     embedding_cache_bytes: int = 512 * 1024**2
 
     def __post_init__(self) -> None:
+        for name in ("n_ctx", "n_threads", "n_parallel", "n_batch", "n_ubatch", "embedding_cache_bytes"):
+            value = getattr(self, name)
+            _require(
+                isinstance(value, int) or (value is None and name in ("n_ctx", "n_threads")),
+                f"{name} is {value!r}.",
+                "Give a whole number.",
+            )
         _require(self.n_ctx is None or self.n_ctx >= 1, f"n_ctx is {self.n_ctx}.", "Use a positive context length.")
         _require(
             self.n_gpu_layers == "auto" or (isinstance(self.n_gpu_layers, int) and self.n_gpu_layers >= -1),

@@ -13,7 +13,7 @@ from internvl_gguf.errors import HubError, ModelFileError
 from internvl_gguf.gguf_header import GGUFHeader, read_header
 from internvl_gguf.hub import HubCache, HubClient, RemoteFile, RepoListing, download
 from internvl_gguf.model_files import ModelFiles
-from internvl_gguf.model_names import DEMO, HubModel, parse_model_name
+from internvl_gguf.model_names import HubModel, parse_model_name
 from internvl_gguf.paths import free_bytes
 from internvl_gguf.precision import Precision, preferred_precisions
 from internvl_gguf.repo_files import DownloadProgress, ModelCopy, RepoFile, sort_out
@@ -102,9 +102,15 @@ class HubResolver:
         Raises:
             ModelFileError: it means something of this machine, or nothing.
         """
-        model = None if name == DEMO else parse_model_name(name, self.catalog)
+        model = parse_model_name(name, self.catalog)
         if not isinstance(model, HubModel):
-            raise ModelFileError(f"{name} is on this machine already.", "Name a model of the catalogue or owner/repo.")
+            what = "is a part of this package" if model.is_demo else "is a path of this machine"
+            raise ModelFileError(
+                f"{name} {what}: there is nothing to fetch or remove.", "Name a model of the catalogue or owner/repo."
+            )
+        if model.wanted and model.spec and model.spec.files and model.revision == model.spec.revision:
+            known = sort_out(RepoFile(file.name, file.size) for file in model.spec.files)
+            choose_text(known.texts, model.wanted, model.repo)  # a misspelt quant needs no request to be told
         return model
 
     def headers(self, selection: Selection, copy: ModelCopy) -> list[GGUFHeader]:

@@ -84,6 +84,17 @@ def load_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> 
     raise PictureError(f"Cannot use {name}: it is not a kind of picture source.", _source_hint(source))
 
 
+def check_source(source: ImageSource) -> None:
+    """Raise what `load_image` would of a path without a readable file; nothing is decoded.
+
+    Raises:
+        PictureError: no such file, a folder, not readable, empty, or too large.
+    """
+    if isinstance(source, (str, os.PathLike)) and not (isinstance(source, str) and source[:5].lower() == "data:"):
+        name = describe_source(source)
+        _file_bytes(_local_path(source, name), name)
+
+
 def describe_source(source: object) -> str:
     """A short name of a picture source for messages, on one line: the path, or what kind of thing it is."""
     if isinstance(source, str) and source[:5].lower() == "data:":

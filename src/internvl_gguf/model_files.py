@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.model_names import DEMO, LocalModel
+from internvl_gguf.model_names import DEMO, DEMO_FOLDER, DEMO_MMPROJ, DEMO_TEXT, LocalModel
 from internvl_gguf.precision import Precision, preferred_precisions
 from internvl_gguf.repo_files import Quant, RepoContents, RepoFile, find_copy, sort_out
 from internvl_gguf.selection import choose_mmproj, choose_text
@@ -33,8 +32,7 @@ class ModelFiles:
 
 def demo_files() -> ModelFiles:
     """The embedded model."""
-    folder = Path(str(resources.files("internvl_gguf"))) / "demo"
-    return ModelFiles(DEMO, folder / "demo-text-BF16.gguf", folder / "demo-mmproj-F16.gguf")
+    return ModelFiles(DEMO, DEMO_FOLDER / DEMO_TEXT, DEMO_FOLDER / DEMO_MMPROJ)
 
 
 def local_files(
@@ -66,11 +64,13 @@ def local_files(
             reason = f"Chose {copy.first.path}: no quant was named."
     else:
         text = model.path
-        if text.suffix.lower() != ".gguf" and not text.exists():
-            raise ModelFileError(f"There is no model {name!r}.", "Give the path of a .gguf file, or `demo`.")
+        if not text.exists():
+            raise ModelFileError(f"There is no file {text}.", "Check the path, or give a model's name or `demo`.")
     is_named_here = mmproj is not None and (Quant.parse(mmproj) or find_copy(contents.mmprojs, mmproj))
     if mmproj is not None and (Path(mmproj).expanduser().is_file() or not is_named_here):
         return ModelFiles(name, text, Path(mmproj).expanduser(), reason)
+    if mmproj is None and not contents.mmprojs:
+        _check_kind(text)
     beside = tuple(copy for copy in contents.mmprojs if folder / copy.first.path != text)
     where = f"The folder {folder}" if folder != Path() else "This folder"
     vision, why = choose_mmproj(beside, mmproj, where, prefer)
@@ -93,3 +93,18 @@ def folder_contents(folder: Path) -> RepoContents:
     except OSError as error:
         raise ModelFileError(f"{folder} cannot be read: {error.strerror or error}.", "Check its permissions.") from None
     return sort_out(files.values())
+
+
+def _check_kind(text: Path) -> None:
+    """What is wrong may be the file itself and not that it has no mmproj beside it.
+
+    Raises:
+        ModelFileError: no GGUF, or an mmproj.
+    """
+    from internvl_gguf.gguf_header import read_header  # only now: it loads numpy
+
+    header = read_header(text)
+    if "general.architecture" in header and header.text("general.architecture") == "clip":
+        raise ModelFileError(
+            f"{text} is an mmproj, the vision half of a model.", "Name the text model, and this with --mmproj."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from internvl_gguf.catalog import Catalog, ModelSpec
 
 DEMO = "demo"
+DEMO_FOLDER = Path(__file__).with_name("demo")
+DEMO_TEXT, DEMO_MMPROJ = "demo-text-BF16.gguf", "demo-mmproj-F16.gguf"
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEB = re.compile(r"^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
@@ -26,10 +29,12 @@ class LocalModel:
     Attributes:
         path: a text model's GGUF, or a folder with one or more of them.
         wanted: which quant or file of a folder; None takes the default.
+        is_demo: whether it is the model inside this package.
     """
 
     path: Path
     wanted: str | None = None
+    is_demo: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,10 @@ def parse_model_name(text: str, catalog: Catalog) -> LocalModel | HubModel:
     Raises:
         ModelFileError: the catalogue has no such name, or it runs no such model.
     """
+    if text.partition(":")[0].lower() == DEMO:
+        if text.lower() != DEMO:
+            raise ModelFileError("The demo model has one quant only.", f"Ask `{DEMO}`.")
+        return LocalModel(DEMO_FOLDER / DEMO_TEXT, is_demo=True)
     path = Path(text).expanduser()
     if path.exists() or _is_path_like(text):
         return LocalModel(path)
@@ -109,6 +118,7 @@ def _pinned(spec: ModelSpec | None, repo: str) -> str | None:
 
 def _unknown(name: str, catalog: Catalog) -> ModelFileError:
     near = catalog.nearest(name)
+    near += difflib.get_close_matches(name.lower(), [DEMO], cutoff=0.7)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     return ModelFileError(
         f"There is no model {name!r}.",

@@ -41,9 +41,9 @@ def resolve_model(
         HubError: the hub refuses, cannot be reached, or gave something else than it announces; no room on the disk.
     """
     name = os.fspath(model)
-    if name == DEMO:
-        return demo_files()
     parsed = parse_model_name(name, load_catalog())
+    if isinstance(parsed, LocalModel) and parsed.is_demo and mmproj is None:
+        return demo_files()
     if isinstance(parsed, LocalModel):
         prefer = partial(preferred_precisions, tell=on_wait)
         return local_files(name, parsed, None if mmproj is None else os.fspath(mmproj), prefer)

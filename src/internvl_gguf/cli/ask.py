@@ -6,7 +6,6 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,7 +34,8 @@ def ask(
         ),
     ] = None,
     image: Annotated[
-        list[Path] | None, typer.Option("--image", "-i", help="A picture; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option("--image", "-i", metavar="FILE", help="A picture; may be repeated.", show_default=False),
     ] = None,
     mmproj: options.MmprojOption = None,
     system: Annotated[
@@ -91,6 +91,8 @@ def ask(
         show_library_log()
     name = options.chosen_model(model)
     question = _read_stdin() if prompt is None else prompt
+    if not question.strip():
+        raise typer.BadParameter("the question is empty", param_hint="PROMPT")
     opening = {"mmproj": mmproj, "system": system, "min_tiles": min_tiles, "thumbnail": thumbnail, **engine}
     asked: dict[str, Any] = {"sampling": sampling, "layout": layout}
     if max_tiles is not None:
@@ -103,11 +105,14 @@ def ask(
 
 
 def _ask_once(
-    model: str, prompt: str, images: list[Path], opening: dict[str, Any], asked: dict[str, Any], *, quiet: bool
+    model: str, prompt: str, images: list[str], opening: dict[str, Any], asked: dict[str, Any], *, quiet: bool
 ) -> Reply:
     from internvl_gguf.cli.downloads import obtain
+    from internvl_gguf.images import check_source
     from internvl_gguf.session import Session
 
+    for image in images:  # before a model of gigabytes is fetched for nothing
+        check_source(image)
     files = obtain(model, opening.pop("mmproj"))
     with _progress() as progress, Session.open(files.text, files.mmproj, **opening, on_load=progress.load) as session:
         session.on_tiles(progress.tiles)
@@ -120,7 +125,9 @@ def _split_arguments(arguments: list[str]) -> tuple[str | None, str | None]:
     A single argument is the question, unless it names a model and the question comes through a pipe.
     """
     if len(arguments) > 2:
-        raise typer.BadParameter(f"got {len(arguments)} arguments; quote the question", param_hint="PROMPT")
+        raise typer.BadParameter(
+            f"got {len(arguments)} arguments: quote the question, and give pictures with -i", param_hint="PROMPT"
+        )
     if len(arguments) == 2:
         model, prompt = arguments
         return model, None if prompt == "-" else prompt
@@ -190,7 +197,7 @@ def _progress() -> Iterator[_Progress]:
 
 
 def _answer(
-    session: Session, prompt: str, images: list[Path], asked: dict[str, Any], *, quiet: bool, progress: _Progress
+    session: Session, prompt: str, images: list[str], asked: dict[str, Any], *, quiet: bool, progress: _Progress
 ) -> Reply:
     ends_line = True
     reply = None
@@ -213,11 +220,11 @@ def _answer(
     return reply
 
 
-def _as_json(model: str, prompt: str, images: list[Path], reply: Reply) -> dict[str, Any]:
+def _as_json(model: str, prompt: str, images: list[str], reply: Reply) -> dict[str, Any]:
     return {
         "model": model,
         "prompt": prompt,
-        "images": [str(path) for path in images],
+        "images": images,
         "text": reply.text,
         "finish_reason": reply.finish_reason,
         "usage": {**asdict(reply.usage), "tiles_cached": reply.usage.tiles_cached},
@@ -228,7 +235,7 @@ def _as_json(model: str, prompt: str, images: list[Path], reply: Reply) -> dict[
 def _say_statistics(reply: Reply) -> None:
     usage, timings = reply.usage, reply.timings
     say(
-        f"{usage.images} pictures, {usage.tiles} tiles ({usage.tiles_encoded} encoded in {timings.encode:.2f} s); "
+        f"pictures {usage.images}, tiles {usage.tiles} ({usage.tiles_encoded} encoded in {timings.encode:.2f} s); "
         f"{usage.prompt_tokens} prompt tokens ({usage.cached_tokens} cached, prefill {timings.prefill:.2f} s); "
         f"first token after {timings.time_to_first_token:.2f} s; "
         f"{usage.completion_tokens} tokens at {timings.decode_tokens_per_second:.1f}/s"

@@ -9,7 +9,7 @@ from internvl_gguf.catalog import load_catalog
 from internvl_gguf.cli.output import say
 from internvl_gguf.gguf_header import read_header
 from internvl_gguf.model_files import demo_files, folder_contents, local_files
-from internvl_gguf.model_names import DEMO, LocalModel, parse_model_name
+from internvl_gguf.model_names import LocalModel, parse_model_name
 from internvl_gguf.repo_files import RepoContents, sort_out
 from internvl_gguf.validation import read_text_headers
 
@@ -38,24 +38,23 @@ class ModelHeaders:
 
 
 def model_headers(model: str, mmproj: str | None) -> ModelHeaders:
-    """The headers of a model, fetched by ranged reads where its files are not here.
+    """The headers of a model: of its files if they are here, without a request, else fetched by ranged reads.
 
     Raises:
         ModelFileError, HubError: no such model, or they cannot be had.
     """
-    if model == DEMO:
-        return _of_files(demo_files(), None)
     parsed = parse_model_name(model, load_catalog())
+    if isinstance(parsed, LocalModel) and parsed.is_demo and mmproj is None:
+        return _of_files(demo_files(), None)
     if isinstance(parsed, LocalModel):
         files = local_files(model, parsed, mmproj)
         return _of_files(files, folder_contents(parsed.path) if parsed.path.is_dir() else None)
-    from huggingface_hub import constants
-
     from internvl_gguf.hub import HubClient
     from internvl_gguf.hub_models import HubResolver
 
     resolver = HubResolver(HubClient(on_wait=say))
-    if constants.HF_HUB_OFFLINE and (cached := resolver.cached(model, mmproj)):
+    cached = resolver.cached(model, mmproj)
+    if cached:
         return _of_files(cached, None)
     selection = resolver.select(model, mmproj)
     return ModelHeaders(

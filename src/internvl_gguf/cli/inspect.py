@@ -46,6 +46,10 @@ def inspect(
         validate_tile_limits(min_tiles, most)
         if n_ctx < 1:
             raise typer.BadParameter("use a positive context length", param_hint="--n-ctx")
+        if save and save.suffix.lower() != ".png":
+            raise typer.BadParameter("the grid is saved as PNG: name it with .png", param_hint="--save")
+        if save and save.exists() and image.exists() and save.samefile(image):
+            raise typer.BadParameter("this would overwrite the picture itself", param_hint="--save")
     encoder = _encoder(model, mmproj)
 
     from internvl_gguf.images import load_image
@@ -80,7 +84,8 @@ def inspect(
     typer.echo(f"{image}: {picture.width} x {picture.height} pixels")
     typer.echo(f"  cut into   {grid.columns} x {grid.rows} tiles of {encoder.tile_size} pixels{thumbnail_text}")
     typer.echo(f"  stretched  to {grid.columns * encoder.tile_size} x {grid.rows * encoder.tile_size} pixels")
-    typer.echo(f"  the model  sees {grid.tiles} tiles, {tokens:,} visual tokens ({encoder.name})")
+    number = "1 tile" if grid.tiles == 1 else f"{grid.tiles} tiles"
+    typer.echo(f"  the model  sees {number}, {tokens:,} visual tokens ({encoder.name})")
     typer.echo(f"  context    {tokens + 2:,} of {n_ctx:,} positions, {(tokens + 2) / n_ctx:.0%}")
     if tokens + 2 >= n_ctx:
         say("This does not fit the context: use fewer tiles (--max-tiles) or a larger context (--n-ctx).")

@@ -53,7 +53,8 @@ def list_models(
         )  # fmt: skip
         say(f"{format_size(sum(row['bytes'] for row in rows))} in {cache.root}")
     else:
-        say(f"No models in {cache.root}. `internvl list --catalog` shows what there is, `internvl pull` fetches one.")
+        say(f"No models in {cache.root}; `demo` is in the package.")
+        say("`internvl list --catalog` shows what there is, `internvl pull MODEL` fetches one.")
 
 
 def show(
@@ -118,15 +119,16 @@ def _list_catalog(catalog: Catalog, json_output: bool) -> None:
         print_json([{key: value for key, value in asdict(spec).items() if key != "origin"} for spec in catalog])
         return
     _print_table(
-        ("MODEL", "PARAMETERS", "REPOSITORY", "KNOWN"),
+        ("MODEL", "WEIGHTS", "REPOSITORY", "STATUS"),
         [
             (
                 spec.name, f"{spec.parameters / 1e9:.1f}B" if spec.parameters else "", spec.repo or "",
-                "does not run here" if spec.unsupported else f"{len(spec.files)} files" if spec.files else spec.status,
+                "unsupported" if spec.unsupported else f"{len(spec.files)} files" if spec.files else spec.status,
             )
             for spec in catalog
         ],
     )  # fmt: skip
+    say("Status: the files its repository lists; documented by llama.cpp; named by others; none: no GGUF is known.")
 
 
 def _cached_rows(cache: HubCache, repo: CachedRepo, catalog: Catalog) -> Iterable[dict[str, Any]]:
@@ -215,7 +217,7 @@ def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
     # Rows go whole to a file or a pipe, where nobody's window is narrow.
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for index, title in enumerate(head):
         table.add_column(title, no_wrap=True, justify="left" if index in (0, len(head) - 1) else "right")
     for row in rows:

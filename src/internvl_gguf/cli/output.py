@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import typer
 from internvl_gguf.errors import InternVLError, InvalidRequestError
 
 FAILED, WRONG_USAGE = 1, 2
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run(command: Callable[[], Any]) -> int:
@@ -26,6 +28,11 @@ def run(command: Callable[[], Any]) -> int:
         command()
     except InternVLError as error:
         say_error(error)
+        return FAILED
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        say_error(InternVLError(f"The answer could not be written: {error.strerror}.", "Free some space."))
         return FAILED
     return 0
 
@@ -59,4 +66,8 @@ def print_json(value: Any) -> None:
 
 def show_library_log() -> None:
     """Send the log of llama.cpp and of this package to stderr (`--verbose`)."""
-    logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    ours = logging.getLogger("internvl_gguf")
+    ours.addHandler(handler)
+    ours.setLevel(logging.DEBUG)

@@ -9,6 +9,7 @@ import typer
 from internvl_gguf.cli import options
 from internvl_gguf.cli.downloads import download_bars
 from internvl_gguf.cli.output import print_json, say
+from internvl_gguf.model_names import DEMO
 from internvl_gguf.sizes import format_size
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ def pull(
 
     An interrupted pull goes on where it stopped; what is here is not fetched again.
     """
+    if model.lower() == DEMO:
+        say("The demo model is a part of this package: nothing to fetch.")
+        return
     from huggingface_hub import constants
 
     from internvl_gguf.hub import HubClient

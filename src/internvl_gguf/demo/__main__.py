@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 from internvl_gguf.session import Session
@@ -18,7 +20,8 @@ def main() -> None:
             reply = session.ask(question, images=[EXAMPLE])
             print(f"\n  {question}\n  {reply.text}")
             session.clear()
-    print("\nYour turn:   internvl ask demo 'What do you see?' -i PICTURE")
+    command = Path(os.path.relpath(sys.executable)).with_name("internvl")
+    print(f"\nYour turn:   {command} ask demo 'What number is written?' -i PICTURE")
 
 
 if __name__ == "__main__":

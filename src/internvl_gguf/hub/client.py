@@ -32,7 +32,9 @@ _TRIES = 6
 _LONGEST_WAIT = 60.0  # seconds; also the most of a Retry-After that is waited for
 _RESULT = TypeVar("_RESULT")
 
-ONLINE_HINT = "Check the network and run it again; what is already here is kept."
+ONLINE_HINT = (
+    "Check the network (and HF_ENDPOINT) and run it again: what came is kept. `internvl list` shows what is here."
+)
 
 
 @dataclass(frozen=True)
@@ -167,11 +169,12 @@ class Patience:
             HubError: it makes no sense to try on.
         """
         reason, asked = _fault(error)
-        self._failures += 1
+        # Where nobody answers at all, waiting helps less often, and somebody waits for an answer.
+        self._failures += 2 if isinstance(error, httpx2.ConnectError) else 1
         if reason is None:
             raise error
         if self._failures >= _TRIES:
-            raise HubError(f"{reason}, {_TRIES} times in a row.", ONLINE_HINT) from error
+            raise HubError(f"{reason}, several times in a row.", ONLINE_HINT) from error
         seconds = min(_LONGEST_WAIT, 2 ** (self._failures - 1) * random.uniform(0.5, 1.0) if asked is None else asked)
         self._on_wait(f"{reason}; trying again in {seconds:.0f} s.")
         self._sleep(seconds)
@@ -188,7 +191,7 @@ def _fault(error: Exception) -> tuple[str | None, float | None]:
     if isinstance(error, httpx2.TimeoutException):
         return "The hub did not answer in time", None
     if isinstance(error, httpx2.TransportError):
-        return f"The connection to the hub failed ({_one_line(error)})", None
+        return f"The connection to {_host(error)} failed ({_one_line(error)})", None
     return None, None
 
 
@@ -197,6 +200,13 @@ def _retry_after(response: httpx2.Response) -> float | None:
         return max(0.0, float(response.headers.get("Retry-After", "")))
     except ValueError:
         return None
+
+
+def _host(error: httpx2.TransportError) -> str:
+    try:
+        return error.request.url.host
+    except RuntimeError:  # raised before there was a request
+        return "the hub"
 
 
 def _one_line(error: Exception) -> str:
