@@ -12,7 +12,8 @@ from internvl_gguf._version import __version__
 from internvl_gguf.cli import options
 from internvl_gguf.cli.output import FAILED, print_json
 from internvl_gguf.errors import InternVLError, LibraryError
-from internvl_gguf.paths import cache_dir
+from internvl_gguf.paths import cache_dir, free_bytes
+from internvl_gguf.sizes import format_size
 
 
 def doctor(json_output: options.JSONOption = False) -> None:
@@ -23,6 +24,7 @@ def doctor(json_output: options.JSONOption = False) -> None:
         "platform": platform.platform(),
         "library": _library(),
         "cache": _cache(),
+        "models": _models(),
     }
     problems = report["library"]["problems"]
     if json_output:
@@ -77,6 +79,19 @@ def _cache() -> dict[str, Any]:
     }
 
 
+def _models() -> dict[str, Any]:
+    from internvl_gguf.hub import HubCache
+
+    cache = HubCache()
+    repos = list(cache.repos())
+    return {
+        "folder": str(cache.root),
+        "repositories": len({repo.repo for repo in repos}),
+        "bytes": sum(file.size or 0 for repo in repos for file in repo.files) + sum(r.partial_bytes for r in repos),
+        "free_bytes": free_bytes(cache.root),
+    }
+
+
 def _is_writable(folder: Path) -> bool:
     import tempfile
 
@@ -118,6 +133,11 @@ def _print(report: dict[str, Any]) -> None:
             )
         )
     rows.append(("cache", f"{cache['folder']}, {cache['bytes'] / 2**20:.1f} MiB in {cache['files']} files"))
+    models = report["models"]
+    free = f", {format_size(models['free_bytes'])} free on its disk" if models["free_bytes"] is not None else ""
+    rows.append(
+        ("models", f"{models['folder']}, {format_size(models['bytes'])} of {models['repositories']} repositories{free}")
+    )
     if not cache["writable"]:
         rows.append(("", "the cache folder cannot be written; set INTERNVL_CACHE to another"))
     for name, text in rows:
