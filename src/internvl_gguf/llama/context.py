@@ -54,6 +54,7 @@ class Context(NativeObject):
         super().__init__()
         self.n_embd = model.n_embd
         self.n_vocab = model.n_vocab
+        self._row_type = ctypes.c_float * model.n_vocab
         self.n_sequences = config.n_parallel
         self.n_ctx = n_ctx
         cells = n_ctx * config.n_parallel
@@ -177,7 +178,9 @@ class Context(NativeObject):
         pointer = llama_cpp.llama_get_logits_ith(self.handle, -1)
         if not pointer:
             raise LibraryError("There are no logits to read.", "Decode with logits first.")
-        return np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
+        # numpy's own as_array takes 20 microseconds, more than everything else between two decodes.
+        row: Any = self._row_type.from_address(ctypes.addressof(pointer.contents))
+        return np.frombuffer(row, np.float32)
 
     def last_position(self, sequence: int) -> int:
         """The last position the cache holds of a sequence, -1 when it is empty."""
