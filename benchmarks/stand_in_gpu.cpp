@@ -3,7 +3,7 @@
 //
 // As CUDA's (ggml/src/ggml-cuda/ggml-cuda.cu, fattn.cu): alignment 128, buffers that no other device reads, every
 // operation supported, weights of the host computed with from 32 rows on, F16 copies of other keys and values behind
-// flash attention, asynchronous with events. Sizes only: nothing may be allocated on it or run.
+// flash attention, a host buffer type, asynchronous with events. Weights can be loaded to it, nothing can be run.
 //
 //   g++ -shared -fPIC -O1 -I$LLAMA_CPP/ggml/include -I$LLAMA_CPP/ggml/src stand_in_gpu.cpp -o stand_in_gpu.so
 //
@@ -28,7 +28,16 @@ int n_devices = 0;
 int index_of(ggml_backend_dev_t dev) { return int(dev - devices); }
 
 const char * buft_name(ggml_backend_buffer_type_t buft) { return names[buft - buffer_types]; }
-ggml_backend_buffer_t buft_alloc(ggml_backend_buffer_type_t, size_t) { return nullptr; }
+
+// What lies on it lies in ordinary memory, under a type that no other device reads. malloc aligns to less than 128.
+ggml_backend_buffer_t alloc_as(ggml_backend_buffer_type_t buft, size_t size) {
+    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size + 128);
+    if (buffer) {
+        buffer->buft = buft;
+    }
+    return buffer;
+}
+
 size_t buft_alignment(ggml_backend_buffer_type_t) { return 128; }
 
 size_t buft_alloc_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
@@ -45,6 +54,12 @@ size_t buft_alloc_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
     }
     return size;
 }
+
+// Pinned host memory is ordinary memory here, under a type of its own as in CUDA.
+ggml_backend_buffer_type host_type;
+const char * host_name(ggml_backend_buffer_type_t) { return "GPU_Host"; }
+size_t host_alignment(ggml_backend_buffer_type_t) { return 32; }
+bool host_is_host(ggml_backend_buffer_type_t) { return true; }
 
 ggml_guid guid = {0x57, 0x1d};
 
@@ -83,6 +98,7 @@ ggml_backend_t dev_init(ggml_backend_dev_t dev, const char *) {
 }
 
 ggml_backend_buffer_type_t dev_buft(ggml_backend_dev_t dev) { return &buffer_types[index_of(dev)]; }
+ggml_backend_buffer_type_t dev_host_buft(ggml_backend_dev_t) { return &host_type; }
 bool dev_supports_op(ggml_backend_dev_t, const ggml_tensor *) { return true; }
 bool dev_supports_buft(ggml_backend_dev_t dev, ggml_backend_buffer_type_t buft) { return buft == dev_buft(dev); }
 
@@ -111,13 +127,15 @@ extern "C" ggml_backend_reg_t stand_in_gpus(int count) {
     n_devices = count < MAX_DEVICES ? count : MAX_DEVICES;
     for (int i = 0; i < n_devices; i++) {
         snprintf(names[i], sizeof(names[i]), "GPU%d", i);
-        buffer_types[i] = {{buft_name, buft_alloc, buft_alignment, nullptr, buft_alloc_size, nullptr}, &devices[i], nullptr};
+        buffer_types[i] = {{buft_name, alloc_as, buft_alignment, nullptr, buft_alloc_size, nullptr}, &devices[i], nullptr};
         devices[i].iface = {
-            dev_name, dev_description, dev_memory, dev_type, dev_props, dev_init, dev_buft, nullptr, nullptr,
+            dev_name, dev_description, dev_memory, dev_type, dev_props, dev_init, dev_buft, dev_host_buft,
+            nullptr,
             dev_supports_op, dev_supports_buft, dev_offload_op, dev_event_new, dev_event_free, dev_event_synchronize,
         };
         devices[i].reg = &reg;
         devices[i].context = nullptr;
     }
+    host_type = {{host_name, alloc_as, host_alignment, nullptr, nullptr, host_is_host}, &devices[0], nullptr};
     return &reg;
 }

@@ -47,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"catalog", "hub", "model_files", "model_names", "repo_files", "selection", "precision", "sizes", "validation"},
     "resolve": BASE | {"catalog", "precision", "model_names", "model_files", "hub", "hub_models", "repo_files"},
     "model_report": BASE | HEADER | {"validation"},
+    "memory": BASE | HEADER | {"catalog"},
     "llama": BASE,
     "engine": BASE | {"llama", "kv_ledger", "embedding_cache"},
     "loading": BASE

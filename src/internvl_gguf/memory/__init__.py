@@ -1,0 +1,31 @@
+"""What a model, a context and its pictures take on each device.
+
+Two ways that agree. `predict_memory` needs nothing but a header, or a listing: it builds the graph that llama.cpp would
+build, without data, and places it as ggml would. `dry_run` asks llama.cpp itself, in a process of its own.
+"""
+
+from internvl_gguf.memory.plan import PARTS, DeviceMemory, MemoryPlan, kv_bytes_per_position, predict_memory
+from internvl_gguf.memory.request import MemoryRequest
+from internvl_gguf.memory.shape import (
+    ModelShape,
+    TextShape,
+    VisionShape,
+    Weight,
+    shape_from_headers,
+    shape_from_listing,
+)
+
+__all__ = [
+    "PARTS",
+    "DeviceMemory",
+    "MemoryPlan",
+    "MemoryRequest",
+    "ModelShape",
+    "TextShape",
+    "VisionShape",
+    "Weight",
+    "kv_bytes_per_position",
+    "predict_memory",
+    "shape_from_headers",
+    "shape_from_listing",
+]

@@ -1,0 +1,304 @@
+"""What a configuration takes on each device, part by part."""
+
+from __future__ import annotations
+
+import platform
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from internvl_gguf.memory.allocator import CPU, Backend, gpu
+from internvl_gguf.memory.graph import row_bytes
+from internvl_gguf.memory.request import MemoryRequest
+from internvl_gguf.memory.scheduler import OFFLOAD_ROWS, schedule
+from internvl_gguf.memory.shape import ModelShape, TextShape, VisionShape, Weight
+from internvl_gguf.memory.text_graph import Placement, TextBatch, text_graph
+from internvl_gguf.memory.vision_graph import vision_graph
+from internvl_gguf.memory.work_buffer import work_buffer
+
+Source = Literal["header", "listing", "dry run"]
+
+# Measured (docs/memory.md): Python with this package and its libraries, and llama.cpp's tables of the vocabulary.
+PROCESS_BYTES: Final = 80 * 1024**2
+BYTES_PER_TOKEN: Final = 290
+# Not measured here: a CUDA context with the library's kernels and its temporary buffers.
+GPU_CONTEXT_BYTES: Final = 400 * 1024**2
+
+# `ggml_repack_get_optimal_repack_type` in ggml/src/ggml-cpu/repack.cpp: types the CPU backend reorders.
+_REPACKED_X86: Final = frozenset({"q4_0", "q4_k", "q2_k", "iq4_nl", "mxfp4"})
+_REPACKED_ARM: Final = frozenset({"q4_0", "q4_k", "q5_k", "q6_k", "q8_0", "iq4_nl", "mxfp4"})
+_REPACKED_ROWS: Final = 8
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """What one device holds, in bytes.
+
+    Attributes:
+        device: "CPU" for the host's memory, "GPU0", "GPU1", ... for a GPU's own.
+        weights: of the text model.
+        kv_cache: keys and values of every position.
+        compute_buffer: intermediate results of the text model's largest batch.
+        output_buffer: logits.
+        mmproj_weights: of the vision encoder.
+        mmproj_compute_buffer: intermediate results of its largest batch of tiles.
+        embeddings: of the pictures, float32, kept for the next question.
+        work_buffer: operands that the CPU converts before it multiplies them; grows while the context fills.
+        overhead: the process with its libraries and vocabulary; of a GPU its context.
+        total: the sum.
+    """
+
+    device: str
+    weights: int = 0
+    kv_cache: int = 0
+    compute_buffer: int = 0
+    output_buffer: int = 0
+    mmproj_weights: int = 0
+    mmproj_compute_buffer: int = 0
+    embeddings: int = 0
+    work_buffer: int = 0
+    overhead: int = 0
+    total: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "total", sum(getattr(self, part) for part in PARTS))
+
+
+PARTS: Final = (
+    "weights",
+    "kv_cache",
+    "compute_buffer",
+    "output_buffer",
+    "mmproj_weights",
+    "mmproj_compute_buffer",
+    "embeddings",
+    "work_buffer",
+    "overhead",
+)
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a configuration takes.
+
+    Attributes:
+        source: where the numbers come from: GGUF headers by formula, a listing of file sizes by formula, or llama.cpp.
+        devices: the host first, then the GPUs in order.
+        cells: positions of the KV cache.
+        kv_bytes_per_position: of all layers, on whatever device.
+        picture_positions: positions that the pictures take.
+        picture_kv: their share of the KV cache, in bytes.
+        page_cache: bytes of the file that are mapped besides what `devices` counts: the originals of weights that went
+            to a GPU or were brought into another order. The system drops them when it needs the room, but counts them
+            as the process's until then.
+    """
+
+    source: Source
+    devices: tuple[DeviceMemory, ...]
+    cells: int
+    kv_bytes_per_position: int
+    picture_positions: int
+    picture_kv: int
+    page_cache: int
+
+    @property
+    def total(self) -> int:
+        """Bytes on all devices."""
+        return sum(device.total for device in self.devices)
+
+    @property
+    def host(self) -> DeviceMemory:
+        """The host's memory."""
+        return self.devices[0]
+
+    @property
+    def gpus(self) -> tuple[DeviceMemory, ...]:
+        """The GPUs."""
+        return self.devices[1:]
+
+
+def predict_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
+    """What a configuration takes on each device, by formula.
+
+    Raises:
+        InvalidRequestError: a configuration this model cannot be run in.
+    """
+    request.check(shape)
+    text, vision = shape.text, shape.vision
+    homes = layer_homes(text.n_layers, request)
+    cpu = len(homes.backends) - 1
+    per_position = kv_bytes_per_position(text, request.kv_type)
+    per_layer = per_position // text.n_layers * request.cells
+    buffers, text_work = _text_buffers(text, request, homes)
+    names = [backend.name for backend in homes.backends]
+    weights = text_weights(text, [names[home] for home in homes.layers], names[homes.output])
+    encoder, vision_buffers, vision_work = _vision_memory(vision, request, homes)
+    positions = request.tiles * vision.tokens_per_tile + 2 * request.pictures if vision else 0
+    devices = [
+        DeviceMemory(
+            backend.name,
+            weights=weights.get(backend.name, 0),
+            kv_cache=per_layer * sum(home == index for home in homes.layers),
+            compute_buffer=buffers[index],
+            output_buffer=4 * text.n_vocab * request.n_parallel if index == cpu else 0,
+            mmproj_weights=vision.weight_bytes if vision and index == encoder else 0,
+            mmproj_compute_buffer=vision_buffers[index],
+            embeddings=4 * request.tiles * vision.tokens_per_tile * text.n_embd if vision and index == cpu else 0,
+            work_buffer=text_work + vision_work if index == cpu else 0,
+            overhead=PROCESS_BYTES + BYTES_PER_TOKEN * text.n_vocab if index == cpu else GPU_CONTEXT_BYTES,
+        )
+        for index, backend in enumerate(homes.backends)
+    ]
+    from_listing = text.from_listing or (vision is not None and vision.from_listing)
+    return MemoryPlan(
+        source="listing" if from_listing else "header",
+        devices=(devices[-1], *devices[:-1]),
+        cells=request.cells,
+        kv_bytes_per_position=per_position,
+        picture_positions=positions,
+        picture_kv=positions * per_position,
+        page_cache=_page_cache(text, homes),
+    )
+
+
+def kv_bytes_per_position(text: TextShape, kv_type: str) -> int:
+    """Bytes of keys and values of one position in all layers (`llama_kv_cache`'s constructor)."""
+    return 2 * text.n_layers * row_bytes(kv_type, text.kv_width)
+
+
+@dataclass(frozen=True)
+class Homes:
+    """Which backend each layer lies on.
+
+    Attributes:
+        backends: GPUs first, the CPU last; the GPUs there are, whether anything lies on them or not.
+        layers: number of each layer's backend.
+        output: of the output matrix.
+    """
+
+    backends: tuple[Backend, ...]
+    layers: tuple[int, ...]
+    output: int
+
+
+def layer_homes(n_layers: int, request: MemoryRequest) -> Homes:
+    """Which backend each layer lies on (`get_layer_buft_list` in `llama_model_base::load_tensors`)."""
+    on_gpus = request.gpu_layers(n_layers)
+    backends = (*(gpu(index) for index in range(len(request.gpus))), CPU)
+    first = n_layers + 1 - on_gpus
+    ends = _split_ends(request.gpus)
+    homes = [len(backends) - 1] * (n_layers + 1)
+    for layer in range(first, n_layers + 1):
+        place = _float32((layer - first) / on_gpus)
+        homes[layer] = next(index for index, end in enumerate(ends) if end > place)
+    return Homes(backends, tuple(homes[:-1]), homes[-1])
+
+
+def _split_ends(shares: Sequence[float]) -> list[float]:
+    """Where the part of each GPU ends, 0 to 1, in the single precision that llama.cpp computes with."""
+    ends: list[float] = []
+    total = 0.0
+    for share in shares:
+        total = _float32(total + _float32(share))
+        ends.append(total)
+    return [_float32(end / total) for end in ends]
+
+
+def _float32(value: float) -> float:
+    return float(struct.unpack("<f", struct.pack("<f", value))[0])
+
+
+def _text_buffers(text: TextShape, request: MemoryRequest, homes: Homes) -> tuple[tuple[int, ...], int]:
+    """Compute buffer on each backend, and the CPU's work buffer."""
+    gpus = len(homes.backends) - 1
+    full = request.gpu_layers(text.n_layers) > text.n_layers
+    offloads = gpus > 0 and request.ubatch >= OFFLOAD_ROWS
+    kept = _telling_layers(text, homes, keeps_host_layers=offloads)
+    placement = Placement(
+        layers=tuple(homes.layers[layer] for layer in kept),
+        numbers=kept,
+        output=homes.output,
+        cpu=gpus,
+        pins_norms=full or not offloads,
+    )
+    batch = TextBatch(request.ubatch, request.outputs, request.cells, request.kv_type, request.flash_attn)
+    done = schedule(text_graph(text, batch, placement), homes.backends, pipeline=gpus > 1 and full)
+    return done.buffers, work_buffer(done.host_nodes, request.n_threads)
+
+
+def _telling_layers(text: TextShape, homes: Homes, *, keeps_host_layers: bool) -> tuple[int, ...]:
+    """Enough layers to know the buffers: of each run of layers on one device the ends and the largest.
+
+    Between them every layer lies where the one before it did. That does not hold for layers of the host that a GPU
+    computes with: their weights come and go in its buffer, one size after another, and leave other holes each time.
+    """
+    sizes = text.layer_bytes
+    cpu = len(homes.backends) - 1
+    kept: list[int] = []
+    run: list[int] = []
+    for layer, home in enumerate(homes.layers):
+        run.append(layer)
+        if layer + 1 == text.n_layers or homes.layers[layer + 1] != home:
+            largest = max(run, key=lambda each: sizes[each])
+            kept += run if home == cpu and keeps_host_layers else sorted({*run[:2], *run[-2:], largest})
+            run = []
+    return tuple(kept)
+
+
+def text_weights(text: TextShape, layers: Sequence[str], output: str) -> dict[str, int]:
+    """Bytes of weights on each device.
+
+    The rows of the tokens stay in host memory. Where they serve as output matrix too, that is another copy when it lies
+    on a GPU or in another order (`llama_model_loader::create_tensor`, TENSOR_DUPLICATED).
+
+    Args:
+        text: the model.
+        layers: the device of each layer, "CPU" for the host.
+        output: the device of the output matrix.
+    """
+    sizes = {"CPU": text.embedding.n_bytes}
+    ends = [weight.n_bytes for weight in (text.output_norm, text.output_bias, text.output) if weight is not None]
+    host_only = not any(home != "CPU" for home in (*layers, output))
+    if text.output is None and (output != "CPU" or (host_only and is_repacked(text.embedding))):
+        ends.append(text.embedding.n_bytes)
+    for home, size in ((output, sum(ends)), *zip(layers, text.layer_bytes, strict=True)):
+        sizes[home] = sizes.get(home, 0) + size
+    return sizes
+
+
+def _page_cache(text: TextShape, homes: Homes) -> int:
+    """Bytes of the file that no device counts, though the process maps them."""
+    cpu = len(homes.backends) - 1
+    originals = 0
+    for weight in text.weights:
+        if weight.name == "token_embd.weight":
+            continue
+        home = homes.output if weight.layer is None else homes.layers[weight.layer]
+        if home != cpu or (not cpu and is_repacked(weight)):
+            originals += weight.n_bytes
+    return originals
+
+
+def is_repacked(weight: Weight) -> bool:
+    """Whether the CPU keeps a matrix in an order of its own; it does not where there is a GPU to help out."""
+    kinds = _REPACKED_X86 if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else _REPACKED_ARM
+    return len(weight.shape) == 2 and weight.shape[1] % _REPACKED_ROWS == 0 and weight.kind in kinds
+
+
+def _vision_memory(
+    vision: VisionShape | None, request: MemoryRequest, homes: Homes
+) -> tuple[int, tuple[int, ...], int]:
+    """Number of the encoder's backend, its compute buffer on each backend, and its CPU backend's work buffer."""
+    cpu = len(homes.backends) - 1
+    encoder = 0 if request.mmproj_on_gpu else cpu
+    sizes = [0] * (cpu + 1)
+    if vision is None:
+        return encoder, tuple(sizes), 0
+    backends = (homes.backends[0], CPU) if encoder != cpu else (CPU,)
+    graph = vision_graph(vision, request.tiles_per_batch, min(vision.n_layers, 3))
+    done = schedule(graph, backends)
+    sizes[encoder] = done.buffers[0]
+    if encoder != cpu:
+        sizes[cpu] = done.buffers[1]
+    return encoder, tuple(sizes), work_buffer(done.host_nodes, request.n_threads)

@@ -1,0 +1,134 @@
+"""A configuration whose memory is asked for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, get_args
+
+from internvl_gguf.config import MAX_SEQUENCES, KVType
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.memory.shape import ModelShape
+
+CELL_STEP: Final = 256  # llama_context rounds the cache up to this
+MAX_GPUS: Final = 15  # GGML_SCHED_MAX_BACKENDS, less the CPU
+_MAX_CELLS: Final = 2**27
+
+
+@dataclass(frozen=True)
+class MemoryRequest:
+    """How a model is to be run, as far as memory depends on it.
+
+    Attributes:
+        n_ctx: positions of one conversation.
+        n_parallel: conversations kept at once; also the rows of logits, as `llama.context.Context` asks for them.
+        n_batch: most positions decoded in one call.
+        n_ubatch: most positions computed at once.
+        kv_type: element type of the KV cache.
+        flash_attn: flash attention in the text model.
+        gpus: one number for each GPU of the machine, the share of the layers it gets, in any unit; llama.cpp takes the
+            free memory of each. Empty where there is none. A GPU takes memory even with no layer on it: it computes
+            large batches with weights of the host.
+        n_gpu_layers: layers on GPUs, counted from the end: 1 is the output matrix alone, the number of layers + 1 all,
+            -1 all too.
+        mmproj_on_gpu: whether the vision encoder lies on the first GPU.
+        tiles_per_batch: tiles encoded at once.
+        pictures: pictures in the conversation.
+        tiles: tiles of all these pictures, thumbnails included.
+        n_threads: CPU threads.
+
+    Raises:
+        InvalidRequestError: a value outside its range.
+    """
+
+    n_ctx: int
+    n_parallel: int = 1
+    n_batch: int = 2048
+    n_ubatch: int = 512
+    kv_type: KVType = "f16"
+    flash_attn: bool = False
+    gpus: tuple[float, ...] = ()
+    n_gpu_layers: int = 0
+    mmproj_on_gpu: bool = False
+    tiles_per_batch: int = 1
+    pictures: int = 0
+    tiles: int = 0
+    n_threads: int = 1
+
+    def __post_init__(self) -> None:
+        _within("n_ctx", self.n_ctx, 1, _MAX_CELLS)
+        _within("n_parallel", self.n_parallel, 1, MAX_SEQUENCES)
+        _within("n_batch", self.n_batch, 1, 65536)
+        _within("n_ubatch", self.n_ubatch, 1, self.n_batch)
+        _within("n_gpu_layers", self.n_gpu_layers, -1, 2**16)
+        _within("tiles_per_batch", self.tiles_per_batch, 1, 4096)
+        _within("tiles", self.tiles, 0, 2**20)
+        _within("pictures", self.pictures, 1 if self.tiles else 0, self.tiles)
+        _within("n_threads", self.n_threads, 1, 512)
+        _within("the cache in positions", self.cells, 1, _MAX_CELLS)
+        if self.kv_type not in get_args(KVType):
+            raise InvalidRequestError(f"kv_type is {self.kv_type!r}.", f"Use one of {', '.join(get_args(KVType))}.")
+        if self.kv_type in ("q8_0", "q4_0") and not self.flash_attn:
+            raise InvalidRequestError(
+                f"A {self.kv_type} KV cache needs flash attention, which is off.",
+                "Use flash_attn=True, or kv_type f16.",
+            )
+        if len(self.gpus) > MAX_GPUS or not all(math.isfinite(share) and share > 0 for share in self.gpus):
+            raise InvalidRequestError(
+                f"gpus is {self.gpus}.", f"Give one number above 0 for each of at most {MAX_GPUS} GPUs."
+            )
+        if not self.gpus and (self.n_gpu_layers or self.mmproj_on_gpu):
+            raise InvalidRequestError(
+                "Layers or the mmproj are to lie on a GPU, but there is none.",
+                "Name the GPUs, or use n_gpu_layers=0 and mmproj_on_gpu=False.",
+            )
+
+    @property
+    def cells(self) -> int:
+        """Positions of the KV cache."""
+        wanted = self.n_ctx * self.n_parallel
+        return wanted + -wanted % CELL_STEP
+
+    @property
+    def ubatch(self) -> int:
+        """Positions that a graph is reserved for: no more than the cache has, and equally many for each sequence."""
+        tokens = min(self.n_ubatch, self.n_batch, self.cells)
+        return tokens + -tokens % self.n_parallel
+
+    @property
+    def outputs(self) -> int:
+        """Rows of logits that a graph is reserved for (`n_outputs_pp` in `llama_context::sched_reserve`)."""
+        return min(self.n_ubatch, self.n_batch, self.cells, self.n_parallel)
+
+    def check(self, shape: ModelShape) -> None:
+        """See to it that a model can be run like this.
+
+        Raises:
+            InvalidRequestError: a context beyond the model's, more layers than it has, or heads that a quantised cache
+                cannot hold.
+        """
+        text = shape.text
+        if text.n_ctx_train is not None and self.n_ctx > text.n_ctx_train:
+            raise InvalidRequestError(
+                f"A context of {self.n_ctx} positions is more than the {text.n_ctx_train} this model was trained for.",
+                f"Use n_ctx={text.n_ctx_train} or less.",
+            )
+        if self.n_gpu_layers > text.n_layers + 1:
+            raise InvalidRequestError(
+                f"n_gpu_layers is {self.n_gpu_layers}; this model has {text.n_layers} layers and an output matrix.",
+                f"Use -1 to {text.n_layers + 1}.",
+            )
+        if self.kv_type in ("q8_0", "q4_0") and text.head_dim % 32:
+            raise InvalidRequestError(
+                f"A {self.kv_type} KV cache needs heads of a multiple of 32; this model's have {text.head_dim}.",
+                "Use kv_type f16.",
+            )
+
+    def gpu_layers(self, n_layers: int) -> int:
+        """Layers on GPUs of a model with so many, the output matrix counted as one."""
+        return n_layers + 1 if self.n_gpu_layers == -1 else self.n_gpu_layers
+
+
+def _within(name: str, value: int, lowest: int, highest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise InvalidRequestError(f"{name} is {value!r}.", f"Use a whole number from {lowest} to {highest}.")

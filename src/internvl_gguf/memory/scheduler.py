@@ -1,0 +1,185 @@
+"""Which device computes which node, and what is copied between devices.
+
+Follows `ggml_backend_sched_split_graph` of llama.cpp's `ggml/src/ggml-backend.cpp`, for devices that support every
+operation of these graphs. The CPU comes last, and is the only one that reads host memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from internvl_gguf.memory.allocator import Allocation, Backend
+from internvl_gguf.memory.graph import Graph, Tensor
+
+OFFLOAD_ROWS: Final = 32  # op_offload_min_batch_size: from so many rows on, a GPU computes with weights of the CPU
+_COPIES: Final = 4  # GGML_SCHED_MAX_COPIES, of inputs when several GPUs work as a pipeline
+_VIEWS: Final = frozenset({"view", "reshape", "permute"})
+
+Placed = tuple[Tensor, int]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Where a graph is computed.
+
+    Attributes:
+        buffers: bytes of the compute buffer on each backend.
+        host_nodes: the nodes that the CPU computes.
+    """
+
+    buffers: tuple[int, ...]
+    host_nodes: tuple[Tensor, ...]
+
+
+def schedule(graph: Graph, backends: Sequence[Backend], *, pipeline: bool = False) -> Schedule:
+    """Place a graph on its devices.
+
+    Args:
+        graph: as the model builds it; its nodes' sources are redirected to copies, so it serves once.
+        backends: GPUs first, the CPU last.
+        pipeline: whether inputs are kept several times, as `llama_context` asks for when several GPUs hold all layers.
+    """
+    if len(backends) == 1:
+        allocation = Allocation(backends, [(node, 0) for node in graph.nodes], [(leaf, 0) for leaf in graph.leaves])
+        return Schedule(allocation.sizes, tuple(graph.nodes))
+    return _Scheduler(graph, backends, _COPIES if pipeline else 1).run()
+
+
+class _Scheduler:
+    def __init__(self, graph: Graph, backends: Sequence[Backend], copies: int) -> None:
+        self._graph = graph
+        self._backends = backends
+        self._cpu = len(backends) - 1
+        self._copies = copies
+        self._backend: dict[Tensor, int] = {}
+        self._copied: dict[tuple[Tensor, int], list[Tensor]] = {}
+
+    def run(self) -> Schedule:
+        """Assign, split, and place the tensors."""
+        self._assign_fixed()
+        for order in (self._graph.nodes, self._graph.nodes[::-1]):
+            self._spread(order, gpus_only=True)
+        for order in (self._graph.nodes, self._graph.nodes[::-1]):
+            self._spread(order, gpus_only=False)
+        self._assign_sources()
+        nodes = self._split()
+        leaves = [*self._input_copies(), *self._placed_leaves()]
+        host = tuple(node for node in self._graph.nodes if self._backend[node] == self._cpu)
+        return Schedule(Allocation(self._backends, nodes, leaves).sizes, host)
+
+    def _assign_fixed(self) -> None:
+        """Pass 1: what lies in a buffer, what reads a weight, and the inputs."""
+        for tensor in (*self._graph.leaves, *self._graph.nodes):
+            backend = tensor.pinned if tensor.pinned is not None else self._fixed(tensor)
+            if backend is not None:
+                self._backend[tensor] = backend
+
+    def _fixed(self, tensor: Tensor) -> int | None:
+        owner = tensor.view_of or tensor
+        if owner.is_external:
+            return owner.home
+        if tensor.is_input:
+            return self._cpu
+        if tensor.op in ("rope", "flash_attn"):
+            return None
+        weight = next((source for source in tensor.sources if source.is_weight), None)
+        if weight is None:
+            return None
+        if weight.home == self._cpu and _offloaded(tensor):
+            return 0
+        return weight.home
+
+    def _spread(self, order: Sequence[Tensor], *, gpus_only: bool) -> None:
+        """Pass 2: unassigned nodes follow their neighbours, GPUs before the CPU."""
+        current: int | None = None
+        for node in order:
+            if node.op in _VIEWS:
+                continue
+            known = self._backend.get(node)
+            if known is not None:
+                current = None if gpus_only and known == self._cpu else known
+            elif current is not None:
+                self._backend[node] = current
+
+    def _assign_sources(self) -> None:
+        """Pass 4: views follow what they show, other sources the node that reads them."""
+        for node in self._graph.nodes:
+            if node.view_of is not None and node not in self._backend:
+                self._backend[node] = self._backend[node.view_of]
+            for source in node.sources:
+                if source not in self._backend:
+                    follows = self._backend.get(source.view_of) if source.view_of is not None else None
+                    self._backend[source] = self._backend[node] if follows is None else follows
+
+    def _split(self) -> list[Placed]:
+        """Pass 5: cut where the device changes; a split begins with copies of what it reads from elsewhere."""
+        placed: list[Placed] = []
+        inputs: list[Tensor] = []
+        members: list[Tensor] = []
+        current = next(self._backend[node] for node in self._graph.nodes if node.op not in _VIEWS)
+        for node in self._graph.nodes:
+            if node.op not in _VIEWS:
+                own = self._backend[node]
+                if own != current or (inputs and self._reads_foreign_weight(node, current)):
+                    placed += self._finished(current, inputs, members)
+                    current, inputs, members = own, [], []
+                node.sources = tuple(self._local(source, current, inputs) for source in node.sources)
+            members.append(node)
+        return placed + self._finished(current, inputs, members)
+
+    def _reads_foreign_weight(self, node: Tensor, backend: int) -> bool:
+        return any(source.is_weight and not self._reaches(source, backend) for source in node.sources)
+
+    def _reaches(self, tensor: Tensor, backend: int) -> bool:
+        owner = tensor.view_of or tensor
+        return (owner.home if owner.is_external else self._backend[tensor]) == backend
+
+    def _local(self, source: Tensor, backend: int, inputs: list[Tensor]) -> Tensor:
+        """The source itself where the backend reaches it, else its copy there, made once for the whole graph."""
+        if self._reaches(source, backend):
+            return source
+        copies = self._copied.get((source, backend))
+        if copies is None:
+            copies = self._copied[source, backend] = [self._copy(source) for _ in range(self._copies)]
+            inputs.append(source)
+        return copies[0]
+
+    def _copy(self, source: Tensor) -> Tensor:
+        copy = Tensor("none", source.kind, source.shape, strides=source.strides, n_bytes=source.n_bytes)
+        copy.is_input = copy.is_output = self._copies > 1
+        return copy
+
+    def _finished(self, backend: int, inputs: list[Tensor], members: list[Tensor]) -> list[Placed]:
+        """A split as the allocator sees it: each input is read once more, then its copy appears."""
+        placed: list[Placed] = []
+        for source in inputs:
+            reader = Tensor("none", source.kind, source.shape, (source,), view_of=source, n_bytes=source.n_bytes)
+            placed += [(reader, self._backend[source]), (self._copied[source, backend][0], backend)]
+        return placed + [(node, self._backend[node]) for node in members]
+
+    def _input_copies(self) -> list[Placed]:
+        """With several copies, those of the graph's inputs and of what crosses devices are placed before all else."""
+        if self._copies == 1:
+            return []
+        placed: list[Placed] = []
+        for leaf in self._graph.leaves:
+            if leaf.is_input:
+                home = self._backend.get(leaf, self._cpu)
+                leaf.is_output = True
+                placed += [(leaf, home), *((self._copy(leaf), home) for _ in range(self._copies - 1))]
+        for (_, backend), copies in self._copied.items():
+            placed += [(copy, backend) for copy in copies]
+        return placed
+
+    def _placed_leaves(self) -> list[Placed]:
+        return [(leaf, self._backend.get(leaf, self._cpu)) for leaf in self._graph.leaves]
+
+
+def _offloaded(tensor: Tensor) -> bool:
+    """Whether a GPU takes over an operation on a weight in host memory (`get_op_batch_size` in ggml-cuda.cu)."""
+    if tensor.op == "get_rows":
+        return False
+    rows = tensor.shape[1] if tensor.op == "mul_mat" else tensor.shape[1] * tensor.shape[2] * tensor.shape[3]
+    return rows >= OFFLOAD_ROWS

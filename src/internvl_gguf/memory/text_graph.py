@@ -1,0 +1,236 @@
+"""The graph of a Qwen2.5 text model as llama.cpp reserves memory for it.
+
+Follows `llama_model_qwen2::graph` in `src/models/qwen2.cpp` with the builders of `src/llama-graph.cpp` it calls
+(`build_inp_embd`, `build_qkv`, `build_attn`, `build_attn_mha`, `build_ffn`) and the cache of `src/llama-kv-cache.cpp`,
+for one unified stream. `llama_context::sched_reserve` builds it for the largest batch and a full cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from internvl_gguf.memory.graph import (
+    Graph,
+    Tensor,
+    cast,
+    cont,
+    elementwise,
+    external,
+    flash_attention,
+    get_rows,
+    mul_mat,
+    new_input,
+    permute,
+    reshape,
+    row_bytes,
+    set_rows,
+    view,
+)
+from internvl_gguf.memory.shape import TextShape
+
+ROTATED_KV = frozenset({"q8_0", "q4_0"})
+_ROTATION = 64  # the smallest Hadamard matrix `build_input_k_rot` uses; heads of another multiple are not rotated
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """What a graph is built for.
+
+    Attributes:
+        tokens: positions computed at once, n_ubatch.
+        outputs: rows of logits.
+        cells: positions of the cache.
+        kv_type: element type of keys and values.
+        flash_attn: whether attention is one operation.
+    """
+
+    tokens: int
+    outputs: int
+    cells: int
+    kv_type: str
+    flash_attn: bool
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the layers lie, by number of their backend; the CPU is the last.
+
+    Attributes:
+        layers: of each layer that the graph has.
+        numbers: the layers' numbers in the model: a graph may leave out layers that repeat others.
+        output: of the output matrix.
+        cpu: number of the CPU.
+        pins_norms: whether norms are tied to their layer's device (`llama_context::graph_get_cb`).
+    """
+
+    layers: tuple[int, ...]
+    numbers: tuple[int, ...]
+    output: int
+    cpu: int
+    pins_norms: bool
+
+
+def text_graph(shape: TextShape, batch: TextBatch, placement: Placement) -> Graph:
+    """The graph of one batch."""
+    return _Builder(shape, batch, placement).build()
+
+
+class _Builder:
+    def __init__(self, shape: TextShape, batch: TextBatch, placement: Placement) -> None:
+        self._shape = shape
+        self._batch = batch
+        self._place = placement
+        self._graph = Graph()
+        self._head = shape.n_embd // shape.n_head
+        self._kv_width = self._head * shape.n_head_kv
+
+    def build(self) -> Graph:
+        shape, batch, graph = self._shape, self._batch, self._graph
+        tokens = new_input("i32", batch.tokens)
+        table = self._weight(shape.embedding.name, self._place.cpu)
+        hidden = get_rows(table, tokens)
+        graph.expand(hidden)
+        graph.expand(new_input("f32", shape.n_embd, batch.tokens))  # the branch for embeddings, computed or not
+        self._positions = new_input("i32", batch.tokens)
+        self._key_places = new_input("i64", batch.tokens)
+        transposed = 1 if batch.flash_attn else self._kv_width
+        self._value_places = new_input("i64", batch.tokens * transposed)
+        self._mask = new_input("f16" if batch.flash_attn else "f32", batch.cells, batch.tokens)
+        self._key_rotation, self._value_rotation = self._rotations()
+        rows = new_input("i32", batch.outputs)
+        for index, (layer, home) in enumerate(zip(self._place.numbers, self._place.layers, strict=True)):
+            residual = hidden
+            attended = self._attention(self._norm(hidden, f"blk.{layer}.attn_norm.weight", home), layer, home)
+            if index == len(self._place.layers) - 1:
+                attended, residual = get_rows(attended, rows), get_rows(residual, rows)
+            joined = elementwise("add", attended, residual)
+            hidden = elementwise("add", self._feed_forward(joined, layer, home), joined)
+        output = self._place.output
+        normed = elementwise("rms_norm", hidden)
+        normed = elementwise("mul", normed, self._weight(shape.output_norm.name, output))
+        normed.is_output = True
+        matrix = shape.output or shape.embedding
+        logits = mul_mat(self._weight(matrix.name, output), normed)
+        if shape.output_bias is not None:
+            logits = elementwise("add", logits, self._weight(shape.output_bias.name, output))
+        logits.is_output = True
+        graph.expand(logits)
+        return graph
+
+    def _weight(self, name: str, home: int) -> Tensor:
+        weight = self._shape.weight(name)
+        return external(weight.kind, home, weight.n_bytes, *weight.shape)
+
+    def _norm(self, hidden: Tensor, name: str, home: int) -> Tensor:
+        normed = elementwise("rms_norm", hidden)
+        if self._place.pins_norms:
+            normed.pinned = home
+        return elementwise("mul", normed, self._weight(name, home))
+
+    def _rotations(self) -> tuple[Tensor | None, Tensor | None]:
+        """Inputs of the Hadamard rotation that a quantised cache gets (`build_input_k_rot`, `build_input_v_rot`)."""
+        if self._batch.kv_type not in ROTATED_KV or self._head % _ROTATION:
+            return None, None
+        side = _ROTATION
+        while self._head % (2 * side) == 0:
+            side *= 2
+        return new_input("f32", side, side), new_input("f32", _ROTATION, _ROTATION)
+
+    def _projected(self, hidden: Tensor, part: str, heads: int, layer: int, home: int) -> Tensor:
+        result = mul_mat(self._weight(f"blk.{layer}.attn_{part}.weight", home), hidden)
+        result = elementwise("add", result, self._weight(f"blk.{layer}.attn_{part}.bias", home))
+        return reshape(result, self._head, heads, self._batch.tokens)
+
+    def _query_key_value(self, hidden: Tensor, layer: int, home: int) -> tuple[Tensor, Tensor, Tensor]:
+        shape, tokens = self._shape, self._batch.tokens
+        heads = {"q": shape.n_head, "k": shape.n_head_kv, "v": shape.n_head_kv}
+        if not shape.fused_qkv:
+            query, key, value = (self._projected(hidden, part, heads[part], layer, home) for part in "qkv")
+            return query, key, value
+        joined = mul_mat(self._weight(f"blk.{layer}.attn_qkv.weight", home), hidden)
+        joined = elementwise("add", joined, self._weight(f"blk.{layer}.attn_qkv.bias", home))
+        row = joined.strides[1]
+        strides = (4, 4 * self._head, row, row * tokens)
+        query, key, value = (view(joined, (self._head, heads[part], tokens), strides) for part in "qkv")
+        return query, key, value
+
+    def _rotated(self, tensor: Tensor, rotation: Tensor | None) -> Tensor:
+        """`llama_mul_mat_hadamard`."""
+        if rotation is None:
+            return tensor
+        side = rotation.shape[0]
+        rows = tensor.elements // side
+        is_flat = tensor.strides[1] == row_bytes("f32", tensor.shape[0]) and tensor.strides[2] == (
+            tensor.strides[1] * tensor.shape[1]
+        )
+        flat = reshape(tensor, side, rows) if is_flat else cont(tensor, side, rows)
+        return reshape(mul_mat(rotation, flat), *tensor.shape)
+
+    def _attention(self, hidden: Tensor, layer: int, home: int) -> Tensor:
+        batch, graph = self._batch, self._graph
+        query, key, value = self._query_key_value(hidden, layer, home)
+        query, key = (elementwise("rope", each, self._positions) for each in (query, key))
+        query, key = (self._rotated(each, self._key_rotation) for each in (query, key))
+        value = self._rotated(value, self._value_rotation)
+        for each in (query, value, key):
+            graph.expand(each)
+        keys, values = self._cache(home), self._cache(home)
+        graph.expand(set_rows(keys, self._flat(key), self._key_places))
+        graph.expand(self._stored_values(values, value))
+        shown = (self._head, self._shape.n_head_kv, batch.cells)
+        head_row = row_bytes(batch.kv_type, self._head)
+        rows = row_bytes(batch.kv_type, self._kv_width)
+        strides = (keys.strides[0], head_row, rows, rows * batch.cells)
+        query = permute(view(query, (*query.shape[:3],), query.strides), 0, 2, 1, 3)
+        key = permute(view(keys, shown, strides), 0, 2, 1, 3)
+        if batch.flash_attn:
+            value = permute(view(values, shown, strides), 0, 2, 1, 3)
+            attended = self._flash_attention(query, key, value)
+        else:
+            attended = self._plain_attention(query, key, values)
+        graph.expand(attended)
+        attended = self._rotated(attended, self._value_rotation)
+        return mul_mat(self._weight(f"blk.{layer}.attn_output.weight", home), attended)
+
+    def _cache(self, home: int) -> Tensor:
+        cells, kind = self._batch.cells, self._batch.kv_type
+        return external(kind, home, row_bytes(kind, self._kv_width) * cells, self._kv_width, cells, weight=False)
+
+    def _flat(self, tensor: Tensor) -> Tensor:
+        return view(tensor, (self._kv_width, self._batch.tokens), (4, tensor.strides[2], tensor.strides[3], 0))
+
+    def _stored_values(self, cache: Tensor, value: Tensor) -> Tensor:
+        """`cpy_v`: rows with flash attention; else one element a row, into a transposed cache."""
+        if self._batch.flash_attn:
+            return set_rows(cache, self._flat(value), self._value_places)
+        if value.strides[2] == 4 * self._kv_width:
+            flat = reshape(value, self._kv_width, self._batch.tokens)
+        else:
+            flat = cont(value, self._kv_width, self._batch.tokens)
+        column = reshape(cache, 1, self._kv_width * self._batch.cells)
+        return set_rows(column, reshape(flat, 1, self._kv_width * self._batch.tokens), self._value_places)
+
+    def _flash_attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if self._batch.kv_type == "f32":
+            key, value = cast(key, "f16"), cast(value, "f16")
+        attended = flash_attention(query, key, value, self._mask)
+        return reshape(attended, self._shape.n_embd, self._batch.tokens)
+
+    def _plain_attention(self, query: Tensor, key: Tensor, values: Tensor) -> Tensor:
+        cells, kind = self._batch.cells, self._batch.kv_type
+        weights = mul_mat(key, query)
+        weights = elementwise("soft_max", weights, self._mask)
+        row = row_bytes(kind, cells)
+        shown = view(
+            values,
+            (cells, self._shape.n_head_kv, self._head),
+            (values.strides[0], row * self._head, row, row * self._kv_width),
+        )
+        attended = mul_mat(permute(shown, 0, 2, 1, 3), weights)
+        return cont(permute(attended, 0, 2, 1, 3), self._shape.n_embd, self._batch.tokens)
+
+    def _feed_forward(self, hidden: Tensor, layer: int, home: int) -> Tensor:
+        hidden = self._norm(hidden, f"blk.{layer}.ffn_norm.weight", home)
+        up = mul_mat(self._weight(f"blk.{layer}.ffn_up.weight", home), hidden)
+        gate = mul_mat(self._weight(f"blk.{layer}.ffn_gate.weight", home), hidden)
+        return mul_mat(self._weight(f"blk.{layer}.ffn_down.weight", home), elementwise("glu", gate, up))
