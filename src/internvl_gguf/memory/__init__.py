@@ -6,14 +6,8 @@ build, without data, and places it as ggml would. `dry_run` asks llama.cpp itsel
 
 from internvl_gguf.memory.plan import PARTS, DeviceMemory, MemoryPlan, kv_bytes_per_position, predict_memory
 from internvl_gguf.memory.request import MemoryRequest
-from internvl_gguf.memory.shape import (
-    ModelShape,
-    TextShape,
-    VisionShape,
-    Weight,
-    shape_from_headers,
-    shape_from_listing,
-)
+from internvl_gguf.memory.shape import ModelShape, TextShape, VisionShape, Weight
+from internvl_gguf.memory.shape_sources import shape_from_headers, shape_from_listing
 
 __all__ = [
     "PARTS",

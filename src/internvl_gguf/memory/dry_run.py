@@ -23,7 +23,8 @@ from internvl_gguf.errors import LibraryError
 from internvl_gguf.gguf_header import ByteSource, GGUFHeader, LocalFile, read_header
 from internvl_gguf.memory.plan import DeviceMemory, MemoryPlan, predict_memory, text_weights
 from internvl_gguf.memory.request import MemoryRequest
-from internvl_gguf.memory.shape import ModelShape, shape_from_headers
+from internvl_gguf.memory.shape import ModelShape
+from internvl_gguf.memory.shape_sources import shape_from_headers
 
 Source = str | PathLike[str] | ByteSource
 _COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.dry_run")
