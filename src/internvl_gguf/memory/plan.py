@@ -231,7 +231,8 @@ def _telling_layers(text: TextShape, homes: Homes, *, keeps_host_layers: bool) -
     """Enough layers to know the buffers: of each run of layers on one device the ends and the largest.
 
     Between them every layer lies where the one before it did. That does not hold for layers of the host that a GPU
-    computes with: their weights come and go in its buffer, one size after another, and leave other holes each time.
+    computes with: their weights come and go in its buffer, one size after another, and leave other holes each time,
+    unless they are all of one size.
     """
     sizes = text.layer_bytes
     cpu = len(homes.backends) - 1
@@ -241,7 +242,11 @@ def _telling_layers(text: TextShape, homes: Homes, *, keeps_host_layers: bool) -
         run.append(layer)
         if layer + 1 == text.n_layers or homes.layers[layer + 1] != home:
             largest = max(run, key=lambda each: sizes[each])
-            kept += run if home == cpu and keeps_host_layers else sorted({*run[:2], *run[-2:], largest})
+            if home == cpu and keeps_host_layers:
+                has_one_size = len({sizes[each] for each in run}) == 1
+                kept += sorted({*run[:3], *run[-3:]}) if has_one_size else run
+            else:
+                kept += sorted({*run[:2], *run[-2:], largest})
             run = []
     return tuple(kept)
 
