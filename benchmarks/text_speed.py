@@ -32,8 +32,8 @@ from internvl_gguf.engine import Engine
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import build
 from internvl_gguf.llama.model import TextModel
-from internvl_gguf.loading import default_threads
 from internvl_gguf.resolve import resolve_model
+from internvl_gguf.this_machine import default_threads
 from internvl_gguf.types import TokenSpan
 
 PROMPT, ANSWER, N_CTX, N_BATCH, N_UBATCH = 512, 128, 2048, 2048, 512

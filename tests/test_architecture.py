@@ -31,24 +31,46 @@ ALLOWED: dict[str, set[str]] = {
     "images": BASE | {"picture_formats"},
     "tiling": BASE,
     "grid_overlay": BASE | {"tiling"},
-    "context_budget": BASE | {"tiling"},
+    "tile_limits": BASE | {"tiling"},
+    "context_budget": BASE | {"tiling", "tile_limits"},
+    "notices": BASE,
     "conversation": BASE,
     "text_stream": BASE,
     "kv_ledger": BASE,
     "embedding_cache": BASE,
     "repo_files": BASE,
-    "precision": BASE,
+    "machine": BASE,
+    "precision": BASE | {"machine"},
+    "encoder_operations": BASE,
+    "device_speed": BASE,
+    "assumed_speed": BASE | {"device_speed"},
+    "roofline": BASE | {"machine", "device_speed", "assumed_speed"},
+    "speed": BASE | {"memory", "device_speed", "assumed_speed", "encoder_operations"},
     "selection": BASE | {"repo_files", "precision"},
     "hub": BASE | {"repo_files"},
     "model_names": BASE | {"catalog"},
-    "model_files": BASE | HEADER | {"model_names", "repo_files", "selection", "precision"},
+    "model_listing": BASE
+    | {"catalog", "hub_models", "memory", "model_files", "model_names", "planning", "precision", "repo_files"}
+    | {"selection"},
+    "machine_choice": BASE | {"planning", "roofline", "this_machine"},
+    "model_files": BASE
+    | HEADER
+    | {"machine_choice", "memory", "model_names", "planning", "precision", "repo_files", "selection"},
     "hub_models": BASE
     | HEADER
-    | {"catalog", "hub", "model_files", "model_names", "repo_files", "selection", "precision", "sizes", "validation"},
-    "resolve": BASE | {"catalog", "precision", "model_names", "model_files", "hub", "hub_models", "repo_files"},
+    | {"catalog", "hub", "machine_choice", "memory", "model_files", "model_names", "planning", "precision"}
+    | {"repo_files", "selection", "sizes", "validation"},
+    "resolve": BASE
+    | {"catalog", "hub", "hub_models", "machine_choice", "model_files", "model_names", "planning", "precision"}
+    | {"repo_files"},
     "model_report": BASE | HEADER | {"validation"},
     "memory": BASE | HEADER | {"catalog"},
-    "llama": BASE,
+    "planning": BASE
+    | HEADER
+    | {"catalog", "memory", "repo_files", "sizes", "tiling", "speed", "device_speed", "selection"},
+    "this_machine": BASE | {"llama", "planning"},
+    "placement": BASE | {"memory", "planning", "roofline", "sizes"},
+    "llama": BASE | {"encoder_operations"},
     "engine": BASE | {"llama", "kv_ledger", "embedding_cache"},
     "loading": BASE
     | HEADER
@@ -61,10 +83,16 @@ ALLOWED: dict[str, set[str]] = {
         "model_files",
         "validation",
         "conversation",
+        "memory",
+        "notices",
+        "planning",
+        "placement",
+        "this_machine",
     },
-    "preparation": BASE | {"loading", "conversation", "images", "tiling", "context_budget", "kv_ledger"},
+    "preparation": BASE | {"loading", "conversation", "images", "tile_limits", "context_budget", "kv_ledger"},
     "session": BASE
-    | {"engine", "loading", "preparation", "kv_ledger", "resolve", "repo_files", "text_stream", "conversation"},
+    | {"engine", "loading", "preparation", "kv_ledger", "resolve", "repo_files", "text_stream", "conversation"}
+    | {"machine_choice", "notices", "tile_limits"},
     "demo": BASE | {"session"},
 }
 """Rooms and the rooms they may know. `cli` may know all; `__init__` is the door."""

@@ -62,10 +62,11 @@ def test_the_answer_alone_is_on_stdout(tiny: ModelFiles, picture: Path) -> None:
 def test_json_is_one_document(tiny: ModelFiles, picture: Path) -> None:
     done = run("ask", tiny.text, "What is it?", "-i", picture, "--mmproj", tiny.mmproj, "--json", *FAST)
     answer: dict[str, Any] = json.loads(done.stdout)
-    assert answer.keys() == {"model", "prompt", "images", "text", "finish_reason", "usage", "timings"}
+    assert answer.keys() == {"model", "prompt", "images", "text", "finish_reason", "usage", "timings", "notices"}
     assert answer["usage"]["tiles"] == answer["usage"]["tiles_encoded"] == 13
     assert answer["usage"]["tiles_cached"] == 0
     assert answer["images"] == [str(picture)]
+    assert answer["notices"] == []
 
 
 def test_the_question_comes_through_a_pipe(tiny: ModelFiles) -> None:
@@ -172,6 +173,90 @@ def test_inspect_with_a_models_own_tile_size(tiny: ModelFiles, picture: Path, tm
     assert (facts["tile_size"], facts["visual_tokens"], facts["saved"]) == (32, 13 * 4, str(target))
     with Image.open(target) as saved:
         assert saved.format == "PNG"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    """Four pictures that InternVL3 sees in 9, 13, 5 and 4 tiles."""
+    paths = [tmp_path / f"photo{number}.png" for number in range(1, 5)]
+    for path, size in zip(paths, [(1920, 1080), (1024, 768), (800, 800), (600, 2000)], strict=True):
+        Image.new("RGB", size).save(path)
+    return paths
+
+
+def test_inspect_of_one_picture_keeps_its_facts_at_the_top(photos: list[Path]) -> None:
+    """Scripts read them there; several pictures are read from `pictures`, as one can be."""
+    facts = json.loads(run("inspect", photos[0], "--json").stdout)
+    assert facts.keys() >= {
+        *("image", "width", "height", "encoder", "tile_size", "columns", "rows", "thumbnail", "tiles"),
+        *("visual_tokens", "prompt_tokens", "n_ctx", "context_share"),
+    }
+    assert facts["prompt_tokens"] == 9 * 256 + 2
+    assert facts["context_share"] == facts["prompt_tokens"] / 8192
+    assert (facts["fits"], facts["fitted"], facts["notices"]) == (True, None, [])
+    (picture,) = facts["pictures"]
+    assert picture.items() <= facts.items()
+
+
+def test_inspect_of_several_pictures_that_fit(photos: list[Path]) -> None:
+    facts = json.loads(run("inspect", *photos, "--json").stdout)
+    assert [picture["image"] for picture in facts["pictures"]] == [str(path) for path in photos]
+    assert [picture["tiles"] for picture in facts["pictures"]] == [9, 13, 5, 4]
+    assert "image" not in facts
+    assert (facts["tiles"], facts["visual_tokens"], facts["prompt_tokens"]) == (31, 31 * 256, 31 * 256 + 4 * 2)
+    assert (facts["layout"], facts["text_tokens"], facts["fits"]) == ("separate", 128 + 4 * 10, True)
+    combined = json.loads(run("inspect", *photos, "--layout", "combined", "--json").stdout)
+    assert combined["prompt_tokens"] == 31 * 256 + 2
+    frames = json.loads(run("inspect", *photos, "--layout", "frames", "--json").stdout)
+    assert frames["tiles"] == 4
+
+
+def test_inspect_shows_how_pictures_would_be_fitted(photos: list[Path]) -> None:
+    done = run("inspect", *photos, "-c", 4096, "--json")
+    facts = json.loads(done.stdout)
+    assert not facts["fits"]
+    fitted = facts["fitted"]
+    assert fitted["max_tiles"] == 3
+    assert [picture["tiles"] for picture in fitted["pictures"]] == [3, 1, 1, 4]
+    assert fitted["visual_tokens"] == 9 * 256
+    assert facts["tiles"] == 31
+    assert facts["notices"] == [done.stderr.strip()]
+    shown = run("inspect", *photos, "-c", 4096)
+    assert "context    7,944 of 4,096 positions, 194%" in shown.stdout
+    assert "to fit     max_tiles 3 for each: 9 tiles, 2,304 visual tokens, 56%" in shown.stdout
+    assert shown.stdout.count("\n  to fit") == 5
+    assert "160 positions allowed for the text, 128 of them by --prompt-tokens" in shown.stdout
+    assert shown.stderr == done.stderr
+
+
+def test_inspect_says_what_would_fit_where_fitting_does_not_help(photos: list[Path]) -> None:
+    plain = run("inspect", *photos, "-c", 4096, "--no-fit-pictures")
+    assert plain.returncode == 0
+    assert "to fit" not in plain.stdout
+    assert "--max-tiles" in plain.stderr
+    tight = run("inspect", *photos, "-c", 512, "--json")
+    facts = json.loads(tight.stdout)
+    assert (facts["fits"], facts["fitted"], facts["notices"]) == (False, None, [])
+    assert "1 of the 4 pictures or a context of 1,536 (--n-ctx, n_ctx)" in tight.stderr
+    more = json.loads(run("inspect", *photos, "--prompt-tokens", 4000, "--json").stdout)
+    assert more["fitted"]["max_tiles"] < 12
+
+
+def test_grids_of_several_pictures_are_saved_in_numbered_files(photos: list[Path], tmp_path: Path) -> None:
+    target = tmp_path / "grid.png"
+    facts = json.loads(run("inspect", *photos[:2], "-c", 2048, "--save", target, "--json").stdout)
+    saved = [str(tmp_path / "grid-1.png"), str(tmp_path / "grid-2.png")]
+    assert [picture["saved"] for picture in facts["pictures"]] == saved
+    assert all(Path(path).exists() for path in saved)
+    assert not target.exists()
+
+
+def test_saving_a_grid_never_overwrites_a_picture(photos: list[Path], tmp_path: Path) -> None:
+    photos[1].rename(tmp_path / "photo-2.png")
+    done = run("inspect", photos[0], tmp_path / "photo-2.png", "--save", tmp_path / "photo.png")
+    assert done.returncode == 2
+    assert run("inspect", photos[0], "--save", photos[0]).returncode == 2
+    assert not (tmp_path / "photo-1.png").exists()
 
 
 def test_doctor_finds_everything_in_place() -> None:

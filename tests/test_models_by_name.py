@@ -24,7 +24,7 @@ from internvl_gguf.model_names import HubModel, LocalModel, parse_model_name
 from internvl_gguf.precision import Precision, preferred_precisions
 from internvl_gguf.repo_files import Quant, RepoFile, find_copy, sort_out
 from internvl_gguf.resolve import resolve_model
-from internvl_gguf.selection import choose_text
+from internvl_gguf.selection import complete_texts, named_text
 from loopback_hub import Fault, LoopbackHub
 from tiny_models import write_tiny_mmproj, write_tiny_text
 
@@ -87,7 +87,7 @@ def test_the_listing_has_24_quants_and_3_mmprojs(hub: LoopbackHub, tmp_path: Pat
 @pytest.mark.parametrize(("file", "spelling"), SPELLINGS)
 def test_every_spelling_of_every_quant(file: str, spelling: str) -> None:
     contents = sort_out(RepoFile(name) for name in LISTING)
-    assert choose_text(contents.texts, spelling, REPO).first.path == file
+    assert named_text(contents.texts, spelling, REPO).first.path == file
 
 
 def test_a_pulled_quant_opens_and_opens_again_without_one_request(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_folder_with_several_quants(tmp_path: Path, texts: dict[str, bytes]) -
     assert resolve_model(f"{tmp_path}:q2_k").text.name.endswith("Q2_K.gguf")
     chosen = resolve_model(tmp_path)
     assert chosen.text.name.endswith("Q4_K_M.gguf")
-    assert "no quant was named" in chosen.choice
+    assert chosen.choice.startswith("Picked Q4_K_M")
     assert chosen.mmproj.name == "mmproj-F16.gguf"
     with pytest.raises(ModelFileError, match="no quant 'q5_0'"):
         resolve_model(f"{tmp_path}:q5_0")
@@ -266,9 +266,10 @@ def test_layouts_of_other_publishers(names: list[str], wanted: str, first: str |
 
 def test_a_split_model_with_a_part_missing_is_refused() -> None:
     contents = sort_out([RepoFile("a-Q4_0-00001-of-00003.gguf"), RepoFile("a-Q4_0-00003-of-00003.gguf")])
-    for wanted in ("Q4_0", None):
-        with pytest.raises(ModelFileError, match="parts are missing"):
-            choose_text(contents.texts, wanted, "owner/name")
+    with pytest.raises(ModelFileError, match="parts are missing"):
+        named_text(contents.texts, "Q4_0", "owner/name")
+    with pytest.raises(ModelFileError, match="parts are missing"):
+        complete_texts(contents.texts, "owner/name")
 
 
 @pytest.mark.parametrize("text", ["", "Q", "4_K_M", "Q4_K_M.gguf", "INT8", "UD-", "Q0_1"])

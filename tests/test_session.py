@@ -182,14 +182,15 @@ def test_the_answer_ends_where_the_context_does(tiny: ModelFiles) -> None:
 def test_overflow_is_told_before_anything_is_computed_with_what_would_fit(tiny: ModelFiles) -> None:
     with Session.open(tiny.text, tiny.mmproj, system="", n_ctx=64, n_threads=1) as session:
         with pytest.raises(ContextOverflowError) as caught:
-            session.ask("What is it?", [noise(1)])
+            session.ask("What is it?", [noise(1)], fit_pictures=False)
         assert caught.value.needed > caught.value.available == 64
-        assert "max_tiles=" in caught.value.hint
-        assert "n_ctx=" in caught.value.hint
+        assert "(--max-tiles, max_tiles)" in caught.value.hint
+        assert "(--n-ctx, n_ctx)" in caught.value.hint
         assert len(session.runtime.engine.cache) == 0
         assert session.messages == ()
-        fitting = int(caught.value.hint.split("max_tiles=")[1].split()[0].rstrip("."))
-        assert session.ask("What is it?", [noise(1)], max_tiles=fitting, sampling=SHORT).usage.tiles >= 1
+        fitting = int(caught.value.hint.split("at most ")[1].split()[0])
+        reply = session.ask("What is it?", [noise(1)], max_tiles=fitting, fit_pictures=False, sampling=SHORT)
+        assert reply.usage.tiles >= 1
 
 
 def test_control_tokens_in_a_question_are_text(session: Session) -> None:

@@ -10,7 +10,6 @@ Importing this loads neither llama.cpp nor numpy nor Pillow; `Session` does when
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from internvl_gguf import tiling
@@ -55,8 +54,6 @@ __all__ = [
     "__version__",
     "tiling",
 ]
-
-logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __dir__() -> list[str]:

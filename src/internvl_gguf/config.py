@@ -98,6 +98,8 @@ class AskOptions(TypedDict, total=False):
         thumbnail: whether a picture of several tiles is followed by the whole of it in one tile.
         layout: the official prompt form for several pictures: `separate` ("Image-1: <image>"), `combined` (all tiles
             under one <image>), or `frames` ("Frame1: <image>", one tile each unless max_tiles says otherwise).
+        fit_pictures: whether pictures that do not fit the context are cut into fewer tiles, the same most for each, and
+            a notice says so; True if left out. False makes that an error.
     """
 
     sampling: SamplingParams
@@ -105,6 +107,7 @@ class AskOptions(TypedDict, total=False):
     min_tiles: int
     thumbnail: bool
     layout: PictureLayout
+    fit_pictures: bool
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,10 @@ class EngineConfig:
     Attributes:
         n_ctx: positions (tokens and visual tokens) one conversation can hold; None takes the smaller of 8192 and what
             the model was trained for.
-        n_gpu_layers: layers on the GPU; -1 all, 0 none, "auto" all where there is a GPU.
+        n_gpu_layers: layers on the GPU; -1 all, 0 none, "auto" as many as fit beside everything else.
+        vram: memory of a GPU that may be taken, as "12GiB", "24GiB,12GiB" for several, or in bytes; None takes what is
+            free. Without a quant in the model's name it decides on that, too.
+        force: load a model that by the plan of its memory does not fit.
         kv_type: element type of the KV cache.
         flash_attn: flash attention in the text model. "auto" leaves it off on a CPU, where llama.cpp sums its F16
             values in half precision and the error grows with the context (docs/parity.md), unless a quantised KV cache
@@ -131,6 +137,8 @@ class EngineConfig:
 
     n_ctx: int | None = None
     n_gpu_layers: GPULayers = "auto"
+    vram: str | int | None = None
+    force: bool = False
     kv_type: KVType = "f16"
     flash_attn: FlashAttention = "auto"
     n_threads: int | None = None
@@ -200,6 +208,8 @@ class EngineOptions(TypedDict, total=False):
 
     n_ctx: int | None
     n_gpu_layers: GPULayers
+    vram: str | int | None
+    force: bool
     kv_type: KVType
     flash_attn: FlashAttention
     n_threads: int | None

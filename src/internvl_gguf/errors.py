@@ -8,6 +8,7 @@
     │   └── ModelPairError      a text model and an mmproj that do not belong together
     ├── HubError                a repository or file that cannot be had: offline, refused, missing, changed on the way
     ├── CatalogError            a models.toml that cannot be read
+    ├── InsufficientMemoryError a model that this machine, or the budget given, has no memory for
     ├── LibraryError            llama.cpp refused, or is not the build this package is made for
     └── SessionStateError       a closed session, or one already busy in another thread
 
@@ -80,6 +81,21 @@ class CatalogError(InternVLError):
         super().__init__(message, hint)
         self.file = file
         self.line = line
+
+
+class InsufficientMemoryError(InternVLError):
+    """A model that this machine, or the budget that was given, has no memory for.
+
+    Attributes:
+        table: what the smallest way to run it takes on each device by part, and what there is; lines of text.
+    """
+
+    def __init__(self, message: str, hint: str, *, table: str = "") -> None:
+        super().__init__(message, hint)
+        self.table = table
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}\n{self.table}" if self.table else super().__str__()
 
 
 class LibraryError(InternVLError):

@@ -9,15 +9,19 @@ from functools import partial
 from pathlib import Path
 
 from internvl_gguf.catalog import Catalog, load_catalog
-from internvl_gguf.errors import HubError, ModelFileError
+from internvl_gguf.errors import HubError, InsufficientMemoryError, ModelFileError
 from internvl_gguf.gguf_header import GGUFHeader, read_header
 from internvl_gguf.hub import HubCache, HubClient, RemoteFile, RepoListing, download
+from internvl_gguf.machine_choice import machine_chooser
+from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.model_files import ModelFiles
 from internvl_gguf.model_names import HubModel, parse_model_name
 from internvl_gguf.paths import free_bytes
+from internvl_gguf.planning.candidates import form_of, listed_candidates
+from internvl_gguf.planning.choice import Choices, Chooser
 from internvl_gguf.precision import Precision, preferred_precisions
 from internvl_gguf.repo_files import DownloadProgress, ModelCopy, RepoFile, sort_out
-from internvl_gguf.selection import choose_mmproj, choose_text
+from internvl_gguf.selection import choose_mmproj, complete_texts, named_text
 from internvl_gguf.sizes import format_size
 from internvl_gguf.validation import validate_mmproj, validate_pair, validate_text_model
 
@@ -57,12 +61,14 @@ class HubResolver:
         cache: the hub's cache on this machine.
         catalog: the known models.
         precisions: which of several precisions of a vision encoder suits this machine; measured if None.
+        chooser: takes a quant where none was named.
     """
 
     client: HubClient = field(default_factory=HubClient)
     cache: HubCache = field(default_factory=HubCache)
     catalog: Catalog = field(default_factory=load_catalog)
     precisions: Callable[[Sequence[str]], Precision] | None = None
+    chooser: Chooser = field(default_factory=machine_chooser)
 
     def cached(self, name: str, mmproj: str | os.PathLike[str] | None = None) -> ModelFiles | None:
         """The files of a model if all of them are in the cache, found without one request; else None.
@@ -79,7 +85,7 @@ class HubResolver:
         listing = RepoListing(model.repo, commit, self.cache.files(model.repo, commit))
         try:
             return self._paths(self._select(name, model, listing, mmproj))
-        except ModelFileError:
+        except (ModelFileError, InsufficientMemoryError):
             return None
 
     def select(self, name: str, mmproj: str | os.PathLike[str] | None = None) -> Selection:
@@ -91,6 +97,7 @@ class HubResolver:
 
         Raises:
             ModelFileError: no such model or quant; no mmproj; a part of a split file is missing.
+            InsufficientMemoryError: no quant was named, and none fits this machine.
             HubError: the hub has no such repository, or cannot be asked.
         """
         model = self.hub_model(name)
@@ -110,26 +117,31 @@ class HubResolver:
             )
         if model.wanted and model.spec and model.spec.files and model.revision == model.spec.revision:
             known = sort_out(RepoFile(file.name, file.size) for file in model.spec.files)
-            choose_text(known.texts, model.wanted, model.repo)  # a misspelt quant needs no request to be told
+            named_text(known.texts, model.wanted, model.repo)  # a misspelt quant needs no request to be told
         return model
 
-    def headers(self, selection: Selection, copy: ModelCopy) -> list[GGUFHeader]:
+    def headers(self, listing: RepoListing, copy: ModelCopy) -> list[GGUFHeader]:
         """The headers of a copy's parts, from the cache or by ranged reads of a few MB.
 
         Raises:
             HubError, ModelFileError: they cannot be had, or are damaged.
         """
         return [
-            read_header(path if path.exists() else RemoteFile(self.client, selection.listing, part))
+            read_header(path if path.exists() else RemoteFile(self.client, listing, part))
             for part in copy.parts
-            for path in [self.cache.path(selection.listing.repo, selection.listing.commit, part)]
+            for path in [self.cache.path(listing.repo, listing.commit, part)]
         ]
 
     def mmproj_header(self, selection: Selection) -> GGUFHeader:
         """The header of the vision encoder, as `headers`."""
         if isinstance(selection.mmproj, Path):
             return read_header(selection.mmproj)
-        return self.headers(selection, selection.mmproj)[0]
+        return self._header_of(selection.listing, selection.mmproj)
+
+    def _header_of(self, listing: RepoListing, encoder: ModelCopy) -> GGUFHeader:
+        """The header of a vision encoder, which may be a file of the person's own."""
+        own = Path(encoder.first.path)
+        return read_header(own) if own.is_absolute() else self.headers(listing, encoder)[0]
 
     def check(self, selection: Selection) -> None:
         """See from the headers alone that the files are an InternVL and belong together, before they are fetched.
@@ -137,7 +149,7 @@ class HubResolver:
         Raises:
             ModelFileError, ModelPairError: they are not, or do not.
         """
-        first, *parts = self.headers(selection, selection.text)
+        first, *parts = self.headers(selection.listing, selection.text)
         validate_pair(validate_text_model(first, parts), validate_mmproj(self.mmproj_header(selection)))
 
     def missing(self, selection: Selection) -> list[tuple[RepoFile, int]]:
@@ -194,11 +206,43 @@ class HubResolver:
         contents = sort_out(listing.files)
         if not contents.texts:
             raise ModelFileError(f"{model.repo} holds no GGUF of a text model.", "Name a repository of GGUF files.")
-        text = choose_text(contents.texts, model.wanted, model.repo)
-        reasons = () if model.wanted else (f"Chose {text.name}: no quant was named.",)
         wanted = None if mmproj is None else os.fspath(mmproj)
-        if wanted is not None and Path(wanted).expanduser().is_file():
-            return Selection(name, listing, model.revision, text, Path(wanted).expanduser(), reasons)
-        prefer = self.precisions or partial(preferred_precisions, tell=self.client.on_wait)
-        vision, why = choose_mmproj(contents.mmprojs, wanted, model.repo, prefer)
-        return Selection(name, listing, model.revision, text, vision, (*reasons, why) if why else reasons)
+        own = Path(wanted).expanduser() if wanted is not None and Path(wanted).expanduser().is_file() else None
+        reasons: list[str] = []
+        if own:
+            encoders = [ModelCopy(None, (RepoFile(str(own.absolute()), own.stat().st_size),))]
+        else:
+            prefer = self.precisions or partial(preferred_precisions, tell=self.client.on_wait)
+            best, why = choose_mmproj(contents.mmprojs, wanted, model.repo, prefer)
+            others = [copy for copy in contents.mmprojs if copy != best] if wanted is None else []
+            encoders = [best, *others]
+            reasons += [why] if why else []
+        text, encoder = None, encoders[0]
+        if model.wanted:
+            text = named_text(contents.texts, model.wanted, model.repo)
+        else:
+            whole = complete_texts(contents.texts, model.repo)
+            text = whole[0]
+            if len(whole) > 1:
+                choice = self.chooser(self._choices(name, model, listing, whole, encoders))
+                text, encoder = choice.text, choice.mmproj
+                reasons.insert(0, choice.reason)
+        return Selection(name, listing, model.revision, text, own or encoder, tuple(reasons))
+
+    def _choices(
+        self,
+        name: str,
+        model: HubModel,
+        listing: RepoListing,
+        texts: Sequence[ModelCopy],
+        encoders: Sequence[ModelCopy],
+    ) -> Choices:
+        """What there is to choose from, by the catalogue's facts, or by headers where they do not fit the files."""
+        spec = model.spec
+        smallest = min(texts, key=lambda copy: copy.size or 0)
+        if spec and spec.text and spec.vision:
+            form = form_of(spec.text, spec.vision)
+            if listed_candidates(name, [smallest], encoders, form):
+                return Choices(name, texts, encoders, form, {})
+        form = shape_from_headers(self.headers(listing, smallest), self._header_of(listing, encoders[0]))
+        return Choices(name, texts, encoders, form, {smallest.first.path: form.text})

@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-
-import psutil
+from pathlib import Path
 
 from internvl_gguf.config import DEFAULT_N_CTX, EngineConfig
 from internvl_gguf.conversation import END, IMAGE_END, IMAGE_START, START
 from internvl_gguf.embedding_cache import EmbeddingCache
 from internvl_gguf.engine import Engine
-from internvl_gguf.errors import InvalidRequestError, SessionStateError
+from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError, SessionStateError
 from internvl_gguf.fingerprint import file_fingerprint, remembered_fingerprint
 from internvl_gguf.llama.context import Context
-from internvl_gguf.llama.library import build, has_gpu, initialise
+from internvl_gguf.llama.library import build, initialise
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.probe import positions_are_shifted
 from internvl_gguf.llama.vision import VisionEncoder
+from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.model_files import ModelFiles
+from internvl_gguf.notices import Notice, log_notice
+from internvl_gguf.placement import describe, placements
+from internvl_gguf.planning.workload import parse_vram
 from internvl_gguf.position_rows import corrected_copy
+from internvl_gguf.this_machine import default_threads, machine_budget
 from internvl_gguf.validation import validate_files
 
 LoadProgress = Callable[[float], None]
 """Called with the fraction of the text model that is loaded, 0 to 1."""
-
-
-def default_threads() -> int:
-    """One thread for each physical core this process may use; more of them slow llama.cpp down."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
 
 
 class Runtime:
@@ -45,14 +42,27 @@ class Runtime:
         files: the two files of the model.
         config: how to run it.
         on_load: told how far the text model is loaded.
+        on_notice: told where it was loaded in another way than asked for.
+
+    Attributes:
+        files, text, vision: the files and what their headers say.
+        configuration: how it is loaded, with what that takes and how fast it should be.
+        engine: decodes and encodes.
 
     Raises:
+        InsufficientMemoryError: there is no memory for it in any way, by the plan.
         ModelFileError, ModelPairError: files that are damaged, of another kind, or not of one model.
         InvalidRequestError: a context longer than the model was trained for, or a batch smaller than a tile.
         LibraryError: llama.cpp does not match this package, or refused.
     """
 
-    def __init__(self, files: ModelFiles, config: EngineConfig, on_load: LoadProgress | None = None) -> None:
+    def __init__(
+        self,
+        files: ModelFiles,
+        config: EngineConfig,
+        on_load: LoadProgress | None = None,
+        on_notice: Notice = log_notice,
+    ) -> None:
         # A file whose fingerprint is remembered has had every weight looked at.
         fingerprint = remembered_fingerprint(files.mmproj)
         pair = validate_files(files.text, files.mmproj, check_weights=fingerprint is None)
@@ -72,12 +82,6 @@ class Runtime:
         initialise()
         shifted = positions_are_shifted()
         mmproj = corrected_copy(files.mmproj, pair.mmproj_header, fingerprint) if shifted else files.mmproj
-        gpu_layers = config.n_gpu_layers
-        if gpu_layers == "auto":
-            gpu_layers = -1 if has_gpu() else 0
-        if config.flash_attn == "auto" and gpu_layers == 0 and not config.has_quantised_kv:
-            config = replace(config, flash_attn=False)
-        threads = config.n_threads or default_threads()
         self.files = files
         self.control_tokens: Mapping[str, int] = {
             START: self.text.im_start,
@@ -88,9 +92,43 @@ class Runtime:
         self.encoder_identity = hashlib.blake2b(f"{fingerprint}|{shifted}|{build()}".encode()).digest()
         self._users = 1
         self._lock = threading.Lock()
-        self._owned = ExitStack()
+        threads = config.n_threads or default_threads()
+        machine = machine_budget(parse_vram(config.vram))
+        for notice in machine.notices:
+            on_notice(notice)
+        shape = shape_from_headers(pair.text_headers, pair.mmproj_header)
+        ways = placements(files.text.stem, shape, config, n_ctx, threads, machine.budget)
+        self.configuration = next(ways)
+        if self.configuration.request.n_ctx < n_ctx:
+            on_notice(f"There is no memory for a context of {n_ctx:,}: loading it {describe(self.configuration)}.")
+        while True:
+            try:
+                self.engine, self._owned = self._open(mmproj, config, threads, on_load)
+                break
+            except (LibraryError, ModelFileError) as error:
+                smaller = next(ways, None)
+                if smaller is None:
+                    raise
+                on_notice(f"{error.message} Trying it with {describe(smaller)}.")
+                self.configuration = smaller
+
+    def _open(
+        self, mmproj: Path, config: EngineConfig, threads: int, on_load: LoadProgress | None
+    ) -> tuple[Engine, ExitStack]:
+        """Load everything in the current configuration; the stack frees it."""
+        request = self.configuration.request
+        is_split = len(request.gpus) > 1 and request.n_gpu_layers != 0
+        flash_attn = config.flash_attn
+        if flash_attn == "auto" and not request.flash_attn:
+            flash_attn = False
+        config = replace(config, n_ubatch=request.n_ubatch, flash_attn=flash_attn)
         with ExitStack() as opening:
-            model = TextModel(files.text, n_gpu_layers=gpu_layers, on_progress=on_load)
+            model = TextModel(
+                self.files.text,
+                n_gpu_layers=request.n_gpu_layers,
+                tensor_split=request.gpus if is_split else (),
+                on_progress=on_load,
+            )
             opening.callback(model.close)
             encoder = VisionEncoder(
                 mmproj,
@@ -98,14 +136,14 @@ class Runtime:
                 tile_size=self.vision.image_size,
                 tokens_per_tile=self.vision.tokens_per_tile,
                 n_embd=self.text.n_embd,
-                use_gpu=gpu_layers != 0,
+                use_gpu=request.mmproj_on_gpu,
                 n_threads=threads,
             )
             opening.callback(encoder.close)
-            context = Context(model, config, n_ctx=n_ctx, n_threads=threads)
+            context = Context(model, config, n_ctx=request.n_ctx, n_threads=threads)
             opening.callback(context.close)
-            self.engine = Engine(model, encoder, context, EmbeddingCache(config.embedding_cache_bytes))
-            self._owned = opening.pop_all()
+            engine = Engine(model, encoder, context, EmbeddingCache(config.embedding_cache_bytes))
+            return engine, opening.pop_all()
 
     def share(self) -> Runtime:
         """One more user of this runtime.

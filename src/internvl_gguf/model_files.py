@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from internvl_gguf.errors import ModelFileError
+from internvl_gguf.machine_choice import machine_chooser
+from internvl_gguf.memory import ModelShape, TextShape, shape_from_headers
 from internvl_gguf.model_names import DEMO, DEMO_FOLDER, DEMO_MMPROJ, DEMO_TEXT, LocalModel
+from internvl_gguf.planning.choice import Choice, Choices, Chooser
 from internvl_gguf.precision import Precision, preferred_precisions
-from internvl_gguf.repo_files import Quant, RepoContents, RepoFile, find_copy, sort_out
-from internvl_gguf.selection import choose_mmproj, choose_text
+from internvl_gguf.repo_files import ModelCopy, Quant, RepoContents, RepoFile, find_copy, sort_out
+from internvl_gguf.selection import choose_mmproj, complete_texts, named_text
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ def local_files(
     model: LocalModel,
     mmproj: str | None,
     prefer: Callable[[Sequence[str]], Precision] = preferred_precisions,
+    chooser: Chooser | None = None,
 ) -> ModelFiles:
     """The files of a path: a text model's file, or one of a folder.
 
@@ -48,33 +52,88 @@ def local_files(
         model: the path.
         mmproj: a file, or a precision that the folder has; None takes the best there is.
         prefer: which precision suits this machine.
+        chooser: takes a text model of a folder where none was named; None takes what fits this machine.
 
     Raises:
         ModelFileError: no such model; no mmproj, or several that precision does not tell apart.
+        InsufficientMemoryError: none of a folder's text models fits.
     """
     folder = model.path if model.path.is_dir() else model.path.parent
     contents = folder_contents(folder)
-    reason = ""
-    if model.path.is_dir():
-        if not contents.texts:
-            raise ModelFileError(f"{model.path} holds no GGUF of a text model.", "Name a .gguf file.")
-        copy = choose_text(contents.texts, model.wanted, str(model.path))
-        text = model.path / copy.first.path
-        if model.wanted is None and len(contents.texts) > 1:
-            reason = f"Chose {copy.first.path}: no quant was named."
-    else:
-        text = model.path
-        if not text.exists():
-            raise ModelFileError(f"There is no file {text}.", "Check the path, or give a model's name or `demo`.")
+    if model.path.is_dir() and not contents.texts:
+        raise ModelFileError(f"{model.path} holds no GGUF of a text model.", "Name a .gguf file.")
+    if not model.path.exists():
+        raise ModelFileError(f"There is no file {model.path}.", "Check the path, or give a model's name or `demo`.")
+    vision, why = _encoder(folder, contents, model.path, mmproj, prefer)
+    if not model.path.is_dir():
+        return ModelFiles(name, model.path, vision, why)
+    if model.wanted:
+        return ModelFiles(name, folder / named_text(contents.texts, model.wanted, str(folder)).first.path, vision, why)
+    whole = complete_texts(contents.texts, str(folder))
+    if len(whole) == 1:
+        return ModelFiles(name, folder / whole[0].first.path, vision, why)
+    choice = (chooser or machine_chooser())(_choices(name, folder, whole, vision))
+    return ModelFiles(name, folder / choice.text.first.path, vision, f"{choice.reason} {why}".strip())
+
+
+def local_choices(name: str, model: LocalModel, prefer: Callable[[Sequence[str]], Precision]) -> Choices:
+    """What there is to choose from under a path, by headers.
+
+    Args:
+        name: how the model was asked for.
+        model: a text model's file, or a folder of them.
+        prefer: which precision of the vision encoder to take.
+
+    Raises:
+        ModelFileError: no such model, damaged headers, or no mmproj.
+    """
+    files = local_files(name, model, None, prefer, lambda choices: Choice(choices.texts[0], choices.mmprojs[0], ""))
+    if not model.path.is_dir():
+        quant = next((copy.quant for copy in sort_out([RepoFile(files.text.name)]).texts), None)
+        only = ModelCopy(quant, (RepoFile(files.text.name, files.text.stat().st_size),))
+        return _choices(name, files.text.parent, [only], files.mmproj)
+    return _choices(name, model.path, complete_texts(folder_contents(model.path).texts, str(model.path)), files.mmproj)
+
+
+def _encoder(
+    folder: Path,
+    contents: RepoContents,
+    text: Path,
+    mmproj: str | None,
+    prefer: Callable[[Sequence[str]], Precision],
+) -> tuple[Path, str]:
+    """The vision encoder, and why it was chosen, "" where there was no choice."""
     is_named_here = mmproj is not None and (Quant.parse(mmproj) or find_copy(contents.mmprojs, mmproj))
     if mmproj is not None and (Path(mmproj).expanduser().is_file() or not is_named_here):
-        return ModelFiles(name, text, Path(mmproj).expanduser(), reason)
-    if mmproj is None and not contents.mmprojs:
+        return Path(mmproj).expanduser(), ""
+    if mmproj is None and not contents.mmprojs and text.is_file():
         _check_kind(text)
     beside = tuple(copy for copy in contents.mmprojs if folder / copy.first.path != text)
     where = f"The folder {folder}" if folder != Path() else "This folder"
     vision, why = choose_mmproj(beside, mmproj, where, prefer)
-    return ModelFiles(name, text, folder / vision.first.path, f"{reason} {why}".strip())
+    return folder / vision.first.path, why
+
+
+def _choices(name: str, folder: Path, texts: Sequence[ModelCopy], mmproj: Path) -> Choices:
+    """Text models of a folder by their headers; those whose header is damaged are no choice."""
+    from internvl_gguf.gguf_header import read_header  # only now: it loads numpy
+
+    vision = read_header(mmproj)
+    known: dict[str, TextShape] = {}
+    damage: ModelFileError | None = None
+    form: ModelShape | None = None
+    for copy in texts:
+        try:
+            form = shape_from_headers([read_header(folder / part.path) for part in copy.parts], vision)
+            known[copy.first.path] = form.text
+        except ModelFileError as error:
+            damage = error
+    if form is None:
+        raise damage or ModelFileError(f"{folder} holds no GGUF of a text model.", "Name a .gguf file.")
+    readable = [copy for copy in texts if copy.first.path in known]
+    quant = next((copy.quant for copy in sort_out([RepoFile(mmproj.name)]).mmprojs), None)
+    encoder = ModelCopy(quant, (RepoFile(str(mmproj), mmproj.stat().st_size),))
+    return Choices(name, readable, [encoder], form, known)
 
 
 def folder_contents(folder: Path) -> RepoContents:

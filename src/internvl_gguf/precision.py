@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from internvl_gguf.machine import library_version, machine_identity
 from internvl_gguf.paths import cache_dir, write_atomically
 
 # Most faithful first. The published weights are BF16, so F32 and BF16 hold them exactly, but BF16 also rounds the
@@ -57,29 +56,28 @@ def preferred_precisions(labels: Sequence[str], tell: Callable[[str], None] = la
     return Precision(best, f"of those in the repository it suits this machine best ({others} its time)")
 
 
+def by_rule(labels: Sequence[str]) -> Precision:
+    """The most faithful precision, where time is not to be spent on measuring."""
+    known = sorted((label for label in labels if label in _MEASURABLE), key=_BY_RULE.index)
+    return Precision(known[0] if known else labels[0], "the most faithful")
+
+
 def measured_seconds(labels: Sequence[str], tell: Callable[[str], None] = lambda line: None) -> dict[str, float]:
     """Seconds of a tile through one block of the encoder by precision, as far as they could be measured here."""
     record = cache_dir() / "encoder-speed.json"
-    machine = f"{platform.machine()} {platform.processor()} {platform.node()} {_library_version()}"
+    machine = machine_identity()
     known: dict[str, float] = {}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         kept = json.loads(record.read_bytes())
         if kept["machine"] == machine:
             known = {str(label): float(value) for label, value in kept["seconds"].items()}
     missing = [label for label in labels if label not in known]
-    if missing and _library_version():
+    if missing and library_version():
         tell("Measuring once which precision of the vision encoder is the fastest here.")
         known |= _measure(missing)
         with contextlib.suppress(OSError):
             write_atomically(record, json.dumps({"machine": machine, "seconds": known}).encode())
     return {label: known[label] for label in labels if label in known}
-
-
-def _library_version() -> str:
-    try:
-        return importlib.metadata.version("llama-cpp-python")
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _measure(labels: Sequence[str]) -> dict[str, float]:

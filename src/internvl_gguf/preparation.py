@@ -7,44 +7,21 @@ import os
 import time
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from internvl_gguf.config import AskOptions, SamplingParams
-from internvl_gguf.context_budget import check_fits
+from internvl_gguf.context_budget import ANSWER_ALLOWANCE, Budget, UncutPicture, check_fits, cut_notices, plan_cut
 from internvl_gguf.conversation import Answer, Control, Pictures, Text, check_places, render
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.images import describe_source, load_image
 from internvl_gguf.kv_ledger import total_length
 from internvl_gguf.loading import Runtime
-from internvl_gguf.tiling import MAX_TILES, tile_image, validate_tile_limits
+from internvl_gguf.tile_limits import TileLimits
 from internvl_gguf.types import Message, Picture, PreparedPicture, Span, Tile, TileSpan, TokenSpan
 
-_Choice = TypeVar("_Choice")
-
-
-@dataclass(frozen=True)
-class TileLimits:
-    """How pictures are cut where a question does not say otherwise.
-
-    Raises:
-        InvalidRequestError: limits that no grid satisfies.
-    """
-
-    max_tiles: int = MAX_TILES
-    min_tiles: int = 1
-    thumbnail: bool = True
-
-    def __post_init__(self) -> None:
-        validate_tile_limits(self.min_tiles, self.max_tiles)
-
-    def narrowed(self, picture: Picture, options: AskOptions) -> TileLimits:
-        """The limits of one picture: its own before the question's before these; a video frame is one tile."""
-        frames = options.get("layout") == "frames"
-        max_tiles = _first(picture.max_tiles, options.get("max_tiles"), 1 if frames else self.max_tiles)
-        min_tiles = _first(picture.min_tiles, options.get("min_tiles"), min(self.min_tiles, max_tiles))
-        thumbnail = _first(picture.thumbnail, options.get("thumbnail"), self.thumbnail)
-        return TileLimits(max_tiles, min_tiles, thumbnail)
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
@@ -58,6 +35,7 @@ class Request:
         started: time.perf_counter() when the question came.
         preprocess_seconds: time it took to read and cut the pictures.
         history_length: messages of the conversation it was prepared for.
+        notices: what was changed for it, one line each.
     """
 
     message: Message
@@ -66,6 +44,22 @@ class Request:
     started: float
     preprocess_seconds: float
     history_length: int
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _LoadedPicture:
+    """A picture read but not yet cut.
+
+    Attributes:
+        name: how messages call it.
+        image: its pixels, RGB and upright.
+        limits: how it may be cut.
+    """
+
+    name: str
+    image: Image
+    limits: TileLimits
 
 
 def prepare_request(
@@ -85,20 +79,30 @@ def prepare_request(
     """
     started = time.perf_counter()
     _check_question(prompt, images, options)
-    pictures = tuple(prepare_picture(runtime, limits, image, options) for image in images)
+    loaded = [_load(limits, image, options) for image in images]
     preprocess = time.perf_counter() - started
-    message = Message("user", prompt, pictures, options.get("layout", "separate"))
-    spans = prompt_spans(runtime, [*history, message])
-    check_fits(
-        total_length(spans),
-        runtime.engine.n_ctx,
-        runtime.text.n_ctx_train,
-        pictures,
+    sampling = options.get("sampling") or SamplingParams()
+    message = Message("user", prompt, tuple(map(_without_tiles, loaded)), options.get("layout", "separate"))
+    budget = Budget(
+        n_ctx=runtime.engine.n_ctx,
+        n_ctx_train=runtime.text.n_ctx_train,
+        text_tokens=total_length(prompt_spans(runtime, [*history, message])),
+        answer_tokens=min(sampling.max_tokens, ANSWER_ALLOWANCE),
         tile_size=runtime.vision.image_size,
         tokens_per_tile=runtime.vision.tokens_per_tile,
     )
-    sampling = options.get("sampling") or SamplingParams()
-    return Request(message, spans, sampling, started, preprocess, len(history))
+    # Planned between loading and cutting: the sizes are known then, and no picture is decoded twice.
+    uncut = [UncutPicture(picture.image.size, picture.limits) for picture in loaded]
+    plan = plan_cut(uncut, budget, fit=options.get("fit_pictures", True))
+    check_fits(plan)
+    cutting = time.perf_counter()
+    pictures = tuple(
+        _cut(runtime, picture, planned.limits) for picture, planned in zip(loaded, plan.pictures, strict=True)
+    )
+    preprocess += time.perf_counter() - cutting
+    message = replace(message, pictures=pictures)
+    spans = prompt_spans(runtime, [*history, message])
+    return Request(message, spans, sampling, started, preprocess, len(history), cut_notices(plan))
 
 
 def prepare_picture(runtime: Runtime, limits: TileLimits, image: Any, options: AskOptions) -> PreparedPicture:
@@ -108,23 +112,8 @@ def prepare_picture(runtime: Runtime, limits: TileLimits, image: Any, options: A
         PictureError: a picture that cannot be read.
         InvalidRequestError: tile limits that no grid satisfies.
     """
-    picture = image if isinstance(image, Picture) else Picture(image)
-    narrowed = limits.narrowed(picture, options)
-    tiled = tile_image(
-        load_image(picture.source),
-        max_tiles=narrowed.max_tiles,
-        min_tiles=narrowed.min_tiles,
-        tile_size=runtime.vision.image_size,
-        thumbnail=narrowed.thumbnail,
-    )
-    pixels = [tile.tobytes() for tile in tiled.tiles]
-    return PreparedPicture(
-        name=describe_source(picture.source),
-        grid=tiled.grid,
-        has_thumbnail=tiled.has_thumbnail,
-        source_size=tiled.source_size,
-        tiles=tuple(Tile(_tile_key(runtime.encoder_identity, data), data) for data in pixels),
-    )
+    loaded = _load(limits, image, options)
+    return _cut(runtime, loaded, loaded.limits)
 
 
 def prompt_spans(runtime: Runtime, messages: Sequence[Message]) -> list[Span]:
@@ -144,6 +133,29 @@ def prompt_spans(runtime: Runtime, messages: Sequence[Message]) -> list[Span]:
     return [span for span in spans if span.length]
 
 
+def _load(limits: TileLimits, source: Any, options: AskOptions) -> _LoadedPicture:
+    picture = source if isinstance(source, Picture) else Picture(source)
+    narrowed = limits.narrowed(picture, options)
+    return _LoadedPicture(describe_source(picture.source), load_image(picture.source), narrowed)
+
+
+def _without_tiles(picture: _LoadedPicture) -> PreparedPicture:
+    """What stands for a picture while the prompt around it is measured."""
+    return PreparedPicture(picture.name, grid=(1, 1), has_thumbnail=False, source_size=picture.image.size, tiles=())
+
+
+def _cut(runtime: Runtime, picture: _LoadedPicture, limits: TileLimits) -> PreparedPicture:
+    tiled = limits.cut(picture.image, runtime.vision.image_size)
+    pixels = [tile.tobytes() for tile in tiled.tiles]
+    return PreparedPicture(
+        name=picture.name,
+        grid=tiled.grid,
+        has_thumbnail=tiled.has_thumbnail,
+        source_size=tiled.source_size,
+        tiles=tuple(Tile(_tile_key(runtime.encoder_identity, data), data) for data in pixels),
+    )
+
+
 def _check_question(prompt: str, images: Sequence[Any], options: AskOptions) -> None:
     unknown = set(options) - AskOptions.__annotations__.keys()
     if unknown:
@@ -161,11 +173,6 @@ def _check_question(prompt: str, images: Sequence[Any], options: AskOptions) -> 
     if layout not in ("separate", "combined", "frames"):
         raise InvalidRequestError(f"There is no layout {layout!r}.", "Use separate, combined or frames.")
     check_places(prompt, len(images), layout)
-
-
-def _first(*choices: _Choice | None) -> _Choice:
-    """The first choice that was made; the last one always is."""
-    return next(choice for choice in choices if choice is not None)
 
 
 def _tile_key(encoder_identity: bytes, pixels: bytes) -> bytes:

@@ -8,12 +8,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from internvl_gguf.catalog import load_catalog
+from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.model_files import ModelFiles, demo_files, local_files
 from internvl_gguf.model_names import DEMO, LocalModel, parse_model_name
 from internvl_gguf.precision import preferred_precisions
 
 if TYPE_CHECKING:
     from internvl_gguf.hub_models import HubResolver
+    from internvl_gguf.planning.choice import Chooser
     from internvl_gguf.repo_files import DownloadProgress
 
 __all__ = ["DEMO", "ModelFiles", "resolve_model"]
@@ -23,6 +25,7 @@ def resolve_model(
     model: str | os.PathLike[str],
     mmproj: str | os.PathLike[str] | None = None,
     *,
+    chooser: Chooser | None = None,
     resolver: HubResolver | None = None,
     on_progress: DownloadProgress = lambda file, done: None,
     on_wait: Callable[[str], None] = lambda line: None,
@@ -32,12 +35,14 @@ def resolve_model(
     Args:
         model: `demo`, a path of a GGUF or of a folder, a name of the catalogue, or owner/repo; see `model_names`.
         mmproj: a file, or a precision ("BF16") that the model's repository or folder has.
-        resolver: with what to find and fetch.
+        chooser: takes a quant where none was named; None takes what fits this machine.
+        resolver: with what to find and fetch; it has a chooser of its own.
         on_progress: told how far each file is.
         on_wait: told in one line what is waited for.
 
     Raises:
         ModelFileError, ModelPairError: no such model, quant or mmproj; files that do not belong together.
+        InsufficientMemoryError: no quant was named, and none fits this machine.
         HubError: the hub refuses, cannot be reached, or gave something else than it announces; no room on the disk.
     """
     name = os.fspath(model)
@@ -46,12 +51,12 @@ def resolve_model(
         return demo_files()
     if isinstance(parsed, LocalModel):
         prefer = partial(preferred_precisions, tell=on_wait)
-        return local_files(name, parsed, None if mmproj is None else os.fspath(mmproj), prefer)
+        return local_files(name, parsed, None if mmproj is None else os.fspath(mmproj), prefer, chooser)
     # The hub's client takes half a second to import; files of this machine do without.
     from internvl_gguf.hub import HubClient
     from internvl_gguf.hub_models import HubResolver
 
-    resolver = resolver or HubResolver(HubClient(on_wait=on_wait))
+    resolver = resolver or HubResolver(HubClient(on_wait=on_wait), chooser=chooser or machine_chooser())
     found = resolver.cached(name, mmproj)
     if found:
         return found

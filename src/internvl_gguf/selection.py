@@ -8,22 +8,15 @@ from internvl_gguf.errors import ModelFileError
 from internvl_gguf.precision import Precision
 from internvl_gguf.repo_files import ModelCopy, find_copy, nearest_names
 
-# Without a budget: near the published model and small enough for many machines.
-_DEFAULT_QUANTS = ("UD-Q4_K_XL", "Q4_K_M", "UD-Q5_K_XL", "Q5_K_M", "UD-Q6_K_XL", "Q6_K", "Q8_0", "Q4_K_S", "IQ4_XS")
 _NAME_IT = "Name one: --mmproj FILE on the command line, mmproj=FILE in Python."
 
 
-def choose_text(texts: tuple[ModelCopy, ...], wanted: str | None, where: str) -> ModelCopy:
-    """The text model that `wanted` names, else the default among those there are.
+def named_text(texts: tuple[ModelCopy, ...], wanted: str, where: str) -> ModelCopy:
+    """The text model that `wanted` names.
 
     Raises:
         ModelFileError: none of that name, with the nearest and all of them; or a part of a split one is missing.
     """
-    if wanted is None:
-        whole = [copy for copy in texts if copy.is_complete]
-        if not whole:
-            raise _incomplete(texts[0], where)
-        return min(whole, key=_default_rank)
     found = find_copy(texts, wanted)
     if found is None:
         near = ", ".join(nearest_names(texts, wanted))
@@ -36,10 +29,16 @@ def choose_text(texts: tuple[ModelCopy, ...], wanted: str | None, where: str) ->
     return found
 
 
-def _default_rank(copy: ModelCopy) -> tuple[int, int]:
-    name = copy.name
-    order = _DEFAULT_QUANTS.index(name) if name in _DEFAULT_QUANTS else len(_DEFAULT_QUANTS)
-    return order, copy.size or 0
+def complete_texts(texts: tuple[ModelCopy, ...], where: str) -> tuple[ModelCopy, ...]:
+    """The text models of which no part is missing, one or more.
+
+    Raises:
+        ModelFileError: there are none.
+    """
+    whole = tuple(copy for copy in texts if copy.is_complete)
+    if not whole:
+        raise _incomplete(texts[0], where)
+    return whole
 
 
 def _incomplete(copy: ModelCopy, where: str) -> ModelFileError:

@@ -18,10 +18,13 @@ from internvl_gguf.engine import Generation, TileProgress
 from internvl_gguf.errors import InvalidRequestError, SessionStateError
 from internvl_gguf.kv_ledger import total_length
 from internvl_gguf.loading import LoadProgress, Runtime
-from internvl_gguf.preparation import Request, TileLimits, prepare_picture, prepare_request
+from internvl_gguf.machine_choice import machine_chooser
+from internvl_gguf.notices import Notice, log_notice
+from internvl_gguf.preparation import Request, prepare_picture, prepare_request
 from internvl_gguf.repo_files import DownloadProgress
 from internvl_gguf.resolve import DEMO, resolve_model
 from internvl_gguf.text_stream import TextStream
+from internvl_gguf.tile_limits import TileLimits
 from internvl_gguf.types import Chunk, Message, Reply, Timings, Usage
 
 if TYPE_CHECKING:
@@ -35,9 +38,10 @@ class Session:
     are independent, forks of one session take turns.
     """
 
-    def __init__(self, runtime: Runtime, system: str, limits: TileLimits) -> None:
+    def __init__(self, runtime: Runtime, system: str, limits: TileLimits, on_notice: Notice = log_notice) -> None:
         self._runtime: Runtime | None = runtime
         self._limits = limits
+        self._on_notice = on_notice
         self._messages: list[Message] = [Message("system", system)] if system else []
         self._busy = threading.Lock()
 
@@ -53,6 +57,7 @@ class Session:
         thumbnail: bool = TileLimits.thumbnail,
         on_load: LoadProgress | None = None,
         on_download: DownloadProgress = lambda file, done: None,
+        on_notice: Notice | None = None,
         **engine: Unpack[EngineOptions],
     ) -> Session:
         """Load a model and begin a conversation.
@@ -68,6 +73,8 @@ class Session:
             thumbnail: whether the whole picture follows several tiles in one more.
             on_load: called with the fraction of the text model that is loaded.
             on_download: called with each file and how many of its bytes are here.
+            on_notice: called with one line whenever something was changed so that it works, such as pictures cut into
+                fewer tiles; left out, the line is a warning in the log "internvl_gguf", which Python shows on stderr.
             **engine: fields of `config.EngineConfig`: n_ctx, n_gpu_layers, kv_type, flash_attn, n_threads, ...
 
         Raises:
@@ -83,8 +90,13 @@ class Session:
                 f"The options are {', '.join(EngineOptions.__annotations__)}.",
             )
         limits = TileLimits(max_tiles, min_tiles, thumbnail)
-        runtime = Runtime(resolve_model(model, mmproj, on_progress=on_download), EngineConfig(**engine), on_load)
-        return cls(runtime, OFFICIAL_SYSTEM if system is None else system, limits)
+        on_notice = on_notice or log_notice
+        config = EngineConfig(**engine)
+        files = resolve_model(model, mmproj, chooser=machine_chooser(config), on_progress=on_download)
+        if files.choice:
+            on_notice(files.choice)
+        runtime = Runtime(files, config, on_load, on_notice)
+        return cls(runtime, OFFICIAL_SYSTEM if system is None else system, limits, on_notice)
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -112,7 +124,7 @@ class Session:
 
         Raises:
             InvalidRequestError: options or a prompt that cannot be used.
-            ContextOverflowError: prompt and pictures do not fit the context; nothing was computed.
+            ContextOverflowError: they do not fit the context, even with pictures cut smaller; nothing was computed.
             PictureError: a picture that cannot be read.
             SessionStateError: the session is closed or answers another question.
 
@@ -176,7 +188,7 @@ class Session:
     def fork(self) -> Session:
         """A second conversation that begins with everything said so far; both share the loaded model."""
         with self._exclusive():
-            fork = Session(self.runtime.share(), "", self._limits)
+            fork = Session(self.runtime.share(), "", self._limits, self._on_notice)
             fork._messages = list(self._messages)
             return fork
 
@@ -216,7 +228,10 @@ class Session:
             self._busy.release()
 
     def _prepare(self, prompt: str, images: Sequence[Any], options: AskOptions) -> Request:
-        return prepare_request(self.runtime, self._limits, self._messages, prompt, images, options)
+        request = prepare_request(self.runtime, self._limits, self._messages, prompt, images, options)
+        for line in request.notices:
+            self._on_notice(line)
+        return request
 
     def _answer(self, request: Request, *, keep_partial: bool) -> Iterator[Chunk]:
         with self._exclusive():
@@ -278,7 +293,7 @@ class Session:
             decode=clock.decode,
             decode_tokens_per_second=(count - 1) / clock.decode if count > 1 and clock.decode else 0.0,
         )
-        return Reply(text, generation.finish_reason or "stop", usage, timings)
+        return Reply(text, generation.finish_reason or "stop", usage, timings, request.notices)
 
 
 class _Clock:

@@ -162,12 +162,14 @@ class Reply:
             "aborted".
         usage: tokens and tiles it took.
         timings: where the time went.
+        notices: what was changed for this answer, one line each.
     """
 
     text: str
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

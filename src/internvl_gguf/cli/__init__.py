@@ -1,34 +1,62 @@
-"""The `internvl` command. Each subcommand is a thin user of the package; heavy imports happen inside them."""
+"""The `internvl` command. Each subcommand is a thin user of the package, imported when it is run."""
 
 from __future__ import annotations
 
+import importlib
 import sys
+from typing import Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from internvl_gguf._version import __version__
-from internvl_gguf.cli.ask import ask
-from internvl_gguf.cli.doctor import doctor
-from internvl_gguf.cli.inspect import inspect
-from internvl_gguf.cli.models import list_models, rm, show
 from internvl_gguf.cli.output import run
-from internvl_gguf.cli.pull import pull
+
+COMMANDS: Final = {
+    "ask": ("ask", "ask", "Ask one question, about pictures or not."),
+    "inspect": ("inspect", "inspect", "Show how pictures are cut into tiles, and what they take of the context."),
+    "pick": ("pick", "pick", "Pick what to run: the quants that fit the memory there is, the best first."),
+    "pull": ("pull", "pull", "Fetch a model, verified: the text model and its vision encoder."),
+    "list": ("models", "list_models", "List the models that are on this machine, or in the catalogue."),
+    "show": ("models", "show", "Show what a model is, from the headers of its files."),
+    "rm": ("models", "rm", "Take a model out of the cache."),
+    "doctor": ("doctor", "doctor", "Check what is installed, and measure this machine."),
+}
+"""Module, function and help of each subcommand; what one of them imports, the others do not wait for."""
+
+_SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
+
+
+class _LazyGroup(TyperGroup):
+    """Knows the names and the help of its commands, and loads the one that is run."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and _load(command.name or ""), rest
+
+
+def _load(name: str) -> Any:
+    module, function, _ = COMMANDS[name]
+    single = typer.Typer(add_completion=False, context_settings=_SETTINGS)
+    single.command(name)(getattr(importlib.import_module(f"internvl_gguf.cli.{module}"), function))
+    return typer.main.get_command(single)
+
+
+def _not_loaded() -> None:
+    raise AssertionError("a command is loaded before it is run")
+
 
 app = typer.Typer(
     name="internvl",
+    cls=_LazyGroup,
     help="Ask InternVL3 about pictures, on your own machine.",
     no_args_is_help=True,
     add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_SETTINGS,
     pretty_exceptions_enable=False,
 )
-app.command()(ask)
-app.command()(inspect)
-app.command()(pull)
-app.command("list")(list_models)
-app.command()(show)
-app.command()(rm)
-app.command()(doctor)
+for _name, (_, _, _help) in COMMANDS.items():
+    app.command(_name, help=_help)(_not_loaded)
 
 
 def _print_version(wanted: bool) -> None:

@@ -45,6 +45,7 @@ def ask(
     min_tiles: options.MinTilesOption = 1,
     thumbnail: options.ThumbnailOption = True,
     layout: options.LayoutOption = "separate",
+    fit_pictures: options.FitPicturesOption = True,
     max_tokens: options.MaxTokensOption = options.SAMPLING.max_tokens,
     temperature: options.TemperatureOption = options.SAMPLING.temperature,
     top_k: options.TopKOption = options.SAMPLING.top_k,
@@ -94,7 +95,7 @@ def ask(
     if not question.strip():
         raise typer.BadParameter("the question is empty", param_hint="PROMPT")
     opening = {"mmproj": mmproj, "system": system, "min_tiles": min_tiles, "thumbnail": thumbnail, **engine}
-    asked: dict[str, Any] = {"sampling": sampling, "layout": layout}
+    asked: dict[str, Any] = {"sampling": sampling, "layout": layout, "fit_pictures": fit_pictures}
     if max_tiles is not None:
         asked["max_tiles"] = max_tiles
     reply = _ask_once(name, question, image or [], opening, asked, quiet=json_output)
@@ -114,7 +115,10 @@ def _ask_once(
     for image in images:  # before a model of gigabytes is fetched for nothing
         check_source(image)
     files = obtain(model, opening.pop("mmproj"))
-    with _progress() as progress, Session.open(files.text, files.mmproj, **opening, on_load=progress.load) as session:
+    with (
+        _progress() as progress,
+        Session.open(files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.notice) as session,
+    ):
         session.on_tiles(progress.tiles)
         return _answer(session, prompt, images, asked, quiet=quiet, progress=progress)
 
@@ -180,6 +184,13 @@ class _Progress:
         if self._status:
             self._status.update(f"Looking at the picture, tile {min(done + 1, total)} of {total}")
 
+    def notice(self, line: str) -> None:
+        """Say a line to the person, above the line that tells what takes time."""
+        self.stop()
+        say(line)
+        if self._status:
+            self._status.start()
+
     def stop(self) -> None:
         if self._status:
             self._status.stop()
@@ -229,6 +240,7 @@ def _as_json(model: str, prompt: str, images: list[str], reply: Reply) -> dict[s
         "finish_reason": reply.finish_reason,
         "usage": {**asdict(reply.usage), "tiles_cached": reply.usage.tiles_cached},
         "timings": asdict(reply.timings),
+        "notices": list(reply.notices),
     }
 
 

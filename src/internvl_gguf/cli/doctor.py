@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from internvl_gguf._version import __version__
-from internvl_gguf.cli import options
+from internvl_gguf.cli import machine_speed, options
 from internvl_gguf.cli.output import FAILED, print_json
 from internvl_gguf.errors import InternVLError, LibraryError
 from internvl_gguf.paths import cache_dir, free_bytes
+from internvl_gguf.roofline import recorded_roofline
 from internvl_gguf.sizes import format_size
 
+if TYPE_CHECKING:
+    from internvl_gguf.device_speed import Roofline
 
-def doctor(json_output: options.JSONOption = False) -> None:
+
+def doctor(
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Measure once how fast this machine is; speeds are estimated from that."),
+    ] = False,
+    json_output: options.JSONOption = False,
+) -> None:
     """Check the installed llama.cpp, the devices, the position correction and the cache folders."""
     report: dict[str, Any] = {
         "internvl_gguf": __version__,
@@ -27,10 +37,14 @@ def doctor(json_output: options.JSONOption = False) -> None:
         "models": _models(),
     }
     problems = report["library"]["problems"]
+    measures = measure and not problems
+    roofline = machine_speed.measure() if measures else recorded_roofline()
     if json_output:
-        print_json(report)
+        print_json({**report, "speed": machine_speed.speed_report(roofline)})
     else:
-        _print(report)
+        _print(report, roofline)
+        if measures and roofline:
+            machine_speed.print_speeds(roofline)
     if problems:
         raise typer.Exit(FAILED)
 
@@ -44,7 +58,7 @@ def _library() -> dict[str, Any]:
     problems = library.abi_problems()
     if problems:
         return {"build": library.build(), "problems": problems}
-    from internvl_gguf.loading import default_threads
+    from internvl_gguf.this_machine import default_threads
 
     facts: dict[str, Any] = {
         "build": library.build(),
@@ -103,7 +117,7 @@ def _is_writable(folder: Path) -> bool:
         return False
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any], roofline: Roofline | None) -> None:
     library, cache = report["library"], report["cache"]
     rows = [
         ("internvl-gguf", f"{report['internvl_gguf']}, Python {report['python']}"),
@@ -132,6 +146,7 @@ def _print(report: dict[str, Any]) -> None:
                 else "right in this build; mmproj files are used as they are",
             )
         )
+    rows += machine_speed.speed_rows(roofline)
     rows.append(("cache", f"{cache['folder']}, {cache['bytes'] / 2**20:.1f} MiB in {cache['files']} files"))
     models = report["models"]
     free = f", {format_size(models['free_bytes'])} free on its disk" if models["free_bytes"] is not None else ""

@@ -58,7 +58,7 @@ def model_headers(model: str, mmproj: str | None) -> ModelHeaders:
         return _of_files(cached, None)
     selection = resolver.select(model, mmproj)
     return ModelHeaders(
-        resolver.headers(selection, selection.text),
+        resolver.headers(selection.listing, selection.text),
         resolver.mmproj_header(selection),
         sort_out(selection.listing.files),
         selection.reasons,

@@ -1,131 +1,366 @@
-"""`internvl inspect`: what the model will see of a picture, without loading a model."""
+"""`internvl inspect`: what the model will see of pictures, without loading a model."""
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from internvl_gguf.cli import options
 from internvl_gguf.cli.output import option_errors, print_json, say
-from internvl_gguf.config import DEFAULT_N_CTX
+from internvl_gguf.config import DEFAULT_N_CTX, AskOptions
+from internvl_gguf.context_budget import (
+    ANSWER_ALLOWANCE,
+    Budget,
+    CutPlan,
+    UncutPicture,
+    check_fits,
+    count_tiles,
+    cut_notices,
+    plan_cut,
+)
+from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.model_names import DEMO
-from internvl_gguf.tiling import MAX_TILES, TILE_SIZE, choose_grid, validate_tile_limits
+from internvl_gguf.tile_limits import TileLimits
+from internvl_gguf.tiling import TILE_SIZE, Grid
+from internvl_gguf.types import Picture, PictureLayout
+
+if TYPE_CHECKING:
+    from internvl_gguf.catalog import ModelSpec
+    from internvl_gguf.gguf_header import GGUFHeader
 
 TOKENS_PER_TILE = 256
 """Visual tokens of a 448-pixel tile in every published InternVL3."""
+TRAINED_CONTEXT = 32768
+"""Positions every published InternVL3 was trained for."""
+PROMPT_ALLOWANCE = 128
+"""Positions allowed for the text, whose tokens no one can count without a model: InternVL3's system message has 60
+characters and its template about a dozen tokens, which leaves a question of 40 words or more."""
+PLACE_ALLOWANCE = 10
+"""Positions of a picture's place in the text, at most: "Image-123: <img></img>" and a line break."""
+_MARKERS = 2  # <img> and </img>, which stand in every form
+
+_PIPE_WIDTH = 200
+_LABEL_WIDTH = 13
 
 
 @dataclass(frozen=True)
 class _Encoder:
-    """What a model's vision encoder makes of a tile."""
+    """What a model makes of a tile.
+
+    Attributes:
+        name: of the model.
+        tile_size: side of a tile in pixels.
+        tokens_per_tile: visual tokens of a tile.
+        n_ctx_train: positions the text model was trained for; None where only the vision encoder is known.
+    """
 
     name: str
     tile_size: int
     tokens_per_tile: int
+    n_ctx_train: int | None
+
+
+@dataclass(frozen=True)
+class _Inspection:
+    """Pictures as one question would bring them.
+
+    Attributes:
+        paths: the pictures' files.
+        sizes: (width, height) of each in pixels.
+        encoder: whose tiles they are cut into.
+        layout: how they stand in the prompt.
+        prompt_tokens: positions allowed for the system message and the question.
+        asked: their cut by the limits given.
+        plan: their cut as `ask` would do it, which is the same if they fit or may not be fitted.
+    """
+
+    paths: Sequence[Path]
+    sizes: Sequence[tuple[int, int]]
+    encoder: _Encoder
+    layout: PictureLayout
+    prompt_tokens: int
+    asked: CutPlan
+    plan: CutPlan
+
+    @property
+    def places(self) -> int:
+        """Places of pictures in the text."""
+        return _places(len(self.paths), self.layout)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the pictures do not fit as asked, but do as they would be cut."""
+        return self.plan.fits and not self.asked.fits
 
 
 def inspect(
-    image: Annotated[Path, typer.Argument(help="The picture.", show_default=False)],
+    image: Annotated[list[Path], typer.Argument(help="The pictures of one question.", show_default=False)],
     model: options.ModelOption = None,
     mmproj: options.MmprojOption = None,
     max_tiles: options.MaxTilesOption = None,
     min_tiles: options.MinTilesOption = 1,
     thumbnail: options.ThumbnailOption = True,
+    layout: options.LayoutOption = "separate",
+    fit_pictures: options.FitPicturesOption = True,
     n_ctx: Annotated[int, typer.Option("--n-ctx", "-c", help="Positions of the context.")] = DEFAULT_N_CTX,
+    prompt_tokens: Annotated[
+        int, typer.Option(help="Positions to allow for the system message and the question.")
+    ] = PROMPT_ALLOWANCE,
     save: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="Draw the grid over the picture and save it.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="PNG",
+            help="Draw the grid over the picture and save it; of several pictures as PNG-1, PNG-2, ...",
+            show_default=False,
+        ),
     ] = None,
     json_output: options.JSONOption = False,
 ) -> None:
-    """Show how a picture is cut into tiles, and what it takes of the context. Without a model, InternVL3's numbers."""
-    most = MAX_TILES if max_tiles is None else max_tiles
+    """Show how pictures are cut into tiles, and what they take of the context. Without a model, InternVL3's numbers."""
     with option_errors():
-        validate_tile_limits(min_tiles, most)
+        limits = _tile_limits(max_tiles, min_tiles, thumbnail, layout)
         if n_ctx < 1:
             raise typer.BadParameter("use a positive context length", param_hint="--n-ctx")
-        if save and save.suffix.lower() != ".png":
-            raise typer.BadParameter("the grid is saved as PNG: name it with .png", param_hint="--save")
-        if save and save.exists() and image.exists() and save.samefile(image):
-            raise typer.BadParameter("this would overwrite the picture itself", param_hint="--save")
+        if prompt_tokens < 0:
+            raise typer.BadParameter("use 0 or more positions", param_hint="--prompt-tokens")
+        targets = _overlay_files(save, image) if save else []
     encoder = _encoder(model, mmproj)
 
     from internvl_gguf.images import load_image
 
-    picture = load_image(image)
-    grid = choose_grid(
-        *picture.size, max_tiles=most, min_tiles=min_tiles, tile_size=encoder.tile_size, thumbnail=thumbnail
+    sizes = [load_image(path).size for path in image]
+    budget = Budget(
+        n_ctx=n_ctx,
+        n_ctx_train=encoder.n_ctx_train,
+        text_tokens=prompt_tokens + PLACE_ALLOWANCE * _places(len(image), layout),
+        answer_tokens=ANSWER_ALLOWANCE,
+        tile_size=encoder.tile_size,
+        tokens_per_tile=encoder.tokens_per_tile,
     )
-    tokens = grid.tiles * encoder.tokens_per_tile
-    facts = {
-        "image": str(image),
-        "width": picture.width,
-        "height": picture.height,
-        "encoder": encoder.name,
-        "tile_size": encoder.tile_size,
+    pictures = [UncutPicture(size, limits) for size in sizes]
+    inspection = _Inspection(
+        image,
+        sizes,
+        encoder,
+        layout,
+        prompt_tokens,
+        plan_cut(pictures, budget, fit=False),
+        plan_cut(pictures, budget, fit=fit_pictures),
+    )
+    for path, target, grid in zip(image, targets, _shown_plan(inspection).grids, strict=False):
+        _save_overlay(path, target, grid)
+    if json_output:
+        print_json(_document(inspection, targets))
+    else:
+        _print(inspection)
+    _say_what_does_not_fit(inspection)
+    if not json_output:
+        for target in targets:
+            say(f"Saved {target}")
+
+
+def _tile_limits(max_tiles: int | None, min_tiles: int, thumbnail: bool, layout: PictureLayout) -> TileLimits:
+    """The limits `ask` would have for a picture with these options.
+
+    Raises:
+        InvalidRequestError: limits that no grid satisfies.
+    """
+    asked: AskOptions = {"layout": layout}
+    if max_tiles is not None:
+        asked["max_tiles"] = max_tiles
+    return TileLimits(min_tiles=min_tiles, thumbnail=thumbnail).narrowed(Picture(None), asked)
+
+
+def _places(pictures: int, layout: PictureLayout) -> int:
+    return 1 if layout == "combined" else pictures
+
+
+def _overlay_files(save: Path, images: Sequence[Path]) -> list[Path]:
+    """Where the grids go: the file named, or numbered ones beside it.
+
+    Raises:
+        typer.BadParameter: a file of another format, or one of the pictures.
+    """
+    if save.suffix.lower() != ".png":
+        raise typer.BadParameter("the grid is saved as PNG: name it with .png", param_hint="--save")
+    numbered = [save.with_stem(f"{save.stem}-{number}") for number in range(1, len(images) + 1)]
+    targets = [save] if len(images) == 1 else numbered
+    for target in targets:
+        if any(target.exists() and image.exists() and target.samefile(image) for image in images):
+            raise typer.BadParameter(f"{target} is one of the pictures: it would be overwritten", param_hint="--save")
+    return targets
+
+
+def _encoder(model: str | None, mmproj: str | None) -> _Encoder:
+    """Its numbers by the model's headers; those of a model the catalogue knows, without a request."""
+    if model is None and mmproj is None:
+        return _Encoder("InternVL3", TILE_SIZE, TOKENS_PER_TILE, TRAINED_CONTEXT)
+    from internvl_gguf.gguf_header import read_header
+
+    if mmproj and Path(mmproj).is_file():
+        return _encoder_of_header(model, read_header(mmproj), None)
+    from internvl_gguf.catalog import load_catalog
+    from internvl_gguf.cli.headers import model_headers
+    from internvl_gguf.validation import validate_text_model
+
+    name = model or DEMO
+    spec = load_catalog().find(name.partition(":")[0])
+    if spec and spec.vision:
+        return _Encoder(spec.name, spec.vision.tile, spec.vision.tokens_per_tile, _trained_context(spec))
+    headers = model_headers(name, mmproj)
+    first, *parts = headers.text
+    return _encoder_of_header(model, headers.mmproj, validate_text_model(first, parts).n_ctx_train)
+
+
+def _trained_context(spec: ModelSpec) -> int | None:
+    return spec.text.context if spec.text else None
+
+
+def _encoder_of_header(model: str | None, header: GGUFHeader, n_ctx_train: int | None) -> _Encoder:
+    from internvl_gguf.validation import validate_mmproj
+
+    facts = validate_mmproj(header)
+    return _Encoder(model or Path(header.label).name, facts.image_size, facts.tokens_per_tile, n_ctx_train)
+
+
+def _shown_plan(inspection: _Inspection) -> CutPlan:
+    """The cut that `ask` would come to, or the one asked for where `ask` would refuse."""
+    return inspection.plan if inspection.is_fitted else inspection.asked
+
+
+def _document(inspection: _Inspection, saved: Sequence[Path]) -> dict[str, Any]:
+    """What `--json` prints; the facts of a single picture stand at the top level too."""
+    pictures = [
+        {
+            "image": str(path),
+            "width": width,
+            "height": height,
+            **_grid_facts(grid, inspection.encoder),
+        }
+        for path, (width, height), grid in zip(inspection.paths, inspection.sizes, inspection.asked.grids, strict=True)
+    ]
+    for picture, target in zip(pictures, saved, strict=False):
+        picture["saved"] = str(target)
+    budget = inspection.asked.budget
+    fitted = None
+    if inspection.is_fitted:
+        grids = [_grid_facts(grid, inspection.encoder) for grid in inspection.plan.grids]
+        fitted = {"max_tiles": inspection.plan.cap, **_cut_facts(inspection, inspection.plan), "pictures": grids}
+    return {
+        **(pictures[0] if len(pictures) == 1 else {}),
+        "encoder": inspection.encoder.name,
+        "tile_size": inspection.encoder.tile_size,
+        "layout": inspection.layout,
+        **_cut_facts(inspection, inspection.asked),
+        "n_ctx": budget.n_ctx,
+        "text_tokens": budget.text_tokens,
+        "fits": inspection.asked.fits,
+        "fitted": fitted,
+        "notices": list(cut_notices(inspection.plan)) if inspection.is_fitted else [],
+        "pictures": pictures,
+    }
+
+
+def _grid_facts(grid: Grid, encoder: _Encoder) -> dict[str, Any]:
+    return {
         "columns": grid.columns,
         "rows": grid.rows,
         "thumbnail": grid.thumbnail,
         "tiles": grid.tiles,
-        "visual_tokens": tokens,
-        "prompt_tokens": tokens + 2,
-        "n_ctx": n_ctx,
-        "context_share": (tokens + 2) / n_ctx,
+        "visual_tokens": grid.tiles * encoder.tokens_per_tile,
     }
-    if save:
-        _save_overlay(image, save, encoder, most, min_tiles, thumbnail)
-        facts["saved"] = str(save)
-    if json_output:
-        print_json(facts)
-        return
-    thumbnail_text = " + thumbnail" if grid.thumbnail else ""
-    typer.echo(f"{image}: {picture.width} x {picture.height} pixels")
-    typer.echo(f"  cut into   {grid.columns} x {grid.rows} tiles of {encoder.tile_size} pixels{thumbnail_text}")
-    typer.echo(f"  stretched  to {grid.columns * encoder.tile_size} x {grid.rows * encoder.tile_size} pixels")
-    number = "1 tile" if grid.tiles == 1 else f"{grid.tiles} tiles"
-    typer.echo(f"  the model  sees {number}, {tokens:,} visual tokens ({encoder.name})")
-    typer.echo(f"  context    {tokens + 2:,} of {n_ctx:,} positions, {(tokens + 2) / n_ctx:.0%}")
-    if tokens + 2 >= n_ctx:
-        say("This does not fit the context: use fewer tiles (--max-tiles) or a larger context (--n-ctx).")
-    if save:
-        say(f"Saved {save}")
 
 
-def _encoder(model: str | None, mmproj: str | None) -> _Encoder:
-    """Its numbers by the mmproj's header; those of a model the catalogue knows, without a request."""
-    if model is None and mmproj is None:
-        return _Encoder("InternVL3", TILE_SIZE, TOKENS_PER_TILE)
-    from internvl_gguf.gguf_header import read_header
-    from internvl_gguf.validation import validate_mmproj
+def _cut_facts(inspection: _Inspection, cut: CutPlan) -> dict[str, Any]:
+    positions = _positions(inspection, cut)
+    return {
+        "tiles": cut.tiles,
+        "visual_tokens": cut.visual_tokens,
+        "prompt_tokens": positions,
+        "context_share": positions / cut.budget.n_ctx,
+    }
 
-    if mmproj and Path(mmproj).is_file():
-        header = read_header(mmproj)
+
+def _positions(inspection: _Inspection, cut: CutPlan) -> int:
+    """Positions the pictures take with the markers around them."""
+    return cut.visual_tokens + _MARKERS * inspection.places
+
+
+def _print(inspection: _Inspection) -> None:
+    encoder, several = inspection.encoder, len(inspection.paths) > 1
+    rows = zip(inspection.paths, inspection.sizes, inspection.asked.grids, inspection.plan.grids, strict=True)
+    for path, (width, height), grid, planned in rows:
+        typer.echo(f"{path}: {width} x {height} pixels")
+        size = encoder.tile_size
+        _print_fact("cut into", _grid_text(grid, size))
+        _print_fact("stretched", f"to {grid.columns * size} x {grid.rows * size} pixels")
+        _print_fact("the model", f"sees {_seen(grid.tiles, encoder)} ({encoder.name})")
+        if inspection.is_fitted and several:
+            _print_fact("to fit", f"{_grid_text(planned, size)}: {_seen(planned.tiles, encoder)}")
+    asked, plan = inspection.asked, inspection.plan
+    if several:
+        typer.echo(f"{len(inspection.paths)} pictures together")
+        _print_fact("the model", f"sees {_seen(asked.tiles, encoder)}")
+    positions, n_ctx = _positions(inspection, asked), asked.budget.n_ctx
+    _print_fact("context", f"{positions:,} of {n_ctx:,} positions, {positions / n_ctx:.0%}")
+    if inspection.is_fitted:
+        cut = f"max_tiles {plan.cap} for each" if several else _grid_text(plan.grids[0], encoder.tile_size)
+        positions = _positions(inspection, plan)
+        _print_fact("to fit", f"{cut}: {_seen(plan.tiles, encoder)}, {positions / n_ctx:.0%}")
+    text = asked.budget.text_tokens - _MARKERS * inspection.places
+    _print_fact(
+        "besides", f"{text} positions allowed for the text, {inspection.prompt_tokens} of them by --prompt-tokens"
+    )
+
+
+def _print_fact(label: str, fact: str) -> None:
+    """A line, or several below each other where the window is narrow."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE_WIDTH
+    typer.echo(
+        textwrap.fill(
+            fact,
+            max(width, 2 * _LABEL_WIDTH),
+            initial_indent=f"  {label}".ljust(_LABEL_WIDTH),
+            subsequent_indent=" " * _LABEL_WIDTH,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
+
+
+def _grid_text(grid: Grid, tile_size: int) -> str:
+    tiles = "tile" if grid.columns * grid.rows == 1 else "tiles"
+    return f"{grid.columns} x {grid.rows} {tiles} of {tile_size} pixels{' + thumbnail' if grid.thumbnail else ''}"
+
+
+def _seen(tiles: int, encoder: _Encoder) -> str:
+    return f"{count_tiles(tiles)}, {tiles * encoder.tokens_per_tile:,} visual tokens"
+
+
+def _say_what_does_not_fit(inspection: _Inspection) -> None:
+    try:
+        check_fits(inspection.plan)
+    except ContextOverflowError as error:
+        say(f"This does not fit. {error.message}")
+        say(f"  {error.hint}")
     else:
-        from internvl_gguf.catalog import load_catalog
-        from internvl_gguf.cli.headers import model_headers
-
-        name = model or DEMO
-        spec = load_catalog().find(name.partition(":")[0])
-        if spec and spec.vision:
-            return _Encoder(spec.name, spec.vision.tile, spec.vision.tokens_per_tile)
-        header = model_headers(name, mmproj).mmproj
-    facts = validate_mmproj(header)
-    return _Encoder(model or Path(header.label).name, facts.image_size, facts.tokens_per_tile)
+        for line in cut_notices(inspection.plan):
+            say(line)
 
 
-def _save_overlay(
-    image: Path, target: Path, encoder: _Encoder, max_tiles: int, min_tiles: int, thumbnail: bool
-) -> None:
+def _save_overlay(image: Path, target: Path, grid: Grid) -> None:
     from internvl_gguf.errors import PictureError
     from internvl_gguf.grid_overlay import draw_grid
     from internvl_gguf.images import load_image
-    from internvl_gguf.tiling import tile_image
 
-    picture = load_image(image)
-    tiled = tile_image(picture, max_tiles, min_tiles, encoder.tile_size, thumbnail)
     try:
-        draw_grid(picture, tiled).save(target, format="PNG")
+        draw_grid(load_image(image), grid).save(target, format="PNG")
     except OSError as error:
         raise PictureError(f"{target} cannot be written: {error.strerror}.", "Choose another place for it.") from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +11,7 @@ import typer
 from internvl_gguf.catalog import Catalog, load_catalog
 from internvl_gguf.cli import options
 from internvl_gguf.cli.output import print_json, say
+from internvl_gguf.cli.tables import print_table
 from internvl_gguf.errors import InternVLError, ModelFileError
 from internvl_gguf.repo_files import ModelCopy, find_copy, sort_out
 from internvl_gguf.sizes import format_size
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from internvl_gguf.hub import CachedRepo, HubCache
     from internvl_gguf.model_report import TextReport, VisionReport
 
-_PIPE_WIDTH = 200
 
 
 def list_models(
@@ -40,7 +38,7 @@ def list_models(
     if json_output:
         print_json(rows)
     elif rows:
-        _print_table(
+        print_table(
             ("MODEL", "SIZE", "BITS/WEIGHT", "CONTEXT", "ARCHITECTURE"),
             [
                 (
@@ -118,7 +116,7 @@ def _list_catalog(catalog: Catalog, json_output: bool) -> None:
     if json_output:
         print_json([{key: value for key, value in asdict(spec).items() if key != "origin"} for spec in catalog])
         return
-    _print_table(
+    print_table(
         ("MODEL", "WEIGHTS", "REPOSITORY", "STATUS"),
         [
             (
@@ -206,26 +204,3 @@ def _copies(copies: Iterable[ModelCopy]) -> list[dict[str, Any]]:
 
 def _wrapped(items: Iterable[str]) -> str:
     return "\n              ".join(items)
-
-
-def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """A table; where the terminal is too narrow for it, each row as a line with its facts below."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.measure import Measurement
-    from rich.table import Table
-
-    # Rows go whole to a file or a pipe, where nobody's window is narrow.
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for index, title in enumerate(head):
-        table.add_column(title, no_wrap=True, justify="left" if index in (0, len(head) - 1) else "right")
-    for row in rows:
-        table.add_row(*row)
-    if Measurement.get(console, console.options.update(max_width=_PIPE_WIDTH), table).maximum <= console.width:
-        console.print(table)
-        return
-    for first, *rest in rows:
-        typer.echo(first)
-        facts = [f"{title.lower()} {fact}" for title, fact in zip(head[1:], rest, strict=True) if fact]
-        typer.echo(textwrap.fill(", ".join(facts), console.width, initial_indent="  ", subsequent_indent="  "))

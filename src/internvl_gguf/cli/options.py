@@ -91,6 +91,14 @@ LayoutOption = Annotated[
     PictureLayout,
     typer.Option(help="How several pictures stand in the prompt.", rich_help_panel=_PICTURES),
 ]
+FitPicturesOption = Annotated[
+    bool,
+    typer.Option(
+        "--fit-pictures/--no-fit-pictures",
+        help="Cut pictures into fewer tiles where they would not fit the context, and say so.",
+        rich_help_panel=_PICTURES,
+    ),
+]
 MaxTokensOption = Annotated[
     int, typer.Option("--max-tokens", "-n", help="Most tokens of the answer.", rich_help_panel=_SAMPLING)
 ]

@@ -12,25 +12,37 @@ import json
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import psutil
 from gguf import GGMLQuantizationType
 
+from internvl_gguf.encoder_operations import encoder_operations
+from internvl_gguf.llama.kernels import Timing, timed
 from internvl_gguf.llama.library import has_gpu
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.synthetic import EncoderShape, write_encoder, write_vocabulary
 from internvl_gguf.llama.vision import VisionEncoder
 
 _SHAPE = EncoderShape(tile=448, patch=14, width=1024, heads=16, feed_forward=4096, projection=1024)
-_RUNS = 3
+BLOCK_OPERATIONS = encoder_operations(
+    n_layers=1,
+    width=_SHAPE.width,
+    n_ff=_SHAPE.feed_forward,
+    patches=(_SHAPE.tile // _SHAPE.patch) ** 2,
+    patch_size=_SHAPE.patch,
+    merged=_SHAPE.merged // _SHAPE.width,
+    hidden=_SHAPE.projection,
+    n_embd=_SHAPE.projection,
+)
+"""Operations of a tile through that encoder."""
 
 
-def seconds_per_block(kind: GGMLQuantizationType) -> float:
-    """Median seconds of one tile through one block and the projector, after a warm-up."""
+def encoder_timing(kind: GGMLQuantizationType, *, use_gpu: bool) -> Timing:
+    """Seconds of one tile through one block and the projector."""
     random = np.random.default_rng(3)
+    n_threads = psutil.cpu_count(logical=False) or 1
     names = {f"v.blk.0.attn_{part}.weight": (1024, 1024) for part in ("q", "k", "v", "out")}
     names |= {"v.blk.0.ffn_up.weight": (4096, 1024), "v.blk.0.ffn_down.weight": (1024, 4096)}
     names |= {"mm.model.mlp.1.weight": (1024, 4096), "mm.model.mlp.3.weight": (1024, 1024)}
@@ -47,25 +59,19 @@ def seconds_per_block(kind: GGMLQuantizationType) -> float:
                 tile_size=_SHAPE.tile,
                 tokens_per_tile=_SHAPE.visual_tokens,
                 n_embd=_SHAPE.projection,
-                use_gpu=has_gpu(),
-                n_threads=psutil.cpu_count(logical=False) or 1,
+                use_gpu=use_gpu,
+                n_threads=n_threads,
             ) as encoder,
         ):
             tile = [bytes(3 * _SHAPE.tile**2)]
-            encoder.encode(tile)
-            return statistics.median(_timed(encoder, tile) for _ in range(_RUNS))
-
-
-def _timed(encoder: VisionEncoder, tile: list[bytes]) -> float:
-    started = time.perf_counter()
-    encoder.encode(tile)
-    return time.perf_counter() - started
+            return timed(lambda: encoder.encode(tile), 0 if use_gpu else n_threads)
 
 
 def main() -> None:
     """Print one JSON line for each precision named on the command line, as soon as it is measured."""
     for label in sys.argv[1:]:
-        print(json.dumps({label: seconds_per_block(GGMLQuantizationType[label])}), flush=True)
+        timing = encoder_timing(GGMLQuantizationType[label], use_gpu=has_gpu())
+        print(json.dumps({label: statistics.median(timing.seconds)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ __all__ = [
     "build",
     "cpu_features",
     "devices",
+    "ggml_function",
     "has_gpu",
     "initialise",
     "last_error",
@@ -42,6 +43,7 @@ __all__ = [
 SUPPORTED_VERSION = "0.3.36"
 
 logger = logging.getLogger("internvl_gguf.llama")
+logger.addHandler(logging.NullHandler())  # where no logging is set up llama.cpp is silent; our own warnings are not
 
 _LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
 _CONTINUATION = 5
@@ -101,7 +103,8 @@ class Device:
 _DEVICE_KINDS = ("cpu", "gpu", "igpu", "accel", "meta")
 
 
-def _declare(name: str, restype: Any, *argtypes: Any) -> Any:
+def ggml_function(name: str, restype: Any, *argtypes: Any) -> Any:
+    """A function of ggml that the bindings do not declare, with its result and its arguments as ctypes."""
     function = getattr(libggml, name)
     function.restype, function.argtypes = restype, list(argtypes)
     return function
@@ -112,12 +115,12 @@ def devices() -> list[Device]:
     initialise()
     handle = ctypes.c_void_p
     size_pointer = ctypes.POINTER(ctypes.c_size_t)
-    count = _declare("ggml_backend_dev_count", ctypes.c_size_t)
-    get = _declare("ggml_backend_dev_get", handle, ctypes.c_size_t)
-    name = _declare("ggml_backend_dev_name", ctypes.c_char_p, handle)
-    description = _declare("ggml_backend_dev_description", ctypes.c_char_p, handle)
-    kind = _declare("ggml_backend_dev_type", ctypes.c_int, handle)
-    memory = _declare("ggml_backend_dev_memory", None, handle, size_pointer, size_pointer)
+    count = ggml_function("ggml_backend_dev_count", ctypes.c_size_t)
+    get = ggml_function("ggml_backend_dev_get", handle, ctypes.c_size_t)
+    name = ggml_function("ggml_backend_dev_name", ctypes.c_char_p, handle)
+    description = ggml_function("ggml_backend_dev_description", ctypes.c_char_p, handle)
+    kind = ggml_function("ggml_backend_dev_type", ctypes.c_int, handle)
+    memory = ggml_function("ggml_backend_dev_memory", None, handle, size_pointer, size_pointer)
     found = []
     for index in range(count()):
         device = get(index)
@@ -143,8 +146,8 @@ def has_gpu() -> bool:
 
 def build() -> str:
     """Identity of the installed build: llama-cpp-python's version, ggml's version and its commit."""
-    version = _declare("ggml_version", ctypes.c_char_p)
-    commit = _declare("ggml_commit", ctypes.c_char_p)
+    version = ggml_function("ggml_version", ctypes.c_char_p)
+    commit = ggml_function("ggml_commit", ctypes.c_char_p)
     return f"{llama_cpp.__version__}+ggml.{version().decode()}.{commit().decode()}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
@@ -20,7 +20,8 @@ class TextModel(NativeObject):
 
     Args:
         path: a GGUF that `validation` accepted: llama.cpp aborts on some that it did not.
-        n_gpu_layers: layers to put on the GPU, -1 for all.
+        n_gpu_layers: layers to put on GPUs, -1 for all.
+        tensor_split: share of the layers for each GPU, in any unit; empty lets llama.cpp go by their free memory.
         vocab_only: load no weights; enough to tokenise.
         on_progress: called with the loaded fraction, 0 to 1.
 
@@ -29,12 +30,21 @@ class TextModel(NativeObject):
     """
 
     def __init__(
-        self, path: Path, *, n_gpu_layers: int = 0, vocab_only: bool = False, on_progress: Progress | None = None
+        self,
+        path: Path,
+        *,
+        n_gpu_layers: int = 0,
+        tensor_split: Sequence[float] = (),
+        vocab_only: bool = False,
+        on_progress: Progress | None = None,
     ) -> None:
         super().__init__()
         initialise()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
+        shares = (ctypes.c_float * llama_cpp.llama_max_devices())(*tensor_split)
+        if tensor_split:
+            params.tensor_split = shares
         params.vocab_only = vocab_only
         interrupted = threading.Event()
 

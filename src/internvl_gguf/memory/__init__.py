@@ -7,7 +7,7 @@ build, without data, and places it as ggml would. `dry_run` asks llama.cpp itsel
 from internvl_gguf.memory.plan import PARTS, DeviceMemory, MemoryPlan, kv_bytes_per_position, predict_memory
 from internvl_gguf.memory.request import MemoryRequest
 from internvl_gguf.memory.shape import ModelShape, TextShape, VisionShape, Weight
-from internvl_gguf.memory.shape_sources import shape_from_headers, shape_from_listing
+from internvl_gguf.memory.shape_sources import resized_text, resized_vision, shape_from_headers, shape_from_listing
 
 __all__ = [
     "PARTS",
@@ -20,6 +20,8 @@ __all__ = [
     "Weight",
     "kv_bytes_per_position",
     "predict_memory",
+    "resized_text",
+    "resized_vision",
     "shape_from_headers",
     "shape_from_listing",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final, Literal
 
 from internvl_gguf.memory.allocator import CPU, Backend, gpu
@@ -130,7 +131,7 @@ def predict_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
     cpu = len(homes.backends) - 1
     per_position = kv_bytes_per_position(text, request.kv_type)
     per_layer = per_position // text.n_layers * request.cells
-    buffers, text_work = _text_buffers(text, request, homes)
+    buffers, text_work = _remembered_buffers(_BufferKey.of(text, request, homes))
     names = [backend.name for backend in homes.backends]
     weights = text_weights(text, [names[home] for home in homes.layers], names[homes.output])
     encoder, vision_buffers, vision_work = _vision_memory(vision, request, homes)
@@ -209,6 +210,33 @@ def _float32(value: float) -> float:
     return float(struct.unpack("<f", struct.pack("<f", value))[0])
 
 
+@dataclass(frozen=True)
+class _BufferKey:
+    """What the buffers of a text model depend on.
+
+    Of a listing that is its form, since every matrix counts as of one type; the sizes of its layers matter only where a
+    GPU copies layers of the host. So what one quant takes is known from another.
+    """
+
+    form: tuple[object, ...]
+    request: MemoryRequest
+    text: TextShape = field(compare=False)
+    homes: Homes = field(compare=False)
+
+    @classmethod
+    def of(cls, text: TextShape, request: MemoryRequest, homes: Homes) -> _BufferKey:
+        copies = request.gpus and (len(homes.backends) - 1 in homes.layers or homes.output == len(homes.backends) - 1)
+        sizes = (text.layer_bytes[0], text.embedding.n_bytes) if copies else ()
+        form = (text.n_layers, text.n_embd, text.n_head, text.n_head_kv, text.n_ff, text.n_vocab, *sizes)
+        fields = replace(request, pictures=0, tiles=0, tiles_per_batch=1, mmproj_on_gpu=False)
+        return cls(form if text.from_listing else (id(text),), fields, text, homes)
+
+
+@lru_cache(maxsize=256)
+def _remembered_buffers(key: _BufferKey) -> tuple[tuple[int, ...], int]:
+    return _text_buffers(key.text, key.request, key.homes)
+
+
 def _text_buffers(text: TextShape, request: MemoryRequest, homes: Homes) -> tuple[tuple[int, ...], int]:
     """Compute buffer on each backend, and the CPU's work buffer."""
     gpus = len(homes.backends) - 1
@@ -244,7 +272,7 @@ def _telling_layers(text: TextShape, homes: Homes, *, keeps_host_layers: bool) -
             largest = max(run, key=lambda each: sizes[each])
             if home == cpu and keeps_host_layers:
                 has_one_size = len({sizes[each] for each in run}) == 1
-                kept += sorted({*run[:3], *run[-3:]}) if has_one_size else run
+                kept += sorted({*run[:2], *run[-2:]}) if has_one_size else run
             else:
                 kept += sorted({*run[:2], *run[-2:], largest})
             run = []
@@ -300,10 +328,25 @@ def _vision_memory(
     sizes = [0] * (cpu + 1)
     if vision is None:
         return encoder, tuple(sizes), 0
-    backends = (homes.backends[0], CPU) if encoder != cpu else (CPU,)
-    graph = vision_graph(vision, request.tiles_per_batch, min(vision.n_layers, 3))
-    done = schedule(graph, backends)
-    sizes[encoder] = done.buffers[0]
+    computed = _encoding(vision, request.tiles_per_batch, request.n_threads, on_gpu=encoder != cpu)
+    sizes[encoder] = computed.encoder
     if encoder != cpu:
-        sizes[cpu] = done.buffers[1]
-    return encoder, tuple(sizes), work_buffer(done.host_nodes, request.n_threads)
+        sizes[cpu] = computed.host
+    return encoder, tuple(sizes), computed.work
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """Compute buffers of the encoder's own device and of the host beside it, and the CPU's work buffer."""
+
+    encoder: int
+    host: int
+    work: int
+
+
+@lru_cache(maxsize=64)
+def _encoding(vision: VisionShape, tiles: int, n_threads: int, *, on_gpu: bool) -> _Encoding:
+    """What a batch of tiles takes; one encoder serves every quant of a text model."""
+    graph = vision_graph(vision, tiles, min(vision.n_layers, 3))
+    done = schedule(graph, (gpu(0), CPU) if on_gpu else (CPU,))
+    return _Encoding(done.buffers[0], done.buffers[1] if on_gpu else 0, work_buffer(done.host_nodes, n_threads))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -23,11 +24,37 @@ class Weight:
     shape: tuple[int, ...]
     n_bytes: int
 
-    @property
+    @cached_property
     def layer(self) -> int | None:
         """The layer it belongs to; None for the tensors before and after the layers."""
         parts = self.name.removeprefix("v.").split(".")
         return int(parts[1]) if parts[0] == "blk" and parts[1].isdigit() else None
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """Matrices of one type.
+
+    Attributes:
+        kind: how their elements are stored, as `Weight.kind`.
+        n_bytes: bytes of all.
+        elements: elements of all.
+    """
+
+    kind: str
+    n_bytes: int
+    elements: int
+
+    @staticmethod
+    def among(weights: Iterable[Weight]) -> tuple[Matrices, ...]:
+        """The matrices among some tensors, type by type."""
+        sums: dict[str, list[int]] = {}
+        for weight in weights:
+            if len(weight.shape) == 2:
+                entry = sums.setdefault(weight.kind, [0, 0])
+                entry[0] += weight.n_bytes
+                entry[1] += weight.shape[0] * weight.shape[1]
+        return tuple(Matrices(kind, n_bytes, elements) for kind, (n_bytes, elements) in sums.items())
 
 
 @dataclass(frozen=True)
@@ -73,6 +100,20 @@ class TextShape:
                 sizes[weight.layer] += weight.n_bytes
         return tuple(sizes)
 
+    @cached_property
+    def parameters(self) -> int:
+        """How many weights it has."""
+        return sum(math.prod(weight.shape) for weight in self.weights)
+
+    @cached_property
+    def layer_matrices(self) -> tuple[tuple[Matrices, ...], ...]:
+        """Each layer's matrices, type by type."""
+        layers: list[list[Weight]] = [[] for _ in range(self.n_layers)]
+        for weight in self.weights:
+            if weight.layer is not None and weight.layer < self.n_layers:
+                layers[weight.layer].append(weight)
+        return tuple(map(Matrices.among, layers))
+
     @property
     def head_dim(self) -> int:
         """Width of an attention head."""
@@ -109,9 +150,9 @@ class TextShape:
         return "blk.0.attn_qkv.weight" in self._by_name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VisionShape:
-    """A vision encoder, as far as its memory depends on it.
+    """A vision encoder, as far as its memory depends on it. Compared by identity: plans of one are remembered.
 
     Attributes:
         n_layers: transformer layers.
@@ -159,10 +200,20 @@ class VisionShape:
         """Visual tokens of a tile."""
         return (self.patches_per_side // self.scale_factor) ** 2
 
-    @property
+    @cached_property
+    def block_matrices(self) -> tuple[Matrices, ...]:
+        """The matrices of the layers and the projector, type by type."""
+        return Matrices.among(weight for weight in self.weights if "embd" not in weight.name)
+
+    @cached_property
     def weight_bytes(self) -> int:
         """Bytes of all tensors."""
         return sum(weight.n_bytes for weight in self.weights)
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many weights it has."""
+        return sum(math.prod(weight.shape) for weight in self.weights)
 
 
 @dataclass(frozen=True)

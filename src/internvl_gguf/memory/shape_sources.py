@@ -57,6 +57,25 @@ def shape_from_listing(
     return ModelShape(_text_from_listing(text, text_size), _vision_from_listing(vision, mmproj_size, text.width))
 
 
+def resized_text(text: TextShape, size: int) -> TextShape:
+    """The same text model in a file of so many bytes, of which nothing else is known.
+
+    Raises:
+        InvalidRequestError: a file smaller than its vectors alone.
+    """
+    weights = _spread(text_weights_of(text), size - min(_LISTED_HEADER, size // 10))
+    return replace(text, weights=weights, from_listing=True)
+
+
+def resized_vision(vision: VisionShape, size: int) -> VisionShape:
+    """The same vision encoder in a file of so many bytes.
+
+    Raises:
+        InvalidRequestError: a file smaller than its vectors alone.
+    """
+    return replace(vision, weights=_spread(vision_weights_of(vision), size), from_listing=True)
+
+
 def _text_from_headers(parts: Sequence[GGUFHeader]) -> TextShape:
     first = parts[0]
     architecture = first.text("general.architecture", "")
@@ -157,8 +176,7 @@ def _text_from_listing(facts: TextFacts, size: int) -> TextShape:
         weights=(),
         from_listing=True,
     )
-    weights = _spread(text_weights_of(shape), size - min(_LISTED_HEADER, size // 10))
-    return replace(shape, weights=weights)
+    return resized_text(shape, size)
 
 
 def _vision_from_listing(facts: VisionFacts, size: int, n_embd: int) -> VisionShape:
@@ -177,7 +195,7 @@ def _vision_from_listing(facts: VisionFacts, size: int, n_embd: int) -> VisionSh
         weights=(),
         from_listing=True,
     )
-    return replace(shape, weights=_spread(vision_weights_of(shape), size))
+    return resized_vision(shape, size)
 
 
 def _spread(planned: Iterator[Weight], size: int) -> tuple[Weight, ...]:
@@ -189,6 +207,8 @@ def _spread(planned: Iterator[Weight], size: int) -> tuple[Weight, ...]:
         raise InvalidRequestError(f"A file of {size:,} bytes holds no such model.", "Check the size of the file.")
     rate = (size - vectors) / elements
     return tuple(
-        replace(weight, n_bytes=int(math.prod(weight.shape) * rate)) if weight.kind == UNKNOWN_KIND else weight
+        Weight(weight.name, weight.kind, weight.shape, int(math.prod(weight.shape) * rate))
+        if weight.kind == UNKNOWN_KIND
+        else weight
         for weight in weights
     )

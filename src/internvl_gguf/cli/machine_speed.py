@@ -1,0 +1,105 @@
+"""The part of `internvl doctor` about how fast this machine is."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from internvl_gguf.device_speed import Range, Roofline
+
+_CLEAR = "\r\x1b[K"
+
+
+def measure() -> Roofline:
+    """Measure and record it; on a terminal a line on stderr says how far that is.
+
+    Raises:
+        LibraryError: nothing could be measured.
+    """
+    from internvl_gguf.roofline import measure_roofline
+    from internvl_gguf.this_machine import default_threads
+
+    shows = sys.stderr.isatty()
+
+    def tell(line: str) -> None:
+        if shows:
+            typer.echo(f"{_CLEAR}{line}", err=True, nl=False)
+
+    tell("Measuring, which takes about a minute")
+    try:
+        return measure_roofline(tell, n_threads=default_threads())
+    finally:
+        if shows:
+            typer.echo(_CLEAR, err=True, nl=False)
+
+
+def speed_report(roofline: Roofline | None) -> dict[str, Any] | None:
+    """What `--json` says: bytes and operations a second, each as the lowest and the highest; None if never measured."""
+    if roofline is None:
+        return None
+    from internvl_gguf.device_speed import TABLES
+
+    return {
+        "measured_at": roofline.measured_at,
+        "disturbed_measurements": roofline.disturbed,
+        "host_to_gpu": _ends(roofline.host_to_gpu) if roofline.gpus else None,
+        "devices": [
+            {
+                "name": device.name,
+                "description": device.description,
+                "complete": device.measured,
+                **{table: {key: _ends(rate) for key, rate in getattr(device, table).items()} for table in TABLES},
+                "node_seconds": _ends(device.node_seconds),
+            }
+            for device in (roofline.host, *roofline.gpus)
+        ],
+    }
+
+
+def speed_rows(roofline: Roofline | None) -> list[tuple[str, str]]:
+    """What the table of `internvl doctor` says."""
+    if roofline is None:
+        return [("speed", "not measured, so estimates are assumptions; `internvl doctor --measure` takes a minute")]
+    devices = (roofline.host, *roofline.gpus)
+    rows = [("speed", f"measured {roofline.measured_at} on {', '.join(device.name for device in devices)}")]
+    if roofline.disturbed:
+        count = roofline.disturbed
+        rows.append(("", f"other programs disturbed {count} of it; measure again when the machine is idle"))
+    rows += [("", f"{device.name} in part only: the rest is assumed") for device in devices if not device.measured]
+    return rows
+
+
+def print_speeds(roofline: Roofline) -> None:
+    """The measured rates of each device, a line for each type of weights and of attention."""
+    for device in (roofline.host, *roofline.gpus):
+        typer.echo(f"\n{device.name}: {device.description}")
+        typer.echo(f"{'':<12}{'1 token':>12}{'512 tokens':>14}{'encoder':>12}")
+        typer.echo(f"{'':<12}{'GB/s':>12}{'GFLOP/s':>14}{'GFLOP/s':>12}")
+        for kind in device.bandwidth:
+            typer.echo(_line(kind, device.bandwidth, device.matrix_rate, device.encoder_rate))
+        typer.echo("keys and values")
+        for kind in device.attention_bandwidth:
+            typer.echo(_line(kind, device.attention_bandwidth, device.attention_rate, {}))
+    if roofline.gpus:
+        typer.echo(f"\nfrom host to GPU: {_middle(roofline.host_to_gpu):.1f} GB/s")
+
+
+def _line(kind: str, bandwidth: Mapping[str, Range], rate: Mapping[str, Range], encoder: Mapping[str, Range]) -> str:
+    cells = [f"{_middle(bandwidth[kind]):>12.1f}"]
+    cells.append(f"{_middle(rate[kind]):>14,.0f}" if kind in rate else f"{'-':>14}")
+    cells += [f"{_middle(encoder[kind]):>12,.0f}"] if kind in encoder else []
+    return f"{kind:<12}" + "".join(cells)
+
+
+def _middle(rate: Range) -> float:
+    """Half-way between the ends, in billions."""
+    return (rate.low + rate.high) / 2e9
+
+
+def _ends(rate: Range) -> list[float]:
+    return [rate.low, rate.high]

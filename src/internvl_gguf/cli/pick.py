@@ -1,0 +1,190 @@
+"""`internvl pick`: what fits a machine, the best first, before anything is fetched."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from internvl_gguf.cli import options
+from internvl_gguf.cli.output import option_errors, say
+from internvl_gguf.config import KVType
+from internvl_gguf.tiling import MAX_TILES
+
+if TYPE_CHECKING:
+    from internvl_gguf.hub_models import HubResolver
+    from internvl_gguf.model_listing import ModelListing
+    from internvl_gguf.planning import Budget, Preference, Workload
+
+
+def pick(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help=f"A catalogue's name, owner/repo, a path or `demo`; {options.MODEL_VARIABLE}, or all of InternVL3, if "
+            "left out.",
+            show_default=False,
+        ),
+    ] = None,
+    vram: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE[,SIZE]...",
+            help='Memory of each GPU, as "12GiB" or "24GiB,12GiB"; "none" for no GPU; what is free here if left out.',
+            show_default=False,
+        ),
+    ] = None,
+    ram: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Host memory; what is free here if left out.", show_default=False),
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            "--context",
+            "-c",
+            min=1,
+            help="Positions of a conversation; 8192, or enough for the pictures, if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(min=0, help="Pictures of a conversation.")] = 1,
+    max_tiles: Annotated[int, typer.Option(help="Most tiles of a picture, the thumbnail not counted.")] = MAX_TILES,
+    parallel: Annotated[int, typer.Option(min=1, help="Conversations at once.")] = 1,
+    kv: Annotated[
+        KVType | None,
+        typer.Option(
+            help="Element type of the KV cache; f16, or q8_0 where only that fits, if left out.", show_default=False
+        ),
+    ] = None,
+    speed: Annotated[bool, typer.Option("--speed", help="The fastest of those that lose little.")] = False,
+    quality: Annotated[bool, typer.Option("--quality", help="The most faithful, however slow.")] = False,
+    why: Annotated[
+        str | None,
+        typer.Option(metavar="QUANT", help="Explain one quant: its memory by part, and its place.", show_default=False),
+    ] = None,
+    headers: Annotated[
+        bool, typer.Option("--headers", help="Read the headers of all files, 6 MB each, for exact numbers.")
+    ] = False,
+    show_all: Annotated[bool, typer.Option("--all", "-a", help="Show everything that fits.")] = False,
+    json_output: options.JSONOption = False,
+) -> None:
+    """Pick what to run: the quants that fit the memory there is, the best first, before anything is fetched.
+
+    Memory comes from rebuilding llama.cpp's own planning, speeds are estimates.
+    """
+    from internvl_gguf.cli.pick_report import explain, print_picks
+    from internvl_gguf.planning import Workload, rank
+    from internvl_gguf.roofline import recorded_roofline
+
+    if speed and quality:
+        raise typer.BadParameter("give --speed or --quality, not both", param_hint="--speed")
+    preference: Preference = "speed" if speed else "quality" if quality else "balanced"
+    with option_errors():
+        wanted = _Budgets(vram, ram)
+        asked = Workload(
+            pictures=images, max_tiles=max_tiles, n_parallel=parallel, kv_type=kv, n_threads=os.cpu_count() or 1
+        )
+    listings = _listings(model, read_headers=headers)
+    with option_errors():
+        workload = _with_context(asked, context, listings)
+    budget, notices = wanted.budget()
+    picks = Picks(listings, budget, wanted.ram_is_ours, workload, preference, notices)
+    for notice in (*notices, *(notice for listing in listings for notice in listing.notices)):
+        say(notice)
+    explained = why or (listings[0].wanted if len(listings) == 1 else None)
+    if explained:
+        explain(picks, explained, json_output)
+        return
+    roofline = recorded_roofline()
+    candidates = [candidate for listing in listings for candidate in listing.candidates]
+    print_picks(picks, rank(candidates, budget, workload, roofline, preference), show_all, json_output)
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What was asked for.
+
+    Attributes:
+        listings: the models to choose from.
+        budget: bytes that may be taken.
+        ram_is_ours: whether the host memory is this machine's, for want of another figure.
+        workload: what is to be done.
+        preference: what counts.
+        notices: about the machine, one line each.
+    """
+
+    listings: list[ModelListing]
+    budget: Budget
+    ram_is_ours: bool
+    workload: Workload
+    preference: Preference
+    notices: tuple[str, ...]
+
+
+class _Budgets:
+    """The memory that was named, and this machine's where none was.
+
+    Raises:
+        InvalidRequestError: sizes that are none.
+    """
+
+    def __init__(self, vram: str | None, ram: str | None) -> None:
+        from internvl_gguf.planning import parse_vram
+        from internvl_gguf.sizes import parse_size
+
+        self._vram = parse_vram(vram)
+        self._ram = parse_size(ram) if ram is not None else None
+        self.ram_is_ours = ram is None
+
+    def budget(self) -> tuple[Budget, tuple[str, ...]]:
+        """Bytes of each device, and what there is to say about this machine."""
+        from internvl_gguf.planning import Budget
+        from internvl_gguf.this_machine import machine_budget, total_host_memory
+
+        if self._vram is not None:
+            return Budget(self._ram or total_host_memory(), self._vram), ()
+        machine = machine_budget()
+        budget = machine.budget if self._ram is None else replace(machine.budget, host=self._ram)
+        return budget, machine.notices
+
+
+def _listings(model: str | None, *, read_headers: bool) -> list[ModelListing]:
+    from internvl_gguf.model_listing import family, list_model
+
+    name = model or os.environ.get(options.MODEL_VARIABLE)
+    if name:
+        return [list_model(name, resolver=_resolver, read_headers=read_headers)]
+    return family()
+
+
+def _resolver() -> HubResolver:
+    from internvl_gguf.hub import HubClient
+    from internvl_gguf.hub_models import HubResolver
+
+    return HubResolver(HubClient(on_wait=say))
+
+
+def _with_context(workload: Workload, context: int | None, listings: list[ModelListing]) -> Workload:
+    """The workload with the context asked for, or one that the pictures need.
+
+    Raises:
+        InvalidRequestError: more than a model was trained for, or pictures that it does not hold.
+    """
+    from internvl_gguf.errors import InvalidRequestError
+    from internvl_gguf.planning import check_pictures_fit, context_for
+
+    forms = [listing.form for listing in listings]
+    trained = min((form.text.n_ctx_train for form in forms if form.text.n_ctx_train), default=None)
+    tokens = max(form.vision.tokens_per_tile if form.vision else 0 for form in forms)
+    if context is not None and trained is not None and context > trained:
+        raise InvalidRequestError(
+            f"A context of {context:,} is more than the {trained:,} positions it was trained for.",
+            f"Use --context {trained} or less.",
+        )
+    n_ctx = context or context_for(workload.pictures, workload.max_tiles, tokens, trained)
+    workload = replace(workload, n_ctx=n_ctx)
+    check_pictures_fit(workload, tokens)
+    return workload

@@ -1,0 +1,287 @@
+"""What `internvl pick` prints: a table, a sentence why, one quant explained, or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from internvl_gguf.cli.output import print_json, say
+from internvl_gguf.cli.tables import print_table
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.planning import (
+    USABLE_LOSS,
+    Candidate,
+    Configuration,
+    Planner,
+    cost_of,
+    memory_table,
+    nothing_fits,
+    placement_text,
+    rank,
+    reason,
+    ways_to_fit,
+)
+from internvl_gguf.repo_files import ModelCopy, Quant, RepoFile, find_copy, nearest_names
+from internvl_gguf.roofline import recorded_roofline
+from internvl_gguf.sizes import format_size
+
+if TYPE_CHECKING:
+    from internvl_gguf.cli.pick import Picks
+    from internvl_gguf.device_speed import Range
+
+_GIB = 2**30
+_SHOWN = 8
+
+
+def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_output: bool) -> None:
+    """The ranking; where nothing fits, what would.
+
+    Raises:
+        InsufficientMemoryError: nothing fits.
+    """
+    candidates = [candidate for listing in picks.listings for candidate in listing.candidates]
+    advice = [] if ranked and ranked[0].is_full and ranked[0].loss <= USABLE_LOSS else _advice(picks, candidates)
+    if json_output:
+        print_json(_document(picks, candidates, ranked, advice))
+        if not ranked:
+            raise typer.Exit(1)
+        return
+    if not ranked:
+        smallest = min(candidates, key=lambda candidate: candidate.size)
+        _print_advice(advice)
+        raise nothing_fits(smallest, picks.budget, picks.workload, recorded_roofline())
+    typer.echo(_headline(picks))
+    several = len({each.candidate.model for each in ranked}) > 1
+    shown = ranked if show_all else ranked[:_SHOWN]
+    typer.echo(f"Best: {ranked[0].candidate.model + ':' if several else ''}{reason(ranked)}")
+    _print_advice(advice)
+    typer.echo()
+    print_table(*_table(shown, several))
+    _print_footnotes(shown, len(ranked), len(candidates))
+
+
+def explain(picks: Picks, wanted: str, json_output: bool) -> None:
+    """One quant: what it takes by part, what that leaves, and where it stands among the others.
+
+    Raises:
+        InvalidRequestError: no such quant.
+    """
+    candidates = [candidate for listing in picks.listings for candidate in listing.candidates]
+    candidate = _find(candidates, wanted)
+    roofline = recorded_roofline()
+    ranked = rank(candidates, picks.budget, picks.workload, roofline, picks.preference)
+    found = next((each for each in ranked if each.candidate == candidate), None)
+    if json_output:
+        print_json(_row(found) if found else {"quant": candidate.quant, "model": candidate.model, "fits": False})
+        return
+    typer.echo(_headline(picks))
+    if found is None:
+        found = Planner(picks.budget, picks.workload, roofline, cost_of(picks.preference)).smallest(candidate)
+        typer.echo(f"{candidate.quant} does not fit, not even with every layer on the CPU:")
+        typer.echo(memory_table(found.plan, picks.budget))
+        return
+    place = ranked.index(found) + 1
+    typer.echo(
+        f"{candidate.quant}, {place} of {len(ranked)} that fit: {placement_text(found)}, KV {found.request.kv_type}."
+    )
+    if place > 1:
+        typer.echo(f"The best is {reason(ranked)}")
+    typer.echo(
+        f"{format_size(candidate.size)}, {candidate.bits_per_weight:.2f} bits a weight; expected to lose "
+        f"{_loss(found)} (mean KL divergence from the published weights, from published measurements of another model)."
+    )
+    speed = found.speed
+    typer.echo(
+        f"About {_range(speed.decode)} tokens/s, {_range(speed.prefill)} read; a picture of "
+        f"{found.workload.tiles_per_picture} tiles takes {_range(speed.picture_seconds)} s."
+    )
+    typer.echo()
+    typer.echo(memory_table(found.plan, picks.budget))
+    _print_footnotes([found], 1, 1)
+
+
+def _headline(picks: Picks) -> str:
+    budget, workload = picks.budget, picks.workload
+    ours = "this machine's " if picks.ram_is_ours else ""
+    ram = f"{ours}{format_size(budget.host)} of RAM"
+    gpus = " + ".join(format_size(gpu) for gpu in budget.gpus)
+    memory = f"{gpus} of VRAM and {ram}" if gpus else f"{ram}, no GPU"
+    vision = picks.listings[0].form.vision
+    positions = workload.picture_positions(vision.tokens_per_tile if vision else 0)
+    number = "1 picture" if workload.pictures == 1 else f"{workload.pictures} pictures"
+    pictures = f" with {number} ({workload.tiles} tiles, {positions:,} positions)" if workload.pictures else ""
+    several = f", {workload.n_parallel} at once" if workload.n_parallel > 1 else ""
+    return f"For {memory}: a context of {workload.n_ctx:,}{pictures}{several}."
+
+
+def _table(shown: Sequence[Configuration], several: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows; sizes in GiB, parts of the memory those of all devices together."""
+    rows = [_columns(each, several) for each in shown]
+    return tuple(rows[0]), [tuple(row.values()) for row in rows]
+
+
+def _columns(found: Configuration, several: bool) -> dict[str, str]:
+    candidate, plan = found.candidate, found.plan
+    weights = sum(device.weights for device in plan.devices)
+    cache = sum(device.kv_cache for device in plan.devices)
+    vision = sum(device.mmproj_weights + device.mmproj_compute_buffer + device.embeddings for device in plan.devices)
+    columns = {"MODEL": f"{candidate.model}:{candidate.quant}"} if several else {"QUANT": candidate.quant}
+    columns |= {"FILE": _gib(candidate.size), "BITS": f"{candidate.bits_per_weight:.2f}"}
+    if plan.gpus:
+        columns |= {"LAYERS": f"{found.gpu_layers}/{found.n_layers}"}
+    place = " GPU" if found.request.mmproj_on_gpu else " CPU" if plan.gpus else ""
+    columns |= {
+        "KV TYPE": found.request.kv_type,
+        "MMPROJ": f"{found.encoder.name}{place}",
+        "WEIGHTS": _gib(weights),
+        "KV": _gib(cache),
+        "VISION": _gib(vision),
+        "REST": _gib(plan.total - weights - cache - vision),
+    }
+    if plan.gpus:
+        columns |= {
+            "VRAM": "+".join(_gib(gpu.total) for gpu in plan.gpus),
+            "FREE": "+".join(_gib(room) for room in found.headroom[1:]),
+        }
+    return columns | {
+        "RAM": _gib(plan.host.total),
+        "FREE RAM": _gib(found.headroom[0]),
+        "TOKENS/S": _range(found.speed.decode),
+        "PICTURE": f"{_range(found.speed.picture_seconds)} s",
+        "LOSS": _loss(found),
+    }
+
+
+def _print_footnotes(shown: Sequence[Configuration], fitting: int, candidates: int) -> None:
+    if fitting > len(shown):
+        say(f"{fitting - len(shown)} more fit (--all); {candidates - fitting} do not.")
+    say("Sizes in GiB; LOSS is the mean KL divergence such quants were published with, `internvl bench` measures it.")
+    sources = {each.candidate.source for each in shown}
+    if "listing" in sources:
+        say("Memory comes from the listed sizes of the files; --headers reads their headers for exact numbers.")
+    if "estimate" in sources:
+        say("Nobody has listed the files of some of these: their sizes are estimates.")
+    assumed = {text for each in shown for text in each.speed.assumed}
+    if assumed:
+        say(f"Speeds assume {' and '.join(sorted(assumed))}; `internvl doctor --measure` measures this machine.")
+
+
+def _print_advice(advice: Sequence[str]) -> None:
+    if advice:
+        say("What would fit as a whole:")
+        for line in advice:
+            say(f"  {line}")
+
+
+def _advice(picks: Picks, candidates: Sequence[Candidate]) -> list[str]:
+    from internvl_gguf.model_listing import family
+
+    largest = max(candidate.text.parameters for candidate in candidates)
+    smaller = [each for each in family() if each.form.text.parameters < 0.9 * largest]
+    smaller.sort(key=lambda each: -each.form.text.parameters)
+    others = [each.candidates for each in smaller] if len(picks.listings) == 1 else []
+    return list(ways_to_fit(candidates, others, picks.budget, picks.workload, recorded_roofline()))
+
+
+def _find(candidates: Sequence[Candidate], wanted: str) -> Candidate:
+    copies = {
+        ModelCopy(Quant.parse(each.quant), (RepoFile(each.file or each.quant, each.size),)): each for each in candidates
+    }
+    found = find_copy(tuple(copies), wanted)
+    if found is None:
+        near = ", ".join(nearest_names(tuple(copies), wanted))
+        raise InvalidRequestError(
+            f"There is no quant {wanted!r}{f', the nearest are {near}' if near else ''}.",
+            f"There are {', '.join(each.quant for each in candidates)}.",
+        )
+    return copies[found]
+
+
+def _document(
+    picks: Picks, candidates: Sequence[Candidate], ranked: Sequence[Configuration], advice: Sequence[str]
+) -> dict[str, Any]:
+    fitting = {each.candidate for each in ranked}
+    return {
+        "models": [listing.name for listing in picks.listings],
+        "budget": {"ram": picks.budget.host, "vram": list(picks.budget.gpus)},
+        "workload": asdict(picks.workload),
+        "preference": picks.preference,
+        "best": f"{ranked[0].candidate.model}:{ranked[0].candidate.quant}" if ranked else None,
+        "reason": reason(ranked) if ranked else None,
+        "picks": [_row(each) for each in ranked],
+        "too_large": [each.quant for each in candidates if each not in fitting],
+        "advice": list(advice),
+        "notices": [*picks.notices, *(notice for listing in picks.listings for notice in listing.notices)],
+    }
+
+
+def _row(found: Configuration) -> dict[str, Any]:
+    candidate, request, plan, speed = found.candidate, found.request, found.plan, found.speed
+    return {
+        "model": candidate.model,
+        "quant": candidate.quant,
+        "file": candidate.file,
+        "bytes": candidate.size,
+        "bits_per_weight": candidate.bits_per_weight,
+        "parameters": candidate.text.parameters,
+        "source": candidate.source,
+        "expected_kl_divergence": found.loss,
+        "fits": found.fits,
+        "whole": found.is_full,
+        "gpu_layers": found.gpu_layers,
+        "layers": found.n_layers,
+        "tensor_split": list(request.gpus) if len(request.gpus) > 1 else [],
+        "n_ctx": request.n_ctx,
+        "n_parallel": request.n_parallel,
+        "n_ubatch": request.n_ubatch,
+        "kv_type": request.kv_type,
+        "flash_attn": request.flash_attn,
+        "mmproj": {
+            "name": found.encoder.name,
+            "file": found.encoder.file,
+            "bytes": found.encoder.size,
+            "on_gpu": request.mmproj_on_gpu,
+        },
+        "memory": {
+            "source": plan.source,
+            "total": plan.total,
+            "devices": [
+                {**asdict(device), "headroom": room} for device, room in zip(plan.devices, found.headroom, strict=True)
+            ],
+            "kv_bytes_per_position": plan.kv_bytes_per_position,
+            "picture_positions": plan.picture_positions,
+            "picture_kv": plan.picture_kv,
+        },
+        "speed": {
+            "measured": speed.measured,
+            "assumed": list(speed.assumed),
+            "decode_tokens_per_second": asdict(speed.decode),
+            "prefill_tokens_per_second": asdict(speed.prefill),
+            "tile_seconds": asdict(speed.tile_seconds) if speed.tile_seconds else None,
+            "picture_seconds": asdict(speed.picture_seconds) if speed.picture_seconds else None,
+            "answer_seconds": asdict(found.answer_seconds),
+        },
+    }
+
+
+def _gib(size: int) -> str:
+    return f"{size / _GIB:.2f}"
+
+
+def _loss(found: Configuration) -> str:
+    return f"{found.loss:.3f}" if found.loss else "0"
+
+
+def _range(value: Range | None) -> str:
+    """Two digits of each end; one number where both are the same."""
+    if value is None:
+        return "-"
+    low, high = (_digits(end) for end in (value.low, value.high))
+    return low if low == high else f"{low}-{high}"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 9.5 else f"{value:.1f}"

@@ -1,0 +1,162 @@
+"""How fast a device reads and multiplies weights: the numbers that speeds are estimated from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Self
+
+# Bits a weight of the types that published files hold, block scales included (`GGML_QUANT_SIZES` of gguf-py).
+BITS_PER_WEIGHT: Final[Mapping[str, float]] = MappingProxyType(
+    {
+        "f32": 32.0,
+        "f16": 16.0,
+        "bf16": 16.0,
+        "q8_0": 8.5,
+        "q6_k": 6.5625,
+        "q5_k": 5.5,
+        "q5_1": 6.0,
+        "q5_0": 5.5,
+        "q4_k": 4.5,
+        "q4_1": 5.0,
+        "q4_0": 4.5,
+        "iq4_nl": 4.5,
+        "iq4_xs": 4.25,
+        "q3_k": 3.4375,
+        "iq3_s": 3.4375,
+        "iq3_xxs": 3.0625,
+        "q2_k": 2.625,
+        "iq2_s": 2.5625,
+        "iq2_xs": 2.3125,
+        "iq2_xxs": 2.0625,
+        "tq2_0": 2.0625,
+        "iq1_m": 1.75,
+        "tq1_0": 1.6875,
+        "iq1_s": 1.5625,
+    }
+)
+ENCODER_KINDS: Final = ("f16", "bf16", "f32", "q8_0")
+TABLES: Final = ("bandwidth", "matrix_rate", "encoder_rate", "attention_bandwidth", "attention_rate")
+_ALIKE: Final = 1.15  # types whose bits a weight differ by less may hide behind an average of a file
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Where a value lies, both ends included.
+
+    Attributes:
+        low: the smallest.
+        high: the largest.
+
+    Raises:
+        ValueError: ends that are negative, infinite or the wrong way round.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high < math.inf:
+            raise ValueError(f"{self.low} to {self.high} is no range")
+
+    def __add__(self, other: Self) -> Range:
+        return Range(self.low + other.low, self.high + other.high)
+
+    def times(self, low: float, high: float | None = None) -> Range:
+        """Both ends multiplied, by the same number or each by its own."""
+        return Range(self.low * low, self.high * (low if high is None else high))
+
+    def joined(self, other: Range) -> Range:
+        """From the smaller low end to the larger high end."""
+        return Range(min(self.low, other.low), max(self.high, other.high))
+
+    def amount_over(self, amount: float) -> Range:
+        """An amount divided by this: seconds for it at rates in this range, or a rate from seconds."""
+        return Range(amount / self.high, amount / self.low)
+
+
+@dataclass(frozen=True)
+class DeviceSpeed:
+    """How fast one device is. Types are named as in `memory.Weight.kind`, in lower case.
+
+    Attributes:
+        name: "CPU", or a GPU's short name such as "CUDA0".
+        description: the maker's name of it, or what was assumed.
+        measured: False where these are assumptions.
+        bandwidth: bytes/s of weights at which one token is multiplied with a matrix, by the weights' type.
+        matrix_rate: FLOP/s (two for each multiplication) of a matrix with 512 tokens, by the weights' type.
+        encoder_rate: FLOP/s of the vision encoder, by the type of its matrices.
+        attention_bandwidth: bytes/s of keys and values at which one token attends, by `attention_kind`.
+        attention_rate: FLOP/s of the attention of 512 tokens, by `attention_kind`.
+        node_seconds: seconds that an operation takes however small it is.
+
+    Raises:
+        ValueError: a table without a rate, or a rate that may be 0.
+    """
+
+    name: str
+    description: str
+    measured: bool
+    bandwidth: Mapping[str, Range] = field(repr=False)
+    matrix_rate: Mapping[str, Range] = field(repr=False)
+    encoder_rate: Mapping[str, Range] = field(repr=False)
+    attention_bandwidth: Mapping[str, Range] = field(repr=False)
+    attention_rate: Mapping[str, Range] = field(repr=False)
+    node_seconds: Range = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for name in TABLES:
+            rates = getattr(self, name).values()
+            if not rates or not all(rate.low > 0 for rate in rates):
+                raise ValueError(f"{self.name} has no {name.replace('_', ' ')}")
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """How fast a machine is.
+
+    Attributes:
+        host: its CPU.
+        gpus: its GPUs, in llama.cpp's order.
+        host_to_gpu: bytes/s from host memory to a GPU; as measured as the GPUs are.
+        measured_at: when, in ISO 8601 with the offset from UTC; None for assumptions.
+        disturbed: measurements in which other programs took the CPU all the time, so that they are too slow.
+    """
+
+    host: DeviceSpeed
+    gpus: tuple[DeviceSpeed, ...]
+    host_to_gpu: Range
+    measured_at: str | None = None
+    disturbed: int = 0
+
+
+def attention_kind(kv_type: str, *, flash_attn: bool) -> str:
+    """The key of the attention tables: "f16", or "f16 flash" with flash attention."""
+    return f"{kv_type} flash" if flash_attn else kv_type
+
+
+def rate_of(table: Mapping[str, Range], kind: str, bits: float) -> Range:
+    """The rate of a weight type.
+
+    Args:
+        table: rates by type, not empty.
+        kind: the type. One that the table lacks takes the rate of the type nearest in bits a weight. Where a listing
+            tells no type at all ("unknown"), every type of about as many bits counts, slow ones and fast ones.
+        bits: bits a weight.
+    """
+    known = table.get(kind)
+    if known is not None:
+        return known
+
+    def distance(other: str) -> float:
+        return abs(math.log(BITS_PER_WEIGHT[other] / bits))
+
+    nearest = min(table, key=distance)
+    rate = table[nearest]
+    if kind not in BITS_PER_WEIGHT:
+        for other in table:
+            if distance(other) < math.log(_ALIKE):
+                rate = rate.joined(table[other])
+    return rate

@@ -1,0 +1,336 @@
+"""llama.cpp's own matrix products and attention, timed on one device.
+
+The graphs go through ggml's backend interface as those of a model do, with weights in the buffer that llama.cpp would
+put them in: reordered where the CPU reorders them (`make_cpu_buft_list` in `src/llama-model.cpp`). The functions take
+handles and numbers, and one small structure by value; `library.initialise` has checked the version.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
+
+from internvl_gguf.errors import LibraryError
+from internvl_gguf.llama.library import ggml_function, initialise
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_HANDLE = ctypes.c_void_p
+_INT64 = ctypes.c_int64
+_SIZE = ctypes.c_size_t
+_FLOAT = ctypes.c_float
+
+_F32: Final = GGMLQuantizationType.F32
+_NODES: Final = 1024  # room in a graph and in its table of tensors
+_TABLE: Final = 4 * _NODES * 512  # bytes: a tensor's description takes less than 512
+_SECONDS, _RUNS = 0.15, 4  # what the runs of one graph take at least, and how many there are at least
+_PATIENCE: Final = 1.2  # seconds after which whatever there is must do
+_UNDISTURBED: Final = 0.93  # of the CPU time that its threads can have, a run that nothing disturbed had this much
+_PRECISE: Final = 10  # GGML_PREC_F32, which llama.cpp asks for in attention
+_COMPUTED: Final = 0  # GGML_STATUS_SUCCESS
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """Sizes of an attention.
+
+    Attributes:
+        heads, kv_heads, head_dim: of each layer.
+        positions: keys and values of a layer.
+        tokens: that attend to all of them.
+        layers: each with keys and values of its own.
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    positions: int
+    tokens: int
+    layers: int
+
+
+class _InitParams(ctypes.Structure):
+    """`ggml_init_params`."""
+
+    _fields_ = (("mem_size", _SIZE), ("mem_buffer", _HANDLE), ("no_alloc", ctypes.c_bool))
+
+
+class _Functions:
+    """The functions of ggml used here."""
+
+    def __init__(self) -> None:
+        initialise()
+        declare, tensor, number = ggml_function, _HANDLE, ctypes.c_int
+        self.init = declare("ggml_init", _HANDLE, _InitParams)
+        self.free = declare("ggml_free", None, _HANDLE)
+        self.tensor = declare("ggml_new_tensor_3d", tensor, _HANDLE, number, _INT64, _INT64, _INT64)
+        self.permute = declare("ggml_permute", tensor, _HANDLE, tensor, number, number, number, number)
+        self.mul_mat = declare("ggml_mul_mat", tensor, _HANDLE, tensor, tensor)
+        self.mul_mat_precision = declare("ggml_mul_mat_set_prec", None, tensor, number)
+        self.add = declare("ggml_add", tensor, _HANDLE, tensor, tensor)
+        self.soft_max = declare("ggml_soft_max_ext", tensor, _HANDLE, tensor, tensor, _FLOAT, _FLOAT)
+        self.flash = declare("ggml_flash_attn_ext", tensor, _HANDLE, *[tensor] * 4, _FLOAT, _FLOAT, _FLOAT)
+        self.flash_precision = declare("ggml_flash_attn_ext_set_prec", None, tensor, number)
+        self.graph = declare("ggml_new_graph_custom", _HANDLE, _HANDLE, _SIZE, ctypes.c_bool)
+        self.expand = declare("ggml_build_forward_expand", None, _HANDLE, tensor)
+        self.n_bytes = declare("ggml_nbytes", _SIZE, tensor)
+        self.device = declare("ggml_backend_dev_get", _HANDLE, _SIZE)
+        self.start = declare("ggml_backend_dev_init", _HANDLE, _HANDLE, ctypes.c_char_p)
+        self.stop = declare("ggml_backend_free", None, _HANDLE)
+        self.registry = declare("ggml_backend_dev_backend_reg", _HANDLE, _HANDLE)
+        self.address = declare("ggml_backend_reg_get_proc_address", _HANDLE, _HANDLE, ctypes.c_char_p)
+        self.buffer_type = declare("ggml_backend_dev_buffer_type", _HANDLE, _HANDLE)
+        self.host_buffer_type = declare("ggml_backend_dev_host_buffer_type", _HANDLE, _HANDLE)
+        self.supports = declare("ggml_backend_dev_supports_op", ctypes.c_bool, _HANDLE, tensor)
+        self.allocate = declare("ggml_backend_alloc_ctx_tensors_from_buft", _HANDLE, _HANDLE, _HANDLE)
+        self.free_buffer = declare("ggml_backend_buffer_free", None, _HANDLE)
+        self.write = declare("ggml_backend_tensor_set", None, tensor, _HANDLE, _SIZE, _SIZE)
+        self.compute = declare("ggml_backend_graph_compute", number, _HANDLE, _HANDLE)
+
+
+@lru_cache(maxsize=1)
+def _functions() -> _Functions:
+    return _Functions()
+
+
+def pins_host_memory(index: int) -> bool:
+    """Whether weights of the host lie in memory that a device reads from: the CPU does not reorder them then."""
+    return bool(_functions().host_buffer_type(_functions().device(index)))
+
+
+class Bench:
+    """One device, and graphs to time on it. A context manager.
+
+    Args:
+        index: number of the device among `library.devices()`.
+        n_threads: CPU threads; a GPU has no use for them.
+        reorders: whether weights may lie where the CPU reorders them.
+
+    Raises:
+        LibraryError: the device cannot be started.
+    """
+
+    def __init__(self, index: int, *, n_threads: int, reorders: bool) -> None:
+        self._ggml = _functions()
+        self._device = self._ggml.device(index)
+        self._backend = self._ggml.start(self._device, None)
+        if not self._backend:
+            raise LibraryError(f"Device {index} cannot be started.", "See `internvl doctor`.")
+        set_threads = self._procedure("ggml_backend_set_n_threads", None, _HANDLE, ctypes.c_int)
+        if set_threads:
+            set_threads(self._backend, n_threads)
+        self._busy_threads = n_threads if set_threads else 0
+        self._own_type = self._ggml.buffer_type(self._device)
+        self._weight_types = [*(self._reordering_types() if reorders else ()), self._own_type]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ggml.stop(self._backend)
+
+    def products(self, kind: GGMLQuantizationType, columns: int, rows: int, tokens: int, total: int) -> Timing | None:
+        """Seconds of each run of a graph that multiplies the same tokens with one matrix after another.
+
+        Args:
+            kind: type of the matrices.
+            columns, rows: size of each.
+            tokens: how many are multiplied at once.
+            total: bytes of all matrices together; there is at least one.
+
+        Returns:
+            None where the device cannot multiply with this type.
+        """
+        data = _weights(kind, columns * rows)
+        for buffer_type in self._weight_types:
+            with self._tables() as (weights, results):
+                count = max(1, total // data.nbytes)
+                matrices = [self._ggml.tensor(weights, kind, columns, rows, 1) for _ in range(count)]
+                operand = self._ggml.tensor(results, _F32, columns, tokens, 1)
+                products = [self._ggml.mul_mat(results, matrix, operand) for matrix in matrices]
+                with self._memory(weights, buffer_type):
+                    if self._ggml.supports(self._device, products[0]):
+                        contents = dict.fromkeys(matrices, data) | {operand: _normal(columns * tokens)}
+                        return self._seconds(results, products, contents)
+        return None
+
+    def attention(self, kind: GGMLQuantizationType, shape: AttentionShape, *, flash: bool) -> Timing | None:
+        """Seconds of each run of the attention of some layers (`build_attn_mha` in `src/llama-graph.cpp`).
+
+        Args:
+            kind: type of keys and values.
+            shape: sizes.
+            flash: flash attention; without it a quantised `kind` has no values to multiply with.
+
+        Returns:
+            None where the device cannot do it.
+        """
+        ggml, scale = self._ggml, shape.head_dim**-0.5
+        with self._tables() as (cache, results):
+            contents: dict[int, NDArray[Any]] = {}
+            nodes = []
+            query = ggml.tensor(results, _F32, shape.head_dim, shape.heads, shape.tokens)
+            contents[query] = _normal(shape.head_dim * shape.heads * shape.tokens)
+            data = _cache(kind, shape.head_dim * shape.kv_heads * shape.positions)
+            for _ in range(shape.layers):
+                key = ggml.tensor(cache, kind, shape.head_dim, shape.kv_heads, shape.positions)
+                if flash:
+                    value = ggml.tensor(cache, kind, shape.head_dim, shape.kv_heads, shape.positions)
+                    nodes.append(
+                        ggml.flash(
+                            results, *(self._by_head(results, each) for each in (query, key, value)), None, scale, 0, 0
+                        )
+                    )
+                    ggml.flash_precision(nodes[-1], _PRECISE)
+                else:
+                    value = ggml.tensor(cache, kind, shape.positions, shape.head_dim, shape.kv_heads)
+                    scores = ggml.mul_mat(results, self._by_head(results, key), self._by_head(results, query))
+                    ggml.mul_mat_precision(scores, _PRECISE)
+                    nodes += [scores, ggml.soft_max(results, scores, None, scale, 0)]
+                    nodes.append(ggml.mul_mat(results, value, nodes[-1]))
+                contents |= {key: data, value: data}
+            with self._memory(cache, self._own_type):
+                if all(ggml.supports(self._device, node) for node in nodes):
+                    return self._seconds(results, nodes, contents)
+        return None
+
+    def small_operations(self, count: int, width: int) -> Timing:
+        """Seconds of each run of `count` additions of `width` values, each of the last one's result."""
+        with self._tables() as (_, results):
+            first = self._ggml.tensor(results, _F32, width, 1, 1)
+            nodes = [first]
+            for _ in range(count):
+                nodes.append(self._ggml.add(results, nodes[-1], first))
+            return self._seconds(results, nodes[1:], {first: np.zeros(width, dtype=np.float32)})
+
+    def uploads(self, n_bytes: int) -> Timing:
+        """Seconds of each run of a copy of so many bytes from ordinary memory to the device."""
+        data = np.ones(n_bytes, dtype=np.uint8)
+        with self._tables() as (table, _):
+            target = self._ggml.tensor(table, GGMLQuantizationType.I8, n_bytes, 1, 1)
+            with self._memory(table, self._own_type):
+                return timed(lambda: self._write(target, data))
+
+    def _seconds(self, results: int, nodes: Sequence[int], contents: dict[int, NDArray[Any]]) -> Timing:
+        """Fill the tensors of a graph and run it."""
+        graph = self._ggml.graph(results, _NODES, False)
+        for node in nodes:
+            self._ggml.expand(graph, node)
+        with self._memory(results, self._own_type):
+            for tensor, data in contents.items():
+                self._write(tensor, data)
+            return timed(lambda: self._compute(graph), self._busy_threads)
+
+    def _compute(self, graph: int) -> None:
+        status = self._ggml.compute(self._backend, graph)
+        if status != _COMPUTED:
+            raise LibraryError(f"A graph failed with status {status}.", "Measure again with nothing else running.")
+
+    def _write(self, tensor: int, data: NDArray[Any]) -> None:
+        self._ggml.write(tensor, data.ctypes.data, 0, data.nbytes)
+
+    def _by_head(self, results: int, tensor: int) -> int:
+        """[head_dim, heads, positions] seen as [head_dim, positions, heads]."""
+        return int(self._ggml.permute(results, tensor, 0, 2, 1, 3))
+
+    @contextmanager
+    def _tables(self) -> Iterator[tuple[int, int]]:
+        """Two tables of tensors without data: for what is given, and for what is computed."""
+        with ExitStack() as owned:
+            tables = []
+            for _ in range(2):
+                tables.append(self._ggml.init(_InitParams(_TABLE, None, True)))
+                owned.callback(self._ggml.free, tables[-1])
+            yield tables[0], tables[1]
+
+    @contextmanager
+    def _memory(self, table: int, buffer_type: int) -> Iterator[None]:
+        """Memory for every tensor of a table."""
+        buffer = self._ggml.allocate(table, buffer_type)
+        if not buffer:
+            raise LibraryError("The device has no memory left.", "Close other programs and measure again.")
+        try:
+            yield
+        finally:
+            self._ggml.free_buffer(buffer)
+
+    def _reordering_types(self) -> Iterator[int]:
+        extra = self._procedure("ggml_backend_dev_get_extra_bufts", ctypes.POINTER(_HANDLE), _HANDLE)
+        found = extra(self._device) if extra else None
+        index = 0
+        while found and found[index]:
+            yield found[index]
+            index += 1
+
+    def _procedure(self, name: str, result: Any, *arguments: Any) -> Any:
+        """A function that some kinds of devices have; None where this one lacks it."""
+        address = self._ggml.address(self._ggml.registry(self._device), name.encode())
+        return ctypes.CFUNCTYPE(result, *arguments)(address) if address else None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of the runs of one graph.
+
+    Attributes:
+        seconds: of each run that counts.
+        disturbed: whether other programs took the CPU during all of them.
+    """
+
+    seconds: tuple[float, ...]
+    disturbed: bool
+
+
+def timed(run: Callable[[], object], n_threads: int = 0) -> Timing:
+    """Run something again and again, after once to warm up.
+
+    Runs in which other programs took the CPU do not count, unless there are no others: where threads wait for one that
+    lost its core, a run takes several times longer.
+
+    Args:
+        run: what to time.
+        n_threads: threads that it keeps busy all the time; 0 does not watch.
+    """
+    run()
+    calm: list[float] = []
+    spent: list[float] = []
+    while (len(calm) < _RUNS or sum(calm) < _SECONDS) and (not spent or sum(spent) < _PATIENCE):
+        started, used = time.perf_counter(), time.process_time()
+        run()
+        seconds = time.perf_counter() - started
+        spent.append(seconds)
+        if time.process_time() - used >= _UNDISTURBED * n_threads * seconds:
+            calm.append(seconds)
+    return Timing(tuple(calm or spent), not calm)
+
+
+def _normal(count: int) -> NDArray[np.float32]:
+    return np.random.default_rng(1).standard_normal(count, dtype=np.float32)
+
+
+@lru_cache(maxsize=2)
+def _weights(kind: GGMLQuantizationType, elements: int) -> NDArray[np.uint8]:
+    """Random weights of a type, as bytes.
+
+    Every byte is from 0x11 to 0x6F: whatever bytes or nibbles of a block make up a scale, it is then an ordinary
+    number, none that is infinite, not a number, or so small that a CPU slows down. (ggml's own quantiser takes 20
+    seconds to build the tables of some types.)
+    """
+    block, size = GGML_QUANT_SIZES[kind]
+    count = int(elements // block * size)
+    return np.random.default_rng(2).integers(0x11, 0x70, count, dtype=np.uint8)
+
+
+def _cache(kind: GGMLQuantizationType, elements: int) -> NDArray[Any]:
+    """Keys or values of a type, normally distributed: what attention makes of them must be ordinary too."""
+    values: NDArray[Any] = _normal(elements)
+    return values if kind is _F32 else np.asarray(quants.quantize(values, kind))

@@ -1,0 +1,191 @@
+"""How fast each device reads and multiplies weights: the process behind `internvl_gguf.roofline`.
+
+    python -m internvl_gguf.llama.roofline [--threads N] [--start JOB] q4_k q6_k f16 ...
+
+Prints one JSON object a line: first each device, then each measurement as soon as there is one. A device may abort on a
+type it lacks, which is why this is a process of its own; `--start` goes on behind such a measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import psutil
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+from internvl_gguf.errors import InternVLError
+from internvl_gguf.llama.encoder_speed import BLOCK_OPERATIONS, encoder_timing
+from internvl_gguf.llama.kernels import AttentionShape, Bench, Timing, pins_host_memory
+from internvl_gguf.llama.library import Device, devices
+
+# Far more than a CPU's caches hold, so that each matrix comes from memory as it does while a real model decodes.
+_WEIGHT_BYTES: Final = 256 * 1024**2
+_COLUMNS: Final = 4096
+_ROWS: Final = 4096
+_BATCH: Final = 512  # llama.cpp's usual ubatch
+# Matrices for a batch: a CPU takes 10 to 100 ms for 1024 rows, and a GPU needs more of them to be busy.
+_CPU_BATCH_ROWS, _GPU_BATCH_ROWS = 1024, 16384
+# Attention as in Qwen2.5 (7 query heads share the keys of one), with more keys and values than caches hold.
+_DECODING: Final = AttentionShape(heads=14, kv_heads=2, head_dim=128, positions=4096, tokens=1, layers=12)
+_READING: Final = AttentionShape(heads=14, kv_heads=2, head_dim=128, positions=1024, tokens=_BATCH, layers=1)
+_KV_TYPES: Final = ("f16", "f32", "bf16", "q8_0", "q4_0")
+_ENCODER_TYPES: Final = ("f16", "bf16", "f32", "q8_0")
+_NODES, _NODE_WIDTH = 256, 1024
+_UPLOAD_BYTES: Final = 256 * 1024**2
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One measurement.
+
+    Attributes:
+        table: field of `DeviceSpeed` that it fills; "host_to_gpu" for that of the roofline.
+        key: in that table; empty where the field is none.
+        amount: what a run does: bytes or operations.
+        run: runs it; None where the device cannot.
+    """
+
+    table: str
+    key: str
+    amount: float
+    run: Callable[[Bench], Timing | None]
+
+
+def device_jobs(device: Device, kinds: Sequence[str]) -> list[_Job]:
+    """What to measure on a device, the most useful first."""
+    is_gpu = device.kind != "cpu"
+    jobs = [_Job("node_seconds", "", _NODES, lambda bench: bench.small_operations(_NODES, _NODE_WIDTH))]
+    if is_gpu:
+        jobs.append(_Job("host_to_gpu", "", _UPLOAD_BYTES, lambda bench: bench.uploads(_UPLOAD_BYTES)))
+    rows = _GPU_BATCH_ROWS if is_gpu else _CPU_BATCH_ROWS
+    for kind in kinds:
+        weight = GGMLQuantizationType[kind.upper()]
+        matrix = _bytes(weight, _COLUMNS * _ROWS)
+        read = partial(Bench.products, kind=weight, columns=_COLUMNS, rows=_ROWS, tokens=1, total=_WEIGHT_BYTES)
+        jobs.append(_Job("bandwidth", kind, _WEIGHT_BYTES // matrix * matrix, read))
+        multiplied = partial(Bench.products, kind=weight, columns=_COLUMNS, rows=rows, tokens=_BATCH, total=0)
+        jobs.append(_Job("matrix_rate", kind, 2 * _COLUMNS * rows * _BATCH, multiplied))
+    for kind in (each for each in _KV_TYPES if each in kinds):
+        jobs += _attention_jobs(kind)
+    for kind in (each for each in _ENCODER_TYPES if each in kinds):
+        weight = GGMLQuantizationType[kind.upper()]
+        jobs.append(_Job("encoder_rate", kind, BLOCK_OPERATIONS, partial(_encode, weight, is_gpu)))
+    return jobs
+
+
+def _attention_jobs(kind: str) -> list[_Job]:
+    """Attention over keys and values of a type, with flash attention and, unless they are quantised, without."""
+    weight = GGMLQuantizationType[kind.upper()]
+    per_layer = 2 * _DECODING.kv_heads * _DECODING.head_dim * _DECODING.positions
+    cache = _DECODING.layers * _bytes(weight, per_layer)
+    operations = 4 * _READING.heads * _READING.head_dim * _READING.positions * _READING.tokens
+    jobs = []
+    for flash in (False, True) if GGML_QUANT_SIZES[weight][0] == 1 else (True,):
+        key = f"{kind} flash" if flash else kind
+        for table, amount, shape in (
+            ("attention_bandwidth", cache, _DECODING),
+            ("attention_rate", operations, _READING),
+        ):
+            jobs.append(_Job(table, key, amount, partial(Bench.attention, kind=weight, shape=shape, flash=flash)))
+    return jobs
+
+
+def _encode(kind: GGMLQuantizationType, use_gpu: bool, _bench: Bench) -> Timing:
+    return encoder_timing(kind, use_gpu=use_gpu)
+
+
+def _bytes(kind: GGMLQuantizationType, elements: int) -> int:
+    block, size = GGML_QUANT_SIZES[kind]
+    return int(elements // block * size)
+
+
+def measurements(kinds: Sequence[str], n_threads: int, start: int) -> Iterator[dict[str, Any]]:
+    """Every device of this machine, then its measurements.
+
+    Args:
+        kinds: weight types by name, in lower case.
+        n_threads: CPU threads.
+        start: measurements to leave out, counted from the first device on.
+
+    Yields:
+        for each device `device`, `kind`, `name`, `description` and `jobs`, the number of its measurements; then for
+        each measurement `device`, `job`, its number from 1 on, `table`, `key`, `amount`, `seconds` (a quarter of the
+        runs took less than the first, a quarter more than the second) and `disturbed`, or `error` in place of these
+        three. What was disturbed comes once more.
+    """
+    found = _used(devices())
+    plans = [device_jobs(device, kinds) for _, device in found]
+    for (index, device), jobs in zip(found, plans, strict=True):
+        kind = "cpu" if device.kind == "cpu" else "gpu"
+        named = {"name": device.name, "description": device.description}
+        yield {"device": index, "kind": kind, **named, "jobs": len(jobs)}
+    reorders = not any(device.kind != "cpu" and pins_host_memory(index) for index, device in found)
+    number = 0
+    for (index, _), jobs in zip(found, plans, strict=True):
+        left = jobs[max(0, start - number) :]
+        number += len(jobs) - len(left)
+        if not left:
+            continue
+        try:
+            bench = Bench(index, n_threads=n_threads, reorders=reorders)
+        except InternVLError as error:
+            number += len(left)
+            yield {"device": index, "job": number, "table": "", "key": "", "error": error.message}
+            continue
+        with bench:
+            for line in _all_measured(left, bench, number):
+                yield {"device": index} | line
+        number += len(left)
+
+
+def _used(found: Sequence[Device]) -> list[tuple[int, Device]]:
+    """The CPU and the GPUs with their numbers; an integrated GPU only where there is no other (`llama_model_load`)."""
+    numbered = list(enumerate(found))
+    discrete = [each for each in numbered if each[1].kind == "gpu"]
+    integrated = [each for each in numbered if each[1].kind == "igpu"]
+    return [*(each for each in numbered if each[1].kind == "cpu"), *(discrete or integrated[:1])]
+
+
+def _all_measured(jobs: Sequence[_Job], bench: Bench, before: int) -> Iterator[dict[str, Any]]:
+    """Measure one after another, and at the end once more what was disturbed."""
+    disturbed = []
+    for number, job in enumerate(jobs, before + 1):
+        line = {"job": number, "table": job.table, "key": job.key} | _measured(job, bench)
+        if line.get("disturbed"):
+            disturbed.append((line, job))
+        yield line
+    for line, job in disturbed:
+        yield line | _measured(job, bench)
+
+
+def _measured(job: _Job, bench: Bench) -> dict[str, Any]:
+    try:
+        timing = job.run(bench)
+    except InternVLError as error:
+        return {"error": error.message}
+    if timing is None:
+        return {"error": "the device cannot do it"}
+    # A single run counts twice: quantiles want two.
+    quarters = statistics.quantiles((*timing.seconds, timing.seconds[-1]), n=4, method="inclusive")
+    return {"amount": job.amount, "seconds": [quarters[0], quarters[2]], "disturbed": timing.disturbed}
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kinds", nargs="+")
+    parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1)
+    parser.add_argument("--start", type=int, default=0)
+    arguments = parser.parse_args()
+    for line in measurements(arguments.kinds, arguments.threads, arguments.start):
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""A quant for this machine, where nobody named one."""
+
+from __future__ import annotations
+
+from internvl_gguf.config import EngineConfig
+from internvl_gguf.planning.choice import Choice, Choices, Chooser, choose
+from internvl_gguf.planning.workload import parse_vram
+from internvl_gguf.roofline import recorded_roofline
+
+
+def machine_chooser(config: EngineConfig | None = None) -> Chooser:
+    """Chooses the best quant that this machine has memory for.
+
+    Args:
+        config: how it will be run, with a budget of GPU memory where one was given.
+    """
+    asked = config or EngineConfig()
+
+    def chosen(choices: Choices) -> Choice:
+        # Only now: it loads llama.cpp, which files that need no choice do without.
+        from internvl_gguf.this_machine import default_threads, machine_budget
+
+        machine = machine_budget(parse_vram(asked.vram))
+        return choose(choices, asked, asked.n_threads or default_threads(), machine.budget, recorded_roofline())
+
+    return chosen

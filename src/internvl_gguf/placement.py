@@ -1,0 +1,133 @@
+"""How a model that is here is loaded on this machine: as a person says, else as it fits; smaller where that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from internvl_gguf.config import EngineConfig
+from internvl_gguf.errors import InsufficientMemoryError
+from internvl_gguf.planning.candidates import Candidate, Encoder
+from internvl_gguf.planning.ranking import cost_of
+from internvl_gguf.planning.report import memory_table, placement_text
+from internvl_gguf.planning.search import Configuration, Planner
+from internvl_gguf.planning.workload import Budget, Workload
+from internvl_gguf.roofline import recorded_roofline
+from internvl_gguf.sizes import format_size
+
+if TYPE_CHECKING:
+    from internvl_gguf.memory import ModelShape
+
+_LESS: Final = (0.85, 0.7, 0.5)  # parts of the GPUs' memory that are tried after a failure, before none
+_SMALL_UBATCH: Final = 128
+_SMALL_CONTEXT: Final = 2048
+
+
+def placements(
+    name: str, shape: ModelShape, config: EngineConfig, n_ctx: int, n_threads: int, budget: Budget
+) -> Iterator[Configuration]:
+    """Ways to load a model, the best first; the next one is for when the one before has failed all the same.
+
+    Args:
+        name: how errors call the model.
+        shape: of both halves, from their headers.
+        config: what was asked for. What a person fixed stays.
+        n_ctx: positions of one conversation.
+        n_threads: CPU threads.
+        budget: what this machine has.
+
+    Raises:
+        InsufficientMemoryError: nothing fits, and `config.force` is not set.
+    """
+    if shape.vision is None:
+        raise ValueError("a shape without a vision half")
+    encoder = Encoder("mmproj", "", shape.vision.weight_bytes, shape.vision)
+    candidate = Candidate(
+        name, name, "", sum(weight.n_bytes for weight in shape.text.weights), 0.0, "header", shape.text, (encoder,)
+    )
+    workload = Workload(
+        n_ctx=n_ctx,
+        n_parallel=config.n_parallel,
+        kv_type=config.kv_type,
+        flash_attn=config.flash_attn,
+        n_batch=config.n_batch,
+        n_ubatch=config.n_ubatch,
+        n_threads=n_threads,
+    )
+    for context in _contexts(workload.n_ctx, config):
+        found = _placed(candidate, config, replace(workload, n_ctx=context), budget)
+        if found:
+            break
+    else:
+        found = _planner(budget, workload).smallest(candidate)
+        if not config.force:
+            raise too_large(found)
+    yield found
+    yield from _smaller(found, candidate, config)
+
+
+def too_large(smallest: Configuration) -> InsufficientMemoryError:
+    """The error for a model of which even the smallest way to run it does not fit."""
+    short = [-room for room in smallest.headroom]
+    where = "RAM" if short[0] > 0 else "GPU memory"
+    return InsufficientMemoryError(
+        f"{smallest.candidate.model} does not fit this machine: {format_size(max(short))} of {where} are missing for a "
+        f"context of {smallest.request.n_ctx:,}.",
+        "Take a smaller quant or model (`internvl pick` lists what fits) or a smaller context (--n-ctx, n_ctx). "
+        "--force (force=True) loads it all the same.",
+        table=memory_table(smallest.plan, smallest.budget),
+    )
+
+
+def describe(configuration: Configuration) -> str:
+    """A way to load a model in a few words."""
+    request = configuration.request
+    where = f"{placement_text(configuration)}, " if request.gpus else ""
+    return f"{where}a context of {request.n_ctx:,} positions, batches of {request.n_ubatch}"
+
+
+def _contexts(n_ctx: int, config: EngineConfig) -> Iterator[int]:
+    """The context, and smaller ones where nobody asked for that one."""
+    yield n_ctx
+    while config.n_ctx is None and n_ctx > _SMALL_CONTEXT:
+        n_ctx = max(n_ctx // 2, _SMALL_CONTEXT)
+        yield n_ctx
+
+
+def _planner(budget: Budget, workload: Workload) -> Planner:
+    return Planner(budget, workload, recorded_roofline(), cost_of("balanced"))
+
+
+def _placed(candidate: Candidate, config: EngineConfig, workload: Workload, budget: Budget) -> Configuration | None:
+    """The best way to load it, or the one that was asked for; None where it does not fit."""
+    planner = _planner(budget, workload)
+    if config.n_gpu_layers == "auto" or not budget.gpus:
+        return planner.best(candidate)
+    most = candidate.text.n_layers + 1
+    layers = most if config.n_gpu_layers == -1 else min(config.n_gpu_layers, most)
+    asked = planner.with_layers(candidate, layers, mmproj_on_gpu=layers > 0)
+    if config.force or asked.fits:
+        return asked
+    return None
+
+
+def _smaller(tried: Configuration, candidate: Candidate, config: EngineConfig) -> Iterator[Configuration]:
+    """Ways that take less than one that has failed."""
+    budget, workload = tried.budget, tried.workload
+    layers, mmproj_on_gpu = tried.gpu_layers, tried.request.mmproj_on_gpu
+    if config.n_gpu_layers == "auto" and (layers or mmproj_on_gpu):
+        for part in _LESS:
+            gpus = tuple(int(gpu * part) for gpu in budget.gpus)
+            less = _planner(replace(budget, gpus=gpus), workload).best(candidate)
+            if less and less.gpu_layers < layers:
+                layers = less.gpu_layers
+                yield less
+        layers, mmproj_on_gpu = 0, False
+        yield _planner(budget, workload).with_layers(candidate, 0, mmproj_on_gpu=False)
+    if config.n_ubatch > _SMALL_UBATCH:
+        workload = replace(workload, n_ubatch=_SMALL_UBATCH)
+        yield _planner(budget, workload).with_layers(candidate, layers, mmproj_on_gpu=mmproj_on_gpu)
+    for n_ctx in list(_contexts(workload.n_ctx, config))[1:]:
+        workload = replace(workload, n_ctx=n_ctx)
+        yield _planner(budget, workload).with_layers(candidate, layers, mmproj_on_gpu=mmproj_on_gpu)

@@ -1,0 +1,70 @@
+"""What would fit where nothing does, or nothing as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from internvl_gguf.device_speed import Roofline
+from internvl_gguf.planning.candidates import Candidate
+from internvl_gguf.planning.ranking import USABLE_LOSS, rank
+from internvl_gguf.planning.search import QUANTISED, Configuration
+from internvl_gguf.planning.workload import TEXT_ROOM, Budget, Workload
+from internvl_gguf.sizes import format_size
+
+_SMALLEST_CONTEXT: Final = 2048
+
+
+def ways_to_fit(
+    candidates: Sequence[Candidate],
+    smaller_models: Sequence[Sequence[Candidate]],
+    budget: Budget,
+    workload: Workload,
+    roofline: Roofline | None,
+) -> Iterator[str]:
+    """What to type so that a quant lies on the GPUs whole without losing much, one line each.
+
+    Args:
+        candidates: the quants of the model that was asked for.
+        smaller_models: those of smaller ones of its family, the largest first.
+        budget: bytes that may be taken.
+        workload: what was asked for.
+        roofline: how fast the devices are.
+    """
+
+    def best(quants: Sequence[Candidate], changed: Workload) -> Configuration | None:
+        usable = [candidate for candidate in quants if candidate.loss <= USABLE_LOSS]
+        found = rank(usable, budget, changed, roofline)
+        return found[0] if found and found[0].is_full else None
+
+    if workload.kv_type is not None and workload.kv_type not in QUANTISED:
+        found = best(candidates, replace(workload, kv_type="q8_0"))
+        if found:
+            yield f"--kv q8_0: {found.candidate.quant}"
+    for smaller in _smaller_contexts(workload, candidates):
+        found = best(candidates, smaller)
+        if found:
+            tiles = f" --max-tiles {smaller.max_tiles}" if smaller.max_tiles != workload.max_tiles else ""
+            yield f"--context {smaller.n_ctx}{tiles}: {found.candidate.quant}"
+            break
+    for quants in smaller_models:
+        found = best(quants, workload)
+        if found:
+            size = format_size(found.candidate.size)
+            about = "about " if found.candidate.source == "estimate" else ""
+            yield f"a smaller model, {found.candidate.model}: {found.candidate.quant}, {about}{size}"
+            break
+
+
+def _smaller_contexts(workload: Workload, candidates: Sequence[Candidate]) -> Iterator[Workload]:
+    """Contexts of a half, a quarter, ... with as many tiles a picture as leave room for words."""
+    tokens = candidates[0].encoders[0].shape.tokens_per_tile if candidates else 0
+    n_ctx = workload.n_ctx // 2
+    while n_ctx >= _SMALLEST_CONTEXT:
+        for max_tiles in range(workload.max_tiles, 0, -1):
+            smaller = replace(workload, n_ctx=n_ctx, max_tiles=max_tiles)
+            if smaller.picture_positions(tokens) + TEXT_ROOM // 2 <= n_ctx:
+                yield smaller
+                break
+        n_ctx //= 2

@@ -1,0 +1,110 @@
+"""Which quant to take where nobody named one: the best that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from internvl_gguf.config import EngineConfig
+from internvl_gguf.device_speed import Roofline
+from internvl_gguf.errors import InsufficientMemoryError, ModelFileError
+from internvl_gguf.memory import ModelShape, TextShape
+from internvl_gguf.planning.candidates import Candidate, listed_candidates
+from internvl_gguf.planning.ranking import cost_of, rank
+from internvl_gguf.planning.report import memory_table, reason
+from internvl_gguf.planning.search import Planner
+from internvl_gguf.planning.workload import Budget, Workload, context_for
+from internvl_gguf.repo_files import ModelCopy
+from internvl_gguf.sizes import format_size
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What there is to choose from.
+
+    Attributes:
+        name: of the model.
+        texts: complete text models.
+        mmprojs: vision encoders, the best first.
+        form: the model in files of any size.
+        known: shapes that were read from headers, by the path of the text file.
+    """
+
+    name: str
+    texts: Sequence[ModelCopy]
+    mmprojs: Sequence[ModelCopy]
+    form: ModelShape
+    known: Mapping[str, TextShape]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen.
+
+    Attributes:
+        text: the text model.
+        mmproj: the vision encoder.
+        reason: why, in one line.
+    """
+
+    text: ModelCopy
+    mmproj: ModelCopy
+    reason: str
+
+
+Chooser = Callable[[Choices], Choice]
+
+
+def choose(choices: Choices, config: EngineConfig, n_threads: int, budget: Budget, roofline: Roofline | None) -> Choice:
+    """The best quant that fits a budget, run as `config` says.
+
+    Raises:
+        InsufficientMemoryError: none fits, and `config.force` is not set.
+        ModelFileError: no file has a size that this model can have.
+    """
+    candidates = listed_candidates(choices.name, choices.texts, choices.mmprojs, choices.form, choices.known)
+    vision = choices.form.vision
+    tokens = vision.tokens_per_tile if vision else 0
+    n_ctx = config.n_ctx or context_for(1, Workload.max_tiles, tokens, choices.form.text.n_ctx_train)
+    workload = Workload(
+        n_ctx=n_ctx,
+        n_parallel=config.n_parallel,
+        kv_type=config.kv_type,
+        flash_attn=config.flash_attn,
+        n_batch=config.n_batch,
+        n_ubatch=config.n_ubatch,
+        n_threads=n_threads,
+    )
+    ranked = rank(candidates, budget, workload, roofline)
+    if ranked:
+        best = ranked[0]
+        text = _copy(choices.texts, best.candidate.file)
+        why = f"Picked {reason(ranked)} (`internvl pick` shows the others.)"
+        return Choice(text, _copy(choices.mmprojs, best.encoder.file), why)
+    if not candidates:
+        raise ModelFileError(
+            f"The sizes of the files of {choices.name} are not those of such a model.", "Name a quant: NAME:QUANT."
+        )
+    smallest = min(candidates, key=lambda candidate: candidate.size)
+    if not config.force:
+        raise nothing_fits(smallest, budget, workload, roofline)
+    text = _copy(choices.texts, smallest.file)
+    return Choice(text, choices.mmprojs[0], f"Took {text.name}, the smallest: nothing fits, and it was forced.")
+
+
+def nothing_fits(
+    smallest: Candidate, budget: Budget, workload: Workload, roofline: Roofline | None
+) -> InsufficientMemoryError:
+    """The error for a budget that not even the smallest quant fits."""
+    least = Planner(budget, workload, roofline, cost_of("balanced")).smallest(smallest)
+    missing = max(-room for room in least.headroom)
+    return InsufficientMemoryError(
+        f"No quant of {smallest.model} fits with a context of {workload.n_ctx:,}: the smallest, {smallest.quant}, "
+        f"misses {format_size(missing)}.",
+        "Take a smaller context, a smaller model (`internvl list --catalog`), or more memory.",
+        table=memory_table(least.plan, budget),
+    )
+
+
+def _copy(copies: Sequence[ModelCopy], file: str) -> ModelCopy:
+    return next(copy for copy in copies if copy.first.path == file)

@@ -1,0 +1,282 @@
+"""The best way to run one quant within a budget: layers, KV type, encoder and its place, batch."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Final
+
+from internvl_gguf.config import KVType
+from internvl_gguf.device_speed import Range, Roofline
+from internvl_gguf.memory import MemoryPlan, MemoryRequest, ModelShape, TextShape, kv_bytes_per_position, predict_memory
+from internvl_gguf.memory.plan import layer_homes, text_weights
+from internvl_gguf.planning.candidates import Candidate, Encoder
+from internvl_gguf.planning.workload import Budget, Workload
+from internvl_gguf.speed import SpeedEstimate, estimate_speed
+
+# Of each GPU's memory, kept free for what the formula may miss there (docs/memory.md).
+MARGIN: Final = 0.02
+# Mean KL divergence that a quantised KV cache adds: Qwen2.5-0.5B Q4_K_M over 1,024 tokens, against an F32 cache
+# (docs/picking.md). Qwen2.5's keys have large biases, so it is not as little as for other models.
+KV_LOSS: Final[dict[KVType, float]] = {"f32": 0.0, "f16": 0.0, "bf16": 0.0, "q8_0": 0.02, "q4_0": 2.9}
+QUANTISED: Final[tuple[KVType, ...]] = ("q8_0", "q4_0")
+TILES_PER_GPU_BATCH: Final = 4
+_UBATCHES: Final = (512, 128)
+_STEPS: Final = 6  # layers fewer than arithmetic says, at most
+_ANSWER_TOKENS: Final = 200
+_QUESTION_TOKENS: Final = 100
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One quant and how to run it.
+
+    Attributes:
+        candidate: the quant.
+        encoder: its vision encoder.
+        workload: what it is to do.
+        budget: what it was fitted into.
+        request: how it is run.
+        speed: how fast it will be.
+    """
+
+    candidate: Candidate = field(repr=False)
+    encoder: Encoder = field(repr=False)
+    workload: Workload
+    budget: Budget
+    request: MemoryRequest
+    speed: SpeedEstimate
+
+    @cached_property
+    def plan(self) -> MemoryPlan:
+        """What it takes, by device and part; computed when first asked for."""
+        return predict_memory(self.candidate.shape(self.encoder), self.request)
+
+    @property
+    def n_layers(self) -> int:
+        """Layers there are, the output matrix counted as one."""
+        return self.candidate.text.n_layers + 1
+
+    @property
+    def gpu_layers(self) -> int:
+        """Layers on GPUs, the output matrix counted as one."""
+        return self.request.gpu_layers(self.candidate.text.n_layers)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all of it computes where it is fastest: on GPUs where there are any."""
+        if not self.budget.gpus:
+            return True
+        return self.gpu_layers == self.n_layers and self.request.mmproj_on_gpu
+
+    @property
+    def headroom(self) -> tuple[int, ...]:
+        """Bytes left of each device's budget, the host first; below 0 where it does not fit."""
+        limits = (self.budget.host, *self.budget.gpus)
+        return tuple(limit - device.total for limit, device in zip(limits, self.plan.devices, strict=True))
+
+    @property
+    def fits(self) -> bool:
+        """Whether every device has room, the GPUs with a margin."""
+        return fits(self.plan, self.budget)
+
+    @property
+    def loss(self) -> float:
+        """Mean KL divergence from the published weights that is to be expected, in nats: quant and KV cache."""
+        return self.candidate.loss + KV_LOSS[self.request.kv_type]
+
+    @cached_property
+    def answer_seconds(self) -> Range:
+        """Seconds for a question about the pictures and an answer of 200 tokens, nothing known before."""
+        picture = self.speed.picture_seconds
+        pictures = picture.times(self.workload.pictures) if picture else Range(0, 0)
+        words = self.speed.prefill.amount_over(_QUESTION_TOKENS) + self.speed.decode.amount_over(_ANSWER_TOKENS)
+        return pictures + words
+
+
+def middle(value: Range) -> float:
+    """One number for a range: the geometric mean of its ends."""
+    return math.sqrt(value.low * value.high)
+
+
+def fits(plan: MemoryPlan, budget: Budget) -> bool:
+    """Whether a plan stays within a budget on every device."""
+    limits = (budget.host, *(gpu * (1 - MARGIN) for gpu in budget.gpus))
+    if budget.is_unified and plan.total > budget.host:
+        return False
+    return all(device.total <= limit for device, limit in zip(plan.devices, limits, strict=True))
+
+
+Cost = Callable[[Configuration], tuple[float, ...]]
+"""What makes one configuration worse than another; the lowest is the best."""
+
+
+class Planner:
+    """Fits quants into one budget. What several quants of one form have in common is computed once.
+
+    Args:
+        budget: bytes that may be taken.
+        workload: what is to be done.
+        roofline: how fast the devices are; None assumes it.
+        cost: which of two ways to run a quant is the better one.
+    """
+
+    def __init__(self, budget: Budget, workload: Workload, roofline: Roofline | None, cost: Cost) -> None:
+        self._budget, self._workload, self._roofline, self._cost = budget, workload, roofline, cost
+        self._overheads: dict[tuple[object, ...], tuple[int, ...]] = {}
+
+    def best(self, candidate: Candidate) -> Configuration | None:
+        """The best way to run a quant; None where it does not fit in any."""
+        usual = self._ubatches[0]
+        plain = self._filled(candidate, candidate.encoders[0], self._kv_types[0], bool(self._budget.gpus), usual)
+        if plain and plain.is_full and plain.fits:
+            return plain
+        for ubatch in self._ubatches:
+            drafts = [draft for draft in self._alternatives(candidate, ubatch) if draft]
+            for draft in sorted(drafts, key=self._cost):
+                if fitted := self._fitted(draft):
+                    return fitted
+        return None
+
+    def with_layers(self, candidate: Candidate, layers: int, *, mmproj_on_gpu: bool) -> Configuration:
+        """A quant with so many layers on the GPUs, whether it fits or not."""
+        encoder = candidate.encoders[0]
+        request = self._request(candidate.shape(encoder), self._kv_types[0], layers, mmproj_on_gpu, self._ubatches[0])
+        return self._configure(candidate, encoder, request)
+
+    def smallest(self, candidate: Candidate) -> Configuration:
+        """The way to run a quant that takes the least of the GPUs, whether it fits or not."""
+        encoder = min(candidate.encoders, key=lambda each: each.size)
+        request = self._request(candidate.shape(encoder), self._kv_types[-1], 0, False, self._ubatches[-1])
+        return self._configure(candidate, encoder, request)
+
+    def _configure(self, candidate: Candidate, encoder: Encoder, request: MemoryRequest) -> Configuration:
+        shape = candidate.shape(encoder)
+        speed = estimate_speed(
+            shape,
+            request,
+            self._roofline,
+            tiles_per_picture=self._workload.tiles_per_picture,
+            depth=min(request.n_ctx - 1, self._used_positions(shape)),
+        )
+        return Configuration(candidate, encoder, self._workload, self._budget, request, speed)
+
+    @property
+    def _kv_types(self) -> tuple[KVType, ...]:
+        return (self._workload.kv_type,) if self._workload.kv_type else ("f16", "q8_0")
+
+    @property
+    def _ubatches(self) -> tuple[int, ...]:
+        return (self._workload.n_ubatch,) if self._workload.n_ubatch else _UBATCHES
+
+    def _used_positions(self, shape: ModelShape) -> int:
+        tokens = shape.vision.tokens_per_tile if shape.vision else 0
+        return self._workload.picture_positions(tokens) + _QUESTION_TOKENS
+
+    def _alternatives(self, candidate: Candidate, ubatch: int) -> Iterator[Configuration | None]:
+        """Ways that cost something: a quantised cache, a smaller encoder, one on the CPU, fewer layers on the GPUs."""
+        smallest = min(candidate.encoders, key=lambda encoder: encoder.size)
+        for kv_type in self._kv_types:
+            for on_gpu in (True, False) if self._budget.gpus else (False,):
+                for encoder in dict.fromkeys((candidate.encoders[0], smallest)):
+                    yield self._filled(candidate, encoder, kv_type, on_gpu, ubatch)
+
+    def _filled(
+        self, candidate: Candidate, encoder: Encoder, kv_type: KVType, mmproj_on_gpu: bool, ubatch: int
+    ) -> Configuration | None:
+        """With as many layers on the GPUs as arithmetic says they hold; None where it says they hold not even none."""
+        text = candidate.text
+        if kv_type in QUANTISED and text.head_dim % 32:
+            return None
+        shape = candidate.shape(encoder)
+
+        def request(layers: int) -> MemoryRequest:
+            return self._request(shape, kv_type, layers, mmproj_on_gpu, ubatch)
+
+        def is_too_much(layers: int) -> bool:
+            return not self._seems_to_fit(shape, request(layers))
+
+        most = text.n_layers + 1 if self._budget.gpus else 0
+        if not is_too_much(most):
+            return self._configure(candidate, encoder, request(most))
+        too_many = bisect.bisect_left(range(most), True, key=is_too_much)
+        return self._configure(candidate, encoder, request(too_many - 1)) if too_many else None
+
+    def _fitted(self, draft: Configuration) -> Configuration | None:
+        """A draft with so few layers on the GPUs that it does fit; None where arithmetic was far off."""
+        for layers in range(draft.gpu_layers, max(-1, draft.gpu_layers - _STEPS), -1):
+            asked = draft.request
+            shape = draft.candidate.shape(draft.encoder)
+            request = self._request(shape, asked.kv_type, layers, asked.mmproj_on_gpu, asked.n_ubatch)
+            fitted = draft if layers == draft.gpu_layers else self._configure(draft.candidate, draft.encoder, request)
+            if fitted.fits:
+                return fitted
+            if fitted.headroom[0] < 0:  # fewer on the GPUs are more on the host
+                return None
+        return None
+
+    def _request(
+        self, shape: ModelShape, kv_type: KVType, layers: int, mmproj_on_gpu: bool, ubatch: int
+    ) -> MemoryRequest:
+        workload = self._workload
+        needs_flash = layers > 0 or kv_type in QUANTISED
+        request = MemoryRequest(
+            n_ctx=workload.n_ctx,
+            n_parallel=workload.n_parallel,
+            n_batch=workload.n_batch,
+            n_ubatch=ubatch,
+            kv_type=kv_type,
+            flash_attn=needs_flash if workload.flash_attn == "auto" else workload.flash_attn,
+            gpus=tuple(1.0 for _ in self._budget.gpus),
+            n_gpu_layers=layers,
+            mmproj_on_gpu=mmproj_on_gpu,
+            tiles_per_batch=TILES_PER_GPU_BATCH if mmproj_on_gpu else 1,
+            pictures=workload.pictures,
+            tiles=workload.tiles,
+            n_threads=workload.n_threads,
+        )
+        if len(request.gpus) < 2:
+            return request
+        # Layers by the room that each GPU has beside what lies there anyway.
+        room = [
+            max(gpu * (1 - MARGIN) - taken, 1.0)
+            for gpu, taken in zip(self._budget.gpus, self._overhead(shape, request)[1:], strict=True)
+        ]
+        return replace(request, gpus=tuple(share / sum(room) for share in room))
+
+    def _seems_to_fit(self, shape: ModelShape, request: MemoryRequest) -> bool:
+        """Whether the GPUs have room, by arithmetic: weights and cache of each layer beside what else lies there."""
+        overhead = self._overhead(shape, request)[1:]
+        layers = layers_by_device(shape.text, request)[1:]
+        return all(
+            taken + more <= gpu * (1 - MARGIN)
+            for taken, more, gpu in zip(overhead, layers, self._budget.gpus, strict=True)
+        )
+
+    def _overhead(self, shape: ModelShape, request: MemoryRequest) -> tuple[int, ...]:
+        """What each device holds beside layers and their cache, the host first: about the same for every quant."""
+        text, vision = shape.text, shape.vision
+        full = request.gpu_layers(text.n_layers) > text.n_layers
+        some = -1 if full else min(request.n_gpu_layers, text.n_layers // 2)
+        usual = replace(request, gpus=tuple(1.0 for _ in request.gpus), n_gpu_layers=some)
+        form = (text.n_layers, text.n_embd, text.n_head, text.n_head_kv, text.n_ff, text.n_vocab)
+        key = (form, vision.weight_bytes if vision else 0, replace(usual, n_gpu_layers=min(some, 1)))
+        if key not in self._overheads:
+            plan = predict_memory(shape, usual)
+            self._overheads[key] = tuple(device.total - device.weights - device.kv_cache for device in plan.devices)
+        return self._overheads[key]
+
+
+def layers_by_device(text: TextShape, request: MemoryRequest) -> tuple[int, ...]:
+    """Bytes of weights and KV cache on each device, the host first."""
+    homes = layer_homes(text.n_layers, request)
+    names = [backend.name for backend in homes.backends]
+    weights = text_weights(text, [names[home] for home in homes.layers], names[homes.output])
+    per_layer = kv_bytes_per_position(text, request.kv_type) // text.n_layers * request.cells
+    totals = [weights.get(name, 0) for name in names]
+    for home in homes.layers:
+        totals[home] += per_layer
+    return (totals[-1], *totals[:-1])

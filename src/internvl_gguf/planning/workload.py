@@ -1,0 +1,145 @@
+"""What a machine has and what is asked of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from internvl_gguf.config import DEFAULT_N_CTX, MAX_SEQUENCES, FlashAttention, KVType
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.sizes import parse_size
+from internvl_gguf.tiling import MAX_TILES, validate_tile_limits
+
+Preference = Literal["balanced", "speed", "quality"]
+
+MARKERS: Final = 2  # <img> and </img> around a picture
+TEXT_ROOM: Final = 1024  # positions that a context for pictures keeps for words
+_MAX_PICTURES: Final = 4096
+_STEP: Final = 1024
+_BUDGET_FORM: Final = 'Write one size for each GPU, for example "12GiB" or "24GiB,12GiB".'
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes that a configuration may take.
+
+    Attributes:
+        host: of the host's memory.
+        gpus: of each GPU's memory; empty where there is none.
+        is_unified: whether a GPU's memory is the host's, as on Apple silicon: then all together stay within `host`.
+    """
+
+    host: int
+    gpus: tuple[int, ...] = ()
+    is_unified: bool = False
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a model is to do.
+
+    Attributes:
+        n_ctx: positions of one conversation.
+        pictures: pictures in a conversation.
+        max_tiles: most tiles of a picture, the thumbnail not counted.
+        n_parallel: conversations kept at once.
+        kv_type: element type of the KV cache; None takes F16, and Q8_0 where only that fits.
+        flash_attn: flash attention in the text model; "auto" uses it on GPUs and for a quantised cache.
+        n_batch: most positions decoded in one call.
+        n_ubatch: most positions computed at once; None takes 512, and 128 where only that fits.
+        n_threads: CPU threads.
+
+    Raises:
+        InvalidRequestError: a value outside its range, or pictures that the context does not hold.
+    """
+
+    n_ctx: int = DEFAULT_N_CTX
+    pictures: int = 1
+    max_tiles: int = MAX_TILES
+    n_parallel: int = 1
+    kv_type: KVType | None = None
+    flash_attn: FlashAttention = "auto"
+    n_batch: int = 2048
+    n_ubatch: int | None = None
+    n_threads: int = 1
+
+    def __post_init__(self) -> None:
+        validate_tile_limits(1, self.max_tiles)
+        _within("The number of pictures", self.pictures, 0, _MAX_PICTURES)
+        _within("The context", self.n_ctx, 1, 2**27)
+        _within("The number of conversations", self.n_parallel, 1, MAX_SEQUENCES)
+
+    @property
+    def tiles_per_picture(self) -> int:
+        """Tiles of a picture that is cut as finely as allowed, the thumbnail included."""
+        return self.max_tiles + (self.max_tiles > 1)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of all pictures."""
+        return self.pictures * self.tiles_per_picture
+
+    def picture_positions(self, tokens_per_tile: int) -> int:
+        """Positions that the pictures take in the context."""
+        return self.tiles * tokens_per_tile + self.pictures * MARKERS
+
+
+def context_for(pictures: int, max_tiles: int, tokens_per_tile: int, n_ctx_train: int | None) -> int:
+    """The usual context, or as much more as pictures need with some words, no more than a model was trained for."""
+    needed = Workload(pictures=pictures, max_tiles=max_tiles).picture_positions(tokens_per_tile) + TEXT_ROOM
+    wanted = max(DEFAULT_N_CTX, needed + -needed % _STEP)
+    return wanted if n_ctx_train is None else min(wanted, n_ctx_train)
+
+
+def check_pictures_fit(workload: Workload, tokens_per_tile: int) -> None:
+    """Refuse pictures that a context does not hold, saying what would fit.
+
+    Raises:
+        InvalidRequestError: they do not fit.
+    """
+    needed = workload.picture_positions(tokens_per_tile)
+    if needed < workload.n_ctx:
+        return
+    larger = needed + TEXT_ROOM
+    fewer = next(
+        (
+            tiles
+            for tiles in range(workload.max_tiles - 1, 0, -1)
+            if (tiles + (tiles > 1)) * tokens_per_tile * workload.pictures + MARKERS * workload.pictures
+            < workload.n_ctx
+        ),
+        None,
+    )
+    ways = [f"--context {larger + -larger % _STEP}"] + ([f"--max-tiles {fewer}"] if fewer else [])
+    raise InvalidRequestError(
+        f"{workload.pictures} x {workload.tiles_per_picture} tiles take {needed:,} positions; the context has "
+        f"{workload.n_ctx:,}.",
+        f"Use {' or '.join(ways)}, or fewer pictures.",
+    )
+
+
+def parse_vram(value: str | int | None) -> tuple[int, ...] | None:
+    """Bytes of each GPU from sizes with commas between them, or from a number of bytes.
+
+    Returns:
+        None for None; () for "none", a machine without a GPU.
+
+    Raises:
+        InvalidRequestError: no such sizes.
+    """
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return (value,)
+    if not isinstance(value, str) or not all(part.strip() for part in value.split(",")):
+        raise InvalidRequestError(f"{value!r} is not a memory budget.", _BUDGET_FORM)
+    if value.strip().lower() == "none":
+        return ()
+    if value.strip() == "0":
+        raise InvalidRequestError("A GPU of no memory.", 'Write "none" for a machine without a GPU.')
+    return tuple(parse_size(part) for part in value.split(","))
+
+
+def _within(what: str, value: int, lowest: int, highest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise InvalidRequestError(f"{what} is {value!r}.", f"Use a whole number from {lowest} to {highest}.")

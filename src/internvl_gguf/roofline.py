@@ -1,0 +1,204 @@
+"""The roofline of this machine: measured once in a process of its own, remembered, or assumed.
+
+A roofline is two limits of a device: the bytes a second at which it reads the weights for one token, and the operations
+a second at which it multiplies them with many. `internvl_gguf.speed` makes the speed of a configuration out of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import IO, Any, Final
+
+from internvl_gguf.assumed_speed import ASSUMED_HOST_TO_GPU, DeviceKind, assumed_device, completed
+from internvl_gguf.device_speed import BITS_PER_WEIGHT, TABLES, DeviceSpeed, Range, Roofline
+from internvl_gguf.errors import LibraryError
+from internvl_gguf.machine import machine_identity
+from internvl_gguf.paths import cache_dir, write_atomically
+
+__all__ = [
+    "DeviceKind",
+    "DeviceSpeed",
+    "Range",
+    "Roofline",
+    "assumed_device",
+    "completed",
+    "measure_roofline",
+    "measured_roofline",
+    "recorded_roofline",
+]
+
+Tell = Callable[[str], None]
+
+_RECORD: Final = "roofline.json"
+_COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.roofline")
+_TIMEOUT: Final = 300.0  # seconds for everything; what was measured by then counts
+_DEATHS: Final = 16  # of the process, after which the rest is given up
+_NOT_MEASURED: Final = "Run `internvl doctor` to see what llama.cpp finds here."
+
+
+def recorded_roofline() -> Roofline | None:
+    """What was measured on this machine; None where nothing was, or where the record is of another or damaged."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        kept = json.loads((cache_dir() / _RECORD).read_bytes())
+        if kept["machine"] == machine_identity():
+            return _read(kept["roofline"])
+    return None
+
+
+def measure_roofline(tell: Tell = lambda line: None, *, n_threads: int | None = None) -> Roofline:
+    """Measure this machine and remember what was found; takes about a minute on two cores, less on more.
+
+    Args:
+        tell: told in a line each what was measured.
+        n_threads: CPU threads; one for each physical core by default.
+
+    Raises:
+        LibraryError: nothing could be measured.
+    """
+    roofline = measured_roofline(tuple(BITS_PER_WEIGHT), tell, n_threads=n_threads)
+    record = json.dumps({"machine": machine_identity(), "roofline": asdict(roofline)})
+    with contextlib.suppress(OSError):  # a folder that cannot be written costs another measurement, no more
+        write_atomically(cache_dir() / _RECORD, record.encode())
+    return roofline
+
+
+def measured_roofline(
+    kinds: Sequence[str], tell: Tell = lambda line: None, *, n_threads: int | None = None
+) -> Roofline:
+    """Measure some weight types and remember nothing. Arguments and errors as `measure_roofline`'s.
+
+    What could not be measured on a device is assumed, and the device says so with `measured`.
+    """
+    findings: dict[int, _Findings] = {}
+    disturbed: set[tuple[int, str, str]] = set()
+    for line in _lines(kinds, n_threads):
+        if "jobs" in line:
+            findings.setdefault(
+                line["device"], _Findings(line["kind"], line["name"], line["description"], line["jobs"])
+            )
+            continue
+        name, key = line["table"], line["key"]
+        device = findings[line["device"]]
+        total = sum(each.jobs for each in findings.values())
+        tell(f"{device.name}: {name.replace('_', ' ')} {key}".rstrip() + f" ({line['job']} of {total})")
+        if "error" not in line:
+            device.add(name, key, line["amount"], line["seconds"])
+            (disturbed.add if line["disturbed"] else disturbed.discard)((line["device"], name, key))
+    hosts = [each for each in findings.values() if each.kind == "cpu"]
+    if not hosts or not any(each.tables for each in findings.values()):
+        raise LibraryError("This machine could not be measured: the process that does it ended.", _NOT_MEASURED)
+    roofline = _assembled(hosts[0], [each for each in findings.values() if each.kind == "gpu"])
+    return replace(roofline, disturbed=len(disturbed))
+
+
+@dataclass
+class _Findings:
+    """What the process said about one device, as far as it came.
+
+    Attributes:
+        kind: "cpu" or "gpu".
+        name, description: llama.cpp's.
+        jobs: measurements that it has.
+        tables: rates by field of `DeviceSpeed` and by key; those without keys under "".
+    """
+
+    kind: str
+    name: str
+    description: str
+    jobs: int
+    tables: dict[str, dict[str, Range]] = field(default_factory=dict)
+
+    def add(self, table: str, key: str, amount: float, seconds: Sequence[float]) -> None:
+        """Note an amount that took from the first to the second number of seconds."""
+        taken = Range(seconds[0], seconds[1])
+        rate = taken.times(1 / amount) if table == "node_seconds" else taken.amount_over(amount)
+        self.tables.setdefault(table, {})[key] = rate
+
+    def speed(self) -> DeviceSpeed:
+        """The device, with assumptions where a table is missing."""
+        apple = self.kind == "gpu" and sys.platform == "darwin"
+        assumed = assumed_device("apple" if apple else "gpu" if self.kind == "gpu" else "cpu")
+        tables = {name: self.tables.get(name) or getattr(assumed, name) for name in TABLES}
+        node = self.tables.get("node_seconds", {}).get("")
+        measured = node is not None and all(name in self.tables for name in TABLES)
+        description = (
+            self.description if measured else f"{self.description}, measured in part; else {assumed.description}"
+        )
+        return DeviceSpeed(self.name, description, measured, **tables, node_seconds=node or assumed.node_seconds)
+
+
+def _assembled(host: _Findings, gpus: Sequence[_Findings]) -> Roofline:
+    uploads = [each.tables["host_to_gpu"][""] for each in gpus if "host_to_gpu" in each.tables]
+    return Roofline(
+        host=host.speed(),
+        gpus=tuple(each.speed() for each in gpus),
+        host_to_gpu=uploads[0] if uploads else ASSUMED_HOST_TO_GPU,
+        measured_at=datetime.now().astimezone().isoformat(timespec="seconds"),
+    )
+
+
+def _lines(kinds: Sequence[str], n_threads: int | None) -> Iterator[dict[str, Any]]:
+    """What the process prints; where a measurement ends it, another goes on behind that one."""
+    deadline = time.monotonic() + _TIMEOUT
+    threads = [] if n_threads is None else ["--threads", str(n_threads)]
+    start = 0
+    for _ in range(_DEATHS):
+        last = None
+        with _process([*threads, "--start", str(start), *kinds], deadline - time.monotonic()) as process:
+            for line in _parsed(process.stdout):
+                last = max(last or start, line.get("job", start))
+                yield line
+            came_to_its_end = process.wait() == 0
+        if came_to_its_end or last is None or time.monotonic() >= deadline:
+            return
+        start = last + 1
+
+
+@contextlib.contextmanager
+def _process(arguments: Sequence[str], timeout: float) -> Iterator[subprocess.Popen[bytes]]:
+    """The process that measures; it ends when the time is over, or when nobody listens any more."""
+    process = subprocess.Popen([*_COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    timer = threading.Timer(max(0.0, timeout), process.kill)
+    timer.start()
+    try:
+        yield process
+    finally:
+        timer.cancel()
+        process.kill()
+        process.communicate()
+
+
+def _parsed(output: IO[bytes] | None) -> Iterator[dict[str, Any]]:
+    """The objects among the lines; a process that dies may leave half of one."""
+    for line in output or ():
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
+
+
+def _read(kept: Mapping[str, Any]) -> Roofline:
+    return Roofline(
+        host=_device(kept["host"]),
+        gpus=tuple(map(_device, kept["gpus"])),
+        host_to_gpu=Range(**kept["host_to_gpu"]),
+        measured_at=str(kept["measured_at"]),
+        disturbed=int(kept["disturbed"]),
+    )
+
+
+def _device(kept: Mapping[str, Any]) -> DeviceSpeed:
+    tables = {name: {str(key): Range(**rate) for key, rate in kept[name].items()} for name in TABLES}
+    return DeviceSpeed(
+        name=str(kept["name"]),
+        description=str(kept["description"]),
+        measured=kept["measured"] is True,
+        **tables,
+        node_seconds=Range(**kept["node_seconds"]),
+    )

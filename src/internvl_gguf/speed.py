@@ -1,0 +1,265 @@
+"""How fast a configuration will be: from the model's shape and the machine's roofline, before anything is fetched.
+
+A token of an answer takes as long as reading every weight once; a prompt as long as multiplying every weight with
+each of its tokens; a tile as long as the encoder's operations. Method, measured errors and misses stand in
+docs/speed-estimates.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from internvl_gguf.assumed_speed import completed
+from internvl_gguf.device_speed import DeviceSpeed, Range, Roofline, attention_kind, rate_of
+from internvl_gguf.encoder_operations import encoder_operations
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.memory.plan import kv_bytes_per_position, layer_homes
+from internvl_gguf.memory.request import CELL_STEP, MemoryRequest
+from internvl_gguf.memory.scheduler import OFFLOAD_ROWS
+from internvl_gguf.memory.shape import Matrices, ModelShape, TextShape, VisionShape
+from internvl_gguf.memory.tensor_lists import UNKNOWN_KIND
+
+__all__ = ["Range", "SpeedEstimate", "estimate_speed"]
+
+# Operations of a layer that are no views (`llm_build_qwen2`, `build_attn` in llama.cpp): each is handed out on its own.
+_NODES_PER_LAYER: Final = 24
+_MEASURED_SHARING: Final = 7  # query heads to each key in `llama.roofline`'s attention
+# What real runs took of the time computed here, from the fastest to the slowest (docs/speed-estimates.md).
+_DECODE_ERROR: Final = (0.9, 1.2)
+_PREFILL_ERROR: Final = (0.9, 1.2)
+_ENCODE_ERROR: Final = (0.9, 1.2)
+_NOTHING: Final = Range(0, 0)
+
+
+@dataclass(frozen=True)
+class SpeedEstimate:
+    """How fast a configuration is expected to be.
+
+    Attributes:
+        decode: tokens/s of an answer at the depth asked for.
+        prefill: tokens/s at which the first `depth` positions are read, at least one `n_ubatch` of them.
+        tile_seconds: seconds to encode a tile; None without a vision half.
+        picture_seconds: seconds until a picture at the beginning is encoded and read; None without one.
+        measured: whether every device involved was measured; else `assumed` names those that were not.
+        assumed: what was assumed of them.
+    """
+
+    decode: Range
+    prefill: Range
+    tile_seconds: Range | None
+    picture_seconds: Range | None
+    measured: bool
+    assumed: tuple[str, ...]
+
+
+def estimate_speed(
+    shape: ModelShape, request: MemoryRequest, roofline: Roofline | None, *, tiles_per_picture: int, depth: int
+) -> SpeedEstimate:
+    """How fast a model runs in a configuration.
+
+    The CPU counts with the threads it was measured with, whatever `request.n_threads` says.
+
+    Args:
+        shape: the model, from a header or a listing.
+        request: how it is run.
+        roofline: of the machine; None assumes it. GPUs of the request that it lacks are assumed.
+        tiles_per_picture: tiles of a picture, the thumbnail included; 0 for no pictures.
+        depth: positions in the context while an answer is produced.
+
+    Raises:
+        InvalidRequestError: a configuration this model cannot be run in, or a depth outside the context.
+    """
+    request.check(shape)
+    if not 0 <= depth <= request.n_ctx:
+        raise InvalidRequestError(f"A depth of {depth} is outside the context.", f"Use 0 to {request.n_ctx}.")
+    if tiles_per_picture < 0:
+        raise InvalidRequestError(f"tiles_per_picture is {tiles_per_picture}.", "Use 0 for no pictures, or more.")
+    machine = completed(roofline, len(request.gpus))
+    text = _Text(shape.text, request, machine)
+    used = text.devices
+    prompt = max(depth, min(request.ubatch, request.n_ctx))
+    tile = picture = None
+    if shape.vision is not None:
+        encoder = machine.gpus[0] if request.mmproj_on_gpu else machine.host
+        used = (*used, encoder)
+        tile = _tile_seconds(shape.vision, encoder)
+        if tiles_per_picture:
+            positions = tiles_per_picture * shape.vision.tokens_per_tile + 2
+            picture = tile.times(tiles_per_picture) + text.prefill_seconds(positions)
+    unmeasured = (device.description for device in used if not device.measured)
+    assumed = tuple(dict.fromkeys((*unmeasured, *text.guesses)))
+    return SpeedEstimate(
+        decode=text.decode_seconds(depth).amount_over(1),
+        prefill=text.prefill_seconds(prompt).amount_over(prompt),
+        tile_seconds=tile,
+        picture_seconds=picture,
+        measured=not assumed,
+        assumed=assumed,
+    )
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What of a text model lies on one device.
+
+    Attributes:
+        device: the device.
+        is_host: whether it is the CPU.
+        n_layers: how many layers.
+        matrices: theirs, by type.
+    """
+
+    device: DeviceSpeed
+    is_host: bool
+    n_layers: int
+    matrices: tuple[Matrices, ...]
+
+
+class _Text:
+    """The text model, laid out on the devices."""
+
+    def __init__(self, text: TextShape, request: MemoryRequest, machine: Roofline) -> None:
+        homes = layer_homes(text.n_layers, request)
+        devices = (*machine.gpus, machine.host)
+        cpu = len(devices) - 1
+        layers: list[list[tuple[Matrices, ...]]] = [[] for _ in devices]
+        for home, matrices in zip(homes.layers, text.layer_matrices, strict=True):
+            layers[home].append(matrices)
+        self._shares = [
+            _Share(device, index == cpu, len(layers[index]), _joined(layers[index]))
+            for index, device in enumerate(devices)
+            if layers[index]
+        ]
+        self._output = Matrices.among([text.output or text.embedding])
+        self._output_device = devices[homes.output]
+        # From so many rows on a GPU computes with weights that lie on the host.
+        self._helper = machine.gpus[0] if machine.gpus else None
+        self._to_helper = machine.host_to_gpu
+        self._ubatch = request.ubatch
+        self._cells = request.cells
+        self._attention = attention_kind(request.kv_type, flash_attn=request.flash_attn)
+        self._kv_bytes = kv_bytes_per_position(text, request.kv_type) // text.n_layers
+        self._sharing = text.n_head // text.n_head_kv
+        self._attention_flops = 4 * text.n_head * text.head_dim  # of a token with a position in a layer: QK and PV
+
+    @property
+    def devices(self) -> tuple[DeviceSpeed, ...]:
+        """Every device that computes."""
+        helper = (self._helper,) if self._helper and any(share.is_host for share in self._shares) else ()
+        return (*(share.device for share in self._shares), self._output_device, *helper)
+
+    @property
+    def guesses(self) -> Iterator[str]:
+        """What stands in for a type that was not measured on a device that was."""
+        shares = [(share.device, share.matrices) for share in self._shares]
+        for device, matrices in (*shares, (self._output_device, self._output)):
+            if not device.measured:
+                continue
+            kinds = {each.kind for each in matrices if each.kind != UNKNOWN_KIND}
+            for kind in sorted(kinds - (device.bandwidth.keys() & device.matrix_rate.keys())):
+                yield f"{kind} as fast on {device.name} as the type nearest in size"
+            if self._attention not in device.attention_bandwidth.keys() & device.attention_rate.keys():
+                yield f"attention over {self._attention} as fast on {device.name} as some other kind"
+
+    def decode_seconds(self, depth: int) -> Range:
+        """Seconds for one token of an answer."""
+        positions = self._attended(depth)
+        seconds = _read(self._output, self._output_device)
+        for share in self._shares:
+            keys_and_values = share.n_layers * self._kv_bytes * positions
+            seconds += _read(share.matrices, share.device)
+            seconds += self._attention_bandwidth(share.device).amount_over(keys_and_values)
+            seconds += share.device.node_seconds.times(share.n_layers * _NODES_PER_LAYER)
+        return seconds.times(*_DECODE_ERROR)
+
+    def prefill_seconds(self, tokens: int) -> Range:
+        """Seconds to read so many tokens into an empty context, and to make the logits of the last."""
+        batches = [min(self._ubatch, tokens - start) for start in range(0, tokens, self._ubatch)]
+        ends = [self._attended(min(start + self._ubatch, tokens)) for start in range(0, tokens, self._ubatch)]
+        pairs = sum(count * end for count, end in zip(batches, ends, strict=True))
+        seconds = _read(self._output, self._output_device)
+        for share in self._shares:
+            device = share.device
+            moved = _NOTHING
+            if share.is_host and self._helper and tokens >= OFFLOAD_ROWS:
+                device = self._helper
+                weights = len(batches) * sum(matrices.n_bytes for matrices in share.matrices)
+                cache = sum(ends) * self._kv_bytes * share.n_layers
+                moved = self._to_helper.amount_over(weights + cache)
+            computed = _multiplied(share.matrices, device, tokens, len(batches))
+            rate = _attention_rate(device.attention_rate, self._attention)
+            computed += rate.amount_over(self._attention_flops * pairs * share.n_layers)
+            computed += device.node_seconds.times(len(batches) * share.n_layers * _NODES_PER_LAYER)
+            seconds += _slower(moved, computed)
+        return seconds.times(*_PREFILL_ERROR)
+
+    def _attended(self, positions: int) -> int:
+        """Cells that attention runs over: llama.cpp takes them in steps (`llama_kv_cache::get_n_kv`)."""
+        return min(self._cells, max(CELL_STEP, positions + -positions % CELL_STEP))
+
+    def _attention_bandwidth(self, device: DeviceSpeed) -> Range:
+        """Bytes/s of keys and values. A GPU waits for memory; a CPU computes, longer where more heads share a key."""
+        rate = _attention_rate(device.attention_bandwidth, self._attention)
+        sharing = _MEASURED_SHARING / self._sharing
+        return rate.times(min(1, sharing), max(1, sharing))
+
+
+def _attention_rate(table: Mapping[str, Range], kind: str) -> Range:
+    """The rate of a kind of attention; of one that was not measured the slowest to the fastest of those that were."""
+    known = table.get(kind)
+    if known is not None:
+        return known
+    return Range(min(rate.low for rate in table.values()), max(rate.high for rate in table.values()))
+
+
+def _joined(layers: Iterable[tuple[Matrices, ...]]) -> tuple[Matrices, ...]:
+    """The matrices of several layers, type by type."""
+    sums: dict[str, tuple[int, int]] = {}
+    for matrices in layers:
+        for each in matrices:
+            n_bytes, elements = sums.get(each.kind, (0, 0))
+            sums[each.kind] = n_bytes + each.n_bytes, elements + each.elements
+    return tuple(Matrices(kind, *sizes) for kind, sizes in sums.items())
+
+
+def _rate(table: Mapping[str, Range], matrices: Matrices) -> Range:
+    return rate_of(table, matrices.kind, 8 * matrices.n_bytes / matrices.elements)
+
+
+def _read(matrices: Iterable[Matrices], device: DeviceSpeed) -> Range:
+    """Seconds to multiply one token with each matrix."""
+    seconds = _NOTHING
+    for each in matrices:
+        seconds += _rate(device.bandwidth, each).amount_over(each.n_bytes)
+    return seconds
+
+
+def _multiplied(matrices: Iterable[Matrices], device: DeviceSpeed, tokens: int, batches: int) -> Range:
+    """Seconds to multiply many tokens with each matrix, which is read once a batch."""
+    seconds = _NOTHING
+    for each in matrices:
+        multiplied = _rate(device.matrix_rate, each).amount_over(2 * each.elements * tokens)
+        seconds += _slower(multiplied, _rate(device.bandwidth, each).amount_over(each.n_bytes * batches))
+    return seconds
+
+
+def _slower(first: Range, second: Range) -> Range:
+    return Range(max(first.low, second.low), max(first.high, second.high))
+
+
+def _tile_seconds(vision: VisionShape, device: DeviceSpeed) -> Range:
+    """Seconds to encode one tile: its operations at the rate of the type that most of the weights have."""
+    operations = encoder_operations(
+        n_layers=vision.n_layers,
+        width=vision.width,
+        n_ff=vision.n_ff,
+        patches=vision.patches_per_side**2,
+        patch_size=vision.patch_size,
+        merged=vision.scale_factor**2,
+        hidden=vision.hidden,
+        n_embd=vision.n_embd,
+    )
+    main = max(vision.block_matrices, key=lambda each: each.elements)
+    return _rate(device.encoder_rate, main).amount_over(operations).times(*_ENCODE_ERROR)

@@ -1,0 +1,101 @@
+"""What this machine has for a model: memory of the host and of each GPU that the installed llama.cpp can use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import psutil
+
+from internvl_gguf.errors import InvalidRequestError, LibraryError
+from internvl_gguf.planning.workload import Budget
+
+if TYPE_CHECKING:
+    from internvl_gguf.llama.library import Device
+
+_CGROUP: Final = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class MachineBudget:
+    """What may be taken on this machine.
+
+    Attributes:
+        budget: bytes of each device.
+        gpus: names of the GPUs.
+        notices: what a person should know about it, one line each.
+    """
+
+    budget: Budget
+    gpus: tuple[str, ...]
+    notices: tuple[str, ...] = ()
+
+
+def machine_budget(vram: Sequence[int] | None = None, ram: int | None = None) -> MachineBudget:
+    """What is free on this machine, or less where a person allows less.
+
+    Args:
+        vram: bytes allowed on each GPU; one size counts for every GPU. None allows what is free.
+        ram: bytes allowed of host memory; None allows what is free.
+
+    Raises:
+        InvalidRequestError: sizes for more GPUs than there are.
+        LibraryError: the installed llama.cpp is not the build this package is made for.
+    """
+    gpus = _gpus()
+    host = free_host_memory() if ram is None else min(ram, free_host_memory())
+    if vram is not None and not gpus:
+        notice = "No GPU that the installed llama.cpp can use: a budget of GPU memory has no effect here."
+        return MachineBudget(Budget(host), (), (notice,) if vram else ())
+    if vram is not None and len(vram) > len(gpus):
+        raise InvalidRequestError(
+            f"{len(vram)} GPU budgets were given, but this machine has {len(gpus)}: "
+            f"{', '.join(gpu.description for gpu in gpus)}.",
+            "Give one size for all of them, or one for each.",
+        )
+    allowed = list(vram) * len(gpus) if vram is not None and len(vram) == 1 else vram
+    free = [gpu.free_bytes for gpu in gpus]
+    if allowed is not None:
+        # GPUs that no size was given for are not to be used.
+        free = [min(*pair) for pair in zip(free, [*allowed, *[0] * (len(free) - len(allowed))], strict=True)]
+    is_unified = any(gpu.kind == "igpu" or gpu.name.startswith(("Metal", "MTL")) for gpu in gpus)
+    return MachineBudget(Budget(host, tuple(free), is_unified), tuple(gpu.description for gpu in gpus))
+
+
+def free_host_memory() -> int:
+    """Bytes that this process could still take without swapping, by the system and by a container's limit."""
+    free = int(psutil.virtual_memory().available)
+    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit ("max")
+        limit = int((_CGROUP / "memory.max").read_text("ascii"))
+        used = int((_CGROUP / "memory.current").read_text("ascii"))
+        free = min(free, max(limit - used, 0))
+    return free
+
+
+def total_host_memory() -> int:
+    """Bytes of memory this machine has, or a container's limit."""
+    total = int(psutil.virtual_memory().total)
+    with contextlib.suppress(OSError, ValueError):
+        total = min(total, int((_CGROUP / "memory.max").read_text("ascii")))
+    return total
+
+
+def default_threads() -> int:
+    """One thread for each physical core this process may use; more of them slow llama.cpp down."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
+
+
+def _gpus() -> list[Device]:
+    """The GPUs that llama.cpp puts layers on: integrated ones only where there is no other (`llama_model_load`)."""
+    try:
+        from internvl_gguf.llama.library import devices
+    except LibraryError:  # not installed: planning for another machine still works
+        return []
+    found = devices()
+    discrete = [device for device in found if device.kind == "gpu"]
+    return discrete or [device for device in found if device.kind == "igpu"][:1]
