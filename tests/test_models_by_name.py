@@ -371,6 +371,32 @@ def test_ask_fetches_what_it_needs(internvl: Shell) -> None:
     assert [row["bytes"] for row in json.loads(internvl("list", "--json").stdout)]
 
 
+def test_without_a_quant_one_is_picked_for_this_machine(internvl: Shell) -> None:
+    done = internvl("ask", NAME, "Tell me.", "--mmproj", "F16", "-n", "4", "--n-ctx", "256")
+    assert done.stdout.strip()
+    assert done.stderr.startswith("Picked ")
+    assert "`internvl pick` shows the others" in done.stderr
+    picked = done.stderr.removeprefix("Picked ").partition(":")[0]
+    assert f"{NAME}:{picked}" in [row["model"] for row in json.loads(internvl("list", "--json").stdout)]
+    again = internvl("ask", NAME, "Tell me.", "-n", "4", "--n-ctx", "256", HF_HUB_OFFLINE="1")
+    assert again.stdout == done.stdout
+
+
+def test_a_listing_that_is_read_live(hub: LoopbackHub, internvl: Shell, texts: dict[str, bytes]) -> None:
+    """A repository the catalogue does not know: its form comes from the header of one file, sizes from the listing."""
+    names = ("InternVL3-14B-Instruct-Q2_K.gguf", "InternVL3-14B-Instruct-Q4_K_M.gguf", "mmproj-F16.gguf")
+    hub.add_repo("owner/own", {name: texts[name] for name in names})
+    found = json.loads(internvl("pick", "owner/own", "--context", "512", "--json").stdout)
+    assert {row["quant"]: row["source"] for row in found["picks"]} in (
+        {"Q2_K": "header", "Q4_K_M": "listing"},
+        {"Q2_K": "listing", "Q4_K_M": "header"},
+    )
+    exact = json.loads(internvl("pick", "owner/own", "--context", "512", "--json", "--headers").stdout)
+    assert {row["source"] for row in exact["picks"]} == {"header"}
+    refused = internvl("pick", "owner/none", "--context", "512", code=1)
+    assert len(refused.stderr.strip().splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

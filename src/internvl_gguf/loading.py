@@ -100,7 +100,7 @@ class Runtime:
         ways = placements(files.text.stem, shape, config, n_ctx, threads, machine.budget)
         self.configuration = next(ways)
         if self.configuration.request.n_ctx < n_ctx:
-            on_notice(f"There is no memory for a context of {n_ctx:,}: loading it {describe(self.configuration)}.")
+            on_notice(f"There is no memory for a context of {n_ctx:,}: loading it with {describe(self.configuration)}.")
         while True:
             try:
                 self.engine, self._owned = self._open(mmproj, config, threads, on_load)

@@ -66,12 +66,15 @@ def list_model(
         from internvl_gguf.hub_models import HubResolver  # only now: the hub's client takes half a second to import
 
         resolver = HubResolver
+    hub = resolver()
+    spec = model.spec
+    if not (spec and spec.text and spec.vision) or read_headers:
+        return _of_hub(name, model, hub, read_headers)
+    hub.client.tries = 1  # there is something to answer with
     try:
-        return _of_hub(name, model, resolver(), read_headers)
+        return _of_hub(name, model, hub, read_headers)
     except HubError as error:
-        if not (model.spec and model.spec.text and model.spec.vision):
-            raise
-        form = form_of(model.spec.text, model.spec.vision)
+        form = form_of(spec.text, spec.vision)
         notice = f"{error.message} The sizes below are those that such quants usually have."
         return ModelListing(name, tuple(estimated_candidates(name, form)), form, model.wanted, (notice,))
 

@@ -58,6 +58,8 @@ def ask(
     stop: options.StopOption = None,
     n_ctx: options.ContextOption = None,
     n_gpu_layers: options.GPULayersOption = "auto",
+    vram: options.VRAMOption = None,
+    force: options.ForceOption = False,
     kv_type: options.KVTypeOption = options.ENGINE.kv_type,
     flash_attn: options.FlashAttentionOption = "auto",
     threads: options.ThreadsOption = None,
@@ -65,6 +67,8 @@ def ask(
     verbose: options.VerboseOption = False,
 ) -> None:
     """Ask one question, about pictures or not. The answer goes to stdout, everything else to stderr."""
+    from internvl_gguf.planning.workload import parse_vram
+
     model, prompt = _split_arguments(model_and_prompt or [])
     with option_errors():
         sampling = SamplingParams(
@@ -82,11 +86,14 @@ def ask(
         engine: dict[str, Any] = {
             "n_ctx": n_ctx,
             "n_gpu_layers": options.gpu_layers(n_gpu_layers),
+            "vram": vram,
+            "force": force,
             "kv_type": kv_type,
             "flash_attn": options.flash_attention(flash_attn),
             "n_threads": threads,
         }
-        EngineConfig(**engine)
+        config = EngineConfig(**engine)
+        parse_vram(vram)
         validate_tile_limits(min_tiles, MAX_TILES if max_tiles is None else max_tiles)
     if verbose:
         show_library_log()
@@ -98,7 +105,7 @@ def ask(
     asked: dict[str, Any] = {"sampling": sampling, "layout": layout, "fit_pictures": fit_pictures}
     if max_tiles is not None:
         asked["max_tiles"] = max_tiles
-    reply = _ask_once(name, question, image or [], opening, asked, quiet=json_output)
+    reply = _ask_once(name, question, image or [], config, opening, asked, quiet=json_output)
     if json_output:
         print_json(_as_json(name, question, image or [], reply))
     elif verbose:
@@ -106,15 +113,23 @@ def ask(
 
 
 def _ask_once(
-    model: str, prompt: str, images: list[str], opening: dict[str, Any], asked: dict[str, Any], *, quiet: bool
+    model: str,
+    prompt: str,
+    images: list[str],
+    config: EngineConfig,
+    opening: dict[str, Any],
+    asked: dict[str, Any],
+    *,
+    quiet: bool,
 ) -> Reply:
     from internvl_gguf.cli.downloads import obtain
     from internvl_gguf.images import check_source
+    from internvl_gguf.machine_choice import machine_chooser
     from internvl_gguf.session import Session
 
     for image in images:  # before a model of gigabytes is fetched for nothing
         check_source(image)
-    files = obtain(model, opening.pop("mmproj"))
+    files = obtain(model, opening.pop("mmproj"), machine_chooser(config))
     with (
         _progress() as progress,
         Session.open(files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.notice) as session,

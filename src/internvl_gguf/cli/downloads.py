@@ -15,12 +15,18 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from internvl_gguf.model_files import ModelFiles
+    from internvl_gguf.planning.choice import Chooser
 
 _WIDE = 80  # columns that a bar with its figures needs
 
 
-def obtain(model: str, mmproj: str | None) -> ModelFiles:
+def obtain(model: str, mmproj: str | None, chooser: Chooser) -> ModelFiles:
     """The files of a model, fetched if they are not here; tells on stderr what was chosen and how far it is.
+
+    Args:
+        model: how it was asked for.
+        mmproj: a file, or a precision.
+        chooser: takes a quant where none was named.
 
     Raises:
         ModelFileError, ModelPairError, HubError: as `resolve.resolve_model`.
@@ -28,7 +34,7 @@ def obtain(model: str, mmproj: str | None) -> ModelFiles:
     from internvl_gguf.resolve import resolve_model
 
     with download_bars() as bars:
-        files = resolve_model(model, mmproj, on_progress=bars.progress, on_wait=bars.say)
+        files = resolve_model(model, mmproj, chooser=chooser, on_progress=bars.progress, on_wait=bars.say)
     if files.choice:
         say(files.choice)
     return files

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from internvl_gguf.model_report import TextReport, VisionReport
 
 
-
 def list_models(
     catalog: Annotated[bool, typer.Option("--catalog", help="The models known by name instead of those here.")] = False,
     json_output: options.JSONOption = False,

@@ -57,6 +57,20 @@ GPULayersOption = Annotated[
     str,
     typer.Option("--n-gpu-layers", "-ngl", help="Layers on the GPU: auto, all or a number.", rich_help_panel=_LOADING),
 ]
+VRAMOption = Annotated[
+    str | None,
+    typer.Option(
+        "--vram",
+        metavar="SIZE[,SIZE]...",
+        help='Memory of each GPU that may be taken, as "12GiB"; what is free if left out.',
+        show_default=False,
+        rich_help_panel=_LOADING,
+    ),
+]
+ForceOption = Annotated[
+    bool,
+    typer.Option("--force", help="Load a model that by the plan has no room.", rich_help_panel=_LOADING),
+]
 KVTypeOption = Annotated[KVType, typer.Option(help="Element type of the KV cache.", rich_help_panel=_LOADING)]
 FlashAttentionOption = Annotated[
     FlashAttentionName,

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from internvl_gguf.errors import InternVLError, InvalidRequestError
+from internvl_gguf.errors import InsufficientMemoryError, InternVLError, InvalidRequestError
 
 FAILED, WRONG_USAGE = 1, 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -44,6 +44,8 @@ def say(line: str) -> None:
 
 def say_error(error: InternVLError) -> None:
     """What happened and what to do, one line each."""
+    if isinstance(error, InsufficientMemoryError) and error.table:
+        say(error.table)
     coloured = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     say(f"{typer.style('Error:', fg='red', bold=True) if coloured else 'Error:'} {error.message}")
     say(f"  {error.hint}")

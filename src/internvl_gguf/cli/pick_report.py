@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,11 @@ def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_
         InsufficientMemoryError: nothing fits.
     """
     candidates = [candidate for listing in picks.listings for candidate in listing.candidates]
-    advice = [] if ranked and ranked[0].is_full and ranked[0].loss <= USABLE_LOSS else _advice(picks, candidates)
+    advice = (
+        []
+        if ranked and ranked[0].is_full and ranked[0].loss <= USABLE_LOSS
+        else _advice(picks, candidates, whole=bool(ranked))
+    )
     if json_output:
         print_json(_document(picks, candidates, ranked, advice))
         if not ranked:
@@ -51,13 +55,13 @@ def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_
         return
     if not ranked:
         smallest = min(candidates, key=lambda candidate: candidate.size)
-        _print_advice(advice)
+        _print_advice(advice, fits=False)
         raise nothing_fits(smallest, picks.budget, picks.workload, recorded_roofline())
     typer.echo(_headline(picks))
     several = len({each.candidate.model for each in ranked}) > 1
     shown = ranked if show_all else ranked[:_SHOWN]
     typer.echo(f"Best: {ranked[0].candidate.model + ':' if several else ''}{reason(ranked)}")
-    _print_advice(advice)
+    _print_advice(advice, fits=True)
     typer.echo()
     print_table(*_table(shown, several))
     _print_footnotes(shown, len(ranked), len(candidates))
@@ -118,37 +122,38 @@ def _headline(picks: Picks) -> str:
 
 
 def _table(shown: Sequence[Configuration], several: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and rows; sizes in GiB, parts of the memory those of all devices together."""
-    rows = [_columns(each, several) for each in shown]
+    """Head and rows; parts of the memory are those of all devices together."""
+    unit = _unit(shown)
+    rows = [_columns(each, several, lambda size: f"{size / unit:.2f}") for each in shown]
     return tuple(rows[0]), [tuple(row.values()) for row in rows]
 
 
-def _columns(found: Configuration, several: bool) -> dict[str, str]:
+def _columns(found: Configuration, several: bool, number: Callable[[int], str]) -> dict[str, str]:
     candidate, plan = found.candidate, found.plan
     weights = sum(device.weights for device in plan.devices)
     cache = sum(device.kv_cache for device in plan.devices)
     vision = sum(device.mmproj_weights + device.mmproj_compute_buffer + device.embeddings for device in plan.devices)
     columns = {"MODEL": f"{candidate.model}:{candidate.quant}"} if several else {"QUANT": candidate.quant}
-    columns |= {"FILE": _gib(candidate.size), "BITS": f"{candidate.bits_per_weight:.2f}"}
+    columns |= {"FILE": number(candidate.size), "BITS": f"{candidate.bits_per_weight:.2f}"}
     if plan.gpus:
         columns |= {"LAYERS": f"{found.gpu_layers}/{found.n_layers}"}
     place = " GPU" if found.request.mmproj_on_gpu else " CPU" if plan.gpus else ""
     columns |= {
         "KV TYPE": found.request.kv_type,
         "MMPROJ": f"{found.encoder.name}{place}",
-        "WEIGHTS": _gib(weights),
-        "KV": _gib(cache),
-        "VISION": _gib(vision),
-        "REST": _gib(plan.total - weights - cache - vision),
+        "WEIGHTS": number(weights),
+        "KV": number(cache),
+        "VISION": number(vision),
+        "REST": number(plan.total - weights - cache - vision),
     }
     if plan.gpus:
         columns |= {
-            "VRAM": "+".join(_gib(gpu.total) for gpu in plan.gpus),
-            "FREE": "+".join(_gib(room) for room in found.headroom[1:]),
+            "VRAM": "+".join(number(gpu.total) for gpu in plan.gpus),
+            "FREE": "+".join(number(room) for room in found.headroom[1:]),
         }
     return columns | {
-        "RAM": _gib(plan.host.total),
-        "FREE RAM": _gib(found.headroom[0]),
+        "RAM": number(plan.host.total),
+        "FREE RAM": number(found.headroom[0]),
         "TOKENS/S": _range(found.speed.decode),
         "PICTURE": f"{_range(found.speed.picture_seconds)} s",
         "LOSS": _loss(found),
@@ -158,32 +163,35 @@ def _columns(found: Configuration, several: bool) -> dict[str, str]:
 def _print_footnotes(shown: Sequence[Configuration], fitting: int, candidates: int) -> None:
     if fitting > len(shown):
         say(f"{fitting - len(shown)} more fit (--all); {candidates - fitting} do not.")
-    say("Sizes in GiB; LOSS is the mean KL divergence such quants were published with, `internvl bench` measures it.")
+    unit = "GiB" if _unit(shown) == _GIB else "MiB"
+    say(f"Sizes in {unit}; LOSS is the mean KL divergence that such quants of another model were published with.")
     sources = {each.candidate.source for each in shown}
     if "listing" in sources:
         say("Memory comes from the listed sizes of the files; --headers reads their headers for exact numbers.")
     if "estimate" in sources:
         say("Nobody has listed the files of some of these: their sizes are estimates.")
-    assumed = {text for each in shown for text in each.speed.assumed}
+    assumed = {text.removesuffix(", assumed") for each in shown for text in each.speed.assumed}
     if assumed:
-        say(f"Speeds assume {' and '.join(sorted(assumed))}; `internvl doctor --measure` measures this machine.")
+        say(f"Speeds assume {' and '.join(sorted(assumed))}.")
+        say("`internvl doctor --measure` measures this machine's.")
 
 
-def _print_advice(advice: Sequence[str]) -> None:
+def _print_advice(advice: Sequence[str], *, fits: bool) -> None:
     if advice:
-        say("What would fit as a whole:")
+        say("What would fit whole:" if fits else "What would fit:")
         for line in advice:
             say(f"  {line}")
 
 
-def _advice(picks: Picks, candidates: Sequence[Candidate]) -> list[str]:
+def _advice(picks: Picks, candidates: Sequence[Candidate], *, whole: bool) -> list[str]:
     from internvl_gguf.model_listing import family
 
     largest = max(candidate.text.parameters for candidate in candidates)
     smaller = [each for each in family() if each.form.text.parameters < 0.9 * largest]
     smaller.sort(key=lambda each: -each.form.text.parameters)
     others = [each.candidates for each in smaller] if len(picks.listings) == 1 else []
-    return list(ways_to_fit(candidates, others, picks.budget, picks.workload, recorded_roofline()))
+    ways = ways_to_fit(candidates, others, picks.budget, picks.workload, recorded_roofline(), whole=whole)
+    return list(ways)
 
 
 def _find(candidates: Sequence[Candidate], wanted: str) -> Candidate:
@@ -267,8 +275,9 @@ def _row(found: Configuration) -> dict[str, Any]:
     }
 
 
-def _gib(size: int) -> str:
-    return f"{size / _GIB:.2f}"
+def _unit(shown: Sequence[Configuration]) -> int:
+    """GiB, but MiB for models so small that a GiB tells nothing."""
+    return _GIB if max(each.candidate.size for each in shown) >= _GIB // 4 else 2**20
 
 
 def _loss(found: Configuration) -> str:

@@ -60,6 +60,9 @@ class HubClient:
         token: a token, or False for none; None takes the one that huggingface_hub finds (HF_TOKEN, `hf auth login`).
         on_wait: told in one line why a request is tried again, before the wait; may be changed later.
         sleep: waits for so many seconds.
+
+    Attributes:
+        tries: how often a request that fails is made before that is the answer.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class HubClient:
         self._token = token
         self.on_wait = on_wait
         self._sleep = sleep
+        self.tries = _TRIES
 
     def listing(self, repo: str, revision: str | None) -> RepoListing:
         """The files of a repository.
@@ -133,7 +137,7 @@ class HubClient:
         Raises:
             HubError: the fault lasted.
         """
-        patience = Patience(self.on_wait, self._sleep)
+        patience = Patience(self.on_wait, self._sleep, self.tries)
         while True:
             try:
                 return request()
@@ -142,7 +146,7 @@ class HubClient:
 
     def patience(self) -> Patience:
         """For a transfer that decides itself when it made progress."""
-        return Patience(self.on_wait, self._sleep)
+        return Patience(self.on_wait, self._sleep, self.tries)
 
 
 class Patience:
@@ -151,11 +155,13 @@ class Patience:
     Args:
         on_wait: told why.
         sleep: waits for so many seconds.
+        tries: after so many failures in a row it gives up.
     """
 
-    def __init__(self, on_wait: Callable[[str], None], sleep: Callable[[float], None]) -> None:
+    def __init__(self, on_wait: Callable[[str], None], sleep: Callable[[float], None], tries: int = _TRIES) -> None:
         self._on_wait = on_wait
         self._sleep = sleep
+        self._tries = tries
         self._failures = 0
 
     def reset(self) -> None:
@@ -173,8 +179,9 @@ class Patience:
         self._failures += 2 if isinstance(error, httpx2.ConnectError) else 1
         if reason is None:
             raise error
-        if self._failures >= _TRIES:
-            raise HubError(f"{reason}, several times in a row.", ONLINE_HINT) from error
+        if self._failures >= self._tries:
+            often = ", several times in a row" if self._tries > 1 else ""
+            raise HubError(f"{reason}{often}.", ONLINE_HINT) from error
         seconds = min(_LONGEST_WAIT, 2 ** (self._failures - 1) * random.uniform(0.5, 1.0) if asked is None else asked)
         self._on_wait(f"{reason}; trying again in {seconds:.0f} s.")
         self._sleep(seconds)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from internvl_gguf.device_speed import Roofline
+from internvl_gguf.memory.request import CELL_STEP
 from internvl_gguf.planning.candidates import Candidate
 from internvl_gguf.planning.ranking import USABLE_LOSS, rank
 from internvl_gguf.planning.search import QUANTISED, Configuration
@@ -22,8 +23,10 @@ def ways_to_fit(
     budget: Budget,
     workload: Workload,
     roofline: Roofline | None,
+    *,
+    whole: bool,
 ) -> Iterator[str]:
-    """What to type so that a quant lies on the GPUs whole without losing much, one line each.
+    """What to type so that a quant fits without losing much, one line each.
 
     Args:
         candidates: the quants of the model that was asked for.
@@ -31,12 +34,17 @@ def ways_to_fit(
         budget: bytes that may be taken.
         workload: what was asked for.
         roofline: how fast the devices are.
+        whole: whether it is to lie on the GPUs whole.
     """
 
     def best(quants: Sequence[Candidate], changed: Workload) -> Configuration | None:
-        usable = [candidate for candidate in quants if candidate.loss <= USABLE_LOSS]
+        usable = [
+            candidate
+            for candidate in quants
+            if candidate.loss <= USABLE_LOSS and changed.n_ctx <= (candidate.text.n_ctx_train or changed.n_ctx)
+        ]
         found = rank(usable, budget, changed, roofline)
-        return found[0] if found and found[0].is_full else None
+        return found[0] if found and (found[0].is_full or not whole) else None
 
     if workload.kv_type is not None and workload.kv_type not in QUANTISED:
         found = best(candidates, replace(workload, kv_type="q8_0"))
@@ -60,11 +68,11 @@ def ways_to_fit(
 def _smaller_contexts(workload: Workload, candidates: Sequence[Candidate]) -> Iterator[Workload]:
     """Contexts of a half, a quarter, ... with as many tiles a picture as leave room for words."""
     tokens = candidates[0].encoders[0].shape.tokens_per_tile if candidates else 0
-    n_ctx = workload.n_ctx // 2
+    n_ctx = workload.n_ctx // 2 // CELL_STEP * CELL_STEP
     while n_ctx >= _SMALLEST_CONTEXT:
         for max_tiles in range(workload.max_tiles, 0, -1):
             smaller = replace(workload, n_ctx=n_ctx, max_tiles=max_tiles)
             if smaller.picture_positions(tokens) + TEXT_ROOM // 2 <= n_ctx:
                 yield smaller
                 break
-        n_ctx //= 2
+        n_ctx = n_ctx // 2 // CELL_STEP * CELL_STEP

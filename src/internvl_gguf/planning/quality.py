@@ -40,6 +40,8 @@ _PUBLISHED: Final[dict[str, tuple[float, float]]] = {
     "IQ1_M": (2.15, 1.3931),
     "IQ1_S": (2.01, 2.2113),
 }
+# Of each number of bits the kind that loses least, fewest bits first.
+_CURVE: Final = ("IQ1_S", "IQ2_XXS", "IQ2_M", "IQ3_XXS", "IQ3_M", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")
 _FALL_PER_BIT: Final = 1.0  # of the logarithm, between Q4_K_M and Q6_K
 _MOST_CORRECTION: Final = 2.0
 _LOSSLESS: Final = frozenset({"BF16", "F16", "F32"})
@@ -76,7 +78,7 @@ def expected_loss(quant: Quant | None, bits_per_weight: float) -> float:
 
 def _by_bits(bits: float) -> float:
     """Between published figures: the logarithm falls about evenly with the bits."""
-    points = sorted((bits_, loss) for label, (bits_, loss) in _PUBLISHED.items() if "K" in label or "8" in label)
+    points = [_PUBLISHED[label] for label in _CURVE]
     if bits >= points[-1][0]:
         return 0.0 if bits > 15 else points[-1][1]
     place = max(1, bisect.bisect(points, (bits, 0.0)))

@@ -43,7 +43,8 @@ def placement_text(found: Configuration) -> str:
 
 def reason(ranked: Sequence[Configuration]) -> str:
     """One sentence: why the first of a ranking is the best."""
-    best, others = ranked[0], ranked[1:]
+    best = ranked[0]
+    others = [other for other in ranked[1:] if other.candidate.model == best.candidate.model]
     room = min(best.headroom[1:], default=best.headroom[0])
     text = f"{best.candidate.quant}: {placement_text(best)}, {format_size(max(room, 0))} left"
     if best.request.kv_type in QUANTISED:
@@ -55,7 +56,7 @@ def reason(ranked: Sequence[Configuration]) -> str:
             return f"{text}; no quant lies on the GPU whole."
         return f"{text}; those that lie on it whole lose too much ({whole[0].candidate.quant}: {whole[0].loss:.2f})."
     if better is None:
-        return f"{text}; no other that fits is expected to lose less."
+        return f"{text}; no other quant that fits is expected to lose less."
     if not better.is_full:
         return f"{text}; {better.candidate.quant} would lose less and leave layers on the CPU."
     if better.request.kv_type in QUANTISED and best.request.kv_type not in QUANTISED:

@@ -1,0 +1,219 @@
+"""`internvl pick` as people run it: without a network, in narrow and wide terminals, for people and for scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+MODEL = "InternVL3-14B-Instruct"
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9", "NO_COLOR": "1", "COLUMNS": "100"}
+
+
+def pick(*arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "internvl_gguf", "pick", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **OFFLINE, **environment},
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def picked(*arguments: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(pick(*arguments, "--json").stdout)
+    return found
+
+
+def test_the_question_it_is_there_for() -> None:
+    """12 GiB, two photos: answered without a network, the best first with a sentence why."""
+    done = pick(MODEL, "--vram", "12GiB", "--ram", "32GiB", "--context", "8192", "--images", "2")
+    lines = done.stdout.splitlines()
+    assert lines[0] == (
+        "For 12.00 GiB of VRAM and 32.00 GiB of RAM: a context of 8,192 with 2 pictures (26 tiles, 6,660 positions)."
+    )
+    assert lines[1].startswith("Best: UD-Q4_K_XL: all 49 layers and the encoder on the GPU")
+    assert "QUANT" in done.stdout
+    assert "--headers reads their headers" in done.stderr
+
+
+def test_json_has_every_number() -> None:
+    found = picked(MODEL, "--vram", "12GiB", "--ram", "32GiB", "--context", "8192", "--images", "2")
+    assert found["best"] == f"{MODEL}:UD-Q4_K_XL"
+    assert found["budget"] == {"ram": 32 * 2**30, "vram": [12 * 2**30]}
+    assert len(found["picks"]) + len(found["too_large"]) == 24
+    row = found["picks"][0]
+    assert row["source"] == "listing"
+    assert row["mmproj"]["on_gpu"] is True
+    assert row["gpu_layers"] == row["layers"] == 49
+    host, gpu = row["memory"]["devices"]
+    for device in (host, gpu):
+        parts = [value for name, value in device.items() if name not in ("device", "total", "headroom")]
+        assert sum(parts) == device["total"]
+    assert gpu["headroom"] == 12 * 2**30 - gpu["total"] > 0
+    assert row["memory"]["total"] == host["total"] + gpu["total"]
+    assert row["memory"]["picture_positions"] == 2 * (13 * 256 + 2)
+    decode = row["speed"]["decode_tokens_per_second"]
+    assert 0 < decode["low"] <= decode["high"]
+    assert row["bits_per_weight"] == pytest.approx(8 * row["bytes"] / row["parameters"])
+
+
+def test_several_gpus() -> None:
+    row = picked(MODEL, "--vram", "24GiB,12GiB", "--ram", "32GiB")["picks"][0]
+    assert len(row["memory"]["devices"]) == 3
+    assert sum(row["tensor_split"]) == pytest.approx(1)
+    assert row["tensor_split"][0] > row["tensor_split"][1]
+
+
+def test_why_one_quant() -> None:
+    done = pick(MODEL, "--vram", "12GiB", "--ram", "32GiB", "--why", "q6_k")
+    assert "Q6_K, " in done.stdout
+    assert "of 24 that fit" in done.stdout
+    assert "The best is UD-Q4_K_XL" in done.stdout
+    assert "there is" in done.stdout
+    same = pick(f"{MODEL}:Q6_K", "--vram", "12GiB", "--ram", "32GiB")
+    assert same.stdout == done.stdout
+    too_large = pick(MODEL, "--vram", "4GiB", "--ram", "8GiB", "--why", "BF16")
+    assert "BF16 does not fit" in too_large.stdout
+    one = json.loads(pick(MODEL, "--vram", "12GiB", "--ram", "32GiB", "--why", "Q6_K", "--json").stdout)
+    assert one["quant"] == "Q6_K"
+    assert "the nearest are" in pick(MODEL, "--vram", "12GiB", "--why", "Q6_M", code=1).stderr
+
+
+def test_when_nothing_fits_whole_it_says_what_would() -> None:
+    done = pick(MODEL, "--vram", "8GiB", "--ram", "32GiB")
+    assert "What would fit whole:" in done.stderr
+    assert "a smaller model, InternVL3-8B-Instruct" in done.stderr
+    fixed = pick(MODEL, "--vram", "10GiB", "--ram", "32GiB", "--kv", "f16", "--images", "2", "--context", "16384")
+    assert "--kv q8_0: " in fixed.stderr
+    assert "--context 8192" in fixed.stderr
+
+
+def test_when_nothing_fits_at_all() -> None:
+    done = pick(MODEL, "--vram", "1GiB", "--ram", "2GiB", code=1)
+    assert done.stdout == ""
+    assert "the smallest, UD-IQ1_S, misses" in done.stderr
+    assert "a smaller model, InternVL3-" in done.stderr
+    found = json.loads(pick(MODEL, "--vram", "1GiB", "--ram", "2GiB", "--json", code=1).stdout)
+    assert found["best"] is None
+    assert len(found["too_large"]) == 24
+    assert found["advice"]
+
+
+def test_without_a_model_the_family_is_ranked() -> None:
+    found = picked("--vram", "8GiB", "--ram", "32GiB")
+    assert found["best"].startswith("InternVL3-8B-Instruct:")
+    assert len(found["models"]) >= 5
+    assert {row["source"] for row in found["picks"]} == {"listing", "estimate"}
+    done = pick("--vram", "8GiB", "--ram", "32GiB")
+    assert "their sizes are estimates" in done.stderr
+
+
+def test_the_variable_names_the_model() -> None:
+    done = pick("--vram", "12GiB", INTERNVL_MODEL="14B-Instruct")
+    assert done.stdout.splitlines()[1].startswith("Best: UD-")
+
+
+def test_a_model_nobody_listed_is_estimated_without_a_network() -> None:
+    done = pick("InternVL3-8B-Instruct", "--vram", "12GiB")
+    assert "The sizes below are those that such quants usually have." in done.stderr
+
+
+def test_this_machine_and_the_demo_model() -> None:
+    done = pick("demo")
+    assert "this machine's" in done.stdout.splitlines()[0]
+    assert "Sizes in MiB" in done.stderr
+
+
+@pytest.mark.parametrize("columns", ["40", "60"])
+def test_a_narrow_terminal(columns: str) -> None:
+    """Under a pseudo-terminal every line fits."""
+    import pty
+
+    parent, child = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "internvl_gguf", "pick", MODEL, "--vram", "12GiB"],
+        stdout=child,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **OFFLINE, "COLUMNS": columns, "TERM": "xterm"},
+    ) as process:
+        os.close(child)
+        shown = b""
+        while True:
+            try:
+                data = os.read(parent, 4096)
+            except OSError:  # the other end is closed
+                break
+            if not data:
+                break
+            shown += data
+        assert process.wait() == 0
+    os.close(parent)
+    rows = shown.decode().splitlines()[3:]
+    assert any("tokens/s" in row for row in rows)
+    assert max(map(len, rows)) <= int(columns)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--vram", "12"), "has no unit"),
+        (("--vram", "-1"), "is not a size"),
+        (("--vram", "0"), "A GPU of no memory"),
+        (("--vram", "lots"), "is not a size"),
+        (("--vram", "12GiB,"), "not a memory budget"),
+        (("--vram", "12GiB", "--ram", "12"), "has no unit"),
+        (("--vram", "12GiB", "--max-tiles", "0"), "cannot be cut"),
+        (("--vram", "12GiB", "--images", "9", "--context", "4096"), "take 29,970 positions"),
+        (("--vram", "12GiB", "--parallel", "999"), "conversations"),
+    ],
+)
+def test_requests_that_cannot_be_meant(arguments: tuple[str, ...], said: str) -> None:
+    done = pick(MODEL, *arguments, code=2)
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 2
+    assert done.stdout == ""
+
+
+def test_a_context_beyond_the_model() -> None:
+    done = pick("InternVL3-1B-Instruct", "--vram", "12GiB", "--context", "40000", code=2)
+    assert "more than the 32,768 positions it was trained for" in done.stderr
+    assert "--context 32768" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "said"), [("nonesuch", "no model"), ("owner/none", "HF_HUB_OFFLINE"), ("/none/x.gguf", "no file")]
+)
+def test_a_model_that_cannot_be_had(model: str, said: str) -> None:
+    done = pick(model, "--vram", "12GiB", code=1)
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 2
+
+
+def test_a_header_that_is_damaged(tmp_path: Any) -> None:
+    path = tmp_path / "model-Q4_K_M.gguf"
+    path.write_bytes(b"GGUF" + bytes(100))
+    (tmp_path / "mmproj-F16.gguf").write_bytes(b"GGUF" + bytes(100))
+    done = pick(str(path), code=1)
+    assert len(done.stderr.strip().splitlines()) == 2
+
+
+def test_picking_loads_neither_llama_cpp_nor_numpy() -> None:
+    """With a budget given it works on a machine where llama-cpp-python is not built."""
+    script = (
+        "import sys; from internvl_gguf.cli import app\n"
+        f"sys.argv = ['internvl', 'pick', '{MODEL}', '--vram', '12GiB', '--json']\n"
+        "try: app()\nexcept SystemExit: pass\n"
+        "print([name for name in ('llama_cpp', 'numpy', 'PIL', 'huggingface_hub') if name in sys.modules],"
+        " file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr.strip().splitlines()[-1] == "[]"

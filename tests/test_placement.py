@@ -1,0 +1,227 @@
+"""A model is loaded as it fits this machine: fewer layers, a smaller context, smaller batches; or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from internvl_gguf import Session, this_machine
+from internvl_gguf.config import EngineConfig
+from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError
+from internvl_gguf.llama.library import Device
+from internvl_gguf.machine_choice import machine_chooser
+from internvl_gguf.memory import ModelShape
+from internvl_gguf.model_listing import list_model
+from internvl_gguf.placement import describe, placements
+from internvl_gguf.planning import Budget, Configuration
+from internvl_gguf.planning.choice import Choices
+from internvl_gguf.repo_files import RepoFile, sort_out
+from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.this_machine import machine_budget
+
+GIB, MIB = 2**30, 2**20
+
+
+@pytest.fixture(scope="module")
+def shape() -> ModelShape:
+    """The 14B in Q4_K_M."""
+    listing = list_model("InternVL3-14B-Instruct")
+    candidate = next(each for each in listing.candidates if each.quant == "Q4_K_M")
+    return candidate.shape(candidate.encoders[0])
+
+
+def ways(shape: ModelShape, budget: Budget, n_ctx: int | None = 8192, **config: Any) -> list[Configuration]:
+    return list(placements("m", shape, EngineConfig(n_ctx=n_ctx, **config), n_ctx or 8192, 2, budget))
+
+
+def gpu(free: int, kind: str = "gpu", name: str = "CUDA0") -> Device:
+    return Device(name=name, description=f"{name} of a test", kind=kind, free_bytes=free, total_bytes=free)
+
+
+def test_auto_puts_as_many_layers_on_the_gpu_as_fit(shape: ModelShape) -> None:
+    roomy, tight = (ways(shape, Budget(32 * GIB, (vram * GIB,)))[0] for vram in (16, 8))
+    assert roomy.is_full
+    assert 0 < tight.gpu_layers < tight.n_layers
+    assert tight.fits
+
+
+def test_what_a_person_fixed_stays(shape: ModelShape) -> None:
+    found = ways(shape, Budget(32 * GIB, (16 * GIB,)), n_gpu_layers=10, kv_type="q8_0", n_ubatch=256)
+    for each in found:
+        assert each.gpu_layers == 10
+        assert each.request.kv_type == "q8_0"
+        assert each.request.n_ctx == 8192
+    assert found[0].request.n_ubatch == 256
+
+
+def test_layers_that_do_not_fit_are_refused_unless_forced(shape: ModelShape) -> None:
+    budget = Budget(32 * GIB, (4 * GIB,))
+    with pytest.raises(InsufficientMemoryError) as caught:
+        ways(shape, budget, n_gpu_layers=-1)
+    assert "GPU0" in caught.value.table
+    assert "--force" in caught.value.hint
+    forced = ways(shape, budget, n_gpu_layers=-1, force=True)[0]
+    assert forced.gpu_layers == forced.n_layers
+    assert not forced.fits
+
+
+def test_a_context_nobody_asked_for_gives_way(shape: ModelShape) -> None:
+    budget = Budget(int(11.2 * GIB))
+    assert ways(shape, budget, n_ctx=None)[0].request.n_ctx < 8192
+    with pytest.raises(InsufficientMemoryError, match="does not fit this machine"):
+        ways(shape, budget, n_ctx=8192)
+
+
+def test_each_next_way_takes_less(shape: ModelShape) -> None:
+    found = ways(shape, Budget(32 * GIB, (12 * GIB,)), n_ctx=None)
+    on_gpu = [each.gpu_layers for each in found]
+    assert on_gpu == sorted(on_gpu, reverse=True)
+    assert found[0].is_full
+    assert on_gpu[-1] == 0
+    totals = [each.plan.gpus[0].total for each in found]
+    assert totals == sorted(totals, reverse=True)
+    assert [each.request.n_ctx for each in found][-3:] == [8192, 4096, 2048]
+    assert found[-1].request.n_ubatch == 128
+    assert describe(found[-1]).endswith("a context of 2,048 positions, batches of 128")
+
+
+# --- This machine ----------------------------------------------------------------------------------------------------
+
+
+def test_budgets_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(this_machine, "free_host_memory", lambda: 16 * GIB)
+    monkeypatch.setattr(this_machine, "_gpus", lambda: [gpu(10 * GIB), gpu(6 * GIB, name="CUDA1")])
+    assert machine_budget().budget == Budget(16 * GIB, (10 * GIB, 6 * GIB))
+    assert machine_budget((8 * GIB,)).budget.gpus == (8 * GIB, 6 * GIB)
+    assert machine_budget((8 * GIB, 2 * GIB)).budget.gpus == (8 * GIB, 2 * GIB)
+    assert machine_budget((64 * GIB,), ram=4 * GIB).budget == Budget(4 * GIB, (10 * GIB, 6 * GIB))
+    with pytest.raises(InvalidRequestError, match="this machine has 2"):
+        machine_budget((GIB, GIB, GIB))
+
+
+def test_memory_that_host_and_gpu_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(this_machine, "_gpus", lambda: [gpu(12 * GIB, name="MTL0")])
+    assert machine_budget().budget.is_unified
+    monkeypatch.setattr(this_machine, "_gpus", lambda: [gpu(12 * GIB, kind="igpu", name="Vulkan0")])
+    assert machine_budget().budget.is_unified
+
+
+def test_a_machine_without_a_gpu_says_that_a_budget_is_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, tiny: ModelFiles
+) -> None:
+    monkeypatch.setattr(this_machine, "_gpus", list)
+    assert machine_budget((8 * GIB,)).budget.gpus == ()
+    told: list[str] = []
+    with Session.open(tiny.text, tiny.mmproj, vram="8GiB", n_threads=1, on_notice=told.append) as session:
+        assert session.runtime.configuration.request.gpus == ()
+    assert told == ["No GPU that the installed llama.cpp can use: a budget of GPU memory has no effect here."]
+
+
+def test_integrated_gpus_count_only_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [gpu(GIB, kind="cpu", name="CPU"), gpu(2 * GIB, kind="igpu", name="Vulkan0"), gpu(3 * GIB)]
+    monkeypatch.setattr("internvl_gguf.llama.library.devices", lambda: found)
+    assert [each.free_bytes for each in this_machine._gpus()] == [3 * GIB]
+    monkeypatch.setattr("internvl_gguf.llama.library.devices", lambda: found[:2])
+    assert [each.free_bytes for each in this_machine._gpus()] == [2 * GIB]
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("max\n", 8 * GIB), (str(5 * GIB), 4 * GIB), (str(MIB), 0)])
+def test_the_limit_of_a_container(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, limit: str, expected: int
+) -> None:
+    folder = tmp_path_factory.mktemp("cgroup")
+    (folder / "memory.max").write_text(limit)
+    (folder / "memory.current").write_text(str(GIB))
+    monkeypatch.setattr(this_machine, "_CGROUP", folder)
+    memory = type("Memory", (), {"available": 8 * GIB, "total": 16 * GIB})()
+    monkeypatch.setattr(this_machine.psutil, "virtual_memory", lambda: memory)
+    assert this_machine.free_host_memory() == expected
+
+
+def test_the_budget_decides_on_the_quant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(this_machine, "free_host_memory", lambda: 32 * GIB)
+    monkeypatch.setattr(this_machine, "_gpus", lambda: [gpu(24 * GIB)])
+    listing = list_model("InternVL3-14B-Instruct")
+    texts = sort_out(RepoFile(each.file, each.size) for each in listing.candidates).texts
+    encoder = listing.candidates[0].encoders[0]
+    mmprojs = sort_out([RepoFile(encoder.file, encoder.size)]).mmprojs
+    choices = Choices("m", texts, mmprojs, listing.form, {})
+    sizes = {
+        vram: machine_chooser(EngineConfig(vram=vram))(choices).text.size or 0 for vram in (None, "12GiB", "6GiB", GIB)
+    }
+    assert sizes[None] > sizes["12GiB"] > sizes["6GiB"]
+
+
+# --- Real loads ------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_without_room_is_refused_before_it_is_loaded(monkeypatch: pytest.MonkeyPatch, tiny: ModelFiles) -> None:
+    monkeypatch.setattr(this_machine, "free_host_memory", lambda: 64 * MIB)
+    with pytest.raises(InsufficientMemoryError) as caught:
+        Session.open(tiny.text, tiny.mmproj, n_ctx=2048, n_threads=1)
+    assert "process, driver" in str(caught.value)
+    with Session.open(tiny.text, tiny.mmproj, n_ctx=2048, n_threads=1, force=True) as session:
+        assert session.ask("Hi").usage.prompt_tokens > 0
+
+
+def test_a_smaller_context_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(this_machine, "free_host_memory", lambda: 180 * MIB)
+    told: list[str] = []
+    with Session.open("demo", n_threads=1, on_notice=told.append) as session:
+        assert session.runtime.engine.n_ctx == session.runtime.configuration.request.n_ctx == 4096
+    assert told == [
+        "There is no memory for a context of 8,192: loading it with a context of 4,096 positions, batches of 512."
+    ]
+
+
+_STARVED = """
+import resource
+from internvl_gguf import Session
+Session.open("demo", n_threads=1).close()  # what a first load keeps is not to count
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 400 * 2**20,) * 2)
+told = []
+with Session.open("demo", n_threads=1, n_parallel=4, kv_type="f32", on_notice=told.append) as session:
+    print(session.runtime.engine.n_ctx, session.runtime.configuration.request.n_ubatch)
+    print(session.ask("Is there a circle?").finish_reason)
+print(told)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space by /proc")
+def test_a_load_that_fails_all_the_same_is_tried_smaller() -> None:
+    """The system refuses memory that it said was there, as it does on a busy machine."""
+    done = subprocess.run([sys.executable, "-c", _STARVED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    size, finish, told = done.stdout.splitlines()
+    assert size == "8192 128" or int(size.split()[0]) < 8192
+    assert finish == "stop"
+    assert "made no context" in told
+    assert "Trying it with a context of" in told
+
+
+def test_the_last_failure_is_the_answer(monkeypatch: pytest.MonkeyPatch, tiny: ModelFiles) -> None:
+    """No way works: the error of the last, and nothing stays open."""
+    from internvl_gguf.errors import LibraryError
+    from internvl_gguf.llama.context import Context
+
+    tried = []
+
+    def refuse(self: Context, model: Any, config: EngineConfig, **sizes: int) -> None:
+        tried.append((config.n_ubatch, sizes["n_ctx"]))
+        raise LibraryError("No context.", "None.")
+
+    monkeypatch.setattr(Context, "__init__", refuse)
+    with pytest.raises(LibraryError, match="No context"):
+        Session.open(tiny.text, tiny.mmproj, n_threads=1, n_ctx=1024, on_notice=lambda line: None)
+    assert tried == [(512, 1024), (128, 1024)]
+
+
+def test_unified_memory_is_one_budget(shape: ModelShape) -> None:
+    apart = Budget(14 * GIB, (13 * GIB,))
+    first = ways(shape, replace(apart, is_unified=True))[0]
+    assert first.plan.total <= 14 * GIB
