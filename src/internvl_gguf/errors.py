@@ -10,6 +10,7 @@
     ├── CatalogError            a models.toml that cannot be read
     ├── InsufficientMemoryError a model that this machine, or the budget given, has no memory for
     ├── LibraryError            llama.cpp refused, or is not the build this package is made for
+    ├── SavedSessionError       a saved session that is damaged, no such file, or of another model
     └── SessionStateError       a closed session, or one already busy in another thread
 
 Each carries `message` (what happened, one line) and `hint` (what to do, one line).
@@ -100,6 +101,10 @@ class InsufficientMemoryError(InternVLError):
 
 class LibraryError(InternVLError):
     """llama.cpp refused an operation, or is not the build this package is made for."""
+
+
+class SavedSessionError(InternVLError):
+    """A saved session that cannot be written or read, is damaged, or belongs to another model or build."""
 
 
 class SessionStateError(InternVLError):
