@@ -4,11 +4,11 @@ Method. The roofline is the one recorded on this machine (`internvl doctor --mea
 --measure; without either the estimates rest on assumptions, and the output says so. Every model is loaded as a session
 would load it. Prefill is the first positions, as many as the table says, read into an empty context; decode is one
 token after another behind them, without sampling; a tile is one call of the vision encoder. Each is the median of
-several runs after a warm-up; runs in which other programs took the CPU do not count (`llama.kernels.timed`). Synthetic
+several runs after a warm-up; runs in which other programs took the CPU do not count (`llama.timing`). Synthetic
 models have the published shapes with fewer layers and fewer tokens, and random weights in which every scale is an
 ordinary number.
 
-    python benchmarks/speed_estimates.py [--model TEXT.gguf] [--measure] [--write PAGE] [--quick]
+    python benchmarks/speed_estimates.py [--model TEXT.gguf] [--measure] [--threads N] [--write PAGE] [--quick]
 
 --quick takes the demo model and one small synthetic one. The last line of the output is one JSON document.
 """
@@ -32,11 +32,11 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.gguf_header import read_header
-from internvl_gguf.llama.context import Context
-from internvl_gguf.llama.kernels import Timing, timed
+from internvl_gguf.llama.context import Context, TokenRun
 from internvl_gguf.llama.library import build, has_gpu
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.synthetic import write_vocabulary
+from internvl_gguf.llama.timing import Timing, timed
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.memory import MemoryRequest, shape_from_headers
 from internvl_gguf.resolve import resolve_model
@@ -46,7 +46,7 @@ from internvl_gguf.this_machine import default_threads
 
 BEGIN, END = "<!-- written by benchmarks/speed_estimates.py -->", "<!-- end -->"
 TOKENS = 8  # of an answer in each run
-PATIENCE, PAUSE = 6, 5.0  # how often to try again where other programs took the CPU, and seconds between
+PATIENCE, PAUSE = 4, 5.0  # how often to try again where other programs took the CPU, and seconds between
 FLOATS = ("F32", "F16", "BF16")
 
 # Shape, layers, quant: about half a gigabyte each, and every family of quants.
@@ -66,6 +66,34 @@ SYNTHETIC = (
 )
 ENCODERS = (("InternViT-300M", 6, "F16"), ("InternViT-300M", 6, "Q8_0"), ("InternViT-6B", 2, "BF16"))
 VOCABULARY = 32_768
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all comparisons share.
+
+    Attributes:
+        roofline: of this machine; None where nothing was measured.
+        threads: CPU threads.
+        patience: how often to time again what other programs disturbed.
+        folder: for synthetic models.
+    """
+
+    roofline: Roofline | None
+    threads: int
+    patience: int
+    folder: Path
+
+    def timed(self, run: Callable[[], object]) -> Timing:
+        """Time something, and again later as long as other programs disturb it."""
+        watched = 0 if has_gpu() else self.threads
+        timing = timed(run, watched)
+        for _ in range(self.patience):
+            if not timing.disturbed:
+                break
+            time.sleep(PAUSE)
+            timing = timed(run, watched)
+        return timing
 
 
 @dataclass(frozen=True)
@@ -123,26 +151,26 @@ def contents(kind: GGMLQuantizationType, shape: tuple[int, ...], random: np.rand
 
 
 def text_comparisons(
-    path: Path, name: str, roofline: Roofline | None, depth: int, *, flash_attn: bool = False
+    setup: Setup, path: Path, name: str, depth: int = 512, *, flash_attn: bool = False
 ) -> Iterator[Comparison]:
     """Prefill and decode of one text model."""
-    threads, layers = default_threads(), -1 if has_gpu() else 0
+    layers = -1 if has_gpu() else 0
     n_ctx = depth + 2 * TOKENS
     config = EngineConfig(flash_attn=flash_attn, n_gpu_layers=layers)
     shape = shape_from_headers(read_header(path))
     request = MemoryRequest(n_ctx, flash_attn=flash_attn, gpus=(1.0,) if has_gpu() else (), n_gpu_layers=layers)
-    estimate = estimate_speed(shape, request, roofline, tiles_per_picture=1, depth=depth)
+    estimate = estimate_speed(shape, request, setup.roofline, tiles_per_picture=1, depth=depth)
     words = f"{name}, {depth} positions" + (", flash attention" if flash_attn else "")
     tokens = [7 + index % 64 for index in range(depth)]
     with ExitStack() as owned:
         model = owned.enter_context(TextModel(path, n_gpu_layers=layers))
-        context = owned.enter_context(Context(model, config, n_ctx=n_ctx, n_threads=threads))
+        context = owned.enter_context(Context(model, config, n_ctx=n_ctx, n_threads=setup.threads))
 
         def read() -> None:
             context.cut(0, 0)
             for start in range(0, depth, context.n_batch):
                 part = tokens[start : start + context.n_batch]
-                context.decode_tokens(part, start, 0, logits=start + len(part) == depth)
+                context.decode_many([TokenRun(part, start, 0, logits=start + len(part) == depth)])
             context.likeliest_token()  # waits for a GPU
 
         def answer() -> None:
@@ -151,36 +179,22 @@ def text_comparisons(
                 context.decode_token(9 + index, depth + index, 0)
                 context.likeliest_token()
 
-        watched = 0 if has_gpu() else threads
-        prefill, decode = calmly_timed(read, watched), calmly_timed(answer, watched)
-    per_second = depth / statistics.median(prefill.seconds)
+        prefill, decode = setup.timed(read), setup.timed(answer)
+    per_second = depth / prefill.median
     yield Comparison("prefill", words, estimate.prefill, per_second, prefill.disturbed)
-    per_second = TOKENS / statistics.median(decode.seconds)
+    per_second = TOKENS / decode.median
     yield Comparison("decode", words, estimate.decode, per_second, decode.disturbed)
 
 
-def calmly_timed(run: Callable[[], object], n_threads: int) -> Timing:
-    """Time something, and again later as long as other programs disturb it."""
-    timing = timed(run, n_threads)
-    for _ in range(PATIENCE):
-        if not timing.disturbed:
-            break
-        time.sleep(PAUSE)
-        timing = timed(run, n_threads)
-    return timing
-
-
-def tile_comparison(
-    mmproj: Path, name: str, roofline: Roofline | None, folder: Path, text: Path | None = None
-) -> Comparison:
+def tile_comparison(setup: Setup, mmproj: Path, name: str, text: Path) -> Comparison:
     """One tile through a vision encoder."""
-    shape = shape_from_headers(read_header(text or small_text(folder)), read_header(mmproj))
+    shape = shape_from_headers(read_header(text), read_header(mmproj))
     vision = shape.vision
     assert vision is not None
     request = MemoryRequest(2048, gpus=(1.0,) if has_gpu() else (), mmproj_on_gpu=has_gpu())
-    estimate = estimate_speed(shape, request, roofline, tiles_per_picture=1, depth=0)
+    estimate = estimate_speed(shape, request, setup.roofline, tiles_per_picture=1, depth=0)
     assert estimate.tile_seconds is not None
-    vocabulary, threads = folder / "vocabulary.gguf", default_threads()
+    vocabulary = setup.folder / "vocabulary.gguf"
     write_vocabulary(vocabulary, vision.n_embd)
     with ExitStack() as owned:
         model = owned.enter_context(TextModel(vocabulary, vocab_only=True))
@@ -191,12 +205,12 @@ def tile_comparison(
             tokens_per_tile=vision.tokens_per_tile,
             n_embd=vision.n_embd,
             use_gpu=has_gpu(),
-            n_threads=threads,
+            n_threads=setup.threads,
         )
         owned.callback(encoder.close)
         blank = [bytes(3 * vision.image_size**2)]
-        timing = calmly_timed(lambda: encoder.encode(blank), 0 if has_gpu() else threads)
-    return Comparison("tile", name, estimate.tile_seconds, statistics.median(timing.seconds), timing.disturbed)
+        timing = setup.timed(lambda: encoder.encode(blank))
+    return Comparison("tile", name, estimate.tile_seconds, timing.median, timing.disturbed)
 
 
 def small_text(folder: Path) -> Path:
@@ -206,9 +220,9 @@ def small_text(folder: Path) -> Path:
     return headers.write_sparse(folder / "small.gguf", headers.text_header(architecture, "Q8_0"), tensors)
 
 
-def synthetic_text(folder: Path, name: str, layers: int, quant: str) -> Path:
+def synthetic_text(folder: Path, name: str, layers: int, quant: str, vocabulary: int = VOCABULARY) -> Path:
     """A text model with random weights."""
-    architecture = replace(headers.TEXT[name], layers=layers, vocab=VOCABULARY)
+    architecture = replace(headers.TEXT[name], layers=layers, vocab=vocabulary)
     header, tensors = headers.text_header(architecture, quant), headers.text_tensors(architecture, quant)
     return write_random(folder / "text.gguf", header, tensors)
 
@@ -223,23 +237,24 @@ def synthetic_encoder(folder: Path, name: str, layers: int, kind: str) -> Path:
     return write_random(folder / "mmproj.gguf", header, tensors)
 
 
-def comparisons(roofline: Roofline | None, model: Path | None, folder: Path, *, quick: bool) -> Iterator[Comparison]:
+def comparisons(setup: Setup, model: Path | None, *, quick: bool) -> Iterator[Comparison]:
     """Everything that is compared, one after another."""
-    demo = resolve_model("demo")
-    yield from text_comparisons(demo.text, "demo", roofline, 512)
-    yield tile_comparison(demo.mmproj, "demo", roofline, folder, demo.text)
+    demo, folder = resolve_model("demo"), setup.folder
+    yield from text_comparisons(setup, demo.text, "demo")
+    yield tile_comparison(setup, demo.mmproj, "demo", demo.text)
     if quick:
-        yield from text_comparisons(synthetic_text(folder, "0.5B", 2, "Q8_0"), "0.5B of 2 layers Q8_0", roofline, 64)
+        yield from text_comparisons(setup, synthetic_text(folder, "0.5B", 2, "Q8_0", 1024), "0.5B of 2 layers Q8_0", 64)
         return
-    if model:
-        for depth, flash_attn in ((512, False), (512, True), (2048, False), (2048, True)):
-            yield from text_comparisons(model, model.stem, roofline, depth, flash_attn=flash_attn)
     for name, layers, quant in SYNTHETIC:
-        path = synthetic_text(folder, name, layers, quant)
-        yield from text_comparisons(path, f"{name} of {layers} layers {quant}", roofline, 512)
+        yield from text_comparisons(
+            setup, synthetic_text(folder, name, layers, quant), f"{name} of {layers} layers {quant}"
+        )
     for name, layers, kind in ENCODERS:
         mmproj = synthetic_encoder(folder, name, layers, kind)
-        yield tile_comparison(mmproj, f"{name} of {layers} layers {kind}", roofline, folder)
+        yield tile_comparison(setup, mmproj, f"{name} of {layers} layers {kind}", small_text(folder))
+    if model:
+        for depth, flash_attn in ((512, False), (512, True), (2048, False), (2048, True)):
+            yield from text_comparisons(setup, model, model.stem, depth, flash_attn=flash_attn)
 
 
 def row(comparison: Comparison) -> str:
@@ -285,9 +300,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a text GGUF with real weights")
     parser.add_argument("--measure", action="store_true", help="measure the roofline first")
     parser.add_argument("--write", type=Path, help="page to write the tables to")
+    parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes")
     arguments = parser.parse_args()
-    roofline = measure_roofline(n_threads=default_threads()) if arguments.measure else recorded_roofline()
+    roofline = measure_roofline(n_threads=arguments.threads) if arguments.measure else recorded_roofline()
     lines = (
         rates(roofline) if roofline else ["Nothing was measured on this machine; the estimates are assumptions.", ""]
     )
@@ -295,22 +311,21 @@ def main() -> None:
     print("\n".join(lines), flush=True)
     found: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix="internvl-speed-") as name:
-        for each in comparisons(roofline, arguments.model, Path(name), quick=arguments.quick):
+        setup = Setup(roofline, arguments.threads, 0 if arguments.quick else PATIENCE, Path(name))
+        for each in comparisons(setup, arguments.model, quick=arguments.quick):
             found.append(each)
             lines.append(row(each))
             print(lines[-1], flush=True)
     if arguments.write:
         write_between_markers(arguments.write, [*lines, ""])
-    print(json.dumps(summary(found, roofline)))
+    print(json.dumps({**summary(found), "threads": arguments.threads, "measured_roofline": roofline is not None}))
 
 
-def summary(found: list[Comparison], roofline: Roofline | None) -> dict[str, Any]:
+def summary(found: list[Comparison]) -> dict[str, Any]:
     """What the last line says."""
     result: dict[str, Any] = {
         "benchmark": "speed_estimates",
         "build": build(),
-        "threads": default_threads(),
-        "measured_roofline": roofline is not None,
         "compared": len(found),
         "hits": sum(each.is_hit for each in found),
         "disturbed": sum(each.disturbed for each in found),

@@ -246,10 +246,11 @@ def test_every_type_can_be_multiplied_with(monkeypatch: pytest.MonkeyPatch) -> N
     """No type of the table is unknown to the installed library; tiny matrices, one run each."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    from internvl_gguf.llama import kernels
+    from internvl_gguf.llama import timing
     from internvl_gguf.llama.kernels import AttentionShape, Bench
 
-    monkeypatch.setattr(kernels, "_PATIENCE", 0.0)
+    monkeypatch.setattr(timing, "_PATIENCE", 0.0)
+    monkeypatch.setattr(timing, "_SAMPLE_SECONDS", 1e-6)
     shape = AttentionShape(heads=2, kv_heads=1, head_dim=64, positions=32, tokens=1, layers=1)
     with Bench(0, n_threads=1, reorders=True) as bench:
         for name, bits in BITS_PER_WEIGHT.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from internvl_gguf.assumed_speed import completed
@@ -27,9 +28,9 @@ __all__ = ["Range", "SpeedEstimate", "estimate_speed"]
 _NODES_PER_LAYER: Final = 24
 _MEASURED_SHARING: Final = 7  # query heads to each key in `llama.roofline`'s attention
 # What real runs took of the time computed here, from the fastest to the slowest (docs/speed-estimates.md).
-_DECODE_ERROR: Final = (0.9, 1.2)
-_PREFILL_ERROR: Final = (0.9, 1.2)
-_ENCODE_ERROR: Final = (0.9, 1.2)
+_DECODE_ERROR: Final = (0.95, 1.4)
+_PREFILL_ERROR: Final = (0.95, 1.25)
+_ENCODE_ERROR: Final = (0.68, 1.05)
 _NOTHING: Final = Range(0, 0)
 
 
@@ -109,12 +110,24 @@ class _Share:
         is_host: whether it is the CPU.
         n_layers: how many layers.
         matrices: theirs, by type.
+        unread: those among them that a prompt does without: behind the last attention only the tokens whose logits are
+            wanted go on (`inp_out_ids` in `llm_build_qwen2`).
     """
 
     device: DeviceSpeed
     is_host: bool
     n_layers: int
     matrices: tuple[Matrices, ...]
+    unread: tuple[Matrices, ...]
+
+    @cached_property
+    def multiplied(self) -> tuple[Matrices, ...]:
+        """The matrices that every token of a prompt is multiplied with."""
+        left = {each.kind: each for each in self.matrices}
+        for each in self.unread:
+            whole = left[each.kind]
+            left[each.kind] = Matrices(each.kind, whole.n_bytes - each.n_bytes, whole.elements - each.elements)
+        return tuple(each for each in left.values() if each.elements)
 
 
 class _Text:
@@ -127,8 +140,16 @@ class _Text:
         layers: list[list[tuple[Matrices, ...]]] = [[] for _ in devices]
         for home, matrices in zip(homes.layers, text.layer_matrices, strict=True):
             layers[home].append(matrices)
+        last = (f"blk.{text.n_layers - 1}.ffn_{part}.weight" for part in ("gate", "up", "down"))
+        unread = Matrices.among(map(text.weight, last))
         self._shares = [
-            _Share(device, index == cpu, len(layers[index]), _joined(layers[index]))
+            _Share(
+                device,
+                is_host=index == cpu,
+                n_layers=len(layers[index]),
+                matrices=_joined(layers[index]),
+                unread=unread if index == homes.layers[-1] else (),
+            )
             for index, device in enumerate(devices)
             if layers[index]
         ]
@@ -185,10 +206,10 @@ class _Text:
             moved = _NOTHING
             if share.is_host and self._helper and tokens >= OFFLOAD_ROWS:
                 device = self._helper
-                weights = len(batches) * sum(matrices.n_bytes for matrices in share.matrices)
+                weights = len(batches) * sum(matrices.n_bytes for matrices in share.multiplied)
                 cache = sum(ends) * self._kv_bytes * share.n_layers
                 moved = self._to_helper.amount_over(weights + cache)
-            computed = _multiplied(share.matrices, device, tokens, len(batches))
+            computed = _multiplied(share.multiplied, device, tokens, len(batches)) + _read(share.unread, device)
             rate = _attention_rate(device.attention_rate, self._attention)
             computed += rate.amount_over(self._attention_flops * pairs * share.n_layers)
             computed += device.node_seconds.times(len(batches) * share.n_layers * _NODES_PER_LAYER)

@@ -9,7 +9,6 @@ are nearly all of a real encoder's work. Run as a process of its own, since a de
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -19,10 +18,10 @@ import psutil
 from gguf import GGMLQuantizationType
 
 from internvl_gguf.encoder_operations import encoder_operations
-from internvl_gguf.llama.kernels import Timing, timed
 from internvl_gguf.llama.library import has_gpu
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.synthetic import EncoderShape, write_encoder, write_vocabulary
+from internvl_gguf.llama.timing import Timing, timed
 from internvl_gguf.llama.vision import VisionEncoder
 
 _SHAPE = EncoderShape(tile=448, patch=14, width=1024, heads=16, feed_forward=4096, projection=1024)
@@ -71,7 +70,7 @@ def main() -> None:
     """Print one JSON line for each precision named on the command line, as soon as it is measured."""
     for label in sys.argv[1:]:
         timing = encoder_timing(GGMLQuantizationType[label], use_gpu=has_gpu())
-        print(json.dumps({label: statistics.median(timing.seconds)}), flush=True)
+        print(json.dumps({label: timing.median}), flush=True)
 
 
 if __name__ == "__main__":

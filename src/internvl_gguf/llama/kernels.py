@@ -8,8 +8,7 @@ handles and numbers, and one small structure by value; `library.initialise` has 
 from __future__ import annotations
 
 import ctypes
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +19,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.llama.library import ggml_function, initialise
+from internvl_gguf.llama.timing import Timing, timed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,9 +32,6 @@ _FLOAT = ctypes.c_float
 _F32: Final = GGMLQuantizationType.F32
 _NODES: Final = 1024  # room in a graph and in its table of tensors
 _TABLE: Final = 4 * _NODES * 512  # bytes: a tensor's description takes less than 512
-_SECONDS, _RUNS = 0.15, 4  # what the runs of one graph take at least, and how many there are at least
-_PATIENCE: Final = 1.2  # seconds after which whatever there is must do
-_UNDISTURBED: Final = 0.93  # of the CPU time that its threads can have, a run that nothing disturbed had this much
 _PRECISE: Final = 10  # GGML_PREC_F32, which llama.cpp asks for in attention
 _COMPUTED: Final = 0  # GGML_STATUS_SUCCESS
 
@@ -139,7 +136,7 @@ class Bench:
         self._ggml.stop(self._backend)
 
     def products(self, kind: GGMLQuantizationType, columns: int, rows: int, tokens: int, total: int) -> Timing | None:
-        """Seconds of each run of a graph that multiplies the same tokens with one matrix after another.
+        """Time a graph that multiplies the same tokens with one matrix after another.
 
         Args:
             kind: type of the matrices.
@@ -160,11 +157,11 @@ class Bench:
                 with self._memory(weights, buffer_type):
                     if self._ggml.supports(self._device, products[0]):
                         contents = dict.fromkeys(matrices, data) | {operand: _normal(columns * tokens)}
-                        return self._seconds(results, products, contents)
+                        return self._run(results, products, contents)
         return None
 
     def attention(self, kind: GGMLQuantizationType, shape: AttentionShape, *, flash: bool) -> Timing | None:
-        """Seconds of each run of the attention of some layers (`build_attn_mha` in `src/llama-graph.cpp`).
+        """Time the attention of some layers (`build_attn_mha` in `src/llama-graph.cpp`).
 
         Args:
             kind: type of keys and values.
@@ -200,28 +197,28 @@ class Bench:
                 contents |= {key: data, value: data}
             with self._memory(cache, self._own_type):
                 if all(ggml.supports(self._device, node) for node in nodes):
-                    return self._seconds(results, nodes, contents)
+                    return self._run(results, nodes, contents)
         return None
 
     def small_operations(self, count: int, width: int) -> Timing:
-        """Seconds of each run of `count` additions of `width` values, each of the last one's result."""
+        """Time `count` additions of `width` values, each to the last one's result."""
         with self._tables() as (_, results):
             first = self._ggml.tensor(results, _F32, width, 1, 1)
             nodes = [first]
             for _ in range(count):
                 nodes.append(self._ggml.add(results, nodes[-1], first))
-            return self._seconds(results, nodes[1:], {first: np.zeros(width, dtype=np.float32)})
+            return self._run(results, nodes[1:], {first: np.zeros(width, dtype=np.float32)})
 
     def uploads(self, n_bytes: int) -> Timing:
-        """Seconds of each run of a copy of so many bytes from ordinary memory to the device."""
+        """Time a copy of so many bytes from ordinary memory to the device."""
         data = np.ones(n_bytes, dtype=np.uint8)
         with self._tables() as (table, _):
             target = self._ggml.tensor(table, GGMLQuantizationType.I8, n_bytes, 1, 1)
             with self._memory(table, self._own_type):
                 return timed(lambda: self._write(target, data))
 
-    def _seconds(self, results: int, nodes: Sequence[int], contents: dict[int, NDArray[Any]]) -> Timing:
-        """Fill the tensors of a graph and run it."""
+    def _run(self, results: int, nodes: Sequence[int], contents: dict[int, NDArray[Any]]) -> Timing:
+        """Fill the tensors of a graph and time it."""
         graph = self._ggml.graph(results, _NODES, False)
         for node in nodes:
             self._ggml.expand(graph, node)
@@ -275,42 +272,6 @@ class Bench:
         """A function that some kinds of devices have; None where this one lacks it."""
         address = self._ggml.address(self._ggml.registry(self._device), name.encode())
         return ctypes.CFUNCTYPE(result, *arguments)(address) if address else None
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of the runs of one graph.
-
-    Attributes:
-        seconds: of each run that counts.
-        disturbed: whether other programs took the CPU during all of them.
-    """
-
-    seconds: tuple[float, ...]
-    disturbed: bool
-
-
-def timed(run: Callable[[], object], n_threads: int = 0) -> Timing:
-    """Run something again and again, after once to warm up.
-
-    Runs in which other programs took the CPU do not count, unless there are no others: where threads wait for one that
-    lost its core, a run takes several times longer.
-
-    Args:
-        run: what to time.
-        n_threads: threads that it keeps busy all the time; 0 does not watch.
-    """
-    run()
-    calm: list[float] = []
-    spent: list[float] = []
-    while (len(calm) < _RUNS or sum(calm) < _SECONDS) and (not spent or sum(spent) < _PATIENCE):
-        started, used = time.perf_counter(), time.process_time()
-        run()
-        seconds = time.perf_counter() - started
-        spent.append(seconds)
-        if time.process_time() - used >= _UNDISTURBED * n_threads * seconds:
-            calm.append(seconds)
-    return Timing(tuple(calm or spent), not calm)
 
 
 def _normal(count: int) -> NDArray[np.float32]:
