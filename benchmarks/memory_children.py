@@ -21,6 +21,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     """Load a model, encode tiles, fill the context; the process's peak in bytes."""
     import internvl_gguf.session  # noqa: F401  (a session's process has it)
     from internvl_gguf.config import EngineConfig
+    from internvl_gguf.llama.context import TokenRun
     from internvl_gguf.loading import Runtime
     from internvl_gguf.model_files import ModelFiles
     from internvl_gguf.types import Tile
@@ -28,7 +29,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     files = ModelFiles("benchmark", Path(request["text"]), Path(request["mmproj"]))
     n_ctx, tiles = request["n_ctx"], request["tiles"]
     options = {name: request[name] for name in ("kv_type", "flash_attn", "n_ubatch", "n_batch")}
-    runtime = Runtime(files, EngineConfig(n_ctx=n_ctx, n_threads=1, **options))
+    runtime = Runtime(files, EngineConfig(n_ctx=n_ctx, n_threads=1, embedding_disk_bytes=0, **options))
     loaded = _peak()
     size = runtime.vision.image_size
     blank = bytes(size * size * 3)
@@ -36,7 +37,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     context, position = runtime.engine.context, 0
     while position < n_ctx:
         count = min(n_ctx - position, context.n_batch)
-        context.decode_tokens([5] * count, position, 0, logits=True)
+        context.decode_many([TokenRun([5] * count, position, 0, logits=True)])
         position += count
     peak = _peak()
     runtime.release()

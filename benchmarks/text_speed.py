@@ -4,7 +4,7 @@ Method. Both load the same text GGUF in one process with the same threads, conte
 attention. A round is: forget everything, read a prompt of PROMPT random tokens, produce ANSWER tokens greedily; the
 peer does the same before or after, the order changing each round. The first round of each is a warm-up. Prefill is
 the prompt's tokens by the time to the first token, decode the later tokens by the time after it; both through the
-interface that a caller uses (`Engine.generate`, `Llama.generate`), one token handed out at a time. Reported are the
+interface that a caller uses (`Engine.submit`, `Llama.generate`), one token handed out at a time. Reported are the
 median, the spread and the median of the round-by-round ratios, which holds when the machine's speed drifts.
 
 Run with nothing else on the machine: native threads that share a core with anything slow down several times.
@@ -68,7 +68,7 @@ class Ours:
 
     def generate(self, prompt: list[int]) -> Iterator[int]:
         self._engine.forget()
-        return iter(self._engine.generate([TokenSpan(tuple(prompt))], SamplingParams(max_tokens=ANSWER)))
+        return self._engine.submit([TokenSpan(tuple(prompt))], SamplingParams(max_tokens=ANSWER)).stream()
 
 
 class Peer:

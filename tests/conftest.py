@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -35,6 +36,12 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(autouse=True)
+def no_picture_was_seen_before(cache_folder: Path) -> None:
+    """What an earlier test encoded is encoded again."""
+    shutil.rmtree(cache_folder / "embeddings", ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
     """A random model with 32-pixel tiles of 4 visual tokens and a context of 2048."""
@@ -55,9 +62,16 @@ def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NativeChild]:
 
 @pytest.fixture
 def session(tiny: ModelFiles) -> Iterator[Session]:
-    """A conversation with the tiny model, exact arithmetic, a short system message."""
+    """A conversation with the tiny model, exact arithmetic, a short system message; nothing comes from the disk."""
     with Session.open(
-        tiny.text, tiny.mmproj, system="Be brief.", n_threads=1, kv_type="f32", flash_attn=False, n_ctx=1024
+        tiny.text,
+        tiny.mmproj,
+        system="Be brief.",
+        n_threads=1,
+        kv_type="f32",
+        flash_attn=False,
+        n_ctx=1024,
+        embedding_disk_bytes=0,
     ) as opened:
         yield opened
 

@@ -143,14 +143,14 @@ def serve(text: Path) -> None:
 
 def _serve_text(request: dict[str, Any], reply: dict[str, Any]) -> None:
     from internvl_gguf.config import EngineConfig
-    from internvl_gguf.llama.context import Context
+    from internvl_gguf.llama.context import Context, TokenRun
     from internvl_gguf.llama.model import TextModel
 
     with TextModel(Path(request["path"])) as model:
         tokens = model.tokenize(PROMPT)
         pieces = b"".join(map(model.piece, range(model.n_vocab)))
         with closing(Context(model, EngineConfig(n_batch=256, n_ubatch=256), n_ctx=256, n_threads=1)) as context:
-            context.decode_tokens(tokens or [0], 0, 0, logits=True)
+            context.decode_many([TokenRun(tokens or [0], 0, 0, logits=True)])
             reply["values"] = context.logits().tolist()
         reply["tokens"] = [*tokens, len(pieces)]
 

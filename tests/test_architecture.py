@@ -37,7 +37,9 @@ ALLOWED: dict[str, set[str]] = {
     "conversation": BASE,
     "text_stream": BASE,
     "kv_ledger": BASE,
-    "embedding_cache": BASE,
+    "embedding_store": BASE,
+    "embedding_cache": BASE | {"embedding_store", "notices"},
+    "caches": BASE | {"embedding_store"},
     "repo_files": BASE,
     "machine": BASE,
     "precision": BASE | {"machine"},
@@ -70,6 +72,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"catalog", "memory", "repo_files", "sizes", "tiling", "speed", "device_speed", "selection"},
     "this_machine": BASE | {"llama", "planning"},
     "placement": BASE | {"memory", "planning", "roofline", "sizes"},
+    "saved_session": BASE,
+    "restoring": BASE | {"kv_ledger", "loading", "preparation", "saved_session", "tile_limits"},
     "llama": BASE | {"encoder_operations"},
     "engine": BASE | {"llama", "kv_ledger", "embedding_cache"},
     "loading": BASE
@@ -78,6 +82,7 @@ ALLOWED: dict[str, set[str]] = {
         "llama",
         "engine",
         "embedding_cache",
+        "embedding_store",
         "fingerprint",
         "position_rows",
         "model_files",
@@ -87,12 +92,15 @@ ALLOWED: dict[str, set[str]] = {
         "notices",
         "planning",
         "placement",
+        "saved_session",
         "this_machine",
     },
     "preparation": BASE | {"loading", "conversation", "images", "tile_limits", "context_budget", "kv_ledger"},
+    "answering": BASE | {"engine", "loading", "preparation", "kv_ledger", "text_stream"},
+    "batch": BASE | {"answering", "engine", "preparation"},
     "session": BASE
-    | {"engine", "loading", "preparation", "kv_ledger", "resolve", "repo_files", "text_stream", "conversation"}
-    | {"machine_choice", "notices", "tile_limits"},
+    | {"answering", "batch", "engine", "loading", "preparation", "resolve", "repo_files", "conversation"}
+    | {"machine_choice", "notices", "restoring", "saved_session", "tile_limits"},
     "demo": BASE | {"session"},
 }
 """Rooms and the rooms they may know. `cli` may know all; `__init__` is the door."""

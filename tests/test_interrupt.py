@@ -8,11 +8,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import noise
 from internvl_gguf import SamplingParams, Session, SessionStateError
-from internvl_gguf.llama.context import DecodeAbortedError
+from internvl_gguf.llama.context import Context, DecodeAbortedError, TokenRun
 from internvl_gguf.resolve import ModelFiles
 from internvl_gguf.types import TokenSpan
 
@@ -34,14 +35,29 @@ def test_abort_while_encoding_and_before_prefill(session: Session, tile: int) ->
     assert again.finish_reason != "aborted"
 
 
-def test_an_aborted_native_decode_leaves_nothing_the_ledger_does_not_know(session: Session) -> None:
+def test_an_aborted_native_decode_leaves_nothing_the_ledger_does_not_know(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flag is up when the native call begins; nobody was cancelled, so the request begins again and is answered."""
     engine = session.runtime.engine
-    engine.context.abort_requested = True
-    with pytest.raises(DecodeAbortedError):
-        engine.prefill([TokenSpan(tuple(range(60, 90)))], holder=None)
-    engine.check_integrity()
-    engine.context.abort_requested = False
-    assert engine.prefill([TokenSpan(tuple(range(60, 90)))], holder=None).cached_tokens == 0
+    prompt = [TokenSpan(tuple(range(60, 90)))]
+    expected = engine.submit_logits(prompt).result()
+    engine.forget()
+    native, aborted = Context.decode_many, []
+
+    def decode_many(context: Context, runs: list[TokenRun]) -> list[int]:
+        if not aborted:
+            context.abort()
+            with pytest.raises(DecodeAbortedError):
+                native(context, runs)
+            aborted.append(context.last_position(0))
+            raise DecodeAbortedError
+        return native(context, runs)
+
+    monkeypatch.setattr(Context, "decode_many", decode_many)
+    handle = engine.submit_logits(prompt)
+    assert np.array_equal(handle.result(), expected)
+    assert len(aborted) == 1
     engine.check_integrity()
 
 

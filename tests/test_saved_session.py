@@ -12,10 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from internvl_gguf.errors import SavedSessionError
+from conftest import noise
+from internvl_gguf import SamplingParams, Session
+from internvl_gguf.errors import ModelFileError, SavedSessionError
+from internvl_gguf.resolve import ModelFiles
 from internvl_gguf.saved_session import ModelIdentity, SavedSession, read_saved, write_saved
 from internvl_gguf.types import Message, PreparedPicture, Tile, TileSpan, TokenSpan
+from tiny_models import write_tiny_mmproj, write_tiny_text
 
+SHORT = SamplingParams(max_tokens=16)
 IDENTITY = ModelIdentity("text", "encoder", "build", "f16", False)
 
 
@@ -149,3 +154,151 @@ def test_what_differs_is_named() -> None:
     other = replace(IDENTITY, text="other", kv_type="q8_0")
     assert IDENTITY.differences(other) == ["text model", "KV type"]
     assert IDENTITY.differences(IDENTITY) == []
+
+
+# --- Sessions --------------------------------------------------------------------------------------------------------
+
+
+def opened(model: ModelFiles, **options: object) -> Session:
+    settings = {"system": "Be brief.", "n_threads": 1, "n_ctx": 1024, **options}
+    return Session.open(model.text, model.mmproj, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def talk(tiny: ModelFiles, tmp_path: Path) -> tuple[Path, Session]:
+    """A conversation about a picture of several tiles, saved and still open."""
+    path = tmp_path / "talk.session"
+    session = opened(tiny)
+    session.ask("What is it?", images=[noise(1, 96, 64)], sampling=SHORT)
+    session.ask("And now?", sampling=SHORT)
+    session.save(path)
+    return path, session
+
+
+def test_a_restored_conversation_decodes_no_old_token(talk: tuple[Path, Session]) -> None:
+    """In the same words as the one that went on: same answer, same tokens known, no tile seen again."""
+    path, session = talk
+    with session, Session.restore(path, n_threads=1) as restored:
+        assert restored.messages == session.messages
+        restored.runtime.engine.check_integrity()
+        live, again = session.ask("Once more?"), restored.ask("Once more?")
+    assert again.text == live.text
+    assert again.usage == live.usage
+    assert again.usage.tiles_encoded == 0
+    assert again.usage.tiles > 4
+    # What is new: the end of the last answer, the question, and the opening of the next answer.
+    assert again.usage.prompt_tokens - again.usage.cached_tokens < 40
+
+
+def test_logits_after_restoring_are_bit_for_bit_those_before(talk: tuple[Path, Session]) -> None:
+    path, session = talk
+    with session, Session.restore(path, n_threads=1) as restored:
+        before = session.next_token_logprobs("Which?")
+        after = restored.next_token_logprobs("Which?")
+    assert np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("kv", [{"kv_type": "f32"}, {"kv_type": "bf16"}, {"flash_attn": True}])
+def test_every_kind_of_cache(tiny: ModelFiles, tmp_path: Path, kv: dict[str, object]) -> None:
+    path = tmp_path / "talk"
+    with opened(tiny, **kv) as session:
+        session.ask("What is it?", images=[noise(1)])
+        session.save(path)
+        live = session.ask("And now?")
+    with Session.restore(path, n_threads=1) as restored:
+        assert restored.ask("And now?").usage == live.usage
+
+
+def test_only_this_conversation_is_saved(tiny: ModelFiles, tmp_path: Path) -> None:
+    """What a fork said after they parted is not in the file, whether there is a sequence to spare or not."""
+    for n_parallel in (1, 3):
+        path = tmp_path / f"talk{n_parallel}"
+        with opened(tiny, n_parallel=n_parallel) as session:
+            session.ask("Common ground.")
+            with session.fork() as fork:
+                fork.ask("A secret of the fork.", images=[noise(2)])
+            session.save(path)
+            session.runtime.engine.check_integrity()
+            ours = session.runtime.engine.model.tokenize("Common ground.")
+            secret = session.runtime.engine.model.tokenize("secret of the fork")
+        ids = [token for span in read_saved(path).spans if isinstance(span, TokenSpan) for token in span.ids]
+        assert any(ids[at : at + len(ours)] == ours for at in range(len(ids)))
+        assert not any(ids[at : at + len(secret)] == secret for at in range(len(ids)))
+        assert not any(isinstance(span, TileSpan) for span in read_saved(path).spans)
+
+
+def test_another_model_is_refused_and_named(talk: tuple[Path, Session], tmp_path: Path) -> None:
+    path, session = talk
+    session.close()
+    other = write_tiny_text(tmp_path / "other.gguf", seed=5, n_ctx=2048)
+    mmproj = session_files(path)[1]
+    with pytest.raises(SavedSessionError, match="another text model"):
+        Session.restore(path, other, mmproj, n_threads=1)
+    with Session.restore(path, other, mmproj, n_threads=1, recompute=True) as restored:
+        reply = restored.ask("And now?")
+        assert reply.usage.cached_tokens == 0
+        assert reply.usage.tiles > 4
+        assert all(message.tokens is None for message in restored.messages[:-1])
+
+
+def session_files(path: Path) -> tuple[str, str]:
+    found = read_saved(path)
+    return found.text_path, found.mmproj_path
+
+
+def test_another_encoder_is_refused_and_named(talk: tuple[Path, Session], tmp_path: Path) -> None:
+    path, session = talk
+    session.close()
+    text = session_files(path)[0]
+    other = write_tiny_mmproj(tmp_path / "other-mmproj.gguf", seed=9)
+    with pytest.raises(SavedSessionError, match="another vision encoder"):
+        Session.restore(path, text, other, n_threads=1)
+    with Session.restore(path, text, other, n_threads=1, recompute=True) as restored:
+        assert restored.ask("And now?").usage.tiles_encoded > 4
+
+
+def test_another_cache_type_or_a_context_too_small(talk: tuple[Path, Session]) -> None:
+    path, session = talk
+    session.close()
+    with pytest.raises(SavedSessionError, match="another KV type"):
+        Session.restore(path, n_threads=1, kv_type="f32")
+    with pytest.raises(SavedSessionError, match="context, of 1,024 positions"):
+        Session.restore(path, n_threads=1, n_ctx=64)
+    with Session.restore(path, n_threads=1, kv_type="f32", recompute=True) as restored:
+        assert restored.ask("And now?").text
+
+
+def test_files_that_moved(talk: tuple[Path, Session], tmp_path: Path) -> None:
+    path, session = talk
+    session.close()
+    moved = replace(read_saved(path), text_path=str(tmp_path / "gone.gguf"))
+    write_saved(path, moved)
+    with pytest.raises(SavedSessionError, match="not there any more"):
+        Session.restore(path)
+    with pytest.raises(ModelFileError):
+        Session.restore(path, tmp_path / "none.gguf")
+
+
+def test_a_conversation_without_a_word_and_one_whose_cache_is_gone(tiny: ModelFiles, tmp_path: Path) -> None:
+    empty, forgotten = tmp_path / "empty", tmp_path / "forgotten"
+    with opened(tiny) as session:
+        session.save(empty)
+        session.ask("What is it?", images=[noise(1)])
+        session.runtime.engine.forget()
+        session.save(forgotten)
+    with Session.restore(empty, n_threads=1) as restored:
+        assert restored.messages[0].text == "Be brief."
+        assert restored.ask("Hi").text is not None
+    with Session.restore(forgotten, n_threads=1) as restored:
+        assert read_saved(forgotten).spans == ()
+        assert restored.ask("And now?").usage.cached_tokens == 0
+
+
+def test_saving_while_an_answer_is_under_way(tiny: ModelFiles, tmp_path: Path) -> None:
+    from internvl_gguf.errors import SessionStateError
+
+    with opened(tiny) as session:
+        stream = session.stream("What is it?")
+        next(stream)
+        with pytest.raises(SessionStateError):
+            session.save(tmp_path / "talk")

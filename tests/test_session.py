@@ -25,7 +25,14 @@ from internvl_gguf.gguf_header import read_header
 from internvl_gguf.resolve import ModelFiles
 
 SHORT = SamplingParams(max_tokens=12)
-EXACT = {"system": "Be brief.", "n_threads": 1, "kv_type": "f32", "flash_attn": False, "n_ctx": 1024}
+EXACT = {
+    "system": "Be brief.",
+    "n_threads": 1,
+    "kv_type": "f32",
+    "flash_attn": False,
+    "n_ctx": 1024,
+    "embedding_disk_bytes": 0,
+}
 
 
 @pytest.fixture
@@ -110,7 +117,7 @@ def test_logprobs_are_a_distribution_and_leave_the_history(session: Session) -> 
     assert np.exp(logprobs.astype(np.float64)).sum() == pytest.approx(1, abs=1e-5)
     assert session.messages == before
     likeliest = int(logprobs.argmax())
-    answer = next(iter(session.runtime.engine.generate(session._prepare("What is it?", (), {}).spans, SHORT)), None)
+    answer = next(session.runtime.engine.submit(session._prepare("What is it?", (), {}).spans, SHORT).stream(), None)
     assert answer is None or answer == likeliest
 
 
@@ -402,6 +409,8 @@ def test_sampling_out_of_range_is_refused_before_the_library_sees_it(bad: dict[s
         {"n_parallel": 256},
         {"n_ubatch": 4096},
         {"embedding_cache_bytes": -1},
+        {"embedding_disk_bytes": -1},
+        {"embedding_disk_bytes": 1.5},
         {"kv_type": "q8_0", "flash_attn": False},
     ],
 )

@@ -101,7 +101,8 @@ def main() -> None:
 
     folder = Path(args.model)
     files = {"model": folder / "demo-text-BF16.gguf", "mmproj": folder / "demo-mmproj-F16.gguf"}
-    with Session.open(**(files if folder.is_dir() else {"model": args.model}), n_threads=1) as session:
+    model = files if folder.is_dir() else {"model": args.model}
+    with Session.open(**model, n_threads=1, embedding_disk_bytes=0) as session:  # each picture is seen once
 
         def ask(item: Item) -> str:
             session.clear()

@@ -29,7 +29,7 @@ from internvl_gguf.errors import (
     SavedSessionError,
     SessionStateError,
 )
-from internvl_gguf.types import Chunk, Message, Picture, Reply, Timings, Usage
+from internvl_gguf.types import Chunk, Message, Picture, Question, Reply, Timings, Usage
 
 if TYPE_CHECKING:
     from internvl_gguf.session import Session
@@ -48,6 +48,7 @@ __all__ = [
     "ModelPairError",
     "Picture",
     "PictureError",
+    "Question",
     "Reply",
     "SamplingParams",
     "SavedSessionError",

@@ -126,10 +126,12 @@ class EngineConfig:
             values in half precision and the error grows with the context (docs/parity.md), unless a quantised KV cache
             needs it; on a GPU llama.cpp decides.
         n_threads: CPU threads; None takes one for each physical core this process may use.
-        n_parallel: conversations whose KV is kept at once.
+        n_parallel: questions answered at once, and conversations whose KV is kept.
         n_batch: most positions decoded in one call.
         n_ubatch: most positions computed at once; larger is faster to prefill and takes more memory.
         embedding_cache_bytes: memory for the embeddings of pictures already encoded.
+        embedding_disk_bytes: room on disk for them, which all processes and all quants of a model share; 0 neither
+            reads nor writes any (docs/caches.md).
 
     Raises:
         InvalidRequestError: a value outside its range.
@@ -146,9 +148,11 @@ class EngineConfig:
     n_batch: int = 2048
     n_ubatch: int = 512
     embedding_cache_bytes: int = 512 * 1024**2
+    embedding_disk_bytes: int = 4 * 1024**3
 
     def __post_init__(self) -> None:
-        for name in ("n_ctx", "n_threads", "n_parallel", "n_batch", "n_ubatch", "embedding_cache_bytes"):
+        caches = ("embedding_cache_bytes", "embedding_disk_bytes")
+        for name in ("n_ctx", "n_threads", "n_parallel", "n_batch", "n_ubatch", *caches):
             value = getattr(self, name)
             _require(
                 isinstance(value, int) or (value is None and name in ("n_ctx", "n_threads")),
@@ -187,10 +191,12 @@ class EngineConfig:
             "Use 1 <= n_ubatch <= n_batch <= 65536.",
         )
         _require(
-            self.embedding_cache_bytes >= 0,
-            f"embedding_cache_bytes is {self.embedding_cache_bytes}.",
-            "Use 0 (off) or more bytes.",
+            self.n_parallel <= self.n_batch,
+            f"n_parallel is {self.n_parallel} and n_batch is {self.n_batch}.",
+            "Use an n_batch of at least n_parallel: each answer takes a place in every batch.",
         )
+        for name in caches:
+            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}.", "Use 0 (off) or more bytes.")
         _require(
             not (self.has_quantised_kv and self.flash_attn is False),
             f"A {self.kv_type} KV cache needs flash attention, which is off.",
@@ -217,3 +223,4 @@ class EngineOptions(TypedDict, total=False):
     n_batch: int
     n_ubatch: int
     embedding_cache_bytes: int
+    embedding_disk_bytes: int

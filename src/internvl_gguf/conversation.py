@@ -52,6 +52,12 @@ class Pictures:
 Piece = Control | Text | Answer | Pictures
 
 
+def with_system(messages: Sequence[Message], system: str) -> list[Message]:
+    """A conversation under another system message; "" for none."""
+    rest = [message for message in messages if message.role != "system"]
+    return [Message("system", system), *rest] if system else rest
+
+
 def render(messages: Sequence[Message], *, answer: bool = True) -> list[Piece]:
     """The whole prompt of a conversation, neighbouring texts joined so that they tokenise as one string.
 

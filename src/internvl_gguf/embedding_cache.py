@@ -1,34 +1,54 @@
-"""Embeddings of tiles already encoded, by content, bounded by bytes."""
+"""Embeddings of tiles already encoded, by content: in memory, and behind that on disk."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import TYPE_CHECKING
+from collections import OrderedDict, deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from internvl_gguf.notices import Notice, log_notice
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from internvl_gguf.embedding_store import EmbeddingStore
+
+_MAX_WAITING_BYTES: Final = 256 * 1024**2
+
 
 class EmbeddingCache:
-    """A least-recently-used map from tile keys to embeddings, float32 [tokens_per_tile, n_embd].
+    """A map from tile keys to embeddings, float32 [tokens_per_tile, n_embd].
 
-    The key names everything the embeddings depend on (pixels, mmproj, correction, build), so an entry never goes
-    stale. Entries are read-only: callers share them.
+    The key names everything the embeddings depend on (pixels, mmproj, correction, build, device), so an entry never
+    goes stale. Entries are read-only: callers share them.
+
+    What is put is also written to the disk, by a thread of this cache, so that no answer waits for it; `close` does.
+    Where the disk is slower than the encoder for long, some is not kept there. A disk that cannot be written is told
+    once and then left alone; what it holds is read all the same.
 
     Args:
         max_bytes: memory the embeddings may take; the least recently used go first. 0 keeps none.
+        store: embeddings on disk; None for none.
+        on_notice: told in one line that the disk cannot be written.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, store: EmbeddingStore | None = None, on_notice: Notice = log_notice) -> None:
         self.max_bytes = max_bytes
         self.used_bytes = 0
         self._entries: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
+        self._store = store
+        self._on_notice = on_notice
+        self._writer = ThreadPoolExecutor(1, "internvl-embeddings") if store else None
+        self._writes: deque[tuple[Future[None], int]] = deque()
+        self._trouble: Exception | None = None
 
     def __len__(self) -> int:
+        """Entries in memory."""
         return len(self._entries)
 
     def __contains__(self, key: bytes) -> bool:
+        """Whether the embeddings of a tile are in memory."""
         return key in self._entries
 
     def get(self, key: bytes) -> NDArray[np.float32] | None:
@@ -36,20 +56,62 @@ class EmbeddingCache:
         found = self._entries.get(key)
         if found is not None:
             self._entries.move_to_end(key)
+        elif self._store is not None:
+            found = self._store.get(key)
+            if found is not None:
+                self._remember(key, found)
         return found
 
     def put(self, key: bytes, embeddings: NDArray[np.float32]) -> None:
         """Remember the embeddings of a tile; larger ones than the whole cache are not kept."""
+        self._remember(key, embeddings)
+        self._write(key, embeddings)
+
+    def clear(self) -> None:
+        """Forget everything that is in memory."""
+        self._entries.clear()
+        self.used_bytes = 0
+
+    def close(self) -> None:
+        """Wait until everything is on disk that is to be. Closing twice is harmless; nothing is written afterwards."""
+        if self._writer:
+            self._writer.shutdown()
+            self._note_writes()
+        self._writer = None
+
+    def _remember(self, key: bytes, embeddings: NDArray[np.float32]) -> None:
+        embeddings.setflags(write=False)
         if embeddings.nbytes > self.max_bytes or key in self._entries:
             return
-        embeddings.setflags(write=False)
         self._entries[key] = embeddings
         self.used_bytes += embeddings.nbytes
         while self.used_bytes > self.max_bytes:
             _, dropped = self._entries.popitem(last=False)
             self.used_bytes -= dropped.nbytes
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._entries.clear()
-        self.used_bytes = 0
+    def _write(self, key: bytes, embeddings: NDArray[np.float32]) -> None:
+        self._note_writes()
+        waiting = sum(n_bytes for _, n_bytes in self._writes)
+        if self._writer and waiting + embeddings.nbytes <= _MAX_WAITING_BYTES:
+            self._writes.append((self._writer.submit(self._write_now, key, embeddings), embeddings.nbytes))
+
+    def _write_now(self, key: bytes, embeddings: NDArray[np.float32]) -> None:
+        """In the writing thread; the first write that fails is the last that is tried."""
+        if self._store and not self._trouble:
+            try:
+                self._store.put(key, embeddings)
+            except Exception as error:
+                self._trouble = error
+
+    def _note_writes(self) -> None:
+        """Drop the writes that are done, and tell of the one that failed, in the thread that asks."""
+        while self._writes and self._writes[0][0].done():
+            self._writes.popleft()
+        if self._trouble and self._writer:
+            self._writer.shutdown()  # what still waits does nothing
+            self._writer = None
+            reason = getattr(self._trouble, "strerror", None) or self._trouble
+            self._on_notice(
+                f"Encoded pictures are not kept on disk for the next time: {reason}. "
+                "INTERNVL_CACHE names another folder; --no-cache (embedding_disk_bytes=0) keeps none."
+            )

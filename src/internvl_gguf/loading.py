@@ -7,11 +7,13 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from internvl_gguf.config import DEFAULT_N_CTX, EngineConfig
 from internvl_gguf.conversation import END, IMAGE_END, IMAGE_START, START
 from internvl_gguf.embedding_cache import EmbeddingCache
+from internvl_gguf.embedding_store import EmbeddingStore, embeddings_dir
 from internvl_gguf.engine import Engine
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError, SessionStateError
 from internvl_gguf.fingerprint import file_fingerprint, remembered_fingerprint
@@ -19,13 +21,14 @@ from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import build, initialise
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.probe import positions_are_shifted
-from internvl_gguf.llama.vision import VisionEncoder
+from internvl_gguf.llama.vision import VisionEncoder, encoder_arithmetic
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.model_files import ModelFiles
 from internvl_gguf.notices import Notice, log_notice
 from internvl_gguf.placement import describe, placements
 from internvl_gguf.planning.workload import parse_vram
 from internvl_gguf.position_rows import corrected_copy
+from internvl_gguf.saved_session import ModelIdentity
 from internvl_gguf.this_machine import default_threads, machine_budget
 from internvl_gguf.validation import validate_files
 
@@ -83,13 +86,13 @@ class Runtime:
         shifted = positions_are_shifted()
         mmproj = corrected_copy(files.mmproj, pair.mmproj_header, fingerprint) if shifted else files.mmproj
         self.files = files
+        self._text_parts = [Path(header.label) for header in pair.text_headers]
         self.control_tokens: Mapping[str, int] = {
             START: self.text.im_start,
             END: self.text.im_end,
             IMAGE_START: self.text.img,
             IMAGE_END: self.text.img_end,
         }
-        self.encoder_identity = hashlib.blake2b(f"{fingerprint}|{shifted}|{build()}".encode()).digest()
         self._users = 1
         self._lock = threading.Lock()
         threads = config.n_threads or default_threads()
@@ -103,7 +106,7 @@ class Runtime:
             on_notice(f"There is no memory for a context of {n_ctx:,}: loading it with {describe(self.configuration)}.")
         while True:
             try:
-                self.engine, self._owned = self._open(mmproj, config, threads, on_load)
+                self.engine, self._owned = self._open(mmproj, config, threads, on_load, on_notice)
                 break
             except (LibraryError, ModelFileError) as error:
                 smaller = next(ways, None)
@@ -111,9 +114,24 @@ class Runtime:
                     raise
                 on_notice(f"{error.message} Trying it with {describe(smaller)}.")
                 self.configuration = smaller
+        arithmetic = encoder_arithmetic(use_gpu=self.configuration.request.mmproj_on_gpu)
+        self.encoder_identity = hashlib.blake2b(f"{fingerprint}|{shifted}|{arithmetic}".encode()).digest()
+
+    @cached_property
+    def identity(self) -> ModelIdentity:
+        """What the KV cache belongs to. Reads the text model's files, unless their fingerprints are remembered."""
+        request = self.configuration.request
+        parts = "|".join(file_fingerprint(part) for part in self._text_parts)
+        return ModelIdentity(
+            text=hashlib.blake2b(parts.encode(), digest_size=16).hexdigest(),
+            encoder=self.encoder_identity.hex(),
+            build=build(),
+            kv_type=request.kv_type,
+            flash_attn=request.flash_attn,
+        )
 
     def _open(
-        self, mmproj: Path, config: EngineConfig, threads: int, on_load: LoadProgress | None
+        self, mmproj: Path, config: EngineConfig, threads: int, on_load: LoadProgress | None, on_notice: Notice
     ) -> tuple[Engine, ExitStack]:
         """Load everything in the current configuration; the stack frees it."""
         request = self.configuration.request
@@ -122,7 +140,11 @@ class Runtime:
         if flash_attn == "auto" and not request.flash_attn:
             flash_attn = False
         config = replace(config, n_ubatch=request.n_ubatch, flash_attn=flash_attn)
+        disk_bytes = config.embedding_disk_bytes
+        store = EmbeddingStore(embeddings_dir(), disk_bytes) if disk_bytes else None
         with ExitStack() as opening:
+            cache = EmbeddingCache(config.embedding_cache_bytes, store, on_notice)
+            opening.callback(cache.close)
             model = TextModel(
                 self.files.text,
                 n_gpu_layers=request.n_gpu_layers,
@@ -142,7 +164,8 @@ class Runtime:
             opening.callback(encoder.close)
             context = Context(model, config, n_ctx=request.n_ctx, n_threads=threads)
             opening.callback(context.close)
-            engine = Engine(model, encoder, context, EmbeddingCache(config.embedding_cache_bytes))
+            engine = Engine(model, encoder, context, cache)
+            opening.callback(engine.close)
             return engine, opening.pop_all()
 
     def share(self) -> Runtime:
@@ -163,8 +186,7 @@ class Runtime:
             self._users -= 1
             last = self._users == 0
         if last:
-            with self.engine.lock:
-                self._owned.close()
+            self._owned.close()
 
 
 def _context_length(asked: int | None, trained: int) -> int:

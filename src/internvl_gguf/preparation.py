@@ -152,7 +152,7 @@ def _cut(runtime: Runtime, picture: _LoadedPicture, limits: TileLimits) -> Prepa
         grid=tiled.grid,
         has_thumbnail=tiled.has_thumbnail,
         source_size=tiled.source_size,
-        tiles=tuple(Tile(_tile_key(runtime.encoder_identity, data), data) for data in pixels),
+        tiles=tuple(Tile(tile_key(runtime.encoder_identity, data), data) for data in pixels),
     )
 
 
@@ -175,5 +175,6 @@ def _check_question(prompt: str, images: Sequence[Any], options: AskOptions) -> 
     check_places(prompt, len(images), layout)
 
 
-def _tile_key(encoder_identity: bytes, pixels: bytes) -> bytes:
+def tile_key(encoder_identity: bytes, pixels: bytes) -> bytes:
+    """Identity of a tile's embeddings: its pixels through one encoder."""
     return hashlib.blake2b(pixels, key=encoder_identity, digest_size=16).digest()

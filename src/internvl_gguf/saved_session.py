@@ -42,6 +42,9 @@ _FIXED: Final = struct.Struct("<IQ")
 _DIGEST: Final = 32
 _LARGEST_HEAD: Final = 256 * 1024**2
 _LEVEL: Final = 1  # tiles are photographs: more effort saves little
+NO_KV: Final = np.empty(0, np.uint8)
+"""Of a conversation nothing of which is in the cache."""
+
 _AGAIN: Final = "Save the session again, or restore it from a copy."
 
 

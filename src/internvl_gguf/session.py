@@ -1,31 +1,33 @@
-"""A conversation with pictures: ask, stream, fork."""
+"""A conversation with pictures: ask, stream, batch, fork, save."""
 
 from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 
+from internvl_gguf.answering import Answering
+from internvl_gguf.batch import Outcome, answer_all
 from internvl_gguf.config import AskOptions, EngineConfig, EngineOptions
-from internvl_gguf.conversation import OFFICIAL_SYSTEM
-from internvl_gguf.engine import Generation, TileProgress
+from internvl_gguf.conversation import OFFICIAL_SYSTEM, with_system
+from internvl_gguf.engine import Handle, LogitsHandle, TileProgress
 from internvl_gguf.errors import InvalidRequestError, SessionStateError
-from internvl_gguf.kv_ledger import total_length
 from internvl_gguf.loading import LoadProgress, Runtime
 from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.notices import Notice, log_notice
 from internvl_gguf.preparation import Request, prepare_picture, prepare_request
 from internvl_gguf.repo_files import DownloadProgress
 from internvl_gguf.resolve import DEMO, resolve_model
-from internvl_gguf.text_stream import TextStream
+from internvl_gguf.restoring import files_of, take_up, to_save
+from internvl_gguf.saved_session import read_saved, write_saved
 from internvl_gguf.tile_limits import TileLimits
-from internvl_gguf.types import Chunk, Message, Reply, Timings, Usage
+from internvl_gguf.types import Chunk, Message, Question, Reply
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,15 +37,18 @@ class Session:
     """One conversation. Open with `Session.open`, close it or use it in a `with` statement.
 
     A session answers one question at a time; a second thread asking meanwhile is refused. Sessions in several threads
-    are independent, forks of one session take turns.
+    are independent; forks of one session share the model, and with `n_parallel` above 1 are answered together.
     """
 
     def __init__(self, runtime: Runtime, system: str, limits: TileLimits, on_notice: Notice = log_notice) -> None:
         self._runtime: Runtime | None = runtime
         self._limits = limits
         self._on_notice = on_notice
-        self._messages: list[Message] = [Message("system", system)] if system else []
+        self._messages = with_system([], system)
         self._busy = threading.Lock()
+        self._on_tiles: TileProgress | None = None
+        self._under_way: list[Handle | LogitsHandle] = []
+        self._is_aborted = False
 
     @classmethod
     def open(
@@ -98,6 +103,74 @@ class Session:
         runtime = Runtime(files, config, on_load, on_notice)
         return cls(runtime, OFFICIAL_SYSTEM if system is None else system, limits, on_notice)
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the conversation to a file: its words, its pictures and its KV, so that nothing is computed again.
+
+        The file is replaced as a whole or not at all. Its size is that of the KV (192 KiB a position for the 14B) and
+        of the tiles.
+
+        Raises:
+            SavedSessionError: it cannot be written.
+            SessionStateError: the session is closed or answers a question.
+        """
+        with self._exclusive():
+            write_saved(Path(path), to_save(self.runtime, self._messages, self._limits))
+
+    @classmethod
+    def restore(
+        cls,
+        path: str | os.PathLike[str],
+        model: str | os.PathLike[str] | None = None,
+        mmproj: str | os.PathLike[str] | None = None,
+        *,
+        recompute: bool = False,
+        on_load: LoadProgress | None = None,
+        on_notice: Notice | None = None,
+        **engine: Unpack[EngineOptions],
+    ) -> Session:
+        """Go on with a saved conversation where it was; no position of it is computed again.
+
+        Args:
+            path: what `save` wrote. Take files you trust only: a checksum does not tell who made one.
+            model, mmproj: as in `open`; left out, the files it was saved with.
+            recompute: where the model, its quant, the library or the cache is another one, read the conversation again
+                at the next question instead of refusing it.
+            on_load, on_notice: as in `open`.
+            **engine: as in `open`; left out, the context, KV type and flash attention it was saved with.
+
+        Raises:
+            SavedSessionError: no such file, a damaged one, or one of another model, quant, build or cache.
+            As `open`.
+        """
+        file = Path(path)
+        saved = read_saved(file)
+        if model is None:
+            model, its_mmproj = files_of(file, saved)
+            mmproj = mmproj or its_mmproj
+        kept: EngineOptions = {
+            "n_ctx": saved.n_ctx,
+            "kv_type": saved.identity.kv_type,
+            "flash_attn": saved.identity.flash_attn,
+        }
+        max_tiles, min_tiles, thumbnail = saved.limits
+        session = cls.open(
+            model,
+            mmproj,
+            system="",
+            max_tiles=max_tiles,
+            min_tiles=min_tiles,
+            thumbnail=thumbnail,
+            on_load=on_load,
+            on_notice=on_notice,
+            **cast("EngineOptions", {**kept, **engine}),
+        )
+        try:
+            session._messages = take_up(file, saved, session.runtime, recompute=recompute)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
     @property
     def messages(self) -> tuple[Message, ...]:
         """The conversation so far, the system message first."""
@@ -142,6 +215,57 @@ class Session:
         """
         return self._answer(self._prepare(prompt, images, options), keep_partial=True)
 
+    def batch(
+        self,
+        questions: Iterable[Question | str],
+        *,
+        on_result: Callable[[int, Outcome], None] | None = None,
+        **options: Unpack[AskOptions],
+    ) -> list[Outcome]:
+        """Ask many questions independently of one another, `n_parallel` of `Session.open` at a time.
+
+        Each is asked as if it came next in the conversation, which stays as it is. What questions begin with in common
+        (this conversation, a picture) is computed once; the pictures of the next ones are read and cut meanwhile.
+
+        Args:
+            questions: each a `Question`, or only its text. They are taken as they are needed.
+            on_result: called with the number of a question and its outcome as soon as it is over, in the order in
+                which they end.
+            **options: see `config.AskOptions`; for every question that does not say otherwise.
+
+        Returns:
+            For each question, in order, its `Reply`, or the error that it alone ended in.
+
+        Raises:
+            SessionStateError: the session is closed or answers another question.
+        """
+        runtime = self.runtime
+
+        def prepare(question: Question) -> Request:
+            if not isinstance(question, Question):
+                raise InvalidRequestError(f"A question is a {type(question).__name__}.", "Give a Question or its text.")
+            history = self._messages
+            if question.system is not None:
+                history = with_system(history, question.system)
+            asked = cast("AskOptions", {**options, **question.options})
+            return prepare_request(runtime, self._limits, history, question.prompt, question.images, asked)
+
+        def begin(request: Request) -> Answering:
+            if self._is_aborted:
+                raise SessionStateError("The batch was stopped by abort().", "Ask again.")
+            for line in request.notices:
+                self._on_notice(line)
+            return self._begin(request)
+
+        asked = (Question(question) if isinstance(question, str) else question for question in questions)
+        outcomes: dict[int, Outcome] = {}
+        with self._exclusive(), closing(answer_all(runtime.engine, asked, prepare, begin)) as answers:
+            for index, outcome in answers:
+                outcomes[index] = outcome
+                if on_result:
+                    on_result(index, outcome)
+        return [outcomes[index] for index in sorted(outcomes)]
+
     def next_token_logprobs(
         self, prompt: str, images: Sequence[Any] = (), **options: Unpack[AskOptions]
     ) -> NDArray[np.float32]:
@@ -151,7 +275,9 @@ class Session:
         """
         request = self._prepare(prompt, images, options)
         with self._exclusive():
-            logits = self.runtime.engine.next_token_logits(request.spans).astype(np.float64)
+            handle = self.runtime.engine.submit_logits(request.spans, self._on_tiles)
+            self._watch(handle)
+            logits = handle.result().astype(np.float64)
         logits -= logits.max()
         return np.asarray(logits - np.log(np.exp(logits).sum()), dtype=np.float32)
 
@@ -178,7 +304,7 @@ class Session:
             options["thumbnail"] = thumbnail
         with self._exclusive():
             picture = prepare_picture(self.runtime, self._limits, image, options)
-            return np.stack(self.runtime.engine.embed(picture.tiles))
+            return np.stack(self.runtime.engine.embed(picture.tiles, self._on_tiles, lambda: self._is_aborted))
 
     def clear(self) -> None:
         """Forget the conversation; the system message stays."""
@@ -190,15 +316,22 @@ class Session:
         with self._exclusive():
             fork = Session(self.runtime.share(), "", self._limits, self._on_notice)
             fork._messages = list(self._messages)
+            fork._on_tiles = self._on_tiles
             return fork
 
     def abort(self) -> None:
-        """Stop the answer under way from another thread; it ends with finish_reason "aborted"."""
-        self.runtime.engine.abort()
+        """Stop what this session is doing, from another thread: an answer ends with finish_reason "aborted"."""
+        _ = self.runtime
+        self._is_aborted = True
+        for handle in self._under_way:
+            handle.cancel()
 
     def on_tiles(self, progress: TileProgress | None) -> None:
-        """Be told (tiles encoded, tiles to encode) while pictures are encoded."""
-        self.runtime.engine.on_tiles = progress
+        """Be told (tiles encoded, tiles to encode) while pictures of this session's next questions are encoded.
+
+        The call comes from whichever thread works for the model at that moment.
+        """
+        self._on_tiles = progress
 
     def close(self) -> None:
         """End the conversation; the last session on a model frees it. Closing twice is harmless."""
@@ -223,8 +356,10 @@ class Session:
                 "Wait for that answer or close its stream; fork() the session to ask at the same time.",
             )
         try:
+            self._is_aborted = False
             yield
         finally:
+            self._under_way = []
             self._busy.release()
 
     def _prepare(self, prompt: str, images: Sequence[Any], options: AskOptions) -> Request:
@@ -233,86 +368,33 @@ class Session:
             self._on_notice(line)
         return request
 
+    def _begin(self, request: Request) -> Answering:
+        """Submit a question; `abort` knows of it from here on."""
+        answering = Answering(self.runtime, request, self._messages, self._on_tiles)
+        self._watch(answering.handle)
+        return answering
+
+    def _watch(self, handle: Handle | LogitsHandle) -> None:
+        self._under_way = [*(each for each in self._under_way if not each.is_over), handle]
+        if self._is_aborted:  # it came in between
+            handle.cancel()
+
     def _answer(self, request: Request, *, keep_partial: bool) -> Iterator[Chunk]:
         with self._exclusive():
             if len(self._messages) != request.history_length:
                 raise SessionStateError(
                     "The conversation went on after this stream was made.", "Read a stream before asking again."
                 )
-            generation = self.runtime.engine.generate(request.spans, request.sampling)
-            stream = TextStream(request.sampling.stop)
-            clock = _Clock(request)
-            text = ""
+            answering = self._begin(request)
             try:
-                for token in generation:
-                    clock.tick()
-                    piece = stream.feed(self.runtime.engine.model.piece(token))
-                    if stream.stopped:
-                        generation.stop("stop")
-                    text += piece
-                    if piece:
-                        yield Chunk(piece)
-                rest = stream.finish()
-                text += rest
-                reply = self._reply(request, generation, clock, text)
-                self._remember(request, generation, text, stream.stopped)
+                for piece in answering.pieces():
+                    yield Chunk(piece)
+                rest = answering.finish()
+                reply = answering.reply()
+                self._messages += answering.messages(is_whole=True)
             except BaseException:
-                generation.close()
-                if keep_partial and text:
-                    self._remember(request, generation, text, stopped=True)
+                answering.handle.cancel()
+                if keep_partial and answering.text:
+                    self._messages += answering.messages(is_whole=False)
                 raise
         yield Chunk(rest, reply)
-
-    def _remember(self, request: Request, generation: Generation, text: str, stopped: bool) -> None:
-        """Add the question and its answer to the conversation.
-
-        The sampled tokens are kept only where they are the whole answer and nothing but it: a stop string or an
-        iterator closed early leaves tokens nobody was shown.
-        """
-        tokens = None if stopped else tuple(generation.tokens)
-        self._messages += [request.message, Message("assistant", text, tokens=tokens)]
-
-    def _reply(self, request: Request, generation: Generation, clock: _Clock, text: str) -> Reply:
-        report = generation.report
-        pictures = [picture for message in self._messages for picture in message.pictures]
-        pictures += request.message.pictures
-        count = len(generation.tokens)
-        usage = Usage(
-            prompt_tokens=total_length(request.spans),
-            cached_tokens=report.cached_tokens if report else 0,
-            completion_tokens=count,
-            images=len(pictures),
-            tiles=sum(len(picture.tiles) for picture in pictures),
-            tiles_encoded=report.tiles_encoded if report else 0,
-        )
-        timings = Timings(
-            preprocess=request.preprocess_seconds,
-            encode=report.encode_seconds if report else 0.0,
-            prefill=report.prefill_seconds if report else 0.0,
-            time_to_first_token=clock.first_token,
-            decode=clock.decode,
-            decode_tokens_per_second=(count - 1) / clock.decode if count > 1 and clock.decode else 0.0,
-        )
-        return Reply(text, generation.finish_reason or "stop", usage, timings, request.notices)
-
-
-class _Clock:
-    """Times the first and the last token of an answer, in seconds."""
-
-    def __init__(self, request: Request) -> None:
-        self._started = request.started
-        self._first: float | None = None
-        self._last = 0.0
-
-    def tick(self) -> None:
-        self._last = time.perf_counter()
-        if self._first is None:
-            self._first = self._last
-
-    @property
-    def first_token(self) -> float:
-        return 0.0 if self._first is None else self._first - self._started
-
-    @property
-    def decode(self) -> float:
-        return 0.0 if self._first is None else self._last - self._first

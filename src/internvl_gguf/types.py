@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,11 +29,28 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Question:
+    """One question of a batch.
+
+    Attributes:
+        prompt: the question.
+        images: its pictures, as `Session.ask` takes them.
+        options: options of `Session.ask` for this question, over those of the whole batch.
+        system: system message of this question; None for the session's, "" for none.
+    """
+
+    prompt: str
+    images: Sequence[Any] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    system: str | None = None
+
+
+@dataclass(frozen=True)
 class Tile:
     """One tile as the vision encoder takes it.
 
     Attributes:
-        key: identity of its embeddings: pixels, mmproj content, correction and library build.
+        key: identity of its embeddings: pixels, mmproj content, correction, library build and device; 16 bytes.
         pixels: RGB bytes, row by row, tile_size * tile_size * 3 of them.
     """
 
@@ -116,7 +134,7 @@ class Usage:
         images: pictures in the prompt.
         tiles: their tiles, thumbnails included.
         tiles_encoded: tiles the vision encoder had to see for this answer.
-        tiles_cached: tiles whose embeddings or KV were already there.
+        tiles_cached: tiles whose embeddings or KV were already there, those from disk included.
     """
 
     prompt_tokens: int
@@ -139,7 +157,8 @@ class Timings:
         preprocess: decoding pictures and cutting tiles.
         encode: tiles through the vision encoder.
         prefill: the new part of the prompt through the text model.
-        time_to_first_token: from the call to the first token of the answer.
+        time_to_first_token: from the call to the first token of the answer; embeddings read from disk are in here
+            only.
         decode: from the first token to the last.
         decode_tokens_per_second: tokens after the first, by `decode`; 0 where there is no second token.
     """

@@ -24,7 +24,13 @@ DEFAULTS: dict[str, Any] = {}
 def open_session(folder: Path, settings: dict[str, Any], system: str | None = None) -> Session:
     """A session on a reference's pair of files, on the CPU with one thread."""
     return Session.open(
-        folder / "text.gguf", folder / "mmproj.gguf", system=system, n_gpu_layers=0, n_threads=1, **settings
+        folder / "text.gguf",
+        folder / "mmproj.gguf",
+        system=system,
+        n_gpu_layers=0,
+        n_threads=1,
+        embedding_disk_bytes=0,  # what is compared was computed here and now
+        **settings,
     )
 
 

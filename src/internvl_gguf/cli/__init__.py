@@ -20,9 +20,10 @@ COMMANDS: Final = {
     "list": ("models", "list_models", "List the models that are on this machine, or in the catalogue."),
     "show": ("models", "show", "Show what a model is, from the headers of its files."),
     "rm": ("models", "rm", "Take a model out of the cache."),
+    "cache": ("caches", "app", "Show what is kept on disk so that nothing is computed twice, or clear it."),
     "doctor": ("doctor", "doctor", "Check what is installed, and measure this machine."),
 }
-"""Module, function and help of each subcommand; what one of them imports, the others do not wait for."""
+"""Module, function (or group of commands) and help of each subcommand; what one imports, the others do not wait for."""
 
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 
@@ -36,10 +37,14 @@ class _LazyGroup(TyperGroup):
 
 
 def _load(name: str) -> Any:
-    module, function, _ = COMMANDS[name]
-    single = typer.Typer(add_completion=False, context_settings=_SETTINGS)
-    single.command(name)(getattr(importlib.import_module(f"internvl_gguf.cli.{module}"), function))
-    return typer.main.get_command(single)
+    module, attribute, _ = COMMANDS[name]
+    target = getattr(importlib.import_module(f"internvl_gguf.cli.{module}"), attribute)
+    loaded = typer.Typer(add_completion=False, context_settings=_SETTINGS)
+    if isinstance(target, typer.Typer):
+        loaded.add_typer(target, name=name, context_settings=_SETTINGS)
+        return typer.main.get_group(loaded).commands[name]
+    loaded.command(name)(target)
+    return typer.main.get_command(loaded)
 
 
 def _not_loaded() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from internvl_gguf.cli import options
-from internvl_gguf.cli.output import option_errors, print_json, say, show_library_log
+from internvl_gguf.cli.output import option_errors, print_json, reply_as_json, say, show_library_log
 from internvl_gguf.config import EngineConfig, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.model_names import DEMO
@@ -46,6 +46,7 @@ def ask(
     thumbnail: options.ThumbnailOption = True,
     layout: options.LayoutOption = "separate",
     fit_pictures: options.FitPicturesOption = True,
+    no_cache: options.NoCacheOption = False,
     max_tokens: options.MaxTokensOption = options.SAMPLING.max_tokens,
     temperature: options.TemperatureOption = options.SAMPLING.temperature,
     top_k: options.TopKOption = options.SAMPLING.top_k,
@@ -63,13 +64,20 @@ def ask(
     kv_type: options.KVTypeOption = options.ENGINE.kv_type,
     flash_attn: options.FlashAttentionOption = "auto",
     threads: options.ThreadsOption = None,
+    batch: options.BatchOption = None,
+    output: options.OutputOption = None,
+    parallel: options.ParallelOption = None,
     json_output: options.JSONOption = False,
     verbose: options.VerboseOption = False,
 ) -> None:
     """Ask one question, about pictures or not. The answer goes to stdout, everything else to stderr."""
     from internvl_gguf.planning.workload import parse_vram
 
-    model, prompt = _split_arguments(model_and_prompt or [])
+    if batch is None:
+        _refuse_without_batch(output, parallel)
+        model, prompt = _split_arguments(model_and_prompt or [])
+    else:
+        model, prompt = _model_of_batch(model_and_prompt or [], image or []), None
     with option_errors():
         sampling = SamplingParams(
             max_tokens=max_tokens,
@@ -91,20 +99,28 @@ def ask(
             "kv_type": kv_type,
             "flash_attn": options.flash_attention(flash_attn),
             "n_threads": threads,
+            "embedding_disk_bytes": 0 if no_cache else options.ENGINE.embedding_disk_bytes,
         }
+        if batch is not None:
+            engine["n_parallel"] = options.BATCH_PARALLEL if parallel is None else parallel
         config = EngineConfig(**engine)
         parse_vram(vram)
         validate_tile_limits(min_tiles, MAX_TILES if max_tiles is None else max_tiles)
     if verbose:
         show_library_log()
     name = options.chosen_model(model)
-    question = _read_stdin() if prompt is None else prompt
-    if not question.strip():
-        raise typer.BadParameter("the question is empty", param_hint="PROMPT")
     opening = {"mmproj": mmproj, "system": system, "min_tiles": min_tiles, "thumbnail": thumbnail, **engine}
     asked: dict[str, Any] = {"sampling": sampling, "layout": layout, "fit_pictures": fit_pictures}
     if max_tiles is not None:
         asked["max_tiles"] = max_tiles
+    if batch is not None:
+        from internvl_gguf.cli.batch import BatchJob, run_batch
+
+        run_batch(BatchJob(None if str(batch) == "-" else batch, output, name, config, opening, asked))
+        return
+    question = _read_stdin() if prompt is None else prompt
+    if not question.strip():
+        raise typer.BadParameter("the question is empty", param_hint="PROMPT")
     reply = _ask_once(name, question, image or [], config, opening, asked, quiet=json_output)
     if json_output:
         print_json(_as_json(name, question, image or [], reply))
@@ -136,6 +152,21 @@ def _ask_once(
     ):
         session.on_tiles(progress.tiles)
         return _answer(session, prompt, images, asked, quiet=quiet, progress=progress)
+
+
+def _refuse_without_batch(output: Path | None, parallel: int | None) -> None:
+    for value, name in ((output, "--output"), (parallel, "--parallel")):
+        if value is not None:
+            raise typer.BadParameter("goes with --batch only", param_hint=name)
+
+
+def _model_of_batch(arguments: list[str], images: list[str]) -> str | None:
+    """MODEL of the command line where the questions come from a file; None if it is left out."""
+    if len(arguments) > 1:
+        raise typer.BadParameter("the questions are in the file that --batch names", param_hint="PROMPT")
+    if images:
+        raise typer.BadParameter('name the pictures in each line, as "images": [...]', param_hint="--image")
+    return arguments[0] if arguments else None
 
 
 def _split_arguments(arguments: list[str]) -> tuple[str | None, str | None]:
@@ -247,16 +278,7 @@ def _answer(
 
 
 def _as_json(model: str, prompt: str, images: list[str], reply: Reply) -> dict[str, Any]:
-    return {
-        "model": model,
-        "prompt": prompt,
-        "images": images,
-        "text": reply.text,
-        "finish_reason": reply.finish_reason,
-        "usage": {**asdict(reply.usage), "tiles_cached": reply.usage.tiles_cached},
-        "timings": asdict(reply.timings),
-        "notices": list(reply.notices),
-    }
+    return {"model": model, "prompt": prompt, "images": images, **reply_as_json(reply)}
 
 
 def _say_statistics(reply: Reply) -> None:

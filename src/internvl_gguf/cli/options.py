@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -20,6 +21,11 @@ FlashAttentionName = Literal["auto", "on", "off"]
 _LOADING = "How the model is loaded"
 _PICTURES = "Pictures"
 _SAMPLING = "How the answer is chosen"
+_BATCH = "Many questions"
+
+BATCH_PARALLEL = 4
+"""Questions of a batch answered at once where nothing else is said: most of what batching gains, a quarter the memory
+of what would gain the rest."""
 
 
 SAMPLING, ENGINE = SamplingParams(), EngineConfig()
@@ -111,6 +117,43 @@ FitPicturesOption = Annotated[
         "--fit-pictures/--no-fit-pictures",
         help="Cut pictures into fewer tiles where they would not fit the context, and say so.",
         rich_help_panel=_PICTURES,
+    ),
+]
+NoCacheOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-cache",
+        help="Neither read nor keep encoded pictures on disk.",
+        envvar="INTERNVL_NO_CACHE",
+        show_envvar=True,
+        rich_help_panel=_PICTURES,
+    ),
+]
+BatchOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.jsonl",
+        help="Answer the questions of a file (- for stdin), one JSON object a line: prompt, images, id, system, and "
+        "options by their names, as max_tokens. The answers are JSON lines, in the same order.",
+        show_default=False,
+        rich_help_panel=_BATCH,
+    ),
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.jsonl",
+        help="Write the answers of --batch here instead; run again, it goes on with what is not answered yet.",
+        show_default=False,
+        rich_help_panel=_BATCH,
+    ),
+]
+ParallelOption = Annotated[
+    int | None,
+    typer.Option(
+        help=f"Questions of --batch answered at once; {BATCH_PARALLEL} if left out. Each takes a KV cache.",
+        show_default=False,
+        rich_help_panel=_BATCH,
     ),
 ]
 MaxTokensOption = Annotated[

@@ -9,11 +9,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import typer
 
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError, InvalidRequestError
+from internvl_gguf.types import Reply
 
 FAILED, WRONG_USAGE = 1, 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -64,6 +66,17 @@ def option_errors() -> Iterator[None]:
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def reply_as_json(reply: Reply) -> dict[str, Any]:
+    """An answer as `--json` and `--batch` show it."""
+    return {
+        "text": reply.text,
+        "finish_reason": reply.finish_reason,
+        "usage": {**asdict(reply.usage), "tiles_cached": reply.usage.tiles_cached},
+        "timings": asdict(reply.timings),
+        "notices": list(reply.notices),
+    }
 
 
 def show_library_log() -> None:

@@ -6,7 +6,7 @@ import ctypes
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,22 @@ class DecodeAbortedError(Exception):
     """A decode was stopped by `Context.abort`; the cache holds part of its batch."""
 
 
+class TokenRun(NamedTuple):
+    """Tokens that go on one sequence.
+
+    Attributes:
+        tokens: their ids, at least one.
+        position: where the first of them stands: the length of the sequence so far.
+        sequence: which sequence.
+        logits: whether the logits after the last of them are wanted.
+    """
+
+    tokens: Sequence[int]
+    position: int
+    sequence: int
+    logits: bool
+
+
 class Context(NativeObject):
     """A context over a text model. Owns the native context and its batch buffers.
 
@@ -63,7 +79,7 @@ class Context(NativeObject):
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = cells
         params.n_batch = self.n_batch
-        params.n_ubatch = min(config.n_ubatch, self.n_batch)
+        self.n_ubatch = params.n_ubatch = min(config.n_ubatch, self.n_batch)
         params.n_seq_max = config.n_parallel
         # One row of logits for each sequence: more only grows the compute buffer (n_ubatch x n_vocab floats).
         params.n_outputs_max = config.n_parallel
@@ -110,22 +126,32 @@ class Context(NativeObject):
         """Decode one token and make its logits: the inner step of an answer."""
         self._run(self._batch.one_token(token, position, sequence), 1)
 
-    def decode_tokens(self, tokens: Sequence[int], position: int, sequence: int, *, logits: bool) -> None:
-        """Decode at most n_batch tokens from `position` on; logits of the last one if asked.
+    def decode_many(self, runs: Sequence[TokenRun]) -> list[int]:
+        """Decode tokens of several sequences in one call, at most n_batch of them and one run for each sequence.
+
+        Returns:
+            For each run the row of its last token, by which its logits are read.
 
         Raises:
             DecodeAbortedError: stopped half-way; the cache holds a part of them.
-            LibraryError: llama.cpp refused.
+            LibraryError: llama.cpp refused; the cache may hold a part of them.
         """
-        self._check_size(len(tokens))
-        with self._abortable():
-            self._run(self._batch.tokens(tokens, position, sequence, logits), len(tokens))
+        count = sum(len(run.tokens) for run in runs)
+        self._check_size(count)
+        self._check_runs(runs)
+        batch, rows = self._batch.runs(runs)
+        if count > len(runs):
+            with self._abortable():
+                self._run(batch, count)
+        else:  # one token each is over before anyone could want it stopped
+            self._run(batch, count)
+        return rows
 
     def decode_embeddings(self, rows: NDArray[np.float32], position: int, sequence: int, *, logits: bool) -> None:
         """Decode at most n_batch embeddings, float32 [positions, n_embd], from `position` on.
 
         Raises:
-            DecodeAbortedError, LibraryError: as `decode_tokens`.
+            DecodeAbortedError, LibraryError: as `decode_many`.
         """
         self._check_size(len(rows))
         if rows.ndim != 2 or rows.shape[1] != self.n_embd or rows.dtype.str != "<f4" or not rows.flags.c_contiguous:
@@ -139,6 +165,14 @@ class Context(NativeObject):
         if not 0 < count <= self.n_batch:  # llama.cpp aborts the process on a larger one
             raise ValueError(f"a batch of {count} positions, where 1 to {self.n_batch} fit")
 
+    def _check_runs(self, runs: Sequence[TokenRun]) -> None:
+        """Refuse what llama.cpp would abort the process on, or mix up."""
+        sequences = {run.sequence for run in runs}
+        if len(sequences) != len(runs) or not sequences <= set(range(self.n_sequences)):
+            raise ValueError(f"runs for the sequences {[run.sequence for run in runs]} of {self.n_sequences}")
+        if not all(run.tokens for run in runs):
+            raise ValueError("a run without tokens")
+
     def _run(self, batch: Any, count: int) -> None:
         status = llama_cpp.llama_decode(self.handle, batch)
         if status == _OK:
@@ -151,36 +185,39 @@ class Context(NativeObject):
             )
         raise LibraryError(f"llama.cpp failed to decode, status {status}{last_error()}.", "Try a smaller n_batch.")
 
-    def logits(self) -> NDArray[np.float32]:
-        """The logits of the last output row, float32 [n_vocab]: the library's own memory, valid until it decodes again.
+    def logits(self, row: int = -1) -> NDArray[np.float32]:
+        """Logits of a row, float32 [n_vocab]: the library's own memory, valid until it decodes again.
+
+        Args:
+            row: as `decode_many` gives it; -1 for the last one that has logits.
 
         Raises:
             LibraryError: there are none, or the model computed something that is not a number.
         """
-        logits = self._last_row()
+        logits = self._row(row)
         if not np.isfinite(logits).all():
             raise _not_numbers()
         return logits
 
-    def likeliest_token(self) -> int:
-        """The token of the largest logit of the last output row, the first of equals.
+    def likeliest_token(self, row: int = -1) -> int:
+        """The token of the largest logit of a row, the first of equals.
 
-        Raises:
-            LibraryError: as `logits`.
+        Args, raises:
+            As `logits`.
         """
-        logits = self._last_row()
+        logits = self._row(row)
         token = int(logits.argmax())  # a NaN counts as the largest
         if not math.isfinite(logits[token]):
             raise _not_numbers()
         return token
 
-    def _last_row(self) -> NDArray[np.float32]:
-        pointer = llama_cpp.llama_get_logits_ith(self.handle, -1)
+    def _row(self, row: int) -> NDArray[np.float32]:
+        pointer = llama_cpp.llama_get_logits_ith(self.handle, row)
         if not pointer:
             raise LibraryError("There are no logits to read.", "Decode with logits first.")
         # numpy's own as_array takes 20 microseconds, more than everything else between two decodes.
-        row: Any = self._row_type.from_address(ctypes.addressof(pointer.contents))
-        return np.frombuffer(row, np.float32)
+        values: Any = self._row_type.from_address(ctypes.addressof(pointer.contents))
+        return np.frombuffer(values, np.float32)
 
     def last_position(self, sequence: int) -> int:
         """The last position the cache holds of a sequence, -1 when it is empty."""
@@ -218,13 +255,15 @@ class _Batch:
         int32 = ctypes.c_int32
         self._tokens = (int32 * capacity)()
         self._positions = (int32 * capacity)()
-        self._sequence = int32()
-        self._sequence_ids = (ctypes.POINTER(int32) * capacity)(*([ctypes.pointer(self._sequence)] * capacity))
+        self._sequences = (int32 * capacity)()
+        # Each position names its sequences through a pointer; ours belongs to one, whose number lies in `_sequences`.
+        first = ctypes.addressof(self._sequences)
+        self._sequence_pointers = np.arange(capacity, dtype=np.uintp) * ctypes.sizeof(int32) + first
         self._sequence_counts = (int32 * capacity)(*([1] * capacity))
         self._outputs = (ctypes.c_int8 * capacity)()
         self._native = llama_cpp.llama_batch()
         self._native.n_seq_id = self._sequence_counts
-        self._native.seq_id = self._sequence_ids
+        self._native.seq_id = self._sequence_pointers.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(int32)))
         self._native.pos = self._positions
         self._native.logits = self._outputs
         self._no_tokens = ctypes.POINTER(int32)()
@@ -234,7 +273,7 @@ class _Batch:
     def one_token(self, token: int, position: int, sequence: int) -> Any:
         self._tokens[0] = token
         self._positions[0] = position
-        self._sequence.value = sequence
+        self._sequences[0] = sequence
         self._outputs[0] = 1
         native = self._native
         native.n_tokens = 1
@@ -242,23 +281,30 @@ class _Batch:
         native.embd = self._no_rows
         return native
 
-    def tokens(self, tokens: Sequence[int], position: int, sequence: int, logits: bool) -> Any:
-        count = len(tokens)
-        self._tokens[:count] = list(tokens)
-        self._place(count, position, sequence, logits)
+    def runs(self, runs: Sequence[TokenRun]) -> tuple[Any, list[int]]:
+        """The batch of several runs, and the row of the last token of each."""
+        rows = []
+        end = 0
+        for run in runs:
+            start, end = end, end + len(run.tokens)
+            self._tokens[start:end] = list(run.tokens)
+            self._place(start, end, run.position, run.sequence, run.logits)
+            rows.append(end - 1)
+        self._native.n_tokens = end
         self._native.token = self._token_pointer
         self._native.embd = self._no_rows
-        return self._native
+        return self._native, rows
 
     def embeddings(self, rows: NDArray[np.float32], position: int, sequence: int, logits: bool) -> Any:
-        self._place(len(rows), position, sequence, logits)
+        self._place(0, len(rows), position, sequence, logits)
+        self._native.n_tokens = len(rows)
         self._native.token = self._no_tokens
         self._native.embd = rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         return self._native
 
-    def _place(self, count: int, position: int, sequence: int, logits: bool) -> None:
-        self._native.n_tokens = count
-        self._positions[:count] = list(range(position, position + count))
-        self._sequence.value = sequence
-        self._outputs[:count] = [0] * count
-        self._outputs[count - 1] = int(logits)
+    def _place(self, start: int, end: int, position: int, sequence: int, logits: bool) -> None:
+        count = end - start
+        self._positions[start:end] = list(range(position, position + count))
+        self._sequences[start:end] = [sequence] * count
+        self._outputs[start:end] = [0] * count
+        self._outputs[end - 1] = int(logits)

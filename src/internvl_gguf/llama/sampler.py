@@ -15,8 +15,8 @@ from internvl_gguf.llama.native import NativeObject
 class Sampler(Protocol):
     """Chooses the tokens of one answer."""
 
-    def sample(self, context: Context) -> int:
-        """The next token, from the logits of the last output row of the last decode."""
+    def sample(self, context: Context, row: int) -> int:
+        """The next token, from the logits of a row of the last decode; -1 for the last row that has any."""
 
     def close(self) -> None:
         """Free what it holds."""
@@ -34,13 +34,13 @@ class Likeliest:
     everything else between two decodes; this reads them where they are.
     """
 
-    def sample(self, context: Context) -> int:
+    def sample(self, context: Context, row: int) -> int:
         """As `Sampler.sample`.
 
         Raises:
             LibraryError: the model computed something that is not a number.
         """
-        return context.likeliest_token()
+        return context.likeliest_token(row)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -88,9 +88,9 @@ class SamplerChain(NativeObject):
             raise LibraryError(f"llama.cpp made no sampler{last_error()}.", "Check the sampling parameters.")
         llama_cpp.llama_sampler_chain_add(self.handle, sampler)
 
-    def sample(self, context: Context) -> int:
+    def sample(self, context: Context, row: int) -> int:
         """As `Sampler.sample`."""
-        return int(llama_cpp.llama_sampler_sample(self.handle, context.handle, -1))
+        return int(llama_cpp.llama_sampler_sample(self.handle, context.handle, row))
 
     def _free(self, handle: int) -> None:
         llama_cpp.llama_sampler_free(handle)

@@ -13,7 +13,7 @@ import numpy as np
 
 from internvl_gguf.errors import LibraryError, ModelFileError
 from internvl_gguf.llama.interrupts import deferred_interrupts
-from internvl_gguf.llama.library import initialise, last_error, mtmd_cpp
+from internvl_gguf.llama.library import build, cpu_features, devices, initialise, last_error, mtmd_cpp
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.native import NativeObject
 
@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FLASH_ATTENTION = 1  # loses nothing in the encoder and is the faster
+
+
+def encoder_arithmetic(*, use_gpu: bool) -> str:
+    """What, beside an mmproj and the pixels, decides how embeddings are rounded.
+
+    The build, the instruction sets, the device, and flash attention. Threads do not: each value is summed by one. On a
+    GPU the tiles encoded together do, in the last bits; the model's answer is none the worse for either way.
+    """
+    gpus = [device.description for device in devices() if device.kind in ("gpu", "igpu")]
+    device = gpus[0] if use_gpu and gpus else "cpu"
+    return f"{build()}|{' '.join(cpu_features())}|{device}|flash attention {_FLASH_ATTENTION}"
 
 
 class VisionEncoder(NativeObject):

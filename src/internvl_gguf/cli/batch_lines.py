@@ -1,0 +1,251 @@
+"""The lines of `internvl ask --batch`: questions in, records out, and the file that a later run goes on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from internvl_gguf.config import SamplingParams
+from internvl_gguf.errors import InternVLError, InvalidRequestError
+from internvl_gguf.types import Question
+
+_SAMPLING: Final = tuple(field.name for field in fields(SamplingParams))
+_OPTIONS: Final = ("max_tiles", "min_tiles", "thumbnail", "layout", "fit_pictures")
+_KINDS: Final[dict[str, tuple[tuple[type, ...], str]]] = {
+    "prompt": ((str,), "text"),
+    "images": ((list,), "a list of paths"),
+    "system": ((str,), "text"),
+    "layout": ((str,), "text"),
+    "thumbnail": ((bool,), "true or false"),
+    "fit_pictures": ((bool,), "true or false"),
+    "seed": ((int, type(None)), "a whole number"),
+    "stop": ((str, list), "text, or a list of texts"),
+    **dict.fromkeys(("max_tokens", "top_k", "penalty_last_n", "max_tiles", "min_tiles"), ((int,), "a whole number")),
+    **dict.fromkeys(
+        ("temperature", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty"),
+        ((int, float), "a number"),
+    ),
+}
+"""What each field of a line must be; `id` may be anything."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the input that is not blank.
+
+    Attributes:
+        number: from 1, blank lines counted.
+        data: its bytes, without the end of the line.
+    """
+
+    number: int
+    data: bytes
+
+    @property
+    def digest(self) -> str:
+        """What tells it from another line in its place."""
+        return hashlib.blake2b(self.data, digest_size=8).hexdigest()
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Its JSON object.
+
+        Raises:
+            InvalidRequestError: it is none.
+        """
+        try:
+            value = json.loads(self.data.decode("utf-8-sig" if self.number == 1 else "utf-8"))
+        except (ValueError, RecursionError) as error:
+            reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+            raise InvalidRequestError(f"The line is not JSON: {reason}.", _EXAMPLE) from error
+        if not isinstance(value, dict):
+            raise InvalidRequestError("The line is no JSON object.", _EXAMPLE)
+        return value
+
+
+_EXAMPLE: Final = 'Write one object a line, as {"prompt": "What is it?", "images": ["photo.jpg"]}.'
+
+
+def read_lines(file: Iterable[bytes]) -> Iterator[Line]:
+    """The lines of a file that are not blank."""
+    for number, data in enumerate(file, 1):
+        if data.strip():
+            yield Line(number, data.rstrip(b"\r\n"))
+
+
+def question_of(line: Line, sampling: SamplingParams) -> Question:
+    """The question of a line.
+
+    Args:
+        line: the line.
+        sampling: how tokens are chosen where the line does not say otherwise.
+
+    Raises:
+        InvalidRequestError: the line is no question, or an option is out of range.
+    """
+    values = line.fields
+    known = ("id", *_KINDS)
+    for name, value in values.items():
+        if name not in known:
+            raise InvalidRequestError(
+                f"There is no field {name!r} of a question.", f"The fields are {', '.join(known)}."
+            )
+        if name != "id":
+            _check_kind(name, value)
+    if "prompt" not in values:
+        raise InvalidRequestError("The line has no prompt.", _EXAMPLE)
+    options: dict[str, Any] = {name: values[name] for name in _OPTIONS if name in values}
+    chosen = {name: values[name] for name in _SAMPLING if name in values}
+    options["sampling"] = replace(sampling, **chosen)
+    return Question(values["prompt"], tuple(values.get("images", ())), options, values.get("system"))
+
+
+def _check_kind(name: str, value: Any) -> None:
+    types, wanted = _KINDS[name]
+    is_right = isinstance(value, types) and (bool in types or not isinstance(value, bool))
+    if is_right and isinstance(value, list):
+        is_right = all(isinstance(each, str) for each in value)
+    if not is_right:
+        raise InvalidRequestError(f"{name} is {json.dumps(value)[:80]}.", f"Give {wanted}.")
+
+
+def record_of(line: Line, outcome: dict[str, Any] | InternVLError) -> dict[str, Any]:
+    """The record of a line: which it is, and its answer or what was wrong with it."""
+    record: dict[str, Any] = {"line": line.number}
+    try:
+        values = line.fields
+    except InvalidRequestError:
+        values = {}
+    if "id" in values:
+        record["id"] = values["id"]
+    if isinstance(outcome, InternVLError):
+        outcome = {"error": outcome.message, "hint": outcome.hint}
+    return {**record, **outcome, "hash": line.digest}
+
+
+def _as_line(record: dict[str, Any]) -> bytes:
+    # Half a surrogate pair, which JSON may hold and UTF-8 may not, stays the escape that it came as.
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+class InOrder:
+    """Writes records in the order of their places, each as soon as those before it are written.
+
+    Args:
+        file: gets one line for each record, flushed.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._next = 0
+        self._held: dict[int, bytes] = {}
+
+    def put(self, place: int, record: dict[str, Any]) -> None:
+        """The record of a place, from 0 without gaps."""
+        self._held[place] = _as_line(record)
+        while (data := self._held.pop(self._next, None)) is not None:
+            self._next += 1
+            self._write(data)
+
+    def close(self) -> None:
+        """Write what is left, where the run ended before the records in between."""
+        for place in sorted(self._held):
+            self._write(self._held[place])
+        self._held.clear()
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._file.flush()
+
+
+class AnswerFile:
+    """The file that `--output` names: records of earlier runs stay, those of this one join them.
+
+    While a run goes on records are appended, so that nothing is lost to a power failure but the one being written;
+    `sort` brings them into the order of the lines.
+
+    Args:
+        path: the file, which need not exist.
+
+    Raises:
+        InvalidRequestError: there is a file that holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._records = self._read()
+
+    def answers(self, line: Line) -> bool:
+        """Whether a line was answered before; one that failed was not."""
+        record = self._records.get(line.number)
+        return record is not None and record.get("hash") == line.digest and "error" not in record
+
+    def keep(self, lines: Iterable[Line]) -> None:
+        """Drop the records of lines that changed, failed or are gone.
+
+        Args:
+            lines: the lines that were answered before.
+        """
+        numbers = {line.number for line in lines}
+        kept = {number: record for number, record in self._records.items() if number in numbers}
+        if kept != self._records:
+            self._records = kept
+            self._replace()
+
+    def open(self) -> BinaryIO:
+        """The file, for records to be appended.
+
+        Raises:
+            InvalidRequestError: it cannot be written.
+        """
+        try:
+            return self._path.open("ab")
+        except OSError as error:
+            raise InvalidRequestError(
+                f"{self._path} cannot be written: {error.strerror}.", "Name another file, or make its folder."
+            ) from error
+
+    def sort(self) -> None:
+        """Bring the records into the order of the lines."""
+        self._records = self._read()
+        if list(self._records) != sorted(self._records):
+            self._replace()
+
+    def _read(self) -> dict[int, dict[str, Any]]:
+        if not self._path.exists():
+            return {}
+        if not self._path.is_file():
+            raise InvalidRequestError(
+                f"{self._path} is no regular file.", "Leave --output out to have the answers on stdout."
+            )
+        lines = self._path.read_bytes().splitlines(keepends=True)
+        records = {}
+        for number, data in enumerate(lines, 1):
+            try:
+                record = json.loads(data)
+                records[record["line"]] = record
+                if not isinstance(record["line"], int) or not isinstance(record["hash"], str):
+                    raise ValueError("a record of something else")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                if number == len(lines) and number > 1 and not data.endswith(b"\n"):
+                    break  # it was being written when the machine went down
+                raise InvalidRequestError(
+                    f"{self._path} holds something else than answers, in line {number}.", "Name another file."
+                ) from error
+        return records
+
+    def _replace(self) -> None:
+        """Write the records anew, in order; whoever reads the file sees the old one or the new one."""
+        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        try:
+            with beside.open("wb") as file:
+                for number in sorted(self._records):
+                    file.write(_as_line(self._records[number]))
+            beside.replace(self._path)
+        finally:
+            beside.unlink(missing_ok=True)

@@ -1,0 +1,72 @@
+"""`internvl cache`: what is kept so that nothing is computed twice, and clearing it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from internvl_gguf.caches import EMBEDDINGS, cache_contents, clear_caches
+from internvl_gguf.cli import options
+from internvl_gguf.cli.output import print_json, say
+from internvl_gguf.cli.tables import print_table
+from internvl_gguf.paths import cache_dir
+from internvl_gguf.sizes import format_size
+
+app = typer.Typer(add_completion=False)
+
+
+@app.callback(invoke_without_command=True)
+def show(context: typer.Context, json_output: options.JSONOption = False) -> None:
+    """Show what is kept on disk so that nothing is computed twice; models are not part of it (`internvl list`)."""
+    if context.invoked_subcommand:
+        return
+    contents = cache_contents()
+    if json_output:
+        caches = [
+            {
+                "name": cache.name,
+                "folder": str(cache.folder),
+                "entries": cache.entries,
+                "bytes": cache.n_bytes,
+                "max_bytes": cache.max_bytes,
+            }
+            for cache in contents
+        ]
+        print_json({"folder": str(cache_dir()), "caches": caches})
+        return
+    print_table(
+        ("CACHE", "FILES", "SIZE", "AT MOST", "HOLDS"),
+        [
+            (
+                cache.name,
+                f"{cache.entries:,}",
+                format_size(cache.n_bytes),
+                format_size(cache.max_bytes) if cache.max_bytes is not None else "",
+                cache.what,
+            )
+            for cache in contents
+        ],
+    )
+    say(f"{format_size(sum(cache.n_bytes for cache in contents))} in {cache_dir()}")
+
+
+@app.command()
+def clear(
+    everything: Annotated[
+        bool, typer.Option("--all/--embeddings", help="Everything, or only what was seen of pictures.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json_output: options.JSONOption = False,
+) -> None:
+    """Remove what is kept; it is made again when it is needed. Models stay (`internvl rm`)."""
+    doomed = [cache for cache in cache_contents() if everything or cache.name == EMBEDDINGS]
+    size = sum(cache.n_bytes for cache in doomed)
+    if size and not yes:
+        names = ", ".join(cache.name for cache in doomed)
+        typer.confirm(f"Remove {names} ({format_size(size)}) from {cache_dir()}?", abort=True, err=True)
+    freed = clear_caches(everything=everything)
+    if json_output:
+        print_json({"folder": str(cache_dir()), "cleared": [cache.name for cache in doomed], "bytes": freed})
+    else:
+        say(f"Removed; {format_size(freed)} are free again.")

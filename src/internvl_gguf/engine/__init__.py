@@ -1,0 +1,23 @@
+"""Tokens and embeddings in, tokens out: many requests at once on one text model and its vision encoder.
+
+The engine knows no template, file or conversation. A request is the whole prompt as spans; what the KV cache already
+holds of it is not computed again, and a tile whose embeddings are known is not encoded again.
+
+There is no thread behind it. Whoever waits for the next token of a request works a step for all of them (`turns`), and
+a step is one native call for each kind of work there is (`scheduler`): so Ctrl-C arrives where it always does, in the
+main thread, nothing runs that nobody waits for, and closing is simple.
+
+    engine      what callers see: submit, embed, close
+    handle      an answer under way: stream, result, cancel
+    scheduler   the step: admit, encode, read, decode, end
+    request     what the scheduler knows of one prompt
+    tile_run    the tiles a prompt goes on with, encoded batch by batch
+    sequences   who holds what of the KV cache
+    turns       one thread at a time works, the others wait for what it brings
+"""
+
+from internvl_gguf.engine.engine import Engine
+from internvl_gguf.engine.handle import Handle, LogitsHandle
+from internvl_gguf.engine.tile_run import Report, TileProgress
+
+__all__ = ["Engine", "Handle", "LogitsHandle", "Report", "TileProgress"]

@@ -1,0 +1,174 @@
+"""What callers see of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from internvl_gguf.config import SamplingParams
+from internvl_gguf.embedding_cache import EmbeddingCache
+from internvl_gguf.engine.handle import Handle, LogitsHandle, stopped
+from internvl_gguf.engine.request import AnswerRequest, LogitsRequest, Request
+from internvl_gguf.engine.scheduler import Scheduler
+from internvl_gguf.engine.tile_run import Report, TileProgress, TileRun
+from internvl_gguf.engine.turns import Turns
+from internvl_gguf.errors import SessionStateError
+from internvl_gguf.llama.context import Context
+from internvl_gguf.llama.model import TextModel
+from internvl_gguf.llama.vision import VisionEncoder
+from internvl_gguf.types import Span, Tile
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Engine:
+    """Runs requests on one text model and its vision encoder, as many at once as the context has sequences.
+
+    Args:
+        model, vision, context: open native objects; the caller closes them after the engine. Without a vision encoder
+            the engine takes text only.
+        cache: embeddings by tile.
+
+    Any thread may use it. Nothing is computed before somebody waits for something; then everything that was submitted
+    is.
+    """
+
+    def __init__(self, model: TextModel, vision: VisionEncoder | None, context: Context, cache: EmbeddingCache) -> None:
+        self.model = model
+        self.vision = vision
+        self.context = context
+        self.cache = cache
+        self._turns = Turns()
+        self._scheduler = Scheduler(model, context, self._find_tiles)
+        self._is_closed = False
+
+    @property
+    def n_ctx(self) -> int:
+        """Positions one request can take, its answer included."""
+        return self.context.n_ctx
+
+    @property
+    def n_parallel(self) -> int:
+        """Requests that run at once; more wait for one of them to end."""
+        return self.context.n_sequences
+
+    def submit(self, prompt: Sequence[Span], sampling: SamplingParams, on_tiles: TileProgress | None = None) -> Handle:
+        """Ask for an answer.
+
+        Args:
+            prompt: all of the prompt.
+            sampling: how its tokens are chosen.
+            on_tiles: told how far the prompt's tiles are encoded, in whichever thread works at that moment.
+
+        Raises:
+            ValueError: the prompt does not fit, is empty or ends in a picture; callers check before.
+            SessionStateError: the engine is closed.
+        """
+        request = AnswerRequest(prompt, self.n_ctx, on_tiles, sampling)
+        self._add(request)
+        return Handle(self, request)
+
+    def submit_logits(self, prompt: Sequence[Span], on_tiles: TileProgress | None = None) -> LogitsHandle:
+        """Ask for the logits of the token after the prompt. Arguments and errors are those of `submit`."""
+        request = LogitsRequest(prompt, self.n_ctx, on_tiles)
+        self._add(request)
+        return LogitsHandle(self, request)
+
+    def embed(
+        self,
+        tiles: Sequence[Tile],
+        on_tiles: TileProgress | None = None,
+        is_cancelled: Callable[[], bool] = lambda: False,
+    ) -> list[NDArray[np.float32]]:
+        """Embeddings of tiles, float32 [tokens_per_tile, n_embd] each, encoding only what is not known.
+
+        Requests go on between the batches.
+
+        Args:
+            on_tiles: as in `submit`.
+            is_cancelled: asked before each batch.
+
+        Raises:
+            SessionStateError: it was cancelled, or the engine is closed.
+        """
+        run: TileRun | None = None
+        report = Report()
+
+        def encode() -> None:
+            nonlocal run
+            self._check_open()
+            run = run or self._find_tiles(tiles)
+            run.encode_batch(report, on_tiles)
+
+        while run is None or not run.is_complete:
+            if is_cancelled():
+                raise stopped()
+            self._turns.work_once(encode)
+        return run.embeddings(tiles)
+
+    def work_until(self, is_done: Callable[[], bool]) -> None:
+        """Work for all requests, or wait while another thread does, until `is_done`, which is asked after each step."""
+        self._turns.work_until(is_done, self._scheduler.step)
+
+    def cancel(self, request: Request) -> None:
+        """Nobody wants a request any more; from any thread.
+
+        It is let go at once, or by the thread that works at this moment, after the native call it is in: that is told
+        to end early, and what it had done for others is done again.
+        """
+        request.is_cancelled = True
+        if request.ending is None and not self._turns.try_work(self._scheduler.end_cancelled) and request.is_admitted:
+            self.context.abort()
+
+    def export(self, prompt: Sequence[Span]) -> tuple[list[Span], NDArray[np.uint8]] | None:
+        """The KV of the sequence that knows most of a prompt, with what it holds; None where nothing of it is known.
+
+        Raises:
+            LibraryError: llama.cpp refused.
+        """
+        found: list[tuple[list[Span], NDArray[np.uint8]] | None] = []
+        self._turns.work_once(lambda: found.append(self._scheduler.sequences.export(prompt)))
+        return found[0]
+
+    def restore(self, spans: Sequence[Span], kv: NDArray[np.uint8]) -> None:
+        """Take up exported KV: a prompt that begins with these spans computes only what follows them.
+
+        Raises:
+            LibraryError: llama.cpp refused; nothing is lost.
+            SessionStateError: requests run on all sequences.
+        """
+        self._turns.work_once(lambda: self._scheduler.sequences.restore(spans, kv))
+
+    def check_integrity(self) -> None:
+        """Raise RuntimeError unless every ledger agrees with llama.cpp's view of its sequence."""
+        self._turns.work_once(self._scheduler.sequences.check_integrity)
+
+    def forget(self) -> None:
+        """Empty the KV cache; requests that run read their prompts again."""
+        self._turns.work_once(self._scheduler.forget)
+
+    def close(self) -> None:
+        """End all requests. What the engine runs on can be freed then. Closing twice is harmless."""
+
+        def end_all() -> None:
+            self._is_closed = True
+            self._scheduler.end_all(_closed())
+
+        self._turns.work_once(end_all)
+
+    def _add(self, request: Request) -> None:
+        self._check_open()
+        self._scheduler.add(request)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise _closed()
+
+    def _find_tiles(self, tiles: Sequence[Tile]) -> TileRun:
+        return TileRun(tiles, self.vision, self.cache)
+
+
+def _closed() -> SessionStateError:
+    return SessionStateError("The session is closed.", "Open a new one with Session.open().")

@@ -1,0 +1,163 @@
+"""What a caller holds of a request: wait for it, read it, cancel it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from internvl_gguf.engine.request import AnswerRequest, LogitsRequest
+from internvl_gguf.engine.tile_run import Report
+from internvl_gguf.errors import SessionStateError
+from internvl_gguf.types import FinishReason
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from internvl_gguf.engine.engine import Engine
+
+
+class Handle:
+    """One answer under way. Made by `Engine.submit`.
+
+    The answer goes on whenever anyone waits for any answer of the engine, read or not; what was not read yet waits in
+    the handle. One thread reads a handle; any may cancel it.
+
+    Attributes:
+        finish_reason: why the answer ended, as far as it was read; None before, or where an error ended it.
+    """
+
+    def __init__(self, engine: Engine, request: AnswerRequest) -> None:
+        self._engine = engine
+        self._request = request
+        self.finish_reason: FinishReason | None = None
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens read so far, without the one that ended the answer."""
+        return self._request.tokens[: self._request.handed_out]
+
+    @property
+    def times(self) -> list[float]:
+        """time.perf_counter() when each of `tokens` was there, read or not."""
+        return self._request.times[: self._request.handed_out]
+
+    @property
+    def report(self) -> Report:
+        """What the prompt took."""
+        return self._request.report
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to read."""
+        return self.finish_reason is not None or isinstance(self._request.ending, Exception)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether reading would not have to wait."""
+        return self._request.has_news()
+
+    def stream(self) -> Iterator[int]:
+        """The tokens of the answer as they come. Closing the iterator cancels the rest.
+
+        Raises:
+            InternVLError: what ended this answer before its time; the others go on.
+        """
+        try:
+            while (token := self._next()) is not None:
+                yield token
+        finally:
+            self.cancel()
+
+    def result(self) -> list[int]:
+        """All tokens of the answer, when it is over; the rest of it is cancelled if waiting is interrupted.
+
+        Raises:
+            InternVLError: as `stream`.
+        """
+        for _ in self.stream():
+            pass
+        return self.tokens
+
+    def ready(self) -> Iterator[int]:
+        """The tokens that are there and were not read yet, without waiting.
+
+        Raises:
+            InternVLError: as `stream`.
+        """
+        while self.finish_reason is None and self.has_news:
+            token = self._next()
+            if token is not None:
+                yield token
+
+    def cancel(self, reason: FinishReason = "aborted") -> None:
+        """End the answer here, from any thread; one that was read to its end stays as it is.
+
+        Args:
+            reason: its `finish_reason` from now on; "stop" where the reader found a stop string.
+        """
+        request = self._request
+        if self.is_over:
+            return
+        ending = request.ending
+        if isinstance(ending, str) and request.handed_out == len(request.tokens):
+            self.finish_reason = ending
+            return
+        self.finish_reason = reason
+        self._engine.cancel(request)
+
+    def _next(self) -> int | None:
+        """The next token, waited for; None at the end."""
+        request = self._request
+        while self.finish_reason is None:
+            ending = request.ending  # looked at before the tokens: the last of them may come with it
+            if request.handed_out < len(request.tokens):
+                request.handed_out += 1
+                return request.tokens[request.handed_out - 1]
+            if isinstance(ending, Exception):
+                raise ending
+            if ending is not None:
+                self.finish_reason = ending
+            else:
+                self._engine.work_until(request.has_news)
+        return None
+
+
+class LogitsHandle:
+    """Logits under way. Made by `Engine.submit_logits`."""
+
+    def __init__(self, engine: Engine, request: LogitsRequest) -> None:
+        self._engine = engine
+        self._request = request
+
+    @property
+    def is_over(self) -> bool:
+        """Whether `result` would not have to wait."""
+        return self._request.ending is not None or self._request.is_cancelled
+
+    def result(self) -> NDArray[np.float32]:
+        """Logits of the token after the prompt, float32 [n_vocab].
+
+        Raises:
+            SessionStateError: it was cancelled.
+            InternVLError: what else ended it.
+        """
+        try:
+            self._engine.work_until(lambda: self.is_over)
+        finally:
+            self.cancel()
+        if isinstance(self._request.ending, Exception):
+            raise self._request.ending
+        if self._request.logits is None:
+            raise stopped()
+        return self._request.logits
+
+    def cancel(self) -> None:
+        """It is not wanted any more; from any thread."""
+        if self._request.ending is None:
+            self._engine.cancel(self._request)
+
+
+def stopped() -> SessionStateError:
+    """The error of a request with one result that was cancelled."""
+    return SessionStateError("The request was stopped by abort().", "Ask again.")

@@ -1,0 +1,141 @@
+"""The sequences of the KV cache: what each holds, who uses it, and which one suits a prompt best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from internvl_gguf.errors import LibraryError, SessionStateError
+from internvl_gguf.kv_ledger import SequenceLedger, total_length
+from internvl_gguf.llama.sequence_state import read_state, write_state
+from internvl_gguf.types import Span
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from internvl_gguf.llama.context import Context
+
+
+class Sequences:
+    """The sequences of a context and their ledgers.
+
+    Requests own no sequence: any of them may run on any, and what one leaves behind stays until the place is wanted.
+
+    Attributes:
+        ledgers: what each sequence holds.
+        is_taken: whether a request runs on it.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.ledgers = [SequenceLedger() for _ in range(context.n_sequences)]
+        self.is_taken = [False] * context.n_sequences
+        self._used = [0] * context.n_sequences
+        self._clock = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request can run."""
+        return not all(self.is_taken)
+
+    def known_prefix(self, prompt: Sequence[Span]) -> int:
+        """Positions of a prompt that some sequence holds."""
+        return max(ledger.common_prefix(prompt) for ledger in self.ledgers)
+
+    def take(self, prompt: Sequence[Span]) -> tuple[int, int]:
+        """A free sequence for a prompt, with as much of the prompt in it as any sequence knows.
+
+        The last position is never among it: it has to be decoded for its logits. Where cutting the sequence that
+        knows most would throw away what another request needs (it runs there) or may need (a fork), the shared part is
+        copied to the free sequence that was left alone longest; copying computes nothing.
+
+        Returns:
+            The sequence, now taken, and how many positions of the prompt it holds.
+        """
+        self._clock += 1
+        length = total_length(prompt)
+        shared = [min(ledger.common_prefix(prompt), length - 1) for ledger in self.ledgers]
+        best = max(range(len(shared)), key=lambda each: (shared[each], not self.is_taken[each], -self._used[each]))
+        keep = shared[best]
+        if self.is_taken[best] or keep < self.ledgers[best].length:
+            free = [each for each in range(len(shared)) if each != best and not self.is_taken[each]]
+            spare = min(free, key=lambda each: self._used[each], default=None)
+            if spare is not None and (self.is_taken[best] or self._used[spare] <= self._used[best]):
+                self._copy(best, spare, keep)
+                best = spare
+        self.is_taken[best] = True
+        self._used[best] = self._clock
+        return best, self.cut(best, keep)
+
+    def leave(self, sequence: int) -> None:
+        """The request that ran on it is over; what it holds stays known."""
+        self.is_taken[sequence] = False
+
+    def cut(self, sequence: int, length: int) -> int:
+        """Keep at most the first `length` positions, whole tiles only; returns how many."""
+        kept = self.ledgers[sequence].truncate(length)
+        self._context.cut(sequence, kept)
+        return kept
+
+    def export(self, prompt: Sequence[Span]) -> tuple[list[Span], NDArray[np.uint8]] | None:
+        """What the sequence that knows most of a prompt holds, with its KV; None where none knows any of it.
+
+        Raises:
+            LibraryError: llama.cpp refused.
+        """
+        best = max(range(len(self.ledgers)), key=lambda each: self.ledgers[each].common_prefix(prompt))
+        known = self.ledgers[best].common_prefix(prompt)
+        if known < self.ledgers[best].length:  # the rest is another conversation's, and nobody else's to read
+            best = self._alone(best, known)
+        return (self.ledgers[best].spans, read_state(self._context, best)) if best >= 0 and known else None
+
+    def _alone(self, sequence: int, length: int) -> int:
+        """A sequence that holds the beginning of another and no more: a free one, or that one cut; -1 for none."""
+        free = [each for each in range(len(self.ledgers)) if each != sequence and not self.is_taken[each]]
+        spare = min(free, key=lambda each: self._used[each], default=-1)
+        if spare >= 0:
+            self._copy(sequence, spare, length)
+            return spare
+        if self.is_taken[sequence]:
+            return -1
+        self.cut(sequence, length)
+        return sequence
+
+    def restore(self, spans: Sequence[Span], kv: NDArray[np.uint8]) -> None:
+        """Put exported KV into the free sequence that was left alone longest.
+
+        Raises:
+            LibraryError: llama.cpp refused, or what it took is not what the spans say; the sequence is empty then.
+            SessionStateError: requests run on all sequences.
+        """
+        free = [each for each in range(len(self.ledgers)) if not self.is_taken[each]]
+        if not free:
+            raise SessionStateError("All conversations of this model are busy.", "Wait for an answer, then restore.")
+        sequence = min(free, key=lambda each: self._used[each])
+        self.cut(sequence, 0)
+        write_state(self._context, sequence, kv)
+        if self._context.last_position(sequence) != total_length(spans) - 1:
+            self._context.cut(sequence, 0)
+            raise LibraryError(
+                "The saved KV cache is not of the length that was saved with it.", "Restore it with recompute=True."
+            )
+        for span in spans:
+            self.ledgers[sequence].append(span)
+        self._clock += 1
+        self._used[sequence] = self._clock
+
+    def settle(self) -> None:
+        """After an interruption llama.cpp may hold more than a ledger: cut it back."""
+        for sequence, ledger in enumerate(self.ledgers):
+            if self._context.last_position(sequence) >= ledger.length:
+                self._context.cut(sequence, ledger.length)
+
+    def check_integrity(self) -> None:
+        """Raise RuntimeError unless every ledger agrees with llama.cpp's view of its sequence."""
+        for sequence, ledger in enumerate(self.ledgers):
+            ledger.check_integrity(self._context.last_position(sequence))
+
+    def _copy(self, source: int, target: int, length: int) -> None:
+        self.ledgers[target].copy_prefix(self.ledgers[source], length)
+        self._context.copy_prefix(source, target, self.ledgers[target].length)
