@@ -5,34 +5,34 @@
     with Session.open("demo") as session:
         print(session.ask("What is it?", images=["photo.jpg"]).text)
 
-Importing this loads neither llama.cpp nor numpy nor Pillow; `Session` does when it is first touched.
+Importing this loads next to nothing: each name is imported when it is first touched.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from internvl_gguf import tiling
-from internvl_gguf._version import __version__
-from internvl_gguf.config import SamplingParams
-from internvl_gguf.errors import (
-    CatalogError,
-    ContextOverflowError,
-    HubError,
-    InsufficientMemoryError,
-    InternVLError,
-    InvalidRequestError,
-    LibraryError,
-    ModelFileError,
-    ModelPairError,
-    PictureError,
-    SavedSessionError,
-    SessionStateError,
-)
-from internvl_gguf.types import Chunk, Message, Picture, Question, Reply, Timings, Usage
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from internvl_gguf import tiling
+    from internvl_gguf._version import __version__
+    from internvl_gguf.config import SamplingParams
+    from internvl_gguf.errors import (
+        CatalogError,
+        ContextOverflowError,
+        HubError,
+        InsufficientMemoryError,
+        InternVLError,
+        InvalidRequestError,
+        LibraryError,
+        ModelFileError,
+        ModelPairError,
+        PictureError,
+        SavedSessionError,
+        SessionStateError,
+    )
     from internvl_gguf.session import Session
+    from internvl_gguf.types import Chunk, Message, Picture, Question, Reply, Timings, Usage
 
 __all__ = [
     "CatalogError",
@@ -60,14 +60,40 @@ __all__ = [
     "tiling",
 ]
 
+_HOMES: Final = {
+    "CatalogError": "errors",
+    "Chunk": "types",
+    "ContextOverflowError": "errors",
+    "HubError": "errors",
+    "InsufficientMemoryError": "errors",
+    "InternVLError": "errors",
+    "InvalidRequestError": "errors",
+    "LibraryError": "errors",
+    "Message": "types",
+    "ModelFileError": "errors",
+    "ModelPairError": "errors",
+    "Picture": "types",
+    "PictureError": "errors",
+    "Question": "types",
+    "Reply": "types",
+    "SamplingParams": "config",
+    "SavedSessionError": "errors",
+    "Session": "session",
+    "SessionStateError": "errors",
+    "Timings": "types",
+    "Usage": "types",
+    "__version__": "_version",
+}
+"""The module of each name. They are imported when they are first touched, which keeps `internvl --help` quick."""
+
 
 def __dir__() -> list[str]:
     return __all__
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Session":
-        from internvl_gguf.session import Session
-
-        return Session
+    if name == "tiling":
+        return importlib.import_module("internvl_gguf.tiling")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"internvl_gguf.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,13 +14,13 @@ from internvl_gguf.cli.output import run
 
 COMMANDS: Final = {
     "ask": ("ask", "ask", "Ask one question, about pictures or not."),
-    "inspect": ("inspect", "inspect", "Show how pictures are cut into tiles, and what they take of the context."),
-    "pick": ("pick", "pick", "Pick what to run: the quants that fit the memory there is, the best first."),
+    "inspect": ("inspect", "inspect", "Show how pictures are cut, and what they take of the context."),
+    "pick": ("pick", "pick", "Rank what fits the memory there is, before a download."),
     "pull": ("pull", "pull", "Fetch a model, verified: the text model and its vision encoder."),
     "list": ("models", "list_models", "List the models that are on this machine, or in the catalogue."),
     "show": ("models", "show", "Show what a model is, from the headers of its files."),
     "rm": ("models", "rm", "Take a model out of the cache."),
-    "cache": ("caches", "app", "Show what is kept on disk so that nothing is computed twice, or clear it."),
+    "cache": ("caches", "app", "Show or clear what is kept on disk."),
     "doctor": ("doctor", "doctor", "Check what is installed, and measure this machine."),
 }
 """Module, function (or group of commands) and help of each subcommand; what one imports, the others do not wait for."""
@@ -30,6 +30,13 @@ _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 
 class _LazyGroup(TyperGroup):
     """Knows the names and the help of its commands, and loads the one that is run."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """In plain text: the library for boxes takes three times as long to import as everything else here."""
+        self.format_usage(ctx, formatter)
+        self.format_help_text(ctx, formatter)
+        self.format_options(ctx, formatter)
+        self.format_epilog(ctx, formatter)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
