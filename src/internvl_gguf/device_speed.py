@@ -39,7 +39,8 @@ BITS_PER_WEIGHT: Final[Mapping[str, float]] = MappingProxyType(
 )
 ENCODER_KINDS: Final = ("f16", "bf16", "f32", "q8_0")
 TABLES: Final = ("bandwidth", "matrix_rate", "encoder_rate", "attention_bandwidth", "attention_rate")
-_ALIKE: Final = 1.15  # types whose bits a weight differ by less may hide behind an average of a file
+_LOG_BITS: Final = {kind: math.log(bits) for kind, bits in BITS_PER_WEIGHT.items()}
+_ALIKE: Final = math.log(1.15)  # types whose bits a weight differ by less may hide behind an average of a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +151,15 @@ def rate_of(table: Mapping[str, Range], kind: str, bits: float) -> Range:
     if known is not None:
         return known
 
+    wanted = math.log(bits)
+
     def distance(other: str) -> float:
-        return abs(math.log(BITS_PER_WEIGHT[other] / bits))
+        return abs(_LOG_BITS[other] - wanted)
 
     nearest = min(table, key=distance)
     rate = table[nearest]
     if kind not in BITS_PER_WEIGHT:
         for other in table:
-            if distance(other) < math.log(_ALIKE):
+            if distance(other) < _ALIKE:
                 rate = rate.joined(table[other])
     return rate

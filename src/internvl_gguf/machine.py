@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 
 
 def library_version() -> str:
     """Version of the installed llama-cpp-python; empty where there is none."""
+    import importlib.metadata  # only now: picking for another machine does without
+
     try:
         return importlib.metadata.version("llama-cpp-python")
     except importlib.metadata.PackageNotFoundError:

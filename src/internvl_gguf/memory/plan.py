@@ -185,10 +185,14 @@ class Homes:
 
 def layer_homes(n_layers: int, request: MemoryRequest) -> Homes:
     """Which backend each layer lies on (`get_layer_buft_list` in `llama_model_base::load_tensors`)."""
-    on_gpus = request.gpu_layers(n_layers)
-    backends = (*(gpu(index) for index in range(len(request.gpus))), CPU)
+    return _homes(n_layers, request.gpu_layers(n_layers), request.gpus)
+
+
+@lru_cache(maxsize=1024)
+def _homes(n_layers: int, on_gpus: int, shares: tuple[float, ...]) -> Homes:
+    backends = (*(gpu(index) for index in range(len(shares))), CPU)
     first = n_layers + 1 - on_gpus
-    ends = _split_ends(request.gpus)
+    ends = _split_ends(shares)
     homes = [len(backends) - 1] * (n_layers + 1)
     for layer in range(first, n_layers + 1):
         place = _float32((layer - first) / on_gpus)

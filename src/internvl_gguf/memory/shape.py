@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
+
+
+@lru_cache(maxsize=8192)
+def _layer_of(name: str) -> int | None:
+    """One name is asked for again and again, once for each quant of a model."""
+    parts = name.removeprefix("v.").split(".")
+    return int(parts[1]) if parts[0] == "blk" and parts[1].isdigit() else None
 
 
 @dataclass(frozen=True)
@@ -24,11 +31,10 @@ class Weight:
     shape: tuple[int, ...]
     n_bytes: int
 
-    @cached_property
+    @property
     def layer(self) -> int | None:
         """The layer it belongs to; None for the tensors before and after the layers."""
-        parts = self.name.removeprefix("v.").split(".")
-        return int(parts[1]) if parts[0] == "blk" and parts[1].isdigit() else None
+        return _layer_of(self.name)
 
 
 @dataclass(frozen=True)
