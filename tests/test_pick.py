@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -157,9 +158,10 @@ def test_a_narrow_terminal(columns: str) -> None:
             shown += data
         assert process.wait() == 0
     os.close(parent)
-    rows = shown.decode().splitlines()[3:]
+    rows = shown.decode().splitlines()
+    assert rows[-2] == "Run it:"  # on one line, to be copied
     assert any("tokens/s" in row for row in rows)
-    assert max(map(len, rows)) <= int(columns)
+    assert max(map(len, rows[:-1])) <= int(columns)
 
 
 @pytest.mark.parametrize(
@@ -217,3 +219,50 @@ def test_picking_loads_neither_llama_cpp_nor_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr.strip().splitlines()[-1] == "[]"
+
+
+def test_a_name_that_several_models_have() -> None:
+    refused = pick("--vram", "12GiB", "--why", "Q6_K", code=1)
+    assert "InternVL3-8B-Instruct:Q6_K" in refused.stderr
+    one = pick("--vram", "12GiB", "--why", "InternVL3-8B-Instruct:Q6_K")
+    assert "InternVL3-8B-Instruct:Q6_K, " in one.stdout
+
+
+def test_the_command_to_run_it() -> None:
+    done = pick(MODEL, "--vram", "12GiB", "--images", "3", "--max-tiles", "6")
+    command = done.stdout.splitlines()[-1].split()
+    assert command[:3] == ["internvl", "ask", f"{MODEL}:UD-Q4_K_XL"]
+    assert command[-2:] == ["--max-tiles", "6"]
+
+
+def test_a_gpu_too_small_to_be_of_use_is_left_alone() -> None:
+    """450 MiB hold its driver and nothing else: as good as none, not worse."""
+    with_it, without = (picked(MODEL, "--vram", vram, "--ram", "23GiB") for vram in ("450MiB", "none"))
+    assert with_it["best"] == without["best"]
+    assert with_it["picks"][0]["memory"] == without["picks"][0]["memory"]
+    assert "--vram none" in pick(MODEL, "--vram", "450MiB", "--ram", "23GiB").stdout
+
+
+def test_a_terminal_of_eighty_columns_gets_a_table() -> None:
+    import pty
+
+    parent, child = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "internvl_gguf", "pick", MODEL, "--vram", "12GiB"],
+        stdout=child,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **OFFLINE, "COLUMNS": "80", "TERM": "xterm"},
+    ) as process:
+        os.close(child)
+        shown = b""
+        while True:
+            try:
+                data = os.read(parent, 4096)
+            except OSError:
+                break
+            shown += data
+        assert process.wait() == 0
+    os.close(parent)
+    plain = re.sub("\x1b\\[[0-9;]*m", "", shown.decode())
+    head = next(line for line in plain.splitlines() if "QUANT" in line).split()
+    assert {"QUANT", "LAYERS", "VRAM", "FREE", "TOKENS/S", "LOSS"} <= set(head)

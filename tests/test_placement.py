@@ -82,8 +82,9 @@ def test_each_next_way_takes_less(shape: ModelShape) -> None:
     assert on_gpu == sorted(on_gpu, reverse=True)
     assert found[0].is_full
     assert on_gpu[-1] == 0
-    totals = [each.plan.gpus[0].total for each in found]
+    totals = [each.plan.gpus[0].total if each.plan.gpus else 0 for each in found]
     assert totals == sorted(totals, reverse=True)
+    assert totals[-1] == 0  # not even what a GPU costs with nothing on it
     assert [each.request.n_ctx for each in found][-3:] == [8192, 4096, 2048]
     assert found[-1].request.n_ubatch == 128
     assert describe(found[-1]).endswith("a context of 2,048 positions, batches of 128")
@@ -225,3 +226,19 @@ def test_unified_memory_is_one_budget(shape: ModelShape) -> None:
     apart = Budget(14 * GIB, (13 * GIB,))
     first = ways(shape, replace(apart, is_unified=True))[0]
     assert first.plan.total <= 14 * GIB
+
+
+def test_a_model_that_is_to_use_no_gpu(tiny: ModelFiles) -> None:
+    """An empty list of devices is not "all of them"."""
+    from internvl_gguf.llama.model import TextModel
+
+    with TextModel(tiny.text, devices=()) as model:
+        assert model.tokenize("Hi")
+
+
+def test_no_gpu_is_a_budget_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(this_machine, "_gpus", lambda: [gpu(10 * GIB)])
+    found = machine_budget(())
+    assert found.budget.gpus == ()
+    assert found.budget.gpu_numbers == ()
+    assert found.budget.has_gpus

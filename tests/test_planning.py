@@ -105,6 +105,27 @@ def test_more_memory_is_never_worse(listing: ModelListing) -> None:
         assert costs == sorted(costs, reverse=True)
 
 
+@pytest.mark.parametrize("more", [(300 * 2**20,), (2 * GIB,), (12 * GIB,), (500 * 2**20, 8 * GIB)])
+def test_another_gpu_is_never_worse(listing: ModelListing, more: tuple[int, ...]) -> None:
+    """A display's GPU beside a large one took memory for nothing; a small first one made the answer impossible."""
+    candidates = [candidate for candidate in listing.candidates if candidate.quant in ("Q4_K_M", "Q6_K", "UD-Q8_K_XL")]
+    cost = cost_of("balanced")
+    for gpus in ((24 * GIB, *more), (*more, 24 * GIB)):
+        alone = rank(candidates, Budget(32 * GIB, (24 * GIB,)), TWO_PICTURES, None)[0]
+        together = rank(candidates, Budget(32 * GIB, gpus), TWO_PICTURES, None)[0]
+        assert together.gpu_layers == together.n_layers
+        if gpus[0] == 24 * GIB:
+            assert cost(together)[:2] <= (cost(alone)[0], cost(alone)[1] + 0.05)
+
+
+def test_the_gpus_that_are_used_are_named(listing: ModelListing) -> None:
+    found = planner(Budget(32 * GIB, (500 * 2**20, 24 * GIB))).best(quant(listing, "Q4_K_M"))
+    assert found is not None
+    assert found.budget.gpu_numbers == (1,)
+    assert not found.request.mmproj_on_gpu  # mtmd takes the first GPU and no other
+    assert memory_table(found).splitlines()[0].split() == ["RAM", "GPU1"]
+
+
 def test_layers_go_to_each_gpu_by_its_room(listing: ModelListing) -> None:
     found = planner(Budget(64 * GIB, (12 * GIB, 4 * GIB))).best(quant(listing, "Q6_K"))
     assert found is not None
@@ -269,7 +290,7 @@ def test_files_that_are_no_such_model(listing: ModelListing) -> None:
 
 def test_the_table_of_a_plan_adds_up(listing: ModelListing) -> None:
     found = rank([quant(listing, "Q4_K_M")], Budget(32 * GIB, (8 * GIB, 4 * GIB)), TWO_PICTURES, None)[0]
-    lines = memory_table(found.plan, found.budget).splitlines()
+    lines = memory_table(found).splitlines()
     assert lines[0].split() == ["RAM", "GPU0", "GPU1"]
     assert lines[-1].split() == ["there", "is", "32.00", "GiB", "8.00", "GiB", "4.00", "GiB"]
     together = lines[-2].removeprefix("together").split("iB")[:3]

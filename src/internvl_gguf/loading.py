@@ -99,6 +99,7 @@ class Runtime:
         machine = machine_budget(parse_vram(config.vram))
         for notice in machine.notices:
             on_notice(notice)
+        self._handles = machine.handles
         shape = shape_from_headers(pair.text_headers, pair.mmproj_header)
         ways = placements(files.text.stem, shape, config, n_ctx, threads, machine.budget)
         self.configuration = next(ways)
@@ -134,7 +135,7 @@ class Runtime:
         self, mmproj: Path, config: EngineConfig, threads: int, on_load: LoadProgress | None, on_notice: Notice
     ) -> tuple[Engine, ExitStack]:
         """Load everything in the current configuration; the stack frees it."""
-        request = self.configuration.request
+        request, budget = self.configuration.request, self.configuration.budget
         is_split = len(request.gpus) > 1 and request.n_gpu_layers != 0
         flash_attn = config.flash_attn
         if flash_attn == "auto" and not request.flash_attn:
@@ -148,6 +149,7 @@ class Runtime:
             model = TextModel(
                 self.files.text,
                 n_gpu_layers=request.n_gpu_layers,
+                devices=None if budget.numbers is None else [self._handles[number] for number in budget.numbers],
                 tensor_split=request.gpus if is_split else (),
                 on_progress=on_load,
             )

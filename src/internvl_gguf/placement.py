@@ -60,7 +60,7 @@ def placements(
         if found:
             break
     else:
-        found = _planner(budget, workload).smallest(candidate)
+        found = _asked(candidate, config, workload, budget) or _planner(budget, workload).smallest(candidate)
         if not config.force:
             raise too_large(found)
     yield found
@@ -69,14 +69,13 @@ def placements(
 
 def too_large(smallest: Configuration) -> InsufficientMemoryError:
     """The error for a model of which even the smallest way to run it does not fit."""
-    short = [-room for room in smallest.headroom]
-    where = "RAM" if short[0] > 0 else "GPU memory"
+    missing = f"{format_size(smallest.shortage)} of {'RAM' if smallest.headroom[0] < 0 else 'GPU memory'}"
     return InsufficientMemoryError(
-        f"{smallest.candidate.model} does not fit this machine: {format_size(max(short))} of {where} are missing for a "
+        f"{smallest.candidate.model} does not fit this machine: {missing} are missing for a "
         f"context of {smallest.request.n_ctx:,}.",
-        "Take a smaller quant or model (`internvl pick` lists what fits) or a smaller context (--n-ctx, n_ctx). "
+        "Take a smaller quant or model (`internvl pick` lists what fits), a smaller context or fewer conversations. "
         "--force (force=True) loads it all the same.",
-        table=memory_table(smallest.plan, smallest.budget),
+        table=memory_table(smallest),
     )
 
 
@@ -99,17 +98,21 @@ def _planner(budget: Budget, workload: Workload) -> Planner:
     return Planner(budget, workload, recorded_roofline(), cost_of("balanced"))
 
 
-def _placed(candidate: Candidate, config: EngineConfig, workload: Workload, budget: Budget) -> Configuration | None:
-    """The best way to load it, or the one that was asked for; None where it does not fit."""
-    planner = _planner(budget, workload)
+def _asked(candidate: Candidate, config: EngineConfig, workload: Workload, budget: Budget) -> Configuration | None:
+    """With the layers that were asked for; None where that was left open."""
     if config.n_gpu_layers == "auto" or not budget.gpus:
-        return planner.best(candidate)
+        return None
     most = candidate.text.n_layers + 1
     layers = most if config.n_gpu_layers == -1 else min(config.n_gpu_layers, most)
-    asked = planner.with_layers(candidate, layers, mmproj_on_gpu=layers > 0)
-    if config.force or asked.fits:
-        return asked
-    return None
+    return _planner(budget, workload).with_layers(candidate, layers, mmproj_on_gpu=layers > 0)
+
+
+def _placed(candidate: Candidate, config: EngineConfig, workload: Workload, budget: Budget) -> Configuration | None:
+    """The best way to load it, or the one that was asked for; None where it does not fit."""
+    asked = _asked(candidate, config, workload, budget)
+    if asked is None:
+        return _planner(budget, workload).best(candidate)
+    return asked if asked.fits or config.force else None
 
 
 def _smaller(tried: Configuration, candidate: Candidate, config: EngineConfig) -> Iterator[Configuration]:
@@ -124,6 +127,7 @@ def _smaller(tried: Configuration, candidate: Candidate, config: EngineConfig) -
                 layers = less.gpu_layers
                 yield less
         layers, mmproj_on_gpu = 0, False
+        budget = budget.smaller()[-1]
         yield _planner(budget, workload).with_layers(candidate, 0, mmproj_on_gpu=False)
     if config.n_ubatch > _SMALL_UBATCH:
         workload = replace(workload, n_ubatch=_SMALL_UBATCH)

@@ -27,11 +27,13 @@ class MachineBudget:
     Attributes:
         budget: bytes of each device.
         gpus: names of the GPUs.
+        handles: ggml's own names of them.
         notices: what a person should know about it, one line each.
     """
 
     budget: Budget
     gpus: tuple[str, ...]
+    handles: tuple[int, ...] = ()
     notices: tuple[str, ...] = ()
 
 
@@ -50,7 +52,7 @@ def machine_budget(vram: Sequence[int] | None = None, ram: int | None = None) ->
     host = free_host_memory() if ram is None else min(ram, free_host_memory())
     if vram is not None and not gpus:
         notice = "No GPU that the installed llama.cpp can use: a budget of GPU memory has no effect here."
-        return MachineBudget(Budget(host), (), (notice,) if vram else ())
+        return MachineBudget(Budget(host), (), (), (notice,) if vram else ())
     if vram is not None and len(vram) > len(gpus):
         raise InvalidRequestError(
             f"{len(vram)} GPU budgets were given, but this machine has {len(gpus)}: "
@@ -63,7 +65,10 @@ def machine_budget(vram: Sequence[int] | None = None, ram: int | None = None) ->
         # GPUs that no size was given for are not to be used.
         free = [min(*pair) for pair in zip(free, [*allowed, *[0] * (len(free) - len(allowed))], strict=True)]
     is_unified = any(gpu.kind == "igpu" or gpu.name.startswith(("Metal", "MTL")) for gpu in gpus)
-    return MachineBudget(Budget(host, tuple(free), is_unified), tuple(gpu.description for gpu in gpus))
+    budget = Budget(host, tuple(free), is_unified)
+    if vram == ():
+        budget = budget.smaller()[-1]
+    return MachineBudget(budget, tuple(gpu.description for gpu in gpus), tuple(gpu.handle for gpu in gpus))
 
 
 def free_host_memory() -> int:

@@ -198,7 +198,7 @@ class _Progress:
 
 @contextlib.contextmanager
 def _progress(count: int) -> Iterator[_Progress]:
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or sys.stdout.isatty():  # answers and a bar on one terminal write over each other
         yield _Progress(None, count)
         return
     from rich.console import Console

@@ -53,6 +53,7 @@ ContextOption = Annotated[
     int | None,
     typer.Option(
         "--n-ctx",
+        "--context",
         "-c",
         help="Positions of the context; as much as the model was trained for, up to 8192, if left out.",
         show_default=False,
@@ -77,7 +78,9 @@ ForceOption = Annotated[
     bool,
     typer.Option("--force", help="Load a model that by the plan has no room.", rich_help_panel=_LOADING),
 ]
-KVTypeOption = Annotated[KVType, typer.Option(help="Element type of the KV cache.", rich_help_panel=_LOADING)]
+KVTypeOption = Annotated[
+    KVType, typer.Option("--kv-type", "--kv", help="Element type of the KV cache.", rich_help_panel=_LOADING)
+]
 FlashAttentionOption = Annotated[
     FlashAttentionName,
     typer.Option("--flash-attn", "-fa", help="Flash attention in the text model.", rich_help_panel=_LOADING),

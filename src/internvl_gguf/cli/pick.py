@@ -44,6 +44,7 @@ def pick(
         int | None,
         typer.Option(
             "--context",
+            "--n-ctx",
             "-c",
             min=1,
             help="Positions of a conversation; 8192, or enough for the pictures, if left out.",
@@ -56,7 +57,10 @@ def pick(
     kv: Annotated[
         KVType | None,
         typer.Option(
-            help="Element type of the KV cache; f16, or q8_0 where only that fits, if left out.", show_default=False
+            "--kv",
+            "--kv-type",
+            help="Element type of the KV cache; f16, or q8_0 where only that fits, if left out.",
+            show_default=False,
         ),
     ] = None,
     speed: Annotated[bool, typer.Option("--speed", help="The fastest of those that lose little.")] = False,
@@ -186,5 +190,5 @@ def _with_context(workload: Workload, context: int | None, listings: list[ModelL
         )
     n_ctx = context or context_for(workload.pictures, workload.max_tiles, tokens, trained)
     workload = replace(workload, n_ctx=n_ctx)
-    check_pictures_fit(workload, tokens)
+    check_pictures_fit(workload, tokens, trained)
     return workload

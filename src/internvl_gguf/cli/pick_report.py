@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from internvl_gguf.cli.output import print_json, say
-from internvl_gguf.cli.tables import print_table
+from internvl_gguf.cli.output import print_json
+from internvl_gguf.cli.tables import print_table, say_wrapped
+from internvl_gguf.config import DEFAULT_N_CTX
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.model_names import DEMO
 from internvl_gguf.planning import (
     USABLE_LOSS,
     Candidate,
@@ -27,6 +31,7 @@ from internvl_gguf.planning import (
 from internvl_gguf.repo_files import ModelCopy, Quant, RepoFile, find_copy, nearest_names
 from internvl_gguf.roofline import recorded_roofline
 from internvl_gguf.sizes import format_size
+from internvl_gguf.tiling import MAX_TILES
 
 if TYPE_CHECKING:
     from internvl_gguf.cli.pick import Picks
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
 
 _GIB = 2**30
 _SHOWN = 8
+_PIPE_WIDTH = 200
+_LEAST_FIRST = ("REST", "VISION", "WEIGHTS", "KV", "FREE RAM", "BITS", "MMPROJ", "RAM", "FILE")
 
 
 def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_output: bool) -> None:
@@ -43,11 +50,9 @@ def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_
         InsufficientMemoryError: nothing fits.
     """
     candidates = [candidate for listing in picks.listings for candidate in listing.candidates]
-    advice = (
-        []
-        if ranked and ranked[0].is_full and ranked[0].loss <= USABLE_LOSS
-        else _advice(picks, candidates, whole=bool(ranked))
-    )
+    is_whole = bool(ranked) and ranked[0].is_full and ranked[0].loss <= USABLE_LOSS
+    is_as_asked = bool(ranked) and picks.preference != "balanced"  # advice is for what lies on the GPUs whole
+    advice = [] if is_whole or is_as_asked else _advice(picks, candidates, whole=bool(ranked))
     if json_output:
         print_json(_document(picks, candidates, ranked, advice))
         if not ranked:
@@ -57,13 +62,14 @@ def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_
         smallest = min(candidates, key=lambda candidate: candidate.size)
         _print_advice(advice, fits=False)
         raise nothing_fits(smallest, picks.budget, picks.workload, recorded_roofline())
-    typer.echo(_headline(picks))
-    several = len({each.candidate.model for each in ranked}) > 1
+    say_wrapped(_headline(picks))
+    several = len(picks.listings) > 1
     shown = ranked if show_all else ranked[:_SHOWN]
-    typer.echo(f"Best: {ranked[0].candidate.model + ':' if several else ''}{reason(ranked)}")
+    say_wrapped(f"Best: {ranked[0].candidate.model + ':' if several else ''}{reason(ranked, picks.preference)}")
     _print_advice(advice, fits=True)
     typer.echo()
     print_table(*_table(shown, several))
+    typer.echo(f"Run it:\n  {_command(ranked[0])}")
     _print_footnotes(shown, len(ranked), len(candidates))
 
 
@@ -81,29 +87,37 @@ def explain(picks: Picks, wanted: str, json_output: bool) -> None:
     if json_output:
         print_json(_row(found) if found else {"quant": candidate.quant, "model": candidate.model, "fits": False})
         return
-    typer.echo(_headline(picks))
+    say_wrapped(_headline(picks))
     if found is None:
         found = Planner(picks.budget, picks.workload, roofline, cost_of(picks.preference)).smallest(candidate)
-        typer.echo(f"{candidate.quant} does not fit, not even with every layer on the CPU:")
-        typer.echo(memory_table(found.plan, picks.budget))
+        typer.echo(
+            f"{candidate.quant} does not fit: {format_size(found.shortage)} are missing in the way that takes least."
+        )
+        typer.echo(memory_table(found))
         return
     place = ranked.index(found) + 1
-    typer.echo(
-        f"{candidate.quant}, {place} of {len(ranked)} that fit: {placement_text(found)}, KV {found.request.kv_type}."
-    )
+    several = len(picks.listings) > 1
+    name = f"{candidate.model}:{candidate.quant}" if several else candidate.quant
+    typer.echo(f"{name}, {place} of {len(ranked)} that fit: {placement_text(found)}, KV {found.request.kv_type}.")
     if place > 1:
-        typer.echo(f"The best is {reason(ranked)}")
-    typer.echo(
+        best = ranked[0]
+        model = f"{best.candidate.model}:" if several else ""
+        say_wrapped(f"The best is {model}{reason(ranked, picks.preference)}")
+        say_wrapped(
+            f"It is expected to lose {_loss(best)} and to take {_range(best.answer_seconds)} s for an answer; this one "
+            f"{_loss(found)} and {_range(found.answer_seconds)} s."
+        )
+    say_wrapped(
         f"{format_size(candidate.size)}, {candidate.bits_per_weight:.2f} bits a weight; expected to lose "
         f"{_loss(found)} (mean KL divergence from the published weights, from published measurements of another model)."
     )
     speed = found.speed
-    typer.echo(
+    say_wrapped(
         f"About {_range(speed.decode)} tokens/s, {_range(speed.prefill)} read; a picture of "
         f"{found.workload.tiles_per_picture} tiles takes {_range(speed.picture_seconds)} s."
     )
     typer.echo()
-    typer.echo(memory_table(found.plan, picks.budget))
+    typer.echo(memory_table(found))
     _print_footnotes([found], 1, 1)
 
 
@@ -124,8 +138,20 @@ def _headline(picks: Picks) -> str:
 def _table(shown: Sequence[Configuration], several: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and rows; parts of the memory are those of all devices together."""
     unit = _unit(shown)
-    rows = [_columns(each, several, lambda size: f"{size / unit:.2f}") for each in shown]
+    rows = _narrowed([_columns(each, several, lambda size: f"{size / unit:.2f}") for each in shown])
     return tuple(rows[0]), [tuple(row.values()) for row in rows]
+
+
+def _narrowed(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Without the columns that matter least, as far as the terminal is too narrow for them."""
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE_WIDTH
+    fewer = rows
+    for name in ("", *_LEAST_FIRST):
+        fewer = [{title: value for title, value in row.items() if title != name} for row in fewer]
+        # A column has two blanks at its right, and the table one at its left.
+        if sum(max(len(title), *(len(row[title]) for row in fewer)) + 2 for title in fewer[0]) + 1 <= columns:
+            return fewer
+    return rows  # so narrow that each row gets a paragraph, which has room for all
 
 
 def _columns(found: Configuration, several: bool, number: Callable[[int], str]) -> dict[str, str]:
@@ -135,9 +161,10 @@ def _columns(found: Configuration, several: bool, number: Callable[[int], str]) 
     vision = sum(device.mmproj_weights + device.mmproj_compute_buffer + device.embeddings for device in plan.devices)
     columns = {"MODEL": f"{candidate.model}:{candidate.quant}"} if several else {"QUANT": candidate.quant}
     columns |= {"FILE": number(candidate.size), "BITS": f"{candidate.bits_per_weight:.2f}"}
-    if plan.gpus:
+    has_gpus = found.budget.has_gpus
+    if has_gpus:
         columns |= {"LAYERS": f"{found.gpu_layers}/{found.n_layers}"}
-    place = " GPU" if found.request.mmproj_on_gpu else " CPU" if plan.gpus else ""
+    place = " GPU" if found.request.mmproj_on_gpu else " CPU" if has_gpus else ""
     columns |= {
         "KV TYPE": found.request.kv_type,
         "MMPROJ": f"{found.encoder.name}{place}",
@@ -146,10 +173,10 @@ def _columns(found: Configuration, several: bool, number: Callable[[int], str]) 
         "VISION": number(vision),
         "REST": number(plan.total - weights - cache - vision),
     }
-    if plan.gpus:
+    if has_gpus:
         columns |= {
-            "VRAM": "+".join(number(gpu.total) for gpu in plan.gpus),
-            "FREE": "+".join(number(room) for room in found.headroom[1:]),
+            "VRAM": "+".join(number(gpu.total) for gpu in plan.gpus) or "-",
+            "FREE": "+".join(number(room) for room in found.headroom[1:]) or "-",
         }
     return columns | {
         "RAM": number(plan.host.total),
@@ -162,25 +189,34 @@ def _columns(found: Configuration, several: bool, number: Callable[[int], str]) 
 
 def _print_footnotes(shown: Sequence[Configuration], fitting: int, candidates: int) -> None:
     if fitting > len(shown):
-        say(f"{fitting - len(shown)} more fit (--all); {candidates - fitting} do not.")
+        say_wrapped(
+            f"{fitting - len(shown)} more fit, whole or in part on the CPU (--all); {candidates - fitting} do not.",
+            err=True,
+        )
     unit = "GiB" if _unit(shown) == _GIB else "MiB"
-    say(f"Sizes in {unit}; LOSS is the mean KL divergence that such quants of another model were published with.")
+    cache = " and 0.02 for a q8_0 cache" if any(each.request.kv_type == "q8_0" for each in shown) else ""
+    say_wrapped(
+        f"Sizes in {unit}. LOSS: the mean KL divergence published for such quants of another model{cache}.", err=True
+    )
     sources = {each.candidate.source for each in shown}
     if "listing" in sources:
-        say("Memory comes from the listed sizes of the files; --headers reads their headers for exact numbers.")
+        say_wrapped(
+            "Memory comes from the listed sizes of the files; --headers reads their headers for exact numbers.",
+            err=True,
+        )
     if "estimate" in sources:
-        say("Nobody has listed the files of some of these: their sizes are estimates.")
+        say_wrapped("Nobody has listed the files of some of these: their sizes are estimates.", err=True)
     assumed = {text.removesuffix(", assumed") for each in shown for text in each.speed.assumed}
     if assumed:
-        say(f"Speeds assume {' and '.join(sorted(assumed))}.")
-        say("`internvl doctor --measure` measures this machine's.")
+        say_wrapped(f"Speeds assume {' and '.join(sorted(assumed))}.", err=True)
+        say_wrapped("`internvl doctor --measure` measures this machine's.", err=True)
 
 
 def _print_advice(advice: Sequence[str], *, fits: bool) -> None:
     if advice:
-        say("What would fit whole:" if fits else "What would fit:")
+        say_wrapped("What would fit whole:" if fits else "What would fit:", err=True)
         for line in advice:
-            say(f"  {line}")
+            say_wrapped(f"  {line}", err=True)
 
 
 def _advice(picks: Picks, candidates: Sequence[Candidate], *, whole: bool) -> list[str]:
@@ -195,17 +231,47 @@ def _advice(picks: Picks, candidates: Sequence[Candidate], *, whole: bool) -> li
 
 
 def _find(candidates: Sequence[Candidate], wanted: str) -> Candidate:
+    """The quant that a person means, as QUANT or MODEL:QUANT.
+
+    Raises:
+        InvalidRequestError: there is none, or several models have it.
+    """
+    model, colon, quant = wanted.rpartition(":")
+    meant = [each for each in candidates if not colon or each.model.lower() == model.lower()]
     copies = {
-        ModelCopy(Quant.parse(each.quant), (RepoFile(each.file or each.quant, each.size),)): each for each in candidates
+        ModelCopy(Quant.parse(each.quant), (RepoFile(f"{each.model}/{each.file or each.quant}", each.size),)): each
+        for each in meant
     }
-    found = find_copy(tuple(copies), wanted)
+    found = find_copy(tuple(copies), quant)
+    alike = [each for each in meant if found and each.quant == copies[found].quant]
+    if len({each.model for each in alike}) > 1:
+        raise InvalidRequestError(
+            f"Several models have {quant}.", f"Name one: {', '.join(f'{each.model}:{each.quant}' for each in alike)}."
+        )
     if found is None:
-        near = ", ".join(nearest_names(tuple(copies), wanted))
+        near = ", ".join(nearest_names(tuple(copies), quant))
         raise InvalidRequestError(
             f"There is no quant {wanted!r}{f', the nearest are {near}' if near else ''}.",
-            f"There are {', '.join(each.quant for each in candidates)}.",
+            f"There are {', '.join(dict.fromkeys(each.quant for each in meant or candidates))}.",
         )
     return copies[found]
+
+
+def _command(found: Configuration) -> str:
+    """What to type to run a configuration."""
+    request, workload = found.request, found.workload
+    words = ["internvl", "ask", f"{found.candidate.model}:{found.candidate.quant}", '"What is it?"', "-i", "PICTURE"]
+    if found.candidate.model == DEMO:
+        words[2] = DEMO
+    if request.n_ctx != DEFAULT_N_CTX:
+        words += ["--n-ctx", str(request.n_ctx)]
+    if request.kv_type != "f16":
+        words += ["--kv-type", request.kv_type]
+    if workload.max_tiles != MAX_TILES:
+        words += ["--max-tiles", str(workload.max_tiles)]
+    if found.budget.has_gpus and not found.budget.gpus:
+        words += ["--vram", "none"]
+    return " ".join(words)
 
 
 def _document(
@@ -218,9 +284,9 @@ def _document(
         "workload": asdict(picks.workload),
         "preference": picks.preference,
         "best": f"{ranked[0].candidate.model}:{ranked[0].candidate.quant}" if ranked else None,
-        "reason": reason(ranked) if ranked else None,
+        "reason": reason(ranked, picks.preference) if ranked else None,
         "picks": [_row(each) for each in ranked],
-        "too_large": [each.quant for each in candidates if each not in fitting],
+        "too_large": [{"model": each.model, "quant": each.quant} for each in candidates if each not in fitting],
         "advice": list(advice),
         "notices": [*picks.notices, *(notice for listing in picks.listings for notice in listing.notices)],
     }
@@ -228,6 +294,7 @@ def _document(
 
 def _row(found: Configuration) -> dict[str, Any]:
     candidate, request, plan, speed = found.candidate, found.request, found.plan, found.speed
+    names = ("CPU", *(f"GPU{number}" for number in found.budget.gpu_numbers))
     return {
         "model": candidate.model,
         "quant": candidate.quant,
@@ -257,7 +324,8 @@ def _row(found: Configuration) -> dict[str, Any]:
             "source": plan.source,
             "total": plan.total,
             "devices": [
-                {**asdict(device), "headroom": room} for device, room in zip(plan.devices, found.headroom, strict=True)
+                {**asdict(device), "device": name, "headroom": room}
+                for name, device, room in zip(names, plan.devices, found.headroom, strict=True)
             ],
             "kv_bytes_per_position": plan.kv_bytes_per_position,
             "picture_positions": plan.picture_positions,

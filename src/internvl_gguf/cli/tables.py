@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import textwrap
 
 import typer
 
 _PIPE_WIDTH = 200
+
+
+def say_wrapped(text: str, *, err: bool = False) -> None:
+    """A paragraph, broken at words where it goes to a terminal."""
+    if (sys.stderr if err else sys.stdout).isatty():
+        text = textwrap.fill(text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+    typer.echo(text, err=err)
 
 
 def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -91,6 +91,7 @@ class Device:
         kind: "cpu", "gpu", "igpu", "accel" or "meta".
         free_bytes: memory free now.
         total_bytes: memory in all.
+        handle: ggml's own name of it, for models that are to use some devices only.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Device:
     kind: str
     free_bytes: int
     total_bytes: int
+    handle: int = 0
 
 
 _DEVICE_KINDS = ("cpu", "gpu", "igpu", "accel", "meta")
@@ -134,6 +136,7 @@ def devices() -> list[Device]:
                 kind=_DEVICE_KINDS[number] if 0 <= number < len(_DEVICE_KINDS) else f"type {number}",
                 free_bytes=free.value,
                 total_bytes=total.value,
+                handle=device,
             )
         )
     return found

@@ -21,6 +21,7 @@ class TextModel(NativeObject):
     Args:
         path: a GGUF that `validation` accepted: llama.cpp aborts on some that it did not.
         n_gpu_layers: layers to put on GPUs, -1 for all.
+        devices: ggml's names of the GPUs to use; None for all there are, none of them for an empty tuple.
         tensor_split: share of the layers for each GPU, in any unit; empty lets llama.cpp go by their free memory.
         vocab_only: load no weights; enough to tokenise.
         on_progress: called with the loaded fraction, 0 to 1.
@@ -34,6 +35,7 @@ class TextModel(NativeObject):
         path: Path,
         *,
         n_gpu_layers: int = 0,
+        devices: Sequence[int] | None = None,
         tensor_split: Sequence[float] = (),
         vocab_only: bool = False,
         on_progress: Progress | None = None,
@@ -42,6 +44,9 @@ class TextModel(NativeObject):
         initialise()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
+        handles = (ctypes.c_void_p * (len(devices or ()) + 1))(*(devices or ()), None)  # ends in a null pointer
+        if devices is not None:
+            params.devices = ctypes.cast(handles, type(params.devices))
         shares = (ctypes.c_float * llama_cpp.llama_max_devices())(*tensor_split)
         if tensor_split:
             params.tensor_split = shares

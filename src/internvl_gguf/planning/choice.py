@@ -97,12 +97,11 @@ def nothing_fits(
 ) -> InsufficientMemoryError:
     """The error for a budget that not even the smallest quant fits."""
     least = Planner(budget, workload, roofline, cost_of("balanced")).smallest(smallest)
-    missing = max(-room for room in least.headroom)
     return InsufficientMemoryError(
         f"No quant of {smallest.model} fits with a context of {workload.n_ctx:,}: the smallest, {smallest.quant}, "
-        f"misses {format_size(missing)}.",
-        "Take a smaller context, a smaller model (`internvl list --catalog`), or more memory.",
-        table=memory_table(least.plan, budget),
+        f"misses {format_size(least.shortage)}.",
+        "Take a smaller context, fewer conversations, a smaller model (`internvl pick` without one), or more memory.",
+        table=memory_table(least),
     )
 
 

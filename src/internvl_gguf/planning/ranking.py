@@ -12,7 +12,7 @@ from internvl_gguf.planning.search import Configuration, Cost, Planner, middle
 from internvl_gguf.planning.workload import Budget, Preference, Workload
 
 # Below this nobody tells the answers apart: Q8_0 loses 0.0014 (planning.quality).
-_NO_LOSS: Final = 0.002
+NO_LOSS: Final = 0.002
 # Above it answers suffer visibly: Q3_K_M loses 0.08, Q3_K_S 0.2.
 USABLE_LOSS: Final = 0.12
 # An answer within half a minute is soon enough; each doubling beyond it costs as much as a loss of 0.1.
@@ -42,7 +42,7 @@ def cost_of(preference: Preference) -> Cost:
 
 def _worth(found: Configuration) -> float:
     billions = found.candidate.text.parameters / 1e9
-    return _PER_LOSS * max(found.loss, _NO_LOSS) - _PER_DOUBLING * math.log2(billions)
+    return _PER_LOSS * max(found.loss, NO_LOSS) - _PER_DOUBLING * math.log2(billions)
 
 
 def _waiting(found: Configuration) -> float:

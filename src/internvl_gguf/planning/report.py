@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from internvl_gguf.memory import MemoryPlan
-from internvl_gguf.planning.search import QUANTISED, Configuration
-from internvl_gguf.planning.workload import Budget
+from internvl_gguf.planning.ranking import NO_LOSS, USABLE_LOSS
+from internvl_gguf.planning.search import QUANTISED, Configuration, middle
+from internvl_gguf.planning.workload import Preference
 from internvl_gguf.sizes import format_size
 
 _PART_NAMES: Final = {
@@ -25,51 +25,57 @@ _PART_NAMES: Final = {
 
 def placement_text(found: Configuration) -> str:
     """Where a configuration computes, in words: "all 49 layers and the encoder on the GPU"."""
-    if not found.budget.gpus:
-        return "on the CPU"
-    gpu = "the GPU" if len(found.budget.gpus) == 1 else f"{len(found.budget.gpus)} GPUs"
-    encoder = "the encoder" if found.request.mmproj_on_gpu else "the encoder on the CPU"
-    if found.gpu_layers == 0:
-        return f"the encoder alone on {gpu}" if found.request.mmproj_on_gpu else f"nothing on {gpu}"
-    layers = (
-        f"all {found.n_layers} layers"
-        if found.gpu_layers == found.n_layers
-        else (f"{found.gpu_layers} of {found.n_layers} layers")
+    used, machine = found.budget.gpus, found.budget.machine_gpus or len(found.budget.gpus)
+    if not used:
+        return "on the CPU, the GPU left alone" if found.budget.has_gpus else "on the CPU"
+    gpus = (
+        "the GPU" if machine == 1 else f"{len(used)} GPUs" if len(used) == machine else f"{len(used)} of {machine} GPUs"
     )
+    if found.gpu_layers == 0:
+        return f"the encoder alone on {gpus}" if found.request.mmproj_on_gpu else f"nothing on {gpus}"
+    whole = found.gpu_layers == found.n_layers
+    layers = f"all {found.n_layers} layers" if whole else f"{found.gpu_layers} of {found.n_layers} layers"
     if found.request.mmproj_on_gpu:
-        return f"{layers} and {encoder} on {gpu}"
-    return f"{layers} on {gpu}, {encoder}"
+        return f"{layers} and the encoder on {gpus}"
+    return f"{layers} on {gpus}, the encoder on the CPU"
 
 
-def reason(ranked: Sequence[Configuration]) -> str:
-    """One sentence: why the first of a ranking is the best."""
+def reason(ranked: Sequence[Configuration], preference: Preference = "balanced") -> str:
+    """One sentence: what the first of a ranking is, and why it is before the next that would lose less."""
     best = ranked[0]
-    others = [other for other in ranked[1:] if other.candidate.model == best.candidate.model]
     room = min(best.headroom[1:], default=best.headroom[0])
     text = f"{best.candidate.quant}: {placement_text(best)}, {format_size(max(room, 0))} left"
     if best.request.kv_type in QUANTISED:
         text += f", with a {best.request.kv_type} KV cache"
-    better = max((other for other in others if other.loss < best.loss), key=lambda other: other.loss, default=None)
-    if best.budget.gpus and not best.is_full:
-        whole = [other for other in others if other.is_full]
-        if not whole:
-            return f"{text}; no quant lies on the GPU whole."
-        return f"{text}; those that lie on it whole lose too much ({whole[0].candidate.quant}: {whole[0].loss:.2f})."
+    return f"{text}; {_why(best, ranked[1:], preference)}."
+
+
+def _why(best: Configuration, others: Sequence[Configuration], preference: Preference) -> str:
+    if preference == "speed":
+        return f"the fastest of those that lose less than {USABLE_LOSS}"
+    if preference == "quality":
+        return f"what loses least, less than {NO_LOSS} counting as nothing and a larger model as better"
+    alike = [other for other in others if other.candidate.model == best.candidate.model]
+    if best.budget.has_gpus and not best.is_full:
+        whole = any(other.is_full for other in alike)
+        return f"no quant lies on the GPU whole{f' without losing more than {USABLE_LOSS}' if whole else ''}"
+    better = next((other for other in alike if other.loss < best.loss - NO_LOSS / 2), None)
     if better is None:
-        return f"{text}; no other quant that fits is expected to lose less."
+        return "no other quant of it that fits is expected to lose less"
+    loses = f"{better.candidate.quant} would lose {better.loss:.3f} instead of {best.loss:.3f}"
     if not better.is_full:
-        return f"{text}; {better.candidate.quant} would lose less and leave layers on the CPU."
-    if better.request.kv_type in QUANTISED and best.request.kv_type not in QUANTISED:
-        return f"{text}; larger ones would need a {better.request.kv_type} KV cache."
-    return f"{text}; {better.candidate.quant} would lose less and be slower."
+        return f"{loses} and leave layers on the CPU"
+    waits = f"{middle(better.answer_seconds):.0f} s for an answer instead of {middle(best.answer_seconds):.0f}"
+    return f"{loses} and take about {waits}"
 
 
-def memory_table(plan: MemoryPlan, budget: Budget) -> str:
+def memory_table(found: Configuration) -> str:
     """Each device's memory by part, with what there is of it, as lines of text."""
+    plan, budget = found.plan, found.budget
     limits = (budget.host, *budget.gpus)
     parts = [part for part in _PART_NAMES if any(getattr(device, part) for device in plan.devices)]
     width = max(len(_PART_NAMES[part]) for part in parts)
-    names = ("RAM", *(f"GPU{index}" for index in range(len(plan.gpus))))
+    names = ("RAM", *(f"GPU{number}" for number in budget.gpu_numbers))
     columns = list(zip(names, plan.devices, limits, strict=True))
     lines = [f"{'':{width}}" + "".join(f"{name:>12}" for name, _, _ in columns)]
     for part in parts:

@@ -68,7 +68,7 @@ class Configuration:
     @property
     def is_full(self) -> bool:
         """Whether all of it computes where it is fastest: on GPUs where there are any."""
-        if not self.budget.gpus:
+        if not self.budget.has_gpus:
             return True
         return self.gpu_layers == self.n_layers and self.request.mmproj_on_gpu
 
@@ -77,6 +77,12 @@ class Configuration:
         """Bytes left of each device's budget, the host first; below 0 where it does not fit."""
         limits = (self.budget.host, *self.budget.gpus)
         return tuple(limit - device.total for limit, device in zip(limits, self.plan.devices, strict=True))
+
+    @property
+    def shortage(self) -> int:
+        """Bytes that are missing on all devices together; 0 where it fits."""
+        limits = (self.budget.host, *(int(gpu * (1 - MARGIN)) for gpu in self.budget.gpus))
+        return sum(max(device.total - limit, 0) for limit, device in zip(limits, self.plan.devices, strict=True))
 
     @property
     def fits(self) -> bool:
@@ -129,9 +135,24 @@ class Planner:
         self._overheads: dict[tuple[object, ...], tuple[int, ...]] = {}
 
     def best(self, candidate: Candidate) -> Configuration | None:
-        """The best way to run a quant; None where it does not fit in any."""
+        """The best way to run a quant; None where it does not fit in any.
+
+        Where it does not lie on all GPUs whole, leaving the smallest of them alone may be better, or all.
+        """
+        found = self._best(candidate)
+        if found and found.is_full:
+            return found
+        others = [other for planner in self._with_fewer_gpus if (other := planner._best(candidate))]
+        return min([*([found] if found else []), *others], key=self._cost, default=None)
+
+    @cached_property
+    def _with_fewer_gpus(self) -> list[Planner]:
+        return [Planner(budget, self._workload, self._roofline, self._cost) for budget in self._budget.smaller()]
+
+    def _best(self, candidate: Candidate) -> Configuration | None:
+        """With all GPUs of the budget."""
         usual = self._ubatches[0]
-        plain = self._filled(candidate, candidate.encoders[0], self._kv_types[0], bool(self._budget.gpus), usual)
+        plain = self._filled(candidate, candidate.encoders[0], self._kv_types[0], self._reaches_encoder, usual)
         if plain and plain.is_full and plain.fits:
             return plain
         for ubatch in self._ubatches:
@@ -148,10 +169,19 @@ class Planner:
         return self._configure(candidate, encoder, request)
 
     def smallest(self, candidate: Candidate) -> Configuration:
-        """The way to run a quant that takes the least of the GPUs, whether it fits or not."""
+        """The way to run a quant that misses the least memory: on the GPUs whole, or without them."""
         encoder = min(candidate.encoders, key=lambda each: each.size)
-        request = self._request(candidate.shape(encoder), self._kv_types[-1], 0, False, self._ubatches[-1])
-        return self._configure(candidate, encoder, request)
+
+        def least(planner: Planner, layers: int) -> Configuration:
+            shape = candidate.shape(encoder)
+            on_gpu = layers > 0 and planner._reaches_encoder
+            request = planner._request(shape, planner._kv_types[-1], layers, on_gpu, planner._ubatches[-1])
+            return planner._configure(candidate, encoder, request)
+
+        alone = least(self._with_fewer_gpus[-1] if self._with_fewer_gpus else self, 0)
+        if not self._budget.gpus:
+            return alone
+        return min(alone, least(self, candidate.text.n_layers + 1), key=lambda found: found.shortage)
 
     def _configure(self, candidate: Candidate, encoder: Encoder, request: MemoryRequest) -> Configuration:
         shape = candidate.shape(encoder)
@@ -163,6 +193,11 @@ class Planner:
             depth=min(request.n_ctx - 1, self._used_positions(shape)),
         )
         return Configuration(candidate, encoder, self._workload, self._budget, request, speed)
+
+    @property
+    def _reaches_encoder(self) -> bool:
+        """Whether the encoder can lie on a GPU: mtmd takes the machine's first one and no other."""
+        return 0 in self._budget.gpu_numbers
 
     @property
     def _kv_types(self) -> tuple[KVType, ...]:
@@ -180,7 +215,7 @@ class Planner:
         """Ways that cost something: a quantised cache, a smaller encoder, one on the CPU, fewer layers on the GPUs."""
         smallest = min(candidate.encoders, key=lambda encoder: encoder.size)
         for kv_type in self._kv_types:
-            for on_gpu in (True, False) if self._budget.gpus else (False,):
+            for on_gpu in (True, False) if self._reaches_encoder else (False,):
                 for encoder in dict.fromkeys((candidate.encoders[0], smallest)):
                     yield self._filled(candidate, encoder, kv_type, on_gpu, ubatch)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from internvl_gguf.config import DEFAULT_N_CTX, MAX_SEQUENCES, FlashAttention, KVType
@@ -27,11 +27,38 @@ class Budget:
         host: of the host's memory.
         gpus: of each GPU's memory; empty where there is none.
         is_unified: whether a GPU's memory is the host's, as on Apple silicon: then all together stay within `host`.
+        numbers: which GPUs of the machine these are, from 0; None for all there are.
+        machine_gpus: how many the machine has; None where these are all.
     """
 
     host: int
     gpus: tuple[int, ...] = ()
     is_unified: bool = False
+    numbers: tuple[int, ...] | None = None
+    machine_gpus: int | None = None
+
+    @property
+    def gpu_numbers(self) -> tuple[int, ...]:
+        """Which GPUs of the machine these are."""
+        return tuple(range(len(self.gpus))) if self.numbers is None else self.numbers
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether the machine has GPUs, used or not."""
+        return bool(self.gpus if self.machine_gpus is None else self.machine_gpus)
+
+    def smaller(self) -> list[Budget]:
+        """The budgets that leave the smallest GPUs alone: one, two, ..., all. A GPU takes memory with little on it."""
+        left = sorted(range(len(self.gpus)), key=lambda index: -self.gpus[index])
+        found = []
+        while left:
+            left = left[:-1]
+            used = tuple(sorted(left))
+            gpus = tuple(self.gpus[index] for index in used)
+            numbers = tuple(self.gpu_numbers[index] for index in used)
+            machine_gpus = len(self.gpus) if self.machine_gpus is None else self.machine_gpus
+            found.append(replace(self, gpus=gpus, numbers=numbers, machine_gpus=machine_gpus))
+        return found
 
 
 @dataclass(frozen=True)
@@ -91,8 +118,13 @@ def context_for(pictures: int, max_tiles: int, tokens_per_tile: int, n_ctx_train
     return wanted if n_ctx_train is None else min(wanted, n_ctx_train)
 
 
-def check_pictures_fit(workload: Workload, tokens_per_tile: int) -> None:
+def check_pictures_fit(workload: Workload, tokens_per_tile: int, n_ctx_train: int | None = None) -> None:
     """Refuse pictures that a context does not hold, saying what would fit.
+
+    Args:
+        workload: the pictures and the context.
+        tokens_per_tile: positions of a tile.
+        n_ctx_train: positions the model was trained for; None where that is not known.
 
     Raises:
         InvalidRequestError: they do not fit.
@@ -110,11 +142,13 @@ def check_pictures_fit(workload: Workload, tokens_per_tile: int) -> None:
         ),
         None,
     )
-    ways = [f"--context {larger + -larger % _STEP}"] + ([f"--max-tiles {fewer}"] if fewer else [])
+    larger += -larger % _STEP
+    ways = [f"--context {larger}"] if n_ctx_train is None or larger <= n_ctx_train else []
+    ways += [f"--max-tiles {fewer}"] if fewer else []
     raise InvalidRequestError(
         f"{workload.pictures} x {workload.tiles_per_picture} tiles take {needed:,} positions; the context has "
         f"{workload.n_ctx:,}.",
-        f"Use {' or '.join(ways)}, or fewer pictures.",
+        f"Use {' or '.join(ways)}, or fewer pictures." if ways else "Use fewer pictures.",
     )
 
 
