@@ -46,7 +46,7 @@ class TextModel(NativeObject):
         params.n_gpu_layers = n_gpu_layers
         handles = (ctypes.c_void_p * (len(devices or ()) + 1))(*(devices or ()), None)  # ends in a null pointer
         if devices is not None:
-            params.devices = ctypes.cast(handles, type(params.devices))
+            params.devices = ctypes.addressof(handles)
         shares = (ctypes.c_float * llama_cpp.llama_max_devices())(*tensor_split)
         if tensor_split:
             params.tensor_split = shares
