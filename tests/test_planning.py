@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from internvl_gguf.catalog import load_catalog
-from internvl_gguf.config import EngineConfig, KVType
+from internvl_gguf.config import VRAM, EngineConfig, KVType
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError, ModelFileError
 from internvl_gguf.memory import predict_memory
 from internvl_gguf.model_listing import ModelListing, family, list_model
@@ -58,7 +58,7 @@ def planner(budget: Budget, workload: Workload = TWO_PICTURES) -> Planner:
 # --- What is picked fits -------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     gpus=st.lists(st.integers(1, 48), max_size=3),
     host=st.integers(1, 64),
@@ -76,7 +76,9 @@ def test_every_pick_stays_within_the_budget(
     for found in rank(candidates, budget, workload, None):
         fresh = predict_memory(found.candidate.shape(found.encoder), found.request)
         assert fresh == found.plan
-        limits = (budget.host, *(gpu * (1 - MARGIN) for gpu in budget.gpus))
+        used = [budget.gpus[number] for number in found.budget.gpu_numbers]
+        assert tuple(used) == found.budget.gpus
+        limits = (budget.host, *(gpu * (1 - MARGIN) for gpu in used))
         assert all(device.total <= limit for device, limit in zip(fresh.devices, limits, strict=True))
         assert found.request.n_ctx == n_ctx
         assert kv_type in (None, found.request.kv_type)
@@ -344,10 +346,11 @@ def test_what_an_unlisted_model_is_estimated_to_take(listing: ModelListing) -> N
         ("24GiB,12GiB", (24 * GIB, 12 * GIB)),
         (" 8g , 500MiB", (8 * GIB, 500 * 2**20)),
         ("none", ()),
+        (["24GiB", 5 * GIB], (24 * GIB, 5 * GIB)),
         (5 * GIB, (5 * GIB,)),
     ],
 )
-def test_budgets(text: str | int | None, expected: tuple[int, ...] | None) -> None:
+def test_budgets(text: VRAM | None, expected: tuple[int, ...] | None) -> None:
     assert parse_vram(text) == expected
 
 

@@ -6,6 +6,7 @@ The command line and the Python API read their defaults from these classes; unkn
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, TypedDict, get_args
 
@@ -15,6 +16,7 @@ from internvl_gguf.types import PictureLayout
 KVType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 FlashAttention = bool | Literal["auto"]
 GPULayers = int | Literal["auto"]
+VRAM = str | int | Sequence[str | int]
 
 DEFAULT_N_CTX = 8192
 MAX_SEQUENCES = 255  # llama.cpp aborts from sequence 256 on
@@ -118,8 +120,8 @@ class EngineConfig:
         n_ctx: positions (tokens and visual tokens) one conversation can hold; None takes the smaller of 8192 and what
             the model was trained for.
         n_gpu_layers: layers on the GPU; -1 all, 0 none, "auto" as many as fit beside everything else.
-        vram: memory of a GPU that may be taken, as "12GiB", "24GiB,12GiB" for several, or in bytes; None takes what is
-            free. Without a quant in the model's name it decides on that, too.
+        vram: memory of a GPU that may be taken, as "12GiB" or in bytes, "24GiB,12GiB" or a list for several; None takes
+            what is free. Without a quant in the model's name it decides on that, too.
         force: load a model that by the plan of its memory does not fit.
         kv_type: element type of the KV cache.
         flash_attn: flash attention in the text model. "auto" leaves it off on a CPU, where llama.cpp sums its F16
@@ -139,7 +141,7 @@ class EngineConfig:
 
     n_ctx: int | None = None
     n_gpu_layers: GPULayers = "auto"
-    vram: str | int | None = None
+    vram: VRAM | None = None
     force: bool = False
     kv_type: KVType = "f16"
     flash_attn: FlashAttention = "auto"
@@ -214,7 +216,7 @@ class EngineOptions(TypedDict, total=False):
 
     n_ctx: int | None
     n_gpu_layers: GPULayers
-    vram: str | int | None
+    vram: VRAM | None
     force: bool
     kv_type: KVType
     flash_attn: FlashAttention

@@ -99,6 +99,8 @@ class Runtime:
         machine = machine_budget(parse_vram(config.vram))
         for notice in machine.notices:
             on_notice(notice)
+        if config.n_gpu_layers not in ("auto", 0) and not machine.gpus:
+            on_notice("No GPU that the installed llama.cpp can use: all layers stay on the CPU.")
         self._handles = machine.handles
         shape = shape_from_headers(pair.text_headers, pair.mmproj_header)
         ways = placements(files.text.stem, shape, config, n_ctx, threads, machine.budget)

@@ -93,7 +93,7 @@ class Context(NativeObject):
         if not self._make(lambda: llama_cpp.llama_init_from_model(model.handle, params)):
             raise LibraryError(
                 f"llama.cpp made no context of {cells} positions{last_error()}.",
-                "Use a smaller n_ctx, or a smaller kv_type such as q8_0.",
+                "Use a smaller context (--n-ctx, n_ctx), or fewer conversations at once.",
             )
         self._memory: int = llama_cpp.llama_get_memory(self.handle)
         self._watch_abort(False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from internvl_gguf.config import DEFAULT_N_CTX, MAX_SEQUENCES, FlashAttention, KVType
+from internvl_gguf.config import DEFAULT_N_CTX, MAX_SEQUENCES, VRAM, FlashAttention, KVType
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.sizes import parse_size
 from internvl_gguf.tiling import MAX_TILES, validate_tile_limits
@@ -152,8 +152,8 @@ def check_pictures_fit(workload: Workload, tokens_per_tile: int, n_ctx_train: in
     )
 
 
-def parse_vram(value: str | int | None) -> tuple[int, ...] | None:
-    """Bytes of each GPU from sizes with commas between them, or from a number of bytes.
+def parse_vram(value: VRAM | None) -> tuple[int, ...] | None:
+    """Bytes of each GPU from sizes with commas between them, from a number of bytes, or from a list of either.
 
     Returns:
         None for None; () for "none", a machine without a GPU.
@@ -165,6 +165,8 @@ def parse_vram(value: str | int | None) -> tuple[int, ...] | None:
         return None
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return (value,)
+    if isinstance(value, list | tuple) and value:
+        return tuple(size for each in value for size in parse_vram(each) or ())
     if not isinstance(value, str) or not all(part.strip() for part in value.split(",")):
         raise InvalidRequestError(f"{value!r} is not a memory budget.", _BUDGET_FORM)
     if value.strip().lower() == "none":
