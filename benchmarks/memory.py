@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import model_headers as headers
+from pages import write_between_markers
 
 from internvl_gguf.gguf_header import read_header
 from internvl_gguf.llama.library import build
@@ -38,7 +39,6 @@ from internvl_gguf.memory.dry_run import ask, dry_run
 
 MIB = 1024**2
 CHILDREN = Path(__file__).with_name("memory_children.py")
-BEGIN, END = "<!-- written by benchmarks/memory.py -->", "<!-- end -->"
 MEASURED = ("weights", "kv_cache", "compute_buffer", "output_buffer")
 LARGE = 16 * MIB  # parts below this are compared as part of the total only
 PER_FILE = 10
@@ -284,13 +284,6 @@ def rows(title: str, comparisons: list[Comparison]) -> list[str]:
     return [*lines, ""]
 
 
-def write_between_markers(path: Path, lines: list[str]) -> None:
-    """Replace what stands between the markers of a page."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stand-in", type=Path, help="the library built from stand_in_gpu.cpp")
@@ -326,7 +319,7 @@ def main() -> None:
             found = formula_against_stand_in(folder, arguments.stand_in)
             report("gpus", "Formula against llama.cpp's placement on stand-in GPUs", summary, found)
     if arguments.write:
-        write_between_markers(arguments.write, lines)
+        write_between_markers(arguments.write, "memory", lines)
     print(json.dumps(result))
 
 

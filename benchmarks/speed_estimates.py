@@ -29,6 +29,7 @@ from typing import Any
 import model_headers as headers
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
+from pages import write_between_markers
 
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.gguf_header import read_header
@@ -44,7 +45,6 @@ from internvl_gguf.roofline import Range, Roofline, measure_roofline, recorded_r
 from internvl_gguf.speed import estimate_speed
 from internvl_gguf.this_machine import default_threads
 
-BEGIN, END = "<!-- written by benchmarks/speed_estimates.py -->", "<!-- end -->"
 TOKENS = 8  # of an answer in each run
 PATIENCE, PAUSE = 4, 5.0  # how often to try again where other programs took the CPU, and seconds between
 FLOATS = ("F32", "F16", "BF16")
@@ -288,13 +288,6 @@ def rates(roofline: Roofline) -> list[str]:
     return [*lines, "", f"An operation takes {1e6 * node.low:.1f} to {1e6 * node.high:.1f} µs however small it is.", ""]
 
 
-def write_between_markers(path: Path, lines: list[str]) -> None:
-    """Replace what stands between the markers of a page."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a text GGUF with real weights")
@@ -317,7 +310,7 @@ def main() -> None:
             lines.append(row(each))
             print(lines[-1], flush=True)
     if arguments.write:
-        write_between_markers(arguments.write, [*lines, ""])
+        write_between_markers(arguments.write, "speed_estimates", [*lines, ""])
     print(json.dumps({**summary(found), "threads": arguments.threads, "measured_roofline": roofline is not None}))
 
 

@@ -270,7 +270,7 @@ def test_a_cut_anywhere_is_refused() -> None:
     data = serialise(tiny_mmproj(n_layers=1))
     header_length = len(serialise_header(tiny_mmproj(n_layers=1)))
     for end in [*range(0, header_length + 64, 7), len(data) - 1]:
-        refusal(data[:end])
+        assert refusal(data[:end])
 
 
 class Served:

@@ -46,15 +46,7 @@ def placements(
     candidate = Candidate(
         name, name, "", sum(weight.n_bytes for weight in shape.text.weights), 0.0, "header", shape.text, (encoder,)
     )
-    workload = Workload(
-        n_ctx=n_ctx,
-        n_parallel=config.n_parallel,
-        kv_type=config.kv_type,
-        flash_attn=config.flash_attn,
-        n_batch=config.n_batch,
-        n_ubatch=config.n_ubatch,
-        n_threads=n_threads,
-    )
+    workload = Workload.of(config, n_ctx, n_threads)
     for context in _contexts(workload.n_ctx, config):
         found = _placed(candidate, config, replace(workload, n_ctx=context), budget)
         if found:

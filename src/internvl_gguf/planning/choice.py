@@ -66,15 +66,7 @@ def choose(choices: Choices, config: EngineConfig, n_threads: int, budget: Budge
     vision = choices.form.vision
     tokens = vision.tokens_per_tile if vision else 0
     n_ctx = config.n_ctx or context_for(1, Workload.max_tiles, tokens, choices.form.text.n_ctx_train)
-    workload = Workload(
-        n_ctx=n_ctx,
-        n_parallel=config.n_parallel,
-        kv_type=config.kv_type,
-        flash_attn=config.flash_attn,
-        n_batch=config.n_batch,
-        n_ubatch=config.n_ubatch,
-        n_threads=n_threads,
-    )
+    workload = Workload.of(config, n_ctx, n_threads)
     ranked = rank(candidates, budget, workload, roofline)
     if ranked:
         best = ranked[0]

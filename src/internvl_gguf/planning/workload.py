@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from internvl_gguf.config import DEFAULT_N_CTX, MAX_SEQUENCES, VRAM, FlashAttention, KVType
+from internvl_gguf.config import DEFAULT_N_CTX, MAX_SEQUENCES, VRAM, EngineConfig, FlashAttention, KVType
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.sizes import parse_size
 from internvl_gguf.tiling import MAX_TILES, validate_tile_limits
@@ -89,6 +89,25 @@ class Workload:
     n_batch: int = 2048
     n_ubatch: int | None = None
     n_threads: int = 1
+
+    @classmethod
+    def of(cls, config: EngineConfig, n_ctx: int, n_threads: int) -> Self:
+        """One picture, with what a model's configuration says of the rest.
+
+        Args:
+            config: how the model is to be run.
+            n_ctx: positions, where the configuration leaves them open.
+            n_threads: CPU threads, as n_ctx.
+        """
+        return cls(
+            n_ctx=n_ctx,
+            n_parallel=config.n_parallel,
+            kv_type=config.kv_type,
+            flash_attn=config.flash_attn,
+            n_batch=config.n_batch,
+            n_ubatch=config.n_ubatch,
+            n_threads=n_threads,
+        )
 
     def __post_init__(self) -> None:
         validate_tile_limits(1, self.max_tiles)
