@@ -134,9 +134,8 @@ def test_this_machine_and_the_demo_model() -> None:
     assert "Sizes in MiB" in done.stderr
 
 
-@pytest.mark.parametrize("columns", ["40", "60"])
-def test_a_narrow_terminal(columns: str) -> None:
-    """Under a pseudo-terminal every line fits."""
+def on_a_terminal(columns: int) -> list[str]:
+    """The lines that a terminal so wide shows, without colours."""
     import pty
 
     parent, child = pty.openpty()
@@ -144,7 +143,7 @@ def test_a_narrow_terminal(columns: str) -> None:
         [sys.executable, "-m", "internvl_gguf", "pick", MODEL, "--vram", "12GiB"],
         stdout=child,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, **OFFLINE, "COLUMNS": columns, "TERM": "xterm"},
+        env={**os.environ, **OFFLINE, "COLUMNS": str(columns), "TERM": "xterm"},
     ) as process:
         os.close(child)
         shown = b""
@@ -158,10 +157,20 @@ def test_a_narrow_terminal(columns: str) -> None:
             shown += data
         assert process.wait() == 0
     os.close(parent)
-    rows = shown.decode().splitlines()
+    return re.sub("\x1b\\[[0-9;]*m", "", shown.decode()).splitlines()
+
+
+@pytest.mark.parametrize("columns", [40, 60])
+def test_a_narrow_terminal(columns: int) -> None:
+    rows = on_a_terminal(columns)
     assert rows[-2] == "Run it:"  # on one line, to be copied
     assert any("tokens/s" in row for row in rows)
-    assert max(map(len, rows[:-1])) <= int(columns)
+    assert max(map(len, rows[:-1])) <= columns
+
+
+def test_a_terminal_of_eighty_columns_gets_a_table() -> None:
+    head = next(line for line in on_a_terminal(80) if "QUANT" in line).split()
+    assert {"QUANT", "LAYERS", "VRAM", "FREE", "TOKENS/S", "LOSS"} <= set(head)
 
 
 @pytest.mark.parametrize(
@@ -241,28 +250,3 @@ def test_a_gpu_too_small_to_be_of_use_is_left_alone() -> None:
     assert with_it["best"] == without["best"]
     assert with_it["picks"][0]["memory"] == without["picks"][0]["memory"]
     assert "--vram none" in pick(MODEL, "--vram", "450MiB", "--ram", "23GiB").stdout
-
-
-def test_a_terminal_of_eighty_columns_gets_a_table() -> None:
-    import pty
-
-    parent, child = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "internvl_gguf", "pick", MODEL, "--vram", "12GiB"],
-        stdout=child,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, **OFFLINE, "COLUMNS": "80", "TERM": "xterm"},
-    ) as process:
-        os.close(child)
-        shown = b""
-        while True:
-            try:
-                data = os.read(parent, 4096)
-            except OSError:
-                break
-            shown += data
-        assert process.wait() == 0
-    os.close(parent)
-    plain = re.sub("\x1b\\[[0-9;]*m", "", shown.decode())
-    head = next(line for line in plain.splitlines() if "QUANT" in line).split()
-    assert {"QUANT", "LAYERS", "VRAM", "FREE", "TOKENS/S", "LOSS"} <= set(head)
