@@ -37,7 +37,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     context, position = runtime.engine.context, 0
     while position < n_ctx:
         count = min(n_ctx - position, context.n_batch)
-        context.decode_many([TokenRun([5] * count, position, 0, logits=True)])
+        context.decode_many([TokenRun([5] * count, position, 0, outputs=1)])
         position += count
     peak = _peak()
     runtime.release()

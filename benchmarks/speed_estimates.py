@@ -170,7 +170,7 @@ def text_comparisons(
             context.cut(0, 0)
             for start in range(0, depth, context.n_batch):
                 part = tokens[start : start + context.n_batch]
-                context.decode_many([TokenRun(part, start, 0, logits=start + len(part) == depth)])
+                context.decode_many([TokenRun(part, start, 0, outputs=int(start + len(part) == depth))])
             context.likeliest_token()  # waits for a GPU
 
         def answer() -> None:

@@ -150,7 +150,7 @@ def _serve_text(request: dict[str, Any], reply: dict[str, Any]) -> None:
         tokens = model.tokenize(PROMPT)
         pieces = b"".join(map(model.piece, range(model.n_vocab)))
         with closing(Context(model, EngineConfig(n_batch=256, n_ubatch=256), n_ctx=256, n_threads=1)) as context:
-            context.decode_many([TokenRun(tokens or [0], 0, 0, logits=True)])
+            context.decode_many([TokenRun(tokens or [0], 0, 0, outputs=1)])
             reply["values"] = context.logits().tolist()
         reply["tokens"] = [*tokens, len(pieces)]
 

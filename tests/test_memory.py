@@ -45,7 +45,7 @@ REQUESTS = (
     MemoryRequest(32768, kv_type="f16", flash_attn=True, n_ubatch=128),
     MemoryRequest(8192, kv_type="f32", n_parallel=4),
     MemoryRequest(8192, kv_type="f32", flash_attn=True, n_ubatch=2048),
-    MemoryRequest(4096, kv_type="bf16", n_ubatch=1024),
+    MemoryRequest(4096, kv_type="bf16", n_ubatch=1024, n_draft=15),
     MemoryRequest(16384, kv_type="q8_0", flash_attn=True, n_parallel=3),
     MemoryRequest(32768, kv_type="q4_0", flash_attn=True, n_ubatch=256),
 )

@@ -120,10 +120,10 @@ def test_logits_of_a_shared_batch_are_those_of_single_ones_but_for_rounding(tiny
     with closing(TextModel(tiny.text)) as model, closing(Context(model, config, n_ctx=64, n_threads=1)) as context:
         alone = []
         for prompt in prompts:
-            (row,) = context.decode_many([TokenRun(prompt, 0, 0, True)])
+            (row,) = context.decode_many([TokenRun(prompt, 0, 0, 1)])
             alone.append(context.logits(row).copy())
             context.cut(0, 0)
-        rows = context.decode_many([TokenRun(prompt, 0, index, True) for index, prompt in enumerate(prompts)])
+        rows = context.decode_many([TokenRun(prompt, 0, index, 1) for index, prompt in enumerate(prompts)])
         for row, logits in zip(rows, alone, strict=True):
             assert np.abs(context.logits(row) - logits).max() < 1e-5 * np.abs(logits).max()
             assert context.likeliest_token(row) == int(logits.argmax())
@@ -134,17 +134,17 @@ def test_batches_that_would_end_the_process_do_not_reach_the_library(tiny: Model
     with closing(TextModel(tiny.text)) as model, closing(Context(model, config, n_ctx=64, n_threads=1)) as context:
         for runs in (
             [],
-            [TokenRun([], 0, 0, True)],
-            [TokenRun([1] * 9, 0, 0, True)],
-            [TokenRun([1] * 5, 0, 0, True), TokenRun([1] * 5, 0, 1, True)],
-            [TokenRun([1], 0, 0, True), TokenRun([1], 1, 0, True)],
-            [TokenRun([1], 0, 2, True)],
-            [TokenRun([1], 0, -1, True)],
+            [TokenRun([], 0, 0, 1)],
+            [TokenRun([1] * 9, 0, 0, 1)],
+            [TokenRun([1] * 5, 0, 0, 1), TokenRun([1] * 5, 0, 1, 1)],
+            [TokenRun([1], 0, 0, 1), TokenRun([1], 1, 0, 1)],
+            [TokenRun([1], 0, 2, 1)],
+            [TokenRun([1], 0, -1, 1)],
         ):
             with pytest.raises(ValueError, match=r"batch|run"):
                 context.decode_many(runs)
         with pytest.raises(LibraryError):
-            context.decode_many([TokenRun([10**6], 0, 0, True)])
+            context.decode_many([TokenRun([10**6], 0, 0, 1)])
         with pytest.raises(InvalidRequestError, match="n_parallel"):
             EngineConfig(n_parallel=9, n_batch=8, n_ubatch=8)
 

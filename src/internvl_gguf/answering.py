@@ -79,6 +79,8 @@ class Answering:
             images=len(self._pictures),
             tiles=sum(len(picture.tiles) for picture in self._pictures),
             tiles_encoded=report.tiles_encoded,
+            drafted_tokens=report.drafted_tokens,
+            accepted_tokens=report.accepted_tokens,
         )
         decode = times[-1] - times[0] if times else 0.0
         timings = Timings(

@@ -20,6 +20,7 @@ VRAM = str | int | Sequence[str | int]
 
 DEFAULT_N_CTX = 8192
 MAX_SEQUENCES = 255  # llama.cpp aborts from sequence 256 on
+MAX_DRAFT = 64
 MAX_SEED = 2**32 - 2  # llama.cpp reads 2**32 - 1 as "draw a seed"
 
 
@@ -131,6 +132,8 @@ class EngineConfig:
         n_parallel: questions answered at once, and conversations whose KV is kept.
         n_batch: most positions decoded in one call.
         n_ubatch: most positions computed at once; larger is faster to prefill and takes more memory.
+        n_draft: most tokens of an answer guessed from what the conversation said before and verified in one
+            computation (prompt-lookup decoding); 0 guesses none. The same text, sooner where it repeats.
         embedding_cache_bytes: memory for the embeddings of pictures already encoded.
         embedding_disk_bytes: room on disk for them, which all processes and all quants of a model share; 0 neither
             reads nor writes any (docs/caches.md).
@@ -149,12 +152,13 @@ class EngineConfig:
     n_parallel: int = 1
     n_batch: int = 2048
     n_ubatch: int = 512
+    n_draft: int = 0
     embedding_cache_bytes: int = 512 * 1024**2
     embedding_disk_bytes: int = 4 * 1024**3
 
     def __post_init__(self) -> None:
         caches = ("embedding_cache_bytes", "embedding_disk_bytes")
-        for name in ("n_ctx", "n_threads", "n_parallel", "n_batch", "n_ubatch", *caches):
+        for name in ("n_ctx", "n_threads", "n_parallel", "n_batch", "n_ubatch", "n_draft", *caches):
             value = getattr(self, name)
             _require(
                 isinstance(value, int) or (value is None and name in ("n_ctx", "n_threads")),
@@ -197,6 +201,12 @@ class EngineConfig:
             f"n_parallel is {self.n_parallel} and n_batch is {self.n_batch}.",
             "Use an n_batch of at least n_parallel: each answer takes a place in every batch.",
         )
+        _require(0 <= self.n_draft <= MAX_DRAFT, f"n_draft is {self.n_draft}.", f"Use 0 (off) to {MAX_DRAFT} tokens.")
+        _require(
+            self.n_parallel + self.n_draft <= self.n_batch,
+            f"n_draft is {self.n_draft}, n_parallel {self.n_parallel} and n_batch {self.n_batch}.",
+            "Use an n_batch of at least n_parallel + n_draft.",
+        )
         for name in caches:
             _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}.", "Use 0 (off) or more bytes.")
         _require(
@@ -224,5 +234,6 @@ class EngineOptions(TypedDict, total=False):
     n_parallel: int
     n_batch: int
     n_ubatch: int
+    n_draft: int
     embedding_cache_bytes: int
     embedding_disk_bytes: int

@@ -135,6 +135,8 @@ class Usage:
         tiles: their tiles, thumbnails included.
         tiles_encoded: tiles the vision encoder had to see for this answer.
         tiles_cached: tiles whose embeddings or KV were already there, those from disk included.
+        drafted_tokens: tokens of the answer that were guessed (`EngineConfig.n_draft`).
+        accepted_tokens: guesses that were right.
     """
 
     prompt_tokens: int
@@ -143,6 +145,8 @@ class Usage:
     images: int
     tiles: int
     tiles_encoded: int
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def tiles_cached(self) -> int:

@@ -64,6 +64,7 @@ def ask(
     kv_type: options.KVTypeOption = options.ENGINE.kv_type,
     flash_attn: options.FlashAttentionOption = "auto",
     threads: options.ThreadsOption = None,
+    draft: options.DraftOption = options.ENGINE.n_draft,
     batch: options.BatchOption = None,
     output: options.OutputOption = None,
     parallel: options.ParallelOption = None,
@@ -99,6 +100,7 @@ def ask(
             "kv_type": kv_type,
             "flash_attn": options.flash_attention(flash_attn),
             "n_threads": threads,
+            "n_draft": draft,
             "embedding_disk_bytes": 0 if no_cache else options.ENGINE.embedding_disk_bytes,
         }
         if batch is not None:
@@ -283,9 +285,10 @@ def _as_json(model: str, prompt: str, images: list[str], reply: Reply) -> dict[s
 
 def _say_statistics(reply: Reply) -> None:
     usage, timings = reply.usage, reply.timings
+    guesses = f", {usage.accepted_tokens} of {usage.drafted_tokens} guesses right" if usage.drafted_tokens else ""
     say(
         f"pictures {usage.images}, tiles {usage.tiles} ({usage.tiles_encoded} encoded in {timings.encode:.2f} s); "
         f"{usage.prompt_tokens} prompt tokens ({usage.cached_tokens} cached, prefill {timings.prefill:.2f} s); "
         f"first token after {timings.time_to_first_token:.2f} s; "
-        f"{usage.completion_tokens} tokens at {timings.decode_tokens_per_second:.1f}/s"
+        f"{usage.completion_tokens} tokens at {timings.decode_tokens_per_second:.1f}/s{guesses}"
     )

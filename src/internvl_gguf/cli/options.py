@@ -95,6 +95,16 @@ ThreadsOption = Annotated[
         rich_help_panel=_LOADING,
     ),
 ]
+DraftOption = Annotated[
+    int,
+    typer.Option(
+        "--draft",
+        metavar="N",
+        help="Guess up to N tokens from what was said before and verify them at once; 0 is off. The same answer, "
+        "sooner where text repeats.",
+        rich_help_panel=_LOADING,
+    ),
+]
 MaxTilesOption = Annotated[
     int | None,
     typer.Option(

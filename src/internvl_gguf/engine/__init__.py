@@ -12,12 +12,13 @@ main thread, nothing runs that nobody waits for, and closing is simple.
     scheduler   the step: admit, encode, read, decode, end
     request     what the scheduler knows of one prompt
     tile_run    the tiles a prompt goes on with, encoded batch by batch
+    drafting    guesses of what an answer says next
     sequences   who holds what of the KV cache
     turns       one thread at a time works, the others wait for what it brings
 """
 
 from internvl_gguf.engine.engine import Engine
-from internvl_gguf.engine.handle import Handle, LogitsHandle
+from internvl_gguf.engine.handle import Handle, LogitsHandle, ScoreHandle
 from internvl_gguf.engine.tile_run import Report, TileProgress
 
-__all__ = ["Engine", "Handle", "LogitsHandle", "Report", "TileProgress"]
+__all__ = ["Engine", "Handle", "LogitsHandle", "Report", "ScoreHandle", "TileProgress"]

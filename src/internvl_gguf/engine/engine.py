@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from internvl_gguf.config import SamplingParams
 from internvl_gguf.embedding_cache import EmbeddingCache
-from internvl_gguf.engine.handle import Handle, LogitsHandle, stopped
-from internvl_gguf.engine.request import AnswerRequest, LogitsRequest, Request
+from internvl_gguf.engine.handle import Handle, LogitsHandle, ScoreHandle, stopped
+from internvl_gguf.engine.request import AnswerRequest, LogitsRequest, Request, ScoreRequest
 from internvl_gguf.engine.scheduler import Scheduler
 from internvl_gguf.engine.tile_run import Report, TileProgress, TileRun
 from internvl_gguf.engine.turns import Turns
@@ -66,7 +66,7 @@ class Engine:
             ValueError: the prompt does not fit, is empty or ends in a picture; callers check before.
             SessionStateError: the engine is closed.
         """
-        request = AnswerRequest(prompt, self.n_ctx, on_tiles, sampling)
+        request = AnswerRequest(prompt, self.n_ctx, on_tiles, sampling, drafts=self.context.n_draft > 0)
         self._add(request)
         return Handle(self, request)
 
@@ -75,6 +75,33 @@ class Engine:
         request = LogitsRequest(prompt, self.n_ctx, on_tiles)
         self._add(request)
         return LogitsHandle(self, request)
+
+    def submit_scores(
+        self,
+        prompt: Sequence[Span],
+        n_scored: int,
+        on_row: Callable[[int, NDArray[np.float32]], None],
+        on_tiles: TileProgress | None = None,
+    ) -> ScoreHandle:
+        """Ask for the logits after each of the last positions of a prompt.
+
+        As many rows come from one computation as the context has: its n_draft + 1 where nothing else runs.
+
+        Args:
+            prompt: all of it; to score the tokens of an answer, with the answer but for its last token.
+            n_scored: how many of its last positions, all of them text.
+            on_row: called with 0, 1, ... and the logits after each position, float32 [n_vocab], in whichever thread
+                works at that moment. They are the library's memory, valid during the call. What it raises ends the
+                request.
+            on_tiles: as in `submit`.
+
+        Raises:
+            ValueError: as `submit`, or fewer positions of text than are to be scored.
+            SessionStateError: the engine is closed.
+        """
+        request = ScoreRequest(prompt, self.n_ctx, on_tiles, n_scored, on_row)
+        self._add(request)
+        return ScoreHandle(self, request)
 
     def embed(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from internvl_gguf.engine.request import AnswerRequest, LogitsRequest
+from internvl_gguf.engine.request import AnswerRequest, LogitsRequest, Request, ScoreRequest
 from internvl_gguf.engine.tile_run import Report
 from internvl_gguf.errors import SessionStateError
 from internvl_gguf.types import FinishReason
@@ -127,13 +127,13 @@ class LogitsHandle:
     """Logits under way. Made by `Engine.submit_logits`."""
 
     def __init__(self, engine: Engine, request: LogitsRequest) -> None:
-        self._engine = engine
+        self._waiting = _Waiting(engine, request)
         self._request = request
 
     @property
     def is_over(self) -> bool:
         """Whether `result` would not have to wait."""
-        return self._request.ending is not None or self._request.is_cancelled
+        return self._waiting.is_over
 
     def result(self) -> NDArray[np.float32]:
         """Logits of the token after the prompt, float32 [n_vocab].
@@ -142,18 +142,66 @@ class LogitsHandle:
             SessionStateError: it was cancelled.
             InternVLError: what else ended it.
         """
-        try:
-            self._engine.work_until(lambda: self.is_over)
-        finally:
-            self.cancel()
-        if isinstance(self._request.ending, Exception):
-            raise self._request.ending
+        self._waiting.wait()
         if self._request.logits is None:
             raise stopped()
         return self._request.logits
 
     def cancel(self) -> None:
         """It is not wanted any more; from any thread."""
+        self._waiting.cancel()
+
+
+class ScoreHandle:
+    """Logits of many positions under way. Made by `Engine.submit_scores`."""
+
+    def __init__(self, engine: Engine, request: ScoreRequest) -> None:
+        self._waiting = _Waiting(engine, request)
+        self._request = request
+
+    @property
+    def is_over(self) -> bool:
+        """Whether `result` would not have to wait."""
+        return self._waiting.is_over
+
+    def result(self) -> Report:
+        """What it took, once all rows were handed on.
+
+        Raises:
+            SessionStateError: it was cancelled.
+            InternVLError: what else ended it, or what the receiver of the rows raised.
+        """
+        self._waiting.wait()
+        if self._request.ending != "stop":
+            raise stopped()
+        return self._request.report
+
+    def cancel(self) -> None:
+        """It is not wanted any more; from any thread."""
+        self._waiting.cancel()
+
+
+class _Waiting:
+    """For a request with one result: wait until it is over, or give it up."""
+
+    def __init__(self, engine: Engine, request: Request) -> None:
+        self._engine = engine
+        self._request = request
+
+    @property
+    def is_over(self) -> bool:
+        return self._request.ending is not None or self._request.is_cancelled
+
+    def wait(self) -> None:
+        """Until it is over; raises what ended it."""
+        try:
+            self._engine.work_until(lambda: self.is_over)
+        finally:
+            self.cancel()
+        if isinstance(self._request.ending, Exception):
+            raise self._request.ending
+
+    def cancel(self) -> None:
         if self._request.ending is None:
             self._engine.cancel(self._request)
 

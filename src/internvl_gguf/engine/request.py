@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from internvl_gguf.engine.drafting import PromptLookup
 from internvl_gguf.engine.tile_run import Report, TileProgress, TileRun
 from internvl_gguf.kv_ledger import SequenceLedger, drop_prefix, total_length
 from internvl_gguf.llama.sampler import Sampler, sampler_for
@@ -37,6 +38,7 @@ class Request(ABC):
         tile_run: the tiles at the beginning of `unread`, once somebody looked for their embeddings.
         is_cancelled: nobody wants it any more.
         ending: why it is over, or the error that ended it; None while it goes on.
+        n_scored: positions at the end of the prompt whose logits are wanted.
 
     Raises:
         ValueError: the prompt does not fit, is empty or ends in a picture; callers check before.
@@ -44,6 +46,7 @@ class Request(ABC):
 
     def __init__(self, prompt: Sequence[Span], n_ctx: int, on_tiles: TileProgress | None) -> None:
         self.length = total_length(prompt)
+        self.n_scored = 1
         if not 0 < self.length <= n_ctx or not isinstance(prompt[-1], TokenSpan):
             raise ValueError(f"a prompt of {self.length} positions for a context of {n_ctx}")
         self.prompt = tuple(prompt)
@@ -73,6 +76,11 @@ class Request(ABC):
         """Positions its sequence does not hold yet: once the prompt is read, the newest token."""
         return total_length(self.unread) or 1
 
+    @property
+    def wanted_from(self) -> int:
+        """The first position whose logits are still to be used: what its sequence never holds between two steps."""
+        return total_length(self.spans) - 1
+
     def common_prefix(self, prompt: Sequence[Span]) -> int:
         """Positions at the start that this prompt and another share."""
         return self._outline.common_prefix(prompt)
@@ -97,6 +105,14 @@ class Request(ABC):
             tokens += span.ids
         return tokens[:limit]
 
+    def next_piece(self, room: int, rows: int) -> tuple[list[int], int]:
+        """The tokens it goes on with, at most `room`, and after how many of them, at most `rows`, logits are wanted."""
+        tokens = self.next_tokens(room)
+        start = total_length(self.spans) - self.pending
+        silent = min(max(self.wanted_from - start, 0), len(tokens))
+        outputs = min(len(tokens) - silent, rows)
+        return tokens[: silent + outputs], outputs
+
     def next_tiles(self, limit: int | None = None) -> list[TileSpan]:
         """The tiles it goes on with, at most `limit`; none where text comes next."""
         tiles: list[TileSpan] = []
@@ -113,7 +129,7 @@ class Request(ABC):
 
     @abstractmethod
     def take(self, context: Context, row: int, model: TextModel) -> None:
-        """Use the logits after its last position, in a row of the last decode.
+        """Use the logits after the next position that they are wanted of, in a row of the last decode.
 
         Raises:
             LibraryError: they are not numbers.
@@ -125,20 +141,30 @@ class AnswerRequest(Request):
 
     Args:
         sampling: how the tokens of the answer are chosen.
+        drafts: whether its next tokens are to be guessed.
 
     Attributes:
+        lookup: what guesses them, once there is a first token; None without.
         tokens: the answer so far, without the token that ended it.
         times: time.perf_counter() when each was there.
         handed_out: how many of them its reader has.
     """
 
     def __init__(
-        self, prompt: Sequence[Span], n_ctx: int, on_tiles: TileProgress | None, sampling: SamplingParams
+        self,
+        prompt: Sequence[Span],
+        n_ctx: int,
+        on_tiles: TileProgress | None,
+        sampling: SamplingParams,
+        *,
+        drafts: bool = False,
     ) -> None:
         super().__init__(prompt, n_ctx, on_tiles)
         self._sampling = sampling
         self._limit = min(sampling.max_tokens, n_ctx - self.length + 1)
         self._sampler: Sampler | None = None
+        self._drafts = drafts
+        self.lookup: PromptLookup | None = None
         self.tokens: list[int] = []
         self.times: list[float] = []
         self.handed_out = 0
@@ -152,6 +178,11 @@ class AnswerRequest(Request):
         """As `Request.next_tokens`; the newest token of the answer where the prompt is read."""
         return super().next_tokens(limit) if self.unread else self.tokens[-1:]
 
+    @property
+    def room(self) -> int:
+        """Tokens its answer may still take."""
+        return self._limit - len(self.tokens)
+
     def has_news(self) -> bool:
         """Whether its reader would not have to wait."""
         return self.handed_out < len(self.tokens) or self.ending is not None or self.is_cancelled
@@ -161,12 +192,15 @@ class AnswerRequest(Request):
         if self._sampler is None:
             context.logits(row)  # damaged weights otherwise answer with one token for ever
             self._sampler = sampler_for(self._sampling, model.n_vocab)
+            self.lookup = PromptLookup(self.prompt) if self._drafts else None
         token = self._sampler.sample(context, row)
         if model.is_end_of_generation(token):
             self.ending = "stop"
             return
         self.times.append(time.perf_counter())
         self.tokens.append(token)
+        if self.lookup:
+            self.lookup.add(token)
         if len(self.tokens) >= self._limit:
             self.ending = "length"
 
@@ -191,3 +225,47 @@ class LogitsRequest(Request):
         """As `Request.take`: keep the logits."""
         self.logits = context.logits(row).copy()
         self.ending = "stop"
+
+
+class ScoreRequest(Request):
+    """A prompt of which the logits after each of its last positions are wanted.
+
+    Args:
+        n_scored: how many; all of them text.
+        on_row: called with 0, 1, ... and the logits after each, float32 [n_vocab], valid during the call.
+
+    Raises:
+        ValueError: the prompt does not end in so many tokens of text.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[Span],
+        n_ctx: int,
+        on_tiles: TileProgress | None,
+        n_scored: int,
+        on_row: Callable[[int, NDArray[np.float32]], None],
+    ) -> None:
+        super().__init__(prompt, n_ctx, on_tiles)
+        text = 0
+        for span in reversed(self.prompt):
+            if isinstance(span, TileSpan):
+                break
+            text += span.length
+        if not 0 < n_scored <= text:
+            raise ValueError(f"{n_scored} positions to score of {text} that are text")
+        self.n_scored = n_scored
+        self._on_row = on_row
+        self._used = 0
+
+    @property
+    def wanted_from(self) -> int:
+        """As `Request.wanted_from`."""
+        return self.length - self.n_scored + self._used
+
+    def take(self, context: Context, row: int, model: TextModel) -> None:
+        """As `Request.take`: hand the logits on."""
+        self._on_row(self._used, context.logits(row))
+        self._used += 1
+        if self._used == self.n_scored:
+            self.ending = "stop"

@@ -10,6 +10,8 @@ llama.cpp takes no tokens and embeddings in one batch:
 4. The newest token of every answer under way is decoded in one call, together with the next tokens of prompts still
    being read; each row is sampled by its own request.
 
+An answer alone may be decoded with guesses of what follows (`drafting`); several fill a batch by themselves.
+
 While answers are under way, prompts are read in pieces of n_ubatch positions instead of n_batch, so that a long one
 delays no token by more than one batch of tiles and two computations.
 
@@ -24,7 +26,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from internvl_gguf.engine.request import Request
+from internvl_gguf.engine.drafting import DecodeCost
+from internvl_gguf.engine.request import AnswerRequest, Request
 from internvl_gguf.engine.sequences import Sequences
 from internvl_gguf.engine.tile_run import TileRun
 from internvl_gguf.errors import LibraryError
@@ -41,11 +44,11 @@ if TYPE_CHECKING:
 
 
 class _Piece(NamedTuple):
-    """Tokens that one request goes on with in this step, and whether its logits follow."""
+    """Tokens that one request goes on with in this step, and after how many of them its logits are wanted."""
 
     request: Request
     tokens: list[int]
-    is_last: bool
+    outputs: int
 
 
 class Scheduler:
@@ -64,6 +67,7 @@ class Scheduler:
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
         self._is_cut_short = False
+        self._cost = DecodeCost()
 
     def add(self, request: Request) -> None:
         """A request joins the end of the queue; from any thread."""
@@ -95,10 +99,10 @@ class Scheduler:
             if request.ending is not None:
                 self._end(request, request.ending)
                 continue
-            length = self.sequences.ledgers[request.sequence].length
-            total = total_length(request.spans)
-            if length + request.pending != total:  # or its last logits were not used while they were there
-                request.resume_after(self.sequences.cut(request.sequence, min(length, total - 1)))
+            length, wanted = self.sequences.ledgers[request.sequence].length, request.wanted_from
+            # Or logits were not used while they were there.
+            if length > wanted or length + request.pending != total_length(request.spans):
+                request.resume_after(self.sequences.cut(request.sequence, min(length, wanted)))
         self._is_cut_short = False
 
     def forget(self) -> None:
@@ -134,7 +138,7 @@ class Scheduler:
             request = self._waiting[0]
             if self._will_be_known(request):
                 return
-            sequence, known = self.sequences.take(request.spans)
+            sequence, known = self.sequences.take(request.prompt, request.wanted_from)
             request.sequence = sequence
             request.report.cached_tokens = known
             request.resume_after(known)
@@ -146,7 +150,7 @@ class Scheduler:
         if not reading:
             return False
         shared = max(other.common_prefix(request.prompt) for other in reading)
-        return min(shared, request.length - 1) > self.sequences.known_prefix(request.prompt)
+        return min(shared, request.wanted_from) > self.sequences.known_prefix(request.prompt)
 
     def _encode_tiles(self) -> None:
         """Encode one batch of tiles, for the first request that waits for one."""
@@ -198,19 +202,23 @@ class Scheduler:
 
     def _decode_tokens(self) -> None:
         """Decode the newest token of every answer, and the next ones of prompts that go on with text."""
-        room = self._room()
-        pieces = [_Piece(request, request.next_tokens(1), True) for request in self._running if not request.unread]
+        room, rows = self._room(), self._context.n_outputs
+        pieces = [_Piece(request, request.next_tokens(1), 1) for request in self._running if not request.unread]
+        rows -= len(pieces)
         for request in self._running:
-            if request.unread and room and (tokens := request.next_tokens(room)):
-                pieces.append(_Piece(request, tokens, len(tokens) == request.pending))
-                room -= len(tokens)
+            if request.unread and room:
+                tokens, outputs = request.next_piece(room, rows)
+                if tokens:
+                    pieces.append(_Piece(request, tokens, outputs))
+                    room -= len(tokens)
+                    rows -= outputs
         if pieces:
             self._decode_pieces(pieces)
 
     def _decode_pieces(self, pieces: Sequence[_Piece]) -> None:
         ledgers = self.sequences.ledgers
         runs = [
-            TokenRun(piece.tokens, ledgers[piece.request.sequence].length, piece.request.sequence, piece.is_last)
+            TokenRun(piece.tokens, ledgers[piece.request.sequence].length, piece.request.sequence, piece.outputs)
             for piece in pieces
         ]
         started = time.perf_counter()
@@ -232,9 +240,10 @@ class Scheduler:
                 request.read(len(tokens))
             else:
                 ledgers[request.sequence].append_token(tokens[0])
-        for piece, row in zip(pieces, rows, strict=True):
-            if piece.is_last:
-                self._take(piece.request, row)
+        for piece, last in zip(pieces, rows, strict=True):
+            for row in range(last + 1 - piece.outputs, last + 1):
+                if piece.request.ending is None:
+                    self._take(piece.request, row)
 
     def _decode_lone_answer(self) -> bool:
         """The inner step of a single answer, with as little around it as can be.
@@ -249,15 +258,50 @@ class Scheduler:
             return False
         (token,) = request.next_tokens(1)
         ledger = self.sequences.ledgers[request.sequence]
+        drafted = self._context.n_draft and self._guess(request, ledger.length)
+        started = time.perf_counter()
         try:
+            if drafted:
+                self._verify(request, [token, *drafted])
+                return True
             self._context.decode_token(token, ledger.length, request.sequence)
+        except DecodeAbortedError:
+            self.recover()
+            return True
         except LibraryError as error:
             self.sequences.settle()
             self._end(request, error)
             return True
+        if self._context.n_draft:
+            self._cost.observe(1, time.perf_counter() - started)
         ledger.append_token(token)
         self._take(request, -1)
         return True
+
+    def _guess(self, request: Request, length: int) -> list[int]:
+        """What may come after the newest token, where verifying it promises to be quicker than waiting."""
+        if not isinstance(request, AnswerRequest) or request.lookup is None:
+            return []
+        most = min(self._context.n_draft, request.room - 1, self._context.n_ctx - length - 1)
+        return request.lookup.guess(most, self._cost)
+
+    def _verify(self, request: Request, tokens: list[int]) -> None:
+        """Decode the newest token with guesses of the next ones; keep those that are chosen."""
+        sequence = request.sequence
+        ledger = self.sequences.ledgers[sequence]
+        started = time.perf_counter()
+        (last,) = self._context.decode_many([TokenRun(tokens, ledger.length, sequence, len(tokens))])
+        self._cost.observe(len(tokens), time.perf_counter() - started)
+        request.report.drafted_tokens += len(tokens) - 1
+        kept = 0
+        for row, token in enumerate(tokens, last + 1 - len(tokens)):
+            if request.ending is not None or request.next_tokens(1) != [token]:
+                break
+            ledger.append_token(token)
+            kept += 1
+            self._take(request, row)
+        request.report.accepted_tokens += kept - 1
+        self.sequences.settle()
 
     def _take(self, request: Request, row: int) -> None:
         try:

@@ -43,19 +43,22 @@ class Sequences:
         """Positions of a prompt that some sequence holds."""
         return max(ledger.common_prefix(prompt) for ledger in self.ledgers)
 
-    def take(self, prompt: Sequence[Span]) -> tuple[int, int]:
+    def take(self, prompt: Sequence[Span], most: int) -> tuple[int, int]:
         """A free sequence for a prompt, with as much of the prompt in it as any sequence knows.
 
-        The last position is never among it: it has to be decoded for its logits. Where cutting the sequence that
-        knows most would throw away what another request needs (it runs there) or may need (a fork), the shared part is
-        copied to the free sequence that was left alone longest; copying computes nothing.
+        Where cutting the sequence that knows most would throw away what another request needs (it runs there) or may
+        need (a fork), the shared part is copied to the free sequence that was left alone longest; copying computes
+        nothing.
+
+        Args:
+            prompt: all of it.
+            most: positions of it to know at most; those after them have to be decoded for their logits.
 
         Returns:
             The sequence, now taken, and how many positions of the prompt it holds.
         """
         self._clock += 1
-        length = total_length(prompt)
-        shared = [min(ledger.common_prefix(prompt), length - 1) for ledger in self.ledgers]
+        shared = [min(ledger.common_prefix(prompt), most) for ledger in self.ledgers]
         best = max(range(len(shared)), key=lambda each: (shared[each], not self.is_taken[each], -self._used[each]))
         keep = shared[best]
         if self.is_taken[best] or keep < self.ledgers[best].length:

@@ -30,12 +30,16 @@ class Report:
         tiles_encoded: tiles the vision encoder had to see.
         encode_seconds: time in the vision encoder.
         prefill_seconds: time in the text model; of a call shared with others, this prompt's part by positions.
+        drafted_tokens: tokens of the answer that were guessed.
+        accepted_tokens: guesses that were right.
     """
 
     cached_tokens: int = 0
     tiles_encoded: int = 0
     encode_seconds: float = 0.0
     prefill_seconds: float = 0.0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 class TileRun:

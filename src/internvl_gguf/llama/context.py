@@ -44,13 +44,13 @@ class TokenRun(NamedTuple):
         tokens: their ids, at least one.
         position: where the first of them stands: the length of the sequence so far.
         sequence: which sequence.
-        logits: whether the logits after the last of them are wanted.
+        outputs: after how many of them, counted from the last, the logits are wanted.
     """
 
     tokens: Sequence[int]
     position: int
     sequence: int
-    logits: bool
+    outputs: int
 
 
 class Context(NativeObject):
@@ -72,6 +72,7 @@ class Context(NativeObject):
         self.n_vocab = model.n_vocab
         self._row_type = ctypes.c_float * model.n_vocab
         self.n_sequences = config.n_parallel
+        self.n_draft = config.n_draft
         self.n_ctx = n_ctx
         cells = n_ctx * config.n_parallel
         cells += -cells % _CELL_STEP
@@ -81,8 +82,9 @@ class Context(NativeObject):
         params.n_batch = self.n_batch
         self.n_ubatch = params.n_ubatch = min(config.n_ubatch, self.n_batch)
         params.n_seq_max = config.n_parallel
-        # One row of logits for each sequence: more only grows the compute buffer (n_ubatch x n_vocab floats).
-        params.n_outputs_max = config.n_parallel
+        # One row of logits for each sequence and each guess: more only grows the compute buffer (n_ubatch x n_vocab
+        # floats).
+        self.n_outputs = params.n_outputs_max = min(config.n_parallel + config.n_draft, self.n_batch)
         params.n_threads = params.n_threads_batch = n_threads
         params.flash_attn_type = _FLASH_ATTENTION[config.flash_attn]
         params.type_k = params.type_v = _KV_TYPES[config.kv_type]
@@ -130,7 +132,8 @@ class Context(NativeObject):
         """Decode tokens of several sequences in one call, at most n_batch of them and one run for each sequence.
 
         Returns:
-            For each run the row of its last token, by which its logits are read.
+            For each run the row of its last token, by which its logits are read; those of the tokens before it have
+            the rows before.
 
         Raises:
             DecodeAbortedError: stopped half-way; the cache holds a part of them.
@@ -170,8 +173,10 @@ class Context(NativeObject):
         sequences = {run.sequence for run in runs}
         if len(sequences) != len(runs) or not sequences <= set(range(self.n_sequences)):
             raise ValueError(f"runs for the sequences {[run.sequence for run in runs]} of {self.n_sequences}")
-        if not all(run.tokens for run in runs):
-            raise ValueError("a run without tokens")
+        if not all(0 <= run.outputs <= len(run.tokens) > 0 for run in runs):
+            raise ValueError("a run without tokens, or with more outputs than tokens")
+        if sum(run.outputs for run in runs) > self.n_outputs:
+            raise ValueError(f"more than {self.n_outputs} rows of logits in one call")
 
     def _run(self, batch: Any, count: int) -> None:
         status = llama_cpp.llama_decode(self.handle, batch)
@@ -288,7 +293,7 @@ class _Batch:
         for run in runs:
             start, end = end, end + len(run.tokens)
             self._tokens[start:end] = list(run.tokens)
-            self._place(start, end, run.position, run.sequence, run.logits)
+            self._place(start, end, run.position, run.sequence, run.outputs)
             rows.append(end - 1)
         self._native.n_tokens = end
         self._native.token = self._token_pointer
@@ -296,15 +301,14 @@ class _Batch:
         return self._native, rows
 
     def embeddings(self, rows: NDArray[np.float32], position: int, sequence: int, logits: bool) -> Any:
-        self._place(0, len(rows), position, sequence, logits)
+        self._place(0, len(rows), position, sequence, int(logits))
         self._native.n_tokens = len(rows)
         self._native.token = self._no_tokens
         self._native.embd = rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         return self._native
 
-    def _place(self, start: int, end: int, position: int, sequence: int, logits: bool) -> None:
+    def _place(self, start: int, end: int, position: int, sequence: int, outputs: int) -> None:
         count = end - start
         self._positions[start:end] = list(range(position, position + count))
         self._sequences[start:end] = [sequence] * count
-        self._outputs[start:end] = [0] * count
-        self._outputs[end - 1] = int(logits)
+        self._outputs[start:end] = [0] * (count - outputs) + [1] * outputs  # type: ignore[assignment]  # a list of ints

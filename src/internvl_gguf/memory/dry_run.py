@@ -140,6 +140,7 @@ def _configuration(request: MemoryRequest) -> dict[str, Any]:
         "n_parallel": request.n_parallel,
         "n_batch": request.n_batch,
         "n_ubatch": request.n_ubatch,
+        "n_draft": request.n_draft,
         "kv_type": request.kv_type,
         "flash_attn": request.flash_attn,
         "n_gpu_layers": request.n_gpu_layers,
@@ -160,6 +161,8 @@ def _plan(shape: ModelShape, request: MemoryRequest, predicted: MemoryPlan, answ
         )
     per_layer = answer["kv_cache"] // shape.text.n_layers
     weights = text_weights(shape.text, layers[: shape.text.n_layers], layers[shape.text.n_layers])
+    # llama.cpp grows this buffer when guesses first need their rows.
+    guesses = 4 * shape.text.n_vocab * request.n_draft
     unlisted = answer["weights"] - sum(weight.n_bytes for weight in shape.text.weights)
     if unlisted:
         raise LibraryError(f"llama.cpp counts {unlisted:,} bytes of weights that the header does not.", "Report this.")
@@ -171,7 +174,7 @@ def _plan(shape: ModelShape, request: MemoryRequest, predicted: MemoryPlan, answ
             weights=weights.get(name, 0),
             kv_cache=per_layer * layers[: shape.text.n_layers].count(name),
             compute_buffer=answer["compute"].get(name, 0),
-            output_buffer=answer["output"].get(name, 0),
+            output_buffer=answer["output"][name] + guesses if name in answer["output"] else 0,
         )
 
     return replace(predicted, source="dry run", devices=tuple(map(measured, predicted.devices)))

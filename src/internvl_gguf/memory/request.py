@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from internvl_gguf.config import MAX_SEQUENCES, KVType
+from internvl_gguf.config import MAX_DRAFT, MAX_SEQUENCES, KVType
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.memory.shape import ModelShape
 
@@ -21,9 +21,10 @@ class MemoryRequest:
 
     Attributes:
         n_ctx: positions of one conversation.
-        n_parallel: conversations kept at once; also the rows of logits, as `llama.context.Context` asks for them.
+        n_parallel: conversations kept at once; each has a row of logits, as `llama.context.Context` asks for them.
         n_batch: most positions decoded in one call.
         n_ubatch: most positions computed at once.
+        n_draft: most tokens guessed and verified at once; each takes one more row of logits.
         kv_type: element type of the KV cache.
         flash_attn: flash attention in the text model.
         gpus: one number for each GPU of the machine, the share of the layers it gets, in any unit; llama.cpp takes the
@@ -45,6 +46,7 @@ class MemoryRequest:
     n_parallel: int = 1
     n_batch: int = 2048
     n_ubatch: int = 512
+    n_draft: int = 0
     kv_type: KVType = "f16"
     flash_attn: bool = False
     gpus: tuple[float, ...] = ()
@@ -60,6 +62,7 @@ class MemoryRequest:
         _within("n_parallel", self.n_parallel, 1, MAX_SEQUENCES)
         _within("n_batch", self.n_batch, 1, 65536)
         _within("n_ubatch", self.n_ubatch, 1, self.n_batch)
+        _within("n_draft", self.n_draft, 0, MAX_DRAFT)
         _within("n_gpu_layers", self.n_gpu_layers, -1, 2**16)
         _within("tiles_per_batch", self.tiles_per_batch, 1, 4096)
         _within("tiles", self.tiles, 0, 2**20)
@@ -98,7 +101,7 @@ class MemoryRequest:
     @property
     def outputs(self) -> int:
         """Rows of logits that a graph is reserved for (`n_outputs_pp` in `llama_context::sched_reserve`)."""
-        return min(self.n_ubatch, self.n_batch, self.cells, self.n_parallel)
+        return min(self.n_ubatch, self.n_batch, self.cells, self.n_parallel + self.n_draft)
 
     def check(self, shape: ModelShape) -> None:
         """See to it that a model can be run like this.

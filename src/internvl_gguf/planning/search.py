@@ -263,6 +263,7 @@ class Planner:
             n_parallel=workload.n_parallel,
             n_batch=workload.n_batch,
             n_ubatch=ubatch,
+            n_draft=workload.n_draft,
             kv_type=kv_type,
             flash_attn=needs_flash if workload.flash_attn == "auto" else workload.flash_attn,
             gpus=tuple(1.0 for _ in self._budget.gpus),

@@ -74,6 +74,7 @@ class Workload:
         flash_attn: flash attention in the text model; "auto" uses it on GPUs and for a quantised cache.
         n_batch: most positions decoded in one call.
         n_ubatch: most positions computed at once; None takes 512, and 128 where only that fits.
+        n_draft: most tokens guessed and verified at once.
         n_threads: CPU threads.
 
     Raises:
@@ -88,6 +89,7 @@ class Workload:
     flash_attn: FlashAttention = "auto"
     n_batch: int = 2048
     n_ubatch: int | None = None
+    n_draft: int = 0
     n_threads: int = 1
 
     @classmethod
@@ -106,6 +108,7 @@ class Workload:
             flash_attn=config.flash_attn,
             n_batch=config.n_batch,
             n_ubatch=config.n_ubatch,
+            n_draft=config.n_draft,
             n_threads=n_threads,
         )
 
