@@ -156,3 +156,12 @@ def test_the_door_loads_neither_llama_cpp_nor_numpy_nor_pillow(command: str) -> 
     script = f"{command}; import sys; print([m for m in ('llama_cpp', 'numpy', 'PIL', 'gguf') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_help_waits_for_no_library() -> None:
+    """Typer and what it stands on take three times as long to import as Python takes to start."""
+    script = "import sys; sys.argv[1:] = ['--help']; from internvl_gguf.cli import main; main(); print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    *shown, loaded = result.stdout.splitlines()
+    assert shown[0].startswith("Usage: internvl")
+    assert not {"typer", "pydantic", "rich", "dataclasses"} & set(loaded.split())

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from conftest import noise
+from internvl_gguf.cli import COMMANDS
 from internvl_gguf.resolve import ModelFiles
 
 INTERNVL = [sys.executable, "-m", "internvl_gguf"]
@@ -288,7 +289,19 @@ def test_a_reader_that_leaves_is_no_error(tiny: ModelFiles) -> None:
     assert b"Traceback" not in child.stderr.read()
 
 
-def test_help_names_every_command() -> None:
+@pytest.mark.parametrize("columns", [20, 40, 80, 200])
+def test_help_names_every_command_and_fits_the_terminal(columns: int) -> None:
+    shown = run("--help", COLUMNS=str(columns)).stdout
+    assert all(f"\n  {name} " in shown for name in COMMANDS)
+    assert "..." not in shown.split("Commands:")[1]
+    assert max(map(len, shown.splitlines()[1:])) < max(columns, 30)
+
+
+def test_help_is_the_same_whoever_prints_it() -> None:
+    """`--help` alone answers without the libraries of the command line; without arguments they are there."""
     shown = run("--help").stdout
-    assert all(name in shown for name in ("ask", "inspect", "doctor"))
+    assert run("-h").stdout == shown
+    bare = run()
+    assert (bare.returncode, bare.stdout, bare.stderr) == (2, "", shown)
+    assert run("--help", "ask").stdout == shown
     assert run("--version").stdout.startswith("internvl-gguf ")

@@ -220,7 +220,7 @@ def test_a_header_that_is_damaged(tmp_path: Any) -> None:
 def test_picking_loads_neither_llama_cpp_nor_numpy() -> None:
     """With a budget given it works on a machine where llama-cpp-python is not built."""
     script = (
-        "import sys; from internvl_gguf.cli import app\n"
+        "import sys; from internvl_gguf.cli.group import app\n"
         f"sys.argv = ['internvl', 'pick', '{MODEL}', '--vram', '12GiB', '--json']\n"
         "try: app()\nexcept SystemExit: pass\n"
         "print([name for name in ('llama_cpp', 'numpy', 'PIL', 'huggingface_hub') if name in sys.modules],"

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from internvl_gguf import roofline as rooflines
-from internvl_gguf.cli import app
+from internvl_gguf.cli.group import app
 from internvl_gguf.device_speed import BITS_PER_WEIGHT, TABLES, Range
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.roofline import assumed_device, measure_roofline, measured_roofline, recorded_roofline

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from typing import Any, Final
-
-import typer
-from typer.core import TyperGroup
-
-from internvl_gguf._version import __version__
-from internvl_gguf.cli.output import run
+from typing import Final
 
 COMMANDS: Final = {
     "ask": ("ask", "ask", "Ask one question, about pictures or not."),
@@ -25,65 +18,40 @@ COMMANDS: Final = {
 }
 """Module, function (or group of commands) and help of each subcommand; what one imports, the others do not wait for."""
 
-_SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
+_PURPOSE: Final = "Ask InternVL3 about pictures, on your own machine."
+_OPTIONS: Final = {"--version": "Print the version.", "-h, --help": "Show this message and exit."}
+_WIDEST: Final = 80
 
 
-class _LazyGroup(TyperGroup):
-    """Knows the names and the help of its commands, and loads the one that is run."""
+def help_text() -> str:
+    """What `internvl --help` says, for the width of the terminal."""
+    import shutil
+    import textwrap
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """In plain text: the library for boxes takes three times as long to import as everything else here."""
-        self.format_usage(ctx, formatter)
-        self.format_help_text(ctx, formatter)
-        self.format_options(ctx, formatter)
-        self.format_epilog(ctx, formatter)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name, command, rest = super().resolve_command(ctx, args)
-        return name, command and _load(command.name or ""), rest
-
-
-def _load(name: str) -> Any:
-    module, attribute, _ = COMMANDS[name]
-    target = getattr(importlib.import_module(f"internvl_gguf.cli.{module}"), attribute)
-    loaded = typer.Typer(add_completion=False, context_settings=_SETTINGS)
-    if isinstance(target, typer.Typer):
-        loaded.add_typer(target, name=name, context_settings=_SETTINGS)
-        return typer.main.get_group(loaded).commands[name]
-    loaded.command(name)(target)
-    return typer.main.get_command(loaded)
-
-
-def _not_loaded() -> None:
-    raise AssertionError("a command is loaded before it is run")
-
-
-app = typer.Typer(
-    name="internvl",
-    cls=_LazyGroup,
-    help="Ask InternVL3 about pictures, on your own machine.",
-    no_args_is_help=True,
-    add_completion=False,
-    context_settings=_SETTINGS,
-    pretty_exceptions_enable=False,
-)
-for _name, (_, _, _help) in COMMANDS.items():
-    app.command(_name, help=_help)(_not_loaded)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"internvl-gguf {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _global_options(
-    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
-) -> None:
-    pass
+    # The last column stays free: some terminals break a line that fills it.
+    width = max(min(shutil.get_terminal_size().columns, _WIDEST) - 1, 24)
+    lines = ["Usage: internvl [OPTIONS] COMMAND [ARGS]...", ""]
+    lines += textwrap.wrap(_PURPOSE, width, initial_indent="  ", subsequent_indent="  ")
+    for title, rows in (("Options", _OPTIONS), ("Commands", {name: text for name, (_, _, text) in COMMANDS.items()})):
+        column = max(map(len, rows)) + 4
+        lines += ["", f"{title}:"]
+        for name, text in rows.items():
+            first = f"  {name}".ljust(column)
+            lines += textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * column)
+    lines += ["", *textwrap.wrap("internvl COMMAND --help says more of each.", width)]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Entry point: exit codes are 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    # The libraries of the command line take longer to import than this takes to say.
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        sys.stdout.write(help_text())
+        return
+    if not sys.argv[1:]:
+        sys.stderr.write(help_text())
+        sys.exit(2)
+    from internvl_gguf.cli.group import app
+    from internvl_gguf.cli.output import run
+
     sys.exit(run(app))

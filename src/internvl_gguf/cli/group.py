@@ -1,0 +1,64 @@
+"""All subcommands as one command line."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from internvl_gguf._version import __version__
+from internvl_gguf.cli import COMMANDS, help_text
+
+_SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
+
+
+class _LazyGroup(TyperGroup):
+    """Knows the names and the help of its commands, and loads the one that is run."""
+
+    def get_help(self, ctx: Any) -> str:
+        return help_text().rstrip()
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and _load(command.name or ""), rest
+
+
+def _load(name: str) -> Any:
+    module, attribute, _ = COMMANDS[name]
+    target = getattr(importlib.import_module(f"internvl_gguf.cli.{module}"), attribute)
+    loaded = typer.Typer(add_completion=False, context_settings=_SETTINGS)
+    if isinstance(target, typer.Typer):
+        loaded.add_typer(target, name=name, context_settings=_SETTINGS)
+        return typer.main.get_group(loaded).commands[name]
+    loaded.command(name)(target)
+    return typer.main.get_command(loaded)
+
+
+def _not_loaded() -> None:
+    raise AssertionError("a command is loaded before it is run")
+
+
+app = typer.Typer(
+    name="internvl",
+    cls=_LazyGroup,
+    add_completion=False,
+    context_settings=_SETTINGS,
+    pretty_exceptions_enable=False,
+)
+for _name, (_, _, _help) in COMMANDS.items():
+    app.command(_name, help=_help)(_not_loaded)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"internvl-gguf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
