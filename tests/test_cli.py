@@ -305,3 +305,25 @@ def test_help_is_the_same_whoever_prints_it() -> None:
     assert (bare.returncode, bare.stdout, bare.stderr) == (2, "", shown)
     assert run("--help", "ask").stdout == shown
     assert run("--version").stdout.startswith("internvl-gguf ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "happened", "where"),
+    [
+        (["aks"], "No such command 'aks'. Did you mean 'ask'?", "internvl"),
+        (["--nonsense"], "No such option: --nonsense.", "internvl"),
+        (["ask", "demo", "hi", "--max-tokens", "x"], "--max-tokens: 'x' is not a whole number.", "internvl ask"),
+        (["ask", "demo", "hi", "--top-p", "y"], "--top-p: 'y' is not a number.", "internvl ask"),
+        (["ask", "demo", "hi", "--flash-attn", "x"], "--flash-attn: 'x' is not one of", "internvl ask"),
+        (["pick", "--vram"], "Option '--vram' requires an argument.", "internvl"),
+        (["pull"], "Missing argument 'model'.", "internvl pull"),
+        (["list", "extra"], "Got unexpected extra argument", "internvl list"),
+        (["cache", "x"], "No such command 'x'.", "internvl cache"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_two_lines(arguments: list[str], happened: str, where: str) -> None:
+    done = run(*arguments)
+    assert_two_lines(done, code=2)
+    first, second = done.stderr.strip().splitlines()
+    assert first.startswith(f"Error: {happened}")
+    assert second == f"  See {where} --help."

@@ -17,26 +17,51 @@ import typer
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError, InvalidRequestError
 from internvl_gguf.types import Reply
 
-FAILED, WRONG_USAGE = 1, 2
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+_REASONS = {
+    "int_parsing": "{!r} is not a whole number",
+    "float_parsing": "{!r} is not a number",
+    "bool_parsing": "{!r} is neither true nor false",
+}
+"""What pydantic's kinds of errors mean for a value of an option."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
-def run(command: Callable[[], Any]) -> int:
-    """Run a command line and give its exit code; no error of ours leaves a traceback.
+def run(command: typer.Typer) -> int:
+    """Run a command line and give its exit code; no error of ours or of its use leaves a traceback.
 
-    Usage errors (2), interruption (130) and a reader that left (1) end in the command line library, as SystemExit.
+    A reader that left ends in the command line library, as SystemExit(1).
     """
     try:
-        command()
+        code = typer.main.get_command(command).main(prog_name="internvl", standalone_mode=False)
     except InternVLError as error:
         say_error(error)
         return FAILED
+    except typer.TyperException as error:
+        say_error(_usage_error(error))
+        return WRONG_USAGE
+    except typer.Abort:  # a question at the terminal that was not answered
+        return INTERRUPTED
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
         say_error(InternVLError(f"The answer could not be written: {error.strerror}.", "Free some space."))
         return FAILED
-    return 0
+    return code if isinstance(code, int) else 0
+
+
+def _usage_error(error: typer.TyperException) -> InternVLError:
+    """What is wrong with a command line, in our words: the library's are for programmers."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "internvl"
+    message = getattr(error, "format_message", error.__str__)()
+    found: Any = error.__cause__
+    if isinstance(error, typer.BadParameter) and hasattr(found, "errors"):  # pydantic's, which is not imported here
+        first = found.errors()[0]
+        said = first["msg"].removeprefix("Value error, ")
+        name = max(error.param.opts if error.param else ["The argument"], key=len)
+        message = f"{name}: {_REASONS[first['type']].format(first['input']) if first['type'] in _REASONS else said}"
+    return InternVLError(message if message.endswith(("?", ".")) else f"{message}.", f"See {path} --help.")
 
 
 def say(line: str) -> None:
