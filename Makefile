@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+BENCHMARKS := growth drafting
+COMPARISONS := text_speed tile_speed parallel second_question
+ON_MODEL := $(if $(MODEL),--model $(MODEL))
+WITH_TOOLS := $(if $(TOOLS),--tools $(TOOLS))
 
 .PHONY: demo test check parity fuzz bench clean
 
@@ -25,9 +29,11 @@ parity: $(VENV)/.installed-parity
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m thorough
 
+# On the demo model, or MODEL=text.gguf (benchmarks/real_size.py makes one), against llama.cpp's tools in TOOLS=folder.
 bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/text_speed.py
-	$(BIN)/python benchmarks/parallel.py
+	for each in $(BENCHMARKS); do $(BIN)/python benchmarks/$$each.py $(ON_MODEL) || exit; done
+	for each in $(COMPARISONS); do $(BIN)/python benchmarks/$$each.py $(ON_MODEL) $(WITH_TOOLS) || exit; done
+	$(BIN)/python benchmarks/embedding_cache.py
 
 clean:
 	rm -rf $(VENV) build dist

@@ -1,138 +1,165 @@
-"""Several questions at once against one after another, on the same weights, through the engine.
+"""Several questions at once against one after another, on the same weights, and against llama-batched-bench.
 
-Method. Several prompts of PROMPT random tokens that share nothing, each answered greedily with ANSWER tokens. "One at
-a time": one sequence, each request waits for the one before. "At once": as many sequences as questions, all submitted
-together; prompts are read and answers decoded in shared batches. Both in one process with the same model, threads and
-batch sizes; a round is one after the other, the order changing each round, with an empty KV cache; the first round is
-a warm-up. Reported are tokens of all answers by the time from the first submission to the last token, reading the
-prompts included; then the same by the time between the first answer's first token and the last token of all, which is
-nearly decoding alone; the median, the spread, and the median of the round-by-round ratios. Last, in how many rounds
-all answers were the same both ways: sums of floats depend in their last bits on what else is in a batch.
+Method. Several prompts of PROMPT random tokens that share nothing, each answered greedily with ANSWER tokens, as many
+of them as the largest of the sizes. At size 1 each question waits for the one before; at size N so many are submitted
+together to an engine of N sequences, which reads their prompts and decodes their answers in shared batches, and when
+all have ended, the next N. All in one process with the same model, threads and batch sizes, with an empty KV cache.
+llama-batched-bench is a process of its own: it reads N prompts and decodes N sequences at once, without sampling, and
+with a KV cache of its own for each, where ours share one. A round runs every size and the tool once, in an order that
+changes; the first round is a warm-up.
 
-Run with nothing else on the machine.
+Reported for each size, for all answers together: "whole" is tokens of the answers by the time from the submission to
+the last token, reading the prompts included; "decode" is the tokens after the first of each answer by the time they
+took. Last, in how many rounds all answers were the same at all sizes: sums of floats depend in their last bits on what
+else is in a batch.
 
-    python benchmarks/parallel.py [--model TEXT.gguf] [--threads N] [--rounds N] [--questions N] [--quick]
+    python benchmarks/parallel.py [--model TEXT.gguf] [--sizes 1,2,4,8] [--tools DIR] [--threads N] [--rounds N]
+                                  [--quick]
 
-Without --model the embedded demo model is measured; --quick is one short round. The last line is one JSON document.
+Without --model the embedded demo model is measured; --quick is one short round. Run with nothing else on the machine.
+The last line of the output is one JSON document.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import statistics
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from internvl_gguf.config import EngineConfig, SamplingParams
-from internvl_gguf.embedding_cache import EmbeddingCache
-from internvl_gguf.engine import Engine, Handle
-from internvl_gguf.llama.context import Context
-from internvl_gguf.llama.library import build
-from internvl_gguf.llama.model import TextModel
-from internvl_gguf.resolve import resolve_model
-from internvl_gguf.this_machine import default_threads
+import measure
+import peers
+from measure import Settings
+from ours import EndlessModel, open_engine
+
+from internvl_gguf.config import SamplingParams
+from internvl_gguf.engine import Engine
 from internvl_gguf.types import TokenSpan
 
 PROMPT, ANSWER, QUICK_ANSWER = 64, 64, 8
+SIZES, QUICK_SIZES = (1, 2, 4, 8), (1, 3)
+TOOL = "llama-batched-bench"
 
 
-@dataclass
-class Speeds:
-    """Tokens a second, one entry for each round."""
+@dataclass(frozen=True)
+class Run:
+    """One size in one round: tokens a second of all answers together, and the answers where they are known."""
 
-    whole: list[float] = field(default_factory=list)
-    decode: list[float] = field(default_factory=list)
-
-
-class EndlessModel(TextModel):
-    """A text model whose answers go on: every one is equally long."""
-
-    def is_end_of_generation(self, token: int) -> bool:
-        return False
+    whole: float
+    decode: float
+    answers: tuple[tuple[int, ...], ...] = ()
 
 
-def open_engine(model: TextModel, n_parallel: int, answer: int, threads: int, owned: ExitStack) -> Engine:
-    """An engine with room for so many questions at once."""
-    config = EngineConfig(flash_attn=False, n_parallel=n_parallel)
-    context = Context(model, config, n_ctx=PROMPT + answer, n_threads=threads)
-    owned.callback(context.close)
-    engine = Engine(model, None, context, EmbeddingCache(0))
-    owned.callback(engine.close)
-    return engine
+Runs = dict[int, Run]
+"""By size."""
 
 
-def one_round(engine: Engine, prompts: list[list[int]], answer: int, speeds: Speeds) -> list[list[int]]:
-    """Answer all prompts, as many at once as the engine takes, and note both speeds."""
+def sizes_of(text: str) -> tuple[int, ...]:
+    """A list of sizes, for arguments; one at a time is always among them."""
+    return tuple(sorted({1, *map(measure.positive, text.split(","))}))
+
+
+def one_size(engine: Engine, top: int, questions: int, answer: int, turn: int) -> Runs:
+    """Answer the prompts of this round, as many at once as the engine takes."""
+    draw, size = random.Random(turn), engine.n_parallel
+    prompts = [TokenSpan(tuple(draw.randrange(top) for _ in range(PROMPT))) for _ in range(questions)]
     engine.forget()
+    decoded, decoding = 0, 0.0
+    answers: list[tuple[int, ...]] = []
     started = time.perf_counter()
-    handles: list[Handle] = [
-        engine.submit([TokenSpan(tuple(prompt))], SamplingParams(max_tokens=answer)) for prompt in prompts
-    ]
-    answers = [handle.result() for handle in handles]
-    times = [moment for handle in handles for moment in handle.times]
-    speeds.whole.append(len(times) / (max(times) - started))
-    speeds.decode.append((len(times) - 1) / (max(times) - min(times)))
-    return answers
+    for begin in range(0, questions, size):
+        handles = [
+            engine.submit([prompt], SamplingParams(max_tokens=answer)) for prompt in prompts[begin : begin + size]
+        ]
+        answers += [tuple(handle.result()) for handle in handles]
+        times = [moment for handle in handles for moment in handle.times]
+        first = max(handle.times[0] for handle in handles)
+        decoded += sum(moment > first for moment in times)
+        decoding += max(times) - first
+    whole = sum(map(len, answers)) / (time.perf_counter() - started)
+    return {size: Run(whole, decoded / decoding, tuple(answers))}
 
 
-def spread(values: list[float]) -> str:
-    """Median and range."""
-    return f"{statistics.median(values):9.1f}  ({min(values):.1f} to {max(values):.1f})"
+def with_tool(tool: Path, path: Path, settings: Settings, sizes: Sequence[int], answer: int, _turn: int) -> Runs:
+    """All sizes through llama-batched-bench."""
+    found = peers.batched_bench(tool, path, settings, sizes, PROMPT, answer)
+    return {
+        size: Run(answer / (PROMPT / speed.prefill + answer / speed.decode), speed.decode)
+        for size, speed in found.items()
+    }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="a text GGUF; the demo model if left out")
-    parser.add_argument("--threads", type=int, default=default_threads())
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--questions", type=int, default=8)
-    parser.add_argument("--quick", action="store_true", help="one short round, to see that it runs")
-    arguments = parser.parse_args()
-    path = arguments.model or resolve_model("demo").text
-    rounds, answer = (1, QUICK_ANSWER) if arguments.quick else (arguments.rounds, ANSWER)
-    draw = random.Random(1)
-    speeds = {"alone": Speeds(), "together": Speeds()}
-    same = 0
+def measure_sizes(
+    path: Path, threads: int, sizes: Sequence[int], answer: int, rounds: int, tool: Path | None = None
+) -> dict[str, list[Runs]]:
+    """Every size in every round: ours by the size in words, and the tool's by its name.
+
+    Args:
+        path: a text model.
+        answer: tokens of each answer.
+        tool: llama-batched-bench.
+    """
+    settings = Settings(threads, n_ctx=PROMPT + answer)
     with ExitStack() as owned:
         model = EndlessModel(path)
         owned.callback(model.close)
-        engines = {
-            "alone": open_engine(model, 1, answer, arguments.threads, owned),
-            "together": open_engine(model, arguments.questions, answer, arguments.threads, owned),
-        }
-        for turn in range(rounds + 1):
-            top = min(model.n_vocab, 1000) - 1
-            prompts = [[draw.randrange(top) for _ in range(PROMPT)] for _ in range(arguments.questions)]
-            answers = {
-                name: one_round(engines[name], prompts, answer, speeds[name] if turn else Speeds())
-                for name in list(engines)[:: -1 if turn % 2 else 1]
-            }
-            same += bool(turn) and answers["alone"] == answers["together"]
-    result: dict[str, object] = {
-        "benchmark": "parallel",
-        "model": path.name,
-        "build": build(),
-        "threads": arguments.threads,
-        "rounds": rounds,
-        "questions": arguments.questions,
-        "same_answers": f"{same} of {rounds}",
-    }
-    for phase in ("whole", "decode"):
-        alone, together = getattr(speeds["alone"], phase), getattr(speeds["together"], phase)
-        ratio = statistics.median(b / a for a, b in zip(alone, together, strict=True))
-        print(f"{phase:<7} one at a time {spread(alone)} tokens/s")
-        print(f"{'':<7} at once       {spread(together)} tokens/s")
-        print(f"{'':<7} ratio         {ratio:9.3f}")
-        result |= {
-            f"{phase}_alone": statistics.median(alone),
-            f"{phase}_together": statistics.median(together),
-            f"{phase}_ratio": ratio,
-        }
-    print(json.dumps(result))
+        sides: dict[str, Callable[[int], Runs]] = {}
+        for size in sizes:
+            engine = open_engine(model, replace(settings, n_parallel=size), owned)
+            sides[str(size)] = partial(one_size, engine, min(model.n_vocab, 1000) - 1, max(sizes), answer)
+        if tool:
+            sides[TOOL] = partial(with_tool, tool, path, settings, sizes, answer)
+        return measure.interleaved(sides, rounds)
+
+
+def report(found: dict[str, list[Runs]], sizes: Sequence[int]) -> tuple[list[list[str]], dict[str, Any]]:
+    """Rows of the table, and the same for the last line: phase, size, and what was found."""
+    rows: list[list[str]] = []
+    result: dict[str, Any] = {}
+    for phase in ("decode", "whole"):
+
+        def values(side: str, size: int, phase: str = phase) -> tuple[float, ...]:
+            return tuple(getattr(runs[size], phase) for runs in found[side])
+
+        result[phase] = {}
+        for size in sizes:
+            ours = measure.Spread(values(str(size), size))
+            by_one = measure.ratios(ours.values, values("1", 1))
+            row = [phase, str(size), str(ours), str(by_one)]
+            entry: dict[str, Any] = {"ours": ours.as_json(), "by_one": by_one.median}
+            if TOOL in found:
+                theirs = measure.Spread(values(TOOL, size))
+                ratio = measure.ratios(ours.values, theirs.values)
+                row += [str(theirs), str(ratio)]
+                entry[TOOL] = {**theirs.as_json(), "ratio": ratio.median}
+            rows.append(row)
+            result[phase][str(size)] = entry
+    return rows, result
+
+
+def main() -> None:
+    parser = measure.parser(__doc__, tools=True)
+    parser.add_argument("--sizes", type=sizes_of, help="questions at once; 1,2,4,8 if left out")
+    arguments = parser.parse_args()
+    path, tool = measure.text_file(arguments), peers.find_tool(TOOL, arguments)
+    usual, answer = (QUICK_SIZES, QUICK_ANSWER) if arguments.quick else (SIZES, ANSWER)
+    sizes = arguments.sizes or usual
+    found = measure_sizes(path, arguments.threads, sizes, answer, measure.rounds_of(arguments), tool)
+    same = [
+        all(runs[size].answers == first[1].answers for size, runs in zip(sizes, others, strict=True))
+        for first, *others in zip(found["1"], *(found[str(size)] for size in sizes), strict=True)
+    ]
+    rows, result = report(found, sizes)
+    print(f"{max(sizes)} questions of {PROMPT} tokens, answers of {answer}: tokens a second of all together.")
+    print(f"All answers were the same at all sizes in {sum(same)} of {len(same)} rounds.\n")
+    header = ["", "at once", "ours, median (range)", "by one at a time"]
+    print(measure.table(header + [TOOL, "ours by it"] * (tool is not None), rows))
+    answers = {"questions": max(sizes), "same_answers": f"{sum(same)} of {len(same)}"}
+    measure.last_line("parallel", arguments, path, {**answers, **result})
 
 
 if __name__ == "__main__":

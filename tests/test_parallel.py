@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import subprocess
@@ -512,16 +511,3 @@ def test_ctrl_c_ends_a_batch_and_the_session_answers_again(tiny: ModelFiles) -> 
     output, errors = child.communicate(timeout=60)
     assert output == "interrupted True\nalive True\n"
     assert errors == ""
-
-
-def test_the_benchmark_runs() -> None:
-    path = Path(__file__).parents[1] / "benchmarks" / "parallel.py"
-    done = subprocess.run(
-        [sys.executable, str(path), "--quick", "--threads", "1", "--questions", "3"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert result["decode_ratio"] > 0
-    assert result["rounds"] == 1

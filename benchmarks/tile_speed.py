@@ -1,0 +1,97 @@
+"""Seconds for a tile in the vision encoder: one tile a call and several, against llama-mtmd-cli with the same mmproj.
+
+Method. Our encoder (`VisionEncoder`) stays loaded; a round encodes TILES tiles one by one, then in batches of 2 and of
+4, each time other tiles, and takes the mean for a tile. llama-mtmd-cli is started once a round, warms up at loading,
+and is given a picture of exactly one tile TILES + 1 times over, so that it cuts nothing; its log says how long each
+encoding took, to the millisecond; the first one is a second warm-up. It reads the rows of each picture into the text
+model in between, which that does not count. Threads are the same, flash attention is on in both. The order of all
+changes each round, the first round does not count.
+
+    python benchmarks/tile_speed.py [--model TEXT.gguf] [--mmproj MMPROJ.gguf] [--tools DIR] [--threads N] [--rounds N]
+
+Without --model the embedded demo model is measured; --quick is one short round. Run with nothing else on the machine.
+The last line of the output is one JSON document.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import measure
+import peers
+from measure import Settings
+from ours import noise
+
+from internvl_gguf.gguf_header import read_header
+from internvl_gguf.llama.model import TextModel
+from internvl_gguf.llama.vision import VisionEncoder
+from internvl_gguf.memory import VisionShape, shape_from_headers
+from internvl_gguf.resolve import ModelFiles
+
+TILES, BATCHES = 4, (1, 2, 4)
+QUICK_TILES, QUICK_BATCHES = 2, (1, 2)
+TEXT_TOKENS = 256  # of the prompt around the pictures, at most
+
+
+def open_encoder(files: ModelFiles, vision: VisionShape, threads: int, owned: ExitStack) -> VisionEncoder:
+    """The encoder alone, with no more of the text model than its vocabulary."""
+    model = owned.enter_context(TextModel(files.text, vocab_only=True))
+    encoder = VisionEncoder(
+        files.mmproj,
+        model,
+        tile_size=vision.image_size,
+        tokens_per_tile=vision.tokens_per_tile,
+        n_embd=vision.n_embd,
+        use_gpu=False,
+        n_threads=threads,
+    )
+    owned.callback(encoder.close)
+    return encoder
+
+
+def encode(encoder: VisionEncoder, count: int, batch: int, turn: int) -> float:
+    """Seconds a tile, so many of them in batches."""
+    tiles = [noise(1, 1, encoder.tile_size, seed=count * turn + index).tobytes() for index in range(count)]
+    started = time.perf_counter()
+    for first in range(0, count, batch):
+        encoder.encode(tiles[first : first + batch])
+    return (time.perf_counter() - started) / count
+
+
+def encode_with_tool(tool: Path, files: ModelFiles, settings: Settings, picture: Path, count: int, _turn: int) -> float:
+    """Seconds a tile in llama-mtmd-cli."""
+    return sum(peers.tile_seconds(tool, files.text, files.mmproj, settings, picture, count)) / count
+
+
+def main() -> None:
+    arguments = measure.parser(__doc__, mmproj=True, tools=True).parse_args()
+    files = measure.model_files(arguments)
+    vision = shape_from_headers(read_header(files.text), read_header(files.mmproj)).vision
+    assert vision is not None
+    count, batches = (QUICK_TILES, QUICK_BATCHES) if arguments.quick else (TILES, BATCHES)
+    tool = peers.find_tool("llama-mtmd-cli", arguments)
+    with ExitStack() as owned:
+        encoder = open_encoder(files, vision, arguments.threads, owned)
+        sides: dict[str, Callable[[int], float]] = {
+            "ours" if batch == 1 else f"ours, {batch} a call": partial(encode, encoder, count, batch)
+            for batch in batches
+        }
+        if tool:
+            picture = Path(owned.enter_context(tempfile.TemporaryDirectory())) / "tile.png"
+            noise(1, 1, vision.image_size, seed=0).save(picture)
+            settings = Settings(arguments.threads, n_ctx=(count + 1) * (vision.tokens_per_tile + 2) + TEXT_TOKENS)
+            sides["llama-mtmd-cli"] = partial(encode_with_tool, tool, files, settings, picture, count)
+        found = measure.interleaved(sides, measure.rounds_of(arguments))
+    rows, result = measure.comparison(found, files.mmproj.stem)
+    print(f"Seconds a tile of {vision.image_size} x {vision.image_size} pixels, {arguments.threads} threads.\n")
+    print(measure.table(["", "side", "s, median (range)", "ours by it"], rows))
+    measure.last_line("tile_speed", arguments, files.mmproj, {"tiles": count, "seconds_per_tile": result})
+
+
+if __name__ == "__main__":
+    main()
