@@ -6,6 +6,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
@@ -13,6 +14,8 @@ from internvl_gguf.llama.library import initialise, last_error, llama_cpp
 from internvl_gguf.llama.native import NativeObject
 
 Progress = Callable[[float], None]
+
+_REMEMBERED_TEXTS = 256
 
 
 class TextModel(NativeObject):
@@ -72,6 +75,8 @@ class TextModel(NativeObject):
         self.n_embd: int = llama_cpp.llama_model_n_embd_inp(self.handle)
         self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(self.handle)
         self._pieces: dict[int, bytes] = {}
+        # A conversation is laid out again with every question, most of it the same text.
+        self._known_text = lru_cache(_REMEMBERED_TEXTS)(self._tokenize)
 
     @property
     def vocab(self) -> int:
@@ -79,14 +84,18 @@ class TextModel(NativeObject):
         _ = self.handle
         return self._vocab
 
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> tuple[int, ...]:
         """Token ids of plain text: nothing in it is read as a control token, nothing is added around it.
 
         Raises:
             InvalidRequestError: text with lone surrogates, which has no UTF-8.
         """
+        _ = self.handle
+        return self._known_text(text)
+
+    def _tokenize(self, text: str) -> tuple[int, ...]:
         if not text:
-            return []
+            return ()
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -100,7 +109,7 @@ class TextModel(NativeObject):
             raise InvalidRequestError(
                 f"The text of {len(data)} bytes cannot be tokenised.", "Check the tokenizer of the model file."
             )
-        return tokens[:count]
+        return tuple(tokens[:count])
 
     def piece(self, token: int) -> bytes:
         """The UTF-8 bytes of a token, which may be part of a character; control tokens have none.
