@@ -152,6 +152,20 @@ def _quant_of(folder: str, stem: str) -> Quant | None:
     return None
 
 
+def renamed(stem: str, label: str) -> str:
+    """How another quant of a file's model is called: `name-BF16-00001-of-00002` and Q4_K_M give `name-Q4_K_M`.
+
+    Args:
+        stem: a file's name without its suffix.
+        label: of the other quant.
+    """
+    stem = _PART.sub("", stem)
+    found = list(_IN_NAME.finditer(stem))
+    if found:
+        stem = stem[: found[-1].start()] + stem[found[-1].end() :]
+    return f"{stem}-{label}" if stem else label
+
+
 def find_copy(copies: tuple[ModelCopy, ...], wanted: str) -> ModelCopy | None:
     """The copy that `wanted` names: a quant in any spelling, or a file's name or path.
 

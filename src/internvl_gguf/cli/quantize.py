@@ -1,0 +1,354 @@
+"""`internvl quantize`: other quants of a model, made here."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from internvl_gguf.cli import options
+from internvl_gguf.cli.output import option_errors, print_json, say, show_library_log
+from internvl_gguf.cli.quantize_report import (
+    counted,
+    file_as_json,
+    matrix_as_json,
+    progress_bar,
+    tell_made,
+    tell_plans,
+)
+from internvl_gguf.config import GPULayers
+from internvl_gguf.errors import InvalidRequestError, ModelFileError
+from internvl_gguf.model_names import LocalModel
+
+if TYPE_CHECKING:
+    from internvl_gguf.planning.choice import Choice, Choices
+    from internvl_gguf.quantizing import Calibration, ImportanceMatrix, QuantizedFile, Quantizer, QuantType
+    from internvl_gguf.quantizing.source import Source
+
+_WHOLE: Final = ("BF16", "F32", "F16")  # precisions to quantise from, the published one first
+_MATRIX = "Importance matrix"
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The file that is quantised.
+
+    Attributes:
+        path: the file.
+        mmproj: looks for the vision encoder of a text model; ModelFileError where there is none.
+        folder: where files go if nobody says; None for beside it.
+    """
+
+    path: Path
+    mmproj: Callable[[], Path]
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class _MatrixOptions:
+    """What the command line says of the importance matrix.
+
+    Attributes:
+        calibrate: what to make one of.
+        given: a file of one.
+        save: where to keep it.
+        chunks: most chunks of text.
+        layers: of the model on the GPU while it reads.
+    """
+
+    calibrate: Sequence[Path]
+    given: Path | None
+    save: Path | None
+    chunks: int | None
+    layers: GPULayers
+
+
+def quantize(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="The model in BF16, F16 or F32: a .gguf of a text model or of a vision encoder (mmproj), a "
+            "catalogue's name or owner/repo:BF16, or `demo`."
+        ),
+    ],
+    types: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TYPE[,TYPE]...]",
+            help="What to make of it, as Q4_K_M or Q4_K_M,Q6_K; left out, what each type would take is listed.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A .gguf file or a folder. NAME-TYPE.gguf if left out: beside the source, or in this folder for a "
+            "model of the hub or the demo.",
+            show_default=False,
+        ),
+    ] = None,
+    calibrate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE|FOLDER|JSONL",
+            help="Make an importance matrix of a text, a picture, all pictures of a folder, or questions with answers, "
+            'a line each: {"prompt", "images", "answer"}. May be repeated.',
+            show_default=False,
+            rich_help_panel=_MATRIX,
+        ),
+    ] = None,
+    imatrix: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="An importance matrix of llama-imatrix or --save-imatrix; what --calibrate finds is added to it.",
+            show_default=False,
+            rich_help_panel=_MATRIX,
+        ),
+    ] = None,
+    save_imatrix: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep the importance matrix, in the format of llama-imatrix. Without a TYPE nothing else is made.",
+            show_default=False,
+            rich_help_panel=_MATRIX,
+        ),
+    ] = None,
+    chunks: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most chunks of 512 tokens that --calibrate reads of texts; all if left out.",
+            show_default=False,
+            rich_help_panel=_MATRIX,
+        ),
+    ] = None,
+    mmproj: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|PRECISION",
+            help="The vision encoder that --calibrate sees pictures with; found beside the source if left out.",
+            show_default=False,
+            rich_help_panel=_MATRIX,
+        ),
+    ] = None,
+    n_gpu_layers: Annotated[
+        str,
+        typer.Option(
+            "--n-gpu-layers",
+            "-ngl",
+            help="Layers on the GPU for --calibrate: auto, all or a number.",
+            rich_help_panel=_MATRIX,
+        ),
+    ] = "auto",
+    pure: Annotated[
+        bool, typer.Option("--pure", help="Store every matrix in the type's own format, not in a mixture of several.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option("--threads", "-t", min=1, help="CPU threads; all if left out.", show_default=False)
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Replace files that are there, quantise what is quantised already, and calibrate with a model that "
+            "by the plan has no room.",
+        ),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what the files would take, make nothing.")] = False,
+    json_output: options.JSONOption = False,
+    verbose: options.VerboseOption = False,
+) -> None:
+    """Make other quants of a model, with an importance matrix of texts and pictures if you like.
+
+    Without a TYPE, what each of them would take is listed.
+    """
+    from internvl_gguf.quantizing import Quantizer, parse_types
+    from internvl_gguf.quantizing.output import output_paths
+    from internvl_gguf.quantizing.source import open_source
+
+    with option_errors():
+        kinds = () if types is None else parse_types(types)
+        asked = _MatrixOptions(calibrate or (), imatrix, save_imatrix, chunks, options.gpu_layers(n_gpu_layers))
+        _check_options(asked, kinds)
+    if verbose:
+        show_library_log()
+    found = _find(source, kinds, mmproj, force)
+    opened = open_source(found.path)
+    if save_imatrix:
+        _check_free(save_imatrix, force)
+    paths = output_paths(opened, kinds, output, default=found.folder, force=force)
+    with Quantizer(opened, n_threads=threads, pure=pure, force=force) as quantizer:
+        matrix, calibration = _given(asked, quantizer), None
+        if dry_run or not (kinds or save_imatrix):
+            tell_plans(quantizer, kinds or None, json_output=json_output)
+            return
+        if kinds:
+            quantizer.check(kinds, paths, matrix_follows=bool(calibrate))
+        if calibrate:
+            matrix, calibration = _calibrated(asked, matrix, found, threads, force)
+            quantizer.use_matrix(matrix)
+        if save_imatrix and matrix:
+            _save(save_imatrix, matrix)
+        made = _make(quantizer, kinds, paths, quiet=json_output)
+    if json_output:
+        shown = matrix_as_json(matrix, calibration)
+        files = [file_as_json(each) for each in made]
+        print_json({"source": str(found.path), "kind": opened.kind, "imatrix": shown, "files": files})
+    elif made:
+        say(f"Try it: {_command(made[0].path, opened, found)}")
+
+
+def _check_options(asked: _MatrixOptions, kinds: Sequence[QuantType]) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        InvalidRequestError: they do.
+    """
+    if asked.save and not (asked.calibrate or asked.given):
+        raise InvalidRequestError("There is no importance matrix to save.", "Make one with --calibrate.")
+    if asked.chunks and not asked.calibrate:
+        raise InvalidRequestError("--chunks is for --calibrate.", "Leave it out, or name texts with --calibrate.")
+    if asked.calibrate and not kinds and not asked.save:
+        raise InvalidRequestError("Nothing is to be made of the calibration.", "Name a TYPE, or use --save-imatrix.")
+
+
+def _check_free(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise InvalidRequestError(f"{path} is there already.", "Use --force, or name another file.")
+    if not path.parent.is_dir():
+        raise InvalidRequestError(f"There is no folder {path.parent}.", "Make it first, or name another.")
+
+
+def _find(source: str, kinds: Sequence[QuantType], mmproj: str | None, force: bool) -> _Found:
+    """The file to quantise, fetched if it is not here.
+
+    Raises:
+        ModelFileError, HubError: as `resolve.resolve_model`; or nothing of it is in whole precision.
+    """
+    from internvl_gguf.catalog import load_catalog
+    from internvl_gguf.cli.downloads import obtain
+    from internvl_gguf.model_files import demo_files, local_files
+    from internvl_gguf.model_names import parse_model_name
+    from internvl_gguf.repo_files import Quant
+
+    model = parse_model_name(source, load_catalog())
+    if isinstance(model, LocalModel) and not model.is_demo and not model.path.is_dir():
+        path = model.path
+        return _Found(path, lambda: local_files(source, LocalModel(path), mmproj).mmproj)
+    if isinstance(model, LocalModel) and model.is_demo:
+        files = demo_files()
+    else:
+        quant = Quant.parse(model.wanted) if model.wanted else None
+        if quant and quant.label not in _WHOLE and kinds and not force:
+            raise ModelFileError(
+                f"{source} is quantised already, and would lose more than from the original.",
+                f"Take {' or '.join(_WHOLE)} of it, or --force.",
+            )
+        files = obtain(source, mmproj, _whole)
+    own = Path(mmproj).expanduser() if mmproj and Path(mmproj).expanduser().is_file() else files.mmproj
+    folder = model.path if isinstance(model, LocalModel) and not model.is_demo else Path()
+    return _Found(files.text, lambda: own, folder)
+
+
+def _whole(choices: Choices) -> Choice:
+    """The text model of a repository or folder that has lost nothing."""
+    from internvl_gguf.planning.choice import Choice
+
+    labels = {copy.quant.label: copy for copy in choices.texts if copy.quant}
+    for label in _WHOLE:
+        if label in labels:
+            return Choice(labels[label], choices.mmprojs[0], f"Took {label}, of which nothing is lost yet.")
+    raise ModelFileError(
+        f"{choices.name} has no {', '.join(_WHOLE[:-1])} or {_WHOLE[-1]} to quantise.",
+        "Name one of its quants with :QUANT, and --force, or another repository.",
+    )
+
+
+def _given(asked: _MatrixOptions, quantizer: Quantizer) -> ImportanceMatrix | None:
+    """The matrix of --imatrix, which the quantiser uses from here on.
+
+    Raises:
+        ModelFileError, InvalidRequestError: damaged, or of another model; or the source is a vision encoder.
+    """
+    from internvl_gguf.quantizing import read_matrix
+
+    if quantizer.source.kind == "mmproj" and (asked.given or asked.calibrate):
+        raise InvalidRequestError(
+            f"{quantizer.source.path} is a vision encoder; importance matrices are for text models.",
+            "Leave --imatrix and --calibrate out.",
+        )
+    if asked.given is None:
+        return None
+    matrix = read_matrix(asked.given)
+    quantizer.use_matrix(matrix)
+    return matrix
+
+
+def _calibrated(
+    asked: _MatrixOptions, known: ImportanceMatrix | None, found: _Found, threads: int | None, force: bool
+) -> tuple[ImportanceMatrix, Calibration]:
+    """The matrix of --calibrate, added to a known one."""
+    from internvl_gguf.quantizing import importance_matrix
+    from internvl_gguf.quantizing.calibration_set import CalibrationQuestion, read_items
+
+    has_questions = any(isinstance(item, CalibrationQuestion) for item in read_items(asked.calibrate))
+    mmproj = found.mmproj() if has_questions else None
+    with progress_bar("Reading to calibrate") as bar:
+        calibration = importance_matrix(
+            found.path,
+            asked.calibrate,
+            mmproj=mmproj,
+            n_threads=threads,
+            n_gpu_layers=asked.layers,
+            max_chunks=asked.chunks,
+            force=force,
+            on_progress=bar.advance,
+            on_notice=bar.say,
+        )
+    read = [counted(calibration.chunks, "chunk of text", "chunks of text")] if calibration.chunks else []
+    if has_questions:
+        questions = counted(calibration.questions, "question", "questions")
+        read.append(f"{questions} with {calibration.visual_tokens:,} visual tokens")
+    left_out = f"; left out {counted(calibration.skipped, 'question', 'questions')}" if calibration.skipped else ""
+    say(f"Read {' and '.join(read)}{left_out}.")
+    return (calibration.matrix if known is None else known + calibration.matrix), calibration
+
+
+def _save(path: Path, matrix: ImportanceMatrix) -> None:
+    from internvl_gguf.quantizing import write_matrix
+
+    write_matrix(path, matrix)
+    say(f"The importance matrix is in {path}.")
+
+
+def _make(
+    quantizer: Quantizer, kinds: Sequence[QuantType], paths: Sequence[Path], *, quiet: bool
+) -> list[QuantizedFile]:
+    """Make every type, and tell of each when it is there."""
+    made = []
+    for kind, path in zip(kinds, paths, strict=True):
+        with progress_bar(f"Making {path.name}") as bar:
+            made.append(quantizer.make(kind, path, bar.advance))
+        if not quiet:
+            tell_made(made[-1])
+    return made
+
+
+def _command(made: Path, source: Source, found: _Found) -> str:
+    """How to try a file."""
+    question = "'What is it?' -i PICTURE"
+    if source.kind == "mmproj":
+        return f"internvl ask MODEL {question} --mmproj {shlex.quote(str(made))}"
+    command = f"internvl ask {shlex.quote(str(made))} {question}"
+    if any("mmproj" in path.name.lower() for path in made.parent.glob("*.gguf")):
+        return command
+    try:
+        return f"{command} --mmproj {shlex.quote(str(found.mmproj()))}"
+    except ModelFileError:
+        return f"{command} --mmproj MMPROJ"

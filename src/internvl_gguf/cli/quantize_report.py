@@ -1,0 +1,142 @@
+"""What `internvl quantize` shows: a bar while it works, what was made, what could be."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from internvl_gguf.cli.output import print_json, say
+from internvl_gguf.errors import LibraryError
+from internvl_gguf.sizes import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from internvl_gguf.quantizing import Calibration, ImportanceMatrix, QuantizedFile, Quantizer, QuantType
+    from internvl_gguf.quantizing.making import PlannedFile
+    from internvl_gguf.quantizing.process import Fallback
+
+
+class ProgressBar:
+    """How far something long is: a bar on a terminal, else nothing after the line that says what begins.
+
+    Args:
+        advance: called with how much of how much is done.
+        say: prints a line for the person beside the bar.
+    """
+
+    def __init__(self, advance: Callable[[int, int], None], say: Callable[[str], None]) -> None:
+        self.advance = advance
+        self.say = say
+
+
+@contextlib.contextmanager
+def progress_bar(label: str) -> Iterator[ProgressBar]:
+    """Say what begins, and show how far it is as long as it takes."""
+    if not sys.stderr.isatty():
+        say(f"{label}.")
+        yield ProgressBar(lambda done, count: None, say)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(compact=True), console=console, transient=True) as bars:
+        task = bars.add_task(label, total=None)
+        yield ProgressBar(
+            lambda done, count: bars.update(task, completed=done, total=count),
+            lambda line: console.print(line, markup=False, highlight=False),
+        )
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """A number of things, as "1 chunk" or "1,200 chunks"."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def tell_made(made: QuantizedFile) -> None:
+    """A file that is there now, on stdout."""
+    size = f"{format_size(made.n_bytes)} of {format_size(made.source_bytes)}"
+    typer.echo(f"{made.path}: {size}, {made.bits_per_weight:.2f} bits a weight, {made.seconds:.1f} s")
+    if made.fallbacks:
+        typer.echo(f"  {_fallbacks(made.fallbacks, made.matrices)}; their rows do not divide into its blocks.")
+
+
+def _fallbacks(fallbacks: Sequence[Fallback], matrices: int) -> str:
+    """How many matrices did not get their type: "3 of 23 matrices fell back, 2 to Q5_0, 1 to Q8_0"."""
+    given = [fallback.given for fallback in fallbacks]
+    counts = ", ".join(f"{given.count(kind)} to {kind}" for kind in dict.fromkeys(given))
+    return f"{len(fallbacks)} of {matrices} matrices fell back, {counts}"
+
+
+def tell_plans(quantizer: Quantizer, kinds: Sequence[QuantType] | None, *, json_output: bool) -> None:
+    """What types would take, exact but for some kilobytes.
+
+    Args:
+        quantizer: of the model.
+        kinds: the types; None for all that there are.
+        json_output: whether to print one JSON document instead of a table.
+
+    Raises:
+        InvalidRequestError: one of `kinds` is not for a vision encoder.
+    """
+    from internvl_gguf.quantizing import TYPES
+    from internvl_gguf.quantizing.quant_types import check_kind
+
+    source = quantizer.source
+    check_kind(source.kind, kinds or ())
+    plans: list[PlannedFile] = []
+    for kind in kinds or [each for each in TYPES if source.kind == "text" or each.for_mmproj]:
+        try:
+            plans.append(quantizer.plan(kind))
+        except LibraryError as error:
+            say(error.message)
+    if json_output:
+        print_json({"source": str(source.path), "kind": source.kind, "bytes": source.n_bytes,
+                    "types": [asdict(plan) for plan in plans]})  # fmt: skip
+        return
+    _print_plans(plans, len(source.matrices))
+    say(f"The source takes {format_size(source.n_bytes)}. Nothing was made.")
+
+
+def _print_plans(plans: Sequence[PlannedFile], matrices: int) -> None:
+    from internvl_gguf.cli.tables import print_table
+
+    rows: list[tuple[str, ...]] = []
+    for plan in plans:
+        notes = ["needs an importance matrix"] if plan.needs_matrix else []
+        if plan.fallbacks:
+            notes.append(_fallbacks(plan.fallbacks, matrices))
+        rows.append((plan.label, format_size(plan.n_bytes), f"{plan.bits_per_weight:.2f}", "; ".join(notes)))
+    print_table(("TYPE", "SIZE", "BITS A WEIGHT", ""), rows)
+
+
+def file_as_json(made: QuantizedFile) -> dict[str, Any]:
+    """A file as `--json` shows it."""
+    return {
+        "path": str(made.path),
+        "type": made.label,
+        "bytes": made.n_bytes,
+        "source_bytes": made.source_bytes,
+        "bits_per_weight": round(made.bits_per_weight, 3),
+        "seconds": round(made.seconds, 3),
+        "imatrix": made.has_matrix,
+        "matrices": made.matrices,
+        "fallbacks": [asdict(fallback) for fallback in made.fallbacks],
+    }
+
+
+def matrix_as_json(matrix: ImportanceMatrix | None, calibration: Calibration | None) -> dict[str, Any] | None:
+    """An importance matrix as `--json` shows it, with what the model read for it."""
+    if matrix is None:
+        return None
+    shown: dict[str, Any] = {"tensors": len(matrix.entries), "positions": matrix.positions}
+    if calibration is not None:
+        shown |= {name: value for name, value in vars(calibration).items() if name != "matrix"}
+    return shown

@@ -1,0 +1,256 @@
+"""What enters the weight matrices of a text model while it reads: llama.cpp's evaluation callback.
+
+The callback of a context sees every node of the graph before and after it is computed. Of each product with a weight
+matrix of a layer it takes the other factor, as llama.cpp's own `tools/imatrix/imatrix.cpp` does. ggml has no functions
+for most of what has to be known of a node, so its structure is read; `check_layout` asks the library for one whose
+values are known first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from internvl_gguf.errors import LibraryError
+from internvl_gguf.llama.interrupts import deferred_interrupts
+from internvl_gguf.llama.library import SUPPORTED_VERSION, ggml_function, last_error, llama_cpp
+from internvl_gguf.llama.model import TextModel
+from internvl_gguf.llama.native import NativeObject
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_HANDLE: Final = ctypes.c_void_p
+_CELL_STEP: Final = 256  # llama.cpp rounds the cache up to this
+_F32: Final = llama_cpp.GGML_TYPE_F32
+_LAYERS: Final = "blk."
+
+
+class _Node(ctypes.Structure):
+    """`struct ggml_tensor` of ggml.h."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("buffer", _HANDLE),
+        ("ne", ctypes.c_int64 * 4),
+        ("nb", ctypes.c_size_t * 4),
+        ("op", ctypes.c_int),
+        ("op_params", ctypes.c_int32 * 16),
+        ("flags", ctypes.c_int32),
+        ("src", _HANDLE * 10),
+        ("view_src", _HANDLE),
+        ("view_offs", ctypes.c_size_t),
+        ("data", _HANDLE),
+        ("name", ctypes.c_char * 64),
+        ("extra", _HANDLE),
+        ("padding", ctypes.c_char * 8),
+    )
+
+
+class _InitParams(ctypes.Structure):
+    """`struct ggml_init_params` of ggml.h."""
+
+    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", _HANDLE), ("no_alloc", ctypes.c_bool))
+
+
+@lru_cache(maxsize=1)
+def check_layout() -> int:
+    """See that nodes are laid out as they are read here, by a product made for it; ggml's number of products.
+
+    Raises:
+        LibraryError: they are not.
+    """
+    make = ggml_function("ggml_init", _HANDLE, _InitParams)
+    free = ggml_function("ggml_free", None, _HANDLE)
+    matrix = ggml_function("ggml_new_tensor_2d", _HANDLE, _HANDLE, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    name = ggml_function("ggml_set_name", _HANDLE, _HANDLE, ctypes.c_char_p)
+    multiply = ggml_function("ggml_mul_mat", _HANDLE, _HANDLE, _HANDLE, _HANDLE)
+    op_name = ggml_function("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
+    data = ggml_function("ggml_get_data", _HANDLE, _HANDLE)
+    size = ggml_function("ggml_tensor_overhead", ctypes.c_size_t)
+    context = make(_InitParams(16 * size() + 4096, None, False))
+    try:
+        weight, rows = matrix(context, _F32, 8, 3), matrix(context, _F32, 8, 5)
+        name(weight, b"blk.0.weight")
+        product = multiply(context, weight, rows)
+        node, factor = _Node.from_address(product), _Node.from_address(weight)
+        is_right = (
+            (node.src[0], node.src[1], node.src[2]) == (weight, rows, None)
+            and (tuple(node.ne), tuple(node.nb)) == ((3, 5, 1, 1), (4, 12, 60, 60))
+            and (tuple(factor.ne), tuple(factor.nb)) == ((8, 3, 1, 1), (4, 32, 96, 96))
+            and (factor.name, factor.type, factor.data) == (b"blk.0.weight", _F32, data(weight))
+            and 0 < node.op < 1024
+            and op_name(node.op) == b"MUL_MAT"
+        )
+        number = int(node.op)
+    finally:
+        free(context)
+    if not is_right:
+        raise LibraryError(
+            "The installed llama.cpp lays out its tensors in another way than this package knows.",
+            f"Install the matching build: pip install llama-cpp-python=={SUPPORTED_VERSION}",
+        )
+    return number
+
+
+@dataclass
+class Sums:
+    """What entered one matrix so far.
+
+    Attributes:
+        squares: sums of squares of each column, float64.
+        rows: how many positions they are the sum of.
+    """
+
+    squares: NDArray[np.float64]
+    rows: int
+
+
+class WatchedContext(NativeObject):
+    """A context that reads and answers nothing, and adds up what enters the matrices of the layers.
+
+    Args:
+        model: the text model, open as long as this.
+        n_ctx: positions of the longest text.
+        n_batch: most positions decoded in one call.
+        n_threads: CPU threads.
+
+    Attributes:
+        sums: by the matrix's name, such as blk.0.attn_q.weight.
+
+    Raises:
+        LibraryError: llama.cpp cannot make the context, mostly for want of memory, or is another build.
+    """
+
+    def __init__(self, model: TextModel, *, n_ctx: int, n_batch: int, n_threads: int) -> None:
+        super().__init__()
+        self._product = check_layout()
+        self._read = ggml_function("ggml_backend_tensor_get", None, _HANDLE, _HANDLE, ctypes.c_size_t, ctypes.c_size_t)
+        self._n_bytes = ggml_function("ggml_nbytes", ctypes.c_size_t, _HANDLE)
+        self.sums: dict[str, Sums] = {}
+        self.n_batch = n_batch
+        self.n_embd = model.n_embd
+        # Nothing after this is of interest, and the output matrix is up to a quarter of a small model.
+        self._last = f"{_LAYERS}{llama_cpp.llama_model_n_layer(model.handle) - 1}.ffn_down.weight"
+        self._inputs: dict[int, NDArray[np.float64]] = {}
+        self._trouble: BaseException | None = None
+        self._is_stopped = threading.Event()
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = n_ctx + -n_ctx % _CELL_STEP
+        # One computation for each call: the inputs remembered by their addresses are of one graph.
+        params.n_batch = params.n_ubatch = params.n_outputs_max = n_batch
+        params.n_seq_max = 1
+        params.n_threads = params.n_threads_batch = n_threads
+        params.flash_attn_type = 0
+        self._callback = llama_cpp.ggml_backend_sched_eval_callback(self._on_node)
+        params.cb_eval = self._callback
+        if not self._make(lambda: llama_cpp.llama_init_from_model(model.handle, params)):
+            raise LibraryError(
+                f"llama.cpp made no context of {n_ctx} positions{last_error()}.", "Use smaller chunks, or free memory."
+            )
+        # A row is an output or it does not go through the last layer's feed-forward matrices.
+        self._outputs = (ctypes.c_int8 * n_batch)(*([1] * n_batch))
+
+    def decode_tokens(self, tokens: Sequence[int]) -> None:
+        """Read on with 1 to n_batch tokens.
+
+        Raises:
+            LibraryError: llama.cpp refused.
+        """
+        ids = (ctypes.c_int32 * len(tokens))(*tokens)
+        batch = llama_cpp.llama_batch()
+        batch.token = ctypes.cast(ids, ctypes.POINTER(ctypes.c_int32))
+        self._decode(batch, len(tokens))
+
+    def decode_embeddings(self, rows: NDArray[np.float32]) -> None:
+        """Read on with 1 to n_batch embeddings, float32 [positions, n_embd].
+
+        Raises:
+            LibraryError: llama.cpp refused.
+        """
+        if rows.ndim != 2 or rows.shape[1] != self.n_embd:
+            raise ValueError(f"embeddings of shape {rows.shape} are not [n, {self.n_embd}]")
+        values = np.ascontiguousarray(rows, np.float32)
+        batch = llama_cpp.llama_batch()
+        batch.embd = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        self._decode(batch, len(values))
+
+    def clear(self) -> None:
+        """Forget what was read; a new text begins."""
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.handle), False)
+
+    def _decode(self, batch: Any, count: int) -> None:
+        """A batch without positions goes on where the last one ended, in the one sequence there is."""
+        if not 0 < count <= self.n_batch:  # llama.cpp aborts the process on a larger one
+            raise ValueError(f"a batch of {count} positions, where 1 to {self.n_batch} fit")
+        batch.n_tokens = count
+        batch.logits = self._outputs
+        self._inputs.clear()
+        with deferred_interrupts(self._is_stopped.set):
+            status = llama_cpp.llama_decode(self.handle, batch)
+        self._is_stopped.clear()
+        if self._trouble is not None:
+            raise self._trouble
+        if status != 0:
+            raise LibraryError(
+                f"llama.cpp failed to read a text, status {status}{last_error()}.", "Check that there is memory for it."
+            )
+
+    def _on_node(self, address: int, ask: bool, _user_data: int | None) -> bool:
+        """Asked whether a node is of interest; then, when it is computed, whether to go on."""
+        try:
+            node = _Node.from_address(address)
+            if node.op != self._product:
+                return False
+            name = _weight_name(_Node.from_address(node.src[0]).name)
+            if not name.startswith(_LAYERS):
+                return False
+            if not ask:
+                self._add(name, node.src[1])
+            return ask or (name != self._last and not self._is_stopped.is_set())
+        except BaseException as error:  # nothing may pass through C
+            self._trouble = error
+            return False
+
+    def _add(self, name: str, source: int) -> None:
+        """Add the squares of a product's right factor to those of its left one."""
+        node = _Node.from_address(source)
+        n_rows = node.ne[1] * node.ne[2] * node.ne[3]
+        squares = self._inputs.get(source)
+        if squares is None:  # queries, keys and values have one input, and so have gate and up
+            squares = self._inputs[source] = self._squares(source, node)
+        known = self.sums.get(name)
+        if known is None:
+            self.sums[name] = Sums(squares.copy(), n_rows)
+        else:
+            known.squares += squares
+            known.rows += n_rows
+
+    def _squares(self, source: int, node: _Node) -> NDArray[np.float64]:
+        if node.type != _F32:
+            raise LibraryError("llama.cpp multiplies with values that are not float32.", "Report this with your model.")
+        data = np.empty(self._n_bytes(source), np.uint8)
+        self._read(source, data.ctypes.data, 0, data.nbytes)  # from whatever device it is on
+        shape, strides = tuple(node.ne)[::-1], tuple(node.nb)[::-1]
+        rows = np.ndarray(shape, np.float32, data, strides=strides).reshape(-1, shape[-1])
+        squares: NDArray[np.float64] = np.einsum("ij,ij->j", rows, rows).astype(np.float64)
+        if not np.isfinite(squares).all():
+            raise LibraryError(
+                "The text model gave values that are not numbers.", "Fetch its file again: the weights are damaged."
+            )
+        return squares
+
+    def _free(self, handle: int) -> None:
+        llama_cpp.llama_free(handle)
+
+
+def _weight_name(raw: bytes) -> str:
+    """The name of a matrix: a copy of one on a device is called like CUDA0#blk.0.attn_k.weight#0."""
+    parts = raw.decode("utf-8", "replace").split("#")
+    return parts[1] if len(parts) > 1 else parts[0]
