@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from internvl_gguf import Session
+from internvl_gguf.history import History
 from internvl_gguf.resolve import ModelFiles
 from native_child import NativeChild
 from tiny_models import write_tiny_mmproj, write_tiny_text
@@ -28,10 +29,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_threa
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Caches go to a folder of this test process, never to the user's."""
+    """Caches and conversations go to folders of this test process, never to the user's."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INTERNVL_CACHE", str(folder))
+        patch.setenv("INTERNVL_DATA", str(tmp_path_factory.mktemp("data")))
         patch.delenv("INTERNVL_MODEL", raising=False)
         yield folder
 
@@ -74,6 +76,33 @@ def session(tiny: ModelFiles) -> Iterator[Session]:
         embedding_disk_bytes=0,
     ) as opened:
         yield opened
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the history of a test is."""
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def notices() -> list[str]:
+    """What people were told."""
+    return []
+
+
+@pytest.fixture
+def history(folder: Path, notices: list[str]) -> Iterator[History]:
+    """An empty history."""
+    with History.open(folder, on_notice=notices.append) as opened:
+        yield opened
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """The file of a picture, with a space in its name."""
+    path = tmp_path / "a photo.png"
+    noise(1).save(path)
+    return path
 
 
 def noise(seed: int, width: int = 64, height: int = 48) -> Image.Image:

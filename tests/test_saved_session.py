@@ -219,8 +219,8 @@ def test_only_this_conversation_is_saved(tiny: ModelFiles, tmp_path: Path) -> No
                 fork.ask("A secret of the fork.", images=[noise(2)])
             session.save(path)
             session.runtime.engine.check_integrity()
-            ours = session.runtime.engine.model.tokenize("Common ground.")
-            secret = session.runtime.engine.model.tokenize("secret of the fork")
+            ours = list(session.runtime.engine.model.tokenize("Common ground."))
+            secret = list(session.runtime.engine.model.tokenize("secret of the fork"))
         ids = [token for span in read_saved(path).spans if isinstance(span, TokenSpan) for token in span.ids]
         assert any(ids[at : at + len(ours)] == ours for at in range(len(ids)))
         assert not any(ids[at : at + len(secret)] == secret for at in range(len(ids)))
@@ -238,7 +238,8 @@ def test_another_model_is_refused_and_named(talk: tuple[Path, Session], tmp_path
         reply = restored.ask("And now?")
         assert reply.usage.cached_tokens == 0
         assert reply.usage.tiles > 4
-        assert all(message.tokens is None for message in restored.messages[:-1])
+        answers = [message for message in restored.messages[:-2] if message.role == "assistant"]
+        assert all(answer.tokens for answer in answers)  # of one vocabulary: they spell the answers here, too
 
 
 def session_files(path: Path) -> tuple[str, str]:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from internvl_gguf._version import __version__
     from internvl_gguf.config import SamplingParams
     from internvl_gguf.errors import (
+        BenchmarkError,
         CatalogError,
         ContextOverflowError,
+        HistoryError,
         HubError,
         InsufficientMemoryError,
         InternVLError,
@@ -35,9 +37,11 @@ if TYPE_CHECKING:
     from internvl_gguf.types import Chunk, Message, Picture, Question, Reply, Timings, Usage
 
 __all__ = [
+    "BenchmarkError",
     "CatalogError",
     "Chunk",
     "ContextOverflowError",
+    "HistoryError",
     "HubError",
     "InsufficientMemoryError",
     "InternVLError",
@@ -61,9 +65,11 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "BenchmarkError": "errors",
     "CatalogError": "errors",
     "Chunk": "types",
     "ContextOverflowError": "errors",
+    "HistoryError": "errors",
     "HubError": "errors",
     "InsufficientMemoryError": "errors",
     "InternVLError": "errors",

@@ -17,6 +17,7 @@ EMBEDDINGS: Final = "embeddings"
 _FOLDERS: Final = {
     "mmproj": "vision encoders put right",
     "headers": "beginnings of files on the hub",
+    "bench": "results of benchmarks, with what they are measured against",
 }
 _MEASURED: Final = "measured"
 _RECORDS: Final = ("encoder-speed.json", "fingerprints.json", "probe.json", "roofline.json")
@@ -27,7 +28,7 @@ class CacheContents:
     """What one of the caches holds.
 
     Attributes:
-        name: "embeddings", "mmproj", "headers" or "measured".
+        name: "embeddings", "mmproj", "headers", "bench" or "measured".
         what: what that is, in a few words.
         folder: where it is.
         entries: how many.
@@ -93,9 +94,9 @@ def _contents(name: str, what: str, folder: Path, files: Iterable[tuple[Path, in
 
 
 def _files_in(name: str) -> Iterator[tuple[Path, int]]:
-    """The files of one of the folders and their sizes; none where it is missing or cannot be read."""
+    """The files in one of the folders, however deep, and their sizes; none where it is missing or cannot be read."""
     with contextlib.suppress(OSError):
-        yield from _sizes((cache_dir() / name).iterdir())
+        yield from _sizes((cache_dir() / name).rglob("*"))
 
 
 def _records() -> Iterator[tuple[Path, int]]:

@@ -6,7 +6,7 @@ forms are data here, not strings to be parsed again: text that users typed can n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from internvl_gguf.errors import InvalidRequestError
@@ -56,6 +56,34 @@ def with_system(messages: Sequence[Message], system: str) -> list[Message]:
     """A conversation under another system message; "" for none."""
     rest = [message for message in messages if message.role != "system"]
     return [Message("system", system), *rest] if system else rest
+
+
+def without_last_question(messages: Sequence[Message]) -> tuple[list[Message], Message | None]:
+    """A conversation as it was before the last question, and that question; None where none was asked."""
+    for index in range(len(messages) - 1, -1, -1):
+        if messages[index].role == "user":
+            return list(messages[:index]), messages[index]
+    return list(messages), None
+
+
+def check_turns(messages: Iterable[Message]) -> list[Message]:
+    """The messages of a conversation that a question may follow.
+
+    Raises:
+        InvalidRequestError: they are not at most one system message, then questions and answers in turn.
+    """
+    found = list(messages)
+    turns = found[1:] if found and found[0].role == "system" else found
+    for index, message in enumerate(turns):
+        if message.role != ("user", "assistant")[index % 2]:
+            raise InvalidRequestError(
+                f"Message {index + 1} of the conversation is of the role {message.role}.",
+                "After a system message, if any, questions (user) and answers (assistant) come in turn.",
+            )
+        check_places(message.text, len(message.pictures), message.layout)
+    if len(turns) % 2:
+        raise InvalidRequestError("The last question of the conversation has no answer.", "Leave it out, and ask it.")
+    return found
 
 
 def render(messages: Sequence[Message], *, answer: bool = True) -> list[Piece]:

@@ -11,7 +11,9 @@
     ├── InsufficientMemoryError a model that this machine, or the budget given, has no memory for
     ├── LibraryError            llama.cpp refused, or is not the build this package is made for
     ├── SavedSessionError       a saved session that is damaged, no such file, or of another model
-    └── SessionStateError       a closed session, or one already busy in another thread
+    ├── SessionStateError       a closed session, or one already busy in another thread
+    ├── HistoryError            a history of a later version or that cannot be opened, a conversation not in it
+    └── BenchmarkError          reference logits that are damaged, of another set or model, or cannot be kept
 
 Each carries `message` (what happened, one line) and `hint` (what to do, one line).
 """
@@ -109,3 +111,11 @@ class SavedSessionError(InternVLError):
 
 class SessionStateError(InternVLError):
     """A session used after close, or from a second thread while it is busy."""
+
+
+class HistoryError(InternVLError):
+    """A history that cannot be opened or is of a later version, or a conversation that is not in it."""
+
+
+class BenchmarkError(InternVLError):
+    """Reference logits that are damaged, of another set or vocabulary, or for which there is no room."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import errno
+import io
 import os
 import re
 import stat
@@ -53,13 +54,14 @@ _EXPORT_AGAIN = "Export or download it again."
 _ARRAY_HINT = "Give height x width, or height x width x 3 (RGB) or 4 (RGBA): uint8, uint16, bool, or float from 0 to 1."
 
 
-def load_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+def load_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS, name: str | None = None) -> Image.Image:
     """Load a picture as RGB, upright and fully decoded; of an animation, the first frame.
 
     Args:
         source: a path, a `data:` or `file://` URI, the bytes of a picture file, a Pillow picture (its current frame),
             or a numpy array (height x width, or height x width x 1, 3 or 4). Nothing is fetched from a network.
         max_pixels: most pixels (width x height) accepted; a file is judged by its header, before decoding.
+        name: how errors call it; None for `describe_source`.
 
     Returns:
         A new RGB picture without metadata; the source is not changed and shares nothing with it.
@@ -70,7 +72,7 @@ def load_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> 
     """
     if max_pixels < 1:
         raise InvalidRequestError(f"max_pixels is {max_pixels}.", "Use a positive number of pixels.")
-    name = describe_source(source)
+    name = describe_source(source) if name is None else name
     if isinstance(source, Image.Image):
         return _finish(_load_pillow(source, max_pixels, name), name)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -82,6 +84,27 @@ def load_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> 
     if _is_array(source):
         return _from_array(source, max_pixels, name)
     raise PictureError(f"Cannot use {name}: it is not a kind of picture source.", _source_hint(source))
+
+
+def picture_bytes(source: ImageSource) -> bytes:
+    """The bytes of a picture's file, as they are; of a Pillow picture or an array, those of a PNG of what is shown.
+
+    Args:
+        source: as `load_image` takes it; a file is not decoded.
+
+    Raises:
+        PictureError: there is no such file or it is too large, or what is no file cannot be read as a picture.
+    """
+    name = describe_source(source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source)
+    if isinstance(source, str) and source[:5].lower() == "data:":
+        return _data_uri_bytes(source, name)
+    if isinstance(source, (str, os.PathLike)):
+        return _file_bytes(_local_path(source, name), name)
+    file = io.BytesIO()
+    load_image(source).save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def check_source(source: ImageSource) -> None:

@@ -1,4 +1,4 @@
-"""Where this package keeps what it can make again, and where people keep what they set."""
+"""Where this package keeps what it can make again, what people said, and what they set."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ def config_dir() -> Path:
     # Path.expanduser raises where a user has no home (a container with a bare user id); os.path does not.
     everywhere = Path(os.path.expanduser("~/.config/internvl"))  # noqa: PTH111
     return everywhere if everywhere.is_dir() and not native.is_dir() else native
+
+
+def data_dir() -> Path:
+    """The folder of what people would miss: their conversations. Not created here.
+
+    INTERNVL_DATA if it is set, else the system's place for data: ~/.local/share/internvl on Linux.
+    """
+    override = os.environ.get("INTERNVL_DATA")
+    return Path(override).expanduser() if override else Path(platformdirs.user_data_dir("internvl"))
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -18,6 +18,7 @@ from internvl_gguf.images import describe_source, load_image
 from internvl_gguf.kv_ledger import total_length
 from internvl_gguf.loading import Runtime
 from internvl_gguf.tile_limits import TileLimits
+from internvl_gguf.tiling import Grid, TiledPicture, cut_by_grid
 from internvl_gguf.types import Message, Picture, PreparedPicture, Span, Tile, TileSpan, TokenSpan
 
 if TYPE_CHECKING:
@@ -79,7 +80,10 @@ def prepare_request(
     """
     started = time.perf_counter()
     _check_question(prompt, images, options)
-    loaded = [_load(limits, image, options) for image in images]
+    loaded = [
+        adopt_picture(runtime, image) if isinstance(image, PreparedPicture) else _load(limits, image, options)
+        for image in images
+    ]
     preprocess = time.perf_counter() - started
     sampling = options.get("sampling") or SamplingParams()
     message = Message("user", prompt, tuple(map(_without_tiles, loaded)), options.get("layout", "separate"))
@@ -92,12 +96,13 @@ def prepare_request(
         tokens_per_tile=runtime.vision.tokens_per_tile,
     )
     # Planned between loading and cutting: the sizes are known then, and no picture is decoded twice.
-    uncut = [UncutPicture(picture.image.size, picture.limits) for picture in loaded]
+    uncut = [UncutPicture(each.image.size, each.limits) for each in loaded if isinstance(each, _LoadedPicture)]
     plan = plan_cut(uncut, budget, fit=options.get("fit_pictures", True))
     check_fits(plan)
     cutting = time.perf_counter()
+    planned = iter(plan.pictures)
     pictures = tuple(
-        _cut(runtime, picture, planned.limits) for picture, planned in zip(loaded, plan.pictures, strict=True)
+        each if isinstance(each, PreparedPicture) else _cut(runtime, each, next(planned).limits) for each in loaded
     )
     preprocess += time.perf_counter() - cutting
     message = replace(message, pictures=pictures)
@@ -116,6 +121,35 @@ def prepare_picture(runtime: Runtime, limits: TileLimits, image: Any, options: A
     return _cut(runtime, loaded, loaded.limits)
 
 
+def adopt_picture(runtime: Runtime, picture: PreparedPicture) -> PreparedPicture:
+    """A picture that is cut already, for this model's encoder: its tiles stay, their keys become the encoder's.
+
+    Raises:
+        InvalidRequestError: it was cut for an encoder with tiles of another size.
+    """
+    size = runtime.vision.image_size
+    if any(len(tile.pixels) != 3 * size**2 for tile in picture.tiles):
+        raise InvalidRequestError(
+            f"{picture.name} is cut into tiles of another size than the {size} pixels of this model.",
+            "Give the picture itself.",
+        )
+    return replace(picture, tiles=tuple(_tile(runtime, tile.pixels) for tile in picture.tiles))
+
+
+def cut_as_before(
+    runtime: Runtime, image: Image, name: str, grid: tuple[int, int], has_thumbnail: bool
+) -> PreparedPicture:
+    """A picture cut by a grid that was chosen before, perhaps for another model.
+
+    Args:
+        image: RGB and upright.
+        name: how messages call it.
+        grid: (columns, rows).
+        has_thumbnail: whether the whole picture follows in one more tile.
+    """
+    return _prepared(runtime, name, cut_by_grid(image, Grid(*grid, has_thumbnail), runtime.vision.image_size))
+
+
 def prompt_spans(runtime: Runtime, messages: Sequence[Message]) -> list[Span]:
     """The whole prompt of a conversation as the engine takes it."""
     spans: list[Span] = []
@@ -124,7 +158,7 @@ def prompt_spans(runtime: Runtime, messages: Sequence[Message]) -> list[Span]:
             spans.append(TokenSpan((runtime.control_tokens[piece.name],)))
         elif isinstance(piece, Text):
             # The published tokenizer composes accents (NFC) before it splits; llama.cpp does not.
-            spans.append(TokenSpan(tuple(runtime.engine.model.tokenize(unicodedata.normalize("NFC", piece.text)))))
+            spans.append(TokenSpan(runtime.engine.model.tokenize(unicodedata.normalize("NFC", piece.text))))
         elif isinstance(piece, Answer):
             spans.append(TokenSpan(piece.tokens))
         elif isinstance(piece, Pictures):
@@ -136,24 +170,33 @@ def prompt_spans(runtime: Runtime, messages: Sequence[Message]) -> list[Span]:
 def _load(limits: TileLimits, source: Any, options: AskOptions) -> _LoadedPicture:
     picture = source if isinstance(source, Picture) else Picture(source)
     narrowed = limits.narrowed(picture, options)
-    return _LoadedPicture(describe_source(picture.source), load_image(picture.source), narrowed)
+    name = describe_source(picture.source if picture.name is None else picture.name)
+    return _LoadedPicture(name, load_image(picture.source, name=name), narrowed)
 
 
-def _without_tiles(picture: _LoadedPicture) -> PreparedPicture:
-    """What stands for a picture while the prompt around it is measured."""
+def _without_tiles(picture: _LoadedPicture | PreparedPicture) -> PreparedPicture:
+    """What stands for a picture while the prompt around it is measured; one that is cut takes what it takes."""
+    if isinstance(picture, PreparedPicture):
+        return picture
     return PreparedPicture(picture.name, grid=(1, 1), has_thumbnail=False, source_size=picture.image.size, tiles=())
 
 
 def _cut(runtime: Runtime, picture: _LoadedPicture, limits: TileLimits) -> PreparedPicture:
-    tiled = limits.cut(picture.image, runtime.vision.image_size)
-    pixels = [tile.tobytes() for tile in tiled.tiles]
+    return _prepared(runtime, picture.name, limits.cut(picture.image, runtime.vision.image_size))
+
+
+def _prepared(runtime: Runtime, name: str, tiled: TiledPicture) -> PreparedPicture:
     return PreparedPicture(
-        name=picture.name,
+        name=name,
         grid=tiled.grid,
         has_thumbnail=tiled.has_thumbnail,
         source_size=tiled.source_size,
-        tiles=tuple(Tile(tile_key(runtime.encoder_identity, data), data) for data in pixels),
+        tiles=tuple(_tile(runtime, tile.tobytes()) for tile in tiled.tiles),
     )
+
+
+def _tile(runtime: Runtime, pixels: bytes) -> Tile:
+    return Tile(tile_key(runtime.encoder_identity, pixels), pixels)
 
 
 def _check_question(prompt: str, images: Sequence[Any], options: AskOptions) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from internvl_gguf.errors import SavedSessionError
+from internvl_gguf.errors import InternVLError, InvalidRequestError, SavedSessionError
 from internvl_gguf.kv_ledger import total_length
-from internvl_gguf.preparation import prompt_spans, tile_key
-from internvl_gguf.saved_session import NO_KV, SavedSession
-from internvl_gguf.types import Message, PreparedPicture, Tile
+from internvl_gguf.preparation import adopt_picture, prompt_spans
+from internvl_gguf.saved_session import NO_KV, ModelIdentity, SavedSession, read_identity, read_saved
+from internvl_gguf.text_stream import TextStream
+from internvl_gguf.types import Message
 
 if TYPE_CHECKING:
     from internvl_gguf.loading import Runtime
@@ -69,9 +71,7 @@ def take_up(path: Path, saved: SavedSession, runtime: Runtime, *, recompute: boo
         SavedSessionError: another model, quant, build or cache; or pictures cut for another encoder.
         LibraryError: llama.cpp refused.
     """
-    differences = saved.identity.differences(runtime.identity)
-    if not differences and total_length(saved.spans) > runtime.engine.n_ctx:
-        differences = [f"context, of {saved.n_ctx:,} positions"]
+    differences = _differences(saved.identity, saved.n_ctx, total_length(saved.spans), runtime)
     if not differences:
         if saved.spans:
             runtime.engine.restore(saved.spans, saved.kv)
@@ -81,23 +81,58 @@ def take_up(path: Path, saved: SavedSession, runtime: Runtime, *, recompute: boo
             f"{path} was saved with another {' and another '.join(differences)}.",
             "Open it with the same, or with recompute=True, which reads the conversation again.",
         )
-    return [_adapted(path, message, runtime, differences) for message in saved.messages]
+    try:
+        return adapted(runtime, saved.messages)
+    except InvalidRequestError as error:
+        raise SavedSessionError(f"{path} cannot go on here: {error.message}", error.hint) from error
 
 
-def _adapted(path: Path, message: Message, runtime: Runtime, differences: Sequence[str]) -> Message:
-    """A message for another model: tokens are another vocabulary's, tiles another encoder's."""
-    if "text model" in differences:
-        message = replace(message, tokens=None)
-    if "vision encoder" not in differences:
-        return message
-    size = 3 * runtime.vision.image_size**2
-    if any(len(tile.pixels) != size for picture in message.pictures for tile in picture.tiles):
-        raise SavedSessionError(
-            f"The pictures of {path} were cut for an encoder of other tiles.", "Ask about the pictures anew."
+def take_up_kv(path: Path, runtime: Runtime) -> None:
+    """Put the KV of a saved session into a runtime if it belongs to it; else nothing happens.
+
+    Which conversation it is of does not matter: a prompt finds in it what the two have in common.
+    """
+    with contextlib.suppress(InternVLError):
+        if read_identity(path) != runtime.identity:  # before a file of gigabytes is read for nothing
+            return
+        saved = read_saved(path)
+        if saved.spans and total_length(saved.spans) <= runtime.engine.n_ctx:
+            runtime.engine.restore(saved.spans, saved.kv)
+
+
+def adapted(runtime: Runtime, messages: Iterable[Message]) -> list[Message]:
+    """Messages as a runtime understands them, whichever model they were held with.
+
+    An answer keeps its tokens where they spell its text in this model's vocabulary; pictures keep their tiles.
+
+    Raises:
+        InvalidRequestError: pictures cut for an encoder with tiles of another size.
+    """
+    return [
+        replace(
+            message,
+            tokens=message.tokens if _is_spelled(runtime, message) else None,
+            pictures=tuple(adopt_picture(runtime, picture) for picture in message.pictures),
         )
-    return replace(message, pictures=tuple(_rekeyed(picture, runtime) for picture in message.pictures))
+        for message in messages
+    ]
 
 
-def _rekeyed(picture: PreparedPicture, runtime: Runtime) -> PreparedPicture:
-    tiles = (Tile(tile_key(runtime.encoder_identity, tile.pixels), tile.pixels) for tile in picture.tiles)
-    return replace(picture, tiles=tuple(tiles))
+def _differences(identity: ModelIdentity, n_ctx: int, positions: int, runtime: Runtime) -> list[str]:
+    differences = identity.differences(runtime.identity)
+    if not differences and positions > runtime.engine.n_ctx:
+        return [f"context, of {n_ctx:,} positions"]
+    return differences
+
+
+def _is_spelled(runtime: Runtime, message: Message) -> bool:
+    """Whether the tokens of an answer are its text in this vocabulary, and none of them more than text."""
+    model = runtime.engine.model
+    beyond = {*runtime.control_tokens.values(), runtime.text.img_context}
+    stream = TextStream()
+    text = ""
+    for token in message.tokens or ():
+        if token in beyond or not 0 <= token < model.n_vocab or model.is_end_of_generation(token):
+            return False
+        text += stream.feed(model.piece(token))
+    return text + stream.finish() == message.text

@@ -15,13 +15,14 @@ file: restore what you trust, as with any file of a program's own state.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -131,13 +132,30 @@ def read_saved(path: Path) -> SavedSession:
     Raises:
         SavedSessionError: there is no such file, it is no saved session, of a later format, or damaged.
     """
-    try:
+    with _reading(path):
         with path.open("rb") as file:
             head = _read_head(file, path)
             blobs = [_read_section(file, path, section) for section in _sections(head)]
             if file.read(1):
                 raise _damaged(path, "it goes on behind its end")
         return _saved(head, *blobs)
+
+
+def read_identity(path: Path) -> ModelIdentity:
+    """What the KV of a saved conversation belongs to, from the head of its file.
+
+    Raises:
+        SavedSessionError: as `read_saved`.
+    """
+    with _reading(path), path.open("rb") as file:
+        return ModelIdentity(**_read_head(file, path)["identity"])
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What goes wrong while a file is read, in our words."""
+    try:
+        yield
     except OSError as error:
         raise SavedSessionError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from error
     except (KeyError, TypeError, ValueError, IndexError, zlib.error, AttributeError) as error:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack, cast
@@ -15,16 +14,17 @@ import numpy as np
 from internvl_gguf.answering import Answering
 from internvl_gguf.batch import Outcome, answer_all
 from internvl_gguf.config import AskOptions, EngineConfig, EngineOptions
-from internvl_gguf.conversation import OFFICIAL_SYSTEM, with_system
-from internvl_gguf.engine import Handle, LogitsHandle, TileProgress
+from internvl_gguf.conversation import OFFICIAL_SYSTEM, check_turns, with_system, without_last_question
+from internvl_gguf.engine import TileProgress
 from internvl_gguf.errors import InvalidRequestError, SessionStateError
+from internvl_gguf.exclusive import OneAtATime
 from internvl_gguf.loading import LoadProgress, Runtime
 from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.notices import Notice, log_notice
 from internvl_gguf.preparation import Request, prepare_picture, prepare_request
 from internvl_gguf.repo_files import DownloadProgress
 from internvl_gguf.resolve import DEMO, resolve_model
-from internvl_gguf.restoring import files_of, take_up, to_save
+from internvl_gguf.restoring import adapted, files_of, take_up, take_up_kv, to_save
 from internvl_gguf.saved_session import read_saved, write_saved
 from internvl_gguf.tile_limits import TileLimits
 from internvl_gguf.types import Chunk, Message, Question, Reply
@@ -45,10 +45,8 @@ class Session:
         self._limits = limits
         self._on_notice = on_notice
         self._messages = with_system([], system)
-        self._busy = threading.Lock()
+        self._turn = OneAtATime()
         self._on_tiles: TileProgress | None = None
-        self._under_way: list[Handle | LogitsHandle] = []
-        self._is_aborted = False
 
     @classmethod
     def open(
@@ -177,6 +175,11 @@ class Session:
         return tuple(self._messages)
 
     @property
+    def limits(self) -> TileLimits:
+        """How pictures are cut whose question does not say otherwise."""
+        return self._limits
+
+    @property
     def runtime(self) -> Runtime:
         """The loaded model.
 
@@ -192,7 +195,8 @@ class Session:
 
         Args:
             prompt: the question; it may say where the pictures go with one `<image>` for each.
-            images: paths, bytes, data URIs, PIL pictures, numpy arrays, or `Picture`s with their own tile limits.
+            images: paths, bytes, data URIs, PIL pictures, numpy arrays, `Picture`s with their own tile limits, or
+                pictures of earlier messages, which stay as they are cut.
             **options: see `config.AskOptions`.
 
         Raises:
@@ -207,7 +211,9 @@ class Session:
         replies = [chunk.reply for chunk in self._answer(request, keep_partial=False) if chunk.reply]
         return replies[-1]
 
-    def stream(self, prompt: str, images: Sequence[Any] = (), **options: Unpack[AskOptions]) -> Iterator[Chunk]:
+    def stream(
+        self, prompt: str, images: Sequence[Any] = (), **options: Unpack[AskOptions]
+    ) -> Generator[Chunk, None, None]:
         """Ask a question and receive the answer piece by piece; the last chunk carries the `Reply`.
 
         Arguments and errors are those of `ask`; the question is checked at once, the answer begins with the first
@@ -251,7 +257,7 @@ class Session:
             return prepare_request(runtime, self._limits, history, question.prompt, question.images, asked)
 
         def begin(request: Request) -> Answering:
-            if self._is_aborted:
+            if self._turn.is_aborted:
                 raise SessionStateError("The batch was stopped by abort().", "Ask again.")
             for line in request.notices:
                 self._on_notice(line)
@@ -276,7 +282,7 @@ class Session:
         request = self._prepare(prompt, images, options)
         with self._exclusive():
             handle = self.runtime.engine.submit_logits(request.spans, self._on_tiles)
-            self._watch(handle)
+            self._turn.watch(handle)
             logits = handle.result().astype(np.float64)
         logits -= logits.max()
         return np.asarray(logits - np.log(np.exp(logits).sum()), dtype=np.float32)
@@ -304,12 +310,56 @@ class Session:
             options["thumbnail"] = thumbnail
         with self._exclusive():
             picture = prepare_picture(self.runtime, self._limits, image, options)
-            return np.stack(self.runtime.engine.embed(picture.tiles, self._on_tiles, lambda: self._is_aborted))
+            return np.stack(self.runtime.engine.embed(picture.tiles, self._on_tiles, lambda: self._turn.is_aborted))
 
     def clear(self) -> None:
         """Forget the conversation; the system message stays."""
         with self._exclusive():
             self._messages = [message for message in self._messages if message.role == "system"]
+
+    def undo(self) -> Message | None:
+        """Forget the last question and its answer.
+
+        Nothing of what stays is computed again. The question's pictures may be given as `images` once more, as they
+        are cut.
+
+        Returns:
+            The question; None where none was asked.
+        """
+        with self._exclusive():
+            self._messages, question = without_last_question(self._messages)
+            return question
+
+    def set_system(self, text: str | None) -> None:
+        """Put another system message before the conversation.
+
+        Everything after it is read again at the next question; pictures are not encoded again.
+
+        Args:
+            text: None for the official one, "" for no system message.
+        """
+        with self._exclusive():
+            self._messages = with_system(self._messages, OFFICIAL_SYSTEM if text is None else text)
+
+    def continue_with(self, messages: Iterable[Message], saved: str | os.PathLike[str] | None = None) -> None:
+        """Go on with a conversation held elsewhere: by another quant, another model, another process.
+
+        It takes the place of this session's own, its system message included. Nothing is computed before the next
+        question; that reads what is not in the KV cache.
+
+        Args:
+            messages: a system message or none, then questions and answers in turn.
+            saved: what `save` wrote of the conversation. Its KV is taken up, so that nothing is read again, if it is of
+                this model, quant, build and cache; else, or where it cannot be read, it is left alone.
+
+        Raises:
+            InvalidRequestError: messages out of turn, or pictures cut for an encoder with tiles of another size.
+        """
+        with self._exclusive():
+            taken = adapted(self.runtime, check_turns(messages))
+            if saved is not None:
+                take_up_kv(Path(saved), self.runtime)
+            self._messages = taken
 
     def fork(self) -> Session:
         """A second conversation that begins with everything said so far; both share the loaded model."""
@@ -322,9 +372,7 @@ class Session:
     def abort(self) -> None:
         """Stop what this session is doing, from another thread: an answer ends with finish_reason "aborted"."""
         _ = self.runtime
-        self._is_aborted = True
-        for handle in self._under_way:
-            handle.cancel()
+        self._turn.abort()
 
     def on_tiles(self, progress: TileProgress | None) -> None:
         """Be told (tiles encoded, tiles to encode) while pictures of this session's next questions are encoded.
@@ -347,20 +395,9 @@ class Session:
     ) -> None:
         self.close()
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def _exclusive(self) -> AbstractContextManager[None]:
         _ = self.runtime
-        if not self._busy.acquire(blocking=False):
-            raise SessionStateError(
-                "The session is answering another question.",
-                "Wait for that answer or close its stream; fork() the session to ask at the same time.",
-            )
-        try:
-            self._is_aborted = False
-            yield
-        finally:
-            self._under_way = []
-            self._busy.release()
+        return self._turn()
 
     def _prepare(self, prompt: str, images: Sequence[Any], options: AskOptions) -> Request:
         request = prepare_request(self.runtime, self._limits, self._messages, prompt, images, options)
@@ -371,15 +408,10 @@ class Session:
     def _begin(self, request: Request) -> Answering:
         """Submit a question; `abort` knows of it from here on."""
         answering = Answering(self.runtime, request, self._messages, self._on_tiles)
-        self._watch(answering.handle)
+        self._turn.watch(answering.handle)
         return answering
 
-    def _watch(self, handle: Handle | LogitsHandle) -> None:
-        self._under_way = [*(each for each in self._under_way if not each.is_over), handle]
-        if self._is_aborted:  # it came in between
-            handle.cancel()
-
-    def _answer(self, request: Request, *, keep_partial: bool) -> Iterator[Chunk]:
+    def _answer(self, request: Request, *, keep_partial: bool) -> Generator[Chunk, None, None]:
         with self._exclusive():
             if len(self._messages) != request.history_length:
                 raise SessionStateError(

@@ -129,6 +129,11 @@ def tile_image(
         InvalidRequestError: tile limits that no grid satisfies.
     """
     grid = choose_grid(*image.size, max_tiles=max_tiles, min_tiles=min_tiles, tile_size=tile_size, thumbnail=thumbnail)
+    return cut_by_grid(image, grid, tile_size)
+
+
+def cut_by_grid(image: Image, grid: Grid, tile_size: int = TILE_SIZE) -> TiledPicture:
+    """Cut an RGB picture by a grid that is known already; otherwise as `tile_image`."""
     stretched = image.resize((tile_size * grid.columns, tile_size * grid.rows))
     tiles = [
         stretched.crop((left, top, left + tile_size, top + tile_size))

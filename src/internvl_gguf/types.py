@@ -20,12 +20,14 @@ class Picture:
         max_tiles: most tiles of this picture, the thumbnail not counted; None takes the call's.
         min_tiles: fewest tiles of this picture; None takes the call's.
         thumbnail: whether a thumbnail follows several tiles; None takes the call's.
+        name: how messages call it; None for its path, or for what kind of thing it is.
     """
 
     source: Any
     max_tiles: int | None = None
     min_tiles: int | None = None
     thumbnail: bool | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,24 @@ from typing import Final
 
 COMMANDS: Final = {
     "ask": ("ask", "ask", "Ask one question, about pictures or not."),
+    "history": ("history", "app", "Show the conversations that were held, find them, write them to files."),
+    "chat": ("chat", "chat", "Talk with a model about pictures."),
     "inspect": ("inspect", "inspect", "Show how pictures are cut, and what they take of the context."),
     "pick": ("pick", "pick", "Rank what fits the memory there is, before a download."),
+    "bench": ("bench", "bench", "Measure quants side by side: size, memory, speed, and what they lose."),
     "pull": ("pull", "pull", "Fetch a model, verified: the text model and its vision encoder."),
     "list": ("models", "list_models", "List the models that are on this machine, or in the catalogue."),
     "show": ("models", "show", "Show what a model is, from the headers of its files."),
     "rm": ("models", "rm", "Take a model out of the cache."),
+    "quantize": ("quantize", "quantize", "Make other quants of a model, from its BF16 or F16."),
     "cache": ("caches", "app", "Show or clear what is kept on disk."),
+    "completion": ("completion", "completion", "Print what completes commands in bash, zsh or fish."),
     "doctor": ("doctor", "doctor", "Check what is installed, and measure this machine."),
 }
 """Module, function (or group of commands) and help of each subcommand; what one imports, the others do not wait for."""
+
+COMPLETE: Final = "__complete"
+"""First word of what the scripts of `internvl completion` ask."""
 
 _PURPOSE: Final = "Ask InternVL3 about pictures, on your own machine."
 _OPTIONS: Final = {"--version": "Print the version.", "-h, --help": "Show this message and exit."}
@@ -51,6 +59,11 @@ def main() -> None:
     if not sys.argv[1:]:
         sys.stderr.write(help_text())
         sys.exit(2)
+    if sys.argv[1] == COMPLETE:
+        from internvl_gguf.cli.completion import answer
+
+        sys.stdout.write(answer(sys.argv[2:]))
+        return
     from internvl_gguf.cli.group import app
     from internvl_gguf.cli.output import run
 

@@ -1,0 +1,35 @@
+"""Text of a model, a file or a clipboard, made harmless for a terminal."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_BIDI = "\u061c\u202a-\u202e\u2066-\u2069"  # they show other letters than are there
+_HARMFUL = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}\u2028\u2029\ud800-\udfff]")
+
+
+def safe_text(text: str) -> str:
+    """The text with every character that a terminal acts on as its escape, such as `\\x1b`; \\n and \\t stay.
+
+    A carriage return is left out: it belongs to a line end, or would write over the line.
+    """
+    return _HARMFUL.sub(_escape, text)
+
+
+def safe_name(text: str, longest: int = 60) -> str:
+    """A name on one line: harmless, without line ends, its middle left out where it is longer than `longest`."""
+    shown = safe_text(text.replace("\n", " ").replace("\t", " "))
+    if len(shown) <= longest:
+        return shown
+    tail = longest // 3
+    return f"{shown[: longest - tail - 1]}…{shown[-tail:]}"
+
+
+def cells(text: str) -> int:
+    """Columns that a text takes in a terminal: two for most characters of East Asia, none for combining marks."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return "" if found[0] == "\r" else ascii(found[0])[1:-1]

@@ -1,0 +1,259 @@
+"""`internvl history`: the conversations that were held, found again, shown, written to files and taken away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from internvl_gguf.chat.safe_text import cells, safe_name, safe_text
+from internvl_gguf.cli import options
+from internvl_gguf.cli.output import print_json, say
+from internvl_gguf.history.database import FILE
+from internvl_gguf.paths import data_dir
+from internvl_gguf.sizes import format_size
+
+if TYPE_CHECKING:
+    from internvl_gguf.history import Conversation, Entry, History, KeptPicture, Summary
+
+_LIST: Final = "list"
+_SHOWN: Final = 20  # conversations of a list that people read
+_PIPE_WIDTH: Final = 400  # rows go whole to a file or a pipe
+_NARROW: Final = 72  # columns below which a conversation takes two lines
+_MODEL: Final = 24
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The conversation's id, or how that begins.")]
+
+
+class _HistoryGroup(TyperGroup):
+    """A group that lists where its first word is no command of its own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = [_LIST, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_HistoryGroup,
+    add_completion=False,
+    subcommand_metavar="[SEARCH]... | COMMAND [ARGS]...",
+    help="Show the conversations that were held with `internvl chat`; with words, those in which all of them occur.",
+)
+
+
+@app.command(_LIST)
+def list_conversations(
+    search: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SEARCH]...", help="Words that occur in it, or in a picture's name.", show_default=False
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            "-n",
+            min=1,
+            help=f"Most conversations; {_SHOWN} if left out, all with --json.",
+            show_default=False,
+        ),
+    ] = None,
+    json_output: options.JSONOption = False,
+) -> None:
+    """List conversations, the newest first. This is what `internvl history` does by itself."""  # fmt: skip
+    text = " ".join(search or ())
+    with _open() as history:
+        found = history.search(text)
+        shown = found[: limit or (len(found) if json_output else _SHOWN)]
+        if json_output:
+            print_json([_as_json(summary) for summary in shown])
+            return
+        is_terminal = sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns - 1 if is_terminal else _PIPE_WIDTH
+        for line in _table(shown, text.split(), max(width, 20), styled=is_terminal and "NO_COLOR" not in os.environ):
+            typer.echo(line)
+        say(_footer(history, text, len(found), len(shown)))
+
+
+@app.command()
+def show(conversation: IdArgument, json_output: options.JSONOption = False) -> None:
+    """Show what was said in a conversation."""
+    from internvl_gguf.history.exchange import conversation_as_json
+
+    with _open() as history:
+        found = history.find(conversation)
+    if json_output:
+        print_json(conversation_as_json(found.heading, found.entries))
+        return
+    styled = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    typer.echo("\n\n".join(_told(found, styled=styled)))
+
+
+@app.command()
+def export(
+    conversation: IdArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Markdown (.md), or JSON (.json) for /load of a chat.")],
+    copy_pictures: Annotated[
+        bool,
+        typer.Option(
+            "--pictures/--no-pictures",
+            help="Put the pictures beside the .md, or into the .json; else the .md links to where they were.",
+        ),
+    ] = True,
+) -> None:
+    """Write a conversation to a file."""
+    with _open() as history:
+        say(f"Wrote {history.find(conversation).export(file, copy_pictures=copy_pictures)}.")
+
+
+@app.command()
+def rm(
+    conversations: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Their ids, or how those begin.", show_default=False)
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All conversations.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove conversations, with the pictures that no other one shows."""
+    if everything == bool(conversations):
+        raise typer.BadParameter("name conversations, or give --all", param_hint="ID")
+    with _open() as history:
+        if everything:
+            doomed = {summary.id: safe_name(summary.title) for summary in history.search()}
+        else:
+            found = [history.find(each) for each in conversations or ()]
+            doomed = {each.id: safe_name(each.title) for each in found}
+        if not doomed:
+            say("There are no conversations.")
+            return
+        if not yes:
+            (first, title), *rest = doomed.items()
+            what = f"all {_count(len(doomed), 'conversation')}" if everything else ", ".join(doomed)
+            what = what if rest else f"{first} ({title})"
+            typer.confirm(f"Remove {what}?", abort=True, err=True)
+        removed = history.forget(doomed)
+    say(f"Removed {_count(removed, 'conversation')}.")
+
+
+def _open() -> History:
+    """The history; where there is none yet, none is made."""
+    from internvl_gguf.history import History
+
+    if (data_dir() / FILE).exists():
+        return History.open(on_notice=say)
+    return History.forgetful()
+
+
+def _as_json(summary: Summary) -> dict[str, Any]:
+    from internvl_gguf.history.exchange import utc
+
+    found = {
+        "id": summary.id,
+        "title": summary.title,
+        "model": summary.model,
+        "created": utc(summary.created),
+        "updated": utc(summary.updated),
+        "questions": summary.questions,
+        "pictures": summary.pictures,
+    }
+    return found | ({"excerpt": summary.excerpt} if summary.excerpt else {})
+
+
+def _table(summaries: list[Summary], words: list[str], width: int, *, styled: bool) -> Iterator[str]:
+    """Conversations as lines of at most `width` cells; with where words were found, if not in the title."""
+    if not summaries:
+        return
+    names = {summary.model: _clipped(_model_name(summary.model), _MODEL) for summary in summaries}
+    column = max(cells(name) for name in (*names.values(), "MODEL"))
+    if width >= _NARROW:
+        head = f"{'ID':<6}  {'LAST':<16}  {'MODEL':<{column}}  ASKED  TITLE"
+        yield typer.style(head, bold=True) if styled else head
+    for summary in summaries:
+        when, title = _local(summary.updated), safe_text(summary.title)
+        if width >= _NARROW:
+            name = names[summary.model]
+            start = f"{summary.id:<6}  {when}  {name}{' ' * (column - cells(name))}  {summary.questions:>5}  "
+            yield start + _clipped(title, width - cells(start))
+        else:
+            yield f"{summary.id:<6}  {when}"
+            yield f"  {_clipped(title, width - 2)}"
+        if summary.excerpt and not all(word.casefold() in title.casefold() for word in words):
+            line = _clipped(safe_text(f"  {summary.excerpt}"), width)
+            yield typer.style(line, dim=True) if styled else line
+
+
+def _footer(history: History, text: str, found: int, shown: int) -> str:
+    if not found:
+        return (
+            f"No conversation has {safe_name(text)!r}." if text else "No conversations yet: `internvl chat` begins one."
+        )
+    n_pictures, picture_bytes = history.pictures.size()
+    n_states, state_bytes = history.states.size()
+    parts = [
+        f"{shown:,} of {_count(found, 'conversation')} (--limit)" if shown < found else _count(found, "conversation")
+    ]
+    if n_pictures:
+        parts.append(f"{_count(n_pictures, 'picture')} ({format_size(picture_bytes)})")
+    if n_states:
+        parts.append(f"{_count(n_states, 'saved state')} ({format_size(state_bytes)})")
+    return f"{', '.join(parts)} in {history.folder}"
+
+
+def _told(conversation: Conversation, *, styled: bool) -> Iterator[str]:
+    """A conversation as paragraphs."""
+
+    def heading(text: str) -> str:
+        return typer.style(safe_name(text), bold=True) if styled else safe_name(text)
+
+    yield f"{heading(conversation.title)}\n{conversation.id}, {_local(conversation.created)}"
+    if conversation.system:
+        yield f"{heading('System')}\n{safe_text(conversation.system)}"
+    for entry in conversation.entries:
+        name = "You" if entry.role == "user" else _model_name(entry.model or conversation.model)
+        yield "\n".join([heading(name), *map(_picture_line, entry.pictures), *_said(entry)])
+    if conversation.unanswered:
+        yield "(There is no answer: the chat ended before.)"
+
+
+def _said(entry: Entry) -> list[str]:
+    return [safe_text(entry.text)] if entry.text else []
+
+
+def _picture_line(picture: KeptPicture) -> str:
+    tiles = f": {_count(picture.cut.tiles, 'tile')}" if picture.cut else ""
+    return f"[{safe_name(picture.name)}{tiles}]"
+
+
+def _model_name(model: str) -> str:
+    """A model as a list shows it: of a path the last part."""
+    return safe_name(Path(model).name if model.lower().endswith(".gguf") else model)
+
+
+def _count(number: int, one: str) -> str:
+    return f"{number:,} {one}{'' if number == 1 else 's'}"
+
+
+def _clipped(text: str, width: int) -> str:
+    """The beginning of a text, as much as `width` cells of a terminal hold."""
+    if cells(text) <= width:
+        return text
+    kept, taken = "", 1
+    for character in text:
+        taken += cells(character)
+        if taken > width:
+            break
+        kept += character
+    return f"{kept}…"
+
+
+def _local(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,319 @@
+"""One conversation as it is kept."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from internvl_gguf.config import AskOptions
+from internvl_gguf.conversation import IMAGE_PLACE
+from internvl_gguf.errors import HistoryError
+from internvl_gguf.history import rows
+from internvl_gguf.history.exchange import export_json
+from internvl_gguf.history.markdown import export_markdown
+from internvl_gguf.history.picture_files import lost
+from internvl_gguf.history.records import Asked, Cut, Entry, Heading, KeptPicture, new_id, title_of
+from internvl_gguf.types import Chunk, Message, Picture, Reply
+
+if TYPE_CHECKING:
+    from internvl_gguf.history.store import History
+    from internvl_gguf.session import Session
+
+
+class _RemovedError(Exception):
+    """The conversation was removed from the history by somebody else."""
+
+
+class Conversation:
+    """A conversation that is written down as it goes. Made by `History.begin`, `find`, `latest` and `load`.
+
+    A write that fails is told once through the history's `on_notice` and tried again with the next one; the chat goes
+    on. Where another process goes on with the same conversation, this one is kept under a new id from there on. One
+    that is removed meanwhile stays removed. One thread at a time uses it.
+
+    Args:
+        history: where it is kept.
+        heading: what stands over it.
+        entries: its questions and answers.
+        revision: of its row in the database; None where there is none yet.
+
+    Attributes:
+        id: short and typeable.
+        model: the model it is held with.
+        system: text of the system message; "" for none, None for the official one.
+        created, updated: seconds since 1970, UTC.
+        is_removed: whether it was taken out of the history while it was open, and is not kept any more.
+    """
+
+    def __init__(self, history: History, heading: Heading, entries: Sequence[Entry], revision: int | None) -> None:
+        self.id = heading.id
+        self.model = heading.model
+        self.system = heading.system
+        self.created = heading.created
+        self.updated = heading.updated
+        self.is_removed = False
+        self._history = history
+        self._entries = list(entries)
+        self._revision = revision
+        self._generation = history.generation
+        self._written = len(self._entries) if revision is not None else 0  # entries that stand in the database
+
+    @property
+    def title(self) -> str:
+        """Its first question in one line of printable characters; empty before that."""
+        return title_of(self._entries)
+
+    @property
+    def heading(self) -> Heading:
+        """What stands over it."""
+        return Heading(self.id, self.title, self.model, self.system, self.created, self.updated)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Questions and answers in turn; the last may be a question without an answer."""
+        return tuple(self._entries)
+
+    @property
+    def unanswered(self) -> Asked | None:
+        """A last question whose answer never came: the process was killed. It goes when another one is asked."""
+        return self._asked(self._entries[-1]) if self._has_open_question else None
+
+    def stream(
+        self, session: Session, prompt: str, images: Sequence[Any] = (), **options: Unpack[AskOptions]
+    ) -> Generator[Chunk, None, None]:
+        """`session.stream` with everything kept: the question at once, the answer when it is there.
+
+        The pictures' files are read once, here. A stream that ends early (closed, Ctrl-C, an error) keeps what the
+        session keeps: what was received of the answer, or without any of it nothing.
+
+        Args:
+            session: what the conversation is held in.
+            prompt, images, options: as in `Session.stream`; pictures as sources, not as they were cut.
+
+        Raises:
+            As `Session.stream`: what is wrong with a question is told at once, and nothing of it is kept.
+        """
+        taken = [] if isinstance(images, str | bytes | os.PathLike) else [self._take(image) for image in images]
+        stream = session.stream(prompt, [picture for picture, _ in taken] if taken else images, **options)
+        if self._has_open_question:
+            self._entries.pop()
+        pictures = tuple(kept for _, kept in taken)
+        self._entries.append(Entry("user", prompt, time.time(), pictures, options.get("layout", "separate")))
+        self.keep()
+        return self._recorded(session, stream, len(session.messages))
+
+    def undo(self, session: Session) -> Asked | None:
+        """Take the last question and its answer back, here and in the session; None where there is none."""
+        if not self._entries:
+            return None
+        if not self._has_open_question:  # which the session does not know
+            if _ends_alike(session.messages, self._entries):
+                session.undo()
+            self._entries.pop()
+        asked = self._asked(self._entries.pop())
+        self.keep()
+        return asked
+
+    def set_system(self, session: Session, text: str | None) -> None:
+        """Another system message, here and in the session: "" for none, None for the official one."""
+        session.set_system(text)
+        self.system = text
+        self.keep()
+
+    def set_model(self, name: str) -> None:
+        """The answers from here on are another model's."""
+        self.model = name
+        self.keep()
+
+    def continue_in(self, session: Session) -> None:
+        """Make a session go on with this conversation: after a resume, or with another model or quant.
+
+        Pictures are cut from their kept bytes as they were; one that is gone is left out with a notice. The saved state
+        is taken up where it fits the model. Otherwise everything is read again at the next question.
+        """
+        from internvl_gguf.history.rebuilding import rebuilt_messages
+
+        answered = self._entries[:-1] if self._has_open_question else self._entries
+        messages = rebuilt_messages(session, self.system, answered, self._history.pictures, self._history.on_notice)
+        session.continue_with(messages, saved=self._history.states.path(self.id))
+
+    def keep_state(self, session: Session) -> bool:
+        """Keep the KV of the session for `continue_in`, when a chat ends; whether it was kept. Never raises."""
+        if self._revision is None or self.is_removed or not self._entries or self._has_open_question:
+            return False
+        usage = self._entries[-1].statistics.get("usage", {})
+        positions = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
+        return self._history.states.keep(self.id, session, positions)
+
+    def export(self, path: str | os.PathLike[str], *, copy_pictures: bool = True) -> Path:
+        """Write the conversation to a file: Markdown (.md), or JSON (.json) that `History.load` reads.
+
+        Args:
+            path: the file; its suffix decides. It is replaced.
+            copy_pictures: Markdown: whether pictures are copied beside the file, or linked where they were.
+
+        Returns:
+            The file.
+
+        Raises:
+            HistoryError: another suffix, or it cannot be written.
+        """
+        path = Path(path)
+        write = {".md": export_markdown, ".markdown": export_markdown, ".json": export_json}.get(path.suffix.lower())
+        if write is None:
+            raise HistoryError(f"A conversation is not written as {path.name}.", "Call the file .md or .json.")
+        try:
+            write(path, self.heading, self._entries, self._history.pictures, copy_pictures)
+        except OSError as error:
+            raise HistoryError(
+                f"{path} cannot be written: {error.strerror or error}.", "Choose another place, or free some space."
+            ) from error
+        return path
+
+    def keep(self) -> None:
+        """Bring the database to what this conversation is now, as far as it can be written."""
+        if self.is_removed or (self._revision is None and not self._entries):
+            return
+        self.updated = time.time()
+        state: list[tuple[str, int | None]] = []
+        try:
+            if not self._history.write(lambda connection: state.append(self._write(connection))):
+                return
+        except _RemovedError:
+            self.is_removed = True
+            self._history.on_notice(f"Conversation {self.id} was removed from the history: it is not kept any more.")
+            return
+        before, self.id, self._revision = (self._revision, self.id), *state[-1]
+        self._generation = self._history.generation
+        self._written = len(self._entries)
+        self._history.pictures.settle([each.digest for entry in self._entries for each in entry.pictures])
+        if before[0] is not None and before[1] != self.id:
+            self._history.on_notice(f"Conversation {before[1]} goes on elsewhere: this one is {self.id} from here.")
+
+    def _write(self, connection: sqlite3.Connection) -> tuple[str, int | None]:
+        """Write what the database does not have, in a transaction; returns the id and the revision it has then.
+
+        Raises:
+            _RemovedError: somebody has removed the conversation.
+        """
+        heading, revision, written = self.heading, self._revision, min(self._written, len(self._entries))
+        if self._generation != self._history.generation:  # a damaged database was moved aside
+            revision = None
+        if revision is not None and not self._entries:
+            rows.delete_conversations(connection, [self.id])
+            return self.id, None
+        if revision is not None and not rows.update_heading(connection, heading, revision):
+            if rows.read_heading(connection, self.id) is None:
+                raise _RemovedError
+            heading, revision = replace(heading, id=new_id()), None  # somebody else goes on with it
+        if revision is None:
+            written = 0
+            while not rows.insert_heading(connection, heading):
+                heading = replace(heading, id=new_id())
+        rest = self._entries[written:]
+        self._history.pictures.write([each.digest for entry in rest for each in entry.pictures])
+        rows.replace_entries(connection, heading.id, written, rest)
+        return heading.id, 0 if revision is None else revision + 1
+
+    def _recorded(
+        self, session: Session, stream: Generator[Chunk, None, None], before: int
+    ) -> Generator[Chunk, None, None]:
+        """The stream of an answer, which is kept when it is there, or as far as it came."""
+        is_kept = False
+        try:
+            for chunk in stream:
+                if chunk.reply:
+                    self._answer(session.messages[before:], chunk.reply)
+                    is_kept = True
+                yield chunk
+        finally:
+            stream.close()
+            if not is_kept:
+                self._answer(session.messages[before:], None)
+
+    def _answer(self, messages: Sequence[Message], reply: Reply | None) -> None:
+        """What the session has made of the last question: as it was cut, and answered; or nothing."""
+        asked = self._entries.pop()
+        self._written = min(self._written, len(self._entries))
+        if messages:
+            question, answer = messages
+            cuts = [Cut(each.grid, each.has_thumbnail, each.source_size) for each in question.pictures]
+            pictures = tuple(replace(kept, cut=cut) for kept, cut in zip(asked.pictures, cuts, strict=True))
+            self._entries.append(replace(asked, pictures=pictures))
+            self._entries.append(
+                Entry(
+                    "assistant", answer.text, time.time(), tokens=answer.tokens, model=self.model,
+                    statistics=_statistics(reply),
+                )
+            )  # fmt: skip
+        self.keep()
+
+    def _take(self, image: Any) -> tuple[Picture, KeptPicture]:
+        """A picture with the bytes of its file, and what is kept of it."""
+        from internvl_gguf.images import describe_source, picture_bytes
+
+        picture = image if isinstance(image, Picture) else Picture(image)
+        data = picture_bytes(picture.source)
+        name = describe_source(picture.source if picture.name is None else picture.name)
+        kept = KeptPicture(
+            self._history.pictures.add(data),
+            name,
+            _path_of(picture, len(data)),
+            (picture.max_tiles, picture.min_tiles, picture.thumbnail),
+        )
+        return replace(picture, source=data, name=name), kept
+
+    def _asked(self, entry: Entry) -> Asked:
+        """A question as it can be asked again; pictures that are gone are left out with a notice."""
+        pictures = []
+        for kept in entry.pictures:
+            data = self._history.pictures.get(kept.digest)
+            if data is None:
+                self._history.on_notice(lost(kept.name))
+            else:
+                pictures.append(Picture(data, *kept.limits, name=kept.name))
+        return Asked(entry.text, tuple(pictures), entry.layout)
+
+    @property
+    def _has_open_question(self) -> bool:
+        return bool(self._entries) and self._entries[-1].role == "user"
+
+
+def _ends_alike(messages: Sequence[Message], entries: Sequence[Entry]) -> bool:
+    """Whether a session still has the last question and answer: it may have made room for others by leaving them out.
+
+    A question that was left some of its pictures only has lost their places.
+    """
+
+    def bare(texts: Iterable[str]) -> list[str]:
+        return [text.replace(IMAGE_PLACE, "") for text in texts]
+
+    return bare(each.text for each in messages[-2:]) == bare(each.text for each in entries[-2:])
+
+
+def _path_of(picture: Picture, n_bytes: int) -> str | None:
+    """Where the file of a picture is, absolute; None where it is not known to be one."""
+    named = picture.source if isinstance(picture.source, str | os.PathLike) else picture.name
+    try:
+        path = os.path.abspath(os.fsdecode(named or ""))  # noqa: PTH100
+        path.encode()
+        return path if Path(path).is_file() and Path(path).stat().st_size == n_bytes else None
+    except (OSError, ValueError):
+        return None
+
+
+def _statistics(reply: Reply | None) -> dict[str, Any]:
+    """What is kept of a reply beside its text; of an answer that was stopped, only that it was."""
+    if reply is None:
+        return {"finish_reason": "aborted"}
+    return {
+        "finish_reason": reply.finish_reason,
+        "usage": asdict(reply.usage),
+        "timings": asdict(reply.timings),
+        "notices": list(reply.notices),
+    }

@@ -1,0 +1,151 @@
+"""Conversations as rows of the database, and back."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from internvl_gguf.history.records import Cut, Entry, Heading, KeptPicture, Summary
+
+
+def insert_heading(connection: sqlite3.Connection, heading: Heading) -> bool:
+    """Begin a conversation, at revision 0; whether its id was free."""
+    done = connection.execute(
+        "INSERT OR IGNORE INTO conversations VALUES (?, ?, ?, ?, ?, ?, 0)",
+        (heading.id, heading.title, heading.model, heading.system, heading.created, heading.updated),
+    )
+    return done.rowcount == 1
+
+
+def update_heading(connection: sqlite3.Connection, heading: Heading, revision: int) -> bool:
+    """Change a conversation that nobody else has changed since `revision`; whether that is so."""
+    done = connection.execute(
+        "UPDATE conversations SET title = ?, model = ?, system = ?, updated = ?, revision = revision + 1 "
+        "WHERE id = ? AND revision = ?",
+        (heading.title, heading.model, heading.system, heading.updated, heading.id, revision),
+    )
+    return done.rowcount == 1
+
+
+def read_heading(connection: sqlite3.Connection, conversation: str) -> tuple[Heading, int] | None:
+    """A conversation without its messages, and its revision; None where there is none."""
+    row = connection.execute(
+        "SELECT id, title, model, system, created, updated, revision FROM conversations WHERE id = ?", (conversation,)
+    ).fetchone()
+    return (Heading(*row[:6]), row[6]) if row else None
+
+
+def replace_entries(connection: sqlite3.Connection, conversation: str, start: int, entries: Sequence[Entry]) -> None:
+    """Make these the messages of a conversation from number `start` on."""
+    connection.execute("DELETE FROM messages WHERE conversation = ? AND number >= ?", (conversation, start))
+    for number, entry in enumerate(entries, start):
+        row = connection.execute(
+            "INSERT INTO messages (conversation, number, role, text, created, layout, tokens, model, statistics) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                conversation,
+                number,
+                entry.role,
+                entry.text,
+                entry.created,
+                entry.layout,
+                None if entry.tokens is None else json.dumps(entry.tokens),
+                entry.model,
+                json.dumps(entry.statistics, ensure_ascii=False),
+            ),
+        )
+        connection.executemany(
+            "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [_picture_row(row.lastrowid, place, picture) for place, picture in enumerate(entry.pictures)],
+        )
+
+
+def read_entries(connection: sqlite3.Connection, conversation: str) -> list[Entry]:
+    """The messages of a conversation in order."""
+    pictures: dict[int, list[KeptPicture]] = {}
+    for message, *columns in connection.execute(
+        "SELECT message, digest, pictures.name, path, limits, cut FROM pictures JOIN messages ON message = messages.id "
+        "WHERE conversation = ? ORDER BY message, place",
+        (conversation,),
+    ):
+        pictures.setdefault(message, []).append(_picture(*columns))
+    return [
+        Entry(
+            role,
+            text,
+            created,
+            tuple(pictures.get(message, ())),
+            layout,
+            None if tokens is None else tuple(json.loads(tokens)),
+            model,
+            json.loads(statistics),
+        )
+        for message, role, text, created, layout, tokens, model, statistics in connection.execute(
+            "SELECT id, role, text, created, layout, tokens, model, statistics FROM messages "
+            "WHERE conversation = ? ORDER BY number",
+            (conversation,),
+        )
+    ]
+
+
+def delete_conversations(connection: sqlite3.Connection, ids: Iterable[str]) -> list[str]:
+    """Remove conversations with their messages; returns those that were there."""
+    return [each for each in ids if connection.execute("DELETE FROM conversations WHERE id = ?", (each,)).rowcount]
+
+
+def ids_beginning(connection: sqlite3.Connection, prefix: str, limit: int) -> list[str]:
+    """Ids of conversations that begin with a text, the newest first; one that is the text itself alone."""
+    found = [
+        each
+        for (each,) in connection.execute(
+            "SELECT id FROM conversations WHERE substr(id, 1, length(?1)) = ?1 ORDER BY id = ?1 DESC, updated DESC "
+            "LIMIT ?2",
+            (prefix, limit),
+        )
+    ]
+    return [prefix] if prefix in found else found
+
+
+def latest_id(connection: sqlite3.Connection) -> str | None:
+    """The conversation that went on last; None where there is none."""
+    row = connection.execute("SELECT id FROM conversations ORDER BY updated DESC, rowid DESC LIMIT 1").fetchone()
+    return row[0] if row else None
+
+
+def summaries(connection: sqlite3.Connection, ids: Iterable[str] | None, limit: int | None) -> list[Summary]:
+    """Conversations in a list, the newest first.
+
+    Args:
+        ids: those to list; None for all.
+        limit: most of them; None for no limit.
+    """
+    wanted = "" if ids is None else "WHERE id IN (SELECT value FROM json_each(?2))"
+    found = connection.execute(
+        "SELECT id, title, model, created, updated, "
+        "(SELECT count(*) FROM messages WHERE conversation = conversations.id AND role = 'user'), "
+        "(SELECT count(*) FROM pictures JOIN messages ON message = messages.id WHERE conversation = conversations.id) "
+        f"FROM conversations {wanted} ORDER BY updated DESC, rowid DESC LIMIT ?1",
+        (-1 if limit is None else limit, *(() if ids is None else (json.dumps(list(ids)),))),
+    )
+    return [Summary(*row) for row in found]
+
+
+def shown_pictures(connection: sqlite3.Connection) -> set[str]:
+    """Digests of the pictures that some message shows."""
+    return {digest for (digest,) in connection.execute("SELECT DISTINCT digest FROM pictures")}
+
+
+def _picture_row(message: int | None, place: int, picture: KeptPicture) -> tuple[object, ...]:
+    cut = picture.cut
+    form = None if cut is None else json.dumps([*cut.grid, cut.has_thumbnail, *cut.source_size])
+    return message, place, picture.digest, picture.name, picture.path, json.dumps(picture.limits), form
+
+
+def _picture(digest: str, name: str, path: str | None, limits: str, cut: str | None) -> KeptPicture:
+    form = None
+    if cut is not None:
+        columns, rows, has_thumbnail, width, height = json.loads(cut)
+        form = Cut((columns, rows), has_thumbnail, (width, height))
+    max_tiles, min_tiles, thumbnail = json.loads(limits)
+    return KeptPicture(digest, name, path, (max_tiles, min_tiles, thumbnail), form)

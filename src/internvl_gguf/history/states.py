@@ -1,0 +1,98 @@
+"""The KV of conversations that ended, so that resuming one answers at once: bounded, the newest kept."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from internvl_gguf.errors import InternVLError
+from internvl_gguf.paths import free_bytes
+
+if TYPE_CHECKING:
+    from internvl_gguf.session import Session
+
+MOST_STATES: Final = 32
+_SUFFIX: Final = ".session"
+_SPARE: Final = 2**30  # bytes of the disk that are left to others
+
+
+class States:
+    """A folder with a saved session for each of the last conversations.
+
+    Args:
+        folder: made when something is written; None keeps nothing.
+        max_bytes: what the files may take together.
+    """
+
+    def __init__(self, folder: Path | None, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+
+    def path(self, conversation: str) -> Path | None:
+        """The saved session of a conversation; None where there is none."""
+        if self._folder is None:
+            return None
+        path = self._folder / f"{conversation}{_SUFFIX}"
+        return path if path.is_file() else None
+
+    def keep(self, conversation: str, session: Session, positions: int) -> bool:
+        """Save a session for a conversation, and remove the oldest of the others where there is no room.
+
+        Args:
+            conversation: its id.
+            session: what it was held in.
+            positions: about how many its KV has, to tell beforehand whether there is room.
+
+        Returns:
+            Whether it was saved.
+        """
+        from internvl_gguf.memory import kv_bytes_per_position
+
+        if self._folder is None or self._max_bytes == 0:
+            return False
+        try:
+            configuration = session.runtime.configuration
+            per_position = kv_bytes_per_position(configuration.candidate.text, configuration.request.kv_type)
+            size = positions * per_position
+            free = free_bytes(self._folder)
+            if size > self._max_bytes or (free is not None and size + _SPARE > free):
+                return False
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            session.save(self._folder / f"{conversation}{_SUFFIX}")
+        except (InternVLError, OSError):
+            return False
+        self._prune()
+        return self.path(conversation) is not None
+
+    def remove(self, conversations: Iterable[str]) -> None:
+        """Remove the states of conversations that are forgotten."""
+        for conversation in conversations:
+            path = self.path(conversation)
+            if path is not None:
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+    def size(self) -> tuple[int, int]:
+        """How many files there are, and their bytes."""
+        sizes = [n_bytes for _, n_bytes, _ in self._files()]
+        return len(sizes), sum(sizes)
+
+    def _prune(self) -> None:
+        total = 0
+        for index, (_, n_bytes, path) in enumerate(sorted(self._files(), reverse=True)):
+            total += n_bytes
+            if index >= MOST_STATES or total > self._max_bytes:
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+    def _files(self) -> Iterator[tuple[int, int, Path]]:
+        """When each file was written, in nanoseconds, its bytes, and where it is."""
+        if self._folder is None:
+            return
+        with contextlib.suppress(OSError):
+            for path in self._folder.iterdir():
+                with contextlib.suppress(OSError):  # removed meanwhile
+                    stat = path.stat()
+                    yield stat.st_mtime_ns, stat.st_size, path

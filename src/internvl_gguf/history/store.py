@@ -1,0 +1,281 @@
+"""The history: all conversations, in the data folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Final, TypeVar
+
+from internvl_gguf.errors import HistoryError
+from internvl_gguf.history import rows, search
+from internvl_gguf.history.conversation import Conversation
+from internvl_gguf.history.database import is_damage, open_database, transaction
+from internvl_gguf.history.exchange import read_exported
+from internvl_gguf.history.picture_files import PictureFiles
+from internvl_gguf.history.records import Entry, Heading, Summary, new_id
+from internvl_gguf.history.states import States
+from internvl_gguf.notices import Notice, log_notice
+from internvl_gguf.paths import data_dir
+
+STATE_BYTES: Final = 4 * 1024**3
+"""Room on disk for the saved states of conversations, all together."""
+
+_CANDIDATES: Final = 5
+
+_Result = TypeVar("_Result")
+
+
+class History:
+    """All conversations; any number of processes may use one at once. Close it or use it in a `with` statement.
+
+    Made by `open`, `open_or_forget` and `forgetful`. Any thread may use it.
+
+    Attributes:
+        pictures: their files.
+        states: saved sessions of the last conversations.
+        generation: grows when the database was damaged and another one took its place.
+        on_notice: told what people should know.
+    """
+
+    def __init__(
+        self, folder: Path | None, connection: sqlite3.Connection | None, on_notice: Notice, state_bytes: int
+    ) -> None:
+        self.pictures = PictureFiles(folder / "pictures" if folder else None)
+        self.states = States(folder / "states" if folder else None, state_bytes)
+        self.generation = 0
+        self.on_notice = on_notice
+        self._folder = folder
+        self._connection = connection
+        self._lock = threading.RLock()
+        self._has_warned = False
+
+    @classmethod
+    def open(
+        cls, folder: Path | None = None, *, on_notice: Notice = log_notice, state_bytes: int = STATE_BYTES
+    ) -> History:
+        """Open the history, or begin one.
+
+        Args:
+            folder: None for `paths.data_dir()`.
+            on_notice: called with one line for what people should know: a damaged database was moved aside, a write
+                failed.
+            state_bytes: room for saved states; 0 keeps none.
+
+        Raises:
+            HistoryError: it is of a later version of this package, or cannot be opened.
+        """
+        folder = folder or data_dir()
+        return cls(folder, open_database(folder, on_notice), on_notice, state_bytes)
+
+    @classmethod
+    def open_or_forget(
+        cls, folder: Path | None = None, *, on_notice: Notice = log_notice, state_bytes: int = STATE_BYTES
+    ) -> History:
+        """`open`, but what cannot be opened is one notice, and a history that keeps nothing beyond this process."""
+        try:
+            return cls.open(folder, on_notice=on_notice, state_bytes=state_bytes)
+        except HistoryError as error:
+            on_notice(f"This conversation is not kept. {error.message} {error.hint}")
+            return cls.forgetful(on_notice=on_notice)
+
+    @classmethod
+    def forgetful(cls, *, on_notice: Notice = log_notice) -> History:
+        """A history that keeps nothing beyond this process (`--no-history`)."""
+        return cls(None, None, on_notice, 0)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether conversations outlast this process."""
+        return self._connection is not None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it is; None where it keeps nothing."""
+        return self._folder
+
+    def begin(self, model: str, system: str | None = None) -> Conversation:
+        """A new conversation; nothing is written before its first question.
+
+        Args:
+            model: how people call it, with its quant.
+            system: text of the system message; "" for none, None for the official one.
+        """
+        now = time.time()
+        return Conversation(self, Heading(new_id(), "", model, system, now, now), [], None)
+
+    def latest(self) -> Conversation | None:
+        """The conversation that went on last; None where there is none.
+
+        Raises:
+            HistoryError: the database cannot be read.
+        """
+        found = self._read(rows.latest_id, None)
+        return None if found is None else self.find(found)
+
+    def find(self, wanted: str) -> Conversation:
+        """A conversation by its id or how that begins.
+
+        Raises:
+            HistoryError: there is none, or there are several; or the database cannot be read.
+        """
+        prefix = wanted.strip().lower()
+        found: list[str] = []
+        if prefix:
+            found = self._read(lambda connection: rows.ids_beginning(connection, prefix, _CANDIDATES), found)
+        if len(found) > 1:
+            more = ", …" if len(found) == _CANDIDATES else ""
+            raise HistoryError(f"Several conversations begin with {wanted!r}.", f"They are {', '.join(found)}{more}.")
+        read = self._read(lambda connection: _read_conversation(connection, found[0]), None) if found else None
+        if read is None:
+            raise HistoryError(f"There is no conversation {wanted!r}.", "`internvl history` lists those there are.")
+        (heading, revision), entries = read
+        return Conversation(self, heading, entries, revision)
+
+    def search(self, text: str = "", limit: int | None = None) -> list[Summary]:
+        """Conversations in which every word of a text occurs, in any case; the newest first.
+
+        A word is found in questions, answers and names of pictures, also inside other words.
+
+        Args:
+            text: words; without any, all conversations are found.
+            limit: most conversations; None for no limit.
+
+        Raises:
+            HistoryError: the database cannot be read.
+        """
+        words = text.replace("\0", " ").split()
+
+        def look(connection: sqlite3.Connection) -> list[Summary]:
+            ids = search.ids_with_words(connection, words) if words else None
+            found = rows.summaries(connection, ids, limit)
+            return [replace(each, excerpt=search.excerpt(connection, each.id, words)) for each in found]
+
+        return self._read(look, [])
+
+    def forget(self, ids: Iterable[str]) -> int:
+        """Remove conversations with their states, and the pictures that no other one shows.
+
+        Args:
+            ids: whole ids; those that are not there are passed over.
+
+        Returns:
+            How many were removed.
+
+        Raises:
+            HistoryError: the database cannot be written.
+        """
+
+        def remove(connection: sqlite3.Connection) -> list[str]:
+            with transaction(connection):
+                removed = rows.delete_conversations(connection, ids)
+                search.forget_words(connection)
+            with transaction(connection):  # whoever adds a picture waits for this turn to end
+                self.pictures.sweep(rows.shown_pictures(connection))
+            with contextlib.suppress(sqlite3.OperationalError):  # others read in it at the moment
+                connection.execute("PRAGMA wal_checkpoint (TRUNCATE)")
+            return removed
+
+        ids = list(ids)
+        removed: list[str] = self._read(remove, list[str]())
+        self.states.remove(removed)
+        return len(removed)
+
+    def load(self, path: str | os.PathLike[str]) -> Conversation:
+        """Begin a conversation with what `Conversation.export` wrote as JSON.
+
+        Raises:
+            HistoryError: no such file, or not such a one.
+        """
+        heading, entries, pictures = read_exported(Path(path))
+        for data in pictures:
+            self.pictures.add(data)
+        conversation = Conversation(self, replace(heading, id=new_id()), entries, None)
+        conversation.keep()
+        return conversation
+
+    def write(self, action: Callable[[sqlite3.Connection], None]) -> bool:
+        """Let somebody write in a transaction; where that fails, it is told once, and life goes on.
+
+        Args:
+            action: called again with the next database where this one turns out to be damaged.
+
+        Returns:
+            Whether it was written.
+        """
+
+        def act(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                action(connection)
+
+        with self._lock:
+            if self._connection is None:
+                return False
+            try:
+                self._with_database(act)
+            except (sqlite3.Error, OSError, UnicodeError, HistoryError) as error:
+                if not self._has_warned:
+                    self._has_warned = True
+                    self.on_notice(f"What is said is not kept for now: {_reason(error)}")
+                return False
+            return True
+
+    def close(self) -> None:
+        """Let go of the database. Closing twice is harmless."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection:
+                connection.close()
+
+    def __enter__(self) -> History:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read(self, action: Callable[[sqlite3.Connection], _Result], nothing: _Result) -> _Result:
+        """What the database says; `nothing` where there is none."""
+        with self._lock:
+            if self._connection is None:
+                return nothing
+            try:
+                return self._with_database(action)
+            except (sqlite3.Error, OSError) as error:
+                raise HistoryError(
+                    f"The history in {self._folder} cannot be used: {_reason(error)}",
+                    "Try it again; check whose the folder is and what is free.",
+                ) from error
+
+    def _with_database(self, action: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Do something with the database, and once more with a new one where it is damaged."""
+        connection, folder = self._connection, self._folder
+        if connection is None or folder is None:
+            raise HistoryError("The history is closed.", "Open it again.")
+        try:
+            return action(connection)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+        self._connection = None
+        connection.close()
+        self.generation += 1
+        self._connection = open_database(folder, self.on_notice, check=True)
+        return action(self._connection)
+
+
+def _read_conversation(connection: sqlite3.Connection, found: str) -> tuple[tuple[Heading, int], list[Entry]] | None:
+    heading = rows.read_heading(connection, found)
+    return None if heading is None else (heading, rows.read_entries(connection, found))
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
+    return text if text.endswith(".") else f"{text}."
