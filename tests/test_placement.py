@@ -70,10 +70,23 @@ def test_layers_that_do_not_fit_are_refused_unless_forced(shape: ModelShape) -> 
 
 
 def test_a_context_nobody_asked_for_gives_way(shape: ModelShape) -> None:
-    budget = Budget(int(11.2 * GIB))
+    budget = Budget(int(10.6 * GIB))
     assert ways(shape, budget, n_ctx=None)[0].request.n_ctx < 8192
     with pytest.raises(InsufficientMemoryError, match="does not fit this machine"):
         ways(shape, budget, n_ctx=8192)
+
+
+def test_batches_nobody_asked_for_give_way_before_the_context(shape: ModelShape) -> None:
+    """What `internvl pick` says that fits is loaded like that."""
+    budget = Budget(int(11.2 * GIB))
+    found = ways(shape, budget)[0]
+    assert found.fits
+    assert (found.request.n_ctx, found.request.n_ubatch) == (8192, 128)
+    with pytest.raises(InsufficientMemoryError, match="does not fit this machine"):
+        ways(shape, budget, n_ubatch=512)
+    totals = [each.plan.total for each in ways(shape, budget, n_ctx=None)]
+    assert len(totals) == 3
+    assert totals == sorted(totals, reverse=True)  # where that fails, too, no larger batches come back
 
 
 def test_each_next_way_takes_less(shape: ModelShape) -> None:
@@ -170,12 +183,12 @@ def test_a_model_without_room_is_refused_before_it_is_loaded(monkeypatch: pytest
 
 
 def test_a_smaller_context_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(this_machine, "free_host_memory", lambda: 180 * MIB)
+    monkeypatch.setattr(this_machine, "free_host_memory", lambda: 120 * MIB)
     told: list[str] = []
     with Session.open("demo", n_threads=1, on_notice=told.append) as session:
         assert session.runtime.engine.n_ctx == session.runtime.configuration.request.n_ctx == 4096
     assert told == [
-        "There is no memory for a context of 8,192: loading it with a context of 4,096 positions, batches of 512."
+        "There is no memory for a context of 8,192: loading it with a context of 4,096 positions, batches of 128."
     ]
 
 

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from internvl_gguf import roofline as rooflines
+from internvl_gguf import tuning
 from internvl_gguf.cli.group import app
 from internvl_gguf.device_speed import BITS_PER_WEIGHT, TABLES, Range
 from internvl_gguf.errors import LibraryError
@@ -39,9 +40,10 @@ Script = Callable[[Sequence[dict[str, Any]]], None]
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder without a record."""
+    """A cache folder without a record; threads are measured in no time, and nothing is found."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("INTERNVL_CACHE", str(folder))
+    monkeypatch.setattr(tuning, "_COMMAND", (sys.executable, "-S", "-c", ""))
     return folder
 
 

@@ -19,6 +19,7 @@ GPULayers = int | Literal["auto"]
 VRAM = str | int | Sequence[str | int]
 
 DEFAULT_N_CTX = 8192
+DEFAULT_N_UBATCH = 512
 MAX_SEQUENCES = 255  # llama.cpp aborts from sequence 256 on
 MAX_DRAFT = 64
 MAX_SEED = 2**32 - 2  # llama.cpp reads 2**32 - 1 as "draw a seed"
@@ -128,10 +129,12 @@ class EngineConfig:
         flash_attn: flash attention in the text model. "auto" leaves it off on a CPU, where llama.cpp sums its F16
             values in half precision and the error grows with the context (docs/parity.md), unless a quantised KV cache
             needs it; on a GPU llama.cpp decides.
-        n_threads: CPU threads; None takes one for each physical core this process may use.
+        n_threads: CPU threads; None takes what `internvl doctor --measure` found best, for one token and for many, else
+            one for each physical core this process may use.
         n_parallel: questions answered at once, and conversations whose KV is kept.
         n_batch: most positions decoded in one call.
-        n_ubatch: most positions computed at once; larger is faster to prefill and takes more memory.
+        n_ubatch: most positions computed at once; more take more memory. None takes 512, or what `internvl doctor
+            --measure` found better for models on the CPU alone, and 128 where only that fits.
         n_draft: most tokens of an answer guessed from what the conversation said before and verified in one
             computation (prompt-lookup decoding); 0 guesses none. The same text, sooner where it repeats.
         embedding_cache_bytes: memory for the embeddings of pictures already encoded.
@@ -151,7 +154,7 @@ class EngineConfig:
     n_threads: int | None = None
     n_parallel: int = 1
     n_batch: int = 2048
-    n_ubatch: int = 512
+    n_ubatch: int | None = None
     n_draft: int = 0
     embedding_cache_bytes: int = 512 * 1024**2
     embedding_disk_bytes: int = 4 * 1024**3
@@ -161,7 +164,7 @@ class EngineConfig:
         for name in ("n_ctx", "n_threads", "n_parallel", "n_batch", "n_ubatch", "n_draft", *caches):
             value = getattr(self, name)
             _require(
-                isinstance(value, int) or (value is None and name in ("n_ctx", "n_threads")),
+                isinstance(value, int) or (value is None and name in ("n_ctx", "n_threads", "n_ubatch")),
                 f"{name} is {value!r}.",
                 "Give a whole number.",
             )
@@ -192,7 +195,7 @@ class EngineConfig:
             f"Use 1 to {MAX_SEQUENCES} conversations.",
         )
         _require(
-            1 <= self.n_ubatch <= self.n_batch <= 65536,
+            1 <= (1 if self.n_ubatch is None else self.n_ubatch) <= self.n_batch <= 65536,
             f"n_ubatch is {self.n_ubatch} and n_batch is {self.n_batch}.",
             "Use 1 <= n_ubatch <= n_batch <= 65536.",
         )
@@ -233,7 +236,7 @@ class EngineOptions(TypedDict, total=False):
     n_threads: int | None
     n_parallel: int
     n_batch: int
-    n_ubatch: int
+    n_ubatch: int | None
     n_draft: int
     embedding_cache_bytes: int
     embedding_disk_bytes: int

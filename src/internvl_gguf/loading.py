@@ -29,7 +29,8 @@ from internvl_gguf.placement import describe, placements
 from internvl_gguf.planning.workload import parse_vram
 from internvl_gguf.position_rows import corrected_copy
 from internvl_gguf.saved_session import ModelIdentity
-from internvl_gguf.this_machine import default_threads, machine_budget
+from internvl_gguf.this_machine import machine_budget
+from internvl_gguf.tuning import host_settings
 from internvl_gguf.validation import validate_files
 
 LoadProgress = Callable[[float], None]
@@ -50,6 +51,7 @@ class Runtime:
     Attributes:
         files, text, vision: the files and what their headers say.
         configuration: how it is loaded, with what that takes and how fast it should be.
+        host: how it uses the CPU.
         engine: decodes and encodes.
 
     Raises:
@@ -95,7 +97,7 @@ class Runtime:
         }
         self._users = 1
         self._lock = threading.Lock()
-        threads = config.n_threads or default_threads()
+        self.host = host_settings(config.n_threads)
         machine = machine_budget(parse_vram(config.vram))
         for notice in machine.notices:
             on_notice(notice)
@@ -103,13 +105,15 @@ class Runtime:
             on_notice("No GPU that the installed llama.cpp can use: all layers stay on the CPU.")
         self._handles = machine.handles
         shape = shape_from_headers(pair.text_headers, pair.mmproj_header)
-        ways = placements(files.text.stem, shape, config, n_ctx, threads, machine.budget)
+        ways = placements(
+            files.text.stem, shape, config, n_ctx, self.host.most_threads, machine.budget, self.host.n_ubatch
+        )
         self.configuration = next(ways)
         if self.configuration.request.n_ctx < n_ctx:
             on_notice(f"There is no memory for a context of {n_ctx:,}: loading it with {describe(self.configuration)}.")
         while True:
             try:
-                self.engine, self._owned = self._open(mmproj, config, threads, on_load, on_notice)
+                self.engine, self._owned = self._open(mmproj, config, on_load, on_notice)
                 break
             except (LibraryError, ModelFileError) as error:
                 smaller = next(ways, None)
@@ -134,7 +138,7 @@ class Runtime:
         )
 
     def _open(
-        self, mmproj: Path, config: EngineConfig, threads: int, on_load: LoadProgress | None, on_notice: Notice
+        self, mmproj: Path, config: EngineConfig, on_load: LoadProgress | None, on_notice: Notice
     ) -> tuple[Engine, ExitStack]:
         """Load everything in the current configuration; the stack frees it."""
         request, budget = self.configuration.request, self.configuration.budget
@@ -163,10 +167,16 @@ class Runtime:
                 tokens_per_tile=self.vision.tokens_per_tile,
                 n_embd=self.text.n_embd,
                 use_gpu=request.mmproj_on_gpu,
-                n_threads=threads,
+                n_threads=self.host.n_threads_batch,
             )
             opening.callback(encoder.close)
-            context = Context(model, config, n_ctx=request.n_ctx, n_threads=threads)
+            context = Context(
+                model,
+                config,
+                n_ctx=request.n_ctx,
+                n_threads=self.host.n_threads,
+                n_threads_batch=self.host.n_threads_batch,
+            )
             opening.callback(context.close)
             engine = Engine(model, encoder, context, cache)
             opening.callback(engine.close)

@@ -6,6 +6,7 @@ from internvl_gguf.config import EngineConfig
 from internvl_gguf.planning.choice import Choice, Choices, Chooser, choose
 from internvl_gguf.planning.workload import parse_vram
 from internvl_gguf.roofline import recorded_roofline
+from internvl_gguf.tuning import host_settings
 
 
 def machine_chooser(config: EngineConfig | None = None) -> Chooser:
@@ -18,9 +19,10 @@ def machine_chooser(config: EngineConfig | None = None) -> Chooser:
 
     def chosen(choices: Choices) -> Choice:
         # Only now: it loads llama.cpp, which files that need no choice do without.
-        from internvl_gguf.this_machine import default_threads, machine_budget
+        from internvl_gguf.this_machine import machine_budget
 
-        machine = machine_budget(parse_vram(asked.vram))
-        return choose(choices, asked, asked.n_threads or default_threads(), machine.budget, recorded_roofline())
+        budget = machine_budget(parse_vram(asked.vram)).budget
+        host = host_settings(asked.n_threads)
+        return choose(choices, asked, host.most_threads, budget, recorded_roofline(), host.n_ubatch)
 
     return chosen

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.config import EngineConfig
+from internvl_gguf.config import DEFAULT_N_UBATCH, EngineConfig
 from internvl_gguf.errors import InsufficientMemoryError
 from internvl_gguf.planning.candidates import Candidate, Encoder
 from internvl_gguf.planning.ranking import cost_of
@@ -25,7 +25,13 @@ _SMALL_CONTEXT: Final = 2048
 
 
 def placements(
-    name: str, shape: ModelShape, config: EngineConfig, n_ctx: int, n_threads: int, budget: Budget
+    name: str,
+    shape: ModelShape,
+    config: EngineConfig,
+    n_ctx: int,
+    n_threads: int,
+    budget: Budget,
+    host_ubatch: int = DEFAULT_N_UBATCH,
 ) -> Iterator[Configuration]:
     """Ways to load a model, the best first; the next one is for when the one before has failed all the same.
 
@@ -36,6 +42,7 @@ def placements(
         n_ctx: positions of one conversation.
         n_threads: CPU threads.
         budget: what this machine has.
+        host_ubatch: as `Workload.host_ubatch`.
 
     Raises:
         InsufficientMemoryError: nothing fits, and `config.force` is not set.
@@ -46,7 +53,7 @@ def placements(
     candidate = Candidate(
         name, name, "", sum(weight.n_bytes for weight in shape.text.weights), 0.0, "header", shape.text, (encoder,)
     )
-    workload = Workload.of(config, n_ctx, n_threads)
+    workload = Workload.of(config, n_ctx, n_threads, host_ubatch)
     for context in _contexts(workload.n_ctx, config):
         found = _placed(candidate, config, replace(workload, n_ctx=context), budget)
         if found:
@@ -109,7 +116,7 @@ def _placed(candidate: Candidate, config: EngineConfig, workload: Workload, budg
 
 def _smaller(tried: Configuration, candidate: Candidate, config: EngineConfig) -> Iterator[Configuration]:
     """Ways that take less than one that has failed."""
-    budget, workload = tried.budget, tried.workload
+    budget, workload = tried.budget, replace(tried.workload, n_ubatch=tried.request.n_ubatch)
     layers, mmproj_on_gpu = tried.gpu_layers, tried.request.mmproj_on_gpu
     if config.n_gpu_layers == "auto" and (layers or mmproj_on_gpu):
         for part in _LESS:
@@ -121,7 +128,7 @@ def _smaller(tried: Configuration, candidate: Candidate, config: EngineConfig) -
         layers, mmproj_on_gpu = 0, False
         budget = budget.smaller()[-1]
         yield _planner(budget, workload).with_layers(candidate, 0, mmproj_on_gpu=False)
-    if config.n_ubatch > _SMALL_UBATCH:
+    if tried.request.n_ubatch > _SMALL_UBATCH:
         workload = replace(workload, n_ubatch=_SMALL_UBATCH)
         yield _planner(budget, workload).with_layers(candidate, layers, mmproj_on_gpu=mmproj_on_gpu)
     for n_ctx in list(_contexts(workload.n_ctx, config))[1:]:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from internvl_gguf.assumed_speed import ASSUMED_HOST_TO_GPU, DeviceKind, assumed_device, completed
 from internvl_gguf.device_speed import BITS_PER_WEIGHT, TABLES, DeviceSpeed, Range, Roofline
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.machine import machine_identity
+from internvl_gguf.measuring import measuring_process, printed_objects
 from internvl_gguf.paths import cache_dir, write_atomically
 
 __all__ = [
@@ -53,17 +52,21 @@ def recorded_roofline() -> Roofline | None:
     return None
 
 
-def measure_roofline(tell: Tell = lambda line: None, *, n_threads: int | None = None) -> Roofline:
+def measure_roofline(
+    tell: Tell = lambda line: None, *, n_threads: int | None = None, n_threads_batch: int | None = None
+) -> Roofline:
     """Measure this machine and remember what was found; takes about a minute on two cores, less on more.
 
     Args:
         tell: told in a line each what was measured.
-        n_threads: CPU threads; one for each physical core by default.
+        n_threads: CPU threads for one token; one for each physical core by default.
+        n_threads_batch: CPU threads for many tokens and for the vision encoder; `n_threads` by default.
 
     Raises:
         LibraryError: nothing could be measured.
     """
-    roofline = measured_roofline(tuple(BITS_PER_WEIGHT), tell, n_threads=n_threads)
+    kinds = tuple(BITS_PER_WEIGHT)
+    roofline = measured_roofline(kinds, tell, n_threads=n_threads, n_threads_batch=n_threads_batch)
     record = json.dumps({"machine": machine_identity(), "roofline": asdict(roofline)})
     with contextlib.suppress(OSError):  # a folder that cannot be written costs another measurement, no more
         write_atomically(cache_dir() / _RECORD, record.encode())
@@ -71,7 +74,11 @@ def measure_roofline(tell: Tell = lambda line: None, *, n_threads: int | None = 
 
 
 def measured_roofline(
-    kinds: Sequence[str], tell: Tell = lambda line: None, *, n_threads: int | None = None
+    kinds: Sequence[str],
+    tell: Tell = lambda line: None,
+    *,
+    n_threads: int | None = None,
+    n_threads_batch: int | None = None,
 ) -> Roofline:
     """Measure some weight types and remember nothing. Arguments and errors as `measure_roofline`'s.
 
@@ -79,7 +86,7 @@ def measured_roofline(
     """
     findings: dict[int, _Findings] = {}
     disturbed: set[tuple[int, str, str]] = set()
-    for line in _lines(kinds, n_threads):
+    for line in _lines(kinds, {"--threads": n_threads, "--batch-threads": n_threads_batch}):
         if "jobs" in line:
             findings.setdefault(
                 line["device"], _Findings(line["kind"], line["name"], line["description"], line["jobs"])
@@ -145,42 +152,22 @@ def _assembled(host: _Findings, gpus: Sequence[_Findings]) -> Roofline:
     )
 
 
-def _lines(kinds: Sequence[str], n_threads: int | None) -> Iterator[dict[str, Any]]:
+def _lines(kinds: Sequence[str], threads: Mapping[str, int | None]) -> Iterator[dict[str, Any]]:
     """What the process prints; where a measurement ends it, another goes on behind that one."""
     deadline = time.monotonic() + _TIMEOUT
-    threads = [] if n_threads is None else ["--threads", str(n_threads)]
+    options = [word for name, count in threads.items() if count is not None for word in (name, str(count))]
     start = 0
     for _ in range(_DEATHS):
         last = None
-        with _process([*threads, "--start", str(start), *kinds], deadline - time.monotonic()) as process:
-            for line in _parsed(process.stdout):
+        command = [*_COMMAND, *options, "--start", str(start), *kinds]
+        with measuring_process(command, deadline - time.monotonic()) as process:
+            for line in printed_objects(process):
                 last = max(last or start, line.get("job", start))
                 yield line
             came_to_its_end = process.wait() == 0
         if came_to_its_end or last is None or time.monotonic() >= deadline:
             return
         start = last + 1
-
-
-@contextlib.contextmanager
-def _process(arguments: Sequence[str], timeout: float) -> Iterator[subprocess.Popen[bytes]]:
-    """The process that measures; it ends when the time is over, or when nobody listens any more."""
-    process = subprocess.Popen([*_COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    timer = threading.Timer(max(0.0, timeout), process.kill)
-    timer.start()
-    try:
-        yield process
-    finally:
-        timer.cancel()
-        process.kill()
-        process.communicate()
-
-
-def _parsed(output: IO[bytes] | None) -> Iterator[dict[str, Any]]:
-    """The objects among the lines; a process that dies may leave half of one."""
-    for line in output or ():
-        with contextlib.suppress(ValueError):
-            yield json.loads(line)
 
 
 def _read(kept: Mapping[str, Any]) -> Roofline:

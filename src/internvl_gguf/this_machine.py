@@ -89,10 +89,26 @@ def total_host_memory() -> int:
     return total
 
 
+def usable_cores() -> tuple[int, ...]:
+    """Numbers of the logical cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def usable_threads() -> int:
+    """Threads that can run at once: one for each usable core, within a container's limit of CPU time."""
+    usable = len(usable_cores())
+    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit ("max")
+        quota, period = map(int, (_CGROUP / "cpu.max").read_text("ascii").split())
+        usable = min(usable, -(-quota // period))
+    return max(1, usable)
+
+
 def default_threads() -> int:
     """One thread for each physical core this process may use; more of them slow llama.cpp down."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
+    usable = usable_threads()
+    return min(usable, psutil.cpu_count(logical=False) or usable)
 
 
 def _gpus() -> list[Device]:

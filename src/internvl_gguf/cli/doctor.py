@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import platform
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from internvl_gguf._version import __version__
-from internvl_gguf.cli import machine_speed, options
+from internvl_gguf.cli import machine_speed, machine_tuning, options
 from internvl_gguf.cli.output import FAILED, print_json
 from internvl_gguf.errors import InternVLError, LibraryError
 from internvl_gguf.paths import cache_dir, free_bytes
 from internvl_gguf.roofline import recorded_roofline
 from internvl_gguf.sizes import format_size
+from internvl_gguf.tuning import host_settings, recorded_tuning
 
 if TYPE_CHECKING:
     from internvl_gguf.device_speed import Roofline
+
+_NAME_WIDTH = 14
+_WIDE = 48  # columns from which on what does not fit a line stands below its beginning
 
 
 def doctor(
     measure: Annotated[
         bool,
-        typer.Option("--measure", help="Measure once how fast this machine is; speeds are estimated from that."),
+        typer.Option(
+            "--measure",
+            help="Measure once how fast this machine is, and with how many threads: a minute or two, best with nothing "
+            "else running. Speeds are estimated from that.",
+        ),
     ] = False,
     json_output: options.JSONOption = False,
 ) -> None:
@@ -36,16 +47,20 @@ def doctor(
         "cache": _cache(),
         "models": _models(),
     }
-    problems = report["library"]["problems"]
-    measures = measure and not problems
-    roofline = machine_speed.measure() if measures else recorded_roofline()
+    library = report["library"]
+    measured = machine_speed.measure() if measure and not library["problems"] else None
+    roofline = measured.roofline if measured else recorded_roofline()
+    settings, tuning = host_settings(), recorded_tuning()
+    if "devices" in library:
+        library["threads"] = settings.n_threads
     if json_output:
-        print_json({**report, "speed": machine_speed.speed_report(roofline)})
+        host = machine_tuning.tuning_report(settings, tuning, measured.tuning if measured else None)
+        print_json({**report, "host": host, "speed": machine_speed.speed_report(roofline)})
     else:
-        _print(report, roofline)
-        if measures and roofline:
-            machine_speed.print_speeds(roofline)
-    if problems:
+        _print(report, roofline, machine_tuning.tuning_rows(settings, tuning))
+        if measured:
+            _print_measured(measured)
+    if library["problems"]:
         raise typer.Exit(FAILED)
 
 
@@ -58,8 +73,6 @@ def _library() -> dict[str, Any]:
     problems = library.abi_problems()
     if problems:
         return {"build": library.build(), "problems": problems}
-    from internvl_gguf.this_machine import default_threads
-
     facts: dict[str, Any] = {
         "build": library.build(),
         "cpu_features": library.cpu_features(),
@@ -73,7 +86,6 @@ def _library() -> dict[str, Any]:
             }
             for device in library.devices()
         ],
-        "threads": default_threads(),
     }
     try:
         facts["position_correction_needed"] = probe()
@@ -117,7 +129,7 @@ def _is_writable(folder: Path) -> bool:
         return False
 
 
-def _print(report: dict[str, Any], roofline: Roofline | None) -> None:
+def _print(report: dict[str, Any], roofline: Roofline | None, threads: list[tuple[str, str]]) -> None:
     library, cache = report["library"], report["cache"]
     rows = [
         ("internvl-gguf", f"{report['internvl_gguf']}, Python {report['python']}"),
@@ -135,7 +147,7 @@ def _print(report: dict[str, Any], roofline: Roofline | None) -> None:
             )
             for device in library["devices"]
         ]
-        rows.append(("threads", str(library["threads"])))
+        rows += threads
     if "position_correction_needed" in library:
         needed = library["position_correction_needed"]
         rows.append(
@@ -155,9 +167,28 @@ def _print(report: dict[str, Any], roofline: Roofline | None) -> None:
     )
     if not cache["writable"]:
         rows.append(("", "the cache folder cannot be written; set INTERNVL_CACHE to another"))
-    for name, text in rows:
-        typer.echo(f"{name:<14} {text}")
-    for problem in library["problems"]:
-        typer.echo(f"{'problem':<14} {problem}")
+    for name, text in (*rows, *(("problem", problem) for problem in library["problems"])):
+        _print_row(name, text)
     if not library["problems"]:
         typer.echo("Everything is in place.")
+
+
+def _print_row(name: str, text: str) -> None:
+    """A fact in one line; below each other in a terminal that is too narrow for it."""
+    first = f"{name:<{_NAME_WIDTH}} "
+    if not sys.stdout.isatty():
+        typer.echo(f"{first}{text}")
+        return
+    width = shutil.get_terminal_size().columns
+    rest = " " * (len(first) if width >= _WIDE else 2)
+    typer.echo(
+        textwrap.fill(f"{first}{text}", width, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False)
+    )
+
+
+def _print_measured(measured: machine_speed.Measured) -> None:
+    if measured.tuning:
+        machine_tuning.print_tuning(measured.tuning)
+    else:
+        typer.echo(measured.problem)
+    machine_speed.print_speeds(measured.roofline)

@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from internvl_gguf.errors import LibraryError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from internvl_gguf.device_speed import Range, Roofline
+    from internvl_gguf.tuning import Tuning
 
 _CLEAR = "\r\x1b[K"
 
 
-def measure() -> Roofline:
+@dataclass(frozen=True)
+class Measured:
+    """What was measured.
+
+    Attributes:
+        roofline: how fast the devices are.
+        tuning: threads and batches on the CPU; None where these could not be measured.
+        problem: why not.
+    """
+
+    roofline: Roofline
+    tuning: Tuning | None
+    problem: str = ""
+
+
+def measure() -> Measured:
     """Measure and record it; on a terminal a line on stderr says how far that is.
+
+    The roofline is measured with the threads that models use from then on.
 
     Raises:
         LibraryError: nothing could be measured.
     """
     from internvl_gguf.roofline import measure_roofline
-    from internvl_gguf.this_machine import default_threads
+    from internvl_gguf.tuning import host_settings, measure_tuning
 
     shows = sys.stderr.isatty()
 
@@ -30,9 +51,16 @@ def measure() -> Roofline:
         if shows:
             typer.echo(f"{_CLEAR}{line}", err=True, nl=False)
 
-    tell("Measuring, which takes about a minute")
+    tell("Measuring, which takes a minute or two")
+    tuning, problem = None, ""
     try:
-        return measure_roofline(tell, n_threads=default_threads())
+        try:
+            tuning = measure_tuning(tell)
+        except LibraryError as error:
+            problem = error.message
+        host = host_settings()
+        roofline = measure_roofline(tell, n_threads=host.n_threads, n_threads_batch=host.n_threads_batch)
+        return Measured(roofline, tuning, problem)
     finally:
         if shows:
             typer.echo(_CLEAR, err=True, nl=False)
@@ -64,7 +92,9 @@ def speed_report(roofline: Roofline | None) -> dict[str, Any] | None:
 def speed_rows(roofline: Roofline | None) -> list[tuple[str, str]]:
     """What the table of `internvl doctor` says."""
     if roofline is None:
-        return [("speed", "not measured, so estimates are assumptions; `internvl doctor --measure` takes a minute")]
+        return [
+            ("speed", "not measured, so estimates are assumptions; `internvl doctor --measure` takes a minute or two")
+        ]
     devices = (roofline.host, *roofline.gpus)
     rows = [("speed", f"measured {roofline.measured_at} on {', '.join(device.name for device in devices)}")]
     if roofline.disturbed:

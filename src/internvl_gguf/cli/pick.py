@@ -82,6 +82,7 @@ def pick(
     from internvl_gguf.cli.pick_report import explain, print_picks
     from internvl_gguf.planning import Workload, rank
     from internvl_gguf.roofline import recorded_roofline
+    from internvl_gguf.tuning import host_settings
 
     if speed and quality:
         raise typer.BadParameter("give --speed or --quality, not both", param_hint="--speed")
@@ -89,7 +90,12 @@ def pick(
     with option_errors():
         wanted = _Budgets(vram, ram)
         asked = Workload(
-            pictures=images, max_tiles=max_tiles, n_parallel=parallel, kv_type=kv, n_threads=os.cpu_count() or 1
+            pictures=images,
+            max_tiles=max_tiles,
+            n_parallel=parallel,
+            kv_type=kv,
+            host_ubatch=host_settings().n_ubatch,
+            n_threads=os.cpu_count() or 1,
         )
     listings = _listings(model, read_headers=headers)
     with option_errors():

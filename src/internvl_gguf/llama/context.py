@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from internvl_gguf.config import EngineConfig
+from internvl_gguf.config import DEFAULT_N_UBATCH, EngineConfig
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.library import last_error, llama_cpp
@@ -60,13 +60,22 @@ class Context(NativeObject):
         model: the text model; must stay open as long as this.
         config: how to run it. `n_ctx` positions are kept for each of `n_parallel` sequences.
         n_ctx: positions of one sequence.
-        n_threads: CPU threads.
+        n_threads: CPU threads for one token.
+        n_threads_batch: CPU threads for more at once; `n_threads` if None.
 
     Raises:
         LibraryError: llama.cpp cannot make the context, mostly for want of memory.
     """
 
-    def __init__(self, model: TextModel, config: EngineConfig, *, n_ctx: int, n_threads: int) -> None:
+    def __init__(
+        self,
+        model: TextModel,
+        config: EngineConfig,
+        *,
+        n_ctx: int,
+        n_threads: int,
+        n_threads_batch: int | None = None,
+    ) -> None:
         super().__init__()
         self.n_embd = model.n_embd
         self.n_vocab = model.n_vocab
@@ -80,12 +89,13 @@ class Context(NativeObject):
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = cells
         params.n_batch = self.n_batch
-        self.n_ubatch = params.n_ubatch = min(config.n_ubatch, self.n_batch)
+        self.n_ubatch = params.n_ubatch = min(config.n_ubatch or DEFAULT_N_UBATCH, self.n_batch)
         params.n_seq_max = config.n_parallel
         # One row of logits for each sequence and each guess: more only grows the compute buffer (n_ubatch x n_vocab
         # floats).
         self.n_outputs = params.n_outputs_max = min(config.n_parallel + config.n_draft, self.n_batch)
-        params.n_threads = params.n_threads_batch = n_threads
+        params.n_threads = n_threads
+        params.n_threads_batch = n_threads if n_threads_batch is None else n_threads_batch
         params.flash_attn_type = _FLASH_ATTENTION[config.flash_attn]
         params.type_k = params.type_v = _KV_TYPES[config.kv_type]
         params.kv_unified = True

@@ -38,10 +38,9 @@ BLOCK_OPERATIONS = encoder_operations(
 """Operations of a tile through that encoder."""
 
 
-def encoder_timing(kind: GGMLQuantizationType, *, use_gpu: bool) -> Timing:
-    """Seconds of one tile through one block and the projector."""
+def encoder_timing(kind: GGMLQuantizationType, n_threads: int, *, use_gpu: bool) -> Timing:
+    """Seconds of one tile through one block and the projector, with so many CPU threads."""
     random = np.random.default_rng(3)
-    n_threads = psutil.cpu_count(logical=False) or 1
     names = {f"v.blk.0.attn_{part}.weight": (1024, 1024) for part in ("q", "k", "v", "out")}
     names |= {"v.blk.0.ffn_up.weight": (4096, 1024), "v.blk.0.ffn_down.weight": (1024, 4096)}
     names |= {"mm.model.mlp.1.weight": (1024, 4096), "mm.model.mlp.3.weight": (1024, 1024)}
@@ -68,8 +67,9 @@ def encoder_timing(kind: GGMLQuantizationType, *, use_gpu: bool) -> Timing:
 
 def main() -> None:
     """Print one JSON line for each precision named on the command line, as soon as it is measured."""
+    n_threads = psutil.cpu_count(logical=False) or 1
     for label in sys.argv[1:]:
-        timing = encoder_timing(GGMLQuantizationType[label], use_gpu=has_gpu())
+        timing = encoder_timing(GGMLQuantizationType[label], n_threads, use_gpu=has_gpu())
         print(json.dumps({label: timing.median}), flush=True)
 
 

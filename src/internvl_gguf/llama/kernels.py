@@ -8,7 +8,7 @@ handles and numbers, and one small structure by value; `library.initialise` has 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,6 +34,9 @@ _NODES: Final = 1024  # room in a graph and in its table of tensors
 _TABLE: Final = 4 * _NODES * 512  # bytes: a tensor's description takes less than 512
 _PRECISE: Final = 10  # GGML_PREC_F32, which llama.cpp asks for in attention
 _COMPUTED: Final = 0  # GGML_STATUS_SUCCESS
+
+Run = Callable[[], object]
+"""Computes a graph that lies ready."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,8 @@ class Bench:
         self._backend = self._ggml.start(self._device, None)
         if not self._backend:
             raise LibraryError(f"Device {index} cannot be started.", "See `internvl doctor`.")
-        set_threads = self._procedure("ggml_backend_set_n_threads", None, _HANDLE, ctypes.c_int)
-        if set_threads:
-            set_threads(self._backend, n_threads)
-        self._busy_threads = n_threads if set_threads else 0
+        self._set_threads = self._procedure("ggml_backend_set_n_threads", None, _HANDLE, ctypes.c_int)
+        self.use_threads(n_threads)
         self._own_type = self._ggml.buffer_type(self._device)
         self._weight_types = [*(self._reordering_types() if reorders else ()), self._own_type]
 
@@ -135,16 +136,35 @@ class Bench:
     def __exit__(self, *_: object) -> None:
         self._ggml.stop(self._backend)
 
+    def use_threads(self, n_threads: int) -> None:
+        """Compute with so many threads from now on."""
+        self.n_threads = n_threads
+        if self._set_threads:
+            self._set_threads(self._backend, n_threads)
+
     def products(self, kind: GGMLQuantizationType, columns: int, rows: int, tokens: int, total: int) -> Timing | None:
-        """Time a graph that multiplies the same tokens with one matrix after another.
+        """Time a graph that multiplies the same tokens with one matrix after another; arguments as `multiplying`'s.
+
+        Returns:
+            None where the device cannot multiply with this type.
+        """
+        with self.multiplying(kind, columns, rows, tokens, total) as run:
+            return self._timed(run) if run else None
+
+    @contextmanager
+    def multiplying(
+        self, kind: GGMLQuantizationType, columns: int, rows: int, tokens: int, total: int, additions: int = 0
+    ) -> Iterator[Run | None]:
+        """A graph that multiplies the same tokens with one matrix after another.
 
         Args:
             kind: type of the matrices.
             columns, rows: size of each.
             tokens: how many are multiplied at once.
             total: bytes of all matrices together; there is at least one.
+            additions: small operations after each, as a layer of a model has between its matrices.
 
-        Returns:
+        Yields:
             None where the device cannot multiply with this type.
         """
         data = _weights(kind, columns * rows)
@@ -153,22 +173,39 @@ class Bench:
                 count = max(1, total // data.nbytes)
                 matrices = [self._ggml.tensor(weights, kind, columns, rows, 1) for _ in range(count)]
                 operand = self._ggml.tensor(results, _F32, columns, tokens, 1)
-                products = [self._ggml.mul_mat(results, matrix, operand) for matrix in matrices]
+                nodes = []
+                for matrix in matrices:
+                    nodes.append(self._ggml.mul_mat(results, matrix, operand))
+                    product = nodes[-1]
+                    for _ in range(additions):
+                        nodes.append(self._ggml.add(results, nodes[-1], product))
                 with self._memory(weights, buffer_type):
-                    if self._ggml.supports(self._device, products[0]):
+                    if self._ggml.supports(self._device, nodes[0]):
                         contents = dict.fromkeys(matrices, data) | {operand: _normal(columns * tokens)}
-                        return self._run(results, products, contents)
-        return None
+                        with self._ready(results, nodes, contents) as run:
+                            yield run
+                        return
+        yield None
 
     def attention(self, kind: GGMLQuantizationType, shape: AttentionShape, *, flash: bool) -> Timing | None:
-        """Time the attention of some layers (`build_attn_mha` in `src/llama-graph.cpp`).
+        """Time the attention of some layers; arguments as `attending`'s.
+
+        Returns:
+            None where the device cannot do it.
+        """
+        with self.attending(kind, shape, flash=flash) as run:
+            return self._timed(run) if run else None
+
+    @contextmanager
+    def attending(self, kind: GGMLQuantizationType, shape: AttentionShape, *, flash: bool) -> Iterator[Run | None]:
+        """The attention of some layers (`build_attn_mha` in `src/llama-graph.cpp`).
 
         Args:
             kind: type of keys and values.
             shape: sizes.
             flash: flash attention; without it a quantised `kind` has no values to multiply with.
 
-        Returns:
+        Yields:
             None where the device cannot do it.
         """
         ggml, scale = self._ggml, shape.head_dim**-0.5
@@ -197,17 +234,26 @@ class Bench:
                 contents |= {key: data, value: data}
             with self._memory(cache, self._own_type):
                 if all(ggml.supports(self._device, node) for node in nodes):
-                    return self._run(results, nodes, contents)
-        return None
+                    with self._ready(results, nodes, contents) as run:
+                        yield run
+                    return
+        yield None
 
     def small_operations(self, count: int, width: int) -> Timing:
         """Time `count` additions of `width` values, each to the last one's result."""
+        with self.adding(count, width) as run:
+            return self._timed(run)
+
+    @contextmanager
+    def adding(self, count: int, width: int) -> Iterator[Run]:
+        """So many additions of `width` values, each to the last one's result."""
         with self._tables() as (_, results):
             first = self._ggml.tensor(results, _F32, width, 1, 1)
             nodes = [first]
             for _ in range(count):
                 nodes.append(self._ggml.add(results, nodes[-1], first))
-            return self._run(results, nodes[1:], {first: np.zeros(width, dtype=np.float32)})
+            with self._ready(results, nodes[1:], {first: np.zeros(width, dtype=np.float32)}) as run:
+                yield run
 
     def uploads(self, n_bytes: int) -> Timing:
         """Time a copy of so many bytes from ordinary memory to the device."""
@@ -217,15 +263,19 @@ class Bench:
             with self._memory(table, self._own_type):
                 return timed(lambda: self._write(target, data))
 
-    def _run(self, results: int, nodes: Sequence[int], contents: dict[int, NDArray[Any]]) -> Timing:
-        """Fill the tensors of a graph and time it."""
+    def _timed(self, run: Run) -> Timing:
+        return timed(run, self.n_threads if self._set_threads else 0)
+
+    @contextmanager
+    def _ready(self, results: int, nodes: Sequence[int], contents: dict[int, NDArray[Any]]) -> Iterator[Run]:
+        """A graph whose tensors are filled."""
         graph = self._ggml.graph(results, _NODES, False)
         for node in nodes:
             self._ggml.expand(graph, node)
         with self._memory(results, self._own_type):
             for tensor, data in contents.items():
                 self._write(tensor, data)
-            return timed(lambda: self._compute(graph), self._busy_threads)
+            yield lambda: self._compute(graph)
 
     def _compute(self, graph: int) -> None:
         status = self._ggml.compute(self._backend, graph)

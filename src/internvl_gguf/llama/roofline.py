@@ -1,6 +1,6 @@
 """How fast each device reads and multiplies weights: the process behind `internvl_gguf.roofline`.
 
-    python -m internvl_gguf.llama.roofline [--threads N] [--start JOB] q4_k q6_k f16 ...
+    python -m internvl_gguf.llama.roofline [--threads N] [--batch-threads N] [--start JOB] q4_k q6_k f16 ...
 
 Prints one JSON object a line: first each device, then each measurement as soon as there is one. A device may abort on a
 type it lacks, which is why this is a process of its own; `--start` goes on behind such a measurement.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -39,6 +39,7 @@ _ENCODER_TYPES: Final = ("f16", "bf16", "f32", "q8_0")
 _NODES, _NODE_WIDTH = 256, 1024
 _SECOND_TRIES: Final = 2  # of what other programs disturbed
 _UPLOAD_BYTES: Final = 256 * 1024**2
+_OF_BATCHES: Final = ("matrix_rate", "attention_rate", "encoder_rate")  # computed by the threads for batches
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,18 @@ class _Job:
         key: in that table; empty where the field is none.
         amount: what a run does: bytes or operations.
         run: runs it; None where the device cannot.
+        n_threads: CPU threads it is run with.
     """
 
     table: str
     key: str
     amount: float
     run: Callable[[Bench], Timing | None]
+    n_threads: int = 1
 
 
-def device_jobs(device: Device, kinds: Sequence[str]) -> list[_Job]:
-    """What to measure on a device, the most useful first."""
+def device_jobs(device: Device, kinds: Sequence[str], n_threads: int, n_threads_batch: int) -> list[_Job]:
+    """What to measure on a device, the most useful first; arguments as `measurements`'."""
     is_gpu = device.kind != "cpu"
     jobs = [_Job("node_seconds", "", _NODES, lambda bench: bench.small_operations(_NODES, _NODE_WIDTH))]
     if is_gpu:
@@ -77,7 +80,7 @@ def device_jobs(device: Device, kinds: Sequence[str]) -> list[_Job]:
     for kind in (each for each in _ENCODER_TYPES if each in kinds):
         weight = GGMLQuantizationType[kind.upper()]
         jobs.append(_Job("encoder_rate", kind, BLOCK_OPERATIONS, partial(_encode, weight, is_gpu)))
-    return jobs
+    return [replace(job, n_threads=n_threads_batch if job.table in _OF_BATCHES else n_threads) for job in jobs]
 
 
 def _attention_jobs(kind: str) -> list[_Job]:
@@ -97,8 +100,8 @@ def _attention_jobs(kind: str) -> list[_Job]:
     return jobs
 
 
-def _encode(kind: GGMLQuantizationType, use_gpu: bool, _bench: Bench) -> Timing:
-    return encoder_timing(kind, use_gpu=use_gpu)
+def _encode(kind: GGMLQuantizationType, use_gpu: bool, bench: Bench) -> Timing:
+    return encoder_timing(kind, bench.n_threads, use_gpu=use_gpu)
 
 
 def _bytes(kind: GGMLQuantizationType, elements: int) -> int:
@@ -106,12 +109,13 @@ def _bytes(kind: GGMLQuantizationType, elements: int) -> int:
     return int(elements // block * size)
 
 
-def measurements(kinds: Sequence[str], n_threads: int, start: int) -> Iterator[dict[str, Any]]:
+def measurements(kinds: Sequence[str], n_threads: int, n_threads_batch: int, start: int) -> Iterator[dict[str, Any]]:
     """Every device of this machine, then its measurements.
 
     Args:
         kinds: weight types by name, in lower case.
-        n_threads: CPU threads.
+        n_threads: CPU threads for one token.
+        n_threads_batch: CPU threads for many tokens and for the encoder.
         start: measurements to leave out, counted from the first device on.
 
     Yields:
@@ -121,7 +125,7 @@ def measurements(kinds: Sequence[str], n_threads: int, start: int) -> Iterator[d
         again; the last counts.
     """
     found = _used(devices())
-    plans = [device_jobs(device, kinds) for _, device in found]
+    plans = [device_jobs(device, kinds, n_threads, n_threads_batch) for _, device in found]
     for (index, device), jobs in zip(found, plans, strict=True):
         kind = "cpu" if device.kind == "cpu" else "gpu"
         named = {"name": device.name, "description": device.description}
@@ -172,6 +176,7 @@ def _all_measured(jobs: Sequence[_Job], bench: Bench, before: int) -> Iterator[d
 
 
 def _measured(job: _Job, bench: Bench) -> dict[str, Any]:
+    bench.use_threads(job.n_threads)
     try:
         timing = job.run(bench)
     except InternVLError as error:
@@ -186,9 +191,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("kinds", nargs="+")
     parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1)
+    parser.add_argument("--batch-threads", type=int)
     parser.add_argument("--start", type=int, default=0)
-    arguments = parser.parse_args()
-    for line in measurements(arguments.kinds, arguments.threads, arguments.start):
+    asked = parser.parse_args()
+    for line in measurements(asked.kinds, asked.threads, asked.batch_threads or asked.threads, asked.start):
         print(json.dumps(line), flush=True)
 
 

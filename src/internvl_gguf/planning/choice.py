@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from internvl_gguf.config import EngineConfig
+from internvl_gguf.config import DEFAULT_N_UBATCH, EngineConfig
 from internvl_gguf.device_speed import Roofline
 from internvl_gguf.errors import InsufficientMemoryError, ModelFileError
 from internvl_gguf.memory import ModelShape, TextShape
@@ -55,8 +55,23 @@ class Choice:
 Chooser = Callable[[Choices], Choice]
 
 
-def choose(choices: Choices, config: EngineConfig, n_threads: int, budget: Budget, roofline: Roofline | None) -> Choice:
+def choose(
+    choices: Choices,
+    config: EngineConfig,
+    n_threads: int,
+    budget: Budget,
+    roofline: Roofline | None,
+    host_ubatch: int = DEFAULT_N_UBATCH,
+) -> Choice:
     """The best quant that fits a budget, run as `config` says.
+
+    Args:
+        choices: what there is.
+        config: how it will be run.
+        n_threads: CPU threads.
+        budget: bytes that may be taken.
+        roofline: how fast the devices are; None assumes it.
+        host_ubatch: as `Workload.host_ubatch`.
 
     Raises:
         InsufficientMemoryError: none fits, and `config.force` is not set.
@@ -66,7 +81,7 @@ def choose(choices: Choices, config: EngineConfig, n_threads: int, budget: Budge
     vision = choices.form.vision
     tokens = vision.tokens_per_tile if vision else 0
     n_ctx = config.n_ctx or context_for(1, Workload.max_tiles, tokens, choices.form.text.n_ctx_train)
-    workload = Workload.of(config, n_ctx, n_threads)
+    workload = Workload.of(config, n_ctx, n_threads, host_ubatch)
     ranked = rank(candidates, budget, workload, roofline)
     if ranked:
         best = ranked[0]

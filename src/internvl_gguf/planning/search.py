@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
-from internvl_gguf.config import KVType
+from internvl_gguf.config import DEFAULT_N_UBATCH, KVType
 from internvl_gguf.device_speed import Range, Roofline
 from internvl_gguf.memory import MemoryPlan, MemoryRequest, ModelShape, TextShape, kv_bytes_per_position, predict_memory
 from internvl_gguf.memory.plan import layer_homes, text_weights
@@ -24,7 +24,7 @@ MARGIN: Final = 0.02
 KV_LOSS: Final[dict[KVType, float]] = {"f32": 0.0, "f16": 0.0, "bf16": 0.0, "q8_0": 0.02, "q4_0": 2.9}
 QUANTISED: Final[tuple[KVType, ...]] = ("q8_0", "q4_0")
 TILES_PER_GPU_BATCH: Final = 4
-_UBATCHES: Final = (512, 128)
+_SMALL_UBATCH: Final = 128
 _STEPS: Final = 6  # layers fewer than arithmetic says, at most
 _ANSWER_TOKENS: Final = 200
 _QUESTION_TOKENS: Final = 100
@@ -151,10 +151,10 @@ class Planner:
 
     def _best(self, candidate: Candidate) -> Configuration | None:
         """With all GPUs of the budget."""
-        usual = self._ubatches[0]
-        plain = self._filled(candidate, candidate.encoders[0], self._kv_types[0], self._reaches_encoder, usual)
-        if plain and plain.is_full and plain.fits:
-            return plain
+        for ubatch in dict.fromkeys((self._fastest_ubatch, self._ubatches[0])):
+            plain = self._filled(candidate, candidate.encoders[0], self._kv_types[0], self._reaches_encoder, ubatch)
+            if plain and plain.is_full and plain.fits:
+                return plain
         for ubatch in self._ubatches:
             drafts = [draft for draft in self._alternatives(candidate, ubatch) if draft]
             for draft in sorted(drafts, key=self._cost):
@@ -204,8 +204,19 @@ class Planner:
         return (self._workload.kv_type,) if self._workload.kv_type else ("f16", "q8_0")
 
     @property
+    def _fastest_ubatch(self) -> int:
+        """The one to take where it changes nothing else: memory grows with it."""
+        workload = self._workload
+        usual = DEFAULT_N_UBATCH if self._budget.gpus else workload.host_ubatch
+        return workload.n_ubatch or min(usual, workload.n_batch)
+
+    @property
     def _ubatches(self) -> tuple[int, ...]:
-        return (self._workload.n_ubatch,) if self._workload.n_ubatch else _UBATCHES
+        """The usual one, and the one that takes less."""
+        if self._workload.n_ubatch:
+            return (self._workload.n_ubatch,)
+        usual = min(self._fastest_ubatch, DEFAULT_N_UBATCH)
+        return tuple(dict.fromkeys((usual, min(usual, _SMALL_UBATCH))))
 
     def _used_positions(self, shape: ModelShape) -> int:
         tokens = shape.vision.tokens_per_tile if shape.vision else 0

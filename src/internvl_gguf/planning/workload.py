@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Self
 
-from internvl_gguf.config import DEFAULT_N_CTX, MAX_SEQUENCES, VRAM, EngineConfig, FlashAttention, KVType
+from internvl_gguf.config import (
+    DEFAULT_N_CTX,
+    DEFAULT_N_UBATCH,
+    MAX_SEQUENCES,
+    VRAM,
+    EngineConfig,
+    FlashAttention,
+    KVType,
+)
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.sizes import parse_size
 from internvl_gguf.tiling import MAX_TILES, validate_tile_limits
@@ -74,6 +82,7 @@ class Workload:
         flash_attn: flash attention in the text model; "auto" uses it on GPUs and for a quantised cache.
         n_batch: most positions decoded in one call.
         n_ubatch: most positions computed at once; None takes 512, and 128 where only that fits.
+        host_ubatch: taken in place of these 512 on the CPU alone; more than 512 only where nothing else gives way.
         n_draft: most tokens guessed and verified at once.
         n_threads: CPU threads.
 
@@ -89,17 +98,19 @@ class Workload:
     flash_attn: FlashAttention = "auto"
     n_batch: int = 2048
     n_ubatch: int | None = None
+    host_ubatch: int = DEFAULT_N_UBATCH
     n_draft: int = 0
     n_threads: int = 1
 
     @classmethod
-    def of(cls, config: EngineConfig, n_ctx: int, n_threads: int) -> Self:
+    def of(cls, config: EngineConfig, n_ctx: int, n_threads: int, host_ubatch: int = DEFAULT_N_UBATCH) -> Self:
         """One picture, with what a model's configuration says of the rest.
 
         Args:
             config: how the model is to be run.
             n_ctx: positions, where the configuration leaves them open.
             n_threads: CPU threads, as n_ctx.
+            host_ubatch: as the field of that name.
         """
         return cls(
             n_ctx=n_ctx,
@@ -108,6 +119,7 @@ class Workload:
             flash_attn=config.flash_attn,
             n_batch=config.n_batch,
             n_ubatch=config.n_ubatch,
+            host_ubatch=host_ubatch,
             n_draft=config.n_draft,
             n_threads=n_threads,
         )

@@ -1,0 +1,128 @@
+"""The part of `internvl doctor` about threads and batches on the CPU: what was chosen, and by which times."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from internvl_gguf.cli.tables import print_table, say_wrapped
+from internvl_gguf.device_speed import BITS_PER_WEIGHT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from internvl_gguf.tuning import HostSettings, Tuning
+
+_FIDELITY = (
+    "The type of keys and values and flash attention are not chosen by speed: they change what the model says "
+    "(docs/parity.md). Keys and values stay in F16, on a CPU without flash attention, unless you ask for others."
+)
+
+
+def tuning_report(settings: HostSettings, recorded: Tuning | None, measured: Tuning | None) -> dict[str, Any]:
+    """What `--json` says: what models use, when that was measured (null by rule), and the times in seconds.
+
+    Args:
+        settings: what models use.
+        recorded: what it follows from; None by rule.
+        measured: what was measured just now; its times are shown even if nothing was chosen by them.
+    """
+    shown = measured or recorded
+    return {
+        **asdict(settings),
+        "measured_at": recorded.measured_at if recorded else None,
+        "disturbed_measurements": shown.disturbed if shown else 0,
+        "seconds": None
+        if shown is None
+        else {
+            "one_token_by_threads": shown.token,
+            "512_tokens_by_threads": shown.batch,
+            "position_by_n_ubatch": shown.ubatch,
+            "attention": {name: seconds._asdict() for name, seconds in shown.attention.items()},
+        },
+    }
+
+
+def tuning_rows(settings: HostSettings, recorded: Tuning | None) -> list[tuple[str, str]]:
+    """What the table of `internvl doctor` says."""
+    if recorded is None:
+        rule = (
+            f"{settings.n_threads}, one for each physical core; `internvl doctor --measure` looks for a better number"
+        )
+        return [("threads", rule)]
+    return [
+        (
+            "threads",
+            f"{settings.n_threads} for a token, {settings.n_threads_batch} for batches and pictures; batches of "
+            f"{settings.n_ubatch} on the CPU: measured {recorded.measured_at}",
+        )
+    ]
+
+
+def print_tuning(tuning: Tuning) -> None:
+    """The times of each setting as parts of the best one's, and which were chosen."""
+    chosen = None if tuning.disturbed else tuning.chosen
+    _title("CPU, time by threads: 1 is the best")
+    token, batch = _of_best(tuning.token), _of_best(tuning.batch)
+    print_table(
+        ("", "1 token", "512 tokens", "chosen"),
+        [
+            (_threads(count), f"{token[count]:.2f}", f"{batch[count]:.2f}", _uses(chosen, count) if chosen else "")
+            for count in token
+        ],
+    )
+    _title("CPU, time of a position by batch: 1 is the best")
+    print_table(
+        ("", "time", "chosen"),
+        [
+            (f"batches of {size}", f"{ratio:.2f}", "for prompts" if chosen and size == chosen.n_ubatch else "")
+            for size, ratio in _of_best(tuning.ubatch).items()
+        ],
+    )
+    if tuning.disturbed:
+        say_wrapped(
+            f"Other programs disturbed {tuning.disturbed} of these times, so nothing was chosen by them and nothing "
+            "recorded. Measure again when the machine is idle."
+        )
+    if "f16" in tuning.attention:
+        _print_attention(tuning)
+
+
+def _print_attention(tuning: Tuning) -> None:
+    usual = tuning.attention["f16"]
+    _title("CPU, attention at a depth of 4,096: 1 is F16's time and memory")
+    print_table(
+        ("keys and values", "1 token", "512 tokens", "memory"),
+        [
+            (
+                name,
+                f"{seconds.token / usual.token:.2f}",
+                f"{seconds.batch / usual.batch:.2f}",
+                f"{BITS_PER_WEIGHT[name.split()[0]] / BITS_PER_WEIGHT['f16']:.2f}",
+            )
+            for name, seconds in tuning.attention.items()
+        ],
+    )
+    say_wrapped(_FIDELITY)
+
+
+def _title(text: str) -> None:
+    typer.echo()
+    say_wrapped(text)
+
+
+def _of_best(seconds: Mapping[int, float]) -> dict[int, float]:
+    best = min(seconds.values())
+    return {setting: each / best for setting, each in sorted(seconds.items())}
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def _uses(chosen: HostSettings, count: int) -> str:
+    uses = {"a token": chosen.n_threads, "batches": chosen.n_threads_batch}
+    names = [name for name, threads in uses.items() if threads == count]
+    return f"for {' and '.join(names)}" if names else ""

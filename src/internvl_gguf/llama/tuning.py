@@ -1,0 +1,139 @@
+"""How work on the CPU takes with other threads and batches: the process behind `internvl_gguf.tuning`.
+
+    python -m internvl_gguf.llama.tuning threads 1 2 4
+    python -m internvl_gguf.llama.tuning sizes --threads 2 --batch-threads 4 256 512 1024
+
+Prints one JSON object a line: `table`, `setting`, the `seconds` of each sample, and `disturbed`. What stands in one
+table is measured in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Final
+
+from gguf import GGMLQuantizationType
+
+from internvl_gguf.llama.kernels import AttentionShape, Bench, Run, pins_host_memory
+from internvl_gguf.llama.library import devices
+from internvl_gguf.llama.timing import Samples, Trial, compared
+
+_KIND: Final = GGMLQuantizationType.Q4_K  # what most published files hold most of
+_WIDTH: Final = 4096  # of the matrices and of what is multiplied
+_WEIGHT_BYTES: Final = 256 * 1024**2  # far more than a CPU's caches hold, for one token
+_BATCH: Final = 512
+_UBATCH_ROWS: Final = 2048
+_ADDITIONS: Final = 3  # small operations after a matrix: a layer has 7 matrices and 24 of these
+_SAMPLES: Final = 5
+_ATTENTION_SAMPLES: Final = 3  # of what only is shown
+# Attention as in Qwen2.5, 7 query heads to one of keys: for one token more keys and values than caches hold.
+_DECODING: Final = AttentionShape(heads=14, kv_heads=2, head_dim=128, positions=4096, tokens=1, layers=12)
+_READING: Final = AttentionShape(heads=7, kv_heads=1, head_dim=128, positions=4096, tokens=_BATCH, layers=1)
+_CACHES: Final = {
+    "f16": (GGMLQuantizationType.F16, False),
+    "f16 flash": (GGMLQuantizationType.F16, True),
+    "q8_0 flash": (GGMLQuantizationType.Q8_0, True),
+}
+_WAKING: Final = (16, 1024)  # additions and their width: enough to start the threads of a team
+
+
+def thread_tables(bench: Bench, counts: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """One token, and 512, with each number of threads: tables `token` and `batch`, by threads."""
+    for table, tokens, total in (("token", 1, _WEIGHT_BYTES), ("batch", _BATCH, 0)):
+        with (
+            bench.multiplying(_KIND, _WIDTH, _WIDTH, tokens, total, _ADDITIONS) as run,
+            bench.adding(*_WAKING) as wake,
+        ):
+            yield from _lines(table, {str(count): (run, count) for count in counts}, bench, wake, _SAMPLES)
+
+
+def size_tables(
+    bench: Bench, n_threads: int, n_threads_batch: int, ubatches: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """Batches of several sizes, and attention at a depth of 4,096.
+
+    Args:
+        bench: the CPU.
+        n_threads: threads for one token.
+        n_threads_batch: threads for more.
+        ubatches: positions computed at once.
+
+    Yields:
+        lines of the tables `ubatch`, by size, `token attention` and `batch attention`, by type of keys and values.
+    """
+    with ExitStack() as ready:
+        wake = ready.enter_context(bench.adding(*_WAKING))
+        with ExitStack() as graphs:
+            runs = {
+                str(size): (
+                    graphs.enter_context(bench.multiplying(_KIND, _WIDTH, _UBATCH_ROWS, size, 0, _ADDITIONS)),
+                    n_threads_batch,
+                )
+                for size in ubatches
+            }
+            yield from _lines("ubatch", runs, bench, wake, _SAMPLES)
+        for table, shape, threads in (
+            ("token attention", _DECODING, n_threads),
+            ("batch attention", _READING, n_threads_batch),
+        ):
+            with ExitStack() as graphs:
+                runs = {
+                    name: (graphs.enter_context(bench.attending(kind, shape, flash=flash)), threads)
+                    for name, (kind, flash) in _CACHES.items()
+                }
+                yield from _lines(table, runs, bench, wake, _ATTENTION_SAMPLES)
+
+
+def _lines(
+    table: str, runs: Mapping[str, tuple[Run | None, int]], bench: Bench, wake: Run, n_samples: int
+) -> Iterator[dict[str, Any]]:
+    """Every run in turns, each with its threads, which are there before its time counts."""
+
+    def prepare(threads: int) -> None:
+        bench.use_threads(threads)
+        wake()
+
+    trials = {name: Trial(partial(prepare, threads), run, threads) for name, (run, threads) in runs.items() if run}
+    for name, samples in compared(trials, n_samples).items():
+        yield _line(table, name, samples)
+
+
+def _line(table: str, setting: str, samples: Samples) -> dict[str, Any]:
+    return {"table": table, "setting": setting, "seconds": samples.seconds, "disturbed": samples.disturbed}
+
+
+def _cpu() -> Bench:
+    """The CPU, with weights where llama.cpp would put them."""
+    found = list(enumerate(devices()))
+    index = next(index for index, device in found if device.kind == "cpu")
+    reorders = not any(device.kind != "cpu" and pins_host_memory(number) for number, device in found)
+    return Bench(index, n_threads=1, reorders=reorders)
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser()
+    tables = parser.add_subparsers(dest="tables", required=True)
+    threads = tables.add_parser("threads")
+    threads.add_argument("counts", type=int, nargs="+")
+    sizes = tables.add_parser("sizes")
+    sizes.add_argument("ubatches", type=int, nargs="+")
+    sizes.add_argument("--threads", type=int, required=True)
+    sizes.add_argument("--batch-threads", type=int, required=True)
+    asked = parser.parse_args()
+    with _cpu() as bench:
+        lines = (
+            thread_tables(bench, asked.counts)
+            if asked.tables == "threads"
+            else size_tables(bench, asked.threads, asked.batch_threads, asked.ubatches)
+        )
+        for line in lines:
+            print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

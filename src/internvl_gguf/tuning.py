@@ -1,0 +1,275 @@
+"""How many threads, and batches of which size, suit this machine's CPU: measured once, remembered, else by rule.
+
+A record counts for the machine, the build of the library and the cores it was made with, and for no other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import psutil
+
+from internvl_gguf.config import DEFAULT_N_UBATCH
+from internvl_gguf.errors import LibraryError
+from internvl_gguf.machine import library_fingerprint, machine_identity, processor_name
+from internvl_gguf.measuring import measuring_process, printed_objects
+from internvl_gguf.paths import cache_dir, write_atomically
+from internvl_gguf.this_machine import default_threads, usable_cores, usable_threads
+
+Tell = Callable[[str], None]
+
+UBATCHES: Final = (128, 256, 512, 1024, 2048)
+_RECORD: Final = "tuning.json"
+_COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.tuning")
+_TIMEOUT: Final = 120.0  # seconds for everything
+_THREADS_SLACK: Final = 0.03  # more threads must save more than this part of the time
+_UBATCH_SLACK: Final = 0.05  # and another size than the usual one more than this
+_NOT_MEASURED: Final = "Run `internvl doctor` to see what llama.cpp finds here."
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """How a model uses the CPU.
+
+    Attributes:
+        n_threads: threads for one token.
+        n_threads_batch: threads for more at once, and for the vision encoder.
+        n_ubatch: positions computed at once by a model of which nothing lies on a GPU.
+    """
+
+    n_threads: int
+    n_threads_batch: int
+    n_ubatch: int
+
+    @property
+    def most_threads(self) -> int:
+        """The larger number of threads, which memory depends on."""
+        return max(self.n_threads, self.n_threads_batch)
+
+
+class AttentionSeconds(NamedTuple):
+    """Seconds of attention at a depth of 4,096, of several layers for one token.
+
+    Attributes:
+        token: of one token.
+        batch: of 512.
+    """
+
+    token: float
+    batch: float
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was measured on a CPU, and what follows from it. Times are medians, in seconds.
+
+    Attributes:
+        token: of one token through matrices larger than caches, by threads.
+        batch: of 512 tokens through one matrix, by threads.
+        ubatch: of each position of a batch, by positions computed at once.
+        attention: by keys and values: "f16", "f16 flash", "q8_0 flash"; those that could be measured.
+        measured_at: when, in ISO 8601 with the offset from UTC.
+        disturbed: times of the first three that other programs made too slow; nothing is chosen by such.
+
+    Raises:
+        ValueError: a table without a time, or times and settings that can be none.
+    """
+
+    token: Mapping[int, float]
+    batch: Mapping[int, float]
+    ubatch: Mapping[int, float]
+    attention: Mapping[str, AttentionSeconds]
+    measured_at: str
+    disturbed: int = 0
+
+    def __post_init__(self) -> None:
+        for table in (self.token, self.batch, self.ubatch):
+            if not table or min(table) < 1 or not all(0 < seconds < math.inf for seconds in table.values()):
+                raise ValueError(f"no table of times: {table}")
+        if not all(0 < seconds < math.inf for pair in self.attention.values() for seconds in pair):
+            raise ValueError(f"no table of times: {self.attention}")
+
+    @property
+    def chosen(self) -> HostSettings:
+        """The smallest numbers of threads within 3% of the best; of the batches 512 or what is better by 5%."""
+        return HostSettings(
+            n_threads=smallest_near_best(self.token, _THREADS_SLACK),
+            n_threads_batch=smallest_near_best(self.batch, _THREADS_SLACK),
+            n_ubatch=best_ubatch(self.ubatch),
+        )
+
+
+def host_settings(n_threads: int | None = None) -> HostSettings:
+    """How models use this machine's CPU: as a person says, else as it was measured, else by rule.
+
+    Args:
+        n_threads: what a person says, for one token and for many; None where nobody does.
+    """
+    tuning = recorded_tuning()
+    threads = n_threads or default_threads()
+    chosen = tuning.chosen if tuning else HostSettings(threads, threads, DEFAULT_N_UBATCH)
+    return HostSettings(n_threads, n_threads, chosen.n_ubatch) if n_threads else chosen
+
+
+def recorded_tuning() -> Tuning | None:
+    """What was measured here; None where nothing was, or where the record is of other circumstances or damaged."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        kept = json.loads((cache_dir() / _RECORD).read_bytes())
+        if kept["circumstances"] == _circumstances():
+            return _read(kept["tuning"])
+    return None
+
+
+def measure_tuning(tell: Tell = lambda line: None) -> Tuning:
+    """Measure this machine's CPU, and remember what was found unless other programs disturbed it.
+
+    Takes about 15 seconds, a minute on a busy machine. An older record stays where this one is none.
+
+    Args:
+        tell: told in a line each what is measured.
+
+    Raises:
+        LibraryError: it could not be measured.
+    """
+    deadline = time.monotonic() + _TIMEOUT
+    counts = thread_candidates(usable_threads(), psutil.cpu_count(logical=False) or usable_threads())
+    tell(f"CPU: {', '.join(map(str, counts))} threads (1 of 2)")
+    found = _Tables()
+    found.fill(["threads", *map(str, counts)], deadline)
+    token, batch = found.numbers("token", counts), found.numbers("batch", counts)
+    threads = [smallest_near_best(seconds, _THREADS_SLACK) for seconds in (token, batch)]
+    tell("CPU: sizes of batches, attention (2 of 2)")
+    options = ["--threads", str(threads[0]), "--batch-threads", str(threads[1])]
+    found.fill(["sizes", *options, *map(str, UBATCHES)], deadline)
+    tuning = Tuning(
+        token=token,
+        batch=batch,
+        ubatch={size: seconds / size for size, seconds in found.numbers("ubatch", UBATCHES).items()},
+        attention=found.attention(),
+        measured_at=datetime.now().astimezone().isoformat(timespec="seconds"),
+        disturbed=found.disturbed,
+    )
+    if not tuning.disturbed:
+        record = json.dumps({"circumstances": _circumstances(), "tuning": asdict(tuning)})
+        with suppress(OSError):  # a folder that cannot be written costs another measurement, no more
+            write_atomically(cache_dir() / _RECORD, record.encode())
+    return tuning
+
+
+def thread_candidates(usable: int, physical: int) -> tuple[int, ...]:
+    """Numbers of threads worth measuring: powers of two up to the physical cores, these, all, and some around.
+
+    Args:
+        usable: threads that can run at once.
+        physical: cores of the machine.
+    """
+    cores = min(usable, physical)
+    powers = (2**power for power in range(cores.bit_length()))
+    around = (cores * 3 // 4, cores - 1, cores, cores + 1, (cores + usable) // 2, usable)
+    return tuple(sorted({count for count in (*powers, *around) if 1 <= count <= usable}))
+
+
+def smallest_near_best(seconds: Mapping[int, float], slack: float) -> int:
+    """The smallest setting that takes at most this part more than the best one.
+
+    Args:
+        seconds: by setting, at least one.
+        slack: for example 0.03.
+    """
+    limit = (1 + slack) * min(seconds.values())
+    return min(setting for setting, each in seconds.items() if each <= limit)
+
+
+def best_ubatch(seconds: Mapping[int, float]) -> int:
+    """The usual 512 where it is within 5% of the best, else the smallest size that is: memory grows with it.
+
+    Args:
+        seconds: for each position, by positions computed at once; at least one.
+    """
+    usual = seconds.get(DEFAULT_N_UBATCH, math.inf)
+    near = usual <= (1 + _UBATCH_SLACK) * min(seconds.values())
+    return DEFAULT_N_UBATCH if near else smallest_near_best(seconds, _UBATCH_SLACK)
+
+
+class _Tables:
+    """What the process says, as far as it comes: samples by table and setting."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, dict[str, float]] = {}
+        self._disturbed: dict[str, int] = {}
+
+    def fill(self, arguments: Sequence[str], deadline: float) -> None:
+        with measuring_process([*_COMMAND, *arguments], deadline - time.monotonic()) as process:
+            for line in printed_objects(process):
+                self.note(line)
+
+    def note(self, line: Mapping[str, Any]) -> None:
+        table = line["table"]
+        self._seconds.setdefault(table, {})[line["setting"]] = statistics.median(line["seconds"])
+        self._disturbed[table] = self._disturbed.get(table, 0) + line["disturbed"]
+
+    def numbers(self, table: str, settings: Sequence[int]) -> dict[int, float]:
+        """Median seconds by setting.
+
+        Raises:
+            LibraryError: some were not measured.
+        """
+        seconds = self._seconds.get(table, {})
+        if seconds.keys() != set(map(str, settings)):
+            raise LibraryError(
+                "Threads and batches could not be measured: the process that does it ended.", _NOT_MEASURED
+            )
+        return {setting: seconds[str(setting)] for setting in settings}
+
+    def attention(self) -> dict[str, AttentionSeconds]:
+        token, batch = (self._seconds.get(f"{name} attention", {}) for name in ("token", "batch"))
+        return {name: AttentionSeconds(token[name], batch[name]) for name in token if name in batch}
+
+    @property
+    def disturbed(self) -> int:
+        """Times that decide something and were disturbed."""
+        return sum(self._disturbed.get(table, 0) for table in ("token", "batch", "ubatch"))
+
+
+def _circumstances() -> dict[str, Any]:
+    """What a record was made under; another CPU, build or number of cores makes it worthless."""
+    return {
+        "machine": machine_identity(),
+        "processor": processor_name(),
+        "library": library_fingerprint(),
+        "cores": list(usable_cores()),
+        "threads": usable_threads(),
+    }
+
+
+def _read(kept: Mapping[str, Any]) -> Tuning:
+    """A tuning as it was written.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is none, or not of this machine.
+    """
+    tuning = Tuning(
+        token=_by_number(kept["token"], range(1, usable_threads() + 1)),
+        batch=_by_number(kept["batch"], range(1, usable_threads() + 1)),
+        ubatch=_by_number(kept["ubatch"], UBATCHES),
+        attention={str(name): AttentionSeconds(*map(float, pair)) for name, pair in kept["attention"].items()},
+        measured_at=str(kept["measured_at"]),
+    )
+    datetime.fromisoformat(tuning.measured_at)
+    return tuning
+
+
+def _by_number(kept: Mapping[str, Any], possible: Iterable[int]) -> dict[int, float]:
+    found = {int(setting): float(seconds) for setting, seconds in kept.items()}
+    if not found.keys() <= set(possible):
+        raise ValueError(f"settings {sorted(found)}")
+    return found
