@@ -4,10 +4,11 @@ Method. The reference's logits are written and each quant is scored against them
 (--kl-divergence-base, --kl-divergence) and by `internvl_gguf.bench`. Both cut the text into the same chunks, score the
 second half of each, and run on the CPU with an F16 KV cache and without flash attention. What is left between them:
 
-- llama-perplexity keeps the likeliest 16 nats of the reference's distribution in 16 bits and leaves out what is below;
-  ours keeps all of it. Where a quant thinks much less of unlikely tokens than the reference, ours is larger.
-- Its exponentials are float32, ours float64.
-- The chunks are computed in other batches, so that the last bits of the logits differ.
+- llama-perplexity keeps the likeliest 16 nats of the reference's distribution, in 16 bits. Tokens below e^-16 are left
+  out of the sum; of a vocabulary of 150,000 they can have a hundredth of the probability. Ours has all of them. The
+  column "cut" is ours with that cut, and is to agree with llama-perplexity in what is not the last digits.
+- A scored token that is cut off counts as e^-16 in its perplexity of the reference, which is too low then.
+- Its exponentials are float32, ours float64; and chunks are computed in other batches, so that the last bits differ.
 
     python benchmarks/kl_divergence.py --tools DIR [--reference GGUF --quant GGUF...] [--text FILE] [--chunks N]
 
@@ -28,13 +29,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 from measure import positive, table
+from numpy.typing import NDArray
 
-from internvl_gguf.bench.quality import CHUNK, measure_text, text_chunks
-from internvl_gguf.bench.reference_logits import Role, vocabulary_digest
-from internvl_gguf.bench.scoring import Subject
+from internvl_gguf.bench.divergence import DivergenceSum
+from internvl_gguf.bench.quality import CHUNK, text_chunks
+from internvl_gguf.bench.reference_logits import ReferenceReader, ReferenceWriter, Role, vocabulary_digest
+from internvl_gguf.bench.results import Divergence
+from internvl_gguf.bench.scoring import N_DRAFT, Subject, score
 from internvl_gguf.bench.sets import TextSet, read_text
-from internvl_gguf.config import MAX_DRAFT, EngineConfig
+from internvl_gguf.config import EngineConfig
 from internvl_gguf.embedding_cache import EmbeddingCache
 from internvl_gguf.engine import Engine
 from internvl_gguf.llama.context import Context
@@ -45,6 +50,8 @@ from internvl_gguf.this_machine import default_threads
 
 Figures = dict[str, float]
 
+KEPT_NATS, STEPS = 16, 65535
+ATTEMPTS = 5  # its log is written by a thread that now and then ends before its last lines are out
 QUANTS: Final = ("Q8_0", "Q4_K_M", "Q2_K")
 PRINTED: Final = {
     "mean KLD": r"Mean    KLD: *([\d.]+)",
@@ -73,12 +80,12 @@ class Peer:
 
     def read(self, model: Path, base: Path) -> Figures:
         """Score a model against them."""
-        output = self._run("-m", model, "--kl-divergence-base", base, "--kl-divergence")
-        found = {name: re.search(pattern, output) for name, pattern in PRINTED.items()}
-        missing = [name for name, match in found.items() if match is None]
-        if missing:
-            raise SystemExit(f"llama-perplexity printed no {missing[0]}; does it score 100 tokens or more?")
-        return {name: float(match[1]) for name, match in found.items() if match}
+        for _ in range(ATTEMPTS):
+            output = self._run("-m", model, "--kl-divergence-base", base, "--kl-divergence")
+            found = {name: re.search(pattern, output) for name, pattern in PRINTED.items()}
+            if all(found.values()):
+                return {name: float(match[1]) for name, match in found.items() if match}
+        raise SystemExit("llama-perplexity printed no statistics; does it score 100 tokens or more?")
 
     def _run(self, *arguments: object) -> str:
         command = [*self._command, *map(str, arguments)]
@@ -88,9 +95,38 @@ class Peer:
         return done.stdout + done.stderr
 
 
-def ours(model_file: Path, text: TextSet, folder: Path, role: Role, arguments: argparse.Namespace) -> Figures:
-    """The same by `internvl_gguf.bench`."""
-    config = EngineConfig(flash_attn=False, n_draft=MAX_DRAFT)
+class CutSum(DivergenceSum):
+    """Sums up what llama-perplexity would; see `log_softmax` with `base_log_prob` in its source."""
+
+    def add(
+        self, reference: NDArray[np.float64], reference_top: int, log_probs: NDArray[np.float64], token: int
+    ) -> None:
+        least = max(reference.min(), reference.max() - KEPT_NATS)
+        step = (reference.max() - least) / STEPS
+        kept = np.rint((np.maximum(reference, least) - least) / step) * step + least
+        left_out = -1e4  # so unlikely that nothing of it is in the sum
+        super().add(np.where(kept > -KEPT_NATS, kept, left_out), reference_top, log_probs, token)
+
+
+class BothSums(DivergenceSum):
+    """Ours, and beside it what is cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut = CutSum()
+
+    def add(
+        self, reference: NDArray[np.float64], reference_top: int, log_probs: NDArray[np.float64], token: int
+    ) -> None:
+        super().add(reference, reference_top, log_probs, token)
+        self.cut.add(reference, reference_top, log_probs, token)
+
+
+def ours(
+    model_file: Path, text: TextSet, path: Path, role: Role, arguments: argparse.Namespace
+) -> tuple[Figures, Figures]:
+    """The same by `internvl_gguf.bench`, without and with the cut."""
+    config = EngineConfig(flash_attn=False, n_draft=N_DRAFT)
     with ExitStack() as owned:
         model = TextModel(model_file)
         owned.callback(model.close)
@@ -98,9 +134,19 @@ def ours(model_file: Path, text: TextSet, folder: Path, role: Role, arguments: a
         owned.callback(context.close)
         engine = Engine(model, None, context, EmbeddingCache(0))
         owned.callback(engine.close)
-        subject = Subject(engine, {"text": model_file.name}, vocabulary_digest(model_file))
         passages = text_chunks(engine, text, CHUNK, arguments.chunks)
-        found = measure_text(subject, text, passages, folder, role)
+        head = Subject(engine, {"text": model_file.name}, vocabulary_digest(model_file)).head(text.name, text.text)
+        rows = sum(len(passage.tokens) for passage in passages)
+        references = ReferenceWriter(path, head, rows) if role == "write" else ReferenceReader(path, head)
+        sums = BothSums()
+        with references:
+            for number, passage in enumerate(passages):
+                score(engine, number, passage, references, sums)
+    return figures(sums.result()), figures(sums.cut.result())
+
+
+def figures(found: Divergence) -> Figures:
+    """What llama-perplexity prints, of ours."""
     return {
         "mean KLD": found.mean,
         "median KLD": found.median,
@@ -139,14 +185,15 @@ def main() -> None:
         copy.write_text(f"{text.text}\n", "utf-8", newline="")
         peer = Peer(arguments.tools / "llama-perplexity", copy, arguments)
         peer.write(reference, folder / "base")
-        ours(reference, text, folder, "write", arguments)
+        ours(reference, text, folder / "reference", "write", arguments)
         result = {}
         for quant in quants:
-            sides = {
-                "llama-perplexity": peer.read(quant, folder / "base"),
-                "ours": ours(quant, text, folder, "read", arguments),
-            }
-            rows = [[name, *(f"{side[name]:.6f}" for side in sides.values())] for name in PRINTED]
+            all_of_it, cut = ours(quant, text, folder / "reference", "read", arguments)
+            sides = {"llama-perplexity": peer.read(quant, folder / "base"), "cut": cut, "ours": all_of_it}
+            del cut["reference's"]
+            rows = [
+                [name, *(f"{side[name]:.6f}" if name in side else "" for side in sides.values())] for name in PRINTED
+            ]
             print(f"\n{quant.name} against {reference.name}\n\n{table(('', *sides), rows)}")
             result[quant.name] = sides
     about = {"benchmark": "kl_divergence", "reference": reference.name, "build": build(), "text": text.name}

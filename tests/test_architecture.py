@@ -46,7 +46,9 @@ ALLOWED: dict[str, set[str]] = {
     "encoder_operations": BASE,
     "device_speed": BASE,
     "assumed_speed": BASE | {"device_speed"},
-    "roofline": BASE | {"machine", "device_speed", "assumed_speed"},
+    "measuring": BASE,
+    "roofline": BASE | {"machine", "measuring", "device_speed", "assumed_speed"},
+    "tuning": BASE | {"machine", "measuring", "this_machine"},
     "speed": BASE | {"memory", "device_speed", "assumed_speed", "encoder_operations"},
     "selection": BASE | {"repo_files", "precision"},
     "hub": BASE | {"repo_files"},
@@ -54,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "model_listing": BASE
     | {"catalog", "hub_models", "memory", "model_files", "model_names", "planning", "precision", "repo_files"}
     | {"selection"},
-    "machine_choice": BASE | {"planning", "roofline", "this_machine"},
+    "machine_choice": BASE | {"planning", "roofline", "this_machine", "tuning"},
     "model_files": BASE
     | HEADER
     | {"machine_choice", "memory", "model_names", "planning", "precision", "repo_files", "selection"},
@@ -73,7 +75,7 @@ ALLOWED: dict[str, set[str]] = {
     "this_machine": BASE | {"llama", "planning"},
     "placement": BASE | {"memory", "planning", "roofline", "sizes"},
     "saved_session": BASE,
-    "restoring": BASE | {"kv_ledger", "loading", "preparation", "saved_session", "tile_limits"},
+    "restoring": BASE | {"kv_ledger", "loading", "preparation", "saved_session", "text_stream", "tile_limits"},
     "llama": BASE | {"encoder_operations"},
     "engine": BASE | {"llama", "kv_ledger", "embedding_cache"},
     "loading": BASE
@@ -94,13 +96,29 @@ ALLOWED: dict[str, set[str]] = {
         "placement",
         "saved_session",
         "this_machine",
+        "tuning",
     },
-    "preparation": BASE | {"loading", "conversation", "images", "tile_limits", "context_budget", "kv_ledger"},
+    "preparation": BASE | {"loading", "conversation", "images", "tile_limits", "tiling", "context_budget", "kv_ledger"},
+    "exclusive": BASE | {"engine"},
     "answering": BASE | {"engine", "loading", "preparation", "kv_ledger", "text_stream"},
     "batch": BASE | {"answering", "engine", "preparation"},
     "session": BASE
     | {"answering", "batch", "engine", "loading", "preparation", "resolve", "repo_files", "conversation"}
-    | {"machine_choice", "notices", "restoring", "saved_session", "tile_limits"},
+    | {"exclusive", "machine_choice", "notices", "restoring", "saved_session", "tile_limits"},
+    "history": BASE
+    | {"conversation", "images", "memory", "notices", "picture_formats", "preparation", "session", "tiling"},
+    "chat": BASE
+    | {"catalog", "conversation", "images", "kv_ledger", "model_names", "picture_formats", "placement", "preparation"}
+    | {"repo_files", "tile_limits", "tiling"},
+    "quantizing": BASE
+    | HEADER
+    | {"llama", "loading", "preparation", "conversation", "model_files", "notices", "repo_files", "sizes"}
+    | {"this_machine", "tile_limits", "validation"},
+    "bench": BASE
+    | HEADER
+    | {"catalog", "conversation", "fingerprint", "hub", "images", "kv_ledger", "llama", "machine", "memory"}
+    | {"model_files", "model_listing", "model_names", "notices", "planning", "precision", "preparation", "quantizing"}
+    | {"repo_files", "roofline", "selection", "session", "sizes", "this_machine", "tuning", "validation"},
     "demo": BASE | {"session"},
 }
 """Rooms and the rooms they may know. `cli` may know all; `__init__` is the door."""

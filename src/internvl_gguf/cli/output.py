@@ -17,7 +17,7 @@ import typer
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError, InvalidRequestError
 from internvl_gguf.types import Reply
 
-FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USAGE = 1, 2
 _REASONS = {
     "int_parsing": "{!r} is not a whole number",
     "float_parsing": "{!r} is not a number",
@@ -40,8 +40,8 @@ def run(command: typer.Typer) -> int:
     except typer.TyperException as error:
         say_error(_usage_error(error))
         return WRONG_USAGE
-    except typer.Abort:  # a question at the terminal that was not answered
-        return INTERRUPTED
+    except typer.Abort:  # a question at the terminal that was answered with no
+        return FAILED
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise

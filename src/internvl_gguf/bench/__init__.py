@@ -1,0 +1,1 @@
+"""`internvl bench`: what a quant costs in quality, and what it saves in memory and time, with pictures."""

@@ -1,0 +1,286 @@
+"""The results of a benchmark as JSON, JSON lines and CSV; JSON can be read back.
+
+The JSON document is the fields of `Results` under their names, with `"format": 1` before them. A number that is not
+finite, which JSON has no form for, is the string "NaN", "Infinity" or "-Infinity". Fields may be added within a format.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, TypeVar
+
+from internvl_gguf.bench.markdown import results_to_markdown
+from internvl_gguf.bench.pareto import Aspect, best_rows, divergence
+from internvl_gguf.bench.results import Configuration, Divergence, Results, Row, SpeedResult, Spread
+from internvl_gguf.bench.wording import printable
+from internvl_gguf.errors import InvalidRequestError
+
+FORMAT: Final = 1
+OutputFormat = Literal["md", "json", "jsonl", "csv"]
+"""The forms of `-o`."""
+
+_ASPECTS: Final[tuple[Aspect, ...]] = ("text", "pictures", "quant_alone", "mmproj_alone")
+_NATS: Final = ("mean", "mean_error", "median", "p99", "maximum")
+_NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_SPEEDS: Final = {
+    "load": "load_seconds",
+    "tile": "tile_seconds",
+    "prefill": "prefill_tokens_per_second",
+    "decode": "decode_tokens_per_second",
+    "time_to_first_token": "time_to_first_token_seconds",
+    "decode_parallel": "decode_parallel_tokens_per_second",
+}
+_Read = TypeVar("_Read")
+
+
+def render(results: Results, form: OutputFormat, budget: int | None = None) -> str:
+    """The results in one of the forms of `-o`, whole, its last line ended; Markdown has advice for `budget` bytes."""
+    writers: dict[OutputFormat, Callable[[Results], str]] = {
+        "md": lambda found: results_to_markdown(found, budget),
+        "json": lambda found: f"{_json(results_to_json(found), indent=2)}\n",
+        "jsonl": results_to_json_lines,
+        "csv": results_to_csv,
+    }
+    return writers[form](results)
+
+
+def results_to_json(results: Results) -> dict[str, Any]:
+    """The document of a benchmark, of dicts, lists, strings, numbers, booleans and None only."""
+    return {"format": FORMAT, **as_plain(results)}
+
+
+def results_from_json(document: Any) -> Results:
+    """The benchmark of a document; a field that this version does not know is left out.
+
+    Raises:
+        InvalidRequestError: a document of another format, or a damaged one.
+    """
+    if not isinstance(document, dict) or "format" not in document:
+        raise _damaged("there is no 'format'")
+    if document["format"] != FORMAT:
+        raise InvalidRequestError(
+            f"The results are in format {printable(str(document['format']))}, and this version reads {FORMAT}.",
+            "Read them with the version that wrote them, or measure again.",
+        )
+    results = from_plain(Results, document)
+    if results.reference is not None and not 0 <= results.reference < len(results.rows):
+        raise _damaged(f"reference is {results.reference}, and there are {len(results.rows)} rows")
+    return results
+
+
+def results_to_json_lines(results: Results) -> str:
+    """One line for each row, each with what is common to all and whether it is the reference and unbeaten."""
+    common = {
+        name: value
+        for name, value in results_to_json(results).items()
+        if name not in ("rows", "reference", "notices", "command")
+    }
+    best = best_rows(results)
+    lines = [
+        {
+            **common,
+            "is_reference": index == results.reference,
+            "best_by_size": index in best.by_size,
+            "best_by_speed": index in best.by_speed,
+            **as_plain(row),
+        }
+        for index, row in enumerate(results.rows)
+    ]
+    return "".join(f"{_json(line)}\n" for line in lines)
+
+
+def results_to_csv(results: Results) -> str:
+    """One line for each row after a line of names, by RFC 4180: commas, quotes where needed, CR LF.
+
+    The names have the unit in them; what was not measured is empty. Every row has every column that one of them has.
+    """
+    best = best_rows(results)
+    flat = [
+        _flat_row(results, row, {
+            "is_reference": index == results.reference,
+            "best_by_size": index in best.by_size,
+            "best_by_speed": index in best.by_speed,
+        })
+        for index, row in enumerate(results.rows)
+    ]  # fmt: skip
+    # Part by part, so that the order of columns does not depend on which row was the first to have them.
+    names = [
+        name for part in zip(*flat, strict=True) for name in dict.fromkeys(name for facts in part for name in facts)
+    ]
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    writer.writerow(names)
+    for parts in flat:
+        facts = {name: value for part in parts for name, value in part.items()}
+        writer.writerow([_cell(facts.get(name)) for name in names])
+    return out.getvalue()
+
+
+def _flat_row(results: Results, row: Row, marks: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row's columns, in the same parts for every row."""
+    return [
+        {"model": printable(results.model)},
+        _flat_configuration(row.configuration),
+        {"status": row.status, "error": printable(row.error), **marks},
+        *_flat_speed(row.speed),
+        *_flat_memory(row),
+        *(_flat_divergence(aspect, divergence(row, aspect)) for aspect in _ASPECTS),
+        {"quality_skipped": row.quality.skipped} if row.quality else {},
+        _flat_accuracy(row),
+        {
+            "machine": printable(results.machine),
+            "llama_cpp_build": printable(results.build),
+            "version": printable(results.version),
+            "started_at": printable(results.started_at),
+        },
+    ]
+
+
+def as_plain(value: Any) -> Any:
+    """A dataclass, or what is in one, in what JSON has."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: as_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): as_plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def from_plain(kind: type[_Read], value: Any) -> _Read:
+    """What `as_plain` made of a dataclass of this kind; fields that it does not know are left out.
+
+    Raises:
+        InvalidRequestError: a field is missing, or of another type.
+    """
+    read: _Read = _read(kind, value, "")
+    return read
+
+
+def _read(kind: Any, value: Any, place: str) -> Any:
+    """A value of a type as it stands in an annotation; `place` names it in errors."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _read_fields(kind, value, place)
+    if origin is types.UnionType:  # X | None, the only one there is
+        return None if value is None else _read(arguments[0], value, place)
+    if origin is Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list):
+        return tuple(_read(arguments[0], each, f"{place}[{index}]") for index, each in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {name: _read(arguments[1], each, f"{place}[{name!r}]") for name, each in value.items()}
+    if kind is float and isinstance(value, str) and value in _NOT_FINITE:
+        return _NOT_FINITE[value]
+    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
+        return float(value)
+    if kind in (bool, int, str) and type(value) is kind:
+        return value
+    raise _damaged(f"{place.lstrip('.') or 'the document'} is {printable(repr(value))[:60]}")
+
+
+def _read_fields(kind: Any, value: Any, place: str) -> Any:
+    if not isinstance(value, dict):
+        raise _damaged(f"{place.lstrip('.') or 'the document'} is {printable(repr(value))[:60]}")
+    hints = typing.get_type_hints(kind)
+    found = {}
+    for field in dataclasses.fields(kind):
+        if field.name in value:
+            found[field.name] = _read(hints[field.name], value[field.name], f"{place}.{field.name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise _damaged(f"{f'{place}.{field.name}'.lstrip('.')} is missing")
+    return kind(**found)
+
+
+def _damaged(what: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The results cannot be read: {what}.", "Give a file that `internvl bench -o json` wrote, or measure again."
+    )
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    return text.encode("utf-8", "backslashreplace").decode()  # half a character is \udcff in JSON too
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else value
+
+
+def _flat_configuration(configuration: Configuration) -> dict[str, Any]:
+    return {
+        "quant": printable(configuration.quant),
+        "mmproj_precision": printable(configuration.precision),
+        "text_file": printable(configuration.text),
+        "mmproj_file": printable(configuration.mmproj),
+        "text_bytes": configuration.text_bytes,
+        "mmproj_bytes": configuration.mmproj_bytes,
+        "bits_per_weight": configuration.bits_per_weight,
+        **{f"setting_{printable(name)}": _setting(value) for name, value in configuration.settings.items()},
+    }
+
+
+def _setting(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | None) else printable(str(value))
+
+
+def _flat_speed(speed: SpeedResult | None) -> list[dict[str, Any]]:
+    parts = []
+    for name, column in _SPEEDS.items():
+        measured: Spread | None = getattr(speed, name) if speed else None
+        part = (
+            {f"{column}_{field}": getattr(measured, field) for field in ("median", "low", "high")} if measured else {}
+        )
+        parts.append(part | {f"{name}_repetitions": measured.repetitions} if measured else part)
+    conditions = ("prompt_tokens", "answer_tokens", "parallel", "picture_tiles")
+    return [*parts, {name: getattr(speed, name) for name in conditions} if speed else {}]
+
+
+def _flat_memory(row: Row) -> list[dict[str, Any]]:
+    kinds = {"planned": row.memory.planned, "peak": row.memory.peak} if row.memory else {"planned": {}, "peak": {}}
+    return [{f"{kind}_bytes_{printable(name)}": size for name, size in sizes.items()} for kind, sizes in kinds.items()]
+
+
+def _flat_divergence(aspect: Aspect, found: Divergence | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    last = len(found.quantiles) - 1
+    percent = {round(100 * place / last): value for place, value in enumerate(found.quantiles)} if last > 0 else {}
+    return {
+        f"{aspect}_tokens": found.tokens,
+        **{f"{aspect}_kld_{name}_nats": getattr(found, name) for name in _NATS},
+        f"{aspect}_top1_fraction": found.top1,
+        f"{aspect}_perplexity": found.perplexity,
+        f"{aspect}_reference_perplexity": found.reference_perplexity,
+        **{f"{aspect}_kld_percentile_{share}_nats": value for share, value in percent.items()},
+    }
+
+
+def _flat_accuracy(row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for result in row.accuracy:
+        name = f"task_{printable(result.task)}"
+        found |= {
+            f"{name}_questions": result.questions,
+            f"{name}_exact": result.exact,
+            f"{name}_relaxed": result.relaxed,
+            f"{name}_relaxed_fraction": result.fraction,
+            f"{name}_relaxed_fraction_low": result.low,
+            f"{name}_relaxed_fraction_high": result.high,
+            f"{name}_skipped": result.skipped,
+        }
+    return found

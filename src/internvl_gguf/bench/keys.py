@@ -1,0 +1,119 @@
+"""What each part of a configuration depends on: the keys that results are kept under."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from internvl_gguf._version import __version__
+from internvl_gguf.bench.plan import Measures
+from internvl_gguf.bench.sets import OFF, read_pictures, read_task, read_text
+from internvl_gguf.bench.settings import Point
+from internvl_gguf.bench.store import Key
+from internvl_gguf.errors import ModelFileError
+from internvl_gguf.fingerprint import file_fingerprint
+from internvl_gguf.machine import machine_identity
+from internvl_gguf.model_files import ModelFiles
+from internvl_gguf.validation import read_text_headers
+
+_OF_SPEED: Final = ("n_prompt", "n_gen")
+_OF_TIME: Final = (
+    *_OF_SPEED,
+    "n_threads",
+    "n_threads_batch",
+)  # each value is summed by one thread, so they change no answer
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A configuration by content.
+
+    Attributes:
+        text, mmproj: fingerprints of the files.
+        build: of the library.
+        point: how it is run.
+    """
+
+    text: str
+    mmproj: str
+    build: str
+    point: Point
+
+    @classmethod
+    def of(cls, files: ModelFiles, build: str, point: Point) -> Subject:
+        """Of files that are here; reads each once, unless it is remembered.
+
+        Raises:
+            ModelFileError: one cannot be read.
+        """
+        try:
+            parts = [file_fingerprint(Path(header.label)) for header in read_text_headers(files.text)]
+            return cls(" ".join(parts), file_fingerprint(files.mmproj), build, point)
+        except OSError as error:
+            name = error.filename or files.text
+            raise ModelFileError(f"{name} cannot be read: {error.strerror}.", "Check the disk and the path.") from error
+
+    def speed_key(self, measures: Measures) -> Key:
+        """What speed depends on."""
+        measured = {"repetitions": measures.repetitions, "parallel": measures.parallel}
+        return {**self._base(()), **measured, "machine": machine_identity()}
+
+    def memory_key(self) -> Key:
+        """What memory depends on."""
+        return {**self._base(_OF_SPEED), "machine": machine_identity()}
+
+    def reference_key(self, measures: Measures) -> Key:
+        """What all distributions of this configuration depend on, as the reference."""
+        text = None if measures.text == OFF else _text_digest(measures.text)
+        pictures = None if measures.pictures == OFF else _pictures_digest(measures.pictures)
+        return {**self._base(_OF_TIME), "text_set": text, "picture_set": pictures}
+
+    def text_key(self, reference: Subject, measures: Measures) -> Key:
+        """What quality on text depends on: not on the mmproj."""
+        return {**self._of_text(), "text_set": _text_digest(measures.text), "reference": reference._of_text()}
+
+    def pictures_key(self, reference: Subject, measures: Measures) -> Key:
+        """What quality with pictures depends on."""
+        own, its = self._base(_OF_TIME), reference._base(_OF_TIME)
+        return {**own, "picture_set": _pictures_digest(measures.pictures), "reference": its}
+
+    def accuracy_key(self, task: str | None) -> Key:
+        """What the right answers of a task depend on."""
+        return {**self._base(_OF_TIME), "task": _task_digest(task)}
+
+    def _of_text(self) -> dict[str, Any]:
+        return {name: value for name, value in self._base(_OF_TIME).items() if name != "mmproj"}
+
+    def _base(self, left_out: tuple[str, ...]) -> dict[str, Any]:
+        settings = {name: value for name, value in self.point.settings.items() if name not in left_out}
+        files = {"text": self.text, "mmproj": self.mmproj}
+        return {**files, "build": self.build, "version": __version__, "settings": settings}
+
+
+@cache
+def _text_digest(text: str | None) -> str:
+    """Of a text and of how it is cut."""
+    from internvl_gguf.bench.quality import CHUNK  # only now: it loads llama.cpp, which the children are for
+
+    return _digest(f"{CHUNK} {read_text(text).text}")
+
+
+@cache
+def _pictures_digest(pictures: str | None) -> str:
+    return read_pictures(pictures).digest
+
+
+@cache
+def _task_digest(task: str | None) -> str:
+    """Of the questions and everything that makes an answer right."""
+    asked = read_task(task)
+    right = [(item.answers, item.tolerance) for item in asked.items]
+    return _digest(json.dumps([asked.digest, right]))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,117 @@
+"""The quants of the demo model: made once, into the cache, with an importance matrix of pictures such as it knows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from internvl_gguf.bench.store import bench_dir
+from internvl_gguf.errors import InternVLError
+from internvl_gguf.model_files import demo_files
+from internvl_gguf.quantizing import (
+    TYPES,
+    ImportanceMatrix,
+    importance_matrix,
+    make_ladder,
+    parse_types,
+    read_matrix,
+    write_matrix,
+)
+
+if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw
+
+LadderProgress = Callable[[str, float], None]
+"""Told what is made, and which part of it is done, 0 to 1."""
+
+MMPROJS: Final = ("F16", "BF16", "Q8_0")
+_NOT_IN_IT: Final = frozenset({"F32", "TQ2_0", "TQ1_0", "Q1_0"})  # no smaller than BF16; for models trained in them
+_COLOURS: Final = ("red", "green", "blue", "yellow", "orange", "purple", "black")
+_QUESTIONS: Final = (
+    "How many shapes are there?", "What is in the picture?", "Is there a red circle?", "What colour is the square?",
+    "Where is the circle?", "What shape is blue?", "What colour is the background?", "What number is written?",
+)  # fmt: skip
+_PICTURES: Final = 24
+_SIDE: Final = 288  # two tiles of the demo model
+
+
+def demo_ladder(labels: Sequence[str], tell: LadderProgress) -> tuple[Path, list[str]]:
+    """A folder with quants of the demo model and its mmproj in several precisions.
+
+    Args:
+        labels: the types; none for all that such a model can use.
+        tell: told how far it is.
+
+    Returns:
+        The folder, and the types under the names of their files.
+
+    Raises:
+        InvalidRequestError: no such type, or no room on the disk.
+        LibraryError: llama.cpp cannot make one.
+    """
+    kinds = parse_types(",".join(labels)) if labels else [kind for kind in TYPES if kind.label not in _NOT_IN_IT]
+    folder = bench_dir() / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    demo = demo_files()
+    matrix = _matrix(folder / "imatrix.gguf", tell)
+
+    def telling(what: str) -> Callable[[str, int, int], None]:
+        return lambda label, done, count: tell(f"Making {label} of the demo model's {what}", done / count)
+
+    found = [kind.label for kind in kinds]
+    make_ladder(demo.text, folder, found, matrix, telling("text half"))
+    make_ladder(demo.mmproj, folder, MMPROJS, None, telling("vision half"))
+    return folder, found
+
+
+def _matrix(path: Path, tell: LadderProgress) -> ImportanceMatrix:
+    """The importance matrix, measured if it is not there or damaged."""
+    with contextlib.suppress(InternVLError):
+        return read_matrix(path)
+    demo = demo_files()
+    with tempfile.TemporaryDirectory(prefix="internvl-calibrate-") as name:
+        questions = write_pictures(Path(name))
+        found = importance_matrix(
+            demo.text,
+            [questions],
+            mmproj=demo.mmproj,
+            n_gpu_layers=0,
+            on_progress=lambda done, count: tell("Reading pictures for the importance matrix", done / count),
+        )
+    write_matrix(path, found.matrix)
+    return found.matrix
+
+
+def write_pictures(folder: Path) -> Path:
+    """Draw pictures of shapes, the same each time, and write questions about them; the file of these."""
+    from PIL import Image, ImageDraw
+
+    draw = random.Random(1)
+    lines = []
+    for number in range(_PICTURES):
+        picture = Image.new("RGB", (_SIDE, _SIDE), "white")
+        for _ in range(draw.randrange(1, 5)):
+            _draw_shape(ImageDraw.Draw(picture), draw)
+        picture.save(folder / f"{number}.png")
+        lines.append(json.dumps({"prompt": _QUESTIONS[number % len(_QUESTIONS)], "images": [f"{number}.png"]}))
+    questions = folder / "shapes.jsonl"
+    questions.write_text("\n".join(lines), "utf-8")
+    return questions
+
+
+def _draw_shape(pen: ImageDraw, draw: random.Random) -> None:
+    size = draw.randrange(_SIDE // 6, _SIDE // 3)
+    left, top = draw.randrange(_SIDE - size), draw.randrange(_SIDE - size)
+    box, colour = (left, top, left + size, top + size), draw.choice(_COLOURS)
+    kind = draw.choice(("circle", "square", "triangle"))
+    if kind == "circle":
+        pen.ellipse(box, fill=colour)
+    elif kind == "square":
+        pen.rectangle(box, fill=colour)
+    else:
+        pen.polygon([(left, top + size), (left + size, top + size), (left + size // 2, top)], fill=colour)

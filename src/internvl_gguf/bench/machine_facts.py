@@ -1,0 +1,45 @@
+"""What a benchmark runs on, as one line of JSON: `python -m internvl_gguf.bench.machine_facts`.
+
+Asked in a process of its own: looking at a GPU takes memory on it for as long as the process lives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from internvl_gguf.bench.formats import as_plain
+from internvl_gguf.bench.jobs import MachineFacts
+from internvl_gguf.errors import InternVLError
+from internvl_gguf.sizes import format_size
+from internvl_gguf.this_machine import machine_budget, total_host_memory
+
+
+def machine_facts() -> MachineFacts:
+    """The facts of this machine.
+
+    Raises:
+        LibraryError: the installed llama.cpp is not the build this package is made for.
+    """
+    from internvl_gguf.llama.library import build, devices  # only now: a library that cannot be loaded is an answer
+
+    found = devices()
+    budget = machine_budget().budget
+    processor = next((device.description for device in found if device.kind == "cpu"), "an unknown processor")
+    parts = [processor, f"{os.cpu_count() or 1} threads", f"{format_size(total_host_memory())} of RAM"]
+    gpus = [device for device in found if device.kind in ("gpu", "igpu")]
+    parts += [f"{gpu.description} with {format_size(gpu.total_bytes)}" for gpu in gpus]
+    return MachineFacts(", ".join(parts), build(), budget.host, budget.gpus, budget.is_unified)
+
+
+def main() -> None:
+    """Print the facts, or the error."""
+    try:
+        answer = {"machine": as_plain(machine_facts())}
+    except InternVLError as error:
+        answer = {"error": {"message": error.message, "hint": error.hint}}
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

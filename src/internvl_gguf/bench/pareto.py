@@ -1,0 +1,133 @@
+"""Which configurations nobody need give up anything for: the ones that no other beats in everything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from internvl_gguf.bench.results import Divergence, Results, Row
+
+Measure = Literal["pictures", "text", "accuracy"]
+"""By what quality is compared: KL divergence on answers about pictures, on text, or right answers."""
+Aspect = Literal["text", "pictures", "quant_alone", "mmproj_alone"]
+"""The divergences of `QualityResult`."""
+
+_NORMAL_95: Final = 1.96  # half a 95% confidence interval in standard errors
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a configuration loses.
+
+    Attributes:
+        value: nats from the reference, or the fraction of questions not answered right.
+        error: its standard error.
+    """
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True)
+class BestRows:
+    """Rows by index in `Results.rows` that no other row beats.
+
+    Attributes:
+        by_size: in size and quality together.
+        by_speed: in size, quality and decode speed together; those of `by_size` are mostly among them.
+    """
+
+    by_size: frozenset[int]
+    by_speed: frozenset[int]
+
+
+def measure_of(results: Results) -> Measure | None:
+    """By what the rows are compared: with pictures where that was measured, else on text, else by right answers."""
+    measured = [row for row in results.rows if row.status == "measured"]
+    if any(row.quality and row.quality.pictures for row in measured):
+        return "pictures"
+    if any(row.quality and row.quality.text for row in measured):
+        return "text"
+    return "accuracy" if any(task.questions for row in measured for task in row.accuracy) else None
+
+
+def divergence(row: Row, aspect: Aspect) -> Divergence | None:
+    """One of a row's divergences."""
+    found: Divergence | None = getattr(row.quality, aspect) if row.quality else None
+    return found
+
+
+def has_split(results: Results) -> bool:
+    """Whether a row's mmproj loses something of its own, so that the losses of its two files can be told apart."""
+    alone = [divergence(row, "mmproj_alone") for row in results.rows]
+    return any(found.mean > 0 for found in alone if found)
+
+
+def loss_of(results: Results, index: int, measure: Measure) -> Loss | None:
+    """What a row loses by a measure; None where that was not measured or is no number."""
+    row = results.rows[index]
+    if row.status != "measured":
+        return None
+    if measure == "accuracy":
+        return _share_wrong(row)
+    if index == results.reference:
+        return Loss(0.0, 0.0)  # from itself, whatever rounding makes of it
+    found = divergence(row, measure)
+    if found is None or not math.isfinite(found.mean):
+        return None
+    return Loss(max(found.mean, 0.0), found.mean_error)
+
+
+def _share_wrong(row: Row) -> Loss | None:
+    """Of all tasks together; the error by their confidence intervals."""
+    questions = sum(task.questions for task in row.accuracy)
+    if not questions:
+        return None
+    right = sum(task.relaxed for task in row.accuracy)
+    errors = [(task.high - task.low) / 2 / _NORMAL_95 * task.questions for task in row.accuracy]
+    return Loss(1 - right / questions, math.hypot(*errors) / questions)
+
+
+def memory_needed(row: Row) -> int | None:
+    """Bytes of all devices by the plan; None where there was none."""
+    return sum(row.memory.planned.values()) if row.memory and row.memory.planned else None
+
+
+def decode_speed(row: Row) -> float | None:
+    """Tokens a second of one answer; None where it was not measured."""
+    return row.speed.decode.median if row.status == "measured" and row.speed else None
+
+
+def unbeaten(costs: Mapping[int, tuple[float, ...]]) -> frozenset[int]:
+    """Those whose costs no other has all as low, and one of them lower."""
+    return frozenset(
+        index
+        for index, own in costs.items()
+        if not any(other != own and all(a <= b for a, b in zip(other, own, strict=True)) for other in costs.values())
+    )
+
+
+def best_rows(results: Results) -> BestRows:
+    """The rows that no other row beats; none where quality was not measured.
+
+    Size is that of the files, and the planned memory where every row has it: configurations of the same files differ in
+    memory only.
+    """
+    measure = measure_of(results)
+    if measure is None:
+        return BestRows(frozenset(), frozenset())
+    found = {index: loss_of(results, index, measure) for index in range(len(results.rows))}
+    losses = {index: loss.value for index, loss in found.items() if loss}
+    sizes: dict[int, tuple[float, ...]] = {index: (results.rows[index].configuration.bytes,) for index in losses}
+    memory = {index: memory_needed(results.rows[index]) for index in losses}
+    planned = {index: size for index, size in memory.items() if size is not None}
+    if len(planned) == len(losses):
+        sizes = {index: (*size, planned[index]) for index, size in sizes.items()}
+    costs = {index: (*sizes[index], losses[index]) for index in losses}
+    speeds = {index: decode_speed(results.rows[index]) for index in losses}
+    return BestRows(
+        unbeaten(costs),
+        unbeaten({index: (*costs[index], -speed) for index, speed in speeds.items() if speed is not None}),
+    )

@@ -1,0 +1,84 @@
+"""What a configuration takes, measured in the process that has it loaded, beside what was planned (docs/memory.md)."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import psutil
+
+from internvl_gguf.bench.results import MemoryResult
+from internvl_gguf.bench.speed import Tell, ask_about_picture, fill
+from internvl_gguf.memory import predict_memory
+from internvl_gguf.this_machine import machine_budget
+
+if TYPE_CHECKING:
+    from internvl_gguf.loading import Runtime
+    from internvl_gguf.session import Session
+
+_STATUS: Final = Path("/proc/self/status")
+_PEAK_LINE: Final = "VmHWM:"
+_SEED: Final = 2
+_HOST: Final = "CPU"
+
+
+class MemoryMeter:
+    """Measures one configuration. Make it before anything is loaded: what GPUs have free is looked at then."""
+
+    def __init__(self) -> None:
+        self._free = machine_budget().budget.gpus
+
+    def measure(self, session: Session, tell: Tell) -> MemoryResult:
+        """Put the session to the most work there is, and compare what it took with the plan for just that.
+
+        That is a question about a picture, and a context full to its last position. The plan's host memory contains
+        what the process maps of the file beside the weights it counts (`MemoryPlan.page_cache`), as the peak does.
+        """
+        runtime = session.runtime
+        tell("fill the context", 0.0)
+        _, tiles = ask_about_picture(session)
+        _fill_context(runtime, lambda done: tell("fill the context", done))
+        peak = {_HOST: peak_resident()}
+        free = machine_budget().budget.gpus
+        for number in runtime.configuration.budget.gpu_numbers:
+            peak[f"GPU{number}"] = max(0, self._free[number] - free[number])
+        return MemoryResult(planned_bytes(runtime, tiles), peak)
+
+
+def planned_bytes(runtime: Runtime, tiles: int) -> dict[str, int]:
+    """Bytes of each device by the plan, with one picture of so many tiles."""
+    found = runtime.configuration
+    request = replace(found.request, pictures=1, tiles=tiles)
+    plan = predict_memory(found.candidate.shape(found.encoder), request)
+    gpus = zip(found.budget.gpu_numbers, plan.gpus, strict=True)
+    return {_HOST: plan.host.total + plan.page_cache, **{f"GPU{number}": device.total for number, device in gpus}}
+
+
+def peak_resident() -> int:
+    """The most bytes of memory that this process ever had at once, mapped files included."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    if _STATUS.exists():  # what getrusage says on Linux can be of the process that started this one
+        line = next(line for line in _STATUS.read_text("ascii").splitlines() if line.startswith(_PEAK_LINE))
+        return 1024 * int(line.removeprefix(_PEAK_LINE).split()[0])
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _fill_context(runtime: Runtime, tell: Callable[[float], None]) -> None:
+    """Read random tokens up to the last position, and decode the token that goes there."""
+    engine = runtime.engine
+    context = engine.context
+    draw = random.Random(_SEED)
+    tokens = [draw.randrange(engine.model.n_vocab) for _ in range(context.n_ctx)]
+    engine.forget()
+    fill(context, tokens[:-1], lambda done: tell(done / len(tokens)))
+    context.decode_token(tokens[-1], len(tokens) - 1, 0)
+    context.likeliest_token()
+    context.cut(0, 0)

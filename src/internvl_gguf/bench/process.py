@@ -1,0 +1,170 @@
+"""Running the process of one configuration: its lines read, its end understood, whatever that is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import IO, Any, Final
+
+from internvl_gguf.bench.formats import from_plain
+from internvl_gguf.bench.jobs import KINDS, Job, MachineFacts, PartResult, job_as_line
+from internvl_gguf.bench.results import Status
+from internvl_gguf.errors import LibraryError
+
+_MEASURE: Final = "internvl_gguf.bench.child"
+_FACTS: Final = "internvl_gguf.bench.machine_facts"
+_LAST_BYTES: Final = 8192
+_NO_MEMORY: Final = re.compile(r"out of memory|failed to allocate|unable to allocate|bad_alloc", re.IGNORECASE)
+_TELLING: Final = re.compile(r"GGML_ASSERT|\berror\b|\bfailed\b|terminate called|Error:", re.IGNORECASE)
+_SMALLER: Final = "Take a smaller quant or context (-c), or end other programs."
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a process ended.
+
+    Attributes:
+        status: "measured" where it did all it was asked for.
+        error: what happened and what to do, else "".
+    """
+
+    status: Status
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """What is done with the answers of a process.
+
+    Attributes:
+        on_stage: told what is measured and how much of it is done, 0 to 1.
+        on_part: given each part as soon as it is measured.
+        on_notice: told in one line what was done in another way than asked for.
+    """
+
+    on_stage: Callable[[str, float], None]
+    on_part: Callable[[PartResult], None]
+    on_notice: Callable[[str], None]
+
+
+def run_job(job: Job, listener: Listener) -> Ending:
+    """Have a process do a job; however it ends, this one goes on.
+
+    An exception in here, Ctrl-C included, ends the process at once.
+    """
+    with _child(_MEASURE, job_as_line(job)) as (process, errors):
+        failure = _listen(process, listener)
+        code = process.wait()
+        return failure or (Ending("measured") if code == 0 else _death(code, _last_words(errors)))
+
+
+@cache
+def ask_machine() -> MachineFacts:
+    """What this machine is; asked once.
+
+    Raises:
+        LibraryError: llama.cpp does not work here.
+    """
+    with _child(_FACTS, "") as (process, errors):
+        for message in _messages(process):
+            if "error" in message:
+                raise LibraryError(message["error"]["message"], message["error"]["hint"])
+            if "machine" in message:
+                return from_plain(MachineFacts, message["machine"])
+        ending = _death(process.wait(), _last_words(errors))
+    raise LibraryError(f"llama.cpp does not start: {ending.error}", "`internvl doctor` says more.")
+
+
+@contextmanager
+def _child(module: str, line: str) -> Iterator[tuple[subprocess.Popen[str], IO[bytes]]]:
+    """A process that runs a module and was given a line, and the file of its stderr; it is ended with the block.
+
+    It gets a process group of its own: Ctrl-C on a terminal is for the process that knows what to keep.
+    """
+    group: dict[str, Any] = {"process_group": 0}
+    if sys.platform == "win32":
+        group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, "GGML_NO_BACKTRACE": "1"},
+            **group,
+        )
+        try:
+            with suppress(BrokenPipeError):  # it is dead already, which its end tells
+                _stream(process.stdin).write(f"{line}\n")
+                _stream(process.stdin).close()
+            yield process, errors
+        finally:
+            process.kill()
+            process.wait()
+            with suppress(BrokenPipeError):
+                _stream(process.stdin).close()
+            _stream(process.stdout).close()
+
+
+def _stream(stream: IO[str] | None) -> IO[str]:
+    if stream is None:
+        raise AssertionError("the process was started with pipes")
+    return stream
+
+
+def _messages(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    """Its answers; what libraries print between them is left out."""
+    for line in _stream(process.stdout):
+        with suppress(ValueError):
+            message = json.loads(line)
+            if isinstance(message, dict):
+                yield message
+
+
+def _listen(process: subprocess.Popen[str], listener: Listener) -> Ending | None:
+    """Hand on what it says; the error it ended with, if it did."""
+    for message in _messages(process):
+        if "stage" in message:
+            listener.on_stage(message["stage"], message["done"])
+        elif "notice" in message:
+            listener.on_notice(message["notice"])
+        elif "part" in message:
+            listener.on_part(from_plain(KINDS[message["part"]], message["value"]))
+        elif "error" in message:
+            error = message["error"]
+            no_memory = error["status"] == "out of memory" or _NO_MEMORY.search(error["message"])
+            return Ending("out of memory" if no_memory else "failed", f"{error['message']} {error['hint']}")
+    return None
+
+
+def _death(code: int, words: str) -> Ending:
+    """What a status other than 0 and the last words on stderr tell."""
+    if _NO_MEMORY.search(words):
+        return Ending("out of memory", f"There was no memory left ({words}). {_SMALLER}")
+    if sys.platform != "win32" and code == -signal.SIGKILL:
+        return Ending("out of memory", f"Its process was killed, as the system does for want of memory. {_SMALLER}")
+    how = f"status {code}"
+    if code < 0:
+        with suppress(ValueError):
+            how = signal.Signals(-code).name
+    return Ending("failed", f"Its process ended with {how}{f' ({words})' if words else ''}.")
+
+
+def _last_words(errors: IO[bytes]) -> str:
+    """The last line of stderr that tells something, else the last one."""
+    errors.seek(0, os.SEEK_END)
+    errors.seek(max(0, errors.tell() - _LAST_BYTES))
+    lines = [line.strip() for line in errors.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    telling = [line for line in lines if _TELLING.search(line)]
+    return (telling or lines or [""])[-1]

@@ -1,0 +1,94 @@
+"""What was measured before, by everything it depends on, so that a new quant costs no second run of the others.
+
+A file for each part of each configuration (speed, memory, quality, a task), named by a digest of its key: content of
+both files, build of the library, version of this package, settings, and what else matters to the part. It holds the
+key in full and a checksum; what does not agree is measured again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from internvl_gguf.bench.formats import as_plain, from_plain
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.paths import cache_dir, write_atomically
+
+_FORMAT: Final = 1
+_DIGEST_BYTES: Final = 16
+_Result = TypeVar("_Result")
+
+Key = Mapping[str, Any]
+"""What a measurement depends on: strings, numbers, booleans and None under names."""
+
+
+def bench_dir() -> Path:
+    """Where this package keeps what benchmarks can use again."""
+    return cache_dir() / "bench"
+
+
+def digest_of(key: Key) -> str:
+    """Identity of a key: 32 hexadecimal digits."""
+    return _digest(json.dumps(as_plain(key), sort_keys=True))
+
+
+class Store:
+    """Results on disk.
+
+    Args:
+        folder: made when something is written.
+        fresh: whether to read only what this object wrote.
+    """
+
+    def __init__(self, folder: Path, *, fresh: bool = False) -> None:
+        self._folder = folder
+        self._fresh = fresh
+        self._written: set[Path] = set()
+
+    def get(self, part: str, key: Key, kind: type[_Result]) -> _Result | None:
+        """What was measured under a key; None where nothing was, or it is damaged or of another form.
+
+        Args:
+            part: what was measured.
+            key: everything it depends on.
+            kind: the dataclass of the result.
+        """
+        path = self._path(part, key)
+        if self._fresh and path not in self._written:
+            return None
+        try:
+            kept = json.loads(path.read_bytes())
+            if kept["format"] != _FORMAT or kept["key"] != as_plain(key) or kept["checksum"] != _checksum(kept):
+                return None
+            return from_plain(kind, kept["result"])
+        except (OSError, ValueError, KeyError, TypeError, InvalidRequestError):
+            return None
+
+    def put(self, part: str, key: Key, result: Any) -> None:
+        """Keep a result.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        kept = {"format": _FORMAT, "part": part, "key": as_plain(key), "result": as_plain(result)}
+        path = self._path(part, key)
+        write_atomically(path, json.dumps({**kept, "checksum": _checksum(kept)}, indent=1).encode())
+        self._written.add(path)
+
+    def wrote(self, part: str, key: Key) -> bool:
+        """Whether it was this object that kept it."""
+        return self._path(part, key) in self._written
+
+    def _path(self, part: str, key: Key) -> Path:
+        return self._folder / f"{part}-{digest_of(key)}.json"
+
+
+def _checksum(kept: Mapping[str, Any]) -> str:
+    return _digest(json.dumps([kept["key"], kept["result"]], sort_keys=True))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()

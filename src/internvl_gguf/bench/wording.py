@@ -1,0 +1,105 @@
+"""Numbers and names as every report of a benchmark writes them."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Callable, Iterable
+from pathlib import PurePath
+from typing import Final
+
+from internvl_gguf.bench.results import Configuration, Results, Spread
+
+DIGITS: Final = 3
+_REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
+_UNWANTED: Final = (0xFFFE, 0xFFFF, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_SMALLEST: Final = -3  # powers of ten that are easier to read as digits than as such
+_LARGEST: Final = 6
+_GIB: Final = 2**30
+
+
+def printable(text: str) -> str:
+    """Text from a file in one line, without what no terminal, page or picture can show.
+
+    Control characters become spaces. Parts of a character (from names that are not UTF-8), what no document of XML may
+    hold and what turns the direction of the text around it become U+FFFD.
+    """
+    kinds = {"Cc": " ", "Cs": _REPLACEMENT, "Zl": " ", "Zp": " "}
+    text = "".join(kinds.get(unicodedata.category(character), character) for character in text)
+    return text.translate(dict.fromkeys(_UNWANTED, _REPLACEMENT))
+
+
+def number(value: float, digits: int = DIGITS) -> str:
+    """A number in so many significant digits: "0.0312", "11.2", "1,235", "3.12e-5"."""
+    if not math.isfinite(value) or value == 0:
+        return f"{value:.0f}"
+    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+    if _SMALLEST <= int(exponent) <= _LARGEST:
+        return f"{value:,.{decimals(value, digits)}f}"
+    return f"{mantissa}e{int(exponent)}"
+
+
+def decimals(value: float, digits: int = DIGITS) -> int:
+    """Places behind the point that a number of so many significant digits has; `value` is not 0."""
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded value: 9.996 has one place
+    return max(0, digits - 1 - exponent)
+
+
+def with_error(value: float, error: float) -> str:
+    """A number and how far off it may be, in the digits that the number has: "0.0312 ±0.0004"."""
+    if not error or not math.isfinite(error) or not math.isfinite(value):
+        return number(value)
+    if "e" in number(value):
+        return f"{number(value)} ±{number(error, 1)}"
+    off = f"{error:.{decimals(value)}f}"
+    return f"{number(value)} ±{off if float(off) else number(error, 1)}"
+
+
+def spread(measured: Spread) -> str:
+    """Median and half the range of what was measured more than once."""
+    if measured.repetitions < 2:
+        return number(measured.median)
+    return with_error(measured.median, (measured.high - measured.low) / 2)
+
+
+def size_unit(results: Results) -> tuple[str, int]:
+    """The unit of all sizes and its bytes: GiB, but MiB for models so small that a GiB tells nothing."""
+    largest = max((row.configuration.bytes for row in results.rows), default=0)
+    return ("GiB", _GIB) if largest >= _GIB // 4 else ("MiB", 2**20)
+
+
+def row_names(results: Results) -> tuple[str, ...]:
+    """A short name for each row.
+
+    The quant, or the file's name where two files have the same; the mmproj likewise where rows differ in it; then the
+    settings that are not the same in all rows.
+    """
+    rows = [row.configuration for row in results.rows]
+    texts = _distinct(rows, lambda row: (row.quant, row.text))
+    mmprojs = _distinct(rows, lambda row: (row.precision, row.mmproj))
+    several = len(set(mmprojs)) > 1
+    names = dict.fromkeys(name for row in rows for name in row.settings)
+    swept = [name for name in names if len({repr(row.settings.get(name)) for row in rows}) > 1]
+    found = []
+    for row, text, mmproj in zip(rows, texts, mmprojs, strict=True):
+        parts = [f"{text}+{mmproj}" if several else text]
+        parts += [f"{name}={row.settings[name]}" for name in swept if row.settings.get(name) is not None]
+        found.append(printable(" ".join(parts)))
+    return tuple(found)
+
+
+def _distinct(rows: Iterable[Configuration], names: Callable[[Configuration], tuple[str, str]]) -> list[str]:
+    """The label of each row's file, or the file's own name where another file has the same label."""
+    pairs = [names(row) for row in rows]
+    files: dict[str, set[str]] = {}
+    for label, file in pairs:
+        files.setdefault(label, set()).add(file)
+    return [label if len(files[label]) == 1 else PurePath(file).stem for label, file in pairs]
+
+
+def shortened(text: str, longest: int) -> str:
+    """Text with its middle left out where it is too long for its place."""
+    if len(text) <= longest:
+        return text
+    head = (longest - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"

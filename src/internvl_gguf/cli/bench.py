@@ -1,0 +1,267 @@
+"""`internvl bench`: quants side by side, each loaded alone in a process of its own, measured, freed."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import typer
+
+from internvl_gguf._version import __version__
+from internvl_gguf.cli import bench_options as own
+from internvl_gguf.cli import options
+from internvl_gguf.cli.bench_output import BenchOutput
+from internvl_gguf.cli.bench_progress import LadderLine, bench_progress
+from internvl_gguf.cli.output import FAILED, INTERRUPTED, option_errors, say
+from internvl_gguf.config import DEFAULT_N_UBATCH
+from internvl_gguf.errors import InvalidRequestError, ModelFileError
+from internvl_gguf.model_names import DEMO
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from internvl_gguf.bench.fitting import Fitting
+    from internvl_gguf.bench.jobs import MachineFacts, Part
+    from internvl_gguf.bench.pairs import Pair
+    from internvl_gguf.bench.plan import Measures
+    from internvl_gguf.bench.results import Results
+    from internvl_gguf.bench.settings import Sweep
+    from internvl_gguf.hub_models import HubResolver
+    from internvl_gguf.tuning import HostSettings
+
+_REPETITIONS = 5
+
+
+def bench(
+    models: own.ModelsArgument = None,
+    all_quants: own.AllOption = False,
+    fits: own.FitsOption = None,
+    mmproj: own.MmprojsOption = None,
+    no_speed: own.NoSpeedOption = False,
+    no_quality: own.NoQualityOption = False,
+    only: own.OnlyOption = None,
+    reference: own.ReferenceOption = None,
+    text: own.TextOption = None,
+    pictures: own.PicturesOption = None,
+    task: own.TaskOption = None,
+    n_prompt: own.PromptOption = None,
+    n_gen: own.GenOption = None,
+    n_ctx: own.ContextOption = None,
+    batch_size: own.BatchOption = None,
+    ubatch_size: own.UbatchOption = None,
+    threads: own.ThreadsOption = None,
+    n_gpu_layers: own.LayersOption = None,
+    type_k: own.TypeKOption = None,
+    type_v: own.TypeVOption = None,
+    flash_attn: own.FlashOption = None,
+    repetitions: own.RepetitionsOption = _REPETITIONS,
+    parallel: own.ParallelOption = 1,
+    resume: own.FreshOption = True,
+    budget: own.BudgetOption = None,
+    output_format: own.FormatOption = None,
+    json_output: own.JSONOption = False,
+    output: own.OutputOption = None,
+    html: own.HTMLOption = None,
+    plot: own.PlotOption = None,
+) -> None:
+    """Measure quants of a model side by side: size, memory, speed, and what they lose, with pictures and without.
+
+    Each is loaded alone, in a process of its own. What was measured before is not measured again.
+    """
+    from internvl_gguf.bench.plan import Measures
+    from internvl_gguf.bench.settings import Sweep
+    from internvl_gguf.sizes import parse_size
+
+    names = tuple(models or [options.chosen_model(None)])
+    with option_errors():
+        sweep = Sweep.parse(
+            n_prompt=n_prompt, n_gen=n_gen, n_ctx=n_ctx, n_batch=batch_size, n_ubatch=ubatch_size, n_threads=threads,
+            n_gpu_layers=n_gpu_layers, type_k=type_k, type_v=type_v, flash_attn=flash_attn,
+        )  # fmt: skip
+        tasks = _tasks(task, only, names)
+        parts = _parts(only, no_speed=no_speed, no_quality=no_quality, has_task=bool(tasks))
+        measures = Measures(parts, repetitions, parallel, text, pictures, tasks if "accuracy" in parts else ())
+        wanted = _Asked(names, all_quants, fits, _split(mmproj), sweep, measures, _reference(reference))
+        room = parse_size(budget) if budget is not None else None
+        report = BenchOutput(room, "json" if json_output else output_format, output, html, plot)
+    report.check()
+    results, is_interrupted = _run(wanted, fresh=not resume)
+    report.write(results)
+    if is_interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if not any(row.status == "measured" for row in results.rows):
+        raise typer.Exit(FAILED)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be measured, and how.
+
+    Attributes:
+        models: as they were typed.
+        all_quants: whether all quants are.
+        fits: the memory that they are to fit; None for no such bound.
+        mmprojs: precisions or files.
+        sweep, measures: how.
+        reference: the quant that quality is measured against; None takes the one of the most bits.
+    """
+
+    models: tuple[str, ...]
+    all_quants: bool
+    fits: str | None
+    mmprojs: tuple[str, ...]
+    sweep: Sweep
+    measures: Measures
+    reference: str | None
+
+
+def _run(asked: _Asked, *, fresh: bool) -> tuple[Results, bool]:
+    """Find the files, lay out what is to be measured, measure it; whether Ctrl-C ended it."""
+    from internvl_gguf.bench.plan import make_plan
+    from internvl_gguf.bench.process import ask_machine
+    from internvl_gguf.bench.results import Results
+    from internvl_gguf.bench.runner import Runner
+    from internvl_gguf.bench.store import Store, bench_dir
+
+    started_at = datetime.now().astimezone().isoformat(timespec="seconds")
+    notices = _check_sets(asked.measures)
+    model, pairs = _find(asked)  # before a process is started for the next
+    machine = ask_machine()
+    with option_errors():
+        plan = make_plan(model, pairs, asked.sweep, asked.measures, _host(machine), asked.reference)
+    with bench_progress(len(plan.entries)) as progress:
+        runner = Runner(plan, Store(bench_dir() / "results", fresh=fresh), machine.build, progress)
+        rows = runner.run()
+    results = Results(
+        model=model,
+        machine=machine.machine,
+        build=machine.build,
+        version=__version__,
+        started_at=started_at,
+        reference=plan.reference if any(row.quality for row in rows) else None,
+        rows=rows,
+        command=shlex.join(["internvl", *sys.argv[1:]]),
+        notices=(*notices, *runner.notices),
+    )
+    return results, runner.is_interrupted
+
+
+def _find(asked: _Asked) -> tuple[str, list[Pair]]:
+    """The model's name and the pairs of files to be measured."""
+    from internvl_gguf.bench.targets import PairFinder, Wanted
+
+    chooser = _fitting(asked.fits, asked.sweep) if asked.fits is not None else None
+    with closing(LadderLine()) as line:
+
+        def make_ladder(labels: Sequence[str]) -> tuple[Path, list[str]]:
+            from internvl_gguf.bench.ladder import demo_ladder
+
+            return demo_ladder(labels, line.tell)
+
+        finder = PairFinder(_resolver, make_ladder, say)
+        model, pairs = finder.find(Wanted(asked.models, asked.mmprojs, asked.all_quants, chooser))
+    if not pairs:
+        raise ModelFileError("There is nothing to measure.", "Name quants, or use --all.")
+    return model, pairs
+
+
+def _fitting(sizes: str, sweep: Sweep) -> Fitting:
+    """Chooses the quants that fit."""
+    from internvl_gguf.bench.fitting import Fitting, budget_of
+    from internvl_gguf.bench.process import ask_machine
+
+    machine = ask_machine()
+    with option_errors():
+        return Fitting(budget_of(sizes, machine), sweep, _host(machine))
+
+
+def _host(machine: MachineFacts) -> HostSettings:
+    """How a session would use the CPU; beside a GPU it computes as many positions at once as ever."""
+    from internvl_gguf.tuning import host_settings
+
+    host = host_settings()
+    return replace(host, n_ubatch=DEFAULT_N_UBATCH) if machine.gpus else host
+
+
+def _resolver() -> HubResolver:
+    from internvl_gguf.bench.one_listing import RememberingClient
+    from internvl_gguf.hub_models import HubResolver
+
+    return HubResolver(RememberingClient(say))
+
+
+def _check_sets(measures: Measures) -> tuple[str, ...]:
+    """Look at texts, pictures and tasks before anything is measured; what of them cannot be used."""
+    from internvl_gguf.bench.sets import OFF, check_sets
+
+    is_scored = "quality" in measures.parts
+    text = measures.text if is_scored else OFF
+    pictures = measures.pictures if is_scored else OFF
+    if is_scored and (text, pictures) == (OFF, OFF):
+        with option_errors():
+            raise InvalidRequestError("Neither text nor pictures are left to measure quality on.", "Use --no-quality.")
+    problems = tuple(check_sets(text, pictures, measures.tasks))
+    for line in problems:
+        say(line)
+    return problems
+
+
+def _tasks(given: list[str] | None, only: str | None, models: Sequence[str]) -> tuple[str | None, ...]:
+    """The tasks to ask: those that were named, or the package's own for the demo model and where accuracy is wanted."""
+    if given:
+        return tuple(dict.fromkeys(given))
+    is_demo = all(model.partition(":")[0].lower() == DEMO for model in models)
+    return (None,) if is_demo or "accuracy" in (only or "") else ()
+
+
+def _parts(only: str | None, *, no_speed: bool, no_quality: bool, has_task: bool) -> frozenset[Part]:
+    """What to measure.
+
+    Raises:
+        InvalidRequestError: no such part, or options that contradict each other.
+    """
+    from internvl_gguf.bench.jobs import PARTS
+
+    if only is None:
+        left_out = {"speed": no_speed, "quality": no_quality, "accuracy": not has_task}
+        return frozenset(part for part in PARTS if not left_out.get(part))
+    if no_speed or no_quality:
+        raise InvalidRequestError("--only was given together with --no-speed or --no-quality.", "Use one of the two.")
+    wanted = _split(only)
+    unknown = next((part for part in wanted if part not in PARTS), None)
+    if unknown is not None:
+        raise InvalidRequestError(f"--only names {unknown!r}.", f"Use some of {', '.join(PARTS)}.")
+    return frozenset(part for part in PARTS if part in wanted)
+
+
+def _reference(given: list[str] | None) -> str | None:
+    """The one reference there can be.
+
+    Raises:
+        InvalidRequestError: several were named.
+    """
+    names = [name for text in given or () for name in _split(text)]
+    if len(names) > 1:
+        raise InvalidRequestError(
+            f"{len(names)} references were named: {', '.join(names)}.", "All are measured against one: name one."
+        )
+    return names[0] if names else None
+
+
+def _split(text: str | None) -> tuple[str, ...]:
+    """The names of a list with commas.
+
+    Raises:
+        InvalidRequestError: one of them is empty.
+    """
+    if text is None:
+        return ()
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise InvalidRequestError(f"A name is missing in {text!r}.", "Write names with commas between them.")
+    return names

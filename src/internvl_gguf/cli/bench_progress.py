@@ -1,0 +1,142 @@
+"""How far a benchmark is: a bar with the time that is left on a terminal, a line for each configuration elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from internvl_gguf.cli.downloads import download_bars
+from internvl_gguf.cli.output import say
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from internvl_gguf.bench.pairs import Pair
+    from internvl_gguf.bench.plan import Entry
+    from internvl_gguf.bench.results import Row
+    from internvl_gguf.model_files import ModelFiles
+
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+
+
+class BenchProgress:
+    """A `bench.runner.Watcher`.
+
+    Args:
+        bar: of the terminal; None for lines.
+        count: configurations there are.
+    """
+
+    def __init__(self, bar: Progress | None, count: int) -> None:
+        self._bar = bar
+        self._count = count
+        self._name = ""
+        self._place = 0
+        self._task: TaskID | None = bar.add_task("", total=count, left="") if bar else None
+
+    def begin(self, place: int, entry: Entry) -> None:
+        """The configuration at this place of the order, from 0, is next."""
+        self._name, self._place = entry.name, place
+        if self._bar is None:
+            say(f"{place + 1} of {self._count}: {entry.name}")
+        self._show("looking at its files", 0.0, None)
+
+    def fetch(self, pair: Pair) -> ModelFiles:
+        """The files of a pair, fetched with a bar for each if they are not here."""
+        if pair.is_here:
+            return pair.fetch(lambda file, done: None, self.say)
+        if self._bar is not None:
+            self._bar.stop()
+        try:
+            with download_bars() as bars:
+                return pair.fetch(bars.progress, bars.say)
+        finally:
+            if self._bar is not None:
+                self._bar.start()
+
+    def stage(self, what: str, done: float, left: float | None) -> None:
+        """What of it is measured, which part of that is done, and the seconds left for everything."""
+        self._show(f"{what}, {done:.0%}" if done else what, 0.0, left)
+
+    def end(self, row: Row, seconds: float | None, left: float | None) -> None:
+        """It is over."""
+        self._show(row.status, 1.0, left)
+        if row.status != "measured":
+            self.say(f"{self._name}: {row.status}. {row.error}")
+        elif self._bar is None:
+            how = "known" if seconds is None else f"measured in {duration(seconds)}"
+            say(f"  {how}{f', {_left(left)}' if left else ''}")
+
+    def say(self, line: str) -> None:
+        """A line for the person, above the bar."""
+        if self._bar is None:
+            say(line)
+        else:
+            self._bar.console.print(line, markup=False, highlight=False)
+
+    def _show(self, what: str, done: float, left: float | None) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(
+                self._task, description=f"{self._name}: {what}", completed=self._place + done, left=_left(left)
+            )
+
+
+@contextlib.contextmanager
+def bench_progress(count: int) -> Iterator[BenchProgress]:
+    """Progress for as long as a benchmark runs."""
+    if not sys.stderr.isatty():
+        yield BenchProgress(None, count)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[left]}", markup=False),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield BenchProgress(bar, count)
+
+
+class LadderLine:
+    """Tells what is being made: on one line of a terminal, or a line for each thing elsewhere."""
+
+    def __init__(self) -> None:
+        self._shows = sys.stderr.isatty()
+        self._last = ""
+
+    def tell(self, what: str, done: float) -> None:
+        """What is made, and which part of it is done."""
+        if self._shows:
+            sys.stderr.write(f"\r\x1b[K{what}, {done:.0%}")
+            sys.stderr.flush()
+        elif what != self._last:
+            say(what)
+        self._last = what
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._shows and self._last:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: "0.43 s", "12 s", "3 min", "1 h 20 min"."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if seconds < 2 * _MINUTE:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / _MINUTE)
+    if seconds < _HOUR:
+        return f"{minutes} min"
+    return f"{minutes // _MINUTE} h {minutes % _MINUTE} min"
+
+
+def _left(seconds: float | None) -> str:
+    """Whole seconds; nothing where they are not known, or over."""
+    return f"about {duration(math.ceil(seconds))} left" if seconds else ""
