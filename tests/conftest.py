@@ -29,12 +29,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_threa
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Caches and conversations go to folders of this test process, never to the user's."""
+    """Caches, conversations and settings are of this test process, never the user's."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("INTERNVL_")]:
+            patch.delenv(name)
         patch.setenv("INTERNVL_CACHE", str(folder))
+        patch.setenv("INTERNVL_CONFIG", str(tmp_path_factory.mktemp("config")))
         patch.setenv("INTERNVL_DATA", str(tmp_path_factory.mktemp("data")))
-        patch.delenv("INTERNVL_MODEL", raising=False)
         yield folder
 
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from internvl_gguf.cli import options
-from internvl_gguf.cli.output import option_errors, print_json, reply_as_json, say, show_library_log
-from internvl_gguf.config import EngineConfig, SamplingParams
+from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
+from internvl_gguf.cli.output import print_json, reply_as_json, say, show_library_log
+from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.model_names import DEMO
-from internvl_gguf.tiling import MAX_TILES, validate_tile_limits
 
 if TYPE_CHECKING:
     from internvl_gguf.session import Session
     from internvl_gguf.types import Reply
 
 
+@takes_asking_options
 def ask(
     model_and_prompt: Annotated[
         list[str] | None,
@@ -37,84 +37,31 @@ def ask(
         list[str] | None,
         typer.Option("--image", "-i", metavar="FILE", help="A picture; may be repeated.", show_default=False),
     ] = None,
-    mmproj: options.MmprojOption = None,
-    system: Annotated[
-        str | None, typer.Option(help="System message instead of the official one.", show_default=False)
-    ] = None,
-    max_tiles: options.MaxTilesOption = None,
-    min_tiles: options.MinTilesOption = 1,
-    thumbnail: options.ThumbnailOption = True,
-    layout: options.LayoutOption = "separate",
-    fit_pictures: options.FitPicturesOption = True,
-    no_cache: options.NoCacheOption = False,
-    max_tokens: options.MaxTokensOption = options.SAMPLING.max_tokens,
-    temperature: options.TemperatureOption = options.SAMPLING.temperature,
-    top_k: options.TopKOption = options.SAMPLING.top_k,
-    top_p: options.TopPOption = options.SAMPLING.top_p,
-    min_p: options.MinPOption = options.SAMPLING.min_p,
-    repeat_penalty: options.RepeatPenaltyOption = options.SAMPLING.repeat_penalty,
-    presence_penalty: options.PresencePenaltyOption = options.SAMPLING.presence_penalty,
-    frequency_penalty: options.FrequencyPenaltyOption = options.SAMPLING.frequency_penalty,
-    seed: options.SeedOption = None,
-    stop: options.StopOption = None,
-    n_ctx: options.ContextOption = None,
-    n_gpu_layers: options.GPULayersOption = "auto",
-    vram: options.VRAMOption = None,
-    force: options.ForceOption = False,
-    kv_type: options.KVTypeOption = options.ENGINE.kv_type,
-    flash_attn: options.FlashAttentionOption = "auto",
-    threads: options.ThreadsOption = None,
-    draft: options.DraftOption = options.ENGINE.n_draft,
     batch: options.BatchOption = None,
     output: options.OutputOption = None,
     parallel: options.ParallelOption = None,
     json_output: options.JSONOption = False,
     verbose: options.VerboseOption = False,
+    *,
+    asking: AskingOptions,
 ) -> None:
     """Ask one question, about pictures or not. The answer goes to stdout, everything else to stderr."""
-    from internvl_gguf.planning.workload import parse_vram
-
     if batch is None:
         _refuse_without_batch(output, parallel)
         model, prompt = _split_arguments(model_and_prompt or [])
     else:
         model, prompt = _model_of_batch(model_and_prompt or [], image or []), None
-    with option_errors():
-        sampling = SamplingParams(
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repeat_penalty=repeat_penalty,
-            presence_penalty=presence_penalty,
-            frequency_penalty=frequency_penalty,
-            seed=seed,
-            stop=tuple(stop or ()),
-        )
-        engine: dict[str, Any] = {
-            "n_ctx": n_ctx,
-            "n_gpu_layers": options.gpu_layers(n_gpu_layers),
-            "vram": vram,
-            "force": force,
-            "kv_type": kv_type,
-            "flash_attn": options.flash_attention(flash_attn),
-            "n_threads": threads,
-            "n_draft": draft,
-            "embedding_disk_bytes": 0 if no_cache else options.ENGINE.embedding_disk_bytes,
-        }
-        if batch is not None:
-            engine["n_parallel"] = options.BATCH_PARALLEL if parallel is None else parallel
-        config = EngineConfig(**engine)
-        parse_vram(vram)
-        validate_tile_limits(min_tiles, MAX_TILES if max_tiles is None else max_tiles)
+    sampling = asking.sampling()
+    more = {} if batch is None else {"n_parallel": options.BATCH_PARALLEL if parallel is None else parallel}
+    engine = asking.engine(**more)
+    config = EngineConfig(**engine)
     if verbose:
         show_library_log()
     name = options.chosen_model(model)
-    opening = {"mmproj": mmproj, "system": system, "min_tiles": min_tiles, "thumbnail": thumbnail, **engine}
-    asked: dict[str, Any] = {"sampling": sampling, "layout": layout, "fit_pictures": fit_pictures}
-    if max_tiles is not None:
-        asked["max_tiles"] = max_tiles
+    opening = {**asking.opening(), "mmproj": asking.mmproj, **engine}
+    asked: dict[str, Any] = {"sampling": sampling, "layout": asking.layout, "fit_pictures": asking.fit_pictures}
+    if asking.max_tiles is not None:
+        asked["max_tiles"] = asking.max_tiles
     if batch is not None:
         from internvl_gguf.cli.batch import BatchJob, run_batch
 
@@ -186,18 +133,8 @@ def _split_arguments(arguments: list[str]) -> tuple[str | None, str | None]:
     if not arguments or arguments == ["-"]:
         return None, None
     (single,) = arguments
-    names_model = " " not in single and _names_model(single)
+    names_model = " " not in single and options.names_model(single)
     return (single, None) if names_model else (None, single)
-
-
-def _names_model(text: str) -> bool:
-    """Whether a lone argument is a model rather than a question of one word."""
-    from internvl_gguf.catalog import load_catalog
-
-    if text == DEMO or text.lower().endswith(".gguf"):
-        return True
-    head = text.partition(":")[0]
-    return head.count("/") == 1 or load_catalog().find(head) is not None
 
 
 def _read_stdin() -> str:

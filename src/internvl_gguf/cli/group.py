@@ -9,7 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 from internvl_gguf._version import __version__
-from internvl_gguf.cli import COMMANDS, help_text
+from internvl_gguf.cli import COMMANDS, help_text, options, settings_file
+from internvl_gguf.cli.asking_options import asking_types, asks, where_else
 
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 
@@ -22,17 +23,29 @@ class _LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
-        return name, command and _load(command.name or ""), rest
+        return name, command and load(command.name or ""), rest
 
 
-def _load(name: str) -> Any:
+def function_of(name: str) -> Any:
+    """The function of a command, or the commands that a name stands for together."""
     module, attribute, _ = COMMANDS[name]
-    target = getattr(importlib.import_module(f"internvl_gguf.cli.{module}"), attribute)
+    return getattr(importlib.import_module(f"internvl_gguf.cli.{module}"), attribute)
+
+
+def load(name: str) -> Any:
+    """The command of a name, its options as the person's config.toml wants them.
+
+    Raises:
+        InvalidRequestError: config.toml cannot be used.
+    """
+    target = function_of(name)
     loaded = typer.Typer(add_completion=False, context_settings=_SETTINGS)
     if isinstance(target, typer.Typer):
         loaded.add_typer(target, name=name, context_settings=_SETTINGS)
         return typer.main.get_group(loaded).commands[name]
-    loaded.command(name)(target)
+    wanted = settings_file.defaults_of(name, target, asking_types(), tuple(COMMANDS))
+    epilog = where_else(name) if asks(target) else None
+    loaded.command(name, epilog=epilog, context_settings={**_SETTINGS, "default_map": wanted})(target)
     return typer.main.get_command(loaded)
 
 
@@ -44,7 +57,7 @@ app = typer.Typer(
     name="internvl",
     cls=_LazyGroup,
     add_completion=False,
-    context_settings=_SETTINGS,
+    context_settings={**_SETTINGS, "auto_envvar_prefix": options.VARIABLES},
     pretty_exceptions_enable=False,
 )
 for _name, (_, _, _help) in COMMANDS.items():
@@ -59,6 +72,13 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _global_options(
-    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+    version: bool = typer.Option(
+        False,
+        "--version",
+        callback=_print_version,
+        is_eager=True,
+        help="Print the version.",
+        allow_from_autoenv=False,
+    ),
 ) -> None:
     pass

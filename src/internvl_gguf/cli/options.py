@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
 from internvl_gguf.cli.output import say
+from internvl_gguf.cli.settings_file import wanted_model
 from internvl_gguf.config import EngineConfig, FlashAttention, GPULayers, KVType, SamplingParams
 from internvl_gguf.model_names import DEMO
 from internvl_gguf.tiling import MAX_TILES
 from internvl_gguf.types import PictureLayout
 
-MODEL_VARIABLE = "INTERNVL_MODEL"
+VARIABLES: Final = "INTERNVL"
+"""What the names of all variables begin with."""
+MODEL_VARIABLE = f"{VARIABLES}_MODEL"
 
 FlashAttentionName = Literal["auto", "on", "off"]
 
@@ -30,6 +34,12 @@ of what would gain the rest."""
 
 SAMPLING, ENGINE = SamplingParams(), EngineConfig()
 
+
+def _shared(variable: str, *names: str, **more: Any) -> Any:
+    """An option that a variable sets for every command that has it: INTERNVL_ and its name."""
+    return typer.Option(*names, envvar=f"{VARIABLES}_{variable}", show_envvar=False, **more)
+
+
 ModelOption = Annotated[
     str | None,
     typer.Option(
@@ -42,7 +52,8 @@ ModelOption = Annotated[
 ]
 MmprojOption = Annotated[
     str | None,
-    typer.Option(
+    _shared(
+        "MMPROJ",
         metavar="FILE|PRECISION",
         help="The vision encoder's .gguf, or a precision such as BF16; the one that suits this machine if left out.",
         show_default=False,
@@ -51,7 +62,8 @@ MmprojOption = Annotated[
 ]
 ContextOption = Annotated[
     int | None,
-    typer.Option(
+    _shared(
+        "N_CTX",
         "--n-ctx",
         "--context",
         "-c",
@@ -62,11 +74,18 @@ ContextOption = Annotated[
 ]
 GPULayersOption = Annotated[
     str,
-    typer.Option("--n-gpu-layers", "-ngl", help="Layers on the GPU: auto, all or a number.", rich_help_panel=_LOADING),
+    _shared(
+        "N_GPU_LAYERS",
+        "--n-gpu-layers",
+        "-ngl",
+        help="Layers on the GPU: auto, all or a number.",
+        rich_help_panel=_LOADING,
+    ),
 ]
 VRAMOption = Annotated[
     str | None,
-    typer.Option(
+    _shared(
+        "VRAM",
         "--vram",
         metavar="SIZE[,SIZE]...",
         help='Memory of each GPU that may be taken, as "12GiB"; what is free if left out.',
@@ -76,28 +95,30 @@ VRAMOption = Annotated[
 ]
 ForceOption = Annotated[
     bool,
-    typer.Option("--force", help="Load a model that by the plan has no room.", rich_help_panel=_LOADING),
+    _shared("FORCE", "--force", help="Load a model that by the plan has no room.", rich_help_panel=_LOADING),
 ]
 KVTypeOption = Annotated[
-    KVType, typer.Option("--kv-type", "--kv", help="Element type of the KV cache.", rich_help_panel=_LOADING)
+    KVType, _shared("KV_TYPE", "--kv-type", "--kv", help="Element type of the KV cache.", rich_help_panel=_LOADING)
 ]
 FlashAttentionOption = Annotated[
     FlashAttentionName,
-    typer.Option("--flash-attn", "-fa", help="Flash attention in the text model.", rich_help_panel=_LOADING),
+    _shared("FLASH_ATTN", "--flash-attn", "-fa", help="Flash attention in the text model.", rich_help_panel=_LOADING),
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option(
+    _shared(
+        "THREADS",
         "--threads",
         "-t",
-        help="CPU threads; one for each physical core if left out.",
+        help="CPU threads; as `internvl doctor --measure` found best, or one for each physical core, if left out.",
         show_default=False,
         rich_help_panel=_LOADING,
     ),
 ]
 DraftOption = Annotated[
     int,
-    typer.Option(
+    _shared(
+        "DRAFT",
         "--draft",
         metavar="N",
         help="Guess up to N tokens from what was said before and verify them at once; 0 is off. The same answer, "
@@ -105,28 +126,36 @@ DraftOption = Annotated[
         rich_help_panel=_LOADING,
     ),
 ]
+SystemOption = Annotated[
+    str | None, _shared("SYSTEM", help="System message instead of the official one.", show_default=False)
+]
 MaxTilesOption = Annotated[
     int | None,
-    typer.Option(
+    _shared(
+        "MAX_TILES",
         help=f"Most tiles of a picture, the thumbnail not counted; {MAX_TILES} if left out, 1 for frames.",
         show_default=False,
         rich_help_panel=_PICTURES,
     ),
 ]
-MinTilesOption = Annotated[int, typer.Option(help="Fewest tiles of a picture.", rich_help_panel=_PICTURES)]
+MinTilesOption = Annotated[int, _shared("MIN_TILES", help="Fewest tiles of a picture.", rich_help_panel=_PICTURES)]
 ThumbnailOption = Annotated[
     bool,
-    typer.Option(
-        "--thumbnail/--no-thumbnail", help="Add the whole picture after its tiles.", rich_help_panel=_PICTURES
+    _shared(
+        "THUMBNAIL",
+        "--thumbnail/--no-thumbnail",
+        help="Add the whole picture after its tiles.",
+        rich_help_panel=_PICTURES,
     ),
 ]
 LayoutOption = Annotated[
     PictureLayout,
-    typer.Option(help="How several pictures stand in the prompt.", rich_help_panel=_PICTURES),
+    _shared("LAYOUT", help="How several pictures stand in the prompt.", rich_help_panel=_PICTURES),
 ]
 FitPicturesOption = Annotated[
     bool,
-    typer.Option(
+    _shared(
+        "FIT_PICTURES",
         "--fit-pictures/--no-fit-pictures",
         help="Cut pictures into fewer tiles where they would not fit the context, and say so.",
         rich_help_panel=_PICTURES,
@@ -170,31 +199,36 @@ ParallelOption = Annotated[
     ),
 ]
 MaxTokensOption = Annotated[
-    int, typer.Option("--max-tokens", "-n", help="Most tokens of the answer.", rich_help_panel=_SAMPLING)
+    int, _shared("MAX_TOKENS", "--max-tokens", "-n", help="Most tokens of the answer.", rich_help_panel=_SAMPLING)
 ]
 TemperatureOption = Annotated[
-    float, typer.Option(help="0 takes the likeliest token each time.", rich_help_panel=_SAMPLING)
+    float, _shared("TEMPERATURE", help="0 takes the likeliest token each time.", rich_help_panel=_SAMPLING)
 ]
-TopKOption = Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.", rich_help_panel=_SAMPLING)]
-TopPOption = Annotated[float, typer.Option(help="Keep the likeliest tokens up to this sum.", rich_help_panel=_SAMPLING)]
+TopKOption = Annotated[
+    int, _shared("TOP_K", help="Keep the k likeliest tokens; 0 keeps all.", rich_help_panel=_SAMPLING)
+]
+TopPOption = Annotated[
+    float, _shared("TOP_P", help="Keep the likeliest tokens up to this sum.", rich_help_panel=_SAMPLING)
+]
 MinPOption = Annotated[
-    float, typer.Option(help="Drop tokens below this fraction of the likeliest.", rich_help_panel=_SAMPLING)
+    float, _shared("MIN_P", help="Drop tokens below this fraction of the likeliest.", rich_help_panel=_SAMPLING)
 ]
 RepeatPenaltyOption = Annotated[
-    float, typer.Option(help="Divide the logits of recent tokens; 1 is off.", rich_help_panel=_SAMPLING)
+    float, _shared("REPEAT_PENALTY", help="Divide the logits of recent tokens; 1 is off.", rich_help_panel=_SAMPLING)
 ]
 PresencePenaltyOption = Annotated[
-    float, typer.Option(help="Subtract from the logits of recent tokens.", rich_help_panel=_SAMPLING)
+    float, _shared("PRESENCE_PENALTY", help="Subtract from the logits of recent tokens.", rich_help_panel=_SAMPLING)
 ]
 FrequencyPenaltyOption = Annotated[
-    float, typer.Option(help="Subtract for each recent occurrence of a token.", rich_help_panel=_SAMPLING)
+    float,
+    _shared("FREQUENCY_PENALTY", help="Subtract for each recent occurrence of a token.", rich_help_panel=_SAMPLING),
 ]
 SeedOption = Annotated[
-    int | None, typer.Option(help="Makes sampling repeatable.", show_default=False, rich_help_panel=_SAMPLING)
+    int | None, _shared("SEED", help="Makes sampling repeatable.", show_default=False, rich_help_panel=_SAMPLING)
 ]
 StopOption = Annotated[
     list[str] | None,
-    typer.Option("--stop", help="End the answer at this text; may be repeated.", rich_help_panel=_SAMPLING),
+    _shared("STOP", "--stop", help="End the answer at this text; may be repeated.", rich_help_panel=_SAMPLING),
 ]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show llama.cpp's log and the timings on stderr.")]
@@ -221,12 +255,30 @@ def gpu_layers(text: str) -> GPULayers:
         raise typer.BadParameter("use auto, all or a number of layers", param_hint="--n-gpu-layers") from None
 
 
-def chosen_model(model: str | None) -> str:
-    """The model asked for, else INTERNVL_MODEL, else the demo model with a line that says so."""
+def chosen_model(model: str | None, tell: Callable[[str], None] = say) -> str:
+    """The model asked for, else INTERNVL_MODEL, else that of config.toml, else the demo model and a line that says so.
+
+    Args:
+        model: the one asked for.
+        tell: called with that line.
+
+    Raises:
+        InvalidRequestError: config.toml cannot be used.
+    """
     if model:
         return model
-    named = os.environ.get(MODEL_VARIABLE)
+    named = os.environ.get(MODEL_VARIABLE) or wanted_model()
     if named:
         return named
-    say(f"No model given: using `{DEMO}`, a toy that knows shapes, colours and printed letters. Set {MODEL_VARIABLE}.")
+    tell(f"No model given: using `{DEMO}`, a toy that knows shapes, colours and printed letters. Set {MODEL_VARIABLE}.")
     return DEMO
+
+
+def names_model(text: str) -> bool:
+    """Whether a lone argument is a model rather than a question of one word or a picture."""
+    from internvl_gguf.catalog import load_catalog
+
+    if text == DEMO or text.lower().endswith(".gguf"):
+        return True
+    head = text.partition(":")[0]
+    return head.count("/") == 1 or load_catalog().find(head) is not None

@@ -17,7 +17,7 @@ import typer
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError, InvalidRequestError
 from internvl_gguf.types import Reply
 
-FAILED, WRONG_USAGE = 1, 2
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 _REASONS = {
     "int_parsing": "{!r} is not a whole number",
     "float_parsing": "{!r} is not a number",

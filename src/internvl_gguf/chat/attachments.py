@@ -1,0 +1,68 @@
+"""Pictures that wait for the question they belong to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from internvl_gguf.chat.safe_text import safe_name
+from internvl_gguf.images import describe_source, load_image
+from internvl_gguf.types import Picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from internvl_gguf.tile_limits import TileLimits
+    from internvl_gguf.tiling import Grid
+
+_SMALL = (640, 640)
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A picture that was added and not asked about yet.
+
+    Attributes:
+        picture: as `Session.stream` takes it.
+        label: how lines call it.
+        size: (width, height) in pixels.
+        small: the picture in small, for a preview.
+    """
+
+    picture: Picture
+    label: str
+    size: tuple[int, int]
+    small: Image
+
+    def grid(self, limits: TileLimits, tile_size: int) -> Grid:
+        """How it will be cut, if it has room."""
+        return limits.narrowed(self.picture, {}).grid(self.size, tile_size)
+
+
+def attach(source: Path | bytes | Picture, label: str | None = None) -> Attachment:
+    """Read a picture that somebody added.
+
+    Args:
+        source: its path, the bytes of its file, or a picture that was asked about before.
+        label: how lines call it; left out, the name of its file.
+
+    Raises:
+        PictureError: it cannot be read.
+    """
+    picture = source if isinstance(source, Picture) else Picture(source, name=label)
+    image = load_image(picture.source)
+    size = image.size
+    image.thumbnail(_SMALL)
+    if label is None:
+        name = picture.name or picture.source
+        label = Path(name).name if isinstance(name, (str, Path)) else describe_source(name)
+    return Attachment(picture, safe_name(label), size, image)
+
+
+def grid_text(columns: int, rows: int, *, has_thumbnail: bool, in_words: bool) -> str:
+    """ "4x3 tiles + thumbnail", or the same in words."""
+    if columns * rows == 1:
+        return "1 tile"
+    cut = f"{columns} by {rows}" if in_words else f"{columns}x{rows}"
+    return f"{cut} tiles{(' and a thumbnail' if in_words else ' + thumbnail') if has_thumbnail else ''}"

@@ -1,0 +1,341 @@
+"""What the commands of a chat do. Each takes the chat and what was typed after its name.
+
+What it returns stands in the editor next.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from internvl_gguf.chat.attachments import grid_text
+from internvl_gguf.chat.clipboard import read_clipboard
+from internvl_gguf.chat.room import Part, taken
+from internvl_gguf.chat.safe_text import safe_name, safe_text
+from internvl_gguf.chat.typed_line import parse_line, typed_path
+from internvl_gguf.chat.wording import columns, count, part_line, statistics, summary_row
+from internvl_gguf.conversation import OFFICIAL_SYSTEM
+from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
+from internvl_gguf.placement import describe
+
+if TYPE_CHECKING:
+    from internvl_gguf.chat.chat import Chat
+    from internvl_gguf.history import Conversation, Entry
+
+_REGEN_TEMPERATURE = 0.8  # of the model card's sampled examples
+_LISTED = 10
+
+
+class Leaving(Exception):  # noqa: N818  (nothing went wrong)
+    """The person wants to leave."""
+
+
+def image(chat: Chat, text: str) -> str:
+    """Add pictures by their paths."""
+    if not text:
+        raise InvalidRequestError("/image needs a path.", "Write /image photo.jpg, or drop the file into the line.")
+    typed = parse_line(text)
+    if typed.pictures and typed.prompt:
+        raise PictureError(f"{safe_name(typed.prompt)} is no picture.", "Give paths only; quote those with spaces.")
+    chat.add(typed.pictures or [typed_path(text)])  # which says what is wrong with it
+    return ""
+
+
+def paste(chat: Chat, text: str) -> str:
+    """Add the picture in the clipboard."""
+    chat.add([read_clipboard()], "the picture from the clipboard")
+    return ""
+
+
+def images(chat: Chat, text: str) -> str:
+    """List the pictures of the conversation and those that wait, or take some out by number."""
+    asked = [part for part in chat.parts() if part.picture is not None]
+    if text:
+        numbers = _numbers(text.removeprefix("remove"), len(asked) + len(chat.pending))
+        chat.pending = [each for at, each in enumerate(chat.pending) if len(asked) + at + 1 not in numbers]
+        chosen = [part for at, part in enumerate(asked) if at + 1 in numbers]
+        if chosen:
+            chat.drop(chosen)
+        chat.screen.say(f"{count(len(numbers), 'picture')} removed; {_room(chat)}")
+        return ""
+    if not asked and not chat.pending:
+        chat.screen.say("No pictures yet: type a path, or drop a file into the line.")
+        return ""
+    shown = [picture for message in chat.session.messages for picture in message.pictures]
+    words = chat.screen.speaks_words
+    lines = [
+        f"{at + 1:>3}  {safe_name(Path(picture.name).name)}: "
+        + grid_text(*picture.grid, has_thumbnail=picture.has_thumbnail, in_words=words)
+        + f", {count(part.tokens, 'token')}"
+        for at, (part, picture) in enumerate(zip(asked, shown, strict=True))
+    ]
+    lines += [f"{len(asked) + at + 1:>3}  {each.label}: waits for a question" for at, each in enumerate(chat.pending)]
+    chat.screen.show_lines(lines)
+    return ""
+
+
+def tiles(chat: Chat, text: str) -> str:
+    """Cut the next pictures into at most so many tiles."""
+    if text:
+        chat.settings = chat.settings.changed("max_tiles", text)
+    limits = chat.settings.limits
+    chat.screen.say(f"The next pictures are cut into at most {count(limits.max_tiles, 'tile')}.")
+    for each in chat.pending:
+        chat.screen.say(chat.describe(each))
+    return ""
+
+
+def undo(chat: Chat, text: str) -> str:
+    """Take the last question and its answer back."""
+    asked = chat.undo()
+    if asked is None:
+        return _nothing_asked(chat)
+    waiting = f" {count(len(chat.pending), 'picture')} of it wait{'s' * (len(chat.pending) == 1)} for another question."
+    chat.screen.say(f"Took back: {safe_name(asked.text)}{waiting if chat.pending else ''}")
+    return ""
+
+
+def regen(chat: Chat, text: str) -> str:
+    """Ask the last question again; the likeliest answer would be the same, so it is sampled."""
+    temperature = None
+    if text:
+        temperature = chat.settings.changed("temperature", text).sampling.temperature
+    elif chat.settings.sampling.temperature == 0:
+        temperature = _REGEN_TEMPERATURE
+    asked = chat.undo()
+    if asked is None:
+        return _nothing_asked(chat)
+    sampling = replace(chat.settings.sampling, seed=None)  # another answer is wanted
+    if temperature is not None:
+        sampling = replace(sampling, temperature=temperature)
+        if not text:
+            chat.screen.say(f"At temperature {temperature:g}: the likeliest answer would be the same again.")
+    try:
+        is_answered = chat.ask(asked.text, replace(chat.settings, sampling=sampling, layout=asked.layout))
+    except InternVLError as error:
+        chat.screen.fail(error)
+        is_answered = False
+    return "" if is_answered else asked.text
+
+
+def edit(chat: Chat, text: str) -> str:
+    """Put the last question back into the line; its pictures wait."""
+    asked = chat.undo()
+    return _nothing_asked(chat) if asked is None else asked.text
+
+
+def clear(chat: Chat, text: str) -> str:
+    """Begin a new conversation."""
+    kept = f" The old one is kept: /load {chat.conversation.id}." if _is_kept(chat) else ""
+    chat.clear()
+    chat.screen.say(f"A new conversation.{kept}")
+    return ""
+
+
+def drop(chat: Chat, text: str) -> str:
+    """Drop parts of the conversation by number, or list them."""
+    found = chat.parts()
+    if not found:
+        chat.screen.say("Nothing is said yet.")
+    elif text:
+        chat.drop(chosen_parts(found, text))
+        chat.screen.say(f"Dropped; {_room(chat)} The history keeps it.")
+    else:
+        chat.screen.show_lines([part_line(at + 1, part) for at, part in enumerate(found)])
+        chat.screen.say("/drop with numbers, such as /drop 1 3, takes them out of what the model reads.")
+    return ""
+
+
+def chosen_parts(found: Sequence[Part], text: str) -> list[Part]:
+    """Parts by their numbers as they were listed.
+
+    Raises:
+        InvalidRequestError: other numbers.
+    """
+    numbers = _numbers(text, len(found))
+    return [part for at, part in enumerate(found) if at + 1 in numbers]
+
+
+def system(chat: Chat, text: str) -> str:
+    """Show or set the system message."""
+    if text:
+        known = {"none": "", "default": None}
+        chat.conversation.set_system(chat.session, known.get(text.lower(), text))
+    wording = chat.conversation.system
+    if wording == "":
+        chat.screen.say("No system message.")
+    else:
+        official = " (the official one)" if wording is None else ""
+        chat.screen.say(f"System message{official}: {safe_text(OFFICIAL_SYSTEM if wording is None else wording)}")
+    return ""
+
+
+def set_value(chat: Chat, text: str) -> str:
+    """Show the settings, or change one."""
+    name, _, value = text.partition(" ")
+    if not name:
+        chat.screen.show_lines(columns(chat.settings.rows()))
+        return ""
+    if value.strip():
+        chat.settings = chat.settings.changed(name, value)
+    key = name.lower().replace("-", "_")
+    shown = dict(chat.settings.rows()).get(key)
+    if shown is None:
+        chat.settings.changed(name, "")  # which says that there is none
+    chat.screen.say(f"{key} is {shown}.")
+    return ""
+
+
+def model(chat: Chat, text: str) -> str:
+    """Change the model or its quant; the conversation stays."""
+    if text:
+        chat.change_model(full_name(chat.model, text))
+    chat.screen.say(f"The model is {chat.short_model}; {_room(chat)}")
+    return ""
+
+
+def full_name(current: str, text: str) -> str:
+    """The model that is meant; ":Q8_0" is another quant of the one there is."""
+    if not text.startswith(":"):
+        return text
+    if current.lower().endswith(".gguf"):
+        return f"{Path(current).parent}{text}"
+    return current.partition(":")[0] + text
+
+
+def show(chat: Chat, text: str) -> str:
+    """Show the model, where it runs, and the conversation."""
+    runtime, conversation = chat.session.runtime, chat.conversation
+    rows = [
+        ("model", chat.model),
+        ("text model", str(chat.files.text)),
+        ("vision encoder", str(chat.files.mmproj)),
+        ("loaded with", describe(runtime.configuration)),
+        ("tiles", f"{runtime.vision.image_size} pixels, {count(runtime.vision.tokens_per_tile, 'token')} each"),
+        ("conversation", conversation.id if chat.history.is_kept else "not kept"),
+        ("questions", str(sum(entry.role == "user" for entry in conversation.entries))),
+        ("room", _room(chat)),
+    ]
+    chat.screen.show_lines(columns([(name, safe_text(value)) for name, value in rows]))
+    return ""
+
+
+def stats(chat: Chat, text: str) -> str:
+    """Show what the last answer took."""
+    if chat.last_reply is None:
+        chat.screen.say("No answer yet.")
+    else:
+        chat.screen.show_lines(columns(statistics(chat.last_reply)))
+    return ""
+
+
+def tokens(chat: Chat, text: str) -> str:
+    """Show what takes room in the context."""
+    found = chat.parts()
+    whole = taken(chat.session.runtime, chat.session.messages)
+    rest = whole - sum(part.tokens for part in found if part.picture is None)
+    chat.screen.show_lines(
+        [f"     system message and frame: {count(rest, 'token')}"]
+        + [part_line(at + 1, part) for at, part in enumerate(found)]
+        + [f"     {each.label} waits for a question" for each in chat.pending]
+    )
+    chat.screen.say(_room(chat).capitalize())
+    return ""
+
+
+def save(chat: Chat, text: str) -> str:
+    """Write the conversation to a file that /load reads."""
+    return _write(chat, text, ".json")
+
+
+def export(chat: Chat, text: str) -> str:
+    """Write the conversation for people or programs."""
+    return _write(chat, text, ".md")
+
+
+def load(chat: Chat, text: str) -> str:
+    """List the last conversations, or go on with one."""
+    if not text:
+        found = [each for each in chat.history.search(limit=_LISTED) if each.id != chat.conversation.id]
+        chat.screen.show_lines(columns([summary_row(each) for each in found]))
+        chat.screen.say("/load ID goes on with one." if found else "No other conversations are kept.")
+        return ""
+    path = typed_path(text)
+    is_file = path.suffix == ".json" or path.is_file()
+    chat.take_up(chat.history.load(path) if is_file else chat.history.find(text))
+    return recall(chat)
+
+
+def bye(chat: Chat, text: str) -> str:
+    """Leave."""
+    raise Leaving
+
+
+def recall(chat: Chat) -> str:
+    """Show where a conversation stands that is taken up again.
+
+    Returns:
+        Its last question, where that was never answered.
+    """
+    conversation = chat.conversation
+    answered = [entry for entry in conversation.entries if entry.role == "assistant"]
+    title = safe_name(conversation.title)
+    chat.screen.say(f"Going on with {conversation.id}: {title} ({count(len(answered), 'answer')}).")
+    for entry in _last_turn(conversation):
+        chat.screen.quote(entry.role, entry.text)
+    asked = conversation.unanswered
+    if asked is None:
+        return ""
+    chat.add(asked.pictures)
+    chat.screen.say("Its last question was never answered; it stands in the line again.")
+    return asked.text
+
+
+def _last_turn(conversation: Conversation) -> Sequence[Entry]:
+    ends = [at for at, entry in enumerate(conversation.entries) if entry.role == "assistant"]
+    return conversation.entries[ends[-1] - 1 : ends[-1] + 1] if ends else ()
+
+
+def _write(chat: Chat, text: str, suffix: str) -> str:
+    if not chat.conversation.entries:
+        chat.screen.say("Nothing is said yet.")
+        return ""
+    path = typed_path(text) if text else Path(f"chat-{chat.conversation.id}")
+    path = path if path.suffix else path.with_name(path.name + suffix)
+    written = chat.conversation.export(path)
+    chat.screen.say(f"Written to {safe_text(str(written))}.")
+    return ""
+
+
+def _numbers(text: str, most: int) -> set[int]:
+    """Numbers of a list, such as "1 3" or "2-4".
+
+    Raises:
+        InvalidRequestError: other words, or numbers that are not in the list.
+    """
+    found: set[int] = set()
+    for word in text.replace(",", " ").split():
+        span = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", word)
+        numbers = range(int(span[1]), int(span[2] or span[1]) + 1) if span else range(0)
+        if not numbers or numbers[0] < 1 or numbers[-1] > most:
+            raise InvalidRequestError(f"{safe_name(word)} is not in the list.", f"Give numbers from 1 to {most}.")
+        found.update(numbers)
+    if not found:
+        raise InvalidRequestError("No number was given.", f"Give numbers from 1 to {most}.")
+    return found
+
+
+def _room(chat: Chat) -> str:
+    return f"{max(chat.left, 0):,} of {count(chat.n_ctx, 'position')} are free."
+
+
+def _is_kept(chat: Chat) -> bool:
+    return chat.history.is_kept and bool(chat.conversation.entries)
+
+
+def _nothing_asked(chat: Chat) -> str:
+    chat.screen.say("Nothing was asked yet.")
+    return ""

@@ -1,0 +1,71 @@
+"""Names of models to choose from while one is typed: those of the catalogue and those that are here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from internvl_gguf.catalog import ModelSpec, load_catalog
+from internvl_gguf.errors import CatalogError
+from internvl_gguf.model_names import DEMO
+from internvl_gguf.repo_files import RepoFile, sort_out
+
+
+def suggest_models(prefix: str) -> list[str]:
+    """Names that begin like what was typed, in any case: models first, quants of one once its colon is there.
+
+    Nothing is asked of the network, and nothing is loaded.
+    """
+    wanted = prefix.lower()
+    names = _quants(prefix) if ":" in prefix else _names()
+    return list(dict.fromkeys(name for name in names if name.lower().startswith(wanted)))
+
+
+def _names() -> Iterator[str]:
+    yield DEMO
+    for spec in _specs():
+        if spec.repo and not spec.unsupported:
+            yield spec.name
+    yield from _cached_repos()
+
+
+def _quants(prefix: str) -> Iterator[str]:
+    """NAME:QUANT for what is known of a model's files: by the catalogue, and by the cache."""
+    name = prefix.partition(":")[0]
+    spec = next((spec for spec in _specs() if name.lower() in (each.lower() for each in spec.spellings)), None)
+    repo = spec.repo if spec else name
+    files = [RepoFile(file.name) for file in spec.files] if spec else []
+    files += [RepoFile(path) for path in _cached_files(repo or name)]
+    for copy in sort_out(files).texts:
+        yield f"{name}:{copy.name}"
+        if copy.quant and copy.quant.dynamic:  # which is found without its prefix, too
+            yield f"{name}:{copy.quant.label}"
+
+
+def _specs() -> list[ModelSpec]:
+    try:
+        return list(load_catalog())
+    except CatalogError:  # told when a model is opened
+        return []
+
+
+def _cache_root() -> Path:
+    """The hub's cache by its documented variables; its client would take half a second to say so."""
+    home = os.environ.get("HF_HOME") or os.path.join(  # noqa: PTH118
+        os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"
+    )
+    folder = os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")  # noqa: PTH118
+    return Path(os.path.expanduser(folder))  # noqa: PTH111
+
+
+def _cached_repos() -> list[str]:
+    """Repositories with GGUF files."""
+    folders = sorted(_cache_root().glob("models--*--*"))
+    found = [folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders]
+    return [repo for repo in found if sort_out(RepoFile(path) for path in _cached_files(repo)).texts]
+
+
+def _cached_files(repo: str) -> list[str]:
+    folder = _cache_root() / f"models--{repo.replace('/', '--')}" / "snapshots"
+    return sorted({path.relative_to(folder).as_posix().partition("/")[2] for path in folder.glob("*/**/*.gguf")})

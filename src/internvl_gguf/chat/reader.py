@@ -1,0 +1,138 @@
+"""Where lines come from when nothing is drawn: a script, or a terminal without an editor."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from internvl_gguf.errors import InvalidRequestError
+
+_QUOTES = '"""'
+
+
+class Reader(ABC):
+    """Gives the lines of a person or a script.
+
+    Attributes:
+        is_script: whether nobody is there to correct a line or to choose.
+    """
+
+    is_script = False
+
+    @abstractmethod
+    def read(self, text: str, waiting: int) -> str:
+        """The next line, or several where they are within triple quotes.
+
+        Args:
+            text: what stands in the line at first.
+            waiting: pictures that were added and wait for a question.
+
+        Raises:
+            EOFError: there is none any more.
+            KeyboardInterrupt: Ctrl-C where nothing is typed; else the line is given up.
+            InvalidRequestError: it is not text.
+        """
+
+    @abstractmethod
+    def choose(self, question: str) -> str:
+        """The answer to a question about the chat; "" where nobody answers."""
+
+
+def is_complete(text: str) -> bool:
+    """Whether a text is all of what its writer wants to say: its triple quotes, if it begins with them, are closed."""
+    return not text.lstrip().startswith(_QUOTES) or text.count(_QUOTES) > 1
+
+
+def without_quotes(text: str) -> str:
+    """A text without the triple quotes around it."""
+    inner = text.strip()
+    if not inner.startswith(_QUOTES):
+        return text
+    before, _, after = inner[len(_QUOTES) :].rpartition(_QUOTES) if inner.count(_QUOTES) > 1 else (inner[3:], "", "")
+    return (before + after).strip("\n")
+
+
+class ScriptReader(Reader):
+    """Each line of a file or pipe.
+
+    Args:
+        file: UTF-8 text.
+    """
+
+    is_script = True
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._lines = self._decoded(file)
+
+    def read(self, text: str, waiting: int) -> str:
+        lines = [self._next()]
+        while not is_complete("\n".join(lines)):
+            try:
+                lines.append(self._next())
+            except EOFError:
+                break
+        return "\n".join(lines)
+
+    def choose(self, question: str) -> str:
+        return ""
+
+    def _next(self) -> str:
+        try:
+            return next(self._lines)
+        except StopIteration:
+            raise EOFError from None
+
+    @staticmethod
+    def _decoded(file: BinaryIO) -> Iterator[str]:
+        for number, line in enumerate(file, 1):
+            try:
+                yield line.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError:
+                raise InvalidRequestError(
+                    f"Line {number} of stdin is not UTF-8.", "Convert it, for instance with iconv -t UTF-8."
+                ) from None
+
+
+class PlainReader(Reader):
+    """A terminal, read with what Python has: nothing is drawn but what was typed.
+
+    Args:
+        prompt: what stands before the line.
+    """
+
+    def __init__(self, prompt: str) -> None:
+        self._prompt = prompt
+
+    def read(self, text: str, waiting: int) -> str:
+        prompt = f"{waiting} picture{'s' * (waiting > 1)} added. {self._prompt}" if waiting else self._prompt
+        lines = [self._input(prompt, text)]
+        while not is_complete("\n".join(lines)):
+            lines.append(self._input("", ""))
+        return "\n".join(lines)
+
+    def choose(self, question: str) -> str:
+        try:
+            return self._input(f"{question} ", "")
+        except (EOFError, KeyboardInterrupt):
+            return ""
+
+    @staticmethod
+    def _input(prompt: str, text: str) -> str:
+        """A line, typed after `text` where this system's Python can put that into it."""
+        if not sys.stdout.isatty():  # what is not an answer does not go there
+            sys.stderr.write(prompt)
+            sys.stderr.flush()
+            prompt = ""
+        try:
+            import readline
+        except ImportError:
+            if text:
+                sys.stderr.write(f"It was: {text}\n")
+            return input(prompt)
+        readline.set_startup_hook((lambda: readline.insert_text(text)) if text else None)
+        try:
+            return input(prompt)
+        finally:
+            readline.set_startup_hook(None)

@@ -1,0 +1,83 @@
+"""What a conversation takes of the context, part by part, and what is free again when parts of it are dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from internvl_gguf.conversation import IMAGE_PLACE
+from internvl_gguf.kv_ledger import total_length
+from internvl_gguf.preparation import prompt_spans
+
+if TYPE_CHECKING:
+    from internvl_gguf.loading import Runtime
+    from internvl_gguf.types import Message
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something of a conversation that can be dropped: a question with its answer, or one picture of a question.
+
+    Attributes:
+        turn: the number of the question, from 0.
+        picture: the number of the picture in it, from 0; None for the whole turn.
+        tokens: positions that are free without it.
+        text: the question, or the picture's name.
+        pictures: pictures that go with it.
+    """
+
+    turn: int
+    picture: int | None
+    tokens: int
+    text: str
+    pictures: int
+
+
+def taken(runtime: Runtime, messages: Sequence[Message]) -> int:
+    """Positions of a conversation, the opening of the next answer included."""
+    return total_length(prompt_spans(runtime, messages))
+
+
+def parts(runtime: Runtime, messages: Sequence[Message]) -> list[Part]:
+    """What can be dropped, the oldest first: each turn, and where it has pictures, after it each of them."""
+    whole = taken(runtime, messages)
+    found = []
+    for turn, question in enumerate(questions(messages)):
+        tokens = whole - taken(runtime, without(messages, [Part(turn, None, 0, "", 0)]))
+        found.append(Part(turn, None, tokens, question.text, len(question.pictures)))
+        for number, picture in enumerate(question.pictures):
+            one = Part(turn, number, 0, picture.name, 1)
+            found.append(replace(one, tokens=whole - taken(runtime, without(messages, [one]))))
+    return found
+
+
+def questions(messages: Sequence[Message]) -> list[Message]:
+    """The questions of a conversation in order."""
+    return [message for message in messages if message.role == "user"]
+
+
+def without(messages: Sequence[Message], dropped: Collection[Part]) -> list[Message]:
+    """A conversation without some of its parts; a question keeps its text when its pictures go."""
+    turns = {part.turn for part in dropped if part.picture is None}
+    kept: list[Message] = []
+    turn = -1
+    for message in messages:
+        turn += message.role == "user"
+        if message.role != "system" and turn in turns:
+            continue
+        gone = {part.picture for part in dropped if part.turn == turn and part.picture is not None}
+        kept.append(_without_pictures(message, gone) if gone and message.role == "user" else message)
+    return kept
+
+
+def _without_pictures(message: Message, gone: Collection[int]) -> Message:
+    pictures = tuple(picture for number, picture in enumerate(message.pictures) if number not in gone)
+    text = message.text
+    if IMAGE_PLACE in text and (message.layout != "combined" or not pictures):
+        first, *rest = text.split(IMAGE_PLACE)
+        places = ["" if number in gone else IMAGE_PLACE for number in range(len(message.pictures))]
+        if message.layout == "combined":
+            places = [""]
+        text = first + "".join(place + following for place, following in zip(places, rest, strict=True))
+    return replace(message, pictures=pictures, text=text)

@@ -1,0 +1,139 @@
+"""What Tab offers at a place of the line: commands, paths, models, settings and their values, conversations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from internvl_gguf.chat.command_table import COMMANDS, find_command
+from internvl_gguf.chat.model_suggestions import suggest_models
+from internvl_gguf.chat.settings import setting_names, setting_values
+from internvl_gguf.chat.typed_line import expanded
+
+_MOST_PATHS = 200
+_SPECIAL = re.compile(r"([\s'\"\\()&;])")
+_WORD = re.compile(r"(?:\\.|[^\s\\])*\Z", re.DOTALL)
+_PATH_LIKE = re.compile(r"[~.]?[\w.-]*/|~|\.")
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Something that can stand at the end of the line.
+
+    Attributes:
+        text: what stands there.
+        replaces: how many characters before the cursor it takes the place of.
+        about: what it is, in a few words.
+    """
+
+    text: str
+    replaces: int
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What is asked for names that only a chat knows.
+
+    Attributes:
+        conversations: id and title of the last conversations.
+        model: how the model in use is called.
+    """
+
+    conversations: Callable[[], list[tuple[str, str]]] = list
+    model: Callable[[], str] = str
+
+
+def suggestions(before: str, sources: Sources) -> Iterator[Suggestion]:
+    """What may follow.
+
+    Args:
+        before: the line up to the cursor.
+        sources: what only the chat knows.
+    """
+    line = before.lstrip()
+    name, space, argument = line.partition(" ")
+    if not line.startswith("/") or (command := find_command(name[1:])) is None or not space:
+        if line.startswith("/") and not space and "/" not in line[1:]:
+            yield from _commands(line)
+        yield from _paths_in_text(before)
+        return
+    argument = argument.lstrip()
+    if command.completes == "path":
+        yield from _paths(_last_word(argument))
+    elif command.completes == "model":
+        yield from _models(argument, sources.model())
+        yield from _paths(_last_word(argument))
+    elif command.completes == "setting":
+        yield from _settings(argument)
+    elif command.completes == "conversation":
+        yield from (
+            Suggestion(found, len(argument), title)
+            for found, title in sources.conversations()
+            if found.startswith(argument)
+        )
+        yield from _paths(_last_word(argument))
+
+
+def _commands(line: str) -> Iterator[Suggestion]:
+    for command in COMMANDS.values():
+        if f"/{command.name}".startswith(line.lower()):
+            yield Suggestion(f"/{command.name}", len(line), command.help)
+
+
+def _settings(argument: str) -> Iterator[Suggestion]:
+    name, space, value = argument.partition(" ")
+    if not space:
+        yield from (Suggestion(each, len(name)) for each in setting_names() if each.startswith(name.lower()))
+        return
+    value = value.lstrip()
+    yield from (Suggestion(each, len(value)) for each in setting_values(name) if each.startswith(value.lower()))
+
+
+def _models(argument: str, current: str) -> Iterator[Suggestion]:
+    if argument.startswith(":"):
+        base = current.partition(":")[0]
+        for name in suggest_models(base + argument):
+            yield Suggestion(name.removeprefix(base), len(argument))
+        return
+    yield from (Suggestion(name, len(argument)) for name in suggest_models(argument))
+
+
+def _paths_in_text(before: str) -> Iterator[Suggestion]:
+    """Paths where a word of a question begins like one."""
+    word = _last_word(before)
+    if word and _PATH_LIKE.match(word):
+        yield from _paths(word)
+
+
+def _last_word(text: str) -> str:
+    """The word at the end, its spaces escaped or its quote open."""
+    quote = re.search(r"(?:^|\s)(['\"][^'\"]*)\Z", text)
+    if quote:
+        return quote[1]
+    found = _WORD.search(text)
+    return found[0] if found else ""
+
+
+def _paths(word: str) -> Iterator[Suggestion]:
+    """Files and folders that go on like a word, escaped or quoted as the word is."""
+    quote = word[:1] if word[:1] in ("'", '"') else ""
+    typed = word[1:] if quote else re.sub(r"\\(.)", r"\1", word)
+    folder, slash, name = typed.rpartition("/")
+    base = expanded(folder + slash) if slash else Path()
+    if base is None or typed == "~":
+        return
+    try:
+        entries = sorted(base.iterdir(), key=lambda path: path.name.lower())
+    except OSError:
+        return
+    shown = [
+        each for each in entries if each.name.startswith(name) and each.name.startswith(".") == name.startswith(".")
+    ]
+    for entry in shown[:_MOST_PATHS]:
+        text = f"{folder}{slash}{entry.name}"
+        is_folder = entry.is_dir()
+        text = f"{quote}{text}" if quote else _SPECIAL.sub(r"\\\1", text)
+        yield Suggestion(text + ("/" if is_folder else quote), len(word), "folder" if is_folder else "")

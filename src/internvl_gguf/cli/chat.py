@@ -1,0 +1,98 @@
+"""`internvl chat`: a conversation at the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from internvl_gguf.cli import options
+from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
+from internvl_gguf.cli.output import show_library_log
+
+STDIN = "-"
+_CONVERSATION = "Conversations"
+_TERMINAL = "The terminal"
+
+
+@takes_asking_options
+def chat(
+    model_and_pictures: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL] [PICTURE]...",
+            help="The model (a name with :QUANT, owner/repo:QUANT, a .gguf path or `demo`; "
+            f"{options.MODEL_VARIABLE} if left out), and pictures for the first question; - is one on stdin.",
+            show_default=False,
+        ),
+    ] = None,
+    go_on: Annotated[
+        bool,
+        typer.Option(
+            "--continue",
+            "-C",
+            help="Go on with the last conversation.",
+            envvar=f"{options.VARIABLES}_CHAT_CONTINUE",
+            show_envvar=False,
+            rich_help_panel=_CONVERSATION,
+        ),
+    ] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Go on with one that `internvl history` lists.",
+            show_default=False,
+            rich_help_panel=_CONVERSATION,
+        ),
+    ] = None,
+    history: Annotated[
+        bool, typer.Option("--history/--no-history", help="Keep the conversation.", rich_help_panel=_CONVERSATION)
+    ] = True,
+    plain: Annotated[
+        bool,
+        typer.Option(
+            "--plain",
+            help="Redraw nothing, and say words for symbols: for screen readers.",
+            rich_help_panel=_TERMINAL,
+        ),
+    ] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview/--no-preview", help="Show pictures in small.", rich_help_panel=_TERMINAL)
+    ] = True,
+    verbose: options.VerboseOption = False,
+    *,
+    asking: AskingOptions,
+) -> None:
+    """Talk with a model about pictures. /help lists what can be typed beside questions.
+
+    From a pipe each line is a question, and only the answers go to stdout.
+    """
+    if go_on and resume is not None:
+        raise typer.BadParameter("names another conversation than --continue", param_hint="--resume")
+    model, pictures = _split_arguments(model_and_pictures or [])
+    sampling, engine = asking.sampling(), asking.engine()
+    if verbose:
+        show_library_log()
+    from internvl_gguf.cli.chat_terminal import Terminal  # only now: it brings rich with it
+
+    terminal = Terminal.found(STDIN in pictures, plain=plain, preview=preview)
+    terminal.screen.progress("Loading the model", at_once=True)
+    from internvl_gguf.cli.chat_job import ChatJob, run_chat  # only now: all that a model needs comes with it
+
+    job = ChatJob(model, pictures, go_on, resume, history, asking, sampling, engine)
+    raise typer.Exit(run_chat(job, terminal))
+
+
+def _split_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """MODEL and PICTUREs of the command line; the first argument is a picture where it names a file that is no GGUF."""
+    from internvl_gguf.chat.typed_line import has_picture_name
+
+    if not arguments or arguments[0] == STDIN:
+        return None, arguments
+    first = Path(arguments[0])
+    is_file = first.is_file() and first.suffix.lower() != ".gguf"
+    if is_file or (has_picture_name(arguments[0]) and not options.names_model(arguments[0])):
+        return None, arguments
+    return arguments[0], arguments[1:]

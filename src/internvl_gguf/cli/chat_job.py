@@ -1,0 +1,204 @@
+"""From a command line to a chat: the model, the history, the terminal put together, and taken apart at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from internvl_gguf.chat.asking import LeavingAtOnce, Noted
+from internvl_gguf.chat.chat import Chat, Models
+from internvl_gguf.chat.commands import recall
+from internvl_gguf.chat.loop import Loop
+from internvl_gguf.chat.safe_text import safe_name
+from internvl_gguf.chat.settings import Settings
+from internvl_gguf.chat.suggestions import Sources
+from internvl_gguf.chat.worker import Worker
+from internvl_gguf.cli import options
+from internvl_gguf.cli.asking_options import AskingOptions
+from internvl_gguf.cli.output import FAILED, INTERRUPTED
+from internvl_gguf.config import EngineConfig, SamplingParams
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.history import History
+from internvl_gguf.paths import data_dir
+
+if TYPE_CHECKING:
+    from internvl_gguf.chat.screen import Screen
+    from internvl_gguf.cli.chat_terminal import Terminal
+    from internvl_gguf.history import Conversation
+    from internvl_gguf.model_files import ModelFiles
+    from internvl_gguf.notices import Notice
+    from internvl_gguf.session import Session
+
+_LISTED = 20
+
+
+@dataclass(frozen=True)
+class ChatJob:
+    """What `internvl chat` was asked for.
+
+    Attributes:
+        model: the model's name; None where none was given.
+        pictures: of the first question; "-" for stdin.
+        go_on: whether to go on with the last conversation.
+        resume: the conversation to go on with, by its id.
+        is_kept: whether the conversation is kept.
+        asking: the options of asking.
+        sampling, engine: what they say, checked.
+    """
+
+    model: str | None
+    pictures: list[str]
+    go_on: bool
+    resume: str | None
+    is_kept: bool
+    asking: AskingOptions
+    sampling: SamplingParams
+    engine: dict[str, Any]
+
+
+def run_chat(job: ChatJob, terminal: Terminal) -> int:
+    """Hold the conversation; returns the exit code."""
+    try:
+        with terminal.without_echo():
+            return _hold(job, terminal)
+    except LeavingAtOnce:
+        terminal.screen.say()
+        sys.stdout.flush()
+        # A native call may be under way in the worker, and nothing may be freed beneath it. What was said is kept.
+        os._exit(INTERRUPTED)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the reader of stdout has left, say
+            terminal.screen.progress()
+        raise
+
+
+def _hold(job: ChatJob, terminal: Terminal) -> int:
+    worker, screen = Worker(), terminal.screen
+
+    def notice(line: str) -> None:
+        if not worker.tell(Noted(line)):
+            screen.say(line)
+
+    from internvl_gguf.images import check_source
+
+    for picture in job.pictures:
+        if picture != "-":
+            check_source(picture)  # before a model of gigabytes is fetched for nothing
+    history = History.open_or_forget(on_notice=notice) if job.is_kept else History.forgetful(on_notice=notice)
+    conversation = _wanted(job, history)
+    models = _models(job, screen, notice)
+    name = job.model or (conversation.model if conversation else options.chosen_model(None, screen.say))
+    files = models.find(name)
+    session = models.load(files)
+    screen.progress()
+    resumed = conversation is not None
+    if conversation is None:
+        conversation = history.begin(models.name(files), job.asking.system)
+    chat = Chat(models, files, session, history, conversation, _settings(job), worker, screen)
+    sources = Sources(
+        lambda: [(each.id, safe_name(each.title)) for each in history.search(limit=_LISTED)], lambda: chat.model
+    )
+    try:
+        loop = Loop(chat, terminal.reader(sources, data_dir() if history.is_kept else None))
+        return _talk(job, terminal, chat, loop, resumed=resumed)
+    except LeavingAtOnce:
+        raise
+    except BaseException:
+        chat.close()
+        raise
+
+
+def _talk(job: ChatJob, terminal: Terminal, chat: Chat, loop: Loop, *, resumed: bool) -> int:
+    """From the first line to the last."""
+    is_script = terminal.kind == "script"
+    if not is_script:
+        chat.screen.say(
+            f"{chat.short_model}, a context of {chat.n_ctx:,}. "
+            "Drop a picture into the line and ask; /help lists the rest."
+        )
+    text = ""
+    if resumed:
+        chat.take_up(chat.conversation)
+        if job.asking.system is not None:
+            chat.conversation.set_system(chat.session, job.asking.system)
+        text = "" if is_script else recall(chat)
+    for picture in job.pictures:
+        if picture == "-":
+            chat.add([terminal.stdin or b""], "the picture on stdin")
+        else:
+            chat.add([Path(picture)])
+    loop.run(text)
+    chat.keep_state()
+    if not is_script and chat.history.is_kept and chat.conversation.entries:
+        chat.screen.say(f"Kept: internvl chat --resume {chat.conversation.id} goes on with it.")
+    chat.close()
+    return FAILED if is_script and loop.failures else 0
+
+
+def _wanted(job: ChatJob, history: History) -> Conversation | None:
+    """The conversation to go on with."""
+    if job.resume is not None:
+        return history.find(job.resume)
+    if not job.go_on:
+        return None
+    latest = history.latest()
+    if latest is None:
+        raise InvalidRequestError("There is no conversation to go on with.", "Begin one without --continue.")
+    return latest
+
+
+def _settings(job: ChatJob) -> Settings:
+    asking = job.asking
+    return Settings(
+        job.sampling, asking.max_tiles, asking.min_tiles, asking.thumbnail, asking.layout, asking.fit_pictures
+    )
+
+
+def _models(job: ChatJob, screen: Screen, notice: Notice) -> Models:
+    """How this chat comes by models."""
+
+    def find(name: str) -> ModelFiles:
+        from internvl_gguf.cli.downloads import obtain
+        from internvl_gguf.machine_choice import machine_chooser
+
+        screen.progress()  # the bars of a download take its place
+        return obtain(name, job.asking.mmproj, machine_chooser(EngineConfig(**job.engine)))
+
+    def load(files: ModelFiles) -> Session:
+        from internvl_gguf.session import Session
+
+        screen.progress("Loading the model", at_once=True)
+        try:
+            return Session.open(
+                files.text,
+                files.mmproj,
+                **job.asking.opening(),
+                **job.engine,
+                on_load=lambda done: screen.progress("Loading the model", f"{done:.0%}", at_once=True),
+                on_notice=notice,
+            )
+        finally:
+            screen.progress()
+
+    return Models(find, load, _full_name)
+
+
+def _full_name(files: ModelFiles) -> str:
+    """How a model is called so that it is found again: with its quant, paths absolute."""
+    from internvl_gguf.model_names import DEMO
+    from internvl_gguf.repo_files import RepoFile, sort_out
+
+    if files.name.lower() == DEMO:
+        return DEMO
+    path = Path(files.name).expanduser()
+    if path.is_file():
+        return str(path.absolute())
+    name, _, quant = files.name.rpartition(":") if ":" in files.name else (files.name, "", "")
+    if path.is_dir() or Path(name).expanduser().is_dir():
+        return str(files.text.absolute())
+    texts = sort_out([RepoFile(files.text.name)]).texts
+    return files.name if quant or not texts or texts[0].quant is None else f"{name}:{texts[0].quant}"

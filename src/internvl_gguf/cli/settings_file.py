@@ -1,0 +1,150 @@
+"""config.toml: what a person wants the options to be where neither the command line nor a variable says otherwise.
+
+model = "InternVL3-8B-Instruct:Q4_K_XL"   # what INTERNVL_MODEL would say
+temperature = 0.7                         # options of `internvl ask` and `internvl chat`, by their long names
+max_tiles = 6
+
+[chat]                                    # options of one command
+preview = false
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
+
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.paths import config_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FILE_NAME: Final = "config.toml"
+MODEL: Final = "model"
+_KINDS: Final = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list of texts"}
+
+
+def settings_path() -> Path:
+    """Where the file is, or would be."""
+    return config_dir() / FILE_NAME
+
+
+def wanted_model() -> str | None:
+    """The model that the file names; None where it names none.
+
+    Raises:
+        InvalidRequestError: the file cannot be read, or names something else than a model.
+    """
+    value = _read().get(MODEL)
+    return None if value is None else str(_checked(MODEL, value, str))
+
+
+def defaults_of(
+    name: str, command: Callable[..., Any], shared: Mapping[str, Any], names: tuple[str, ...]
+) -> dict[str, Any]:
+    """What the file says of the options of a command.
+
+    Args:
+        name: of the command.
+        command: its function; its options are the parameters that `typer.Option` describes.
+        shared: type of each option that stands above the tables of the file.
+        names: of all commands, which a table may have.
+
+    Raises:
+        InvalidRequestError: the file cannot be read, has a key that is no option, or a value of another kind.
+    """
+    document = _read()
+    tables = {key: value for key, value in document.items() if isinstance(value, dict)}
+    for key in tables:
+        if key not in names:
+            raise _unknown(f"[{key}]", "command", key, names)
+    own = option_types(command)
+    found = {}
+    for key, value in document.items():
+        if key in tables or key == MODEL:
+            continue
+        if key not in shared:
+            raise _unknown(key, "option of ask and chat", key, (*shared, MODEL))
+        checked = _checked(key, value, shared[key])
+        if key in own:
+            found[key] = checked
+    for key, value in tables.get(name, {}).items():
+        if key not in own:
+            raise _unknown(f"{key} of [{name}]", f"option of internvl {name}", key, tuple(own))
+        found[key] = _checked(f"{key} of [{name}]", value, own[key])
+    return found
+
+
+def option_types(command: Callable[..., Any]) -> dict[str, Any]:
+    """The options of a command with their types; its arguments are none."""
+    from typer.models import OptionInfo
+
+    found = {}
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        kind, *described = get_args(parameter.annotation) if hasattr(parameter.annotation, "__metadata__") else (None,)
+        if any(isinstance(each, OptionInfo) for each in described):
+            found[parameter.name] = kind
+    return found
+
+
+def _read() -> dict[str, Any]:
+    path = settings_path()
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InvalidRequestError(
+            f"{path} cannot be read: {error.strerror or error}.", "Check its permissions."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(
+            f"{path} is not TOML: {error}.", 'Write lines such as max_tiles = 6 or vram = "8GiB".'
+        ) from None
+
+
+def _unknown(shown: str, what: str, key: str, known: tuple[str, ...]) -> InvalidRequestError:
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(sorted(known))}."
+    return InvalidRequestError(f"{settings_path()} has {shown}, which is no {what}.", hint)
+
+
+def _checked(key: str, value: Any, kind: Any) -> Any:
+    """A value as its option takes it.
+
+    Raises:
+        InvalidRequestError: it is of another kind.
+    """
+    kinds = [each for each in get_args(kind) or (kind,) if each is not NoneType]
+    if get_origin(kind) is Literal:
+        if value in kinds:
+            return value
+        raise _wrong(key, value, f"one of {', '.join(map(str, kinds))}")
+    if get_origin(kind) is list or any(get_origin(each) is list for each in kinds):
+        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+            return value
+        raise _wrong(key, value, _KINDS[list])
+    (wanted,) = kinds
+    if get_origin(wanted) is Literal:
+        return _checked(key, value, wanted)
+    if wanted is bool or isinstance(value, bool):
+        is_right = wanted is bool and isinstance(value, bool)
+    elif wanted is float:
+        is_right = isinstance(value, int | float)
+    elif wanted is int:
+        is_right = isinstance(value, int)
+    else:  # a number is text, too: layers on the GPU are "auto" or a number
+        is_right = isinstance(value, str | int | float)
+        value = str(value) if is_right else value
+    if not is_right:
+        raise _wrong(key, value, _KINDS.get(wanted, "text"))
+    return value
+
+
+def _wrong(key: str, value: Any, wanted: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{key} is {value!r} in {settings_path()}.", f"Give {wanted}.")

@@ -1,0 +1,171 @@
+"""Lines as people type them: paths in every spelling of terminals and shells, and what is no path."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from internvl_gguf.chat.reader import is_complete, without_quotes
+from internvl_gguf.chat.typed_line import Files, Kind, parse_line
+
+FOLDER = "/home/me/my pictures"
+NAMES = st.text(
+    st.characters(categories=["L", "M", "N", "P", "S", "Zs"], exclude_characters="/"), min_size=1, max_size=30
+).filter(lambda name: name.strip(".").strip() != "")
+
+
+def files(*paths: str, kind: Kind = Kind.PICTURE) -> Files:
+    """A disk with these files and no others."""
+    known = set(paths)
+
+    def matches(pattern: str) -> list[Path]:
+        return [Path(path) for path in sorted(known) if PurePosixPath(path).match(pattern)]
+
+    return Files(lambda path: kind if str(path) in known else Kind.NOTHING, matches)
+
+
+def in_double_quotes(path: str) -> str:
+    return '"' + re.sub(r'(["\\$`])', r"\\\1", path) + '"'
+
+
+def escaped(path: str) -> str:
+    """As macOS's Terminal drops a file."""
+    return re.sub(r"([^\w/.-])", r"\\\1", path)
+
+
+def as_uri(path: str) -> str:
+    return f"file://{quote(path)}"
+
+
+def as_local_uri(path: str) -> str:
+    return f"FILE://localhost{quote(path)}"
+
+
+SPELLINGS = [shlex.quote, in_double_quotes, escaped, as_uri, as_local_uri]
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS)
+@given(name=NAMES, after=st.sampled_from(["", " ", ", please", "?", " what\nis it"]))
+def test_a_path_with_any_printable_name_survives(spelled, name, after) -> None:
+    path = f"{FOLDER}/{name}"
+    typed = parse_line(f"look at {spelled(path)}{after}", files(path))
+    assert typed.pictures == (Path(path),)
+    assert typed.prompt == f"look at{' ' * after.startswith((' w',))}{after.strip()}"
+    assert typed.hints == ()
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS)
+@given(names=st.lists(NAMES, min_size=2, max_size=3, unique=True))
+def test_several_dropped_at_once(spelled, names) -> None:
+    paths = [f"{FOLDER}/{name}" for name in names]
+    typed = parse_line(" ".join(map(spelled, paths)) + " ", files(*paths))
+    assert typed.pictures == tuple(map(Path, paths))
+    assert typed.prompt == ""
+
+
+@given(line=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+def test_where_there_are_no_files_a_line_stays_what_it_is(line) -> None:
+    typed = parse_line(line, files())
+    assert typed.pictures == ()
+    assert typed.prompt == line.strip()
+
+
+@pytest.mark.parametrize(
+    ("line", "pictures", "prompt"),
+    [
+        ("What is in photo.jpg, and b.png?", ["photo.jpg", "b.png"], "What is in, and?"),
+        ("What's in 'my photo.jpg'?", ["my photo.jpg"], "What's in?"),
+        ("'it's here.png' now", ["it's here.png"], "now"),
+        ("(photo.jpg) and [b.png]", ["photo.jpg", "b.png"], "and"),
+        ("compare photo.jpg,b.png", ["photo.jpg", "b.png"], "compare,"),
+        ("/home/me/my photo.jpg what is it", ["/home/me/my photo.jpg"], "what is it"),
+        ("is it /home/me/my photo.jpg?", ["/home/me/my photo.jpg"], "is it?"),
+        (r"C:\Users\me\a.png what", [r"C:\Users\me\a.png"], "what"),
+        (r'"C:\My Pictures\a.png" what', [r"C:\My Pictures\a.png"], "what"),
+        ("file:///C:/My%20Pictures/a.png", ["C:/My Pictures/a.png"], ""),
+        ("first\nphoto.jpg\nlast", ["photo.jpg"], "first\n\nlast"),
+        ("photo.jpg photo.jpg", ["photo.jpg", "photo.jpg"], ""),
+        ("pics/*.png which?", ["pics/1.png", "pics/2.png"], "which?"),
+    ],
+)
+def test_lines_with_pictures(line: str, pictures: list[str], prompt: str) -> None:
+    typed = parse_line(line, files("pics/1.png", "pics/2.png", *pictures))
+    assert typed.pictures == tuple(map(Path, pictures))
+    assert typed.prompt == prompt
+    assert typed.hints == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "hints"),
+    [
+        ("what is in missing.png?", ["no such file: missing.png"]),
+        ("what's in a.jpg and 'b c.png'?", ["no such file: a.jpg", "no such file: b c.png"]),
+        (r"my\ photo.JPG", ["no such file: my photo.JPG"]),
+        ("file:///tmp/no%20such.webp", ["no such file: /tmp/no such.webp"]),
+        ("see https://example.org/a.png.", ["https://example.org/a.png is not fetched"]),
+        ("see https://example.org/page", []),
+        ("is .png better than .jpg?", []),
+        ("what is 2*3? and *this*?", []),
+        ("README.md and/or notes.txt", []),
+    ],
+)
+def test_what_looks_like_a_picture_and_is_none_stays_text_with_a_hint(line: str, hints: list[str]) -> None:
+    typed = parse_line(line, files())
+    assert typed.prompt == line
+    assert typed.pictures == ()
+    assert len(typed.hints) == len(hints)
+    assert all(said.startswith(hint) for said, hint in zip(typed.hints, hints, strict=True))
+
+
+def test_a_star_alone_is_no_wish_for_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    for line in ("* first point", "**bold**", "2 * 3", "?"):
+        assert parse_line(line).pictures == ()
+    assert parse_line("*.png").pictures == (Path("a.png"),)
+    assert parse_line("./*").pictures == (Path("a.png"),)
+
+
+def test_the_content_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture may have any name; a file with a picture's name is taken, too, so that its error is told."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "photo", "PNG")
+    (tmp_path / "notes").write_text("no picture")
+    (tmp_path / "broken.png").write_text("no picture")
+    (tmp_path / "folder.png").mkdir()
+    monkeypatch.chdir(tmp_path)
+    typed = parse_line("photo notes broken.png folder.png x" + "y" * 5000)
+    assert typed.pictures == (Path("photo"), Path("broken.png"))
+    assert typed.prompt.startswith("notes folder.png xy")
+    assert typed.hints == ()
+
+
+def test_the_home_folder_and_the_order_of_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("page 10.png", "page 2.png", "page 1.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert parse_line("~/page\\ 2.png what?").pictures == (tmp_path / "page 2.png",)
+    assert parse_line('"~/page 2.png"').pictures == (tmp_path / "page 2.png",)
+    assert [path.name for path in parse_line("~/*.png").pictures] == ["page 1.png", "page 2.png", "page 10.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "whole", "inner"),
+    [
+        ("one", True, "one"),
+        ('"""one', False, "one"),
+        ('"""one\ntwo"""', True, "one\ntwo"),
+        ('"""\none\n"""', True, "one"),
+        ('"""one""" and', True, "one and"),
+        ('he said """one"""', True, 'he said """one"""'),
+    ],
+)
+def test_triple_quotes(text: str, whole: bool, inner: str) -> None:
+    assert is_complete(text) is whole
+    assert without_quotes(text) == inner

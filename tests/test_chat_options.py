@@ -1,0 +1,196 @@
+"""Options from variables and config.toml, and completion in shells."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+from internvl_gguf.cli import COMMANDS, COMPLETE, options
+from internvl_gguf.cli.ask import ask
+from internvl_gguf.cli.asking_options import AskingOptions, asking_types, asks
+from internvl_gguf.cli.chat import chat
+from internvl_gguf.cli.completion import answer
+from internvl_gguf.cli.group import load
+from internvl_gguf.cli.settings_file import FILE_NAME, defaults_of, option_types, wanted_model
+from internvl_gguf.errors import InvalidRequestError
+
+
+@pytest.fixture
+def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Writes config.toml."""
+    monkeypatch.setenv("INTERNVL_CONFIG", str(tmp_path))
+    return lambda text: (tmp_path / FILE_NAME).write_text(text, encoding="utf-8") and None
+
+
+def defaults(command: str = "chat") -> dict[str, Any]:
+    function = {"ask": ask, "chat": chat}[command]
+    return defaults_of(command, function, asking_types(), tuple(COMMANDS))
+
+
+def given(command: str, *arguments: str) -> dict[str, Any]:
+    """What the command's function would be called with."""
+    with load(command).make_context(command, list(arguments), auto_envvar_prefix="INTERNVL") as context:
+        return dict(context.params)
+
+
+def test_the_file_holds_options_of_asking_and_of_one_command(configure: Callable[[str], None]) -> None:
+    configure(
+        'model = "demo"\ntemperature = 1\nn_gpu_layers = 20\nstop = ["a", "b"]\nlayout = "frames"\nthumbnail = false\n'
+        "[chat]\npreview = false\ntemperature = 0.5\n[ask]\nverbose = true\n"
+    )
+    shared = {"n_gpu_layers": "20", "stop": ["a", "b"], "layout": "frames", "thumbnail": False}
+    assert defaults("chat") == {**shared, "preview": False, "temperature": 0.5}
+    assert defaults("ask") == {**shared, "verbose": True, "temperature": 1}
+    assert wanted_model() == "demo"
+    assert options.chosen_model(None) == "demo"
+
+
+def test_without_a_file_nothing_is_said(configure: Callable[[str], None]) -> None:
+    assert defaults() == {}
+    assert wanted_model() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("temprature = 1", "temprature, which is no option of ask and chat", "Did you mean temperature?"),
+        ("[chat]\nprevew = true", "prevew of [chat], which is no option of internvl chat", "Did you mean preview?"),
+        ("[chatt]\npreview = true", "[chatt], which is no command", "Did you mean chat?"),
+        ('temperature = "hot"', "temperature is 'hot' in ", "Give a number."),
+        ("n_ctx = 1.5", "n_ctx is 1.5 in ", "Give a whole number."),
+        ("n_ctx = true", "n_ctx is True in ", "Give a whole number."),
+        ("thumbnail = 1", "thumbnail is 1 in ", "Give true or false."),
+        ('kv_type = "q5"', "kv_type is 'q5' in ", "Give one of f32, f16"),
+        ('stop = "a"', "stop is 'a' in ", "Give a list of texts."),
+        ("model = 7\n[chat]\nplain = 1", "plain of [chat] is 1 in ", "Give true or false."),
+        ("temperature = ", "is not TOML: Invalid value (at ", "Write lines such as"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_one_clear_line(
+    configure: Callable[[str], None], text: str, message: str, hint: str
+) -> None:
+    configure(text)
+    with pytest.raises(InvalidRequestError) as caught:
+        defaults()
+    assert message in caught.value.message
+    assert FILE_NAME in caught.value.message
+    assert caught.value.hint.startswith(hint)
+    assert "\n" not in caught.value.message + caught.value.hint
+
+
+def test_the_command_line_wins_then_variables_then_the_file(
+    configure: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure("max_tiles = 2\nthumbnail = false\ntemperature = 1\n")
+    assert given("chat")["max_tiles"] == 2
+    assert given("chat")["thumbnail"] is False
+    monkeypatch.setenv("INTERNVL_MAX_TILES", "3")
+    monkeypatch.setenv("INTERNVL_THUMBNAIL", "1")
+    monkeypatch.setenv("INTERNVL_STOP", "END")
+    assert given("chat")["max_tiles"] == given("ask")["max_tiles"] == 3
+    assert given("chat")["thumbnail"] is True
+    assert given("chat")["stop"] == ["END"]
+    assert given("chat", "--max-tiles", "4")["max_tiles"] == 4
+    assert given("chat")["temperature"] == 1
+
+
+def test_every_option_of_asking_has_a_variable() -> None:
+    hints = get_type_hints(AskingOptions, include_extras=True)
+    variables = {hint.__metadata__[0].envvar for hint in hints.values()}
+    assert variables == {f"INTERNVL_{name.upper()}" for name in hints}
+    taken = {"INTERNVL_CACHE", "INTERNVL_CONFIG", "INTERNVL_DATA", "INTERNVL_MODEL"}
+    assert not variables & taken
+    of_commands = {f"INTERNVL_{name}_{option}".upper() for name in ("ask", "chat") for option in hints}
+    assert not of_commands & (taken | variables)
+
+
+def test_the_options_of_asking_are_those_of_ask_and_chat() -> None:
+    for command in (ask, chat):
+        assert asks(command)
+        assert asking_types().keys() <= option_types(command).keys()
+        assert "asking" not in inspect.signature(command).parameters
+    assert "model_and_pictures" not in option_types(chat), "an argument is no option"
+
+
+def test_help_names_the_file(configure: Callable[[str], None], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "internvl_gguf", "chat", "--help"], capture_output=True, text=True, check=True
+    )
+    said = "".join(done.stdout.split())
+    assert f"in{tmp_path}/config.toml" in said
+    assert "--continue" in said
+
+
+def words(*line: str) -> list[str]:
+    """What zsh and fish would be told."""
+    return [row.split("\t")[0] for row in answer(["zsh", *line]).splitlines()]
+
+
+def test_completion_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("INTERNVL_DATA", str(tmp_path / "data"))
+    assert words("ch") == ["chat"]
+    assert set(words("")) == set(COMMANDS)
+    assert words("--v") == ["--version"]
+    assert words("chat", "--pl") == ["--plain"]
+    assert {"--preview", "--no-preview", "--n-ctx"} <= set(words("chat", "--"))
+    assert words("ask", "--kv-type", "") == ["f32", "f16", "bf16", "q8_0", "q4_0"]
+    assert words("chat", "--layout", "s") == ["separate"]
+    assert words("chat", "dem") == ["demo"]
+    assert "InternVL3-14B-Instruct" in words("pick", "InternVL3")
+    assert words("chat", "InternVL3-14B-Instruct:Q4_K_M") == ["InternVL3-14B-Instruct:Q4_K_M"]
+    assert words("inspect", "-m", "de") == ["demo"]
+    assert "clear" in words("cache", "")
+    assert words("completion", "") == ["bash", "zsh", "fish"]
+    assert words("nothing", "x") == []
+    assert words("chat", "--resume", "") == []
+    assert not (tmp_path / "data").exists(), "nothing is begun by asking"
+    assert answer(["fish", "ch"]) == "chat\tTalk with a model about pictures.\n"
+
+
+def test_bash_breaks_words_at_colons() -> None:
+    assert answer(["bash", "internvl chat InternVL3-14B-Instruct:Q4_K_"]).splitlines()[:2] == ["Q4_K_M", "Q4_K_S"]
+    assert answer(["bash", "internvl "]).startswith("ask\n")
+    assert answer(["bash", "internvl ask 'an open quote"]) == ""
+    assert answer(["bash", ""]) == answer(["bash"]) == answer([]) == ""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_scripts(shell: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "internvl_gguf", "completion", shell], capture_output=True, text=True, check=True
+    )
+    script = tmp_path / f"script.{shell}"
+    script.write_text(done.stdout)
+    assert f" {COMPLETE} {shell} " in done.stdout
+    if shutil.which(shell):
+        subprocess.run([shell, "-n", str(script)], check=True)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_bash_completes(tmp_path: Path) -> None:
+    """As readline does it: the words, the line, the function."""
+    program = tmp_path / "internvl"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m internvl_gguf "$@"\n')
+    program.chmod(0o755)
+    script = """
+    eval "$(internvl completion bash)"
+    COMP_LINE="internvl chat --no-hi"; COMP_POINT=${#COMP_LINE}; COMP_WORDS=(internvl chat --no-hi); COMP_CWORD=2
+    _internvl; echo "${COMPREPLY[@]}"
+    complete -p internvl
+    """
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)},
+    )
+    assert done.stdout.splitlines() == ["--no-history", "complete -o default -F _internvl internvl"]
