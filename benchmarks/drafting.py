@@ -30,7 +30,7 @@ from internvl_gguf.resolve import ModelFiles
 from internvl_gguf.types import Reply
 
 N_CTX, ANSWER, QUICK_ANSWER = 4096, 300, 12
-LENGTHS = (4, 8, 16)
+LENGTHS = (8, 16)
 
 
 def table() -> str:
