@@ -156,7 +156,9 @@ def test_every_picture_is_decoded_once(small: Session, monkeypatch: pytest.Monke
     """A phone's JPEG takes a second to decode."""
     decoded = []
     load = preparation.load_image
-    monkeypatch.setattr(preparation, "load_image", lambda source: decoded.append(source) or load(source))
+    monkeypatch.setattr(
+        preparation, "load_image", lambda source, **named: decoded.append(source) or load(source, **named)
+    )
     pictures = large(6)
     assert small.ask("What is it?", pictures, sampling=SHORT).notices
     assert decoded == pictures

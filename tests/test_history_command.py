@@ -162,7 +162,7 @@ def test_writing_one_to_a_file(run: Run, filled: dict[str, str], tmp_path: Path)
 
 def test_removing_asks_first(run: Run, filled: dict[str, str]) -> None:
     refused = run(filled, "rm", "plain", stdin="n\n")
-    assert refused.returncode == 130
+    assert refused.returncode == 1
     assert "Remove plain1 (What is on the kitchen table?)?" in refused.stderr
     assert run(filled, "rm", "plain", "wide", stdin="y\n").stderr.endswith("Removed 2 conversations.\n")
     assert [each["id"] for each in json.loads(run(filled, "--json").stdout)] == ["evil33"]
