@@ -107,8 +107,6 @@ def test_lines_with_pictures(line: str, pictures: list[str], prompt: str) -> Non
     [
         ("what is in missing.png?", ["no such file: missing.png"]),
         ("what's in a.jpg and 'b c.png'?", ["no such file: a.jpg", "no such file: b c.png"]),
-        (r"my\ photo.JPG", ["no such file: my photo.JPG"]),
-        ("file:///tmp/no%20such.webp", ["no such file: /tmp/no such.webp"]),
         ("see https://example.org/a.png.", ["https://example.org/a.png is not fetched"]),
         ("see https://example.org/page", []),
         ("is .png better than .jpg?", []),
@@ -122,6 +120,21 @@ def test_what_looks_like_a_picture_and_is_none_stays_text_with_a_hint(line: str,
     assert typed.pictures == ()
     assert len(typed.hints) == len(hints)
     assert all(said.startswith(hint) for said, hint in zip(typed.hints, hints, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("line", "missing"),
+    [
+        ("nope.png What colour is the circle?", "nope.png"),
+        (r"my\ photo.JPG", "my photo.JPG"),
+        ("file:///tmp/no%20such.webp", "/tmp/no such.webp"),
+        ("What is in /tmp/nope.png?", "/tmp/nope.png"),
+        ("compare 'holiday pictures/b c.png' with the first", "holiday pictures/b c.png"),
+    ],
+)
+def test_a_picture_that_is_missing_is_not_answered_about(line: str, missing: str) -> None:
+    """The name stayed text with a hint, and the model answered about whatever picture it had seen before."""
+    assert parse_line(line, files()).pictures == (Path(missing),)
 
 
 def test_a_star_alone_is_no_wish_for_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,7 +156,7 @@ def _loss(choice: _Choice, measure: Measure, *, short: bool = False, verb: bool 
     if choice.is_reference:
         return f"lose{ending} nothing, being the reference"
     if short:
-        return f"lose{ending} {number(loss.value)}"
+        return f"lose{ending} {number(loss.value)} nats"
     on = "with pictures" if measure == "pictures" else "on text"
     return f"lose{ending} {with_error(loss.value, loss.error)} nats {on}"
 

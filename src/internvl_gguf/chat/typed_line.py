@@ -1,7 +1,9 @@
 """A line as it was typed: the pictures named anywhere in it, and the rest, which is the question.
 
 A path counts as a picture where its file exists and is one by its content. A file that is none by its content but has
-a picture's name counts, too: whoever names it wants to know why it cannot be shown. Everything else stays text.
+a picture's name counts, too: whoever names it wants to know why it cannot be shown. So does a name that leads nowhere
+where it begins the line or has a folder in it: an answer without that picture would be about something else. Everything
+else stays text, a name in the middle of a question with a hint.
 """
 
 from __future__ import annotations
@@ -77,9 +79,13 @@ def parse_line(line: str, files: Files | None = None) -> TypedLine:
     while word := _WORD.search(line, at):
         found = _picture_in(line, word.start(), word.end(), files)
         if found is None:
-            hint, at = _hint(line, word.start(), word.end(), files)
-            hints += [hint] if hint and hint not in hints else []
-            continue
+            begin = word.start()
+            hint, missing, at = _hint(line, begin, word.end(), files)
+            is_first = not prompt and not line[done:begin].strip()
+            if missing is None or not (is_first or missing.name != str(missing)):
+                hints += [hint] if hint and hint not in hints else []
+                continue
+            found = begin, at, [missing]
         begin, at, paths = found
         pictures += paths
         if begin > done and line[begin - 1 : begin] + line[at : at + 1] in _BRACKETS:
@@ -136,21 +142,21 @@ def _joined(prompt: str, text: str) -> str:
     return left + right if right[0] in CLOSING else f"{left} {right}"
 
 
-def _hint(line: str, start: int, end: int, files: Files) -> tuple[str | None, int]:
-    """What to say of a word that looks like a picture and is none, and where it ends."""
+def _hint(line: str, start: int, end: int, files: Files) -> tuple[str | None, Path | None, int]:
+    """What to say of a word that looks like a picture and is none, the path that leads nowhere, and where it ends."""
     web = _WEB.match(line, start)
     if web:
         address = web[0].rstrip(CLOSING)
         looks = has_picture_name(address)
         hint = f"{address} is not fetched: pictures come from this machine. Download it first."
-        return hint if looks else None, web.end()
+        return hint if looks else None, None, web.end()
     while start < end - 1 and line[start] in OPENING:
         start += 1
     name, end = _named(line, start, end)
-    if not has_picture_name(name):
-        return None, end
-    path = expanded(name)
-    return None if path is None or files.kind(path) is not Kind.NOTHING else f"no such file: {name}", end
+    path = expanded(name) if has_picture_name(name) else None
+    if path is None or files.kind(path) is not Kind.NOTHING:
+        return None, None, end
+    return f"no such file: {name}", path, end
 
 
 def _named(line: str, start: int, end: int) -> tuple[str, int]:

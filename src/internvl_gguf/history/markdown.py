@@ -45,7 +45,7 @@ def export_markdown(
         parts.append(_quoted(f"System: {heading.system}"))
     for entry in entries:
         if entry.role == "user":
-            shown = [f"![{_escaped(picture.name)}]({links[picture.digest]})" for picture in entry.pictures]
+            shown = [f"![{_escaped(Path(picture.name).name)}]({links[picture.digest]})" for picture in entry.pictures]
             parts += ["## You", *shown, *([_quoted(entry.text)] if entry.text else [])]
         else:
             parts += [f"## {_plain(entry.model or heading.model)}", _closed(_plain(entry.text))]
