@@ -75,7 +75,7 @@ class Runner:
             self.is_interrupted = True
         earlier = sum(run.knows_earlier for run in self._runs)
         if earlier:
-            self._notice(
+            self.notices.append(  # for the report, which follows at once
                 f"What an earlier run measured is in {earlier} of {len(self._runs)} rows; --fresh measures it anew."
             )
         crossed = [self._plan.crossed(index) for index in range(len(self._runs))]
