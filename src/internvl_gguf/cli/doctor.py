@@ -95,12 +95,13 @@ def _library() -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
-    folder = cache_dir()
-    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    from internvl_gguf.caches import cache_contents
+
+    folder, contents = cache_dir(), cache_contents()
     return {
         "folder": str(folder),
-        "files": len(files),
-        "bytes": sum(path.stat().st_size for path in files),
+        "files": sum(cache.entries for cache in contents),
+        "bytes": sum(cache.n_bytes for cache in contents),
         "writable": _is_writable(folder),
     }
 
@@ -159,7 +160,7 @@ def _print(report: dict[str, Any], roofline: Roofline | None, threads: list[tupl
             )
         )
     rows += machine_speed.speed_rows(roofline)
-    rows.append(("cache", f"{cache['folder']}, {cache['bytes'] / 2**20:.1f} MiB in {cache['files']} files"))
+    rows.append(("cache", f"{cache['folder']}, {format_size(cache['bytes'])} in {cache['files']:,} files"))
     models = report["models"]
     free = f", {format_size(models['free_bytes'])} free on its disk" if models["free_bytes"] is not None else ""
     rows.append(
