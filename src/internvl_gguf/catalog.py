@@ -19,10 +19,10 @@ from typing import Any, Literal, cast, get_args
 from internvl_gguf.errors import CatalogError, InvalidRequestError
 from internvl_gguf.paths import config_dir
 from internvl_gguf.sizes import parse_size
+from internvl_gguf.toml_lines import KeyLines, KeyPath
 
 Status = Literal["listed", "documented", "named", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
-KeyPath = tuple[str | int, ...]
 
 FILE_NAME = "models.toml"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -263,7 +263,7 @@ class _Document:
     def _lines(self) -> dict[KeyPath, int]:
         """Lines by path, looked for in a file with a mistake only."""
         try:
-            return _KeyLines(self._text).scan()
+            return KeyLines(self._text).scan()
         except RecursionError:  # nested just so deep that tomllib came through
             return {}
 
@@ -291,137 +291,6 @@ class _Document:
         except RecursionError as error:
             hint = "Write the entries as the shipped models.toml does."
             raise self._error_at(None, "nested too deeply", hint) from error
-
-
-class _KeyLines:
-    """Finds the line of every key and array item of a text that tomllib accepted.
-
-    tomllib tells lines for errors of syntax only. Because it has read the text before, the scan may take for granted
-    that every bracket and quote is closed.
-    """
-
-    _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
-    _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-    _STRING = re.compile(
-        r'"""(?:\\.|[^\\])*?"""(?:"{0,2})'  # a long string may end in up to two quotes of its own
-        r"|'''.*?'''(?:'{0,2})"
-        r'|"(?:\\.|[^"\\])*"'
-        r"|'[^']*'",
-        re.DOTALL,
-    )
-    _SCALAR = re.compile(r"[^,\]}#\n]*")
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = 0
-        self._lines: dict[KeyPath, int] = {}
-        self._tables: dict[KeyPath, int] = {}  # how many tables of each array of tables have begun
-
-    def scan(self) -> dict[KeyPath, int]:
-        """Lines, from 1, by the path of keys and positions that leads to a value."""
-        table: KeyPath = ()
-        self._skip_blank()
-        while self._at < len(self._text):
-            if self._text[self._at] == "[":
-                table = self._header()
-            else:
-                self._pair(table)
-            self._skip_blank()
-        return self._lines
-
-    def _header(self) -> KeyPath:
-        brackets = 2 if self._text.startswith("[[", self._at) else 1
-        start = self._at
-        self._at += brackets
-        keys = self._keys()
-        self._at += brackets
-        path = self._resolve(keys[:-1])
-        if brackets == 2:
-            array = (*path, keys[-1])
-            index = self._tables.get(array, 0)
-            self._tables[array] = index + 1
-            self._lines.setdefault(array, self._line_at(start))
-            path = (*array, index)
-        else:
-            path = self._resolve(keys)
-        self._lines.setdefault(path, self._line_at(start))
-        return path
-
-    def _resolve(self, keys: list[str]) -> KeyPath:
-        """The path that keys of a header mean: an array of tables stands for the last table begun in it."""
-        path: KeyPath = ()
-        for key in keys:
-            path = (*path, key)
-            if path in self._tables:
-                path = (*path, self._tables[path] - 1)
-        return path
-
-    def _pair(self, table: KeyPath) -> None:
-        line = self._line_at(self._at)
-        path = table
-        for key in self._keys():
-            path = (*path, key)
-            self._lines.setdefault(path, line)
-        self._at += 1  # =
-        self._value(path)
-
-    def _keys(self) -> list[str]:
-        """The parts of a dotted key; stops at what follows it."""
-        keys = []
-        while True:
-            self._skip_blank()
-            key = self._BARE_KEY.match(self._text, self._at)
-            if key:
-                keys.append(key[0])
-            else:
-                key = self._match(self._STRING)
-                keys.append(next(iter(tomllib.loads(f"{key[0]} = 0"))))
-            self._at = key.end()
-            self._skip_blank()
-            if self._text[self._at] != ".":
-                return keys
-            self._at += 1
-
-    def _value(self, path: KeyPath) -> None:
-        self._skip_blank()
-        opening = self._text[self._at]
-        if opening == "[":
-            self._items(path)
-        elif opening == "{":
-            self._inline_table(path)
-        else:
-            self._at = self._match(self._STRING if opening in "\"'" else self._SCALAR).end()
-
-    def _items(self, path: KeyPath) -> None:
-        index = 0
-        while not self._closes("]"):
-            self._lines[(*path, index)] = self._line_at(self._at)
-            self._value((*path, index))
-            index += 1
-
-    def _inline_table(self, path: KeyPath) -> None:
-        while not self._closes("}"):
-            self._pair(path)
-
-    def _closes(self, bracket: str) -> bool:
-        """Step over the opening bracket or a comma; whether the closing one follows, which is stepped over too."""
-        self._skip_blank()
-        if self._text[self._at] in "[{,":
-            self._at += 1
-            self._skip_blank()
-        if self._text[self._at] != bracket:
-            return False
-        self._at += 1
-        return True
-
-    def _skip_blank(self) -> None:
-        self._at = self._match(self._BLANK).end()
-
-    def _match(self, pattern: re.Pattern[str]) -> re.Match[str]:
-        return cast(re.Match[str], pattern.match(self._text, self._at))
-
-    def _line_at(self, position: int) -> int:
-        return self._text.count("\n", 0, position) + 1
 
 
 # --- Entries ------------------------------------------------------------------------------------------------------
