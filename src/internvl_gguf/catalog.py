@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 from internvl_gguf.errors import CatalogError, InvalidRequestError
 from internvl_gguf.paths import config_dir
 from internvl_gguf.sizes import parse_size
-from internvl_gguf.toml_lines import KeyLines, KeyPath
+from internvl_gguf.toml_lines import KeyPath
+from internvl_gguf.toml_tables import Document, Table
 
 Status = Literal["listed", "documented", "named", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
@@ -178,7 +177,7 @@ def load_catalog() -> Catalog:
             "Make it a readable file, or move it away to use the shipped catalogue alone.",
             file=str(own_file),
         ) from error
-    return _merge(shipped, _Document(own_data, str(own_file)))
+    return _merge(shipped, Document(own_data, str(own_file)))
 
 
 def parse_catalog(data: bytes, origin: str) -> tuple[ModelSpec, ...]:
@@ -191,7 +190,7 @@ def parse_catalog(data: bytes, origin: str) -> tuple[ModelSpec, ...]:
     Raises:
         CatalogError: not UTF-8, not TOML, or an entry that cannot be meant; it names the line.
     """
-    return _models(_Document(data, origin))
+    return _models(Document(data, origin))
 
 
 def _shipped() -> tuple[bytes, str]:
@@ -208,7 +207,7 @@ def _shipped() -> tuple[bytes, str]:
     )
 
 
-def _merge(shipped: tuple[ModelSpec, ...], document: _Document) -> Catalog:
+def _merge(shipped: tuple[ModelSpec, ...], document: Document) -> Catalog:
     own = {_fold(model.name): model for model in _models(document)}
     places = {_fold(model.name): model for model in shipped}
     _forbid_aliases_of_other_models(own.values(), places.keys() - own.keys(), document)
@@ -222,7 +221,7 @@ def _without_aliases(model: ModelSpec, taken: set[str]) -> ModelSpec:
     return replace(model, aliases=tuple(alias for alias in model.aliases if _fold(alias) not in taken))
 
 
-def _forbid_aliases_of_other_models(own: Iterable[ModelSpec], names: set[str], document: _Document) -> None:
+def _forbid_aliases_of_other_models(own: Iterable[ModelSpec], names: set[str], document: Document) -> None:
     """Refuse an alias that is a shipped model's name: that model could not be reached any more."""
     for index, model in enumerate(own):
         for place, alias in enumerate(model.aliases):
@@ -236,147 +235,6 @@ def _forbid_aliases_of_other_models(own: Iterable[ModelSpec], names: set[str], d
 
 def _fold(spelling: str) -> str:
     return spelling.strip().casefold()
-
-
-# --- One file -----------------------------------------------------------------------------------------------------
-
-
-class _Document:
-    """A parsed file that can say on which line a key stands."""
-
-    def __init__(self, data: bytes, origin: str) -> None:
-        self.origin = origin
-        self._text = self._decode(data)
-        self.content = self._parse(self._text)
-
-    def error(self, path: KeyPath, what: str, hint: str) -> CatalogError:
-        """An error about the value at `path`, or about the nearest table around it that stands in the file."""
-        ends = range(len(path), 0, -1)
-        line = next((self._lines[path[:end]] for end in ends if path[:end] in self._lines), 1)
-        return self._error_at(line, what, hint)
-
-    def line(self, path: KeyPath) -> int:
-        """Line of the key at `path`, which is in the file."""
-        return self._lines.get(path, 1)
-
-    @cached_property
-    def _lines(self) -> dict[KeyPath, int]:
-        """Lines by path, looked for in a file with a mistake only."""
-        try:
-            return KeyLines(self._text).scan()
-        except RecursionError:  # nested just so deep that tomllib came through
-            return {}
-
-    def _error_at(self, line: int | None, what: str, hint: str) -> CatalogError:
-        place = self.origin if line is None else f"{self.origin}, line {line}"
-        return CatalogError(f"{place}: {what}.", hint, file=self.origin, line=line)
-
-    def _decode(self, data: bytes) -> str:
-        try:
-            return data.decode("utf-8-sig")  # editors on Windows begin the file with a mark that TOML has no place for
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise self._error_at(line, "not UTF-8 text", "Save the file with the encoding UTF-8.") from error
-
-    def _parse(self, text: str) -> dict[str, Any]:
-        try:
-            return tomllib.loads(text)
-        except ValueError as error:  # tomllib's own, and what a number of thousands of digits raises
-            reason, _, where = str(error).partition(" (at ")
-            found = re.match(r"line (\d+)", where)
-            at_end = where.startswith("end of document")
-            last = text.rstrip().count("\n") + 1
-            line = int(found[1]) if found else last if at_end else None
-            raise self._error_at(line, f"not TOML: {reason}", "Correct it; text stands in quotes.") from error
-        except RecursionError as error:
-            hint = "Write the entries as the shipped models.toml does."
-            raise self._error_at(None, "nested too deeply", hint) from error
-
-
-# --- Entries ------------------------------------------------------------------------------------------------------
-
-
-class _Table:
-    """A table of the file, whose values are asked for by key and kind; opening it refuses keys it does not know."""
-
-    def __init__(self, document: _Document, path: KeyPath, content: Any, known: tuple[str, ...]) -> None:
-        self._document = document
-        self._path = path
-        if not isinstance(content, dict):
-            raise self.error(f"{_shown(path)} is {_kind(content)}, not a table", f"Known keys: {', '.join(known)}.")
-        self._content: dict[str, Any] = content
-        for key in content:
-            if key not in known:
-                raise self.error(f"unknown key {key!r}", _nearest_key(key, known), key)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._content
-
-    def error(self, what: str, hint: str, *keys: str | int) -> CatalogError:
-        """An error about the value that `keys` lead to from here."""
-        return self._document.error((*self._path, *keys), what, hint)
-
-    def require(self, *keys: str) -> None:
-        """Refuse a table that lacks one of `keys`."""
-        for key in keys:
-            if key not in self._content:
-                raise self.error(f"{key!r} is missing in {_shown(self._path)}", f"Add a line: {key} = ...")
-
-    def text(self, key: str) -> str | None:
-        """Text at a key, None where there is none; empty text is refused."""
-        return self._text_value(self._content[key], key) if key in self._content else None
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        """A list of texts at a key, empty where there is none."""
-        return tuple(self._text_value(value, key, place) for place, value in enumerate(self.items(key)))
-
-    def items(self, key: str) -> list[Any]:
-        """A list at a key, empty where there is none."""
-        value = self._content.get(key, [])
-        if not isinstance(value, list):
-            raise self._wrong_kind(value, "a list", key)
-        return value
-
-    def number(self, key: str) -> int | None:
-        """A whole number above 0 at a key, None where there is none."""
-        value = self._content.get(key)
-        if value is None:
-            return None
-        if type(value) is not int:  # true is an int to Python
-            raise self._wrong_kind(value, "a whole number", key)
-        if value < 1:
-            raise self.error(f"{key!r} is {value}", "Write a whole number above 0.", key)
-        return value
-
-    def choice(self, key: str, choices: tuple[str, ...]) -> str | None:
-        """One of the texts of `choices` at a key, None where there is none."""
-        value = self.text(key)
-        if value is not None and value not in choices:
-            raise self.error(f"{key!r} is {value!r}", f"Use one of {', '.join(choices)}.", key)
-        return value
-
-    def table(self, key: str, known: tuple[str, ...]) -> _Table | None:
-        """The table at a key, None where there is none."""
-        if key not in self._content:
-            return None
-        return _Table(self._document, (*self._path, key), self._content[key], known)
-
-    def tables(self, key: str, known: tuple[str, ...]) -> list[_Table]:
-        """The tables of a list at a key, empty where there is none."""
-        return [
-            _Table(self._document, (*self._path, key, place), value, known)
-            for place, value in enumerate(self.items(key))
-        ]
-
-    def _text_value(self, value: Any, *keys: str | int) -> str:
-        if not isinstance(value, str):
-            raise self._wrong_kind(value, "text in quotes", *keys)
-        if not value.strip():
-            raise self.error(f"{_shown(keys)} is empty", "Fill it in, or leave the key out.", *keys)
-        return value
-
-    def _wrong_kind(self, value: Any, wanted: str, *keys: str | int) -> CatalogError:
-        return self.error(f"{_shown(keys)} is {_kind(value)}, not {wanted}", f"Write {wanted}.", *keys)
 
 
 _TOP_KEYS = ("model",)
@@ -401,8 +259,8 @@ _VISION_KEYS = (*_VISION_NUMBERS, "norm")
 _FILE_KEYS = ("name", "bytes", "listed")
 
 
-def _models(document: _Document) -> tuple[ModelSpec, ...]:
-    top = _Table(document, (), document.content, _TOP_KEYS)
+def _models(document: Document) -> tuple[ModelSpec, ...]:
+    top = Table(document, (), document.content, _TOP_KEYS)
     if isinstance(document.content.get("model"), dict):
         raise document.error(("model",), "[model] is one table, not a list of them", "Write [[model]].")
     models = tuple(_model(table, document.origin) for table in top.tables("model", _MODEL_KEYS))
@@ -410,7 +268,7 @@ def _models(document: _Document) -> tuple[ModelSpec, ...]:
     return models
 
 
-def _model(table: _Table, origin: str) -> ModelSpec:
+def _model(table: Table, origin: str) -> ModelSpec:
     table.require("name")
     return ModelSpec(
         name=_spelling(table, cast(str, table.text("name")), "name"),
@@ -429,7 +287,7 @@ def _model(table: _Table, origin: str) -> ModelSpec:
     )
 
 
-def _status(table: _Table) -> Status:
+def _status(table: Table) -> Status:
     """The status that stands there, or the one that the other keys imply; refused where they contradict it."""
     has_files = bool(table.items("files"))
     implied = "listed" if has_files else "named" if "repo" in table else "none"
@@ -445,7 +303,7 @@ def _status(table: _Table) -> Status:
     return status
 
 
-def _spelling(table: _Table, value: str, *keys: str | int) -> str:
+def _spelling(table: Table, value: str, *keys: str | int) -> str:
     usable = _NAME.fullmatch(value) and _fold(value) != _RESERVED and not value.lower().endswith(".gguf")
     if not usable:
         raise table.error(
@@ -456,13 +314,13 @@ def _spelling(table: _Table, value: str, *keys: str | int) -> str:
     return value
 
 
-def _repo(table: _Table, value: str, *keys: str | int) -> str:
+def _repo(table: Table, value: str, *keys: str | int) -> str:
     if not _REPO.fullmatch(value):
         raise table.error(f"{value!r} is not a repository", "Write owner/name, as the hub does.", *keys)
     return value
 
 
-def _text_facts(table: _Table | None) -> TextFacts | None:
+def _text_facts(table: Table | None) -> TextFacts | None:
     if table is None:
         return None
     table.require("architecture", *_TEXT_NUMBERS)
@@ -475,7 +333,7 @@ def _text_facts(table: _Table | None) -> TextFacts | None:
     )
 
 
-def _vision_facts(table: _Table | None) -> VisionFacts | None:
+def _vision_facts(table: Table | None) -> VisionFacts | None:
     if table is None:
         return None
     table.require(*_VISION_KEYS)
@@ -483,7 +341,7 @@ def _vision_facts(table: _Table | None) -> VisionFacts | None:
     return VisionFacts(**numbers, norm=cast(Norm, table.choice("norm", get_args(Norm))))
 
 
-def _files(table: _Table) -> tuple[CatalogFile, ...]:
+def _files(table: Table) -> tuple[CatalogFile, ...]:
     files: dict[str, CatalogFile] = {}
     for entry in table.tables("files", _FILE_KEYS):
         file = _file(entry)
@@ -493,7 +351,7 @@ def _files(table: _Table) -> tuple[CatalogFile, ...]:
     return tuple(files.values())
 
 
-def _file(table: _Table) -> CatalogFile:
+def _file(table: Table) -> CatalogFile:
     table.require("name")
     name = cast(str, table.text("name"))
     # The name decides where a download lands: it must not lead out of its folder.
@@ -510,14 +368,14 @@ def _file(table: _Table) -> CatalogFile:
     return CatalogFile(name, exact, True) if exact is not None else CatalogFile(name, _listed_size(table), False)
 
 
-def _listed_size(table: _Table) -> int:
+def _listed_size(table: Table) -> int:
     try:
         return parse_size(cast(str, table.text("listed")))
     except InvalidRequestError as error:
         raise table.error(error.message.removesuffix("."), error.hint, "listed") from error
 
 
-def _forbid_duplicates(models: Iterable[ModelSpec], document: _Document) -> None:
+def _forbid_duplicates(models: Iterable[ModelSpec], document: Document) -> None:
     seen: dict[str, KeyPath] = {}
     for index, model in enumerate(models):
         places: list[KeyPath] = [("name",), *(("aliases", place) for place in range(len(model.aliases)))]
@@ -530,22 +388,3 @@ def _forbid_duplicates(models: Iterable[ModelSpec], document: _Document) -> None
                     f"{spelling!r} is already a name on line {document.line(first)}",
                     "Give each model its own name and aliases; upper and lower case are the same.",
                 )
-
-
-def _nearest_key(key: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.6)
-    meant = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{meant}Known keys: {', '.join(known)}."
-
-
-def _shown(path: KeyPath) -> str:
-    """What an error calls the value at a path: its key, or the list it is an entry of."""
-    keys = [key for key in path if isinstance(key, str)]
-    if not keys:
-        return "the file"
-    return repr(keys[-1]) if isinstance(path[-1], str) else f"an entry of {keys[-1]!r}"
-
-
-def _kind(value: Any) -> str:
-    kinds = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
-    return kinds.get(type(value), "a table" if isinstance(value, dict) else "a date or time")

@@ -1,0 +1,166 @@
+"""Reading a TOML file of a person's own: what is asked for by key and kind, and mistakes told with their line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from functools import cached_property
+from typing import Any
+
+from internvl_gguf.errors import CatalogError
+from internvl_gguf.toml_lines import KeyLines, KeyPath
+
+
+class Document:
+    """A parsed file that can say on which line a key stands."""
+
+    def __init__(self, data: bytes, origin: str) -> None:
+        self.origin = origin
+        self._text = self._decode(data)
+        self.content = self._parse(self._text)
+
+    def error(self, path: KeyPath, what: str, hint: str) -> CatalogError:
+        """An error about the value at `path`, or about the nearest table around it that stands in the file."""
+        ends = range(len(path), 0, -1)
+        line = next((self._lines[path[:end]] for end in ends if path[:end] in self._lines), 1)
+        return self._error_at(line, what, hint)
+
+    def line(self, path: KeyPath) -> int:
+        """Line of the key at `path`, which is in the file."""
+        return self._lines.get(path, 1)
+
+    @cached_property
+    def _lines(self) -> dict[KeyPath, int]:
+        """Lines by path, looked for in a file with a mistake only."""
+        try:
+            return KeyLines(self._text).scan()
+        except RecursionError:  # nested just so deep that tomllib came through
+            return {}
+
+    def _error_at(self, line: int | None, what: str, hint: str) -> CatalogError:
+        place = self.origin if line is None else f"{self.origin}, line {line}"
+        return CatalogError(f"{place}: {what}.", hint, file=self.origin, line=line)
+
+    def _decode(self, data: bytes) -> str:
+        try:
+            return data.decode("utf-8-sig")  # editors on Windows begin the file with a mark that TOML has no place for
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise self._error_at(line, "not UTF-8 text", "Save the file with the encoding UTF-8.") from error
+
+    def _parse(self, text: str) -> dict[str, Any]:
+        try:
+            return tomllib.loads(text)
+        except ValueError as error:  # tomllib's own, and what a number of thousands of digits raises
+            reason, _, where = str(error).partition(" (at ")
+            found = re.match(r"line (\d+)", where)
+            at_end = where.startswith("end of document")
+            last = text.rstrip().count("\n") + 1
+            line = int(found[1]) if found else last if at_end else None
+            raise self._error_at(line, f"not TOML: {reason}", "Correct it; text stands in quotes.") from error
+        except RecursionError as error:
+            hint = "Write the entries as the shipped models.toml does."
+            raise self._error_at(None, "nested too deeply", hint) from error
+
+
+class Table:
+    """A table of the file, whose values are asked for by key and kind; opening it refuses keys it does not know."""
+
+    def __init__(self, document: Document, path: KeyPath, content: Any, known: tuple[str, ...]) -> None:
+        self._document = document
+        self._path = path
+        if not isinstance(content, dict):
+            raise self.error(f"{_shown(path)} is {_kind(content)}, not a table", f"Known keys: {', '.join(known)}.")
+        self._content: dict[str, Any] = content
+        for key in content:
+            if key not in known:
+                raise self.error(f"unknown key {key!r}", _nearest_key(key, known), key)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._content
+
+    def error(self, what: str, hint: str, *keys: str | int) -> CatalogError:
+        """An error about the value that `keys` lead to from here."""
+        return self._document.error((*self._path, *keys), what, hint)
+
+    def require(self, *keys: str) -> None:
+        """Refuse a table that lacks one of `keys`."""
+        for key in keys:
+            if key not in self._content:
+                raise self.error(f"{key!r} is missing in {_shown(self._path)}", f"Add a line: {key} = ...")
+
+    def text(self, key: str) -> str | None:
+        """Text at a key, None where there is none; empty text is refused."""
+        return self._text_value(self._content[key], key) if key in self._content else None
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts at a key, empty where there is none."""
+        return tuple(self._text_value(value, key, place) for place, value in enumerate(self.items(key)))
+
+    def items(self, key: str) -> list[Any]:
+        """A list at a key, empty where there is none."""
+        value = self._content.get(key, [])
+        if not isinstance(value, list):
+            raise self._wrong_kind(value, "a list", key)
+        return value
+
+    def number(self, key: str) -> int | None:
+        """A whole number above 0 at a key, None where there is none."""
+        value = self._content.get(key)
+        if value is None:
+            return None
+        if type(value) is not int:  # true is an int to Python
+            raise self._wrong_kind(value, "a whole number", key)
+        if value < 1:
+            raise self.error(f"{key!r} is {value}", "Write a whole number above 0.", key)
+        return value
+
+    def choice(self, key: str, choices: tuple[str, ...]) -> str | None:
+        """One of the texts of `choices` at a key, None where there is none."""
+        value = self.text(key)
+        if value is not None and value not in choices:
+            raise self.error(f"{key!r} is {value!r}", f"Use one of {', '.join(choices)}.", key)
+        return value
+
+    def table(self, key: str, known: tuple[str, ...]) -> Table | None:
+        """The table at a key, None where there is none."""
+        if key not in self._content:
+            return None
+        return Table(self._document, (*self._path, key), self._content[key], known)
+
+    def tables(self, key: str, known: tuple[str, ...]) -> list[Table]:
+        """The tables of a list at a key, empty where there is none."""
+        return [
+            Table(self._document, (*self._path, key, place), value, known)
+            for place, value in enumerate(self.items(key))
+        ]
+
+    def _text_value(self, value: Any, *keys: str | int) -> str:
+        if not isinstance(value, str):
+            raise self._wrong_kind(value, "text in quotes", *keys)
+        if not value.strip():
+            raise self.error(f"{_shown(keys)} is empty", "Fill it in, or leave the key out.", *keys)
+        return value
+
+    def _wrong_kind(self, value: Any, wanted: str, *keys: str | int) -> CatalogError:
+        return self.error(f"{_shown(keys)} is {_kind(value)}, not {wanted}", f"Write {wanted}.", *keys)
+
+
+def _nearest_key(key: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.6)
+    meant = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{meant}Known keys: {', '.join(known)}."
+
+
+def _shown(path: KeyPath) -> str:
+    """What an error calls the value at a path: its key, or the list it is an entry of."""
+    keys = [key for key in path if isinstance(key, str)]
+    if not keys:
+        return "the file"
+    return repr(keys[-1]) if isinstance(path[-1], str) else f"an entry of {keys[-1]!r}"
+
+
+def _kind(value: Any) -> str:
+    kinds = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
+    return kinds.get(type(value), "a table" if isinstance(value, dict) else "a date or time")
