@@ -6,11 +6,10 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
-
-import typer
+from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.cli import options
+from internvl_gguf.cli import quantize_options as own
 from internvl_gguf.cli.output import option_errors, print_json, say, show_library_log
 from internvl_gguf.cli.quantize_report import (
     counted,
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from internvl_gguf.quantizing.source import Source
 
 _WHOLE: Final = ("BF16", "F32", "F16")  # precisions to quantise from, the published one first
-_MATRIX = "Importance matrix"
 
 
 @dataclass(frozen=True)
@@ -68,99 +66,19 @@ class _MatrixOptions:
 
 
 def quantize(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="The model in BF16, F16 or F32: a .gguf of a text model or of a vision encoder (mmproj), a "
-            "catalogue's name or owner/repo:BF16, or `demo`."
-        ),
-    ],
-    types: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[TYPE[,TYPE]...]",
-            help="What to make of it, as Q4_K_M or Q4_K_M,Q6_K; left out, what each type would take is listed.",
-            show_default=False,
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A .gguf file or a folder. NAME-TYPE.gguf if left out: beside the source, or in this folder for a "
-            "model of the hub or the demo.",
-            show_default=False,
-        ),
-    ] = None,
-    calibrate: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE|FOLDER|JSONL",
-            help="Make an importance matrix of a text, a picture, all pictures of a folder, or questions with answers, "
-            'a line each: {"prompt", "images", "answer"}. May be repeated.',
-            show_default=False,
-            rich_help_panel=_MATRIX,
-        ),
-    ] = None,
-    imatrix: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="An importance matrix of llama-imatrix or --save-imatrix; what --calibrate finds is added to it.",
-            show_default=False,
-            rich_help_panel=_MATRIX,
-        ),
-    ] = None,
-    save_imatrix: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Keep the importance matrix, in the format of llama-imatrix. Without a TYPE nothing else is made.",
-            show_default=False,
-            rich_help_panel=_MATRIX,
-        ),
-    ] = None,
-    chunks: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Most chunks of 512 tokens that --calibrate reads of texts; all if left out.",
-            show_default=False,
-            rich_help_panel=_MATRIX,
-        ),
-    ] = None,
-    mmproj: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|PRECISION",
-            help="The vision encoder that --calibrate sees pictures with; found beside the source if left out.",
-            show_default=False,
-            rich_help_panel=_MATRIX,
-        ),
-    ] = None,
-    n_gpu_layers: Annotated[
-        str,
-        typer.Option(
-            "--n-gpu-layers",
-            "-ngl",
-            help="Layers on the GPU for --calibrate: auto, all or a number.",
-            rich_help_panel=_MATRIX,
-        ),
-    ] = "auto",
-    pure: Annotated[
-        bool, typer.Option("--pure", help="Store every matrix in the type's own format, not in a mixture of several.")
-    ] = False,
-    threads: Annotated[
-        int | None, typer.Option("--threads", "-t", min=1, help="CPU threads; all if left out.", show_default=False)
-    ] = None,
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help="Replace files that are there, quantise what is quantised already, and calibrate with a model that "
-            "by the plan has no room.",
-        ),
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what the files would take, make nothing.")] = False,
+    source: own.SourceArgument,
+    types: own.TypesArgument = None,
+    output: own.OutputArgument = None,
+    calibrate: own.CalibrateOption = None,
+    imatrix: own.MatrixOption = None,
+    save_imatrix: own.SaveMatrixOption = None,
+    chunks: own.ChunksOption = None,
+    mmproj: own.MmprojOption = None,
+    n_gpu_layers: own.LayersOption = "auto",
+    pure: own.PureOption = False,
+    threads: own.ThreadsOption = None,
+    force: own.ForceOption = False,
+    dry_run: own.DryRunOption = False,
     json_output: options.JSONOption = False,
     verbose: options.VerboseOption = False,
 ) -> None:
