@@ -3,9 +3,10 @@
 Method. One session without guesses and one for each length of guess, on the same weights with the same settings. A
 round asks every session the same questions, each from an empty cache, and the order of the sessions changes from round
 to round; the first round is a warm-up, in which the sessions with guesses also learn what a computation of several
-tokens costs on this machine. Speed is that of the answer's tokens after the first. Answers are greedy and at most
-ANSWER tokens; with quantised weights llama.cpp rounds a batch of tokens differently from single ones, so an answer may
-part from the other one where two tokens are about equally likely: how many are equal to the letter is counted.
+tokens costs on this machine. Speed is that of the answer's tokens after the first. Answers have at most ANSWER tokens
+and are greedy but for one, which is hot enough not to repeat itself; with quantised weights llama.cpp rounds a batch of
+tokens differently from single ones, so an answer may part from the other one where two tokens are about equally likely:
+how many are equal to the letter is counted.
 
     python benchmarks/drafting.py [--model TEXT.gguf --mmproj MMPROJ.gguf] [--threads N] [--rounds N] [--quick]
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 import json
 import random
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import measure
@@ -49,12 +50,16 @@ def records() -> str:
     )
 
 
+STORY = "Tell me a long story about a lighthouse keeper who finds an unusual shell."
 QUESTIONS = {
     "a table read out": f"Repeat this table exactly, and nothing else.\n\n{table()}",
     "JSON with one change": f'Change every "ok" to false in this JSON and print all of it.\n\n{records()}',
-    "a story": "Tell me a long story about a lighthouse keeper who finds an unusual shell.",
     "an explanation": "Explain in detail how a bicycle stays upright, in plain words.",
+    "a story": STORY,
+    "a story, sampled": STORY,
 }
+SAMPLED = {"a story, sampled": SamplingParams(temperature=1.2, seed=1)}
+"""The answers that are not greedy: small models repeat themselves where they are, and this one is not to."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ def answer_all(session: Session, most: int, _turn: int) -> Answer:
     for name, question in QUESTIONS.items():
         session.runtime.engine.forget()
         session.clear()
-        replies[name] = session.ask(question, sampling=SamplingParams(max_tokens=most))
+        sampling = replace(SAMPLED.get(name, SamplingParams()), max_tokens=most)
+        replies[name] = session.ask(question, sampling=sampling)
     return Answer(replies)
 
 

@@ -4,9 +4,9 @@ Method. Several prompts of PROMPT random tokens that share nothing, each answere
 of them as the largest of the sizes. At size 1 each question waits for the one before; at size N so many are submitted
 together to an engine of N sequences, which reads their prompts and decodes their answers in shared batches, and when
 all have ended, the next N. All in one process with the same model, threads and batch sizes, with an empty KV cache.
-llama-batched-bench is a process of its own: it reads N prompts and decodes N sequences at once, without sampling, and
-with a KV cache of its own for each, where ours share one. A round runs every size and the tool once, in an order that
-changes; the first round is a warm-up.
+llama-batched-bench is a process of its own: it reads N prompts and decodes N sequences at once, without sampling; once
+with a KV cache for each, as it does by default, and once with one that all share, as ours do. A round runs every size
+and both kinds of the tool once, in an order that changes; the first round is a warm-up.
 
 Reported for each size, for all answers together: "whole" is tokens of the answers by the time from the submission to
 the last token, reading the prompts included; "decode" is the tokens after the first of each answer by the time they
@@ -43,6 +43,8 @@ from internvl_gguf.types import TokenSpan
 PROMPT, ANSWER, QUICK_ANSWER = 64, 64, 8
 SIZES, QUICK_SIZES = (1, 2, 4, 8), (1, 3)
 TOOL = "llama-batched-bench"
+SHARED = "shared KV"
+"""llama-batched-bench with one KV cache for all sequences."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,11 @@ def one_size(engine: Engine, top: int, questions: int, answer: int, turn: int) -
     return {size: Run(whole, decoded / decoding, tuple(answers))}
 
 
-def with_tool(tool: Path, path: Path, settings: Settings, sizes: Sequence[int], answer: int, _turn: int) -> Runs:
+def with_tool(
+    tool: Path, path: Path, settings: Settings, sizes: Sequence[int], answer: int, shares_kv: bool, _turn: int
+) -> Runs:
     """All sizes through llama-batched-bench."""
-    found = peers.batched_bench(tool, path, settings, sizes, PROMPT, answer)
+    found = peers.batched_bench(tool, path, settings, sizes, PROMPT, answer, shares_kv=shares_kv)
     return {
         size: Run(answer / (PROMPT / speed.prefill + answer / speed.decode), speed.decode)
         for size, speed in found.items()
@@ -96,7 +100,7 @@ def with_tool(tool: Path, path: Path, settings: Settings, sizes: Sequence[int], 
 def measure_sizes(
     path: Path, threads: int, sizes: Sequence[int], answer: int, rounds: int, tool: Path | None = None
 ) -> dict[str, list[Runs]]:
-    """Every size in every round: ours by the size in words, and the tool's by its name.
+    """Every size in every round: ours by the size in words, and the tool's by its name and by `SHARED`.
 
     Args:
         path: a text model.
@@ -112,7 +116,8 @@ def measure_sizes(
             engine = open_engine(model, replace(settings, n_parallel=size), owned)
             sides[str(size)] = partial(one_size, engine, min(model.n_vocab, 1000) - 1, max(sizes), answer)
         if tool:
-            sides[TOOL] = partial(with_tool, tool, path, settings, sizes, answer)
+            for name in (TOOL, SHARED):
+                sides[name] = partial(with_tool, tool, path, settings, sizes, answer, name == SHARED)
         return measure.interleaved(sides, rounds)
 
 
@@ -131,11 +136,12 @@ def report(found: dict[str, list[Runs]], sizes: Sequence[int]) -> tuple[list[lis
             by_one = measure.ratios(ours.values, values("1", 1))
             row = [phase, str(size), str(ours), str(by_one)]
             entry: dict[str, Any] = {"ours": ours.as_json(), "by_one": by_one.median}
-            if TOOL in found:
-                theirs = measure.Spread(values(TOOL, size))
-                ratio = measure.ratios(ours.values, theirs.values)
-                row += [str(theirs), str(ratio)]
-                entry[TOOL] = {**theirs.as_json(), "ratio": ratio.median}
+            for name in (TOOL, SHARED):
+                if name in found:
+                    theirs = measure.Spread(values(name, size))
+                    ratio = measure.ratios(ours.values, theirs.values)
+                    row += [str(theirs), str(ratio)]
+                    entry[name] = {**theirs.as_json(), "ratio": ratio.median}
             rows.append(row)
             result[phase][str(size)] = entry
     return rows, result
@@ -157,7 +163,8 @@ def main() -> None:
     print(f"{max(sizes)} questions of {PROMPT} tokens, answers of {answer}: tokens a second of all together.")
     print(f"All answers were the same at all sizes in {sum(same)} of {len(same)} rounds.\n")
     header = ["", "at once", "ours, median (range)", "by one at a time"]
-    print(measure.table(header + [TOOL, "ours by it"] * (tool is not None), rows))
+    tools = [TOOL, "ours by it", f"with {SHARED}", "ours by it"] if tool else []
+    print(measure.table(header + tools, rows))
     answers = {"questions": max(sizes), "same_answers": f"{sum(same)} of {len(same)}"}
     measure.last_line("parallel", arguments, path, {**answers, **result})
 

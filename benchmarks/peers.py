@@ -90,12 +90,13 @@ def bench(tool: Path, model: Path, settings: Settings, prompt: int, answer: int)
 
 
 def batched_bench(
-    tool: Path, model: Path, settings: Settings, sizes: Sequence[int], prompt: int, answer: int
+    tool: Path, model: Path, settings: Settings, sizes: Sequence[int], prompt: int, answer: int, *, shares_kv: bool
 ) -> dict[int, Speed]:
-    """llama-batched-bench: so many sequences at once, for each of the sizes; their KV caches lie apart, its default."""
+    """llama-batched-bench: so many sequences at once, for each of the sizes; sharing a KV cache is not its default."""
     cells = max(sizes) * (prompt + answer + -(prompt + answer) % 256)
     command = [str(tool), "-m", str(model), *settings.tool_flags(), "-c", str(cells), "--output-format", "jsonl"]
     command += ["-npp", str(prompt), "-ntg", str(answer), "-npl", ",".join(map(str, sizes))]
+    command += ["--kv-unified"] if shares_kv else []
     rows = [json.loads(line) for line in _output(command).splitlines() if line.startswith("{")]
     return {row["pl"]: Speed(row["speed_pp"], row["speed_tg"]) for row in rows}
 

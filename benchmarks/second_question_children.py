@@ -9,6 +9,7 @@ python benchmarks/second_question_children.py handler   < request    llama-cpp-p
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 ANSWER, N_CTX = 8, 4096
 FIRST, SECOND, NEW, NEXT = "What is it?", "And what else is there?", "Describe the picture.", "And where is that?"
+ENDS = (b"<|im_end|>", b"<|endoftext|>")
 ASKED = "--- asked ---"
 """What the handler's process writes to stderr after each question, between llama.cpp's own lines."""
 CHATML = (
@@ -126,11 +128,12 @@ def _ask(session: Session, question: str, picture: bytes | None = None) -> dict[
 
 
 def _complete(llama: Llama, messages: list[dict[str, Any]]) -> tuple[dict[str, float], str]:
-    """Seconds to the first text, and the answer."""
+    """Seconds to the first text, and the answer, which does not end by itself: some would before any text."""
     pieces, first_piece = [], 0.0
+    never = {llama.tokenize(end, add_bos=False, special=True)[0]: -math.inf for end in ENDS}
     started = time.perf_counter()
     for chunk in llama.create_chat_completion(
-        messages, temperature=0.0, repeat_penalty=1.0, max_tokens=ANSWER, stream=True
+        messages, temperature=0.0, repeat_penalty=1.0, max_tokens=ANSWER, stream=True, logit_bias=never
     ):
         if piece := chunk["choices"][0]["delta"].get("content"):
             first_piece = first_piece or time.perf_counter() - started
