@@ -67,7 +67,7 @@ def test_somebody_who_never_read_the_docs(folder: Path) -> None:
         terminal.do("/stats", r"(\d+) known, (\d+) read")
         known, read = (int(number) for number in terminal.wait(r"(\d+) known, (\d+) read").groups())
         assert known > 700 > 30 > read, "the saved state answers at once"
-        terminal.do("/export talk.md", r"^Written to talk.md\.$")
+        terminal.do("/export talk.md", r"^Written to talk.md, its pictures to talk-pictures\.$")
         terminal.wait(PROMPT)
         assert terminal.leave(CTRL_C, CTRL_C) == 0
     assert "What colour is the square?" in (folder / "talk.md").read_text()

@@ -150,7 +150,7 @@ def test_showing_a_conversation(run: Run, filled: dict[str, str]) -> None:
 
 def test_writing_one_to_a_file(run: Run, filled: dict[str, str], tmp_path: Path) -> None:
     done = run(filled, "export", "plain", tmp_path / "talk.md")
-    assert done.stderr == f"Wrote {tmp_path / 'talk.md'}.\n"
+    assert done.stderr == f"Wrote {tmp_path / 'talk.md'}, its pictures to {tmp_path / 'talk-pictures'}.\n"
     assert "# What is on the kitchen table?" in (tmp_path / "talk.md").read_text()
     assert len(list((tmp_path / "talk-pictures").iterdir())) == 1
     run(filled, "export", "plain", tmp_path / "talk.json", "--no-pictures")

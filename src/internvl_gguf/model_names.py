@@ -65,7 +65,10 @@ def parse_model_name(text: str, catalog: Catalog) -> LocalModel | HubModel:
     """
     if text.partition(":")[0].lower() == DEMO:
         if text.lower() != DEMO:
-            raise ModelFileError("The demo model has one quant only.", f"Ask `{DEMO}`.")
+            raise ModelFileError(
+                "The demo model has one quant only.",
+                f"Ask `{DEMO}`; `internvl bench {DEMO} --all` makes and compares others.",
+            )
         return LocalModel(DEMO_FOLDER / DEMO_TEXT, is_demo=True)
     path = Path(text).expanduser()
     if path.exists() or _is_path_like(text):

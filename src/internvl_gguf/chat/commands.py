@@ -306,7 +306,9 @@ def _write(chat: Chat, text: str, suffix: str) -> str:
     path = typed_path(text) if text else Path(f"chat-{chat.conversation.id}")
     path = path if path.suffix else path.with_name(path.name + suffix)
     written = chat.conversation.export(path)
-    chat.screen.say(f"Written to {safe_text(str(written))}.")
+    folder = chat.conversation.picture_folder(written)
+    pictures = f", its pictures to {safe_text(str(folder))}" if folder else ""
+    chat.screen.say(f"Written to {safe_text(str(written))}{pictures}.")
     return ""
 
 

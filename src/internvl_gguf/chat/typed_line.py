@@ -152,7 +152,7 @@ def _hint(line: str, start: int, end: int, files: Files) -> tuple[str | None, Pa
         return hint if looks else None, None, web.end()
     while start < end - 1 and line[start] in OPENING:
         start += 1
-    name, end = _named(line, start, end)
+    name, end = _named_with_spaces(line, start, files) or _named(line, start, end)
     path = expanded(name) if has_picture_name(name) else None
     if path is None or files.kind(path) is not Kind.NOTHING:
         return None, None, end
@@ -168,6 +168,23 @@ def _named(line: str, start: int, end: int) -> tuple[str, int]:
             path = reading.path if has_picture_name(reading.path) else reading.path.rstrip(CLOSING)
             return (path, reading.end) if has_picture_name(path) else ("", end)
     return "", end
+
+
+def _named_with_spaces(line: str, start: int, files: Files) -> tuple[str, int] | None:
+    """A picture's path that nobody quoted, from its root to a name of a picture some words on, and where it ends.
+
+    None where the first word leads somewhere, where a sentence ends in between, and where the last word is itself a
+    picture.
+    """
+    for reading in readings(line, start):
+        first, *others = reading.path.split()
+        if others and has_picture_name(reading.path):
+            is_one = expanded(first) is not None and files.kind(Path(first).expanduser()) is Kind.NOTHING
+            ends = any(word[-1] in CLOSING for word in (first, *others[:-1]))
+            last = expanded(others[-1])
+            is_one = is_one and not ends and last is not None and files.kind(last) is not Kind.PICTURE
+            return (reading.path, reading.end) if is_one else None
+    return None
 
 
 def kind_of(path: Path) -> Kind:

@@ -142,8 +142,8 @@ def _print(report: dict[str, Any], roofline: Roofline | None, threads: list[tupl
         rows.append(("CPU features", ", ".join(library["cpu_features"])))
         rows += [
             (
-                device["kind"],
-                f"{device['name']}: {device['description']}, {device['free_bytes'] / 2**30:.1f} of "
+                device["name"],
+                f"{device['description']}, {device['free_bytes'] / 2**30:.1f} of "
                 f"{device['total_bytes'] / 2**30:.1f} GiB free",
             )
             for device in library["devices"]

@@ -112,7 +112,10 @@ def export(
 ) -> None:
     """Write a conversation to a file."""
     with _open() as history:
-        say(f"Wrote {history.find(conversation).export(file, copy_pictures=copy_pictures)}.")
+        found = history.find(conversation)
+        written = found.export(file, copy_pictures=copy_pictures)
+        folder = found.picture_folder(written) if copy_pictures else None
+        say(f"Wrote {written}{f', its pictures to {folder}' if folder else ''}.")
 
 
 @app.command()

@@ -27,7 +27,7 @@ def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
     # Rows go whole to a file or a pipe, where nobody's window is narrow.
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for index, title in enumerate(head):
         table.add_column(title, no_wrap=True, justify="left" if index in (0, len(head) - 1) else "right")
     for row in rows:

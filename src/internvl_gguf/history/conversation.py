@@ -15,7 +15,7 @@ from internvl_gguf.conversation import IMAGE_PLACE
 from internvl_gguf.errors import HistoryError
 from internvl_gguf.history import rows
 from internvl_gguf.history.exchange import export_json
-from internvl_gguf.history.markdown import export_markdown
+from internvl_gguf.history.markdown import export_markdown, picture_folder
 from internvl_gguf.history.picture_files import lost
 from internvl_gguf.history.records import Asked, Cut, Entry, Heading, KeptPicture, new_id, title_of
 from internvl_gguf.types import Chunk, Message, Picture, Reply
@@ -149,6 +149,11 @@ class Conversation:
         usage = self._entries[-1].statistics.get("usage", {})
         positions = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
         return self._history.states.keep(self.id, session, positions)
+
+    def picture_folder(self, path: Path) -> Path | None:
+        """Where `export` to this path puts copies of the pictures; None where it puts none beside the file."""
+        has_pictures = any(entry.pictures for entry in self._entries)
+        return picture_folder(path) if has_pictures and path.suffix.lower() in (".md", ".markdown") else None
 
     def export(self, path: str | os.PathLike[str], *, copy_pictures: bool = True) -> Path:
         """Write the conversation to a file: Markdown (.md), or JSON (.json) that `History.load` reads.

@@ -52,12 +52,17 @@ def export_markdown(
     write_atomically(path, ("\n\n".join(parts) + "\n").encode("utf-8", "replace"))
 
 
+def picture_folder(path: Path) -> Path:
+    """Where the pictures of a Markdown file are put: a folder beside it."""
+    return path.with_name(f"{path.stem}-pictures")
+
+
 def _place(path: Path, picture: KeptPicture, files: PictureFiles, copy_pictures: bool, taken: set[str]) -> str:
     """The link to a picture, which is copied where that is wanted or needed."""
     if not copy_pictures and picture.path and _holds(Path(picture.path), picture.digest):
         return quote(Path(picture.path).as_posix(), safe="/:")
     data = files.get(picture.digest)
-    folder = path.with_name(f"{path.stem}-pictures")
+    folder = picture_folder(path)
     for name in _names(picture.name, data or b""):
         link = quote(f"{folder.name}/{name}")
         if link not in taken:
