@@ -17,8 +17,10 @@ import psutil
 import pytest
 
 from internvl_gguf.bench.formats import results_from_json
+from internvl_gguf.catalog import load_catalog
 from internvl_gguf.cli import main
 from internvl_gguf.model_files import demo_files
+from internvl_gguf.quantizing import make_ladder
 from loopback_hub import LoopbackHub, Repo
 from tiny_models import write_tiny_mmproj, write_tiny_text
 
@@ -278,3 +280,32 @@ def test_models_of_the_hub_are_fetched_one_by_one_and_found_again_offline(
     again = bench(f"{REPO}:Q4_K_M", *FAST, "--json", **machine, HF_HUB_OFFLINE="1")
     assert results_from_json(json.loads(again.stdout)).rows == results.rows[1:]
     assert len(running.requests) == asked
+
+
+def test_the_catalogues_name_is_measured_as_the_demo_is(tmp_path: Path) -> None:
+    """Real quants under published names, at the revision that the catalogue pins."""
+    spec = load_catalog().find(NAME)
+    assert spec is not None
+    assert spec.revision is not None
+    demo = demo_files()
+    made = make_ladder(demo.text, tmp_path / "made", ["Q6_K", "Q4_K_M", "Q2_K"], n_threads=1)
+    files: dict[str, bytes | Path] = dict(
+        zip([f"{NAME}-{kind}.gguf" for kind in ("Q6_K", "Q4_K_M", "UD-Q2_K_XL")], made, strict=True)
+    )
+    files |= {f"{NAME}-BF16.gguf": demo.text, "mmproj-F16.gguf": demo.mmproj}
+    with LoopbackHub() as running:
+        repo = running.add_repo(spec.repo, files)
+        repo.branches[spec.revision] = repo.commit
+        repo.push({"README.md": b"Newer than what is pinned."})
+        machine = surroundings(running, tmp_path)
+        sets = ("--only", "quality,memory", "--chunks", "1", "--pictures", "off")
+        done = bench(f"{NAME}:BF16,Q6_K,Q4_K_M,Q2_K_XL", *sets, "-t", "1", "-c", "1024", "--json", **machine)
+    results = results_from_json(json.loads(done.stdout))
+    assert results.model == NAME
+    rows = {row.configuration.quant: row for row in results.rows}
+    assert rows.keys() == {"BF16", "Q6_K", "Q4_K_M", "UD-Q2_K_XL"}
+    assert results.rows[results.reference or 0] is rows["BF16"]
+    loss = {name: row.quality.text.mean for name, row in rows.items() if row.quality and row.quality.text}
+    assert loss["BF16"] < loss["Q6_K"] < loss["Q4_K_M"] < loss["UD-Q2_K_XL"]
+    assert {row.quality.text.tokens for row in results.rows if row.quality and row.quality.text} == {255}
+    assert {row.memory is not None for row in results.rows} == {True}

@@ -271,14 +271,14 @@ def test_of_the_same_files_the_ones_that_take_less_memory_are_unbeaten_too() -> 
 def test_the_advice_says_what_it_gives_up_and_gains() -> None:
     results = SAMPLES["ladder"]
     assert advise(results, 12 * GIB) == (
-        "Q5_K_S: at 11.9 GiB it loses 0.0205 ±0.0013 nats with pictures, half of what Q4_K_S loses, and is about as "
-        "fast as Q5_K_M; Q5_K_M would lose 0.0130 nats but needs 12.2 GiB."
+        "Within 12.0 GiB, Q5_K_S: at 11.9 GiB it loses 0.0205 ±0.0013 nats with pictures (0.0167 on text), half of "
+        "what Q4_K_S loses, and is about as fast as Q5_K_M; Q5_K_M would lose 0.0130 nats but needs 12.2 GiB."
     )
     assert advise(SAMPLES["gpu"], 12 * GIB) == (
-        "Q4_K_M: at 11.5 GiB it loses 0.0530 ±0.0033 nats with pictures, 12% of what IQ2_M loses, and is 1.3x as fast "
-        "as Q6_K; Q6_K would lose 0.00694 nats but needs 14.4 GiB."
+        "Within 12.0 GiB, Q4_K_M: at 11.5 GiB it loses 0.0530 ±0.0033 nats with pictures (0.0369 on text), 12% of what "
+        "IQ2_M loses, and is 1.3x as fast as Q6_K; Q6_K would lose 0.00694 nats but needs 14.4 GiB."
     )
-    assert advise(SAMPLES["no speed"], 12 * GIB).startswith("Q6_K: with files of 11.9 GiB it loses")
+    assert advise(SAMPLES["no speed"], 12 * GIB).startswith("Within 12.0 GiB, Q6_K: with files of 11.9 GiB")
     assert "nats on text" in advise(SAMPLES["text only"], 12 * GIB)
 
 
@@ -288,7 +288,18 @@ def test_the_advice_never_exceeds_the_budget() -> None:
         name: sum(row.memory.planned.values()) for name, row in zip(LADDER, results.rows, strict=True) if row.memory
     }
     for budget in range(6 * GIB, 32 * GIB, GIB // 3):
-        assert needs[advise(results, budget).partition(":")[0]] <= budget
+        said = re.fullmatch(r"Within [\d.]+ GiB, (\S+): .*", advise(results, budget))
+        assert said
+        assert needs[said[1]] <= budget
+
+
+def test_without_a_budget_the_advice_is_for_what_there_is() -> None:
+    """People read that BF16 loses nothing, which was true, and had no room for it."""
+    results = SAMPLES["ladder"]
+    asked = advise(results, 12 * GIB)
+    assert advise(replace(results, free_bytes=12 * GIB)) == asked.replace("12.0 GiB,", "the 12.0 GiB free here,", 1)
+    assert advise(replace(results, free_bytes=99 * GIB, fits_bytes=12 * GIB)) == asked
+    assert advise(replace(results, free_bytes=99 * GIB, fits_bytes=99 * GIB), 12 * GIB) == asked
 
 
 def test_a_difference_that_nobody_could_see_is_not_paid_for() -> None:
@@ -299,7 +310,7 @@ def test_a_difference_that_nobody_could_see_is_not_paid_for() -> None:
 
 def test_a_difference_within_the_standard_error_is_called_one() -> None:
     text = advise(SAMPLES["sweep"], 12 * GIB)
-    assert text.startswith("Q4_K_M+Q8_0 kv_type=f16: at 10.4 GiB")
+    assert text.startswith("Within 12.0 GiB, Q4_K_M+Q8_0 kv_type=f16: at 10.4 GiB")
     assert text.endswith("takes 11.4 GiB for a difference within the standard error.")
     assert "IQ4_NL answers 83.0% right, a difference within the standard error" in advise(SAMPLES["accuracy only"])
 
@@ -309,7 +320,7 @@ def test_a_difference_within_the_standard_error_is_called_one() -> None:
     [
         ("nothing", None, "Nothing was measured, so nothing can be advised."),
         ("empty", GIB, "Nothing was measured, so nothing can be advised."),
-        ("ladder", GIB, "Nothing that was measured fits 1.00 GiB: the smallest, IQ1_S, takes 5.93 GiB."),
+        ("ladder", GIB, "Nothing measured fits 1.00 GiB: the smallest, IQ1_S, takes 5.93 GiB."),
         ("one", None, "Q4_K_M, at 10.8 GiB, is all that was measured, so there is nothing to compare it with."),
         ("no quality", 12 * GIB, "Quality was not measured, so none can be called the best"),
     ],

@@ -284,19 +284,24 @@ def test_how_a_process_died_is_told_in_one_line(folder: Path) -> None:
 def test_the_demo_models_quants_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERNVL_CACHE", str(tmp_path))
     told: list[str] = []
-    folder, labels = demo_ladder(["q4_k", "IQ2_XXS"], lambda what, done: told.append(what))
+
+    def tell(what: str, label: str, done: float) -> None:
+        assert 0 <= done <= 1
+        told.append(f"{what}: {label}")
+
+    folder, labels = demo_ladder(["q4_k", "IQ2_XXS"], ["F16", "q8_0"], tell)
     assert labels == ["Q4_K_M", "IQ2_XXS"]
     made = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert made.keys() == {
-        "demo-text-Q4_K_M.gguf", "demo-text-IQ2_XXS.gguf", "demo-mmproj-F16.gguf", "demo-mmproj-BF16.gguf",
-        "demo-mmproj-Q8_0.gguf", "imatrix.gguf",
+        "demo-text-Q4_K_M.gguf", "demo-text-IQ2_XXS.gguf", "demo-mmproj-F16.gguf", "demo-mmproj-Q8_0.gguf",
+        "imatrix.gguf",
     }  # fmt: skip
-    assert "Making IQ2_XXS of the demo model's text half" in told
+    assert "Making quants of the demo model: IQ2_XXS" in told
     told.clear()
-    demo_ladder(["IQ2_XXS"], lambda what, done: told.append(what))
+    demo_ladder(["IQ2_XXS"], ["F16"], tell)
     assert told == []
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == made
-    finder = PairFinder(lambda: None, lambda names: demo_ladder(names, lambda what, done: None), told.append)  # type: ignore[arg-type, return-value]
+    finder = PairFinder(lambda: None, lambda *wanted: demo_ladder(*wanted, tell), told.append)  # type: ignore[arg-type, return-value]
     name, pairs = finder.find(Wanted(("demo:iq2_xxs,Q4_K_M",), mmprojs=("Q8_0",)))
     assert (name, names(pairs)) == ("demo", [("IQ2_XXS", "Q8_0"), ("Q4_K_M", "Q8_0")])
     assert pairs[0].bits_per_weight < pairs[1].bits_per_weight < 6

@@ -23,6 +23,7 @@ class _Choice:
         name: as the reports call it.
         need: bytes it takes.
         loss: what it loses.
+        loss_on_text: mean KL divergence on text, where `loss` is with pictures; None where that was not measured.
         is_reference: whether the others are measured against it.
         decode: its speed in tokens a second.
     """
@@ -30,6 +31,7 @@ class _Choice:
     name: str
     need: int
     loss: Loss
+    loss_on_text: float | None
     is_reference: bool
     decode: Spread | None
 
@@ -45,7 +47,7 @@ class _Choice:
 
 
 def advise(results: Results, budget: int | None = None) -> str:
-    """What to run in `budget` bytes, in one sentence; None is as much as there may be.
+    """What to run in `budget` bytes, in one sentence; None is what is free where it was measured.
 
     Of the rows that fit, the one that loses least; of KL divergences that nobody can tell apart, the smallest row.
     What a row takes is the planned memory of all devices, or its files where no memory was planned.
@@ -58,14 +60,12 @@ def advise(results: Results, budget: int | None = None) -> str:
     planned = None not in needs.values()
     files = {index: results.rows[index].configuration.bytes for index in measured}
     sizes = {index: need if planned and need is not None else files[index] for index, need in needs.items()}
+    budget, room = _room(results, budget)
     fitting = [index for index in measured if budget is None or sizes[index] <= budget]
-    room = f" {_size(budget)}" if budget is not None else ""
     if not fitting:
         smallest = min(measured, key=sizes.__getitem__)
         what = "takes" if planned else "has files of"
-        return (
-            f"Nothing that was measured fits{room}: the smallest, {names[smallest]}, {what} {_size(sizes[smallest])}."
-        )
+        return f"Nothing measured fits {room}: the smallest, {names[smallest]}, {what} {_size(sizes[smallest])}."
     measure = measure_of(results)
     choices: dict[int, _Choice] = {}
     for index in measured:
@@ -73,11 +73,25 @@ def advise(results: Results, budget: int | None = None) -> str:
         if loss:
             speed = results.rows[index].speed
             decode = speed.decode if speed else None
-            choices[index] = _Choice(names[index], sizes[index], loss, index == results.reference, decode)
+            text = loss_of(results, index, "text") if measure == "pictures" else None
+            choices[index] = _Choice(
+                names[index], sizes[index], loss, text.value if text else None, index == results.reference, decode
+            )
     compared = [choices[index] for index in fitting if index in choices]
     if measure is None or not compared:
         return _without_quality(results, fitting, names, room)
-    return _sentence(compared, list(choices.values()), measure, planned)
+    sentence = _sentence(compared, list(choices.values()), measure, planned)
+    return f"Within {room}, {sentence}" if room else sentence
+
+
+def _room(results: Results, budget: int | None) -> tuple[int | None, str]:
+    """The bytes that there are, and what they are called; empty where nobody knows."""
+    budget = results.fits_bytes if budget is None else budget
+    if budget is not None:
+        return budget, _size(budget)
+    if results.free_bytes is not None:
+        return results.free_bytes, f"the {_size(results.free_bytes)} free here"
+    return None, ""
 
 
 def _sentence(fitting: list[_Choice], choices: list[_Choice], measure: Measure, planned: bool) -> str:
@@ -135,7 +149,7 @@ def _without_quality(results: Results, fitting: list[int], names: tuple[str, ...
 
     most = max(fitting, key=bits)
     speeds = {index: speed for index in fitting if (speed := decode_speed(results.rows[index])) is not None}
-    which = f" that fits{room}" if room else ""
+    which = f" that fits {room}" if room else ""
     text = f"Quality was not measured, so none can be called the best: of what was measured{which}, {names[most]} has"
     text += f" the most bits a weight ({number(bits(most))})"
     if speeds:
@@ -158,7 +172,8 @@ def _loss(choice: _Choice, measure: Measure, *, short: bool = False, verb: bool 
     if short:
         return f"lose{ending} {number(loss.value)} nats"
     on = "with pictures" if measure == "pictures" else "on text"
-    return f"lose{ending} {with_error(loss.value, loss.error)} nats {on}"
+    beside = f" ({number(choice.loss_on_text)} on text)" if choice.loss_on_text is not None else ""
+    return f"lose{ending} {with_error(loss.value, loss.error)} nats {on}{beside}"
 
 
 def _is_imperceptible(one: _Choice, other: _Choice) -> bool:

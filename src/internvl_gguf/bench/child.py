@@ -75,7 +75,7 @@ def _measure_quality(job: Job, scoring: Scoring) -> QualityResult:
     """Quality. Room for guesses lets the engine look at so many distributions in one computation."""
     room = job.engine.get("n_batch", EngineConfig.n_batch) - 1
     with _open(job, {"n_draft": min(N_DRAFT, room)}) as session:
-        quality = QualityJob(scoring.folder, scoring.role, scoring.text, scoring.pictures)
+        quality = QualityJob(scoring.folder, scoring.role, scoring.text, scoring.pictures, n_chunks=scoring.chunks)
         return measure_quality(session, quality, _tell, _notice)
 
 

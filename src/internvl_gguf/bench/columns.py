@@ -92,7 +92,7 @@ def _column(results: Results, group: str, name: str, unit: str, rank: int, meani
 
 
 def _memory_columns(results: Results, unit: str, scale: int) -> Iterator[Column]:
-    for kind, rank, how in (("planned", 9, "by the plan"), ("peak", 4, "at its most, as measured")):
+    for kind, rank, how in (("planned", 4, "by the plan"), ("peak", 9, "at its most, as measured")):
         devices = dict.fromkeys(name for row in results.rows if row.memory for name in getattr(row.memory, kind))
         for place, device in enumerate(devices):
             name = printable(device) if len(devices) > 1 else ""

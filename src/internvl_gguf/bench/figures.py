@@ -11,7 +11,7 @@ import importlib.util
 import io
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -69,7 +69,7 @@ def chart_as_svg(chart: Chart) -> str:
     with _drawing(72):
         out = io.StringIO()
         metadata: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        _figure(chart, 72).savefig(out, format="svg", metadata=metadata, transparent=True)
+        _figure(chart, 72, _WIDTH).savefig(out, format="svg", metadata=metadata, transparent=True)
         return out.getvalue()
 
 
@@ -86,19 +86,23 @@ def write_plot(path: Path, results: Results, advice: str = "") -> None:
 
     with _drawing(_DPI):
         charts = charts_of(results)
-        pictures = [_picture(_figure(chart, _DPI, titled=True)) for chart in charts]
-        columns = _columns(pictures) if len(pictures) > 1 else [pictures]
-        widest = int(_WIDTH * _DPI)
-        head = _picture(_head(results, advice, len(columns), has_charts=bool(charts)))
-    width = len(columns) * widest + (len(columns) + 1) * _GAP
-    height = max(sum(picture.height + _GAP for picture in column) for column in columns) + head.height + _GAP
-    sheet = Image.new("RGB", (width, height), light("surface"))
+        rows = [charts[start : start + 2] for start in range(0, len(charts), 2)]
+        across = min(2, len(charts)) or 1
+        width = across * _WIDTH + (across - 1) * _GAP / _DPI
+        pictures = [
+            [_picture(_figure(chart, _DPI, width if len(row) == 1 else _WIDTH, titled=True)) for chart in row]
+            for row in rows
+        ]  # the last one takes the whole width where it stands alone
+        head = _picture(_head(results, advice, width, has_charts=bool(charts)))
+    heights = [max(picture.height for picture in row) + _GAP for row in pictures]
+    size = (int(width * _DPI) + 2 * _GAP, head.height + _GAP + sum(heights))
+    sheet = Image.new("RGB", size, light("surface"))
     sheet.paste(head, (_GAP, _GAP // 2))
-    for number, column in enumerate(columns):
-        top = head.height + _GAP
-        for picture in column:
-            sheet.paste(picture, (_GAP + number * (widest + _GAP), top))
-            top += picture.height + _GAP
+    top = head.height + _GAP
+    for row, height in zip(pictures, heights, strict=True):
+        for number, picture in enumerate(row):
+            sheet.paste(picture, (_GAP + number * (int(_WIDTH * _DPI) + _GAP), top))
+        top += height
     out = io.BytesIO()
     sheet.save(out, "PNG", optimize=True, dpi=(_DPI, _DPI))
     write_report(path, out.getvalue())
@@ -139,12 +143,12 @@ def _drawing(dpi: int) -> Iterator[None]:
         yield
 
 
-def _figure(chart: Chart, dpi: int, *, titled: bool = False) -> Figure:
+def _figure(chart: Chart, dpi: int, width: float, *, titled: bool = False) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     height = chart.height + (0.3 if titled else 0)
-    figure = Figure((_WIDTH, height), dpi=dpi, layout="constrained", facecolor=light("surface"))
+    figure = Figure((width, height), dpi=dpi, layout="constrained", facecolor=light("surface"))
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(facecolor=light("surface"))
     if titled:
@@ -153,24 +157,24 @@ def _figure(chart: Chart, dpi: int, *, titled: bool = False) -> Figure:
     return figure
 
 
-def _head(results: Results, advice: str, columns: int, *, has_charts: bool) -> Figure:
+def _head(results: Results, advice: str, width: float, *, has_charts: bool) -> Figure:
     """What was measured, where, and what follows from it."""
     import textwrap
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    characters = 98 * columns
+    characters = int(98 * width / _WIDTH)
     lines = [circumstances(results), common_settings(results)]
     if not has_charts:
         lines.append("There is nothing to draw: neither quality nor speed was measured.")
     lines = [part for line in lines for part in textwrap.wrap(line, characters)]
     advised = textwrap.wrap(advice, characters)
     height = _HEAD + 0.19 * (len(lines) + len(advised))
-    figure = Figure((_WIDTH * columns, height), dpi=_DPI, facecolor=light("surface"))
+    figure = Figure((width, height), dpi=_DPI, facecolor=light("surface"))
     FigureCanvasAgg(figure)
-    figure.text(0.01, 1 - 0.3 / height, shortened(printable(results.model), 60 * columns), fontsize=16, weight="bold",
-                va="center", color=light("ink"))  # fmt: skip
+    name = shortened(printable(results.model), int(60 * width / _WIDTH))
+    figure.text(0.01, 1 - 0.3 / height, name, fontsize=16, weight="bold", va="center", color=light("ink"))
     for number, line in enumerate([*lines, *advised]):
         figure.text(0.01, 1 - (0.65 + 0.19 * number) / height, line, fontsize=9, va="center",
                     color=light("muted" if number < len(lines) else "ink"))  # fmt: skip
@@ -186,11 +190,3 @@ def _picture(figure: Figure) -> Any:
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-
-
-def _columns(pictures: Sequence[Any]) -> list[list[Any]]:
-    """The pictures in two columns of about the same height, in their order."""
-    columns: list[list[Any]] = [[], []]
-    for picture in pictures:
-        min(columns, key=lambda column: sum(each.height for each in column)).append(picture)
-    return columns

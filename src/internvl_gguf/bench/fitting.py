@@ -46,6 +46,11 @@ class Fitting:
     host: HostSettings
     _too_large: list[tuple[Candidate, Workload]] = field(default_factory=list)
 
+    @property
+    def room(self) -> int:
+        """Bytes there are where it computes."""
+        return sum(self.budget.gpus) or self.budget.host
+
     def choose(self, listing: ModelListing) -> list[str]:
         """The files of the quants that fit, in the order of the listing.
 

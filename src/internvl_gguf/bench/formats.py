@@ -81,7 +81,7 @@ def results_to_json_lines(results: Results) -> str:
     common = {
         name: value
         for name, value in results_to_json(results).items()
-        if name not in ("rows", "reference", "notices", "command")
+        if name not in ("rows", "reference", "notices", "command", "free_bytes", "fits_bytes")
     }
     best = best_rows(results)
     lines = [

@@ -47,12 +47,14 @@ class Scoring:
         folder: of the reference's distributions.
         role: "write" for the reference itself, "read" for all others.
         text, pictures: paths of the sets; None for those that come with the package, "off" for none.
+        chunks: of the text that are scored, at most; None for all of it.
     """
 
     folder: str
     role: Literal["write", "read"]
     text: str | None = None
     pictures: str | None = None
+    chunks: int | None = None
 
 
 @dataclass(frozen=True)

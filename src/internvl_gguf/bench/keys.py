@@ -68,13 +68,17 @@ class Subject:
 
     def reference_key(self, measures: Measures) -> Key:
         """What all distributions of this configuration depend on, as the reference."""
-        text = None if measures.text == OFF else _text_digest(measures.text)
+        text = None if measures.text == OFF else _text_digest(measures.text, measures.chunks)
         pictures = None if measures.pictures == OFF else _pictures_digest(measures.pictures)
         return {**self._base(_OF_TIME), "text_set": text, "picture_set": pictures}
 
     def text_key(self, reference: Subject, measures: Measures) -> Key:
         """What quality on text depends on: not on the mmproj."""
-        return {**self._of_text(), "text_set": _text_digest(measures.text), "reference": reference._of_text()}
+        return {
+            **self._of_text(),
+            "text_set": _text_digest(measures.text, measures.chunks),
+            "reference": reference._of_text(),
+        }
 
     def pictures_key(self, reference: Subject, measures: Measures) -> Key:
         """What quality with pictures depends on."""
@@ -95,11 +99,11 @@ class Subject:
 
 
 @cache
-def _text_digest(text: str | None) -> str:
-    """Of a text and of how it is cut."""
+def _text_digest(text: str | None, chunks: int | None) -> str:
+    """Of a text, of how it is cut, and of how much of it is scored."""
     from internvl_gguf.bench.quality import CHUNK  # only now: it loads llama.cpp, which the children are for
 
-    return _digest(f"{CHUNK} {read_text(text).text}")
+    return _digest(f"{CHUNK}x{chunks or ''} {read_text(text).text}")
 
 
 @cache

@@ -26,10 +26,9 @@ from internvl_gguf.quantizing import (
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
-LadderProgress = Callable[[str, float], None]
-"""Told what is made, and which part of it is done, 0 to 1."""
+LadderProgress = Callable[[str, str, float], None]
+"""Told what is done, the name of what it is at (empty for none), and which part of it is done, 0 to 1."""
 
-MMPROJS: Final = ("F16", "BF16", "Q8_0")
 _NOT_IN_IT: Final = frozenset({"F32", "TQ2_0", "TQ1_0", "Q1_0"})  # no smaller than BF16; for models trained in them
 _COLOURS: Final = ("red", "green", "blue", "yellow", "orange", "purple", "black")
 _QUESTIONS: Final = (
@@ -40,11 +39,12 @@ _PICTURES: Final = 24
 _SIDE: Final = 288  # two tiles of the demo model
 
 
-def demo_ladder(labels: Sequence[str], tell: LadderProgress) -> tuple[Path, list[str]]:
-    """A folder with quants of the demo model and its mmproj in several precisions.
+def demo_ladder(labels: Sequence[str], precisions: Sequence[str], tell: LadderProgress) -> tuple[Path, list[str]]:
+    """A folder with quants of the demo model and its mmproj in some precisions.
 
     Args:
         labels: the types; none for all that such a model can use.
+        precisions: those of the mmproj.
         tell: told how far it is.
 
     Returns:
@@ -60,12 +60,16 @@ def demo_ladder(labels: Sequence[str], tell: LadderProgress) -> tuple[Path, list
     demo = demo_files()
     matrix = _matrix(folder / "imatrix.gguf", tell)
 
-    def telling(what: str) -> Callable[[str, int, int], None]:
-        return lambda label, done, count: tell(f"Making {label} of the demo model's {what}", done / count)
+    def telling(what: str, found: Sequence[str]) -> Callable[[str, int, int], None]:
+        def tell_part(label: str, done: int, count: int) -> None:
+            tell(what, label, (found.index(label) + done / count) / len(found))
+
+        return tell_part
 
     found = [kind.label for kind in kinds]
-    make_ladder(demo.text, folder, found, matrix, telling("text half"))
-    make_ladder(demo.mmproj, folder, MMPROJS, None, telling("vision half"))
+    make_ladder(demo.text, folder, found, matrix, telling("Making quants of the demo model", found))
+    visions = [kind.label for kind in parse_types(",".join(precisions))] if precisions else []
+    make_ladder(demo.mmproj, folder, visions, None, telling("Making the demo model's vision encoder", visions))
     return folder, found
 
 
@@ -81,7 +85,7 @@ def _matrix(path: Path, tell: LadderProgress) -> ImportanceMatrix:
             [questions],
             mmproj=demo.mmproj,
             n_gpu_layers=0,
-            on_progress=lambda done, count: tell("Reading pictures for the importance matrix", done / count),
+            on_progress=lambda done, count: tell("Reading pictures for the importance matrix", "", done / count),
         )
     write_matrix(path, found.matrix)
     return found.matrix

@@ -28,6 +28,7 @@ class Measures:
         parallel: answers that are decoded together; 1 leaves that out.
         text, pictures: what quality is measured on, by path; None for what comes with the package, "off" for nothing.
         tasks: what accuracy is measured on, by path; None for the questions that come with the package.
+        chunks: of the text that are scored, at most; None for all of it.
     """
 
     parts: frozenset[Part]
@@ -36,6 +37,7 @@ class Measures:
     text: str | None = None
     pictures: str | None = None
     tasks: tuple[str | None, ...] = ()
+    chunks: int | None = None
 
     def speed_job(self, point: Point) -> SpeedJob:
         """How the speed of a configuration is measured."""

@@ -206,6 +206,8 @@ class Results:
         rows: in the order they were asked for.
         command: the command line that makes them again.
         notices: what a reader should know, one line each.
+        free_bytes: of the devices that compute, when it began; None where nobody looked.
+        fits_bytes: of them, that every configuration was to fit; None without such a bound.
     """
 
     model: str
@@ -217,3 +219,5 @@ class Results:
     rows: tuple[Row, ...]
     command: str = ""
     notices: tuple[str, ...] = ()
+    free_bytes: int | None = None
+    fits_bytes: int | None = None

@@ -133,7 +133,7 @@ class Runner:
         measures = self._plan.measures
         if self._reference is None:
             return None
-        return Scoring(str(self._reference.folder), role, measures.text, measures.pictures)
+        return Scoring(str(self._reference.folder), role, measures.text, measures.pictures, measures.chunks)
 
     def _write_again(self, reference: Reference) -> None:
         """Have the reference leave its distributions: its own quality was known, so it was not run for them."""

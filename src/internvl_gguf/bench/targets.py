@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 _ASK_FOR_SOME = "Name quants, as in {model}:Q4_K_M,Q8_0, or use --all or --fits SIZE. It has {names}."
 
-Ladder = Callable[[Sequence[str]], tuple[Path, list[str]]]
-"""Makes quants of the demo model, all there are where none is named; gives the folder they are in, and their names."""
+Ladder = Callable[[Sequence[str], Sequence[str]], tuple[Path, list[str]]]
+"""Makes quants of the demo model, all there are where none is named, and precisions of its mmproj.
+
+Gives the folder they are in, and the quants' names.
+"""
 
 
 class Chooser(Protocol):
@@ -91,8 +94,9 @@ class PairFinder:
     def _of_model(self, text: str, wanted: Wanted) -> tuple[str, list[Pair]]:
         head, _, quants = text.partition(":")
         if head.lower() == DEMO and (quants or wanted.all_quants or wanted.chooser):
-            folder, labels = self.make_ladder(split_names(quants) if quants else ())
             plain = replace(wanted, mmprojs=wanted.mmprojs or (DEMO_MMPROJ,))
+            precisions = [mmproj for mmproj in plain.mmprojs if not Path(mmproj).is_file()]
+            folder, labels = self.make_ladder(split_names(quants) if quants else (), precisions)
             typed = None if wanted.chooser and not quants else ",".join(labels)
             return DEMO, self._local(str(folder), LocalModel(folder, typed), plain)
         model = parse_model_name(text, load_catalog())

@@ -47,6 +47,7 @@ def bench(
     only: own.OnlyOption = None,
     reference: own.ReferenceOption = None,
     text: own.TextOption = None,
+    chunks: own.ChunksOption = None,
     pictures: own.PicturesOption = None,
     task: own.TaskOption = None,
     n_prompt: own.PromptOption = None,
@@ -85,7 +86,8 @@ def bench(
         )  # fmt: skip
         tasks = _tasks(task, only, names)
         parts = _parts(only, no_speed=no_speed, no_quality=no_quality, has_task=bool(tasks))
-        measures = Measures(parts, repetitions, parallel, text, pictures, tasks if "accuracy" in parts else ())
+        asked_tasks = tasks if "accuracy" in parts else ()
+        measures = Measures(parts, repetitions, parallel, text, pictures, asked_tasks, chunks)
         wanted = _Asked(names, all_quants, fits, _split(mmproj), sweep, measures, _reference(reference))
         room = parse_size(budget) if budget is not None else None
         report = BenchOutput(room, "json" if json_output else output_format, output, html, plot)
@@ -130,7 +132,8 @@ def _run(asked: _Asked, *, fresh: bool) -> tuple[Results, bool]:
 
     started_at = datetime.now().astimezone().isoformat(timespec="seconds")
     notices = _check_sets(asked.measures)
-    model, pairs = _find(asked)  # before a process is started for the next
+    chooser = _fitting(asked.fits, asked.sweep) if asked.fits is not None else None
+    model, pairs = _find(asked, chooser)  # before a process is started for the next
     machine = ask_machine()
     with option_errors():
         plan = make_plan(model, pairs, asked.sweep, asked.measures, _host(machine), asked.reference)
@@ -147,21 +150,22 @@ def _run(asked: _Asked, *, fresh: bool) -> tuple[Results, bool]:
         rows=rows,
         command=shlex.join(["internvl", *sys.argv[1:]]),
         notices=(*notices, *runner.notices),
+        free_bytes=sum(machine.gpus) or machine.host,
+        fits_bytes=chooser.room if chooser else None,
     )
     return results, runner.is_interrupted
 
 
-def _find(asked: _Asked) -> tuple[str, list[Pair]]:
+def _find(asked: _Asked, chooser: Fitting | None) -> tuple[str, list[Pair]]:
     """The model's name and the pairs of files to be measured."""
     from internvl_gguf.bench.targets import PairFinder, Wanted
 
-    chooser = _fitting(asked.fits, asked.sweep) if asked.fits is not None else None
     with closing(LadderLine()) as line:
 
-        def make_ladder(labels: Sequence[str]) -> tuple[Path, list[str]]:
+        def make_ladder(labels: Sequence[str], precisions: Sequence[str]) -> tuple[Path, list[str]]:
             from internvl_gguf.bench.ladder import demo_ladder
 
-            return demo_ladder(labels, line.tell)
+            return demo_ladder(labels, precisions, line.tell)
 
         finder = PairFinder(_resolver, make_ladder, say)
         model, pairs = finder.find(Wanted(asked.models, asked.mmprojs, asked.all_quants, chooser))

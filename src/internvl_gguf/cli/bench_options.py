@@ -56,6 +56,13 @@ ReferenceOption = Annotated[
 TextOption = Annotated[
     str | None, _given("FILE", "Text to measure quality on, or off; one comes with the package.", _WHAT, "--text")
 ]
+ChunksOption = Annotated[
+    int | None,
+    typer.Option(
+        "--chunks", min=1, metavar="N", help="Score so many chunks of 512 tokens of the text; all if left out.",
+        show_default=False, rich_help_panel=_WHAT,
+    ),
+]  # fmt: skip
 PicturesOption = Annotated[
     str | None,
     _given("DIR|JSONL", "Pictures to measure quality on, or off; some come with the package.", _WHAT, "--pictures"),
@@ -100,7 +107,10 @@ FreshOption = Annotated[
         "--resume/--fresh", help="Use what was measured before, or measure all of it anew.", rich_help_panel=_RUN
     ),
 ]
-BudgetOption = Annotated[str | None, _given("SIZE", "Memory that the advice is for, as 12GiB.", _REPORT, "--budget")]
+BudgetOption = Annotated[
+    str | None,
+    _given("SIZE", "Memory that the advice is for, as 12GiB; what is free if left out.", _REPORT, "--budget"),
+]
 FormatOption = Annotated[
     FormatName | None, _given("md|json|jsonl|csv", "The report in this form.", _REPORT, "-o", "--output-format")
 ]

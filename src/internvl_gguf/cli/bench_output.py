@@ -23,7 +23,7 @@ class BenchOutput:
     """What a person wants to see of a benchmark.
 
     Attributes:
-        budget: bytes that the advice is for; None is as much as there may be.
+        budget: bytes that the advice is for; None is what is free on this machine.
         form: form of the report; None is the table for a terminal.
         file: where the report goes; None for stdout.
         html: where a page goes, if anywhere.

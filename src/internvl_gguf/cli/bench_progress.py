@@ -103,26 +103,39 @@ def bench_progress(count: int) -> Iterator[BenchProgress]:
 
 
 class LadderLine:
-    """Tells what is being made: on one line of a terminal, or a line for each thing elsewhere."""
+    """Tells what is made before anything is measured: a bar with the time that is left, or a line for each thing."""
 
     def __init__(self) -> None:
-        self._shows = sys.stderr.isatty()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
         self._last = ""
 
-    def tell(self, what: str, done: float) -> None:
-        """What is made, and which part of it is done."""
-        if self._shows:
-            sys.stderr.write(f"\r\x1b[K{what}, {done:.0%}")
-            sys.stderr.flush()
-        elif what != self._last:
-            say(what)
-        self._last = what
+    def tell(self, what: str, label: str, done: float) -> None:
+        """What is done, the name of what it is at, and which part of it is done."""
+        if what != self._last:
+            self._begin(what)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=f"{what}: {label}" if label else what, completed=done)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        if self._shows and self._last:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _begin(self, what: str) -> None:
+        self.close()
+        self._last = what
+        if not sys.stderr.isatty():
+            say(what)
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task(what, total=1.0)
+        self._bar.start()
 
 
 def duration(seconds: float) -> str:

@@ -43,7 +43,7 @@ def print_report(results: Results, budget: int | None = None, *, width: int | No
 
     Args:
         results: what was found.
-        budget: bytes that the advice is for; None is as much as there may be.
+        budget: bytes that the advice is for; None is what is free where it was measured.
         width: columns to fit it into; None takes the terminal's, or 200 where stdout is none.
     """
     from rich.console import Console
