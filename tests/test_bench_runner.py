@@ -26,7 +26,7 @@ from internvl_gguf.bench.speed import built_in_picture, measure_rates
 from internvl_gguf.bench.store import Store, bench_dir
 from internvl_gguf.bench.targets import PairFinder, Wanted
 from internvl_gguf.images import load_image
-from internvl_gguf.model_files import ModelFiles
+from internvl_gguf.model_files import ModelFiles, demo_files
 from internvl_gguf.tiling import tile_image
 from tiny_models import write_tiny_text
 
@@ -305,3 +305,6 @@ def test_the_demo_models_quants_are_made_once(tmp_path: Path, monkeypatch: pytes
     name, pairs = finder.find(Wanted(("demo:iq2_xxs,Q4_K_M",), mmprojs=("Q8_0",)))
     assert (name, names(pairs)) == ("demo", [("IQ2_XXS", "Q8_0"), ("Q4_K_M", "Q8_0")])
     assert pairs[0].bits_per_weight < pairs[1].bits_per_weight < 6
+    own = demo_files().mmproj
+    for mmprojs, label in (((), "F16"), ((str(own),), "F16"), (("f16",), "F16")):
+        assert names(finder.find(Wanted(("demo:IQ2_XXS",), mmprojs=mmprojs))[1]) == [("IQ2_XXS", label)]

@@ -13,13 +13,14 @@ from internvl_gguf.catalog import load_catalog
 from internvl_gguf.errors import HubError, InternVLError, ModelFileError
 from internvl_gguf.model_files import ModelFiles, folder_contents, local_files
 from internvl_gguf.model_listing import ModelListing, list_model
-from internvl_gguf.model_names import DEMO, DEMO_MMPROJ, HubModel, LocalModel, parse_model_name
+from internvl_gguf.model_names import DEMO, HubModel, LocalModel, parse_model_name
 from internvl_gguf.precision import Precision, preferred_precisions
 from internvl_gguf.selection import complete_texts
 
 if TYPE_CHECKING:
     from internvl_gguf.hub_models import HubResolver, Selection
 
+_DEMO_PRECISION = "F16"  # of its mmproj, as it is shipped
 _ASK_FOR_SOME = "Name quants, as in {model}:Q4_K_M,Q8_0, or use --all or --fits SIZE. It has {names}."
 
 Ladder = Callable[[Sequence[str], Sequence[str]], tuple[Path, list[str]]]
@@ -94,8 +95,8 @@ class PairFinder:
     def _of_model(self, text: str, wanted: Wanted) -> tuple[str, list[Pair]]:
         head, _, quants = text.partition(":")
         if head.lower() == DEMO and (quants or wanted.all_quants or wanted.chooser):
-            plain = replace(wanted, mmprojs=wanted.mmprojs or (DEMO_MMPROJ,))
-            precisions = [mmproj for mmproj in plain.mmprojs if not Path(mmproj).is_file()]
+            plain = replace(wanted, mmprojs=wanted.mmprojs or (_DEMO_PRECISION,))
+            precisions = [mmproj for mmproj in plain.mmprojs if not mmproj.lower().endswith(".gguf")]
             folder, labels = self.make_ladder(split_names(quants) if quants else (), precisions)
             typed = None if wanted.chooser and not quants else ",".join(labels)
             return DEMO, self._local(str(folder), LocalModel(folder, typed), plain)
