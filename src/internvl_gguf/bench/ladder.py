@@ -44,7 +44,7 @@ def demo_ladder(labels: Sequence[str], precisions: Sequence[str], tell: LadderPr
 
     Args:
         labels: the types; none for all that such a model can use.
-        precisions: those of the mmproj.
+        precisions: those of the mmproj; none for none of it.
         tell: told how far it is.
 
     Returns:
@@ -68,8 +68,9 @@ def demo_ladder(labels: Sequence[str], precisions: Sequence[str], tell: LadderPr
 
     found = [kind.label for kind in kinds]
     make_ladder(demo.text, folder, found, matrix, telling("Making quants of the demo model", found))
-    visions = [kind.label for kind in parse_types(",".join(precisions))] if precisions else []
-    make_ladder(demo.mmproj, folder, visions, None, telling("Making the demo model's vision encoder", visions))
+    if precisions:
+        visions = [kind.label for kind in parse_types(",".join(precisions))]
+        make_ladder(demo.mmproj, folder, visions, None, telling("Making the demo model's vision encoder", visions))
     return folder, found
 
 
