@@ -366,10 +366,25 @@ def test_commands_that_show(chat: Chat, talk: Callable[..., str]) -> None:
 
 
 def test_unknown_commands_suggest_the_nearest(chat: Chat, talk: Callable[..., str]) -> None:
-    assert talk("/imgae photo.png") == "/imgae photo.png"
+    assert talk("/imgae photo.png") == ""
     assert recorder(chat).said[-1] == "There is no command /imgae: did you mean /image? /help lists them."
-    assert talk("/xyzzy") == "/xyzzy"
+    assert talk("/xyzzy") == ""
     assert recorder(chat).said[-1] == "There is no command /xyzzy: /help lists them."
+    assert talk("/tokns/undo") == "/tokns/undo"
+    assert recorder(chat).said[-2] == "There is no command and no file /tokns/undo."
+    assert not chat.conversation.entries, "it was asked as a question"
+
+
+def test_commands_that_take_nothing_say_so(chat: Chat, talk: Callable[..., str]) -> None:
+    """/undo 2 took back one."""
+    assert talk("/undo 2") == "/undo 2"
+    assert recorder(chat).said[-2:] == ["/undo takes nothing after it.", "Type /undo alone."]
+    assert not chat.conversation.entries
+
+
+def test_the_settings_show_what_holds(chat: Chat, talk: Callable[..., str]) -> None:
+    talk("/set max_tiles")
+    assert recorder(chat).said[-1] == "max_tiles is 12."
     with pytest.raises(Leaving):
         talk("/quit")
 

@@ -51,7 +51,6 @@ def test_somebody_who_never_read_the_docs(folder: Path) -> None:
         terminal.type(CTRL_U, "What colour is the circle?", ENTER)
         terminal.wait(r"^Red\.$")
         terminal.do("/hlep", r"^There is no command /hlep: did you mean /help\?")
-        terminal.type(CTRL_U)
         terminal.do("Is it the same in other.png?", r"^Added other.png")
         terminal.wait("used$", 5)
         assert terminal.leave() == 0

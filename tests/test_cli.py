@@ -315,7 +315,7 @@ def test_help_is_the_same_whoever_prints_it() -> None:
         (["ask", "demo", "hi", "--max-tokens", "x"], "--max-tokens: 'x' is not a whole number.", "internvl ask"),
         (["ask", "demo", "hi", "--top-p", "y"], "--top-p: 'y' is not a number.", "internvl ask"),
         (["ask", "demo", "hi", "--flash-attn", "x"], "--flash-attn: 'x' is not one of", "internvl ask"),
-        (["pick", "--vram"], "Option '--vram' requires an argument.", "internvl"),
+        (["pick", "--vram"], "Option '--vram' requires an argument.", "internvl pick"),
         (["pull"], "Missing argument 'model'.", "internvl pull"),
         (["list", "extra"], "Got unexpected extra argument", "internvl list"),
         (["cache", "x"], "No such command 'x'.", "internvl cache"),

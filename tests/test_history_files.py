@@ -113,6 +113,27 @@ def test_files_that_cannot_be_written(told: Conversation, tmp_path: Path) -> Non
         told.export(tmp_path / "file" / "talk.json")
 
 
+@pytest.mark.parametrize("name", ["notes.md", "notes.json"])
+def test_a_file_that_is_something_else_is_not_replaced(
+    told: Conversation, history: History, session: Session, tmp_path: Path, name: str
+) -> None:
+    """/export notes.md wrote over somebody's notes."""
+    path = tmp_path / name
+    path.write_text("precious")
+    with pytest.raises(HistoryError, match="is there already"):
+        told.export(path)
+    assert path.read_text() == "precious"
+    assert told.export(path, overwrite=True).read_text() != "precious"
+    first = told.export(path).read_text()  # what it wrote itself it brings up to date
+    ask(told, session, "And now?")
+    assert told.export(path).read_text() != first
+    other = history.begin("tiny")
+    other.created += 3600
+    ask(other, session, "Something else?")
+    with pytest.raises(HistoryError, match="is there already"):
+        other.export(path)
+
+
 def _document(told: Conversation, tmp_path: Path) -> dict[str, object]:
     return json.loads(told.export(tmp_path / "talk.json").read_text())
 

@@ -6,6 +6,7 @@ import os
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from conftest import noise
 from internvl_gguf import SamplingParams, Session
-from internvl_gguf.errors import ModelFileError, SavedSessionError
+from internvl_gguf.errors import InvalidRequestError, ModelFileError, SavedSessionError
 from internvl_gguf.resolve import ModelFiles
 from internvl_gguf.saved_session import ModelIdentity, SavedSession, read_saved, write_saved
 from internvl_gguf.types import Message, PreparedPicture, Tile, TileSpan, TokenSpan
@@ -263,10 +264,31 @@ def test_another_cache_type_or_a_context_too_small(talk: tuple[Path, Session]) -
     session.close()
     with pytest.raises(SavedSessionError, match="another KV type"):
         Session.restore(path, n_threads=1, kv_type="f32")
-    with pytest.raises(SavedSessionError, match="context, of 1,024 positions"):
+    with pytest.raises(SavedSessionError, match=r"holds \d+ positions; this context has room for"):
         Session.restore(path, n_threads=1, n_ctx=64)
     with Session.restore(path, n_threads=1, kv_type="f32", recompute=True) as restored:
         assert restored.ask("And now?").text
+
+
+def test_another_kv_type_decides_about_flash_attention_anew(tmp_path: Path) -> None:
+    """The file's flash attention stood against the KV type that was asked for, as if somebody had asked for both."""
+    path = tmp_path / "talk.session"
+    with Session.open("demo", n_threads=1, n_ctx=512) as session:
+        session.ask("What is it?", sampling=SamplingParams(max_tokens=2))
+        session.save(path)
+    with pytest.raises(SavedSessionError, match="another KV type"):
+        Session.restore(path, n_threads=1, kv_type="q8_0")
+    with Session.restore(path, n_threads=1, kv_type="q8_0", recompute=True) as restored:
+        assert restored.runtime.identity.flash_attn
+
+
+@pytest.mark.parametrize("option", [{"max_tiles": 3}, {"system": "Be brief."}, {"n_context": 512}])
+def test_what_is_in_the_file_is_no_option(talk: tuple[Path, Session], option: dict[str, Any]) -> None:
+    """It ended in a TypeError about an argument of another function."""
+    path, session = talk
+    session.close()
+    with pytest.raises(InvalidRequestError, match=next(iter(option))):
+        Session.restore(path, n_threads=1, **option)
 
 
 def test_files_that_moved(talk: tuple[Path, Session], tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from internvl_gguf.config import EngineOptions
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SavedSessionError
 from internvl_gguf.kv_ledger import total_length
 from internvl_gguf.preparation import adopt_picture, prompt_spans
-from internvl_gguf.saved_session import NO_KV, ModelIdentity, SavedSession, read_identity, read_saved
+from internvl_gguf.saved_session import NO_KV, SavedSession, read_identity, read_saved
 from internvl_gguf.text_stream import TextStream
 from internvl_gguf.types import Message
 
@@ -37,6 +38,21 @@ def to_save(runtime: Runtime, messages: Sequence[Message], limits: TileLimits) -
         spans=tuple(spans),
         kv=kv,
     )
+
+
+def refuse_other_options(given: Iterable[str]) -> None:
+    """Refuse what is no option of the engine: how a saved conversation is held is in its file.
+
+    Raises:
+        InvalidRequestError: an option of a conversation, or none.
+    """
+    known = EngineOptions.__annotations__
+    other = [name for name in given if name not in known]
+    if other:
+        raise InvalidRequestError(
+            f"{', '.join(other)}: a saved session is restored with options of the engine only.",
+            f"Use some of {', '.join(known)}; the rest is in the file.",
+        )
 
 
 def files_of(path: Path, saved: SavedSession) -> tuple[Path, Path]:
@@ -71,11 +87,17 @@ def take_up(path: Path, saved: SavedSession, runtime: Runtime, *, recompute: boo
         SavedSessionError: another model, quant, build or cache; or pictures cut for another encoder.
         LibraryError: llama.cpp refused.
     """
-    differences = _differences(saved.identity, saved.n_ctx, total_length(saved.spans), runtime)
-    if not differences:
+    differences = saved.identity.differences(runtime.identity)
+    positions, n_ctx = total_length(saved.spans), runtime.engine.n_ctx
+    if not differences and positions <= n_ctx:
         if saved.spans:
             runtime.engine.restore(saved.spans, saved.kv)
         return list(saved.messages)
+    if not recompute and not differences:
+        raise SavedSessionError(
+            f"{path} holds {positions:,} positions; this context has room for {n_ctx:,}.",
+            f"Open it with an n_ctx of {saved.n_ctx:,}, as it was saved.",
+        )
     if not recompute:
         raise SavedSessionError(
             f"{path} was saved with another {' and another '.join(differences)}.",
@@ -116,13 +138,6 @@ def adapted(runtime: Runtime, messages: Iterable[Message]) -> list[Message]:
         )
         for message in messages
     ]
-
-
-def _differences(identity: ModelIdentity, n_ctx: int, positions: int, runtime: Runtime) -> list[str]:
-    differences = identity.differences(runtime.identity)
-    if not differences and positions > runtime.engine.n_ctx:
-        return [f"context, of {n_ctx:,} positions"]
-    return differences
 
 
 def _is_spelled(runtime: Runtime, message: Message) -> bool:

@@ -24,7 +24,7 @@ from internvl_gguf.notices import Notice, log_notice
 from internvl_gguf.preparation import Request, prepare_picture, prepare_request
 from internvl_gguf.repo_files import DownloadProgress
 from internvl_gguf.resolve import DEMO, resolve_model
-from internvl_gguf.restoring import adapted, files_of, take_up, take_up_kv, to_save
+from internvl_gguf.restoring import adapted, files_of, refuse_other_options, take_up, take_up_kv, to_save
 from internvl_gguf.saved_session import read_saved, write_saved
 from internvl_gguf.tile_limits import TileLimits
 from internvl_gguf.types import Chunk, Message, Question, Reply
@@ -134,13 +134,16 @@ class Session:
             recompute: where the model, its quant, the library or the cache is another one, read the conversation again
                 at the next question instead of refusing it.
             on_load, on_notice: as in `open`.
-            **engine: as in `open`; left out, the context, KV type and flash attention it was saved with.
+            **engine: options of the engine, as in `open`; left out, the context, KV type and flash attention it was
+                saved with. The system message and how pictures are cut are the conversation's own.
 
         Raises:
+            InvalidRequestError: an option that is the conversation's own, or none.
             SavedSessionError: no such file, a damaged one, or one of another model, quant, build or cache.
             As `open`.
         """
         file = Path(path)
+        refuse_other_options(engine)
         saved = read_saved(file)
         if model is None:
             model, its_mmproj = files_of(file, saved)
@@ -148,8 +151,9 @@ class Session:
         kept: EngineOptions = {
             "n_ctx": saved.n_ctx,
             "kv_type": saved.identity.kv_type,
-            "flash_attn": saved.identity.flash_attn,
         }
+        if "kv_type" not in engine:  # another one may need flash attention, so that "auto" decides anew
+            kept["flash_attn"] = saved.identity.flash_attn
         max_tiles, min_tiles, thumbnail = saved.limits
         session = cls.open(
             model,

@@ -87,7 +87,7 @@ class Loop:
         try:
             command = split_command(line)
             if command is not None and (find_command(command[0]) or not _is_picture(line)):
-                return self._command(*command, line)
+                return self._command(*command)
             return self._question(without_quotes(line), line, waiting)
         except InternVLError as error:
             chat.screen.progress()
@@ -101,12 +101,14 @@ class Loop:
         chat.pending = waiting
         return "" if self._reader.is_script else line
 
-    def _command(self, name: str, argument: str, line: str) -> str:
+    def _command(self, name: str, argument: str) -> str:
         command = find_command(name)
         if command is None:
             self._chat.screen.say(unknown_command(name))
             self.failures += 1
-            return "" if self._reader.is_script else line
+            return ""
+        if argument and not command.arguments:
+            raise InvalidRequestError(f"/{command.name} takes nothing after it.", f"Type /{command.name} alone.")
         return command.run(self._chat, argument)
 
     def _question(self, text: str, line: str, waiting: list[Attachment]) -> str:
@@ -114,6 +116,8 @@ class Loop:
         chat = self._chat
         typed = parse_line(text)
         _refuse_folder(typed.prompt)
+        if text == line:  # what stands between triple quotes is meant as it is
+            _refuse_nothing(typed.prompt)
         for hint in typed.hints:
             chat.screen.say(f"({hint})")
         chat.add(typed.pictures)
@@ -158,3 +162,10 @@ def _refuse_folder(prompt: str) -> None:
     """A folder that was dropped alone is no question."""
     if any(slash in prompt for slash in "/\\") and kind_of(typed_path(prompt)) is Kind.FOLDER:
         raise PictureError(f"{safe_name(prompt)} is a folder.", "Name the pictures in it, such as FOLDER/*.jpg.")
+
+
+def _refuse_nothing(prompt: str) -> None:
+    """A line that begins like a command or a path and is neither was mistyped: "/tokns/undo"."""
+    first = prompt.split(maxsplit=1)[0] if prompt else ""
+    if first.startswith("/") and first.strip("/") and kind_of(typed_path(first)) is Kind.NOTHING:
+        raise InvalidRequestError(f"There is no command and no file {safe_name(first)}.", "/help lists the commands.")

@@ -31,5 +31,23 @@ def cells(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
+def broken(line: str, width: int) -> str:
+    """A line with line ends for spaces where it is wider than a terminal of so many columns, which breaks in words.
+
+    What follows a break is indented as the line is. A word that is wider than the terminal stays whole.
+    """
+    indent = line[: len(line) - len(line.lstrip(" "))]
+    lines: list[str] = []
+    while cells(line) > width:
+        blanks = [at for at, character in enumerate(line) if character == " " and at > len(indent)]
+        fitting = [at for at in blanks if cells(line[:at]) <= width]
+        if not blanks:
+            break
+        at = max(fitting, default=blanks[0])
+        lines.append(line[:at].rstrip(" "))
+        line = indent + line[at:].lstrip(" ")
+    return "\n".join([*lines, line])
+
+
 def _escape(found: re.Match[str]) -> str:
     return "" if found[0] == "\r" else ascii(found[0])[1:-1]

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from internvl_gguf.chat.safe_text import safe_text
+from internvl_gguf.chat.safe_text import broken, safe_text
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError
 
 if TYPE_CHECKING:
@@ -152,5 +152,8 @@ class PlainScreen(Screen):
             self._tell(f"{self._phase}.")
 
     def _tell(self, line: str) -> None:
-        self._rest.write(f"{safe_text(line)}\n")
+        line = safe_text(line)
+        if self._rest.isatty():
+            line = broken(line, self.columns)
+        self._rest.write(f"{line}\n")
         self._rest.flush()

@@ -85,7 +85,8 @@ class Settings:
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of each."""
-        return [(name, _shown(getattr(self.sampling if name in _SAMPLING else self, name))) for name in _READERS]
+        values = {name: getattr(self.sampling if name in _SAMPLING else self, name) for name in _READERS}
+        return [(name, _shown(value)) for name, value in (values | {"max_tiles": self._most_tiles}).items()]
 
 
 def setting_names() -> tuple[str, ...]:

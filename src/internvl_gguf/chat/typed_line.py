@@ -113,6 +113,8 @@ def _picture_in(line: str, start: int, end: int, files: Files) -> tuple[int, int
 def _pictures(reading: Reading, files: Files) -> list[Path]:
     if reading.is_pattern:
         return [path for path in files.matches(reading.path) if files.kind(path) is Kind.PICTURE]
+    if reading.is_loose and not has_picture_name(reading.path):
+        return []  # a dozen words are not looked up for every word of a question
     path = expanded(reading.path)
     return [path] if path and files.kind(path) is Kind.PICTURE else []
 
@@ -178,7 +180,7 @@ def _named_with_spaces(line: str, start: int, files: Files) -> tuple[str, int] |
     """
     for reading in readings(line, start):
         first, *others = reading.path.split()
-        if others and has_picture_name(reading.path):
+        if others and not reading.is_loose and has_picture_name(reading.path):
             is_one = expanded(first) is not None and files.kind(Path(first).expanduser()) is Kind.NOTHING
             ends = any(word[-1] in CLOSING for word in (first, *others[:-1]))
             last = expanded(others[-1])

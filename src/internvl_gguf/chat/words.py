@@ -33,11 +33,13 @@ class Reading:
         path: the path, `~` not expanded.
         end: where it ends in the line.
         is_pattern: whether `*`, `?` and `[` in it stand for other characters.
+        is_loose: whether it goes on after a space though nothing says that a path begins there.
     """
 
     path: str
     end: int
     is_pattern: bool = False
+    is_loose: bool = False
 
 
 def readings(line: str, start: int) -> Iterator[Reading]:
@@ -62,8 +64,7 @@ def _readings(line: str, start: int) -> Iterator[Reading]:
     yield from _without_closing(word)
     bare = [(line[at], at + 1) for at in range(start, bare_end)]
     yield from _without_closing(bare)
-    if _ROOTED.match(line, start):
-        yield from _with_spaces(line, start, bare_end)
+    yield from _with_spaces(line, start, bare_end)
     yield from _patterns(line[start:bare_end], start)
 
 
@@ -118,16 +119,17 @@ def _without_closing(word: list[tuple[str, int]]) -> Iterator[Reading]:
 
 
 def _with_spaces(line: str, start: int, end: int) -> Iterator[Reading]:
-    """A path from the root, the home or the current folder that goes on after a space that nobody quoted."""
+    """A path that goes on after a space that nobody quoted."""
+    is_loose = _ROOTED.match(line, start) is None
     for _ in range(_MOST_WORDS):
         following = re.compile(r"[ \t]+(\S+)").match(line, end)
         if following is None:
             return
         end = following.end()
-        yield Reading(line[start:end], end)
+        yield Reading(line[start:end], end, is_loose=is_loose)
         shorter = len(line[start:end].rstrip(CLOSING)) + start
         if shorter < end:
-            yield Reading(line[start:shorter], shorter)
+            yield Reading(line[start:shorter], shorter, is_loose=is_loose)
 
 
 def _uris(line: str, start: int) -> Iterator[Reading]:

@@ -64,7 +64,14 @@ def run_batch(job: BatchJob) -> None:
             say(f"{len(done)} of {len(done) + len(to_do)} lines were answered before.")
         wanted = set(to_do)
         pending = (line for line in lines() if line.number in wanted)
-        failed = _answer(job, pending, len(to_do), answers) if to_do else 0
+        try:
+            failed = _answer(job, pending, len(to_do), answers) if to_do else 0
+        except KeyboardInterrupt:
+            if answers:
+                answered = sum(answers.answers(line) for line in lines())
+                count = len(done) + len(to_do)
+                say(f"{answered} of {count} lines are answered; the same command goes on with the rest.")
+            raise
     if failed:
         say(f"{failed} of {len(to_do)} lines failed; the output says why.")
         raise typer.Exit(FAILED)

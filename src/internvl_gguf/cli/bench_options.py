@@ -25,7 +25,7 @@ def _given(metavar: str, help_text: str, panel: str, *names: str) -> typer.model
 ModelsArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="MODEL[:QUANT,QUANT...]...",
+        metavar="MODEL[:QUANT,QUANT...]",
         help="A catalogue's name or owner/repo with quants, paths of .gguf files, a folder, or `demo`; INTERNVL_MODEL "
         "if left out.",
         show_default=False,

@@ -21,7 +21,7 @@ def chat(
     model_and_pictures: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL] [PICTURE]...",
+            metavar="MODEL|PICTURE",
             help="The model (a name with :QUANT, owner/repo:QUANT, a .gguf path or `demo`; "
             f"{options.MODEL_VARIABLE} if left out), and pictures for the first question; - is one on stdin.",
             show_default=False,
@@ -78,7 +78,7 @@ def chat(
     from internvl_gguf.cli.chat_terminal import Terminal  # only now: it brings rich with it
 
     terminal = Terminal.found(STDIN in pictures, plain=plain, preview=preview)
-    terminal.screen.progress("Loading the model", at_once=True)
+    terminal.screen.progress("Starting", at_once=True)
     from internvl_gguf.cli.chat_job import ChatJob, run_chat  # only now: all that a model needs comes with it
 
     job = ChatJob(model, pictures, go_on, resume, history, asking, sampling, engine)

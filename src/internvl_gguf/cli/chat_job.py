@@ -133,6 +133,7 @@ def _talk(job: ChatJob, terminal: Terminal, chat: Chat, loop: Loop, *, resumed: 
             chat.add([Path(picture)])
     loop.run(text)
     chat.keep_state()
+    chat.history.forget(())  # the pictures of questions that were taken back
     if not is_script and chat.history.is_kept and chat.conversation.entries:
         chat.screen.say(f"Kept: internvl chat --resume {chat.conversation.id} goes on with it.")
     chat.close()

@@ -151,11 +151,13 @@ def _values(option: Any, types: Mapping[str, Any], current: str) -> Iterator[Ans
 
 
 def _arguments(command: Any, types: Mapping[str, Any], current: str) -> Iterator[Answer]:
-    """Models where an argument is one; files are what shells complete by themselves."""
+    """Models and conversations where an argument is one; files are what shells complete by themselves."""
     for argument in command.params:
         if argument.param_type_name == "argument":
             if "MODEL" in (argument.metavar or argument.name.upper()):
                 yield from _models(current)
+            elif argument.metavar == "ID":
+                yield from _conversations()
             yield from ((str(value), "") for value in _choices(types.get(argument.name)))
 
 

@@ -18,6 +18,7 @@ from internvl_gguf.errors import InternVLError, LibraryError
 from internvl_gguf.paths import cache_dir, free_bytes
 from internvl_gguf.roofline import recorded_roofline
 from internvl_gguf.sizes import format_size
+from internvl_gguf.this_machine import free_host_memory
 from internvl_gguf.tuning import host_settings, recorded_tuning
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def _library() -> dict[str, Any]:
                 "name": device.name,
                 "description": device.description,
                 "kind": device.kind,
-                "free_bytes": device.free_bytes,
+                # llama.cpp calls all memory of a CPU free.
+                "free_bytes": free_host_memory() if device.kind == "cpu" else device.free_bytes,
                 "total_bytes": device.total_bytes,
             }
             for device in library.devices()

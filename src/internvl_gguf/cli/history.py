@@ -53,9 +53,7 @@ app = typer.Typer(
 def list_conversations(
     search: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[SEARCH]...", help="Words that occur in it, or in a picture's name.", show_default=False
-        ),
+        typer.Argument(metavar="SEARCH", help="Words that occur in it, or in a picture's name.", show_default=False),
     ] = None,
     limit: Annotated[
         int | None,
@@ -109,11 +107,12 @@ def export(
             help="Put the pictures beside the .md, or into the .json; else the .md links to where they were.",
         ),
     ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is something else.")] = False,
 ) -> None:
     """Write a conversation to a file."""
     with _open() as history:
         found = history.find(conversation)
-        written = found.export(file, copy_pictures=copy_pictures)
+        written = found.export(file, copy_pictures=copy_pictures, overwrite=force)
         folder = found.picture_folder(written) if copy_pictures else None
         say(f"Wrote {written}{f', its pictures to {folder}' if folder else ''}.")
 
@@ -121,9 +120,9 @@ def export(
 @app.command()
 def rm(
     conversations: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Their ids, or how those begin.", show_default=False)
+        list[str] | None, typer.Argument(metavar="ID", help="Their ids, or how those begin.", show_default=False)
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All conversations.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All conversations, and the lines typed.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove conversations, with the pictures that no other one shows."""
@@ -136,6 +135,7 @@ def rm(
             found = [history.find(each) for each in conversations or ()]
             doomed = {each.id: safe_name(each.title) for each in found}
         if not doomed:
+            history.forget(())  # pictures of questions that were taken back
             say("There are no conversations.")
             return
         if not yes:
@@ -144,7 +144,19 @@ def rm(
             what = what if rest else f"{first} ({title})"
             typer.confirm(f"Remove {what}?", abort=True, err=True)
         removed = history.forget(doomed)
-    say(f"Removed {_count(removed, 'conversation')}.")
+    typed = _forget_typed_lines() if everything else ""
+    say(f"Removed {_count(removed, 'conversation')}{typed}.")
+
+
+def _forget_typed_lines() -> str:
+    """Remove what the editor of the chat remembers; what to say of it."""
+    from internvl_gguf.chat.editor import HISTORY_FILE
+
+    file = data_dir() / HISTORY_FILE
+    if not file.exists():
+        return ""
+    file.unlink()
+    return " and the lines that were typed"
 
 
 def _open() -> History:

@@ -121,8 +121,8 @@ DraftOption = Annotated[
         "DRAFT",
         "--draft",
         metavar="N",
-        help="Guess up to N tokens from what was said before and verify them at once; 0 is off. The same answer, "
-        "sooner where text repeats.",
+        help="Guess up to N tokens from what was said before and verify them at once; 0 is off. The same answer "
+        "but for rounding (docs/performance.md), sooner where text repeats.",
         rich_help_panel=_LOADING,
     ),
 ]

@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -40,7 +41,8 @@ def run(command: typer.Typer) -> int:
     except typer.TyperException as error:
         say_error(_usage_error(error))
         return WRONG_USAGE
-    except typer.Abort:  # a question at the terminal that was answered with no
+    except typer.Abort:  # a question at the terminal that was answered with no, or with nothing
+        say("Nothing was changed.")
         return FAILED
     except OSError as error:
         if error.errno not in _NO_ROOM:
@@ -53,7 +55,7 @@ def run(command: typer.Typer) -> int:
 def _usage_error(error: typer.TyperException) -> InternVLError:
     """What is wrong with a command line, in our words: the library's are for programmers."""
     context = getattr(error, "ctx", None)
-    path = context.command_path if context else "internvl"
+    path = context.command_path if context else " ".join(["internvl", *sys.argv[1:2]])
     message = getattr(error, "format_message", error.__str__)()
     found: Any = error.__cause__
     if isinstance(error, typer.BadParameter) and hasattr(found, "errors"):  # pydantic's, which is not imported here
@@ -64,9 +66,14 @@ def _usage_error(error: typer.TyperException) -> InternVLError:
     return InternVLError(message if message.endswith(("?", ".")) else f"{message}.", f"See {path} --help.")
 
 
-def say(line: str) -> None:
-    """A line for the person, on stderr."""
-    typer.echo(line, err=True)
+def say(text: str) -> None:
+    """Lines for the person, on stderr; broken at words where it is a terminal."""
+    if sys.stderr.isatty():
+        from internvl_gguf.chat.safe_text import broken
+
+        width = shutil.get_terminal_size().columns
+        text = "\n".join(broken(line, width) for line in text.split("\n"))
+    typer.echo(text, err=True)
 
 
 def say_error(error: InternVLError) -> None:

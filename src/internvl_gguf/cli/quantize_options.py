@@ -12,14 +12,15 @@ _MATRIX = "Importance matrix"
 SourceArgument = Annotated[
     str,
     typer.Argument(
+        metavar="SOURCE",
         help="The model in BF16, F16 or F32: a .gguf of a text model or of a vision encoder (mmproj), a catalogue's "
-        "name or owner/repo:BF16, or `demo`."
+        "name or owner/repo:BF16, or `demo`.",
     ),
 ]
 TypesArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[TYPE[,TYPE]...]",
+        metavar="TYPE[,TYPE]...",
         help="What to make of it, as Q4_K_M or Q4_K_M,Q6_K; left out, what each type would take is listed.",
         show_default=False,
     ),
@@ -27,6 +28,7 @@ TypesArgument = Annotated[
 OutputArgument = Annotated[
     Path | None,
     typer.Argument(
+        metavar="OUTPUT",
         help="A .gguf file or a folder. NAME-TYPE.gguf if left out: beside the source, or in this folder for a model "
         "of the hub or the demo.",
         show_default=False,

@@ -8,14 +8,14 @@ import time
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from internvl_gguf.config import AskOptions
 from internvl_gguf.conversation import IMAGE_PLACE
 from internvl_gguf.errors import HistoryError
 from internvl_gguf.history import rows
-from internvl_gguf.history.exchange import export_json
-from internvl_gguf.history.markdown import export_markdown, picture_folder
+from internvl_gguf.history.exchange import export_json, is_json_of
+from internvl_gguf.history.markdown import export_markdown, is_markdown_of, picture_folder
 from internvl_gguf.history.picture_files import lost
 from internvl_gguf.history.records import Asked, Cut, Entry, Heading, KeptPicture, new_id, title_of
 from internvl_gguf.types import Chunk, Message, Picture, Reply
@@ -23,6 +23,15 @@ from internvl_gguf.types import Chunk, Message, Picture, Reply
 if TYPE_CHECKING:
     from internvl_gguf.history.store import History
     from internvl_gguf.session import Session
+
+
+_FORMS: Final = {
+    ".md": (export_markdown, is_markdown_of),
+    ".markdown": (export_markdown, is_markdown_of),
+    ".json": (export_json, is_json_of),
+}
+"""By suffix: what writes a conversation, and what knows by the beginning of a file that it was this one."""
+_BEGINNING: Final = 4096
 
 
 class _RemovedError(Exception):
@@ -155,23 +164,28 @@ class Conversation:
         has_pictures = any(entry.pictures for entry in self._entries)
         return picture_folder(path) if has_pictures and path.suffix.lower() in (".md", ".markdown") else None
 
-    def export(self, path: str | os.PathLike[str], *, copy_pictures: bool = True) -> Path:
+    def export(self, path: str | os.PathLike[str], *, copy_pictures: bool = True, overwrite: bool = False) -> Path:
         """Write the conversation to a file: Markdown (.md), or JSON (.json) that `History.load` reads.
 
         Args:
-            path: the file; its suffix decides. It is replaced.
+            path: the file; its suffix decides. What was exported of this conversation before is replaced.
             copy_pictures: Markdown: whether pictures are copied beside the file, or linked where they were.
+            overwrite: whether any other file that is there is replaced, too.
 
         Returns:
             The file.
 
         Raises:
-            HistoryError: another suffix, or it cannot be written.
+            HistoryError: another suffix, another file that is there, or it cannot be written.
         """
         path = Path(path)
-        write = {".md": export_markdown, ".markdown": export_markdown, ".json": export_json}.get(path.suffix.lower())
-        if write is None:
+        write, is_own = _FORMS.get(path.suffix.lower(), (None, None))
+        if write is None or is_own is None:
             raise HistoryError(f"A conversation is not written as {path.name}.", "Call the file .md or .json.")
+        if not overwrite and path.exists() and not is_own(_beginning(path), self.heading):
+            raise HistoryError(
+                f"{path} is there already, and not from this conversation.", "Name another file, or remove that one."
+            )
         try:
             write(path, self.heading, self._entries, self._history.pictures, copy_pictures)
         except OSError as error:
@@ -287,6 +301,15 @@ class Conversation:
     @property
     def _has_open_question(self) -> bool:
         return bool(self._entries) and self._entries[-1].role == "user"
+
+
+def _beginning(path: Path) -> str:
+    """The first characters of a file; nothing of what cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_BEGINNING).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _ends_alike(messages: Sequence[Message], entries: Sequence[Entry]) -> bool:

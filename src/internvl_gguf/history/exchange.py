@@ -48,6 +48,11 @@ def export_json(
     write_atomically(path, json.dumps(document, ensure_ascii=False, indent=1).encode())
 
 
+def is_json_of(beginning: str, heading: Heading) -> bool:
+    """Whether a file that begins so was written by `export_json` for this conversation."""
+    return _FORMAT in beginning and f'"id": "{heading.id}"' in beginning
+
+
 def conversation_as_json(heading: Heading, entries: Sequence[Entry]) -> dict[str, Any]:
     """A conversation as a JSON document, without the bytes of its pictures."""
     return {

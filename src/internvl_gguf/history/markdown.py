@@ -52,6 +52,12 @@ def export_markdown(
     write_atomically(path, ("\n\n".join(parts) + "\n").encode("utf-8", "replace"))
 
 
+def is_markdown_of(beginning: str, heading: Heading) -> bool:
+    """Whether a file that begins so was written by `export_markdown` for this conversation."""
+    lines = beginning.splitlines()
+    return len(lines) > 2 and lines[0].startswith("# ") and lines[2].endswith(f", {_local(heading.created)}*")
+
+
 def picture_folder(path: Path) -> Path:
     """Where the pictures of a Markdown file are put: a folder beside it."""
     return path.with_name(f"{path.stem}-pictures")
