@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from PIL import Image
 
 from internvl_gguf.bench.formats import results_from_json
 from internvl_gguf.catalog import load_catalog
@@ -163,6 +164,37 @@ def test_where_nothing_could_be_measured_the_report_says_why_and_the_exit_code_i
     answer, said = here(long, "--mmproj", folder / "mmproj-F16.gguf", *FAST[:-1], "134217728", code=1)
     assert "out of memory. " in said
     assert "Nothing was measured" in answer
+
+
+def test_what_fits_is_found_with_the_encoder_that_was_named(
+    folder: Path, own_cache: None, here: Callable[..., tuple[str, str]], tmp_path: Path
+) -> None:
+    """It said that the folder had no mmproj, and to name one."""
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "tiny-Q8_0.gguf").write_bytes((folder / "tiny-Q8_0.gguf").read_bytes())
+    answer, _ = here(alone, "--mmproj", folder / "mmproj-F16.gguf", "--fits", "4GiB", *FAST, "--json")
+    document = json.loads(answer)
+    assert [row["status"] for row in document["rows"]] == ["measured"]
+    assert document["fits_bytes"] == 4 * 2**30
+    assert document["advice"].startswith("Quality was not measured")
+
+
+def test_a_picture_that_cannot_be_used_is_told_of_once(
+    folder: Path, own_cache: None, here: Callable[..., tuple[str, str]], tmp_path: Path
+) -> None:
+    pictures = tmp_path / "mine"
+    pictures.mkdir()
+    Image.new("RGB", (64, 64), "red").save(pictures / "a.png")
+    (pictures / "b.png").write_text("no picture")
+    sets = ("--only", "quality", "--text", "off", "--pictures", pictures, "-t", "1", "-c", "1024")
+    answer, said = here(folder / "tiny-Q8_0.gguf", *sets, "--json")
+    assert said.count("b.png") == 1, said
+    assert "mine, picture 2: " in said
+    results = results_from_json(json.loads(answer))
+    assert sum("b.png" in line for line in results.notices) == 1
+    assert results.rows[0].quality
+    assert results.rows[0].quality.skipped == 1
 
 
 BAD: list[tuple[list[str], list[str], int]] = [

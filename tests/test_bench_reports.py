@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench_samples import GIB, HOSTILE, LADDER, hostile, ladder_row, results_of, samples
+from bench_samples import GIB, HOSTILE, LADDER, MIB, hostile, ladder_row, results_of, samples
 from internvl_gguf.bench.advice import advise
 from internvl_gguf.bench.columns import columns_of
 from internvl_gguf.bench.formats import render, results_from_json, results_to_csv, results_to_json
@@ -306,6 +306,51 @@ def test_a_difference_that_nobody_could_see_is_not_paid_for() -> None:
     text = advise(SAMPLES["ladder"])
     assert text.startswith("Q8_K_XL: at 19.6 GiB it loses 0.00100 ±0.00006 nats with pictures")
     assert text.endswith("BF16, the reference, takes 29.9 GiB for a difference too small to be seen in answers.")
+
+
+def with_losses(results: Results, index: int, pictures: float, text: float) -> Results:
+    """The results with other losses of one row."""
+    row = results.rows[index]
+    assert row.quality
+    assert row.quality.pictures
+    assert row.quality.text
+    quality = replace(
+        row.quality,
+        pictures=replace(row.quality.pictures, mean=pictures, mean_error=pictures / 10),
+        text=replace(row.quality.text, mean=text, mean_error=text / 100),
+    )
+    rows = (*results.rows[:index], replace(row, quality=quality), *results.rows[index + 1 :])
+    return replace(results, rows=rows)
+
+
+def test_what_is_lost_on_text_counts_where_pictures_show_nothing() -> None:
+    """A quant was advised that loses next to nothing in answers about pictures, and 0.9 nats on text."""
+    results = results_of([ladder_row("BF16"), ladder_row("Q4_K_M")])
+    assert advise(with_losses(results, 1, 0.0015, 0.0015)).startswith("Q4_K_M: ")
+    assert advise(with_losses(results, 1, 0.0015, 0.888)).startswith("BF16: ")
+
+
+def test_of_rows_that_are_alike_and_about_as_small_the_fastest_is_advised() -> None:
+    """For one MiB in two hundred the slowest was."""
+    base = ladder_row("Q6_K")
+    assert base.memory
+    planned = {"CPU": 200 * MIB}
+    small = replace(ladder_row("IQ3_XXS"), memory=replace(base.memory, planned=planned))
+    fast = replace(base, memory=replace(base.memory, planned={"CPU": 201 * MIB}))
+    large = replace(ladder_row("BF16"), memory=replace(base.memory, planned={"CPU": 400 * MIB}))
+    assert fast.speed
+    slow = replace(fast.speed, decode=Spread(1.0, 1.0, 1.0, 5))
+    results = results_of([large, replace(small, speed=slow), fast])
+    for index in (1, 2):
+        results = with_losses(results, index, 0.001, 0.001)
+    assert advise(results).startswith("Q6_K: ")
+
+
+def test_a_share_of_right_answers_never_exceeds_all() -> None:
+    """Four right of four were 100 ±12%."""
+    right = AccuracyResult("mine", 4, 4, 4, 0.51, 1.0)
+    rows = [replace(ladder_row(quant), quality=None, accuracy=(right,)) for quant in ("Q6_K", "Q4_K_M")]
+    assert "answers 100% right" in advise(results_of(rows, reference=None))
 
 
 def test_a_difference_within_the_standard_error_is_called_one() -> None:

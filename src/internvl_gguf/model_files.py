@@ -76,18 +76,21 @@ def local_files(
     return ModelFiles(name, folder / choice.text.first.path, vision, f"{choice.reason} {why}".strip())
 
 
-def local_choices(name: str, model: LocalModel, prefer: Callable[[Sequence[str]], Precision]) -> Choices:
+def local_choices(
+    name: str, model: LocalModel, prefer: Callable[[Sequence[str]], Precision], mmproj: str | None = None
+) -> Choices:
     """What there is to choose from under a path, by headers.
 
     Args:
         name: how the model was asked for.
         model: a text model's file, or a folder of them.
         prefer: which precision of the vision encoder to take.
+        mmproj: the vision encoder's file or precision; None takes what is there.
 
     Raises:
         ModelFileError: no such model, damaged headers, or no mmproj.
     """
-    files = local_files(name, model, None, prefer, lambda choices: Choice(choices.texts[0], choices.mmprojs[0], ""))
+    files = local_files(name, model, mmproj, prefer, lambda choices: Choice(choices.texts[0], choices.mmprojs[0], ""))
     if not model.path.is_dir():
         quant = next((copy.quant for copy in sort_out([RepoFile(files.text.name)]).texts), None)
         only = ModelCopy(quant, (RepoFile(files.text.name, files.text.stat().st_size),))

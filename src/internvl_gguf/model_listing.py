@@ -40,7 +40,11 @@ class ModelListing:
 
 
 def list_model(
-    text: str, *, resolver: Callable[[], HubResolver] | None = None, read_headers: bool = False
+    text: str,
+    *,
+    mmproj: str | None = None,
+    resolver: Callable[[], HubResolver] | None = None,
+    read_headers: bool = False,
 ) -> ModelListing:
     """The quants of a model.
 
@@ -48,6 +52,7 @@ def list_model(
 
     Args:
         text: a name of the catalogue, owner/repo, a path, or `demo`; a quant in it is told apart.
+        mmproj: of a path the vision encoder's file or precision; None takes what lies beside it.
         resolver: with what to ask the hub; made only where it is needed.
         read_headers: read the headers of all files, 6 MB each, for numbers that are exact.
 
@@ -58,7 +63,7 @@ def list_model(
     catalog = load_catalog()
     model = parse_model_name(text, catalog)
     if isinstance(model, LocalModel):
-        return _local(text, model)
+        return _local(text, model, mmproj)
     name = model.spec.name if model.spec else model.repo
     if model.spec and model.spec.files and not read_headers:
         return _of_spec(name, model, model.spec)
@@ -132,8 +137,8 @@ def _of_hub(name: str, model: HubModel, resolver: HubResolver, read_headers: boo
     return _listing(name, contents, next(iter(shapes.values())), model.wanted, known)
 
 
-def _local(text: str, model: LocalModel) -> ModelListing:
+def _local(text: str, model: LocalModel, mmproj: str | None) -> ModelListing:
     """A file, a folder or the demo model, by headers."""
-    choices = local_choices(text, model, by_rule)
+    choices = local_choices(text, model, by_rule, mmproj)
     candidates = listed_candidates(text, choices.texts, choices.mmprojs, choices.form, choices.known)
     return ModelListing(text, tuple(candidates), choices.form, model.wanted)

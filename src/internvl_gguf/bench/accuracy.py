@@ -54,7 +54,7 @@ def measure_accuracy(
             relaxed += is_relaxed(outcome.text, item.answers, item.tolerance)
         elif isinstance(outcome, PictureError | InvalidRequestError):
             skipped += 1
-            on_notice(f"{asked.name}, line {item.line}: {outcome.message}")
+            on_notice(f"{asked.place(item)}: {outcome.message}")
         else:
             raise outcome
         done += 1

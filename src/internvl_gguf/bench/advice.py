@@ -12,6 +12,7 @@ from internvl_gguf.bench.wording import number, row_names, with_error
 from internvl_gguf.planning.ranking import NO_LOSS
 from internvl_gguf.sizes import format_size
 
+_ABOUT_AS_SMALL: Final = 1.03  # by less nobody chooses
 _SHARES: Final = ((0.45, 0.55, "half"), (0.31, 0.36, "a third"), (0.23, 0.27, "a quarter"), (0.18, 0.22, "a fifth"))
 
 
@@ -23,7 +24,7 @@ class _Choice:
         name: as the reports call it.
         need: bytes it takes.
         loss: what it loses.
-        loss_on_text: mean KL divergence on text, where `loss` is with pictures; None where that was not measured.
+        loss_on_text: the same on text, where `loss` is with pictures; None where that was not measured.
         is_reference: whether the others are measured against it.
         decode: its speed in tokens a second.
     """
@@ -31,7 +32,7 @@ class _Choice:
     name: str
     need: int
     loss: Loss
-    loss_on_text: float | None
+    loss_on_text: Loss | None
     is_reference: bool
     decode: Spread | None
 
@@ -40,16 +41,19 @@ class _Choice:
 
         Of right answers none is as good as more: a few hundred questions are too few to show that two rows are alike.
         """
-        more = self.loss.value - other.loss.value
-        if measure == "accuracy" or more <= 0:
-            return more <= 0
-        return _is_imperceptible(self, other) or more <= math.hypot(self.loss.error, other.loss.error)
+        if measure == "accuracy":
+            return self.loss.value <= other.loss.value
+        pairs = [(self.loss, other.loss)]
+        if self.loss_on_text and other.loss_on_text:
+            pairs.append((self.loss_on_text, other.loss_on_text))
+        return all(_is_alike(own, its) for own, its in pairs)
 
 
 def advise(results: Results, budget: int | None = None) -> str:
     """What to run in `budget` bytes, in one sentence; None is what is free where it was measured.
 
-    Of the rows that fit, the one that loses least; of KL divergences that nobody can tell apart, the smallest row.
+    Of the rows that fit, the one that loses least; of those that nobody can tell from it, the smallest, and of those
+    about as small the fastest. Where losses on text were measured beside those with pictures, both have to be alike.
     What a row takes is the planned memory of all devices, or its files where no memory was planned.
     """
     names = row_names(results)
@@ -74,9 +78,7 @@ def advise(results: Results, budget: int | None = None) -> str:
             speed = results.rows[index].speed
             decode = speed.decode if speed else None
             text = loss_of(results, index, "text") if measure == "pictures" else None
-            choices[index] = _Choice(
-                names[index], sizes[index], loss, text.value if text else None, index == results.reference, decode
-            )
+            choices[index] = _Choice(names[index], sizes[index], loss, text, index == results.reference, decode)
     compared = [choices[index] for index in fitting if index in choices]
     if measure is None or not compared:
         return _without_quality(results, fitting, names, room)
@@ -97,7 +99,10 @@ def _room(results: Results, budget: int | None) -> tuple[int | None, str]:
 def _sentence(fitting: list[_Choice], choices: list[_Choice], measure: Measure, planned: bool) -> str:
     best = min(fitting, key=lambda each: (each.loss.value, each.need))
     equals = [each for each in fitting if each.is_as_good_as(best, measure)]
-    chosen = min(equals, key=lambda each: (each.need, -_rate(each), each.loss.value))
+    small = _ABOUT_AS_SMALL * min(each.need for each in equals)
+    chosen = min(
+        (each for each in equals if each.need <= small), key=lambda each: (-_rate(each), each.need, each.loss.value)
+    )
     place = f"at {_size(chosen.need)}" if planned else f"with files of {_size(chosen.need)}"
     if len(choices) == 1 and chosen.is_reference:
         return f"{chosen.name}, {place}, is all that was measured, so there is nothing to compare it with."
@@ -166,28 +171,37 @@ def _loss(choice: _Choice, measure: Measure, *, short: bool = False, verb: bool 
     ending = "s" if verb else ""
     if measure == "accuracy":
         right = 100 * (1 - loss.value)
-        return f"answer{ending} {number(right) if short else with_error(right, 100 * loss.error)}% right"
+        error = 100 * loss.error
+        is_near_an_end = right + error > 100 or right < error  # where the interval is no such one
+        return f"answer{ending} {number(right) if short or is_near_an_end else with_error(right, error)}% right"
     if choice.is_reference:
         return f"lose{ending} nothing, being the reference"
     if short:
         return f"lose{ending} {number(loss.value)} nats"
     on = "with pictures" if measure == "pictures" else "on text"
-    beside = f" ({number(choice.loss_on_text)} on text)" if choice.loss_on_text is not None else ""
+    beside = f" ({number(choice.loss_on_text.value)} on text)" if choice.loss_on_text is not None else ""
     return f"lose{ending} {with_error(loss.value, loss.error)} nats {on}{beside}"
 
 
 def _is_imperceptible(one: _Choice, other: _Choice) -> bool:
     """Whether both lose so little that answers do not show it; a matter of KL divergences."""
-    return max(one.loss.value, other.loss.value) <= NO_LOSS
+    losses = (one.loss, one.loss_on_text, other.loss, other.loss_on_text)
+    return all(loss.value <= NO_LOSS for loss in losses if loss)
+
+
+def _is_alike(own: Loss, other: Loss) -> bool:
+    """Whether a KL divergence is no larger than another, or not by more than can be told, in answers or at all."""
+    more = own.value - other.value
+    return more <= 0 or max(own.value, other.value) <= NO_LOSS or more <= math.hypot(own.error, other.error)
 
 
 def _compared(one: _Choice, other: _Choice) -> str:
     """How much faster one is: "2.1x as fast as Q6_K"; empty where a speed is missing."""
     if not one.decode or not other.decode or not other.decode.median > 0:
         return ""
-    if one.decode.low <= other.decode.high and other.decode.low <= one.decode.high:
-        return f"about as fast as {other.name}"
-    return f"{number(one.decode.median / other.decode.median, 2)}x as fast as {other.name}"
+    overlaps = one.decode.low <= other.decode.high and other.decode.low <= one.decode.high
+    ratio = number(one.decode.median / other.decode.median, 2)
+    return f"about as fast as {other.name}" if overlaps or ratio == "1.0" else f"{ratio}x as fast as {other.name}"
 
 
 def _rate(choice: _Choice) -> float:

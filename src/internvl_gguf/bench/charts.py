@@ -109,8 +109,10 @@ def _loss_by_speed(results: Results, names: Sequence[str], measure: Aspect) -> C
     ]
     text = (
         "Mean KL divergence from the reference against the tokens a second of one answer: lower right is better. "
-        "Filled markers are unbeaten in both; the line joins them. Bars reach from the slowest run to the fastest."
+        "Filled markers are unbeaten in both; the line joins them."
     )
+    if any(spread.low < spread.high for spread in speeds.values()):
+        text += " Bars reach from the slowest run to the fastest."
     frame = Frame("decode, tokens a second", f"{_LOSS}, {_SERIES[measure]}", (True, False))
     draw = partial(draw_points, series=[Series(measure, "", points)], frame=frame)
     return Chart("loss-by-speed", "What each loses, by speed", text, _POINT_CHART, draw) if points else None

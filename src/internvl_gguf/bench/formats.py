@@ -17,6 +17,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeVar
 
+from internvl_gguf.bench.advice import advise
 from internvl_gguf.bench.markdown import results_to_markdown
 from internvl_gguf.bench.pareto import Aspect, best_rows, divergence
 from internvl_gguf.bench.results import Configuration, Divergence, Results, Row, SpeedResult, Spread
@@ -42,10 +43,10 @@ _Read = TypeVar("_Read")
 
 
 def render(results: Results, form: OutputFormat, budget: int | None = None) -> str:
-    """The results in one of the forms of `-o`, whole, its last line ended; Markdown has advice for `budget` bytes."""
+    """The results in one of the forms of `-o`, whole, its last line ended; Markdown and JSON advise for `budget`."""
     writers: dict[OutputFormat, Callable[[Results], str]] = {
         "md": lambda found: results_to_markdown(found, budget),
-        "json": lambda found: f"{_json(results_to_json(found), indent=2)}\n",
+        "json": lambda found: f"{_json({**results_to_json(found), 'advice': advise(found, budget)}, indent=2)}\n",
         "jsonl": results_to_json_lines,
         "csv": results_to_csv,
     }

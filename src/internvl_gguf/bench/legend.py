@@ -50,9 +50,20 @@ def failures(results: Results) -> tuple[Failure, ...]:
     )
 
 
-def legend(results: Results) -> tuple[str, ...]:
-    """What a reader of the table has to know, one short paragraph each, of what is in it."""
-    lines = [_marks(results), _divergence(results), _speed(results), _accuracy(results)]
+def legend(results: Results, *, with_errors: bool = True) -> tuple[str, ...]:
+    """What a reader of the table has to know, one short paragraph each, of what is in it.
+
+    Args:
+        results: what is in the table.
+        with_errors: whether it shows errors and spreads.
+    """
+    lines = [
+        _marks(results),
+        _memory(results),
+        _divergence(results, with_errors=with_errors),
+        _speed(results, with_errors=with_errors),
+        _accuracy(results, with_errors=with_errors),
+    ]
     return tuple(line for line in lines if line)
 
 
@@ -96,7 +107,13 @@ def _marks(results: Results) -> str:
     return f"{'; '.join(found)}." if found else ""
 
 
-def _divergence(results: Results) -> str:
+def _memory(results: Results) -> str:
+    if not any(row.memory for row in results.rows):
+        return ""
+    return "Memory: planned before loading, with context and buffers; peak is the most that was measured."
+
+
+def _divergence(results: Results, *, with_errors: bool) -> str:
     sets: tuple[tuple[Aspect, str], ...] = (("pictures", "on pictures"), ("text", "on text"))
     scored = []
     for aspect, what in sets:
@@ -106,15 +123,17 @@ def _divergence(results: Results) -> str:
     if not scored:
         return ""
     reference = reference_name(results) or "the reference"
-    return f"KLD: mean KL divergence from {reference} in nats, ± its standard error; {', '.join(scored)}."
+    error = ", ± its standard error" if with_errors else ""
+    return f"KLD: mean KL divergence from {reference} in nats{error}; {', '.join(scored)}."
 
 
-def _speed(results: Results) -> str:
+def _speed(results: Results, *, with_errors: bool) -> str:
     speeds = [row.speed for row in results.rows if row.speed]
     if not speeds:
         return ""
     repetitions = {speed.decode.repetitions for speed in speeds}
-    measured = f"median of {_between(repetitions)} ± half the range" if max(repetitions) > 1 else "measured once"
+    spread = " ± half the range" if with_errors else ""
+    measured = f"median of {_between(repetitions)}{spread}" if max(repetitions) > 1 else "measured once"
     return (
         f"Speed: {measured}; {_between({speed.answer_tokens for speed in speeds})} tokens decoded, "
         f"{_between({speed.prompt_tokens for speed in speeds})} read, "
@@ -122,7 +141,7 @@ def _speed(results: Results) -> str:
     )
 
 
-def _accuracy(results: Results) -> str:
+def _accuracy(results: Results, *, with_errors: bool) -> str:
     tasks: dict[str, set[int]] = {}
     for row in results.rows:
         for result in row.accuracy:
@@ -130,7 +149,8 @@ def _accuracy(results: Results) -> str:
     if not tasks:
         return ""
     asked = ", ".join(f"{_between(questions)} of {name}" for name, questions in tasks.items())
-    return f"Right: questions answered right, 95% confidence interval; {asked}."
+    interval = ", 95% confidence interval" if with_errors else ""
+    return f"Right: questions answered right{interval}; {asked}."
 
 
 def _between(numbers: set[int]) -> str:

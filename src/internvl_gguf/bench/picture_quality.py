@@ -44,8 +44,8 @@ class PictureQuality:
     def __init__(self, session: Session, subject: Subject, asked: PictureSet, folder: Path, tell: Tell) -> None:
         self._session = session
         self._subject = subject
+        self._asked = asked
         self._items = asked.items
-        self._name = asked.name
         self._path = folder / _FILE
         self._head = subject.head(f"{len(asked.items)} questions of {asked.name}", asked.digest)
         self._tell = tell
@@ -71,13 +71,13 @@ class PictureQuality:
                     passage = self._passage(item, tokens)
                 except (PictureError, InvalidRequestError) as error:
                     references.skip(number, error.message)
-                    on_notice(f"{self._name}, line {item.line}: {error.message}")
+                    on_notice(f"{self._asked.place(item)}: {error.message}")
                     self.skipped += 1
                 else:
                     score(self._subject.engine, number, passage, references, sums)
                 self._tell("pictures", (number + 1) / len(self._items))
             if not sums.tokens:
-                raise InvalidRequestError(f"No question of {self._name} can be scored.", "Check its pictures.")
+                raise InvalidRequestError(f"No question of {self._asked.name} can be scored.", "Check its pictures.")
         return sums.result()
 
     def against_reference(self) -> Divergence:

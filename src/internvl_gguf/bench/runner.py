@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Final, Literal, Protocol
 
@@ -18,7 +19,7 @@ from internvl_gguf.bench.time_left import TimeLeft
 from internvl_gguf.errors import InternVLError
 from internvl_gguf.model_files import ModelFiles
 
-_INTERRUPTED: Final = "Interrupted. The same command goes on where this ended."
+_INTERRUPTED: Final = "Interrupted. The same command goes on after what was measured."
 
 
 class Watcher(Protocol):
@@ -48,13 +49,17 @@ class Runner:
         store: what was measured before.
         build: of the library.
         watcher: told how far it is.
+        known: problems of the sets that were told before; they are not told of every configuration.
 
     Attributes:
         notices: what a reader of the results should know, one line each.
         is_interrupted: whether Ctrl-C ended it.
     """
 
-    def __init__(self, plan: Plan, store: Store, build: str, watcher: Watcher) -> None:
+    def __init__(
+        self, plan: Plan, store: Store, build: str, watcher: Watcher, known: Collection[str] = frozenset()
+    ) -> None:
+        self._known = known
         self.notices: list[str] = []
         self.is_interrupted = False
         self._plan, self._store, self._build, self._watcher = plan, store, build, watcher
@@ -160,7 +165,11 @@ class Runner:
             except OSError as error:
                 self._notice(f"Results cannot be kept for the next time: {error.strerror}.")
 
-        ending = run_job(job, Listener(stage, take, lambda line: self._notice(f"{run.entry.name}: {line}")))
+        def note(line: str) -> None:
+            if line not in self._known:
+                self._notice(f"{run.entry.name}: {line}")
+
+        ending = run_job(job, Listener(stage, take, note))
         run.status, run.error = ending.status, ending.error
 
     def _lose_reference(self, run: EntryRun) -> None:

@@ -86,11 +86,17 @@ class PictureSet:
         name: what messages call it.
         items: those that can be asked, as far as can be told without decoding a picture.
         problems: the lines that cannot, each with its reason.
+        unit: what an item is one of.
     """
 
     name: str
     items: tuple[PictureItem, ...]
     problems: tuple[str, ...] = ()
+    unit: str = "line"
+
+    def place(self, item: PictureItem) -> str:
+        """What messages call an item: "questions.jsonl, line 3"."""
+        return f"{self.name}, {self.unit} {item.line}"
 
     @cached_property
     def digest(self) -> str:
@@ -156,7 +162,7 @@ def read_task(path: str | None) -> PictureSet:
     """
     place = Path(path) if path else _TASK
     found = _read_questions(place, place.stem if path else "demo exam")
-    open_ended = [f"{found.name}, line {item.line}: It has no answer." for item in found.items if not item.answers]
+    open_ended = [f"{found.place(item)}: It has no answer." for item in found.items if not item.answers]
     items = tuple(item for item in found.items if item.answers)
     if not items:
         raise InvalidRequestError(f"{place} has no line with an answer.", _EXAMPLE)
@@ -205,12 +211,7 @@ def _undecodable(pictures: PictureSet) -> list[str]:
     if all(any(seen[path] for path in item.images) for item in pictures.items):
         first = next(reason for reason in seen.values() if reason)
         raise InvalidRequestError(f"No picture of {pictures.name} can be read: {first}", "Check the pictures.")
-    return [
-        f"{pictures.name}, line {item.line}: {seen[path]}"
-        for item in pictures.items
-        for path in item.images
-        if seen[path]
-    ]
+    return [f"{pictures.place(item)}: {seen[path]}" for item in pictures.items for path in item.images if seen[path]]
 
 
 def _read_folder(folder: Path) -> PictureSet:
@@ -224,21 +225,23 @@ def _read_folder(folder: Path) -> PictureSet:
             f"There is no picture in {folder}.", f"Give a folder with pictures, or with a {_QUESTIONS}."
         )
     items = (PictureItem(number, (path,), _DESCRIBE) for number, path in enumerate(pictures, 1))
-    return PictureSet(folder.name, tuple(items))
+    return PictureSet(folder.name, tuple(items), unit="picture")
 
 
 def _read_questions(path: Path, name: str) -> PictureSet:
     items: list[PictureItem] = []
     problems: list[str] = []
+    hint = _EXAMPLE
     for number, data in enumerate(_read(path).splitlines(), 1):
         if not data.strip():
             continue
         try:
             items.append(_item(number, data, path.parent))
         except InternVLError as error:
+            hint = hint if problems else error.hint
             problems.append(f"{name}, line {number}: {error.message}")
     if not items:
-        raise InvalidRequestError(problems[0] if problems else f"{path} is empty.", _EXAMPLE)
+        raise InvalidRequestError(problems[0] if problems else f"{path} is empty.", hint)
     return PictureSet(name, tuple(items), tuple(problems))
 
 

@@ -108,19 +108,20 @@ class PairFinder:
 
     def _local(self, name: str, model: LocalModel, wanted: Wanted) -> list[Pair]:
         """Pairs of a folder, or of one file."""
+        mmproj = wanted.mmprojs[0] if wanted.mmprojs else None
         if model.path.is_dir():
             names: Iterable[str | None] = self._names(
                 model.wanted,
                 wanted,
-                lambda: list_model(str(model.path)),
+                lambda: list_model(str(model.path), mmproj=mmproj),
                 lambda: [copy.first.path for copy in complete_texts(folder_contents(model.path).texts, name)],
             )
         else:
-            names = [None] if wanted.chooser is None or wanted.chooser.choose(list_model(name)) else []
+            names = [None] if wanted.chooser is None or wanted.chooser.choose(list_model(name, mmproj=mmproj)) else []
         return [
-            self._pair_here(local_files(name, LocalModel(model.path, quant), mmproj, self._precisions))
+            self._pair_here(local_files(name, LocalModel(model.path, quant), each, self._precisions))
             for quant in names
-            for mmproj in wanted.mmprojs or (None,)
+            for each in wanted.mmprojs or (None,)
         ]
 
     def _hub(self, model: HubModel, wanted: Wanted) -> list[Pair]:

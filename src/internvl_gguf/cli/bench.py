@@ -138,7 +138,7 @@ def _run(asked: _Asked, *, fresh: bool) -> tuple[Results, bool]:
     with option_errors():
         plan = make_plan(model, pairs, asked.sweep, asked.measures, _host(machine), asked.reference)
     with bench_progress(len(plan.entries)) as progress:
-        runner = Runner(plan, Store(bench_dir() / "results", fresh=fresh), machine.build, progress)
+        runner = Runner(plan, Store(bench_dir() / "results", fresh=fresh), machine.build, progress, notices)
         rows = runner.run()
     results = Results(
         model=model,

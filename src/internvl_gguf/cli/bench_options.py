@@ -65,11 +65,21 @@ ChunksOption = Annotated[
 ]  # fmt: skip
 PicturesOption = Annotated[
     str | None,
-    _given("DIR|JSONL", "Pictures to measure quality on, or off; some come with the package.", _WHAT, "--pictures"),
+    _given(
+        "DIR|JSONL",
+        "Pictures to measure quality on, or questions about them as of --task; or off. Some come with the package.",
+        _WHAT,
+        "--pictures",
+    ),
 ]
 TaskOption = Annotated[
     list[str] | None,
-    _given("FILE.jsonl", "Questions with accepted answers, for accuracy; may be repeated.", _WHAT, "--task"),
+    _given(
+        "FILE.jsonl",
+        'Questions for accuracy, a line each: {"image": FILE, "prompt": TEXT, "answer": TEXT}. May be repeated.',
+        _WHAT,
+        "--task",
+    ),
 ]
 PromptOption = Annotated[
     str | None, _given("N", "Tokens of the prompt that is read; 512 if left out.", _RUN, "--n-prompt", "-p")

@@ -69,7 +69,7 @@ def print_report(results: Results, budget: int | None = None, *, width: int | No
         more = len(columns) - len(shown)
         what = "1 more number" if more == 1 else f"{more} more numbers"
         _say(console, f"{what} of each in a wider window, with -o and with --html.", style="dim")
-    _print_words(console, results, budget)
+    _print_words(console, results, budget, with_errors=layout is None or layout.with_errors)
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,9 @@ def _print_paragraphs(console: Console, results: Results, names: Sequence[str], 
         _say(console, ", ".join(facts), indent=_MARK_WIDTH)
 
 
-def _print_words(console: Console, results: Results, budget: int | None) -> None:
+def _print_words(console: Console, results: Results, budget: int | None, *, with_errors: bool) -> None:
     """The legend, what failed, what else a reader should know, and the advice."""
-    meanings = legend(results)
+    meanings = legend(results, with_errors=with_errors)
     if meanings:
         console.print()
     for line in meanings:
