@@ -111,7 +111,7 @@ def _sentence(fitting: list[_Choice], choices: list[_Choice], measure: Measure, 
     smaller = max((each for each in others if each.need < chosen.need), key=lambda each: each.need, default=None)
     above = [each for each in others if each.need > chosen.need]
     # What one might have taken instead goes before what comes next.
-    larger = best if best is not chosen else min(above, key=lambda each: each.need, default=None)
+    larger = best if best.need > chosen.need else min(above, key=lambda each: each.need, default=None)
     text = f"{chosen.name}: {place} it {_loss(chosen, measure)}"
     if smaller:
         text += f", {_beside_smaller(chosen, smaller, measure)}"
