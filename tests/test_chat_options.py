@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from internvl_gguf.cli.completion import answer
 from internvl_gguf.cli.group import load
 from internvl_gguf.cli.settings_file import FILE_NAME, defaults_of, option_types, wanted_model
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.history import History
 
 
 @pytest.fixture
@@ -153,6 +155,26 @@ def test_completion_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert words("chat", "--resume", "") == []
     assert not (tmp_path / "data").exists(), "nothing is begun by asking"
     assert answer(["fish", "ch"]) == "chat\tTalk with a model about pictures.\n"
+
+
+def test_completion_knows_the_conversations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `internvl history show` it offered the files of the folder."""
+    monkeypatch.setenv("INTERNVL_DATA", str(tmp_path))
+    told = {
+        "format": "internvl conversation",
+        "version": 1,
+        "id": "k7m2qa",
+        "title": "",
+        "model": "demo",
+        "system": None,
+    }
+    told |= {"created": "2026-01-01T00:00:00.000000+00:00", "updated": "2026-01-01T00:00:00.000000+00:00"}
+    said = {"role": "user", "text": "What is it?", "created": told["created"]}
+    (tmp_path / "talk.json").write_text(json.dumps({**told, "messages": [said]}))
+    with History.open() as history:
+        kept = history.load(tmp_path / "talk.json").id
+    for arguments in (("history", "show"), ("history", "rm"), ("history", "export"), ("chat", "--resume")):
+        assert words(*arguments, "") == [kept]
 
 
 def test_bash_breaks_words_at_colons() -> None:

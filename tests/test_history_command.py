@@ -166,6 +166,7 @@ def test_removing_asks_first(run: Run, filled: dict[str, str]) -> None:
     refused = run(filled, "rm", "plain", stdin="n\n")
     assert refused.returncode == 1
     assert "Remove plain1 (What is on the kitchen table?)?" in refused.stderr
+    assert refused.stderr.endswith("Nothing was changed.\n")
     assert run(filled, "rm", "plain", "wide", stdin="y\n").stderr.endswith("Removed 2 conversations.\n")
     assert [each["id"] for each in json.loads(run(filled, "--json").stdout)] == ["evil33"]
     typed = Path(filled["INTERNVL_DATA"]) / "chat_input"
