@@ -161,8 +161,9 @@ class Conversation:
 
     def picture_folder(self, path: Path) -> Path | None:
         """Where `export` to this path puts copies of the pictures; None where it puts none beside the file."""
+        write, _ = _FORMS.get(path.suffix.lower(), (None, None))
         has_pictures = any(entry.pictures for entry in self._entries)
-        return picture_folder(path) if has_pictures and path.suffix.lower() in (".md", ".markdown") else None
+        return picture_folder(path) if has_pictures and write is export_markdown else None
 
     def export(self, path: str | os.PathLike[str], *, copy_pictures: bool = True, overwrite: bool = False) -> Path:
         """Write the conversation to a file: Markdown (.md), or JSON (.json) that `History.load` reads.

@@ -40,7 +40,7 @@ def export_markdown(
     for picture in (picture for entry in entries for picture in entry.pictures):
         if picture.digest not in links:
             links[picture.digest] = _place(path, picture, files, copy_pictures, set(links.values()))
-    parts = [f"# {_plain(heading.title)}", f"*{_plain(heading.model)}, {_local(heading.created)}*"]
+    parts = [f"# {_plain(heading.title)}", f"*{_plain(heading.model)}, {_local(heading.created)}, {heading.id}*"]
     if heading.system:
         parts.append(_quoted(f"System: {heading.system}"))
     for entry in entries:
@@ -55,7 +55,7 @@ def export_markdown(
 def is_markdown_of(beginning: str, heading: Heading) -> bool:
     """Whether a file that begins so was written by `export_markdown` for this conversation."""
     lines = beginning.splitlines()
-    return len(lines) > 2 and lines[0].startswith("# ") and lines[2].endswith(f", {_local(heading.created)}*")
+    return len(lines) > 2 and lines[0].startswith("# ") and lines[2].endswith(f", {heading.id}*")
 
 
 def picture_folder(path: Path) -> Path:
