@@ -7,19 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from internvl_gguf.cli.options import given
+
 FormatName = Literal["md", "json", "jsonl", "csv"]
 
 _WHAT = "What is measured"
 _RUN = "How it is run: lists with commas are swept"
 _REPORT = "The report"
-
-
-def _given(metavar: str, help_text: str, panel: str, *names: str) -> typer.models.OptionInfo:
-    """An option that is left out unless somebody gives it."""
-    found: typer.models.OptionInfo = typer.Option(
-        *names, metavar=metavar, help=help_text, show_default=False, rich_help_panel=panel
-    )
-    return found
 
 
 ModelsArgument = Annotated[
@@ -33,11 +27,11 @@ ModelsArgument = Annotated[
 ]
 AllOption = Annotated[bool, typer.Option("--all", "-a", help="Every quant there is.", rich_help_panel=_WHAT)]
 FitsOption = Annotated[
-    str | None, _given("SIZE[,SIZE]...", "Every quant that by the plan fits the memory, as 12GiB.", _WHAT, "--fits")
+    str | None, given("SIZE[,SIZE]...", "Every quant that by the plan fits the memory, as 12GiB.", _WHAT, "--fits")
 ]
 MmprojsOption = Annotated[
     str | None,
-    _given(
+    given(
         "PRECISION|FILE[,...]",
         "Vision encoders to run each quant with; the one that suits this machine if left out.",
         _WHAT,
@@ -47,25 +41,21 @@ MmprojsOption = Annotated[
 NoSpeedOption = Annotated[bool, typer.Option("--no-speed", help="Leave speed out.", rich_help_panel=_WHAT)]
 NoQualityOption = Annotated[bool, typer.Option("--no-quality", help="Leave quality out.", rich_help_panel=_WHAT)]
 OnlyOption = Annotated[
-    str | None, _given("PART[,PART]...", "Only these of speed, memory, quality, accuracy.", _WHAT, "--only")
+    str | None, given("PART[,PART]...", "Only these of speed, memory, quality, accuracy.", _WHAT, "--only")
 ]
 ReferenceOption = Annotated[
     list[str] | None,
-    _given("QUANT", "What quality is measured against; the quant of the most bits if left out.", _WHAT, "--reference"),
+    given("QUANT", "What quality is measured against; the quant of the most bits if left out.", _WHAT, "--reference"),
 ]
 TextOption = Annotated[
-    str | None, _given("FILE", "Text to measure quality on, or off; one comes with the package.", _WHAT, "--text")
+    str | None, given("FILE", "Text to measure quality on, or off; one comes with the package.", _WHAT, "--text")
 ]
 ChunksOption = Annotated[
-    int | None,
-    typer.Option(
-        "--chunks", min=1, metavar="N", help="Score so many chunks of 512 tokens of the text; all if left out.",
-        show_default=False, rich_help_panel=_WHAT,
-    ),
-]  # fmt: skip
+    int | None, given("N", "Score so many chunks of 512 tokens of the text; all if left out.", _WHAT, "--chunks", min=1)
+]
 PicturesOption = Annotated[
     str | None,
-    _given(
+    given(
         "DIR|JSONL",
         "Pictures to measure quality on, or questions about them as of --task; or off. Some come with the package.",
         _WHAT,
@@ -74,7 +64,7 @@ PicturesOption = Annotated[
 ]
 TaskOption = Annotated[
     list[str] | None,
-    _given(
+    given(
         "FILE.jsonl",
         'Questions for accuracy, a line each: {"image": FILE, "prompt": TEXT, "answer": TEXT}. May be repeated.',
         _WHAT,
@@ -82,28 +72,28 @@ TaskOption = Annotated[
     ),
 ]
 PromptOption = Annotated[
-    str | None, _given("N", "Tokens of the prompt that is read; 512 if left out.", _RUN, "--n-prompt", "-p")
+    str | None, given("N", "Tokens of the prompt that is read; 512 if left out.", _RUN, "--n-prompt", "-p")
 ]
-GenOption = Annotated[str | None, _given("N", "Tokens of the answer; 128 if left out.", _RUN, "--n-gen", "-n")]
+GenOption = Annotated[str | None, given("N", "Tokens of the answer; 128 if left out.", _RUN, "--n-gen", "-n")]
 ContextOption = Annotated[
     str | None,
-    _given("N", "Positions of the context; 8192, or all there are, if left out.", _RUN, "--n-ctx", "--context", "-c"),
+    given("N", "Positions of the context; 8192, or all there are, if left out.", _RUN, "--n-ctx", "--context", "-c"),
 ]
-BatchOption = Annotated[str | None, _given("N", "Most positions decoded in one call.", _RUN, "--batch-size", "-b")]
-UbatchOption = Annotated[str | None, _given("N", "Most positions computed at once.", _RUN, "--ubatch-size", "-ub")]
+BatchOption = Annotated[str | None, given("N", "Most positions decoded in one call.", _RUN, "--batch-size", "-b")]
+UbatchOption = Annotated[str | None, given("N", "Most positions computed at once.", _RUN, "--ubatch-size", "-ub")]
 ThreadsOption = Annotated[
-    str | None, _given("N", "CPU threads; what suits this machine if left out.", _RUN, "--threads", "-t")
+    str | None, given("N", "CPU threads; what suits this machine if left out.", _RUN, "--threads", "-t")
 ]
 LayersOption = Annotated[
-    str | None, _given("N", "Layers on the GPU: auto, all or numbers.", _RUN, "--n-gpu-layers", "-ngl")
+    str | None, given("N", "Layers on the GPU: auto, all or numbers.", _RUN, "--n-gpu-layers", "-ngl")
 ]
 TypeKOption = Annotated[
-    str | None, _given("TYPE", "Element type of the KV cache: f16, q8_0, ...", _RUN, "--cache-type-k", "-ctk")
+    str | None, given("TYPE", "Element type of the KV cache: f16, q8_0, ...", _RUN, "--cache-type-k", "-ctk")
 ]
 TypeVOption = Annotated[
-    str | None, _given("TYPE", "The same: keys and values have one type.", _RUN, "--cache-type-v", "-ctv")
+    str | None, given("TYPE", "The same: keys and values have one type.", _RUN, "--cache-type-v", "-ctv")
 ]
-FlashOption = Annotated[str | None, _given("WHEN", "Flash attention: auto, on, off.", _RUN, "--flash-attn", "-fa")]
+FlashOption = Annotated[str | None, given("WHEN", "Flash attention: auto, on, off.", _RUN, "--flash-attn", "-fa")]
 RepetitionsOption = Annotated[
     int,
     typer.Option(
@@ -119,12 +109,12 @@ FreshOption = Annotated[
 ]
 BudgetOption = Annotated[
     str | None,
-    _given("SIZE", "Memory that the advice is for, as 12GiB; what is free if left out.", _REPORT, "--budget"),
+    given("SIZE", "Memory that the advice is for, as 12GiB; what is free if left out.", _REPORT, "--budget"),
 ]
 FormatOption = Annotated[
-    FormatName | None, _given("md|json|jsonl|csv", "The report in this form.", _REPORT, "-o", "--output-format")
+    FormatName | None, given("md|json|jsonl|csv", "The report in this form.", _REPORT, "-o", "--output-format")
 ]
 JSONOption = Annotated[bool, typer.Option("--json", help="The same as -o json.", rich_help_panel=_REPORT)]
-OutputOption = Annotated[Path | None, _given("FILE", "Write the report here, not to stdout.", _REPORT, "--output")]
-HTMLOption = Annotated[Path | None, _given("FILE", "Write a page with charts, too.", _REPORT, "--html")]
-PlotOption = Annotated[Path | None, _given("FILE", "Write the charts, too; needs matplotlib.", _REPORT, "--plot")]
+OutputOption = Annotated[Path | None, given("FILE", "Write the report here, not to stdout.", _REPORT, "--output")]
+HTMLOption = Annotated[Path | None, given("FILE", "Write a page with charts, too.", _REPORT, "--html")]
+PlotOption = Annotated[Path | None, given("FILE", "Write the charts, too; needs matplotlib.", _REPORT, "--plot")]

@@ -40,6 +40,11 @@ def _shared(variable: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, envvar=f"{VARIABLES}_{variable}", show_envvar=False, **more)
 
 
+def given(metavar: str | None, help_text: str, panel: str | None, *names: str, **more: Any) -> Any:
+    """An option that is left out unless somebody gives it, and so has no default to show."""
+    return typer.Option(*names, metavar=metavar, help=help_text, show_default=False, rich_help_panel=panel, **more)
+
+
 ModelOption = Annotated[
     str | None,
     typer.Option(

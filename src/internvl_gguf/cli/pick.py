@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from internvl_gguf.cli import options
+from internvl_gguf.cli import pick_options as own
 from internvl_gguf.cli.output import option_errors, say
-from internvl_gguf.config import KVType
 from internvl_gguf.tiling import MAX_TILES
 
 if TYPE_CHECKING:
@@ -20,59 +20,19 @@ if TYPE_CHECKING:
 
 
 def pick(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help=f"A catalogue's name, owner/repo, a path or `demo`; {options.MODEL_VARIABLE}, or all of InternVL3, if "
-            "left out.",
-            show_default=False,
-        ),
-    ] = None,
-    vram: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE[,SIZE]...",
-            help='Memory of each GPU, as "12GiB" or "24GiB,12GiB"; "none" for no GPU; what is free here if left out.',
-            show_default=False,
-        ),
-    ] = None,
-    ram: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Host memory; what is free here if left out.", show_default=False),
-    ] = None,
-    context: Annotated[
-        int | None,
-        typer.Option(
-            "--context",
-            "--n-ctx",
-            "-c",
-            min=1,
-            help="Positions of a conversation; 8192, or enough for the pictures, if left out.",
-            show_default=False,
-        ),
-    ] = None,
-    images: Annotated[int, typer.Option(min=0, help="Pictures of a conversation.")] = 1,
-    max_tiles: Annotated[int, typer.Option(help="Most tiles of a picture, the thumbnail not counted.")] = MAX_TILES,
-    parallel: Annotated[int, typer.Option(min=1, help="Conversations at once.")] = 1,
-    kv: Annotated[
-        KVType | None,
-        typer.Option(
-            "--kv",
-            "--kv-type",
-            help="Element type of the KV cache; f16, or q8_0 where only that fits, if left out.",
-            show_default=False,
-        ),
-    ] = None,
-    speed: Annotated[bool, typer.Option("--speed", help="The fastest of those that lose little.")] = False,
-    quality: Annotated[bool, typer.Option("--quality", help="The most faithful, however slow.")] = False,
-    why: Annotated[
-        str | None,
-        typer.Option(metavar="QUANT", help="Explain one quant: its memory by part, and its place.", show_default=False),
-    ] = None,
-    headers: Annotated[
-        bool, typer.Option("--headers", help="Read the headers of all files, 6 MB each, for exact numbers.")
-    ] = False,
-    show_all: Annotated[bool, typer.Option("--all", "-a", help="Show everything that fits.")] = False,
+    model: own.ModelArgument = None,
+    vram: own.VRAMOption = None,
+    ram: own.RAMOption = None,
+    context: own.ContextOption = None,
+    images: own.ImagesOption = 1,
+    max_tiles: own.MaxTilesOption = MAX_TILES,
+    parallel: own.ParallelOption = 1,
+    kv: own.KVOption = None,
+    speed: own.SpeedOption = False,
+    quality: own.QualityOption = False,
+    why: own.WhyOption = None,
+    headers: own.HeadersOption = False,
+    show_all: own.AllOption = False,
     json_output: options.JSONOption = False,
 ) -> None:
     """Pick what to run: the quants that fit the memory there is, the best first, before anything is fetched.

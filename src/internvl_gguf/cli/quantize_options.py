@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from internvl_gguf.cli.options import given
+
 _MATRIX = "Importance matrix"
 
 SourceArgument = Annotated[
@@ -36,48 +38,39 @@ OutputArgument = Annotated[
 ]
 CalibrateOption = Annotated[
     list[Path] | None,
-    typer.Option(
-        metavar="FILE|FOLDER|JSONL",
-        help="Make an importance matrix of a text, a picture, all pictures of a folder, or questions with answers, a "
-        'line each: {"prompt", "images", "answer"}. May be repeated.',
-        show_default=False,
-        rich_help_panel=_MATRIX,
+    given(
+        "FILE|FOLDER|JSONL",
+        "Make an importance matrix of a text, a picture, all pictures of a folder, or questions with answers, a line "
+        'each: {"prompt", "images", "answer"}. May be repeated.',
+        _MATRIX,
     ),
 ]
 MatrixOption = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="An importance matrix of llama-imatrix or --save-imatrix; what --calibrate finds is added to it.",
-        show_default=False,
-        rich_help_panel=_MATRIX,
+    given(
+        "FILE",
+        "An importance matrix of llama-imatrix or --save-imatrix; what --calibrate finds is added to it.",
+        _MATRIX,
     ),
 ]
 SaveMatrixOption = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Keep the importance matrix, in the format of llama-imatrix. Without a TYPE nothing else is made.",
-        show_default=False,
-        rich_help_panel=_MATRIX,
+    given(
+        "FILE",
+        "Keep the importance matrix, in the format of llama-imatrix. Without a TYPE nothing else is made.",
+        _MATRIX,
     ),
 ]
 ChunksOption = Annotated[
     int | None,
-    typer.Option(
-        min=1,
-        help="Most chunks of 512 tokens that --calibrate reads of texts; all if left out.",
-        show_default=False,
-        rich_help_panel=_MATRIX,
-    ),
+    given("N", "Most chunks of 512 tokens that --calibrate reads of texts; all if left out.", _MATRIX, min=1),
 ]
 MmprojOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="FILE|PRECISION",
-        help="The vision encoder that --calibrate sees pictures with; found beside the source if left out.",
-        show_default=False,
-        rich_help_panel=_MATRIX,
+    given(
+        "FILE|PRECISION",
+        "The vision encoder that --calibrate sees pictures with; found beside the source if left out.",
+        _MATRIX,
     ),
 ]
 LayersOption = Annotated[
@@ -92,9 +85,7 @@ LayersOption = Annotated[
 PureOption = Annotated[
     bool, typer.Option("--pure", help="Store every matrix in the type's own format, not in a mixture of several.")
 ]
-ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", "-t", min=1, help="CPU threads; all if left out.", show_default=False)
-]
+ThreadsOption = Annotated[int | None, given("N", "CPU threads; all if left out.", None, "--threads", "-t", min=1)]
 ForceOption = Annotated[
     bool,
     typer.Option(

@@ -1,0 +1,59 @@
+"""The options of `internvl pick`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from internvl_gguf.cli.options import MODEL_VARIABLE, given
+from internvl_gguf.config import KVType
+
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help=f"A catalogue's name, owner/repo, a path or `demo`; {MODEL_VARIABLE}, or all of InternVL3, if left out.",
+        show_default=False,
+    ),
+]
+VRAMOption = Annotated[
+    str | None,
+    given(
+        "SIZE[,SIZE]...",
+        'Memory of each GPU, as "12GiB" or "24GiB,12GiB"; "none" for no GPU; what is free here if left out.',
+        None,
+    ),
+]
+RAMOption = Annotated[str | None, given("SIZE", "Host memory; what is free here if left out.", None)]
+ContextOption = Annotated[
+    int | None,
+    given(
+        None,
+        "Positions of a conversation; 8192, or enough for the pictures, if left out.",
+        None,
+        "--context",
+        "--n-ctx",
+        "-c",
+        min=1,
+    ),
+]
+ImagesOption = Annotated[int, typer.Option(min=0, help="Pictures of a conversation.")]
+MaxTilesOption = Annotated[int, typer.Option(help="Most tiles of a picture, the thumbnail not counted.")]
+ParallelOption = Annotated[int, typer.Option(min=1, help="Conversations at once.")]
+KVOption = Annotated[
+    KVType | None,
+    given(
+        None,
+        "Element type of the KV cache; f16, or q8_0 where only that fits, if left out.",
+        None,
+        "--kv",
+        "--kv-type",
+    ),
+]
+SpeedOption = Annotated[bool, typer.Option("--speed", help="The fastest of those that lose little.")]
+QualityOption = Annotated[bool, typer.Option("--quality", help="The most faithful, however slow.")]
+WhyOption = Annotated[str | None, given("QUANT", "Explain one quant: its memory by part, and its place.", None)]
+HeadersOption = Annotated[
+    bool, typer.Option("--headers", help="Read the headers of all files, 6 MB each, for exact numbers.")
+]
+AllOption = Annotated[bool, typer.Option("--all", "-a", help="Show everything that fits.")]
