@@ -49,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "device_speed": BASE,
     "assumed_speed": BASE | {"device_speed"},
     "measuring": BASE,
+    "process_end": BASE,
     "roofline": BASE | {"machine", "measuring", "device_speed", "assumed_speed"},
     "tuning": BASE | {"machine", "measuring", "this_machine"},
     "speed": BASE | {"memory", "device_speed", "assumed_speed", "encoder_operations"},
@@ -120,7 +121,7 @@ ALLOWED: dict[str, set[str]] = {
     | HEADER
     | {"catalog", "conversation", "fingerprint", "hub", "images", "kv_ledger", "llama", "machine", "memory"}
     | {"model_files", "model_listing", "model_names", "notices", "planning", "precision", "preparation", "quantizing"}
-    | {"repo_files", "roofline", "selection", "session", "sizes", "this_machine", "tuning", "validation"},
+    | {"process_end", "repo_files", "roofline", "selection", "session", "sizes", "this_machine", "tuning", "validation"},
     "demo": BASE | {"session"},
 }
 """Rooms and the rooms they may know. `cli` may know all; `__init__` is the door."""

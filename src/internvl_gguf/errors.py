@@ -10,6 +10,7 @@
     ├── CatalogError            a models.toml that cannot be read
     ├── InsufficientMemoryError a model that this machine, or the budget given, has no memory for
     ├── LibraryError            llama.cpp refused, or is not the build this package is made for
+    │   └── WorkerDiedError         the process in which a model ran has ended; the session goes on with a new one
     ├── SavedSessionError       a saved session that is damaged, no such file, or of another model
     ├── SessionStateError       a closed session, or one already busy in another thread
     ├── HistoryError            a history of a later version or that cannot be opened, a conversation not in it
@@ -19,6 +20,8 @@ Each carries `message` (what happened, one line) and `hint` (what to do, one lin
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class InternVLError(Exception):
@@ -36,6 +39,17 @@ class InternVLError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors come from worker processes; those with arguments by keyword could not be made again from `args`.
+        return _remake, (type(self), self.args, self.__dict__)
+
+
+def _remake(kind: type[InternVLError], args: tuple[Any, ...], attributes: dict[str, Any]) -> InternVLError:
+    """An error as it was pickled."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class InvalidRequestError(InternVLError, ValueError):
@@ -103,6 +117,13 @@ class InsufficientMemoryError(InternVLError):
 
 class LibraryError(InternVLError):
     """llama.cpp refused an operation, or is not the build this package is made for."""
+
+
+class WorkerDiedError(LibraryError):
+    """The process in which a model ran has ended: killed, crashed, or stopped because it hung.
+
+    Only what was under way is lost. The session starts another process for its next question.
+    """
 
 
 class SavedSessionError(InternVLError):

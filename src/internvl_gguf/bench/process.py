@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,12 +18,11 @@ from internvl_gguf.bench.formats import from_plain
 from internvl_gguf.bench.jobs import KINDS, Job, MachineFacts, PartResult, job_as_line
 from internvl_gguf.bench.results import Status
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.process_end import describe_end, last_words, signal_of
 
 _MEASURE: Final = "internvl_gguf.bench.child"
 _FACTS: Final = "internvl_gguf.bench.machine_facts"
-_LAST_BYTES: Final = 8192
 _NO_MEMORY: Final = re.compile(r"out of memory|failed to allocate|unable to allocate|bad_alloc", re.IGNORECASE)
-_TELLING: Final = re.compile(r"GGML_ASSERT|\berror\b|\bfailed\b|terminate called|Error:", re.IGNORECASE)
 _SMALLER: Final = "Take a smaller quant or context (-c), or end other programs."
 
 
@@ -64,7 +62,7 @@ def run_job(job: Job, listener: Listener) -> Ending:
     with _child(_MEASURE, job_as_line(job)) as (process, errors):
         failure = _listen(process, listener)
         code = process.wait()
-        return failure or (Ending("measured") if code == 0 else _death(code, _last_words(errors)))
+        return failure or (Ending("measured") if code == 0 else _death(code, last_words(errors)))
 
 
 @cache
@@ -80,7 +78,7 @@ def ask_machine() -> MachineFacts:
                 raise LibraryError(message["error"]["message"], message["error"]["hint"])
             if "machine" in message:
                 return from_plain(MachineFacts, message["machine"])
-        ending = _death(process.wait(), _last_words(errors))
+        ending = _death(process.wait(), last_words(errors))
     raise LibraryError(f"llama.cpp does not start: {ending.error}", "`internvl doctor` says more.")
 
 
@@ -152,19 +150,6 @@ def _death(code: int, words: str) -> Ending:
     """What a status other than 0 and the last words on stderr tell."""
     if _NO_MEMORY.search(words):
         return Ending("out of memory", f"There was no memory left ({words}). {_SMALLER}")
-    if sys.platform != "win32" and code == -signal.SIGKILL:
+    if signal_of(code) == "SIGKILL":
         return Ending("out of memory", f"Its process was killed, as the system does for want of memory. {_SMALLER}")
-    how = f"status {code}"
-    if code < 0:
-        with suppress(ValueError):
-            how = signal.Signals(-code).name
-    return Ending("failed", f"Its process ended with {how}{f' ({words})' if words else ''}.")
-
-
-def _last_words(errors: IO[bytes]) -> str:
-    """The last line of stderr that tells something, else the last one."""
-    errors.seek(0, os.SEEK_END)
-    errors.seek(max(0, errors.tell() - _LAST_BYTES))
-    lines = [line.strip() for line in errors.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    telling = [line for line in lines if _TELLING.search(line)]
-    return (telling or lines or [""])[-1]
+    return Ending("failed", f"Its process {describe_end(code, words)}.")

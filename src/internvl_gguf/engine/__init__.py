@@ -7,6 +7,7 @@ There is no thread behind it. Whoever waits for the next token of a request work
 a step is one native call for each kind of work there is (`scheduler`): so Ctrl-C arrives where it always does, in the
 main thread, nothing runs that nobody waits for, and closing is simple.
 
+    contract    what callers may ask of an engine, in this process or in another
     engine      what callers see: submit, embed, close
     handle      an answer under way: stream, result, cancel
     scheduler   the step: admit, encode, read, decode, end
@@ -17,8 +18,42 @@ main thread, nothing runs that nobody waits for, and closing is simple.
     turns       one thread at a time works, the others wait for what it brings
 """
 
-from internvl_gguf.engine.engine import Engine
-from internvl_gguf.engine.handle import Handle, LogitsHandle, ScoreHandle
-from internvl_gguf.engine.tile_run import Report, TileProgress
+from __future__ import annotations
 
-__all__ = ["Engine", "Handle", "LogitsHandle", "Report", "ScoreHandle", "TileProgress"]
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from internvl_gguf.engine.contract import ModelEngine, Vocabulary
+    from internvl_gguf.engine.engine import Engine
+    from internvl_gguf.engine.handle import Handle, LogitsHandle, ScoreHandle
+    from internvl_gguf.engine.tile_run import Report, TileProgress
+
+__all__ = [
+    "Engine",
+    "Handle",
+    "LogitsHandle",
+    "ModelEngine",
+    "Report",
+    "ScoreHandle",
+    "TileProgress",
+    "Vocabulary",
+]
+
+_HOMES: Final = {
+    "Engine": "engine",
+    "Handle": "handle",
+    "LogitsHandle": "handle",
+    "ModelEngine": "contract",
+    "Report": "tile_run",
+    "ScoreHandle": "handle",
+    "TileProgress": "tile_run",
+    "Vocabulary": "contract",
+}
+"""The module of each name: `engine` loads llama.cpp, and who has an engine in another process does without."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"internvl_gguf.engine.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -68,13 +68,13 @@ class Engine:
         """
         request = AnswerRequest(prompt, self.n_ctx, on_tiles, sampling, drafts=self.context.n_draft > 0)
         self._add(request)
-        return Handle(self, request)
+        return Handle(request, self.work_until, lambda: self.cancel(request))
 
     def submit_logits(self, prompt: Sequence[Span], on_tiles: TileProgress | None = None) -> LogitsHandle:
         """Ask for the logits of the token after the prompt. Arguments and errors are those of `submit`."""
         request = LogitsRequest(prompt, self.n_ctx, on_tiles)
         self._add(request)
-        return LogitsHandle(self, request)
+        return LogitsHandle(request, self.work_until, lambda: self.cancel(request))
 
     def submit_scores(
         self,
@@ -101,7 +101,7 @@ class Engine:
         """
         request = ScoreRequest(prompt, self.n_ctx, on_tiles, n_scored, on_row)
         self._add(request)
-        return ScoreHandle(self, request)
+        return ScoreHandle(request, self.work_until, lambda: self.cancel(request))
 
     def embed(
         self,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
 
-from internvl_gguf.engine.request import AnswerRequest, LogitsRequest, Request, ScoreRequest
-from internvl_gguf.engine.tile_run import Report
 from internvl_gguf.errors import SessionStateError
 from internvl_gguf.types import FinishReason
 
@@ -14,22 +12,74 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from internvl_gguf.engine.engine import Engine
+    from internvl_gguf.engine.tile_run import Report
+
+
+class RequestState(Protocol):
+    """How far a request is. Its engine writes it, a handle reads it.
+
+    Attributes:
+        report: what the prompt took so far.
+        is_cancelled: nobody wants it any more.
+        ending: why it is over, or the error that ended it; None while it goes on.
+    """
+
+    report: Report
+    is_cancelled: bool
+    ending: FinishReason | Exception | None
+
+
+class AnswerState(RequestState, Protocol):
+    """How far an answer is.
+
+    Attributes:
+        tokens: the answer so far, without the token that ended it.
+        times: time.perf_counter() when each was there.
+        handed_out: how many of them its reader has.
+    """
+
+    tokens: list[int]
+    times: list[float]
+    handed_out: int
+
+    def has_news(self) -> bool:
+        """Whether its reader would not have to wait."""
+        ...
+
+
+class LogitsState(RequestState, Protocol):
+    """How far a request for logits is.
+
+    Attributes:
+        logits: float32 [n_vocab], once they are there.
+    """
+
+    logits: NDArray[np.float32] | None
+
+
+WorkUntil = Callable[[Callable[[], bool]], None]
+"""Has all requests of an engine worked for until what it is given says that it is done."""
 
 
 class Handle:
-    """One answer under way. Made by `Engine.submit`.
+    """One answer under way. Made by `submit` of an engine.
 
     The answer goes on whenever anyone waits for any answer of the engine, read or not; what was not read yet waits in
     the handle. One thread reads a handle; any may cancel it.
+
+    Args:
+        request: how far it is.
+        work_until: has the engine work.
+        let_go: tells the engine that nobody wants it any more, from any thread.
 
     Attributes:
         finish_reason: why the answer ended, as far as it was read; None before, or where an error ended it.
     """
 
-    def __init__(self, engine: Engine, request: AnswerRequest) -> None:
-        self._engine = engine
+    def __init__(self, request: AnswerState, work_until: WorkUntil, let_go: Callable[[], None]) -> None:
         self._request = request
+        self._work_until = work_until
+        self._let_go = let_go
         self.finish_reason: FinishReason | None = None
 
     @property
@@ -104,7 +154,7 @@ class Handle:
             self.finish_reason = ending
             return
         self.finish_reason = reason
-        self._engine.cancel(request)
+        self._let_go()
 
     def _next(self) -> int | None:
         """The next token, waited for; None at the end."""
@@ -119,15 +169,15 @@ class Handle:
             if ending is not None:
                 self.finish_reason = ending
             else:
-                self._engine.work_until(request.has_news)
+                self._work_until(request.has_news)
         return None
 
 
 class LogitsHandle:
-    """Logits under way. Made by `Engine.submit_logits`."""
+    """Logits under way. Made by `submit_logits` of an engine."""
 
-    def __init__(self, engine: Engine, request: LogitsRequest) -> None:
-        self._waiting = _Waiting(engine, request)
+    def __init__(self, request: LogitsState, work_until: WorkUntil, let_go: Callable[[], None]) -> None:
+        self._waiting = _Waiting(request, work_until, let_go)
         self._request = request
 
     @property
@@ -155,8 +205,8 @@ class LogitsHandle:
 class ScoreHandle:
     """Logits of many positions under way. Made by `Engine.submit_scores`."""
 
-    def __init__(self, engine: Engine, request: ScoreRequest) -> None:
-        self._waiting = _Waiting(engine, request)
+    def __init__(self, request: RequestState, work_until: WorkUntil, let_go: Callable[[], None]) -> None:
+        self._waiting = _Waiting(request, work_until, let_go)
         self._request = request
 
     @property
@@ -184,9 +234,10 @@ class ScoreHandle:
 class _Waiting:
     """For a request with one result: wait until it is over, or give it up."""
 
-    def __init__(self, engine: Engine, request: Request) -> None:
-        self._engine = engine
+    def __init__(self, request: RequestState, work_until: WorkUntil, let_go: Callable[[], None]) -> None:
         self._request = request
+        self._work_until = work_until
+        self._let_go = let_go
 
     @property
     def is_over(self) -> bool:
@@ -195,7 +246,7 @@ class _Waiting:
     def wait(self) -> None:
         """Until it is over; raises what ended it."""
         try:
-            self._engine.work_until(lambda: self.is_over)
+            self._work_until(lambda: self.is_over)
         finally:
             self.cancel()
         if isinstance(self._request.ending, Exception):
@@ -203,7 +254,7 @@ class _Waiting:
 
     def cancel(self) -> None:
         if self._request.ending is None:
-            self._engine.cancel(self._request)
+            self._let_go()
 
 
 def stopped() -> SessionStateError:
