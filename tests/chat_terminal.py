@@ -70,6 +70,11 @@ class ChatTerminal:
         )
 
     @property
+    def pid(self) -> int:
+        """Number of the chat's process."""
+        return int(self._child.pid)
+
+    @property
     def lines(self) -> list[str]:
         """All lines, those that were scrolled away first."""
         width = range(self._screen.columns)

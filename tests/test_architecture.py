@@ -78,7 +78,7 @@ ALLOWED: dict[str, set[str]] = {
     "this_machine": BASE | {"llama", "planning"},
     "placement": BASE | {"memory", "planning", "roofline", "sizes"},
     "saved_session": BASE,
-    "restoring": BASE | {"kv_ledger", "loading", "preparation", "saved_session", "text_stream", "tile_limits"},
+    "restoring": BASE | {"kv_ledger", "model_runtime", "preparation", "saved_session", "text_stream", "tile_limits"},
     "llama": BASE | {"encoder_operations"},
     "engine": BASE | {"llama", "kv_ledger", "embedding_cache"},
     "loading": BASE
@@ -91,6 +91,7 @@ ALLOWED: dict[str, set[str]] = {
         "fingerprint",
         "position_rows",
         "model_files",
+        "model_runtime",
         "validation",
         "conversation",
         "memory",
@@ -101,12 +102,16 @@ ALLOWED: dict[str, set[str]] = {
         "this_machine",
         "tuning",
     },
-    "preparation": BASE | {"loading", "conversation", "images", "tile_limits", "tiling", "context_budget", "kv_ledger"},
-    "exclusive": BASE | {"engine"},
-    "answering": BASE | {"engine", "loading", "preparation", "kv_ledger", "text_stream"},
-    "batch": BASE | {"answering", "engine", "preparation"},
+    "model_runtime": BASE,
+    "open_runtime": BASE | {"loading", "worker"},
+    "worker": BASE | {"engine", "kv_ledger", "loading", "model_files", "model_runtime", "notices", "process_end"},
+    "preparation": BASE
+    | {"model_runtime", "conversation", "images", "tile_limits", "tiling", "context_budget", "kv_ledger"},
+    "exclusive": BASE,
+    "answering": BASE | {"engine", "model_runtime", "preparation", "kv_ledger", "text_stream"},
+    "batch": BASE | {"answering", "preparation"},
     "session": BASE
-    | {"answering", "batch", "engine", "loading", "preparation", "resolve", "repo_files", "conversation"}
+    | {"answering", "batch", "model_runtime", "open_runtime", "preparation", "resolve", "repo_files", "conversation"}
     | {"exclusive", "machine_choice", "notices", "restoring", "saved_session", "tile_limits"},
     "history": BASE
     | {"conversation", "images", "memory", "notices", "picture_formats", "preparation", "session", "tiling"},
@@ -119,9 +124,19 @@ ALLOWED: dict[str, set[str]] = {
     | {"this_machine", "tile_limits", "validation"},
     "bench": BASE
     | HEADER
-    | {"catalog", "conversation", "fingerprint", "hub", "images", "kv_ledger", "llama", "machine", "memory"}
+    | {"catalog", "conversation", "fingerprint", "hub", "images", "kv_ledger", "llama", "loading", "machine", "memory"}
     | {"model_files", "model_listing", "model_names", "notices", "planning", "precision", "preparation", "quantizing"}
-    | {"process_end", "repo_files", "roofline", "selection", "session", "sizes", "this_machine", "tuning", "validation"},
+    | {
+        "process_end",
+        "repo_files",
+        "roofline",
+        "selection",
+        "session",
+        "sizes",
+        "this_machine",
+        "tuning",
+        "validation",
+    },
     "demo": BASE | {"session"},
 }
 """Rooms and the rooms they may know. `cli` may know all; `__init__` is the door."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         PictureError,
         SavedSessionError,
         SessionStateError,
+        WorkerDiedError,
     )
     from internvl_gguf.session import Session
     from internvl_gguf.types import Chunk, Message, Picture, Question, Reply, Timings, Usage
@@ -60,6 +61,7 @@ __all__ = [
     "SessionStateError",
     "Timings",
     "Usage",
+    "WorkerDiedError",
     "__version__",
     "tiling",
 ]
@@ -88,6 +90,7 @@ _HOMES: Final = {
     "SessionStateError": "errors",
     "Timings": "types",
     "Usage": "types",
+    "WorkerDiedError": "errors",
     "__version__": "_version",
 }
 """The module of each name. They are imported when they are first touched, which keeps `internvl --help` quick."""

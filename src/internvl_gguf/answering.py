@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from internvl_gguf.engine import Handle, TileProgress
 from internvl_gguf.kv_ledger import total_length
-from internvl_gguf.loading import Runtime
+from internvl_gguf.model_runtime import ModelRuntime
 from internvl_gguf.preparation import Request
 from internvl_gguf.text_stream import TextStream
 from internvl_gguf.types import Message, Reply, Timings, Usage
@@ -27,7 +27,7 @@ class Answering:
     """
 
     def __init__(
-        self, runtime: Runtime, request: Request, history: Sequence[Message], on_tiles: TileProgress | None
+        self, runtime: ModelRuntime, request: Request, history: Sequence[Message], on_tiles: TileProgress | None
     ) -> None:
         self.handle: Handle = runtime.engine.submit(request.spans, request.sampling, on_tiles)
         self.text = ""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.answering import Answering
-from internvl_gguf.engine import Engine
-from internvl_gguf.errors import InternVLError
+from internvl_gguf.errors import InternVLError, WorkerDiedError
 from internvl_gguf.preparation import Request
 from internvl_gguf.types import Question, Reply
+
+if TYPE_CHECKING:
+    from internvl_gguf.engine import ModelEngine
 
 Outcome = Reply | InternVLError
 """What became of a question."""
@@ -20,67 +22,151 @@ Outcome = Reply | InternVLError
 _PREPARING_THREADS: Final = 2  # a picture is cut in a fraction of the time it takes to encode
 
 
-def answer_all(
-    engine: Engine,
-    questions: Iterable[Question],
-    prepare: Callable[[Question], Request],
-    begin: Callable[[Request], Answering],
-) -> Generator[tuple[int, Outcome], None, None]:
-    """Answer questions, `engine.n_parallel` at a time, while the pictures of the next ones are read and cut.
+@dataclass(frozen=True)
+class BatchModel:
+    """What a batch asks of the session whose model answers it.
 
-    The model is worked for in the calling thread; closing the iterator ends the answers under way.
+    Attributes:
+        engine: runs the requests.
+        prepare: makes a question ready; called in threads of a pool.
+        begin: submits it; called in the calling thread, in the order of the questions.
+        revive: loads the model again if its process has died.
+    """
+
+    engine: ModelEngine
+    prepare: Callable[[Question], Request]
+    begin: Callable[[Request], Answering]
+    revive: Callable[[], None]
+
+
+def answer_all(model: BatchModel, questions: Iterable[Question]) -> Generator[tuple[int, Outcome], None, None]:
+    """Answer questions, as many at a time as the engine runs, while the pictures of the next ones are read and cut.
+
+    Closing the iterator ends the answers under way. Where the process of the model dies, the questions that it was
+    answering are asked once more, each alone; one that it dies of again ends in that error, and the others go on.
 
     Args:
-        engine: the engine that `begin` submits to.
+        model: answers them.
         questions: taken as they are needed: the ones being answered, and as many again ahead of them.
-        prepare: called in threads of a pool.
-        begin: called in the calling thread, in the order of the questions.
 
     Yields:
         The number of a question and what became of it, as each is over.
+
+    Raises:
+        InternVLError: the model's process has died and cannot be started again.
     """
-    numbered = enumerate(questions)
-    prepared: deque[tuple[int, Future[Request]]] = deque()
-    running: dict[int, Answering] = {}
-    pool = ThreadPoolExecutor(_PREPARING_THREADS, "internvl-pictures")
+    with _Batch(model, questions) as batch:
+        while batch.goes_on():
+            yield from batch.step()
 
-    def can_begin() -> bool:
-        return bool(prepared) and len(running) < engine.n_parallel and prepared[0][1].done()
 
-    def has_news() -> bool:
-        return can_begin() or any(answering.handle.has_news for answering in running.values())
+@dataclass(eq=False)
+class _Asked:
+    """A question of the batch.
 
-    try:
-        while True:
-            wanted = engine.n_parallel + 1 - len(prepared)
-            taken = [(index, pool.submit(prepare, question)) for index, question in islice(numbered, wanted)]
-            prepared.extend(taken)
-            while can_begin() or (prepared and not running):
-                index, future = prepared.popleft()
-                try:
-                    running[index] = begin(future.result())
-                except InternVLError as error:
-                    yield index, error
-            if running:
-                engine.work_until(has_news)
-                yield from _finished(running)
-            elif len(taken) < wanted:  # there were no more, and all are over
-                return
-    finally:
-        for answering in running.values():
+    Attributes:
+        index: its number.
+        request: the question made ready, once that is done.
+        deaths: processes of the model that died while they answered it.
+    """
+
+    index: int
+    question: Question
+    request: Future[Request]
+    deaths: int = 0
+
+
+class _Batch:
+    """The questions that were taken and are not over: prepared in order, running, or suspected of killing processes."""
+
+    def __init__(self, model: BatchModel, questions: Iterable[Question]) -> None:
+        self._model = model
+        self._questions = enumerate(questions)
+        self._are_more = True
+        self._prepared: deque[_Asked] = deque()
+        self._suspects: deque[_Asked] = deque()
+        self._running: dict[_Asked, Answering] = {}
+        self._has_died = False
+        self._pool = ThreadPoolExecutor(_PREPARING_THREADS, "internvl-pictures")
+
+    def __enter__(self) -> _Batch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for answering in self._running.values():
             answering.handle.cancel()
-        pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
 
+    def goes_on(self) -> bool:
+        """Whether a question is not over; takes new ones as they are needed."""
+        while self._are_more and len(self._prepared) <= self._model.engine.n_parallel:
+            taken = next(self._questions, None)
+            if taken is None:
+                self._are_more = False
+            else:
+                self._prepared.append(_Asked(*taken, self._prepare(taken[1])))
+        return bool(self._prepared or self._suspects or self._running)
 
-def _finished(running: dict[int, Answering]) -> Iterator[tuple[int, Outcome]]:
-    """Take what there is of each answer, and those that are over out of the ones that run."""
-    for index, answering in list(running.items()):
-        try:
-            if not answering.take_ready():
-                continue
-            answering.finish()
-            outcome: Outcome = answering.reply()
-        except InternVLError as error:
-            outcome = error
-        del running[index]
-        yield index, outcome
+    def step(self) -> Iterator[tuple[int, Outcome]]:
+        """Begin what can begin, and have the model work until something is over."""
+        if self._has_died and not self._running:
+            self._revive()
+        yield from self._begin()
+        if not self._running:
+            return
+        self._model.engine.work_until(self._has_news)
+        for asked, answering in list(self._running.items()):
+            try:
+                if not answering.take_ready():
+                    continue
+                answering.finish()
+                outcome: Outcome = answering.reply()
+            except InternVLError as error:
+                outcome = error
+            del self._running[asked]
+            yield from self._end(asked, outcome)
+
+    def _begin(self) -> Iterator[tuple[int, Outcome]]:
+        while not self._has_died and (self._can_begin() or not self._running):
+            queue = self._suspects or self._prepared
+            if not queue:
+                return
+            asked = queue.popleft()
+            try:
+                self._running[asked] = self._model.begin(asked.request.result())
+            except InternVLError as error:
+                yield from self._end(asked, error)
+
+    def _prepare(self, question: Question) -> Future[Request]:
+        return self._pool.submit(self._model.prepare, question)
+
+    def _can_begin(self) -> bool:
+        """Whether the next question can begin beside those that run: a suspect runs alone."""
+        if self._suspects or any(asked.deaths for asked in self._running):
+            return False
+        return bool(
+            self._prepared and len(self._running) < self._model.engine.n_parallel and self._prepared[0].request.done()
+        )
+
+    def _has_news(self) -> bool:
+        return self._can_begin() or any(answering.handle.has_news for answering in self._running.values())
+
+    def _end(self, asked: _Asked, outcome: Outcome) -> Iterator[tuple[int, Outcome]]:
+        """A question is over, unless the model's process died: then it is asked once more."""
+        if not isinstance(outcome, WorkerDiedError):
+            yield asked.index, outcome
+            return
+        self._has_died = True
+        asked.deaths += 1
+        if asked.deaths == 1:
+            self._suspects.append(asked)
+        else:
+            again = f"{outcome.message} That happened twice with this question."
+            yield asked.index, WorkerDiedError(again, outcome.hint)
+
+    def _revive(self) -> None:
+        """Start another process; what was made ready may not suit it."""
+        self._model.revive()
+        self._has_died = False
+        for asked in (*self._suspects, *self._prepared):
+            asked.request = self._prepare(asked.question)

@@ -20,6 +20,7 @@ VRAM = str | int | Sequence[str | int]
 
 DEFAULT_N_CTX = 8192
 DEFAULT_N_UBATCH = 512
+DEFAULT_WORKER_TIMEOUT = 600.0  # seconds: one tile of the 6B vision encoder takes minutes on a slow CPU
 MAX_SEQUENCES = 255  # llama.cpp aborts from sequence 256 on
 MAX_DRAFT = 64
 MAX_SEED = 2**32 - 2  # llama.cpp reads 2**32 - 1 as "draw a seed"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from internvl_gguf.engine import Handle, LogitsHandle
 from internvl_gguf.errors import SessionStateError
+
+if TYPE_CHECKING:
+    from internvl_gguf.engine import Handle, LogitsHandle
 
 
 class OneAtATime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -24,6 +24,7 @@ from internvl_gguf.llama.probe import positions_are_shifted
 from internvl_gguf.llama.vision import VisionEncoder, encoder_arithmetic
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.model_files import ModelFiles
+from internvl_gguf.model_runtime import LoadProgress
 from internvl_gguf.notices import Notice, log_notice
 from internvl_gguf.placement import describe, placements
 from internvl_gguf.planning.workload import parse_vram
@@ -32,9 +33,6 @@ from internvl_gguf.saved_session import ModelIdentity
 from internvl_gguf.this_machine import machine_budget
 from internvl_gguf.tuning import host_settings
 from internvl_gguf.validation import validate_files
-
-LoadProgress = Callable[[float], None]
-"""Called with the fraction of the text model that is loaded, 0 to 1."""
 
 
 class Runtime:
@@ -123,6 +121,14 @@ class Runtime:
                 self.configuration = smaller
         arithmetic = encoder_arithmetic(use_gpu=self.configuration.request.mmproj_on_gpu)
         self.encoder_identity = hashlib.blake2b(f"{fingerprint}|{shifted}|{arithmetic}".encode()).digest()
+
+    @property
+    def is_alive(self) -> bool:
+        """Always: what ends it ends this process, too."""
+        return True
+
+    def revive(self) -> None:
+        """Nothing: it lives as long as this process."""
 
     @cached_property
     def identity(self) -> ModelIdentity:

@@ -16,7 +16,7 @@ from internvl_gguf.conversation import Answer, Control, Pictures, Text, check_pl
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.images import describe_source, load_image
 from internvl_gguf.kv_ledger import total_length
-from internvl_gguf.loading import Runtime
+from internvl_gguf.model_runtime import ModelRuntime
 from internvl_gguf.tile_limits import TileLimits
 from internvl_gguf.tiling import Grid, TiledPicture, cut_by_grid
 from internvl_gguf.types import Message, Picture, PreparedPicture, Span, Tile, TileSpan, TokenSpan
@@ -64,7 +64,7 @@ class _LoadedPicture:
 
 
 def prepare_request(
-    runtime: Runtime,
+    runtime: ModelRuntime,
     limits: TileLimits,
     history: Sequence[Message],
     prompt: str,
@@ -110,7 +110,7 @@ def prepare_request(
     return Request(message, spans, sampling, started, preprocess, len(history), cut_notices(plan))
 
 
-def prepare_picture(runtime: Runtime, limits: TileLimits, image: Any, options: AskOptions) -> PreparedPicture:
+def prepare_picture(runtime: ModelRuntime, limits: TileLimits, image: Any, options: AskOptions) -> PreparedPicture:
     """Read one picture and cut it for the model's encoder.
 
     Raises:
@@ -121,7 +121,7 @@ def prepare_picture(runtime: Runtime, limits: TileLimits, image: Any, options: A
     return _cut(runtime, loaded, loaded.limits)
 
 
-def adopt_picture(runtime: Runtime, picture: PreparedPicture) -> PreparedPicture:
+def adopt_picture(runtime: ModelRuntime, picture: PreparedPicture) -> PreparedPicture:
     """A picture that is cut already, for this model's encoder: its tiles stay, their keys become the encoder's.
 
     Raises:
@@ -137,7 +137,7 @@ def adopt_picture(runtime: Runtime, picture: PreparedPicture) -> PreparedPicture
 
 
 def cut_as_before(
-    runtime: Runtime, image: Image, name: str, grid: tuple[int, int], has_thumbnail: bool
+    runtime: ModelRuntime, image: Image, name: str, grid: tuple[int, int], has_thumbnail: bool
 ) -> PreparedPicture:
     """A picture cut by a grid that was chosen before, perhaps for another model.
 
@@ -150,7 +150,7 @@ def cut_as_before(
     return _prepared(runtime, name, cut_by_grid(image, Grid(*grid, has_thumbnail), runtime.vision.image_size))
 
 
-def prompt_spans(runtime: Runtime, messages: Sequence[Message]) -> list[Span]:
+def prompt_spans(runtime: ModelRuntime, messages: Sequence[Message]) -> list[Span]:
     """The whole prompt of a conversation as the engine takes it."""
     spans: list[Span] = []
     for piece in render(messages):
@@ -181,11 +181,11 @@ def _without_tiles(picture: _LoadedPicture | PreparedPicture) -> PreparedPicture
     return PreparedPicture(picture.name, grid=(1, 1), has_thumbnail=False, source_size=picture.image.size, tiles=())
 
 
-def _cut(runtime: Runtime, picture: _LoadedPicture, limits: TileLimits) -> PreparedPicture:
+def _cut(runtime: ModelRuntime, picture: _LoadedPicture, limits: TileLimits) -> PreparedPicture:
     return _prepared(runtime, picture.name, limits.cut(picture.image, runtime.vision.image_size))
 
 
-def _prepared(runtime: Runtime, name: str, tiled: TiledPicture) -> PreparedPicture:
+def _prepared(runtime: ModelRuntime, name: str, tiled: TiledPicture) -> PreparedPicture:
     return PreparedPicture(
         name=name,
         grid=tiled.grid,
@@ -195,7 +195,7 @@ def _prepared(runtime: Runtime, name: str, tiled: TiledPicture) -> PreparedPictu
     )
 
 
-def _tile(runtime: Runtime, pixels: bytes) -> Tile:
+def _tile(runtime: ModelRuntime, pixels: bytes) -> Tile:
     return Tile(tile_key(runtime.encoder_identity, pixels), pixels)
 
 

@@ -17,11 +17,11 @@ from internvl_gguf.text_stream import TextStream
 from internvl_gguf.types import Message
 
 if TYPE_CHECKING:
-    from internvl_gguf.loading import Runtime
+    from internvl_gguf.model_runtime import ModelRuntime
     from internvl_gguf.tile_limits import TileLimits
 
 
-def to_save(runtime: Runtime, messages: Sequence[Message], limits: TileLimits) -> SavedSession:
+def to_save(runtime: ModelRuntime, messages: Sequence[Message], limits: TileLimits) -> SavedSession:
     """A conversation with as much of its KV as the cache still holds.
 
     Raises:
@@ -71,7 +71,7 @@ def files_of(path: Path, saved: SavedSession) -> tuple[Path, Path]:
     return files
 
 
-def take_up(path: Path, saved: SavedSession, runtime: Runtime, *, recompute: bool) -> list[Message]:
+def take_up(path: Path, saved: SavedSession, runtime: ModelRuntime, *, recompute: bool) -> list[Message]:
     """Put saved KV into a runtime, if it belongs to it.
 
     Args:
@@ -109,7 +109,7 @@ def take_up(path: Path, saved: SavedSession, runtime: Runtime, *, recompute: boo
         raise SavedSessionError(f"{path} cannot go on here: {error.message}", error.hint) from error
 
 
-def take_up_kv(path: Path, runtime: Runtime) -> None:
+def take_up_kv(path: Path, runtime: ModelRuntime) -> None:
     """Put the KV of a saved session into a runtime if it belongs to it; else nothing happens.
 
     Which conversation it is of does not matter: a prompt finds in it what the two have in common.
@@ -122,7 +122,7 @@ def take_up_kv(path: Path, runtime: Runtime) -> None:
             runtime.engine.restore(saved.spans, saved.kv)
 
 
-def adapted(runtime: Runtime, messages: Iterable[Message]) -> list[Message]:
+def adapted(runtime: ModelRuntime, messages: Iterable[Message]) -> list[Message]:
     """Messages as a runtime understands them, whichever model they were held with.
 
     An answer keeps its tokens where they spell its text in this model's vocabulary; pictures keep their tiles.
@@ -140,7 +140,7 @@ def adapted(runtime: Runtime, messages: Iterable[Message]) -> list[Message]:
     ]
 
 
-def _is_spelled(runtime: Runtime, message: Message) -> bool:
+def _is_spelled(runtime: ModelRuntime, message: Message) -> bool:
     """Whether the tokens of an answer are its text in this vocabulary, and none of them more than text."""
     model = runtime.engine.model
     beyond = {*runtime.control_tokens.values(), runtime.text.img_context}

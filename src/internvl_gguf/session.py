@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import numpy as np
 
 from internvl_gguf.answering import Answering
-from internvl_gguf.batch import Outcome, answer_all
-from internvl_gguf.config import AskOptions, EngineConfig, EngineOptions
+from internvl_gguf.batch import BatchModel, Outcome, answer_all
+from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, AskOptions, EngineConfig, EngineOptions
 from internvl_gguf.conversation import OFFICIAL_SYSTEM, check_turns, with_system, without_last_question
-from internvl_gguf.engine import TileProgress
-from internvl_gguf.errors import InvalidRequestError, SessionStateError
+from internvl_gguf.errors import InternVLError, InvalidRequestError, SessionStateError
 from internvl_gguf.exclusive import OneAtATime
-from internvl_gguf.loading import LoadProgress, Runtime
 from internvl_gguf.machine_choice import machine_chooser
+from internvl_gguf.model_runtime import LoadProgress, ModelRuntime
 from internvl_gguf.notices import Notice, log_notice
+from internvl_gguf.open_runtime import open_runtime
 from internvl_gguf.preparation import Request, prepare_picture, prepare_request
 from internvl_gguf.repo_files import DownloadProgress
 from internvl_gguf.resolve import DEMO, resolve_model
@@ -32,6 +32,8 @@ from internvl_gguf.types import Chunk, Message, Question, Reply
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from internvl_gguf.engine import TileProgress
+
 
 class Session:
     """One conversation. Open with `Session.open`, close it or use it in a `with` statement.
@@ -40,8 +42,9 @@ class Session:
     are independent; forks of one session share the model, and with `n_parallel` above 1 are answered together.
     """
 
-    def __init__(self, runtime: Runtime, system: str, limits: TileLimits, on_notice: Notice = log_notice) -> None:
-        self._runtime: Runtime | None = runtime
+    def __init__(self, runtime: ModelRuntime, system: str, limits: TileLimits, on_notice: Notice = log_notice) -> None:
+        self._runtime: ModelRuntime | None = runtime
+        self._encoder_identity = runtime.encoder_identity
         self._limits = limits
         self._on_notice = on_notice
         self._messages = with_system([], system)
@@ -61,6 +64,8 @@ class Session:
         on_load: LoadProgress | None = None,
         on_download: DownloadProgress = lambda file, done: None,
         on_notice: Notice | None = None,
+        worker: bool = False,
+        worker_timeout: float = DEFAULT_WORKER_TIMEOUT,
         **engine: Unpack[EngineOptions],
     ) -> Session:
         """Load a model and begin a conversation.
@@ -78,13 +83,18 @@ class Session:
             on_download: called with each file and how many of its bytes are here.
             on_notice: called with one line whenever something was changed so that it works, such as pictures cut into
                 fewer tiles; left out, the line is a warning in the log "internvl_gguf", which Python shows on stderr.
+            worker: run the model in a process of its own. Where that dies (killed, crashed, out of memory), the
+                question under way ends in a `WorkerDiedError`, the conversation is what it was before it, and a new
+                process answers the next question.
+            worker_timeout: seconds without a sign of life after which such a process is ended; 0 waits for ever.
             **engine: fields of `config.EngineConfig`: n_ctx, n_gpu_layers, kv_type, flash_attn, n_threads, ...
 
         Raises:
             ModelFileError, ModelPairError: files missing, damaged, of another kind, or not of one model.
             HubError: files that cannot be fetched.
             InvalidRequestError: an option out of range or unknown.
-            LibraryError: llama.cpp is not the build this package is made for, or refused.
+            LibraryError: llama.cpp is not the build this package is made for, or refused; with a worker also where its
+                process died while the model was loaded.
         """
         unknown = set(engine) - EngineOptions.__annotations__.keys()
         if unknown:
@@ -92,13 +102,14 @@ class Session:
                 f"Session.open has no option {sorted(unknown)[0]!r}.",
                 f"The options are {', '.join(EngineOptions.__annotations__)}.",
             )
+        _check_timeout(worker_timeout)
         limits = TileLimits(max_tiles, min_tiles, thumbnail)
         on_notice = on_notice or log_notice
         config = EngineConfig(**engine)
         files = resolve_model(model, mmproj, chooser=machine_chooser(config), on_progress=on_download)
         if files.choice:
             on_notice(files.choice)
-        runtime = Runtime(files, config, on_load, on_notice)
+        runtime = open_runtime(files, config, on_load, on_notice, worker=worker, worker_timeout=worker_timeout)
         return cls(runtime, OFFICIAL_SYSTEM if system is None else system, limits, on_notice)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -112,6 +123,7 @@ class Session:
             SessionStateError: the session is closed or answers a question.
         """
         with self._exclusive():
+            self.revive()
             write_saved(Path(path), to_save(self.runtime, self._messages, self._limits))
 
     @classmethod
@@ -124,6 +136,8 @@ class Session:
         recompute: bool = False,
         on_load: LoadProgress | None = None,
         on_notice: Notice | None = None,
+        worker: bool = False,
+        worker_timeout: float = DEFAULT_WORKER_TIMEOUT,
         **engine: Unpack[EngineOptions],
     ) -> Session:
         """Go on with a saved conversation where it was; no position of it is computed again.
@@ -133,7 +147,7 @@ class Session:
             model, mmproj: as in `open`; left out, the files it was saved with.
             recompute: where the model, its quant, the library or the cache is another one, read the conversation again
                 at the next question instead of refusing it.
-            on_load, on_notice: as in `open`.
+            on_load, on_notice, worker, worker_timeout: as in `open`.
             **engine: options of the engine, as in `open`; left out, the context, KV type and flash attention it was
                 saved with. The system message and how pictures are cut are the conversation's own.
 
@@ -164,6 +178,8 @@ class Session:
             thumbnail=thumbnail,
             on_load=on_load,
             on_notice=on_notice,
+            worker=worker,
+            worker_timeout=worker_timeout,
             **cast("EngineOptions", {**kept, **engine}),
         )
         try:
@@ -184,7 +200,7 @@ class Session:
         return self._limits
 
     @property
-    def runtime(self) -> Runtime:
+    def runtime(self) -> ModelRuntime:
         """The loaded model.
 
         Raises:
@@ -193,6 +209,19 @@ class Session:
         if self._runtime is None:
             raise SessionStateError("The session is closed.", "Open a new one with Session.open().")
         return self._runtime
+
+    def revive(self) -> None:
+        """Load the model again if it ran in a process of its own that has died; every question does that by itself.
+
+        Raises:
+            InternVLError: it cannot be loaded again.
+            SessionStateError: the session is closed.
+        """
+        runtime = self.runtime
+        runtime.revive()
+        if runtime.encoder_identity != self._encoder_identity:  # on another device than before, say
+            self._messages = adapted(runtime, self._messages)
+            self._encoder_identity = runtime.encoder_identity
 
     def ask(self, prompt: str, images: Sequence[Any] = (), **options: Unpack[AskOptions]) -> Reply:
         """Ask a question, about pictures or not, and wait for the whole answer.
@@ -221,7 +250,8 @@ class Session:
         """Ask a question and receive the answer piece by piece; the last chunk carries the `Reply`.
 
         Arguments and errors are those of `ask`; the question is checked at once, the answer begins with the first
-        `next`. Closing the iterator ends the answer, and what was received of it stays in the conversation.
+        `next`. Closing the iterator ends the answer, and what was received of it stays in the conversation; after an
+        error the conversation is as it was before.
         """
         return self._answer(self._prepare(prompt, images, options), keep_partial=True)
 
@@ -248,6 +278,7 @@ class Session:
 
         Raises:
             SessionStateError: the session is closed or answers another question.
+            LibraryError: the model's process has died and cannot be started again.
         """
         runtime = self.runtime
 
@@ -269,7 +300,9 @@ class Session:
 
         asked = (Question(question) if isinstance(question, str) else question for question in questions)
         outcomes: dict[int, Outcome] = {}
-        with self._exclusive(), closing(answer_all(runtime.engine, asked, prepare, begin)) as answers:
+        model = BatchModel(runtime.engine, prepare, begin, self.revive)
+        with self._exclusive(), closing(answer_all(model, asked)) as answers:
+            self.revive()
             for index, outcome in answers:
                 outcomes[index] = outcome
                 if on_result:
@@ -313,6 +346,7 @@ class Session:
         if thumbnail is not None:
             options["thumbnail"] = thumbnail
         with self._exclusive():
+            self.revive()
             picture = prepare_picture(self.runtime, self._limits, image, options)
             return np.stack(self.runtime.engine.embed(picture.tiles, self._on_tiles, lambda: self._turn.is_aborted))
 
@@ -360,6 +394,7 @@ class Session:
             InvalidRequestError: messages out of turn, or pictures cut for an encoder with tiles of another size.
         """
         with self._exclusive():
+            self.revive()
             taken = adapted(self.runtime, check_turns(messages))
             if saved is not None:
                 take_up_kv(Path(saved), self.runtime)
@@ -404,6 +439,7 @@ class Session:
         return self._turn()
 
     def _prepare(self, prompt: str, images: Sequence[Any], options: AskOptions) -> Request:
+        self.revive()
         request = prepare_request(self.runtime, self._limits, self._messages, prompt, images, options)
         for line in request.notices:
             self._on_notice(line)
@@ -428,9 +464,14 @@ class Session:
                 rest = answering.finish()
                 reply = answering.reply()
                 self._messages += answering.messages(is_whole=True)
-            except BaseException:
+            except BaseException as error:
                 answering.handle.cancel()
-                if keep_partial and answering.text:
+                if keep_partial and answering.text and not isinstance(error, InternVLError):
                     self._messages += answering.messages(is_whole=False)
                 raise
         yield Chunk(rest, reply)
+
+
+def _check_timeout(seconds: float) -> None:
+    if not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+        raise InvalidRequestError(f"worker_timeout is {seconds!r}.", "Give seconds, or 0 to wait for ever.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
+from internvl_gguf.bench.local_runtime import local_runtime
 from internvl_gguf.bench.results import MemoryResult
 from internvl_gguf.bench.speed import Tell, ask_about_picture, fill
 from internvl_gguf.memory import predict_memory
@@ -38,7 +39,7 @@ class MemoryMeter:
         That is a question about a picture, and a context full to its last position. The plan's host memory contains
         what the process maps of the file beside the weights it counts (`MemoryPlan.page_cache`), as the peak does.
         """
-        runtime = session.runtime
+        runtime = local_runtime(session)
         tell("fill the context", 0.0)
         _, tiles = ask_about_picture(session)
         _fill_context(runtime, lambda done: tell("fill the context", done))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.bench.divergence import DivergenceSum
+from internvl_gguf.bench.local_runtime import local_runtime
 from internvl_gguf.bench.picture_quality import PictureQuality
 from internvl_gguf.bench.reference_logits import ReferenceReader, ReferenceWriter, Role, vocabulary_digest
 from internvl_gguf.bench.results import Divergence, QualityResult
@@ -108,7 +109,7 @@ def measure_quality(
 
 def subject_of(session: Session) -> Subject:
     """The configuration that a session runs on."""
-    runtime = session.runtime
+    runtime = local_runtime(session)
     names = {"text": runtime.files.text.name, "mmproj": runtime.files.mmproj.name}
     identity = {f"identity.{name}": str(value) for name, value in asdict(runtime.identity).items()}
     return Subject(runtime.engine, {**names, **identity}, vocabulary_digest(runtime.files.text))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.bench.jobs import SpeedJob
+from internvl_gguf.bench.local_runtime import local_runtime
 from internvl_gguf.bench.results import SpeedResult, Spread
 from internvl_gguf.config import EngineOptions, SamplingParams
 from internvl_gguf.llama.context import TokenRun
@@ -54,7 +55,7 @@ def measure_rates(session: Session, job: SpeedJob, tell: Tell) -> Rates:
     Raises:
         InternVLError: what the model cannot do.
     """
-    engine = session.runtime.engine
+    engine = local_runtime(session).engine
     n_vocab = engine.model.n_vocab
     draw = random.Random(_SEED)
     prompt = [draw.randrange(n_vocab) for _ in range(job.n_prompt)]
@@ -97,7 +98,7 @@ def measure_parallel(open_session: Opener, job: SpeedJob, tell: Tell) -> Spread 
     if job.parallel == 1:
         return None
     with open_session({"n_parallel": job.parallel, "n_ctx": job.n_gen}) as session:
-        engine = session.runtime.engine
+        engine = local_runtime(session).engine
         draw = random.Random(_SEED)
         rows = [[draw.randrange(engine.model.n_vocab) for _ in range(job.parallel)] for _ in range(job.n_gen)]
         with _cache_alone(engine) as context:
@@ -123,7 +124,7 @@ def speed_result(job: SpeedJob, rates: Rates, load: Spread, parallel: Spread | N
 
 def ask_about_picture(session: Session) -> tuple[float, int]:
     """Ask about a picture of which nothing is known: seconds to the first token, and the picture's tiles."""
-    engine = session.runtime.engine
+    engine = local_runtime(session).engine
     picture = built_in_picture(session.runtime.vision.image_size)
     session.clear()
     engine.forget()

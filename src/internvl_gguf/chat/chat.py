@@ -99,6 +99,7 @@ class Chat:
     @property
     def left(self) -> int:
         """Positions that are free beside the conversation and the pictures that wait; below 0 where they do not fit."""
+        self.session.revive()
         runtime = self.session.runtime
         waiting = sum(self._tokens(attachment) for attachment in self.pending)
         return self.n_ctx - taken(runtime, self.session.messages) - waiting
@@ -205,6 +206,7 @@ class Chat:
 
     def parts(self) -> list[Part]:
         """What can be dropped of the conversation to make room."""
+        self.session.revive()
         return parts(self.session.runtime, self.session.messages)
 
     def drop(self, dropped: Collection[Part]) -> None:

@@ -11,7 +11,7 @@ from internvl_gguf.kv_ledger import total_length
 from internvl_gguf.preparation import prompt_spans
 
 if TYPE_CHECKING:
-    from internvl_gguf.loading import Runtime
+    from internvl_gguf.model_runtime import ModelRuntime
     from internvl_gguf.types import Message
 
 
@@ -34,12 +34,12 @@ class Part:
     pictures: int
 
 
-def taken(runtime: Runtime, messages: Sequence[Message]) -> int:
+def taken(runtime: ModelRuntime, messages: Sequence[Message]) -> int:
     """Positions of a conversation, the opening of the next answer included."""
     return total_length(prompt_spans(runtime, messages))
 
 
-def parts(runtime: Runtime, messages: Sequence[Message]) -> list[Part]:
+def parts(runtime: ModelRuntime, messages: Sequence[Message]) -> list[Part]:
     """What can be dropped, the oldest first: each turn, and where it has pictures, after it each of them."""
     whole = taken(runtime, messages)
     found = []

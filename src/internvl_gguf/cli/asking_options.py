@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 from internvl_gguf.cli import options
 from internvl_gguf.cli.output import option_errors
 from internvl_gguf.cli.settings_file import settings_path
-from internvl_gguf.config import EngineConfig, SamplingParams
+from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, EngineConfig, SamplingParams
 from internvl_gguf.tiling import MAX_TILES, validate_tile_limits
 
 
@@ -48,6 +48,7 @@ class AskingOptions:
     flash_attn: options.FlashAttentionOption = "auto"
     threads: options.ThreadsOption = None
     draft: options.DraftOption = options.ENGINE.n_draft
+    worker_timeout: options.WorkerTimeoutOption = DEFAULT_WORKER_TIMEOUT
 
     def sampling(self) -> SamplingParams:
         """How answers are chosen.
@@ -100,7 +101,12 @@ class AskingOptions:
 
     def opening(self) -> dict[str, Any]:
         """What else `Session.open` takes of them."""
-        return {"system": self.system, "min_tiles": self.min_tiles, "thumbnail": self.thumbnail}
+        return {
+            "system": self.system,
+            "min_tiles": self.min_tiles,
+            "thumbnail": self.thumbnail,
+            "worker_timeout": self.worker_timeout,
+        }
 
 
 def asking_types() -> dict[str, Any]:

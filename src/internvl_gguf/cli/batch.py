@@ -93,7 +93,9 @@ def _answer(job: BatchJob, lines: Iterable[Line], count: int, answers: AnswerFil
         records = _Records(lines, job.asked["sampling"], file, progress)
         stack.callback(records.close)
         session = stack.enter_context(
-            Session.open(files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.notice)
+            Session.open(
+                files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.notice, worker=True
+            )
         )
         session.batch(records.questions(), on_result=records.answered, **job.asked)
         return records.failed

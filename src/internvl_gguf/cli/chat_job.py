@@ -181,6 +181,7 @@ def _models(job: ChatJob, screen: Screen, notice: Notice) -> Models:
                 **job.engine,
                 on_load=lambda done: screen.progress("Loading the model", f"{done:.0%}", at_once=True),
                 on_notice=notice,
+                worker=True,
             )
         finally:
             screen.progress()

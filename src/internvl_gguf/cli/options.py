@@ -131,6 +131,17 @@ DraftOption = Annotated[
         rich_help_panel=_LOADING,
     ),
 ]
+WorkerTimeoutOption = Annotated[
+    float,
+    _shared(
+        "WORKER_TIMEOUT",
+        "--worker-timeout",
+        metavar="SECONDS",
+        help="Chat and --batch run the model in a process of its own; one that gives no sign of life for so long is "
+        "ended and started again. 0 waits for ever.",
+        rich_help_panel=_LOADING,
+    ),
+]
 SystemOption = Annotated[
     str | None, _shared("SYSTEM", help="System message instead of the official one.", show_default=False)
 ]

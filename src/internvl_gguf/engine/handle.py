@@ -48,13 +48,12 @@ class AnswerState(RequestState, Protocol):
 
 
 class LogitsState(RequestState, Protocol):
-    """How far a request for logits is.
+    """How far a request for logits is."""
 
-    Attributes:
-        logits: float32 [n_vocab], once they are there.
-    """
-
-    logits: NDArray[np.float32] | None
+    @property
+    def logits(self) -> NDArray[np.float32] | None:
+        """The logits, float32 [n_vocab], once they are there."""
+        ...
 
 
 WorkUntil = Callable[[Callable[[], bool]], None]

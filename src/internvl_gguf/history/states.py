@@ -50,7 +50,7 @@ class States:
         """
         from internvl_gguf.memory import kv_bytes_per_position
 
-        if self._folder is None or self._max_bytes == 0:
+        if self._folder is None or self._max_bytes == 0 or not session.runtime.is_alive:
             return False
         try:
             configuration = session.runtime.configuration

@@ -63,6 +63,10 @@ class Context(NativeObject):
         n_threads: CPU threads for one token.
         n_threads_batch: CPU threads for more at once; `n_threads` if None.
 
+    Attributes:
+        abort_requested: whether the computation under way is to stop.
+        polls: how often llama.cpp asked for that: it grows while a long computation goes on.
+
     Raises:
         LibraryError: llama.cpp cannot make the context, mostly for want of memory.
     """
@@ -100,7 +104,8 @@ class Context(NativeObject):
         params.type_k = params.type_v = _KV_TYPES[config.kv_type]
         params.kv_unified = True
         self.abort_requested = False
-        self._abort_callback = llama_cpp.ggml_abort_callback(lambda _: self.abort_requested)
+        self.polls = 0
+        self._abort_callback = llama_cpp.ggml_abort_callback(self._poll_abort)
         params.abort_callback = self._abort_callback
         if not self._make(lambda: llama_cpp.llama_init_from_model(model.handle, params)):
             raise LibraryError(
@@ -110,6 +115,10 @@ class Context(NativeObject):
         self._memory: int = llama_cpp.llama_get_memory(self.handle)
         self._watch_abort(False)
         self._batch = _Batch(self.n_batch)
+
+    def _poll_abort(self, _user_data: int | None) -> bool:
+        self.polls += 1
+        return self.abort_requested
 
     def _watch_abort(self, watch: bool) -> None:
         """Let llama.cpp poll the abort flag, or not: polling costs a Python call for each node of the graph."""

@@ -1,0 +1,40 @@
+"""Loading a model where it is wanted: in this process, or in one of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from internvl_gguf.config import EngineConfig
+    from internvl_gguf.model_files import ModelFiles
+    from internvl_gguf.model_runtime import LoadProgress, ModelRuntime
+    from internvl_gguf.notices import Notice
+
+
+def open_runtime(
+    files: ModelFiles,
+    config: EngineConfig,
+    on_load: LoadProgress | None,
+    on_notice: Notice,
+    *,
+    worker: bool,
+    worker_timeout: float,
+) -> ModelRuntime:
+    """Load a model.
+
+    Args:
+        files, config, on_load, on_notice: as `loading.Runtime`.
+        worker: in a process of its own.
+        worker_timeout: as `worker.WorkerRuntime`.
+
+    Raises:
+        As `loading.Runtime`.
+    """
+    # Only what is needed: a process with a worker does not load llama.cpp.
+    if worker:
+        from internvl_gguf.worker.runtime import WorkerRuntime
+
+        return WorkerRuntime(files, config, on_load, on_notice, timeout=worker_timeout)
+    from internvl_gguf.loading import Runtime
+
+    return Runtime(files, config, on_load, on_notice)

@@ -1,0 +1,43 @@
+"""Messages on two pipes, each a pickle. Both ends are of this package and of one user: nothing else may write there."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from typing import Any, BinaryIO, Final
+
+_PROTOCOL: Final = 5  # large bytes are written and read in place
+
+
+class Channel:
+    """One end of the line. One thread reads; any may write.
+
+    Args:
+        reader, writer: buffered binary files.
+    """
+
+    def __init__(self, reader: BinaryIO, writer: BinaryIO) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._writing = threading.Lock()
+
+    def send(self, message: object) -> None:
+        """Write a message; waits while the pipe is full.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+        with self._writing:
+            pickle.dump(message, self._writer, _PROTOCOL)
+            self._writer.flush()
+
+    def receive(self) -> Any:
+        """The next message; waits for it.
+
+        Raises:
+            EOFError: the other end is gone, perhaps in the middle of a message.
+        """
+        try:
+            return pickle.load(self._reader)
+        except (pickle.UnpicklingError, OSError, ValueError) as error:
+            raise EOFError(str(error)) from error
