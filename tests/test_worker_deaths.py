@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -39,6 +40,16 @@ def far(tiny: ModelFiles, notices: list[str]) -> Iterator[Session]:
 
 def kill(session: Session, number: int = signal.SIGKILL) -> None:
     os.kill(session.runtime.pid, number)
+
+
+def workers_of(owner: psutil.Process) -> list[psutil.Process]:
+    """The processes of models that a process has started and that are alive."""
+    found = []
+    for process in owner.children():
+        with contextlib.suppress(psutil.Error):  # it has ended since
+            if "internvl_gguf.worker.child" in process.cmdline():
+                found.append(process)
+    return found
 
 
 def before_the_first_token(session: Session) -> None:
@@ -133,9 +144,8 @@ def test_an_error_names_what_killed_it(far: Session, number: signal.Signals) -> 
 
 def test_a_death_while_loading_is_an_error(tiny: ModelFiles) -> None:
     def kill_it(done: float) -> None:
-        for process in psutil.Process().children(recursive=True):
-            if "internvl_gguf.worker.child" in process.cmdline():
-                process.kill()
+        for process in workers_of(psutil.Process()):
+            process.kill()
 
     with pytest.raises(WorkerDiedError, match=r"SIGKILL.* while the model was loaded"):
         Session.open(tiny.text, tiny.mmproj, worker=True, on_load=kill_it, **EXACT)
@@ -251,7 +261,7 @@ def test_a_batch_file_is_answered_whole_though_its_worker_is_killed(tmp_path: Pa
         owner = psutil.Process(process.pid)
         killed = False
         while not killed and process.poll() is None:
-            workers = [each for each in owner.children() if "internvl_gguf.worker.child" in each.cmdline()]
+            workers = workers_of(owner)
             if workers and output.exists() and output.stat().st_size:
                 workers[0].kill()
                 killed = True
@@ -270,9 +280,7 @@ def test_killed_in_the_middle_of_a_chat_answer_costs_that_answer(tmp_path: Path)
         for name, value in babble.items():
             chat.do(f"/set {name} {value}", rf"^{name} is ")
         chat.do("Talk.", r"^> Talk\.\n\n.*\S.*\n.*\S.*\n")
-        (worker,) = (
-            each for each in psutil.Process(chat.pid).children() if "internvl_gguf.worker.child" in each.cmdline()
-        )
+        (worker,) = workers_of(psutil.Process(chat.pid))
         worker.kill()
         chat.wait(r"The process of the model was killed by SIGKILL")
         chat.wait(r"^> Talk\.\Z")

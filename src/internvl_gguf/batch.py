@@ -66,13 +66,13 @@ class _Asked:
 
     Attributes:
         index: its number.
-        request: the question made ready, once that is done.
+        request: the question made ready, once that is done; None where nobody has begun.
         deaths: processes of the model that died while they answered it.
     """
 
     index: int
     question: Question
-    request: Future[Request]
+    request: Future[Request] | None = None
     deaths: int = 0
 
 
@@ -104,13 +104,16 @@ class _Batch:
             if taken is None:
                 self._are_more = False
             else:
-                self._prepared.append(_Asked(*taken, self._prepare(taken[1])))
+                self._prepared.append(_Asked(*taken))
         return bool(self._prepared or self._suspects or self._running)
 
     def step(self) -> Iterator[tuple[int, Outcome]]:
         """Begin what can begin, and have the model work until something is over."""
         if self._has_died and not self._running:
             self._revive()
+        if not self._has_died and not self._has_suspects:
+            for asked in self._prepared:
+                self._request(asked)
         yield from self._begin()
         if not self._running:
             return
@@ -133,20 +136,24 @@ class _Batch:
                 return
             asked = queue.popleft()
             try:
-                self._running[asked] = self._model.begin(asked.request.result())
+                self._running[asked] = self._model.begin(self._request(asked).result())
             except InternVLError as error:
                 yield from self._end(asked, error)
 
-    def _prepare(self, question: Question) -> Future[Request]:
-        return self._pool.submit(self._model.prepare, question)
+    def _request(self, asked: _Asked) -> Future[Request]:
+        if asked.request is None:
+            asked.request = self._pool.submit(self._model.prepare, asked.question)
+        return asked.request
 
     def _can_begin(self) -> bool:
         """Whether the next question can begin beside those that run: a suspect runs alone."""
-        if self._suspects or any(asked.deaths for asked in self._running):
+        if self._has_suspects or not self._prepared or len(self._running) >= self._model.engine.n_parallel:
             return False
-        return bool(
-            self._prepared and len(self._running) < self._model.engine.n_parallel and self._prepared[0].request.done()
-        )
+        return self._request(self._prepared[0]).done()
+
+    @property
+    def _has_suspects(self) -> bool:
+        return bool(self._suspects) or any(asked.deaths for asked in self._running)
 
     def _has_news(self) -> bool:
         return self._can_begin() or any(answering.handle.has_news for answering in self._running.values())
@@ -165,8 +172,10 @@ class _Batch:
             yield asked.index, WorkerDiedError(again, outcome.hint)
 
     def _revive(self) -> None:
-        """Start another process; what was made ready may not suit it."""
+        """Start another process. What was made ready may not suit it, and is made ready when the suspects are over."""
+        for asked in (*self._suspects, *self._prepared):
+            if asked.request is not None and not asked.request.cancel():
+                asked.request.exception()  # waits: nothing is done for others while a suspect runs
+            asked.request = None
         self._model.revive()
         self._has_died = False
-        for asked in (*self._suspects, *self._prepared):
-            asked.request = self._prepare(asked.question)

@@ -21,6 +21,7 @@ from internvl_gguf.worker import messages
 from internvl_gguf.worker.process import WorkerProcess
 
 _TICK: Final = 0.2  # seconds; how late a process that hangs is noticed
+_STARTING_SECONDS: Final = 120.0  # for Python and the libraries to be read from a slow disk, whatever the bound is
 _CLOSING_SECONDS: Final = 30.0  # for embeddings that are still to be written
 _AFTER: Final = "Nothing that was answered is lost: ask again. "
 _HINTS: Final = {
@@ -125,8 +126,8 @@ class Client:
                     self._on_notice(message.line)
                 elif isinstance(message, messages.NotLoaded):
                     raise message.error
-                elif isinstance(message, WorkerProcess):
-                    raise died(message, " while the model was loaded")
+                elif message is process:  # and not the one before it
+                    raise died(process, " while the model was loaded")
         except BaseException:
             process.kill("was stopped")
             raise
@@ -296,10 +297,11 @@ class Client:
 
     def _check_life(self) -> None:
         """End the process if it should work and is silent for too long."""
+        is_starting = self._loading is not None
+        bound = max(self._timeout, _STARTING_SECONDS) if is_starting else self._timeout
         silence = time.monotonic() - self._sign_of_life
-        has_work = self._requests or self._loading is not None
-        if has_work and self._timeout and silence > self._timeout and self._process:
-            self._process.kill(f"gave no sign of life for {self._timeout:g} seconds and was ended")
+        if self._timeout and (self._requests or is_starting) and silence > bound and self._process:
+            self._process.kill(f"gave no sign of life for {bound:g} seconds and was ended")
 
     def _check_owner(self) -> None:
         if os.getpid() != self._owner:
