@@ -205,7 +205,10 @@ def _progress() -> Iterator[_Progress]:
         return
     from rich.console import Console
 
-    with Console(stderr=True).status("Loading the model") as status:
+    from internvl_gguf.chat.safe_text import can_show
+
+    spinner = "dots" if can_show(sys.stderr, "⠋") else "line"
+    with Console(stderr=True).status("Loading the model", spinner=spinner) as status:
         yield _Progress(status)
 
 
