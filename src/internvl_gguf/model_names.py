@@ -92,7 +92,7 @@ def _folder_with_choice(text: str) -> LocalModel | None:
         head, wanted = text[:at], text[at + 1 :]
         folder = expanded(head)
         is_quant = Quant.parse(wanted) is not None
-        is_choice = is_quant or wanted.lower().endswith(".gguf") or not re.search(r"[:/\\]", wanted)
+        is_choice = is_quant or not re.search(r"[:/\\]", wanted) or (folder / wanted).is_file()
         if is_choice and (folder.is_dir() or (is_quant and _ROOTED.match(head))):
             return LocalModel(folder, wanted or None)
     return None
