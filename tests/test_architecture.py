@@ -12,12 +12,13 @@ import pytest
 import internvl_gguf
 
 PACKAGE = Path(internvl_gguf.__file__).parent
-BASE = {"errors", "types", "config", "paths", "_version"}
+BASE = {"errors", "types", "config", "paths", "text_data", "_version"}
 HEADER = {"gguf_header", "gguf_values"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
     "paths": set(),
+    "text_data": {"errors"},
     "_version": set(),
     "config": {"errors", "types"},
     "sizes": BASE,
@@ -25,12 +26,14 @@ ALLOWED: dict[str, set[str]] = {
     "toml_tables": BASE | {"toml_lines"},
     "catalog": BASE | {"sizes", "toml_lines", "toml_tables"},
     "gguf_values": BASE,
-    "gguf_header": BASE | HEADER,
+    "file_pieces": BASE,
+    "gguf_header": BASE | HEADER | {"file_pieces"},
     "validation": BASE | HEADER,
     "fingerprint": BASE,
     "position_rows": BASE | HEADER,
     "picture_formats": BASE,
-    "images": BASE | {"picture_formats"},
+    "picture_sources": BASE | {"picture_formats"},
+    "images": BASE | {"picture_formats", "picture_sources"},
     "tiling": BASE,
     "grid_overlay": BASE | {"tiling"},
     "tile_limits": BASE | {"tiling"},
@@ -42,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "embedding_store": BASE,
     "embedding_cache": BASE | {"embedding_store", "notices"},
     "caches": BASE | {"embedding_store"},
-    "repo_files": BASE,
+    "repo_files": BASE | {"file_pieces"},
     "machine": BASE,
     "precision": BASE | {"machine"},
     "encoder_operations": BASE,
@@ -53,16 +56,16 @@ ALLOWED: dict[str, set[str]] = {
     "roofline": BASE | {"machine", "measuring", "device_speed", "assumed_speed"},
     "tuning": BASE | {"machine", "measuring", "this_machine"},
     "speed": BASE | {"memory", "device_speed", "assumed_speed", "encoder_operations"},
-    "selection": BASE | {"repo_files", "precision"},
+    "selection": BASE | {"file_pieces", "repo_files", "precision"},
     "hub": BASE | {"repo_files"},
-    "model_names": BASE | {"catalog"},
+    "model_names": BASE | {"catalog", "repo_files"},
     "model_listing": BASE
     | {"catalog", "hub_models", "memory", "model_files", "model_names", "planning", "precision", "repo_files"}
     | {"selection"},
     "machine_choice": BASE | {"planning", "roofline", "this_machine", "tuning"},
     "model_files": BASE
     | HEADER
-    | {"machine_choice", "memory", "model_names", "planning", "precision", "repo_files", "selection"},
+    | {"file_pieces", "machine_choice", "memory", "model_names", "planning", "precision", "repo_files", "selection"},
     "hub_models": BASE
     | HEADER
     | {"catalog", "hub", "machine_choice", "memory", "model_files", "model_names", "planning", "precision"}

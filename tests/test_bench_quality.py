@@ -614,7 +614,7 @@ def test_sets_that_cannot_be_used_at_all(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(InvalidRequestError, match="There is no picture in"):
         read_pictures(str(tmp_path / "folder"))
-    for content, reason in ((b"", "is empty"), (b"\n", "is empty"), (b"abc\xff", "not UTF-8 text at byte 3")):
+    for content, reason in ((b"", "is empty"), (b"\n", "is empty"), (b"abc\xff", "is not UTF-8: byte 3")):
         (tmp_path / "text").write_bytes(content)
         with pytest.raises(InvalidRequestError, match=reason):
             read_text(str(tmp_path / "text"))

@@ -338,6 +338,22 @@ def test_a_full_context_offers_what_to_drop(chat: Chat) -> None:
     assert declined.failures == 1
 
 
+def test_what_does_not_fit_is_told_with_what_can_be_typed_here(chat: Chat) -> None:
+    """The advice was `clear()`, which is for programs."""
+    screen = recorder(chat)
+    loop = Loop(chat, Chooser("", "", ""))
+    loop.take("/set fit_pictures off")
+    loop.take(" ".join(["again"] * 2000))
+    assert re.fullmatch(r"What helps: a chat begun with --n-ctx \d+\.", screen.said[-1])
+    loop.take(f"{EXAMPLE} {EXAMPLE} {EXAMPLE} What number is written?")
+    assert re.fullmatch(r"What helps: /tiles \d+, a chat begun with --n-ctx \d+\.", screen.said[-1])
+    loop.take("Hello")
+    loop.take(" ".join(["again"] * 20000))
+    assert screen.said[-1] == "What helps: /drop for parts of the conversation, /clear for a new one."
+    assert "clear()" not in screen.text
+    assert "--max-tiles" not in screen.text
+
+
 def test_what_parts_take_is_what_is_free_without_them(chat: Chat, talk: Callable[..., str]) -> None:
     talk(f"{EXAMPLE} {EXAMPLE} What number is written?", "/set max_tiles 1", f"{EXAMPLE} What is <image>?", "Hello")
     runtime, messages = chat.session.runtime, list(chat.session.messages)

@@ -135,6 +135,7 @@ def test_what_looks_like_a_picture_and_is_none_stays_text_with_a_hint(line: str,
         ("compare 'holiday pictures/b c.png' with the first", "holiday pictures/b c.png"),
         ("/home/me/my holiday photo.png what is it?", "/home/me/my holiday photo.png"),
         ("What is in ../my photo.png?", "../my photo.png"),
+        ("What is in ./nope.png?", "nope.png"),
     ],
 )
 def test_a_picture_that_is_missing_is_not_answered_about(line: str, missing: str) -> None:

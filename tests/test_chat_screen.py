@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyte
@@ -392,3 +393,17 @@ def test_a_small_terminal_gets_no_preview(monkeypatch: pytest.MonkeyPatch) -> No
     terminal = FakeTerminal()
     TerminalScreen(terminal, Protocol.BLOCKS).preview(noise(1))
     assert terminal.getvalue() == ""
+
+
+def test_a_terminal_of_few_characters_is_shown_what_it_has(tmp_path: Path) -> None:
+    """What moves was a question mark there, and pictures in small were columns of them."""
+    with (tmp_path / "terminal").open("w+", encoding="cp1252") as terminal:
+        screen = TerminalScreen(terminal, Protocol.BLOCKS)
+        screen.preview(noise(1))
+        for _ in range(8):
+            screen.progress("Reading", at_once=True)
+            screen.tick()
+        terminal.seek(0)
+        shown = terminal.read()
+    assert "- Reading" in shown
+    assert "?" not in re.sub(r"\x1b\[\?\d+[hl]", "", shown)

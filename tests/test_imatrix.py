@@ -320,7 +320,7 @@ def test_questions_are_read_as_ask_takes_them(tmp_path: Path) -> None:
     [
         ("empty.txt", b"", "is empty"),
         ("blank.txt", b" \n", "is empty"),
-        ("latin.txt", b"caf\xe9", "byte 3 is not UTF-8"),
+        ("latin.txt", b"caf\xe9", "is not UTF-8: byte 3"),
         ("a.jsonl", b'{"prompt": "a"}\n{"prompt": ', "line 2 is not JSON"),
         ("a.jsonl", b"[1]", "is no JSON object"),
         ("a.jsonl", b'{"images": []}', "has no prompt"),

@@ -16,6 +16,7 @@ from gguf import GGUFReader, GGUFWriter
 
 from internvl_gguf import Session
 from internvl_gguf.catalog import load_catalog
+from internvl_gguf.chat.commands import full_name
 from internvl_gguf.errors import HubError, ModelFileError, ModelPairError
 from internvl_gguf.hub import HubCache, HubClient, RemoteFile
 from internvl_gguf.hub_models import HubResolver
@@ -207,8 +208,32 @@ def test_names_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("none.gguf", "none.gguf", None),
         ("./none.gguf", "none.gguf", None),
         ("a/b.GGUF", "a/b.GGUF", None),
+        ("~nobody-of-this-name/a.gguf", "~nobody-of-this-name/a.gguf", None),
+        ("./none:Q4_K_M", "none", "Q4_K_M"),
+        ("weights:text-Q4_K_M.gguf", "weights", "text-Q4_K_M.gguf"),
+        ("./weights:text-Q4_K_M.gguf", "weights", "text-Q4_K_M.gguf"),
     ):
         assert parse_model_name(typed, load_catalog()) == LocalModel(Path(path), wanted)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of folders have no colons there")
+def test_the_last_colon_before_a_quant_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a colon in its name was cut at the first colon."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models:v2" / "a:b").mkdir(parents=True)
+    for typed, path, wanted in (
+        ("./models:v2/a:b:BF16", "models:v2/a:b", "BF16"),
+        ("models:v2/a:b:BF16", "models:v2/a:b", "BF16"),
+        ("models:v2/a:b", "models:v2/a:b", None),
+        ("models:v2/a:b:text.gguf", "models:v2/a:b", "text.gguf"),
+        ("models:v2/a:b:wrong", "models:v2/a:b", "wrong"),
+        ("./models:v2/missing:Q4_K_M", "models:v2/missing", "Q4_K_M"),
+        ("./models:v2/missing.gguf", "models:v2/missing.gguf", None),
+        ("models:Q4_K_M", "models", "Q4_K_M"),
+    ):
+        assert parse_model_name(typed, load_catalog()) == LocalModel(Path(path), wanted), typed
+    assert full_name(str(tmp_path / "models:v2" / "a:b" / "x-Q4_K_M.gguf"), ":BF16").endswith("models:v2/a:b:BF16")
 
 
 def test_a_folder_with_several_quants(tmp_path: Path, texts: dict[str, bytes]) -> None:

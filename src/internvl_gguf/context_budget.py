@@ -164,27 +164,35 @@ def check_fits(plan: CutPlan) -> None:
         return
     share = f", {plan.visual_tokens:,} of them for the new pictures" if plan.pictures else ""
     even = "Even with the pictures cut into as few tiles as allowed, the" if plan.cap else "The"
-    ways = _ways_to_fit(plan)
+    cap, larger = _sufficient_cap(plan), _sufficient_context(plan)
+    ways = _ways_to_fit(plan, cap, larger)
     raise ContextOverflowError(
         f"{even} prompt takes {plan.needed:,} positions{share}; the context has {plan.budget.n_ctx:,}.",
-        f"What would fit: {_either(ways)}." if ways else "Ask with fewer pictures or less text, or clear().",
+        f"What would fit: {_either(ways)}." if ways else "Ask with fewer pictures or less text, or begin anew.",
         needed=plan.needed,
         available=plan.budget.n_ctx,
+        max_tiles=cap,
+        n_ctx=larger,
     )
 
 
-def _ways_to_fit(plan: CutPlan) -> list[str]:
+def _sufficient_cap(plan: CutPlan) -> int | None:
+    """Most tiles of each picture with which a plan fits; None where none does."""
+    budget = plan.budget
+    room = budget.n_ctx - budget.text_tokens - ANSWER_ROOM
+    return largest_cap(plan.pictures, room, tile_size=budget.tile_size, tokens_per_tile=budget.tokens_per_tile)
+
+
+def _ways_to_fit(plan: CutPlan, cap: int | None, larger: int | None) -> list[str]:
     budget, count = plan.budget, len(plan.pictures)
     room = budget.n_ctx - budget.text_tokens - ANSWER_ROOM
     ways = []
-    cap = largest_cap(plan.pictures, room, tile_size=budget.tile_size, tokens_per_tile=budget.tokens_per_tile)
     if cap:
         ways.append(f"at most {count_tiles(cap)}{' each' if count > 1 else ''} (--max-tiles, max_tiles)")
     largest = max((grid.tiles for grid in plan.grids), default=1) * budget.tokens_per_tile
     fewer = room // largest  # of any of them, their places in the text not even counted
     if 0 < fewer < count:
         ways.append(f"{fewer} of the {count} pictures")
-    larger = _sufficient_context(plan)
     if larger:
         ways.append(_context(larger))
     return ways

@@ -62,12 +62,25 @@ class ContextOverflowError(InvalidRequestError):
     Attributes:
         needed: positions the request takes, the room for the answer included.
         available: positions the context has.
+        max_tiles: most tiles of each new picture with which the request would fit; None where none does.
+        n_ctx: positions of a context that would hold it; None where the model has none so large.
     """
 
-    def __init__(self, message: str, hint: str, *, needed: int, available: int) -> None:
+    def __init__(
+        self,
+        message: str,
+        hint: str,
+        *,
+        needed: int,
+        available: int,
+        max_tiles: int | None = None,
+        n_ctx: int | None = None,
+    ) -> None:
         super().__init__(message, hint)
         self.needed = needed
         self.available = available
+        self.max_tiles = max_tiles
+        self.n_ctx = n_ctx
 
 
 class PictureError(InternVLError):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
 from internvl_gguf.errors import ModelFileError
+from internvl_gguf.file_pieces import piece_error
 from internvl_gguf.gguf_values import (
     DAMAGED_HINT,
     SCALAR_CODES,
@@ -140,6 +141,13 @@ def read_header(source: str | PathLike[str] | ByteSource) -> GGUFHeader:
         ModelFileError: the file cannot be read, is no GGUF, or is damaged or cut.
     """
     file = LocalFile(source) if isinstance(source, str | PathLike) else source
+    try:
+        return _read_header(file)
+    except ModelFileError as error:
+        raise piece_error(file.label) or error from None
+
+
+def _read_header(file: ByteSource) -> GGUFHeader:
     length = min(file.first_window, file.size)
     while True:
         data = file.read_prefix(length)

@@ -16,7 +16,7 @@ from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.model_files import ModelFiles
 from internvl_gguf.model_names import HubModel, parse_model_name
-from internvl_gguf.paths import free_bytes
+from internvl_gguf.paths import expanded, free_bytes
 from internvl_gguf.planning.candidates import form_of, listed_candidates
 from internvl_gguf.planning.choice import Choices, Chooser
 from internvl_gguf.precision import Precision, preferred_precisions
@@ -207,7 +207,7 @@ class HubResolver:
         if not contents.texts:
             raise ModelFileError(f"{model.repo} holds no GGUF of a text model.", "Name a repository of GGUF files.")
         wanted = None if mmproj is None else os.fspath(mmproj)
-        own = Path(wanted).expanduser() if wanted is not None and Path(wanted).expanduser().is_file() else None
+        own = expanded(wanted) if wanted is not None and expanded(wanted).is_file() else None
         reasons: list[str] = []
         if own:
             encoders = [ModelCopy(None, (RepoFile(str(own.absolute()), own.stat().st_size),))]

@@ -9,22 +9,27 @@ white), and only the pixels of raster formats from an allow-list are decoded, wi
 
 from __future__ import annotations
 
-import base64
-import binascii
-import errno
 import io
 import os
-import re
-import stat
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
-from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
 from internvl_gguf import picture_formats
 from internvl_gguf.errors import InvalidRequestError, PictureError
+from internvl_gguf.picture_sources import (
+    check_bytes,
+    check_file_size,
+    data_uri_bytes,
+    file_bytes,
+    is_data_uri,
+    is_pipe,
+    local_path,
+    opened,
+    unreadable,
+)
+from internvl_gguf.types import Picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,9 +43,6 @@ DEFAULT_MAX_PIXELS = 128_000_000
 bytes a pixel, as much again to turn or convert it, and more while it decodes a progressive JPEG: 127 megapixels were
 measured at 1.0 to 1.2 GiB. The model sees at most 12 tiles of 448 x 448, which is 2.4 megapixels."""
 
-MAX_FILE_BYTES = 512 * 2**20
-"""Most bytes a picture file may have; an uncompressed 16-bit RGB TIFF of 89 megapixels fits."""
-
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -50,7 +52,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_EXPORT_AGAIN = "Export or download it again."
 _ARRAY_HINT = "Give height x width, or height x width x 3 (RGB) or 4 (RGBA): uint8, uint16, bool, or float from 0 to 1."
 
 
@@ -77,10 +78,10 @@ def load_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS, nam
         return _finish(_load_pillow(source, max_pixels, name), name)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _from_bytes(source, max_pixels, name)
-    if isinstance(source, str) and source[:5].lower() == "data:":
-        return _from_bytes(_data_uri_bytes(source, name), max_pixels, name)
+    if isinstance(source, str) and is_data_uri(source):
+        return _from_bytes(data_uri_bytes(source, name), max_pixels, name)
     if isinstance(source, (str, os.PathLike)):
-        return _from_bytes(_file_bytes(_local_path(source, name), name), max_pixels, name)
+        return _from_bytes(file_bytes(local_path(source, name), name), max_pixels, name)
     if _is_array(source):
         return _from_array(source, max_pixels, name)
     raise PictureError(f"Cannot use {name}: it is not a kind of picture source.", _source_hint(source))
@@ -98,29 +99,63 @@ def picture_bytes(source: ImageSource) -> bytes:
     name = describe_source(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return bytes(source)
-    if isinstance(source, str) and source[:5].lower() == "data:":
-        return _data_uri_bytes(source, name)
+    if isinstance(source, str) and is_data_uri(source):
+        return data_uri_bytes(source, name)
     if isinstance(source, (str, os.PathLike)):
-        return _file_bytes(_local_path(source, name), name)
+        return file_bytes(local_path(source, name), name)
     file = io.BytesIO()
     load_image(source).save(file, "PNG", compress_level=1)
     return file.getvalue()
+
+
+def take_source(source: str | os.PathLike[str] | bytes, name: str | None = None) -> Picture:
+    """A picture that can be read as often as needed; nothing is decoded.
+
+    Args:
+        source: a path, a `data:` or `file://` URI, or the bytes of a file. A pipe gives its bytes once, so they are
+            read and kept here.
+        name: how messages call it; None for `describe_source`.
+
+    Raises:
+        PictureError: no such file, a folder, not readable, empty, or too large.
+    """
+    name = describe_source(source) if name is None else name
+    if isinstance(source, bytes):
+        check_bytes(source, name)
+        return Picture(source, name=name)
+    if not is_data_uri(source):
+        path = local_path(source, name)
+        if is_pipe(path):
+            return take_source(file_bytes(path, name), name)
+        check_source(source)
+    return Picture(source)
 
 
 def check_source(source: ImageSource) -> None:
     """Raise what `load_image` would of a path without a readable file; nothing is decoded.
 
     Raises:
-        PictureError: no such file, a folder, not readable, empty, or too large.
+        PictureError: no such file, a folder, not readable, empty, or too large; or a pipe, which cannot be looked at
+            without taking from it.
     """
-    if isinstance(source, (str, os.PathLike)) and not (isinstance(source, str) and source[:5].lower() == "data:"):
-        name = describe_source(source)
-        _file_bytes(_local_path(source, name), name)
+    if not isinstance(source, (str, os.PathLike)) or is_data_uri(source):
+        return
+    name = describe_source(source)
+    path = local_path(source, name)
+    if is_pipe(path):
+        raise PictureError(
+            f"Cannot use {name}: it is a pipe, which can be read only once.", "Write it to a file first."
+        )
+    try:
+        with opened(path, name) as file:
+            check_bytes(file.read(1), name)
+    except (OSError, ValueError) as error:
+        raise unreadable(error, path, name) from None
 
 
 def describe_source(source: object) -> str:
     """A short name of a picture source for messages, on one line: the path, or what kind of thing it is."""
-    if isinstance(source, str) and source[:5].lower() == "data:":
+    if isinstance(source, str) and is_data_uri(source):
         return "the picture in the data URI"
     if isinstance(source, (str, os.PathLike)):
         path = os.fsdecode(source)
@@ -135,92 +170,10 @@ def describe_source(source: object) -> str:
     return f"the object of type {type(source).__name__}"
 
 
-def _local_path(source: str | os.PathLike[str], name: str) -> str:
-    """The path a str, PathLike or `file://` URI names; URIs of a network are refused."""
-    path = os.fsdecode(source)
-    if not path:
-        raise PictureError(f"Cannot use {name}: there is no file without a name.", "Give the path of a picture.")
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", path) if isinstance(source, str) else None
-    if scheme is None:
-        return path
-    host, slash, rest = path[scheme.end() :].partition("/")
-    if scheme[1].lower() != "file" or host.lower() not in ("", "localhost"):
-        raise PictureError(
-            f"Cannot use {name}: it is not on this machine, and pictures are never fetched from a network.",
-            "Download it and give the path of the file.",
-        )
-    from urllib.request import url2pathname  # only now, for it brings an HTTP client with it
-
-    return url2pathname(slash + rest)
-
-
-def _file_bytes(path: str, name: str) -> bytes:
-    """The content of a file or named pipe, within MAX_FILE_BYTES."""
-    try:
-        status = Path(path).stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise PictureError(f"Cannot use {name}: it is a folder.", "Name a picture file in it.")
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
-            raise PictureError(f"Cannot use {name}: it is a device or socket, not a file.", "Name a picture file.")
-        _check_file_size(status.st_size, name)
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1 if stat.S_ISFIFO(status.st_mode) else -1)
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
-        raise _unreadable(error, path, name) from None
-    return data
-
-
-def _unreadable(error: OSError | ValueError, path: str, name: str) -> PictureError:
-    """The error for a file that the operating system does not give."""
-    number = getattr(error, "errno", None)
-    if number in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG) or isinstance(error, ValueError):
-        hint = "Check the path; a relative one starts at the current folder."
-        if len(path) > 250 and re.fullmatch(r"[A-Za-z0-9+/=_\s-]+", path):
-            hint = "If it is base64, put data:image/png;base64, before it."
-        return PictureError(f"Cannot use {name}: there is no such file.", hint)
-    if isinstance(error, PermissionError):
-        return PictureError(
-            f"Cannot use {name}: you have no permission to read it.",
-            "Change its permissions, or copy it to where you can read it.",
-        )
-    return PictureError(
-        f"Cannot use {name}: reading it failed ({picture_formats.one_line(error)}).",
-        "Copy it to a local disk and try that copy.",
-    )
-
-
-def _data_uri_bytes(uri: str, name: str) -> bytes:
-    """The bytes in a `data:` URI (RFC 2397); white space and missing padding in base64 are forgiven."""
-    header, comma, payload = uri.partition(",")
-    if not comma:
-        raise PictureError(f"Cannot use {name}: it has no comma before the data.", "Write data:image/png;base64,DATA.")
-    _check_file_size(len(payload) * 3 // 4, name)
-    raw = unquote_to_bytes(payload)
-    if not re.search(r";\s*base64\s*$", header, re.IGNORECASE):
-        return raw
-    compact = b"".join(raw.split()).rstrip(b"=")
-    try:
-        return base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
-    except binascii.Error as error:
-        raise PictureError(
-            f"Cannot use {name}: its base64 is damaged or cut short ({picture_formats.one_line(error)}).",
-            "Encode the file again, for example with base64.b64encode.",
-        ) from None
-
-
-def _check_file_size(size: int, name: str) -> None:
-    if size > MAX_FILE_BYTES:
-        raise PictureError(
-            f"Cannot use {name}: it has {size / 2**20:,.0f} MiB, more than the limit of {MAX_FILE_BYTES >> 20} MiB.",
-            "Save it in a compressed format, or scale it down.",
-        )
-
-
 def _from_bytes(source: bytes | bytearray | memoryview, max_pixels: int, name: str) -> Image.Image:
-    _check_file_size(source.nbytes if isinstance(source, memoryview) else len(source), name)
+    check_file_size(source.nbytes if isinstance(source, memoryview) else len(source), name)
     data = bytes(source)
-    if not data:
-        raise PictureError(f"Cannot use {name}: it is empty (0 bytes).", _EXPORT_AGAIN)
+    check_bytes(data, name)
     return _finish(picture_formats.decode(data, max_pixels, name), name)
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from internvl_gguf.errors import ModelFileError
+from internvl_gguf.file_pieces import missing_error
 from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.memory import ModelShape, TextShape, shape_from_headers
 from internvl_gguf.model_names import DEMO, DEMO_FOLDER, DEMO_MMPROJ, DEMO_TEXT, LocalModel
+from internvl_gguf.paths import expanded
 from internvl_gguf.planning.choice import Choice, Choices, Chooser
 from internvl_gguf.precision import Precision, preferred_precisions
 from internvl_gguf.repo_files import ModelCopy, Quant, RepoContents, RepoFile, find_copy, sort_out
@@ -63,7 +65,9 @@ def local_files(
     if model.path.is_dir() and not contents.texts:
         raise ModelFileError(f"{model.path} holds no GGUF of a text model.", "Name a .gguf file.")
     if not model.path.exists():
-        raise ModelFileError(f"There is no file {model.path}.", "Check the path, or give a model's name or `demo`.")
+        raise missing_error(model.path) or ModelFileError(
+            f"There is no file {model.path}.", "Check the path, or give a model's name or `demo`."
+        )
     vision, why = _encoder(folder, contents, model.path, mmproj, prefer)
     if not model.path.is_dir():
         return ModelFiles(name, model.path, vision, why)
@@ -107,8 +111,8 @@ def _encoder(
 ) -> tuple[Path, str]:
     """The vision encoder, and why it was chosen, "" where there was no choice."""
     is_named_here = mmproj is not None and (Quant.parse(mmproj) or find_copy(contents.mmprojs, mmproj))
-    if mmproj is not None and (Path(mmproj).expanduser().is_file() or not is_named_here):
-        return Path(mmproj).expanduser(), ""
+    if mmproj is not None and (expanded(mmproj).is_file() or not is_named_here):
+        return expanded(mmproj), ""
     if mmproj is None and not contents.mmprojs and text.is_file():
         _check_kind(text)
     beside = tuple(copy for copy in contents.mmprojs if folder / copy.first.path != text)
@@ -146,7 +150,8 @@ def folder_contents(folder: Path) -> RepoContents:
         ModelFileError: the folder cannot be read.
     """
     try:
-        paths = [*folder.glob("*.gguf"), *folder.glob("*.GGUF"), *folder.glob("*/*.gguf")]
+        patterns = ("*.gguf", "*.GGUF", "*/*.gguf", "*.gguf[.-]*", "*/*.gguf[.-]*")
+        paths = [path for pattern in patterns for path in folder.glob(pattern)]
         files = {
             path.relative_to(folder).as_posix(): RepoFile(path.relative_to(folder).as_posix(), path.stat().st_size)
             for path in paths

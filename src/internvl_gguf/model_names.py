@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_gguf.errors import ModelFileError
+from internvl_gguf.paths import expanded
+from internvl_gguf.repo_files import Quant
 
 if TYPE_CHECKING:
     from internvl_gguf.catalog import Catalog, ModelSpec
@@ -19,6 +20,8 @@ DEMO_FOLDER = Path(__file__).with_name("demo")
 DEMO_TEXT, DEMO_MMPROJ = "demo-text-BF16.gguf", "demo-mmproj-F16.gguf"
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_ROOTED = re.compile(r"[./~]|[A-Za-z]:[\\/]|.*\\", re.DOTALL)
+"""How paths begin that are no names: from a root, or with a backslash anywhere."""
 _WEB = re.compile(r"^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
 
 
@@ -70,22 +73,33 @@ def parse_model_name(text: str, catalog: Catalog) -> LocalModel | HubModel:
                 f"Ask `{DEMO}`; `internvl bench {DEMO} --all` makes and compares others.",
             )
         return LocalModel(DEMO_FOLDER / DEMO_TEXT, is_demo=True)
-    path = Path(text).expanduser()
-    if path.exists() or _is_path_like(text):
+    path = expanded(text)
+    if path.exists():
         return LocalModel(path)
-    head, colon, wanted = text.partition(":")
-    if len(head) == 1 and os.name == "nt":  # a drive
-        drive, (head, colon, wanted) = head, wanted.partition(":")
-        head = f"{drive}:{head}"
-    folder = Path(head).expanduser()
-    if colon and (folder.is_dir() or _is_path_like(head)):
-        return LocalModel(folder, wanted or None)
-    return _hub_model(text, catalog)
+    folder = _folder_with_choice(text)
+    if folder is not None:
+        return folder
+    is_rooted = _ROOTED.match(text) is not None
+    return LocalModel(path) if is_rooted or _names_file(text) else _hub_model(text, catalog)
 
 
-def _is_path_like(text: str) -> bool:
-    if text.startswith((".", "/", "~")) or "\\" in text:
-        return ":" not in text or text.lower().endswith(".gguf")
+def _folder_with_choice(text: str) -> LocalModel | None:
+    """`FOLDER:QUANT` or `FOLDER:FILE`, split at the last colon where that makes sense: folders' names have colons, too.
+
+    None where no beginning of the text is a folder, or is written like one before a quant.
+    """
+    for at in reversed([at for at, character in enumerate(text) if character == ":"]):
+        head, wanted = text[:at], text[at + 1 :]
+        folder = expanded(head)
+        is_quant = Quant.parse(wanted) is not None
+        is_choice = is_quant or not re.search(r"[:/\\]", wanted) or (folder / wanted).is_file()
+        if is_choice and (folder.is_dir() or (is_quant and _ROOTED.match(head))):
+            return LocalModel(folder, wanted or None)
+    return None
+
+
+def _names_file(text: str) -> bool:
+    """Whether a text can only be a file of this machine; `owner/repo:file.gguf` is one of a repository."""
     return text.lower().endswith(".gguf") and ":" not in text
 
 

@@ -10,10 +10,18 @@ from pathlib import Path
 import platformdirs
 
 
+def expanded(text: str) -> Path:
+    """The path that a person typed, `~` replaced; as it stands where there is no such user or home.
+
+    Path.expanduser raises there: for a name mistyped, and in a container with a bare user id.
+    """
+    return Path(os.path.expanduser(text))  # noqa: PTH111
+
+
 def cache_dir() -> Path:
     """The cache folder: INTERNVL_CACHE if it is set, else the system's place for caches. Not created here."""
     override = os.environ.get("INTERNVL_CACHE")
-    return Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("internvl-gguf"))
+    return expanded(override) if override else Path(platformdirs.user_cache_dir("internvl-gguf"))
 
 
 def config_dir() -> Path:
@@ -24,10 +32,9 @@ def config_dir() -> Path:
     """
     override = os.environ.get("INTERNVL_CONFIG")
     if override:
-        return Path(override).expanduser()
+        return expanded(override)
     native = Path(platformdirs.user_config_dir("internvl"))
-    # Path.expanduser raises where a user has no home (a container with a bare user id); os.path does not.
-    everywhere = Path(os.path.expanduser("~/.config/internvl"))  # noqa: PTH111
+    everywhere = expanded("~/.config/internvl")
     return everywhere if everywhere.is_dir() and not native.is_dir() else native
 
 
@@ -37,7 +44,7 @@ def data_dir() -> Path:
     INTERNVL_DATA if it is set, else the system's place for data: ~/.local/share/internvl on Linux.
     """
     override = os.environ.get("INTERNVL_DATA")
-    return Path(override).expanduser() if override else Path(platformdirs.user_data_dir("internvl"))
+    return expanded(override) if override else Path(platformdirs.user_data_dir("internvl"))
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -94,9 +94,10 @@ _STRANGERS = (
     (rb"8BPS", "a Photoshop file", _CONVERT),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000", _CONVERT),
     (rb"\0\0\0\x0cJXL |\xff\x0a", "a JPEG XL", _CONVERT),
-    (rb"\0\0[\x01\x02]\0", "an icon", _CONVERT),
+    (rb"\0\0[\x01\x02]\0[^\0]\0", "an icon", _CONVERT),  # with at least one picture, which tells it from a TGA
     (rb"\x76\x2f\x31\x01|#\?RADIANCE", "a high-dynamic-range picture", _CONVERT),
     (rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!", "an archive or an office document", "Extract the picture first."),
+    (rb".(\0[\x02\x03\x0a\x0b]\0{5}|\x01[\x01\x09].{5}).{8}[\x08\x0f\x10\x18\x20]", "a TGA picture", _CONVERT),
     (rb"GGUF", "a model file", "Give the model to --mmproj or as the model, and a picture here."),
 )  # fmt: skip
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from internvl_gguf.file_pieces import in_order, whole_name
+
 _QUANT = r"I?Q[1-9](?:_[0-9A-Z]+)*|TQ[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32|FP16|FP32"
 _IN_NAME = re.compile(rf"(?:^|[-._])(?P<dynamic>UD[-_])?(?P<quant>{_QUANT})(?=$|[-.])", re.IGNORECASE)
 _PART = re.compile(r"-(?P<index>\d{5})-of-(?P<count>\d{5})$")
@@ -73,7 +75,7 @@ class ModelCopy:
     Attributes:
         quant: what its name says; None where it says nothing.
         parts: all files of it, in order.
-        is_complete: whether no part is missing.
+        is_complete: whether no part is missing, and llama.cpp reads them as they are.
     """
 
     quant: Quant | None
@@ -122,11 +124,13 @@ def sort_out(files: Iterable[RepoFile]) -> RepoContents:
     texts: dict[tuple[str, str], list[tuple[int, int, RepoFile]]] = {}
     mmprojs: dict[tuple[str, str], list[tuple[int, int, RepoFile]]] = {}
     for file in files:
-        path = PurePosixPath(file.path)
+        whole = whole_name(file.path)
+        path = PurePosixPath(whole or file.path)
         if path.suffix.lower() != ".gguf" or not is_safe_path(file.path) or _NO_MODEL.search(path.stem):
             continue
         part = _PART.search(path.stem)
-        stem = path.stem[: part.start()] if part else path.stem
+        # Pieces stand for themselves: the file that they are pieces of may lie beside them.
+        stem = path.name if whole else path.stem[: part.start()] if part else path.stem
         index, count = (int(part["index"]), int(part["count"])) if part else (1, 1)
         group = mmprojs if _MMPROJ.search(path.name) else texts
         group.setdefault((str(path.parent), stem), []).append((index, count, file))
@@ -139,7 +143,10 @@ def _copies(groups: dict[tuple[str, str], list[tuple[int, int, RepoFile]]]) -> t
         parts.sort(key=lambda part: part[0])
         count = parts[0][1]
         is_complete = [index for index, _, _ in parts] == list(range(1, count + 1))
-        copies.append(ModelCopy(_quant_of(folder, stem), tuple(file for _, _, file in parts), is_complete))
+        files = {file.path: file for _, _, file in parts}
+        if any(map(whole_name, files)):
+            files, is_complete = {path: files[path] for path in in_order(files)}, False
+        copies.append(ModelCopy(_quant_of(folder, stem), tuple(files.values()), is_complete))
     return tuple(sorted(copies, key=lambda copy: (-(copy.size or 0), copy.first.path)))
 
 
@@ -183,7 +190,7 @@ def find_copy(copies: tuple[ModelCopy, ...], wanted: str) -> ModelCopy | None:
     quant = Quant.parse(wanted)
     if quant is None:
         return None
-    exact = [copy for copy in copies if copy.quant == quant]
+    exact = sorted((copy for copy in copies if copy.quant == quant), key=lambda copy: not copy.is_complete)
     if exact or quant.dynamic:
         return exact[0] if exact else None
     return next((copy for copy in copies if copy.quant == Quant(quant.label, dynamic=True)), None)

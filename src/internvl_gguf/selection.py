@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from internvl_gguf.errors import ModelFileError
+from internvl_gguf.file_pieces import listed_error, whole_name
 from internvl_gguf.precision import Precision
 from internvl_gguf.repo_files import ModelCopy, find_copy, nearest_names
 
@@ -42,6 +43,8 @@ def complete_texts(texts: tuple[ModelCopy, ...], where: str) -> tuple[ModelCopy,
 
 
 def _incomplete(copy: ModelCopy, where: str) -> ModelFileError:
+    if whole_name(copy.first.path):
+        return listed_error(copy.name, where, [part.path for part in copy.parts])
     return ModelFileError(
         f"{copy.name} of {where} is split, and parts are missing: there {'is' if len(copy.parts) == 1 else 'are'} "
         f"{', '.join(part.path for part in copy.parts)}.",

@@ -8,7 +8,8 @@ import tomllib
 from functools import cached_property
 from typing import Any
 
-from internvl_gguf.errors import CatalogError
+from internvl_gguf.errors import CatalogError, InvalidRequestError
+from internvl_gguf.text_data import decode_text, has_wide_mark
 from internvl_gguf.toml_lines import KeyLines, KeyPath
 
 
@@ -44,7 +45,10 @@ class Document:
 
     def _decode(self, data: bytes) -> str:
         try:
-            return data.decode("utf-8-sig")  # editors on Windows begin the file with a mark that TOML has no place for
+            # Editors on Windows begin the file with a mark that TOML has no place for, or write UTF-16.
+            return decode_text(data, self.origin) if has_wide_mark(data) else data.decode("utf-8-sig")
+        except InvalidRequestError as error:
+            raise CatalogError(error.message, error.hint, file=self.origin) from None
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
             raise self._error_at(line, "not UTF-8 text", "Save the file with the encoding UTF-8.") from error

@@ -25,6 +25,7 @@ from typing import Any, Final, TypeGuard
 from internvl_gguf.bench.matching import TOLERANCE
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.images import check_source, load_image
+from internvl_gguf.text_data import as_utf8, decode_text
 
 LANGUAGE: Final = 4096
 """Tokens that a model for real questions has at least; the demo model has 768."""
@@ -123,10 +124,7 @@ def read_text(path: str | None) -> TextSet:
         InvalidRequestError: it cannot be read, is empty or is not UTF-8.
     """
     data = _read(Path(path) if path else _TEXT)
-    try:
-        text = data.decode("utf-8").removesuffix("\n")  # as llama-perplexity takes a file
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError(f"{path} is not UTF-8 text at byte {error.start}.", "Convert it to UTF-8.") from error
+    text = decode_text(data, str(path)).removesuffix("\n")  # as llama-perplexity takes a file
     if not text:
         raise InvalidRequestError(f"{path} is empty.", "Give a text of some thousand words.")
     return TextSet(Path(path).name if path else "the bench text", text)
@@ -232,7 +230,7 @@ def _read_questions(path: Path, name: str) -> PictureSet:
     items: list[PictureItem] = []
     problems: list[str] = []
     hint = _EXAMPLE
-    for number, data in enumerate(_read(path).splitlines(), 1):
+    for number, data in enumerate(as_utf8(_read(path), str(path)).splitlines(), 1):
         if not data.strip():
             continue
         try:
@@ -253,7 +251,7 @@ def _item(number: int, data: bytes, folder: Path) -> PictureItem:
         PictureError: there is no such picture.
     """
     try:
-        fields = json.loads(data.decode("utf-8-sig" if number == 1 else "utf-8"))
+        fields = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"It is not JSON: {error}.", _EXAMPLE) from error
     if not isinstance(fields, dict):
@@ -311,6 +309,8 @@ def _fraction(fields: dict[str, Any], name: str) -> float:
 
 def _read(path: Path) -> bytes:
     try:
+        if path.is_fifo():
+            raise InvalidRequestError(f"{path} is a pipe, which can be read only once.", "Write it to a file first.")
         return path.read_bytes()
     except OSError as error:
         raise InvalidRequestError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from error

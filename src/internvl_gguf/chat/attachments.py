@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.safe_text import safe_name
-from internvl_gguf.images import describe_source, load_image
+from internvl_gguf.images import describe_source, load_image, take_source
 from internvl_gguf.types import Picture
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def attach(source: Path | bytes | Picture, label: str | None = None) -> Attachme
     Raises:
         PictureError: it cannot be read.
     """
-    picture = source if isinstance(source, Picture) else Picture(source, name=label)
-    image = load_image(picture.source)
+    picture = source if isinstance(source, Picture) else take_source(source, label)
+    image = load_image(picture.source, name=picture.name)
     size = image.size
     image.thumbnail(_SMALL)
     if label is None:

@@ -16,7 +16,7 @@ from internvl_gguf.chat.clipboard import read_clipboard
 from internvl_gguf.chat.room import Part, taken
 from internvl_gguf.chat.safe_text import safe_name, safe_text
 from internvl_gguf.chat.typed_line import parse_line, typed_path
-from internvl_gguf.chat.wording import columns, count, part_line, statistics, summary_row
+from internvl_gguf.chat.wording import columns, count, in_commands, part_line, statistics, summary_row
 from internvl_gguf.conversation import OFFICIAL_SYSTEM
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.placement import describe
@@ -116,7 +116,7 @@ def regen(chat: Chat, text: str) -> str:
     try:
         is_answered = chat.ask(asked.text, replace(chat.settings, sampling=sampling, layout=asked.layout))
     except InternVLError as error:
-        chat.screen.fail(error)
+        chat.screen.fail(in_commands(error, has_parts=bool(chat.parts())))
         is_answered = False
     return "" if is_answered else asked.text
 

@@ -9,7 +9,7 @@ from internvl_gguf.chat.commands import Leaving, chosen_parts
 from internvl_gguf.chat.reader import without_quotes
 from internvl_gguf.chat.safe_text import safe_name
 from internvl_gguf.chat.typed_line import Kind, kind_of, parse_line, typed_path
-from internvl_gguf.chat.wording import part_line
+from internvl_gguf.chat.wording import in_commands, part_line
 from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError, PictureError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Loop:
             return self._question(without_quotes(line), line, waiting)
         except InternVLError as error:
             chat.screen.progress()
-            chat.screen.fail(error)
+            chat.screen.fail(in_commands(error, has_parts=bool(chat.parts())))
             self.failures += 1
         except KeyboardInterrupt:  # while a model was loaded, say
             if self._reader.is_script:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.text_data import decode_text, has_wide_mark
 
 _QUOTES = '"""'
 
@@ -58,7 +58,7 @@ class ScriptReader(Reader):
     """Each line of a file or pipe.
 
     Args:
-        file: UTF-8 text.
+        file: text, in UTF-8 unless a byte order mark says otherwise.
     """
 
     is_script = True
@@ -87,12 +87,10 @@ class ScriptReader(Reader):
     @staticmethod
     def _decoded(file: BinaryIO) -> Iterator[str]:
         for number, line in enumerate(file, 1):
-            try:
-                yield line.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError:
-                raise InvalidRequestError(
-                    f"Line {number} of stdin is not UTF-8.", "Convert it, for instance with iconv -t UTF-8."
-                ) from None
+            if number == 1 and has_wide_mark(line):  # its lines end within characters
+                yield from decode_text(line + file.read(), "What comes on stdin").splitlines()
+                return
+            yield decode_text(line, f"Line {number} of stdin").rstrip("\r\n")
 
 
 class PlainReader(Reader):

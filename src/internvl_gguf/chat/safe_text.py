@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import TextIO
 
 _BIDI = "\u061c\u202a-\u202e\u2066-\u2069"  # they show other letters than are there
 _HARMFUL = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}\u2028\u2029\ud800-\udfff]")
@@ -24,6 +25,15 @@ def safe_name(text: str, longest: int = 60) -> str:
         return shown
     tail = longest // 3
     return f"{shown[: longest - tail - 1]}…{shown[-tail:]}"
+
+
+def can_show(out: TextIO, text: str) -> bool:
+    """Whether the encoding of a stream has all characters of a text."""
+    try:
+        text.encode(out.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def cells(text: str) -> int:

@@ -16,7 +16,7 @@ from internvl_gguf.chat.live_area import LiveArea
 from internvl_gguf.chat.markdown_blocks import BlockStream
 from internvl_gguf.chat.markdown_view import MarkdownView
 from internvl_gguf.chat.preview import PREVIEW_COLUMNS, Protocol, draw
-from internvl_gguf.chat.safe_text import cells, safe_name, safe_text
+from internvl_gguf.chat.safe_text import can_show, cells, safe_name, safe_text
 from internvl_gguf.chat.screen import Screen
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError
 
@@ -29,7 +29,8 @@ _SHARE_OF_DRAWING = 0.1
 _TICKS_BEFORE_PROGRESS = 2
 """What is over sooner is not worth a line that comes and goes."""
 _HANG = 4
-_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_SPINNER, _PLAIN_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "-\\|/"
+_BLOCK = "▀"
 _THEME = Theme(
     {
         "markdown.code": "cyan",
@@ -58,13 +59,14 @@ class TerminalScreen(Screen):
         self._console = Console(file=out, force_terminal=True, theme=_THEME, highlight=False, legacy_windows=False)
         self._view = MarkdownView(self._console)
         self._area = LiveArea(out)
-        self._preview = preview
+        draws_blocks = preview in (Protocol.BLOCKS, Protocol.BLOCKS_256)
+        self._preview = None if draws_blocks and not can_show(out, _BLOCK) else preview
         self._answer: BlockStream | None = None
         self._is_stale = False
         self._draws_next = 0.0
         self._progress = ""
         self._ticks = 0
-        self._spinner = itertools.cycle(_SPINNER)
+        self._spinner = itertools.cycle(_SPINNER if can_show(out, _SPINNER) else _PLAIN_SPINNER)
 
     def say(self, text: str = "") -> None:
         self._print(Text(safe_text(text)))

@@ -82,7 +82,8 @@ def parse_line(line: str, files: Files | None = None) -> TypedLine:
             begin = word.start()
             hint, missing, at = _hint(line, begin, word.end(), files)
             is_first = not prompt and not line[done:begin].strip()
-            if missing is None or not (is_first or missing.name != str(missing)):
+            has_folder = any(slash in line[begin:at] for slash in "/\\")
+            if missing is None or not (is_first or has_folder):
                 hints += [hint] if hint and hint not in hints else []
                 continue
             found = begin, at, [missing]
@@ -181,7 +182,7 @@ def _named_with_spaces(line: str, start: int, files: Files) -> tuple[str, int] |
     for reading in readings(line, start):
         first, *others = reading.path.split()
         if others and not reading.is_loose and has_picture_name(reading.path):
-            is_one = expanded(first) is not None and files.kind(Path(first).expanduser()) is Kind.NOTHING
+            is_one = expanded(first) is not None and files.kind(expanded(first) or Path(first)) is Kind.NOTHING
             ends = any(word[-1] in CLOSING for word in (first, *others[:-1]))
             last = expanded(others[-1])
             is_one = is_one and not ends and last is not None and files.kind(last) is not Kind.PICTURE

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.attachments import grid_text
 from internvl_gguf.chat.safe_text import safe_name
+from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.attachments import Attachment
@@ -94,6 +95,23 @@ def part_line(number: int, part: Part) -> str:
         pictures = f" and {count(part.pictures, 'picture')}" if part.pictures else ""
         what = f'question "{safe_name(part.text, 40)}"{pictures}'
     return f"{number:>3}  {what}: {count(part.tokens, 'token')}"
+
+
+def in_commands(error: InternVLError, *, has_parts: bool) -> InternVLError:
+    """An error as a chat tells it: where a question does not fit, with what can be typed here.
+
+    Args:
+        error: as it was raised.
+        has_parts: whether there is something to drop of the conversation.
+    """
+    if not isinstance(error, ContextOverflowError):
+        return error
+    ways = [f"/tiles {error.max_tiles}" if error.max_tiles else ""]
+    ways += ["/drop for parts of the conversation", "/clear for a new one"] if has_parts else []
+    ways += [f"a chat begun with --n-ctx {error.n_ctx}" if error.n_ctx else ""]
+    found = [way for way in ways if way]
+    hint = f"What helps: {', '.join(found)}." if found else "Ask with fewer pictures or less text."
+    return InvalidRequestError(error.message, hint)
 
 
 def summary_row(summary: Summary, now: float | None = None) -> tuple[str, str]:

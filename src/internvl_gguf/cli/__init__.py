@@ -52,8 +52,11 @@ def help_text() -> str:
 
 def main() -> None:
     """Entry point: exit codes are 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    from internvl_gguf.cli.streams import is_stdout_closed, mend_streams, replaced_line
+
+    mend_streams()
     # The libraries of the command line take longer to import than this takes to say.
-    if sys.argv[1:] in (["-h"], ["--help"]):
+    if sys.argv[1:] in (["-h"], ["--help"]) and not is_stdout_closed():
         sys.stdout.write(help_text())
         return
     if not sys.argv[1:]:
@@ -62,9 +65,13 @@ def main() -> None:
     if sys.argv[1] == COMPLETE:
         from internvl_gguf.cli.completion import answer
 
-        sys.stdout.write(answer(sys.argv[2:]))
+        if not is_stdout_closed():
+            sys.stdout.write(answer(sys.argv[2:]))
         return
     from internvl_gguf.cli.group import app
-    from internvl_gguf.cli.output import run
+    from internvl_gguf.cli.output import run, say
 
-    sys.exit(run(app))
+    code = run(app)
+    if line := replaced_line():
+        say(line)
+    sys.exit(code)

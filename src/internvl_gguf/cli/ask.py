@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from internvl_gguf.chat.typed_line import TypedLine, has_picture_name
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
 from internvl_gguf.cli.output import print_json, reply_as_json, say, show_library_log
+from internvl_gguf.cli.streams import require_stdout
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from internvl_gguf.session import Session
-    from internvl_gguf.types import Reply
+    from internvl_gguf.types import Picture, Reply
 
 
 @takes_asking_options
@@ -35,8 +37,11 @@ def ask(
     ] = None,
     image: Annotated[
         list[str] | None,
-        typer.Option("--image", "-i", metavar="FILE", help="A picture; may be repeated.", show_default=False),
+        typer.Option(
+            "--image", "-i", metavar="FILE", help="A picture, - for one on stdin; may be repeated.", show_default=False
+        ),
     ] = None,
+    prompt_pictures: options.PromptPicturesOption = True,
     batch: options.BatchOption = None,
     output: options.OutputOption = None,
     parallel: options.ParallelOption = None,
@@ -55,9 +60,10 @@ def ask(
     more = {} if batch is None else {"n_parallel": options.BATCH_PARALLEL if parallel is None else parallel}
     engine = asking.engine(**more)
     config = EngineConfig(**engine)
+    if output is None:
+        require_stdout()
     if verbose:
         show_library_log()
-    name = options.chosen_model(model)
     opening = {**asking.opening(), "mmproj": asking.mmproj, **engine}
     asked: dict[str, Any] = {"sampling": sampling, "layout": asking.layout, "fit_pictures": asking.fit_pictures}
     if asking.max_tiles is not None:
@@ -65,22 +71,52 @@ def ask(
     if batch is not None:
         from internvl_gguf.cli.batch import BatchJob, run_batch
 
+        name = options.chosen_model(model)
         run_batch(BatchJob(None if str(batch) == "-" else batch, output, name, config, opening, asked))
         return
-    question = _read_stdin() if prompt is None else prompt
-    if not question.strip():
-        raise typer.BadParameter("the question is empty", param_hint="PROMPT")
-    reply = _ask_once(name, question, image or [], config, opening, asked, quiet=json_output)
+    question, pictures = _question(prompt, image or [], finds_pictures=prompt_pictures)
+    name = options.chosen_model(model)
+    reply = _ask_once(name, question, pictures, config, opening, asked, quiet=json_output)
     if json_output:
-        print_json(_as_json(name, question, image or [], reply))
+        print_json(_as_json(name, question, pictures, reply))
     elif verbose:
         _say_statistics(reply)
+
+
+def _question(prompt: str | None, images: list[str], *, finds_pictures: bool) -> tuple[str, list[Picture]]:
+    """The question and its pictures, looked at before a model of gigabytes is fetched for nothing.
+
+    Args:
+        prompt: what was typed; None where the question comes on stdin. Pictures are looked for in what was typed only:
+            what comes through a pipe may be anybody's text.
+        images: names of pictures.
+        finds_pictures: whether pictures are looked for.
+
+    Raises:
+        typer.BadParameter: there is no question.
+        InvalidRequestError: it is no text, or stdin is to give two things.
+        PictureError: a picture that cannot be read.
+    """
+    from internvl_gguf.cli.prompt_pictures import find_pictures, take_found
+    from internvl_gguf.cli.stdin import is_stdin, read_question, take_pictures
+
+    if prompt is None and any(map(is_stdin, images)):
+        raise InvalidRequestError(
+            "The question and a picture cannot both come on stdin.",
+            "Write the question out, or name the picture's file.",
+        )
+    question = read_question() if prompt is None else prompt
+    found = find_pictures(question, images) if finds_pictures and prompt is not None else TypedLine(question)
+    if not found.prompt.strip():
+        about = f"; ask something about {found.pictures[0]}" if found.pictures else ""
+        raise typer.BadParameter(f"the question is empty{about}", param_hint="PROMPT")
+    return found.prompt, take_pictures(images) + take_found(found)
 
 
 def _ask_once(
     model: str,
     prompt: str,
-    images: list[str],
+    pictures: list[Picture],
     config: EngineConfig,
     opening: dict[str, Any],
     asked: dict[str, Any],
@@ -88,19 +124,16 @@ def _ask_once(
     quiet: bool,
 ) -> Reply:
     from internvl_gguf.cli.downloads import obtain
-    from internvl_gguf.images import check_source
     from internvl_gguf.machine_choice import machine_chooser
     from internvl_gguf.session import Session
 
-    for image in images:  # before a model of gigabytes is fetched for nothing
-        check_source(image)
     files = obtain(model, opening.pop("mmproj"), machine_chooser(config))
     with (
         _progress() as progress,
         Session.open(files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.notice) as session,
     ):
         session.on_tiles(progress.tiles)
-        return _answer(session, prompt, images, asked, quiet=quiet, progress=progress)
+        return _answer(session, prompt, pictures, asked, quiet=quiet, progress=progress)
 
 
 def _refuse_without_batch(output: Path | None, parallel: int | None) -> None:
@@ -129,30 +162,14 @@ def _split_arguments(arguments: list[str]) -> tuple[str | None, str | None]:
         )
     if len(arguments) == 2:
         model, prompt = arguments
+        if has_picture_name(model):
+            raise typer.BadParameter(f"{model} is a picture: give it with -i", param_hint="MODEL")
         return model, None if prompt == "-" else prompt
     if not arguments or arguments == ["-"]:
         return None, None
     (single,) = arguments
     names_model = " " not in single and options.names_model(single)
     return (single, None) if names_model else (None, single)
-
-
-def _read_stdin() -> str:
-    """The question from stdin.
-
-    Raises:
-        InvalidRequestError: nobody is going to type one, it is empty, or it is not UTF-8.
-    """
-    if sys.stdin is None or sys.stdin.isatty():
-        raise typer.BadParameter("give a question, or pipe one in", param_hint="PROMPT")
-    data = sys.stdin.buffer.read()
-    try:
-        return data.decode("utf-8").strip("\r\n")
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError(
-            f"The question on stdin is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}.",
-            "Convert it, for instance with iconv -t UTF-8.",
-        ) from error
 
 
 class _Progress:
@@ -188,16 +205,19 @@ def _progress() -> Iterator[_Progress]:
         return
     from rich.console import Console
 
-    with Console(stderr=True).status("Loading the model") as status:
+    from internvl_gguf.chat.safe_text import can_show
+
+    spinner = "dots" if can_show(sys.stderr, "⠋") else "line"
+    with Console(stderr=True).status("Loading the model", spinner=spinner) as status:
         yield _Progress(status)
 
 
 def _answer(
-    session: Session, prompt: str, images: list[str], asked: dict[str, Any], *, quiet: bool, progress: _Progress
+    session: Session, prompt: str, pictures: list[Picture], asked: dict[str, Any], *, quiet: bool, progress: _Progress
 ) -> Reply:
     ends_line = True
     reply = None
-    for chunk in session.stream(prompt, images, **asked):
+    for chunk in session.stream(prompt, pictures, **asked):
         if chunk.text and not quiet:
             progress.stop()
             sys.stdout.write(chunk.text)
@@ -216,7 +236,8 @@ def _answer(
     return reply
 
 
-def _as_json(model: str, prompt: str, images: list[str], reply: Reply) -> dict[str, Any]:
+def _as_json(model: str, prompt: str, pictures: list[Picture], reply: Reply) -> dict[str, Any]:
+    images = [str(picture.source) if picture.name is None else picture.name for picture in pictures]
     return {"model": model, "prompt": prompt, "images": images, **reply_as_json(reply)}
 
 

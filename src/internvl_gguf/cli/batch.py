@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,10 +16,13 @@ from internvl_gguf.cli.batch_lines import AnswerFile, InOrder, Line, question_of
 from internvl_gguf.cli.output import FAILED, reply_as_json, say
 from internvl_gguf.config import EngineConfig, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
+from internvl_gguf.text_data import as_utf8, has_wide_mark
 from internvl_gguf.types import Question
 
 if TYPE_CHECKING:
     from internvl_gguf.batch import Outcome
+
+_MARK_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -155,19 +159,18 @@ def _lines(source: Path | None) -> Iterator[Callable[[], Iterator[Line]]]:
         InvalidRequestError: they cannot be read.
     """
     if source is None:
-        if sys.stdin is None or sys.stdin.isatty():
+        if sys.stdin.isatty():
             raise typer.BadParameter("name a file, or pipe the lines in", param_hint="--batch")
-        piped = sys.stdin.buffer.readlines()
-        yield lambda: read_lines(piped)
+        yield _kept_lines(sys.stdin.buffer.read(), "What comes on stdin")
         return
     try:
         file = source.open("rb")
     except OSError as error:
         raise InvalidRequestError(f"{source} cannot be read: {error.strerror}.", "Check the path.") from error
     with file:
-        if not file.seekable():  # a pipe, as <(command) makes it
-            piped = file.readlines()
-            yield lambda: read_lines(piped)
+        head = file.peek(_MARK_BYTES)
+        if not file.seekable() or has_wide_mark(head):  # a pipe, as <(command) makes it, or UTF-16
+            yield _kept_lines(file.read(), str(source))
             return
 
         def lines() -> Iterator[Line]:
@@ -175,6 +178,11 @@ def _lines(source: Path | None) -> Iterator[Callable[[], Iterator[Line]]]:
             yield from read_lines(file)
 
         yield lines
+
+
+def _kept_lines(data: bytes, name: str) -> Callable[[], Iterator[Line]]:
+    text = as_utf8(data, name)
+    return lambda: read_lines(io.BytesIO(text))
 
 
 class _Progress:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Final
 
 from internvl_gguf.config import SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
+from internvl_gguf.text_data import decode_text
 from internvl_gguf.types import Question
 
 _SAMPLING: Final = tuple(field.name for field in fields(SamplingParams))
@@ -59,7 +60,9 @@ class Line:
             InvalidRequestError: it is none.
         """
         try:
-            value = json.loads(self.data.decode("utf-8-sig" if self.number == 1 else "utf-8"))
+            value = json.loads(decode_text(self.data, "The line"))
+        except InvalidRequestError:
+            raise
         except (ValueError, RecursionError) as error:
             reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
             raise InvalidRequestError(f"The line is not JSON: {reason}.", _EXAMPLE) from error

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from internvl_gguf.cli.bench_options import FormatName
-from internvl_gguf.cli.output import say
+from internvl_gguf.cli.output import print_json_text, say
+from internvl_gguf.cli.streams import require_stdout
 from internvl_gguf.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ class BenchOutput:
 
         Raises:
             InvalidRequestError: a file that cannot be written, one for two things, or charts without matplotlib.
+            InternVLError: stdout is closed, and the report is to go there.
         """
+        if self.file is None:
+            require_stdout()
         files = [path for path in (self.file, self.html, self.plot) if path is not None]
         if files:
             from internvl_gguf.bench.figures import require_matplotlib, require_place
@@ -82,6 +86,9 @@ class BenchOutput:
         from internvl_gguf.bench.formats import render
 
         text = render(results, form, self.budget)
+        if self.file is None and form in ("json", "jsonl"):
+            print_json_text(text)
+            return
         if self.file is None:
             typer.echo(text, nl=False)
             return

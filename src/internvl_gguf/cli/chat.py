@@ -10,8 +10,9 @@ import typer
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
 from internvl_gguf.cli.output import show_library_log
+from internvl_gguf.cli.stdin import STDIN
+from internvl_gguf.cli.streams import require_stdout
 
-STDIN = "-"
 _CONVERSATION = "Conversations"
 _TERMINAL = "The terminal"
 
@@ -71,6 +72,7 @@ def chat(
     """
     if go_on and resume is not None:
         raise typer.BadParameter("names another conversation than --continue", param_hint="--resume")
+    require_stdout()
     model, pictures = _split_arguments(model_and_pictures or [])
     sampling, engine = asking.sampling(), asking.engine()
     if verbose:
@@ -86,13 +88,13 @@ def chat(
 
 
 def _split_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """MODEL and PICTUREs of the command line; the first argument is a picture where it names a file that is no GGUF."""
+    """MODEL and PICTUREs of the command line; a first argument that is a file or pipe, and no GGUF, is a picture."""
     from internvl_gguf.chat.typed_line import has_picture_name
 
     if not arguments or arguments[0] == STDIN:
         return None, arguments
     first = Path(arguments[0])
-    is_file = first.is_file() and first.suffix.lower() != ".gguf"
+    is_file = first.exists() and not first.is_dir() and first.suffix.lower() != ".gguf"
     if is_file or (has_picture_name(arguments[0]) and not options.names_model(arguments[0])):
         return None, arguments
     return arguments[0], arguments[1:]

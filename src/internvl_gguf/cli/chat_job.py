@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from internvl_gguf.chat.asking import LeavingAtOnce, Noted
@@ -20,10 +20,11 @@ from internvl_gguf.chat.worker import Worker
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions
 from internvl_gguf.cli.output import FAILED, INTERRUPTED
+from internvl_gguf.cli.stdin import STDIN
 from internvl_gguf.config import EngineConfig, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.history import History
-from internvl_gguf.paths import data_dir
+from internvl_gguf.paths import data_dir, expanded
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.screen import Screen
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from internvl_gguf.model_files import ModelFiles
     from internvl_gguf.notices import Notice
     from internvl_gguf.session import Session
+    from internvl_gguf.types import Picture
 
 _LISTED = 20
 
@@ -83,11 +85,7 @@ def _hold(job: ChatJob, terminal: Terminal) -> int:
         if not worker.tell(Noted(line)):
             screen.say(line)
 
-    from internvl_gguf.images import check_source
-
-    for picture in job.pictures:
-        if picture != "-":
-            check_source(picture)  # before a model of gigabytes is fetched for nothing
+    pictures = _first_pictures(job, terminal)  # before a model of gigabytes is fetched for nothing
     history = History.open_or_forget(on_notice=notice) if job.is_kept else History.forgetful(on_notice=notice)
     conversation = _wanted(job, history)
     models = _models(job, screen, notice)
@@ -104,7 +102,7 @@ def _hold(job: ChatJob, terminal: Terminal) -> int:
     )
     try:
         loop = Loop(chat, terminal.reader(sources, data_dir() if history.is_kept else None))
-        return _talk(job, terminal, chat, loop, resumed=resumed)
+        return _talk(job, terminal, chat, loop, pictures, resumed=resumed)
     except LeavingAtOnce:
         raise
     except BaseException:
@@ -112,7 +110,23 @@ def _hold(job: ChatJob, terminal: Terminal) -> int:
         raise
 
 
-def _talk(job: ChatJob, terminal: Terminal, chat: Chat, loop: Loop, *, resumed: bool) -> int:
+def _first_pictures(job: ChatJob, terminal: Terminal) -> list[Picture]:
+    """The pictures of the first question.
+
+    Raises:
+        PictureError: one that cannot be read.
+    """
+    from internvl_gguf.images import take_source
+
+    return [
+        take_source(terminal.stdin or b"", "the picture on stdin") if picture == STDIN else take_source(picture)
+        for picture in job.pictures
+    ]
+
+
+def _talk(
+    job: ChatJob, terminal: Terminal, chat: Chat, loop: Loop, pictures: Sequence[Picture], *, resumed: bool
+) -> int:
     """From the first line to the last."""
     is_script = terminal.kind == "script"
     if not is_script:
@@ -126,11 +140,8 @@ def _talk(job: ChatJob, terminal: Terminal, chat: Chat, loop: Loop, *, resumed: 
         if job.asking.system is not None:
             chat.conversation.set_system(chat.session, job.asking.system)
         text = "" if is_script else recall(chat)
-    for picture in job.pictures:
-        if picture == "-":
-            chat.add([terminal.stdin or b""], "the picture on stdin")
-        else:
-            chat.add([Path(picture)])
+    for picture in pictures:
+        chat.add([picture])
     loop.run(text)
     chat.keep_state()
     chat.history.forget(())  # the pictures of questions that were taken back
@@ -196,11 +207,11 @@ def _full_name(files: ModelFiles) -> str:
 
     if files.name.lower() == DEMO:
         return DEMO
-    path = Path(files.name).expanduser()
+    path = expanded(files.name)
     if path.is_file():
         return str(path.absolute())
     name, _, quant = files.name.rpartition(":") if ":" in files.name else (files.name, "", "")
-    if path.is_dir() or Path(name).expanduser().is_dir():
+    if path.is_dir() or expanded(name).is_dir():
         return str(files.text.absolute())
     texts = sort_out([RepoFile(files.text.name)]).texts
     return files.name if quant or not texts or texts[0].quant is None else f"{name}:{texts[0].quant}"

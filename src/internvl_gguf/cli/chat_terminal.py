@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TextIO
 
+from internvl_gguf.cli.stdin import read_picture
 from internvl_gguf.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -59,11 +59,8 @@ class Terminal:
 
         data = keys = None
         if takes_stdin:
-            data, keys = _read_picture(), _open_keys()
-        is_script = keys is None and (sys.stdin is None or not sys.stdin.isatty())
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):  # a terminal that is not UTF-8 shows what it can
-                stream.reconfigure(errors="replace")
+            data, keys = read_picture(), _open_keys()
+        is_script = keys is None and not sys.stdin.isatty()
         shows = sys.stdout.isatty()
         is_simple = plain or not shows or os.environ.get("TERM") in ("dumb", "unknown")
         if is_script or is_simple or os.environ.get("NO_COLOR") or not _obeys_sequences():
@@ -101,7 +98,7 @@ class Terminal:
         from internvl_gguf.chat.reader import PlainReader, ScriptReader
 
         if self.kind == "script":
-            return ScriptReader(sys.stdin.buffer if sys.stdin else io.BytesIO())
+            return ScriptReader(sys.stdin.buffer)
         if self.kind == "editor":
             from internvl_gguf.chat.editor import LineEditor
 
@@ -118,12 +115,6 @@ def _obeys_sequences() -> bool:
     from rich.console import Console
 
     return not Console().legacy_windows
-
-
-def _read_picture() -> bytes:
-    if sys.stdin is None or sys.stdin.isatty():
-        raise InvalidRequestError("No picture comes on stdin.", "Pipe one in: cat photo.jpg | internvl chat -")
-    return sys.stdin.buffer.read()
 
 
 def _open_keys() -> TextIO:

@@ -72,7 +72,7 @@ class _Inspection:
     """Pictures as one question would bring them.
 
     Attributes:
-        paths: the pictures' files.
+        names: the pictures as they were named.
         sizes: (width, height) of each in pixels.
         encoder: whose tiles they are cut into.
         layout: how they stand in the prompt.
@@ -81,7 +81,7 @@ class _Inspection:
         plan: their cut as `ask` would do it, which is the same if they fit or may not be fitted.
     """
 
-    paths: Sequence[Path]
+    names: Sequence[str]
     sizes: Sequence[tuple[int, int]]
     encoder: _Encoder
     layout: PictureLayout
@@ -92,7 +92,7 @@ class _Inspection:
     @property
     def places(self) -> int:
         """Places of pictures in the text."""
-        return _places(len(self.paths), self.layout)
+        return _places(len(self.names), self.layout)
 
     @property
     def is_fitted(self) -> bool:
@@ -101,7 +101,10 @@ class _Inspection:
 
 
 def inspect(
-    image: Annotated[list[Path], typer.Argument(help="The pictures of one question.", show_default=False)],
+    image: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="The pictures of one question; - is one on stdin.", show_default=False),
+    ],
     model: options.ModelOption = None,
     mmproj: options.MmprojOption = None,
     max_tiles: options.MaxTilesOption = None,
@@ -131,11 +134,12 @@ def inspect(
         if prompt_tokens < 0:
             raise typer.BadParameter("use 0 or more positions", param_hint="--prompt-tokens")
         targets = _overlay_files(save, image) if save else []
-    encoder = _encoder(model, mmproj)
-
+    from internvl_gguf.cli.stdin import take_pictures
     from internvl_gguf.images import load_image
 
-    sizes = [load_image(path).size for path in image]
+    sources = take_pictures(image)
+    encoder = _encoder(model, mmproj)
+    sizes = [load_image(source.source, name=source.name).size for source in sources]
     budget = Budget(
         n_ctx=n_ctx,
         n_ctx_train=encoder.n_ctx_train,
@@ -154,8 +158,8 @@ def inspect(
         plan_cut(pictures, budget, fit=False),
         plan_cut(pictures, budget, fit=fit_pictures),
     )
-    for path, target, grid in zip(image, targets, _shown_plan(inspection).grids, strict=False):
-        _save_overlay(path, target, grid)
+    for source, target, grid in zip(sources, targets, _shown_plan(inspection).grids, strict=False):
+        _save_overlay(source, target, grid)
     if json_output:
         print_json(_document(inspection, targets))
     else:
@@ -182,7 +186,7 @@ def _places(pictures: int, layout: PictureLayout) -> int:
     return 1 if layout == "combined" else pictures
 
 
-def _overlay_files(save: Path, images: Sequence[Path]) -> list[Path]:
+def _overlay_files(save: Path, images: Sequence[str]) -> list[Path]:
     """Where the grids go: the file named, or numbered ones beside it.
 
     Raises:
@@ -193,7 +197,7 @@ def _overlay_files(save: Path, images: Sequence[Path]) -> list[Path]:
     numbered = [save.with_stem(f"{save.stem}-{number}") for number in range(1, len(images) + 1)]
     targets = [save] if len(images) == 1 else numbered
     for target in targets:
-        if any(target.exists() and image.exists() and target.samefile(image) for image in images):
+        if any(target.exists() and Path(image).exists() and target.samefile(image) for image in images):
             raise typer.BadParameter(f"{target} is one of the pictures: it would be overwritten", param_hint="--save")
     return targets
 
@@ -239,12 +243,12 @@ def _document(inspection: _Inspection, saved: Sequence[Path]) -> dict[str, Any]:
     """What `--json` prints; the facts of a single picture stand at the top level too."""
     pictures = [
         {
-            "image": str(path),
+            "image": name,
             "width": width,
             "height": height,
             **_grid_facts(grid, inspection.encoder),
         }
-        for path, (width, height), grid in zip(inspection.paths, inspection.sizes, inspection.asked.grids, strict=True)
+        for name, (width, height), grid in zip(inspection.names, inspection.sizes, inspection.asked.grids, strict=True)
     ]
     for picture, target in zip(pictures, saved, strict=False):
         picture["saved"] = str(target)
@@ -294,10 +298,10 @@ def _positions(inspection: _Inspection, cut: CutPlan) -> int:
 
 
 def _print(inspection: _Inspection) -> None:
-    encoder, several = inspection.encoder, len(inspection.paths) > 1
-    rows = zip(inspection.paths, inspection.sizes, inspection.asked.grids, inspection.plan.grids, strict=True)
-    for path, (width, height), grid, planned in rows:
-        typer.echo(f"{path}: {width} x {height} pixels")
+    encoder, several = inspection.encoder, len(inspection.names) > 1
+    rows = zip(inspection.names, inspection.sizes, inspection.asked.grids, inspection.plan.grids, strict=True)
+    for name, (width, height), grid, planned in rows:
+        typer.echo(f"{name}: {width} x {height} pixels")
         size = encoder.tile_size
         _print_fact("cut into", _grid_text(grid, size))
         _print_fact("stretched", f"to {grid.columns * size} x {grid.rows * size} pixels")
@@ -306,7 +310,7 @@ def _print(inspection: _Inspection) -> None:
             _print_fact("to fit", f"{_grid_text(planned, size)}: {_seen(planned.tiles, encoder)}")
     asked, plan = inspection.asked, inspection.plan
     if several:
-        typer.echo(f"{len(inspection.paths)} pictures together")
+        typer.echo(f"{len(inspection.names)} pictures together")
         _print_fact("the model", f"sees {_seen(asked.tiles, encoder)}")
     positions, n_ctx = _positions(inspection, asked), asked.budget.n_ctx
     _print_fact("context", f"{positions:,} of {n_ctx:,} positions, {positions / n_ctx:.0%}")
@@ -355,12 +359,12 @@ def _say_what_does_not_fit(inspection: _Inspection) -> None:
             say(line)
 
 
-def _save_overlay(image: Path, target: Path, grid: Grid) -> None:
+def _save_overlay(picture: Picture, target: Path, grid: Grid) -> None:
     from internvl_gguf.errors import PictureError
     from internvl_gguf.grid_overlay import draw_grid
     from internvl_gguf.images import load_image
 
     try:
-        draw_grid(load_image(image), grid).save(target, format="PNG")
+        draw_grid(load_image(picture.source, name=picture.name), grid).save(target, format="PNG")
     except OSError as error:
         raise PictureError(f"{target} cannot be written: {error.strerror}.", "Choose another place for it.") from error

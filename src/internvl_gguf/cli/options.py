@@ -177,6 +177,14 @@ FitPicturesOption = Annotated[
         rich_help_panel=_PICTURES,
     ),
 ]
+PromptPicturesOption = Annotated[
+    bool,
+    typer.Option(
+        "--prompt-pictures/--no-prompt-pictures",
+        help="Attach the pictures whose paths stand in the question.",
+        rich_help_panel=_PICTURES,
+    ),
+]
 NoCacheOption = Annotated[
     bool,
     typer.Option(
@@ -293,7 +301,10 @@ def chosen_model(model: str | None, tell: Callable[[str], None] = say) -> str:
 def names_model(text: str) -> bool:
     """Whether a lone argument is a model rather than a question of one word or a picture."""
     from internvl_gguf.catalog import load_catalog
+    from internvl_gguf.chat.typed_line import has_picture_name
 
+    if has_picture_name(text):
+        return False
     if text == DEMO or text.lower().endswith(".gguf"):
         return True
     head = text.partition(":")[0]

@@ -11,10 +11,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import typer
 
+from internvl_gguf.cli.streams import closed_error, is_stdout_closed
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError, InvalidRequestError
 from internvl_gguf.types import Reply
 
@@ -45,6 +47,9 @@ def run(command: typer.Typer) -> int:
         say("Nothing was changed.")
         return FAILED
     except OSError as error:
+        if is_stdout_closed():
+            say_error(closed_error())
+            return FAILED
         if error.errno not in _NO_ROOM:
             raise
         say_error(InternVLError(f"The answer could not be written: {error.strerror}.", "Free some space."))
@@ -67,13 +72,16 @@ def _usage_error(error: typer.TyperException) -> InternVLError:
 
 
 def say(text: str) -> None:
-    """Lines for the person, on stderr; broken at words where it is a terminal."""
+    """Lines for the person, on stderr; broken at words where it is a terminal. Lost where it cannot be written."""
     if sys.stderr.isatty():
         from internvl_gguf.chat.safe_text import broken
 
         width = shutil.get_terminal_size().columns
         text = "\n".join(broken(line, width) for line in text.split("\n"))
-    typer.echo(text, err=True)
+    try:
+        typer.echo(text, err=True)
+    except OSError:  # its reader has left, or its disk is full; an answer may still be under way
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (as long as the process)
 
 
 def say_error(error: InternVLError) -> None:
@@ -97,7 +105,16 @@ def option_errors() -> Iterator[None]:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    print_json_text(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_json_text(text: str) -> None:
+    """JSON on stdout; where that lacks a character, all beyond ASCII, which stand in strings, as JSON's escapes."""
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = "".join(character if character.isascii() else json.dumps(character)[1:-1] for character in text)
+    typer.echo(text.removesuffix("\n"))
 
 
 def reply_as_json(reply: Reply) -> dict[str, Any]:

@@ -30,13 +30,11 @@ def pull(
     if model.lower() == DEMO:
         say("The demo model is a part of this package: nothing to fetch.")
         return
-    from huggingface_hub import constants
-
-    from internvl_gguf.hub import HubClient
+    from internvl_gguf.hub import HubClient, is_offline
     from internvl_gguf.hub_models import HubResolver
 
     resolver = HubResolver(HubClient(on_wait=say))
-    if constants.HF_HUB_OFFLINE and (here := resolver.cached(model, mmproj)):
+    if is_offline() and (here := resolver.cached(model, mmproj)):
         say("Offline, and everything is here already.")
         if json_output:
             print_json({"model": model, "text": str(here.text), "mmproj": str(here.mmproj), "files": []})

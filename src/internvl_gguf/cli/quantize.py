@@ -22,6 +22,7 @@ from internvl_gguf.cli.quantize_report import (
 from internvl_gguf.config import GPULayers
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
 from internvl_gguf.model_names import LocalModel
+from internvl_gguf.paths import expanded
 
 if TYPE_CHECKING:
     from internvl_gguf.planning.choice import Choice, Choices
@@ -169,7 +170,7 @@ def _find(source: str, kinds: Sequence[QuantType], mmproj: str | None, force: bo
                 f"Take {' or '.join(_WHOLE)} of it, or --force.",
             )
         files = obtain(source, mmproj, _whole)
-    own = Path(mmproj).expanduser() if mmproj and Path(mmproj).expanduser().is_file() else files.mmproj
+    own = expanded(mmproj) if mmproj and expanded(mmproj).is_file() else files.mmproj
     folder = model.path if isinstance(model, LocalModel) and not model.is_demo else Path()
     return _Found(files.text, lambda: own, folder)
 

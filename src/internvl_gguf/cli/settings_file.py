@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
 
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.paths import config_dir
+from internvl_gguf.text_data import decode_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,14 +96,14 @@ def option_types(command: Callable[..., Any]) -> dict[str, Any]:
 def _read() -> dict[str, Any]:
     path = settings_path()
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
+        return tomllib.loads(decode_text(path.read_bytes(), str(path)))
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise InvalidRequestError(
             f"{path} cannot be read: {error.strerror or error}.", "Check its permissions."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise InvalidRequestError(
             f"{path} is not TOML: {error}.", 'Write lines such as max_tiles = 6 or vram = "8GiB".'
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ QUESTIONS = ("What number is written?", "What colour is the circle?", "How many 
 
 def main() -> None:
     """Ask a few questions about the example picture and print question and answer."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # the folder may have a name that the terminal cannot show
     print(f"The picture: {EXAMPLE}")
     with Session.open("demo") as session:
         for question in QUESTIONS:

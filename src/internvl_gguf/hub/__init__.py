@@ -4,9 +4,14 @@ Files lie in the hub's own cache, in its layout, so that other programs find our
 is used for everything but the transfer itself: it begins a file anew in each process and does not verify what it got.
 """
 
-from internvl_gguf.hub.cache import CachedRepo, HubCache
-from internvl_gguf.hub.client import HubClient, RepoListing
-from internvl_gguf.hub.download import download
-from internvl_gguf.hub.remote_file import RemoteFile
+from internvl_gguf.hub.network import unreadable_variable
 
-__all__ = ["CachedRepo", "HubCache", "HubClient", "RemoteFile", "RepoListing", "download"]
+try:
+    from internvl_gguf.hub.cache import CachedRepo, HubCache
+    from internvl_gguf.hub.client import HubClient, RepoListing, is_offline
+    from internvl_gguf.hub.download import download
+    from internvl_gguf.hub.remote_file import RemoteFile
+except ValueError as error:  # of huggingface_hub, which reads its variables when it is imported
+    raise unreadable_variable(error) from error
+
+__all__ = ["CachedRepo", "HubCache", "HubClient", "RemoteFile", "RepoListing", "download", "is_offline"]

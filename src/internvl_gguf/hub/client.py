@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import httpx2
-from huggingface_hub import HfApi, constants, get_session, hf_hub_url
+from huggingface_hub import HfApi, constants, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -24,10 +24,11 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type:
 
 from internvl_gguf._version import __version__
 from internvl_gguf.errors import HubError
+from internvl_gguf.hub.faults import PASSING, lasting_fault, passing_fault, unusable_token
+from internvl_gguf.hub.network import client_of
 from internvl_gguf.repo_files import RepoFile, is_safe_path
 
 _LIBRARY = "internvl-gguf"
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that may be gone at the next try
 _TRIES = 6
 _LONGEST_WAIT = 60.0  # seconds; also the most of a Retry-After that is waited for
 _RESULT = TypeVar("_RESULT")
@@ -72,7 +73,7 @@ class HubClient:
         on_wait: Callable[[str], None] = lambda line: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        self.endpoint = (endpoint or constants.ENDPOINT or constants.HUGGINGFACE_CO_URL_HOME).rstrip("/")
         self._token = token
         self.on_wait = on_wait
         self._sleep = sleep
@@ -89,7 +90,8 @@ class HubClient:
             HubError: offline, unreachable, no such repository or revision, or no right to see it.
         """
         api = HfApi(endpoint=self.endpoint, token=self._token, library_name=_LIBRARY, library_version=__version__)
-        with _told(repo, revision):
+        client_of(self.endpoint)  # which the hub's client shares
+        with _told(repo, revision), _understood(repo):
             info = self.patiently(
                 lambda: api.model_info(
                     repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
@@ -124,7 +126,7 @@ class HubClient:
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         with (
             _told(listing.repo, listing.commit, file.path),
-            get_session().stream("GET", url, headers=headers, timeout=timeout) as response,
+            client_of(self.endpoint).stream("GET", url, headers=headers, timeout=timeout) as response,
         ):
             if response.is_error:
                 response.read()
@@ -174,11 +176,14 @@ class Patience:
         Raises:
             HubError: it makes no sense to try on.
         """
-        reason, asked = _fault(error)
+        lasting = lasting_fault(error)
+        if lasting is not None:
+            raise lasting from error
+        if isinstance(error, HfHubHTTPError) and error.response.status_code not in PASSING:
+            raise error
+        reason, asked = passing_fault(error)
         # Where nobody answers at all, waiting helps less often, and somebody waits for an answer.
         self._failures += 2 if isinstance(error, httpx2.ConnectError) else 1
-        if reason is None:
-            raise error
         if self._failures >= self._tries:
             often = ", several times in a row" if self._tries > 1 else ""
             raise HubError(f"{reason}{often}.", ONLINE_HINT) from error
@@ -187,37 +192,23 @@ class Patience:
         self._sleep(seconds)
 
 
-def _fault(error: Exception) -> tuple[str | None, float | None]:
-    """What happened, None where it will not pass, and how many seconds the hub asks to wait."""
-    if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        if status not in _PASSING:
-            return None, None
-        what = "The hub is busy (429)" if status == 429 else f"The hub answered with status {status}"
-        return what, _retry_after(error.response)
-    if isinstance(error, httpx2.TimeoutException):
-        return "The hub did not answer in time", None
-    if isinstance(error, httpx2.TransportError):
-        return f"The connection to {_host(error)} failed ({_one_line(error)})", None
-    return None, None
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids to ask the hub."""
+    return bool(constants.HF_HUB_OFFLINE)
 
 
-def _retry_after(response: httpx2.Response) -> float | None:
+@contextlib.contextmanager
+def _understood(repo: str) -> Iterator[None]:
+    """Turn what the hub's client raises of an answer that is no listing into ours."""
     try:
-        return max(0.0, float(response.headers.get("Retry-After", "")))
-    except ValueError:
-        return None
-
-
-def _host(error: httpx2.TransportError) -> str:
-    try:
-        return error.request.url.host
-    except RuntimeError:  # raised before there was a request
-        return "the hub"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        yield
+    except (HFValidationError, UnicodeEncodeError):  # of what was asked, not of the answer
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HubError(
+            f"What answers for {repo} is no hub.",
+            "Check HF_ENDPOINT, and whether the network wants you to log in first.",
+        ) from error
 
 
 @contextlib.contextmanager
@@ -226,6 +217,8 @@ def _told(repo: str, revision: str | None, path: str | None = None) -> Iterator[
     what = f"{path} of {repo}" if path else repo
     try:
         yield
+    except UnicodeEncodeError:
+        raise unusable_token() from None
     except OfflineModeIsEnabled as error:
         raise HubError(
             f"{what} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it.",
@@ -251,7 +244,7 @@ def _told(repo: str, revision: str | None, path: str | None = None) -> Iterator[
         raise HubError(f"{repo!r} is no name of a repository.", "Write owner/name.") from error
     except HfHubHTTPError as error:
         status = error.response.status_code
-        if status in _PASSING:
+        if status in PASSING:
             raise
         if status == httpx2.codes.RANGE_NOT_SATISFIABLE:
             raise HubError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.text_data import decode_text
 from internvl_gguf.types import Question
 
 PICTURE_SUFFIXES: Final = frozenset(
@@ -79,14 +80,14 @@ def _items(source: Path) -> Iterable[CalibrationItem]:
         return [_picture(path) for path in pictures]
     if source.suffix.lower() in PICTURE_SUFFIXES:
         return [_picture(source)]
+    if source.is_fifo():
+        raise InvalidRequestError(f"{source} is a pipe, which can be read only once.", "Write it to a file first.")
     try:
-        text = source.read_bytes().decode("utf-8-sig")
+        text = decode_text(source.read_bytes(), str(source))
     except OSError as error:
         raise InvalidRequestError(f"{source} cannot be read: {error.strerror}.", "Check the path.") from None
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError(
-            f"{source} is no text: byte {error.start} is not UTF-8.", "Give text, pictures, a folder or a .jsonl file."
-        ) from None
+    except InvalidRequestError as error:
+        raise InvalidRequestError(error.message, "Give text, pictures, a folder or a .jsonl file.") from None
     if not text.strip():
         raise InvalidRequestError(f"{source} is empty.", "Give a text of some hundred words at least.")
     if source.suffix.lower() == ".jsonl":

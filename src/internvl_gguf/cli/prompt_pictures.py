@@ -1,0 +1,55 @@
+"""Pictures that a question names: who writes their path means what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from internvl_gguf.chat.typed_line import DISK, Files, Kind, TypedLine, parse_line
+from internvl_gguf.cli.output import say
+from internvl_gguf.cli.stdin import is_stdin
+from internvl_gguf.errors import PictureError
+from internvl_gguf.images import describe_source, take_source
+from internvl_gguf.types import Picture
+
+OFF: Final = "--no-prompt-pictures"
+
+
+def find_pictures(prompt: str, given: Sequence[str]) -> TypedLine:
+    """The pictures whose paths stand in a question, as the chat reads a line; those that are given stay text.
+
+    Args:
+        prompt: the question.
+        given: pictures that come with it anyway.
+    """
+    known = [Path(image) for image in given if not is_stdin(image) and Path(image).exists()]
+
+    def kind(path: Path) -> Kind:
+        found = DISK.kind(path)
+        is_given = found is Kind.PICTURE and any(path.samefile(each) for each in known)
+        return Kind.OTHER if is_given else found
+
+    return parse_line(prompt, Files(kind, DISK.matches))
+
+
+def take_found(found: TypedLine) -> list[Picture]:
+    """The pictures of a question, and a line for each that says so.
+
+    Raises:
+        PictureError: one that cannot be read.
+    """
+    for hint in found.hints:
+        say(f"({hint})")
+    return [_taken(path) for path in found.pictures]
+
+
+def _taken(path: Path) -> Picture:
+    try:
+        picture = take_source(path)
+    except PictureError as error:
+        hint = f"{error.hint} With {OFF} the question is asked as it stands."
+        raise PictureError(error.message, hint) from None
+    say(f"Attached {describe_source(path)}, which the question names ({OFF} leaves it text).")
+    return replace(picture, name=str(path))

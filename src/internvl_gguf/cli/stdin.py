@@ -1,0 +1,65 @@
+"""What comes on stdin: a picture, a question, or nothing that anybody would wait for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import typer
+
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.images import take_source
+from internvl_gguf.text_data import decode_text
+from internvl_gguf.types import Picture
+
+STDIN: Final = "-"
+_OTHER_NAMES: Final = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")  # a socket cannot be opened under these
+_NAME: Final = "the picture on stdin"
+
+
+def is_stdin(image: str) -> bool:
+    """Whether the picture of that name is the one on stdin."""
+    return image == STDIN or image in _OTHER_NAMES
+
+
+def take_pictures(images: Sequence[str]) -> list[Picture]:
+    """Pictures of the command line, those on stdin and in pipes read; a name given twice is one picture twice.
+
+    Raises:
+        PictureError: one that cannot be read.
+        InvalidRequestError: none comes on stdin.
+    """
+    taken: dict[str, Picture] = {}
+    for image in images:
+        if image not in taken:
+            taken[image] = _picture_on_stdin(taken) if is_stdin(image) else take_source(image)
+    return [taken[image] for image in images]
+
+
+def read_picture() -> bytes:
+    """The bytes of the picture on stdin.
+
+    Raises:
+        InvalidRequestError: stdin is a terminal.
+    """
+    if sys.stdin.isatty():
+        raise InvalidRequestError("No picture comes on stdin.", "Pipe one in, as in: cat photo.jpg | internvl ...")
+    return sys.stdin.buffer.read()
+
+
+def read_question() -> str:
+    """The question on stdin, without line ends around it.
+
+    Raises:
+        typer.BadParameter: stdin is a terminal.
+        InvalidRequestError: it is no text.
+    """
+    if sys.stdin.isatty():
+        raise typer.BadParameter("give a question, or pipe one in", param_hint="PROMPT")
+    return decode_text(sys.stdin.buffer.read(), "The question on stdin").strip("\r\n")
+
+
+def _picture_on_stdin(taken: dict[str, Picture]) -> Picture:
+    before = next((picture for name, picture in taken.items() if is_stdin(name)), None)
+    return before or take_source(read_picture(), _NAME)

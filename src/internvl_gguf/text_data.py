@@ -1,0 +1,61 @@
+"""Text that people bring in files and pipes, from any editor: UTF-8, or UTF-16 or UTF-32 with a byte order mark."""
+
+from __future__ import annotations
+
+import codecs
+
+from internvl_gguf.errors import InvalidRequestError
+
+_MARKS = (
+    (codecs.BOM_UTF8, "UTF-8"),
+    (codecs.BOM_UTF32_LE, "UTF-32LE"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "UTF-32BE"),
+    (codecs.BOM_UTF16_LE, "UTF-16LE"),
+    (codecs.BOM_UTF16_BE, "UTF-16BE"),
+)
+"""Byte order marks and the encodings that they begin (the Unicode Standard, section 23.8)."""
+
+
+def decode_text(data: bytes, name: str) -> str:
+    """The text of a file, its byte order mark removed.
+
+    Args:
+        data: all of it.
+        name: how errors call it, at the beginning of a sentence.
+
+    Raises:
+        InvalidRequestError: it is in another encoding, or no text: UTF-16 without a mark is full of NULs.
+    """
+    mark, encoding = next((each for each in _MARKS if data.startswith(each[0])), (b"", "UTF-8"))
+    try:
+        text = data[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        at = len(mark) + error.start
+        raise InvalidRequestError(
+            f"{name} is not {encoding}: byte {at} is 0x{data[at]:02x}.",
+            "Convert it, for instance with iconv -t UTF-8.",
+        ) from None
+    if "\0" in text:
+        raise InvalidRequestError(
+            f"{name} is not text: it has a NUL.",
+            "If it is UTF-16, convert it, for instance with iconv -f UTF-16LE -t UTF-8.",
+        )
+    return text
+
+
+def as_utf8(data: bytes, name: str) -> bytes:
+    """Lines of text in UTF-8: those in UTF-16 or UTF-32, which a byte order mark tells, converted.
+
+    Args:
+        data: all of a file, or what stands at its beginning; its lines may each have faults of their own.
+        name: how errors call it.
+
+    Raises:
+        InvalidRequestError: it has a mark, and is something else.
+    """
+    return decode_text(data, name).encode() if has_wide_mark(data) else data.removeprefix(codecs.BOM_UTF8)
+
+
+def has_wide_mark(data: bytes) -> bool:
+    """Whether text begins with the byte order mark of UTF-16 or UTF-32."""
+    return any(data.startswith(mark) for mark, _ in _MARKS[1:])
