@@ -44,6 +44,8 @@ ALLOWED: dict[str, set[str]] = {
     "caches": BASE | {"embedding_store"},
     "repo_files": BASE,
     "machine": BASE,
+    "cgroups": set(),
+    "cores": {"cgroups"},
     "precision": BASE | {"machine"},
     "encoder_operations": BASE,
     "device_speed": BASE,
@@ -51,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "measuring": BASE,
     "process_end": BASE,
     "roofline": BASE | {"machine", "measuring", "device_speed", "assumed_speed"},
-    "tuning": BASE | {"machine", "measuring", "this_machine"},
+    "tuning": BASE | {"cores", "machine", "measuring"},
     "speed": BASE | {"memory", "device_speed", "assumed_speed", "encoder_operations"},
     "selection": BASE | {"repo_files", "precision"},
     "hub": BASE | {"repo_files"},
@@ -75,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
     "planning": BASE
     | HEADER
     | {"catalog", "memory", "repo_files", "sizes", "tiling", "speed", "device_speed", "selection"},
-    "this_machine": BASE | {"llama", "planning"},
+    "this_machine": BASE | {"cgroups", "llama", "planning"},
     "placement": BASE | {"memory", "planning", "roofline", "sizes"},
     "saved_session": BASE,
     "restoring": BASE | {"kv_ledger", "model_runtime", "preparation", "saved_session", "text_stream", "tile_limits"},
@@ -84,6 +86,7 @@ ALLOWED: dict[str, set[str]] = {
     "loading": BASE
     | HEADER
     | {
+        "cores",
         "llama",
         "engine",
         "embedding_cache",
@@ -120,8 +123,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"repo_files", "tile_limits", "tiling"},
     "quantizing": BASE
     | HEADER
-    | {"llama", "loading", "preparation", "conversation", "model_files", "notices", "repo_files", "sizes"}
-    | {"this_machine", "tile_limits", "validation"},
+    | {"cores", "llama", "loading", "preparation", "conversation", "model_files", "notices", "repo_files", "sizes"}
+    | {"tile_limits", "validation"},
     "bench": BASE
     | HEADER
     | {"catalog", "conversation", "fingerprint", "hub", "images", "kv_ledger", "llama", "loading", "machine", "memory"}
