@@ -492,8 +492,10 @@ def test_a_session_runs_as_it_was_measured(
         assert request.n_ubatch == expected[2]
 
 
-def test_a_session_without_a_record_runs_by_rule(tiny: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 4 if logical else 2)
+def test_a_session_without_a_record_runs_by_rule(
+    tiny: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores, "_TOPOLOGY", write_topology(tmp_path / "hyper", [(0, 2), (1, 3)]))
     with Session.open(tiny.text, tiny.mmproj, system="", n_ctx=1024) as session:
         assert native(session) == (2, 2, 512)
 

@@ -67,4 +67,4 @@ def seconds_used_by_others() -> float:
 def _busy(times: Any) -> float:
     """Seconds in which a core was not idle. Linux counts those of guests and of nice guests in user and nice, too."""
     aside = ("idle", "iowait", "guest", "guest_nice")
-    return sum(seconds for name, seconds in times._asdict().items() if name not in aside)
+    return float(sum(seconds for name, seconds in times._asdict().items() if name not in aside))
