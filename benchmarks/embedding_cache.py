@@ -34,10 +34,10 @@ import model_headers as headers
 import numpy as np
 
 from internvl_gguf.config import EngineOptions
+from internvl_gguf.cores import default_threads
 from internvl_gguf.embedding_store import EmbeddingStore
 from internvl_gguf.llama.library import build
 from internvl_gguf.resolve import resolve_model
-from internvl_gguf.this_machine import default_threads
 
 MIB = 1024**2
 STORE_TILES, QUICK_STORE_TILES = 26, 4

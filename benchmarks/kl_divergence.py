@@ -40,13 +40,13 @@ from internvl_gguf.bench.results import Divergence
 from internvl_gguf.bench.scoring import N_DRAFT, Subject, score
 from internvl_gguf.bench.sets import TextSet, read_text
 from internvl_gguf.config import EngineConfig
+from internvl_gguf.cores import default_threads
 from internvl_gguf.embedding_cache import EmbeddingCache
 from internvl_gguf.engine import Engine
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import build
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.resolve import resolve_model
-from internvl_gguf.this_machine import default_threads
 
 Figures = dict[str, float]
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from internvl_gguf.config import EngineOptions
+from internvl_gguf.cores import default_threads
 from internvl_gguf.errors import InternVLError
 from internvl_gguf.llama.library import build
 from internvl_gguf.resolve import ModelFiles, resolve_model
-from internvl_gguf.this_machine import default_threads
 
 T = TypeVar("T")
 

@@ -32,6 +32,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from pages import write_between_markers
 
 from internvl_gguf.config import EngineConfig
+from internvl_gguf.cores import default_threads
 from internvl_gguf.gguf_header import read_header
 from internvl_gguf.llama.context import Context, TokenRun
 from internvl_gguf.llama.library import build, has_gpu
@@ -43,7 +44,6 @@ from internvl_gguf.memory import MemoryRequest, shape_from_headers
 from internvl_gguf.resolve import resolve_model
 from internvl_gguf.roofline import Range, Roofline, measure_roofline, recorded_roofline
 from internvl_gguf.speed import estimate_speed
-from internvl_gguf.this_machine import default_threads
 
 TOKENS = 8  # of an answer in each run
 PATIENCE, PAUSE = 4, 5.0  # how often to try again where other programs took the CPU, and seconds between

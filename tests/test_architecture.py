@@ -47,6 +47,8 @@ ALLOWED: dict[str, set[str]] = {
     "caches": BASE | {"embedding_store"},
     "repo_files": BASE | {"file_pieces"},
     "machine": BASE,
+    "cgroups": set(),
+    "cores": {"cgroups"},
     "precision": BASE | {"machine"},
     "encoder_operations": BASE,
     "device_speed": BASE,
@@ -54,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "measuring": BASE,
     "process_end": BASE,
     "roofline": BASE | {"machine", "measuring", "device_speed", "assumed_speed"},
-    "tuning": BASE | {"machine", "measuring", "this_machine"},
+    "tuning": BASE | {"cores", "machine", "measuring"},
     "speed": BASE | {"memory", "device_speed", "assumed_speed", "encoder_operations"},
     "selection": BASE | {"file_pieces", "repo_files", "precision"},
     "hub": BASE | {"repo_files"},
@@ -78,15 +80,16 @@ ALLOWED: dict[str, set[str]] = {
     "planning": BASE
     | HEADER
     | {"catalog", "memory", "repo_files", "sizes", "tiling", "speed", "device_speed", "selection"},
-    "this_machine": BASE | {"llama", "planning"},
+    "this_machine": BASE | {"cgroups", "llama", "planning"},
     "placement": BASE | {"memory", "planning", "roofline", "sizes"},
     "saved_session": BASE,
     "restoring": BASE | {"kv_ledger", "model_runtime", "preparation", "saved_session", "text_stream", "tile_limits"},
-    "llama": BASE | {"encoder_operations"},
+    "llama": BASE | {"cores", "encoder_operations"},
     "engine": BASE | {"llama", "kv_ledger", "embedding_cache"},
     "loading": BASE
     | HEADER
     | {
+        "cores",
         "llama",
         "engine",
         "embedding_cache",
@@ -123,8 +126,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"repo_files", "tile_limits", "tiling"},
     "quantizing": BASE
     | HEADER
-    | {"llama", "loading", "preparation", "conversation", "model_files", "notices", "repo_files", "sizes"}
-    | {"this_machine", "tile_limits", "validation"},
+    | {"cores", "llama", "loading", "preparation", "conversation", "model_files", "notices", "repo_files", "sizes"}
+    | {"tile_limits", "validation"},
     "bench": BASE
     | HEADER
     | {"catalog", "conversation", "fingerprint", "hub", "images", "kv_ledger", "llama", "loading", "machine", "memory"}

@@ -49,6 +49,13 @@ SCRIPTS = {
         "saved_session_bytes",
         "save_seconds",
     ],
+    "shared_cores": [
+        "prefill/0/ours/median",
+        "prefill/1/Llama/ratio",
+        "decode/1/ours/of_alone",
+        "decode/1/Llama, its threads/median",
+        "decode/0/Llama/cpus",
+    ],
     "speed_estimates": ["compared", "prefill_ratio/1", "decode_ratio/1", "tile_ratio/1"],
     "text_speed": ["prefill/ours/median", "prefill/Llama/ratio", "decode/ours/high", "decode/Llama/ratio"],
     "tile_speed": ["seconds_per_tile/ours/median", "seconds_per_tile/ours, 2 a call/ratio"],

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.stand_in_machine import write_container
 
-from internvl_gguf import Session, this_machine
+from internvl_gguf import Session, cgroups, this_machine
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError
 from internvl_gguf.llama.library import Device
@@ -148,9 +149,8 @@ def test_the_limit_of_a_container(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, limit: str, expected: int
 ) -> None:
     folder = tmp_path_factory.mktemp("cgroup")
-    (folder / "memory.max").write_text(limit)
-    (folder / "memory.current").write_text(str(GIB))
-    monkeypatch.setattr(this_machine, "_CGROUP", folder)
+    write_container(folder, memory_max=limit, memory_current=str(GIB))
+    monkeypatch.setattr(cgroups, "_ROOT", folder)
     memory = type("Memory", (), {"available": 8 * GIB, "total": 16 * GIB})()
     monkeypatch.setattr(this_machine.psutil, "virtual_memory", lambda: memory)
     assert this_machine.free_host_memory() == expected

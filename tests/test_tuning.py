@@ -16,9 +16,10 @@ import pytest
 from gguf import GGMLQuantizationType
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.stand_in_machine import write_topology
 from typer.testing import CliRunner
 
-from internvl_gguf import Session, machine, this_machine, tuning
+from internvl_gguf import Session, cgroups, cores, machine, tuning
 from internvl_gguf import roofline as rooflines
 from internvl_gguf.cli import machine_tuning
 from internvl_gguf.cli.group import app
@@ -105,10 +106,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder without a record, on a machine of four cores."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("INTERNVL_CACHE", str(folder))
-    for module in (this_machine, tuning):
+    for module in (cores, tuning):
         monkeypatch.setattr(module, "usable_cores", lambda: tuple(range(CORES)))
-    monkeypatch.setattr(this_machine, "_CGROUP", tmp_path)
-    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: CORES)
+    monkeypatch.setattr(cores, "_TOPOLOGY", write_topology(tmp_path / "cpus", [(core,) for core in range(CORES)]))
+    monkeypatch.setattr(cgroups, "_ROOT", tmp_path)
     return folder
 
 
@@ -362,14 +363,6 @@ def test_half_a_record_does_not_count(recorded: Tuning, own_cache: Path) -> None
         assert recorded_tuning() is None
 
 
-def test_the_limit_of_a_container_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for limit, expected in (("max 100000", CORES), ("250000 100000", 3), ("50000 100000", 1), ("900000 100000", CORES)):
-        (tmp_path / "cpu.max").write_text(limit)
-        assert this_machine.usable_threads() == this_machine.default_threads() == expected
-    monkeypatch.setattr(this_machine, "usable_cores", lambda: (3,))
-    assert this_machine.usable_threads() == 1
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -499,8 +492,10 @@ def test_a_session_runs_as_it_was_measured(
         assert request.n_ubatch == expected[2]
 
 
-def test_a_session_without_a_record_runs_by_rule(tiny: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 4 if logical else 2)
+def test_a_session_without_a_record_runs_by_rule(
+    tiny: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores, "_TOPOLOGY", write_topology(tmp_path / "hyper", [(0, 2), (1, 3)]))
     with Session.open(tiny.text, tiny.mmproj, system="", n_ctx=1024) as session:
         assert native(session) == (2, 2, 512)
 

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from internvl_gguf.config import DEFAULT_N_CTX, EngineConfig
 from internvl_gguf.conversation import END, IMAGE_END, IMAGE_START, START
+from internvl_gguf.cores import seconds_used_by_others, usable_cores
 from internvl_gguf.embedding_cache import EmbeddingCache
 from internvl_gguf.embedding_store import EmbeddingStore, embeddings_dir
 from internvl_gguf.engine import Engine
+from internvl_gguf.engine.free_cores import CoreWatch
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError, SessionStateError
 from internvl_gguf.fingerprint import file_fingerprint, remembered_fingerprint
 from internvl_gguf.llama.context import Context
@@ -66,6 +68,8 @@ class Runtime:
         on_load: LoadProgress | None = None,
         on_notice: Notice = log_notice,
     ) -> None:
+        # From the beginning, so that the first question already knows what others use.
+        self._cores = None if config.n_threads else core_watch()
         # A file whose fingerprint is remembered has had every weight looked at.
         fingerprint = remembered_fingerprint(files.mmproj)
         pair = validate_files(files.text, files.mmproj, check_weights=fingerprint is None)
@@ -184,7 +188,7 @@ class Runtime:
                 n_threads_batch=self.host.n_threads_batch,
             )
             opening.callback(context.close)
-            engine = Engine(model, encoder, context, cache)
+            engine = Engine(model, encoder, context, cache, self._cores)
             opening.callback(engine.close)
             return engine, opening.pop_all()
 
@@ -207,6 +211,14 @@ class Runtime:
             last = self._users == 0
         if last:
             self._owned.close()
+
+
+def core_watch() -> CoreWatch | None:
+    """Tells how many cores others leave; None on a system that does not say what they use."""
+    try:
+        return CoreWatch(len(usable_cores()), seconds_used_by_others)
+    except (OSError, NotImplementedError, RuntimeError):
+        return None
 
 
 def _context_length(asked: int | None, trained: int) -> int:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import psutil
 
+from internvl_gguf.cgroups import memory_limits
 from internvl_gguf.errors import InvalidRequestError, LibraryError
 from internvl_gguf.planning.workload import Budget
 
 if TYPE_CHECKING:
     from internvl_gguf.llama.library import Device
-
-_CGROUP: Final = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -73,42 +69,12 @@ def machine_budget(vram: Sequence[int] | None = None, ram: int | None = None) ->
 
 def free_host_memory() -> int:
     """Bytes that this process could still take without swapping, by the system and by a container's limit."""
-    free = int(psutil.virtual_memory().available)
-    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit ("max")
-        limit = int((_CGROUP / "memory.max").read_text("ascii"))
-        used = int((_CGROUP / "memory.current").read_text("ascii"))
-        free = min(free, max(limit - used, 0))
-    return free
+    return min([int(psutil.virtual_memory().available), *(max(0, limit - used) for limit, used in memory_limits())])
 
 
 def total_host_memory() -> int:
     """Bytes of memory this machine has, or a container's limit."""
-    total = int(psutil.virtual_memory().total)
-    with contextlib.suppress(OSError, ValueError):
-        total = min(total, int((_CGROUP / "memory.max").read_text("ascii")))
-    return total
-
-
-def usable_cores() -> tuple[int, ...]:
-    """Numbers of the logical cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return tuple(sorted(os.sched_getaffinity(0)))
-    return tuple(range(os.cpu_count() or 1))
-
-
-def usable_threads() -> int:
-    """Threads that can run at once: one for each usable core, within a container's limit of CPU time."""
-    usable = len(usable_cores())
-    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit ("max")
-        quota, period = map(int, (_CGROUP / "cpu.max").read_text("ascii").split())
-        usable = min(usable, -(-quota // period))
-    return max(1, usable)
-
-
-def default_threads() -> int:
-    """One thread for each physical core this process may use; more of them slow llama.cpp down."""
-    usable = usable_threads()
-    return min(usable, psutil.cpu_count(logical=False) or usable)
+    return min([int(psutil.virtual_memory().total), *(group.limit for group in memory_limits())])
 
 
 def _gpus() -> list[Device]:

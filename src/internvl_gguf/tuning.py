@@ -16,14 +16,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-import psutil
-
 from internvl_gguf.config import DEFAULT_N_UBATCH
+from internvl_gguf.cores import default_threads, usable_cores, usable_physical_cores, usable_threads
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.machine import library_fingerprint, machine_identity, processor_name
 from internvl_gguf.measuring import measuring_process, printed_objects
 from internvl_gguf.paths import cache_dir, write_atomically
-from internvl_gguf.this_machine import default_threads, usable_cores, usable_threads
 
 Tell = Callable[[str], None]
 
@@ -141,7 +139,7 @@ def measure_tuning(tell: Tell = lambda line: None) -> Tuning:
         LibraryError: it could not be measured.
     """
     deadline = time.monotonic() + _TIMEOUT
-    counts = thread_candidates(usable_threads(), psutil.cpu_count(logical=False) or usable_threads())
+    counts = thread_candidates(usable_threads(), usable_physical_cores())
     tell(f"CPU: {', '.join(map(str, counts))} threads (1 of 2)")
     found = _Tables()
     found.fill(["threads", *map(str, counts)], deadline)
@@ -170,7 +168,7 @@ def thread_candidates(usable: int, physical: int) -> tuple[int, ...]:
 
     Args:
         usable: threads that can run at once.
-        physical: cores of the machine.
+        physical: physical cores among those usable.
     """
     cores = min(usable, physical)
     powers = (2**power for power in range(cores.bit_length()))

@@ -6,6 +6,7 @@ import platform
 import shutil
 import sys
 import textwrap
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,6 +69,7 @@ def doctor(
 def _library() -> dict[str, Any]:
     try:
         from internvl_gguf.llama import library
+        from internvl_gguf.llama.openmp import waiting
         from internvl_gguf.llama.probe import probe
     except LibraryError as error:
         return {"problems": [str(error)]}
@@ -77,6 +79,7 @@ def _library() -> dict[str, Any]:
     facts: dict[str, Any] = {
         "build": library.build(),
         "cpu_features": library.cpu_features(),
+        "waiting": asdict(waiting()),
         "devices": [
             {
                 "name": device.name,
@@ -150,7 +153,7 @@ def _print(report: dict[str, Any], roofline: Roofline | None, threads: list[tupl
             )
             for device in library["devices"]
         ]
-        rows += threads
+        rows += [*threads, *machine_tuning.waiting_rows(library["waiting"])]
     if "position_correction_needed" in library:
         needed = library["position_correction_needed"]
         rows.append(

@@ -61,6 +61,23 @@ def tuning_rows(settings: HostSettings, recorded: Tuning | None) -> list[tuple[s
     ]
 
 
+def waiting_rows(waiting: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How threads wait for each other, for the table.
+
+    Args:
+        waiting: `llama.openmp.Waiting` as a dictionary.
+    """
+    if not waiting["runtimes"]:
+        return []
+    setting = ", ".join(waiting["settings"])
+    source = "set in the environment" if waiting["set_by"] == "environment" else "set by internvl-gguf"
+    rows = [("waiting", f"{', '.join(waiting['runtimes'])} with {setting}, {source}")]
+    if waiting["loaded_before"]:
+        names = ", ".join(waiting["loaded_before"])
+        rows.append(("", f"{names} had been loaded before llama.cpp, perhaps without that setting"))
+    return rows
+
+
 def print_tuning(tuning: Tuning) -> None:
     """The times of each setting as parts of the best one's, and which were chosen."""
     chosen = None if tuning.disturbed else tuning.chosen

@@ -48,14 +48,14 @@ def pick(
         raise typer.BadParameter("give --speed or --quality, not both", param_hint="--speed")
     preference: Preference = "speed" if speed else "quality" if quality else "balanced"
     with option_errors():
-        wanted = _Budgets(vram, ram)
+        wanted, host = _Budgets(vram, ram), host_settings()
         asked = Workload(
             pictures=images,
             max_tiles=max_tiles,
             n_parallel=parallel,
             kv_type=kv,
-            host_ubatch=host_settings().n_ubatch,
-            n_threads=os.cpu_count() or 1,
+            host_ubatch=host.n_ubatch,
+            n_threads=host.most_threads,
         )
     listings = _listings(model, read_headers=headers)
     with option_errors():

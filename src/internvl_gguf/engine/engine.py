@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from internvl_gguf.config import SamplingParams
 from internvl_gguf.embedding_cache import EmbeddingCache
+from internvl_gguf.engine.free_cores import CoreWatch
 from internvl_gguf.engine.handle import Handle, LogitsHandle, ScoreHandle, stopped
 from internvl_gguf.engine.request import AnswerRequest, LogitsRequest, Request, ScoreRequest
 from internvl_gguf.engine.scheduler import Scheduler
@@ -30,18 +31,26 @@ class Engine:
         model, vision, context: open native objects; the caller closes them after the engine. Without a vision encoder
             the engine takes text only.
         cache: embeddings by tile.
+        cores: tells how many cores other programs leave; without it all threads compute whatever others do.
 
     Any thread may use it. Nothing is computed before somebody waits for something; then everything that was submitted
     is.
     """
 
-    def __init__(self, model: TextModel, vision: VisionEncoder | None, context: Context, cache: EmbeddingCache) -> None:
+    def __init__(
+        self,
+        model: TextModel,
+        vision: VisionEncoder | None,
+        context: Context,
+        cache: EmbeddingCache,
+        cores: CoreWatch | None = None,
+    ) -> None:
         self.model = model
         self.vision = vision
         self.context = context
         self.cache = cache
         self._turns = Turns()
-        self._scheduler = Scheduler(model, context, self._find_tiles)
+        self._scheduler = Scheduler(model, context, self._find_tiles, cores)
         self._is_closed = False
 
     @property

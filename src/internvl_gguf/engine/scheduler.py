@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from internvl_gguf.engine.drafting import DecodeCost
+from internvl_gguf.engine.free_cores import CoreWatch
 from internvl_gguf.engine.request import AnswerRequest, Request
 from internvl_gguf.engine.sequences import Sequences
 from internvl_gguf.engine.tile_run import TileRun
@@ -57,13 +58,21 @@ class Scheduler:
     Args:
         model, context: the text model and its context.
         find_tiles: looks up the embeddings of tiles.
+        cores: tells how many cores are free; without it each step computes with all threads of the context.
     """
 
-    def __init__(self, model: TextModel, context: Context, find_tiles: Callable[[Sequence[Tile]], TileRun]) -> None:
+    def __init__(
+        self,
+        model: TextModel,
+        context: Context,
+        find_tiles: Callable[[Sequence[Tile]], TileRun],
+        cores: CoreWatch | None = None,
+    ) -> None:
         self.sequences = Sequences(context)
         self._model = model
         self._context = context
         self._find_tiles = find_tiles
+        self._cores = cores
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
         self._is_cut_short = False
@@ -81,6 +90,8 @@ class Scheduler:
         """
         if self._is_cut_short:
             self.recover()
+        if self._cores:
+            self._context.limit_threads(self._cores.free())
         self._is_cut_short = True
         self._context.abort_requested = False
         try:

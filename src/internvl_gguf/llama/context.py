@@ -115,6 +115,8 @@ class Context(NativeObject):
         self._memory: int = llama_cpp.llama_get_memory(self.handle)
         self._watch_abort(False)
         self._batch = _Batch(self.n_batch)
+        self._threads = (params.n_threads, params.n_threads_batch)
+        self._thread_limit = max(self._threads)
 
     def _poll_abort(self, _user_data: int | None) -> bool:
         self.polls += 1
@@ -142,6 +144,12 @@ class Context(NativeObject):
                 yield
         finally:
             self._watch_abort(False)
+
+    def limit_threads(self, most: int) -> None:
+        """Compute with so many threads at most from now on, and with never more than the context was made with."""
+        if most != self._thread_limit:
+            llama_cpp.llama_set_n_threads(self.handle, *(min(count, most) for count in self._threads))
+            self._thread_limit = most
 
     def decode_token(self, token: int, position: int, sequence: int) -> None:
         """Decode one token and make its logits: the inner step of an answer."""

@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import psutil
 from gguf import GGMLQuantizationType
 
+from internvl_gguf.cores import default_threads
 from internvl_gguf.encoder_operations import encoder_operations
 from internvl_gguf.llama.library import has_gpu
 from internvl_gguf.llama.model import TextModel
@@ -67,7 +67,7 @@ def encoder_timing(kind: GGMLQuantizationType, n_threads: int, *, use_gpu: bool)
 
 def main() -> None:
     """Print one JSON line for each precision named on the command line, as soon as it is measured."""
-    n_threads = psutil.cpu_count(logical=False) or 1
+    n_threads = default_threads()
     for label in sys.argv[1:]:
         timing = encoder_timing(GGMLQuantizationType[label], n_threads, use_gpu=has_gpu())
         print(json.dumps({label: timing.median}), flush=True)

@@ -11,14 +11,16 @@ from functools import lru_cache
 from typing import Any
 
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.llama.openmp import short_spins
 
 # A failing GGML_ASSERT otherwise starts a debugger on the dying process and can hang it.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 
 try:
-    import llama_cpp
-    from llama_cpp import mtmd_cpp
-    from llama_cpp._ggml import libggml
+    with short_spins():
+        import llama_cpp
+        from llama_cpp import mtmd_cpp
+        from llama_cpp._ggml import libggml
 except (ImportError, OSError, RuntimeError) as error:
     raise LibraryError(
         f"llama-cpp-python cannot be loaded: {error}.",

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-import psutil
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from internvl_gguf.cores import default_threads
 from internvl_gguf.errors import InternVLError
 from internvl_gguf.llama.encoder_speed import BLOCK_OPERATIONS, encoder_timing
 from internvl_gguf.llama.kernels import AttentionShape, Bench, pins_host_memory
@@ -190,7 +190,7 @@ def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser()
     parser.add_argument("kinds", nargs="+")
-    parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1)
+    parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--batch-threads", type=int)
     parser.add_argument("--start", type=int, default=0)
     asked = parser.parse_args()
