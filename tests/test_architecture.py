@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "kv_ledger": BASE,
     "embedding_store": BASE,
     "embedding_cache": BASE | {"embedding_store", "notices"},
-    "caches": BASE | {"embedding_store"},
+    "caches": BASE | {"embedding_store", "trial"},
     "repo_files": BASE,
     "machine": BASE,
     "precision": BASE | {"machine"},
@@ -71,6 +71,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"catalog", "hub", "hub_models", "machine_choice", "model_files", "model_names", "planning", "precision"}
     | {"repo_files"},
     "model_report": BASE | HEADER | {"validation"},
+    "trial": BASE | {"machine", "process_end"},
     "memory": BASE | HEADER | {"catalog"},
     "planning": BASE
     | HEADER
@@ -79,7 +80,7 @@ ALLOWED: dict[str, set[str]] = {
     "placement": BASE | {"memory", "planning", "roofline", "sizes"},
     "saved_session": BASE,
     "restoring": BASE | {"kv_ledger", "model_runtime", "preparation", "saved_session", "text_stream", "tile_limits"},
-    "llama": BASE | {"encoder_operations"},
+    "llama": BASE | {"encoder_operations", "trial"},
     "engine": BASE | {"llama", "kv_ledger", "embedding_cache"},
     "loading": BASE
     | HEADER
@@ -100,6 +101,7 @@ ALLOWED: dict[str, set[str]] = {
         "placement",
         "saved_session",
         "this_machine",
+        "trial",
         "tuning",
     },
     "model_runtime": BASE,
@@ -121,7 +123,7 @@ ALLOWED: dict[str, set[str]] = {
     "quantizing": BASE
     | HEADER
     | {"llama", "loading", "preparation", "conversation", "model_files", "notices", "repo_files", "sizes"}
-    | {"this_machine", "tile_limits", "validation"},
+    | {"this_machine", "tile_limits", "trial", "validation"},
     "bench": BASE
     | HEADER
     | {"catalog", "conversation", "fingerprint", "hub", "images", "kv_ledger", "llama", "loading", "machine", "memory"}
