@@ -8,13 +8,32 @@ COMPARISONS := text_speed tile_speed parallel second_question
 ON_MODEL := $(if $(MODEL),--model $(MODEL))
 WITH_TOOLS := $(if $(TOOLS),--tools $(TOOLS))
 
-.PHONY: demo test check parity fuzz bench clean
+# llama.cpp is compiled for the CPU at hand. GCC up to 12.3 compiles its AMX kernels wrong without the header, which is
+# empty elsewhere. pip's cache is left out: it would take a wheel that was built with other flags, or on another machine.
+LLAMA := $(shell sed -n 's/.*"\(llama-cpp-python==[^"]*\)".*/\1/p' pyproject.toml)
+ifeq ($(shell uname -s -m),Linux x86_64)
+AMX_HEADER := $(CURDIR)/src/internvl_gguf/llama/amx_tile_config.h
+COMPILE := CXXFLAGS='-include "$(AMX_HEADER)" $(CXXFLAGS)'
+endif
+BASELINE := -DGGML_NATIVE=OFF -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON
+ifdef PORTABLE
+export CMAKE_ARGS
+override CMAKE_ARGS += $(BASELINE)
+endif
+
+.PHONY: demo test library check parity fuzz bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m internvl_gguf.demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not thorough"
+
+# llama.cpp once more, for a GPU (CMAKE_ARGS=-DGGML_CUDA=on) or for other machines than this one (PORTABLE=1: x86-64
+# with AVX2, that is Intel since 2013 and AMD since 2015).
+library: | $(VENV)/bin/python
+	$(COMPILE) $(PIP) install --force-reinstall --no-deps --no-cache-dir $(LLAMA)
+	@touch $(VENV)/.library
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -42,16 +61,20 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+# Does nothing where the version is there already, whatever it was built with: `make library` builds it anew.
+$(VENV)/.library: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing; llama.cpp is compiled once, which takes a few minutes."
+	$(COMPILE) $(PIP) install --no-cache-dir $(LLAMA)
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.library
 	$(PIP) install -e .
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
-	@echo "Installing; llama.cpp is compiled once, which takes a few minutes."
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.library
 	$(PIP) install -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-parity: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.installed-parity: pyproject.toml $(VENV)/.library
 	$(PIP) install -e '.[dev,parity]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-dev

@@ -16,6 +16,7 @@ from PIL import Image
 from internvl_gguf import Session
 from internvl_gguf.history import History
 from internvl_gguf.resolve import ModelFiles
+from kept_trial import keep_trial
 from native_child import NativeChild
 from tiny_models import write_tiny_mmproj, write_tiny_text
 
@@ -37,6 +38,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("INTERNVL_CACHE", str(folder))
         patch.setenv("INTERNVL_CONFIG", str(tmp_path_factory.mktemp("config")))
         patch.setenv("INTERNVL_DATA", str(tmp_path_factory.mktemp("data")))
+        keep_trial(tmp_path_factory)
         yield folder
 
 

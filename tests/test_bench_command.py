@@ -22,6 +22,7 @@ from internvl_gguf.catalog import load_catalog
 from internvl_gguf.cli import main
 from internvl_gguf.model_files import demo_files
 from internvl_gguf.quantizing import make_ladder
+from kept_trial import copy_trial
 from loopback_hub import LoopbackHub, Repo
 from tiny_models import write_tiny_mmproj, write_tiny_text
 
@@ -90,6 +91,7 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache that nothing was measured into."""
+    copy_trial(tmp_path / "cache")
     monkeypatch.setenv("INTERNVL_CACHE", str(tmp_path / "cache"))
 
 
@@ -288,6 +290,7 @@ def renamed(seed: int) -> bytes:
 def surroundings(hub: LoopbackHub, root: Path) -> dict[str, Any]:
     """A machine with nothing on it but this hub."""
     folders = {"HF_HOME": root / "hf", "INTERNVL_CACHE": root / "cache"}
+    copy_trial(root / "cache")
     return {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", **folders}
 
 

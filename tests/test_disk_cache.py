@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -421,15 +422,18 @@ def test_another_mmproj_does_not_hit(tiny: ModelFiles, own_cache: Path, tmp_path
     assert seen(tiny)[0].usage.tiles_encoded == 0
 
 
-@pytest.mark.parametrize("part", ["positions_are_shifted", "encoder_arithmetic"])
+@pytest.mark.parametrize("part", ["settle", "encoder_arithmetic"])
 def test_another_correction_build_or_device_does_not_hit(
     tiny: ModelFiles, own_cache: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     seen(tiny)
     original: Callable[..., Any] = getattr(loading, part)
-    answer = (lambda: not original()) if part == "positions_are_shifted" else (lambda use_gpu: "another machine")
+    answers: dict[str, Callable[..., Any]] = {
+        "settle": lambda *asked: replace(original(*asked), positions_are_shifted=False),
+        "encoder_arithmetic": lambda **asked: "another machine",
+    }
     with monkeypatch.context() as patch:
-        patch.setattr(loading, part, answer)
+        patch.setattr(loading, part, answers[part])
         assert seen(tiny)[0].usage.tiles_encoded == 7
     assert seen(tiny)[0].usage.tiles_encoded == 0
 

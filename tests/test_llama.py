@@ -1,8 +1,7 @@
-"""The wall around llama.cpp: probe, correction, build checks, refusals."""
+"""The wall around llama.cpp: correction, build checks, refusals."""
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,43 +13,12 @@ from gguf import GGUFReader
 from internvl_gguf import LibraryError
 from internvl_gguf.fingerprint import file_fingerprint, remembered_fingerprint
 from internvl_gguf.gguf_header import read_header
-from internvl_gguf.llama import library, probe
+from internvl_gguf.llama import library
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.position_rows import POSITION_TENSOR, corrected_copies_dir, corrected_copy
 from internvl_gguf.resolve import ModelFiles
 from tiny_models import write_tiny_mmproj
-
-
-def test_the_probe_finds_the_shifted_positions_of_this_build() -> None:
-    """internvl.cpp appends the class token but adds position rows that begin with the class token's."""
-    assert probe.probe() is True
-
-
-def test_the_probe_is_asked_once_for_each_build(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "probe", lambda: True)
-    assert probe.positions_are_shifted()
-    monkeypatch.setattr(probe, "probe", lambda: pytest.fail("asked again"))
-    assert probe.positions_are_shifted()
-    monkeypatch.setattr(probe, "build", lambda: "another build")
-    monkeypatch.setattr(probe, "probe", lambda: False)
-    assert not probe.positions_are_shifted()
-    assert json.loads((cache_folder / "probe.json").read_text())["build"] == "another build"
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"build": 5}', b"\xff\xfe"])
-def test_a_damaged_probe_record_is_asked_again(
-    cache_folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
-) -> None:
-    (cache_folder / "probe.json").write_bytes(content)
-    monkeypatch.setattr(probe, "probe", lambda: True)
-    assert probe.positions_are_shifted()
-
-
-def test_a_build_that_encodes_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_expected", lambda weights, first_row: np.ones((4, 32), np.float32) * first_row + 9)
-    with pytest.raises(LibraryError, match="does not know"):
-        probe.probe()
 
 
 def test_the_corrected_copy_differs_in_the_position_rows_only(tiny: ModelFiles) -> None:

@@ -14,7 +14,7 @@ from benchmarks import model_headers
 from damage import Blueprint, header_of, number, serialise_header, write_sparse
 from internvl_gguf.catalog import TextFacts, VisionFacts
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
-from internvl_gguf.gguf_header import parse_header
+from internvl_gguf.gguf_header import parse_header, read_header
 from internvl_gguf.memory import (
     PARTS,
     DeviceMemory,
@@ -27,7 +27,9 @@ from internvl_gguf.memory import (
 from internvl_gguf.memory import dry_run as dry_runs
 from internvl_gguf.memory import plan as plans
 from internvl_gguf.memory.dry_run import ask, dry_run
+from internvl_gguf.memory.plan import text_weights
 from internvl_gguf.memory.vision_graph import vision_graph
+from internvl_gguf.quantizing import quantize_text
 from tiny_models import tiny_mmproj, tiny_text, write_tiny_text
 
 if TYPE_CHECKING:
@@ -218,6 +220,24 @@ def test_an_embedding_that_serves_as_output_is_counted_where_it_is_copied() -> N
     assert on_cpu.host.weights == sum(weight.n_bytes for weight in shape.text.weights)
     assert on_gpu.gpus[0].weights == table + shape.text.output_norm.n_bytes
     assert on_gpu.host.weights == on_cpu.host.weights - shape.text.output_norm.n_bytes
+
+
+def test_without_extra_buffers_nothing_is_copied(tmp_path: Path) -> None:
+    """Where the trial found that reordered kernels do not work, weights stay as they are in the file."""
+    source = write_tiny_text(tmp_path / "tiny.gguf", n_layers=4, width=128, n_ff=512, tied=True)
+    path = quantize_text(source, "Q4_0", tmp_path / "tiny-Q4_0.gguf", pure=True).path
+    shape = shape_from_headers(read_header(path))
+    requests = [MemoryRequest(256), MemoryRequest(256, extra_buffers=False)]
+    with_copies, without = (predict_memory(shape, request) for request in requests)
+    loaded = [answer["model"]["CPU"] for answer in ask(path, requests, allocate=True)]
+    assert without.page_cache == 0
+    assert with_copies.page_cache > 20 * LOGGED
+    assert loaded[0] - loaded[1] == pytest.approx(with_copies.page_cache, rel=0.1)  # the file's pages are counted twice
+    table = replace(shape.text.embedding, shape=(128, 272))
+    tied = replace(shape.text, weights=(table, *(each for each in shape.text.weights if each.name != table.name)))
+    homes = ["CPU"] * tied.n_layers
+    copied, plain = (text_weights(tied, homes, "CPU", extra_buffers=extra)["CPU"] for extra in (True, False))
+    assert copied - plain == table.n_bytes
 
 
 def test_a_listing_comes_close_to_the_header() -> None:

@@ -26,6 +26,7 @@ from internvl_gguf.precision import Precision, preferred_precisions
 from internvl_gguf.repo_files import Quant, RepoFile, find_copy, sort_out
 from internvl_gguf.resolve import resolve_model
 from internvl_gguf.selection import complete_texts, named_text
+from kept_trial import copy_trial
 from loopback_hub import Fault, LoopbackHub
 from tiny_models import write_tiny_mmproj, write_tiny_text
 
@@ -340,8 +341,7 @@ class Shell:
             **os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(root / "hf"), "INTERNVL_CACHE": str(root / "cache"),
             "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "COLUMNS": "100",
         }  # fmt: skip
-        cache = root / "cache"
-        cache.mkdir()
+        copy_trial(root / "cache")
 
     def __call__(self, *arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "internvl_gguf", *arguments]

@@ -6,6 +6,7 @@ relative, next-token KL at most 1e-6 with F32 KV and flash attention off, at mos
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -70,7 +71,8 @@ def test_without_the_position_row_correction_pictures_are_far_off(reference, mon
     weights: pictures were as far off as without any correction, and nothing but this reference noticed.
     """
     picture, case = reference.embedded[0], next(case for case in reference.cases if case.turns[0].pictures)
-    monkeypatch.setattr(loading, "positions_are_shifted", lambda: False)
+    real = loading.settle
+    monkeypatch.setattr(loading, "settle", lambda *asked: replace(real(*asked), positions_are_shifted=False))
     with open_session(DATA / reference.name, EXACT) as session:
         embeddings = embed(session, picture)
     expected = golden(reference.name)[f"embeddings/{picture.name}"]

@@ -22,6 +22,7 @@ from internvl_gguf.gguf_header import GGUFHeader, parse_header
 from internvl_gguf.memory import MemoryRequest, ModelShape, shape_from_headers, shape_from_listing
 from internvl_gguf.roofline import assumed_device, completed
 from internvl_gguf.speed import SpeedEstimate, estimate_speed
+from kept_trial import copy_trial
 
 GB, GFLOP = 1e9, 1e9
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
@@ -266,6 +267,7 @@ def test_the_largest_model_is_estimated_in_no_time() -> None:
 
 def test_the_benchmark_still_runs(tmp_path: Path) -> None:
     program = Path(model_headers.__file__).with_name("speed_estimates.py")
+    copy_trial(tmp_path)
     environment = {**os.environ, "INTERNVL_CACHE": str(tmp_path)}
     command = [sys.executable, str(program), "--quick", "--threads", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

@@ -380,6 +380,15 @@ def test_a_cpu_is_called_as_its_first_core(
     assert machine.processor_name() == expected
 
 
+def test_instruction_sets_are_those_of_the_first_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
+    assert machine.cpu_flags() == frozenset()
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx2 amx_int8\n\nprocessor\t: 1\nflags\t: fpu\n")
+    assert machine.cpu_flags() == {"fpu", "avx2", "amx_int8"}
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nFeatures\t: fp asimd i8mm\n")
+    assert machine.cpu_flags() == {"fp", "asimd", "i8mm"}
+
+
 def test_the_installed_build_has_a_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.metadata
 

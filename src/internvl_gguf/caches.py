@@ -12,6 +12,7 @@ from internvl_gguf.config import EngineConfig
 from internvl_gguf.embedding_store import EmbeddingStore, embeddings_dir
 from internvl_gguf.errors import InternVLError
 from internvl_gguf.paths import cache_dir
+from internvl_gguf.trial.record import RECORD
 
 EMBEDDINGS: Final = "embeddings"
 _FOLDERS: Final = {
@@ -20,7 +21,7 @@ _FOLDERS: Final = {
     "bench": "results of benchmarks, with what they are measured against",
 }
 _MEASURED: Final = "measured"
-_RECORDS: Final = ("encoder-speed.json", "fingerprints.json", "probe.json", "roofline.json")
+_RECORDS: Final = ("encoder-speed.json", "fingerprints.json", "roofline.json", RECORD)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@
     ├── CatalogError            a models.toml that cannot be read
     ├── InsufficientMemoryError a model that this machine, or the budget given, has no memory for
     ├── LibraryError            llama.cpp refused, or is not the build this package is made for
+    │   ├── NotNumbersError         it computed values that are no numbers
     │   └── WorkerDiedError         the process in which a model ran has ended; the session goes on with a new one
     ├── SavedSessionError       a saved session that is damaged, no such file, or of another model
     ├── SessionStateError       a closed session, or one already busy in another thread
@@ -130,6 +131,10 @@ class InsufficientMemoryError(InternVLError):
 
 class LibraryError(InternVLError):
     """llama.cpp refused an operation, or is not the build this package is made for."""
+
+
+class NotNumbersError(LibraryError):
+    """llama.cpp computed values that are no numbers: damaged weights, or kernels that do not work here."""
 
 
 class WorkerDiedError(LibraryError):

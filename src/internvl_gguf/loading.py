@@ -19,10 +19,10 @@ from internvl_gguf.engine import Engine
 from internvl_gguf.engine.free_cores import CoreWatch
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError, SessionStateError
 from internvl_gguf.fingerprint import file_fingerprint, remembered_fingerprint
+from internvl_gguf.gguf_header import GGUFHeader
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import build, initialise
 from internvl_gguf.llama.model import TextModel
-from internvl_gguf.llama.probe import positions_are_shifted
 from internvl_gguf.llama.vision import VisionEncoder, encoder_arithmetic
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.model_files import ModelFiles
@@ -33,8 +33,9 @@ from internvl_gguf.planning.workload import parse_vram
 from internvl_gguf.position_rows import corrected_copy
 from internvl_gguf.saved_session import ModelIdentity
 from internvl_gguf.this_machine import machine_budget
+from internvl_gguf.trial import Needs, settle
 from internvl_gguf.tuning import host_settings
-from internvl_gguf.validation import validate_files
+from internvl_gguf.validation import ModelPair, validate_files
 
 
 class Runtime:
@@ -50,6 +51,7 @@ class Runtime:
 
     Attributes:
         files, text, vision: the files and what their headers say.
+        settled: which of llama.cpp's kernels it does without here.
         configuration: how it is loaded, with what that takes and how fast it should be.
         host: how it uses the CPU.
         engine: decodes and encodes.
@@ -87,8 +89,6 @@ class Runtime:
                 f"Use n_batch={self.vision.tokens_per_tile} or more.",
             )
         initialise()
-        shifted = positions_are_shifted()
-        mmproj = corrected_copy(files.mmproj, pair.mmproj_header, fingerprint) if shifted else files.mmproj
         self.files = files
         self._text_parts = [Path(header.label) for header in pair.text_headers]
         self.control_tokens: Mapping[str, int] = {
@@ -105,11 +105,16 @@ class Runtime:
             on_notice(notice)
         if config.n_gpu_layers not in ("auto", 0) and not machine.gpus:
             on_notice("No GPU that the installed llama.cpp can use: all layers stay on the CPU.")
+        self.settled = settle(needs_of(pair, config), machine.usable)
+        for notice in self.settled.notices:
+            on_notice(notice)
+        config = config if self.settled.flash_attn else replace(config, flash_attn=False)
+        budget = replace(machine.without(self.settled.unusable), extra_buffers=self.settled.extra_buffers)
+        shifted = self.settled.positions_are_shifted
+        mmproj = corrected_copy(files.mmproj, pair.mmproj_header, fingerprint) if shifted else files.mmproj
         self._handles = machine.handles
         shape = shape_from_headers(pair.text_headers, pair.mmproj_header)
-        ways = placements(
-            files.text.stem, shape, config, n_ctx, self.host.most_threads, machine.budget, self.host.n_ubatch
-        )
+        ways = placements(files.text.stem, shape, config, n_ctx, self.host.most_threads, budget, self.host.n_ubatch)
         self.configuration = next(ways)
         if self.configuration.request.n_ctx < n_ctx:
             on_notice(f"There is no memory for a context of {n_ctx:,}: loading it with {describe(self.configuration)}.")
@@ -123,7 +128,9 @@ class Runtime:
                     raise
                 on_notice(f"{error.message} Trying it with {describe(smaller)}.")
                 self.configuration = smaller
-        arithmetic = encoder_arithmetic(use_gpu=self.configuration.request.mmproj_on_gpu)
+        arithmetic = encoder_arithmetic(
+            use_gpu=self.configuration.request.mmproj_on_gpu, flash_attn=self.settled.flash_attn
+        )
         self.encoder_identity = hashlib.blake2b(f"{fingerprint}|{shifted}|{arithmetic}".encode()).digest()
 
     @property
@@ -167,6 +174,7 @@ class Runtime:
                 n_gpu_layers=request.n_gpu_layers,
                 devices=None if budget.numbers is None else [self._handles[number] for number in budget.numbers],
                 tensor_split=request.gpus if is_split else (),
+                use_extra_bufts=self.settled.extra_buffers,
                 on_progress=on_load,
             )
             opening.callback(model.close)
@@ -178,6 +186,7 @@ class Runtime:
                 n_embd=self.text.n_embd,
                 use_gpu=request.mmproj_on_gpu,
                 n_threads=self.host.n_threads_batch,
+                flash_attn=self.settled.flash_attn,
             )
             opening.callback(encoder.close)
             context = Context(
@@ -219,6 +228,18 @@ def core_watch() -> CoreWatch | None:
         return CoreWatch(len(usable_cores()), seconds_used_by_others)
     except (OSError, NotImplementedError, RuntimeError):
         return None
+
+
+def needs_of(pair: ModelPair, config: EngineConfig) -> Needs:
+    """What of the trial a model and its configuration depend on."""
+    text, encoder = weight_kinds(*pair.text_headers), weight_kinds(pair.mmproj_header)
+    return Needs(text, encoder, config.kv_type, config.flash_attn)
+
+
+def weight_kinds(*headers: GGUFHeader) -> frozenset[str]:
+    """Element types of the matrices in files, such as "Q4_K"."""
+    tensors = (tensor for header in headers for tensor in header.tensors.values())
+    return frozenset(tensor.type.name for tensor in tensors if len(tensor.trimmed_shape) > 1)
 
 
 def _context_length(asked: int | None, trained: int) -> int:

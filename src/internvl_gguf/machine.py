@@ -13,6 +13,7 @@ _CPUINFO: Final = Path("/proc/cpuinfo")
 _CPU_KEYS: Final = frozenset(
     ("model name", "cpu family", "model", "stepping", "CPU implementer", "CPU variant", "CPU part", "CPU revision")
 )
+_FLAG_KEYS: Final = frozenset(("flags", "Features"))
 
 
 def library_version() -> str:
@@ -37,15 +38,24 @@ def library_fingerprint() -> str:
 
 def processor_name() -> str:
     """The CPU as the system names it, its first core where they differ."""
-    facts: list[str] = []
+    return " ".join(value for key, value in _first_core() if key in _CPU_KEYS) or platform.processor()
+
+
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of the first core by Linux's names, such as "avx2"; empty on other systems."""
+    return frozenset(flag for key, value in _first_core() if key in _FLAG_KEYS for flag in value.split())
+
+
+def _first_core() -> list[tuple[str, str]]:
+    """What Linux says of the first core, by key, in its order."""
+    facts: list[tuple[str, str]] = []
     with contextlib.suppress(OSError), _CPUINFO.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             key, _, value = line.partition(":")
             if not line.strip() and facts:
                 break
-            if key.strip() in _CPU_KEYS:
-                facts.append(value.strip())
-    return " ".join(facts) or platform.processor()
+            facts.append((key.strip(), value.strip()))
+    return facts
 
 
 def machine_identity() -> str:

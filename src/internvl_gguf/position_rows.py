@@ -2,7 +2,7 @@
 
 `tools/mtmd/models/internvl.cpp` appends the class token after the patches and then adds `v.position_embd`, whose row
 0 is the class token's: patch i gets row i instead of row i + 1. Rolling the rows by -1, class row last, makes both
-mistakes cancel. Whether the installed build needs it is measured by `llama.probe`, never assumed.
+mistakes cancel. Whether the installed build needs it is found by the trial, never assumed.
 """
 
 from __future__ import annotations

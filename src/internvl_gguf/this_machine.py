@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ class MachineBudget:
         budget: bytes of each device.
         gpus: names of the GPUs.
         handles: ggml's own names of them.
+        names: their short names, as in "CUDA0".
         notices: what a person should know about it, one line each.
     """
 
@@ -31,6 +32,21 @@ class MachineBudget:
     gpus: tuple[str, ...]
     handles: tuple[int, ...] = ()
     notices: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> dict[str, str]:
+        """Descriptions of the GPUs that memory may be taken of, by their names."""
+        numbers = self.budget.gpu_numbers
+        used = [number for number, room in zip(numbers, self.budget.gpus, strict=True) if room > 0]
+        return {self.names[number]: self.gpus[number] for number in used}
+
+    def without(self, names: Collection[str]) -> Budget:
+        """The budget without some of the GPUs."""
+        if not names:
+            return self.budget
+        numbers = enumerate(self.budget.gpu_numbers)
+        return self.budget.with_gpus([index for index, number in numbers if self.names[number] not in names])
 
 
 def machine_budget(vram: Sequence[int] | None = None, ram: int | None = None) -> MachineBudget:
@@ -64,7 +80,12 @@ def machine_budget(vram: Sequence[int] | None = None, ram: int | None = None) ->
     budget = Budget(host, tuple(free), is_unified)
     if vram == ():
         budget = budget.smaller()[-1]
-    return MachineBudget(budget, tuple(gpu.description for gpu in gpus), tuple(gpu.handle for gpu in gpus))
+    return MachineBudget(
+        budget,
+        tuple(gpu.description for gpu in gpus),
+        tuple(gpu.handle for gpu in gpus),
+        names=tuple(gpu.name for gpu in gpus),
+    )
 
 
 def free_host_memory() -> int:

@@ -15,17 +15,19 @@ import typer
 from internvl_gguf._version import __version__
 from internvl_gguf.cli import machine_speed, machine_tuning, options
 from internvl_gguf.cli.output import FAILED, print_json
-from internvl_gguf.errors import InternVLError, LibraryError
+from internvl_gguf.errors import LibraryError
 from internvl_gguf.paths import cache_dir, free_bytes
 from internvl_gguf.roofline import recorded_roofline
 from internvl_gguf.sizes import format_size
 from internvl_gguf.this_machine import free_host_memory
+from internvl_gguf.trial.report import TrialReport, trial_report
 from internvl_gguf.tuning import host_settings, recorded_tuning
 
 if TYPE_CHECKING:
     from internvl_gguf.device_speed import Roofline
 
 _NAME_WIDTH = 14
+_WORKS_REDUCED = "Everything works, without what the trial says is left out."
 _WIDE = 48  # columns from which on what does not fit a line stands below its beginning
 
 
@@ -40,12 +42,13 @@ def doctor(
     ] = False,
     json_output: options.JSONOption = False,
 ) -> None:
-    """Check the installed llama.cpp, the devices, the position correction and the cache folders."""
+    """Check the installed llama.cpp, by a trial of its kernels, the devices and the cache folders."""
+    facts, trial = _library()
     report: dict[str, Any] = {
         "internvl_gguf": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "library": _library(),
+        "library": facts,
         "cache": _cache(),
         "models": _models(),
     }
@@ -59,23 +62,23 @@ def doctor(
         host = machine_tuning.tuning_report(settings, tuning, measured.tuning if measured else None)
         print_json({**report, "host": host, "speed": machine_speed.speed_report(roofline)})
     else:
-        _print(report, roofline, machine_tuning.tuning_rows(settings, tuning))
+        _print(report, trial, roofline, machine_tuning.tuning_rows(settings, tuning))
         if measured:
             _print_measured(measured)
     if library["problems"]:
         raise typer.Exit(FAILED)
 
 
-def _library() -> dict[str, Any]:
+def _library() -> tuple[dict[str, Any], TrialReport | None]:
+    """What is installed and how its trial went."""
     try:
         from internvl_gguf.llama import library
         from internvl_gguf.llama.openmp import waiting
-        from internvl_gguf.llama.probe import probe
     except LibraryError as error:
-        return {"problems": [str(error)]}
+        return {"problems": [str(error)]}, None
     problems = library.abi_problems()
     if problems:
-        return {"build": library.build(), "problems": problems}
+        return {"build": library.build(), "problems": problems}, None
     facts: dict[str, Any] = {
         "build": library.build(),
         "cpu_features": library.cpu_features(),
@@ -92,11 +95,11 @@ def _library() -> dict[str, Any]:
             for device in library.devices()
         ],
     }
-    try:
-        facts["position_correction_needed"] = probe()
-    except InternVLError as error:
-        problems = [str(error)]
-    return {**facts, "problems": problems}
+    gpus = tuple(device["name"] for device in facts["devices"] if device["kind"] in ("gpu", "igpu"))
+    report = trial_report(gpus)
+    if report.positions_are_shifted is not None:
+        facts["position_correction_needed"] = report.positions_are_shifted
+    return {**facts, "trial": report.plain(), "problems": report.problems}, report
 
 
 def _cache() -> dict[str, Any]:
@@ -135,7 +138,9 @@ def _is_writable(folder: Path) -> bool:
         return False
 
 
-def _print(report: dict[str, Any], roofline: Roofline | None, threads: list[tuple[str, str]]) -> None:
+def _print(
+    report: dict[str, Any], trial: TrialReport | None, roofline: Roofline | None, threads: list[tuple[str, str]]
+) -> None:
     library, cache = report["library"], report["cache"]
     rows = [
         ("internvl-gguf", f"{report['internvl_gguf']}, Python {report['python']}"),
@@ -164,6 +169,7 @@ def _print(report: dict[str, Any], roofline: Roofline | None, threads: list[tupl
                 else "right in this build; mmproj files are used as they are",
             )
         )
+    rows += trial.rows if trial else []
     rows += machine_speed.speed_rows(roofline)
     rows.append(("cache", f"{cache['folder']}, {format_size(cache['bytes'])} in {cache['files']:,} files"))
     models = report["models"]
@@ -176,7 +182,7 @@ def _print(report: dict[str, Any], roofline: Roofline | None, threads: list[tupl
     for name, text in (*rows, *(("problem", problem) for problem in library["problems"])):
         _print_row(name, text)
     if not library["problems"]:
-        typer.echo("Everything is in place.")
+        typer.echo(_WORKS_REDUCED if trial and trial.reductions else "Everything is in place.")
 
 
 def _print_row(name: str, text: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from internvl_gguf.config import DEFAULT_N_UBATCH, EngineConfig
-from internvl_gguf.errors import LibraryError
+from internvl_gguf.errors import LibraryError, NotNumbersError
 from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.library import last_error, llama_cpp
 from internvl_gguf.llama.model import TextModel
@@ -224,7 +224,7 @@ class Context(NativeObject):
             row: as `decode_many` gives it; -1 for the last one that has logits.
 
         Raises:
-            LibraryError: there are none, or the model computed something that is not a number.
+            LibraryError: there are none; NotNumbersError: the model computed something that is not a number.
         """
         logits = self._row(row)
         if not np.isfinite(logits).all():
@@ -274,8 +274,8 @@ class Context(NativeObject):
         llama_cpp.llama_free(handle)
 
 
-def _not_numbers() -> LibraryError:
-    return LibraryError(
+def _not_numbers() -> NotNumbersError:
+    return NotNumbersError(
         "The text model gave values that are not numbers.", "Fetch its file again: the weights are damaged."
     )
 

@@ -28,16 +28,20 @@ _MIB = 1024 * 1024
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _LAYER = re.compile(r"layer +(\d+) assigned to device (\S+?),")
 _BUFFER = re.compile(r"(\S+) +(model|output|compute) buffer size = +([0-9.]+) MiB")
+_NOT_OF_CONTEXTS = ("n_ctx", "gpus", "n_threads", "extra_buffers")
 _CACHE = re.compile(r"llama_kv_cache: size = +([0-9.]+) MiB")
 
 
 class _Model(NativeObject):
     """A text model; with `allocate` off its weights are planned and not loaded."""
 
-    def __init__(self, path: Path, n_gpu_layers: int, shares: tuple[float, ...], *, allocate: bool) -> None:
+    def __init__(
+        self, path: Path, n_gpu_layers: int, shares: tuple[float, ...], extra_buffers: bool, *, allocate: bool
+    ) -> None:
         super().__init__()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
+        params.use_extra_bufts = extra_buffers
         if not allocate:
             params.no_alloc = True
             params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
@@ -75,7 +79,7 @@ def answers(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     with ExitStack() as opened:
         loaded: tuple[Any, _Model] | None = None
         for configuration in request["configurations"]:
-            place = configuration["n_gpu_layers"], tuple(configuration["gpus"])
+            place = configuration["n_gpu_layers"], tuple(configuration["gpus"]), configuration["extra_buffers"]
             try:
                 if loaded is None or loaded[0] != place:
                     opened.close()
@@ -98,7 +102,7 @@ def _of_model(model: _Model, text: str, gpus: list[str]) -> dict[str, Any]:
 
 
 def _make_context(model: _Model, configuration: Mapping[str, Any]) -> None:
-    values = {name: value for name, value in configuration.items() if name not in ("n_ctx", "gpus", "n_threads")}
+    values = {name: value for name, value in configuration.items() if name not in _NOT_OF_CONTEXTS}
     n_ctx, n_threads = configuration["n_ctx"], configuration["n_threads"]
     Context(model, EngineConfig(**values), n_ctx=n_ctx, n_threads=n_threads).close()  # type: ignore[arg-type]
 

@@ -8,7 +8,7 @@ handles and numbers, and one small structure by value; `library.initialise` has 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,8 +18,9 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.llama.library import ggml_function, initialise
+from internvl_gguf.llama.library import Device, ggml_function, initialise
 from internvl_gguf.llama.timing import Timing, timed
+from internvl_gguf.trial import Needs, settle
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,6 +101,17 @@ class _Functions:
 @lru_cache(maxsize=1)
 def _functions() -> _Functions:
     return _Functions()
+
+
+def reorders_weights(found: Sequence[tuple[int, Device]], kinds: Iterable[str]) -> bool:
+    """Whether llama.cpp lets the CPU keep weights in orders of its own here.
+
+    Args:
+        found: the devices with their numbers; one that reads from pinned memory of the host keeps the CPU from it.
+        kinds: element types in question, such as "Q4_K": kernels that failed in the trial are not used.
+    """
+    pinned = (device.kind != "cpu" and pins_host_memory(index) for index, device in found)
+    return not any(pinned) and settle(Needs(frozenset(kinds))).extra_buffers
 
 
 def pins_host_memory(index: int) -> bool:

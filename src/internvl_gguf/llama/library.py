@@ -12,9 +12,13 @@ from typing import Any
 
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.llama.openmp import short_spins
+from internvl_gguf.trial.advice import build_hint, loading_problem
+from internvl_gguf.trial.importing import ensure_importable
 
 # A failing GGML_ASSERT otherwise starts a debugger on the dying process and can hang it.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+
+ensure_importable()  # the import below may end the process
 
 try:
     with short_spins():
@@ -22,10 +26,7 @@ try:
         from llama_cpp import mtmd_cpp
         from llama_cpp._ggml import libggml
 except (ImportError, OSError, RuntimeError) as error:
-    raise LibraryError(
-        f"llama-cpp-python cannot be loaded: {error}.",
-        "Install it with a C++ compiler at hand: pip install llama-cpp-python==0.3.36",
-    ) from error
+    raise LibraryError(*loading_problem(str(error))) from error
 
 __all__ = [
     "SUPPORTED_VERSION",
@@ -240,7 +241,7 @@ def initialise() -> None:
     if problems:
         raise LibraryError(
             f"The installed llama.cpp does not match this package: {problems[0]}.",
-            f"Install the matching build: pip install llama-cpp-python=={SUPPORTED_VERSION}",
+            build_hint(),
         )
     for set_log in (llama_cpp.llama_log_set, mtmd_cpp.mtmd_log_set, mtmd_cpp.mtmd_helper_log_set):
         set_log(_log_callback, ctypes.c_void_p(0))

@@ -26,6 +26,8 @@ class TextModel(NativeObject):
         n_gpu_layers: layers to put on GPUs, -1 for all.
         devices: ggml's names of the GPUs to use; None for all there are, none of them for an empty tuple.
         tensor_split: share of the layers for each GPU, in any unit; empty lets llama.cpp go by their free memory.
+        use_extra_bufts: whether the CPU may keep weights in orders of its own, which other kernels multiply: those of
+            AMX, and reordered ones.
         vocab_only: load no weights; enough to tokenise.
         on_progress: called with the loaded fraction, 0 to 1.
 
@@ -40,6 +42,7 @@ class TextModel(NativeObject):
         n_gpu_layers: int = 0,
         devices: Sequence[int] | None = None,
         tensor_split: Sequence[float] = (),
+        use_extra_bufts: bool = True,
         vocab_only: bool = False,
         on_progress: Progress | None = None,
     ) -> None:
@@ -53,6 +56,7 @@ class TextModel(NativeObject):
         shares = (ctypes.c_float * llama_cpp.llama_max_devices())(*tensor_split)
         if tensor_split:
             params.tensor_split = shares
+        params.use_extra_bufts = use_extra_bufts
         params.vocab_only = vocab_only
         interrupted = threading.Event()
 

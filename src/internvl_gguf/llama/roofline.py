@@ -20,7 +20,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from internvl_gguf.cores import default_threads
 from internvl_gguf.errors import InternVLError
 from internvl_gguf.llama.encoder_speed import BLOCK_OPERATIONS, encoder_timing
-from internvl_gguf.llama.kernels import AttentionShape, Bench, pins_host_memory
+from internvl_gguf.llama.kernels import AttentionShape, Bench, reorders_weights
 from internvl_gguf.llama.library import Device, devices
 from internvl_gguf.llama.timing import Timing
 
@@ -130,7 +130,7 @@ def measurements(kinds: Sequence[str], n_threads: int, n_threads_batch: int, sta
         kind = "cpu" if device.kind == "cpu" else "gpu"
         named = {"name": device.name, "description": device.description}
         yield {"device": index, "kind": kind, **named, "jobs": len(jobs)}
-    reorders = not any(device.kind != "cpu" and pins_host_memory(index) for index, device in found)
+    reorders = reorders_weights(found, (kind.upper() for kind in kinds))
     number = 0
     for (index, _), jobs in zip(found, plans, strict=True):
         left = jobs[max(0, start - number) :]

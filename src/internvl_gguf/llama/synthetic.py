@@ -94,19 +94,23 @@ def write_encoder(
     writer.add_array("clip.vision.image_mean", [0.5, 0.5, 0.5])
     writer.add_array("clip.vision.image_std", [0.5, 0.5, 0.5])
     writer.add_bool("clip.use_gelu", True)
-    for name, sizes in _tensors(shape).items():
+    for name, sizes in tensor_shapes(shape).items():
         is_norm = name.endswith(("ln1.weight", "ln2.weight", "mlp.0.weight"))
         data = weights.get(name, np.full(sizes, float(is_norm), dtype=np.float32))
-        is_matrix = len(sizes) == 2 and "embd" not in name
-        if is_matrix and kind is not GGMLQuantizationType.F32:
-            writer.add_tensor(name, quants.quantize(data, kind), raw_dtype=kind)
-        else:
-            writer.add_tensor(name, data)
+        stored = stored_kind(name, sizes, kind)
+        writer.add_tensor(name, quants.quantize(data, stored), raw_dtype=stored)
     _write(writer)
 
 
-def _tensors(shape: EncoderShape) -> dict[str, tuple[int, ...]]:
-    """Every tensor with its shape, rows first."""
+def stored_kind(name: str, sizes: tuple[int, ...], kind: GGMLQuantizationType) -> GGMLQuantizationType:
+    """Element type of a tensor in an mmproj whose matrices are of one type, as llama.cpp's converter chooses it."""
+    is_matrix = len(sizes) == 2 and "embd" not in name
+    is_patches = name == "v.patch_embd.weight" and kind is GGMLQuantizationType.F16
+    return kind if is_matrix or is_patches else GGMLQuantizationType.F32
+
+
+def tensor_shapes(shape: EncoderShape) -> dict[str, tuple[int, ...]]:
+    """Every tensor of an encoder with its shape, rows first."""
     width, wide = shape.width, shape.feed_forward
     sizes: dict[str, tuple[int, ...]] = {
         "v.position_embd.weight": (1 + (shape.tile // shape.patch) ** 2, width),

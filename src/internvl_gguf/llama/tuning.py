@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from gguf import GGMLQuantizationType
 
-from internvl_gguf.llama.kernels import AttentionShape, Bench, Run, pins_host_memory
+from internvl_gguf.llama.kernels import AttentionShape, Bench, Run, reorders_weights
 from internvl_gguf.llama.library import devices
 from internvl_gguf.llama.timing import Samples, Trial, compared
 
@@ -110,8 +110,7 @@ def _cpu() -> Bench:
     """The CPU, with weights where llama.cpp would put them."""
     found = list(enumerate(devices()))
     index = next(index for index, device in found if device.kind == "cpu")
-    reorders = not any(device.kind != "cpu" and pins_host_memory(number) for number, device in found)
-    return Bench(index, n_threads=1, reorders=reorders)
+    return Bench(index, n_threads=1, reorders=reorders_weights(found, [_KIND.name]))
 
 
 def main() -> None:

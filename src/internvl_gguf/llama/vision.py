@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from internvl_gguf.errors import LibraryError, ModelFileError
+from internvl_gguf.errors import LibraryError, ModelFileError, NotNumbersError
 from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.library import build, cpu_features, devices, initialise, last_error, mtmd_cpp
 from internvl_gguf.llama.model import TextModel
@@ -20,10 +20,8 @@ from internvl_gguf.llama.native import NativeObject
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_FLASH_ATTENTION = 1  # loses nothing in the encoder and is the faster
 
-
-def encoder_arithmetic(*, use_gpu: bool) -> str:
+def encoder_arithmetic(*, use_gpu: bool, flash_attn: bool = True) -> str:
     """What, beside an mmproj and the pixels, decides how embeddings are rounded.
 
     The build, the instruction sets, the device, and flash attention. Threads do not: each value is summed by one. On a
@@ -31,7 +29,7 @@ def encoder_arithmetic(*, use_gpu: bool) -> str:
     """
     gpus = [device.description for device in devices() if device.kind in ("gpu", "igpu")]
     device = gpus[0] if use_gpu and gpus else "cpu"
-    return f"{build()}|{' '.join(cpu_features())}|{device}|flash attention {_FLASH_ATTENTION}"
+    return f"{build()}|{' '.join(cpu_features())}|{device}|flash attention {int(flash_attn)}"
 
 
 class VisionEncoder(NativeObject):
@@ -48,6 +46,7 @@ class VisionEncoder(NativeObject):
         n_embd: width of an embedding, as the mmproj's projector gives it.
         use_gpu: run on the first GPU, where there is one.
         n_threads: CPU threads.
+        flash_attn: flash attention, which loses nothing in the encoder and is the faster.
 
     Raises:
         ModelFileError: llama.cpp cannot load the file.
@@ -63,6 +62,7 @@ class VisionEncoder(NativeObject):
         n_embd: int,
         use_gpu: bool,
         n_threads: int,
+        flash_attn: bool = True,
     ) -> None:
         super().__init__()
         initialise()
@@ -75,7 +75,7 @@ class VisionEncoder(NativeObject):
         params.use_gpu = use_gpu
         params.print_timings = False
         params.n_threads = n_threads
-        params.flash_attn_type = _FLASH_ATTENTION
+        params.flash_attn_type = int(flash_attn)
         params.warmup = False
         params.batch_max_tokens = max(1024, self.tiles_per_batch * tokens_per_tile)
         if not self._make(lambda: mtmd_cpp.mtmd_init_from_file(os.fsencode(path), model.handle, params)):
@@ -113,7 +113,7 @@ class VisionEncoder(NativeObject):
                 )
             embeddings = np.stack([self._output(batch, chunk) for chunk in chunks])
         if not np.isfinite(embeddings).all():
-            raise LibraryError(
+            raise NotNumbersError(
                 "The vision encoder gave values that are not numbers.",
                 "Fetch the mmproj again: its weights are damaged.",
             )

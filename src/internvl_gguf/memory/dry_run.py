@@ -146,6 +146,7 @@ def _configuration(request: MemoryRequest) -> dict[str, Any]:
         "n_gpu_layers": request.n_gpu_layers,
         "gpus": request.gpus,
         "n_threads": request.n_threads,
+        "extra_buffers": request.extra_buffers,
     }
 
 
@@ -160,7 +161,8 @@ def _plan(shape: ModelShape, request: MemoryRequest, predicted: MemoryPlan, answ
             "Name as many GPUs as `internvl doctor` shows.",
         )
     per_layer = answer["kv_cache"] // shape.text.n_layers
-    weights = text_weights(shape.text, layers[: shape.text.n_layers], layers[shape.text.n_layers])
+    *homes, output = layers[: shape.text.n_layers + 1]
+    weights = text_weights(shape.text, homes, output, extra_buffers=request.extra_buffers)
     # llama.cpp grows this buffer when guesses first need their rows.
     guesses = 4 * shape.text.n_vocab * request.n_draft
     unlisted = answer["weights"] - sum(weight.n_bytes for weight in shape.text.weights)
@@ -172,7 +174,7 @@ def _plan(shape: ModelShape, request: MemoryRequest, predicted: MemoryPlan, answ
         return replace(
             device,
             weights=weights.get(name, 0),
-            kv_cache=per_layer * layers[: shape.text.n_layers].count(name),
+            kv_cache=per_layer * homes.count(name),
             compute_buffer=answer["compute"].get(name, 0),
             output_buffer=answer["output"][name] + guesses if name in answer["output"] else 0,
         )

@@ -133,7 +133,9 @@ def predict_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
     per_layer = per_position // text.n_layers * request.cells
     buffers, text_work = _remembered_buffers(_BufferKey.of(text, request, homes))
     names = [backend.name for backend in homes.backends]
-    weights = text_weights(text, [names[home] for home in homes.layers], names[homes.output])
+    weights = text_weights(
+        text, [names[home] for home in homes.layers], names[homes.output], extra_buffers=request.extra_buffers
+    )
     encoder, vision_buffers, vision_work = _vision_memory(vision, request, homes)
     positions = request.tiles * vision.tokens_per_tile + 2 * request.pictures if vision else 0
     devices = [
@@ -159,7 +161,7 @@ def predict_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
         kv_bytes_per_position=per_position,
         picture_positions=positions,
         picture_kv=positions * per_position,
-        page_cache=_page_cache(text, homes),
+        page_cache=_page_cache(text, homes, extra_buffers=request.extra_buffers),
     )
 
 
@@ -283,7 +285,7 @@ def _telling_layers(text: TextShape, homes: Homes, *, keeps_host_layers: bool) -
     return tuple(kept)
 
 
-def text_weights(text: TextShape, layers: Sequence[str], output: str) -> dict[str, int]:
+def text_weights(text: TextShape, layers: Sequence[str], output: str, *, extra_buffers: bool = True) -> dict[str, int]:
     """Bytes of weights on each device.
 
     The rows of the tokens stay in host memory. Where they serve as output matrix too, that is another copy when it lies
@@ -293,18 +295,19 @@ def text_weights(text: TextShape, layers: Sequence[str], output: str) -> dict[st
         text: the model.
         layers: the device of each layer, "CPU" for the host.
         output: the device of the output matrix.
+        extra_buffers: whether the CPU may keep weights in orders of its own.
     """
     sizes = {"CPU": text.embedding.n_bytes}
     ends = [weight.n_bytes for weight in (text.output_norm, text.output_bias, text.output) if weight is not None]
     host_only = not any(home != "CPU" for home in (*layers, output))
-    if text.output is None and (output != "CPU" or (host_only and is_repacked(text.embedding))):
+    if text.output is None and (output != "CPU" or (host_only and extra_buffers and is_repacked(text.embedding))):
         ends.append(text.embedding.n_bytes)
     for home, size in ((output, sum(ends)), *zip(layers, text.layer_bytes, strict=True)):
         sizes[home] = sizes.get(home, 0) + size
     return sizes
 
 
-def _page_cache(text: TextShape, homes: Homes) -> int:
+def _page_cache(text: TextShape, homes: Homes, *, extra_buffers: bool) -> int:
     """Bytes of the file that no device counts, though the process maps them."""
     cpu = len(homes.backends) - 1
     originals = 0
@@ -312,13 +315,13 @@ def _page_cache(text: TextShape, homes: Homes) -> int:
         if weight.name == "token_embd.weight":
             continue
         home = homes.output if weight.layer is None else homes.layers[weight.layer]
-        if home != cpu or (not cpu and is_repacked(weight)):
+        if home != cpu or (not cpu and extra_buffers and is_repacked(weight)):
             originals += weight.n_bytes
     return originals
 
 
 def is_repacked(weight: Weight) -> bool:
-    """Whether the CPU keeps a matrix in an order of its own; it does not where there is a GPU to help out."""
+    """Whether the CPU keeps a matrix in an order of its own, where it may; there is no GPU to help out then."""
     kinds = _REPACKED_X86 if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else _REPACKED_ARM
     return len(weight.shape) == 2 and weight.shape[1] % _REPACKED_ROWS == 0 and weight.kind in kinds
 

@@ -37,6 +37,7 @@ class MemoryRequest:
         pictures: pictures in the conversation.
         tiles: tiles of all these pictures, thumbnails included.
         n_threads: CPU threads.
+        extra_buffers: whether the CPU may keep weights in orders of its own (llama.cpp's extra buffer types).
 
     Raises:
         InvalidRequestError: a value outside its range.
@@ -56,6 +57,7 @@ class MemoryRequest:
     pictures: int = 0
     tiles: int = 0
     n_threads: int = 1
+    extra_buffers: bool = True
 
     def __post_init__(self) -> None:
         _within("n_ctx", self.n_ctx, 1, _MAX_CELLS)

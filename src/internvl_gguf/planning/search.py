@@ -284,6 +284,7 @@ class Planner:
             pictures=workload.pictures,
             tiles=workload.tiles,
             n_threads=workload.n_threads,
+            extra_buffers=self._budget.extra_buffers,
         )
         if len(request.gpus) < 2:
             return request
@@ -321,7 +322,9 @@ def layers_by_device(text: TextShape, request: MemoryRequest) -> tuple[int, ...]
     """Bytes of weights and KV cache on each device, the host first."""
     homes = layer_homes(text.n_layers, request)
     names = [backend.name for backend in homes.backends]
-    weights = text_weights(text, [names[home] for home in homes.layers], names[homes.output])
+    weights = text_weights(
+        text, [names[home] for home in homes.layers], names[homes.output], extra_buffers=request.extra_buffers
+    )
     per_layer = kv_bytes_per_position(text, request.kv_type) // text.n_layers * request.cells
     totals = [weights.get(name, 0) for name in names]
     for home in homes.layers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Self
 
@@ -37,6 +38,7 @@ class Budget:
         is_unified: whether a GPU's memory is the host's, as on Apple silicon: then all together stay within `host`.
         numbers: which GPUs of the machine these are, from 0; None for all there are.
         machine_gpus: how many the machine has; None where these are all.
+        extra_buffers: whether the CPU may keep weights in orders of its own, which takes copies of some.
     """
 
     host: int
@@ -44,6 +46,7 @@ class Budget:
     is_unified: bool = False
     numbers: tuple[int, ...] | None = None
     machine_gpus: int | None = None
+    extra_buffers: bool = True
 
     @property
     def gpu_numbers(self) -> tuple[int, ...]:
@@ -61,12 +64,17 @@ class Budget:
         found = []
         while left:
             left = left[:-1]
-            used = tuple(sorted(left))
-            gpus = tuple(self.gpus[index] for index in used)
-            numbers = tuple(self.gpu_numbers[index] for index in used)
-            machine_gpus = len(self.gpus) if self.machine_gpus is None else self.machine_gpus
-            found.append(replace(self, gpus=gpus, numbers=numbers, machine_gpus=machine_gpus))
+            found.append(self.with_gpus(sorted(left)))
         return found
+
+    def with_gpus(self, indices: Sequence[int]) -> Budget:
+        """The budget of some of these GPUs, by their index in `gpus`."""
+        return replace(
+            self,
+            gpus=tuple(self.gpus[index] for index in indices),
+            numbers=tuple(self.gpu_numbers[index] for index in indices),
+            machine_gpus=len(self.gpus) if self.machine_gpus is None else self.machine_gpus,
+        )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from internvl_gguf.errors import InvalidRequestError, ModelFileError, PictureErr
 from internvl_gguf.llama.imatrix import WatchedContext
 from internvl_gguf.llama.library import devices, initialise
 from internvl_gguf.llama.model import TextModel
-from internvl_gguf.loading import Runtime
+from internvl_gguf.loading import Runtime, weight_kinds
 from internvl_gguf.model_files import ModelFiles
 from internvl_gguf.notices import Notice, log_notice
 from internvl_gguf.preparation import prepare_request
@@ -31,6 +31,7 @@ from internvl_gguf.quantizing.calibration_set import CalibrationItem, Calibratio
 from internvl_gguf.quantizing.matrix import CHUNK, Activations, ImportanceMatrix
 from internvl_gguf.quantizing.source import Source, open_source
 from internvl_gguf.tile_limits import TileLimits
+from internvl_gguf.trial import Needs, settle
 from internvl_gguf.types import Span, TileSpan, TokenSpan
 from internvl_gguf.validation import validate_text_model
 
@@ -119,7 +120,11 @@ def importance_matrix(
         else:
             n_ctx = min(CHUNK, trained)
             initialise()
-            model = opened.enter_context(TextModel(text, n_gpu_layers=_gpu_layers(n_gpu_layers, source)))
+            settled = settle(Needs(weight_kinds(*source.headers)))
+            for notice in settled.notices:
+                on_notice(notice)
+            layers = _gpu_layers(n_gpu_layers, source)
+            model = opened.enter_context(TextModel(text, n_gpu_layers=layers, use_extra_bufts=settled.extra_buffers))
         batch = min(CHUNK, n_ctx)
         context = opened.enter_context(WatchedContext(model, n_ctx=n_ctx, n_batch=batch, n_threads=threads))
         reader = _Reader(model, context, runtime, on_notice)

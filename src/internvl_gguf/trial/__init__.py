@@ -1,0 +1,10 @@
+"""The installed llama.cpp is tried on this machine before a model of the user's meets it.
+
+Everything that computes is done in processes of their own (`internvl_gguf.llama.trial`); this side imports no native
+library. docs/robustness.md says what is tried and with which bounds.
+"""
+
+from internvl_gguf.trial.settling import Settled, settle
+from internvl_gguf.trial.steps import Needs
+
+__all__ = ["Needs", "Settled", "settle"]

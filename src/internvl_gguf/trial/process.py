@@ -1,0 +1,121 @@
+"""The processes in which the library is tried: their lines read, their end understood, whatever that is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from internvl_gguf.process_end import describe_end, last_words, signal_of
+
+# One thread: kernels fail alike in one and in many, and threads that spin beside other programs take minutes.
+_ENVIRONMENT: Final = {"GGML_NO_BACKTRACE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class End:
+    """How a process ended.
+
+    Attributes:
+        what: in words, to follow its name.
+        signal: what ended it, such as "SIGILL"; empty where it ended by itself.
+        hung: whether it said nothing for too long, and was ended for that.
+    """
+
+    what: str
+    signal: str = ""
+    hung: bool = False
+
+
+class Child:
+    """A process that says one JSON object a line. Made by `child`.
+
+    Attributes:
+        end: how it ended; set when `lines` is through.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], errors: Any, patience: float) -> None:
+        self.end = End("has not ended")
+        self._process = process
+        self._errors = errors
+        self._patience = patience
+        self._hung = False
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """What it says; a process that says nothing for too long is ended."""
+        stdout = self._process.stdout
+        if stdout is None:
+            raise AssertionError("the process was started with pipes")
+        while line := self._in_time(stdout.readline):
+            with suppress(ValueError):
+                message = json.loads(line)
+                if isinstance(message, dict):
+                    yield message
+        status = self._process.wait()
+        if self._hung:
+            self.end = End(f"gave no answer in {self._patience:.0f} seconds", hung=True)
+        else:
+            self.end = End(describe_end(status, last_words(self._errors)), signal_of(status))
+
+    def _in_time(self, read: Callable[[], str]) -> str:
+        def give_up() -> None:
+            self._hung = True
+            self._process.kill()
+
+        watchdog = threading.Timer(self._patience, give_up)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            return read()
+        finally:
+            watchdog.cancel()
+
+
+@contextmanager
+def child(command: Sequence[str], request: object, patience: float) -> Iterator[Child]:
+    """A process that is told what to do in one line of JSON; it ends with the block, at Ctrl-C, too.
+
+    It gets a process group of its own: Ctrl-C on a terminal is no fault of the library.
+
+    Args:
+        command: program and arguments.
+        request: what it is told.
+        patience: seconds without a line after which it hangs.
+    """
+    group: dict[str, Any] = {"process_group": 0}
+    if sys.platform == "win32":
+        group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, **_ENVIRONMENT},
+            **group,
+        )
+        try:
+            with suppress(OSError):  # it is dead already, which its end tells
+                _tell(process, request)
+            yield Child(process, errors, patience)
+        finally:
+            process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+
+
+def _tell(process: subprocess.Popen[str], request: object) -> None:
+    if process.stdin is None:
+        raise AssertionError("the process was started with pipes")
+    process.stdin.write(f"{json.dumps(request)}\n")
+    process.stdin.close()

@@ -1,0 +1,130 @@
+"""What trials found, kept with the other records: one file for all machines that share a home folder.
+
+An entry counts for the library, CPU and drivers it was made with (`Circumstances`) and for no other; the entries of
+others stay, the newest sixteen in all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from internvl_gguf.paths import cache_dir, write_atomically
+from internvl_gguf.trial.circumstances import Circumstances
+from internvl_gguf.trial.outcomes import Outcomes, outcome_of
+
+RECORD: Final = "trial.json"
+_VERSION: Final = 1
+_MOST_ENTRIES: Final = 16
+_LOCK_SECONDS: Final = 5.0  # a writer that takes longer is stopped, or its file system knows no locks
+
+_in_this_process: dict[str, Entry] = {}
+"""What this process found, by digest: it holds where nothing can be written, too."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What was found under some circumstances.
+
+    Attributes:
+        imports: whether the library could be loaded.
+        features: instruction sets the build uses, as llama.cpp names them.
+        steps: outcomes of the checks by what was tried (`Step.name`).
+        tried_at: when something was last tried, in ISO 8601 with the offset from UTC.
+    """
+
+    imports: bool = False
+    features: tuple[str, ...] = ()
+    steps: Mapping[str, Outcomes] = field(default_factory=dict)
+    tried_at: str = ""
+
+    def merged(self, newer: Entry) -> Entry:
+        """This with what a newer one adds or finds otherwise."""
+        return Entry(
+            imports=self.imports or newer.imports,
+            features=newer.features or self.features,
+            steps={**self.steps, **newer.steps},
+            tried_at=newer.tried_at or self.tried_at,
+        )
+
+
+def recorded(here: Circumstances) -> Entry:
+    """What is known under these circumstances; an empty entry where nothing is."""
+    kept = _read().get(here.digest)
+    entry = Entry()
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        entry = _entry_of(kept) if kept is not None else entry
+    return entry.merged(found_here(here))
+
+
+def found_here(here: Circumstances) -> Entry:
+    """What this process itself found."""
+    return _in_this_process.get(here.digest, Entry())
+
+
+def record(here: Circumstances, found: Entry) -> OSError | None:
+    """Add what was found to what is known; the entries of other machines stay.
+
+    Returns:
+        Why it could not be kept; None where it was.
+    """
+    from filelock import FileLock, Timeout  # only now: every command reads a record, few write one
+
+    found = replace(found, tried_at=datetime.now().astimezone().isoformat(timespec="seconds"))
+    _in_this_process[here.digest] = found_here(here).merged(found)
+    path = cache_dir() / RECORD
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as locked:
+            with suppress(Timeout, NotImplementedError):
+                locked.enter_context(FileLock(path.with_name(f".{path.stem}.lock"), timeout=_LOCK_SECONDS))
+            entries = _read()
+            known = Entry()
+            with suppress(ValueError, KeyError, TypeError, AttributeError):
+                known = _entry_of(entries.pop(here.digest, {}))
+            facts = {"processor": here.processor, "library": here.library, "driver": here.driver}
+            entries[here.digest] = {**facts, **_plain(known.merged(found))}
+            newest = dict(list(entries.items())[-_MOST_ENTRIES:])
+            write_atomically(path, json.dumps({"version": _VERSION, "entries": newest}).encode())
+    except OSError as error:
+        return error
+    return None
+
+
+def record_path() -> Path:
+    """The file of the record."""
+    return cache_dir() / RECORD
+
+
+def _read() -> dict[str, Any]:
+    """The entries by digest, the newest last; none where the file is missing, damaged or of another version."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(record_path().read_bytes())
+        if kept["version"] == _VERSION and isinstance(kept["entries"], dict):
+            return dict(kept["entries"])
+    return {}
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    steps = {
+        name: {check: outcome.plain() for check, outcome in outcomes.items()} for name, outcomes in entry.steps.items()
+    }
+    return {"imports": entry.imports, "features": entry.features, "steps": steps, "tried_at": entry.tried_at}
+
+
+def _entry_of(kept: Mapping[str, Any]) -> Entry:
+    """An entry as it was written.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is none.
+    """
+    steps = {
+        str(name): {str(check): outcome_of(outcome) for check, outcome in outcomes.items()}
+        for name, outcomes in kept["steps"].items()
+    }
+    return Entry(kept["imports"] is True, tuple(map(str, kept["features"])), steps, str(kept["tried_at"]))

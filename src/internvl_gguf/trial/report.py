@@ -1,0 +1,126 @@
+"""What `internvl doctor` says of the trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from internvl_gguf.errors import LibraryError
+from internvl_gguf.trial.advice import build_command, build_hint
+from internvl_gguf.trial.circumstances import circumstances
+from internvl_gguf.trial.outcomes import Outcome
+from internvl_gguf.trial.record import recorded
+from internvl_gguf.trial.settling import Table, positions
+from internvl_gguf.trial.steps import Step
+from internvl_gguf.trial.wording import in_short
+
+
+@dataclass(frozen=True)
+class Tried:
+    """How a step of a device went.
+
+    Attributes:
+        step: the step.
+        checks: how many checks were done.
+        failed: those that went wrong, by name.
+    """
+
+    step: Step
+    checks: int
+    failed: Mapping[str, Outcome]
+
+    @property
+    def line(self) -> str:
+        """That, in a line."""
+        if not self.failed:
+            return f"all {self.checks} checks right{_reduction(self.step)}"
+        wrong = "; ".join(in_short(*failure) for failure in self.failed.items())
+        return f"{len(self.failed)} of {self.checks} checks fail{_reduction(self.step)}: {wrong}"
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """The trial of every device.
+
+    Attributes:
+        tried: by device, "CPU" first, the steps that were tried, the last of them the one that works if any does.
+        positions_are_shifted: whether position rows have to be put right; None where no vision encoder works.
+        tried_at: when, in ISO 8601.
+    """
+
+    tried: Mapping[str, tuple[Tried, ...]]
+    positions_are_shifted: bool | None
+    tried_at: str
+
+    @property
+    def problems(self) -> list[str]:
+        """What of that makes models fail here: a CPU without a step that works."""
+        last = self.tried["CPU"][-1]
+        return [f"llama.cpp fails on this CPU: {last.line}. {build_hint()}"] if last.failed else []
+
+    @property
+    def reductions(self) -> bool:
+        """Whether something of the library is left out here."""
+        return any(len(steps) > 1 or steps[-1].failed for steps in self.tried.values())
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and text of each line for a person."""
+        lines = [
+            ("trial" if not number else "", f"{device}: {tried.line}")
+            for number, (device, tried) in enumerate(
+                (device, tried) for device, steps in self.tried.items() for tried in steps
+            )
+        ]
+        return [*lines, ("", f"build one that works: {build_command()}")] if self.reductions else lines
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        devices = {
+            device: [
+                {
+                    "extra_buffers": tried.step.extra_buffers,
+                    "flash_attn": tried.step.flash_attn,
+                    "checks": tried.checks,
+                    "failed": {name: outcome.plain() for name, outcome in tried.failed.items()},
+                }
+                for tried in steps
+            ]
+            for device, steps in self.tried.items()
+        }
+        return {"tried_at": self.tried_at, "devices": devices, "build_command": build_command()}
+
+
+def trial_report(gpus: tuple[str, ...]) -> TrialReport:
+    """The trial of the CPU and of GPUs; what was not tried is tried now.
+
+    Args:
+        gpus: their names.
+    """
+    here = circumstances()
+    table = Table(here)
+    tried = {device or "CPU": _steps(table, device) for device in ("", *gpus)}
+    shifted = None
+    with suppress(LibraryError):
+        shifted = positions(table.outcomes(tried["CPU"][-1].step))
+    return TrialReport(tried, shifted, recorded(here).tried_at)
+
+
+def _steps(table: Table, device: str) -> tuple[Tried, ...]:
+    """The steps of a device down to the first with which everything works."""
+    steps = []
+    for step in Step(device).down():
+        outcomes = table.outcomes(step)
+        failed = {name: outcome for name, outcome in outcomes.items() if outcome.kind != "right"}
+        steps.append(Tried(step, len(outcomes), failed))
+        if not failed:
+            break
+    return tuple(steps)
+
+
+def _reduction(step: Step) -> str:
+    words = [("reordered weights", step.extra_buffers), ("flash attention", step.flash_attn)]
+    left = " and ".join(word for word, used in words if not used)
+    return f" without {left}" if left else ""

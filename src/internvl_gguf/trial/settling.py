@@ -1,0 +1,139 @@
+"""How a model can be run here: as asked for where that works, else with the first reduction that does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from internvl_gguf.errors import LibraryError
+from internvl_gguf.trial.circumstances import Circumstances, circumstances
+from internvl_gguf.trial.outcomes import Outcome, Outcomes
+from internvl_gguf.trial.record import found_here, record, recorded
+from internvl_gguf.trial.steps import Needs, Step, failures
+from internvl_gguf.trial.trying import try_step
+from internvl_gguf.trial.wording import left_out, left_out_device, not_kept, refusal
+
+_ENCODER: Final = "encoder "
+
+
+@dataclass(frozen=True)
+class Settled:
+    """How a model can be run on this machine.
+
+    Attributes:
+        extra_buffers: whether the CPU may keep weights in orders of its own.
+        flash_attn: whether flash attention works, of the text model and of the vision encoder.
+        positions_are_shifted: whether position rows of vision encoders have to be put right.
+        unusable: names of GPUs that are not to be used.
+        notices: what was found just now and a person should know, one line each.
+    """
+
+    extra_buffers: bool = True
+    flash_attn: bool = True
+    positions_are_shifted: bool = False
+    unusable: frozenset[str] = frozenset()
+    notices: tuple[str, ...] = ()
+
+
+def settle(needs: Needs, gpus: Mapping[str, str] | None = None) -> Settled:
+    """Find out how a model can be run; what was not tried here before is tried now, in seconds.
+
+    Args:
+        needs: what it is run with.
+        gpus: descriptions of the GPUs that may be used, by their names.
+
+    Raises:
+        LibraryError: it cannot be run on this CPU: what fails, and the command that builds a library that does not.
+    """
+    table = Table(circumstances())
+    cpu = table.first_that_works(needs, "")
+    if cpu is None:
+        raise LibraryError(*refusal(table.first_failure))
+    used, unusable = [cpu], []
+    for name, description in (gpus or {}).items():
+        step = table.first_that_works(needs, name)
+        if step:
+            used.append(step)
+        else:
+            unusable.append(name)
+            table.tell(left_out_device(name, description, table.first_failure))
+    return Settled(
+        extra_buffers=cpu.extra_buffers,
+        flash_attn=all(step.flash_attn for step in used),
+        positions_are_shifted=positions(table.outcomes(cpu)),
+        unusable=frozenset(unusable),
+        notices=tuple(table.notices),
+    )
+
+
+class Table:
+    """What is known of each step; what is not is tried.
+
+    Attributes:
+        first_failure: name of a check and how it went, of the highest step that was looked at last and did not work.
+        notices: what was found just now.
+    """
+
+    def __init__(self, here: Circumstances) -> None:
+        self._here = here
+        self._known = recorded(here)
+        self._tried_now = self._is_unwritten = False
+        self.first_failure: tuple[str, Outcome] | None = None
+        self.notices: list[str] = []
+
+    def first_that_works(self, needs: Needs, device: str) -> Step | None:
+        """The highest step of a device with which everything needed works."""
+        self.first_failure, self._tried_now = None, False
+        for step in Step(device).down():
+            names = needs.checks(step)
+            if names is None:
+                continue
+            failed = self._failed(step, names)
+            if not failed:
+                if self.first_failure:
+                    self.tell(left_out(step, self.first_failure, self._known.features))
+                return step
+            self.first_failure = self.first_failure or next(iter(failed.items()))
+        return None
+
+    def _failed(self, step: Step, names: Sequence[str]) -> dict[str, Outcome]:
+        """What is needed and went wrong, by name; tried again where that may have been an accident."""
+        failed = failures(self.outcomes(step), names)
+        tried_here = step.name in found_here(self._here).steps
+        if not tried_here and not all(outcome.lasts for outcome in failed.values()):
+            self._try(step)
+            failed = failures(self.outcomes(step), names)
+        return failed
+
+    def outcomes(self, step: Step) -> Outcomes:
+        """How the checks of a step went."""
+        if step.name not in self._known.steps:
+            self._try(step)
+        return self._known.steps[step.name]
+
+    def _try(self, step: Step) -> None:
+        self._tried_now = True
+        unwritten = record(self._here, try_step(step))
+        self._known = recorded(self._here)
+        if unwritten and not self._is_unwritten:
+            self._is_unwritten = True
+            self.tell(not_kept(unwritten))
+
+    def tell(self, notice: str) -> None:
+        """Keep a notice where it is news."""
+        if self._tried_now:
+            self.notices.append(notice)
+
+
+def positions(outcomes: Outcomes) -> bool:
+    """Whether position rows are shifted, by the vision encoders that worked.
+
+    Raises:
+        LibraryError: none did.
+    """
+    encoders = {name: outcome for name, outcome in outcomes.items() if name.startswith(_ENCODER)}
+    known = [outcome.shifted for outcome in encoders.values() if outcome.kind == "right"]
+    if not known:
+        raise LibraryError(*refusal(next(iter(failures(outcomes, encoders).items()), None)))
+    return bool(known[0])

@@ -1,0 +1,84 @@
+"""The steps down from everything to refusal, and what of the trial a model depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from internvl_gguf.config import FlashAttention, KVType
+from internvl_gguf.trial.outcomes import Outcome, Outcomes
+
+UNREACHED: Final = "the others"
+"""Name under which it is kept why a trial did not come to all of its checks."""
+
+_QUANTISED: Final = ("q8_0", "q4_0")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One way to use a device.
+
+    Attributes:
+        device: name of a GPU; "" for the CPU.
+        extra_buffers: llama.cpp's extra buffer types: weights of the CPU in orders of its own, which AMX and reordered
+            kernels multiply.
+        flash_attn: flash attention, where it is wanted.
+    """
+
+    device: str = ""
+    extra_buffers: bool = True
+    flash_attn: bool = True
+
+    @property
+    def name(self) -> str:
+        """What outcomes are kept under."""
+        less = [word for word, used in (("plain", self.extra_buffers), ("no flash", self.flash_attn)) if not used]
+        return ", ".join([self.device or "CPU", *less])
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """For the process that tries it."""
+        return {"device": self.device, "extra_buffers": self.extra_buffers, "flash_attn": self.flash_attn}
+
+    def down(self) -> tuple[Step, ...]:
+        """This step and those below it, in the order in which they are tried; extra buffers are the CPU's alone."""
+        kept = (True,) if self.device else (True, False)
+        return tuple(Step(self.device, extra, flash) for flash in (True, False) for extra in kept)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a model is run with, as far as the trial tells whether it works.
+
+    Attributes:
+        kinds: element types of the text model's weights, such as "Q4_K".
+        encoder_kinds: of the vision encoder's.
+        kv_type: of the KV cache.
+        flash_attn: "auto" is on for GPUs and for a quantised cache.
+    """
+
+    kinds: frozenset[str] = frozenset()
+    encoder_kinds: frozenset[str] = field(default=frozenset(("F32",)))
+    kv_type: KVType = "f16"
+    flash_attn: FlashAttention = "auto"
+
+    def checks(self, step: Step) -> tuple[str, ...] | None:
+        """Names of the checks that must go right; None where a step leaves out what is needed."""
+        is_quantised = self.kv_type in _QUANTISED
+        if is_quantised and not step.flash_attn:
+            return None
+        wanted = is_quantised or bool(step.device) if self.flash_attn == "auto" else self.flash_attn
+        attention = f"{'flash ' if wanted and step.flash_attn else ''}attention {self.kv_type}"
+        weights = (f"weights {kind}" for kind in sorted(self.kinds))
+        return (*weights, attention, *(f"encoder {kind}" for kind in sorted(self.encoder_kinds)))
+
+
+def failures(outcomes: Outcomes, names: Iterable[str]) -> dict[str, Outcome]:
+    """Of the named checks those that went wrong.
+
+    What there is no check of counts as right, unless the trial ended before it came to all.
+    """
+    unreached = outcomes.get(UNREACHED)
+    found = {name: outcomes.get(name, unreached) for name in names}
+    return {name: outcome for name, outcome in found.items() if outcome is not None and outcome.kind != "right"}

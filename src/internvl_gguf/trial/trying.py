@@ -1,0 +1,48 @@
+"""Trying one step on this machine, whatever becomes of the process that does."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from internvl_gguf.trial.outcomes import Outcome, outcome_of
+from internvl_gguf.trial.process import End, child
+from internvl_gguf.trial.record import Entry
+from internvl_gguf.trial.steps import UNREACHED, Step
+
+COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.trial")
+_PATIENCE: Final = 60.0  # seconds for one check, which takes a tenth of one on an idle CPU
+_PATIENCE_ON_GPU: Final = 300.0  # drivers compile their kernels at first use
+_MOST_DEATHS: Final = 12  # of processes; then what is left counts as dead, too
+
+
+def try_step(step: Step) -> Entry:
+    """Do every check of a step; one that ends its process or hangs is noted, and the others are done by the next."""
+    found, features = dict[str, Outcome](), tuple[str, ...]()
+    for _ in range(_MOST_DEATHS):
+        running, finished = UNREACHED, False
+        with child(COMMAND, {**step.request, "skip": list(found)}, _patience(step)) as process:
+            for line in process.lines():
+                features = tuple(line.get("features", features))
+                running = line.get("start", running)
+                finished = "finished" in line
+                if "done" in line:
+                    name = line.pop("done")
+                    found[name] = outcome_of(line)
+                    running = UNREACHED
+        if finished:
+            break
+        found[running] = _outcome(process.end)
+        if running == UNREACHED:  # it dies between the checks, as the next one would
+            break
+    else:
+        found[UNREACHED] = found[running]
+    return Entry(imports=True, features=features, steps={step.name: found})
+
+
+def _patience(step: Step) -> float:
+    return _PATIENCE_ON_GPU if step.device else _PATIENCE
+
+
+def _outcome(end: End) -> Outcome:
+    return Outcome("hung" if end.hung else "died", end.what, end.signal)

@@ -1,0 +1,81 @@
+"""What people are told of a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from internvl_gguf.paths import cache_dir
+from internvl_gguf.trial.advice import build_hint
+from internvl_gguf.trial.outcomes import Outcome
+from internvl_gguf.trial.steps import Step
+
+_MORE: Final = "`internvl doctor` says how to build one that works."
+
+
+def left_out(step: Step, failure: tuple[str, Outcome], features: Collection[str]) -> str:
+    """What a step leaves out and why, in a line.
+
+    Args:
+        step: what is used.
+        failure: of the step above: name of a check and how it went.
+        features: instruction sets the build uses.
+    """
+    parts = []
+    if not step.extra_buffers:
+        parts.append(f"{'AMX' if 'AMX_INT8' in features else 'Reordered'} kernels")
+    if not step.flash_attn:
+        parts.append("flash attention" if parts else "Flash attention")
+    what, fails = " and ".join(parts), _fails(failure[1], many=not step.extra_buffers)
+    instead = "the plain ones are used" if not step.extra_buffers else "it is left off"
+    where = f"on {step.device}" if step.device else "here"
+    return f"{what} of this llama.cpp build {fails} {where} ({in_short(*failure)}); {instead}. {_MORE}"
+
+
+def left_out_device(name: str, description: str, failure: tuple[str, Outcome] | None) -> str:
+    """That a GPU is not used and why, in a line."""
+    why = f" ({in_short(*failure)})" if failure else ""
+    return f"{name} ({description}) is left out: this llama.cpp build does not work on it{why}. {_MORE}"
+
+
+def not_kept(error: OSError) -> str:
+    """That what was found cannot be kept, in a line."""
+    why = error.strerror or error
+    return f"How llama.cpp does on this machine cannot be kept in {cache_dir()} ({why}): it is tried by each process."
+
+
+def refusal(failure: tuple[str, Outcome] | None) -> tuple[str, str]:
+    """Message and hint where nothing works on the CPU."""
+    why = describe(*failure) if failure else "it was not tried"
+    return f"The installed llama.cpp does not work on this CPU: {why}.", build_hint()
+
+
+def describe(check: str, outcome: Outcome) -> str:
+    """How a check went: "the trial of Q4_K weights was killed by SIGILL (...)"."""
+    subject = "the answer" if outcome.kind == "wrong" else "the trial"
+    verb = "was refused: " if outcome.kind == "refused" else ""
+    return f"{subject} with {in_words(check)} {verb}{outcome.what.rstrip('.')}"
+
+
+def in_short(check: str, outcome: Outcome) -> str:
+    """How a check went: "Q4_K weights: SIGILL"."""
+    return f"{in_words(check)}: {outcome.signal or outcome.what.rstrip('.')}"
+
+
+def in_words(check: str) -> str:
+    """The name of a check in words."""
+    part, _, kind = check.rpartition(" ")
+    forms = {
+        "weights": f"{kind} weights",
+        "attention": f"attention over an {kind} cache",
+        "flash attention": f"flash attention over an {kind} cache",
+        "encoder": f"a vision encoder in {kind}",
+    }
+    return forms.get(part, check)
+
+
+def _fails(outcome: Outcome, *, many: bool) -> str:
+    """What kernels do that died, or else went wrong."""
+    crash = {"died": "crash", "hung": "hang"}.get(outcome.kind, "compute wrong")
+    first, *rest = crash.split(" ")
+    return crash if many else " ".join([f"{first}es" if first == "crash" else f"{first}s", *rest])

@@ -1,0 +1,35 @@
+"""One trial of the library for a whole run of the tests, which every cache folder of theirs gets."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from internvl_gguf.paths import cache_dir
+from internvl_gguf.trial import Needs, settle
+from internvl_gguf.trial.circumstances import circumstances
+from internvl_gguf.trial.importing import ensure_importable
+from internvl_gguf.trial.record import RECORD, record, recorded
+
+
+def keep_trial(temporary: pytest.TempPathFactory) -> None:
+    """Put the trial of this run into this process and its cache folder; the first process of a run makes it."""
+    shared = temporary.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with FileLock(shared / "trial.turn"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INTERNVL_CACHE", str(shared))
+        ensure_importable()
+        settle(Needs())
+        found = recorded(circumstances())
+    record(circumstances(), found)
+
+
+def copy_trial(folder: Path) -> None:
+    """Put it into another cache folder, for processes that have only that."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(cache_dir() / RECORD, folder / RECORD)
