@@ -79,7 +79,7 @@ ALLOWED: dict[str, set[str]] = {
     "placement": BASE | {"memory", "planning", "roofline", "sizes"},
     "saved_session": BASE,
     "restoring": BASE | {"kv_ledger", "model_runtime", "preparation", "saved_session", "text_stream", "tile_limits"},
-    "llama": BASE | {"encoder_operations"},
+    "llama": BASE | {"encoder_operations", "sizes"},
     "engine": BASE | {"llama", "kv_ledger", "embedding_cache"},
     "loading": BASE
     | HEADER
