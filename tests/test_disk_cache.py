@@ -427,7 +427,7 @@ def test_another_correction_build_or_device_does_not_hit(
 ) -> None:
     seen(tiny)
     original: Callable[..., Any] = getattr(loading, part)
-    answer = (lambda: not original()) if part == "positions_are_shifted" else (lambda use_gpu: "another machine")
+    answer = (lambda: not original()) if part == "positions_are_shifted" else (lambda device: "another machine")
     with monkeypatch.context() as patch:
         patch.setattr(loading, part, answer)
         assert seen(tiny)[0].usage.tiles_encoded == 7

@@ -124,7 +124,7 @@ def test_the_gpus_that_are_used_are_named(listing: ModelListing) -> None:
     found = planner(Budget(32 * GIB, (500 * 2**20, 24 * GIB))).best(quant(listing, "Q4_K_M"))
     assert found is not None
     assert found.budget.gpu_numbers == (1,)
-    assert not found.request.mmproj_on_gpu  # mtmd takes the first GPU and no other
+    assert found.request.mmproj_gpu == 0  # of those that are used: GPU1
     assert memory_table(found).splitlines()[0].split() == ["RAM", "GPU1"]
 
 

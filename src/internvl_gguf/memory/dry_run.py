@@ -160,7 +160,8 @@ def _plan(shape: ModelShape, request: MemoryRequest, predicted: MemoryPlan, answ
             "Name as many GPUs as `internvl doctor` shows.",
         )
     per_layer = answer["kv_cache"] // shape.text.n_layers
-    weights = text_weights(shape.text, layers[: shape.text.n_layers], layers[shape.text.n_layers])
+    n_layers = shape.text.n_layers
+    weights = text_weights(shape.text, layers[:n_layers], layers[n_layers], offloads=request.offloads)
     # llama.cpp grows this buffer when guesses first need their rows.
     guesses = 4 * shape.text.n_vocab * request.n_draft
     unlisted = answer["weights"] - sum(weight.n_bytes for weight in shape.text.weights)

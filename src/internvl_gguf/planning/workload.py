@@ -37,6 +37,7 @@ class Budget:
         is_unified: whether a GPU's memory is the host's, as on Apple silicon: then all together stay within `host`.
         numbers: which GPUs of the machine these are, from 0; None for all there are.
         machine_gpus: how many the machine has; None where these are all.
+        offloading: whether each GPU computes large batches with weights of the host; None for all of them.
     """
 
     host: int
@@ -44,6 +45,7 @@ class Budget:
     is_unified: bool = False
     numbers: tuple[int, ...] | None = None
     machine_gpus: int | None = None
+    offloading: tuple[bool, ...] | None = None
 
     @property
     def gpu_numbers(self) -> tuple[int, ...]:
@@ -65,8 +67,19 @@ class Budget:
             gpus = tuple(self.gpus[index] for index in used)
             numbers = tuple(self.gpu_numbers[index] for index in used)
             machine_gpus = len(self.gpus) if self.machine_gpus is None else self.machine_gpus
-            found.append(replace(self, gpus=gpus, numbers=numbers, machine_gpus=machine_gpus))
+            offloading = self.offloading and tuple(self.offloading[index] for index in used)
+            found.append(replace(self, gpus=gpus, numbers=numbers, machine_gpus=machine_gpus, offloading=offloading))
         return found
+
+    @property
+    def offload_gpu(self) -> int | None:
+        """Number among these of the GPU that computes large batches with weights of the host; None where none does."""
+        return next((index for index in range(len(self.gpus)) if not self.offloading or self.offloading[index]), None)
+
+    @property
+    def roomiest(self) -> int | None:
+        """Number among these of the GPU with the most memory, the first of equals; None where there is none."""
+        return max(range(len(self.gpus)), key=lambda index: self.gpus[index], default=None)
 
 
 @dataclass(frozen=True)
