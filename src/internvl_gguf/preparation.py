@@ -136,7 +136,7 @@ def adopt_picture(runtime: ModelRuntime, picture: PreparedPicture) -> PreparedPi
     return replace(picture, tiles=tuple(adopt_tile(runtime, tile) for tile in picture.tiles))
 
 
-def adopt_tile(runtime: Runtime, tile: Tile) -> Tile:
+def adopt_tile(runtime: ModelRuntime, tile: Tile) -> Tile:
     """The same pixels, under the key that their embeddings have in this runtime."""
     return _tile(runtime, tile.pixels)
 

@@ -125,7 +125,7 @@ def take_up_kv(path: Path, runtime: ModelRuntime) -> None:
             runtime.engine.restore(_adopted(runtime, saved.spans), saved.kv)
 
 
-def _adopted(runtime: Runtime, spans: Iterable[Span]) -> list[Span]:
+def _adopted(runtime: ModelRuntime, spans: Iterable[Span]) -> list[Span]:
     """Saved spans with the keys that their tiles have here: another device rounds embeddings otherwise."""
     return [
         replace(span, tile=adopt_tile(runtime, span.tile)) if isinstance(span, TileSpan) else span for span in spans

@@ -37,7 +37,9 @@ def end_process(status: int, *lines: str) -> NoReturn:
 
 
 def _restore_terminal() -> None:
-    """Undo what an editor of lines and a progress bar do to a terminal."""
+    """Undo what an editor of lines and a progress bar do to a terminal, if this process has one."""
+    if not any(os.isatty(stream) for stream in (0, 1, _STDERR)):
+        return
     if os.isatty(_STDERR) and os.environ.get("TERM") != "dumb":
         os.write(_STDERR, _SHOW_CURSOR.encode())
     if termios is None:
