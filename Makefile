@@ -3,18 +3,23 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+DEVICES_VENV ?= .venv-devices
 BENCHMARKS := growth drafting
 COMPARISONS := text_speed tile_speed parallel second_question
 ON_MODEL := $(if $(MODEL),--model $(MODEL))
 WITH_TOOLS := $(if $(TOOLS),--tools $(TOOLS))
 
-.PHONY: demo test check parity fuzz bench clean
+.PHONY: demo test test-devices check parity fuzz bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m internvl_gguf.demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not thorough"
+
+# Offload without a GPU: llama.cpp built once more, with its RPC and Vulkan backends, on Mesa's lavapipe (docs/devices.md).
+test-devices: $(DEVICES_VENV)/.installed
+	$(DEVICES_VENV)/bin/python -m pytest tests/devices
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -36,7 +41,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/embedding_cache.py
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(DEVICES_VENV) build dist
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
@@ -51,6 +56,16 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing; llama.cpp is compiled once, which takes a few minutes."
 	$(PIP) install -e '.[dev]'
 	@touch $@ $(VENV)/.installed
+
+# No cache of wheels: pip would take one that was built with other options, and keep this one for other environments.
+$(DEVICES_VENV)/.installed: pyproject.toml tests/devices/include/vulkan/vulkan.hpp
+	@command -v glslc >/dev/null && ls /usr/share/vulkan/icd.d/lvp_icd.*.json /usr/include/vulkan/vulkan.hpp >/dev/null || \
+	{ echo "Vulkan on lavapipe is needed: apt-get install mesa-vulkan-drivers libvulkan-dev glslc spirv-headers" >&2; exit 1; }
+	$(PYTHON) -m venv $(DEVICES_VENV)
+	@echo "Installing; llama.cpp is compiled with the RPC and Vulkan backends, which takes about ten minutes."
+	CMAKE_ARGS="-DGGML_RPC=on -DGGML_VULKAN=on" CXXFLAGS="$(CXXFLAGS) -I$(CURDIR)/tests/devices/include" \
+	$(DEVICES_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-cache-dir -e '.[dev]'
+	@touch $@
 
 $(VENV)/.installed-parity: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install -e '.[dev,parity]'
