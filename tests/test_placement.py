@@ -328,8 +328,8 @@ def test_an_encoder_without_room_on_the_gpu_moves(
 
     asked: list[tuple[int | None, int]] = []
 
-    def has_room(device: int | None, sizes: vision.Room) -> bool:
-        asked.append((device, sum(sizes)))
+    def has_room(device: int | None, sizes: list[int]) -> bool:
+        asked.append((device, sum(sizes[:2])))  # of the encoder itself
         return device is None
 
     monkeypatch.setattr(this_machine, "_gpus", lambda: [gpu(4 * GIB)])
@@ -351,16 +351,23 @@ def test_devices_are_named_in_the_order_of_the_plan(monkeypatch: pytest.MonkeyPa
     """llama.cpp was told shares, and of which devices it chose itself: servers of other machines first."""
     from internvl_gguf import loading
     from internvl_gguf.llama.model import TextModel
+    from internvl_gguf.llama.vision import VisionEncoder
 
     named: list[Any] = []
+    encoders: list[int | None] = []
 
     def text_model(path: Path, **options: Any) -> TextModel:
         named.append((options["devices"], options["tensor_split"]))
         return TextModel(path, n_gpu_layers=0, devices=())
 
-    found = [replace(gpu(GIB, name="Vulkan0"), handle=11), replace(gpu(GIB, name="RPC0"), handle=22)]
+    def encoder(*args: Any, **options: Any) -> VisionEncoder:
+        encoders.append(options["device"])
+        return VisionEncoder(*args, **{**options, "use_gpu": False, "device": None, "room": None})
+
+    found = [replace(gpu(GIB, name="Vulkan0"), handle=11), replace(gpu(2 * GIB, name="RPC0"), handle=22)]
     monkeypatch.setattr(this_machine, "_gpus", lambda: found)
     monkeypatch.setattr(loading, "TextModel", text_model)
+    monkeypatch.setattr(loading, "VisionEncoder", encoder)
     options: dict[str, Any] = {"n_threads": 1, "n_ctx": 512}
     with Session.open(tiny.text, tiny.mmproj, n_gpu_layers=1, **options):
         pass
@@ -368,3 +375,4 @@ def test_devices_are_named_in_the_order_of_the_plan(monkeypatch: pytest.MonkeyPa
         pass
     assert [devices for devices, _ in named] == [[11, 22], []]
     assert len(named[0][1]) == 2
+    assert encoders == [22, None]

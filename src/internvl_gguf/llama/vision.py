@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FLASH_ATTENTION = 1  # loses nothing in the encoder and is the faster
+_TABLES = 192 * 1024**2  # of ggml_backend_sched_new, 158 MiB that are never touched, and what else a load takes
 _MORE_ROOM = "Free memory of the device, allow the model less of it (--vram, vram), or use the CPU alone (--vram none)."
 
 
@@ -140,7 +141,7 @@ class VisionEncoder(NativeObject):
 
     def _open(self) -> None:
         """Make the native encoder, with all its buffers for one tile."""
-        if self._room and not has_room(self._device if self._params.use_gpu else None, self._room):
+        if self._room and not self._finds_room(self._room):
             raise LibraryError(
                 f"There is no room for the vision encoder: {format_size(sum(self._room))} were asked for"
                 f"{last_error()}.",
@@ -157,6 +158,11 @@ class VisionEncoder(NativeObject):
         if any("failed to allocate" in line for line in recent_errors):  # mtmd goes on all the same
             super().close()
             raise LibraryError(f"There is no room for the vision encoder's results{last_error()}.", _MORE_ROOM)
+
+    def _finds_room(self, room: Room) -> bool:
+        if self._params.use_gpu:
+            return has_room(self._device, room) and has_room(None, [_TABLES])
+        return has_room(None, [*room, _TABLES])
 
     def _reopen(self) -> None:
         """Make the native encoder anew, for one tile at a time: it had no room for more, or cannot tell why."""
