@@ -122,10 +122,15 @@ def test_ctrl_c_twice_ends_what_waits_for_a_server_that_hangs(what: str) -> None
     arguments = [what] if what == "doctor" else ["ask", "demo", "What number is written?"]
     script = f"""
 import os, signal, sys
-os.kill(int(sys.argv[1]), signal.SIGSTOP)
-print("hanging", flush=True)
-sys.argv[1:] = {arguments!r}
 from internvl_gguf.cli import main
+from internvl_gguf.llama import library
+describe, server = library._device, int(sys.argv[1])
+def asked(handle):
+    os.kill(server, signal.SIGSTOP)
+    print("hanging", flush=True)
+    return describe(handle)
+library._device = asked
+sys.argv[1:] = {arguments!r}
 main()
 """
     with rpc_server() as server:

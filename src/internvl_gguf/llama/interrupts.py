@@ -44,6 +44,8 @@ def deferred_interrupts(on_interrupt: Callable[[], None] | None = None) -> Itera
 
     watches = False
     signal.signal(signal.SIGINT, hold)
+    if hasattr(signal, "siginterrupt"):  # else a Ctrl-C breaks off the library's own reading from a socket or a file
+        signal.siginterrupt(signal.SIGINT, False)
     try:
         watches = _watch.begin()
         yield
