@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+DEVICES_VENV ?= .venv-devices
 BENCHMARKS := growth drafting shared_cores
 COMPARISONS := text_speed tile_speed parallel second_question
 ON_MODEL := $(if $(MODEL),--model $(MODEL))
@@ -21,7 +22,7 @@ export CMAKE_ARGS
 override CMAKE_ARGS += $(BASELINE)
 endif
 
-.PHONY: demo test library check parity fuzz bench clean
+.PHONY: demo test test-devices library check parity fuzz bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m internvl_gguf.demo
@@ -34,6 +35,10 @@ test: $(VENV)/.installed-dev
 library: | $(VENV)/bin/python
 	$(COMPILE) $(PIP) install --force-reinstall --no-deps --no-cache-dir $(LLAMA)
 	@touch $(VENV)/.library
+
+# Offload without a GPU: llama.cpp built once more, with its RPC and Vulkan backends, on Mesa's lavapipe (docs/devices.md).
+test-devices: $(DEVICES_VENV)/.installed
+	$(DEVICES_VENV)/bin/python -m pytest tests/devices
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -55,7 +60,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/embedding_cache.py
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(DEVICES_VENV) build dist
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
@@ -74,6 +79,16 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.library
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.library
 	$(PIP) install -e '.[dev]'
 	@touch $@ $(VENV)/.installed
+
+# No cache of wheels: pip would take one that was built with other options, and keep this one for other environments.
+$(DEVICES_VENV)/.installed: pyproject.toml tests/devices/include/vulkan/vulkan.hpp
+	@command -v glslc >/dev/null && ls /usr/share/vulkan/icd.d/lvp_icd.*.json /usr/include/vulkan/vulkan.hpp >/dev/null || \
+	{ echo "Vulkan on lavapipe is needed: apt-get install mesa-vulkan-drivers libvulkan-dev glslc spirv-headers" >&2; exit 1; }
+	$(PYTHON) -m venv $(DEVICES_VENV)
+	@echo "Installing; llama.cpp is compiled with the RPC and Vulkan backends, which takes about ten minutes."
+	CMAKE_ARGS="-DGGML_RPC=on -DGGML_VULKAN=on" CXXFLAGS="$(CXXFLAGS) -I$(CURDIR)/tests/devices/include" \
+	$(DEVICES_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-cache-dir -e '.[dev]'
+	@touch $@
 
 $(VENV)/.installed-parity: pyproject.toml $(VENV)/.library
 	$(PIP) install -e '.[dev,parity]'

@@ -99,12 +99,11 @@ def stand_in(count: int, library: str, request: dict[str, Any]) -> list[dict[str
     make = ctypes.CDLL(library).stand_in_gpus
     make.restype = ctypes.c_void_p
     registry = make(count)
-    for name in ("libggml.so", "libggml.so.0"):  # the bindings and the libraries load copies of their own
-        register = ctypes.CDLL(str(folder / name)).ggml_backend_register
-        register.argtypes = [ctypes.c_void_p]
-        register(registry)
 
     from internvl_gguf.llama.dry_run import answers
+    from internvl_gguf.llama.library import ggml_function
+
+    ggml_function("ggml_backend_register", None, ctypes.c_void_p)(registry)
 
     return list(answers(request))
 

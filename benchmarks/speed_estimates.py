@@ -191,7 +191,7 @@ def tile_comparison(setup: Setup, mmproj: Path, name: str, text: Path) -> Compar
     shape = shape_from_headers(read_header(text), read_header(mmproj))
     vision = shape.vision
     assert vision is not None
-    request = MemoryRequest(2048, gpus=(1.0,) if has_gpu() else (), mmproj_on_gpu=has_gpu())
+    request = MemoryRequest(2048, gpus=(1.0,) if has_gpu() else (), mmproj_gpu=0 if has_gpu() else None)
     estimate = estimate_speed(shape, request, setup.roofline, tiles_per_picture=1, depth=0)
     assert estimate.tile_seconds is not None
     vocabulary = setup.folder / "vocabulary.gguf"

@@ -430,7 +430,7 @@ def test_another_correction_build_or_device_does_not_hit(
     original: Callable[..., Any] = getattr(loading, part)
     answers: dict[str, Callable[..., Any]] = {
         "settle": lambda *asked: replace(original(*asked), positions_are_shifted=False),
-        "encoder_arithmetic": lambda **asked: "another machine",
+        "encoder_arithmetic": lambda device, **asked: "another machine",
     }
     with monkeypatch.context() as patch:
         patch.setattr(loading, part, answers[part])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -115,3 +116,55 @@ def test_ctrl_c_raises_keyboard_interrupt_and_the_session_answers_again(tiny: Mo
     assert output.replace("ready\n", "") == "interrupted\nalive True\n"
     assert errors == ""
     assert child.returncode == 0
+
+
+HANGING = """
+import ctypes, sys
+from internvl_gguf.llama.interrupts import deferred_interrupts
+
+system = ctypes.CDLL(None)
+mutex = ctypes.create_string_buffer(128)
+system.pthread_mutex_lock(mutex)
+print("an answer that nobody flushed", end="")
+with deferred_interrupts():
+    print("ready", file=sys.stderr, flush=True)
+    system.pthread_mutex_lock(mutex)  # for ever: this thread holds it, and no signal wakes it
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="hangs in a mutex of POSIX")
+def test_the_second_ctrl_c_ends_a_process_whose_native_call_hangs() -> None:
+    """A server that does not answer, a driver that is stuck: every Ctrl-C waited for a call that never returned."""
+    child = subprocess.Popen([sys.executable, "-c", HANGING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    assert child.stderr.readline() == "ready\n"
+    presses = 0
+    while child.poll() is None:  # one that comes before the one before was seen is the same to the system
+        child.send_signal(signal.SIGINT)
+        presses += 1
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(0.2)
+    output, errors = child.communicate()
+    assert child.returncode == 130
+    assert presses > 1
+    assert output == "an answer that nobody flushed"
+    assert errors == "Interrupted in the middle of a native call.\n"
+
+
+def test_a_ctrl_c_of_an_earlier_call_does_not_count_in_the_next() -> None:
+    """A thousand calls, each interrupted once: each of them is one KeyboardInterrupt, and no process ends."""
+    script = """
+import os, signal
+from internvl_gguf.llama.interrupts import deferred_interrupts
+caught = 0
+for _ in range(1000):
+    try:
+        with deferred_interrupts(), deferred_interrupts():
+            os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        caught += 1
+print(caught)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1000\n", "")

@@ -191,7 +191,7 @@ def test_layers_lie_where_they_are_sent() -> None:
     shape = shape_from_headers(header("7B", layers=10), mmproj_header(projection=3584))
     whole = predict_memory(shape, MemoryRequest(4096))
     for gpu_layers in (0, 1, 5, 10, 11, -1):
-        request = MemoryRequest(4096, gpus=(1, 1), n_gpu_layers=gpu_layers, mmproj_on_gpu=True, tiles=14, pictures=2)
+        request = MemoryRequest(4096, gpus=(1, 1), n_gpu_layers=gpu_layers, mmproj_gpu=0, tiles=14, pictures=2)
         plan = predict_memory(shape, request)
         assert sum(device.weights for device in plan.devices) == whole.host.weights
         assert sum(device.kv_cache for device in plan.devices) == whole.host.kv_cache
@@ -283,7 +283,7 @@ def test_predicting_needs_no_library() -> None:
         {"kv_type": "q8_0"},
         {"n_gpu_layers": -2, "gpus": (1,)},
         {"n_gpu_layers": 1},
-        {"mmproj_on_gpu": True},
+        {"mmproj_gpu": 0},
         {"gpus": (0,)},
         {"gpus": (float("nan"),)},
         {"gpus": (1,) * 16},

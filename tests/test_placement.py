@@ -5,19 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.stand_in_machine import write_container
 
+from conftest import noise
 from internvl_gguf import Session, cgroups, this_machine
-from internvl_gguf.config import EngineConfig
-from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError
+from internvl_gguf.config import EngineConfig, GPULayers
+from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError, LibraryError, ModelFileError
 from internvl_gguf.llama.library import Device
 from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.memory import ModelShape
 from internvl_gguf.model_listing import list_model
-from internvl_gguf.placement import describe, placements
+from internvl_gguf.placement import describe, placements, with_help
 from internvl_gguf.planning import Budget, Configuration
 from internvl_gguf.planning.choice import Choices
 from internvl_gguf.repo_files import RepoFile, sort_out
@@ -255,3 +257,122 @@ def test_no_gpu_is_a_budget_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.budget.gpus == ()
     assert found.budget.gpu_numbers == ()
     assert found.budget.has_gpus
+
+
+# --- After a failure -------------------------------------------------------------------------------------------------
+
+
+def after_failures(shape: ModelShape, budget: Budget, now: list[Budget], **config: Any) -> list[Configuration]:
+    """All ways, where the machine has `now` after each failure in turn; the last of them for ever."""
+    left = list(now)
+    asked = EngineConfig(n_ctx=8192, **config)
+    return list(placements("m", shape, asked, 8192, 2, budget, budget_now=lambda: left.pop(0) if left[1:] else left[0]))
+
+
+def test_memory_that_others_took_meanwhile_is_planned_with(shape: ModelShape) -> None:
+    """16 GiB were free when it was planned, 8 when it was loaded: the next way fits into 8, and is not the CPU."""
+    before, now = Budget(32 * GIB, (16 * GIB,)), Budget(32 * GIB, (8 * GIB,))
+    first, second, *_ = after_failures(shape, before, [now])
+    assert first.is_full
+    assert 0 < second.gpu_layers < first.gpu_layers
+    assert second.plan.gpus[0].total <= 8 * GIB
+
+
+def test_a_gpu_that_refuses_what_it_says_to_have_gets_less(shape: ModelShape) -> None:
+    """An RPC server calls all of its memory free: parts of that still held everything, and the next way was none."""
+    says = Budget(32 * GIB, (64 * GIB,))
+    first, *others = after_failures(shape, says, [says])
+    totals = [each.plan.gpus[0].total for each in others if each.plan.gpus]
+    assert len(totals) >= 3
+    assert all(total <= part * first.plan.gpus[0].total for total, part in zip(totals, (0.85, 0.7, 0.5), strict=False))
+    assert not others[-1].plan.gpus
+
+
+def test_layers_that_were_asked_for_have_the_encoder_tried_on_the_cpu(shape: ModelShape) -> None:
+    """With -ngl a failure was tried once more with smaller batches, and that was all."""
+    budget = Budget(32 * GIB, (16 * GIB,))
+    first, second, *others = after_failures(shape, budget, [budget], n_gpu_layers=25)
+    assert first.request.mmproj_on_gpu
+    assert not any(each.request.mmproj_on_gpu for each in (second, *others))
+    assert {each.gpu_layers for each in (first, second, *others)} == {25}
+    assert second.request.n_ubatch == first.request.n_ubatch
+
+
+def test_layers_that_fit_without_the_encoder_are_no_refusal(shape: ModelShape) -> None:
+    whole = ways(shape, Budget(32 * GIB, (16 * GIB,)), n_gpu_layers=-1)[0]
+    short = whole.plan.gpus[0].total - whole.plan.gpus[0].mmproj_weights // 2
+    found = ways(shape, Budget(32 * GIB, (short,)), n_gpu_layers=-1)[0]
+    assert found.gpu_layers == found.n_layers
+    assert not found.request.mmproj_on_gpu
+    assert found.fits
+
+
+def test_hints_name_what_would_help(shape: ModelShape) -> None:
+    """ "Use a smaller context", at a context of 2,048 and with every layer on a GPU that was full."""
+    no_room = LibraryError("llama.cpp made no context (failed to allocate CUDA0 buffer).", "Use a smaller context.")
+    damaged = ModelFileError("m.gguf cannot be loaded (invalid magic).", "Check the file.")
+    on_gpu, on_cpu = ways(shape, Budget(32 * GIB, (16 * GIB,)))[0], ways(shape, Budget(32 * GIB))[0]
+    assert "-ngl" in with_help(no_room, on_gpu).hint
+    assert "--vram" in with_help(no_room, on_gpu).hint
+    assert "-ngl" not in with_help(no_room, on_cpu).hint
+    assert with_help(no_room, on_gpu).message == no_room.message
+    assert with_help(damaged, on_gpu) is damaged
+
+
+@pytest.mark.parametrize("layers", ["auto", -1])
+def test_an_encoder_without_room_on_the_gpu_moves(
+    monkeypatch: pytest.MonkeyPatch, tiny: ModelFiles, layers: GPULayers
+) -> None:
+    """The process died of GGML_ASSERT(buffer) before the next way could be tried. The GPU here is a stand-in."""
+    from internvl_gguf.llama import vision
+
+    asked: list[tuple[int | None, int]] = []
+
+    def has_room(device: int | None, sizes: list[int]) -> bool:
+        asked.append((device, sum(sizes[:2])))  # of the encoder itself
+        return device is None
+
+    monkeypatch.setattr(this_machine, "_gpus", lambda: [gpu(4 * GIB)])
+    monkeypatch.setattr(vision, "has_room", has_room)
+    told: list[str] = []
+    with Session.open(tiny.text, tiny.mmproj, n_threads=1, n_gpu_layers=layers, on_notice=told.append) as session:
+        found = session.runtime.configuration
+        assert not found.request.mmproj_on_gpu
+        assert layers == "auto" or found.gpu_layers == found.n_layers
+        assert session.ask("What is it?", [noise(1)]).usage.tiles_encoded == 13
+    assert told[0].startswith("There is no room for the vision encoder")
+    assert "Trying it with" in told[0]
+    assert [device is None for device, _ in asked] == [False] * (len(asked) - 1) + [True]
+    plan = found.plan.host
+    assert asked[-1][1] == plan.mmproj_weights + plan.mmproj_compute_buffer
+
+
+def test_devices_are_named_in_the_order_of_the_plan(monkeypatch: pytest.MonkeyPatch, tiny: ModelFiles) -> None:
+    """llama.cpp was told shares, and of which devices it chose itself: servers of other machines first."""
+    from internvl_gguf import loading
+    from internvl_gguf.llama.model import TextModel
+    from internvl_gguf.llama.vision import VisionEncoder
+
+    named: list[Any] = []
+    encoders: list[int | None] = []
+
+    def text_model(path: Path, **options: Any) -> TextModel:
+        named.append((options["devices"], options["tensor_split"]))
+        return TextModel(path, n_gpu_layers=0, devices=())
+
+    def encoder(*args: Any, **options: Any) -> VisionEncoder:
+        encoders.append(options["device"])
+        return VisionEncoder(*args, **{**options, "use_gpu": False, "device": None, "room": None})
+
+    found = [replace(gpu(GIB, name="Vulkan0"), handle=11), replace(gpu(2 * GIB, name="RPC0"), handle=22)]
+    monkeypatch.setattr(this_machine, "_gpus", lambda: found)
+    monkeypatch.setattr(loading, "TextModel", text_model)
+    monkeypatch.setattr(loading, "VisionEncoder", encoder)
+    options: dict[str, Any] = {"n_threads": 1, "n_ctx": 512}
+    with Session.open(tiny.text, tiny.mmproj, n_gpu_layers=1, **options):
+        pass
+    with Session.open(tiny.text, tiny.mmproj, vram="none", **options):
+        pass
+    assert [devices for devices, _ in named] == [[11, 22], []]
+    assert len(named[0][1]) == 2
+    assert encoders == [22, None]

@@ -124,7 +124,7 @@ def test_the_gpus_that_are_used_are_named(listing: ModelListing) -> None:
     found = planner(Budget(32 * GIB, (500 * 2**20, 24 * GIB))).best(quant(listing, "Q4_K_M"))
     assert found is not None
     assert found.budget.gpu_numbers == (1,)
-    assert not found.request.mmproj_on_gpu  # mtmd takes the first GPU and no other
+    assert found.request.mmproj_gpu == 0  # of those that are used: GPU1
     assert memory_table(found).splitlines()[0].split() == ["RAM", "GPU1"]
 
 
@@ -395,3 +395,75 @@ def test_arithmetic_is_close_to_the_plan(listing: ModelListing) -> None:
         corrections.append(draft.gpu_layers - found.gpu_layers)
     assert max(corrections) <= 2
     assert min(corrections) >= 0
+
+
+# --- Several GPUs ----------------------------------------------------------------------------------------------------
+
+
+def test_one_gpu_where_one_holds_the_model(listing: ModelListing) -> None:
+    """All GPUs were used where all held it: each took memory of its own, and layers compute one after the other."""
+    candidate = quant(listing, "Q4_K_M")
+    alone = planner(Budget(64 * GIB, (24 * GIB,))).best(candidate)
+    together = planner(Budget(64 * GIB, (20 * GIB, 24 * GIB, 22 * GIB))).best(candidate)
+    assert alone is not None
+    assert together is not None
+    assert together.budget.gpu_numbers == (1,)
+    assert together.plan.total == alone.plan.total
+    two = planner(Budget(64 * GIB, (8 * GIB, 2 * GIB, 8 * GIB))).best(candidate)
+    assert two is not None
+    assert two.is_full
+    assert two.budget.gpu_numbers == (0, 2)
+
+
+def test_more_gpus_before_a_cache_that_loses_something(listing: ModelListing) -> None:
+    """One GPU holds it with a quantised cache, two without: two."""
+    workload = replace(TWO_PICTURES, n_ctx=32768)
+    candidate = quant(listing, "Q4_K_M")
+    sizes = [planner(Budget(64 * GIB, (vram * GIB,)), workload).best(candidate) for vram in range(10, 24)]
+    vram, tight = next(
+        (vram, found)
+        for vram, found in enumerate(sizes, 10)
+        if found and found.is_full and found.request.kv_type == "q8_0"
+    )
+    both = planner(Budget(64 * GIB, (vram * GIB, vram * GIB)), workload).best(candidate)
+    assert both is not None
+    assert both.is_full
+    assert (tight.request.kv_type, both.request.kv_type) == ("q8_0", "f16")
+
+
+def test_the_encoder_lies_where_the_most_room_is(listing: ModelListing) -> None:
+    """It went to the CPU where the first GPU was full, for mtmd was thought to know no other."""
+    candidate = quant(listing, "Q6_K")
+    found = planner(Budget(64 * GIB, (4 * GIB, 12 * GIB))).best(candidate)
+    assert found is not None
+    assert found.request.mmproj_gpu == 1
+    assert [bool(gpu.mmproj_weights) for gpu in found.plan.gpus] == [False, True]
+    beside_a_full_one = planner(Budget(64 * GIB, (2**20, 24 * GIB))).best(candidate)
+    assert beside_a_full_one is not None
+    assert beside_a_full_one.is_full
+    assert beside_a_full_one.budget.gpu_numbers == (1,)
+
+
+def test_the_output_matrix_alone_on_a_gpu_leaves_attention_to_the_cpu(listing: ModelListing) -> None:
+    """Flash attention was on for every layer, all of them on the CPU, where it loses precision and "auto" is off."""
+    plan = planner(Budget(64 * GIB, (8 * GIB,)))
+    flash = [plan.with_layers(quant(listing, "Q4_K_M"), n, mmproj_on_gpu=True).request.flash_attn for n in (0, 1, 2)]
+    assert flash == [False, False, True]
+
+
+def test_devices_of_other_machines_compute_with_no_weights_of_this_one(listing: ModelListing) -> None:
+    """The plan took their memory for the host's layers, which the CPU computes: hundreds of MiB on the wrong side."""
+    candidate = quant(listing, "Q4_K_M")
+    local, remote = Budget(64 * GIB, (8 * GIB,)), Budget(64 * GIB, (8 * GIB,), offloading=(False,))
+    half = candidate.text.n_layers // 2
+    near, far, none = (
+        planner(budget).with_layers(candidate, layers, mmproj_on_gpu=False)
+        for budget, layers in ((local, half), (remote, half), (Budget(64 * GIB), 0))
+    )
+    assert far.request.offload_gpu is None
+    assert far.plan.gpus[0].compute_buffer < near.plan.gpus[0].compute_buffer
+    assert far.plan.host.compute_buffer > near.plan.host.compute_buffer
+    assert far.plan.host.compute_buffer <= none.plan.host.compute_buffer
+    mixed = Budget(64 * GIB, (8 * GIB, 4 * GIB), offloading=(False, True))
+    assert planner(mixed).with_layers(candidate, half, mmproj_on_gpu=False).request.offload_gpu == 1
+    assert [budget.offloading for budget in mixed.smaller()] == [(False,), ()]

@@ -326,3 +326,29 @@ def test_saving_while_an_answer_is_under_way(tiny: ModelFiles, tmp_path: Path) -
         next(stream)
         with pytest.raises(SessionStateError):
             session.save(tmp_path / "talk")
+
+
+def test_a_conversation_goes_on_on_another_device(talk: tuple[Path, Session], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was "saved with another vision encoder", though the file was the same: the device was taken for a part of it.
+
+    The KV is the same whatever computed it; the embeddings of the new device are kept under its own keys.
+    """
+    from internvl_gguf import loading
+
+    path, session = talk
+    live = session.ask("Once more?")
+    session.close()
+    monkeypatch.setattr(loading, "encoder_arithmetic", lambda device: "another device")
+    with Session.restore(path, n_threads=1) as restored:
+        again = restored.ask("Once more?")
+        assert again.usage == live.usage
+        assert again.usage.tiles_encoded == 0
+        keys = {tile.key for message in restored.messages for picture in message.pictures for tile in picture.tiles}
+        assert not keys & {
+            tile.key for message in read_saved(path).messages for p in message.pictures for tile in p.tiles
+        }
+        same = restored.ask("And this?", images=[noise(1, 96, 64)], sampling=SHORT)
+        assert same.usage.tiles_encoded > 4  # nothing of the other device is taken for its own
+        restored.clear()
+        restored.ask("What is it?", images=[noise(1, 96, 64)], sampling=SHORT)
+        restored.runtime.engine.check_integrity()

@@ -111,7 +111,7 @@ def test_a_prompt_takes_as_long_as_multiplying_the_weights() -> None:
     assert prefill.low < 400 * GFLOP / (2 * elements) < prefill.high
 
 
-@pytest.mark.parametrize("request_", [{}, on_gpu(10), on_gpu(-1, mmproj_on_gpu=True)], ids=["cpu", "both", "gpu"])
+@pytest.mark.parametrize("request_", [{}, on_gpu(10), on_gpu(-1, mmproj_gpu=0)], ids=["cpu", "both", "gpu"])
 @pytest.mark.parametrize("roofline", [MACHINE, None], ids=["measured", "assumed"])
 def test_ranges_are_ordered(request_: Mapping[str, Any], roofline: Roofline | None) -> None:
     estimate = estimated(with_vision(), roofline, **request_)
@@ -179,7 +179,7 @@ def test_a_picture_is_encoded_and_read() -> None:
     positions = 13 * 256 + 2
     read = positions / estimated(model, depth=positions).prefill.high
     assert thirteen.picture_seconds.low == pytest.approx(13 * one.tile_seconds.low + read, rel=0.01)
-    on_it = estimated(model, **on_gpu(-1, mmproj_on_gpu=True)).tile_seconds
+    on_it = estimated(model, **on_gpu(-1, mmproj_gpu=0)).tile_seconds
     assert on_it is not None
     assert on_it.high < one.tile_seconds.low
     large = estimated(with_vision("InternViT-6B")).tile_seconds

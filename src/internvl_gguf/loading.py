@@ -21,18 +21,18 @@ from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileErr
 from internvl_gguf.fingerprint import file_fingerprint, remembered_fingerprint
 from internvl_gguf.gguf_header import GGUFHeader
 from internvl_gguf.llama.context import Context
-from internvl_gguf.llama.library import build, initialise
+from internvl_gguf.llama.library import Device, build, initialise
 from internvl_gguf.llama.model import TextModel
-from internvl_gguf.llama.vision import VisionEncoder, encoder_arithmetic
+from internvl_gguf.llama.vision import Room, VisionEncoder, encoder_arithmetic
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.model_files import ModelFiles
 from internvl_gguf.model_runtime import LoadProgress
 from internvl_gguf.notices import Notice, log_notice
-from internvl_gguf.placement import describe, placements
-from internvl_gguf.planning.workload import parse_vram
+from internvl_gguf.placement import describe, placements, with_help
+from internvl_gguf.planning.workload import Budget, parse_vram
 from internvl_gguf.position_rows import corrected_copy
 from internvl_gguf.saved_session import ModelIdentity
-from internvl_gguf.this_machine import machine_budget
+from internvl_gguf.this_machine import MachineBudget, machine_budget
 from internvl_gguf.trial import Needs, settle
 from internvl_gguf.tuning import host_settings
 from internvl_gguf.validation import ModelPair, validate_files
@@ -109,12 +109,20 @@ class Runtime:
         for notice in self.settled.notices:
             on_notice(notice)
         config = config if self.settled.flash_attn else replace(config, flash_attn=False)
-        budget = replace(machine.without(self.settled.unusable), extra_buffers=self.settled.extra_buffers)
         shifted = self.settled.positions_are_shifted
         mmproj = corrected_copy(files.mmproj, pair.mmproj_header, fingerprint) if shifted else files.mmproj
-        self._handles = machine.handles
+        self._gpus = machine.gpus
         shape = shape_from_headers(pair.text_headers, pair.mmproj_header)
-        ways = placements(files.text.stem, shape, config, n_ctx, self.host.most_threads, budget, self.host.n_ubatch)
+        ways = placements(
+            files.text.stem,
+            shape,
+            config,
+            n_ctx,
+            self.host.most_threads,
+            self._usable(machine),
+            self.host.n_ubatch,
+            lambda: self._usable(machine_budget(parse_vram(config.vram))),
+        )
         self.configuration = next(ways)
         if self.configuration.request.n_ctx < n_ctx:
             on_notice(f"There is no memory for a context of {n_ctx:,}: loading it with {describe(self.configuration)}.")
@@ -125,13 +133,17 @@ class Runtime:
             except (LibraryError, ModelFileError) as error:
                 smaller = next(ways, None)
                 if smaller is None:
-                    raise
+                    raise with_help(error, self.configuration) from error
                 on_notice(f"{error.message} Trying it with {describe(smaller)}.")
                 self.configuration = smaller
-        arithmetic = encoder_arithmetic(
-            use_gpu=self.configuration.request.mmproj_on_gpu, flash_attn=self.settled.flash_attn
-        )
-        self.encoder_identity = hashlib.blake2b(f"{fingerprint}|{shifted}|{arithmetic}".encode()).digest()
+        encoder_file = f"{fingerprint}|{shifted}"
+        self._encoder_file = hashlib.blake2b(encoder_file.encode()).digest()
+        arithmetic = encoder_arithmetic(self._encoder_gpu, flash_attn=self.settled.flash_attn)
+        self.encoder_identity = hashlib.blake2b(f"{encoder_file}|{arithmetic}".encode()).digest()
+
+    def _usable(self, machine: MachineBudget) -> Budget:
+        """What may be taken of a machine, by what the trial of the library found."""
+        return replace(machine.without(self.settled.unusable), extra_buffers=self.settled.extra_buffers)
 
     @property
     def is_alive(self) -> bool:
@@ -148,7 +160,7 @@ class Runtime:
         parts = "|".join(file_fingerprint(part) for part in self._text_parts)
         return ModelIdentity(
             text=hashlib.blake2b(parts.encode(), digest_size=16).hexdigest(),
-            encoder=self.encoder_identity.hex(),
+            encoder=self._encoder_file.hex(),
             build=build(),
             kv_type=request.kv_type,
             flash_attn=request.flash_attn,
@@ -158,7 +170,7 @@ class Runtime:
         self, mmproj: Path, config: EngineConfig, on_load: LoadProgress | None, on_notice: Notice
     ) -> tuple[Engine, ExitStack]:
         """Load everything in the current configuration; the stack frees it."""
-        request, budget = self.configuration.request, self.configuration.budget
+        request = self.configuration.request
         is_split = len(request.gpus) > 1 and request.n_gpu_layers != 0
         flash_attn = config.flash_attn
         if flash_attn == "auto" and not request.flash_attn:
@@ -172,7 +184,7 @@ class Runtime:
             model = TextModel(
                 self.files.text,
                 n_gpu_layers=request.n_gpu_layers,
-                devices=None if budget.numbers is None else [self._handles[number] for number in budget.numbers],
+                devices=[gpu.handle for gpu in self._used_gpus],
                 tensor_split=request.gpus if is_split else (),
                 use_extra_bufts=self.settled.extra_buffers,
                 on_progress=on_load,
@@ -187,6 +199,8 @@ class Runtime:
                 use_gpu=request.mmproj_on_gpu,
                 n_threads=self.host.n_threads_batch,
                 flash_attn=self.settled.flash_attn,
+                device=self._encoder_gpu.handle if self._encoder_gpu else None,
+                room=self._encoder_room,
             )
             opening.callback(encoder.close)
             context = Context(
@@ -200,6 +214,24 @@ class Runtime:
             engine = Engine(model, encoder, context, cache, self._cores)
             opening.callback(engine.close)
             return engine, opening.pop_all()
+
+    @property
+    def _used_gpus(self) -> list[Device]:
+        """The GPUs of the current configuration. llama.cpp is always told which: its own order may be another."""
+        return [self._gpus[number] for number in self.configuration.budget.gpu_numbers]
+
+    @property
+    def _encoder_gpu(self) -> Device | None:
+        """The GPU that the vision encoder lies on; None for the CPU."""
+        number = self.configuration.request.mmproj_gpu
+        return None if number is None else self._used_gpus[number]
+
+    @property
+    def _encoder_room(self) -> Room:
+        """What the vision encoder takes on its device, as planned."""
+        plan, number = self.configuration.plan, self.configuration.request.mmproj_gpu
+        device = plan.host if number is None else plan.gpus[number]
+        return Room(device.mmproj_weights, device.mmproj_compute_buffer)
 
     def share(self) -> Runtime:
         """One more user of this runtime.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.config import DEFAULT_N_UBATCH, EngineConfig
-from internvl_gguf.errors import InsufficientMemoryError
+from internvl_gguf.errors import InsufficientMemoryError, LibraryError, ModelFileError
 from internvl_gguf.planning.candidates import Candidate, Encoder
 from internvl_gguf.planning.ranking import cost_of
 from internvl_gguf.planning.report import memory_table, placement_text
@@ -19,7 +20,9 @@ from internvl_gguf.sizes import format_size
 if TYPE_CHECKING:
     from internvl_gguf.memory import ModelShape
 
-_LESS: Final = (0.85, 0.7, 0.5)  # parts of the GPUs' memory that are tried after a failure, before none
+# Parts of what did not fit on the GPUs that are tried after a failure, before none.
+_LESS: Final = (0.85, 0.7, 0.5)
+_MEMORY: Final = re.compile(r"\balloc|\broom\b|\bmemory\b", re.IGNORECASE)
 _SMALL_UBATCH: Final = 128
 _SMALL_CONTEXT: Final = 2048
 
@@ -32,6 +35,7 @@ def placements(
     n_threads: int,
     budget: Budget,
     host_ubatch: int = DEFAULT_N_UBATCH,
+    budget_now: Callable[[], Budget] | None = None,
 ) -> Iterator[Configuration]:
     """Ways to load a model, the best first; the next one is for when the one before has failed all the same.
 
@@ -43,6 +47,7 @@ def placements(
         n_threads: CPU threads.
         budget: what this machine has.
         host_ubatch: as `Workload.host_ubatch`.
+        budget_now: what this machine has after a failure, when others may have taken memory; None takes `budget`.
 
     Raises:
         InsufficientMemoryError: nothing fits, and `config.force` is not set.
@@ -59,11 +64,12 @@ def placements(
         if found:
             break
     else:
-        found = _asked(candidate, config, workload, budget) or _planner(budget, workload).smallest(candidate)
+        asked = _asked(candidate, config, workload, budget)
+        found = asked[0] if asked else _planner(budget, workload).smallest(candidate)
         if not config.force:
             raise too_large(found)
     yield found
-    yield from _smaller(found, candidate, config)
+    yield from _smaller(found, candidate, config, budget_now or (lambda: budget))
 
 
 def too_large(smallest: Configuration) -> InsufficientMemoryError:
@@ -76,6 +82,19 @@ def too_large(smallest: Configuration) -> InsufficientMemoryError:
         "--force (force=True) loads it all the same.",
         table=memory_table(smallest),
     )
+
+
+def with_help(error: LibraryError | ModelFileError, configuration: Configuration) -> LibraryError | ModelFileError:
+    """The error of a load that failed, with a hint that fits what was tried where memory was the reason."""
+    if not _MEMORY.search(error.message):
+        return error
+    request = configuration.request
+    others = "a smaller quant or context (-c, n_ctx), or fewer conversations"
+    if configuration.gpu_layers or request.mmproj_on_gpu:
+        hint = f"Put fewer layers on the GPU (-ngl, n_gpu_layers), allow less of it (--vram, vram), or take {others}."
+    else:
+        hint = f"End other programs, or take {others}."
+    return type(error)(error.message, hint)
 
 
 def describe(configuration: Configuration) -> str:
@@ -97,40 +116,63 @@ def _planner(budget: Budget, workload: Workload) -> Planner:
     return Planner(budget, workload, recorded_roofline(), cost_of("balanced"))
 
 
-def _asked(candidate: Candidate, config: EngineConfig, workload: Workload, budget: Budget) -> Configuration | None:
-    """With the layers that were asked for; None where that was left open."""
+def _asked(candidate: Candidate, config: EngineConfig, workload: Workload, budget: Budget) -> list[Configuration]:
+    """With the layers that were asked for, the encoder on a GPU first; none where their number was left open."""
     if config.n_gpu_layers == "auto" or not budget.gpus:
-        return None
+        return []
     most = candidate.text.n_layers + 1
     layers = most if config.n_gpu_layers == -1 else min(config.n_gpu_layers, most)
-    return _planner(budget, workload).with_layers(candidate, layers, mmproj_on_gpu=layers > 0)
+    planner = _planner(budget, workload)
+    places = (True, False) if layers else (False,)
+    return [planner.with_layers(candidate, layers, mmproj_on_gpu=on_gpu) for on_gpu in places]
 
 
 def _placed(candidate: Candidate, config: EngineConfig, workload: Workload, budget: Budget) -> Configuration | None:
     """The best way to load it, or the one that was asked for; None where it does not fit."""
     asked = _asked(candidate, config, workload, budget)
-    if asked is None:
+    if not asked:
         return _planner(budget, workload).best(candidate)
-    return asked if asked.fits or config.force else None
+    return next((each for each in asked if each.fits), asked[0] if config.force else None)
 
 
-def _smaller(tried: Configuration, candidate: Candidate, config: EngineConfig) -> Iterator[Configuration]:
+def _smaller(
+    tried: Configuration, candidate: Candidate, config: EngineConfig, budget_now: Callable[[], Budget]
+) -> Iterator[Configuration]:
     """Ways that take less than one that has failed."""
     budget, workload = tried.budget, replace(tried.workload, n_ubatch=tried.request.n_ubatch)
     layers, mmproj_on_gpu = tried.gpu_layers, tried.request.mmproj_on_gpu
     if config.n_gpu_layers == "auto" and (layers or mmproj_on_gpu):
-        for part in _LESS:
-            gpus = tuple(int(gpu * part) for gpu in budget.gpus)
-            less = _planner(replace(budget, gpus=gpus), workload).best(candidate)
-            if less and less.gpu_layers < layers:
-                layers = less.gpu_layers
-                yield less
+        yield from _less_on_gpus(tried, candidate, workload, budget_now)
         layers, mmproj_on_gpu = 0, False
         budget = budget.smaller()[-1]
         yield _planner(budget, workload).with_layers(candidate, 0, mmproj_on_gpu=False)
+    elif mmproj_on_gpu:
+        mmproj_on_gpu = False
+        yield _planner(budget, workload).with_layers(candidate, layers, mmproj_on_gpu=False)
     if tried.request.n_ubatch > _SMALL_UBATCH:
         workload = replace(workload, n_ubatch=_SMALL_UBATCH)
         yield _planner(budget, workload).with_layers(candidate, layers, mmproj_on_gpu=mmproj_on_gpu)
     for n_ctx in list(_contexts(workload.n_ctx, config))[1:]:
         workload = replace(workload, n_ctx=n_ctx)
         yield _planner(budget, workload).with_layers(candidate, layers, mmproj_on_gpu=mmproj_on_gpu)
+
+
+def _less_on_gpus(
+    tried: Configuration, candidate: Candidate, workload: Workload, budget_now: Callable[[], Budget]
+) -> Iterator[Configuration]:
+    """Ways that take less of the GPUs than one that has failed, down to half of it.
+
+    A GPU that refused what it seemed to have room for has less than it says; one that others use, less than before.
+    """
+    taken = {number: gpu.total for number, gpu in zip(tried.budget.gpu_numbers, tried.plan.gpus, strict=True)}
+    least = sum(taken.values())
+    for part in (1.0, *_LESS):
+        now = budget_now()
+        free = dict(zip(now.gpu_numbers, now.gpus, strict=True))
+        room = [min(free.get(number, 0), int(part * total)) for number, total in taken.items()]
+        if part == 1.0 and room == list(taken.values()):
+            continue
+        less = _planner(replace(tried.budget, host=now.host, gpus=tuple(room)), workload).best(candidate)
+        if less and 0 < sum(gpu.total for gpu in less.plan.gpus) < least:
+            least = sum(gpu.total for gpu in less.plan.gpus)
+            yield less

@@ -133,7 +133,12 @@ def adopt_picture(runtime: ModelRuntime, picture: PreparedPicture) -> PreparedPi
             f"{picture.name} is cut into tiles of another size than the {size} pixels of this model.",
             "Give the picture itself.",
         )
-    return replace(picture, tiles=tuple(_tile(runtime, tile.pixels) for tile in picture.tiles))
+    return replace(picture, tiles=tuple(adopt_tile(runtime, tile) for tile in picture.tiles))
+
+
+def adopt_tile(runtime: ModelRuntime, tile: Tile) -> Tile:
+    """The same pixels, under the key that their embeddings have in this runtime."""
+    return _tile(runtime, tile.pixels)
 
 
 def cut_as_before(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from internvl_gguf.config import EngineOptions
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SavedSessionError
 from internvl_gguf.kv_ledger import total_length
-from internvl_gguf.preparation import adopt_picture, prompt_spans
+from internvl_gguf.preparation import adopt_picture, adopt_tile, prompt_spans
 from internvl_gguf.saved_session import NO_KV, SavedSession, read_identity, read_saved
 from internvl_gguf.text_stream import TextStream
-from internvl_gguf.types import Message
+from internvl_gguf.types import Message, Span, TileSpan
 
 if TYPE_CHECKING:
     from internvl_gguf.model_runtime import ModelRuntime
@@ -91,8 +91,11 @@ def take_up(path: Path, saved: SavedSession, runtime: ModelRuntime, *, recompute
     positions, n_ctx = total_length(saved.spans), runtime.engine.n_ctx
     if not differences and positions <= n_ctx:
         if saved.spans:
-            runtime.engine.restore(saved.spans, saved.kv)
-        return list(saved.messages)
+            runtime.engine.restore(_adopted(runtime, saved.spans), saved.kv)
+        return [
+            replace(message, pictures=tuple(adopt_picture(runtime, picture) for picture in message.pictures))
+            for message in saved.messages
+        ]
     if not recompute and not differences:
         raise SavedSessionError(
             f"{path} holds {positions:,} positions; this context has room for {n_ctx:,}.",
@@ -119,7 +122,14 @@ def take_up_kv(path: Path, runtime: ModelRuntime) -> None:
             return
         saved = read_saved(path)
         if saved.spans and total_length(saved.spans) <= runtime.engine.n_ctx:
-            runtime.engine.restore(saved.spans, saved.kv)
+            runtime.engine.restore(_adopted(runtime, saved.spans), saved.kv)
+
+
+def _adopted(runtime: ModelRuntime, spans: Iterable[Span]) -> list[Span]:
+    """Saved spans with the keys that their tiles have here: another device rounds embeddings otherwise."""
+    return [
+        replace(span, tile=adopt_tile(runtime, span.tile)) if isinstance(span, TileSpan) else span for span in spans
+    ]
 
 
 def adapted(runtime: ModelRuntime, messages: Iterable[Message]) -> list[Message]:

@@ -55,7 +55,7 @@ class ModelIdentity:
 
     Attributes:
         text: fingerprint of the text model's files.
-        encoder: identity of the vision encoder: its file, the correction and the library.
+        encoder: identity of the vision encoder: its file and the correction, on whatever device it computed.
         build: of llama.cpp.
         kv_type: element type of the cache.
         flash_attn: whether values are stored as flash attention wants them.

@@ -83,7 +83,7 @@ def estimate_speed(
     prompt = max(depth, min(request.ubatch, request.n_ctx))
     tile = picture = None
     if shape.vision is not None:
-        encoder = machine.gpus[0] if request.mmproj_on_gpu else machine.host
+        encoder = machine.host if request.mmproj_gpu is None else machine.gpus[request.mmproj_gpu]
         used = (*used, encoder)
         tile = _tile_seconds(shape.vision, encoder)
         if tiles_per_picture:
@@ -156,7 +156,8 @@ class _Text:
         self._output = Matrices.among([text.output or text.embedding])
         self._output_device = devices[homes.output]
         # From so many rows on a GPU computes with weights that lie on the host.
-        self._helper = machine.gpus[0] if machine.gpus else None
+        offload_gpu = request.offload_gpu if request.offloads else None
+        self._helper = None if offload_gpu is None else machine.gpus[offload_gpu]
         self._to_helper = machine.host_to_gpu
         self._ubatch = request.ubatch
         self._cells = request.cells

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,31 +23,27 @@ class MachineBudget:
 
     Attributes:
         budget: bytes of each device.
-        gpus: names of the GPUs.
-        handles: ggml's own names of them.
-        names: their short names, as in "CUDA0".
+        gpus: the GPUs, as the budget numbers them.
         notices: what a person should know about it, one line each.
     """
 
     budget: Budget
-    gpus: tuple[str, ...]
-    handles: tuple[int, ...] = ()
+    gpus: tuple[Device, ...]
     notices: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
 
     @property
     def usable(self) -> dict[str, str]:
         """Descriptions of the GPUs that memory may be taken of, by their names."""
         numbers = self.budget.gpu_numbers
         used = [number for number, room in zip(numbers, self.budget.gpus, strict=True) if room > 0]
-        return {self.names[number]: self.gpus[number] for number in used}
+        return {self.gpus[number].name: self.gpus[number].description for number in used}
 
     def without(self, names: Collection[str]) -> Budget:
         """The budget without some of the GPUs."""
         if not names:
             return self.budget
         numbers = enumerate(self.budget.gpu_numbers)
-        return self.budget.with_gpus([index for index, number in numbers if self.names[number] not in names])
+        return self.budget.with_gpus([index for index, number in numbers if self.gpus[number].name not in names])
 
 
 def machine_budget(vram: Sequence[int] | None = None, ram: int | None = None) -> MachineBudget:
@@ -64,28 +61,51 @@ def machine_budget(vram: Sequence[int] | None = None, ram: int | None = None) ->
     host = free_host_memory() if ram is None else min(ram, free_host_memory())
     if vram is not None and not gpus:
         notice = "No GPU that the installed llama.cpp can use: a budget of GPU memory has no effect here."
-        return MachineBudget(Budget(host), (), (), (notice,) if vram else ())
+        return MachineBudget(Budget(host), (), (notice,) if vram else ())
     if vram is not None and len(vram) > len(gpus):
         raise InvalidRequestError(
             f"{len(vram)} GPU budgets were given, but this machine has {len(gpus)}: "
             f"{', '.join(gpu.description for gpu in gpus)}.",
             "Give one size for all of them, or one for each.",
         )
-    allowed = list(vram) * len(gpus) if vram is not None and len(vram) == 1 else vram
-    free = [gpu.free_bytes for gpu in gpus]
-    if allowed is not None:
+    allowed: Sequence[int | None] = [None] * len(gpus)
+    if vram is not None:
         # GPUs that no size was given for are not to be used.
-        free = [min(*pair) for pair in zip(free, [*allowed, *[0] * (len(free) - len(allowed))], strict=True)]
-    is_unified = any(gpu.kind == "igpu" or gpu.name.startswith(("Metal", "MTL")) for gpu in gpus)
-    budget = Budget(host, tuple(free), is_unified)
+        allowed = list(vram) * len(gpus) if len(vram) == 1 else [*vram, *[0] * (len(gpus) - len(vram))]
+    untold = [gpu for gpu, limit in zip(gpus, allowed, strict=True) if _tells_nothing(gpu) and limit is None]
+    budget = Budget(
+        host,
+        tuple(_room(gpu, limit) for gpu, limit in zip(gpus, allowed, strict=True)),
+        is_unified=any(map(_shares_host_memory, gpus)),
+        offloading=None if all(gpu.offloads for gpu in gpus) else tuple(gpu.offloads for gpu in gpus),
+    )
     if vram == ():
         budget = budget.smaller()[-1]
-    return MachineBudget(
-        budget,
-        tuple(gpu.description for gpu in gpus),
-        tuple(gpu.handle for gpu in gpus),
-        names=tuple(gpu.name for gpu in gpus),
+    return MachineBudget(budget, tuple(gpus), tuple(map(_untold_notice, untold)))
+
+
+def _room(gpu: Device, allowed: int | None) -> int:
+    """Bytes that may be taken of a GPU: what is free, no more than a person allows."""
+    if allowed is None:
+        return gpu.free_bytes
+    return allowed if _tells_nothing(gpu) else min(gpu.free_bytes, allowed)
+
+
+def _tells_nothing(gpu: Device) -> bool:
+    """Whether a GPU does not say how much memory it has, as some drivers do not and others do in trouble."""
+    return gpu.total_bytes == 0
+
+
+def _untold_notice(gpu: Device) -> str:
+    return (
+        f"{gpu.name} ({gpu.description}) does not tell how much memory it has, and is left alone: "
+        "--vram SIZE (vram) says how much of it may be used."
     )
+
+
+def _shares_host_memory(gpu: Device) -> bool:
+    is_managed = gpu.name.startswith("CUDA") and "GGML_CUDA_ENABLE_UNIFIED_MEMORY" in os.environ
+    return gpu.kind == "igpu" or gpu.name.startswith(("Metal", "MTL")) or is_managed
 
 
 def free_host_memory() -> int:
@@ -99,11 +119,9 @@ def total_host_memory() -> int:
 
 
 def _gpus() -> list[Device]:
-    """The GPUs that llama.cpp puts layers on: integrated ones only where there is no other (`llama_model_load`)."""
+    """The GPUs that a model may lie on."""
     try:
-        from internvl_gguf.llama.library import devices
+        from internvl_gguf.llama import library
     except LibraryError:  # not installed: planning for another machine still works
         return []
-    found = devices()
-    discrete = [device for device in found if device.kind == "gpu"]
-    return discrete or [device for device in found if device.kind == "igpu"][:1]
+    return library.gpus(library.devices())

@@ -13,7 +13,7 @@ import numpy as np
 from internvl_gguf.config import DEFAULT_N_UBATCH, EngineConfig
 from internvl_gguf.errors import LibraryError, NotNumbersError
 from internvl_gguf.llama.interrupts import deferred_interrupts
-from internvl_gguf.llama.library import last_error, llama_cpp
+from internvl_gguf.llama.library import forget_errors, last_error, llama_cpp
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.native import NativeObject
 
@@ -107,10 +107,11 @@ class Context(NativeObject):
         self.polls = 0
         self._abort_callback = llama_cpp.ggml_abort_callback(self._poll_abort)
         params.abort_callback = self._abort_callback
+        forget_errors()
         if not self._make(lambda: llama_cpp.llama_init_from_model(model.handle, params)):
             raise LibraryError(
                 f"llama.cpp made no context of {cells} positions{last_error()}.",
-                "Use a smaller context (--n-ctx, n_ctx), or fewer conversations at once.",
+                "Use a smaller context (-c, n_ctx), or fewer conversations at once.",
             )
         self._memory: int = llama_cpp.llama_get_memory(self.handle)
         self._watch_abort(False)

@@ -21,7 +21,7 @@ from typing import Any
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import InternVLError, ModelFileError
 from internvl_gguf.llama.context import Context
-from internvl_gguf.llama.library import devices, initialise, last_error, llama_cpp, recent_errors
+from internvl_gguf.llama.library import Device, devices, gpus, initialise, last_error, llama_cpp, recent_errors
 from internvl_gguf.llama.native import NativeObject
 
 _MIB = 1024 * 1024
@@ -36,12 +36,21 @@ class _Model(NativeObject):
     """A text model; with `allocate` off its weights are planned and not loaded."""
 
     def __init__(
-        self, path: Path, n_gpu_layers: int, shares: tuple[float, ...], extra_buffers: bool, *, allocate: bool
+        self,
+        path: Path,
+        n_gpu_layers: int,
+        shares: tuple[float, ...],
+        extra_buffers: bool,
+        *,
+        used: list[Device],
+        allocate: bool,
     ) -> None:
         super().__init__()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         params.use_extra_bufts = extra_buffers
+        handles = (ctypes.c_void_p * (len(used) + 1))(*(gpu.handle for gpu in used), None)  # ends in a null pointer
+        params.devices = ctypes.addressof(handles)
         if not allocate:
             params.no_alloc = True
             params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
@@ -73,7 +82,7 @@ def answers(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         are as exact as llama.cpp logs them, to a hundredth of a MiB.
     """
     initialise()
-    gpus = [device.name for device in devices() if device.kind in ("gpu", "igpu")]
+    used = gpus(devices())
     path, allocate = Path(request["path"]), request["allocate"]
     llama_cpp.llama_log_set(_log_callback, ctypes.c_void_p(0))
     with ExitStack() as opened:
@@ -84,20 +93,20 @@ def answers(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 if loaded is None or loaded[0] != place:
                     opened.close()
                     _lines.taken()
-                    loaded = place, opened.enter_context(closing(_Model(path, *place, allocate=allocate)))
-                    of_model = _of_model(loaded[1], _lines.taken(), gpus)
+                    loaded = place, opened.enter_context(closing(_Model(path, *place, used=used, allocate=allocate)))
+                    of_model = _of_model(loaded[1], _lines.taken(), used)
                 _make_context(loaded[1], configuration)
-                yield of_model | _of_context(_lines.taken(), gpus)
+                yield of_model | _of_context(_lines.taken(), used)
             except InternVLError as error:
                 yield {"error": error.message, "hint": error.hint}
 
 
-def _of_model(model: _Model, text: str, gpus: list[str]) -> dict[str, Any]:
+def _of_model(model: _Model, text: str, used: list[Device]) -> dict[str, Any]:
     layers = sorted((int(number), name) for number, name in _LAYER.findall(text))
     return {
         "weights": model.weight_bytes,
-        "layers": [_device(name, gpus) for _, name in layers],
-        "model": _buffers("model", text, gpus),
+        "layers": [_device(name, used) for _, name in layers],
+        "model": _buffers("model", text, used),
     }
 
 
@@ -107,27 +116,27 @@ def _make_context(model: _Model, configuration: Mapping[str, Any]) -> None:
     Context(model, EngineConfig(**values), n_ctx=n_ctx, n_threads=n_threads).close()  # type: ignore[arg-type]
 
 
-def _of_context(text: str, gpus: list[str]) -> dict[str, Any]:
+def _of_context(text: str, used: list[Device]) -> dict[str, Any]:
     return {
         "kv_cache": round(sum(map(float, _CACHE.findall(text))) * _MIB),
-        "output": _buffers("output", text, gpus),
-        "compute": _buffers("compute", text, gpus),
+        "output": _buffers("output", text, used),
+        "compute": _buffers("compute", text, used),
     }
 
 
-def _buffers(wanted: str, text: str, gpus: list[str]) -> dict[str, int]:
+def _buffers(wanted: str, text: str, used: list[Device]) -> dict[str, int]:
     """Bytes of the buffers of one kind, by device."""
     sizes: dict[str, int] = {}
     for name, part, size in _BUFFER.findall(text):
         if part == wanted:
-            device = _device(name, gpus)
+            device = _device(name, used)
             sizes[device] = sizes.get(device, 0) + round(float(size) * _MIB)
     return sizes
 
 
-def _device(name: str, gpus: list[str]) -> str:
+def _device(name: str, used: list[Device]) -> str:
     """Our name of a device or buffer type: pinned memory of a GPU's driver and reordered weights are the host's."""
-    return f"GPU{gpus.index(name)}" if name in gpus else "CPU"
+    return next((f"GPU{number}" for number, gpu in enumerate(used) if name in (gpu.name, gpu.buffer)), "CPU")
 
 
 class _Lines:

@@ -2,21 +2,31 @@
 
 Python handles signals between bytecodes of the main thread. During a long native call that means: too late; and when
 the library calls back into Python (logs, progress, abort) it means: inside a ctypes callback, where KeyboardInterrupt
-is printed and lost.
+is printed and lost. So the first Ctrl-C is held back until the call returns. A call may hang: the second one ends the
+process. It is counted by a thread of its own, which Python's signal handler in C tells at once.
 """
 
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Final
+
+from internvl_gguf.llama.ending import end_process
+
+_INTERRUPTED: Final = 130
+_SETTLE: Final = 0  # no signal's number: asks the thread whether it has seen everything
 
 
 @contextmanager
 def deferred_interrupts(on_interrupt: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold Ctrl-C back while a native call runs, then deliver it as it would have been.
+
+    A second Ctrl-C before that ends the process with status 130, though the call may never return.
 
     Args:
         on_interrupt: called at once when Ctrl-C comes while the library is calling back, to have it stop early.
@@ -32,10 +42,72 @@ def deferred_interrupts(on_interrupt: Callable[[], None] | None = None) -> Itera
         if on_interrupt:
             on_interrupt()
 
+    watches = False
     signal.signal(signal.SIGINT, hold)
+    if hasattr(signal, "siginterrupt"):  # else a Ctrl-C breaks off the library's own reading from a socket or a file
+        signal.siginterrupt(signal.SIGINT, False)
     try:
+        watches = _watch.begin()
         yield
     finally:
+        if watches:
+            _watch.end()
         signal.signal(signal.SIGINT, previous)
         if held:
+            if watches:
+                _watch.settle()
             previous(*held[0])
+
+
+class _Watch:
+    """Ends the process at the second Ctrl-C between `begin` and `end`. Used by the main thread alone."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._is_on = False
+        self._interrupts = 0
+
+    def begin(self) -> bool:
+        """Count from now on; False where that is done already, or another program in this process listens."""
+        if self._is_on:
+            return False
+        if self._thread is None or not self._thread.is_alive():  # the first time, or in a forked child
+            self._start()
+        before = signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
+        if before != -1:
+            signal.set_wakeup_fd(before)
+            return False
+        self._interrupts = 0
+        self._is_on = True
+        return True
+
+    def end(self) -> None:
+        """Count no longer."""
+        signal.set_wakeup_fd(-1)
+        self._is_on = False
+
+    def settle(self) -> None:
+        """Wait until the thread has counted what came before, so that none of it counts in the next call."""
+        self._settled.clear()
+        self._told.send(bytes([_SETTLE]))
+        self._settled.wait()
+
+    def _start(self) -> None:
+        heard, self._told = socket.socketpair()
+        self._told.setblocking(False)
+        self._settled = threading.Event()
+        self._thread = threading.Thread(target=self._listen, args=(heard,), name="internvl-interrupts", daemon=True)
+        self._thread.start()
+
+    def _listen(self, heard: socket.socket) -> None:
+        while numbers := heard.recv(64):
+            for number in numbers:
+                if number == _SETTLE:
+                    self._settled.set()
+                elif number == signal.SIGINT:
+                    self._interrupts += 1
+                    if self._interrupts == 2 and self._is_on:
+                        end_process(_INTERRUPTED, "Interrupted in the middle of a native call.")
+
+
+_watch = _Watch()

@@ -5,12 +5,18 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
+import sys
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.llama.ending import end_process
+from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.openmp import short_spins
 from internvl_gguf.trial.advice import build_hint, loading_problem
 from internvl_gguf.trial.importing import ensure_importable
@@ -24,7 +30,6 @@ try:
     with short_spins():
         import llama_cpp
         from llama_cpp import mtmd_cpp
-        from llama_cpp._ggml import libggml
 except (ImportError, OSError, RuntimeError) as error:
     raise LibraryError(*loading_problem(str(error))) from error
 
@@ -35,7 +40,9 @@ __all__ = [
     "build",
     "cpu_features",
     "devices",
+    "forget_errors",
     "ggml_function",
+    "gpus",
     "has_gpu",
     "initialise",
     "last_error",
@@ -53,6 +60,7 @@ _CONTINUATION = 5
 
 recent_errors: deque[str] = deque(maxlen=8)
 """The last lines llama.cpp logged as errors, oldest first: the reason behind a refusal."""
+_ALLOCATION = re.compile(r"\balloc", re.IGNORECASE)
 
 
 class _LogSink:
@@ -78,10 +86,33 @@ _log_callback = llama_cpp.llama_log_callback(_LogSink())
 
 
 def last_error() -> str:
-    """The newest error line of llama.cpp as " (…)", or nothing; the list is emptied."""
-    line = recent_errors[-1] if recent_errors else ""
+    """What llama.cpp logged as the reason of a refusal, as " (…)", or nothing; what it logged is forgotten.
+
+    That is its newest error line, or the newest about an allocation: "failed to load model" comes after it.
+    """
+    lines = list(recent_errors)
     recent_errors.clear()
+    line = next((line for line in reversed(lines) if _ALLOCATION.search(line)), lines[-1] if lines else "")
     return f" ({line})" if line else ""
+
+
+def forget_errors() -> None:
+    """Forget what llama.cpp logged, before a call whose errors are to be told."""
+    recent_errors.clear()
+
+
+_ABORT_HINT = "Run it again. If it ends like that again: `internvl doctor` shows the devices, --vram none uses no GPU."
+
+
+def _last_words(message: bytes) -> None:
+    """End the process in our own words where llama.cpp would abort it: on a failed check, or a device that is lost."""
+    place, _, reason = message.decode("utf-8", errors="replace").strip().partition(": ")
+    logged = last_error()
+    end_process(1, f"Error: llama.cpp gave up: {reason or place} [{Path(place).name}]{logged}.", f"  {_ABORT_HINT}")
+
+
+# As the log's: kept for ever.
+_abort_callback = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(_last_words)
 
 
 @dataclass(frozen=True)
@@ -92,9 +123,13 @@ class Device:
         name: short name, as in "CUDA0".
         description: the maker's name of it.
         kind: "cpu", "gpu", "igpu", "accel" or "meta".
-        free_bytes: memory free now.
+        free_bytes: memory free now; 0 of 0 in all where the device does not tell.
         total_bytes: memory in all.
         handle: ggml's own name of it, for models that are to use some devices only.
+        identifier: of the hardware, such as its place on the PCI bus; "" where the device does not tell. The same card
+            has the same one in every backend that sees it.
+        buffer: what its memory is called in llama.cpp's log.
+        offloads: whether it computes large batches with weights of the host. A device of another machine does not.
     """
 
     name: str
@@ -103,51 +138,105 @@ class Device:
     free_bytes: int
     total_bytes: int
     handle: int = 0
+    identifier: str = ""
+    buffer: str = ""
+    offloads: bool = True
 
 
 _DEVICE_KINDS = ("cpu", "gpu", "igpu", "accel", "meta")
+_REMOTE = "RPC"  # its devices have neither `offload_op` nor a host buffer (ggml/src/ggml-rpc/ggml-rpc.cpp)
+_HANDLE = ctypes.c_void_p
+
+
+class _Properties(ctypes.Structure):
+    """`ggml_backend_dev_props`."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("description", ctypes.c_char_p),
+        ("memory_free", ctypes.c_size_t),
+        ("memory_total", ctypes.c_size_t),
+        ("type", ctypes.c_int),
+        ("device_id", ctypes.c_char_p),
+        ("async", ctypes.c_bool),
+        ("host_buffer", ctypes.c_bool),
+        ("buffer_from_host_ptr", ctypes.c_bool),
+        ("events", ctypes.c_bool),
+        ("mmap_support", ctypes.c_bool),
+    )
 
 
 def ggml_function(name: str, restype: Any, *argtypes: Any) -> Any:
     """A function of ggml that the bindings do not declare, with its result and its arguments as ctypes."""
-    function = getattr(libggml, name)
+    function = next(found for library in _ggml_libraries() if (found := getattr(library, name, None)) is not None)
     function.restype, function.argtypes = restype, list(argtypes)
     return function
+
+
+@lru_cache(maxsize=1)
+def _ggml_libraries() -> tuple[ctypes.CDLL, ...]:
+    """Where to look for ggml's functions: in the copy of it that libllama uses, with its registry of devices.
+
+    A wheel carries libggml under several names. Loaded by another name than libllama's it is another library to the
+    system, and a device registered in one is not known to the other.
+    """
+    if sys.platform == "win32":  # which looks for a function in that very library only, and knows one file by one name
+        folder = Path(llama_cpp.__file__).parent / "lib"
+        return tuple(ctypes.CDLL(str(folder / f"{name}.dll")) for name in ("ggml", "ggml-base"))
+    return (llama_cpp.llama_cpp._lib,)
 
 
 def devices() -> list[Device]:
     """Every device the installed llama.cpp can use, with its memory in bytes."""
     initialise()
-    handle = ctypes.c_void_p
-    size_pointer = ctypes.POINTER(ctypes.c_size_t)
     count = ggml_function("ggml_backend_dev_count", ctypes.c_size_t)
-    get = ggml_function("ggml_backend_dev_get", handle, ctypes.c_size_t)
-    name = ggml_function("ggml_backend_dev_name", ctypes.c_char_p, handle)
-    description = ggml_function("ggml_backend_dev_description", ctypes.c_char_p, handle)
-    kind = ggml_function("ggml_backend_dev_type", ctypes.c_int, handle)
-    memory = ggml_function("ggml_backend_dev_memory", None, handle, size_pointer, size_pointer)
-    found = []
-    for index in range(count()):
-        device = get(index)
-        free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        memory(device, ctypes.byref(free), ctypes.byref(total))
-        number = kind(device)
-        found.append(
-            Device(
-                name=name(device).decode(errors="replace"),
-                description=description(device).decode(errors="replace"),
-                kind=_DEVICE_KINDS[number] if 0 <= number < len(_DEVICE_KINDS) else f"type {number}",
-                free_bytes=free.value,
-                total_bytes=total.value,
-                handle=device,
-            )
-        )
-    return found
+    get = ggml_function("ggml_backend_dev_get", _HANDLE, ctypes.c_size_t)
+    with deferred_interrupts():  # a device in the network may never answer
+        return [_device(get(index)) for index in range(count())]
+
+
+def _device(handle: int) -> Device:
+    describe = ggml_function("ggml_backend_dev_get_props", None, _HANDLE, ctypes.POINTER(_Properties))
+    buffer_type = ggml_function("ggml_backend_dev_buffer_type", _HANDLE, _HANDLE)
+    buffer_name = ggml_function("ggml_backend_buft_name", ctypes.c_char_p, _HANDLE)
+    registry = ggml_function("ggml_backend_dev_backend_reg", _HANDLE, _HANDLE)
+    backend_name = ggml_function("ggml_backend_reg_name", ctypes.c_char_p, _HANDLE)
+    facts = _Properties()
+    describe(handle, ctypes.byref(facts))
+    return Device(
+        name=_text(facts.name),
+        description=_text(facts.description),
+        kind=_DEVICE_KINDS[facts.type] if 0 <= facts.type < len(_DEVICE_KINDS) else f"type {facts.type}",
+        free_bytes=facts.memory_free,
+        total_bytes=facts.memory_total,
+        handle=handle,
+        identifier=_text(facts.device_id),
+        buffer=_text(buffer_name(buffer_type(handle))),
+        offloads=_text(backend_name(registry(handle))) != _REMOTE,
+    )
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode("utf-8", errors="replace")
+
+
+def gpus(found: Sequence[Device]) -> list[Device]:
+    """The GPUs among devices that a model may lie on, in their order.
+
+    A card that several backends see counts once, by the first of them, and integrated GPUs only where there is no other
+    (`llama_prepare_model_devices`); of these one, since they share their memory.
+    """
+    discrete: list[Device] = []
+    for device in found:
+        is_known = device.identifier and any(other.identifier == device.identifier for other in discrete)
+        if device.kind == "gpu" and not is_known:
+            discrete.append(device)
+    return discrete or [device for device in found if device.kind == "igpu"][:1]
 
 
 def has_gpu() -> bool:
-    """Whether a GPU is among the devices of the installed build."""
-    return any(device.kind in ("gpu", "igpu") for device in devices())
+    """Whether there is a GPU that the installed build can put a model on."""
+    return bool(gpus(devices()))
 
 
 def build() -> str:
@@ -245,4 +334,5 @@ def initialise() -> None:
         )
     for set_log in (llama_cpp.llama_log_set, mtmd_cpp.mtmd_log_set, mtmd_cpp.mtmd_helper_log_set):
         set_log(_log_callback, ctypes.c_void_p(0))
+    ggml_function("ggml_set_abort_callback", _HANDLE, _HANDLE)(ctypes.cast(_abort_callback, _HANDLE))
     llama_cpp.llama_backend_init()

@@ -10,7 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
-from internvl_gguf.llama.library import initialise, last_error, llama_cpp
+from internvl_gguf.llama.library import devices as library_devices
+from internvl_gguf.llama.library import forget_errors, gpus, initialise, last_error, llama_cpp
 from internvl_gguf.llama.native import NativeObject
 
 Progress = Callable[[float], None]
@@ -24,7 +25,8 @@ class TextModel(NativeObject):
     Args:
         path: a GGUF that `validation` accepted: llama.cpp aborts on some that it did not.
         n_gpu_layers: layers to put on GPUs, -1 for all.
-        devices: ggml's names of the GPUs to use; None for all there are, none of them for an empty tuple.
+        devices: ggml's names of the GPUs to use, in the order in which layers go to them; None for all that a model may
+            lie on, none of them for an empty tuple.
         tensor_split: share of the layers for each GPU, in any unit; empty lets llama.cpp go by their free memory.
         use_extra_bufts: whether the CPU may keep weights in orders of its own, which other kernels multiply: those of
             AMX, and reordered ones.
@@ -50,9 +52,11 @@ class TextModel(NativeObject):
         initialise()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
-        handles = (ctypes.c_void_p * (len(devices or ()) + 1))(*(devices or ()), None)  # ends in a null pointer
-        if devices is not None:
-            params.devices = ctypes.addressof(handles)
+        if devices is None:
+            devices = [] if vocab_only else [gpu.handle for gpu in gpus(library_devices())]
+        # Left to itself llama.cpp puts servers of other machines first, and takes integrated GPUs beside them.
+        handles = (ctypes.c_void_p * (len(devices) + 1))(*devices, None)  # ends in a null pointer
+        params.devices = ctypes.addressof(handles)
         shares = (ctypes.c_float * llama_cpp.llama_max_devices())(*tensor_split)
         if tensor_split:
             params.tensor_split = shares
@@ -67,6 +71,7 @@ class TextModel(NativeObject):
 
         progress = llama_cpp.llama_progress_callback(go_on)  # a local: it must live as long as the call below
         params.progress_callback = progress
+        forget_errors()
         if not self._make(
             lambda: llama_cpp.llama_model_load_from_file(os.fsencode(path), params), on_interrupt=interrupted.set
         ):

@@ -32,7 +32,8 @@ class NativeObject(ABC):
         """Free the native object. Closing twice is harmless."""
         handle, self._handle = self._handle, None
         if handle:
-            self._free(handle)
+            with deferred_interrupts():
+                self._free(handle)
 
     def __enter__(self) -> Self:
         return self

@@ -21,7 +21,7 @@ from internvl_gguf.cores import default_threads
 from internvl_gguf.errors import InternVLError
 from internvl_gguf.llama.encoder_speed import BLOCK_OPERATIONS, encoder_timing
 from internvl_gguf.llama.kernels import AttentionShape, Bench, reorders_weights
-from internvl_gguf.llama.library import Device, devices
+from internvl_gguf.llama.library import Device, devices, gpus
 from internvl_gguf.llama.timing import Timing
 
 # Far more than a CPU's caches hold, so that each matrix comes from memory as it does while a real model decodes.
@@ -150,11 +150,9 @@ def measurements(kinds: Sequence[str], n_threads: int, n_threads_batch: int, sta
 
 
 def _used(found: Sequence[Device]) -> list[tuple[int, Device]]:
-    """The CPU and the GPUs with their numbers; an integrated GPU only where there is no other (`llama_model_load`)."""
-    numbered = list(enumerate(found))
-    discrete = [each for each in numbered if each[1].kind == "gpu"]
-    integrated = [each for each in numbered if each[1].kind == "igpu"]
-    return [*(each for each in numbered if each[1].kind == "cpu"), *(discrete or integrated[:1])]
+    """The CPU and the GPUs that a model may lie on, with their numbers."""
+    used = [*(device for device in found if device.kind == "cpu"), *gpus(found)]
+    return [(found.index(device), device) for device in used]
 
 
 def _all_measured(jobs: Sequence[_Job], bench: Bench, before: int) -> Iterator[dict[str, Any]]:

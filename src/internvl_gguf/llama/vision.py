@@ -7,29 +7,59 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from internvl_gguf.errors import LibraryError, ModelFileError, NotNumbersError
 from internvl_gguf.llama.interrupts import deferred_interrupts
-from internvl_gguf.llama.library import build, cpu_features, devices, initialise, last_error, mtmd_cpp
+from internvl_gguf.llama.library import (
+    Device,
+    build,
+    cpu_features,
+    forget_errors,
+    initialise,
+    last_error,
+    logger,
+    mtmd_cpp,
+    recent_errors,
+)
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.native import NativeObject
+from internvl_gguf.llama.room import has_room
+from internvl_gguf.sizes import format_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_TABLES = 192 * 1024**2  # of ggml_backend_sched_new, 158 MiB that are never touched, and what else a load takes
+_MORE_ROOM = "Free memory of the device, allow the model less of it (--vram, vram), or use the CPU alone (--vram none)."
 
-def encoder_arithmetic(*, use_gpu: bool, flash_attn: bool = True) -> str:
+
+def encoder_arithmetic(device: Device | None, *, flash_attn: bool = True) -> str:
     """What, beside an mmproj and the pixels, decides how embeddings are rounded.
 
     The build, the instruction sets, the device, and flash attention. Threads do not: each value is summed by one. On a
     GPU the tiles encoded together do, in the last bits; the model's answer is none the worse for either way.
+
+    Args:
+        device: the GPU that the encoder runs on; None for the CPU.
+        flash_attn: whether it uses flash attention.
     """
-    gpus = [device.description for device in devices() if device.kind in ("gpu", "igpu")]
-    device = gpus[0] if use_gpu and gpus else "cpu"
-    return f"{build()}|{' '.join(cpu_features())}|{device}|flash attention {int(flash_attn)}"
+    where = "cpu" if device is None else device.description
+    return f"{build()}|{' '.join(cpu_features())}|{where}|flash attention {int(flash_attn)}"
+
+
+class Room(NamedTuple):
+    """Memory that an encoder takes on its device, in bytes.
+
+    Attributes:
+        weights: of the mmproj.
+        compute_buffer: intermediate results of `tiles_per_batch` tiles.
+    """
+
+    weights: int
+    compute_buffer: int
 
 
 class VisionEncoder(NativeObject):
@@ -38,18 +68,28 @@ class VisionEncoder(NativeObject):
     mtmd would cut, letterbox and mark pictures in its own way. A picture of exactly one tile passes its preprocessor
     unchanged, so it is given single tiles only, cut by `tiling`, and asked for nothing but their embeddings.
 
+    mtmd checks no allocation: without room for the weights it aborts the process, without room for the compute buffer
+    it segfaults at the first picture, and what has failed once may abort when it is called again. So the device is
+    asked for room beforehand, all buffers are taken when the encoder is made, and after a failure it is made anew.
+
     Args:
         path: an mmproj that `validation` accepted: llama.cpp aborts on many that it did not.
         model: the text model, open as long as this; its vocabulary alone is enough.
         tile_size: side of a tile in pixels.
         tokens_per_tile: visual tokens of a tile.
         n_embd: width of an embedding, as the mmproj's projector gives it.
-        use_gpu: run on the first GPU, where there is one.
+        use_gpu: run on a GPU, where there is one.
         n_threads: CPU threads.
         flash_attn: flash attention, which loses nothing in the encoder and is the faster.
+        device: ggml's name of the GPU; None takes the first.
+        room: what to ask the device for; None takes its chances.
+
+    Attributes:
+        tiles_per_batch: tiles encoded at once. Fewer after a failure.
 
     Raises:
         ModelFileError: llama.cpp cannot load the file.
+        LibraryError: the device has no room for it.
     """
 
     def __init__(
@@ -63,26 +103,77 @@ class VisionEncoder(NativeObject):
         use_gpu: bool,
         n_threads: int,
         flash_attn: bool = True,
+        device: int | None = None,
+        room: Room | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(model)
         initialise()
         self.tile_size = tile_size
         self.tokens_per_tile = tokens_per_tile
         self.n_embd = n_embd
         # One tile at a time gains nothing from batching on a CPU and can be stopped after each; a GPU wants several.
         self.tiles_per_batch = 4 if use_gpu else 1
+        self._path = path
+        self._model = model
+        self._device = device
+        self._room = room
+        self._has_failed = False
         params = mtmd_cpp.mtmd_context_params_default()
         params.use_gpu = use_gpu
+        if use_gpu and device is not None:
+            params.device = device
         params.print_timings = False
         params.n_threads = n_threads
         params.flash_attn_type = int(flash_attn)
-        params.warmup = False
+        params.warmup = True  # takes the compute buffer of one tile, and computes nothing
         params.batch_max_tokens = max(1024, self.tiles_per_batch * tokens_per_tile)
-        if not self._make(lambda: mtmd_cpp.mtmd_init_from_file(os.fsencode(path), model.handle, params)):
+        self._params = params
+        self._open()
+        if use_gpu:  # takes the compute buffer of a whole batch
+            try:
+                self.encode([bytes(tile_size * tile_size * 3)] * self.tiles_per_batch)
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Free the native encoder. Closing twice is harmless."""
+        self._has_failed = False
+        super().close()
+
+    def _open(self) -> None:
+        """Make the native encoder, with all its buffers for one tile."""
+        if self._room and not self._finds_room(self._room):
+            raise LibraryError(
+                f"There is no room for the vision encoder: {format_size(sum(self._room))} were asked for"
+                f"{last_error()}.",
+                _MORE_ROOM,
+            )
+        forget_errors()
+        if not self._make(
+            lambda: mtmd_cpp.mtmd_init_from_file(os.fsencode(self._path), self._model.handle, self._params)
+        ):
             raise ModelFileError(
-                f"{path.name} cannot be loaded{last_error()}.",
+                f"{self._path.name} cannot be loaded{last_error()}.",
                 "Check that it is the mmproj of this text model, that it is complete, and that there is memory for it.",
             )
+        if any("failed to allocate" in line for line in recent_errors):  # mtmd goes on all the same
+            super().close()
+            raise LibraryError(f"There is no room for the vision encoder's results{last_error()}.", _MORE_ROOM)
+
+    def _finds_room(self, room: Room) -> bool:
+        if self._params.use_gpu:
+            return has_room(self._device, room) and has_room(None, [_TABLES])
+        return has_room(None, [*room, _TABLES])
+
+    def _reopen(self) -> None:
+        """Make the native encoder anew, for one tile at a time: it had no room for more, or cannot tell why."""
+        super().close()
+        if self._room:
+            self._room = Room(self._room.weights, self._room.compute_buffer // self.tiles_per_batch)
+        self.tiles_per_batch = 1
+        self._open()
+        self._has_failed = False
 
     def encode(self, tiles: Sequence[bytes]) -> NDArray[np.float32]:
         """Embeddings of tiles, float32 [tiles, tokens_per_tile, n_embd], encoded in one native batch.
@@ -97,6 +188,24 @@ class VisionEncoder(NativeObject):
         for pixels in tiles:
             if len(pixels) != expected:  # llama.cpp reads past the end of a shorter one
                 raise ValueError(f"a tile of {len(pixels)} bytes, not {expected}")
+        if self._has_failed:
+            self._reopen()
+        embeddings = self._encoded(tiles)
+        if embeddings is None and len(tiles) > 1:
+            logger.warning("The device had no room for %d tiles at once: one at a time from now on.", len(tiles))
+            self._reopen()
+            return np.concatenate([self.encode([pixels]) for pixels in tiles])
+        if embeddings is None:
+            raise LibraryError(f"llama.cpp failed to encode a picture{last_error()}.", _MORE_ROOM)
+        if not np.isfinite(embeddings).all():
+            raise NotNumbersError(
+                "The vision encoder gave values that are not numbers.",
+                "Fetch the mmproj again: its weights are damaged.",
+            )
+        return embeddings
+
+    def _encoded(self, tiles: Sequence[bytes]) -> NDArray[np.float32] | None:
+        """Embeddings of tiles; None where that failed, and the native encoder must not be called again."""
         with deferred_interrupts(), ExitStack() as owned:
             batch = mtmd_cpp.mtmd_batch_init(self.handle)
             owned.callback(mtmd_cpp.mtmd_batch_free, batch)
@@ -107,17 +216,11 @@ class VisionEncoder(NativeObject):
                         f"llama.cpp takes no batch of {len(tiles)} tiles{last_error()}.",
                         "Report this with your mmproj.",
                     )
+            forget_errors()
             if mtmd_cpp.mtmd_batch_encode(batch) != 0:
-                raise LibraryError(
-                    f"llama.cpp failed to encode a picture{last_error()}.", "Check that there is memory for it."
-                )
-            embeddings = np.stack([self._output(batch, chunk) for chunk in chunks])
-        if not np.isfinite(embeddings).all():
-            raise NotNumbersError(
-                "The vision encoder gave values that are not numbers.",
-                "Fetch the mmproj again: its weights are damaged.",
-            )
-        return embeddings
+                self._has_failed = True
+                return None
+            return np.stack([self._output(batch, chunk) for chunk in chunks])
 
     def _output(self, batch: int, chunk: int) -> NDArray[np.float32]:
         pointer = mtmd_cpp.mtmd_batch_get_output_embd(batch, chunk)
@@ -149,7 +252,8 @@ class VisionEncoder(NativeObject):
             )
         return int(images[0])
 
-    def _free(self, handle: int) -> None:
+    @staticmethod
+    def _free(handle: int) -> None:
         mtmd_cpp.mtmd_free(handle)
 
 

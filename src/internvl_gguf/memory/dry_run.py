@@ -162,7 +162,7 @@ def _plan(shape: ModelShape, request: MemoryRequest, predicted: MemoryPlan, answ
         )
     per_layer = answer["kv_cache"] // shape.text.n_layers
     *homes, output = layers[: shape.text.n_layers + 1]
-    weights = text_weights(shape.text, homes, output, extra_buffers=request.extra_buffers)
+    weights = text_weights(shape.text, homes, output, reorders=request.reorders)
     # llama.cpp grows this buffer when guesses first need their rows.
     guesses = 4 * shape.text.n_vocab * request.n_draft
     unlisted = answer["weights"] - sum(weight.n_bytes for weight in shape.text.weights)

@@ -133,9 +133,8 @@ def predict_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
     per_layer = per_position // text.n_layers * request.cells
     buffers, text_work = _remembered_buffers(_BufferKey.of(text, request, homes))
     names = [backend.name for backend in homes.backends]
-    weights = text_weights(
-        text, [names[home] for home in homes.layers], names[homes.output], extra_buffers=request.extra_buffers
-    )
+    layers = [names[home] for home in homes.layers]
+    weights = text_weights(text, layers, names[homes.output], reorders=request.reorders)
     encoder, vision_buffers, vision_work = _vision_memory(vision, request, homes)
     positions = request.tiles * vision.tokens_per_tile + 2 * request.pictures if vision else 0
     devices = [
@@ -161,7 +160,7 @@ def predict_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
         kv_bytes_per_position=per_position,
         picture_positions=positions,
         picture_kv=positions * per_position,
-        page_cache=_page_cache(text, homes, extra_buffers=request.extra_buffers),
+        page_cache=_page_cache(text, homes, reorders=request.reorders),
     )
 
 
@@ -231,10 +230,10 @@ class _BufferKey:
 
     @classmethod
     def of(cls, text: TextShape, request: MemoryRequest, homes: Homes) -> _BufferKey:
-        copies = request.gpus and (len(homes.backends) - 1 in homes.layers or homes.output == len(homes.backends) - 1)
+        copies = request.offloads and len(homes.backends) - 1 in (*homes.layers, homes.output)
         sizes = (text.layer_bytes[0], text.embedding.n_bytes) if copies else ()
         form = (text.n_layers, text.n_embd, text.n_head, text.n_head_kv, text.n_ff, text.n_vocab, *sizes)
-        fields = replace(request, pictures=0, tiles=0, tiles_per_batch=1, mmproj_on_gpu=False)
+        fields = replace(request, pictures=0, tiles=0, tiles_per_batch=1, mmproj_gpu=None)
         return cls(form if text.from_listing else (id(text),), fields, text, homes)
 
 
@@ -247,17 +246,23 @@ def _text_buffers(text: TextShape, request: MemoryRequest, homes: Homes) -> tupl
     """Compute buffer on each backend, and the CPU's work buffer."""
     gpus = len(homes.backends) - 1
     full = request.gpu_layers(text.n_layers) > text.n_layers
-    offloads = gpus > 0 and request.ubatch >= OFFLOAD_ROWS
+    is_large = request.ubatch >= OFFLOAD_ROWS
+    offloads = request.offloads and is_large
     kept = _telling_layers(text, homes, keeps_host_layers=offloads)
     placement = Placement(
         layers=tuple(homes.layers[layer] for layer in kept),
         numbers=kept,
         output=homes.output,
         cpu=gpus,
-        pins_norms=full or not offloads,
+        pins_norms=full or not (gpus and is_large),
     )
     batch = TextBatch(request.ubatch, request.outputs, request.cells, request.kv_type, request.flash_attn)
-    done = schedule(text_graph(text, batch, placement), homes.backends, pipeline=gpus > 1 and full)
+    done = schedule(
+        text_graph(text, batch, placement),
+        homes.backends,
+        offload_to=request.offload_gpu if offloads else None,
+        pipeline=gpus > 1 and full,
+    )
     return done.buffers, work_buffer(done.host_nodes, request.n_threads)
 
 
@@ -285,7 +290,7 @@ def _telling_layers(text: TextShape, homes: Homes, *, keeps_host_layers: bool) -
     return tuple(kept)
 
 
-def text_weights(text: TextShape, layers: Sequence[str], output: str, *, extra_buffers: bool = True) -> dict[str, int]:
+def text_weights(text: TextShape, layers: Sequence[str], output: str, *, reorders: bool) -> dict[str, int]:
     """Bytes of weights on each device.
 
     The rows of the tokens stay in host memory. Where they serve as output matrix too, that is another copy when it lies
@@ -295,19 +300,18 @@ def text_weights(text: TextShape, layers: Sequence[str], output: str, *, extra_b
         text: the model.
         layers: the device of each layer, "CPU" for the host.
         output: the device of the output matrix.
-        extra_buffers: whether the CPU may keep weights in orders of its own.
+        reorders: whether the CPU brings weights into an order of its own: where it may, and no GPU computes with them.
     """
     sizes = {"CPU": text.embedding.n_bytes}
     ends = [weight.n_bytes for weight in (text.output_norm, text.output_bias, text.output) if weight is not None]
-    host_only = not any(home != "CPU" for home in (*layers, output))
-    if text.output is None and (output != "CPU" or (host_only and extra_buffers and is_repacked(text.embedding))):
+    if text.output is None and (output != "CPU" or (reorders and is_repacked(text.embedding))):
         ends.append(text.embedding.n_bytes)
     for home, size in ((output, sum(ends)), *zip(layers, text.layer_bytes, strict=True)):
         sizes[home] = sizes.get(home, 0) + size
     return sizes
 
 
-def _page_cache(text: TextShape, homes: Homes, *, extra_buffers: bool) -> int:
+def _page_cache(text: TextShape, homes: Homes, *, reorders: bool) -> int:
     """Bytes of the file that no device counts, though the process maps them."""
     cpu = len(homes.backends) - 1
     originals = 0
@@ -315,13 +319,13 @@ def _page_cache(text: TextShape, homes: Homes, *, extra_buffers: bool) -> int:
         if weight.name == "token_embd.weight":
             continue
         home = homes.output if weight.layer is None else homes.layers[weight.layer]
-        if home != cpu or (not cpu and extra_buffers and is_repacked(weight)):
+        if home != cpu or (reorders and is_repacked(weight)):
             originals += weight.n_bytes
     return originals
 
 
 def is_repacked(weight: Weight) -> bool:
-    """Whether the CPU keeps a matrix in an order of its own, where it may; there is no GPU to help out then."""
+    """Whether the CPU keeps a matrix in an order of its own; it does not where a GPU computes with it, too."""
     kinds = _REPACKED_X86 if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else _REPACKED_ARM
     return len(weight.shape) == 2 and weight.shape[1] % _REPACKED_ROWS == 0 and weight.kind in kinds
 
@@ -331,7 +335,7 @@ def _vision_memory(
 ) -> tuple[int, tuple[int, ...], int]:
     """Number of the encoder's backend, its compute buffer on each backend, and its CPU backend's work buffer."""
     cpu = len(homes.backends) - 1
-    encoder = 0 if request.mmproj_on_gpu else cpu
+    encoder = cpu if request.mmproj_gpu is None else request.mmproj_gpu
     sizes = [0] * (cpu + 1)
     if vision is None:
         return encoder, tuple(sizes), 0
@@ -355,5 +359,5 @@ class _Encoding:
 def _encoding(vision: VisionShape, tiles: int, n_threads: int, *, on_gpu: bool) -> _Encoding:
     """What a batch of tiles takes; one encoder serves every quant of a text model."""
     graph = vision_graph(vision, tiles, min(vision.n_layers, 3))
-    done = schedule(graph, (gpu(0), CPU) if on_gpu else (CPU,))
+    done = schedule(graph, (gpu(0), CPU) if on_gpu else (CPU,), offload_to=0 if on_gpu else None)
     return _Encoding(done.buffers[0], done.buffers[1] if on_gpu else 0, work_buffer(done.host_nodes, n_threads))

@@ -30,9 +30,10 @@ class MemoryRequest:
         gpus: one number for each GPU of the machine, the share of the layers it gets, in any unit; llama.cpp takes the
             free memory of each. Empty where there is none. A GPU takes memory even with no layer on it: it computes
             large batches with weights of the host.
+        offload_gpu: number of the GPU that does so; None where none does, as devices of other machines.
         n_gpu_layers: layers on GPUs, counted from the end: 1 is the output matrix alone, the number of layers + 1 all,
             -1 all too.
-        mmproj_on_gpu: whether the vision encoder lies on the first GPU.
+        mmproj_gpu: number of the GPU that the vision encoder lies on; None for the CPU.
         tiles_per_batch: tiles encoded at once.
         pictures: pictures in the conversation.
         tiles: tiles of all these pictures, thumbnails included.
@@ -51,8 +52,9 @@ class MemoryRequest:
     kv_type: KVType = "f16"
     flash_attn: bool = False
     gpus: tuple[float, ...] = ()
+    offload_gpu: int | None = 0
     n_gpu_layers: int = 0
-    mmproj_on_gpu: bool = False
+    mmproj_gpu: int | None = None
     tiles_per_batch: int = 1
     pictures: int = 0
     tiles: int = 0
@@ -82,11 +84,25 @@ class MemoryRequest:
             raise InvalidRequestError(
                 f"gpus is {self.gpus}.", f"Give one number above 0 for each of at most {MAX_GPUS} GPUs."
             )
-        if not self.gpus and (self.n_gpu_layers or self.mmproj_on_gpu):
+        if not self.gpus and (self.n_gpu_layers or self.mmproj_gpu is not None):
             raise InvalidRequestError(
                 "Layers or the mmproj are to lie on a GPU, but there is none.",
-                "Name the GPUs, or use n_gpu_layers=0 and mmproj_on_gpu=False.",
+                "Name the GPUs, or use n_gpu_layers=0 and mmproj_gpu=None.",
             )
+        for name in ("mmproj_gpu", "offload_gpu"):
+            number = getattr(self, name)
+            if self.gpus and number is not None:
+                _within(name, number, 0, len(self.gpus) - 1)
+
+    @property
+    def mmproj_on_gpu(self) -> bool:
+        """Whether the vision encoder lies on a GPU."""
+        return self.mmproj_gpu is not None
+
+    @property
+    def offloads(self) -> bool:
+        """Whether a GPU computes large batches with weights of the host, which then lie in memory that it reaches."""
+        return bool(self.gpus) and self.offload_gpu is not None
 
     @property
     def cells(self) -> int:

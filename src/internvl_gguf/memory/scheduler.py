@@ -33,24 +33,28 @@ class Schedule:
     host_nodes: tuple[Tensor, ...]
 
 
-def schedule(graph: Graph, backends: Sequence[Backend], *, pipeline: bool = False) -> Schedule:
+def schedule(
+    graph: Graph, backends: Sequence[Backend], *, offload_to: int | None = 0, pipeline: bool = False
+) -> Schedule:
     """Place a graph on its devices.
 
     Args:
         graph: as the model builds it; its nodes' sources are redirected to copies, so it serves once.
         backends: GPUs first, the CPU last.
+        offload_to: number of the GPU that takes over operations on weights of the CPU; None where none does.
         pipeline: whether inputs are kept several times, as `llama_context` asks for when several GPUs hold all layers.
     """
     if len(backends) == 1:
         allocation = Allocation(backends, [(node, 0) for node in graph.nodes], [(leaf, 0) for leaf in graph.leaves])
         return Schedule(allocation.sizes, tuple(graph.nodes))
-    return _Scheduler(graph, backends, _COPIES if pipeline else 1).run()
+    return _Scheduler(graph, backends, offload_to, _COPIES if pipeline else 1).run()
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph, backends: Sequence[Backend], copies: int) -> None:
+    def __init__(self, graph: Graph, backends: Sequence[Backend], offload_to: int | None, copies: int) -> None:
         self._graph = graph
         self._backends = backends
+        self._offload_to = offload_to
         self._cpu = len(backends) - 1
         self._copies = copies
         self._backend: dict[Tensor, int] = {}
@@ -87,8 +91,8 @@ class _Scheduler:
         weight = next((source for source in tensor.sources if source.is_weight), None)
         if weight is None:
             return None
-        if weight.home == self._cpu and _offloaded(tensor):
-            return 0
+        if weight.home == self._cpu and self._offload_to is not None and _offloaded(tensor):
+            return self._offload_to
         return weight.home
 
     def _spread(self, order: Sequence[Tensor], *, gpus_only: bool) -> None:

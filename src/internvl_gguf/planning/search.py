@@ -137,8 +137,14 @@ class Planner:
     def best(self, candidate: Candidate) -> Configuration | None:
         """The best way to run a quant; None where it does not fit in any.
 
-        Where it does not lie on all GPUs whole, leaving the smallest of them alone may be better, or all.
+        Layers on several GPUs compute one after the other, and each GPU takes memory of its own: so of those that hold
+        the model whole, as few as do. Where they do not, leaving the smallest of them alone may be better, or all.
         """
+        fewest_first = [*reversed(self._with_fewer_gpus[:-1]), self]
+        for ubatch in dict.fromkeys((self._fastest_ubatch, self._ubatches[0])):
+            for planner in fewest_first:
+                if whole := planner._whole(candidate, ubatch):
+                    return whole
         found = self._best(candidate)
         if found and found.is_full:
             return found
@@ -149,12 +155,14 @@ class Planner:
     def _with_fewer_gpus(self) -> list[Planner]:
         return [Planner(budget, self._workload, self._roofline, self._cost) for budget in self._budget.smaller()]
 
+    def _whole(self, candidate: Candidate, ubatch: int) -> Configuration | None:
+        """All of it where it is fastest, at no cost; None where there is no room for that."""
+        on_gpu = bool(self._budget.gpus)
+        plain = self._filled(candidate, candidate.encoders[0], self._kv_types[0], on_gpu, ubatch)
+        return plain if plain and plain.is_full and plain.fits else None
+
     def _best(self, candidate: Candidate) -> Configuration | None:
-        """With all GPUs of the budget."""
-        for ubatch in dict.fromkeys((self._fastest_ubatch, self._ubatches[0])):
-            plain = self._filled(candidate, candidate.encoders[0], self._kv_types[0], self._reaches_encoder, ubatch)
-            if plain and plain.is_full and plain.fits:
-                return plain
+        """With all GPUs of the budget, at some cost."""
         for ubatch in self._ubatches:
             drafts = [draft for draft in self._alternatives(candidate, ubatch) if draft]
             for draft in sorted(drafts, key=self._cost):
@@ -174,8 +182,7 @@ class Planner:
 
         def least(planner: Planner, layers: int) -> Configuration:
             shape = candidate.shape(encoder)
-            on_gpu = layers > 0 and planner._reaches_encoder
-            request = planner._request(shape, planner._kv_types[-1], layers, on_gpu, planner._ubatches[-1])
+            request = planner._request(shape, planner._kv_types[-1], layers, layers > 0, planner._ubatches[-1])
             return planner._configure(candidate, encoder, request)
 
         alone = least(self._with_fewer_gpus[-1] if self._with_fewer_gpus else self, 0)
@@ -193,11 +200,6 @@ class Planner:
             depth=min(request.n_ctx - 1, self._used_positions(shape)),
         )
         return Configuration(candidate, encoder, self._workload, self._budget, request, speed)
-
-    @property
-    def _reaches_encoder(self) -> bool:
-        """Whether the encoder can lie on a GPU: mtmd takes the machine's first one and no other."""
-        return 0 in self._budget.gpu_numbers
 
     @property
     def _kv_types(self) -> tuple[KVType, ...]:
@@ -226,7 +228,7 @@ class Planner:
         """Ways that cost something: a quantised cache, a smaller encoder, one on the CPU, fewer layers on the GPUs."""
         smallest = min(candidate.encoders, key=lambda encoder: encoder.size)
         for kv_type in self._kv_types:
-            for on_gpu in (True, False) if self._reaches_encoder else (False,):
+            for on_gpu in (True, False) if self._budget.gpus else (False,):
                 for encoder in dict.fromkeys((candidate.encoders[0], smallest)):
                     yield self._filled(candidate, encoder, kv_type, on_gpu, ubatch)
 
@@ -268,7 +270,8 @@ class Planner:
         self, shape: ModelShape, kv_type: KVType, layers: int, mmproj_on_gpu: bool, ubatch: int
     ) -> MemoryRequest:
         workload = self._workload
-        needs_flash = layers > 0 or kv_type in QUANTISED
+        # The last layer is the output matrix: with that alone on a GPU, the CPU computes all attention.
+        needs_flash = layers > 1 or kv_type in QUANTISED
         request = MemoryRequest(
             n_ctx=workload.n_ctx,
             n_parallel=workload.n_parallel,
@@ -279,7 +282,8 @@ class Planner:
             flash_attn=needs_flash if workload.flash_attn == "auto" else workload.flash_attn,
             gpus=tuple(1.0 for _ in self._budget.gpus),
             n_gpu_layers=layers,
-            mmproj_on_gpu=mmproj_on_gpu,
+            offload_gpu=self._budget.offload_gpu,
+            mmproj_gpu=self._budget.roomiest if mmproj_on_gpu else None,
             tiles_per_batch=TILES_PER_GPU_BATCH if mmproj_on_gpu else 1,
             pictures=workload.pictures,
             tiles=workload.tiles,
@@ -322,9 +326,8 @@ def layers_by_device(text: TextShape, request: MemoryRequest) -> tuple[int, ...]
     """Bytes of weights and KV cache on each device, the host first."""
     homes = layer_homes(text.n_layers, request)
     names = [backend.name for backend in homes.backends]
-    weights = text_weights(
-        text, [names[home] for home in homes.layers], names[homes.output], extra_buffers=request.extra_buffers
-    )
+    layers = [names[home] for home in homes.layers]
+    weights = text_weights(text, layers, names[homes.output], reorders=request.reorders)
     per_layer = kv_bytes_per_position(text, request.kv_type) // text.n_layers * request.cells
     totals = [weights.get(name, 0) for name in names]
     for home in homes.layers:

@@ -39,6 +39,7 @@ class Budget:
         numbers: which GPUs of the machine these are, from 0; None for all there are.
         machine_gpus: how many the machine has; None where these are all.
         extra_buffers: whether the CPU may keep weights in orders of its own, which takes copies of some.
+        offloading: whether each GPU computes large batches with weights of the host; None for all of them.
     """
 
     host: int
@@ -47,6 +48,7 @@ class Budget:
     numbers: tuple[int, ...] | None = None
     machine_gpus: int | None = None
     extra_buffers: bool = True
+    offloading: tuple[bool, ...] | None = None
 
     @property
     def gpu_numbers(self) -> tuple[int, ...]:
@@ -74,7 +76,18 @@ class Budget:
             gpus=tuple(self.gpus[index] for index in indices),
             numbers=tuple(self.gpu_numbers[index] for index in indices),
             machine_gpus=len(self.gpus) if self.machine_gpus is None else self.machine_gpus,
+            offloading=self.offloading and tuple(self.offloading[index] for index in indices),
         )
+
+    @property
+    def offload_gpu(self) -> int | None:
+        """Number among these of the GPU that computes large batches with weights of the host; None where none does."""
+        return next((index for index in range(len(self.gpus)) if not self.offloading or self.offloading[index]), None)
+
+    @property
+    def roomiest(self) -> int | None:
+        """Number among these of the GPU with the most memory, the first of equals; None where there is none."""
+        return max(range(len(self.gpus)), key=lambda index: self.gpus[index], default=None)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from internvl_gguf.conversation import END, OFFICIAL_SYSTEM, with_system
 from internvl_gguf.cores import default_threads
 from internvl_gguf.errors import InvalidRequestError, ModelFileError, PictureError
 from internvl_gguf.llama.imatrix import WatchedContext
-from internvl_gguf.llama.library import devices, initialise
+from internvl_gguf.llama.library import devices, gpus, initialise
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.loading import Runtime, weight_kinds
 from internvl_gguf.model_files import ModelFiles
@@ -136,8 +136,8 @@ def _gpu_layers(asked: GPULayers, source: Source) -> int:
     """Layers on the GPUs for a model without its vision encoder: all of them where there is room, else none."""
     if asked != "auto":
         return asked
-    free = sum(device.free_bytes for device in devices() if device.kind == "gpu")
-    return -1 if source.n_bytes + _SPARE_GPU_BYTES < free else 0
+    found = gpus(devices())
+    return -1 if source.n_bytes + _SPARE_GPU_BYTES * len(found) < sum(gpu.free_bytes for gpu in found) else 0
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -1,0 +1,9 @@
+"""Registers RPC servers in a Python process before anything else runs; see `tests.devices.servers.environment`."""
+
+import os
+import sys
+
+if "TEST_RPC_SERVERS" in os.environ and os.environ.get("TEST_RPC_MODULE", sys.orig_argv[0]) in sys.orig_argv:
+    from tests.devices.servers import register
+
+    register(os.environ["TEST_RPC_SERVERS"].split(","))

@@ -1,0 +1,148 @@
+"""Memory that runs out under the vision encoder is an error, where mtmd aborts, segfaults, or aborts a question later.
+
+Each story runs in a process of its own whose address space is limited, so that the system really refuses: what a GPU
+does when another program took its memory. The encoder has one block of InternViT-300M's width: 75 MiB of
+weights, and 28 MiB of intermediate results for each tile of a batch.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits the address space by /proc")
+
+START = """
+import resource, sys, tempfile
+from pathlib import Path
+import numpy as np
+from internvl_gguf.errors import LibraryError
+from internvl_gguf.llama import vision
+from internvl_gguf.llama.model import TextModel
+from internvl_gguf.llama.synthetic import EncoderShape, write_encoder, write_vocabulary
+from internvl_gguf.llama.vision import Room, VisionEncoder
+
+MIB = 2**20
+shape = EncoderShape(tile=448, patch=14, width=1024, heads=16, feed_forward=4096, projection=1024)
+folder = Path(sys.argv[1])
+write_vocabulary(folder / "text.gguf", shape.projection)
+random = np.random.default_rng(0)
+projector = 0.05 * random.standard_normal((1024, 4096), dtype=np.float32)
+write_encoder(folder / "mmproj.gguf", shape, {"mm.model.mlp.1.weight": projector})
+model = TextModel(folder / "text.gguf", vocab_only=True)
+tile = bytes(448 * 448 * 3)
+limits = resource.getrlimit(resource.RLIMIT_AS)
+
+def encoder(room=None):
+    return VisionEncoder(
+        folder / "mmproj.gguf", model, tile_size=448, tokens_per_tile=256, n_embd=1024, use_gpu=False, n_threads=1,
+        room=room,
+    )
+
+def leave(mebibytes):
+    "Let the process take so many MiB more."
+    size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + mebibytes * MIB, limits[1]))
+
+def refused(call):
+    try:
+        call()
+    except LibraryError as error:
+        print(error.message)
+    else:
+        print("not refused")
+
+with encoder() as first:
+    expected = first.encode([tile])  # what a first load keeps is not to count
+"""
+
+
+def run(tmp_path: Path, story: str) -> list[str]:
+    """The lines that a story prints, told in a process that must live to its end."""
+    script = START + textwrap.dedent(story)
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_no_room_for_the_weights(tmp_path: Path) -> None:
+    """mtmd: GGML_ASSERT(buffer) failed, the process aborts."""
+    (message,) = run(
+        tmp_path,
+        """
+        leave(200)
+        refused(lambda: encoder(Room(75 * MIB, 28 * MIB)))
+        """,
+    )
+    assert message.startswith("There is no room for the vision encoder: 103.00 MiB were asked for (")
+
+
+def test_no_room_for_what_it_computes(tmp_path: Path) -> None:
+    """mtmd: the process segfaults at the first picture, since the encoder was opened as if nothing had happened."""
+    said = run(
+        tmp_path,
+        """
+        for mebibytes in range(246, 342, 8):  # beside 158 MiB of tables and the weights
+            leave(mebibytes)
+            try:
+                with encoder():
+                    print("opened")
+                    break
+            except LibraryError as error:
+                print(error.message)
+            finally:
+                resource.setrlimit(resource.RLIMIT_AS, limits)
+        """,
+    )
+    assert "opened" in said
+    assert any(line.startswith("There is no room for the vision encoder's results (") for line in said), said
+
+
+def test_an_encoder_that_failed_is_made_anew(tmp_path: Path) -> None:
+    """mtmd: the picture after one that failed aborts the process, the allocator believing in a buffer it never got."""
+    said = run(
+        tmp_path,
+        """
+        with encoder() as again:
+            again.tiles_per_batch = 4
+            leave(60)
+            together = again.encode([tile] * 4)  # 112 MiB of results
+            print(again.tiles_per_batch, all(np.array_equal(each, expected[0]) for each in together))
+            leave(60)
+            print(np.array_equal(again.encode([tile]), expected))
+        """,
+    )
+    assert said == ["1 True", "True"]
+
+
+def test_an_encoder_that_cannot_be_made_anew_is_tried_again(tmp_path: Path) -> None:
+    """Each question says why, and the first one after there is memory again is answered; closing it is still clean."""
+    said = run(
+        tmp_path,
+        """
+        from internvl_gguf.errors import SessionStateError
+        room = Room(75 * MIB, 112 * MIB)
+        again = encoder(room)
+        again.tiles_per_batch = 4
+        leave(20)
+        original, vision.has_room = vision.has_room, lambda device, sizes: False
+        refused(lambda: again.encode([tile] * 4))
+        refused(lambda: again.encode([tile]))
+        vision.has_room = original
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        print(np.array_equal(again.encode([tile]), expected))
+        again.close()
+        try:
+            again.encode([tile])
+        except SessionStateError:
+            print("closed")
+        """,
+    )
+    assert [line.split(":")[0] for line in said] == ["There is no room for the vision encoder"] * 2 + ["True", "closed"]
