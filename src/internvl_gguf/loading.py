@@ -13,10 +13,11 @@ from pathlib import Path
 from internvl_gguf.config import DEFAULT_N_CTX, EngineConfig
 from internvl_gguf.conversation import END, IMAGE_END, IMAGE_START, START
 from internvl_gguf.embedding_cache import EmbeddingCache
-from internvl_gguf.embedding_store import EmbeddingStore, embeddings_dir
+from internvl_gguf.embedding_store import EmbeddingStore
 from internvl_gguf.engine import Engine
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError, SessionStateError
 from internvl_gguf.fingerprint import file_fingerprint, remembered_fingerprint
+from internvl_gguf.kept import EMBEDDINGS
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import build, initialise
 from internvl_gguf.llama.model import TextModel
@@ -154,7 +155,7 @@ class Runtime:
             flash_attn = False
         config = replace(config, n_ubatch=request.n_ubatch, flash_attn=flash_attn)
         disk_bytes = config.embedding_disk_bytes
-        store = EmbeddingStore(embeddings_dir(), disk_bytes) if disk_bytes else None
+        store = EmbeddingStore(EMBEDDINGS.path, disk_bytes) if disk_bytes else None
         with ExitStack() as opening:
             cache = EmbeddingCache(config.embedding_cache_bytes, store, on_notice)
             opening.callback(cache.close)

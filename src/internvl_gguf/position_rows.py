@@ -16,7 +16,7 @@ from pathlib import Path
 
 from internvl_gguf.errors import LibraryError, ModelFileError
 from internvl_gguf.gguf_header import GGUFHeader
-from internvl_gguf.paths import cache_dir
+from internvl_gguf.kept import CORRECTED_ENCODERS
 
 POSITION_TENSOR = "v.position_embd.weight"
 _FICLONE = 0x40049409  # Linux: let two files share blocks until one is written
@@ -24,7 +24,7 @@ _FICLONE = 0x40049409  # Linux: let two files share blocks until one is written
 
 def corrected_copies_dir() -> Path:
     """Where corrected copies are kept, one for each mmproj in use."""
-    return cache_dir() / "mmproj"
+    return CORRECTED_ENCODERS.path
 
 
 def corrected_copy(path: Path, header: GGUFHeader, fingerprint: str) -> Path:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.bench.store import bench_dir
 from internvl_gguf.errors import InternVLError
+from internvl_gguf.kept import BENCHMARKS
 from internvl_gguf.model_files import demo_files
 from internvl_gguf.quantizing import (
     TYPES,
@@ -55,7 +55,7 @@ def demo_ladder(labels: Sequence[str], precisions: Sequence[str], tell: LadderPr
         LibraryError: llama.cpp cannot make one.
     """
     kinds = parse_types(",".join(labels)) if labels else [kind for kind in TYPES if kind.label not in _NOT_IN_IT]
-    folder = bench_dir() / "demo"
+    folder = BENCHMARKS.path / "demo"
     folder.mkdir(parents=True, exist_ok=True)
     demo = demo_files()
     matrix = _matrix(folder / "imatrix.gguf", tell)

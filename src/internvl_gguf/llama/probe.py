@@ -8,7 +8,6 @@ unshuffle and the projector. Fractions of a second, once for each build of the l
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.kept import POSITION_PROBE
 from internvl_gguf.llama.library import build
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.synthetic import EncoderShape, write_encoder, write_vocabulary
 from internvl_gguf.llama.vision import VisionEncoder
-from internvl_gguf.paths import cache_dir, write_atomically
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,16 +36,12 @@ def positions_are_shifted() -> bool:
     Raises:
         LibraryError: the library computes neither the right nor the known wrong answer.
     """
-    record = cache_dir() / "probe.json"
-    try:
-        known = json.loads(record.read_bytes())
+    with contextlib.suppress(KeyError, TypeError):
+        known = POSITION_PROBE.read()
         if known["build"] == build():
             return bool(known["positions_are_shifted"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
     shifted = probe()
-    with contextlib.suppress(OSError):
-        write_atomically(record, json.dumps({"build": build(), "positions_are_shifted": shifted}).encode())
+    POSITION_PROBE.write({"build": build(), "positions_are_shifted": shifted})
     return shifted
 
 
