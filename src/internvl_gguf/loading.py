@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import threading
+import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from internvl_gguf.config import DEFAULT_N_CTX, EngineConfig
 from internvl_gguf.conversation import END, IMAGE_END, IMAGE_START, START
 from internvl_gguf.embedding_cache import EmbeddingCache
 from internvl_gguf.embedding_store import EmbeddingStore
 from internvl_gguf.engine import Engine
-from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError, SessionStateError
+from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
 from internvl_gguf.fingerprint import file_fingerprint, remembered_fingerprint
 from internvl_gguf.kept import EMBEDDINGS
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import build, initialise
 from internvl_gguf.llama.model import TextModel
+from internvl_gguf.llama.native import closed
 from internvl_gguf.llama.probe import positions_are_shifted
 from internvl_gguf.llama.vision import VisionEncoder, encoder_arithmetic
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.model_files import ModelFiles
 from internvl_gguf.model_runtime import LoadProgress
 from internvl_gguf.notices import Notice, log_notice
+from internvl_gguf.owned import Owned, forsake_in_children
 from internvl_gguf.placement import describe, placements
 from internvl_gguf.planning.workload import parse_vram
 from internvl_gguf.position_rows import corrected_copy
@@ -36,10 +41,11 @@ from internvl_gguf.tuning import host_settings
 from internvl_gguf.validation import validate_files
 
 
-class Runtime:
+class Runtime(Owned):
     """A loaded model with its engine, shared by a session and its forks.
 
-    Owns every native object; the last `release` frees them: context, vision encoder, text model.
+    Owns every native object; the last `release` frees them: context, vision encoder, text model. So do dropping it
+    and, where no thread computes any more, the end of the interpreter.
 
     Args:
         files: the two files of the model.
@@ -122,6 +128,8 @@ class Runtime:
                 self.configuration = smaller
         arithmetic = encoder_arithmetic(use_gpu=self.configuration.request.mmproj_on_gpu)
         self.encoder_identity = hashlib.blake2b(f"{fingerprint}|{shifted}|{arithmetic}".encode()).digest()
+        _loaded.add(self)
+        forsake_in_children(self)
 
     @property
     def is_alive(self) -> bool:
@@ -197,7 +205,7 @@ class Runtime:
         """
         with self._lock:
             if not self._users:
-                raise SessionStateError("The session is closed.", "Open a new one with Session.open().")
+                raise closed()
             self._users += 1
         return self
 
@@ -207,7 +215,30 @@ class Runtime:
             self._users -= 1
             last = self._users == 0
         if last:
-            self._owned.close()
+            self._close()
+
+    def close_if_idle(self) -> None:
+        """Free the native objects, whoever uses the runtime, unless a thread computes at this moment."""
+        if self.engine.close_if_idle():
+            self._close()
+
+    def forsake(self) -> None:
+        """As `Owned.forsake`."""
+        self._owned = ExitStack()
+        self._lock = threading.Lock()
+
+    def _close(self) -> None:
+        self._owned.close()
+
+
+_loaded: Final[weakref.WeakSet[Runtime]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """In order or not at all: what a daemon thread computes with is left to the system."""
+    for runtime in list(_loaded):
+        runtime.close_if_idle()
 
 
 def _context_length(asked: int | None, trained: int) -> int:

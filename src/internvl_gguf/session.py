@@ -22,6 +22,7 @@ from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.model_runtime import LoadProgress, ModelRuntime
 from internvl_gguf.notices import Notice, log_notice
 from internvl_gguf.open_runtime import open_runtime
+from internvl_gguf.owned import Owned, forsake_in_children, inherited
 from internvl_gguf.preparation import Request, checked_options, prepare_picture, prepare_request
 from internvl_gguf.repo_files import DownloadProgress
 from internvl_gguf.resolve import DEMO, resolve_model
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from internvl_gguf.engine import TileProgress
 
 
-class Session:
+class Session(Owned):
     """One conversation. Open with `Session.open`, close it or use it in a `with` statement.
 
     A session answers one question at a time; a second thread asking meanwhile is refused. Sessions in several threads
@@ -51,6 +52,8 @@ class Session:
         self._messages = with_system([], system)
         self._turn = OneAtATime()
         self._on_tiles: TileProgress | None = None
+        self._is_inherited = False
+        forsake_in_children(self)
 
     @classmethod
     def open(
@@ -210,8 +213,10 @@ class Session:
         """The loaded model.
 
         Raises:
-            SessionStateError: the session is closed.
+            SessionStateError: the session is closed, or it is the parent's of a forked process.
         """
+        if self._is_inherited:
+            raise inherited()
         if self._runtime is None:
             raise SessionStateError("The session is closed.", "Open a new one with Session.open().")
         return self._runtime
@@ -438,6 +443,10 @@ class Session:
         runtime, self._runtime = self._runtime, None
         if runtime:
             runtime.release()
+
+    def forsake(self) -> None:
+        """As `Owned.forsake`: a forked child cannot use the session, and closing it there does nothing."""
+        self._runtime, self._is_inherited = None, True
 
     def __enter__(self) -> Session:
         return self

@@ -6,11 +6,13 @@ import ctypes
 import logging
 import os
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.llama.forked import note_use, refuse_child
 
 # A failing GGML_ASSERT otherwise starts a debugger on the dying process and can hang it.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
@@ -103,6 +105,7 @@ class Device:
 
 
 _DEVICE_KINDS = ("cpu", "gpu", "igpu", "accel", "meta")
+_GPU_KINDS = ("gpu", "igpu")
 
 
 def ggml_function(name: str, restype: Any, *argtypes: Any) -> Any:
@@ -115,6 +118,13 @@ def ggml_function(name: str, restype: Any, *argtypes: Any) -> Any:
 def devices() -> list[Device]:
     """Every device the installed llama.cpp can use, with its memory in bytes."""
     initialise()
+    found = list(_listed_devices())
+    if any(device.kind in _GPU_KINDS for device in found):
+        note_use()  # drivers of GPUs do not work in forked children
+    return found
+
+
+def _listed_devices() -> Iterator[Device]:
     handle = ctypes.c_void_p
     size_pointer = ctypes.POINTER(ctypes.c_size_t)
     count = ggml_function("ggml_backend_dev_count", ctypes.c_size_t)
@@ -123,28 +133,24 @@ def devices() -> list[Device]:
     description = ggml_function("ggml_backend_dev_description", ctypes.c_char_p, handle)
     kind = ggml_function("ggml_backend_dev_type", ctypes.c_int, handle)
     memory = ggml_function("ggml_backend_dev_memory", None, handle, size_pointer, size_pointer)
-    found = []
     for index in range(count()):
         device = get(index)
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         memory(device, ctypes.byref(free), ctypes.byref(total))
         number = kind(device)
-        found.append(
-            Device(
-                name=name(device).decode(errors="replace"),
-                description=description(device).decode(errors="replace"),
-                kind=_DEVICE_KINDS[number] if 0 <= number < len(_DEVICE_KINDS) else f"type {number}",
-                free_bytes=free.value,
-                total_bytes=total.value,
-                handle=device,
-            )
+        yield Device(
+            name=name(device).decode(errors="replace"),
+            description=description(device).decode(errors="replace"),
+            kind=_DEVICE_KINDS[number] if 0 <= number < len(_DEVICE_KINDS) else f"type {number}",
+            free_bytes=free.value,
+            total_bytes=total.value,
+            handle=device,
         )
-    return found
 
 
 def has_gpu() -> bool:
     """Whether a GPU is among the devices of the installed build."""
-    return any(device.kind in ("gpu", "igpu") for device in devices())
+    return any(device.kind in _GPU_KINDS for device in devices())
 
 
 def build() -> str:
@@ -227,13 +233,19 @@ def abi_problems() -> list[str]:
     return problems + _unexpected_defaults()
 
 
-@lru_cache(maxsize=1)
 def initialise() -> None:
     """Check the build, route its logs and start its backends; once per process.
 
     Raises:
         LibraryError: another build of llama.cpp than this package is made for.
+        SessionStateError: in a child forked from a process that used the library.
     """
+    refuse_child()
+    _initialise_once()
+
+
+@lru_cache(maxsize=1)
+def _initialise_once() -> None:
     problems = abi_problems()
     if problems:
         raise LibraryError(

@@ -64,7 +64,7 @@ class VisionEncoder(NativeObject):
         use_gpu: bool,
         n_threads: int,
     ) -> None:
-        super().__init__()
+        super().__init__(model)
         initialise()
         self.tile_size = tile_size
         self.tokens_per_tile = tokens_per_tile
@@ -149,7 +149,8 @@ class VisionEncoder(NativeObject):
             )
         return int(images[0])
 
-    def _free(self, handle: int) -> None:
+    @staticmethod
+    def _free(handle: int) -> None:
         mtmd_cpp.mtmd_free(handle)
 
 
