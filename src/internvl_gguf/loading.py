@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import shutil
+import tempfile
 import threading
 import weakref
 from collections.abc import Mapping
@@ -20,6 +22,7 @@ from internvl_gguf.embedding_store import EmbeddingStore
 from internvl_gguf.engine import Engine
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
 from internvl_gguf.fingerprint import file_fingerprint, remembered_fingerprint
+from internvl_gguf.gguf_header import GGUFHeader
 from internvl_gguf.kept import EMBEDDINGS
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import build, initialise
@@ -32,9 +35,10 @@ from internvl_gguf.model_files import ModelFiles
 from internvl_gguf.model_runtime import LoadProgress
 from internvl_gguf.notices import Notice, log_notice
 from internvl_gguf.owned import Owned, forsake_in_children
+from internvl_gguf.paths import cache_dir
 from internvl_gguf.placement import describe, placements
 from internvl_gguf.planning.workload import parse_vram
-from internvl_gguf.position_rows import corrected_copy
+from internvl_gguf.position_rows import corrected_copy, write_corrected
 from internvl_gguf.saved_session import ModelIdentity
 from internvl_gguf.this_machine import machine_budget
 from internvl_gguf.tuning import host_settings
@@ -89,9 +93,11 @@ class Runtime(Owned):
                 f"n_batch is {config.n_batch}, less than the {self.vision.tokens_per_tile} visual tokens of a tile.",
                 f"Use n_batch={self.vision.tokens_per_tile} or more.",
             )
+        self._discarding: weakref.finalize[..., Runtime] | None = None
         initialise()
         shifted = positions_are_shifted()
-        mmproj = corrected_copy(files.mmproj, pair.mmproj_header, fingerprint) if shifted else files.mmproj
+        self._tell_of_cache = on_notice
+        mmproj = self._corrected(files.mmproj, pair.mmproj_header, fingerprint, on_notice) if shifted else files.mmproj
         self.files = files
         self._text_parts = [Path(header.label) for header in pair.text_headers]
         self.control_tokens: Mapping[str, int] = {
@@ -152,6 +158,24 @@ class Runtime(Owned):
             flash_attn=request.flash_attn,
         )
 
+    def _corrected(self, mmproj: Path, header: GGUFHeader, fingerprint: str, on_notice: Notice) -> Path:
+        """The vision encoder with its position rows put right: kept, or of this runtime only where nothing can be."""
+        try:
+            return corrected_copy(mmproj, header, fingerprint)
+        except LibraryError as error:
+            try:
+                folder = Path(tempfile.mkdtemp(prefix="internvl-"))
+                self._discarding = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+                copy = write_corrected(mmproj, header, folder / mmproj.name)
+            except OSError:
+                raise error from None
+        on_notice(
+            f"{cache_dir()} cannot be written: nothing is kept for the next time, and the corrected vision encoder "
+            f"lies in {folder} meanwhile. INTERNVL_CACHE names another folder."
+        )
+        self._tell_of_cache = _tell_nobody
+        return copy
+
     def _open(
         self, mmproj: Path, config: EngineConfig, on_load: LoadProgress | None, on_notice: Notice
     ) -> tuple[Engine, ExitStack]:
@@ -165,7 +189,7 @@ class Runtime(Owned):
         disk_bytes = config.embedding_disk_bytes
         store = EmbeddingStore(EMBEDDINGS.path, disk_bytes) if disk_bytes else None
         with ExitStack() as opening:
-            cache = EmbeddingCache(config.embedding_cache_bytes, store, on_notice)
+            cache = EmbeddingCache(config.embedding_cache_bytes, store, self._tell_of_cache)
             opening.callback(cache.close)
             model = TextModel(
                 self.files.text,
@@ -226,9 +250,13 @@ class Runtime(Owned):
         """As `Owned.forsake`."""
         self._owned = ExitStack()
         self._lock = threading.Lock()
+        if self._discarding:
+            self._discarding.detach()
 
     def _close(self) -> None:
         self._owned.close()
+        if self._discarding:
+            self._discarding()
 
 
 _loaded: Final[weakref.WeakSet[Runtime]] = weakref.WeakSet()
@@ -239,6 +267,10 @@ def _close_all() -> None:
     """In order or not at all: what a daemon thread computes with is left to the system."""
     for runtime in list(_loaded):
         runtime.close_if_idle()
+
+
+def _tell_nobody(line: str) -> None:
+    """The same was told already."""
 
 
 def _context_length(asked: int | None, trained: int) -> int:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
+
+from internvl_gguf.errors import InternVLError
 
 
 def cache_dir() -> Path:
     """The cache folder: INTERNVL_CACHE if it is set, else the system's place for caches. Not created here."""
     override = os.environ.get("INTERNVL_CACHE")
-    return Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("internvl-gguf"))
+    return _named(override) if override else Path(platformdirs.user_cache_dir("internvl-gguf"))
 
 
 def config_dir() -> Path:
@@ -24,10 +28,9 @@ def config_dir() -> Path:
     """
     override = os.environ.get("INTERNVL_CONFIG")
     if override:
-        return Path(override).expanduser()
+        return _named(override)
     native = Path(platformdirs.user_config_dir("internvl"))
-    # Path.expanduser raises where a user has no home (a container with a bare user id); os.path does not.
-    everywhere = Path(os.path.expanduser("~/.config/internvl"))  # noqa: PTH111
+    everywhere = _named("~/.config/internvl")
     return everywhere if everywhere.is_dir() and not native.is_dir() else native
 
 
@@ -37,7 +40,12 @@ def data_dir() -> Path:
     INTERNVL_DATA if it is set, else the system's place for data: ~/.local/share/internvl on Linux.
     """
     override = os.environ.get("INTERNVL_DATA")
-    return Path(override).expanduser() if override else Path(platformdirs.user_data_dir("internvl"))
+    return _named(override) if override else Path(platformdirs.user_data_dir("internvl"))
+
+
+def _named(text: str) -> Path:
+    # Path.expanduser raises where a user has no home (a container with a bare user id); os.path does not.
+    return Path(os.path.expanduser(text))  # noqa: PTH111
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -59,11 +67,41 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+@contextmanager
+def making_temporary() -> Iterator[None]:
+    """Make a temporary file or folder inside; where none can be made, that is told in words.
+
+    Raises:
+        InternVLError: the system has no folder for temporary files that can be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InternVLError(
+            f"No temporary file can be made: {error.strerror or error}.", "Set TMPDIR to a folder that can be written."
+        ) from error
+
+
 def free_bytes(path: Path) -> int | None:
     """Bytes that this user can still write where `path` is or would be; None where the system does not say."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
     try:
-        return shutil.disk_usage(path).free
+        return shutil.disk_usage(_nearest(path)).free
     except OSError:
         return None
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, or the folder itself where it does not exist yet."""
+    try:
+        with tempfile.TemporaryFile(dir=_nearest(folder)):
+            return True
+    except OSError:
+        return False
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest of its parents that exists and may be looked at."""
+    found = path.absolute()
+    while found != found.parent and not os.path.exists(found):  # noqa: PTH110  (Path's raises where it may not look)
+        found = found.parent
+    return found

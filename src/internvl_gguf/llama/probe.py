@@ -20,6 +20,7 @@ from internvl_gguf.llama.library import build
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.synthetic import EncoderShape, write_encoder, write_vocabulary
 from internvl_gguf.llama.vision import VisionEncoder
+from internvl_gguf.paths import making_temporary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,7 +56,9 @@ def probe() -> bool:
         "mm.model.mlp.3.weight": random.standard_normal((_TEXT_WIDTH, _TEXT_WIDTH), dtype=np.float32)
         / np.float32(_TEXT_WIDTH**0.5),
     }
-    with tempfile.TemporaryDirectory(prefix="internvl-probe-") as folder:
+    with making_temporary():
+        temporary = tempfile.TemporaryDirectory(prefix="internvl-probe-")
+    with temporary as folder:
         text, mmproj = Path(folder, "text.gguf"), Path(folder, "mmproj.gguf")
         write_vocabulary(text, _TEXT_WIDTH)
         write_encoder(mmproj, _SHAPE, weights)
