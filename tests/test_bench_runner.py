@@ -23,9 +23,10 @@ from internvl_gguf.bench.process import Listener, ask_machine, run_job
 from internvl_gguf.bench.results import Row
 from internvl_gguf.bench.runner import Runner
 from internvl_gguf.bench.speed import built_in_picture, measure_rates
-from internvl_gguf.bench.store import Store, bench_dir
+from internvl_gguf.bench.store import Store
 from internvl_gguf.bench.targets import PairFinder, Wanted
 from internvl_gguf.images import load_image
+from internvl_gguf.kept import BENCHMARKS
 from internvl_gguf.model_files import ModelFiles, demo_files
 from internvl_gguf.tiling import tile_image
 from tiny_models import write_tiny_text
@@ -175,7 +176,7 @@ def test_quality_against_a_reference_that_comes_second(folder: Path, results: Pa
     assert rows[2].quality.text
     assert rows[2].quality.text.reference_perplexity == pytest.approx(reference.quality.text.perplexity, rel=1e-3)
     # Its distributions are large and may be gone: nobody misses them until a new quant is to be scored.
-    shutil.rmtree(bench_dir() / "references")
+    shutil.rmtree(BENCHMARKS.path / "references")
     recorder = Recorder()
     assert run(planned(three, measures), results, recorder)[0] == rows
     assert recorder.stages == []

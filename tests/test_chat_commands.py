@@ -23,14 +23,16 @@ from internvl_gguf.chat.loop import Loop
 from internvl_gguf.chat.model_suggestions import suggest_models
 from internvl_gguf.chat.reader import Reader, ScriptReader
 from internvl_gguf.chat.room import Part, parts, taken, without
-from internvl_gguf.chat.screen import Screen
+from internvl_gguf.chat.screen import PlainScreen, Screen
 from internvl_gguf.chat.settings import Settings, setting_names, setting_values
 from internvl_gguf.chat.suggestions import Sources, suggestions
+from internvl_gguf.chat.terminal_screen import TerminalScreen
 from internvl_gguf.chat.worker import Worker
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.history import History
-from internvl_gguf.model_files import demo_files
+from internvl_gguf.model_files import ModelFiles, demo_files
 from internvl_gguf.types import Message
+from test_chat_screen import FakeTerminal
 
 EXAMPLE = demo_files().text.with_name("example.png")
 
@@ -378,7 +380,25 @@ def test_commands_that_show(chat: Chat, talk: Callable[..., str]) -> None:
     assert "ended by the model" in text
     assert "demo-text-BF16.gguf" in text
     assert all(f"/{name}" in text for name in COMMANDS)
-    assert max(map(len, recorder(chat).said[-40:])) <= 80
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_show_fits_the_terminal_wherever_the_model_lies(
+    chat: Chat, talk: Callable[..., str], monkeypatch: pytest.MonkeyPatch, columns: int, is_plain: bool
+) -> None:
+    """Installed in a folder of sixty characters, /show was wider than the terminal, and a test failed by that."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("LINES", "100")
+    terminal = FakeTerminal(200, 100)
+    plain = PlainScreen(terminal, terminal, is_script=False, speaks_words=False)
+    chat.screen = plain if is_plain else TerminalScreen(terminal, None)
+    folder = Path("/opt", "a-folder-of-models" * 5, *["nested"] * 20)
+    chat.files = ModelFiles("long", folder / "a-model-with-a-long-name-Q4_K_M.gguf", folder / "mmproj.gguf")
+    talk("/show", "/stats", "/model", "/set", "/tokens", "/help")
+    assert max(map(len, terminal.lines)) <= columns
+    shown = "".join(line.strip() for line in terminal.lines)
+    assert str(chat.files.text) in shown, "nothing of the path is lost"
 
 
 def test_unknown_commands_suggest_the_nearest(chat: Chat, talk: Callable[..., str]) -> None:

@@ -8,18 +8,22 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 
+from internvl_gguf.chat.settings import setting_names
 from internvl_gguf.cli import COMMANDS, COMPLETE, options
 from internvl_gguf.cli.ask import ask
 from internvl_gguf.cli.asking_options import AskingOptions, asking_types, asks
+from internvl_gguf.cli.batch_lines import Line, question_of
 from internvl_gguf.cli.chat import chat
 from internvl_gguf.cli.completion import answer
 from internvl_gguf.cli.group import load
 from internvl_gguf.cli.settings_file import FILE_NAME, defaults_of, option_types, wanted_model
+from internvl_gguf.config import EngineConfig, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.history import History
 
@@ -111,6 +115,43 @@ def test_every_option_of_asking_has_a_variable() -> None:
     assert not variables & taken
     of_commands = {f"INTERNVL_{name}_{option}".upper() for name in ("ask", "chat") for option in hints}
     assert not of_commands & (taken | variables)
+
+
+def test_every_way_to_choose_an_answer_is_an_option() -> None:
+    """`penalty_last_n` was a field of SamplingParams and nowhere else: no flag, no variable, no key."""
+    sampling = {field.name for field in fields(SamplingParams)}
+    assert sampling <= asking_types().keys()
+    assert sampling <= set(setting_names())
+    chosen = given("ask", "demo", "Hello?", "--penalty-last-n", "7")["penalty_last_n"]
+    assert chosen == given("chat", "--repeat-last-n", "7")["penalty_last_n"] == 7
+    asking = AskingOptions(penalty_last_n=9, repeat_penalty=1.5)
+    assert (asking.sampling().penalty_last_n, asking.sampling().penalises) == (9, True)
+    question = question_of(Line(1, b'{"prompt": "Hello?", "penalty_last_n": 5}'), SamplingParams())
+    assert question.options["sampling"].penalty_last_n == 5
+
+
+def test_one_habit_serves_every_command() -> None:
+    """-o names the file that is written (but for bench, whose -o is that of llama-bench), --context the positions."""
+    assert given("ask", "--batch", "questions.jsonl", "-o", "answers.jsonl")["output"] == Path("answers.jsonl")
+    assert given("inspect", "photo.png", "-o", "grid.png")["save"] == Path("grid.png")
+    for command in ("ask", "chat", "inspect", "pick"):
+        arguments = ["photo.png"] if command == "inspect" else []
+        for name in ("--context", "--n-ctx", "-c"):
+            assert 512 in given(command, *arguments, name, "512").values()
+
+
+def test_every_way_to_load_a_model_is_an_option_or_has_a_reason_not_to_be() -> None:
+    renamed = {"n_threads": "threads", "n_draft": "draft"}
+    elsewhere = {
+        "n_parallel": "--parallel goes with --batch",
+        "embedding_cache_bytes": "of a process that ends with its answer",
+        "embedding_disk_bytes": "--no-cache",
+    }
+    wanted = {renamed.get(field.name, field.name) for field in fields(EngineConfig)} - elsewhere.keys()
+    assert wanted <= asking_types().keys()
+    engine = AskingOptions(n_batch=1024, n_ubatch=256).engine()
+    assert (engine["n_batch"], engine["n_ubatch"]) == (1024, 256)
+    assert engine.keys() == {field.name for field in fields(EngineConfig)} - {"n_parallel", "embedding_cache_bytes"}
 
 
 def test_the_options_of_asking_are_those_of_ask_and_chat() -> None:

@@ -260,7 +260,8 @@ def test_saving_a_grid_never_overwrites_a_picture(photos: list[Path], tmp_path: 
     assert not (tmp_path / "photo-1.png").exists()
 
 
-def test_doctor_finds_everything_in_place() -> None:
+def test_doctor_finds_everything_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
     report = json.loads(run("doctor", "--json").stdout)
     assert report["library"]["problems"] == []
     assert report["library"]["position_correction_needed"] is True
@@ -269,6 +270,32 @@ def test_doctor_finds_everything_in_place() -> None:
     done = run("doctor")
     assert done.returncode == 0
     assert done.stdout.endswith("Everything is in place.\n")
+
+
+@pytest.mark.parametrize(
+    ("variable", "lost"),
+    [
+        ("INTERNVL_CACHE", "what was computed or measured is not kept"),
+        ("INTERNVL_DATA", "no conversation is kept"),
+        ("HF_HOME", "no model can be fetched"),
+    ],
+)
+def test_doctor_says_which_folder_cannot_be_written(
+    variable: str, lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said "Everything is in place." and exited with 0 over a cache that nothing could be written to."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(variable, str(tmp_path / "file" / "folder"))
+    done = run("doctor")
+    assert done.returncode == 1
+    (problem,) = (line for line in done.stdout.splitlines() if line.startswith("problem"))
+    assert f"cannot be written: {lost}. Set {variable} to another folder." in problem
+    assert "Everything is in place." not in done.stdout
+    report = json.loads(run("doctor", "--json").stdout)
+    assert len(report["problems"]) == 1
+    assert report["library"]["problems"] == []
+    assert not Path(tmp_path / "hub").exists(), "nothing is made to find out"
 
 
 def test_doctor_says_when_the_library_is_another(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from conftest import noise
 from internvl_gguf import Reply, SamplingParams, Session, embedding_store, loading
 from internvl_gguf.embedding_cache import EmbeddingCache
 from internvl_gguf.embedding_store import EmbeddingStore
+from internvl_gguf.kept import RECORDS
 from internvl_gguf.resolve import ModelFiles
 from known_embeddings import assert_same_bits, key, values
 from test_cli import FAST, run
@@ -505,9 +506,13 @@ def test_a_second_process_does_not_encode(own_cache: Path, tmp_path: Path) -> No
 
 
 def test_cache_shows_what_is_kept_and_clears_it(tiny: ModelFiles, own_cache: Path) -> None:
+    """`tuning.json` was written and not in the list: it was neither shown nor cleared."""
     seen(tiny)
     (own_cache / "headers").mkdir()
     (own_cache / "headers" / "abc.123").write_bytes(bytes(1000))
+    for record in RECORDS:
+        assert record.write({"of": record.purpose})
+    (own_cache / ".tuning.json.a1b2c3").write_text("of a process that was killed")
     (own_cache / "letter.txt").write_text("not ours")
     shown = json.loads(run("cache", "--json").stdout)
     caches = {cache["name"]: cache for cache in shown["caches"]}
@@ -519,6 +524,7 @@ def test_cache_shows_what_is_kept_and_clears_it(tiny: ModelFiles, own_cache: Pat
     assert caches["headers"]["bytes"] == 1000
     kept = {path for path in own_cache.rglob("*") if path.is_file() and path.name not in (".lock", ".total")}
     assert sum(cache["entries"] for cache in caches.values()) == len(kept) - 1, "every file but the letter is shown"
+    assert [record["name"] for record in caches["measured"]["records"]] == [record.name for record in RECORDS]
 
     refused = run("cache", "clear", stdin=b"n\n")
     assert refused.returncode == 1

@@ -157,6 +157,10 @@ def test_writing_one_to_a_file(run: Run, filled: dict[str, str], tmp_path: Path)
     assert len(list((tmp_path / "talk-pictures").iterdir())) == 1
     run(filled, "export", "plain", tmp_path / "talk.json", "--no-pictures")
     assert "pictures" not in json.loads((tmp_path / "talk.json").read_text())
+    assert run(filled, "export", "plain", "-o", tmp_path / "habit.md").returncode == 0
+    assert (tmp_path / "habit.md").is_file()
+    for files in ((), (tmp_path / "a.md", "--output", tmp_path / "b.md")):
+        assert run(filled, "export", "plain", *files).returncode == 2
     bad = run(filled, "export", "plain", tmp_path / "talk.doc")
     assert bad.returncode == 1
     assert bad.stderr.count("\n") == 2

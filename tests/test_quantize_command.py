@@ -45,6 +45,20 @@ def test_the_command_makes_several_types(tmp_path: Path) -> None:
     assert command[-2:] == ["--mmproj", str(DEMO.mmproj)]
 
 
+@pytest.mark.parametrize("option", ["-o", "--output"])
+def test_the_output_may_be_an_option(tmp_path: Path, option: str) -> None:
+    """People write -o by habit, and were told that there is no such option."""
+    target = tmp_path / "mine.gguf"
+    done = run("quantize", "demo", "Q8_0", option, target, "-t", 1)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{target}: ")
+    assert target.is_file()
+    same = run("quantize", "demo", "Q8_0", target, option, target, "-t", 1, "--force")
+    assert same.returncode == 0
+    assert_two_lines(run("quantize", "demo", "Q8_0", target, option, tmp_path / "other.gguf"), code=2)
+    assert not (tmp_path / "other.gguf").exists()
+
+
 def test_the_command_calibrates_with_text_and_pictures(tmp_path: Path, text_file: Path) -> None:
     kept = tmp_path / "kept.gguf"
     calibrated = ["--calibrate", text_file, "--calibrate", EXAMPLE]

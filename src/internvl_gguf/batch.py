@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.answering import Answering
@@ -37,6 +37,15 @@ class BatchModel:
     prepare: Callable[[Question], Request]
     begin: Callable[[Request], Answering]
     revive: Callable[[], None]
+
+
+def as_question(given: Question | str) -> Question:
+    """A question of a batch; pictures that come one after another are taken, for it may be made ready twice."""
+    if isinstance(given, str):
+        return Question(given)
+    if isinstance(given, Question) and isinstance(given.images, Iterator):
+        return replace(given, images=tuple(given.images))
+    return given
 
 
 def answer_all(model: BatchModel, questions: Iterable[Question]) -> Generator[tuple[int, Outcome], None, None]:

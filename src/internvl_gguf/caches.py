@@ -9,19 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from internvl_gguf.config import EngineConfig
-from internvl_gguf.embedding_store import EmbeddingStore, embeddings_dir
+from internvl_gguf.embedding_store import EmbeddingStore
 from internvl_gguf.errors import InternVLError
+from internvl_gguf.kept import EMBEDDINGS, FOLDERS, RECORDS, Folder, Record
 from internvl_gguf.paths import cache_dir
-from internvl_gguf.trial.record import RECORD
 
-EMBEDDINGS: Final = "embeddings"
-_FOLDERS: Final = {
-    "mmproj": "vision encoders put right",
-    "headers": "beginnings of files on the hub",
-    "bench": "results of benchmarks, with what they are measured against",
-}
 _MEASURED: Final = "measured"
-_RECORDS: Final = ("encoder-speed.json", "fingerprints.json", "roofline.json", RECORD)
 
 
 @dataclass(frozen=True)
@@ -35,6 +28,7 @@ class CacheContents:
         entries: how many.
         n_bytes: what they take.
         max_bytes: what they may take where nothing else is said; None for those that stay small by themselves.
+        records: of "measured", the records that are there.
     """
 
     name: str
@@ -43,17 +37,25 @@ class CacheContents:
     entries: int
     n_bytes: int
     max_bytes: int | None = None
+    records: tuple[Record, ...] = ()
 
 
 def cache_contents() -> tuple[CacheContents, ...]:
     """What each cache holds, the one that grows with use first."""
     stored = [file.n_bytes for file in _embeddings().files()]
     bound = EngineConfig.embedding_disk_bytes
-    folder = embeddings_dir()
+    records = [n_bytes for record in RECORDS for _, n_bytes in _sizes(record.files())]
     return (
-        CacheContents(EMBEDDINGS, "pictures as the model sees them", folder, len(stored), sum(stored), bound),
-        *(_contents(name, what, cache_dir() / name, _files_in(name)) for name, what in _FOLDERS.items()),
-        _contents(_MEASURED, "facts about machine and files", cache_dir(), _records()),
+        CacheContents(EMBEDDINGS.name, EMBEDDINGS.purpose, EMBEDDINGS.path, len(stored), sum(stored), max_bytes=bound),
+        *map(_contents, _other_folders()),
+        CacheContents(
+            _MEASURED,
+            "facts about machine and files",
+            cache_dir(),
+            len(records),
+            sum(records),
+            records=tuple(record for record in RECORDS if any(_sizes([record.path]))),
+        ),
     )
 
 
@@ -74,9 +76,11 @@ def clear_caches(*, everything: bool) -> int:
     try:
         freed = _embeddings().clear()
         if everything:
-            for path, n_bytes in [*(file for name in _FOLDERS for file in _files_in(name)), *_records()]:
-                path.unlink(missing_ok=True)
-                freed += n_bytes
+            others: list[Folder | Record] = [*_other_folders(), *RECORDS]
+            for kept in others:
+                for path, n_bytes in list(_sizes(kept.files())):
+                    path.unlink(missing_ok=True)
+                    freed += n_bytes
     except OSError as error:
         raise InternVLError(
             f"The caches in {cache_dir()} cannot be cleared: {error.strerror or error}.",
@@ -86,22 +90,17 @@ def clear_caches(*, everything: bool) -> int:
 
 
 def _embeddings() -> EmbeddingStore:
-    return EmbeddingStore(embeddings_dir(), EngineConfig.embedding_disk_bytes)
+    return EmbeddingStore(EMBEDDINGS.path, EngineConfig.embedding_disk_bytes)
 
 
-def _contents(name: str, what: str, folder: Path, files: Iterable[tuple[Path, int]]) -> CacheContents:
-    sizes = [n_bytes for _, n_bytes in files]
-    return CacheContents(name, what, folder, len(sizes), sum(sizes))
+def _other_folders() -> list[Folder]:
+    """All but the one of the embeddings, whose files are in the hands of their store."""
+    return [folder for folder in FOLDERS if folder != EMBEDDINGS]
 
 
-def _files_in(name: str) -> Iterator[tuple[Path, int]]:
-    """The files in one of the folders, however deep, and their sizes; none where it is missing or cannot be read."""
-    with contextlib.suppress(OSError):
-        yield from _sizes((cache_dir() / name).rglob("*"))
-
-
-def _records() -> Iterator[tuple[Path, int]]:
-    return _sizes(cache_dir() / name for name in _RECORDS)
+def _contents(folder: Folder) -> CacheContents:
+    sizes = [n_bytes for _, n_bytes in _sizes(folder.files())]
+    return CacheContents(folder.name, folder.purpose, folder.path, len(sizes), sum(sizes))
 
 
 def _sizes(paths: Iterable[Path]) -> Iterator[tuple[Path, int]]:

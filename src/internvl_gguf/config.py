@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, get_args
 
+from internvl_gguf import arguments
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.types import PictureLayout
 
@@ -24,6 +25,8 @@ DEFAULT_WORKER_TIMEOUT = 600.0  # seconds: one tile of the 6B vision encoder tak
 MAX_SEQUENCES = 255  # llama.cpp aborts from sequence 256 on
 MAX_DRAFT = 64
 MAX_SEED = 2**32 - 2  # llama.cpp reads 2**32 - 1 as "draw a seed"
+MAX_TOP_K = 2**31 - 1
+MAX_LAST_N = 2**20  # llama.cpp takes memory for as many
 
 
 def _require(condition: bool, message: str, hint: str) -> None:
@@ -66,31 +69,48 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
+            value = _of_kind(field.name, getattr(self, field.name), field.default)
             if isinstance(value, float) and not math.isfinite(value):
                 raise InvalidRequestError(f"{field.name} is {value}.", "Give a finite number.")
+            object.__setattr__(self, field.name, value)
         _require(self.max_tokens >= 1, f"max_tokens is {self.max_tokens}.", "Ask for at least one token.")
         _require(self.temperature >= 0, f"temperature is {self.temperature}.", "Use 0 (greedy) or more.")
-        _require(self.top_k >= 0, f"top_k is {self.top_k}.", "Use 0 (keep all) or more.")
+        _require(0 <= self.top_k <= MAX_TOP_K, f"top_k is {self.top_k}.", "Use 0 (keep all) or more.")
         _require(0 < self.top_p <= 1, f"top_p is {self.top_p}.", "Use a value above 0 and up to 1.")
         _require(0 <= self.min_p < 1, f"min_p is {self.min_p}.", "Use 0 (off) or more, below 1.")
         _require(self.repeat_penalty > 0, f"repeat_penalty is {self.repeat_penalty}.", "Use a value above 0; 1 is off.")
-        _require(self.penalty_last_n >= 0, f"penalty_last_n is {self.penalty_last_n}.", "Use 0 (off) or more.")
+        _require(
+            0 <= self.penalty_last_n <= MAX_LAST_N,
+            f"penalty_last_n is {self.penalty_last_n}.",
+            f"Use 0 (off) to {MAX_LAST_N:,} tokens.",
+        )
         _require(
             self.seed is None or 0 <= self.seed <= MAX_SEED,
             f"seed is {self.seed}.",
             f"Use a whole number from 0 to {MAX_SEED}.",
         )
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
         _require(all(self.stop), "A stop string is empty.", "Leave it out: every answer contains the empty string.")
-        object.__setattr__(self, "stop", tuple(self.stop))
 
     @property
     def penalises(self) -> bool:
         """Whether recent tokens change the logits."""
         penalty = self.repeat_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
         return penalty and self.penalty_last_n > 0
+
+
+def _of_kind(name: str, value: object, default: object) -> Any:
+    """A sampling parameter as its default says that it must be; None stands for a whole number or none.
+
+    Raises:
+        InvalidRequestError: it is of another kind.
+    """
+    if isinstance(default, float):
+        return arguments.number(name, value)
+    if not isinstance(default, tuple):
+        return None if value is default is None else arguments.whole(name, value)
+    hint = "Give a text, or a list of texts."
+    texts = (value,) if isinstance(value, str) else tuple(arguments.items(name, value, hint))
+    return tuple(arguments.text(f"{name}[{index}]", each, hint) for index, each in enumerate(texts))
 
 
 class AskOptions(TypedDict, total=False):
@@ -164,16 +184,18 @@ class EngineConfig:
         caches = ("embedding_cache_bytes", "embedding_disk_bytes")
         for name in ("n_ctx", "n_threads", "n_parallel", "n_batch", "n_ubatch", "n_draft", *caches):
             value = getattr(self, name)
-            _require(
-                isinstance(value, int) or (value is None and name in ("n_ctx", "n_threads", "n_ubatch")),
-                f"{name} is {value!r}.",
-                "Give a whole number.",
-            )
+            if value is not None or name not in ("n_ctx", "n_threads", "n_ubatch"):
+                object.__setattr__(self, name, arguments.whole(name, value))
+        layers = 'Use "auto", -1 (all layers), 0 (none) or a number of layers.'
+        if not (isinstance(self.n_gpu_layers, str) and self.n_gpu_layers == "auto"):
+            object.__setattr__(self, "n_gpu_layers", arguments.whole("n_gpu_layers", self.n_gpu_layers, layers))
+        arguments.switch("force", self.force)
+        arguments.text("kv_type", self.kv_type)
         _require(self.n_ctx is None or self.n_ctx >= 1, f"n_ctx is {self.n_ctx}.", "Use a positive context length.")
         _require(
-            self.n_gpu_layers == "auto" or (isinstance(self.n_gpu_layers, int) and self.n_gpu_layers >= -1),
+            self.n_gpu_layers == "auto" or -1 <= self.n_gpu_layers < 2**31,
             f"n_gpu_layers is {self.n_gpu_layers!r}.",
-            'Use "auto", -1 (all layers), 0 (none) or a number of layers.',
+            layers,
         )
         _require(
             self.kv_type in get_args(KVType),
@@ -181,8 +203,8 @@ class EngineConfig:
             f"Use one of {', '.join(get_args(KVType))}.",
         )
         _require(
-            self.flash_attn in (True, False, "auto"),
-            f"flash_attn is {self.flash_attn!r}.",
+            isinstance(self.flash_attn, bool) or (isinstance(self.flash_attn, str) and self.flash_attn == "auto"),
+            f"flash_attn is {arguments.shown(self.flash_attn)}.",
             'Use True, False or "auto".',
         )
         _require(

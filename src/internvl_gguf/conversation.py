@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from internvl_gguf import arguments
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.types import Message, PictureLayout, PreparedPicture
 
@@ -72,7 +73,9 @@ def check_turns(messages: Iterable[Message]) -> list[Message]:
     Raises:
         InvalidRequestError: they are not at most one system message, then questions and answers in turn.
     """
-    found = list(messages)
+    found = list(arguments.items("messages", messages, "Give a list of Messages, as `Session.messages` is one."))
+    for message in found:
+        _check_message(message)
     turns = found[1:] if found and found[0].role == "system" else found
     for index, message in enumerate(turns):
         if message.role != ("user", "assistant")[index % 2]:
@@ -84,6 +87,17 @@ def check_turns(messages: Iterable[Message]) -> list[Message]:
     if len(turns) % 2:
         raise InvalidRequestError("The last question of the conversation has no answer.", "Leave it out, and ask it.")
     return found
+
+
+def _check_message(message: object) -> None:
+    if not isinstance(message, Message):
+        raise arguments.wrong("A message", message, "Give Messages, as those of `Session.messages`.")
+    arguments.text("The text of a message", message.text)
+    tokens = message.tokens
+    if tokens is not None and not (isinstance(tokens, tuple) and all(isinstance(token, int) for token in tokens)):
+        raise arguments.wrong("tokens", tokens, "Give the ids of an answer as a tuple, or None.")
+    if not isinstance(message.pictures, tuple) or not all(isinstance(p, PreparedPicture) for p in message.pictures):
+        raise arguments.wrong("pictures", message.pictures, "Give pictures as messages hold them, in a tuple.")
 
 
 def render(messages: Sequence[Message], *, answer: bool = True) -> list[Piece]:

@@ -27,8 +27,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from filelock import FileLock
 
-from internvl_gguf.paths import cache_dir
-
 if TYPE_CHECKING:
     from io import FileIO
 
@@ -40,11 +38,6 @@ _VERSION: Final = 1
 _NAME: Final = re.compile(r"[0-9a-f]{32}\.tile")
 _BLOCK: Final = 4096  # file systems give room in blocks: a small file takes one
 _LOCK_SECONDS: Final = 5.0  # a turn takes milliseconds; who waits so long waits for a process that is stopped
-
-
-def embeddings_dir() -> Path:
-    """Where this package keeps embeddings."""
-    return cache_dir() / "embeddings"
 
 
 @dataclass(frozen=True)

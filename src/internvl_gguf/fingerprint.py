@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 from pathlib import Path
 
-from internvl_gguf.paths import cache_dir, write_atomically
+from internvl_gguf.kept import FINGERPRINTS
 
 _DIGEST_BYTES = 16
 _REMEMBERED_FILES = 64
@@ -16,7 +14,7 @@ _REMEMBERED_FILES = 64
 def remembered_fingerprint(path: Path) -> str | None:
     """The fingerprint of a file that was read before and has not changed since; None where that is not known."""
     try:
-        return _read(_record()).get(_state(path))
+        return _remembered().get(_state(path))
     except OSError:
         return None
 
@@ -29,21 +27,15 @@ def file_fingerprint(path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    known = _read(_record())
+    known = _remembered()
     state = _state(path)
     if state in known:
         return known[state]
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)).hexdigest()
     known[state] = digest
-    newest = dict(list(known.items())[-_REMEMBERED_FILES:])
-    with contextlib.suppress(OSError):
-        write_atomically(_record(), json.dumps(newest, indent=1).encode())
+    FINGERPRINTS.write(dict(list(known.items())[-_REMEMBERED_FILES:]))
     return digest
-
-
-def _record() -> Path:
-    return cache_dir() / "fingerprints.json"
 
 
 def _state(path: Path) -> str:
@@ -52,11 +44,8 @@ def _state(path: Path) -> str:
     return f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
 
 
-def _read(record: Path) -> dict[str, str]:
-    try:
-        content = json.loads(record.read_bytes())
-    except (OSError, ValueError):
-        return {}
+def _remembered() -> dict[str, str]:
+    content = FINGERPRINTS.read()
     if not isinstance(content, dict):
         return {}
     return {key: value for key, value in content.items() if isinstance(value, str)}

@@ -12,11 +12,12 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from PIL import Image
 
-from internvl_gguf import picture_formats
+from internvl_gguf import arguments, picture_formats
 from internvl_gguf.errors import InvalidRequestError, PictureError
 from internvl_gguf.picture_sources import (
     check_bytes,
@@ -29,7 +30,7 @@ from internvl_gguf.picture_sources import (
     opened,
     unreadable,
 )
-from internvl_gguf.types import Picture
+from internvl_gguf.types import Picture, PreparedPicture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,6 +86,23 @@ def load_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS, nam
     if _is_array(source):
         return _from_array(source, max_pixels, name)
     raise PictureError(f"Cannot use {name}: it is not a kind of picture source.", _source_hint(source))
+
+
+def picture_list(images: Iterable[Any]) -> list[Any]:
+    """The pictures of a question, from a list of them or whatever gives one after another.
+
+    Raises:
+        InvalidRequestError: one picture, of which an array would be taken for the list of its rows; or no list at all.
+    """
+    if hasattr(images, "__array__") and getattr(images, "ndim", 3) == 4:
+        raise InvalidRequestError("images is one array of several pictures.", "Write images=list(array).")
+    is_one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, Picture, PreparedPicture))
+    if is_one or hasattr(images, "__array__") or hasattr(images, "read"):
+        raise InvalidRequestError("images is one picture, not a list of them.", "Write images=[picture].")
+    hint = "Give a list of pictures, or leave it out."
+    if isinstance(images, (set, frozenset)):  # which picture is the first?
+        raise arguments.wrong("images", images, hint)
+    return list(arguments.items("images", images, hint))
 
 
 def picture_bytes(source: ImageSource) -> bytes:
@@ -312,6 +330,10 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int, name: str) -> Image.Im
 def _source_hint(source: object) -> str:
     if type(source).__module__.partition(".")[0] == "torch":
         return "Give tensor.permute(1, 2, 0).cpu().numpy(), height x width x 3."
+    if isinstance(source, (list, tuple)):
+        return "Give one picture."
+    if hasattr(source, "__array__"):
+        return "Give numpy.asarray of it, height x width x 3."
     if hasattr(source, "read"):
         return "Give the path, or the bytes from its read()."
     return "Give a path, a data URI, the bytes of a file, a Pillow picture or a numpy array."

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import shutil
+import tempfile
 import threading
+import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from internvl_gguf.config import DEFAULT_N_CTX, EngineConfig
 from internvl_gguf.conversation import END, IMAGE_END, IMAGE_START, START
 from internvl_gguf.cores import seconds_used_by_others, usable_cores
 from internvl_gguf.embedding_cache import EmbeddingCache
-from internvl_gguf.embedding_store import EmbeddingStore, embeddings_dir
+from internvl_gguf.embedding_store import EmbeddingStore
 from internvl_gguf.engine import Engine
 from internvl_gguf.engine.free_cores import CoreWatch
-from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError, SessionStateError
+from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
 from internvl_gguf.fingerprint import file_fingerprint, remembered_fingerprint
 from internvl_gguf.gguf_header import GGUFHeader
+from internvl_gguf.kept import EMBEDDINGS
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import Device, build, initialise
 from internvl_gguf.llama.model import TextModel
+from internvl_gguf.llama.native import closed
 from internvl_gguf.llama.vision import Room, VisionEncoder, encoder_arithmetic
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.model_files import ModelFiles
 from internvl_gguf.model_runtime import LoadProgress
 from internvl_gguf.notices import Notice, log_notice
+from internvl_gguf.owned import Owned, forsake_in_children
+from internvl_gguf.paths import cache_dir
 from internvl_gguf.placement import describe, placements, with_help
 from internvl_gguf.planning.workload import Budget, parse_vram
-from internvl_gguf.position_rows import corrected_copy
+from internvl_gguf.position_rows import corrected_copy, write_corrected
 from internvl_gguf.saved_session import ModelIdentity
 from internvl_gguf.this_machine import MachineBudget, machine_budget
 from internvl_gguf.trial import Needs, settle
@@ -38,10 +47,11 @@ from internvl_gguf.tuning import host_settings
 from internvl_gguf.validation import ModelPair, validate_files
 
 
-class Runtime:
+class Runtime(Owned):
     """A loaded model with its engine, shared by a session and its forks.
 
-    Owns every native object; the last `release` frees them: context, vision encoder, text model.
+    Owns every native object; the last `release` frees them: context, vision encoder, text model. So do dropping it
+    and, where no thread computes any more, the end of the interpreter.
 
     Args:
         files: the two files of the model.
@@ -88,7 +98,9 @@ class Runtime:
                 f"n_batch is {config.n_batch}, less than the {self.vision.tokens_per_tile} visual tokens of a tile.",
                 f"Use n_batch={self.vision.tokens_per_tile} or more.",
             )
+        self._discarding: weakref.finalize[..., Runtime] | None = None
         initialise()
+        self._tell_of_cache = on_notice
         self.files = files
         self._text_parts = [Path(header.label) for header in pair.text_headers]
         self.control_tokens: Mapping[str, int] = {
@@ -110,7 +122,7 @@ class Runtime:
             on_notice(notice)
         config = config if self.settled.flash_attn else replace(config, flash_attn=False)
         shifted = self.settled.positions_are_shifted
-        mmproj = corrected_copy(files.mmproj, pair.mmproj_header, fingerprint) if shifted else files.mmproj
+        mmproj = self._corrected(files.mmproj, pair.mmproj_header, fingerprint, on_notice) if shifted else files.mmproj
         self._gpus = machine.gpus
         shape = shape_from_headers(pair.text_headers, pair.mmproj_header)
         ways = placements(
@@ -140,6 +152,8 @@ class Runtime:
         self._encoder_file = hashlib.blake2b(encoder_file.encode()).digest()
         arithmetic = encoder_arithmetic(self._encoder_gpu, flash_attn=self.settled.flash_attn)
         self.encoder_identity = hashlib.blake2b(f"{encoder_file}|{arithmetic}".encode()).digest()
+        _loaded.add(self)
+        forsake_in_children(self)
 
     def _usable(self, machine: MachineBudget) -> Budget:
         """What may be taken of a machine, by what the trial of the library found."""
@@ -166,6 +180,24 @@ class Runtime:
             flash_attn=request.flash_attn,
         )
 
+    def _corrected(self, mmproj: Path, header: GGUFHeader, fingerprint: str, on_notice: Notice) -> Path:
+        """The vision encoder with its position rows put right: kept, or of this runtime only where nothing can be."""
+        try:
+            return corrected_copy(mmproj, header, fingerprint)
+        except LibraryError as error:
+            try:
+                folder = Path(tempfile.mkdtemp(prefix="internvl-"))
+                self._discarding = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+                copy = write_corrected(mmproj, header, folder / mmproj.name)
+            except OSError:
+                raise error from None
+        on_notice(
+            f"{cache_dir()} cannot be written: nothing is kept for the next time, and the corrected vision encoder "
+            f"lies in {folder} meanwhile. INTERNVL_CACHE names another folder."
+        )
+        self._tell_of_cache = _tell_nobody
+        return copy
+
     def _open(
         self, mmproj: Path, config: EngineConfig, on_load: LoadProgress | None, on_notice: Notice
     ) -> tuple[Engine, ExitStack]:
@@ -177,9 +209,9 @@ class Runtime:
             flash_attn = False
         config = replace(config, n_ubatch=request.n_ubatch, flash_attn=flash_attn)
         disk_bytes = config.embedding_disk_bytes
-        store = EmbeddingStore(embeddings_dir(), disk_bytes) if disk_bytes else None
+        store = EmbeddingStore(EMBEDDINGS.path, disk_bytes) if disk_bytes else None
         with ExitStack() as opening:
-            cache = EmbeddingCache(config.embedding_cache_bytes, store, on_notice)
+            cache = EmbeddingCache(config.embedding_cache_bytes, store, self._tell_of_cache)
             opening.callback(cache.close)
             model = TextModel(
                 self.files.text,
@@ -241,7 +273,7 @@ class Runtime:
         """
         with self._lock:
             if not self._users:
-                raise SessionStateError("The session is closed.", "Open a new one with Session.open().")
+                raise closed()
             self._users += 1
         return self
 
@@ -251,7 +283,38 @@ class Runtime:
             self._users -= 1
             last = self._users == 0
         if last:
-            self._owned.close()
+            self._close()
+
+    def close_if_idle(self) -> None:
+        """Free the native objects, whoever uses the runtime, unless a thread computes at this moment."""
+        if self.engine.close_if_idle():
+            self._close()
+
+    def forsake(self) -> None:
+        """As `Owned.forsake`."""
+        self._owned = ExitStack()
+        self._lock = threading.Lock()
+        if self._discarding:
+            self._discarding.detach()
+
+    def _close(self) -> None:
+        self._owned.close()
+        if self._discarding:
+            self._discarding()
+
+
+_loaded: Final[weakref.WeakSet[Runtime]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """In order or not at all: what a daemon thread computes with is left to the system."""
+    for runtime in list(_loaded):
+        runtime.close_if_idle()
+
+
+def _tell_nobody(line: str) -> None:
+    """The same was told already."""
 
 
 def core_watch() -> CoreWatch | None:

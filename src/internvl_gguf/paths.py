@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
+
+from internvl_gguf.errors import InternVLError
 
 
 def expanded(text: str) -> Path:
@@ -66,11 +70,41 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+@contextmanager
+def making_temporary() -> Iterator[None]:
+    """Make a temporary file or folder inside; where none can be made, that is told in words.
+
+    Raises:
+        InternVLError: the system has no folder for temporary files that can be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InternVLError(
+            f"No temporary file can be made: {error.strerror or error}.", "Set TMPDIR to a folder that can be written."
+        ) from error
+
+
 def free_bytes(path: Path) -> int | None:
     """Bytes that this user can still write where `path` is or would be; None where the system does not say."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
     try:
-        return shutil.disk_usage(path).free
+        return shutil.disk_usage(_nearest(path)).free
     except OSError:
         return None
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, or the folder itself where it does not exist yet."""
+    try:
+        with tempfile.TemporaryFile(dir=_nearest(folder)):
+            return True
+    except OSError:
+        return False
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest of its parents that exists and may be looked at."""
+    found = path.absolute()
+    while found != found.parent and not os.path.exists(found):  # noqa: PTH110  (Path's raises where it may not look)
+        found = found.parent
+    return found

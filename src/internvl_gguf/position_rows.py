@@ -16,7 +16,7 @@ from pathlib import Path
 
 from internvl_gguf.errors import LibraryError, ModelFileError
 from internvl_gguf.gguf_header import GGUFHeader
-from internvl_gguf.paths import cache_dir
+from internvl_gguf.kept import CORRECTED_ENCODERS
 
 POSITION_TENSOR = "v.position_embd.weight"
 _FICLONE = 0x40049409  # Linux: let two files share blocks until one is written
@@ -24,7 +24,7 @@ _FICLONE = 0x40049409  # Linux: let two files share blocks until one is written
 
 def corrected_copies_dir() -> Path:
     """Where corrected copies are kept, one for each mmproj in use."""
-    return cache_dir() / "mmproj"
+    return CORRECTED_ENCODERS.path
 
 
 def corrected_copy(path: Path, header: GGUFHeader, fingerprint: str) -> Path:
@@ -42,30 +42,39 @@ def corrected_copy(path: Path, header: GGUFHeader, fingerprint: str) -> Path:
         ModelFileError: the file cannot be read.
         LibraryError: the cache folder has no room or cannot be written.
     """
-    rows = _rolled_rows(path, header)
     target = corrected_copies_dir() / f"{fingerprint}.gguf"
-    offset = header.tensors[POSITION_TENSOR].offset
-    if _is_intact(target, path.stat().st_size, offset, rows):
+    if _is_intact(target, path.stat().st_size, header.tensors[POSITION_TENSOR].offset, _rolled_rows(path, header)):
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{fingerprint}.")
-        os.close(descriptor)
-        try:
-            _copy(path, Path(temporary))
-            with Path(temporary).open("r+b") as file:
-                file.seek(offset)
-                file.write(rows)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(target)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        return write_corrected(path, header, target)
     except OSError as error:
         raise LibraryError(
             f"The corrected copy of {path.name} cannot be kept in {target.parent}: {error.strerror}.",
             f"Make room for {path.stat().st_size / 2**20:.0f} MiB there, or set INTERNVL_CACHE to another folder.",
         ) from error
+
+
+def write_corrected(path: Path, header: GGUFHeader, target: Path) -> Path:
+    """Write the copy of an mmproj with its position rows rolled, whole or not at all; returns `target`.
+
+    Raises:
+        ModelFileError: the file cannot be read.
+        OSError: the folder of `target` cannot be written, or has no room.
+    """
+    rows = _rolled_rows(path, header)
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.")
+    os.close(descriptor)
+    try:
+        _copy(path, Path(temporary))
+        with Path(temporary).open("r+b") as file:
+            file.seek(header.tensors[POSITION_TENSOR].offset)
+            file.write(rows)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
     return target
 
 

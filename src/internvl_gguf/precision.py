@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from internvl_gguf.kept import ENCODER_SPEED
 from internvl_gguf.machine import library_version, machine_identity
-from internvl_gguf.paths import cache_dir, write_atomically
 
 # Most faithful first. The published weights are BF16, so F32 and BF16 hold them exactly, but BF16 also rounds the
 # activations: KL 5.7e-7 for F16, 1.4e-5 for BF16, 6.8e-5 for Q8_0 against float32 (docs/parity.md). F32 is the slowest.
@@ -64,19 +64,17 @@ def by_rule(labels: Sequence[str]) -> Precision:
 
 def measured_seconds(labels: Sequence[str], tell: Callable[[str], None] = lambda line: None) -> dict[str, float]:
     """Seconds of a tile through one block of the encoder by precision, as far as they could be measured here."""
-    record = cache_dir() / "encoder-speed.json"
     machine = machine_identity()
     known: dict[str, float] = {}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        kept = json.loads(record.read_bytes())
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        kept = ENCODER_SPEED.read()
         if kept["machine"] == machine:
             known = {str(label): float(value) for label, value in kept["seconds"].items()}
     missing = [label for label in labels if label not in known]
     if missing and library_version():
         tell("Measuring once which precision of the vision encoder is the fastest here.")
         known |= _measure(missing)
-        with contextlib.suppress(OSError):
-            write_atomically(record, json.dumps({"machine": machine, "seconds": known}).encode())
+        ENCODER_SPEED.write({"machine": machine, "seconds": known})
     return {label: known[label] for label in labels if label in known}
 
 

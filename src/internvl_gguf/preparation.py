@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
+from internvl_gguf import arguments
 from internvl_gguf.config import AskOptions, SamplingParams
 from internvl_gguf.context_budget import ANSWER_ALLOWANCE, Budget, UncutPicture, check_fits, cut_notices, plan_cut
 from internvl_gguf.conversation import Answer, Control, Pictures, Text, check_places, render
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.images import describe_source, load_image
+from internvl_gguf.images import describe_source, load_image, picture_list
 from internvl_gguf.kv_ledger import total_length
 from internvl_gguf.model_runtime import ModelRuntime
 from internvl_gguf.tile_limits import TileLimits
 from internvl_gguf.tiling import Grid, TiledPicture, cut_by_grid
-from internvl_gguf.types import Message, Picture, PreparedPicture, Span, Tile, TileSpan, TokenSpan
+from internvl_gguf.types import (
+    Message,
+    Picture,
+    PictureLayout,
+    PreparedPicture,
+    Span,
+    Tile,
+    TileSpan,
+    TokenSpan,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -68,7 +77,7 @@ def prepare_request(
     limits: TileLimits,
     history: Sequence[Message],
     prompt: str,
-    images: Sequence[Any],
+    images: Iterable[Any],
     options: AskOptions,
 ) -> Request:
     """Read the pictures, lay out the prompt and make sure it fits; nothing is computed by the model.
@@ -79,10 +88,12 @@ def prepare_request(
         PictureError: a picture that cannot be read.
     """
     started = time.perf_counter()
-    _check_question(prompt, images, options)
+    given = picture_list(images)
+    options = checked_options(options)
+    _check_question(prompt, given, options)
     loaded = [
         adopt_picture(runtime, image) if isinstance(image, PreparedPicture) else _load(limits, image, options)
-        for image in images
+        for image in given
     ]
     preprocess = time.perf_counter() - started
     sampling = options.get("sampling") or SamplingParams()
@@ -117,7 +128,9 @@ def prepare_picture(runtime: ModelRuntime, limits: TileLimits, image: Any, optio
         PictureError: a picture that cannot be read.
         InvalidRequestError: tile limits that no grid satisfies.
     """
-    loaded = _load(limits, image, options)
+    if isinstance(image, PreparedPicture):
+        return adopt_picture(runtime, image)
+    loaded = _load(limits, image, checked_options(options))
     return _cut(runtime, loaded, loaded.limits)
 
 
@@ -204,23 +217,39 @@ def _tile(runtime: ModelRuntime, pixels: bytes) -> Tile:
     return Tile(tile_key(runtime.encoder_identity, pixels), pixels)
 
 
-def _check_question(prompt: str, images: Sequence[Any], options: AskOptions) -> None:
-    unknown = set(options) - AskOptions.__annotations__.keys()
+def checked_options(options: Mapping[str, Any]) -> AskOptions:
+    """The options of a question that somebody gave; None leaves one out.
+
+    Raises:
+        InvalidRequestError: an unknown option, or a value of another kind; numbers out of range are found later.
+    """
+    if not isinstance(options, Mapping):
+        raise arguments.wrong("options", options, 'Give a dict, as {"max_tiles": 6}.')
+    unknown = [name for name in options if name not in AskOptions.__annotations__]
     if unknown:
         raise InvalidRequestError(
-            f"There is no option {sorted(unknown)[0]!r} of a question.",
+            f"There is no option {unknown[0]!r} of a question.",
             f"The options are {', '.join(AskOptions.__annotations__)}.",
         )
-    if not isinstance(prompt, str):
-        raise InvalidRequestError(f"The prompt is a {type(prompt).__name__}, not text.", "Give a str.")
-    if isinstance(images, str | bytes | os.PathLike):
-        raise InvalidRequestError("images is one picture, not a list of them.", "Write images=[picture].")
-    if not prompt and not len(images):
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, value in given.items():
+        if name in ("max_tiles", "min_tiles"):
+            arguments.whole(name, value)
+        elif name in ("thumbnail", "fit_pictures"):
+            arguments.switch(name, value)
+        elif name == "sampling" and not isinstance(value, SamplingParams):
+            raise arguments.wrong(name, value, "Give a SamplingParams, as SamplingParams(temperature=0.8).")
+        elif name == "layout" and (not isinstance(value, str) or value not in get_args(PictureLayout)):
+            layouts = ", ".join(get_args(PictureLayout))
+            raise InvalidRequestError(f"There is no layout {arguments.shown(value)}.", f"Use one of {layouts}.")
+    return cast("AskOptions", given)
+
+
+def _check_question(prompt: str, images: Sequence[Any], options: AskOptions) -> None:
+    arguments.text("prompt", prompt)
+    if not prompt and not images:
         raise InvalidRequestError("The prompt is empty.", "Ask something, or give a picture.")
-    layout = options.get("layout", "separate")
-    if layout not in ("separate", "combined", "frames"):
-        raise InvalidRequestError(f"There is no layout {layout!r}.", "Use separate, combined or frames.")
-    check_places(prompt, len(images), layout)
+    check_places(prompt, len(images), options.get("layout", "separate"))
 
 
 def tile_key(encoder_identity: bytes, pixels: bytes) -> bytes:

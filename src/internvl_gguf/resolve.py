@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from internvl_gguf import arguments
 from internvl_gguf.catalog import load_catalog
 from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.model_files import ModelFiles, demo_files, local_files
@@ -45,13 +46,15 @@ def resolve_model(
         InsufficientMemoryError: no quant was named, and none fits this machine.
         HubError: the hub refuses, cannot be reached, or gave something else than it announces; no room on the disk.
     """
-    name = os.fspath(model)
+    name = arguments.path("model", model, f"Give a name, such as {DEMO!r}, or the path of a .gguf file.")
+    if mmproj is not None:
+        mmproj = arguments.path("mmproj", mmproj, 'Give the path of a .gguf file, or a precision, such as "BF16".')
     parsed = parse_model_name(name, load_catalog())
     if isinstance(parsed, LocalModel) and parsed.is_demo and mmproj is None:
         return demo_files()
     if isinstance(parsed, LocalModel):
         prefer = partial(preferred_precisions, tell=on_wait)
-        return local_files(name, parsed, None if mmproj is None else os.fspath(mmproj), prefer, chooser)
+        return local_files(name, parsed, mmproj, prefer, chooser)
     # The hub's client takes half a second to import; files of this machine do without.
     from internvl_gguf.hub import HubClient
     from internvl_gguf.hub_models import HubResolver

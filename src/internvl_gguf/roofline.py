@@ -7,7 +7,6 @@ a second at which it multiplies them with many. `internvl_gguf.speed` makes the 
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +17,9 @@ from typing import Any, Final
 from internvl_gguf.assumed_speed import ASSUMED_HOST_TO_GPU, DeviceKind, assumed_device, completed
 from internvl_gguf.device_speed import BITS_PER_WEIGHT, TABLES, DeviceSpeed, Range, Roofline
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.kept import ROOFLINE
 from internvl_gguf.machine import machine_identity
 from internvl_gguf.measuring import measuring_process, printed_objects
-from internvl_gguf.paths import cache_dir, write_atomically
 
 __all__ = [
     "DeviceKind",
@@ -36,7 +35,6 @@ __all__ = [
 
 Tell = Callable[[str], None]
 
-_RECORD: Final = "roofline.json"
 _COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.roofline")
 _TIMEOUT: Final = 300.0  # seconds for everything; what was measured by then counts
 _DEATHS: Final = 16  # of the process, after which the rest is given up
@@ -45,8 +43,8 @@ _NOT_MEASURED: Final = "Run `internvl doctor` to see what llama.cpp finds here."
 
 def recorded_roofline() -> Roofline | None:
     """What was measured on this machine; None where nothing was, or where the record is of another or damaged."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        kept = json.loads((cache_dir() / _RECORD).read_bytes())
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        kept = ROOFLINE.read()
         if kept["machine"] == machine_identity():
             return _read(kept["roofline"])
     return None
@@ -67,9 +65,7 @@ def measure_roofline(
     """
     kinds = tuple(BITS_PER_WEIGHT)
     roofline = measured_roofline(kinds, tell, n_threads=n_threads, n_threads_batch=n_threads_batch)
-    record = json.dumps({"machine": machine_identity(), "roofline": asdict(roofline)})
-    with contextlib.suppress(OSError):  # a folder that cannot be written costs another measurement, no more
-        write_atomically(cache_dir() / _RECORD, record.encode())
+    ROOFLINE.write({"machine": machine_identity(), "roofline": asdict(roofline)})
     return roofline
 
 

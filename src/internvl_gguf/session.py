@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 
+from internvl_gguf import arguments
 from internvl_gguf.answering import Answering
-from internvl_gguf.batch import BatchModel, Outcome, answer_all
+from internvl_gguf.batch import BatchModel, Outcome, answer_all, as_question
 from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, AskOptions, EngineConfig, EngineOptions
 from internvl_gguf.conversation import OFFICIAL_SYSTEM, check_turns, with_system, without_last_question
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SessionStateError
@@ -21,7 +22,8 @@ from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.model_runtime import LoadProgress, ModelRuntime
 from internvl_gguf.notices import Notice, log_notice
 from internvl_gguf.open_runtime import open_runtime
-from internvl_gguf.preparation import Request, prepare_picture, prepare_request
+from internvl_gguf.owned import Owned, forsake_in_children, inherited
+from internvl_gguf.preparation import Request, checked_options, prepare_picture, prepare_request
 from internvl_gguf.repo_files import DownloadProgress
 from internvl_gguf.resolve import DEMO, resolve_model
 from internvl_gguf.restoring import adapted, files_of, refuse_other_options, take_up, take_up_kv, to_save
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from internvl_gguf.engine import TileProgress
 
 
-class Session:
+class Session(Owned):
     """One conversation. Open with `Session.open`, close it or use it in a `with` statement.
 
     A session answers one question at a time; a second thread asking meanwhile is refused. Sessions in several threads
@@ -50,6 +52,8 @@ class Session:
         self._messages = with_system([], system)
         self._turn = OneAtATime()
         self._on_tiles: TileProgress | None = None
+        self._is_inherited = False
+        forsake_in_children(self)
 
     @classmethod
     def open(
@@ -104,6 +108,9 @@ class Session:
             )
         _check_timeout(worker_timeout)
         limits = TileLimits(max_tiles, min_tiles, thumbnail)
+        arguments.functions(on_load=on_load, on_download=on_download, on_notice=on_notice)
+        arguments.text_or_none("system", system)
+        worker = arguments.switch("worker", worker)
         on_notice = on_notice or log_notice
         config = EngineConfig(**engine)
         files = resolve_model(model, mmproj, chooser=machine_chooser(config), on_progress=on_download)
@@ -122,9 +129,10 @@ class Session:
             SavedSessionError: it cannot be written.
             SessionStateError: the session is closed or answers a question.
         """
+        file = Path(arguments.path("path", path))
         with self._exclusive():
             self.revive()
-            write_saved(Path(path), to_save(self.runtime, self._messages, self._limits))
+            write_saved(file, to_save(self.runtime, self._messages, self._limits))
 
     @classmethod
     def restore(
@@ -156,8 +164,9 @@ class Session:
             SavedSessionError: no such file, a damaged one, or one of another model, quant, build or cache.
             As `open`.
         """
-        file = Path(path)
+        file = Path(arguments.path("path", path))
         refuse_other_options(engine)
+        recompute = arguments.switch("recompute", recompute)
         saved = read_saved(file)
         if model is None:
             model, its_mmproj = files_of(file, saved)
@@ -204,8 +213,10 @@ class Session:
         """The loaded model.
 
         Raises:
-            SessionStateError: the session is closed.
+            SessionStateError: the session is closed, or it is the parent's of a forked process.
         """
+        if self._is_inherited:
+            raise inherited()
         if self._runtime is None:
             raise SessionStateError("The session is closed.", "Open a new one with Session.open().")
         return self._runtime
@@ -223,13 +234,13 @@ class Session:
             self._messages = adapted(runtime, self._messages)
             self._encoder_identity = runtime.encoder_identity
 
-    def ask(self, prompt: str, images: Sequence[Any] = (), **options: Unpack[AskOptions]) -> Reply:
+    def ask(self, prompt: str, images: Iterable[Any] = (), **options: Unpack[AskOptions]) -> Reply:
         """Ask a question, about pictures or not, and wait for the whole answer.
 
         Args:
             prompt: the question; it may say where the pictures go with one `<image>` for each.
             images: paths, bytes, data URIs, PIL pictures, numpy arrays, `Picture`s with their own tile limits, or
-                pictures of earlier messages, which stay as they are cut.
+                pictures of earlier messages, which stay as they are cut; in a list, or one after another.
             **options: see `config.AskOptions`.
 
         Raises:
@@ -245,7 +256,7 @@ class Session:
         return replies[-1]
 
     def stream(
-        self, prompt: str, images: Sequence[Any] = (), **options: Unpack[AskOptions]
+        self, prompt: str, images: Iterable[Any] = (), **options: Unpack[AskOptions]
     ) -> Generator[Chunk, None, None]:
         """Ask a question and receive the answer piece by piece; the last chunk carries the `Reply`.
 
@@ -279,16 +290,20 @@ class Session:
         Raises:
             SessionStateError: the session is closed or answers another question.
             LibraryError: the model's process has died and cannot be started again.
+            InvalidRequestError: questions that are no list, or options of all of them that cannot be used.
         """
         runtime = self.runtime
+        arguments.items("questions", questions, "Give a list of Questions or of texts.")
+        shared = checked_options(options)
+        arguments.functions(on_result=on_result)
 
         def prepare(question: Question) -> Request:
             if not isinstance(question, Question):
-                raise InvalidRequestError(f"A question is a {type(question).__name__}.", "Give a Question or its text.")
+                raise arguments.wrong("A question", question, "Give a Question or its text.")
             history = self._messages
             if question.system is not None:
-                history = with_system(history, question.system)
-            asked = cast("AskOptions", {**options, **question.options})
+                history = with_system(history, arguments.text("system", question.system))
+            asked = cast("AskOptions", {**shared, **checked_options(question.options)})
             return prepare_request(runtime, self._limits, history, question.prompt, question.images, asked)
 
         def begin(request: Request) -> Answering:
@@ -298,7 +313,7 @@ class Session:
                 self._on_notice(line)
             return self._begin(request)
 
-        asked = (Question(question) if isinstance(question, str) else question for question in questions)
+        asked = map(as_question, questions)
         outcomes: dict[int, Outcome] = {}
         model = BatchModel(runtime.engine, prepare, begin, self.revive)
         with self._exclusive(), closing(answer_all(model, asked)) as answers:
@@ -310,7 +325,7 @@ class Session:
         return [outcomes[index] for index in sorted(outcomes)]
 
     def next_token_logprobs(
-        self, prompt: str, images: Sequence[Any] = (), **options: Unpack[AskOptions]
+        self, prompt: str, images: Iterable[Any] = (), **options: Unpack[AskOptions]
     ) -> NDArray[np.float32]:
         """Natural-log probabilities of the first token of the answer, float32 [n_vocab].
 
@@ -376,8 +391,9 @@ class Session:
         Args:
             text: None for the official one, "" for no system message.
         """
+        system = arguments.text_or_none("text", text)
         with self._exclusive():
-            self._messages = with_system(self._messages, OFFICIAL_SYSTEM if text is None else text)
+            self._messages = with_system(self._messages, OFFICIAL_SYSTEM if system is None else system)
 
     def continue_with(self, messages: Iterable[Message], saved: str | os.PathLike[str] | None = None) -> None:
         """Go on with a conversation held elsewhere: by another quant, another model, another process.
@@ -393,11 +409,12 @@ class Session:
         Raises:
             InvalidRequestError: messages out of turn, or pictures cut for an encoder with tiles of another size.
         """
+        file = None if saved is None else Path(arguments.path("saved", saved))
         with self._exclusive():
             self.revive()
             taken = adapted(self.runtime, check_turns(messages))
-            if saved is not None:
-                take_up_kv(Path(saved), self.runtime)
+            if file is not None:
+                take_up_kv(file, self.runtime)
             self._messages = taken
 
     def fork(self) -> Session:
@@ -418,6 +435,7 @@ class Session:
 
         The call comes from whichever thread works for the model at that moment.
         """
+        arguments.functions(progress=progress)
         self._on_tiles = progress
 
     def close(self) -> None:
@@ -425,6 +443,10 @@ class Session:
         runtime, self._runtime = self._runtime, None
         if runtime:
             runtime.release()
+
+    def forsake(self) -> None:
+        """As `Owned.forsake`: a forked child cannot use the session, and closing it there does nothing."""
+        self._runtime, self._is_inherited = None, True
 
     def __enter__(self) -> Session:
         return self
@@ -438,7 +460,7 @@ class Session:
         _ = self.runtime
         return self._turn()
 
-    def _prepare(self, prompt: str, images: Sequence[Any], options: AskOptions) -> Request:
+    def _prepare(self, prompt: str, images: Iterable[Any], options: AskOptions) -> Request:
         self.revive()
         request = prepare_request(self.runtime, self._limits, self._messages, prompt, images, options)
         for line in request.notices:
@@ -473,5 +495,5 @@ class Session:
 
 
 def _check_timeout(seconds: float) -> None:
-    if not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+    if not 0 <= arguments.number("worker_timeout", seconds) < float("inf"):
         raise InvalidRequestError(f"worker_timeout is {seconds!r}.", "Give seconds, or 0 to wait for ever.")

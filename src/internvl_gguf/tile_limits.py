@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from internvl_gguf import arguments
 from internvl_gguf.config import AskOptions
 from internvl_gguf.tiling import MAX_TILES, Grid, TiledPicture, choose_grid, tile_image, validate_tile_limits
 from internvl_gguf.types import Picture
@@ -28,13 +29,17 @@ class TileLimits:
     thumbnail: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("max_tiles", "min_tiles"):
+            object.__setattr__(self, name, arguments.whole(name, getattr(self, name)))
+        object.__setattr__(self, "thumbnail", arguments.switch("thumbnail", self.thumbnail))
         validate_tile_limits(self.min_tiles, self.max_tiles)
 
     def narrowed(self, picture: Picture, options: AskOptions) -> TileLimits:
         """The limits of one picture: its own before the question's before these; a video frame is one tile."""
         frames = options.get("layout") == "frames"
         max_tiles = _first(picture.max_tiles, options.get("max_tiles"), 1 if frames else self.max_tiles)
-        min_tiles = _first(picture.min_tiles, options.get("min_tiles"), min(self.min_tiles, max_tiles))
+        most = arguments.whole("max_tiles", max_tiles)
+        min_tiles = _first(picture.min_tiles, options.get("min_tiles"), min(self.min_tiles, most))
         thumbnail = _first(picture.thumbnail, options.get("thumbnail"), self.thumbnail)
         return TileLimits(max_tiles, min_tiles, thumbnail)
 

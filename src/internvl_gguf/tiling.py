@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from internvl_gguf import arguments
 from internvl_gguf.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def validate_tile_limits(min_tiles: int, max_tiles: int) -> None:
     Raises:
         InvalidRequestError: unless 1 <= min_tiles <= max_tiles <= MAX_TILES_LIMIT.
     """
+    arguments.whole("min_tiles", min_tiles)
+    arguments.whole("max_tiles", max_tiles)
     if not 1 <= min_tiles <= max_tiles <= MAX_TILES_LIMIT:
         raise InvalidRequestError(
             f"A picture cannot be cut into at least {min_tiles} and at most {max_tiles} tiles.",
@@ -126,8 +129,13 @@ def tile_image(
         thumbnail: whether a picture of more than one tile is followed by the whole of it in one tile.
 
     Raises:
-        InvalidRequestError: tile limits that no grid satisfies.
+        InvalidRequestError: tile limits that no grid satisfies, or another kind of argument.
     """
+    if not (hasattr(image, "resize") and hasattr(image, "crop")):
+        raise arguments.wrong("image", image, "Give a Pillow picture; internvl_gguf.images.load_image makes one.")
+    if arguments.whole("tile_size", tile_size) < 1:
+        raise arguments.wrong("tile_size", tile_size, f"Use a number of pixels, {TILE_SIZE} for InternVL3.")
+    thumbnail = arguments.switch("thumbnail", thumbnail)
     grid = choose_grid(*image.size, max_tiles=max_tiles, min_tiles=min_tiles, tile_size=tile_size, thumbnail=thumbnail)
     return cut_by_grid(image, grid, tile_size)
 

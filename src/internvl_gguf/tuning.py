@@ -5,7 +5,6 @@ A record counts for the machine, the build of the library and the cores it was m
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import sys
@@ -19,14 +18,13 @@ from typing import Any, Final, NamedTuple
 from internvl_gguf.config import DEFAULT_N_UBATCH
 from internvl_gguf.cores import default_threads, usable_cores, usable_physical_cores, usable_threads
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.kept import TUNING
 from internvl_gguf.machine import library_fingerprint, machine_identity, processor_name
 from internvl_gguf.measuring import measuring_process, printed_objects
-from internvl_gguf.paths import cache_dir, write_atomically
 
 Tell = Callable[[str], None]
 
 UBATCHES: Final = (128, 256, 512, 1024, 2048)
-_RECORD: Final = "tuning.json"
 _COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.tuning")
 _TIMEOUT: Final = 120.0  # seconds for everything
 _THREADS_SLACK: Final = 0.03  # more threads must save more than this part of the time
@@ -120,8 +118,8 @@ def host_settings(n_threads: int | None = None) -> HostSettings:
 
 def recorded_tuning() -> Tuning | None:
     """What was measured here; None where nothing was, or where the record is of other circumstances or damaged."""
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        kept = json.loads((cache_dir() / _RECORD).read_bytes())
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        kept = TUNING.read()
         if kept["circumstances"] == _circumstances():
             return _read(kept["tuning"])
     return None
@@ -157,9 +155,7 @@ def measure_tuning(tell: Tell = lambda line: None) -> Tuning:
         disturbed=found.disturbed,
     )
     if not tuning.disturbed:
-        record = json.dumps({"circumstances": _circumstances(), "tuning": asdict(tuning)})
-        with suppress(OSError):  # a folder that cannot be written costs another measurement, no more
-            write_atomically(cache_dir() / _RECORD, record.encode())
+        TUNING.write({"circumstances": _circumstances(), "tuning": asdict(tuning)})
     return tuning
 
 

@@ -14,7 +14,8 @@ from internvl_gguf.bench.keys import Subject
 from internvl_gguf.bench.plan import Entry, Measures
 from internvl_gguf.bench.results import AccuracyResult, MemoryResult, QualityResult, Row, SpeedResult, Status
 from internvl_gguf.bench.sets import OFF
-from internvl_gguf.bench.store import Key, Store, bench_dir, digest_of
+from internvl_gguf.bench.store import Key, Store, digest_of
+from internvl_gguf.kept import BENCHMARKS
 from internvl_gguf.model_files import ModelFiles
 
 _KEPT_REFERENCES: Final = 2  # each takes 0.3 MB a token at a vocabulary of 151,674
@@ -56,7 +57,7 @@ class Reference:
 
 
 def _references() -> Path:
-    return bench_dir() / "references"
+    return BENCHMARKS.path / "references"
 
 
 _Kept = Literal["speed", "memory", "text", "pictures"]

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.bench.store import bench_dir
-from internvl_gguf.errors import InternVLError
+from internvl_gguf.errors import InternVLError, InvalidRequestError
+from internvl_gguf.kept import BENCHMARKS
 from internvl_gguf.model_files import demo_files
+from internvl_gguf.paths import making_temporary
 from internvl_gguf.quantizing import (
     TYPES,
     ImportanceMatrix,
@@ -51,12 +52,18 @@ def demo_ladder(labels: Sequence[str], precisions: Sequence[str], tell: LadderPr
         The folder, and the types under the names of their files.
 
     Raises:
-        InvalidRequestError: no such type, or no room on the disk.
+        InvalidRequestError: no such type, no room on the disk, or a cache folder that cannot be written.
         LibraryError: llama.cpp cannot make one.
     """
     kinds = parse_types(",".join(labels)) if labels else [kind for kind in TYPES if kind.label not in _NOT_IN_IT]
-    folder = bench_dir() / "demo"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = BENCHMARKS.path / "demo"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequestError(
+            f"The demo model's quants cannot be kept in {folder}: {error.strerror or error}.",
+            "Set INTERNVL_CACHE to another folder.",
+        ) from error
     demo = demo_files()
     matrix = _matrix(folder / "imatrix.gguf", tell)
 
@@ -79,7 +86,9 @@ def _matrix(path: Path, tell: LadderProgress) -> ImportanceMatrix:
     with contextlib.suppress(InternVLError):
         return read_matrix(path)
     demo = demo_files()
-    with tempfile.TemporaryDirectory(prefix="internvl-calibrate-") as name:
+    with making_temporary():
+        temporary = tempfile.TemporaryDirectory(prefix="internvl-calibrate-")
+    with temporary as name:
         questions = write_pictures(Path(name))
         found = importance_matrix(
             demo.text,

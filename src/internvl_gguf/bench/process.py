@@ -18,6 +18,7 @@ from internvl_gguf.bench.formats import from_plain
 from internvl_gguf.bench.jobs import KINDS, Job, MachineFacts, PartResult, job_as_line
 from internvl_gguf.bench.results import Status
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.paths import making_temporary
 from internvl_gguf.process_end import describe_end, last_words, signal_of
 
 _MEASURE: Final = "internvl_gguf.bench.child"
@@ -91,7 +92,9 @@ def _child(module: str, line: str) -> Iterator[tuple[subprocess.Popen[str], IO[b
     group: dict[str, Any] = {"process_group": 0}
     if sys.platform == "win32":
         group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    with tempfile.TemporaryFile() as errors:
+    with making_temporary():
+        temporary = tempfile.TemporaryFile()  # noqa: SIM115
+    with temporary as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,

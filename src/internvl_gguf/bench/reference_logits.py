@@ -325,7 +325,7 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise BenchmarkError(
             f"The reference logits {path} cannot be written: {error.strerror or error}.",
-            "Free some space, or choose another folder.",
+            "Free some space, or set INTERNVL_CACHE to another folder.",
         ) from error
 
 

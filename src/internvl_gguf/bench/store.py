@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from internvl_gguf.bench.formats import as_plain, from_plain
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.paths import cache_dir, write_atomically
+from internvl_gguf.paths import write_atomically
 
 _FORMAT: Final = 1
 _DIGEST_BYTES: Final = 16
@@ -23,11 +23,6 @@ _Result = TypeVar("_Result")
 
 Key = Mapping[str, Any]
 """What a measurement depends on: strings, numbers, booleans and None under names."""
-
-
-def bench_dir() -> Path:
-    """Where this package keeps what benchmarks can use again."""
-    return cache_dir() / "bench"
 
 
 def digest_of(key: Key) -> str:

@@ -41,22 +41,37 @@ def cells(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def broken(line: str, width: int) -> str:
-    """A line with line ends for spaces where it is wider than a terminal of so many columns, which breaks in words.
+def broken(line: str, width: int, hang: str | None = None) -> str:
+    """A line with line ends where it is wider than a terminal of so many columns, which breaks in words.
 
-    What follows a break is indented as the line is. A word that is wider than the terminal stays whole.
+    It is broken at spaces; a word that is wider than a line, as a path may be, after a slash or wherever it must.
+
+    Args:
+        line: without line ends.
+        width: columns.
+        hang: what the lines after the first begin with; as much space as the first one if None.
     """
-    indent = line[: len(line) - len(line.lstrip(" "))]
+    start = len(line) - len(line.lstrip(" "))
+    hang = (line[:start] if hang is None else hang)[: width // 2]
     lines: list[str] = []
     while cells(line) > width:
-        blanks = [at for at, character in enumerate(line) if character == " " and at > len(indent)]
-        fitting = [at for at in blanks if cells(line[:at]) <= width]
-        if not blanks:
-            break
-        at = max(fitting, default=blanks[0])
+        at = _break(line, width, start)
         lines.append(line[:at].rstrip(" "))
-        line = indent + line[at:].lstrip(" ")
+        line = hang + line[at:].lstrip(" ")
+        start = len(hang)
     return "\n".join([*lines, line])
+
+
+def _break(line: str, width: int, start: int) -> int:
+    """Where to break a line that is too wide; something of what stands behind `start` comes before."""
+    end = start + 1
+    while end < len(line) and cells(line[: end + 1]) <= width:
+        end += 1
+    blank = line.rfind(" ", start + 1, end + 1)
+    if blank > start:
+        return blank
+    slash = max(line.rfind("/", start, end), line.rfind("\\", start, end))
+    return slash + 1 if slash > start else end
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+_HANG = 4
 _TICKS_BEFORE_PROGRESS = 10
 """Where lines stay, what is over sooner is not worth one."""
 
@@ -110,7 +111,7 @@ class PlainScreen(Screen):
 
     def show_lines(self, lines: Sequence[str]) -> None:
         for line in lines:
-            self._tell(line)
+            self._tell(line, further_in=_HANG)
 
     def quote(self, role: str, text: str) -> None:
         self._tell(f"{'You' if role == 'user' else 'Answer'}: {text}")
@@ -151,9 +152,10 @@ class PlainScreen(Screen):
         if not self._is_script:
             self._tell(f"{self._phase}.")
 
-    def _tell(self, line: str) -> None:
+    def _tell(self, line: str, further_in: int = 0) -> None:
         line = safe_text(line)
         if self._rest.isatty():
-            line = broken(line, self.columns)
+            indent = len(line) - len(line.lstrip(" "))
+            line = broken(line, self.columns, " " * (indent + further_in))
         self._rest.write(f"{line}\n")
         self._rest.flush()

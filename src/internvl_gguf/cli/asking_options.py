@@ -38,6 +38,7 @@ class AskingOptions:
     repeat_penalty: options.RepeatPenaltyOption = options.SAMPLING.repeat_penalty
     presence_penalty: options.PresencePenaltyOption = options.SAMPLING.presence_penalty
     frequency_penalty: options.FrequencyPenaltyOption = options.SAMPLING.frequency_penalty
+    penalty_last_n: options.PenaltyLastOption = options.SAMPLING.penalty_last_n
     seed: options.SeedOption = None
     stop: options.StopOption = None
     n_ctx: options.ContextOption = None
@@ -47,6 +48,8 @@ class AskingOptions:
     kv_type: options.KVTypeOption = options.ENGINE.kv_type
     flash_attn: options.FlashAttentionOption = "auto"
     threads: options.ThreadsOption = None
+    n_batch: options.BatchSizeOption = options.ENGINE.n_batch
+    n_ubatch: options.UbatchSizeOption = None
     draft: options.DraftOption = options.ENGINE.n_draft
     worker_timeout: options.WorkerTimeoutOption = DEFAULT_WORKER_TIMEOUT
 
@@ -57,18 +60,8 @@ class AskingOptions:
             typer.Exit: a value out of range; it was told.
         """
         with option_errors():
-            return SamplingParams(
-                max_tokens=self.max_tokens,
-                temperature=self.temperature,
-                top_k=self.top_k,
-                top_p=self.top_p,
-                min_p=self.min_p,
-                repeat_penalty=self.repeat_penalty,
-                presence_penalty=self.presence_penalty,
-                frequency_penalty=self.frequency_penalty,
-                seed=self.seed,
-                stop=tuple(self.stop or ()),
-            )
+            given = {field.name: getattr(self, field.name) for field in fields(SamplingParams)}
+            return SamplingParams(**{**given, "stop": tuple(self.stop or ())})
 
     def engine(self, **more: Any) -> dict[str, Any]:
         """How the model is loaded, as arguments of `EngineConfig` and `Session.open`; checked.
@@ -89,6 +82,8 @@ class AskingOptions:
             "kv_type": self.kv_type,
             "flash_attn": options.flash_attention(self.flash_attn),
             "n_threads": self.threads,
+            "n_batch": self.n_batch,
+            "n_ubatch": self.n_ubatch,
             "n_draft": self.draft,
             "embedding_disk_bytes": 0 if self.no_cache else options.ENGINE.embedding_disk_bytes,
             **more,

@@ -15,6 +15,16 @@ from internvl_gguf.errors import InternVLError, InvalidRequestError
 from internvl_gguf.text_data import decode_text
 from internvl_gguf.types import Question
 
+
+def _kind_of(default: object) -> tuple[tuple[type, ...], str]:
+    """What a sampling parameter must be, by its default."""
+    if isinstance(default, tuple):
+        return (str, list), "text, or a list of texts"
+    if isinstance(default, float):
+        return (int, float), "a number"
+    return (int,) if default is not None else (int, type(None)), "a whole number"
+
+
 _SAMPLING: Final = tuple(field.name for field in fields(SamplingParams))
 _OPTIONS: Final = ("max_tiles", "min_tiles", "thumbnail", "layout", "fit_pictures")
 _KINDS: Final[dict[str, tuple[tuple[type, ...], str]]] = {
@@ -24,13 +34,8 @@ _KINDS: Final[dict[str, tuple[tuple[type, ...], str]]] = {
     "layout": ((str,), "text"),
     "thumbnail": ((bool,), "true or false"),
     "fit_pictures": ((bool,), "true or false"),
-    "seed": ((int, type(None)), "a whole number"),
-    "stop": ((str, list), "text, or a list of texts"),
-    **dict.fromkeys(("max_tokens", "top_k", "penalty_last_n", "max_tiles", "min_tiles"), ((int,), "a whole number")),
-    **dict.fromkeys(
-        ("temperature", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty"),
-        ((int, float), "a number"),
-    ),
+    **dict.fromkeys(("max_tiles", "min_tiles"), ((int,), "a whole number")),
+    **{field.name: _kind_of(field.default) for field in fields(SamplingParams)},
 }
 """What each field of a line must be; `id` may be anything."""
 

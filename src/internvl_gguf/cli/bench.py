@@ -128,7 +128,8 @@ def _run(asked: _Asked, *, fresh: bool) -> tuple[Results, bool]:
     from internvl_gguf.bench.process import ask_machine
     from internvl_gguf.bench.results import Results
     from internvl_gguf.bench.runner import Runner
-    from internvl_gguf.bench.store import Store, bench_dir
+    from internvl_gguf.bench.store import Store
+    from internvl_gguf.kept import BENCHMARKS
 
     started_at = datetime.now().astimezone().isoformat(timespec="seconds")
     notices = _check_sets(asked.measures)
@@ -138,7 +139,7 @@ def _run(asked: _Asked, *, fresh: bool) -> tuple[Results, bool]:
     with option_errors():
         plan = make_plan(model, pairs, asked.sweep, asked.measures, _host(machine), asked.reference)
     with bench_progress(len(plan.entries)) as progress:
-        runner = Runner(plan, Store(bench_dir() / "results", fresh=fresh), machine.build, progress, notices)
+        runner = Runner(plan, Store(BENCHMARKS.path / "results", fresh=fresh), machine.build, progress, notices)
         rows = runner.run()
     results = Results(
         model=model,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from internvl_gguf.caches import EMBEDDINGS, cache_contents, clear_caches
+from internvl_gguf.caches import cache_contents, clear_caches
 from internvl_gguf.cli import options
 from internvl_gguf.cli.output import print_json, say
 from internvl_gguf.cli.tables import print_table
+from internvl_gguf.kept import EMBEDDINGS
 from internvl_gguf.paths import cache_dir
 from internvl_gguf.sizes import format_size
 
@@ -30,6 +32,7 @@ def show(context: typer.Context, json_output: options.JSONOption = False) -> Non
                 "entries": cache.entries,
                 "bytes": cache.n_bytes,
                 "max_bytes": cache.max_bytes,
+                **({"records": [asdict(record) for record in cache.records]} if cache.records else {}),
             }
             for cache in contents
         ]
@@ -60,7 +63,7 @@ def clear(
     json_output: options.JSONOption = False,
 ) -> None:
     """Remove what is kept; it is made again when it is needed. Models stay (`internvl rm`)."""
-    doomed = [cache for cache in cache_contents() if everything or cache.name == EMBEDDINGS]
+    doomed = [cache for cache in cache_contents() if everything or cache.name == EMBEDDINGS.name]
     size = sum(cache.n_bytes for cache in doomed)
     if size and not yes:
         names = ", ".join(cache.name for cache in doomed)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-import sys
-import textwrap
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,8 +12,9 @@ import typer
 from internvl_gguf._version import __version__
 from internvl_gguf.cli import machine_speed, machine_tuning, options
 from internvl_gguf.cli.output import FAILED, print_json
+from internvl_gguf.cli.tables import say_wrapped
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.paths import cache_dir, free_bytes
+from internvl_gguf.paths import cache_dir, data_dir, free_bytes, is_writable
 from internvl_gguf.roofline import recorded_roofline
 from internvl_gguf.sizes import format_size
 from internvl_gguf.this_machine import free_host_memory
@@ -51,8 +49,10 @@ def doctor(
         "library": facts,
         "cache": _cache(),
         "models": _models(),
+        "conversations": _conversations(),
     }
     library = report["library"]
+    report["problems"] = [*library["problems"], *_folder_problems(report)]
     measured = machine_speed.measure() if measure and not library["problems"] else None
     roofline = measured.roofline if measured else recorded_roofline()
     settings, tuning = host_settings(), recorded_tuning()
@@ -65,7 +65,7 @@ def doctor(
         _print(report, trial, roofline, machine_tuning.tuning_rows(settings, tuning))
         if measured:
             _print_measured(measured)
-    if library["problems"]:
+    if report["problems"]:
         raise typer.Exit(FAILED)
 
 
@@ -110,7 +110,7 @@ def _cache() -> dict[str, Any]:
         "folder": str(folder),
         "files": sum(cache.entries for cache in contents),
         "bytes": sum(cache.n_bytes for cache in contents),
-        "writable": _is_writable(folder),
+        "writable": is_writable(folder),
     }
 
 
@@ -124,18 +124,25 @@ def _models() -> dict[str, Any]:
         "repositories": len({repo.repo for repo in repos}),
         "bytes": sum(file.size or 0 for repo in repos for file in repo.files) + sum(r.partial_bytes for r in repos),
         "free_bytes": free_bytes(cache.root),
+        "writable": is_writable(cache.root),
     }
 
 
-def _is_writable(folder: Path) -> bool:
-    import tempfile
+def _conversations() -> dict[str, Any]:
+    return {"folder": str(data_dir()), "writable": is_writable(data_dir())}
 
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            return True
-    except OSError:
-        return False
+
+def _folder_problems(report: dict[str, Any]) -> list[str]:
+    """What each folder that cannot be written costs, and the variable that names another."""
+    return [
+        f"{report[name]['folder']} cannot be written: {cost} Set {variable} to another folder."
+        for name, cost, variable in (
+            ("cache", "what was computed or measured is not kept.", "INTERNVL_CACHE"),
+            ("models", "no model can be fetched.", "HF_HOME"),
+            ("conversations", "no conversation is kept.", "INTERNVL_DATA"),
+        )
+        if not report[name]["writable"]
+    ]
 
 
 def _print(
@@ -177,30 +184,22 @@ def _print(
     rows.append(
         ("models", f"{models['folder']}, {format_size(models['bytes'])} of {models['repositories']} repositories{free}")
     )
-    if not cache["writable"]:
-        rows.append(("", "the cache folder cannot be written; set INTERNVL_CACHE to another"))
-    for name, text in (*rows, *(("problem", problem) for problem in library["problems"])):
+    rows.append(("conversations", report["conversations"]["folder"]))
+    for name, text in (*rows, *(("problem", problem) for problem in report["problems"])):
         _print_row(name, text)
-    if not library["problems"]:
+    if not report["problems"]:
         typer.echo(_WORKS_REDUCED if trial and trial.reductions else "Everything is in place.")
 
 
 def _print_row(name: str, text: str) -> None:
     """A fact in one line; below each other in a terminal that is too narrow for it."""
     first = f"{name:<{_NAME_WIDTH}} "
-    if not sys.stdout.isatty():
-        typer.echo(f"{first}{text}")
-        return
-    width = shutil.get_terminal_size().columns
-    rest = " " * (len(first) if width >= _WIDE else 2)
-    typer.echo(
-        textwrap.fill(f"{first}{text}", width, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False)
-    )
+    say_wrapped(f"{first}{text}", hang=len(first) if shutil.get_terminal_size().columns >= _WIDE else 2)
 
 
 def _print_measured(measured: machine_speed.Measured) -> None:
     if measured.tuning:
         machine_tuning.print_tuning(measured.tuning)
     else:
-        typer.echo(measured.problem)
+        say_wrapped(measured.problem)
     machine_speed.print_speeds(measured.roofline)

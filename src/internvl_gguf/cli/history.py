@@ -15,7 +15,9 @@ from typer.core import TyperGroup
 
 from internvl_gguf.chat.safe_text import cells, safe_name, safe_text
 from internvl_gguf.cli import options
+from internvl_gguf.cli.options import given
 from internvl_gguf.cli.output import print_json, say
+from internvl_gguf.errors import HistoryError
 from internvl_gguf.history.database import FILE
 from internvl_gguf.paths import data_dir
 from internvl_gguf.sizes import format_size
@@ -99,7 +101,11 @@ def show(conversation: IdArgument, json_output: options.JSONOption = False) -> N
 @app.command()
 def export(
     conversation: IdArgument,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Markdown (.md), or JSON (.json) for /load of a chat.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="Markdown (.md), or JSON (.json) for /load of a chat.", show_default=False),
+    ] = None,
+    to: Annotated[Path | None, given("FILE", "The same as FILE behind the id.", None, "--output", "-o")] = None,
     copy_pictures: Annotated[
         bool,
         typer.Option(
@@ -110,9 +116,12 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is something else.")] = False,
 ) -> None:
     """Write a conversation to a file."""
+    named = {each for each in (file, to) if each is not None}
+    if len(named) != 1:
+        raise typer.BadParameter("name one file, such as talk.md", param_hint="FILE")
     with _open() as history:
         found = history.find(conversation)
-        written = found.export(file, copy_pictures=copy_pictures, overwrite=force)
+        written = found.export(named.pop(), copy_pictures=copy_pictures, overwrite=force)
         folder = found.picture_folder(written) if copy_pictures else None
         say(f"Wrote {written}{f', its pictures to {folder}' if folder else ''}.")
 
@@ -143,7 +152,7 @@ def rm(
             what = f"all {_count(len(doomed), 'conversation')}" if everything else ", ".join(doomed)
             what = what if rest else f"{first} ({title})"
             typer.confirm(f"Remove {what}?", abort=True, err=True)
-        removed = history.forget(doomed)
+        removed = history.forget(list(doomed))
     typed = _forget_typed_lines() if everything else ""
     say(f"Removed {_count(removed, 'conversation')}{typed}.")
 
@@ -155,7 +164,12 @@ def _forget_typed_lines() -> str:
     file = data_dir() / HISTORY_FILE
     if not file.exists():
         return ""
-    file.unlink()
+    try:
+        file.unlink()
+    except OSError as error:
+        raise HistoryError(
+            f"{file} cannot be removed: {error.strerror or error}.", "Check whose the folder is."
+        ) from error
     return " and the lines that were typed"
 
 

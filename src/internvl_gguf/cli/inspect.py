@@ -14,6 +14,7 @@ import typer
 
 from internvl_gguf.cli import options
 from internvl_gguf.cli.output import option_errors, print_json, say
+from internvl_gguf.cli.tables import say_wrapped
 from internvl_gguf.config import DEFAULT_N_CTX, AskOptions
 from internvl_gguf.context_budget import (
     ANSWER_ALLOWANCE,
@@ -112,13 +113,16 @@ def inspect(
     thumbnail: options.ThumbnailOption = True,
     layout: options.LayoutOption = "separate",
     fit_pictures: options.FitPicturesOption = True,
-    n_ctx: Annotated[int, typer.Option("--n-ctx", "-c", help="Positions of the context.")] = DEFAULT_N_CTX,
+    n_ctx: Annotated[int, typer.Option("--n-ctx", "--context", "-c", help="Positions of the context.")] = DEFAULT_N_CTX,
     prompt_tokens: Annotated[
         int, typer.Option(help="Positions to allow for the system message and the question.")
     ] = PROMPT_ALLOWANCE,
     save: Annotated[
         Path | None,
         typer.Option(
+            "--save",
+            "--output",
+            "-o",
             metavar="PNG",
             help="Draw the grid over the picture and save it; of several pictures as PNG-1, PNG-2, ...",
             show_default=False,
@@ -301,7 +305,7 @@ def _print(inspection: _Inspection) -> None:
     encoder, several = inspection.encoder, len(inspection.names) > 1
     rows = zip(inspection.names, inspection.sizes, inspection.asked.grids, inspection.plan.grids, strict=True)
     for name, (width, height), grid, planned in rows:
-        typer.echo(f"{name}: {width} x {height} pixels")
+        say_wrapped(f"{name}: {width} x {height} pixels", hang=4)
         size = encoder.tile_size
         _print_fact("cut into", _grid_text(grid, size))
         _print_fact("stretched", f"to {grid.columns * size} x {grid.rows * size} pixels")

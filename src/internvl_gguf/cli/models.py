@@ -11,7 +11,7 @@ import typer
 from internvl_gguf.catalog import Catalog, load_catalog
 from internvl_gguf.cli import options
 from internvl_gguf.cli.output import print_json, say
-from internvl_gguf.cli.tables import print_table
+from internvl_gguf.cli.tables import print_table, say_wrapped
 from internvl_gguf.errors import InternVLError, ModelFileError
 from internvl_gguf.repo_files import ModelCopy, find_copy, sort_out
 from internvl_gguf.sizes import format_size
@@ -19,6 +19,8 @@ from internvl_gguf.sizes import format_size
 if TYPE_CHECKING:
     from internvl_gguf.hub import CachedRepo, HubCache
     from internvl_gguf.model_report import TextReport, VisionReport
+
+_LABEL = 14  # columns before the name of a file
 
 
 def list_models(
@@ -162,24 +164,24 @@ def _cached_rows(cache: HubCache, repo: CachedRepo, catalog: Catalog) -> Iterabl
 
 
 def _print_text(label: str, text: TextReport) -> None:
-    typer.echo(f"text          {label}")
-    typer.echo(f"  {text.name or 'no name'}: {text.architecture}, {_count(text.parameters)} weights")
-    typer.echo(f"  {text.bits_per_weight:.2f} bits a weight, {format_size(text.bytes)}: {_types(text.tensor_types)}")
-    typer.echo(
+    say_wrapped(f"text          {label}", hang=_LABEL)
+    say_wrapped(f"  {text.name or 'no name'}: {text.architecture}, {_count(text.parameters)} weights")
+    say_wrapped(f"  {text.bits_per_weight:.2f} bits a weight, {format_size(text.bytes)}: {_types(text.tensor_types)}")
+    say_wrapped(
         f"  {text.layers} layers, width {text.width}, {text.heads} heads ({text.kv_heads} for keys and values), "
         f"feed-forward {text.ffn}, {text.vocab:,} tokens"
     )
     template = "a chat template" if text.has_template else "no chat template"
-    typer.echo(f"  context {text.context:,}; {template} in the file (InternVL's own is used)")
+    say_wrapped(f"  context {text.context:,}; {template} in the file (InternVL's own is used)")
 
 
 def _print_vision(label: str, vision: VisionReport) -> None:
-    typer.echo(f"mmproj        {label}")
-    typer.echo(f"  {vision.name or 'no name'}: {vision.projector} projector, {_count(vision.parameters)} weights")
-    typer.echo(
+    say_wrapped(f"mmproj        {label}", hang=_LABEL)
+    say_wrapped(f"  {vision.name or 'no name'}: {vision.projector} projector, {_count(vision.parameters)} weights")
+    say_wrapped(
         f"  {vision.bits_per_weight:.2f} bits a weight, {format_size(vision.bytes)}: {_types(vision.tensor_types)}"
     )
-    typer.echo(
+    say_wrapped(
         f"  {vision.layers} layers, width {vision.width}; tiles of {vision.tile} pixels, patches of {vision.patch}: "
         f"{vision.tokens_per_tile} visual tokens a tile, {vision.projection} wide"
     )

@@ -120,6 +120,27 @@ ThreadsOption = Annotated[
         rich_help_panel=_LOADING,
     ),
 ]
+BatchSizeOption = Annotated[
+    int,
+    _shared(
+        "N_BATCH",
+        "--batch-size",
+        "-b",
+        help="Most positions decoded in one call.",
+        rich_help_panel=_LOADING,
+    ),
+]
+UbatchSizeOption = Annotated[
+    int | None,
+    _shared(
+        "N_UBATCH",
+        "--ubatch-size",
+        "-ub",
+        help="Most positions computed at once; as `internvl doctor --measure` found best, or 512, if left out.",
+        show_default=False,
+        rich_help_panel=_LOADING,
+    ),
+]
 DraftOption = Annotated[
     int,
     _shared(
@@ -208,6 +229,8 @@ BatchOption = Annotated[
 OutputOption = Annotated[
     Path | None,
     typer.Option(
+        "--output",
+        "-o",
         metavar="FILE.jsonl",
         help="Write the answers of --batch here instead; run again, it goes on with what is not answered yet.",
         show_default=False,
@@ -246,6 +269,16 @@ PresencePenaltyOption = Annotated[
 FrequencyPenaltyOption = Annotated[
     float,
     _shared("FREQUENCY_PENALTY", help="Subtract for each recent occurrence of a token.", rich_help_panel=_SAMPLING),
+]
+PenaltyLastOption = Annotated[
+    int,
+    _shared(
+        "PENALTY_LAST_N",
+        "--penalty-last-n",
+        "--repeat-last-n",
+        help="How many tokens back the penalties look; 0 is off.",
+        rich_help_panel=_SAMPLING,
+    ),
 ]
 SeedOption = Annotated[
     int | None, _shared("SEED", help="Makes sampling repeatable.", show_default=False, rich_help_panel=_SAMPLING)

@@ -70,6 +70,7 @@ def quantize(
     source: own.SourceArgument,
     types: own.TypesArgument = None,
     output: own.OutputArgument = None,
+    to: own.ToOption = None,
     calibrate: own.CalibrateOption = None,
     imatrix: own.MatrixOption = None,
     save_imatrix: own.SaveMatrixOption = None,
@@ -92,6 +93,7 @@ def quantize(
     from internvl_gguf.quantizing.source import open_source
 
     with option_errors():
+        output = _one_output(output, to)
         kinds = () if types is None else parse_types(types)
         asked = _MatrixOptions(calibrate or (), imatrix, save_imatrix, chunks, options.gpu_layers(n_gpu_layers))
         _check_options(asked, kinds)
@@ -121,6 +123,17 @@ def quantize(
         print_json({"source": str(found.path), "kind": opened.kind, "imatrix": shown, "files": files})
     elif made:
         say(f"Try it: {_command(made[0].path, opened, found)}")
+
+
+def _one_output(place: Path | None, option: Path | None) -> Path | None:
+    """Where the file goes, behind the types or after -o.
+
+    Raises:
+        InvalidRequestError: two different places.
+    """
+    if place is not None and option is not None and place != option:
+        raise InvalidRequestError(f"The output is {place}, and with --output {option}.", "Give one of them.")
+    return option if place is None else place
 
 
 def _check_options(asked: _MatrixOptions, kinds: Sequence[QuantType]) -> None:

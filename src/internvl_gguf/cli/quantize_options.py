@@ -36,6 +36,7 @@ OutputArgument = Annotated[
         show_default=False,
     ),
 ]
+ToOption = Annotated[Path | None, given("OUTPUT", "The same as OUTPUT behind the types.", None, "--output", "-o")]
 CalibrateOption = Annotated[
     list[Path] | None,
     given(

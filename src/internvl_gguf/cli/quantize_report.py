@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from internvl_gguf.cli.output import print_json, say
+from internvl_gguf.cli.tables import say_wrapped
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.sizes import format_size
 
@@ -63,9 +62,9 @@ def counted(count: int, one: str, many: str) -> str:
 def tell_made(made: QuantizedFile) -> None:
     """A file that is there now, on stdout."""
     size = f"{format_size(made.n_bytes)} of {format_size(made.source_bytes)}"
-    typer.echo(f"{made.path}: {size}, {made.bits_per_weight:.2f} bits a weight, {made.seconds:.1f} s")
+    say_wrapped(f"{made.path}: {size}, {made.bits_per_weight:.2f} bits a weight, {made.seconds:.1f} s", hang=4)
     if made.fallbacks:
-        typer.echo(f"  {_fallbacks(made.fallbacks, made.matrices)}; their rows do not divide into its blocks.")
+        say_wrapped(f"  {_fallbacks(made.fallbacks, made.matrices)}; their rows do not divide into its blocks.")
 
 
 def _fallbacks(fallbacks: Sequence[Fallback], matrices: int) -> str:

@@ -8,13 +8,22 @@ import textwrap
 
 import typer
 
+from internvl_gguf.chat.safe_text import broken
+
 _PIPE_WIDTH = 200
 
 
-def say_wrapped(text: str, *, err: bool = False) -> None:
-    """A paragraph, broken at words where it goes to a terminal."""
+def say_wrapped(text: str, *, err: bool = False, hang: int | None = None) -> None:
+    """Lines, broken where they go to a terminal that is narrower.
+
+    Args:
+        text: the lines.
+        err: to stderr.
+        hang: columns by which what follows a break stands further in; as far as its line if None.
+    """
     if (sys.stderr if err else sys.stdout).isatty():
-        text = textwrap.fill(text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+        width, further = shutil.get_terminal_size().columns, None if hang is None else " " * hang
+        text = "\n".join(broken(line, width, further) for line in text.split("\n"))
     typer.echo(text, err=err)
 
 
@@ -36,6 +45,6 @@ def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         console.print(table)
         return
     for first, *rest in rows:
-        typer.echo(first)
+        say_wrapped(first, hang=4)
         facts = [f"{title.lower()} {fact}" for title, fact in zip(head[1:], rest, strict=True) if fact]
         typer.echo(textwrap.fill(", ".join(facts), console.width, initial_indent="  ", subsequent_indent="  "))

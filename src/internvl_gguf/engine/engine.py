@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from internvl_gguf.config import SamplingParams
@@ -12,11 +13,12 @@ from internvl_gguf.engine.handle import Handle, LogitsHandle, ScoreHandle, stopp
 from internvl_gguf.engine.request import AnswerRequest, LogitsRequest, Request, ScoreRequest
 from internvl_gguf.engine.scheduler import Scheduler
 from internvl_gguf.engine.tile_run import Report, TileProgress, TileRun
-from internvl_gguf.engine.turns import Turns
-from internvl_gguf.errors import SessionStateError
+from internvl_gguf.engine.turns import NoTurns, Turns
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.model import TextModel
+from internvl_gguf.llama.native import closed
 from internvl_gguf.llama.vision import VisionEncoder
+from internvl_gguf.owned import Owned, forsake_in_children
 from internvl_gguf.types import Span, Tile
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Engine:
+class Engine(Owned):
     """Runs requests on one text model and its vision encoder, as many at once as the context has sequences.
 
     Args:
@@ -50,8 +52,11 @@ class Engine:
         self.context = context
         self.cache = cache
         self._turns = Turns()
+        # No part refers to the engine: it goes, and all with it, as soon as nobody holds it.
+        self._find_tiles = partial(TileRun, vision=vision, cache=cache)
         self._scheduler = Scheduler(model, context, self._find_tiles, cores)
         self._is_closed = False
+        forsake_in_children(self)
 
     @property
     def n_ctx(self) -> int:
@@ -187,12 +192,19 @@ class Engine:
 
     def close(self) -> None:
         """End all requests. What the engine runs on can be freed then. Closing twice is harmless."""
+        self._turns.work_once(self._end_all)
 
-        def end_all() -> None:
-            self._is_closed = True
-            self._scheduler.end_all(_closed())
+    def close_if_idle(self) -> bool:
+        """As `close`, unless a thread works at this moment; whether it is closed."""
+        return self._turns.try_work(self._end_all)
 
-        self._turns.work_once(end_all)
+    def forsake(self) -> None:
+        """As `Owned.forsake`."""
+        self._turns = NoTurns()
+
+    def _end_all(self) -> None:
+        self._is_closed = True
+        self._scheduler.end_all(closed())
 
     def _add(self, request: Request) -> None:
         self._check_open()
@@ -200,11 +212,4 @@ class Engine:
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise _closed()
-
-    def _find_tiles(self, tiles: Sequence[Tile]) -> TileRun:
-        return TileRun(tiles, self.vision, self.cache)
-
-
-def _closed() -> SessionStateError:
-    return SessionStateError("The session is closed.", "Open a new one with Session.open().")
+            raise closed()

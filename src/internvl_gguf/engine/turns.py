@@ -15,6 +15,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from internvl_gguf.errors import SessionStateError
+from internvl_gguf.owned import inherited
 
 
 class _Bell(SimpleQueue[None]):
@@ -107,3 +108,20 @@ class Turns:
         for bell in list(self._waiting):
             if bell is not own:
                 bell.put(None)
+
+
+class NoTurns(Turns):
+    """Of an engine in a forked child: nobody works, and nobody waits for those who did in the parent."""
+
+    def work_until(self, is_done: Callable[[], bool], work: Callable[[], None]) -> None:
+        """As `Turns.work_until`, where it is done already.
+
+        Raises:
+            SessionStateError: it is not.
+        """
+        if not is_done():
+            raise inherited()
+
+    def try_work(self, work: Callable[[], None]) -> bool:
+        """As `Turns.try_work`: it is not done."""
+        return False

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
+from internvl_gguf import arguments
 from internvl_gguf.config import AskOptions
 from internvl_gguf.conversation import IMAGE_PLACE
 from internvl_gguf.errors import HistoryError
@@ -93,7 +94,7 @@ class Conversation:
         return self._asked(self._entries[-1]) if self._has_open_question else None
 
     def stream(
-        self, session: Session, prompt: str, images: Sequence[Any] = (), **options: Unpack[AskOptions]
+        self, session: Session, prompt: str, images: Iterable[Any] = (), **options: Unpack[AskOptions]
     ) -> Generator[Chunk, None, None]:
         """`session.stream` with everything kept: the question at once, the answer when it is there.
 
@@ -107,8 +108,11 @@ class Conversation:
         Raises:
             As `Session.stream`: what is wrong with a question is told at once, and nothing of it is kept.
         """
-        taken = [] if isinstance(images, str | bytes | os.PathLike) else [self._take(image) for image in images]
-        stream = session.stream(prompt, [picture for picture, _ in taken] if taken else images, **options)
+        from internvl_gguf.images import picture_list
+
+        _check_session(session)
+        taken = [self._take(image) for image in picture_list(images)]
+        stream = session.stream(prompt, [picture for picture, _ in taken], **options)
         if self._has_open_question:
             self._entries.pop()
         pictures = tuple(kept for _, kept in taken)
@@ -118,6 +122,7 @@ class Conversation:
 
     def undo(self, session: Session) -> Asked | None:
         """Take the last question and its answer back, here and in the session; None where there is none."""
+        _check_session(session)
         if not self._entries:
             return None
         if not self._has_open_question:  # which the session does not know
@@ -130,13 +135,14 @@ class Conversation:
 
     def set_system(self, session: Session, text: str | None) -> None:
         """Another system message, here and in the session: "" for none, None for the official one."""
+        _check_session(session)
         session.set_system(text)
         self.system = text
         self.keep()
 
     def set_model(self, name: str) -> None:
         """The answers from here on are another model's."""
-        self.model = name
+        self.model = arguments.text("name", name)
         self.keep()
 
     def continue_in(self, session: Session) -> None:
@@ -147,12 +153,14 @@ class Conversation:
         """
         from internvl_gguf.history.rebuilding import rebuilt_messages
 
+        _check_session(session)
         answered = self._entries[:-1] if self._has_open_question else self._entries
         messages = rebuilt_messages(session, self.system, answered, self._history.pictures, self._history.on_notice)
         session.continue_with(messages, saved=self._history.states.path(self.id))
 
     def keep_state(self, session: Session) -> bool:
-        """Keep the KV of the session for `continue_in`, when a chat ends; whether it was kept. Never raises."""
+        """Keep the KV of the session for `continue_in`, when a chat ends; whether it was kept."""
+        _check_session(session)
         if self._revision is None or self.is_removed or not self._entries or self._has_open_question:
             return False
         usage = self._entries[-1].statistics.get("usage", {})
@@ -179,7 +187,7 @@ class Conversation:
         Raises:
             HistoryError: another suffix, another file that is there, or it cannot be written.
         """
-        path = Path(path)
+        path = Path(arguments.path("path", path))
         write, is_own = _FORMS.get(path.suffix.lower(), (None, None))
         if write is None or is_own is None:
             raise HistoryError(f"A conversation is not written as {path.name}.", "Call the file .md or .json.")
@@ -302,6 +310,13 @@ class Conversation:
     @property
     def _has_open_question(self) -> bool:
         return bool(self._entries) and self._entries[-1].role == "user"
+
+
+def _check_session(session: object) -> None:
+    from internvl_gguf.session import Session
+
+    if not isinstance(session, Session):
+        raise arguments.wrong("session", session, "Give a Session, as Session.open() makes one.")
 
 
 def _beginning(path: Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
 
+from internvl_gguf import arguments
 from internvl_gguf.errors import HistoryError
 from internvl_gguf.history import rows, search
 from internvl_gguf.history.conversation import Conversation
@@ -58,7 +59,11 @@ class History:
 
     @classmethod
     def open(
-        cls, folder: Path | None = None, *, on_notice: Notice = log_notice, state_bytes: int = STATE_BYTES
+        cls,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        on_notice: Notice = log_notice,
+        state_bytes: int = STATE_BYTES,
     ) -> History:
         """Open the history, or begin one.
 
@@ -71,12 +76,18 @@ class History:
         Raises:
             HistoryError: it is of a later version of this package, or cannot be opened.
         """
-        folder = folder or data_dir()
-        return cls(folder, open_database(folder, on_notice), on_notice, state_bytes)
+        place = data_dir() if folder is None else Path(arguments.path("folder", folder))
+        arguments.functions(on_notice=on_notice)
+        arguments.whole("state_bytes", state_bytes)
+        return cls(place, open_database(place, on_notice), on_notice, state_bytes)
 
     @classmethod
     def open_or_forget(
-        cls, folder: Path | None = None, *, on_notice: Notice = log_notice, state_bytes: int = STATE_BYTES
+        cls,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        on_notice: Notice = log_notice,
+        state_bytes: int = STATE_BYTES,
     ) -> History:
         """`open`, but what cannot be opened is one notice, and a history that keeps nothing beyond this process."""
         try:
@@ -107,6 +118,8 @@ class History:
             model: how people call it, with its quant.
             system: text of the system message; "" for none, None for the official one.
         """
+        arguments.text("model", model)
+        arguments.text_or_none("system", system)
         now = time.time()
         return Conversation(self, Heading(new_id(), "", model, system, now, now), [], None)
 
@@ -125,7 +138,7 @@ class History:
         Raises:
             HistoryError: there is none, or there are several; or the database cannot be read.
         """
-        prefix = wanted.strip().lower()
+        prefix = arguments.text("wanted", wanted, "Give the id of a conversation, or how it begins.").strip().lower()
         found: list[str] = []
         if prefix:
             found = self._read(lambda connection: rows.ids_beginning(connection, prefix, _CANDIDATES), found)
@@ -150,7 +163,9 @@ class History:
         Raises:
             HistoryError: the database cannot be read.
         """
-        words = text.replace("\0", " ").split()
+        words = arguments.text("text", text).replace("\0", " ").split()
+        if limit is not None:
+            limit = arguments.whole("limit", limit)
 
         def look(connection: sqlite3.Connection) -> list[Summary]:
             ids = search.ids_with_words(connection, words) if words else None
@@ -182,7 +197,7 @@ class History:
                 connection.execute("PRAGMA wal_checkpoint (TRUNCATE)")
             return removed
 
-        ids = list(ids)
+        ids = [arguments.text("An id", each) for each in arguments.items("ids", ids, "Give a list of whole ids.")]
         removed: list[str] = self._read(remove, list[str]())
         self.states.remove(removed)
         return len(removed)
@@ -193,7 +208,7 @@ class History:
         Raises:
             HistoryError: no such file, or not such a one.
         """
-        heading, entries, pictures = read_exported(Path(path))
+        heading, entries, pictures = read_exported(Path(arguments.path("path", path)))
         for data in pictures:
             self.pictures.add(data)
         conversation = Conversation(self, replace(heading, id=new_id()), entries, None)

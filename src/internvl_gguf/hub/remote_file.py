@@ -8,7 +8,8 @@ import httpx2
 
 from internvl_gguf.errors import HubError
 from internvl_gguf.hub.client import HubClient, RepoListing
-from internvl_gguf.paths import cache_dir, write_atomically
+from internvl_gguf.kept import HEADERS
+from internvl_gguf.paths import write_atomically
 from internvl_gguf.repo_files import RepoFile
 
 
@@ -33,7 +34,7 @@ class RemoteFile:
         self.size = file.size
         self._client, self._listing, self._file = client, listing, file
         # By content: a file that changes gets another digest, and one in two repositories is read once.
-        self._kept = cache_dir() / "headers" / f"{file.digest}.{file.size}"
+        self._kept = HEADERS.path / f"{file.digest}.{file.size}"
         self._data = b""
 
     def read_prefix(self, length: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -80,7 +81,7 @@ class Context(NativeObject):
         n_threads: int,
         n_threads_batch: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(model)
         self.n_embd = model.n_embd
         self.n_vocab = model.n_vocab
         self._row_type = ctypes.c_float * model.n_vocab
@@ -105,7 +106,8 @@ class Context(NativeObject):
         params.kv_unified = True
         self.abort_requested = False
         self.polls = 0
-        self._abort_callback = llama_cpp.ggml_abort_callback(self._poll_abort)
+        me = weakref.ref(self)  # a callback that held it would keep it until the garbage collector comes
+        self._abort_callback = llama_cpp.ggml_abort_callback(lambda _: _poll_abort(me()))
         params.abort_callback = self._abort_callback
         forget_errors()
         if not self._make(lambda: llama_cpp.llama_init_from_model(model.handle, params)):
@@ -118,10 +120,6 @@ class Context(NativeObject):
         self._batch = _Batch(self.n_batch)
         self._threads = (params.n_threads, params.n_threads_batch)
         self._thread_limit = max(self._threads)
-
-    def _poll_abort(self, _user_data: int | None) -> bool:
-        self.polls += 1
-        return self.abort_requested
 
     def _watch_abort(self, watch: bool) -> None:
         """Let llama.cpp poll the abort flag, or not: polling costs a Python call for each node of the graph."""
@@ -271,8 +269,16 @@ class Context(NativeObject):
         _ = self.handle
         return self._memory
 
-    def _free(self, handle: int) -> None:
+    @staticmethod
+    def _free(handle: int) -> None:
         llama_cpp.llama_free(handle)
+
+
+def _poll_abort(context: Context | None) -> bool:
+    if context is None:
+        return False
+    context.polls += 1
+    return context.abort_requested
 
 
 def _not_numbers() -> NotNumbersError:

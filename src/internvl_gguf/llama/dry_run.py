@@ -65,7 +65,8 @@ class _Model(NativeObject):
         self.n_embd: int = llama_cpp.llama_model_n_embd_inp(self.handle)
         self.weight_bytes: int = llama_cpp.llama_model_size(self.handle)
 
-    def _free(self, handle: int) -> None:
+    @staticmethod
+    def _free(handle: int) -> None:
         llama_cpp.llama_model_free(handle)
 
 

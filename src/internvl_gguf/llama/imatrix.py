@@ -129,7 +129,7 @@ class WatchedContext(NativeObject):
     """
 
     def __init__(self, model: TextModel, *, n_ctx: int, n_batch: int, n_threads: int) -> None:
-        super().__init__()
+        super().__init__(model)
         self._product = check_layout()
         self._read = ggml_function("ggml_backend_tensor_get", None, _HANDLE, _HANDLE, ctypes.c_size_t, ctypes.c_size_t)
         self._n_bytes = ggml_function("ggml_nbytes", ctypes.c_size_t, _HANDLE)
@@ -246,7 +246,8 @@ class WatchedContext(NativeObject):
             )
         return squares
 
-    def _free(self, handle: int) -> None:
+    @staticmethod
+    def _free(handle: int) -> None:
         llama_cpp.llama_free(handle)
 
 

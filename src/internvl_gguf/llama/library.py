@@ -16,6 +16,7 @@ from typing import Any
 
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.llama.ending import end_process
+from internvl_gguf.llama.forked import note_use, refuse_child
 from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.openmp import short_spins
 from internvl_gguf.trial.advice import build_hint, loading_problem
@@ -192,7 +193,10 @@ def devices() -> list[Device]:
     count = ggml_function("ggml_backend_dev_count", ctypes.c_size_t)
     get = ggml_function("ggml_backend_dev_get", _HANDLE, ctypes.c_size_t)
     with deferred_interrupts():  # a device in the network may never answer
-        return [_device(get(index)) for index in range(count())]
+        found = [_device(get(index)) for index in range(count())]
+    if gpus(found):
+        note_use()  # drivers of GPUs do not work in forked children
+    return found
 
 
 def _device(handle: int) -> Device:
@@ -319,13 +323,19 @@ def abi_problems() -> list[str]:
     return problems + _unexpected_defaults()
 
 
-@lru_cache(maxsize=1)
 def initialise() -> None:
     """Check the build, route its logs and start its backends; once per process.
 
     Raises:
         LibraryError: another build of llama.cpp than this package is made for.
+        SessionStateError: in a child forked from a process that used the library.
     """
+    refuse_child()
+    _initialise_once()
+
+
+@lru_cache(maxsize=1)
+def _initialise_once() -> None:
     problems = abi_problems()
     if problems:
         raise LibraryError(

@@ -6,7 +6,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
@@ -85,7 +85,7 @@ class TextModel(NativeObject):
         self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(self.handle)
         self._pieces: dict[int, bytes] = {}
         # A conversation is laid out again with every question, most of it the same text.
-        self._known_text = lru_cache(_REMEMBERED_TEXTS)(self._tokenize)
+        self._known_text = lru_cache(_REMEMBERED_TEXTS)(partial(_tokenize, self._vocab))
 
     @property
     def vocab(self) -> int:
@@ -101,24 +101,6 @@ class TextModel(NativeObject):
         """
         _ = self.handle
         return self._known_text(text)
-
-    def _tokenize(self, text: str) -> tuple[int, ...]:
-        if not text:
-            return ()
-        try:
-            data = text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InvalidRequestError(
-                f"The text is not valid Unicode at character {error.start}.", "Give it as UTF-8."
-            ) from error
-        room = len(data) + 8
-        tokens = (ctypes.c_int32 * room)()
-        count = llama_cpp.llama_tokenize(self.vocab, data, len(data), tokens, room, False, False)
-        if count < 0:
-            raise InvalidRequestError(
-                f"The text of {len(data)} bytes cannot be tokenised.", "Check the tokenizer of the model file."
-            )
-        return tuple(tokens[:count])
 
     def piece(self, token: int) -> bytes:
         """The UTF-8 bytes of a token, which may be part of a character; control tokens have none.
@@ -145,5 +127,25 @@ class TextModel(NativeObject):
         """Whether the model file marks the token as one that ends an answer."""
         return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
 
-    def _free(self, handle: int) -> None:
+    @staticmethod
+    def _free(handle: int) -> None:
         llama_cpp.llama_model_free(handle)
+
+
+def _tokenize(vocab: int, text: str) -> tuple[int, ...]:
+    if not text:
+        return ()
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            f"The text is not valid Unicode at character {error.start}.", "Give it as UTF-8."
+        ) from error
+    room = len(data) + 8
+    tokens = (ctypes.c_int32 * room)()
+    count = llama_cpp.llama_tokenize(vocab, data, len(data), tokens, room, False, False)
+    if count < 0:
+        raise InvalidRequestError(
+            f"The text of {len(data)} bytes cannot be tokenised.", "Check the tokenizer of the model file."
+        )
+    return tuple(tokens[:count])

@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import weakref
+from abc import abstractmethod
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from internvl_gguf.errors import SessionStateError
+from internvl_gguf.llama.forked import note_use
 from internvl_gguf.llama.interrupts import deferred_interrupts
+from internvl_gguf.owned import Owned, forsake_in_children, inherited
 
 
-class NativeObject(ABC):
-    """Owns one native object: made once, handed out while open, freed once by `close`."""
+class NativeObject(Owned):
+    """Owns one native object: made once, handed out while open, freed once by `close`, or when this is collected.
 
-    def __init__(self) -> None:
+    Args:
+        needs: what the native object refers to. It is not collected before this is freed.
+    """
+
+    def __init__(self, *needs: NativeObject) -> None:
         self._handle: int | None = None
+        self._needs = needs
+        self._freeing: weakref.finalize[..., NativeObject] | None = None
+        self._is_inherited = False
 
     @property
     def handle(self) -> int:
         """The native object.
 
         Raises:
-            SessionStateError: it is closed.
+            SessionStateError: it is closed, or it is the parent's of a forked process.
         """
         if not self._handle:
-            raise SessionStateError("The session is closed.", "Open a new one with Session.open().")
+            raise inherited() if self._is_inherited else closed()
         return self._handle
 
     def close(self) -> None:
         """Free the native object. Closing twice is harmless."""
-        handle, self._handle = self._handle, None
-        if handle:
+        self._handle = None
+        freeing = self._freeing.detach() if self._freeing else None
+        if freeing:
+            _, free, arguments, _ = freeing
             with deferred_interrupts():
-                self._free(handle)
+                free(*arguments)  # not by the finalizer, which does nothing any more late in the end of the interpreter
+
+    def forsake(self) -> None:
+        """As `Owned.forsake`."""
+        self._handle, self._is_inherited = None, True
+        if self._freeing:
+            self._freeing.detach()
 
     def __enter__(self) -> Self:
         return self
@@ -43,19 +61,42 @@ class NativeObject(ABC):
     ) -> None:
         self.close()
 
+    @staticmethod
     @abstractmethod
-    def _free(self, handle: int) -> None:
+    def _free(handle: int) -> None:
         """Give the object back to the library."""
 
     def _make(self, make: Callable[[], int | None], on_interrupt: Callable[[], None] | None = None) -> bool:
         """Make the object in a native call, which may take long; whether the library made one.
 
         Ctrl-C is delivered after the call, and what the call made is not lost to it.
+
+        Raises:
+            SessionStateError: in a child forked from a process that used the library.
         """
+        note_use()
         try:
             with deferred_interrupts(on_interrupt):
-                self._handle = make()
+                self._adopt(make())
         except BaseException:
             self.close()
             raise
         return bool(self._handle)
+
+    def _adopt(self, handle: int | None) -> None:
+        if not handle:
+            return
+        self._handle = handle
+        self._freeing = weakref.finalize(self, _free_before, self._free, handle, self._needs)
+        self._freeing.atexit = False  # a thread may compute with it: `loading` frees in order what can be freed
+        forsake_in_children(self)
+
+
+def _free_before(free: Callable[[int], None], handle: int, _needs: tuple[NativeObject, ...]) -> None:
+    """Free a native object while what it refers to is alive, being an argument here."""
+    free(handle)
+
+
+def closed() -> SessionStateError:
+    """The error of whatever is asked of a session, an engine or a native object after `close`."""
+    return SessionStateError("The session is closed.", "Open a new one with Session.open().")

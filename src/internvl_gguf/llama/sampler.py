@@ -92,5 +92,6 @@ class SamplerChain(NativeObject):
         """As `Sampler.sample`."""
         return int(llama_cpp.llama_sampler_sample(self.handle, context.handle, row))
 
-    def _free(self, handle: int) -> None:
+    @staticmethod
+    def _free(handle: int) -> None:
         llama_cpp.llama_sampler_free(handle)

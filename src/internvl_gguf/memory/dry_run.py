@@ -25,6 +25,7 @@ from internvl_gguf.memory.plan import DeviceMemory, MemoryPlan, predict_memory, 
 from internvl_gguf.memory.request import MemoryRequest
 from internvl_gguf.memory.shape import ModelShape
 from internvl_gguf.memory.shape_sources import shape_from_headers
+from internvl_gguf.paths import making_temporary
 
 Source = str | PathLike[str] | ByteSource
 _COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.dry_run")
@@ -61,7 +62,9 @@ def dry_run(
     headers = [read_header(source) for source in sources]
     shape = shape_from_headers(headers, mmproj)
     predicted = [predict_memory(shape, request) for request in requests]
-    with tempfile.TemporaryDirectory(prefix="internvl-dry-run-") as folder:
+    with making_temporary():
+        temporary = tempfile.TemporaryDirectory(prefix="internvl-dry-run-")
+    with temporary as folder:
         path = _write_headers(Path(folder), sources, headers)
         answers = ask(path, requests, timeout=timeout)
     return [_plan(shape, *each) for each in zip(requests, predicted, answers, strict=True)]

@@ -14,6 +14,7 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
+from internvl_gguf.paths import making_temporary
 from internvl_gguf.quantizing.matrix import ImportanceMatrix, check_matrix
 from internvl_gguf.quantizing.output import check_room, output_paths, whole_file
 from internvl_gguf.quantizing.process import Fallback, Job, QuantizeProcess
@@ -94,7 +95,8 @@ class Quantizer:
         self._pure = pure or source.kind == "mmproj"
         self._force = force
         self._process = QuantizeProcess()
-        self._folder = tempfile.TemporaryDirectory(prefix="internvl-quantize-")
+        with making_temporary():
+            self._folder = tempfile.TemporaryDirectory(prefix="internvl-quantize-")
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.paths import making_temporary
 
 _COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.quantize")
 _NO_FALLBACK: Final = "no tensor type fallback"
@@ -82,7 +83,8 @@ class QuantizeProcess:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
-        self._words = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        with making_temporary():
+            self._words = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
 
     def __enter__(self) -> Self:
         return self

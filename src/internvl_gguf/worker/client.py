@@ -9,13 +9,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.engine.tile_run import Report, TileProgress
 from internvl_gguf.errors import SessionStateError, WorkerDiedError
 from internvl_gguf.model_files import ModelFiles
 from internvl_gguf.notices import Notice
+from internvl_gguf.owned import inherited
 from internvl_gguf.types import FinishReason, Span, Tile, TileSpan
 from internvl_gguf.worker import messages
 from internvl_gguf.worker.process import WorkerProcess
@@ -305,7 +306,7 @@ class Client:
 
     def _check_owner(self) -> None:
         if os.getpid() != self._owner:
-            _refuse_fork()
+            raise inherited()
 
     def _ring(self) -> None:
         for bell in list(self._bells):
@@ -316,10 +317,3 @@ def died(process: WorkerProcess, when: str = "") -> WorkerDiedError:
     """The error of what was under way when a process ended."""
     hint = next((hint for word, hint in _HINTS.items() if word in process.ending), _OTHERWISE)
     return WorkerDiedError(f"The process of the model {process.ending}{when}.", _AFTER + hint)
-
-
-def _refuse_fork() -> NoReturn:
-    raise SessionStateError(
-        "This process was forked from the one that opened the session.",
-        'Open a session in each process, or start processes with multiprocessing\'s "spawn".',
-    )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, Final
 
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.paths import making_temporary
 from internvl_gguf.process_end import describe_end, last_words
 from internvl_gguf.worker.channel import Channel
 from internvl_gguf.worker.messages import Close
@@ -45,7 +46,8 @@ class WorkerProcess:
         self, on_message: Callable[[WorkerProcess, Any], None], on_end: Callable[[WorkerProcess], None]
     ) -> None:
         self.ending = ""
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed when the process has ended)
+        with making_temporary():
+            self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed when the process has ended)
         self._process = _start(self._errors)
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:

@@ -11,6 +11,7 @@ from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import SessionStateError
 from internvl_gguf.model_files import ModelFiles
 from internvl_gguf.notices import Notice, log_notice
+from internvl_gguf.owned import Owned, forsake_in_children
 from internvl_gguf.worker.client import Client
 from internvl_gguf.worker.engine import FarEngine
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from internvl_gguf.validation import MmprojFacts, TextModelFacts
 
 
-class WorkerRuntime:
+class WorkerRuntime(Owned):
     """A model that is loaded in another process; the counterpart of `loading.Runtime`, which runs there.
 
     Owns the process; the last `release` ends it, and so does dropping the runtime. Where the process dies, what was
@@ -55,6 +56,7 @@ class WorkerRuntime:
         self._identity: tuple[bytes, ModelIdentity] | None = None
         self._users = 1
         self._lock = threading.Lock()
+        forsake_in_children(self)
 
     @property
     def text(self) -> TextModelFacts:
@@ -132,3 +134,8 @@ class WorkerRuntime:
         if last:
             self._finalizer.detach()
             self._client.close()
+
+    def forsake(self) -> None:
+        """As `Owned.forsake`."""
+        self._finalizer.detach()
+        self._lock = threading.Lock()

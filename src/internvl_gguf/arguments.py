@@ -1,0 +1,94 @@
+"""Arguments as callers of the Python interface give them: each is what it must be, or an error in words."""
+
+from __future__ import annotations
+
+import numbers
+import operator
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from internvl_gguf.errors import InvalidRequestError
+
+_SHOWN: Final = 80  # characters of a value in a message
+
+
+def wrong(name: str, value: object, hint: str) -> InvalidRequestError:
+    """The error of an argument of another kind than it must be: "n_ctx is 'many'." and what to give."""
+    return InvalidRequestError(f"{name} is {shown(value)}.", hint)
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: short ones as they are written, others by their kind."""
+    if value is None or isinstance(value, str | bytes | bool | numbers.Number):
+        text = repr(value)
+        if len(text) <= _SHOWN:
+            return text
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiouAEIO' else 'a'} {kind}"
+
+
+def whole(name: str, value: object, hint: str = "Give a whole number.") -> int:
+    """A whole number, also one of numpy's; True and False are none.
+
+    Raises:
+        InvalidRequestError: anything else, as do all of this module.
+    """
+    if not isinstance(value, bool):
+        try:
+            return operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+    raise wrong(name, value, hint)
+
+
+def number(name: str, value: object) -> float:
+    """A number, also one of numpy's or a fraction."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            pass
+    raise wrong(name, value, "Give a number.")
+
+
+def switch(name: str, value: object) -> bool:
+    """True or False, also numpy's."""
+    if isinstance(value, bool) or (type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")):
+        return bool(value)
+    raise wrong(name, value, "Give True or False.")
+
+
+def text(name: str, value: object, hint: str = "Give a str.") -> str:
+    """Text."""
+    if isinstance(value, str):
+        return value
+    raise wrong(name, value, hint)
+
+
+def text_or_none(name: str, value: object) -> str | None:
+    """Text, or None."""
+    return None if value is None else text(name, value, "Give a str, or None.")
+
+
+def path(name: str, value: object, hint: str = "Give a str or a pathlib.Path.") -> str:
+    """The path of a file or folder."""
+    if isinstance(value, str | os.PathLike):
+        found = os.fspath(value)
+        if isinstance(found, str) and "\0" not in found:
+            return found
+    raise wrong(name, value, hint)
+
+
+def functions(**named: object) -> None:
+    """Things that can be called, or None, each under its name."""
+    for name, value in named.items():
+        if value is not None and not callable(value):
+            raise wrong(name, value, "Give a function, or leave it out.")
+
+
+def items(name: str, value: object, hint: str) -> Iterable[Any]:
+    """Several of something: a list, a generator, but neither text nor a mapping."""
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+        return value
+    raise wrong(name, value, hint)

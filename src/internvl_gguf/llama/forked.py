@@ -1,0 +1,38 @@
+"""llama.cpp in a child that was forked from a process that used it: refused, since it would hang or abort.
+
+The threads it computes with (OpenMP's) are not copied by a fork but waited for, and drivers of GPUs do not work in a
+forked child. A child may use the library if its parent did nothing with it, or only asked which devices of a machine
+without a GPU there are.
+"""
+
+from __future__ import annotations
+
+from internvl_gguf.owned import call_in_children, inherited
+
+_is_used = False
+_was_used_by_parent = False
+
+
+def note_use() -> None:
+    """The library is used from here on: children forked later cannot use it.
+
+    Raises:
+        SessionStateError: this is such a child.
+    """
+    global _is_used
+    refuse_child()
+    _is_used = True
+
+
+def refuse_child() -> None:
+    """Raise SessionStateError in a child that was forked after the library was used."""
+    if _was_used_by_parent:
+        raise inherited()
+
+
+def _begin_child() -> None:
+    global _was_used_by_parent
+    _was_used_by_parent = _is_used
+
+
+call_in_children(_begin_child)
