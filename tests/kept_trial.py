@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from internvl_gguf.paths import cache_dir
+from internvl_gguf.kept import TRIAL
 from internvl_gguf.trial import Needs, settle
 from internvl_gguf.trial.circumstances import circumstances
 from internvl_gguf.trial.importing import ensure_importable
-from internvl_gguf.trial.record import RECORD, record, recorded
+from internvl_gguf.trial.record import record, recorded
 
 
 def keep_trial(temporary: pytest.TempPathFactory) -> None:
@@ -32,4 +32,4 @@ def keep_trial(temporary: pytest.TempPathFactory) -> None:
 def copy_trial(folder: Path) -> None:
     """Put it into another cache folder, for processes that have only that."""
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(cache_dir() / RECORD, folder / RECORD)
+    shutil.copy(TRIAL.path, folder / TRIAL.name)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from conftest import noise
-from internvl_gguf import InternVLError, LibraryError, Session
+from internvl_gguf import InternVLError, LibraryError, Session, loading
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.kept import RECORDS, Record
-from internvl_gguf.llama.probe import positions_are_shifted
 from internvl_gguf.loading import Runtime
 from internvl_gguf.paths import cache_dir, config_dir, data_dir, free_bytes, is_writable
 from internvl_gguf.resolve import ModelFiles
@@ -68,22 +68,22 @@ def test_the_answer_is_the_same(tiny: ModelFiles, unwritable: Path, session: Ses
         assert other.ask("What is it?", [noise(1)], sampling=SHORT).text == expected
 
 
-@pytest.mark.parametrize("worker", [False, True])
 def test_where_no_temporary_file_can_be_made_it_is_refused_in_words(
-    tiny: ModelFiles, unwritable: Path, monkeypatch: pytest.MonkeyPatch, worker: bool
+    tiny: ModelFiles, unwritable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A container whose file systems are all read-only."""
     monkeypatch.setattr(tempfile, "tempdir", str(unwritable / "file" / "temporary"))
     with pytest.raises(InternVLError, match="No temporary file can be made") as caught:
-        Session.open(tiny.text, tiny.mmproj, worker=worker, **EXACT)  # type: ignore[arg-type]
+        Session.open(tiny.text, tiny.mmproj, worker=True, **EXACT)  # type: ignore[arg-type]
     assert "TMPDIR" in caught.value.hint
 
 
 def test_where_only_the_copy_has_no_place_the_cache_is_to_blame(
     tiny: ModelFiles, unwritable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    positions_are_shifted()
-    monkeypatch.setattr("internvl_gguf.loading.positions_are_shifted", lambda: True)
+    settled = loading.settle
+    shifted = lambda *asked: replace(settled(*asked), positions_are_shifted=True)  # noqa: E731
+    monkeypatch.setattr(loading, "settle", shifted)
     monkeypatch.setattr(tempfile, "tempdir", str(unwritable / "file" / "temporary"))
     with pytest.raises(LibraryError, match="cannot be kept in") as caught:
         Runtime(tiny, EngineConfig(**EXACT))  # type: ignore[arg-type]

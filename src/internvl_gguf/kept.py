@@ -91,9 +91,9 @@ BENCHMARKS: Final = Folder("bench", "results of benchmarks, with what they are m
 
 ENCODER_SPEED: Final = Record("encoder-speed.json", "speed of the vision encoder by precision")
 FINGERPRINTS: Final = Record("fingerprints.json", "contents of files already read")
-POSITION_PROBE: Final = Record("probe.json", "whether this llama.cpp needs corrected position rows")
 ROOFLINE: Final = Record("roofline.json", "speed of this machine")
+TRIAL: Final = Record("trial.json", "what of the native library works on this machine")
 TUNING: Final = Record("tuning.json", "threads and batches that suit this machine")
 
 FOLDERS: Final = (EMBEDDINGS, CORRECTED_ENCODERS, HEADERS, BENCHMARKS)
-RECORDS: Final = (ENCODER_SPEED, FINGERPRINTS, POSITION_PROBE, ROOFLINE, TUNING)
+RECORDS: Final = (ENCODER_SPEED, FINGERPRINTS, ROOFLINE, TRIAL, TUNING)

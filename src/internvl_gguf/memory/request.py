@@ -105,6 +105,11 @@ class MemoryRequest:
         return bool(self.gpus) and self.offload_gpu is not None
 
     @property
+    def reorders(self) -> bool:
+        """Whether the CPU brings weights into orders of its own; it does not where a GPU computes with them, too."""
+        return self.extra_buffers and not self.offloads
+
+    @property
     def cells(self) -> int:
         """Positions of the KV cache."""
         wanted = self.n_ctx * self.n_parallel

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from internvl_gguf.paths import making_temporary
 from internvl_gguf.process_end import describe_end, last_words, signal_of
 
 # One thread: kernels fail alike in one and in many, and threads that spin beside other programs take minutes.
@@ -88,11 +89,16 @@ def child(command: Sequence[str], request: object, patience: float) -> Iterator[
         command: program and arguments.
         request: what it is told.
         patience: seconds without a line after which it hangs.
+
+    Raises:
+        InternVLError: no temporary file can be made.
     """
     group: dict[str, Any] = {"process_group": 0}
     if sys.platform == "win32":
         group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    with tempfile.TemporaryFile() as errors:
+    with making_temporary():
+        temporary = tempfile.TemporaryFile()  # noqa: SIM115
+    with temporary as errors:
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
-from internvl_gguf.paths import cache_dir, write_atomically
+from internvl_gguf.kept import TRIAL
+from internvl_gguf.paths import write_atomically
 from internvl_gguf.trial.circumstances import Circumstances
 from internvl_gguf.trial.outcomes import Outcomes, outcome_of
 
-RECORD: Final = "trial.json"
 _VERSION: Final = 1
 _MOST_ENTRIES: Final = 16
 _LOCK_SECONDS: Final = 5.0  # a writer that takes longer is stopped, or its file system knows no locks
@@ -77,7 +76,7 @@ def record(here: Circumstances, found: Entry) -> OSError | None:
 
     found = replace(found, tried_at=datetime.now().astimezone().isoformat(timespec="seconds"))
     _in_this_process[here.digest] = found_here(here).merged(found)
-    path = cache_dir() / RECORD
+    path = TRIAL.path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as locked:
@@ -96,15 +95,10 @@ def record(here: Circumstances, found: Entry) -> OSError | None:
     return None
 
 
-def record_path() -> Path:
-    """The file of the record."""
-    return cache_dir() / RECORD
-
-
 def _read() -> dict[str, Any]:
     """The entries by digest, the newest last; none where the file is missing, damaged or of another version."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        kept = json.loads(record_path().read_bytes())
+        kept = TRIAL.read()
         if kept["version"] == _VERSION and isinstance(kept["entries"], dict):
             return dict(kept["entries"])
     return {}

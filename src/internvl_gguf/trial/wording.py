@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from internvl_gguf.paths import cache_dir
+from internvl_gguf.kept import TRIAL
 from internvl_gguf.trial.advice import build_hint
 from internvl_gguf.trial.outcomes import Outcome
 from internvl_gguf.trial.steps import Step
@@ -41,7 +41,8 @@ def left_out_device(name: str, description: str, failure: tuple[str, Outcome] | 
 def not_kept(error: OSError) -> str:
     """That what was found cannot be kept, in a line."""
     why = error.strerror or error
-    return f"How llama.cpp does on this machine cannot be kept in {cache_dir()} ({why}): it is tried by each process."
+    folder = TRIAL.path.parent
+    return f"How llama.cpp does on this machine cannot be kept in {folder} ({why}): it is tried by each process."
 
 
 def refusal(failure: tuple[str, Outcome] | None) -> tuple[str, str]:
