@@ -68,10 +68,17 @@ def test_json_has_every_number() -> None:
 
 
 def test_several_gpus() -> None:
-    row = picked(MODEL, "--vram", "24GiB,12GiB", "--ram", "32GiB")["picks"][0]
+    row = picked(MODEL, "--vram", "12GiB,8GiB", "--ram", "32GiB")["picks"][0]
     assert len(row["memory"]["devices"]) == 3
     assert sum(row["tensor_split"]) == pytest.approx(1)
     assert row["tensor_split"][0] > row["tensor_split"][1]
+
+
+def test_one_gpu_where_one_holds_it_all() -> None:
+    """Layers on a second one take its own buffers, and time on the way between them."""
+    row = picked(MODEL, "--vram", "24GiB,12GiB", "--ram", "32GiB")["picks"][0]
+    assert [device["device"] for device in row["memory"]["devices"]] == ["CPU", "GPU0"]
+    assert row["tensor_split"] == []
 
 
 def test_why_one_quant() -> None:
