@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -38,6 +38,7 @@ from internvl_gguf.notices import Notice, log_notice
 from internvl_gguf.owned import Owned, forsake_in_children
 from internvl_gguf.paths import cache_dir
 from internvl_gguf.placement import describe, placements, with_help
+from internvl_gguf.planning.search import Configuration
 from internvl_gguf.planning.workload import Budget, parse_vram
 from internvl_gguf.position_rows import corrected_copy, write_corrected
 from internvl_gguf.saved_session import ModelIdentity
@@ -45,6 +46,8 @@ from internvl_gguf.this_machine import MachineBudget, machine_budget
 from internvl_gguf.trial import Needs, settle
 from internvl_gguf.tuning import host_settings
 from internvl_gguf.validation import ModelPair, validate_files
+
+_NO_GPU: Final = "No GPU that the installed llama.cpp can use: all layers stay on the CPU."
 
 
 class Runtime(Owned):
@@ -88,16 +91,7 @@ class Runtime(Owned):
         fingerprint = fingerprint or file_fingerprint(files.mmproj)
         self.text, self.vision = pair.text, pair.mmproj
         n_ctx = _context_length(config.n_ctx, self.text.n_ctx_train)
-        if config.has_quantised_kv and self.text.head_dim % 32:
-            raise InvalidRequestError(
-                f"A {config.kv_type} KV cache needs heads of a multiple of 32; this model's have {self.text.head_dim}.",
-                "Use kv_type f16.",
-            )
-        if config.n_batch < self.vision.tokens_per_tile:
-            raise InvalidRequestError(
-                f"n_batch is {config.n_batch}, less than the {self.vision.tokens_per_tile} visual tokens of a tile.",
-                f"Use n_batch={self.vision.tokens_per_tile} or more.",
-            )
+        _check_config(config, pair)
         self._discarding: weakref.finalize[..., Runtime] | None = None
         initialise()
         self._tell_of_cache = on_notice
@@ -113,12 +107,9 @@ class Runtime(Owned):
         self._lock = threading.Lock()
         self.host = host_settings(config.n_threads)
         machine = machine_budget(parse_vram(config.vram))
-        for notice in machine.notices:
-            on_notice(notice)
-        if config.n_gpu_layers not in ("auto", 0) and not machine.gpus:
-            on_notice("No GPU that the installed llama.cpp can use: all layers stay on the CPU.")
         self.settled = settle(needs_of(pair, config), machine.usable)
-        for notice in self.settled.notices:
+        no_gpu = config.n_gpu_layers not in ("auto", 0) and not machine.gpus
+        for notice in (*machine.notices, *([_NO_GPU] if no_gpu else ()), *self.settled.notices):
             on_notice(notice)
         config = config if self.settled.flash_attn else replace(config, flash_attn=False)
         shifted = self.settled.positions_are_shifted
@@ -138,16 +129,7 @@ class Runtime(Owned):
         self.configuration = next(ways)
         if self.configuration.request.n_ctx < n_ctx:
             on_notice(f"There is no memory for a context of {n_ctx:,}: loading it with {describe(self.configuration)}.")
-        while True:
-            try:
-                self.engine, self._owned = self._open(mmproj, config, on_load, on_notice)
-                break
-            except (LibraryError, ModelFileError) as error:
-                smaller = next(ways, None)
-                if smaller is None:
-                    raise with_help(error, self.configuration) from error
-                on_notice(f"{error.message} Trying it with {describe(smaller)}.")
-                self.configuration = smaller
+        self.engine, self._owned = self._open_smaller(ways, mmproj, config, on_load, on_notice)
         encoder_file = f"{fingerprint}|{shifted}"
         self._encoder_file = hashlib.blake2b(encoder_file.encode()).digest()
         arithmetic = encoder_arithmetic(self._encoder_gpu, flash_attn=self.settled.flash_attn)
@@ -198,9 +180,26 @@ class Runtime(Owned):
         self._tell_of_cache = _tell_nobody
         return copy
 
-    def _open(
-        self, mmproj: Path, config: EngineConfig, on_load: LoadProgress | None, on_notice: Notice
+    def _open_smaller(
+        self,
+        ways: Iterator[Configuration],
+        mmproj: Path,
+        config: EngineConfig,
+        on_load: LoadProgress | None,
+        on_notice: Notice,
     ) -> tuple[Engine, ExitStack]:
+        """Load everything in the current configuration or, as long as that fails, in the next of `ways`."""
+        while True:
+            try:
+                return self._open(mmproj, config, on_load)
+            except (LibraryError, ModelFileError) as error:
+                smaller = next(ways, None)
+                if smaller is None:
+                    raise with_help(error, self.configuration) from error
+                on_notice(f"{error.message} Trying it with {describe(smaller)}.")
+                self.configuration = smaller
+
+    def _open(self, mmproj: Path, config: EngineConfig, on_load: LoadProgress | None) -> tuple[Engine, ExitStack]:
         """Load everything in the current configuration; the stack frees it."""
         request = self.configuration.request
         is_split = len(request.gpus) > 1 and request.n_gpu_layers != 0
@@ -335,6 +334,25 @@ def weight_kinds(*headers: GGUFHeader) -> frozenset[str]:
     """Element types of the matrices in files, such as "Q4_K"."""
     tensors = (tensor for header in headers for tensor in header.tensors.values())
     return frozenset(tensor.type.name for tensor in tensors if len(tensor.trimmed_shape) > 1)
+
+
+def _check_config(config: EngineConfig, pair: ModelPair) -> None:
+    """Refuse what this model cannot be run with.
+
+    Raises:
+        InvalidRequestError: a quantised cache for heads that do not divide into blocks, or batches smaller than a tile.
+    """
+    head_dim, tokens_per_tile = pair.text.head_dim, pair.mmproj.tokens_per_tile
+    if config.has_quantised_kv and head_dim % 32:
+        raise InvalidRequestError(
+            f"A {config.kv_type} KV cache needs heads of a multiple of 32; this model's have {head_dim}.",
+            "Use kv_type f16.",
+        )
+    if config.n_batch < tokens_per_tile:
+        raise InvalidRequestError(
+            f"n_batch is {config.n_batch}, less than the {tokens_per_tile} visual tokens of a tile.",
+            f"Use n_batch={tokens_per_tile} or more.",
+        )
 
 
 def _context_length(asked: int | None, trained: int) -> int:
