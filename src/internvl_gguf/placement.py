@@ -100,7 +100,7 @@ def with_help(error: LibraryError | ModelFileError, configuration: Configuration
 def describe(configuration: Configuration) -> str:
     """A way to load a model in a few words."""
     request = configuration.request
-    where = f"{placement_text(configuration)}, " if request.gpus else ""
+    where = f"{placement_text(configuration)}, " if configuration.budget.has_gpus else ""
     return f"{where}a context of {request.n_ctx:,} positions, batches of {request.n_ubatch}"
 
 

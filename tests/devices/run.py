@@ -125,6 +125,8 @@ def main() -> None:
         found = session.runtime.configuration
         gpus = session.runtime._used_gpus  # type: ignore[attr-defined]
         names = ["CPU", *(gpu.name for gpu in gpus)]
+        by_buffer = {gpu.buffer: gpu.name for gpu in gpus}
+        encoder = next(name for line in log.lines for name in _ENCODER.findall(line))
         one_tile = replace(found.request, tiles_per_batch=1)
         plan = predict_memory(found.candidate.shape(found.encoder), one_tile)
         result = Result(
@@ -133,7 +135,7 @@ def main() -> None:
             notices=told,
             gpus=[gpu.name for gpu in gpus],
             layers=[name for line in log.lines for name in _LAYER.findall(line)],
-            encoder=next(name for line in log.lines for name in _ENCODER.findall(line)),
+            encoder=by_buffer.get(encoder, encoder),
             gpu_layers=found.gpu_layers,
             planned={
                 name: {
@@ -144,7 +146,7 @@ def main() -> None:
                 }
                 for name, device in zip(names, plan.devices, strict=True)
             },
-            logged=_logged(log.lines, {gpu.buffer: gpu.name for gpu in gpus}),
+            logged=_logged(log.lines, by_buffer),
         )
     print(json.dumps(vars(result)))
 

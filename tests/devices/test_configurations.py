@@ -28,6 +28,7 @@ CONFIGURATIONS: list[dict[str, Any]] = [
     {"vram": "1GiB"},
     {"vram": "450MiB"},
     {"vram": "410MiB"},
+    {"vram": "1MiB"},
     {"vram": "none"},
 ]
 
@@ -49,9 +50,9 @@ def test_a_configuration(on_device: Run, options: dict[str, Any], reference: Res
     on_gpus = [name for name in found.layers if name != "CPU"]
     assert len(on_gpus) == found.gpu_layers
     assert set(on_gpus) <= set(found.gpus)
-    if options in ({"vram": "410MiB"}, {"vram": "none"}):
+    if options.get("vram") in ("1MiB", "none"):
         assert found.gpus == []
-    elif "n_gpu_layers" not in options:
+    elif "n_gpu_layers" not in options and options != {"vram": "410MiB"}:  # of which 400 are for the driver
         assert found.gpu_layers == LAYERS
         assert found.encoder == found.gpus[0]
 
@@ -59,7 +60,7 @@ def test_a_configuration(on_device: Run, options: dict[str, Any], reference: Res
 def test_the_numbers_of_every_kind_of_picture(on_device: Run, reference: Result) -> None:
     found = on_device({}, questions=12)
     assert found.answers == reference.answers
-    assert divergence(reference.logprobs, found.logprobs) < 1e-5
+    assert divergence(reference.logprobs, found.logprobs) < 1e-4
 
 
 @pytest.mark.parametrize("layers", [-1, 2, 1, 0])

@@ -35,8 +35,9 @@ def test_whatever_a_server_has_the_question_is_answered(mebibytes: int, referenc
     with rpc_server(mebibytes) as server:
         found = run({}, servers=[server.endpoint], questions=2)
     assert found.answers == reference.answers[:2]
+    assert bool(found.notices) == (found.gpu_layers == 0)
     for notice in found.notices:
-        assert "Trying it with" in notice
+        assert "Trying it with on the CPU, the GPU left alone" in notice
 
 
 @pytest.mark.parametrize("mebibytes", [2, 8, 16, 32, 64])
