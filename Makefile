@@ -9,7 +9,7 @@ COMPARISONS := text_speed tile_speed parallel second_question
 ON_MODEL := $(if $(MODEL),--model $(MODEL))
 WITH_TOOLS := $(if $(TOOLS),--tools $(TOOLS))
 
-# llama.cpp is compiled for the CPU at hand. GCC up to 12.3 compiles its AMX kernels wrong without the header, which is
+# llama.cpp is compiled for the CPU at hand. GCC 12.2 and its kin compile its AMX kernels wrong without the header, which is
 # empty elsewhere. pip's cache is left out: it would take a wheel that was built with other flags, or on another machine.
 LLAMA := $(shell sed -n 's/.*"\(llama-cpp-python==[^"]*\)".*/\1/p' pyproject.toml)
 ifeq ($(shell uname -s -m),Linux x86_64)

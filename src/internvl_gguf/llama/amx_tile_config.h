@@ -1,4 +1,4 @@
-/* For compiling llama.cpp's AMX kernels with GCC up to 12.3, by `-include` in CXXFLAGS. No source of llama.cpp changes.
+/* For compiling llama.cpp's AMX kernels with GCC 12.2 and its kin, by `-include` in CXXFLAGS. No source of llama.cpp changes.
  *
  * ldtilecfg reads 64 bytes. These GCCs declare the memory operand of _tile_loadconfig as one pointer, 8 bytes
  * (amxtileintrin.h: "m" (*((const void **)__config))), so the compiler takes stores to the other 56 for dead. llama.cpp
