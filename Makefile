@@ -86,7 +86,8 @@ $(DEVICES_VENV)/.installed: pyproject.toml tests/devices/include/vulkan/vulkan.h
 	{ echo "Vulkan on lavapipe is needed: apt-get install mesa-vulkan-drivers libvulkan-dev glslc spirv-headers" >&2; exit 1; }
 	$(PYTHON) -m venv $(DEVICES_VENV)
 	@echo "Installing; llama.cpp is compiled with the RPC and Vulkan backends, which takes about ten minutes."
-	CMAKE_ARGS="-DGGML_RPC=on -DGGML_VULKAN=on" CXXFLAGS="$(CXXFLAGS) -I$(CURDIR)/tests/devices/include" \
+	CMAKE_ARGS="-DGGML_RPC=on -DGGML_VULKAN=on" \
+	CXXFLAGS='$(if $(AMX_HEADER),-include "$(AMX_HEADER)") -I"$(CURDIR)/tests/devices/include" $(CXXFLAGS)' \
 	$(DEVICES_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-cache-dir -e '.[dev]'
 	@touch $@
 

@@ -33,10 +33,14 @@ class MachineBudget:
 
     @property
     def usable(self) -> dict[str, str]:
-        """Descriptions of the GPUs that memory may be taken of, by their names."""
+        """Descriptions of the GPUs that memory may be taken of, by their names.
+
+        Without those of other machines: what computes there is another library on another CPU, and a server has one
+        client at a time, so that no second process could try it.
+        """
         numbers = self.budget.gpu_numbers
-        used = [number for number, room in zip(numbers, self.budget.gpus, strict=True) if room > 0]
-        return {self.gpus[number].name: self.gpus[number].description for number in used}
+        used = [self.gpus[number] for number, room in zip(numbers, self.budget.gpus, strict=True) if room > 0]
+        return {gpu.name: gpu.description for gpu in used if not gpu.is_remote}
 
     def without(self, names: Collection[str]) -> Budget:
         """The budget without some of the GPUs."""
@@ -77,7 +81,7 @@ def machine_budget(vram: Sequence[int] | None = None, ram: int | None = None) ->
         host,
         tuple(_room(gpu, limit) for gpu, limit in zip(gpus, allowed, strict=True)),
         is_unified=any(map(_shares_host_memory, gpus)),
-        offloading=None if all(gpu.offloads for gpu in gpus) else tuple(gpu.offloads for gpu in gpus),
+        offloading=tuple(not gpu.is_remote for gpu in gpus) if any(gpu.is_remote for gpu in gpus) else None,
     )
     if vram == ():
         budget = budget.smaller()[-1]

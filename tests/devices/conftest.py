@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 from tests.devices.run import Result, run
 from tests.devices.servers import rpc_server
+
+from internvl_gguf.trial.circumstances import circumstances
+from internvl_gguf.trial.record import Entry, record
 
 LAVAPIPE = "0"
 """Number of lavapipe among the Vulkan devices: the only one on a machine without a GPU. Unless named it is not used."""
@@ -32,6 +36,15 @@ def backends() -> None:
         pytest.exit(f"This llama.cpp has no backend {' and '.join(missing)}: run `make test-devices`.", returncode=2)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def lavapipe_needs_no_trial(cache_folder: Path) -> None:
+    """The library's trial would have it compile the kernels of every weight type, half a minute each.
+
+    What these tests need of the device they see for themselves.
+    """
+    record(circumstances(), Entry(imports=True, steps={"Vulkan0": {}}))
+
+
 @pytest.fixture(scope="session")
 def reference() -> Result:
     """The demo model on the CPU alone."""
@@ -45,9 +58,9 @@ def server() -> Iterator[str]:
         yield found.endpoint
 
 
-@pytest.fixture(scope="module", params=["rpc", "vulkan"])
+@pytest.fixture(scope="module")
 def on_device(request: pytest.FixtureRequest) -> Run:
-    """Runs the demo model with a device of each backend."""
+    """Runs the demo model with a device of a backend."""
     if request.param == "rpc":
         return partial(run, servers=[request.getfixturevalue("server")])
     return partial(run, vulkan=LAVAPIPE)

@@ -82,7 +82,7 @@ def start(request: dict[str, Any], *, servers: Sequence[str] = (), vulkan: str =
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(servers, vulkan=vulkan),
+        env=environment(servers, vulkan=vulkan, program="tests.devices.run"),
     )
     assert process.stdin is not None
     process.stdin.write(json.dumps(request) + "\n")

@@ -16,20 +16,18 @@ from pathlib import Path
 _ROOT = Path(__file__).parents[2]
 
 
-def environment(servers: Sequence[str] = (), *, vulkan: str = "", module: str = "") -> dict[str, str]:
+def environment(servers: Sequence[str] = (), *, vulkan: str = "", program: str = "-c") -> dict[str, str]:
     """The environment of a process that has these devices.
 
     Args:
         servers: endpoints of RPC servers. A server has one client at a time: the next one waits.
         vulkan: numbers of Vulkan devices, with commas; "" for none.
-        module: of the process's children, the module that alone gets the servers; "" for the process itself, too.
+        program: the word of a command line by which the process is known that gets the servers: no child of it does.
     """
     found = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     found["PYTHONPATH"] = os.pathsep.join(map(str, (_ROOT / "tests/devices/site", _ROOT)))
     if servers:
-        found["TEST_RPC_SERVERS"] = ",".join(servers)
-    if module:
-        found["TEST_RPC_MODULE"] = module
+        found |= {"TEST_RPC_SERVERS": ",".join(servers), "TEST_RPC_PROGRAM": program}
     if vulkan:
         found["GGML_VK_VISIBLE_DEVICES"] = vulkan
     return found

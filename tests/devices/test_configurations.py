@@ -39,9 +39,20 @@ def divergence(reference: np.ndarray, other: np.ndarray) -> float:
     return float((np.exp(kept) * (kept - other)).sum(axis=1).max())
 
 
-@pytest.mark.parametrize(
-    "options", CONFIGURATIONS, ids=lambda options: " ".join(f"{k}={v}" for k, v in options.items())
-)
+FEW = [{}, {"n_gpu_layers": 2}, {"n_gpu_layers": 1}, {"kv_type": "q8_0"}, {"flash_attn": False}]
+"""lavapipe compiles its kernels in every process anew, for half a minute to minutes."""
+CASES = [("rpc", options) for options in CONFIGURATIONS] + [("vulkan", options) for options in FEW]
+MEMORY = [("rpc", layers) for layers in (-1, 2, 1, 0)] + [("vulkan", layers) for layers in (-1, 2)]
+
+
+def named(value: Any) -> str:
+    """How a test calls a backend or options."""
+    if not isinstance(value, dict):
+        return str(value)
+    return " ".join(f"{name}={each}" for name, each in value.items()) or "auto"
+
+
+@pytest.mark.parametrize(("on_device", "options"), CASES, ids=named, indirect=["on_device"])
 def test_a_configuration(on_device: Run, options: dict[str, Any], reference: Result) -> None:
     found = on_device(options)
     assert found.answers == reference.answers[: len(found.answers)]
@@ -57,13 +68,14 @@ def test_a_configuration(on_device: Run, options: dict[str, Any], reference: Res
         assert found.encoder == found.gpus[0]
 
 
+@pytest.mark.parametrize("on_device", ["rpc"], indirect=True)
 def test_the_numbers_of_every_kind_of_picture(on_device: Run, reference: Result) -> None:
     found = on_device({}, questions=12)
     assert found.answers == reference.answers
     assert divergence(reference.logprobs, found.logprobs) < 1e-4
 
 
-@pytest.mark.parametrize("layers", [-1, 2, 1, 0])
+@pytest.mark.parametrize(("on_device", "layers"), MEMORY, ids=named, indirect=["on_device"])
 def test_planned_memory_is_what_llama_cpp_logs(on_device: Run, layers: int) -> None:
     """Never less than is taken, and little more."""
     found = on_device({"n_gpu_layers": layers})

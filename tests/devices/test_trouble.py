@@ -17,7 +17,8 @@ from tests.devices.servers import environment, rpc_server
 def command(endpoint: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """An `internvl` command beside an RPC server."""
     line = [sys.executable, "-m", "internvl_gguf", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, check=False, env=environment([endpoint]))
+    found = environment([endpoint], program="internvl_gguf")
+    return subprocess.run(line, capture_output=True, text=True, check=False, env=found)
 
 
 def is_two_lines(text: str) -> bool:
@@ -95,7 +96,7 @@ def test_a_server_that_is_killed_costs_a_worker_one_answer() -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment([server.endpoint], module="internvl_gguf.worker.child"),
+            env=environment([server.endpoint], program="internvl_gguf.worker.child"),
         )
         assert process.stdout is not None
         first = process.stdout.readline()

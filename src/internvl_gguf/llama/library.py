@@ -130,7 +130,7 @@ class Device:
         identifier: of the hardware, such as its place on the PCI bus; "" where the device does not tell. The same card
             has the same one in every backend that sees it.
         buffer: what its memory is called in llama.cpp's log.
-        offloads: whether it computes large batches with weights of the host. A device of another machine does not.
+        is_remote: whether it is another machine's: it computes nothing with weights of this one.
     """
 
     name: str
@@ -141,7 +141,7 @@ class Device:
     handle: int = 0
     identifier: str = ""
     buffer: str = ""
-    offloads: bool = True
+    is_remote: bool = False
 
 
 _DEVICE_KINDS = ("cpu", "gpu", "igpu", "accel", "meta")
@@ -216,7 +216,7 @@ def _device(handle: int) -> Device:
         handle=handle,
         identifier=_text(facts.device_id),
         buffer=_text(buffer_name(buffer_type(handle))),
-        offloads=_text(backend_name(registry(handle))) != _REMOTE,
+        is_remote=_text(backend_name(registry(handle))) == _REMOTE,
     )
 
 

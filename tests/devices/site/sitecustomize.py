@@ -3,7 +3,7 @@
 import os
 import sys
 
-if "TEST_RPC_SERVERS" in os.environ and os.environ.get("TEST_RPC_MODULE", sys.orig_argv[0]) in sys.orig_argv:
+if os.environ.get("TEST_RPC_PROGRAM") in sys.orig_argv:
     from tests.devices.servers import register
 
     register(os.environ["TEST_RPC_SERVERS"].split(","))

@@ -207,6 +207,7 @@ def _encoder(setting: Setting, kind: GGMLQuantizationType) -> Answer:
                 use_gpu=bool(setting.device),
                 n_threads=1,
                 flash_attn=setting.flash_attn,
+                device=next(iter(setting.handles), None),
             )
         )
         measured = encoder.encode([tiny.pixels.tobytes()])[0]
