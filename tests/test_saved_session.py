@@ -338,7 +338,7 @@ def test_a_conversation_goes_on_on_another_device(talk: tuple[Path, Session], mo
     path, session = talk
     live = session.ask("Once more?")
     session.close()
-    monkeypatch.setattr(loading, "encoder_arithmetic", lambda device: "another device")
+    monkeypatch.setattr(loading, "encoder_arithmetic", lambda device, **asked: "another device")
     with Session.restore(path, n_threads=1) as restored:
         again = restored.ask("Once more?")
         assert again.usage == live.usage
