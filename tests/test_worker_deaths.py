@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from chat_terminal import CTRL_U, ChatTerminal
 from conftest import noise
 from internvl_gguf import LibraryError, ModelFileError, Question, Reply, SamplingParams, Session, WorkerDiedError
 from internvl_gguf.history import History
+from internvl_gguf.model_files import demo_files
 from internvl_gguf.process_end import describe_end, signal_of
 from internvl_gguf.resolve import ModelFiles
 from test_worker import EXACT, PATIENCE, SHORT
@@ -293,6 +295,23 @@ def test_killed_in_the_middle_of_a_chat_answer_costs_that_answer(tmp_path: Path)
         latest = history.latest()
         assert latest is not None
         assert [entry.text for entry in latest.entries if entry.role == "assistant"] == ["98", "Red."]
+
+
+def test_a_chat_goes_on_though_its_model_cannot_be_loaded_again(tmp_path: Path) -> None:
+    """The error was told by asking the model what could be dropped, which ended the chat."""
+    text, mmproj = (shutil.copy(file, tmp_path) for file in (demo_files().text, demo_files().mmproj))
+    moved = tmp_path / "moved"
+    with ChatTerminal(text, "--mmproj", mmproj, "-t", "1", folder=tmp_path, INTERNVL_DATA=str(tmp_path)) as chat:
+        chat.do("How many shapes are there?", r"used$")
+        Path(text).rename(moved)
+        (worker,) = workers_of(psutil.Process(chat.pid))
+        worker.kill()
+        chat.do("Is it red?", r"^Error: ")
+        chat.wait(r"^> Is it red\?\Z")
+        moved.rename(text)
+        chat.type(CTRL_U)
+        chat.do("Is it red?", r"used$", 2)
+        assert chat.leave() == 0
 
 
 def test_windows_names_its_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:

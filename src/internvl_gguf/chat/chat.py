@@ -204,6 +204,11 @@ class Chat:
             raise
         self.conversation.set_model(self.model)
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether there is something to drop; known without the model, which may be what failed."""
+        return any(message.role == "user" for message in self.session.messages)
+
     def parts(self) -> list[Part]:
         """What can be dropped of the conversation to make room."""
         self.session.revive()

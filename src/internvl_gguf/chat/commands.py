@@ -116,7 +116,7 @@ def regen(chat: Chat, text: str) -> str:
     try:
         is_answered = chat.ask(asked.text, replace(chat.settings, sampling=sampling, layout=asked.layout))
     except InternVLError as error:
-        chat.screen.fail(in_commands(error, has_parts=bool(chat.parts())))
+        chat.screen.fail(in_commands(error, has_parts=chat.has_parts))
         is_answered = False
     return "" if is_answered else asked.text
 

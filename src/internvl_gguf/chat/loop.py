@@ -91,7 +91,7 @@ class Loop:
             return self._question(without_quotes(line), line, waiting)
         except InternVLError as error:
             chat.screen.progress()
-            chat.screen.fail(in_commands(error, has_parts=bool(chat.parts())))
+            chat.screen.fail(in_commands(error, has_parts=chat.has_parts))
             self.failures += 1
         except KeyboardInterrupt:  # while a model was loaded, say
             if self._reader.is_script:
