@@ -103,7 +103,7 @@ def hold_chat(count: Count, draw: random.Random, folder: Path) -> None:
     count.answered += answered
     count.failed += failed if was_loaded else 0
     count.lost += max(0, LINES - answered - failed) if was_loaded else 0
-    count.orphans += sum(WORKER in " ".join(process.cmdline()) for process in psutil.process_iter())
+    count.orphans += sum(WORKER in (process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
 
 
 def main() -> None:
