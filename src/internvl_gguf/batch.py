@@ -24,7 +24,7 @@ _PREPARING_THREADS: Final = 2  # a picture is cut in a fraction of the time it t
 
 @dataclass(frozen=True)
 class BatchModel:
-    """What a batch asks of the session whose model answers it.
+    """The calls that a batch needs of its session.
 
     Attributes:
         engine: runs the requests.

@@ -17,7 +17,7 @@ from internvl_gguf.types import Question
 
 
 def _kind_of(default: object) -> tuple[tuple[type, ...], str]:
-    """What a sampling parameter must be, by its default."""
+    """The type that a sampling parameter must have, by its default."""
     if isinstance(default, tuple):
         return (str, list), "text, or a list of texts"
     if isinstance(default, float):

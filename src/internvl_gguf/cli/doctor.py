@@ -70,7 +70,7 @@ def doctor(
 
 
 def _library() -> tuple[dict[str, Any], TrialReport | None]:
-    """What is installed and how its trial went."""
+    """Facts about the installed library, and the report of its trial."""
     try:
         from internvl_gguf.llama import library
         from internvl_gguf.llama.openmp import waiting

@@ -70,7 +70,7 @@ def is_stdout_closed() -> bool:
 
 
 def closed_error() -> InternVLError:
-    """What is said where an answer has nowhere to go."""
+    """The error for an answer that no stream can take."""
     return InternVLError("The answer has nowhere to go: stdout is closed.", "Open it, or send it to a file: > FILE.")
 
 

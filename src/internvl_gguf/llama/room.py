@@ -17,7 +17,7 @@ _CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
 def has_room(device: int | None, sizes: Iterable[int]) -> bool:
     """Whether a device gives buffers of these sizes, all at once; they are given back before this returns.
 
-    What it says to have free may be taken by the next moment, or not to be had in one piece.
+    Another program may take the memory that a device reports as free, or it may not be had in one piece.
 
     Args:
         device: ggml's name of it; None for the CPU.

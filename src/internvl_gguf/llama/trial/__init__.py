@@ -1,1 +1,1 @@
-"""What the installed llama.cpp is asked before it is trusted. `internvl_gguf.trial` starts it and reads its answers."""
+"""Checks of the installed llama.cpp, run in a process of their own; `internvl_gguf.trial` starts it and reads it."""

@@ -1,4 +1,4 @@
-"""What the installed library is asked, and how far its answers may lie from those known beforehand.
+"""The checks of the trial, and how far the library may be from the known answers.
 
 The distance of an answer is the largest root mean square of its error in one row or one column, as a part of the root
 mean square of the expected answer: a row is a token or a patch, a column an output, so that an error in one of either
@@ -63,7 +63,7 @@ _HEADS: Final = ((4, 2), (2, 1))  # of 64 numbers as in Qwen2.5-0.5B, of 128 as 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is tried.
+    """The setting in which the checks run.
 
     Attributes:
         device: name of a GPU; "" for the CPU.
