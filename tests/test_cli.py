@@ -140,6 +140,23 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_ctrl_c_while_the_command_line_is_imported_ends_with_130_and_no_traceback() -> None:
+    """Its libraries take a third of a second to import, in which people press Ctrl-C, too."""
+    script = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "sys.argv[1:] = ['list']\n"
+        "from internvl_gguf.cli import main\n"
+        "main()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
 def test_ctrl_c_ends_with_130_and_no_traceback(tiny: ModelFiles) -> None:
     child = subprocess.Popen(
         [*INTERNVL, "ask", str(tiny.text), "Tell me.", "-n", "100000", "--temperature", "2", "--top-k", "0", "-v"],

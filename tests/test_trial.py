@@ -24,6 +24,7 @@ from internvl_gguf.trial.outcomes import Outcome
 from internvl_gguf.trial.process import child
 from internvl_gguf.trial.record import Entry, record, recorded
 from internvl_gguf.trial.report import trial_report
+from internvl_gguf.trial.steps import Step
 
 STAND_IN = Path(__file__).with_name("trial_stand_in.py")
 ALL = ("weights Q4_K", "weights F16", "attention f16", "flash attention f16", "flash attention q8_0", "encoder F16")
@@ -158,6 +159,40 @@ def test_a_device_that_fails_is_left_out(library: Library, next_process: Callabl
     # Extra buffers are the CPU's alone.
     assert library.tried == ["CPU", "CUDA0", "CUDA0", "CUDA0, no flash", "CUDA0, no flash"]
     assert settle(F16, GPU).unusable == frozenset()
+
+
+def test_a_device_is_tried_with_what_a_model_needs_and_no_more(
+    library: Library, next_process: Callable[[], None]
+) -> None:
+    """A driver that compiles its kernels takes seconds for each: all of them took minutes on Mesa's lavapipe."""
+    gpu = "CUDA0 (NVIDIA Something)"
+    settle(Q4_K, GPU)
+    assert set(recorded(circumstances()).steps[gpu]) == {"weights Q4_K", "flash attention f16", "encoder F16"}
+    next_process()
+    settle(F16, GPU)
+    assert set(recorded(circumstances()).steps[gpu]) == {*(Q4_K.checks(Step("CUDA0")) or ()), "weights F16"}
+    settle(Needs(frozenset(("Q9_X",))), GPU)  # which there is no check of
+    settle(Needs(frozenset(("Q9_X",))), GPU)
+    assert library.tried == ["CPU", "CUDA0", "CUDA0", "CUDA0"]
+    trial_report(GPU)
+    settle(replace(Q4_K, kv_type="q8_0"), GPU)
+    assert library.tried[4:] == ["CUDA0"], "the doctor tried all"
+
+
+def test_another_device_of_the_same_name_is_tried_anew(library: Library) -> None:
+    settle(Q4_K, GPU)
+    settle(Q4_K, {"CUDA0": "NVIDIA Something Else"})
+    assert library.tried == ["CPU", "CUDA0", "CUDA0"]
+
+
+def test_a_device_whose_trial_dies_before_its_first_check_is_left_out(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(Q4_K)
+    monkeypatch.setattr(trying, "COMMAND", (sys.executable, "-c", "import sys; sys.exit('Error: no such driver')"))
+    settled = settle(Q4_K, GPU)
+    assert settled.unusable == {"CUDA0"}
+    assert "Error: no such driver" in settled.notices[0]
 
 
 def test_flash_attention_that_fails_on_a_device_keeps_the_device(library: Library) -> None:
@@ -382,7 +417,10 @@ def test_another_library_or_cpu_or_driver_is_tried_anew(monkeypatch: pytest.Monk
     (folder / "version").write_text("570.1\n")
     driver = circumstances()
     assert driver.driver == "570.1"
-    assert len({each.digest for each in (before, other, touched, flags, driver)}) == 5
+    monkeypatch.setattr("internvl_gguf.trial.circumstances._DRIVER_FOLDERS", (str(folder),))
+    (folder / "libvulkan_lvp.so").write_bytes(b"one")
+    mesa = circumstances()
+    assert len({each.digest for each in (before, other, touched, flags, driver, mesa)}) == 6
 
 
 # What the doctor says.
@@ -390,7 +428,7 @@ def test_another_library_or_cpu_or_driver_is_tried_anew(monkeypatch: pytest.Monk
 
 def test_the_doctor_tells_what_fails_and_what_is_used(library: Library) -> None:
     library.fails(weights_Q4_K={"CPU": "SIGILL"})
-    report = trial_report(("CUDA0",))
+    report = trial_report(GPU)
     assert report.problems == []
     assert report.reductions
     assert [text for _, text in report.rows[:3]] == [
@@ -406,7 +444,7 @@ def test_the_doctor_tells_what_fails_and_what_is_used(library: Library) -> None:
 
 def test_the_doctor_has_a_problem_where_nothing_works(library: Library) -> None:
     library.fails(weights_Q4_K={"*": "SIGILL"}, encoder_F16={"*": "wrong"})
-    report = trial_report(())
+    report = trial_report({})
     (problem,) = report.problems
     assert problem.startswith("llama.cpp fails on this CPU: 2 of 6 checks fail")
     assert "Build it for this machine" in problem

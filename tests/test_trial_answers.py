@@ -26,7 +26,7 @@ MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "
 
 def test_the_installed_library_is_right_on_this_machine() -> None:
     """With all it has, or without kernels that were compiled wrongly."""
-    report = trial_report(())
+    report = trial_report({})
     assert report.problems == []
     last = report.tried["CPU"][-1]
     assert last.checks >= 30
@@ -128,7 +128,7 @@ def test_a_library_that_computes_wrong_is_found_out(monkeypatch: pytest.MonkeyPa
     original = TinyText.logits
     monkeypatch.setattr(TinyText, "logits", lambda self, tokens: np.roll(original(self, tokens), 1, axis=1))
     trial_checks._case.cache_clear()
-    step = trial_report(()).tried["CPU"][-1].step
+    step = trial_report({}).tried["CPU"][-1].step
     answers = dict(checks(Setting(extra_buffers=step.extra_buffers, flash_attn=step.flash_attn)))
     try:
         answer = answers["weights F32"]()

@@ -18,13 +18,13 @@ from internvl_gguf.trial.steps import Step
 def main(path: Path) -> None:
     plan = json.loads(path.read_text())
     asked = json.loads(sys.stdin.readline())
-    skipped = asked.pop("skip")
+    only, skipped = asked.pop("only"), asked.pop("skip")
     step = Step(**asked).name
     with Path(f"{path}.starts").open("a") as starts:
         starts.write(f"{step}\n")
     say(features=["AVX2", "AMX_INT8"])
     for name, by_step in plan.items():
-        if name not in skipped:
+        if name not in skipped and (not only or name in only):
             say(start=name)
             act(name, by_step.get(step, by_step.get("*", "right")))
     say(finished=True)

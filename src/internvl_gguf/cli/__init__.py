@@ -68,8 +68,11 @@ def main() -> None:
         if not is_stdout_closed():
             sys.stdout.write(answer(sys.argv[2:]))
         return
-    from internvl_gguf.cli.group import app
-    from internvl_gguf.cli.output import run, say
+    try:
+        from internvl_gguf.cli.group import app
+        from internvl_gguf.cli.output import run, say
+    except KeyboardInterrupt:  # before there is anything that could be interrupted
+        sys.exit(130)
 
     code = run(app)
     if line := replaced_line():

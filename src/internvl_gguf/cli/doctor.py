@@ -95,7 +95,7 @@ def _library() -> tuple[dict[str, Any], TrialReport | None]:
             for device in library.devices()
         ],
     }
-    gpus = tuple(device["name"] for device in facts["devices"] if device["kind"] in ("gpu", "igpu"))
+    gpus = {device["name"]: device["description"] for device in facts["devices"] if device["kind"] in ("gpu", "igpu")}
     report = trial_report(gpus)
     if report.positions_are_shifted is not None:
         facts["position_correction_needed"] = report.positions_are_shifted

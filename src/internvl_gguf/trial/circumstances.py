@@ -9,6 +9,8 @@ import hashlib
 import importlib.util
 import json
 import os
+import platform
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +18,14 @@ from typing import Final
 
 from internvl_gguf.machine import cpu_flags, processor_name
 
-_VERSION: Final = 1  # of the trial: another one has other checks or bounds
+_VERSION: Final = 2  # of the trial: another one has other checks or bounds
 _PACKAGE: Final = "llama_cpp"
 _BINARIES: Final = (".so", ".dylib", ".dll", ".metallib")
 # Versions of the drivers that Linux tells without a library.
 _DRIVERS: Final = tuple(Path("/sys/module", name, "version") for name in ("nvidia", "amdgpu", "i915", "xe"))
+# Mesa's drivers of Vulkan tell none: their files stand for it.
+_DRIVER_FOLDERS: Final = ("/usr/lib", "/usr/lib64", f"/usr/lib/{platform.machine()}-linux-gnu")
+_DRIVER_FILES: Final = "libvulkan_*.so"
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ class Circumstances:
         library: folder of the library's files.
         processor: the CPU's name.
         driver: versions of GPU drivers, empty where the system tells none.
-        digest: of all that, with the CPU's flags and the size and time of every file.
+        digest: of all that, with the CPU's flags, the size and time of every file, and elsewhere than on Linux the
+            version of the system, which brings the drivers.
     """
 
     library: str
@@ -45,7 +51,8 @@ def circumstances() -> Circumstances:
     folders = library_folders()
     files = [(str(path), *_identity(path)) for folder in folders for path in _binaries(folder)]
     processor, driver = processor_name(), " ".join(_first_line(path) for path in _DRIVERS).strip()
-    facts = [_VERSION, files, processor, sorted(cpu_flags()), driver]
+    drivers = [(str(path), *_identity(path)) for folder in _DRIVER_FOLDERS for path in Path(folder).glob(_DRIVER_FILES)]
+    facts = [_VERSION, files, processor, sorted(cpu_flags()), driver, sorted(drivers), _system()]
     digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
     return Circumstances(str(folders[0]) if folders else "", processor, driver, digest)
 
@@ -72,6 +79,10 @@ def _identity(path: Path) -> tuple[int, int]:
         status = path.stat()
         return status.st_size, status.st_mtime_ns
     return 0, 0
+
+
+def _system() -> str:
+    return "" if sys.platform == "linux" else platform.version()
 
 
 def _first_line(path: Path) -> str:

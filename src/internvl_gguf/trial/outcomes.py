@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args
 
-Kind = Literal["right", "wrong", "died", "refused", "hung"]
+Kind = Literal["right", "wrong", "died", "refused", "hung", "unknown"]
 
 _LASTING_SIGNALS: Final = ("SIGILL", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGTRAP", "SIGABRT", "SIGSYS")
 
@@ -18,7 +18,7 @@ class Outcome:
 
     Attributes:
         kind: "right"; "wrong", an answer further from the known one than rounding explains; "died", the process ended;
-            "refused", llama.cpp gave an error; "hung", no answer in time.
+            "refused", llama.cpp gave an error; "hung", no answer in time; "unknown", there is no such check.
         what: what happened, to follow the name of the check; empty where it was right.
         signal: what ended the process, such as "SIGILL"; empty where it was no signal.
         distance: of the answer from the known one, as a part of it.
@@ -46,9 +46,14 @@ class Outcome:
             raise ValueError(f"no outcome: {self}")
 
     @property
+    def failed(self) -> bool:
+        """Whether something went wrong. What there is no check of counts as right."""
+        return self.kind not in ("right", "unknown")
+
+    @property
     def lasts(self) -> bool:
         """Whether another try would go alike. A process that was killed, waited or found no memory may do better."""
-        return self.kind in ("right", "wrong") or (self.kind == "died" and self.signal in _LASTING_SIGNALS)
+        return self.kind in ("right", "wrong", "unknown") or (self.kind == "died" and self.signal in _LASTING_SIGNALS)
 
     def plain(self) -> dict[str, Any]:
         """For JSON; fields that say nothing are left out."""

@@ -34,12 +34,14 @@ class Entry:
         imports: whether the library could be loaded.
         features: instruction sets the build uses, as llama.cpp names them.
         steps: outcomes of the checks by what was tried (`Step.name`).
+        whole: names of the steps all of whose checks were done, not only those that a model needed.
         tried_at: when something was last tried, in ISO 8601 with the offset from UTC.
     """
 
     imports: bool = False
     features: tuple[str, ...] = ()
     steps: Mapping[str, Outcomes] = field(default_factory=dict)
+    whole: frozenset[str] = frozenset()
     tried_at: str = ""
 
     def merged(self, newer: Entry) -> Entry:
@@ -47,9 +49,15 @@ class Entry:
         return Entry(
             imports=self.imports or newer.imports,
             features=newer.features or self.features,
-            steps={**self.steps, **newer.steps},
+            steps={**self.steps, **{name: self._with(name, newer) for name in newer.steps}},
+            whole=self.whole | newer.whole,
             tried_at=newer.tried_at or self.tried_at,
         )
+
+    def _with(self, step: str, newer: Entry) -> Outcomes:
+        """Outcomes of a step: the newer ones, and of a part of its checks beside those of the others."""
+        old = {} if step in newer.whole else self.steps.get(step, {})
+        return {**old, **newer.steps[step]}
 
 
 def recorded(here: Circumstances) -> Entry:
@@ -108,7 +116,13 @@ def _plain(entry: Entry) -> dict[str, Any]:
     steps = {
         name: {check: outcome.plain() for check, outcome in outcomes.items()} for name, outcomes in entry.steps.items()
     }
-    return {"imports": entry.imports, "features": entry.features, "steps": steps, "tried_at": entry.tried_at}
+    return {
+        "imports": entry.imports,
+        "features": entry.features,
+        "steps": steps,
+        "whole": sorted(entry.whole),
+        "tried_at": entry.tried_at,
+    }
 
 
 def _entry_of(kept: Mapping[str, Any]) -> Entry:
@@ -121,4 +135,5 @@ def _entry_of(kept: Mapping[str, Any]) -> Entry:
         str(name): {str(check): outcome_of(outcome) for check, outcome in outcomes.items()}
         for name, outcomes in kept["steps"].items()
     }
-    return Entry(kept["imports"] is True, tuple(map(str, kept["features"])), steps, str(kept["tried_at"]))
+    features, whole = tuple(map(str, kept["features"])), frozenset(map(str, kept["whole"]))
+    return Entry(kept["imports"] is True, features, steps, whole, str(kept["tried_at"]))

@@ -13,7 +13,7 @@ from internvl_gguf.trial.circumstances import circumstances
 from internvl_gguf.trial.outcomes import Outcome
 from internvl_gguf.trial.record import recorded
 from internvl_gguf.trial.settling import Table, positions
-from internvl_gguf.trial.steps import Step
+from internvl_gguf.trial.steps import Step, failures
 from internvl_gguf.trial.wording import in_short
 
 
@@ -93,28 +93,29 @@ class TrialReport:
         return {"tried_at": self.tried_at, "devices": devices, "build_command": build_command()}
 
 
-def trial_report(gpus: tuple[str, ...]) -> TrialReport:
+def trial_report(gpus: Mapping[str, str]) -> TrialReport:
     """The trial of the CPU and of GPUs; what was not tried is tried now.
 
     Args:
-        gpus: their names.
+        gpus: their descriptions by their names.
     """
     here = circumstances()
     table = Table(here)
-    tried = {device or "CPU": _steps(table, device) for device in ("", *gpus)}
+    tried = {device or "CPU": _steps(table, Step(device, gpus.get(device, ""))) for device in ("", *gpus)}
     shifted = None
     with suppress(LibraryError):
         shifted = positions(table.outcomes(tried["CPU"][-1].step))
     return TrialReport(tried, shifted, recorded(here).tried_at)
 
 
-def _steps(table: Table, device: str) -> tuple[Tried, ...]:
+def _steps(table: Table, first: Step) -> tuple[Tried, ...]:
     """The steps of a device down to the first with which everything works."""
     steps = []
-    for step in Step(device).down():
+    for step in first.down():
         outcomes = table.outcomes(step)
-        failed = {name: outcome for name, outcome in outcomes.items() if outcome.kind != "right"}
-        steps.append(Tried(step, len(outcomes), failed))
+        failed = failures(outcomes, outcomes)
+        done = sum(outcome.kind != "unknown" for outcome in outcomes.values())
+        steps.append(Tried(step, done, failed))
         if not failed:
             break
     return tuple(steps)

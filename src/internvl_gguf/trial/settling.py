@@ -52,7 +52,7 @@ def settle(needs: Needs, gpus: Mapping[str, str] | None = None) -> Settled:
         raise LibraryError(*refusal(table.first_failure))
     used, unusable = [cpu], []
     for name, description in (gpus or {}).items():
-        step = table.first_that_works(needs, name)
+        step = table.first_that_works(needs, name, description)
         if step:
             used.append(step)
         else:
@@ -82,10 +82,10 @@ class Table:
         self.first_failure: tuple[str, Outcome] | None = None
         self.notices: list[str] = []
 
-    def first_that_works(self, needs: Needs, device: str) -> Step | None:
+    def first_that_works(self, needs: Needs, device: str, description: str = "") -> Step | None:
         """The highest step of a device with which everything needed works."""
         self.first_failure, self._tried_now = None, False
-        for step in Step(device).down():
+        for step in Step(device, description).down():
             names = needs.checks(step)
             if names is None:
                 continue
@@ -99,22 +99,30 @@ class Table:
 
     def _failed(self, step: Step, names: Sequence[str]) -> dict[str, Outcome]:
         """What is needed and went wrong, by name; tried again where that may have been an accident."""
-        failed = failures(self.outcomes(step), names)
+        needed = names if step.device else ()
+        failed = failures(self.outcomes(step, needed), names)
         tried_here = step.name in found_here(self._here).steps
         if not tried_here and not all(outcome.lasts for outcome in failed.values()):
-            self._try(step)
-            failed = failures(self.outcomes(step), names)
+            self._try(step, needed)
+            failed = failures(self.outcomes(step, needed), names)
         return failed
 
-    def outcomes(self, step: Step) -> Outcomes:
-        """How the checks of a step went."""
-        if step.name not in self._known.steps:
-            self._try(step)
+    def outcomes(self, step: Step, needed: Sequence[str] = ()) -> Outcomes:
+        """How the checks of a step went.
+
+        Args:
+            step: the step.
+            needed: names of checks, if these will do. A driver may take minutes to compile the kernels of all; on a CPU
+                all together take seconds.
+        """
+        known = self._known.steps.get(step.name, {})
+        if step.name not in self._known.whole and not (needed and known.keys() >= set(needed)):
+            self._try(step, [name for name in needed if name not in known])
         return self._known.steps[step.name]
 
-    def _try(self, step: Step) -> None:
+    def _try(self, step: Step, needed: Sequence[str]) -> None:
         self._tried_now = True
-        unwritten = record(self._here, try_step(step))
+        unwritten = record(self._here, try_step(step, needed))
         self._known = recorded(self._here)
         if unwritten and not self._is_unwritten:
             self._is_unwritten = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from internvl_gguf.config import FlashAttention, KVType
@@ -21,20 +21,23 @@ class Step:
 
     Attributes:
         device: name of a GPU; "" for the CPU.
+        description: what the driver calls the GPU: another one may get the same name.
         extra_buffers: llama.cpp's extra buffer types: weights of the CPU in orders of its own, which AMX and reordered
             kernels multiply.
         flash_attn: flash attention, where it is wanted.
     """
 
     device: str = ""
+    description: str = ""
     extra_buffers: bool = True
     flash_attn: bool = True
 
     @property
     def name(self) -> str:
         """What outcomes are kept under."""
+        device = f"{self.device} ({self.description})" if self.description else self.device or "CPU"
         less = [word for word, used in (("plain", self.extra_buffers), ("no flash", self.flash_attn)) if not used]
-        return ", ".join([self.device or "CPU", *less])
+        return ", ".join([device, *less])
 
     @property
     def request(self) -> dict[str, Any]:
@@ -44,7 +47,7 @@ class Step:
     def down(self) -> tuple[Step, ...]:
         """This step and those below it, in the order in which they are tried; extra buffers are the CPU's alone."""
         kept = (True,) if self.device else (True, False)
-        return tuple(Step(self.device, extra, flash) for flash in (True, False) for extra in kept)
+        return tuple(replace(self, extra_buffers=extra, flash_attn=flash) for flash in (True, False) for extra in kept)
 
 
 @dataclass(frozen=True)
@@ -81,4 +84,4 @@ def failures(outcomes: Outcomes, names: Iterable[str]) -> dict[str, Outcome]:
     """
     unreached = outcomes.get(UNREACHED)
     found = {name: outcomes.get(name, unreached) for name in names}
-    return {name: outcome for name, outcome in found.items() if outcome is not None and outcome.kind != "right"}
+    return {name: outcome for name, outcome in found.items() if outcome is not None and outcome.failed}

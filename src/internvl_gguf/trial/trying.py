@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 from internvl_gguf.trial.outcomes import Outcome, outcome_of
@@ -16,12 +17,17 @@ _PATIENCE_ON_GPU: Final = 300.0  # drivers compile their kernels at first use
 _MOST_DEATHS: Final = 12  # of processes; then what is left counts as dead, too
 
 
-def try_step(step: Step) -> Entry:
-    """Do every check of a step; one that ends its process or hangs is noted, and the others are done by the next."""
+def try_step(step: Step, needed: Sequence[str] = ()) -> Entry:
+    """Do the checks of a step; one that ends its process or hangs is noted, and the others are done by the next.
+
+    Args:
+        step: the step.
+        needed: names of the checks; all if there are none.
+    """
     found, features = dict[str, Outcome](), tuple[str, ...]()
     for _ in range(_MOST_DEATHS):
         running, finished = UNREACHED, False
-        with child(COMMAND, {**step.request, "skip": list(found)}, _patience(step)) as process:
+        with child(COMMAND, {**step.request, "only": list(needed), "skip": list(found)}, _patience(step)) as process:
             for line in process.lines():
                 features = tuple(line.get("features", features))
                 running = line.get("start", running)
@@ -37,7 +43,12 @@ def try_step(step: Step) -> Entry:
             break
     else:
         found[UNREACHED] = found[running]
-    return Entry(imports=True, features=features, steps={step.name: found})
+    if needed:
+        missing = found.pop(UNREACHED, Outcome("unknown"))
+        found = {**dict.fromkeys(needed, missing), **found}
+    return Entry(
+        imports=True, features=features, steps={step.name: found}, whole=frozenset(() if needed else (step.name,))
+    )
 
 
 def _patience(step: Step) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from typing import Any, BinaryIO, Final
@@ -13,12 +14,15 @@ class Channel:
     """One end of the line. One thread reads; any may write.
 
     Args:
-        reader, writer: buffered binary files.
+        reader: buffered binary file.
+        writer: binary file. Nothing is left in its buffer, which a process forked meanwhile would write once more at
+            its end.
     """
 
     def __init__(self, reader: BinaryIO, writer: BinaryIO) -> None:
         self._reader = reader
         self._writer = writer
+        self._descriptor = writer.fileno()
         self._writing = threading.Lock()
 
     def send(self, message: object) -> None:
@@ -28,8 +32,9 @@ class Channel:
             OSError: the other end is gone.
         """
         with self._writing:
-            pickle.dump(message, self._writer, _PROTOCOL)
-            self._writer.flush()
+            unwritten = memoryview(pickle.dumps(message, _PROTOCOL))
+            while unwritten:
+                unwritten = unwritten[os.write(self._descriptor, unwritten) :]
 
     def receive(self) -> Any:
         """The next message; waits for it.

@@ -1,9 +1,10 @@
 """The process in which the installed library is tried: `python -m internvl_gguf.llama.trial`.
 
 It reads what to try as one line of JSON from stdin: `device`, `extra_buffers`, `flash_attn` (`checks.Setting`), and
-`skip`, names of checks. It prints one JSON object a line: `features`, the instruction sets of the build; for each
-check `start` with its name, then `done` with its name and how it went, as `trial.outcomes.Outcome` keeps it; at the
-end `finished`. A library that fails ends this process, which tells the other side which check it was.
+names of checks: `only` these, all if it is empty, and `skip` those. It prints one JSON object a line: `features`, the
+instruction sets of the build; for each check `start` with its name, then `done` with its name and how it went, as
+`trial.outcomes.Outcome` keeps it; at the end `finished`. A library that fails ends this process, which tells the other
+side which check it was.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from internvl_gguf.llama.trial.checks import Check, Setting, checks
 def main() -> None:
     """Do the checks that are asked for on stdin."""
     asked = json.loads(sys.stdin.readline())
-    skipped = set(asked.pop("skip"))
+    only, skipped = asked.pop("only"), set(asked.pop("skip"))
     _say(features=cpu_features())
     for name, check in checks(Setting(**asked)):
-        if name not in skipped:
+        if name not in skipped and (not only or name in only):
             _say(start=name)
             _say(done=name, **_outcome(check))
     _say(finished=True)
