@@ -46,7 +46,7 @@ ROOMS: dict[str, set[str]] = {
         "session",
     }
     | {"quantizing"},
-    "chat": {*PUBLIC, "images", "engine", "memory", "planning", "models", "session", "history"},
+    "chat": {*PUBLIC, "gguf", "images", "engine", "planning", "models", "session", "history"},
     "cli": {*PUBLIC, "_version", "gguf", "images", "hardware", "llama", "engine", "planning", "models", "session"}
     | {"history", "quantizing", "bench", "chat"},
 }
@@ -54,7 +54,6 @@ ROOMS: dict[str, set[str]] = {
 
 NOT_MOVED = {
     "answering": "session",
-    "arguments": "utils",
     "assumed_speed": "hardware",
     "batch": "session",
     "caches": "cli",
@@ -74,7 +73,6 @@ NOT_MOVED = {
     "gguf_values": "gguf",
     "grid_overlay": "images",
     "images": "images",
-    "kept": "utils",
     "kv_ledger": "engine",
     "loading": "session",
     "machine": "hardware",
@@ -85,17 +83,13 @@ NOT_MOVED = {
     "model_names": "models",
     "model_report": "gguf",
     "model_runtime": "session",
-    "notices": "utils",
     "open_runtime": "session",
-    "owned": "utils",
-    "paths": "utils",
     "picture_formats": "images",
     "picture_sources": "images",
     "placement": "planning",
     "position_rows": "llama",
     "precision": "hardware",
     "preparation": "session",
-    "process_end": "utils",
     "repo_files": "gguf",
     "resolve": "models",
     "restoring": "session",
@@ -103,9 +97,7 @@ NOT_MOVED = {
     "saved_session": "session",
     "selection": "models",
     "session": "session",
-    "sizes": "utils",
     "speed": "planning",
-    "text_data": "utils",
     "text_stream": "session",
     "this_machine": "planning",
     "tile_limits": "images",
@@ -187,7 +179,7 @@ def test_the_door_loads_neither_llama_cpp_nor_numpy_nor_pillow(command: str) -> 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_what_is_kept_is_declared(path: Path) -> None:
     """`cache clear --all` left a record that had been written around the list of them."""
-    if path.stem in ("paths", "kept", "records"):
+    if path.stem in ("paths", "records"):
         return
     text = path.read_text(encoding="utf-8")
     shows_only = path.relative_to(PACKAGE).as_posix() in ("caches.py", "cli/caches.py", "cli/doctor.py", "loading.py")

@@ -11,9 +11,10 @@ import platformdirs
 import pytest
 
 import internvl_gguf
-from internvl_gguf import CatalogError, InvalidRequestError, paths
+from internvl_gguf import CatalogError, InvalidRequestError
 from internvl_gguf.catalog import Catalog, CatalogFile, TextFacts, VisionFacts, load_catalog, parse_catalog
-from internvl_gguf.sizes import format_size, parse_size
+from internvl_gguf.utils import paths
+from internvl_gguf.utils.sizes import format_size, parse_size
 
 REPOSITORY = Path(__file__).parents[1]
 LISTING = REPOSITORY / "tests" / "data" / "unsloth-internvl3-14b-instruct-gguf.tsv"

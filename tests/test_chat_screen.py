@@ -19,11 +19,11 @@ from internvl_gguf.chat.live_area import LiveArea, visible_cells
 from internvl_gguf.chat.markdown_blocks import BlockStream
 from internvl_gguf.chat.markdown_view import MarkdownView
 from internvl_gguf.chat.preview import PREVIEW_COLUMNS, PREVIEW_ROWS, Protocol, draw, protocol_of
-from internvl_gguf.chat.safe_text import cells, safe_name, safe_text
 from internvl_gguf.chat.screen import PlainScreen
 from internvl_gguf.chat.sixel import encode_sixel
 from internvl_gguf.chat.terminal_screen import TerminalScreen
 from internvl_gguf.errors import PictureError
+from internvl_gguf.utils.safe_text import cells, safe_name, safe_text
 
 COLUMNS, ROWS = 40, 12
 LINES = """\

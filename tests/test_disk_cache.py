@@ -23,8 +23,8 @@ from conftest import noise
 from internvl_gguf import Reply, SamplingParams, Session, embedding_store, loading
 from internvl_gguf.embedding_cache import EmbeddingCache
 from internvl_gguf.embedding_store import EmbeddingStore
-from internvl_gguf.kept import RECORDS
 from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.utils.records import RECORDS
 from known_embeddings import assert_same_bits, key, values
 from test_cli import FAST, run
 from tiny_models import write_tiny_mmproj, write_tiny_text

@@ -35,7 +35,7 @@ from internvl_gguf.planning.candidates import Candidate, form_of
 from internvl_gguf.planning.choice import Choices, choose
 from internvl_gguf.planning.quality import expected_loss
 from internvl_gguf.repo_files import ModelCopy, Quant, RepoFile, sort_out
-from internvl_gguf.sizes import parse_size
+from internvl_gguf.utils.sizes import parse_size
 
 GIB = 2**30
 MODEL = "InternVL3-14B-Instruct"

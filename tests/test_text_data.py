@@ -12,7 +12,7 @@ from internvl_gguf.catalog import parse_catalog
 from internvl_gguf.errors import CatalogError, InvalidRequestError
 from internvl_gguf.quantizing.calibration_set import CalibrationText, read_items
 from internvl_gguf.resolve import ModelFiles
-from internvl_gguf.text_data import as_utf8, decode_text
+from internvl_gguf.utils.text_data import as_utf8, decode_text
 from test_cli import FAST, assert_two_lines, run
 
 MARKED = ["utf-8-sig", "utf-16", "utf-32"]

@@ -16,7 +16,6 @@ import pytest
 
 from internvl_gguf import LibraryError
 from internvl_gguf.caches import cache_contents, clear_caches
-from internvl_gguf.paths import cache_dir
 from internvl_gguf.trial import Needs, settle, trying
 from internvl_gguf.trial import record as records
 from internvl_gguf.trial.circumstances import Circumstances, circumstances
@@ -25,6 +24,7 @@ from internvl_gguf.trial.process import child
 from internvl_gguf.trial.record import Entry, record, recorded
 from internvl_gguf.trial.report import trial_report
 from internvl_gguf.trial.steps import Step
+from internvl_gguf.utils.paths import cache_dir
 
 STAND_IN = Path(__file__).with_name("trial_stand_in.py")
 ALL = ("weights Q4_K", "weights F16", "attention f16", "flash attention f16", "flash attention q8_0", "encoder F16")

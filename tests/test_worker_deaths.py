@@ -20,8 +20,8 @@ from conftest import noise
 from internvl_gguf import LibraryError, ModelFileError, Question, Reply, SamplingParams, Session, WorkerDiedError
 from internvl_gguf.history import History
 from internvl_gguf.model_files import demo_files
-from internvl_gguf.process_end import describe_end, signal_of
 from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.utils.process_end import describe_end, signal_of
 from test_worker import EXACT, PATIENCE, SHORT
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are what ends these processes")

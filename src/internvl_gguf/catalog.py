@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from internvl_gguf.errors import CatalogError, InvalidRequestError
-from internvl_gguf.paths import config_dir
-from internvl_gguf.sizes import parse_size
 from internvl_gguf.toml_lines import KeyPath
 from internvl_gguf.toml_tables import Document, Table
+from internvl_gguf.utils.paths import config_dir
+from internvl_gguf.utils.sizes import parse_size
 
 Status = Literal["listed", "documented", "named", "none"]
 Norm = Literal["layernorm", "rmsnorm"]

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict, get_args
 
-from internvl_gguf import arguments
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.types import PictureLayout
+from internvl_gguf.utils import arguments
 
 KVType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 FlashAttention = bool | Literal["auto"]

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from internvl_gguf import arguments
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.types import Message, PictureLayout, PreparedPicture
+from internvl_gguf.utils import arguments
 
 OFFICIAL_SYSTEM = (
     "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"

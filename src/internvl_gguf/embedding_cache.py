@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.notices import Notice, log_notice
+from internvl_gguf.utils.notices import Notice, log_notice
 
 if TYPE_CHECKING:
     import numpy as np

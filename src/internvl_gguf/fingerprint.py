@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from internvl_gguf.kept import FINGERPRINTS
+from internvl_gguf.utils.records import FINGERPRINTS
 
 _DIGEST_BYTES = 16
 _REMEMBERED_FILES = 64

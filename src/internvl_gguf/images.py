@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from PIL import Image
 
-from internvl_gguf import arguments, picture_formats
+from internvl_gguf import picture_formats
 from internvl_gguf.errors import InvalidRequestError, PictureError
 from internvl_gguf.picture_sources import (
     check_bytes,
@@ -31,6 +31,7 @@ from internvl_gguf.picture_sources import (
     unreadable,
 )
 from internvl_gguf.types import Picture, PreparedPicture
+from internvl_gguf.utils import arguments
 
 if TYPE_CHECKING:
     import numpy as np

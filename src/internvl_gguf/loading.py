@@ -25,7 +25,6 @@ from internvl_gguf.engine.free_cores import CoreWatch
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
 from internvl_gguf.fingerprint import file_fingerprint, remembered_fingerprint
 from internvl_gguf.gguf_header import GGUFHeader
-from internvl_gguf.kept import EMBEDDINGS
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import Device, build, initialise
 from internvl_gguf.llama.model import TextModel
@@ -34,9 +33,6 @@ from internvl_gguf.llama.vision import Room, VisionEncoder, encoder_arithmetic
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.model_files import ModelFiles
 from internvl_gguf.model_runtime import LoadProgress
-from internvl_gguf.notices import Notice, log_notice
-from internvl_gguf.owned import Owned, forsake_in_children
-from internvl_gguf.paths import cache_dir
 from internvl_gguf.placement import describe, placements, with_help
 from internvl_gguf.planning.search import Configuration
 from internvl_gguf.planning.workload import Budget, parse_vram
@@ -45,6 +41,10 @@ from internvl_gguf.saved_session import ModelIdentity
 from internvl_gguf.this_machine import MachineBudget, machine_budget
 from internvl_gguf.trial import Needs, settle
 from internvl_gguf.tuning import host_settings
+from internvl_gguf.utils.notices import Notice, log_notice
+from internvl_gguf.utils.owned import Owned, forsake_in_children
+from internvl_gguf.utils.paths import cache_dir
+from internvl_gguf.utils.records import EMBEDDINGS
 from internvl_gguf.validation import ModelPair, validate_files
 
 _NO_GPU: Final = "No GPU that the installed llama.cpp can use: all layers stay on the CPU."

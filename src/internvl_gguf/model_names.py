@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.paths import expanded
 from internvl_gguf.repo_files import Quant
+from internvl_gguf.utils.paths import expanded
 
 if TYPE_CHECKING:
     from internvl_gguf.catalog import Catalog, ModelSpec

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from internvl_gguf.config import EngineConfig
     from internvl_gguf.model_files import ModelFiles
     from internvl_gguf.model_runtime import LoadProgress, ModelRuntime
-    from internvl_gguf.notices import Notice
+    from internvl_gguf.utils.notices import Notice
 
 
 def open_runtime(

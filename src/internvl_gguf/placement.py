@@ -15,7 +15,7 @@ from internvl_gguf.planning.report import memory_table, placement_text
 from internvl_gguf.planning.search import Configuration, Planner
 from internvl_gguf.planning.workload import Budget, Workload
 from internvl_gguf.roofline import recorded_roofline
-from internvl_gguf.sizes import format_size
+from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
     from internvl_gguf.memory import ModelShape

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from internvl_gguf.errors import LibraryError, ModelFileError
 from internvl_gguf.gguf_header import GGUFHeader
-from internvl_gguf.kept import CORRECTED_ENCODERS
+from internvl_gguf.utils.records import CORRECTED_ENCODERS
 
 POSITION_TENSOR = "v.position_embd.weight"
 _FICLONE = 0x40049409  # Linux: let two files share blocks until one is written

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from internvl_gguf.kept import ENCODER_SPEED
 from internvl_gguf.machine import library_version, machine_identity
+from internvl_gguf.utils.records import ENCODER_SPEED
 
 # Most faithful first. The published weights are BF16, so F32 and BF16 hold them exactly, but BF16 also rounds the
 # activations: KL 5.7e-7 for F16, 1.4e-5 for BF16, 6.8e-5 for Q8_0 against float32 (docs/parity.md). F32 is the slowest.

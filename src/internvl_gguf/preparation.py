@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from internvl_gguf import arguments
 from internvl_gguf.config import AskOptions, SamplingParams
 from internvl_gguf.context_budget import ANSWER_ALLOWANCE, Budget, UncutPicture, check_fits, cut_notices, plan_cut
 from internvl_gguf.conversation import Answer, Control, Pictures, Text, check_places, render
@@ -29,6 +28,7 @@ from internvl_gguf.types import (
     TileSpan,
     TokenSpan,
 )
+from internvl_gguf.utils import arguments
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,9 +17,9 @@ from typing import Any, Final
 from internvl_gguf.assumed_speed import ASSUMED_HOST_TO_GPU, DeviceKind, assumed_device, completed
 from internvl_gguf.device_speed import BITS_PER_WEIGHT, TABLES, DeviceSpeed, Range, Roofline
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.kept import ROOFLINE
 from internvl_gguf.machine import machine_identity
 from internvl_gguf.measuring import measuring_process, printed_objects
+from internvl_gguf.utils.records import ROOFLINE
 
 __all__ = [
     "DeviceKind",

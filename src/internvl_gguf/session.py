@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 
-from internvl_gguf import arguments
 from internvl_gguf.answering import Answering
 from internvl_gguf.batch import BatchModel, Outcome, answer_all, as_question
 from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, AskOptions, EngineConfig, EngineOptions
@@ -20,9 +19,7 @@ from internvl_gguf.errors import InternVLError, InvalidRequestError, SessionStat
 from internvl_gguf.exclusive import OneAtATime
 from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.model_runtime import LoadProgress, ModelRuntime
-from internvl_gguf.notices import Notice, log_notice
 from internvl_gguf.open_runtime import open_runtime
-from internvl_gguf.owned import Owned, forsake_in_children, inherited
 from internvl_gguf.preparation import Request, checked_options, prepare_picture, prepare_request
 from internvl_gguf.repo_files import DownloadProgress
 from internvl_gguf.resolve import DEMO, resolve_model
@@ -30,6 +27,9 @@ from internvl_gguf.restoring import adapted, files_of, refuse_other_options, tak
 from internvl_gguf.saved_session import read_saved, write_saved
 from internvl_gguf.tile_limits import TileLimits
 from internvl_gguf.types import Chunk, Message, Question, Reply
+from internvl_gguf.utils import arguments
+from internvl_gguf.utils.notices import Notice, log_notice
+from internvl_gguf.utils.owned import Owned, forsake_in_children, inherited
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

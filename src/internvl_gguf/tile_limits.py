@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from internvl_gguf import arguments
 from internvl_gguf.config import AskOptions
 from internvl_gguf.tiling import MAX_TILES, Grid, TiledPicture, choose_grid, tile_image, validate_tile_limits
 from internvl_gguf.types import Picture
+from internvl_gguf.utils import arguments
 
 if TYPE_CHECKING:
     from PIL.Image import Image

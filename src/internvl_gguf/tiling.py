@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from internvl_gguf import arguments
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.utils import arguments
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,8 +10,8 @@ from internvl_gguf.bench.results import AccuracyResult
 from internvl_gguf.bench.sets import PictureItem, read_task
 from internvl_gguf.config import AskOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError, PictureError
-from internvl_gguf.notices import Notice, log_notice
 from internvl_gguf.types import Question, Reply
+from internvl_gguf.utils.notices import Notice, log_notice
 
 if TYPE_CHECKING:
     from internvl_gguf.batch import Outcome

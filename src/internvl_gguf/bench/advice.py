@@ -10,7 +10,7 @@ from internvl_gguf.bench.pareto import Loss, Measure, decode_speed, loss_of, mea
 from internvl_gguf.bench.results import Results, Spread
 from internvl_gguf.bench.wording import number, row_names, with_error
 from internvl_gguf.planning.ranking import NO_LOSS
-from internvl_gguf.sizes import format_size
+from internvl_gguf.utils.sizes import format_size
 
 _ABOUT_AS_SMALL: Final = 1.03  # by less nobody chooses
 _SHARES: Final = ((0.45, 0.55, "half"), (0.31, 0.36, "a third"), (0.23, 0.27, "a quarter"), (0.18, 0.22, "a fifth"))

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.errors import InternVLError, InvalidRequestError
-from internvl_gguf.kept import BENCHMARKS
 from internvl_gguf.model_files import demo_files
-from internvl_gguf.paths import making_temporary
 from internvl_gguf.quantizing import (
     TYPES,
     ImportanceMatrix,
@@ -23,6 +21,8 @@ from internvl_gguf.quantizing import (
     read_matrix,
     write_matrix,
 )
+from internvl_gguf.utils.paths import making_temporary
+from internvl_gguf.utils.records import BENCHMARKS
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw

@@ -18,8 +18,8 @@ from internvl_gguf.preparation import Request, prepare_request
 if TYPE_CHECKING:
     from internvl_gguf.bench.results import Divergence
     from internvl_gguf.bench.speed import Tell
-    from internvl_gguf.notices import Notice
     from internvl_gguf.session import Session
+    from internvl_gguf.utils.notices import Notice
 
 REFERENCE_TOKENS: Final = 128
 """Most tokens of an answer that the reference gives itself."""

@@ -18,8 +18,8 @@ from internvl_gguf.bench.formats import from_plain
 from internvl_gguf.bench.jobs import KINDS, Job, MachineFacts, PartResult, job_as_line
 from internvl_gguf.bench.results import Status
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.paths import making_temporary
-from internvl_gguf.process_end import describe_end, last_words, signal_of
+from internvl_gguf.utils.paths import making_temporary
+from internvl_gguf.utils.process_end import describe_end, last_words, signal_of
 
 _MEASURE: Final = "internvl_gguf.bench.child"
 _FACTS: Final = "internvl_gguf.bench.machine_facts"

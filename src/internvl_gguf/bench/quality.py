@@ -23,7 +23,7 @@ from internvl_gguf.bench.results import Divergence, QualityResult
 from internvl_gguf.bench.scoring import Passage, Subject, score, text_passages
 from internvl_gguf.bench.sets import OFF, TextSet, read_pictures, read_text
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.notices import Notice, log_notice
+from internvl_gguf.utils.notices import Notice, log_notice
 
 if TYPE_CHECKING:
     from internvl_gguf.bench.speed import Tell

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from internvl_gguf.chat.safe_text import safe_name
 from internvl_gguf.images import describe_source, load_image, take_source
 from internvl_gguf.types import Picture
+from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from internvl_gguf.chat.safe_text import cells
+from internvl_gguf.utils.safe_text import cells
 
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")

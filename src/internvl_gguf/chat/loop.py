@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from internvl_gguf.chat.command_table import find_command, split_command, unknown_command
 from internvl_gguf.chat.commands import Leaving, chosen_parts
 from internvl_gguf.chat.reader import without_quotes
-from internvl_gguf.chat.safe_text import safe_name
 from internvl_gguf.chat.typed_line import Kind, kind_of, parse_line, typed_path
 from internvl_gguf.chat.wording import in_commands, part_line
 from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError, PictureError
+from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.attachments import Attachment

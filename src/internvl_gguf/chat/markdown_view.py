@@ -12,7 +12,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from internvl_gguf.chat.markdown_blocks import BlockStream, parser
-from internvl_gguf.chat.safe_text import safe_text
+from internvl_gguf.utils.safe_text import safe_text
 
 
 class _Heading(Heading):

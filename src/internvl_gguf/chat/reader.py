@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from internvl_gguf.text_data import decode_text, has_wide_mark
+from internvl_gguf.utils.text_data import decode_text, has_wide_mark
 
 _QUOTES = '"""'
 

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from internvl_gguf.chat.safe_text import broken, safe_text
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError
+from internvl_gguf.utils.safe_text import broken, safe_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image

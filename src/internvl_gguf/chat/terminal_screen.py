@@ -16,9 +16,9 @@ from internvl_gguf.chat.live_area import LiveArea
 from internvl_gguf.chat.markdown_blocks import BlockStream
 from internvl_gguf.chat.markdown_view import MarkdownView
 from internvl_gguf.chat.preview import PREVIEW_COLUMNS, Protocol, draw
-from internvl_gguf.chat.safe_text import can_show, cells, safe_name, safe_text
 from internvl_gguf.chat.screen import Screen
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError
+from internvl_gguf.utils.safe_text import can_show, cells, safe_name, safe_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,8 +8,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.attachments import grid_text
-from internvl_gguf.chat.safe_text import safe_name
 from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError
+from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.attachments import Attachment

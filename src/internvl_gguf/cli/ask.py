@@ -205,7 +205,7 @@ def _progress() -> Iterator[_Progress]:
         return
     from rich.console import Console
 
-    from internvl_gguf.chat.safe_text import can_show
+    from internvl_gguf.utils.safe_text import can_show
 
     spinner = "dots" if can_show(sys.stderr, "⠋") else "line"
     with Console(stderr=True).status("Loading the model", spinner=spinner) as status:

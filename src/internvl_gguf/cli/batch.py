@@ -16,8 +16,8 @@ from internvl_gguf.cli.batch_lines import AnswerFile, InOrder, Line, question_of
 from internvl_gguf.cli.output import FAILED, reply_as_json, say
 from internvl_gguf.config import EngineConfig, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
-from internvl_gguf.text_data import as_utf8, has_wide_mark
 from internvl_gguf.types import Question
+from internvl_gguf.utils.text_data import as_utf8, has_wide_mark
 
 if TYPE_CHECKING:
     from internvl_gguf.batch import Outcome

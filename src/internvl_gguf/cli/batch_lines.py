@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, Final
 
 from internvl_gguf.config import SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
-from internvl_gguf.text_data import decode_text
 from internvl_gguf.types import Question
+from internvl_gguf.utils.text_data import decode_text
 
 
 def _kind_of(default: object) -> tuple[tuple[type, ...], str]:

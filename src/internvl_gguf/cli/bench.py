@@ -76,7 +76,7 @@ def bench(
     """
     from internvl_gguf.bench.plan import Measures
     from internvl_gguf.bench.settings import Sweep
-    from internvl_gguf.sizes import parse_size
+    from internvl_gguf.utils.sizes import parse_size
 
     names = tuple(models or [options.chosen_model(None)])
     with option_errors():
@@ -129,7 +129,7 @@ def _run(asked: _Asked, *, fresh: bool) -> tuple[Results, bool]:
     from internvl_gguf.bench.results import Results
     from internvl_gguf.bench.runner import Runner
     from internvl_gguf.bench.store import Store
-    from internvl_gguf.kept import BENCHMARKS
+    from internvl_gguf.utils.records import BENCHMARKS
 
     started_at = datetime.now().astimezone().isoformat(timespec="seconds")
     notices = _check_sets(asked.measures)

@@ -11,9 +11,9 @@ from internvl_gguf.caches import cache_contents, clear_caches
 from internvl_gguf.cli import options
 from internvl_gguf.cli.output import print_json, say
 from internvl_gguf.cli.tables import print_table
-from internvl_gguf.kept import EMBEDDINGS
-from internvl_gguf.paths import cache_dir
-from internvl_gguf.sizes import format_size
+from internvl_gguf.utils.paths import cache_dir
+from internvl_gguf.utils.records import EMBEDDINGS
+from internvl_gguf.utils.sizes import format_size
 
 app = typer.Typer(add_completion=False)
 

@@ -13,7 +13,6 @@ from internvl_gguf.chat.asking import LeavingAtOnce, Noted
 from internvl_gguf.chat.chat import Chat, Models
 from internvl_gguf.chat.commands import recall
 from internvl_gguf.chat.loop import Loop
-from internvl_gguf.chat.safe_text import safe_name
 from internvl_gguf.chat.settings import Settings
 from internvl_gguf.chat.suggestions import Sources
 from internvl_gguf.chat.worker import Worker
@@ -24,16 +23,17 @@ from internvl_gguf.cli.stdin import STDIN
 from internvl_gguf.config import EngineConfig, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.history import History
-from internvl_gguf.paths import data_dir, expanded
+from internvl_gguf.utils.paths import data_dir, expanded
+from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.screen import Screen
     from internvl_gguf.cli.chat_terminal import Terminal
     from internvl_gguf.history import Conversation
     from internvl_gguf.model_files import ModelFiles
-    from internvl_gguf.notices import Notice
     from internvl_gguf.session import Session
     from internvl_gguf.types import Picture
+    from internvl_gguf.utils.notices import Notice
 
 _LISTED = 20
 

@@ -178,7 +178,7 @@ def _models(current: str) -> Iterator[Answer]:
 def _conversations() -> Iterator[Answer]:
     """The last conversations, where there are any: nothing is begun here."""
     from internvl_gguf.history.database import FILE
-    from internvl_gguf.paths import data_dir
+    from internvl_gguf.utils.paths import data_dir
 
     if (data_dir() / FILE).is_file():
         from internvl_gguf.history import History

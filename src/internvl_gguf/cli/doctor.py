@@ -14,12 +14,12 @@ from internvl_gguf.cli import machine_speed, machine_tuning, options
 from internvl_gguf.cli.output import FAILED, print_json
 from internvl_gguf.cli.tables import say_wrapped
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.paths import cache_dir, data_dir, free_bytes, is_writable
 from internvl_gguf.roofline import recorded_roofline
-from internvl_gguf.sizes import format_size
 from internvl_gguf.this_machine import free_host_memory
 from internvl_gguf.trial.report import TrialReport, trial_report
 from internvl_gguf.tuning import host_settings, recorded_tuning
+from internvl_gguf.utils.paths import cache_dir, data_dir, free_bytes, is_writable
+from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
     from internvl_gguf.device_speed import Roofline

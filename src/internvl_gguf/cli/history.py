@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from internvl_gguf.chat.safe_text import cells, safe_name, safe_text
 from internvl_gguf.cli import options
 from internvl_gguf.cli.options import given
 from internvl_gguf.cli.output import print_json, say
 from internvl_gguf.errors import HistoryError
 from internvl_gguf.history.database import FILE
-from internvl_gguf.paths import data_dir
-from internvl_gguf.sizes import format_size
+from internvl_gguf.utils.paths import data_dir
+from internvl_gguf.utils.safe_text import cells, safe_name, safe_text
+from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
     from internvl_gguf.history import Conversation, Entry, History, KeptPicture, Summary

@@ -14,7 +14,7 @@ from internvl_gguf.cli.output import print_json, say
 from internvl_gguf.cli.tables import print_table, say_wrapped
 from internvl_gguf.errors import InternVLError, ModelFileError
 from internvl_gguf.repo_files import ModelCopy, find_copy, sort_out
-from internvl_gguf.sizes import format_size
+from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
     from internvl_gguf.hub import CachedRepo, HubCache

@@ -74,7 +74,7 @@ def _usage_error(error: typer.TyperException) -> InternVLError:
 def say(text: str) -> None:
     """Lines for the person, on stderr; broken at words where it is a terminal. Lost where it cannot be written."""
     if sys.stderr.isatty():
-        from internvl_gguf.chat.safe_text import broken
+        from internvl_gguf.utils.safe_text import broken
 
         width = shutil.get_terminal_size().columns
         text = "\n".join(broken(line, width) for line in text.split("\n"))

@@ -103,7 +103,7 @@ class _Budgets:
 
     def __init__(self, vram: str | None, ram: str | None) -> None:
         from internvl_gguf.planning import parse_vram
-        from internvl_gguf.sizes import parse_size
+        from internvl_gguf.utils.sizes import parse_size
 
         self._vram = parse_vram(vram)
         self._ram = parse_size(ram) if ram is not None else None

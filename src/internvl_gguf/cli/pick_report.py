@@ -30,8 +30,8 @@ from internvl_gguf.planning import (
 )
 from internvl_gguf.repo_files import ModelCopy, Quant, RepoFile, find_copy, nearest_names
 from internvl_gguf.roofline import recorded_roofline
-from internvl_gguf.sizes import format_size
 from internvl_gguf.tiling import MAX_TILES
+from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
     from internvl_gguf.cli.pick import Picks

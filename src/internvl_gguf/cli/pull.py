@@ -11,7 +11,7 @@ from internvl_gguf.cli.downloads import download_bars
 from internvl_gguf.cli.output import print_json, say
 from internvl_gguf.cli.tables import say_wrapped
 from internvl_gguf.model_names import DEMO
-from internvl_gguf.sizes import format_size
+from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
     from internvl_gguf.hub_models import HubResolver, Selection

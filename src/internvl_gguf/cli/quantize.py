@@ -22,7 +22,7 @@ from internvl_gguf.cli.quantize_report import (
 from internvl_gguf.config import GPULayers
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
 from internvl_gguf.model_names import LocalModel
-from internvl_gguf.paths import expanded
+from internvl_gguf.utils.paths import expanded
 
 if TYPE_CHECKING:
     from internvl_gguf.planning.choice import Choice, Choices

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from internvl_gguf.cli.output import print_json, say
 from internvl_gguf.cli.tables import say_wrapped
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.sizes import format_size
+from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

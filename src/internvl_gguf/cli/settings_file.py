@@ -19,8 +19,8 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
 
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.paths import config_dir
-from internvl_gguf.text_data import decode_text
+from internvl_gguf.utils.paths import config_dir
+from internvl_gguf.utils.text_data import decode_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,8 +10,8 @@ import typer
 
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.images import take_source
-from internvl_gguf.text_data import decode_text
 from internvl_gguf.types import Picture
+from internvl_gguf.utils.text_data import decode_text
 
 STDIN: Final = "-"
 _OTHER_NAMES: Final = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")  # a socket cannot be opened under these

@@ -8,7 +8,7 @@ import textwrap
 
 import typer
 
-from internvl_gguf.chat.safe_text import broken
+from internvl_gguf.utils.safe_text import broken
 
 _PIPE_WIDTH = 200
 

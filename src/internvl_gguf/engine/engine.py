@@ -18,8 +18,8 @@ from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.native import closed
 from internvl_gguf.llama.vision import VisionEncoder
-from internvl_gguf.owned import Owned, forsake_in_children
 from internvl_gguf.types import Span, Tile
+from internvl_gguf.utils.owned import Owned, forsake_in_children
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from internvl_gguf.errors import SessionStateError
-from internvl_gguf.owned import inherited
+from internvl_gguf.utils.owned import inherited
 
 
 class _Bell(SimpleQueue[None]):

@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from internvl_gguf import arguments
 from internvl_gguf.config import AskOptions
 from internvl_gguf.conversation import IMAGE_PLACE
 from internvl_gguf.errors import HistoryError
@@ -20,6 +19,7 @@ from internvl_gguf.history.markdown import export_markdown, is_markdown_of, pict
 from internvl_gguf.history.picture_files import lost
 from internvl_gguf.history.records import Asked, Cut, Entry, Heading, KeptPicture, new_id, title_of
 from internvl_gguf.types import Chunk, Message, Picture, Reply
+from internvl_gguf.utils import arguments
 
 if TYPE_CHECKING:
     from internvl_gguf.history.store import History

@@ -16,7 +16,7 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from internvl_gguf.errors import HistoryError
-from internvl_gguf.notices import Notice
+from internvl_gguf.utils.notices import Notice
 
 FILE: Final = "history.sqlite"
 VERSION: Final = 1

@@ -10,9 +10,9 @@ from internvl_gguf.errors import PictureError
 from internvl_gguf.history.picture_files import PictureFiles, lost
 from internvl_gguf.history.records import Entry, KeptPicture
 from internvl_gguf.images import load_image
-from internvl_gguf.notices import Notice
 from internvl_gguf.preparation import cut_as_before, prepare_picture
 from internvl_gguf.types import Message, Picture, PictureLayout, PreparedPicture
+from internvl_gguf.utils.notices import Notice
 
 if TYPE_CHECKING:
     from internvl_gguf.session import Session

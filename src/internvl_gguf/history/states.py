@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.errors import InternVLError
-from internvl_gguf.paths import free_bytes
+from internvl_gguf.utils.paths import free_bytes
 
 if TYPE_CHECKING:
     from internvl_gguf.session import Session

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
 
-from internvl_gguf import arguments
 from internvl_gguf.errors import HistoryError
 from internvl_gguf.history import rows, search
 from internvl_gguf.history.conversation import Conversation
@@ -22,8 +21,9 @@ from internvl_gguf.history.exchange import read_exported
 from internvl_gguf.history.picture_files import PictureFiles
 from internvl_gguf.history.records import Entry, Heading, Summary, new_id
 from internvl_gguf.history.states import States
-from internvl_gguf.notices import Notice, log_notice
-from internvl_gguf.paths import data_dir
+from internvl_gguf.utils import arguments
+from internvl_gguf.utils.notices import Notice, log_notice
+from internvl_gguf.utils.paths import data_dir
 
 STATE_BYTES: Final = 4 * 1024**3
 """Room on disk for the saved states of conversations, all together."""

@@ -8,9 +8,9 @@ import httpx2
 
 from internvl_gguf.errors import HubError
 from internvl_gguf.hub.client import HubClient, RepoListing
-from internvl_gguf.kept import HEADERS
-from internvl_gguf.paths import write_atomically
 from internvl_gguf.repo_files import RepoFile
+from internvl_gguf.utils.paths import write_atomically
+from internvl_gguf.utils.records import HEADERS
 
 
 class RemoteFile:

@@ -7,7 +7,7 @@ without a GPU there are.
 
 from __future__ import annotations
 
-from internvl_gguf.owned import call_in_children, inherited
+from internvl_gguf.utils.owned import call_in_children, inherited
 
 _is_used = False
 _was_used_by_parent = False

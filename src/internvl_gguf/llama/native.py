@@ -11,7 +11,7 @@ from typing import Self
 from internvl_gguf.errors import SessionStateError
 from internvl_gguf.llama.forked import note_use
 from internvl_gguf.llama.interrupts import deferred_interrupts
-from internvl_gguf.owned import Owned, forsake_in_children, inherited
+from internvl_gguf.utils.owned import Owned, forsake_in_children, inherited
 
 
 class NativeObject(Owned):

@@ -27,7 +27,7 @@ from internvl_gguf.llama.library import (
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.native import NativeObject
 from internvl_gguf.llama.room import has_room
-from internvl_gguf.sizes import format_size
+from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

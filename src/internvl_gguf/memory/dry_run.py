@@ -25,7 +25,7 @@ from internvl_gguf.memory.plan import DeviceMemory, MemoryPlan, predict_memory, 
 from internvl_gguf.memory.request import MemoryRequest
 from internvl_gguf.memory.shape import ModelShape
 from internvl_gguf.memory.shape_sources import shape_from_headers
-from internvl_gguf.paths import making_temporary
+from internvl_gguf.utils.paths import making_temporary
 
 Source = str | PathLike[str] | ByteSource
 _COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.dry_run")

@@ -12,7 +12,7 @@ from internvl_gguf.planning.candidates import Candidate
 from internvl_gguf.planning.ranking import USABLE_LOSS, rank
 from internvl_gguf.planning.search import QUANTISED, Configuration
 from internvl_gguf.planning.workload import TEXT_ROOM, Budget, Workload
-from internvl_gguf.sizes import format_size
+from internvl_gguf.utils.sizes import format_size
 
 _SMALLEST_CONTEXT: Final = 2048
 

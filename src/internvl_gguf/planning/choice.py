@@ -15,7 +15,7 @@ from internvl_gguf.planning.report import memory_table, reason
 from internvl_gguf.planning.search import Planner
 from internvl_gguf.planning.workload import Budget, Workload, context_for
 from internvl_gguf.repo_files import ModelCopy
-from internvl_gguf.sizes import format_size
+from internvl_gguf.utils.sizes import format_size
 
 
 @dataclass(frozen=True)

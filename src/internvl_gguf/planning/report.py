@@ -8,7 +8,7 @@ from typing import Final
 from internvl_gguf.planning.ranking import NO_LOSS, USABLE_LOSS
 from internvl_gguf.planning.search import QUANTISED, Configuration, middle
 from internvl_gguf.planning.workload import Preference
-from internvl_gguf.sizes import format_size
+from internvl_gguf.utils.sizes import format_size
 
 _PART_NAMES: Final = {
     "weights": "weights",

@@ -16,8 +16,8 @@ from internvl_gguf.config import (
     KVType,
 )
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.sizes import parse_size
 from internvl_gguf.tiling import MAX_TILES, validate_tile_limits
+from internvl_gguf.utils.sizes import parse_size
 
 Preference = Literal["balanced", "speed", "quality"]
 

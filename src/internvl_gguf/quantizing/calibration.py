@@ -25,7 +25,6 @@ from internvl_gguf.llama.library import devices, gpus, initialise
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.loading import Runtime, weight_kinds
 from internvl_gguf.model_files import ModelFiles
-from internvl_gguf.notices import Notice, log_notice
 from internvl_gguf.preparation import prepare_request
 from internvl_gguf.quantizing.calibration_set import CalibrationItem, CalibrationQuestion, CalibrationText, read_items
 from internvl_gguf.quantizing.matrix import CHUNK, Activations, ImportanceMatrix
@@ -33,6 +32,7 @@ from internvl_gguf.quantizing.source import Source, open_source
 from internvl_gguf.tile_limits import TileLimits
 from internvl_gguf.trial import Needs, settle
 from internvl_gguf.types import Span, TileSpan, TokenSpan
+from internvl_gguf.utils.notices import Notice, log_notice
 from internvl_gguf.validation import validate_text_model
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.text_data import decode_text
 from internvl_gguf.types import Question
+from internvl_gguf.utils.text_data import decode_text
 
 PICTURE_SUFFIXES: Final = frozenset(
     (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")

@@ -14,12 +14,12 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
-from internvl_gguf.paths import making_temporary
 from internvl_gguf.quantizing.matrix import ImportanceMatrix, check_matrix
 from internvl_gguf.quantizing.output import check_room, output_paths, whole_file
 from internvl_gguf.quantizing.process import Fallback, Job, QuantizeProcess
 from internvl_gguf.quantizing.quant_types import Kind, QuantType, check_kind, parse_types
 from internvl_gguf.quantizing.source import Source, elements, open_source
+from internvl_gguf.utils.paths import making_temporary
 
 TensorProgress = Callable[[int, int], None]
 """Called with how many of how many tensors are done."""

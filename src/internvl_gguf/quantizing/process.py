@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.paths import making_temporary
+from internvl_gguf.utils.paths import making_temporary
 
 _COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.quantize")
 _NO_FALLBACK: Final = "no tensor type fallback"

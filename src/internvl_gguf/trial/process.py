@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from internvl_gguf.paths import making_temporary
-from internvl_gguf.process_end import describe_end, last_words, signal_of
+from internvl_gguf.utils.paths import making_temporary
+from internvl_gguf.utils.process_end import describe_end, last_words, signal_of
 
 # One thread: kernels fail alike in one and in many, and threads that spin beside other programs take minutes.
 _ENVIRONMENT: Final = {"GGML_NO_BACKTRACE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, Final
 
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.paths import making_temporary
-from internvl_gguf.process_end import describe_end, last_words
+from internvl_gguf.utils.paths import making_temporary
+from internvl_gguf.utils.process_end import describe_end, last_words
 from internvl_gguf.worker.channel import Channel
 from internvl_gguf.worker.messages import Close
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import SessionStateError
 from internvl_gguf.model_files import ModelFiles
-from internvl_gguf.notices import Notice, log_notice
-from internvl_gguf.owned import Owned, forsake_in_children
+from internvl_gguf.utils.notices import Notice, log_notice
+from internvl_gguf.utils.owned import Owned, forsake_in_children
 from internvl_gguf.worker.client import Client
 from internvl_gguf.worker.engine import FarEngine
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from internvl_gguf.paths import cache_dir, write_atomically
+from internvl_gguf.utils.paths import cache_dir, write_atomically
 
 
 @dataclass(frozen=True)

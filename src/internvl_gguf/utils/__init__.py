@@ -1,0 +1,12 @@
+"""What every room needs and none owns.
+
+arguments     checks of arguments from outside
+notices       lines for people, on the log
+owned         what is closed when its owner is dropped
+paths         where files lie, and writing them whole or not at all
+process_end   how a child process ended, in words
+records       every record and folder that is kept, declared once
+safe_text     text that a terminal shows and does not obey
+sizes         bytes in words and back
+text_data     text files and JSON, whatever is wrong with them
+"""
