@@ -33,7 +33,7 @@ from measure import Settings, Spread
 from ours import make_endless, noise
 
 from internvl_gguf import SamplingParams, Session
-from internvl_gguf.gguf_header import read_header
+from internvl_gguf.gguf.header import read_header
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.resolve import ModelFiles
 

@@ -31,7 +31,7 @@ from typing import Any
 import model_headers as headers
 from pages import write_between_markers
 
-from internvl_gguf.gguf_header import read_header
+from internvl_gguf.gguf.header import read_header
 from internvl_gguf.llama.library import build
 from internvl_gguf.llama.synthetic import write_vocabulary
 from internvl_gguf.memory import DeviceMemory, MemoryPlan, MemoryRequest, predict_memory, shape_from_headers

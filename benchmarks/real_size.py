@@ -26,8 +26,8 @@ import model_headers as headers
 from gguf import GGUFValueType, TokenType
 from speed_estimates import write_random
 
-from internvl_gguf.gguf_header import GGUFArray, GGUFHeader, GGUFValue, read_header
-from internvl_gguf.gguf_values import SCALAR_CODES
+from internvl_gguf.gguf.header import GGUFArray, GGUFHeader, GGUFValue, read_header
+from internvl_gguf.gguf.values import SCALAR_CODES
 
 TEXT, VISION = headers.TEXT["0.5B"], headers.VISION["InternViT-300M"]
 QUICK_TEXT, QUICK_VISION = replace(TEXT, layers=1, vocab=4096), replace(VISION, layers=1)

@@ -46,7 +46,7 @@ from measure import Settings
 from ours import jpeg, noise
 from second_question_children import ANSWER, ASKED, FIRST, N_CTX, NEW, SECOND, Found, conversation
 
-from internvl_gguf.gguf_header import read_header
+from internvl_gguf.gguf.header import read_header
 from internvl_gguf.resolve import ModelFiles
 
 CHILDREN = Path(__file__).with_name("second_question_children.py")

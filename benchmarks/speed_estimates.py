@@ -33,7 +33,7 @@ from pages import write_between_markers
 
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.cores import default_threads
-from internvl_gguf.gguf_header import read_header
+from internvl_gguf.gguf.header import read_header
 from internvl_gguf.llama.context import Context, TokenRun
 from internvl_gguf.llama.library import build, has_gpu
 from internvl_gguf.llama.model import TextModel

@@ -27,7 +27,7 @@ import peers
 from measure import Settings
 from ours import noise
 
-from internvl_gguf.gguf_header import read_header
+from internvl_gguf.gguf.header import read_header
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.memory import VisionShape, shape_from_headers

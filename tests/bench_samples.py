@@ -20,8 +20,8 @@ from internvl_gguf.bench.results import (
     Spread,
     Status,
 )
+from internvl_gguf.gguf.filenames import Quant
 from internvl_gguf.planning.quality import expected_loss
-from internvl_gguf.repo_files import Quant
 
 # GiB of the files of unsloth/InternVL3-14B-Instruct-GGUF.
 LADDER = {

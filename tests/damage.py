@@ -14,7 +14,7 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 
-from internvl_gguf.gguf_header import GGUFHeader, parse_header
+from internvl_gguf.gguf.header import GGUFHeader, parse_header
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from conftest import noise
 from internvl_gguf import SamplingParams, Session
-from internvl_gguf.gguf_header import GGUFArray, read_header
+from internvl_gguf.gguf.header import GGUFArray, read_header
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = {

@@ -10,9 +10,9 @@ import pytest
 
 from internvl_gguf import Session
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.file_pieces import in_order, join_command, whole_name
-from internvl_gguf.gguf_header import read_header
-from internvl_gguf.repo_files import RepoFile, find_copy, sort_out
+from internvl_gguf.gguf.file_pieces import in_order, join_command, whole_name
+from internvl_gguf.gguf.filenames import RepoFile, find_copy, sort_out
+from internvl_gguf.gguf.header import read_header
 from internvl_gguf.resolve import ModelFiles, resolve_model
 from internvl_gguf.selection import complete_texts, named_text
 from test_cli import FAST, assert_two_lines, run

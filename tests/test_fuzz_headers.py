@@ -21,8 +21,8 @@ from gguf import GGMLQuantizationType
 from damage import Blueprint, write
 from header_damage import damaged
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.gguf_header import GGUFHeader, read_header
-from internvl_gguf.validation import check_finite, validate_mmproj, validate_pair, validate_text_model
+from internvl_gguf.gguf.header import GGUFHeader, read_header
+from internvl_gguf.gguf.validation import check_finite, validate_mmproj, validate_pair, validate_text_model
 from native_child import NativeChild, Outcome
 from tiny_models import text_facts_of, tiny_mmproj, tiny_text
 

@@ -30,7 +30,7 @@ from damage import (
     write,
 )
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.gguf_header import FIRST_WINDOW, IncompleteHeaderError, parse_header, read_header
+from internvl_gguf.gguf.header import FIRST_WINDOW, IncompleteHeaderError, parse_header, read_header
 from tiny_models import tiny_mmproj, tiny_text
 
 if TYPE_CHECKING:

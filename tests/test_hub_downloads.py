@@ -16,9 +16,9 @@ import pytest
 from huggingface_hub import hf_hub_download, scan_cache_dir
 
 from internvl_gguf.errors import HubError
-from internvl_gguf.gguf_header import read_header
+from internvl_gguf.gguf.filenames import RepoFile
+from internvl_gguf.gguf.header import read_header
 from internvl_gguf.hub import HubCache, HubClient, RemoteFile, RepoListing, download
-from internvl_gguf.repo_files import RepoFile
 from loopback_hub import Fault, LoopbackHub, Repo
 from tiny_models import write_tiny_mmproj
 

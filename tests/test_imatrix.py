@@ -23,7 +23,7 @@ from conftest import noise
 from damage import write
 from internvl_gguf import InvalidRequestError, LibraryError, ModelFileError, Session
 from internvl_gguf.conversation import OFFICIAL_SYSTEM
-from internvl_gguf.gguf_header import read_header
+from internvl_gguf.gguf.header import read_header
 from internvl_gguf.llama.imatrix import WatchedContext
 from internvl_gguf.model_files import demo_files
 from internvl_gguf.preparation import prepare_request

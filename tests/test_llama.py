@@ -11,8 +11,8 @@ import pytest
 from gguf import GGUFReader
 
 from internvl_gguf import LibraryError
-from internvl_gguf.fingerprint import file_fingerprint, remembered_fingerprint
-from internvl_gguf.gguf_header import read_header
+from internvl_gguf.gguf.fingerprint import file_fingerprint, remembered_fingerprint
+from internvl_gguf.gguf.header import read_header
 from internvl_gguf.llama import library
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.vision import VisionEncoder

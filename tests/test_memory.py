@@ -12,9 +12,9 @@ import pytest
 from benchmarks import model_headers
 
 from damage import Blueprint, header_of, number, serialise_header, write_sparse
-from internvl_gguf.catalog import TextFacts, VisionFacts
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
-from internvl_gguf.gguf_header import parse_header, read_header
+from internvl_gguf.gguf.facts import TextFacts, VisionFacts
+from internvl_gguf.gguf.header import parse_header, read_header
 from internvl_gguf.memory import (
     PARTS,
     DeviceMemory,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from internvl_gguf.gguf_header import GGUFHeader
+    from internvl_gguf.gguf.header import GGUFHeader
 
 MIB = 1024**2
 LOGGED = 0.01 * MIB  # llama.cpp's log rounds to this

@@ -18,12 +18,12 @@ from internvl_gguf import Session
 from internvl_gguf.catalog import load_catalog
 from internvl_gguf.chat.commands import full_name
 from internvl_gguf.errors import HubError, ModelFileError, ModelPairError
+from internvl_gguf.gguf.filenames import Quant, RepoFile, find_copy, sort_out
 from internvl_gguf.hub import HubCache, HubClient, RemoteFile
 from internvl_gguf.hub_models import HubResolver
 from internvl_gguf.model_files import demo_files
 from internvl_gguf.model_names import HubModel, LocalModel, parse_model_name
 from internvl_gguf.precision import Precision, preferred_precisions
-from internvl_gguf.repo_files import Quant, RepoFile, find_copy, sort_out
 from internvl_gguf.resolve import resolve_model
 from internvl_gguf.selection import complete_texts, named_text
 from kept_trial import copy_trial

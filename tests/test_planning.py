@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from internvl_gguf.catalog import load_catalog
 from internvl_gguf.config import VRAM, EngineConfig, KVType
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError, ModelFileError
+from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoFile, sort_out
 from internvl_gguf.memory import predict_memory
 from internvl_gguf.model_listing import ModelListing, family, list_model
 from internvl_gguf.planning import (
@@ -34,7 +35,6 @@ from internvl_gguf.planning import (
 from internvl_gguf.planning.candidates import Candidate, form_of
 from internvl_gguf.planning.choice import Choices, choose
 from internvl_gguf.planning.quality import expected_loss
-from internvl_gguf.repo_files import ModelCopy, Quant, RepoFile, sort_out
 from internvl_gguf.utils.sizes import parse_size
 
 GIB = 2**30

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from internvl_gguf import InvalidRequestError, SamplingParams, Session
 from internvl_gguf.catalog import load_catalog
-from internvl_gguf.gguf_header import read_header
+from internvl_gguf.gguf.filenames import RepoFile, renamed, sort_out
+from internvl_gguf.gguf.header import read_header
 from internvl_gguf.llama import quantize as native
 from internvl_gguf.model_files import demo_files
 from internvl_gguf.quantizing import (
@@ -32,7 +33,6 @@ from internvl_gguf.quantizing import (
 )
 from internvl_gguf.quantizing.matrix import Activations
 from internvl_gguf.quantizing.source import open_source
-from internvl_gguf.repo_files import RepoFile, renamed, sort_out
 from test_models_by_name import split_demo
 from tiny_models import write_tiny_text
 

@@ -21,7 +21,7 @@ from internvl_gguf import (
     SessionStateError,
 )
 from internvl_gguf.config import EngineConfig, EngineOptions
-from internvl_gguf.gguf_header import read_header
+from internvl_gguf.gguf.header import read_header
 from internvl_gguf.resolve import ModelFiles
 
 SHORT = SamplingParams(max_tokens=12)

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from benchmarks import model_headers
 
-from internvl_gguf.catalog import TextFacts, VisionFacts
 from internvl_gguf.device_speed import BITS_PER_WEIGHT, DeviceSpeed, Range, Roofline, rate_of
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.gguf_header import GGUFHeader, parse_header
+from internvl_gguf.gguf.facts import TextFacts, VisionFacts
+from internvl_gguf.gguf.header import GGUFHeader, parse_header
 from internvl_gguf.memory import MemoryRequest, ModelShape, shape_from_headers, shape_from_listing
 from internvl_gguf.roofline import assumed_device, completed
 from internvl_gguf.speed import SpeedEstimate, estimate_speed

@@ -19,8 +19,8 @@ from damage import (
     write_sparse,
 )
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.gguf_header import read_header
-from internvl_gguf.validation import (
+from internvl_gguf.gguf.header import read_header
+from internvl_gguf.gguf.validation import (
     validate_mmproj,
     validate_text_model,
 )

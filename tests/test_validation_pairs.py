@@ -10,8 +10,8 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType, quants
 
 from damage import Blueprint, Key, Tensor, array, header_of, number, real, text, write, write_sparse
 from internvl_gguf.errors import ModelFileError, ModelPairError
-from internvl_gguf.gguf_header import read_header
-from internvl_gguf.validation import (
+from internvl_gguf.gguf.header import read_header
+from internvl_gguf.gguf.validation import (
     Identity,
     check_finite,
     model_in,

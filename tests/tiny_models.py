@@ -13,7 +13,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, TokenType
 
 from damage import Blueprint, Tensor, array, header_of, number, real, text, truth, write
-from internvl_gguf.validation import MmprojFacts, TextModelFacts, validate_mmproj, validate_text_model
+from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts, validate_mmproj, validate_text_model
 
 if TYPE_CHECKING:
     from pathlib import Path

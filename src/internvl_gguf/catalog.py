@@ -15,68 +15,18 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from internvl_gguf.errors import CatalogError, InvalidRequestError
+from internvl_gguf.gguf.facts import Norm, TextFacts, VisionFacts
 from internvl_gguf.toml_lines import KeyPath
 from internvl_gguf.toml_tables import Document, Table
 from internvl_gguf.utils.paths import config_dir
 from internvl_gguf.utils.sizes import parse_size
 
 Status = Literal["listed", "documented", "named", "none"]
-Norm = Literal["layernorm", "rmsnorm"]
 
 FILE_NAME = "models.toml"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _RESERVED = "demo"
-
-
-@dataclass(frozen=True)
-class TextFacts:
-    """Shape of a text model.
-
-    Attributes:
-        architecture: the name llama.cpp knows it by, for example "qwen2".
-        layers: transformer blocks.
-        width: size of the hidden state, and of one visual token's embedding.
-        heads: attention heads.
-        kv_heads: heads of keys and values.
-        ffn: width of the feed-forward part.
-        vocab: tokens; None where it was not checked.
-        context: positions it was trained for; None where it was not checked.
-    """
-
-    architecture: str
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    ffn: int
-    vocab: int | None = None
-    context: int | None = None
-
-
-@dataclass(frozen=True)
-class VisionFacts:
-    """Shape of a vision encoder.
-
-    Attributes:
-        layers: transformer blocks.
-        width: size of the hidden state.
-        heads: attention heads.
-        ffn: width of the feed-forward part.
-        tile: pixels along a side of a tile.
-        patch: pixels along a side of a patch.
-        tokens_per_tile: positions one tile takes in the prompt.
-        norm: kind of normalisation.
-    """
-
-    layers: int
-    width: int
-    heads: int
-    ffn: int
-    tile: int
-    patch: int
-    tokens_per_tile: int
-    norm: Norm
 
 
 @dataclass(frozen=True)

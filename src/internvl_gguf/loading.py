@@ -23,8 +23,9 @@ from internvl_gguf.embedding_store import EmbeddingStore
 from internvl_gguf.engine import Engine
 from internvl_gguf.engine.free_cores import CoreWatch
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
-from internvl_gguf.fingerprint import file_fingerprint, remembered_fingerprint
-from internvl_gguf.gguf_header import GGUFHeader
+from internvl_gguf.gguf.fingerprint import file_fingerprint, remembered_fingerprint
+from internvl_gguf.gguf.header import GGUFHeader
+from internvl_gguf.gguf.validation import ModelPair, validate_files
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import Device, build, initialise
 from internvl_gguf.llama.model import TextModel
@@ -45,7 +46,6 @@ from internvl_gguf.utils.notices import Notice, log_notice
 from internvl_gguf.utils.owned import Owned, forsake_in_children
 from internvl_gguf.utils.paths import cache_dir
 from internvl_gguf.utils.records import EMBEDDINGS
-from internvl_gguf.validation import ModelPair, validate_files
 
 _NO_GPU: Final = "No GPU that the installed llama.cpp can use: all layers stay on the CPU."
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.file_pieces import missing_error
+from internvl_gguf.gguf.file_pieces import missing_error
+from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoContents, RepoFile, find_copy, sort_out
 from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.memory import ModelShape, TextShape, shape_from_headers
 from internvl_gguf.model_names import DEMO, DEMO_FOLDER, DEMO_MMPROJ, DEMO_TEXT, LocalModel
 from internvl_gguf.planning.choice import Choice, Choices, Chooser
 from internvl_gguf.precision import Precision, preferred_precisions
-from internvl_gguf.repo_files import ModelCopy, Quant, RepoContents, RepoFile, find_copy, sort_out
 from internvl_gguf.selection import choose_mmproj, complete_texts, named_text
 from internvl_gguf.utils.paths import expanded
 
@@ -123,7 +123,7 @@ def _encoder(
 
 def _choices(name: str, folder: Path, texts: Sequence[ModelCopy], mmproj: Path) -> Choices:
     """Text models of a folder by their headers; those whose header is damaged are no choice."""
-    from internvl_gguf.gguf_header import read_header  # only now: it loads numpy
+    from internvl_gguf.gguf.header import read_header  # only now: it loads numpy
 
     vision = read_header(mmproj)
     known: dict[str, TextShape] = {}
@@ -168,7 +168,7 @@ def _check_kind(text: Path) -> None:
     Raises:
         ModelFileError: no GGUF, or an mmproj.
     """
-    from internvl_gguf.gguf_header import read_header  # only now: it loads numpy
+    from internvl_gguf.gguf.header import read_header  # only now: it loads numpy
 
     header = read_header(text)
     if "general.architecture" in header and header.text("general.architecture") == "clip":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.repo_files import Quant
+from internvl_gguf.gguf.filenames import Quant
 from internvl_gguf.utils.paths import expanded
 
 if TYPE_CHECKING:

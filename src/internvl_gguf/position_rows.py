@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from internvl_gguf.errors import LibraryError, ModelFileError
-from internvl_gguf.gguf_header import GGUFHeader
+from internvl_gguf.gguf.header import GGUFHeader
 from internvl_gguf.utils.records import CORRECTED_ENCODERS
 
 POSITION_TENSOR = "v.position_embd.weight"

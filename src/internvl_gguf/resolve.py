@@ -15,9 +15,9 @@ from internvl_gguf.precision import preferred_precisions
 from internvl_gguf.utils import arguments
 
 if TYPE_CHECKING:
+    from internvl_gguf.gguf.filenames import DownloadProgress
     from internvl_gguf.hub_models import HubResolver
     from internvl_gguf.planning.choice import Chooser
-    from internvl_gguf.repo_files import DownloadProgress
 
 __all__ = ["DEMO", "ModelFiles", "resolve_model"]
 

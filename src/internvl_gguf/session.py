@@ -17,11 +17,11 @@ from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, AskOptions, EngineConfi
 from internvl_gguf.conversation import OFFICIAL_SYSTEM, check_turns, with_system, without_last_question
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SessionStateError
 from internvl_gguf.exclusive import OneAtATime
+from internvl_gguf.gguf.filenames import DownloadProgress
 from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.model_runtime import LoadProgress, ModelRuntime
 from internvl_gguf.open_runtime import open_runtime
 from internvl_gguf.preparation import Request, checked_options, prepare_picture, prepare_request
-from internvl_gguf.repo_files import DownloadProgress
 from internvl_gguf.resolve import DEMO, resolve_model
 from internvl_gguf.restoring import adapted, files_of, refuse_other_options, take_up, take_up_kv, to_save
 from internvl_gguf.saved_session import read_saved, write_saved

@@ -15,10 +15,10 @@ from internvl_gguf.bench.sets import OFF, read_pictures, read_task, read_text
 from internvl_gguf.bench.settings import Point
 from internvl_gguf.bench.store import Key
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.fingerprint import file_fingerprint
+from internvl_gguf.gguf.fingerprint import file_fingerprint
+from internvl_gguf.gguf.validation import read_text_headers
 from internvl_gguf.machine import machine_identity
 from internvl_gguf.model_files import ModelFiles
-from internvl_gguf.validation import read_text_headers
 
 _OF_SPEED: Final = ("n_prompt", "n_gen")
 _OF_TIME: Final = (

@@ -10,11 +10,11 @@ from pathlib import Path, PurePath
 from gguf import GGUFValueType
 
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.gguf_header import GGUFHeader, read_header
+from internvl_gguf.gguf.filenames import DownloadProgress, ModelCopy, RepoFile, sort_out
+from internvl_gguf.gguf.header import GGUFHeader, read_header
+from internvl_gguf.gguf.validation import read_text_headers, validate_mmproj, validate_pair, validate_text_model
 from internvl_gguf.memory import ModelShape, shape_from_headers
 from internvl_gguf.model_files import ModelFiles
-from internvl_gguf.repo_files import DownloadProgress, ModelCopy, RepoFile, sort_out
-from internvl_gguf.validation import read_text_headers, validate_mmproj, validate_pair, validate_text_model
 
 Fetch = Callable[[DownloadProgress, Callable[[str], None]], ModelFiles]
 """Brings both files here; told how far each file is, and given what waits are told to in one line."""

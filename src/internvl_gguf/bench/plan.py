@@ -11,7 +11,7 @@ from internvl_gguf.bench.pairs import Pair, TextHalf, VisionHalf
 from internvl_gguf.bench.results import Configuration
 from internvl_gguf.bench.settings import Point, Sweep
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.repo_files import ModelCopy, Quant, RepoFile, find_copy
+from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoFile, find_copy
 from internvl_gguf.tuning import HostSettings
 
 _TEXTS: Final = ("F32", "BF16", "F16")

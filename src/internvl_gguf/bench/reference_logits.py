@@ -32,7 +32,7 @@ from gguf import GGUFValueType
 
 from internvl_gguf.bench.packed_rows import PackedRow, ReferenceRow, row_bytes
 from internvl_gguf.errors import BenchmarkError
-from internvl_gguf.gguf_header import read_header
+from internvl_gguf.gguf.header import read_header
 from internvl_gguf.utils.paths import free_bytes
 from internvl_gguf.utils.sizes import format_size
 

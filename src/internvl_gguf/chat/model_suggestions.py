@@ -8,8 +8,8 @@ from pathlib import Path
 
 from internvl_gguf.catalog import ModelSpec, load_catalog
 from internvl_gguf.errors import CatalogError
+from internvl_gguf.gguf.filenames import RepoFile, sort_out
 from internvl_gguf.model_names import DEMO
-from internvl_gguf.repo_files import RepoFile, sort_out
 
 
 def suggest_models(prefix: str) -> list[str]:

@@ -202,8 +202,8 @@ def _models(job: ChatJob, screen: Screen, notice: Notice) -> Models:
 
 def _full_name(files: ModelFiles) -> str:
     """How a model is called so that it is found again: with its quant, paths absolute."""
+    from internvl_gguf.gguf.filenames import RepoFile, sort_out
     from internvl_gguf.model_names import DEMO
-    from internvl_gguf.repo_files import RepoFile, sort_out
 
     if files.name.lower() == DEMO:
         return DEMO

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from internvl_gguf.cli.output import say
-from internvl_gguf.repo_files import RepoFile
+from internvl_gguf.gguf.filenames import RepoFile
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

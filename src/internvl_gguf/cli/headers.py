@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from internvl_gguf.catalog import load_catalog
 from internvl_gguf.cli.output import say
-from internvl_gguf.gguf_header import read_header
+from internvl_gguf.gguf.filenames import RepoContents, sort_out
+from internvl_gguf.gguf.header import read_header
+from internvl_gguf.gguf.validation import read_text_headers
 from internvl_gguf.model_files import demo_files, folder_contents, local_files
 from internvl_gguf.model_names import LocalModel, parse_model_name
-from internvl_gguf.repo_files import RepoContents, sort_out
-from internvl_gguf.validation import read_text_headers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from internvl_gguf.gguf_header import GGUFHeader
+    from internvl_gguf.gguf.header import GGUFHeader
     from internvl_gguf.model_files import ModelFiles
 
 

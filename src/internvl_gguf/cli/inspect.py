@@ -34,7 +34,7 @@ from internvl_gguf.types import Picture, PictureLayout
 
 if TYPE_CHECKING:
     from internvl_gguf.catalog import ModelSpec
-    from internvl_gguf.gguf_header import GGUFHeader
+    from internvl_gguf.gguf.header import GGUFHeader
 
 TOKENS_PER_TILE = 256
 """Visual tokens of a 448-pixel tile in every published InternVL3."""
@@ -210,13 +210,13 @@ def _encoder(model: str | None, mmproj: str | None) -> _Encoder:
     """Its numbers by the model's headers; those of a model the catalogue knows, without a request."""
     if model is None and mmproj is None:
         return _Encoder("InternVL3", TILE_SIZE, TOKENS_PER_TILE, TRAINED_CONTEXT)
-    from internvl_gguf.gguf_header import read_header
+    from internvl_gguf.gguf.header import read_header
 
     if mmproj and Path(mmproj).is_file():
         return _encoder_of_header(model, read_header(mmproj), None)
     from internvl_gguf.catalog import load_catalog
     from internvl_gguf.cli.headers import model_headers
-    from internvl_gguf.validation import validate_text_model
+    from internvl_gguf.gguf.validation import validate_text_model
 
     name = model or DEMO
     spec = load_catalog().find(name.partition(":")[0])
@@ -232,7 +232,7 @@ def _trained_context(spec: ModelSpec) -> int | None:
 
 
 def _encoder_of_header(model: str | None, header: GGUFHeader, n_ctx_train: int | None) -> _Encoder:
-    from internvl_gguf.validation import validate_mmproj
+    from internvl_gguf.gguf.validation import validate_mmproj
 
     facts = validate_mmproj(header)
     return _Encoder(model or Path(header.label).name, facts.image_size, facts.tokens_per_tile, n_ctx_train)

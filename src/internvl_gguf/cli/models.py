@@ -13,12 +13,12 @@ from internvl_gguf.cli import options
 from internvl_gguf.cli.output import print_json, say
 from internvl_gguf.cli.tables import print_table, say_wrapped
 from internvl_gguf.errors import InternVLError, ModelFileError
-from internvl_gguf.repo_files import ModelCopy, find_copy, sort_out
+from internvl_gguf.gguf.filenames import ModelCopy, find_copy, sort_out
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
+    from internvl_gguf.gguf.report import TextReport, VisionReport
     from internvl_gguf.hub import CachedRepo, HubCache
-    from internvl_gguf.model_report import TextReport, VisionReport
 
 _LABEL = 14  # columns before the name of a file
 
@@ -63,7 +63,7 @@ def show(
 ) -> None:
     """Show what a model is, from the headers of its files; a few MB are fetched of those that are not here."""
     from internvl_gguf.cli.headers import model_headers
-    from internvl_gguf.model_report import report_text, report_vision
+    from internvl_gguf.gguf.report import report_text, report_vision
 
     found = model_headers(model, mmproj)
     for reason in found.reasons:
@@ -132,8 +132,8 @@ def _list_catalog(catalog: Catalog, json_output: bool) -> None:
 
 def _cached_rows(cache: HubCache, repo: CachedRepo, catalog: Catalog) -> Iterable[dict[str, Any]]:
     """One row for each quant of a cached repository, then one for what else of it takes space."""
-    from internvl_gguf.gguf_header import read_header
-    from internvl_gguf.model_report import report_text
+    from internvl_gguf.gguf.header import read_header
+    from internvl_gguf.gguf.report import report_text
 
     spec = next((spec for spec in catalog if spec.repo and spec.repo.lower() == repo.repo.lower()), None)
     name = spec.name if spec else repo.repo

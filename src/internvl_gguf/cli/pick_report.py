@@ -14,6 +14,7 @@ from internvl_gguf.cli.output import print_json
 from internvl_gguf.cli.tables import print_table, say_wrapped
 from internvl_gguf.config import DEFAULT_N_CTX
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoFile, find_copy, nearest_names
 from internvl_gguf.model_names import DEMO
 from internvl_gguf.planning import (
     USABLE_LOSS,
@@ -28,7 +29,6 @@ from internvl_gguf.planning import (
     reason,
     ways_to_fit,
 )
-from internvl_gguf.repo_files import ModelCopy, Quant, RepoFile, find_copy, nearest_names
 from internvl_gguf.roofline import recorded_roofline
 from internvl_gguf.tiling import MAX_TILES
 from internvl_gguf.utils.sizes import format_size

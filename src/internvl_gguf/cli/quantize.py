@@ -165,9 +165,9 @@ def _find(source: str, kinds: Sequence[QuantType], mmproj: str | None, force: bo
     """
     from internvl_gguf.catalog import load_catalog
     from internvl_gguf.cli.downloads import obtain
+    from internvl_gguf.gguf.filenames import Quant
     from internvl_gguf.model_files import demo_files, local_files
     from internvl_gguf.model_names import parse_model_name
-    from internvl_gguf.repo_files import Quant
 
     model = parse_model_name(source, load_catalog())
     if isinstance(model, LocalModel) and not model.is_demo and not model.path.is_dir():

@@ -15,10 +15,10 @@ from filelock import FileLock, Timeout
 from huggingface_hub.errors import HfHubHTTPError
 
 from internvl_gguf.errors import HubError
+from internvl_gguf.gguf.filenames import DownloadProgress, RepoFile
 from internvl_gguf.hub.cache import HubCache
 from internvl_gguf.hub.client import ONLINE_HINT, HubClient, RepoListing
 from internvl_gguf.hub.remote_file import response_extent
-from internvl_gguf.repo_files import DownloadProgress, RepoFile
 
 _CHUNK = 1024**2
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -7,14 +7,14 @@ import contextlib
 import httpx2
 
 from internvl_gguf.errors import HubError
+from internvl_gguf.gguf.filenames import RepoFile
 from internvl_gguf.hub.client import HubClient, RepoListing
-from internvl_gguf.repo_files import RepoFile
 from internvl_gguf.utils.paths import write_atomically
 from internvl_gguf.utils.records import HEADERS
 
 
 class RemoteFile:
-    """A file of a repository as a `gguf_header.ByteSource`.
+    """A file of a repository as a `gguf.header.ByteSource`.
 
     Args:
         client: asks the hub.

@@ -4,10 +4,10 @@ Two ways that agree. `predict_memory` needs nothing but a header, or a listing: 
 build, without data, and places it as ggml would. `dry_run` asks llama.cpp itself, in a process of its own.
 """
 
+from internvl_gguf.gguf.read_shape import resized_text, resized_vision, shape_from_headers, shape_from_listing
+from internvl_gguf.gguf.shape import ModelShape, TextShape, VisionShape, Weight
 from internvl_gguf.memory.plan import PARTS, DeviceMemory, MemoryPlan, kv_bytes_per_position, predict_memory
 from internvl_gguf.memory.request import MemoryRequest
-from internvl_gguf.memory.shape import ModelShape, TextShape, VisionShape, Weight
-from internvl_gguf.memory.shape_sources import resized_text, resized_vision, shape_from_headers, shape_from_listing
 
 __all__ = [
     "PARTS",

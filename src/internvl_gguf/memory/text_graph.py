@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from internvl_gguf.gguf.shape import TextShape
 from internvl_gguf.memory.graph import (
     Graph,
     Tensor,
@@ -26,7 +27,6 @@ from internvl_gguf.memory.graph import (
     set_rows,
     view,
 )
-from internvl_gguf.memory.shape import TextShape
 
 ROTATED_KV = frozenset({"q8_0", "q4_0"})
 _ROTATION = 64  # the smallest Hadamard matrix `build_input_k_rot` uses; heads of another multiple are not rotated

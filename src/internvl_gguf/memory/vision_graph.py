@@ -6,6 +6,7 @@ calls (`build_inp`, `build_vit`, `build_attn`, `build_ffn`, `build_norm`) and `g
 
 from __future__ import annotations
 
+from internvl_gguf.gguf.shape import VisionShape
 from internvl_gguf.memory.graph import (
     Graph,
     Tensor,
@@ -21,7 +22,6 @@ from internvl_gguf.memory.graph import (
     reshape,
     view,
 )
-from internvl_gguf.memory.shape import VisionShape
 
 
 def vision_graph(shape: VisionShape, tiles: int, n_layers: int) -> Graph:

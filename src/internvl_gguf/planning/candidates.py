@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoFile
 from internvl_gguf.memory import (
     ModelShape,
     TextShape,
@@ -17,10 +18,9 @@ from internvl_gguf.memory import (
     shape_from_listing,
 )
 from internvl_gguf.planning.quality import expected_loss
-from internvl_gguf.repo_files import ModelCopy, Quant, RepoFile
 
 if TYPE_CHECKING:
-    from internvl_gguf.catalog import TextFacts, VisionFacts
+    from internvl_gguf.gguf.facts import TextFacts, VisionFacts
 
 Source = Literal["header", "listing", "estimate"]
 

@@ -6,7 +6,7 @@ import bisect
 import math
 from typing import Final
 
-from internvl_gguf.repo_files import Quant
+from internvl_gguf.gguf.filenames import Quant
 
 # Mean KL divergence from F16 of Llama-3-8B over Wikitext, with an importance matrix where one was measured, and bits a
 # weight of its files (8.03e9 weights): tools/perplexity/README.md of llama.cpp. Nothing is published for pictures, nor

@@ -20,6 +20,7 @@ from internvl_gguf.config import AskOptions, EngineConfig, GPULayers, SamplingPa
 from internvl_gguf.conversation import END, OFFICIAL_SYSTEM, with_system
 from internvl_gguf.cores import default_threads
 from internvl_gguf.errors import InvalidRequestError, ModelFileError, PictureError
+from internvl_gguf.gguf.validation import validate_text_model
 from internvl_gguf.llama.imatrix import WatchedContext
 from internvl_gguf.llama.library import devices, gpus, initialise
 from internvl_gguf.llama.model import TextModel
@@ -33,7 +34,6 @@ from internvl_gguf.tile_limits import TileLimits
 from internvl_gguf.trial import Needs, settle
 from internvl_gguf.types import Span, TileSpan, TokenSpan
 from internvl_gguf.utils.notices import Notice, log_notice
-from internvl_gguf.validation import validate_text_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,7 +17,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
-from internvl_gguf.gguf_header import GGUFHeader, read_header
+from internvl_gguf.gguf.header import GGUFHeader, read_header
 from internvl_gguf.quantizing.output import whole_file
 from internvl_gguf.quantizing.source import Source
 

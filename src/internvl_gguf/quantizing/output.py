@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.gguf.filenames import renamed
 from internvl_gguf.quantizing.quant_types import QuantType
 from internvl_gguf.quantizing.source import Source
-from internvl_gguf.repo_files import renamed
 from internvl_gguf.utils.paths import free_bytes
 from internvl_gguf.utils.sizes import format_size
 

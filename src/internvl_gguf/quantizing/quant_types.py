@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.repo_files import Quant
+from internvl_gguf.gguf.filenames import Quant
 
 Kind = Literal["text", "mmproj"]
 

@@ -11,9 +11,9 @@ from typing import Final
 from gguf import GGML_QUANT_SIZES
 
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.gguf_header import GGUFHeader, TensorInfo, read_header
+from internvl_gguf.gguf.header import GGUFHeader, TensorInfo, read_header
+from internvl_gguf.gguf.validation import read_text_headers, validate_mmproj, validate_text_model
 from internvl_gguf.quantizing.quant_types import Kind
-from internvl_gguf.validation import read_text_headers, validate_mmproj, validate_text_model
 
 _POSITIONS: Final = "v.position_embd.weight"  # added, not multiplied with
 

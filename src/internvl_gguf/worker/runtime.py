@@ -16,10 +16,10 @@ from internvl_gguf.worker.client import Client
 from internvl_gguf.worker.engine import FarEngine
 
 if TYPE_CHECKING:
+    from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts
     from internvl_gguf.planning.search import Configuration
     from internvl_gguf.saved_session import ModelIdentity
     from internvl_gguf.tuning import HostSettings
-    from internvl_gguf.validation import MmprojFacts, TextModelFacts
 
 
 class WorkerRuntime(Owned):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from gguf import GGMLQuantizationType, GGUFValueType
 
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.gguf_header import DAMAGED_HINT, GGUFArray, GGUFHeader, TensorInfo
+from internvl_gguf.gguf.header import DAMAGED_HINT, GGUFArray, GGUFHeader, TensorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.file_pieces import piece_error
-from internvl_gguf.gguf_values import (
+from internvl_gguf.gguf.file_pieces import piece_error
+from internvl_gguf.gguf.values import (
     DAMAGED_HINT,
     SCALAR_CODES,
     U64,

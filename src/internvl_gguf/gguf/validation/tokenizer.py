@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from gguf import TokenType
 
-from internvl_gguf.validation.checks import (
+from internvl_gguf.gguf.validation.checks import (
     ARRAY,
     BOOL,
     FLOAT32,
@@ -20,7 +20,7 @@ from internvl_gguf.validation.checks import (
 )
 
 if TYPE_CHECKING:
-    from internvl_gguf.gguf_header import GGUFHeader
+    from internvl_gguf.gguf.header import GGUFHeader
 
 NOT_INTERNVL_HINT: Final = "Use the text GGUF of an InternVL3 model; its mmproj comes with it."
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from internvl_gguf.file_pieces import in_order, whole_name
+from internvl_gguf.gguf.file_pieces import in_order, whole_name
 
 _QUANT = r"I?Q[1-9](?:_[0-9A-Z]+)*|TQ[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32|FP16|FP32"
 _IN_NAME = re.compile(rf"(?:^|[-._])(?P<dynamic>UD[-_])?(?P<quant>{_QUANT})(?=$|[-.])", re.IGNORECASE)

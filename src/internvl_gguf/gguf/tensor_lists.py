@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from internvl_gguf.memory.shape import TextShape, VisionShape, Weight
+from internvl_gguf.gguf.shape import TextShape, VisionShape, Weight
 
 UNKNOWN_KIND: Final = "unknown"  # of matrices, whose type a list like this cannot tell; vectors are F32 in every quant
 

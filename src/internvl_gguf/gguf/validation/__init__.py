@@ -4,11 +4,11 @@
 `check_finite` for weights, `validate_pair` for whether two files belong together.
 """
 
-from internvl_gguf.validation.checks import Identity
-from internvl_gguf.validation.finite import check_finite
-from internvl_gguf.validation.mmproj import MmprojFacts, validate_mmproj
-from internvl_gguf.validation.pair import ModelPair, NamedModel, model_in, validate_files, validate_pair
-from internvl_gguf.validation.text import TextModelFacts, read_text_headers, validate_text_model
+from internvl_gguf.gguf.validation.checks import Identity
+from internvl_gguf.gguf.validation.finite import check_finite
+from internvl_gguf.gguf.validation.mmproj import MmprojFacts, validate_mmproj
+from internvl_gguf.gguf.validation.pair import ModelPair, NamedModel, model_in, validate_files, validate_pair
+from internvl_gguf.gguf.validation.text import TextModelFacts, read_text_headers, validate_text_model
 
 __all__ = [
     "Identity",

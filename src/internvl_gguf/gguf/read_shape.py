@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
-from internvl_gguf.memory.shape import ModelShape, TextShape, VisionShape, Weight
-from internvl_gguf.memory.tensor_lists import UNKNOWN_KIND, text_weights_of, vision_weights_of
+from internvl_gguf.gguf.shape import ModelShape, TextShape, VisionShape, Weight
+from internvl_gguf.gguf.tensor_lists import UNKNOWN_KIND, text_weights_of, vision_weights_of
 
 if TYPE_CHECKING:
-    from internvl_gguf.catalog import TextFacts, VisionFacts
-    from internvl_gguf.gguf_header import GGUFHeader, TensorInfo
+    from internvl_gguf.gguf.facts import TextFacts, VisionFacts
+    from internvl_gguf.gguf.header import GGUFHeader, TensorInfo
 
 _LISTED_HEADER: Final = 6 * 1024**2  # of a text GGUF, mostly Qwen2.5's vocabulary
 _USUAL_VOCAB: Final = 151_674  # of InternVL3's text models

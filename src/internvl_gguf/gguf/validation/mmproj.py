@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from gguf import GGMLQuantizationType, GGUFValueType
 
-from internvl_gguf.validation.checks import (
+from internvl_gguf.gguf.validation.checks import (
     ARRAY,
     BOOL,
     FLOAT32,
@@ -34,7 +34,7 @@ from internvl_gguf.validation.checks import (
 )
 
 if TYPE_CHECKING:
-    from internvl_gguf.gguf_header import GGUFHeader
+    from internvl_gguf.gguf.header import GGUFHeader
 
 PROJECTOR: Final = "internvl"
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)

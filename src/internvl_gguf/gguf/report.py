@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from internvl_gguf.gguf_header import GGUFHeader
-from internvl_gguf.validation import validate_mmproj, validate_text_model
+from internvl_gguf.gguf.header import GGUFHeader
+from internvl_gguf.gguf.validation import validate_mmproj, validate_text_model
 
 _TEMPLATE = "tokenizer.chat_template"
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from gguf import GGUFValueType
 
-from internvl_gguf.gguf_header import GGUFHeader, TensorInfo, read_header
-from internvl_gguf.validation.checks import (
+from internvl_gguf.gguf.header import GGUFHeader, TensorInfo, read_header
+from internvl_gguf.gguf.validation.checks import (
     ARRAY,
     BOOL,
     FLOAT32,
@@ -33,7 +33,7 @@ from internvl_gguf.validation.checks import (
     read_identity,
     refuse,
 )
-from internvl_gguf.validation.tokenizer import (
+from internvl_gguf.gguf.validation.tokenizer import (
     NOT_INTERNVL_HINT,
     TOKENIZER_KEY_TYPES,
     check_tokenizer,

@@ -12,7 +12,7 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.gguf_header import DAMAGED_HINT, GGUFHeader, TensorInfo
+from internvl_gguf.gguf.header import DAMAGED_HINT, GGUFHeader, TensorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.errors import ModelPairError
-from internvl_gguf.gguf_header import GGUFHeader, read_header
-from internvl_gguf.validation.finite import check_finite
-from internvl_gguf.validation.mmproj import MmprojFacts, validate_mmproj
-from internvl_gguf.validation.text import TextModelFacts, read_text_headers, validate_text_model
+from internvl_gguf.gguf.header import GGUFHeader, read_header
+from internvl_gguf.gguf.validation.finite import check_finite
+from internvl_gguf.gguf.validation.mmproj import MmprojFacts, validate_mmproj
+from internvl_gguf.gguf.validation.text import TextModelFacts, read_text_headers, validate_text_model
 
 if TYPE_CHECKING:
     from os import PathLike
 
-    from internvl_gguf.validation.checks import Identity
+    from internvl_gguf.gguf.validation.checks import Identity
 
 _SAME_REPO_HINT: Final = "Use the mmproj from the repository the text model came from."
 
