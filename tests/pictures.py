@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from internvl_gguf.errors import PictureError
-from internvl_gguf.images import load_image
+from internvl_gguf.images.load import load_image
 
 
 def noise(mode="RGB", size=(37, 23), seed=5):

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from internvl_gguf.context_budget import (
+from internvl_gguf.errors import ContextOverflowError
+from internvl_gguf.images.fit_context import (
     ANSWER_ROOM,
     Budget,
     UncutPicture,
@@ -19,8 +20,7 @@ from internvl_gguf.context_budget import (
     largest_cap,
     plan_cut,
 )
-from internvl_gguf.errors import ContextOverflowError
-from internvl_gguf.tile_limits import TileLimits
+from internvl_gguf.images.tile_limits import TileLimits
 
 TILE = {"tile_size": 28, "tokens_per_tile": 4}
 CARD = Budget(n_ctx=8192, n_ctx_train=32768, text_tokens=160, answer_tokens=256, tile_size=448, tokens_per_tile=256)

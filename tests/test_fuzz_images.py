@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from internvl_gguf.errors import PictureError
-from internvl_gguf.images import load_image
+from internvl_gguf.images.load import load_image
 
 MAX_PIXELS = 400_000
 EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)

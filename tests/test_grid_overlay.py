@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from internvl_gguf.grid_overlay import MAX_OVERLAY_SIDE, draw_grid
+from internvl_gguf.images.grid_overlay import MAX_OVERLAY_SIDE, draw_grid
 from internvl_gguf.tiling import Grid, choose_grid, tile_image
 
 SIZES = [(1, 1), (20, 20), (300, 200), (1024, 768), (4000, 300), (300, 4000), (20000, 1), (1, 20000), (3000, 2400)]

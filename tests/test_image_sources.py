@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.images import describe_source, load_image
+from internvl_gguf.images.load import describe_source, load_image
 from pictures import encoded, noise, refusal
 
 
@@ -189,7 +189,7 @@ def test_damaged_data_uris():
 
 
 def test_files_are_limited_in_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("internvl_gguf.picture_sources.MAX_FILE_BYTES", 2**20)
+    monkeypatch.setattr("internvl_gguf.images.sources.MAX_FILE_BYTES", 2**20)
     path = tmp_path / "large.png"
     with path.open("wb") as file:
         file.truncate(2**20 + 1)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from internvl_gguf.errors import PictureError
-from internvl_gguf.images import load_image
+from internvl_gguf.images.load import load_image
 from pictures import encoded, noise, refusal
 
 ORIENTATION = 0x0112
@@ -298,7 +298,7 @@ def test_numpy_is_not_needed_to_read_a_picture_file(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(encoded(noise(), "PNG"))
     code = (
-        "import sys; from internvl_gguf.images import load_image; load_image(sys.argv[1]);"
+        "import sys; from internvl_gguf.images.load import load_image; load_image(sys.argv[1]);"
         "sys.exit('numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == 0

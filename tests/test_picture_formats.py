@@ -14,8 +14,8 @@ import zlib
 import pytest
 from PIL import Image, ImageFile
 
-from internvl_gguf.images import DEFAULT_MAX_PIXELS, load_image
-from internvl_gguf.picture_formats import MAX_JPEG_SCANS, MAX_SIDE, _jpeg_scans, hush, identify
+from internvl_gguf.images.formats import MAX_JPEG_SCANS, MAX_SIDE, _jpeg_scans, hush, identify
+from internvl_gguf.images.load import DEFAULT_MAX_PIXELS, load_image
 from internvl_gguf.tiling import tile_image
 from pictures import encoded, noise, refusal
 
@@ -70,7 +70,7 @@ def peak_and_result(data, tmp_path):
     code = """
 import resource, sys
 from internvl_gguf.errors import PictureError
-from internvl_gguf.images import load_image
+from internvl_gguf.images.load import load_image
 unit = 2**20 if sys.platform == "darwin" else 2**10
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

@@ -17,8 +17,8 @@ from internvl_gguf.text_stream import TextStream
 from internvl_gguf.types import Message, Span, TileSpan
 
 if TYPE_CHECKING:
+    from internvl_gguf.images.tile_limits import TileLimits
     from internvl_gguf.model_runtime import ModelRuntime
-    from internvl_gguf.tile_limits import TileLimits
 
 
 def to_save(runtime: ModelRuntime, messages: Sequence[Message], limits: TileLimits) -> SavedSession:

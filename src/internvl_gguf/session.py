@@ -18,6 +18,7 @@ from internvl_gguf.conversation import OFFICIAL_SYSTEM, check_turns, with_system
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SessionStateError
 from internvl_gguf.exclusive import OneAtATime
 from internvl_gguf.gguf.filenames import DownloadProgress
+from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.model_runtime import LoadProgress, ModelRuntime
 from internvl_gguf.open_runtime import open_runtime
@@ -25,7 +26,6 @@ from internvl_gguf.preparation import Request, checked_options, prepare_picture,
 from internvl_gguf.resolve import DEMO, resolve_model
 from internvl_gguf.restoring import adapted, files_of, refuse_other_options, take_up, take_up_kv, to_save
 from internvl_gguf.saved_session import read_saved, write_saved
-from internvl_gguf.tile_limits import TileLimits
 from internvl_gguf.types import Chunk, Message, Question, Reply
 from internvl_gguf.utils import arguments
 from internvl_gguf.utils.notices import Notice, log_notice

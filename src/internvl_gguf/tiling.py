@@ -122,7 +122,7 @@ def tile_image(
     """Cut an RGB picture as the model card does: stretch to the grid (bicubic), crop row by row, add the thumbnail.
 
     Args:
-        image: an RGB Pillow picture, already oriented (see `internvl_gguf.images.load_image`).
+        image: an RGB Pillow picture, already oriented (see `internvl_gguf.images.load.load_image`).
         max_tiles: most tiles the grid may have; the thumbnail comes on top.
         min_tiles: fewest tiles the grid may have.
         tile_size: side of a tile in pixels, as the mmproj says (448 for InternVL3).
@@ -132,7 +132,7 @@ def tile_image(
         InvalidRequestError: tile limits that no grid satisfies, or another kind of argument.
     """
     if not (hasattr(image, "resize") and hasattr(image, "crop")):
-        raise arguments.wrong("image", image, "Give a Pillow picture; internvl_gguf.images.load_image makes one.")
+        raise arguments.wrong("image", image, "Give a Pillow picture; internvl_gguf.images.load.load_image makes one.")
     if arguments.whole("tile_size", tile_size) < 1:
         raise arguments.wrong("tile_size", tile_size, f"Use a number of pixels, {TILE_SIZE} for InternVL3.")
     thumbnail = arguments.switch("thumbnail", thumbnail)

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeGuard
 
 from internvl_gguf.bench.matching import TOLERANCE
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
-from internvl_gguf.images import check_source, load_image
+from internvl_gguf.images.load import check_source, load_image
 from internvl_gguf.utils.text_data import as_utf8, decode_text
 
 LANGUAGE: Final = 4096

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from internvl_gguf.images import describe_source, load_image, take_source
+from internvl_gguf.images.load import describe_source, load_image, take_source
 from internvl_gguf.types import Picture
 from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from internvl_gguf.tile_limits import TileLimits
+    from internvl_gguf.images.tile_limits import TileLimits
     from internvl_gguf.tiling import Grid
 
 _SMALL = (640, 640)

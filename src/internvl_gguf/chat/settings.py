@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from internvl_gguf.config import AskOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.tile_limits import TileLimits
+from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.tiling import validate_tile_limits
 from internvl_gguf.types import PictureLayout
 

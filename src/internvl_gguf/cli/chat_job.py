@@ -116,7 +116,7 @@ def _first_pictures(job: ChatJob, terminal: Terminal) -> list[Picture]:
     Raises:
         PictureError: one that cannot be read.
     """
-    from internvl_gguf.images import take_source
+    from internvl_gguf.images.load import take_source
 
     return [
         take_source(terminal.stdin or b"", "the picture on stdin") if picture == STDIN else take_source(picture)

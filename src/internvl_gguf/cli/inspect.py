@@ -16,7 +16,8 @@ from internvl_gguf.cli import options
 from internvl_gguf.cli.output import option_errors, print_json, say
 from internvl_gguf.cli.tables import say_wrapped
 from internvl_gguf.config import DEFAULT_N_CTX, AskOptions
-from internvl_gguf.context_budget import (
+from internvl_gguf.errors import ContextOverflowError
+from internvl_gguf.images.fit_context import (
     ANSWER_ALLOWANCE,
     Budget,
     CutPlan,
@@ -26,9 +27,8 @@ from internvl_gguf.context_budget import (
     cut_notices,
     plan_cut,
 )
-from internvl_gguf.errors import ContextOverflowError
+from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.model_names import DEMO
-from internvl_gguf.tile_limits import TileLimits
 from internvl_gguf.tiling import TILE_SIZE, Grid
 from internvl_gguf.types import Picture, PictureLayout
 
@@ -139,7 +139,7 @@ def inspect(
             raise typer.BadParameter("use 0 or more positions", param_hint="--prompt-tokens")
         targets = _overlay_files(save, image) if save else []
     from internvl_gguf.cli.stdin import take_pictures
-    from internvl_gguf.images import load_image
+    from internvl_gguf.images.load import load_image
 
     sources = take_pictures(image)
     encoder = _encoder(model, mmproj)
@@ -365,8 +365,8 @@ def _say_what_does_not_fit(inspection: _Inspection) -> None:
 
 def _save_overlay(picture: Picture, target: Path, grid: Grid) -> None:
     from internvl_gguf.errors import PictureError
-    from internvl_gguf.grid_overlay import draw_grid
-    from internvl_gguf.images import load_image
+    from internvl_gguf.images.grid_overlay import draw_grid
+    from internvl_gguf.images.load import load_image
 
     try:
         draw_grid(load_image(picture.source, name=picture.name), grid).save(target, format="PNG")

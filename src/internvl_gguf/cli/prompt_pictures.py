@@ -11,7 +11,7 @@ from internvl_gguf.chat.typed_line import DISK, Files, Kind, TypedLine, parse_li
 from internvl_gguf.cli.output import say
 from internvl_gguf.cli.stdin import is_stdin
 from internvl_gguf.errors import PictureError
-from internvl_gguf.images import describe_source, take_source
+from internvl_gguf.images.load import describe_source, take_source
 from internvl_gguf.types import Picture
 
 OFF: Final = "--no-prompt-pictures"

@@ -9,7 +9,7 @@ from typing import Final
 import typer
 
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.images import take_source
+from internvl_gguf.images.load import take_source
 from internvl_gguf.types import Picture
 from internvl_gguf.utils.text_data import decode_text
 

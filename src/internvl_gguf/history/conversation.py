@@ -108,7 +108,7 @@ class Conversation:
         Raises:
             As `Session.stream`: what is wrong with a question is told at once, and nothing of it is kept.
         """
-        from internvl_gguf.images import picture_list
+        from internvl_gguf.images.load import picture_list
 
         _check_session(session)
         taken = [self._take(image) for image in picture_list(images)]
@@ -283,7 +283,7 @@ class Conversation:
 
     def _take(self, image: Any) -> tuple[Picture, KeptPicture]:
         """A picture with the bytes of its file, and what is kept of it."""
-        from internvl_gguf.images import describe_source, picture_bytes
+        from internvl_gguf.images.load import describe_source, picture_bytes
 
         picture = image if isinstance(image, Picture) else Picture(image)
         data = picture_bytes(picture.source)

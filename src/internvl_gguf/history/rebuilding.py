@@ -9,7 +9,7 @@ from internvl_gguf.conversation import IMAGE_PLACE, OFFICIAL_SYSTEM
 from internvl_gguf.errors import PictureError
 from internvl_gguf.history.picture_files import PictureFiles, lost
 from internvl_gguf.history.records import Entry, KeptPicture
-from internvl_gguf.images import load_image
+from internvl_gguf.images.load import load_image
 from internvl_gguf.preparation import cut_as_before, prepare_picture
 from internvl_gguf.types import Message, Picture, PictureLayout, PreparedPicture
 from internvl_gguf.utils.notices import Notice

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from PIL import Image
 
-from internvl_gguf import picture_formats
 from internvl_gguf.errors import InvalidRequestError, PictureError
-from internvl_gguf.picture_sources import (
+from internvl_gguf.images import formats
+from internvl_gguf.images.sources import (
     check_bytes,
     check_file_size,
     data_uri_bytes,
@@ -193,27 +193,27 @@ def _from_bytes(source: bytes | bytearray | memoryview, max_pixels: int, name: s
     check_file_size(source.nbytes if isinstance(source, memoryview) else len(source), name)
     data = bytes(source)
     check_bytes(data, name)
-    return _finish(picture_formats.decode(data, max_pixels, name), name)
+    return _finish(formats.decode(data, max_pixels, name), name)
 
 
 def _load_pillow(picture: Image.Image, max_pixels: int, name: str) -> Image.Image:
     """A Pillow picture of the caller's, its pixels loaded if they were not."""
-    picture_formats.check_size(picture.size, max_pixels, name)
-    with picture_formats.hush:
+    formats.check_size(picture.size, max_pixels, name)
+    with formats.hush:
         try:
             picture.load()
         except Exception as error:  # the decoder of any format the caller opened
-            reason = f"its data is damaged, cut short or closed ({picture_formats.one_line(error)})"
+            reason = f"its data is damaged, cut short or closed ({formats.one_line(error)})"
             raise PictureError(f"Cannot use {name}: {reason}.", "Open it again and call load() on it.") from error
     return picture
 
 
 def _finish(picture: Image.Image, name: str) -> Image.Image:
     """RGB, upright, without metadata (an orientation left in it would be applied twice later on)."""
-    with picture_formats.hush:
+    with formats.hush:
         try:
             # TIFF pictures are turned by Pillow when they are loaded.
-            turn = None if hasattr(picture, "tag_v2") else _TURNS.get(picture_formats.orientation(picture.info))
+            turn = None if hasattr(picture, "tag_v2") else _TURNS.get(formats.orientation(picture.info))
             if turn is None:
                 result = _to_rgb(picture, name)
             elif picture.mode == "RGB" and not picture.has_transparency_data:
@@ -225,7 +225,7 @@ def _finish(picture: Image.Image, name: str) -> Image.Image:
         except MemoryError:
             raise PictureError(f"Cannot use {name}: not enough memory to convert it.", "Scale it down first.") from None
         except Exception as error:  # whatever Pillow says of a picture put together wrongly
-            reason = f"it cannot be turned into RGB ({picture_formats.one_line(error)})"
+            reason = f"it cannot be turned into RGB ({formats.one_line(error)})"
             raise PictureError(f"Cannot use {name}: {reason}.", "Convert it to RGB first.") from error
     result.info = {}
     return result
@@ -311,7 +311,7 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int, name: str) -> Image.Im
         elif array.ndim == 4:
             hint = "It looks like a batch: give its pictures one by one."
         raise PictureError(f"Cannot use {name}: this is not the shape of one picture.", hint)
-    picture_formats.check_size((array.shape[1], array.shape[0]), max_pixels, name)
+    formats.check_size((array.shape[1], array.shape[0]), max_pixels, name)
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "b":
         pixels = array.astype("uint8") * 255

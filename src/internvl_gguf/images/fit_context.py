@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from internvl_gguf.errors import ContextOverflowError
-from internvl_gguf.tile_limits import TileLimits
+from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.tiling import Grid
 
 ANSWER_ROOM = 1
