@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from internvl_gguf.config import EngineOptions
-from internvl_gguf.cores import default_threads
 from internvl_gguf.errors import InternVLError
+from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.llama.library import build
 from internvl_gguf.resolve import ModelFiles, resolve_model
 

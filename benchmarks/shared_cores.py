@@ -41,7 +41,7 @@ from typing import Any
 import measure
 from measure import Spread
 
-from internvl_gguf.cores import usable_cores
+from internvl_gguf.hardware.cores import usable_cores
 from internvl_gguf.llama.library import devices
 
 CHILDREN = Path(__file__).with_name("shared_cores_children.py")

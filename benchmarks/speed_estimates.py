@@ -32,8 +32,9 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from pages import write_between_markers
 
 from internvl_gguf.config import EngineConfig
-from internvl_gguf.cores import default_threads
 from internvl_gguf.gguf.header import read_header
+from internvl_gguf.hardware.cores import default_threads
+from internvl_gguf.hardware.roofline import Range, Roofline, measure_roofline, recorded_roofline
 from internvl_gguf.llama.context import Context, TokenRun
 from internvl_gguf.llama.library import build, has_gpu
 from internvl_gguf.llama.model import TextModel
@@ -42,7 +43,6 @@ from internvl_gguf.llama.timing import Timing, timed
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.memory import MemoryRequest, shape_from_headers
 from internvl_gguf.resolve import resolve_model
-from internvl_gguf.roofline import Range, Roofline, measure_roofline, recorded_roofline
 from internvl_gguf.speed import estimate_speed
 
 TOKENS = 8  # of an answer in each run

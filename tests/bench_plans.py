@@ -11,7 +11,7 @@ from internvl_gguf.bench.pairs import Pair
 from internvl_gguf.bench.plan import Measures, Plan, make_plan
 from internvl_gguf.bench.settings import Sweep
 from internvl_gguf.bench.targets import PairFinder, Wanted
-from internvl_gguf.tuning import HostSettings
+from internvl_gguf.hardware.cpu_tuning import HostSettings
 from tiny_models import write_tiny_mmproj, write_tiny_text
 
 FAST = Sweep(n_prompt=(32,), n_gen=(8,), n_ctx=(512,), n_threads=(1,))

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from internvl_gguf.trial import Needs, settle
-from internvl_gguf.trial.circumstances import circumstances
-from internvl_gguf.trial.importing import ensure_importable
-from internvl_gguf.trial.record import record, recorded
+from internvl_gguf.hardware.trial import Needs, settle
+from internvl_gguf.hardware.trial.circumstances import circumstances
+from internvl_gguf.hardware.trial.importing import ensure_importable
+from internvl_gguf.hardware.trial.record import record, recorded
 from internvl_gguf.utils.records import TRIAL
 
 

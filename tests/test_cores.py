@@ -13,8 +13,8 @@ import psutil
 import pytest
 from tests.stand_in_machine import V2_MOUNT, write_container, write_groups, write_topology
 
-from internvl_gguf import cgroups, cores
-from internvl_gguf.cgroups import MemoryLimit, cpu_limits, memory_limits
+from internvl_gguf.hardware import cgroups, cores
+from internvl_gguf.hardware.cgroups import MemoryLimit, cpu_limits, memory_limits
 
 V1_MOUNT = (
     "33 31 0:30 {top} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
@@ -144,7 +144,8 @@ def test_affinity_is_seen() -> None:
     first = min(os.sched_getaffinity(0))
     script = (
         f"import psutil; psutil.Process().cpu_affinity([{first}]);"
-        "from internvl_gguf.cores import default_threads, usable_cores; print(usable_cores(), default_threads())"
+        "from internvl_gguf.hardware.cores import default_threads, usable_cores;"
+        "print(usable_cores(), default_threads())"
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert said == f"({first},) 1\n"

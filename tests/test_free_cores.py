@@ -130,8 +130,8 @@ def native_threads(session: Session) -> tuple[int, int]:
 def crowded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     """Four cores, the time and the others of a stand-in machine, for sessions that are opened."""
     machine = Machine()
-    monkeypatch.setattr("internvl_gguf.tuning.default_threads", lambda: 4)
-    monkeypatch.setattr("internvl_gguf.tuning.recorded_tuning", lambda: None)
+    monkeypatch.setattr("internvl_gguf.hardware.cpu_tuning.default_threads", lambda: 4)
+    monkeypatch.setattr("internvl_gguf.hardware.cpu_tuning.recorded_tuning", lambda: None)
     monkeypatch.setattr(loading, "core_watch", lambda: machine.watch(4))
     return machine
 

@@ -19,11 +19,11 @@ from internvl_gguf.catalog import load_catalog
 from internvl_gguf.chat.commands import full_name
 from internvl_gguf.errors import HubError, ModelFileError, ModelPairError
 from internvl_gguf.gguf.filenames import Quant, RepoFile, find_copy, sort_out
+from internvl_gguf.hardware.encoder_precision import Precision, preferred_precisions
 from internvl_gguf.hub import HubCache, HubClient, RemoteFile
 from internvl_gguf.hub_models import HubResolver
 from internvl_gguf.model_files import demo_files
 from internvl_gguf.model_names import HubModel, LocalModel, parse_model_name
-from internvl_gguf.precision import Precision, preferred_precisions
 from internvl_gguf.resolve import resolve_model
 from internvl_gguf.selection import complete_texts, named_text
 from kept_trial import copy_trial
@@ -314,7 +314,7 @@ def test_the_precision_is_measured_once_and_the_faithful_one_wins_a_tie(
         asked.append(list(labels))
         return {label: seconds[label] for label in labels}
 
-    monkeypatch.setattr("internvl_gguf.precision._measure", measure)
+    monkeypatch.setattr("internvl_gguf.hardware.encoder_precision._measure", measure)
     assert preferred_precisions(["F32", "BF16", "F16"]).label == "F16"
     assert preferred_precisions(["BF16", "F16"]).label == "F16"
     assert asked == [["F16", "BF16", "F32"]]
@@ -326,7 +326,7 @@ def test_the_precision_is_measured_once_and_the_faithful_one_wins_a_tie(
 
 def test_the_precision_without_a_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERNVL_CACHE", str(tmp_path))
-    monkeypatch.setattr("internvl_gguf.precision._measure", lambda labels: {})
+    monkeypatch.setattr("internvl_gguf.hardware.encoder_precision._measure", lambda labels: {})
     assert preferred_precisions(["BF16", "F32", "F16"]).label == "F16"
     assert preferred_precisions(["BF16", "F32"]).label == "BF16"
     assert preferred_precisions(["Q8_K_XL"]).label == "Q8_K_XL"

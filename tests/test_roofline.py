@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from internvl_gguf import roofline as rooflines
-from internvl_gguf import tuning
 from internvl_gguf.cli.group import app
-from internvl_gguf.device_speed import BITS_PER_WEIGHT, TABLES, Range
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.roofline import assumed_device, measure_roofline, measured_roofline, recorded_roofline
+from internvl_gguf.hardware import cpu_tuning
+from internvl_gguf.hardware import roofline as rooflines
+from internvl_gguf.hardware.device_speed import BITS_PER_WEIGHT, TABLES, Range
+from internvl_gguf.hardware.roofline import assumed_device, measure_roofline, measured_roofline, recorded_roofline
 
 # A process that prints what a test wants: the lines of its jobs behind --start, up to a job on which it dies.
 STAND_IN = """
@@ -43,7 +43,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder without a record; threads are measured in no time, and nothing is found."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("INTERNVL_CACHE", str(folder))
-    monkeypatch.setattr(tuning, "_COMMAND", (sys.executable, "-S", "-c", ""))
+    monkeypatch.setattr(cpu_tuning, "_COMMAND", (sys.executable, "-S", "-c", ""))
     return folder
 
 

@@ -16,14 +16,14 @@ import pytest
 
 from internvl_gguf import LibraryError
 from internvl_gguf.caches import cache_contents, clear_caches
-from internvl_gguf.trial import Needs, settle, trying
-from internvl_gguf.trial import record as records
-from internvl_gguf.trial.circumstances import Circumstances, circumstances
-from internvl_gguf.trial.outcomes import Outcome
-from internvl_gguf.trial.process import child
-from internvl_gguf.trial.record import Entry, record, recorded
-from internvl_gguf.trial.report import trial_report
-from internvl_gguf.trial.steps import Step
+from internvl_gguf.hardware.trial import Needs, settle, trying
+from internvl_gguf.hardware.trial import record as records
+from internvl_gguf.hardware.trial.circumstances import Circumstances, circumstances
+from internvl_gguf.hardware.trial.outcomes import Outcome
+from internvl_gguf.hardware.trial.process import child
+from internvl_gguf.hardware.trial.record import Entry, record, recorded
+from internvl_gguf.hardware.trial.report import trial_report
+from internvl_gguf.hardware.trial.steps import Step
 from internvl_gguf.utils.paths import cache_dir
 
 STAND_IN = Path(__file__).with_name("trial_stand_in.py")
@@ -346,8 +346,8 @@ def test_the_record_is_bounded(library: Library, next_process: Callable[[], None
 def test_two_processes_that_record_at_once_lose_nothing(library: Library, next_process: Callable[[], None]) -> None:
     script = (
         "import sys\n"
-        "from internvl_gguf.trial.circumstances import Circumstances\n"
-        "from internvl_gguf.trial.record import Entry, record\n"
+        "from internvl_gguf.hardware.trial.circumstances import Circumstances\n"
+        "from internvl_gguf.hardware.trial.record import Entry, record\n"
         "for step in range(10):\n"
         "    assert record(Circumstances('', '', '', sys.argv[1]), Entry(True, steps={f'step {step}': {}})) is None\n"
     )
@@ -361,7 +361,7 @@ def test_two_processes_that_record_at_once_lose_nothing(library: Library, next_p
 def test_two_processes_that_try_at_once_agree(library: Library, next_process: Callable[[], None]) -> None:
     script = (
         "import sys\n"
-        "from internvl_gguf.trial import Needs, settle, trying\n"
+        "from internvl_gguf.hardware.trial import Needs, settle, trying\n"
         "trying.COMMAND = tuple(sys.argv[1:])\n"
         "print(settle(Needs(frozenset(('Q4_K',)))).extra_buffers)\n"
     )
@@ -411,13 +411,13 @@ def test_another_library_or_cpu_or_driver_is_tried_anew(monkeypatch: pytest.Monk
     other = circumstances()
     os.utime(folder / "libggml-cpu.so.0", ns=(1, 1))
     touched = circumstances()
-    monkeypatch.setattr("internvl_gguf.trial.circumstances.cpu_flags", lambda: frozenset(("amx_tile",)))
+    monkeypatch.setattr("internvl_gguf.hardware.trial.circumstances.cpu_flags", lambda: frozenset(("amx_tile",)))
     flags = circumstances()
-    monkeypatch.setattr("internvl_gguf.trial.circumstances._DRIVERS", (folder / "version",))
+    monkeypatch.setattr("internvl_gguf.hardware.trial.circumstances._DRIVERS", (folder / "version",))
     (folder / "version").write_text("570.1\n")
     driver = circumstances()
     assert driver.driver == "570.1"
-    monkeypatch.setattr("internvl_gguf.trial.circumstances._DRIVER_FOLDERS", (str(folder),))
+    monkeypatch.setattr("internvl_gguf.hardware.trial.circumstances._DRIVER_FOLDERS", (str(folder),))
     (folder / "libvulkan_lvp.so").write_bytes(b"one")
     mesa = circumstances()
     assert len({each.digest for each in (before, other, touched, flags, driver, mesa)}) == 6

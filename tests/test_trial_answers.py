@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
 
+from internvl_gguf.hardware.trial.report import trial_report
+from internvl_gguf.hardware.trial.steps import Step
 from internvl_gguf.llama.trial import checks as trial_checks
 from internvl_gguf.llama.trial import vision
 from internvl_gguf.llama.trial.checks import Setting, checks, distance
 from internvl_gguf.llama.trial.text import VOCABULARY, TinyText
 from internvl_gguf.llama.trial.vision import TinyEncoder
 from internvl_gguf.llama.trial.weights import KINDS, random_matrix
-from internvl_gguf.trial.report import trial_report
-from internvl_gguf.trial.steps import Step
 
 Values = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 

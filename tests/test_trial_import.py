@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from internvl_gguf import LibraryError
-from internvl_gguf.machine import cpu_flags
-from internvl_gguf.trial import importing
-from internvl_gguf.trial import record as records
-from internvl_gguf.trial.advice import INSTRUCTION_SETS, missing_instruction_sets
+from internvl_gguf.hardware.identity import cpu_flags
+from internvl_gguf.hardware.trial import importing
+from internvl_gguf.hardware.trial import record as records
+from internvl_gguf.hardware.trial.advice import INSTRUCTION_SETS, missing_instruction_sets
 
 COMPILER = shutil.which("cc")
 

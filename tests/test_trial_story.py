@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from internvl_gguf.hardware.trial.advice import AMX_HEADER
 from internvl_gguf.model_files import demo_files
 from internvl_gguf.quantizing import quantize_text
-from internvl_gguf.trial.advice import AMX_HEADER
 
 DEMO = demo_files()
 EXAMPLE = DEMO.text.with_name("example.png")

@@ -19,22 +19,14 @@ from hypothesis import strategies as st
 from tests.stand_in_machine import write_topology
 from typer.testing import CliRunner
 
-from internvl_gguf import Session, cgroups, cores, machine, tuning
-from internvl_gguf import roofline as rooflines
+from internvl_gguf import Session
 from internvl_gguf.cli import machine_tuning
 from internvl_gguf.cli.group import app
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.llama import timing
-from internvl_gguf.llama.kernels import Bench
-from internvl_gguf.llama.timing import Trial, compared
-from internvl_gguf.llama.vision import VisionEncoder
-from internvl_gguf.machine_choice import machine_chooser
-from internvl_gguf.model_listing import list_model
-from internvl_gguf.placement import placements
-from internvl_gguf.planning import Budget, Configuration
-from internvl_gguf.resolve import ModelFiles
-from internvl_gguf.tuning import (
+from internvl_gguf.hardware import cgroups, cores, cpu_tuning, identity
+from internvl_gguf.hardware import roofline as rooflines
+from internvl_gguf.hardware.cpu_tuning import (
     UBATCHES,
     AttentionSeconds,
     HostSettings,
@@ -46,6 +38,15 @@ from internvl_gguf.tuning import (
     smallest_near_best,
     thread_candidates,
 )
+from internvl_gguf.llama import timing
+from internvl_gguf.llama.kernels import Bench
+from internvl_gguf.llama.timing import Trial, compared
+from internvl_gguf.llama.vision import VisionEncoder
+from internvl_gguf.machine_choice import machine_chooser
+from internvl_gguf.model_listing import list_model
+from internvl_gguf.placement import placements
+from internvl_gguf.planning import Budget, Configuration
+from internvl_gguf.resolve import ModelFiles
 
 CORES = 4
 # A token waits for memory, which two threads exhaust; a batch gains from three; 256 positions at once are the best.
@@ -106,7 +107,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder without a record, on a machine of four cores."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("INTERNVL_CACHE", str(folder))
-    for module in (cores, tuning):
+    for module in (cores, cpu_tuning):
         monkeypatch.setattr(module, "usable_cores", lambda: tuple(range(CORES)))
     monkeypatch.setattr(cores, "_TOPOLOGY", write_topology(tmp_path / "cpus", [(core,) for core in range(CORES)]))
     monkeypatch.setattr(cgroups, "_ROOT", tmp_path)
@@ -121,7 +122,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
         told, calls, program = (tmp_path / name for name in ("lines.json", "calls", "stand_in.py"))
         told.write_text(json.dumps({"threads": threads, "sizes": sizes}))
         program.write_text(STAND_IN.format(lines=str(told), calls=str(calls)))
-        monkeypatch.setattr(tuning, "_COMMAND", (sys.executable, "-S", str(program)))
+        monkeypatch.setattr(cpu_tuning, "_COMMAND", (sys.executable, "-S", str(program)))
         return calls
 
     return say
@@ -174,7 +175,7 @@ def test_a_machine_that_is_slower_throughout_chooses_the_same(seconds: dict[int,
 @given(seconds=tables, data=st.data())
 def test_samples_that_were_held_up_decide_nothing(seconds: dict[int, float], data: st.DataObject) -> None:
     """Fewer than half of the samples of each, however long they took."""
-    found = tuning._Tables()
+    found = cpu_tuning._Tables()
     for setting, each in seconds.items():
         n_samples = data.draw(st.integers(1, 9))
         held_up = data.draw(st.lists(st.floats(1, 1e6), max_size=(n_samples - 1) // 2))
@@ -321,7 +322,7 @@ def test_the_record_of_other_circumstances_does_not_count(
     name: str, changed: Callable[[], Any], recorded: Tuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(tuning, name, changed)
+        patch.setattr(cpu_tuning, name, changed)
         assert recorded_tuning() is None
         assert host_settings().n_ubatch == 512
     assert recorded_tuning() == recorded  # it is still there for when they return
@@ -373,33 +374,33 @@ def test_half_a_record_does_not_count(recorded: Tuning, own_cache: Path) -> None
 def test_a_cpu_is_called_as_its_first_core(
     text: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(identity, "_CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr("platform.processor", lambda: "unknown")
-    assert machine.processor_name() == "unknown"
+    assert identity.processor_name() == "unknown"
     (tmp_path / "cpuinfo").write_text(text)
-    assert machine.processor_name() == expected
+    assert identity.processor_name() == expected
 
 
 def test_instruction_sets_are_those_of_the_first_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
-    assert machine.cpu_flags() == frozenset()
+    monkeypatch.setattr(identity, "_CPUINFO", tmp_path / "cpuinfo")
+    assert identity.cpu_flags() == frozenset()
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx2 amx_int8\n\nprocessor\t: 1\nflags\t: fpu\n")
-    assert machine.cpu_flags() == {"fpu", "avx2", "amx_int8"}
+    assert identity.cpu_flags() == {"fpu", "avx2", "amx_int8"}
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nFeatures\t: fp asimd i8mm\n")
-    assert machine.cpu_flags() == {"fp", "asimd", "i8mm"}
+    assert identity.cpu_flags() == {"fp", "asimd", "i8mm"}
 
 
 def test_the_installed_build_has_a_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.metadata
 
-    real = machine.library_fingerprint()
+    real = identity.library_fingerprint()
     assert re.fullmatch("[0-9a-f]{16}", real)
     record = importlib.metadata.distribution("llama-cpp-python").read_text("RECORD")
     assert record is not None
     monkeypatch.setattr(
         importlib.metadata.PathDistribution, "read_text", lambda self, name: record.replace("a", "b", 1)
     )
-    assert machine.library_fingerprint() not in ("", real)
+    assert identity.library_fingerprint() not in ("", real)
 
 
 def test_the_real_process_measures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from internvl_gguf.trial.steps import Step
+from internvl_gguf.hardware.trial.steps import Step
 
 
 def main(path: Path) -> None:

@@ -17,7 +17,6 @@ from typing import Final
 
 from internvl_gguf.config import DEFAULT_N_CTX, EngineConfig
 from internvl_gguf.conversation import END, IMAGE_END, IMAGE_START, START
-from internvl_gguf.cores import seconds_used_by_others, usable_cores
 from internvl_gguf.embedding_cache import EmbeddingCache
 from internvl_gguf.embedding_store import EmbeddingStore
 from internvl_gguf.engine import Engine
@@ -26,6 +25,9 @@ from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileErr
 from internvl_gguf.gguf.fingerprint import file_fingerprint, remembered_fingerprint
 from internvl_gguf.gguf.header import GGUFHeader
 from internvl_gguf.gguf.validation import ModelPair, validate_files
+from internvl_gguf.hardware.cores import seconds_used_by_others, usable_cores
+from internvl_gguf.hardware.cpu_tuning import host_settings
+from internvl_gguf.hardware.trial import Needs, settle
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import Device, build, initialise
 from internvl_gguf.llama.model import TextModel
@@ -40,8 +42,6 @@ from internvl_gguf.planning.workload import Budget, parse_vram
 from internvl_gguf.position_rows import corrected_copy, write_corrected
 from internvl_gguf.saved_session import ModelIdentity
 from internvl_gguf.this_machine import MachineBudget, machine_budget
-from internvl_gguf.trial import Needs, settle
-from internvl_gguf.tuning import host_settings
 from internvl_gguf.utils.notices import Notice, log_notice
 from internvl_gguf.utils.owned import Owned, forsake_in_children
 from internvl_gguf.utils.paths import cache_dir

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from internvl_gguf.config import EngineConfig
+from internvl_gguf.hardware.cpu_tuning import host_settings
+from internvl_gguf.hardware.roofline import recorded_roofline
 from internvl_gguf.planning.choice import Choice, Choices, Chooser, choose
 from internvl_gguf.planning.workload import parse_vram
-from internvl_gguf.roofline import recorded_roofline
-from internvl_gguf.tuning import host_settings
 
 
 def machine_chooser(config: EngineConfig | None = None) -> Chooser:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from internvl_gguf.catalog import Catalog, ModelSpec, load_catalog
 from internvl_gguf.errors import HubError, ModelFileError
 from internvl_gguf.gguf.filenames import RepoContents, RepoFile, sort_out
+from internvl_gguf.hardware.encoder_precision import by_rule
 from internvl_gguf.memory import ModelShape, TextShape, shape_from_headers
 from internvl_gguf.model_files import local_choices
 from internvl_gguf.model_names import HubModel, LocalModel, parse_model_name
 from internvl_gguf.planning.candidates import Candidate, by_precision, estimated_candidates, form_of, listed_candidates
-from internvl_gguf.precision import by_rule
 from internvl_gguf.selection import complete_texts
 
 if TYPE_CHECKING:

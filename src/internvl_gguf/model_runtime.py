@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Protocol, Self
 if TYPE_CHECKING:
     from internvl_gguf.engine import ModelEngine
     from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts
+    from internvl_gguf.hardware.cpu_tuning import HostSettings
     from internvl_gguf.model_files import ModelFiles
     from internvl_gguf.planning.search import Configuration
     from internvl_gguf.saved_session import ModelIdentity
-    from internvl_gguf.tuning import HostSettings
 
 LoadProgress = Callable[[float], None]
 """Called with the fraction of the text model that is loaded, 0 to 1."""

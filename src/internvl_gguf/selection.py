@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.file_pieces import listed_error, whole_name
 from internvl_gguf.gguf.filenames import ModelCopy, find_copy, nearest_names
-from internvl_gguf.precision import Precision
+from internvl_gguf.hardware.encoder_precision import Precision
 
 _NAME_IT = "Name one: --mmproj FILE on the command line, mmproj=FILE in Python."
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from internvl_gguf.assumed_speed import completed
-from internvl_gguf.device_speed import DeviceSpeed, Range, Roofline, attention_kind, rate_of
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.gguf.encoder_flops import encoder_operations
 from internvl_gguf.gguf.shape import Matrices, ModelShape, TextShape, VisionShape
 from internvl_gguf.gguf.tensor_lists import UNKNOWN_KIND
+from internvl_gguf.hardware.device_speed import DeviceSpeed, Range, Roofline, attention_kind, rate_of
+from internvl_gguf.hardware.typical_devices import completed
 from internvl_gguf.memory.plan import kv_bytes_per_position, layer_homes
 from internvl_gguf.memory.request import CELL_STEP, MemoryRequest
 from internvl_gguf.memory.scheduler import OFFLOAD_ROWS

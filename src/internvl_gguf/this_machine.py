@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from internvl_gguf.cgroups import memory_limits
 from internvl_gguf.errors import InvalidRequestError, LibraryError
+from internvl_gguf.hardware.cgroups import memory_limits
 from internvl_gguf.planning.workload import Budget
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pytest
 from tests.devices.run import Result, run
 from tests.devices.servers import rpc_server
 
-from internvl_gguf.trial.circumstances import circumstances
-from internvl_gguf.trial.record import Entry, record
+from internvl_gguf.hardware.trial.circumstances import circumstances
+from internvl_gguf.hardware.trial.record import Entry, record
 
 LAVAPIPE = "0"
 """Number of lavapipe among the Vulkan devices: the only one on a machine without a GPU. Unless named it is not used."""

@@ -9,10 +9,10 @@ from internvl_gguf.bench.settings import Sweep
 from internvl_gguf.bench.targets import files_of
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError
+from internvl_gguf.hardware.cpu_tuning import HostSettings
+from internvl_gguf.hardware.roofline import recorded_roofline
 from internvl_gguf.model_listing import ModelListing
 from internvl_gguf.planning import Budget, Candidate, Workload, nothing_fits, parse_vram, rank
-from internvl_gguf.roofline import recorded_roofline
-from internvl_gguf.tuning import HostSettings
 
 
 def budget_of(sizes: str, facts: MachineFacts) -> Budget:

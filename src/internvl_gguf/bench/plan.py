@@ -12,7 +12,7 @@ from internvl_gguf.bench.results import Configuration
 from internvl_gguf.bench.settings import Point, Sweep
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoFile, find_copy
-from internvl_gguf.tuning import HostSettings
+from internvl_gguf.hardware.cpu_tuning import HostSettings
 
 _TEXTS: Final = ("F32", "BF16", "F16")
 _VISIONS: Final = ("F32", "F16", "BF16")  # BF16 rounds what is between the layers, too (docs/parity.md)

@@ -16,7 +16,7 @@ from internvl_gguf.config import (
     KVType,
 )
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.tuning import HostSettings
+from internvl_gguf.hardware.cpu_tuning import HostSettings
 
 N_PROMPT, N_GEN, REPETITIONS = 512, 128, 5
 """Defaults, those of llama-bench."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 from internvl_gguf.bench.pairs import Pair, TextHalf, VisionHalf, fetch_here
 from internvl_gguf.catalog import load_catalog
 from internvl_gguf.errors import HubError, InternVLError, ModelFileError
+from internvl_gguf.hardware.encoder_precision import Precision, preferred_precisions
 from internvl_gguf.model_files import ModelFiles, folder_contents, local_files
 from internvl_gguf.model_listing import ModelListing, list_model
 from internvl_gguf.model_names import DEMO, HubModel, LocalModel, parse_model_name
-from internvl_gguf.precision import Precision, preferred_precisions
 from internvl_gguf.selection import complete_texts
 
 if TYPE_CHECKING:

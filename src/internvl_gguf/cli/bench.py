@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from internvl_gguf.bench.plan import Measures
     from internvl_gguf.bench.results import Results
     from internvl_gguf.bench.settings import Sweep
+    from internvl_gguf.hardware.cpu_tuning import HostSettings
     from internvl_gguf.hub_models import HubResolver
-    from internvl_gguf.tuning import HostSettings
 
 _REPETITIONS = 5
 
@@ -187,7 +187,7 @@ def _fitting(sizes: str, sweep: Sweep) -> Fitting:
 
 def _host(machine: MachineFacts) -> HostSettings:
     """How a session would use the CPU; beside a GPU it computes as many positions at once as ever."""
-    from internvl_gguf.tuning import host_settings
+    from internvl_gguf.hardware.cpu_tuning import host_settings
 
     host = host_settings()
     return replace(host, n_ubatch=DEFAULT_N_UBATCH) if machine.gpus else host

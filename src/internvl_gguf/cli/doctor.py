@@ -14,15 +14,15 @@ from internvl_gguf.cli import machine_speed, machine_tuning, options
 from internvl_gguf.cli.output import FAILED, print_json
 from internvl_gguf.cli.tables import say_wrapped
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.roofline import recorded_roofline
+from internvl_gguf.hardware.cpu_tuning import host_settings, recorded_tuning
+from internvl_gguf.hardware.roofline import recorded_roofline
+from internvl_gguf.hardware.trial.report import TrialReport, trial_report
 from internvl_gguf.this_machine import free_host_memory
-from internvl_gguf.trial.report import TrialReport, trial_report
-from internvl_gguf.tuning import host_settings, recorded_tuning
 from internvl_gguf.utils.paths import cache_dir, data_dir, free_bytes, is_writable
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
-    from internvl_gguf.device_speed import Roofline
+    from internvl_gguf.hardware.device_speed import Roofline
 
 _NAME_WIDTH = 14
 _WORKS_REDUCED = "Everything works, without what the trial says is left out."

@@ -13,8 +13,8 @@ from internvl_gguf.errors import LibraryError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from internvl_gguf.device_speed import Range, Roofline
-    from internvl_gguf.tuning import Tuning
+    from internvl_gguf.hardware.cpu_tuning import Tuning
+    from internvl_gguf.hardware.device_speed import Range, Roofline
 
 _CLEAR = "\r\x1b[K"
 
@@ -42,8 +42,8 @@ def measure() -> Measured:
     Raises:
         LibraryError: nothing could be measured.
     """
-    from internvl_gguf.roofline import measure_roofline
-    from internvl_gguf.tuning import host_settings, measure_tuning
+    from internvl_gguf.hardware.cpu_tuning import host_settings, measure_tuning
+    from internvl_gguf.hardware.roofline import measure_roofline
 
     shows = sys.stderr.isatty()
 
@@ -70,7 +70,7 @@ def speed_report(roofline: Roofline | None) -> dict[str, Any] | None:
     """What `--json` says: bytes and operations a second, each as the lowest and the highest; None if never measured."""
     if roofline is None:
         return None
-    from internvl_gguf.device_speed import TABLES
+    from internvl_gguf.hardware.device_speed import TABLES
 
     return {
         "measured_at": roofline.measured_at,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from internvl_gguf.cli.tables import print_table, say_wrapped
-from internvl_gguf.device_speed import BITS_PER_WEIGHT
+from internvl_gguf.hardware.device_speed import BITS_PER_WEIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from internvl_gguf.tuning import HostSettings, Tuning
+    from internvl_gguf.hardware.cpu_tuning import HostSettings, Tuning
 
 _FIDELITY = (
     "The type of keys and values and flash attention are not chosen by speed: they change what the model says "

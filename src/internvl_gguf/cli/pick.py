@@ -40,9 +40,9 @@ def pick(
     Memory comes from rebuilding llama.cpp's own planning, speeds are estimates.
     """
     from internvl_gguf.cli.pick_report import explain, print_picks
+    from internvl_gguf.hardware.cpu_tuning import host_settings
+    from internvl_gguf.hardware.roofline import recorded_roofline
     from internvl_gguf.planning import Workload, rank
-    from internvl_gguf.roofline import recorded_roofline
-    from internvl_gguf.tuning import host_settings
 
     if speed and quality:
         raise typer.BadParameter("give --speed or --quality, not both", param_hint="--speed")

@@ -15,6 +15,7 @@ from internvl_gguf.cli.tables import print_table, say_wrapped
 from internvl_gguf.config import DEFAULT_N_CTX
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoFile, find_copy, nearest_names
+from internvl_gguf.hardware.roofline import recorded_roofline
 from internvl_gguf.model_names import DEMO
 from internvl_gguf.planning import (
     USABLE_LOSS,
@@ -29,13 +30,12 @@ from internvl_gguf.planning import (
     reason,
     ways_to_fit,
 )
-from internvl_gguf.roofline import recorded_roofline
 from internvl_gguf.tiling import MAX_TILES
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
     from internvl_gguf.cli.pick import Picks
-    from internvl_gguf.device_speed import Range
+    from internvl_gguf.hardware.device_speed import Range
 
 _GIB = 2**30
 _SHOWN = 8

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from gguf import GGMLQuantizationType
 
-from internvl_gguf.cores import default_threads
 from internvl_gguf.gguf.encoder_flops import encoder_operations
+from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.llama.library import has_gpu
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.synthetic import EncoderShape, write_encoder, write_vocabulary

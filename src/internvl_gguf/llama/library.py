@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.hardware.trial.advice import build_hint, loading_problem
+from internvl_gguf.hardware.trial.importing import ensure_importable
 from internvl_gguf.llama.ending import end_process
 from internvl_gguf.llama.forked import note_use, refuse_child
 from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.openmp import short_spins
-from internvl_gguf.trial.advice import build_hint, loading_problem
-from internvl_gguf.trial.importing import ensure_importable
 
 # A failing GGML_ASSERT otherwise starts a debugger on the dying process and can hang it.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")

@@ -1,4 +1,4 @@
-"""How fast each device reads and multiplies weights: the process behind `internvl_gguf.roofline`.
+"""How fast each device reads and multiplies weights: the process behind `internvl_gguf.hardware.roofline`.
 
     python -m internvl_gguf.llama.roofline [--threads N] [--batch-threads N] [--start JOB] q4_k q6_k f16 ...
 
@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from internvl_gguf.cores import default_threads
 from internvl_gguf.errors import InternVLError
+from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.llama.encoder_speed import BLOCK_OPERATIONS, encoder_timing
 from internvl_gguf.llama.kernels import AttentionShape, Bench, reorders_weights
 from internvl_gguf.llama.library import Device, devices, gpus

@@ -1,4 +1,4 @@
-"""How work on the CPU takes with other threads and batches: the process behind `internvl_gguf.tuning`.
+"""How work on the CPU takes with other threads and batches: the process behind `internvl_gguf.hardware.cpu_tuning`.
 
     python -m internvl_gguf.llama.tuning threads 1 2 4
     python -m internvl_gguf.llama.tuning sizes --threads 2 --batch-threads 4 256 512 1024

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from internvl_gguf.device_speed import Roofline
+from internvl_gguf.hardware.device_speed import Roofline
 from internvl_gguf.memory.request import CELL_STEP
 from internvl_gguf.planning.candidates import Candidate
 from internvl_gguf.planning.ranking import USABLE_LOSS, rank

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from internvl_gguf.config import DEFAULT_N_UBATCH, EngineConfig
-from internvl_gguf.device_speed import Roofline
 from internvl_gguf.errors import InsufficientMemoryError, ModelFileError
 from internvl_gguf.gguf.filenames import ModelCopy
+from internvl_gguf.hardware.device_speed import Roofline
 from internvl_gguf.memory import ModelShape, TextShape
 from internvl_gguf.planning.candidates import Candidate, listed_candidates
 from internvl_gguf.planning.ranking import cost_of, rank

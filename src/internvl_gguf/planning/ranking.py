@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-from internvl_gguf.device_speed import Roofline
+from internvl_gguf.hardware.device_speed import Roofline
 from internvl_gguf.planning.candidates import Candidate
 from internvl_gguf.planning.search import Configuration, Cost, Planner, middle
 from internvl_gguf.planning.workload import Budget, Preference, Workload

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Final
 
 from internvl_gguf.config import DEFAULT_N_UBATCH, KVType
-from internvl_gguf.device_speed import Range, Roofline
+from internvl_gguf.hardware.device_speed import Range, Roofline
 from internvl_gguf.memory import MemoryPlan, MemoryRequest, ModelShape, TextShape, kv_bytes_per_position, predict_memory
 from internvl_gguf.memory.plan import layer_homes, text_weights
 from internvl_gguf.planning.candidates import Candidate, Encoder

@@ -18,9 +18,10 @@ import numpy as np
 
 from internvl_gguf.config import AskOptions, EngineConfig, GPULayers, SamplingParams
 from internvl_gguf.conversation import END, OFFICIAL_SYSTEM, with_system
-from internvl_gguf.cores import default_threads
 from internvl_gguf.errors import InvalidRequestError, ModelFileError, PictureError
 from internvl_gguf.gguf.validation import validate_text_model
+from internvl_gguf.hardware.cores import default_threads
+from internvl_gguf.hardware.trial import Needs, settle
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.llama.imatrix import WatchedContext
 from internvl_gguf.llama.library import devices, gpus, initialise
@@ -31,7 +32,6 @@ from internvl_gguf.preparation import prepare_request
 from internvl_gguf.quantizing.calibration_set import CalibrationItem, CalibrationQuestion, CalibrationText, read_items
 from internvl_gguf.quantizing.matrix import CHUNK, Activations, ImportanceMatrix
 from internvl_gguf.quantizing.source import Source, open_source
-from internvl_gguf.trial import Needs, settle
 from internvl_gguf.types import Span, TileSpan, TokenSpan
 from internvl_gguf.utils.notices import Notice, log_notice
 

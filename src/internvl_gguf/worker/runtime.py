@@ -17,9 +17,9 @@ from internvl_gguf.worker.engine import FarEngine
 
 if TYPE_CHECKING:
     from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts
+    from internvl_gguf.hardware.cpu_tuning import HostSettings
     from internvl_gguf.planning.search import Configuration
     from internvl_gguf.saved_session import ModelIdentity
-    from internvl_gguf.tuning import HostSettings
 
 
 class WorkerRuntime(Owned):

@@ -13,8 +13,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from internvl_gguf.trial.advice import INSTRUCTION_SETS
-from internvl_gguf.trial.circumstances import library_folders
+from internvl_gguf.hardware.trial.advice import INSTRUCTION_SETS
+from internvl_gguf.hardware.trial.circumstances import library_folders
 
 
 def main() -> None:

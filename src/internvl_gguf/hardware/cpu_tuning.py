@@ -16,10 +16,10 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from internvl_gguf.config import DEFAULT_N_UBATCH
-from internvl_gguf.cores import default_threads, usable_cores, usable_physical_cores, usable_threads
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.machine import library_fingerprint, machine_identity, processor_name
-from internvl_gguf.measuring import measuring_process, printed_objects
+from internvl_gguf.hardware.cores import default_threads, usable_cores, usable_physical_cores, usable_threads
+from internvl_gguf.hardware.identity import library_fingerprint, machine_identity, processor_name
+from internvl_gguf.hardware.measuring_process import measuring_process, printed_objects
 from internvl_gguf.utils.records import TUNING
 
 Tell = Callable[[str], None]

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from internvl_gguf.assumed_speed import ASSUMED_HOST_TO_GPU, DeviceKind, assumed_device, completed
-from internvl_gguf.device_speed import BITS_PER_WEIGHT, TABLES, DeviceSpeed, Range, Roofline
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.machine import machine_identity
-from internvl_gguf.measuring import measuring_process, printed_objects
+from internvl_gguf.hardware.device_speed import BITS_PER_WEIGHT, TABLES, DeviceSpeed, Range, Roofline
+from internvl_gguf.hardware.identity import machine_identity
+from internvl_gguf.hardware.measuring_process import measuring_process, printed_objects
+from internvl_gguf.hardware.typical_devices import ASSUMED_HOST_TO_GPU, DeviceKind, assumed_device, completed
 from internvl_gguf.utils.records import ROOFLINE
 
 __all__ = [

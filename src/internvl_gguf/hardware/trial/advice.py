@@ -10,10 +10,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-from internvl_gguf.machine import cpu_flags
+from internvl_gguf.hardware.identity import cpu_flags
 
 REQUIREMENT: Final = "llama-cpp-python==0.3.36"
-AMX_HEADER: Final = Path(__file__).parents[1] / "llama" / "amx_tile_config.h"
+AMX_HEADER: Final = Path(__file__).parents[2] / "llama" / "amx_tile_config.h"
 """What GCC 12 needs to compile AMX right; the file says why."""
 
 # Linux's names of the instruction sets that ggml names otherwise (ggml-cpu.h, `ggml_cpu_has_...`).

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import psutil
 
-from internvl_gguf.cgroups import cpu_limits
+from internvl_gguf.hardware.cgroups import cpu_limits
 
 _TOPOLOGY: Final = Path("/sys/devices/system/cpu")
 

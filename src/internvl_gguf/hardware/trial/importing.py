@@ -7,11 +7,11 @@ import sys
 from typing import Final
 
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.machine import processor_name
-from internvl_gguf.trial.advice import build_hint, loading_problem, missing_instruction_sets
-from internvl_gguf.trial.circumstances import Circumstances, circumstances
-from internvl_gguf.trial.process import End, child
-from internvl_gguf.trial.record import Entry, record, recorded
+from internvl_gguf.hardware.identity import processor_name
+from internvl_gguf.hardware.trial.advice import build_hint, loading_problem, missing_instruction_sets
+from internvl_gguf.hardware.trial.circumstances import Circumstances, circumstances
+from internvl_gguf.hardware.trial.process import End, child
+from internvl_gguf.hardware.trial.record import Entry, record, recorded
 
 COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.trial.importing")
 _PATIENCE: Final = 120.0  # seconds: drivers of several GPUs take some to start

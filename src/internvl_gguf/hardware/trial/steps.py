@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from internvl_gguf.config import FlashAttention, KVType
-from internvl_gguf.trial.outcomes import Outcome, Outcomes
+from internvl_gguf.hardware.trial.outcomes import Outcome, Outcomes
 
 UNREACHED: Final = "the others"
 """Name under which it is kept why a trial did not come to all of its checks."""

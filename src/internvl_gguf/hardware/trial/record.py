@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from internvl_gguf.trial.circumstances import Circumstances
-from internvl_gguf.trial.outcomes import Outcomes, outcome_of
+from internvl_gguf.hardware.trial.circumstances import Circumstances
+from internvl_gguf.hardware.trial.outcomes import Outcomes, outcome_of
 from internvl_gguf.utils.paths import write_atomically
 from internvl_gguf.utils.records import TRIAL
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final, Literal
 
-from internvl_gguf.device_speed import BITS_PER_WEIGHT, ENCODER_KINDS, DeviceSpeed, Range, Roofline
+from internvl_gguf.hardware.device_speed import BITS_PER_WEIGHT, ENCODER_KINDS, DeviceSpeed, Range, Roofline
 
 DeviceKind = Literal["cpu", "gpu", "apple"]
 

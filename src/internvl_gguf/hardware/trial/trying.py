@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from internvl_gguf.trial.outcomes import Outcome, outcome_of
-from internvl_gguf.trial.process import End, child
-from internvl_gguf.trial.record import Entry
-from internvl_gguf.trial.steps import UNREACHED, Step
+from internvl_gguf.hardware.trial.outcomes import Outcome, outcome_of
+from internvl_gguf.hardware.trial.process import End, child
+from internvl_gguf.hardware.trial.record import Entry
+from internvl_gguf.hardware.trial.steps import UNREACHED, Step
 
 COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.trial")
 _PATIENCE: Final = 60.0  # seconds for one check, which takes a tenth of one on an idle CPU

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from internvl_gguf.machine import cpu_flags, processor_name
+from internvl_gguf.hardware.identity import cpu_flags, processor_name
 
 _VERSION: Final = 2  # of the trial: another one has other checks or bounds
 _PACKAGE: Final = "llama_cpp"

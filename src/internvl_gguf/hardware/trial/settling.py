@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.trial.circumstances import Circumstances, circumstances
-from internvl_gguf.trial.outcomes import Outcome, Outcomes
-from internvl_gguf.trial.record import found_here, record, recorded
-from internvl_gguf.trial.steps import Needs, Step, failures
-from internvl_gguf.trial.trying import try_step
-from internvl_gguf.trial.wording import left_out, left_out_device, not_kept, refusal
+from internvl_gguf.hardware.trial.circumstances import Circumstances, circumstances
+from internvl_gguf.hardware.trial.outcomes import Outcome, Outcomes
+from internvl_gguf.hardware.trial.record import found_here, record, recorded
+from internvl_gguf.hardware.trial.steps import Needs, Step, failures
+from internvl_gguf.hardware.trial.trying import try_step
+from internvl_gguf.hardware.trial.wording import left_out, left_out_device, not_kept, refusal
 
 _ENCODER: Final = "encoder "
 

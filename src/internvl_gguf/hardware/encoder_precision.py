@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from internvl_gguf.machine import library_version, machine_identity
+from internvl_gguf.hardware.identity import library_version, machine_identity
 from internvl_gguf.utils.records import ENCODER_SPEED
 
 # Most faithful first. The published weights are BF16, so F32 and BF16 hold them exactly, but BF16 also rounds the

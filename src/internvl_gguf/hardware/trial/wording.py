@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from internvl_gguf.trial.advice import build_hint
-from internvl_gguf.trial.outcomes import Outcome
-from internvl_gguf.trial.steps import Step
+from internvl_gguf.hardware.trial.advice import build_hint
+from internvl_gguf.hardware.trial.outcomes import Outcome
+from internvl_gguf.hardware.trial.steps import Step
 from internvl_gguf.utils.records import TRIAL
 
 _MORE: Final = "`internvl doctor` says how to build one that works."
