@@ -4,7 +4,7 @@ Method. The roofline is the one recorded on this machine (`internvl doctor --mea
 --measure; without either the estimates rest on assumptions, and the output says so. Every model is loaded as a session
 would load it. Prefill is the first positions, as many as the table says, read into an empty context; decode is one
 token after another behind them, without sampling; a tile is one call of the vision encoder. Each is the median of
-several runs after a warm-up; runs in which other programs took the CPU do not count (`llama.timing`). Synthetic
+several runs after a warm-up; runs in which other programs took the CPU do not count (`llama.measure.timing`). Synthetic
 models have the published shapes with fewer layers and fewer tokens, and random weights in which every scale is an
 ordinary number.
 
@@ -37,9 +37,9 @@ from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.hardware.roofline import Range, Roofline, measure_roofline, recorded_roofline
 from internvl_gguf.llama.context import Context, TokenRun
 from internvl_gguf.llama.library import build, has_gpu
+from internvl_gguf.llama.measure.timing import Timing, timed
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.synthetic import write_vocabulary
-from internvl_gguf.llama.timing import Timing, timed
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.memory import MemoryRequest, shape_from_headers
 from internvl_gguf.resolve import resolve_model

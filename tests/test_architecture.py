@@ -70,7 +70,6 @@ NOT_MOVED = {
     "model_runtime": "session",
     "open_runtime": "session",
     "placement": "planning",
-    "position_rows": "llama",
     "preparation": "session",
     "resolve": "models",
     "restoring": "session",

@@ -15,8 +15,8 @@ from internvl_gguf.gguf.fingerprint import file_fingerprint, remembered_fingerpr
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.llama import library
 from internvl_gguf.llama.model import TextModel
+from internvl_gguf.llama.position_fix import POSITION_TENSOR, corrected_copies_dir, corrected_copy
 from internvl_gguf.llama.vision import VisionEncoder
-from internvl_gguf.position_rows import POSITION_TENSOR, corrected_copies_dir, corrected_copy
 from internvl_gguf.resolve import ModelFiles
 from tiny_models import write_tiny_mmproj
 

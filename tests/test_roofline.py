@@ -248,8 +248,8 @@ def test_every_type_can_be_multiplied_with(monkeypatch: pytest.MonkeyPatch) -> N
     """No type of the table is unknown to the installed library; tiny matrices, one run each."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    from internvl_gguf.llama import timing
-    from internvl_gguf.llama.kernels import AttentionShape, Bench
+    from internvl_gguf.llama.measure import timing
+    from internvl_gguf.llama.measure.kernels import AttentionShape, Bench
 
     monkeypatch.setattr(timing, "_PATIENCE", 0.0)
     monkeypatch.setattr(timing, "_SAMPLE_SECONDS", 1e-6)

@@ -38,9 +38,9 @@ from internvl_gguf.hardware.cpu_tuning import (
     smallest_near_best,
     thread_candidates,
 )
-from internvl_gguf.llama import timing
-from internvl_gguf.llama.kernels import Bench
-from internvl_gguf.llama.timing import Trial, compared
+from internvl_gguf.llama.measure import timing
+from internvl_gguf.llama.measure.kernels import Bench
+from internvl_gguf.llama.measure.timing import Trial, compared
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.model_listing import list_model
@@ -405,7 +405,7 @@ def test_the_installed_build_has_a_fingerprint(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_real_process_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small matrices and one sample: that the graphs compute and every table has its lines."""
-    from internvl_gguf.llama import tuning as process
+    from internvl_gguf.llama.measure import threads as process
 
     for name, value in (
         ("_WIDTH", 256),
@@ -440,7 +440,7 @@ def test_the_real_process_measures(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_rate_is_measured_with_its_threads() -> None:
     """Estimates are for the threads that models run with."""
     from internvl_gguf.llama.library import devices
-    from internvl_gguf.llama.roofline import device_jobs
+    from internvl_gguf.llama.measure.rates import device_jobs
 
     cpu = next(device for device in devices() if device.kind == "cpu")
     threads = {job.table: job.n_threads for job in device_jobs(cpu, ("f16",), 2, 3)}

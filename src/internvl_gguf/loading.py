@@ -32,6 +32,7 @@ from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import Device, build, initialise
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.native import closed
+from internvl_gguf.llama.position_fix import corrected_copy, write_corrected
 from internvl_gguf.llama.vision import Room, VisionEncoder, encoder_arithmetic
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.model_files import ModelFiles
@@ -39,7 +40,6 @@ from internvl_gguf.model_runtime import LoadProgress
 from internvl_gguf.placement import describe, placements, with_help
 from internvl_gguf.planning.search import Configuration
 from internvl_gguf.planning.workload import Budget, parse_vram
-from internvl_gguf.position_rows import corrected_copy, write_corrected
 from internvl_gguf.saved_session import ModelIdentity
 from internvl_gguf.this_machine import MachineBudget, machine_budget
 from internvl_gguf.utils.notices import Notice, log_notice

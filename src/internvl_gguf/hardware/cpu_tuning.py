@@ -25,7 +25,7 @@ from internvl_gguf.utils.records import TUNING
 Tell = Callable[[str], None]
 
 UBATCHES: Final = (128, 256, 512, 1024, 2048)
-_COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.tuning")
+_COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.measure.threads")
 _TIMEOUT: Final = 120.0  # seconds for everything
 _THREADS_SLACK: Final = 0.03  # more threads must save more than this part of the time
 _UBATCH_SLACK: Final = 0.05  # and another size than the usual one more than this

@@ -80,7 +80,7 @@ def measured_seconds(labels: Sequence[str], tell: Callable[[str], None] = lambda
 
 def _measure(labels: Sequence[str]) -> dict[str, float]:
     """Ask a child process: a device that lacks a type may end it, and then what came before still counts."""
-    command = [sys.executable, "-m", "internvl_gguf.llama.encoder_speed", *labels]
+    command = [sys.executable, "-m", "internvl_gguf.llama.measure.encoder", *labels]
     try:
         output = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):

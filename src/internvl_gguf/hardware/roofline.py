@@ -35,7 +35,7 @@ __all__ = [
 
 Tell = Callable[[str], None]
 
-_COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.roofline")
+_COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.measure.rates")
 _TIMEOUT: Final = 300.0  # seconds for everything; what was measured by then counts
 _DEATHS: Final = 16  # of the process, after which the rest is given up
 _NOT_MEASURED: Final = "Run `internvl doctor` to see what llama.cpp finds here."

@@ -1,6 +1,6 @@
 """How long a tile takes in each precision of the vision encoder, measured on the device it would run on.
 
-    python -m internvl_gguf.llama.encoder_speed F16 BF16 F32
+    python -m internvl_gguf.llama.measure.encoder F16 BF16 F32
 
 One block of InternViT-300M's shape over a 448-pixel tile, with random weights: the matrices whose type is in question
 are nearly all of a real encoder's work. Run as a process of its own, since a device that lacks a type may abort.
@@ -19,9 +19,9 @@ from gguf import GGMLQuantizationType
 from internvl_gguf.gguf.encoder_flops import encoder_operations
 from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.llama.library import has_gpu
+from internvl_gguf.llama.measure.timing import Timing, timed
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.synthetic import EncoderShape, write_encoder, write_vocabulary
-from internvl_gguf.llama.timing import Timing, timed
 from internvl_gguf.llama.vision import VisionEncoder
 
 _SHAPE = EncoderShape(tile=448, patch=14, width=1024, heads=16, feed_forward=4096, projection=1024)

@@ -1,7 +1,7 @@
 """How work on the CPU takes with other threads and batches: the process behind `internvl_gguf.hardware.cpu_tuning`.
 
-    python -m internvl_gguf.llama.tuning threads 1 2 4
-    python -m internvl_gguf.llama.tuning sizes --threads 2 --batch-threads 4 256 512 1024
+    python -m internvl_gguf.llama.measure.threads threads 1 2 4
+    python -m internvl_gguf.llama.measure.threads sizes --threads 2 --batch-threads 4 256 512 1024
 
 Prints one JSON object a line: `table`, `setting`, the `seconds` of each sample, and `disturbed`. What stands in one
 table is measured in turns.
@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from gguf import GGMLQuantizationType
 
-from internvl_gguf.llama.kernels import AttentionShape, Bench, Run, reorders_weights
 from internvl_gguf.llama.library import devices
-from internvl_gguf.llama.timing import Samples, Trial, compared
+from internvl_gguf.llama.measure.kernels import AttentionShape, Bench, Run, reorders_weights
+from internvl_gguf.llama.measure.timing import Samples, Trial, compared
 
 _KIND: Final = GGMLQuantizationType.Q4_K  # what most published files hold most of
 _WIDTH: Final = 4096  # of the matrices and of what is multiplied

@@ -1,6 +1,6 @@
 """How fast each device reads and multiplies weights: the process behind `internvl_gguf.hardware.roofline`.
 
-    python -m internvl_gguf.llama.roofline [--threads N] [--batch-threads N] [--start JOB] q4_k q6_k f16 ...
+    python -m internvl_gguf.llama.measure.rates [--threads N] [--batch-threads N] [--start JOB] q4_k q6_k f16 ...
 
 Prints one JSON object a line: first each device, then each measurement as soon as there is one. A device may abort on a
 type it lacks, which is why this is a process of its own; `--start` goes on behind such a measurement.
@@ -19,10 +19,10 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from internvl_gguf.errors import InternVLError
 from internvl_gguf.hardware.cores import default_threads
-from internvl_gguf.llama.encoder_speed import BLOCK_OPERATIONS, encoder_timing
-from internvl_gguf.llama.kernels import AttentionShape, Bench, reorders_weights
 from internvl_gguf.llama.library import Device, devices, gpus
-from internvl_gguf.llama.timing import Timing
+from internvl_gguf.llama.measure.encoder import BLOCK_OPERATIONS, encoder_timing
+from internvl_gguf.llama.measure.kernels import AttentionShape, Bench, reorders_weights
+from internvl_gguf.llama.measure.timing import Timing
 
 # Far more than a CPU's caches hold, so that each matrix comes from memory as it does while a real model decodes.
 _WEIGHT_BYTES: Final = 256 * 1024**2

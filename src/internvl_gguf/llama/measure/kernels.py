@@ -20,7 +20,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.hardware.trial import Needs, settle
 from internvl_gguf.llama.library import Device, ggml_function, initialise
-from internvl_gguf.llama.timing import Timing, timed
+from internvl_gguf.llama.measure.timing import Timing, timed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
