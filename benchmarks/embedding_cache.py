@@ -34,7 +34,7 @@ import model_headers as headers
 import numpy as np
 
 from internvl_gguf.config import EngineOptions
-from internvl_gguf.embedding_store import EmbeddingStore
+from internvl_gguf.engine.embedding_store import EmbeddingStore
 from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.llama.library import build
 from internvl_gguf.resolve import resolve_model

@@ -40,8 +40,8 @@ from internvl_gguf.bench.results import Divergence
 from internvl_gguf.bench.scoring import N_DRAFT, Subject, score
 from internvl_gguf.bench.sets import TextSet, read_text
 from internvl_gguf.config import EngineConfig
-from internvl_gguf.embedding_cache import EmbeddingCache
 from internvl_gguf.engine import Engine
+from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import build

@@ -11,8 +11,8 @@ from PIL import Image
 
 from internvl_gguf import Session
 from internvl_gguf.config import EngineConfig
-from internvl_gguf.embedding_cache import EmbeddingCache
 from internvl_gguf.engine import Engine
+from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.model import TextModel
 

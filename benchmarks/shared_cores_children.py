@@ -34,8 +34,8 @@ class Ours:
         from ours import EndlessModel
 
         from internvl_gguf.config import EngineConfig
-        from internvl_gguf.embedding_cache import EmbeddingCache
         from internvl_gguf.engine import Engine
+        from internvl_gguf.engine.embedding_cache import EmbeddingCache
         from internvl_gguf.llama.context import Context
         from internvl_gguf.loading import core_watch
 

@@ -20,9 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import noise
-from internvl_gguf import Reply, SamplingParams, Session, embedding_store, loading
-from internvl_gguf.embedding_cache import EmbeddingCache
-from internvl_gguf.embedding_store import EmbeddingStore
+from internvl_gguf import Reply, SamplingParams, Session, loading
+from internvl_gguf.engine import embedding_store
+from internvl_gguf.engine.embedding_cache import EmbeddingCache
+from internvl_gguf.engine.embedding_store import EmbeddingStore
 from internvl_gguf.resolve import ModelFiles
 from internvl_gguf.utils.records import RECORDS
 from known_embeddings import assert_same_bits, key, values
@@ -36,8 +37,8 @@ AMPLE = 1 << 30
 CHILD = """
     import sys
     from pathlib import Path
-    from internvl_gguf import embedding_store
-    from internvl_gguf.embedding_store import EmbeddingStore
+    from internvl_gguf.engine import embedding_store
+    from internvl_gguf.engine.embedding_store import EmbeddingStore
     from known_embeddings import assert_same_bits, key, values
 """
 
@@ -337,7 +338,7 @@ class _SlowStore(EmbeddingStore):
 
 
 def test_a_slow_disk_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("internvl_gguf.embedding_cache._MAX_WAITING_BYTES", 5 * values(0).nbytes)
+    monkeypatch.setattr("internvl_gguf.engine.embedding_cache._MAX_WAITING_BYTES", 5 * values(0).nbytes)
     store = _SlowStore(tmp_path)
     cache = EmbeddingCache(0, store)
     for number in range(20):

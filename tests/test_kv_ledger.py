@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from internvl_gguf.kv_ledger import SequenceLedger, drop_prefix, total_length
+from internvl_gguf.engine.kv_ledger import SequenceLedger, drop_prefix, total_length
 from internvl_gguf.types import Span, Tile, TileSpan, TokenSpan
 
 token_spans = st.lists(st.integers(0, 3), min_size=1, max_size=6).map(lambda ids: TokenSpan(tuple(ids)))

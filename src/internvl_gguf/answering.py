@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from internvl_gguf.engine import Handle, TileProgress
-from internvl_gguf.kv_ledger import total_length
+from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.model_runtime import ModelRuntime
 from internvl_gguf.preparation import Request
 from internvl_gguf.text_stream import TextStream

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from internvl_gguf.config import EngineConfig
-from internvl_gguf.embedding_store import EmbeddingStore
+from internvl_gguf.engine.embedding_store import EmbeddingStore
 from internvl_gguf.errors import InternVLError
 from internvl_gguf.utils.paths import cache_dir
 from internvl_gguf.utils.records import EMBEDDINGS, FOLDERS, RECORDS, Folder, Record

@@ -17,9 +17,9 @@ from typing import Final
 
 from internvl_gguf.config import DEFAULT_N_CTX, EngineConfig
 from internvl_gguf.conversation import END, IMAGE_END, IMAGE_START, START
-from internvl_gguf.embedding_cache import EmbeddingCache
-from internvl_gguf.embedding_store import EmbeddingStore
 from internvl_gguf.engine import Engine
+from internvl_gguf.engine.embedding_cache import EmbeddingCache
+from internvl_gguf.engine.embedding_store import EmbeddingStore
 from internvl_gguf.engine.free_cores import CoreWatch
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
 from internvl_gguf.gguf.fingerprint import file_fingerprint, remembered_fingerprint

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_gguf.config import EngineOptions
+from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SavedSessionError
-from internvl_gguf.kv_ledger import total_length
 from internvl_gguf.preparation import adopt_picture, adopt_tile, prompt_spans
 from internvl_gguf.saved_session import NO_KV, SavedSession, read_identity, read_saved
 from internvl_gguf.text_stream import TextStream

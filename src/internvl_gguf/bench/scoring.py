@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from internvl_gguf.bench.divergence import DivergenceSum, log_softmax
 from internvl_gguf.bench.packed_rows import ReferenceRow
 from internvl_gguf.bench.reference_logits import ReferenceHead
-from internvl_gguf.kv_ledger import total_length
+from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.types import Span, TokenSpan
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from internvl_gguf.conversation import IMAGE_PLACE
-from internvl_gguf.kv_ledger import total_length
+from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.preparation import prompt_spans
 
 if TYPE_CHECKING:

@@ -15,6 +15,8 @@ main thread, nothing runs that nobody waits for, and closing is simple.
     tile_run    the tiles a prompt goes on with, encoded batch by batch
     drafting    guesses of what an answer says next
     sequences   who holds what of the KV cache
+    embedding_cache, embedding_store  tiles that were encoded, in memory and on disk
+    kv_ledger   which tokens a KV sequence holds
     free_cores  how many cores other programs leave
     turns       one thread at a time works, the others wait for what it brings
 """

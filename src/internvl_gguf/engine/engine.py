@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from internvl_gguf.config import SamplingParams
-from internvl_gguf.embedding_cache import EmbeddingCache
+from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.engine.free_cores import CoreWatch
 from internvl_gguf.engine.handle import Handle, LogitsHandle, ScoreHandle, stopped
 from internvl_gguf.engine.request import AnswerRequest, LogitsRequest, Request, ScoreRequest

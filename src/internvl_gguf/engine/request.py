@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from internvl_gguf.engine.drafting import PromptLookup
+from internvl_gguf.engine.kv_ledger import SequenceLedger, drop_prefix, total_length
 from internvl_gguf.engine.tile_run import Report, TileProgress, TileRun
-from internvl_gguf.kv_ledger import SequenceLedger, drop_prefix, total_length
 from internvl_gguf.llama.sampler import Sampler, sampler_for
 from internvl_gguf.types import FinishReason, Span, TileSpan, TokenSpan
 

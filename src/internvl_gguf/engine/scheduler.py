@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from internvl_gguf.engine.drafting import DecodeCost
 from internvl_gguf.engine.free_cores import CoreWatch
+from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.engine.request import AnswerRequest, Request
 from internvl_gguf.engine.sequences import Sequences
 from internvl_gguf.engine.tile_run import TileRun
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.kv_ledger import total_length
 from internvl_gguf.llama.context import Context, DecodeAbortedError, TokenRun
 from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.types import FinishReason, Tile, TileSpan, TokenSpan

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from internvl_gguf.engine.kv_ledger import SequenceLedger, total_length
 from internvl_gguf.errors import LibraryError, SessionStateError
-from internvl_gguf.kv_ledger import SequenceLedger, total_length
 from internvl_gguf.llama.sequence_state import read_state, write_state
 from internvl_gguf.types import Span
 

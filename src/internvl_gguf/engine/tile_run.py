@@ -14,7 +14,7 @@ from internvl_gguf.types import Tile
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from internvl_gguf.embedding_cache import EmbeddingCache
+    from internvl_gguf.engine.embedding_cache import EmbeddingCache
     from internvl_gguf.llama.vision import VisionEncoder
 
 TileProgress = Callable[[int, int], None]

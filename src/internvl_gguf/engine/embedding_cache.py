@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from internvl_gguf.embedding_store import EmbeddingStore
+    from internvl_gguf.engine.embedding_store import EmbeddingStore
 
 _MAX_WAITING_BYTES: Final = 256 * 1024**2
 
