@@ -18,9 +18,9 @@ from internvl_gguf.gguf.shape import Matrices, ModelShape, TextShape, VisionShap
 from internvl_gguf.gguf.tensor_lists import UNKNOWN_KIND
 from internvl_gguf.hardware.device_speed import DeviceSpeed, Range, Roofline, attention_kind, rate_of
 from internvl_gguf.hardware.typical_devices import completed
+from internvl_gguf.memory.ggml_scheduler import OFFLOAD_ROWS
 from internvl_gguf.memory.plan import kv_bytes_per_position, layer_homes
 from internvl_gguf.memory.request import CELL_STEP, MemoryRequest
-from internvl_gguf.memory.scheduler import OFFLOAD_ROWS
 
 __all__ = ["Range", "SpeedEstimate", "estimate_speed"]
 

@@ -2,6 +2,13 @@
 
 Two ways that agree. `predict_memory` needs nothing but a header, or a listing: it builds the graph that llama.cpp would
 build, without data, and places it as ggml would. `dry_run` asks llama.cpp itself, in a process of its own.
+
+request                                    the configuration that is asked about
+plan                                       the answer, part by part and device by device
+text_graph, vision_graph                   what llama.cpp computes, node by node
+ggml_graph, ggml_scheduler, ggml_allocator ggml's rules: nodes, devices, places in a buffer
+work_buffer                                what the CPU takes beside that
+dry_run                                    llama.cpp's own answer
 """
 
 from internvl_gguf.gguf.read_shape import resized_text, resized_vision, shape_from_headers, shape_from_listing

@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import Final, Literal
 
 from internvl_gguf.gguf.shape import ModelShape, TextShape, VisionShape, Weight
-from internvl_gguf.memory.allocator import CPU, Backend, gpu
-from internvl_gguf.memory.graph import row_bytes
+from internvl_gguf.memory.ggml_allocator import CPU, Backend, gpu
+from internvl_gguf.memory.ggml_graph import row_bytes
+from internvl_gguf.memory.ggml_scheduler import OFFLOAD_ROWS, schedule
 from internvl_gguf.memory.request import MemoryRequest
-from internvl_gguf.memory.scheduler import OFFLOAD_ROWS, schedule
 from internvl_gguf.memory.text_graph import Placement, TextBatch, text_graph
 from internvl_gguf.memory.vision_graph import vision_graph
 from internvl_gguf.memory.work_buffer import work_buffer

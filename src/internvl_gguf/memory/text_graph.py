@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from internvl_gguf.gguf.shape import TextShape
-from internvl_gguf.memory.graph import (
+from internvl_gguf.memory.ggml_graph import (
     Graph,
     Tensor,
     cast,

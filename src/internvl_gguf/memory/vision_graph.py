@@ -7,7 +7,7 @@ calls (`build_inp`, `build_vit`, `build_attn`, `build_ffn`, `build_norm`) and `g
 from __future__ import annotations
 
 from internvl_gguf.gguf.shape import VisionShape
-from internvl_gguf.memory.graph import (
+from internvl_gguf.memory.ggml_graph import (
     Graph,
     Tensor,
     cast,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from internvl_gguf.memory.graph import Tensor, row_bytes
+from internvl_gguf.memory.ggml_graph import Tensor, row_bytes
 
 _CACHE_LINE: Final = 64
 _FLASH_TILE: Final = 64  # GGML_FA_TILE_Q and GGML_FA_TILE_KV

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from internvl_gguf.memory.allocator import Allocation, Backend
-from internvl_gguf.memory.graph import Graph, Tensor
+from internvl_gguf.memory.ggml_allocator import Allocation, Backend
+from internvl_gguf.memory.ggml_graph import Graph, Tensor
 
 OFFLOAD_ROWS: Final = 32  # op_offload_min_batch_size: from so many rows on, a GPU computes with weights of the CPU
 _COPIES: Final = 4  # GGML_SCHED_MAX_COPIES, of inputs when several GPUs work as a pipeline

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from internvl_gguf.memory.graph import Tensor
+from internvl_gguf.memory.ggml_graph import Tensor
 
 # `ggml_op_can_inplace`, as far as these graphs use it.
 _IN_PLACE: Final = frozenset({"add", "mul", "rms_norm", "rope", "soft_max", "gelu"})
