@@ -12,21 +12,21 @@ import pytest
 from tests.stand_in_machine import write_container
 
 from conftest import noise
-from internvl_gguf import Session, loading, this_machine
+from internvl_gguf import Session, loading
 from internvl_gguf.config import EngineConfig, GPULayers
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError, LibraryError, ModelFileError
 from internvl_gguf.gguf.filenames import RepoFile, sort_out
 from internvl_gguf.hardware import cgroups
 from internvl_gguf.hardware.trial import settle
 from internvl_gguf.llama.library import Device
-from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.memory import ModelShape
 from internvl_gguf.model_listing import list_model
-from internvl_gguf.placement import describe, placements, with_help
-from internvl_gguf.planning import Budget, Configuration
+from internvl_gguf.planning import Budget, Configuration, this_machine
+from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.planning.choice import Choices
+from internvl_gguf.planning.placement import describe, placements, with_help
+from internvl_gguf.planning.this_machine import machine_budget
 from internvl_gguf.resolve import ModelFiles
-from internvl_gguf.this_machine import machine_budget
 
 GIB, MIB = 2**30, 2**20
 

@@ -42,10 +42,10 @@ from internvl_gguf.llama.measure import timing
 from internvl_gguf.llama.measure.kernels import Bench
 from internvl_gguf.llama.measure.timing import Trial, compared
 from internvl_gguf.llama.vision import VisionEncoder
-from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.model_listing import list_model
-from internvl_gguf.placement import placements
 from internvl_gguf.planning import Budget, Configuration
+from internvl_gguf.planning.auto_quant import machine_chooser
+from internvl_gguf.planning.placement import placements
 from internvl_gguf.resolve import ModelFiles
 
 CORES = 4
@@ -548,7 +548,7 @@ def test_a_gpu_is_not_what_was_measured() -> None:
 
 def test_the_choice_of_a_quant_knows_them(recorded: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, ...]] = []
-    monkeypatch.setattr("internvl_gguf.machine_choice.choose", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr("internvl_gguf.planning.auto_quant.choose", lambda *arguments: asked.append(arguments))
     machine_chooser(EngineConfig())(None)  # type: ignore[arg-type]
     machine_chooser(EngineConfig(n_threads=1))(None)  # type: ignore[arg-type]
     assert [(arguments[2], arguments[5]) for arguments in asked] == [(3, 256), (1, 256)]

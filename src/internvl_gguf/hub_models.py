@@ -15,10 +15,10 @@ from internvl_gguf.gguf.header import GGUFHeader, read_header
 from internvl_gguf.gguf.validation import validate_mmproj, validate_pair, validate_text_model
 from internvl_gguf.hardware.encoder_precision import Precision, preferred_precisions
 from internvl_gguf.hub import HubCache, HubClient, RemoteFile, RepoListing, download
-from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.model_files import ModelFiles
 from internvl_gguf.model_names import HubModel, parse_model_name
+from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.planning.candidates import form_of, listed_candidates
 from internvl_gguf.planning.choice import Choices, Chooser
 from internvl_gguf.selection import choose_mmproj, complete_texts, named_text

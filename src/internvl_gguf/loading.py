@@ -37,11 +37,11 @@ from internvl_gguf.llama.vision import Room, VisionEncoder, encoder_arithmetic
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.model_files import ModelFiles
 from internvl_gguf.model_runtime import LoadProgress
-from internvl_gguf.placement import describe, placements, with_help
+from internvl_gguf.planning.placement import describe, placements, with_help
 from internvl_gguf.planning.search import Configuration
+from internvl_gguf.planning.this_machine import MachineBudget, machine_budget
 from internvl_gguf.planning.workload import Budget, parse_vram
 from internvl_gguf.saved_session import ModelIdentity
-from internvl_gguf.this_machine import MachineBudget, machine_budget
 from internvl_gguf.utils.notices import Notice, log_notice
 from internvl_gguf.utils.owned import Owned, forsake_in_children
 from internvl_gguf.utils.paths import cache_dir

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from internvl_gguf.catalog import load_catalog
 from internvl_gguf.hardware.encoder_precision import preferred_precisions
-from internvl_gguf.machine_choice import machine_chooser
 from internvl_gguf.model_files import ModelFiles, demo_files, local_files
 from internvl_gguf.model_names import DEMO, LocalModel, parse_model_name
+from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.utils import arguments
 
 if TYPE_CHECKING:

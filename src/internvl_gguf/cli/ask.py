@@ -124,7 +124,7 @@ def _ask_once(
     quiet: bool,
 ) -> Reply:
     from internvl_gguf.cli.downloads import obtain
-    from internvl_gguf.machine_choice import machine_chooser
+    from internvl_gguf.planning.auto_quant import machine_chooser
     from internvl_gguf.session import Session
 
     files = obtain(model, opening.pop("mmproj"), machine_chooser(config))

@@ -84,7 +84,7 @@ def run_batch(job: BatchJob) -> None:
 def _answer(job: BatchJob, lines: Iterable[Line], count: int, answers: AnswerFile | None) -> int:
     """Answer lines with a model; how many failed."""
     from internvl_gguf.cli.downloads import obtain
-    from internvl_gguf.machine_choice import machine_chooser
+    from internvl_gguf.planning.auto_quant import machine_chooser
     from internvl_gguf.session import Session
 
     with contextlib.ExitStack() as stack:

@@ -175,7 +175,7 @@ def _models(job: ChatJob, screen: Screen, notice: Notice) -> Models:
 
     def find(name: str) -> ModelFiles:
         from internvl_gguf.cli.downloads import obtain
-        from internvl_gguf.machine_choice import machine_chooser
+        from internvl_gguf.planning.auto_quant import machine_chooser
 
         screen.progress()  # the bars of a download take its place
         return obtain(name, job.asking.mmproj, machine_chooser(EngineConfig(**job.engine)))

@@ -1,7 +1,8 @@
 """The roofline of this machine: measured once in a process of its own, remembered, or assumed.
 
 A roofline is two limits of a device: the bytes a second at which it reads the weights for one token, and the operations
-a second at which it multiplies them with many. `internvl_gguf.speed` makes the speed of a configuration out of them.
+a second at which it multiplies them with many. `internvl_gguf.planning.speed` makes the speed of a configuration out of
+them.
 """
 
 from __future__ import annotations

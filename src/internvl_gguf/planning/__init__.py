@@ -1,6 +1,16 @@
 """What to run in the memory there is: quant, vision encoder and its place, KV type, batch, layers on the GPUs.
 
 `memory` says what a configuration takes and `speed` how fast it is; here the configurations are searched and ranked.
+
+workload               what is wanted: context, pictures, budgets
+candidates, quality    the quants there are, and what each loses
+search                 configurations that fit
+speed                  how fast one is on a machine
+ranking, choice        which is best, and why none is
+this_machine           what this machine has to plan with
+auto_quant             the quant for this machine, where nobody names one
+placement              how a model that is here is loaded, and what is tried where that fails
+advice, report         words and tables for people
 """
 
 from internvl_gguf.planning.advice import ways_to_fit
