@@ -27,7 +27,7 @@ from measure import Settings
 from ours import make_endless
 
 from internvl_gguf import SamplingParams, Session
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.types import Reply
 
 N_CTX, ANSWER, QUICK_ANSWER = 4096, 300, 12

@@ -37,7 +37,7 @@ from internvl_gguf.config import EngineOptions
 from internvl_gguf.engine.embedding_store import EmbeddingStore
 from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.llama.library import build
-from internvl_gguf.resolve import resolve_model
+from internvl_gguf.models.resolve import resolve_model
 
 MIB = 1024**2
 STORE_TILES, QUICK_STORE_TILES = 26, 4

@@ -46,7 +46,7 @@ from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import build
 from internvl_gguf.llama.model import TextModel
-from internvl_gguf.resolve import resolve_model
+from internvl_gguf.models.resolve import resolve_model
 
 Figures = dict[str, float]
 

@@ -20,7 +20,7 @@ from internvl_gguf.config import EngineOptions
 from internvl_gguf.errors import InternVLError
 from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.llama.library import build
-from internvl_gguf.resolve import ModelFiles, resolve_model
+from internvl_gguf.models.resolve import ModelFiles, resolve_model
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     from internvl_gguf.config import EngineConfig
     from internvl_gguf.llama.context import TokenRun
     from internvl_gguf.loading import Runtime
-    from internvl_gguf.model_files import ModelFiles
+    from internvl_gguf.models.local_files import ModelFiles
     from internvl_gguf.types import Tile
 
     files = ModelFiles("benchmark", Path(request["text"]), Path(request["mmproj"]))

@@ -47,7 +47,7 @@ from ours import jpeg, noise
 from second_question_children import ANSWER, ASKED, FIRST, N_CTX, NEW, SECOND, Found, conversation
 
 from internvl_gguf.gguf.header import read_header
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 
 CHILDREN = Path(__file__).with_name("second_question_children.py")
 GRID, TILES = (4, 3), 13

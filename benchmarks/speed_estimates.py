@@ -42,8 +42,8 @@ from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.synthetic import write_vocabulary
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.memory import MemoryRequest, shape_from_headers
+from internvl_gguf.models.resolve import resolve_model
 from internvl_gguf.planning.speed import estimate_speed
-from internvl_gguf.resolve import resolve_model
 
 TOKENS = 8  # of an answer in each run
 PATIENCE, PAUSE = 4, 5.0  # how often to try again where other programs took the CPU, and seconds between

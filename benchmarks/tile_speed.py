@@ -31,7 +31,7 @@ from internvl_gguf.gguf.header import read_header
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.memory import VisionShape, shape_from_headers
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 
 TILES, BATCHES = 4, (1, 2, 4)
 QUICK_TILES, QUICK_BATCHES = 2, (1, 2)

@@ -30,7 +30,7 @@ from pathlib import Path
 import psutil
 
 from internvl_gguf.history import History
-from internvl_gguf.model_files import demo_files
+from internvl_gguf.models.local_files import demo_files
 
 LINES, LONGEST, PATIENCE = 24, 2.0, 300
 WORKER = "internvl_gguf.worker.child"

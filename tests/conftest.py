@@ -15,7 +15,7 @@ from PIL import Image
 
 from internvl_gguf import Session
 from internvl_gguf.history import History
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 from kept_trial import keep_trial
 from native_child import NativeChild
 from tiny_models import write_tiny_mmproj, write_tiny_text

@@ -17,7 +17,7 @@ from conftest import noise
 from internvl_gguf import InternVLError, InvalidRequestError, SamplingParams
 from internvl_gguf.cli import main
 from internvl_gguf.cli.batch_lines import AnswerFile, InOrder, Line, question_of, read_lines, record_of
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 from test_cli import FAST, INTERNVL, assert_two_lines
 
 DEFAULTS = SamplingParams(max_tokens=7)

@@ -20,7 +20,7 @@ from internvl_gguf.bench.store import Store
 from internvl_gguf.bench.time_left import TimeLeft
 from internvl_gguf.cli.bench_progress import duration
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError, ModelFileError
-from internvl_gguf.model_listing import list_model
+from internvl_gguf.models.listing import list_model
 
 GIB = 2**30
 

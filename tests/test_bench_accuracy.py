@@ -17,7 +17,7 @@ from internvl_gguf import InvalidRequestError, LibraryError, Session
 from internvl_gguf.bench.accuracy import measure_accuracy, wilson_interval
 from internvl_gguf.bench.matching import is_exact, is_relaxed
 from internvl_gguf.llama.context import Context
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 
 EXAM = Path(internvl_gguf.bench.sets.__file__).with_name("data") / "exam"
 

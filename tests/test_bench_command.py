@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from internvl_gguf.bench.formats import results_from_json
-from internvl_gguf.catalog import load_catalog
 from internvl_gguf.cli import main
-from internvl_gguf.model_files import demo_files
+from internvl_gguf.models.catalog import load_catalog
+from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.quantizing import make_ladder
 from kept_trial import copy_trial
 from loopback_hub import LoopbackHub, Repo

@@ -26,7 +26,7 @@ from internvl_gguf.bench.speed import built_in_picture, measure_rates
 from internvl_gguf.bench.store import Store
 from internvl_gguf.bench.targets import PairFinder, Wanted
 from internvl_gguf.images.load import load_image
-from internvl_gguf.model_files import ModelFiles, demo_files
+from internvl_gguf.models.local_files import ModelFiles, demo_files
 from internvl_gguf.tiling import tile_image
 from internvl_gguf.utils.records import BENCHMARKS
 from tiny_models import write_tiny_text

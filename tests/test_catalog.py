@@ -12,7 +12,7 @@ import pytest
 
 import internvl_gguf
 from internvl_gguf import CatalogError, InvalidRequestError
-from internvl_gguf.catalog import Catalog, CatalogFile, TextFacts, VisionFacts, load_catalog, parse_catalog
+from internvl_gguf.models.catalog import Catalog, CatalogFile, TextFacts, VisionFacts, load_catalog, parse_catalog
 from internvl_gguf.utils import paths
 from internvl_gguf.utils.sizes import format_size, parse_size
 
@@ -109,14 +109,16 @@ def test_a_wheel_and_a_source_distribution_carry_the_catalogue():
 
 def test_the_packaged_file_goes_before_the_checkout(own_file, tmp_path, monkeypatch):
     write(tmp_path / "models.toml", '[[model]]\nname = "packaged"\n')
-    monkeypatch.setattr("internvl_gguf.catalog.resources.files", lambda package: tmp_path)
+    monkeypatch.setattr("internvl_gguf.models.catalog.resources.files", lambda package: tmp_path)
     monkeypatch.setenv("INTERNVL_CONFIG", str(tmp_path / "none"))
     assert [model.name for model in load_catalog()] == ["packaged"]
 
 
 def test_an_installation_without_a_catalogue_says_so(own_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("internvl_gguf.catalog.resources.files", lambda package: tmp_path)
-    monkeypatch.setattr("internvl_gguf.catalog.__file__", str(tmp_path / "a" / "b" / "catalog.py"))
+    monkeypatch.setattr("internvl_gguf.models.catalog.resources.files", lambda package: tmp_path)
+    monkeypatch.setattr(
+        "internvl_gguf.models.catalog.__file__", str(tmp_path / "src" / "internvl_gguf" / "models" / "catalog.py")
+    )
     with pytest.raises(CatalogError, match="missing from this installation") as raised:
         load_catalog()
     assert raised.value.line is None
@@ -125,7 +127,7 @@ def test_an_installation_without_a_catalogue_says_so(own_file, tmp_path, monkeyp
 def test_importing_the_catalogue_loads_no_heavy_library():
     heavy = ("numpy", "huggingface_hub", "PIL", "llama_cpp", "gguf")
     script = (
-        "import sys; from internvl_gguf.catalog import load_catalog; load_catalog();"
+        "import sys; from internvl_gguf.models.catalog import load_catalog; load_catalog();"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -20,7 +20,6 @@ from internvl_gguf.chat.clipboard import read_clipboard
 from internvl_gguf.chat.command_table import COMMANDS, split_command
 from internvl_gguf.chat.commands import Leaving, full_name
 from internvl_gguf.chat.loop import Loop
-from internvl_gguf.chat.model_suggestions import suggest_models
 from internvl_gguf.chat.reader import Reader, ScriptReader
 from internvl_gguf.chat.room import Part, parts, taken, without
 from internvl_gguf.chat.screen import PlainScreen, Screen
@@ -30,7 +29,8 @@ from internvl_gguf.chat.terminal_screen import TerminalScreen
 from internvl_gguf.chat.worker import Worker
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.history import History
-from internvl_gguf.model_files import ModelFiles, demo_files
+from internvl_gguf.models.local_files import ModelFiles, demo_files
+from internvl_gguf.models.suggest import suggest_models
 from internvl_gguf.types import Message
 from test_chat_screen import FakeTerminal
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from chat_terminal import ALT_ENTER, CTRL_C, CTRL_U, ENTER, PROMPT, TAB, UP, ChatTerminal
-from internvl_gguf.model_files import demo_files
+from internvl_gguf.models.local_files import demo_files
 
 EXAMPLE = demo_files().text.with_name("example.png")
 FAST = ["-t", "1"]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from conftest import noise
 from internvl_gguf.cli import COMMANDS
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 
 INTERNVL = [sys.executable, "-m", "internvl_gguf"]
 FAST = ["-t", "1", "-n", "8"]

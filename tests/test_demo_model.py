@@ -17,7 +17,7 @@ from training.words import TEST_WORDS, TRAIN_WORDS
 from internvl_gguf import Session
 from internvl_gguf.demo.__main__ import EXAMPLE
 from internvl_gguf.gguf.header import read_header
-from internvl_gguf.resolve import resolve_model
+from internvl_gguf.models.resolve import resolve_model
 
 
 @pytest.fixture(scope="module")

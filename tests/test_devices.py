@@ -14,8 +14,8 @@ from internvl_gguf import Session
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.llama import library
 from internvl_gguf.llama.library import Device, gpus
+from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.planning.this_machine import machine_budget
-from internvl_gguf.resolve import ModelFiles
 
 GIB = 2**30
 

@@ -24,7 +24,7 @@ from internvl_gguf import Reply, SamplingParams, Session, loading
 from internvl_gguf.engine import embedding_store
 from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.engine.embedding_store import EmbeddingStore
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.utils.records import RECORDS
 from known_embeddings import assert_same_bits, key, values
 from test_cli import FAST, run

@@ -19,7 +19,7 @@ from internvl_gguf.engine.drafting import DecodeCost, PromptLookup, worthwhile_l
 from internvl_gguf.engine.request import AnswerRequest
 from internvl_gguf.llama.context import Context
 from internvl_gguf.memory import MemoryRequest
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.types import Span, Tile, TileSpan, TokenSpan
 
 EXACT: dict[str, Any] = {

@@ -13,8 +13,8 @@ from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.file_pieces import in_order, join_command, whole_name
 from internvl_gguf.gguf.filenames import RepoFile, find_copy, sort_out
 from internvl_gguf.gguf.header import read_header
-from internvl_gguf.resolve import ModelFiles, resolve_model
-from internvl_gguf.selection import complete_texts, named_text
+from internvl_gguf.models.resolve import ModelFiles, resolve_model
+from internvl_gguf.models.select_files import complete_texts, named_text
 from test_cli import FAST, assert_two_lines, run
 
 

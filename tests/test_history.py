@@ -16,7 +16,7 @@ from internvl_gguf import InvalidRequestError, Picture, PictureError, Session
 from internvl_gguf.history import History
 from internvl_gguf.history.database import FILE
 from internvl_gguf.history.states import MOST_STATES
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 from kept import EXACT, LONG, SHORT, again, ask, texts
 from tiny_models import write_tiny_mmproj, write_tiny_text
 

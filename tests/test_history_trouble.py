@@ -16,7 +16,7 @@ from conftest import noise
 from internvl_gguf import HistoryError, Session
 from internvl_gguf.history import History
 from internvl_gguf.history.database import FILE, open_database
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.utils.paths import data_dir
 from kept import EXACT, again, ask, texts
 

@@ -18,7 +18,7 @@ from huggingface_hub import hf_hub_download, scan_cache_dir
 from internvl_gguf.errors import HubError
 from internvl_gguf.gguf.filenames import RepoFile
 from internvl_gguf.gguf.header import read_header
-from internvl_gguf.hub import HubCache, HubClient, RemoteFile, RepoListing, download
+from internvl_gguf.models.hub import HubCache, HubClient, RemoteFile, RepoListing, download
 from loopback_hub import Fault, LoopbackHub, Repo
 from tiny_models import write_tiny_mmproj
 
@@ -315,7 +315,7 @@ def test_two_processes_pull_one_file_once(rig: Rig) -> None:
 PULL = """
 import sys
 from pathlib import Path
-from internvl_gguf.hub import HubCache, HubClient, download
+from internvl_gguf.models.hub import HubCache, HubClient, download
 client, cache = HubClient(sys.argv[1], token=False), HubCache(Path(sys.argv[2]))
 listing = client.listing("owner/name", None)
 def tell(file, done):

@@ -26,7 +26,7 @@ from internvl_gguf.conversation import OFFICIAL_SYSTEM
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.llama.imatrix import WatchedContext
-from internvl_gguf.model_files import demo_files
+from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.preparation import prepare_request
 from internvl_gguf.quantizing import (
     TYPES,

@@ -15,7 +15,7 @@ import pytest
 from conftest import noise
 from internvl_gguf import SamplingParams, Session, SessionStateError
 from internvl_gguf.llama.context import Context, DecodeAbortedError, TokenRun
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.types import TokenSpan
 
 SHORT = SamplingParams(max_tokens=8)

@@ -17,7 +17,7 @@ from internvl_gguf.llama import library
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.position_fix import POSITION_TENSOR, corrected_copies_dir, corrected_copy
 from internvl_gguf.llama.vision import VisionEncoder
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 from tiny_models import write_tiny_mmproj
 
 

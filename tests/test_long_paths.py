@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import noise
-from internvl_gguf.model_files import demo_files
+from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.utils.safe_text import broken, cells
 
 INTERNVL = [sys.executable, "-m", "internvl_gguf"]

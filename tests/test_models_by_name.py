@@ -15,17 +15,17 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 
 from internvl_gguf import Session
-from internvl_gguf.catalog import load_catalog
 from internvl_gguf.chat.commands import full_name
 from internvl_gguf.errors import HubError, ModelFileError, ModelPairError
 from internvl_gguf.gguf.filenames import Quant, RepoFile, find_copy, sort_out
 from internvl_gguf.hardware.encoder_precision import Precision, preferred_precisions
-from internvl_gguf.hub import HubCache, HubClient, RemoteFile
-from internvl_gguf.hub_models import HubResolver
-from internvl_gguf.model_files import demo_files
-from internvl_gguf.model_names import HubModel, LocalModel, parse_model_name
-from internvl_gguf.resolve import resolve_model
-from internvl_gguf.selection import complete_texts, named_text
+from internvl_gguf.models.catalog import load_catalog
+from internvl_gguf.models.hub import HubCache, HubClient, RemoteFile
+from internvl_gguf.models.hub_resolver import HubResolver
+from internvl_gguf.models.local_files import demo_files
+from internvl_gguf.models.names import HubModel, LocalModel, parse_model_name
+from internvl_gguf.models.resolve import resolve_model
+from internvl_gguf.models.select_files import complete_texts, named_text
 from kept_trial import copy_trial
 from loopback_hub import Fault, LoopbackHub
 from tiny_models import write_tiny_mmproj, write_tiny_text
@@ -449,7 +449,7 @@ def test_a_disk_without_room_is_told_before_the_first_byte(
 ) -> None:
     finder = resolver(hub, tmp_path / "cache")
     selection = finder.select(f"{NAME}:Q2_K")
-    monkeypatch.setattr("internvl_gguf.hub_models.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("internvl_gguf.models.hub_resolver.free_bytes", lambda path: 1000)
     with pytest.raises(HubError, match="1000 B left"):
         finder.fetch(selection)
     assert not list((tmp_path / "cache").glob("**/*partial"))

@@ -19,8 +19,8 @@ import httpx2
 import pytest
 import trustme
 
-from internvl_gguf.hub.faults import lasting_fault
-from internvl_gguf.model_files import demo_files
+from internvl_gguf.models.hub.faults import lasting_fault
+from internvl_gguf.models.local_files import demo_files
 from loopback_hub import LoopbackHub
 
 MODEL = "owner/name:Q4_K_M"
@@ -353,7 +353,7 @@ def test_https_asked_of_a_server_without_it_is_told_at_once(pull: Run) -> None:
 def test_the_environment_is_as_it_was() -> None:
     """Variables are changed for the moment in which the client is made only."""
     script = (
-        "import os; from internvl_gguf.hub.network import client_of; before = dict(os.environ);"
+        "import os; from internvl_gguf.models.hub.network import client_of; before = dict(os.environ);"
         "client_of('https://hub.example'); print(before == dict(os.environ))"
     )
     settings = {"ALL_PROXY": "socks://127.0.0.1:1", "REQUESTS_CA_BUNDLE": ssl.get_default_verify_paths().cafile or ""}

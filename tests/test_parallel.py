@@ -27,7 +27,7 @@ from internvl_gguf.engine.request import AnswerRequest
 from internvl_gguf.errors import SessionStateError
 from internvl_gguf.llama.context import Context, TokenRun
 from internvl_gguf.llama.model import TextModel
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.types import Span, Tile, TileSpan, TokenSpan
 
 SHORT = SamplingParams(max_tokens=12)

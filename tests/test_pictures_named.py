@@ -19,7 +19,7 @@ from internvl_gguf.cli.prompt_pictures import find_pictures
 from internvl_gguf.errors import PictureError
 from internvl_gguf.history import History
 from internvl_gguf.images.load import check_source, take_source
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 from kept import SHORT, ask
 from test_cli import FAST, assert_two_lines, run
 

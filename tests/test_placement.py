@@ -20,13 +20,13 @@ from internvl_gguf.hardware import cgroups
 from internvl_gguf.hardware.trial import settle
 from internvl_gguf.llama.library import Device
 from internvl_gguf.memory import ModelShape
-from internvl_gguf.model_listing import list_model
+from internvl_gguf.models.listing import list_model
+from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.planning import Budget, Configuration, this_machine
 from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.planning.choice import Choices
 from internvl_gguf.planning.placement import describe, placements, with_help
 from internvl_gguf.planning.this_machine import machine_budget
-from internvl_gguf.resolve import ModelFiles
 
 GIB, MIB = 2**30, 2**20
 

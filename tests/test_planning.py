@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from internvl_gguf.catalog import load_catalog
 from internvl_gguf.config import VRAM, EngineConfig, KVType
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError, ModelFileError
 from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoFile, sort_out
 from internvl_gguf.memory import predict_memory
-from internvl_gguf.model_listing import ModelListing, family, list_model
+from internvl_gguf.models.catalog import load_catalog
+from internvl_gguf.models.listing import ModelListing, family, list_model
 from internvl_gguf.planning import (
     MARGIN,
     USABLE_LOSS,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from internvl_gguf.model_files import demo_files
+from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.quantizing import TYPES, read_matrix, write_matrix
 from loopback_hub import LoopbackHub
 from test_cli import assert_two_lines, run

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from conftest import noise
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.errors import InvalidRequestError, ModelFileError, SavedSessionError
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.saved_session import ModelIdentity, SavedSession, read_saved, write_saved
 from internvl_gguf.types import Message, PreparedPicture, Tile, TileSpan, TokenSpan
 from tiny_models import write_tiny_mmproj, write_tiny_text

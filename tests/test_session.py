@@ -22,7 +22,7 @@ from internvl_gguf import (
 )
 from internvl_gguf.config import EngineConfig, EngineOptions
 from internvl_gguf.gguf.header import read_header
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 
 SHORT = SamplingParams(max_tokens=12)
 EXACT = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import noise
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 
 INTERNVL = [sys.executable, "-m", "internvl_gguf"]
 FAST = ["-t", "1", "-n", "8"]

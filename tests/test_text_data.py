@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from internvl_gguf.bench.sets import read_task, read_text
-from internvl_gguf.catalog import parse_catalog
 from internvl_gguf.errors import CatalogError, InvalidRequestError
+from internvl_gguf.models.catalog import parse_catalog
+from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.quantizing.calibration_set import CalibrationText, read_items
-from internvl_gguf.resolve import ModelFiles
 from internvl_gguf.utils.text_data import as_utf8, decode_text
 from test_cli import FAST, assert_two_lines, run
 

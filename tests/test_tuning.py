@@ -42,11 +42,11 @@ from internvl_gguf.llama.measure import timing
 from internvl_gguf.llama.measure.kernels import Bench
 from internvl_gguf.llama.measure.timing import Trial, compared
 from internvl_gguf.llama.vision import VisionEncoder
-from internvl_gguf.model_listing import list_model
+from internvl_gguf.models.listing import list_model
+from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.planning import Budget, Configuration
 from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.planning.placement import placements
-from internvl_gguf.resolve import ModelFiles
 
 CORES = 4
 # A token waits for memory, which two threads exhaust; a batch gains from three; 256 positions at once are the best.

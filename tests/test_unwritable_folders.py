@@ -13,7 +13,7 @@ from conftest import noise
 from internvl_gguf import InternVLError, LibraryError, Session, loading
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.loading import Runtime
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.utils.paths import cache_dir, config_dir, data_dir, free_bytes, is_writable
 from internvl_gguf.utils.records import RECORDS, Record
 from kept import EXACT, SHORT

@@ -19,8 +19,8 @@ from chat_terminal import CTRL_U, ChatTerminal
 from conftest import noise
 from internvl_gguf import LibraryError, ModelFileError, Question, Reply, SamplingParams, Session, WorkerDiedError
 from internvl_gguf.history import History
-from internvl_gguf.model_files import demo_files
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.local_files import demo_files
+from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.utils.process_end import describe_end, signal_of
 from test_worker import EXACT, PATIENCE, SHORT
 

@@ -24,7 +24,7 @@ from internvl_gguf import (
 )
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.history import History
-from internvl_gguf.resolve import ModelFiles
+from internvl_gguf.models.resolve import ModelFiles
 from kept import EXACT, SHORT
 
 WRONG_SAMPLING = {

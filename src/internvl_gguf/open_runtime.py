@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from internvl_gguf.config import EngineConfig
-    from internvl_gguf.model_files import ModelFiles
     from internvl_gguf.model_runtime import LoadProgress, ModelRuntime
+    from internvl_gguf.models.local_files import ModelFiles
     from internvl_gguf.utils.notices import Notice
 
 

@@ -20,10 +20,10 @@ from internvl_gguf.exclusive import OneAtATime
 from internvl_gguf.gguf.filenames import DownloadProgress
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.model_runtime import LoadProgress, ModelRuntime
+from internvl_gguf.models.resolve import DEMO, resolve_model
 from internvl_gguf.open_runtime import open_runtime
 from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.preparation import Request, checked_options, prepare_picture, prepare_request
-from internvl_gguf.resolve import DEMO, resolve_model
 from internvl_gguf.restoring import adapted, files_of, refuse_other_options, take_up, take_up_kv, to_save
 from internvl_gguf.saved_session import read_saved, write_saved
 from internvl_gguf.types import Chunk, Message, Question, Reply

@@ -15,7 +15,7 @@ from internvl_gguf.bench.plan import Entry, Measures
 from internvl_gguf.bench.results import AccuracyResult, MemoryResult, QualityResult, Row, SpeedResult, Status
 from internvl_gguf.bench.sets import OFF
 from internvl_gguf.bench.store import Key, Store, digest_of
-from internvl_gguf.model_files import ModelFiles
+from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.utils.records import BENCHMARKS
 
 _KEPT_REFERENCES: Final = 2  # each takes 0.3 MB a token at a vocabulary of 151,674

@@ -11,7 +11,7 @@ from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError
 from internvl_gguf.hardware.cpu_tuning import HostSettings
 from internvl_gguf.hardware.roofline import recorded_roofline
-from internvl_gguf.model_listing import ModelListing
+from internvl_gguf.models.listing import ModelListing
 from internvl_gguf.planning import Budget, Candidate, Workload, nothing_fits, parse_vram, rank
 
 

@@ -18,7 +18,7 @@ from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.fingerprint import file_fingerprint
 from internvl_gguf.gguf.validation import read_text_headers
 from internvl_gguf.hardware.identity import machine_identity
-from internvl_gguf.model_files import ModelFiles
+from internvl_gguf.models.local_files import ModelFiles
 
 _OF_SPEED: Final = ("n_prompt", "n_gen")
 _OF_TIME: Final = (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.errors import InternVLError, InvalidRequestError
-from internvl_gguf.model_files import demo_files
+from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.quantizing import (
     TYPES,
     ImportanceMatrix,

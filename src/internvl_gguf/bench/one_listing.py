@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from internvl_gguf.hub import HubClient, RepoListing
+from internvl_gguf.models.hub import HubClient, RepoListing
 
 
 class RememberingClient(HubClient):

@@ -14,7 +14,7 @@ from internvl_gguf.gguf.filenames import DownloadProgress, ModelCopy, RepoFile, 
 from internvl_gguf.gguf.header import GGUFHeader, read_header
 from internvl_gguf.gguf.validation import read_text_headers, validate_mmproj, validate_pair, validate_text_model
 from internvl_gguf.memory import ModelShape, shape_from_headers
-from internvl_gguf.model_files import ModelFiles
+from internvl_gguf.models.local_files import ModelFiles
 
 Fetch = Callable[[DownloadProgress, Callable[[str], None]], ModelFiles]
 """Brings both files here; told how far each file is, and given what waits are told to in one line."""

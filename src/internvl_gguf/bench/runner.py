@@ -17,7 +17,7 @@ from internvl_gguf.bench.results import Row
 from internvl_gguf.bench.store import Store
 from internvl_gguf.bench.time_left import TimeLeft
 from internvl_gguf.errors import InternVLError
-from internvl_gguf.model_files import ModelFiles
+from internvl_gguf.models.local_files import ModelFiles
 
 _INTERRUPTED: Final = "Interrupted. The same command goes on after what was measured."
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from internvl_gguf.bench.pairs import Pair, TextHalf, VisionHalf, fetch_here
-from internvl_gguf.catalog import load_catalog
 from internvl_gguf.errors import HubError, InternVLError, ModelFileError
 from internvl_gguf.hardware.encoder_precision import Precision, preferred_precisions
-from internvl_gguf.model_files import ModelFiles, folder_contents, local_files
-from internvl_gguf.model_listing import ModelListing, list_model
-from internvl_gguf.model_names import DEMO, HubModel, LocalModel, parse_model_name
-from internvl_gguf.selection import complete_texts
+from internvl_gguf.models.catalog import load_catalog
+from internvl_gguf.models.listing import ModelListing, list_model
+from internvl_gguf.models.local_files import ModelFiles, folder_contents, local_files
+from internvl_gguf.models.names import DEMO, HubModel, LocalModel, parse_model_name
+from internvl_gguf.models.select_files import complete_texts
 
 if TYPE_CHECKING:
-    from internvl_gguf.hub_models import HubResolver, Selection
+    from internvl_gguf.models.hub_resolver import HubResolver, Selection
 
 _DEMO_PRECISION = "F16"  # of its mmproj, as it is shipped
 _ASK_FOR_SOME = "Name quants, as in {model}:Q4_K_M,Q8_0, or use --all or --fits SIZE. It has {names}."

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from internvl_gguf.chat.screen import Screen
     from internvl_gguf.chat.worker import Worker
     from internvl_gguf.history import Asked, Conversation, History
-    from internvl_gguf.model_files import ModelFiles
+    from internvl_gguf.models.local_files import ModelFiles
     from internvl_gguf.session import Session
     from internvl_gguf.types import Reply
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from internvl_gguf.chat.command_table import COMMANDS, find_command
-from internvl_gguf.chat.model_suggestions import suggest_models
 from internvl_gguf.chat.settings import setting_names, setting_values
 from internvl_gguf.chat.typed_line import expanded
+from internvl_gguf.models.suggest import suggest_models
 
 _MOST_PATHS = 200
 _SPECIAL = re.compile(r"([\s'\"\\()&;])")

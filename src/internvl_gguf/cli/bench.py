@@ -20,7 +20,7 @@ from internvl_gguf.cli.bench_progress import LadderLine, bench_progress
 from internvl_gguf.cli.output import FAILED, INTERRUPTED, option_errors, say
 from internvl_gguf.config import DEFAULT_N_UBATCH
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
-from internvl_gguf.model_names import DEMO
+from internvl_gguf.models.names import DEMO
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from internvl_gguf.bench.results import Results
     from internvl_gguf.bench.settings import Sweep
     from internvl_gguf.hardware.cpu_tuning import HostSettings
-    from internvl_gguf.hub_models import HubResolver
+    from internvl_gguf.models.hub_resolver import HubResolver
 
 _REPETITIONS = 5
 
@@ -195,7 +195,7 @@ def _host(machine: MachineFacts) -> HostSettings:
 
 def _resolver() -> HubResolver:
     from internvl_gguf.bench.one_listing import RememberingClient
-    from internvl_gguf.hub_models import HubResolver
+    from internvl_gguf.models.hub_resolver import HubResolver
 
     return HubResolver(RememberingClient(say))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from internvl_gguf.bench.pairs import Pair
     from internvl_gguf.bench.plan import Entry
     from internvl_gguf.bench.results import Row
-    from internvl_gguf.model_files import ModelFiles
+    from internvl_gguf.models.local_files import ModelFiles
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600

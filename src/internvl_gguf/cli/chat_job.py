@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from internvl_gguf.chat.screen import Screen
     from internvl_gguf.cli.chat_terminal import Terminal
     from internvl_gguf.history import Conversation
-    from internvl_gguf.model_files import ModelFiles
+    from internvl_gguf.models.local_files import ModelFiles
     from internvl_gguf.session import Session
     from internvl_gguf.types import Picture
     from internvl_gguf.utils.notices import Notice
@@ -203,7 +203,7 @@ def _models(job: ChatJob, screen: Screen, notice: Notice) -> Models:
 def _full_name(files: ModelFiles) -> str:
     """How a model is called so that it is found again: with its quant, paths absolute."""
     from internvl_gguf.gguf.filenames import RepoFile, sort_out
-    from internvl_gguf.model_names import DEMO
+    from internvl_gguf.models.names import DEMO
 
     if files.name.lower() == DEMO:
         return DEMO

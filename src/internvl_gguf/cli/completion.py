@@ -170,7 +170,7 @@ def _choices(kind: Any) -> tuple[Any, ...]:
 
 
 def _models(current: str) -> Iterator[Answer]:
-    from internvl_gguf.chat.model_suggestions import suggest_models
+    from internvl_gguf.models.suggest import suggest_models
 
     yield from ((name, "") for name in suggest_models(current))
 

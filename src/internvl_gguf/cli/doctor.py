@@ -115,7 +115,7 @@ def _cache() -> dict[str, Any]:
 
 
 def _models() -> dict[str, Any]:
-    from internvl_gguf.hub import HubCache
+    from internvl_gguf.models.hub import HubCache
 
     cache = HubCache()
     repos = list(cache.repos())

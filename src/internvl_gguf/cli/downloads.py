@@ -14,7 +14,7 @@ from internvl_gguf.gguf.filenames import RepoFile
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from internvl_gguf.model_files import ModelFiles
+    from internvl_gguf.models.local_files import ModelFiles
     from internvl_gguf.planning.choice import Chooser
 
 _WIDE = 80  # columns that a bar with its figures needs
@@ -31,7 +31,7 @@ def obtain(model: str, mmproj: str | None, chooser: Chooser) -> ModelFiles:
     Raises:
         ModelFileError, ModelPairError, HubError: as `resolve.resolve_model`.
     """
-    from internvl_gguf.resolve import resolve_model
+    from internvl_gguf.models.resolve import resolve_model
 
     with download_bars() as bars:
         files = resolve_model(model, mmproj, chooser=chooser, on_progress=bars.progress, on_wait=bars.say)

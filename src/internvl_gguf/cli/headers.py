@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from internvl_gguf.catalog import load_catalog
 from internvl_gguf.cli.output import say
 from internvl_gguf.gguf.filenames import RepoContents, sort_out
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.gguf.validation import read_text_headers
-from internvl_gguf.model_files import demo_files, folder_contents, local_files
-from internvl_gguf.model_names import LocalModel, parse_model_name
+from internvl_gguf.models.catalog import load_catalog
+from internvl_gguf.models.local_files import demo_files, folder_contents, local_files
+from internvl_gguf.models.names import LocalModel, parse_model_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from internvl_gguf.gguf.header import GGUFHeader
-    from internvl_gguf.model_files import ModelFiles
+    from internvl_gguf.models.local_files import ModelFiles
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def model_headers(model: str, mmproj: str | None) -> ModelHeaders:
     if isinstance(parsed, LocalModel):
         files = local_files(model, parsed, mmproj)
         return _of_files(files, folder_contents(parsed.path) if parsed.path.is_dir() else None)
-    from internvl_gguf.hub import HubClient
-    from internvl_gguf.hub_models import HubResolver
+    from internvl_gguf.models.hub import HubClient
+    from internvl_gguf.models.hub_resolver import HubResolver
 
     resolver = HubResolver(HubClient(on_wait=say))
     cached = resolver.cached(model, mmproj)

@@ -28,13 +28,13 @@ from internvl_gguf.images.fit_context import (
     plan_cut,
 )
 from internvl_gguf.images.tile_limits import TileLimits
-from internvl_gguf.model_names import DEMO
+from internvl_gguf.models.names import DEMO
 from internvl_gguf.tiling import TILE_SIZE, Grid
 from internvl_gguf.types import Picture, PictureLayout
 
 if TYPE_CHECKING:
-    from internvl_gguf.catalog import ModelSpec
     from internvl_gguf.gguf.header import GGUFHeader
+    from internvl_gguf.models.catalog import ModelSpec
 
 TOKENS_PER_TILE = 256
 """Visual tokens of a 448-pixel tile in every published InternVL3."""
@@ -214,9 +214,9 @@ def _encoder(model: str | None, mmproj: str | None) -> _Encoder:
 
     if mmproj and Path(mmproj).is_file():
         return _encoder_of_header(model, read_header(mmproj), None)
-    from internvl_gguf.catalog import load_catalog
     from internvl_gguf.cli.headers import model_headers
     from internvl_gguf.gguf.validation import validate_text_model
+    from internvl_gguf.models.catalog import load_catalog
 
     name = model or DEMO
     spec = load_catalog().find(name.partition(":")[0])

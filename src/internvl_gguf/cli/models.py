@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from internvl_gguf.catalog import Catalog, load_catalog
 from internvl_gguf.cli import options
 from internvl_gguf.cli.output import print_json, say
 from internvl_gguf.cli.tables import print_table, say_wrapped
 from internvl_gguf.errors import InternVLError, ModelFileError
 from internvl_gguf.gguf.filenames import ModelCopy, find_copy, sort_out
+from internvl_gguf.models.catalog import Catalog, load_catalog
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
     from internvl_gguf.gguf.report import TextReport, VisionReport
-    from internvl_gguf.hub import CachedRepo, HubCache
+    from internvl_gguf.models.hub import CachedRepo, HubCache
 
 _LABEL = 14  # columns before the name of a file
 
@@ -32,7 +32,7 @@ def list_models(
     if catalog:
         _list_catalog(known, json_output)
         return
-    from internvl_gguf.hub import HubCache
+    from internvl_gguf.models.hub import HubCache
 
     cache = HubCache()
     rows = [row for repo in cache.repos() for row in _cached_rows(cache, repo, known)]
@@ -86,8 +86,8 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Take a model out of the cache: one quant, or everything of the repository."""
-    from internvl_gguf.hub import HubCache
-    from internvl_gguf.hub_models import HubResolver
+    from internvl_gguf.models.hub import HubCache
+    from internvl_gguf.models.hub_resolver import HubResolver
 
     cache = HubCache()
     wanted = HubResolver(cache=cache).hub_model(model)

@@ -12,7 +12,7 @@ import typer
 from internvl_gguf.cli.output import say
 from internvl_gguf.cli.settings_file import wanted_model
 from internvl_gguf.config import EngineConfig, FlashAttention, GPULayers, KVType, SamplingParams
-from internvl_gguf.model_names import DEMO
+from internvl_gguf.models.names import DEMO
 from internvl_gguf.tiling import MAX_TILES
 from internvl_gguf.types import PictureLayout
 
@@ -333,8 +333,8 @@ def chosen_model(model: str | None, tell: Callable[[str], None] = say) -> str:
 
 def names_model(text: str) -> bool:
     """Whether a lone argument is a model rather than a question of one word or a picture."""
-    from internvl_gguf.catalog import load_catalog
     from internvl_gguf.chat.typed_line import has_picture_name
+    from internvl_gguf.models.catalog import load_catalog
 
     if has_picture_name(text):
         return False

@@ -14,8 +14,8 @@ from internvl_gguf.cli.output import option_errors, say
 from internvl_gguf.tiling import MAX_TILES
 
 if TYPE_CHECKING:
-    from internvl_gguf.hub_models import HubResolver
-    from internvl_gguf.model_listing import ModelListing
+    from internvl_gguf.models.hub_resolver import HubResolver
+    from internvl_gguf.models.listing import ModelListing
     from internvl_gguf.planning import Budget, Preference, Workload
 
 
@@ -122,7 +122,7 @@ class _Budgets:
 
 
 def _listings(model: str | None, *, read_headers: bool) -> list[ModelListing]:
-    from internvl_gguf.model_listing import family, list_model
+    from internvl_gguf.models.listing import family, list_model
 
     name = model or os.environ.get(options.MODEL_VARIABLE)
     if name:
@@ -131,8 +131,8 @@ def _listings(model: str | None, *, read_headers: bool) -> list[ModelListing]:
 
 
 def _resolver() -> HubResolver:
-    from internvl_gguf.hub import HubClient
-    from internvl_gguf.hub_models import HubResolver
+    from internvl_gguf.models.hub import HubClient
+    from internvl_gguf.models.hub_resolver import HubResolver
 
     return HubResolver(HubClient(on_wait=say))
 

@@ -16,7 +16,7 @@ from internvl_gguf.config import DEFAULT_N_CTX
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoFile, find_copy, nearest_names
 from internvl_gguf.hardware.roofline import recorded_roofline
-from internvl_gguf.model_names import DEMO
+from internvl_gguf.models.names import DEMO
 from internvl_gguf.planning import (
     USABLE_LOSS,
     Candidate,
@@ -220,7 +220,7 @@ def _print_advice(advice: Sequence[str], *, fits: bool) -> None:
 
 
 def _advice(picks: Picks, candidates: Sequence[Candidate], *, whole: bool) -> list[str]:
-    from internvl_gguf.model_listing import family
+    from internvl_gguf.models.listing import family
 
     largest = max(candidate.text.parameters for candidate in candidates)
     smaller = [each for each in family() if each.form.text.parameters < 0.9 * largest]

@@ -10,12 +10,12 @@ from internvl_gguf.cli import options
 from internvl_gguf.cli.downloads import download_bars
 from internvl_gguf.cli.output import print_json, say
 from internvl_gguf.cli.tables import say_wrapped
-from internvl_gguf.model_names import DEMO
+from internvl_gguf.models.names import DEMO
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
-    from internvl_gguf.hub_models import HubResolver, Selection
-    from internvl_gguf.model_files import ModelFiles
+    from internvl_gguf.models.hub_resolver import HubResolver, Selection
+    from internvl_gguf.models.local_files import ModelFiles
 
 
 def pull(
@@ -31,8 +31,8 @@ def pull(
     if model.lower() == DEMO:
         say("The demo model is a part of this package: nothing to fetch.")
         return
-    from internvl_gguf.hub import HubClient, is_offline
-    from internvl_gguf.hub_models import HubResolver
+    from internvl_gguf.models.hub import HubClient, is_offline
+    from internvl_gguf.models.hub_resolver import HubResolver
 
     resolver = HubResolver(HubClient(on_wait=say))
     if is_offline() and (here := resolver.cached(model, mmproj)):

@@ -21,7 +21,7 @@ from internvl_gguf.cli.quantize_report import (
 )
 from internvl_gguf.config import GPULayers
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
-from internvl_gguf.model_names import LocalModel
+from internvl_gguf.models.names import LocalModel
 from internvl_gguf.utils.paths import expanded
 
 if TYPE_CHECKING:
@@ -163,11 +163,11 @@ def _find(source: str, kinds: Sequence[QuantType], mmproj: str | None, force: bo
     Raises:
         ModelFileError, HubError: as `resolve.resolve_model`; or nothing of it is in whole precision.
     """
-    from internvl_gguf.catalog import load_catalog
     from internvl_gguf.cli.downloads import obtain
     from internvl_gguf.gguf.filenames import Quant
-    from internvl_gguf.model_files import demo_files, local_files
-    from internvl_gguf.model_names import parse_model_name
+    from internvl_gguf.models.catalog import load_catalog
+    from internvl_gguf.models.local_files import demo_files, local_files
+    from internvl_gguf.models.names import parse_model_name
 
     model = parse_model_name(source, load_catalog())
     if isinstance(model, LocalModel) and not model.is_demo and not model.path.is_dir():

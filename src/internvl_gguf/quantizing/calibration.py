@@ -27,7 +27,7 @@ from internvl_gguf.llama.imatrix import WatchedContext
 from internvl_gguf.llama.library import devices, gpus, initialise
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.loading import Runtime, weight_kinds
-from internvl_gguf.model_files import ModelFiles
+from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.preparation import prepare_request
 from internvl_gguf.quantizing.calibration_set import CalibrationItem, CalibrationQuestion, CalibrationText, read_items
 from internvl_gguf.quantizing.matrix import CHUNK, Activations, ImportanceMatrix

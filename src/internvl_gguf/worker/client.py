@@ -14,7 +14,7 @@ from typing import Any, Final
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.engine.tile_run import Report, TileProgress
 from internvl_gguf.errors import SessionStateError, WorkerDiedError
-from internvl_gguf.model_files import ModelFiles
+from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.types import FinishReason, Span, Tile, TileSpan
 from internvl_gguf.utils.notices import Notice
 from internvl_gguf.utils.owned import inherited

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from internvl_gguf.engine import Report
     from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts
     from internvl_gguf.hardware.cpu_tuning import HostSettings
-    from internvl_gguf.model_files import ModelFiles
+    from internvl_gguf.models.local_files import ModelFiles
     from internvl_gguf.planning.search import Configuration
     from internvl_gguf.types import FinishReason
 

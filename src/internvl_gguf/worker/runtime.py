@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import SessionStateError
-from internvl_gguf.model_files import ModelFiles
+from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.utils.notices import Notice, log_notice
 from internvl_gguf.utils.owned import Owned, forsake_in_children
 from internvl_gguf.worker.client import Client

@@ -16,8 +16,8 @@ from typing import Literal, cast, get_args
 
 from internvl_gguf.errors import CatalogError, InvalidRequestError
 from internvl_gguf.gguf.facts import Norm, TextFacts, VisionFacts
-from internvl_gguf.toml_lines import KeyPath
-from internvl_gguf.toml_tables import Document, Table
+from internvl_gguf.models.toml_lines import KeyPath
+from internvl_gguf.models.toml_tables import Document, Table
 from internvl_gguf.utils.paths import config_dir
 from internvl_gguf.utils.sizes import parse_size
 
@@ -146,7 +146,7 @@ def parse_catalog(data: bytes, origin: str) -> tuple[ModelSpec, ...]:
 def _shipped() -> tuple[bytes, str]:
     """Content and place of the shipped file: inside the package, or at the top of the repository in a checkout."""
     packaged = resources.files("internvl_gguf") / FILE_NAME
-    checkout = Path(__file__).resolve().parents[2] / FILE_NAME
+    checkout = Path(__file__).resolve().parents[3] / FILE_NAME
     for place in (packaged, checkout):
         if place.is_file():
             return place.read_bytes(), str(place)

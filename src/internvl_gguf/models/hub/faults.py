@@ -10,7 +10,7 @@ import httpx2
 from huggingface_hub.errors import HfHubHTTPError
 
 from internvl_gguf.errors import HubError
-from internvl_gguf.hub.network import certificates_variable, proxy_of
+from internvl_gguf.models.hub.network import certificates_variable, proxy_of
 
 PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that may be gone at the next try."""

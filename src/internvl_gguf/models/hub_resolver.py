@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from internvl_gguf.catalog import Catalog, load_catalog
 from internvl_gguf.errors import HubError, InsufficientMemoryError, ModelFileError
 from internvl_gguf.gguf.filenames import DownloadProgress, ModelCopy, RepoFile, sort_out
 from internvl_gguf.gguf.header import GGUFHeader, read_header
 from internvl_gguf.gguf.validation import validate_mmproj, validate_pair, validate_text_model
 from internvl_gguf.hardware.encoder_precision import Precision, preferred_precisions
-from internvl_gguf.hub import HubCache, HubClient, RemoteFile, RepoListing, download
 from internvl_gguf.memory import shape_from_headers
-from internvl_gguf.model_files import ModelFiles
-from internvl_gguf.model_names import HubModel, parse_model_name
+from internvl_gguf.models.catalog import Catalog, load_catalog
+from internvl_gguf.models.hub import HubCache, HubClient, RemoteFile, RepoListing, download
+from internvl_gguf.models.local_files import ModelFiles
+from internvl_gguf.models.names import HubModel, parse_model_name
+from internvl_gguf.models.select_files import choose_mmproj, complete_texts, named_text
 from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.planning.candidates import form_of, listed_candidates
 from internvl_gguf.planning.choice import Choices, Chooser
-from internvl_gguf.selection import choose_mmproj, complete_texts, named_text
 from internvl_gguf.utils.paths import expanded, free_bytes
 from internvl_gguf.utils.sizes import format_size
 

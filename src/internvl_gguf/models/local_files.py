@@ -11,10 +11,10 @@ from internvl_gguf.gguf.file_pieces import missing_error
 from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoContents, RepoFile, find_copy, sort_out
 from internvl_gguf.hardware.encoder_precision import Precision, preferred_precisions
 from internvl_gguf.memory import ModelShape, TextShape, shape_from_headers
-from internvl_gguf.model_names import DEMO, DEMO_FOLDER, DEMO_MMPROJ, DEMO_TEXT, LocalModel
+from internvl_gguf.models.names import DEMO, DEMO_FOLDER, DEMO_MMPROJ, DEMO_TEXT, LocalModel
+from internvl_gguf.models.select_files import choose_mmproj, complete_texts, named_text
 from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.planning.choice import Choice, Choices, Chooser
-from internvl_gguf.selection import choose_mmproj, complete_texts, named_text
 from internvl_gguf.utils.paths import expanded
 
 

@@ -4,13 +4,13 @@ Files lie in the hub's own cache, in its layout, so that other programs find our
 is used for everything but the transfer itself: it begins a file anew in each process and does not verify what it got.
 """
 
-from internvl_gguf.hub.network import unreadable_variable
+from internvl_gguf.models.hub.network import unreadable_variable
 
 try:
-    from internvl_gguf.hub.cache import CachedRepo, HubCache
-    from internvl_gguf.hub.client import HubClient, RepoListing, is_offline
-    from internvl_gguf.hub.download import download
-    from internvl_gguf.hub.remote_file import RemoteFile
+    from internvl_gguf.models.hub.cache import CachedRepo, HubCache
+    from internvl_gguf.models.hub.client import HubClient, RepoListing, is_offline
+    from internvl_gguf.models.hub.download import download
+    from internvl_gguf.models.hub.remote_file import RemoteFile
 except ValueError as error:  # of huggingface_hub, which reads its variables when it is imported
     raise unreadable_variable(error) from error
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from internvl_gguf.errors import CatalogError, InvalidRequestError
-from internvl_gguf.toml_lines import KeyLines, KeyPath
+from internvl_gguf.models.toml_lines import KeyLines, KeyPath
 from internvl_gguf.utils.text_data import decode_text, has_wide_mark
 
 

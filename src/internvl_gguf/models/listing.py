@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from internvl_gguf.catalog import Catalog, ModelSpec, load_catalog
 from internvl_gguf.errors import HubError, ModelFileError
 from internvl_gguf.gguf.filenames import RepoContents, RepoFile, sort_out
 from internvl_gguf.hardware.encoder_precision import by_rule
 from internvl_gguf.memory import ModelShape, TextShape, shape_from_headers
-from internvl_gguf.model_files import local_choices
-from internvl_gguf.model_names import HubModel, LocalModel, parse_model_name
+from internvl_gguf.models.catalog import Catalog, ModelSpec, load_catalog
+from internvl_gguf.models.local_files import local_choices
+from internvl_gguf.models.names import HubModel, LocalModel, parse_model_name
+from internvl_gguf.models.select_files import complete_texts
 from internvl_gguf.planning.candidates import Candidate, by_precision, estimated_candidates, form_of, listed_candidates
-from internvl_gguf.selection import complete_texts
 
 if TYPE_CHECKING:
-    from internvl_gguf.hub_models import HubResolver
+    from internvl_gguf.models.hub_resolver import HubResolver
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def list_model(
     if model.spec and model.spec.files and not read_headers:
         return _of_spec(name, model, model.spec)
     if resolver is None:
-        from internvl_gguf.hub_models import HubResolver  # only now: the hub's client takes half a second to import
+        from internvl_gguf.models.hub_resolver import (
+            HubResolver,  # only now: the hub's client takes half a second to import
+        )
 
         resolver = HubResolver
     hub = resolver()

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from internvl_gguf.catalog import ModelSpec, load_catalog
 from internvl_gguf.errors import CatalogError
 from internvl_gguf.gguf.filenames import RepoFile, sort_out
-from internvl_gguf.model_names import DEMO
+from internvl_gguf.models.catalog import ModelSpec, load_catalog
+from internvl_gguf.models.names import DEMO
 
 
 def suggest_models(prefix: str) -> list[str]:

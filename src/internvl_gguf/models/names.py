@@ -13,10 +13,10 @@ from internvl_gguf.gguf.filenames import Quant
 from internvl_gguf.utils.paths import expanded
 
 if TYPE_CHECKING:
-    from internvl_gguf.catalog import Catalog, ModelSpec
+    from internvl_gguf.models.catalog import Catalog, ModelSpec
 
 DEMO = "demo"
-DEMO_FOLDER = Path(__file__).with_name("demo")
+DEMO_FOLDER = Path(__file__).parents[1] / "demo"
 DEMO_TEXT, DEMO_MMPROJ = "demo-text-BF16.gguf", "demo-mmproj-F16.gguf"
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

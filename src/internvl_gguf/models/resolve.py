@@ -7,16 +7,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from internvl_gguf.catalog import load_catalog
 from internvl_gguf.hardware.encoder_precision import preferred_precisions
-from internvl_gguf.model_files import ModelFiles, demo_files, local_files
-from internvl_gguf.model_names import DEMO, LocalModel, parse_model_name
+from internvl_gguf.models.catalog import load_catalog
+from internvl_gguf.models.local_files import ModelFiles, demo_files, local_files
+from internvl_gguf.models.names import DEMO, LocalModel, parse_model_name
 from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.utils import arguments
 
 if TYPE_CHECKING:
     from internvl_gguf.gguf.filenames import DownloadProgress
-    from internvl_gguf.hub_models import HubResolver
+    from internvl_gguf.models.hub_resolver import HubResolver
     from internvl_gguf.planning.choice import Chooser
 
 __all__ = ["DEMO", "ModelFiles", "resolve_model"]
@@ -56,8 +56,8 @@ def resolve_model(
         prefer = partial(preferred_precisions, tell=on_wait)
         return local_files(name, parsed, mmproj, prefer, chooser)
     # The hub's client takes half a second to import; files of this machine do without.
-    from internvl_gguf.hub import HubClient
-    from internvl_gguf.hub_models import HubResolver
+    from internvl_gguf.models.hub import HubClient
+    from internvl_gguf.models.hub_resolver import HubResolver
 
     resolver = resolver or HubResolver(HubClient(on_wait=on_wait), chooser=chooser or machine_chooser())
     found = resolver.cached(name, mmproj)

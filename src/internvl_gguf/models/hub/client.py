@@ -25,8 +25,8 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type:
 from internvl_gguf._version import __version__
 from internvl_gguf.errors import HubError
 from internvl_gguf.gguf.filenames import RepoFile, is_safe_path
-from internvl_gguf.hub.faults import PASSING, lasting_fault, passing_fault, unusable_token
-from internvl_gguf.hub.network import client_of
+from internvl_gguf.models.hub.faults import PASSING, lasting_fault, passing_fault, unusable_token
+from internvl_gguf.models.hub.network import client_of
 
 _LIBRARY = "internvl-gguf"
 _TRIES = 6
