@@ -19,11 +19,11 @@ from typing import Any
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Load a model, encode tiles, fill the context; the process's peak in bytes."""
-    import internvl_gguf.session  # noqa: F401  (a session's process has it)
+    import internvl_gguf.session.session  # noqa: F401  (a session's process has it)
     from internvl_gguf.config import EngineConfig
     from internvl_gguf.llama.context import TokenRun
-    from internvl_gguf.loading import Runtime
     from internvl_gguf.models.local_files import ModelFiles
+    from internvl_gguf.session.runtime import Runtime
     from internvl_gguf.types import Tile
 
     files = ModelFiles("benchmark", Path(request["text"]), Path(request["mmproj"]))

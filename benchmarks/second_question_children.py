@@ -19,7 +19,7 @@ from measure import Settings
 from peers import data_uri
 
 from internvl_gguf import SamplingParams, Session
-from internvl_gguf.conversation import OFFICIAL_SYSTEM
+from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
 
 if TYPE_CHECKING:
     from llama_cpp import Llama

@@ -28,7 +28,7 @@ from internvl_gguf.bench.scoring import Passage, score, text_passages
 from internvl_gguf.bench.sets import LANGUAGE, check_sets, read_pictures, read_task, read_text
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.models.resolve import ModelFiles, resolve_model
-from internvl_gguf.preparation import prepare_request
+from internvl_gguf.session.prepare import prepare_request
 from internvl_gguf.types import TokenSpan
 from tiny_models import write_tiny_text
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from internvl_gguf.conversation import OFFICIAL_SYSTEM, Answer, Control, Pictures, Text, check_places, render
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM, Answer, Control, Pictures, Text, check_places, render
 from internvl_gguf.types import Message, PreparedPicture, Tile
 
 SYSTEM = Message("system", OFFICIAL_SYSTEM)

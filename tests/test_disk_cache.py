@@ -20,11 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import noise
-from internvl_gguf import Reply, SamplingParams, Session, loading
+from internvl_gguf import Reply, SamplingParams, Session
 from internvl_gguf.engine import embedding_store
 from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.engine.embedding_store import EmbeddingStore
 from internvl_gguf.models.resolve import ModelFiles
+from internvl_gguf.session import runtime
 from internvl_gguf.utils.records import RECORDS
 from known_embeddings import assert_same_bits, key, values
 from test_cli import FAST, run
@@ -429,13 +430,13 @@ def test_another_correction_build_or_device_does_not_hit(
     tiny: ModelFiles, own_cache: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     seen(tiny)
-    original: Callable[..., Any] = getattr(loading, part)
+    original: Callable[..., Any] = getattr(runtime, part)
     answers: dict[str, Callable[..., Any]] = {
         "settle": lambda *asked: replace(original(*asked), positions_are_shifted=False),
         "encoder_arithmetic": lambda device, **asked: "another machine",
     }
     with monkeypatch.context() as patch:
-        patch.setattr(loading, part, answers[part])
+        patch.setattr(runtime, part, answers[part])
         assert seen(tiny)[0].usage.tiles_encoded == 7
     assert seen(tiny)[0].usage.tiles_encoded == 0
 

@@ -18,8 +18,8 @@ from conftest import noise
 from internvl_gguf import InvalidRequestError, SamplingParams, Session
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.llama import library
-from internvl_gguf.loading import Runtime
 from internvl_gguf.models.resolve import ModelFiles
+from internvl_gguf.session.runtime import Runtime
 from internvl_gguf.types import TokenSpan
 from kept import EXACT, SHORT
 

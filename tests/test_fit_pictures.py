@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from conftest import noise
-from internvl_gguf import ContextOverflowError, Picture, PictureError, SamplingParams, Session, preparation
+from internvl_gguf import ContextOverflowError, Picture, PictureError, SamplingParams, Session
 from internvl_gguf.models.resolve import ModelFiles
+from internvl_gguf.session import prepare as preparation
 from test_cli import FAST, assert_two_lines, run
 
 SHORT = SamplingParams(max_tokens=12)

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pytest
 
-from internvl_gguf import loading
 from internvl_gguf.config import EngineConfig, SamplingParams
 from internvl_gguf.engine.free_cores import CoreWatch, FreeCores
 from internvl_gguf.llama.library import llama_cpp
 from internvl_gguf.llama.model import TextModel
-from internvl_gguf.session import Session
+from internvl_gguf.session import Session, runtime
 
 
 def counts(n_cores: int, used: Iterable[float]) -> list[int]:
@@ -132,7 +131,7 @@ def crowded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     machine = Machine()
     monkeypatch.setattr("internvl_gguf.hardware.cpu_tuning.default_threads", lambda: 4)
     monkeypatch.setattr("internvl_gguf.hardware.cpu_tuning.recorded_tuning", lambda: None)
-    monkeypatch.setattr(loading, "core_watch", lambda: machine.watch(4))
+    monkeypatch.setattr(runtime, "core_watch", lambda: machine.watch(4))
     return machine
 
 
@@ -186,8 +185,8 @@ def test_a_system_that_does_not_tell_keeps_all_threads(monkeypatch: pytest.Monke
     def untold() -> float:
         raise NotImplementedError
 
-    monkeypatch.setattr(loading, "seconds_used_by_others", untold)
-    assert loading.core_watch() is None
+    monkeypatch.setattr(runtime, "seconds_used_by_others", untold)
+    assert runtime.core_watch() is None
     assert EngineConfig().n_threads is None
     with Session.open("demo") as session:
         assert session.ask("Go on.", sampling=SamplingParams(max_tokens=2)).usage.completion_tokens > 0

@@ -22,12 +22,10 @@ from hypothesis import strategies as st
 from conftest import noise
 from damage import write
 from internvl_gguf import InvalidRequestError, LibraryError, ModelFileError, Session
-from internvl_gguf.conversation import OFFICIAL_SYSTEM
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.llama.imatrix import WatchedContext
 from internvl_gguf.models.local_files import demo_files
-from internvl_gguf.preparation import prepare_request
 from internvl_gguf.quantizing import (
     TYPES,
     ImportanceMatrix,
@@ -40,6 +38,8 @@ from internvl_gguf.quantizing import (
 from internvl_gguf.quantizing.calibration_set import CalibrationQuestion, read_items
 from internvl_gguf.quantizing.matrix import CHUNK, Activations, check_matrix
 from internvl_gguf.quantizing.source import open_source
+from internvl_gguf.session.prepare import prepare_request
+from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
 from internvl_gguf.types import Message, TileSpan, TokenSpan
 from tiny_models import tiny_text, write_tiny_text
 

@@ -17,7 +17,7 @@ from conftest import noise
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.errors import InvalidRequestError, ModelFileError, SavedSessionError
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.saved_session import ModelIdentity, SavedSession, read_saved, write_saved
+from internvl_gguf.session.saved_file import ModelIdentity, SavedSession, read_saved, write_saved
 from internvl_gguf.types import Message, PreparedPicture, Tile, TileSpan, TokenSpan
 from tiny_models import write_tiny_mmproj, write_tiny_text
 
@@ -333,12 +333,12 @@ def test_a_conversation_goes_on_on_another_device(talk: tuple[Path, Session], mo
 
     The KV is the same whatever computed it; the embeddings of the new device are kept under its own keys.
     """
-    from internvl_gguf import loading
+    from internvl_gguf.session import runtime
 
     path, session = talk
     live = session.ask("Once more?")
     session.close()
-    monkeypatch.setattr(loading, "encoder_arithmetic", lambda device, **asked: "another device")
+    monkeypatch.setattr(runtime, "encoder_arithmetic", lambda device, **asked: "another device")
     with Session.restore(path, n_threads=1) as restored:
         again = restored.ask("Once more?")
         assert again.usage == live.usage

@@ -11,8 +11,8 @@ import pytest
 
 from conftest import noise
 from internvl_gguf import InvalidRequestError, Message, Picture, SamplingParams, Session, SessionStateError
-from internvl_gguf.conversation import OFFICIAL_SYSTEM
 from internvl_gguf.models.resolve import ModelFiles
+from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
 from tiny_models import write_tiny_mmproj, write_tiny_text
 
 SHORT = SamplingParams(max_tokens=8)

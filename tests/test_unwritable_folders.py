@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from conftest import noise
-from internvl_gguf import InternVLError, LibraryError, Session, loading
+from internvl_gguf import InternVLError, LibraryError, Session
 from internvl_gguf.config import EngineConfig
-from internvl_gguf.loading import Runtime
 from internvl_gguf.models.resolve import ModelFiles
+from internvl_gguf.session import runtime
+from internvl_gguf.session.runtime import Runtime
 from internvl_gguf.utils.paths import cache_dir, config_dir, data_dir, free_bytes, is_writable
 from internvl_gguf.utils.records import RECORDS, Record
 from kept import EXACT, SHORT
@@ -81,9 +82,9 @@ def test_where_no_temporary_file_can_be_made_it_is_refused_in_words(
 def test_where_only_the_copy_has_no_place_the_cache_is_to_blame(
     tiny: ModelFiles, unwritable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settled = loading.settle
+    settled = runtime.settle
     shifted = lambda *asked: replace(settled(*asked), positions_are_shifted=True)  # noqa: E731
-    monkeypatch.setattr(loading, "settle", shifted)
+    monkeypatch.setattr(runtime, "settle", shifted)
     monkeypatch.setattr(tempfile, "tempdir", str(unwritable / "file" / "temporary"))
     with pytest.raises(LibraryError, match="cannot be kept in") as caught:
         Runtime(tiny, EngineConfig(**EXACT))  # type: ignore[arg-type]

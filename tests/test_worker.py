@@ -21,7 +21,7 @@ import pytest
 from conftest import noise
 from internvl_gguf import InvalidRequestError, ModelFileError, SamplingParams, Session, SessionStateError, errors
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.worker.tiles import FarTile, TileSupply
+from internvl_gguf.session.worker.tiles import FarTile, TileSupply
 
 SHORT = SamplingParams(max_tokens=12)
 EXACT: dict[str, Any] = {

@@ -89,7 +89,7 @@ _HOMES: Final = {
     "Reply": "types",
     "SamplingParams": "config",
     "SavedSessionError": "errors",
-    "Session": "session",
+    "Session": "session.session",
     "SessionStateError": "errors",
     "Timings": "types",
     "Usage": "types",

@@ -14,9 +14,9 @@ from internvl_gguf.types import Question, Reply
 from internvl_gguf.utils.notices import Notice, log_notice
 
 if TYPE_CHECKING:
-    from internvl_gguf.batch import Outcome
     from internvl_gguf.bench.speed import Tell
     from internvl_gguf.session import Session
+    from internvl_gguf.session.batch import Outcome
 
 MAX_TOKENS: Final = 64
 """Most tokens of an answer whose question does not say otherwise."""

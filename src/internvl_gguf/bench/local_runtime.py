@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from internvl_gguf.loading import Runtime
     from internvl_gguf.session import Session
+    from internvl_gguf.session.runtime import Runtime
 
 
 def local_runtime(session: Session) -> Runtime:
@@ -15,7 +15,7 @@ def local_runtime(session: Session) -> Runtime:
     Raises:
         TypeError: it was opened with one.
     """
-    from internvl_gguf.loading import Runtime
+    from internvl_gguf.session.runtime import Runtime
 
     runtime = session.runtime
     if not isinstance(runtime, Runtime):

@@ -18,8 +18,8 @@ from internvl_gguf.memory import predict_memory
 from internvl_gguf.planning.this_machine import machine_budget
 
 if TYPE_CHECKING:
-    from internvl_gguf.loading import Runtime
     from internvl_gguf.session import Session
+    from internvl_gguf.session.runtime import Runtime
 
 _STATUS: Final = Path("/proc/self/status")
 _PEAK_LINE: Final = "VmHWM:"

@@ -11,9 +11,9 @@ from internvl_gguf.bench.reference_logits import ReferenceReader, ReferenceWrite
 from internvl_gguf.bench.scoring import Passage, Subject, score
 from internvl_gguf.bench.sets import PictureItem, PictureSet
 from internvl_gguf.config import AskOptions, SamplingParams
-from internvl_gguf.conversation import END
 from internvl_gguf.errors import InvalidRequestError, PictureError
-from internvl_gguf.preparation import Request, prepare_request
+from internvl_gguf.session.prepare import Request, prepare_request
+from internvl_gguf.session.prompt_template import END
 
 if TYPE_CHECKING:
     from internvl_gguf.bench.results import Divergence

@@ -16,9 +16,9 @@ from internvl_gguf.chat.clipboard import read_clipboard
 from internvl_gguf.chat.room import Part, taken
 from internvl_gguf.chat.typed_line import parse_line, typed_path
 from internvl_gguf.chat.wording import columns, count, in_commands, part_line, statistics, summary_row
-from internvl_gguf.conversation import OFFICIAL_SYSTEM
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.planning.placement import describe
+from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
 from internvl_gguf.utils.safe_text import safe_name, safe_text
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from internvl_gguf.conversation import IMAGE_PLACE
 from internvl_gguf.engine.kv_ledger import total_length
-from internvl_gguf.preparation import prompt_spans
+from internvl_gguf.session.prepare import prompt_spans
+from internvl_gguf.session.prompt_template import IMAGE_PLACE
 
 if TYPE_CHECKING:
-    from internvl_gguf.model_runtime import ModelRuntime
+    from internvl_gguf.session.model_runtime import ModelRuntime
     from internvl_gguf.types import Message
 
 

@@ -20,7 +20,7 @@ from internvl_gguf.types import Question
 from internvl_gguf.utils.text_data import as_utf8, has_wide_mark
 
 if TYPE_CHECKING:
-    from internvl_gguf.batch import Outcome
+    from internvl_gguf.session.batch import Outcome
 
 _MARK_BYTES = 4
 

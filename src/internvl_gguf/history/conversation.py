@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from internvl_gguf.config import AskOptions
-from internvl_gguf.conversation import IMAGE_PLACE
 from internvl_gguf.errors import HistoryError
 from internvl_gguf.history import rows
 from internvl_gguf.history.exchange import export_json, is_json_of
 from internvl_gguf.history.markdown import export_markdown, is_markdown_of, picture_folder
 from internvl_gguf.history.picture_files import lost
 from internvl_gguf.history.records import Asked, Cut, Entry, Heading, KeptPicture, new_id, title_of
+from internvl_gguf.session.prompt_template import IMAGE_PLACE
 from internvl_gguf.types import Chunk, Message, Picture, Reply
 from internvl_gguf.utils import arguments
 

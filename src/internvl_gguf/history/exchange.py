@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from internvl_gguf.conversation import check_places
 from internvl_gguf.errors import HistoryError, InvalidRequestError
 from internvl_gguf.history.picture_files import PictureFiles, digest_of
 from internvl_gguf.history.records import Cut, Entry, Heading, KeptPicture
+from internvl_gguf.session.prompt_template import check_places
 from internvl_gguf.tiling import MAX_TILES_LIMIT, validate_tile_limits
 from internvl_gguf.types import PictureLayout
 from internvl_gguf.utils.paths import write_atomically

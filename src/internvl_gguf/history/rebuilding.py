@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from internvl_gguf.conversation import IMAGE_PLACE, OFFICIAL_SYSTEM
 from internvl_gguf.errors import PictureError
 from internvl_gguf.history.picture_files import PictureFiles, lost
 from internvl_gguf.history.records import Entry, KeptPicture
 from internvl_gguf.images.load import load_image
-from internvl_gguf.preparation import cut_as_before, prepare_picture
+from internvl_gguf.session.prepare import cut_as_before, prepare_picture
+from internvl_gguf.session.prompt_template import IMAGE_PLACE, OFFICIAL_SYSTEM
 from internvl_gguf.types import Message, Picture, PictureLayout, PreparedPicture
 from internvl_gguf.utils.notices import Notice
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final, cast
 import numpy as np
 
 from internvl_gguf.config import AskOptions, EngineConfig, GPULayers, SamplingParams
-from internvl_gguf.conversation import END, OFFICIAL_SYSTEM, with_system
 from internvl_gguf.errors import InvalidRequestError, ModelFileError, PictureError
 from internvl_gguf.gguf.validation import validate_text_model
 from internvl_gguf.hardware.cores import default_threads
@@ -26,12 +25,13 @@ from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.llama.imatrix import WatchedContext
 from internvl_gguf.llama.library import devices, gpus, initialise
 from internvl_gguf.llama.model import TextModel
-from internvl_gguf.loading import Runtime, weight_kinds
 from internvl_gguf.models.local_files import ModelFiles
-from internvl_gguf.preparation import prepare_request
 from internvl_gguf.quantizing.calibration_set import CalibrationItem, CalibrationQuestion, CalibrationText, read_items
 from internvl_gguf.quantizing.matrix import CHUNK, Activations, ImportanceMatrix
 from internvl_gguf.quantizing.source import Source, open_source
+from internvl_gguf.session.prepare import prepare_request
+from internvl_gguf.session.prompt_template import END, OFFICIAL_SYSTEM, with_system
+from internvl_gguf.session.runtime import Runtime, weight_kinds
 from internvl_gguf.types import Span, TileSpan, TokenSpan
 from internvl_gguf.utils.notices import Notice, log_notice
 

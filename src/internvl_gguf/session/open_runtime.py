@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from internvl_gguf.config import EngineConfig
-    from internvl_gguf.model_runtime import LoadProgress, ModelRuntime
     from internvl_gguf.models.local_files import ModelFiles
+    from internvl_gguf.session.model_runtime import LoadProgress, ModelRuntime
     from internvl_gguf.utils.notices import Notice
 
 
@@ -23,18 +23,18 @@ def open_runtime(
     """Load a model.
 
     Args:
-        files, config, on_load, on_notice: as `loading.Runtime`.
+        files, config, on_load, on_notice: as `session.runtime.Runtime`.
         worker: in a process of its own.
         worker_timeout: as `worker.WorkerRuntime`.
 
     Raises:
-        As `loading.Runtime`.
+        As `session.runtime.Runtime`.
     """
     # Only what is needed: a process with a worker does not load llama.cpp.
     if worker:
-        from internvl_gguf.worker.runtime import WorkerRuntime
+        from internvl_gguf.session.worker.runtime import WorkerRuntime
 
         return WorkerRuntime(files, config, on_load, on_notice, timeout=worker_timeout)
-    from internvl_gguf.loading import Runtime
+    from internvl_gguf.session.runtime import Runtime
 
     return Runtime(files, config, on_load, on_notice)

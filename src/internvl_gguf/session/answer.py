@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from internvl_gguf.engine import Handle, TileProgress
 from internvl_gguf.engine.kv_ledger import total_length
-from internvl_gguf.model_runtime import ModelRuntime
-from internvl_gguf.preparation import Request
-from internvl_gguf.text_stream import TextStream
+from internvl_gguf.session.detokenizer import TextStream
+from internvl_gguf.session.model_runtime import ModelRuntime
+from internvl_gguf.session.prepare import Request
 from internvl_gguf.types import Message, Reply, Timings, Usage
 
 

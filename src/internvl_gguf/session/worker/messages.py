@@ -91,7 +91,7 @@ class Close(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """A model that is loaded; the attributes are those of `loading.Runtime` and of its engine.
+    """A model that is loaded; the attributes are those of `session.runtime.Runtime` and of its engine.
 
     Attributes:
         tokens_in_all: tokens of the vocabulary.

@@ -8,9 +8,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from internvl_gguf.engine.handle import Handle, LogitsHandle, stopped
+from internvl_gguf.session.worker import messages
+from internvl_gguf.session.worker.client import Client, FarRequest
 from internvl_gguf.types import Span, Tile, TileSpan
-from internvl_gguf.worker import messages
-from internvl_gguf.worker.client import Client, FarRequest
 
 if TYPE_CHECKING:
     import numpy as np

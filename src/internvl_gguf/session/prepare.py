@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from internvl_gguf.config import AskOptions, SamplingParams
-from internvl_gguf.conversation import Answer, Control, Pictures, Text, check_places, render
 from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.images.fit_context import ANSWER_ALLOWANCE, Budget, UncutPicture, check_fits, cut_notices, plan_cut
 from internvl_gguf.images.load import describe_source, load_image, picture_list
 from internvl_gguf.images.tile_limits import TileLimits
-from internvl_gguf.model_runtime import ModelRuntime
+from internvl_gguf.session.model_runtime import ModelRuntime
+from internvl_gguf.session.prompt_template import Answer, Control, Pictures, Text, check_places, render
 from internvl_gguf.tiling import Grid, TiledPicture, cut_by_grid
 from internvl_gguf.types import (
     Message,

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 
-from internvl_gguf.answering import Answering
-from internvl_gguf.batch import BatchModel, Outcome, answer_all, as_question
 from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, AskOptions, EngineConfig, EngineOptions
-from internvl_gguf.conversation import OFFICIAL_SYSTEM, check_turns, with_system, without_last_question
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SessionStateError
-from internvl_gguf.exclusive import OneAtATime
 from internvl_gguf.gguf.filenames import DownloadProgress
 from internvl_gguf.images.tile_limits import TileLimits
-from internvl_gguf.model_runtime import LoadProgress, ModelRuntime
 from internvl_gguf.models.resolve import DEMO, resolve_model
-from internvl_gguf.open_runtime import open_runtime
 from internvl_gguf.planning.auto_quant import machine_chooser
-from internvl_gguf.preparation import Request, checked_options, prepare_picture, prepare_request
-from internvl_gguf.restoring import adapted, files_of, refuse_other_options, take_up, take_up_kv, to_save
-from internvl_gguf.saved_session import read_saved, write_saved
+from internvl_gguf.session.answer import Answering
+from internvl_gguf.session.batch import BatchModel, Outcome, answer_all, as_question
+from internvl_gguf.session.model_runtime import LoadProgress, ModelRuntime
+from internvl_gguf.session.open_runtime import open_runtime
+from internvl_gguf.session.prepare import Request, checked_options, prepare_picture, prepare_request
+from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM, check_turns, with_system, without_last_question
+from internvl_gguf.session.restore import adapted, files_of, refuse_other_options, take_up, take_up_kv, to_save
+from internvl_gguf.session.saved_file import read_saved, write_saved
+from internvl_gguf.session.turn_lock import OneAtATime
 from internvl_gguf.types import Chunk, Message, Question, Reply
 from internvl_gguf.utils import arguments
 from internvl_gguf.utils.notices import Notice, log_notice

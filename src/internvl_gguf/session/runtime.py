@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 from internvl_gguf.config import DEFAULT_N_CTX, EngineConfig
-from internvl_gguf.conversation import END, IMAGE_END, IMAGE_START, START
 from internvl_gguf.engine import Engine
 from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.engine.embedding_store import EmbeddingStore
@@ -35,13 +34,14 @@ from internvl_gguf.llama.native import closed
 from internvl_gguf.llama.position_fix import corrected_copy, write_corrected
 from internvl_gguf.llama.vision import Room, VisionEncoder, encoder_arithmetic
 from internvl_gguf.memory import shape_from_headers
-from internvl_gguf.model_runtime import LoadProgress
 from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.planning.placement import describe, placements, with_help
 from internvl_gguf.planning.search import Configuration
 from internvl_gguf.planning.this_machine import MachineBudget, machine_budget
 from internvl_gguf.planning.workload import Budget, parse_vram
-from internvl_gguf.saved_session import ModelIdentity
+from internvl_gguf.session.model_runtime import LoadProgress
+from internvl_gguf.session.prompt_template import END, IMAGE_END, IMAGE_START, START
+from internvl_gguf.session.saved_file import ModelIdentity
 from internvl_gguf.utils.notices import Notice, log_notice
 from internvl_gguf.utils.owned import Owned, forsake_in_children
 from internvl_gguf.utils.paths import cache_dir

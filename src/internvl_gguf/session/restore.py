@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from internvl_gguf.config import EngineOptions
 from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SavedSessionError
-from internvl_gguf.preparation import adopt_picture, adopt_tile, prompt_spans
-from internvl_gguf.saved_session import NO_KV, SavedSession, read_identity, read_saved
-from internvl_gguf.text_stream import TextStream
+from internvl_gguf.session.detokenizer import TextStream
+from internvl_gguf.session.prepare import adopt_picture, adopt_tile, prompt_spans
+from internvl_gguf.session.saved_file import NO_KV, SavedSession, read_identity, read_saved
 from internvl_gguf.types import Message, Span, TileSpan
 
 if TYPE_CHECKING:
     from internvl_gguf.images.tile_limits import TileLimits
-    from internvl_gguf.model_runtime import ModelRuntime
+    from internvl_gguf.session.model_runtime import ModelRuntime
 
 
 def to_save(runtime: ModelRuntime, messages: Sequence[Message], limits: TileLimits) -> SavedSession:

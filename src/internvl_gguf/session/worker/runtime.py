@@ -10,33 +10,33 @@ from typing import TYPE_CHECKING
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import SessionStateError
 from internvl_gguf.models.local_files import ModelFiles
+from internvl_gguf.session.worker.client import Client
+from internvl_gguf.session.worker.engine import FarEngine
 from internvl_gguf.utils.notices import Notice, log_notice
 from internvl_gguf.utils.owned import Owned, forsake_in_children
-from internvl_gguf.worker.client import Client
-from internvl_gguf.worker.engine import FarEngine
 
 if TYPE_CHECKING:
     from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts
     from internvl_gguf.hardware.cpu_tuning import HostSettings
     from internvl_gguf.planning.search import Configuration
-    from internvl_gguf.saved_session import ModelIdentity
+    from internvl_gguf.session.saved_file import ModelIdentity
 
 
 class WorkerRuntime(Owned):
-    """A model that is loaded in another process; the counterpart of `loading.Runtime`, which runs there.
+    """A model that is loaded in another process; the counterpart of `session.runtime.Runtime`, which runs there.
 
     Owns the process; the last `release` ends it, and so does dropping the runtime. Where the process dies, what was
     under way ends in a `WorkerDiedError`, and `revive` starts another: its facts may be others then, since there may
     be less memory.
 
     Args:
-        files, config, on_notice: as `loading.Runtime`.
+        files, config, on_notice: as `session.runtime.Runtime`.
         on_load: told how far the text model is loaded, the first time.
         timeout: seconds without a sign of life after which the process is ended if it has work; 0 waits for ever.
 
     Raises:
         WorkerDiedError: the process died while the model was loaded.
-        As `loading.Runtime`.
+        As `session.runtime.Runtime`.
     """
 
     def __init__(
@@ -60,37 +60,37 @@ class WorkerRuntime(Owned):
 
     @property
     def text(self) -> TextModelFacts:
-        """As `loading.Runtime.text`."""
+        """As `session.runtime.Runtime.text`."""
         return self._client.facts.text
 
     @property
     def vision(self) -> MmprojFacts:
-        """As `loading.Runtime.vision`."""
+        """As `session.runtime.Runtime.vision`."""
         return self._client.facts.vision
 
     @property
     def control_tokens(self) -> Mapping[str, int]:
-        """As `loading.Runtime.control_tokens`."""
+        """As `session.runtime.Runtime.control_tokens`."""
         return self._client.facts.control_tokens
 
     @property
     def configuration(self) -> Configuration:
-        """As `loading.Runtime.configuration`."""
+        """As `session.runtime.Runtime.configuration`."""
         return self._client.facts.configuration
 
     @property
     def host(self) -> HostSettings:
-        """As `loading.Runtime.host`."""
+        """As `session.runtime.Runtime.host`."""
         return self._client.facts.host
 
     @property
     def encoder_identity(self) -> bytes:
-        """As `loading.Runtime.encoder_identity`; another process may have another."""
+        """As `session.runtime.Runtime.encoder_identity`; another process may have another."""
         return self._client.facts.encoder_identity
 
     @property
     def identity(self) -> ModelIdentity:
-        """As `loading.Runtime.identity`."""
+        """As `session.runtime.Runtime.identity`."""
         encoder = self.encoder_identity
         if self._identity is None or self._identity[0] != encoder:
             self._identity = encoder, self._client.call("identity")

@@ -15,11 +15,11 @@ from internvl_gguf.config import EngineConfig
 from internvl_gguf.engine.tile_run import Report, TileProgress
 from internvl_gguf.errors import SessionStateError, WorkerDiedError
 from internvl_gguf.models.local_files import ModelFiles
+from internvl_gguf.session.worker import messages
+from internvl_gguf.session.worker.process import WorkerProcess
 from internvl_gguf.types import FinishReason, Span, Tile, TileSpan
 from internvl_gguf.utils.notices import Notice
 from internvl_gguf.utils.owned import inherited
-from internvl_gguf.worker import messages
-from internvl_gguf.worker.process import WorkerProcess
 
 _TICK: Final = 0.2  # seconds; how late a process that hangs is noticed
 _STARTING_SECONDS: Final = 120.0  # for Python and the libraries to be read from a slow disk, whatever the bound is
@@ -71,7 +71,7 @@ class Client:
     """One worker process after another for one model.
 
     Args:
-        files, config: as `loading.Runtime`.
+        files, config: as `session.runtime.Runtime`.
         timeout: seconds without a sign of life after which a process that has work is ended; 0 waits for ever.
         on_notice: told what people should know.
 

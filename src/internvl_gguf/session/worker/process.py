@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, Final
 
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.session.worker.channel import Channel
+from internvl_gguf.session.worker.messages import Close
 from internvl_gguf.utils.paths import making_temporary
 from internvl_gguf.utils.process_end import describe_end, last_words
-from internvl_gguf.worker.channel import Channel
-from internvl_gguf.worker.messages import Close
 
-logger = logging.getLogger("internvl_gguf.worker")
+logger = logging.getLogger("internvl_gguf.session.worker")
 
-_COMMAND: Final = ("-m", "internvl_gguf.worker.child")
+_COMMAND: Final = ("-m", "internvl_gguf.session.worker.child")
 _PIPE_BYTES: Final = 2**20  # Linux: tiles pass with fewer switches between the processes
 
 

@@ -8,9 +8,9 @@ import threading
 from typing import Final
 
 from internvl_gguf.errors import InternVLError
-from internvl_gguf.worker import messages
-from internvl_gguf.worker.channel import Channel
-from internvl_gguf.worker.serving import Send, Server
+from internvl_gguf.session.worker import messages
+from internvl_gguf.session.worker.channel import Channel
+from internvl_gguf.session.worker.serving import Send, Server
 
 _PULSE_SECONDS: Final = 1.0
 
@@ -47,7 +47,7 @@ def main() -> None:
     threading.Thread(target=_read, args=(channel, servers, loaded), daemon=True).start()
     threading.Thread(target=_pulse, args=(send, servers, parent), daemon=True).start()
     try:
-        from internvl_gguf.loading import Runtime
+        from internvl_gguf.session.runtime import Runtime
 
         runtime = Runtime(
             load.files,

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from internvl_gguf.hardware.cpu_tuning import HostSettings
     from internvl_gguf.models.local_files import ModelFiles
     from internvl_gguf.planning.search import Configuration
-    from internvl_gguf.saved_session import ModelIdentity
+    from internvl_gguf.session.saved_file import ModelIdentity
 
 LoadProgress = Callable[[float], None]
 """Called with the fraction of the text model that is loaded, 0 to 1."""
 
 
 class ModelRuntime(Protocol):
-    """A loaded model with its engine, shared by a session and its forks; see `loading.Runtime` for each part."""
+    """A loaded model with its engine, shared by a session and its forks; `session.runtime.Runtime` has each part."""
 
     files: ModelFiles
 

@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.answering import Answering
 from internvl_gguf.errors import InternVLError, WorkerDiedError
-from internvl_gguf.preparation import Request
+from internvl_gguf.session.answer import Answering
+from internvl_gguf.session.prepare import Request
 from internvl_gguf.types import Question, Reply
 
 if TYPE_CHECKING:

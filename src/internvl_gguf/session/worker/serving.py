@@ -11,17 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from internvl_gguf.session.worker import messages
+from internvl_gguf.session.worker.tiles import FarTile, TileSupply
 from internvl_gguf.types import Span, TileSpan
-from internvl_gguf.worker import messages
-from internvl_gguf.worker.tiles import FarTile, TileSupply
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from internvl_gguf.engine import Handle, LogitsHandle, Report, TileProgress
-    from internvl_gguf.loading import Runtime
-    from internvl_gguf.saved_session import ModelIdentity
+    from internvl_gguf.session.runtime import Runtime
+    from internvl_gguf.session.saved_file import ModelIdentity
 
 Send = Callable[[object], None]
 
