@@ -52,10 +52,7 @@ ROOMS: dict[str, set[str]] = {
 }
 """Rooms, the lowest first, and the rooms below them that they may know. `__init__` and `__main__` are the doors."""
 
-NOT_MOVED = {
-    "caches": "cli",
-}
-"""Modules that lie beside the rooms they belong to."""
+SHOW_THE_CACHE_FOLDER = ("cli/cache_contents.py", "cli/caches.py", "cli/doctor.py", "session/runtime.py")
 
 
 def modules() -> list[Path]:
@@ -63,12 +60,7 @@ def modules() -> list[Path]:
 
 
 def room(path: Path) -> str:
-    return room_of(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
-
-
-def room_of(first: str) -> str:
-    """The room of a module by the first part of its name in the package."""
-    return NOT_MOVED.get(first, first)
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(path: Path) -> set[str]:
@@ -96,7 +88,7 @@ def test_a_room_knows_the_rooms_below_it_only(path: Path) -> None:
     if room(path) in ("__init__", "__main__"):
         return
     assert room(path) in ROOMS, f"{room(path)} has no row in the table"
-    known = {room_of(name.split(".")[1]) for name in imports(path) if name.startswith("internvl_gguf.")}
+    known = {name.split(".")[1] for name in imports(path) if name.startswith("internvl_gguf.")}
     assert known - {room(path)} <= ROOMS[room(path)]
 
 
@@ -109,8 +101,6 @@ def test_the_table_has_no_way_back() -> None:
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_the_native_library_has_one_door(path: Path) -> None:
     native = {name for name in imports(path) if name.split(".")[0] in ("llama_cpp", "ctypes")}
-    if room(path) == "position_rows":  # clonefile on macOS
-        native -= {"ctypes"}
     assert room(path) == "llama" or not native
 
 
@@ -127,12 +117,7 @@ def test_what_is_kept_is_declared(path: Path) -> None:
     if path.stem in ("paths", "records"):
         return
     text = path.read_text(encoding="utf-8")
-    shows_only = path.relative_to(PACKAGE).as_posix() in (
-        "caches.py",
-        "cli/caches.py",
-        "cli/doctor.py",
-        "session/runtime.py",
-    )
+    shows_only = path.relative_to(PACKAGE).as_posix() in SHOW_THE_CACHE_FOLDER
     assert "cache_dir" not in text or (shows_only and "cache_dir() /" not in text)
 
 

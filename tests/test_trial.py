@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from internvl_gguf import LibraryError
-from internvl_gguf.caches import cache_contents, clear_caches
+from internvl_gguf.cli.cache_contents import cache_contents, clear_caches
 from internvl_gguf.hardware.trial import Needs, settle, trying
 from internvl_gguf.hardware.trial import record as records
 from internvl_gguf.hardware.trial.circumstances import Circumstances, circumstances

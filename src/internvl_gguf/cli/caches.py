@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from internvl_gguf.caches import cache_contents, clear_caches
 from internvl_gguf.cli import options
+from internvl_gguf.cli.cache_contents import cache_contents, clear_caches
 from internvl_gguf.cli.output import print_json, say
 from internvl_gguf.cli.tables import print_table
 from internvl_gguf.utils.paths import cache_dir

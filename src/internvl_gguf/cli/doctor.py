@@ -103,7 +103,7 @@ def _library() -> tuple[dict[str, Any], TrialReport | None]:
 
 
 def _cache() -> dict[str, Any]:
-    from internvl_gguf.caches import cache_contents
+    from internvl_gguf.cli.cache_contents import cache_contents
 
     folder, contents = cache_dir(), cache_contents()
     return {
