@@ -63,8 +63,8 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> set[str]:
-    """Full names of the modules a file imports, those only for type checkers left out."""
+def imports(path: Path, *, typing: bool = False) -> set[str]:
+    """Full names of what a file imports, with what only type checkers see if that is wanted."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     typing_only = {
         node
@@ -72,6 +72,7 @@ def imports(path: Path) -> set[str]:
         if isinstance(branch, ast.If) and isinstance(branch.test, ast.Name) and branch.test.id == "TYPE_CHECKING"
         for node in ast.walk(branch)
     }
+    typing_only = set() if typing else typing_only
     found: set[str] = set()
     for node in ast.walk(tree):
         if node in typing_only:
@@ -98,17 +99,66 @@ def test_the_table_has_no_way_back() -> None:
         assert known <= set(rooms[: rooms.index(name)]), name
 
 
+def test_no_two_modules_need_each_other() -> None:
+    """Neither when they run nor for a type checker; inside a room as little as between rooms."""
+    paths = {dotted(path): path for path in modules()}
+    needs = {name: {module_of(each, paths) for each in imports(path, typing=True)} for name, path in paths.items()}
+    needs = {name: known - {name, ""} for name, known in needs.items()}
+    while free := {name for name, known in needs.items() if not known & needs.keys()}:
+        needs = {name: known for name, known in needs.items() if name not in free}
+    assert not needs, "these stand in a circle, or need one that does"
+
+
+def dotted(path: Path) -> str:
+    return ".".join(("internvl_gguf", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def module_of(imported: str, paths: dict[str, Path]) -> str:
+    """The module an imported name stands in; "" for what is not of this package, and for its door."""
+    while imported not in paths and "." in imported:
+        imported = imported.rpartition(".")[0]
+    return imported if imported in paths and imported != "internvl_gguf" else ""
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_the_native_library_has_one_door(path: Path) -> None:
     native = {name for name in imports(path) if name.split(".")[0] in ("llama_cpp", "ctypes")}
     assert room(path) == "llama" or not native
 
 
-@pytest.mark.parametrize("command", ["import internvl_gguf", "import internvl_gguf.cli"])
+@pytest.mark.parametrize(
+    "command", ["import internvl_gguf", "import internvl_gguf.cli", "import internvl_gguf.session"]
+)
 def test_the_door_loads_neither_llama_cpp_nor_numpy_nor_pillow(command: str) -> None:
-    script = f"{command}; import sys; print([m for m in ('llama_cpp', 'numpy', 'PIL', 'gguf') if m in sys.modules])"
+    assert not loaded_by(command) & {"llama_cpp", "numpy", "PIL", "gguf"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needless"),
+    [
+        (["cache"], {"llama_cpp", "PIL", "huggingface_hub", "prompt_toolkit"}),
+        (["history"], {"llama_cpp", "numpy", "PIL", "huggingface_hub", "prompt_toolkit"}),
+        (["doctor", "--help"], {"llama_cpp", "numpy", "PIL", "huggingface_hub", "prompt_toolkit"}),
+        (["list", "--help"], {"llama_cpp", "numpy", "PIL", "huggingface_hub", "prompt_toolkit"}),
+        (["pick", "demo", "--vram", "8GiB"], {"llama_cpp", "PIL", "huggingface_hub", "prompt_toolkit"}),
+        (["inspect", "--help"], {"llama_cpp", "PIL", "huggingface_hub", "prompt_toolkit"}),
+    ],
+    ids=lambda given: given[0] if isinstance(given, list) else "",
+)
+def test_a_command_waits_for_no_library_that_it_does_not_need(arguments: list[str], needless: set[str]) -> None:
+    """`doctor` is for the machine on which llama.cpp cannot be loaded; the others are to answer at once."""
+    main = "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code"
+    assert (
+        not loaded_by(f"import sys; sys.argv[1:] = {arguments!r}\nfrom internvl_gguf.cli import main\n{main}")
+        & needless
+    )
+
+
+def loaded_by(script: str) -> set[str]:
+    """The modules that are loaded at the end of a script in a process of its own."""
+    script = f"{script}\nimport sys; print(*sys.modules, file=sys.stderr)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+    return set(result.stderr.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

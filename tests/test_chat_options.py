@@ -15,11 +15,12 @@ from typing import Any, get_type_hints
 import pytest
 
 from internvl_gguf.chat.settings import setting_names
-from internvl_gguf.cli import COMMANDS, COMPLETE, options
+from internvl_gguf.cli import options
 from internvl_gguf.cli.ask import ask
 from internvl_gguf.cli.asking_options import AskingOptions, asking_types, asks
 from internvl_gguf.cli.batch_lines import Line, question_of
 from internvl_gguf.cli.chat import chat
+from internvl_gguf.cli.command_list import COMMANDS, COMPLETE
 from internvl_gguf.cli.completion import answer
 from internvl_gguf.cli.group import load
 from internvl_gguf.cli.settings_file import FILE_NAME, defaults_of, option_types, wanted_model

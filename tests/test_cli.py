@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from conftest import noise
-from internvl_gguf.cli import COMMANDS
+from internvl_gguf.cli.command_list import COMMANDS
 from internvl_gguf.models.resolve import ModelFiles
 
 INTERNVL = [sys.executable, "-m", "internvl_gguf"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_
 
 import typer
 
-from internvl_gguf.cli import COMMANDS, COMPLETE
+from internvl_gguf.cli.command_list import COMMANDS, COMPLETE
 from internvl_gguf.errors import InternVLError
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ import typer
 from typer.core import TyperGroup
 
 from internvl_gguf._version import __version__
-from internvl_gguf.cli import COMMANDS, help_text, options, settings_file
+from internvl_gguf.cli import options, settings_file
 from internvl_gguf.cli.asking_options import asking_types, asks, where_else
+from internvl_gguf.cli.command_list import COMMANDS, help_text
 
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,6 +11,7 @@ import typer
 from internvl_gguf.cli import options
 from internvl_gguf.cli import pick_options as own
 from internvl_gguf.cli.output import option_errors, say
+from internvl_gguf.cli.picks import Picks
 from internvl_gguf.tiling import MAX_TILES
 
 if TYPE_CHECKING:
@@ -71,27 +72,6 @@ def pick(
     roofline = recorded_roofline()
     candidates = [candidate for listing in listings for candidate in listing.candidates]
     print_picks(picks, rank(candidates, budget, workload, roofline, preference), show_all, json_output)
-
-
-@dataclass(frozen=True)
-class Picks:
-    """What was asked for.
-
-    Attributes:
-        listings: the models to choose from.
-        budget: bytes that may be taken.
-        ram_is_ours: whether the host memory is this machine's, for want of another figure.
-        workload: what is to be done.
-        preference: what counts.
-        notices: about the machine, one line each.
-    """
-
-    listings: list[ModelListing]
-    budget: Budget
-    ram_is_ours: bool
-    workload: Workload
-    preference: Preference
-    notices: tuple[str, ...]
 
 
 class _Budgets:

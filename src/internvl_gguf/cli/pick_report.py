@@ -34,7 +34,7 @@ from internvl_gguf.tiling import MAX_TILES
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
-    from internvl_gguf.cli.pick import Picks
+    from internvl_gguf.cli.picks import Picks
     from internvl_gguf.hardware.device_speed import Range
 
 _GIB = 2**30

@@ -14,6 +14,7 @@ from internvl_gguf.config import AskOptions
 from internvl_gguf.errors import HistoryError
 from internvl_gguf.history import rows
 from internvl_gguf.history.exchange import export_json, is_json_of
+from internvl_gguf.history.keeper import Keeper
 from internvl_gguf.history.markdown import export_markdown, is_markdown_of, picture_folder
 from internvl_gguf.history.picture_files import lost
 from internvl_gguf.history.records import Asked, Cut, Entry, Heading, KeptPicture, new_id, title_of
@@ -22,7 +23,6 @@ from internvl_gguf.types import Chunk, Message, Picture, Reply
 from internvl_gguf.utils import arguments
 
 if TYPE_CHECKING:
-    from internvl_gguf.history.store import History
     from internvl_gguf.session import Session
 
 
@@ -60,7 +60,7 @@ class Conversation:
         is_removed: whether it was taken out of the history while it was open, and is not kept any more.
     """
 
-    def __init__(self, history: History, heading: Heading, entries: Sequence[Entry], revision: int | None) -> None:
+    def __init__(self, history: Keeper, heading: Heading, entries: Sequence[Entry], revision: int | None) -> None:
         self.id = heading.id
         self.model = heading.model
         self.system = heading.system
