@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 from tests.devices.run import Result, run
 from tests.devices.servers import rpc_server
-
-from internvl_gguf.hardware.trial.circumstances import circumstances
-from internvl_gguf.hardware.trial.record import Entry, record
 
 LAVAPIPE = "0"
 """Number of lavapipe among the Vulkan devices: the only one on a machine without a GPU. Unless named it is not used."""
@@ -34,15 +30,6 @@ def backends() -> None:
     missing = [name for name in ("rpc", "vulkan") if not os.path.exists(f"{folder}/libggml-{name}.so")]  # noqa: PTH110
     if missing:
         pytest.exit(f"This llama.cpp has no backend {' and '.join(missing)}: run `make test-devices`.", returncode=2)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def lavapipe_needs_no_trial(cache_folder: Path) -> None:
-    """The library's trial would have it compile the kernels of every weight type, half a minute each.
-
-    What these tests need of the device they see for themselves.
-    """
-    record(circumstances(), Entry(imports=True, steps={"Vulkan0": {}}))
 
 
 @pytest.fixture(scope="session")
