@@ -9,16 +9,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from internvl_gguf import Session
 from internvl_gguf.history import History
 from internvl_gguf.models.resolve import ModelFiles
-from kept_trial import keep_trial
-from native_child import NativeChild
-from tiny_models import write_tiny_mmproj, write_tiny_text
+from tests.support.kept_trial import keep_trial
+from tests.support.native_child import NativeChild
+from tests.support.pictures import noise
+from tests.support.tiny_models import write_tiny_mmproj, write_tiny_text
 
 # Native threads collapse when test processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -107,9 +106,3 @@ def photo(tmp_path: Path) -> Path:
     path = tmp_path / "a photo.png"
     noise(1).save(path)
     return path
-
-
-def noise(seed: int, width: int = 64, height: int = 48) -> Image.Image:
-    """A picture of random colours; another seed gives another picture."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)

@@ -15,9 +15,9 @@ from benchmarks import measure, model_headers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import noise
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.gguf.header import GGUFArray, read_header
+from tests.support.pictures import noise
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = {

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.tiling import MAX_TILES_LIMIT, candidate_grids, choose_grid, tile_image
-from parity.pictures import draw
-from parity.recipe import grid_of_card, grids_of_card, tiles_of_card
+from tests.parity.pictures import draw
+from tests.parity.recipe import grid_of_card, grids_of_card, tiles_of_card
 
 SIDES = (1, 2, 3, 7, 13, 28, 29, 40, 57, 84, 101, 150, 233, 377)
 LIMITS = ((1, 12), (1, 1), (1, 2), (1, 6), (1, 24), (1, 40), (2, 12), (4, 4), (5, 9), (12, 12))

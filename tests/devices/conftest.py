@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import pytest
+
 from tests.devices.run import Result, run
 from tests.devices.servers import rpc_server
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tests.devices.servers import environment
 
 import internvl_gguf
 from internvl_gguf import Session
 from internvl_gguf.memory import predict_memory
+from tests.devices.servers import environment
 
 _BUFFER = re.compile(r"^(\w+): +(\S+) +(?:(model|output|compute|KV) )buffer size = +([0-9.]+) MiB")
 _NEW_MODEL = "llama_model_loader: loaded meta data"

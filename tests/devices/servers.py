@@ -89,9 +89,8 @@ def _await(endpoint: str, process: subprocess.Popen[bytes]) -> None:
 
 def register(endpoints: Sequence[str]) -> None:
     """Make the devices of servers known to llama.cpp in this process, as `--rpc` of its own programs does."""
-    from tests.devices.rpc_server import rpc_library
-
     from internvl_gguf.llama.library import ggml_function, initialise
+    from tests.devices.rpc_server import rpc_library
 
     initialise()
     add = rpc_library().ggml_backend_rpc_add_server

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tests.devices.conftest import Run
 from tests.devices.run import MIB, Result
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.devices.conftest import LAVAPIPE
 from tests.devices.run import Result, run, start
 from tests.devices.servers import environment, rpc_server

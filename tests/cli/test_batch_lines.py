@@ -1,0 +1,261 @@
+"""`internvl ask --batch`: lines in, records out, in order, whatever is wrong with some; a later run goes on."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from internvl_gguf import InternVLError, InvalidRequestError, SamplingParams
+from internvl_gguf.cli import main
+from internvl_gguf.cli.batch_lines import AnswerFile, InOrder, Line, question_of, read_lines, record_of
+from internvl_gguf.models.resolve import ModelFiles
+from tests.cli.test_commands import FAST, INTERNVL, assert_two_lines
+from tests.support.pictures import noise
+
+DEFAULTS = SamplingParams(max_tokens=7)
+
+
+class Run(Protocol):
+    """Runs the command in this process, which takes a tenth of the time of a new one."""
+
+    def __call__(self, *arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> Run:
+    def command(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["internvl", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsysbinary.readouterr()
+        return subprocess.CompletedProcess([], ended.value.code, printed.out.decode(), printed.err.decode())
+
+    return command
+
+
+def question(**fields: Any) -> Any:
+    return question_of(Line(2, json.dumps({"prompt": "?", **fields}).encode()), DEFAULTS)
+
+
+def records(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_line_is_a_question() -> None:
+    asked = question(
+        images=["a.png"], id=5, system="", max_tiles=2, layout="frames", temperature=1, stop="x", seed=None
+    )
+    assert (asked.prompt, asked.images, asked.system) == ("?", ("a.png",), "")
+    sampling = SamplingParams(max_tokens=7, temperature=1, stop=("x",))
+    assert asked.options == {"max_tiles": 2, "layout": "frames", "sampling": sampling}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"nonsense",
+        b"[1]",
+        b'"text"',
+        b"{}",
+        b'{"images": []}',
+        b'{"prompt": 5}',
+        b'{"prompt": "?", "images": "a.png"}',
+        b'{"prompt": "?", "images": [5]}',
+        b'{"prompt": "?", "temperature": "hot"}',
+        b'{"prompt": "?", "temperature": -1}',
+        b'{"prompt": "?", "temperature": NaN}',
+        b'{"prompt": "?", "max_tokens": 1.5}',
+        b'{"prompt": "?", "max_tokens": true}',
+        b'{"prompt": "?", "thumbnail": 1}',
+        b'{"prompt": "?", "stop": [1]}',
+        b'{"prompt": "?", "tempreature": 1}',
+        b'{"prompt": "\xff"}',
+        b"[" * 100_000,
+        b'{"prompt": "?", "seed": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_a_line_that_is_no_question_says_why(data: bytes) -> None:
+    line = Line(3, data)
+    with pytest.raises(InvalidRequestError) as caught:
+        question_of(line, DEFAULTS)
+    record = record_of(line, caught.value)
+    assert record["line"] == 3
+    assert "\n" not in record["error"]
+    assert record["hint"]
+
+
+def test_blank_lines_are_no_questions_and_count() -> None:
+    assert [(line.number, line.data) for line in read_lines([b"a\r\n", b"\n", b"  \n", b"b"])] == [(1, b"a"), (4, b"b")]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
+    assert question_of(Line(1, b'\xef\xbb\xbf{"prompt": "?"}'), DEFAULTS).prompt == "?"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_records_are_written_as_soon_as_order_permits(seed: int) -> None:
+    places = list(range(20))
+    random.Random(seed).shuffle(places)
+    file = io.BytesIO()
+    writer = InOrder(file)
+    for count, place in enumerate(places, 1):
+        writer.put(place, {"place": place})
+        done = set(places[:count])
+        in_a_row = next(number for number in range(21) if number not in done)
+        assert [record["place"] for record in records(file.getvalue().decode())] == list(range(in_a_row))
+
+
+def test_what_is_done_is_written_where_a_run_ends_early() -> None:
+    file = io.BytesIO()
+    writer = InOrder(file)
+    for place in (0, 4, 2):
+        writer.put(place, {"id": "\ud800", "place": place})
+    writer.close()
+    assert [record["place"] for record in records(file.getvalue().decode())] == [0, 2, 4]
+    assert records(file.getvalue().decode())[0]["id"] == "\ud800"
+
+
+def answer(line: Line) -> bytes:
+    return json.dumps(record_of(line, {"text": "It."})).encode() + b"\n"
+
+
+def test_an_answer_file_knows_what_is_done_and_drops_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    lines = [Line(number, f"line {number}".encode()) for number in (1, 2, 3, 4)]
+    failed = json.dumps(record_of(lines[2], InternVLError("It failed.", "Try again."))).encode() + b"\n"
+    path.write_bytes(answer(lines[3]) + failed + answer(lines[0]) + answer(lines[1])[:-9])
+    answers = AnswerFile(path)
+    assert [answers.answers(line) for line in lines] == [True, False, False, True]
+    assert not answers.answers(Line(1, b"another question"))
+    answers.keep([lines[0], lines[3]])
+    with answers.open() as file:
+        file.write(answer(lines[2]))
+    answers.sort()
+    assert [record["line"] for record in records(path.read_text())] == [1, 3, 4]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "content", [b"holiday photos\n", b"{}\n", b'{"line": "1", "hash": "x"}\n', b'{"prompt": "?"}\n', b"\xff\xd8"]
+)
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "something.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(InvalidRequestError, match="something else"):
+        AnswerFile(path)
+    assert path.read_bytes() == content
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    """Six questions, three of which cannot be answered."""
+    noise(1).save(tmp_path / "a picture.png")
+    path = tmp_path / "questions.jsonl"
+    asked: list[object] = [
+        {"prompt": "What is it?", "images": [str(tmp_path / "a picture.png")], "id": "first", "max_tiles": 2},
+        {"prompt": "Who are you?", "system": ""},
+        {"prompt": "What?", "images": ["missing.png"], "id": [3]},
+        {"prompt": "Where?", "max_tokens": 0},
+        {"prompt": "When?"},
+    ]
+    path.write_text("\n".join([*map(json.dumps, asked), "", "no JSON\n"]))
+    return path
+
+
+def test_every_line_has_a_record_in_order_and_bad_ones_end_nothing(run: Run, tiny: ModelFiles, lines: Path) -> None:
+    done = run("ask", tiny.text, "--batch", lines, "--parallel", "2", "-c", "256", *FAST)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["3 of 6 lines failed; the output says why."]
+    found = records(done.stdout)
+    assert [record["line"] for record in found] == [1, 2, 3, 4, 5, 7]
+    assert ["text" in record for record in found] == [True, True, False, False, True, False]
+    assert [record.get("id") for record in found] == ["first", None, [3], None, None, None]
+    assert found[0]["usage"]["tiles"] == 1
+    assert all(record["error"] and record["hint"] for record in found if "text" not in record)
+    piped = run("ask", tiny.text, "--batch", "-", "-c", "256", *FAST, stdin=lines.read_bytes())
+    assert [record.get("text") for record in records(piped.stdout)] == [record.get("text") for record in found]
+
+
+def test_a_run_goes_on_where_an_earlier_one_ended(run: Run, tiny: ModelFiles, lines: Path, tmp_path: Path) -> None:
+    output = tmp_path / "answers.jsonl"
+    arguments = ["ask", tiny.text, "--batch", lines, "--output", output, "-c", "256", *FAST]
+    whole = run(*arguments)
+    assert whole.returncode == 1
+    assert whole.stdout == ""
+    first = records(output.read_text())
+    # The second line's answer is lost, a new picture is there, and one question is another now.
+    output.write_text("".join(json.dumps(record) + "\n" for record in first if record["line"] != 2))
+    noise(2).save(tmp_path / "missing.png")
+    text = lines.read_text().replace('"missing.png"', json.dumps(str(tmp_path / "missing.png")))
+    lines.write_text(text.replace('"max_tokens": 0', '"max_tokens": 1').replace("no JSON", '{"prompt": "Now?"}'))
+    again = run(*arguments)
+    assert again.stderr.splitlines() == ["2 of 6 lines were answered before."]
+    assert again.returncode == 0
+    second = records(output.read_text())
+    assert [record["line"] for record in second] == [1, 2, 3, 4, 5, 7]
+    assert second[0] == first[0]
+    assert second[1]["text"] == first[1]["text"]
+    nothing_left = run("ask", "no-such-model", *arguments[2:])
+    assert nothing_left.returncode == 0
+    assert nothing_left.stderr.splitlines() == ["6 of 6 lines were answered before."]
+
+
+def test_ctrl_c_keeps_what_is_done(tiny: ModelFiles) -> None:
+    endless = {"prompt": "Tell me.", "max_tokens": 10**6, "temperature": 3.0, "top_k": 0, "top_p": 1.0}
+    short = {"prompt": "Short?", "max_tokens": 1}
+    asked = [short, *[{**endless, "seed": seed} for seed in range(2000)], short]
+    child = subprocess.Popen(
+        [*INTERNVL, "ask", str(tiny.text), "--batch", "-", "--parallel", "2", "-t", "1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.write("\n".join(map(json.dumps, asked)).encode())
+    child.stdin.close()
+    first = child.stdout.readline()
+    child.send_signal(signal.SIGINT)
+    found = records((first + child.stdout.read()).decode())
+    assert child.wait() == 130
+    assert found[0]["line"] == 1
+    assert [record["line"] for record in found] == sorted({record["line"] for record in found})
+    assert len(found) < len(asked)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--batch", "q.jsonl", "A question?"],
+        ["--batch", "q.jsonl", "-i", "a.png"],
+        ["--output", "o.jsonl", "A question?"],
+        ["--parallel", "2", "A question?"],
+        ["--batch", "q.jsonl", "--parallel", "0"],
+        ["--batch", "q.jsonl", "--parallel", "1000"],
+    ],
+)
+def test_wrong_usage(run: Run, arguments: list[str]) -> None:
+    assert run("ask", "demo", *arguments).returncode == 2
+
+
+def test_files_that_cannot_be_used_are_told_in_two_lines(run: Run, lines: Path, tmp_path: Path) -> None:
+    assert_two_lines(run("ask", "demo", "--batch", tmp_path / "missing.jsonl"))
+    assert_two_lines(run("ask", "demo", "--batch", lines, "--output", tmp_path))
+    assert_two_lines(run("ask", "demo", "--batch", lines, "--output", lines))
+    assert_two_lines(run("ask", "demo", "--batch", lines, "--output", tmp_path / "no" / "such" / "folder.jsonl"))
+
+
+def test_no_lines_are_no_work(run: Run, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("\n\n")
+    done = run("ask", "no-such-model", "--batch", empty)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,480 @@
+"""The catalogue: what ships, how names are found, a person's own entries, and mistakes told by their line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+import internvl_gguf
+from internvl_gguf import CatalogError, InvalidRequestError
+from internvl_gguf.models.catalog import Catalog, CatalogFile, TextFacts, VisionFacts, load_catalog, parse_catalog
+from internvl_gguf.utils import paths
+from internvl_gguf.utils.sizes import format_size, parse_size
+
+REPOSITORY = Path(__file__).parents[2]
+LISTING = REPOSITORY / "tests" / "data" / "unsloth-internvl3-14b-instruct-gguf.tsv"
+FAMILY = ("1B", "2B", "8B", "9B", "14B", "38B", "78B")
+LISTED = "InternVL3-14B-Instruct"
+
+
+@pytest.fixture
+def own_file(tmp_path, monkeypatch) -> Path:
+    """Where a person's catalogue stands in this test; not made yet."""
+    monkeypatch.setenv("INTERNVL_CONFIG", str(tmp_path))
+    return tmp_path / "models.toml"
+
+
+@pytest.fixture
+def shipped(own_file) -> Catalog:
+    return load_catalog()
+
+
+def write(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+
+
+def listing_rows() -> list[list[str]]:
+    lines = LISTING.read_text(encoding="utf-8").splitlines()
+    return [line.split("\t") for line in lines if line and not line.startswith(("#", "file\t"))]
+
+
+# --- What ships ---------------------------------------------------------------------------------------------------
+
+
+def test_the_listed_repository_has_exactly_the_files_of_the_listing(shipped):
+    model = shipped.find(LISTED)
+    assert model is not None
+    assert {file.name: (file.size, file.exact) for file in model.files} == {
+        name: (parse_size(f"{size} {unit}"), False) for name, _, size, unit in listing_rows()
+    }
+    assert len(model.files) == 27
+    assert sum(file.name.startswith("mmproj-") for file in model.files) == 3
+    assert f"repo {model.repo}, revision {model.revision};" in LISTING.read_text(encoding="utf-8")
+
+
+def test_the_whole_family_is_there_once(shipped):
+    assert [model.name for model in shipped] == [
+        f"InternVL3-{size}{variant}" for size in FAMILY for variant in ("-Instruct", "")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        ("1B", TextFacts("qwen2", 24, 896, 14, 2, 4864, 151674, 32768)),
+        ("2B", TextFacts("qwen2", 28, 1536, 12, 2, 8960, 151674)),
+        ("8B", TextFacts("qwen2", 28, 3584, 28, 4, 18944, 151674, 32768)),
+        ("14B", TextFacts("qwen2", 48, 5120, 40, 8, 13824)),
+        ("38B", TextFacts("qwen2", 64, 5120, 40, 8, 27648)),
+        ("78B", TextFacts("qwen2", 80, 8192, 64, 8, 29568, 151674, 32768)),
+    ],
+)
+def test_both_variants_of_a_size_have_its_shapes(shipped, size, text):
+    small = VisionFacts(24, 1024, 16, 4096, 448, 14, 256, "layernorm")
+    large = VisionFacts(45, 3200, 25, 12800, 448, 14, 256, "rmsnorm")
+    for name in (f"InternVL3-{size}", f"InternVL3-{size}-Instruct"):
+        model = shipped.find(name)
+        assert model.text == text
+        assert model.vision == (large if size in ("38B", "78B") else small)
+        assert model.unsupported is None
+
+
+def test_the_size_with_another_text_model_says_why_it_is_unsupported(shipped):
+    for name in ("9b", "9b-instruct"):
+        model = shipped.find(name)
+        assert "InternLM3" in model.unsupported
+        assert model.text is None
+
+
+def test_status_says_how_much_is_known_of_a_repository(shipped):
+    assert [model.name for model in shipped if model.status == "listed"] == [LISTED]
+    for model in shipped:
+        assert bool(model.files) == (model.status == "listed")
+        assert (model.repo is None) == (model.status == "none")
+        if model.status == "documented":  # llama.cpp's docs name this owner's repositories
+            assert model.repo.startswith("ggml-org/")
+
+
+def test_a_wheel_and_a_source_distribution_carry_the_catalogue():
+    build = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    assert build["targets"]["wheel"]["force-include"] == {"models.toml": "internvl_gguf/models.toml"}
+    assert "models.toml" in build["targets"]["sdist"]["include"]
+    assert (REPOSITORY / "models.toml").is_file()
+
+
+def test_the_packaged_file_goes_before_the_checkout(own_file, tmp_path, monkeypatch):
+    write(tmp_path / "models.toml", '[[model]]\nname = "packaged"\n')
+    monkeypatch.setattr("internvl_gguf.models.catalog.resources.files", lambda package: tmp_path)
+    monkeypatch.setenv("INTERNVL_CONFIG", str(tmp_path / "none"))
+    assert [model.name for model in load_catalog()] == ["packaged"]
+
+
+def test_an_installation_without_a_catalogue_says_so(own_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("internvl_gguf.models.catalog.resources.files", lambda package: tmp_path)
+    monkeypatch.setattr(
+        "internvl_gguf.models.catalog.__file__", str(tmp_path / "src" / "internvl_gguf" / "models" / "catalog.py")
+    )
+    with pytest.raises(CatalogError, match="missing from this installation") as raised:
+        load_catalog()
+    assert raised.value.line is None
+
+
+def test_importing_the_catalogue_loads_no_heavy_library():
+    heavy = ("numpy", "huggingface_hub", "PIL", "llama_cpp", "gguf")
+    script = (
+        "import sys; from internvl_gguf.models.catalog import load_catalog; load_catalog();"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_error_is_exported():
+    assert internvl_gguf.CatalogError is CatalogError
+    assert internvl_gguf.__all__ == sorted(internvl_gguf.__all__, key=lambda name: (name.islower(), name))
+
+
+# --- Names --------------------------------------------------------------------------------------------------------
+
+
+def test_every_spelling_finds_its_model(shipped):
+    for model in shipped:
+        for spelling in (model.name, *model.aliases):
+            for written in (spelling, spelling.lower(), spelling.upper(), f" {spelling} "):
+                assert shipped.find(written) is model
+
+
+def test_no_spelling_is_shared(shipped):
+    spellings = [spelling.lower() for model in shipped for spelling in model.spellings]
+    assert len(spellings) == len(set(spellings))
+
+
+@pytest.mark.parametrize("name", ["", "InternVL3", "InternVL3-14B-Instruct:Q4_K_M", "demo"])
+def test_what_is_no_name_finds_nothing(shipped, name):
+    assert shipped.find(name) is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("InternVL3-14B-Instrukt", "InternVL3-14B-Instruct"),
+        ("intervl3-8b", "InternVL3-8B"),
+        ("14b_instruct", "InternVL3-14B-Instruct"),
+        ("InternVL-38B", "InternVL3-38B"),
+    ],
+)
+def test_the_nearest_name_comes_first(shipped, typed, meant):
+    nearest = shipped.nearest(typed)
+    assert nearest[0] == meant
+    assert len(nearest) == len(set(nearest)) <= 3
+
+
+def test_nothing_is_near_to_another_word(shipped):
+    assert shipped.nearest("chair") == []
+
+
+# --- A person's own file ------------------------------------------------------------------------------------------
+
+
+def test_an_own_entry_is_added_at_the_end(own_file, shipped):
+    write(own_file, '[[model]]\nname = "Mine"\naliases = ["m"]\nrepo = "me/Mine-GGUF"\n')
+    catalog = load_catalog()
+    assert [*shipped, catalog.find("M")] == list(catalog)
+    mine = catalog.find("mine")
+    assert (mine.repo, mine.revision, mine.status, mine.files) == ("me/Mine-GGUF", "main", "named", ())
+    assert mine.origin == str(own_file)
+
+
+def test_an_own_entry_replaces_the_shipped_one_in_its_place(own_file, shipped):
+    write(
+        own_file,
+        """
+        [[model]]
+        name = "internvl3-14b-instruct"
+        repo = "me/Finetuned-GGUF"
+        revision = "v2"
+        files = [
+            { name = "a/tuned-Q4_K_M.gguf", bytes = 12_345 },
+            { name = "mmproj-F16.gguf", listed = "672.66 MiB" },
+        ]
+        """,
+    )
+    catalog = load_catalog()
+    assert len(catalog) == len(shipped)
+    mine = catalog.find(LISTED)
+    assert list(catalog).index(mine) == list(shipped).index(shipped.find(LISTED))
+    assert (mine.repo, mine.revision, mine.status) == ("me/Finetuned-GGUF", "v2", "listed")
+    assert mine.files == (
+        CatalogFile("a/tuned-Q4_K_M.gguf", 12_345, True),
+        CatalogFile("mmproj-F16.gguf", parse_size("672.66MiB"), False),
+    )
+    assert catalog.find("14B-Instruct") is None  # the alias went with the entry that had it
+
+
+def test_a_spelling_chosen_in_the_own_file_is_taken_from_the_shipped_model(own_file):
+    write(own_file, '[[model]]\nname = "Mine"\naliases = ["14b"]\n[[model]]\nname = "8b"\n')
+    catalog = load_catalog()
+    assert catalog.find("14B").name == "Mine"
+    assert catalog.find("8B").name == "8b"
+    assert catalog.find("InternVL3-14B").aliases == ()
+
+
+def test_an_own_alias_cannot_hide_a_shipped_name(own_file):
+    write(own_file, '[[model]]\nname = "Mine"\naliases = [\n  "fine",\n  "internvl3-8b",\n]\n')
+    with pytest.raises(CatalogError, match="line 5: the alias 'internvl3-8b'"):
+        load_catalog()
+
+
+def test_text_and_vision_are_read_in_every_form_of_toml(own_file):
+    write(
+        own_file,
+        """\ufeff[[model]]
+        "name" = 'Mine'
+        text.architecture = "qwen2"
+        text.layers = 2
+        text.width = 3
+        text.heads = 4
+        text.kv_heads = 5
+        text.ffn = 6
+        vision = {layers=1, width=2, heads=3, ffn=4, tile=5, patch=6, tokens_per_tile=7, norm="rmsnorm"}
+        """,
+    )
+    mine = load_catalog().find("Mine")
+    assert mine.text == TextFacts("qwen2", 2, 3, 4, 5, 6)
+    assert mine.vision == VisionFacts(1, 2, 3, 4, 5, 6, 7, "rmsnorm")
+
+
+def test_an_empty_own_file_changes_nothing(own_file, shipped):
+    write(own_file, "# nothing yet\n")
+    assert load_catalog() == shipped
+
+
+def test_an_own_file_that_cannot_be_read_is_named(own_file):
+    own_file.mkdir()
+    with pytest.raises(CatalogError) as raised:
+        load_catalog()
+    assert str(own_file) in raised.value.message
+    assert (raised.value.file, raised.value.line) == (str(own_file), None)
+
+
+@pytest.mark.parametrize(
+    ("native_there", "documented_there"), [(False, False), (True, False), (False, True), (True, True)]
+)
+def test_the_settings_folder_is_the_systems_or_the_documented_one(
+    tmp_path, monkeypatch, native_there, documented_there
+):
+    native, documented = tmp_path / "native", tmp_path / ".config" / "internvl"
+    for folder, there in ((native, native_there), (documented, documented_there)):
+        if there:
+            folder.mkdir(parents=True)
+    monkeypatch.delenv("INTERNVL_CONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setattr(platformdirs, "user_config_dir", lambda name: str(native))
+    assert paths.config_dir() == (documented if documented_there and not native_there else native)
+
+
+def test_the_settings_folder_can_be_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("INTERNVL_CONFIG", str(tmp_path / "here"))
+    assert paths.config_dir() == tmp_path / "here"
+
+
+# --- Mistakes -----------------------------------------------------------------------------------------------------
+
+FILE = '  {name = "a.gguf", bytes = 1},'
+VISION = ("layers=1", "width=1", "heads=1", "ffn=1", "tile=1", "patch=1", "tokens_per_tile=1")
+TEXT = 'architecture = "qwen2"\nlayers = 1\nwidth = 1\nheads = 1\nkv_heads = 1\nffn = 1\n'
+GOOD = '# first\n[[model]]\nname = "good"\n'  # three lines before the entry with the mistake
+
+
+def entry(*lines: str) -> str:
+    """A file whose fourth line begins an entry; `lines` stand from line six on."""
+    return GOOD + "\n".join(["[[model]]", 'name = "bad"', *lines]) + "\n"
+
+
+MISTAKES = [
+    # form of the file
+    ("not TOML", entry("repo = owner/name"), 6, "not TOML"),
+    ("ends too early", entry('repo = "owner'), 6, "not TOML"),
+    ("never closed", entry("aliases = [", '  "a",'), 7, "not TOML"),
+    ("key twice", entry('repo = "a/b"', 'repo = "a/b"'), 7, "not TOML"),
+    ("not UTF-8", entry('licence = "caf\udce9"'), 6, "not UTF-8"),
+    ("one table", '\n[model]\nname = "bad"\n', 2, "[model] is one table"),
+    ("no tables", "\n\nmodel = 3\n", 3, "'model' is a whole number"),
+    ("list of words", '\nmodel = [\n  "bad",\n]\n', 3, "an entry of 'model' is text"),
+    # unknown keys
+    ("unknown top key", "\n" + '[[models]]\nname = "bad"\n', 2, "unknown key 'models'"),
+    ("unknown key", entry('license = "mit"'), 6, "unknown key 'license'"),
+    ("unknown key after strings", entry('licence = """', "repo = 1", '"""', "# layers", 'reop = "a/b"'), 10, "'reop'"),
+    ("unknown key after a literal", entry("licence = '''", "[x]", "'''", 'reop = "a/b"'), 9, "unknown key 'reop'"),
+    ("quoted key", entry('"re\\u006fp" = "a/b"'), 6, "unknown key 'reop'"),
+    ("in a table", entry("", "[model.text]", TEXT + "layer = 3"), 14, "unknown key 'layer'"),
+    ("in a dotted key", entry("text . layer = 3"), 6, "unknown key 'layer'"),
+    ("in an inline table", entry("text = { layer = 3 }"), 6, "unknown key 'layer'"),
+    ("in a list", entry("files = [", FILE + " # [", '  {name = "b.gguf", size = 1},', "]"), 8, "unknown key 'size'"),
+    ("in a table list", entry("[[model.files]]", "name='a.gguf'", "bytes=1", "[[model.files]]", "nam=1"), 10, "nam"),
+    # wrong kinds
+    ("number for text", entry("repo = 3"), 6, "'repo' is a whole number, not text"),
+    ("text for list", entry('aliases = "a"'), 6, "'aliases' is text, not a list"),
+    ("number in a list", entry("aliases = [", '  "a, ]", # "', "", "  3,", "]"), 9, "an entry of 'aliases' is a whole"),
+    ("list in a list", entry("aliases = [ 'a',", "  ['b'] ]"), 7, "an entry of 'aliases' is a list"),
+    ("text for number", entry('parameters = "8B"'), 6, "'parameters' is text"),
+    ("fraction", entry("parameters = 1.5e9"), 6, "'parameters' is a number, not a whole number"),
+    ("truth", entry("parameters = true"), 6, "'parameters' is true or false"),
+    ("date", entry("revision = 2025-05-01 07:32:00"), 6, "'revision' is a date or time"),
+    ("zero", entry("", "[model.text]", TEXT.replace("heads = 1", "heads = 0", 1)), 11, "'heads' is 0"),
+    ("text for table", entry('vision = "big"'), 6, "'vision' is text, not a table"),
+    ("list of numbers for files", entry("files = [1]"), 6, "an entry of 'files' is a whole number"),
+    ("another norm", entry("", "[model.vision]", *VISION, 'norm = "batch"'), 15, "'norm' is 'batch'"),
+    ("another status", entry('status = "known"'), 6, "'status' is 'known'"),
+    ("empty text", entry('licence = " "'), 6, "'licence' is empty"),
+    # missing keys: the line of the table that lacks it
+    ("no name", GOOD + '\n[[model]]\nrepo = "a/b"\n', 5, "'name' is missing"),
+    ("no architecture", entry("", "[model.text] # shape", "layers = 1"), 7, "'architecture' is missing in 'text'"),
+    ("no norm", entry("", f"vision = {{ {', '.join(VISION)} }}"), 7, "'norm' is missing"),
+    ("no file name", entry("files = [", FILE, "  {bytes = 1},", "]"), 8, "'name' is missing"),
+    ("no repo", entry('status = "named"'), 4, "'repo' is missing"),
+    # sizes
+    ("bad size", entry("files = [", '  {name = "a.gguf", listed = "8.48 GB?"},', "]"), 7, "'8.48 GB?' is not a size"),
+    ("no unit", entry('files = [{name = "a.gguf", listed = "8.48"}]'), 6, "no unit"),
+    ("number as listed", entry("files = [{name = 'a.gguf', listed = 8.48}]"), 6, "'listed' is a number, not text"),
+    ("text as bytes", entry("[[model.files]]", 'name = "a.gguf"', 'bytes = "8 GiB"'), 8, "'bytes' is text"),
+    ("no size", entry("[[model.files]]", 'name = "a.gguf"'), 6, "the size of 'a.gguf' is missing"),
+    ("two sizes", entry("[[model.files]]", 'name = "a.gguf"', "bytes = 1", 'listed = "1 B"'), 6, "given twice"),
+    # meanings
+    ("name twice", GOOD + '\n[[model]]\nname = "GOOD"\n', 6, "'GOOD' is already a name on line 3"),
+    ("alias is a name", entry('aliases = ["b",', '  "Good"]'), 7, "'Good' is already a name on line 3"),
+    ("alias twice", entry('aliases = ["b",', '  "c",', '  "B"]'), 8, "'B' is already a name on line 6"),
+    ("alias is its name", entry('aliases = ["BAD"]'), 6, "'BAD' is already a name on line 5"),
+    ("name with a quant", GOOD + '[[model]]\nname = "a:Q4_K_M"\n', 5, "cannot be the name of a model"),
+    ("name of the demo", GOOD + '[[model]]\nname = "Demo"\n', 5, "cannot be the name of a model"),
+    ("alias with a slash", entry('aliases = ["a/b"]'), 6, "cannot be the name of a model"),
+    ("name of a file", entry('aliases = ["a.gguf"]'), 6, "cannot be the name of a model"),
+    ("no owner", entry('repo = "InternVL3"'), 6, "is not a repository"),
+    ("other repo", entry('repo = "a/b"', "other_repos = [", '  "https://x/y",', "]"), 8, "is not a repository"),
+    ("file twice", entry("files=[{name='a.gguf',bytes=1},", " {name='a.gguf',bytes=1}]"), 7, "stands here twice"),
+    ("file outside", entry("files=[{name='../a.gguf',bytes=1}]"), 6, "is not the path of a .gguf file"),
+    ("file from the root", entry("files=[{name='/a.gguf',bytes=1}]"), 6, "is not the path of a .gguf file"),
+    ("file of another kind", entry("files=[{name='a.exe',bytes=1}]"), 6, "is not the path of a .gguf file"),
+    ("listed without files", entry('repo = "a/b"', 'status = "listed"'), 7, "there are no files"),
+    ("files but named", entry('repo = "a/b"', f"files=[{FILE}]", 'status = "named"'), 8, "files are listed"),
+    ("repo but none", entry('repo = "a/b"', 'status = "none"'), 7, "a repo is given"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize(("text", "line", "what"), [case[1:] for case in MISTAKES], ids=[case[0] for case in MISTAKES])
+def test_a_mistake_is_told_with_its_file_and_line(own_file, text, line, what, ending):
+    own_file.write_bytes(text.replace("\n", ending).encode("utf-8", "surrogateescape"))
+    with pytest.raises(CatalogError) as raised:
+        load_catalog()
+    error = raised.value
+    assert what in error.message
+    assert (error.file, error.line) == (str(own_file), line)
+    assert error.message.startswith(f"{own_file}, line {line}: ")
+    assert error.hint
+    assert "\n" not in f"{error}"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("license", "licence"), ("alias", "aliases"), ("Revision", "revision"), ("other", None)]
+)
+def test_the_nearest_known_key_is_suggested(written, meant):
+    with pytest.raises(CatalogError) as raised:
+        parse_catalog(f'[[model]]\nname = "a"\n{written} = 1\n'.encode(), "models.toml")
+    assert (f"Did you mean {meant!r}?" in raised.value.hint) == (meant is not None)
+    assert "Known keys: name, aliases" in raised.value.hint
+
+
+@pytest.mark.parametrize("opening", ["[", "{a="])
+def test_brackets_without_end_are_an_error_of_ours(opening):
+    with pytest.raises(CatalogError):
+        parse_catalog(f"model = {opening * 100_000}".encode(), "models.toml")
+
+
+def test_a_number_of_thousands_of_digits_is_an_error_of_ours():
+    with pytest.raises(CatalogError):
+        parse_catalog(b"model = " + b"9" * 100_000, "models.toml")
+
+
+@pytest.mark.parametrize("depth", range(200, 520, 8))
+def test_a_file_nested_as_deep_as_toml_is_read_has_an_error_of_ours(depth):
+    with pytest.raises(CatalogError):
+        parse_catalog(f"model = {'[' * depth}{']' * depth}".encode(), "models.toml")
+
+
+# --- Sizes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("8.48 GiB", 9_105_330_668),
+        ("12GB", 12 * 10**9),
+        ("12 GiB", 12 * 2**30),
+        ("12GiB", 12 * 2**30),
+        (" 12  gib ", 12 * 2**30),
+        ("500MiB", 500 * 2**20),
+        ("500mb", 500 * 10**6),
+        ("1.5G", 3 * 2**29),
+        ("2 t", 2**41),
+        ("3KiB", 3072),
+        ("0.5 KB", 500),
+        ("7 B", 7),
+        ("1 PiB", 2**50),
+    ],
+)
+def test_a_size_is_read(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "12", "12.5", "-1", "-1GiB", "0", "0GiB", "0.2B", "nan", "nan GiB", "inf", "inf GiB", "lots", "GiB",
+     ".5 GiB", "8.48 GB?", "8,48 GiB", "1e3 GiB", "12 GiBs", "12 G i B", "12 bananas", "\u0661 GiB", f"{'9' * 99} GiB"],
+)  # fmt: skip
+def test_what_is_no_size_is_refused_with_a_way_to_write_it(text):
+    with pytest.raises(InvalidRequestError) as raised:
+        parse_size(text)
+    assert "GiB" in raised.value.hint
+
+
+def test_a_number_without_a_unit_is_told_to_take_one():
+    with pytest.raises(InvalidRequestError, match="no unit") as raised:
+        parse_size("12")
+    assert '"12GiB"' in raised.value.hint
+
+
+def test_a_caller_may_choose_the_unit_of_bare_numbers():
+    assert parse_size("12", default_unit="GiB") == 12 * 2**30
+    assert parse_size("12MB", default_unit="GiB") == 12 * 10**6
+    for text in ("0", "-1", "nan", "lots"):
+        with pytest.raises(InvalidRequestError):
+            parse_size(text, default_unit="GiB")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.00 KiB"),
+        (705_335_132, "672.66 MiB"),
+        (9_105_330_668, "8.48 GiB"),
+        (2**30 - 1, "1.00 GiB"),
+        (2**40, "1.00 TiB"),
+        (3 * 2**50, "3.00 PiB"),
+    ],
+)
+def test_a_size_is_written_in_the_unit_people_would_choose(size, text):
+    assert format_size(size) == text
+
+
+def test_every_size_of_the_listing_is_written_as_the_listing_has_it():
+    for _, _, size, unit in listing_rows():
+        assert format_size(parse_size(f"{size} {unit}")) == f"{size} {unit}"

@@ -1,0 +1,97 @@
+"""The runtime against transformers' `InternVLForConditionalGeneration`, by golden outputs that the repository carries.
+
+`tests/parity/make_reference.py` made them; docs/parity.md tells the method. The limits: tile embeddings within 1e-3
+relative, next-token KL at most 1e-6 with F32 KV and flash attention off, at most 5e-3 with defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from internvl_gguf.session import runtime
+from tests.parity.cases import FULL_CASES, REFERENCES, TILE_COUNTS
+from tests.parity.measures import divergence, relative_error, worst_tile_error
+from tests.parity.runtime import DEFAULTS, EXACT, answer, embed, open_session
+
+DATA = Path(__file__).parents[1] / "parity" / "data"
+EMBEDDING_LIMIT = 1e-3
+EXACT_LIMIT, DEFAULT_LIMIT = 1e-6, 5e-3
+
+CASES = [pytest.param(r, case, id=f"{r.name}-{case.name}") for r in REFERENCES for case in r.cases]
+# The longest prompt takes ten seconds; one test of it is enough here, `make parity` asks it both ways.
+EXACT_CASES = [param for param in CASES if param.values[1].name != "two pictures of 13 tiles of 448"]
+PICTURES = [pytest.param(r, picture, id=f"{r.name}-{picture.name}") for r in REFERENCES for picture in r.embedded]
+references = pytest.mark.parametrize("reference", REFERENCES, ids=lambda reference: reference.name)
+
+
+@lru_cache
+def golden(name):
+    with np.load(DATA / name / "golden.npz") as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize(("reference", "picture"), PICTURES)
+def test_tile_embeddings_are_those_of_transformers(reference, picture):
+    expected = golden(reference.name)[f"embeddings/{picture.name}"]
+    with open_session(DATA / reference.name, EXACT) as session:
+        embeddings = embed(session, picture)
+    assert embeddings.dtype == np.float32
+    assert embeddings.shape == (len(expected), reference.tokens_per_tile, reference.width)
+    assert worst_tile_error(expected, embeddings[:, :: reference.token_stride]) < EMBEDDING_LIMIT
+
+
+@pytest.mark.parametrize(("reference", "case"), EXACT_CASES)
+def test_next_token_is_that_of_transformers_in_exact_arithmetic(reference, case):
+    expected = golden(reference.name)[f"logprobs/{case.name}"]
+    logprobs, answers = answer(DATA / reference.name, EXACT, case)
+    assert answers == golden(reference.name)[f"answers/{case.name}"].tolist()
+    assert divergence(expected, logprobs) <= EXACT_LIMIT
+    assert expected.max() - expected[logprobs.argmax()] < 0.01
+
+
+@pytest.mark.parametrize(("reference", "case"), CASES)
+def test_next_token_is_that_of_transformers_with_defaults(reference, case):
+    expected = golden(reference.name)[f"logprobs/{case.name}"]
+    logprobs, answers = answer(DATA / reference.name, DEFAULTS, case)
+    assert answers == golden(reference.name)[f"answers/{case.name}"].tolist()
+    assert divergence(expected, logprobs) <= DEFAULT_LIMIT
+
+
+@references
+def test_without_the_position_row_correction_pictures_are_far_off(reference, monkeypatch):
+    """What makes the tests above worth something: the fault they guard against moves the numbers by far more.
+
+    llama.cpp gives every patch its neighbour's position embedding; the runtime corrects it by rolling the rows in a
+    copy of the mmproj. An early version wrote the rolled rows at a wrong offset of that copy, where they damaged other
+    weights: pictures were as far off as without any correction, and nothing but this reference noticed.
+    """
+    picture, case = reference.embedded[0], next(case for case in reference.cases if case.turns[0].pictures)
+    real = runtime.settle
+    monkeypatch.setattr(runtime, "settle", lambda *asked: replace(real(*asked), positions_are_shifted=False))
+    with open_session(DATA / reference.name, EXACT) as session:
+        embeddings = embed(session, picture)
+    expected = golden(reference.name)[f"embeddings/{picture.name}"]
+    assert relative_error(expected, embeddings[:, :: reference.token_stride]) > 0.3
+    logprobs, _ = answer(DATA / reference.name, EXACT, case)
+    assert divergence(golden(reference.name)[f"logprobs/{case.name}"], logprobs) > 100 * EXACT_LIMIT
+
+
+@references
+def test_the_reference_hangs_on_its_pictures(reference):
+    """Golden outputs of one picture differ from those of another by far more than the limits."""
+    outputs = golden(reference.name)
+    with_pictures = [case.name for case in reference.cases if case.turns[-1].pictures]
+    first = outputs[f"logprobs/{with_pictures[0]}"]
+    assert all(divergence(first, outputs[f"logprobs/{name}"]) > 2 * DEFAULT_LIMIT for name in with_pictures[1:])
+
+
+def test_the_reference_covers_one_to_thirteen_tiles():
+    small, full = (golden(reference.name) for reference in REFERENCES)
+    assert [len(small[f"embeddings/{TILE_COUNTS[count].name}"]) for count in range(1, 14)] == list(range(1, 14))
+    full_counts = [len(full[f"embeddings/{case.turns[0].pictures[0].name}"]) for case in FULL_CASES[:3]]
+    assert full_counts == [1, 7, 13]

@@ -1,0 +1,365 @@
+"""Every entry of the Python interface with arguments of the wrong kind: an error in words, never a bare TypeError."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from internvl_gguf import (
+    InternVLError,
+    InvalidRequestError,
+    Message,
+    Picture,
+    PictureError,
+    Question,
+    SamplingParams,
+    Session,
+    tiling,
+)
+from internvl_gguf.config import EngineConfig
+from internvl_gguf.history import History
+from internvl_gguf.models.resolve import ModelFiles
+from tests.support.kept import EXACT, SHORT
+from tests.support.pictures import noise
+
+WRONG_SAMPLING = {
+    "max_tokens": ["many", 1.5, None, True],
+    "temperature": ["0.7", None, [0.7], True, 10**400],
+    "top_k": ["40", 2.5],
+    "top_p": ["0.8"],
+    "min_p": [()],
+    "repeat_penalty": ["1"],
+    "presence_penalty": [None],
+    "frequency_penalty": [{}],
+    "penalty_last_n": ["64", 2**21],
+    "seed": ["1", 1.5],
+    "stop": [None, 5, [5], {"a": 1}, b"END"],
+}
+WRONG_ENGINE = {
+    "n_ctx": ["8192", 1.5, True],
+    "n_gpu_layers": ["many", 1.5, None, True, 2**40],
+    "vram": [1.5, "much", [1.5], {}],
+    "force": ["yes", 1],
+    "kv_type": [None, 16, ["f16"], np.zeros(2)],
+    "flash_attn": ["on", 1, np.zeros(2), None],
+    "n_threads": ["4", 2.5],
+    "n_parallel": ["2", None],
+    "n_batch": ["512", None],
+    "n_ubatch": ["512"],
+    "n_draft": ["1", None],
+    "embedding_cache_bytes": ["1GiB", None],
+    "embedding_disk_bytes": [1.5],
+}
+WRONG_OPTIONS = {
+    "sampling": [{"temperature": 1}, "greedy", 0.7],
+    "max_tiles": ["6", 1.5, True],
+    "min_tiles": ["1"],
+    "thumbnail": ["no", 1],
+    "layout": [[], "rows", 5],
+    "fit_pictures": ["yes"],
+    "nothing": [1],
+}
+
+
+def cases(wrong: dict[str, list[Any]]) -> list[tuple[str, Any]]:
+    return [(name, value) for name, values in wrong.items() for value in values]
+
+
+def is_in_words(error: InternVLError) -> bool:
+    """Whether an error is two lines for people."""
+    return all(line.endswith((".", "?")) and "\n" not in line for line in (error.message, error.hint))
+
+
+@pytest.mark.parametrize(("name", "value"), cases(WRONG_SAMPLING))
+def test_sampling_parameters_of_another_kind(name: str, value: Any) -> None:
+    """`SamplingParams(temperature="0.7")` ended in "'>=' not supported between instances of 'str' and 'int'"."""
+    with pytest.raises(InvalidRequestError, match=name) as caught:
+        SamplingParams(**{name: value})
+    assert is_in_words(caught.value)
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    params = SamplingParams(
+        max_tokens=np.int64(5),  # type: ignore[arg-type]
+        temperature=np.float32(0.5),  # type: ignore[arg-type]
+        top_p=Fraction(1, 2),  # type: ignore[arg-type]
+        seed=np.uint8(3),  # type: ignore[arg-type]
+        stop=["a", "b"],  # type: ignore[arg-type]
+    )
+    assert params == SamplingParams(max_tokens=5, temperature=0.5, top_p=0.5, seed=3, stop=("a", "b"))
+    assert [type(value) for value in (params.max_tokens, params.temperature, params.seed)] == [int, float, int]
+    assert SamplingParams(stop="END").stop == ("END",)
+    with pytest.raises(InvalidRequestError):
+        SamplingParams(temperature=Decimal("0.5"))  # type: ignore[arg-type]  # no numbers.Real
+    config = EngineConfig(n_ctx=np.int32(512), n_gpu_layers=np.int64(-1))  # type: ignore[arg-type]
+    assert (type(config.n_ctx), type(config.n_gpu_layers)) == (int, int)
+
+
+@pytest.mark.parametrize(("name", "value"), cases(WRONG_ENGINE))
+def test_engine_options_of_another_kind(tiny: ModelFiles, name: str, value: Any) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        Session.open(tiny.text, tiny.mmproj, **{name: value})
+    assert is_in_words(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    cases(
+        {
+            "model": [None, 5, b"demo", ["demo"], "a\0b"],
+            "mmproj": [5, b"BF16"],
+            "system": [5, ["Be brief."]],
+            "max_tiles": ["12", 1.5, None],
+            "min_tiles": ["1"],
+            "thumbnail": ["no"],
+            "on_load": [5],
+            "on_download": ["print"],
+            "on_notice": [True],
+        }
+    ),
+)
+def test_opening_with_arguments_of_another_kind(tiny: ModelFiles, name: str, value: Any) -> None:
+    arguments: dict[str, Any] = {"model": tiny.text, "mmproj": tiny.mmproj, **EXACT, name: value}
+    with pytest.raises(InvalidRequestError) as caught:
+        Session.open(**arguments)
+    assert is_in_words(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), cases(WRONG_OPTIONS))
+@pytest.mark.parametrize("method", ["ask", "stream", "next_token_logprobs", "batch"])
+def test_options_of_a_question_of_another_kind(session: Session, method: str, name: str, value: Any) -> None:
+    before = session.messages
+    with pytest.raises(InvalidRequestError) as caught:
+        getattr(session, method)(["Hello?"] if method == "batch" else "Hello?", **{name: value})
+    assert is_in_words(caught.value)
+    assert session.messages == before
+
+
+def test_none_leaves_an_option_out(session: Session) -> None:
+    options = dict.fromkeys(("max_tiles", "min_tiles", "thumbnail", "layout", "fit_pictures"))
+    reply = session.ask("Hello?", [noise(1)], sampling=SHORT, **options)  # type: ignore[arg-type]
+    session.clear()
+    assert session.ask("Hello?", [noise(1)], sampling=SHORT).text == reply.text
+
+
+@pytest.mark.parametrize("method", ["ask", "stream", "next_token_logprobs"])
+@pytest.mark.parametrize("prompt", [None, 5, b"Hello?", ["Hello?"]])
+def test_a_prompt_of_another_kind(session: Session, method: str, prompt: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="prompt is") as caught:
+        getattr(session, method)(prompt)
+    assert is_in_words(caught.value)
+
+
+class Tensor:
+    """An array of another library, as numpy knows one."""
+
+    ndim = 3
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray[Any, Any]:
+        return np.zeros((12, 12, 3), np.uint8)
+
+    def __iter__(self) -> Any:
+        return iter(np.zeros((12, 12, 3), np.uint8))
+
+    def __len__(self) -> int:
+        return 12
+
+
+PICTURE = np.zeros((12, 12, 3), np.uint8)
+ONE_PICTURE = [
+    PICTURE,
+    PICTURE[:, :, 0],
+    Tensor(),
+    noise(1),
+    Picture(PICTURE),
+    "photo.png",
+    b"photo",
+    bytearray(b"photo"),
+    memoryview(b"photo"),
+]
+
+
+@pytest.mark.parametrize("images", ONE_PICTURE, ids=lambda images: type(images).__name__)
+def test_one_picture_is_not_taken_for_a_list(session: Session, history: History, images: Any) -> None:
+    """The rows of a numpy array were taken for twelve pictures, and the answer was about nothing."""
+    conversation = history.begin("tiny")
+    for ask in (
+        lambda: session.ask("What is it?", images=images),
+        lambda: session.stream("What is it?", images),
+        lambda: session.next_token_logprobs("What is it?", images),
+        lambda: conversation.stream(session, "What is it?", images),
+    ):
+        with pytest.raises(InvalidRequestError) as caught:
+            ask()
+        assert caught.value.message == "images is one picture, not a list of them."
+        assert caught.value.hint == "Write images=[picture]."
+    (outcome,) = session.batch([Question("What is it?", images)])
+    assert isinstance(outcome, InvalidRequestError)
+    assert outcome.message == "images is one picture, not a list of them."
+    assert not conversation.entries
+    assert len(session.messages) == 1
+
+
+def test_an_array_of_several_pictures_says_how_to_give_them(session: Session) -> None:
+    with pytest.raises(InvalidRequestError, match="one array of several pictures") as caught:
+        session.ask("What is it?", images=np.zeros((2, 12, 12, 3), np.uint8))  # type: ignore[arg-type]
+    assert caught.value.hint == "Write images=list(array)."
+
+
+@pytest.mark.parametrize("images", [None, 5, {"a.png": 1}, {"a.png"}, print])
+def test_images_that_are_no_list(session: Session, images: Any) -> None:
+    """`images=None` ended in "'NoneType' object is not iterable"."""
+    with pytest.raises(InvalidRequestError, match="images is") as caught:
+        session.ask("What is it?", images=images)
+    assert is_in_words(caught.value)
+    (outcome,) = session.batch([Question("What is it?", images)])
+    assert isinstance(outcome, InvalidRequestError)
+
+
+def test_images_may_come_one_after_another(session: Session, history: History) -> None:
+    pictures = [noise(1), noise(2)]
+    expected = session.fork().ask("What is it?", pictures, sampling=SHORT).text
+    for given in (tuple(pictures), iter(pictures), (each for each in pictures)):
+        assert session.fork().ask("What is it?", given, sampling=SHORT).text == expected
+    (outcome,) = session.batch([Question("What is it?", iter(pictures))], sampling=SHORT)  # type: ignore[arg-type]
+    assert outcome.text == expected  # type: ignore[union-attr]
+    conversation = history.begin("tiny")
+    chunks = list(conversation.stream(session, "What is it?", iter(pictures), sampling=SHORT))
+    assert "".join(chunk.text for chunk in chunks) == expected
+    assert len(conversation.entries[0].pictures) == 2
+
+
+@pytest.mark.parametrize("image", [None, 5, [PICTURE], (), Tensor(), {}])
+def test_a_source_that_is_no_picture(session: Session, image: Any) -> None:
+    with pytest.raises(PictureError, match="not a kind of picture source") as caught:
+        session.embed_image(image)
+    assert is_in_words(caught.value)
+    with pytest.raises(PictureError):
+        session.ask("What is it?", [image])
+
+
+def test_embedding_takes_a_picture_that_is_cut_already(session: Session) -> None:
+    session.ask("What is it?", [noise(1)], sampling=SHORT)
+    (cut,) = session.messages[1].pictures
+    assert np.array_equal(session.embed_image(cut), session.embed_image(noise(1)))
+    for name, value in cases({"max_tiles": ["6", 1.5], "min_tiles": ["1"], "thumbnail": ["no"]}):
+        with pytest.raises(InvalidRequestError):
+            session.embed_image(noise(1), **{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), cases({"max_tiles": ["6"], "min_tiles": [1.5], "thumbnail": ["no"]}))
+def test_a_picture_with_limits_of_another_kind(session: Session, name: str, value: Any) -> None:
+    with pytest.raises(InvalidRequestError):
+        session.ask("What is it?", [Picture(noise(1), **{name: value})])
+
+
+@pytest.mark.parametrize("questions", [None, 5, "Hello?", Question("Hello?"), {"a": 1}])
+def test_a_batch_of_another_kind(session: Session, questions: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="questions is") as caught:
+        session.batch(questions)
+    assert is_in_words(caught.value)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        None,
+        5,
+        Question(5),  # type: ignore[arg-type]
+        Question("Hello?", system=5),  # type: ignore[arg-type]
+        Question("Hello?", options=5),  # type: ignore[arg-type]
+        Question("Hello?", options=[("max_tiles", 6)]),  # type: ignore[arg-type]
+        Question("Hello?", options={5: 6}),  # type: ignore[dict-item]
+        Question("Hello?", options={"sampling": 5}),
+    ],
+)
+def test_a_wrong_question_is_its_own_outcome(session: Session, question: Any) -> None:
+    outcomes = session.batch(["Hello?", question, "And?"], sampling=SHORT)
+    assert isinstance(outcomes[1], InvalidRequestError)
+    assert is_in_words(outcomes[1])
+    assert not isinstance(outcomes[0], InternVLError)
+    assert not isinstance(outcomes[2], InternVLError)
+
+
+WRONG_CALLS: list[tuple[str, Callable[[Session], object]]] = [
+    ("save", lambda session: session.save(5)),  # type: ignore[arg-type]
+    ("save", lambda session: session.save("a\0b")),
+    ("restore", lambda session: Session.restore(None)),  # type: ignore[arg-type]
+    ("restore", lambda session: Session.restore("a", recompute="yes")),  # type: ignore[arg-type]
+    ("batch", lambda session: session.batch(["Hello?"], on_result=5)),  # type: ignore[arg-type]
+    ("set_system", lambda session: session.set_system(5)),  # type: ignore[arg-type]
+    ("on_tiles", lambda session: session.on_tiles(5)),  # type: ignore[arg-type]
+    ("continue_with", lambda session: session.continue_with(None)),  # type: ignore[arg-type]
+    ("continue_with", lambda session: session.continue_with("Hello?")),  # type: ignore[arg-type]
+    ("continue_with", lambda session: session.continue_with(["Hello?"])),  # type: ignore[list-item]
+    ("continue_with", lambda session: session.continue_with(session.messages, saved=5)),  # type: ignore[arg-type]
+    ("continue_with", lambda session: session.continue_with([Message("user", 5)])),  # type: ignore[arg-type]
+    (
+        "continue_with",
+        lambda session: session.continue_with([Message("user", "a", (5,)), Message("assistant", "b")]),  # type: ignore[arg-type]
+    ),
+    (
+        "continue_with",
+        lambda session: session.continue_with([Message("user", "a"), Message("assistant", "b", tokens=("c",))]),  # type: ignore[arg-type]
+    ),
+    ("tile_image", lambda session: tiling.tile_image("photo.png")),  # type: ignore[arg-type]
+    ("tile_image", lambda session: tiling.tile_image(PICTURE)),  # type: ignore[arg-type]
+    ("tile_image", lambda session: tiling.tile_image(noise(1), max_tiles="6")),  # type: ignore[arg-type]
+    ("tile_image", lambda session: tiling.tile_image(noise(1), min_tiles=1.5)),  # type: ignore[arg-type]
+    ("tile_image", lambda session: tiling.tile_image(noise(1), tile_size="448")),  # type: ignore[arg-type]
+    ("tile_image", lambda session: tiling.tile_image(noise(1), tile_size=0)),
+    ("tile_image", lambda session: tiling.tile_image(noise(1), thumbnail="no")),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("name", "call"), WRONG_CALLS)
+def test_other_calls_with_arguments_of_another_kind(
+    session: Session, name: str, call: Callable[[Session], object]
+) -> None:
+    before = session.messages
+    with pytest.raises(InvalidRequestError) as caught:
+        call(session)
+    assert is_in_words(caught.value)
+    assert session.messages == before
+
+
+def test_the_history_with_arguments_of_another_kind(history: History, session: Session) -> None:
+    conversation = history.begin("tiny")
+    wrong: Any = 5
+    for call in (
+        lambda: History.open(wrong),
+        lambda: History.open(on_notice=wrong),
+        lambda: History.open(state_bytes="4GiB"),  # type: ignore[arg-type]
+        lambda: history.begin(wrong),
+        lambda: history.begin("tiny", wrong),
+        lambda: history.find(wrong),
+        lambda: history.search(wrong),
+        lambda: history.search("a", limit="5"),  # type: ignore[arg-type]
+        lambda: history.forget("k7m"),
+        lambda: history.forget([wrong]),
+        lambda: history.load(wrong),
+        lambda: conversation.stream(wrong, "Hello?"),
+        lambda: conversation.stream(session, wrong),
+        lambda: conversation.undo(wrong),
+        lambda: conversation.set_system(wrong, "Be brief."),
+        lambda: conversation.set_system(session, wrong),
+        lambda: conversation.set_model(wrong),
+        lambda: conversation.continue_in(wrong),
+        lambda: conversation.keep_state(wrong),
+        lambda: conversation.export(wrong),
+    ):
+        with pytest.raises(InvalidRequestError) as caught:
+            call()
+        assert is_in_words(caught.value)
+    assert not conversation.entries
+    assert not history.search()
+
+
+def test_the_history_takes_its_folder_as_text(tmp_path: Any) -> None:
+    with History.open(str(tmp_path / "data")) as opened:
+        assert opened.folder == tmp_path / "data"

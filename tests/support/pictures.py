@@ -1,0 +1,42 @@
+"""Small pictures for tests, their files, and the check that a refusal is two clear lines."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from internvl_gguf.errors import PictureError
+from internvl_gguf.images.load import load_image
+
+
+def random_picture(mode="RGB", size=(37, 23), seed=5):
+    """A picture of `mode` in which every pixel differs from its neighbours."""
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    return Image.frombytes(mode, size, random.Random(seed).randbytes(size[0] * size[1] * bands))
+
+
+def encoded(picture, kind, **options):
+    """The bytes of a picture file."""
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def refusal(source, **options):
+    """The error that load_image raises; both its parts are one line each."""
+    with pytest.raises(PictureError) as caught:
+        load_image(source, **options)
+    for part in (caught.value.message, caught.value.hint):
+        assert part
+        assert part.isprintable()
+    return caught.value
+
+
+def noise(seed: int, width: int = 64, height: int = 48) -> Image.Image:
+    """A picture of random colours; another seed gives another picture."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)

@@ -1,0 +1,216 @@
+"""A text model and an mmproj of a few dozen kilobytes that llama.cpp loads and runs, written in milliseconds.
+
+The weights are random and fixed by `seed`; nothing they answer means anything. Every key and tensor of a published
+InternVL3 file of the same kind is there.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gguf import GGMLQuantizationType, GGUFValueType, TokenType
+from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts, validate_mmproj, validate_text_model
+from tests.support.damage import Blueprint, Tensor, array, header_of, number, real, text, truth, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
+MERGED = ("th", "the", "in", "ing", "er", "an", "on", "re")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def write_tiny_text(path: Path, **overrides: int | str | float) -> Path:
+    """Write a text model; see `tiny_text` for what can be overridden."""
+    return write(path, tiny_text(**overrides))
+
+
+def write_tiny_mmproj(path: Path, **overrides: int | str | float) -> Path:
+    """Write an mmproj; see `tiny_mmproj` for what can be overridden."""
+    return write(path, tiny_mmproj(**overrides))
+
+
+def text_facts_of(plan: Blueprint) -> TextModelFacts:
+    """What the package makes of a text model's plan; ModelFileError if it refuses it."""
+    return validate_text_model(header_of(plan))
+
+
+def mmproj_facts_of(plan: Blueprint) -> MmprojFacts:
+    """What the package makes of an mmproj's plan; ModelFileError if it refuses it."""
+    return validate_mmproj(header_of(plan))
+
+
+def tiny_text(
+    *,
+    n_layers: int = 2,
+    width: int = 64,
+    n_head: int = 4,
+    n_head_kv: int = 2,
+    n_ff: int = 96,
+    n_ctx: int = 512,
+    tied: bool = False,
+    name: str = "Tiny InternVL",
+    seed: int = 1,
+    weights: bool = True,
+) -> Blueprint:
+    """The plan of a qwen2 text model with InternVL's special tokens.
+
+    Args:
+        weights: False gives tensors without data, for headers of any size (see `damage.write_sparse`).
+    """
+    tokens, types, merges = _vocabulary()
+    keys = [
+        text("general.architecture", "qwen2"),
+        text("general.type", "model"),
+        text("general.name", name),
+        number("general.file_type", 0),
+        number("general.quantization_version", 2),
+        number("qwen2.block_count", n_layers),
+        number("qwen2.context_length", n_ctx),
+        number("qwen2.embedding_length", width),
+        number("qwen2.feed_forward_length", n_ff),
+        number("qwen2.attention.head_count", n_head),
+        number("qwen2.attention.head_count_kv", n_head_kv),
+        real("qwen2.rope.freq_base", 1e6),
+        real("qwen2.attention.layer_norm_rms_epsilon", 1e-6),
+        text("tokenizer.ggml.model", "gpt2"),
+        text("tokenizer.ggml.pre", "qwen2"),
+        array("tokenizer.ggml.tokens", GGUFValueType.STRING, list(tokens)),
+        array("tokenizer.ggml.token_type", GGUFValueType.INT32, list(types)),
+        array("tokenizer.ggml.merges", GGUFValueType.STRING, list(merges)),
+        number("tokenizer.ggml.eos_token_id", tokens.index("<|im_end|>")),
+        number("tokenizer.ggml.padding_token_id", tokens.index("<|endoftext|>")),
+        truth("tokenizer.ggml.add_bos_token", False),
+        text("tokenizer.chat_template", "{% for m in messages %}{{ m['content'] }}{% endfor %}"),
+    ]
+    kv_width = width // n_head * n_head_kv
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (width, len(tokens))}
+    for layer in range(n_layers):
+        block = f"blk.{layer}"
+        shapes[f"{block}.attn_norm.weight"] = (width,)
+        for part, rows in (("q", width), ("k", kv_width), ("v", kv_width)):
+            shapes[f"{block}.attn_{part}.weight"] = (width, rows)
+            shapes[f"{block}.attn_{part}.bias"] = (rows,)
+        shapes[f"{block}.attn_output.weight"] = (width, width)
+        shapes[f"{block}.ffn_norm.weight"] = (width,)
+        shapes[f"{block}.ffn_gate.weight"] = (width, n_ff)
+        shapes[f"{block}.ffn_up.weight"] = (width, n_ff)
+        shapes[f"{block}.ffn_down.weight"] = (n_ff, width)
+    shapes["output_norm.weight"] = (width,)
+    if not tied:
+        shapes["output.weight"] = (width, len(tokens))
+    return Blueprint(keys, _tensors(shapes, seed, weights))
+
+
+def tiny_mmproj(
+    *,
+    n_layers: int = 2,
+    width: int = 32,
+    n_head: int = 4,
+    n_ff: int = 48,
+    image_size: int = 32,
+    patch_size: int = 8,
+    projection: int = 64,
+    scale_factor: int = 2,
+    qkv_bias: bool = True,
+    qk_norm: bool = False,
+    rms_norm: bool = False,
+    name: str = "Tiny InternVL",
+    seed: int = 2,
+    weights: bool = True,
+) -> Blueprint:
+    """The plan of an InternViT with its projector: image_size 32 and patch 8 give 4 visual tokens a tile.
+
+    Args:
+        weights: False gives tensors without data, for headers of any size (see `damage.write_sparse`).
+    """
+    keys = [
+        text("general.architecture", "clip"),
+        text("general.type", "mmproj"),
+        text("general.name", name),
+        number("general.file_type", 0),
+        number("general.quantization_version", 2),
+        truth("clip.has_vision_encoder", True),
+        text("clip.projector_type", "internvl"),
+        truth("clip.use_gelu", True),
+        number("clip.vision.projection_dim", projection),
+        number("clip.vision.image_size", image_size),
+        number("clip.vision.patch_size", patch_size),
+        number("clip.vision.embedding_length", width),
+        number("clip.vision.feed_forward_length", n_ff),
+        number("clip.vision.block_count", n_layers),
+        number("clip.vision.attention.head_count", n_head),
+        real("clip.vision.attention.layer_norm_epsilon", 1e-6),
+        array("clip.vision.image_mean", GGUFValueType.FLOAT32, list(IMAGENET_MEAN)),
+        array("clip.vision.image_std", GGUFValueType.FLOAT32, list(IMAGENET_STD)),
+        number("clip.vision.projector.scale_factor", scale_factor),
+        number("clip.vision.preproc_min_tiles", 1),
+        number("clip.vision.preproc_max_tiles", 12),
+    ]
+    positions = (image_size // patch_size) ** 2 + 1
+    merged = width * scale_factor**2
+    shapes: dict[str, tuple[int, ...]] = {
+        "v.class_embd": (width, 1, 1),
+        "v.position_embd.weight": (width, positions, 1),
+        "v.patch_embd.weight": (patch_size, patch_size, 3, width),
+        "v.patch_embd.bias": (width,),
+    }
+    for layer in range(n_layers):
+        shapes |= _vit_layer(f"v.blk.{layer}", width, n_ff, qkv_bias, qk_norm, rms_norm)
+    shapes["mm.model.mlp.0.weight"] = shapes["mm.model.mlp.0.bias"] = (merged,)
+    shapes["mm.model.mlp.1.weight"] = (merged, projection)
+    shapes["mm.model.mlp.1.bias"] = (projection,)
+    shapes["mm.model.mlp.3.weight"] = (projection, projection)
+    shapes["mm.model.mlp.3.bias"] = (projection,)
+    return Blueprint(keys, _tensors(shapes, seed, weights))
+
+
+def _vit_layer(
+    block: str, width: int, n_ff: int, qkv_bias: bool, qk_norm: bool, rms_norm: bool
+) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for norm in ("ln1", "ln2"):
+        shapes[f"{block}.{norm}.weight"] = (width,)
+        if not rms_norm:
+            shapes[f"{block}.{norm}.bias"] = (width,)
+    for part in "qkv":
+        shapes[f"{block}.attn_{part}.weight"] = (width, width)
+        if qkv_bias:
+            shapes[f"{block}.attn_{part}.bias"] = (width,)
+        if qk_norm and part != "v":
+            shapes[f"{block}.attn_{part}_norm.weight"] = (width,)
+    for part, columns, rows in (("attn_out", width, width), ("ffn_up", width, n_ff), ("ffn_down", n_ff, width)):
+        shapes[f"{block}.{part}.weight"] = (columns, rows)
+        shapes[f"{block}.{part}.bias"] = (rows,)
+    shapes[f"{block}.ls1.weight"] = shapes[f"{block}.ls2.weight"] = (width,)
+    return shapes
+
+
+def _tensors(shapes: dict[str, tuple[int, ...]], seed: int, weights: bool) -> list[Tensor]:
+    random = np.random.default_rng(seed)
+    tensors = []
+    for name, shape in shapes.items():
+        data = b""
+        if weights:
+            values = random.standard_normal(int(np.prod(shape)), dtype=np.float32) * 0.3
+            if ("norm" in name or ".ln" in name or ".ls" in name) and name.endswith("weight"):
+                values = values * 0.3 + 1.0
+            data = values.astype(np.float32).tobytes()
+        tensors.append(Tensor(name, shape, GGMLQuantizationType.F32, data))
+    return tensors
+
+
+@lru_cache(maxsize=1)
+def _vocabulary() -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
+    """Tokens, their types and merges: the 256 bytes in GPT-2's alphabet, a few merges, the special tokens."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    tokens = [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(256 - len(printable))]
+    merges = [f"{token[:-1]} {token[-1]}" for token in MERGED if len(token) == 2]
+    merges += [f"{token[:2]} {token[2:]}" for token in MERGED if len(token) == 3]
+    tokens += sorted(MERGED, key=len)
+    types = [int(TokenType.NORMAL)] * len(tokens) + [int(TokenType.CONTROL)] * len(SPECIAL_TOKENS)
+    return (*tokens, *SPECIAL_TOKENS), tuple(types), tuple(merges)
