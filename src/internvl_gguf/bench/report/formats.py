@@ -17,11 +17,11 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeVar
 
-from internvl_gguf.bench.advice import advise
-from internvl_gguf.bench.markdown import results_to_markdown
-from internvl_gguf.bench.pareto import Aspect, best_rows, divergence
+from internvl_gguf.bench.report.advice import advise
+from internvl_gguf.bench.report.markdown import results_to_markdown
+from internvl_gguf.bench.report.pareto import Aspect, best_rows, divergence
+from internvl_gguf.bench.report.wording import printable
 from internvl_gguf.bench.results import Configuration, Divergence, Results, Row, SpeedResult, Spread
-from internvl_gguf.bench.wording import printable
 from internvl_gguf.errors import InvalidRequestError
 
 FORMAT: Final = 1
