@@ -130,7 +130,7 @@ def test_another_length_or_name_is_a_miss(store: EmbeddingStore) -> None:
 
 
 def test_nothing_on_disk_is_unpickled() -> None:
-    script = "from internvl_gguf import embedding_store; import sys; print('diskcache' in sys.modules)"
+    script = "from internvl_gguf.engine import embedding_store; import sys; print('diskcache' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "False"
     assert "pickle" not in Path(embedding_store.__file__).read_text()
 
@@ -513,7 +513,7 @@ def test_cache_shows_what_is_kept_and_clears_it(tiny: ModelFiles, own_cache: Pat
     (own_cache / "headers").mkdir()
     (own_cache / "headers" / "abc.123").write_bytes(bytes(1000))
     for record in RECORDS:
-        assert record.write({"of": record.purpose})
+        assert record.put("this machine", {"of": record.purpose}) is None
     (own_cache / ".tuning.json.a1b2c3").write_text("of a process that was killed")
     (own_cache / "letter.txt").write_text("not ours")
     shown = json.loads(run("cache", "--json").stdout)
