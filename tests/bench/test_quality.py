@@ -17,14 +17,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from internvl_gguf import BenchmarkError, InvalidRequestError, Session
-from internvl_gguf.bench import reference_logits
-from internvl_gguf.bench.divergence import DivergenceSum, kl_divergence, log_softmax
-from internvl_gguf.bench.packed_rows import PackedRow, row_bytes
-from internvl_gguf.bench.quality import QualityJob, measure_quality, subject_of
-from internvl_gguf.bench.reference_logits import ReferenceHead, ReferenceReader, ReferenceWriter, vocabulary_digest
+from internvl_gguf.bench.quality import reference_logits
+from internvl_gguf.bench.quality.divergence import DivergenceSum, kl_divergence, log_softmax
+from internvl_gguf.bench.quality.measure import QualityJob, measure_quality, subject_of
+from internvl_gguf.bench.quality.packed_rows import PackedRow, row_bytes
+from internvl_gguf.bench.quality.reference_logits import (
+    ReferenceHead,
+    ReferenceReader,
+    ReferenceWriter,
+    vocabulary_digest,
+)
+from internvl_gguf.bench.quality.scoring import Passage, score, text_passages
+from internvl_gguf.bench.quality.sets import LANGUAGE, check_sets, read_pictures, read_task, read_text
 from internvl_gguf.bench.results import Divergence
-from internvl_gguf.bench.scoring import Passage, score, text_passages
-from internvl_gguf.bench.sets import LANGUAGE, check_sets, read_pictures, read_task, read_text
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.models.resolve import ModelFiles, resolve_model
 from internvl_gguf.session.prepare import prepare_request
@@ -530,9 +535,9 @@ def test_fewer_bits_lose_more(tmp_path: Path) -> None:
 
 
 def data() -> Path:
-    import internvl_gguf.bench.sets
+    import internvl_gguf.bench
 
-    return Path(internvl_gguf.bench.sets.__file__).with_name("data")
+    return Path(internvl_gguf.bench.__file__).with_name("data")
 
 
 def test_the_sets_that_ship() -> None:

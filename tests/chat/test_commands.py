@@ -15,16 +15,16 @@ import pytest
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.chat import commands
 from internvl_gguf.chat.chat import Chat, Models
-from internvl_gguf.chat.clipboard import read_clipboard
 from internvl_gguf.chat.command_table import COMMANDS, split_command
 from internvl_gguf.chat.commands import Leaving, full_name
 from internvl_gguf.chat.loop import Loop
 from internvl_gguf.chat.reader import Reader, ScriptReader
 from internvl_gguf.chat.room import Part, parts, taken, without
-from internvl_gguf.chat.screen import PlainScreen, Screen
 from internvl_gguf.chat.settings import Settings, setting_names, setting_values
 from internvl_gguf.chat.suggestions import Sources, suggestions
-from internvl_gguf.chat.terminal_screen import TerminalScreen
+from internvl_gguf.chat.terminal.clipboard import read_clipboard
+from internvl_gguf.chat.terminal.screen import PlainScreen, Screen
+from internvl_gguf.chat.terminal.terminal_screen import TerminalScreen
 from internvl_gguf.chat.worker import Worker
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.history import History

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from internvl_gguf.chat.live_area import LiveArea, visible_cells
-from internvl_gguf.chat.markdown_blocks import BlockStream
-from internvl_gguf.chat.markdown_view import MarkdownView
-from internvl_gguf.chat.preview import PREVIEW_COLUMNS, PREVIEW_ROWS, Protocol, draw, protocol_of
-from internvl_gguf.chat.screen import PlainScreen
-from internvl_gguf.chat.sixel import encode_sixel
-from internvl_gguf.chat.terminal_screen import TerminalScreen
+from internvl_gguf.chat.terminal.live_area import LiveArea, visible_cells
+from internvl_gguf.chat.terminal.markdown_blocks import BlockStream
+from internvl_gguf.chat.terminal.markdown_view import MarkdownView
+from internvl_gguf.chat.terminal.preview import PREVIEW_COLUMNS, PREVIEW_ROWS, Protocol, draw, protocol_of
+from internvl_gguf.chat.terminal.screen import PlainScreen
+from internvl_gguf.chat.terminal.sixel import encode_sixel
+from internvl_gguf.chat.terminal.terminal_screen import TerminalScreen
 from internvl_gguf.errors import PictureError
 from internvl_gguf.utils.safe_text import cells, safe_name, safe_text
 from tests.support.pictures import noise

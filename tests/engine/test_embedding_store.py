@@ -513,7 +513,7 @@ def test_cache_shows_what_is_kept_and_clears_it(tiny: ModelFiles, own_cache: Pat
     (own_cache / "headers").mkdir()
     (own_cache / "headers" / "abc.123").write_bytes(bytes(1000))
     for record in RECORDS:
-        assert record.write({"of": record.purpose})
+        assert record.put("this machine", {"of": record.purpose}) is None
     (own_cache / ".tuning.json.a1b2c3").write_text("of a process that was killed")
     (own_cache / "letter.txt").write_text("not ours")
     shown = json.loads(run("cache", "--json").stdout)

@@ -128,8 +128,8 @@ def test_the_quants_of_the_demo_need_a_place(unwritable: Path) -> None:
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
 def test_a_record_that_cannot_be_written_is_none(unwritable: Path, record: Record) -> None:
-    assert not record.write({"a": 1})
-    assert record.read() is None
+    assert isinstance(record.put("this machine", 1), OSError)
+    assert record.get("this machine", int) is None
 
 
 def test_a_folder_that_does_not_exist_yet_is_writable_where_its_parent_is(tmp_path: Path, unwritable: Path) -> None:

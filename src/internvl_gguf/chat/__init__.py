@@ -2,7 +2,7 @@
 
     reader  ->  loop: a line  ->  command_table, commands     ->  chat: the conversation, its model, what waits
                               ->  typed_line: its pictures    ->  asking: one question, in the worker's thread
-                                                              ->  screen: a terminal, a screen reader, a script
+                                                              ->  terminal/: the screen, pictures in it, the clipboard
 
-Everything but `editor` and `terminal_screen` works without a terminal.
+Everything but `editor` and `terminal.terminal_screen` works without a terminal.
 """

@@ -11,7 +11,7 @@ from internvl_gguf.chat.worker import Interrupted, Worker, interrupts_told
 from internvl_gguf.types import Chunk
 
 if TYPE_CHECKING:
-    from internvl_gguf.chat.screen import Screen
+    from internvl_gguf.chat.terminal.screen import Screen
     from internvl_gguf.session import Session
     from internvl_gguf.types import Reply
 

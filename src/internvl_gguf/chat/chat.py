@@ -15,7 +15,7 @@ from internvl_gguf.chat.wording import added_line, status_parts
 from internvl_gguf.types import Picture
 
 if TYPE_CHECKING:
-    from internvl_gguf.chat.screen import Screen
+    from internvl_gguf.chat.terminal.screen import Screen
     from internvl_gguf.chat.worker import Worker
     from internvl_gguf.history import Asked, Conversation, History
     from internvl_gguf.models.local_files import ModelFiles

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.attachments import grid_text
-from internvl_gguf.chat.clipboard import read_clipboard
 from internvl_gguf.chat.room import Part, taken
+from internvl_gguf.chat.terminal.clipboard import read_clipboard
 from internvl_gguf.chat.typed_line import parse_line, typed_path
 from internvl_gguf.chat.wording import columns, count, in_commands, part_line, statistics, summary_row
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError

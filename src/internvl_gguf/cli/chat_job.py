@@ -27,7 +27,7 @@ from internvl_gguf.utils.paths import data_dir, expanded
 from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
-    from internvl_gguf.chat.screen import Screen
+    from internvl_gguf.chat.terminal.screen import Screen
     from internvl_gguf.cli.chat_terminal import Terminal
     from internvl_gguf.history import Conversation
     from internvl_gguf.models.local_files import ModelFiles

@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
-from internvl_gguf.bench.matching import TOLERANCE
+from internvl_gguf.bench.quality.matching import TOLERANCE
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.images.load import check_source, load_image
 from internvl_gguf.utils.text_data import as_utf8, decode_text
@@ -33,7 +33,7 @@ OFF: Final = "off"
 """In place of the path of a set: measure nothing of the kind."""
 
 
-_DATA: Final = Path(__file__).with_name("data")
+_DATA: Final = Path(__file__).parents[1] / "data"
 _TEXT: Final = _DATA / "text.txt"
 _PICTURES: Final = _DATA / "pictures" / "questions.jsonl"
 _TASK: Final = _DATA / "exam" / "questions.jsonl"

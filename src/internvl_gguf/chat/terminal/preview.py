@@ -60,7 +60,7 @@ def draw(picture: Image, protocol: Protocol) -> str:
         return "".join(f"{line(small, row)}\x1b[0m\n" for row in range(rows))
     small = picture.resize((columns * _CELL[0], rows * _CELL[1]))
     if protocol is Protocol.SIXEL:
-        from internvl_gguf.chat.sixel import encode_sixel
+        from internvl_gguf.chat.terminal.sixel import encode_sixel
 
         return f"{encode_sixel(small)}\n"
     data = io.BytesIO()

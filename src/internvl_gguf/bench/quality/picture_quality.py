@@ -6,10 +6,10 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.bench.divergence import DivergenceSum
-from internvl_gguf.bench.reference_logits import ReferenceReader, ReferenceWriter
-from internvl_gguf.bench.scoring import Passage, Subject, score
-from internvl_gguf.bench.sets import PictureItem, PictureSet
+from internvl_gguf.bench.quality.divergence import DivergenceSum
+from internvl_gguf.bench.quality.reference_logits import ReferenceReader, ReferenceWriter
+from internvl_gguf.bench.quality.scoring import Passage, Subject, score
+from internvl_gguf.bench.quality.sets import PictureItem, PictureSet
 from internvl_gguf.config import AskOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError, PictureError
 from internvl_gguf.session.prepare import Request, prepare_request

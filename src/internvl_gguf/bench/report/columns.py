@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from internvl_gguf.bench.pareto import Aspect, divergence, has_split, measure_of
+from internvl_gguf.bench.report.pareto import Aspect, divergence, has_split, measure_of
+from internvl_gguf.bench.report.wording import number, printable, size_unit, spread, with_error
 from internvl_gguf.bench.results import Divergence, Results, Row, Spread
-from internvl_gguf.bench.wording import number, printable, size_unit, spread, with_error
 
 NOTHING: Final = "-"
 """In the place of what was not measured."""

@@ -6,11 +6,11 @@ import html
 from pathlib import Path
 from typing import Final
 
-from internvl_gguf.bench.advice import advise
-from internvl_gguf.bench.charts import Chart, charts_of
-from internvl_gguf.bench.columns import Column, columns_of
-from internvl_gguf.bench.figures import chart_as_svg, write_report
-from internvl_gguf.bench.legend import (
+from internvl_gguf.bench.report.advice import advise
+from internvl_gguf.bench.report.charts import Chart, charts_of
+from internvl_gguf.bench.report.columns import Column, columns_of
+from internvl_gguf.bench.report.figures import chart_as_svg, write_report
+from internvl_gguf.bench.report.legend import (
     BEST,
     BEST_BY_SPEED,
     FAILED,
@@ -20,10 +20,10 @@ from internvl_gguf.bench.legend import (
     legend,
     marks_of,
 )
-from internvl_gguf.bench.page_style import STYLE
+from internvl_gguf.bench.report.page_style import STYLE
+from internvl_gguf.bench.report.svg import svg_for_page
+from internvl_gguf.bench.report.wording import printable, row_names
 from internvl_gguf.bench.results import Results
-from internvl_gguf.bench.svg import svg_for_page
-from internvl_gguf.bench.wording import printable, row_names
 
 _SPOKEN: Final = {BEST: "unbeaten", BEST_BY_SPEED: "unbeaten with speed", FAILED: "not measured"}
 

@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from typing import Final
 
-from internvl_gguf.bench.theme import SHADES
+from internvl_gguf.bench.report.theme import SHADES
 
 _ROLE_OF: Final = {shade.light: role for role, shade in SHADES.items()}
 _COLOUR: Final = re.compile(r"#[0-9a-f]{6}")

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.text import Text
 from rich.theme import Theme
 
-from internvl_gguf.chat.live_area import LiveArea
-from internvl_gguf.chat.markdown_blocks import BlockStream
-from internvl_gguf.chat.markdown_view import MarkdownView
-from internvl_gguf.chat.preview import PREVIEW_COLUMNS, Protocol, draw
-from internvl_gguf.chat.screen import Screen
+from internvl_gguf.chat.terminal.live_area import LiveArea
+from internvl_gguf.chat.terminal.markdown_blocks import BlockStream
+from internvl_gguf.chat.terminal.markdown_view import MarkdownView
+from internvl_gguf.chat.terminal.preview import PREVIEW_COLUMNS, Protocol, draw
+from internvl_gguf.chat.terminal.screen import Screen
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError
 from internvl_gguf.utils.safe_text import can_show, cells, safe_name, safe_text
 

@@ -7,21 +7,17 @@ finite, which JSON has no form for, is the string "NaN", "Infinity" or "-Infinit
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
-import math
-import sys
-import types
-import typing
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, Literal
 
-from internvl_gguf.bench.advice import advise
-from internvl_gguf.bench.markdown import results_to_markdown
-from internvl_gguf.bench.pareto import Aspect, best_rows, divergence
+from internvl_gguf.bench.plain_json import as_plain, damaged, from_plain
+from internvl_gguf.bench.report.advice import advise
+from internvl_gguf.bench.report.markdown import results_to_markdown
+from internvl_gguf.bench.report.pareto import Aspect, best_rows, divergence
+from internvl_gguf.bench.report.wording import printable
 from internvl_gguf.bench.results import Configuration, Divergence, Results, Row, SpeedResult, Spread
-from internvl_gguf.bench.wording import printable
 from internvl_gguf.errors import InvalidRequestError
 
 FORMAT: Final = 1
@@ -30,7 +26,6 @@ OutputFormat = Literal["md", "json", "jsonl", "csv"]
 
 _ASPECTS: Final[tuple[Aspect, ...]] = ("text", "pictures", "quant_alone", "mmproj_alone")
 _NATS: Final = ("mean", "mean_error", "median", "p99", "maximum")
-_NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _SPEEDS: Final = {
     "load": "load_seconds",
     "tile": "tile_seconds",
@@ -39,7 +34,6 @@ _SPEEDS: Final = {
     "time_to_first_token": "time_to_first_token_seconds",
     "decode_parallel": "decode_parallel_tokens_per_second",
 }
-_Read = TypeVar("_Read")
 
 
 def render(results: Results, form: OutputFormat, budget: int | None = None) -> str:
@@ -65,7 +59,7 @@ def results_from_json(document: Any) -> Results:
         InvalidRequestError: a document of another format, or a damaged one.
     """
     if not isinstance(document, dict) or "format" not in document:
-        raise _damaged("there is no 'format'")
+        raise damaged("there is no 'format'")
     if document["format"] != FORMAT:
         raise InvalidRequestError(
             f"The results are in format {printable(str(document['format']))}, and this version reads {FORMAT}.",
@@ -73,7 +67,7 @@ def results_from_json(document: Any) -> Results:
         )
     results = from_plain(Results, document)
     if results.reference is not None and not 0 <= results.reference < len(results.rows):
-        raise _damaged(f"reference is {results.reference}, and there are {len(results.rows)} rows")
+        raise damaged(f"reference is {results.reference}, and there are {len(results.rows)} rows")
     return results
 
 
@@ -143,72 +137,6 @@ def _flat_row(results: Results, row: Row, marks: dict[str, Any]) -> list[dict[st
             "started_at": printable(results.started_at),
         },
     ]
-
-
-def as_plain(value: Any) -> Any:
-    """A dataclass, or what is in one, in what JSON has."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: as_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): as_plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
-
-
-def from_plain(kind: type[_Read], value: Any) -> _Read:
-    """What `as_plain` made of a dataclass of this kind; fields that it does not know are left out.
-
-    Raises:
-        InvalidRequestError: a field is missing, or of another type.
-    """
-    read: _Read = _read(kind, value, "")
-    return read
-
-
-def _read(kind: Any, value: Any, place: str) -> Any:
-    """A value of a type as it stands in an annotation; `place` names it in errors."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return value
-    if dataclasses.is_dataclass(kind):
-        return _read_fields(kind, value, place)
-    if origin is types.UnionType:  # X | None, the only one there is
-        return None if value is None else _read(arguments[0], value, place)
-    if origin is Literal and value in arguments:
-        return value
-    if origin is tuple and isinstance(value, list):
-        return tuple(_read(arguments[0], each, f"{place}[{index}]") for index, each in enumerate(value))
-    if origin is dict and isinstance(value, dict):
-        return {name: _read(arguments[1], each, f"{place}[{name!r}]") for name, each in value.items()}
-    if kind is float and isinstance(value, str) and value in _NOT_FINITE:
-        return _NOT_FINITE[value]
-    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
-        return float(value)
-    if kind in (bool, int, str) and type(value) is kind:
-        return value
-    raise _damaged(f"{place.lstrip('.') or 'the document'} is {printable(repr(value))[:60]}")
-
-
-def _read_fields(kind: Any, value: Any, place: str) -> Any:
-    if not isinstance(value, dict):
-        raise _damaged(f"{place.lstrip('.') or 'the document'} is {printable(repr(value))[:60]}")
-    hints = typing.get_type_hints(kind)
-    found = {}
-    for field in dataclasses.fields(kind):
-        if field.name in value:
-            found[field.name] = _read(hints[field.name], value[field.name], f"{place}.{field.name}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise _damaged(f"{f'{place}.{field.name}'.lstrip('.')} is missing")
-    return kind(**found)
-
-
-def _damaged(what: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"The results cannot be read: {what}.", "Give a file that `internvl bench -o json` wrote, or measure again."
-    )
 
 
 def _json(value: Any, indent: int | None = None) -> str:

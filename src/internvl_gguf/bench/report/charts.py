@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.bench.pareto import Aspect, divergence, has_split, measure_of
-from internvl_gguf.bench.point_charts import Frame, Point, Series, draw_points
+from internvl_gguf.bench.report.pareto import Aspect, divergence, has_split, measure_of
+from internvl_gguf.bench.report.point_charts import Frame, Point, Series, draw_points
+from internvl_gguf.bench.report.row_charts import draw_split, draw_spread
+from internvl_gguf.bench.report.wording import number, printable, row_names, shortened, size_unit
 from internvl_gguf.bench.results import Results, Spread
-from internvl_gguf.bench.row_charts import draw_split, draw_spread
-from internvl_gguf.bench.wording import number, printable, row_names, shortened, size_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 import numpy as np
 
-from internvl_gguf.bench.chart_labels import nearer_to_another, place_labels
-from internvl_gguf.bench.theme import light
-from internvl_gguf.bench.wording import number
+from internvl_gguf.bench.report.chart_labels import nearer_to_another, place_labels
+from internvl_gguf.bench.report.theme import light
+from internvl_gguf.bench.report.wording import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

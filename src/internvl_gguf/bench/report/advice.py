@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from internvl_gguf.bench.pareto import Loss, Measure, decode_speed, loss_of, measure_of, memory_needed, unbeaten
+from internvl_gguf.bench.report.pareto import Loss, Measure, decode_speed, loss_of, measure_of, memory_needed, unbeaten
+from internvl_gguf.bench.report.wording import number, row_names, with_error
 from internvl_gguf.bench.results import Results, Spread
-from internvl_gguf.bench.wording import number, row_names, with_error
 from internvl_gguf.planning.ranking import NO_LOSS
 from internvl_gguf.utils.sizes import format_size
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.bench.matching import is_exact, is_relaxed
+from internvl_gguf.bench.quality.matching import is_exact, is_relaxed
+from internvl_gguf.bench.quality.sets import PictureItem, read_task
 from internvl_gguf.bench.results import AccuracyResult
-from internvl_gguf.bench.sets import PictureItem, read_task
 from internvl_gguf.config import AskOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError, PictureError
 from internvl_gguf.types import Question, Reply

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from internvl_gguf.bench.advice import advise
-from internvl_gguf.bench.columns import columns_of
-from internvl_gguf.bench.legend import circumstances, common_settings, failures, legend, marks_of
+from internvl_gguf.bench.report.advice import advise
+from internvl_gguf.bench.report.columns import columns_of
+from internvl_gguf.bench.report.legend import circumstances, common_settings, failures, legend, marks_of
+from internvl_gguf.bench.report.wording import printable, row_names
 from internvl_gguf.bench.results import Results
-from internvl_gguf.bench.wording import printable, row_names
 
 # What GitHub's dialect takes as markup. An underscore within a word is none, and quants are full of them.
 _MARKUP: Final = re.compile(r"[\\`*\[\]<>&|~$]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?<=:)//|^[#+=-]+(?=\s|$)")

@@ -11,7 +11,7 @@ from rich.segment import Segment, Segments
 from rich.syntax import Syntax
 from rich.text import Text
 
-from internvl_gguf.chat.markdown_blocks import BlockStream, parser
+from internvl_gguf.chat.terminal.markdown_blocks import BlockStream, parser
 from internvl_gguf.utils.safe_text import safe_text
 
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from gguf import GGUFValueType
 
-from internvl_gguf.bench.packed_rows import PackedRow, ReferenceRow, row_bytes
+from internvl_gguf.bench.quality.packed_rows import PackedRow, ReferenceRow, row_bytes
 from internvl_gguf.errors import BenchmarkError
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.utils.paths import free_bytes

@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.bench.divergence import DivergenceSum
 from internvl_gguf.bench.local_runtime import local_runtime
-from internvl_gguf.bench.picture_quality import PictureQuality
-from internvl_gguf.bench.reference_logits import ReferenceReader, ReferenceWriter, Role, vocabulary_digest
+from internvl_gguf.bench.quality.divergence import DivergenceSum
+from internvl_gguf.bench.quality.picture_quality import PictureQuality
+from internvl_gguf.bench.quality.reference_logits import ReferenceReader, ReferenceWriter, Role, vocabulary_digest
+from internvl_gguf.bench.quality.scoring import Passage, Subject, score, text_passages
+from internvl_gguf.bench.quality.sets import OFF, TextSet, read_pictures, read_text
 from internvl_gguf.bench.results import Divergence, QualityResult
-from internvl_gguf.bench.scoring import Passage, Subject, score, text_passages
-from internvl_gguf.bench.sets import OFF, TextSet, read_pictures, read_text
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.notices import Notice, log_notice
 

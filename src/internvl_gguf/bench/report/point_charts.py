@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.bench.axes import MARKER_RADIUS, LogScale, add_legend, label_points, style_axes
-from internvl_gguf.bench.pareto import unbeaten
-from internvl_gguf.bench.theme import MARKERS, Role, light
+from internvl_gguf.bench.report.axes import MARKER_RADIUS, LogScale, add_legend, label_points, style_axes
+from internvl_gguf.bench.report.pareto import unbeaten
+from internvl_gguf.bench.report.theme import MARKERS, Role, light
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from internvl_gguf.bench.theme import SHADES
+from internvl_gguf.bench.report.theme import SHADES
 
 
 def _variables(dark: bool) -> str:

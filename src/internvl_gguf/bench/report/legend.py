@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from internvl_gguf.bench.pareto import Aspect, best_rows, divergence, measure_of
+from internvl_gguf.bench.report.pareto import Aspect, best_rows, divergence, measure_of
+from internvl_gguf.bench.report.wording import printable, row_names
 from internvl_gguf.bench.results import Results
-from internvl_gguf.bench.wording import printable, row_names
 
 BEST: Final = "◆"
 BEST_BY_SPEED: Final = "◇"

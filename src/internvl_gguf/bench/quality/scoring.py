@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from internvl_gguf.bench.divergence import DivergenceSum, log_softmax
-from internvl_gguf.bench.packed_rows import ReferenceRow
-from internvl_gguf.bench.reference_logits import ReferenceHead
+from internvl_gguf.bench.quality.divergence import DivergenceSum, log_softmax
+from internvl_gguf.bench.quality.packed_rows import ReferenceRow
+from internvl_gguf.bench.quality.reference_logits import ReferenceHead
 from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.types import Span, TokenSpan
 

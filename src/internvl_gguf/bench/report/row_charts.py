@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.bench.axes import MARKER_RADIUS, LogScale, add_legend, style_axes
-from internvl_gguf.bench.theme import MARKERS, Role, light
+from internvl_gguf.bench.report.axes import MARKER_RADIUS, LogScale, add_legend, style_axes
+from internvl_gguf.bench.report.theme import MARKERS, Role, light
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
-from internvl_gguf.bench.divergence import normalised
+from internvl_gguf.bench.quality.divergence import normalised
 from internvl_gguf.errors import BenchmarkError
 
 if TYPE_CHECKING:

@@ -15,16 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from internvl_gguf.bench.legend import circumstances, common_settings
+from internvl_gguf.bench.report.legend import circumstances, common_settings
+from internvl_gguf.bench.report.theme import light
+from internvl_gguf.bench.report.wording import printable, shortened
 from internvl_gguf.bench.results import Results
-from internvl_gguf.bench.theme import light
-from internvl_gguf.bench.wording import printable, shortened
 from internvl_gguf.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from internvl_gguf.bench.charts import Chart
+    from internvl_gguf.bench.report.charts import Chart
 
 _WIDTH: Final = 7.6
 _DPI: Final = 150
@@ -82,7 +82,7 @@ def write_plot(path: Path, results: Results, advice: str = "") -> None:
     require_matplotlib()
     from PIL import Image
 
-    from internvl_gguf.bench.charts import charts_of
+    from internvl_gguf.bench.report.charts import charts_of
 
     with _drawing(_DPI):
         charts = charts_of(results)
