@@ -8,7 +8,7 @@ from typing import Final, get_args
 
 from internvl_gguf.config import MAX_DRAFT, MAX_SEQUENCES, KVType
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.gguf.shape import ModelShape
+from internvl_gguf.gguf.weights import ModelShape
 
 CELL_STEP: Final = 256  # llama_context rounds the cache up to this
 MAX_GPUS: Final = 15  # GGML_SCHED_MAX_BACKENDS, less the CPU
