@@ -84,6 +84,11 @@ def validate_tile_limits(min_tiles: int, max_tiles: int) -> None:
         )
 
 
+def has_thumbnail(tiles: int) -> bool:
+    """Whether the whole picture follows the tiles that it is cut into: where there are more than one of them."""
+    return tiles > 1
+
+
 def choose_grid(
     width: int,
     height: int,
@@ -109,7 +114,7 @@ def choose_grid(
         large_enough = width * height > 0.5 * tile_size * tile_size * columns * rows
         if distance < best_distance or (distance == best_distance and large_enough):
             best, best_distance = (columns, rows), distance
-    return Grid(*best, thumbnail=thumbnail and best != (1, 1))
+    return Grid(*best, thumbnail=thumbnail and has_thumbnail(best[0] * best[1]))
 
 
 def tile_image(

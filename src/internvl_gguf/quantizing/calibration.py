@@ -18,7 +18,7 @@ import numpy as np
 
 from internvl_gguf.config import AskOptions, EngineConfig, GPULayers, SamplingParams
 from internvl_gguf.errors import InvalidRequestError, ModelFileError, PictureError
-from internvl_gguf.gguf.validation import validate_text_model
+from internvl_gguf.gguf.validation import TextModelFacts
 from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.hardware.trial import Needs, settle
 from internvl_gguf.images.tile_limits import TileLimits
@@ -100,14 +100,14 @@ def importance_matrix(
         raise InvalidRequestError(f"max_chunks is {max_chunks}.", "Read one chunk at least.")
     items = read_items(sources)
     source = open_source(text)
-    if source.kind != "text":
+    if not isinstance(source.facts, TextModelFacts):
         raise ModelFileError(f"{text} is an mmproj, no text model.", "Name the text model, and this as its mmproj.")
     has_pictures = any(isinstance(item, CalibrationQuestion) for item in items)
     if has_pictures and mmproj is None:
         raise InvalidRequestError(
             f"Questions and pictures need the vision encoder of {text.name}.", "Name it: --mmproj FILE (mmproj=FILE)."
         )
-    trained = validate_text_model(source.headers[0], source.headers[1:]).n_ctx_train
+    trained = source.facts.n_ctx_train
     threads = n_threads or default_threads()
     with ExitStack() as opened:
         runtime = None

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from internvl_gguf.config import DEFAULT_N_CTX, EngineConfig
+from internvl_gguf.config import EngineConfig
 from internvl_gguf.engine import Engine
 from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.engine.embedding_store import EmbeddingStore
@@ -34,6 +34,7 @@ from internvl_gguf.llama.native import closed
 from internvl_gguf.llama.position_fix import corrected_copy, write_corrected
 from internvl_gguf.llama.vision import Room, VisionEncoder, encoder_arithmetic
 from internvl_gguf.memory import shape_from_headers
+from internvl_gguf.memory.request import context_length
 from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.planning.placement import describe, placements, with_help
 from internvl_gguf.planning.search import Configuration
@@ -90,7 +91,7 @@ class Runtime(Owned):
         pair = validate_files(files.text, files.mmproj, check_weights=fingerprint is None)
         fingerprint = fingerprint or file_fingerprint(files.mmproj)
         self.text, self.vision = pair.text, pair.mmproj
-        n_ctx = _context_length(config.n_ctx, self.text.n_ctx_train)
+        n_ctx = context_length(config.n_ctx, self.text.n_ctx_train)
         _check_config(config, pair)
         self._discarding: weakref.finalize[..., Runtime] | None = None
         initialise()
@@ -353,14 +354,3 @@ def _check_config(config: EngineConfig, pair: ModelPair) -> None:
             f"n_batch is {config.n_batch}, less than the {tokens_per_tile} visual tokens of a tile.",
             f"Use n_batch={tokens_per_tile} or more.",
         )
-
-
-def _context_length(asked: int | None, trained: int) -> int:
-    if asked is None:
-        return min(DEFAULT_N_CTX, trained)
-    if asked > trained:
-        raise InvalidRequestError(
-            f"A context of {asked} positions is more than the {trained} this model was trained for.",
-            f"Use n_ctx={trained} or less.",
-        )
-    return asked

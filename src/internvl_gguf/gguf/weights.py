@@ -1,4 +1,4 @@
-"""What of a model decides how much memory it takes."""
+"""The tensors of a model with their sizes: what its memory and its speed follow from."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import Final
+
+from internvl_gguf.gguf.arch.base import MmprojShape, TextShape
+
+UNKNOWN_KIND: Final = "unknown"
+"""How the elements of a matrix are stored where only the size of its file is known."""
 
 
 @lru_cache(maxsize=8192)
@@ -21,7 +27,7 @@ class Weight:
 
     Attributes:
         name: its name in the file.
-        kind: how its elements are stored, in lower case ("q4_k"); "unknown" where only the file's size is known.
+        kind: how its elements are stored, in lower case ("q4_k"), or `UNKNOWN_KIND`.
         shape: sizes of its axes, the fastest first.
         n_bytes: bytes of its data.
     """
@@ -63,29 +69,17 @@ class Matrices:
         return tuple(Matrices(kind, n_bytes, elements) for kind, (n_bytes, elements) in sums.items())
 
 
-@dataclass(frozen=True)
-class TextShape:
-    """A text model, as far as its memory depends on it.
+@dataclass(frozen=True, kw_only=True)
+class TextWeights(TextShape):
+    """A text model's sizes with the tensors of its file.
 
     Attributes:
-        n_layers: transformer layers.
-        n_embd: width, in values a token.
-        n_head: query heads.
-        n_head_kv: key and value heads.
-        n_ff: inner width of the feed-forward layers.
-        n_vocab: tokens.
-        n_ctx_train: positions it was trained for; None where the catalogue does not say.
+        n_vocab: tokens, always known.
         weights: every tensor.
         from_listing: whether the sizes come from the size of the whole file instead of a header.
     """
 
-    n_layers: int
-    n_embd: int
-    n_head: int
-    n_head_kv: int
-    n_ff: int
     n_vocab: int
-    n_ctx_train: int | None
     weights: tuple[Weight, ...] = field(repr=False)
     from_listing: bool
 
@@ -121,16 +115,6 @@ class TextShape:
         return tuple(map(Matrices.among, layers))
 
     @property
-    def head_dim(self) -> int:
-        """Width of an attention head."""
-        return self.n_embd // self.n_head
-
-    @property
-    def kv_width(self) -> int:
-        """Values of a key, or of a value, of one position in one layer."""
-        return self.head_dim * self.n_head_kv
-
-    @property
     def embedding(self) -> Weight:
         """The rows of the tokens; always in host memory."""
         return self._by_name["token_embd.weight"]
@@ -156,37 +140,23 @@ class TextShape:
         return "blk.0.attn_qkv.weight" in self._by_name
 
 
-@dataclass(frozen=True, eq=False)
-class VisionShape:
-    """A vision encoder, as far as its memory depends on it. Compared by identity: plans of one are remembered.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VisionWeights(MmprojShape):
+    """The sizes of an mmproj with its tensors. Compared by identity: memory plans of one are remembered.
 
     Attributes:
-        n_layers: transformer layers.
-        width: values a patch.
-        n_head: attention heads.
-        n_ff: inner width of the feed-forward layers.
-        image_size: side of a tile in pixels.
-        patch_size: side of a patch in pixels.
-        scale_factor: patches along each side that the pixel unshuffle joins.
-        n_embd: width of an embedding, as the projector gives it.
-        hidden: inner width of the projector.
-        norm: "rms" or "layer".
         weights: every tensor.
         from_listing: whether the sizes come from the size of the whole file instead of a header.
     """
 
-    n_layers: int
-    width: int
-    n_head: int
-    n_ff: int
-    image_size: int
-    patch_size: int
-    scale_factor: int
-    n_embd: int
-    hidden: int
-    norm: str
     weights: tuple[Weight, ...] = field(repr=False)
     from_listing: bool
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
     @cached_property
     def _by_name(self) -> Mapping[str, Weight]:
@@ -195,16 +165,6 @@ class VisionShape:
     def weight(self, name: str) -> Weight | None:
         """The tensor of that name, None where there is none."""
         return self._by_name.get(name)
-
-    @property
-    def patches_per_side(self) -> int:
-        """Patches along a side of a tile."""
-        return self.image_size // self.patch_size
-
-    @property
-    def tokens_per_tile(self) -> int:
-        """Visual tokens of a tile."""
-        return (self.patches_per_side // self.scale_factor) ** 2
 
     @cached_property
     def block_matrices(self) -> tuple[Matrices, ...]:
@@ -226,5 +186,5 @@ class VisionShape:
 class ModelShape:
     """A model: its text half, and its vision half where there is one."""
 
-    text: TextShape
-    vision: VisionShape | None = None
+    text: TextWeights
+    vision: VisionWeights | None = None
