@@ -87,7 +87,7 @@ Span = TokenSpan | TileSpan
 
 
 @dataclass(frozen=True)
-class PreparedPicture:
+class MessagePicture:
     """A picture cut into tiles, as a message of the conversation holds it.
 
     Attributes:
@@ -120,7 +120,7 @@ class Message:
 
     role: Role
     text: str
-    pictures: tuple[PreparedPicture, ...] = ()
+    pictures: tuple[MessagePicture, ...] = ()
     layout: PictureLayout = "separate"
     tokens: tuple[int, ...] | None = None
 

@@ -148,7 +148,7 @@ def test_answers_at_once_are_not_guessed(tiny: ModelFiles) -> None:
         engine.check_integrity()
 
 
-@pytest.mark.parametrize("place", ["decode_many", "likeliest_token", "take"])
+@pytest.mark.parametrize("place", ["decode_many", "likeliest_token", "use_logits"])
 def test_ctrl_c_in_the_middle_of_guesses_loses_nothing(
     plain: Engine, guessing: Engine, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -158,9 +158,9 @@ def test_ctrl_c_in_the_middle_of_guesses_loses_nothing(
     handle = guessing.submit([LOOP], LONG)
     first: list[int] = []
     while len(first) < 25:
-        guessing.work_until(lambda: handle.has_news)
+        guessing.work_until(lambda: handle.is_readable)
         first += handle.ready()
-    owner: Any = AnswerRequest if place == "take" else Context
+    owner: Any = AnswerRequest if place == "use_logits" else Context
     native = getattr(owner, place)
 
     def interrupted(*arguments: Any) -> Any:
@@ -172,7 +172,7 @@ def test_ctrl_c_in_the_middle_of_guesses_loses_nothing(
 
     def read_on() -> None:
         while handle.finish_reason is None:
-            guessing.work_until(lambda: handle.has_news)
+            guessing.work_until(lambda: handle.is_readable)
             first.extend(handle.ready())
 
     with pytest.raises(KeyboardInterrupt):
@@ -231,7 +231,7 @@ def test_a_guess_is_never_longer_than_it_may_be(most: int, rate: float, seconds:
         cost.observe(n_tokens, each)
     length = worthwhile_length(most, rate, cost)
     assert 0 <= length <= most
-    assert length == 0 or cost.knows_one
+    assert length == 0 or cost.has_single_token
 
 
 def test_guessing_is_decided_by_what_it_costs_and_how_often_it_is_right() -> None:

@@ -24,7 +24,7 @@ from internvl_gguf.engine import embedding_store
 from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.engine.embedding_store import EmbeddingStore
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.session import runtime
+from internvl_gguf.session import in_process_runtime
 from internvl_gguf.utils.records import RECORDS
 from tests.cli.test_commands import FAST, run
 from tests.support.known_embeddings import assert_same_bits, key, values
@@ -430,13 +430,13 @@ def test_another_correction_build_or_device_does_not_hit(
     tiny: ModelFiles, own_cache: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     seen(tiny)
-    original: Callable[..., Any] = getattr(runtime, part)
+    original: Callable[..., Any] = getattr(in_process_runtime, part)
     answers: dict[str, Callable[..., Any]] = {
         "settle": lambda *asked: replace(original(*asked), positions_are_shifted=False),
         "encoder_arithmetic": lambda device, **asked: "another machine",
     }
     with monkeypatch.context() as patch:
-        patch.setattr(runtime, part, answers[part])
+        patch.setattr(in_process_runtime, part, answers[part])
         assert seen(tiny)[0].usage.tiles_encoded == 7
     assert seen(tiny)[0].usage.tiles_encoded == 0
 

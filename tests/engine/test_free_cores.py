@@ -20,7 +20,7 @@ def counts(n_cores: int, used: Iterable[float]) -> list[int]:
     free = FreeCores(n_cores)
     found = []
     for each in used:
-        free.note(each)
+        free.observe(each)
         found.append(free.count)
     return found
 

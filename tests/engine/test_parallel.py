@@ -231,8 +231,8 @@ def test_more_requests_than_sequences_wait_in_order(several: Session) -> None:
     engine = several.runtime.engine
     handles = [engine.submit([text(seed, 10)], SamplingParams(max_tokens=3 + seed % 4)) for seed in range(8)]
     begun: list[int] = []
-    while not all(handle.has_news and not list(handle.ready()) for handle in handles):
-        engine.work_until(lambda: any(handle.has_news for handle in handles if not handle.is_over))
+    while not all(handle.is_readable and not list(handle.ready()) for handle in handles):
+        engine.work_until(lambda: any(handle.is_readable for handle in handles if not handle.is_over))
         begun += [index for index, handle in enumerate(handles) if list(handle.ready()) and index not in begun]
         running = [index for index in begun if not handles[index].is_over]
         assert len(running) <= engine.n_parallel
@@ -252,7 +252,7 @@ def test_a_long_picture_does_not_stall_an_answer_under_way(several: Session, mon
     next(stream)
     tiles = [tile(seed) for seed in range(1, 14)]
     second = engine.submit([text(2, 5), *tiles, text(3, 3)], SHORT)
-    while not second.has_news and next(stream, None) is not None:
+    while not second.is_readable and next(stream, None) is not None:
         events.append("token")
     places = [index for index, event in enumerate(events) if event == "tile"]
     assert len(places) == 13
@@ -459,7 +459,7 @@ def test_ctrl_c_between_any_two_lines_leaves_the_others_right(
     handle = engine.submit(PROMPTS[1], SHORT)
     stream = handle.stream()
     first = [next(stream), next(stream)]
-    owner, name = {"append": (AnswerRequest, "take")}.get(place, (Context, place))
+    owner, name = {"append": (AnswerRequest, "use_logits")}.get(place, (Context, place))
     native = getattr(owner, name)
 
     def interrupted(*arguments: object) -> object:
@@ -469,7 +469,7 @@ def test_ctrl_c_between_any_two_lines_leaves_the_others_right(
 
     monkeypatch.setattr(owner, name, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        engine.work_until(lambda: handle.has_news)
+        engine.work_until(lambda: handle.is_readable)
     engine.check_integrity()
     assert first + list(stream) == expected
     engine.check_integrity()

@@ -17,7 +17,7 @@ from internvl_gguf import SamplingParams, Session
 from internvl_gguf.errors import InvalidRequestError, ModelFileError, SavedSessionError
 from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.session.saved_file import ModelIdentity, SavedSession, read_saved, write_saved
-from internvl_gguf.types import Message, PreparedPicture, Tile, TileSpan, TokenSpan
+from internvl_gguf.types import Message, MessagePicture, Tile, TileSpan, TokenSpan
 from tests.support.pictures import noise
 from tests.support.tiny_models import write_tiny_mmproj, write_tiny_text
 
@@ -32,7 +32,7 @@ def tile(number: int) -> Tile:
 
 def saved(**changes: object) -> SavedSession:
     tiles = (tile(1), tile(2))
-    picture = PreparedPicture("photo.jpg", (1, 1), True, (640, 480), tiles)
+    picture = MessagePicture("photo.jpg", (1, 1), True, (640, 480), tiles)
     spans = (TokenSpan((1, 2, 3)), *(TileSpan(each, 4) for each in tiles), TokenSpan((4, 5)))
     whole = SavedSession(
         "/models/text.gguf",
@@ -333,12 +333,12 @@ def test_a_conversation_goes_on_on_another_device(talk: tuple[Path, Session], mo
 
     The KV is the same whatever computed it; the embeddings of the new device are kept under its own keys.
     """
-    from internvl_gguf.session import runtime
+    from internvl_gguf.session import in_process_runtime
 
     path, session = talk
     live = session.ask("Once more?")
     session.close()
-    monkeypatch.setattr(runtime, "encoder_arithmetic", lambda device, **asked: "another device")
+    monkeypatch.setattr(in_process_runtime, "encoder_arithmetic", lambda device, **asked: "another device")
     with Session.restore(path, n_threads=1) as restored:
         again = restored.ask("Once more?")
         assert again.usage == live.usage

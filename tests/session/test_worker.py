@@ -20,7 +20,7 @@ import pytest
 
 from internvl_gguf import InvalidRequestError, ModelFileError, SamplingParams, Session, SessionStateError, errors
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.session.worker.tiles import FarTile, TileSupply
+from internvl_gguf.session.worker.tiles import RemoteTile, TileSupply
 from tests.support.pictures import noise
 
 SHORT = SamplingParams(max_tokens=12)
@@ -230,9 +230,9 @@ def test_pixels_are_asked_for_once_and_not_kept() -> None:
     assert asked == [b"a", b"b"]
     for key in (b"a", b"b"):
         supply.put(key, key * 3)
-    assert FarTile(b"a", supply).pixels == b"aaa"
+    assert RemoteTile(b"a", supply).pixels == b"aaa"
     supply.release([b"a", b"b", b"a"])
-    assert FarTile(b"b", supply).pixels == b"bbb"  # somebody wants it still
+    assert RemoteTile(b"b", supply).pixels == b"bbb"  # somebody wants it still
     supply.release([b"b"])
     supply.put(b"c", b"late")  # nobody does any more
     supply.want([b"c"])

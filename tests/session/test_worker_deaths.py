@@ -49,7 +49,7 @@ def workers_of(owner: psutil.Process) -> list[psutil.Process]:
     found = []
     for process in owner.children():
         with contextlib.suppress(psutil.Error):  # it has ended since
-            if "internvl_gguf.session.worker.child" in process.cmdline():
+            if "internvl_gguf.session.worker.child_main" in process.cmdline():
                 found.append(process)
     return found
 

@@ -16,7 +16,7 @@ What reads pictures or needs a model is imported where it is used: `internvl his
 from __future__ import annotations
 
 from internvl_gguf.history.conversation import Conversation
-from internvl_gguf.history.records import Asked, Entry, KeptPicture, Summary
+from internvl_gguf.history.records import Asked, Entry, HistoryPicture, Summary
 from internvl_gguf.history.store import History
 
-__all__ = ["Asked", "Conversation", "Entry", "History", "KeptPicture", "Summary"]
+__all__ = ["Asked", "Conversation", "Entry", "History", "HistoryPicture", "Summary"]

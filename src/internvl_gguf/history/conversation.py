@@ -17,7 +17,7 @@ from internvl_gguf.history.exchange import export_json, is_json_of
 from internvl_gguf.history.keeper import Keeper
 from internvl_gguf.history.markdown import export_markdown, is_markdown_of, picture_folder
 from internvl_gguf.history.picture_files import lost
-from internvl_gguf.history.records import Asked, Cut, Entry, Heading, KeptPicture, new_id, title_of
+from internvl_gguf.history.records import Asked, Cut, Entry, Heading, HistoryPicture, new_id, title_of
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
 from internvl_gguf.types import Chunk, Message, Picture, Reply
 from internvl_gguf.utils import arguments
@@ -281,14 +281,14 @@ class Conversation:
             )  # fmt: skip
         self.keep()
 
-    def _take(self, image: Any) -> tuple[Picture, KeptPicture]:
+    def _take(self, image: Any) -> tuple[Picture, HistoryPicture]:
         """A picture with the bytes of its file, and what is kept of it."""
         from internvl_gguf.images.load import describe_source, picture_bytes
 
         picture = image if isinstance(image, Picture) else Picture(image)
         data = picture_bytes(picture.source)
         name = describe_source(picture.source if picture.name is None else picture.name)
-        kept = KeptPicture(
+        kept = HistoryPicture(
             self._history.pictures.add(data),
             name,
             _path_of(picture, len(data)),

@@ -12,7 +12,7 @@ from typing import Any, Final, get_args
 
 from internvl_gguf.errors import HistoryError, InvalidRequestError
 from internvl_gguf.history.picture_files import PictureFiles, digest_of
-from internvl_gguf.history.records import Cut, Entry, Heading, KeptPicture
+from internvl_gguf.history.records import Cut, Entry, Heading, HistoryPicture
 from internvl_gguf.session.prompt_template import check_places
 from internvl_gguf.tiling import MAX_TILES_LIMIT, validate_tile_limits
 from internvl_gguf.types import PictureLayout
@@ -104,7 +104,7 @@ def _message(entry: Entry) -> dict[str, Any]:
     return message
 
 
-def _picture(picture: KeptPicture) -> dict[str, Any]:
+def _picture(picture: HistoryPicture) -> dict[str, Any]:
     max_tiles, min_tiles, thumbnail = picture.limits
     found: dict[str, Any] = {"digest": picture.digest, "name": picture.name, "path": picture.path}
     found |= {"max_tiles": max_tiles, "min_tiles": min_tiles, "thumbnail": thumbnail}
@@ -159,7 +159,7 @@ def _entry(message: dict[str, Any]) -> Entry:
     )
 
 
-def _kept(picture: dict[str, Any]) -> KeptPicture:
+def _kept(picture: dict[str, Any]) -> HistoryPicture:
     found = _of(picture, dict)
     path = found.get("path")
     limits = (found.get("max_tiles"), found.get("min_tiles"), found.get("thumbnail"))
@@ -169,7 +169,7 @@ def _kept(picture: dict[str, Any]) -> KeptPicture:
     validate_tile_limits(limits[1] or 1, limits[0] or MAX_TILES_LIMIT)
     if limits[2] is not None:
         _of(limits[2], bool)
-    kept = KeptPicture(_text(found["digest"]), _text(found["name"]), None if path is None else _text(path), limits)
+    kept = HistoryPicture(_text(found["digest"]), _text(found["name"]), None if path is None else _text(path), limits)
     if "cut" not in found:
         return kept
     columns, rows = (_whole(side, 1, MAX_TILES_LIMIT) for side in found["cut"]["grid"])

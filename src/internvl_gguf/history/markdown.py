@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from internvl_gguf.errors import PictureError
 from internvl_gguf.history.picture_files import PictureFiles, digest_of
-from internvl_gguf.history.records import Entry, Heading, KeptPicture
+from internvl_gguf.history.records import Entry, Heading, HistoryPicture
 from internvl_gguf.utils.paths import write_atomically
 
 _SUFFIXES: Final = {"JPEG": ".jpg", "TIFF": ".tif"}
@@ -63,7 +63,7 @@ def picture_folder(path: Path) -> Path:
     return path.with_name(f"{path.stem}-pictures")
 
 
-def _place(path: Path, picture: KeptPicture, files: PictureFiles, copy_pictures: bool, taken: set[str]) -> str:
+def _place(path: Path, picture: HistoryPicture, files: PictureFiles, copy_pictures: bool, taken: set[str]) -> str:
     """The link to a picture, which is copied where that is wanted or needed."""
     if not copy_pictures and picture.path and _holds(Path(picture.path), picture.digest):
         return quote(Path(picture.path).as_posix(), safe="/:")

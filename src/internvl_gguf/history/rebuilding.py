@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from internvl_gguf.errors import PictureError
 from internvl_gguf.history.picture_files import PictureFiles, lost
-from internvl_gguf.history.records import Entry, KeptPicture
+from internvl_gguf.history.records import Entry, HistoryPicture
 from internvl_gguf.images.load import load_image
 from internvl_gguf.session.prepare import cut_as_before, prepare_picture
 from internvl_gguf.session.prompt_template import IMAGE_PLACE, OFFICIAL_SYSTEM
-from internvl_gguf.types import Message, Picture, PictureLayout, PreparedPicture
+from internvl_gguf.types import Message, MessagePicture, Picture, PictureLayout
 from internvl_gguf.utils.notices import Notice
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def rebuilt_messages(
     return messages
 
 
-def _cut(session: Session, kept: KeptPicture, files: PictureFiles) -> PreparedPicture | None:
+def _cut(session: Session, kept: HistoryPicture, files: PictureFiles) -> MessagePicture | None:
     """A picture as it was cut; None where it is gone or cannot be read any more."""
     data = files.get(kept.digest)
     if data is None:

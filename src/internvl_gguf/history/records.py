@@ -35,7 +35,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class KeptPicture:
+class HistoryPicture:
     """A picture of a kept message; its bytes lie in the history's folder of pictures.
 
     Attributes:
@@ -71,7 +71,7 @@ class Entry:
     role: Role
     text: str
     created: float
-    pictures: tuple[KeptPicture, ...] = ()
+    pictures: tuple[HistoryPicture, ...] = ()
     layout: PictureLayout = "separate"
     tokens: tuple[int, ...] | None = None
     model: str | None = None

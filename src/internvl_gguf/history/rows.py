@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from internvl_gguf.history.records import Cut, Entry, Heading, KeptPicture, Summary
+from internvl_gguf.history.records import Cut, Entry, Heading, HistoryPicture, Summary
 
 
 def insert_heading(connection: sqlite3.Connection, heading: Heading) -> bool:
@@ -63,7 +63,7 @@ def replace_entries(connection: sqlite3.Connection, conversation: str, start: in
 
 def read_entries(connection: sqlite3.Connection, conversation: str) -> list[Entry]:
     """The messages of a conversation in order."""
-    pictures: dict[int, list[KeptPicture]] = {}
+    pictures: dict[int, list[HistoryPicture]] = {}
     for message, *columns in connection.execute(
         "SELECT message, digest, pictures.name, path, limits, cut FROM pictures JOIN messages ON message = messages.id "
         "WHERE conversation = ? ORDER BY message, place",
@@ -136,16 +136,16 @@ def shown_pictures(connection: sqlite3.Connection) -> set[str]:
     return {digest for (digest,) in connection.execute("SELECT DISTINCT digest FROM pictures")}
 
 
-def _picture_row(message: int | None, place: int, picture: KeptPicture) -> tuple[object, ...]:
+def _picture_row(message: int | None, place: int, picture: HistoryPicture) -> tuple[object, ...]:
     cut = picture.cut
     form = None if cut is None else json.dumps([*cut.grid, cut.has_thumbnail, *cut.source_size])
     return message, place, picture.digest, picture.name, picture.path, json.dumps(picture.limits), form
 
 
-def _picture(digest: str, name: str, path: str | None, limits: str, cut: str | None) -> KeptPicture:
+def _picture(digest: str, name: str, path: str | None, limits: str, cut: str | None) -> HistoryPicture:
     form = None
     if cut is not None:
         columns, rows, has_thumbnail, width, height = json.loads(cut)
         form = Cut((columns, rows), has_thumbnail, (width, height))
     max_tiles, min_tiles, thumbnail = json.loads(limits)
-    return KeptPicture(digest, name, path, (max_tiles, min_tiles, thumbnail), form)
+    return HistoryPicture(digest, name, path, (max_tiles, min_tiles, thumbnail), form)
