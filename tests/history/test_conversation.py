@@ -14,7 +14,7 @@ from PIL import Image
 from internvl_gguf import InvalidRequestError, Picture, PictureError, Session
 from internvl_gguf.history import History
 from internvl_gguf.history.database import FILE
-from internvl_gguf.history.states import MOST_STATES
+from internvl_gguf.history.saved_states import MOST_STATES
 from internvl_gguf.models.resolve import ModelFiles
 from tests.support.kept import EXACT, LONG, SHORT, again, ask, texts
 from tests.support.pictures import noise

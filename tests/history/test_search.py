@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from internvl_gguf import HistoryError, Picture, Session
 from internvl_gguf.history import Conversation, History
-from internvl_gguf.history.records import Entry, title_of
+from internvl_gguf.history.entries import Entry, title_of
 from tests.support.kept import again, ask
 from tests.support.pictures import noise
 
@@ -71,7 +71,7 @@ WANTED = [
 def test_search(library: History, monkeypatch: pytest.MonkeyPatch, has_index: bool) -> None:
     """The index and the look at every message find the same, whatever signs are in the words."""
     if not has_index:
-        monkeypatch.setattr("internvl_gguf.history.search._bring_up_to_date", lambda connection: False)
+        monkeypatch.setattr("internvl_gguf.history.word_search._bring_up_to_date", lambda connection: False)
     for text, expected in WANTED:
         found = {each.id for each in library.search(text)}
         assert found == {each.id for each in library.search() if _holds(library.find(each.id), text)}, text

@@ -17,7 +17,7 @@ from internvl_gguf.types import Picture
 if TYPE_CHECKING:
     from internvl_gguf.chat.screen import Screen
     from internvl_gguf.chat.worker import Worker
-    from internvl_gguf.history import Asked, Conversation, History
+    from internvl_gguf.history import Conversation, History, HistoryQuestion
     from internvl_gguf.models.local_files import ModelFiles
     from internvl_gguf.session import Session
     from internvl_gguf.types import Reply
@@ -156,7 +156,7 @@ class Chat:
         self.screen.status(status_parts(reply, self.n_ctx))
         return True
 
-    def undo(self) -> Asked | None:
+    def undo(self) -> HistoryQuestion | None:
         """Take the last question and its answer back; its pictures wait again.
 
         Returns:

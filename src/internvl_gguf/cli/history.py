@@ -87,7 +87,7 @@ def list_conversations(
 @app.command()
 def show(conversation: IdArgument, json_output: options.JSONOption = False) -> None:
     """Show what was said in a conversation."""
-    from internvl_gguf.history.exchange import conversation_as_json
+    from internvl_gguf.history.json_export import conversation_as_json
 
     with _open() as history:
         found = history.find(conversation)
@@ -183,7 +183,7 @@ def _open() -> History:
 
 
 def _as_json(summary: Summary) -> dict[str, Any]:
-    from internvl_gguf.history.exchange import utc
+    from internvl_gguf.history.json_export import utc
 
     found = {
         "id": summary.id,
