@@ -237,7 +237,7 @@ def test_escape_sequences_are_shown_and_not_obeyed() -> None:
     for plain in (True, False):
         terminal = FakeTerminal()
         screen = (
-            PlainScreen(terminal, terminal, is_script=False, speaks_words=True)
+            PlainScreen(terminal, terminal, is_script=False, for_screen_reader=True)
             if plain
             else TerminalScreen(terminal, None)
         )
@@ -256,7 +256,7 @@ def test_escape_sequences_are_shown_and_not_obeyed() -> None:
 
 def test_what_is_no_terminal_gets_the_answer_as_it_is() -> None:
     answers, rest = io.StringIO(), io.StringIO()
-    screen = PlainScreen(answers, rest, is_script=True, speaks_words=False)
+    screen = PlainScreen(answers, rest, is_script=True, for_screen_reader=False)
     screen.progress("Reading", at_once=True)
     screen.begin_answer()
     screen.write("**a**\x1b")
@@ -269,7 +269,7 @@ def test_what_is_no_terminal_gets_the_answer_as_it_is() -> None:
 
 def test_a_screen_reader_hears_of_what_takes_long_once() -> None:
     answers = FakeTerminal()
-    screen = PlainScreen(answers, answers, is_script=False, speaks_words=True)
+    screen = PlainScreen(answers, answers, is_script=False, for_screen_reader=True)
     screen.progress("Looking at the picture", "tile 1 of 13")
     for tile in range(30):
         screen.tick()

@@ -12,7 +12,7 @@ from internvl_gguf.config import EngineConfig, SamplingParams
 from internvl_gguf.engine.free_cores import CoreWatch, FreeCores
 from internvl_gguf.llama.library import llama_cpp
 from internvl_gguf.llama.model import TextModel
-from internvl_gguf.session import Session, runtime
+from internvl_gguf.session import Session, in_process_runtime
 
 
 def counts(n_cores: int, used: Iterable[float]) -> list[int]:
@@ -131,7 +131,7 @@ def crowded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     machine = Machine()
     monkeypatch.setattr("internvl_gguf.hardware.cpu_tuning.default_threads", lambda: 4)
     monkeypatch.setattr("internvl_gguf.hardware.cpu_tuning.recorded_tuning", lambda: None)
-    monkeypatch.setattr(runtime, "core_watch", lambda: machine.watch(4))
+    monkeypatch.setattr(in_process_runtime, "core_watch", lambda: machine.watch(4))
     return machine
 
 
@@ -185,7 +185,7 @@ def test_a_system_that_does_not_tell_keeps_all_threads(monkeypatch: pytest.Monke
     def untold() -> float:
         raise NotImplementedError
 
-    monkeypatch.setattr(runtime, "seconds_used_by_others", untold)
+    monkeypatch.setattr(in_process_runtime, "seconds_used_by_others", untold)
     assert runtime.core_watch() is None
     assert EngineConfig().n_threads is None
     with Session.open("demo") as session:
