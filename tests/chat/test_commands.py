@@ -1,4 +1,4 @@
-"""The commands of a chat, and what becomes of its lines: the demo model, a screen that remembers what it was told."""
+"""The slash commands and lines of a chat, with the demo model and a screen that records its output."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EXAMPLE = demo_files().text.with_name("example.png")
 
 
 class Recorder(Screen):
-    """A screen that remembers.
+    """A screen that records its output.
 
     Attributes:
         said: every line.
@@ -91,7 +91,7 @@ class Recorder(Screen):
 
 
 class Chooser(Reader):
-    """A person who gives these answers when asked what to drop."""
+    """A user who gives these answers when asked what to drop."""
 
     def __init__(self, *answers: str) -> None:
         self.answers = list(answers)
@@ -283,7 +283,7 @@ def test_a_new_conversation_and_the_old_one_again(chat: Chat, talk: Callable[...
 
 def test_files(chat: Chat, talk: Callable[..., str], tmp_path: Path) -> None:
     talk("/export")
-    assert recorder(chat).said[-1] == "Nothing is said yet."
+    assert recorder(chat).said[-1] == "There are no messages yet."
     talk(f"{EXAMPLE} What number is written?", "/export 'my talk.md'", "/save talk", "/export")
     assert "98" in (tmp_path / "my talk.md").read_text()
     assert json.loads((tmp_path / "talk.json").read_text())
@@ -453,7 +453,7 @@ def test_scripts_go_on_after_a_line_that_fails(chat: Chat) -> None:
         Loop(chat, ScriptReader(io.BytesIO(b"Hello\ncaf\xe9\n"))).run()
 
 
-def test_a_question_nobody_answered_stands_in_the_line_again(chat: Chat, talk: Callable[..., str]) -> None:
+def test_an_unanswered_question_stands_in_the_line_again(chat: Chat, talk: Callable[..., str]) -> None:
     """The process was killed after the question was kept, and before its answer was."""
     stream = chat.conversation.stream(chat.session, "What number is written?", [EXAMPLE])
     again = chat.history.find(chat.conversation.id)

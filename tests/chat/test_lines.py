@@ -1,4 +1,4 @@
-"""Lines as people type them: paths in every spelling of terminals and shells, and what is no path."""
+"""Lines as users type them: paths in every spelling of terminals and shells, and what is no path."""
 
 from __future__ import annotations
 

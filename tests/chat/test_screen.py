@@ -1,4 +1,4 @@
-"""What a chat shows: Markdown that streams, nothing harmful, small pictures; as a terminal would show it."""
+"""The output of a chat as a terminal shows it: streamed Markdown, nothing harmful, previews of pictures."""
 
 from __future__ import annotations
 
@@ -396,7 +396,7 @@ def test_a_small_terminal_gets_no_preview(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_terminal_of_few_characters_is_shown_what_it_has(tmp_path: Path) -> None:
-    """What moves was a question mark there, and pictures in small were columns of them."""
+    """The spinner was a question mark there, and a preview was columns of them."""
     with (tmp_path / "terminal").open("w+", encoding="cp1252") as terminal:
         screen = TerminalScreen(terminal, Protocol.BLOCKS)
         screen.preview(noise(1))

@@ -57,7 +57,7 @@ def used_bytes(folder: Path) -> int:
 
 
 def start(script: str, *arguments: object) -> subprocess.Popen[str]:
-    """Another process with a store at hand; it says and hears lines."""
+    """Start another process with a store; it reads and writes lines."""
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(CHILD) + textwrap.dedent(script), *map(str, arguments)],
         stdin=subprocess.PIPE,
@@ -327,7 +327,7 @@ def test_memory_comes_before_the_disk(store: EmbeddingStore) -> None:
 
 
 class _SlowStore(EmbeddingStore):
-    """A disk that takes nothing until it is told to."""
+    """A store whose writes wait until the test lets them go on."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, AMPLE)
@@ -442,7 +442,7 @@ def test_another_correction_build_or_device_does_not_hit(
 
 
 def test_threads_do_not_change_an_embedding(tiny: ModelFiles, own_cache: Path) -> None:
-    """They are not part of the key."""
+    """The number of threads is not part of the key."""
     embeddings = []
     for threads in (1, 2, 3):
         with Session.open("demo", n_threads=threads, n_ctx=512, embedding_disk_bytes=0) as session:

@@ -1,4 +1,4 @@
-"""How many threads compute while other programs use the cores: the policy alone, then through an engine."""
+"""The number of threads that compute while other programs use cores: the policy alone, then through an engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from internvl_gguf.session import Session, in_process_runtime
 
 
 def counts(n_cores: int, used: Iterable[float]) -> list[int]:
-    """Free cores after each note."""
+    """Return the count of free cores after each observation."""
     free = FreeCores(n_cores)
     found = []
     for each in used:
@@ -71,7 +71,7 @@ def test_a_fall_of_what_others_use_is_followed_step_by_step() -> None:
 
 
 class Machine:
-    """A clock that is set, and what others have used by then."""
+    """A clock that the test sets, and the CPU time that others have used by then."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -186,7 +186,7 @@ def test_a_system_that_does_not_tell_keeps_all_threads(monkeypatch: pytest.Monke
         raise NotImplementedError
 
     monkeypatch.setattr(in_process_runtime, "seconds_used_by_others", untold)
-    assert runtime.core_watch() is None
+    assert in_process_runtime.core_watch() is None
     assert EngineConfig().n_threads is None
     with Session.open("demo") as session:
         assert session.ask("Go on.", sampling=SamplingParams(max_tokens=2)).usage.completion_tokens > 0

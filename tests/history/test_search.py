@@ -1,4 +1,4 @@
-"""Kept conversations are found by what was said, and forgotten without a trace."""
+"""Stored conversations are found by their words, and deleted without a trace."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_search(library: History, monkeypatch: pytest.MonkeyPatch, has_index: bo
 
 
 def _holds(conversation: Conversation, text: str) -> bool:
-    """Whether every word is in a message or a picture's name."""
+    """Return whether every word is in a message or a picture's name."""
     said = "\n".join(
         part for entry in conversation.entries for part in (entry.text, *(picture.name for picture in entry.pictures))
     )

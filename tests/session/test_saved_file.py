@@ -118,7 +118,7 @@ def test_a_later_format_is_not_called_damaged(tmp_path: Path) -> None:
 
 
 def test_a_head_that_says_nonsense(tmp_path: Path) -> None:
-    """Whole by its checksums, and still not what a session is."""
+    """All checksums are right, but the head does not describe a session."""
     import hashlib
 
     path = tmp_path / "talk"
@@ -212,7 +212,7 @@ def test_every_kind_of_cache(tiny: ModelFiles, tmp_path: Path, kv: dict[str, obj
 
 
 def test_only_this_conversation_is_saved(tiny: ModelFiles, tmp_path: Path) -> None:
-    """What a fork said after they parted is not in the file, whether there is a sequence to spare or not."""
+    """The file has nothing that a fork said later, whether a sequence is free or not."""
     for n_parallel in (1, 3):
         path = tmp_path / f"talk{n_parallel}"
         with opened(tiny, n_parallel=n_parallel) as session:
@@ -272,7 +272,7 @@ def test_another_cache_type_or_a_context_too_small(talk: tuple[Path, Session]) -
 
 
 def test_another_kv_type_decides_about_flash_attention_anew(tmp_path: Path) -> None:
-    """The file's flash attention stood against the KV type that was asked for, as if somebody had asked for both."""
+    """The file's flash attention stood against the KV type that was asked for, as if the user had asked for both."""
     path = tmp_path / "talk.session"
     with Session.open("demo", n_threads=1, n_ctx=512) as session:
         session.ask("What is it?", sampling=SamplingParams(max_tokens=2))
@@ -285,7 +285,7 @@ def test_another_kv_type_decides_about_flash_attention_anew(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("option", [{"max_tiles": 3}, {"system": "Be brief."}, {"n_context": 512}])
 def test_what_is_in_the_file_is_no_option(talk: tuple[Path, Session], option: dict[str, Any]) -> None:
-    """It ended in a TypeError about an argument of another function."""
+    """Options that the file determines ended in a TypeError about an argument of another function."""
     path, session = talk
     session.close()
     with pytest.raises(InvalidRequestError, match=next(iter(option))):

@@ -1,4 +1,4 @@
-"""A cache folder that cannot be written costs time, never the answer, and is told once."""
+"""A cache folder that cannot be written costs time, never the answer, and is reported once."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ def test_closing_ends_the_worker_and_writes_what_is_to_be_on_disk(tiny: ModelFil
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
 def test_a_forked_process_is_told_that_the_session_is_not_its(far: Session) -> None:
-    """It would read the answers of its parent, and its parent those of its own."""
+    """Parent and child would read each other's answers."""
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()
 
@@ -232,9 +232,9 @@ def test_pixels_are_asked_for_once_and_not_kept() -> None:
         supply.put(key, key * 3)
     assert RemoteTile(b"a", supply).pixels == b"aaa"
     supply.release([b"a", b"b", b"a"])
-    assert RemoteTile(b"b", supply).pixels == b"bbb"  # somebody wants it still
+    assert RemoteTile(b"b", supply).pixels == b"bbb"  # one request still wants it
     supply.release([b"b"])
-    supply.put(b"c", b"late")  # nobody does any more
+    supply.put(b"c", b"late")  # no request wants it any more
     supply.want([b"c"])
     assert asked == [b"a", b"b", b"c"]
     supply.put(b"c", None)

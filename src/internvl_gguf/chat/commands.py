@@ -139,7 +139,7 @@ def drop(chat: Chat, text: str) -> str:
     """Drop parts of the conversation by number, or list them."""
     found = chat.droppable_parts()
     if not found:
-        chat.screen.say("Nothing is said yet.")
+        chat.screen.say("There are no messages yet.")
     elif text:
         chat.drop(chosen_parts(found, text))
         chat.screen.say(f"Dropped; {_room(chat)} The history keeps it.")
@@ -301,7 +301,7 @@ def _last_turn(conversation: Conversation) -> Sequence[Entry]:
 
 def _write(chat: Chat, text: str, suffix: str) -> str:
     if not chat.conversation.entries:
-        chat.screen.say("Nothing is said yet.")
+        chat.screen.say("There are no messages yet.")
         return ""
     path = typed_path(text) if text else Path(f"chat-{chat.conversation.id}")
     path = path if path.suffix else path.with_name(path.name + suffix)

@@ -197,7 +197,7 @@ class LogitsHandle:
         return self._request.logits
 
     def cancel(self) -> None:
-        """It is not wanted any more; from any thread."""
+        """Cancel the request; callable from any thread."""
         self._waiting.cancel()
 
 
@@ -226,7 +226,7 @@ class ScoreHandle:
         return self._request.report
 
     def cancel(self) -> None:
-        """It is not wanted any more; from any thread."""
+        """Cancel the request; callable from any thread."""
         self._waiting.cancel()
 
 

@@ -236,7 +236,7 @@ class History:
             except (sqlite3.Error, OSError, UnicodeError, HistoryError) as error:
                 if not self._has_warned:
                     self._has_warned = True
-                    self.on_notice(f"What is said is not kept for now: {_reason(error)}")
+                    self.on_notice(f"The conversation is not kept for now: {_reason(error)}")
                 return False
             return True
 

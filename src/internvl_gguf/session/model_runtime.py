@@ -39,7 +39,7 @@ class ModelRuntime(Protocol):
 
     @property
     def configuration(self) -> Configuration:
-        """How it is loaded, with the memory that takes and the speed expected."""
+        """The configuration it is loaded with, its memory and expected speed included."""
         ...
 
     @property
