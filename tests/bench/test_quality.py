@@ -32,7 +32,7 @@ from internvl_gguf.bench.quality.sets import LANGUAGE, check_sets, read_pictures
 from internvl_gguf.bench.results import Divergence
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.models.resolve import ModelFiles, resolve_model
-from internvl_gguf.session.prepare import prepare_request
+from internvl_gguf.session.prepare import prepare_question
 from internvl_gguf.types import TokenSpan
 from tests.support.pictures import noise
 from tests.support.tiny_models import write_tiny_text
@@ -347,7 +347,7 @@ class _Noted:
 def test_a_token_is_scored_as_it_would_come(session: Session, pictures: int) -> None:
     """Row by row the logits of the same prompt, asked for one at a time."""
     images = [noise(seed) for seed in range(pictures)]
-    request = prepare_request(session.runtime, session.limits, session.messages, "What is it?", images, {})
+    request = prepare_question(session.runtime, session.limits, session.messages, "What is it?", images, {})
     tokens = (5, 17, 3, 200, 11)
     engine = session.runtime.engine
     noted = _Noted()

@@ -14,7 +14,7 @@ from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.images.fit_context import (
     ANSWER_ROOM,
     Budget,
-    UncutPicture,
+    PictureToCut,
     check_fits,
     cut_notices,
     largest_cap,
@@ -24,13 +24,13 @@ from internvl_gguf.images.tile_limits import TileLimits
 
 TILE = {"tile_size": 28, "tokens_per_tile": 4}
 CARD = Budget(n_ctx=8192, n_ctx_train=32768, text_tokens=160, answer_tokens=256, tile_size=448, tokens_per_tile=256)
-PHOTO = UncutPicture((4000, 3000), TileLimits())
+PHOTO = PictureToCut((4000, 3000), TileLimits())
 
 limits = st.tuples(st.integers(1, 20), st.integers(1, 20), st.booleans()).map(
     lambda drawn: TileLimits(max(drawn[:2]), min(drawn[:2]), drawn[2])
 )
 sizes = st.tuples(st.integers(1, 400), st.integers(1, 400))
-pictures_of_all_kinds = st.lists(st.builds(UncutPicture, sizes, limits), min_size=1, max_size=6)
+pictures_of_all_kinds = st.lists(st.builds(PictureToCut, sizes, limits), min_size=1, max_size=6)
 """From single pixels to pictures larger than their largest grid, each with limits of its own."""
 
 
@@ -112,8 +112,8 @@ def test_what_the_error_says_would_fit_does(pictures, n_ctx, fit):
 
 
 def test_the_cap_is_one_for_all_and_limits_of_a_picture_hold():
-    small = UncutPicture((4000, 3000), TileLimits(max_tiles=2))
-    dense = UncutPicture((4000, 3000), TileLimits(min_tiles=6))
+    small = PictureToCut((4000, 3000), TileLimits(max_tiles=2))
+    dense = PictureToCut((4000, 3000), TileLimits(min_tiles=6))
     plan = plan_cut([PHOTO, small, dense, PHOTO], CARD, fit=True)
     assert [picture.limits.max_tiles for picture in plan.pictures] == [plan.cap, 2, max(6, plan.cap), plan.cap]
     tight = plan_cut([PHOTO, small, dense, PHOTO], replace(CARD, n_ctx=3072), fit=True)
@@ -142,7 +142,7 @@ def test_where_nothing_leaves_room_for_a_whole_answer_the_least_is_taken():
 
 
 def test_frames_too_many_say_how_many_would_fit():
-    frame = UncutPicture((1920, 1080), TileLimits(max_tiles=1))
+    frame = PictureToCut((1920, 1080), TileLimits(max_tiles=1))
     with pytest.raises(ContextOverflowError) as caught:
         check_fits(plan_cut([frame] * 30, replace(CARD, n_ctx=4096), fit=True))
     assert caught.value.message == (

@@ -14,7 +14,7 @@ from PIL import Image
 
 from internvl_gguf import ContextOverflowError, Picture, PictureError, SamplingParams, Session
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.session import prepare as preparation
+from internvl_gguf.session import prepare
 from tests.cli.test_commands import FAST, assert_two_lines, run
 from tests.support.pictures import noise
 
@@ -156,10 +156,8 @@ def test_text_alone_that_is_too_long_stays_an_error(small: Session) -> None:
 def test_every_picture_is_decoded_once(small: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """A phone's JPEG takes a second to decode."""
     decoded = []
-    load = preparation.load_image
-    monkeypatch.setattr(
-        preparation, "load_image", lambda source, **named: decoded.append(source) or load(source, **named)
-    )
+    load = prepare.load_image
+    monkeypatch.setattr(prepare, "load_image", lambda source, **named: decoded.append(source) or load(source, **named))
     pictures = large(6)
     assert small.ask("What is it?", pictures, sampling=SHORT).notices
     assert decoded == pictures

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from internvl_gguf.session import runtime
+from internvl_gguf.session import in_process_runtime
 from tests.parity.cases import FULL_CASES, REFERENCES, TILE_COUNTS
 from tests.parity.measures import divergence, relative_error, worst_tile_error
 from tests.parity.runtime import DEFAULTS, EXACT, answer, embed, open_session
@@ -64,15 +64,15 @@ def test_next_token_is_that_of_transformers_with_defaults(reference, case):
 
 @references
 def test_without_the_position_row_correction_pictures_are_far_off(reference, monkeypatch):
-    """What makes the tests above worth something: the fault they guard against moves the numbers by far more.
+    """The fault that the tests above guard against moves the numbers by far more than their limits.
 
     llama.cpp gives every patch its neighbour's position embedding; the runtime corrects it by rolling the rows in a
     copy of the mmproj. An early version wrote the rolled rows at a wrong offset of that copy, where they damaged other
     weights: pictures were as far off as without any correction, and nothing but this reference noticed.
     """
     picture, case = reference.embedded[0], next(case for case in reference.cases if case.turns[0].pictures)
-    real = runtime.settle
-    monkeypatch.setattr(runtime, "settle", lambda *asked: replace(real(*asked), positions_are_shifted=False))
+    real = in_process_runtime.settle
+    monkeypatch.setattr(in_process_runtime, "settle", lambda *asked: replace(real(*asked), positions_are_shifted=False))
     with open_session(DATA / reference.name, EXACT) as session:
         embeddings = embed(session, picture)
     expected = golden(reference.name)[f"embeddings/{picture.name}"]

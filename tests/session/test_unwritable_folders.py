@@ -1,4 +1,4 @@
-"""A cache folder that cannot be written costs time, never the answer, and is told once."""
+"""A cache folder that cannot be written costs time, never the answer, and is reported once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from internvl_gguf import InternVLError, LibraryError, Session
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.session import runtime
-from internvl_gguf.session.runtime import Runtime
+from internvl_gguf.session import in_process_runtime
+from internvl_gguf.session.in_process_runtime import InProcessRuntime
 from internvl_gguf.utils.paths import cache_dir, config_dir, data_dir, free_bytes, is_writable
 from internvl_gguf.utils.records import RECORDS, Record
 from tests.cli.test_commands import FAST, assert_two_lines, run
@@ -82,12 +82,12 @@ def test_where_no_temporary_file_can_be_made_it_is_refused_in_words(
 def test_where_only_the_copy_has_no_place_the_cache_is_to_blame(
     tiny: ModelFiles, unwritable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settled = runtime.settle
+    settled = in_process_runtime.settle
     shifted = lambda *asked: replace(settled(*asked), positions_are_shifted=True)  # noqa: E731
-    monkeypatch.setattr(runtime, "settle", shifted)
+    monkeypatch.setattr(in_process_runtime, "settle", shifted)
     monkeypatch.setattr(tempfile, "tempdir", str(unwritable / "file" / "temporary"))
     with pytest.raises(LibraryError, match="cannot be kept in") as caught:
-        Runtime(tiny, EngineConfig(**EXACT))  # type: ignore[arg-type]
+        InProcessRuntime(tiny, EngineConfig(**EXACT))  # type: ignore[arg-type]
     assert "INTERNVL_CACHE" in caught.value.hint
 
 

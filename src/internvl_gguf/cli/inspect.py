@@ -21,7 +21,7 @@ from internvl_gguf.images.fit_context import (
     ANSWER_ALLOWANCE,
     Budget,
     CutPlan,
-    UncutPicture,
+    PictureToCut,
     check_fits,
     count_tiles,
     cut_notices,
@@ -152,7 +152,7 @@ def inspect(
         tile_size=encoder.tile_size,
         tokens_per_tile=encoder.tokens_per_tile,
     )
-    pictures = [UncutPicture(size, limits) for size in sizes]
+    pictures = [PictureToCut(size, limits) for size in sizes]
     inspection = _Inspection(
         image,
         sizes,

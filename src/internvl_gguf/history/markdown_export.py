@@ -1,4 +1,4 @@
-"""Conversations as Markdown, to read and to show around."""
+"""Export of conversations as Markdown."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Final
 from urllib.parse import quote
 
 from internvl_gguf.errors import PictureError
+from internvl_gguf.history.entries import Entry, Heading, HistoryPicture
 from internvl_gguf.history.picture_files import PictureFiles, digest_of
-from internvl_gguf.history.records import Entry, Heading, KeptPicture
 from internvl_gguf.utils.paths import write_atomically
 
 _SUFFIXES: Final = {"JPEG": ".jpg", "TIFF": ".tif"}
@@ -27,14 +27,14 @@ def export_markdown(
 
     Args:
         path: the file; it is replaced.
-        heading: what stands over the conversation.
+        heading: heading of the conversation.
         entries: its questions and answers.
-        files: where its pictures are.
-        copy_pictures: whether pictures are copied into a folder beside the file; else they are linked where they were,
-            and copied only where they are not there any more.
+        files: its pictures.
+        copy_pictures: whether pictures are copied into a folder beside the file; otherwise they are linked where they
+            were, and copied only if they are not there any more.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     links: dict[str, str] = {}
     for picture in (picture for entry in entries for picture in entry.pictures):
@@ -53,18 +53,18 @@ def export_markdown(
 
 
 def is_markdown_of(beginning: str, heading: Heading) -> bool:
-    """Whether a file that begins so was written by `export_markdown` for this conversation."""
+    """Return whether a file that begins like this was written by `export_markdown` for this conversation."""
     lines = beginning.splitlines()
     return len(lines) > 2 and lines[0].startswith("# ") and lines[2].endswith(f", {heading.id}*")
 
 
 def picture_folder(path: Path) -> Path:
-    """Where the pictures of a Markdown file are put: a folder beside it."""
+    """Return the folder for the pictures of a Markdown file, beside it."""
     return path.with_name(f"{path.stem}-pictures")
 
 
-def _place(path: Path, picture: KeptPicture, files: PictureFiles, copy_pictures: bool, taken: set[str]) -> str:
-    """The link to a picture, which is copied where that is wanted or needed."""
+def _place(path: Path, picture: HistoryPicture, files: PictureFiles, copy_pictures: bool, taken: set[str]) -> str:
+    """Return the link to a picture, copying the picture if that is wanted or needed."""
     if not copy_pictures and picture.path and _holds(Path(picture.path), picture.digest):
         return quote(Path(picture.path).as_posix(), safe="/:")
     data = files.get(picture.digest)
@@ -79,7 +79,7 @@ def _place(path: Path, picture: KeptPicture, files: PictureFiles, copy_pictures:
 
 
 def _holds(path: Path, digest: str) -> bool:
-    """Whether a file is still the picture that was shown."""
+    """Return whether a file still has the content of the picture."""
     try:
         return digest_of(path.read_bytes()) == digest
     except OSError:
@@ -87,7 +87,7 @@ def _holds(path: Path, digest: str) -> bool:
 
 
 def _names(name: str, data: bytes) -> Iterator[str]:
-    """File names for a picture: its own, then numbered ones."""
+    """Yield file names for a picture: its own, then numbered ones."""
     from internvl_gguf.images.formats import identify
 
     try:
@@ -96,27 +96,27 @@ def _names(name: str, data: bytes) -> Iterator[str]:
     except PictureError:
         suffix = ""
     base = re.split(r"[/\\]", name)[-1]
-    own = Path(base).suffix
-    stem = re.sub(r"[^\w.-]+", "_", base.removesuffix(own)).strip("._")[:_LONGEST_NAME] or "picture"
-    if own.lower() in (suffix, ".jpeg", ".tiff") and re.fullmatch(r"\.\w+", own):
-        suffix = own
+    given = Path(base).suffix
+    stem = re.sub(r"[^\w.-]+", "_", base.removesuffix(given)).strip("._")[:_LONGEST_NAME] or "picture"
+    if given.lower() in (suffix, ".jpeg", ".tiff") and re.fullmatch(r"\.\w+", given):
+        suffix = given
     yield f"{stem}{suffix}"
     for number in count(2):
         yield f"{stem}-{number}{suffix}"
 
 
 def _plain(text: str) -> str:
-    """Text without what a terminal would act on."""
+    """Return text without control characters that a terminal would act on."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
 def _quoted(text: str) -> str:
-    """What a person wrote, in a quotation, which none of its lines ends."""
+    """Return what the user wrote as one Markdown quotation, empty lines included."""
     return "\n".join(f"> {line}".rstrip() for line in _plain(text).split("\n"))
 
 
 def _closed(text: str) -> str:
-    """An answer whose block of code ends with it, also where the answer was cut inside."""
+    """Return an answer with its last code block closed, as the answer may have ended inside it."""
     fences = re.findall(r"^ {0,3}(```+|~~~+)", text, re.MULTILINE)
     return f"{text}\n{fences[-1]}" if len(fences) % 2 else text
 

@@ -1,4 +1,4 @@
-"""The child process in which a model runs, from the parent's side: started, read, written to, ended."""
+"""The parent's side of the worker process: starts it, reads from it, writes to it and ends it."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from internvl_gguf.utils.process_end import describe_end, last_words
 
 logger = logging.getLogger("internvl_gguf.session.worker")
 
-_COMMAND: Final = ("-m", "internvl_gguf.session.worker.child")
+_COMMAND: Final = ("-m", "internvl_gguf.session.worker.child_main")
 _PIPE_BYTES: Final = 2**20  # Linux: tiles pass with fewer switches between the processes
 
 
 class WorkerProcess:
-    """A process with a thread that reads what it says and one that writes to it.
+    """A worker process with one thread that reads from it and one that writes to it.
 
-    Neither thread may be interrupted by Ctrl-C in the middle of a message, and nobody waits for a full pipe.
+    With these threads Ctrl-C never interrupts a message in the middle, and no caller waits for a full pipe.
 
     Args:
-        on_message: called in the reading thread with this and each message.
-        on_end: called once in the reading thread with this, after the last message and the end of the process.
+        on_message: called in the reading thread with this process and each message.
+        on_end: called once in the reading thread with this process, after its last message and its end.
 
     Attributes:
-        ending: what ended the process, to follow "it"; "" while it runs.
+        ending: what ended the process, as a predicate of "it"; "" while it runs.
 
     Raises:
         LibraryError: the system starts no process.
@@ -61,28 +61,28 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Number of the process."""
+        """Process id."""
         return self._process.pid
 
     def send(self, message: object) -> None:
-        """Have a message written; lost where the process has ended."""
+        """Queue a message; it is lost if the process has ended."""
         self._outbox.put(message)
 
     def kill(self, reason: str = "") -> None:
-        """End the process at once; harmless where it has ended.
+        """Kill the process; harmless if it has ended.
 
         Args:
-            reason: what `ending` says then; "" for what the system says.
+            reason: text of `ending`; "" for the reason that the system gives.
         """
         self.ending = self.ending or reason
         self._process.kill()
 
-    def close(self, patience: float) -> None:
-        """Let the process end by itself, at most so many seconds; an exception, Ctrl-C say, ends it at once."""
+    def close(self, timeout: float) -> None:
+        """Let the process end by itself within `timeout` seconds, else kill it; Ctrl-C meanwhile kills it at once."""
         self.send(Close())
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(patience)
+                self._process.wait(timeout)
         finally:
             self._process.kill()
             self._process.wait()
@@ -93,7 +93,7 @@ class WorkerProcess:
                 message = self._channel.receive()
                 try:
                     self._on_message(self, message)
-                except Exception:  # a callback of somebody else's: what comes after it is still to be read
+                except Exception:  # a callback of the caller: later messages still have to be read
                     logger.exception("A message of the model's process could not be handed on")
         status = self._process.wait()
         self.ending = self.ending or describe_end(status, last_words(self._errors))
@@ -134,7 +134,7 @@ def _start(errors: IO[bytes]) -> subprocess.Popen[bytes]:
 
 @contextlib.contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Start a process for which Ctrl-C on the terminal is blocked from its first instruction: children inherit that."""
+    """Block Ctrl-C while a process is started: the child inherits that from its first instruction on."""
     if sys.platform == "win32":
         yield
         return

@@ -1,4 +1,4 @@
-"""Conversations as JSON, to hand on and to take in."""
+"""Export of conversations as JSON, and import."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from internvl_gguf.errors import HistoryError, InvalidRequestError
+from internvl_gguf.history.entries import Entry, Heading, HistoryPicture, PictureCut
 from internvl_gguf.history.picture_files import PictureFiles, digest_of
-from internvl_gguf.history.records import Cut, Entry, Heading, KeptPicture
 from internvl_gguf.session.prompt_template import check_places
 from internvl_gguf.tiling import MAX_TILES_LIMIT, validate_tile_limits
 from internvl_gguf.types import PictureLayout
@@ -30,13 +30,13 @@ def export_json(
 
     Args:
         path: the file; it is replaced.
-        heading: what stands over the conversation.
+        heading: heading of the conversation.
         entries: its questions and answers.
-        files: where its pictures are.
-        copy_pictures: whether the bytes of the pictures are in it, so that nothing else is needed.
+        files: its pictures.
+        copy_pictures: whether the file contains the bytes of the pictures, so that nothing else is needed.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     document = conversation_as_json(heading, entries)
     if copy_pictures:
@@ -49,12 +49,12 @@ def export_json(
 
 
 def is_json_of(beginning: str, heading: Heading) -> bool:
-    """Whether a file that begins so was written by `export_json` for this conversation."""
+    """Return whether a file that begins like this was written by `export_json` for this conversation."""
     return _FORMAT in beginning and f'"id": "{heading.id}"' in beginning
 
 
 def conversation_as_json(heading: Heading, entries: Sequence[Entry]) -> dict[str, Any]:
-    """A conversation as a JSON document, without the bytes of its pictures."""
+    """Return a conversation as a JSON document, without the bytes of its pictures."""
     return {
         "format": _FORMAT,
         "version": _VERSION,
@@ -69,7 +69,7 @@ def conversation_as_json(heading: Heading, entries: Sequence[Entry]) -> dict[str
 
 
 def utc(seconds: float) -> str:
-    """A time in seconds since 1970 as ISO 8601 in UTC, to the microsecond."""
+    """Return a time in seconds since 1970 as ISO 8601 in UTC, to the microsecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
 
 
@@ -77,10 +77,10 @@ def read_exported(path: Path) -> tuple[Heading, list[Entry], list[bytes]]:
     """Read a conversation that was written as JSON.
 
     Returns:
-        What stands over it, its questions and answers, and the bytes of its pictures.
+        Its heading, its questions and answers, and the bytes of its pictures.
 
     Raises:
-        HistoryError: no such file, or not such a one.
+        HistoryError: the file is missing, or not an exported conversation.
     """
     try:
         if path.stat().st_size > _MOST_BYTES:
@@ -104,7 +104,7 @@ def _message(entry: Entry) -> dict[str, Any]:
     return message
 
 
-def _picture(picture: KeptPicture) -> dict[str, Any]:
+def _picture(picture: HistoryPicture) -> dict[str, Any]:
     max_tiles, min_tiles, thumbnail = picture.limits
     found: dict[str, Any] = {"digest": picture.digest, "name": picture.name, "path": picture.path}
     found |= {"max_tiles": max_tiles, "min_tiles": min_tiles, "thumbnail": thumbnail}
@@ -114,7 +114,7 @@ def _picture(picture: KeptPicture) -> dict[str, Any]:
     return found
 
 
-# --- Reading: whatever is not as it was written is a ValueError, KeyError or TypeError -------------------------------
+# --- Reading: anything unexpected raises ValueError, KeyError or TypeError -------------------------------------------
 
 
 def _conversation(document: Any) -> tuple[Heading, list[Entry], list[bytes]]:
@@ -159,7 +159,7 @@ def _entry(message: dict[str, Any]) -> Entry:
     )
 
 
-def _kept(picture: dict[str, Any]) -> KeptPicture:
+def _kept(picture: dict[str, Any]) -> HistoryPicture:
     found = _of(picture, dict)
     path = found.get("path")
     limits = (found.get("max_tiles"), found.get("min_tiles"), found.get("thumbnail"))
@@ -169,14 +169,14 @@ def _kept(picture: dict[str, Any]) -> KeptPicture:
     validate_tile_limits(limits[1] or 1, limits[0] or MAX_TILES_LIMIT)
     if limits[2] is not None:
         _of(limits[2], bool)
-    kept = KeptPicture(_text(found["digest"]), _text(found["name"]), None if path is None else _text(path), limits)
+    kept = HistoryPicture(_text(found["digest"]), _text(found["name"]), None if path is None else _text(path), limits)
     if "cut" not in found:
         return kept
     columns, rows = (_whole(side, 1, MAX_TILES_LIMIT) for side in found["cut"]["grid"])
     width, height = (_whole(side, 1, 2**31 - 1) for side in found["cut"]["source_size"])
     if columns * rows > MAX_TILES_LIMIT:
         raise ValueError("a picture of too many tiles")
-    return replace(kept, cut=Cut((columns, rows), _of(found["cut"]["has_thumbnail"], bool), (width, height)))
+    return replace(kept, cut=PictureCut((columns, rows), _of(found["cut"]["has_thumbnail"], bool), (width, height)))
 
 
 def _of(value: Any, kind: type) -> Any:
@@ -202,7 +202,7 @@ def _seconds(value: Any) -> float:
 
 
 def _what(error: Exception) -> str:
-    """An error while reading in a few printable words."""
+    """Describe a reading error in a few printable words."""
     if isinstance(error, InvalidRequestError):
         return error.message[0].lower() + error.message[1:].rstrip(".")
     if isinstance(error, json.JSONDecodeError):

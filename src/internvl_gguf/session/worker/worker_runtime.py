@@ -1,4 +1,4 @@
-"""A model in a process of its own, as sessions share it."""
+"""The runtime of a model in a worker process, shared by a session and its forks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import SessionStateError
 from internvl_gguf.models.local_files import ModelFiles
-from internvl_gguf.session.worker.client import Client
-from internvl_gguf.session.worker.engine import FarEngine
+from internvl_gguf.session.worker.remote_engine import RemoteEngine
+from internvl_gguf.session.worker.worker_client import WorkerClient
 from internvl_gguf.utils.notices import Notice, log_notice
-from internvl_gguf.utils.owned import Owned, forsake_in_children
+from internvl_gguf.utils.owned import Owned, disown_after_fork
 
 if TYPE_CHECKING:
     from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 class WorkerRuntime(Owned):
-    """A model that is loaded in another process; the counterpart of `session.runtime.Runtime`, which runs there.
+    """A model that is loaded in a worker process, by an `InProcessRuntime` there.
 
-    Owns the process; the last `release` ends it, and so does dropping the runtime. Where the process dies, what was
-    under way ends in a `WorkerDiedError`, and `revive` starts another: its facts may be others then, since there may
-    be less memory.
+    Owns the process; the last `release` ends it, and so does dropping the runtime. If the process dies, the requests
+    under way end in a `WorkerDiedError`, and `revive` starts another process: the facts about the model may differ
+    then, since there may be less memory.
 
     Args:
-        files, config, on_notice: as `session.runtime.Runtime`.
-        on_load: told how far the text model is loaded, the first time.
+        files, config, on_notice: as in `InProcessRuntime`.
+        on_load: called with the fraction of the text model that is loaded, the first time only.
         timeout: seconds without a sign of life after which the process is ended if it has work; 0 waits for ever.
 
     Raises:
         WorkerDiedError: the process died while the model was loaded.
-        As `session.runtime.Runtime`.
+        As `InProcessRuntime`.
     """
 
     def __init__(
@@ -49,48 +49,48 @@ class WorkerRuntime(Owned):
         timeout: float,
     ) -> None:
         self.files = files
-        self._client = Client(files, config, timeout, on_notice)
+        self._client = WorkerClient(files, config, timeout, on_notice)
         self._client.start(on_load or (lambda done: None))
         self._finalizer = weakref.finalize(self, self._client.kill)
-        self.engine = FarEngine(self._client)
+        self.engine = RemoteEngine(self._client)
         self._identity: tuple[bytes, ModelIdentity] | None = None
         self._users = 1
         self._lock = threading.Lock()
-        forsake_in_children(self)
+        disown_after_fork(self)
 
     @property
     def text(self) -> TextModelFacts:
-        """As `session.runtime.Runtime.text`."""
+        """See `ModelRuntime.text`."""
         return self._client.facts.text
 
     @property
     def vision(self) -> MmprojFacts:
-        """As `session.runtime.Runtime.vision`."""
+        """See `ModelRuntime.vision`."""
         return self._client.facts.vision
 
     @property
     def control_tokens(self) -> Mapping[str, int]:
-        """As `session.runtime.Runtime.control_tokens`."""
+        """See `ModelRuntime.control_tokens`."""
         return self._client.facts.control_tokens
 
     @property
     def configuration(self) -> Configuration:
-        """As `session.runtime.Runtime.configuration`."""
+        """See `ModelRuntime.configuration`."""
         return self._client.facts.configuration
 
     @property
     def host(self) -> HostSettings:
-        """As `session.runtime.Runtime.host`."""
+        """See `ModelRuntime.host`."""
         return self._client.facts.host
 
     @property
     def encoder_identity(self) -> bytes:
-        """As `session.runtime.Runtime.encoder_identity`; another process may have another."""
+        """See `ModelRuntime.encoder_identity`; it may change with the process."""
         return self._client.facts.encoder_identity
 
     @property
     def identity(self) -> ModelIdentity:
-        """As `session.runtime.Runtime.identity`."""
+        """See `ModelRuntime.identity`."""
         encoder = self.encoder_identity
         if self._identity is None or self._identity[0] != encoder:
             self._identity = encoder, self._client.call("identity")
@@ -98,16 +98,16 @@ class WorkerRuntime(Owned):
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process is there, as far as is known."""
+        """Whether the process runs, as far as is known."""
         return self._client.is_alive
 
     @property
     def pid(self) -> int | None:
-        """Number of the newest process."""
+        """Process id of the current process."""
         return self._client.pid
 
     def revive(self) -> None:
-        """Start the process again if it has died; a notice says so.
+        """Start another process if the last one has died; a notice says so.
 
         Raises:
             InternVLError: the model cannot be loaded again.
@@ -115,7 +115,7 @@ class WorkerRuntime(Owned):
         self._client.revive()
 
     def share(self) -> WorkerRuntime:
-        """One more user of this runtime.
+        """Count one more user and return this runtime.
 
         Raises:
             SessionStateError: its last user has released it.
@@ -127,7 +127,7 @@ class WorkerRuntime(Owned):
         return self
 
     def release(self) -> None:
-        """One user less; the last one ends the process."""
+        """Count one user less; the last one ends the process."""
         with self._lock:
             self._users -= 1
             last = self._users == 0
@@ -135,7 +135,7 @@ class WorkerRuntime(Owned):
             self._finalizer.detach()
             self._client.close()
 
-    def forsake(self) -> None:
-        """As `Owned.forsake`."""
+    def disown(self) -> None:
+        """See `Owned.disown`."""
         self._finalizer.detach()
         self._lock = threading.Lock()

@@ -1,7 +1,7 @@
-"""What a person types or drops for a path, read in every way that terminals and shells write one.
+"""All readings of typed or dropped text as a path: escaped, quoted, with spaces, as a URI, as a pattern.
 
-A reading is a path and where it ends in the line. Which reading is meant is decided by the file that exists
-(`typed_line`), so a reading too many does no harm.
+A reading is a path and its end in the line. `typed_line` takes the reading whose file exists, so a wrong reading does
+no harm.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 CLOSING = ".,;:!?)]}>\"'”’»"
-"""Characters that may end a sentence or a bracket right after a path."""
+"""Characters that may end a sentence or a bracket directly after a path."""
 OPENING = "([{<“‘«"
-"""Characters that may stand right before one."""
+"""Characters that may be directly before a path."""
 
 _QUOTES = "\"'"
 _MOST_CLOSINGS = 4
@@ -26,14 +26,14 @@ _GLOB = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
-class Reading:
+class PathReading:
     """One way to read a piece of a line as a path.
 
     Attributes:
         path: the path, `~` not expanded.
-        end: where it ends in the line.
-        is_pattern: whether `*`, `?` and `[` in it stand for other characters.
-        is_loose: whether it goes on after a space though nothing says that a path begins there.
+        end: its end in the line.
+        is_pattern: whether `*`, `?` and `[` in it are wildcards.
+        is_loose: whether it contains an unquoted space and does not begin like a path.
     """
 
     path: str
@@ -42,25 +42,25 @@ class Reading:
     is_loose: bool = False
 
 
-def readings(line: str, start: int) -> Iterator[Reading]:
-    """Ways to read what begins at `start`, the likeliest first; a path without characters is none of them."""
-    for reading in _readings(line, start):
+def path_readings(line: str, start: int) -> Iterator[PathReading]:
+    """Yield the readings of the text at `start`, the likeliest first, without empty paths."""
+    for reading in _all_readings(line, start):
         if reading.path.strip():
             yield reading
 
 
-def _readings(line: str, start: int) -> Iterator[Reading]:
+def _all_readings(line: str, start: int) -> Iterator[PathReading]:
     uri = _URI.match(line, start)
     if uri:
         yield from _uris(line, uri.end())
         return
     word = _shell_word(line, start)
     if word:
-        yield Reading("".join(character for character, _ in word), word[-1][1])
+        yield PathReading("".join(character for character, _ in word), word[-1][1])
     if line[start] in _QUOTES:
         yield from _quoted(line, start)
     bare_end = _end_of_word(line, start)
-    yield Reading(line[start:bare_end], bare_end)
+    yield PathReading(line[start:bare_end], bare_end)
     yield from _without_closing(word)
     bare = [(line[at], at + 1) for at in range(start, bare_end)]
     yield from _without_closing(bare)
@@ -73,7 +73,7 @@ def _end_of_word(line: str, start: int) -> int:
 
 
 def _shell_word(line: str, start: int) -> list[tuple[str, int]]:
-    """A word as a POSIX shell reads it: each character with where it ends; empty where a quote is left open."""
+    """Return a word as a POSIX shell reads it: each character with its end in the line; empty if a quote is open."""
     word: list[tuple[str, int]] = []
     at, quote = start, ""
     while at < len(line):
@@ -101,51 +101,51 @@ def _shell_word(line: str, start: int) -> list[tuple[str, int]]:
     return [] if quote else word
 
 
-def _quoted(line: str, start: int) -> Iterator[Reading]:
-    """What stands in quotes, all characters meant as they are: paths of Windows, names with an apostrophe."""
+def _quoted(line: str, start: int) -> Iterator[PathReading]:
+    """Yield the text in quotes without escapes: Windows paths, names with an apostrophe."""
     end = start
     for _ in range(_MOST_CLOSINGS):
         end = line.find(line[start], end + 1)
         if end < 0:
             return
-        yield Reading(line[start + 1 : end], end + 1)
+        yield PathReading(line[start + 1 : end], end + 1)
 
 
-def _without_closing(word: list[tuple[str, int]]) -> Iterator[Reading]:
-    """The word up to a character that may end a sentence, the longest first."""
+def _without_closing(word: list[tuple[str, int]]) -> Iterator[PathReading]:
+    """Yield the word up to each character that may end a sentence, the longest first."""
     for at in range(len(word) - 1, 0, -1):
         if word[at][0] in CLOSING:
-            yield Reading("".join(character for character, _ in word[:at]), word[at - 1][1])
+            yield PathReading("".join(character for character, _ in word[:at]), word[at - 1][1])
 
 
-def _with_spaces(line: str, start: int, end: int) -> Iterator[Reading]:
-    """A path that goes on after a space that nobody quoted."""
+def _with_spaces(line: str, start: int, end: int) -> Iterator[PathReading]:
+    """Yield paths that continue after unquoted spaces."""
     is_loose = _ROOTED.match(line, start) is None
     for _ in range(_MOST_WORDS):
         following = re.compile(r"[ \t]+(\S+)").match(line, end)
         if following is None:
             return
         end = following.end()
-        yield Reading(line[start:end], end, is_loose=is_loose)
+        yield PathReading(line[start:end], end, is_loose=is_loose)
         shorter = len(line[start:end].rstrip(CLOSING)) + start
         if shorter < end:
-            yield Reading(line[start:shorter], shorter, is_loose=is_loose)
+            yield PathReading(line[start:shorter], shorter, is_loose=is_loose)
 
 
-def _uris(line: str, start: int) -> Iterator[Reading]:
-    """A `file://` URI, with and without what may end a sentence after it."""
+def _uris(line: str, start: int) -> Iterator[PathReading]:
+    """Yield the path of a `file://` URI, with and without characters that may end a sentence after it."""
     end = _end_of_word(line, start)
     while end > start:
         path = unquote(line[start:end], errors="surrogateescape")
-        yield Reading(path[1:] if _DRIVE.match(path) else path, end)
+        yield PathReading(path[1:] if _DRIVE.match(path) else path, end)
         if line[end - 1] not in CLOSING:
             return
         end -= 1
 
 
-def _patterns(word: str, start: int) -> Iterator[Reading]:
-    """The word as a pattern of names. `*` alone or around a word is a list or emphasis, not a wish for files."""
+def _patterns(word: str, start: int) -> Iterator[PathReading]:
+    """Yield the word as a pattern of file names. `*` alone or around a word is a list or emphasis, not a pattern."""
     for length in (len(word), len(word.rstrip(CLOSING))):
         pattern = word[:length]
         if _GLOB.search(pattern) and any(character in pattern for character in "./\\"):
-            yield Reading(pattern, start + length, is_pattern=True)
+            yield PathReading(pattern, start + length, is_pattern=True)

@@ -1,4 +1,4 @@
-"""The main module of a model's process. It ends when its parent does, whatever it is in the middle of."""
+"""Main module of the worker process. It ends when its parent does, even in the middle of a native call."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from internvl_gguf.session.worker import messages
 from internvl_gguf.session.worker.channel import Channel
 from internvl_gguf.session.worker.serving import Send, Server
 
-_PULSE_SECONDS: Final = 1.0
+_HEARTBEAT_SECONDS: Final = 1.0
 
 
 class _LogToParent(logging.Handler):
-    """Hands this package's log to the parent, where people have set up theirs."""
+    """Sends log records of this package to the parent, where the user has configured logging."""
 
     def __init__(self, send: Send) -> None:
         super().__init__()
         self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._send(messages.Logged(record.name, record.levelno, record.getMessage()))
+        self._send(messages.LogLine(record.name, record.levelno, record.getMessage()))
 
 
 def main() -> None:
-    """Load the model that the first message names, and serve it."""
+    """Load the model that the first message names, and serve it until the parent closes it."""
     parent = os.getppid()
     channel = _own_pipes()
 
     def send(message: object) -> None:
         try:
             channel.send(message)
-        except OSError:  # nobody is there any more
+        except OSError:  # the parent has ended
             os._exit(0)
 
     load: messages.Load = channel.receive()
@@ -45,15 +45,15 @@ def main() -> None:
     loaded = threading.Event()
     servers: list[Server] = []
     threading.Thread(target=_read, args=(channel, servers, loaded), daemon=True).start()
-    threading.Thread(target=_pulse, args=(send, servers, parent), daemon=True).start()
+    threading.Thread(target=_send_heartbeats, args=(send, servers, parent), daemon=True).start()
     try:
-        from internvl_gguf.session.runtime import Runtime
+        from internvl_gguf.session.in_process_runtime import InProcessRuntime
 
-        runtime = Runtime(
+        runtime = InProcessRuntime(
             load.files,
             load.config,
             lambda done: send(messages.Loading(done)),
-            lambda line: send(messages.Noted(line)),
+            lambda line: send(messages.NoticeLine(line)),
         )
     except InternVLError as error:
         send(messages.NotLoaded(error))
@@ -63,7 +63,7 @@ def main() -> None:
     loaded.set()
     send(
         messages.Loaded(
-            messages.Facts(
+            messages.ModelFacts(
                 text=runtime.text,
                 vision=runtime.vision,
                 control_tokens=dict(runtime.control_tokens),
@@ -72,17 +72,17 @@ def main() -> None:
                 encoder_identity=runtime.encoder_identity,
                 n_ctx=runtime.engine.n_ctx,
                 n_parallel=runtime.engine.n_parallel,
-                tokens_in_all=runtime.engine.model.n_vocab,
+                n_vocab=runtime.engine.model.n_vocab,
             )
         )
     )
     server.run()
     runtime.release()
-    os._exit(0)  # threads that read and write are left as they are
+    os._exit(0)  # without waiting for the threads that read and write
 
 
 def _own_pipes() -> Channel:
-    """The line to the parent, out of reach of others: libraries print to stderr instead, and children read nothing."""
+    """Return the channel to the parent, on private descriptors: libraries print to stderr, children read nothing."""
     reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -92,7 +92,7 @@ def _own_pipes() -> Channel:
 
 
 def _read(channel: Channel, servers: list[Server], loaded: threading.Event) -> None:
-    """Hand on what comes; end the process with the other side, in the middle of a native call if need be."""
+    """Pass on received messages; end the process when the parent does, even in the middle of a native call."""
     try:
         while True:
             message = channel.receive()
@@ -102,17 +102,17 @@ def _read(channel: Channel, servers: list[Server], loaded: threading.Event) -> N
         os._exit(0)
 
 
-def _pulse(send: Send, servers: list[Server], parent: int) -> None:
-    """Tell now and then that work goes on; end with the parent, though another child of its may hold the pipe open."""
-    told = 0
+def _send_heartbeats(send: Send, servers: list[Server], parent: int) -> None:
+    """Send a heartbeat each second in which work went on; end with the parent, though a sibling holds the pipe open."""
+    last = 0
     never = threading.Event()
-    while not never.wait(_PULSE_SECONDS):
+    while not never.wait(_HEARTBEAT_SECONDS):
         if os.getppid() != parent:
             os._exit(0)
-        progress = servers[0].progress if servers else told
-        if progress != told:
-            told = progress
-            send(messages.Alive())
+        progress = servers[0].progress if servers else last
+        if progress != last:
+            last = progress
+            send(messages.Heartbeat())
 
 
 if __name__ == "__main__":

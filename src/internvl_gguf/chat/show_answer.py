@@ -1,4 +1,4 @@
-"""One question under way: its events on the screen, Ctrl-C, and what came of it."""
+"""Asks one question in the background thread and shows its progress and answer; Ctrl-C stops it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from internvl_gguf.chat.wording import count
-from internvl_gguf.chat.worker import Interrupted, Worker, interrupts_told
+from internvl_gguf.chat.background_thread import BackgroundThread, Interrupt, interrupts_as_events
+from internvl_gguf.chat.formatting import count
 from internvl_gguf.types import Chunk
 
 if TYPE_CHECKING:
@@ -18,43 +18,47 @@ if TYPE_CHECKING:
 TICK = 0.1  # seconds
 
 
-class LeavingAtOnce(Exception):  # noqa: N818  (nothing went wrong)
-    """Ctrl-C came twice: nobody waits for what is under way any more."""
+class LeaveChatAtOnce(Exception):  # noqa: N818  (nothing went wrong)
+    """Ctrl-C was pressed twice: leave the chat without waiting for the answer."""
 
 
 @dataclass(frozen=True)
-class TilesDone:
-    """So many tiles of a question are encoded."""
+class TilesEncoded:
+    """Event: progress of encoding the tiles of a question."""
 
     done: int
     total: int
 
 
 @dataclass(frozen=True)
-class Noted:
-    """A line that the person should see."""
+class NoticeLine:
+    """Event: a notice for the user."""
 
     line: str
 
 
-def follow(worker: Worker, stream: Callable[[], Iterable[Chunk]], session: Session, screen: Screen) -> Reply | None:
-    """Ask, show what comes, and let Ctrl-C end it.
+def show_answer(
+    thread: BackgroundThread, stream: Callable[[], Iterable[Chunk]], session: Session, screen: Screen
+) -> Reply | None:
+    """Ask a question, show the answer as it streams, and stop it on Ctrl-C.
 
     Args:
-        stream: asks the question; it runs in the worker.
-        session: who answers.
+        thread: the thread that asks.
+        stream: asks the question; called in that thread.
+        session: the session that answers.
+        screen: shows progress and answer.
 
     Returns:
-        The answer, with finish_reason "aborted" where Ctrl-C ended it; None where there is none.
+        The answer, with finish_reason "aborted" if Ctrl-C ended it; None if there is none.
 
     Raises:
         InternVLError: the question cannot be asked.
-        LeavingAtOnce: Ctrl-C came a second time.
+        LeaveChatAtOnce: Ctrl-C was pressed a second time.
     """
-    task = worker.start(stream)
-    showing = _Showing(session, screen)
+    task = thread.start(stream)
+    showing = _AnswerDisplay(session, screen)
     try:
-        with interrupts_told(task):
+        with interrupts_as_events(task):
             for event in task.events(TICK):
                 showing.take(event)
     finally:
@@ -62,11 +66,11 @@ def follow(worker: Worker, stream: Callable[[], Iterable[Chunk]], session: Sessi
     return showing.reply
 
 
-class _Showing:
-    """What a question has shown so far.
+class _AnswerDisplay:
+    """Shows the events of one question.
 
     Attributes:
-        reply: the answer once it is there.
+        reply: the finished answer; None before.
     """
 
     def __init__(self, session: Session, screen: Screen) -> None:
@@ -79,17 +83,17 @@ class _Showing:
 
     def take(self, event: object) -> None:
         """Show one event."""
-        if isinstance(event, Interrupted):
+        if isinstance(event, Interrupt):
             self._interrupts += 1
             if self._interrupts > 1:
-                raise LeavingAtOnce
-            if not self._has_begun:  # an answer ends at its next token; a picture or a long prompt may take a while
+                raise LeaveChatAtOnce
+            if not self._has_begun:  # an answer stops at its next token; a picture or a long prompt takes longer
                 self._screen.progress("Stopping", "Ctrl-C again leaves the chat")
         elif isinstance(event, Chunk):
             self._answer(event)
-        elif isinstance(event, TilesDone) and not self._interrupts:
+        elif isinstance(event, TilesEncoded) and not self._interrupts:
             self._tiles(event)
-        elif isinstance(event, Noted):
+        elif isinstance(event, NoticeLine):
             self._screen.say(event.line)
         elif event is None:
             self._screen.tick()
@@ -97,7 +101,7 @@ class _Showing:
             self._session.abort()  # each time: the question may not have been under way yet
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Finish the display after the last event."""
         self._screen.progress()
         if self._has_begun:
             self._screen.end_answer()
@@ -112,7 +116,7 @@ class _Showing:
             self._screen.begin_answer()
         self._screen.write(chunk.text)
 
-    def _tiles(self, event: TilesDone) -> None:
+    def _tiles(self, event: TilesEncoded) -> None:
         if event.done < event.total:
             self._screen.progress("Looking at the picture", f"tile {event.done + 1} of {event.total}")
         else:

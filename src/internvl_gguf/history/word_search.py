@@ -1,7 +1,7 @@
-"""Finding conversations by what was said: an index of trigrams where SQLite has one, a look at every message else.
+"""Search for conversations by words: with a trigram index if SQLite has one, otherwise by reading every message.
 
-Either way a word is found anywhere in a message or in the name of a picture, in any case: there are no spaces between
-the words of Chinese.
+Either way a word is found anywhere in a message or in the name of a picture, in upper or lower case, also inside other
+words: Chinese has no spaces between words.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Final
 
 from internvl_gguf.history.database import transaction
 
-_TRIGRAM: Final = 3  # the index knows nothing shorter
+_TRIGRAM: Final = 3  # the index does not find shorter words
 _EXCERPT: Final = 160
 
 
 def ids_with_words(connection: sqlite3.Connection, words: Sequence[str]) -> set[str]:
-    """Conversations in which every one of the words occurs.
+    """Return the ids of conversations in which all of the words occur.
 
     Raises:
         sqlite3.Error: the database cannot be read.
@@ -40,7 +40,7 @@ def ids_with_words(connection: sqlite3.Connection, words: Sequence[str]) -> set[
 
 
 def excerpt(connection: sqlite3.Connection, conversation: str, words: Sequence[str]) -> str:
-    """The surroundings of the first place in a conversation where one of the words stands, on one line."""
+    """Return the text around the first match of one of the words in a conversation, on one line."""
     for (text,) in connection.execute(
         "SELECT text FROM searched WHERE conversation = ? ORDER BY number", (conversation,)
     ):
@@ -53,17 +53,17 @@ def excerpt(connection: sqlite3.Connection, conversation: str, words: Sequence[s
 
 
 def forget_words(connection: sqlite3.Connection) -> None:
-    """Take what was removed out of the index, where there is one; inside a transaction."""
+    """Remove deleted messages from the index, if there is one; call it inside a transaction."""
     with contextlib.suppress(sqlite3.OperationalError):  # no index, or a library that has none
         connection.execute("DELETE FROM words WHERE rowid NOT IN (SELECT id FROM messages)")
         connection.execute("INSERT INTO words (words) VALUES ('optimize')")  # no trace of them stays
 
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> bool:
-    """Make the index know the messages that came since; whether there is an index.
+    """Add new messages to the index and remove deleted ones; return whether there is an index.
 
-    Messages never change and their numbers are never used twice, so only new and removed ones are looked at. Nothing is
-    added while people chat, and a library without the index leaves none that is wrong.
+    Messages never change and their numbers are never used twice, so only new and deleted ones are looked at. The index
+    is updated by searches only, not by chats: an SQLite without the index cannot leave a wrong one.
     """
     try:
         with transaction(connection):

@@ -1,4 +1,4 @@
-"""Opening what a session runs on: files checked, corrected where the library needs it, loaded, closed in order."""
+"""A model loaded in this process: files are validated, corrected if the library needs it, loaded, closed in order."""
 
 from __future__ import annotations
 
@@ -44,34 +44,34 @@ from internvl_gguf.session.model_runtime import LoadProgress
 from internvl_gguf.session.prompt_template import END, IMAGE_END, IMAGE_START, START
 from internvl_gguf.session.saved_file import ModelIdentity
 from internvl_gguf.utils.notices import Notice, log_notice
-from internvl_gguf.utils.owned import Owned, forsake_in_children
+from internvl_gguf.utils.owned import Owned, disown_after_fork
 from internvl_gguf.utils.paths import cache_dir
 from internvl_gguf.utils.records import EMBEDDINGS
 
 _NO_GPU: Final = "No GPU that the installed llama.cpp can use: all layers stay on the CPU."
 
 
-class Runtime(Owned):
+class InProcessRuntime(Owned):
     """A loaded model with its engine, shared by a session and its forks.
 
-    Owns every native object; the last `release` frees them: context, vision encoder, text model. So do dropping it
-    and, where no thread computes any more, the end of the interpreter.
+    Owns every native object; the last `release` frees them: context, vision encoder, text model. So do dropping it and
+    the end of the interpreter, if no thread computes any more.
 
     Args:
         files: the two files of the model.
         config: how to run it.
-        on_load: told how far the text model is loaded.
-        on_notice: told where it was loaded in another way than asked for.
+        on_load: called with the fraction of the text model that is loaded.
+        on_notice: called with one line if it is loaded in another way than asked for.
 
     Attributes:
-        files, text, vision: the files and what their headers say.
-        settled: which of llama.cpp's kernels it does without here.
-        configuration: how it is loaded, with what that takes and how fast it should be.
-        host: how it uses the CPU.
+        files, text, vision: the files and the facts from their headers.
+        settled: which of llama.cpp's kernels are not used on this machine.
+        configuration: how it is loaded, with the memory that takes and the speed expected.
+        host: the threads and batch sizes it uses on the CPU.
         engine: decodes and encodes.
 
     Raises:
-        InsufficientMemoryError: there is no memory for it in any way, by the plan.
+        InsufficientMemoryError: by the plan, no way to load it fits the memory.
         ModelFileError, ModelPairError: files that are damaged, of another kind, or not of one model.
         InvalidRequestError: a context longer than the model was trained for, or a batch smaller than a tile.
         LibraryError: llama.cpp does not match this package, or refused.
@@ -84,18 +84,18 @@ class Runtime(Owned):
         on_load: LoadProgress | None = None,
         on_notice: Notice = log_notice,
     ) -> None:
-        # From the beginning, so that the first question already knows what others use.
+        # Started here, so that the first question already knows how many cores others use.
         self._cores = None if config.n_threads else core_watch()
-        # A file whose fingerprint is remembered has had every weight looked at.
+        # All weights of a file whose fingerprint is remembered were checked before.
         fingerprint = remembered_fingerprint(files.mmproj)
         pair = validate_files(files.text, files.mmproj, check_weights=fingerprint is None)
         fingerprint = fingerprint or file_fingerprint(files.mmproj)
         self.text, self.vision = pair.text, pair.mmproj
         n_ctx = context_length(config.n_ctx, self.text.n_ctx_train)
         _check_config(config, pair)
-        self._discarding: weakref.finalize[..., Runtime] | None = None
+        self._discarding: weakref.finalize[..., InProcessRuntime] | None = None
         initialise()
-        self._tell_of_cache = on_notice
+        self._on_cache_notice = on_notice
         self.files = files
         self._text_parts = [Path(header.label) for header in pair.text_headers]
         self.control_tokens: Mapping[str, int] = {
@@ -136,23 +136,23 @@ class Runtime(Owned):
         arithmetic = encoder_arithmetic(self._encoder_gpu, flash_attn=self.settled.flash_attn)
         self.encoder_identity = hashlib.blake2b(f"{encoder_file}|{arithmetic}".encode()).digest()
         _loaded.add(self)
-        forsake_in_children(self)
+        disown_after_fork(self)
 
     def _usable(self, machine: MachineBudget) -> Budget:
-        """What may be taken of a machine, by what the trial of the library found."""
+        """Return the memory of a machine that may be used, without the devices that failed the trial of the library."""
         return replace(machine.without(self.settled.unusable), extra_buffers=self.settled.extra_buffers)
 
     @property
     def is_alive(self) -> bool:
-        """Always: what ends it ends this process, too."""
+        """Always True: a crash of the model ends this process, too."""
         return True
 
     def revive(self) -> None:
-        """Nothing: it lives as long as this process."""
+        """Do nothing: the model lives as long as this process."""
 
     @cached_property
     def identity(self) -> ModelIdentity:
-        """What the KV cache belongs to. Reads the text model's files, unless their fingerprints are remembered."""
+        """See `ModelRuntime.identity`. Reads the text model's files, unless their fingerprints are remembered."""
         request = self.configuration.request
         parts = "|".join(file_fingerprint(part) for part in self._text_parts)
         return ModelIdentity(
@@ -164,7 +164,7 @@ class Runtime(Owned):
         )
 
     def _corrected(self, mmproj: Path, header: GGUFHeader, fingerprint: str, on_notice: Notice) -> Path:
-        """The vision encoder with its position rows put right: kept, or of this runtime only where nothing can be."""
+        """Return a copy of the vision encoder with corrected position rows, in the cache or in a temporary folder."""
         try:
             return corrected_copy(mmproj, header, fingerprint)
         except LibraryError as error:
@@ -178,7 +178,7 @@ class Runtime(Owned):
             f"{cache_dir()} cannot be written: nothing is kept for the next time, and the corrected vision encoder "
             f"lies in {folder} meanwhile. INTERNVL_CACHE names another folder."
         )
-        self._tell_of_cache = _tell_nobody
+        self._on_cache_notice = _ignore_notice
         return copy
 
     def _open_smaller(
@@ -189,7 +189,7 @@ class Runtime(Owned):
         on_load: LoadProgress | None,
         on_notice: Notice,
     ) -> tuple[Engine, ExitStack]:
-        """Load everything in the current configuration or, as long as that fails, in the next of `ways`."""
+        """Load everything in the current configuration, or while that fails, in the next smaller one of `ways`."""
         while True:
             try:
                 return self._open(mmproj, config, on_load)
@@ -211,7 +211,7 @@ class Runtime(Owned):
         disk_bytes = config.embedding_disk_bytes
         store = EmbeddingStore(EMBEDDINGS.path, disk_bytes) if disk_bytes else None
         with ExitStack() as opening:
-            cache = EmbeddingCache(config.embedding_cache_bytes, store, self._tell_of_cache)
+            cache = EmbeddingCache(config.embedding_cache_bytes, store, self._on_cache_notice)
             opening.callback(cache.close)
             model = TextModel(
                 self.files.text,
@@ -249,24 +249,24 @@ class Runtime(Owned):
 
     @property
     def _used_gpus(self) -> list[Device]:
-        """The GPUs of the current configuration. llama.cpp is always told which: its own order may be another."""
+        """The GPUs of the current configuration, passed to llama.cpp explicitly: its own order may differ."""
         return [self._gpus[number] for number in self.configuration.budget.gpu_numbers]
 
     @property
     def _encoder_gpu(self) -> Device | None:
-        """The GPU that the vision encoder lies on; None for the CPU."""
+        """The GPU that runs the vision encoder; None for the CPU."""
         number = self.configuration.request.mmproj_gpu
         return None if number is None else self._used_gpus[number]
 
     @property
     def _encoder_room(self) -> Room:
-        """What the vision encoder takes on its device, as planned."""
+        """Planned memory of the vision encoder on its device."""
         plan, number = self.configuration.plan, self.configuration.request.mmproj_gpu
         device = plan.host if number is None else plan.gpus[number]
         return Room(device.mmproj_weights, device.mmproj_compute_buffer)
 
-    def share(self) -> Runtime:
-        """One more user of this runtime.
+    def share(self) -> InProcessRuntime:
+        """Count one more user and return this runtime.
 
         Raises:
             SessionStateError: its last user has released it.
@@ -278,7 +278,7 @@ class Runtime(Owned):
         return self
 
     def release(self) -> None:
-        """One user less; the last one frees the native objects."""
+        """Count one user less; the last one frees the native objects."""
         with self._lock:
             self._users -= 1
             last = self._users == 0
@@ -286,12 +286,12 @@ class Runtime(Owned):
             self._close()
 
     def close_if_idle(self) -> None:
-        """Free the native objects, whoever uses the runtime, unless a thread computes at this moment."""
+        """Free the native objects, even if the runtime has users, unless a thread computes at this moment."""
         if self.engine.close_if_idle():
             self._close()
 
-    def forsake(self) -> None:
-        """As `Owned.forsake`."""
+    def disown(self) -> None:
+        """See `Owned.disown`."""
         self._owned = ExitStack()
         self._lock = threading.Lock()
         if self._discarding:
@@ -303,22 +303,22 @@ class Runtime(Owned):
             self._discarding()
 
 
-_loaded: Final[weakref.WeakSet[Runtime]] = weakref.WeakSet()
+_loaded: Final[weakref.WeakSet[InProcessRuntime]] = weakref.WeakSet()
 
 
 @atexit.register
 def _close_all() -> None:
-    """In order or not at all: what a daemon thread computes with is left to the system."""
+    """Close all idle runtimes in order; one that a daemon thread computes with is left to the system."""
     for runtime in list(_loaded):
         runtime.close_if_idle()
 
 
-def _tell_nobody(line: str) -> None:
-    """The same was told already."""
+def _ignore_notice(line: str) -> None:
+    """Ignore a notice that the user was given already."""
 
 
 def core_watch() -> CoreWatch | None:
-    """Tells how many cores others leave; None on a system that does not say what they use."""
+    """Return a count of the cores that others leave free; None on a system that does not report their CPU time."""
     try:
         return CoreWatch(len(usable_cores()), seconds_used_by_others)
     except (OSError, NotImplementedError, RuntimeError):
@@ -326,19 +326,19 @@ def core_watch() -> CoreWatch | None:
 
 
 def needs_of(pair: ModelPair, config: EngineConfig) -> Needs:
-    """What of the trial a model and its configuration depend on."""
+    """Return the parts of the library's trial that a model with this configuration depends on."""
     text, encoder = weight_kinds(*pair.text_headers), weight_kinds(pair.mmproj_header)
     return Needs(text, encoder, config.kv_type, config.flash_attn)
 
 
 def weight_kinds(*headers: GGUFHeader) -> frozenset[str]:
-    """Element types of the matrices in files, such as "Q4_K"."""
+    """Return the element types of the matrices in files, such as "Q4_K"."""
     tensors = (tensor for header in headers for tensor in header.tensors.values())
     return frozenset(tensor.type.name for tensor in tensors if len(tensor.trimmed_shape) > 1)
 
 
 def _check_config(config: EngineConfig, pair: ModelPair) -> None:
-    """Refuse what this model cannot be run with.
+    """Refuse a configuration that this model cannot be run with.
 
     Raises:
         InvalidRequestError: a quantised cache for heads that do not divide into blocks, or batches smaller than a tile.

@@ -1,4 +1,4 @@
-"""What a conversation takes of the context, part by part, and what is free again when parts of it are dropped."""
+"""The positions of the context that each part of a conversation takes, and conversations without dropped parts."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Something of a conversation that can be dropped: a question with its answer, or one picture of a question.
+class ConversationPart:
+    """A part of a conversation that can be dropped: a question with its answer, or one picture of a question.
 
     Attributes:
-        turn: the number of the question, from 0.
-        picture: the number of the picture in it, from 0; None for the whole turn.
-        tokens: positions that are free without it.
+        turn: number of the question, from 0.
+        picture: number of the picture in it, from 0; None for the whole turn.
+        tokens: positions that dropping it frees.
         text: the question, or the picture's name.
-        pictures: pictures that go with it.
+        pictures: number of pictures dropped with it.
     """
 
     turn: int
@@ -34,31 +34,31 @@ class Part:
     pictures: int
 
 
-def taken(runtime: ModelRuntime, messages: Sequence[Message]) -> int:
-    """Positions of a conversation, the opening of the next answer included."""
+def context_tokens(runtime: ModelRuntime, messages: Sequence[Message]) -> int:
+    """Return the number of positions of a conversation, the opening of the next answer included."""
     return total_length(prompt_spans(runtime, messages))
 
 
-def parts(runtime: ModelRuntime, messages: Sequence[Message]) -> list[Part]:
-    """What can be dropped, the oldest first: each turn, and where it has pictures, after it each of them."""
-    whole = taken(runtime, messages)
+def droppable_parts(runtime: ModelRuntime, messages: Sequence[Message]) -> list[ConversationPart]:
+    """Return the parts that can be dropped, the oldest first: each turn, followed by each of its pictures."""
+    whole = context_tokens(runtime, messages)
     found = []
     for turn, question in enumerate(questions(messages)):
-        tokens = whole - taken(runtime, without(messages, [Part(turn, None, 0, "", 0)]))
-        found.append(Part(turn, None, tokens, question.text, len(question.pictures)))
+        tokens = whole - context_tokens(runtime, without_parts(messages, [ConversationPart(turn, None, 0, "", 0)]))
+        found.append(ConversationPart(turn, None, tokens, question.text, len(question.pictures)))
         for number, picture in enumerate(question.pictures):
-            one = Part(turn, number, 0, picture.name, 1)
-            found.append(replace(one, tokens=whole - taken(runtime, without(messages, [one]))))
+            one = ConversationPart(turn, number, 0, picture.name, 1)
+            found.append(replace(one, tokens=whole - context_tokens(runtime, without_parts(messages, [one]))))
     return found
 
 
 def questions(messages: Sequence[Message]) -> list[Message]:
-    """The questions of a conversation in order."""
+    """Return the questions of a conversation in order."""
     return [message for message in messages if message.role == "user"]
 
 
-def without(messages: Sequence[Message], dropped: Collection[Part]) -> list[Message]:
-    """A conversation without some of its parts; a question keeps its text when its pictures go."""
+def without_parts(messages: Sequence[Message], dropped: Collection[ConversationPart]) -> list[Message]:
+    """Return a conversation without some of its parts; a question keeps its text when its pictures are dropped."""
     turns = {part.turn for part in dropped if part.picture is None}
     kept: list[Message] = []
     turn = -1

@@ -1,4 +1,4 @@
-"""The history: all conversations, in the data folder."""
+"""The history: all conversations, stored in the data folder."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from internvl_gguf.errors import HistoryError
-from internvl_gguf.history import rows, search
+from internvl_gguf.history import rows, word_search
 from internvl_gguf.history.conversation import Conversation
 from internvl_gguf.history.database import is_damage, open_database, transaction
-from internvl_gguf.history.exchange import read_exported
+from internvl_gguf.history.entries import Entry, Heading, Summary, new_id
+from internvl_gguf.history.json_export import read_exported
 from internvl_gguf.history.picture_files import PictureFiles
-from internvl_gguf.history.records import Entry, Heading, Summary, new_id
-from internvl_gguf.history.states import States
+from internvl_gguf.history.saved_states import SavedStates
 from internvl_gguf.utils import arguments
 from internvl_gguf.utils.notices import Notice, log_notice
 from internvl_gguf.utils.paths import data_dir
 
 STATE_BYTES: Final = 4 * 1024**3
-"""Room on disk for the saved states of conversations, all together."""
+"""Default bound of all saved states on disk, in bytes."""
 
 _CANDIDATES: Final = 5
 
@@ -34,22 +34,22 @@ _Result = TypeVar("_Result")
 
 
 class History:
-    """All conversations; any number of processes may use one at once. Close it or use it in a `with` statement.
+    """All conversations; any number of processes may use one history at once. Close it or use it in a `with` statement.
 
     Made by `open`, `open_or_forget` and `forgetful`. Any thread may use it.
 
     Attributes:
-        pictures: their files.
+        pictures: files of their pictures.
         states: saved sessions of the last conversations.
-        generation: grows when the database was damaged and another one took its place.
-        on_notice: told what people should know.
+        generation: number of times that a damaged database was replaced.
+        on_notice: called with notices for the user.
     """
 
     def __init__(
         self, folder: Path | None, connection: sqlite3.Connection | None, on_notice: Notice, state_bytes: int
     ) -> None:
         self.pictures = PictureFiles(folder / "pictures" if folder else None)
-        self.states = States(folder / "states" if folder else None, state_bytes)
+        self.states = SavedStates(folder / "states" if folder else None, state_bytes)
         self.generation = 0
         self.on_notice = on_notice
         self._folder = folder
@@ -65,13 +65,12 @@ class History:
         on_notice: Notice = log_notice,
         state_bytes: int = STATE_BYTES,
     ) -> History:
-        """Open the history, or begin one.
+        """Open the history, or create it.
 
         Args:
-            folder: None for `paths.data_dir()`.
-            on_notice: called with one line for what people should know: a damaged database was moved aside, a write
-                failed.
-            state_bytes: room for saved states; 0 keeps none.
+            folder: folder of the history; None for `paths.data_dir()`.
+            on_notice: called with one line if a damaged database was moved aside, or a write failed.
+            state_bytes: most bytes of all saved states; 0 saves none.
 
         Raises:
             HistoryError: it is of a later version of this package, or cannot be opened.
@@ -89,7 +88,7 @@ class History:
         on_notice: Notice = log_notice,
         state_bytes: int = STATE_BYTES,
     ) -> History:
-        """`open`, but what cannot be opened is one notice, and a history that keeps nothing beyond this process."""
+        """Open the history as `open` does; if that fails, give a notice and return one that is kept in memory only."""
         try:
             return cls.open(folder, on_notice=on_notice, state_bytes=state_bytes)
         except HistoryError as error:
@@ -98,24 +97,24 @@ class History:
 
     @classmethod
     def forgetful(cls, *, on_notice: Notice = log_notice) -> History:
-        """A history that keeps nothing beyond this process (`--no-history`)."""
+        """Return a history that is kept in memory only (`--no-history`)."""
         return cls(None, None, on_notice, 0)
 
     @property
     def is_kept(self) -> bool:
-        """Whether conversations outlast this process."""
+        """Whether conversations are saved to disk."""
         return self._connection is not None
 
     @property
     def folder(self) -> Path | None:
-        """Where it is; None where it keeps nothing."""
+        """Folder of the history; None if it is in memory only."""
         return self._folder
 
     def begin(self, model: str, system: str | None = None) -> Conversation:
-        """A new conversation; nothing is written before its first question.
+        """Begin a new conversation; nothing is written before its first question.
 
         Args:
-            model: how people call it, with its quant.
+            model: name of the model, with its quant.
             system: text of the system message; "" for none, None for the official one.
         """
         arguments.text("model", model)
@@ -124,7 +123,7 @@ class History:
         return Conversation(self, Heading(new_id(), "", model, system, now, now), [], None)
 
     def latest(self) -> Conversation | None:
-        """The conversation that went on last; None where there is none.
+        """Return the conversation that was changed last; None if there is none.
 
         Raises:
             HistoryError: the database cannot be read.
@@ -133,7 +132,7 @@ class History:
         return None if found is None else self.find(found)
 
     def find(self, wanted: str) -> Conversation:
-        """A conversation by its id or how that begins.
+        """Return the conversation whose id begins with `wanted`.
 
         Raises:
             HistoryError: there is none, or there are several; or the database cannot be read.
@@ -152,12 +151,12 @@ class History:
         return Conversation(self, heading, entries, revision)
 
     def search(self, text: str = "", limit: int | None = None) -> list[Summary]:
-        """Conversations in which every word of a text occurs, in any case; the newest first.
+        """Return the conversations in which all words of a text occur, in upper or lower case; the newest first.
 
         A word is found in questions, answers and names of pictures, also inside other words.
 
         Args:
-            text: words; without any, all conversations are found.
+            text: words; "" finds all conversations.
             limit: most conversations; None for no limit.
 
         Raises:
@@ -168,20 +167,20 @@ class History:
             limit = arguments.whole("limit", limit)
 
         def look(connection: sqlite3.Connection) -> list[Summary]:
-            ids = search.ids_with_words(connection, words) if words else None
+            ids = word_search.ids_with_words(connection, words) if words else None
             found = rows.summaries(connection, ids, limit)
-            return [replace(each, excerpt=search.excerpt(connection, each.id, words)) for each in found]
+            return [replace(each, excerpt=word_search.excerpt(connection, each.id, words)) for each in found]
 
         return self._read(look, [])
 
     def forget(self, ids: Iterable[str]) -> int:
-        """Remove conversations with their states, and the pictures that no other one shows.
+        """Remove conversations with their saved states, and the pictures that no other conversation shows.
 
         Args:
-            ids: whole ids; those that are not there are passed over.
+            ids: complete ids; unknown ones are ignored.
 
         Returns:
-            How many were removed.
+            Number of conversations removed.
 
         Raises:
             HistoryError: the database cannot be written.
@@ -190,10 +189,10 @@ class History:
         def remove(connection: sqlite3.Connection) -> list[str]:
             with transaction(connection):
                 removed = rows.delete_conversations(connection, ids)
-                search.forget_words(connection)
-            with transaction(connection):  # whoever adds a picture waits for this turn to end
+                word_search.forget_words(connection)
+            with transaction(connection):  # a process that adds a picture waits for this transaction to end
                 self.pictures.sweep(rows.shown_pictures(connection))
-            with contextlib.suppress(sqlite3.OperationalError):  # others read in it at the moment
+            with contextlib.suppress(sqlite3.OperationalError):  # another process is reading the log
                 connection.execute("PRAGMA wal_checkpoint (TRUNCATE)")
             return removed
 
@@ -203,10 +202,10 @@ class History:
         return len(removed)
 
     def load(self, path: str | os.PathLike[str]) -> Conversation:
-        """Begin a conversation with what `Conversation.export` wrote as JSON.
+        """Add a conversation from a JSON file that `Conversation.export` wrote.
 
         Raises:
-            HistoryError: no such file, or not such a one.
+            HistoryError: the file is missing, or not an exported conversation.
         """
         heading, entries, pictures = read_exported(Path(arguments.path("path", path)))
         for data in pictures:
@@ -216,10 +215,10 @@ class History:
         return conversation
 
     def write(self, action: Callable[[sqlite3.Connection], None]) -> bool:
-        """Let somebody write in a transaction; where that fails, it is told once, and life goes on.
+        """Run an action in a transaction; the first failure gives a notice, and no failure raises.
 
         Args:
-            action: called again with the next database where this one turns out to be damaged.
+            action: called again with a new database if this one turns out to be damaged.
 
         Returns:
             Whether it was written.
@@ -237,12 +236,12 @@ class History:
             except (sqlite3.Error, OSError, UnicodeError, HistoryError) as error:
                 if not self._has_warned:
                     self._has_warned = True
-                    self.on_notice(f"What is said is not kept for now: {_reason(error)}")
+                    self.on_notice(f"The conversation is not kept for now: {_reason(error)}")
                 return False
             return True
 
     def close(self) -> None:
-        """Let go of the database. Closing twice is harmless."""
+        """Close the database. Closing twice is harmless."""
         with self._lock:
             connection, self._connection = self._connection, None
             if connection:
@@ -257,7 +256,7 @@ class History:
         self.close()
 
     def _read(self, action: Callable[[sqlite3.Connection], _Result], nothing: _Result) -> _Result:
-        """What the database says; `nothing` where there is none."""
+        """Run an action on the database and return its result; `nothing` for a history in memory."""
         with self._lock:
             if self._connection is None:
                 return nothing
@@ -270,7 +269,7 @@ class History:
                 ) from error
 
     def _with_database(self, action: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        """Do something with the database, and once more with a new one where it is damaged."""
+        """Run an action on the database, and once more on a new one if it is damaged."""
         connection, folder = self._connection, self._folder
         if connection is None or folder is None:
             raise HistoryError("The history is closed.", "Open it again.")

@@ -1,6 +1,6 @@
-"""One thread for what takes long, so that the thread at the terminal hears Ctrl-C at any time.
+"""A background thread for long work, so that the main thread can react to Ctrl-C at any time.
 
-It is always the same: the library keeps a team of threads for each that calls it.
+All work uses one thread: llama.cpp keeps a pool of threads for each thread that calls it.
 """
 
 from __future__ import annotations
@@ -14,61 +14,61 @@ from dataclasses import dataclass
 from types import FrameType
 
 
-class Interrupted:
-    """Somebody pressed Ctrl-C while a task ran."""
+class Interrupt:
+    """Event: Ctrl-C was pressed while a task ran."""
 
 
 @dataclass(frozen=True)
-class _Over:
-    """The last of a task's events.
+class _TaskEnd:
+    """The last event of a task.
 
     Attributes:
-        error: what ended it before its time.
+        error: the error that ended the task; None if it finished.
     """
 
     error: BaseException | None = None
 
 
 class Task:
-    """Something that runs in the worker's thread and tells how it goes. Made by `Worker.start`."""
+    """A task in the background thread, with a queue of its events. Made by `BackgroundThread.start`."""
 
     def __init__(self) -> None:
         # A SimpleQueue may be written to by a signal handler that interrupts its reader.
         self._events: queue.SimpleQueue[object] = queue.SimpleQueue()
 
     def events(self, tick: float) -> Iterator[object]:
-        """What happens, as it happens; None whenever `tick` seconds passed without anything. Ends with the task.
+        """Yield the events of the task until its end; None whenever `tick` seconds passed without an event.
 
         Raises:
-            What the task raised.
+            The error that the task raised.
         """
         while True:
             try:
                 event = self._events.get(timeout=tick)
             except queue.Empty:
                 event = None
-            if isinstance(event, _Over):
+            if isinstance(event, _TaskEnd):
                 if event.error is not None:
                     raise event.error
                 return
             yield event
 
-    def tell(self, event: object) -> None:
-        """Hand an event to the reader, from any thread."""
+    def post(self, event: object) -> None:
+        """Add an event; callable from any thread."""
         self._events.put(event)
 
     def run(self, source: Callable[[], Iterable[object]]) -> None:
-        """Do it; in the worker's thread."""
+        """Run the task, in the background thread."""
         try:
             for event in source():
-                self.tell(event)
-            self.tell(_Over())
+                self.post(event)
+            self.post(_TaskEnd())
         except BaseException as error:  # it is raised where the events are read
-            self.tell(_Over(error))
+            self.post(_TaskEnd(error))
 
 
-class Worker:
-    """Runs tasks one after the other in a thread of its own, which does not outlive the process."""
+class BackgroundThread:
+    """Runs tasks one after the other in a daemon thread."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[tuple[Task, Callable[[], Iterable[object]]] | None] = queue.SimpleQueue()
@@ -77,20 +77,20 @@ class Worker:
         self._thread.start()
 
     def start(self, source: Callable[[], Iterable[object]]) -> Task:
-        """Run `source`; the events are what it yields and what is told meanwhile, and are read to the end."""
+        """Start a task. Its events are those that `source` yields and those posted meanwhile; read them to the end."""
         task = Task()
         self._jobs.put((task, source))
         return task
 
-    def tell(self, event: object) -> bool:
-        """Hand an event to whoever reads the task that runs; from any thread. False where none runs."""
+    def post(self, event: object) -> bool:
+        """Add an event to the running task; callable from any thread. Return False if none runs."""
         task = self._task
         if task is not None:
-            task.tell(event)
+            task.post(event)
         return task is not None
 
     def close(self) -> None:
-        """Wait for the task that runs, and end the thread."""
+        """Wait for the running task, and end the thread."""
         self._jobs.put(None)
         self._thread.join()
 
@@ -102,17 +102,17 @@ class Worker:
 
 
 @contextmanager
-def interrupts_told(task: Task) -> Iterator[None]:
-    """Turn each Ctrl-C into an event of the task, where Python would raise KeyboardInterrupt."""
+def interrupts_as_events(task: Task) -> Iterator[None]:
+    """Turn each Ctrl-C into an event of the task, instead of a KeyboardInterrupt."""
     previous = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(previous):
         yield
         return
 
-    def tell(number: int, frame: FrameType | None) -> None:
-        task.tell(Interrupted())
+    def post_interrupt(number: int, frame: FrameType | None) -> None:
+        task.post(Interrupt())
 
-    signal.signal(signal.SIGINT, tell)
+    signal.signal(signal.SIGINT, post_interrupt)
     try:
         yield
     finally:

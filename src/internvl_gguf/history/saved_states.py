@@ -1,4 +1,4 @@
-"""The KV of conversations that ended, so that resuming one answers at once: bounded, the newest kept."""
+"""Saved KV of the last conversations, so that a resumed one answers at once; bounded, the oldest are removed first."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 MOST_STATES: Final = 32
 _SUFFIX: Final = ".session"
-_SPARE: Final = 2**30  # bytes of the disk that are left to others
+_SPARE: Final = 2**30  # bytes of the disk that stay free
 
 
-class States:
+class SavedStates:
     """A folder with a saved session for each of the last conversations.
 
     Args:
-        folder: made when something is written; None keeps nothing.
-        max_bytes: what the files may take together.
+        folder: created by the first write; None saves nothing.
+        max_bytes: most bytes of all files together.
     """
 
     def __init__(self, folder: Path | None, max_bytes: int) -> None:
@@ -31,19 +31,19 @@ class States:
         self._max_bytes = max_bytes
 
     def path(self, conversation: str) -> Path | None:
-        """The saved session of a conversation; None where there is none."""
+        """Return the path of the saved session of a conversation; None if there is none."""
         if self._folder is None:
             return None
         path = self._folder / f"{conversation}{_SUFFIX}"
         return path if path.is_file() else None
 
     def keep(self, conversation: str, session: Session, positions: int) -> bool:
-        """Save a session for a conversation, and remove the oldest of the others where there is no room.
+        """Save the session of a conversation, and remove the oldest others if there is no room.
 
         Args:
-            conversation: its id.
-            session: what it was held in.
-            positions: about how many its KV has, to tell beforehand whether there is room.
+            conversation: id of the conversation.
+            session: the session it was held in.
+            positions: approximate number of positions of its KV, to check the free space before writing.
 
         Returns:
             Whether it was saved.
@@ -67,7 +67,7 @@ class States:
         return self.path(conversation) is not None
 
     def remove(self, conversations: Iterable[str]) -> None:
-        """Remove the states of conversations that are forgotten."""
+        """Remove the saved sessions of deleted conversations."""
         for conversation in conversations:
             path = self.path(conversation)
             if path is not None:
@@ -75,7 +75,7 @@ class States:
                     path.unlink(missing_ok=True)
 
     def size(self) -> tuple[int, int]:
-        """How many files there are, and their bytes."""
+        """Return the number of files and their bytes."""
         sizes = [n_bytes for _, n_bytes, _ in self._files()]
         return len(sizes), sum(sizes)
 
@@ -88,7 +88,7 @@ class States:
                     path.unlink(missing_ok=True)
 
     def _files(self) -> Iterator[tuple[int, int, Path]]:
-        """When each file was written, in nanoseconds, its bytes, and where it is."""
+        """Yield the modification time in nanoseconds, the bytes and the path of each file."""
         if self._folder is None:
             return
         with contextlib.suppress(OSError):

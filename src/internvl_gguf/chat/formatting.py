@@ -1,4 +1,4 @@
-"""What lines of a chat say of tiles, tokens and time."""
+"""Formatting of chat output: counts, durations, statistics, lists and errors as text."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.attachments import Attachment
-    from internvl_gguf.chat.room import Part
+    from internvl_gguf.chat.context_usage import ConversationPart
     from internvl_gguf.history import Summary
     from internvl_gguf.tiling import Grid
     from internvl_gguf.types import Reply
 
 
 def count(number: int, one: str, several: str | None = None) -> str:
-    """ "1 picture", "2 pictures"."""
+    """Format a count with its noun: "1 picture", "2 pictures"."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def seconds(duration: float) -> str:
-    """A duration as precise as it matters."""
+    """Format a duration in seconds, with fewer digits the longer it is."""
     if duration >= 60:
         return f"{int(duration // 60)} min {int(duration % 60)} s"
     return f"{duration:.0f} s" if duration >= 10 else f"{duration:.1f} s" if duration >= 1 else f"{duration:.2f} s"
 
 
 def added_line(attachment: Attachment, grid: Grid, tokens: int, left: int, n_ctx: int, *, in_words: bool) -> str:
-    """What a picture that was added will take, and what is left then.
+    """Return the line about an added picture: its tiles, its tokens, and the positions left.
 
     Args:
-        grid: how it is cut.
+        grid: grid it is cut by.
         tokens: positions it takes.
-        left: positions free after it; below 0 where it does not fit.
+        left: positions left after it; negative if it does not fit.
     """
     cut = grid_text(grid.columns, grid.rows, has_thumbnail=grid.thumbnail, in_words=in_words)
     line = f"Added {attachment.label}: {cut}, {count(tokens, 'token')}"
@@ -47,7 +47,7 @@ def added_line(attachment: Attachment, grid: Grid, tokens: int, left: int, n_ctx
 
 
 def status_parts(reply: Reply, n_ctx: int) -> list[str]:
-    """What an answer took: tiles and tokens, the first token, speed, and how full the context is."""
+    """Return the short statistics of an answer: tiles, tokens, time to first token, speed, use of the context."""
     usage, timings = reply.usage, reply.timings
     found = [count(usage.tiles, "tile")] if usage.tiles else []
     found.append(count(usage.completion_tokens, "token"))
@@ -60,7 +60,7 @@ def status_parts(reply: Reply, n_ctx: int) -> list[str]:
 
 
 def statistics(reply: Reply) -> list[tuple[str, str]]:
-    """Everything that is known of what an answer took, as name and value."""
+    """Return all statistics of an answer, as name and value."""
     usage, timings = reply.usage, reply.timings
     known = f"{usage.cached_tokens:,} known, {usage.prompt_tokens - usage.cached_tokens:,} read"
     rows = [
@@ -82,13 +82,13 @@ _ENDS = {"stop": "the model", "length": "its limit", "aborted": "Ctrl-C"}
 
 
 def columns(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Rows of name and value as lines."""
+    """Format rows of name and value as aligned lines."""
     width = max((len(name) for name, _ in rows), default=0)
     return [f"  {name.ljust(width)}  {value}" for name, value in rows]
 
 
-def part_line(number: int, part: Part) -> str:
-    """A part of the conversation that can be dropped, with what that frees."""
+def part_line(number: int, part: ConversationPart) -> str:
+    """Return the line about a part of the conversation that can be dropped, with the tokens that frees."""
     if part.picture is not None:
         what = f"   picture {safe_name(PurePath(part.text).name, 40)}"
     else:
@@ -98,11 +98,11 @@ def part_line(number: int, part: Part) -> str:
 
 
 def in_commands(error: InternVLError, *, has_parts: bool) -> InternVLError:
-    """An error as a chat tells it: where a question does not fit, with what can be typed here.
+    """Return an error as the chat shows it: for a question that does not fit, the hint names slash commands.
 
     Args:
-        error: as it was raised.
-        has_parts: whether there is something to drop of the conversation.
+        error: the error that was raised.
+        has_parts: whether the conversation has parts to drop.
     """
     if not isinstance(error, ContextOverflowError):
         return error
@@ -115,14 +115,14 @@ def in_commands(error: InternVLError, *, has_parts: bool) -> InternVLError:
 
 
 def summary_row(summary: Summary, now: float | None = None) -> tuple[str, str]:
-    """A conversation in a list: its id, and when it was about what."""
+    """Return the row of a conversation in a list: its id, and its age, title and size."""
     pictures = f", {count(summary.pictures, 'picture')}" if summary.pictures else ""
     about = f"{safe_name(summary.title)} ({count(summary.questions, 'question')}{pictures})"
     return summary.id, f"{age(summary.updated, now)}  {about}"
 
 
 def age(then: float, now: float | None = None) -> str:
-    """How long ago something was."""
+    """Format how long ago a time was."""
     passed = max((time.time() if now is None else now) - then, 0)
     for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if passed >= size:

@@ -1,4 +1,4 @@
-"""What the history knows of conversations, as plain values."""
+"""The values of the history: headings, entries and pictures of conversations, and summaries for lists."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Final
 from internvl_gguf.types import Picture, PictureLayout, Role
 
 LONGEST_TITLE: Final = 120
-_LETTERS: Final = "23456789abcdefghjkmnpqrstuvwxyz"  # none that is taken for another
+_LETTERS: Final = "23456789abcdefghjkmnpqrstuvwxyz"  # no two look alike
 _ID_LENGTH: Final = 6
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How a picture was cut, so that it can be cut like that again.
+class PictureCut:
+    """The grid by which a picture was cut, so that it can be cut the same way again.
 
     Attributes:
         grid: (columns, rows), the thumbnail not counted.
@@ -30,27 +30,27 @@ class Cut:
 
     @property
     def tiles(self) -> int:
-        """Tiles, the thumbnail included."""
+        """Number of tiles, the thumbnail included."""
         return self.grid[0] * self.grid[1] + self.has_thumbnail
 
 
 @dataclass(frozen=True)
-class KeptPicture:
-    """A picture of a kept message; its bytes lie in the history's folder of pictures.
+class HistoryPicture:
+    """A picture of a stored message; its bytes are in the history's folder of pictures.
 
     Attributes:
-        digest: BLAKE2b-128 of the bytes of its file, in hexadecimal; its name in that folder.
-        name: how messages call it.
-        path: where its file was, absolute; None where it came from no file.
-        limits: max_tiles, min_tiles and thumbnail as they were asked for, None where they were not.
-        cut: how it was cut; None for a question that was never answered.
+        digest: BLAKE2b-128 of the bytes of its file, in hexadecimal; its file name in that folder.
+        name: its name in messages.
+        path: absolute path of the original file; None if it came from no file.
+        limits: max_tiles, min_tiles and thumbnail as requested; None for each that was not.
+        cut: the grid it was cut by; None for a question that was never answered.
     """
 
     digest: str
     name: str
     path: str | None = None
     limits: tuple[int | None, int | None, bool | None] = (None, None, None)
-    cut: Cut | None = None
+    cut: PictureCut | None = None
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,18 @@ class Entry:
     Attributes:
         role: "user" or "assistant".
         text: the question, or the answer as far as it came.
-        created: when it was asked, or when the answer was there; seconds since 1970, UTC.
-        pictures: of a question, in order.
-        layout: how they stand in the prompt.
-        tokens: of an answer, the ids that were sampled; None where they are not the whole of it.
-        model: of an answer, the model that gave it.
-        statistics: of an answer, its finish_reason, usage, timings and notices (`cli.output.reply_as_json`'s names).
+        created: time of the question, or of the end of the answer; seconds since 1970, UTC.
+        pictures: pictures of a question, in order.
+        layout: how they are laid out in the prompt.
+        tokens: for an answer, the sampled ids; None if they are not exactly the answer.
+        model: for an answer, the model that gave it.
+        statistics: for an answer, its finish_reason, usage, timings and notices (`cli.output.reply_as_json`'s names).
     """
 
     role: Role
     text: str
     created: float
-    pictures: tuple[KeptPicture, ...] = ()
+    pictures: tuple[HistoryPicture, ...] = ()
     layout: PictureLayout = "separate"
     tokens: tuple[int, ...] | None = None
     model: str | None = None
@@ -80,14 +80,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Heading:
-    """What stands over a conversation.
+    """The heading of a conversation.
 
     Attributes:
-        id: short and typeable.
+        id: short id that is easy to type.
         title: its first question, one line of printable characters.
-        model: the model it was held with last.
+        model: the model it was last held with.
         system: text of the system message; "" for none, None for the official one.
-        created, updated: when it began and when it last went on; seconds since 1970, UTC.
+        created, updated: times of its beginning and of its last change; seconds since 1970, UTC.
     """
 
     id: str
@@ -99,13 +99,13 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question taken back, ready to be asked again or edited first.
+class HistoryQuestion:
+    """A question from the history, ready to be edited or asked again.
 
     Attributes:
         text: the question.
         pictures: its pictures as `images` takes them: the bytes of their files, with name and limits.
-        layout: how they stood in the prompt.
+        layout: how they were laid out in the prompt.
     """
 
     text: str
@@ -115,16 +115,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class Summary:
-    """A conversation in a list.
+    """One line of a list of conversations.
 
     Attributes:
-        id: short and typeable.
+        id: short id that is easy to type.
         title: its first question, one line of printable characters.
-        model: the model it was held with last.
-        created, updated: when it began and when it last went on; seconds since 1970, UTC.
-        questions: how many were asked.
-        pictures: how many were shown.
-        excerpt: where a search found its words; empty where nothing was searched for.
+        model: the model it was last held with.
+        created, updated: times of its beginning and of its last change; seconds since 1970, UTC.
+        questions: number of questions.
+        pictures: number of pictures.
+        excerpt: text around the first match of a search; "" without a search.
     """
 
     id: str
@@ -138,12 +138,12 @@ class Summary:
 
 
 def new_id() -> str:
-    """A short name that is easily typed: one of a billion."""
+    """Return a random id that is short and easy to type: one of a billion."""
     return "".join(secrets.choice(_LETTERS) for _ in range(_ID_LENGTH))
 
 
 def title_of(entries: Sequence[Entry]) -> str:
-    """What a conversation is called: its first question, or the pictures of that, on one line."""
+    """Return the title of a conversation: its first question, or the pictures of that, on one line."""
     if not entries:
         return ""
     text = entries[0].text if entries[0].text.strip() else ", ".join(picture.name for picture in entries[0].pictures)

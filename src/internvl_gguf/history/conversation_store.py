@@ -1,4 +1,4 @@
-"""What a conversation needs of the history that keeps it."""
+"""The protocol of the history as its conversations use it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from internvl_gguf.history.picture_files import PictureFiles
-    from internvl_gguf.history.states import States
+    from internvl_gguf.history.saved_states import SavedStates
     from internvl_gguf.utils.notices import Notice
 
 
-class Keeper(Protocol):
+class ConversationStore(Protocol):
     """The part of `History` that its conversations use.
 
     Attributes:
         pictures: files of pictures.
         states: saved sessions of the last conversations.
-        generation: grows when the database was damaged and another one took its place.
-        on_notice: told what people should know.
+        generation: number of times that a damaged database was replaced.
+        on_notice: called with notices for the user.
     """
 
     pictures: PictureFiles
-    states: States
+    states: SavedStates
     generation: int
     on_notice: Notice
 
     def write(self, action: Callable[[sqlite3.Connection], None]) -> bool:
-        """Work on the database; False where nothing is kept, or it failed, which was told."""
+        """Run an action on the database; return False if nothing is saved, or it failed and a notice was given."""
         ...
