@@ -23,12 +23,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import measure
-from measure import Settings
-from ours import make_endless
-
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.types import Reply
+from measure import Settings
+from ours import make_endless
 
 N_CTX, ANSWER, QUICK_ANSWER = 4096, 300, 12
 LENGTHS = (8, 16)

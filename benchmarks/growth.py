@@ -29,13 +29,12 @@ from typing import Any
 
 import measure
 import parallel
-from measure import Settings, Spread
-from ours import make_endless, noise
-
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.models.resolve import ModelFiles
+from measure import Settings, Spread
+from ours import make_endless, noise
 
 GRIDS = {1: ((1, 1),), 4: ((3, 1),), 13: ((4, 3),), 52: ((4, 3),) * 4}
 """Tiles of a question, thumbnails included, and the grids of its pictures."""

@@ -29,13 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import model_headers as headers
-from pages import write_between_markers
-
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.llama.library import build
 from internvl_gguf.llama.synthetic import write_vocabulary
 from internvl_gguf.memory import DeviceMemory, MemoryPlan, MemoryRequest, predict_memory, shape_from_headers
 from internvl_gguf.memory.dry_run import ask, dry_run
+from pages import write_between_markers
 
 MIB = 1024**2
 CHILDREN = Path(__file__).with_name("memory_children.py")

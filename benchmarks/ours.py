@@ -6,7 +6,6 @@ import io
 from contextlib import ExitStack
 
 import numpy as np
-from measure import Settings
 from PIL import Image
 
 from internvl_gguf import Session
@@ -15,6 +14,7 @@ from internvl_gguf.engine import Engine
 from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.model import TextModel
+from measure import Settings
 
 
 class EndlessModel(TextModel):

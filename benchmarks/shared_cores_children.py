@@ -30,14 +30,13 @@ class Ours:
     """The engine of this package without a vision encoder; its answers have no end."""
 
     def __init__(self, path: Path, threads: int, owned: ExitStack) -> None:
-        from measure import Settings
-        from ours import EndlessModel
-
         from internvl_gguf.config import EngineConfig
         from internvl_gguf.engine import Engine
         from internvl_gguf.engine.embedding_cache import EmbeddingCache
         from internvl_gguf.llama.context import Context
         from internvl_gguf.session.runtime import core_watch
+        from measure import Settings
+        from ours import EndlessModel
 
         cores = core_watch()
         model = EndlessModel(path)
@@ -65,6 +64,7 @@ class Peer:
 
     def __init__(self, path: Path, threads: int, owned: ExitStack) -> None:
         from llama_cpp import Llama
+
         from measure import Settings
 
         options = Settings(threads, N_CTX).llama_options()

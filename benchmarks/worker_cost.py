@@ -23,10 +23,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import measure
+from internvl_gguf import SamplingParams, Session
 from measure import Settings
 from ours import noise
-
-from internvl_gguf import SamplingParams, Session
 
 TOKENS, QUICK_TOKENS, ANSWER = 400, 20, 4
 ENDLESS = {"temperature": 1e6, "top_k": 0, "top_p": 1.0}

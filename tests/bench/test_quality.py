@@ -30,6 +30,7 @@ from internvl_gguf.models.resolve import ModelFiles, resolve_model
 from internvl_gguf.session.prepare import prepare_request
 from internvl_gguf.types import TokenSpan
 from tests.support.pictures import noise
+from tests.support.sessions import engine_of
 from tests.support.tiny_models import write_tiny_text
 
 LOGITS = hnp.arrays(np.float32, st.integers(2, 40), elements=st.floats(-80, 80, width=32))
@@ -344,7 +345,7 @@ def test_a_token_is_scored_as_it_would_come(session: Session, pictures: int) -> 
     images = [noise(seed) for seed in range(pictures)]
     request = prepare_request(session.runtime, session.limits, session.messages, "What is it?", images, {})
     tokens = (5, 17, 3, 200, 11)
-    engine = session.runtime.engine
+    engine = engine_of(session)
     noted = _Noted()
     score(engine, 0, Passage(tuple(request.spans), tokens), noted, DivergenceSum())
     for index, row in enumerate(noted.rows):

@@ -45,7 +45,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Recorder:
     """A watcher that writes down what it is told, and may step in."""
 
-    def __init__(self, on_begin: Callable[[int], None] | None = None, on_stage: Callable[[int], None] | None = None):
+    def __init__(
+        self, on_begin: Callable[[int], None] | None = None, on_stage: Callable[[int], None] | None = None
+    ) -> None:
         self.place = -1
         self.stages: list[tuple[int, str, float]] = []
         self.ends: list[tuple[str, float | None]] = []

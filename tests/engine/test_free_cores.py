@@ -13,6 +13,7 @@ from internvl_gguf.engine.free_cores import CoreWatch, FreeCores
 from internvl_gguf.llama.library import llama_cpp
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.session import Session, runtime
+from tests.support.sessions import engine_of
 
 
 def counts(n_cores: int, used: Iterable[float]) -> list[int]:
@@ -121,7 +122,7 @@ def test_what_was_used_while_the_model_was_loaded_counts_for_the_first_token() -
 
 
 def native_threads(session: Session) -> tuple[int, int]:
-    handle = session.runtime.engine.context.handle
+    handle = engine_of(session).context.handle
     return llama_cpp.llama_n_threads(handle), llama_cpp.llama_n_threads_batch(handle)
 
 
@@ -159,7 +160,7 @@ def test_an_answer_under_way_changes_its_threads_and_not_its_words(
         calm, calm_logprobs = logprobs(session)
     seen = set()
     with Session.open("demo", flash_attn=False) as session:
-        context = session.runtime.engine.context
+        context = engine_of(session).context
         decode = context.decode_token
 
         def crowd(*arguments: int) -> None:

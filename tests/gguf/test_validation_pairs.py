@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType, quants
+
 from internvl_gguf.errors import ModelFileError, ModelPairError
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.gguf.validation import (
     Identity,
+    MmprojFacts,
+    TextModelFacts,
     check_finite,
     model_in,
     read_text_headers,
@@ -148,12 +150,12 @@ def test_an_mmproj_of_another_width_is_refused() -> None:
         validate_pair(text_facts_of(tiny_text()), mmproj_facts_of(tiny_mmproj(projection=128)))
 
 
-def _shaped(tmp_path: Path, layers: int, width: int, heads: int, name: str = ""):
+def _shaped(tmp_path: Path, layers: int, width: int, heads: int, name: str = "") -> TextModelFacts:
     plan = tiny_text(n_layers=layers, width=width, n_head=heads, n_head_kv=heads // 4, name=name, weights=False)
     return validate_text_model(read_header(write_sparse(tmp_path / "text.gguf", plan)))
 
 
-def _vit(tmp_path: Path, width: int, *, large: bool, name: str = ""):
+def _vit(tmp_path: Path, width: int, *, large: bool, name: str = "") -> MmprojFacts:
     shape = {"n_layers": 45, "width": 3200, "n_head": 25, "n_ff": 64} if large else {}
     shape = shape or {"n_layers": 24, "width": 1024, "n_head": 16, "n_ff": 64}
     kinds = {"rms_norm": True, "qk_norm": True, "qkv_bias": False} if large else {}

@@ -15,6 +15,7 @@ from PIL import Image
 from internvl_gguf import ContextOverflowError, Picture, PictureError, SamplingParams, Session
 from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.session import prepare as preparation
+from internvl_gguf.types import PictureLayout
 from tests.cli.test_commands import FAST, assert_two_lines, run
 from tests.support.pictures import noise
 
@@ -51,7 +52,9 @@ def large(count: int) -> list[Image.Image]:
 
 
 @pytest.mark.parametrize("layout", ["separate", "combined"])
-def test_pictures_too_many_are_cut_evenly_and_the_reply_says_so(small: Session, told: list[str], layout) -> None:
+def test_pictures_too_many_are_cut_evenly_and_the_reply_says_so(
+    small: Session, told: list[str], layout: PictureLayout
+) -> None:
     reply = small.ask("What is it?", large(6), layout=layout, sampling=SHORT)
     (line,) = told
     assert reply.notices == (line,)

@@ -11,6 +11,7 @@ import random
 import struct
 import sys
 import zlib
+from collections.abc import Iterator
 
 import pytest
 from PIL import Image, ImageDraw
@@ -22,7 +23,7 @@ MAX_PIXELS = 400_000
 EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
-def base_picture():
+def base_picture() -> Image.Image:
     picture = Image.new("RGB", (61, 47), (200, 220, 240))
     draw = ImageDraw.Draw(picture)
     draw.ellipse((5, 5, 40, 40), fill=(200, 30, 30))
@@ -31,7 +32,7 @@ def base_picture():
     return picture
 
 
-def valid_files(kind):
+def valid_files(kind: str) -> Iterator[bytes]:
     """Several kinds of valid file of one format, each with metadata, so that damage finds different decoders."""
     picture = base_picture()
     exif = Image.Exif()
@@ -73,7 +74,7 @@ def valid_files(kind):
         yield b"P5 4 4 1023\n" + bytes(range(32))
 
 
-def rle_bmp():
+def rle_bmp() -> bytes:
     """A run-length BMP of 8 x 4, which Pillow reads and does not write."""
     rows = (b"\x05\x01\x00\x03\x02\x03\x04\x00" + b"\0\0") * 4 + b"\0\1"
     palette = b"".join(bytes([n, 255 - n, n // 2, 0]) for n in range(256))
@@ -81,7 +82,7 @@ def rle_bmp():
     return b"BM" + struct.pack("<IHHI", 14 + 40 + 1024 + len(rows), 0, 0, 14 + 40 + 1024) + header + palette + rows
 
 
-def damage(data, other, rng):
+def damage(data: bytes, other: bytes, rng: random.Random) -> bytes:
     """One of the ways in which files break, and in which they are broken on purpose."""
     data = bytearray(data)
     way = rng.randrange(8)
@@ -112,7 +113,7 @@ def damage(data, other, rng):
     return bytes(data)
 
 
-def with_right_checksums(data):
+def with_right_checksums(data: bytes) -> bytes:
     """A PNG with its chunks' checksums made right again, so that damage gets past them to the decoder."""
     data, at = bytearray(data), 8
     while at + 12 <= len(data):
@@ -125,7 +126,7 @@ def with_right_checksums(data):
     return bytes(data)
 
 
-def peak_mib():
+def peak_mib() -> float:
     """The most memory this process has had, in MiB; 0 where it cannot be asked."""
     try:
         import resource
@@ -134,7 +135,7 @@ def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def run(kind, runs, seed):
+def run(kind: str, runs: int, seed: int) -> int:
     """Damage and load `runs` files; give how many still gave a picture."""
     files = list(valid_files(kind))
     for data in files:
@@ -164,7 +165,7 @@ def run(kind, runs, seed):
     return survived
 
 
-def check(kind, runs, seed, recwarn, capfd):
+def check(kind: str, runs: int, seed: int, recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture[str]) -> None:
     survived = run(kind, runs, seed)
     assert 0 < survived < runs  # damage that nothing survives, or that everything does, tests little
     assert not recwarn
@@ -178,12 +179,16 @@ FORMATS = ["PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF", "AVIF", "PPM"]
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_hundreds_of_damaged_files(kind, recwarn, capfd):
+def test_hundreds_of_damaged_files(
+    kind: str, recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture[str]
+) -> None:
     check(kind, 250, 0, recwarn, capfd)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("kind", FORMATS)
-def test_thousands_of_damaged_files(kind, seed, recwarn, capfd):
+def test_thousands_of_damaged_files(
+    kind: str, seed: int, recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture[str]
+) -> None:
     check(kind, 8000, seed, recwarn, capfd)

@@ -17,6 +17,7 @@ from internvl_gguf.llama.context import Context, DecodeAbortedError, TokenRun
 from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.types import TokenSpan
 from tests.support.pictures import noise
+from tests.support.sessions import engine_of
 
 SHORT = SamplingParams(max_tokens=8)
 
@@ -40,7 +41,7 @@ def test_an_aborted_native_decode_leaves_nothing_the_ledger_does_not_know(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The flag is up when the native call begins; nobody was cancelled, so the request begins again and is answered."""
-    engine = session.runtime.engine
+    engine = engine_of(session)
     prompt = [TokenSpan(tuple(range(60, 90)))]
     expected = engine.submit_logits(prompt).result()
     engine.forget()

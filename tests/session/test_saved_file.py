@@ -19,6 +19,7 @@ from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.session.saved_file import ModelIdentity, SavedSession, read_saved, write_saved
 from internvl_gguf.types import Message, PreparedPicture, Tile, TileSpan, TokenSpan
 from tests.support.pictures import noise
+from tests.support.sessions import engine_of
 from tests.support.tiny_models import write_tiny_mmproj, write_tiny_text
 
 SHORT = SamplingParams(max_tokens=16)
@@ -308,7 +309,7 @@ def test_a_conversation_without_a_word_and_one_whose_cache_is_gone(tiny: ModelFi
     with opened(tiny) as session:
         session.save(empty)
         session.ask("What is it?", images=[noise(1)])
-        session.runtime.engine.forget()
+        engine_of(session).forget()
         session.save(forgotten)
     with Session.restore(empty, n_threads=1) as restored:
         assert restored.messages[0].text == "Be brief."

@@ -24,7 +24,8 @@ from internvl_gguf import (
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.history import History
 from internvl_gguf.models.resolve import ModelFiles
-from tests.support.kept import EXACT, SHORT
+from tests.support.exact import EXACT
+from tests.support.kept import SHORT
 from tests.support.pictures import noise
 
 WRONG_SAMPLING = {
@@ -124,7 +125,7 @@ def test_engine_options_of_another_kind(tiny: ModelFiles, name: str, value: Any)
     ),
 )
 def test_opening_with_arguments_of_another_kind(tiny: ModelFiles, name: str, value: Any) -> None:
-    arguments: dict[str, Any] = {"model": tiny.text, "mmproj": tiny.mmproj, **EXACT, name: value}
+    arguments: dict[str, Any] = {"model": tiny.text, "mmproj": tiny.mmproj, "n_ctx": 1024, **EXACT, name: value}
     with pytest.raises(InvalidRequestError) as caught:
         Session.open(**arguments)
     assert is_in_words(caught.value)
