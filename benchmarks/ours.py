@@ -35,9 +35,16 @@ def open_engine(model: TextModel, settings: Settings, owned: ExitStack) -> Engin
     return engine
 
 
+def engine_of(session: Session) -> Engine:
+    """The engine of a session in this process."""
+    engine = session.runtime.engine
+    assert isinstance(engine, Engine)
+    return engine
+
+
 def make_endless(session: Session) -> Session:
     """Let the answers of a session go on until `max_tokens`."""
-    session.runtime.engine.model.__class__ = EndlessModel
+    engine_of(session).model.__class__ = EndlessModel
     return session
 
 

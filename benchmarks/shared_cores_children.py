@@ -98,7 +98,8 @@ def answer(side: Side, request: dict[str, Any]) -> dict[str, float]:
 def main() -> None:
     name, path, threads = sys.argv[1:]
     with ExitStack() as owned:
-        side = {"ours": Ours, "llama": Peer}[name](Path(path), int(threads), owned)
+        sides: dict[str, type[Ours | Peer]] = {"ours": Ours, "llama": Peer}
+        side = sides[name](Path(path), int(threads), owned)
         print(json.dumps({"ready": True}), flush=True)
         for line in sys.stdin:
             print(json.dumps(answer(side, json.loads(line))), flush=True)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,9 +168,12 @@ def test_sides_take_turns_and_the_warm_up_does_not_count(count: int) -> None:
     names = "abc"[:count]
     order: list[str] = []
     rounds = 2 * count
-    found = measure.interleaved(
-        {name: lambda turn, name=name: order.append(name) or turn for name in names}, rounds, warm_up=2
-    )
+
+    def measure_one(name: str, turn: int) -> int:
+        order.append(name)
+        return turn
+
+    found = measure.interleaved({name: partial(measure_one, name) for name in names}, rounds, warm_up=2)
     assert found == {name: list(range(2, rounds + 2)) for name in names}
     counted = order[2 * count :]
     first = [counted[index] for index in range(0, len(counted), count)]

@@ -22,9 +22,10 @@ from internvl_gguf.bench.divergence import DivergenceSum, kl_divergence, log_sof
 from internvl_gguf.bench.packed_rows import PackedRow, row_bytes
 from internvl_gguf.bench.quality import QualityJob, measure_quality, subject_of
 from internvl_gguf.bench.reference_logits import ReferenceHead, ReferenceReader, ReferenceWriter, vocabulary_digest
-from internvl_gguf.bench.results import Divergence
+from internvl_gguf.bench.results import Divergence, QualityResult
 from internvl_gguf.bench.scoring import Passage, score, text_passages
 from internvl_gguf.bench.sets import LANGUAGE, check_sets, read_pictures, read_task, read_text
+from internvl_gguf.config import KVType
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.models.resolve import ModelFiles, resolve_model
 from internvl_gguf.session.prepare import prepare_request
@@ -385,7 +386,7 @@ def other(tmp_path: Path) -> Path:
 
 
 def job(folder: Path, role: Any, questions: Path | None = None, text: Path | None = None, **others: Any) -> QualityJob:
-    chosen = {"text": str(text) if text else "off", "pictures": str(questions) if questions else "off"}
+    chosen: Any = {"text": str(text) if text else "off", "pictures": str(questions) if questions else "off"}
     return QualityJob(str(folder), role, **chosen, **others)
 
 
@@ -515,8 +516,9 @@ def test_fewer_bits_lose_more(tmp_path: Path) -> None:
     asked.write_text(
         "\n".join(json.dumps({**line, "image": str(data() / "exam" / line["image"])}) for line in lines[:60:5])
     )
-    found = {}
-    for kv_type in ("f16", "q8_0", "q4_0"):
+    found: dict[KVType, QualityResult] = {}
+    kv_types: tuple[KVType, ...] = ("f16", "q8_0", "q4_0")
+    for kv_type in kv_types:
         with Session.open("demo", n_threads=1, kv_type=kv_type, flash_attn=True, n_draft=31) as session:
             wanted = QualityJob(str(tmp_path), "read" if found else "write", None, str(asked), n_chunks=3)
             found[kv_type] = measure_quality(session, wanted)
@@ -635,4 +637,4 @@ def test_pictures_that_do_not_decode_are_told_of_beforehand(questions: Path) -> 
 @pytest.mark.parametrize("wrong", [{"n_ctx": 7}, {"n_ctx": -1}, {"n_chunks": 0}])
 def test_a_job_that_scores_nothing(wrong: dict[str, int]) -> None:
     with pytest.raises(InvalidRequestError):
-        QualityJob("x", "write", **wrong)
+        QualityJob("x", "write", **wrong)  # type: ignore[arg-type]

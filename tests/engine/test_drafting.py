@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,7 @@ def test_an_answer_given_up_leaves_no_guesses(guessing: Engine) -> None:
     stream = guessing.submit([LOOP], LONG).stream()
     for _ in range(25):
         next(stream)
+    assert isinstance(stream, Generator)
     stream.close()
     guessing.check_integrity()
 

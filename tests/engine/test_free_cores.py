@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -127,7 +127,7 @@ def native_threads(session: Session) -> tuple[int, int]:
 
 
 @pytest.fixture
-def crowded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+def crowded(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Four cores, the time and the others of a stand-in machine, for sessions that are opened."""
     machine = Machine()
     monkeypatch.setattr("internvl_gguf.hardware.cpu_tuning.default_threads", lambda: 4)
@@ -168,7 +168,7 @@ def test_an_answer_under_way_changes_its_threads_and_not_its_words(
             seen.add(native_threads(session))
             decode(*arguments)
 
-        context.decode_token = crowd  # type: ignore[method-assign]
+        monkeypatch.setattr(context, "decode_token", crowd)
         busy, busy_logprobs = logprobs(session)
     assert seen >= {(4, 4), (1, 1), (2, 2)}
     assert busy == calm

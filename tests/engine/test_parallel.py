@@ -96,8 +96,7 @@ def test_the_demo_model_says_the_same_alone_and_in_company() -> None:
     """BF16 weights, where rounding makes more of last bits that differ with the batch (docs/parity.md)."""
     picture = Path(__file__).parents[2] / "src/internvl_gguf/demo/example.png"
     asked = ["What number is written?", "What colour is the circle?", "How many shapes are there?"]
-    options = {"n_threads": 1, "n_ctx": 512, "embedding_disk_bytes": 0}
-    with Session.open("demo", n_parallel=3, **options) as session:
+    with Session.open("demo", n_threads=1, n_ctx=512, n_parallel=3, embedding_disk_bytes=0) as session:
         together = session.batch([Question(prompt, [picture]) for prompt in asked])
         alone = []
         for prompt in asked:

@@ -117,6 +117,7 @@ def test_the_cap_is_one_for_all_and_limits_of_a_picture_hold() -> None:
     small = UncutPicture((4000, 3000), TileLimits(max_tiles=2))
     dense = UncutPicture((4000, 3000), TileLimits(min_tiles=6))
     plan = plan_cut([PHOTO, small, dense, PHOTO], CARD, fit=True)
+    assert plan.cap is not None
     assert [picture.limits.max_tiles for picture in plan.pictures] == [plan.cap, 2, max(6, plan.cap), plan.cap]
     tight = plan_cut([PHOTO, small, dense, PHOTO], replace(CARD, n_ctx=3072), fit=True)
     assert tight.cap == 3

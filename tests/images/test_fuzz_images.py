@@ -12,6 +12,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
@@ -41,7 +42,7 @@ def valid_files(kind: str) -> Iterator[bytes]:
     grey, palette, alpha = picture.convert("L"), picture.quantize(16), picture.convert("RGBA")
     alpha.putalpha(grey)
     frames = {"save_all": True, "append_images": [picture.rotate(90), picture.rotate(180)]}
-    plans = {
+    plans: dict[str, list[tuple[Image.Image, dict[str, Any]]]] = {
         "PNG": [(picture, {"exif": exif}), (palette, {"transparency": 3}), (alpha, {}), (picture, frames)],
         "JPEG": [
             (picture, {"exif": exif}),
@@ -82,9 +83,9 @@ def rle_bmp() -> bytes:
     return b"BM" + struct.pack("<IHHI", 14 + 40 + 1024 + len(rows), 0, 0, 14 + 40 + 1024) + header + palette + rows
 
 
-def damage(data: bytes, other: bytes, rng: random.Random) -> bytes:
+def damage(intact: bytes, other: bytes, rng: random.Random) -> bytes:
     """One of the ways in which files break, and in which they are broken on purpose."""
-    data = bytearray(data)
+    data = bytearray(intact)
     way = rng.randrange(8)
     at = rng.randrange(len(data))
     if way == 0:  # flipped bits
@@ -113,9 +114,9 @@ def damage(data: bytes, other: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
-def with_right_checksums(data: bytes) -> bytes:
+def with_right_checksums(damaged: bytes) -> bytes:
     """A PNG with its chunks' checksums made right again, so that damage gets past them to the decoder."""
-    data, at = bytearray(data), 8
+    data, at = bytearray(damaged), 8
     while at + 12 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
         end = at + 8 + length
@@ -149,13 +150,13 @@ def run(kind: str, runs: int, seed: int) -> int:
         try:
             result = load_image(data, max_pixels=MAX_PIXELS)
         except PictureError as error:
-            lines = (error.message, error.hint)
+            lines = [error.message, error.hint]
         except BaseException as error:
             error.add_note(f"format {kind}, seed {seed}, run {index}")
             raise
         else:
             survived += 1
-            lines = ()
+            lines = []
             assert type(result) is Image.Image, index
             assert result.mode == "RGB", index
             assert 1 <= result.width * result.height <= MAX_PIXELS, index

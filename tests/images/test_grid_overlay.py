@@ -15,7 +15,8 @@ SIZES = [(1, 1), (20, 20), (300, 200), (1024, 768), (4000, 300), (300, 4000), (2
 def yellow(overlay: Image.Image) -> np.ndarray:
     """Where the grid's own colour is: 1 per pixel."""
     red, green, blue = np.asarray(overlay).astype(int).transpose(2, 0, 1)
-    return (red > 240) & (abs(green - 214) < 12) & (blue < 30)
+    marks: np.ndarray = (red > 240) & (abs(green - 214) < 12) & (blue < 30)
+    return marks
 
 
 @pytest.mark.parametrize("size", SIZES)

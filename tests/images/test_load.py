@@ -82,7 +82,7 @@ def test_ycck_jpeg_of_adobe_is_not_shown_as_a_negative() -> None:
     data[2:2] = bytes.fromhex("ffee000e") + b"Adobe\0\x64\0\0\0\0\0"  # the segment Photoshop writes: CMYK, inverted
     shown = load_image(bytes(data)).getpixel((8, 8))
     assert shown == Image.open(io.BytesIO(data)).convert("RGB").getpixel((8, 8))
-    assert load_image(encoded(plain, "JPEG")).getpixel((8, 8))[0] > 200
+    assert pixels(load_image(encoded(plain, "JPEG")))[8, 8, 0] > 200
 
 
 def test_a_colour_profile_changes_nothing_for_the_card_ignores_it() -> None:
@@ -200,7 +200,7 @@ def test_a_palette_with_alpha_per_entry() -> None:
 def test_the_transparent_colour_of_deep_pictures() -> None:
     grey = Image.fromarray(np.array([[1000, 1001, 65535]], dtype=np.uint16))
     grey.info["transparency"] = 1000
-    assert [load_image(grey).getpixel((x, 0))[0] for x in range(3)] == [255, 4, 255]
+    assert pixels(load_image(grey))[0, :, 0].tolist() == [255, 4, 255]
     deep = Image.new("RGB", (2, 1), (0x12, 0x34, 0x56))
     deep.putpixel((1, 0), (0x12, 0x34, 0x57))
     deep.info["transparency"] = (0x1234, 0x3456, 0x5678)  # as Pillow reports the key of a 16-bit RGB PNG

@@ -12,7 +12,8 @@ import pytest
 
 import internvl_gguf
 from internvl_gguf import CatalogError, InvalidRequestError
-from internvl_gguf.models.catalog import Catalog, CatalogFile, TextFacts, VisionFacts, load_catalog, parse_catalog
+from internvl_gguf.gguf.facts import TextFacts, VisionFacts
+from internvl_gguf.models.catalog import Catalog, CatalogFile, load_catalog, parse_catalog
 from internvl_gguf.utils import paths
 from internvl_gguf.utils.sizes import format_size, parse_size
 
@@ -87,7 +88,8 @@ def test_both_variants_of_a_size_have_its_shapes(shipped: Catalog, size: str, te
 def test_the_size_with_another_text_model_says_why_it_is_unsupported(shipped: Catalog) -> None:
     for name in ("9b", "9b-instruct"):
         model = shipped.find(name)
-        assert "InternLM3" in model.unsupported
+        assert model is not None
+        assert "InternLM3" in (model.unsupported or "")
         assert model.text is None
 
 
@@ -210,8 +212,10 @@ def test_an_own_entry_replaces_the_shipped_one_in_its_place(own_file: Path, ship
     )
     catalog = load_catalog()
     assert len(catalog) == len(shipped)
-    mine = catalog.find(LISTED)
-    assert list(catalog).index(mine) == list(shipped).index(shipped.find(LISTED))
+    mine, replaced = catalog.find(LISTED), shipped.find(LISTED)
+    assert mine is not None
+    assert replaced is not None
+    assert list(catalog).index(mine) == list(shipped).index(replaced)
     assert (mine.repo, mine.revision, mine.status) == ("me/Finetuned-GGUF", "v2", "listed")
     assert mine.files == (
         CatalogFile("a/tuned-Q4_K_M.gguf", 12_345, True),

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from internvl_gguf.session import runtime
+from internvl_gguf.hardware.trial.settling import settle
 from tests.parity.cases import FULL_CASES, REFERENCES, TILE_COUNTS, Case, Picture, Reference
 from tests.parity.measures import divergence, relative_error, worst_tile_error
 from tests.parity.runtime import DEFAULTS, EXACT, answer, embed, open_session
@@ -73,8 +73,9 @@ def test_without_the_position_row_correction_pictures_are_far_off(
     weights: pictures were as far off as without any correction, and nothing but this reference noticed.
     """
     picture, case = reference.embedded[0], next(case for case in reference.cases if case.turns[0].pictures)
-    real = runtime.settle
-    monkeypatch.setattr(runtime, "settle", lambda *asked: replace(real(*asked), positions_are_shifted=False))
+    monkeypatch.setattr(
+        "internvl_gguf.session.runtime.settle", lambda *asked: replace(settle(*asked), positions_are_shifted=False)
+    )
     with open_session(DATA / reference.name, EXACT) as session:
         embeddings = embed(session, picture)
     expected = golden(reference.name)[f"embeddings/{picture.name}"]

@@ -34,7 +34,11 @@ def tile(number: int) -> Tile:
 def saved(**changes: object) -> SavedSession:
     tiles = (tile(1), tile(2))
     picture = PreparedPicture("photo.jpg", (1, 1), True, (640, 480), tiles)
-    spans = (TokenSpan((1, 2, 3)), *(TileSpan(each, 4) for each in tiles), TokenSpan((4, 5)))
+    spans: tuple[TokenSpan | TileSpan, ...] = (
+        TokenSpan((1, 2, 3)),
+        *(TileSpan(each, 4) for each in tiles),
+        TokenSpan((4, 5)),
+    )
     whole = SavedSession(
         "/models/text.gguf",
         "/models/mmproj.gguf",

@@ -395,7 +395,7 @@ def test_a_text_model_whose_weights_are_no_numbers_says_so(tiny: ModelFiles, tmp
 )
 def test_sampling_out_of_range_is_refused_before_the_library_sees_it(bad: dict[str, float]) -> None:
     with pytest.raises(InvalidRequestError):
-        SamplingParams(**bad)
+        SamplingParams(**bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ def test_every_answer_of_a_model_is_spelled_by_its_tokens(session: Session) -> N
         wild = SamplingParams(max_tokens=20, temperature=2.0, top_k=0, top_p=1.0, seed=seed)
         session.ask(f"Tell me {seed}.", sampling=wild)
         answer = session.messages[-1]
-        is_text = not control & set(answer.tokens)
+        is_text = not control & set(answer.tokens or ())
         spelled += is_text
         session.continue_with(session.messages)
         assert session.messages[-1] == (answer if is_text else replace(answer, tokens=None))
