@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 
 from internvl_gguf.errors import PictureError
 from internvl_gguf.images.load import load_image
+from tests.support.pictures import PILLOW
 
 MAX_PIXELS = 400_000
 EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -172,7 +173,8 @@ def check(kind: str, runs: int, seed: int, recwarn: pytest.WarningsRecorder, cap
     assert not recwarn
     out, err = capfd.readouterr()
     assert out == ""
-    if kind != "TIFF":  # libtiff writes about damaged strips to the process's stderr itself
+    # libtiff writes about damaged strips to the process's stderr itself, as did the AV1 decoder in older wheels of Pillow.
+    if kind != "TIFF" and (kind != "AVIF" or PILLOW >= (12, 2)):
         assert err == ""
 
 

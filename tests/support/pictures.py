@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -14,10 +15,17 @@ from internvl_gguf.errors import PictureError
 from internvl_gguf.images.load import load_image
 
 
+PILLOW = tuple(int(part) for part in PIL.__version__.split(".")[:2])
+"""The installed Pillow: what it can read, and what it says of damage, differs between the versions that are allowed."""
+
+
 def random_picture(mode: str = "RGB", size: tuple[int, int] = (37, 23), seed: int = 5) -> Image.Image:
     """A picture of `mode` in which every pixel differs from its neighbours."""
     bands = len(Image.new(mode, (1, 1)).getbands())
-    return Image.frombytes(mode, size, random.Random(seed).randbytes(size[0] * size[1] * bands))
+    picture = Image.frombytes(mode, size, random.Random(seed).randbytes(size[0] * size[1] * bands))
+    if mode == "P":
+        picture.putpalette(random.Random(seed).randbytes(768))
+    return picture
 
 
 def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
