@@ -75,9 +75,9 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Does nothing where the version is there already, whatever it was built with: `make library` builds it anew.
-$(VENV)/.library: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.library: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing; llama.cpp is compiled once, which takes a few minutes."
-	$(COMPILE) $(PIP) install --no-cache-dir $(LLAMA)
+	$(COMPILE) $(PIP) install --no-cache-dir $(TESTED) $(LLAMA)
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.library
