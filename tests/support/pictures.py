@@ -14,7 +14,6 @@ from PIL import Image
 from internvl_gguf.errors import PictureError
 from internvl_gguf.images.load import load_image
 
-
 PILLOW = tuple(int(part) for part in PIL.__version__.split(".")[:2])
 """The installed Pillow: what it can read, and what it says of damage, differs between the versions that are allowed."""
 
