@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -26,11 +27,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import model_headers as headers
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
-from pages import write_between_markers
 
+import model_headers as headers
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.hardware.cores import default_threads
@@ -44,6 +44,7 @@ from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.memory import MemoryRequest, shape_from_headers
 from internvl_gguf.models.resolve import resolve_model
 from internvl_gguf.planning.speed import estimate_speed
+from pages import write_between_markers
 
 TOKENS = 8  # of an answer in each run
 PATIENCE, PAUSE = 4, 5.0  # how often to try again where other programs took the CPU, and seconds between
@@ -122,7 +123,7 @@ class Comparison:
     @property
     def ratio(self) -> float:
         """Measured by the middle of the range, the geometric one."""
-        return self.measured / (self.estimated.low * self.estimated.high) ** 0.5
+        return self.measured / math.sqrt(self.estimated.low * self.estimated.high)
 
 
 def write_random(path: Path, header: bytes, tensors: list[headers.Entry]) -> Path:
@@ -147,7 +148,8 @@ def contents(kind: GGMLQuantizationType, shape: tuple[int, ...], random: np.rand
         return values.tobytes() if kind.name == "F32" else quants.quantize(values, kind).tobytes()
     # Bytes from 0x11 to 0x1F: a scale made of any two of them is between 0.0006 and 0.008.
     block, size = GGML_QUANT_SIZES[kind]
-    return random.integers(0x11, 0x20, count // block * size, dtype=np.uint8).tobytes()
+    data: bytes = random.integers(0x11, 0x20, count // block * size, dtype=np.uint8).tobytes()
+    return data
 
 
 def text_comparisons(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
@@ -53,7 +54,7 @@ SPELLINGS = [shlex.quote, in_double_quotes, escaped, as_uri, as_local_uri]
 
 @pytest.mark.parametrize("spelled", SPELLINGS)
 @given(name=NAMES, after=st.sampled_from(["", " ", ", please", "?", " what\nis it"]))
-def test_a_path_with_any_printable_name_survives(spelled, name, after) -> None:
+def test_a_path_with_any_printable_name_survives(spelled: Callable[[str], str], name: str, after: str) -> None:
     path = f"{FOLDER}/{name}"
     typed = parse_line(f"look at {spelled(path)}{after}", files(path))
     assert typed.pictures == (Path(path),)
@@ -63,7 +64,7 @@ def test_a_path_with_any_printable_name_survives(spelled, name, after) -> None:
 
 @pytest.mark.parametrize("spelled", SPELLINGS)
 @given(names=st.lists(NAMES, min_size=2, max_size=3, unique=True))
-def test_several_dropped_at_once(spelled, names) -> None:
+def test_several_dropped_at_once(spelled: Callable[[str], str], names: list[str]) -> None:
     paths = [f"{FOLDER}/{name}" for name in names]
     typed = parse_line(" ".join(map(spelled, paths)) + " ", files(*paths))
     assert typed.pictures == tuple(map(Path, paths))
@@ -71,7 +72,7 @@ def test_several_dropped_at_once(spelled, names) -> None:
 
 
 @given(line=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
-def test_where_there_are_no_files_a_line_stays_what_it_is(line) -> None:
+def test_where_there_are_no_files_a_line_stays_what_it_is(line: str) -> None:
     typed = parse_line(line, files())
     assert typed.pictures == ()
     assert typed.prompt == line.strip()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -135,7 +136,7 @@ def test_forty_columns_wide_characters_and_several_lines(folder: Path) -> None:
 @pytest.mark.parametrize("how", ["plain", "dumb", "no_color"])
 def test_nothing_is_redrawn_for_who_cannot_see_it(folder: Path, how: str) -> None:
     options = ["--plain"] if how == "plain" else []
-    environment = {"dumb": {"TERM": "dumb"}, "no_color": {"NO_COLOR": "1"}}.get(how, {})
+    environment: dict[str, Any] = {"dumb": {"TERM": "dumb"}, "no_color": {"NO_COLOR": "1"}}.get(how, {})
     with ChatTerminal("demo", *FAST, *options, folder=folder, **environment) as terminal:
         prompt = r"^You:\Z" if how == "plain" else PROMPT
         terminal.wait(prompt)

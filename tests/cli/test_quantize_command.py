@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,7 +99,11 @@ def test_a_model_of_the_hub_is_quantised_from_its_bf16(tmp_path: Path) -> None:
     with LoopbackHub() as hub:
         files = {"Demo-BF16.gguf": DEMO.text, "Demo-Q8_0.gguf": DEMO.text, "mmproj-F16.gguf": DEMO.mmproj}
         hub.add_repo("owner/demo", files)
-        at = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+        at: dict[str, Any] = {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        }
         assert_two_lines(run("quantize", "owner/demo:Q8_0", "Q4_0", here, **at))
         assert not hub.requests
         done = run("quantize", "owner/demo", "Q4_0", here, "-t", 1, **at)

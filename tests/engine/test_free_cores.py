@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from internvl_gguf.engine.free_cores import CoreWatch, FreeCores
 from internvl_gguf.llama.library import llama_cpp
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.session import Session, in_process_runtime
+from tests.support.sessions import engine_of
 
 
 def counts(n_cores: int, used: Iterable[float]) -> list[int]:
@@ -121,12 +122,12 @@ def test_what_was_used_while_the_model_was_loaded_counts_for_the_first_token() -
 
 
 def native_threads(session: Session) -> tuple[int, int]:
-    handle = session.runtime.engine.context.handle
+    handle = engine_of(session).context.handle
     return llama_cpp.llama_n_threads(handle), llama_cpp.llama_n_threads_batch(handle)
 
 
 @pytest.fixture
-def crowded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+def crowded(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Four cores, the time and the others of a stand-in machine, for sessions that are opened."""
     machine = Machine()
     monkeypatch.setattr("internvl_gguf.hardware.cpu_tuning.default_threads", lambda: 4)
@@ -159,7 +160,7 @@ def test_an_answer_under_way_changes_its_threads_and_not_its_words(
         calm, calm_logprobs = logprobs(session)
     seen = set()
     with Session.open("demo", flash_attn=False) as session:
-        context = session.runtime.engine.context
+        context = engine_of(session).context
         decode = context.decode_token
 
         def crowd(*arguments: int) -> None:
@@ -167,7 +168,7 @@ def test_an_answer_under_way_changes_its_threads_and_not_its_words(
             seen.add(native_threads(session))
             decode(*arguments)
 
-        context.decode_token = crowd  # type: ignore[method-assign]
+        monkeypatch.setattr(context, "decode_token", crowd)
         busy, busy_logprobs = logprobs(session)
     assert seen >= {(4, 4), (1, 1), (2, 2)}
     assert busy == calm

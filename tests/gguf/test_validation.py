@@ -360,6 +360,7 @@ def _behaviour(child: NativeChild, kind: str, plan: Blueprint, valid: Blueprint,
         return "dies"
     if outcome.values is None:
         return "refuses"
+    assert expected.values is not None
     same = np.array_equal(outcome.values, expected.values) and outcome.tokens == expected.tokens
     return "harmless" if same else "lies"
 

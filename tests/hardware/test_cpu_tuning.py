@@ -46,6 +46,7 @@ from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.planning import Budget, Configuration
 from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.planning.placement import placements
+from tests.support.sessions import engine_of
 from tests.support.stand_in_machine import write_topology
 
 CORES = 4
@@ -467,7 +468,7 @@ def test_additions_between_matrices_are_computed() -> None:
 
 
 def native(session: Session) -> tuple[int, int, int]:
-    handle = session.runtime.engine.context.handle
+    handle = engine_of(session).context.handle
     return (
         llama_cpp.llama_n_threads(handle),
         llama_cpp.llama_n_threads_batch(handle),

@@ -79,7 +79,8 @@ def exchanged_halves(values: Values) -> Values:
 
 
 def without_minimum(values: Values) -> Values:
-    return values - values.min(axis=1, keepdims=True)
+    lowest: Values = values.min(axis=1, keepdims=True)
+    return values - lowest
 
 
 def lost_signs(values: Values) -> Values:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gguf import GGUFReader, GGUFWriter
@@ -523,7 +524,7 @@ def test_the_token_of_the_environment_opens_a_private_repository(
     hub.add_repo("owner/private", files, token="secret")
     refused = internvl("pull", "owner/private", code=1)
     assert "HF_TOKEN" in refused.stderr
-    allowed = {"HF_TOKEN": "secret", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"}
+    allowed: dict[str, Any] = {"HF_TOKEN": "secret", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"}
     assert "is here" in internvl("pull", "owner/private", **allowed).stderr
 
 

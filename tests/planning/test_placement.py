@@ -157,7 +157,7 @@ def test_the_limit_of_a_container(
     write_container(folder, memory_max=limit, memory_current=str(GIB))
     monkeypatch.setattr(cgroups, "_ROOT", folder)
     memory = type("Memory", (), {"available": 8 * GIB, "total": 16 * GIB})()
-    monkeypatch.setattr(this_machine.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
     assert this_machine.free_host_memory() == expected
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import model_headers
+import model_headers
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.gguf.arch.base import TextShape, VisionShape
 from internvl_gguf.gguf.header import GGUFHeader, parse_header

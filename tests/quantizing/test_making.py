@@ -14,7 +14,7 @@ from gguf import GGMLQuantizationType, GGUFReader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import model_headers
+import model_headers
 from internvl_gguf import InvalidRequestError, SamplingParams, Session
 from internvl_gguf.gguf.filenames import RepoFile, renamed, sort_out
 from internvl_gguf.gguf.header import read_header
@@ -212,7 +212,7 @@ def test_planned_sizes_are_those_of_the_published_files(tmp_path: Path) -> None:
     assert spec is not None
     published = {file.name: file.size for file in spec.files}
     shape = model_headers.TEXT["14B"]
-    header, tensors = (make(shape, "BF16") for make in (model_headers.text_header, model_headers.text_tensors))
+    header, tensors = model_headers.text_header(shape, "BF16"), model_headers.text_tensors(shape, "BF16")
     source = open_source(model_headers.write_sparse(tmp_path / "14B-BF16.gguf", header, tensors))
     with Quantizer(source, n_threads=1) as quantizer:
         for label in ("BF16", "Q6_K", "Q5_K_S", "Q4_K_M", "Q3_K_M", "Q2_K"):

@@ -19,6 +19,7 @@ from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.session.saved_file import ModelIdentity, SavedSession, read_saved, write_saved
 from internvl_gguf.types import Message, MessagePicture, Tile, TileSpan, TokenSpan
 from tests.support.pictures import noise
+from tests.support.sessions import engine_of
 from tests.support.tiny_models import write_tiny_mmproj, write_tiny_text
 
 SHORT = SamplingParams(max_tokens=16)
@@ -33,7 +34,11 @@ def tile(number: int) -> Tile:
 def saved(**changes: object) -> SavedSession:
     tiles = (tile(1), tile(2))
     picture = MessagePicture("photo.jpg", (1, 1), True, (640, 480), tiles)
-    spans = (TokenSpan((1, 2, 3)), *(TileSpan(each, 4) for each in tiles), TokenSpan((4, 5)))
+    spans: tuple[TokenSpan | TileSpan, ...] = (
+        TokenSpan((1, 2, 3)),
+        *(TileSpan(each, 4) for each in tiles),
+        TokenSpan((4, 5)),
+    )
     whole = SavedSession(
         "/models/text.gguf",
         "/models/mmproj.gguf",
@@ -308,7 +313,7 @@ def test_a_conversation_without_a_word_and_one_whose_cache_is_gone(tiny: ModelFi
     with opened(tiny) as session:
         session.save(empty)
         session.ask("What is it?", images=[noise(1)])
-        session.runtime.engine.forget()
+        engine_of(session).forget()
         session.save(forgotten)
     with Session.restore(empty, n_threads=1) as restored:
         assert restored.messages[0].text == "Be brief."
