@@ -23,9 +23,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import model_headers as headers
-from gguf import GGUFValueType, TokenType
 from speed_estimates import write_random
 
+from gguf import GGUFValueType, TokenType
 from internvl_gguf.gguf.header import GGUFArray, GGUFHeader, GGUFValue, read_header
 from internvl_gguf.gguf.values import SCALAR_CODES
 

@@ -28,9 +28,9 @@ from typing import Any
 
 import model_headers as headers
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from pages import write_between_markers
 
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.hardware.cores import default_threads
@@ -43,7 +43,7 @@ from internvl_gguf.llama.synthetic import write_vocabulary
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.memory import MemoryRequest, shape_from_headers
 from internvl_gguf.models.resolve import resolve_model
-from internvl_gguf.planning.speed import estimate_speed
+from internvl_gguf.planning.speed_estimate import estimate_speed
 
 TOKENS = 8  # of an answer in each run
 PATIENCE, PAUSE = 4, 5.0  # how often to try again where other programs took the CPU, and seconds between

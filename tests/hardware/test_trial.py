@@ -16,14 +16,14 @@ import pytest
 
 from internvl_gguf import LibraryError
 from internvl_gguf.cli.cache_contents import cache_contents, clear_caches
-from internvl_gguf.hardware.trial import Needs, settle, trying
+from internvl_gguf.hardware.trial import Needs, settle, try_step
 from internvl_gguf.hardware.trial import record as records
+from internvl_gguf.hardware.trial.child_process import child
 from internvl_gguf.hardware.trial.circumstances import Circumstances, circumstances
 from internvl_gguf.hardware.trial.outcomes import Outcome
-from internvl_gguf.hardware.trial.process import child
 from internvl_gguf.hardware.trial.record import Entry, record, recorded
-from internvl_gguf.hardware.trial.report import trial_report
 from internvl_gguf.hardware.trial.steps import Step
+from internvl_gguf.hardware.trial.trial_report import trial_report
 from internvl_gguf.utils.paths import cache_dir
 
 STAND_IN = Path(__file__).parents[1] / "support" / "trial_stand_in.py"
@@ -65,7 +65,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
     monkeypatch.setenv("INTERNVL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(records, "_in_this_process", {})
     path = tmp_path / "plan.json"
-    monkeypatch.setattr(trying, "COMMAND", (sys.executable, str(STAND_IN), str(path)))
+    monkeypatch.setattr(try_step, "COMMAND", (sys.executable, str(STAND_IN), str(path)))
     made = Library(path)
     made.fails()
     return made
@@ -189,7 +189,7 @@ def test_a_device_whose_trial_dies_before_its_first_check_is_left_out(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settle(Q4_K)
-    monkeypatch.setattr(trying, "COMMAND", (sys.executable, "-c", "import sys; sys.exit('Error: no such driver')"))
+    monkeypatch.setattr(try_step, "COMMAND", (sys.executable, "-c", "import sys; sys.exit('Error: no such driver')"))
     settled = settle(Q4_K, GPU)
     assert settled.unusable == {"CUDA0"}
     assert "Error: no such driver" in settled.notices[0]
@@ -220,7 +220,7 @@ def test_an_encoder_that_computes_something_unknown_is_refused(library: Library)
 def test_a_trial_that_hangs_is_ended_and_tried_again_by_the_next_process(
     library: Library, next_process: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trying, "_PATIENCE", 4.0)
+    monkeypatch.setattr(try_step, "_PATIENCE", 4.0)
     library.fails(weights_Q4_K={"CPU": "hang"})
     settled = settle(Q4_K)
     assert not settled.extra_buffers
@@ -246,7 +246,7 @@ def test_what_may_have_been_an_accident_is_tried_again(
 
 
 def test_a_process_that_dies_before_its_first_check(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trying, "COMMAND", (sys.executable, "-c", "import sys; sys.exit('Error: no such thing')"))
+    monkeypatch.setattr(try_step, "COMMAND", (sys.executable, "-c", "import sys; sys.exit('Error: no such thing')"))
     with pytest.raises(LibraryError, match=r"ended with status 1 \(Error: no such thing\)"):
         settle(Q4_K)
 
@@ -255,7 +255,7 @@ def test_a_library_that_dies_of_everything_ends(library: Library) -> None:
     library.fails(**{f"weights_{number}": {"*": "SIGILL"} for number in range(20)})
     with pytest.raises(LibraryError, match="SIGILL"):
         settle(Needs(frozenset(("19",))))
-    assert library.tried.count("CPU") == trying._MOST_DEATHS
+    assert library.tried.count("CPU") == try_step._MOST_DEATHS
 
 
 def test_ctrl_c_leaves_no_process_behind() -> None:
@@ -361,12 +361,12 @@ def test_two_processes_that_record_at_once_lose_nothing(library: Library, next_p
 def test_two_processes_that_try_at_once_agree(library: Library, next_process: Callable[[], None]) -> None:
     script = (
         "import sys\n"
-        "from internvl_gguf.hardware.trial import Needs, settle, trying\n"
-        "trying.COMMAND = tuple(sys.argv[1:])\n"
+        "from internvl_gguf.hardware.trial import Needs, settle, try_step\n"
+        "try_step.COMMAND = tuple(sys.argv[1:])\n"
         "print(settle(Needs(frozenset(('Q4_K',)))).extra_buffers)\n"
     )
     library.fails(weights_Q4_K={"CPU": "SIGILL"})
-    command = [sys.executable, "-c", script, *trying.COMMAND]
+    command = [sys.executable, "-c", script, *try_step.COMMAND]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate()[0].strip() for process in both] == ["False", "False"]
     assert not settle(Q4_K).extra_buffers

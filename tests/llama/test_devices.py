@@ -15,7 +15,7 @@ from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.llama import library
 from internvl_gguf.llama.library import Device, gpus
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.planning.this_machine import machine_budget
+from internvl_gguf.planning.machine_memory import machine_budget
 
 GIB = 2**30
 

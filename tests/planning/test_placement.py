@@ -20,11 +20,11 @@ from internvl_gguf.llama.library import Device
 from internvl_gguf.memory import ModelShape
 from internvl_gguf.models.listing import list_model
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.planning import Budget, Configuration, this_machine
+from internvl_gguf.planning import Budget, Configuration, machine_memory
 from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.planning.choice import Choices
+from internvl_gguf.planning.machine_memory import machine_budget
 from internvl_gguf.planning.placement import describe, placements, with_help
-from internvl_gguf.planning.this_machine import machine_budget
 from internvl_gguf.session import runtime
 from tests.support.pictures import noise
 from tests.support.stand_in_machine import write_container
@@ -113,8 +113,8 @@ def test_each_next_way_takes_less(shape: ModelShape) -> None:
 
 
 def test_budgets_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(this_machine, "free_host_memory", lambda: 16 * GIB)
-    monkeypatch.setattr(this_machine, "_gpus", lambda: [gpu(10 * GIB), gpu(6 * GIB, name="CUDA1")])
+    monkeypatch.setattr(machine_memory, "free_host_memory", lambda: 16 * GIB)
+    monkeypatch.setattr(machine_memory, "_gpus", lambda: [gpu(10 * GIB), gpu(6 * GIB, name="CUDA1")])
     assert machine_budget().budget == Budget(16 * GIB, (10 * GIB, 6 * GIB))
     assert machine_budget((8 * GIB,)).budget.gpus == (8 * GIB, 6 * GIB)
     assert machine_budget((8 * GIB, 2 * GIB)).budget.gpus == (8 * GIB, 2 * GIB)
@@ -124,16 +124,16 @@ def test_budgets_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_that_host_and_gpu_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(this_machine, "_gpus", lambda: [gpu(12 * GIB, name="MTL0")])
+    monkeypatch.setattr(machine_memory, "_gpus", lambda: [gpu(12 * GIB, name="MTL0")])
     assert machine_budget().budget.is_unified
-    monkeypatch.setattr(this_machine, "_gpus", lambda: [gpu(12 * GIB, kind="igpu", name="Vulkan0")])
+    monkeypatch.setattr(machine_memory, "_gpus", lambda: [gpu(12 * GIB, kind="igpu", name="Vulkan0")])
     assert machine_budget().budget.is_unified
 
 
 def test_a_machine_without_a_gpu_says_that_a_budget_is_for_nothing(
     monkeypatch: pytest.MonkeyPatch, tiny: ModelFiles
 ) -> None:
-    monkeypatch.setattr(this_machine, "_gpus", list)
+    monkeypatch.setattr(machine_memory, "_gpus", list)
     assert machine_budget((8 * GIB,)).budget.gpus == ()
     told: list[str] = []
     with Session.open(tiny.text, tiny.mmproj, vram="8GiB", n_threads=1, on_notice=told.append) as session:
@@ -144,9 +144,9 @@ def test_a_machine_without_a_gpu_says_that_a_budget_is_for_nothing(
 def test_integrated_gpus_count_only_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [gpu(GIB, kind="cpu", name="CPU"), gpu(2 * GIB, kind="igpu", name="Vulkan0"), gpu(3 * GIB)]
     monkeypatch.setattr("internvl_gguf.llama.library.devices", lambda: found)
-    assert [each.free_bytes for each in this_machine._gpus()] == [3 * GIB]
+    assert [each.free_bytes for each in machine_memory._gpus()] == [3 * GIB]
     monkeypatch.setattr("internvl_gguf.llama.library.devices", lambda: found[:2])
-    assert [each.free_bytes for each in this_machine._gpus()] == [2 * GIB]
+    assert [each.free_bytes for each in machine_memory._gpus()] == [2 * GIB]
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("max\n", 8 * GIB), (str(5 * GIB), 4 * GIB), (str(MIB), 0)])
@@ -157,13 +157,13 @@ def test_the_limit_of_a_container(
     write_container(folder, memory_max=limit, memory_current=str(GIB))
     monkeypatch.setattr(cgroups, "_ROOT", folder)
     memory = type("Memory", (), {"available": 8 * GIB, "total": 16 * GIB})()
-    monkeypatch.setattr(this_machine.psutil, "virtual_memory", lambda: memory)
-    assert this_machine.free_host_memory() == expected
+    monkeypatch.setattr(machine_memory.psutil, "virtual_memory", lambda: memory)
+    assert machine_memory.free_host_memory() == expected
 
 
 def test_the_budget_decides_on_the_quant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(this_machine, "free_host_memory", lambda: 32 * GIB)
-    monkeypatch.setattr(this_machine, "_gpus", lambda: [gpu(24 * GIB)])
+    monkeypatch.setattr(machine_memory, "free_host_memory", lambda: 32 * GIB)
+    monkeypatch.setattr(machine_memory, "_gpus", lambda: [gpu(24 * GIB)])
     listing = list_model("InternVL3-14B-Instruct")
     texts = sort_out(RepoFile(each.file, each.size) for each in listing.candidates).texts
     encoder = listing.candidates[0].encoders[0]
@@ -179,7 +179,7 @@ def test_the_budget_decides_on_the_quant(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_model_without_room_is_refused_before_it_is_loaded(monkeypatch: pytest.MonkeyPatch, tiny: ModelFiles) -> None:
-    monkeypatch.setattr(this_machine, "free_host_memory", lambda: 64 * MIB)
+    monkeypatch.setattr(machine_memory, "free_host_memory", lambda: 64 * MIB)
     with pytest.raises(InsufficientMemoryError) as caught:
         Session.open(tiny.text, tiny.mmproj, n_ctx=2048, n_threads=1)
     assert "process, driver" in str(caught.value)
@@ -188,7 +188,7 @@ def test_a_model_without_room_is_refused_before_it_is_loaded(monkeypatch: pytest
 
 
 def test_a_smaller_context_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(this_machine, "free_host_memory", lambda: 120 * MIB)
+    monkeypatch.setattr(machine_memory, "free_host_memory", lambda: 120 * MIB)
     told: list[str] = []
     with Session.open("demo", n_threads=1, on_notice=told.append) as session:
         assert session.runtime.engine.n_ctx == session.runtime.configuration.request.n_ctx == 4096
@@ -255,7 +255,7 @@ def test_a_model_that_is_to_use_no_gpu(tiny: ModelFiles) -> None:
 
 
 def test_no_gpu_is_a_budget_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(this_machine, "_gpus", lambda: [gpu(10 * GIB)])
+    monkeypatch.setattr(machine_memory, "_gpus", lambda: [gpu(10 * GIB)])
     found = machine_budget(())
     assert found.budget.gpus == ()
     assert found.budget.gpu_numbers == ()
@@ -342,7 +342,7 @@ def test_an_encoder_without_room_on_the_gpu_moves(
         asked.append((device, sum(sizes[:2])))  # of the encoder itself
         return device is None
 
-    monkeypatch.setattr(this_machine, "_gpus", lambda: [gpu(4 * GIB)])
+    monkeypatch.setattr(machine_memory, "_gpus", lambda: [gpu(4 * GIB)])
     monkeypatch.setattr(vision, "has_room", has_room)
     told: list[str] = []
     with Session.open(tiny.text, tiny.mmproj, n_threads=1, n_gpu_layers=layers, on_notice=told.append) as session:
@@ -375,7 +375,7 @@ def test_devices_are_named_in_the_order_of_the_plan(monkeypatch: pytest.MonkeyPa
         return VisionEncoder(*args, **{**options, "use_gpu": False, "device": None, "room": None})
 
     found = [replace(gpu(GIB, name="Vulkan0"), handle=11), replace(gpu(2 * GIB, name="RPC0"), handle=22)]
-    monkeypatch.setattr(this_machine, "_gpus", lambda: found)
+    monkeypatch.setattr(machine_memory, "_gpus", lambda: found)
     monkeypatch.setattr(runtime, "TextModel", text_model)
     monkeypatch.setattr(runtime, "VisionEncoder", encoder)
     options: dict[str, Any] = {"n_threads": 1, "n_ctx": 512}

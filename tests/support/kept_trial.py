@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from internvl_gguf.hardware.trial import Needs, settle
 from internvl_gguf.hardware.trial.circumstances import circumstances
-from internvl_gguf.hardware.trial.importing import ensure_importable
+from internvl_gguf.hardware.trial.first_import import ensure_importable
 from internvl_gguf.hardware.trial.record import record, recorded
 from internvl_gguf.utils.records import TRIAL
 

@@ -201,7 +201,7 @@ def kind_of(path: Path) -> Kind:
             return Kind.OTHER
         if has_picture_name(path.name):
             return Kind.PICTURE
-        from internvl_gguf.images.formats import identify  # only now: it brings Pillow with it
+        from internvl_gguf.images.raster_formats import identify  # only now: it brings Pillow with it
 
         with path.open("rb") as file:
             identify(file.read(_HEAD_BYTES), path.name)

@@ -16,8 +16,8 @@ from internvl_gguf.cli.tables import say_wrapped
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.hardware.cpu_tuning import host_settings, recorded_tuning
 from internvl_gguf.hardware.roofline import recorded_roofline
-from internvl_gguf.hardware.trial.report import TrialReport, trial_report
-from internvl_gguf.planning.this_machine import free_host_memory
+from internvl_gguf.hardware.trial.trial_report import TrialReport, trial_report
+from internvl_gguf.planning.machine_memory import free_host_memory
 from internvl_gguf.utils.paths import cache_dir, data_dir, free_bytes, is_writable
 from internvl_gguf.utils.sizes import format_size
 

@@ -92,7 +92,7 @@ class _Budgets:
     def budget(self) -> tuple[Budget, tuple[str, ...]]:
         """Bytes of each device, and what there is to say about this machine."""
         from internvl_gguf.planning import Budget
-        from internvl_gguf.planning.this_machine import machine_budget, total_host_memory
+        from internvl_gguf.planning.machine_memory import machine_budget, total_host_memory
 
         if self._vram is not None:
             return Budget(self._ram or total_host_memory(), self._vram), ()

@@ -1,8 +1,8 @@
-"""The roofline of this machine: measured once in a process of its own, remembered, or assumed.
+"""Measure the roofline of this machine once, in a child process, and keep it; typical values stand in for the rest.
 
-A roofline is two limits of a device: the bytes a second at which it reads the weights for one token, and the operations
-a second at which it multiplies them with many. `internvl_gguf.planning.speed` makes the speed of a configuration out of
-them.
+A roofline is two limits of a device: the bytes a second at which it reads weights to decode one token, and the
+operations a second at which it multiplies them with a batch. `internvl_gguf.planning.speed_estimate` computes the speed
+of a configuration from them.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def _holds(path: Path, digest: str) -> bool:
 
 def _names(name: str, data: bytes) -> Iterator[str]:
     """File names for a picture: its own, then numbered ones."""
-    from internvl_gguf.images.formats import identify
+    from internvl_gguf.images.raster_formats import identify
 
     try:
         kind = identify(data, name)

@@ -4,7 +4,7 @@ What the model card does with a picture is `Image.open(file).convert("RGB")`: fo
 here is equal to that byte for byte, and colour profiles are ignored as there. Four things are done better, because
 the card's way shows the model something else than the person sees: the EXIF orientation is applied, transparency is
 laid on white (the card drops alpha and uncovers whatever lies under it), 16-bit grey is scaled (the card clips it to
-white), and only the pixels of raster formats from an allow-list are decoded, within limits.
+white), and only the pixels of raster raster_formats from an allow-list are decoded, within limits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 from PIL import Image
 
 from internvl_gguf.errors import InvalidRequestError, PictureError
-from internvl_gguf.images import formats
+from internvl_gguf.images import raster_formats
 from internvl_gguf.images.sources import (
     check_bytes,
     check_file_size,
@@ -193,27 +193,27 @@ def _from_bytes(source: bytes | bytearray | memoryview, max_pixels: int, name: s
     check_file_size(source.nbytes if isinstance(source, memoryview) else len(source), name)
     data = bytes(source)
     check_bytes(data, name)
-    return _finish(formats.decode(data, max_pixels, name), name)
+    return _finish(raster_formats.decode(data, max_pixels, name), name)
 
 
 def _load_pillow(picture: Image.Image, max_pixels: int, name: str) -> Image.Image:
     """A Pillow picture of the caller's, its pixels loaded if they were not."""
-    formats.check_size(picture.size, max_pixels, name)
-    with formats.hush:
+    raster_formats.check_size(picture.size, max_pixels, name)
+    with raster_formats.hush:
         try:
             picture.load()
         except Exception as error:  # the decoder of any format the caller opened
-            reason = f"its data is damaged, cut short or closed ({formats.one_line(error)})"
+            reason = f"its data is damaged, cut short or closed ({raster_formats.one_line(error)})"
             raise PictureError(f"Cannot use {name}: {reason}.", "Open it again and call load() on it.") from error
     return picture
 
 
 def _finish(picture: Image.Image, name: str) -> Image.Image:
     """RGB, upright, without metadata (an orientation left in it would be applied twice later on)."""
-    with formats.hush:
+    with raster_formats.hush:
         try:
             # TIFF pictures are turned by Pillow when they are loaded.
-            turn = None if hasattr(picture, "tag_v2") else _TURNS.get(formats.orientation(picture.info))
+            turn = None if hasattr(picture, "tag_v2") else _TURNS.get(raster_formats.orientation(picture.info))
             if turn is None:
                 result = _to_rgb(picture, name)
             elif picture.mode == "RGB" and not picture.has_transparency_data:
@@ -225,7 +225,7 @@ def _finish(picture: Image.Image, name: str) -> Image.Image:
         except MemoryError:
             raise PictureError(f"Cannot use {name}: not enough memory to convert it.", "Scale it down first.") from None
         except Exception as error:  # whatever Pillow says of a picture put together wrongly
-            reason = f"it cannot be turned into RGB ({formats.one_line(error)})"
+            reason = f"it cannot be turned into RGB ({raster_formats.one_line(error)})"
             raise PictureError(f"Cannot use {name}: {reason}.", "Convert it to RGB first.") from error
     result.info = {}
     return result
@@ -311,7 +311,7 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int, name: str) -> Image.Im
         elif array.ndim == 4:
             hint = "It looks like a batch: give its pictures one by one."
         raise PictureError(f"Cannot use {name}: this is not the shape of one picture.", hint)
-    formats.check_size((array.shape[1], array.shape[0]), max_pixels, name)
+    raster_formats.check_size((array.shape[1], array.shape[0]), max_pixels, name)
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "b":
         pixels = array.astype("uint8") * 255

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from internvl_gguf.errors import PictureError
-from internvl_gguf.images.formats import one_line
+from internvl_gguf.images.raster_formats import one_line
 
 MAX_FILE_BYTES = 512 * 2**20
 """Most bytes a picture file may have; an uncompressed 16-bit RGB TIFF of 89 megapixels fits."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-from internvl_gguf.llama.ending import end_process
+from internvl_gguf.llama.hard_exit import end_process
 
 _INTERRUPTED: Final = 130
 _SETTLE: Final = 0  # no signal's number: asks the thread whether it has seen everything

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.hardware.trial.advice import build_hint, loading_problem
-from internvl_gguf.hardware.trial.importing import ensure_importable
-from internvl_gguf.llama.ending import end_process
-from internvl_gguf.llama.forked import note_use, refuse_child
+from internvl_gguf.hardware.trial.build_hint import build_hint, loading_problem
+from internvl_gguf.hardware.trial.first_import import ensure_importable
+from internvl_gguf.llama.fork_guard import note_use, refuse_child
+from internvl_gguf.llama.hard_exit import end_process
 from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.openmp import short_spins
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from internvl_gguf.errors import SessionStateError
-from internvl_gguf.llama.forked import note_use
+from internvl_gguf.llama.fork_guard import note_use
 from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.utils.owned import Owned, forsake_in_children, inherited
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from internvl_gguf.errors import LibraryError, ModelFileError, NotNumbersError
+from internvl_gguf.llama.allocation_probe import has_room
 from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.library import (
     Device,
@@ -26,7 +27,6 @@ from internvl_gguf.llama.library import (
 )
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.native import NativeObject
-from internvl_gguf.llama.room import has_room
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:

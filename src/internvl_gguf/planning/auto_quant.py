@@ -19,7 +19,7 @@ def machine_chooser(config: EngineConfig | None = None) -> Chooser:
 
     def chosen(choices: Choices) -> Choice:
         # Only now: it loads llama.cpp, which files that need no choice do without.
-        from internvl_gguf.planning.this_machine import machine_budget
+        from internvl_gguf.planning.machine_memory import machine_budget
 
         budget = machine_budget(parse_vram(asked.vram)).budget
         host = host_settings(asked.n_threads)

@@ -17,7 +17,7 @@ from internvl_gguf.memory import (
     resized_vision,
     shape_from_listing,
 )
-from internvl_gguf.planning.quality import expected_loss
+from internvl_gguf.planning.expected_loss import expected_loss
 
 if TYPE_CHECKING:
     from internvl_gguf.gguf.facts import TextFacts, VisionFacts

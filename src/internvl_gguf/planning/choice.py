@@ -11,9 +11,9 @@ from internvl_gguf.gguf.filenames import ModelCopy
 from internvl_gguf.hardware.device_speed import Roofline
 from internvl_gguf.memory import ModelShape, TextShape
 from internvl_gguf.planning.candidates import Candidate, listed_candidates
+from internvl_gguf.planning.plan_text import memory_table, reason
+from internvl_gguf.planning.planner import Planner
 from internvl_gguf.planning.ranking import cost_of, rank
-from internvl_gguf.planning.report import memory_table, reason
-from internvl_gguf.planning.search import Planner
 from internvl_gguf.planning.workload import Budget, Workload, context_for
 from internvl_gguf.utils.sizes import format_size
 

@@ -11,9 +11,9 @@ from internvl_gguf.config import DEFAULT_N_UBATCH, EngineConfig
 from internvl_gguf.errors import InsufficientMemoryError, LibraryError, ModelFileError
 from internvl_gguf.hardware.roofline import recorded_roofline
 from internvl_gguf.planning.candidates import Candidate, Encoder
+from internvl_gguf.planning.plan_text import memory_table, placement_text
+from internvl_gguf.planning.planner import Configuration, Planner
 from internvl_gguf.planning.ranking import cost_of
-from internvl_gguf.planning.report import memory_table, placement_text
-from internvl_gguf.planning.search import Configuration, Planner
 from internvl_gguf.planning.workload import Budget, Workload
 from internvl_gguf.utils.sizes import format_size
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from internvl_gguf.hardware.device_speed import Roofline
 from internvl_gguf.planning.candidates import Candidate
-from internvl_gguf.planning.search import Configuration, Cost, Planner, middle
+from internvl_gguf.planning.planner import Configuration, Cost, Planner, middle
 from internvl_gguf.planning.workload import Budget, Preference, Workload
 
 # Below this nobody tells the answers apart: Q8_0 loses 0.0014 (planning.quality).

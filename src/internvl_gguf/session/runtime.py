@@ -35,9 +35,9 @@ from internvl_gguf.llama.position_fix import corrected_copy, write_corrected
 from internvl_gguf.llama.vision import Room, VisionEncoder, encoder_arithmetic
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.models.local_files import ModelFiles
+from internvl_gguf.planning.machine_memory import MachineBudget, machine_budget
 from internvl_gguf.planning.placement import describe, placements, with_help
-from internvl_gguf.planning.search import Configuration
-from internvl_gguf.planning.this_machine import MachineBudget, machine_budget
+from internvl_gguf.planning.planner import Configuration
 from internvl_gguf.planning.workload import Budget, parse_vram
 from internvl_gguf.session.model_runtime import LoadProgress
 from internvl_gguf.session.prompt_template import END, IMAGE_END, IMAGE_START, START

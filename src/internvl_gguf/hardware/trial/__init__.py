@@ -4,7 +4,7 @@ Everything that computes is done in processes of their own (`internvl_gguf.llama
 library. docs/robustness.md says what is tried and with which bounds.
 """
 
-from internvl_gguf.hardware.trial.settling import Settled, settle
 from internvl_gguf.hardware.trial.steps import Needs
+from internvl_gguf.hardware.trial.usable_settings import Settled, settle
 
 __all__ = ["Needs", "Settled", "settle"]

@@ -15,7 +15,7 @@ from typing import Any
 
 from internvl_gguf.errors import InternVLError, NotNumbersError
 from internvl_gguf.llama.library import cpu_features
-from internvl_gguf.llama.trial.checks import Check, Setting, checks
+from internvl_gguf.llama.trial.library_checks import Check, Setting, checks
 
 
 def main() -> None:

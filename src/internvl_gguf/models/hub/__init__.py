@@ -8,8 +8,8 @@ from internvl_gguf.models.hub.network import unreadable_variable
 
 try:
     from internvl_gguf.models.hub.cache import CachedRepo, HubCache
-    from internvl_gguf.models.hub.client import HubClient, RepoListing, is_offline
     from internvl_gguf.models.hub.download import download
+    from internvl_gguf.models.hub.hub_client import HubClient, RepoListing, is_offline
     from internvl_gguf.models.hub.remote_file import RemoteFile
 except ValueError as error:  # of huggingface_hub, which reads its variables when it is imported
     raise unreadable_variable(error) from error

@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from internvl_gguf.errors import HubError
 from internvl_gguf.gguf.filenames import DownloadProgress, RepoFile
 from internvl_gguf.models.hub.cache import HubCache
-from internvl_gguf.models.hub.client import ONLINE_HINT, HubClient, RepoListing
+from internvl_gguf.models.hub.hub_client import ONLINE_HINT, HubClient, RepoListing
 from internvl_gguf.models.hub.remote_file import response_extent
 
 _CHUNK = 1024**2

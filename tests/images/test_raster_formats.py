@@ -14,8 +14,8 @@ import zlib
 import pytest
 from PIL import Image, ImageFile
 
-from internvl_gguf.images.formats import MAX_JPEG_SCANS, MAX_SIDE, _jpeg_scans, hush, identify
 from internvl_gguf.images.load import DEFAULT_MAX_PIXELS, load_image
+from internvl_gguf.images.raster_formats import MAX_JPEG_SCANS, MAX_SIDE, _jpeg_scans, hush, identify
 from internvl_gguf.tiling import tile_image
 from tests.support.pictures import encoded, random_picture, refusal
 

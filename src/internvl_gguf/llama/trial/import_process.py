@@ -1,4 +1,4 @@
-"""The process in which llama.cpp is imported for the first time: `python -m internvl_gguf.llama.trial.importing`.
+"""The process in which llama.cpp is imported for the first time: `python -m internvl_gguf.llama.trial.import_process`.
 
 It prints one JSON object a line: `built_for`, the instruction sets the CPU's kernels were compiled for, asked of their
 library alone, since the rest may end the process; `imported` with the version of llama-cpp-python, or `error`; and
@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from internvl_gguf.hardware.trial.advice import INSTRUCTION_SETS
+from internvl_gguf.hardware.trial.build_hint import INSTRUCTION_SETS
 from internvl_gguf.hardware.trial.circumstances import library_folders
 
 

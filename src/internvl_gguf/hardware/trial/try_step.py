@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from internvl_gguf.hardware.trial.child_process import End, child
 from internvl_gguf.hardware.trial.outcomes import Outcome, outcome_of
-from internvl_gguf.hardware.trial.process import End, child
 from internvl_gguf.hardware.trial.record import Entry
 from internvl_gguf.hardware.trial.steps import UNREACHED, Step
 

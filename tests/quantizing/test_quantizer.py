@@ -18,7 +18,7 @@ from gguf import GGMLQuantizationType, GGUFReader
 from internvl_gguf import InvalidRequestError, SamplingParams, Session
 from internvl_gguf.gguf.filenames import RepoFile, renamed, sort_out
 from internvl_gguf.gguf.header import read_header
-from internvl_gguf.llama import quantize as native
+from internvl_gguf.llama import quantize_process as native
 from internvl_gguf.models.catalog import load_catalog
 from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.quantizing import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from internvl_gguf.planning.planner import QUANTISED, Configuration, middle
 from internvl_gguf.planning.ranking import NO_LOSS, USABLE_LOSS
-from internvl_gguf.planning.search import QUANTISED, Configuration, middle
 from internvl_gguf.planning.workload import Preference
 from internvl_gguf.utils.sizes import format_size
 

@@ -34,7 +34,7 @@ from internvl_gguf.planning import (
 )
 from internvl_gguf.planning.candidates import Candidate, form_of
 from internvl_gguf.planning.choice import Choices, choose
-from internvl_gguf.planning.quality import expected_loss
+from internvl_gguf.planning.expected_loss import expected_loss
 from internvl_gguf.utils.sizes import parse_size
 
 GIB = 2**30

@@ -8,12 +8,12 @@ from typing import Final
 
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.hardware.identity import processor_name
-from internvl_gguf.hardware.trial.advice import build_hint, loading_problem, missing_instruction_sets
+from internvl_gguf.hardware.trial.build_hint import build_hint, loading_problem, missing_instruction_sets
+from internvl_gguf.hardware.trial.child_process import End, child
 from internvl_gguf.hardware.trial.circumstances import Circumstances, circumstances
-from internvl_gguf.hardware.trial.process import End, child
 from internvl_gguf.hardware.trial.record import Entry, record, recorded
 
-COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.trial.importing")
+COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.trial.import_process")
 _PATIENCE: Final = 120.0  # seconds: drivers of several GPUs take some to start
 _TRIED: Final = "_INTERNVL_IMPORT_TRIED"
 """Environment variable with the digest of a library that was imported: child processes need not try it again."""

@@ -21,7 +21,7 @@ from internvl_gguf.gguf.header import GGUFHeader, parse_header
 from internvl_gguf.hardware.device_speed import BITS_PER_WEIGHT, DeviceSpeed, Range, Roofline, rate_of
 from internvl_gguf.hardware.roofline import assumed_device, completed
 from internvl_gguf.memory import MemoryRequest, ModelShape, shape_from_headers, shape_from_listing
-from internvl_gguf.planning.speed import SpeedEstimate, estimate_speed
+from internvl_gguf.planning.speed_estimate import SpeedEstimate, estimate_speed
 from tests.support.kept_trial import copy_trial
 
 GB, GFLOP = 1e9, 1e9
@@ -280,7 +280,7 @@ def test_the_benchmark_still_runs(tmp_path: Path) -> None:
 
 def test_an_estimate_loads_neither_llama_cpp_nor_numpy() -> None:
     script = (
-        "import internvl_gguf.planning.speed, internvl_gguf.hardware.roofline, sys\n"
+        "import internvl_gguf.planning.speed_estimate, internvl_gguf.hardware.roofline, sys\n"
         "internvl_gguf.hardware.roofline.recorded_roofline()\n"
         "print([name for name in ('llama_cpp', 'numpy', 'gguf') if name in sys.modules])"
     )

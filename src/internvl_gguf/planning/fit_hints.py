@@ -9,8 +9,8 @@ from typing import Final
 from internvl_gguf.hardware.device_speed import Roofline
 from internvl_gguf.memory.request import CELL_STEP
 from internvl_gguf.planning.candidates import Candidate
+from internvl_gguf.planning.planner import QUANTISED, Configuration
 from internvl_gguf.planning.ranking import USABLE_LOSS, rank
-from internvl_gguf.planning.search import QUANTISED, Configuration
 from internvl_gguf.planning.workload import TEXT_ROOM, Budget, Workload
 from internvl_gguf.utils.sizes import format_size
 

@@ -11,13 +11,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
 from internvl_gguf.quantizing.matrix import ImportanceMatrix, check_matrix
-from internvl_gguf.quantizing.output import check_room, output_paths, whole_file
-from internvl_gguf.quantizing.process import Fallback, Job, QuantizeProcess
+from internvl_gguf.quantizing.output_files import check_room, output_paths, whole_file
 from internvl_gguf.quantizing.quant_types import Kind, QuantType, check_kind, parse_types
+from internvl_gguf.quantizing.quantizer_process import Fallback, Job, QuantizeProcess
 from internvl_gguf.quantizing.source import Source, elements, open_source
 from internvl_gguf.utils.paths import making_temporary
 

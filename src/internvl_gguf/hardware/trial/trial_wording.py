@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from internvl_gguf.hardware.trial.advice import build_hint
+from internvl_gguf.hardware.trial.build_hint import build_hint
 from internvl_gguf.hardware.trial.outcomes import Outcome
 from internvl_gguf.hardware.trial.steps import Step
 from internvl_gguf.utils.records import TRIAL

@@ -11,8 +11,8 @@ from internvl_gguf.hardware.trial.circumstances import Circumstances, circumstan
 from internvl_gguf.hardware.trial.outcomes import Outcome, Outcomes
 from internvl_gguf.hardware.trial.record import found_here, record, recorded
 from internvl_gguf.hardware.trial.steps import Needs, Step, failures
-from internvl_gguf.hardware.trial.trying import try_step
-from internvl_gguf.hardware.trial.wording import left_out, left_out_device, not_kept, refusal
+from internvl_gguf.hardware.trial.trial_wording import left_out, left_out_device, not_kept, refusal
+from internvl_gguf.hardware.trial.try_step import try_step
 
 _ENCODER: Final = "encoder "
 

@@ -25,17 +25,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from gguf import GGMLQuantizationType
 
+from gguf import GGMLQuantizationType
 from internvl_gguf.config import EngineConfig, KVType
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.llama.context import Context, TokenRun
 from internvl_gguf.llama.library import devices
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.synthetic import write_vocabulary
-from internvl_gguf.llama.trial import vision
-from internvl_gguf.llama.trial.text import VOCABULARY, TinyText
-from internvl_gguf.llama.trial.vision import TinyEncoder
+from internvl_gguf.llama.trial import tiny_encoder
+from internvl_gguf.llama.trial.tiny_encoder import TinyEncoder
+from internvl_gguf.llama.trial.tiny_text import VOCABULARY, TinyText
 from internvl_gguf.llama.trial.weights import KINDS
 from internvl_gguf.llama.vision import VisionEncoder
 
@@ -118,7 +118,7 @@ def checks(setting: Setting) -> Iterator[tuple[str, Check]]:
     if setting.flash_attn:
         for kv_type in _FLASH:
             yield f"flash attention {kv_type}", partial(_attention, setting, kv_type, flash=True)
-    for kind in vision.KINDS:
+    for kind in tiny_encoder.KINDS:
         yield f"encoder {kind.name}", partial(_encoder, setting, kind)
 
 
@@ -191,7 +191,7 @@ def _text_distance(setting: Setting, case: _Case, kv_type: KVType, *, flash: boo
 def _encoder(setting: Setting, kind: GGMLQuantizationType) -> Answer:
     """A tile through a vision encoder; right with either rule for position rows."""
     tiny = TinyEncoder.random(kind)
-    shape = vision.SHAPE
+    shape = tiny_encoder.SHAPE
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="internvl-trial-")))
         write_vocabulary(folder / "text.gguf", shape.projection)

@@ -14,7 +14,7 @@ from internvl_gguf.hardware.device_speed import Range, Roofline
 from internvl_gguf.memory import MemoryPlan, MemoryRequest, ModelShape, TextShape, kv_bytes_per_position, predict_memory
 from internvl_gguf.memory.plan import layer_homes, text_weights
 from internvl_gguf.planning.candidates import Candidate, Encoder
-from internvl_gguf.planning.speed import SpeedEstimate, estimate_speed
+from internvl_gguf.planning.speed_estimate import SpeedEstimate, estimate_speed
 from internvl_gguf.planning.workload import Budget, Workload
 
 # Of each GPU's memory, kept free for what the formula may miss there (docs/memory.md).

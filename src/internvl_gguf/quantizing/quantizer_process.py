@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.utils.paths import making_temporary
 
-_COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.quantize")
+_COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.quantize_process")
 _NO_FALLBACK: Final = "no tensor type fallback"
 _NOT_WRITTEN: Final = "iostream"  # what C++ says of a file that takes no more
 _BAD_VALUES: Final = ("validation failed", "invalid data")

@@ -1,6 +1,6 @@
-"""llama.cpp's quantiser: the process behind `internvl_gguf.quantizing.process`.
+"""llama.cpp's quantiser: the process behind `internvl_gguf.quantizing.quantizer_process`.
 
-    python -m internvl_gguf.llama.quantize
+    python -m internvl_gguf.llama.quantize_process
 
 One JSON request a line on stdin, answered by JSON lines on stdout, the last of which has "done" or "error". A process
 of its own, because the call takes long, cannot be stopped, and ends the process where an assertion in it fails. Where

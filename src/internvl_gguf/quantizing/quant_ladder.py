@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
-from internvl_gguf.quantizing.making import MATRIX_CHUNKS, Quantizer
 from internvl_gguf.quantizing.matrix import ImportanceMatrix
-from internvl_gguf.quantizing.output import file_name
+from internvl_gguf.quantizing.output_files import file_name
 from internvl_gguf.quantizing.quant_types import parse_types
+from internvl_gguf.quantizing.quantizer import MATRIX_CHUNKS, Quantizer
 from internvl_gguf.quantizing.source import Source, open_source
 
 LadderProgress = Callable[[str, int, int], None]

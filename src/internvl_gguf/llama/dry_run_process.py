@@ -1,6 +1,6 @@
 """What llama.cpp says a configuration takes: the process behind `internvl_gguf.memory.dry_run`.
 
-    python -m internvl_gguf.llama.dry_run < request.json
+    python -m internvl_gguf.llama.dry_run_process < request.json
 
 The request names a text GGUF, whole or as a header with nothing behind it, and configurations. For each of them one
 JSON object is printed, a line each; llama.cpp may abort on any of them, which is why this is a process of its own.

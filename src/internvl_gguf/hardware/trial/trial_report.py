@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.hardware.trial.advice import build_command, build_hint
+from internvl_gguf.hardware.trial.build_hint import build_command, build_hint
 from internvl_gguf.hardware.trial.circumstances import circumstances
 from internvl_gguf.hardware.trial.outcomes import Outcome
 from internvl_gguf.hardware.trial.record import recorded
-from internvl_gguf.hardware.trial.settling import Table, positions
 from internvl_gguf.hardware.trial.steps import Step, failures
-from internvl_gguf.hardware.trial.wording import in_short
+from internvl_gguf.hardware.trial.trial_wording import in_short
+from internvl_gguf.hardware.trial.usable_settings import Table, positions
 
 
 @dataclass(frozen=True)
