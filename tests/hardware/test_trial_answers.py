@@ -135,4 +135,4 @@ def test_a_library_that_computes_wrong_is_found_out(monkeypatch: pytest.MonkeyPa
         assert answer.distance > 1 > answer.bound
     finally:
         trial_checks._case.cache_clear()
-    assert Step().down()[0] == Step(), "the first step is everything"
+    assert Step().fallbacks()[0] == Step(), "the first step is everything"

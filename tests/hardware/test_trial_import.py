@@ -153,7 +153,7 @@ def test_a_library_that_is_not_installed(machine: Machine) -> None:
 
 def test_an_import_that_hangs_is_ended(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A driver that waits for a device that is gone."""
-    monkeypatch.setattr(first_import, "_PATIENCE", 4.0)
+    monkeypatch.setattr(first_import, "_TIMEOUT", 4.0)
     monkeypatch.setattr(first_import, "COMMAND", (sys.executable, "-S", "-c", "import signal; signal.pause()"))
     monkeypatch.setattr(first_import, "_failed", {})
     monkeypatch.delenv("_INTERNVL_IMPORT_TRIED", raising=False)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from internvl_gguf.images.load import DEFAULT_MAX_PIXELS, load_image
-from internvl_gguf.images.raster_formats import MAX_JPEG_SCANS, MAX_SIDE, _jpeg_scans, hush, identify
+from internvl_gguf.images.raster_formats import MAX_JPEG_SCANS, MAX_SIDE, _jpeg_scans, identify, quiet_pillow
 from internvl_gguf.tiling import tile_image
 from tests.support.pictures import encoded, random_picture, refusal
 
@@ -305,7 +305,7 @@ def test_only_the_decoding_thread_is_hushed(caplog):
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with hush:
+        with quiet_pillow:
             speak()
             assert not caught
             assert not caplog.records

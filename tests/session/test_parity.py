@@ -71,8 +71,10 @@ def test_without_the_position_row_correction_pictures_are_far_off(reference, mon
     weights: pictures were as far off as without any correction, and nothing but this reference noticed.
     """
     picture, case = reference.embedded[0], next(case for case in reference.cases if case.turns[0].pictures)
-    real = runtime.settle
-    monkeypatch.setattr(runtime, "settle", lambda *asked: replace(real(*asked), positions_are_shifted=False))
+    real = runtime.find_usable_settings
+    monkeypatch.setattr(
+        runtime, "find_usable_settings", lambda *asked: replace(real(*asked), positions_are_shifted=False)
+    )
     with open_session(DATA / reference.name, EXACT) as session:
         embeddings = embed(session, picture)
     expected = golden(reference.name)[f"embeddings/{picture.name}"]

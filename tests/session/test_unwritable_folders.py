@@ -82,9 +82,9 @@ def test_where_no_temporary_file_can_be_made_it_is_refused_in_words(
 def test_where_only_the_copy_has_no_place_the_cache_is_to_blame(
     tiny: ModelFiles, unwritable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settled = runtime.settle
+    settled = runtime.find_usable_settings
     shifted = lambda *asked: replace(settled(*asked), positions_are_shifted=True)  # noqa: E731
-    monkeypatch.setattr(runtime, "settle", shifted)
+    monkeypatch.setattr(runtime, "find_usable_settings", shifted)
     monkeypatch.setattr(tempfile, "tempdir", str(unwritable / "file" / "temporary"))
     with pytest.raises(LibraryError, match="cannot be kept in") as caught:
         Runtime(tiny, EngineConfig(**EXACT))  # type: ignore[arg-type]

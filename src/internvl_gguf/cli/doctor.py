@@ -73,7 +73,7 @@ def _library() -> tuple[dict[str, Any], TrialReport | None]:
     """Facts about the installed library, and the report of its trial."""
     try:
         from internvl_gguf.llama import library
-        from internvl_gguf.llama.openmp import waiting
+        from internvl_gguf.llama.openmp import spin_settings
     except LibraryError as error:
         return {"problems": [str(error)]}, None
     problems = library.abi_problems()
@@ -82,7 +82,7 @@ def _library() -> tuple[dict[str, Any], TrialReport | None]:
     facts: dict[str, Any] = {
         "build": library.build(),
         "cpu_features": library.cpu_features(),
-        "waiting": asdict(waiting()),
+        "waiting": asdict(spin_settings()),
         "devices": [
             {
                 "name": device.name,

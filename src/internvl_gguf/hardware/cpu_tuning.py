@@ -22,7 +22,7 @@ from internvl_gguf.hardware.identity import library_fingerprint, machine_identit
 from internvl_gguf.hardware.measuring_process import measuring_process, printed_objects
 from internvl_gguf.utils.records import TUNING
 
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 UBATCHES: Final = (128, 256, 512, 1024, 2048)
 _COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.measure.threads")
@@ -125,25 +125,25 @@ def recorded_tuning() -> Tuning | None:
     return None
 
 
-def measure_tuning(tell: Tell = lambda line: None) -> Tuning:
+def measure_tuning(on_progress: OnProgress = lambda line: None) -> Tuning:
     """Measure this machine's CPU, and remember what was found unless other programs disturbed it.
 
     Takes about 15 seconds, a minute on a busy machine. An older record stays where this one is none.
 
     Args:
-        tell: told in a line each what is measured.
+        on_progress: told in a line each what is measured.
 
     Raises:
         LibraryError: it could not be measured.
     """
     deadline = time.monotonic() + _TIMEOUT
     counts = thread_candidates(usable_threads(), usable_physical_cores())
-    tell(f"CPU: {', '.join(map(str, counts))} threads (1 of 2)")
-    found = _Tables()
+    on_progress(f"CPU: {', '.join(map(str, counts))} threads (1 of 2)")
+    found = _Measurements()
     found.fill(["threads", *map(str, counts)], deadline)
     token, batch = found.numbers("token", counts), found.numbers("batch", counts)
     threads = [smallest_near_best(seconds, _THREADS_SLACK) for seconds in (token, batch)]
-    tell("CPU: sizes of batches, attention (2 of 2)")
+    on_progress("CPU: sizes of batches, attention (2 of 2)")
     options = ["--threads", str(threads[0]), "--batch-threads", str(threads[1])]
     found.fill(["sizes", *options, *map(str, UBATCHES)], deadline)
     tuning = Tuning(
@@ -194,7 +194,7 @@ def best_ubatch(seconds: Mapping[int, float]) -> int:
     return DEFAULT_N_UBATCH if near else smallest_near_best(seconds, _UBATCH_SLACK)
 
 
-class _Tables:
+class _Measurements:
     """What the process says, as far as it comes: samples by table and setting."""
 
     def __init__(self) -> None:
@@ -204,9 +204,9 @@ class _Tables:
     def fill(self, arguments: Sequence[str], deadline: float) -> None:
         with measuring_process([*_COMMAND, *arguments], deadline - time.monotonic()) as process:
             for line in printed_objects(process):
-                self.note(line)
+                self.add(line)
 
-    def note(self, line: Mapping[str, Any]) -> None:
+    def add(self, line: Mapping[str, Any]) -> None:
         table = line["table"]
         self._seconds.setdefault(table, {})[line["setting"]] = statistics.median(line["seconds"])
         self._disturbed[table] = self._disturbed.get(table, 0) + line["disturbed"]

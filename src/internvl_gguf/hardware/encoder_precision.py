@@ -14,9 +14,9 @@ from internvl_gguf.utils.records import ENCODER_SPEED
 
 # Most faithful first. The published weights are BF16, so F32 and BF16 hold them exactly, but BF16 also rounds the
 # activations: KL 5.7e-7 for F16, 1.4e-5 for BF16, 6.8e-5 for Q8_0 against float32 (docs/parity.md). F32 is the slowest.
-_BY_RULE = ("F16", "BF16", "F32", "Q8_0")
-_MEASURABLE = frozenset(_BY_RULE)
-_WORTH_IT = 0.9  # a less faithful one must take less than this part of the time
+_BY_FAITHFULNESS = ("F16", "BF16", "F32", "Q8_0")
+_MEASURABLE = frozenset(_BY_FAITHFULNESS)
+_MAX_TIME_RATIO = 0.9  # a less faithful one must take less than this part of the time
 _TIMEOUT = 120.0  # seconds for all measurements
 
 
@@ -33,36 +33,36 @@ class Precision:
     reason: str
 
 
-def preferred_precisions(labels: Sequence[str], tell: Callable[[str], None] = lambda line: None) -> Precision:
+def preferred_precision(labels: Sequence[str], on_progress: Callable[[str], None] = lambda line: None) -> Precision:
     """The precision to take of those that a model comes in.
 
     Args:
         labels: one or more, for example BF16, F16, F32.
-        tell: told in one line what takes a few seconds.
+        on_progress: told in one line what takes a few seconds.
     """
-    known = sorted((label for label in labels if label in _MEASURABLE), key=_BY_RULE.index)
+    known = sorted((label for label in labels if label in _MEASURABLE), key=_BY_FAITHFULNESS.index)
     if not known:
         return Precision(labels[0], "the only kind there is" if len(labels) == 1 else "the first there is")
     if len(known) == 1:
         return Precision(known[0], "the only one known")
-    seconds = measured_seconds(known, tell)
+    seconds = measured_seconds(known, on_progress)
     if len(seconds) < len(known):
         return Precision(known[0], "nothing faster could be measured here")
     best = known[0]
     for label in known[1:]:
-        if seconds[label] < _WORTH_IT * seconds[best]:
+        if seconds[label] < _MAX_TIME_RATIO * seconds[best]:
             best = label
     others = ", ".join(f"{label} {seconds[label] / seconds[best]:.2f}x" for label in known if label != best)
     return Precision(best, f"of those in the repository it suits this machine best ({others} its time)")
 
 
-def by_rule(labels: Sequence[str]) -> Precision:
+def most_faithful_precision(labels: Sequence[str]) -> Precision:
     """The most faithful precision, where time is not to be spent on measuring."""
-    known = sorted((label for label in labels if label in _MEASURABLE), key=_BY_RULE.index)
+    known = sorted((label for label in labels if label in _MEASURABLE), key=_BY_FAITHFULNESS.index)
     return Precision(known[0] if known else labels[0], "the most faithful")
 
 
-def measured_seconds(labels: Sequence[str], tell: Callable[[str], None] = lambda line: None) -> dict[str, float]:
+def measured_seconds(labels: Sequence[str], on_progress: Callable[[str], None] = lambda line: None) -> dict[str, float]:
     """Seconds of a tile through one block of the encoder by precision, as far as they could be measured here."""
     machine = machine_identity()
     known: dict[str, float] = {}
@@ -72,7 +72,7 @@ def measured_seconds(labels: Sequence[str], tell: Callable[[str], None] = lambda
             known = {str(label): float(value) for label, value in kept["seconds"].items()}
     missing = [label for label in labels if label not in known]
     if missing and library_version():
-        tell("Measuring once which precision of the vision encoder is the fastest here.")
+        on_progress("Measuring once which precision of the vision encoder is the fastest here.")
         known |= _measure(missing)
         ENCODER_SPEED.write({"machine": machine, "seconds": known})
     return {label: known[label] for label in labels if label in known}

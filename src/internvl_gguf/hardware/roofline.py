@@ -34,7 +34,7 @@ __all__ = [
     "recorded_roofline",
 ]
 
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 _COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.measure.rates")
 _TIMEOUT: Final = 300.0  # seconds for everything; what was measured by then counts
@@ -52,12 +52,12 @@ def recorded_roofline() -> Roofline | None:
 
 
 def measure_roofline(
-    tell: Tell = lambda line: None, *, n_threads: int | None = None, n_threads_batch: int | None = None
+    on_progress: OnProgress = lambda line: None, *, n_threads: int | None = None, n_threads_batch: int | None = None
 ) -> Roofline:
     """Measure this machine and remember what was found; takes about a minute on two cores, less on more.
 
     Args:
-        tell: told in a line each what was measured.
+        on_progress: told in a line each what was measured.
         n_threads: CPU threads for one token; one for each physical core by default.
         n_threads_batch: CPU threads for many tokens and for the vision encoder; `n_threads` by default.
 
@@ -65,14 +65,14 @@ def measure_roofline(
         LibraryError: nothing could be measured.
     """
     kinds = tuple(BITS_PER_WEIGHT)
-    roofline = measured_roofline(kinds, tell, n_threads=n_threads, n_threads_batch=n_threads_batch)
+    roofline = measured_roofline(kinds, on_progress, n_threads=n_threads, n_threads_batch=n_threads_batch)
     ROOFLINE.write({"machine": machine_identity(), "roofline": asdict(roofline)})
     return roofline
 
 
 def measured_roofline(
     kinds: Sequence[str],
-    tell: Tell = lambda line: None,
+    on_progress: OnProgress = lambda line: None,
     *,
     n_threads: int | None = None,
     n_threads_batch: int | None = None,
@@ -92,7 +92,7 @@ def measured_roofline(
         name, key = line["table"], line["key"]
         device = findings[line["device"]]
         total = sum(each.jobs for each in findings.values())
-        tell(f"{device.name}: {name.replace('_', ' ')} {key}".rstrip() + f" ({line['job']} of {total})")
+        on_progress(f"{device.name}: {name.replace('_', ' ')} {key}".rstrip() + f" ({line['job']} of {total})")
         if "error" not in line:
             device.add(name, key, line["amount"], line["seconds"])
             (disturbed.add if line["disturbed"] else disturbed.discard)((line["device"], name, key))

@@ -20,7 +20,7 @@ _CONTEXT_STEP = 256  # llama.cpp rounds contexts up to this, so a suggestion may
 
 
 @dataclass(frozen=True)
-class Budget:
+class ContextBudget:
     """A context and what is already taken of it, in positions.
 
     Attributes:
@@ -68,7 +68,7 @@ class CutPlan:
         cap: what max_tiles was lowered to so that they fit; None where nothing was lowered.
     """
 
-    budget: Budget
+    budget: ContextBudget
     asked: tuple[UncutPicture, ...]
     pictures: tuple[UncutPicture, ...]
     cap: int | None = None
@@ -115,7 +115,7 @@ def largest_cap(pictures: Sequence[UncutPicture], room: int, *, tile_size: int, 
     return bisect_right(range(1, most + 1), room, key=positions) or None
 
 
-def plan_cut(pictures: Sequence[UncutPicture], budget: Budget, *, fit: bool) -> CutPlan:
+def plan_cut(pictures: Sequence[UncutPicture], budget: ContextBudget, *, fit: bool) -> CutPlan:
     """How to cut the new pictures of a prompt: as asked, or into fewer tiles if they would not fit and may be fitted.
 
     Args:

@@ -27,8 +27,8 @@ from internvl_gguf.images.sources import (
     is_data_uri,
     is_pipe,
     local_path,
-    opened,
-    unreadable,
+    open_picture,
+    unreadable_error,
 )
 from internvl_gguf.types import Picture, PreparedPicture
 from internvl_gguf.utils import arguments
@@ -166,10 +166,10 @@ def check_source(source: ImageSource) -> None:
             f"Cannot use {name}: it is a pipe, which can be read only once.", "Write it to a file first."
         )
     try:
-        with opened(path, name) as file:
+        with open_picture(path, name) as file:
             check_bytes(file.read(1), name)
     except (OSError, ValueError) as error:
-        raise unreadable(error, path, name) from None
+        raise unreadable_error(error, path, name) from None
 
 
 def describe_source(source: object) -> str:
@@ -199,7 +199,7 @@ def _from_bytes(source: bytes | bytearray | memoryview, max_pixels: int, name: s
 def _load_pillow(picture: Image.Image, max_pixels: int, name: str) -> Image.Image:
     """A Pillow picture of the caller's, its pixels loaded if they were not."""
     raster_formats.check_size(picture.size, max_pixels, name)
-    with raster_formats.hush:
+    with raster_formats.quiet_pillow:
         try:
             picture.load()
         except Exception as error:  # the decoder of any format the caller opened
@@ -210,7 +210,7 @@ def _load_pillow(picture: Image.Image, max_pixels: int, name: str) -> Image.Imag
 
 def _finish(picture: Image.Image, name: str) -> Image.Image:
     """RGB, upright, without metadata (an orientation left in it would be applied twice later on)."""
-    with raster_formats.hush:
+    with raster_formats.quiet_pillow:
         try:
             # TIFF pictures are turned by Pillow when they are loaded.
             turn = None if hasattr(picture, "tag_v2") else _TURNS.get(raster_formats.orientation(picture.info))

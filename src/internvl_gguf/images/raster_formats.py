@@ -81,7 +81,7 @@ _SIGNATURES = (
 )
 
 # (signature, what it is, what to do); searched only when no format above matches.
-_STRANGERS = (
+_UNSUPPORTED_SIGNATURES = (
     (rb"%PDF-", "a PDF", "Export the page as a PNG first."),
     (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript", "Export it as a PNG first."),
     (rb".{4}ftyp(hei|hev|mif1|msf1)", "a HEIC picture", "Convert it, or open it with pillow-heif and pass the result."),
@@ -102,7 +102,7 @@ _STRANGERS = (
 )  # fmt: skip
 
 
-class _Hush(threading.local):
+class _QuietPillow(threading.local):
     """Drops what Pillow would print about damaged metadata, in the thread that decodes and in no other.
 
     `warnings.catch_warnings` swaps the filters of the whole process, so two threads using it can lose or leak each
@@ -130,8 +130,8 @@ class _Hush(threading.local):
         self.active = False
 
 
-hush = _Hush()
-logging.getLogger("PIL.TiffImagePlugin").addFilter(hush)
+quiet_pillow = _QuietPillow()
+logging.getLogger("PIL.TiffImagePlugin").addFilter(quiet_pillow)
 
 
 def identify(data: bytes, name: str) -> str:
@@ -146,7 +146,7 @@ def identify(data: bytes, name: str) -> str:
             if not getattr(_OPTIONAL.get(kind), "SUPPORTED", True):
                 raise PictureError(f"Cannot use {name}: this build of Pillow has no {kind} decoder.", _CONVERT)
             return kind
-    for pattern, what, hint in _STRANGERS:
+    for pattern, what, hint in _UNSUPPORTED_SIGNATURES:
         if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
             raise PictureError(f"Cannot use {name}: it is {what}, not a picture file that can be decoded.", hint)
     raise PictureError(f"Cannot use {name}: it is not a picture of a known format.", f"Use {FORMATS}.")
@@ -182,7 +182,7 @@ def decode(data: bytes, max_pixels: int, name: str) -> ImageFile.ImageFile:
     """
     kind = identify(data, name)
     _check_structure(kind, data, name)
-    with hush:
+    with quiet_pillow:
         try:
             picture = _DECODERS[kind](io.BytesIO(data))
             check_size(picture.size, max_pixels, name)
@@ -258,8 +258,8 @@ def _tiff_tags(data: bytes, start: int | None = None) -> Iterator[_Tag]:
             tag, kind, count, value = entry.unpack_from(data, at + counter.size + index * entry.size)
             size = count * _TIFF_TYPE_SIZES.get(kind, 0)
             outside = size if size > len(value) else 0
-            form = word if outside else order + _TIFF_NUMBERS.get(kind, "B")
-            yield _Tag(tag, kind, count, struct.unpack_from(form, value)[0], outside)
+            code = word if outside else order + _TIFF_NUMBERS.get(kind, "B")
+            yield _Tag(tag, kind, count, struct.unpack_from(code, value)[0], outside)
     except (struct.error, OverflowError):
         return
 

@@ -54,13 +54,13 @@ def is_pipe(path: str) -> bool:
 def file_bytes(path: str, name: str) -> bytes:
     """The content of a file or named pipe, within MAX_FILE_BYTES."""
     try:
-        with opened(path, name) as file:
+        with open_picture(path, name) as file:
             return file.read(MAX_FILE_BYTES + 1 if is_pipe(path) else -1)
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
-        raise unreadable(error, path, name) from None
+        raise unreadable_error(error, path, name) from None
 
 
-def opened(path: str, name: str) -> BinaryIO:
+def open_picture(path: str, name: str) -> BinaryIO:
     """A file or named pipe that may be a picture.
 
     Raises:
@@ -76,7 +76,7 @@ def opened(path: str, name: str) -> BinaryIO:
     return Path(path).open("rb")
 
 
-def unreadable(error: OSError | ValueError, path: str, name: str) -> PictureError:
+def unreadable_error(error: OSError | ValueError, path: str, name: str) -> PictureError:
     """The error for a file that the operating system does not give."""
     number = getattr(error, "errno", None)
     if number in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG) or isinstance(error, ValueError):

@@ -37,10 +37,10 @@ class TileLimits:
     def narrowed(self, picture: Picture, options: AskOptions) -> TileLimits:
         """The limits of one picture: its own before the question's before these; a video frame is one tile."""
         frames = options.get("layout") == "frames"
-        max_tiles = _first(picture.max_tiles, options.get("max_tiles"), 1 if frames else self.max_tiles)
+        max_tiles = _first_given(picture.max_tiles, options.get("max_tiles"), 1 if frames else self.max_tiles)
         most = arguments.whole("max_tiles", max_tiles)
-        min_tiles = _first(picture.min_tiles, options.get("min_tiles"), min(self.min_tiles, most))
-        thumbnail = _first(picture.thumbnail, options.get("thumbnail"), self.thumbnail)
+        min_tiles = _first_given(picture.min_tiles, options.get("min_tiles"), min(self.min_tiles, most))
+        thumbnail = _first_given(picture.thumbnail, options.get("thumbnail"), self.thumbnail)
         return TileLimits(max_tiles, min_tiles, thumbnail)
 
     def capped(self, cap: int) -> TileLimits:
@@ -62,6 +62,6 @@ class TileLimits:
         return tile_image(image, self.max_tiles, self.min_tiles, tile_size, self.thumbnail)
 
 
-def _first(*choices: _Choice | None) -> _Choice:
+def _first_given(*choices: _Choice | None) -> _Choice:
     """The first choice that was made; the last one always is."""
     return next(choice for choice in choices if choice is not None)

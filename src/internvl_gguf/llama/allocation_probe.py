@@ -1,4 +1,4 @@
-"""Whether a device still has room, asked of the device itself."""
+"""Ask a device whether it can allocate buffers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _SIZE = ctypes.c_size_t
 _CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
 
 
-def has_room(device: int | None, sizes: Iterable[int]) -> bool:
-    """Whether a device gives buffers of these sizes, all at once; they are given back before this returns.
+def can_allocate(device: int | None, sizes: Iterable[int]) -> bool:
+    """Return whether a device can allocate buffers of these sizes, all at once; they are freed before the return.
 
-    Another program may take the memory that a device reports as free, or it may not be had in one piece.
+    Memory that a device reports as free may be taken by another program, or may be fragmented.
 
     Args:
-        device: ggml's name of it; None for the CPU.
-        sizes: bytes of each buffer. One that is larger than the device's largest comes in parts, as llama.cpp does it.
+        device: ggml's handle of the device; None for the CPU.
+        sizes: bytes of each buffer. A size above the device's largest buffer is allocated in parts, as llama.cpp does.
     """
     initialise()
     by_type = ggml_function("ggml_backend_dev_by_type", _HANDLE, ctypes.c_int)

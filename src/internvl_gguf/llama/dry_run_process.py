@@ -1,9 +1,9 @@
-"""What llama.cpp says a configuration takes: the process behind `internvl_gguf.memory.dry_run`.
+"""Report what llama.cpp says a configuration takes: the child process of `internvl_gguf.memory.dry_run`.
 
     python -m internvl_gguf.llama.dry_run_process < request.json
 
 The request names a text GGUF, whole or as a header with nothing behind it, and configurations. For each of them one
-JSON object is printed, a line each; llama.cpp may abort on any of them, which is why this is a process of its own.
+JSON object is printed, a line each. llama.cpp may abort on any configuration, so this runs in a child process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CACHE = re.compile(r"llama_kv_cache: size = +([0-9.]+) MiB")
 
 
 class _Model(NativeObject):
-    """A text model; with `allocate` off its weights are planned and not loaded."""
+    """A text model; without `allocate` its weights are planned and not loaded."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class _Model(NativeObject):
 
 
 def answers(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What each configuration takes.
+    """Report what each configuration takes.
 
     Args:
         request: `path`, `allocate` (whether to load the weights after all), and `configurations`, each with the fields
@@ -126,7 +126,7 @@ def _of_context(text: str, used: list[Device]) -> dict[str, Any]:
 
 
 def _buffers(wanted: str, text: str, used: list[Device]) -> dict[str, int]:
-    """Bytes of the buffers of one kind, by device."""
+    """Return the bytes of the buffers of one kind, by device."""
     sizes: dict[str, int] = {}
     for name, part, size in _BUFFER.findall(text):
         if part == wanted:
@@ -136,12 +136,12 @@ def _buffers(wanted: str, text: str, used: list[Device]) -> dict[str, int]:
 
 
 def _device(name: str, used: list[Device]) -> str:
-    """Our name of a device or buffer type: pinned memory of a GPU's driver and reordered weights are the host's."""
+    """Return our name of a device or buffer type; a driver's pinned memory and reordered weights count as the host's."""
     return next((f"GPU{number}" for number, gpu in enumerate(used) if name in (gpu.name, gpu.buffer)), "CPU")
 
 
 class _Lines:
-    """A log callback that keeps the lines about devices and buffers, of the thousands about single tensors none.
+    """Log callback that keeps the lines about devices and buffers, and none of the thousands about single tensors.
 
     Each line costs a call into Python: the package's logger behind it would take most of the time of a dry run.
     """
@@ -158,7 +158,7 @@ class _Lines:
             self.kept.append(text.decode("utf-8", errors="replace"))
 
     def taken(self) -> str:
-        """What was kept since the last call."""
+        """Return the lines kept since the last call."""
         text = "".join(self.kept)
         self.kept.clear()
         return text

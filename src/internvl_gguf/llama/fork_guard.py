@@ -1,4 +1,4 @@
-"""llama.cpp in a child that was forked from a process that used it: refused, since it would hang or abort.
+"""Refuse llama.cpp in a child forked from a process that used it: the library would hang or abort there.
 
 The threads it computes with (OpenMP's) are not copied by a fork but waited for, and drivers of GPUs do not work in a
 forked child. A child may use the library if its parent did nothing with it, or only asked which devices of a machine
@@ -14,10 +14,10 @@ _was_used_by_parent = False
 
 
 def note_use() -> None:
-    """The library is used from here on: children forked later cannot use it.
+    """Record that this process uses the library; children forked later cannot use it.
 
     Raises:
-        SessionStateError: this is such a child.
+        SessionStateError: this process was forked from one that used the library.
     """
     global _is_used
     refuse_child()

@@ -1,4 +1,4 @@
-"""The end of a process that native code does not let go on: what happened in words, the terminal as it should be."""
+"""End a process whose native code cannot continue: print why, and restore the terminal."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _STDERR: Final = 2
 
 
 def end_process(status: int, *lines: str) -> NoReturn:
-    """End this process at once, from any thread: no handler runs, nothing waits for a native call.
+    """End this process at once, from any thread: no handler runs, and no native call is waited for.
 
-    What was printed is flushed, and a terminal echoes and edits lines again.
+    Python's streams are flushed, and the terminal echoes and edits lines again.
 
     Args:
         status: the exit status.
-        lines: what to say on stderr.
+        lines: lines to print on stderr.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # closed, gone, or in the middle of a write
@@ -37,7 +37,7 @@ def end_process(status: int, *lines: str) -> NoReturn:
 
 
 def _restore_terminal() -> None:
-    """Undo what an editor of lines and a progress bar do to a terminal, if this process has one."""
+    """Undo the changes that a line editor and a progress bar make to a terminal, if this process has one."""
     if not any(os.isatty(stream) for stream in (0, 1, _STDERR)):
         return
     if os.isatty(_STDERR) and os.environ.get("TERM") != "dumb":

@@ -1,10 +1,10 @@
-"""llama.cpp's quantiser: the process behind `internvl_gguf.quantizing.quantizer_process`.
+"""Run llama.cpp's quantiser: the child process of `internvl_gguf.quantizing.quantizer_process`.
 
     python -m internvl_gguf.llama.quantize_process
 
-One JSON request a line on stdin, answered by JSON lines on stdout, the last of which has "done" or "error". A process
-of its own, because the call takes long, cannot be stopped, and ends the process where an assertion in it fails. Where
-stdin ends in the middle of a request, whoever asked is gone: the unfinished file is removed and so is this process.
+Each line on stdin is one JSON request; JSON lines on stdout answer it, the last with "done" or "error". This is a child
+process because the native call takes long, cannot be stopped, and ends the process if an assertion fails. If stdin ends
+during a request, the parent is gone: the unfinished file is removed and this process exits.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ _DEFAULTS: Final = {
     "dry_run": False,
     "max_buf_size": 8 * 1024**3,
 }
-"""What the library gives as its defaults: read through our structure, they tell whether its layout is the right one."""
+"""The library's default parameters: read through our structure, they show whether its layout is right."""
 
 
 def file_types() -> dict[str, int]:
-    """llama.cpp's number of each type of file by its label, such as Q4_K_M."""
+    """Return llama.cpp's number of each file type by its label, such as Q4_K_M."""
     prefix = re.compile(r"LLAMA_FTYPE_(?:MOSTLY|ALL)_(\w+)")
     found = ((prefix.fullmatch(name), name) for name in dir(llama_cpp))
     return {match[1]: getattr(llama_cpp, name) for match, name in found if match}
 
 
 def quantize(request: Mapping[str, Any]) -> None:
-    """Quantise a file, or with `output` null only tell what would become of it.
+    """Quantise a file; with `output` null only report what the result would be.
 
     Args:
         request: `source` and `output`, paths; `type`, a label; `threads`, 0 for all; `pure`; `requantize`; `matrix`,
@@ -106,7 +106,7 @@ def _means(path: str | None) -> dict[str, Any]:
 
 
 def _overrides(metadata: Mapping[str, int | str]) -> Any:
-    """Keys to set in the output; the library's array ends in one without a name."""
+    """Return the metadata overrides as the library's array, which ends in an entry without a key."""
     overrides = (llama_cpp.llama_model_kv_override * (len(metadata) + 1))()
     for override, (key, value) in zip(overrides, metadata.items(), strict=False):
         override.key = key.encode()
@@ -118,8 +118,8 @@ def _overrides(metadata: Mapping[str, int | str]) -> Any:
     return overrides
 
 
-class _Teller(logging.Handler):
-    """Makes answers of the lines the library logs: tensors done, their types in a dry run, types that do not fit."""
+class _AnswerHandler(logging.Handler):
+    """Log handler that turns log lines into answers: tensors done, their types in a dry run, fallback types."""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = record.getMessage()
@@ -133,7 +133,7 @@ class _Teller(logging.Handler):
 
 
 class _Requests:
-    """Lines of stdin, read by a thread: the end of stdin must be noticed while the library works."""
+    """Requests from stdin, read by a thread, which notices the end of stdin while the library works."""
 
     def __init__(self) -> None:
         self._lines: SimpleQueue[str | None] = SimpleQueue()
@@ -141,7 +141,7 @@ class _Requests:
         threading.Thread(target=self._read, daemon=True).start()
 
     def next(self) -> dict[str, Any] | None:
-        """The next request; None when there are no more."""
+        """Return the next request; None when there are no more."""
         line = self._lines.get()
         return None if line is None else json.loads(line)
 
@@ -160,10 +160,10 @@ def _answer(value: Mapping[str, Any]) -> None:
 
 def main() -> None:
     """Answer the requests on stdin."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever asked
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     requests = _Requests()
     logger.setLevel(logging.DEBUG)
-    logger.addHandler(_Teller())
+    logger.addHandler(_AnswerHandler())
     while request := requests.next():
         try:
             initialise()

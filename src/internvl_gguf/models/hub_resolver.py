@@ -12,7 +12,7 @@ from internvl_gguf.errors import HubError, InsufficientMemoryError, ModelFileErr
 from internvl_gguf.gguf.filenames import DownloadProgress, ModelCopy, RepoFile, sort_out
 from internvl_gguf.gguf.header import GGUFHeader, read_header
 from internvl_gguf.gguf.validation import validate_mmproj, validate_pair, validate_text_model
-from internvl_gguf.hardware.encoder_precision import Precision, preferred_precisions
+from internvl_gguf.hardware.encoder_precision import Precision, preferred_precision
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.models.catalog import Catalog, load_catalog
 from internvl_gguf.models.hub import HubCache, HubClient, RemoteFile, RepoListing, download
@@ -20,7 +20,7 @@ from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.models.names import HubModel, parse_model_name
 from internvl_gguf.models.select_files import choose_mmproj, complete_texts, named_text
 from internvl_gguf.planning.auto_quant import machine_chooser
-from internvl_gguf.planning.candidates import form_of, listed_candidates
+from internvl_gguf.planning.candidates import listed_candidates, nominal_shape
 from internvl_gguf.planning.choice import Choices, Chooser
 from internvl_gguf.utils.paths import expanded, free_bytes
 from internvl_gguf.utils.sizes import format_size
@@ -212,7 +212,7 @@ class HubResolver:
         if own:
             encoders = [ModelCopy(None, (RepoFile(str(own.absolute()), own.stat().st_size),))]
         else:
-            prefer = self.precisions or partial(preferred_precisions, tell=self.client.on_wait)
+            prefer = self.precisions or partial(preferred_precision, on_progress=self.client.on_wait)
             best, why = choose_mmproj(contents.mmprojs, wanted, model.repo, prefer)
             others = [copy for copy in contents.mmprojs if copy != best] if wanted is None else []
             encoders = [best, *others]
@@ -241,8 +241,8 @@ class HubResolver:
         spec = model.spec
         smallest = min(texts, key=lambda copy: copy.size or 0)
         if spec and spec.text and spec.vision:
-            form = form_of(spec.text, spec.vision)
-            if listed_candidates(name, [smallest], encoders, form):
-                return Choices(name, texts, encoders, form, {})
-        form = shape_from_headers(self.headers(listing, smallest), self._header_of(listing, encoders[0]))
-        return Choices(name, texts, encoders, form, {smallest.first.path: form.text})
+            shape = nominal_shape(spec.text, spec.vision)
+            if listed_candidates(name, [smallest], encoders, shape):
+                return Choices(name, texts, encoders, shape, {})
+        shape = shape_from_headers(self.headers(listing, smallest), self._header_of(listing, encoders[0]))
+        return Choices(name, texts, encoders, shape, {smallest.first.path: shape.text})

@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING
 
 from internvl_gguf.errors import HubError, ModelFileError
 from internvl_gguf.gguf.filenames import RepoContents, RepoFile, sort_out
-from internvl_gguf.hardware.encoder_precision import by_rule
+from internvl_gguf.hardware.encoder_precision import most_faithful_precision
 from internvl_gguf.memory import ModelShape, TextShape, shape_from_headers
 from internvl_gguf.models.catalog import Catalog, ModelSpec, load_catalog
 from internvl_gguf.models.local_files import local_choices
 from internvl_gguf.models.names import HubModel, LocalModel, parse_model_name
 from internvl_gguf.models.select_files import complete_texts
-from internvl_gguf.planning.candidates import Candidate, by_precision, estimated_candidates, form_of, listed_candidates
+from internvl_gguf.planning.candidates import (
+    Candidate,
+    by_precision,
+    estimated_candidates,
+    listed_candidates,
+    nominal_shape,
+)
 
 if TYPE_CHECKING:
     from internvl_gguf.models.hub_resolver import HubResolver
@@ -27,14 +33,14 @@ class ModelListing:
     Attributes:
         name: of the model.
         candidates: its quants.
-        form: the model in files of any size.
+        shape: the model in files of any size.
         wanted: the quant that its name asked for; None where it asked for none.
         notices: what a person should know of where the numbers come from, one line each.
     """
 
     name: str
     candidates: tuple[Candidate, ...]
-    form: ModelShape
+    shape: ModelShape
     wanted: str | None = None
     notices: tuple[str, ...] = ()
 
@@ -81,9 +87,9 @@ def list_model(
     try:
         return _of_hub(name, model, hub, read_headers)
     except HubError as error:
-        form = form_of(spec.text, spec.vision)
+        shape = nominal_shape(spec.text, spec.vision)
         notice = f"{error.message} The sizes below are those that such quants usually have."
-        return ModelListing(name, tuple(estimated_candidates(name, form)), form, model.wanted, (notice,))
+        return ModelListing(name, tuple(estimated_candidates(name, shape)), shape, model.wanted, (notice,))
 
 
 def family(catalog: Catalog | None = None) -> list[ModelListing]:
@@ -104,19 +110,19 @@ def family(catalog: Catalog | None = None) -> list[ModelListing]:
 def _of_spec(name: str, model: HubModel, spec: ModelSpec) -> ModelListing:
     """By the catalogue alone."""
     if spec.text is None or spec.vision is None:
-        raise ModelFileError(f"The catalogue does not tell the form of {name}.", "Name its repository: owner/repo.")
-    form = form_of(spec.text, spec.vision)
+        raise ModelFileError(f"The catalogue does not have the shape of {name}.", "Name its repository: owner/repo.")
+    shape = nominal_shape(spec.text, spec.vision)
     if not spec.files:
-        return ModelListing(name, tuple(estimated_candidates(name, form)), form, model.wanted)
+        return ModelListing(name, tuple(estimated_candidates(name, shape)), shape, model.wanted)
     contents = sort_out(RepoFile(file.name, file.size) for file in spec.files)
-    return _listing(name, contents, form, model.wanted, {})
+    return _listing(name, contents, shape, model.wanted, {})
 
 
 def _listing(
-    name: str, contents: RepoContents, form: ModelShape, wanted: str | None, known: Mapping[str, TextShape]
+    name: str, contents: RepoContents, shape: ModelShape, wanted: str | None, known: Mapping[str, TextShape]
 ) -> ModelListing:
-    candidates = listed_candidates(name, contents.texts, by_precision(contents.mmprojs), form, known)
-    return ModelListing(name, tuple(candidates), form, wanted)
+    candidates = listed_candidates(name, contents.texts, by_precision(contents.mmprojs), shape, known)
+    return ModelListing(name, tuple(candidates), shape, wanted)
 
 
 def _of_hub(name: str, model: HubModel, resolver: HubResolver, read_headers: bool) -> ModelListing:
@@ -128,7 +134,7 @@ def _of_hub(name: str, model: HubModel, resolver: HubResolver, read_headers: boo
         raise ModelFileError(f"{model.repo} has no {what}.", "Name a repository that has both.")
     spec = model.spec
     if spec and spec.text and spec.vision and not read_headers:
-        found = _listing(name, contents, form_of(spec.text, spec.vision), model.wanted, {})
+        found = _listing(name, contents, nominal_shape(spec.text, spec.vision), model.wanted, {})
         if found.candidates:
             return found
     texts = complete_texts(contents.texts, model.repo)
@@ -141,6 +147,6 @@ def _of_hub(name: str, model: HubModel, resolver: HubResolver, read_headers: boo
 
 def _local(text: str, model: LocalModel, mmproj: str | None) -> ModelListing:
     """A file, a folder or the demo model, by headers."""
-    choices = local_choices(text, model, by_rule, mmproj)
-    candidates = listed_candidates(text, choices.texts, choices.mmprojs, choices.form, choices.known)
-    return ModelListing(text, tuple(candidates), choices.form, model.wanted)
+    choices = local_choices(text, model, most_faithful_precision, mmproj)
+    candidates = listed_candidates(text, choices.texts, choices.mmprojs, choices.shape, choices.known)
+    return ModelListing(text, tuple(candidates), choices.shape, model.wanted)

@@ -9,7 +9,7 @@ from pathlib import Path
 from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.file_pieces import missing_error
 from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoContents, RepoFile, find_copy, sort_out
-from internvl_gguf.hardware.encoder_precision import Precision, preferred_precisions
+from internvl_gguf.hardware.encoder_precision import Precision, preferred_precision
 from internvl_gguf.memory import ModelShape, TextShape, shape_from_headers
 from internvl_gguf.models.names import DEMO, DEMO_FOLDER, DEMO_MMPROJ, DEMO_TEXT, LocalModel
 from internvl_gguf.models.select_files import choose_mmproj, complete_texts, named_text
@@ -44,7 +44,7 @@ def local_files(
     name: str,
     model: LocalModel,
     mmproj: str | None,
-    prefer: Callable[[Sequence[str]], Precision] = preferred_precisions,
+    prefer: Callable[[Sequence[str]], Precision] = preferred_precision,
     chooser: Chooser | None = None,
 ) -> ModelFiles:
     """The files of a path: a text model's file, or one of a folder.
@@ -128,19 +128,19 @@ def _choices(name: str, folder: Path, texts: Sequence[ModelCopy], mmproj: Path) 
     vision = read_header(mmproj)
     known: dict[str, TextShape] = {}
     damage: ModelFileError | None = None
-    form: ModelShape | None = None
+    shape: ModelShape | None = None
     for copy in texts:
         try:
-            form = shape_from_headers([read_header(folder / part.path) for part in copy.parts], vision)
-            known[copy.first.path] = form.text
+            shape = shape_from_headers([read_header(folder / part.path) for part in copy.parts], vision)
+            known[copy.first.path] = shape.text
         except ModelFileError as error:
             damage = error
-    if form is None:
+    if shape is None:
         raise damage or ModelFileError(f"{folder} holds no GGUF of a text model.", "Name a .gguf file.")
     readable = [copy for copy in texts if copy.first.path in known]
     quant = next((copy.quant for copy in sort_out([RepoFile(mmproj.name)]).mmprojs), None)
     encoder = ModelCopy(quant, (RepoFile(str(mmproj), mmproj.stat().st_size),))
-    return Choices(name, readable, [encoder], form, known)
+    return Choices(name, readable, [encoder], shape, known)
 
 
 def folder_contents(folder: Path) -> RepoContents:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from internvl_gguf.hardware.encoder_precision import preferred_precisions
+from internvl_gguf.hardware.encoder_precision import preferred_precision
 from internvl_gguf.models.catalog import load_catalog
 from internvl_gguf.models.local_files import ModelFiles, demo_files, local_files
 from internvl_gguf.models.names import DEMO, LocalModel, parse_model_name
@@ -53,7 +53,7 @@ def resolve_model(
     if isinstance(parsed, LocalModel) and parsed.is_demo and mmproj is None:
         return demo_files()
     if isinstance(parsed, LocalModel):
-        prefer = partial(preferred_precisions, tell=on_wait)
+        prefer = partial(preferred_precision, on_progress=on_wait)
         return local_files(name, parsed, mmproj, prefer, chooser)
     # The hub's client takes half a second to import; files of this machine do without.
     from internvl_gguf.models.hub import HubClient

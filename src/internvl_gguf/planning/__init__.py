@@ -20,10 +20,10 @@ from internvl_gguf.planning.candidates import Candidate, Encoder
 from internvl_gguf.planning.choice import nothing_fits
 from internvl_gguf.planning.fit_hints import ways_to_fit
 from internvl_gguf.planning.plan_text import memory_table, placement_text, reason
-from internvl_gguf.planning.planner import MARGIN, Configuration, Planner, middle
+from internvl_gguf.planning.planner import MARGIN, Configuration, Planner, geometric_mean
 from internvl_gguf.planning.ranking import USABLE_LOSS, cost_of, rank
 from internvl_gguf.planning.workload import (
-    Budget,
+    MemoryBudget,
     Preference,
     Workload,
     check_pictures_fit,
@@ -34,18 +34,18 @@ from internvl_gguf.planning.workload import (
 __all__ = [
     "MARGIN",
     "USABLE_LOSS",
-    "Budget",
     "Candidate",
     "Configuration",
     "Encoder",
+    "MemoryBudget",
     "Planner",
     "Preference",
     "Workload",
     "check_pictures_fit",
     "context_for",
     "cost_of",
+    "geometric_mean",
     "memory_table",
-    "middle",
     "nothing_fits",
     "parse_vram",
     "placement_text",

@@ -27,7 +27,7 @@ Source = Literal["header", "listing", "estimate"]
 # Most faithful first: KL 5.7e-7 for F16, 1.4e-5 for BF16, 6.8e-5 for Q8_0 (docs/parity.md). F32 costs twice the memory.
 _PRECISIONS: Final = ("F16", "BF16", "F32", "Q8_0")
 _LADDER: Final = {"Q8_0": 8.51, "Q6_K": 6.57, "Q5_K_M": 5.70, "Q4_K_M": 4.90, "Q3_K_M": 4.00}  # bits a weight
-_ANY_SIZE: Final = 2**50  # for shapes of which the form alone is wanted
+_ANY_SIZE: Final = 2**50  # placeholder file size of shapes whose weight sizes do not matter
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Candidate:
         return ModelShape(self.text, encoder.shape)
 
 
-def form_of(text: TextFacts, vision: VisionFacts) -> ModelShape:
-    """The form of a model of the catalogue, for `listed_candidates`; its files may be of any size."""
+def nominal_shape(text: TextFacts, vision: VisionFacts) -> ModelShape:
+    """Return the shape of a catalogue model, for `listed_candidates`; the sizes of its weights are placeholders."""
     return shape_from_listing(text, _ANY_SIZE, vision, _ANY_SIZE)
 
 
@@ -91,7 +91,7 @@ def listed_candidates(
     model: str,
     texts: Iterable[ModelCopy],
     mmprojs: Iterable[ModelCopy],
-    form: ModelShape,
+    shape: ModelShape,
     known: Mapping[str, TextShape] | None = None,
 ) -> list[Candidate]:
     """The complete quants of a repository or folder, as far as their sizes are known and can be this model's.
@@ -100,31 +100,31 @@ def listed_candidates(
         model: its name.
         texts: text models.
         mmprojs: vision encoders, the best first.
-        form: the model in files of any size.
+        shape: shape of the model; the sizes of its weights do not matter.
         known: shapes that were read from headers, by the path of the text file.
     """
-    vision = form.vision
+    vision = shape.vision
     if vision is None:
-        raise ValueError("a form without a vision half")
+        raise ValueError("a shape without a vision half")
     encoders = tuple(encoder for copy in mmprojs if (encoder := _encoder(copy, vision)))
     found = []
     for copy in texts if encoders else ():
-        shape = (known or {}).get(copy.first.path)
-        source: Source = "header" if shape else "listing"
-        if shape is None and copy.size is not None:
-            with contextlib.suppress(InvalidRequestError):  # smaller than any quant of this form: another model's
-                shape = resized_text(form.text, copy.size)
-        if shape and copy.is_complete:
-            found.append(_candidate(model, copy, shape, source, encoders))
+        text = (known or {}).get(copy.first.path)
+        source: Source = "header" if text else "listing"
+        if text is None and copy.size is not None:
+            with contextlib.suppress(InvalidRequestError):  # smaller than any quant of this shape: another model's
+                text = resized_text(shape.text, copy.size)
+        if text and copy.is_complete:
+            found.append(_candidate(model, copy, text, source, encoders))
     return found
 
 
-def _encoder(copy: ModelCopy, form: VisionShape) -> Encoder | None:
-    """A vision encoder of a listing; None where its size is not known or not this form's."""
+def _encoder(copy: ModelCopy, shape: VisionShape) -> Encoder | None:
+    """Return a listed vision encoder; None if its size is unknown or impossible for this shape."""
     if copy.size is None or not copy.is_complete:
         return None
     with contextlib.suppress(InvalidRequestError):
-        return Encoder(copy.name, copy.first.path, copy.size, resized_vision(form, copy.size))
+        return Encoder(copy.name, copy.first.path, copy.size, resized_vision(shape, copy.size))
     return None
 
 
@@ -138,17 +138,17 @@ def by_precision(mmprojs: Iterable[ModelCopy]) -> list[ModelCopy]:
     return sorted(mmprojs, key=rank)
 
 
-def estimated_candidates(model: str, form: ModelShape) -> list[Candidate]:
+def estimated_candidates(model: str, shape: ModelShape) -> list[Candidate]:
     """The usual quants of a model of which no listing is known, sized by the bits a weight such quants have."""
-    if form.vision is None:
-        raise ValueError("a form without a vision half")
-    half_precision = 2 * form.vision.parameters
-    encoders = (Encoder("F16", "", half_precision, resized_vision(form.vision, half_precision)),)
+    if shape.vision is None:
+        raise ValueError("a shape without a vision half")
+    half_precision = 2 * shape.vision.parameters
+    encoders = (Encoder("F16", "", half_precision, resized_vision(shape.vision, half_precision)),)
     found = []
     for label, bits in _LADDER.items():
-        size = int(form.text.parameters * bits / 8)
+        size = int(shape.text.parameters * bits / 8)
         copy = ModelCopy(Quant(label), (RepoFile("", size),))
-        found.append(_candidate(model, copy, resized_text(form.text, size), "estimate", encoders))
+        found.append(_candidate(model, copy, resized_text(shape.text, size), "estimate", encoders))
     return found
 
 

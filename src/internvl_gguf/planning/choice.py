@@ -14,7 +14,7 @@ from internvl_gguf.planning.candidates import Candidate, listed_candidates
 from internvl_gguf.planning.plan_text import memory_table, reason
 from internvl_gguf.planning.planner import Planner
 from internvl_gguf.planning.ranking import cost_of, rank
-from internvl_gguf.planning.workload import Budget, Workload, context_for
+from internvl_gguf.planning.workload import MemoryBudget, Workload, context_for
 from internvl_gguf.utils.sizes import format_size
 
 
@@ -26,14 +26,14 @@ class Choices:
         name: of the model.
         texts: complete text models.
         mmprojs: vision encoders, the best first.
-        form: the model in files of any size.
+        shape: the model in files of any size.
         known: shapes that were read from headers, by the path of the text file.
     """
 
     name: str
     texts: Sequence[ModelCopy]
     mmprojs: Sequence[ModelCopy]
-    form: ModelShape
+    shape: ModelShape
     known: Mapping[str, TextShape]
 
 
@@ -59,7 +59,7 @@ def choose(
     choices: Choices,
     config: EngineConfig,
     n_threads: int,
-    budget: Budget,
+    budget: MemoryBudget,
     roofline: Roofline | None,
     host_ubatch: int = DEFAULT_N_UBATCH,
 ) -> Choice:
@@ -77,10 +77,10 @@ def choose(
         InsufficientMemoryError: none fits, and `config.force` is not set.
         ModelFileError: no file has a size that this model can have.
     """
-    candidates = listed_candidates(choices.name, choices.texts, choices.mmprojs, choices.form, choices.known)
-    vision = choices.form.vision
+    candidates = listed_candidates(choices.name, choices.texts, choices.mmprojs, choices.shape, choices.known)
+    vision = choices.shape.vision
     tokens = vision.tokens_per_tile if vision else 0
-    n_ctx = config.n_ctx or context_for(1, Workload.max_tiles, tokens, choices.form.text.n_ctx_train)
+    n_ctx = config.n_ctx or context_for(1, Workload.max_tiles, tokens, choices.shape.text.n_ctx_train)
     workload = Workload.of(config, n_ctx, n_threads, host_ubatch)
     ranked = rank(candidates, budget, workload, roofline)
     if ranked:
@@ -100,7 +100,7 @@ def choose(
 
 
 def nothing_fits(
-    smallest: Candidate, budget: Budget, workload: Workload, roofline: Roofline | None
+    smallest: Candidate, budget: MemoryBudget, workload: Workload, roofline: Roofline | None
 ) -> InsufficientMemoryError:
     """The error for a budget that not even the smallest quant fits."""
     least = Planner(budget, workload, roofline, cost_of("balanced")).smallest(smallest)

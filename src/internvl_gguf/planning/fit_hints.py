@@ -11,7 +11,7 @@ from internvl_gguf.memory.request import CELL_STEP
 from internvl_gguf.planning.candidates import Candidate
 from internvl_gguf.planning.planner import QUANTISED, Configuration
 from internvl_gguf.planning.ranking import USABLE_LOSS, rank
-from internvl_gguf.planning.workload import TEXT_ROOM, Budget, Workload
+from internvl_gguf.planning.workload import TEXT_ROOM, MemoryBudget, Workload
 from internvl_gguf.utils.sizes import format_size
 
 _SMALLEST_CONTEXT: Final = 2048
@@ -20,7 +20,7 @@ _SMALLEST_CONTEXT: Final = 2048
 def ways_to_fit(
     candidates: Sequence[Candidate],
     smaller_models: Sequence[Sequence[Candidate]],
-    budget: Budget,
+    budget: MemoryBudget,
     workload: Workload,
     roofline: Roofline | None,
     *,

@@ -11,7 +11,7 @@ import psutil
 
 from internvl_gguf.errors import InvalidRequestError, LibraryError
 from internvl_gguf.hardware.cgroups import memory_limits
-from internvl_gguf.planning.workload import Budget
+from internvl_gguf.planning.workload import MemoryBudget
 
 if TYPE_CHECKING:
     from internvl_gguf.llama.library import Device
@@ -27,7 +27,7 @@ class MachineBudget:
         notices: what a person should know about it, one line each.
     """
 
-    budget: Budget
+    budget: MemoryBudget
     gpus: tuple[Device, ...]
     notices: tuple[str, ...] = ()
 
@@ -42,7 +42,7 @@ class MachineBudget:
         used = [self.gpus[number] for number, room in zip(numbers, self.budget.gpus, strict=True) if room > 0]
         return {gpu.name: gpu.description for gpu in used if not gpu.is_remote}
 
-    def without(self, names: Collection[str]) -> Budget:
+    def without(self, names: Collection[str]) -> MemoryBudget:
         """The budget without some of the GPUs."""
         if not names:
             return self.budget
@@ -65,7 +65,7 @@ def machine_budget(vram: Sequence[int] | None = None, ram: int | None = None) ->
     host = free_host_memory() if ram is None else min(ram, free_host_memory())
     if vram is not None and not gpus:
         notice = "No GPU that the installed llama.cpp can use: a budget of GPU memory has no effect here."
-        return MachineBudget(Budget(host), (), (notice,) if vram else ())
+        return MachineBudget(MemoryBudget(host), (), (notice,) if vram else ())
     if vram is not None and len(vram) > len(gpus):
         raise InvalidRequestError(
             f"{len(vram)} GPU budgets were given, but this machine has {len(gpus)}: "
@@ -77,7 +77,7 @@ def machine_budget(vram: Sequence[int] | None = None, ram: int | None = None) ->
         # GPUs that no size was given for are not to be used.
         allowed = list(vram) * len(gpus) if len(vram) == 1 else [*vram, *[0] * (len(gpus) - len(vram))]
     untold = [gpu for gpu, limit in zip(gpus, allowed, strict=True) if _tells_nothing(gpu) and limit is None]
-    budget = Budget(
+    budget = MemoryBudget(
         host,
         tuple(_room(gpu, limit) for gpu, limit in zip(gpus, allowed, strict=True)),
         is_unified=any(map(_shares_host_memory, gpus)),

@@ -14,14 +14,14 @@ from internvl_gguf.planning.candidates import Candidate, Encoder
 from internvl_gguf.planning.plan_text import memory_table, placement_text
 from internvl_gguf.planning.planner import Configuration, Planner
 from internvl_gguf.planning.ranking import cost_of
-from internvl_gguf.planning.workload import Budget, Workload
+from internvl_gguf.planning.workload import MemoryBudget, Workload
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
     from internvl_gguf.memory import ModelShape
 
 # Parts of what did not fit on the GPUs that are tried after a failure, before none.
-_LESS: Final = (0.85, 0.7, 0.5)
+_GPU_FRACTIONS: Final = (0.85, 0.7, 0.5)
 _MEMORY: Final = re.compile(r"\balloc|\broom\b|\bmemory\b", re.IGNORECASE)
 _SMALL_UBATCH: Final = 128
 _SMALL_CONTEXT: Final = 2048
@@ -33,9 +33,9 @@ def placements(
     config: EngineConfig,
     n_ctx: int,
     n_threads: int,
-    budget: Budget,
+    budget: MemoryBudget,
     host_ubatch: int = DEFAULT_N_UBATCH,
-    budget_now: Callable[[], Budget] | None = None,
+    budget_now: Callable[[], MemoryBudget] | None = None,
 ) -> Iterator[Configuration]:
     """Ways to load a model, the best first; the next one is for when the one before has failed all the same.
 
@@ -64,15 +64,15 @@ def placements(
         if found:
             break
     else:
-        asked = _asked(candidate, config, workload, budget)
+        asked = _as_requested(candidate, config, workload, budget)
         found = asked[0] if asked else _planner(budget, workload).smallest(candidate)
         if not config.force:
-            raise too_large(found)
+            raise too_large_error(found)
     yield found
-    yield from _smaller(found, candidate, config, budget_now or (lambda: budget))
+    yield from _smaller_fallbacks(found, candidate, config, budget_now or (lambda: budget))
 
 
-def too_large(smallest: Configuration) -> InsufficientMemoryError:
+def too_large_error(smallest: Configuration) -> InsufficientMemoryError:
     """The error for a model of which even the smallest way to run it does not fit."""
     missing = f"{format_size(smallest.shortage)} of {'RAM' if smallest.headroom[0] < 0 else 'GPU memory'}"
     return InsufficientMemoryError(
@@ -84,7 +84,9 @@ def too_large(smallest: Configuration) -> InsufficientMemoryError:
     )
 
 
-def with_help(error: LibraryError | ModelFileError, configuration: Configuration) -> LibraryError | ModelFileError:
+def with_memory_hint(
+    error: LibraryError | ModelFileError, configuration: Configuration
+) -> LibraryError | ModelFileError:
     """The error of a load that failed, with a hint that fits what was tried where memory was the reason."""
     if not _MEMORY.search(error.message):
         return error
@@ -112,11 +114,13 @@ def _contexts(n_ctx: int, config: EngineConfig) -> Iterator[int]:
         yield n_ctx
 
 
-def _planner(budget: Budget, workload: Workload) -> Planner:
+def _planner(budget: MemoryBudget, workload: Workload) -> Planner:
     return Planner(budget, workload, recorded_roofline(), cost_of("balanced"))
 
 
-def _asked(candidate: Candidate, config: EngineConfig, workload: Workload, budget: Budget) -> list[Configuration]:
+def _as_requested(
+    candidate: Candidate, config: EngineConfig, workload: Workload, budget: MemoryBudget
+) -> list[Configuration]:
     """With the layers that were asked for, the encoder on a GPU first; none where their number was left open."""
     if config.n_gpu_layers == "auto" or not budget.gpus:
         return []
@@ -127,22 +131,24 @@ def _asked(candidate: Candidate, config: EngineConfig, workload: Workload, budge
     return [planner.with_layers(candidate, layers, mmproj_on_gpu=on_gpu) for on_gpu in places]
 
 
-def _placed(candidate: Candidate, config: EngineConfig, workload: Workload, budget: Budget) -> Configuration | None:
+def _placed(
+    candidate: Candidate, config: EngineConfig, workload: Workload, budget: MemoryBudget
+) -> Configuration | None:
     """The best way to load it, or the one that was asked for; None where it does not fit."""
-    asked = _asked(candidate, config, workload, budget)
+    asked = _as_requested(candidate, config, workload, budget)
     if not asked:
         return _planner(budget, workload).best(candidate)
     return next((each for each in asked if each.fits), asked[0] if config.force else None)
 
 
-def _smaller(
-    tried: Configuration, candidate: Candidate, config: EngineConfig, budget_now: Callable[[], Budget]
+def _smaller_fallbacks(
+    tried: Configuration, candidate: Candidate, config: EngineConfig, budget_now: Callable[[], MemoryBudget]
 ) -> Iterator[Configuration]:
     """Ways that take less than one that has failed."""
     budget, workload = tried.budget, replace(tried.workload, n_ubatch=tried.request.n_ubatch)
     layers, mmproj_on_gpu = tried.gpu_layers, tried.request.mmproj_on_gpu
     if config.n_gpu_layers == "auto" and (layers or mmproj_on_gpu):
-        yield from _less_on_gpus(tried, candidate, workload, budget_now)
+        yield from _fallbacks_on_gpus(tried, candidate, workload, budget_now)
         layers, mmproj_on_gpu = 0, False
         budget = budget.smaller()[-1]
         yield _planner(budget, workload).with_layers(candidate, 0, mmproj_on_gpu=False)
@@ -157,8 +163,8 @@ def _smaller(
         yield _planner(budget, workload).with_layers(candidate, layers, mmproj_on_gpu=mmproj_on_gpu)
 
 
-def _less_on_gpus(
-    tried: Configuration, candidate: Candidate, workload: Workload, budget_now: Callable[[], Budget]
+def _fallbacks_on_gpus(
+    tried: Configuration, candidate: Candidate, workload: Workload, budget_now: Callable[[], MemoryBudget]
 ) -> Iterator[Configuration]:
     """Ways that take less of the GPUs than one that has failed, down to half of it.
 
@@ -166,7 +172,7 @@ def _less_on_gpus(
     """
     taken = {number: gpu.total for number, gpu in zip(tried.budget.gpu_numbers, tried.plan.gpus, strict=True)}
     least = sum(taken.values())
-    for part in (1.0, *_LESS):
+    for part in (1.0, *_GPU_FRACTIONS):
         now = budget_now()
         free = dict(zip(now.gpu_numbers, now.gpus, strict=True))
         room = [min(free.get(number, 0), int(part * total)) for number, total in taken.items()]

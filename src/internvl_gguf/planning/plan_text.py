@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from internvl_gguf.planning.planner import QUANTISED, Configuration, middle
+from internvl_gguf.planning.planner import QUANTISED, Configuration, geometric_mean
 from internvl_gguf.planning.ranking import NO_LOSS, USABLE_LOSS
 from internvl_gguf.planning.workload import Preference
 from internvl_gguf.utils.sizes import format_size
@@ -65,7 +65,8 @@ def _why(best: Configuration, others: Sequence[Configuration], preference: Prefe
     loses = f"{better.candidate.quant} would lose {better.loss:.3f} instead of {best.loss:.3f}"
     if not better.is_full:
         return f"{loses} and leave layers on the CPU"
-    waits = f"{middle(better.answer_seconds):.0f} s for an answer instead of {middle(best.answer_seconds):.0f}"
+    seconds, instead = geometric_mean(better.answer_seconds), geometric_mean(best.answer_seconds)
+    waits = f"{seconds:.0f} s for an answer instead of {instead:.0f}"
     return f"{loses} and take about {waits}"
 
 

@@ -15,7 +15,7 @@ from internvl_gguf.memory import MemoryPlan, MemoryRequest, ModelShape, TextShap
 from internvl_gguf.memory.plan import layer_homes, text_weights
 from internvl_gguf.planning.candidates import Candidate, Encoder
 from internvl_gguf.planning.speed_estimate import SpeedEstimate, estimate_speed
-from internvl_gguf.planning.workload import Budget, Workload
+from internvl_gguf.planning.workload import MemoryBudget, Workload
 
 # Of each GPU's memory, kept free for what the formula may miss there (docs/memory.md).
 MARGIN: Final = 0.02
@@ -46,7 +46,7 @@ class Configuration:
     candidate: Candidate = field(repr=False)
     encoder: Encoder = field(repr=False)
     workload: Workload
-    budget: Budget
+    budget: MemoryBudget
     request: MemoryRequest
     speed: SpeedEstimate
 
@@ -103,12 +103,12 @@ class Configuration:
         return pictures + words
 
 
-def middle(value: Range) -> float:
+def geometric_mean(value: Range) -> float:
     """One number for a range: the geometric mean of its ends."""
     return math.sqrt(value.low * value.high)
 
 
-def fits(plan: MemoryPlan, budget: Budget) -> bool:
+def fits(plan: MemoryPlan, budget: MemoryBudget) -> bool:
     """Whether a plan stays within a budget on every device."""
     limits = (budget.host, *(gpu * (1 - MARGIN) for gpu in budget.gpus))
     if budget.is_unified and plan.total > budget.host:
@@ -121,7 +121,7 @@ Cost = Callable[[Configuration], tuple[float, ...]]
 
 
 class Planner:
-    """Fits quants into one budget. What several quants of one form have in common is computed once.
+    """Fits quants into one budget. Results that quants of one shape share are computed once.
 
     Args:
         budget: bytes that may be taken.
@@ -130,7 +130,7 @@ class Planner:
         cost: which of two ways to run a quant is the better one.
     """
 
-    def __init__(self, budget: Budget, workload: Workload, roofline: Roofline | None, cost: Cost) -> None:
+    def __init__(self, budget: MemoryBudget, workload: Workload, roofline: Roofline | None, cost: Cost) -> None:
         self._budget, self._workload, self._roofline, self._cost = budget, workload, roofline, cost
         self._overheads: dict[tuple[object, ...], tuple[int, ...]] = {}
 
@@ -158,7 +158,7 @@ class Planner:
     def _whole(self, candidate: Candidate, ubatch: int) -> Configuration | None:
         """All of it where it is fastest, at no cost; None where there is no room for that."""
         on_gpu = bool(self._budget.gpus)
-        plain = self._filled(candidate, candidate.encoders[0], self._kv_types[0], on_gpu, ubatch)
+        plain = self._draft(candidate, candidate.encoders[0], self._kv_types[0], on_gpu, ubatch)
         return plain if plain and plain.is_full and plain.fits else None
 
     def _best(self, candidate: Candidate) -> Configuration | None:
@@ -230,9 +230,9 @@ class Planner:
         for kv_type in self._kv_types:
             for on_gpu in (True, False) if self._budget.gpus else (False,):
                 for encoder in dict.fromkeys((candidate.encoders[0], smallest)):
-                    yield self._filled(candidate, encoder, kv_type, on_gpu, ubatch)
+                    yield self._draft(candidate, encoder, kv_type, on_gpu, ubatch)
 
-    def _filled(
+    def _draft(
         self, candidate: Candidate, encoder: Encoder, kv_type: KVType, mmproj_on_gpu: bool, ubatch: int
     ) -> Configuration | None:
         """With as many layers on the GPUs as arithmetic says they hold; None where it says they hold not even none."""
@@ -245,7 +245,7 @@ class Planner:
             return self._request(shape, kv_type, layers, mmproj_on_gpu, ubatch)
 
         def is_too_much(layers: int) -> bool:
-            return not self._seems_to_fit(shape, request(layers))
+            return not self._layers_fit_gpus(shape, request(layers))
 
         most = text.n_layers + 1 if self._budget.gpus else 0
         if not is_too_much(most):
@@ -283,7 +283,7 @@ class Planner:
             gpus=tuple(1.0 for _ in self._budget.gpus),
             n_gpu_layers=layers,
             offload_gpu=self._budget.offload_gpu,
-            mmproj_gpu=self._budget.roomiest if mmproj_on_gpu else None,
+            mmproj_gpu=self._budget.largest_gpu if mmproj_on_gpu else None,
             tiles_per_batch=TILES_PER_GPU_BATCH if mmproj_on_gpu else 1,
             pictures=workload.pictures,
             tiles=workload.tiles,
@@ -299,7 +299,7 @@ class Planner:
         ]
         return replace(request, gpus=tuple(share / sum(room) for share in room))
 
-    def _seems_to_fit(self, shape: ModelShape, request: MemoryRequest) -> bool:
+    def _layers_fit_gpus(self, shape: ModelShape, request: MemoryRequest) -> bool:
         """Whether the GPUs have room, by arithmetic: weights and cache of each layer beside what else lies there."""
         overhead = self._overhead(shape, request)[1:]
         layers = layers_by_device(shape.text, request)[1:]
@@ -314,8 +314,8 @@ class Planner:
         full = request.gpu_layers(text.n_layers) > text.n_layers
         some = -1 if full else min(request.n_gpu_layers, text.n_layers // 2)
         usual = replace(request, gpus=tuple(1.0 for _ in request.gpus), n_gpu_layers=some)
-        form = (text.n_layers, text.n_embd, text.n_head, text.n_head_kv, text.n_ff, text.n_vocab)
-        key = (form, vision.weight_bytes if vision else 0, replace(usual, n_gpu_layers=min(some, 1)))
+        sizes = (text.n_layers, text.n_embd, text.n_head, text.n_head_kv, text.n_ff, text.n_vocab)
+        key = (sizes, vision.weight_bytes if vision else 0, replace(usual, n_gpu_layers=min(some, 1)))
         if key not in self._overheads:
             plan = predict_memory(shape, usual)
             self._overheads[key] = tuple(device.total - device.weights - device.kv_cache for device in plan.devices)

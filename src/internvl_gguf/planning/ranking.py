@@ -8,8 +8,8 @@ from typing import Final
 
 from internvl_gguf.hardware.device_speed import Roofline
 from internvl_gguf.planning.candidates import Candidate
-from internvl_gguf.planning.planner import Configuration, Cost, Planner, middle
-from internvl_gguf.planning.workload import Budget, Preference, Workload
+from internvl_gguf.planning.planner import Configuration, Cost, Planner, geometric_mean
+from internvl_gguf.planning.workload import MemoryBudget, Preference, Workload
 
 # Below this nobody tells the answers apart: Q8_0 loses 0.0014 (planning.quality).
 NO_LOSS: Final = 0.002
@@ -30,13 +30,13 @@ def cost_of(preference: Preference) -> Cost:
     quality: the same without GPUs and time. speed: the seconds alone, of those that lose less than 0.12.
     """
     if preference == "speed":
-        return lambda found: (float(found.loss > USABLE_LOSS), middle(found.answer_seconds))
+        return lambda found: (float(found.loss > USABLE_LOSS), geometric_mean(found.answer_seconds))
     if preference == "quality":
-        return lambda found: (_worth(found), middle(found.answer_seconds))
+        return lambda found: (_worth(found), geometric_mean(found.answer_seconds))
     return lambda found: (
         float(not found.is_full or found.loss > USABLE_LOSS),
         _worth(found) + _waiting(found),
-        middle(found.answer_seconds),
+        geometric_mean(found.answer_seconds),
     )
 
 
@@ -46,12 +46,12 @@ def _worth(found: Configuration) -> float:
 
 
 def _waiting(found: Configuration) -> float:
-    return math.log2(max(middle(found.answer_seconds), _SOON) / _SOON)
+    return math.log2(max(geometric_mean(found.answer_seconds), _SOON) / _SOON)
 
 
 def rank(
     candidates: Iterable[Candidate],
-    budget: Budget,
+    budget: MemoryBudget,
     workload: Workload,
     roofline: Roofline | None,
     preference: Preference = "balanced",

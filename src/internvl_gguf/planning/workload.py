@@ -25,11 +25,11 @@ MARKERS: Final = 2  # <img> and </img> around a picture
 TEXT_ROOM: Final = 1024  # positions that a context for pictures keeps for words
 _MAX_PICTURES: Final = 4096
 _STEP: Final = 1024
-_BUDGET_FORM: Final = 'Write one size for each GPU, for example "12GiB" or "24GiB,12GiB".'
+_BUDGET_HINT: Final = 'Write one size for each GPU, for example "12GiB" or "24GiB,12GiB".'
 
 
 @dataclass(frozen=True)
-class Budget:
+class MemoryBudget:
     """Bytes that a configuration may take.
 
     Attributes:
@@ -60,7 +60,7 @@ class Budget:
         """Whether the machine has GPUs, used or not."""
         return bool(self.gpus if self.machine_gpus is None else self.machine_gpus)
 
-    def smaller(self) -> list[Budget]:
+    def smaller(self) -> list[MemoryBudget]:
         """The budgets that leave the smallest GPUs alone: one, two, ..., all. A GPU takes memory with little on it."""
         left = sorted(range(len(self.gpus)), key=lambda index: -self.gpus[index])
         found = []
@@ -69,7 +69,7 @@ class Budget:
             found.append(self.with_gpus(sorted(left)))
         return found
 
-    def with_gpus(self, indices: Sequence[int]) -> Budget:
+    def with_gpus(self, indices: Sequence[int]) -> MemoryBudget:
         """The budget of some of these GPUs, by their index in `gpus`."""
         return replace(
             self,
@@ -85,7 +85,7 @@ class Budget:
         return next((index for index in range(len(self.gpus)) if not self.offloading or self.offloading[index]), None)
 
     @property
-    def roomiest(self) -> int | None:
+    def largest_gpu(self) -> int | None:
         """Number among these of the GPU with the most memory, the first of equals; None where there is none."""
         return max(range(len(self.gpus)), key=lambda index: self.gpus[index], default=None)
 
@@ -223,7 +223,7 @@ def parse_vram(value: VRAM | None) -> tuple[int, ...] | None:
     if isinstance(value, list | tuple) and value:
         return tuple(size for each in value for size in parse_vram(each) or ())
     if not isinstance(value, str) or not all(part.strip() for part in value.split(",")):
-        raise InvalidRequestError(f"{value!r} is not a memory budget.", _BUDGET_FORM)
+        raise InvalidRequestError(f"{value!r} is not a memory budget.", _BUDGET_HINT)
     if value.strip().lower() == "none":
         return ()
     if value.strip() == "0":

@@ -20,9 +20,9 @@ from internvl_gguf.config import AskOptions, EngineConfig, GPULayers, SamplingPa
 from internvl_gguf.errors import InvalidRequestError, ModelFileError, PictureError
 from internvl_gguf.gguf.validation import validate_text_model
 from internvl_gguf.hardware.cores import default_threads
-from internvl_gguf.hardware.trial import Needs, settle
+from internvl_gguf.hardware.trial import Needs, find_usable_settings
 from internvl_gguf.images.tile_limits import TileLimits
-from internvl_gguf.llama.imatrix import WatchedContext
+from internvl_gguf.llama.imatrix import ActivationContext
 from internvl_gguf.llama.library import devices, gpus, initialise
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.models.local_files import ModelFiles
@@ -120,13 +120,13 @@ def importance_matrix(
         else:
             n_ctx = min(CHUNK, trained)
             initialise()
-            settled = settle(Needs(weight_kinds(*source.headers)))
+            settled = find_usable_settings(Needs(weight_kinds(*source.headers)))
             for notice in settled.notices:
                 on_notice(notice)
             layers = _gpu_layers(n_gpu_layers, source)
             model = opened.enter_context(TextModel(text, n_gpu_layers=layers, use_extra_bufts=settled.extra_buffers))
         batch = min(CHUNK, n_ctx)
-        context = opened.enter_context(WatchedContext(model, n_ctx=n_ctx, n_batch=batch, n_threads=threads))
+        context = opened.enter_context(ActivationContext(model, n_ctx=n_ctx, n_batch=batch, n_threads=threads))
         reader = _Reader(model, context, runtime, on_notice)
         reader.read(items, max_chunks, on_progress or (lambda done, count: None))
         return reader.result(tuple(path.name for path in sources))
@@ -152,7 +152,9 @@ def _pieces(text: str) -> Iterator[str]:
 class _Reader:
     """Has a model read, and counts."""
 
-    def __init__(self, model: TextModel, context: WatchedContext, runtime: Runtime | None, on_notice: Notice) -> None:
+    def __init__(
+        self, model: TextModel, context: ActivationContext, runtime: Runtime | None, on_notice: Notice
+    ) -> None:
         self._model = model
         self._context = context
         self._runtime = runtime

@@ -187,7 +187,7 @@ class Quantizer:
         source = self.source
         with whole_file(output) as part:
             fallbacks = self._process.run(self._job(kind), part, on_progress or (lambda done, count: None))
-            made = _made(part, output, source.kind)
+            made = _checked_output(part, output, source.kind)
         weights = sum(tensor.n_bytes for tensor in made.tensors.values())
         return QuantizedFile(
             path=output,
@@ -225,7 +225,7 @@ class Quantizer:
         )
 
 
-def _made(part: Path, output: Path, kind: Kind) -> Source:
+def _checked_output(part: Path, output: Path, kind: Kind) -> Source:
     """What was written, checked as any model is.
 
     Raises:

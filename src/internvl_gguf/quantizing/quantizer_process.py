@@ -84,7 +84,7 @@ class QuantizeProcess:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         with making_temporary():
-            self._words = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+            self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +97,7 @@ class QuantizeProcess:
     def close(self) -> None:
         """End the process. Closing twice is harmless."""
         self._end()
-        self._words.close()
+        self._stderr.close()
 
     def plan(self, job: Job) -> Plan:
         """What a job would make; takes a moment, writes nothing.
@@ -165,11 +165,11 @@ class QuantizeProcess:
                     break
                 take(answer)
             else:
-                raise self._died(job)
+                raise self._death_error(job)
         except BaseException:
             self._end()
             raise
-        raise _refused(job, answer["error"], answer["hint"])
+        raise _refusal_error(job, answer["error"], answer["hint"])
 
     def _ask(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The answers to a request, until the process ends."""
@@ -192,7 +192,7 @@ class QuantizeProcess:
             _COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._words,
+            stderr=self._stderr,
             text=True,
             encoding="utf-8",
             env={**os.environ, "GGML_NO_BACKTRACE": "1"},
@@ -206,11 +206,11 @@ class QuantizeProcess:
         with contextlib.suppress(BrokenPipeError), process:  # closes the pipes and waits
             pass
 
-    def _died(self, job: Job) -> LibraryError:
+    def _death_error(self, job: Job) -> LibraryError:
         status = self._process.wait() if self._process else 0
         self._end()
-        self._words.seek(0)
-        lines = [line.strip() for line in self._words if line.strip()]
+        self._stderr.seek(0)
+        lines = [line.strip() for line in self._stderr if line.strip()]
         words = f" ({lines[-1]})" if lines else ""
         return LibraryError(
             f"llama.cpp ended with status {status} while making {job.label} of {job.source.name}{words}.",
@@ -223,7 +223,7 @@ def _fallback(answer: Mapping[str, Any]) -> Fallback:
     return Fallback(tensor, wanted.upper(), given.upper())
 
 
-def _refused(job: Job, reason: str, hint: str) -> LibraryError:
+def _refusal_error(job: Job, reason: str, hint: str) -> LibraryError:
     if _NOT_WRITTEN in reason:
         return LibraryError(
             f"{job.label} of {job.source.name} could not be written.", "Free some space, or name another folder."

@@ -5,6 +5,6 @@ library. docs/robustness.md says what is tried and with which bounds.
 """
 
 from internvl_gguf.hardware.trial.steps import Needs
-from internvl_gguf.hardware.trial.usable_settings import Settled, settle
+from internvl_gguf.hardware.trial.usable_settings import UsableSettings, find_usable_settings
 
-__all__ = ["Needs", "Settled", "settle"]
+__all__ = ["Needs", "UsableSettings", "find_usable_settings"]

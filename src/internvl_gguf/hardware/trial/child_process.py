@@ -21,7 +21,7 @@ _ENVIRONMENT: Final = {"GGML_NO_BACKTRACE": "1", "OMP_NUM_THREADS": "1", "OPENBL
 
 
 @dataclass(frozen=True)
-class End:
+class ProcessEnd:
     """How a process ended.
 
     Attributes:
@@ -35,18 +35,18 @@ class End:
     hung: bool = False
 
 
-class Child:
+class TrialProcess:
     """A process that says one JSON object a line. Made by `child`.
 
     Attributes:
         end: how it ended; set when `lines` is through.
     """
 
-    def __init__(self, process: subprocess.Popen[str], errors: Any, patience: float) -> None:
-        self.end = End("has not ended")
+    def __init__(self, process: subprocess.Popen[str], errors: Any, timeout: float) -> None:
+        self.end = ProcessEnd("has not ended")
         self._process = process
         self._errors = errors
-        self._patience = patience
+        self._timeout = timeout
         self._hung = False
 
     def lines(self) -> Iterator[dict[str, Any]]:
@@ -61,16 +61,16 @@ class Child:
                     yield message
         status = self._process.wait()
         if self._hung:
-            self.end = End(f"gave no answer in {self._patience:.0f} seconds", hung=True)
+            self.end = ProcessEnd(f"gave no answer in {self._timeout:.0f} seconds", hung=True)
         else:
-            self.end = End(describe_end(status, last_words(self._errors)), signal_of(status))
+            self.end = ProcessEnd(describe_end(status, last_words(self._errors)), signal_of(status))
 
     def _in_time(self, read: Callable[[], str]) -> str:
         def give_up() -> None:
             self._hung = True
             self._process.kill()
 
-        watchdog = threading.Timer(self._patience, give_up)
+        watchdog = threading.Timer(self._timeout, give_up)
         watchdog.daemon = True
         watchdog.start()
         try:
@@ -80,7 +80,7 @@ class Child:
 
 
 @contextmanager
-def child(command: Sequence[str], request: object, patience: float) -> Iterator[Child]:
+def start_child(command: Sequence[str], request: object, timeout: float) -> Iterator[TrialProcess]:
     """A process that is told what to do in one line of JSON; it ends with the block, at Ctrl-C, too.
 
     It gets a process group of its own: Ctrl-C on a terminal is no fault of the library.
@@ -88,7 +88,7 @@ def child(command: Sequence[str], request: object, patience: float) -> Iterator[
     Args:
         command: program and arguments.
         request: what it is told.
-        patience: seconds without a line after which it hangs.
+        timeout: seconds without a line after which it hangs.
 
     Raises:
         InternVLError: no temporary file can be made.
@@ -111,8 +111,8 @@ def child(command: Sequence[str], request: object, patience: float) -> Iterator[
         )
         try:
             with suppress(OSError):  # it is dead already, which its end tells
-                _tell(process, request)
-            yield Child(process, errors, patience)
+                _send_request(process, request)
+            yield TrialProcess(process, errors, timeout)
         finally:
             process.kill()
             process.wait()
@@ -120,7 +120,7 @@ def child(command: Sequence[str], request: object, patience: float) -> Iterator[
                 process.stdout.close()
 
 
-def _tell(process: subprocess.Popen[str], request: object) -> None:
+def _send_request(process: subprocess.Popen[str], request: object) -> None:
     if process.stdin is None:
         raise AssertionError("the process was started with pipes")
     process.stdin.write(f"{json.dumps(request)}\n")

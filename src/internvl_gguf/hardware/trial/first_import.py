@@ -9,12 +9,12 @@ from typing import Final
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.hardware.identity import processor_name
 from internvl_gguf.hardware.trial.build_hint import build_hint, loading_problem, missing_instruction_sets
-from internvl_gguf.hardware.trial.child_process import End, child
+from internvl_gguf.hardware.trial.child_process import ProcessEnd, start_child
 from internvl_gguf.hardware.trial.circumstances import Circumstances, circumstances
 from internvl_gguf.hardware.trial.record import Entry, record, recorded
 
 COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.trial.import_process")
-_PATIENCE: Final = 120.0  # seconds: drivers of several GPUs take some to start
+_TIMEOUT: Final = 120.0  # seconds: drivers of several GPUs take some to start
 _TRIED: Final = "_INTERNVL_IMPORT_TRIED"
 """Environment variable with the digest of a library that was imported: child processes need not try it again."""
 
@@ -54,7 +54,7 @@ def _try_import() -> None:
         LibraryError: as `ensure_importable`.
     """
     built_for: tuple[str, ...] = ()
-    with child(COMMAND, {}, _PATIENCE) as process:
+    with start_child(COMMAND, {}, _TIMEOUT) as process:
         for line in process.lines():
             if "built_for" in line:
                 built_for = tuple(line["built_for"])
@@ -65,7 +65,7 @@ def _try_import() -> None:
     raise _death(process.end, built_for)
 
 
-def _death(end: End, built_for: tuple[str, ...]) -> LibraryError:
+def _death(end: ProcessEnd, built_for: tuple[str, ...]) -> LibraryError:
     """The error for a library whose import ended the process."""
     lacking = missing_instruction_sets(built_for)
     if lacking and not end.hung:

@@ -44,7 +44,7 @@ class Step:
         """For the process that tries it."""
         return {"device": self.device, "extra_buffers": self.extra_buffers, "flash_attn": self.flash_attn}
 
-    def down(self) -> tuple[Step, ...]:
+    def fallbacks(self) -> tuple[Step, ...]:
         """This step and those below it, in the order in which they are tried; extra buffers are the CPU's alone."""
         kept = (True,) if self.device else (True, False)
         return tuple(replace(self, extra_buffers=extra, flash_attn=flash) for flash in (True, False) for extra in kept)

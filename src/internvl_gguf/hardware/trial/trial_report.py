@@ -13,12 +13,12 @@ from internvl_gguf.hardware.trial.circumstances import circumstances
 from internvl_gguf.hardware.trial.outcomes import Outcome
 from internvl_gguf.hardware.trial.record import recorded
 from internvl_gguf.hardware.trial.steps import Step, failures
-from internvl_gguf.hardware.trial.trial_wording import in_short
-from internvl_gguf.hardware.trial.usable_settings import Table, positions
+from internvl_gguf.hardware.trial.trial_wording import short_description
+from internvl_gguf.hardware.trial.usable_settings import TrialTable, has_shifted_positions
 
 
 @dataclass(frozen=True)
-class Tried:
+class TriedStep:
     """How a step of a device went.
 
     Attributes:
@@ -36,7 +36,7 @@ class Tried:
         """That, in a line."""
         if not self.failed:
             return f"all {self.checks} checks right{_reduction(self.step)}"
-        wrong = "; ".join(in_short(*failure) for failure in self.failed.items())
+        wrong = "; ".join(short_description(*failure) for failure in self.failed.items())
         return f"{len(self.failed)} of {self.checks} checks fail{_reduction(self.step)}: {wrong}"
 
 
@@ -50,7 +50,7 @@ class TrialReport:
         tried_at: when, in ISO 8601.
     """
 
-    tried: Mapping[str, tuple[Tried, ...]]
+    tried: Mapping[str, tuple[TriedStep, ...]]
     positions_are_shifted: bool | None
     tried_at: str
 
@@ -100,22 +100,22 @@ def trial_report(gpus: Mapping[str, str]) -> TrialReport:
         gpus: their descriptions by their names.
     """
     here = circumstances()
-    table = Table(here)
+    table = TrialTable(here)
     tried = {device or "CPU": _steps(table, Step(device, gpus.get(device, ""))) for device in ("", *gpus)}
     shifted = None
     with suppress(LibraryError):
-        shifted = positions(table.outcomes(tried["CPU"][-1].step))
+        shifted = has_shifted_positions(table.outcomes(tried["CPU"][-1].step))
     return TrialReport(tried, shifted, recorded(here).tried_at)
 
 
-def _steps(table: Table, first: Step) -> tuple[Tried, ...]:
+def _steps(table: TrialTable, first: Step) -> tuple[TriedStep, ...]:
     """The steps of a device down to the first with which everything works."""
     steps = []
-    for step in first.down():
+    for step in first.fallbacks():
         outcomes = table.outcomes(step)
         failed = failures(outcomes, outcomes)
         done = sum(outcome.kind != "unknown" for outcome in outcomes.values())
-        steps.append(Tried(step, done, failed))
+        steps.append(TriedStep(step, done, failed))
         if not failed:
             break
     return tuple(steps)

@@ -13,7 +13,7 @@ from internvl_gguf.utils.records import TRIAL
 _MORE: Final = "`internvl doctor` says how to build one that works."
 
 
-def left_out(step: Step, failure: tuple[str, Outcome], features: Collection[str]) -> str:
+def reduction_notice(step: Step, failure: tuple[str, Outcome], features: Collection[str]) -> str:
     """What a step leaves out and why, in a line.
 
     Args:
@@ -26,19 +26,19 @@ def left_out(step: Step, failure: tuple[str, Outcome], features: Collection[str]
         parts.append(f"{'AMX' if 'AMX_INT8' in features else 'Reordered'} kernels")
     if not step.flash_attn:
         parts.append("flash attention" if parts else "Flash attention")
-    what, fails = " and ".join(parts), _fails(failure[1], many=not step.extra_buffers)
+    what, fails = " and ".join(parts), _failure_verb(failure[1], many=not step.extra_buffers)
     instead = "the plain ones are used" if not step.extra_buffers else "it is left off"
     where = f"on {step.device}" if step.device else "here"
-    return f"{what} of this llama.cpp build {fails} {where} ({in_short(*failure)}); {instead}. {_MORE}"
+    return f"{what} of this llama.cpp build {fails} {where} ({short_description(*failure)}); {instead}. {_MORE}"
 
 
-def left_out_device(name: str, description: str, failure: tuple[str, Outcome] | None) -> str:
+def skipped_gpu_notice(name: str, description: str, failure: tuple[str, Outcome] | None) -> str:
     """That a GPU is not used and why, in a line."""
-    why = f" ({in_short(*failure)})" if failure else ""
+    why = f" ({short_description(*failure)})" if failure else ""
     return f"{name} ({description}) is left out: this llama.cpp build does not work on it{why}. {_MORE}"
 
 
-def not_kept(error: OSError) -> str:
+def not_saved_notice(error: OSError) -> str:
     """That what was found cannot be kept, in a line."""
     why = error.strerror or error
     folder = TRIAL.path.parent
@@ -55,15 +55,15 @@ def describe(check: str, outcome: Outcome) -> str:
     """How a check went: "the trial of Q4_K weights was killed by SIGILL (...)"."""
     subject = "the answer" if outcome.kind == "wrong" else "the trial"
     verb = "was refused: " if outcome.kind == "refused" else ""
-    return f"{subject} with {in_words(check)} {verb}{outcome.what.rstrip('.')}"
+    return f"{subject} with {check_title(check)} {verb}{outcome.what.rstrip('.')}"
 
 
-def in_short(check: str, outcome: Outcome) -> str:
+def short_description(check: str, outcome: Outcome) -> str:
     """How a check went: "Q4_K weights: SIGILL"."""
-    return f"{in_words(check)}: {outcome.signal or outcome.what.rstrip('.')}"
+    return f"{check_title(check)}: {outcome.signal or outcome.what.rstrip('.')}"
 
 
-def in_words(check: str) -> str:
+def check_title(check: str) -> str:
     """The name of a check in words."""
     part, _, kind = check.rpartition(" ")
     forms = {
@@ -75,7 +75,7 @@ def in_words(check: str) -> str:
     return forms.get(part, check)
 
 
-def _fails(outcome: Outcome, *, many: bool) -> str:
+def _failure_verb(outcome: Outcome, *, many: bool) -> str:
     """What kernels do that died, or else went wrong."""
     crash = {"died": "crash", "hung": "hang"}.get(outcome.kind, "compute wrong")
     first, *rest = crash.split(" ")

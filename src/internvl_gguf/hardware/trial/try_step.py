@@ -6,14 +6,14 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from internvl_gguf.hardware.trial.child_process import End, child
+from internvl_gguf.hardware.trial.child_process import ProcessEnd, start_child
 from internvl_gguf.hardware.trial.outcomes import Outcome, outcome_of
 from internvl_gguf.hardware.trial.record import Entry
 from internvl_gguf.hardware.trial.steps import UNREACHED, Step
 
 COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.trial")
-_PATIENCE: Final = 60.0  # seconds for one check, which takes a tenth of one on an idle CPU
-_PATIENCE_ON_GPU: Final = 300.0  # drivers compile their kernels at first use
+_TIMEOUT: Final = 60.0  # seconds for one check, which takes a tenth of one on an idle CPU
+_GPU_TIMEOUT: Final = 300.0  # drivers compile their kernels at first use
 _MOST_DEATHS: Final = 12  # of processes; then what is left counts as dead, too
 
 
@@ -27,7 +27,9 @@ def try_step(step: Step, needed: Sequence[str] = ()) -> Entry:
     found, features = dict[str, Outcome](), tuple[str, ...]()
     for _ in range(_MOST_DEATHS):
         running, finished = UNREACHED, False
-        with child(COMMAND, {**step.request, "only": list(needed), "skip": list(found)}, _patience(step)) as process:
+        with start_child(
+            COMMAND, {**step.request, "only": list(needed), "skip": list(found)}, _timeout(step)
+        ) as process:
             for line in process.lines():
                 features = tuple(line.get("features", features))
                 running = line.get("start", running)
@@ -51,9 +53,9 @@ def try_step(step: Step, needed: Sequence[str] = ()) -> Entry:
     )
 
 
-def _patience(step: Step) -> float:
-    return _PATIENCE_ON_GPU if step.device else _PATIENCE
+def _timeout(step: Step) -> float:
+    return _GPU_TIMEOUT if step.device else _TIMEOUT
 
 
-def _outcome(end: End) -> Outcome:
+def _outcome(end: ProcessEnd) -> Outcome:
     return Outcome("hung" if end.hung else "died", end.what, end.signal)

@@ -11,14 +11,14 @@ from internvl_gguf.hardware.trial.circumstances import Circumstances, circumstan
 from internvl_gguf.hardware.trial.outcomes import Outcome, Outcomes
 from internvl_gguf.hardware.trial.record import found_here, record, recorded
 from internvl_gguf.hardware.trial.steps import Needs, Step, failures
-from internvl_gguf.hardware.trial.trial_wording import left_out, left_out_device, not_kept, refusal
+from internvl_gguf.hardware.trial.trial_wording import not_saved_notice, reduction_notice, refusal, skipped_gpu_notice
 from internvl_gguf.hardware.trial.try_step import try_step
 
 _ENCODER: Final = "encoder "
 
 
 @dataclass(frozen=True)
-class Settled:
+class UsableSettings:
     """How a model can be run on this machine.
 
     Attributes:
@@ -36,7 +36,7 @@ class Settled:
     notices: tuple[str, ...] = ()
 
 
-def settle(needs: Needs, gpus: Mapping[str, str] | None = None) -> Settled:
+def find_usable_settings(needs: Needs, gpus: Mapping[str, str] | None = None) -> UsableSettings:
     """Find out how a model can be run; what was not tried here before is tried now, in seconds.
 
     Args:
@@ -46,28 +46,28 @@ def settle(needs: Needs, gpus: Mapping[str, str] | None = None) -> Settled:
     Raises:
         LibraryError: it cannot be run on this CPU: what fails, and the command that builds a library that does not.
     """
-    table = Table(circumstances())
-    cpu = table.first_that_works(needs, "")
+    table = TrialTable(circumstances())
+    cpu = table.first_working_step(needs, "")
     if cpu is None:
         raise LibraryError(*refusal(table.first_failure))
     used, unusable = [cpu], []
     for name, description in (gpus or {}).items():
-        step = table.first_that_works(needs, name, description)
+        step = table.first_working_step(needs, name, description)
         if step:
             used.append(step)
         else:
             unusable.append(name)
-            table.tell(left_out_device(name, description, table.first_failure))
-    return Settled(
+            table.add_notice(skipped_gpu_notice(name, description, table.first_failure))
+    return UsableSettings(
         extra_buffers=cpu.extra_buffers,
         flash_attn=all(step.flash_attn for step in used),
-        positions_are_shifted=positions(table.outcomes(cpu)),
+        positions_are_shifted=has_shifted_positions(table.outcomes(cpu)),
         unusable=frozenset(unusable),
         notices=tuple(table.notices),
     )
 
 
-class Table:
+class TrialTable:
     """What is known of each step; what is not is tried.
 
     Attributes:
@@ -82,17 +82,17 @@ class Table:
         self.first_failure: tuple[str, Outcome] | None = None
         self.notices: list[str] = []
 
-    def first_that_works(self, needs: Needs, device: str, description: str = "") -> Step | None:
+    def first_working_step(self, needs: Needs, device: str, description: str = "") -> Step | None:
         """The highest step of a device with which everything needed works."""
         self.first_failure, self._tried_now = None, False
-        for step in Step(device, description).down():
+        for step in Step(device, description).fallbacks():
             names = needs.checks(step)
             if names is None:
                 continue
             failed = self._failed(step, names)
             if not failed:
                 if self.first_failure:
-                    self.tell(left_out(step, self.first_failure, self._known.features))
+                    self.add_notice(reduction_notice(step, self.first_failure, self._known.features))
                 return step
             self.first_failure = self.first_failure or next(iter(failed.items()))
         return None
@@ -126,15 +126,15 @@ class Table:
         self._known = recorded(self._here)
         if unwritten and not self._is_unwritten:
             self._is_unwritten = True
-            self.tell(not_kept(unwritten))
+            self.add_notice(not_saved_notice(unwritten))
 
-    def tell(self, notice: str) -> None:
+    def add_notice(self, notice: str) -> None:
         """Keep a notice where it is news."""
         if self._tried_now:
             self.notices.append(notice)
 
 
-def positions(outcomes: Outcomes) -> bool:
+def has_shifted_positions(outcomes: Outcomes) -> bool:
     """Whether position rows are shifted, by the vision encoders that worked.
 
     Raises:

@@ -1,8 +1,8 @@
-"""The process in which llama.cpp is imported for the first time: `python -m internvl_gguf.llama.trial.import_process`.
+"""Import llama.cpp for the first time in a child process: `python -m internvl_gguf.llama.trial.import_process`.
 
-It prints one JSON object a line: `built_for`, the instruction sets the CPU's kernels were compiled for, asked of their
-library alone, since the rest may end the process; `imported` with the version of llama-cpp-python, or `error`; and
-`started`. It imports `llama_cpp` by itself, not through `library`, which would have it tried again.
+The process prints one JSON object a line: `built_for`, the instruction sets of the CPU's kernels, read from their
+library alone, since loading the rest may end the process; `imported` with the version of llama-cpp-python, or `error`;
+and `started`. It imports `llama_cpp` directly, not through `llama.library`, which would start another such process.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from internvl_gguf.hardware.trial.circumstances import library_folders
 def main() -> None:
     """Import the library and start its backends."""
     sys.stdin.readline()
-    _say(built_for=_built_for())
+    _print_line(built_for=_built_for())
     try:
         import llama_cpp
     except (ImportError, OSError, RuntimeError) as error:
-        _say(error=str(error))
+        _print_line(error=str(error))
         return
-    _say(imported=getattr(llama_cpp, "__version__", ""))
+    _print_line(imported=getattr(llama_cpp, "__version__", ""))
     llama_cpp.llama_backend_init()
-    _say(started=True)
+    _print_line(started=True)
 
 
 def _built_for() -> list[str]:
-    """Instruction sets the CPU's kernels were compiled for; none where their library cannot be asked."""
+    """Return the instruction sets that the CPU's kernels were compiled for; none if their library cannot be asked."""
     for folder in library_folders():
         for path in sorted(folder.glob("*ggml-cpu*")):
             with suppress(OSError):
@@ -41,7 +41,7 @@ def _built_for() -> list[str]:
     return []
 
 
-def _say(**fields: Any) -> None:
+def _print_line(**fields: Any) -> None:
     print(json.dumps(fields), flush=True)
 
 

@@ -1,8 +1,8 @@
-"""The checks of the trial, and how far the library may be from the known answers.
+"""The checks of the trial, and how far an answer of the library may be from the known one.
 
-The distance of an answer is the largest root mean square of its error in one row or one column, as a part of the root
-mean square of the expected answer: a row is a token or a patch, a column an output, so that an error in one of either
-is not averaged away. The bounds are what rounding explains, with room for other orders of summation:
+The distance of an answer is the largest root mean square of its error in one row or one column, divided by the root
+mean square of the expected answer. A row is a token or a patch, a column an output, so that an error in a single one is
+not averaged away. The bounds are what rounding explains, with a margin for other orders of summation:
 
 - F32 on a CPU: sums in single precision, 1e-6 each, through a dozen matrices. GPUs may multiply with 10 bits of
   mantissa (TF32, or half precision), 1e-3 a product.
@@ -63,12 +63,12 @@ _HEADS: Final = ((4, 2), (2, 1))  # of 64 numbers as in Qwen2.5-0.5B, of 128 as 
 
 @dataclass(frozen=True)
 class Setting:
-    """The setting in which the checks run.
+    """Settings under which the checks run.
 
     Attributes:
         device: name of a GPU; "" for the CPU.
-        extra_buffers: whether the CPU may keep weights in orders of its own (AMX, reordered kernels).
-        flash_attn: whether flash attention is used where it can be.
+        extra_buffers: whether the CPU may store weights in layouts of its own (AMX, reordered kernels).
+        flash_attn: whether flash attention is used where possible.
     """
 
     device: str = ""
@@ -77,7 +77,7 @@ class Setting:
 
     @property
     def handles(self) -> tuple[int, ...]:
-        """ggml's name of the GPU; none for the CPU.
+        """ggml's handle of the GPU, as a tuple of one; empty for the CPU.
 
         Raises:
             LibraryError: there is no such GPU.
@@ -92,12 +92,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Answer:
-    """How far an answer lies from what it must be.
+    """Distance of an answer from the known one.
 
     Attributes:
-        distance: as this module measures it.
+        distance: see the module docstring.
         bound: the largest distance that rounding explains.
-        shifted: whether patches got the position row of the one before them; None for what has no patches.
+        shifted: whether patches got the position row of the one before them; None for checks without patches.
     """
 
     distance: float
@@ -106,11 +106,11 @@ class Answer:
 
 
 Check = Callable[[], Answer]
-"""One question to the library."""
+"""Runs one check."""
 
 
 def checks(setting: Setting) -> Iterator[tuple[str, Check]]:
-    """Every check of a setting, by name, the commonest first."""
+    """Yield every check of a setting with its name, the most common first."""
     for kind in KINDS:
         yield f"weights {kind.name}", partial(_weights, setting, kind)
     for kv_type in _ATTENTION:
@@ -123,12 +123,14 @@ def checks(setting: Setting) -> Iterator[tuple[str, Check]]:
 
 
 def bound_of_weights(kind: str) -> float:
-    """The largest distance that rounding explains on a CPU, of weights of a type."""
+    """Return the largest distance that rounding explains on a CPU, for weights of a type."""
     return _EXACT.get(kind, _QUANTISED)
 
 
 def distance(measured: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
-    """How far measured values [rows, columns] lie from the expected ones, as this module measures it."""
+    """Return the distance of measured values [rows, columns] from the expected ones, as the module docstring defines
+    it.
+    """
     squares = (measured - expected) ** 2
     largest = max(squares.mean(axis=0).max(), squares.mean(axis=1).max())
     return float(np.sqrt(largest / (expected**2).mean()))
@@ -136,7 +138,7 @@ def distance(measured: NDArray[np.floating], expected: NDArray[np.floating]) -> 
 
 @dataclass(frozen=True)
 class _Case:
-    """A model, what it is given in batches one after another, and the logits that it must give."""
+    """A model, its input in consecutive batches, and the logits that it must give."""
 
     tiny: TinyText
     tokens: tuple[int, ...]
@@ -152,20 +154,20 @@ def _case(kind: GGMLQuantizationType, heads: tuple[int, int], batches: tuple[int
 
 
 def _weights(setting: Setting, kind: GGMLQuantizationType) -> Answer:
-    """Matrices of one type, without what could hide them: a cache of single precision, no flash attention."""
+    """Check matrices of one type, with an F32 cache and without flash attention, which could hide errors."""
     measured = _text_distance(setting, _case(kind, _HEADS[0], _BATCHES), "f32", flash=False)
     return Answer(measured, _on_device(setting, bound_of_weights(kind.name)))
 
 
 def _attention(setting: Setting, kv_type: KVType, *, flash: bool) -> Answer:
-    """A cache of one type, with heads of both sizes."""
+    """Check a KV cache of one type, with both head sizes."""
     cases = [_case(GGMLQuantizationType.F32, heads, _ATTENTION_BATCHES) for heads in _HEADS]
     distances = [_text_distance(setting, case, kv_type, flash=flash) for case in cases]
     return Answer(max(distances), _on_device(setting, (_FLASH if flash else _ATTENTION)[kv_type]))
 
 
 def _text_distance(setting: Setting, case: _Case, kv_type: KVType, *, flash: bool) -> float:
-    """Distance of the logits after the last tokens of each batch, of all batches together."""
+    """Return the distance of the logits of the last tokens of each batch, over all batches together."""
     config = EngineConfig(n_batch=_CELLS, n_ubatch=_CELLS, n_draft=_OUTPUTS - 1, kv_type=kv_type, flash_attn=flash)
     measured, expected, end = [], [], 0
     with ExitStack() as opened:
@@ -189,7 +191,7 @@ def _text_distance(setting: Setting, case: _Case, kv_type: KVType, *, flash: boo
 
 
 def _encoder(setting: Setting, kind: GGMLQuantizationType) -> Answer:
-    """A tile through a vision encoder; right with either rule for position rows."""
+    """Check a tile through a vision encoder; either rule for position rows counts as right."""
     tiny = TinyEncoder.random(kind)
     shape = tiny_encoder.SHAPE
     with ExitStack() as opened:
@@ -217,5 +219,5 @@ def _encoder(setting: Setting, kind: GGMLQuantizationType) -> Answer:
 
 
 def _on_device(setting: Setting, bound: float) -> float:
-    """A bound for the CPU, or what it is on a GPU."""
+    """Return a bound for the CPU, or the larger bound for a GPU."""
     return max(bound, _LEAST_ON_GPU) if setting.device else bound

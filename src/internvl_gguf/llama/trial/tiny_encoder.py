@@ -1,8 +1,8 @@
-"""An InternViT of one block for the trial, and the embeddings it must give, computed by numpy from the stored weights.
+"""An InternViT of one block for the trial, and its known embeddings, computed by numpy from the stored weights.
 
 llama.cpp's own graph for InternVL may give every patch the position row of its neighbour (`tools/mtmd/models/
-internvl.cpp` puts the class token last and adds rows that begin with the class token's). Both answers are computed:
-which of them the library gives decides whether position rows have to be put right (`position_rows`).
+internvl.cpp` puts the class token last and adds rows that begin with the class token's). Both answers are computed: the
+one that the library gives decides whether position rows have to be corrected (`llama.position_fix`).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _PROJECTOR_EPSILON: Final = 1e-5
 
 @dataclass(frozen=True)
 class TinyEncoder:
-    """The weights of a vision encoder of one block.
+    """Weights of a vision encoder of one block.
 
     Attributes:
         kind: element type of its matrices.
-        weights: as they were drawn, float32 by tensor name.
-        values: as they are stored.
+        weights: as drawn, float32 by tensor name.
+        values: as stored after rounding, float64 by tensor name.
         pixels: one tile, uint8 [tile, tile, 3].
     """
 
@@ -47,7 +47,7 @@ class TinyEncoder:
 
     @classmethod
     def random(cls, kind: GGMLQuantizationType, seed: int = 2) -> TinyEncoder:
-        """An encoder with random weights of one type, and a tile of random colours."""
+        """Make an encoder with random weights of one type, and a tile of random colours."""
         random = np.random.default_rng(seed)
         weights, values = {}, {}
         for name, sizes in tensor_shapes(SHAPE).items():
@@ -69,7 +69,7 @@ class TinyEncoder:
         write_encoder(path, SHAPE, self.weights, self.kind)
 
     def embeddings(self, *, shifted: bool) -> NDArray[np.float64]:
-        """Embeddings of the tile, float64 [visual tokens, projection], in double precision.
+        """Return the embeddings of the tile, float64 [visual tokens, projection], in double precision.
 
         The formula is that of InternViT with LayerNorm and InternVL's projector (`modeling_intern_vit.py`,
         `modeling_internvl_chat.py`).
@@ -88,7 +88,7 @@ class TinyEncoder:
         return self._linear(_gelu(self._linear(merged, "mm.model.mlp.1")), "mm.model.mlp.3")
 
     def _patches(self) -> NDArray[np.float64]:
-        """Embedded patches, row by row."""
+        """Return the embedded patches, row by row."""
         normalised = (self.pixels.astype(np.float64) / 255 - 0.5) / 0.5
         cut = normalised.reshape(_SIDE, SHAPE.patch, _SIDE, SHAPE.patch, 3).transpose(0, 2, 4, 1, 3)
         kernel = self.values["v.patch_embd.weight"].reshape(SHAPE.width, -1)
@@ -113,12 +113,12 @@ class TinyEncoder:
 
 
 def _unshuffled(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """InternVL's pixel unshuffle: four neighbouring patches become one row, float64 [patches / 4, 4 * width]."""
+    """Apply InternVL's pixel unshuffle: four neighbouring patches become a row, float64 [patches / 4, 4 * width]."""
     half, width = _SIDE // 2, SHAPE.width
     pairs = rows.reshape(_SIDE, half, 2 * width).transpose(1, 0, 2)
     return pairs.reshape(half, half, 4 * width).transpose(1, 0, 2).reshape(half * half, 4 * width)
 
 
 def _gelu(hidden: NDArray[np.float64]) -> NDArray[np.float64]:
-    """GELU in the form with tanh, which is ggml's."""
+    """Compute GELU in its tanh form, as ggml does."""
     return np.asarray(0.5 * hidden * (1 + np.tanh(np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3))))

@@ -1,4 +1,4 @@
-"""A Qwen2 of one layer for the trial, and the logits it must give, computed by numpy from the stored weights."""
+"""A Qwen2 of one layer for the trial, and its known logits, computed by numpy from the stored weights."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _TOKEN_DEVIATION: Final = 0.5
 
 @dataclass(frozen=True)
 class TinyText:
-    """The weights of a text model of one layer.
+    """Weights of a text model of one layer.
 
     Attributes:
-        heads, kv_heads: of attention, of `WIDTH` / `heads` numbers each.
+        heads, kv_heads: numbers of attention heads; each has `WIDTH` / `heads` dimensions.
         matrices: by tensor name.
         vectors: norms and biases by tensor name, float32.
     """
@@ -53,11 +53,11 @@ class TinyText:
 
     @classmethod
     def random(cls, kind: GGMLQuantizationType, heads: int, kv_heads: int, seed: int = 1) -> TinyText:
-        """A model with random matrices of one type.
+        """Make a model with random matrices of one type.
 
         Args:
             kind: element type of the matrices.
-            heads, kv_heads: of attention.
+            heads, kv_heads: numbers of attention heads.
             seed: another seed gives other weights.
         """
         random = np.random.default_rng(seed)
@@ -100,7 +100,7 @@ class TinyText:
         write_all(writer)
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float64]:
-        """Logits after each token, float64 [tokens, VOCABULARY], in double precision.
+        """Return the logits after each token, float64 [tokens, VOCABULARY], in double precision.
 
         The formula is that of Qwen2 (`llm_build_qwen2` in llama.cpp's src/models/qwen2.cpp): RMS norms, attention of
         grouped heads with rotary positions (the halves of a head are rotated against each other), SwiGLU.
@@ -140,13 +140,13 @@ class TinyText:
 
 
 def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Softmax over the last axis."""
+    """Compute softmax over the last axis."""
     raised = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
 
 
 def write_all(writer: Any) -> None:
-    """Write what a GGUFWriter was given, and close it."""
+    """Write everything that a GGUFWriter holds, and close it."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -154,7 +154,7 @@ def write_all(writer: Any) -> None:
 
 
 def _rotated(heads: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotary positions 0, 1, 2, ... of float64 [heads, tokens, head_dim]."""
+    """Apply rotary position embeddings for positions 0, 1, 2, ... to float64 [heads, tokens, head_dim]."""
     _, count, head_dim = heads.shape
     frequencies = _ROPE_BASE ** (-np.arange(0, head_dim, 2) / head_dim)
     angles = np.arange(count)[:, None] * frequencies

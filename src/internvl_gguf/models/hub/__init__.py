@@ -4,7 +4,7 @@ Files lie in the hub's own cache, in its layout, so that other programs find our
 is used for everything but the transfer itself: it begins a file anew in each process and does not verify what it got.
 """
 
-from internvl_gguf.models.hub.network import unreadable_variable
+from internvl_gguf.models.hub.network import variable_error
 
 try:
     from internvl_gguf.models.hub.cache import CachedRepo, HubCache
@@ -12,6 +12,6 @@ try:
     from internvl_gguf.models.hub.hub_client import HubClient, RepoListing, is_offline
     from internvl_gguf.models.hub.remote_file import RemoteFile
 except ValueError as error:  # of huggingface_hub, which reads its variables when it is imported
-    raise unreadable_variable(error) from error
+    raise variable_error(error) from error
 
 __all__ = ["CachedRepo", "HubCache", "HubClient", "RemoteFile", "RepoListing", "download", "is_offline"]

@@ -99,14 +99,14 @@ class _Transfer:
     def run(self) -> None:
         """Fill the partial file and verify it."""
         with self._partial.open("a+b") as stream:
-            resumed = self._take_up(stream)
+            resumed = self._resume(stream)
             self._fill(stream)
-            if resumed and not self._is_right():
+            if resumed and not self._is_verified():
                 # What an earlier process left may be what is wrong: once more from the start.
                 self._restart(stream)
                 self._fill(stream)
             os.fsync(stream.fileno())
-        if not self._is_right():
+        if not self._is_verified():
             self._partial.unlink()
             raise HubError(
                 f"{self._file.path} came with another content than {self._listing.repo} announces (its hash is wrong).",
@@ -119,10 +119,10 @@ class _Transfer:
             return hashlib.sha256()
         return hashlib.sha1(f"blob {self._size}\0".encode(), usedforsecurity=False)
 
-    def _is_right(self) -> bool:
+    def _is_verified(self) -> bool:
         return self._digest.hexdigest() == self._file.digest
 
-    def _take_up(self, stream: IO[bytes]) -> bool:
+    def _resume(self, stream: IO[bytes]) -> bool:
         """Go on where an earlier process stopped; whether there was anything."""
         stream.seek(0)
         while data := stream.read(_CHUNK):
@@ -140,7 +140,7 @@ class _Transfer:
         self._digest = self._new_digest()
 
     def _fill(self, stream: IO[bytes]) -> None:
-        patience = self._client.patience()
+        retries = self._client.retry_policy()
         while self._position < self._size:
             before = self._position
             try:
@@ -149,8 +149,8 @@ class _Transfer:
                     raise httpx2.RemoteProtocolError(f"{self._position:,} of {self._size:,} bytes came")
             except (httpx2.HTTPError, HfHubHTTPError) as error:
                 if self._position > before:
-                    patience.reset()
-                patience.wait(error)
+                    retries.reset()
+                retries.wait(error)
 
     def _fetch(self, stream: IO[bytes]) -> None:
         """One request for all that is missing."""

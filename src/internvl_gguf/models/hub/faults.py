@@ -12,11 +12,11 @@ from huggingface_hub.errors import HfHubHTTPError
 from internvl_gguf.errors import HubError
 from internvl_gguf.models.hub.network import certificates_variable, proxy_of
 
-PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+TRANSIENT_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that may be gone at the next try."""
 
 
-def lasting_fault(error: Exception) -> HubError | None:
+def permanent_fault(error: Exception) -> HubError | None:
     """What to say of a fault of the connection that no second try mends; None where one may, and of a status."""
     if isinstance(error, HfHubHTTPError):
         return None
@@ -51,7 +51,7 @@ def unusable_token() -> HubError:
     )
 
 
-def passing_fault(error: Exception) -> tuple[str, float | None]:
+def transient_fault(error: Exception) -> tuple[str, float | None]:
     """What happened that may pass, and how many seconds the hub asks to wait."""
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code

@@ -25,8 +25,8 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type:
 from internvl_gguf._version import __version__
 from internvl_gguf.errors import HubError
 from internvl_gguf.gguf.filenames import RepoFile, is_safe_path
-from internvl_gguf.models.hub.faults import PASSING, lasting_fault, passing_fault, unusable_token
-from internvl_gguf.models.hub.network import client_of
+from internvl_gguf.models.hub.faults import TRANSIENT_STATUSES, permanent_fault, transient_fault, unusable_token
+from internvl_gguf.models.hub.network import configured_client
 
 _LIBRARY = "internvl-gguf"
 _TRIES = 6
@@ -90,9 +90,9 @@ class HubClient:
             HubError: offline, unreachable, no such repository or revision, or no right to see it.
         """
         api = HfApi(endpoint=self.endpoint, token=self._token, library_name=_LIBRARY, library_version=__version__)
-        client_of(self.endpoint)  # which the hub's client shares
-        with _told(repo, revision), _understood(repo):
-            info = self.patiently(
+        configured_client(self.endpoint)  # which the hub's client shares
+        with _translate_errors(repo, revision), _translate_bad_answers(repo):
+            info = self.with_retries(
                 lambda: api.model_info(
                     repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
                 )
@@ -125,33 +125,33 @@ class HubClient:
         url = hf_hub_url(listing.repo, file.path, revision=listing.commit, endpoint=self.endpoint)
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         with (
-            _told(listing.repo, listing.commit, file.path),
-            client_of(self.endpoint).stream("GET", url, headers=headers, timeout=timeout) as response,
+            _translate_errors(listing.repo, listing.commit, file.path),
+            configured_client(self.endpoint).stream("GET", url, headers=headers, timeout=timeout) as response,
         ):
             if response.is_error:
                 response.read()
             hf_raise_for_status(response)
             yield response
 
-    def patiently(self, request: Callable[[], _RESULT]) -> _RESULT:
+    def with_retries(self, request: Callable[[], _RESULT]) -> _RESULT:
         """What `request` returns, tried again after faults that may pass.
 
         Raises:
             HubError: the fault lasted.
         """
-        patience = Patience(self.on_wait, self._sleep, self.tries)
+        retries = RetryPolicy(self.on_wait, self._sleep, self.tries)
         while True:
             try:
                 return request()
             except (httpx2.HTTPError, HfHubHTTPError) as error:
-                patience.wait(error)
+                retries.wait(error)
 
-    def patience(self) -> Patience:
+    def retry_policy(self) -> RetryPolicy:
         """For a transfer that decides itself when it made progress."""
-        return Patience(self.on_wait, self._sleep, self.tries)
+        return RetryPolicy(self.on_wait, self._sleep, self.tries)
 
 
-class Patience:
+class RetryPolicy:
     """How often and how long one waits for a hub in trouble: twice as long each time, as it asks if it asks.
 
     Args:
@@ -176,12 +176,12 @@ class Patience:
         Raises:
             HubError: it makes no sense to try on.
         """
-        lasting = lasting_fault(error)
+        lasting = permanent_fault(error)
         if lasting is not None:
             raise lasting from error
-        if isinstance(error, HfHubHTTPError) and error.response.status_code not in PASSING:
+        if isinstance(error, HfHubHTTPError) and error.response.status_code not in TRANSIENT_STATUSES:
             raise error
-        reason, asked = passing_fault(error)
+        reason, asked = transient_fault(error)
         # Where nobody answers at all, waiting helps less often, and somebody waits for an answer.
         self._failures += 2 if isinstance(error, httpx2.ConnectError) else 1
         if self._failures >= self._tries:
@@ -198,7 +198,7 @@ def is_offline() -> bool:
 
 
 @contextlib.contextmanager
-def _understood(repo: str) -> Iterator[None]:
+def _translate_bad_answers(repo: str) -> Iterator[None]:
     """Turn what the hub's client raises of an answer that is no listing into ours."""
     try:
         yield
@@ -212,7 +212,7 @@ def _understood(repo: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told(repo: str, revision: str | None, path: str | None = None) -> Iterator[None]:
+def _translate_errors(repo: str, revision: str | None, path: str | None = None) -> Iterator[None]:
     """Turn the client's refusals that last into ours."""
     what = f"{path} of {repo}" if path else repo
     try:
@@ -244,7 +244,7 @@ def _told(repo: str, revision: str | None, path: str | None = None) -> Iterator[
         raise HubError(f"{repo!r} is no name of a repository.", "Write owner/name.") from error
     except HfHubHTTPError as error:
         status = error.response.status_code
-        if status in PASSING:
+        if status in TRANSIENT_STATUSES:
             raise
         if status == httpx2.codes.RANGE_NOT_SATISFIABLE:
             raise HubError(

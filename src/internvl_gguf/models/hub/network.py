@@ -29,10 +29,10 @@ _FILE, _FOLDER = "SSL_CERT_FILE", "SSL_CERT_DIR"
 _CERTIFICATES: Final = (_FILE, _FOLDER, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Where people set certificates, the first one counts; httpx2 knows the first two only."""
 _PROXY_FORMS: Final = "Write it as http://HOST:PORT or socks5://HOST:PORT, or unset it."
-_making = threading.Lock()
+_client_lock = threading.Lock()
 
 
-def unreadable_variable(error: Exception) -> HubError:
+def variable_error(error: Exception) -> HubError:
     """What huggingface_hub could not read when it was imported.
 
     Args:
@@ -44,7 +44,7 @@ def unreadable_variable(error: Exception) -> HubError:
             return HubError(f"{name} is {value!r}, which is no whole number.", "Give seconds, as 30, or unset it.")
     value = os.environ.get(ENDPOINT, "")
     if _split(value) is None:
-        return _no_address(ENDPOINT, value)
+        return _address_error(ENDPOINT, value)
     return HubError(f"huggingface_hub cannot be loaded: {error}.", "Check the variables whose names begin with HF_.")
 
 
@@ -57,10 +57,10 @@ def check_endpoint(endpoint: str) -> None:
     parts = _split(endpoint)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", endpoint):
         is_variable = endpoint == os.environ.get(ENDPOINT, "").rstrip("/")
-        raise _no_address(ENDPOINT if is_variable else "The endpoint", endpoint)
+        raise _address_error(ENDPOINT if is_variable else "The endpoint", endpoint)
 
 
-def client_of(endpoint: str) -> httpx2.Client:
+def configured_client(endpoint: str) -> httpx2.Client:
     """The client of huggingface_hub, made with the proxies and certificates that are set.
 
     Raises:
@@ -69,7 +69,7 @@ def client_of(endpoint: str) -> httpx2.Client:
     from huggingface_hub import get_session
 
     check_endpoint(endpoint)
-    with _making, _environment({**_proxies(endpoint), **_certificates()}):
+    with _client_lock, _environment({**_proxies(endpoint), **_certificates()}):
         return get_session()
 
 
@@ -85,7 +85,7 @@ def certificates_variable() -> str | None:
     return next((name for name in _CERTIFICATES if os.environ.get(name)), None)
 
 
-def _no_address(name: str, value: str) -> HubError:
+def _address_error(name: str, value: str) -> HubError:
     return HubError(
         f"{name} is {value!r}, which is no address of a hub.", "Write https://HOST or https://HOST:PORT, or unset it."
     )

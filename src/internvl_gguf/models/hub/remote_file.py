@@ -47,7 +47,7 @@ class RemoteFile:
             with contextlib.suppress(OSError):
                 self._data = max(self._data, self._kept.read_bytes(), key=len)
         if len(self._data) < length:
-            self._data += self._client.patiently(lambda: self._fetch(len(self._data), length))
+            self._data += self._client.with_retries(lambda: self._fetch(len(self._data), length))
             with contextlib.suppress(OSError):  # a cache that cannot be written costs the next reader a request
                 write_atomically(self._kept, self._data)
         return self._data[:length]
