@@ -1,4 +1,4 @@
-"""Which precision of a vision encoder suits this machine: measured once, remembered, or by rule where it cannot be."""
+"""Choose the precision of a vision encoder for this machine: measured once and kept, or by rule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from internvl_gguf.utils.records import ENCODER_SPEED
 # activations: KL 5.7e-7 for F16, 1.4e-5 for BF16, 6.8e-5 for Q8_0 against float32 (docs/parity.md). F32 is the slowest.
 _BY_FAITHFULNESS = ("F16", "BF16", "F32", "Q8_0")
 _MEASURABLE = frozenset(_BY_FAITHFULNESS)
-_MAX_TIME_RATIO = 0.9  # a less faithful one must take less than this part of the time
+_MAX_TIME_RATIO = 0.9  # a less faithful precision must take less than this share of the time
 _TIMEOUT = 120.0  # seconds for all measurements
 
 
@@ -26,7 +26,7 @@ class Precision:
 
     Attributes:
         label: for example F16.
-        reason: why, to be put after it.
+        reason: the reason, to follow the label.
     """
 
     label: str
@@ -34,11 +34,11 @@ class Precision:
 
 
 def preferred_precision(labels: Sequence[str], on_progress: Callable[[str], None] = lambda line: None) -> Precision:
-    """The precision to take of those that a model comes in.
+    """Return the best precision on this machine of those that a model comes in.
 
     Args:
         labels: one or more, for example BF16, F16, F32.
-        on_progress: told in one line what takes a few seconds.
+        on_progress: called with one line before a measurement of a few seconds.
     """
     known = sorted((label for label in labels if label in _MEASURABLE), key=_BY_FAITHFULNESS.index)
     if not known:
@@ -57,13 +57,13 @@ def preferred_precision(labels: Sequence[str], on_progress: Callable[[str], None
 
 
 def most_faithful_precision(labels: Sequence[str]) -> Precision:
-    """The most faithful precision, where time is not to be spent on measuring."""
+    """Return the most faithful precision, without measuring."""
     known = sorted((label for label in labels if label in _MEASURABLE), key=_BY_FAITHFULNESS.index)
     return Precision(known[0] if known else labels[0], "the most faithful")
 
 
 def measured_seconds(labels: Sequence[str], on_progress: Callable[[str], None] = lambda line: None) -> dict[str, float]:
-    """Seconds of a tile through one block of the encoder by precision, as far as they could be measured here."""
+    """Return seconds of a tile through one block of the encoder by precision, as far as they can be measured here."""
     machine = machine_identity()
     known: dict[str, float] = {}
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
@@ -79,7 +79,7 @@ def measured_seconds(labels: Sequence[str], on_progress: Callable[[str], None] =
 
 
 def _measure(labels: Sequence[str]) -> dict[str, float]:
-    """Ask a child process: a device that lacks a type may end it, and then what came before still counts."""
+    """Measure in a child process: a device that lacks a type may end it, and the lines before that still count."""
     command = [sys.executable, "-m", "internvl_gguf.llama.measure.encoder", *labels]
     try:
         output = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=False).stdout

@@ -136,7 +136,7 @@ def _buffers(wanted: str, text: str, used: list[Device]) -> dict[str, int]:
 
 
 def _device(name: str, used: list[Device]) -> str:
-    """Return our name of a device or buffer type; a driver's pinned memory and reordered weights count as the host's."""
+    """Return our name of a device or buffer type; pinned memory and reordered weights count as the host's."""
     return next((f"GPU{number}" for number, gpu in enumerate(used) if name in (gpu.name, gpu.buffer)), "CPU")
 
 

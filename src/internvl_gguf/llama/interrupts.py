@@ -3,8 +3,7 @@
 Python handles signals between bytecodes of the main thread. During a long native call that is too late; and when the
 library calls back into Python (logs, progress, abort), it is inside a ctypes callback, where KeyboardInterrupt is
 printed and lost. So the first Ctrl-C is held back until the call returns. A call may hang, so a second Ctrl-C ends the
-process.
-A thread counts the signals: Python's C signal handler wakes it at once through a socket.
+process. A thread counts the signals: Python's C signal handler wakes it at once through a socket.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one command that builds a library for this machine, and the words for one that does not work here."""
+"""The command that builds llama.cpp for this machine, and messages for a library that does not load here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from internvl_gguf.hardware.identity import cpu_flags
 
 REQUIREMENT: Final = "llama-cpp-python==0.3.36"
 AMX_HEADER: Final = Path(__file__).parents[2] / "llama" / "amx_tile_config.h"
-"""What GCC 12 needs to compile AMX right; the file says why."""
+"""A header that GCC 12 needs to compile AMX correctly; the file says why."""
 
 # Linux's names of the instruction sets that ggml names otherwise (ggml-cpu.h, `ggml_cpu_has_...`).
 _FLAGS: Final = {
@@ -37,7 +37,7 @@ _DRIVERS: Final = {"libcuda.so": "the NVIDIA driver", "libvulkan.so": "the Vulka
 
 
 def build_command() -> str:
-    """The command that compiles llama.cpp for this machine and installs it in this Python."""
+    """Return the command that compiles llama.cpp for this machine and installs it in this Python."""
     pip = ["-m", "pip", "install", "--force-reinstall", "--no-deps", "--no-cache-dir", REQUIREMENT]
     command = shlex.join([sys.executable, *pip])
     if sys.platform != "linux" or platform.machine() != "x86_64":
@@ -47,25 +47,25 @@ def build_command() -> str:
 
 
 def build_hint() -> str:
-    """What to do about a library that does not work here, in a line."""
+    """Return a one-line hint for a library that does not work here."""
     return f"Build it for this machine (a few minutes; a C++ compiler is needed): {build_command()}"
 
 
 def missing_instruction_sets(built_for: Collection[str]) -> tuple[str, ...]:
-    """Instruction sets the library was compiled for and this CPU lacks; none where the system does not tell.
+    """Return instruction sets that the library needs and this CPU lacks; none if the system does not tell.
 
     Args:
-        built_for: of `INSTRUCTION_SETS`.
+        built_for: instruction sets of the build, of `INSTRUCTION_SETS`.
     """
     here = cpu_flags()
     return tuple(name.upper() for name in built_for if here and _FLAGS.get(name, name) not in here)
 
 
 def loading_problem(reason: str) -> tuple[str, str]:
-    """Message and hint for a library that the system does not load.
+    """Return message and hint for a library that the system cannot load.
 
     Args:
-        reason: what the system said.
+        reason: error text of the system.
     """
     missing = _MISSING.search(reason)
     if not missing:

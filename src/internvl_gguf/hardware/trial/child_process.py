@@ -1,4 +1,4 @@
-"""The processes in which the library is tried: their lines read, their end understood, whatever that is."""
+"""The child processes of the trial: send a request, read their lines, report how they ended."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class ProcessEnd:
     """How a process ended.
 
     Attributes:
-        what: in words, to follow its name.
-        signal: what ended it, such as "SIGILL"; empty where it ended by itself.
-        hung: whether it said nothing for too long, and was ended for that.
+        what: the end in words, to follow the name of the process.
+        signal: signal that ended it, such as "SIGILL"; empty if it exited by itself.
+        hung: whether it was ended because it printed nothing for too long.
     """
 
     what: str
@@ -36,10 +36,10 @@ class ProcessEnd:
 
 
 class TrialProcess:
-    """A process that says one JSON object a line. Made by `child`.
+    """A process that prints one JSON object a line. Made by `start_child`.
 
     Attributes:
-        end: how it ended; set when `lines` is through.
+        end: how it ended; set when `lines` is exhausted.
     """
 
     def __init__(self, process: subprocess.Popen[str], errors: Any, timeout: float) -> None:
@@ -50,7 +50,7 @@ class TrialProcess:
         self._hung = False
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """What it says; a process that says nothing for too long is ended."""
+        """Yield the printed objects; end a process that prints nothing for too long."""
         stdout = self._process.stdout
         if stdout is None:
             raise AssertionError("the process was started with pipes")
@@ -81,14 +81,14 @@ class TrialProcess:
 
 @contextmanager
 def start_child(command: Sequence[str], request: object, timeout: float) -> Iterator[TrialProcess]:
-    """A process that is told what to do in one line of JSON; it ends with the block, at Ctrl-C, too.
+    """Start a process with a request of one JSON line; it ends with the block, also at Ctrl-C.
 
-    It gets a process group of its own: Ctrl-C on a terminal is no fault of the library.
+    It gets its own process group: Ctrl-C on a terminal must not look like a fault of the library.
 
     Args:
         command: program and arguments.
-        request: what it is told.
-        timeout: seconds without a line after which it hangs.
+        request: JSON value to send.
+        timeout: seconds without a line after which it counts as hung.
 
     Raises:
         InternVLError: no temporary file can be made.

@@ -1,4 +1,4 @@
-"""The first import of llama.cpp on a machine, tried in a process that may die of it."""
+"""Try the first import of llama.cpp on a machine in a child process, which may die of it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _failed: dict[str, LibraryError] = {}
 
 
 def ensure_importable() -> None:
-    """See to it that importing llama.cpp does not end this process: it was done here before, or is tried now.
+    """Ensure that importing llama.cpp does not end this process: a kept record says so, or a child tries it now.
 
-    A millisecond where it is known, half a second where it has to be tried.
+    Takes a millisecond with a record, else half a second.
 
     Raises:
-        LibraryError: it cannot be loaded here: what it lacks, and the command that builds one for this machine.
+        LibraryError: the library cannot be loaded here; the error says why and how to build one for this machine.
     """
     here = circumstances()
     if os.environ.get(_TRIED) == here.digest or recorded(here).imports:
@@ -48,10 +48,10 @@ def _remember(here: Circumstances) -> None:
 
 
 def _try_import() -> None:
-    """Import llama.cpp in a process of its own.
+    """Import llama.cpp in a child process.
 
     Raises:
-        LibraryError: as `ensure_importable`.
+        LibraryError: see `ensure_importable`.
     """
     built_for: tuple[str, ...] = ()
     with start_child(COMMAND, {}, _TIMEOUT) as process:
@@ -66,7 +66,7 @@ def _try_import() -> None:
 
 
 def _death(end: ProcessEnd, built_for: tuple[str, ...]) -> LibraryError:
-    """The error for a library whose import ended the process."""
+    """Return the error for a library whose import ended the process."""
     lacking = missing_instruction_sets(built_for)
     if lacking and not end.hung:
         return LibraryError(

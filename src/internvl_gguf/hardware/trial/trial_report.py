@@ -1,4 +1,4 @@
-"""What `internvl doctor` says of the trial."""
+"""The part of `internvl doctor` that reports the trial."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from internvl_gguf.hardware.trial.usable_settings import TrialTable, has_shifted
 
 @dataclass(frozen=True)
 class TriedStep:
-    """How a step of a device went.
+    """Result of one step of a device.
 
     Attributes:
         step: the step.
@@ -33,7 +33,7 @@ class TriedStep:
 
     @property
     def line(self) -> str:
-        """That, in a line."""
+        """The result in one line."""
         if not self.failed:
             return f"all {self.checks} checks right{_reduction(self.step)}"
         wrong = "; ".join(short_description(*failure) for failure in self.failed.items())
@@ -42,12 +42,12 @@ class TriedStep:
 
 @dataclass(frozen=True)
 class TrialReport:
-    """The trial of every device.
+    """Results of the trial of every device.
 
     Attributes:
-        tried: by device, "CPU" first, the steps that were tried, the last of them the one that works if any does.
-        positions_are_shifted: whether position rows have to be put right; None where no vision encoder works.
-        tried_at: when, in ISO 8601.
+        tried: the steps that were tried by device, "CPU" first; the last step works if any does.
+        positions_are_shifted: whether position rows have to be corrected; None if no vision encoder works.
+        tried_at: time of the last trial, in ISO 8601.
     """
 
     tried: Mapping[str, tuple[TriedStep, ...]]
@@ -56,18 +56,18 @@ class TrialReport:
 
     @property
     def problems(self) -> list[str]:
-        """What of that makes models fail here: a CPU without a step that works."""
+        """Problems that make models fail here: a CPU without a working step."""
         last = self.tried["CPU"][-1]
         return [f"llama.cpp fails on this CPU: {last.line}. {build_hint()}"] if last.failed else []
 
     @property
     def reductions(self) -> bool:
-        """Whether something of the library is left out here."""
+        """Whether some feature of the library is left out here."""
         return any(len(steps) > 1 or steps[-1].failed for steps in self.tried.values())
 
     @property
     def rows(self) -> list[tuple[str, str]]:
-        """Name and text of each line for a person."""
+        """Name and text of each line for a user."""
         lines = [
             ("trial" if not number else "", f"{device}: {tried.line}")
             for number, (device, tried) in enumerate(
@@ -77,7 +77,7 @@ class TrialReport:
         return [*lines, ("", f"build one that works: {build_command()}")] if self.reductions else lines
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the report for JSON."""
         devices = {
             device: [
                 {
@@ -94,10 +94,10 @@ class TrialReport:
 
 
 def trial_report(gpus: Mapping[str, str]) -> TrialReport:
-    """The trial of the CPU and of GPUs; what was not tried is tried now.
+    """Report the trial of the CPU and of GPUs; checks that were not run before run now.
 
     Args:
-        gpus: their descriptions by their names.
+        gpus: descriptions of the GPUs by their names.
     """
     here = circumstances()
     table = TrialTable(here)
@@ -109,7 +109,7 @@ def trial_report(gpus: Mapping[str, str]) -> TrialReport:
 
 
 def _steps(table: TrialTable, first: Step) -> tuple[TriedStep, ...]:
-    """The steps of a device down to the first with which everything works."""
+    """Return the steps of a device down to the first with which everything works."""
     steps = []
     for step in first.fallbacks():
         outcomes = table.outcomes(step)

@@ -1,4 +1,4 @@
-"""What people are told of a trial."""
+"""Messages for users about a trial."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _MORE: Final = "`internvl doctor` says how to build one that works."
 
 
 def reduction_notice(step: Step, failure: tuple[str, Outcome], features: Collection[str]) -> str:
-    """What a step leaves out and why, in a line.
+    """Return one line that says what a step leaves out and why.
 
     Args:
-        step: what is used.
-        failure: of the step above: name of a check and how it went.
-        features: instruction sets the build uses.
+        step: the step that is used.
+        failure: failed check of the step above and its outcome.
+        features: instruction sets of the build.
     """
     parts = []
     if not step.extra_buffers:
@@ -33,38 +33,38 @@ def reduction_notice(step: Step, failure: tuple[str, Outcome], features: Collect
 
 
 def skipped_gpu_notice(name: str, description: str, failure: tuple[str, Outcome] | None) -> str:
-    """That a GPU is not used and why, in a line."""
+    """Return one line that says that a GPU is not used and why."""
     why = f" ({short_description(*failure)})" if failure else ""
     return f"{name} ({description}) is left out: this llama.cpp build does not work on it{why}. {_MORE}"
 
 
 def not_saved_notice(error: OSError) -> str:
-    """That what was found cannot be kept, in a line."""
+    """Return one line that says that results of the trial cannot be kept."""
     why = error.strerror or error
     folder = TRIAL.path.parent
     return f"How llama.cpp does on this machine cannot be kept in {folder} ({why}): it is tried by each process."
 
 
 def refusal(failure: tuple[str, Outcome] | None) -> tuple[str, str]:
-    """Message and hint where nothing works on the CPU."""
+    """Return message and hint if nothing works on the CPU."""
     why = describe(*failure) if failure else "it was not tried"
     return f"The installed llama.cpp does not work on this CPU: {why}.", build_hint()
 
 
 def describe(check: str, outcome: Outcome) -> str:
-    """How a check went: "the trial of Q4_K weights was killed by SIGILL (...)"."""
+    """Describe an outcome: "the trial with Q4_K weights was killed by SIGILL (...)"."""
     subject = "the answer" if outcome.kind == "wrong" else "the trial"
     verb = "was refused: " if outcome.kind == "refused" else ""
     return f"{subject} with {check_title(check)} {verb}{outcome.what.rstrip('.')}"
 
 
 def short_description(check: str, outcome: Outcome) -> str:
-    """How a check went: "Q4_K weights: SIGILL"."""
+    """Describe an outcome in short: "Q4_K weights: SIGILL"."""
     return f"{check_title(check)}: {outcome.signal or outcome.what.rstrip('.')}"
 
 
 def check_title(check: str) -> str:
-    """The name of a check in words."""
+    """Return the name of a check in words."""
     part, _, kind = check.rpartition(" ")
     forms = {
         "weights": f"{kind} weights",
@@ -76,7 +76,7 @@ def check_title(check: str) -> str:
 
 
 def _failure_verb(outcome: Outcome, *, many: bool) -> str:
-    """What kernels do that died, or else went wrong."""
+    """Return the verb for kernels that died, hung or computed wrong results."""
     crash = {"died": "crash", "hung": "hang"}.get(outcome.kind, "compute wrong")
     first, *rest = crash.split(" ")
     return crash if many else " ".join([f"{first}es" if first == "crash" else f"{first}s", *rest])

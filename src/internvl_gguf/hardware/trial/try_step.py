@@ -1,4 +1,4 @@
-"""Trying one step on this machine, whatever becomes of the process that does."""
+"""Run the checks of one step on this machine in child processes, which may die or hang."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from internvl_gguf.hardware.trial.steps import UNREACHED, Step
 COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.trial")
 _TIMEOUT: Final = 60.0  # seconds for one check, which takes a tenth of one on an idle CPU
 _GPU_TIMEOUT: Final = 300.0  # drivers compile their kernels at first use
-_MOST_DEATHS: Final = 12  # of processes; then what is left counts as dead, too
+_MOST_DEATHS: Final = 12  # of processes; the remaining checks then count as dead, too
 
 
 def try_step(step: Step, needed: Sequence[str] = ()) -> Entry:
-    """Do the checks of a step; one that ends its process or hangs is noted, and the others are done by the next.
+    """Run the checks of a step; if one ends its process or hangs, the next process runs the remaining ones.
 
     Args:
         step: the step.
-        needed: names of the checks; all if there are none.
+        needed: names of the checks; empty for all.
     """
     found, features = dict[str, Outcome](), tuple[str, ...]()
     for _ in range(_MOST_DEATHS):

@@ -1,4 +1,4 @@
-"""How a model can be run here: as asked for where that works, else with the first reduction that does."""
+"""Find settings with which a model can run here: the wanted ones if they work, else the first reduction that does."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _ENCODER: Final = "encoder "
 
 @dataclass(frozen=True)
 class UsableSettings:
-    """How a model can be run on this machine.
+    """Settings with which a model can run on this machine.
 
     Attributes:
-        extra_buffers: whether the CPU may keep weights in orders of its own.
-        flash_attn: whether flash attention works, of the text model and of the vision encoder.
-        positions_are_shifted: whether position rows of vision encoders have to be put right.
+        extra_buffers: whether the CPU may store weights in layouts of its own.
+        flash_attn: whether flash attention works, in the text model and in the vision encoder.
+        positions_are_shifted: whether position rows of vision encoders have to be corrected.
         unusable: names of GPUs that are not to be used.
-        notices: what was found just now and a person should know, one line each.
+        notices: new findings that a user should know, one line each.
     """
 
     extra_buffers: bool = True
@@ -37,14 +37,14 @@ class UsableSettings:
 
 
 def find_usable_settings(needs: Needs, gpus: Mapping[str, str] | None = None) -> UsableSettings:
-    """Find out how a model can be run; what was not tried here before is tried now, in seconds.
+    """Find settings with which a model can run; checks that were not run here before run now, in seconds.
 
     Args:
-        needs: what it is run with.
+        needs: the wanted settings.
         gpus: descriptions of the GPUs that may be used, by their names.
 
     Raises:
-        LibraryError: it cannot be run on this CPU: what fails, and the command that builds a library that does not.
+        LibraryError: no settings work on this CPU; the error says what fails and how to build a library that works.
     """
     table = TrialTable(circumstances())
     cpu = table.first_working_step(needs, "")
@@ -68,11 +68,11 @@ def find_usable_settings(needs: Needs, gpus: Mapping[str, str] | None = None) ->
 
 
 class TrialTable:
-    """What is known of each step; what is not is tried.
+    """Known outcomes of each step; a step without outcomes is tried when asked for.
 
     Attributes:
-        first_failure: name of a check and how it went, of the highest step that was looked at last and did not work.
-        notices: what was found just now.
+        first_failure: check and outcome that made the last call of `first_working_step` leave its highest step.
+        notices: new findings for the user.
     """
 
     def __init__(self, here: Circumstances) -> None:
@@ -83,7 +83,7 @@ class TrialTable:
         self.notices: list[str] = []
 
     def first_working_step(self, needs: Needs, device: str, description: str = "") -> Step | None:
-        """The highest step of a device with which everything needed works."""
+        """Return the highest step of a device with which everything needed works; None if there is none."""
         self.first_failure, self._tried_now = None, False
         for step in Step(device, description).fallbacks():
             names = needs.checks(step)
@@ -98,7 +98,7 @@ class TrialTable:
         return None
 
     def _failed(self, step: Step, names: Sequence[str]) -> dict[str, Outcome]:
-        """What is needed and went wrong, by name; tried again where that may have been an accident."""
+        """Return the needed checks that failed, by name; they run again if the failure may have been an accident."""
         needed = names if step.device else ()
         failed = failures(self.outcomes(step, needed), names)
         tried_here = step.name in found_here(self._here).steps
@@ -108,12 +108,12 @@ class TrialTable:
         return failed
 
     def outcomes(self, step: Step, needed: Sequence[str] = ()) -> Outcomes:
-        """How the checks of a step went.
+        """Return the outcomes of the checks of a step, trying it first if necessary.
 
         Args:
             step: the step.
-            needed: names of checks, if these will do. A driver may take minutes to compile the kernels of all; on a CPU
-                all together take seconds.
+            needed: names of checks that suffice; empty for all. A driver may take minutes to compile the kernels of
+                all; on a CPU all together take seconds.
         """
         known = self._known.steps.get(step.name, {})
         if step.name not in self._known.whole and not (needed and known.keys() >= set(needed)):
@@ -129,16 +129,16 @@ class TrialTable:
             self.add_notice(not_saved_notice(unwritten))
 
     def add_notice(self, notice: str) -> None:
-        """Keep a notice where it is news."""
+        """Add a notice if a trial ran just now, so that users see it once."""
         if self._tried_now:
             self.notices.append(notice)
 
 
 def has_shifted_positions(outcomes: Outcomes) -> bool:
-    """Whether position rows are shifted, by the vision encoders that worked.
+    """Return whether position rows are shifted, by the vision encoder checks that passed.
 
     Raises:
-        LibraryError: none did.
+        LibraryError: none passed.
     """
     encoders = {name: outcome for name, outcome in outcomes.items() if name.startswith(_ENCODER)}
     known = [outcome.shifted for outcome in encoders.values() if outcome.kind == "right"]
