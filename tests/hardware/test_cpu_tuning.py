@@ -181,7 +181,7 @@ def test_samples_that_were_held_up_decide_nothing(seconds: dict[int, float], dat
         held_up = data.draw(st.lists(st.floats(1, 1e6), max_size=(n_samples - 1) // 2))
         samples = [each * factor for factor in held_up] + [each] * (n_samples - len(held_up))
         drawn = data.draw(st.permutations(samples))
-        found.note({"table": "token", "setting": str(setting), "seconds": drawn, "disturbed": False})
+        found.add({"table": "token", "setting": str(setting), "seconds": drawn, "disturbed": False})
     read = found.numbers("token", list(seconds))
     assert smallest_near_best(read, 0.03) == smallest_near_best(seconds, 0.03)
 
@@ -222,7 +222,7 @@ def test_samples_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_other_programs_always_disturb_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "_COMPARING", 0.0)
+    monkeypatch.setattr(timing, "_COMPARISON_LIMIT", 0.0)
     monkeypatch.setattr(timing, "_sample", lambda run, n_threads: (3.0, 0.4 if n_threads == 2 else 1.0))
     nothing = {"calm": TimedRun(lambda: None, lambda: None, 1), "busy": TimedRun(lambda: None, lambda: None, 2)}
     found = time_interleaved(nothing, 5)
@@ -417,7 +417,7 @@ def test_the_real_process_measures(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(process, name, value)
     for name in ("_DECODING", "_READING"):
         monkeypatch.setattr(process, name, replace(getattr(process, name), positions=64, layers=1))
-    monkeypatch.setattr(timing, "_COMPARING", 0.0)
+    monkeypatch.setattr(timing, "_COMPARISON_LIMIT", 0.0)
     monkeypatch.setattr(timing, "_SAMPLE_SECONDS", 1e-6)
     with process._cpu() as bench:
         said = [*process.thread_tables(bench, [1, 2]), *process.size_tables(bench, 1, 2, [8, 16])]

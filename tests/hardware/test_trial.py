@@ -18,7 +18,7 @@ from internvl_gguf import LibraryError
 from internvl_gguf.cli.cache_contents import cache_contents, clear_caches
 from internvl_gguf.hardware.trial import Needs, find_usable_settings, try_step
 from internvl_gguf.hardware.trial import record as records
-from internvl_gguf.hardware.trial.child_process import child
+from internvl_gguf.hardware.trial.child_process import start_child
 from internvl_gguf.hardware.trial.circumstances import Circumstances, circumstances
 from internvl_gguf.hardware.trial.outcomes import Outcome
 from internvl_gguf.hardware.trial.record import Entry, record, recorded
@@ -262,7 +262,7 @@ def test_ctrl_c_leaves_no_process_behind() -> None:
     pids = []
 
     def interrupted() -> None:
-        with child([sys.executable, "-c", "input(); input()"], {}, 60) as process:
+        with start_child([sys.executable, "-c", "input(); input()"], {}, 60) as process:
             pids.append(process._process.pid)
             raise KeyboardInterrupt
 

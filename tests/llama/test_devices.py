@@ -181,7 +181,7 @@ def test_the_words_of_a_driver_are_in_what_is_told() -> None:
 from internvl_gguf.llama import library
 library.initialise()
 library.recent_errors.append("CUDA error: out of memory")
-library._last_words(b"/tmp/build-x/ggml-cuda.cu:106: CUDA error")
+library._on_abort(b"/tmp/build-x/ggml-cuda.cu:106: CUDA error")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1

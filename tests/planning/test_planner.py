@@ -389,7 +389,7 @@ def test_arithmetic_is_close_to_the_plan(listing: ModelListing) -> None:
     for name, vram in itertools.product(("UD-IQ2_M", "Q4_K_M", "Q6_K"), (4, 6, 8)):
         plan = planner(MemoryBudget(64 * GIB, (vram * GIB,)))
         found: Configuration | None = plan.best(quant(listing, name))
-        draft = plan._filled(quant(listing, name), found.encoder, found.request.kv_type, True, 512) if found else None
+        draft = plan._draft(quant(listing, name), found.encoder, found.request.kv_type, True, 512) if found else None
         assert found is not None
         assert draft is not None
         corrections.append(draft.gpu_layers - found.gpu_layers)

@@ -1,4 +1,4 @@
-"""What there is to choose from: the quants of a model, each with the shape that its memory and speed follow from."""
+"""The available quants of a model, each with the shape that its memory and speed follow from."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Encoder:
 
     Attributes:
         name: its precision, else its file's name.
-        file: its path in the repository or folder; "" where none is known.
+        file: its path in the repository or folder; "" if unknown.
         size: bytes of the file.
-        shape: what its memory follows from.
+        shape: shape of the encoder.
     """
 
     name: str
@@ -54,13 +54,13 @@ class Candidate:
     Attributes:
         model: its name.
         quant: name of the quant, else of the file.
-        file: path of the text file, the first part of a split one; "" where none is known.
+        file: path of the text file, the first part of a split one; "" if unknown.
         size: bytes of the text file, of all parts.
-        loss: mean KL divergence from the published weights that the quant is expected to have, in nats.
-        source: what its numbers come from: a GGUF header, the sizes of a listing, or the model's form alone, where
-            nobody has listed its files.
-        text: what its memory follows from.
-        encoders: those it can be run with, the best first.
+        loss: expected mean KL divergence from the published weights, in nats.
+        source: source of its numbers: a GGUF header, the sizes of a listing, or the model's shape alone if its files
+            are not listed.
+        text: shape of the text model.
+        encoders: encoders that it can be run with, the best first.
     """
 
     model: str
@@ -74,11 +74,11 @@ class Candidate:
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of the file by weights of the text model."""
+        """Bits of the file divided by weights of the text model."""
         return 8 * self.size / self.text.parameters
 
     def shape(self, encoder: Encoder) -> ModelShape:
-        """Text model and encoder together."""
+        """Return the shape of text model and encoder together."""
         return ModelShape(self.text, encoder.shape)
 
 
@@ -94,7 +94,7 @@ def listed_candidates(
     shape: ModelShape,
     known: Mapping[str, TextShape] | None = None,
 ) -> list[Candidate]:
-    """The complete quants of a repository or folder, as far as their sizes are known and can be this model's.
+    """Return the complete quants of a repository or folder whose sizes are known and possible for this model.
 
     Args:
         model: its name.
@@ -129,7 +129,7 @@ def _encoder(copy: ModelCopy, shape: VisionShape) -> Encoder | None:
 
 
 def by_precision(mmprojs: Iterable[ModelCopy]) -> list[ModelCopy]:
-    """Vision encoders, the most faithful first that does not take twice the memory for nothing."""
+    """Sort vision encoders, the most faithful first; F32 follows smaller ones that lose next to nothing."""
 
     def rank(copy: ModelCopy) -> int:
         label = copy.quant.label if copy.quant else ""
@@ -139,7 +139,7 @@ def by_precision(mmprojs: Iterable[ModelCopy]) -> list[ModelCopy]:
 
 
 def estimated_candidates(model: str, shape: ModelShape) -> list[Candidate]:
-    """The usual quants of a model of which no listing is known, sized by the bits a weight such quants have."""
+    """Return the usual quants of a model without a known listing, sized by their usual bits a weight."""
     if shape.vision is None:
         raise ValueError("a shape without a vision half")
     half_precision = 2 * shape.vision.parameters

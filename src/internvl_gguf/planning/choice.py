@@ -1,4 +1,4 @@
-"""Which quant to take where nobody named one: the best that fits."""
+"""Choose the best quant that fits when the user names none."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from internvl_gguf.utils.sizes import format_size
 
 @dataclass(frozen=True)
 class Choices:
-    """What there is to choose from.
+    """The files to choose from.
 
     Attributes:
-        name: of the model.
+        name: name of the model.
         texts: complete text models.
         mmprojs: vision encoders, the best first.
-        shape: the model in files of any size.
+        shape: shape of the model; the sizes of its weights do not matter.
         known: shapes that were read from headers, by the path of the text file.
     """
 
@@ -39,12 +39,12 @@ class Choices:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen.
+    """The chosen files.
 
     Attributes:
         text: the text model.
         mmproj: the vision encoder.
-        reason: why, in one line.
+        reason: the reason in one line.
     """
 
     text: ModelCopy
@@ -63,15 +63,15 @@ def choose(
     roofline: Roofline | None,
     host_ubatch: int = DEFAULT_N_UBATCH,
 ) -> Choice:
-    """The best quant that fits a budget, run as `config` says.
+    """Return the best quant that fits a budget, run as `config` says.
 
     Args:
-        choices: what there is.
-        config: how it will be run.
+        choices: the files.
+        config: how the model will be run.
         n_threads: CPU threads.
         budget: bytes that may be taken.
-        roofline: how fast the devices are; None assumes it.
-        host_ubatch: as `Workload.host_ubatch`.
+        roofline: how fast the devices are; None assumes typical ones.
+        host_ubatch: see `Workload.host_ubatch`.
 
     Raises:
         InsufficientMemoryError: none fits, and `config.force` is not set.
@@ -102,7 +102,7 @@ def choose(
 def nothing_fits(
     smallest: Candidate, budget: MemoryBudget, workload: Workload, roofline: Roofline | None
 ) -> InsufficientMemoryError:
-    """The error for a budget that not even the smallest quant fits."""
+    """Return the error for a budget that not even the smallest quant fits."""
     least = Planner(budget, workload, roofline, cost_of("balanced")).smallest(smallest)
     return InsufficientMemoryError(
         f"No quant of {smallest.model} fits with a context of {workload.n_ctx:,}: the smallest, {smallest.quant}, "

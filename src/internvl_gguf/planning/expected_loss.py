@@ -1,4 +1,4 @@
-"""What a quant is expected to lose, before anybody measured it on the model at hand."""
+"""Estimate the accuracy that a quant loses, before it was measured on the model at hand."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _PUBLISHED: Final[dict[str, tuple[float, float]]] = {
     "IQ1_M": (2.15, 1.3931),
     "IQ1_S": (2.01, 2.2113),
 }
-# Of each number of bits the kind that loses least, fewest bits first.
+# The kinds that lose least for their bits, fewest bits first.
 _CURVE: Final = ("IQ1_S", "IQ2_XXS", "IQ2_M", "IQ3_XXS", "IQ3_M", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")
-_FALL_PER_BIT: Final = 1.0  # of the logarithm, between Q4_K_M and Q6_K
+_FALL_PER_BIT: Final = 1.0  # fall of the loss's logarithm a bit, between Q4_K_M and Q6_K
 _MOST_CORRECTION: Final = 2.0
 _LOSSLESS: Final = frozenset({"BF16", "F16", "F32"})
 _NEIGHBOURS: Final = {
@@ -60,10 +60,10 @@ _NEIGHBOURS: Final = {
 
 
 def expected_loss(quant: Quant | None, bits_per_weight: float) -> float:
-    """Mean KL divergence in nats that a quant is expected to have from the published weights.
+    """Return the expected mean KL divergence of a quant from the published weights, in nats.
 
-    The published figure of the quant or its plain neighbour, corrected for the bits a weight that this file has more or
-    fewer; of a kind nobody published, one between those of the next fewer and more bits.
+    This is the published figure of the quant or its plain neighbour, corrected for the difference in bits a weight of
+    this file. For an unpublished kind it is interpolated between the kinds of the next fewer and more bits.
     """
     if quant is not None:
         if quant.label in _LOSSLESS:
@@ -77,7 +77,7 @@ def expected_loss(quant: Quant | None, bits_per_weight: float) -> float:
 
 
 def _by_bits(bits: float) -> float:
-    """Between published figures: the logarithm falls about evenly with the bits."""
+    """Interpolate between published figures: the logarithm of the loss falls about linearly with the bits."""
     points = [_PUBLISHED[label] for label in _CURVE]
     if bits >= points[-1][0]:
         return 0.0 if bits > 15 else points[-1][1]

@@ -1,4 +1,4 @@
-"""What would fit where nothing does, or nothing as a whole."""
+"""Suggest options that would make a model fit, where nothing fits or not as a whole."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def ways_to_fit(
     *,
     whole: bool,
 ) -> Iterator[str]:
-    """What to type so that a quant fits without losing much, one line each.
+    """Yield options to type so that a quant fits without losing much, one line each.
 
     Args:
-        candidates: the quants of the model that was asked for.
-        smaller_models: those of smaller ones of its family, the largest first.
+        candidates: the quants of the requested model.
+        smaller_models: the quants of smaller models of its family, the largest model first.
         budget: bytes that may be taken.
-        workload: what was asked for.
+        workload: the requested workload.
         roofline: how fast the devices are.
-        whole: whether it is to lie on the GPUs whole.
+        whole: whether the whole model is to lie on the GPUs.
     """
 
     def best(quants: Sequence[Candidate], changed: Workload) -> Configuration | None:
@@ -66,7 +66,7 @@ def ways_to_fit(
 
 
 def _smaller_contexts(workload: Workload, candidates: Sequence[Candidate]) -> Iterator[Workload]:
-    """Contexts of a half, a quarter, ... with as many tiles a picture as leave room for words."""
+    """Yield workloads with a half, a quarter, ... of the context, and as many tiles as leave positions for text."""
     tokens = candidates[0].encoders[0].shape.tokens_per_tile if candidates else 0
     n_ctx = workload.n_ctx // 2 // CELL_STEP * CELL_STEP
     while n_ctx >= _SMALLEST_CONTEXT:

@@ -1,4 +1,4 @@
-"""What this machine has for a model: memory of the host and of each GPU that the installed llama.cpp can use."""
+"""Memory that this machine has for a model: of the host and of each GPU that the installed llama.cpp can use."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MachineBudget:
-    """What may be taken on this machine.
+    """Memory that may be taken on this machine.
 
     Attributes:
         budget: bytes of each device.
-        gpus: the GPUs, as the budget numbers them.
-        notices: what a person should know about it, one line each.
+        gpus: the GPUs, numbered as in the budget.
+        notices: facts that the user should know about it, one line each.
     """
 
     budget: MemoryBudget
@@ -33,17 +33,17 @@ class MachineBudget:
 
     @property
     def usable(self) -> dict[str, str]:
-        """Descriptions of the GPUs that memory may be taken of, by their names.
+        """Descriptions of the local GPUs that memory may be taken of, by their names.
 
-        Without those of other machines: what computes there is another library on another CPU, and a server has one
-        client at a time, so that no second process could try it.
+        Remote GPUs are left out: another library on another CPU computes there, and a server has one client at a time,
+        so that no second process could check it.
         """
         numbers = self.budget.gpu_numbers
         used = [self.gpus[number] for number, room in zip(numbers, self.budget.gpus, strict=True) if room > 0]
         return {gpu.name: gpu.description for gpu in used if not gpu.is_remote}
 
     def without(self, names: Collection[str]) -> MemoryBudget:
-        """The budget without some of the GPUs."""
+        """Return the budget without some of the GPUs."""
         if not names:
             return self.budget
         numbers = enumerate(self.budget.gpu_numbers)
@@ -51,7 +51,7 @@ class MachineBudget:
 
 
 def machine_budget(vram: Sequence[int] | None = None, ram: int | None = None) -> MachineBudget:
-    """What is free on this machine, or less where a person allows less.
+    """Return the free memory of this machine, or less if the user allows less.
 
     Args:
         vram: bytes allowed on each GPU; one size counts for every GPU. None allows what is free.
@@ -89,14 +89,14 @@ def machine_budget(vram: Sequence[int] | None = None, ram: int | None = None) ->
 
 
 def _room(gpu: Device, allowed: int | None) -> int:
-    """Bytes that may be taken of a GPU: what is free, no more than a person allows."""
+    """Return the bytes that may be taken of a GPU: free bytes, at most what the user allows."""
     if allowed is None:
         return gpu.free_bytes
     return allowed if _tells_nothing(gpu) else min(gpu.free_bytes, allowed)
 
 
 def _tells_nothing(gpu: Device) -> bool:
-    """Whether a GPU does not say how much memory it has, as some drivers do not and others do in trouble."""
+    """Return whether a GPU does not report its memory, as some drivers never do and others in trouble."""
     return gpu.total_bytes == 0
 
 
@@ -113,17 +113,17 @@ def _shares_host_memory(gpu: Device) -> bool:
 
 
 def free_host_memory() -> int:
-    """Bytes that this process could still take without swapping, by the system and by a container's limit."""
+    """Return the bytes that this process can take without swapping, within a container's limit."""
     return min([int(psutil.virtual_memory().available), *(max(0, limit - used) for limit, used in memory_limits())])
 
 
 def total_host_memory() -> int:
-    """Bytes of memory this machine has, or a container's limit."""
+    """Return the bytes of memory of this machine, or a container's limit."""
     return min([int(psutil.virtual_memory().total), *(group.limit for group in memory_limits())])
 
 
 def _gpus() -> list[Device]:
-    """The GPUs that a model may lie on."""
+    """Return the GPUs that a model may lie on."""
     try:
         from internvl_gguf.llama import library
     except LibraryError:  # not installed: planning for another machine still works

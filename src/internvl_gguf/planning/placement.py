@@ -1,4 +1,4 @@
-"""How a model that is here is loaded on this machine: as a person says, else as it fits; smaller where that fails."""
+"""Choose how to load a local model: the user's settings, else what fits, else smaller fallbacks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from internvl_gguf.utils.sizes import format_size
 if TYPE_CHECKING:
     from internvl_gguf.memory import ModelShape
 
-# Parts of what did not fit on the GPUs that are tried after a failure, before none.
+# Fractions of the memory that did not fit on the GPUs; tried after a failure, before leaving the GPUs alone.
 _GPU_FRACTIONS: Final = (0.85, 0.7, 0.5)
 _MEMORY: Final = re.compile(r"\balloc|\broom\b|\bmemory\b", re.IGNORECASE)
 _SMALL_UBATCH: Final = 128
@@ -37,17 +37,18 @@ def placements(
     host_ubatch: int = DEFAULT_N_UBATCH,
     budget_now: Callable[[], MemoryBudget] | None = None,
 ) -> Iterator[Configuration]:
-    """Ways to load a model, the best first; the next one is for when the one before has failed all the same.
+    """Yield ways to load a model, the best first; the next one is for after the one before has failed to load.
 
     Args:
-        name: how errors call the model.
-        shape: of both halves, from their headers.
-        config: what was asked for. What a person fixed stays.
+        name: name of the model in errors.
+        shape: shape of both halves, from their headers.
+        config: the requested settings. Settings that the user fixed stay.
         n_ctx: positions of one conversation.
         n_threads: CPU threads.
-        budget: what this machine has.
-        host_ubatch: as `Workload.host_ubatch`.
-        budget_now: what this machine has after a failure, when others may have taken memory; None takes `budget`.
+        budget: free memory of this machine.
+        host_ubatch: see `Workload.host_ubatch`.
+        budget_now: returns the free memory after a failure, since other programs may have taken some; None takes
+            `budget`.
 
     Raises:
         InsufficientMemoryError: nothing fits, and `config.force` is not set.
@@ -73,7 +74,7 @@ def placements(
 
 
 def too_large_error(smallest: Configuration) -> InsufficientMemoryError:
-    """The error for a model of which even the smallest way to run it does not fit."""
+    """Return the error for a model whose smallest configuration does not fit."""
     missing = f"{format_size(smallest.shortage)} of {'RAM' if smallest.headroom[0] < 0 else 'GPU memory'}"
     return InsufficientMemoryError(
         f"{smallest.candidate.model} does not fit this machine: {missing} are missing for a "
@@ -87,7 +88,7 @@ def too_large_error(smallest: Configuration) -> InsufficientMemoryError:
 def with_memory_hint(
     error: LibraryError | ModelFileError, configuration: Configuration
 ) -> LibraryError | ModelFileError:
-    """The error of a load that failed, with a hint that fits what was tried where memory was the reason."""
+    """Return the error of a failed load, with a hint for the tried configuration if memory was the reason."""
     if not _MEMORY.search(error.message):
         return error
     request = configuration.request
@@ -100,14 +101,14 @@ def with_memory_hint(
 
 
 def describe(configuration: Configuration) -> str:
-    """A way to load a model in a few words."""
+    """Describe a configuration in a few words."""
     request = configuration.request
     where = f"{placement_text(configuration)}, " if configuration.budget.has_gpus else ""
     return f"{where}a context of {request.n_ctx:,} positions, batches of {request.n_ubatch}"
 
 
 def _contexts(n_ctx: int, config: EngineConfig) -> Iterator[int]:
-    """The context, and smaller ones where nobody asked for that one."""
+    """Yield the context, and smaller ones if the user did not ask for that one."""
     yield n_ctx
     while config.n_ctx is None and n_ctx > _SMALL_CONTEXT:
         n_ctx = max(n_ctx // 2, _SMALL_CONTEXT)
@@ -121,7 +122,7 @@ def _planner(budget: MemoryBudget, workload: Workload) -> Planner:
 def _as_requested(
     candidate: Candidate, config: EngineConfig, workload: Workload, budget: MemoryBudget
 ) -> list[Configuration]:
-    """With the layers that were asked for, the encoder on a GPU first; none where their number was left open."""
+    """Return configurations with the requested layers, encoder on a GPU first; none if their number was left open."""
     if config.n_gpu_layers == "auto" or not budget.gpus:
         return []
     most = candidate.text.n_layers + 1
@@ -134,7 +135,7 @@ def _as_requested(
 def _placed(
     candidate: Candidate, config: EngineConfig, workload: Workload, budget: MemoryBudget
 ) -> Configuration | None:
-    """The best way to load it, or the one that was asked for; None where it does not fit."""
+    """Return the best configuration, or the requested one; None if it does not fit."""
     asked = _as_requested(candidate, config, workload, budget)
     if not asked:
         return _planner(budget, workload).best(candidate)
@@ -144,7 +145,7 @@ def _placed(
 def _smaller_fallbacks(
     tried: Configuration, candidate: Candidate, config: EngineConfig, budget_now: Callable[[], MemoryBudget]
 ) -> Iterator[Configuration]:
-    """Ways that take less than one that has failed."""
+    """Yield configurations that take less than one that has failed."""
     budget, workload = tried.budget, replace(tried.workload, n_ubatch=tried.request.n_ubatch)
     layers, mmproj_on_gpu = tried.gpu_layers, tried.request.mmproj_on_gpu
     if config.n_gpu_layers == "auto" and (layers or mmproj_on_gpu):
@@ -166,9 +167,9 @@ def _smaller_fallbacks(
 def _fallbacks_on_gpus(
     tried: Configuration, candidate: Candidate, workload: Workload, budget_now: Callable[[], MemoryBudget]
 ) -> Iterator[Configuration]:
-    """Ways that take less of the GPUs than one that has failed, down to half of it.
+    """Yield configurations that take less of the GPUs than one that has failed, down to half of it.
 
-    A GPU that refused what it seemed to have room for has less than it says; one that others use, less than before.
+    A GPU that refused an allocation has less memory than it reports; other programs may have taken some of another.
     """
     taken = {number: gpu.total for number, gpu in zip(tried.budget.gpu_numbers, tried.plan.gpus, strict=True)}
     least = sum(taken.values())

@@ -1,4 +1,4 @@
-"""A plan in words and tables: why a quant is the best, what would fit, why something does not."""
+"""Describe plans in words and tables: where a configuration computes, why it was chosen, what memory it takes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PART_NAMES: Final = {
 
 
 def placement_text(found: Configuration) -> str:
-    """Where a configuration computes, in words: "all 49 layers and the encoder on the GPU"."""
+    """Say where a configuration computes: "all 49 layers and the encoder on the GPU"."""
     used, machine = found.budget.gpus, found.budget.machine_gpus or len(found.budget.gpus)
     if not used:
         return "on the CPU, the GPU left alone" if found.budget.has_gpus else "on the CPU"
@@ -41,7 +41,7 @@ def placement_text(found: Configuration) -> str:
 
 
 def reason(ranked: Sequence[Configuration], preference: Preference = "balanced") -> str:
-    """One sentence: what the first of a ranking is, and why it is before the next that would lose less."""
+    """Say in one sentence what the first of a ranking is, and why it precedes the next that would lose less."""
     best = ranked[0]
     room = min(best.headroom[1:], default=best.headroom[0])
     text = f"{best.candidate.quant}: {placement_text(best)}, {format_size(max(room, 0))} left"
@@ -71,7 +71,7 @@ def _why(best: Configuration, others: Sequence[Configuration], preference: Prefe
 
 
 def memory_table(found: Configuration) -> str:
-    """Each device's memory by part, with what there is of it, as lines of text."""
+    """Return a table of each device's memory by part, with the budget, as lines of text."""
     plan, budget = found.plan, found.budget
     limits = (budget.host, *budget.gpus)
     parts = [part for part in _PART_NAMES if any(getattr(device, part) for device in plan.devices)]

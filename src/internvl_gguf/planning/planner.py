@@ -1,4 +1,4 @@
-"""The best way to run one quant within a budget: layers, KV type, encoder and its place, batch."""
+"""Search the best way to run one quant within a memory budget: layers, KV type, encoder and its device, batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from internvl_gguf.planning.candidates import Candidate, Encoder
 from internvl_gguf.planning.speed_estimate import SpeedEstimate, estimate_speed
 from internvl_gguf.planning.workload import MemoryBudget, Workload
 
-# Of each GPU's memory, kept free for what the formula may miss there (docs/memory.md).
+# Share of each GPU's memory kept free for errors of the prediction (docs/memory.md).
 MARGIN: Final = 0.02
 # Mean KL divergence that a quantised KV cache adds: Qwen2.5-0.5B Q4_K_M over 1,024 tokens, against an F32 cache
 # (docs/picking.md). Qwen2.5's keys have large biases, so it is not as little as for other models.
@@ -25,7 +25,7 @@ KV_LOSS: Final[dict[KVType, float]] = {"f32": 0.0, "f16": 0.0, "bf16": 0.0, "q8_
 QUANTISED: Final[tuple[KVType, ...]] = ("q8_0", "q4_0")
 TILES_PER_GPU_BATCH: Final = 4
 _SMALL_UBATCH: Final = 128
-_STEPS: Final = 6  # layers fewer than arithmetic says, at most
+_STEPS: Final = 6  # most layers below what arithmetic says
 _ANSWER_TOKENS: Final = 200
 _QUESTION_TOKENS: Final = 100
 
@@ -37,10 +37,10 @@ class Configuration:
     Attributes:
         candidate: the quant.
         encoder: its vision encoder.
-        workload: what it is to do.
-        budget: what it was fitted into.
-        request: how it is run.
-        speed: how fast it will be.
+        workload: the work to be done.
+        budget: memory that it was fitted into.
+        request: settings that it is run with.
+        speed: expected speed.
     """
 
     candidate: Candidate = field(repr=False)
@@ -52,51 +52,51 @@ class Configuration:
 
     @cached_property
     def plan(self) -> MemoryPlan:
-        """What it takes, by device and part; computed when first asked for."""
+        """Predicted memory by device and part; computed when first asked for."""
         return predict_memory(self.candidate.shape(self.encoder), self.request)
 
     @property
     def n_layers(self) -> int:
-        """Layers there are, the output matrix counted as one."""
+        """Number of layers, the output matrix counted as one."""
         return self.candidate.text.n_layers + 1
 
     @property
     def gpu_layers(self) -> int:
-        """Layers on GPUs, the output matrix counted as one."""
+        """Number of layers on GPUs, the output matrix counted as one."""
         return self.request.gpu_layers(self.candidate.text.n_layers)
 
     @property
     def is_full(self) -> bool:
-        """Whether all of it computes where it is fastest: on GPUs where there are any."""
+        """Whether everything computes where it is fastest: on GPUs if there are any."""
         if not self.budget.has_gpus:
             return True
         return self.gpu_layers == self.n_layers and self.request.mmproj_on_gpu
 
     @property
     def headroom(self) -> tuple[int, ...]:
-        """Bytes left of each device's budget, the host first; below 0 where it does not fit."""
+        """Bytes left of each device's budget, the host first; below 0 if it does not fit."""
         limits = (self.budget.host, *self.budget.gpus)
         return tuple(limit - device.total for limit, device in zip(limits, self.plan.devices, strict=True))
 
     @property
     def shortage(self) -> int:
-        """Bytes that are missing on all devices together; 0 where it fits."""
+        """Bytes missing on all devices together; 0 if it fits."""
         limits = (self.budget.host, *(int(gpu * (1 - MARGIN)) for gpu in self.budget.gpus))
         return sum(max(device.total - limit, 0) for limit, device in zip(limits, self.plan.devices, strict=True))
 
     @property
     def fits(self) -> bool:
-        """Whether every device has room, the GPUs with a margin."""
+        """Whether every device has memory for it, the GPUs with a margin."""
         return fits(self.plan, self.budget)
 
     @property
     def loss(self) -> float:
-        """Mean KL divergence from the published weights that is to be expected, in nats: quant and KV cache."""
+        """Expected mean KL divergence from the published weights, in nats: of quant and KV cache."""
         return self.candidate.loss + KV_LOSS[self.request.kv_type]
 
     @cached_property
     def answer_seconds(self) -> Range:
-        """Seconds for a question about the pictures and an answer of 200 tokens, nothing known before."""
+        """Seconds for a question about the pictures and an answer of 200 tokens, with empty caches."""
         picture = self.speed.picture_seconds
         pictures = picture.times(self.workload.pictures) if picture else Range(0, 0)
         words = self.speed.prefill.amount_over(_QUESTION_TOKENS) + self.speed.decode.amount_over(_ANSWER_TOKENS)
@@ -104,12 +104,12 @@ class Configuration:
 
 
 def geometric_mean(value: Range) -> float:
-    """One number for a range: the geometric mean of its ends."""
+    """Return the geometric mean of the ends of a range, as one number for it."""
     return math.sqrt(value.low * value.high)
 
 
 def fits(plan: MemoryPlan, budget: MemoryBudget) -> bool:
-    """Whether a plan stays within a budget on every device."""
+    """Return whether a plan stays within a budget on every device."""
     limits = (budget.host, *(gpu * (1 - MARGIN) for gpu in budget.gpus))
     if budget.is_unified and plan.total > budget.host:
         return False
@@ -117,7 +117,7 @@ def fits(plan: MemoryPlan, budget: MemoryBudget) -> bool:
 
 
 Cost = Callable[[Configuration], tuple[float, ...]]
-"""What makes one configuration worse than another; the lowest is the best."""
+"""Cost of a configuration; the configuration of the lowest cost is the best."""
 
 
 class Planner:
@@ -125,9 +125,9 @@ class Planner:
 
     Args:
         budget: bytes that may be taken.
-        workload: what is to be done.
-        roofline: how fast the devices are; None assumes it.
-        cost: which of two ways to run a quant is the better one.
+        workload: the work to be done.
+        roofline: how fast the devices are; None assumes typical ones.
+        cost: compares ways to run a quant.
     """
 
     def __init__(self, budget: MemoryBudget, workload: Workload, roofline: Roofline | None, cost: Cost) -> None:
@@ -135,10 +135,10 @@ class Planner:
         self._overheads: dict[tuple[object, ...], tuple[int, ...]] = {}
 
     def best(self, candidate: Candidate) -> Configuration | None:
-        """The best way to run a quant; None where it does not fit in any.
+        """Return the best way to run a quant; None if no way fits.
 
-        Layers on several GPUs compute one after the other, and each GPU takes memory of its own: so of those that hold
-        the model whole, as few as do. Where they do not, leaving the smallest of them alone may be better, or all.
+        Layers on several GPUs compute one after the other, and each GPU takes memory of its own: so the model goes to
+        the fewest GPUs that hold it whole. If they do not, leaving some or all of them alone may be better.
         """
         fewest_first = [*reversed(self._with_fewer_gpus[:-1]), self]
         for ubatch in dict.fromkeys((self._fastest_ubatch, self._ubatches[0])):
@@ -156,13 +156,13 @@ class Planner:
         return [Planner(budget, self._workload, self._roofline, self._cost) for budget in self._budget.smaller()]
 
     def _whole(self, candidate: Candidate, ubatch: int) -> Configuration | None:
-        """All of it where it is fastest, at no cost; None where there is no room for that."""
+        """Return everything where it is fastest, without a compromise; None if there is no memory for that."""
         on_gpu = bool(self._budget.gpus)
         plain = self._draft(candidate, candidate.encoders[0], self._kv_types[0], on_gpu, ubatch)
         return plain if plain and plain.is_full and plain.fits else None
 
     def _best(self, candidate: Candidate) -> Configuration | None:
-        """With all GPUs of the budget, at some cost."""
+        """Return the best compromise that uses all GPUs of the budget; None if none fits."""
         for ubatch in self._ubatches:
             drafts = [draft for draft in self._alternatives(candidate, ubatch) if draft]
             for draft in sorted(drafts, key=self._cost):
@@ -171,13 +171,13 @@ class Planner:
         return None
 
     def with_layers(self, candidate: Candidate, layers: int, *, mmproj_on_gpu: bool) -> Configuration:
-        """A quant with so many layers on the GPUs, whether it fits or not."""
+        """Return a quant with `layers` layers on the GPUs, whether it fits or not."""
         encoder = candidate.encoders[0]
         request = self._request(candidate.shape(encoder), self._kv_types[0], layers, mmproj_on_gpu, self._ubatches[0])
         return self._configure(candidate, encoder, request)
 
     def smallest(self, candidate: Candidate) -> Configuration:
-        """The way to run a quant that misses the least memory: on the GPUs whole, or without them."""
+        """Return the way to run a quant that misses the least memory: whole on the GPUs, or without them."""
         encoder = min(candidate.encoders, key=lambda each: each.size)
 
         def least(planner: Planner, layers: int) -> Configuration:
@@ -207,14 +207,14 @@ class Planner:
 
     @property
     def _fastest_ubatch(self) -> int:
-        """The one to take where it changes nothing else: memory grows with it."""
+        """The ubatch to take if nothing else has to give way for it: memory grows with it."""
         workload = self._workload
         usual = DEFAULT_N_UBATCH if self._budget.gpus else workload.host_ubatch
         return workload.n_ubatch or min(usual, workload.n_batch)
 
     @property
     def _ubatches(self) -> tuple[int, ...]:
-        """The usual one, and the one that takes less."""
+        """The usual ubatch, and a smaller one that takes less memory."""
         if self._workload.n_ubatch:
             return (self._workload.n_ubatch,)
         usual = min(self._fastest_ubatch, DEFAULT_N_UBATCH)
@@ -225,7 +225,7 @@ class Planner:
         return self._workload.picture_positions(tokens) + _QUESTION_TOKENS
 
     def _alternatives(self, candidate: Candidate, ubatch: int) -> Iterator[Configuration | None]:
-        """Ways that cost something: a quantised cache, a smaller encoder, one on the CPU, fewer layers on the GPUs."""
+        """Yield compromises: a quantised cache, a smaller encoder, one on the CPU, fewer layers on the GPUs."""
         smallest = min(candidate.encoders, key=lambda encoder: encoder.size)
         for kv_type in self._kv_types:
             for on_gpu in (True, False) if self._budget.gpus else (False,):
@@ -235,7 +235,7 @@ class Planner:
     def _draft(
         self, candidate: Candidate, encoder: Encoder, kv_type: KVType, mmproj_on_gpu: bool, ubatch: int
     ) -> Configuration | None:
-        """With as many layers on the GPUs as arithmetic says they hold; None where it says they hold not even none."""
+        """Return a configuration with as many layers on the GPUs as arithmetic allows; None if it allows none."""
         text = candidate.text
         if kv_type in QUANTISED and text.head_dim % 32:
             return None
@@ -254,7 +254,7 @@ class Planner:
         return self._configure(candidate, encoder, request(too_many - 1)) if too_many else None
 
     def _fitted(self, draft: Configuration) -> Configuration | None:
-        """A draft with so few layers on the GPUs that it does fit; None where arithmetic was far off."""
+        """Return a draft with as many layers on the GPUs as the plan allows; None if arithmetic was far off."""
         for layers in range(draft.gpu_layers, max(-1, draft.gpu_layers - _STEPS), -1):
             asked = draft.request
             shape = draft.candidate.shape(draft.encoder)
@@ -292,7 +292,7 @@ class Planner:
         )
         if len(request.gpus) < 2:
             return request
-        # Layers by the room that each GPU has beside what lies there anyway.
+        # Share the layers by the memory that each GPU has left beside its overhead.
         room = [
             max(gpu * (1 - MARGIN) - taken, 1.0)
             for gpu, taken in zip(self._budget.gpus, self._overhead(shape, request)[1:], strict=True)
@@ -300,7 +300,7 @@ class Planner:
         return replace(request, gpus=tuple(share / sum(room) for share in room))
 
     def _layers_fit_gpus(self, shape: ModelShape, request: MemoryRequest) -> bool:
-        """Whether the GPUs have room, by arithmetic: weights and cache of each layer beside what else lies there."""
+        """Return whether the GPUs have memory by arithmetic: weights and cache of each layer, and the overhead."""
         overhead = self._overhead(shape, request)[1:]
         layers = layers_by_device(shape.text, request)[1:]
         return all(
@@ -309,7 +309,7 @@ class Planner:
         )
 
     def _overhead(self, shape: ModelShape, request: MemoryRequest) -> tuple[int, ...]:
-        """What each device holds beside layers and their cache, the host first: about the same for every quant."""
+        """Return the bytes on each device beside layers and their cache, the host first: similar for every quant."""
         text, vision = shape.text, shape.vision
         full = request.gpu_layers(text.n_layers) > text.n_layers
         some = -1 if full else min(request.n_gpu_layers, text.n_layers // 2)
@@ -323,7 +323,7 @@ class Planner:
 
 
 def layers_by_device(text: TextShape, request: MemoryRequest) -> tuple[int, ...]:
-    """Bytes of weights and KV cache on each device, the host first."""
+    """Return the bytes of weights and KV cache on each device, the host first."""
     homes = layer_homes(text.n_layers, request)
     names = [backend.name for backend in homes.backends]
     layers = [names[home] for home in homes.layers]

@@ -1,8 +1,7 @@
-"""How fast a configuration will be: from the model's shape and the machine's roofline, before anything is fetched.
+"""Estimate the speed of a configuration from the model's shape and the machine's roofline, before any download.
 
 A token of an answer takes as long as reading every weight once; a prompt as long as multiplying every weight with
-each of its tokens; a tile as long as the encoder's operations. Method, measured errors and misses stand in
-docs/speed-estimates.md.
+each of its tokens; a tile as long as the encoder's operations. docs/speed-estimates.md has method and measured errors.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ __all__ = ["Range", "SpeedEstimate", "estimate_speed"]
 
 # Operations of a layer that are no views (`llm_build_qwen2`, `build_attn` in llama.cpp): each is handed out on its own.
 _NODES_PER_LAYER: Final = 24
-_MEASURED_SHARING: Final = 7  # query heads to each key in `llama.roofline`'s attention
-# What real runs took of the time computed here, from the fastest to the slowest (docs/speed-estimates.md).
+_MEASURED_SHARING: Final = 7  # query heads to each key in the attention of `llama.measure.rates`
+# Measured time divided by computed time, of the fastest and the slowest real run (docs/speed-estimates.md).
 _DECODE_ERROR: Final = (0.95, 1.4)
 _PREFILL_ERROR: Final = (0.95, 1.25)
 _ENCODE_ERROR: Final = (0.68, 1.05)
@@ -36,15 +35,15 @@ _NOTHING: Final = Range(0, 0)
 
 @dataclass(frozen=True)
 class SpeedEstimate:
-    """How fast a configuration is expected to be.
+    """Expected speed of a configuration.
 
     Attributes:
         decode: tokens/s of an answer at the depth asked for.
         prefill: tokens/s at which the first `depth` positions are read, at least one `n_ubatch` of them.
         tile_seconds: seconds to encode a tile; None without a vision half.
         picture_seconds: seconds until a picture at the beginning is encoded and read; None without one.
-        measured: whether every device involved was measured; else `assumed` names those that were not.
-        assumed: what was assumed of them.
+        measured: whether every device involved was measured.
+        assumed: the assumptions about other devices.
     """
 
     decode: Range
@@ -58,14 +57,14 @@ class SpeedEstimate:
 def estimate_speed(
     shape: ModelShape, request: MemoryRequest, roofline: Roofline | None, *, tiles_per_picture: int, depth: int
 ) -> SpeedEstimate:
-    """How fast a model runs in a configuration.
+    """Estimate how fast a model runs in a configuration.
 
     The CPU counts with the threads it was measured with, whatever `request.n_threads` says.
 
     Args:
         shape: the model, from a header or a listing.
         request: how it is run.
-        roofline: of the machine; None assumes it. GPUs of the request that it lacks are assumed.
+        roofline: roofline of the machine; None assumes a typical one. GPUs that it lacks are assumed.
         tiles_per_picture: tiles of a picture, the thumbnail included; 0 for no pictures.
         depth: positions in the context while an answer is produced.
 
@@ -103,15 +102,15 @@ def estimate_speed(
 
 @dataclass(frozen=True)
 class _Share:
-    """What of a text model lies on one device.
+    """The layers of a text model on one device.
 
     Attributes:
         device: the device.
         is_host: whether it is the CPU.
-        n_layers: how many layers.
-        matrices: theirs, by type.
-        unread: those among them that a prompt does without: behind the last attention only the tokens whose logits are
-            wanted go on (`inp_out_ids` in `llm_build_qwen2`).
+        n_layers: number of layers.
+        matrices: the matrices of these layers, by type.
+        unread: matrices that most tokens of a prompt skip: after the last attention only tokens whose logits are wanted
+            continue (`inp_out_ids` in `llm_build_qwen2`).
     """
 
     device: DeviceSpeed
@@ -174,7 +173,7 @@ class _Text:
 
     @property
     def guesses(self) -> Iterator[str]:
-        """What stands in for a type that was not measured on a device that was."""
+        """Assumptions for types that were not measured on a measured device."""
         shares = [(share.device, share.matrices) for share in self._shares]
         for device, matrices in (*shares, (self._output_device, self._output)):
             if not device.measured:
@@ -186,7 +185,7 @@ class _Text:
                 yield f"attention over {self._attention} as fast on {device.name} as some other kind"
 
     def decode_seconds(self, depth: int) -> Range:
-        """Seconds for one token of an answer."""
+        """Return seconds for one token of an answer."""
         positions = self._attended(depth)
         seconds = _read(self._output, self._output_device)
         for share in self._shares:
@@ -197,7 +196,7 @@ class _Text:
         return seconds.times(*_DECODE_ERROR)
 
     def prefill_seconds(self, tokens: int) -> Range:
-        """Seconds to read so many tokens into an empty context, and to make the logits of the last."""
+        """Return seconds to read `tokens` tokens into an empty context, and to compute the logits of the last."""
         batches = [min(self._ubatch, tokens - start) for start in range(0, tokens, self._ubatch)]
         ends = [self._attended(min(start + self._ubatch, tokens)) for start in range(0, tokens, self._ubatch)]
         pairs = sum(count * end for count, end in zip(batches, ends, strict=True))
@@ -218,18 +217,18 @@ class _Text:
         return seconds.times(*_PREFILL_ERROR)
 
     def _attended(self, positions: int) -> int:
-        """Cells that attention runs over: llama.cpp takes them in steps (`llama_kv_cache::get_n_kv`)."""
+        """Return the cells that attention runs over: llama.cpp takes them in steps (`llama_kv_cache::get_n_kv`)."""
         return min(self._cells, max(CELL_STEP, positions + -positions % CELL_STEP))
 
     def _attention_bandwidth(self, device: DeviceSpeed) -> Range:
-        """Bytes/s of keys and values. A GPU waits for memory; a CPU computes, longer where more heads share a key."""
+        """Return bytes/s of keys and values; a CPU is slower the more query heads share a key, a GPU is not."""
         rate = _attention_rate(device.attention_bandwidth, self._attention)
         sharing = _MEASURED_SHARING / self._sharing
         return rate.times(min(1, sharing), max(1, sharing))
 
 
 def _attention_rate(table: Mapping[str, Range], kind: str) -> Range:
-    """The rate of a kind of attention; of one that was not measured the slowest to the fastest of those that were."""
+    """Return the rate of a kind of attention; if not measured, the range over all measured kinds."""
     known = table.get(kind)
     if known is not None:
         return known
@@ -237,7 +236,7 @@ def _attention_rate(table: Mapping[str, Range], kind: str) -> Range:
 
 
 def _joined(layers: Iterable[tuple[Matrices, ...]]) -> tuple[Matrices, ...]:
-    """The matrices of several layers, type by type."""
+    """Return the matrices of several layers, type by type."""
     sums: dict[str, tuple[int, int]] = {}
     for matrices in layers:
         for each in matrices:
@@ -251,7 +250,7 @@ def _rate(table: Mapping[str, Range], matrices: Matrices) -> Range:
 
 
 def _read(matrices: Iterable[Matrices], device: DeviceSpeed) -> Range:
-    """Seconds to multiply one token with each matrix."""
+    """Return seconds to multiply one token with each matrix."""
     seconds = _NOTHING
     for each in matrices:
         seconds += _rate(device.bandwidth, each).amount_over(each.n_bytes)
@@ -259,7 +258,7 @@ def _read(matrices: Iterable[Matrices], device: DeviceSpeed) -> Range:
 
 
 def _multiplied(matrices: Iterable[Matrices], device: DeviceSpeed, tokens: int, batches: int) -> Range:
-    """Seconds to multiply many tokens with each matrix, which is read once a batch."""
+    """Return seconds to multiply many tokens with each matrix, which is read once a batch."""
     seconds = _NOTHING
     for each in matrices:
         multiplied = _rate(device.matrix_rate, each).amount_over(2 * each.elements * tokens)
@@ -272,7 +271,7 @@ def _slower(first: Range, second: Range) -> Range:
 
 
 def _tile_seconds(vision: VisionShape, device: DeviceSpeed) -> Range:
-    """Seconds to encode one tile: its operations at the rate of the type that most of the weights have."""
+    """Return seconds to encode one tile: its operations at the rate of the most common type of its weights."""
     operations = encoder_operations(
         n_layers=vision.n_layers,
         width=vision.width,
