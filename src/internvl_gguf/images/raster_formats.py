@@ -1,8 +1,9 @@
-"""The raster formats that are decoded, how bytes are told apart, and what is checked before Pillow decodes them.
+"""Decode allowed raster formats, after checks that keep Pillow from taking far more memory or time than a file is
+worth.
 
 Pillow's `Image.open` is not used: it tries every plugin it has (some start Ghostscript), and reports large pictures
-through a process-wide limit and a warning. Here an allow-list of its decoders is called directly, each under limits
-of ours, so nothing global is changed and other users of Pillow in the process notice nothing. For the allowed formats
+through a process-wide limit and a warning. Here an allow-list of its decoders is called directly, each under our own
+limits, so nothing global is changed and other users of Pillow in the process are not affected. For the allowed formats
 the pixels are those of `Image.open`.
 """
 
@@ -49,7 +50,7 @@ _ORIENTATION, _TILE_WIDTH, _TILE_LENGTH, _DNG_VERSION = 0x0112, 322, 323, 50706
 
 
 class _Jpeg(JpegImagePlugin.JpegImageFile):
-    """A JPEG whose EXIF is left alone while opening: Pillow would parse all of it to find the printing density."""
+    """A JPEG whose EXIF is not parsed while opening: Pillow would parse all of it to find the printing density."""
 
     def _read_dpi_from_exif(self) -> None:
         return
@@ -103,20 +104,20 @@ _UNSUPPORTED_SIGNATURES = (
 
 
 class _QuietPillow(threading.local):
-    """Drops what Pillow would print about damaged metadata, in the thread that decodes and in no other.
+    """Context manager that drops Pillow's warnings about damaged metadata, in the decoding thread only.
 
     `warnings.catch_warnings` swaps the filters of the whole process, so two threads using it can lose or leak each
-    other's. This object stands in a warnings filter and in a logging filter instead, and answers for its own thread.
+    other's. This object is part of a warnings filter and of a logging filter instead, and answers for its own thread.
     """
 
     active = False
 
     def match(self, text: str) -> bool:
-        """As the message pattern of a warnings filter: whether to ignore the warning."""
+        """As the message pattern of a warnings filter: return whether to ignore the warning."""
         return self.active
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """As a logging filter: whether to let the record pass."""
+        """As a logging filter: return whether to let the record pass."""
         return not self.active
 
     def __enter__(self) -> Self:
@@ -135,7 +136,7 @@ logging.getLogger("PIL.TiffImagePlugin").addFilter(quiet_pillow)
 
 
 def identify(data: bytes, name: str) -> str:
-    """The format of a picture file, by its first bytes and whatever its name says.
+    """Return the format of a picture file by its first bytes, whatever its name says.
 
     Raises:
         PictureError: bytes that are not of an allowed format; the message says what they look like.
@@ -153,7 +154,7 @@ def identify(data: bytes, name: str) -> str:
 
 
 def check_size(size: tuple[int, int], max_pixels: int, name: str) -> None:
-    """Refuse a picture by its width and height, before memory is taken for its pixels.
+    """Refuse a picture by its width and height, before memory is allocated for its pixels.
 
     Raises:
         PictureError: no pixels, more than max_pixels, or a side above MAX_SIDE.
@@ -175,7 +176,7 @@ def check_size(size: tuple[int, int], max_pixels: int, name: str) -> None:
 
 
 def decode(data: bytes, max_pixels: int, name: str) -> ImageFile.ImageFile:
-    """The first frame of a picture file, loaded, in the mode it is stored in.
+    """Decode the first frame of a picture file, in the mode it is stored in.
 
     Raises:
         PictureError: not an allowed format, damaged, cut short, or too large.
@@ -195,23 +196,23 @@ def decode(data: bytes, max_pixels: int, name: str) -> ImageFile.ImageFile:
         except Image.DecompressionBombError as error:
             reason = f"it has more pixels than Pillow decodes ({one_line(error)})"
             raise PictureError(f"Cannot use {name}: {reason}.", "Scale it down first.") from error
-        except Exception as error:  # decoders meet damage with whatever their parsing trips over
+        except Exception as error:  # decoders raise all kinds of errors for damaged data
             reason = f"the {kind} data is damaged or cut short ({one_line(error)})"
             raise PictureError(f"Cannot use {name}: {reason}.", _AGAIN) from error
     return picture
 
 
 def one_line(error: BaseException) -> str:
-    """An exception of another library in at most 160 printable characters."""
+    """Return another library's error message in at most 160 printable characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return "".join(c if c.isprintable() else "?" for c in text)[:160].rstrip(".")
 
 
 def orientation(info: dict[Any, Any]) -> int:
-    """The EXIF orientation (1 to 8) in a Pillow picture's `info`, else the one in its XMP, else 1.
+    """Return the EXIF orientation (1 to 8) in a Pillow picture's `info`, else the one in its XMP, else 1.
 
-    Read directly, because Pillow's reader copies every tag: a few kilobytes whose tags all point at the same data
-    would become gigabytes. Damaged EXIF counts as none, for the pixels are not damaged by it.
+    It is read directly because Pillow's reader copies every tag: a few kilobytes whose tags all point at the same data
+    would become gigabytes. Damaged EXIF counts as none, since it does not affect the pixels.
     """
     exif = info.get("exif")
     if not isinstance(exif, bytes):
@@ -226,7 +227,7 @@ def orientation(info: dict[Any, Any]) -> int:
 
 
 def _raw_profile(text: object) -> bytes:
-    """EXIF as ImageMagick writes it into PNG text: three lines of title, then hexadecimal."""
+    """Decode EXIF as ImageMagick writes it into PNG text: three lines of title, then hexadecimal."""
     if not isinstance(text, str):
         return b""
     try:
@@ -244,7 +245,7 @@ class _Tag(NamedTuple):
 
 
 def _tiff_tags(data: bytes, start: int | None = None) -> Iterator[_Tag]:
-    """The tags of one directory of a TIFF or EXIF block, the first by default; stops where it is damaged."""
+    """Yield the tags of one directory of a TIFF or EXIF block, the first by default; stop where it is damaged."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None or len(data) < 8:
         return
@@ -265,7 +266,7 @@ def _tiff_tags(data: bytes, start: int | None = None) -> Iterator[_Tag]:
 
 
 def _all_tiff_tags(data: bytes) -> Iterator[_Tag]:
-    """The tags of a TIFF's first picture, those of its EXIF and GPS directories included."""
+    """Yield the tags of a TIFF's first picture, those of its EXIF and GPS directories included."""
     pending: list[int | None] = [None]
     seen: set[int] = set()
     while pending:
@@ -310,7 +311,7 @@ def _check_opened(picture: ImageFile.ImageFile, name: str) -> None:
 
 
 def _jpeg_scans(data: bytes, enough: int) -> int:
-    """How many scans the first picture of a JPEG file has, counting no further than a little past `enough`.
+    """Count the scans of the first picture of a JPEG file, up to a little past `enough`.
 
     A progressive JPEG may repeat a scan of a few bytes over every pixel; each costs a pass over the whole picture.
     """

@@ -1,4 +1,4 @@
-"""The bytes behind a path, a pipe, a `file://` or a `data:` URI, read within limits."""
+"""Read the bytes of a path, a pipe, or a `file://` or `data:` URI, within limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_FILE_BYTES = 512 * 2**20
 
 
 def local_path(source: str | os.PathLike[str], name: str) -> str:
-    """The path a str, PathLike or `file://` URI names; URIs of a network are refused."""
+    """Return the path that a str, PathLike or `file://` URI names; network URIs are refused."""
     path = os.fsdecode(source)
     if not path:
         raise PictureError(f"Cannot use {name}: there is no file without a name.", "Give the path of a picture.")
@@ -33,26 +33,26 @@ def local_path(source: str | os.PathLike[str], name: str) -> str:
             f"Cannot use {name}: it is not on this machine, and pictures are never fetched from a network.",
             "Download it and give the path of the file.",
         )
-    from urllib.request import url2pathname  # only now, for it brings an HTTP client with it
+    from urllib.request import url2pathname  # imported here because it imports an HTTP client
 
     return url2pathname(slash + rest)
 
 
 def is_data_uri(source: str | os.PathLike[str]) -> bool:
-    """Whether it is a `data:` URI and no path."""
+    """Return whether a source is a `data:` URI and no path."""
     return isinstance(source, str) and source[:5].lower() == "data:"
 
 
 def is_pipe(path: str) -> bool:
-    """Whether a path is a named pipe, or one that a shell made: its bytes can be read once."""
+    """Return whether a path is a named pipe or one made by a shell: its bytes can be read only once."""
     try:
         return stat.S_ISFIFO(Path(path).stat().st_mode)
-    except (OSError, ValueError):  # what is wrong with it is told where it is opened
+    except (OSError, ValueError):  # the error is raised where it is opened
         return False
 
 
 def file_bytes(path: str, name: str) -> bytes:
-    """The content of a file or named pipe, within MAX_FILE_BYTES."""
+    """Read the content of a file or named pipe, within MAX_FILE_BYTES."""
     try:
         with open_picture(path, name) as file:
             return file.read(MAX_FILE_BYTES + 1 if is_pipe(path) else -1)
@@ -61,7 +61,7 @@ def file_bytes(path: str, name: str) -> bytes:
 
 
 def open_picture(path: str, name: str) -> BinaryIO:
-    """A file or named pipe that may be a picture.
+    """Open a file or named pipe that may be a picture.
 
     Raises:
         PictureError: it is something else, or too large.
@@ -77,7 +77,7 @@ def open_picture(path: str, name: str) -> BinaryIO:
 
 
 def unreadable_error(error: OSError | ValueError, path: str, name: str) -> PictureError:
-    """The error for a file that the operating system does not give."""
+    """Return the error for a file that the operating system cannot read."""
     number = getattr(error, "errno", None)
     if number in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG) or isinstance(error, ValueError):
         hint = "Check the path; a relative one starts at the current folder."
@@ -96,7 +96,7 @@ def unreadable_error(error: OSError | ValueError, path: str, name: str) -> Pictu
 
 
 def data_uri_bytes(uri: str, name: str) -> bytes:
-    """The bytes in a `data:` URI (RFC 2397); white space and missing padding in base64 are forgiven."""
+    """Decode a `data:` URI (RFC 2397); white space and missing padding in base64 are accepted."""
     header, comma, payload = uri.partition(",")
     if not comma:
         raise PictureError(f"Cannot use {name}: it has no comma before the data.", "Write data:image/png;base64,DATA.")
@@ -124,7 +124,7 @@ def check_file_size(size: int, name: str) -> None:
 
 
 def check_bytes(data: bytes, name: str) -> None:
-    """Refuse what holds nothing, or too much."""
+    """Refuse an empty or too large content."""
     if not data:
         raise PictureError(f"Cannot use {name}: it is empty (0 bytes).", "Export or download it again.")
     check_file_size(len(data), name)

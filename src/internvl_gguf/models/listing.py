@@ -1,4 +1,4 @@
-"""The quants of a model as people name it: by the catalogue without a request, else from where they are."""
+"""List the quants of a model: from the catalogue without a request, else from the hub or the local files."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelListing:
-    """What there is of one model.
+    """The quants of one model.
 
     Attributes:
-        name: of the model.
+        name: name of the model.
         candidates: its quants.
-        shape: the model in files of any size.
-        wanted: the quant that its name asked for; None where it asked for none.
-        notices: what a person should know of where the numbers come from, one line each.
+        shape: shape of the model; the sizes of its weights do not matter.
+        wanted: the quant that the user named; None if none.
+        notices: facts that the user should know about the source of the numbers, one line each.
     """
 
     name: str
@@ -52,19 +52,19 @@ def list_model(
     resolver: Callable[[], HubResolver] | None = None,
     read_headers: bool = False,
 ) -> ModelListing:
-    """The quants of a model.
+    """List the quants of a model.
 
     A model whose files the catalogue lists needs no request.
 
     Args:
-        text: a name of the catalogue, owner/repo, a path, or `demo`; a quant in it is told apart.
-        mmproj: of a path the vision encoder's file or precision; None takes what lies beside it.
-        resolver: with what to ask the hub; made only where it is needed.
+        text: a name of the catalogue, owner/repo, a path, or `demo`, with an optional quant.
+        mmproj: file or precision of the vision encoder of a path; None takes the one beside it.
+        resolver: makes the client of the hub; called only if needed.
         read_headers: read the headers of all files, 6 MB each, for numbers that are exact.
 
     Raises:
         ModelFileError: no such model, or files that are no such model.
-        HubError: a repository that has to be asked for and cannot.
+        HubError: the hub has to be asked and cannot be.
     """
     catalog = load_catalog()
     model = parse_model_name(text, catalog)
@@ -83,7 +83,7 @@ def list_model(
     spec = model.spec
     if not (spec and spec.text and spec.vision) or read_headers:
         return _of_hub(name, model, hub, read_headers)
-    hub.client.tries = 1  # there is something to answer with
+    hub.client.tries = 1  # the catalogue has estimates to fall back on
     try:
         return _of_hub(name, model, hub, read_headers)
     except HubError as error:
@@ -93,7 +93,7 @@ def list_model(
 
 
 def family(catalog: Catalog | None = None) -> list[ModelListing]:
-    """One listing for each size of InternVL3 that runs here, without a request."""
+    """Return one listing for each size of InternVL3 that runs here, without a request."""
     by_size: dict[str, ModelSpec] = {}
     rank = ("listed", "documented", "named", "none")
     for spec in catalog or load_catalog():
@@ -108,7 +108,7 @@ def family(catalog: Catalog | None = None) -> list[ModelListing]:
 
 
 def _of_spec(name: str, model: HubModel, spec: ModelSpec) -> ModelListing:
-    """By the catalogue alone."""
+    """Return the listing of a catalogue entry."""
     if spec.text is None or spec.vision is None:
         raise ModelFileError(f"The catalogue does not have the shape of {name}.", "Name its repository: owner/repo.")
     shape = nominal_shape(spec.text, spec.vision)
@@ -126,7 +126,7 @@ def _listing(
 
 
 def _of_hub(name: str, model: HubModel, resolver: HubResolver, read_headers: bool) -> ModelListing:
-    """By the live listing, and the headers of one text model and one encoder where the catalogue has no facts."""
+    """Return the listing of a repository; headers are read if the catalogue has no shape."""
     listing = resolver.client.listing(model.repo, model.revision)
     contents = sort_out(listing.files)
     if not contents.texts or not contents.mmprojs:
@@ -146,7 +146,7 @@ def _of_hub(name: str, model: HubModel, resolver: HubResolver, read_headers: boo
 
 
 def _local(text: str, model: LocalModel, mmproj: str | None) -> ModelListing:
-    """A file, a folder or the demo model, by headers."""
+    """Return the listing of a file, a folder or the demo model, by headers."""
     choices = local_choices(text, model, most_faithful_precision, mmproj)
     candidates = listed_candidates(text, choices.texts, choices.mmprojs, choices.shape, choices.known)
     return ModelListing(text, tuple(candidates), choices.shape, model.wanted)

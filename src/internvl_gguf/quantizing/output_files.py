@@ -1,4 +1,4 @@
-"""Where a quantised file goes: its name, what stands in the way, and that it appears whole or not at all."""
+"""Name and check the output files of a quantisation, and write them whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from internvl_gguf.utils.sizes import format_size
 
 
 def file_name(source: Source, kind: QuantType) -> str:
-    """How published files call a type of a model: `name-Q4_K_M.gguf`, `mmproj-Q8_0.gguf`."""
+    """Return the published name of a type of a model: `name-Q4_K_M.gguf`, `mmproj-Q8_0.gguf`."""
     return f"{renamed(source.path.stem, kind.label)}.gguf"
 
 
 def output_paths(
     source: Source, types: Sequence[QuantType], output: Path | None, *, default: Path | None = None, force: bool = False
 ) -> list[Path]:
-    """Where each type of a model goes, checked before anything is computed.
+    """Return the output path of each type of a model, checked before anything is computed.
 
     Args:
         source: the model.
-        types: what is made of it.
+        types: the types to make.
         output: a file, for one type; or a folder that exists.
-        default: the folder where `output` is None; None takes the source's.
-        force: whether files that are there are replaced.
+        default: the folder if `output` is None; None takes the source's folder.
+        force: whether existing files are replaced.
 
     Raises:
         InvalidRequestError: several types for one file, no such folder, a file that is there or is the source itself.
@@ -65,7 +65,7 @@ def _check(path: Path, source: Source, force: bool) -> None:
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Refuse what the disk has no room for.
+    """Refuse an output that the disk has no space for.
 
     Raises:
         InvalidRequestError: fewer than `needed` bytes are free where `folder` is.

@@ -1,4 +1,4 @@
-"""All the types of a model, one file each: what a benchmark of quants begins with."""
+"""Make a ladder of quants: one file for each of several types of a model, for a benchmark."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from internvl_gguf.quantizing.quantizer import MATRIX_CHUNKS, Quantizer
 from internvl_gguf.quantizing.source import Source, open_source
 
 LadderProgress = Callable[[str, int, int], None]
-"""Called with the label of the type that is made, and how many of how many tensors of it are done."""
+"""Called with the label of the current type, and its numbers of tensors done and in all."""
 
 
 def make_ladder(
@@ -26,11 +26,11 @@ def make_ladder(
     *,
     n_threads: int | None = None,
 ) -> list[Path]:
-    """Make types of a model, those that are not there yet.
+    """Make the given types of a model, except those that exist already.
 
-    Files appear whole or not at all, so a ladder that was interrupted goes on where it stopped. One that is older than
-    the source, is of a model of other shapes, or was made without the matrix there is now (or with one, and there is
-    none now) is made again.
+    Files appear whole or not at all, so an interrupted call can be repeated and continues where it stopped. A file that
+    is older than the source, has other tensor shapes, or was made with another use of an importance matrix is made
+    again.
 
     Args:
         source: a text model or an mmproj in F32, BF16 or F16.
@@ -38,15 +38,15 @@ def make_ladder(
             under the name of its type stands for that type.
         types: labels, such as "Q4_K_M".
         imatrix: the importance matrix of a text model.
-        on_progress: told how far it is.
-        n_threads: CPU threads; None for as many as there are.
+        on_progress: called with the progress.
+        n_threads: CPU threads; None for all cores.
 
     Returns:
         The files, in the order of `types`.
 
     Raises:
         ModelFileError: the source is missing, damaged, no part of an InternVL, or quantised already.
-        InvalidRequestError: no such type, one that needs a matrix where there is none, a full disk.
+        InvalidRequestError: no such type, a type that needs a missing importance matrix, a full disk.
         LibraryError: llama.cpp cannot make one.
     """
     opened = open_source(source)
@@ -68,7 +68,7 @@ def make_ladder(
 
 
 def _is_made(path: Path, source: Source, imatrix: ImportanceMatrix | None) -> bool:
-    """Whether a file is what would be made, or the source itself."""
+    """Return whether a file is up to date, or the source itself."""
     try:
         if path.samefile(source.path):
             return True

@@ -1,4 +1,4 @@
-"""Making quantised files: planned, checked for room, made in a process of its own, checked, moved into place."""
+"""Quantise a model: plan, check disk space, run the child process, check the file, move it into place."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from internvl_gguf.quantizing.source import Source, elements, open_source
 from internvl_gguf.utils.paths import making_temporary
 
 TensorProgress = Callable[[int, int], None]
-"""Called with how many of how many tensors are done."""
+"""Called with the numbers of tensors done and in all."""
 
 MATRIX_CHUNKS: Final = "quantize.imatrix.chunks_count"
-"""The key that says how much an importance matrix was made of, as llama-quantize writes it."""
+"""Metadata key for the number of chunks of an importance matrix, as llama-quantize writes it."""
 
 _ALIGNMENT: Final = 32  # of what llama.cpp writes
 _METADATA_BYTES: Final = 4096  # of the keys that are added, at most
@@ -37,7 +37,7 @@ class PlannedFile:
 
     Attributes:
         label: its type.
-        n_bytes: of the file, some kilobytes too many at most.
+        n_bytes: size of the file, at most some kilobytes too large.
         bits_per_weight: of its tensors on average, norms and biases included.
         fallbacks: matrices that do not get the type they should, because their rows do not divide into its blocks.
         needs_matrix: whether it cannot be made without an importance matrix.
@@ -57,11 +57,11 @@ class QuantizedFile:
     Attributes:
         path: where it is.
         label: its type.
-        source_bytes, n_bytes: of the files, before and after.
+        source_bytes, n_bytes: sizes of the source and of the file.
         bits_per_weight: of its tensors on average, norms and biases included.
-        seconds: it took.
-        matrices: how many matrices the model has.
-        fallbacks: those of them that do not have the type they should, as in `PlannedFile`.
+        seconds: time it took.
+        matrices: number of matrices of the model.
+        fallbacks: matrices of another type than they should have, see `PlannedFile`.
         has_matrix: whether an importance matrix was used.
     """
 
@@ -77,7 +77,7 @@ class QuantizedFile:
 
 
 class Quantizer:
-    """Makes types of one model. Owns the process that does it; close it.
+    """Makes quants of one model. Owns the child process; close it.
 
     Args:
         source: the model.
@@ -107,15 +107,15 @@ class Quantizer:
         self.close()
 
     def close(self) -> None:
-        """End the process. Closing twice is harmless."""
+        """End the child process. Closing twice is harmless."""
         self._process.close()
         self._folder.cleanup()
 
     def use_matrix(self, matrix: ImportanceMatrix) -> None:
-        """Have the bits of everything that is made from here on spent by an importance matrix.
+        """Use this importance matrix for all files made from now on.
 
         Raises:
-            InvalidRequestError: it is of another model, or this is a vision encoder.
+            InvalidRequestError: the matrix is of another model, or this is a vision encoder.
         """
         check_matrix(matrix, self.source)
         means: dict[str, Any] = {name: entry.means for name, entry in matrix.entries.items()}
@@ -123,7 +123,7 @@ class Quantizer:
         self._matrix = matrix
 
     def plan(self, kind: QuantType) -> PlannedFile:
-        """What a type would become; takes a moment, writes nothing.
+        """Return what a type would become; takes a moment, writes nothing.
 
         Raises:
             LibraryError: llama.cpp cannot make it.
@@ -142,17 +142,17 @@ class Quantizer:
     def check(
         self, types: Sequence[QuantType], outputs: Sequence[Path], *, matrix_follows: bool = False
     ) -> list[PlannedFile]:
-        """See that all types can be made, before the first one is.
+        """Check that all types can be made, before the first one is.
 
         Args:
             types: the types.
             outputs: their files, of one folder.
-            matrix_follows: whether an importance matrix will be there when they are made.
+            matrix_follows: whether an importance matrix will be set before they are made.
 
         Raises:
-            ModelFileError: the source is quantised already, and nobody said that it is to be quantised all the same.
-            InvalidRequestError: one of them is not for a vision encoder or needs an importance matrix, or the disk has
-                no room for all of them.
+            ModelFileError: the source is quantised already, and `force` is not set.
+            InvalidRequestError: a type is not for a vision encoder or needs an importance matrix, or the disk has no
+                space for all of them.
             LibraryError: llama.cpp cannot make one.
         """
         if self.source.is_quantised and not self._force:
@@ -172,12 +172,12 @@ class Quantizer:
         return planned
 
     def make(self, kind: QuantType, output: Path, on_progress: TensorProgress | None = None) -> QuantizedFile:
-        """Make one type. `check` comes first.
+        """Make one type; call `check` first.
 
         Args:
             kind: the type.
             output: the file, replaced if it is there.
-            on_progress: told how far it is.
+            on_progress: called with the progress.
 
         Raises:
             LibraryError: llama.cpp cannot make it.
@@ -226,10 +226,10 @@ class Quantizer:
 
 
 def _checked_output(part: Path, output: Path, kind: Kind) -> Source:
-    """What was written, checked as any model is.
+    """Check a written file as any model is checked, and return it.
 
     Raises:
-        LibraryError: it is not whole. llama.cpp does not notice a disk that fills up while it writes.
+        LibraryError: it is incomplete. llama.cpp does not notice a disk that fills up while it writes.
     """
     try:
         made = open_source(part)
@@ -262,13 +262,13 @@ def quantize_text(
         matrix: the importance matrix of the model; see `importance_matrix`.
         n_threads: CPU threads; None for as many as there are.
         pure: every matrix gets the type's own format instead of llama.cpp's mixture.
-        force: replace a file that is there, and quantise what is quantised already.
-        on_progress: told how many tensors are done.
+        force: replace an existing file, and quantise weights that are quantised already.
+        on_progress: called with the progress.
 
     Raises:
         ModelFileError: the source is missing, damaged, no text model of an InternVL, or quantised already.
-        InvalidRequestError: no such type, one that needs a matrix, an output that is there or cannot be written, a full
-            disk, a matrix of another model.
+        InvalidRequestError: no such type, a type that needs a matrix, an output that exists or cannot be written, a
+            full disk, a matrix of another model.
         LibraryError: llama.cpp cannot make it.
     """
     opened = open_source(source)
@@ -286,9 +286,9 @@ def quantize_mmproj(
     force: bool = False,
     on_progress: TensorProgress | None = None,
 ) -> QuantizedFile:
-    """Quantise a vision encoder: the matrices of its layers and projector. What is added or convolved stays as it is.
+    """Quantise a vision encoder: the matrices of its layers and projector. Other tensors stay as they are.
 
-    Arguments and errors are those of `quantize_text`.
+    See `quantize_text` for arguments and errors.
     """
     opened = open_source(source)
     if opened.kind != "mmproj":

@@ -1,4 +1,4 @@
-"""The process that quantises, from the side of who asks: jobs in, plans and files out."""
+"""Parent side of the child process that quantises: jobs in, plans and files out."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from internvl_gguf.utils.paths import making_temporary
 
 _COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.quantize_process")
 _NO_FALLBACK: Final = "no tensor type fallback"
-_NOT_WRITTEN: Final = "iostream"  # what C++ says of a file that takes no more
+_NOT_WRITTEN: Final = "iostream"  # C++'s error for a file that cannot be written
 _BAD_VALUES: Final = ("validation failed", "invalid data")
 
 
 @dataclass(frozen=True)
 class Fallback:
-    """A matrix whose rows do not divide into the blocks of its type, and what it is stored in instead.
+    """A matrix whose rows do not divide into the blocks of its type, and the type it is stored in instead.
 
     Attributes:
         tensor: its name.
@@ -39,7 +39,7 @@ class Fallback:
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be made.
+    """A file to make.
 
     Attributes:
         source: the model; the first part of a split one.
@@ -62,7 +62,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job would make.
+    """The result that a job would have.
 
     Attributes:
         types: the type of each tensor that changes, such as Q6_K, by the tensor's name.
@@ -76,7 +76,7 @@ class Plan:
 
 
 class QuantizeProcess:
-    """llama.cpp in a process of its own, started when it is needed and again after it died. Close it.
+    """llama.cpp in a child process, started when needed and again after it died. Close it.
 
     A call cannot be stopped, so an exception while one runs, Ctrl-C included, ends the process.
     """
@@ -100,7 +100,7 @@ class QuantizeProcess:
         self._stderr.close()
 
     def plan(self, job: Job) -> Plan:
-        """What a job would make; takes a moment, writes nothing.
+        """Return the result that a job would have; takes a moment, writes nothing.
 
         Raises:
             LibraryError: llama.cpp refused, or died.
@@ -121,12 +121,12 @@ class QuantizeProcess:
         return Plan(types, tuple(fallbacks), needs_matrix)
 
     def run(self, job: Job, output: Path, on_tensor: Callable[[int, int], None]) -> tuple[Fallback, ...]:
-        """Do a job.
+        """Run a job.
 
         Args:
             job: what to make.
             output: the file, replaced if it is there.
-            on_tensor: told how many of how many tensors are done.
+            on_tensor: called with the numbers of tensors done and in all.
 
         Returns:
             Matrices that did not get the type they should.
@@ -146,7 +146,7 @@ class QuantizeProcess:
         return tuple(fallbacks)
 
     def _do(self, job: Job, output: Path | None, take: Callable[[Mapping[str, Any]], None]) -> None:
-        """Have a job done; `take` is given what the process says about it."""
+        """Run a job; `take` is called with each answer of the process about it."""
         request = {
             "source": str(job.source),
             "output": None if output is None else str(output),
@@ -172,7 +172,7 @@ class QuantizeProcess:
         raise _refusal_error(job, answer["error"], answer["hint"])
 
     def _ask(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """The answers to a request, until the process ends."""
+        """Yield the answers to a request, until the process ends."""
         if self._process is None or self._process.poll() is not None:
             self._process = self._start()
         stdin, stdout = self._process.stdin, self._process.stdout

@@ -1,4 +1,4 @@
-"""What is to be quantised: a text model or a vision encoder, checked before llama.cpp sees it."""
+"""The model to quantise: a text model or a vision encoder, checked before llama.cpp reads it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from internvl_gguf.gguf.header import GGUFHeader, TensorInfo, read_header
 from internvl_gguf.gguf.validation import read_text_headers, validate_mmproj, validate_text_model
 from internvl_gguf.quantizing.quant_types import Kind
 
-_POSITIONS: Final = "v.position_embd.weight"  # added, not multiplied with
+_POSITIONS: Final = "v.position_embd.weight"  # added, not multiplied
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Source:
     Attributes:
         path: the file; the first part of a split one.
         kind: "text" or "mmproj".
-        headers: of the file, or of all parts in order.
+        headers: header of the file, or of all parts in order.
     """
 
     path: Path
@@ -33,7 +33,7 @@ class Source:
 
     @property
     def parts(self) -> tuple[Path, ...]:
-        """All files it consists of."""
+        """All files of the model."""
         return tuple(Path(header.label) for header in self.headers)
 
     @cached_property
@@ -48,24 +48,24 @@ class Source:
 
     @property
     def n_weights(self) -> int:
-        """Elements of all tensors."""
+        """Number of elements of all tensors."""
         return sum(elements(tensor) for tensor in self.tensors.values())
 
     @property
     def matrices(self) -> tuple[str, ...]:
-        """Names of the tensors that are multiplied with, which are what is quantised."""
+        """Names of the tensors used in matrix products, which are the ones to quantise."""
         return tuple(
             name for name, tensor in self.tensors.items() if len(tensor.trimmed_shape) == 2 and name != _POSITIONS
         )
 
     @property
     def is_quantised(self) -> bool:
-        """Whether a part of its weights is stored in blocks already."""
+        """Whether some weights are stored in quantised blocks already."""
         return any(GGML_QUANT_SIZES[tensor.type][0] > 1 for tensor in self.tensors.values())
 
 
 def elements(tensor: TensorInfo) -> int:
-    """How many weights a tensor has."""
+    """Return the number of weights of a tensor."""
     block, n_bytes = GGML_QUANT_SIZES[tensor.type]
     return int(tensor.n_bytes // n_bytes * block)
 

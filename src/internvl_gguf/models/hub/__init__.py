@@ -1,7 +1,7 @@
-"""The only user of huggingface_hub: listings, headers by ranged reads, verified downloads that survive interruption.
+"""The only user of huggingface_hub: listings, headers by ranged reads, verified downloads that can be resumed.
 
-Files lie in the hub's own cache, in its layout, so that other programs find ours and we find theirs. The hub's client
-is used for everything but the transfer itself: it begins a file anew in each process and does not verify what it got.
+Files are kept in the hub's own cache, in its layout, so that other programs find ours and we find theirs. The hub's
+client is used for everything but the transfer itself: it restarts a file in each process and does not verify content.
 """
 
 from internvl_gguf.models.hub.network import variable_error

@@ -1,4 +1,4 @@
-"""One file from the hub to the cache: resumed at any byte by any process, verified, moved into place whole."""
+"""Download one file from the hub to the cache: resumable at any byte, verified, published whole."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def download(
     on_progress: DownloadProgress = lambda file, done: None,
     on_wait: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Bring a file of a repository into the cache, unless it is there.
+    """Download a file of a repository into the cache, unless it is there.
 
-    What came before an interruption (a lost connection, Ctrl-C, a killed process, a full disk) is kept and verified
-    with the rest. A second process waits for the first one.
+    Bytes received before an interruption (a lost connection, Ctrl-C, a killed process, a full disk) are kept, and
+    verified with the rest. A second process waits for the first one.
 
     Returns:
         Its path in the cache.
@@ -82,7 +82,7 @@ def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 class _Transfer:
-    """The bytes of one file into its partial file."""
+    """The transfer of one file into its partial file."""
 
     def __init__(
         self, client: HubClient, listing: RepoListing, file: RepoFile, partial: Path, on_progress: DownloadProgress
@@ -102,7 +102,7 @@ class _Transfer:
             resumed = self._resume(stream)
             self._fill(stream)
             if resumed and not self._is_verified():
-                # What an earlier process left may be what is wrong: once more from the start.
+                # The bytes of an earlier process may be the wrong ones: once more from the start.
                 self._restart(stream)
                 self._fill(stream)
             os.fsync(stream.fileno())
@@ -114,7 +114,7 @@ class _Transfer:
             )
 
     def _new_digest(self) -> _Digest:
-        """Large files are named by their sha256, small ones as git names them."""
+        """Return the hash that names the file: sha256 for large files, git's for small ones."""
         if len(self._file.digest or "") == 64:
             return hashlib.sha256()
         return hashlib.sha1(f"blob {self._size}\0".encode(), usedforsecurity=False)
@@ -123,7 +123,7 @@ class _Transfer:
         return self._digest.hexdigest() == self._file.digest
 
     def _resume(self, stream: IO[bytes]) -> bool:
-        """Go on where an earlier process stopped; whether there was anything."""
+        """Continue where an earlier process stopped; return whether it left anything."""
         stream.seek(0)
         while data := stream.read(_CHUNK):
             self._digest.update(data)
@@ -153,7 +153,7 @@ class _Transfer:
                 retries.wait(error)
 
     def _fetch(self, stream: IO[bytes]) -> None:
-        """One request for all that is missing."""
+        """Request all missing bytes once."""
         with self._client.open(self._listing, self._file, self._position) as response:
             offset, total = response_extent(response)
             is_partial = response.status_code == httpx2.codes.PARTIAL_CONTENT

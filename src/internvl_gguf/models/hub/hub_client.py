@@ -1,4 +1,4 @@
-"""Requests to the hub: what a repository holds, and bytes of its files; patient with faults that pass."""
+"""Requests to the hub, with retries: listings of repositories, and bytes of their files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from internvl_gguf.models.hub.network import configured_client
 
 _LIBRARY = "internvl-gguf"
 _TRIES = 6
-_LONGEST_WAIT = 60.0  # seconds; also the most of a Retry-After that is waited for
+_LONGEST_WAIT = 60.0  # seconds, also for a longer Retry-After
 _RESULT = TypeVar("_RESULT")
 
 ONLINE_HINT = (
@@ -40,7 +40,7 @@ ONLINE_HINT = (
 
 @dataclass(frozen=True)
 class RepoListing:
-    """What a repository held at one commit.
+    """The files of a repository at one commit.
 
     Attributes:
         repo: owner/name as the hub spells it.
@@ -54,16 +54,16 @@ class RepoListing:
 
 
 class HubClient:
-    """Requests to the hub, or to the mirror that HF_ENDPOINT names.
+    """Client of the hub, or of the mirror that HF_ENDPOINT names.
 
     Args:
         endpoint: address of the hub; HF_ENDPOINT or the public one if None.
         token: a token, or False for none; None takes the one that huggingface_hub finds (HF_TOKEN, `hf auth login`).
-        on_wait: told in one line why a request is tried again, before the wait; may be changed later.
-        sleep: waits for so many seconds.
+        on_wait: called with the reason in one line before the wait for a retry; may be changed later.
+        sleep: waits for a number of seconds.
 
     Attributes:
-        tries: how often a request that fails is made before that is the answer.
+        tries: most attempts of a failing request.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class HubClient:
         self.tries = _TRIES
 
     def listing(self, repo: str, revision: str | None) -> RepoListing:
-        """The files of a repository.
+        """Return the files of a repository.
 
         Args:
             repo: owner/name.
@@ -90,7 +90,7 @@ class HubClient:
             HubError: offline, unreachable, no such repository or revision, or no right to see it.
         """
         api = HfApi(endpoint=self.endpoint, token=self._token, library_name=_LIBRARY, library_version=__version__)
-        configured_client(self.endpoint)  # which the hub's client shares
+        configured_client(self.endpoint)  # HfApi uses the same session
         with _translate_errors(repo, revision), _translate_bad_answers(repo):
             info = self.with_retries(
                 lambda: api.model_info(
@@ -112,11 +112,11 @@ class HubClient:
     def open(
         self, listing: RepoListing, file: RepoFile, start: int, end: int | None = None
     ) -> Iterator[httpx2.Response]:
-        """One request for the bytes of a file from `start` up to `end`; a server may answer with the whole file.
+        """Request the bytes of a file from `start` up to `end`; a server may answer with the whole file.
 
         Raises:
-            HubError: a refusal that lasts.
-            HfHubHTTPError, httpx2.HTTPError: a fault that may pass.
+            HubError: a permanent refusal.
+            HfHubHTTPError, httpx2.HTTPError: a transient fault.
         """
         headers = build_hf_headers(token=self._token, library_name=_LIBRARY, library_version=__version__)
         headers["Accept-Encoding"] = "identity"  # a compressed answer has no ranges and other lengths
@@ -134,10 +134,10 @@ class HubClient:
             yield response
 
     def with_retries(self, request: Callable[[], _RESULT]) -> _RESULT:
-        """What `request` returns, tried again after faults that may pass.
+        """Return the result of `request`, which is retried after transient faults.
 
         Raises:
-            HubError: the fault lasted.
+            HubError: the fault is permanent, or was still there after all retries.
         """
         retries = RetryPolicy(self.on_wait, self._sleep, self.tries)
         while True:
@@ -147,17 +147,17 @@ class HubClient:
                 retries.wait(error)
 
     def retry_policy(self) -> RetryPolicy:
-        """For a transfer that decides itself when it made progress."""
+        """Return a new retry policy, for a transfer that decides itself when it made progress."""
         return RetryPolicy(self.on_wait, self._sleep, self.tries)
 
 
 class RetryPolicy:
-    """How often and how long one waits for a hub in trouble: twice as long each time, as it asks if it asks.
+    """Retries with exponential backoff; a Retry-After of the hub is respected.
 
     Args:
-        on_wait: told why.
-        sleep: waits for so many seconds.
-        tries: after so many failures in a row it gives up.
+        on_wait: called with the reason in one line before each wait.
+        sleep: waits for a number of seconds.
+        tries: number of failures in a row after which it gives up.
     """
 
     def __init__(self, on_wait: Callable[[str], None], sleep: Callable[[float], None], tries: int = _TRIES) -> None:
@@ -167,14 +167,14 @@ class RetryPolicy:
         self._failures = 0
 
     def reset(self) -> None:
-        """There was progress."""
+        """Forget earlier failures, after progress."""
         self._failures = 0
 
     def wait(self, error: Exception) -> None:
         """Wait before the next try.
 
         Raises:
-            HubError: it makes no sense to try on.
+            HubError: the fault is permanent, or there were too many.
         """
         lasting = permanent_fault(error)
         if lasting is not None:
@@ -182,7 +182,7 @@ class RetryPolicy:
         if isinstance(error, HfHubHTTPError) and error.response.status_code not in TRANSIENT_STATUSES:
             raise error
         reason, asked = transient_fault(error)
-        # Where nobody answers at all, waiting helps less often, and somebody waits for an answer.
+        # A refused connection counts double: waiting seldom helps, and the user is waiting, too.
         self._failures += 2 if isinstance(error, httpx2.ConnectError) else 1
         if self._failures >= self._tries:
             often = ", several times in a row" if self._tries > 1 else ""
@@ -193,16 +193,16 @@ class RetryPolicy:
 
 
 def is_offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids to ask the hub."""
+    """Return whether HF_HUB_OFFLINE forbids requests to the hub."""
     return bool(constants.HF_HUB_OFFLINE)
 
 
 @contextlib.contextmanager
 def _translate_bad_answers(repo: str) -> Iterator[None]:
-    """Turn what the hub's client raises of an answer that is no listing into ours."""
+    """Translate errors of the hub's client about an answer that is no listing into a HubError."""
     try:
         yield
-    except (HFValidationError, UnicodeEncodeError):  # of what was asked, not of the answer
+    except (HFValidationError, UnicodeEncodeError):  # errors of the request, not of the answer
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise HubError(
@@ -213,7 +213,7 @@ def _translate_bad_answers(repo: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _translate_errors(repo: str, revision: str | None, path: str | None = None) -> Iterator[None]:
-    """Turn the client's refusals that last into ours."""
+    """Translate permanent errors of the hub's client into a HubError."""
     what = f"{path} of {repo}" if path else repo
     try:
         yield
