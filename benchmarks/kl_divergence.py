@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from measure import positive, table
 from numpy.typing import NDArray
 
 from internvl_gguf.bench.quality.divergence import DivergenceSum
@@ -47,6 +46,7 @@ from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import build
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.models.resolve import resolve_model
+from measure import positive, table
 
 Figures = dict[str, float]
 

@@ -14,6 +14,7 @@ import pytest
 from internvl_gguf import Session
 from internvl_gguf.history import History
 from internvl_gguf.models.resolve import ModelFiles
+from tests.support.exact import EXACT
 from tests.support.kept_trial import keep_trial
 from tests.support.native_child import NativeChild
 from tests.support.pictures import noise
@@ -72,11 +73,8 @@ def session(tiny: ModelFiles) -> Iterator[Session]:
         tiny.text,
         tiny.mmproj,
         system="Be brief.",
-        n_threads=1,
-        kv_type="f32",
-        flash_attn=False,
         n_ctx=1024,
-        embedding_disk_bytes=0,
+        **EXACT,
     ) as opened:
         yield opened
 

@@ -136,10 +136,8 @@ def test_what_was_known_tells_nothing_about_time() -> None:
 
 # The store.
 
-RESULT = SpeedResult(
-    *(Spread(1.0, 0.5, 2.0, 3) for _ in range(5)), decode_parallel=None, prompt_tokens=512, answer_tokens=128,
-    parallel=1, picture_tiles=5,
-)  # fmt: skip
+SPREAD = Spread(1.0, 0.5, 2.0, 3)
+RESULT = SpeedResult(SPREAD, SPREAD, SPREAD, SPREAD, SPREAD, None, 512, 128, parallel=1, picture_tiles=5)
 KEY = {"text": "abc", "settings": {"n_ctx": 512, "flash_attn": "auto"}}
 
 

@@ -200,7 +200,7 @@ def markdown_cells(text: str) -> tuple[list[list[str]], list[str]]:
     from markdown_it import MarkdownIt
 
     table: list[list[str]] = []
-    others = []
+    others: list[str] = []
     inside = False
     for token in MarkdownIt("commonmark").enable("table").parse(text):
         inside = inside or token.type == "table_open"
@@ -478,7 +478,7 @@ def test_a_terminal_with_ascii_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", out)
     print_report(SAMPLES["errors"], 12 * GIB, width=100)
     out.flush()
-    shown = out.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+    shown = out.buffer.getvalue().decode("ascii")
     assert "* Q4_K_M" in shown
     assert "0.0530 +-0.0033" in shown
     assert max(map(len, shown.splitlines())) <= 100

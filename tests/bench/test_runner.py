@@ -45,7 +45,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Recorder:
     """A watcher that writes down what it is told, and may step in."""
 
-    def __init__(self, on_begin: Callable[[int], None] | None = None, on_stage: Callable[[int], None] | None = None):
+    def __init__(
+        self, on_begin: Callable[[int], object] | None = None, on_stage: Callable[[int], object] | None = None
+    ) -> None:
         self.place = -1
         self.stages: list[tuple[int, str, float]] = []
         self.ends: list[tuple[str, float | None]] = []
@@ -302,7 +304,7 @@ def test_the_demo_models_quants_are_made_once(tmp_path: Path, monkeypatch: pytes
     demo_ladder(["IQ2_XXS"], ["F16"], tell)
     assert told == []
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == made
-    finder = PairFinder(lambda: None, lambda *wanted: demo_ladder(*wanted, tell), told.append)  # type: ignore[arg-type, return-value]
+    finder = PairFinder(lambda: None, lambda quants, mmprojs: demo_ladder(quants, mmprojs, tell), told.append)  # type: ignore[arg-type, return-value]
     name, pairs = finder.find(Wanted(("demo:iq2_xxs,Q4_K_M",), mmprojs=("Q8_0",)))
     assert (name, names(pairs)) == ("demo", [("IQ2_XXS", "Q8_0"), ("Q4_K_M", "Q8_0")])
     assert pairs[0].bits_per_weight < pairs[1].bits_per_weight < 6

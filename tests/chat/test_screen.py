@@ -1,4 +1,4 @@
-"""What a chat shows: Markdown that streams, nothing harmful, small pictures; as a terminal would show it."""
+"""The output of a chat as a terminal shows it: streamed Markdown, nothing harmful, previews of pictures."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_escape_sequences_are_shown_and_not_obeyed() -> None:
     for plain in (True, False):
         terminal = FakeTerminal()
         screen = (
-            PlainScreen(terminal, terminal, is_script=False, speaks_words=True)
+            PlainScreen(terminal, terminal, is_script=False, for_screen_reader=True)
             if plain
             else TerminalScreen(terminal, None)
         )
@@ -256,7 +256,7 @@ def test_escape_sequences_are_shown_and_not_obeyed() -> None:
 
 def test_what_is_no_terminal_gets_the_answer_as_it_is() -> None:
     answers, rest = io.StringIO(), io.StringIO()
-    screen = PlainScreen(answers, rest, is_script=True, speaks_words=False)
+    screen = PlainScreen(answers, rest, is_script=True, for_screen_reader=False)
     screen.progress("Reading", at_once=True)
     screen.begin_answer()
     screen.write("**a**\x1b")
@@ -269,7 +269,7 @@ def test_what_is_no_terminal_gets_the_answer_as_it_is() -> None:
 
 def test_a_screen_reader_hears_of_what_takes_long_once() -> None:
     answers = FakeTerminal()
-    screen = PlainScreen(answers, answers, is_script=False, speaks_words=True)
+    screen = PlainScreen(answers, answers, is_script=False, for_screen_reader=True)
     screen.progress("Looking at the picture", "tile 1 of 13")
     for tile in range(30):
         screen.tick()
@@ -396,7 +396,7 @@ def test_a_small_terminal_gets_no_preview(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_terminal_of_few_characters_is_shown_what_it_has(tmp_path: Path) -> None:
-    """What moves was a question mark there, and pictures in small were columns of them."""
+    """The spinner was a question mark there, and a preview was columns of them."""
     with (tmp_path / "terminal").open("w+", encoding="cp1252") as terminal:
         screen = TerminalScreen(terminal, Protocol.BLOCKS)
         screen.preview(noise(1))

@@ -33,7 +33,11 @@ from internvl_gguf.history import History
 def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Writes config.toml."""
     monkeypatch.setenv("INTERNVL_CONFIG", str(tmp_path))
-    return lambda text: (tmp_path / FILE_NAME).write_text(text, encoding="utf-8") and None
+
+    def write(text: str) -> None:
+        (tmp_path / FILE_NAME).write_text(text, encoding="utf-8")
+
+    return write
 
 
 def defaults(command: str = "chat") -> dict[str, Any]:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-
 from gguf import GGMLQuantizationType
+
 from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.header import GGUFHeader, read_header
 from internvl_gguf.gguf.validation import check_finite, validate_mmproj, validate_pair, validate_text_model
@@ -123,6 +123,8 @@ def _complaint(subject: Subject, path: Path, child: NativeChild) -> str | None:
     if outcome.died or outcome.values is None:
         return f"accepted, but {outcome.error}"
     expected = subject.outcome
+    assert outcome.values is not None
+    assert expected.values is not None
     same_shape = outcome.values.shape == expected.values.shape
     if same_shape and outcome.tokens == expected.tokens and np.array_equal(outcome.values, expected.values):
         return None

@@ -10,11 +10,11 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import gguf
 import numpy as np
 import pytest
-
-import gguf
 from gguf import GGMLQuantizationType, GGUFValueType
+
 from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.header import FIRST_WINDOW, IncompleteHeaderError, parse_header, read_header
 from tests.support.damage import (
@@ -154,7 +154,7 @@ def test_version_2_is_read() -> None:
     assert header_of(plan).version == 2
 
 
-KEY_DAMAGE = {
+KEY_DAMAGE: dict[str, tuple[Callable[[Blueprint], object], str]] = {
     "a key twice": (lambda plan: plan.keys.append(plan.keys[0]), "general.architecture appears twice"),
     "an empty key": (lambda plan: plan.keys.append(number("", 1)), "has 0 bytes"),
     "a key with NUL": (lambda plan: plan.keys.append(number("a\0b", 1)), "unprintable"),

@@ -65,7 +65,7 @@ class Terminal:
         is_simple = plain or not shows or os.environ.get("TERM") in ("dumb", "unknown")
         if is_script or is_simple or os.environ.get("NO_COLOR") or not _obeys_sequences():
             rest = sys.stdout if shows and not is_script else sys.stderr
-            screen: Screen = PlainScreen(sys.stdout, rest, is_script=is_script, speaks_words=plain)
+            screen: Screen = PlainScreen(sys.stdout, rest, is_script=is_script, for_screen_reader=plain)
         else:
             from internvl_gguf.chat.terminal.preview import protocol_of
             from internvl_gguf.chat.terminal.terminal_screen import TerminalScreen
@@ -105,7 +105,7 @@ class Terminal:
             return LineEditor(sources, folder, self.keys)
         if self.keys is not None:
             sys.stdin = self.keys
-        return PlainReader("You: " if self.screen.speaks_words else "> ")
+        return PlainReader("You: " if self.screen.for_screen_reader else "> ")
 
 
 def _obeys_sequences() -> bool:

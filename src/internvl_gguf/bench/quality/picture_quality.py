@@ -12,7 +12,7 @@ from internvl_gguf.bench.quality.scoring import Passage, Subject, score
 from internvl_gguf.bench.quality.sets import PictureItem, PictureSet
 from internvl_gguf.config import AskOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError, PictureError
-from internvl_gguf.session.prepare import Request, prepare_request
+from internvl_gguf.session.prepare import PreparedQuestion, prepare_question
 from internvl_gguf.session.prompt_template import END
 
 if TYPE_CHECKING:
@@ -143,11 +143,11 @@ class PictureQuality:
             )
         return passage
 
-    def _prepare(self, item: PictureItem, n_tokens: int) -> Request:
+    def _prepare(self, item: PictureItem, n_tokens: int) -> PreparedQuestion:
         """A question with room for so many tokens, or for the model's own answer where that is not known."""
         max_tokens = n_tokens or item.max_tokens or REFERENCE_TOKENS
         options: AskOptions = {"sampling": SamplingParams(max_tokens=max_tokens), "fit_pictures": False}
         if item.max_tiles is not None:
             options["max_tiles"] = item.max_tiles
         session = self._session
-        return prepare_request(session.runtime, session.limits, session.messages, item.prompt, item.images, options)
+        return prepare_question(session.runtime, session.limits, session.messages, item.prompt, item.images, options)

@@ -1,4 +1,4 @@
-"""The picture in the clipboard, by whichever tool this system has for it."""
+"""Reads the picture in the clipboard, with a program that this system has for it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 from internvl_gguf.errors import PictureError
 
-_PATIENCE = 10.0  # seconds; a program that owns the clipboard may be asked for the picture first
+_TIMEOUT = 10.0  # seconds; a program that owns the clipboard may be asked for the picture first
 
 
 @dataclass(frozen=True)
 class _Tool:
-    """A program that gives the clipboard's picture.
+    """A program that prints the clipboard's picture.
 
     Attributes:
-        name: of the program.
-        command: writes a PNG to stdout, or its hexadecimal digits.
+        name: name of the program.
+        command: command line that writes a PNG to stdout, or its hexadecimal digits.
         is_hexadecimal: whether it writes digits.
     """
 
@@ -42,10 +42,10 @@ _WINDOWS = _Tool("powershell", ("powershell", "-NoProfile", "-STA", "-Command", 
 
 
 def read_clipboard(platform: str = sys.platform, environment: Mapping[str, str] = os.environ) -> bytes:
-    """The bytes of the picture in the clipboard.
+    """Return the bytes of the picture in the clipboard.
 
     Raises:
-        PictureError: there is none, or no program to get it; the hint says which to install.
+        PictureError: there is none, or no program to read it; the hint says which to install.
     """
     tools, to_install = _tools(platform, environment)
     present = [tool for tool in tools if shutil.which(tool.command[0])]
@@ -59,7 +59,7 @@ def read_clipboard(platform: str = sys.platform, environment: Mapping[str, str] 
 
 
 def _tools(platform: str, environment: Mapping[str, str]) -> tuple[Sequence[_Tool], str]:
-    """The programs to try, and what to do where there is none of them."""
+    """Return the programs to try, and a hint for the user if none of them is installed."""
     if platform == "darwin":
         return (_MAC, _MAC_SCRIPT), "Install pngpaste: brew install pngpaste."
     if platform == "win32":
@@ -75,9 +75,9 @@ def _tools(platform: str, environment: Mapping[str, str]) -> tuple[Sequence[_Too
 
 
 def _output(tool: _Tool) -> bytes:
-    """What the program gives; nothing where the clipboard holds no picture."""
+    """Return the output of a program; b"" if the clipboard has no picture."""
     try:
-        done = subprocess.run(tool.command, capture_output=True, timeout=_PATIENCE, check=False)
+        done = subprocess.run(tool.command, capture_output=True, timeout=_TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return b""
     if done.returncode != 0 or not tool.is_hexadecimal:

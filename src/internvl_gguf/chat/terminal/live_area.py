@@ -1,8 +1,8 @@
-"""The lines at the bottom of what was printed that are still being drawn.
+"""The live area: the last lines of the output, which are redrawn until they are final.
 
-Only lines that changed are written again, within one synchronised update where the terminal knows that, so nothing
-flickers. Lines must be narrower than the terminal: one that fills the last column leaves the cursor where terminals
-disagree about it.
+Only changed lines are written again, within one synchronised update if the terminal supports that, so nothing flickers.
+Lines must be narrower than the terminal: after a line that fills the last column, terminals differ in where the cursor
+is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TO_LINE_END, _TO_SCREEN_END = "\x1b[K", "\x1b[J"
 
 
 class Writable(Protocol):
-    """What a terminal is here: a text file."""
+    """The part of a text file that the live area uses."""
 
     def write(self, text: str, /) -> object: ...
 
@@ -28,13 +28,13 @@ class Writable(Protocol):
 
 
 class LiveArea:
-    """Draws lines, draws them anew, and leaves them for good.
+    """Draws lines, redraws them, and finally leaves them.
 
-    The cursor stands at the end of the last line that is drawn; with none it stands at the beginning of a line.
+    The cursor is at the end of the last drawn line; if none is drawn, at the beginning of a line.
 
     Args:
         out: the terminal.
-        columns: its width at this moment.
+        columns: returns its current width.
     """
 
     def __init__(self, out: Writable, columns: Callable[[], int] = lambda: shutil.get_terminal_size().columns) -> None:
@@ -49,14 +49,14 @@ class LiveArea:
         return not self._shown
 
     def show(self, lines: Sequence[str]) -> None:
-        """Draw these lines in place of those that are drawn."""
+        """Draw these lines in place of the drawn ones."""
         if list(lines) == self._shown:
             return
         same = 0
         while same < min(len(lines), len(self._shown)) and lines[same] == self._shown[same]:
             same += 1
         if self._columns() != self._width:
-            same = 0  # the terminal broke them anew
+            same = 0  # the terminal has wrapped the lines again
         if same == len(lines) < len(self._shown):
             same = max(same - 1, 0)  # the cursor has to get to the end of the last one
         out = [_BEGIN, self._to_line(same)]
@@ -68,14 +68,14 @@ class LiveArea:
         self._write("".join(out))
 
     def leave(self, lines: Sequence[str]) -> None:
-        """Draw these lines in place of those that are drawn, for good; what is drawn next begins below them."""
+        """Draw these lines in place of the drawn ones and leave them; the next lines are drawn below."""
         self.show(lines)
         if self._shown:
             self._write("\n")
         self._shown = []
 
     def _to_line(self, index: int) -> str:
-        """The way from the end of the last drawn line to the beginning of line `index`, and what is below it erased."""
+        """Return the escape sequence that moves the cursor to the start of drawn line `index`, erasing if needed."""
         if not self._shown:
             return ""
         if index == len(self._shown):
@@ -85,7 +85,7 @@ class LiveArea:
         return "\r" + (f"\x1b[{up}A" if up else "") + erase
 
     def _rows(self, line: str) -> int:
-        """Rows a line takes now: more than one where the terminal became narrower since it was drawn."""
+        """Return the rows a drawn line takes: more than one if the terminal became narrower since then."""
         if self._columns() >= self._width:
             return 1
         return max(1, -(-visible_cells(line) // self._columns()))
@@ -96,5 +96,5 @@ class LiveArea:
 
 
 def visible_cells(line: str) -> int:
-    """Columns that a line takes, its escape sequences for colours left out."""
+    """Return the width of a line in columns, without its colour sequences."""
     return cells(_COLOUR.sub("", line))

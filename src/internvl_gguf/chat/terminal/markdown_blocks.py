@@ -1,8 +1,8 @@
-"""Markdown as it streams: which of its blocks can change no more.
+"""Cutting streamed Markdown into blocks that are final.
 
-CommonMark decides on blocks line by line: what a complete line has ended stays ended, whatever follows. So all blocks
-of the complete lines but the last are final. Two things reach further and are taken as plain text here: definitions
-of links, which would change what stands above them, and HTML, which would hide what the model wrote.
+CommonMark parses blocks line by line: a block that a complete line has ended stays ended, whatever follows. So all
+blocks of the complete lines but the last are final. Two constructs are treated as plain text here: link definitions,
+which would change the text above them, and HTML, which would hide what the model wrote.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 @cache
 def parser() -> MarkdownIt:
-    """Parses the Markdown of answers: CommonMark with tables and ~~strikethrough~~, no HTML, no link definitions."""
-    from markdown_it import MarkdownIt  # only now: plain answers do without
+    """Return the parser of answers: CommonMark with tables and ~~strikethrough~~, no HTML, no link definitions."""
+    from markdown_it import MarkdownIt  # imported here: plain answers do not need it
 
     return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("reference")
 
@@ -27,14 +27,14 @@ class BlockStream:
     """Cuts an answer into the top-level blocks of its Markdown as it comes.
 
     Attributes:
-        rest: what is not known to be final yet.
+        rest: the text that may not be final yet.
     """
 
     def __init__(self) -> None:
         self.rest = ""
 
     def feed(self, text: str) -> list[str]:
-        """Take more of the answer; returns the blocks that are final now."""
+        """Add a piece of the answer; return the blocks that became final."""
         self.rest += text
         if "\n" not in text:
             return []
@@ -48,13 +48,13 @@ class BlockStream:
         return blocks
 
     def finish(self) -> list[str]:
-        """The answer is over: the blocks that are left."""
+        """End the answer and return the remaining blocks."""
         blocks = self.feed("\n")
         rest, self.rest = self.rest, ""
         return [*blocks, rest] if rest.strip() else blocks
 
 
 def _starts(text: str) -> list[int]:
-    """The line on which each top-level block begins."""
+    """Return the line on which each top-level block begins."""
     tokens = parser().parse(text)
     return [token.map[0] for token in tokens if token.level == 0 and token.nesting >= 0 and token.map]

@@ -1,4 +1,4 @@
-"""A block of Markdown as lines for a terminal."""
+"""Rendering blocks of Markdown as lines for a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from internvl_gguf.utils.safe_text import safe_text
 
 
 class _Heading(Heading):
-    """A heading at the left, where the eye is."""
+    """A heading aligned to the left."""
 
     LEVEL_ALIGN: ClassVar[dict[str, JustifyMethod]] = {}
 
@@ -33,7 +33,7 @@ class _Code(CodeBlock):
 
 
 class _Answer(Markdown):
-    """Markdown of a model: harmless to a terminal, its line breaks kept, addresses of links shown."""
+    """Markdown of a model: without control characters, with its line breaks, with the addresses of links."""
 
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements,
@@ -50,7 +50,7 @@ class _Answer(Markdown):
 
 
 def _make_safe(token: Token) -> None:
-    """Entities such as &#133; are characters by now. A line break is one, as in any chat; a picture is its address."""
+    """Remove control characters (entities are decoded by now), keep line breaks, and show pictures as their address."""
     token.content, token.info = safe_text(token.content), safe_text(token.info)
     token.attrs = {name: safe_text(value) if isinstance(value, str) else value for name, value in token.attrs.items()}
     if token.type == "softbreak":
@@ -66,19 +66,19 @@ class MarkdownView:
     """Renders blocks.
 
     Args:
-        console: whose colours are used.
+        console: console whose colours are used.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def lines(self, block: str, width: int) -> list[str]:
-        """A block as lines of at most `width` columns, with the escape sequences of their colours and no others."""
+        """Render a block as lines of at most `width` columns; their only escape sequences are colours."""
         options = self._console.options.update(width=width, height=None)
         text = safe_text(block)
         try:
             rendered = self._console.render_lines(_Answer(text), options, pad=False)
-        except Exception:  # a form that the renderer trips over is shown as it was written
+        except Exception:  # Markdown that the renderer fails on is shown as it was written
             rendered = self._console.render_lines(Text(text), options, pad=False)
         lines = [_without_end(line) for line in rendered]
         shown = [index for index, line in enumerate(lines) if line]
@@ -91,14 +91,14 @@ class MarkdownView:
         return capture.get().split("\n")
 
     def whole(self, text: str, width: int) -> list[str]:
-        """A whole answer, a blank line between its blocks."""
+        """Render a whole answer, with a blank line between its blocks."""
         stream = BlockStream()
         blocks = [self.lines(block, width) for block in [*stream.feed(text), *stream.finish()]]
         return join_blocks([block for block in blocks if block])
 
 
 def _without_end(line: list[Segment]) -> list[Segment]:
-    """A line without the spaces at its end, which nobody sees and everybody copies."""
+    """Return a line without the invisible spaces at its end."""
     kept = list(line)
     while kept:
         segment = kept.pop()
@@ -109,7 +109,7 @@ def _without_end(line: list[Segment]) -> list[Segment]:
 
 
 def join_blocks(blocks: list[list[str]]) -> list[str]:
-    """Lines of blocks with a blank line between them."""
+    """Join the lines of blocks, with a blank line between blocks."""
     joined: list[str] = []
     for block in blocks:
         joined += ["", *block] if joined else block

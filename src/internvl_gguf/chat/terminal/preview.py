@@ -1,7 +1,7 @@
-"""A picture in small, by what the terminal says it can show.
+"""Small previews of pictures, in the graphics protocol of the terminal.
 
-Only what a terminal says of itself in the environment counts. Inside tmux and screen, which pass none of the picture
-protocols on by themselves, pictures are drawn in half blocks, as in terminals that say nothing.
+The protocol is chosen by environment variables alone. Inside tmux and screen, which do not pass on picture protocols by
+default, pictures are drawn in half blocks, as in unknown terminals.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KONSOLE_WITH_KITTY = 220400
 
 
 class Protocol(Enum):
-    """How a terminal shows pictures."""
+    """Graphics protocol of a terminal."""
 
     KITTY = "kitty"
     ITERM = "iterm"
@@ -34,7 +34,7 @@ class Protocol(Enum):
 
 
 def protocol_of(environment: Mapping[str, str]) -> Protocol:
-    """What the terminal of an environment says it can."""
+    """Return the protocol of the terminal that these environment variables describe."""
     terminal, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
     blocks = Protocol.BLOCKS if environment.get("COLORTERM") in ("truecolor", "24bit") else Protocol.BLOCKS_256
     if environment.get("TMUX") or environment.get("STY") or terminal.startswith(("screen", "tmux")):
@@ -52,7 +52,7 @@ def protocol_of(environment: Mapping[str, str]) -> Protocol:
 
 
 def draw(picture: Image, protocol: Protocol) -> str:
-    """What to write to a terminal so that it shows the picture, an RGB one; ends at the beginning of a line."""
+    """Return the text that makes a terminal show an RGB picture; it ends at the beginning of a line."""
     columns, rows = _size_in_cells(picture.size)
     if protocol in (Protocol.BLOCKS, Protocol.BLOCKS_256):
         small = picture.resize((columns, rows * 2))
@@ -73,7 +73,7 @@ def draw(picture: Image, protocol: Protocol) -> str:
 
 
 def _size_in_cells(size: tuple[int, int]) -> tuple[int, int]:
-    """Columns and rows of a preview in the shape of the picture; a cell is about twice as high as wide."""
+    """Return columns and rows of a preview with the picture's aspect ratio; a cell is about twice as high as wide."""
     width, height = size
     columns = min(PREVIEW_COLUMNS, max(1, round(2 * PREVIEW_ROWS * width / height)))
     rows = min(PREVIEW_ROWS, max(1, round(columns * height / width / 2)))
@@ -81,7 +81,7 @@ def _size_in_cells(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _kitty(png: bytes, columns: int, rows: int) -> Iterator[str]:
-    """The picture in the pieces that kitty's protocol asks for; q=2: no answers, which would be read as keys."""
+    """Yield the picture in pieces of kitty's protocol; q=2 suppresses replies, which would be read as keys."""
     text = base64.b64encode(png).decode()
     for at in range(0, len(text), _KITTY_CHUNK):
         control = f"a=T,f=100,q=2,c={columns},r={rows}," if at == 0 else ""
@@ -97,7 +97,7 @@ def _pixel(picture: Image, x: int, y: int) -> tuple[int, int, int]:
 
 
 def _true_line(picture: Image, row: int) -> str:
-    """A row of cells: the upper half block in the upper pixel's colour, on the lower pixel's."""
+    """Return a row of cells: an upper half block in the upper pixel's colour on the lower pixel's colour."""
     cells = []
     for x in range(picture.width):
         upper, lower = (";".join(map(str, _pixel(picture, x, 2 * row + half))) for half in (0, 1))
@@ -114,7 +114,7 @@ def _indexed_line(picture: Image, row: int) -> str:
 
 
 def _index(colour: tuple[int, int, int]) -> int:
-    """The nearest of xterm's 256 colours: its cube of 6 x 6 x 6, or its greys."""
+    """Return the nearest of xterm's 256 colours, from its cube of 6 x 6 x 6 or its greys."""
     levels = (0, 95, 135, 175, 215, 255)
     near = [_nearest(levels, part) for part in colour]
     grey = min(max(round((sum(colour) / 3 - 8) / 10), 0), 23)

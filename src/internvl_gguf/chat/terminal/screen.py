@@ -1,4 +1,4 @@
-"""What a chat shows, and to whom: a terminal, a screen reader, or a script that reads the answers."""
+"""The output of a chat: the base class, and plain output for a screen reader or a script."""
 
 from __future__ import annotations
 
@@ -16,91 +16,91 @@ if TYPE_CHECKING:
 
 _HANG = 4
 _TICKS_BEFORE_PROGRESS = 10
-"""Where lines stay, what is over sooner is not worth one."""
+"""Progress that ends sooner is not shown: here a printed line stays."""
 
 
 class Screen(ABC):
-    """Where a chat is shown. One answer at a time: `begin_answer`, `write` its pieces, `end_answer`.
+    """Shows a chat. One answer at a time: `begin_answer`, `write` for each piece, `end_answer`.
 
     Attributes:
-        speaks_words: whether symbols are told in words, for people who listen to their screen.
+        for_screen_reader: whether symbols are written as words.
     """
 
-    speaks_words = False
+    for_screen_reader = False
 
     @property
     def columns(self) -> int:
-        """Columns that are written to; the last one of a terminal stays free."""
+        """Number of columns used; the last column of a terminal stays free."""
         return max(shutil.get_terminal_size().columns - 1, 10)
 
     @abstractmethod
     def say(self, text: str = "") -> None:
-        """A line or several for the person, broken at words."""
+        """Show a message to the user, wrapped at words."""
 
     @abstractmethod
     def show_lines(self, lines: Sequence[str]) -> None:
-        """Lines in columns; one that is too long goes on further in."""
+        """Show lines of a table; a line that is too long continues indented."""
 
     @abstractmethod
     def quote(self, role: str, text: str) -> None:
-        """A question or an answer of before."""
+        """Show a question or an answer of an earlier turn."""
 
     @abstractmethod
     def progress(self, phase: str = "", detail: str = "", *, at_once: bool = False) -> None:
-        """What takes time now, and how far it is; nothing where it is over.
+        """Show the current phase of work and its progress; without arguments, remove it.
 
         Args:
-            at_once: show it even if it may be over soon.
+            at_once: whether it is shown at once, though it may end soon.
         """
 
     @abstractmethod
     def tick(self) -> None:
-        """Some time passed: what moves may move."""
+        """Update animations; called at regular intervals."""
 
     @abstractmethod
     def begin_answer(self) -> None:
-        """An answer follows."""
+        """Prepare for the pieces of an answer."""
 
     @abstractmethod
     def write(self, text: str) -> None:
-        """A piece of the answer."""
+        """Show a piece of the answer."""
 
     @abstractmethod
     def end_answer(self) -> None:
-        """The answer is over."""
+        """End the answer."""
 
     @abstractmethod
     def status(self, parts: Sequence[str]) -> None:
-        """What the answer took."""
+        """Show the statistics of the answer."""
 
     def fail(self, error: InternVLError) -> None:
-        """What happened, and what to do."""
+        """Show an error: what happened, and what to do."""
         if isinstance(error, InsufficientMemoryError) and error.table:
             self.show_lines(error.table.splitlines())
         self.say(f"Error: {error.message}")
         self.say(error.hint)
 
     def preview(self, picture: Image) -> None:
-        """Show a picture in small, where the terminal can."""
+        """Show a small preview of a picture, if the terminal can."""
         return
 
 
 class PlainScreen(Screen):
-    """Nothing is redrawn and nothing moves.
+    """Plain output: nothing is redrawn.
 
     Args:
-        answers: where answers go.
-        rest: where everything else goes.
-        is_script: whether a script asks: nobody waits for progress or wonders what an answer took.
-        speaks_words: whether symbols are told in words, and who speaks is said.
+        answers: file that answers are written to.
+        rest: file that everything else is written to.
+        is_script: whether a script asks: progress and statistics are left out.
+        for_screen_reader: whether symbols are written as words, and each answer is announced.
     """
 
-    def __init__(self, answers: TextIO, rest: TextIO, *, is_script: bool, speaks_words: bool) -> None:
+    def __init__(self, answers: TextIO, rest: TextIO, *, is_script: bool, for_screen_reader: bool) -> None:
         self._answers = answers
         self._rest = rest
         self._is_raw = not answers.isatty()
         self._is_script = is_script
-        self.speaks_words = speaks_words
+        self.for_screen_reader = for_screen_reader
         self._phase = ""
         self._ticks = 0
         self._ends_line = True
@@ -129,12 +129,12 @@ class PlainScreen(Screen):
 
     def begin_answer(self) -> None:
         self._ends_line = True
-        if self.speaks_words:
+        if self.for_screen_reader:
             self.write("Answer: ")
 
     def write(self, text: str) -> None:
         if text:
-            # A file or a program gets what the model said; a terminal would act on what it obeys.
+            # A file or a program gets the exact text; from a terminal, control characters are kept away.
             self._answers.write(text if self._is_raw else safe_text(text))
             self._answers.flush()
             self._ends_line = text.endswith("\n")

@@ -1,4 +1,4 @@
-"""Pictures as sixels, the graphics of DEC's terminals: bands of six rows, one colour after the other."""
+"""Encoding pictures as sixels, the graphics format of DEC terminals: bands of six rows, one colour after the other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FIRST = 63  # "?" is a column of six empty pixels
 
 
 def encode_sixel(picture: Image) -> str:
-    """An RGB picture as the escape sequence that shows it, in at most 64 colours."""
+    """Return the escape sequence that shows an RGB picture, in at most 64 colours."""
     reduced = picture.quantize(_COLOURS)
     pixels = bytes(reduced.tobytes())
     palette = (reduced.getpalette() or [])[: 3 * (max(pixels) + 1)]
@@ -26,7 +26,7 @@ def encode_sixel(picture: Image) -> str:
 
 
 def _band(pixels: bytes, width: int, top: int, height: int) -> str:
-    """Six rows: for each colour in them one pass from the left, bit n of a column for its row n."""
+    """Encode six rows: one pass from the left for each colour in them; bit n of a column stands for row n."""
     columns: dict[int, bytearray] = {}
     for row in range(min(_BAND, height - top)):
         for x, colour in enumerate(pixels[(top + row) * width : (top + row + 1) * width]):
@@ -35,7 +35,7 @@ def _band(pixels: bytes, width: int, top: int, height: int) -> str:
 
 
 def _runs(bits: bytearray) -> str:
-    """Columns as characters, repetitions shortened."""
+    """Encode columns as characters, run-length encoded."""
     out, at = [], 0
     while at < len(bits):
         end = at

@@ -1,4 +1,4 @@
-"""A terminal: answers as rendered Markdown while they come, progress that moves, small pictures."""
+"""The output of a chat on a terminal: streamed answers as rendered Markdown, animated progress, picture previews."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 _FRAMES_A_SECOND = 25
 _SHARE_OF_DRAWING = 0.1
-"""Most of the time that goes into drawing: the model needs the processor, too."""
+"""Largest share of the time spent on drawing: the model needs the processor, too."""
 _TICKS_BEFORE_PROGRESS = 2
-"""What is over sooner is not worth a line that comes and goes."""
+"""Progress that ends sooner is not shown."""
 _HANG = 4
 _SPINNER, _PLAIN_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "-\\|/"
 _BLOCK = "▀"
@@ -47,11 +47,11 @@ _THEME = Theme(
 
 
 class TerminalScreen(Screen):
-    """A terminal that understands escape sequences.
+    """Shows a chat on a terminal that understands escape sequences.
 
     Args:
         out: the terminal.
-        preview: how it shows pictures; None for not at all.
+        preview: its graphics protocol; None shows no pictures.
     """
 
     def __init__(self, out: TextIO, preview: Protocol | None) -> None:
@@ -152,7 +152,7 @@ class TerminalScreen(Screen):
         self._out.flush()
 
     def _broken(self, line: str) -> list[Text]:
-        """A line, or where it is too long, parts of it that stand further in."""
+        """Wrap a line; its continuation is indented."""
         if cells(line) <= self.columns:
             return [Text(line)]
         indent = len(line) - len(line.lstrip())
@@ -175,7 +175,7 @@ class TerminalScreen(Screen):
             return
         begun = time.monotonic()
         lines = self._view.lines(self._answer.rest, self.columns)
-        # What is taller than the screen cannot be drawn anew: its end is shown until it is whole.
+        # A block taller than the screen cannot be redrawn: only its end is shown until it is final.
         most = max(shutil.get_terminal_size().lines - 2, 1)
         self._area.show(["", *lines][-most:] if lines else [])
         ended = time.monotonic()
