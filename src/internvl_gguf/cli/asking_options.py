@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
 
 from internvl_gguf.cli import options
-from internvl_gguf.cli.output import option_errors
+from internvl_gguf.cli.run import option_errors
 from internvl_gguf.cli.settings_file import settings_path
 from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, EngineConfig, SamplingParams
 from internvl_gguf.tiling import MAX_TILES, validate_tile_limits
