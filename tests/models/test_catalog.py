@@ -320,13 +320,13 @@ MISTAKES: list[tuple[str, str, int | str, str]] = [
     # unknown keys
     ("unknown top key", "\n" + '[[models]]\nname = "bad"\n', "models", "unknown key 'models'"),
     ("unknown key", entry('license = "mit"'), ".license", "unknown key 'license'"),
-    ("unknown key after strings", entry('licence = """', "repo = 1", '"""', "# layers", 'reop = "a/b"'), ".reop", "reop"),
+    ("key after strings", entry('licence = """', "repo = 1", '"""', "# layers", 'reop = "a/b"'), ".reop", "reop"),
     ("unknown key after a literal", entry("licence = '''", "[x]", "'''", 'reop = "a/b"'), ".reop", "unknown key"),
     ("quoted key", entry('"re\\u006fp" = "a/b"'), ".reop", "unknown key 'reop'"),
     ("in a table", entry("", "[model.text]", TEXT + "layer = 3"), ".text.layer", "unknown key 'layer'"),
     ("in a dotted key", entry("text . layer = 3"), ".text.layer", "unknown key 'layer'"),
     ("in an inline table", entry("text = { layer = 3 }"), ".text.layer", "unknown key 'layer'"),
-    ("in a list", entry("files = [", FILE + " # [", '  {name = "b.gguf", size = 1},', "]"), ".files 2, size", "unknown"),
+    ("in a list", entry("files=[", FILE + " # [", '  {name = "b.gguf", size = 1},', "]"), ".files 2, size", "unknown"),
     ("in a table list", entry("[[model.files]]", "name='a.gguf'", "bytes=1", "[[model.files]]", "nam=1"),
      ".files 2, nam", "unknown key 'nam'"),
     # wrong kinds
@@ -351,7 +351,7 @@ MISTAKES: list[tuple[str, str, int | str, str]] = [
     ("no file name", entry("files = [", FILE, "  {bytes = 1},", "]"), ".files 2", "'name' is missing"),
     ("no repo", entry('status = "named"'), ".", "'repo' is missing"),
     # sizes
-    ("bad size", entry("files = [", '  {name = "a.gguf", listed = "8.48 GB?"},', "]"), ".files 1, listed", "not a size"),
+    ("bad size", entry("files = [", '  {name = "a.gguf", listed="8.48 GB?"},', "]"), ".files 1, listed", "not a size"),
     ("no unit", entry('files = [{name = "a.gguf", listed = "8.48"}]'), ".files 1, listed", "no unit"),
     ("number as listed", entry("files = [{name = 'a.gguf', listed = 8.48}]"), ".files 1, listed", "is a number"),
     ("text as bytes", entry("[[model.files]]", 'name = "a.gguf"', 'bytes = "8 GiB"'), ".files 1, bytes", "is text"),
