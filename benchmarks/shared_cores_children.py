@@ -34,7 +34,7 @@ class Ours:
         from internvl_gguf.engine import Engine
         from internvl_gguf.engine.embedding_cache import EmbeddingCache
         from internvl_gguf.llama.context import Context
-        from internvl_gguf.session.runtime import core_watch
+        from internvl_gguf.session.in_process_runtime import core_watch
         from measure import Settings
         from ours import EndlessModel
 

@@ -197,7 +197,7 @@ def tile_comparison(setup: Setup, mmproj: Path, name: str, text: Path) -> Compar
     estimate = estimate_speed(shape, request, setup.roofline, tiles_per_picture=1, depth=0)
     assert estimate.tile_seconds is not None
     vocabulary = setup.folder / "vocabulary.gguf"
-    write_vocabulary(vocabulary, vision.n_embd)
+    write_vocabulary(vocabulary, vision.projection_dim)
     with ExitStack() as owned:
         model = owned.enter_context(TextModel(vocabulary, vocab_only=True))
         encoder = VisionEncoder(
@@ -205,7 +205,7 @@ def tile_comparison(setup: Setup, mmproj: Path, name: str, text: Path) -> Compar
             model,
             tile_size=vision.image_size,
             tokens_per_tile=vision.tokens_per_tile,
-            n_embd=vision.n_embd,
+            n_embd=vision.projection_dim,
             use_gpu=has_gpu(),
             n_threads=setup.threads,
         )

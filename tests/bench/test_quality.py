@@ -17,18 +17,23 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from internvl_gguf import BenchmarkError, InvalidRequestError, Session
-from internvl_gguf.bench import reference_logits
-from internvl_gguf.bench.divergence import DivergenceSum, kl_divergence, log_softmax
-from internvl_gguf.bench.packed_rows import PackedRow, row_bytes
-from internvl_gguf.bench.quality import QualityJob, measure_quality, subject_of
-from internvl_gguf.bench.reference_logits import ReferenceHead, ReferenceReader, ReferenceWriter, vocabulary_digest
+from internvl_gguf.bench.quality import reference_logits
+from internvl_gguf.bench.quality.divergence import DivergenceSum, kl_divergence, log_softmax
+from internvl_gguf.bench.quality.measure import QualityJob, measure_quality, subject_of
+from internvl_gguf.bench.quality.packed_rows import PackedRow, row_bytes
+from internvl_gguf.bench.quality.reference_logits import (
+    ReferenceHead,
+    ReferenceReader,
+    ReferenceWriter,
+    vocabulary_digest,
+)
+from internvl_gguf.bench.quality.scoring import Passage, score, text_passages
+from internvl_gguf.bench.quality.sets import LANGUAGE, check_sets, read_pictures, read_task, read_text
 from internvl_gguf.bench.results import Divergence, QualityResult
-from internvl_gguf.bench.scoring import Passage, score, text_passages
-from internvl_gguf.bench.sets import LANGUAGE, check_sets, read_pictures, read_task, read_text
 from internvl_gguf.config import KVType
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.models.resolve import ModelFiles, resolve_model
-from internvl_gguf.session.prepare import prepare_request
+from internvl_gguf.session.prepare import prepare_question
 from internvl_gguf.types import TokenSpan
 from tests.support.pictures import noise
 from tests.support.sessions import engine_of
@@ -344,7 +349,7 @@ class _Noted:
 def test_a_token_is_scored_as_it_would_come(session: Session, pictures: int) -> None:
     """Row by row the logits of the same prompt, asked for one at a time."""
     images = [noise(seed) for seed in range(pictures)]
-    request = prepare_request(session.runtime, session.limits, session.messages, "What is it?", images, {})
+    request = prepare_question(session.runtime, session.limits, session.messages, "What is it?", images, {})
     tokens = (5, 17, 3, 200, 11)
     engine = engine_of(session)
     noted = _Noted()
@@ -533,9 +538,9 @@ def test_fewer_bits_lose_more(tmp_path: Path) -> None:
 
 
 def data() -> Path:
-    import internvl_gguf.bench.sets
+    import internvl_gguf.bench
 
-    return Path(internvl_gguf.bench.sets.__file__).with_name("data")
+    return Path(internvl_gguf.bench.__file__).with_name("data")
 
 
 def test_the_sets_that_ship() -> None:

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from internvl_gguf.bench.advice import advise
-from internvl_gguf.bench.columns import columns_of
-from internvl_gguf.bench.formats import render, results_from_json, results_to_csv, results_to_json
-from internvl_gguf.bench.pareto import best_rows, unbeaten
+from internvl_gguf.bench.report.advice import advise
+from internvl_gguf.bench.report.columns import columns_of
+from internvl_gguf.bench.report.formats import render, results_from_json, results_to_csv, results_to_json
+from internvl_gguf.bench.report.pareto import best_rows, unbeaten
+from internvl_gguf.bench.report.wording import number, printable, row_names, shortened, with_error
 from internvl_gguf.bench.results import (
     AccuracyResult,
     Configuration,
@@ -32,7 +33,6 @@ from internvl_gguf.bench.results import (
     SpeedResult,
     Spread,
 )
-from internvl_gguf.bench.wording import number, printable, row_names, shortened, with_error
 from internvl_gguf.cli.bench_report import print_report
 from internvl_gguf.errors import InvalidRequestError
 from tests.support.bench_samples import GIB, HOSTILE, LADDER, MIB, hostile, ladder_row, results_of, samples

@@ -1,4 +1,4 @@
-"""Lines as people type them: paths in every spelling of terminals and shells, and what is no path."""
+"""Lines as users type them: paths in every spelling of terminals and shells, and what is no path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from internvl_gguf.chat.reader import is_complete, without_quotes
-from internvl_gguf.chat.typed_line import Files, Kind, parse_line
+from internvl_gguf.chat.typed_line import FileLookup, PathKind, parse_line
 
 FOLDER = "/home/me/my pictures"
 NAMES = st.text(
@@ -22,14 +22,14 @@ NAMES = st.text(
 ).filter(lambda name: name.strip(".").strip() != "")
 
 
-def files(*paths: str, kind: Kind = Kind.PICTURE) -> Files:
+def files(*paths: str, kind: PathKind = PathKind.PICTURE) -> FileLookup:
     """A disk with these files and no others."""
     known = set(paths)
 
     def matches(pattern: str) -> list[Path]:
         return [Path(path) for path in sorted(known) if PurePosixPath(path).match(pattern)]
 
-    return Files(lambda path: kind if str(path) in known else Kind.NOTHING, matches)
+    return FileLookup(lambda path: kind if str(path) in known else PathKind.NOTHING, matches)
 
 
 def in_double_quotes(path: str) -> str:

@@ -1,4 +1,4 @@
-"""`internvl chat` as people see it: a real terminal, real keys, the demo model."""
+"""`internvl chat` as users see it: a real terminal, real keys, the demo model."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ BABBLE = ["--temperature", "1e6", "--top-k", "0", "--top-p", "1", "--seed", "3",
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the chat runs, with conversations of its own."""
+    """Return the folder the chat runs in, with conversations of its own."""
     monkeypatch.setenv("INTERNVL_DATA", str(tmp_path / "data"))
     return tmp_path
 
 
-def test_somebody_who_never_read_the_docs(folder: Path) -> None:
+def test_a_user_who_never_read_the_docs(folder: Path) -> None:
     """Two pictures, corrections, leaving, coming back, a file to hand on."""
     shutil.copy(EXAMPLE, folder / "my photo.png")
     shutil.copy(EXAMPLE, folder / "other.png")

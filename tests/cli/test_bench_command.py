@@ -17,7 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from internvl_gguf.bench.formats import results_from_json
+from internvl_gguf.bench.report.formats import results_from_json
 from internvl_gguf.cli import main
 from internvl_gguf.models.catalog import load_catalog
 from internvl_gguf.models.local_files import demo_files

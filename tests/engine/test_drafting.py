@@ -1,4 +1,4 @@
-"""Guessing tokens ahead changes when an answer is there, never what it says."""
+"""Prompt lookup changes how fast an answer comes, never what it says."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PROMPTS: list[list[Span]] = [
 
 @pytest.fixture(autouse=True)
 def always_guess(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long a computation takes on the machine of the test."""
+    """Guess always, however long a computation takes on the machine of the test."""
     monkeypatch.setattr(drafting, "worthwhile_length", lambda most, rate, cost: most)
 
 
@@ -104,7 +104,7 @@ def test_right_guesses_save_computations(guessing: Engine, monkeypatch: pytest.M
 
 
 def test_a_conversation_goes_on_from_guessed_tokens(tiny: ModelFiles) -> None:
-    """What was guessed right is known to the next turn; what was guessed wrong is not in the cache."""
+    """The cache keeps right guesses for the next turn and no wrong ones."""
     asked = ["the thing in the ring " * 3, "And now?", "the thing in the ring"]
     replies = {}
     for n_draft in (0, 8):
@@ -131,7 +131,7 @@ def test_the_demo_model_says_the_same_with_guesses() -> None:
 
 
 def test_answers_at_once_are_not_guessed(tiny: ModelFiles) -> None:
-    """They fill a batch by themselves; alone again, the last of them is."""
+    """Several answers fill a batch by themselves; the last one that runs alone is guessed again."""
     with Session.open(tiny.text, tiny.mmproj, n_draft=4, n_parallel=2, system="", n_ctx=256, **EXACT) as session:
         engine = engine_of(session)
         handles = [engine.submit([LOOP], SamplingParams(max_tokens=count)) for count in (20, 60)]
@@ -142,7 +142,7 @@ def test_answers_at_once_are_not_guessed(tiny: ModelFiles) -> None:
         engine.check_integrity()
 
 
-@pytest.mark.parametrize("place", ["decode_many", "likeliest_token", "take"])
+@pytest.mark.parametrize("place", ["decode_many", "likeliest_token", "use_logits"])
 def test_ctrl_c_in_the_middle_of_guesses_loses_nothing(
     plain: Engine, guessing: Engine, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -152,9 +152,9 @@ def test_ctrl_c_in_the_middle_of_guesses_loses_nothing(
     handle = guessing.submit([LOOP], LONG)
     first: list[int] = []
     while len(first) < 25:
-        guessing.work_until(lambda: handle.has_news)
+        guessing.work_until(lambda: handle.is_readable)
         first += handle.ready()
-    owner: Any = AnswerRequest if place == "take" else Context
+    owner: Any = AnswerRequest if place == "use_logits" else Context
     native = getattr(owner, place)
 
     def interrupted(*arguments: Any) -> Any:
@@ -166,7 +166,7 @@ def test_ctrl_c_in_the_middle_of_guesses_loses_nothing(
 
     def read_on() -> None:
         while handle.finish_reason is None:
-            guessing.work_until(lambda: handle.has_news)
+            guessing.work_until(lambda: handle.is_readable)
             first.extend(handle.ready())
 
     with pytest.raises(KeyboardInterrupt):
@@ -226,7 +226,7 @@ def test_a_guess_is_never_longer_than_it_may_be(most: int, rate: float, seconds:
         cost.observe(n_tokens, each)
     length = worthwhile_length(most, rate, cost)
     assert 0 <= length <= most
-    assert length == 0 or cost.knows_one
+    assert length == 0 or cost.has_single_token
 
 
 def test_guessing_is_decided_by_what_it_costs_and_how_often_it_is_right() -> None:

@@ -46,7 +46,7 @@ QUESTIONS = [
 
 @pytest.fixture(scope="module")
 def expected(tiny: ModelFiles) -> list[str]:
-    """What each question is answered alone."""
+    """The answer to each question when it is asked alone."""
     answers = []
     with Session.open(tiny.text, tiny.mmproj, system="Be brief.", n_ctx=256, **EXACT) as session:
         for question in QUESTIONS:
@@ -179,7 +179,7 @@ def shared(tiny: ModelFiles) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def alone(shared: Engine) -> list[list[int]]:
-    """What each prompt is answered alone."""
+    """The answer to each prompt when it is submitted alone."""
     answers = []
     for prompt in PROMPTS:
         shared.forget()
@@ -233,8 +233,8 @@ def test_more_requests_than_sequences_wait_in_order(several: Session) -> None:
     engine = engine_of(several)
     handles = [engine.submit([text(seed, 10)], SamplingParams(max_tokens=3 + seed % 4)) for seed in range(8)]
     begun: list[int] = []
-    while not all(handle.has_news and not list(handle.ready()) for handle in handles):
-        engine.work_until(lambda: any(handle.has_news for handle in handles if not handle.is_over))
+    while not all(handle.is_readable and not list(handle.ready()) for handle in handles):
+        engine.work_until(lambda: any(handle.is_readable for handle in handles if not handle.is_over))
         begun += [index for index, handle in enumerate(handles) if list(handle.ready()) and index not in begun]
         running = [index for index in begun if not handles[index].is_over]
         assert len(running) <= engine.n_parallel
@@ -243,7 +243,7 @@ def test_more_requests_than_sequences_wait_in_order(several: Session) -> None:
 
 
 def test_a_long_picture_does_not_stall_an_answer_under_way(several: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between any two tiles of another's picture the answer gets a token."""
+    """The answer gets a token between any two tiles of another request's picture."""
     engine = engine_of(several)
     assert engine.vision is not None
     events: list[str] = []
@@ -254,7 +254,7 @@ def test_a_long_picture_does_not_stall_an_answer_under_way(several: Session, mon
     next(stream)
     tiles = [tile(seed) for seed in range(1, 14)]
     second = engine.submit([text(2, 5), *tiles, text(3, 3)], SHORT)
-    while not second.has_news and next(stream, None) is not None:
+    while not second.is_readable and next(stream, None) is not None:
         events.append("token")
     places = [index for index, event in enumerate(events) if event == "tile"]
     assert len(places) == 13
@@ -354,7 +354,7 @@ def test_a_progress_callback_that_fails_ends_its_own_request(several: Session) -
 
 
 def test_a_progress_callback_cannot_ask(several: Session) -> None:
-    """It would wait for the work that waits for it."""
+    """The callback would wait for the step that waits for the callback."""
     caught: list[str] = []
 
     def ask(done: int, total: int) -> None:
@@ -392,7 +392,7 @@ def test_forks_in_threads_are_answered_together(several: Session, expected: list
 
 
 def test_a_thread_that_leaves_hands_the_work_on(several: Session) -> None:
-    """The first to work stops reading; whoever waits for the other answer goes on with both."""
+    """The first thread to work stops reading; the thread that waits for the other answer works for both."""
     engine = engine_of(several)
     paused = engine.submit([text(1, 10)], SHORT).stream()
     next(paused)
@@ -454,14 +454,14 @@ def test_closing_ends_what_is_under_way(several: Session) -> None:
 def test_ctrl_c_between_any_two_lines_leaves_the_others_right(
     several: Session, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """The inner step of a lone answer runs without protection: what it leaves behind is put right."""
+    """Ctrl-C can interrupt the inner step of an answer that runs alone: its leftovers are cut away."""
     engine = engine_of(several)
     expected = engine.submit(PROMPTS[1], SHORT).result()
     engine.forget()
     handle = engine.submit(PROMPTS[1], SHORT)
     stream = handle.stream()
     first = [next(stream), next(stream)]
-    owner, name = {"append": (AnswerRequest, "take")}.get(place, (Context, place))
+    owner, name = {"append": (AnswerRequest, "use_logits")}.get(place, (Context, place))
     native = getattr(owner, name)
 
     def interrupted(*arguments: object) -> object:
@@ -471,7 +471,7 @@ def test_ctrl_c_between_any_two_lines_leaves_the_others_right(
 
     monkeypatch.setattr(owner, name, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        engine.work_until(lambda: handle.has_news)
+        engine.work_until(lambda: handle.is_readable)
     engine.check_integrity()
     assert first + list(stream) == expected
     engine.check_integrity()

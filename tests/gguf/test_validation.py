@@ -48,15 +48,15 @@ def test_facts_of_a_text_model() -> None:
 def test_facts_of_an_mmproj() -> None:
     facts = mmproj_facts_of(tiny_mmproj(n_layers=3, width=48, n_head=6, n_ff=40, image_size=48, patch_size=12))
     assert (facts.image_size, facts.patch_size, facts.scale_factor, facts.tokens_per_tile) == (48, 12, 2, 4)
-    assert (facts.n_layers, facts.width, facts.n_head, facts.n_ff, facts.projection_width) == (3, 48, 6, 40, 64)
-    assert (facts.norm, facts.qk_norm, facts.projector, facts.name) == ("layer", False, "internvl", "Tiny InternVL")
+    assert (facts.n_layers, facts.n_embd, facts.n_head, facts.n_ff, facts.projection_dim) == (3, 48, 6, 40, 64)
+    assert (facts.norm, facts.qk_norm, facts.projector, facts.name) == ("layernorm", False, "internvl", "Tiny InternVL")
     assert facts.eps == pytest.approx(1e-6)
 
 
 def test_the_vision_encoders_of_every_internvl3_are_accepted(tmp_path: Path) -> None:
     small = tiny_mmproj(n_layers=24, width=1024, n_head=16, n_ff=4096, image_size=448, patch_size=14, weights=False)
     facts = validate_mmproj(read_header(write_sparse(tmp_path / "small.gguf", small)))
-    assert (facts.norm, facts.qk_norm, facts.tokens_per_tile) == ("layer", False, 256)
+    assert (facts.norm, facts.qk_norm, facts.tokens_per_tile) == ("layernorm", False, 256)
     large = tiny_mmproj(
         n_layers=45,
         width=3200,
@@ -70,7 +70,7 @@ def test_the_vision_encoders_of_every_internvl3_are_accepted(tmp_path: Path) -> 
         weights=False,
     )
     facts = validate_mmproj(read_header(write_sparse(tmp_path / "large.gguf", large)))
-    assert (facts.norm, facts.qk_norm, facts.tokens_per_tile, facts.width) == ("rms", True, 256, 3200)
+    assert (facts.norm, facts.qk_norm, facts.tokens_per_tile, facts.n_embd) == ("rmsnorm", True, 256, 3200)
 
 
 @pytest.mark.parametrize(

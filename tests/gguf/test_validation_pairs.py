@@ -131,7 +131,7 @@ def test_a_pair_is_read_and_checked_in_one_call(tmp_path: Path) -> None:
     text_path = write_tiny_text(tmp_path / "text.gguf")
     mmproj_path = write_tiny_mmproj(tmp_path / "mmproj.gguf")
     pair = validate_files(text_path, mmproj_path)
-    assert pair.mmproj.projection_width == pair.text.n_embd == 64
+    assert pair.mmproj.projection_dim == pair.text.n_embd == 64
     assert pair.text_headers[0].label == str(text_path)
     assert "v.class_embd" in pair.mmproj_header.tensors
 
@@ -317,5 +317,5 @@ def test_patch_embeddings_of_every_float_type_run(kind: str, child: NativeChild,
     plan = tiny_mmproj()
     if kind != "F32":
         plan.retype("v.patch_embd.weight", GGMLQuantizationType[kind])
-    assert mmproj_facts_of(plan).width == 32
+    assert mmproj_facts_of(plan).n_embd == 32
     assert child.run_mmproj(write(tmp_path / "mmproj.gguf", plan), 32, 4).error is None

@@ -1,4 +1,4 @@
-"""Conversations outlast the process: written as they go, and taken up again as they were."""
+"""Conversations outlast the process: they are saved as they go, and continue as they were."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from internvl_gguf import InvalidRequestError, Picture, PictureError, Session
 from internvl_gguf.history import History
 from internvl_gguf.history.database import FILE
-from internvl_gguf.history.states import MOST_STATES
+from internvl_gguf.history.saved_states import MOST_STATES
 from internvl_gguf.models.resolve import ModelFiles
 from tests.support.exact import EXACT
 from tests.support.kept import LONG, SHORT, again, ask, texts
@@ -116,7 +116,7 @@ def test_an_error_while_answering_takes_the_question_out(history: History, sessi
 
 
 def test_the_picture_file_is_read_once_and_kept_once(history: History, folder: Path, session: Session) -> None:
-    """What the model saw is what is kept, also when the file is gone a moment later."""
+    """The history keeps the bytes that the model saw, even if the file is gone a moment later."""
     photo = folder / "screenshot.png"
     noise(1).save(photo)
     data = photo.read_bytes()

@@ -1,4 +1,4 @@
-"""Conversations as Markdown to read and as JSON to hand on."""
+"""Export of conversations as Markdown and as JSON, and import."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_files_that_cannot_be_written(told: Conversation, tmp_path: Path) -> Non
 def test_a_file_that_is_something_else_is_not_replaced(
     told: Conversation, history: History, session: Session, tmp_path: Path, name: str
 ) -> None:
-    """/export notes.md wrote over somebody's notes."""
+    """/export notes.md wrote over the user's own notes."""
     path = tmp_path / name
     path.write_text("precious")
     with pytest.raises(HistoryError, match="is there already"):

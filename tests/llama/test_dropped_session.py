@@ -18,7 +18,7 @@ from internvl_gguf import InvalidRequestError, SamplingParams, Session
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.llama import library
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.session.runtime import Runtime
+from internvl_gguf.session.in_process_runtime import InProcessRuntime
 from internvl_gguf.types import TokenSpan
 from tests.support.exact import EXACT, EXACT_WITH_DISK_CACHE
 from tests.support.kept import SHORT
@@ -77,7 +77,7 @@ def test_the_last_of_forks_that_are_dropped_or_closed_frees_the_model(tiny: Mode
 
 
 def test_a_runtime_that_is_dropped_without_release_is_freed(tiny: ModelFiles, freed: list[str]) -> None:
-    runtime = Runtime(tiny, EngineConfig(n_ctx=1024, **EXACT))
+    runtime = InProcessRuntime(tiny, EngineConfig(n_ctx=1024, **EXACT))
     freed.clear()
     del runtime
     assert freed[-1] == "llama_model_free"

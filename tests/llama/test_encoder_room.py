@@ -22,15 +22,16 @@ import resource, sys, tempfile
 from pathlib import Path
 import numpy as np
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.gguf.arch.base import MmprojShape
 from internvl_gguf.llama import vision
 from internvl_gguf.llama.model import TextModel
-from internvl_gguf.llama.synthetic import EncoderShape, write_encoder, write_vocabulary
+from internvl_gguf.llama.synthetic import write_encoder, write_vocabulary
 from internvl_gguf.llama.vision import Room, VisionEncoder
 
 MIB = 2**20
-shape = EncoderShape(tile=448, patch=14, width=1024, heads=16, feed_forward=4096, projection=1024)
+shape = MmprojShape(1, 1024, 16, 4096, 448, 14, 256, "layernorm", projection_dim=1024, projector_hidden=1024)
 folder = Path(sys.argv[1])
-write_vocabulary(folder / "text.gguf", shape.projection)
+write_vocabulary(folder / "text.gguf", shape.projection_dim)
 random = np.random.default_rng(0)
 projector = 0.05 * random.standard_normal((1024, 4096), dtype=np.float32)
 write_encoder(folder / "mmproj.gguf", shape, {"mm.model.mlp.1.weight": projector})

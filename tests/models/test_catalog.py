@@ -12,7 +12,7 @@ import pytest
 
 import internvl_gguf
 from internvl_gguf import CatalogError, InvalidRequestError
-from internvl_gguf.gguf.facts import TextFacts, VisionFacts
+from internvl_gguf.gguf.arch.base import TextShape, VisionShape
 from internvl_gguf.models.catalog import Catalog, CatalogFile, load_catalog, parse_catalog
 from internvl_gguf.utils import paths
 from internvl_gguf.utils.sizes import format_size, parse_size
@@ -67,17 +67,17 @@ def test_the_whole_family_is_there_once(shipped: Catalog) -> None:
 @pytest.mark.parametrize(
     ("size", "text"),
     [
-        ("1B", TextFacts("qwen2", 24, 896, 14, 2, 4864, 151674, 32768)),
-        ("2B", TextFacts("qwen2", 28, 1536, 12, 2, 8960, 151674)),
-        ("8B", TextFacts("qwen2", 28, 3584, 28, 4, 18944, 151674, 32768)),
-        ("14B", TextFacts("qwen2", 48, 5120, 40, 8, 13824)),
-        ("38B", TextFacts("qwen2", 64, 5120, 40, 8, 27648)),
-        ("78B", TextFacts("qwen2", 80, 8192, 64, 8, 29568, 151674, 32768)),
+        ("1B", TextShape("qwen2", 24, 896, 14, 2, 4864, 151674, 32768)),
+        ("2B", TextShape("qwen2", 28, 1536, 12, 2, 8960, 151674)),
+        ("8B", TextShape("qwen2", 28, 3584, 28, 4, 18944, 151674, 32768)),
+        ("14B", TextShape("qwen2", 48, 5120, 40, 8, 13824)),
+        ("38B", TextShape("qwen2", 64, 5120, 40, 8, 27648)),
+        ("78B", TextShape("qwen2", 80, 8192, 64, 8, 29568, 151674, 32768)),
     ],
 )
-def test_both_variants_of_a_size_have_its_shapes(shipped: Catalog, size: str, text: TextFacts) -> None:
-    small = VisionFacts(24, 1024, 16, 4096, 448, 14, 256, "layernorm")
-    large = VisionFacts(45, 3200, 25, 12800, 448, 14, 256, "rmsnorm")
+def test_both_variants_of_a_size_have_its_shapes(shipped: Catalog, size: str, text: TextShape) -> None:
+    small = VisionShape(24, 1024, 16, 4096, 448, 14, 256, "layernorm")
+    large = VisionShape(45, 3200, 25, 12800, 448, 14, 256, "rmsnorm")
     for name in (f"InternVL3-{size}", f"InternVL3-{size}-Instruct"):
         model = shipped.find(name)
         assert model.text == text
@@ -253,8 +253,8 @@ def test_text_and_vision_are_read_in_every_form_of_toml(own_file: Path) -> None:
         """,
     )
     mine = load_catalog().find("Mine")
-    assert mine.text == TextFacts("qwen2", 2, 3, 4, 5, 6)
-    assert mine.vision == VisionFacts(1, 2, 3, 4, 5, 6, 7, "rmsnorm")
+    assert mine.text == TextShape("qwen2", 2, 3, 4, 5, 6)
+    assert mine.vision == VisionShape(1, 2, 3, 4, 5, 6, 7, "rmsnorm")
 
 
 def test_an_empty_own_file_changes_nothing(own_file: Path, shipped: Catalog) -> None:

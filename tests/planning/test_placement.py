@@ -25,7 +25,7 @@ from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.planning.choice import Choices
 from internvl_gguf.planning.placement import describe, placements, with_help
 from internvl_gguf.planning.this_machine import machine_budget
-from internvl_gguf.session import runtime
+from internvl_gguf.session import in_process_runtime
 from tests.support.pictures import noise
 from tests.support.stand_in_machine import write_container
 
@@ -265,7 +265,7 @@ def test_no_gpu_is_a_budget_too(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def stand_ins_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """GPUs that are not there pass the trial of the library."""
-    monkeypatch.setattr(runtime, "settle", lambda needs, gpus=None: settle(needs))
+    monkeypatch.setattr(in_process_runtime, "settle", lambda needs, gpus=None: settle(needs))
 
 
 # --- After a failure -------------------------------------------------------------------------------------------------
@@ -376,8 +376,8 @@ def test_devices_are_named_in_the_order_of_the_plan(monkeypatch: pytest.MonkeyPa
 
     found = [replace(gpu(GIB, name="Vulkan0"), handle=11), replace(gpu(2 * GIB, name="RPC0"), handle=22)]
     monkeypatch.setattr(this_machine, "_gpus", lambda: found)
-    monkeypatch.setattr(runtime, "TextModel", text_model)
-    monkeypatch.setattr(runtime, "VisionEncoder", encoder)
+    monkeypatch.setattr(in_process_runtime, "TextModel", text_model)
+    monkeypatch.setattr(in_process_runtime, "VisionEncoder", encoder)
     options: dict[str, Any] = {"n_threads": 1, "n_ctx": 512}
     with Session.open(tiny.text, tiny.mmproj, n_gpu_layers=1, **options):
         pass

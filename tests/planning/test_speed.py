@@ -16,7 +16,7 @@ import pytest
 
 import model_headers
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.gguf.facts import TextFacts, VisionFacts
+from internvl_gguf.gguf.arch.base import TextShape, VisionShape
 from internvl_gguf.gguf.header import GGUFHeader, parse_header
 from internvl_gguf.hardware.device_speed import BITS_PER_WEIGHT, DeviceSpeed, Range, Roofline, rate_of
 from internvl_gguf.hardware.roofline import assumed_device, completed
@@ -196,8 +196,8 @@ def test_without_pictures_there_is_no_picture() -> None:
 @pytest.mark.parametrize("quant", ["Q8_0", "Q4_K_M", "Q4_0", "BF16"])
 def test_a_listing_says_nearly_what_the_header_says(quant: str) -> None:
     architecture = replace(model_headers.TEXT["7B"], vocab=4096)
-    facts = TextFacts("qwen2", 28, 3584, 28, 4, 18944, architecture.vocab, architecture.context)
-    vision = VisionFacts(24, 1024, 16, 4096, 448, 14, 256, "layernorm")
+    facts = TextShape("qwen2", 28, 3584, 28, 4, 18944, architecture.vocab, architecture.context)
+    vision = VisionShape(24, 1024, 16, 4096, 448, 14, 256, "layernorm")
     header = text_header("7B", quant)
     size = model_headers.file_size(model_headers.text_header(architecture, quant),
                                    model_headers.text_tensors(architecture, quant))  # fmt: skip

@@ -36,7 +36,7 @@ from internvl_gguf.quantizing import (
 from internvl_gguf.quantizing.calibration_set import CalibrationQuestion, read_items
 from internvl_gguf.quantizing.matrix import CHUNK, Activations, check_matrix
 from internvl_gguf.quantizing.source import open_source
-from internvl_gguf.session.prepare import prepare_request
+from internvl_gguf.session.prepare import prepare_question
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
 from internvl_gguf.types import Message, TileSpan, TokenSpan
 from tests.support.damage import write
@@ -84,7 +84,7 @@ def test_the_first_layer_gets_what_numpy_says_it_gets_pictures_too(tmp_path: Pat
     with Session.open("demo", n_threads=1) as session:
         runtime = session.runtime
         embeddings = session.embed_image(EXAMPLE).astype(np.float64)
-        request = prepare_request(
+        request = prepare_question(
             runtime, TileLimits(), [Message("system", OFFICIAL_SYSTEM)], "What number is written?", [EXAMPLE], {}
         )
         tokenize = runtime.engine.model.tokenize

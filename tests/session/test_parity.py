@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from internvl_gguf.hardware.trial.settling import settle
+from internvl_gguf.hardware.trial import settle
 from tests.parity.cases import FULL_CASES, REFERENCES, TILE_COUNTS, Case, Picture, Reference
 from tests.parity.measures import divergence, relative_error, worst_tile_error
 from tests.parity.runtime import DEFAULTS, EXACT, answer, embed, open_session
@@ -66,7 +66,7 @@ def test_next_token_is_that_of_transformers_with_defaults(reference: Reference, 
 def test_without_the_position_row_correction_pictures_are_far_off(
     reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What makes the tests above worth something: the fault they guard against moves the numbers by far more.
+    """The fault that the tests above guard against moves the numbers by far more than their limits.
 
     llama.cpp gives every patch its neighbour's position embedding; the runtime corrects it by rolling the rows in a
     copy of the mmproj. An early version wrote the rolled rows at a wrong offset of that copy, where they damaged other
@@ -74,7 +74,8 @@ def test_without_the_position_row_correction_pictures_are_far_off(
     """
     picture, case = reference.embedded[0], next(case for case in reference.cases if case.turns[0].pictures)
     monkeypatch.setattr(
-        "internvl_gguf.session.runtime.settle", lambda *asked: replace(settle(*asked), positions_are_shifted=False)
+        "internvl_gguf.session.in_process_runtime.settle",
+        lambda *asked: replace(settle(*asked), positions_are_shifted=False),
     )
     with open_session(DATA / reference.name, EXACT) as session:
         embeddings = embed(session, picture)

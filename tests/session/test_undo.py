@@ -23,7 +23,7 @@ LONG = SamplingParams(max_tokens=40)
 
 @pytest.fixture
 def other(tiny: ModelFiles) -> Iterator[Session]:
-    """A session that has heard nothing, on a model loaded once more."""
+    """A session without a conversation, on a second load of the model."""
     with Session.open(tiny.text, tiny.mmproj, system="Be brief.", n_ctx=1024, **EXACT) as opened:
         yield opened
 
@@ -33,7 +33,7 @@ def logits(session: Session, prompt: str = "And now?", **options: object) -> np.
 
 
 def close(left: np.ndarray, right: np.ndarray) -> bool:
-    """Whether two computations of the same are: batches of other sizes round in another order."""
+    """Return whether two results are equal up to rounding: batches of other sizes round in another order."""
     return bool(np.abs(left - right).max() < 1e-5)
 
 
@@ -215,7 +215,7 @@ def test_tokens_that_do_not_spell_the_answer_are_dropped(session: Session, tiny:
 
 
 def test_every_answer_of_a_model_is_spelled_by_its_tokens(session: Session) -> None:
-    """What a random model says is full of half characters and bytes that are no UTF-8."""
+    """The answers of a random model are full of incomplete characters and invalid UTF-8."""
     control = {*session.runtime.control_tokens.values(), session.runtime.text.img_context}
     spelled = 0
     for seed in range(12):
@@ -278,7 +278,7 @@ def test_saved_kv_is_taken_up(session: Session, other: Session, tmp_path: Path) 
 
 
 def test_kv_of_another_conversation_changes_nothing(session: Session, other: Session, tmp_path: Path) -> None:
-    """It is a cache: what the two have in common is known, and the rest is read."""
+    """The KV is a cache: the common prefix is reused, and the rest is read."""
     session.ask("What is it?", [noise(1)], sampling=SHORT)
     asked = session.messages
     session.undo()

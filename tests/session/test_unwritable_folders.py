@@ -1,4 +1,4 @@
-"""A cache folder that cannot be written costs time, never the answer, and is told once."""
+"""A cache folder that cannot be written costs time, never the answer, and is reported once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from internvl_gguf import InternVLError, LibraryError, Session
 from internvl_gguf.config import EngineConfig
-from internvl_gguf.hardware.trial.settling import settle
+from internvl_gguf.hardware.trial import settle
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.session.runtime import Runtime
+from internvl_gguf.session.in_process_runtime import InProcessRuntime
 from internvl_gguf.utils.paths import cache_dir, config_dir, data_dir, free_bytes, is_writable
 from internvl_gguf.utils.records import RECORDS, Record
 from tests.cli.test_commands import FAST, assert_two_lines, run
@@ -85,10 +85,10 @@ def test_where_only_the_copy_has_no_place_the_cache_is_to_blame(
     tiny: ModelFiles, unwritable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shifted = lambda *asked: replace(settle(*asked), positions_are_shifted=True)  # noqa: E731
-    monkeypatch.setattr("internvl_gguf.session.runtime.settle", shifted)
+    monkeypatch.setattr("internvl_gguf.session.in_process_runtime.settle", shifted)
     monkeypatch.setattr(tempfile, "tempdir", str(unwritable / "file" / "temporary"))
     with pytest.raises(LibraryError, match="cannot be kept in") as caught:
-        Runtime(tiny, EngineConfig(n_ctx=1024, **EXACT))
+        InProcessRuntime(tiny, EngineConfig(n_ctx=1024, **EXACT))
     assert "INTERNVL_CACHE" in caught.value.hint
 
 
@@ -129,8 +129,8 @@ def test_the_quants_of_the_demo_need_a_place(unwritable: Path) -> None:
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
 def test_a_record_that_cannot_be_written_is_none(unwritable: Path, record: Record) -> None:
-    assert not record.write({"a": 1})
-    assert record.read() is None
+    assert isinstance(record.put("this machine", 1), OSError)
+    assert record.get("this machine", int) is None
 
 
 def test_a_folder_that_does_not_exist_yet_is_writable_where_its_parent_is(tmp_path: Path, unwritable: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from internvl_gguf import InvalidRequestError, ModelFileError, SamplingParams, Session, SessionStateError, errors
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.session.worker.tiles import FarTile, TileSupply
+from internvl_gguf.session.worker.tiles import RemoteTile, TileSupply
 from tests.support.exact import EXACT, EXACT_WITH_DISK_CACHE
 from tests.support.pictures import noise
 from tests.support.sessions import worker_pid
@@ -185,7 +185,7 @@ def test_closing_ends_the_worker_and_writes_what_is_to_be_on_disk(tiny: ModelFil
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
 def test_a_forked_process_is_told_that_the_session_is_not_its(far: Session) -> None:
-    """It would read the answers of its parent, and its parent those of its own."""
+    """Parent and child would read each other's answers."""
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()
 
@@ -227,11 +227,11 @@ def test_pixels_are_asked_for_once_and_not_kept() -> None:
     assert asked == [b"a", b"b"]
     for key in (b"a", b"b"):
         supply.put(key, key * 3)
-    assert FarTile(b"a", supply).pixels == b"aaa"
+    assert RemoteTile(b"a", supply).pixels == b"aaa"
     supply.release([b"a", b"b", b"a"])
-    assert FarTile(b"b", supply).pixels == b"bbb"  # somebody wants it still
+    assert RemoteTile(b"b", supply).pixels == b"bbb"  # one request still wants it
     supply.release([b"b"])
-    supply.put(b"c", b"late")  # nobody does any more
+    supply.put(b"c", b"late")  # no request wants it any more
     supply.want([b"c"])
     assert asked == [b"a", b"b", b"c"]
     supply.put(b"c", None)

@@ -1,4 +1,4 @@
-"""The process of a model dies at the worst moments: that costs the question under way and nothing else."""
+"""The process of a model dies at the worst moments: that costs the running question and nothing else."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def workers_of(owner: psutil.Process) -> list[psutil.Process]:
     found = []
     for process in owner.children():
         with contextlib.suppress(psutil.Error):  # it has ended since
-            if "internvl_gguf.session.worker.child" in process.cmdline():
+            if "internvl_gguf.session.worker.child_main" in process.cmdline():
                 found.append(process)
     return found
 
@@ -189,7 +189,7 @@ def test_a_model_that_is_gone_cannot_be_loaded_again(tiny: ModelFiles, tmp_path:
 
 
 class DeadlyPath:
-    """A picture's path that kills the worker whenever somebody looks at it."""
+    """The path of a picture that kills the worker whenever it is read."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -212,7 +212,7 @@ def test_a_batch_goes_on_and_a_question_that_kills_twice_is_its_own_error(sessio
 
 
 def test_answers_under_way_together_are_asked_again_one_by_one(tiny: ModelFiles, session: Session) -> None:
-    """Nobody can tell which of them the process died of."""
+    """The process does not say which of them it died of."""
     killed: list[int] = []
     with Session.open(
         tiny.text, tiny.mmproj, worker=True, n_parallel=3, system="Be brief.", n_ctx=1024, **EXACT

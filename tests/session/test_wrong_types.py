@@ -72,7 +72,7 @@ def cases(wrong: dict[str, list[Any]]) -> list[tuple[str, Any]]:
 
 
 def is_in_words(error: InternVLError) -> bool:
-    """Whether an error is two lines for people."""
+    """Return whether an error is two lines: what happened, and what to do."""
     return all(line.endswith((".", "?")) and "\n" not in line for line in (error.message, error.hint))
 
 

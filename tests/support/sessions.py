@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from internvl_gguf import Session
 from internvl_gguf.engine import Engine
-from internvl_gguf.session.worker.runtime import WorkerRuntime
+from internvl_gguf.session.worker.worker_runtime import WorkerRuntime
 
 
 def engine_of(session: Session) -> Engine:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import IO, Any, Final
 
-from internvl_gguf.bench.formats import from_plain
 from internvl_gguf.bench.jobs import KINDS, Job, MachineFacts, PartResult, job_as_line
+from internvl_gguf.bench.plain_json import from_plain
 from internvl_gguf.bench.results import Status
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.utils.paths import making_temporary

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self, TypeVar, cast, get_args
 
 from internvl_gguf.config import (
-    DEFAULT_N_CTX,
     EngineConfig,
     EngineOptions,
     FlashAttention,
@@ -17,6 +16,7 @@ from internvl_gguf.config import (
 )
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.hardware.cpu_tuning import HostSettings
+from internvl_gguf.memory.request import context_length
 
 N_PROMPT, N_GEN, REPETITIONS = 512, 128, 5
 """Defaults, those of llama-bench."""
@@ -133,7 +133,7 @@ class Sweep:
         found = []
         for n_prompt, n_gen, n_ctx, n_batch, n_ubatch, threads, layers, kv_type, flash_attn in product:
             engine: EngineOptions = {
-                "n_ctx": _context(n_ctx, n_ctx_train),
+                "n_ctx": context_length(n_ctx, n_ctx_train, "-c "),
                 "n_gpu_layers": layers,
                 "kv_type": kv_type,
                 "flash_attn": flash_attn,
@@ -146,17 +146,6 @@ class Sweep:
             _check_lengths(point, n_ctx_train)
             found.append(point)
         return found
-
-
-def _context(asked: int | None, trained: int) -> int:
-    if asked is None:
-        return min(DEFAULT_N_CTX, trained)
-    if asked > trained:
-        raise InvalidRequestError(
-            f"A context of {asked:,} is more than the {trained:,} positions it was trained for.",
-            f"Use -c {trained} or less.",
-        )
-    return asked
 
 
 def _check_lengths(point: Point, trained: int) -> None:

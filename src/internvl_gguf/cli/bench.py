@@ -202,7 +202,7 @@ def _resolver() -> HubResolver:
 
 def _check_sets(measures: Measures) -> tuple[str, ...]:
     """Look at texts, pictures and tasks before anything is measured; what of them cannot be used."""
-    from internvl_gguf.bench.sets import OFF, check_sets
+    from internvl_gguf.bench.quality.sets import OFF, check_sets
 
     is_scored = "quality" in measures.parts
     text = measures.text if is_scored else OFF

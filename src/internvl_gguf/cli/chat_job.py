@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from internvl_gguf.chat.asking import LeavingAtOnce, Noted
-from internvl_gguf.chat.chat import Chat, Models
-from internvl_gguf.chat.commands import recall
+from internvl_gguf.chat.background_thread import BackgroundThread
+from internvl_gguf.chat.chat import Chat, ModelLoader
+from internvl_gguf.chat.commands import show_resumed
 from internvl_gguf.chat.loop import Loop
 from internvl_gguf.chat.settings import Settings
+from internvl_gguf.chat.show_answer import LeaveChatAtOnce, NoticeLine
 from internvl_gguf.chat.suggestions import Sources
-from internvl_gguf.chat.worker import Worker
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions
 from internvl_gguf.cli.output import FAILED, INTERRUPTED
@@ -27,7 +27,7 @@ from internvl_gguf.utils.paths import data_dir, expanded
 from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
-    from internvl_gguf.chat.screen import Screen
+    from internvl_gguf.chat.terminal.screen import Screen
     from internvl_gguf.cli.chat_terminal import Terminal
     from internvl_gguf.history import Conversation
     from internvl_gguf.models.local_files import ModelFiles
@@ -67,7 +67,7 @@ def run_chat(job: ChatJob, terminal: Terminal) -> int:
     try:
         with terminal.without_echo():
             return _hold(job, terminal)
-    except LeavingAtOnce:
+    except LeaveChatAtOnce:
         terminal.screen.say()
         sys.stdout.flush()
         # A native call may be under way in the worker, and nothing may be freed beneath it. What was said is kept.
@@ -79,10 +79,10 @@ def run_chat(job: ChatJob, terminal: Terminal) -> int:
 
 
 def _hold(job: ChatJob, terminal: Terminal) -> int:
-    worker, screen = Worker(), terminal.screen
+    worker, screen = BackgroundThread(), terminal.screen
 
     def notice(line: str) -> None:
-        if not worker.tell(Noted(line)):
+        if not worker.post(NoticeLine(line)):
             screen.say(line)
 
     pictures = _first_pictures(job, terminal)  # before a model of gigabytes is fetched for nothing
@@ -103,7 +103,7 @@ def _hold(job: ChatJob, terminal: Terminal) -> int:
     try:
         loop = Loop(chat, terminal.reader(sources, data_dir() if history.is_kept else None))
         return _talk(job, terminal, chat, loop, pictures, resumed=resumed)
-    except LeavingAtOnce:
+    except LeaveChatAtOnce:
         raise
     except BaseException:
         chat.close()
@@ -136,10 +136,10 @@ def _talk(
         )
     text = ""
     if resumed:
-        chat.take_up(chat.conversation)
+        chat.resume(chat.conversation)
         if job.asking.system is not None:
             chat.conversation.set_system(chat.session, job.asking.system)
-        text = "" if is_script else recall(chat)
+        text = "" if is_script else show_resumed(chat)
     for picture in pictures:
         chat.add([picture])
     loop.run(text)
@@ -170,7 +170,7 @@ def _settings(job: ChatJob) -> Settings:
     )
 
 
-def _models(job: ChatJob, screen: Screen, notice: Notice) -> Models:
+def _models(job: ChatJob, screen: Screen, notice: Notice) -> ModelLoader:
     """How this chat comes by models."""
 
     def find(name: str) -> ModelFiles:
@@ -197,7 +197,7 @@ def _models(job: ChatJob, screen: Screen, notice: Notice) -> Models:
         finally:
             screen.progress()
 
-    return Models(find, load, _full_name)
+    return ModelLoader(find, load, _full_name)
 
 
 def _full_name(files: ModelFiles) -> str:

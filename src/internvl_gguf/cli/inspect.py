@@ -21,7 +21,7 @@ from internvl_gguf.images.fit_context import (
     ANSWER_ALLOWANCE,
     Budget,
     CutPlan,
-    UncutPicture,
+    PictureToCut,
     check_fits,
     count_tiles,
     cut_notices,
@@ -152,7 +152,7 @@ def inspect(
         tile_size=encoder.tile_size,
         tokens_per_tile=encoder.tokens_per_tile,
     )
-    pictures = [UncutPicture(size, limits) for size in sizes]
+    pictures = [PictureToCut(size, limits) for size in sizes]
     inspection = _Inspection(
         image,
         sizes,
@@ -221,14 +221,14 @@ def _encoder(model: str | None, mmproj: str | None) -> _Encoder:
     name = model or DEMO
     spec = load_catalog().find(name.partition(":")[0])
     if spec and spec.vision:
-        return _Encoder(spec.name, spec.vision.tile, spec.vision.tokens_per_tile, _trained_context(spec))
+        return _Encoder(spec.name, spec.vision.image_size, spec.vision.tokens_per_tile, _trained_context(spec))
     headers = model_headers(name, mmproj)
     first, *parts = headers.text
     return _encoder_of_header(model, headers.mmproj, validate_text_model(first, parts).n_ctx_train)
 
 
 def _trained_context(spec: ModelSpec) -> int | None:
-    return spec.text.context if spec.text else None
+    return spec.text.n_ctx_train if spec.text else None
 
 
 def _encoder_of_header(model: str | None, header: GGUFHeader, n_ctx_train: int | None) -> _Encoder:

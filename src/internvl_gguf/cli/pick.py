@@ -123,18 +123,12 @@ def _with_context(workload: Workload, context: int | None, listings: list[ModelL
     Raises:
         InvalidRequestError: more than a model was trained for, or pictures that it does not hold.
     """
-    from internvl_gguf.errors import InvalidRequestError
     from internvl_gguf.planning import check_pictures_fit, context_for
 
     forms = [listing.form for listing in listings]
     trained = min((form.text.n_ctx_train for form in forms if form.text.n_ctx_train), default=None)
     tokens = max(form.vision.tokens_per_tile if form.vision else 0 for form in forms)
-    if context is not None and trained is not None and context > trained:
-        raise InvalidRequestError(
-            f"A context of {context:,} is more than the {trained:,} positions it was trained for.",
-            f"Use --context {trained} or less.",
-        )
-    n_ctx = context or context_for(workload.pictures, workload.max_tiles, tokens, trained)
+    n_ctx = context_for(workload.pictures, workload.max_tiles, tokens, trained, context)
     workload = replace(workload, n_ctx=n_ctx)
     check_pictures_fit(workload, tokens, trained)
     return workload

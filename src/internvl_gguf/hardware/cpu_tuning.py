@@ -10,7 +10,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -117,12 +116,8 @@ def host_settings(n_threads: int | None = None) -> HostSettings:
 
 
 def recorded_tuning() -> Tuning | None:
-    """What was measured here; None where nothing was, or where the record is of other circumstances or damaged."""
-    with suppress(ValueError, KeyError, TypeError, AttributeError):
-        kept = TUNING.read()
-        if kept["circumstances"] == _circumstances():
-            return _read(kept["tuning"])
-    return None
+    """What was measured here; None where nothing was, or only under other circumstances, or where that is damaged."""
+    return TUNING.get(_circumstances(), _read)
 
 
 def measure_tuning(tell: Tell = lambda line: None) -> Tuning:
@@ -155,7 +150,7 @@ def measure_tuning(tell: Tell = lambda line: None) -> Tuning:
         disturbed=found.disturbed,
     )
     if not tuning.disturbed:
-        TUNING.write({"circumstances": _circumstances(), "tuning": asdict(tuning)})
+        TUNING.put(_circumstances(), asdict(tuning))
     return tuning
 
 
@@ -234,15 +229,11 @@ class _Tables:
         return sum(self._disturbed.get(table, 0) for table in ("token", "batch", "ubatch"))
 
 
-def _circumstances() -> dict[str, Any]:
+def _circumstances() -> str:
     """What a record was made under; another CPU, build or number of cores makes it worthless."""
-    return {
-        "machine": machine_identity(),
-        "processor": processor_name(),
-        "library": library_fingerprint(),
-        "cores": list(usable_cores()),
-        "threads": usable_threads(),
-    }
+    cores = " ".join(map(str, usable_cores()))
+    machine = f"{machine_identity()} {library_fingerprint()}"
+    return f"{machine}, {processor_name()}, cores {cores}, {usable_threads()} threads"
 
 
 def _read(kept: Mapping[str, Any]) -> Tuning:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from internvl_gguf.hardware.identity import library_version, machine_identity
 from internvl_gguf.utils.records import ENCODER_SPEED
@@ -65,17 +66,18 @@ def by_rule(labels: Sequence[str]) -> Precision:
 def measured_seconds(labels: Sequence[str], tell: Callable[[str], None] = lambda line: None) -> dict[str, float]:
     """Seconds of a tile through one block of the encoder by precision, as far as they could be measured here."""
     machine = machine_identity()
-    known: dict[str, float] = {}
-    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-        kept = ENCODER_SPEED.read()
-        if kept["machine"] == machine:
-            known = {str(label): float(value) for label, value in kept["seconds"].items()}
+    known = ENCODER_SPEED.get(machine, _read) or {}
     missing = [label for label in labels if label not in known]
     if missing and library_version():
         tell("Measuring once which precision of the vision encoder is the fastest here.")
-        known |= _measure(missing)
-        ENCODER_SPEED.write({"machine": machine, "seconds": known})
+        found = _measure(missing)
+        known |= found
+        ENCODER_SPEED.merge(machine, _read, lambda before: {**(before or {}), **found})
     return {label: known[label] for label in labels if label in known}
+
+
+def _read(kept: Any) -> dict[str, float]:
+    return {str(label): float(value) for label, value in kept.items()}
 
 
 def _measure(labels: Sequence[str]) -> dict[str, float]:
@@ -88,5 +90,5 @@ def _measure(labels: Sequence[str]) -> dict[str, float]:
     seconds: dict[str, float] = {}
     for line in output.splitlines():
         with contextlib.suppress(ValueError, TypeError, AttributeError):
-            seconds |= {str(label): float(value) for label, value in json.loads(line).items()}
+            seconds |= _read(json.loads(line))
     return seconds

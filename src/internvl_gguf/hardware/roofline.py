@@ -7,7 +7,6 @@ them.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,12 +42,8 @@ _NOT_MEASURED: Final = "Run `internvl doctor` to see what llama.cpp finds here."
 
 
 def recorded_roofline() -> Roofline | None:
-    """What was measured on this machine; None where nothing was, or where the record is of another or damaged."""
-    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-        kept = ROOFLINE.read()
-        if kept["machine"] == machine_identity():
-            return _read(kept["roofline"])
-    return None
+    """What was measured on this machine; None where nothing was, or where that is damaged."""
+    return ROOFLINE.get(machine_identity(), _read)
 
 
 def measure_roofline(
@@ -66,7 +61,7 @@ def measure_roofline(
     """
     kinds = tuple(BITS_PER_WEIGHT)
     roofline = measured_roofline(kinds, tell, n_threads=n_threads, n_threads_batch=n_threads_batch)
-    ROOFLINE.write({"machine": machine_identity(), "roofline": asdict(roofline)})
+    ROOFLINE.put(machine_identity(), asdict(roofline))
     return roofline
 
 

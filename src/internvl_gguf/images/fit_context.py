@@ -41,7 +41,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class UncutPicture:
+class PictureToCut:
     """What a plan has to know of a picture.
 
     Attributes:
@@ -52,7 +52,7 @@ class UncutPicture:
     size: tuple[int, int]
     limits: TileLimits
 
-    def capped(self, cap: int) -> UncutPicture:
+    def capped(self, cap: int) -> PictureToCut:
         """The same picture with at most `cap` tiles, but never below its min_tiles."""
         return replace(self, limits=self.limits.capped(cap))
 
@@ -69,8 +69,8 @@ class CutPlan:
     """
 
     budget: Budget
-    asked: tuple[UncutPicture, ...]
-    pictures: tuple[UncutPicture, ...]
+    asked: tuple[PictureToCut, ...]
+    pictures: tuple[PictureToCut, ...]
     cap: int | None = None
 
     @property
@@ -98,7 +98,7 @@ class CutPlan:
         return self.needed <= self.budget.n_ctx
 
 
-def largest_cap(pictures: Sequence[UncutPicture], room: int, *, tile_size: int, tokens_per_tile: int) -> int | None:
+def largest_cap(pictures: Sequence[PictureToCut], room: int, *, tile_size: int, tokens_per_tile: int) -> int | None:
     """The largest even cap on max_tiles with which pictures take at most `room` positions; None where none does.
 
     The cap is the same for all pictures. One whose own max_tiles is smaller keeps it, and none is cut into fewer tiles
@@ -115,7 +115,7 @@ def largest_cap(pictures: Sequence[UncutPicture], room: int, *, tile_size: int, 
     return bisect_right(range(1, most + 1), room, key=positions) or None
 
 
-def plan_cut(pictures: Sequence[UncutPicture], budget: Budget, *, fit: bool) -> CutPlan:
+def plan_cut(pictures: Sequence[PictureToCut], budget: Budget, *, fit: bool) -> CutPlan:
     """How to cut the new pictures of a prompt: as asked, or into fewer tiles if they would not fit and may be fitted.
 
     Args:

@@ -30,7 +30,7 @@ from internvl_gguf.images.sources import (
     opened,
     unreadable,
 )
-from internvl_gguf.types import Picture, PreparedPicture
+from internvl_gguf.types import MessagePicture, Picture
 from internvl_gguf.utils import arguments
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def picture_list(images: Iterable[Any]) -> list[Any]:
     """
     if hasattr(images, "__array__") and getattr(images, "ndim", 3) == 4:
         raise InvalidRequestError("images is one array of several pictures.", "Write images=list(array).")
-    is_one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, Picture, PreparedPicture))
+    is_one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, Picture, MessagePicture))
     if is_one or hasattr(images, "__array__") or hasattr(images, "read"):
         raise InvalidRequestError("images is one picture, not a list of them.", "Write images=[picture].")
     hint = "Give a list of pictures, or leave it out."

@@ -11,7 +11,7 @@ from typing import Self
 from internvl_gguf.errors import SessionStateError
 from internvl_gguf.llama.forked import note_use
 from internvl_gguf.llama.interrupts import deferred_interrupts
-from internvl_gguf.utils.owned import Owned, forsake_in_children, inherited
+from internvl_gguf.utils.owned import Owned, disown_after_fork, inherited
 
 
 class NativeObject(Owned):
@@ -47,8 +47,8 @@ class NativeObject(Owned):
             with deferred_interrupts():
                 free(*arguments)  # not by the finalizer, which does nothing any more late in the end of the interpreter
 
-    def forsake(self) -> None:
-        """As `Owned.forsake`."""
+    def disown(self) -> None:
+        """As `Owned.disown`."""
         self._handle, self._is_inherited = None, True
         if self._freeing:
             self._freeing.detach()
@@ -89,7 +89,7 @@ class NativeObject(Owned):
         self._handle = handle
         self._freeing = weakref.finalize(self, _free_before, self._free, handle, self._needs)
         self._freeing.atexit = False  # a thread may compute with it: `loading` frees in order what can be freed
-        forsake_in_children(self)
+        disown_after_fork(self)
 
 
 def _free_before(free: Callable[[int], None], handle: int, _needs: tuple[NativeObject, ...]) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Final
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.gguf.header import ByteSource, GGUFHeader, LocalFile, read_header
 from internvl_gguf.gguf.read_shape import shape_from_headers
-from internvl_gguf.gguf.shape import ModelShape
+from internvl_gguf.gguf.weights import ModelShape
 from internvl_gguf.memory.plan import DeviceMemory, MemoryPlan, predict_memory, text_weights
 from internvl_gguf.memory.request import MemoryRequest
 from internvl_gguf.utils.paths import making_temporary

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from internvl_gguf.config import MAX_DRAFT, MAX_SEQUENCES, KVType
+from internvl_gguf.config import DEFAULT_N_CTX, MAX_DRAFT, MAX_SEQUENCES, KVType
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.gguf.shape import ModelShape
+from internvl_gguf.gguf.weights import ModelShape
 
 CELL_STEP: Final = 256  # llama_context rounds the cache up to this
 MAX_GPUS: Final = 15  # GGML_SCHED_MAX_BACKENDS, less the CPU
@@ -134,11 +134,7 @@ class MemoryRequest:
                 cannot hold.
         """
         text = shape.text
-        if text.n_ctx_train is not None and self.n_ctx > text.n_ctx_train:
-            raise InvalidRequestError(
-                f"A context of {self.n_ctx} positions is more than the {text.n_ctx_train} this model was trained for.",
-                f"Use n_ctx={text.n_ctx_train} or less.",
-            )
+        check_context(self.n_ctx, text.n_ctx_train)
         if self.n_gpu_layers > text.n_layers + 1:
             raise InvalidRequestError(
                 f"n_gpu_layers is {self.n_gpu_layers}; this model has {text.n_layers} layers and an output matrix.",
@@ -153,6 +149,36 @@ class MemoryRequest:
     def gpu_layers(self, n_layers: int) -> int:
         """Layers on GPUs of a model with so many, the output matrix counted as one."""
         return n_layers + 1 if self.n_gpu_layers == -1 else self.n_gpu_layers
+
+
+def check_context(n_ctx: int, n_ctx_train: int | None, option: str = "n_ctx=") -> None:
+    """Refuse a context longer than a model was trained for.
+
+    Args:
+        n_ctx: positions that are asked for.
+        n_ctx_train: positions it was trained for; None where that is not known, which allows any.
+        option: how the user writes the option, up to its value.
+
+    Raises:
+        InvalidRequestError: it is longer.
+    """
+    if n_ctx_train is not None and n_ctx > n_ctx_train:
+        raise InvalidRequestError(
+            f"A context of {n_ctx:,} positions is more than the {n_ctx_train:,} positions it was trained for.",
+            f"Use {option}{n_ctx_train} or less.",
+        )
+
+
+def context_length(asked: int | None, n_ctx_train: int, option: str = "n_ctx=") -> int:
+    """The context to run a model with: the one asked for, else the usual one or all that it was trained for.
+
+    Raises:
+        InvalidRequestError: as `check_context`.
+    """
+    if asked is None:
+        return min(DEFAULT_N_CTX, n_ctx_train)
+    check_context(asked, n_ctx_train, option)
+    return asked
 
 
 def _within(name: str, value: int, lowest: int, highest: int) -> None:

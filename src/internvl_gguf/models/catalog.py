@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from internvl_gguf.errors import CatalogError, InvalidRequestError
-from internvl_gguf.gguf.facts import Norm, TextFacts, VisionFacts
+from internvl_gguf.gguf.arch.base import Norm, TextShape, VisionShape
+from internvl_gguf.gguf.size_names import TEXT_NAMES, VISION_NAMES, published_text, published_vision
 from internvl_gguf.models.toml_lines import KeyPath
 from internvl_gguf.models.toml_tables import Document, Table
 from internvl_gguf.utils.paths import config_dir
@@ -74,8 +75,8 @@ class ModelSpec:
     licence: str | None = None
     parameters: int | None = None
     unsupported: str | None = None
-    text: TextFacts | None = None
-    vision: VisionFacts | None = None
+    text: TextShape | None = None
+    vision: VisionShape | None = None
     files: tuple[CatalogFile, ...] = ()
     origin: str = field(default="", compare=False)
 
@@ -83,6 +84,13 @@ class ModelSpec:
     def spellings(self) -> tuple[str, ...]:
         """The name and its aliases."""
         return (self.name, *self.aliases)
+
+    def as_json(self) -> dict[str, Any]:
+        """What `internvl list --catalog --json` says of it."""
+        shown = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "origin"}
+        shown["text"] = self.text and published_text(self.text)
+        shown["vision"] = self.vision and published_vision(self.vision)
+        return shown | {"files": [asdict(file) for file in self.files]}
 
 
 @dataclass(frozen=True)
@@ -202,10 +210,7 @@ _MODEL_KEYS = (
     "vision",
     "files",
 )
-_TEXT_NUMBERS = ("layers", "width", "heads", "kv_heads", "ffn")
-_TEXT_KEYS = ("architecture", *_TEXT_NUMBERS, "vocab", "context")
-_VISION_NUMBERS = ("layers", "width", "heads", "ffn", "tile", "patch", "tokens_per_tile")
-_VISION_KEYS = (*_VISION_NUMBERS, "norm")
+_OPTIONAL_TEXT_KEYS = ("vocab", "context")
 _FILE_KEYS = ("name", "bytes", "listed")
 
 
@@ -229,8 +234,8 @@ def _model(table: Table, origin: str) -> ModelSpec:
         licence=table.text("licence"),
         parameters=table.number("parameters"),
         unsupported=table.text("unsupported"),
-        text=_text_facts(table.table("text", _TEXT_KEYS)),
-        vision=_vision_facts(table.table("vision", _VISION_KEYS)),
+        text=_text_shape(table.table("text", tuple(TEXT_NAMES))),
+        vision=_vision_shape(table.table("vision", tuple(VISION_NAMES))),
         files=_files(table),
         status=_status(table),  # after the rest: what contradicts it may be a mistake in another key
         origin=origin,
@@ -270,25 +275,20 @@ def _repo(table: Table, value: str, *keys: str | int) -> str:
     return value
 
 
-def _text_facts(table: Table | None) -> TextFacts | None:
+def _text_shape(table: Table | None) -> TextShape | None:
     if table is None:
         return None
-    table.require("architecture", *_TEXT_NUMBERS)
-    numbers = {key: cast(int, table.number(key)) for key in _TEXT_NUMBERS}
-    return TextFacts(
-        architecture=cast(str, table.text("architecture")),
-        **numbers,
-        vocab=table.number("vocab"),
-        context=table.number("context"),
-    )
+    table.require(*(key for key in TEXT_NAMES if key not in _OPTIONAL_TEXT_KEYS))
+    numbers: dict[str, Any] = {field: table.number(key) for key, field in TEXT_NAMES.items() if key != "architecture"}
+    return TextShape(architecture=cast(str, table.text("architecture")), **numbers)
 
 
-def _vision_facts(table: Table | None) -> VisionFacts | None:
+def _vision_shape(table: Table | None) -> VisionShape | None:
     if table is None:
         return None
-    table.require(*_VISION_KEYS)
-    numbers = {key: cast(int, table.number(key)) for key in _VISION_NUMBERS}
-    return VisionFacts(**numbers, norm=cast(Norm, table.choice("norm", get_args(Norm))))
+    table.require(*VISION_NAMES)
+    numbers: dict[str, Any] = {field: table.number(key) for key, field in VISION_NAMES.items() if key != "norm"}
+    return VisionShape(**numbers, norm=cast(Norm, table.choice("norm", get_args(Norm))))
 
 
 def _files(table: Table) -> tuple[CatalogFile, ...]:

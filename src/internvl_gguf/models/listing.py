@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from internvl_gguf.errors import HubError, ModelFileError
 from internvl_gguf.gguf.filenames import RepoContents, RepoFile, sort_out
 from internvl_gguf.hardware.encoder_precision import by_rule
-from internvl_gguf.memory import ModelShape, TextShape, shape_from_headers
+from internvl_gguf.memory import ModelShape, TextWeights, shape_from_headers
 from internvl_gguf.models.catalog import Catalog, ModelSpec, load_catalog
 from internvl_gguf.models.local_files import local_choices
 from internvl_gguf.models.names import HubModel, LocalModel, parse_model_name
@@ -92,7 +92,7 @@ def family(catalog: Catalog | None = None) -> list[ModelListing]:
     rank = ("listed", "documented", "named", "none")
     for spec in catalog or load_catalog():
         if spec.text and spec.vision and spec.repo and not spec.unsupported:
-            key = f"{spec.text.layers}x{spec.text.width}"
+            key = f"{spec.text.n_layers}x{spec.text.n_embd}"
             known = by_size.get(key)
             if known is None or rank.index(spec.status) < rank.index(known.status):
                 by_size[key] = spec
@@ -113,7 +113,7 @@ def _of_spec(name: str, model: HubModel, spec: ModelSpec) -> ModelListing:
 
 
 def _listing(
-    name: str, contents: RepoContents, form: ModelShape, wanted: str | None, known: Mapping[str, TextShape]
+    name: str, contents: RepoContents, form: ModelShape, wanted: str | None, known: Mapping[str, TextWeights]
 ) -> ModelListing:
     candidates = listed_candidates(name, contents.texts, by_precision(contents.mmprojs), form, known)
     return ModelListing(name, tuple(candidates), form, wanted)

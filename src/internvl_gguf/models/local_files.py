@@ -10,7 +10,7 @@ from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.file_pieces import missing_error
 from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoContents, RepoFile, find_copy, sort_out
 from internvl_gguf.hardware.encoder_precision import Precision, preferred_precisions
-from internvl_gguf.memory import ModelShape, TextShape, shape_from_headers
+from internvl_gguf.memory import ModelShape, TextWeights, shape_from_headers
 from internvl_gguf.models.names import DEMO, DEMO_FOLDER, DEMO_MMPROJ, DEMO_TEXT, LocalModel
 from internvl_gguf.models.select_files import choose_mmproj, complete_texts, named_text
 from internvl_gguf.planning.auto_quant import machine_chooser
@@ -126,7 +126,7 @@ def _choices(name: str, folder: Path, texts: Sequence[ModelCopy], mmproj: Path) 
     from internvl_gguf.gguf.header import read_header  # only now: it loads numpy
 
     vision = read_header(mmproj)
-    known: dict[str, TextShape] = {}
+    known: dict[str, TextWeights] = {}
     damage: ModelFileError | None = None
     form: ModelShape | None = None
     for copy in texts:

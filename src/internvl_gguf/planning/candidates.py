@@ -11,8 +11,8 @@ from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoFile
 from internvl_gguf.memory import (
     ModelShape,
-    TextShape,
-    VisionShape,
+    TextWeights,
+    VisionWeights,
     resized_text,
     resized_vision,
     shape_from_listing,
@@ -20,7 +20,7 @@ from internvl_gguf.memory import (
 from internvl_gguf.planning.quality import expected_loss
 
 if TYPE_CHECKING:
-    from internvl_gguf.gguf.facts import TextFacts, VisionFacts
+    from internvl_gguf.gguf.arch.base import TextShape, VisionShape
 
 Source = Literal["header", "listing", "estimate"]
 
@@ -44,7 +44,7 @@ class Encoder:
     name: str
     file: str
     size: int
-    shape: VisionShape
+    shape: VisionWeights
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Candidate:
     size: int
     loss: float
     source: Source
-    text: TextShape
+    text: TextWeights
     encoders: tuple[Encoder, ...]
 
     @property
@@ -82,7 +82,7 @@ class Candidate:
         return ModelShape(self.text, encoder.shape)
 
 
-def form_of(text: TextFacts, vision: VisionFacts) -> ModelShape:
+def form_of(text: TextShape, vision: VisionShape) -> ModelShape:
     """The form of a model of the catalogue, for `listed_candidates`; its files may be of any size."""
     return shape_from_listing(text, _ANY_SIZE, vision, _ANY_SIZE)
 
@@ -92,7 +92,7 @@ def listed_candidates(
     texts: Iterable[ModelCopy],
     mmprojs: Iterable[ModelCopy],
     form: ModelShape,
-    known: Mapping[str, TextShape] | None = None,
+    known: Mapping[str, TextWeights] | None = None,
 ) -> list[Candidate]:
     """The complete quants of a repository or folder, as far as their sizes are known and can be this model's.
 
@@ -119,7 +119,7 @@ def listed_candidates(
     return found
 
 
-def _encoder(copy: ModelCopy, form: VisionShape) -> Encoder | None:
+def _encoder(copy: ModelCopy, form: VisionWeights) -> Encoder | None:
     """A vision encoder of a listing; None where its size is not known or not this form's."""
     if copy.size is None or not copy.is_complete:
         return None
@@ -153,7 +153,7 @@ def estimated_candidates(model: str, form: ModelShape) -> list[Candidate]:
 
 
 def _candidate(
-    model: str, copy: ModelCopy, shape: TextShape, source: Source, encoders: tuple[Encoder, ...]
+    model: str, copy: ModelCopy, shape: TextWeights, source: Source, encoders: tuple[Encoder, ...]
 ) -> Candidate:
     size = copy.size or 0
     loss = expected_loss(copy.quant, 8 * size / shape.parameters)

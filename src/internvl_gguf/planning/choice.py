@@ -9,7 +9,7 @@ from internvl_gguf.config import DEFAULT_N_UBATCH, EngineConfig
 from internvl_gguf.errors import InsufficientMemoryError, ModelFileError
 from internvl_gguf.gguf.filenames import ModelCopy
 from internvl_gguf.hardware.device_speed import Roofline
-from internvl_gguf.memory import ModelShape, TextShape
+from internvl_gguf.memory import ModelShape, TextWeights
 from internvl_gguf.planning.candidates import Candidate, listed_candidates
 from internvl_gguf.planning.ranking import cost_of, rank
 from internvl_gguf.planning.report import memory_table, reason
@@ -34,7 +34,7 @@ class Choices:
     texts: Sequence[ModelCopy]
     mmprojs: Sequence[ModelCopy]
     form: ModelShape
-    known: Mapping[str, TextShape]
+    known: Mapping[str, TextWeights]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,14 @@ from typing import Final
 
 from internvl_gguf.config import DEFAULT_N_UBATCH, KVType
 from internvl_gguf.hardware.device_speed import Range, Roofline
-from internvl_gguf.memory import MemoryPlan, MemoryRequest, ModelShape, TextShape, kv_bytes_per_position, predict_memory
+from internvl_gguf.memory import (
+    MemoryPlan,
+    MemoryRequest,
+    ModelShape,
+    TextWeights,
+    kv_bytes_per_position,
+    predict_memory,
+)
 from internvl_gguf.memory.plan import layer_homes, text_weights
 from internvl_gguf.planning.candidates import Candidate, Encoder
 from internvl_gguf.planning.speed import SpeedEstimate, estimate_speed
@@ -314,15 +321,15 @@ class Planner:
         full = request.gpu_layers(text.n_layers) > text.n_layers
         some = -1 if full else min(request.n_gpu_layers, text.n_layers // 2)
         usual = replace(request, gpus=tuple(1.0 for _ in request.gpus), n_gpu_layers=some)
-        form = (text.n_layers, text.n_embd, text.n_head, text.n_head_kv, text.n_ff, text.n_vocab)
-        key = (form, vision.weight_bytes if vision else 0, replace(usual, n_gpu_layers=min(some, 1)))
+        sizes = tuple(text.sizes.values())
+        key = (sizes, vision.weight_bytes if vision else 0, replace(usual, n_gpu_layers=min(some, 1)))
         if key not in self._overheads:
             plan = predict_memory(shape, usual)
             self._overheads[key] = tuple(device.total - device.weights - device.kv_cache for device in plan.devices)
         return self._overheads[key]
 
 
-def layers_by_device(text: TextShape, request: MemoryRequest) -> tuple[int, ...]:
+def layers_by_device(text: TextWeights, request: MemoryRequest) -> tuple[int, ...]:
     """Bytes of weights and KV cache on each device, the host first."""
     homes = layer_homes(text.n_layers, request)
     names = [backend.name for backend in homes.backends]

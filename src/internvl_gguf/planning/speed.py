@@ -13,9 +13,8 @@ from functools import cached_property
 from typing import Final
 
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.gguf.encoder_flops import encoder_operations
-from internvl_gguf.gguf.shape import Matrices, ModelShape, TextShape, VisionShape
-from internvl_gguf.gguf.tensor_lists import UNKNOWN_KIND
+from internvl_gguf.gguf.arch.internvit import tile_operations
+from internvl_gguf.gguf.weights import UNKNOWN_KIND, Matrices, ModelShape, TextWeights, VisionWeights
 from internvl_gguf.hardware.device_speed import DeviceSpeed, Range, Roofline, attention_kind, rate_of
 from internvl_gguf.hardware.typical_devices import completed
 from internvl_gguf.memory.ggml_scheduler import OFFLOAD_ROWS
@@ -133,15 +132,15 @@ class _Share:
 class _Text:
     """The text model, laid out on the devices."""
 
-    def __init__(self, text: TextShape, request: MemoryRequest, machine: Roofline) -> None:
+    def __init__(self, text: TextWeights, request: MemoryRequest, machine: Roofline) -> None:
         homes = layer_homes(text.n_layers, request)
         devices = (*machine.gpus, machine.host)
         cpu = len(devices) - 1
         layers: list[list[tuple[Matrices, ...]]] = [[] for _ in devices]
         for home, matrices in zip(homes.layers, text.layer_matrices, strict=True):
             layers[home].append(matrices)
-        last = (f"blk.{text.n_layers - 1}.ffn_{part}.weight" for part in ("gate", "up", "down"))
-        unread = Matrices.among(map(text.weight, last))
+        last = (each for each in text.weights if each.layer == text.n_layers - 1 and ".ffn_" in each.name)
+        unread = Matrices.among(last)
         self._shares = [
             _Share(
                 device,
@@ -271,17 +270,7 @@ def _slower(first: Range, second: Range) -> Range:
     return Range(max(first.low, second.low), max(first.high, second.high))
 
 
-def _tile_seconds(vision: VisionShape, device: DeviceSpeed) -> Range:
+def _tile_seconds(vision: VisionWeights, device: DeviceSpeed) -> Range:
     """Seconds to encode one tile: its operations at the rate of the type that most of the weights have."""
-    operations = encoder_operations(
-        n_layers=vision.n_layers,
-        width=vision.width,
-        n_ff=vision.n_ff,
-        patches=vision.patches_per_side**2,
-        patch_size=vision.patch_size,
-        merged=vision.scale_factor**2,
-        hidden=vision.hidden,
-        n_embd=vision.n_embd,
-    )
     main = max(vision.block_matrices, key=lambda each: each.elements)
-    return _rate(device.encoder_rate, main).amount_over(operations).times(*_ENCODE_ERROR)
+    return _rate(device.encoder_rate, main).amount_over(tile_operations(vision)).times(*_ENCODE_ERROR)

@@ -16,7 +16,8 @@ from internvl_gguf.config import (
     KVType,
 )
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.tiling import MAX_TILES, validate_tile_limits
+from internvl_gguf.memory.request import check_context
+from internvl_gguf.tiling import MAX_TILES, has_thumbnail, validate_tile_limits
 from internvl_gguf.utils.sizes import parse_size
 
 Preference = Literal["balanced", "speed", "quality"]
@@ -154,7 +155,7 @@ class Workload:
     @property
     def tiles_per_picture(self) -> int:
         """Tiles of a picture that is cut as finely as allowed, the thumbnail included."""
-        return self.max_tiles + (self.max_tiles > 1)
+        return self.max_tiles + has_thumbnail(self.max_tiles)
 
     @property
     def tiles(self) -> int:
@@ -166,8 +167,19 @@ class Workload:
         return self.tiles * tokens_per_tile + self.pictures * MARKERS
 
 
-def context_for(pictures: int, max_tiles: int, tokens_per_tile: int, n_ctx_train: int | None) -> int:
-    """The usual context, or as much more as pictures need with some words, no more than a model was trained for."""
+def context_for(
+    pictures: int, max_tiles: int, tokens_per_tile: int, n_ctx_train: int | None, asked: int | None = None
+) -> int:
+    """The context asked for; else the usual one, or as much more as pictures need with some words.
+
+    Without one that is asked for it is no longer than a model was trained for.
+
+    Raises:
+        InvalidRequestError: a longer one is asked for.
+    """
+    if asked:
+        check_context(asked, n_ctx_train, "--context ")
+        return asked
     needed = Workload(pictures=pictures, max_tiles=max_tiles).picture_positions(tokens_per_tile) + TEXT_ROOM
     wanted = max(DEFAULT_N_CTX, needed + -needed % _STEP)
     return wanted if n_ctx_train is None else min(wanted, n_ctx_train)
@@ -192,8 +204,7 @@ def check_pictures_fit(workload: Workload, tokens_per_tile: int, n_ctx_train: in
         (
             tiles
             for tiles in range(workload.max_tiles - 1, 0, -1)
-            if (tiles + (tiles > 1)) * tokens_per_tile * workload.pictures + MARKERS * workload.pictures
-            < workload.n_ctx
+            if replace(workload, max_tiles=tiles).picture_positions(tokens_per_tile) < workload.n_ctx
         ),
         None,
     )

@@ -18,7 +18,7 @@ import numpy as np
 
 from internvl_gguf.config import AskOptions, EngineConfig, GPULayers, SamplingParams
 from internvl_gguf.errors import InvalidRequestError, ModelFileError, PictureError
-from internvl_gguf.gguf.validation import validate_text_model
+from internvl_gguf.gguf.validation import TextModelFacts
 from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.hardware.trial import Needs, settle
 from internvl_gguf.images.tile_limits import TileLimits
@@ -29,9 +29,9 @@ from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.quantizing.calibration_set import CalibrationItem, CalibrationQuestion, CalibrationText, read_items
 from internvl_gguf.quantizing.matrix import CHUNK, Activations, ImportanceMatrix
 from internvl_gguf.quantizing.source import Source, open_source
-from internvl_gguf.session.prepare import prepare_request
+from internvl_gguf.session.in_process_runtime import InProcessRuntime, weight_kinds
+from internvl_gguf.session.prepare import prepare_question
 from internvl_gguf.session.prompt_template import END, OFFICIAL_SYSTEM, with_system
-from internvl_gguf.session.runtime import Runtime, weight_kinds
 from internvl_gguf.types import Span, TileSpan, TokenSpan
 from internvl_gguf.utils.notices import Notice, log_notice
 
@@ -100,21 +100,21 @@ def importance_matrix(
         raise InvalidRequestError(f"max_chunks is {max_chunks}.", "Read one chunk at least.")
     items = read_items(sources)
     source = open_source(text)
-    if source.kind != "text":
+    if not isinstance(source.facts, TextModelFacts):
         raise ModelFileError(f"{text} is an mmproj, no text model.", "Name the text model, and this as its mmproj.")
     has_pictures = any(isinstance(item, CalibrationQuestion) for item in items)
     if has_pictures and mmproj is None:
         raise InvalidRequestError(
             f"Questions and pictures need the vision encoder of {text.name}.", "Name it: --mmproj FILE (mmproj=FILE)."
         )
-    trained = validate_text_model(source.headers[0], source.headers[1:]).n_ctx_train
+    trained = source.facts.n_ctx_train
     threads = n_threads or default_threads()
     with ExitStack() as opened:
         runtime = None
         if has_pictures and mmproj is not None:
             n_ctx = min(_QUESTION_CONTEXT, trained)
             config = EngineConfig(n_ctx=n_ctx, n_threads=threads, n_gpu_layers=n_gpu_layers, force=force)
-            runtime = Runtime(ModelFiles(text.name, text, mmproj), config, None, on_notice)
+            runtime = InProcessRuntime(ModelFiles(text.name, text, mmproj), config, None, on_notice)
             opened.callback(runtime.release)
             model = runtime.engine.model
         else:
@@ -152,7 +152,9 @@ def _pieces(text: str) -> Iterator[str]:
 class _Reader:
     """Has a model read, and counts."""
 
-    def __init__(self, model: TextModel, context: WatchedContext, runtime: Runtime | None, on_notice: Notice) -> None:
+    def __init__(
+        self, model: TextModel, context: WatchedContext, runtime: InProcessRuntime | None, on_notice: Notice
+    ) -> None:
         self._model = model
         self._context = context
         self._runtime = runtime
@@ -217,7 +219,7 @@ class _Reader:
             answer.append(runtime.control_tokens[END])
         options = {**question.options, "sampling": SamplingParams(max_tokens=len(answer) + 1)}
         system = OFFICIAL_SYSTEM if question.system is None else question.system
-        request = prepare_request(
+        request = prepare_question(
             runtime,
             TileLimits(),
             with_system([], system),
@@ -239,7 +241,7 @@ class _Reader:
                 self._visual_tokens += len(piece)
                 self._context.decode_embeddings(piece)
 
-    def _parts(self, runtime: Runtime, spans: Sequence[Span]) -> Iterator[list[int] | NDArray[np.float32]]:
+    def _parts(self, runtime: InProcessRuntime, spans: Sequence[Span]) -> Iterator[list[int] | NDArray[np.float32]]:
         """Tokens and embeddings of a prompt, in pieces that can be decoded at once."""
         size = self._context.n_batch
         for is_picture, run in itertools.groupby(spans, lambda span: isinstance(span, TileSpan)):

@@ -6,16 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
 
 from gguf import GGML_QUANT_SIZES
 
 from internvl_gguf.errors import ModelFileError
+from internvl_gguf.gguf.arch import TEXT_ARCHITECTURES
+from internvl_gguf.gguf.arch.internvit import INTERNVIT
 from internvl_gguf.gguf.header import GGUFHeader, TensorInfo, read_header
-from internvl_gguf.gguf.validation import read_text_headers, validate_mmproj, validate_text_model
+from internvl_gguf.gguf.validation import (
+    MmprojFacts,
+    TextModelFacts,
+    read_text_headers,
+    validate_mmproj,
+    validate_text_model,
+)
 from internvl_gguf.quantizing.quant_types import Kind
-
-_POSITIONS: Final = "v.position_embd.weight"  # added, not multiplied with
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,13 @@ class Source:
         path: the file; the first part of a split one.
         kind: "text" or "mmproj".
         headers: of the file, or of all parts in order.
+        facts: what they say.
     """
 
     path: Path
     kind: Kind
     headers: tuple[GGUFHeader, ...]
+    facts: TextModelFacts | MmprojFacts
 
     @property
     def parts(self) -> tuple[Path, ...]:
@@ -52,12 +59,14 @@ class Source:
         """Elements of all tensors."""
         return sum(elements(tensor) for tensor in self.tensors.values())
 
-    @property
+    @cached_property
     def matrices(self) -> tuple[str, ...]:
         """Names of the tensors that are multiplied with, which are what is quantised."""
-        return tuple(
-            name for name, tensor in self.tensors.items() if len(tensor.trimmed_shape) == 2 and name != _POSITIONS
-        )
+        if isinstance(self.facts, TextModelFacts):
+            specs = TEXT_ARCHITECTURES[self.facts.architecture].tensors(self.facts, self.tensors)
+        else:
+            specs = INTERNVIT.tensors(self.facts, self.tensors)
+        return tuple(spec.name for spec in specs if spec.storage == "any")
 
     @property
     def is_quantised(self) -> bool:
@@ -81,8 +90,6 @@ def open_source(path: Path) -> Source:
     if not header.tensors:
         raise ModelFileError(f"{path} holds no weights.", "Name a model, not a vocabulary.")
     if header.text("general.architecture", "") == "clip":
-        validate_mmproj(header)
-        return Source(path, "mmproj", (header,))
+        return Source(path, "mmproj", (header,), validate_mmproj(header))
     headers = read_text_headers(path)
-    validate_text_model(headers[0], headers[1:])
-    return Source(path, "text", headers)
+    return Source(path, "text", headers, validate_text_model(headers[0], headers[1:]))

@@ -194,16 +194,16 @@ def _encoder(setting: Setting, kind: GGMLQuantizationType) -> Answer:
     shape = vision.SHAPE
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="internvl-trial-")))
-        write_vocabulary(folder / "text.gguf", shape.projection)
+        write_vocabulary(folder / "text.gguf", shape.projection_dim)
         tiny.write(folder / "mmproj.gguf")
         model = opened.enter_context(TextModel(folder / "text.gguf", vocab_only=True))
         encoder = opened.enter_context(
             VisionEncoder(
                 folder / "mmproj.gguf",
                 model,
-                tile_size=shape.tile,
-                tokens_per_tile=shape.visual_tokens,
-                n_embd=shape.projection,
+                tile_size=shape.image_size,
+                tokens_per_tile=shape.tokens_per_tile,
+                n_embd=shape.projection_dim,
                 use_gpu=bool(setting.device),
                 n_threads=1,
                 flash_attn=setting.flash_attn,

@@ -14,17 +14,21 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from gguf import GGMLQuantizationType, quants
 
-from internvl_gguf.llama.synthetic import EncoderShape, stored_kind, tensor_shapes, write_encoder
+from internvl_gguf.gguf.arch.base import MmprojShape
+from internvl_gguf.llama.synthetic import stored_kind, tensor_shapes, write_encoder
 from internvl_gguf.llama.trial.text import softmax
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SHAPE: Final = EncoderShape(tile=112, patch=14, width=128, heads=2, feed_forward=256, projection=128)
+SHAPE: Final = MmprojShape(
+    n_layers=1, n_embd=128, n_head=2, n_ff=256, image_size=112, patch_size=14, tokens_per_tile=16, norm="layernorm",
+    projection_dim=128, projector_hidden=128,
+)  # fmt: skip
 KINDS: Final = tuple(GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "Q8_0"))
 """Element types of published vision encoders."""
 
-_SIDE: Final = SHAPE.tile // SHAPE.patch
+_SIDE: Final = SHAPE.patches_per_side
 _EPSILON: Final = 1e-6
 _PROJECTOR_EPSILON: Final = 1e-5
 
@@ -61,7 +65,7 @@ class TinyEncoder:
             stored = stored_kind(name, sizes, kind)
             weights[name] = drawn
             values[name] = quants.dequantize(quants.quantize(drawn, stored), stored).reshape(sizes).astype(np.float64)
-        pixels = random.integers(0, 256, (SHAPE.tile, SHAPE.tile, 3), dtype=np.uint8)
+        pixels = random.integers(0, 256, (SHAPE.image_size, SHAPE.image_size, 3), dtype=np.uint8)
         return cls(kind, weights, values, pixels)
 
     def write(self, path: Path) -> None:
@@ -90,18 +94,18 @@ class TinyEncoder:
     def _patches(self) -> NDArray[np.float64]:
         """Embedded patches, row by row."""
         normalised = (self.pixels.astype(np.float64) / 255 - 0.5) / 0.5
-        cut = normalised.reshape(_SIDE, SHAPE.patch, _SIDE, SHAPE.patch, 3).transpose(0, 2, 4, 1, 3)
-        kernel = self.values["v.patch_embd.weight"].reshape(SHAPE.width, -1)
+        cut = normalised.reshape(_SIDE, SHAPE.patch_size, _SIDE, SHAPE.patch_size, 3).transpose(0, 2, 4, 1, 3)
+        kernel = self.values["v.patch_embd.weight"].reshape(SHAPE.n_embd, -1)
         return cut.reshape(_SIDE * _SIDE, -1) @ kernel.T + self.values["v.patch_embd.bias"]
 
     def _attention(self, hidden: NDArray[np.float64]) -> NDArray[np.float64]:
-        head_dim = SHAPE.width // SHAPE.heads
+        head_dim = SHAPE.head_dim
         query, key, value = (
-            self._linear(hidden, f"v.blk.0.attn_{part}").reshape(len(hidden), SHAPE.heads, head_dim).swapaxes(0, 1)
+            self._linear(hidden, f"v.blk.0.attn_{part}").reshape(len(hidden), SHAPE.n_head, head_dim).swapaxes(0, 1)
             for part in "qkv"
         )
         attended = softmax(query @ key.swapaxes(1, 2) / head_dim**0.5) @ value
-        return self._linear(attended.swapaxes(0, 1).reshape(len(hidden), SHAPE.width), "v.blk.0.attn_out")
+        return self._linear(attended.swapaxes(0, 1).reshape(len(hidden), SHAPE.n_embd), "v.blk.0.attn_out")
 
     def _linear(self, hidden: NDArray[np.float64], name: str) -> NDArray[np.float64]:
         return np.asarray(hidden @ self.values[f"{name}.weight"].T + self.values[f"{name}.bias"])
@@ -114,7 +118,7 @@ class TinyEncoder:
 
 def _unshuffled(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """InternVL's pixel unshuffle: four neighbouring patches become one row, float64 [patches / 4, 4 * width]."""
-    half, width = _SIDE // 2, SHAPE.width
+    half, width = _SIDE // 2, SHAPE.n_embd
     pairs = rows.reshape(_SIDE, half, 2 * width).transpose(1, 0, 2)
     return pairs.reshape(half, half, 4 * width).transpose(1, 0, 2).reshape(half * half, 4 * width)
 
