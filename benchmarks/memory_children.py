@@ -2,7 +2,7 @@
 
 python benchmarks/memory_children.py run         < request    a model loaded and used as a session does; its peak
 python benchmarks/memory_children.py mmproj      < request    compute buffers that llama.cpp logs for an mmproj
-python benchmarks/memory_children.py stand-in N SO < request  `internvl_gguf.llama.dry_run` with N stand-in GPUs
+python benchmarks/memory_children.py stand-in N SO < request  `internvl_gguf.llama.dry_run_process` with N stand-in GPUs
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def stand_in(count: int, library: str, request: dict[str, Any]) -> list[dict[str
     make.restype = ctypes.c_void_p
     registry = make(count)
 
-    from internvl_gguf.llama.dry_run import answers
+    from internvl_gguf.llama.dry_run_process import answers
     from internvl_gguf.llama.library import ggml_function
 
     ggml_function("ggml_backend_register", None, ctypes.c_void_p)(registry)

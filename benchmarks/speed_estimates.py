@@ -37,13 +37,13 @@ from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.hardware.roofline import Range, Roofline, measure_roofline, recorded_roofline
 from internvl_gguf.llama.context import Context, TokenRun
 from internvl_gguf.llama.library import build, has_gpu
-from internvl_gguf.llama.measure.timing import Timing, timed
+from internvl_gguf.llama.measure.timing import Timing, time_repeatedly
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.synthetic import write_vocabulary
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.memory import MemoryRequest, shape_from_headers
 from internvl_gguf.models.resolve import resolve_model
-from internvl_gguf.planning.speed import estimate_speed
+from internvl_gguf.planning.speed_estimate import estimate_speed
 from pages import write_between_markers
 
 TOKENS = 8  # of an answer in each run
@@ -88,12 +88,12 @@ class Setup:
     def timed(self, run: Callable[[], object]) -> Timing:
         """Time something, and again later as long as other programs disturb it."""
         watched = 0 if has_gpu() else self.threads
-        timing = timed(run, watched)
+        timing = time_repeatedly(run, watched)
         for _ in range(self.patience):
             if not timing.disturbed:
                 break
             time.sleep(PAUSE)
-            timing = timed(run, watched)
+            timing = time_repeatedly(run, watched)
         return timing
 
 

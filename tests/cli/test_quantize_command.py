@@ -16,7 +16,7 @@ import pytest
 from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.quantizing import TYPES, read_matrix, write_matrix
 from tests.cli.test_commands import assert_two_lines, run
-from tests.quantizing.test_making import even_matrix
+from tests.quantizing.test_quantizer import even_matrix
 from tests.support.loopback_hub import LoopbackHub
 from tests.support.tiny_models import write_tiny_mmproj, write_tiny_text
 

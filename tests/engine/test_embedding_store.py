@@ -425,14 +425,14 @@ def test_another_mmproj_does_not_hit(tiny: ModelFiles, own_cache: Path, tmp_path
     assert seen(tiny)[0].usage.tiles_encoded == 0
 
 
-@pytest.mark.parametrize("part", ["settle", "encoder_arithmetic"])
+@pytest.mark.parametrize("part", ["find_usable_settings", "encoder_arithmetic"])
 def test_another_correction_build_or_device_does_not_hit(
     tiny: ModelFiles, own_cache: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     seen(tiny)
     original: Callable[..., Any] = getattr(in_process_runtime, part)
     answers: dict[str, Callable[..., Any]] = {
-        "settle": lambda *asked: replace(original(*asked), positions_are_shifted=False),
+        "find_usable_settings": lambda *asked: replace(original(*asked), positions_are_shifted=False),
         "encoder_arithmetic": lambda device, **asked: "another machine",
     }
     with monkeypatch.context() as patch:

@@ -249,12 +249,12 @@ def test_every_type_can_be_multiplied_with(monkeypatch: pytest.MonkeyPatch) -> N
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     from internvl_gguf.llama.measure import timing
-    from internvl_gguf.llama.measure.kernels import AttentionShape, Bench
+    from internvl_gguf.llama.measure.kernels import AttentionShape, KernelBench
 
-    monkeypatch.setattr(timing, "_PATIENCE", 0.0)
+    monkeypatch.setattr(timing, "_TIME_LIMIT", 0.0)
     monkeypatch.setattr(timing, "_SAMPLE_SECONDS", 1e-6)
     shape = AttentionShape(heads=2, kv_heads=1, head_dim=64, positions=32, tokens=1, layers=1)
-    with Bench(0, n_threads=1, reorders=True) as bench:
+    with KernelBench(0, n_threads=1, reorders=True) as bench:
         for name, bits in BITS_PER_WEIGHT.items():
             kind = GGMLQuantizationType[name.upper()]
             block, size = GGML_QUANT_SIZES[kind]

@@ -13,7 +13,7 @@ from PIL import Image
 from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.images.fit_context import (
     ANSWER_ROOM,
-    Budget,
+    ContextBudget,
     PictureToCut,
     check_fits,
     cut_notices,
@@ -23,7 +23,9 @@ from internvl_gguf.images.fit_context import (
 from internvl_gguf.images.tile_limits import TileLimits
 
 TILE = {"tile_size": 28, "tokens_per_tile": 4}
-CARD = Budget(n_ctx=8192, n_ctx_train=32768, text_tokens=160, answer_tokens=256, tile_size=448, tokens_per_tile=256)
+CARD = ContextBudget(
+    n_ctx=8192, n_ctx_train=32768, text_tokens=160, answer_tokens=256, tile_size=448, tokens_per_tile=256
+)
 PHOTO = PictureToCut((4000, 3000), TileLimits())
 
 limits = st.tuples(st.integers(1, 20), st.integers(1, 20), st.booleans()).map(

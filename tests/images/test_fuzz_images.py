@@ -173,7 +173,7 @@ def check(kind: str, runs: int, seed: int, recwarn: pytest.WarningsRecorder, cap
     assert not recwarn
     out, err = capfd.readouterr()
     assert out == ""
-    # libtiff writes about damaged strips to the process's stderr itself, as did the AV1 decoder of older Pillow wheels.
+    # libtiff writes about damaged strips to stderr itself; so did the AV1 decoder in older wheels of Pillow.
     if kind != "TIFF" and (kind != "AVIF" or PILLOW >= (12, 2)):
         assert err == ""
 

@@ -15,7 +15,7 @@ from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.llama import library
 from internvl_gguf.llama.library import Device, gpus
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.planning.this_machine import machine_budget
+from internvl_gguf.planning.machine_memory import machine_budget
 
 GIB = 2**30
 
@@ -181,7 +181,7 @@ def test_the_words_of_a_driver_are_in_what_is_told() -> None:
 from internvl_gguf.llama import library
 library.initialise()
 library.recent_errors.append("CUDA error: out of memory")
-library._last_words(b"/tmp/build-x/ggml-cuda.cu:106: CUDA error")
+library._on_abort(b"/tmp/build-x/ggml-cuda.cu:106: CUDA error")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -19,7 +19,7 @@ from internvl_gguf import Session
 from internvl_gguf.chat.commands import full_name
 from internvl_gguf.errors import HubError, ModelFileError, ModelPairError
 from internvl_gguf.gguf.filenames import Quant, RepoFile, find_copy, sort_out
-from internvl_gguf.hardware.encoder_precision import Precision, preferred_precisions
+from internvl_gguf.hardware.encoder_precision import Precision, preferred_precision
 from internvl_gguf.models.catalog import load_catalog
 from internvl_gguf.models.hub import HubCache, HubClient, RemoteFile
 from internvl_gguf.models.hub_resolver import HubResolver
@@ -318,21 +318,21 @@ def test_the_precision_is_measured_once_and_the_faithful_one_wins_a_tie(
         return {label: seconds[label] for label in labels}
 
     monkeypatch.setattr("internvl_gguf.hardware.encoder_precision._measure", measure)
-    assert preferred_precisions(["F32", "BF16", "F16"]).label == "F16"
-    assert preferred_precisions(["BF16", "F16"]).label == "F16"
+    assert preferred_precision(["F32", "BF16", "F16"]).label == "F16"
+    assert preferred_precision(["BF16", "F16"]).label == "F16"
     assert asked == [["F16", "BF16", "F32"]]
     (tmp_path / "encoder-speed.json").write_text("damaged")
     seconds["BF16"] = 0.5
-    assert preferred_precisions(["F16", "BF16", "F32"]).label == "BF16"
+    assert preferred_precision(["F16", "BF16", "F32"]).label == "BF16"
     assert len(asked) == 2
 
 
 def test_the_precision_without_a_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERNVL_CACHE", str(tmp_path))
     monkeypatch.setattr("internvl_gguf.hardware.encoder_precision._measure", lambda labels: {})
-    assert preferred_precisions(["BF16", "F32", "F16"]).label == "F16"
-    assert preferred_precisions(["BF16", "F32"]).label == "BF16"
-    assert preferred_precisions(["Q8_K_XL"]).label == "Q8_K_XL"
+    assert preferred_precision(["BF16", "F32", "F16"]).label == "F16"
+    assert preferred_precision(["BF16", "F32"]).label == "BF16"
+    assert preferred_precision(["Q8_K_XL"]).label == "Q8_K_XL"
 
 
 class Shell:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from internvl_gguf import InvalidRequestError, LibraryError, ModelFileError, Session
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.images.tile_limits import TileLimits
-from internvl_gguf.llama.imatrix import WatchedContext
+from internvl_gguf.llama.imatrix import ActivationContext
 from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.quantizing import (
     TYPES,
@@ -366,15 +366,15 @@ def test_weights_that_are_no_numbers_are_found_while_reading(tmp_path: Path, tex
 def test_ctrl_c_while_reading_ends_it_soon(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes inside the library's callback, where an exception would be lost."""
     seen: list[str] = []
-    add = WatchedContext._add
+    add = ActivationContext._add
 
-    def interrupting(context: WatchedContext, name: str, address: int) -> None:
+    def interrupting(context: ActivationContext, name: str, address: int) -> None:
         seen.append(name)
         if len(seen) == 3:
             signal.raise_signal(signal.SIGINT)
         add(context, name, address)
 
-    monkeypatch.setattr(WatchedContext, "_add", interrupting)
+    monkeypatch.setattr(ActivationContext, "_add", interrupting)
     with pytest.raises(KeyboardInterrupt):
         importance_matrix(DEMO.text, [text_file], n_threads=1)
     assert len(seen) == 3

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from internvl_gguf.hardware.trial import settle
+from internvl_gguf.hardware.trial.usable_settings import find_usable_settings
 from tests.parity.cases import FULL_CASES, REFERENCES, TILE_COUNTS, Case, Picture, Reference
 from tests.parity.measures import divergence, relative_error, worst_tile_error
 from tests.parity.runtime import DEFAULTS, EXACT, answer, embed, open_session
@@ -74,8 +74,8 @@ def test_without_the_position_row_correction_pictures_are_far_off(
     """
     picture, case = reference.embedded[0], next(case for case in reference.cases if case.turns[0].pictures)
     monkeypatch.setattr(
-        "internvl_gguf.session.in_process_runtime.settle",
-        lambda *asked: replace(settle(*asked), positions_are_shifted=False),
+        "internvl_gguf.session.in_process_runtime.find_usable_settings",
+        lambda *asked: replace(find_usable_settings(*asked), positions_are_shifted=False),
     )
     with open_session(DATA / reference.name, EXACT) as session:
         embeddings = embed(session, picture)

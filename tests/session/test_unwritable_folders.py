@@ -11,7 +11,7 @@ import pytest
 
 from internvl_gguf import InternVLError, LibraryError, Session
 from internvl_gguf.config import EngineConfig
-from internvl_gguf.hardware.trial import settle
+from internvl_gguf.hardware.trial.usable_settings import find_usable_settings
 from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.session.in_process_runtime import InProcessRuntime
 from internvl_gguf.utils.paths import cache_dir, config_dir, data_dir, free_bytes, is_writable
@@ -84,8 +84,8 @@ def test_where_no_temporary_file_can_be_made_it_is_refused_in_words(
 def test_where_only_the_copy_has_no_place_the_cache_is_to_blame(
     tiny: ModelFiles, unwritable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shifted = lambda *asked: replace(settle(*asked), positions_are_shifted=True)  # noqa: E731
-    monkeypatch.setattr("internvl_gguf.session.in_process_runtime.settle", shifted)
+    shifted = lambda *asked: replace(find_usable_settings(*asked), positions_are_shifted=True)  # noqa: E731
+    monkeypatch.setattr("internvl_gguf.session.in_process_runtime.find_usable_settings", shifted)
     monkeypatch.setattr(tempfile, "tempdir", str(unwritable / "file" / "temporary"))
     with pytest.raises(LibraryError, match="cannot be kept in") as caught:
         InProcessRuntime(tiny, EngineConfig(n_ctx=1024, **EXACT))

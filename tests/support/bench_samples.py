@@ -21,7 +21,7 @@ from internvl_gguf.bench.results import (
     Status,
 )
 from internvl_gguf.gguf.filenames import Quant
-from internvl_gguf.planning.quality import expected_loss
+from internvl_gguf.planning.expected_loss import expected_loss
 
 # GiB of the files of unsloth/InternVL3-14B-Instruct-GGUF.
 LADDER = {

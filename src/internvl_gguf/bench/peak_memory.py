@@ -15,7 +15,7 @@ from internvl_gguf.bench.local_runtime import local_runtime
 from internvl_gguf.bench.results import MemoryResult
 from internvl_gguf.bench.speed import Tell, ask_about_picture, fill
 from internvl_gguf.memory import predict_memory
-from internvl_gguf.planning.this_machine import machine_budget
+from internvl_gguf.planning.machine_memory import machine_budget
 
 if TYPE_CHECKING:
     from internvl_gguf.session import Session

@@ -200,7 +200,7 @@ def path_kind(path: Path) -> PathKind:
             return PathKind.OTHER
         if has_picture_name(path.name):
             return PathKind.PICTURE
-        from internvl_gguf.images.formats import identify  # only now: it brings Pillow with it
+        from internvl_gguf.images.raster_formats import identify  # only now: it brings Pillow with it
 
         with path.open("rb") as file:
             identify(file.read(_HEAD_BYTES), path.name)

@@ -19,7 +19,7 @@ from internvl_gguf.config import DEFAULT_N_CTX, AskOptions
 from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.images.fit_context import (
     ANSWER_ALLOWANCE,
-    Budget,
+    ContextBudget,
     CutPlan,
     PictureToCut,
     check_fits,
@@ -144,7 +144,7 @@ def inspect(
     sources = take_pictures(image)
     encoder = _encoder(model, mmproj)
     sizes = [load_image(source.source, name=source.name).size for source in sources]
-    budget = Budget(
+    budget = ContextBudget(
         n_ctx=n_ctx,
         n_ctx_train=encoder.n_ctx_train,
         text_tokens=prompt_tokens + PLACE_ALLOWANCE * _places(len(image), layout),

@@ -17,7 +17,7 @@ from internvl_gguf.tiling import MAX_TILES
 if TYPE_CHECKING:
     from internvl_gguf.models.hub_resolver import HubResolver
     from internvl_gguf.models.listing import ModelListing
-    from internvl_gguf.planning import Budget, Preference, Workload
+    from internvl_gguf.planning import MemoryBudget, Preference, Workload
 
 
 def pick(
@@ -89,13 +89,13 @@ class _Budgets:
         self._ram = parse_size(ram) if ram is not None else None
         self.ram_is_ours = ram is None
 
-    def budget(self) -> tuple[Budget, tuple[str, ...]]:
+    def budget(self) -> tuple[MemoryBudget, tuple[str, ...]]:
         """Bytes of each device, and what there is to say about this machine."""
-        from internvl_gguf.planning import Budget
-        from internvl_gguf.planning.this_machine import machine_budget, total_host_memory
+        from internvl_gguf.planning import MemoryBudget
+        from internvl_gguf.planning.machine_memory import machine_budget, total_host_memory
 
         if self._vram is not None:
-            return Budget(self._ram or total_host_memory(), self._vram), ()
+            return MemoryBudget(self._ram or total_host_memory(), self._vram), ()
         machine = machine_budget()
         budget = machine.budget if self._ram is None else replace(machine.budget, host=self._ram)
         return budget, machine.notices
@@ -125,9 +125,9 @@ def _with_context(workload: Workload, context: int | None, listings: list[ModelL
     """
     from internvl_gguf.planning import check_pictures_fit, context_for
 
-    forms = [listing.form for listing in listings]
-    trained = min((form.text.n_ctx_train for form in forms if form.text.n_ctx_train), default=None)
-    tokens = max(form.vision.tokens_per_tile if form.vision else 0 for form in forms)
+    shapes = [listing.shape for listing in listings]
+    trained = min((shape.text.n_ctx_train for shape in shapes if shape.text.n_ctx_train), default=None)
+    tokens = max(shape.vision.tokens_per_tile if shape.vision else 0 for shape in shapes)
     n_ctx = context_for(workload.pictures, workload.max_tiles, tokens, trained, context)
     workload = replace(workload, n_ctx=n_ctx)
     check_pictures_fit(workload, tokens, trained)

@@ -89,7 +89,7 @@ def quantize(
     Without a TYPE, what each of them would take is listed.
     """
     from internvl_gguf.quantizing import Quantizer, parse_types
-    from internvl_gguf.quantizing.output import output_paths
+    from internvl_gguf.quantizing.output_files import output_paths
     from internvl_gguf.quantizing.source import open_source
 
     with option_errors():

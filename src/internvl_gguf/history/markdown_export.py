@@ -87,8 +87,8 @@ def _holds(path: Path, digest: str) -> bool:
 
 
 def _names(name: str, data: bytes) -> Iterator[str]:
-    """Yield file names for a picture: its own, then numbered ones."""
-    from internvl_gguf.images.formats import identify
+    """File names for a picture: its own, then numbered ones."""
+    from internvl_gguf.images.raster_formats import identify
 
     try:
         kind = identify(data, name)

@@ -26,20 +26,20 @@ from internvl_gguf.gguf.header import GGUFHeader
 from internvl_gguf.gguf.validation import ModelPair, validate_files
 from internvl_gguf.hardware.cores import seconds_used_by_others, usable_cores
 from internvl_gguf.hardware.cpu_tuning import host_settings
-from internvl_gguf.hardware.trial import Needs, settle
+from internvl_gguf.hardware.trial import Needs, find_usable_settings
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import Device, build, initialise
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.native import closed
 from internvl_gguf.llama.position_fix import corrected_copy, write_corrected
-from internvl_gguf.llama.vision import Room, VisionEncoder, encoder_arithmetic
+from internvl_gguf.llama.vision import EncoderMemory, VisionEncoder, encoder_arithmetic
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.memory.request import context_length
 from internvl_gguf.models.local_files import ModelFiles
-from internvl_gguf.planning.placement import describe, placements, with_help
-from internvl_gguf.planning.search import Configuration
-from internvl_gguf.planning.this_machine import MachineBudget, machine_budget
-from internvl_gguf.planning.workload import Budget, parse_vram
+from internvl_gguf.planning.machine_memory import MachineBudget, machine_budget
+from internvl_gguf.planning.placement import describe, placements, with_memory_hint
+from internvl_gguf.planning.planner import Configuration
+from internvl_gguf.planning.workload import MemoryBudget, parse_vram
 from internvl_gguf.session.model_runtime import LoadProgress
 from internvl_gguf.session.prompt_template import END, IMAGE_END, IMAGE_START, START
 from internvl_gguf.session.saved_file import ModelIdentity
@@ -108,7 +108,7 @@ class InProcessRuntime(Owned):
         self._lock = threading.Lock()
         self.host = host_settings(config.n_threads)
         machine = machine_budget(parse_vram(config.vram))
-        self.settled = settle(needs_of(pair, config), machine.usable)
+        self.settled = find_usable_settings(needs_of(pair, config), machine.usable)
         no_gpu = config.n_gpu_layers not in ("auto", 0) and not machine.gpus
         for notice in (*machine.notices, *([_NO_GPU] if no_gpu else ()), *self.settled.notices):
             on_notice(notice)
@@ -138,8 +138,8 @@ class InProcessRuntime(Owned):
         _loaded.add(self)
         disown_after_fork(self)
 
-    def _usable(self, machine: MachineBudget) -> Budget:
-        """Return the memory of a machine that may be used, without the devices that failed the trial of the library."""
+    def _usable(self, machine: MachineBudget) -> MemoryBudget:
+        """What may be taken of a machine, by what the trial of the library found."""
         return replace(machine.without(self.settled.unusable), extra_buffers=self.settled.extra_buffers)
 
     @property
@@ -196,7 +196,7 @@ class InProcessRuntime(Owned):
             except (LibraryError, ModelFileError) as error:
                 smaller = next(ways, None)
                 if smaller is None:
-                    raise with_help(error, self.configuration) from error
+                    raise with_memory_hint(error, self.configuration) from error
                 on_notice(f"{error.message} Trying it with {describe(smaller)}.")
                 self.configuration = smaller
 
@@ -259,11 +259,11 @@ class InProcessRuntime(Owned):
         return None if number is None else self._used_gpus[number]
 
     @property
-    def _encoder_room(self) -> Room:
-        """Planned memory of the vision encoder on its device."""
+    def _encoder_room(self) -> EncoderMemory:
+        """What the vision encoder takes on its device, as planned."""
         plan, number = self.configuration.plan, self.configuration.request.mmproj_gpu
         device = plan.host if number is None else plan.gpus[number]
-        return Room(device.mmproj_weights, device.mmproj_compute_buffer)
+        return EncoderMemory(device.mmproj_weights, device.mmproj_compute_buffer)
 
     def share(self) -> InProcessRuntime:
         """Count one more user and return this runtime.

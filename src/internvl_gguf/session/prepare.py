@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from internvl_gguf.config import AskOptions, SamplingParams
 from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.images.fit_context import ANSWER_ALLOWANCE, Budget, PictureToCut, check_fits, cut_notices, plan_cut
+from internvl_gguf.images.fit_context import (
+    ANSWER_ALLOWANCE,
+    ContextBudget,
+    PictureToCut,
+    check_fits,
+    cut_notices,
+    plan_cut,
+)
 from internvl_gguf.images.load import describe_source, load_image, picture_list
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.session.model_runtime import ModelRuntime
@@ -107,7 +114,7 @@ def prepare_question(
     preprocess = time.perf_counter() - started
     sampling = options.get("sampling") or SamplingParams()
     message = Message("user", prompt, tuple(map(_without_tiles, decoded)), options.get("layout", "separate"))
-    budget = Budget(
+    budget = ContextBudget(
         n_ctx=runtime.engine.n_ctx,
         n_ctx_train=runtime.text.n_ctx_train,
         text_tokens=total_length(prompt_spans(runtime, [*history, message])),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts
     from internvl_gguf.hardware.cpu_tuning import HostSettings
     from internvl_gguf.models.local_files import ModelFiles
-    from internvl_gguf.planning.search import Configuration
+    from internvl_gguf.planning.planner import Configuration
     from internvl_gguf.types import FinishReason
 
 

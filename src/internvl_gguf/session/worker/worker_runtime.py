@@ -18,7 +18,7 @@ from internvl_gguf.utils.owned import Owned, disown_after_fork
 if TYPE_CHECKING:
     from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts
     from internvl_gguf.hardware.cpu_tuning import HostSettings
-    from internvl_gguf.planning.search import Configuration
+    from internvl_gguf.planning.planner import Configuration
     from internvl_gguf.session.saved_file import ModelIdentity
 
 
