@@ -27,7 +27,6 @@ from internvl_gguf.planning import (
     cost_of,
     memory_table,
     middle,
-    parse_vram,
     rank,
     reason,
     ways_to_fit,
@@ -35,7 +34,7 @@ from internvl_gguf.planning import (
 from internvl_gguf.planning.candidates import Candidate, form_of
 from internvl_gguf.planning.choice import Choices, choose
 from internvl_gguf.planning.quality import expected_loss
-from internvl_gguf.utils.sizes import parse_size
+from internvl_gguf.utils.sizes import parse_size, parse_vram
 
 GIB = 2**30
 MODEL = "InternVL3-14B-Instruct"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from internvl_gguf.config import is_quantised
 from internvl_gguf.gguf.shape import TextShape
 from internvl_gguf.memory.ggml_graph import (
     Graph,
@@ -28,7 +29,6 @@ from internvl_gguf.memory.ggml_graph import (
     view,
 )
 
-ROTATED_KV = frozenset({"q8_0", "q4_0"})
 _ROTATION = 64  # the smallest Hadamard matrix `build_input_k_rot` uses; heads of another multiple are not rotated
 
 
@@ -129,7 +129,7 @@ class _Builder:
 
     def _rotations(self) -> tuple[Tensor | None, Tensor | None]:
         """Inputs of the Hadamard rotation that a quantised cache gets (`build_input_k_rot`, `build_input_v_rot`)."""
-        if self._batch.kv_type not in ROTATED_KV or self._head % _ROTATION:
+        if not is_quantised(self._batch.kv_type) or self._head % _ROTATION:
             return None, None
         side = _ROTATION
         while self._head % (2 * side) == 0:

@@ -25,7 +25,6 @@ from internvl_gguf.planning.workload import (
     Workload,
     check_pictures_fit,
     context_for,
-    parse_vram,
 )
 
 __all__ = [
@@ -44,7 +43,6 @@ __all__ = [
     "memory_table",
     "middle",
     "nothing_fits",
-    "parse_vram",
     "placement_text",
     "rank",
     "reason",

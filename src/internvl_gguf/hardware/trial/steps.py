@@ -6,13 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from internvl_gguf.config import FlashAttention, KVType
+from internvl_gguf.config import FlashAttention, KVType, is_quantised
 from internvl_gguf.hardware.trial.outcomes import Outcome, Outcomes
 
 UNREACHED: Final = "the others"
 """Name under which it is kept why a trial did not come to all of its checks."""
-
-_QUANTISED: Final = ("q8_0", "q4_0")
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,10 @@ class Needs:
 
     def checks(self, step: Step) -> tuple[str, ...] | None:
         """Names of the checks that must go right; None where a step leaves out what is needed."""
-        is_quantised = self.kv_type in _QUANTISED
-        if is_quantised and not step.flash_attn:
+        has_blocks = is_quantised(self.kv_type)
+        if has_blocks and not step.flash_attn:
             return None
-        wanted = is_quantised or bool(step.device) if self.flash_attn == "auto" else self.flash_attn
+        wanted = has_blocks or bool(step.device) if self.flash_attn == "auto" else self.flash_attn
         attention = f"{'flash ' if wanted and step.flash_attn else ''}attention {self.kv_type}"
         weights = (f"weights {kind}" for kind in sorted(self.kinds))
         return (*weights, attention, *(f"encoder {kind}" for kind in sorted(self.encoder_kinds)))
