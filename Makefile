@@ -22,7 +22,7 @@ export CMAKE_ARGS
 override CMAKE_ARGS += $(BASELINE)
 endif
 
-.PHONY: demo test test-devices library check parity fuzz bench clean
+.PHONY: demo test test-devices library check docs parity fuzz bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m internvl_gguf.demo
@@ -44,6 +44,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The tables of options in docs/, from the code that declares the options.
+docs: $(VENV)/.installed
+	$(BIN)/python docs/generate.py
 
 # Live against Hugging Face transformers, on pictures no fixture knows; needs PyTorch.
 parity: $(VENV)/.installed-parity

@@ -170,8 +170,8 @@ class PictureOptions:
     layout: PictureLayout = option(
         "separate",
         "How several pictures stand in the prompt.",
-        details='`separate` ("Image-1: <image>"), `combined` (all tiles under one `<image>`), or `frames` '
-        '("Frame1: <image>", one tile each unless `max_tiles` says otherwise).',
+        details="`separate` (`Image-1: <image>`), `combined` (all tiles under one `<image>`), or `frames` "
+        "(`Frame1: <image>`, one tile each unless `max_tiles` says otherwise).",
     )
     fit_pictures: bool = option(
         True,
