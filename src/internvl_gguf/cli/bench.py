@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from internvl_gguf._version import __version__
+from internvl_gguf.bench.settings import REPETITIONS, Sweep
 from internvl_gguf.cli import bench_options as own
 from internvl_gguf.cli import options
 from internvl_gguf.cli.bench_output import BenchOutput
@@ -30,13 +31,11 @@ if TYPE_CHECKING:
     from internvl_gguf.bench.pairs import Pair
     from internvl_gguf.bench.plan import Measures
     from internvl_gguf.bench.results import Results
-    from internvl_gguf.bench.settings import Sweep
     from internvl_gguf.hardware.cpu_tuning import HostSettings
     from internvl_gguf.models.hub_resolver import HubResolver
 
-_REPETITIONS = 5
 
-
+@own.takes_sweep
 def bench(
     models: own.ModelsArgument = None,
     all_quants: own.AllOption = False,
@@ -50,17 +49,9 @@ def bench(
     chunks: own.ChunksOption = None,
     pictures: own.PicturesOption = None,
     task: own.TaskOption = None,
-    n_prompt: own.PromptOption = None,
-    n_gen: own.GenOption = None,
-    n_ctx: own.ContextOption = None,
-    batch_size: own.BatchOption = None,
-    ubatch_size: own.UbatchOption = None,
-    threads: own.ThreadsOption = None,
-    n_gpu_layers: own.LayersOption = None,
-    type_k: own.TypeKOption = None,
-    type_v: own.TypeVOption = None,
-    flash_attn: own.FlashOption = None,
-    repetitions: own.RepetitionsOption = _REPETITIONS,
+    *,
+    sweep: Sweep,
+    repetitions: own.RepetitionsOption = REPETITIONS,
     parallel: own.ParallelOption = 1,
     resume: own.FreshOption = True,
     budget: own.BudgetOption = None,
@@ -75,15 +66,10 @@ def bench(
     Each is loaded alone, in a process of its own. What was measured before is not measured again.
     """
     from internvl_gguf.bench.plan import Measures
-    from internvl_gguf.bench.settings import Sweep
     from internvl_gguf.utils.sizes import parse_size
 
     names = tuple(models or [options.chosen_model(None)])
     with option_errors():
-        sweep = Sweep.parse(
-            n_prompt=n_prompt, n_gen=n_gen, n_ctx=n_ctx, n_batch=batch_size, n_ubatch=ubatch_size, n_threads=threads,
-            n_gpu_layers=n_gpu_layers, type_k=type_k, type_v=type_v, flash_attn=flash_attn,
-        )  # fmt: skip
         tasks = _tasks(task, only, names)
         parts = _parts(only, no_speed=no_speed, no_quality=no_quality, has_task=bool(tasks))
         asked_tasks = tasks if "accuracy" in parts else ()

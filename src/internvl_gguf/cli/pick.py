@@ -82,8 +82,7 @@ class _Budgets:
     """
 
     def __init__(self, vram: str | None, ram: str | None) -> None:
-        from internvl_gguf.planning import parse_vram
-        from internvl_gguf.utils.sizes import parse_size
+        from internvl_gguf.utils.sizes import parse_size, parse_vram
 
         self._vram = parse_vram(vram)
         self._ram = parse_size(ram) if ram is not None else None

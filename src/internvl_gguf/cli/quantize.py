@@ -19,9 +19,10 @@ from internvl_gguf.cli.quantize_report import (
     tell_made,
     tell_plans,
 )
-from internvl_gguf.config import GPULayers
+from internvl_gguf.config import EngineConfig, GPULayers
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
 from internvl_gguf.models.names import LocalModel
+from internvl_gguf.utils.options import options_of
 from internvl_gguf.utils.paths import expanded
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def quantize(
     with option_errors():
         output = _one_output(output, to)
         kinds = () if types is None else parse_types(types)
-        asked = _MatrixOptions(calibrate or (), imatrix, save_imatrix, chunks, options.gpu_layers(n_gpu_layers))
+        layers = options_of(EngineConfig)["n_gpu_layers"].read(n_gpu_layers)
+        asked = _MatrixOptions(calibrate or (), imatrix, save_imatrix, chunks, layers)
         _check_options(asked, kinds)
     if verbose:
         show_library_log()
