@@ -48,7 +48,7 @@ class NativeObject(Owned):
                 free(*arguments)  # not by calling the finalizer, which does nothing late in interpreter shutdown
 
     def forsake(self) -> None:
-        """See `Owned.forsake`."""
+        """As `Owned.forsake`."""
         self._handle, self._is_inherited = None, True
         if self._freeing:
             self._freeing.detach()
