@@ -1,4 +1,4 @@
-"""What is picked fits, is the most that fits, and is the best by the rule that the docs tell."""
+"""The picked configuration fits, is the largest that fits, and is the best by the documented rule."""
 
 from __future__ import annotations
 

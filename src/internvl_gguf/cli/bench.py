@@ -14,8 +14,7 @@ import typer
 
 from internvl_gguf._version import __version__
 from internvl_gguf.bench.settings import REPETITIONS, Sweep
-from internvl_gguf.cli import bench_options as own
-from internvl_gguf.cli import options
+from internvl_gguf.cli import bench_options, options
 from internvl_gguf.cli.bench_output import BenchOutput
 from internvl_gguf.cli.bench_progress import LadderLine, bench_progress
 from internvl_gguf.cli.output import FAILED, INTERRUPTED, option_errors, say
@@ -35,35 +34,35 @@ if TYPE_CHECKING:
     from internvl_gguf.models.hub_resolver import HubResolver
 
 
-@own.takes_sweep
+@bench_options.takes_sweep
 def bench(
-    models: own.ModelsArgument = None,
-    all_quants: own.AllOption = False,
-    fits: own.FitsOption = None,
-    mmproj: own.MmprojsOption = None,
-    no_speed: own.NoSpeedOption = False,
-    no_quality: own.NoQualityOption = False,
-    only: own.OnlyOption = None,
-    reference: own.ReferenceOption = None,
-    text: own.TextOption = None,
-    chunks: own.ChunksOption = None,
-    pictures: own.PicturesOption = None,
-    task: own.TaskOption = None,
+    models: bench_options.ModelsArgument = None,
+    all_quants: bench_options.AllOption = False,
+    fits: bench_options.FitsOption = None,
+    mmproj: bench_options.MmprojsOption = None,
+    no_speed: bench_options.NoSpeedOption = False,
+    no_quality: bench_options.NoQualityOption = False,
+    only: bench_options.OnlyOption = None,
+    reference: bench_options.ReferenceOption = None,
+    text: bench_options.TextOption = None,
+    chunks: bench_options.ChunksOption = None,
+    pictures: bench_options.PicturesOption = None,
+    task: bench_options.TaskOption = None,
     *,
     sweep: Sweep,
-    repetitions: own.RepetitionsOption = REPETITIONS,
-    parallel: own.ParallelOption = 1,
-    resume: own.FreshOption = True,
-    budget: own.BudgetOption = None,
-    output_format: own.FormatOption = None,
-    json_output: own.JSONOption = False,
-    output: own.OutputOption = None,
-    html: own.HTMLOption = None,
-    plot: own.PlotOption = None,
+    repetitions: bench_options.RepetitionsOption = REPETITIONS,
+    parallel: bench_options.ParallelOption = 1,
+    resume: bench_options.FreshOption = True,
+    budget: bench_options.BudgetOption = None,
+    output_format: bench_options.FormatOption = None,
+    json_output: bench_options.JSONOption = False,
+    output: bench_options.OutputOption = None,
+    html: bench_options.HTMLOption = None,
+    plot: bench_options.PlotOption = None,
 ) -> None:
     """Measure quants of a model side by side: size, memory, speed, and what they lose, with pictures and without.
 
-    Each is loaded alone, in a process of its own. What was measured before is not measured again.
+    Each is loaded alone, in a process of its bench_options. What was measured before is not measured again.
     """
     from internvl_gguf.bench.plan import Measures
     from internvl_gguf.utils.sizes import parse_size
