@@ -1,4 +1,4 @@
-"""Threads and batches chosen by measurement: the decision, its record, and what runs by it. Every time is made up."""
+"""Threads and batches chosen by measurement: the decision, its record, and its users. All times are made up."""
 
 from __future__ import annotations
 
@@ -120,9 +120,9 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     """Puts lines into the mouth of the process that measures; gives the file in which its calls are noted."""
 
     def say(threads: Lines, sizes: Lines) -> Path:
-        told, calls, program = (tmp_path / name for name in ("lines.json", "calls", "stand_in.py"))
-        told.write_text(json.dumps({"threads": threads, "sizes": sizes}))
-        program.write_text(STAND_IN.format(lines=str(told), calls=str(calls)))
+        lines_file, calls, program = (tmp_path / name for name in ("lines.json", "calls", "stand_in.py"))
+        lines_file.write_text(json.dumps({"threads": threads, "sizes": sizes}))
+        program.write_text(STAND_IN.format(lines=str(lines_file), calls=str(calls)))
         monkeypatch.setattr(cpu_tuning, "_COMMAND", (sys.executable, "-S", str(program)))
         return calls
 
@@ -207,9 +207,9 @@ def test_batches_of_512_stay_unless_others_are_better(seconds: dict[int, float])
 
 def test_samples_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each round goes the other way; those that were disturbed do not count where others do."""
-    told = iter([(1.0, 1.0), (2.0, 1.0), (2.0, 1.0), (7.0, 0.5)] + [(1.0, 1.0), (2.0, 1.0)] * 2)
+    samples = iter([(1.0, 1.0), (2.0, 1.0), (2.0, 1.0), (7.0, 0.5)] + [(1.0, 1.0), (2.0, 1.0)] * 2)
     done: list[str] = []
-    monkeypatch.setattr(timing, "_sample", lambda run, n_threads: (run(), next(told))[1])
+    monkeypatch.setattr(timing, "_sample", lambda run, n_threads: (run(), next(samples))[1])
 
     def trial(name: str) -> TimedRun:
         return TimedRun(lambda: done.append(f"for {name}"), lambda: done.append(name), 1)
@@ -236,14 +236,14 @@ def test_what_other_programs_always_disturb_is_said_to_be(monkeypatch: pytest.Mo
 
 def test_what_the_process_says_is_remembered(script: Script) -> None:
     calls = script(thread_lines(), ubatch_lines() + attention_lines())
-    told: list[str] = []
-    measured = measure_tuning(told.append)
+    progress: list[str] = []
+    measured = measure_tuning(progress.append)
     assert measured.chosen == CHOSEN
     assert measured.token == TOKEN
     assert measured.ubatch == pytest.approx(UBATCH)
     assert measured.attention["q8_0 flash"] == (0.03, 0.8)
     assert recorded_tuning() == measured
-    assert told == ["CPU: 1, 2, 3, 4 threads (1 of 2)", "CPU: sizes of batches, attention (2 of 2)"]
+    assert progress == ["CPU: 1, 2, 3, 4 threads (1 of 2)", "CPU: sizes of batches, attention (2 of 2)"]
     first, second = map(json.loads, calls.read_text().splitlines())
     assert first == ["threads", "1", "2", "3", "4"]
     assert second == ["sizes", "--threads", "2", "--batch-threads", "3", *map(str, UBATCHES)]

@@ -1,4 +1,4 @@
-"""Files built to hurt, and files that are something else, are refused before they cost anything."""
+"""Malicious files and files of other formats are refused before they cost memory or time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model is loaded as it fits this machine: fewer layers, a smaller context, smaller batches; or not at all."""
+"""A model is loaded as it fits this machine: fewer layers, a smaller context, smaller batches, or an error."""
 
 from __future__ import annotations
 
@@ -136,10 +136,10 @@ def test_a_machine_without_a_gpu_says_that_a_budget_is_for_nothing(
 ) -> None:
     monkeypatch.setattr(machine_memory, "_gpus", list)
     assert machine_budget((8 * GIB,)).budget.gpus == ()
-    told: list[str] = []
-    with Session.open(tiny.text, tiny.mmproj, vram="8GiB", n_threads=1, on_notice=told.append) as session:
+    notices: list[str] = []
+    with Session.open(tiny.text, tiny.mmproj, vram="8GiB", n_threads=1, on_notice=notices.append) as session:
         assert session.runtime.configuration.request.gpus == ()
-    assert told == ["No GPU that the installed llama.cpp can use: a budget of GPU memory has no effect here."]
+    assert notices == ["No GPU that the installed llama.cpp can use: a budget of GPU memory has no effect here."]
 
 
 def test_integrated_gpus_count_only_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,10 +190,10 @@ def test_a_model_without_room_is_refused_before_it_is_loaded(monkeypatch: pytest
 
 def test_a_smaller_context_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_memory, "free_host_memory", lambda: 120 * MIB)
-    told: list[str] = []
-    with Session.open("demo", n_threads=1, on_notice=told.append) as session:
+    notices: list[str] = []
+    with Session.open("demo", n_threads=1, on_notice=notices.append) as session:
         assert session.runtime.engine.n_ctx == session.runtime.configuration.request.n_ctx == 4096
-    assert told == [
+    assert notices == [
         "There is no memory for a context of 8,192: loading it with a context of 4,096 positions, batches of 128."
     ]
 
@@ -204,11 +204,11 @@ from internvl_gguf import Session
 Session.open("demo", n_threads=1).close()  # what a first load keeps is not to count
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 400 * 2**20,) * 2)
-told = []
-with Session.open("demo", n_threads=1, n_parallel=4, kv_type="f32", on_notice=told.append) as session:
+notices = []
+with Session.open("demo", n_threads=1, n_parallel=4, kv_type="f32", on_notice=notices.append) as session:
     print(session.runtime.engine.n_ctx, session.runtime.configuration.request.n_ubatch)
     print(session.ask("Is there a circle?").finish_reason)
-print(told)
+print(notices)
 """
 
 
@@ -217,13 +217,13 @@ def test_a_load_that_fails_all_the_same_is_tried_smaller() -> None:
     """The system refuses memory that it said was there, as it does on a busy machine."""
     done = subprocess.run([sys.executable, "-c", _STARVED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    size, finish, told = done.stdout.splitlines()
+    size, finish, notices = done.stdout.splitlines()
     n_ctx, n_ubatch = map(int, size.split())
-    tried = re.findall(r"Trying it with a context of ([\d,]+) positions(?:, batches of (\d+))?", told)
+    tried = re.findall(r"Trying it with a context of ([\d,]+) positions(?:, batches of (\d+))?", notices)
     assert (n_ctx, n_ubatch) == (int(tried[-1][0].replace(",", "")), int(tried[-1][1] or 512))
     assert (n_ctx, n_ubatch) < (8192, 512)
     assert finish == "stop"
-    assert "made no context" in told
+    assert "made no context" in notices
 
 
 def test_the_last_failure_is_the_answer(monkeypatch: pytest.MonkeyPatch, tiny: ModelFiles) -> None:
@@ -351,14 +351,14 @@ def test_an_encoder_without_room_on_the_gpu_moves(
 
     monkeypatch.setattr(machine_memory, "_gpus", lambda: [gpu(4 * GIB)])
     monkeypatch.setattr(vision, "can_allocate", can_allocate)
-    told: list[str] = []
-    with Session.open(tiny.text, tiny.mmproj, n_threads=1, n_gpu_layers=layers, on_notice=told.append) as session:
+    notices: list[str] = []
+    with Session.open(tiny.text, tiny.mmproj, n_threads=1, n_gpu_layers=layers, on_notice=notices.append) as session:
         found = session.runtime.configuration
         assert not found.request.mmproj_on_gpu
         assert layers == "auto" or found.gpu_layers == found.n_layers
         assert session.ask("What is it?", [noise(1)]).usage.tiles_encoded == 13
-    assert told[0].startswith("There is no room for the vision encoder")
-    assert "Trying it with" in told[0]
+    assert notices[0].startswith("There is no room for the vision encoder")
+    assert "Trying it with" in notices[0]
     assert [device is None for device, _ in asked] == [False] * (len(asked) - 1) + [True]
     plan = found.plan.host
     assert asked[-1][1] == plan.mmproj_weights + plan.mmproj_compute_buffer
@@ -366,7 +366,7 @@ def test_an_encoder_without_room_on_the_gpu_moves(
 
 @pytest.mark.usefixtures("stand_ins_work")
 def test_devices_are_named_in_the_order_of_the_plan(monkeypatch: pytest.MonkeyPatch, tiny: ModelFiles) -> None:
-    """llama.cpp was told shares, and of which devices it chose itself: servers of other machines first."""
+    """llama.cpp was notices shares, and of which devices it chose itself: servers of other machines first."""
     from internvl_gguf.llama.model import TextModel
     from internvl_gguf.llama.vision import VisionEncoder
 
