@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from internvl_gguf.hardware.device_speed import BITS_PER_WEIGHT, DeviceSpeed, Ra
 from internvl_gguf.hardware.roofline import assumed_device, completed
 from internvl_gguf.memory import MemoryRequest, ModelShape, shape_from_headers, shape_from_listing
 from internvl_gguf.planning.speed_estimate import SpeedEstimate, estimate_speed
+from tests.support.calls import calls_of
 from tests.support.kept_trial import copy_trial
 
 GB, GFLOP = 1e9, 1e9
@@ -256,13 +256,11 @@ def test_what_is_no_range_is_refused(ends: tuple[float, float]) -> None:
         Range(*ends)
 
 
-def test_the_largest_model_is_estimated_in_no_time() -> None:
+def test_the_work_of_an_estimate_does_not_grow_with_the_layers() -> None:
+    """The picker makes thousands of them; one took 0.5 ms where it was measured."""
     model = shape_from_headers(text_header("72B", "Q4_K_M"), mmproj_header("InternViT-6B", "F16", 8192))
     estimated(model, **on_gpu(40))
-    started = time.process_time()
-    for _ in range(20):
-        estimated(model, **on_gpu(40))
-    assert (time.process_time() - started) / 20 < 0.005  # measured: 0.5 ms
+    assert calls_of(lambda: estimated(model, **on_gpu(40))) < 5000
 
 
 def test_the_benchmark_still_runs(tmp_path: Path) -> None:
