@@ -24,14 +24,13 @@ from pathlib import Path
 
 import measure
 import peers
-from measure import Settings
-from ours import noise
-
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.memory import VisionWeights, shape_from_headers
 from internvl_gguf.models.resolve import ModelFiles
+from measure import Settings
+from ours import noise
 
 TILES, BATCHES = 4, (1, 2, 4)
 QUICK_TILES, QUICK_BATCHES = 2, (1, 2)

@@ -80,7 +80,7 @@ def test_no_room_for_the_weights(tmp_path: Path) -> None:
         tmp_path,
         """
         leave(200)
-        refused(lambda: encoder(Room(75 * MIB, 28 * MIB)))
+        refused(lambda: encoder(EncoderMemory(75 * MIB, 28 * MIB)))
         """,
     )
     assert message.startswith("There is no room for the vision encoder: 103.00 MiB were asked for (")
@@ -133,14 +133,14 @@ def test_an_encoder_that_cannot_be_made_anew_is_tried_again(tmp_path: Path) -> N
         tmp_path,
         """
         from internvl_gguf.errors import SessionStateError
-        room = Room(75 * MIB, 112 * MIB)
+        room = EncoderMemory(75 * MIB, 112 * MIB)
         again = encoder(room)
         again.tiles_per_batch = 4
         leave(20)
-        original, vision.has_room = vision.has_room, lambda device, sizes: False
+        original, vision.can_allocate = vision.can_allocate, lambda device, sizes: False
         refused(lambda: again.encode([tile] * 4))
         refused(lambda: again.encode([tile]))
-        vision.has_room = original
+        vision.can_allocate = original
         resource.setrlimit(resource.RLIMIT_AS, limits)
         print(np.array_equal(again.encode([tile]), expected))
         again.close()

@@ -9,8 +9,8 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from benchmarks import model_headers
 
+import model_headers
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
 from internvl_gguf.gguf.arch.base import TextShape, VisionShape
 from internvl_gguf.gguf.header import parse_header, read_header
@@ -26,6 +26,8 @@ from internvl_gguf.memory import (
 from internvl_gguf.memory import dry_run as dry_runs
 from internvl_gguf.memory import plan as plans
 from internvl_gguf.memory.dry_run import ask, dry_run
+from internvl_gguf.memory.ggml_allocator import CPU
+from internvl_gguf.memory.ggml_scheduler import schedule
 from internvl_gguf.memory.plan import text_weights
 from internvl_gguf.memory.vision_graph import vision_graph
 from internvl_gguf.quantizing import quantize_text
@@ -169,9 +171,7 @@ def test_leaving_out_layers_of_the_encoder_changes_nothing() -> None:
     for kind in ("InternViT-300M", "InternViT-6B"):
         vision = shape_from_headers(header("0.5B", n_layers=1), mmproj_header(kind)).vision
         assert vision is not None
-        sizes = {
-            plans.schedule(vision_graph(vision, 2, layers), (plans.CPU,)).buffers for layers in (3, 4, vision.n_layers)
-        }
+        sizes = {schedule(vision_graph(vision, 2, layers), (CPU,)).buffers for layers in (3, 4, vision.n_layers)}
         assert len(sizes) == 1
 
 

@@ -10,10 +10,10 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import gguf
+import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
+
 from internvl_gguf.gguf.header import GGUFHeader, parse_header
 
 if TYPE_CHECKING:
@@ -184,7 +184,8 @@ def stored_bytes(tensor: Tensor) -> int:
     if tensor.data:
         return len(tensor.data)
     block, block_bytes = gguf.GGML_QUANT_SIZES[GGMLQuantizationType(tensor.type)]
-    return int(np.prod(tensor.shape)) // block * block_bytes
+    n_bytes: int = int(np.prod(tensor.shape)) // block * block_bytes
+    return n_bytes
 
 
 def _value(key: Key) -> bytes:

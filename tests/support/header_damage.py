@@ -1,4 +1,4 @@
-"""Seeded damage to GGUF headers: bytes turned over, and plans changed into the ones that hurt."""
+"""Seeded damage to GGUF headers: flipped bytes, and valid plans changed into invalid ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
+
 from tests.support.damage import Blueprint, Key, serialise, serialise_header
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Models made up to ask the library something: a vocabulary without weights, and an InternViT of one block."""
+"""Generate small models for checks and measurements: a vocabulary without weights, and an InternViT of one block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def write_vocabulary(path: Path, width: int) -> None:
-    """A vocabulary with the tokens mtmd looks for, of a text model `width` wide, and no weights."""
+    """Write a text model without weights: a vocabulary with the tokens that mtmd looks for, `width` wide."""
     tokens = [chr(code) for code in range(ord("!"), ord("!") + 90)] + ["<img>", "</img>", "<|im_end|>"]
     writer = GGUFWriter(path, "qwen2")
     writer.add_context_length(64)
@@ -42,11 +42,13 @@ def write_encoder(
     weights: Mapping[str, NDArray[np.float32]],
     kind: GGMLQuantizationType = GGMLQuantizationType.F32,
 ) -> None:
-    """An InternViT of one block: `weights` where they are given, else norms of one and zeros, so that it adds nothing.
+    """Write an InternViT of one block with the given weights.
+
+    Tensors without given weights are ones (norms) or zeros, so that they add nothing.
 
     Args:
-        path: written to.
-        shape: its sizes.
+        path: the file to write.
+        shape: sizes of the encoder.
         weights: float32 by tensor name, rows first.
         kind: element type of the block's and the projector's matrices.
     """
@@ -77,14 +79,14 @@ def write_encoder(
 
 
 def stored_kind(name: str, sizes: tuple[int, ...], kind: GGMLQuantizationType) -> GGMLQuantizationType:
-    """Element type of a tensor in an mmproj whose matrices are of one type, as llama.cpp's converter chooses it."""
+    """Return the element type of a tensor in an mmproj of one matrix type, as llama.cpp's converter chooses it."""
     is_matrix = len(sizes) == 2 and "embd" not in name
     is_patches = name == "v.patch_embd.weight" and kind is GGMLQuantizationType.F16
     return kind if is_matrix or is_patches else GGMLQuantizationType.F32
 
 
 def tensor_shapes(shape: MmprojShape) -> dict[str, tuple[int, ...]]:
-    """Every tensor of an encoder without layer scales, rows first."""
+    """Return the shape of every tensor of an encoder, rows first."""
     published = [spec.name for spec in INTERNVIT.tensors(shape)]
     specs = INTERNVIT.tensors(shape, [name for name in published if ".ls" not in name])
     return {spec.name: spec.shape[::-1] for spec in specs}

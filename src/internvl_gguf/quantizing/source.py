@@ -1,4 +1,4 @@
-"""What is to be quantised: a text model or a vision encoder, checked before llama.cpp sees it."""
+"""The model to quantise: a text model or a vision encoder, checked before llama.cpp reads it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Source:
 
     @property
     def parts(self) -> tuple[Path, ...]:
-        """All files it consists of."""
+        """All files of the model."""
         return tuple(Path(header.label) for header in self.headers)
 
     @cached_property
@@ -56,12 +56,12 @@ class Source:
 
     @property
     def n_weights(self) -> int:
-        """Elements of all tensors."""
+        """Number of elements of all tensors."""
         return sum(elements(tensor) for tensor in self.tensors.values())
 
     @cached_property
     def matrices(self) -> tuple[str, ...]:
-        """Names of the tensors that are multiplied with, which are what is quantised."""
+        """Names of the tensors used in matrix products, which are the ones to quantise."""
         if isinstance(self.facts, TextModelFacts):
             specs = TEXT_ARCHITECTURES[self.facts.architecture].tensors(self.facts, self.tensors)
         else:
@@ -70,12 +70,12 @@ class Source:
 
     @property
     def is_quantised(self) -> bool:
-        """Whether a part of its weights is stored in blocks already."""
+        """Whether some weights are stored in quantised blocks already."""
         return any(GGML_QUANT_SIZES[tensor.type][0] > 1 for tensor in self.tensors.values())
 
 
 def elements(tensor: TensorInfo) -> int:
-    """How many weights a tensor has."""
+    """Return the number of weights of a tensor."""
     block, n_bytes = GGML_QUANT_SIZES[tensor.type]
     return int(tensor.n_bytes // n_bytes * block)
 

@@ -1,9 +1,9 @@
-"""How long a tile takes in each precision of the vision encoder, measured on the device it would run on.
+"""Measure the seconds of a tile in each precision of the vision encoder, on the device it would run on.
 
     python -m internvl_gguf.llama.measure.encoder F16 BF16 F32
 
-One block of InternViT-300M's shape over a 448-pixel tile, with random weights: the matrices whose type is in question
-are nearly all of a real encoder's work. Run as a process of its own, since a device that lacks a type may abort.
+The encoder is one block of InternViT-300M's shape over a 448-pixel tile, with random weights: the matrices of the type
+in question are nearly all of a real encoder's work. It runs as a child process: a device that lacks a type may abort.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from internvl_gguf.gguf.arch.base import MmprojShape
 from internvl_gguf.gguf.arch.internvit import tile_operations
 from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.llama.library import has_gpu
-from internvl_gguf.llama.measure.timing import Timing, timed
+from internvl_gguf.llama.measure.timing import Timing, time_repeatedly
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.synthetic import write_encoder, write_vocabulary
 from internvl_gguf.llama.vision import VisionEncoder
@@ -34,7 +34,7 @@ BLOCK_OPERATIONS = tile_operations(_SHAPE)
 
 
 def encoder_timing(kind: GGMLQuantizationType, n_threads: int, *, use_gpu: bool) -> Timing:
-    """Seconds of one tile through one block and the projector, with so many CPU threads."""
+    """Time one tile through one block and the projector, with `n_threads` CPU threads."""
     random = np.random.default_rng(3)
     names = {f"v.blk.0.attn_{part}.weight": (1024, 1024) for part in ("q", "k", "v", "out")}
     names |= {"v.blk.0.ffn_up.weight": (4096, 1024), "v.blk.0.ffn_down.weight": (1024, 4096)}
@@ -57,7 +57,7 @@ def encoder_timing(kind: GGMLQuantizationType, n_threads: int, *, use_gpu: bool)
             ) as encoder,
         ):
             tile = [bytes(3 * _SHAPE.image_size**2)]
-            return timed(lambda: encoder.encode(tile), 0 if use_gpu else n_threads)
+            return time_repeatedly(lambda: encoder.encode(tile), 0 if use_gpu else n_threads)
 
 
 def main() -> None:
