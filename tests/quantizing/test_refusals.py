@@ -34,7 +34,7 @@ def source(tmp_path: Path) -> Iterator[Path]:
     before = path.read_bytes()
     yield path
     assert path.read_bytes() == before
-    assert not [each.name for each in tmp_path.rglob("*") if "part" in each.name]
+    assert not [each.name for each in tmp_path.rglob("*") if each.name.startswith(".")]
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path, source: Path) -> None:

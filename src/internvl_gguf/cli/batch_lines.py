@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO, Final
 from internvl_gguf.config import PictureOptions, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
 from internvl_gguf.types import Question
+from internvl_gguf.utils.atomic_write import write_atomically
 from internvl_gguf.utils.kinds import Kind, Texts
 from internvl_gguf.utils.options import options_of
 from internvl_gguf.utils.text_data import decode_text
@@ -238,11 +238,5 @@ class AnswerFile:
 
     def _replace(self) -> None:
         """Write the records anew, in order; whoever reads the file sees the old one or the new one."""
-        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        try:
-            with beside.open("wb") as file:
-                for number in sorted(self._records):
-                    file.write(_as_line(self._records[number]))
-            beside.replace(self._path)
-        finally:
-            beside.unlink(missing_ok=True)
+        lines = (_as_line(self._records[number]) for number in sorted(self._records))
+        write_atomically(self._path, *lines, shared=True)

@@ -353,8 +353,10 @@ def _save_overlay(picture: Picture, target: Path, grid: Grid) -> None:
     from internvl_gguf.errors import PictureError
     from internvl_gguf.images.grid_overlay import draw_grid
     from internvl_gguf.images.load import load_image
+    from internvl_gguf.utils.atomic_write import atomic_file
 
     try:
-        draw_grid(load_image(picture.source, name=picture.name), grid).save(target, format="PNG")
+        with atomic_file(target, shared=True) as temporary:
+            draw_grid(load_image(picture.source, name=picture.name), grid).save(temporary, format="PNG")
     except OSError as error:
         raise PictureError(f"{target} cannot be written: {error.strerror}.", "Choose another place for it.") from error

@@ -16,7 +16,7 @@ from internvl_gguf.history.picture_files import PictureFiles, digest_of
 from internvl_gguf.session.prompt_template import check_places
 from internvl_gguf.tiling import MAX_TILES_LIMIT, validate_tile_limits
 from internvl_gguf.types import PictureLayout
-from internvl_gguf.utils.paths import write_atomically
+from internvl_gguf.utils.atomic_write import write_atomically
 
 _FORMAT: Final = "internvl conversation"
 _VERSION: Final = 1

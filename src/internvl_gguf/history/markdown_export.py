@@ -13,7 +13,7 @@ from urllib.parse import quote
 from internvl_gguf.errors import PictureError
 from internvl_gguf.history.entries import Entry, Heading, HistoryPicture
 from internvl_gguf.history.picture_files import PictureFiles, digest_of
-from internvl_gguf.utils.paths import write_atomically
+from internvl_gguf.utils.atomic_write import write_atomically
 
 _SUFFIXES: Final = {"JPEG": ".jpg", "TIFF": ".tif"}
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
-from internvl_gguf.utils.paths import write_atomically
+from internvl_gguf.utils.atomic_write import write_atomically
 
 _DIGEST_BYTES: Final = 16
 _NAME: Final = re.compile(r"[0-9a-f]{32}")

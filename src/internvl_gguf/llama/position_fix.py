@@ -11,11 +11,11 @@ import contextlib
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from internvl_gguf.errors import LibraryError, ModelFileError
 from internvl_gguf.gguf.header import GGUFHeader
+from internvl_gguf.utils.atomic_write import atomic_file
 from internvl_gguf.utils.records import CORRECTED_ENCODERS
 
 POSITION_TENSOR = "v.position_embd.weight"
@@ -46,7 +46,6 @@ def corrected_copy(path: Path, header: GGUFHeader, fingerprint: str) -> Path:
     if _is_intact(target, path.stat().st_size, header.tensors[POSITION_TENSOR].offset, _rolled_rows(path, header)):
         return target
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         return write_corrected(path, header, target)
     except OSError as error:
         raise LibraryError(
@@ -63,18 +62,11 @@ def write_corrected(path: Path, header: GGUFHeader, target: Path) -> Path:
         OSError: the folder of `target` cannot be written, or has no room.
     """
     rows = _rolled_rows(path, header)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.")
-    os.close(descriptor)
-    try:
-        _copy(path, Path(temporary))
-        with Path(temporary).open("r+b") as file:
+    with atomic_file(target) as temporary:
+        _copy(path, temporary)
+        with temporary.open("r+b") as file:
             file.seek(header.tensors[POSITION_TENSOR].offset)
             file.write(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
     return target
 
 

@@ -18,7 +18,7 @@ from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
 from internvl_gguf.gguf.header import GGUFHeader, read_header
-from internvl_gguf.quantizing.output_files import whole_file
+from internvl_gguf.quantizing.output_files import output_file
 from internvl_gguf.quantizing.source import Source
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def write_matrix(path: Path, matrix: ImportanceMatrix) -> None:
     Raises:
         InvalidRequestError: the file cannot be written.
     """
-    with whole_file(path) as part:
+    with output_file(path) as part:
         _write(part, matrix)
 
 

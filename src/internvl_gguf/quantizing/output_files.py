@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.gguf.filenames import renamed
 from internvl_gguf.quantizing.quant_types import QuantType
 from internvl_gguf.quantizing.source import Source
+from internvl_gguf.utils.atomic_write import atomic_file
 from internvl_gguf.utils.paths import free_bytes
 from internvl_gguf.utils.sizes import format_size
 
@@ -79,27 +79,17 @@ def check_room(folder: Path, needed: int) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def output_file(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside `path`, which becomes `path` if the block succeeds and is removed if not.
 
     Raises:
-        InvalidRequestError: the folder cannot be written.
+        InvalidRequestError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.touch()
+        with atomic_file(path, shared=True) as part:
+            yield part
     except OSError as error:
         raise InvalidRequestError(
-            f"{path} cannot be written: {error.strerror}.", "Name a folder that can be written."
+            f"{path} cannot be written: {error.strerror or error}.",
+            "Free some space, or name a folder that you can write to.",
         ) from error
-    try:
-        yield part
-        with part.open("r+b") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise InvalidRequestError(
-            f"{path} cannot be written: {error.strerror}.", "Free some space, or name another folder."
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)

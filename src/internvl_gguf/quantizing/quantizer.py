@@ -15,7 +15,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
 from internvl_gguf.quantizing.matrix import ImportanceMatrix, check_matrix
-from internvl_gguf.quantizing.output_files import check_room, output_paths, whole_file
+from internvl_gguf.quantizing.output_files import check_room, output_file, output_paths
 from internvl_gguf.quantizing.quant_types import Kind, QuantType, check_kind, parse_types
 from internvl_gguf.quantizing.quantizer_process import Fallback, Job, QuantizeProcess
 from internvl_gguf.quantizing.source import Source, elements, open_source
@@ -185,7 +185,7 @@ class Quantizer:
         """
         started = time.perf_counter()
         source = self.source
-        with whole_file(output) as part:
+        with output_file(output) as part:
             fallbacks = self._process.run(self._job(kind), part, on_progress or (lambda done, count: None))
             made = _checked_output(part, output, source.kind)
         weights = sum(tensor.n_bytes for tensor in made.tensors.values())

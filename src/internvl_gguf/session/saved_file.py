@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +32,7 @@ from internvl_gguf._version import __version__
 from internvl_gguf.config import FlashAttention, KVType
 from internvl_gguf.errors import SavedSessionError
 from internvl_gguf.types import Message, MessagePicture, Span, Tile, TileSpan, TokenSpan
+from internvl_gguf.utils.atomic_write import write_atomically
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,7 +119,7 @@ def write_saved(path: Path, saved: SavedSession) -> None:
     text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
     start = _MAGIC + _FIXED.pack(_VERSION, len(text)) + text
     try:
-        _replace(path, [start, _digest(start), *blobs])
+        write_atomically(path, start, _digest(start), *blobs)
     except OSError as error:
         raise SavedSessionError(
             f"{path} cannot be written: {error.strerror or error}.", "Choose another place, or free some space."
@@ -217,21 +217,6 @@ def _head(saved: SavedSession, tiles: _Tiles) -> dict[str, Any]:
             for key, packed, size in zip(tiles.index, tiles.packed, tiles.sizes, strict=True)
         ],
     }
-
-
-def _replace(path: Path, parts: Sequence[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _read_head(file: BinaryIO, path: Path) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from internvl_gguf.utils.paths import cache_dir, write_atomically
+from internvl_gguf.utils.atomic_write import write_atomically
+from internvl_gguf.utils.paths import cache_dir
 
 _LOCK: Final = ".lock"  # one for all records: none is written for long
 _LOCK_SECONDS: Final = 5.0  # a writer that takes longer is stopped, or its file system knows no locks

@@ -20,6 +20,7 @@ from internvl_gguf.bench.report.theme import light
 from internvl_gguf.bench.report.wording import printable, shortened
 from internvl_gguf.bench.results import Results
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.utils.atomic_write import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,7 +116,10 @@ def write_report(path: Path, data: bytes) -> None:
         InvalidRequestError: it cannot be written.
     """
     try:
-        path.write_bytes(data)  # not by a temporary file: only its owner could read the report
+        if path.is_file() or not path.exists():
+            write_atomically(path.resolve(), data, shared=True)
+        else:
+            path.write_bytes(data)  # /dev/stdout, a pipe
     except OSError as error:
         raise InvalidRequestError(
             f"{path} cannot be written: {error.strerror or error}.", "Choose another place, or free some space."

@@ -18,7 +18,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from internvl_gguf.errors import HubError
 from internvl_gguf.gguf.filenames import RepoFile, is_safe_path
-from internvl_gguf.utils.paths import write_atomically
+from internvl_gguf.utils.atomic_write import write_atomically
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PARTIAL = ".internvl-partial"

@@ -9,7 +9,7 @@ import httpx2
 from internvl_gguf.errors import HubError
 from internvl_gguf.gguf.filenames import RepoFile
 from internvl_gguf.models.hub.hub_client import HubClient, RepoListing
-from internvl_gguf.utils.paths import write_atomically
+from internvl_gguf.utils.atomic_write import write_atomically
 from internvl_gguf.utils.records import HEADERS
 
 
