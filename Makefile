@@ -23,7 +23,7 @@ export CMAKE_ARGS
 override CMAKE_ARGS += $(BASELINE)
 endif
 
-.PHONY: demo test test-devices library check coverage parity fuzz bench clean
+.PHONY: demo test test-devices library check coverage docs parity fuzz bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m internvl_gguf.demo
@@ -52,6 +52,10 @@ coverage: $(VENV)/.installed-dev
 	$(BIN)/coverage run -m pytest -m "not thorough"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --sort=cover
+
+# The tables of options in docs/, from the code that declares the options.
+docs: $(VENV)/.installed
+	$(BIN)/python docs/generate.py
 
 # Live against Hugging Face transformers, on pictures no fixture knows; needs PyTorch.
 parity: $(VENV)/.installed-parity

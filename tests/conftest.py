@@ -16,7 +16,6 @@ from internvl_gguf.history import History
 from internvl_gguf.models.resolve import ModelFiles
 from tests.support.exact import EXACT
 from tests.support.kept_trial import keep_trial
-from tests.support.native_child import NativeChild
 from tests.support.pictures import noise
 from tests.support.tiny_models import write_tiny_mmproj, write_tiny_text
 
@@ -59,13 +58,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
     )
 
 
-@pytest.fixture(scope="session")
-def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NativeChild]:
-    """llama.cpp in a process of its own, over the tiny text model, for files that may end it."""
-    with NativeChild(write_tiny_text(tmp_path_factory.mktemp("child") / "text.gguf")) as process:
-        yield process
-
-
 @pytest.fixture
 def session(tiny: ModelFiles) -> Iterator[Session]:
     """A conversation with the tiny model, exact arithmetic, a short system message; nothing comes from the disk."""
@@ -80,21 +72,15 @@ def session(tiny: ModelFiles) -> Iterator[Session]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where the history of a test is."""
-    return tmp_path / "data"
-
-
-@pytest.fixture
 def notices() -> list[str]:
-    """What people were told."""
+    """The lines that users were told, where a test hands on `notices.append`."""
     return []
 
 
 @pytest.fixture
-def history(folder: Path, notices: list[str]) -> Iterator[History]:
+def history(tmp_path: Path, notices: list[str]) -> Iterator[History]:
     """An empty history."""
-    with History.open(folder, on_notice=notices.append) as opened:
+    with History.open(tmp_path / "data", on_notice=notices.append) as opened:
         yield opened
 
 

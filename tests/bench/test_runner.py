@@ -6,7 +6,6 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -28,7 +27,7 @@ from internvl_gguf.images.load import load_image
 from internvl_gguf.models.local_files import ModelFiles, demo_files
 from internvl_gguf.tiling import tile_image
 from internvl_gguf.utils.records import BENCHMARKS
-from tests.support.bench_plans import FAST, find, names, planned, write_quants
+from tests.support.bench_plans import fast, find, names, planned, write_quants
 from tests.support.tiny_models import write_tiny_text
 
 GIB = 2**30
@@ -95,7 +94,7 @@ def test_whatever_becomes_of_one_configuration_the_others_go_on(folder: Path, re
     """One is killed, one has no memory by the plan, the file of one goes missing in the middle, one is measured."""
     for name in ("tiny-BF16.gguf", "tiny-Q8_0.gguf", "mmproj-F16.gguf"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    plan = planned(find(f"{tmp_path}:BF16,Q8_0"), sweep=replace(FAST, n_ctx=(512, 2**27)))
+    plan = planned(find(f"{tmp_path}:BF16,Q8_0"), sweep=fast(n_ctx=(512, 2**27)))
     gone = tmp_path / "tiny-BF16.gguf"
 
     def lose(place: int) -> None:
@@ -208,7 +207,7 @@ def test_without_its_reference_quality_is_left_out_and_said_so(folder: Path, res
 def test_speed_and_memory_of_the_demo_model(results: Path) -> None:
     """Everything is measured, several times, and the plan of the memory is near what was taken."""
     measures = Measures(frozenset({"speed", "memory"}), repetitions=2, parallel=2)
-    plan = planned(find("demo"), measures, sweep=replace(FAST, n_ctx=(1024,)))
+    plan = planned(find("demo"), measures, sweep=fast(n_ctx=(1024,)))
     recorder = Recorder()
     (row,), _ = run(plan, results, recorder)
     assert row.status == "measured", row.error

@@ -26,6 +26,7 @@ from internvl_gguf.chat.suggestions import Sources, suggestions
 from internvl_gguf.chat.terminal.clipboard import read_clipboard
 from internvl_gguf.chat.terminal.screen import PlainScreen, Screen
 from internvl_gguf.chat.terminal.terminal_screen import TerminalScreen
+from internvl_gguf.config import PictureOptions
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.history import History
 from internvl_gguf.models.local_files import ModelFiles, demo_files
@@ -250,7 +251,7 @@ def test_every_setting_can_be_read_back() -> None:
         assert all(Settings().changed(name, value) for value in setting_values(name))
     with pytest.raises(InvalidRequestError):
         Settings().changed("nothing", "1")
-    assert Settings(layout="frames").ask_options["max_tiles"] == 1
+    assert Settings(pictures=PictureOptions(layout="frames")).ask_options["max_tiles"] == 1
     assert Settings(SamplingParams(stop=("x",))).changed("stop", "none").sampling.stop == ()
 
 

@@ -131,7 +131,7 @@ def test_the_demo_model_says_the_same_with_guesses() -> None:
 
 
 def test_answers_at_once_are_not_guessed(tiny: ModelFiles) -> None:
-    """They fill a batch by themselves; alone again, the last of them is."""
+    """Several answers fill a batch by themselves; the last one that runs alone is guessed again."""
     with Session.open(tiny.text, tiny.mmproj, n_draft=4, n_parallel=2, system="", n_ctx=256, **EXACT) as session:
         engine = engine_of(session)
         handles = [engine.submit([LOOP], SamplingParams(max_tokens=count)) for count in (20, 60)]

@@ -243,7 +243,7 @@ def test_more_requests_than_sequences_wait_in_order(several: Session) -> None:
 
 
 def test_a_long_picture_does_not_stall_an_answer_under_way(several: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between any two tiles of another's picture the answer gets a token."""
+    """The answer gets a token between any two tiles of another request's picture."""
     engine = engine_of(several)
     assert engine.vision is not None
     events: list[str] = []
@@ -392,7 +392,7 @@ def test_forks_in_threads_are_answered_together(several: Session, expected: list
 
 
 def test_a_thread_that_leaves_hands_the_work_on(several: Session) -> None:
-    """The first to work stops reading; whoever waits for the other answer goes on with both."""
+    """The first thread to work stops reading; the thread that waits for the other answer works for both."""
     engine = engine_of(several)
     paused = engine.submit([text(1, 10)], SHORT).stream()
     next(paused)
@@ -454,7 +454,7 @@ def test_closing_ends_what_is_under_way(several: Session) -> None:
 def test_ctrl_c_between_any_two_lines_leaves_the_others_right(
     several: Session, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """The inner step of a lone answer runs without protection: what it leaves behind is put right."""
+    """Ctrl-C can interrupt the inner step of an answer that runs alone: its leftovers are cut away."""
     engine = engine_of(several)
     expected = engine.submit(PROMPTS[1], SHORT).result()
     engine.forget()

@@ -339,23 +339,23 @@ def test_defects_of_a_text_model_are_refused(name: str) -> None:
     assert caught.value.hint
 
 
-def _run(child: NativeChild, kind: str, plan: Blueprint, path: Path) -> Outcome:
+def _run(native_child: NativeChild, kind: str, plan: Blueprint, path: Path) -> Outcome:
     """Load and run a file as if it had been accepted, with the tile size it asks for."""
     write(path, plan)
     if kind == "text":
-        return child.run_text(path)
+        return native_child.run_text(path)
     sizes = []
     for key, default in (("image_size", 32), ("patch_size", 8), ("projector.scale_factor", 2)):
         found = next((key_value.value for key_value in plan.keys if key_value.name == f"{VIT}.{key}"), default)
         sizes.append(found if isinstance(found, int) and 0 < found < 1000 else default)
     side, patch, scale = sizes
-    return child.run_mmproj(path, side, max(1, (side // patch // scale) ** 2))
+    return native_child.run_mmproj(path, side, max(1, (side // patch // scale) ** 2))
 
 
-def _behaviour(child: NativeChild, kind: str, plan: Blueprint, valid: Blueprint, folder: Path) -> str:
+def _behaviour(native_child: NativeChild, kind: str, plan: Blueprint, valid: Blueprint, folder: Path) -> str:
     """What llama.cpp does with a plan that nobody validated."""
-    expected = _run(child, kind, valid, folder / "valid.gguf")
-    outcome = _run(child, kind, plan, folder / "damaged.gguf")
+    expected = _run(native_child, kind, valid, folder / "valid.gguf")
+    outcome = _run(native_child, kind, plan, folder / "damaged.gguf")
     if outcome.died:
         return "dies"
     if outcome.values is None:
@@ -367,17 +367,17 @@ def _behaviour(child: NativeChild, kind: str, plan: Blueprint, valid: Blueprint,
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what it does unchecked was recorded on Linux")
 @pytest.mark.parametrize("name", MMPROJ_DEFECTS)
-def test_what_stock_llama_cpp_does_with_such_an_mmproj(name: str, child: NativeChild, tmp_path: Path) -> None:
+def test_what_stock_llama_cpp_does_with_such_an_mmproj(name: str, native_child: NativeChild, tmp_path: Path) -> None:
     """The reason for the check, and a sign when a newer library no longer needs it."""
     plan = tiny_mmproj()
     MMPROJ_DEFECTS[name].change(plan)
-    assert _behaviour(child, "mmproj", plan, tiny_mmproj(), tmp_path) == MMPROJ_DEFECTS[name].stock
+    assert _behaviour(native_child, "mmproj", plan, tiny_mmproj(), tmp_path) == MMPROJ_DEFECTS[name].stock
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what it does unchecked was recorded on Linux")
 @pytest.mark.parametrize("name", TEXT_DEFECTS)
-def test_what_stock_llama_cpp_does_with_such_a_text_model(name: str, child: NativeChild, tmp_path: Path) -> None:
+def test_what_stock_llama_cpp_does_with_such_a_text_model(name: str, native_child: NativeChild, tmp_path: Path) -> None:
     """The reason for the check, and a sign when a newer library no longer needs it."""
     plan = tiny_text()
     TEXT_DEFECTS[name].change(plan)
-    assert _behaviour(child, "text", plan, tiny_text(), tmp_path) == TEXT_DEFECTS[name].stock
+    assert _behaviour(native_child, "text", plan, tiny_text(), tmp_path) == TEXT_DEFECTS[name].stock

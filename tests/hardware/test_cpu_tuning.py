@@ -1,4 +1,4 @@
-"""Threads and batches chosen by measurement: the decision, its record, and what runs by it. Every time is made up."""
+"""Threads and batches chosen by measurement: the decision, its record, and its users. All times are made up."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from internvl_gguf.hardware.cpu_tuning import (
     smallest_near_best,
     thread_candidates,
 )
-from internvl_gguf.llama.measure import timing
 from internvl_gguf.llama.measure.kernels import KernelBench
-from internvl_gguf.llama.measure.timing import TimedRun, time_interleaved
+from internvl_gguf.llama.measure.threads import WorkSizes, cpu_bench, size_tables, thread_tables
+from internvl_gguf.llama.measure.timing import TimedRun, TimingLimits, time_interleaved
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.models.listing import list_model
 from internvl_gguf.models.resolve import ModelFiles
@@ -57,6 +57,7 @@ UBATCH = {128: 1.08e-3, 256: 1.00e-3, 512: 1.10e-3, 1024: 1.20e-3, 2048: 1.30e-3
 ATTENTION = {"f16": (0.010, 0.10), "f16 flash": (0.018, 0.09), "q8_0 flash": (0.030, 0.80)}
 CHOSEN = HostSettings(n_threads=2, n_threads_batch=3, n_ubatch=256)
 GIB = 2**30
+AT_ONCE = TimingLimits(sample=1e-6, run=0, comparison=0)
 
 # A process that prints what a test wants for each of its two calls, and notes how it was called.
 STAND_IN = """
@@ -110,8 +111,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("INTERNVL_CACHE", str(folder))
     for module in (cores, cpu_tuning):
         monkeypatch.setattr(module, "usable_cores", lambda: tuple(range(CORES)))
-    monkeypatch.setattr(cores, "_TOPOLOGY", write_topology(tmp_path / "cpus", [(core,) for core in range(CORES)]))
-    monkeypatch.setattr(cgroups, "_ROOT", tmp_path)
+    monkeypatch.setattr(cores, "TOPOLOGY", write_topology(tmp_path / "cpus", [(core,) for core in range(CORES)]))
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path)
     return folder
 
 
@@ -120,9 +121,9 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     """Puts lines into the mouth of the process that measures; gives the file in which its calls are noted."""
 
     def say(threads: Lines, sizes: Lines) -> Path:
-        told, calls, program = (tmp_path / name for name in ("lines.json", "calls", "stand_in.py"))
-        told.write_text(json.dumps({"threads": threads, "sizes": sizes}))
-        program.write_text(STAND_IN.format(lines=str(told), calls=str(calls)))
+        lines_file, calls, program = (tmp_path / name for name in ("lines.json", "calls", "stand_in.py"))
+        lines_file.write_text(json.dumps({"threads": threads, "sizes": sizes}))
+        program.write_text(STAND_IN.format(lines=str(lines_file), calls=str(calls)))
         monkeypatch.setattr(cpu_tuning, "_COMMAND", (sys.executable, "-S", str(program)))
         return calls
 
@@ -205,16 +206,19 @@ def test_batches_of_512_stay_unless_others_are_better(seconds: dict[int, float])
         assert all(seconds[smaller] > best * 1.05 for smaller in seconds if smaller < chosen)
 
 
-def test_samples_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_are_taken_in_turns() -> None:
     """Each round goes the other way; those that were disturbed do not count where others do."""
-    told = iter([(1.0, 1.0), (2.0, 1.0), (2.0, 1.0), (7.0, 0.5)] + [(1.0, 1.0), (2.0, 1.0)] * 2)
+    samples = iter([(1.0, 1.0), (2.0, 1.0), (2.0, 1.0), (7.0, 0.5)] + [(1.0, 1.0), (2.0, 1.0)] * 2)
     done: list[str] = []
-    monkeypatch.setattr(timing, "_sample", lambda run, n_threads: (run(), next(told))[1])
+
+    def take(run: Callable[[], object], n_threads: int, shortest: float) -> tuple[float, float]:
+        run()
+        return next(samples)
 
     def trial(name: str) -> TimedRun:
         return TimedRun(lambda: done.append(f"for {name}"), lambda: done.append(name), 1)
 
-    found = time_interleaved({"a": trial("a"), "b": trial("b")}, 3)
+    found = time_interleaved({"a": trial("a"), "b": trial("b")}, 3, sample=take)
     assert [name for name in done if "for" not in name] == ["a", "b", *"ab", *"ba", *"ab", *"ba"]
     assert done[0::2] == [f"for {name}" for name in done[1::2]]
     assert not found["a"].disturbed
@@ -222,11 +226,12 @@ def test_samples_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["b"].seconds == (2.0, 2.0, 2.0, 1.0)
 
 
-def test_what_other_programs_always_disturb_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "_COMPARISON_LIMIT", 0.0)
-    monkeypatch.setattr(timing, "_sample", lambda run, n_threads: (3.0, 0.4 if n_threads == 2 else 1.0))
+def test_what_other_programs_always_disturb_is_said_to_be() -> None:
+    def take(run: Callable[[], object], n_threads: int, shortest: float) -> tuple[float, float]:
+        return 3.0, 0.4 if n_threads == 2 else 1.0
+
     nothing = {"calm": TimedRun(lambda: None, lambda: None, 1), "busy": TimedRun(lambda: None, lambda: None, 2)}
-    found = time_interleaved(nothing, 5)
+    found = time_interleaved(nothing, 5, AT_ONCE, take)
     assert (found["calm"].disturbed, found["busy"].disturbed) == (False, True)
     assert found["busy"].seconds == (3.0,) * 3
 
@@ -236,14 +241,14 @@ def test_what_other_programs_always_disturb_is_said_to_be(monkeypatch: pytest.Mo
 
 def test_what_the_process_says_is_remembered(script: Script) -> None:
     calls = script(thread_lines(), ubatch_lines() + attention_lines())
-    told: list[str] = []
-    measured = measure_tuning(told.append)
+    progress: list[str] = []
+    measured = measure_tuning(progress.append)
     assert measured.chosen == CHOSEN
     assert measured.token == TOKEN
     assert measured.ubatch == pytest.approx(UBATCH)
     assert measured.attention["q8_0 flash"] == (0.03, 0.8)
     assert recorded_tuning() == measured
-    assert told == ["CPU: 1, 2, 3, 4 threads (1 of 2)", "CPU: sizes of batches, attention (2 of 2)"]
+    assert progress == ["CPU: 1, 2, 3, 4 threads (1 of 2)", "CPU: sizes of batches, attention (2 of 2)"]
     first, second = map(json.loads, calls.read_text().splitlines())
     assert first == ["threads", "1", "2", "3", "4"]
     assert second == ["sizes", "--threads", "2", "--batch-threads", "3", *map(str, UBATCHES)]
@@ -375,7 +380,7 @@ def test_half_a_record_does_not_count(recorded: Tuning, own_cache: Path) -> None
 def test_a_cpu_is_called_as_its_first_core(
     text: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(identity, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(identity, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr("platform.processor", lambda: "unknown")
     assert identity.processor_name() == "unknown"
     (tmp_path / "cpuinfo").write_text(text)
@@ -383,7 +388,7 @@ def test_a_cpu_is_called_as_its_first_core(
 
 
 def test_instruction_sets_are_those_of_the_first_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(identity, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(identity, "CPUINFO", tmp_path / "cpuinfo")
     assert identity.cpu_flags() == frozenset()
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx2 amx_int8\n\nprocessor\t: 1\nflags\t: fpu\n")
     assert identity.cpu_flags() == {"fpu", "avx2", "amx_int8"}
@@ -404,24 +409,20 @@ def test_the_installed_build_has_a_fingerprint(monkeypatch: pytest.MonkeyPatch) 
     assert identity.library_fingerprint() not in ("", real)
 
 
-def test_the_real_process_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_process_measures() -> None:
     """Small matrices and one sample: that the graphs compute and every table has its lines."""
-    from internvl_gguf.llama.measure import threads as process
-
-    for name, value in (
-        ("_WIDTH", 256),
-        ("_WEIGHT_BYTES", 0),
-        ("_BATCH", 8),
-        ("_UBATCH_ROWS", 16),
-        ("_WAKING", (1, 8)),
-    ):
-        monkeypatch.setattr(process, name, value)
-    for name in ("_DECODING", "_READING"):
-        monkeypatch.setattr(process, name, replace(getattr(process, name), positions=64, layers=1))
-    monkeypatch.setattr(timing, "_COMPARISON_LIMIT", 0.0)
-    monkeypatch.setattr(timing, "_SAMPLE_SECONDS", 1e-6)
-    with process._cpu() as bench:
-        said = [*process.thread_tables(bench, [1, 2]), *process.size_tables(bench, 1, 2, [8, 16])]
+    full = WorkSizes()
+    small = WorkSizes(
+        width=256,
+        weight_bytes=0,
+        batch=8,
+        ubatch_rows=16,
+        decoding=replace(full.decoding, positions=64, layers=1),
+        reading=replace(full.reading, positions=64, layers=1),
+        waking=(1, 8),
+    )
+    with cpu_bench(AT_ONCE) as bench:
+        said = [*thread_tables(bench, [1, 2], small), *size_tables(bench, 1, 2, [8, 16], small)]
         assert bench.n_threads == 2
     settings: dict[str, list[str]] = {}
     for line in json.loads(json.dumps(said)):
@@ -506,7 +507,7 @@ def test_a_session_runs_as_it_was_measured(
 def test_a_session_without_a_record_runs_by_rule(
     tiny: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cores, "_TOPOLOGY", write_topology(tmp_path / "hyper", [(0, 2), (1, 3)]))
+    monkeypatch.setattr(cores, "TOPOLOGY", write_topology(tmp_path / "hyper", [(0, 2), (1, 3)]))
     with Session.open(tiny.text, tiny.mmproj, system="", n_ctx=1024) as session:
         assert native(session) == (2, 2, 512)
 

@@ -1,4 +1,4 @@
-"""What a failed trial leads to, and its record: a stand-in fails in every way, so that any machine can show it."""
+"""Consequences and records of a failed trial; a stand-in library fails in every way, on any machine."""
 
 from __future__ import annotations
 

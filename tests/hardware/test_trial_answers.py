@@ -1,4 +1,4 @@
-"""What the installed library is asked in the trial: answers that are right, and bounds that a wrong kernel breaks."""
+"""The checks of the trial: the installed library gives the known answers, and a wrong kernel exceeds the bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A library that cannot be imported is two lines from every command, never a traceback or a signal."""
+"""A library that cannot be imported is a two-line error of every command, never a traceback or a signal."""
 
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ def test_no_command_dies_with_it(machine: Machine, photo: Path, tmp_path: Path, 
     )
     assert done.returncode in (0, 1, 2), done.stderr
     assert "Traceback" not in done.stderr
-    told = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     if arguments[0] in ("ask", "chat", "bench", "quantize", "doctor"):
         assert done.returncode == 1
-        assert "SIGILL" in told
-        assert "pip install" in told
+        assert "SIGILL" in output
+        assert "pip install" in output
 
 
 def test_the_doctor_runs_without_it_and_says_it(machine: Machine) -> None:
@@ -124,7 +124,7 @@ def test_from_python_it_is_an_error(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"),
+    ("reason", "expected"),
     [
         (
             "libcudart.so.12: cannot open shared object file: No such file or directory",
@@ -137,12 +137,12 @@ def test_from_python_it_is_an_error(machine: Machine) -> None:
         ("/lib/libc.so.6: version `GLIBC_2.38' not found", ("GLIBC_2.38' not found", "Build it for this machine")),
     ],
 )
-def test_what_is_missing_is_named(machine: Machine, reason: str, told: tuple[str, str]) -> None:
+def test_what_is_missing_is_named(machine: Machine, reason: str, expected: tuple[str, str]) -> None:
     done = run(machine(f"raise OSError({reason!r})\n"), "ask", "demo", "Hello?")
     assert done.returncode == 1
     first, second = done.stderr.splitlines()
-    assert told[0] in first
-    assert told[1] in second
+    assert expected[0] in first
+    assert expected[1] in second
 
 
 def test_a_library_that_is_not_installed(machine: Machine) -> None:

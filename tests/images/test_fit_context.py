@@ -1,4 +1,4 @@
-"""The plan that makes pictures fit: the largest even cap, the real cut, and hints that are true."""
+"""The plan that makes pictures fit: the largest common cap on tiles, the real cut, and hints that are true."""
 
 from __future__ import annotations
 

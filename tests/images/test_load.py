@@ -1,4 +1,4 @@
-"""Whatever a person hands over as a picture comes out upright, RGB and as the model card would read it."""
+"""Any kind of picture source is loaded upright, in RGB, and as the model card would read it."""
 
 from __future__ import annotations
 

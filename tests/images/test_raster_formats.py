@@ -1,4 +1,4 @@
-"""Files built to hurt, and files that are something else, are refused before they cost anything."""
+"""Malicious files and files of other formats are refused before they cost memory or time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from PIL import Image, ImageFile
 from internvl_gguf.images.load import DEFAULT_MAX_PIXELS, load_image
 from internvl_gguf.images.raster_formats import MAX_JPEG_SCANS, MAX_SIDE, _jpeg_scans, identify, quiet_pillow
 from internvl_gguf.tiling import tile_image
+from tests.support.calls import calls_of
 from tests.support.pictures import PILLOW, encoded, random_picture, refusal
 
 SHORT, LONG, RATIONAL, UNDEFINED = 3, 4, 5, 7
@@ -136,11 +136,9 @@ def bombs() -> Iterator[tuple[str, bytes, str]]:
 
 @pytest.mark.parametrize(("data", "said"), [pytest.param(data, said, id=name) for name, data, said in bombs()])
 def test_bombs_are_refused_before_they_take_memory(data: bytes, said: str, tmp_path: Path) -> None:
-    start = time.perf_counter()
     grown, message = peak_and_result(data, tmp_path)
     assert said in message
     assert grown < 40
-    assert time.perf_counter() - start < 20
 
 
 def test_exif_whose_tags_share_their_data_costs_nothing(tmp_path: Path) -> None:
@@ -168,15 +166,11 @@ def test_a_jpeg_that_repeats_its_scans_is_refused() -> None:
     assert load_image(video).tobytes() == load_image(jpeg).tobytes()
 
 
-def test_large_noisy_jpegs_are_not_walked_slowly() -> None:
+def test_noise_in_a_jpeg_is_not_walked_byte_by_byte() -> None:
     """Counting scans once took longer than decoding: 4 s for 35 MB."""
     data = encoded(random_picture(size=(2000, 1500)), "JPEG", quality=95)
-    start = time.process_time()
     assert _jpeg_scans(data, MAX_JPEG_SCANS) == 1
-    counting = time.process_time() - start
-    start = time.process_time()
-    load_image(data)
-    assert counting < 0.5 * (time.process_time() - start)
+    assert calls_of(lambda: _jpeg_scans(data, MAX_JPEG_SCANS)) < 100
 
 
 def test_the_limit_is_exact_and_ours() -> None:

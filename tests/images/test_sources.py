@@ -1,4 +1,4 @@
-"""Paths, URIs, bytes, arrays and Pillow pictures: each way to hand over a picture, and each way it goes wrong."""
+"""Paths, URIs, bytes, arrays and Pillow pictures: each kind of picture source, and each of its errors."""
 
 from __future__ import annotations
 

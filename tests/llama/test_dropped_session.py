@@ -1,4 +1,4 @@
-"""What is dropped without `close()` is freed when it is collected, in the right order, and at exit in order or not."""
+"""Sessions dropped without `close()` are freed when they are collected, in the right order, also at exit."""
 
 from __future__ import annotations
 

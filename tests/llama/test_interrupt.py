@@ -1,4 +1,4 @@
-"""Ctrl-C and abort, while encoding, while reading the prompt and while answering: the session lives on."""
+"""Ctrl-C and abort during encoding, prefill and decoding: the session stays usable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long threads spin, as libgomp itself says when it is loaded."""
+"""The spin time of OpenMP threads, as libgomp itself reports it when it is loaded."""
 
 from __future__ import annotations
 

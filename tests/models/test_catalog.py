@@ -1,4 +1,4 @@
-"""The catalogue: what ships, how names are found, a person's own entries, and mistakes told by their line."""
+"""The catalogue: shipped entries, lookup by name, the user's own entries, and errors that name the line."""
 
 from __future__ import annotations
 

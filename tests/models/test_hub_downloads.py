@@ -1,4 +1,4 @@
-"""Faults between the hub and the cache: each is survived, or told in two lines with nothing lost."""
+"""Faults between the hub and the cache: each is survived, or becomes a two-line error, and no bytes are lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A person's words to files: every spelling of every quant of a published listing, pulled, opened, again offline."""
+"""Models by name: every spelling of every quant of a published listing is pulled, opened, and opened again offline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proxies, certificates and addresses as the environment sets them, honoured or told in two lines that name them."""
+"""Proxies, certificates and addresses of the environment are used, or refused in two lines that name the variable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is picked fits, is the most that fits, and is the best by the rule that the docs tell."""
+"""The picked configuration fits, is the largest that fits, and is the best by the documented rule."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from internvl_gguf.planning import (
     cost_of,
     geometric_mean,
     memory_table,
-    parse_vram,
     rank,
     reason,
     ways_to_fit,
@@ -35,7 +34,7 @@ from internvl_gguf.planning import (
 from internvl_gguf.planning.candidates import Candidate, nominal_shape
 from internvl_gguf.planning.choice import Choices, choose
 from internvl_gguf.planning.expected_loss import expected_loss
-from internvl_gguf.utils.sizes import parse_size
+from internvl_gguf.utils.sizes import parse_size, parse_vram
 
 GIB = 2**30
 MODEL = "InternVL3-14B-Instruct"
@@ -359,7 +358,7 @@ def test_budgets(text: VRAM | None, expected: tuple[int, ...] | None) -> None:
 )
 def test_what_is_no_budget(text: object) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        parse_vram(text)  # type: ignore[arg-type]
+        parse_vram(text)
     assert "\n" not in caught.value.message
     assert caught.value.hint
 

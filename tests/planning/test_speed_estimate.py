@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from internvl_gguf.hardware.device_speed import BITS_PER_WEIGHT, DeviceSpeed, Ra
 from internvl_gguf.hardware.roofline import assumed_device, completed
 from internvl_gguf.memory import MemoryRequest, ModelShape, shape_from_headers, shape_from_listing
 from internvl_gguf.planning.speed_estimate import SpeedEstimate, estimate_speed
+from tests.support.calls import calls_of
 from tests.support.kept_trial import copy_trial
 
 GB, GFLOP = 1e9, 1e9
@@ -51,7 +51,7 @@ MACHINE = Roofline(CPU, (GPU,), Range(12 * GB, 12 * GB))
 
 
 def text_header(name: str, quant: str, **changes: Any) -> GGUFHeader:
-    architecture = replace(model_headers.TEXT[name], **{"vocab": 4096, **changes})
+    architecture = replace(model_headers.TEXT[name], **{"n_vocab": 4096, **changes})
     data = model_headers.text_header(architecture, quant)
     size = model_headers.file_size(data, model_headers.text_tensors(architecture, quant))
     return parse_header(data, size, "text.gguf")
@@ -125,7 +125,7 @@ def test_fewer_bytes_decode_faster() -> None:
     quants = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K", "IQ2_XXS", "IQ1_S")
     decode = [estimated(shape(quant=quant)).decode.low for quant in quants]
     assert decode == sorted(decode)
-    layers = [estimated(shape(layers=count)).decode.low for count in (28, 14, 7)]
+    layers = [estimated(shape(n_layers=count)).decode.low for count in (28, 14, 7)]
     assert layers == sorted(layers)
 
 
@@ -195,8 +195,8 @@ def test_without_pictures_there_is_no_picture() -> None:
 
 @pytest.mark.parametrize("quant", ["Q8_0", "Q4_K_M", "Q4_0", "BF16"])
 def test_a_listing_says_nearly_what_the_header_says(quant: str) -> None:
-    architecture = replace(model_headers.TEXT["7B"], vocab=4096)
-    facts = TextShape("qwen2", 28, 3584, 28, 4, 18944, architecture.vocab, architecture.context)
+    architecture = replace(model_headers.TEXT["7B"], n_vocab=4096)
+    facts = TextShape("qwen2", 28, 3584, 28, 4, 18944, architecture.n_vocab, architecture.n_ctx_train)
     vision = VisionShape(24, 1024, 16, 4096, 448, 14, 256, "layernorm")
     header = text_header("7B", quant)
     size = model_headers.file_size(model_headers.text_header(architecture, quant),
@@ -256,13 +256,11 @@ def test_what_is_no_range_is_refused(ends: tuple[float, float]) -> None:
         Range(*ends)
 
 
-def test_the_largest_model_is_estimated_in_no_time() -> None:
+def test_the_work_of_an_estimate_does_not_grow_with_the_layers() -> None:
+    """The picker makes thousands of them; one took 0.5 ms where it was measured."""
     model = shape_from_headers(text_header("72B", "Q4_K_M"), mmproj_header("InternViT-6B", "F16", 8192))
     estimated(model, **on_gpu(40))
-    started = time.process_time()
-    for _ in range(20):
-        estimated(model, **on_gpu(40))
-    assert (time.process_time() - started) / 20 < 0.005  # measured: 0.5 ms
+    assert calls_of(lambda: estimated(model, **on_gpu(40))) < 5000
 
 
 def test_the_benchmark_still_runs(tmp_path: Path) -> None:

@@ -114,12 +114,12 @@ def test_every_matrix_of_the_layers_is_measured_at_every_position(matrix: Import
 
 
 def test_only_so_many_chunks_are_read(text_file: Path) -> None:
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     first = importance_matrix(
-        DEMO.text, [text_file], n_threads=1, max_chunks=2, on_progress=lambda *done: told.append(done)
+        DEMO.text, [text_file], n_threads=1, max_chunks=2, on_progress=lambda *done: progress.append(done)
     )
     assert (first.chunks, first.matrix.positions) == (2, 2 * CHUNK)
-    assert told == [(0, 2), (1, 2), (2, 2)]
+    assert progress == [(0, 2), (1, 2), (2, 2)]
     with pytest.raises(InvalidRequestError, match="max_chunks is 0"):
         importance_matrix(DEMO.text, [text_file], max_chunks=0)
 
@@ -291,10 +291,10 @@ def test_a_picture_that_does_not_load_is_reported_skipped_and_counted(tmp_path: 
     noise(2, 500, 500).save(folder / "deeper" / "c.JPG", format="JPEG")
     (folder / "b.png").write_text("no picture")
     (folder / "notes.txt").write_text("no picture either")
-    told: list[str] = []
-    result = importance_matrix(DEMO.text, [folder], mmproj=DEMO.mmproj, n_threads=1, on_notice=told.append)
-    assert (result.questions, result.skipped, len(told)) == (2, 1, 1)
-    assert str(folder / "b.png") in told[0]
+    notices: list[str] = []
+    result = importance_matrix(DEMO.text, [folder], mmproj=DEMO.mmproj, n_threads=1, on_notice=notices.append)
+    assert (result.questions, result.skipped, len(notices)) == (2, 1, 1)
+    assert str(folder / "b.png") in notices[0]
     assert result.visual_tokens == 2 * 10 * 36  # 3 x 3 tiles and the thumbnail each
 
 

@@ -187,14 +187,14 @@ def test_the_numbers_are_those_of_an_independent_quantiser(ladder: dict[str, Pat
 
 
 def test_what_was_made_is_told(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    made = quantize_text(DEMO.text, "q6_k", tmp_path, n_threads=1, on_progress=lambda *done: told.append(done))
+    progress: list[tuple[int, int]] = []
+    made = quantize_text(DEMO.text, "q6_k", tmp_path, n_threads=1, on_progress=lambda *done: progress.append(done))
     assert made.path == tmp_path / "demo-text-Q6_K.gguf"
     assert made.source_bytes == DEMO.text.stat().st_size
     assert made.n_bytes == made.path.stat().st_size
     assert 6.5 < made.bits_per_weight < 6.7
     assert (made.matrices, made.fallbacks, made.has_matrix) == (23, (), False)
-    assert told == [(done, 39) for done in range(1, 40)]
+    assert progress == [(done, 39) for done in range(1, 40)]
     assert os.listdir(tmp_path) == [made.path.name]  # noqa: PTH208
 
 
@@ -291,33 +291,33 @@ def test_mixtures_are_not_for_vision_encoders(tmp_path: Path, label: str) -> Non
 
 
 def test_a_ladder_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    told: list[str] = []
+    made_labels: list[str] = []
     labels = ["Q8_0", "Q4_0"]
 
     def tell(label: str, _done: int, _count: int) -> None:
-        if label not in told:
-            told.append(label)
+        if label not in made_labels:
+            made_labels.append(label)
         if interrupted:
             raise KeyboardInterrupt
 
     interrupted = False
     paths = make_ladder(DEMO.text, tmp_path / "new", labels, on_progress=tell, n_threads=1)
-    assert (told, [path.name for path in paths]) == (labels, ["demo-text-Q8_0.gguf", "demo-text-Q4_0.gguf"])
-    told.clear()
+    assert (made_labels, [path.name for path in paths]) == (labels, ["demo-text-Q8_0.gguf", "demo-text-Q4_0.gguf"])
+    made_labels.clear()
     assert make_ladder(DEMO.text, tmp_path / "new", labels, on_progress=tell) == paths
-    assert not told
+    assert not made_labels
     interrupted = True
     with pytest.raises(KeyboardInterrupt):
         make_ladder(DEMO.text, tmp_path / "new", ["Q8_0", "Q6_K"], on_progress=tell, n_threads=1)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in paths)
     interrupted = False
-    told.clear()
+    made_labels.clear()
     paths[0].write_bytes(paths[0].read_bytes()[:-100])  # cut
     make_ladder(DEMO.text, tmp_path / "new", labels, on_progress=tell, n_threads=1)
-    assert told == ["Q8_0"]
-    told.clear()
+    assert made_labels == ["Q8_0"]
+    made_labels.clear()
     make_ladder(DEMO.text, tmp_path / "new", ["Q4_0"], even_matrix(DEMO.text), on_progress=tell, n_threads=1)
-    assert told == ["Q4_0"]  # the one there is was made without the matrix
+    assert made_labels == ["Q4_0"]  # the one there is was made without the matrix
 
 
 def test_a_source_in_its_ladder_stands_for_its_type(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is refused before quants are made, what goes wrong while they are, Ctrl-C: told in two lines, nothing left."""
+"""Refusals before quantising, failures during it, and Ctrl-C: each is a two-line error and leaves no file behind."""
 
 from __future__ import annotations
 

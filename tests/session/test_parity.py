@@ -66,7 +66,7 @@ def test_next_token_is_that_of_transformers_with_defaults(reference: Reference, 
 def test_without_the_position_row_correction_pictures_are_far_off(
     reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What makes the tests above worth something: the fault they guard against moves the numbers by far more.
+    """The fault that the tests above guard against moves the numbers by far more than their limits.
 
     llama.cpp gives every patch its neighbour's position embedding; the runtime corrects it by rolling the rows in a
     copy of the mmproj. An early version wrote the rolled rows at a wrong offset of that copy, where they damaged other

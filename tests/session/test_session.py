@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -357,7 +358,7 @@ def test_the_batch_size_does_not_change_the_answer(session: Session, tiny: Model
 
 
 def test_the_options_of_open_are_the_fields_of_the_config() -> None:
-    assert EngineOptions.__annotations__.keys() == EngineConfig.__dataclass_fields__.keys()
+    assert EngineOptions.__annotations__.keys() == {field.name for field in fields(EngineConfig)}
 
 
 def test_a_text_model_whose_weights_are_no_numbers_says_so(tiny: ModelFiles, tmp_path: Path) -> None:

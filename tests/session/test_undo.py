@@ -23,7 +23,7 @@ LONG = SamplingParams(max_tokens=40)
 
 @pytest.fixture
 def other(tiny: ModelFiles) -> Iterator[Session]:
-    """A session that has heard nothing, on a model loaded once more."""
+    """A session without a conversation, on a second load of the model."""
     with Session.open(tiny.text, tiny.mmproj, system="Be brief.", n_ctx=1024, **EXACT) as opened:
         yield opened
 

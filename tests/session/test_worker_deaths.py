@@ -19,7 +19,7 @@ from internvl_gguf import LibraryError, ModelFileError, Question, Reply, Samplin
 from internvl_gguf.history import History
 from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.utils.process_end import describe_end, signal_of
+from internvl_gguf.utils.process_end import describe_end, signal_name
 from tests.session.test_worker import PATIENCE, SHORT
 from tests.support.chat_terminal import CTRL_U, ChatTerminal
 from tests.support.exact import EXACT, EXACT_WITH_DISK_CACHE
@@ -326,9 +326,9 @@ def test_a_chat_goes_on_though_its_model_cannot_be_loaded_again(tmp_path: Path) 
 
 def test_windows_names_its_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
-    assert signal_of(0xC000001D) == signal_of(0xC000001D - 2**32) == "SIGILL"
+    assert signal_name(0xC000001D) == signal_name(0xC000001D - 2**32) == "SIGILL"
     assert "instruction" in describe_end(0xC000001D)
-    assert signal_of(1) == ""
+    assert signal_name(1) == ""
 
 
 def test_last_words_go_before_a_guess() -> None:

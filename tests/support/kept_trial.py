@@ -1,4 +1,4 @@
-"""One trial of the library for a whole run of the tests, which every cache folder of theirs gets."""
+"""One trial of the library for a whole test run, copied into the cache folder of every test."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError
 from internvl_gguf.hardware.cpu_tuning import HostSettings
 from internvl_gguf.hardware.roofline import recorded_roofline
 from internvl_gguf.models.listing import ModelListing
-from internvl_gguf.planning import Candidate, MemoryBudget, Workload, nothing_fits, parse_vram, rank
+from internvl_gguf.planning import Candidate, MemoryBudget, Workload, nothing_fits, rank
+from internvl_gguf.utils.sizes import parse_vram
 
 
 def budget_of(sizes: str, facts: MachineFacts) -> MemoryBudget:

@@ -113,8 +113,9 @@ def regen(chat: Chat, text: str) -> str:
         sampling = replace(sampling, temperature=temperature)
         if not text:
             chat.screen.say(f"At temperature {temperature:g}: the likeliest answer would be the same again.")
+    pictures = replace(chat.settings.pictures, layout=asked.layout)
     try:
-        is_answered = chat.ask(asked.text, replace(chat.settings, sampling=sampling, layout=asked.layout))
+        is_answered = chat.ask(asked.text, replace(chat.settings, sampling=sampling, pictures=pictures))
     except InternVLError as error:
         chat.screen.fail(in_commands(error, has_parts=chat.has_parts))
         is_answered = False

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.background_thread import BackgroundThread
 from internvl_gguf.chat.chat import Chat, ModelLoader
@@ -20,7 +20,6 @@ from internvl_gguf.cli.asking_options import AskingOptions
 from internvl_gguf.cli.output import flush
 from internvl_gguf.cli.run import FAILED, INTERRUPTED
 from internvl_gguf.cli.stdin import STDIN
-from internvl_gguf.config import EngineConfig, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.history import History
 from internvl_gguf.utils.paths import data_dir, expanded
@@ -48,8 +47,7 @@ class ChatJob:
         go_on: whether to go on with the last conversation.
         resume: the conversation to go on with, by its id.
         is_kept: whether the conversation is kept.
-        asking: the options of asking.
-        sampling, engine: what they say, checked.
+        asking: how the model is loaded and asked.
     """
 
     model: str | None
@@ -58,8 +56,6 @@ class ChatJob:
     resume: str | None
     is_kept: bool
     asking: AskingOptions
-    sampling: SamplingParams
-    engine: dict[str, Any]
 
 
 def run_chat(job: ChatJob, terminal: Terminal) -> int:
@@ -96,7 +92,8 @@ def _hold(job: ChatJob, terminal: Terminal) -> int:
     resumed = conversation is not None
     if conversation is None:
         conversation = history.begin(models.name(files), job.asking.system)
-    chat = Chat(models, files, session, history, conversation, _settings(job), worker, screen)
+    settings = Settings(job.asking.sampling, job.asking.pictures)
+    chat = Chat(models, files, session, history, conversation, settings, worker, screen)
     sources = Sources(
         lambda: [(each.id, safe_name(each.title)) for each in history.search(limit=_LISTED)], lambda: chat.model
     )
@@ -163,13 +160,6 @@ def _wanted(job: ChatJob, history: History) -> Conversation | None:
     return latest
 
 
-def _settings(job: ChatJob) -> Settings:
-    asking = job.asking
-    return Settings(
-        job.sampling, asking.max_tiles, asking.min_tiles, asking.thumbnail, asking.layout, asking.fit_pictures
-    )
-
-
 def _models(job: ChatJob, screen: Screen, notice: Notice) -> ModelLoader:
     """How this chat comes by models."""
 
@@ -178,7 +168,7 @@ def _models(job: ChatJob, screen: Screen, notice: Notice) -> ModelLoader:
         from internvl_gguf.planning.auto_quant import machine_chooser
 
         screen.progress()  # the bars of a download take its place
-        return obtain(name, job.asking.mmproj, machine_chooser(EngineConfig(**job.engine)))
+        return obtain(name, job.asking.mmproj, machine_chooser(job.asking.engine))
 
     def load(files: ModelFiles) -> Session:
         from internvl_gguf.session import Session
@@ -188,8 +178,8 @@ def _models(job: ChatJob, screen: Screen, notice: Notice) -> ModelLoader:
             return Session.open(
                 files.text,
                 files.mmproj,
-                **job.asking.opening(),
-                **job.engine,
+                **job.asking.opening,
+                **job.asking.engine.options,
                 on_load=lambda done: screen.progress("Loading the model", f"{done:.0%}", at_once=True),
                 on_notice=notice,
                 worker=True,

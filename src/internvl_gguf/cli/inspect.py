@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from internvl_gguf.cli import options
+from internvl_gguf.cli.asking_options import takes_picture_options
 from internvl_gguf.cli.output import print_fact, print_json, print_lines, say
 from internvl_gguf.cli.run import option_errors
-from internvl_gguf.config import DEFAULT_N_CTX, AskOptions
+from internvl_gguf.config import DEFAULT_N_CTX, PictureOptions
 from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.images.fit_context import (
     ANSWER_ALLOWANCE,
@@ -97,6 +98,7 @@ class _Inspection:
         return self.plan.fits and not self.asked.fits
 
 
+@takes_picture_options
 def inspect(
     image: Annotated[
         list[str],
@@ -104,11 +106,8 @@ def inspect(
     ],
     model: options.ModelOption = None,
     mmproj: options.MmprojOption = None,
-    max_tiles: options.MaxTilesOption = None,
-    min_tiles: options.MinTilesOption = 1,
-    thumbnail: options.ThumbnailOption = True,
-    layout: options.LayoutOption = "separate",
-    fit_pictures: options.FitPicturesOption = True,
+    *,
+    pictures: PictureOptions,
     n_ctx: Annotated[int, typer.Option("--n-ctx", "--context", "-c", help="Positions of the context.")] = DEFAULT_N_CTX,
     prompt_tokens: Annotated[
         int, typer.Option(help="Positions to allow for the system message and the question.")
@@ -128,7 +127,6 @@ def inspect(
 ) -> None:
     """Show how pictures are cut into tiles, and what they take of the context. Without a model, InternVL3's numbers."""
     with option_errors():
-        limits = _tile_limits(max_tiles, min_tiles, thumbnail, layout)
         if n_ctx < 1:
             raise typer.BadParameter("use a positive context length", param_hint="--n-ctx")
         if prompt_tokens < 0:
@@ -143,20 +141,20 @@ def inspect(
     budget = ContextBudget(
         n_ctx=n_ctx,
         n_ctx_train=encoder.n_ctx_train,
-        text_tokens=prompt_tokens + PLACE_ALLOWANCE * _places(len(image), layout),
+        text_tokens=prompt_tokens + PLACE_ALLOWANCE * _places(len(image), pictures.layout),
         answer_tokens=ANSWER_ALLOWANCE,
         tile_size=encoder.tile_size,
         tokens_per_tile=encoder.tokens_per_tile,
     )
-    pictures = [PictureToCut(size, limits) for size in sizes]
+    to_cut = [PictureToCut(size, TileLimits.of(pictures)) for size in sizes]
     inspection = _Inspection(
         image,
         sizes,
         encoder,
-        layout,
+        pictures.layout,
         prompt_tokens,
-        plan_cut(pictures, budget, fit=False),
-        plan_cut(pictures, budget, fit=fit_pictures),
+        plan_cut(to_cut, budget, fit=False),
+        plan_cut(to_cut, budget, fit=pictures.fit_pictures),
     )
     for source, target, grid in zip(sources, targets, _shown_plan(inspection).grids, strict=False):
         _save_overlay(source, target, grid)
@@ -168,18 +166,6 @@ def inspect(
     if not json_output:
         for target in targets:
             say(f"Saved {target}")
-
-
-def _tile_limits(max_tiles: int | None, min_tiles: int, thumbnail: bool, layout: PictureLayout) -> TileLimits:
-    """The limits `ask` would have for a picture with these options.
-
-    Raises:
-        InvalidRequestError: limits that no grid satisfies.
-    """
-    asked: AskOptions = {"layout": layout}
-    if max_tiles is not None:
-        asked["max_tiles"] = max_tiles
-    return TileLimits(min_tiles=min_tiles, thumbnail=thumbnail).narrowed(Picture(None), asked)
 
 
 def _places(pictures: int, layout: PictureLayout) -> int:

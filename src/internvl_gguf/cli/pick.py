@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from internvl_gguf.cli import options
-from internvl_gguf.cli import pick_options as own
+from internvl_gguf.cli import options, pick_options
 from internvl_gguf.cli.output import say
 from internvl_gguf.cli.picks import Picks
 from internvl_gguf.cli.run import option_errors
@@ -22,19 +21,19 @@ if TYPE_CHECKING:
 
 
 def pick(
-    model: own.ModelArgument = None,
-    vram: own.VRAMOption = None,
-    ram: own.RAMOption = None,
-    context: own.ContextOption = None,
-    images: own.ImagesOption = 1,
-    max_tiles: own.MaxTilesOption = MAX_TILES,
-    parallel: own.ParallelOption = 1,
-    kv: own.KVOption = None,
-    speed: own.SpeedOption = False,
-    quality: own.QualityOption = False,
-    why: own.WhyOption = None,
-    headers: own.HeadersOption = False,
-    show_all: own.AllOption = False,
+    model: pick_options.ModelArgument = None,
+    vram: pick_options.VRAMOption = None,
+    ram: pick_options.RAMOption = None,
+    context: pick_options.ContextOption = None,
+    images: pick_options.ImagesOption = 1,
+    max_tiles: pick_options.MaxTilesOption = MAX_TILES,
+    parallel: pick_options.ParallelOption = 1,
+    kv: pick_options.KVOption = None,
+    speed: pick_options.SpeedOption = False,
+    quality: pick_options.QualityOption = False,
+    why: pick_options.WhyOption = None,
+    headers: pick_options.HeadersOption = False,
+    show_all: pick_options.AllOption = False,
     json_output: options.JSONOption = False,
 ) -> None:
     """Pick what to run: the quants that fit the memory there is, the best first, before anything is fetched.
@@ -83,8 +82,7 @@ class _Budgets:
     """
 
     def __init__(self, vram: str | None, ram: str | None) -> None:
-        from internvl_gguf.planning import parse_vram
-        from internvl_gguf.utils.sizes import parse_size
+        from internvl_gguf.utils.sizes import parse_size, parse_vram
 
         self._vram = parse_vram(vram)
         self._ram = parse_size(ram) if ram is not None else None

@@ -190,7 +190,7 @@ def _ways_to_fit(plan: CutPlan, cap: int | None, larger: int | None) -> list[str
     if cap:
         ways.append(f"at most {count_tiles(cap)}{' each' if count > 1 else ''} (--max-tiles, max_tiles)")
     largest = max((grid.tiles for grid in plan.grids), default=1) * budget.tokens_per_tile
-    fewer = room // largest  # of any of them, their places in the text not even counted
+    fewer = room // largest  # pictures that fit, whichever they are; their markers in the text are ignored
     if 0 < fewer < count:
         ways.append(f"{fewer} of the {count} pictures")
     if larger:

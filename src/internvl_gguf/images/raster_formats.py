@@ -114,11 +114,11 @@ class _QuietPillow(threading.local):
     active = False
 
     def match(self, text: str) -> bool:
-        """As the message pattern of a warnings filter: return whether to ignore the warning."""
+        """Return whether to ignore a warning; called as the message pattern of a warnings filter."""
         return self.active
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """As a logging filter: return whether to let the record pass."""
+        """Return whether to let a record pass; called as a logging filter."""
         return not self.active
 
     def __enter__(self) -> Self:

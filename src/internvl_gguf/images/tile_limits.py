@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from internvl_gguf.config import AskOptions
+from internvl_gguf.config import AskOptions, PictureOptions
 from internvl_gguf.tiling import MAX_TILES, Grid, TiledPicture, choose_grid, tile_image, validate_tile_limits
 from internvl_gguf.types import Picture
 from internvl_gguf.utils import arguments
@@ -25,14 +25,19 @@ class TileLimits:
     """
 
     max_tiles: int = MAX_TILES
-    min_tiles: int = 1
-    thumbnail: bool = True
+    min_tiles: int = PictureOptions.min_tiles
+    thumbnail: bool = PictureOptions.thumbnail
 
     def __post_init__(self) -> None:
         for name in ("max_tiles", "min_tiles"):
             object.__setattr__(self, name, arguments.whole(name, getattr(self, name)))
         object.__setattr__(self, "thumbnail", arguments.switch("thumbnail", self.thumbnail))
         validate_tile_limits(self.min_tiles, self.max_tiles)
+
+    @classmethod
+    def of(cls, options: PictureOptions) -> TileLimits:
+        """The limits that options of pictures mean."""
+        return cls(options.most_tiles, options.least_tiles, options.thumbnail)
 
     def narrowed(self, picture: Picture, options: AskOptions) -> TileLimits:
         """Return the limits of one picture: its own, else the question's, else these; a video frame is one tile."""

@@ -35,7 +35,7 @@ _OK, _NO_ROOM, _ABORTED = 0, 1, 2
 
 
 class DecodeAbortedError(Exception):
-    """A decode was stopped by `Context.abort`; the cache holds part of its batch."""
+    """Raised when `Context.abort` stopped a decode; the cache holds a part of its batch."""
 
 
 class TokenRun(NamedTuple):

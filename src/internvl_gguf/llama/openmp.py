@@ -28,7 +28,7 @@ _RUNTIME: Final = re.compile(r"(lib(?:gomp|omp|iomp5)[-.][^/]*)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class SpinSettings:
-    """How threads of this process wait for each other.
+    """OpenMP settings of this process that decide how threads wait for each other.
 
     Attributes:
         runtimes: file names of the loaded OpenMP runtimes; empty if there are none or the system does not tell.

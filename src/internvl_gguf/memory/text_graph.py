@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from internvl_gguf.config import is_quantised
 from internvl_gguf.gguf.arch.qwen2 import QWEN2
 from internvl_gguf.gguf.weights import TextWeights
 from internvl_gguf.memory.ggml_graph import (
@@ -31,7 +32,6 @@ from internvl_gguf.memory.ggml_graph import (
     view,
 )
 
-ROTATED_KV = frozenset({"q8_0", "q4_0"})
 _ROTATION = 64  # the smallest Hadamard matrix `build_input_k_rot` uses; heads of another multiple are not rotated
 
 
@@ -132,7 +132,7 @@ class _Qwen2Graph:
 
     def _rotations(self) -> tuple[Tensor | None, Tensor | None]:
         """Inputs of the Hadamard rotation that a quantised cache gets (`build_input_k_rot`, `build_input_v_rot`)."""
-        if self._batch.kv_type not in ROTATED_KV or self._head % _ROTATION:
+        if not is_quantised(self._batch.kv_type) or self._head % _ROTATION:
             return None, None
         side = _ROTATION
         while self._head % (2 * side) == 0:

@@ -28,7 +28,6 @@ from internvl_gguf.planning.workload import (
     Workload,
     check_pictures_fit,
     context_for,
-    parse_vram,
 )
 
 __all__ = [
@@ -47,7 +46,6 @@ __all__ = [
     "geometric_mean",
     "memory_table",
     "nothing_fits",
-    "parse_vram",
     "placement_text",
     "rank",
     "reason",

@@ -6,7 +6,7 @@ from internvl_gguf.config import EngineConfig
 from internvl_gguf.hardware.cpu_tuning import host_settings
 from internvl_gguf.hardware.roofline import recorded_roofline
 from internvl_gguf.planning.choice import Choice, Choices, Chooser, choose
-from internvl_gguf.planning.workload import parse_vram
+from internvl_gguf.utils.sizes import parse_vram
 
 
 def machine_chooser(config: EngineConfig | None = None) -> Chooser:

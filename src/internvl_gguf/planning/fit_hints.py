@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from internvl_gguf.config import is_quantised
 from internvl_gguf.hardware.device_speed import Roofline
 from internvl_gguf.memory.request import CELL_STEP
 from internvl_gguf.planning.candidates import Candidate
-from internvl_gguf.planning.planner import QUANTISED, Configuration
+from internvl_gguf.planning.planner import Configuration
 from internvl_gguf.planning.ranking import USABLE_LOSS, rank
 from internvl_gguf.planning.workload import TEXT_ROOM, MemoryBudget, Workload
 from internvl_gguf.utils.sizes import format_size
@@ -46,7 +47,7 @@ def ways_to_fit(
         found = rank(usable, budget, changed, roofline)
         return found[0] if found and (found[0].is_full or not whole) else None
 
-    if workload.kv_type is not None and workload.kv_type not in QUANTISED:
+    if workload.kv_type is not None and not is_quantised(workload.kv_type):
         found = best(candidates, replace(workload, kv_type="q8_0"))
         if found:
             yield f"--kv q8_0: {found.candidate.quant}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from internvl_gguf.planning.planner import QUANTISED, Configuration, geometric_mean
+from internvl_gguf.config import is_quantised
+from internvl_gguf.planning.planner import Configuration, geometric_mean
 from internvl_gguf.planning.ranking import NO_LOSS, USABLE_LOSS
 from internvl_gguf.planning.workload import Preference
 from internvl_gguf.utils.sizes import format_size
@@ -45,7 +46,7 @@ def reason(ranked: Sequence[Configuration], preference: Preference = "balanced")
     best = ranked[0]
     room = min(best.headroom[1:], default=best.headroom[0])
     text = f"{best.candidate.quant}: {placement_text(best)}, {format_size(max(room, 0))} left"
-    if best.request.kv_type in QUANTISED:
+    if is_quantised(best.request.kv_type):
         text += f", with a {best.request.kv_type} KV cache"
     return f"{text}; {_why(best, ranked[1:], preference)}."
 

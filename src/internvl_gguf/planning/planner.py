@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
-from internvl_gguf.config import DEFAULT_N_UBATCH, KVType
+from internvl_gguf.config import DEFAULT_N_UBATCH, KV_BLOCK, KVType, is_quantised
 from internvl_gguf.hardware.device_speed import Range, Roofline
 from internvl_gguf.memory import (
     MemoryPlan,
@@ -29,7 +29,6 @@ MARGIN: Final = 0.02
 # Mean KL divergence that a quantised KV cache adds: Qwen2.5-0.5B Q4_K_M over 1,024 tokens, against an F32 cache
 # (docs/picking.md). Qwen2.5's keys have large biases, so it is not as little as for other models.
 KV_LOSS: Final[dict[KVType, float]] = {"f32": 0.0, "f16": 0.0, "bf16": 0.0, "q8_0": 0.02, "q4_0": 2.9}
-QUANTISED: Final[tuple[KVType, ...]] = ("q8_0", "q4_0")
 TILES_PER_GPU_BATCH: Final = 4
 _SMALL_UBATCH: Final = 128
 _STEPS: Final = 6  # most layers below what arithmetic says
@@ -244,7 +243,7 @@ class Planner:
     ) -> Configuration | None:
         """Return a configuration with as many layers on the GPUs as arithmetic allows; None if it allows none."""
         text = candidate.text
-        if kv_type in QUANTISED and text.head_dim % 32:
+        if is_quantised(kv_type) and text.head_dim % KV_BLOCK:
             return None
         shape = candidate.shape(encoder)
 
@@ -278,7 +277,7 @@ class Planner:
     ) -> MemoryRequest:
         workload = self._workload
         # The last layer is the output matrix: with that alone on a GPU, the CPU computes all attention.
-        needs_flash = layers > 1 or kv_type in QUANTISED
+        needs_flash = layers > 1 or is_quantised(kv_type)
         request = MemoryRequest(
             n_ctx=workload.n_ctx,
             n_parallel=workload.n_parallel,

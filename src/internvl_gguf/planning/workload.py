@@ -10,7 +10,6 @@ from internvl_gguf.config import (
     DEFAULT_N_CTX,
     DEFAULT_N_UBATCH,
     MAX_SEQUENCES,
-    VRAM,
     EngineConfig,
     FlashAttention,
     KVType,
@@ -18,7 +17,6 @@ from internvl_gguf.config import (
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.memory.request import check_context
 from internvl_gguf.tiling import MAX_TILES, has_thumbnail, validate_tile_limits
-from internvl_gguf.utils.sizes import parse_size
 
 Preference = Literal["balanced", "speed", "quality"]
 
@@ -26,7 +24,6 @@ MARKERS: Final = 2  # <img> and </img> around a picture
 TEXT_ROOM: Final = 1024  # positions that a context for pictures keeps for text
 _MAX_PICTURES: Final = 4096
 _STEP: Final = 1024
-_BUDGET_HINT: Final = 'Write one size for each GPU, for example "12GiB" or "24GiB,12GiB".'
 
 
 @dataclass(frozen=True)
@@ -117,11 +114,11 @@ class Workload:
     max_tiles: int = MAX_TILES
     n_parallel: int = 1
     kv_type: KVType | None = None
-    flash_attn: FlashAttention = "auto"
-    n_batch: int = 2048
+    flash_attn: FlashAttention = EngineConfig.flash_attn
+    n_batch: int = EngineConfig.n_batch
     n_ubatch: int | None = None
     host_ubatch: int = DEFAULT_N_UBATCH
-    n_draft: int = 0
+    n_draft: int = EngineConfig.n_draft
     n_threads: int = 1
 
     @classmethod
@@ -216,30 +213,6 @@ def check_pictures_fit(workload: Workload, tokens_per_tile: int, n_ctx_train: in
         f"{workload.n_ctx:,}.",
         f"Use {' or '.join(ways)}, or fewer pictures." if ways else "Use fewer pictures.",
     )
-
-
-def parse_vram(value: VRAM | None) -> tuple[int, ...] | None:
-    """Parse the bytes of each GPU from comma-separated sizes, a number of bytes, or a list of either.
-
-    Returns:
-        None for None; () for "none", a machine without a GPU.
-
-    Raises:
-        InvalidRequestError: no such sizes.
-    """
-    if value is None:
-        return None
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return (value,)
-    if isinstance(value, list | tuple) and value:
-        return tuple(size for each in value for size in parse_vram(each) or ())
-    if not isinstance(value, str) or not all(part.strip() for part in value.split(",")):
-        raise InvalidRequestError(f"{value!r} is not a memory budget.", _BUDGET_HINT)
-    if value.strip().lower() == "none":
-        return ()
-    if value.strip() == "0":
-        raise InvalidRequestError("A GPU of no memory.", 'Write "none" for a machine without a GPU.')
-    return tuple(parse_size(part) for part in value.split(","))
 
 
 def _within(what: str, value: int, lowest: int, highest: int) -> None:

@@ -80,7 +80,7 @@ def check_room(folder: Path, needed: int) -> None:
 
 @contextmanager
 def output_file(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which becomes `path` if all goes well and is removed if not.
+    """Yield a temporary file beside `path`, which becomes `path` if the block succeeds and is removed if not.
 
     Raises:
         InvalidRequestError: it cannot be written.

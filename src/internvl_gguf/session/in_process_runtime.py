@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from internvl_gguf.config import EngineConfig
+from internvl_gguf.config import EngineConfig, check_kv_heads
 from internvl_gguf.engine import Engine
 from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.engine.embedding_store import EmbeddingStore
@@ -39,7 +39,7 @@ from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.planning.machine_memory import MachineBudget, machine_budget
 from internvl_gguf.planning.placement import describe, placements, with_memory_hint
 from internvl_gguf.planning.planner import Configuration
-from internvl_gguf.planning.workload import MemoryBudget, parse_vram
+from internvl_gguf.planning.workload import MemoryBudget
 from internvl_gguf.session.model_runtime import LoadProgress
 from internvl_gguf.session.prompt_template import END, IMAGE_END, IMAGE_START, START
 from internvl_gguf.session.saved_file import ModelIdentity
@@ -47,6 +47,7 @@ from internvl_gguf.utils.notices import Notice, log_notice
 from internvl_gguf.utils.owned import Owned, disown_after_fork
 from internvl_gguf.utils.paths import cache_dir
 from internvl_gguf.utils.records import EMBEDDINGS
+from internvl_gguf.utils.sizes import parse_vram
 
 _NO_GPU: Final = "No GPU that the installed llama.cpp can use: all layers stay on the CPU."
 
@@ -344,11 +345,7 @@ def _check_config(config: EngineConfig, pair: ModelPair) -> None:
         InvalidRequestError: a quantised cache for heads that do not divide into blocks, or batches smaller than a tile.
     """
     head_dim, tokens_per_tile = pair.text.head_dim, pair.mmproj.tokens_per_tile
-    if config.has_quantised_kv and head_dim % 32:
-        raise InvalidRequestError(
-            f"A {config.kv_type} KV cache needs heads of a multiple of 32; this model's have {head_dim}.",
-            "Use kv_type f16.",
-        )
+    check_kv_heads(config.kv_type, head_dim)
     if config.n_batch < tokens_per_tile:
         raise InvalidRequestError(
             f"n_batch is {config.n_batch}, less than the {tokens_per_tile} visual tokens of a tile.",

@@ -7,9 +7,9 @@ import time
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
-from internvl_gguf.config import AskOptions, SamplingParams
+from internvl_gguf.config import AskOptions, PictureOptions, SamplingParams
 from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.images.fit_context import (
@@ -37,7 +37,6 @@ from internvl_gguf.types import (
     Message,
     MessagePicture,
     Picture,
-    PictureLayout,
     Question,
     Span,
     Tile,
@@ -45,6 +44,7 @@ from internvl_gguf.types import (
     TokenSpan,
 )
 from internvl_gguf.utils import arguments
+from internvl_gguf.utils.options import options_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -113,7 +113,7 @@ def prepare_question(
     ]
     preprocess = time.perf_counter() - started
     sampling = options.get("sampling") or SamplingParams()
-    message = Message("user", prompt, tuple(map(_without_tiles, decoded)), options.get("layout", "separate"))
+    message = Message("user", prompt, tuple(map(_without_tiles, decoded)), options.get("layout", PictureOptions.layout))
     budget = ContextBudget(
         n_ctx=runtime.engine.n_ctx,
         n_ctx_train=runtime.text.n_ctx_train,
@@ -124,7 +124,7 @@ def prepare_question(
     )
     # Planned between decoding and cutting: the sizes are known then, and no picture is decoded twice.
     to_cut = [PictureToCut(each.image.size, each.limits) for each in decoded if isinstance(each, _DecodedPicture)]
-    plan = plan_cut(to_cut, budget, fit=options.get("fit_pictures", True))
+    plan = plan_cut(to_cut, budget, fit=options.get("fit_pictures", PictureOptions.fit_pictures))
     check_fits(plan)
     cutting = time.perf_counter()
     planned = iter(plan.pictures)
@@ -269,17 +269,13 @@ def checked_options(options: Mapping[str, Any]) -> AskOptions:
             f"There is no option {unknown[0]!r} of a question.",
             f"The options are {', '.join(AskOptions.__annotations__)}.",
         )
+    of_pictures = options_of(PictureOptions)
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in given.items():
-        if name in ("max_tiles", "min_tiles"):
-            arguments.whole(name, value)
-        elif name in ("thumbnail", "fit_pictures"):
-            arguments.switch(name, value)
-        elif name == "sampling" and not isinstance(value, SamplingParams):
+        if name != "sampling":
+            given[name] = of_pictures[name].checked(value)
+        elif not isinstance(value, SamplingParams):
             raise arguments.wrong(name, value, "Give a SamplingParams, as SamplingParams(temperature=0.8).")
-        elif name == "layout" and (not isinstance(value, str) or value not in get_args(PictureLayout)):
-            layouts = ", ".join(get_args(PictureLayout))
-            raise InvalidRequestError(f"There is no layout {arguments.shown(value)}.", f"Use one of {layouts}.")
     return cast("AskOptions", given)
 
 
@@ -287,7 +283,7 @@ def _check_question(prompt: str, images: Sequence[Any], options: AskOptions) -> 
     arguments.text("prompt", prompt)
     if not prompt and not images:
         raise InvalidRequestError("The prompt is empty.", "Ask something, or give a picture.")
-    check_places(prompt, len(images), options.get("layout", "separate"))
+    check_places(prompt, len(images), options.get("layout", PictureOptions.layout))
 
 
 def tile_key(encoder_identity: bytes, pixels: bytes) -> bytes:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from internvl_gguf.utils.paths import making_temporary
-from internvl_gguf.utils.process_end import describe_end, last_words, signal_of
+from internvl_gguf.utils.process_end import describe_end, last_error_line, signal_name
 
 # One thread: kernels fail alike in one and in many, and threads that spin beside other programs take minutes.
 _ENVIRONMENT: Final = {"GGML_NO_BACKTRACE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -63,7 +63,7 @@ class TrialProcess:
         if self._hung:
             self.end = ProcessEnd(f"gave no answer in {self._timeout:.0f} seconds", hung=True)
         else:
-            self.end = ProcessEnd(describe_end(status, last_words(self._errors)), signal_of(status))
+            self.end = ProcessEnd(describe_end(status, last_error_line(self._errors)), signal_name(status))
 
     def _in_time(self, read: Callable[[], str]) -> str:
         def give_up() -> None:

@@ -6,13 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from internvl_gguf.config import FlashAttention, KVType
+from internvl_gguf.config import FlashAttention, KVType, is_quantised
 from internvl_gguf.hardware.trial.outcomes import Outcome, Outcomes
 
 UNREACHED: Final = "the others"
 """Name of the outcome that says why a trial did not reach all of its checks."""
-
-_QUANTISED: Final = ("q8_0", "q4_0")
 
 
 @dataclass(frozen=True)
@@ -67,10 +65,10 @@ class Needs:
 
     def checks(self, step: Step) -> tuple[str, ...] | None:
         """Return the names of the checks that must pass; None if the step leaves out a needed feature."""
-        is_quantised = self.kv_type in _QUANTISED
-        if is_quantised and not step.flash_attn:
+        has_blocks = is_quantised(self.kv_type)
+        if has_blocks and not step.flash_attn:
             return None
-        wanted = is_quantised or bool(step.device) if self.flash_attn == "auto" else self.flash_attn
+        wanted = has_blocks or bool(step.device) if self.flash_attn == "auto" else self.flash_attn
         attention = f"{'flash ' if wanted and step.flash_attn else ''}attention {self.kv_type}"
         weights = (f"weights {kind}" for kind in sorted(self.kinds))
         return (*weights, attention, *(f"encoder {kind}" for kind in sorted(self.encoder_kinds)))

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from internvl_gguf.config import KV_TYPES
 from internvl_gguf.errors import InternVLError
 from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.llama.library import Device, devices, gpus
@@ -34,7 +35,7 @@ _CPU_BATCH_ROWS, _GPU_BATCH_ROWS = 1024, 16384
 # Attention as in Qwen2.5 (7 query heads share the keys of one), with more keys and values than caches hold.
 _DECODING: Final = AttentionShape(heads=14, kv_heads=2, head_dim=128, positions=4096, tokens=1, layers=12)
 _READING: Final = AttentionShape(heads=14, kv_heads=2, head_dim=128, positions=1024, tokens=_BATCH, layers=1)
-_KV_TYPES: Final = ("f16", "f32", "bf16", "q8_0", "q4_0")
+_KV_TYPES: Final = ("f16", *(each for each in KV_TYPES if each != "f16"))  # the default one first
 _ENCODER_TYPES: Final = ("f16", "bf16", "f32", "q8_0")
 _NODES, _NODE_WIDTH = 256, 1024
 _SECOND_TRIES: Final = 2  # repetitions of disturbed measurements

@@ -18,7 +18,7 @@ from internvl_gguf.errors import LibraryError
 from internvl_gguf.session.worker.channel import Channel
 from internvl_gguf.session.worker.messages import Close
 from internvl_gguf.utils.paths import making_temporary
-from internvl_gguf.utils.process_end import describe_end, last_words
+from internvl_gguf.utils.process_end import describe_end, last_error_line
 
 logger = logging.getLogger("internvl_gguf.session.worker")
 
@@ -96,7 +96,7 @@ class WorkerProcess:
                 except Exception:  # a callback of the caller: later messages still have to be read
                     logger.exception("A message of the model's process could not be handed on")
         status = self._process.wait()
-        self.ending = self.ending or describe_end(status, last_words(self._errors))
+        self.ending = self.ending or describe_end(status, last_error_line(self._errors))
         self._outbox.put(None)
         self._errors.close()
         self._on_end(self)
