@@ -214,23 +214,23 @@ def test_ctrl_c_keeps_what_is_done(tiny: ModelFiles) -> None:
     endless = {"prompt": "Tell me.", "max_tokens": 10**6, "temperature": 3.0, "top_k": 0, "top_p": 1.0}
     short = {"prompt": "Short?", "max_tokens": 1}
     asked = [short, *[{**endless, "seed": seed} for seed in range(2000)], short]
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [*INTERNVL, "ask", str(tiny.text), "--batch", "-", "--parallel", "2", "-t", "1"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    child.stdin.write("\n".join(map(json.dumps, asked)).encode())
-    child.stdin.close()
-    first = child.stdout.readline()
-    child.send_signal(signal.SIGINT)
-    found = records((first + child.stdout.read()).decode())
-    assert child.wait() == 130
-    assert found[0]["line"] == 1
-    assert [record["line"] for record in found] == sorted({record["line"] for record in found})
-    assert len(found) < len(asked)
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write("\n".join(map(json.dumps, asked)).encode())
+        child.stdin.close()
+        first = child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        found = records((first + child.stdout.read()).decode())
+        assert child.wait() == 130
+        assert found[0]["line"] == 1
+        assert [record["line"] for record in found] == sorted({record["line"] for record in found})
+        assert len(found) < len(asked)
 
 
 @pytest.mark.parametrize(

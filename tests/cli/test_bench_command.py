@@ -137,26 +137,26 @@ def test_a_sweep_has_a_row_for_each_point_and_fresh_measures_anew(
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to all processes of a console")
 def test_ctrl_c_reports_what_is_done(folder: Path, own_cache: None) -> None:
     """The report of the first row is printed, exit code 130, and the process that measured is gone."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*BENCH, f"{folder}:BF16,Q8_0", *FAST, "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         text=True,
-    )
-    assert process.stderr is not None
-    assert process.stdout is not None
-    for line in process.stderr:
-        if line.startswith("2 of 2"):
-            break
-    below = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.stdout.read(), process.stderr.read()
-    assert process.wait() == 130, errors
-    assert "Traceback" not in errors
-    rows = json.loads(output)["rows"]
-    assert [row["status"] for row in rows] == ["measured", "not run"]
-    assert psutil.wait_procs(below, timeout=10)[1] == []
+    ) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        for line in process.stderr:
+            if line.startswith("2 of 2"):
+                break
+        below = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.stdout.read(), process.stderr.read()
+        assert process.wait() == 130, errors
+        assert "Traceback" not in errors
+        rows = json.loads(output)["rows"]
+        assert [row["status"] for row in rows] == ["measured", "not run"]
+        assert psutil.wait_procs(below, timeout=10)[1] == []
 
 
 def test_where_nothing_could_be_measured_the_report_says_why_and_the_exit_code_is_1(

@@ -324,14 +324,14 @@ def test_doctor_says_when_the_library_is_another(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_leaves_is_no_error(tiny: ModelFiles) -> None:
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [*INTERNVL, "ask", str(tiny.text), "Tell me.", *FAST], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert child.stdout is not None
-    assert child.stderr is not None
-    child.stdout.close()
-    child.wait(timeout=60)
-    assert b"Traceback" not in child.stderr.read()
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        child.wait(timeout=60)
+        assert b"Traceback" not in child.stderr.read()
 
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])

@@ -261,15 +261,15 @@ def test_clearing_while_another_process_reads(store: EmbeddingStore) -> None:
                 assert_same_bits(found, values(turn % 5, (40, 1000)))
         print("done", flush=True)
     """
-    reader = start(script, store.folder)
-    assert reader.stdout is not None
-    assert reader.stdout.readline() == "ready\n"
-    while reader.poll() is None:
-        store.clear()
-        for number in range(5):
-            store.put(key(number), values(number, (40, 1000)))
-    assert reader.stdout.read() == "done\n"
-    assert reader.returncode == 0
+    with start(script, store.folder) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "ready\n"
+        while reader.poll() is None:
+            store.clear()
+            for number in range(5):
+                store.put(key(number), values(number, (40, 1000)))
+        assert reader.stdout.read() == "done\n"
+        assert reader.returncode == 0
 
 
 def test_another_process_that_holds_the_lock_is_not_waited_for_long(
