@@ -14,7 +14,7 @@ from internvl_gguf.errors import InvalidRequestError
 if TYPE_CHECKING:
     from internvl_gguf.bench.results import Results
 
-_BY_SUFFIX: Final[dict[str, FormatName]] = {".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
+_BY_SUFFIX: Final[dict[str, FormatName]] = {".json": "json", ".csv": "csv"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class BenchOutput:
         from internvl_gguf.bench.report.formats import render
 
         text = render(results, form, self.budget)
-        if self.file is None and form in ("json", "jsonl"):
+        if self.file is None and form == "json":
             print_json_text(text)
             return
         if self.file is None:

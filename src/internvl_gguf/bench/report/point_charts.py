@@ -13,7 +13,7 @@ from internvl_gguf.bench.report.theme import MARKERS, Role, light
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MOST_LABELS: Final = 30  # beyond it only the unbeaten points have their names
+_MOST_LABELS: Final = 10  # names in a chart; the table has all
 _LESSER: Final = 0.85  # size of the markers of all series but the chief one
 
 
@@ -99,25 +99,41 @@ def draw_points(axes: Axes, series: Sequence[Series], frame: Frame) -> None:
     best = {each.role: frame.unbeaten(each.points) for each in series}
     corners = sorted(place(chief.points[index]) for index in best[chief.role])
     axes.plot(*zip(*corners, strict=True), color=light(chief.role), linewidth=1.2, alpha=0.55, zorder=2)
-    lines = [corners]
     for order, each in enumerate(series):
         size = 2 * MARKER_RADIUS * (1 if each is chief else _LESSER)
         for index, point in enumerate(each.points):
             bars = bars_of(point)
             for bar in bars:
                 axes.plot(*zip(*bar, strict=True), color=light(each.role), linewidth=1, alpha=0.6, zorder=2)
-            lines += bars
             axes.plot(
                 *[[where] for where in place(point)], MARKERS[each.role], markersize=size, markeredgewidth=1.3,
                 markeredgecolor=light(each.role), clip_on=False, zorder=4 - order / 10,
                 markerfacecolor=light(each.role) if index in best[each.role] else light("surface"),
             )  # fmt: skip
     _add_legend(axes, series, best)
-    named = [point for index, point in enumerate(chief.points) if _is_named(chief, index, best[chief.role])]
+    named = [chief.points[index] for index in _named(chief.points, best[chief.role])]
     label_points(
-        axes, [place(point) for point in named], [point.name for point in named],
-        [place(point) for point in every], lines,
-    )  # fmt: skip
+        axes,
+        [(point.name, place(point)) for point in named],
+        [place(point) for point in every],
+        (1 if frame.more_is_better[0] else -1, 1 if frame.more_is_better[1] else -1),
+    )
+
+
+def _named(points: Sequence[Point], best: frozenset[int]) -> list[int]:
+    """Places in `points` of those to name, the most important first: the unbeaten ones, from end to end of their line.
+
+    The ends come first, then the middle, then what is between, so that those that get no room are spread; then others,
+    where there are few points in all.
+    """
+    line = sorted(best, key=lambda index: points[index].x)
+    ordered = [line[0], line[-1]]
+    step = len(line) // 2
+    while step and len(ordered) < _MOST_LABELS:
+        ordered += line[step::step]
+        step //= 2
+    others = range(len(points)) if len(points) <= _MOST_LABELS else ()
+    return list(dict.fromkeys([*ordered, *line, *others]))[:_MOST_LABELS]
 
 
 def _add_legend(axes: Axes, series: Sequence[Series], best: Mapping[Role, frozenset[int]]) -> None:
@@ -135,7 +151,3 @@ def _add_legend(axes: Axes, series: Sequence[Series], best: Mapping[Role, frozen
         add_legend(axes)
     elif labelled:
         add_legend(axes)
-
-
-def _is_named(series: Series, index: int, best: frozenset[int]) -> bool:
-    return len(series.points) <= _MOST_LABELS or index in best
