@@ -12,7 +12,6 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from gguf import GGMLQuantizationType, GGUFValueType
-
 from internvl_gguf.errors import ModelFileError
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from gguf import GGMLQuantizationType, GGUFWriter, TokenType, quants
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gguf import GGUFValueType
-
 from internvl_gguf.gguf.header import GGUFHeader, TensorInfo, read_header
 from internvl_gguf.gguf.validation.checks import (
     ARRAY,
