@@ -130,7 +130,7 @@ def test_another_length_or_name_is_a_miss(store: EmbeddingStore) -> None:
 
 
 def test_nothing_on_disk_is_unpickled() -> None:
-    script = "from internvl_gguf import embedding_store; import sys; print('diskcache' in sys.modules)"
+    script = "from internvl_gguf.engine import embedding_store; import sys; print('diskcache' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "False"
     assert "pickle" not in Path(embedding_store.__file__).read_text()
 

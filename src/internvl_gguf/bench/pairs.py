@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from gguf import GGUFValueType
+
 from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.filenames import DownloadProgress, ModelCopy, RepoFile, sort_out
 from internvl_gguf.gguf.header import GGUFHeader, read_header

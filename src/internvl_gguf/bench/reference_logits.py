@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from gguf import GGUFValueType
+
 from internvl_gguf.bench.packed_rows import PackedRow, ReferenceRow, row_bytes
 from internvl_gguf.errors import BenchmarkError
 from internvl_gguf.gguf.header import read_header

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
+
 from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.file_pieces import piece_error
 from internvl_gguf.gguf.values import (

@@ -12,6 +12,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from gguf import GGMLQuantizationType, GGUFValueType
+
 from internvl_gguf.errors import ModelFileError
 
 if TYPE_CHECKING:

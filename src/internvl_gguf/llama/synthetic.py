@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 from gguf import GGMLQuantizationType, GGUFWriter, TokenType, quants
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
-
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
 from internvl_gguf.quantizing.matrix import ImportanceMatrix, check_matrix
 from internvl_gguf.quantizing.output import check_room, output_paths, whole_file

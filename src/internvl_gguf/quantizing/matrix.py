@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
+
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
 from internvl_gguf.gguf.header import GGUFHeader, read_header
 from internvl_gguf.quantizing.output import whole_file

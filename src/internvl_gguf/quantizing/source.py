@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from gguf import GGML_QUANT_SIZES
+
 from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.header import GGUFHeader, TensorInfo, read_header
 from internvl_gguf.gguf.validation import read_text_headers, validate_mmproj, validate_text_model

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from gguf import GGMLQuantizationType, GGUFValueType
+
 from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.header import DAMAGED_HINT, GGUFArray, GGUFHeader, TensorInfo
 

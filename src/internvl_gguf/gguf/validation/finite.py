@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
 from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.header import DAMAGED_HINT, GGUFHeader, TensorInfo
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from gguf import GGMLQuantizationType, GGUFValueType
+
 from internvl_gguf.gguf.validation.checks import (
     ARRAY,
     BOOL,

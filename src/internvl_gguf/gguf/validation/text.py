@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gguf import GGUFValueType
+
 from internvl_gguf.gguf.header import GGUFHeader, TensorInfo, read_header
 from internvl_gguf.gguf.validation.checks import (
     ARRAY,

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from gguf import TokenType
+
 from internvl_gguf.gguf.validation.checks import (
     ARRAY,
     BOOL,

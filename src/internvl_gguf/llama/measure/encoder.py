@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-
 from gguf import GGMLQuantizationType
+
 from internvl_gguf.gguf.encoder_flops import encoder_operations
 from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.llama.library import has_gpu

@@ -15,8 +15,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
-
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
+
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.hardware.trial import Needs, settle
 from internvl_gguf.llama.library import Device, ggml_function, initialise

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Final
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
 from internvl_gguf.errors import InternVLError
 from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.llama.library import Device, devices, gpus

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Final
 
 from gguf import GGMLQuantizationType
+
 from internvl_gguf.llama.library import devices
 from internvl_gguf.llama.measure.kernels import AttentionShape, Bench, Run, reorders_weights
 from internvl_gguf.llama.measure.timing import Samples, Trial, compared

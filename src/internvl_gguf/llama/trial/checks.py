@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-
 from gguf import GGMLQuantizationType
+
 from internvl_gguf.config import EngineConfig, KVType
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.llama.context import Context, TokenRun

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-
 from gguf import GGMLQuantizationType, GGUFWriter
+
 from internvl_gguf.llama.trial.weights import Matrix, random_matrix
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-
 from gguf import GGMLQuantizationType, quants
+
 from internvl_gguf.llama.synthetic import EncoderShape, stored_kind, tensor_shapes, write_encoder
 from internvl_gguf.llama.trial.text import softmax
 

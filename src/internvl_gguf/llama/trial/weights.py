@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
 if TYPE_CHECKING:
