@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import measure, model_headers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import measure, model_headers
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.gguf.header import GGUFArray, read_header
 from tests.support.pictures import noise

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from training.words import TEST_WORDS
 
 import internvl_gguf.bench.sets
 from internvl_gguf import InvalidRequestError, LibraryError, Session
@@ -18,6 +17,7 @@ from internvl_gguf.bench.matching import is_exact, is_relaxed
 from internvl_gguf.llama.context import Context
 from internvl_gguf.models.resolve import ModelFiles
 from tests.support.pictures import noise
+from training.words import TEST_WORDS
 
 EXAM = Path(internvl_gguf.bench.sets.__file__).with_name("data") / "exam"
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
-from training.exam import items
-from training.fonts import EMBEDDED, faces
-from training.words import TEST_WORDS, TRAIN_WORDS
 
 from internvl_gguf import Session
 from internvl_gguf.demo.__main__ import EXAMPLE
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.models.resolve import resolve_model
+from training.exam import items
+from training.fonts import EMBEDDED, faces
+from training.words import TEST_WORDS, TRAIN_WORDS
 
 
 @pytest.fixture(scope="module")

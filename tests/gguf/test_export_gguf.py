@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from training.export_gguf import Metadata, TextShape, TokenizerSpec, VisionShape, byte_level, export_mmproj, export_text
-
 from gguf import GGUFReader, LlamaFileType, TokenType
+
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.gguf.validation import validate_mmproj, validate_pair, validate_text_model
+from training.export_gguf import Metadata, TextShape, TokenizerSpec, VisionShape, byte_level, export_mmproj, export_text
 
 TEXT = TextShape(vocab=270, width=32, layers=2, heads=4, kv_heads=2, ffn=48, context_length=512, tied=False)
 VISION = VisionShape(image_size=56, patch_size=14, width=32, layers=2, heads=2, ffn=64, projection=32)

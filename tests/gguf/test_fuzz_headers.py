@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-
 from gguf import GGMLQuantizationType
+
 from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.header import GGUFHeader, read_header
 from internvl_gguf.gguf.validation import check_finite, validate_mmproj, validate_pair, validate_text_model

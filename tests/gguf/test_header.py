@@ -10,11 +10,11 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import gguf
 import numpy as np
 import pytest
-
-import gguf
 from gguf import GGMLQuantizationType, GGUFValueType
+
 from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.header import FIRST_WINDOW, IncompleteHeaderError, parse_header, read_header
 from tests.support.damage import (

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-
 from gguf import GGMLQuantizationType, GGUFValueType
+
 from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.gguf.validation import (

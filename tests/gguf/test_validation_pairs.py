@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType, quants
+
 from internvl_gguf.errors import ModelFileError, ModelPairError
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.gguf.validation import (

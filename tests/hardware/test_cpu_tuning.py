@@ -13,11 +13,11 @@ from typing import Any
 
 import llama_cpp
 import pytest
+from gguf import GGMLQuantizationType
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from gguf import GGMLQuantizationType
 from internvl_gguf import Session
 from internvl_gguf.cli import machine_tuning
 from internvl_gguf.cli.group import app

@@ -247,6 +247,7 @@ def test_this_machine_is_measured() -> None:
 def test_every_type_can_be_multiplied_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """No type of the table is unknown to the installed library; tiny matrices, one run each."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
     from internvl_gguf.llama.measure import timing
     from internvl_gguf.llama.measure.kernels import AttentionShape, Bench
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from gguf import GGMLQuantizationType
+
 from internvl_gguf.hardware.trial.report import trial_report
 from internvl_gguf.hardware.trial.steps import Step
 from internvl_gguf.llama.trial import checks as trial_checks

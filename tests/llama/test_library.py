@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
 from gguf import GGUFReader
+
 from internvl_gguf import LibraryError
 from internvl_gguf.gguf.fingerprint import file_fingerprint, remembered_fingerprint
 from internvl_gguf.gguf.header import read_header

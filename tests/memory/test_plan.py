@@ -9,8 +9,8 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from benchmarks import model_headers
 
+from benchmarks import model_headers
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
 from internvl_gguf.gguf.facts import TextFacts, VisionFacts
 from internvl_gguf.gguf.header import parse_header, read_header

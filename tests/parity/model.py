@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from training.export_gguf import TextShape, VisionShape
 from transformers import InternVLConfig, InternVLForConditionalGeneration
+
+from training.export_gguf import TextShape, VisionShape
 
 from .pictures import draw
 from .recipe import pixel_values, tiles_of_card

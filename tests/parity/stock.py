@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
 from training.export_gguf import Metadata, export_mmproj
 
 from .cases import REFERENCES

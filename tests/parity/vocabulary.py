@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from training.export_gguf import TokenizerSpec, byte_level
-
 import gguf
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from training.export_gguf import TokenizerSpec, byte_level
 
 from .cases import OFFICIAL_SYSTEM, REFERENCES
 

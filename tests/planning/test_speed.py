@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import model_headers
 
+from benchmarks import model_headers
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.gguf.facts import TextFacts, VisionFacts
 from internvl_gguf.gguf.header import GGUFHeader, parse_header

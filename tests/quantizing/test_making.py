@@ -7,14 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
-from benchmarks import model_headers
+from gguf import GGMLQuantizationType, GGUFReader
 from hypothesis import given
 from hypothesis import strategies as st
 
-import gguf
-from gguf import GGMLQuantizationType, GGUFReader
+from benchmarks import model_headers
 from internvl_gguf import InvalidRequestError, SamplingParams, Session
 from internvl_gguf.gguf.filenames import RepoFile, renamed, sort_out
 from internvl_gguf.gguf.header import read_header

@@ -10,10 +10,10 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import gguf
+import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
+
 from internvl_gguf.gguf.header import GGUFHeader, parse_header
 
 if TYPE_CHECKING:

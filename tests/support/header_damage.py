@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
+
 from tests.support.damage import Blueprint, Key, serialise, serialise_header
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-
 from gguf import GGMLQuantizationType, GGUFValueType, TokenType
+
 from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts, validate_mmproj, validate_text_model
 from tests.support.damage import Blueprint, Tensor, array, header_of, number, real, text, truth, write
 
