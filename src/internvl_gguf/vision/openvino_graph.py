@@ -1,9 +1,10 @@
 """InternViT and InternVL's projector as an OpenVINO model, built from the tensors of an mmproj.
 
 The formulas are those of `modeling_intern_vit.py` and `modeling_internvl_chat.py` of the published models: LayerNorm in
-the 300M and RMSNorm with normalised queries and keys in the 6B, GELU by the error function, layer scales, pixel unshuffle,
-and a projector of LayerNorm and two matrices. The class token comes first, as its position row does, so the positions
-are right by construction. The file is mapped: F32 and 16-bit weights are not copied before OpenVINO compiles them.
+the 300M and RMSNorm with normalised queries and keys in the 6B, GELU by the error function, layer scales, pixel
+unshuffle, and a projector of LayerNorm and two matrices. The class token comes first, as its position row does, so the
+positions are right by construction. The file is mapped: F32 and 16-bit weights are not copied before OpenVINO compiles
+them.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-
 from gguf import GGMLQuantizationType, GGUFValueType, quants
+
 from internvl_gguf.vision.openvino_library import ops, ov
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """Loading OpenVINO, the extra `internvl-gguf[openvino]`, without the telemetry that its package starts when imported.
 
-`import openvino` sends an event to Intel where the package openvino-telemetry is installed, which it depends on. Nothing
-about a user leaves the machine from here, so that package cannot be found while OpenVINO is imported; OpenVINO then
-uses the stub that it brings for the case. Nothing else in this package imports OpenVINO.
+`import openvino` sends an event to Intel where the package openvino-telemetry is installed, which it depends on.
+Nothing about a user leaves the machine from here, so that package cannot be found while OpenVINO is imported; OpenVINO
+then uses the stub that it brings for the case. Nothing else in this package imports OpenVINO.
 """
 
 from __future__ import annotations
