@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TESTED := -c constraints.txt
 DEVICES_VENV ?= .venv-devices
 BENCHMARKS := growth drafting shared_cores worker_cost
 COMPARISONS := text_speed tile_speed parallel second_question
@@ -22,7 +23,7 @@ export CMAKE_ARGS
 override CMAKE_ARGS += $(BASELINE)
 endif
 
-.PHONY: demo test test-devices library check parity fuzz bench clean
+.PHONY: demo test test-devices library check coverage docs parity fuzz bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m internvl_gguf.demo
@@ -44,6 +45,17 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The tests once more with the lines and branches counted that they reach, in child processes, too.
+coverage: $(VENV)/.installed-dev
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m "not thorough"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --sort=cover
+
+# The tables of options in docs/, from the code that declares the options.
+docs: $(VENV)/.installed
+	$(BIN)/python docs/generate.py
 
 # Live against Hugging Face transformers, on pictures no fixture knows; needs PyTorch.
 parity: $(VENV)/.installed-parity
@@ -67,30 +79,30 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Does nothing where the version is there already, whatever it was built with: `make library` builds it anew.
-$(VENV)/.library: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.library: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing; llama.cpp is compiled once, which takes a few minutes."
-	$(COMPILE) $(PIP) install --no-cache-dir $(LLAMA)
+	$(COMPILE) $(PIP) install --no-cache-dir $(TESTED) $(LLAMA)
 	@touch $@
 
-$(VENV)/.installed: pyproject.toml $(VENV)/.library
-	$(PIP) install -e .
+$(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.library
+	$(PIP) install $(TESTED) -e .
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml $(VENV)/.library
-	$(PIP) install -e '.[dev]'
+$(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.library
+	$(PIP) install $(TESTED) -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
 # No cache of wheels: pip would take one that was built with other options, and keep this one for other environments.
-$(DEVICES_VENV)/.installed: pyproject.toml tests/devices/include/vulkan/vulkan.hpp
+$(DEVICES_VENV)/.installed: pyproject.toml constraints.txt tests/devices/include/vulkan/vulkan.hpp
 	@command -v glslc >/dev/null && ls /usr/share/vulkan/icd.d/lvp_icd.*.json /usr/include/vulkan/vulkan.hpp >/dev/null || \
 	{ echo "Vulkan on lavapipe is needed: apt-get install mesa-vulkan-drivers libvulkan-dev glslc spirv-headers" >&2; exit 1; }
 	$(PYTHON) -m venv $(DEVICES_VENV)
 	@echo "Installing; llama.cpp is compiled with the RPC and Vulkan backends, which takes about ten minutes."
 	CMAKE_ARGS="-DGGML_RPC=on -DGGML_VULKAN=on" \
 	CXXFLAGS='$(if $(AMX_HEADER),-include "$(AMX_HEADER)") -I"$(CURDIR)/tests/devices/include" $(CXXFLAGS)' \
-	$(DEVICES_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-cache-dir -e '.[dev]'
+	$(DEVICES_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-cache-dir $(TESTED) -e '.[dev]'
 	@touch $@
 
-$(VENV)/.installed-parity: pyproject.toml $(VENV)/.library
-	$(PIP) install -e '.[dev,parity]'
+$(VENV)/.installed-parity: pyproject.toml constraints.txt $(VENV)/.library
+	$(PIP) install $(TESTED) -e '.[dev,parity]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-dev

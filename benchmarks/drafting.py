@@ -21,14 +21,15 @@ import random
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import measure
-from measure import Settings
-from ours import make_endless
-
 from internvl_gguf import SamplingParams, Session
+from internvl_gguf.config import EngineOptions
 from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.types import Reply
+from measure import Settings
+from ours import engine_of, make_endless
 
 N_CTX, ANSWER, QUICK_ANSWER = 4096, 300, 12
 LENGTHS = (8, 16)
@@ -73,7 +74,7 @@ def answer_all(session: Session, most: int, _turn: int) -> Answer:
     """Every question, from an empty cache."""
     replies = {}
     for name, question in QUESTIONS.items():
-        session.runtime.engine.forget()
+        engine_of(session).forget()
         session.clear()
         sampling = replace(SAMPLED.get(name, SamplingParams()), max_tokens=most)
         replies[name] = session.ask(question, sampling=sampling)
@@ -82,8 +83,8 @@ def answer_all(session: Session, most: int, _turn: int) -> Answer:
 
 def open_session(files: ModelFiles, settings: Settings, n_draft: int, owned: ExitStack, *, is_endless: bool) -> Session:
     """One of the sides."""
-    options = settings.engine_options()
-    session = owned.enter_context(Session.open(files.text, files.mmproj, system="", n_draft=n_draft, **options))
+    options: EngineOptions = {**settings.engine_options(), "n_draft": n_draft}
+    session = owned.enter_context(Session.open(files.text, files.mmproj, system="", **options))
     return make_endless(session) if is_endless else session
 
 
@@ -99,7 +100,8 @@ def main() -> None:
             for n_draft in (0, *lengths)
         }
         found = measure.interleaved(sides, measure.rounds_of(arguments))
-    rows, result = [], {}
+    rows: list[list[str]] = []
+    result: dict[str, dict[str, dict[str, Any]]] = {}
     for question in QUESTIONS:
         speeds = {
             side: [answer.replies[question].timings.decode_tokens_per_second for answer in answers]

@@ -29,10 +29,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import measure
-import model_headers as headers
 import numpy as np
 
+import measure
+import model_headers as headers
 from internvl_gguf.config import EngineOptions
 from internvl_gguf.engine.embedding_store import EmbeddingStore
 from internvl_gguf.hardware.cores import default_threads

@@ -29,13 +29,12 @@ from typing import Any
 
 import measure
 import parallel
-from measure import Settings, Spread
-from ours import make_endless, noise
-
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.models.resolve import ModelFiles
+from measure import Settings, Spread
+from ours import engine_of, make_endless, noise
 
 GRIDS = {1: ((1, 1),), 4: ((3, 1),), 13: ((4, 3),), 52: ((4, 3),) * 4}
 """Tiles of a question, thumbnails included, and the grids of its pictures."""
@@ -113,7 +112,7 @@ def grow_tiles(
     def ask(session: Session, count: int, turn: int) -> dict[str, float]:
         pictures = [noise(*grid, tile_size, seed=100 * turn + index) for index, grid in enumerate(GRIDS[count])]
         session.clear()
-        session.runtime.engine.forget()
+        engine_of(session).forget()
         reply = session.ask("What is it?", pictures, sampling=SamplingParams(max_tokens=1))
         if reply.usage.tiles_encoded != count:
             raise SystemExit(f"{reply.usage.tiles_encoded} tiles were encoded where {count} should be.")
@@ -139,7 +138,7 @@ def grow_turns(
 
     def talk(session: Session, turn: int) -> dict[str, list[float]]:
         session.clear()
-        session.runtime.engine.forget()
+        engine_of(session).forget()
         found: dict[str, list[float]] = {"first": [], "decode": []}
         for number in range(1, turns + 1):
             pictures = [noise(3, 1, tile_size, seed=turn)] if number == 1 else []

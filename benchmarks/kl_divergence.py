@@ -30,15 +30,14 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from measure import positive, table
 from numpy.typing import NDArray
 
-from internvl_gguf.bench.divergence import DivergenceSum
-from internvl_gguf.bench.quality import CHUNK, text_chunks
-from internvl_gguf.bench.reference_logits import ReferenceReader, ReferenceWriter, Role, vocabulary_digest
+from internvl_gguf.bench.quality.divergence import DivergenceSum
+from internvl_gguf.bench.quality.measure import CHUNK, text_chunks
+from internvl_gguf.bench.quality.reference_logits import ReferenceReader, ReferenceWriter, Role, vocabulary_digest
+from internvl_gguf.bench.quality.scoring import N_DRAFT, Subject, score
+from internvl_gguf.bench.quality.sets import TextSet, read_text
 from internvl_gguf.bench.results import Divergence
-from internvl_gguf.bench.scoring import N_DRAFT, Subject, score
-from internvl_gguf.bench.sets import TextSet, read_text
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.engine import Engine
 from internvl_gguf.engine.embedding_cache import EmbeddingCache
@@ -47,6 +46,7 @@ from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import build
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.models.resolve import resolve_model
+from measure import positive, table
 
 Figures = dict[str, float]
 

@@ -26,16 +26,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import model_headers as headers
-from pages import write_between_markers
-
+from internvl_gguf.config import KVType
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.llama.library import build
 from internvl_gguf.llama.synthetic import write_vocabulary
 from internvl_gguf.memory import DeviceMemory, MemoryPlan, MemoryRequest, predict_memory, shape_from_headers
 from internvl_gguf.memory.dry_run import ask, dry_run
+from pages import write_between_markers
 
 MIB = 1024**2
 CHILDREN = Path(__file__).with_name("memory_children.py")
@@ -63,11 +63,12 @@ class Comparison:
 
 def draw_requests(count: int, seed: str) -> list[MemoryRequest]:
     """Configurations of a fixed draw: contexts, KV types, flash attention, batches, sequences."""
+    kv_types: tuple[KVType, ...] = get_args(KVType)
     every = [
         (n_ctx, kv_type, flash_attn, n_ubatch, n_parallel)
         for n_ctx, kv_type, flash_attn, n_ubatch, n_parallel in itertools.product(
             (2048, 4096, 8192, 16384, 32768),
-            ("f32", "f16", "bf16", "q8_0", "q4_0"),
+            kv_types,
             (False, True),
             (128, 256, 512, 1024, 2048),
             (1, 1, 1, 4),
@@ -157,7 +158,7 @@ def dry_run_against_load(folder: Path) -> list[Comparison]:
 def sum_against_peak(folder: Path) -> list[Comparison]:
     """The sum of all parts against the peak of a process that uses the model."""
     found = []
-    for quant, n_ctx, kv_type, flash_attn, n_ubatch, tiles in (
+    configurations: list[tuple[str, int, KVType, bool, int, int]] = [
         ("F16", 2048, "f16", False, 512, 1),
         ("F16", 4096, "f16", False, 512, 2),
         ("F16", 4096, "q8_0", True, 512, 2),
@@ -166,12 +167,13 @@ def sum_against_peak(folder: Path) -> list[Comparison]:
         ("Q4_K_M", 4096, "f16", True, 2048, 4),
         ("Q4_0", 4096, "f16", False, 512, 2),
         ("Q4_0", 2048, "bf16", False, 256, 2),
-    ):
+    ]
+    for quant, n_ctx, kv_type, flash_attn, n_ubatch, tiles in configurations:
         text = write_text(folder, SMALL, quant)
         mmproj = write_mmproj(folder, SMALL_VISION, "F16", SMALL.width)
         request = MemoryRequest(
             n_ctx, n_ubatch=n_ubatch, kv_type=kv_type, flash_attn=flash_attn, pictures=1, tiles=tiles
-        )  # type: ignore[arg-type]
+        )
         fields = ("n_ctx", "kv_type", "flash_attn", "n_ubatch", "n_batch", "tiles")
         asked = {"text": str(text), "mmproj": str(mmproj), **{name: getattr(request, name) for name in fields}}
         answer = child(["run"], asked, cache=folder)

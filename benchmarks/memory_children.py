@@ -2,7 +2,7 @@
 
 python benchmarks/memory_children.py run         < request    a model loaded and used as a session does; its peak
 python benchmarks/memory_children.py mmproj      < request    compute buffers that llama.cpp logs for an mmproj
-python benchmarks/memory_children.py stand-in N SO < request  `internvl_gguf.llama.dry_run` with N stand-in GPUs
+python benchmarks/memory_children.py stand-in N SO < request  `internvl_gguf.llama.dry_run_process` with N stand-in GPUs
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     from internvl_gguf.config import EngineConfig
     from internvl_gguf.llama.context import TokenRun
     from internvl_gguf.models.local_files import ModelFiles
-    from internvl_gguf.session.runtime import Runtime
+    from internvl_gguf.session.in_process_runtime import InProcessRuntime
     from internvl_gguf.types import Tile
 
     files = ModelFiles("benchmark", Path(request["text"]), Path(request["mmproj"]))
     n_ctx, tiles = request["n_ctx"], request["tiles"]
     options = {name: request[name] for name in ("kv_type", "flash_attn", "n_ubatch", "n_batch")}
-    runtime = Runtime(files, EngineConfig(n_ctx=n_ctx, n_threads=1, embedding_disk_bytes=0, **options))
+    runtime = InProcessRuntime(files, EngineConfig(n_ctx=n_ctx, n_threads=1, embedding_disk_bytes=0, **options))
     loaded = _peak()
     size = runtime.vision.image_size
     blank = bytes(size * size * 3)
@@ -100,7 +100,7 @@ def stand_in(count: int, library: str, request: dict[str, Any]) -> list[dict[str
     make.restype = ctypes.c_void_p
     registry = make(count)
 
-    from internvl_gguf.llama.dry_run import answers
+    from internvl_gguf.llama.dry_run_process import answers
     from internvl_gguf.llama.library import ggml_function
 
     ggml_function("ggml_backend_register", None, ctypes.c_void_p)(registry)

@@ -19,7 +19,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 ALIGNMENT = 32
 N_VOCAB = 151_674
 F32 = GGMLQuantizationType.F32
-Value = int | float | bool | str | list[str] | list[float]
+Value = int | float | bool | str | list[str] | list[float] | list[int]
 Entry = tuple[str, tuple[int, ...], GGMLQuantizationType]
 
 
@@ -307,7 +307,8 @@ def _string(text: str) -> bytes:
 
 def _stored(shape: tuple[int, ...], kind: GGMLQuantizationType) -> int:
     block, size = GGML_QUANT_SIZES[kind]
-    return math.prod(shape) // block * size
+    n_bytes: int = math.prod(shape) // block * size
+    return n_bytes
 
 
 def _padded(size: int) -> int:

@@ -6,7 +6,6 @@ import io
 from contextlib import ExitStack
 
 import numpy as np
-from measure import Settings
 from PIL import Image
 
 from internvl_gguf import Session
@@ -15,6 +14,7 @@ from internvl_gguf.engine import Engine
 from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.model import TextModel
+from measure import Settings
 
 
 class EndlessModel(TextModel):
@@ -35,9 +35,16 @@ def open_engine(model: TextModel, settings: Settings, owned: ExitStack) -> Engin
     return engine
 
 
+def engine_of(session: Session) -> Engine:
+    """The engine of a session in this process."""
+    engine = session.runtime.engine
+    assert isinstance(engine, Engine)
+    return engine
+
+
 def make_endless(session: Session) -> Session:
     """Let the answers of a session go on until `max_tokens`."""
-    session.runtime.engine.model.__class__ = EndlessModel
+    engine_of(session).model.__class__ = EndlessModel
     return session
 
 

@@ -33,12 +33,11 @@ from typing import Any
 
 import measure
 import peers
-from measure import Settings
-from ours import EndlessModel, open_engine
-
 from internvl_gguf.config import SamplingParams
 from internvl_gguf.engine import Engine
 from internvl_gguf.types import TokenSpan
+from measure import Settings
+from ours import EndlessModel, open_engine
 
 PROMPT, ANSWER, QUICK_ANSWER = 64, 64, 8
 SIZES, QUICK_SIZES = (1, 2, 4, 8), (1, 3)

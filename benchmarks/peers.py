@@ -24,9 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from measure import Settings
-
 from internvl_gguf.llama.library import build
+from measure import Settings
 
 PATIENCE = 3600.0  # seconds for one run of a tool
 START_PATIENCE = 600.0  # seconds until a server has loaded its model

@@ -22,12 +22,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import model_headers as headers
 from gguf import GGUFValueType, TokenType
-from speed_estimates import write_random
 
+import model_headers as headers
 from internvl_gguf.gguf.header import GGUFArray, GGUFHeader, GGUFValue, read_header
 from internvl_gguf.gguf.values import SCALAR_CODES
+from speed_estimates import write_random
 
 TEXT, VISION = headers.TEXT["0.5B"], headers.VISION["InternViT-300M"]
 QUICK_TEXT, QUICK_VISION = replace(TEXT, layers=1, vocab=4096), replace(VISION, layers=1)

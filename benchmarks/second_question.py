@@ -42,12 +42,11 @@ from typing import Any
 
 import measure
 import peers
+from internvl_gguf.gguf.header import read_header
+from internvl_gguf.models.resolve import ModelFiles
 from measure import Settings
 from ours import jpeg, noise
 from second_question_children import ANSWER, ASKED, FIRST, N_CTX, NEW, SECOND, Found, conversation
-
-from internvl_gguf.gguf.header import read_header
-from internvl_gguf.models.resolve import ModelFiles
 
 CHILDREN = Path(__file__).with_name("second_question_children.py")
 GRID, TILES = (4, 3), 13

@@ -15,11 +15,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measure import Settings
-from peers import data_uri
-
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
+from measure import Settings
+from peers import data_uri
 
 if TYPE_CHECKING:
     from llama_cpp import Llama

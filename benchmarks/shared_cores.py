@@ -39,10 +39,9 @@ from pathlib import Path
 from typing import Any
 
 import measure
-from measure import Spread
-
 from internvl_gguf.hardware.cores import usable_cores
 from internvl_gguf.llama.library import devices
+from measure import Spread
 
 CHILDREN = Path(__file__).with_name("shared_cores_children.py")
 LOOP = "while True: pass"

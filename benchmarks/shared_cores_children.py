@@ -30,14 +30,13 @@ class Ours:
     """The engine of this package without a vision encoder; its answers have no end."""
 
     def __init__(self, path: Path, threads: int, owned: ExitStack) -> None:
-        from measure import Settings
-        from ours import EndlessModel
-
         from internvl_gguf.config import EngineConfig
         from internvl_gguf.engine import Engine
         from internvl_gguf.engine.embedding_cache import EmbeddingCache
         from internvl_gguf.llama.context import Context
-        from internvl_gguf.session.runtime import core_watch
+        from internvl_gguf.session.in_process_runtime import core_watch
+        from measure import Settings
+        from ours import EndlessModel
 
         cores = core_watch()
         model = EndlessModel(path)
@@ -65,6 +64,7 @@ class Peer:
 
     def __init__(self, path: Path, threads: int, owned: ExitStack) -> None:
         from llama_cpp import Llama
+
         from measure import Settings
 
         options = Settings(threads, N_CTX).llama_options()
@@ -98,7 +98,8 @@ def answer(side: Side, request: dict[str, Any]) -> dict[str, float]:
 def main() -> None:
     name, path, threads = sys.argv[1:]
     with ExitStack() as owned:
-        side = {"ours": Ours, "llama": Peer}[name](Path(path), int(threads), owned)
+        sides: dict[str, type[Ours | Peer]] = {"ours": Ours, "llama": Peer}
+        side = sides[name](Path(path), int(threads), owned)
         print(json.dumps({"ready": True}), flush=True)
         for line in sys.stdin:
             print(json.dumps(answer(side, json.loads(line))), flush=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -26,24 +27,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import model_headers as headers
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
-from pages import write_between_markers
 
+import model_headers as headers
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.hardware.roofline import Range, Roofline, measure_roofline, recorded_roofline
 from internvl_gguf.llama.context import Context, TokenRun
 from internvl_gguf.llama.library import build, has_gpu
-from internvl_gguf.llama.measure.timing import Timing, timed
+from internvl_gguf.llama.measure.timing import Timing, time_repeatedly
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.synthetic import write_vocabulary
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.memory import MemoryRequest, shape_from_headers
 from internvl_gguf.models.resolve import resolve_model
-from internvl_gguf.planning.speed import estimate_speed
+from internvl_gguf.planning.speed_estimate import estimate_speed
+from pages import write_between_markers
 
 TOKENS = 8  # of an answer in each run
 PATIENCE, PAUSE = 4, 5.0  # how often to try again where other programs took the CPU, and seconds between
@@ -87,12 +88,12 @@ class Setup:
     def timed(self, run: Callable[[], object]) -> Timing:
         """Time something, and again later as long as other programs disturb it."""
         watched = 0 if has_gpu() else self.threads
-        timing = timed(run, watched)
+        timing = time_repeatedly(run, watched)
         for _ in range(self.patience):
             if not timing.disturbed:
                 break
             time.sleep(PAUSE)
-            timing = timed(run, watched)
+            timing = time_repeatedly(run, watched)
         return timing
 
 
@@ -122,7 +123,7 @@ class Comparison:
     @property
     def ratio(self) -> float:
         """Measured by the middle of the range, the geometric one."""
-        return self.measured / (self.estimated.low * self.estimated.high) ** 0.5
+        return self.measured / math.sqrt(self.estimated.low * self.estimated.high)
 
 
 def write_random(path: Path, header: bytes, tensors: list[headers.Entry]) -> Path:
@@ -147,7 +148,8 @@ def contents(kind: GGMLQuantizationType, shape: tuple[int, ...], random: np.rand
         return values.tobytes() if kind.name == "F32" else quants.quantize(values, kind).tobytes()
     # Bytes from 0x11 to 0x1F: a scale made of any two of them is between 0.0006 and 0.008.
     block, size = GGML_QUANT_SIZES[kind]
-    return random.integers(0x11, 0x20, count // block * size, dtype=np.uint8).tobytes()
+    data: bytes = random.integers(0x11, 0x20, count // block * size, dtype=np.uint8).tobytes()
+    return data
 
 
 def text_comparisons(
@@ -195,7 +197,7 @@ def tile_comparison(setup: Setup, mmproj: Path, name: str, text: Path) -> Compar
     estimate = estimate_speed(shape, request, setup.roofline, tiles_per_picture=1, depth=0)
     assert estimate.tile_seconds is not None
     vocabulary = setup.folder / "vocabulary.gguf"
-    write_vocabulary(vocabulary, vision.n_embd)
+    write_vocabulary(vocabulary, vision.projection_dim)
     with ExitStack() as owned:
         model = owned.enter_context(TextModel(vocabulary, vocab_only=True))
         encoder = VisionEncoder(
@@ -203,7 +205,7 @@ def tile_comparison(setup: Setup, mmproj: Path, name: str, text: Path) -> Compar
             model,
             tile_size=vision.image_size,
             tokens_per_tile=vision.tokens_per_tile,
-            n_embd=vision.n_embd,
+            n_embd=vision.projection_dim,
             use_gpu=has_gpu(),
             n_threads=setup.threads,
         )

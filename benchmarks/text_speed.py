@@ -29,11 +29,10 @@ from pathlib import Path
 
 import measure
 import peers
-from measure import Settings
-from ours import EndlessModel, open_engine
-
 from internvl_gguf.config import SamplingParams
 from internvl_gguf.types import TokenSpan
+from measure import Settings
+from ours import EndlessModel, open_engine
 
 PROMPT, ANSWER, N_CTX = 512, 128, 2048
 QUICK_PROMPT, QUICK_ANSWER = 64, 16

@@ -24,21 +24,20 @@ from pathlib import Path
 
 import measure
 import peers
-from measure import Settings
-from ours import noise
-
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.vision import VisionEncoder
-from internvl_gguf.memory import VisionShape, shape_from_headers
+from internvl_gguf.memory import VisionWeights, shape_from_headers
 from internvl_gguf.models.resolve import ModelFiles
+from measure import Settings
+from ours import noise
 
 TILES, BATCHES = 4, (1, 2, 4)
 QUICK_TILES, QUICK_BATCHES = 2, (1, 2)
 TEXT_TOKENS = 256  # of the prompt around the pictures, at most
 
 
-def open_encoder(files: ModelFiles, vision: VisionShape, threads: int, owned: ExitStack) -> VisionEncoder:
+def open_encoder(files: ModelFiles, vision: VisionWeights, threads: int, owned: ExitStack) -> VisionEncoder:
     """The encoder alone, with no more of the text model than its vocabulary."""
     model = owned.enter_context(TextModel(files.text, vocab_only=True))
     encoder = VisionEncoder(
@@ -46,7 +45,7 @@ def open_encoder(files: ModelFiles, vision: VisionShape, threads: int, owned: Ex
         model,
         tile_size=vision.image_size,
         tokens_per_tile=vision.tokens_per_tile,
-        n_embd=vision.n_embd,
+        n_embd=vision.projection_dim,
         use_gpu=False,
         n_threads=threads,
     )

@@ -19,17 +19,17 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import measure
+from internvl_gguf import SamplingParams, Session
 from measure import Settings
 from ours import noise
 
-from internvl_gguf import SamplingParams, Session
-
 TOKENS, QUICK_TOKENS, ANSWER = 400, 20, 4
-ENDLESS = {"temperature": 1e6, "top_k": 0, "top_p": 1.0}
+ENDLESS = SamplingParams(temperature=1e6, top_k=0, top_p=1.0)
 
 
 class Seconds(NamedTuple):
@@ -57,7 +57,7 @@ def ask_all(session: Session, tokens: int, turn: int) -> Seconds:
 def seconds_a_token(session: Session, tokens: int, turn: int) -> float:
     """Seconds between tokens as they are received."""
     times = []
-    sampling = SamplingParams(max_tokens=tokens, seed=turn, **ENDLESS)
+    sampling = replace(ENDLESS, max_tokens=tokens, seed=turn)
     stream = session.stream("Tell me everything.", sampling=sampling)
     count = 0
     for chunk in stream:

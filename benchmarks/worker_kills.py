@@ -33,7 +33,7 @@ from internvl_gguf.history import History
 from internvl_gguf.models.local_files import demo_files
 
 LINES, LONGEST, PATIENCE = 24, 2.0, 300
-WORKER = "internvl_gguf.session.worker.child"
+WORKER = "internvl_gguf.session.worker.child_main"
 EXAMPLE = demo_files().text.with_name("example.png")
 QUESTIONS = ("What number is written?", "What colour is the circle?", "How many shapes are there?", "Is it red?")
 

@@ -14,8 +14,8 @@ import pytest
 from internvl_gguf import Session
 from internvl_gguf.history import History
 from internvl_gguf.models.resolve import ModelFiles
+from tests.support.exact import EXACT
 from tests.support.kept_trial import keep_trial
-from tests.support.native_child import NativeChild
 from tests.support.pictures import noise
 from tests.support.tiny_models import write_tiny_mmproj, write_tiny_text
 
@@ -58,13 +58,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
     )
 
 
-@pytest.fixture(scope="session")
-def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NativeChild]:
-    """llama.cpp in a process of its own, over the tiny text model, for files that may end it."""
-    with NativeChild(write_tiny_text(tmp_path_factory.mktemp("child") / "text.gguf")) as process:
-        yield process
-
-
 @pytest.fixture
 def session(tiny: ModelFiles) -> Iterator[Session]:
     """A conversation with the tiny model, exact arithmetic, a short system message; nothing comes from the disk."""
@@ -72,31 +65,22 @@ def session(tiny: ModelFiles) -> Iterator[Session]:
         tiny.text,
         tiny.mmproj,
         system="Be brief.",
-        n_threads=1,
-        kv_type="f32",
-        flash_attn=False,
         n_ctx=1024,
-        embedding_disk_bytes=0,
+        **EXACT,
     ) as opened:
         yield opened
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where the history of a test is."""
-    return tmp_path / "data"
-
-
-@pytest.fixture
 def notices() -> list[str]:
-    """What people were told."""
+    """The lines that users were told, where a test hands on `notices.append`."""
     return []
 
 
 @pytest.fixture
-def history(folder: Path, notices: list[str]) -> Iterator[History]:
+def history(tmp_path: Path, notices: list[str]) -> Iterator[History]:
     """An empty history."""
-    with History.open(folder, on_notice=notices.append) as opened:
+    with History.open(tmp_path / "data", on_notice=notices.append) as opened:
         yield opened
 
 

@@ -18,8 +18,8 @@ ROOMS: dict[str, set[str]] = {
     "types": set(),
     "_version": set(),
     "utils": {"errors"},
-    "config": {"errors", "types", "utils"},
     "tiling": {"errors", "utils"},
+    "config": {"errors", "types", "utils", "tiling"},
     "gguf": {"errors", "utils"},
     "images": PUBLIC,
     "hardware": {"errors", "config", "utils"},
@@ -53,7 +53,7 @@ ROOMS: dict[str, set[str]] = {
 }
 """Rooms, the lowest first, and the rooms below them that they may know. `__init__` and `__main__` are the doors."""
 
-SHOW_THE_CACHE_FOLDER = ("cli/cache_contents.py", "cli/caches.py", "cli/doctor.py", "session/runtime.py")
+SHOW_THE_CACHE_FOLDER = ("cli/cache_contents.py", "cli/caches.py", "cli/doctor.py", "session/in_process_runtime.py")
 
 
 def modules() -> list[Path]:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import measure, model_headers
+import measure
+import model_headers
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.gguf.header import GGUFArray, read_header
 from tests.support.pictures import noise
@@ -166,9 +168,12 @@ def test_sides_take_turns_and_the_warm_up_does_not_count(count: int) -> None:
     names = "abc"[:count]
     order: list[str] = []
     rounds = 2 * count
-    found = measure.interleaved(
-        {name: lambda turn, name=name: order.append(name) or turn for name in names}, rounds, warm_up=2
-    )
+
+    def measure_one(name: str, turn: int) -> int:
+        order.append(name)
+        return turn
+
+    found = measure.interleaved({name: partial(measure_one, name) for name in names}, rounds, warm_up=2)
     assert found == {name: list(range(2, rounds + 2)) for name in names}
     counted = order[2 * count :]
     first = [counted[index] for index in range(0, len(counted), count)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.tiling import MAX_TILES_LIMIT, candidate_grids, choose_grid, tile_image
@@ -16,7 +17,9 @@ SIDES = (1, 2, 3, 7, 13, 28, 29, 40, 57, 84, 101, 150, 233, 377)
 LIMITS = ((1, 12), (1, 1), (1, 2), (1, 6), (1, 24), (1, 40), (2, 12), (4, 4), (5, 9), (12, 12))
 
 
-def assert_same_tiles(image, tile_size, min_tiles=1, max_tiles=12, thumbnail=True):
+def assert_same_tiles(
+    image: Image.Image, tile_size: int, min_tiles: int = 1, max_tiles: int = 12, thumbnail: bool = True
+) -> None:
     expected = tiles_of_card(image, tile_size, min_tiles, max_tiles, thumbnail)
     found = tile_image(image, max_tiles, min_tiles, tile_size, thumbnail)
     columns, rows = found.grid
@@ -29,20 +32,20 @@ def assert_same_tiles(image, tile_size, min_tiles=1, max_tiles=12, thumbnail=Tru
 
 @pytest.mark.parametrize("height", SIDES)
 @pytest.mark.parametrize("width", SIDES)
-def test_tiles_of_every_size_are_the_cards_byte_for_byte(width, height):
+def test_tiles_of_every_size_are_the_cards_byte_for_byte(width: int, height: int) -> None:
     assert_same_tiles(draw(width * 400 + height, width, height), tile_size=28)
 
 
 @pytest.mark.parametrize("thumbnail", [True, False])
 @pytest.mark.parametrize(("min_tiles", "max_tiles"), LIMITS)
-def test_tile_limits_and_thumbnail_are_the_cards(min_tiles, max_tiles, thumbnail):
+def test_tile_limits_and_thumbnail_are_the_cards(min_tiles: int, max_tiles: int, thumbnail: bool) -> None:
     for width, height in ((90, 90), (200, 60), (61, 333), (150, 100), (17, 16)):
         assert_same_tiles(draw(5, width, height), 28, min_tiles, max_tiles, thumbnail)
 
 
 @pytest.mark.parametrize("tile_size", [14, 56, 112, 224, 336])
 @pytest.mark.parametrize("size", [(333, 222), (97, 500), (640, 64)])
-def test_other_tile_sizes_are_cut_alike(size, tile_size):
+def test_other_tile_sizes_are_cut_alike(size: tuple[int, int], tile_size: int) -> None:
     assert_same_tiles(draw(6, *size), tile_size)
 
 
@@ -58,7 +61,7 @@ def test_other_tile_sizes_are_cut_alike(size, tile_size):
         ((100, 3000), (1, 12)),
     ],
 )
-def test_full_size_tiles_are_the_cards(size, grid):
+def test_full_size_tiles_are_the_cards(size: tuple[int, int], grid: tuple[int, int]) -> None:
     image = draw(7, *size)
     assert tile_image(image).grid == grid
     assert_same_tiles(image, 448)
@@ -74,7 +77,9 @@ def test_full_size_tiles_are_the_cards(size, grid):
 @example(width=500, height=400, limits=[2, 12], tile_size=448)  # as far from 1x2 as from 2x1: the set's order decides
 @example(width=1700, height=1200, limits=[1, 12], tile_size=448)  # between 4x3 and 3x2
 @example(width=20000, height=1, limits=[1, 12], tile_size=448)
-def test_grid_is_the_one_that_listing_all_of_them_finds(width, height, limits, tile_size):
+def test_grid_is_the_one_that_listing_all_of_them_finds(
+    width: int, height: int, limits: tuple[int, int], tile_size: int
+) -> None:
     min_tiles, max_tiles = limits
     grid = choose_grid(width, height, max_tiles=max_tiles, min_tiles=min_tiles, tile_size=tile_size)
     assert (grid.columns, grid.rows) == grid_of_card(width, height, tile_size, min_tiles, max_tiles)
@@ -83,7 +88,7 @@ def test_grid_is_the_one_that_listing_all_of_them_finds(width, height, limits, t
 
 
 @pytest.mark.parametrize("tile_size", [28, 56, 448])
-def test_a_grid_of_the_same_shape_needs_more_than_half_of_its_pixels(tile_size):
+def test_a_grid_of_the_same_shape_needs_more_than_half_of_its_pixels(tile_size: int) -> None:
     """Squares around the sizes where 2x2 replaces 1x1 and 3x3 replaces 2x2."""
     for side in range(tile_size // 2, tile_size * 3):
         grid = choose_grid(side, side, tile_size=tile_size)
@@ -92,12 +97,12 @@ def test_a_grid_of_the_same_shape_needs_more_than_half_of_its_pixels(tile_size):
 
 
 @pytest.mark.parametrize(("min_tiles", "max_tiles"), [(a, b) for a in (1, 2, 5) for b in (5, 12, 40, MAX_TILES_LIMIT)])
-def test_candidate_grids_stand_in_the_cards_order(min_tiles, max_tiles):
+def test_candidate_grids_stand_in_the_cards_order(min_tiles: int, max_tiles: int) -> None:
     assert list(candidate_grids(min_tiles, max_tiles)) == grids_of_card(min_tiles, max_tiles)
 
 
 @pytest.mark.parametrize(("min_tiles", "max_tiles"), [(0, 12), (-1, 4), (5, 4), (1, 0), (1, MAX_TILES_LIMIT + 1)])
-def test_limits_that_no_grid_satisfies_are_refused(min_tiles, max_tiles):
+def test_limits_that_no_grid_satisfies_are_refused(min_tiles: int, max_tiles: int) -> None:
     with pytest.raises(InvalidRequestError, match=f"at least {min_tiles} and at most {max_tiles} tiles") as caught:
         tile_image(draw(8, 30, 20), max_tiles, min_tiles)
     assert "1 <= min_tiles <= max_tiles" in caught.value.hint

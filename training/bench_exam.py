@@ -50,6 +50,7 @@ def main() -> None:
     lines = []
     for number, item in enumerate(exam(), 1):
         name = f"{item.suite.replace(' ', '-')}-{number:03}.png"
+        assert item.picture is not None
         item.picture.quantize(PALETTE, dither=Image.Dither.NONE).save(folder / name, optimize=True)
         # A number that was read is right or wrong: four digits of five are not 5% off.
         fields = {"id": item.suite, "image": name, "prompt": item.question, "answer": item.answer}

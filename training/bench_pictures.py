@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,9 @@ class Sheet:
         """A thin line across."""
         self.draw.line((left, y, self.image.width - 32 if right is None else right, y), fill=GREY, width=2)
 
-    def rows(self, lines: list[tuple[str, ...]], columns: tuple[int, ...], top: int, step: int, size: int = 20) -> None:
+    def rows(
+        self, lines: Sequence[tuple[str, ...]], columns: tuple[int, ...], top: int, step: int, size: int = 20
+    ) -> None:
         """A table: texts at the columns, the last column flush right; "" leaves a place empty."""
         for index, line in enumerate(lines):
             for place, (x, words) in enumerate(zip(columns, line, strict=True)):
@@ -246,12 +248,12 @@ def calendar() -> tuple[Sheet, Asked]:
     sheet.text(224, 20, "May 2024", 36, RED, "ma")
     for column, day in enumerate(WEEKDAYS.split()):
         sheet.text(58 + column * 55, 84, day, 20, GREY, "ma")
-    for day in range(1, 32):
-        row, column = divmod(day + 1, 7)  # the first is a Wednesday
+    for date in range(1, 32):
+        row, column = divmod(date + 1, 7)  # the first is a Wednesday
         x, y = 58 + column * 55, 142 + row * 60
-        if day == 17:
+        if date == 17:
             sheet.draw.ellipse((x - 24, y - 24, x + 24, y + 24), outline=RED, width=4)
-        sheet.text(x, y, str(day), 26, INK if column < 5 else BLUE, "mm")
+        sheet.text(x, y, str(date), 26, INK if column < 5 else BLUE, "mm")
     return sheet, (
         ("Which day is marked with a circle?", "17"),
         ("On which weekday does the month begin?", "Wednesday"),

@@ -101,8 +101,8 @@ def main() -> None:
 
     folder = Path(args.model)
     files = {"model": folder / "demo-text-BF16.gguf", "mmproj": folder / "demo-mmproj-F16.gguf"}
-    model = files if folder.is_dir() else {"model": args.model}
-    with Session.open(**model, n_threads=1, embedding_disk_bytes=0) as session:  # each picture is seen once
+    given = files if folder.is_dir() else {"model": args.model}
+    with Session.open(**given, n_threads=1, embedding_disk_bytes=0) as session:  # each picture is seen once
 
         def ask(item: Item) -> str:
             session.clear()

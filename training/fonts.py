@@ -37,7 +37,9 @@ class Face:
 def sized(path: str, size: int) -> ImageFont.FreeTypeFont:
     """The face at `path` at `size` pixels per em, kept for later calls."""
     if path == EMBEDDED:
-        return ImageFont.load_default(size)
+        face = ImageFont.load_default(size)
+        assert isinstance(face, ImageFont.FreeTypeFont)
+        return face
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
 

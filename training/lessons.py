@@ -10,7 +10,7 @@ import numpy as np
 
 from internvl_gguf.tiling import tile_image
 from training.labels import cover_map, view_labels
-from training.packing import Batch, beginning, collate, pack, random_system
+from training.packing import Batch, Packed, beginning, collate, pack, random_system
 from training.phrases import SYSTEM_OFFICIAL, SYSTEMS
 from training.questions import Question, loosely, random_question, without_picture
 from training.scenes import Scene, new_scene, random_canvas, shapes_scene, text_scene
@@ -107,7 +107,8 @@ class Lessons:
         return collate(packed, [], [])
 
     def _pictures(self, rng: Random, count: int, max_tiles: int) -> Batch:
-        packed, tiles, labels = [], [], []
+        packed: list[Packed] = []
+        tiles, labels = [], []
         per_tile = (self.side // 2) ** 2
         wanted = 0
         while len(packed) < count:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from PIL import Image, ImageDraw
 
@@ -97,7 +97,12 @@ class Scene:
     @property
     def boxes(self) -> list[Box]:
         """Boxes of everything in the scene, in canvas pixels."""
-        return [thing.box for thing in (*self.shapes, *self.lines)]
+        return [*(shape.box for shape in self.shapes), *(line.box for line in self.lines)]
+
+    @property
+    def back(self) -> RGB:
+        """The colour of the canvas in its corner, which nothing is drawn over."""
+        return cast("RGB", self.image.getpixel((0, 0)))
 
 
 def place_of(scene: Scene, box: Box) -> str:
@@ -141,7 +146,7 @@ def new_scene(rng: Random, size: tuple[int, int]) -> Scene:
     if draw < 0.5:
         colour, name = jitter(rng, (255, 255, 255), 6) if rng.random() < 0.3 else (255, 255, 255), "white"
     elif draw < 0.68:
-        colour, name = tuple(rng.randint(200, 250) for _ in range(3)), ""
+        colour, name = (rng.randint(200, 250), rng.randint(200, 250), rng.randint(200, 250)), ""
     elif draw < 0.78:
         shade = rng.randint(110, 200)
         colour, name = (shade, shade, shade), "grey"
@@ -214,7 +219,7 @@ def add_shape(scene: Scene, rng: Random, kind: str, colour: str, smallest: float
         False where no room was found, or the colour is not seen on this background.
     """
     width, height = scene.image.size
-    back = scene.image.getpixel((0, 0))
+    back = scene.back
     fill = jitter(rng, rng.choice(PALETTE[colour]))
     if distance(fill, back) < 110:
         return False
@@ -277,7 +282,7 @@ def add_text(scene: Scene, rng: Random, text: str, smallest: float, largest: flo
         False where it does not fit at the smallest size.
     """
     width, height = scene.image.size
-    back = scene.image.getpixel((0, 0))
+    back = scene.back
     face, ink = random_face(rng), _ink(rng, back)
     for _ in range(25):
         cap = height * math.exp(rng.uniform(math.log(smallest), math.log(largest)))
@@ -304,7 +309,7 @@ def add_frame(scene: Scene, rng: Random) -> None:
     if rng.random() < 0.06 and not scene.shapes:
         pad = 0.3 * scene.lines[0].cap_height if scene.lines else 0
         canvas = ImageDraw.Draw(scene.image)
-        ink = _ink(rng, scene.image.getpixel((0, 0)))
+        ink = _ink(rng, scene.back)
         x0, y0, x1, y1 = scene.lines[0].box if scene.lines else (2, 2, scene.image.width - 3, scene.image.height - 3)
         canvas.rectangle((x0 - pad, y0 - pad, x1 + pad, y1 + pad), outline=ink, width=rng.randint(1, 3))
 
@@ -343,7 +348,7 @@ def wall_scene(rng: Random, size: tuple[int, int] | None = None) -> Scene:
     """Lines of random characters at random sizes all over the canvas: many labelled glyphs in one picture."""
     scene = new_scene(rng, size or random_canvas(rng, 640))
     width, height = scene.image.size
-    back = scene.image.getpixel((0, 0))
+    back = scene.back
     biggest = height * math.exp(rng.uniform(math.log(0.14), math.log(0.7)))
     y = rng.uniform(0, 0.1) * height
     while y < 0.95 * height:

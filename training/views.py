@@ -51,7 +51,8 @@ def random_scene(rng: Random) -> Scene:
 
 def vision_batch(rng: Random, tiles: int, tile_size: int, side: int) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
     """Tiles uint8 [tiles, tile_size, tile_size, 3] and their targets int16 [tiles, targets, side, side]."""
-    pixels, labels = [], []
+    pixels: list[NDArray[np.uint8]] = []
+    labels: list[NDArray[np.int16]] = []
     while len(pixels) < tiles:
         scene = random_scene(rng)
         covers = cover_map(scene)

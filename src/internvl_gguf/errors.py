@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose.
+"""All errors that this package raises on purpose.
 
     InternVLError
     ├── InvalidRequestError     an argument, prompt or sampling parameter that cannot be used
@@ -6,16 +6,16 @@
     ├── PictureError            a picture that is missing, damaged, too large or no picture
     ├── ModelFileError          a GGUF that is missing, damaged or of another kind
     │   └── ModelPairError      a text model and an mmproj that do not belong together
-    ├── HubError                a repository or file that cannot be had: offline, refused, missing, changed on the way
+    ├── HubError                a repository or file that cannot be fetched: offline, refused, missing, or changed
     ├── CatalogError            a models.toml that cannot be read
-    ├── InsufficientMemoryError a model that this machine, or the budget given, has no memory for
+    ├── InsufficientMemoryError a model that does not fit the memory of this machine, or the given budget
     ├── LibraryError            llama.cpp refused, or is not the build this package is made for
-    │   ├── NotNumbersError         it computed values that are no numbers
+    │   ├── NotNumbersError         llama.cpp computed NaN or infinity
     │   └── WorkerDiedError         the process in which a model ran has ended; the session goes on with a new one
-    ├── SavedSessionError       a saved session that is damaged, no such file, or of another model
+    ├── SavedSessionError       a saved session that is missing, damaged, or of another model
     ├── SessionStateError       a closed session, or one already busy in another thread
-    ├── HistoryError            a history of a later version or that cannot be opened, a conversation not in it
-    └── BenchmarkError          reference logits that are damaged, of another set or model, or cannot be kept
+    ├── HistoryError            a history that cannot be opened or is of a later version, or a conversation not in it
+    └── BenchmarkError          reference logits that are damaged, of another set or model, or cannot be written
 
 Each carries `message` (what happened, one line) and `hint` (what to do, one line).
 """
@@ -47,7 +47,7 @@ class InternVLError(Exception):
 
 
 def _remake(kind: type[InternVLError], args: tuple[Any, ...], attributes: dict[str, Any]) -> InternVLError:
-    """An error as it was pickled."""
+    """Rebuild an error from its pickled parts."""
     error = kind.__new__(kind, *args)
     error.__dict__.update(attributes)
     return error
@@ -63,8 +63,8 @@ class ContextOverflowError(InvalidRequestError):
     Attributes:
         needed: positions the request takes, the room for the answer included.
         available: positions the context has.
-        max_tiles: most tiles of each new picture with which the request would fit; None where none does.
-        n_ctx: positions of a context that would hold it; None where the model has none so large.
+        max_tiles: largest limit on the tiles of each new picture with which the request would fit; None if none does.
+        n_ctx: positions of a context that would hold it; None if the model does not support one so large.
     """
 
     def __init__(
@@ -97,15 +97,15 @@ class ModelPairError(ModelFileError):
 
 
 class HubError(InternVLError):
-    """A repository or file of the hub that cannot be had: offline, refused, missing, or changed on the way."""
+    """A repository or file of the hub that cannot be fetched: offline, refused, missing, or changed on the way."""
 
 
 class CatalogError(InternVLError):
-    """A catalogue file, models.toml, that cannot be read or holds something it cannot mean.
+    """A catalogue file, models.toml, that cannot be read or has an invalid entry.
 
     Attributes:
         file: the catalogue's file.
-        line: line of the mistake, from 1; None where the file as a whole is the matter.
+        line: line of the mistake, from 1; None if the mistake has no single line.
     """
 
     def __init__(self, message: str, hint: str, *, file: str, line: int | None = None) -> None:
@@ -115,10 +115,10 @@ class CatalogError(InternVLError):
 
 
 class InsufficientMemoryError(InternVLError):
-    """A model that this machine, or the budget that was given, has no memory for.
+    """A model that does not fit the memory of this machine, or the given budget.
 
     Attributes:
-        table: what the smallest way to run it takes on each device by part, and what there is; lines of text.
+        table: lines of text: memory that the smallest configuration needs by device and part, and memory available.
     """
 
     def __init__(self, message: str, hint: str, *, table: str = "") -> None:
@@ -134,13 +134,13 @@ class LibraryError(InternVLError):
 
 
 class NotNumbersError(LibraryError):
-    """llama.cpp computed values that are no numbers: damaged weights, or kernels that do not work here."""
+    """llama.cpp computed NaN or infinity: damaged weights, or kernels that do not work on this machine."""
 
 
 class WorkerDiedError(LibraryError):
     """The process in which a model ran has ended: killed, crashed, or stopped because it hung.
 
-    Only what was under way is lost. The session starts another process for its next question.
+    Only the running questions are lost. The session starts another process for its next question.
     """
 
 

@@ -1,4 +1,4 @@
-"""The official InternVL picture recipe: a grid near the picture's aspect ratio, stretched, plus a thumbnail.
+"""The official InternVL tiling: a grid close to the picture's aspect ratio, the picture stretched to it, a thumbnail.
 
 Source: `dynamic_preprocess` and `find_closest_aspect_ratio` of the InternVL3 model card. The model was trained on
 exactly these tiles; llama.cpp's own preprocessor chooses other grids and letterboxes.
@@ -23,7 +23,7 @@ TILE_SIZE = 448
 
 @dataclass(frozen=True)
 class Grid:
-    """How a picture is cut: `columns` x `rows` tiles, and whether a thumbnail of the whole follows them."""
+    """The grid that a picture is cut by: `columns` x `rows` tiles, and whether a thumbnail of the whole follows."""
 
     columns: int
     rows: int
@@ -31,13 +31,13 @@ class Grid:
 
     @property
     def tiles(self) -> int:
-        """Pictures the encoder sees, the thumbnail included."""
+        """Number of tiles, the thumbnail included."""
         return self.columns * self.rows + self.thumbnail
 
 
 @dataclass(frozen=True)
 class TiledPicture:
-    """One picture cut for the encoder.
+    """One picture cut into tiles, as PIL images.
 
     Attributes:
         grid: (columns, rows) of the cut, the thumbnail not counted.
@@ -54,10 +54,10 @@ class TiledPicture:
 
 @lru_cache(maxsize=64)
 def candidate_grids(min_tiles: int, max_tiles: int) -> tuple[tuple[int, int], ...]:
-    """All (columns, rows) with min_tiles <= columns*rows <= max_tiles, fewest tiles first.
+    """Return all (columns, rows) with min_tiles <= columns*rows <= max_tiles, fewest tiles first.
 
-    The card collects the pairs in a set and sorts by tile count alone, so grids of one count stand in the set's
-    order. With min_tiles above 1 that order can decide (1.25 lies as far from 1x2 as from 2x1), so it is kept.
+    The model card collects the pairs in a set and sorts by tile count alone, so grids of the same count are in the
+    set's order. With min_tiles above 1 that order can decide (1.25 is as far from 1x2 as from 2x1), so it is kept.
     """
     grids = {
         (columns, rows)
@@ -84,6 +84,11 @@ def validate_tile_limits(min_tiles: int, max_tiles: int) -> None:
         )
 
 
+def has_thumbnail(tiles: int) -> bool:
+    """Whether the whole picture follows the tiles that it is cut into: where there are more than one of them."""
+    return tiles > 1
+
+
 def choose_grid(
     width: int,
     height: int,
@@ -93,10 +98,10 @@ def choose_grid(
     tile_size: int = TILE_SIZE,
     thumbnail: bool = True,
 ) -> Grid:
-    """The grid the card chooses for a picture of width x height pixels.
+    """Return the grid that the model card chooses for a picture of width x height pixels.
 
-    The nearest columns/rows to width/height wins; among equally near grids a later (larger) one replaces an
-    earlier one while the picture has more than half the pixels of that grid.
+    The columns/rows nearest to width/height wins; among equally near grids a later (larger) one replaces an earlier
+    one if the picture has more than half the pixels of the larger grid.
 
     Raises:
         InvalidRequestError: tile limits that no grid satisfies.
@@ -109,7 +114,7 @@ def choose_grid(
         large_enough = width * height > 0.5 * tile_size * tile_size * columns * rows
         if distance < best_distance or (distance == best_distance and large_enough):
             best, best_distance = (columns, rows), distance
-    return Grid(*best, thumbnail=thumbnail and best != (1, 1))
+    return Grid(*best, thumbnail=thumbnail and has_thumbnail(best[0] * best[1]))
 
 
 def tile_image(
@@ -123,10 +128,10 @@ def tile_image(
 
     Args:
         image: an RGB Pillow picture, already oriented (see `internvl_gguf.images.load.load_image`).
-        max_tiles: most tiles the grid may have; the thumbnail comes on top.
-        min_tiles: fewest tiles the grid may have.
+        max_tiles: most tiles of the grid, the thumbnail not counted.
+        min_tiles: fewest tiles of the grid.
         tile_size: side of a tile in pixels, as the mmproj says (448 for InternVL3).
-        thumbnail: whether a picture of more than one tile is followed by the whole of it in one tile.
+        thumbnail: whether the whole picture follows in one more tile if it has more than one.
 
     Raises:
         InvalidRequestError: tile limits that no grid satisfies, or another kind of argument.
@@ -141,7 +146,7 @@ def tile_image(
 
 
 def cut_by_grid(image: Image, grid: Grid, tile_size: int = TILE_SIZE) -> TiledPicture:
-    """Cut an RGB picture by a grid that is known already; otherwise as `tile_image`."""
+    """Cut an RGB picture by a given grid; see `tile_image`."""
     stretched = image.resize((tile_size * grid.columns, tile_size * grid.rows))
     tiles = [
         stretched.crop((left, top, left + tile_size, top + tile_size))

@@ -1,4 +1,4 @@
-"""Small frozen values that several rooms of the code speak of."""
+"""Small frozen value classes that several rooms use: pictures, questions, tiles, messages, replies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Picture:
         max_tiles: most tiles of this picture, the thumbnail not counted; None takes the call's.
         min_tiles: fewest tiles of this picture; None takes the call's.
         thumbnail: whether a thumbnail follows several tiles; None takes the call's.
-        name: how messages call it; None for its path, or for what kind of thing it is.
+        name: its name in messages; None for its path, or a description such as "the picture given as bytes".
     """
 
     source: Any
@@ -37,7 +37,7 @@ class Question:
     Attributes:
         prompt: the question.
         images: its pictures, as `Session.ask` takes them.
-        options: options of `Session.ask` for this question, over those of the whole batch.
+        options: options of `Session.ask` for this question; they replace those of the whole batch.
         system: system message of this question; None for the session's, "" for none.
     """
 
@@ -49,7 +49,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile as the vision encoder takes it.
+    """One tile, the input of the vision encoder.
 
     Attributes:
         key: identity of its embeddings: pixels, mmproj content, correction, library build and device; 16 bytes.
@@ -68,7 +68,7 @@ class TokenSpan:
 
     @property
     def length(self) -> int:
-        """Positions the span takes."""
+        """Number of positions the span takes."""
         return len(self.ids)
 
 
@@ -76,7 +76,7 @@ class TokenSpan:
 class TileSpan:
     """The visual tokens of one tile, decoded from its embeddings.
 
-    Two spans are equal when their tiles have one key: same pixels through the same encoder.
+    Two spans are equal if their tiles have the same key: same pixels through the same encoder.
     """
 
     tile: Tile
@@ -87,11 +87,11 @@ Span = TokenSpan | TileSpan
 
 
 @dataclass(frozen=True)
-class PreparedPicture:
-    """A picture cut into tiles, as a message of the conversation holds it.
+class MessagePicture:
+    """A picture of a message: cut into tiles, with the keys of their embeddings.
 
     Attributes:
-        name: how messages call it (a path, "the picture given as bytes").
+        name: its name in messages (a path, "the picture given as bytes").
         grid: (columns, rows), the thumbnail not counted.
         has_thumbnail: whether the last tile shows the whole picture.
         source_size: (width, height) in pixels before the cut.
@@ -113,21 +113,21 @@ class Message:
         role: "system", "user" or "assistant".
         text: the text as given or answered.
         pictures: the pictures of a user message, in order.
-        layout: how several pictures are laid out in the prompt.
-        tokens: for an answer of the model, the ids it sampled, so that the KV cache of the turn is found again; None
-            for text that came from elsewhere.
+        layout: layout of several pictures in the prompt.
+        tokens: for an answer of the model, the sampled ids, so that the KV cache of the turn is reused; None for any
+            other text.
     """
 
     role: Role
     text: str
-    pictures: tuple[PreparedPicture, ...] = ()
+    pictures: tuple[MessagePicture, ...] = ()
     layout: PictureLayout = "separate"
     tokens: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What an answer took.
+    """Numbers of tokens, pictures and tiles of an answer.
 
     Attributes:
         prompt_tokens: positions of the whole prompt, visual tokens included.
@@ -157,16 +157,16 @@ class Usage:
 
 @dataclass(frozen=True)
 class Timings:
-    """Where the time of an answer went, in seconds.
+    """Durations of the phases of an answer, in seconds.
 
     Attributes:
         preprocess: decoding pictures and cutting tiles.
         encode: tiles through the vision encoder.
         prefill: the new part of the prompt through the text model.
-        time_to_first_token: from the call to the first token of the answer; embeddings read from disk are in here
-            only.
+        time_to_first_token: from the call to the first token of the answer; it alone includes reading embeddings from
+            disk.
         decode: from the first token to the last.
-        decode_tokens_per_second: tokens after the first, by `decode`; 0 where there is no second token.
+        decode_tokens_per_second: tokens after the first, divided by `decode`; 0 without a second token.
     """
 
     preprocess: float
@@ -185,9 +185,9 @@ class Reply:
         text: the answer.
         finish_reason: "stop" (end of turn or a stop string), "length" (max_tokens or the context is full) or
             "aborted".
-        usage: tokens and tiles it took.
-        timings: where the time went.
-        notices: what was changed for this answer, one line each.
+        usage: numbers of tokens, pictures and tiles.
+        timings: durations of its phases.
+        notices: changes made so that the question fits the context, one line each.
     """
 
     text: str

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import internvl_gguf.bench.sets
+import internvl_gguf.bench
 from internvl_gguf import InvalidRequestError, LibraryError, Session
-from internvl_gguf.bench.accuracy import measure_accuracy, wilson_interval
-from internvl_gguf.bench.matching import is_exact, is_relaxed
+from internvl_gguf.bench.quality.accuracy import measure_accuracy, wilson_interval
+from internvl_gguf.bench.quality.matching import is_exact, is_relaxed
 from internvl_gguf.llama.context import Context
 from internvl_gguf.models.resolve import ModelFiles
 from tests.support.pictures import noise
 from training.words import TEST_WORDS
 
-EXAM = Path(internvl_gguf.bench.sets.__file__).with_name("data") / "exam"
+EXAM = Path(internvl_gguf.bench.__file__).with_name("data") / "exam"
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from internvl_gguf.bench.advice import advise
-from internvl_gguf.bench.theme import SHADES, contrast
-from internvl_gguf.bench.wording import printable
+from internvl_gguf.bench.report.advice import advise
+from internvl_gguf.bench.report.theme import SHADES, contrast
+from internvl_gguf.bench.report.wording import printable
 from internvl_gguf.errors import InvalidRequestError
 from tests.support.bench_samples import GIB, HOSTILE, hostile, samples
 
@@ -40,7 +40,7 @@ def test_no_name_covers_another_nor_leaves_the_chart(name: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from internvl_gguf.bench.charts import charts_of
+    from internvl_gguf.bench.report.charts import charts_of
 
     results = SAMPLES[name]
     chart = charts_of(results)[0]
@@ -80,7 +80,7 @@ def test_no_name_covers_another_nor_leaves_the_chart(name: str) -> None:
     ],
 )
 def test_there_are_charts_of_what_was_measured_and_no_empty_ones(name: str, charts: list[str]) -> None:
-    from internvl_gguf.bench.charts import charts_of
+    from internvl_gguf.bench.report.charts import charts_of
 
     assert [chart.name for chart in charts_of(SAMPLES[name])] == charts
 
@@ -88,7 +88,7 @@ def test_there_are_charts_of_what_was_measured_and_no_empty_ones(name: str, char
 @settings(deadline=None)
 @given(st.floats(1e-300, 1e300), st.floats(1, 1e12))
 def test_ticks_are_few_and_within_the_axis(low: float, factor: float) -> None:
-    from internvl_gguf.bench.axes import log_ticks
+    from internvl_gguf.bench.report.axes import log_ticks
 
     high = min(low * factor * 1.5, 1e300)
     ticks = log_ticks(low, high)
@@ -128,7 +128,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    from internvl_gguf.bench.page import results_to_page
+    from internvl_gguf.bench.report.page import results_to_page
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -185,7 +185,7 @@ def test_the_charts_of_the_page_follow_its_theme(page: str) -> None:
 
 @pytest.mark.parametrize("name", ["nothing", "empty"])
 def test_a_page_of_little(name: str) -> None:
-    from internvl_gguf.bench.page import results_to_page
+    from internvl_gguf.bench.report.page import results_to_page
 
     found = Page(results_to_page(SAMPLES[name]))
     assert advise(SAMPLES[name]) in found.text
@@ -194,7 +194,7 @@ def test_a_page_of_little(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["text only", "nothing"])
 def test_a_picture_of_the_charts(name: str, tmp_path: Path) -> None:
-    from internvl_gguf.bench.figures import write_plot
+    from internvl_gguf.bench.report.figures import write_plot
 
     write_plot(tmp_path / "charts.png", SAMPLES[name], advise(SAMPLES[name]))
     with Image.open(tmp_path / "charts.png") as picture:
@@ -205,7 +205,7 @@ def test_a_picture_of_the_charts(name: str, tmp_path: Path) -> None:
 
 
 def test_without_matplotlib_one_is_told_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    from internvl_gguf.bench.figures import require_matplotlib
+    from internvl_gguf.bench.report.figures import require_matplotlib
 
     require_matplotlib()
     find = importlib.util.find_spec
@@ -216,7 +216,7 @@ def test_without_matplotlib_one_is_told_before_anything_is_measured(monkeypatch:
 
 
 def test_a_place_for_a_report_is_looked_at_before_anything_is_measured(tmp_path: Path) -> None:
-    from internvl_gguf.bench.figures import require_place, write_report
+    from internvl_gguf.bench.report.figures import require_place, write_report
 
     require_place(tmp_path / "page.html")
     assert list(tmp_path.iterdir()) == []
@@ -229,7 +229,8 @@ def test_a_place_for_a_report_is_looked_at_before_anything_is_measured(tmp_path:
 
 def test_who_wants_no_charts_does_not_wait_for_their_library() -> None:
     script = (
-        "import internvl_gguf.bench.formats, internvl_gguf.cli.bench_report, internvl_gguf.bench.figures, sys;"
+        "import internvl_gguf.bench.report.formats, internvl_gguf.cli.bench_report, sys;"
+        "import internvl_gguf.bench.report.figures;"
         "print([name for name in ('matplotlib', 'numpy', 'PIL', 'rich') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -19,7 +19,7 @@ from internvl_gguf.bench.time_left import TimeLeft
 from internvl_gguf.cli.bench_progress import duration
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError, ModelFileError
 from internvl_gguf.models.listing import list_model
-from tests.support.bench_plans import FAST, HOST, QUALITY, SPEED, find, names, planned, resized, write_quants
+from tests.support.bench_plans import HOST, QUALITY, SPEED, fast, find, names, planned, resized, write_quants
 from tests.support.bench_samples import diverging
 
 GIB = 2**30
@@ -48,7 +48,7 @@ def test_a_sweep_is_the_product_of_its_lists(prompts: list[int], threads: list[i
         ({"n_prompt": "512,x"}, "-p is '512,x'"),
         ({"n_prompt": ""}, "-p is ''"),
         ({"n_prompt": "512,,64"}, "-p is"),
-        ({"n_prompt": "-512"}, "-p is"),
+        ({"n_prompt": "-512"}, "-p has -512"),
         ({"n_prompt": "1_000"}, "-p is"),
         ({"n_prompt": "٥١٢"}, "-p is"),
         ({"n_gen": "0"}, "-n has 0"),
@@ -136,10 +136,8 @@ def test_what_was_known_tells_nothing_about_time() -> None:
 
 # The store.
 
-RESULT = SpeedResult(
-    *(Spread(1.0, 0.5, 2.0, 3) for _ in range(5)), decode_parallel=None, prompt_tokens=512, answer_tokens=128,
-    parallel=1, picture_tiles=5,
-)  # fmt: skip
+SPREAD = Spread(1.0, 0.5, 2.0, 3)
+RESULT = SpeedResult(SPREAD, SPREAD, SPREAD, SPREAD, SPREAD, None, 512, 128, parallel=1, picture_tiles=5)
 KEY = {"text": "abc", "settings": {"n_ctx": 512, "flash_attn": "auto"}}
 
 
@@ -282,7 +280,7 @@ def test_with_one_encoder_a_loss_is_the_quants_alone(folder: Path) -> None:
 
 
 def test_points_of_a_sweep_cross_with_their_like(folder: Path) -> None:
-    sweep = replace(FAST, n_batch=(512, 1024))
+    sweep = fast(n_batch=(512, 1024))
     plan = planned(find(f"{folder}:BF16", mmprojs=("F16", "Q8_0")), QUALITY, sweep=sweep)
     assert [entry.name for entry in plan.entries] == [
         "BF16 with mmproj F16, n_batch 512", "BF16 with mmproj F16, n_batch 1024",

@@ -17,19 +17,26 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from internvl_gguf import BenchmarkError, InvalidRequestError, Session
-from internvl_gguf.bench import reference_logits
-from internvl_gguf.bench.divergence import DivergenceSum, kl_divergence, log_softmax
-from internvl_gguf.bench.packed_rows import PackedRow, row_bytes
-from internvl_gguf.bench.quality import QualityJob, measure_quality, subject_of
-from internvl_gguf.bench.reference_logits import ReferenceHead, ReferenceReader, ReferenceWriter, vocabulary_digest
-from internvl_gguf.bench.results import Divergence
-from internvl_gguf.bench.scoring import Passage, score, text_passages
-from internvl_gguf.bench.sets import LANGUAGE, check_sets, read_pictures, read_task, read_text
+from internvl_gguf.bench.quality import reference_logits
+from internvl_gguf.bench.quality.divergence import DivergenceSum, kl_divergence, log_softmax
+from internvl_gguf.bench.quality.measure import QualityJob, measure_quality, subject_of
+from internvl_gguf.bench.quality.packed_rows import PackedRow, row_bytes
+from internvl_gguf.bench.quality.reference_logits import (
+    ReferenceHead,
+    ReferenceReader,
+    ReferenceWriter,
+    vocabulary_digest,
+)
+from internvl_gguf.bench.quality.scoring import Passage, score, text_passages
+from internvl_gguf.bench.quality.sets import LANGUAGE, check_sets, read_pictures, read_task, read_text
+from internvl_gguf.bench.results import Divergence, QualityResult
+from internvl_gguf.config import KVType
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.models.resolve import ModelFiles, resolve_model
-from internvl_gguf.session.prepare import prepare_request
+from internvl_gguf.session.prepare import prepare_question
 from internvl_gguf.types import TokenSpan
 from tests.support.pictures import noise
+from tests.support.sessions import engine_of
 from tests.support.tiny_models import write_tiny_text
 
 LOGITS = hnp.arrays(np.float32, st.integers(2, 40), elements=st.floats(-80, 80, width=32))
@@ -342,9 +349,9 @@ class _Noted:
 def test_a_token_is_scored_as_it_would_come(session: Session, pictures: int) -> None:
     """Row by row the logits of the same prompt, asked for one at a time."""
     images = [noise(seed) for seed in range(pictures)]
-    request = prepare_request(session.runtime, session.limits, session.messages, "What is it?", images, {})
+    request = prepare_question(session.runtime, session.limits, session.messages, "What is it?", images, {})
     tokens = (5, 17, 3, 200, 11)
-    engine = session.runtime.engine
+    engine = engine_of(session)
     noted = _Noted()
     score(engine, 0, Passage(tuple(request.spans), tokens), noted, DivergenceSum())
     for index, row in enumerate(noted.rows):
@@ -384,7 +391,7 @@ def other(tmp_path: Path) -> Path:
 
 
 def job(folder: Path, role: Any, questions: Path | None = None, text: Path | None = None, **others: Any) -> QualityJob:
-    chosen = {"text": str(text) if text else "off", "pictures": str(questions) if questions else "off"}
+    chosen: Any = {"text": str(text) if text else "off", "pictures": str(questions) if questions else "off"}
     return QualityJob(str(folder), role, **chosen, **others)
 
 
@@ -514,8 +521,9 @@ def test_fewer_bits_lose_more(tmp_path: Path) -> None:
     asked.write_text(
         "\n".join(json.dumps({**line, "image": str(data() / "exam" / line["image"])}) for line in lines[:60:5])
     )
-    found = {}
-    for kv_type in ("f16", "q8_0", "q4_0"):
+    found: dict[KVType, QualityResult] = {}
+    kv_types: tuple[KVType, ...] = ("f16", "q8_0", "q4_0")
+    for kv_type in kv_types:
         with Session.open("demo", n_threads=1, kv_type=kv_type, flash_attn=True, n_draft=31) as session:
             wanted = QualityJob(str(tmp_path), "read" if found else "write", None, str(asked), n_chunks=3)
             found[kv_type] = measure_quality(session, wanted)
@@ -530,9 +538,9 @@ def test_fewer_bits_lose_more(tmp_path: Path) -> None:
 
 
 def data() -> Path:
-    import internvl_gguf.bench.sets
+    import internvl_gguf.bench
 
-    return Path(internvl_gguf.bench.sets.__file__).with_name("data")
+    return Path(internvl_gguf.bench.__file__).with_name("data")
 
 
 def test_the_sets_that_ship() -> None:
@@ -634,4 +642,4 @@ def test_pictures_that_do_not_decode_are_told_of_beforehand(questions: Path) -> 
 @pytest.mark.parametrize("wrong", [{"n_ctx": 7}, {"n_ctx": -1}, {"n_chunks": 0}])
 def test_a_job_that_scores_nothing(wrong: dict[str, int]) -> None:
     with pytest.raises(InvalidRequestError):
-        QualityJob("x", "write", **wrong)
+        QualityJob("x", "write", **wrong)  # type: ignore[arg-type]

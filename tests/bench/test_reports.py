@@ -17,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from internvl_gguf.bench.advice import advise
-from internvl_gguf.bench.columns import columns_of
-from internvl_gguf.bench.formats import render, results_from_json, results_to_csv, results_to_json
-from internvl_gguf.bench.pareto import best_rows, unbeaten
+from internvl_gguf.bench.report.advice import advise
+from internvl_gguf.bench.report.columns import columns_of
+from internvl_gguf.bench.report.formats import render, results_from_json, results_to_csv, results_to_json
+from internvl_gguf.bench.report.pareto import best_rows, unbeaten
+from internvl_gguf.bench.report.wording import number, printable, row_names, shortened, with_error
 from internvl_gguf.bench.results import (
     AccuracyResult,
     Configuration,
@@ -32,7 +33,6 @@ from internvl_gguf.bench.results import (
     SpeedResult,
     Spread,
 )
-from internvl_gguf.bench.wording import number, printable, row_names, shortened, with_error
 from internvl_gguf.cli.bench_report import print_report
 from internvl_gguf.errors import InvalidRequestError
 from tests.support.bench_samples import GIB, HOSTILE, LADDER, MIB, hostile, ladder_row, results_of, samples
@@ -200,7 +200,7 @@ def markdown_cells(text: str) -> tuple[list[list[str]], list[str]]:
     from markdown_it import MarkdownIt
 
     table: list[list[str]] = []
-    others = []
+    others: list[str] = []
     inside = False
     for token in MarkdownIt("commonmark").enable("table").parse(text):
         inside = inside or token.type == "table_open"
@@ -478,7 +478,7 @@ def test_a_terminal_with_ascii_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", out)
     print_report(SAMPLES["errors"], 12 * GIB, width=100)
     out.flush()
-    shown = out.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+    shown = out.buffer.getvalue().decode("ascii")
     assert "* Q4_K_M" in shown
     assert "0.0530 +-0.0033" in shown
     assert max(map(len, shown.splitlines())) <= 100

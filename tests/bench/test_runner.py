@@ -6,7 +6,6 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -28,7 +27,7 @@ from internvl_gguf.images.load import load_image
 from internvl_gguf.models.local_files import ModelFiles, demo_files
 from internvl_gguf.tiling import tile_image
 from internvl_gguf.utils.records import BENCHMARKS
-from tests.support.bench_plans import FAST, find, names, planned, write_quants
+from tests.support.bench_plans import fast, find, names, planned, write_quants
 from tests.support.tiny_models import write_tiny_text
 
 GIB = 2**30
@@ -45,7 +44,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Recorder:
     """A watcher that writes down what it is told, and may step in."""
 
-    def __init__(self, on_begin: Callable[[int], None] | None = None, on_stage: Callable[[int], None] | None = None):
+    def __init__(
+        self, on_begin: Callable[[int], object] | None = None, on_stage: Callable[[int], object] | None = None
+    ) -> None:
         self.place = -1
         self.stages: list[tuple[int, str, float]] = []
         self.ends: list[tuple[str, float | None]] = []
@@ -93,7 +94,7 @@ def test_whatever_becomes_of_one_configuration_the_others_go_on(folder: Path, re
     """One is killed, one has no memory by the plan, the file of one goes missing in the middle, one is measured."""
     for name in ("tiny-BF16.gguf", "tiny-Q8_0.gguf", "mmproj-F16.gguf"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    plan = planned(find(f"{tmp_path}:BF16,Q8_0"), sweep=replace(FAST, n_ctx=(512, 2**27)))
+    plan = planned(find(f"{tmp_path}:BF16,Q8_0"), sweep=fast(n_ctx=(512, 2**27)))
     gone = tmp_path / "tiny-BF16.gguf"
 
     def lose(place: int) -> None:
@@ -206,7 +207,7 @@ def test_without_its_reference_quality_is_left_out_and_said_so(folder: Path, res
 def test_speed_and_memory_of_the_demo_model(results: Path) -> None:
     """Everything is measured, several times, and the plan of the memory is near what was taken."""
     measures = Measures(frozenset({"speed", "memory"}), repetitions=2, parallel=2)
-    plan = planned(find("demo"), measures, sweep=replace(FAST, n_ctx=(1024,)))
+    plan = planned(find("demo"), measures, sweep=fast(n_ctx=(1024,)))
     recorder = Recorder()
     (row,), _ = run(plan, results, recorder)
     assert row.status == "measured", row.error
@@ -302,7 +303,7 @@ def test_the_demo_models_quants_are_made_once(tmp_path: Path, monkeypatch: pytes
     demo_ladder(["IQ2_XXS"], ["F16"], tell)
     assert told == []
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == made
-    finder = PairFinder(lambda: None, lambda *wanted: demo_ladder(*wanted, tell), told.append)  # type: ignore[arg-type, return-value]
+    finder = PairFinder(lambda: None, lambda quants, mmprojs: demo_ladder(quants, mmprojs, tell), told.append)  # type: ignore[arg-type, return-value]
     name, pairs = finder.find(Wanted(("demo:iq2_xxs,Q4_K_M",), mmprojs=("Q8_0",)))
     assert (name, names(pairs)) == ("demo", [("IQ2_XXS", "Q8_0"), ("Q4_K_M", "Q8_0")])
     assert pairs[0].bits_per_weight < pairs[1].bits_per_weight < 6

@@ -1,4 +1,4 @@
-"""The commands of a chat, and what becomes of its lines: the demo model, a screen that remembers what it was told."""
+"""The slash commands and lines of a chat, with the demo model and a screen that records its output."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ import pytest
 
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.chat import commands
-from internvl_gguf.chat.chat import Chat, Models
-from internvl_gguf.chat.clipboard import read_clipboard
+from internvl_gguf.chat.background_thread import BackgroundThread
+from internvl_gguf.chat.chat import Chat, ModelLoader
 from internvl_gguf.chat.command_table import COMMANDS, split_command
-from internvl_gguf.chat.commands import Leaving, full_name
+from internvl_gguf.chat.commands import LeaveChat, full_name
+from internvl_gguf.chat.context_usage import ConversationPart, context_tokens, droppable_parts, without_parts
 from internvl_gguf.chat.loop import Loop
 from internvl_gguf.chat.reader import Reader, ScriptReader
-from internvl_gguf.chat.room import Part, parts, taken, without
-from internvl_gguf.chat.screen import PlainScreen, Screen
 from internvl_gguf.chat.settings import Settings, setting_names, setting_values
 from internvl_gguf.chat.suggestions import Sources, suggestions
-from internvl_gguf.chat.terminal_screen import TerminalScreen
-from internvl_gguf.chat.worker import Worker
+from internvl_gguf.chat.terminal.clipboard import read_clipboard
+from internvl_gguf.chat.terminal.screen import PlainScreen, Screen
+from internvl_gguf.chat.terminal.terminal_screen import TerminalScreen
+from internvl_gguf.config import PictureOptions
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.history import History
 from internvl_gguf.models.local_files import ModelFiles, demo_files
@@ -38,7 +39,7 @@ EXAMPLE = demo_files().text.with_name("example.png")
 
 
 class Recorder(Screen):
-    """A screen that remembers.
+    """A screen that records its output.
 
     Attributes:
         said: every line.
@@ -91,7 +92,7 @@ class Recorder(Screen):
 
 
 class Chooser(Reader):
-    """A person who gives these answers when asked what to drop."""
+    """A user who gives these answers when asked what to drop."""
 
     def __init__(self, *answers: str) -> None:
         self.answers = list(answers)
@@ -110,18 +111,18 @@ def demo() -> Iterator[Session]:
 
 
 @pytest.fixture
-def worker() -> Iterator[Worker]:
-    worker = Worker()
+def worker() -> Iterator[BackgroundThread]:
+    worker = BackgroundThread()
     yield worker
     worker.close()
 
 
 @pytest.fixture
-def chat(demo: Session, worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chat]:
+def chat(demo: Session, worker: BackgroundThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chat]:
     monkeypatch.chdir(tmp_path)
     with demo.fork() as session, History.open(tmp_path / "data") as history:
         session.set_system(None)
-        models = Models(lambda name: demo_files(), lambda files: demo.fork(), lambda files: files.name)
+        models = ModelLoader(lambda name: demo_files(), lambda files: demo.fork(), lambda files: files.name)
         conversation = history.begin("demo")
         yield Chat(models, demo_files(), session, history, conversation, Settings(), worker, Recorder())
 
@@ -182,7 +183,7 @@ def test_pictures_wait_for_their_question(chat: Chat, talk: Callable[..., str]) 
     assert recorder(chat).said[-1] == "  1  example.png: 3x3 tiles + thumbnail, 363 tokens"
     talk("/images remove 1")
     assert recorder(chat).said[-1].startswith("1 picture removed; ")
-    assert taken(chat.session.runtime, chat.session.messages) < 60
+    assert context_tokens(chat.session.runtime, chat.session.messages) < 60
 
 
 def test_a_picture_that_does_not_load_leaves_the_line_and_what_waited(
@@ -250,7 +251,7 @@ def test_every_setting_can_be_read_back() -> None:
         assert all(Settings().changed(name, value) for value in setting_values(name))
     with pytest.raises(InvalidRequestError):
         Settings().changed("nothing", "1")
-    assert Settings(layout="frames").ask_options["max_tiles"] == 1
+    assert Settings(pictures=PictureOptions(layout="frames")).ask_options["max_tiles"] == 1
     assert Settings(SamplingParams(stop=("x",))).changed("stop", "none").sampling.stop == ()
 
 
@@ -283,7 +284,7 @@ def test_a_new_conversation_and_the_old_one_again(chat: Chat, talk: Callable[...
 
 def test_files(chat: Chat, talk: Callable[..., str], tmp_path: Path) -> None:
     talk("/export")
-    assert recorder(chat).said[-1] == "Nothing is said yet."
+    assert recorder(chat).said[-1] == "There are no messages yet."
     talk(f"{EXAMPLE} What number is written?", "/export 'my talk.md'", "/save talk", "/export")
     assert "98" in (tmp_path / "my talk.md").read_text()
     assert json.loads((tmp_path / "talk.json").read_text())
@@ -359,13 +360,13 @@ def test_what_does_not_fit_is_told_with_what_can_be_typed_here(chat: Chat) -> No
 def test_what_parts_take_is_what_is_free_without_them(chat: Chat, talk: Callable[..., str]) -> None:
     talk(f"{EXAMPLE} {EXAMPLE} What number is written?", "/set max_tiles 1", f"{EXAMPLE} What is <image>?", "Hello")
     runtime, messages = chat.session.runtime, list(chat.session.messages)
-    found = parts(runtime, messages)
+    found = droppable_parts(runtime, messages)
     assert [(part.turn, part.picture) for part in found] == [(0, None), (0, 0), (0, 1), (1, None), (1, 0), (2, None)]
-    whole = taken(runtime, messages)
+    whole = context_tokens(runtime, messages)
     for part in found:
-        assert whole - taken(runtime, without(messages, [part])) == part.tokens
-    assert without(messages, [Part(1, 0, 0, "", 1)])[3].text == "What is ?"
-    assert [message.role for message in without(messages, found)] == ["system"]
+        assert whole - context_tokens(runtime, without_parts(messages, [part])) == part.tokens
+    assert without_parts(messages, [ConversationPart(1, 0, 0, "", 1)])[3].text == "What is ?"
+    assert [message.role for message in without_parts(messages, found)] == ["system"]
     chat.drop([found[1]])
     talk("What number is written?")
     talk("/tokens", "/drop", "/drop 1-2")
@@ -391,7 +392,7 @@ def test_show_fits_the_terminal_wherever_the_model_lies(
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("LINES", "100")
     terminal = FakeTerminal(200, 100)
-    plain = PlainScreen(terminal, terminal, is_script=False, speaks_words=False)
+    plain = PlainScreen(terminal, terminal, is_script=False, for_screen_reader=False)
     chat.screen = plain if is_plain else TerminalScreen(terminal, None)
     folder = Path("/opt", "a-folder-of-models" * 5, *["nested"] * 20)
     chat.files = ModelFiles("long", folder / "a-model-with-a-long-name-Q4_K_M.gguf", folder / "mmproj.gguf")
@@ -421,7 +422,7 @@ def test_commands_that_take_nothing_say_so(chat: Chat, talk: Callable[..., str])
 def test_the_settings_show_what_holds(chat: Chat, talk: Callable[..., str]) -> None:
     talk("/set max_tiles")
     assert recorder(chat).said[-1] == "max_tiles is 12."
-    with pytest.raises(Leaving):
+    with pytest.raises(LeaveChat):
         talk("/quit")
 
 
@@ -453,7 +454,7 @@ def test_scripts_go_on_after_a_line_that_fails(chat: Chat) -> None:
         Loop(chat, ScriptReader(io.BytesIO(b"Hello\ncaf\xe9\n"))).run()
 
 
-def test_a_question_nobody_answered_stands_in_the_line_again(chat: Chat, talk: Callable[..., str]) -> None:
+def test_an_unanswered_question_stands_in_the_line_again(chat: Chat, talk: Callable[..., str]) -> None:
     """The process was killed after the question was kept, and before its answer was."""
     stream = chat.conversation.stream(chat.session, "What number is written?", [EXAMPLE])
     again = chat.history.find(chat.conversation.id)

@@ -1,9 +1,10 @@
-"""Lines as people type them: paths in every spelling of terminals and shells, and what is no path."""
+"""Lines as users type them: paths in every spelling of terminals and shells, and what is no path."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from internvl_gguf.chat.reader import is_complete, without_quotes
-from internvl_gguf.chat.typed_line import Files, Kind, parse_line
+from internvl_gguf.chat.typed_line import FileLookup, PathKind, parse_line
 
 FOLDER = "/home/me/my pictures"
 NAMES = st.text(
@@ -21,14 +22,14 @@ NAMES = st.text(
 ).filter(lambda name: name.strip(".").strip() != "")
 
 
-def files(*paths: str, kind: Kind = Kind.PICTURE) -> Files:
+def files(*paths: str, kind: PathKind = PathKind.PICTURE) -> FileLookup:
     """A disk with these files and no others."""
     known = set(paths)
 
     def matches(pattern: str) -> list[Path]:
         return [Path(path) for path in sorted(known) if PurePosixPath(path).match(pattern)]
 
-    return Files(lambda path: kind if str(path) in known else Kind.NOTHING, matches)
+    return FileLookup(lambda path: kind if str(path) in known else PathKind.NOTHING, matches)
 
 
 def in_double_quotes(path: str) -> str:
@@ -53,7 +54,7 @@ SPELLINGS = [shlex.quote, in_double_quotes, escaped, as_uri, as_local_uri]
 
 @pytest.mark.parametrize("spelled", SPELLINGS)
 @given(name=NAMES, after=st.sampled_from(["", " ", ", please", "?", " what\nis it"]))
-def test_a_path_with_any_printable_name_survives(spelled, name, after) -> None:
+def test_a_path_with_any_printable_name_survives(spelled: Callable[[str], str], name: str, after: str) -> None:
     path = f"{FOLDER}/{name}"
     typed = parse_line(f"look at {spelled(path)}{after}", files(path))
     assert typed.pictures == (Path(path),)
@@ -63,7 +64,7 @@ def test_a_path_with_any_printable_name_survives(spelled, name, after) -> None:
 
 @pytest.mark.parametrize("spelled", SPELLINGS)
 @given(names=st.lists(NAMES, min_size=2, max_size=3, unique=True))
-def test_several_dropped_at_once(spelled, names) -> None:
+def test_several_dropped_at_once(spelled: Callable[[str], str], names: list[str]) -> None:
     paths = [f"{FOLDER}/{name}" for name in names]
     typed = parse_line(" ".join(map(spelled, paths)) + " ", files(*paths))
     assert typed.pictures == tuple(map(Path, paths))
@@ -71,7 +72,7 @@ def test_several_dropped_at_once(spelled, names) -> None:
 
 
 @given(line=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
-def test_where_there_are_no_files_a_line_stays_what_it_is(line) -> None:
+def test_where_there_are_no_files_a_line_stays_what_it_is(line: str) -> None:
     typed = parse_line(line, files())
     assert typed.pictures == ()
     assert typed.prompt == line.strip()

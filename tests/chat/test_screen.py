@@ -1,4 +1,4 @@
-"""What a chat shows: Markdown that streams, nothing harmful, small pictures; as a terminal would show it."""
+"""The output of a chat as a terminal shows it: streamed Markdown, nothing harmful, previews of pictures."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from internvl_gguf.chat.live_area import LiveArea, visible_cells
-from internvl_gguf.chat.markdown_blocks import BlockStream
-from internvl_gguf.chat.markdown_view import MarkdownView
-from internvl_gguf.chat.preview import PREVIEW_COLUMNS, PREVIEW_ROWS, Protocol, draw, protocol_of
-from internvl_gguf.chat.screen import PlainScreen
-from internvl_gguf.chat.sixel import encode_sixel
-from internvl_gguf.chat.terminal_screen import TerminalScreen
+from internvl_gguf.chat.terminal.live_area import LiveArea, visible_cells
+from internvl_gguf.chat.terminal.markdown_blocks import BlockStream
+from internvl_gguf.chat.terminal.markdown_view import MarkdownView
+from internvl_gguf.chat.terminal.preview import PREVIEW_COLUMNS, PREVIEW_ROWS, Protocol, draw, protocol_of
+from internvl_gguf.chat.terminal.screen import PlainScreen
+from internvl_gguf.chat.terminal.sixel import encode_sixel
+from internvl_gguf.chat.terminal.terminal_screen import TerminalScreen
 from internvl_gguf.errors import PictureError
 from internvl_gguf.utils.safe_text import cells, safe_name, safe_text
 from tests.support.pictures import noise
@@ -237,7 +237,7 @@ def test_escape_sequences_are_shown_and_not_obeyed() -> None:
     for plain in (True, False):
         terminal = FakeTerminal()
         screen = (
-            PlainScreen(terminal, terminal, is_script=False, speaks_words=True)
+            PlainScreen(terminal, terminal, is_script=False, for_screen_reader=True)
             if plain
             else TerminalScreen(terminal, None)
         )
@@ -256,7 +256,7 @@ def test_escape_sequences_are_shown_and_not_obeyed() -> None:
 
 def test_what_is_no_terminal_gets_the_answer_as_it_is() -> None:
     answers, rest = io.StringIO(), io.StringIO()
-    screen = PlainScreen(answers, rest, is_script=True, speaks_words=False)
+    screen = PlainScreen(answers, rest, is_script=True, for_screen_reader=False)
     screen.progress("Reading", at_once=True)
     screen.begin_answer()
     screen.write("**a**\x1b")
@@ -269,7 +269,7 @@ def test_what_is_no_terminal_gets_the_answer_as_it_is() -> None:
 
 def test_a_screen_reader_hears_of_what_takes_long_once() -> None:
     answers = FakeTerminal()
-    screen = PlainScreen(answers, answers, is_script=False, speaks_words=True)
+    screen = PlainScreen(answers, answers, is_script=False, for_screen_reader=True)
     screen.progress("Looking at the picture", "tile 1 of 13")
     for tile in range(30):
         screen.tick()
@@ -396,7 +396,7 @@ def test_a_small_terminal_gets_no_preview(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_terminal_of_few_characters_is_shown_what_it_has(tmp_path: Path) -> None:
-    """What moves was a question mark there, and pictures in small were columns of them."""
+    """The spinner was a question mark there, and a preview was columns of them."""
     with (tmp_path / "terminal").open("w+", encoding="cp1252") as terminal:
         screen = TerminalScreen(terminal, Protocol.BLOCKS)
         screen.preview(noise(1))

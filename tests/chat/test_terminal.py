@@ -1,4 +1,4 @@
-"""`internvl chat` as people see it: a real terminal, real keys, the demo model."""
+"""`internvl chat` as users see it: a real terminal, real keys, the demo model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,12 +24,12 @@ BABBLE = ["--temperature", "1e6", "--top-k", "0", "--top-p", "1", "--seed", "3",
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the chat runs, with conversations of its own."""
+    """Return the folder the chat runs in, with conversations of its own."""
     monkeypatch.setenv("INTERNVL_DATA", str(tmp_path / "data"))
     return tmp_path
 
 
-def test_somebody_who_never_read_the_docs(folder: Path) -> None:
+def test_a_user_who_never_read_the_docs(folder: Path) -> None:
     """Two pictures, corrections, leaving, coming back, a file to hand on."""
     shutil.copy(EXAMPLE, folder / "my photo.png")
     shutil.copy(EXAMPLE, folder / "other.png")
@@ -135,7 +136,7 @@ def test_forty_columns_wide_characters_and_several_lines(folder: Path) -> None:
 @pytest.mark.parametrize("how", ["plain", "dumb", "no_color"])
 def test_nothing_is_redrawn_for_who_cannot_see_it(folder: Path, how: str) -> None:
     options = ["--plain"] if how == "plain" else []
-    environment = {"dumb": {"TERM": "dumb"}, "no_color": {"NO_COLOR": "1"}}.get(how, {})
+    environment: dict[str, Any] = {"dumb": {"TERM": "dumb"}, "no_color": {"NO_COLOR": "1"}}.get(how, {})
     with ChatTerminal("demo", *FAST, *options, folder=folder, **environment) as terminal:
         prompt = r"^You:\Z" if how == "plain" else PROMPT
         terminal.wait(prompt)

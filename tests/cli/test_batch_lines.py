@@ -36,6 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[byt
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         with pytest.raises(SystemExit) as ended:
             main()
+        assert isinstance(ended.value.code, int)
         printed = capsysbinary.readouterr()
         return subprocess.CompletedProcess([], ended.value.code, printed.out.decode(), printed.err.decode())
 

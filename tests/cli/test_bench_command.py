@@ -17,7 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from internvl_gguf.bench.formats import results_from_json
+from internvl_gguf.bench.report.formats import results_from_json
 from internvl_gguf.cli import main
 from internvl_gguf.models.catalog import load_catalog
 from internvl_gguf.models.local_files import demo_files
@@ -328,6 +328,7 @@ def test_the_catalogues_name_is_measured_as_the_demo_is(tmp_path: Path) -> None:
         zip([f"{NAME}-{kind}.gguf" for kind in ("Q6_K", "Q4_K_M", "UD-Q2_K_XL")], made, strict=True)
     )
     files |= {f"{NAME}-BF16.gguf": demo.text, "mmproj-F16.gguf": demo.mmproj}
+    assert spec.repo is not None
     with LoopbackHub() as running:
         repo = running.add_repo(spec.repo, files)
         repo.branches[spec.revision] = repo.commit

@@ -208,7 +208,7 @@ def test_what_cannot_be_opened_is_two_lines(run: Run, tmp_path: Path) -> None:
 
 def test_it_waits_for_no_model_and_no_picture() -> None:
     script = (
-        "import sys, internvl_gguf.cli.history, internvl_gguf.history.exchange;"
+        "import sys, internvl_gguf.cli.history, internvl_gguf.history.json_export;"
         "print([name for name in ('llama_cpp', 'numpy', 'PIL', 'gguf') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"

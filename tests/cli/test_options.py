@@ -10,30 +10,36 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 
-from internvl_gguf.chat.settings import setting_names
+from internvl_gguf.chat.settings import Settings
 from internvl_gguf.cli import options
 from internvl_gguf.cli.ask import ask
-from internvl_gguf.cli.asking_options import AskingOptions, asking_types, asks
+from internvl_gguf.cli.asking_options import asking_options, asking_types, asks
 from internvl_gguf.cli.batch_lines import Line, question_of
 from internvl_gguf.cli.chat import chat
 from internvl_gguf.cli.command_list import COMMANDS, COMPLETE
 from internvl_gguf.cli.completion import answer
 from internvl_gguf.cli.group import load
 from internvl_gguf.cli.settings_file import FILE_NAME, defaults_of, option_types, wanted_model
-from internvl_gguf.config import EngineConfig, SamplingParams
+from internvl_gguf.config import AskOptions, EngineConfig, PictureOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.history import History
+from internvl_gguf.utils.kinds import Choice, Number, Switch, Texts
+from internvl_gguf.utils.options import Declared, options_of
 
 
 @pytest.fixture
 def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Writes config.toml."""
     monkeypatch.setenv("INTERNVL_CONFIG", str(tmp_path))
-    return lambda text: (tmp_path / FILE_NAME).write_text(text, encoding="utf-8") and None
+
+    def write(text: str) -> None:
+        (tmp_path / FILE_NAME).write_text(text, encoding="utf-8")
+
+    return write
 
 
 def defaults(command: str = "chat") -> dict[str, Any]:
@@ -109,26 +115,50 @@ def test_the_command_line_wins_then_variables_then_the_file(
 
 
 def test_every_option_of_asking_has_a_variable() -> None:
-    hints = get_type_hints(AskingOptions, include_extras=True)
-    variables = {hint.__metadata__[0].envvar for hint in hints.values()}
-    assert variables == {f"INTERNVL_{name.upper()}" for name in hints}
+    parameters = inspect.signature(ask).parameters
+    variables = {parameters[name].annotation.__metadata__[0].envvar for name in asking_types()}
+    assert variables == {f"INTERNVL_{name.upper()}" for name in asking_types()}
     taken = {"INTERNVL_CACHE", "INTERNVL_CONFIG", "INTERNVL_DATA", "INTERNVL_MODEL"}
     assert not variables & taken
-    of_commands = {f"INTERNVL_{name}_{option}".upper() for name in ("ask", "chat") for option in hints}
+    of_commands = {f"INTERNVL_{name}_{option}".upper() for name in ("ask", "chat") for option in asking_types()}
     assert not of_commands & (taken | variables)
 
 
-def test_every_way_to_choose_an_answer_is_an_option() -> None:
+@pytest.mark.parametrize("command", ["ask", "chat"])
+@pytest.mark.parametrize("declared", [*options_of(SamplingParams).values(), *options_of(PictureOptions).values()])
+def test_an_option_of_a_question_is_on_every_surface(
+    declared: Declared, command: str, configure: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`penalty_last_n` was a field of SamplingParams and nowhere else: no flag, no variable, no key."""
-    sampling = {field.name for field in fields(SamplingParams)}
-    assert sampling <= asking_types().keys()
-    assert sampling <= set(setting_names())
+    values = {Switch: (False, True), Choice: ("frames", "combined"), Texts: (("a",), ("b",)), Number: (0.25, 0.5)}
+    one, other = values.get(type(declared.kind), (1, 2))
+    name, arguments = declared.name, ["demo", "Hello?"] if command == "ask" else []
+
+    def asked(*more: str) -> Any:
+        values = given(command, *arguments, *more)
+        asking = asking_options({name: values[name] for name in asking_types()})
+        return getattr(asking.sampling if name in vars(asking.sampling) else asking.pictures, name)
+
+    data = json.dumps(list(one) if isinstance(one, tuple) else one)
+    typed = declared.kind.show(one)
+    assert asked() == declared.default
+    configure(f"{name} = {data}")
+    assert asked() == one
+    monkeypatch.setenv(f"INTERNVL_{name.upper()}", declared.kind.show(other))
+    assert asked() == other
+    flag = [declared.flags[0].split("/")[1]] if one is False else [declared.flags[0], typed]
+    assert asked(*flag) == one
+    changed = Settings().changed(name, typed)
+    assert one in (vars(changed.sampling) | vars(changed.pictures)).values()
+    assert dict(changed.rows())[name] == typed
+    question = question_of(Line(1, f'{{"prompt": "Hello?", "{name}": {data}}}'.encode()), SamplingParams())
+    assert ({**question.options} | vars(question.options["sampling"]))[name] == one
+    assert flag[0] in words(command, flag[0][:-1])
+
+
+def test_another_name_of_a_flag_is_the_same_option() -> None:
     chosen = given("ask", "demo", "Hello?", "--penalty-last-n", "7")["penalty_last_n"]
     assert chosen == given("chat", "--repeat-last-n", "7")["penalty_last_n"] == 7
-    asking = AskingOptions(penalty_last_n=9, repeat_penalty=1.5)
-    assert (asking.sampling().penalty_last_n, asking.sampling().penalises) == (9, True)
-    question = question_of(Line(1, b'{"prompt": "Hello?", "penalty_last_n": 5}'), SamplingParams())
-    assert question.options["sampling"].penalty_last_n == 5
 
 
 def test_one_habit_serves_every_command() -> None:
@@ -142,17 +172,28 @@ def test_one_habit_serves_every_command() -> None:
 
 
 def test_every_way_to_load_a_model_is_an_option_or_has_a_reason_not_to_be() -> None:
-    renamed = {"n_threads": "threads", "n_draft": "draft"}
     elsewhere = {
         "n_parallel": "--parallel goes with --batch",
         "embedding_cache_bytes": "of a process that ends with its answer",
         "embedding_disk_bytes": "--no-cache",
     }
-    wanted = {renamed.get(field.name, field.name) for field in fields(EngineConfig)} - elsewhere.keys()
-    assert wanted <= asking_types().keys()
-    engine = AskingOptions(n_batch=1024, n_ubatch=256).engine()
-    assert (engine["n_batch"], engine["n_ubatch"]) == (1024, 256)
-    assert engine.keys() == {field.name for field in fields(EngineConfig)} - {"n_parallel", "embedding_cache_bytes"}
+    declared = options_of(EngineConfig)
+    assert {name for name, each in declared.items() if not each.option.on_command_line} == elsewhere.keys()
+    assert {each.key for name, each in declared.items() if name not in elsewhere} <= asking_types().keys()
+    arguments = ("-b", "1024", "-ub", "256", "-t", "3", "-ngl", "all", "-fa", "on", "--draft", "2", "--no-cache")
+    values = given("chat", *arguments)
+    engine = asking_options({name: values[name] for name in asking_types()}).engine
+    assert (engine.n_batch, engine.n_ubatch, engine.n_threads, engine.n_draft) == (1024, 256, 3, 2)
+    assert (engine.n_gpu_layers, engine.flash_attn, engine.embedding_disk_bytes) == (-1, True, 0)
+
+
+def test_options_of_a_question_are_options_of_pictures() -> None:
+    assert AskOptions.__annotations__.keys() == {"sampling"} | options_of(PictureOptions).keys()
+
+
+def test_every_field_of_a_configuration_is_declared() -> None:
+    for configuration in (SamplingParams, PictureOptions, EngineConfig):
+        assert list(options_of(configuration)) == [field.name for field in fields(configuration)]
 
 
 def test_the_options_of_asking_are_those_of_ask_and_chat() -> None:

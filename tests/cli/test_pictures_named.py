@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,7 +157,8 @@ def test_a_picture_is_not_attached_twice(tiny: ModelFiles, photo: Path) -> None:
 
 def test_a_named_picture_may_stay_text(tiny: ModelFiles, photo: Path) -> None:
     question = f"What is in '{photo}'?"
-    for environment in ({}, {"INTERNVL_ASK_PROMPT_PICTURES": "0"}):
+    environments: list[dict[str, Any]] = [{}, {"INTERNVL_ASK_PROMPT_PICTURES": "0"}]
+    for environment in environments:
         switch = [] if environment else ["--no-prompt-pictures"]
         told = json.loads(run("ask", tiny.text, question, *switch, "--json", *FAST, **environment).stdout)
         assert (told["prompt"], told["images"]) == (question, [])

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.quantizing import TYPES, read_matrix, write_matrix
 from tests.cli.test_commands import assert_two_lines, run
-from tests.quantizing.test_making import even_matrix
+from tests.quantizing.test_quantizer import even_matrix
 from tests.support.loopback_hub import LoopbackHub
 from tests.support.tiny_models import write_tiny_mmproj, write_tiny_text
 
@@ -98,7 +99,11 @@ def test_a_model_of_the_hub_is_quantised_from_its_bf16(tmp_path: Path) -> None:
     with LoopbackHub() as hub:
         files = {"Demo-BF16.gguf": DEMO.text, "Demo-Q8_0.gguf": DEMO.text, "mmproj-F16.gguf": DEMO.mmproj}
         hub.add_repo("owner/demo", files)
-        at = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+        at: dict[str, Any] = {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        }
         assert_two_lines(run("quantize", "owner/demo:Q8_0", "Q4_0", here, **at))
         assert not hub.requests
         done = run("quantize", "owner/demo", "Q4_0", here, "-t", 1, **at)

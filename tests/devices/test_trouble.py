@@ -97,7 +97,7 @@ def test_a_server_that_is_killed_costs_a_worker_one_answer() -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment([server.endpoint], program="internvl_gguf.session.worker.child"),
+            env=environment([server.endpoint], program="internvl_gguf.session.worker.child_main"),
         )
         assert process.stdout is not None
         first = process.stdout.readline()

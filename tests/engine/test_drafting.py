@@ -1,8 +1,8 @@
-"""Guessing tokens ahead changes when an answer is there, never what it says."""
+"""Prompt lookup changes how fast an answer comes, never what it says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,10 @@ from internvl_gguf.llama.context import Context
 from internvl_gguf.memory import MemoryRequest
 from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.types import Span, Tile, TileSpan, TokenSpan
+from tests.support.exact import EXACT
 from tests.support.pictures import noise
+from tests.support.sessions import engine_of
 
-EXACT: dict[str, Any] = {
-    "system": "",
-    "n_threads": 1,
-    "kv_type": "f32",
-    "flash_attn": False,
-    "n_ctx": 256,
-    "embedding_disk_bytes": 0,
-}
 LONG = SamplingParams(max_tokens=120)
 LOOP = TokenSpan((68, 69, 70) * 6)  # the tiny model goes on with what is guessed right about every third time
 
@@ -48,20 +42,20 @@ PROMPTS: list[list[Span]] = [
 
 @pytest.fixture(autouse=True)
 def always_guess(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long a computation takes on the machine of the test."""
+    """Guess always, however long a computation takes on the machine of the test."""
     monkeypatch.setattr(drafting, "worthwhile_length", lambda most, rate, cost: most)
 
 
 @pytest.fixture(scope="module")
 def plain(tiny: ModelFiles) -> Iterator[Engine]:
-    with Session.open(tiny.text, tiny.mmproj, **EXACT) as session:
-        yield session.runtime.engine
+    with Session.open(tiny.text, tiny.mmproj, system="", n_ctx=256, **EXACT) as session:
+        yield engine_of(session)
 
 
 @pytest.fixture(scope="module")
 def guessing(tiny: ModelFiles) -> Iterator[Engine]:
-    with Session.open(tiny.text, tiny.mmproj, n_draft=7, **EXACT) as session:
-        yield session.runtime.engine
+    with Session.open(tiny.text, tiny.mmproj, n_draft=7, system="", n_ctx=256, **EXACT) as session:
+        yield engine_of(session)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=["repeats", "does not", "picture, repeats", "picture"])
@@ -110,11 +104,11 @@ def test_right_guesses_save_computations(guessing: Engine, monkeypatch: pytest.M
 
 
 def test_a_conversation_goes_on_from_guessed_tokens(tiny: ModelFiles) -> None:
-    """What was guessed right is known to the next turn; what was guessed wrong is not in the cache."""
+    """The cache keeps right guesses for the next turn and no wrong ones."""
     asked = ["the thing in the ring " * 3, "And now?", "the thing in the ring"]
     replies = {}
     for n_draft in (0, 8):
-        with Session.open(tiny.text, tiny.mmproj, n_draft=n_draft, **{**EXACT, "n_ctx": 1024}) as session:
+        with Session.open(tiny.text, tiny.mmproj, n_draft=n_draft, system="", n_ctx=1024, **EXACT) as session:
             replies[n_draft] = [session.ask(prompt, sampling=SamplingParams(max_tokens=100)) for prompt in asked]
             session.runtime.engine.check_integrity()
     assert [reply.text for reply in replies[8]] == [reply.text for reply in replies[0]]
@@ -137,9 +131,9 @@ def test_the_demo_model_says_the_same_with_guesses() -> None:
 
 
 def test_answers_at_once_are_not_guessed(tiny: ModelFiles) -> None:
-    """They fill a batch by themselves; alone again, the last of them is."""
-    with Session.open(tiny.text, tiny.mmproj, n_draft=4, n_parallel=2, **EXACT) as session:
-        engine = session.runtime.engine
+    """Several answers fill a batch by themselves; the last one that runs alone is guessed again."""
+    with Session.open(tiny.text, tiny.mmproj, n_draft=4, n_parallel=2, system="", n_ctx=256, **EXACT) as session:
+        engine = engine_of(session)
         handles = [engine.submit([LOOP], SamplingParams(max_tokens=count)) for count in (20, 60)]
         short, long = (handle.result() for handle in handles)
         assert long[:20] == short
@@ -148,7 +142,7 @@ def test_answers_at_once_are_not_guessed(tiny: ModelFiles) -> None:
         engine.check_integrity()
 
 
-@pytest.mark.parametrize("place", ["decode_many", "likeliest_token", "take"])
+@pytest.mark.parametrize("place", ["decode_many", "likeliest_token", "use_logits"])
 def test_ctrl_c_in_the_middle_of_guesses_loses_nothing(
     plain: Engine, guessing: Engine, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -158,9 +152,9 @@ def test_ctrl_c_in_the_middle_of_guesses_loses_nothing(
     handle = guessing.submit([LOOP], LONG)
     first: list[int] = []
     while len(first) < 25:
-        guessing.work_until(lambda: handle.has_news)
+        guessing.work_until(lambda: handle.is_readable)
         first += handle.ready()
-    owner: Any = AnswerRequest if place == "take" else Context
+    owner: Any = AnswerRequest if place == "use_logits" else Context
     native = getattr(owner, place)
 
     def interrupted(*arguments: Any) -> Any:
@@ -172,7 +166,7 @@ def test_ctrl_c_in_the_middle_of_guesses_loses_nothing(
 
     def read_on() -> None:
         while handle.finish_reason is None:
-            guessing.work_until(lambda: handle.has_news)
+            guessing.work_until(lambda: handle.is_readable)
             first.extend(handle.ready())
 
     with pytest.raises(KeyboardInterrupt):
@@ -188,6 +182,7 @@ def test_an_answer_given_up_leaves_no_guesses(guessing: Engine) -> None:
     stream = guessing.submit([LOOP], LONG).stream()
     for _ in range(25):
         next(stream)
+    assert isinstance(stream, Generator)
     stream.close()
     guessing.check_integrity()
 
@@ -231,7 +226,7 @@ def test_a_guess_is_never_longer_than_it_may_be(most: int, rate: float, seconds:
         cost.observe(n_tokens, each)
     length = worthwhile_length(most, rate, cost)
     assert 0 <= length <= most
-    assert length == 0 or cost.knows_one
+    assert length == 0 or cost.has_single_token
 
 
 def test_guessing_is_decided_by_what_it_costs_and_how_often_it_is_right() -> None:
@@ -304,8 +299,8 @@ def test_scores_beside_an_answer(tiny: ModelFiles, plain: Engine) -> None:
     plain.forget()
     answer = plain.submit(PROMPTS[2], LONG).result()
     rows = scored(plain, PROMPTS[0], 16)
-    with Session.open(tiny.text, tiny.mmproj, n_draft=3, n_parallel=2, **EXACT) as session:
-        engine = session.runtime.engine
+    with Session.open(tiny.text, tiny.mmproj, n_draft=3, n_parallel=2, system="", n_ctx=256, **EXACT) as session:
+        engine = engine_of(session)
         handle = engine.submit(PROMPTS[2], LONG)
         stream = handle.stream()
         first = next(stream)

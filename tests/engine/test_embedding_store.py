@@ -24,7 +24,7 @@ from internvl_gguf.engine import embedding_store
 from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.engine.embedding_store import EmbeddingStore
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.session import runtime
+from internvl_gguf.session import in_process_runtime
 from internvl_gguf.utils.records import RECORDS
 from tests.cli.test_commands import FAST, run
 from tests.support.known_embeddings import assert_same_bits, key, values
@@ -57,7 +57,7 @@ def used_bytes(folder: Path) -> int:
 
 
 def start(script: str, *arguments: object) -> subprocess.Popen[str]:
-    """Another process with a store at hand; it says and hears lines."""
+    """Start another process with a store; it reads and writes lines."""
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(CHILD) + textwrap.dedent(script), *map(str, arguments)],
         stdin=subprocess.PIPE,
@@ -327,7 +327,7 @@ def test_memory_comes_before_the_disk(store: EmbeddingStore) -> None:
 
 
 class _SlowStore(EmbeddingStore):
-    """A disk that takes nothing until it is told to."""
+    """A store whose writes wait until the test lets them go on."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, AMPLE)
@@ -425,24 +425,24 @@ def test_another_mmproj_does_not_hit(tiny: ModelFiles, own_cache: Path, tmp_path
     assert seen(tiny)[0].usage.tiles_encoded == 0
 
 
-@pytest.mark.parametrize("part", ["settle", "encoder_arithmetic"])
+@pytest.mark.parametrize("part", ["find_usable_settings", "encoder_arithmetic"])
 def test_another_correction_build_or_device_does_not_hit(
     tiny: ModelFiles, own_cache: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     seen(tiny)
-    original: Callable[..., Any] = getattr(runtime, part)
+    original: Callable[..., Any] = getattr(in_process_runtime, part)
     answers: dict[str, Callable[..., Any]] = {
-        "settle": lambda *asked: replace(original(*asked), positions_are_shifted=False),
+        "find_usable_settings": lambda *asked: replace(original(*asked), positions_are_shifted=False),
         "encoder_arithmetic": lambda device, **asked: "another machine",
     }
     with monkeypatch.context() as patch:
-        patch.setattr(runtime, part, answers[part])
+        patch.setattr(in_process_runtime, part, answers[part])
         assert seen(tiny)[0].usage.tiles_encoded == 7
     assert seen(tiny)[0].usage.tiles_encoded == 0
 
 
 def test_threads_do_not_change_an_embedding(tiny: ModelFiles, own_cache: Path) -> None:
-    """They are not part of the key."""
+    """The number of threads is not part of the key."""
     embeddings = []
     for threads in (1, 2, 3):
         with Session.open("demo", n_threads=threads, n_ctx=512, embedding_disk_bytes=0) as session:
@@ -513,7 +513,7 @@ def test_cache_shows_what_is_kept_and_clears_it(tiny: ModelFiles, own_cache: Pat
     (own_cache / "headers").mkdir()
     (own_cache / "headers" / "abc.123").write_bytes(bytes(1000))
     for record in RECORDS:
-        assert record.write({"of": record.purpose})
+        assert record.put("this machine", {"of": record.purpose}) is None
     (own_cache / ".tuning.json.a1b2c3").write_text("of a process that was killed")
     (own_cache / "letter.txt").write_text("not ours")
     shown = json.loads(run("cache", "--json").stdout)

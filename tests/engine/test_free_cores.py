@@ -1,9 +1,9 @@
-"""How many threads compute while other programs use the cores: the policy alone, then through an engine."""
+"""The number of threads that compute while other programs use cores: the policy alone, then through an engine."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -12,15 +12,16 @@ from internvl_gguf.config import EngineConfig, SamplingParams
 from internvl_gguf.engine.free_cores import CoreWatch, FreeCores
 from internvl_gguf.llama.library import llama_cpp
 from internvl_gguf.llama.model import TextModel
-from internvl_gguf.session import Session, runtime
+from internvl_gguf.session import Session, in_process_runtime
+from tests.support.sessions import engine_of
 
 
 def counts(n_cores: int, used: Iterable[float]) -> list[int]:
-    """Free cores after each note."""
+    """Return the count of free cores after each observation."""
     free = FreeCores(n_cores)
     found = []
     for each in used:
-        free.note(each)
+        free.observe(each)
         found.append(free.count)
     return found
 
@@ -71,7 +72,7 @@ def test_a_fall_of_what_others_use_is_followed_step_by_step() -> None:
 
 
 class Machine:
-    """A clock that is set, and what others have used by then."""
+    """A clock that the test sets, and the CPU time that others have used by then."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -121,17 +122,17 @@ def test_what_was_used_while_the_model_was_loaded_counts_for_the_first_token() -
 
 
 def native_threads(session: Session) -> tuple[int, int]:
-    handle = session.runtime.engine.context.handle
+    handle = engine_of(session).context.handle
     return llama_cpp.llama_n_threads(handle), llama_cpp.llama_n_threads_batch(handle)
 
 
 @pytest.fixture
-def crowded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+def crowded(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Four cores, the time and the others of a stand-in machine, for sessions that are opened."""
     machine = Machine()
     monkeypatch.setattr("internvl_gguf.hardware.cpu_tuning.default_threads", lambda: 4)
     monkeypatch.setattr("internvl_gguf.hardware.cpu_tuning.recorded_tuning", lambda: None)
-    monkeypatch.setattr(runtime, "core_watch", lambda: machine.watch(4))
+    monkeypatch.setattr(in_process_runtime, "core_watch", lambda: machine.watch(4))
     return machine
 
 
@@ -159,7 +160,7 @@ def test_an_answer_under_way_changes_its_threads_and_not_its_words(
         calm, calm_logprobs = logprobs(session)
     seen = set()
     with Session.open("demo", flash_attn=False) as session:
-        context = session.runtime.engine.context
+        context = engine_of(session).context
         decode = context.decode_token
 
         def crowd(*arguments: int) -> None:
@@ -167,7 +168,7 @@ def test_an_answer_under_way_changes_its_threads_and_not_its_words(
             seen.add(native_threads(session))
             decode(*arguments)
 
-        context.decode_token = crowd  # type: ignore[method-assign]
+        monkeypatch.setattr(context, "decode_token", crowd)
         busy, busy_logprobs = logprobs(session)
     assert seen >= {(4, 4), (1, 1), (2, 2)}
     assert busy == calm
@@ -185,8 +186,8 @@ def test_a_system_that_does_not_tell_keeps_all_threads(monkeypatch: pytest.Monke
     def untold() -> float:
         raise NotImplementedError
 
-    monkeypatch.setattr(runtime, "seconds_used_by_others", untold)
-    assert runtime.core_watch() is None
+    monkeypatch.setattr(in_process_runtime, "seconds_used_by_others", untold)
+    assert in_process_runtime.core_watch() is None
     assert EngineConfig().n_threads is None
     with Session.open("demo") as session:
         assert session.ask("Go on.", sampling=SamplingParams(max_tokens=2)).usage.completion_tokens > 0

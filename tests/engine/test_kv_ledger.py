@@ -38,7 +38,10 @@ def test_the_common_prefix_is_the_longest_one_that_ends_outside_tiles(held: list
         (index for index, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right))
     )
     start = longest
-    while 0 < start < len(left) and isinstance(left[start], tuple) and left[start][1] != 0:
+    while 0 < start < len(left):
+        unit = left[start]
+        if not isinstance(unit, tuple) or unit[1] == 0:
+            break
         start -= 1
     assert shared in (longest, start)
 

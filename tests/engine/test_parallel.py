@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,18 +27,12 @@ from internvl_gguf.llama.context import Context, TokenRun
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.types import Span, Tile, TileSpan, TokenSpan
+from tests.support.exact import EXACT
 from tests.support.pictures import noise
+from tests.support.sessions import engine_of
 
 SHORT = SamplingParams(max_tokens=12)
 SEEDED = SamplingParams(max_tokens=12, temperature=1.5, top_k=0, top_p=1.0, seed=7)
-EXACT: dict[str, Any] = {
-    "system": "Be brief.",
-    "n_threads": 1,
-    "kv_type": "f32",
-    "flash_attn": False,
-    "n_ctx": 256,
-    "embedding_disk_bytes": 0,
-}
 QUESTIONS = [
     Question("What is it?", [noise(1)]),
     Question("What is it?"),
@@ -53,27 +46,29 @@ QUESTIONS = [
 
 @pytest.fixture(scope="module")
 def expected(tiny: ModelFiles) -> list[str]:
-    """What each question is answered alone."""
+    """The answer to each question when it is asked alone."""
     answers = []
-    with Session.open(tiny.text, tiny.mmproj, **EXACT) as session:
+    with Session.open(tiny.text, tiny.mmproj, system="Be brief.", n_ctx=256, **EXACT) as session:
         for question in QUESTIONS:
             (reply,) = session.batch([question], sampling=SHORT)
             assert isinstance(reply, Reply)
             answers.append(reply.text)
-            session.runtime.engine.forget()
+            engine_of(session).forget()
     return answers
 
 
 @pytest.fixture
 def several(tiny: ModelFiles) -> Iterator[Session]:
     """Three sequences, and batches so small that every prompt is read in pieces."""
-    with Session.open(tiny.text, tiny.mmproj, n_parallel=3, n_batch=32, n_ubatch=8, **EXACT) as session:
+    with Session.open(
+        tiny.text, tiny.mmproj, n_parallel=3, n_batch=32, n_ubatch=8, system="Be brief.", n_ctx=256, **EXACT
+    ) as session:
         yield session
 
 
 def checked(monkeypatch: pytest.MonkeyPatch, session: Session) -> list[int]:
     """Check the ledgers after every step; the list counts them."""
-    scheduler = session.runtime.engine._scheduler
+    scheduler = engine_of(session)._scheduler
     step, steps = scheduler.step, [0]
 
     def step_and_check() -> None:
@@ -89,7 +84,7 @@ def checked(monkeypatch: pytest.MonkeyPatch, session: Session) -> list[int]:
 def test_batched_answers_equal_single_ones(
     tiny: ModelFiles, expected: list[str], n_parallel: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Session.open(tiny.text, tiny.mmproj, n_parallel=n_parallel, **EXACT) as session:
+    with Session.open(tiny.text, tiny.mmproj, n_parallel=n_parallel, system="Be brief.", n_ctx=256, **EXACT) as session:
         steps = checked(monkeypatch, session)
         replies = session.batch(QUESTIONS, sampling=SHORT)
         assert [reply.text for reply in replies if isinstance(reply, Reply)] == expected
@@ -101,12 +96,11 @@ def test_the_demo_model_says_the_same_alone_and_in_company() -> None:
     """BF16 weights, where rounding makes more of last bits that differ with the batch (docs/parity.md)."""
     picture = Path(__file__).parents[2] / "src/internvl_gguf/demo/example.png"
     asked = ["What number is written?", "What colour is the circle?", "How many shapes are there?"]
-    options = {"n_threads": 1, "n_ctx": 512, "embedding_disk_bytes": 0}
-    with Session.open("demo", n_parallel=3, **options) as session:
+    with Session.open("demo", n_threads=1, n_ctx=512, n_parallel=3, embedding_disk_bytes=0) as session:
         together = session.batch([Question(prompt, [picture]) for prompt in asked])
         alone = []
         for prompt in asked:
-            session.runtime.engine.forget()
+            engine_of(session).forget()
             alone += session.batch([Question(prompt, [picture])])
     assert [reply.text for reply in together] == [reply.text for reply in alone] == ["98", "Red.", "Two."]
 
@@ -170,14 +164,22 @@ PROMPTS: list[list[Span]] = [
 def shared(tiny: ModelFiles) -> Iterator[Engine]:
     """An engine for the examples of a property, with small batches and nothing remembered of tiles."""
     with Session.open(
-        tiny.text, tiny.mmproj, n_parallel=3, n_batch=16, n_ubatch=8, embedding_cache_bytes=0, **EXACT
+        tiny.text,
+        tiny.mmproj,
+        n_parallel=3,
+        n_batch=16,
+        n_ubatch=8,
+        embedding_cache_bytes=0,
+        system="Be brief.",
+        n_ctx=256,
+        **EXACT,
     ) as session:
-        yield session.runtime.engine
+        yield engine_of(session)
 
 
 @pytest.fixture(scope="module")
 def alone(shared: Engine) -> list[list[int]]:
-    """What each prompt is answered alone."""
+    """The answer to each prompt when it is submitted alone."""
     answers = []
     for prompt in PROMPTS:
         shared.forget()
@@ -228,11 +230,11 @@ def test_requests_come_and_go_at_any_time(
 
 
 def test_more_requests_than_sequences_wait_in_order(several: Session) -> None:
-    engine = several.runtime.engine
+    engine = engine_of(several)
     handles = [engine.submit([text(seed, 10)], SamplingParams(max_tokens=3 + seed % 4)) for seed in range(8)]
     begun: list[int] = []
-    while not all(handle.has_news and not list(handle.ready()) for handle in handles):
-        engine.work_until(lambda: any(handle.has_news for handle in handles if not handle.is_over))
+    while not all(handle.is_readable and not list(handle.ready()) for handle in handles):
+        engine.work_until(lambda: any(handle.is_readable for handle in handles if not handle.is_over))
         begun += [index for index, handle in enumerate(handles) if list(handle.ready()) and index not in begun]
         running = [index for index in begun if not handles[index].is_over]
         assert len(running) <= engine.n_parallel
@@ -241,8 +243,8 @@ def test_more_requests_than_sequences_wait_in_order(several: Session) -> None:
 
 
 def test_a_long_picture_does_not_stall_an_answer_under_way(several: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between any two tiles of another's picture the answer gets a token."""
-    engine = several.runtime.engine
+    """The answer gets a token between any two tiles of another request's picture."""
+    engine = engine_of(several)
     assert engine.vision is not None
     events: list[str] = []
     encode = engine.vision.encode
@@ -252,7 +254,7 @@ def test_a_long_picture_does_not_stall_an_answer_under_way(several: Session, mon
     next(stream)
     tiles = [tile(seed) for seed in range(1, 14)]
     second = engine.submit([text(2, 5), *tiles, text(3, 3)], SHORT)
-    while not second.has_news and next(stream, None) is not None:
+    while not second.is_readable and next(stream, None) is not None:
         events.append("token")
     places = [index for index, event in enumerate(events) if event == "tile"]
     assert len(places) == 13
@@ -311,7 +313,7 @@ def test_every_question_has_an_outcome_where_all_fail(several: Session, count: i
 def test_an_error_of_the_library_ends_the_request_it_belongs_to(
     several: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = several.runtime.engine
+    engine = engine_of(several)
     expected = engine.submit(PROMPTS[1], SHORT).result()
     engine.forget()
     native = Context.decode_many
@@ -341,7 +343,7 @@ def test_a_progress_callback_that_fails_ends_its_own_request(several: Session) -
         if done:
             raise RuntimeError("mine")
 
-    engine = several.runtime.engine
+    engine = engine_of(several)
     good = engine.submit(PROMPTS[1], SHORT)
     broken = engine.submit(PROMPTS[2], SHORT, fail)
     assert good.result() is not None
@@ -352,7 +354,7 @@ def test_a_progress_callback_that_fails_ends_its_own_request(several: Session) -
 
 
 def test_a_progress_callback_cannot_ask(several: Session) -> None:
-    """It would wait for the work that waits for it."""
+    """The callback would wait for the step that waits for the callback."""
     caught: list[str] = []
 
     def ask(done: int, total: int) -> None:
@@ -390,8 +392,8 @@ def test_forks_in_threads_are_answered_together(several: Session, expected: list
 
 
 def test_a_thread_that_leaves_hands_the_work_on(several: Session) -> None:
-    """The first to work stops reading; whoever waits for the other answer goes on with both."""
-    engine = several.runtime.engine
+    """The first thread to work stops reading; the thread that waits for the other answer works for both."""
+    engine = engine_of(several)
     paused = engine.submit([text(1, 10)], SHORT).stream()
     next(paused)
     found: list[list[int]] = []
@@ -403,7 +405,7 @@ def test_a_thread_that_leaves_hands_the_work_on(several: Session) -> None:
 
 
 def test_cancelled_from_another_thread_it_ends_and_the_others_do_not(several: Session) -> None:
-    engine = several.runtime.engine
+    engine = engine_of(several)
     expected = engine.submit(PROMPTS[0], SHORT).result()
     endless = engine.submit([text(9, 5)], SamplingParams(max_tokens=200, temperature=3.0, top_k=0, top_p=1.0, seed=2))
     stream = endless.stream()
@@ -435,7 +437,7 @@ def test_abort_ends_a_batch(several: Session) -> None:
 def test_closing_ends_what_is_under_way(several: Session) -> None:
     stream = several.stream("Tell me.", sampling=SamplingParams(max_tokens=100, temperature=3.0, seed=1))
     next(stream)
-    engine = several.runtime.engine
+    engine = engine_of(several)
     waiting = engine.submit([text(1, 3)], SHORT)
     several.close()
     with pytest.raises(SessionStateError, match="closed"):
@@ -452,14 +454,14 @@ def test_closing_ends_what_is_under_way(several: Session) -> None:
 def test_ctrl_c_between_any_two_lines_leaves_the_others_right(
     several: Session, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """The inner step of a lone answer runs without protection: what it leaves behind is put right."""
-    engine = several.runtime.engine
+    """Ctrl-C can interrupt the inner step of an answer that runs alone: its leftovers are cut away."""
+    engine = engine_of(several)
     expected = engine.submit(PROMPTS[1], SHORT).result()
     engine.forget()
     handle = engine.submit(PROMPTS[1], SHORT)
     stream = handle.stream()
     first = [next(stream), next(stream)]
-    owner, name = {"append": (AnswerRequest, "take")}.get(place, (Context, place))
+    owner, name = {"append": (AnswerRequest, "use_logits")}.get(place, (Context, place))
     native = getattr(owner, name)
 
     def interrupted(*arguments: object) -> object:
@@ -469,7 +471,7 @@ def test_ctrl_c_between_any_two_lines_leaves_the_others_right(
 
     monkeypatch.setattr(owner, name, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        engine.work_until(lambda: handle.has_news)
+        engine.work_until(lambda: handle.is_readable)
     engine.check_integrity()
     assert first + list(stream) == expected
     engine.check_integrity()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,16 @@ from gguf import GGUFReader, LlamaFileType, TokenType
 
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.gguf.validation import validate_mmproj, validate_pair, validate_text_model
-from training.export_gguf import Metadata, TextShape, TokenizerSpec, VisionShape, byte_level, export_mmproj, export_text
+from training.export_gguf import (
+    Metadata,
+    StorageType,
+    TextShape,
+    TokenizerSpec,
+    VisionShape,
+    byte_level,
+    export_mmproj,
+    export_text,
+)
 
 TEXT = TextShape(vocab=270, width=32, layers=2, heads=4, kv_heads=2, ffn=48, context_length=512, tied=False)
 VISION = VisionShape(image_size=56, patch_size=14, width=32, layers=2, heads=2, ffn=64, projection=32)
@@ -25,6 +36,8 @@ TOKENIZER = TokenizerSpec(
     pad=256,
     chat_template="{{ messages }}",
 )
+
+StateDict = dict[str, np.ndarray]
 
 # One layer's tensors under transformers' names, and what the converter calls them.
 TEXT_LAYER = {
@@ -81,7 +94,7 @@ VISION_REST = {
 }
 
 
-def names(text=TEXT, vision=VISION):
+def names(text: TextShape = TEXT, vision: VisionShape = VISION) -> dict[str, str]:
     """Every tensor of a model: name in transformers to name in GGUF."""
     table = dict(TEXT_REST) | dict(VISION_REST)
     for layer in range(text.layers):
@@ -92,19 +105,21 @@ def names(text=TEXT, vision=VISION):
     return table
 
 
-def state_dict(text=TEXT, vision=VISION):
+def state_dict(text: TextShape = TEXT, vision: VisionShape = VISION) -> StateDict:
     shapes = replace(text, tied=False).tensor_shapes() | vision.tensor_shapes()
     random = np.random.default_rng(3)
     return {hf: random.standard_normal(shapes[ours], dtype=np.float32) for hf, ours in names(text, vision).items()}
 
 
-def write_pair(folder, tensors, text=TEXT, vision=VISION, dtype="f32"):
+def write_pair(
+    folder: Path, tensors: StateDict, text: TextShape = TEXT, vision: VisionShape = VISION, dtype: StorageType = "f32"
+) -> tuple[GGUFReader, GGUFReader]:
     export_text(folder / "text.gguf", tensors, text, TOKENIZER, METADATA, dtype)
     export_mmproj(folder / "mmproj.gguf", tensors, vision, METADATA, dtype)
     return GGUFReader(folder / "text.gguf"), GGUFReader(folder / "mmproj.gguf")
 
 
-def test_every_tensor_arrives_under_its_name_unchanged(tmp_path):
+def test_every_tensor_arrives_under_its_name_unchanged(tmp_path: Path) -> None:
     tensors = state_dict()
     readers = write_pair(tmp_path, tensors)
     written = {tensor.name: tensor.data for reader in readers for tensor in reader.tensors}
@@ -113,7 +128,7 @@ def test_every_tensor_arrives_under_its_name_unchanged(tmp_path):
         assert np.array_equal(written[ours].reshape(tensors[hf].shape), tensors[hf]), ours
 
 
-def test_the_runtime_accepts_the_pair(tmp_path):
+def test_the_runtime_accepts_the_pair(tmp_path: Path) -> None:
     write_pair(tmp_path, state_dict())
     text = validate_text_model(read_header(tmp_path / "text.gguf"))
     vision = validate_mmproj(read_header(tmp_path / "mmproj.gguf"))
@@ -129,7 +144,9 @@ def test_the_runtime_accepts_the_pair(tmp_path):
         ("bf16", LlamaFileType.MOSTLY_BF16, "BF16", "F32"),
     ],
 )
-def test_storage_types_are_the_converters(tmp_path, dtype, file_type, matrix, patch):
+def test_storage_types_are_the_converters(
+    tmp_path: Path, dtype: StorageType, file_type: LlamaFileType, matrix: str, patch: str
+) -> None:
     readers = write_pair(tmp_path, state_dict(), dtype=dtype)
     types = {tensor.name: tensor.tensor_type.name for reader in readers for tensor in reader.tensors}
     assert all(reader.fields["general.file_type"].contents() == file_type for reader in readers)
@@ -140,7 +157,7 @@ def test_storage_types_are_the_converters(tmp_path, dtype, file_type, matrix, pa
         assert kind == ("F32" if plain else matrix), name
 
 
-def test_keys_are_the_converters(tmp_path):
+def test_keys_are_the_converters(tmp_path: Path) -> None:
     text, vision = write_pair(tmp_path, state_dict())
     keys = {key: field.contents() for key, field in text.fields.items()}
     assert keys["general.architecture"] == "qwen2"
@@ -170,7 +187,7 @@ def test_keys_are_the_converters(tmp_path):
     assert keys["clip.vision.image_mean"] == pytest.approx([0.485, 0.456, 0.406])
 
 
-def test_a_tied_model_has_no_output_matrix(tmp_path):
+def test_a_tied_model_has_no_output_matrix(tmp_path: Path) -> None:
     tensors = state_dict()
     tied = replace(TEXT, tied=True)
     with pytest.raises(ValueError, match="tied=False"):
@@ -180,13 +197,13 @@ def test_a_tied_model_has_no_output_matrix(tmp_path):
     assert "output.weight" not in {tensor.name for tensor in text.tensors}
 
 
-def test_queries_and_keys_normalised_over_the_width(tmp_path):
+def test_queries_and_keys_normalised_over_the_width(tmp_path: Path) -> None:
     vision = replace(VISION, qk_norm=True)
     _, written = write_pair(tmp_path, state_dict(vision=vision), vision=vision)
     assert {"v.blk.1.attn_q_norm.weight", "v.blk.1.attn_k_norm.weight"} <= {tensor.name for tensor in written.tensors}
 
 
-def test_rms_norm_is_for_the_6b_encoder_alone():
+def test_rms_norm_is_for_the_6b_encoder_alone() -> None:
     """llama.cpp tells InternViT-6B by width and depth, and would silently apply LayerNorm to any other."""
     with pytest.raises(ValueError, match="3200"):
         replace(VISION, rms_norm=True)
@@ -215,7 +232,9 @@ def test_rms_norm_is_for_the_6b_encoder_alone():
         ),
     ],
 )
-def test_a_state_dict_of_another_model_is_refused(tmp_path, damage, message):
+def test_a_state_dict_of_another_model_is_refused(
+    tmp_path: Path, damage: Callable[[StateDict], object], message: str
+) -> None:
     tensors = state_dict()
     damage(tensors)
     with pytest.raises(ValueError, match=message):
@@ -223,7 +242,7 @@ def test_a_state_dict_of_another_model_is_refused(tmp_path, damage, message):
     assert not (tmp_path / "mmproj.gguf").exists()
 
 
-def test_a_vocabulary_of_another_size_is_refused(tmp_path):
+def test_a_vocabulary_of_another_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="269 tokens and 270 types"):
         export_text(tmp_path / "t.gguf", state_dict(), TEXT, replace(TOKENIZER, tokens=TOKENIZER.tokens[1:]), METADATA)
     doubled = replace(TOKENIZER, tokens=(*TOKENIZER.tokens[1:], "!"))
@@ -231,7 +250,7 @@ def test_a_vocabulary_of_another_size_is_refused(tmp_path):
         export_text(tmp_path / "t.gguf", state_dict(), TEXT, doubled, METADATA)
 
 
-def test_byte_level_is_the_gpt2_alphabet():
+def test_byte_level_is_the_gpt2_alphabet() -> None:
     assert byte_level(b"Hi there\n") == "HiĠthereĊ"
     assert byte_level("é".encode()) == "Ã©"
     assert len({byte_level(bytes([byte])) for byte in range(256)}) == 256

@@ -71,25 +71,25 @@ def _plans() -> dict[str, Blueprint]:
     return plans
 
 
-def _subject(name: str, child: NativeChild, folder: Path) -> Subject:
+def _subject(name: str, native_child: NativeChild, folder: Path) -> Subject:
     path = write(folder / "undamaged.gguf", _plans()[name])
     kind = name.partition("-")[0]
-    outcome = _run(child, kind, path)
+    outcome = _run(native_child, kind, path)
     assert outcome.values is not None, outcome.error
     assert np.isfinite(outcome.values).all()
     return Subject(kind, _plans()[name], read_header(path), outcome)
 
 
-def _run(child: NativeChild, kind: str, path: Path) -> Outcome:
+def _run(native_child: NativeChild, kind: str, path: Path) -> Outcome:
     """Validate as the package does, then load; ModelFileError where it is refused before."""
     header = read_header(path)
     if kind == "text":
         validate_text_model(header)
-        return child.run_text(path)
+        return native_child.run_text(path)
     facts = validate_mmproj(header)
     check_finite(path, header)
     validate_pair(text_facts_of(tiny_text()), facts)
-    return child.run_mmproj(path, facts.image_size, facts.tokens_per_tile)
+    return native_child.run_mmproj(path, facts.image_size, facts.tokens_per_tile)
 
 
 def _differences(before: GGUFHeader, after: GGUFHeader) -> set[str]:
@@ -112,10 +112,10 @@ def _content(header: GGUFHeader, key: str) -> object:
     return (found, bytes(data) if data is not None else None)
 
 
-def _complaint(subject: Subject, path: Path, child: NativeChild) -> str | None:
+def _complaint(subject: Subject, path: Path, native_child: NativeChild) -> str | None:
     """What is wrong with how a damaged file was treated; None if nothing is."""
     try:
-        outcome = _run(child, subject.kind, path)
+        outcome = _run(native_child, subject.kind, path)
     except ModelFileError as error:
         return None if error.message and error.hint and "\n" not in str(error) else "an error without message or hint"
     except Exception as error:
@@ -123,6 +123,8 @@ def _complaint(subject: Subject, path: Path, child: NativeChild) -> str | None:
     if outcome.died or outcome.values is None:
         return f"accepted, but {outcome.error}"
     expected = subject.outcome
+    assert outcome.values is not None
+    assert expected.values is not None
     same_shape = outcome.values.shape == expected.values.shape
     if same_shape and outcome.tokens == expected.tokens and np.array_equal(outcome.values, expected.values):
         return None
@@ -134,23 +136,25 @@ def _complaint(subject: Subject, path: Path, child: NativeChild) -> str | None:
     return f"accepted, but it computes something else; changed: {sorted(changed)}"
 
 
-def _fuzz(name: str, seeds: range, child: NativeChild, folder: Path) -> list[str]:
-    subject = _subject(name, child, folder)
+def _fuzz(name: str, seeds: range, native_child: NativeChild, folder: Path) -> list[str]:
+    subject = _subject(name, native_child, folder)
     complaints = []
     for seed in seeds:
         data, done = damaged(Random(f"{name} {seed}"), subject.plan)
         path = folder / "damaged.gguf"
         path.write_bytes(data)
-        if (complaint := _complaint(subject, path, child)) is not None:
+        if (complaint := _complaint(subject, path, native_child)) is not None:
             complaints.append(f"{name} seed {seed} ({done}): {complaint}")
     return complaints
 
 
 @pytest.mark.parametrize("block", range(2))
 @pytest.mark.parametrize("name", sorted(_plans()))
-def test_damaged_headers_are_refused_or_harmless(name: str, block: int, child: NativeChild, tmp_path: Path) -> None:
+def test_damaged_headers_are_refused_or_harmless(
+    name: str, block: int, native_child: NativeChild, tmp_path: Path
+) -> None:
     seeds = range(block * FILES_A_TEST, (block + 1) * FILES_A_TEST)
-    complaints = _fuzz(name, seeds, child, tmp_path)
+    complaints = _fuzz(name, seeds, native_child, tmp_path)
     assert not complaints, "\n".join(complaints)
 
 
@@ -158,8 +162,8 @@ def test_damaged_headers_are_refused_or_harmless(name: str, block: int, child: N
 @pytest.mark.parametrize("block", range(20))
 @pytest.mark.parametrize("name", sorted(_plans()))
 def test_thousands_of_damaged_headers_are_refused_or_harmless(
-    name: str, block: int, child: NativeChild, tmp_path: Path
+    name: str, block: int, native_child: NativeChild, tmp_path: Path
 ) -> None:
     seeds = range(10_000 + block * FILES_A_TEST, 10_000 + (block + 1) * FILES_A_TEST)
-    complaints = _fuzz(name, seeds, child, tmp_path)
+    complaints = _fuzz(name, seeds, native_child, tmp_path)
     assert not complaints, "\n".join(complaints)

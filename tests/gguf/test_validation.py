@@ -48,15 +48,15 @@ def test_facts_of_a_text_model() -> None:
 def test_facts_of_an_mmproj() -> None:
     facts = mmproj_facts_of(tiny_mmproj(n_layers=3, width=48, n_head=6, n_ff=40, image_size=48, patch_size=12))
     assert (facts.image_size, facts.patch_size, facts.scale_factor, facts.tokens_per_tile) == (48, 12, 2, 4)
-    assert (facts.n_layers, facts.width, facts.n_head, facts.n_ff, facts.projection_width) == (3, 48, 6, 40, 64)
-    assert (facts.norm, facts.qk_norm, facts.projector, facts.name) == ("layer", False, "internvl", "Tiny InternVL")
+    assert (facts.n_layers, facts.n_embd, facts.n_head, facts.n_ff, facts.projection_dim) == (3, 48, 6, 40, 64)
+    assert (facts.norm, facts.qk_norm, facts.projector, facts.name) == ("layernorm", False, "internvl", "Tiny InternVL")
     assert facts.eps == pytest.approx(1e-6)
 
 
 def test_the_vision_encoders_of_every_internvl3_are_accepted(tmp_path: Path) -> None:
     small = tiny_mmproj(n_layers=24, width=1024, n_head=16, n_ff=4096, image_size=448, patch_size=14, weights=False)
     facts = validate_mmproj(read_header(write_sparse(tmp_path / "small.gguf", small)))
-    assert (facts.norm, facts.qk_norm, facts.tokens_per_tile) == ("layer", False, 256)
+    assert (facts.norm, facts.qk_norm, facts.tokens_per_tile) == ("layernorm", False, 256)
     large = tiny_mmproj(
         n_layers=45,
         width=3200,
@@ -70,7 +70,7 @@ def test_the_vision_encoders_of_every_internvl3_are_accepted(tmp_path: Path) -> 
         weights=False,
     )
     facts = validate_mmproj(read_header(write_sparse(tmp_path / "large.gguf", large)))
-    assert (facts.norm, facts.qk_norm, facts.tokens_per_tile, facts.width) == ("rms", True, 256, 3200)
+    assert (facts.norm, facts.qk_norm, facts.tokens_per_tile, facts.n_embd) == ("rmsnorm", True, 256, 3200)
 
 
 @pytest.mark.parametrize(
@@ -339,44 +339,45 @@ def test_defects_of_a_text_model_are_refused(name: str) -> None:
     assert caught.value.hint
 
 
-def _run(child: NativeChild, kind: str, plan: Blueprint, path: Path) -> Outcome:
+def _run(native_child: NativeChild, kind: str, plan: Blueprint, path: Path) -> Outcome:
     """Load and run a file as if it had been accepted, with the tile size it asks for."""
     write(path, plan)
     if kind == "text":
-        return child.run_text(path)
+        return native_child.run_text(path)
     sizes = []
     for key, default in (("image_size", 32), ("patch_size", 8), ("projector.scale_factor", 2)):
         found = next((key_value.value for key_value in plan.keys if key_value.name == f"{VIT}.{key}"), default)
         sizes.append(found if isinstance(found, int) and 0 < found < 1000 else default)
     side, patch, scale = sizes
-    return child.run_mmproj(path, side, max(1, (side // patch // scale) ** 2))
+    return native_child.run_mmproj(path, side, max(1, (side // patch // scale) ** 2))
 
 
-def _behaviour(child: NativeChild, kind: str, plan: Blueprint, valid: Blueprint, folder: Path) -> str:
+def _behaviour(native_child: NativeChild, kind: str, plan: Blueprint, valid: Blueprint, folder: Path) -> str:
     """What llama.cpp does with a plan that nobody validated."""
-    expected = _run(child, kind, valid, folder / "valid.gguf")
-    outcome = _run(child, kind, plan, folder / "damaged.gguf")
+    expected = _run(native_child, kind, valid, folder / "valid.gguf")
+    outcome = _run(native_child, kind, plan, folder / "damaged.gguf")
     if outcome.died:
         return "dies"
     if outcome.values is None:
         return "refuses"
+    assert expected.values is not None
     same = np.array_equal(outcome.values, expected.values) and outcome.tokens == expected.tokens
     return "harmless" if same else "lies"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what it does unchecked was recorded on Linux")
 @pytest.mark.parametrize("name", MMPROJ_DEFECTS)
-def test_what_stock_llama_cpp_does_with_such_an_mmproj(name: str, child: NativeChild, tmp_path: Path) -> None:
+def test_what_stock_llama_cpp_does_with_such_an_mmproj(name: str, native_child: NativeChild, tmp_path: Path) -> None:
     """The reason for the check, and a sign when a newer library no longer needs it."""
     plan = tiny_mmproj()
     MMPROJ_DEFECTS[name].change(plan)
-    assert _behaviour(child, "mmproj", plan, tiny_mmproj(), tmp_path) == MMPROJ_DEFECTS[name].stock
+    assert _behaviour(native_child, "mmproj", plan, tiny_mmproj(), tmp_path) == MMPROJ_DEFECTS[name].stock
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what it does unchecked was recorded on Linux")
 @pytest.mark.parametrize("name", TEXT_DEFECTS)
-def test_what_stock_llama_cpp_does_with_such_a_text_model(name: str, child: NativeChild, tmp_path: Path) -> None:
+def test_what_stock_llama_cpp_does_with_such_a_text_model(name: str, native_child: NativeChild, tmp_path: Path) -> None:
     """The reason for the check, and a sign when a newer library no longer needs it."""
     plan = tiny_text()
     TEXT_DEFECTS[name].change(plan)
-    assert _behaviour(child, "text", plan, tiny_text(), tmp_path) == TEXT_DEFECTS[name].stock
+    assert _behaviour(native_child, "text", plan, tiny_text(), tmp_path) == TEXT_DEFECTS[name].stock

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,8 @@ from internvl_gguf.errors import ModelFileError, ModelPairError
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.gguf.validation import (
     Identity,
+    MmprojFacts,
+    TextModelFacts,
     check_finite,
     model_in,
     read_text_headers,
@@ -103,7 +105,7 @@ def test_a_model_that_shrinks_while_its_weights_are_read_is_refused(tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q5_1"])
-def test_quantised_models_are_accepted_and_run(kind: str, child: NativeChild, tmp_path: Path) -> None:
+def test_quantised_models_are_accepted_and_run(kind: str, native_child: NativeChild, tmp_path: Path) -> None:
     mmproj, words = tiny_mmproj(n_ff=64), tiny_text()
     for plan in (mmproj, words):
         for tensor in plan.tensors:
@@ -111,8 +113,8 @@ def test_quantised_models_are_accepted_and_run(kind: str, child: NativeChild, tm
                 plan.retype(str(tensor.name), GGMLQuantizationType[kind])
     assert mmproj_facts_of(mmproj).n_ff == 64
     assert text_facts_of(words).n_embd == 64
-    assert child.run_mmproj(write(tmp_path / "mmproj.gguf", mmproj), 32, 4).error is None
-    assert child.run_text(write(tmp_path / "text.gguf", words)).error is None
+    assert native_child.run_mmproj(write(tmp_path / "mmproj.gguf", mmproj), 32, 4).error is None
+    assert native_child.run_text(write(tmp_path / "text.gguf", words)).error is None
 
 
 def test_rows_that_a_quant_cannot_hold_are_refused() -> None:
@@ -129,7 +131,7 @@ def test_a_pair_is_read_and_checked_in_one_call(tmp_path: Path) -> None:
     text_path = write_tiny_text(tmp_path / "text.gguf")
     mmproj_path = write_tiny_mmproj(tmp_path / "mmproj.gguf")
     pair = validate_files(text_path, mmproj_path)
-    assert pair.mmproj.projection_width == pair.text.n_embd == 64
+    assert pair.mmproj.projection_dim == pair.text.n_embd == 64
     assert pair.text_headers[0].label == str(text_path)
     assert "v.class_embd" in pair.mmproj_header.tensors
 
@@ -148,13 +150,13 @@ def test_an_mmproj_of_another_width_is_refused() -> None:
         validate_pair(text_facts_of(tiny_text()), mmproj_facts_of(tiny_mmproj(projection=128)))
 
 
-def _shaped(tmp_path: Path, layers: int, width: int, heads: int, name: str = ""):
+def _shaped(tmp_path: Path, layers: int, width: int, heads: int, name: str = "") -> TextModelFacts:
     plan = tiny_text(n_layers=layers, width=width, n_head=heads, n_head_kv=heads // 4, name=name, weights=False)
     return validate_text_model(read_header(write_sparse(tmp_path / "text.gguf", plan)))
 
 
-def _vit(tmp_path: Path, width: int, *, large: bool, name: str = ""):
-    shape = {"n_layers": 45, "width": 3200, "n_head": 25, "n_ff": 64} if large else {}
+def _vit(tmp_path: Path, width: int, *, large: bool, name: str = "") -> MmprojFacts:
+    shape: dict[str, Any] = {"n_layers": 45, "width": 3200, "n_head": 25, "n_ff": 64} if large else {}
     shape = shape or {"n_layers": 24, "width": 1024, "n_head": 16, "n_ff": 64}
     kinds = {"rms_norm": True, "qk_norm": True, "qkv_bias": False} if large else {}
     plan = tiny_mmproj(**shape, **kinds, projection=width, name=name, weights=False)
@@ -247,12 +249,12 @@ def _split(folder: Path, count: int = 3) -> list[Path]:
     return paths
 
 
-def test_a_split_text_model_is_checked_as_a_whole_and_runs(child: NativeChild, tmp_path: Path) -> None:
+def test_a_split_text_model_is_checked_as_a_whole_and_runs(native_child: NativeChild, tmp_path: Path) -> None:
     paths = _split(tmp_path)
     headers = read_text_headers(paths[0])
     facts = validate_text_model(headers[0], headers[1:])
     assert facts.weight_bytes == text_facts_of(tiny_text()).weight_bytes
-    assert child.run_text(paths[0]).error is None
+    assert native_child.run_text(paths[0]).error is None
     with pytest.raises(ModelFileError, match="a part of a model of 3 files, and not the first"):
         read_text_headers(paths[1])
     with pytest.raises(ModelFileError, match="it is not part 2 of 3"):
@@ -289,7 +291,7 @@ def test_scores_of_another_number_are_refused() -> None:
         text_facts_of(plan)
 
 
-def test_fused_attention_weights_are_accepted_and_run(child: NativeChild, tmp_path: Path) -> None:
+def test_fused_attention_weights_are_accepted_and_run(native_child: NativeChild, tmp_path: Path) -> None:
     plan, words = tiny_mmproj(n_layers=1), tiny_text(n_layers=1)
     for source, block in ((plan, "v.blk.0"), (words, "blk.0")):
         for part in ("weight", "bias"):
@@ -302,16 +304,18 @@ def test_fused_attention_weights_are_accepted_and_run(child: NativeChild, tmp_pa
             source.tensors.append(Tensor(f"{block}.attn_qkv.{part}", shape, GGMLQuantizationType.F32, data))
     assert mmproj_facts_of(plan).n_layers == 1
     assert text_facts_of(words).n_layers == 1
-    fused = child.run_mmproj(write(tmp_path / "m.gguf", plan), 32, 4)
-    separate = child.run_mmproj(write_tiny_mmproj(tmp_path / "s.gguf", n_layers=1), 32, 4)
+    fused = native_child.run_mmproj(write(tmp_path / "m.gguf", plan), 32, 4)
+    separate = native_child.run_mmproj(write_tiny_mmproj(tmp_path / "s.gguf", n_layers=1), 32, 4)
+    assert fused.values is not None
+    assert separate.values is not None
     np.testing.assert_allclose(fused.values, separate.values, rtol=1e-4, atol=1e-5)
-    assert child.run_text(write(tmp_path / "t.gguf", words)).error is None
+    assert native_child.run_text(write(tmp_path / "t.gguf", words)).error is None
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
-def test_patch_embeddings_of_every_float_type_run(kind: str, child: NativeChild, tmp_path: Path) -> None:
+def test_patch_embeddings_of_every_float_type_run(kind: str, native_child: NativeChild, tmp_path: Path) -> None:
     plan = tiny_mmproj()
     if kind != "F32":
         plan.retype("v.patch_embd.weight", GGMLQuantizationType[kind])
-    assert mmproj_facts_of(plan).width == 32
-    assert child.run_mmproj(write(tmp_path / "mmproj.gguf", plan), 32, 4).error is None
+    assert mmproj_facts_of(plan).n_embd == 32
+    assert native_child.run_mmproj(write(tmp_path / "mmproj.gguf", plan), 32, 4).error is None

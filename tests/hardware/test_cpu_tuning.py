@@ -1,4 +1,4 @@
-"""Threads and batches chosen by measurement: the decision, its record, and what runs by it. Every time is made up."""
+"""Threads and batches chosen by measurement: the decision, its record, and its users. All times are made up."""
 
 from __future__ import annotations
 
@@ -38,14 +38,15 @@ from internvl_gguf.hardware.cpu_tuning import (
     thread_candidates,
 )
 from internvl_gguf.llama.measure import timing
-from internvl_gguf.llama.measure.kernels import Bench
-from internvl_gguf.llama.measure.timing import Trial, compared
+from internvl_gguf.llama.measure.kernels import KernelBench
+from internvl_gguf.llama.measure.timing import TimedRun, time_interleaved
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.models.listing import list_model
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.planning import Budget, Configuration
+from internvl_gguf.planning import Configuration, MemoryBudget
 from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.planning.placement import placements
+from tests.support.sessions import engine_of
 from tests.support.stand_in_machine import write_topology
 
 CORES = 4
@@ -119,9 +120,9 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     """Puts lines into the mouth of the process that measures; gives the file in which its calls are noted."""
 
     def say(threads: Lines, sizes: Lines) -> Path:
-        told, calls, program = (tmp_path / name for name in ("lines.json", "calls", "stand_in.py"))
-        told.write_text(json.dumps({"threads": threads, "sizes": sizes}))
-        program.write_text(STAND_IN.format(lines=str(told), calls=str(calls)))
+        lines_file, calls, program = (tmp_path / name for name in ("lines.json", "calls", "stand_in.py"))
+        lines_file.write_text(json.dumps({"threads": threads, "sizes": sizes}))
+        program.write_text(STAND_IN.format(lines=str(lines_file), calls=str(calls)))
         monkeypatch.setattr(cpu_tuning, "_COMMAND", (sys.executable, "-S", str(program)))
         return calls
 
@@ -175,13 +176,13 @@ def test_a_machine_that_is_slower_throughout_chooses_the_same(seconds: dict[int,
 @given(seconds=tables, data=st.data())
 def test_samples_that_were_held_up_decide_nothing(seconds: dict[int, float], data: st.DataObject) -> None:
     """Fewer than half of the samples of each, however long they took."""
-    found = cpu_tuning._Tables()
+    found = cpu_tuning._Measurements()
     for setting, each in seconds.items():
         n_samples = data.draw(st.integers(1, 9))
         held_up = data.draw(st.lists(st.floats(1, 1e6), max_size=(n_samples - 1) // 2))
         samples = [each * factor for factor in held_up] + [each] * (n_samples - len(held_up))
         drawn = data.draw(st.permutations(samples))
-        found.note({"table": "token", "setting": str(setting), "seconds": drawn, "disturbed": False})
+        found.add({"table": "token", "setting": str(setting), "seconds": drawn, "disturbed": False})
     read = found.numbers("token", list(seconds))
     assert smallest_near_best(read, 0.03) == smallest_near_best(seconds, 0.03)
 
@@ -206,14 +207,14 @@ def test_batches_of_512_stay_unless_others_are_better(seconds: dict[int, float])
 
 def test_samples_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each round goes the other way; those that were disturbed do not count where others do."""
-    told = iter([(1.0, 1.0), (2.0, 1.0), (2.0, 1.0), (7.0, 0.5)] + [(1.0, 1.0), (2.0, 1.0)] * 2)
+    samples = iter([(1.0, 1.0), (2.0, 1.0), (2.0, 1.0), (7.0, 0.5)] + [(1.0, 1.0), (2.0, 1.0)] * 2)
     done: list[str] = []
-    monkeypatch.setattr(timing, "_sample", lambda run, n_threads: (run(), next(told))[1])
+    monkeypatch.setattr(timing, "_sample", lambda run, n_threads: (run(), next(samples))[1])
 
-    def trial(name: str) -> Trial:
-        return Trial(lambda: done.append(f"for {name}"), lambda: done.append(name), 1)
+    def trial(name: str) -> TimedRun:
+        return TimedRun(lambda: done.append(f"for {name}"), lambda: done.append(name), 1)
 
-    found = compared({"a": trial("a"), "b": trial("b")}, 3)
+    found = time_interleaved({"a": trial("a"), "b": trial("b")}, 3)
     assert [name for name in done if "for" not in name] == ["a", "b", *"ab", *"ba", *"ab", *"ba"]
     assert done[0::2] == [f"for {name}" for name in done[1::2]]
     assert not found["a"].disturbed
@@ -222,10 +223,10 @@ def test_samples_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_other_programs_always_disturb_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "_COMPARING", 0.0)
+    monkeypatch.setattr(timing, "_COMPARISON_LIMIT", 0.0)
     monkeypatch.setattr(timing, "_sample", lambda run, n_threads: (3.0, 0.4 if n_threads == 2 else 1.0))
-    nothing = {"calm": Trial(lambda: None, lambda: None, 1), "busy": Trial(lambda: None, lambda: None, 2)}
-    found = compared(nothing, 5)
+    nothing = {"calm": TimedRun(lambda: None, lambda: None, 1), "busy": TimedRun(lambda: None, lambda: None, 2)}
+    found = time_interleaved(nothing, 5)
     assert (found["calm"].disturbed, found["busy"].disturbed) == (False, True)
     assert found["busy"].seconds == (3.0,) * 3
 
@@ -235,14 +236,14 @@ def test_what_other_programs_always_disturb_is_said_to_be(monkeypatch: pytest.Mo
 
 def test_what_the_process_says_is_remembered(script: Script) -> None:
     calls = script(thread_lines(), ubatch_lines() + attention_lines())
-    told: list[str] = []
-    measured = measure_tuning(told.append)
+    progress: list[str] = []
+    measured = measure_tuning(progress.append)
     assert measured.chosen == CHOSEN
     assert measured.token == TOKEN
     assert measured.ubatch == pytest.approx(UBATCH)
     assert measured.attention["q8_0 flash"] == (0.03, 0.8)
     assert recorded_tuning() == measured
-    assert told == ["CPU: 1, 2, 3, 4 threads (1 of 2)", "CPU: sizes of batches, attention (2 of 2)"]
+    assert progress == ["CPU: 1, 2, 3, 4 threads (1 of 2)", "CPU: sizes of batches, attention (2 of 2)"]
     first, second = map(json.loads, calls.read_text().splitlines())
     assert first == ["threads", "1", "2", "3", "4"]
     assert second == ["sizes", "--threads", "2", "--batch-threads", "3", *map(str, UBATCHES)]
@@ -329,7 +330,7 @@ def test_the_record_of_other_circumstances_does_not_count(
 
 
 DAMAGES: Sequence[tuple[str, str]] = [
-    ('"tuning"', '"tunings"'),
+    ('"token"', '"tokens"'),
     ('"token": {', '"token": [{'),
     ('"token": {"1"', '"token": {"0"'),
     ('"token": {"1"', '"token": {"64"'),  # more than can run
@@ -342,7 +343,7 @@ DAMAGES: Sequence[tuple[str, str]] = [
     ('"f16": [0.01, 0.1]', '"f16": [0.01, 0]'),
     ('"attention": {', '"attention": 1, "other": {'),
     ('"measured_at": "20', '"measured_at": "on a Sunday in 20'),
-    ('"cores": [0, 1', '"cores": [1'),
+    ("cores 0 1", "cores 1"),
 ]
 
 
@@ -417,7 +418,7 @@ def test_the_real_process_measures(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(process, name, value)
     for name in ("_DECODING", "_READING"):
         monkeypatch.setattr(process, name, replace(getattr(process, name), positions=64, layers=1))
-    monkeypatch.setattr(timing, "_COMPARING", 0.0)
+    monkeypatch.setattr(timing, "_COMPARISON_LIMIT", 0.0)
     monkeypatch.setattr(timing, "_SAMPLE_SECONDS", 1e-6)
     with process._cpu() as bench:
         said = [*process.thread_tables(bench, [1, 2]), *process.size_tables(bench, 1, 2, [8, 16])]
@@ -456,7 +457,7 @@ def test_each_rate_is_measured_with_its_threads() -> None:
 
 def test_additions_between_matrices_are_computed() -> None:
     with (
-        Bench(0, n_threads=1, reorders=True) as bench,
+        KernelBench(0, n_threads=1, reorders=True) as bench,
         bench.multiplying(GGMLQuantizationType.Q4_K, 256, 16, 2, 0, additions=3) as run,
     ):
         assert run is not None
@@ -467,7 +468,7 @@ def test_additions_between_matrices_are_computed() -> None:
 
 
 def native(session: Session) -> tuple[int, int, int]:
-    handle = session.runtime.engine.context.handle
+    handle = engine_of(session).context.handle
     return (
         llama_cpp.llama_n_threads(handle),
         llama_cpp.llama_n_threads_batch(handle),
@@ -516,7 +517,7 @@ def test_small_batches_need_no_smaller_ubatch(tiny: ModelFiles) -> None:
         assert native(session) == (1, 1, 96)
 
 
-def placed(host_ubatch: int, budget: Budget, **config: Any) -> Configuration:
+def placed(host_ubatch: int, budget: MemoryBudget, **config: Any) -> Configuration:
     """How the 14B in Q4_K_M is loaded."""
     listing = list_model("InternVL3-14B-Instruct")
     candidate = next(each for each in listing.candidates if each.quant == "Q4_K_M")
@@ -525,25 +526,25 @@ def placed(host_ubatch: int, budget: Budget, **config: Any) -> Configuration:
 
 
 def test_larger_batches_where_nothing_else_gives_way() -> None:
-    usual = placed(512, Budget(32 * GIB))
-    roomy = placed(2048, Budget(32 * GIB))
+    usual = placed(512, MemoryBudget(32 * GIB))
+    roomy = placed(2048, MemoryBudget(32 * GIB))
     assert (usual.request.n_ubatch, roomy.request.n_ubatch) == (512, 2048)
     missing = roomy.plan.total - usual.plan.total
     assert missing > GIB // 2
-    tight = placed(2048, Budget(usual.plan.total + missing // 2))
+    tight = placed(2048, MemoryBudget(usual.plan.total + missing // 2))
     assert tight.request == usual.request
-    smallest = placed(2048, Budget(usual.plan.total - 2**20))
+    smallest = placed(2048, MemoryBudget(usual.plan.total - 2**20))
     assert smallest.request.n_ubatch == 128
 
 
 def test_smaller_batches_that_are_faster_are_taken() -> None:
-    assert placed(256, Budget(32 * GIB)).request.n_ubatch == 256
-    assert placed(256, Budget(32 * GIB), n_ubatch=1024).request.n_ubatch == 1024
-    assert placed(2048, Budget(32 * GIB), n_batch=700).request.n_ubatch == 700
+    assert placed(256, MemoryBudget(32 * GIB)).request.n_ubatch == 256
+    assert placed(256, MemoryBudget(32 * GIB), n_ubatch=1024).request.n_ubatch == 1024
+    assert placed(2048, MemoryBudget(32 * GIB), n_batch=700).request.n_ubatch == 700
 
 
 def test_a_gpu_is_not_what_was_measured() -> None:
-    assert placed(2048, Budget(32 * GIB, (24 * GIB,))).request.n_ubatch == 512
+    assert placed(2048, MemoryBudget(32 * GIB, (24 * GIB,))).request.n_ubatch == 512
 
 
 def test_the_choice_of_a_quant_knows_them(recorded: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -602,8 +603,8 @@ def test_the_doctor_says_what_was_chosen_and_when(script: Script, no_roofline: P
 
 
 def test_the_doctor_has_it_in_json(script: Script, no_roofline: Path) -> None:
-    by_rule = json.loads(doctor("--json"))
-    assert by_rule["host"] == {
+    most_faithful_precision = json.loads(doctor("--json"))
+    assert most_faithful_precision["host"] == {
         "n_threads": CORES,
         "n_threads_batch": CORES,
         "n_ubatch": 512,
@@ -611,7 +612,7 @@ def test_the_doctor_has_it_in_json(script: Script, no_roofline: Path) -> None:
         "disturbed_measurements": 0,
         "seconds": None,
     }
-    assert by_rule["library"]["threads"] == CORES
+    assert most_faithful_precision["library"]["threads"] == CORES
     script(thread_lines(), ubatch_lines() + attention_lines())
     for arguments in (["--measure", "--json"], ["--json"]):
         found = json.loads(doctor(*arguments))

@@ -1,4 +1,4 @@
-"""The measured roofline: the process behind it, its record, and what is told about it."""
+"""The measured roofline: its child process, its record, and its messages."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     """Puts lines into the mouth of the process that measures."""
 
     def say(lines: Sequence[dict[str, Any]]) -> None:
-        told = tmp_path / "lines.json"
-        told.write_text(json.dumps(lines))
+        lines_file = tmp_path / "lines.json"
+        lines_file.write_text(json.dumps(lines))
         program = tmp_path / "stand_in.py"
-        program.write_text(STAND_IN.format(lines=str(told)))
+        program.write_text(STAND_IN.format(lines=str(lines_file)))
         monkeypatch.setattr(rooflines, "_COMMAND", (sys.executable, "-S", str(program)))
 
     return say
@@ -79,9 +79,9 @@ def every_table(device: int = 0, first: int = 1) -> list[dict[str, Any]]:
 
 
 def test_what_the_process_says_is_the_roofline(script: Script) -> None:
-    told: list[str] = []
+    progress: list[str] = []
     script([found(), found("gpu", 1), *every_table(), *every_table(1, 7), job(13, "host_to_gpu", "", device=1)])
-    roofline = measured_roofline(("q4_k",), told.append)
+    roofline = measured_roofline(("q4_k",), progress.append)
     assert roofline.host.measured
     assert roofline.host.name == "CPU"
     assert roofline.host.bandwidth == {"q4_k": Range(2e9, 4e9)}
@@ -90,8 +90,8 @@ def test_what_the_process_says_is_the_roofline(script: Script) -> None:
     assert [gpu.description for gpu in roofline.gpus] == ["a gpu"]
     assert roofline.host_to_gpu == Range(2e9, 4e9)
     assert roofline.disturbed == 0
-    assert len(told) == 13
-    assert told[0] == "CPU: bandwidth q4_k (1 of 12)"
+    assert len(progress) == 13
+    assert progress[0] == "CPU: bandwidth q4_k (1 of 12)"
 
 
 def test_a_measurement_is_remembered(script: Script) -> None:
@@ -249,12 +249,12 @@ def test_every_type_can_be_multiplied_with(monkeypatch: pytest.MonkeyPatch) -> N
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     from internvl_gguf.llama.measure import timing
-    from internvl_gguf.llama.measure.kernels import AttentionShape, Bench
+    from internvl_gguf.llama.measure.kernels import AttentionShape, KernelBench
 
-    monkeypatch.setattr(timing, "_PATIENCE", 0.0)
+    monkeypatch.setattr(timing, "_TIME_LIMIT", 0.0)
     monkeypatch.setattr(timing, "_SAMPLE_SECONDS", 1e-6)
     shape = AttentionShape(heads=2, kv_heads=1, head_dim=64, positions=32, tokens=1, layers=1)
-    with Bench(0, n_threads=1, reorders=True) as bench:
+    with KernelBench(0, n_threads=1, reorders=True) as bench:
         for name, bits in BITS_PER_WEIGHT.items():
             kind = GGMLQuantizationType[name.upper()]
             block, size = GGML_QUANT_SIZES[kind]

@@ -1,4 +1,4 @@
-"""What a failed trial leads to, and its record: a stand-in fails in every way, so that any machine can show it."""
+"""Consequences and records of a failed trial; a stand-in library fails in every way, on any machine."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import pytest
 
 from internvl_gguf import LibraryError
 from internvl_gguf.cli.cache_contents import cache_contents, clear_caches
-from internvl_gguf.hardware.trial import Needs, settle, trying
+from internvl_gguf.hardware.trial import Needs, find_usable_settings, try_step
 from internvl_gguf.hardware.trial import record as records
+from internvl_gguf.hardware.trial.child_process import start_child
 from internvl_gguf.hardware.trial.circumstances import Circumstances, circumstances
 from internvl_gguf.hardware.trial.outcomes import Outcome
-from internvl_gguf.hardware.trial.process import child
 from internvl_gguf.hardware.trial.record import Entry, record, recorded
-from internvl_gguf.hardware.trial.report import trial_report
 from internvl_gguf.hardware.trial.steps import Step
+from internvl_gguf.hardware.trial.trial_report import trial_report
 from internvl_gguf.utils.paths import cache_dir
 
 STAND_IN = Path(__file__).parents[1] / "support" / "trial_stand_in.py"
@@ -65,7 +65,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
     monkeypatch.setenv("INTERNVL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(records, "_in_this_process", {})
     path = tmp_path / "plan.json"
-    monkeypatch.setattr(trying, "COMMAND", (sys.executable, str(STAND_IN), str(path)))
+    monkeypatch.setattr(try_step, "COMMAND", (sys.executable, str(STAND_IN), str(path)))
     made = Library(path)
     made.fails()
     return made
@@ -78,11 +78,11 @@ def next_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def test_a_library_that_works_is_tried_once(library: Library, next_process: Callable[[], None]) -> None:
-    settled = settle(Q4_K)
+    settled = find_usable_settings(Q4_K)
     assert (settled.extra_buffers, settled.flash_attn, settled.positions_are_shifted) == (True, True, True)
     assert settled.notices == ()
     next_process()
-    assert settle(Q4_K) == settle(F16) == settled
+    assert find_usable_settings(Q4_K) == find_usable_settings(F16) == settled
     assert library.tried == ["CPU"]
 
 
@@ -90,7 +90,7 @@ def test_a_library_that_works_is_tried_once(library: Library, next_process: Call
 def test_kernels_that_die_are_left_out(library: Library, next_process: Callable[[], None], name: str) -> None:
     """The story of GCC 12 and AMX: every quantised model ended the process at its first computation, without a word."""
     library.fails(weights_Q4_K={"CPU": name, "CPU, no flash": name})
-    settled = settle(Q4_K)
+    settled = find_usable_settings(Q4_K)
     assert (settled.extra_buffers, settled.flash_attn) == (False, True)
     (notice,) = settled.notices
     assert notice == (
@@ -99,21 +99,21 @@ def test_kernels_that_die_are_left_out(library: Library, next_process: Callable[
     )
     assert library.tried == ["CPU", "CPU", "CPU, plain"], "the checks behind the one that died are done by another"
     next_process()
-    assert settle(Q4_K) == replace(settled, notices=()), "a person is told once"
+    assert find_usable_settings(Q4_K) == replace(settled, notices=()), "a person is told once"
     assert len(library.tried) == 3
 
 
 def test_a_model_that_does_not_need_what_fails_keeps_everything(library: Library) -> None:
     library.fails(weights_Q4_K={"*": "SIGILL"})
-    assert settle(F16).extra_buffers
-    assert settle(F16).notices == ()
+    assert find_usable_settings(F16).extra_buffers
+    assert find_usable_settings(F16).notices == ()
     with pytest.raises(LibraryError, match="on this CPU: the trial with Q4_K weights was killed by SIGILL"):
-        settle(Q4_K)
+        find_usable_settings(Q4_K)
 
 
 def test_an_answer_that_is_wrong_counts_as_much_as_a_death(library: Library) -> None:
     library.fails(weights_Q4_K={"CPU": "wrong"})
-    settled = settle(Q4_K)
+    settled = find_usable_settings(Q4_K)
     assert not settled.extra_buffers
     assert "AMX kernels of this llama.cpp build compute wrong here" in settled.notices[0]
     assert "Q4_K weights: is 80% off, where 10% are allowed" in settled.notices[0]
@@ -121,8 +121,8 @@ def test_an_answer_that_is_wrong_counts_as_much_as_a_death(library: Library) -> 
 
 def test_flash_attention_is_left_out_where_it_is_wanted_and_fails(library: Library) -> None:
     library.fails(flash_attention_f16={"CPU": "SIGILL", "CPU, plain": "SIGILL"})
-    assert settle(Q4_K).flash_attn, 'a CPU does not use it for "auto"'
-    settled = settle(replace(Q4_K, flash_attn=True))
+    assert find_usable_settings(Q4_K).flash_attn, 'a CPU does not use it for "auto"'
+    settled = find_usable_settings(replace(Q4_K, flash_attn=True))
     assert (settled.extra_buffers, settled.flash_attn) == (True, False)
     assert settled.notices == (
         "Flash attention of this llama.cpp build crashes here (flash attention over an f16 cache: SIGILL); it is left "
@@ -133,8 +133,8 @@ def test_flash_attention_is_left_out_where_it_is_wanted_and_fails(library: Libra
 def test_a_quantised_cache_cannot_do_without_flash_attention(library: Library) -> None:
     library.fails(flash_attention_q8_0={"*": "wrong"})
     with pytest.raises(LibraryError, match="the answer with flash attention over an q8_0 cache is 80% off"):
-        settle(replace(Q4_K, kv_type="q8_0"))
-    assert settle(Q4_K).flash_attn
+        find_usable_settings(replace(Q4_K, kv_type="q8_0"))
+    assert find_usable_settings(Q4_K).flash_attn
 
 
 def test_both_are_left_out_where_both_fail(library: Library) -> None:
@@ -142,14 +142,14 @@ def test_both_are_left_out_where_both_fail(library: Library) -> None:
         weights_Q4_K={"CPU": "SIGILL", "CPU, no flash": "SIGILL"},
         flash_attention_f16={"CPU": "SIGILL", "CPU, plain": "SIGILL"},
     )
-    settled = settle(replace(Q4_K, flash_attn=True))
+    settled = find_usable_settings(replace(Q4_K, flash_attn=True))
     assert (settled.extra_buffers, settled.flash_attn) == (False, False)
     assert settled.notices[0].startswith("AMX kernels and flash attention of this llama.cpp build crash here")
 
 
 def test_a_device_that_fails_is_left_out(library: Library, next_process: Callable[[], None]) -> None:
     library.fails(weights_Q4_K={"CUDA0": "SIGABRT", "CUDA0, no flash": "SIGABRT"})
-    settled = settle(Q4_K, GPU)
+    settled = find_usable_settings(Q4_K, GPU)
     assert settled.unusable == {"CUDA0"}
     assert (settled.extra_buffers, settled.flash_attn) == (True, True), "the CPU is none the worse"
     assert settled.notices == (
@@ -158,7 +158,7 @@ def test_a_device_that_fails_is_left_out(library: Library, next_process: Callabl
     )
     # Extra buffers are the CPU's alone.
     assert library.tried == ["CPU", "CUDA0", "CUDA0", "CUDA0, no flash", "CUDA0, no flash"]
-    assert settle(F16, GPU).unusable == frozenset()
+    assert find_usable_settings(F16, GPU).unusable == frozenset()
 
 
 def test_a_device_is_tried_with_what_a_model_needs_and_no_more(
@@ -166,38 +166,38 @@ def test_a_device_is_tried_with_what_a_model_needs_and_no_more(
 ) -> None:
     """A driver that compiles its kernels takes seconds for each: all of them took minutes on Mesa's lavapipe."""
     gpu = "CUDA0 (NVIDIA Something)"
-    settle(Q4_K, GPU)
+    find_usable_settings(Q4_K, GPU)
     assert set(recorded(circumstances()).steps[gpu]) == {"weights Q4_K", "flash attention f16", "encoder F16"}
     next_process()
-    settle(F16, GPU)
+    find_usable_settings(F16, GPU)
     assert set(recorded(circumstances()).steps[gpu]) == {*(Q4_K.checks(Step("CUDA0")) or ()), "weights F16"}
-    settle(Needs(frozenset(("Q9_X",))), GPU)  # which there is no check of
-    settle(Needs(frozenset(("Q9_X",))), GPU)
+    find_usable_settings(Needs(frozenset(("Q9_X",))), GPU)  # which there is no check of
+    find_usable_settings(Needs(frozenset(("Q9_X",))), GPU)
     assert library.tried == ["CPU", "CUDA0", "CUDA0", "CUDA0"]
     trial_report(GPU)
-    settle(replace(Q4_K, kv_type="q8_0"), GPU)
+    find_usable_settings(replace(Q4_K, kv_type="q8_0"), GPU)
     assert library.tried[4:] == ["CUDA0"], "the doctor tried all"
 
 
 def test_another_device_of_the_same_name_is_tried_anew(library: Library) -> None:
-    settle(Q4_K, GPU)
-    settle(Q4_K, {"CUDA0": "NVIDIA Something Else"})
+    find_usable_settings(Q4_K, GPU)
+    find_usable_settings(Q4_K, {"CUDA0": "NVIDIA Something Else"})
     assert library.tried == ["CPU", "CUDA0", "CUDA0"]
 
 
 def test_a_device_whose_trial_dies_before_its_first_check_is_left_out(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settle(Q4_K)
-    monkeypatch.setattr(trying, "COMMAND", (sys.executable, "-c", "import sys; sys.exit('Error: no such driver')"))
-    settled = settle(Q4_K, GPU)
+    find_usable_settings(Q4_K)
+    monkeypatch.setattr(try_step, "COMMAND", (sys.executable, "-c", "import sys; sys.exit('Error: no such driver')"))
+    settled = find_usable_settings(Q4_K, GPU)
     assert settled.unusable == {"CUDA0"}
     assert "Error: no such driver" in settled.notices[0]
 
 
 def test_flash_attention_that_fails_on_a_device_keeps_the_device(library: Library) -> None:
     library.fails(flash_attention_f16={"CUDA0": "SIGABRT"})
-    settled = settle(Q4_K, GPU)
+    settled = find_usable_settings(Q4_K, GPU)
     assert (settled.unusable, settled.flash_attn) == (frozenset(), False)
     assert "crashes on CUDA0" in settled.notices[0]
 
@@ -205,7 +205,7 @@ def test_flash_attention_that_fails_on_a_device_keeps_the_device(library: Librar
 def test_a_refusal_names_the_command_that_builds_a_library(library: Library) -> None:
     library.fails(weights_F16={"*": "SIGILL"})
     with pytest.raises(LibraryError) as caught:
-        settle(F16)
+        find_usable_settings(F16)
     assert "SIGILL (an instruction that this CPU lacks" in caught.value.message
     assert "pip install --force-reinstall --no-deps --no-cache-dir llama-cpp-python==" in caught.value.hint
     assert "\n" not in caught.value.message + caught.value.hint
@@ -214,21 +214,21 @@ def test_a_refusal_names_the_command_that_builds_a_library(library: Library) -> 
 def test_an_encoder_that_computes_something_unknown_is_refused(library: Library) -> None:
     library.fails(encoder_F16={"*": "wrong"})
     with pytest.raises(LibraryError, match="the answer with a vision encoder in F16 is 80% off"):
-        settle(Q4_K)
+        find_usable_settings(Q4_K)
 
 
 def test_a_trial_that_hangs_is_ended_and_tried_again_by_the_next_process(
     library: Library, next_process: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trying, "_PATIENCE", 4.0)
+    monkeypatch.setattr(try_step, "_TIMEOUT", 4.0)
     library.fails(weights_Q4_K={"CPU": "hang"})
-    settled = settle(Q4_K)
+    settled = find_usable_settings(Q4_K)
     assert not settled.extra_buffers
     assert "build hang here (Q4_K weights: gave no answer in 4 seconds)" in settled.notices[0]
-    assert settle(Q4_K) == replace(settled, notices=()), "not within this process"
+    assert find_usable_settings(Q4_K) == replace(settled, notices=()), "not within this process"
     next_process()
     library.fails()
-    assert settle(Q4_K).extra_buffers
+    assert find_usable_settings(Q4_K).extra_buffers
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGHUP", "refused"])
@@ -237,32 +237,32 @@ def test_what_may_have_been_an_accident_is_tried_again(
 ) -> None:
     """Killed for want of memory, by a person, or no memory on the device: not the library's fault."""
     library.fails(weights_Q4_K={"CPU": name})
-    assert not settle(Q4_K).extra_buffers
+    assert not find_usable_settings(Q4_K).extra_buffers
     next_process()
     library.fails()
-    settled = settle(Q4_K)
+    settled = find_usable_settings(Q4_K)
     assert settled.extra_buffers
     assert settled.notices == ()
 
 
 def test_a_process_that_dies_before_its_first_check(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trying, "COMMAND", (sys.executable, "-c", "import sys; sys.exit('Error: no such thing')"))
+    monkeypatch.setattr(try_step, "COMMAND", (sys.executable, "-c", "import sys; sys.exit('Error: no such thing')"))
     with pytest.raises(LibraryError, match=r"ended with status 1 \(Error: no such thing\)"):
-        settle(Q4_K)
+        find_usable_settings(Q4_K)
 
 
 def test_a_library_that_dies_of_everything_ends(library: Library) -> None:
     library.fails(**{f"weights_{number}": {"*": "SIGILL"} for number in range(20)})
     with pytest.raises(LibraryError, match="SIGILL"):
-        settle(Needs(frozenset(("19",))))
-    assert library.tried.count("CPU") == trying._MOST_DEATHS
+        find_usable_settings(Needs(frozenset(("19",))))
+    assert library.tried.count("CPU") == try_step._MOST_DEATHS
 
 
 def test_ctrl_c_leaves_no_process_behind() -> None:
     pids = []
 
     def interrupted() -> None:
-        with child([sys.executable, "-c", "input(); input()"], {}, 60) as process:
+        with start_child([sys.executable, "-c", "input(); input()"], {}, 60) as process:
             pids.append(process._process.pid)
             raise KeyboardInterrupt
 
@@ -279,13 +279,13 @@ def test_ctrl_c_leaves_no_process_behind() -> None:
     [b"", b"{", b"[]", b"\xff\xfe", b'{"version": 2, "entries": {}}', b'{"version": 1, "entries": []}', b"null"],
 )
 def test_a_damaged_record_is_tried_again(library: Library, next_process: Callable[[], None], content: bytes) -> None:
-    settle(Q4_K)
+    find_usable_settings(Q4_K)
     (cache_dir() / "trial.json").write_bytes(content)
     next_process()
-    assert settle(Q4_K).positions_are_shifted
+    assert find_usable_settings(Q4_K).positions_are_shifted
     assert library.tried == ["CPU", "CPU"]
     next_process()
-    settle(Q4_K)
+    find_usable_settings(Q4_K)
     assert library.tried == ["CPU", "CPU"]
 
 
@@ -305,7 +305,7 @@ def test_a_damaged_record_is_tried_again(library: Library, next_process: Callabl
 def test_a_damaged_entry_is_tried_again(
     library: Library, next_process: Callable[[], None], damage: dict[str, Any]
 ) -> None:
-    settle(Q4_K)
+    find_usable_settings(Q4_K)
     path = cache_dir() / "trial.json"
     kept = json.loads(path.read_bytes())
     entry = kept["entries"][circumstances().digest]
@@ -314,7 +314,7 @@ def test_a_damaged_entry_is_tried_again(
         del entry["tried_at"]
     path.write_text(json.dumps(kept))
     next_process()
-    assert settle(Q4_K).positions_are_shifted
+    assert find_usable_settings(Q4_K).positions_are_shifted
     assert library.tried == ["CPU", "CPU"]
 
 
@@ -327,7 +327,7 @@ def test_a_home_folder_of_two_machines_keeps_both(library: Library, next_process
     """The same environment on a node with AMX and on one without: each has its own entry, and none is lost."""
     here = circumstances()
     record(elsewhere(1), Entry(imports=True, steps={"CPU": {"weights Q4_K": Outcome("wrong", "is off")}}))
-    settle(Q4_K)
+    find_usable_settings(Q4_K)
     record(elsewhere(2), Entry(imports=True))
     next_process()
     assert set(recorded(here).steps) == {"CPU"}
@@ -361,15 +361,15 @@ def test_two_processes_that_record_at_once_lose_nothing(library: Library, next_p
 def test_two_processes_that_try_at_once_agree(library: Library, next_process: Callable[[], None]) -> None:
     script = (
         "import sys\n"
-        "from internvl_gguf.hardware.trial import Needs, settle, trying\n"
-        "trying.COMMAND = tuple(sys.argv[1:])\n"
-        "print(settle(Needs(frozenset(('Q4_K',)))).extra_buffers)\n"
+        "from internvl_gguf.hardware.trial import Needs, find_usable_settings, try_step\n"
+        "try_step.COMMAND = tuple(sys.argv[1:])\n"
+        "print(find_usable_settings(Needs(frozenset(('Q4_K',)))).extra_buffers)\n"
     )
     library.fails(weights_Q4_K={"CPU": "SIGILL"})
-    command = [sys.executable, "-c", script, *trying.COMMAND]
+    command = [sys.executable, "-c", script, *try_step.COMMAND]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate()[0].strip() for process in both] == ["False", "False"]
-    assert not settle(Q4_K).extra_buffers
+    assert not find_usable_settings(Q4_K).extra_buffers
     assert set(library.tried) == {"CPU", "CPU, plain"}
 
 
@@ -382,19 +382,19 @@ def test_a_cache_that_cannot_be_written_costs_a_trial_each_time_and_one_notice(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("INTERNVL_CACHE", str(tmp_path / "file"))  # not even root can write into it
-    settled = settle(Q4_K)
+    settled = find_usable_settings(Q4_K)
     assert settled.positions_are_shifted
     (notice,) = settled.notices
     assert "cannot be kept" in notice
-    assert settle(Q4_K).notices == ()
+    assert find_usable_settings(Q4_K).notices == ()
     assert library.tried == ["CPU"]
     next_process()
-    assert settle(Q4_K) == settled
+    assert find_usable_settings(Q4_K) == settled
     assert library.tried == ["CPU", "CPU"]
 
 
 def test_it_is_one_of_the_caches(library: Library, next_process: Callable[[], None]) -> None:
-    settle(Q4_K)
+    find_usable_settings(Q4_K)
     (measured,) = (cache for cache in cache_contents() if cache.name == "measured")
     assert measured.entries == 1
     assert clear_caches(everything=True) >= measured.n_bytes > 0

@@ -1,4 +1,4 @@
-"""What the installed library is asked in the trial: answers that are right, and bounds that a wrong kernel breaks."""
+"""The checks of the trial: the installed library gives the known answers, and a wrong kernel exceeds the bounds."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
 
-from internvl_gguf.hardware.trial.report import trial_report
 from internvl_gguf.hardware.trial.steps import Step
-from internvl_gguf.llama.trial import checks as trial_checks
-from internvl_gguf.llama.trial import vision
-from internvl_gguf.llama.trial.checks import Setting, checks, distance
-from internvl_gguf.llama.trial.text import VOCABULARY, TinyText
-from internvl_gguf.llama.trial.vision import TinyEncoder
+from internvl_gguf.hardware.trial.trial_report import trial_report
+from internvl_gguf.llama.trial import library_checks as trial_checks
+from internvl_gguf.llama.trial import tiny_encoder
+from internvl_gguf.llama.trial.library_checks import Setting, checks, distance
+from internvl_gguf.llama.trial.tiny_encoder import TinyEncoder
+from internvl_gguf.llama.trial.tiny_text import VOCABULARY, TinyText
 from internvl_gguf.llama.trial.weights import KINDS, random_matrix
 
 Values = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
@@ -79,7 +79,8 @@ def exchanged_halves(values: Values) -> Values:
 
 
 def without_minimum(values: Values) -> Values:
-    return values - values.min(axis=1, keepdims=True)
+    lowest: Values = values.min(axis=1, keepdims=True)
+    return values - lowest
 
 
 def lost_signs(values: Values) -> Values:
@@ -109,7 +110,7 @@ def test_a_wrong_row_or_column_of_the_answer_is_not_averaged_away() -> None:
         assert np.linalg.norm(wrong - expected) / np.linalg.norm(expected) < 0.1
 
 
-@pytest.mark.parametrize("kind", vision.KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", tiny_encoder.KINDS, ids=lambda kind: kind.name)
 def test_both_rules_for_position_rows_are_far_apart(kind: GGMLQuantizationType) -> None:
     tiny = TinyEncoder.random(kind)
     assert distance(tiny.embeddings(shifted=True), tiny.embeddings(shifted=False)) > 1
@@ -135,4 +136,4 @@ def test_a_library_that_computes_wrong_is_found_out(monkeypatch: pytest.MonkeyPa
         assert answer.distance > 1 > answer.bound
     finally:
         trial_checks._case.cache_clear()
-    assert Step().down()[0] == Step(), "the first step is everything"
+    assert Step().fallbacks()[0] == Step(), "the first step is everything"

@@ -1,4 +1,4 @@
-"""A library that cannot be imported is two lines from every command, never a traceback or a signal."""
+"""A library that cannot be imported is a two-line error of every command, never a traceback or a signal."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 
 from internvl_gguf import LibraryError
 from internvl_gguf.hardware.identity import cpu_flags
-from internvl_gguf.hardware.trial import importing
+from internvl_gguf.hardware.trial import first_import
 from internvl_gguf.hardware.trial import record as records
-from internvl_gguf.hardware.trial.advice import INSTRUCTION_SETS, missing_instruction_sets
+from internvl_gguf.hardware.trial.build_hint import INSTRUCTION_SETS, missing_instruction_sets
 
 COMPILER = shutil.which("cc")
 
@@ -92,11 +92,11 @@ def test_no_command_dies_with_it(machine: Machine, photo: Path, tmp_path: Path, 
     )
     assert done.returncode in (0, 1, 2), done.stderr
     assert "Traceback" not in done.stderr
-    told = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     if arguments[0] in ("ask", "chat", "bench", "quantize", "doctor"):
         assert done.returncode == 1
-        assert "SIGILL" in told
-        assert "pip install" in told
+        assert "SIGILL" in output
+        assert "pip install" in output
 
 
 def test_the_doctor_runs_without_it_and_says_it(machine: Machine) -> None:
@@ -124,7 +124,7 @@ def test_from_python_it_is_an_error(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"),
+    ("reason", "expected"),
     [
         (
             "libcudart.so.12: cannot open shared object file: No such file or directory",
@@ -137,12 +137,12 @@ def test_from_python_it_is_an_error(machine: Machine) -> None:
         ("/lib/libc.so.6: version `GLIBC_2.38' not found", ("GLIBC_2.38' not found", "Build it for this machine")),
     ],
 )
-def test_what_is_missing_is_named(machine: Machine, reason: str, told: tuple[str, str]) -> None:
+def test_what_is_missing_is_named(machine: Machine, reason: str, expected: tuple[str, str]) -> None:
     done = run(machine(f"raise OSError({reason!r})\n"), "ask", "demo", "Hello?")
     assert done.returncode == 1
     first, second = done.stderr.splitlines()
-    assert told[0] in first
-    assert told[1] in second
+    assert expected[0] in first
+    assert expected[1] in second
 
 
 def test_a_library_that_is_not_installed(machine: Machine) -> None:
@@ -153,14 +153,14 @@ def test_a_library_that_is_not_installed(machine: Machine) -> None:
 
 def test_an_import_that_hangs_is_ended(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A driver that waits for a device that is gone."""
-    monkeypatch.setattr(importing, "_PATIENCE", 4.0)
-    monkeypatch.setattr(importing, "COMMAND", (sys.executable, "-S", "-c", "import signal; signal.pause()"))
-    monkeypatch.setattr(importing, "_failed", {})
+    monkeypatch.setattr(first_import, "_TIMEOUT", 4.0)
+    monkeypatch.setattr(first_import, "COMMAND", (sys.executable, "-S", "-c", "import signal; signal.pause()"))
+    monkeypatch.setattr(first_import, "_failed", {})
     monkeypatch.delenv("_INTERNVL_IMPORT_TRIED", raising=False)
     monkeypatch.setenv("INTERNVL_CACHE", str(tmp_path))
     monkeypatch.setattr(records, "_in_this_process", {})
     with pytest.raises(LibraryError, match="the process that tried it gave no answer in 4 seconds"):
-        importing.ensure_importable()
+        first_import.ensure_importable()
 
 
 def test_it_is_tried_once(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -168,18 +168,18 @@ def test_it_is_tried_once(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("INTERNVL_CACHE", str(tmp_path))
     monkeypatch.setattr(records, "_in_this_process", {})
     monkeypatch.delenv("_INTERNVL_IMPORT_TRIED", raising=False)
-    importing.ensure_importable()
+    first_import.ensure_importable()
     assert (tmp_path / "trial.json").exists()
-    monkeypatch.setattr(importing, "COMMAND", (sys.executable, "-c", "raise SystemExit('started again')"))
+    monkeypatch.setattr(first_import, "COMMAND", (sys.executable, "-c", "raise SystemExit('started again')"))
     monkeypatch.setattr(records, "_in_this_process", {})
     with monkeypatch.context() as elsewhere:
         elsewhere.delenv("_INTERNVL_IMPORT_TRIED")
-        importing.ensure_importable()
+        first_import.ensure_importable()
     (tmp_path / "trial.json").unlink()
-    importing.ensure_importable()
+    first_import.ensure_importable()
     monkeypatch.delenv("_INTERNVL_IMPORT_TRIED")
     with pytest.raises(LibraryError, match="started again"):
-        importing.ensure_importable()
+        first_import.ensure_importable()
 
 
 @pytest.mark.skipif(not COMPILER or not cpu_flags(), reason="needs a C compiler, and Linux's list of the CPU's flags")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from internvl_gguf.hardware.trial.advice import AMX_HEADER
+from internvl_gguf.hardware.trial.build_hint import AMX_HEADER
 from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.quantizing import quantize_text
 

@@ -1,4 +1,4 @@
-"""Conversations outlast the process: written as they go, and taken up again as they were."""
+"""Conversations outlast the process: they are saved as they go, and continue as they were."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from PIL import Image
 from internvl_gguf import InvalidRequestError, Picture, PictureError, Session
 from internvl_gguf.history import History
 from internvl_gguf.history.database import FILE
-from internvl_gguf.history.states import MOST_STATES
+from internvl_gguf.history.saved_states import MOST_STATES
 from internvl_gguf.models.resolve import ModelFiles
-from tests.support.kept import EXACT, LONG, SHORT, again, ask, texts
+from tests.support.exact import EXACT
+from tests.support.kept import LONG, SHORT, again, ask, texts
 from tests.support.pictures import noise
 from tests.support.tiny_models import write_tiny_mmproj, write_tiny_text
 
@@ -115,7 +116,7 @@ def test_an_error_while_answering_takes_the_question_out(history: History, sessi
 
 
 def test_the_picture_file_is_read_once_and_kept_once(history: History, folder: Path, session: Session) -> None:
-    """What the model saw is what is kept, also when the file is gone a moment later."""
+    """The history keeps the bytes that the model saw, even if the file is gone a moment later."""
     photo = folder / "screenshot.png"
     noise(1).save(photo)
     data = photo.read_bytes()
@@ -217,7 +218,7 @@ def test_a_resumed_conversation_equals_the_one_that_went_on(
     conversation = history.begin("tiny", "Be brief.")
     ask(conversation, session, "What is it?", [photo, Picture(noise(2, 96, 64), max_tiles=3)])
     ask(conversation, session, "Sure?")
-    with Session.open(tiny.text, tiny.mmproj, system="", **EXACT) as fresh, again(folder) as other:
+    with Session.open(tiny.text, tiny.mmproj, system="", n_ctx=1024, **EXACT) as fresh, again(folder) as other:
         other.find(conversation.id).continue_in(fresh)
         assert fresh.messages == session.messages
         left, right = (each.next_token_logprobs("And now?") for each in (session, fresh))
@@ -230,7 +231,7 @@ def test_a_resumed_chat_answers_at_once(
     conversation = history.begin("tiny", "Be brief.")
     ask(conversation, session, "What is it?", [photo])
     assert conversation.keep_state(session)
-    with Session.open(tiny.text, tiny.mmproj, **EXACT) as fresh, again(folder) as other:
+    with Session.open(tiny.text, tiny.mmproj, n_ctx=1024, **EXACT) as fresh, again(folder) as other:
         resumed = other.latest()
         resumed.continue_in(fresh)
         *_, last = resumed.stream(fresh, "And now?", sampling=SHORT)
@@ -242,10 +243,10 @@ def test_a_resumed_chat_answers_at_once(
 
 def test_pictures_are_cut_as_they_were_however_full_the_context_was(history: History, tiny: ModelFiles) -> None:
     """They were cut smaller so that they fit; resumed in an empty context they would be cut whole."""
-    with Session.open(tiny.text, tiny.mmproj, system="", **{**EXACT, "n_ctx": 128}) as small:
+    with Session.open(tiny.text, tiny.mmproj, system="", n_ctx=128, **EXACT) as small:
         ask(conversation := history.begin("tiny", ""), small, "What?", [noise(1), noise(2, 60, 20)])
         before = small.messages
-    with Session.open(tiny.text, tiny.mmproj, **EXACT) as large:
+    with Session.open(tiny.text, tiny.mmproj, n_ctx=1024, **EXACT) as large:
         conversation.continue_in(large)
         assert large.messages == before
 
@@ -258,7 +259,7 @@ def test_another_model_with_other_tiles_goes_on(
     conversation.keep_state(session)
     mmproj = write_tiny_mmproj(tmp_path / "larger-tiles.gguf", image_size=64)
     text = write_tiny_text(tmp_path / "other.gguf", seed=7, n_ctx=2048)
-    with Session.open(text, mmproj, **EXACT) as other:
+    with Session.open(text, mmproj, n_ctx=1024, **EXACT) as other:
         conversation.continue_in(other)
         (picture,) = other.messages[1].pictures
         (before,) = session.messages[1].pictures

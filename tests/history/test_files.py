@@ -1,11 +1,13 @@
-"""Conversations as Markdown to read and as JSON to hand on."""
+"""Export of conversations as Markdown and as JSON, and import."""
 
 from __future__ import annotations
 
 import copy
 import json
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -117,7 +119,7 @@ def test_files_that_cannot_be_written(told: Conversation, tmp_path: Path) -> Non
 def test_a_file_that_is_something_else_is_not_replaced(
     told: Conversation, history: History, session: Session, tmp_path: Path, name: str
 ) -> None:
-    """/export notes.md wrote over somebody's notes."""
+    """/export notes.md wrote over the user's own notes."""
     path = tmp_path / name
     path.write_text("precious")
     with pytest.raises(HistoryError, match="is there already"):
@@ -133,11 +135,12 @@ def test_a_file_that_is_something_else_is_not_replaced(
         other.export(path)
 
 
-def _document(told: Conversation, tmp_path: Path) -> dict[str, object]:
-    return json.loads(told.export(tmp_path / "talk.json").read_text())
+def _document(told: Conversation, tmp_path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(told.export(tmp_path / "talk.json").read_text())
+    return document
 
 
-NONSENSE = [
+NONSENSE: list[tuple[list[Any], Any]] = [
     (["format"], "something"), (["version"], 2), (["version"], None), (["model"], 5), (["model"], "\ud800"),
     (["created"], "yesterday"), (["created"], 10**30), (["messages"], {}), (["messages", 0], None),
     (["messages", 0, "role"], "assistant"), (["messages", 0, "role"], "system"), (["messages", 0, "text"], None),
@@ -157,10 +160,8 @@ def test_a_file_that_says_nonsense_is_refused(told: Conversation, history: Histo
     document = _document(told, tmp_path)
     for keys, value in NONSENSE:
         bad = copy.deepcopy(document)
-        place: object = bad
-        for key in keys[:-1]:
-            place = place[key]  # type: ignore[index]
-        place[keys[-1]] = value  # type: ignore[index]
+        place: Any = reduce(lambda inside, key: inside[key], keys[:-1], bad)
+        place[keys[-1]] = value
         (tmp_path / "bad.json").write_text(json.dumps(bad))
         with pytest.raises(HistoryError) as caught:
             history.load(tmp_path / "bad.json")
@@ -189,7 +190,7 @@ def test_tokens_of_a_loaded_file_never_become_control_tokens(
 ) -> None:
     document = _document(told, tmp_path)
     for tokens in ([session.runtime.control_tokens["<|im_start|>"]], [2**31 - 1]):
-        document["messages"][1]["tokens"] = tokens  # type: ignore[index]
+        document["messages"][1]["tokens"] = tokens
         (tmp_path / "evil.json").write_text(json.dumps(document))
         history.load(tmp_path / "evil.json").continue_in(session)
         assert session.messages[2].tokens is None

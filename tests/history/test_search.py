@@ -1,4 +1,4 @@
-"""Kept conversations are found by what was said, and forgotten without a trace."""
+"""Stored conversations are found by their words, and deleted without a trace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from internvl_gguf import HistoryError, Picture, Session
 from internvl_gguf.history import Conversation, History
-from internvl_gguf.history.records import Entry, title_of
+from internvl_gguf.history.entries import Entry, title_of
 from tests.support.kept import again, ask
 from tests.support.pictures import noise
 
@@ -71,7 +71,7 @@ WANTED = [
 def test_search(library: History, monkeypatch: pytest.MonkeyPatch, has_index: bool) -> None:
     """The index and the look at every message find the same, whatever signs are in the words."""
     if not has_index:
-        monkeypatch.setattr("internvl_gguf.history.search._bring_up_to_date", lambda connection: False)
+        monkeypatch.setattr("internvl_gguf.history.word_search._bring_up_to_date", lambda connection: False)
     for text, expected in WANTED:
         found = {each.id for each in library.search(text)}
         assert found == {each.id for each in library.search() if _holds(library.find(each.id), text)}, text
@@ -79,7 +79,7 @@ def test_search(library: History, monkeypatch: pytest.MonkeyPatch, has_index: bo
 
 
 def _holds(conversation: Conversation, text: str) -> bool:
-    """Whether every word is in a message or a picture's name."""
+    """Return whether every word is in a message or a picture's name."""
     said = "\n".join(
         part for entry in conversation.entries for part in (entry.text, *(picture.name for picture in entry.pictures))
     )

@@ -17,7 +17,8 @@ from internvl_gguf.history import History
 from internvl_gguf.history.database import FILE, open_database
 from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.utils.paths import data_dir
-from tests.support.kept import EXACT, again, ask, texts
+from tests.support.exact import EXACT
+from tests.support.kept import again, ask, texts
 from tests.support.pictures import noise
 
 # --- Several at once, and killed ones ---------------------------------------------------------------------------------
@@ -113,7 +114,7 @@ def test_two_that_go_on_with_one_conversation_part(
     """Neither loses a word: the second to write goes on under an id of its own."""
     conversation = history.begin("tiny", "")
     ask(conversation, session, "Common?", [noise(1)])
-    with again(folder) as other, Session.open(tiny.text, tiny.mmproj, system="", **EXACT) as second:
+    with again(folder) as other, Session.open(tiny.text, tiny.mmproj, system="", n_ctx=1024, **EXACT) as second:
         twin = other.find(conversation.id)
         twin.continue_in(second)
         ask(twin, second, "Right?")
@@ -130,7 +131,7 @@ def test_two_that_go_on_with_one_conversation_part(
 
 def test_threads_share_a_history(history: History, folder: Path, tiny: ModelFiles) -> None:
     def chat(name: str) -> None:
-        with Session.open(tiny.text, tiny.mmproj, **EXACT) as session:
+        with Session.open(tiny.text, tiny.mmproj, n_ctx=1024, **EXACT) as session:
             conversation = history.begin(name)
             for number in range(5):
                 ask(conversation, session, f"{name} {number}")

@@ -1,4 +1,4 @@
-"""The plan that makes pictures fit: the largest even cap, the real cut, and hints that are true."""
+"""The plan that makes pictures fit: the largest common cap on tiles, the real cut, and hints that are true."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL import Image
 from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.images.fit_context import (
     ANSWER_ROOM,
-    Budget,
-    UncutPicture,
+    ContextBudget,
+    PictureToCut,
     check_fits,
     cut_notices,
     largest_cap,
@@ -23,24 +23,26 @@ from internvl_gguf.images.fit_context import (
 from internvl_gguf.images.tile_limits import TileLimits
 
 TILE = {"tile_size": 28, "tokens_per_tile": 4}
-CARD = Budget(n_ctx=8192, n_ctx_train=32768, text_tokens=160, answer_tokens=256, tile_size=448, tokens_per_tile=256)
-PHOTO = UncutPicture((4000, 3000), TileLimits())
+CARD = ContextBudget(
+    n_ctx=8192, n_ctx_train=32768, text_tokens=160, answer_tokens=256, tile_size=448, tokens_per_tile=256
+)
+PHOTO = PictureToCut((4000, 3000), TileLimits())
 
 limits = st.tuples(st.integers(1, 20), st.integers(1, 20), st.booleans()).map(
     lambda drawn: TileLimits(max(drawn[:2]), min(drawn[:2]), drawn[2])
 )
 sizes = st.tuples(st.integers(1, 400), st.integers(1, 400))
-pictures_of_all_kinds = st.lists(st.builds(UncutPicture, sizes, limits), min_size=1, max_size=6)
+pictures_of_all_kinds = st.lists(st.builds(PictureToCut, sizes, limits), min_size=1, max_size=6)
 """From single pixels to pictures larger than their largest grid, each with limits of its own."""
 
 
-def positions(pictures, cap):
+def positions(pictures: list[PictureToCut], cap: int) -> int:
     return sum(p.capped(cap).limits.grid(p.size, TILE["tile_size"]).tiles for p in pictures) * TILE["tokens_per_tile"]
 
 
 @settings(max_examples=300, deadline=None)
 @given(pictures=pictures_of_all_kinds)
-def test_more_tiles_allowed_are_never_fewer_tiles(pictures):
+def test_more_tiles_allowed_are_never_fewer_tiles(pictures: list[PictureToCut]) -> None:
     """What bisecting the caps rests on; true of every grid choice with one min_tiles, thumbnail or not."""
     taken = [positions(pictures, cap) for cap in range(1, 21)]
     assert taken == sorted(taken)
@@ -48,7 +50,7 @@ def test_more_tiles_allowed_are_never_fewer_tiles(pictures):
 
 @settings(max_examples=300, deadline=None)
 @given(pictures=pictures_of_all_kinds, room=st.integers(0, 500))
-def test_the_cap_fits_and_the_next_one_does_not(pictures, room):
+def test_the_cap_fits_and_the_next_one_does_not(pictures: list[PictureToCut], room: int) -> None:
     most = max(picture.limits.max_tiles for picture in pictures)
     cap = largest_cap(pictures, room, **TILE)
     fitting = [candidate for candidate in range(1, most + 1) if positions(pictures, candidate) <= room]
@@ -57,7 +59,7 @@ def test_the_cap_fits_and_the_next_one_does_not(pictures, room):
 
 @settings(max_examples=50, deadline=None)
 @given(pictures=pictures_of_all_kinds, room=st.integers(1, 300))
-def test_cutting_by_the_plan_gives_exactly_its_tiles(pictures, room):
+def test_cutting_by_the_plan_gives_exactly_its_tiles(pictures: list[PictureToCut], room: int) -> None:
     plan = plan_cut(pictures, replace(CARD, n_ctx=room + 40, text_tokens=20, answer_tokens=20, **TILE), fit=True)
     cuts = [picture.limits.cut(Image.new("RGB", picture.size), TILE["tile_size"]) for picture in plan.pictures]
     assert [cut.grid for cut in cuts] == [(grid.columns, grid.rows) for grid in plan.grids]
@@ -68,7 +70,9 @@ def test_cutting_by_the_plan_gives_exactly_its_tiles(pictures, room):
 
 @settings(max_examples=200, deadline=None)
 @given(pictures=pictures_of_all_kinds, n_ctx=st.integers(1, 600), answer=st.integers(1, 100), fit=st.booleans())
-def test_pictures_that_fit_are_cut_as_asked_and_others_leave_room_for_the_answer(pictures, n_ctx, answer, fit):
+def test_pictures_that_fit_are_cut_as_asked_and_others_leave_room_for_the_answer(
+    pictures: list[PictureToCut], n_ctx: int, answer: int, fit: bool
+) -> None:
     plan = plan_cut(pictures, replace(CARD, n_ctx=n_ctx, text_tokens=30, answer_tokens=answer, **TILE), fit=fit)
     most = max(picture.limits.max_tiles for picture in pictures)
     whole = 30 + positions(pictures, most) + ANSWER_ROOM
@@ -85,7 +89,7 @@ def test_pictures_that_fit_are_cut_as_asked_and_others_leave_room_for_the_answer
 
 @settings(max_examples=200, deadline=None)
 @given(pictures=pictures_of_all_kinds, n_ctx=st.integers(31, 600), fit=st.booleans())
-def test_what_the_error_says_would_fit_does(pictures, n_ctx, fit):
+def test_what_the_error_says_would_fit_does(pictures: list[PictureToCut], n_ctx: int, fit: bool) -> None:
     budget = replace(CARD, n_ctx=n_ctx, text_tokens=30, answer_tokens=50, **TILE)
     plan = plan_cut(pictures, budget, fit=fit)
     if plan.fits:
@@ -111,10 +115,11 @@ def test_what_the_error_says_would_fit_does(pictures, n_ctx, fit):
         assert 30 + positions(pictures, int(cap[1])) + ANSWER_ROOM <= n_ctx
 
 
-def test_the_cap_is_one_for_all_and_limits_of_a_picture_hold():
-    small = UncutPicture((4000, 3000), TileLimits(max_tiles=2))
-    dense = UncutPicture((4000, 3000), TileLimits(min_tiles=6))
+def test_the_cap_is_one_for_all_and_limits_of_a_picture_hold() -> None:
+    small = PictureToCut((4000, 3000), TileLimits(max_tiles=2))
+    dense = PictureToCut((4000, 3000), TileLimits(min_tiles=6))
     plan = plan_cut([PHOTO, small, dense, PHOTO], CARD, fit=True)
+    assert plan.cap is not None
     assert [picture.limits.max_tiles for picture in plan.pictures] == [plan.cap, 2, max(6, plan.cap), plan.cap]
     tight = plan_cut([PHOTO, small, dense, PHOTO], replace(CARD, n_ctx=3072), fit=True)
     assert tight.cap == 3
@@ -122,7 +127,7 @@ def test_the_cap_is_one_for_all_and_limits_of_a_picture_hold():
     assert [grid.tiles for grid in tight.grids] == [1, 1, 7, 1]
 
 
-def test_the_notice_says_what_was_done_and_what_would_take_them_whole():
+def test_the_notice_says_what_was_done_and_what_would_take_them_whole() -> None:
     assert cut_notices(plan_cut([PHOTO] * 4, CARD, fit=True)) == (
         "The 4 pictures are cut into 28 tiles instead of 52 (max_tiles 11 instead of 12), so that they fit the context "
         "of 8,192 positions; a context of 13,824 (--n-ctx, n_ctx) would take them whole.",
@@ -135,14 +140,14 @@ def test_the_notice_says_what_was_done_and_what_would_take_them_whole():
     assert beyond.endswith("fit the context of 8,192 positions.")
 
 
-def test_where_nothing_leaves_room_for_a_whole_answer_the_least_is_taken():
+def test_where_nothing_leaves_room_for_a_whole_answer_the_least_is_taken() -> None:
     """A short answer is worth more than none: these leave 90 positions."""
     plan = plan_cut([PHOTO] * 2, replace(CARD, n_ctx=160 + 2 * 256 + 90), fit=True)
     assert (plan.cap, plan.tiles, plan.fits) == (1, 2, True)
 
 
-def test_frames_too_many_say_how_many_would_fit():
-    frame = UncutPicture((1920, 1080), TileLimits(max_tiles=1))
+def test_frames_too_many_say_how_many_would_fit() -> None:
+    frame = PictureToCut((1920, 1080), TileLimits(max_tiles=1))
     with pytest.raises(ContextOverflowError) as caught:
         check_fits(plan_cut([frame] * 30, replace(CARD, n_ctx=4096), fit=True))
     assert caught.value.message == (
@@ -151,7 +156,7 @@ def test_frames_too_many_say_how_many_would_fit():
     assert caught.value.hint == "What would fit: 15 of the 30 pictures or a context of 8,192 (--n-ctx, n_ctx)."
 
 
-def test_text_alone_that_is_too_long_is_not_blamed_on_pictures():
+def test_text_alone_that_is_too_long_is_not_blamed_on_pictures() -> None:
     with pytest.raises(ContextOverflowError) as caught:
         check_fits(plan_cut([], replace(CARD, text_tokens=9000), fit=True))
     assert caught.value.message == "The prompt takes 9,001 positions; the context has 8,192."

@@ -8,13 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from internvl_gguf import ContextOverflowError, Picture, PictureError, SamplingParams, Session
+from internvl_gguf.images.load import load_image
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.session import prepare as preparation
+from internvl_gguf.types import PictureLayout
 from tests.cli.test_commands import FAST, assert_two_lines, run
 from tests.support.pictures import noise
 
@@ -51,7 +53,9 @@ def large(count: int) -> list[Image.Image]:
 
 
 @pytest.mark.parametrize("layout", ["separate", "combined"])
-def test_pictures_too_many_are_cut_evenly_and_the_reply_says_so(small: Session, told: list[str], layout) -> None:
+def test_pictures_too_many_are_cut_evenly_and_the_reply_says_so(
+    small: Session, told: list[str], layout: PictureLayout
+) -> None:
     reply = small.ask("What is it?", large(6), layout=layout, sampling=SHORT)
     (line,) = told
     assert reply.notices == (line,)
@@ -155,11 +159,13 @@ def test_text_alone_that_is_too_long_stays_an_error(small: Session) -> None:
 
 def test_every_picture_is_decoded_once(small: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """A phone's JPEG takes a second to decode."""
-    decoded = []
-    load = preparation.load_image
-    monkeypatch.setattr(
-        preparation, "load_image", lambda source, **named: decoded.append(source) or load(source, **named)
-    )
+    decoded: list[Image.Image] = []
+
+    def load(source: Image.Image, **options: Any) -> Image.Image:
+        decoded.append(source)
+        return load_image(source, **options)
+
+    monkeypatch.setattr("internvl_gguf.session.prepare.load_image", load)
     pictures = large(6)
     assert small.ask("What is it?", pictures, sampling=SHORT).notices
     assert decoded == pictures

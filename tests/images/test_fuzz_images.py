@@ -11,18 +11,21 @@ import random
 import struct
 import sys
 import zlib
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
 
 from internvl_gguf.errors import PictureError
 from internvl_gguf.images.load import load_image
+from tests.support.pictures import PILLOW
 
 MAX_PIXELS = 400_000
 EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
-def base_picture():
+def base_picture() -> Image.Image:
     picture = Image.new("RGB", (61, 47), (200, 220, 240))
     draw = ImageDraw.Draw(picture)
     draw.ellipse((5, 5, 40, 40), fill=(200, 30, 30))
@@ -31,7 +34,7 @@ def base_picture():
     return picture
 
 
-def valid_files(kind):
+def valid_files(kind: str) -> Iterator[bytes]:
     """Several kinds of valid file of one format, each with metadata, so that damage finds different decoders."""
     picture = base_picture()
     exif = Image.Exif()
@@ -40,7 +43,7 @@ def valid_files(kind):
     grey, palette, alpha = picture.convert("L"), picture.quantize(16), picture.convert("RGBA")
     alpha.putalpha(grey)
     frames = {"save_all": True, "append_images": [picture.rotate(90), picture.rotate(180)]}
-    plans = {
+    plans: dict[str, list[tuple[Image.Image, dict[str, Any]]]] = {
         "PNG": [(picture, {"exif": exif}), (palette, {"transparency": 3}), (alpha, {}), (picture, frames)],
         "JPEG": [
             (picture, {"exif": exif}),
@@ -73,7 +76,7 @@ def valid_files(kind):
         yield b"P5 4 4 1023\n" + bytes(range(32))
 
 
-def rle_bmp():
+def rle_bmp() -> bytes:
     """A run-length BMP of 8 x 4, which Pillow reads and does not write."""
     rows = (b"\x05\x01\x00\x03\x02\x03\x04\x00" + b"\0\0") * 4 + b"\0\1"
     palette = b"".join(bytes([n, 255 - n, n // 2, 0]) for n in range(256))
@@ -81,9 +84,9 @@ def rle_bmp():
     return b"BM" + struct.pack("<IHHI", 14 + 40 + 1024 + len(rows), 0, 0, 14 + 40 + 1024) + header + palette + rows
 
 
-def damage(data, other, rng):
+def damage(intact: bytes, other: bytes, rng: random.Random) -> bytes:
     """One of the ways in which files break, and in which they are broken on purpose."""
-    data = bytearray(data)
+    data = bytearray(intact)
     way = rng.randrange(8)
     at = rng.randrange(len(data))
     if way == 0:  # flipped bits
@@ -112,9 +115,9 @@ def damage(data, other, rng):
     return bytes(data)
 
 
-def with_right_checksums(data):
+def with_right_checksums(damaged: bytes) -> bytes:
     """A PNG with its chunks' checksums made right again, so that damage gets past them to the decoder."""
-    data, at = bytearray(data), 8
+    data, at = bytearray(damaged), 8
     while at + 12 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
         end = at + 8 + length
@@ -125,7 +128,7 @@ def with_right_checksums(data):
     return bytes(data)
 
 
-def peak_mib():
+def peak_mib() -> float:
     """The most memory this process has had, in MiB; 0 where it cannot be asked."""
     try:
         import resource
@@ -134,7 +137,7 @@ def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def run(kind, runs, seed):
+def run(kind: str, runs: int, seed: int) -> int:
     """Damage and load `runs` files; give how many still gave a picture."""
     files = list(valid_files(kind))
     for data in files:
@@ -148,13 +151,13 @@ def run(kind, runs, seed):
         try:
             result = load_image(data, max_pixels=MAX_PIXELS)
         except PictureError as error:
-            lines = (error.message, error.hint)
+            lines = [error.message, error.hint]
         except BaseException as error:
             error.add_note(f"format {kind}, seed {seed}, run {index}")
             raise
         else:
             survived += 1
-            lines = ()
+            lines = []
             assert type(result) is Image.Image, index
             assert result.mode == "RGB", index
             assert 1 <= result.width * result.height <= MAX_PIXELS, index
@@ -164,13 +167,14 @@ def run(kind, runs, seed):
     return survived
 
 
-def check(kind, runs, seed, recwarn, capfd):
+def check(kind: str, runs: int, seed: int, recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture[str]) -> None:
     survived = run(kind, runs, seed)
     assert 0 < survived < runs  # damage that nothing survives, or that everything does, tests little
     assert not recwarn
     out, err = capfd.readouterr()
     assert out == ""
-    if kind != "TIFF":  # libtiff writes about damaged strips to the process's stderr itself
+    # libtiff writes about damaged strips to stderr itself; so did the AV1 decoder in older wheels of Pillow.
+    if kind != "TIFF" and (kind != "AVIF" or PILLOW >= (12, 2)):
         assert err == ""
 
 
@@ -178,12 +182,16 @@ FORMATS = ["PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF", "AVIF", "PPM"]
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_hundreds_of_damaged_files(kind, recwarn, capfd):
+def test_hundreds_of_damaged_files(
+    kind: str, recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture[str]
+) -> None:
     check(kind, 250, 0, recwarn, capfd)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("kind", FORMATS)
-def test_thousands_of_damaged_files(kind, seed, recwarn, capfd):
+def test_thousands_of_damaged_files(
+    kind: str, seed: int, recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture[str]
+) -> None:
     check(kind, 8000, seed, recwarn, capfd)

@@ -12,15 +12,18 @@ from internvl_gguf.tiling import Grid, choose_grid, tile_image
 SIZES = [(1, 1), (20, 20), (300, 200), (1024, 768), (4000, 300), (300, 4000), (20000, 1), (1, 20000), (3000, 2400)]
 
 
-def yellow(overlay):
+def yellow(overlay: Image.Image) -> np.ndarray:
     """Where the grid's own colour is: 1 per pixel."""
     red, green, blue = np.asarray(overlay).astype(int).transpose(2, 0, 1)
-    return (red > 240) & (abs(green - 214) < 12) & (blue < 30)
+    marks: np.ndarray = (red > 240) & (abs(green - 214) < 12) & (blue < 30)
+    return marks
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255)])
-def test_any_picture_gets_a_readable_overlay_of_bounded_size(size, colour):
+def test_any_picture_gets_a_readable_overlay_of_bounded_size(
+    size: tuple[int, int], colour: tuple[int, int, int]
+) -> None:
     grid = choose_grid(*size)
     overlay = draw_grid(Image.new("RGB", size, colour), grid)
     assert overlay.mode == "RGB"
@@ -31,7 +34,7 @@ def test_any_picture_gets_a_readable_overlay_of_bounded_size(size, colour):
     assert (np.asarray(overlay)[marks] != colour).any(axis=1).all()
 
 
-def test_lines_stand_where_the_tiles_meet():
+def test_lines_stand_where_the_tiles_meet() -> None:
     overlay = draw_grid(Image.new("RGB", (1200, 600), (0, 0, 255)), Grid(4, 2, thumbnail=False))
     marks = yellow(overlay)
     inset = (overlay.width - 1200) // 2
@@ -44,7 +47,7 @@ def test_lines_stand_where_the_tiles_meet():
     assert not down[inset + 60 : inset + 290].any()
 
 
-def test_the_picture_keeps_its_shape_and_pixels():
+def test_the_picture_keeps_its_shape_and_pixels() -> None:
     source = Image.frombytes("RGB", (900, 600), np.random.default_rng(2).bytes(900 * 600 * 3))
     overlay = np.asarray(draw_grid(source, Grid(3, 2, thumbnail=False)))
     inset = (overlay.shape[1] - 900) // 2
@@ -53,7 +56,7 @@ def test_the_picture_keeps_its_shape_and_pixels():
 
 
 @pytest.mark.parametrize(("size", "below"), [((1600, 400), True), ((1000, 800), False), ((400, 1600), False)])
-def test_the_thumbnail_stands_beside_the_picture(size, below):
+def test_the_thumbnail_stands_beside_the_picture(size: tuple[int, int], below: bool) -> None:
     source = Image.new("RGB", size, (0, 0, 255))
     alone = draw_grid(source, Grid(2, 2, thumbnail=False))
     both = draw_grid(source, Grid(2, 2, thumbnail=True))
@@ -63,14 +66,14 @@ def test_the_thumbnail_stands_beside_the_picture(size, below):
     assert (both.width > alone.width) != below
 
 
-def test_a_grid_and_its_tiles_give_the_same_overlay_and_change_nothing():
+def test_a_grid_and_its_tiles_give_the_same_overlay_and_change_nothing() -> None:
     source = Image.frombytes("RGB", (300, 200), np.random.default_rng(1).bytes(180_000))
     before = source.tobytes()
     assert draw_grid(source, tile_image(source)).tobytes() == draw_grid(source, choose_grid(300, 200)).tobytes()
     assert source.tobytes() == before
 
 
-def test_the_most_tiles_there_can_be():
+def test_the_most_tiles_there_can_be() -> None:
     for size in ((2100, 2100), (64, 64), (64000, 10)):
         grid = choose_grid(*size, max_tiles=64)
         assert max(draw_grid(Image.new("RGB", size), grid).size) <= MAX_OVERLAY_SIDE

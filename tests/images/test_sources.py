@@ -1,4 +1,4 @@
-"""Paths, URIs, bytes, arrays and Pillow pictures: each way to hand over a picture, and each way it goes wrong."""
+"""Paths, URIs, bytes, arrays and Pillow pictures: each kind of picture source, and each of its errors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from internvl_gguf.images.load import describe_source, load_image
 from tests.support.pictures import encoded, random_picture, refusal
 
 
-def pixels(picture):
+def pixels(picture: Image.Image) -> np.ndarray:
     assert picture.mode == "RGB"
     return np.asarray(picture).astype(int)
 
@@ -25,7 +26,7 @@ def pixels(picture):
 # Kinds of source
 
 
-def test_every_kind_of_source_gives_the_same_pixels(tmp_path):
+def test_every_kind_of_source_gives_the_same_pixels(tmp_path: Path) -> None:
     data = encoded(random_picture(), "PNG")
     path = tmp_path / "ein Bild #1 100%.png"
     path.write_bytes(data)
@@ -52,14 +53,14 @@ def test_every_kind_of_source_gives_the_same_pixels(tmp_path):
         assert load_image(source).tobytes() == random_picture().tobytes(), describe_source(source)
 
 
-def test_the_name_of_a_file_does_not_decide_what_it_is(tmp_path):
+def test_the_name_of_a_file_does_not_decide_what_it_is(tmp_path: Path) -> None:
     path = tmp_path / "photo.pdf"
     path.write_bytes(encoded(random_picture(), "PNG"))
     assert load_image(path).tobytes() == random_picture().tobytes()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are of POSIX")
-def test_a_named_pipe_as_process_substitution_makes_it(tmp_path):
+def test_a_named_pipe_as_process_substitution_makes_it(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = subprocess.Popen(
@@ -85,11 +86,11 @@ def test_a_named_pipe_as_process_substitution_makes_it(tmp_path):
         (np.array([[1]], dtype=np.float32), [255]),
     ],
 )
-def test_grey_arrays(array, expected):
+def test_grey_arrays(array: np.ndarray, expected: list[int]) -> None:
     assert pixels(load_image(array))[0, :, 1].tolist() == expected
 
 
-def test_colour_arrays_of_any_layout_in_memory():
+def test_colour_arrays_of_any_layout_in_memory() -> None:
     rgb = np.asarray(random_picture())
     for array in (rgb[:, ::-1][:, ::-1], np.asfortranarray(rgb), np.concatenate([rgb, rgb], axis=2)[:, :, 3:]):
         assert load_image(array).tobytes() == random_picture().tobytes()
@@ -118,13 +119,13 @@ def test_colour_arrays_of_any_layout_in_memory():
         (np.array([[0.5, np.inf]]), "inf", "0..1"),
     ],
 )
-def test_arrays_that_are_no_picture(array, said, hint):
+def test_arrays_that_are_no_picture(array: np.ndarray, said: str, hint: str) -> None:
     error = refusal(array)
     assert said in error.message
     assert hint in error.hint
 
 
-def test_other_objects_are_refused_with_the_way_to_pass_them(tmp_path):
+def test_other_objects_are_refused_with_the_way_to_pass_them(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded(random_picture(), "PNG"))
     with path.open("rb") as file:
@@ -138,7 +139,7 @@ def test_other_objects_are_refused_with_the_way_to_pass_them(tmp_path):
 # What can go wrong with a file
 
 
-def test_missing_folder_empty_and_unreadable_names(tmp_path):
+def test_missing_folder_empty_and_unreadable_names(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     assert "no such file" in refusal(tmp_path / "none.png").message
     assert str(tmp_path / "none.png") in refusal(tmp_path / "none.png").message
@@ -154,7 +155,7 @@ def test_missing_folder_empty_and_unreadable_names(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="POSIX permissions")
-def test_a_file_that_may_not_be_read(tmp_path):
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     path = tmp_path / "secret.png"
     path.write_bytes(encoded(random_picture(), "PNG"))
     path.chmod(0)
@@ -168,19 +169,19 @@ def test_a_file_that_may_not_be_read(tmp_path):
 
 
 @pytest.mark.skipif(not pathlib.Path("/dev/zero").exists(), reason="devices of POSIX")
-def test_a_device_is_not_read_without_end():
+def test_a_device_is_not_read_without_end() -> None:
     assert "device" in refusal("/dev/zero").message
 
 
 @pytest.mark.parametrize(
     "uri", ["http://example.org/a.png", "HTTPS://example.org/a.png", "s3://bucket/a.png", "file://host/a"]
 )
-def test_nothing_is_fetched(uri):
+def test_nothing_is_fetched(uri: str) -> None:
     assert "never fetched" in refusal(uri).message
     assert "Download" in refusal(uri).hint
 
 
-def test_damaged_data_uris():
+def test_damaged_data_uris() -> None:
     assert "comma" in refusal("data:image/png;base64").message
     assert "base64" in refusal("data:image/png;base64,@@@@").message
     assert "base64" in refusal("data:image/png;base64,A").message
@@ -188,7 +189,7 @@ def test_damaged_data_uris():
     assert "web page" in refusal("data:text/html,<html>hello</html>").message
 
 
-def test_files_are_limited_in_bytes(tmp_path, monkeypatch):
+def test_files_are_limited_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("internvl_gguf.images.sources.MAX_FILE_BYTES", 2**20)
     path = tmp_path / "large.png"
     with path.open("wb") as file:
@@ -198,7 +199,7 @@ def test_files_are_limited_in_bytes(tmp_path, monkeypatch):
     assert "limit" in refusal("data:," + "a" * 2**21).message
 
 
-def test_names_in_messages_are_one_printable_line():
+def test_names_in_messages_are_one_printable_line() -> None:
     assert describe_source("a\nb\x1b[31m.png") == r"a\nb\x1b[31m.png"
     assert describe_source("schön.png") == "schön.png"
     assert describe_source(os.fsdecode(b"\xff.png")).isprintable()
@@ -208,7 +209,7 @@ def test_names_in_messages_are_one_printable_line():
     assert "\n" not in refusal("no\nsuch.png").message
 
 
-def test_a_closed_pillow_picture_is_refused(tmp_path):
+def test_a_closed_pillow_picture_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded(random_picture(), "PNG"))
     source = Image.open(path)

@@ -15,7 +15,7 @@ from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.llama import library
 from internvl_gguf.llama.library import Device, gpus
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.planning.this_machine import machine_budget
+from internvl_gguf.planning.machine_memory import machine_budget
 
 GIB = 2**30
 
@@ -65,9 +65,9 @@ def test_a_device_that_does_not_tell_its_memory_is_left_alone_and_named() -> Non
         (notice,) = machine.notices
         assert notice.startswith("OpenCL0 (OpenCL0 of a test) does not tell how much memory it has")
         assert "--vram" in notice
-        told = machine_budget((4 * GIB, 2 * GIB))
-        assert told.budget.gpus == (4 * GIB, 2 * GIB)
-        assert told.notices == ()
+        limited = machine_budget((4 * GIB, 2 * GIB))
+        assert limited.budget.gpus == (4 * GIB, 2 * GIB)
+        assert limited.notices == ()
     finally:
         patch.undo()
 
@@ -102,13 +102,13 @@ def test_budgets_for_more_devices_than_there_are_name_those_there_are() -> None:
 
 def test_the_notice_reaches_whoever_opens_a_session(tiny: ModelFiles) -> None:
     patch = machine_of(device("OpenCL0", free=0, total=0))
-    told: list[str] = []
+    notices: list[str] = []
     try:
-        with Session.open(tiny.text, tiny.mmproj, n_threads=1, on_notice=told.append) as session:
+        with Session.open(tiny.text, tiny.mmproj, n_threads=1, on_notice=notices.append) as session:
             assert session.runtime.configuration.request.gpus == ()
     finally:
         patch.undo()
-    assert [line.split(" ")[0] for line in told] == ["OpenCL0"]
+    assert [line.split(" ")[0] for line in notices] == ["OpenCL0"]
 
 
 # --- What llama.cpp says ---------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_the_words_of_a_driver_are_in_what_is_told() -> None:
 from internvl_gguf.llama import library
 library.initialise()
 library.recent_errors.append("CUDA error: out of memory")
-library._last_words(b"/tmp/build-x/ggml-cuda.cu:106: CUDA error")
+library._on_abort(b"/tmp/build-x/ggml-cuda.cu:106: CUDA error")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1

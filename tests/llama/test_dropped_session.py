@@ -1,4 +1,4 @@
-"""What is dropped without `close()` is freed when it is collected, in the right order, and at exit in order or not."""
+"""Sessions dropped without `close()` are freed when they are collected, in the right order, also at exit."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from internvl_gguf import InvalidRequestError, SamplingParams, Session
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.llama import library
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.session.runtime import Runtime
+from internvl_gguf.session.in_process_runtime import InProcessRuntime
 from internvl_gguf.types import TokenSpan
-from tests.support.kept import EXACT, SHORT
+from tests.support.exact import EXACT, EXACT_WITH_DISK_CACHE
+from tests.support.kept import SHORT
 from tests.support.pictures import noise
 
 ORDER = {"llama_sampler_free": 0, "llama_free": 1, "mtmd_free": 2, "llama_model_free": 3}
@@ -49,7 +50,7 @@ def freed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def opened(tiny: ModelFiles) -> Session:
-    return Session.open(tiny.text, tiny.mmproj, **EXACT)  # type: ignore[arg-type]
+    return Session.open(tiny.text, tiny.mmproj, n_ctx=1024, **EXACT)
 
 
 def test_a_dropped_session_is_freed_at_once_before_its_model(tiny: ModelFiles, freed: list[str]) -> None:
@@ -76,7 +77,7 @@ def test_the_last_of_forks_that_are_dropped_or_closed_frees_the_model(tiny: Mode
 
 
 def test_a_runtime_that_is_dropped_without_release_is_freed(tiny: ModelFiles, freed: list[str]) -> None:
-    runtime = Runtime(tiny, EngineConfig(**EXACT))  # type: ignore[arg-type]
+    runtime = InProcessRuntime(tiny, EngineConfig(n_ctx=1024, **EXACT))
     freed.clear()
     del runtime
     assert freed[-1] == "llama_model_free"
@@ -89,7 +90,7 @@ def test_a_session_in_a_cycle_of_its_owner_is_freed_in_order_by_the_collector(
 
     class Program:
         def __init__(self) -> None:
-            self.session = Session.open(tiny.text, tiny.mmproj, on_notice=self.tell, **EXACT)  # type: ignore[arg-type]
+            self.session = Session.open(tiny.text, tiny.mmproj, on_notice=self.tell, n_ctx=1024, **EXACT)
             self.session.on_tiles(lambda done, total: self.tell(""))
             self.stream = self.session.stream("Hello?", sampling=SAMPLED)
             next(self.stream)
@@ -141,14 +142,13 @@ def test_a_vocabulary_keeps_its_model_alone(tiny: ModelFiles, freed: list[str]) 
 
 def test_what_a_dropped_session_saw_is_kept_all_the_same(tiny: ModelFiles) -> None:
     """Closing waits for the embeddings that are still to be written; dropping leaves them to their thread."""
-    options = {**EXACT, "embedding_disk_bytes": 2**30}
-    session = Session.open(tiny.text, tiny.mmproj, **options)  # type: ignore[arg-type]
+    session = Session.open(tiny.text, tiny.mmproj, n_ctx=1024, **EXACT_WITH_DISK_CACHE)
     reply = session.ask("What is it?", [noise(5)], sampling=SHORT)
     del session
     for thread in threading.enumerate():
         if thread.name.startswith("internvl-embeddings"):
             thread.join()
-    with Session.open(tiny.text, tiny.mmproj, **options) as again:  # type: ignore[arg-type]
+    with Session.open(tiny.text, tiny.mmproj, n_ctx=1024, **EXACT_WITH_DISK_CACHE) as again:
         found = again.ask("What is it?", [noise(5)], sampling=SHORT)
     assert (found.usage.tiles_encoded, found.text) == (0, reply.text)
 

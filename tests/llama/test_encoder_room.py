@@ -22,15 +22,16 @@ import resource, sys, tempfile
 from pathlib import Path
 import numpy as np
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.gguf.arch.base import MmprojShape
 from internvl_gguf.llama import vision
 from internvl_gguf.llama.model import TextModel
-from internvl_gguf.llama.synthetic import EncoderShape, write_encoder, write_vocabulary
+from internvl_gguf.llama.synthetic import write_encoder, write_vocabulary
 from internvl_gguf.llama.vision import Room, VisionEncoder
 
 MIB = 2**20
-shape = EncoderShape(tile=448, patch=14, width=1024, heads=16, feed_forward=4096, projection=1024)
+shape = MmprojShape(1, 1024, 16, 4096, 448, 14, 256, "layernorm", projection_dim=1024, projector_hidden=1024)
 folder = Path(sys.argv[1])
-write_vocabulary(folder / "text.gguf", shape.projection)
+write_vocabulary(folder / "text.gguf", shape.projection_dim)
 random = np.random.default_rng(0)
 projector = 0.05 * random.standard_normal((1024, 4096), dtype=np.float32)
 write_encoder(folder / "mmproj.gguf", shape, {"mm.model.mlp.1.weight": projector})
@@ -79,7 +80,7 @@ def test_no_room_for_the_weights(tmp_path: Path) -> None:
         tmp_path,
         """
         leave(200)
-        refused(lambda: encoder(Room(75 * MIB, 28 * MIB)))
+        refused(lambda: encoder(EncoderMemory(75 * MIB, 28 * MIB)))
         """,
     )
     assert message.startswith("There is no room for the vision encoder: 103.00 MiB were asked for (")
@@ -132,14 +133,14 @@ def test_an_encoder_that_cannot_be_made_anew_is_tried_again(tmp_path: Path) -> N
         tmp_path,
         """
         from internvl_gguf.errors import SessionStateError
-        room = Room(75 * MIB, 112 * MIB)
+        room = EncoderMemory(75 * MIB, 112 * MIB)
         again = encoder(room)
         again.tiles_per_batch = 4
         leave(20)
-        original, vision.has_room = vision.has_room, lambda device, sizes: False
+        original, vision.can_allocate = vision.can_allocate, lambda device, sizes: False
         refused(lambda: again.encode([tile] * 4))
         refused(lambda: again.encode([tile]))
-        vision.has_room = original
+        vision.can_allocate = original
         resource.setrlimit(resource.RLIMIT_AS, limits)
         print(np.array_equal(again.encode([tile]), expected))
         again.close()

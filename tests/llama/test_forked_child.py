@@ -1,4 +1,4 @@
-"""A forked child has none of the threads llama.cpp computes with: it is told so at once, and harms nothing."""
+"""A forked child lacks llama.cpp's compute threads: using a session there is an error at once, and harms nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and abort, while encoding, while reading the prompt and while answering: the session lives on."""
+"""Ctrl-C and abort during encoding, prefill and decoding: the session stays usable."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from internvl_gguf.llama.context import Context, DecodeAbortedError, TokenRun
 from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.types import TokenSpan
 from tests.support.pictures import noise
+from tests.support.sessions import engine_of
 
 SHORT = SamplingParams(max_tokens=8)
 
@@ -40,11 +42,12 @@ def test_an_aborted_native_decode_leaves_nothing_the_ledger_does_not_know(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The flag is up when the native call begins; nobody was cancelled, so the request begins again and is answered."""
-    engine = session.runtime.engine
+    engine = engine_of(session)
     prompt = [TokenSpan(tuple(range(60, 90)))]
     expected = engine.submit_logits(prompt).result()
     engine.forget()
-    native, aborted = Context.decode_many, []
+    native = Context.decode_many
+    aborted: list[int] = []
 
     def decode_many(context: Context, runs: list[TokenRun]) -> list[int]:
         if not aborted:
@@ -65,7 +68,11 @@ def test_an_aborted_native_decode_leaves_nothing_the_ledger_does_not_know(
 def test_abort_of_a_question_with_one_result(session: Session) -> None:
     """The flag of an earlier abort must not stop what is asked next."""
     session.on_tiles(lambda done, total: session.abort() if done == 1 else None)
-    for ask in (lambda: session.embed_image(noise(2)), lambda: session.next_token_logprobs("What?", [noise(3)])):
+    asks: list[Callable[[], object]] = [
+        lambda: session.embed_image(noise(2)),
+        lambda: session.next_token_logprobs("What?", [noise(3)]),
+    ]
+    for ask in asks:
         with pytest.raises(SessionStateError, match="abort"):
             ask()
     session.on_tiles(None)

@@ -1,4 +1,4 @@
-"""The wall around llama.cpp: correction, build checks, refusals."""
+"""The wrapper of llama.cpp: corrected encoders, build checks, refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long threads spin, as libgomp itself says when it is loaded."""
+"""The spin time of OpenMP threads, as libgomp itself reports it when it is loaded."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from internvl_gguf.llama import library
-from internvl_gguf.llama.openmp import SPIN_COUNT, waiting
+from internvl_gguf.llama.openmp import SPIN_COUNT, spin_settings
 
 pytestmark = pytest.mark.skipif(
-    "OPENMP" not in library.cpu_features() or not any(name.startswith("libgomp") for name in waiting().runtimes),
+    "OPENMP" not in library.cpu_features() or not any(name.startswith("libgomp") for name in spin_settings().runtimes),
     reason="llama.cpp computes without libgomp here",
 )
 
@@ -22,9 +22,9 @@ REPORT = """
 import dataclasses, json, os
 before = dict(os.environ)
 from internvl_gguf.llama import library
-from internvl_gguf.llama.openmp import waiting
+from internvl_gguf.llama.openmp import spin_settings
 changed = {name for name in before.keys() ^ os.environ.keys() if "OMP" in name}
-print(json.dumps(dataclasses.asdict(waiting()) | {"changed": sorted(changed)}))
+print(json.dumps(dataclasses.asdict(spin_settings()) | {"changed": sorted(changed)}))
 """
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks import model_headers
+import model_headers
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
-from internvl_gguf.gguf.facts import TextFacts, VisionFacts
+from internvl_gguf.gguf.arch.base import TextShape, VisionShape
 from internvl_gguf.gguf.header import parse_header, read_header
 from internvl_gguf.memory import (
     PARTS,
@@ -26,6 +26,8 @@ from internvl_gguf.memory import (
 from internvl_gguf.memory import dry_run as dry_runs
 from internvl_gguf.memory import plan as plans
 from internvl_gguf.memory.dry_run import ask, dry_run
+from internvl_gguf.memory.ggml_allocator import CPU
+from internvl_gguf.memory.ggml_scheduler import schedule
 from internvl_gguf.memory.plan import text_weights
 from internvl_gguf.memory.vision_graph import vision_graph
 from internvl_gguf.quantizing import quantize_text
@@ -169,9 +171,7 @@ def test_leaving_out_layers_of_the_encoder_changes_nothing() -> None:
     for kind in ("InternViT-300M", "InternViT-6B"):
         vision = shape_from_headers(header("0.5B", layers=1), mmproj_header(kind)).vision
         assert vision is not None
-        sizes = {
-            plans.schedule(vision_graph(vision, 2, layers), (plans.CPU,)).buffers for layers in (3, 4, vision.n_layers)
-        }
+        sizes = {schedule(vision_graph(vision, 2, layers), (CPU,)).buffers for layers in (3, 4, vision.n_layers)}
         assert len(sizes) == 1
 
 
@@ -242,8 +242,8 @@ def test_without_extra_buffers_nothing_is_copied(tmp_path: Path) -> None:
 
 def test_a_listing_comes_close_to_the_header() -> None:
     text, vision = header("14B", "Q6_K"), mmproj_header(projection=5120)
-    facts = TextFacts("qwen2", 48, 5120, 40, 8, 13824, vocab=4096, context=32768)
-    vision_facts = VisionFacts(24, 1024, 16, 4096, 448, 14, 256, "layernorm")
+    facts = TextShape("qwen2", 48, 5120, 40, 8, 13824, n_vocab=4096, n_ctx_train=32768)
+    vision_facts = VisionShape(24, 1024, 16, 4096, 448, 14, 256, "layernorm")
     listed = shape_from_listing(facts, text.file_size, vision_facts, vision.file_size)
     for request in (MemoryRequest(8192), MemoryRequest(8192, gpus=(1,), n_gpu_layers=20)):
         exact, rough = (predict_memory(shape, request) for shape in (shape_from_headers(text, vision), listed))
@@ -328,7 +328,7 @@ def test_headers_that_are_no_models() -> None:
     with pytest.raises(ModelFileError, match="do not divide"):
         shape_from_headers(header_of(plan))
     with pytest.raises(InvalidRequestError, match="holds no such model"):
-        shape_from_listing(TextFacts("qwen2", 24, 896, 14, 2, 4864), 1000)
+        shape_from_listing(TextShape("qwen2", 24, 896, 14, 2, 4864), 1000)
 
 
 def test_a_dry_run_of_what_cannot_be_read(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The catalogue: what ships, how names are found, a person's own entries, and mistakes told by their line."""
+"""The catalogue: shipped entries, lookup by name, the user's own entries, and errors that name the line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 import internvl_gguf
 from internvl_gguf import CatalogError, InvalidRequestError
-from internvl_gguf.models.catalog import Catalog, CatalogFile, TextFacts, VisionFacts, load_catalog, parse_catalog
+from internvl_gguf.gguf.arch.base import TextShape, VisionShape
+from internvl_gguf.models.catalog import Catalog, CatalogFile, load_catalog, parse_catalog
 from internvl_gguf.utils import paths
 from internvl_gguf.utils.sizes import format_size, parse_size
 
@@ -23,14 +24,14 @@ LISTED = "InternVL3-14B-Instruct"
 
 
 @pytest.fixture
-def own_file(tmp_path, monkeypatch) -> Path:
+def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a person's catalogue stands in this test; not made yet."""
     monkeypatch.setenv("INTERNVL_CONFIG", str(tmp_path))
     return tmp_path / "models.toml"
 
 
 @pytest.fixture
-def shipped(own_file) -> Catalog:
+def shipped(own_file: Path) -> Catalog:
     return load_catalog()
 
 
@@ -46,7 +47,7 @@ def listing_rows() -> list[list[str]]:
 # --- What ships ---------------------------------------------------------------------------------------------------
 
 
-def test_the_listed_repository_has_exactly_the_files_of_the_listing(shipped):
+def test_the_listed_repository_has_exactly_the_files_of_the_listing(shipped: Catalog) -> None:
     model = shipped.find(LISTED)
     assert model is not None
     assert {file.name: (file.size, file.exact) for file in model.files} == {
@@ -57,7 +58,7 @@ def test_the_listed_repository_has_exactly_the_files_of_the_listing(shipped):
     assert f"repo {model.repo}, revision {model.revision};" in LISTING.read_text(encoding="utf-8")
 
 
-def test_the_whole_family_is_there_once(shipped):
+def test_the_whole_family_is_there_once(shipped: Catalog) -> None:
     assert [model.name for model in shipped] == [
         f"InternVL3-{size}{variant}" for size in FAMILY for variant in ("-Instruct", "")
     ]
@@ -66,17 +67,17 @@ def test_the_whole_family_is_there_once(shipped):
 @pytest.mark.parametrize(
     ("size", "text"),
     [
-        ("1B", TextFacts("qwen2", 24, 896, 14, 2, 4864, 151674, 32768)),
-        ("2B", TextFacts("qwen2", 28, 1536, 12, 2, 8960, 151674)),
-        ("8B", TextFacts("qwen2", 28, 3584, 28, 4, 18944, 151674, 32768)),
-        ("14B", TextFacts("qwen2", 48, 5120, 40, 8, 13824)),
-        ("38B", TextFacts("qwen2", 64, 5120, 40, 8, 27648)),
-        ("78B", TextFacts("qwen2", 80, 8192, 64, 8, 29568, 151674, 32768)),
+        ("1B", TextShape("qwen2", 24, 896, 14, 2, 4864, 151674, 32768)),
+        ("2B", TextShape("qwen2", 28, 1536, 12, 2, 8960, 151674)),
+        ("8B", TextShape("qwen2", 28, 3584, 28, 4, 18944, 151674, 32768)),
+        ("14B", TextShape("qwen2", 48, 5120, 40, 8, 13824)),
+        ("38B", TextShape("qwen2", 64, 5120, 40, 8, 27648)),
+        ("78B", TextShape("qwen2", 80, 8192, 64, 8, 29568, 151674, 32768)),
     ],
 )
-def test_both_variants_of_a_size_have_its_shapes(shipped, size, text):
-    small = VisionFacts(24, 1024, 16, 4096, 448, 14, 256, "layernorm")
-    large = VisionFacts(45, 3200, 25, 12800, 448, 14, 256, "rmsnorm")
+def test_both_variants_of_a_size_have_its_shapes(shipped: Catalog, size: str, text: TextShape) -> None:
+    small = VisionShape(24, 1024, 16, 4096, 448, 14, 256, "layernorm")
+    large = VisionShape(45, 3200, 25, 12800, 448, 14, 256, "rmsnorm")
     for name in (f"InternVL3-{size}", f"InternVL3-{size}-Instruct"):
         model = shipped.find(name)
         assert model.text == text
@@ -84,14 +85,15 @@ def test_both_variants_of_a_size_have_its_shapes(shipped, size, text):
         assert model.unsupported is None
 
 
-def test_the_size_with_another_text_model_says_why_it_is_unsupported(shipped):
+def test_the_size_with_another_text_model_says_why_it_is_unsupported(shipped: Catalog) -> None:
     for name in ("9b", "9b-instruct"):
         model = shipped.find(name)
-        assert "InternLM3" in model.unsupported
+        assert model is not None
+        assert "InternLM3" in (model.unsupported or "")
         assert model.text is None
 
 
-def test_status_says_how_much_is_known_of_a_repository(shipped):
+def test_status_says_how_much_is_known_of_a_repository(shipped: Catalog) -> None:
     assert [model.name for model in shipped if model.status == "listed"] == [LISTED]
     for model in shipped:
         assert bool(model.files) == (model.status == "listed")
@@ -100,21 +102,25 @@ def test_status_says_how_much_is_known_of_a_repository(shipped):
             assert model.repo.startswith("ggml-org/")
 
 
-def test_a_wheel_and_a_source_distribution_carry_the_catalogue():
+def test_a_wheel_and_a_source_distribution_carry_the_catalogue() -> None:
     build = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
     assert build["targets"]["wheel"]["force-include"] == {"models.toml": "internvl_gguf/models.toml"}
     assert "models.toml" in build["targets"]["sdist"]["include"]
     assert (REPOSITORY / "models.toml").is_file()
 
 
-def test_the_packaged_file_goes_before_the_checkout(own_file, tmp_path, monkeypatch):
+def test_the_packaged_file_goes_before_the_checkout(
+    own_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / "models.toml", '[[model]]\nname = "packaged"\n')
     monkeypatch.setattr("internvl_gguf.models.catalog.resources.files", lambda package: tmp_path)
     monkeypatch.setenv("INTERNVL_CONFIG", str(tmp_path / "none"))
     assert [model.name for model in load_catalog()] == ["packaged"]
 
 
-def test_an_installation_without_a_catalogue_says_so(own_file, tmp_path, monkeypatch):
+def test_an_installation_without_a_catalogue_says_so(
+    own_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("internvl_gguf.models.catalog.resources.files", lambda package: tmp_path)
     monkeypatch.setattr(
         "internvl_gguf.models.catalog.__file__", str(tmp_path / "src" / "internvl_gguf" / "models" / "catalog.py")
@@ -124,7 +130,7 @@ def test_an_installation_without_a_catalogue_says_so(own_file, tmp_path, monkeyp
     assert raised.value.line is None
 
 
-def test_importing_the_catalogue_loads_no_heavy_library():
+def test_importing_the_catalogue_loads_no_heavy_library() -> None:
     heavy = ("numpy", "huggingface_hub", "PIL", "llama_cpp", "gguf")
     script = (
         "import sys; from internvl_gguf.models.catalog import load_catalog; load_catalog();"
@@ -134,7 +140,7 @@ def test_importing_the_catalogue_loads_no_heavy_library():
     assert result.stdout.strip() == "[]"
 
 
-def test_the_error_is_exported():
+def test_the_error_is_exported() -> None:
     assert internvl_gguf.CatalogError is CatalogError
     assert internvl_gguf.__all__ == sorted(internvl_gguf.__all__, key=lambda name: (name.islower(), name))
 
@@ -142,20 +148,20 @@ def test_the_error_is_exported():
 # --- Names --------------------------------------------------------------------------------------------------------
 
 
-def test_every_spelling_finds_its_model(shipped):
+def test_every_spelling_finds_its_model(shipped: Catalog) -> None:
     for model in shipped:
         for spelling in (model.name, *model.aliases):
             for written in (spelling, spelling.lower(), spelling.upper(), f" {spelling} "):
                 assert shipped.find(written) is model
 
 
-def test_no_spelling_is_shared(shipped):
+def test_no_spelling_is_shared(shipped: Catalog) -> None:
     spellings = [spelling.lower() for model in shipped for spelling in model.spellings]
     assert len(spellings) == len(set(spellings))
 
 
 @pytest.mark.parametrize("name", ["", "InternVL3", "InternVL3-14B-Instruct:Q4_K_M", "demo"])
-def test_what_is_no_name_finds_nothing(shipped, name):
+def test_what_is_no_name_finds_nothing(shipped: Catalog, name: str) -> None:
     assert shipped.find(name) is None
 
 
@@ -168,20 +174,20 @@ def test_what_is_no_name_finds_nothing(shipped, name):
         ("InternVL-38B", "InternVL3-38B"),
     ],
 )
-def test_the_nearest_name_comes_first(shipped, typed, meant):
+def test_the_nearest_name_comes_first(shipped: Catalog, typed: str, meant: str) -> None:
     nearest = shipped.nearest(typed)
     assert nearest[0] == meant
     assert len(nearest) == len(set(nearest)) <= 3
 
 
-def test_nothing_is_near_to_another_word(shipped):
+def test_nothing_is_near_to_another_word(shipped: Catalog) -> None:
     assert shipped.nearest("chair") == []
 
 
 # --- A person's own file ------------------------------------------------------------------------------------------
 
 
-def test_an_own_entry_is_added_at_the_end(own_file, shipped):
+def test_an_own_entry_is_added_at_the_end(own_file: Path, shipped: Catalog) -> None:
     write(own_file, '[[model]]\nname = "Mine"\naliases = ["m"]\nrepo = "me/Mine-GGUF"\n')
     catalog = load_catalog()
     assert [*shipped, catalog.find("M")] == list(catalog)
@@ -190,7 +196,7 @@ def test_an_own_entry_is_added_at_the_end(own_file, shipped):
     assert mine.origin == str(own_file)
 
 
-def test_an_own_entry_replaces_the_shipped_one_in_its_place(own_file, shipped):
+def test_an_own_entry_replaces_the_shipped_one_in_its_place(own_file: Path, shipped: Catalog) -> None:
     write(
         own_file,
         """
@@ -206,8 +212,10 @@ def test_an_own_entry_replaces_the_shipped_one_in_its_place(own_file, shipped):
     )
     catalog = load_catalog()
     assert len(catalog) == len(shipped)
-    mine = catalog.find(LISTED)
-    assert list(catalog).index(mine) == list(shipped).index(shipped.find(LISTED))
+    mine, replaced = catalog.find(LISTED), shipped.find(LISTED)
+    assert mine is not None
+    assert replaced is not None
+    assert list(catalog).index(mine) == list(shipped).index(replaced)
     assert (mine.repo, mine.revision, mine.status) == ("me/Finetuned-GGUF", "v2", "listed")
     assert mine.files == (
         CatalogFile("a/tuned-Q4_K_M.gguf", 12_345, True),
@@ -216,7 +224,7 @@ def test_an_own_entry_replaces_the_shipped_one_in_its_place(own_file, shipped):
     assert catalog.find("14B-Instruct") is None  # the alias went with the entry that had it
 
 
-def test_a_spelling_chosen_in_the_own_file_is_taken_from_the_shipped_model(own_file):
+def test_a_spelling_chosen_in_the_own_file_is_taken_from_the_shipped_model(own_file: Path) -> None:
     write(own_file, '[[model]]\nname = "Mine"\naliases = ["14b"]\n[[model]]\nname = "8b"\n')
     catalog = load_catalog()
     assert catalog.find("14B").name == "Mine"
@@ -224,13 +232,13 @@ def test_a_spelling_chosen_in_the_own_file_is_taken_from_the_shipped_model(own_f
     assert catalog.find("InternVL3-14B").aliases == ()
 
 
-def test_an_own_alias_cannot_hide_a_shipped_name(own_file):
+def test_an_own_alias_cannot_hide_a_shipped_name(own_file: Path) -> None:
     write(own_file, '[[model]]\nname = "Mine"\naliases = [\n  "fine",\n  "internvl3-8b",\n]\n')
     with pytest.raises(CatalogError, match="line 5: the alias 'internvl3-8b'"):
         load_catalog()
 
 
-def test_text_and_vision_are_read_in_every_form_of_toml(own_file):
+def test_text_and_vision_are_read_in_every_form_of_toml(own_file: Path) -> None:
     write(
         own_file,
         """\ufeff[[model]]
@@ -245,16 +253,16 @@ def test_text_and_vision_are_read_in_every_form_of_toml(own_file):
         """,
     )
     mine = load_catalog().find("Mine")
-    assert mine.text == TextFacts("qwen2", 2, 3, 4, 5, 6)
-    assert mine.vision == VisionFacts(1, 2, 3, 4, 5, 6, 7, "rmsnorm")
+    assert mine.text == TextShape("qwen2", 2, 3, 4, 5, 6)
+    assert mine.vision == VisionShape(1, 2, 3, 4, 5, 6, 7, "rmsnorm")
 
 
-def test_an_empty_own_file_changes_nothing(own_file, shipped):
+def test_an_empty_own_file_changes_nothing(own_file: Path, shipped: Catalog) -> None:
     write(own_file, "# nothing yet\n")
     assert load_catalog() == shipped
 
 
-def test_an_own_file_that_cannot_be_read_is_named(own_file):
+def test_an_own_file_that_cannot_be_read_is_named(own_file: Path) -> None:
     own_file.mkdir()
     with pytest.raises(CatalogError) as raised:
         load_catalog()
@@ -266,8 +274,8 @@ def test_an_own_file_that_cannot_be_read_is_named(own_file):
     ("native_there", "documented_there"), [(False, False), (True, False), (False, True), (True, True)]
 )
 def test_the_settings_folder_is_the_systems_or_the_documented_one(
-    tmp_path, monkeypatch, native_there, documented_there
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native_there: bool, documented_there: bool
+) -> None:
     native, documented = tmp_path / "native", tmp_path / ".config" / "internvl"
     for folder, there in ((native, native_there), (documented, documented_there)):
         if there:
@@ -279,7 +287,7 @@ def test_the_settings_folder_is_the_systems_or_the_documented_one(
     assert paths.config_dir() == (documented if documented_there and not native_there else native)
 
 
-def test_the_settings_folder_can_be_named(tmp_path, monkeypatch):
+def test_the_settings_folder_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERNVL_CONFIG", str(tmp_path / "here"))
     assert paths.config_dir() == tmp_path / "here"
 
@@ -369,7 +377,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"], ids=["LF", "CRLF"])
 @pytest.mark.parametrize(("text", "line", "what"), [case[1:] for case in MISTAKES], ids=[case[0] for case in MISTAKES])
-def test_a_mistake_is_told_with_its_file_and_line(own_file, text, line, what, ending):
+def test_a_mistake_is_told_with_its_file_and_line(own_file: Path, text: str, line: int, what: str, ending: str) -> None:
     own_file.write_bytes(text.replace("\n", ending).encode("utf-8", "surrogateescape"))
     with pytest.raises(CatalogError) as raised:
         load_catalog()
@@ -384,7 +392,7 @@ def test_a_mistake_is_told_with_its_file_and_line(own_file, text, line, what, en
 @pytest.mark.parametrize(
     ("written", "meant"), [("license", "licence"), ("alias", "aliases"), ("Revision", "revision"), ("other", None)]
 )
-def test_the_nearest_known_key_is_suggested(written, meant):
+def test_the_nearest_known_key_is_suggested(written: str, meant: str | None) -> None:
     with pytest.raises(CatalogError) as raised:
         parse_catalog(f'[[model]]\nname = "a"\n{written} = 1\n'.encode(), "models.toml")
     assert (f"Did you mean {meant!r}?" in raised.value.hint) == (meant is not None)
@@ -392,18 +400,18 @@ def test_the_nearest_known_key_is_suggested(written, meant):
 
 
 @pytest.mark.parametrize("opening", ["[", "{a="])
-def test_brackets_without_end_are_an_error_of_ours(opening):
+def test_brackets_without_end_are_an_error_of_ours(opening: str) -> None:
     with pytest.raises(CatalogError):
         parse_catalog(f"model = {opening * 100_000}".encode(), "models.toml")
 
 
-def test_a_number_of_thousands_of_digits_is_an_error_of_ours():
+def test_a_number_of_thousands_of_digits_is_an_error_of_ours() -> None:
     with pytest.raises(CatalogError):
         parse_catalog(b"model = " + b"9" * 100_000, "models.toml")
 
 
 @pytest.mark.parametrize("depth", range(200, 520, 8))
-def test_a_file_nested_as_deep_as_toml_is_read_has_an_error_of_ours(depth):
+def test_a_file_nested_as_deep_as_toml_is_read_has_an_error_of_ours(depth: int) -> None:
     with pytest.raises(CatalogError):
         parse_catalog(f"model = {'[' * depth}{']' * depth}".encode(), "models.toml")
 
@@ -429,7 +437,7 @@ def test_a_file_nested_as_deep_as_toml_is_read_has_an_error_of_ours(depth):
         ("1 PiB", 2**50),
     ],
 )
-def test_a_size_is_read(text, size):
+def test_a_size_is_read(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
@@ -438,19 +446,19 @@ def test_a_size_is_read(text, size):
     ["", " ", "12", "12.5", "-1", "-1GiB", "0", "0GiB", "0.2B", "nan", "nan GiB", "inf", "inf GiB", "lots", "GiB",
      ".5 GiB", "8.48 GB?", "8,48 GiB", "1e3 GiB", "12 GiBs", "12 G i B", "12 bananas", "\u0661 GiB", f"{'9' * 99} GiB"],
 )  # fmt: skip
-def test_what_is_no_size_is_refused_with_a_way_to_write_it(text):
+def test_what_is_no_size_is_refused_with_a_way_to_write_it(text: str) -> None:
     with pytest.raises(InvalidRequestError) as raised:
         parse_size(text)
     assert "GiB" in raised.value.hint
 
 
-def test_a_number_without_a_unit_is_told_to_take_one():
+def test_a_number_without_a_unit_is_told_to_take_one() -> None:
     with pytest.raises(InvalidRequestError, match="no unit") as raised:
         parse_size("12")
     assert '"12GiB"' in raised.value.hint
 
 
-def test_a_caller_may_choose_the_unit_of_bare_numbers():
+def test_a_caller_may_choose_the_unit_of_bare_numbers() -> None:
     assert parse_size("12", default_unit="GiB") == 12 * 2**30
     assert parse_size("12MB", default_unit="GiB") == 12 * 10**6
     for text in ("0", "-1", "nan", "lots"):
@@ -471,10 +479,10 @@ def test_a_caller_may_choose_the_unit_of_bare_numbers():
         (3 * 2**50, "3.00 PiB"),
     ],
 )
-def test_a_size_is_written_in_the_unit_people_would_choose(size, text):
+def test_a_size_is_written_in_the_unit_people_would_choose(size: int, text: str) -> None:
     assert format_size(size) == text
 
 
-def test_every_size_of_the_listing_is_written_as_the_listing_has_it():
+def test_every_size_of_the_listing_is_written_as_the_listing_has_it() -> None:
     for _, _, size, unit in listing_rows():
         assert format_size(parse_size(f"{size} {unit}")) == f"{size} {unit}"

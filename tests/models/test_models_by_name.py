@@ -1,4 +1,4 @@
-"""A person's words to files: every spelling of every quant of a published listing, pulled, opened, again offline."""
+"""Models by name: every spelling of every quant of a published listing is pulled, opened, and opened again offline."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gguf import GGUFReader, GGUFWriter
@@ -18,7 +19,7 @@ from internvl_gguf import Session
 from internvl_gguf.chat.commands import full_name
 from internvl_gguf.errors import HubError, ModelFileError, ModelPairError
 from internvl_gguf.gguf.filenames import Quant, RepoFile, find_copy, sort_out
-from internvl_gguf.hardware.encoder_precision import Precision, preferred_precisions
+from internvl_gguf.hardware.encoder_precision import Precision, preferred_precision
 from internvl_gguf.models.catalog import load_catalog
 from internvl_gguf.models.hub import HubCache, HubClient, RemoteFile
 from internvl_gguf.models.hub_resolver import HubResolver
@@ -317,21 +318,21 @@ def test_the_precision_is_measured_once_and_the_faithful_one_wins_a_tie(
         return {label: seconds[label] for label in labels}
 
     monkeypatch.setattr("internvl_gguf.hardware.encoder_precision._measure", measure)
-    assert preferred_precisions(["F32", "BF16", "F16"]).label == "F16"
-    assert preferred_precisions(["BF16", "F16"]).label == "F16"
+    assert preferred_precision(["F32", "BF16", "F16"]).label == "F16"
+    assert preferred_precision(["BF16", "F16"]).label == "F16"
     assert asked == [["F16", "BF16", "F32"]]
     (tmp_path / "encoder-speed.json").write_text("damaged")
     seconds["BF16"] = 0.5
-    assert preferred_precisions(["F16", "BF16", "F32"]).label == "BF16"
+    assert preferred_precision(["F16", "BF16", "F32"]).label == "BF16"
     assert len(asked) == 2
 
 
 def test_the_precision_without_a_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERNVL_CACHE", str(tmp_path))
     monkeypatch.setattr("internvl_gguf.hardware.encoder_precision._measure", lambda labels: {})
-    assert preferred_precisions(["BF16", "F32", "F16"]).label == "F16"
-    assert preferred_precisions(["BF16", "F32"]).label == "BF16"
-    assert preferred_precisions(["Q8_K_XL"]).label == "Q8_K_XL"
+    assert preferred_precision(["BF16", "F32", "F16"]).label == "F16"
+    assert preferred_precision(["BF16", "F32"]).label == "BF16"
+    assert preferred_precision(["Q8_K_XL"]).label == "Q8_K_XL"
 
 
 class Shell:
@@ -523,7 +524,7 @@ def test_the_token_of_the_environment_opens_a_private_repository(
     hub.add_repo("owner/private", files, token="secret")
     refused = internvl("pull", "owner/private", code=1)
     assert "HF_TOKEN" in refused.stderr
-    allowed = {"HF_TOKEN": "secret", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"}
+    allowed: dict[str, Any] = {"HF_TOKEN": "secret", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"}
     assert "is here" in internvl("pull", "owner/private", **allowed).stderr
 
 

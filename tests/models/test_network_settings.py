@@ -1,4 +1,4 @@
-"""Proxies, certificates and addresses as the environment sets them, honoured or told in two lines that name them."""
+"""Proxies, certificates and addresses of the environment are used, or refused in two lines that name the variable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import httpx2
 import pytest
 import trustme
 
-from internvl_gguf.models.hub.faults import lasting_fault
+from internvl_gguf.models.hub.faults import permanent_fault
 from internvl_gguf.models.local_files import demo_files
 from tests.support.loopback_hub import LoopbackHub
 
@@ -250,7 +250,7 @@ def test_a_token_that_cannot_be_sent_is_told_and_not_shown(hub: LoopbackHub, pul
     done = pull(HF_ENDPOINT=hub.url, HF_TOKEN="secret-ü")
     assert_told(done, "HF_TOKEN")
     assert "secret" not in done.stderr
-    refused = lasting_fault(httpx2.LocalProtocolError("Illegal header value b'Bearer secret'"))
+    refused = permanent_fault(httpx2.LocalProtocolError("Illegal header value b'Bearer secret'"))
     assert refused is not None
     assert "HF_TOKEN" in refused.hint
     assert "secret" not in str(refused)
@@ -353,8 +353,8 @@ def test_https_asked_of_a_server_without_it_is_told_at_once(pull: Run) -> None:
 def test_the_environment_is_as_it_was() -> None:
     """Variables are changed for the moment in which the client is made only."""
     script = (
-        "import os; from internvl_gguf.models.hub.network import client_of; before = dict(os.environ);"
-        "client_of('https://hub.example'); print(before == dict(os.environ))"
+        "import os; from internvl_gguf.models.hub.network import configured_client; before = dict(os.environ);"
+        "configured_client('https://hub.example'); print(before == dict(os.environ))"
     )
     settings = {"ALL_PROXY": "socks://127.0.0.1:1", "REQUESTS_CA_BUNDLE": ssl.get_default_verify_paths().cafile or ""}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SSL_CERT")}

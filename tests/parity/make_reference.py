@@ -27,20 +27,20 @@ from .measures import divergence
 from .model import ReferenceModel
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 
 LEAST_PICTURE_EFFECT = 0.005
 LEAST_ENTROPY, MOST_ENTROPY = 1.0, 5.8
 
 
-def golden_outputs(model: ReferenceModel) -> dict[str, NDArray]:
+def golden_outputs(model: ReferenceModel) -> dict[str, np.ndarray]:
     """Everything that golden.npz holds.
 
     Raises:
         ValueError: a case whose answer is nearly certain, nearly uniform, or the same whatever the picture.
     """
-    golden: dict[str, NDArray] = {}
+    golden: dict[str, np.ndarray] = {}
     for case in model.reference.cases:
         answered = model.answer(case)
         entropy = -float((np.exp(answered.logprobs) * answered.logprobs).sum())
@@ -69,7 +69,7 @@ def make() -> None:
         golden = golden_outputs(model)
         folder = DATA / reference.name
         export(model, folder)
-        np.savez_compressed(folder / "golden.npz", **golden)
+        np.savez_compressed(folder / "golden.npz", allow_pickle=False, **golden)
         for file in sorted(folder.iterdir()):
             print(f"{reference.name}/{file.name}: {file.stat().st_size / 2**20:.2f} MiB")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from internvl_gguf import Picture as ApiPicture
 from internvl_gguf import SamplingParams, Session
+from internvl_gguf.config import EngineConfig
+from tests.support.exact import EXACT_ARITHMETIC, ExactArithmetic
 
 from .pictures import draw
 
@@ -17,11 +19,11 @@ if TYPE_CHECKING:
 
     from .cases import Case, Picture
 
-EXACT: dict[str, Any] = {"kv_type": "f32", "flash_attn": False}
-DEFAULTS: dict[str, Any] = {}
+EXACT = EXACT_ARITHMETIC
+DEFAULTS: ExactArithmetic = {"kv_type": EngineConfig.kv_type, "flash_attn": EngineConfig.flash_attn}
 
 
-def open_session(folder: Path, settings: dict[str, Any], system: str | None = None) -> Session:
+def open_session(folder: Path, settings: ExactArithmetic, system: str | None = None) -> Session:
     """A session on a reference's pair of files, on the CPU with one thread."""
     return Session.open(
         folder / "text.gguf",
@@ -46,7 +48,7 @@ def embed(session: Session, picture: Picture) -> NDArray[np.float32]:
     return session.embed_image(image, max_tiles=picture.max_tiles, thumbnail=picture.thumbnail)
 
 
-def answer(folder: Path, settings: dict[str, Any], case: Case) -> tuple[NDArray[np.float32], list[str]]:
+def answer(folder: Path, settings: ExactArithmetic, case: Case) -> tuple[NDArray[np.float32], list[str]]:
     """Log-probabilities after a conversation's last question, and the answers to the questions before it."""
     *earlier, last = case.turns
     with open_session(folder, settings, case.system) as session:

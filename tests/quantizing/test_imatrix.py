@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from internvl_gguf import InvalidRequestError, LibraryError, ModelFileError, Session
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.images.tile_limits import TileLimits
-from internvl_gguf.llama.imatrix import WatchedContext
+from internvl_gguf.llama.imatrix import ActivationContext
 from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.quantizing import (
     TYPES,
@@ -36,7 +36,7 @@ from internvl_gguf.quantizing import (
 from internvl_gguf.quantizing.calibration_set import CalibrationQuestion, read_items
 from internvl_gguf.quantizing.matrix import CHUNK, Activations, check_matrix
 from internvl_gguf.quantizing.source import open_source
-from internvl_gguf.session.prepare import prepare_request
+from internvl_gguf.session.prepare import prepare_question
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
 from internvl_gguf.types import Message, TileSpan, TokenSpan
 from tests.support.damage import write
@@ -84,7 +84,7 @@ def test_the_first_layer_gets_what_numpy_says_it_gets_pictures_too(tmp_path: Pat
     with Session.open("demo", n_threads=1) as session:
         runtime = session.runtime
         embeddings = session.embed_image(EXAMPLE).astype(np.float64)
-        request = prepare_request(
+        request = prepare_question(
             runtime, TileLimits(), [Message("system", OFFICIAL_SYSTEM)], "What number is written?", [EXAMPLE], {}
         )
         tokenize = runtime.engine.model.tokenize
@@ -114,12 +114,12 @@ def test_every_matrix_of_the_layers_is_measured_at_every_position(matrix: Import
 
 
 def test_only_so_many_chunks_are_read(text_file: Path) -> None:
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     first = importance_matrix(
-        DEMO.text, [text_file], n_threads=1, max_chunks=2, on_progress=lambda *done: told.append(done)
+        DEMO.text, [text_file], n_threads=1, max_chunks=2, on_progress=lambda *done: progress.append(done)
     )
     assert (first.chunks, first.matrix.positions) == (2, 2 * CHUNK)
-    assert told == [(0, 2), (1, 2), (2, 2)]
+    assert progress == [(0, 2), (1, 2), (2, 2)]
     with pytest.raises(InvalidRequestError, match="max_chunks is 0"):
         importance_matrix(DEMO.text, [text_file], max_chunks=0)
 
@@ -291,10 +291,10 @@ def test_a_picture_that_does_not_load_is_reported_skipped_and_counted(tmp_path: 
     noise(2, 500, 500).save(folder / "deeper" / "c.JPG", format="JPEG")
     (folder / "b.png").write_text("no picture")
     (folder / "notes.txt").write_text("no picture either")
-    told: list[str] = []
-    result = importance_matrix(DEMO.text, [folder], mmproj=DEMO.mmproj, n_threads=1, on_notice=told.append)
-    assert (result.questions, result.skipped, len(told)) == (2, 1, 1)
-    assert str(folder / "b.png") in told[0]
+    notices: list[str] = []
+    result = importance_matrix(DEMO.text, [folder], mmproj=DEMO.mmproj, n_threads=1, on_notice=notices.append)
+    assert (result.questions, result.skipped, len(notices)) == (2, 1, 1)
+    assert str(folder / "b.png") in notices[0]
     assert result.visual_tokens == 2 * 10 * 36  # 3 x 3 tiles and the thumbnail each
 
 
@@ -366,15 +366,15 @@ def test_weights_that_are_no_numbers_are_found_while_reading(tmp_path: Path, tex
 def test_ctrl_c_while_reading_ends_it_soon(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes inside the library's callback, where an exception would be lost."""
     seen: list[str] = []
-    add = WatchedContext._add
+    add = ActivationContext._add
 
-    def interrupting(context: WatchedContext, name: str, address: int) -> None:
+    def interrupting(context: ActivationContext, name: str, address: int) -> None:
         seen.append(name)
         if len(seen) == 3:
             signal.raise_signal(signal.SIGINT)
         add(context, name, address)
 
-    monkeypatch.setattr(WatchedContext, "_add", interrupting)
+    monkeypatch.setattr(ActivationContext, "_add", interrupting)
     with pytest.raises(KeyboardInterrupt):
         importance_matrix(DEMO.text, [text_file], n_threads=1)
     assert len(seen) == 3

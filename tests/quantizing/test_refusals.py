@@ -1,4 +1,4 @@
-"""What is refused before quants are made, what goes wrong while they are, Ctrl-C: told in two lines, nothing left."""
+"""Refusals before quantising, failures during it, and Ctrl-C: each is a two-line error and leaves no file behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from internvl_gguf import InvalidRequestError, LibraryError, ModelFileError
 from internvl_gguf.quantizing import QuantizedFile, Quantizer, quantize_mmproj, quantize_text
 from internvl_gguf.quantizing.source import open_source
-from tests.quantizing.test_making import DEMO, even_matrix, type_of, types_in
+from tests.quantizing.test_quantizer import DEMO, even_matrix, type_of, types_in
 from tests.support.damage import Blueprint, write
 from tests.support.tiny_models import tiny_text, write_tiny_mmproj, write_tiny_text
 
@@ -34,7 +34,7 @@ def source(tmp_path: Path) -> Iterator[Path]:
     before = path.read_bytes()
     yield path
     assert path.read_bytes() == before
-    assert not [each.name for each in tmp_path.rglob("*") if "part" in each.name]
+    assert not [each.name for each in tmp_path.rglob("*") if each.name.startswith(".")]
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path, source: Path) -> None:
@@ -118,7 +118,7 @@ def test_an_output_that_cannot_be_is_refused(source: Path, tmp_path: Path) -> No
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a folder that nobody can write")
 def test_a_folder_that_cannot_be_written_is_refused(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("internvl_gguf.quantizing.output.free_bytes", lambda path: None)
+    monkeypatch.setattr("internvl_gguf.quantizing.output_files.free_bytes", lambda path: None)
     with pytest.raises(InvalidRequestError, match="cannot be written"):
         make(source, output=Path("/proc/self/x.gguf"))
 
@@ -127,7 +127,7 @@ def test_a_full_disk_is_told_before_anything_is_written(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = make(source, output=tmp_path).n_bytes
-    monkeypatch.setattr("internvl_gguf.quantizing.output.free_bytes", lambda path: size - 1)
+    monkeypatch.setattr("internvl_gguf.quantizing.output_files.free_bytes", lambda path: size - 1)
     with pytest.raises(InvalidRequestError, match="are to be written, but"):
         make(source, "Q8_0", source.with_name("new.gguf"))
     assert [path.name for path in source.parent.iterdir()] == [source.name]
@@ -172,7 +172,7 @@ def slow_request(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_the_process_ends_with_whoever_asked(slow_request: dict[str, Any]) -> None:
-    command = [sys.executable, "-m", "internvl_gguf.llama.quantize"]
+    command = [sys.executable, "-m", "internvl_gguf.llama.quantize_process"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdin is not None

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from internvl_gguf.session import runtime
-from tests.parity.cases import FULL_CASES, REFERENCES, TILE_COUNTS
+from internvl_gguf.hardware.trial.usable_settings import find_usable_settings
+from tests.parity.cases import FULL_CASES, REFERENCES, TILE_COUNTS, Case, Picture, Reference
 from tests.parity.measures import divergence, relative_error, worst_tile_error
 from tests.parity.runtime import DEFAULTS, EXACT, answer, embed, open_session
 
@@ -30,13 +30,13 @@ references = pytest.mark.parametrize("reference", REFERENCES, ids=lambda referen
 
 
 @lru_cache
-def golden(name):
+def golden(name: str) -> dict[str, np.ndarray]:
     with np.load(DATA / name / "golden.npz") as file:
         return dict(file)
 
 
 @pytest.mark.parametrize(("reference", "picture"), PICTURES)
-def test_tile_embeddings_are_those_of_transformers(reference, picture):
+def test_tile_embeddings_are_those_of_transformers(reference: Reference, picture: Picture) -> None:
     expected = golden(reference.name)[f"embeddings/{picture.name}"]
     with open_session(DATA / reference.name, EXACT) as session:
         embeddings = embed(session, picture)
@@ -46,7 +46,7 @@ def test_tile_embeddings_are_those_of_transformers(reference, picture):
 
 
 @pytest.mark.parametrize(("reference", "case"), EXACT_CASES)
-def test_next_token_is_that_of_transformers_in_exact_arithmetic(reference, case):
+def test_next_token_is_that_of_transformers_in_exact_arithmetic(reference: Reference, case: Case) -> None:
     expected = golden(reference.name)[f"logprobs/{case.name}"]
     logprobs, answers = answer(DATA / reference.name, EXACT, case)
     assert answers == golden(reference.name)[f"answers/{case.name}"].tolist()
@@ -55,7 +55,7 @@ def test_next_token_is_that_of_transformers_in_exact_arithmetic(reference, case)
 
 
 @pytest.mark.parametrize(("reference", "case"), CASES)
-def test_next_token_is_that_of_transformers_with_defaults(reference, case):
+def test_next_token_is_that_of_transformers_with_defaults(reference: Reference, case: Case) -> None:
     expected = golden(reference.name)[f"logprobs/{case.name}"]
     logprobs, answers = answer(DATA / reference.name, DEFAULTS, case)
     assert answers == golden(reference.name)[f"answers/{case.name}"].tolist()
@@ -63,16 +63,20 @@ def test_next_token_is_that_of_transformers_with_defaults(reference, case):
 
 
 @references
-def test_without_the_position_row_correction_pictures_are_far_off(reference, monkeypatch):
-    """What makes the tests above worth something: the fault they guard against moves the numbers by far more.
+def test_without_the_position_row_correction_pictures_are_far_off(
+    reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault that the tests above guard against moves the numbers by far more than their limits.
 
     llama.cpp gives every patch its neighbour's position embedding; the runtime corrects it by rolling the rows in a
     copy of the mmproj. An early version wrote the rolled rows at a wrong offset of that copy, where they damaged other
     weights: pictures were as far off as without any correction, and nothing but this reference noticed.
     """
     picture, case = reference.embedded[0], next(case for case in reference.cases if case.turns[0].pictures)
-    real = runtime.settle
-    monkeypatch.setattr(runtime, "settle", lambda *asked: replace(real(*asked), positions_are_shifted=False))
+    monkeypatch.setattr(
+        "internvl_gguf.session.in_process_runtime.find_usable_settings",
+        lambda *asked: replace(find_usable_settings(*asked), positions_are_shifted=False),
+    )
     with open_session(DATA / reference.name, EXACT) as session:
         embeddings = embed(session, picture)
     expected = golden(reference.name)[f"embeddings/{picture.name}"]
@@ -82,7 +86,7 @@ def test_without_the_position_row_correction_pictures_are_far_off(reference, mon
 
 
 @references
-def test_the_reference_hangs_on_its_pictures(reference):
+def test_the_reference_hangs_on_its_pictures(reference: Reference) -> None:
     """Golden outputs of one picture differ from those of another by far more than the limits."""
     outputs = golden(reference.name)
     with_pictures = [case.name for case in reference.cases if case.turns[-1].pictures]
@@ -90,7 +94,7 @@ def test_the_reference_hangs_on_its_pictures(reference):
     assert all(divergence(first, outputs[f"logprobs/{name}"]) > 2 * DEFAULT_LIMIT for name in with_pictures[1:])
 
 
-def test_the_reference_covers_one_to_thirteen_tiles():
+def test_the_reference_covers_one_to_thirteen_tiles() -> None:
     small, full = (golden(reference.name) for reference in REFERENCES)
     assert [len(small[f"embeddings/{TILE_COUNTS[count].name}"]) for count in range(1, 14)] == list(range(1, 14))
     full_counts = [len(full[f"embeddings/{case.turns[0].pictures[0].name}"]) for case in FULL_CASES[:3]]

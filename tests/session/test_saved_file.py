@@ -17,8 +17,9 @@ from internvl_gguf import SamplingParams, Session
 from internvl_gguf.errors import InvalidRequestError, ModelFileError, SavedSessionError
 from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.session.saved_file import ModelIdentity, SavedSession, read_saved, write_saved
-from internvl_gguf.types import Message, PreparedPicture, Tile, TileSpan, TokenSpan
+from internvl_gguf.types import Message, MessagePicture, Tile, TileSpan, TokenSpan
 from tests.support.pictures import noise
+from tests.support.sessions import engine_of
 from tests.support.tiny_models import write_tiny_mmproj, write_tiny_text
 
 SHORT = SamplingParams(max_tokens=16)
@@ -32,8 +33,12 @@ def tile(number: int) -> Tile:
 
 def saved(**changes: object) -> SavedSession:
     tiles = (tile(1), tile(2))
-    picture = PreparedPicture("photo.jpg", (1, 1), True, (640, 480), tiles)
-    spans = (TokenSpan((1, 2, 3)), *(TileSpan(each, 4) for each in tiles), TokenSpan((4, 5)))
+    picture = MessagePicture("photo.jpg", (1, 1), True, (640, 480), tiles)
+    spans: tuple[TokenSpan | TileSpan, ...] = (
+        TokenSpan((1, 2, 3)),
+        *(TileSpan(each, 4) for each in tiles),
+        TokenSpan((4, 5)),
+    )
     whole = SavedSession(
         "/models/text.gguf",
         "/models/mmproj.gguf",
@@ -118,7 +123,7 @@ def test_a_later_format_is_not_called_damaged(tmp_path: Path) -> None:
 
 
 def test_a_head_that_says_nonsense(tmp_path: Path) -> None:
-    """Whole by its checksums, and still not what a session is."""
+    """All checksums are right, but the head does not describe a session."""
     import hashlib
 
     path = tmp_path / "talk"
@@ -212,7 +217,7 @@ def test_every_kind_of_cache(tiny: ModelFiles, tmp_path: Path, kv: dict[str, obj
 
 
 def test_only_this_conversation_is_saved(tiny: ModelFiles, tmp_path: Path) -> None:
-    """What a fork said after they parted is not in the file, whether there is a sequence to spare or not."""
+    """The file has nothing that a fork said later, whether a sequence is free or not."""
     for n_parallel in (1, 3):
         path = tmp_path / f"talk{n_parallel}"
         with opened(tiny, n_parallel=n_parallel) as session:
@@ -272,7 +277,7 @@ def test_another_cache_type_or_a_context_too_small(talk: tuple[Path, Session]) -
 
 
 def test_another_kv_type_decides_about_flash_attention_anew(tmp_path: Path) -> None:
-    """The file's flash attention stood against the KV type that was asked for, as if somebody had asked for both."""
+    """The file's flash attention stood against the KV type that was asked for, as if the user had asked for both."""
     path = tmp_path / "talk.session"
     with Session.open("demo", n_threads=1, n_ctx=512) as session:
         session.ask("What is it?", sampling=SamplingParams(max_tokens=2))
@@ -285,7 +290,7 @@ def test_another_kv_type_decides_about_flash_attention_anew(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("option", [{"max_tiles": 3}, {"system": "Be brief."}, {"n_context": 512}])
 def test_what_is_in_the_file_is_no_option(talk: tuple[Path, Session], option: dict[str, Any]) -> None:
-    """It ended in a TypeError about an argument of another function."""
+    """Options that the file determines ended in a TypeError about an argument of another function."""
     path, session = talk
     session.close()
     with pytest.raises(InvalidRequestError, match=next(iter(option))):
@@ -308,7 +313,7 @@ def test_a_conversation_without_a_word_and_one_whose_cache_is_gone(tiny: ModelFi
     with opened(tiny) as session:
         session.save(empty)
         session.ask("What is it?", images=[noise(1)])
-        session.runtime.engine.forget()
+        engine_of(session).forget()
         session.save(forgotten)
     with Session.restore(empty, n_threads=1) as restored:
         assert restored.messages[0].text == "Be brief."
@@ -333,12 +338,12 @@ def test_a_conversation_goes_on_on_another_device(talk: tuple[Path, Session], mo
 
     The KV is the same whatever computed it; the embeddings of the new device are kept under its own keys.
     """
-    from internvl_gguf.session import runtime
+    from internvl_gguf.session import in_process_runtime
 
     path, session = talk
     live = session.ask("Once more?")
     session.close()
-    monkeypatch.setattr(runtime, "encoder_arithmetic", lambda device, **asked: "another device")
+    monkeypatch.setattr(in_process_runtime, "encoder_arithmetic", lambda device, **asked: "another device")
     with Session.restore(path, n_threads=1) as restored:
         again = restored.ask("Once more?")
         assert again.usage == live.usage

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from internvl_gguf import (
     ContextOverflowError,
+    InternVLError,
     InvalidRequestError,
     LibraryError,
     Picture,
@@ -22,22 +25,16 @@ from internvl_gguf import (
 from internvl_gguf.config import EngineConfig, EngineOptions
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.models.resolve import ModelFiles
+from tests.support.exact import EXACT
 from tests.support.pictures import noise
+from tests.support.sessions import engine_of
 
 SHORT = SamplingParams(max_tokens=12)
-EXACT = {
-    "system": "Be brief.",
-    "n_threads": 1,
-    "kv_type": "f32",
-    "flash_attn": False,
-    "n_ctx": 1024,
-    "embedding_disk_bytes": 0,
-}
 
 
 @pytest.fixture
 def other(tiny: ModelFiles) -> Iterator[Session]:
-    with Session.open(tiny.text, tiny.mmproj, **EXACT) as opened:
+    with Session.open(tiny.text, tiny.mmproj, system="Be brief.", n_ctx=1024, **EXACT) as opened:
         yield opened
 
 
@@ -49,8 +46,8 @@ def test_a_cached_turn_equals_a_fresh_one(session: Session, other: Session) -> N
     assert second.usage.tiles_encoded == 0
     assert second.usage.tiles == second.usage.tiles_cached == first.usage.tiles == 13
     other.ask("What is it?", [noise(1)], sampling=SHORT)
-    other.runtime.engine.forget()
-    other.runtime.engine.cache.clear()
+    engine_of(other).forget()
+    engine_of(other).cache.clear()
     fresh = other.ask("And now?", sampling=SHORT)
     assert fresh.usage.cached_tokens == 0
     assert fresh.usage.tiles_encoded == 13
@@ -81,7 +78,7 @@ def test_a_fork_answers_as_a_separate_conversation(session: Session, other: Sess
 
 
 def test_forks_with_sequences_of_their_own_recompute_nothing(tiny: ModelFiles) -> None:
-    with Session.open(tiny.text, tiny.mmproj, n_parallel=2, **EXACT) as first:
+    with Session.open(tiny.text, tiny.mmproj, n_parallel=2, system="Be brief.", n_ctx=1024, **EXACT) as first:
         first.ask("What is it?", [noise(3)], sampling=SHORT)
         with first.fork() as fork:
             fork.ask("Left?", sampling=SHORT)
@@ -93,7 +90,7 @@ def test_forks_with_sequences_of_their_own_recompute_nothing(tiny: ModelFiles) -
 
 
 def test_batched_tiles_equal_single_tiles(session: Session) -> None:
-    encoder = session.runtime.engine.vision
+    encoder = engine_of(session).vision
     assert encoder is not None
     tiles = [noise(seed, 32, 32).tobytes() for seed in range(4)]
     batched = encoder.encode(tiles)
@@ -107,7 +104,7 @@ def test_a_picture_changes_the_answer_and_is_encoded_once(session: Session) -> N
     assert np.abs(one - two).max() > 1e-3
     again = session.next_token_logprobs("What?", [noise(1)])
     assert np.abs(one - again).max() < 1e-5
-    assert len(session.runtime.engine.cache) == 26
+    assert len(engine_of(session).cache) == 26
 
 
 def test_logprobs_are_a_distribution_and_leave_the_history(session: Session) -> None:
@@ -117,7 +114,7 @@ def test_logprobs_are_a_distribution_and_leave_the_history(session: Session) -> 
     assert np.exp(logprobs.astype(np.float64)).sum() == pytest.approx(1, abs=1e-5)
     assert session.messages == before
     likeliest = int(logprobs.argmax())
-    answer = next(session.runtime.engine.submit(session._prepare("What is it?", (), {}).spans, SHORT).stream(), None)
+    answer = next(engine_of(session).submit(session._prepare("What is it?", (), {}).spans, SHORT).stream(), None)
     assert answer is None or answer == likeliest
 
 
@@ -128,7 +125,7 @@ def test_embeddings_of_a_picture(session: Session) -> None:
 
 
 def test_tile_limits_by_picture_by_question_and_by_session(tiny: ModelFiles) -> None:
-    with Session.open(tiny.text, tiny.mmproj, max_tiles=2, **EXACT) as session:
+    with Session.open(tiny.text, tiny.mmproj, max_tiles=2, system="Be brief.", n_ctx=1024, **EXACT) as session:
         assert session.ask("?", [noise(1)], sampling=SHORT).usage.tiles == 1
         session.clear()
         wide = noise(1, 200, 50)
@@ -193,7 +190,7 @@ def test_overflow_is_told_before_anything_is_computed_with_what_would_fit(tiny: 
         assert caught.value.needed > caught.value.available == 64
         assert "(--max-tiles, max_tiles)" in caught.value.hint
         assert "(--n-ctx, n_ctx)" in caught.value.hint
-        assert len(session.runtime.engine.cache) == 0
+        assert len(engine_of(session).cache) == 0
         assert session.messages == ()
         fitting = int(caught.value.hint.split("at most ")[1].split()[0])
         reply = session.ask("What is it?", [noise(1)], max_tiles=fitting, fit_pictures=False, sampling=SHORT)
@@ -306,7 +303,9 @@ def test_a_fork_outlives_the_session_it_came_from(session: Session) -> None:
         ([noise(1)], {"tiles": 3}, InvalidRequestError),
     ],
 )
-def test_bad_questions_leave_the_conversation_as_it_was(session: Session, images, options, error) -> None:
+def test_bad_questions_leave_the_conversation_as_it_was(
+    session: Session, images: list[Any], options: dict[str, Any], error: type[InternVLError] | None
+) -> None:
     if error is None:
         assert session.ask("Fine.", images, sampling=SHORT, **options).usage.tiles == 0
         return
@@ -350,14 +349,16 @@ def test_a_quantised_kv_cache_needs_heads_of_whole_blocks(tiny: ModelFiles) -> N
 @pytest.mark.parametrize("n_batch", [4, 7, 32])
 def test_the_batch_size_does_not_change_the_answer(session: Session, tiny: ModelFiles, n_batch: int) -> None:
     expected = session.ask("What is it?", [noise(6)], sampling=SHORT)
-    with Session.open(tiny.text, tiny.mmproj, **EXACT, n_batch=n_batch, n_ubatch=4) as small:
+    with Session.open(
+        tiny.text, tiny.mmproj, system="Be brief.", n_ctx=1024, **EXACT, n_batch=n_batch, n_ubatch=4
+    ) as small:
         answered = small.ask("What is it?", [noise(6)], sampling=SHORT)
         small.runtime.engine.check_integrity()
     assert answered.text == expected.text
 
 
 def test_the_options_of_open_are_the_fields_of_the_config() -> None:
-    assert EngineOptions.__annotations__.keys() == EngineConfig.__dataclass_fields__.keys()
+    assert EngineOptions.__annotations__.keys() == {field.name for field in fields(EngineConfig)}
 
 
 def test_a_text_model_whose_weights_are_no_numbers_says_so(tiny: ModelFiles, tmp_path: Path) -> None:
@@ -395,7 +396,7 @@ def test_a_text_model_whose_weights_are_no_numbers_says_so(tiny: ModelFiles, tmp
 )
 def test_sampling_out_of_range_is_refused_before_the_library_sees_it(bad: dict[str, float]) -> None:
     with pytest.raises(InvalidRequestError):
-        SamplingParams(**bad)
+        SamplingParams(**bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

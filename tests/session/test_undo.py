@@ -12,18 +12,19 @@ import pytest
 from internvl_gguf import InvalidRequestError, Message, Picture, SamplingParams, Session, SessionStateError
 from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
+from tests.support.exact import EXACT
 from tests.support.pictures import noise
+from tests.support.sessions import engine_of
 from tests.support.tiny_models import write_tiny_mmproj, write_tiny_text
 
 SHORT = SamplingParams(max_tokens=8)
 LONG = SamplingParams(max_tokens=40)
-EXACT = {"n_threads": 1, "kv_type": "f32", "flash_attn": False, "n_ctx": 1024, "embedding_disk_bytes": 0}
 
 
 @pytest.fixture
 def other(tiny: ModelFiles) -> Iterator[Session]:
-    """A session that has heard nothing, on a model loaded once more."""
-    with Session.open(tiny.text, tiny.mmproj, system="Be brief.", **EXACT) as opened:
+    """A session without a conversation, on a second load of the model."""
+    with Session.open(tiny.text, tiny.mmproj, system="Be brief.", n_ctx=1024, **EXACT) as opened:
         yield opened
 
 
@@ -32,7 +33,7 @@ def logits(session: Session, prompt: str = "And now?", **options: object) -> np.
 
 
 def close(left: np.ndarray, right: np.ndarray) -> bool:
-    """Whether two computations of the same are: batches of other sizes round in another order."""
+    """Return whether two results are equal up to rounding: batches of other sizes round in another order."""
     return bool(np.abs(left - right).max() < 1e-5)
 
 
@@ -95,7 +96,7 @@ def test_a_cut_picture_beside_a_new_one(session: Session, other: Session) -> Non
 
 def test_a_cut_picture_counts_as_it_is_cut(tiny: ModelFiles) -> None:
     """It is not cut smaller to make room: a new one beside it is."""
-    with Session.open(tiny.text, tiny.mmproj, system="", **{**EXACT, "n_ctx": 128}) as session:
+    with Session.open(tiny.text, tiny.mmproj, system="", n_ctx=128, **EXACT) as session:
         session.ask("?", [noise(1)], max_tiles=12, sampling=SHORT)
         (cut,) = session.undo().pictures
         reply = session.ask("??", [cut, noise(2)], sampling=SHORT)
@@ -143,7 +144,7 @@ def test_another_system_message_from_here_on(session: Session, tiny: ModelFiles)
     session.ask("What is it?", [noise(1)], sampling=SHORT)
     session.set_system("Answer in verse.")
     assert [message.text for message in session.messages][:2] == ["Answer in verse.", "What is it?"]
-    with Session.open(tiny.text, tiny.mmproj, system="Answer in verse.", **EXACT) as fresh:
+    with Session.open(tiny.text, tiny.mmproj, system="Answer in verse.", n_ctx=1024, **EXACT) as fresh:
         fresh.continue_with([*fresh.messages, *session.messages[1:]])
         assert close(logits(session), logits(fresh))
     assert session.ask("And now?", sampling=SHORT).usage.tiles_encoded == 0
@@ -182,13 +183,13 @@ def test_another_encoder_sees_the_same_tiles(session: Session, tiny: ModelFiles,
     """Keys are an encoder's own: with those of the first one its embeddings would be taken for the second's."""
     session.ask("What is it?", [noise(1)], sampling=SHORT)
     mmproj = write_tiny_mmproj(tmp_path / "other-mmproj.gguf", seed=9)
-    with Session.open(tiny.text, mmproj, system="Be brief.", **EXACT) as second:
+    with Session.open(tiny.text, mmproj, system="Be brief.", n_ctx=1024, **EXACT) as second:
         second.continue_with(session.messages)
         (old,), (new,) = session.messages[1].pictures, second.messages[1].pictures
         assert [tile.pixels for tile in new.tiles] == [tile.pixels for tile in old.tiles]
         assert not {tile.key for tile in new.tiles} & {tile.key for tile in old.tiles}
         assert second.ask("And now?", sampling=SHORT).usage.tiles_encoded == 13
-        with Session.open(tiny.text, mmproj, system="Be brief.", **EXACT) as fresh:
+        with Session.open(tiny.text, mmproj, system="Be brief.", n_ctx=1024, **EXACT) as fresh:
             prepared = fresh._prepare("What is it?", [noise(1)], {}).message
         assert second.messages[1] == prepared
 
@@ -214,14 +215,14 @@ def test_tokens_that_do_not_spell_the_answer_are_dropped(session: Session, tiny:
 
 
 def test_every_answer_of_a_model_is_spelled_by_its_tokens(session: Session) -> None:
-    """What a random model says is full of half characters and bytes that are no UTF-8."""
+    """The answers of a random model are full of incomplete characters and invalid UTF-8."""
     control = {*session.runtime.control_tokens.values(), session.runtime.text.img_context}
     spelled = 0
     for seed in range(12):
         wild = SamplingParams(max_tokens=20, temperature=2.0, top_k=0, top_p=1.0, seed=seed)
         session.ask(f"Tell me {seed}.", sampling=wild)
         answer = session.messages[-1]
-        is_text = not control & set(answer.tokens)
+        is_text = not control & set(answer.tokens or ())
         spelled += is_text
         session.continue_with(session.messages)
         assert session.messages[-1] == (answer if is_text else replace(answer, tokens=None))
@@ -258,7 +259,7 @@ def test_pictures_of_other_tiles_are_refused_and_the_conversation_stays(
 ) -> None:
     session.ask("What is it?", [noise(1)], sampling=SHORT)
     mmproj = write_tiny_mmproj(tmp_path / "larger-tiles.gguf", image_size=64)
-    with Session.open(tiny.text, mmproj, system="Be brief.", **EXACT) as second:
+    with Session.open(tiny.text, mmproj, system="Be brief.", n_ctx=1024, **EXACT) as second:
         before = second.messages
         with pytest.raises(InvalidRequestError, match="tiles of another size"):
             second.continue_with(session.messages)
@@ -277,7 +278,7 @@ def test_saved_kv_is_taken_up(session: Session, other: Session, tmp_path: Path) 
 
 
 def test_kv_of_another_conversation_changes_nothing(session: Session, other: Session, tmp_path: Path) -> None:
-    """It is a cache: what the two have in common is known, and the rest is read."""
+    """The KV is a cache: the common prefix is reused, and the rest is read."""
     session.ask("What is it?", [noise(1)], sampling=SHORT)
     asked = session.messages
     session.undo()
@@ -293,13 +294,13 @@ def test_saved_kv_that_cannot_be_used_is_left_alone(session: Session, tiny: Mode
     session.save(tmp_path / "talk")
     (tmp_path / "torn").write_bytes((tmp_path / "talk").read_bytes()[:-5])
     another = write_tiny_text(tmp_path / "another.gguf", seed=5, n_ctx=2048)
-    with Session.open(another, tiny.mmproj, system="Be brief.", **EXACT) as second:
+    with Session.open(another, tiny.mmproj, system="Be brief.", n_ctx=1024, **EXACT) as second:
         for saved in ("talk", "torn", "missing"):
             second.continue_with(session.messages, saved=tmp_path / saved)
             assert second.ask("And now?", sampling=SHORT).usage.tiles == 13
             second.runtime.engine.check_integrity()
     expected = session.ask("And now?", sampling=SHORT).text
     session.undo()
-    session.runtime.engine.forget()
+    engine_of(session).forget()
     session.continue_with(session.messages, saved=tmp_path / "torn")
     assert session.ask("And now?", sampling=SHORT).text == expected

@@ -1,4 +1,4 @@
-"""A cache folder that cannot be written costs time, never the answer, and is told once."""
+"""A cache folder that cannot be written costs time, never the answer, and is reported once."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import pytest
 
 from internvl_gguf import InternVLError, LibraryError, Session
 from internvl_gguf.config import EngineConfig
+from internvl_gguf.hardware.trial.usable_settings import find_usable_settings
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.session import runtime
-from internvl_gguf.session.runtime import Runtime
+from internvl_gguf.session.in_process_runtime import InProcessRuntime
 from internvl_gguf.utils.paths import cache_dir, config_dir, data_dir, free_bytes, is_writable
 from internvl_gguf.utils.records import RECORDS, Record
 from tests.cli.test_commands import FAST, assert_two_lines, run
-from tests.support.kept import EXACT, SHORT
+from tests.support.exact import EXACT, EXACT_WITH_DISK_CACHE
+from tests.support.kept import SHORT
 from tests.support.pictures import noise
 
 
@@ -32,8 +33,7 @@ def unwritable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def opened(tiny: ModelFiles, notices: list[str]) -> Session:
-    options = {**EXACT, "embedding_disk_bytes": 2**30}
-    return Session.open(tiny.text, tiny.mmproj, on_notice=notices.append, **options)  # type: ignore[arg-type]
+    return Session.open(tiny.text, tiny.mmproj, on_notice=notices.append, n_ctx=1024, **EXACT_WITH_DISK_CACHE)
 
 
 def test_a_question_is_answered_with_a_temporary_encoder(
@@ -65,7 +65,9 @@ def test_the_temporary_encoder_goes_with_a_session_that_is_dropped(
 
 def test_the_answer_is_the_same(tiny: ModelFiles, unwritable: Path, session: Session, notices: list[str]) -> None:
     expected = session.fork().ask("What is it?", [noise(1)], sampling=SHORT).text
-    with Session.open(tiny.text, tiny.mmproj, system="Be brief.", on_notice=notices.append, **EXACT) as other:  # type: ignore[arg-type]
+    with Session.open(
+        tiny.text, tiny.mmproj, system="Be brief.", on_notice=notices.append, n_ctx=1024, **EXACT
+    ) as other:
         assert other.ask("What is it?", [noise(1)], sampling=SHORT).text == expected
 
 
@@ -75,19 +77,18 @@ def test_where_no_temporary_file_can_be_made_it_is_refused_in_words(
     """A container whose file systems are all read-only."""
     monkeypatch.setattr(tempfile, "tempdir", str(unwritable / "file" / "temporary"))
     with pytest.raises(InternVLError, match="No temporary file can be made") as caught:
-        Session.open(tiny.text, tiny.mmproj, worker=True, **EXACT)  # type: ignore[arg-type]
+        Session.open(tiny.text, tiny.mmproj, worker=True, n_ctx=1024, **EXACT)
     assert "TMPDIR" in caught.value.hint
 
 
 def test_where_only_the_copy_has_no_place_the_cache_is_to_blame(
     tiny: ModelFiles, unwritable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settled = runtime.settle
-    shifted = lambda *asked: replace(settled(*asked), positions_are_shifted=True)  # noqa: E731
-    monkeypatch.setattr(runtime, "settle", shifted)
+    shifted = lambda *asked: replace(find_usable_settings(*asked), positions_are_shifted=True)  # noqa: E731
+    monkeypatch.setattr("internvl_gguf.session.in_process_runtime.find_usable_settings", shifted)
     monkeypatch.setattr(tempfile, "tempdir", str(unwritable / "file" / "temporary"))
     with pytest.raises(LibraryError, match="cannot be kept in") as caught:
-        Runtime(tiny, EngineConfig(**EXACT))  # type: ignore[arg-type]
+        InProcessRuntime(tiny, EngineConfig(n_ctx=1024, **EXACT))
     assert "INTERNVL_CACHE" in caught.value.hint
 
 
@@ -128,8 +129,8 @@ def test_the_quants_of_the_demo_need_a_place(unwritable: Path) -> None:
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
 def test_a_record_that_cannot_be_written_is_none(unwritable: Path, record: Record) -> None:
-    assert not record.write({"a": 1})
-    assert record.read() is None
+    assert isinstance(record.put("this machine", 1), OSError)
+    assert record.get("this machine", int) is None
 
 
 def test_a_folder_that_does_not_exist_yet_is_writable_where_its_parent_is(tmp_path: Path, unwritable: Path) -> None:

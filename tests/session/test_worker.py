@@ -20,25 +20,19 @@ import pytest
 
 from internvl_gguf import InvalidRequestError, ModelFileError, SamplingParams, Session, SessionStateError, errors
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.session.worker.tiles import FarTile, TileSupply
+from internvl_gguf.session.worker.tiles import RemoteTile, TileSupply
+from tests.support.exact import EXACT, EXACT_WITH_DISK_CACHE
 from tests.support.pictures import noise
+from tests.support.sessions import worker_pid
 
 SHORT = SamplingParams(max_tokens=12)
-EXACT: dict[str, Any] = {
-    "system": "Be brief.",
-    "n_threads": 1,
-    "kv_type": "f32",
-    "flash_attn": False,
-    "n_ctx": 1024,
-    "embedding_disk_bytes": 0,
-}
 PATIENCE = 60  # seconds, for what is waited for; nothing takes as long
 
 
 @pytest.fixture
 def far(tiny: ModelFiles) -> Iterator[Session]:
     """The conversation of the fixture `session`, held in another process."""
-    with Session.open(tiny.text, tiny.mmproj, worker=True, **EXACT) as opened:
+    with Session.open(tiny.text, tiny.mmproj, worker=True, system="Be brief.", n_ctx=1024, **EXACT) as opened:
         yield opened
 
 
@@ -77,7 +71,7 @@ def test_forks_and_batches_share_the_worker(session: Session, far: Session) -> N
     assert [reply.text for reply in there] == [reply.text for reply in here]
     with far.fork() as fork:
         assert fork.ask("More?", sampling=SHORT).text == session.ask("More?", sampling=SHORT).text
-        assert fork.runtime.pid == far.runtime.pid
+        assert worker_pid(fork) == worker_pid(far)
 
 
 def test_a_conversation_moves_between_a_worker_and_this_process(
@@ -87,10 +81,9 @@ def test_a_conversation_moves_between_a_worker_and_this_process(
         each.ask("What is it?", [noise(1)], sampling=SHORT)
     far.save(tmp_path / "far.session")
     session.save(tmp_path / "here.session")
-    options = {name: EXACT[name] for name in ("n_threads", "embedding_disk_bytes")}
     with (
-        Session.restore(tmp_path / "far.session", **options) as here,
-        Session.restore(tmp_path / "here.session", worker=True, **options) as there,
+        Session.restore(tmp_path / "far.session", n_threads=1, embedding_disk_bytes=0) as here,
+        Session.restore(tmp_path / "here.session", worker=True, n_threads=1, embedding_disk_bytes=0) as there,
     ):
         left, right = (each.ask("And now?", sampling=SHORT) for each in (here, there))
         assert left.text == right.text
@@ -162,14 +155,17 @@ def test_who_has_a_worker_does_not_load_the_native_library() -> None:
 
 
 def test_the_log_of_the_library_comes_across(tiny: ModelFiles, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG, "internvl_gguf"), Session.open(tiny.text, tiny.mmproj, worker=True, **EXACT):
+    with (
+        caplog.at_level(logging.DEBUG, "internvl_gguf"),
+        Session.open(tiny.text, tiny.mmproj, worker=True, system="Be brief.", n_ctx=1024, **EXACT),
+    ):
         pass
     assert any(record.name == "internvl_gguf.llama" for record in caplog.records)
 
 
 def test_a_session_that_is_dropped_ends_its_worker(tiny: ModelFiles) -> None:
-    session = Session.open(tiny.text, tiny.mmproj, worker=True, **EXACT)
-    worker = psutil.Process(session.runtime.pid)
+    session = Session.open(tiny.text, tiny.mmproj, worker=True, system="Be brief.", n_ctx=1024, **EXACT)
+    worker = psutil.Process(worker_pid(session))
     del session
     gc.collect()
     worker.wait(PATIENCE)
@@ -177,18 +173,19 @@ def test_a_session_that_is_dropped_ends_its_worker(tiny: ModelFiles) -> None:
 
 
 def test_closing_ends_the_worker_and_writes_what_is_to_be_on_disk(tiny: ModelFiles, cache_folder: Path) -> None:
-    options = {**EXACT, "embedding_disk_bytes": 2**30}
-    with Session.open(tiny.text, tiny.mmproj, worker=True, **options) as far:
-        worker = psutil.Process(far.runtime.pid)
+    with Session.open(
+        tiny.text, tiny.mmproj, worker=True, system="Be brief.", n_ctx=1024, **EXACT_WITH_DISK_CACHE
+    ) as far:
+        worker = psutil.Process(worker_pid(far))
         assert far.ask("What is it?", [noise(8)], sampling=SHORT).usage.tiles_encoded == 13
     assert not worker.is_running()
-    with Session.open(tiny.text, tiny.mmproj, **options) as here:
+    with Session.open(tiny.text, tiny.mmproj, system="Be brief.", n_ctx=1024, **EXACT_WITH_DISK_CACHE) as here:
         assert here.ask("What is it?", [noise(8)], sampling=SHORT).usage.tiles_encoded == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
 def test_a_forked_process_is_told_that_the_session_is_not_its(far: Session) -> None:
-    """It would read the answers of its parent, and its parent those of its own."""
+    """Parent and child would read each other's answers."""
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()
 
@@ -230,11 +227,11 @@ def test_pixels_are_asked_for_once_and_not_kept() -> None:
     assert asked == [b"a", b"b"]
     for key in (b"a", b"b"):
         supply.put(key, key * 3)
-    assert FarTile(b"a", supply).pixels == b"aaa"
+    assert RemoteTile(b"a", supply).pixels == b"aaa"
     supply.release([b"a", b"b", b"a"])
-    assert FarTile(b"b", supply).pixels == b"bbb"  # somebody wants it still
+    assert RemoteTile(b"b", supply).pixels == b"bbb"  # one request still wants it
     supply.release([b"b"])
-    supply.put(b"c", b"late")  # nobody does any more
+    supply.put(b"c", b"late")  # no request wants it any more
     supply.want([b"c"])
     assert asked == [b"a", b"b", b"c"]
     supply.put(b"c", None)

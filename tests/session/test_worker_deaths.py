@@ -1,4 +1,4 @@
-"""The process of a model dies at the worst moments: that costs the question under way and nothing else."""
+"""The process of a model dies at the worst moments: that costs the running question and nothing else."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from internvl_gguf import LibraryError, ModelFileError, Question, Reply, Samplin
 from internvl_gguf.history import History
 from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.utils.process_end import describe_end, signal_of
-from tests.session.test_worker import EXACT, PATIENCE, SHORT
+from internvl_gguf.utils.process_end import describe_end, signal_name
+from tests.session.test_worker import PATIENCE, SHORT
 from tests.support.chat_terminal import CTRL_U, ChatTerminal
+from tests.support.exact import EXACT, EXACT_WITH_DISK_CACHE
 from tests.support.pictures import noise
+from tests.support.sessions import worker_pid
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are what ends these processes")
 LONG = SamplingParams(max_tokens=900)
@@ -36,12 +38,14 @@ def notices() -> list[str]:
 
 @pytest.fixture
 def far(tiny: ModelFiles, notices: list[str]) -> Iterator[Session]:
-    with Session.open(tiny.text, tiny.mmproj, worker=True, on_notice=notices.append, **EXACT) as opened:
+    with Session.open(
+        tiny.text, tiny.mmproj, worker=True, on_notice=notices.append, system="Be brief.", n_ctx=1024, **EXACT
+    ) as opened:
         yield opened
 
 
 def kill(session: Session, number: int = signal.SIGKILL) -> None:
-    os.kill(session.runtime.pid, number)
+    os.kill(worker_pid(session), number)
 
 
 def workers_of(owner: psutil.Process) -> list[psutil.Process]:
@@ -49,7 +53,7 @@ def workers_of(owner: psutil.Process) -> list[psutil.Process]:
     found = []
     for process in owner.children():
         with contextlib.suppress(psutil.Error):  # it has ended since
-            if "internvl_gguf.session.worker.child" in process.cmdline():
+            if "internvl_gguf.session.worker.child_main" in process.cmdline():
                 found.append(process)
     return found
 
@@ -118,7 +122,9 @@ def test_a_death_while_idle_costs_nothing(session: Session, far: Session, notice
 
 
 def test_what_was_encoded_before_a_death_is_not_encoded_again(tiny: ModelFiles) -> None:
-    with Session.open(tiny.text, tiny.mmproj, worker=True, **{**EXACT, "embedding_disk_bytes": 2**30}) as far:
+    with Session.open(
+        tiny.text, tiny.mmproj, worker=True, system="Be brief.", n_ctx=1024, **EXACT_WITH_DISK_CACHE
+    ) as far:
         assert far.ask("What is it?", [noise(1)], sampling=SHORT).usage.tiles_encoded == 13
         far.save(Path(os.environ["INTERNVL_DATA"]) / "any.session")  # a turn after the writing thread's
         kill(far)
@@ -150,12 +156,14 @@ def test_a_death_while_loading_is_an_error(tiny: ModelFiles) -> None:
             process.kill()
 
     with pytest.raises(WorkerDiedError, match=r"SIGKILL.* while the model was loaded"):
-        Session.open(tiny.text, tiny.mmproj, worker=True, on_load=kill_it, **EXACT)
+        Session.open(tiny.text, tiny.mmproj, worker=True, on_load=kill_it, system="Be brief.", n_ctx=1024, **EXACT)
 
 
 def test_a_process_that_hangs_is_ended_and_started_again(tiny: ModelFiles) -> None:
     """A driver that never returns looks like a process that was stopped."""
-    with Session.open(tiny.text, tiny.mmproj, worker=True, worker_timeout=1.5, **EXACT) as far:
+    with Session.open(
+        tiny.text, tiny.mmproj, worker=True, worker_timeout=1.5, system="Be brief.", n_ctx=1024, **EXACT
+    ) as far:
         stream = far.stream("Talk.", sampling=LONG)
         next(stream)
         kill(far, signal.SIGSTOP)
@@ -168,7 +176,7 @@ def test_a_process_that_hangs_is_ended_and_started_again(tiny: ModelFiles) -> No
 def test_a_model_that_is_gone_cannot_be_loaded_again(tiny: ModelFiles, tmp_path: Path) -> None:
     text = tmp_path / "text.gguf"
     text.write_bytes(tiny.text.read_bytes())
-    with Session.open(text, tiny.mmproj, worker=True, **EXACT) as far:
+    with Session.open(text, tiny.mmproj, worker=True, system="Be brief.", n_ctx=1024, **EXACT) as far:
         far.ask("What is it?", sampling=SHORT)
         before = far.messages
         kill(far)
@@ -181,7 +189,7 @@ def test_a_model_that_is_gone_cannot_be_loaded_again(tiny: ModelFiles, tmp_path:
 
 
 class DeadlyPath:
-    """A picture's path that kills the worker whenever somebody looks at it."""
+    """The path of a picture that kills the worker whenever it is read."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -204,13 +212,15 @@ def test_a_batch_goes_on_and_a_question_that_kills_twice_is_its_own_error(sessio
 
 
 def test_answers_under_way_together_are_asked_again_one_by_one(tiny: ModelFiles, session: Session) -> None:
-    """Nobody can tell which of them the process died of."""
+    """The process does not say which of them it died of."""
     killed: list[int] = []
-    with Session.open(tiny.text, tiny.mmproj, worker=True, n_parallel=3, **EXACT) as far:
+    with Session.open(
+        tiny.text, tiny.mmproj, worker=True, n_parallel=3, system="Be brief.", n_ctx=1024, **EXACT
+    ) as far:
 
         def once(done: int, total: int) -> None:
             if done == 2 and not killed:
-                killed.append(far.runtime.pid)
+                killed.append(worker_pid(far))
                 kill(far)
 
         far.on_tiles(once)
@@ -316,9 +326,9 @@ def test_a_chat_goes_on_though_its_model_cannot_be_loaded_again(tmp_path: Path) 
 
 def test_windows_names_its_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
-    assert signal_of(0xC000001D) == signal_of(0xC000001D - 2**32) == "SIGILL"
+    assert signal_name(0xC000001D) == signal_name(0xC000001D - 2**32) == "SIGILL"
     assert "instruction" in describe_end(0xC000001D)
-    assert signal_of(1) == ""
+    assert signal_name(1) == ""
 
 
 def test_last_words_go_before_a_guess() -> None:

@@ -24,10 +24,11 @@ from internvl_gguf import (
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.history import History
 from internvl_gguf.models.resolve import ModelFiles
-from tests.support.kept import EXACT, SHORT
+from tests.support.exact import EXACT
+from tests.support.kept import SHORT
 from tests.support.pictures import noise
 
-WRONG_SAMPLING = {
+WRONG_SAMPLING: dict[str, list[Any]] = {
     "max_tokens": ["many", 1.5, None, True],
     "temperature": ["0.7", None, [0.7], True, 10**400],
     "top_k": ["40", 2.5],
@@ -40,7 +41,7 @@ WRONG_SAMPLING = {
     "seed": ["1", 1.5],
     "stop": [None, 5, [5], {"a": 1}, b"END"],
 }
-WRONG_ENGINE = {
+WRONG_ENGINE: dict[str, list[Any]] = {
     "n_ctx": ["8192", 1.5, True],
     "n_gpu_layers": ["many", 1.5, None, True, 2**40],
     "vram": [1.5, "much", [1.5], {}],
@@ -55,7 +56,7 @@ WRONG_ENGINE = {
     "embedding_cache_bytes": ["1GiB", None],
     "embedding_disk_bytes": [1.5],
 }
-WRONG_OPTIONS = {
+WRONG_OPTIONS: dict[str, list[Any]] = {
     "sampling": [{"temperature": 1}, "greedy", 0.7],
     "max_tiles": ["6", 1.5, True],
     "min_tiles": ["1"],
@@ -71,7 +72,7 @@ def cases(wrong: dict[str, list[Any]]) -> list[tuple[str, Any]]:
 
 
 def is_in_words(error: InternVLError) -> bool:
-    """Whether an error is two lines for people."""
+    """Return whether an error is two lines: what happened, and what to do."""
     return all(line.endswith((".", "?")) and "\n" not in line for line in (error.message, error.hint))
 
 
@@ -93,7 +94,7 @@ def test_numbers_of_other_libraries_are_numbers() -> None:
     )
     assert params == SamplingParams(max_tokens=5, temperature=0.5, top_p=0.5, seed=3, stop=("a", "b"))
     assert [type(value) for value in (params.max_tokens, params.temperature, params.seed)] == [int, float, int]
-    assert SamplingParams(stop="END").stop == ("END",)
+    assert SamplingParams(stop="END").stop == ("END",)  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError):
         SamplingParams(temperature=Decimal("0.5"))  # type: ignore[arg-type]  # no numbers.Real
     config = EngineConfig(n_ctx=np.int32(512), n_gpu_layers=np.int64(-1))  # type: ignore[arg-type]
@@ -124,7 +125,7 @@ def test_engine_options_of_another_kind(tiny: ModelFiles, name: str, value: Any)
     ),
 )
 def test_opening_with_arguments_of_another_kind(tiny: ModelFiles, name: str, value: Any) -> None:
-    arguments: dict[str, Any] = {"model": tiny.text, "mmproj": tiny.mmproj, **EXACT, name: value}
+    arguments: dict[str, Any] = {"model": tiny.text, "mmproj": tiny.mmproj, "n_ctx": 1024, **EXACT, name: value}
     with pytest.raises(InvalidRequestError) as caught:
         Session.open(**arguments)
     assert is_in_words(caught.value)
@@ -207,7 +208,7 @@ def test_one_picture_is_not_taken_for_a_list(session: Session, history: History,
 
 def test_an_array_of_several_pictures_says_how_to_give_them(session: Session) -> None:
     with pytest.raises(InvalidRequestError, match="one array of several pictures") as caught:
-        session.ask("What is it?", images=np.zeros((2, 12, 12, 3), np.uint8))  # type: ignore[arg-type]
+        session.ask("What is it?", images=np.zeros((2, 12, 12, 3), np.uint8))
     assert caught.value.hint == "Write images=list(array)."
 
 
@@ -227,7 +228,7 @@ def test_images_may_come_one_after_another(session: Session, history: History) -
     for given in (tuple(pictures), iter(pictures), (each for each in pictures)):
         assert session.fork().ask("What is it?", given, sampling=SHORT).text == expected
     (outcome,) = session.batch([Question("What is it?", iter(pictures))], sampling=SHORT)  # type: ignore[arg-type]
-    assert outcome.text == expected  # type: ignore[union-attr]
+    assert outcome.text == expected
     conversation = history.begin("tiny")
     chunks = list(conversation.stream(session, "What is it?", iter(pictures), sampling=SHORT))
     assert "".join(chunk.text for chunk in chunks) == expected

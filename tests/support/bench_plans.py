@@ -14,7 +14,7 @@ from internvl_gguf.bench.targets import PairFinder, Wanted
 from internvl_gguf.hardware.cpu_tuning import HostSettings
 from tests.support.tiny_models import write_tiny_mmproj, write_tiny_text
 
-FAST = Sweep(n_prompt=(32,), n_gen=(8,), n_ctx=(512,), n_threads=(1,))
+FAST = Sweep(n_prompt=(32,), n_gen=(8,), engine={"n_ctx": (512,), "n_threads": (1,)})
 SPEED = Measures(frozenset({"speed"}), repetitions=1)
 QUALITY = Measures(frozenset({"quality"}), repetitions=1)
 HOST = HostSettings(2, 4, 512)
@@ -27,6 +27,11 @@ def write_quants(path: Path) -> Path:
     for seed, name in enumerate(("F16", "Q8_0")):
         write_tiny_mmproj(path / f"mmproj-{name}.gguf", seed=seed)
     return path
+
+
+def fast(**engine: tuple[Any, ...]) -> Sweep:
+    """`FAST` with other values of fields of `EngineConfig`."""
+    return replace(FAST, engine={**FAST.engine, **engine})
 
 
 def find(*models: object, **wanted: Any) -> list[Pair]:

@@ -21,7 +21,7 @@ from internvl_gguf.bench.results import (
     Status,
 )
 from internvl_gguf.gguf.filenames import Quant
-from internvl_gguf.planning.quality import expected_loss
+from internvl_gguf.planning.expected_loss import expected_loss
 
 # GiB of the files of unsloth/InternVL3-14B-Instruct-GGUF.
 LADDER = {
@@ -151,11 +151,11 @@ def with_small_cache(row: Row) -> Row:
     assert row.memory is not None
     assert row.quality is not None
     planned = {name: size - round(0.7 * GIB) for name, size in row.memory.planned.items()}
-    worse = [
+    text, pictures, quant_alone = (
         diverging((found.mean if found else 0) + 0.02, 3120)
         for found in (row.quality.text, row.quality.pictures, row.quality.quant_alone)
-    ]
-    quality = QualityResult(*worse, row.quality.mmproj_alone)
+    )
+    quality = QualityResult(text, pictures, quant_alone, row.quality.mmproj_alone)
     return replace(row, memory=MemoryResult(planned, planned), quality=quality)
 
 
@@ -189,7 +189,7 @@ def samples() -> dict[str, Results]:
         "no quality": without(ladder, "quality", "accuracy"),
         "no speed": without(ladder, "speed", "memory"),
         "text only": replace(two, rows=tuple(
-            replace(row, quality=replace(row.quality, pictures=None, quant_alone=None, mmproj_alone=None), accuracy=())
+            replace(row, quality=row.quality and QualityResult(row.quality.text, None, None, None), accuracy=())
             for row in two.rows
         )),
         "accuracy only": without(ladder, "quality"),

@@ -8,7 +8,6 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from types import TracebackType
 
 import pexpect
 import pyte
@@ -124,9 +123,7 @@ class ChatTerminal:
     def __enter__(self) -> ChatTerminal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._child.close(force=True)
 
     def _read(self, deadline: float) -> bool:

@@ -184,7 +184,8 @@ def stored_bytes(tensor: Tensor) -> int:
     if tensor.data:
         return len(tensor.data)
     block, block_bytes = gguf.GGML_QUANT_SIZES[GGMLQuantizationType(tensor.type)]
-    return int(np.prod(tensor.shape)) // block * block_bytes
+    n_bytes: int = int(np.prod(tensor.shape)) // block * block_bytes
+    return n_bytes
 
 
 def _value(key: Key) -> bytes:

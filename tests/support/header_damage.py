@@ -1,4 +1,4 @@
-"""Seeded damage to GGUF headers: bytes turned over, and plans changed into the ones that hurt."""
+"""Seeded damage to GGUF headers: flipped bytes, and valid plans changed into invalid ones."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from internvl_gguf.history import Conversation, History
 
 SHORT = SamplingParams(max_tokens=8)
 LONG = SamplingParams(max_tokens=40)
-EXACT = {"n_threads": 1, "kv_type": "f32", "flash_attn": False, "n_ctx": 1024, "embedding_disk_bytes": 0}
 
 
 def ask(conversation: Conversation, session: Session, prompt: str, images: object = (), **options: object) -> str:

@@ -1,4 +1,4 @@
-"""One trial of the library for a whole run of the tests, which every cache folder of theirs gets."""
+"""One trial of the library for a whole test run, copied into the cache folder of every test."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from internvl_gguf.hardware.trial import Needs, settle
+from internvl_gguf.hardware.trial import Needs, find_usable_settings
 from internvl_gguf.hardware.trial.circumstances import circumstances
-from internvl_gguf.hardware.trial.importing import ensure_importable
+from internvl_gguf.hardware.trial.first_import import ensure_importable
 from internvl_gguf.hardware.trial.record import record, recorded
 from internvl_gguf.utils.records import TRIAL
 
@@ -24,7 +24,7 @@ def keep_trial(temporary: pytest.TempPathFactory) -> None:
     with FileLock(shared / "trial.turn"), pytest.MonkeyPatch.context() as patch:
         patch.setenv("INTERNVL_CACHE", str(shared))
         ensure_importable()
-        settle(Needs())
+        find_usable_settings(Needs())
         found = recorded(circumstances())
     record(circumstances(), found)
 

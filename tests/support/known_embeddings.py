@@ -1,4 +1,4 @@
-"""Embeddings that a number decides, so that every process knows what another should have written; loads quickly."""
+"""Embeddings computed from a number, so that every process knows what another should have written; loads quickly."""
 
 from __future__ import annotations
 

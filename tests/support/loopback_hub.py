@@ -281,7 +281,7 @@ class LoopbackHub:
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
-        self._lock = threading.RLock()
+        self._lock = threading.Condition(threading.RLock())
         self._closing = threading.Event()
         self._repos: dict[str, Repo] = {}
         self._blobs: dict[str, _Blob] = {}
@@ -325,6 +325,11 @@ class LoopbackHub:
         """All requests until now, in order; one is on the list before its answer is."""
         with self._lock:
             return list(self._requests)
+
+    def wait_for_requests(self, count: int) -> None:
+        """Return when `count` requests are on the list."""
+        with self._lock:
+            self._lock.wait_for(lambda: len(self._requests) >= count)
 
     @property
     def body_bytes(self) -> int:
@@ -547,6 +552,7 @@ class _Handler(BaseHTTPRequestHandler):
         seen = (headers.get("range"), headers.get("authorization"), None if stalls else answer.status, where, headers)
         with hub._lock:
             hub._requests.append(Request(self.command, self.path, *seen))
+            hub._lock.notify_all()
         if stalls:
             self.close_connection = True
             hub._closing.wait()

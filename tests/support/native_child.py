@@ -84,7 +84,7 @@ class NativeChild:
             line = stdout.readline()
         except BrokenPipeError:
             line = ""
-        reply = json.loads(line) if line else {"died": self._process.wait()}
+        reply: dict[str, Any] = json.loads(line) if line else {"died": self._process.wait()}
         if not line:
             self._process = None
         if "died" in reply:

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import io
 import random
+from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
 from internvl_gguf.errors import PictureError
 from internvl_gguf.images.load import load_image
 
+PILLOW = tuple(int(part) for part in PIL.__version__.split(".")[:2])
+"""The installed Pillow: what it can read, and what it says of damage, differs between the versions that are allowed."""
 
-def random_picture(mode="RGB", size=(37, 23), seed=5):
+
+def random_picture(mode: str = "RGB", size: tuple[int, int] = (37, 23), seed: int = 5) -> Image.Image:
     """A picture of `mode` in which every pixel differs from its neighbours."""
     bands = len(Image.new(mode, (1, 1)).getbands())
-    return Image.frombytes(mode, size, random.Random(seed).randbytes(size[0] * size[1] * bands))
+    picture = Image.frombytes(mode, size, random.Random(seed).randbytes(size[0] * size[1] * bands))
+    if mode == "P":
+        picture.putpalette(random.Random(seed).randbytes(768))
+    return picture
 
 
-def encoded(picture, kind, **options):
+def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
     """The bytes of a picture file."""
     file = io.BytesIO()
     picture.save(file, kind, **options)
     return file.getvalue()
 
 
-def refusal(source, **options):
+def refusal(source: Any, **options: Any) -> PictureError:
     """The error that load_image raises; both its parts are one line each."""
     with pytest.raises(PictureError) as caught:
         load_image(source, **options)

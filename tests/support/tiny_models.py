@@ -7,7 +7,7 @@ InternVL3 file of the same kind is there.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, TokenType
@@ -24,12 +24,12 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def write_tiny_text(path: Path, **overrides: int | str | float) -> Path:
+def write_tiny_text(path: Path, **overrides: Any) -> Path:
     """Write a text model; see `tiny_text` for what can be overridden."""
     return write(path, tiny_text(**overrides))
 
 
-def write_tiny_mmproj(path: Path, **overrides: int | str | float) -> Path:
+def write_tiny_mmproj(path: Path, **overrides: Any) -> Path:
     """Write an mmproj; see `tiny_mmproj` for what can be overridden."""
     return write(path, tiny_mmproj(**overrides))
 

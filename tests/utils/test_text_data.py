@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from internvl_gguf.bench.sets import read_task, read_text
+from internvl_gguf.bench.quality.sets import read_task, read_text
 from internvl_gguf.errors import CatalogError, InvalidRequestError
 from internvl_gguf.models.catalog import parse_catalog
 from internvl_gguf.models.resolve import ModelFiles

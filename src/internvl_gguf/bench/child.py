@@ -12,13 +12,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from internvl_gguf.bench.accuracy import measure_accuracy
-from internvl_gguf.bench.formats import as_plain
 from internvl_gguf.bench.jobs import Job, Part, PartResult, Scoring, job_of_line
 from internvl_gguf.bench.peak_memory import MemoryMeter
-from internvl_gguf.bench.quality import QualityJob, measure_quality
+from internvl_gguf.bench.plain_json import as_plain
+from internvl_gguf.bench.quality.accuracy import measure_accuracy
+from internvl_gguf.bench.quality.measure import QualityJob, measure_quality
+from internvl_gguf.bench.quality.scoring import N_DRAFT
 from internvl_gguf.bench.results import QualityResult
-from internvl_gguf.bench.scoring import N_DRAFT
 from internvl_gguf.bench.speed import measure_loads, measure_parallel, measure_rates, speed_result
 from internvl_gguf.config import EngineConfig, EngineOptions
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError

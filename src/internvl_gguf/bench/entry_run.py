@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 from internvl_gguf.bench.jobs import Job, PartResult, Scoring
 from internvl_gguf.bench.keys import Subject
 from internvl_gguf.bench.plan import Entry, Measures
+from internvl_gguf.bench.quality.sets import OFF
 from internvl_gguf.bench.results import AccuracyResult, MemoryResult, QualityResult, Row, SpeedResult, Status
-from internvl_gguf.bench.sets import OFF
 from internvl_gguf.bench.store import Key, Store, digest_of
 from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.utils.records import BENCHMARKS

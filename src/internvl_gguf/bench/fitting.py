@@ -12,10 +12,11 @@ from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError
 from internvl_gguf.hardware.cpu_tuning import HostSettings
 from internvl_gguf.hardware.roofline import recorded_roofline
 from internvl_gguf.models.listing import ModelListing
-from internvl_gguf.planning import Budget, Candidate, Workload, nothing_fits, parse_vram, rank
+from internvl_gguf.planning import Candidate, MemoryBudget, Workload, nothing_fits, rank
+from internvl_gguf.utils.sizes import parse_vram
 
 
-def budget_of(sizes: str, facts: MachineFacts) -> Budget:
+def budget_of(sizes: str, facts: MachineFacts) -> MemoryBudget:
     """The budget that a person's sizes mean on a machine: of its GPUs, or of the host where there is none.
 
     Raises:
@@ -26,9 +27,9 @@ def budget_of(sizes: str, facts: MachineFacts) -> Budget:
         what = f"{len(facts.gpus)} GPUs" if len(facts.gpus) > 1 else "one device to compute on"
         raise InvalidRequestError(f"--fits is {sizes!r}; this machine has {what}.", 'Write a size, as "12GiB".')
     if not facts.gpus:
-        return Budget(given[0])
+        return MemoryBudget(given[0])
     each = given * len(facts.gpus) if len(given) == 1 else (*given, *[0] * (len(facts.gpus) - len(given)))
-    return Budget(facts.host, tuple(map(min, each, facts.gpus)), facts.is_unified)
+    return MemoryBudget(facts.host, tuple(map(min, each, facts.gpus)), facts.is_unified)
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Fitting:
         host: how they will use the CPU.
     """
 
-    budget: Budget
+    budget: MemoryBudget
     sweep: Sweep
     host: HostSettings
     _too_large: list[tuple[Candidate, Workload]] = field(default_factory=list)
@@ -70,6 +71,6 @@ class Fitting:
         return nothing_fits(smallest, self.budget, workload, recorded_roofline())
 
     def _workload(self, listing: ModelListing) -> Workload:
-        point = self.sweep.points(listing.form.text.n_ctx_train or 2**27, self.host)[0]
+        point = self.sweep.points(listing.shape.text.n_ctx_train or 2**27, self.host)[0]
         config = EngineConfig(**point.engine)
         return Workload.of(config, config.n_ctx or 1, max(point.n_threads, point.n_threads_batch))

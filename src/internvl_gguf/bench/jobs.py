@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
-from internvl_gguf.bench.formats import as_plain, from_plain
+from internvl_gguf.bench.plain_json import as_plain, from_plain
 from internvl_gguf.bench.results import AccuracyResult, MemoryResult, QualityResult, SpeedResult
 
 Part = Literal["speed", "memory", "quality", "accuracy"]

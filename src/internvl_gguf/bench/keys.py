@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from internvl_gguf._version import __version__
 from internvl_gguf.bench.plan import Measures
-from internvl_gguf.bench.sets import OFF, read_pictures, read_task, read_text
+from internvl_gguf.bench.quality.sets import OFF, read_pictures, read_task, read_text
 from internvl_gguf.bench.settings import Point
 from internvl_gguf.bench.store import Key
 from internvl_gguf.errors import ModelFileError
@@ -101,7 +101,7 @@ class Subject:
 @cache
 def _text_digest(text: str | None, chunks: int | None) -> str:
     """Of a text, of how it is cut, and of how much of it is scored."""
-    from internvl_gguf.bench.quality import CHUNK  # only now: it loads llama.cpp, which the children are for
+    from internvl_gguf.bench.quality.measure import CHUNK  # only now: it loads llama.cpp, which the children are for
 
     return _digest(f"{CHUNK}x{chunks or ''} {read_text(text).text}")
 

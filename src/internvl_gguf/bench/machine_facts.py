@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import os
 
-from internvl_gguf.bench.formats import as_plain
 from internvl_gguf.bench.jobs import MachineFacts
+from internvl_gguf.bench.plain_json import as_plain
 from internvl_gguf.errors import InternVLError
-from internvl_gguf.planning.this_machine import machine_budget, total_host_memory
+from internvl_gguf.planning.machine_memory import machine_budget, total_host_memory
 from internvl_gguf.utils.sizes import format_size
 
 

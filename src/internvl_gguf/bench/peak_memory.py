@@ -15,11 +15,11 @@ from internvl_gguf.bench.local_runtime import local_runtime
 from internvl_gguf.bench.results import MemoryResult
 from internvl_gguf.bench.speed import Tell, ask_about_picture, fill
 from internvl_gguf.memory import predict_memory
-from internvl_gguf.planning.this_machine import machine_budget
+from internvl_gguf.planning.machine_memory import machine_budget
 
 if TYPE_CHECKING:
     from internvl_gguf.session import Session
-    from internvl_gguf.session.runtime import Runtime
+    from internvl_gguf.session.in_process_runtime import InProcessRuntime
 
 _STATUS: Final = Path("/proc/self/status")
 _PEAK_LINE: Final = "VmHWM:"
@@ -50,7 +50,7 @@ class MemoryMeter:
         return MemoryResult(planned_bytes(runtime, tiles), peak)
 
 
-def planned_bytes(runtime: Runtime, tiles: int) -> dict[str, int]:
+def planned_bytes(runtime: InProcessRuntime, tiles: int) -> dict[str, int]:
     """Bytes of each device by the plan, with one picture of so many tiles."""
     found = runtime.configuration
     request = replace(found.request, pictures=1, tiles=tiles)
@@ -72,7 +72,7 @@ def peak_resident() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def _fill_context(runtime: Runtime, tell: Callable[[float], None]) -> None:
+def _fill_context(runtime: InProcessRuntime, tell: Callable[[float], None]) -> None:
     """Read random tokens up to the last position, and decode the token that goes there."""
     engine = runtime.engine
     context = engine.context

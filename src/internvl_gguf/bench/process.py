@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import IO, Any, Final
 
-from internvl_gguf.bench.formats import from_plain
 from internvl_gguf.bench.jobs import KINDS, Job, MachineFacts, PartResult, job_as_line
+from internvl_gguf.bench.plain_json import from_plain
 from internvl_gguf.bench.results import Status
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.utils.paths import making_temporary
-from internvl_gguf.utils.process_end import describe_end, last_words, signal_of
+from internvl_gguf.utils.process_end import describe_end, last_error_line, signal_name
 
 _MEASURE: Final = "internvl_gguf.bench.child"
 _FACTS: Final = "internvl_gguf.bench.machine_facts"
@@ -63,7 +63,7 @@ def run_job(job: Job, listener: Listener) -> Ending:
     with _child(_MEASURE, job_as_line(job)) as (process, errors):
         failure = _listen(process, listener)
         code = process.wait()
-        return failure or (Ending("measured") if code == 0 else _death(code, last_words(errors)))
+        return failure or (Ending("measured") if code == 0 else _death(code, last_error_line(errors)))
 
 
 @cache
@@ -79,7 +79,7 @@ def ask_machine() -> MachineFacts:
                 raise LibraryError(message["error"]["message"], message["error"]["hint"])
             if "machine" in message:
                 return from_plain(MachineFacts, message["machine"])
-        ending = _death(process.wait(), last_words(errors))
+        ending = _death(process.wait(), last_error_line(errors))
     raise LibraryError(f"llama.cpp does not start: {ending.error}", "`internvl doctor` says more.")
 
 
@@ -153,6 +153,6 @@ def _death(code: int, words: str) -> Ending:
     """What a status other than 0 and the last words on stderr tell."""
     if _NO_MEMORY.search(words):
         return Ending("out of memory", f"There was no memory left ({words}). {_SMALLER}")
-    if signal_of(code) == "SIGKILL":
+    if signal_name(code) == "SIGKILL":
         return Ending("out of memory", f"Its process was killed, as the system does for want of memory. {_SMALLER}")
     return Ending("failed", f"Its process {describe_end(code, words)}.")

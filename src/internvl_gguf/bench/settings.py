@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final, Self, TypeVar, cast, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
-from internvl_gguf.config import (
-    DEFAULT_N_CTX,
-    EngineConfig,
-    EngineOptions,
-    FlashAttention,
-    GPULayers,
-    KVType,
-)
+from internvl_gguf.config import EngineConfig, EngineOptions
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.hardware.cpu_tuning import HostSettings
+from internvl_gguf.memory.request import context_length
+from internvl_gguf.utils.kinds import Kind, Whole
+from internvl_gguf.utils.options import Declared, options_of
+
+if TYPE_CHECKING:
+    from internvl_gguf.hardware.cpu_tuning import HostSettings
 
 N_PROMPT, N_GEN, REPETITIONS = 512, 128, 5
 """Defaults, those of llama-bench."""
 
-_FLASH: Final[Mapping[str, FlashAttention]] = {"auto": "auto", "on": True, "off": False, "1": True, "0": False}
-_MOST: Final = 2**27  # positions that a KV cache can have
-_Value = TypeVar("_Value")
+SWEPT: Final[Mapping[str, Declared]] = {
+    name: declared for name, declared in options_of(EngineConfig).items() if declared.option.is_swept
+}
+"""Fields of `EngineConfig` that lists are taken of."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +57,13 @@ class Sweep:
 
     Attributes:
         n_prompt, n_gen: tokens of the prompt and of the answer.
-        n_ctx: positions; None takes the usual context of a session.
-        n_batch, n_gpu_layers, kv_type, flash_attn: as in `EngineConfig`.
-        n_ubatch, n_threads: likewise; None takes what a session takes.
+        engine: values of fields of `EngineConfig` that are swept, by name; those left out have their default. Where
+            that is None, a context is the usual one of a session, and the rest is as a session takes it.
     """
 
     n_prompt: tuple[int, ...] = (N_PROMPT,)
     n_gen: tuple[int, ...] = (N_GEN,)
-    n_ctx: tuple[int | None, ...] = (None,)
-    n_batch: tuple[int, ...] = (EngineConfig.n_batch,)
-    n_ubatch: tuple[int | None, ...] = (None,)
-    n_threads: tuple[int | None, ...] = (None,)
-    n_gpu_layers: tuple[GPULayers, ...] = (EngineConfig.n_gpu_layers,)
-    kv_type: tuple[KVType, ...] = (EngineConfig.kv_type,)
-    flash_attn: tuple[FlashAttention, ...] = (EngineConfig.flash_attn,)
+    engine: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     @classmethod
     def parse(
@@ -79,40 +71,40 @@ class Sweep:
         *,
         n_prompt: str | None = None,
         n_gen: str | None = None,
-        n_ctx: str | None = None,
-        n_batch: str | None = None,
-        n_ubatch: str | None = None,
-        n_threads: str | None = None,
-        n_gpu_layers: str | None = None,
         type_k: str | None = None,
         type_v: str | None = None,
-        flash_attn: str | None = None,
+        **engine: str | None,
     ) -> Self:
         """Read lists with commas between their values; None is the default.
 
         Keys and values of the KV cache have one type here: where both are given they are the same list.
 
+        Args:
+            n_prompt, n_gen: lists of numbers of tokens.
+            type_k, type_v: lists of `kv_type`.
+            **engine: lists of the other fields of `SWEPT`.
+
         Raises:
             InvalidRequestError: a list that cannot be read, or a value out of range.
         """
-        if type_k is not None and type_v is not None and _kv_types("-ctk", type_k) != _kv_types("-ctv", type_v):
+        keys, values = (
+            None if text is None else _values(flag, SWEPT["kv_type"].kind, text)
+            for flag, text in (("-ctk", type_k), ("-ctv", type_v))
+        )
+        if keys is not None and values is not None and keys != values:
             raise InvalidRequestError(
                 f"-ctk is {type_k} and -ctv is {type_v}: keys and values of this KV cache have one type.",
                 "Give both the same, or one of the two.",
             )
-        kv_type = type_v if type_k is None else type_k
-        given: dict[str, Any] = {
-            "n_prompt": _numbers("-p", n_prompt, 1, _MOST),
-            "n_gen": _numbers("-n", n_gen, 1, _MOST),
-            "n_ctx": _numbers("-c", n_ctx, 1, _MOST),
-            "n_batch": _numbers("-b", n_batch, 1, 65536),
-            "n_ubatch": _numbers("-ub", n_ubatch, 1, 65536),
-            "n_threads": _numbers("-t", n_threads, 1, 512),
-            "n_gpu_layers": _values("-ngl", n_gpu_layers, _layers, "auto, all or numbers of layers"),
-            "kv_type": None if kv_type is None else _kv_types("-ctk" if type_v is None else "-ctv", kv_type),
-            "flash_attn": _values("-fa", flash_attn, lambda text: _FLASH[text], "auto, on or off"),
+        lists = {name: _allowed(SWEPT[name], text) for name, text in engine.items() if text is not None}
+        if kv_types := keys or values:
+            lists["kv_type"] = kv_types
+        tokens = {
+            name: _numbers(flag, text)
+            for name, flag, text in (("n_prompt", "-p", n_prompt), ("n_gen", "-n", n_gen))
+            if text is not None
         }
-        return cls(**{name: values for name, values in given.items() if values is not None})
+        return cls(**tokens, engine=lists)
 
     def points(self, n_ctx_train: int, host: HostSettings, n_parallel: int = 1) -> list[Point]:
         """Every combination, the first value of each first, for a model trained for so many positions.
@@ -126,37 +118,27 @@ class Sweep:
             InvalidRequestError: a combination that cannot be run: a prompt or answer longer than the context, a context
                 longer than the model was trained for, or see `EngineConfig`.
         """
-        product = itertools.product(
-            self.n_prompt, self.n_gen, self.n_ctx, self.n_batch, self.n_ubatch, self.n_threads, self.n_gpu_layers,
-            self.kv_type, self.flash_attn,
-        )  # fmt: skip
+        lists = [self.engine.get(name, (declared.default,)) for name, declared in SWEPT.items()]
         found = []
-        for n_prompt, n_gen, n_ctx, n_batch, n_ubatch, threads, layers, kv_type, flash_attn in product:
-            engine: EngineOptions = {
-                "n_ctx": _context(n_ctx, n_ctx_train),
-                "n_gpu_layers": layers,
-                "kv_type": kv_type,
-                "flash_attn": flash_attn,
-                "n_threads": threads,
-                "n_batch": n_batch,
-                "n_ubatch": n_ubatch or min(host.n_ubatch, n_batch),
+        for n_prompt, n_gen, *values in itertools.product(self.n_prompt, self.n_gen, *lists):
+            asked = dict(zip(SWEPT, values, strict=True))
+            threads = asked["n_threads"]
+            engine = {
+                **asked,
+                "n_ctx": context_length(asked["n_ctx"], n_ctx_train, "-c "),
+                "n_ubatch": asked["n_ubatch"] or min(host.n_ubatch, asked["n_batch"]),
             }
-            replace(EngineConfig(**engine), n_parallel=n_parallel)  # it knows what it takes
-            point = Point(n_prompt, n_gen, engine, threads or host.n_threads, threads or host.n_threads_batch)
+            EngineConfig(**engine, n_parallel=n_parallel)  # it knows what it takes
+            point = Point(
+                n_prompt,
+                n_gen,
+                cast("EngineOptions", engine),
+                threads or host.n_threads,
+                threads or host.n_threads_batch,
+            )
             _check_lengths(point, n_ctx_train)
             found.append(point)
         return found
-
-
-def _context(asked: int | None, trained: int) -> int:
-    if asked is None:
-        return min(DEFAULT_N_CTX, trained)
-    if asked > trained:
-        raise InvalidRequestError(
-            f"A context of {asked:,} is more than the {trained:,} positions it was trained for.",
-            f"Use -c {trained} or less.",
-        )
-    return asked
 
 
 def _check_lengths(point: Point, trained: int) -> None:
@@ -170,40 +152,32 @@ def _check_lengths(point: Point, trained: int) -> None:
             )
 
 
-def _values(name: str, text: str | None, read: Callable[[str], _Value], form: str) -> tuple[_Value, ...] | None:
-    """The values of a list, each once, in order; None for None."""
-    if text is None:
-        return None
+def _values(flag: str, kind: Kind, text: str) -> tuple[Any, ...]:
+    """The values of a list, each once, in order.
+
+    Raises:
+        InvalidRequestError: one that is none of this kind; the message calls the list by its flag.
+    """
     try:
-        return tuple(dict.fromkeys(read(part.strip()) for part in text.split(",")))
-    except (KeyError, ValueError):
-        raise InvalidRequestError(f"{name} is {text!r}.", f"Write {form}, with commas between several.") from None
+        return tuple(dict.fromkeys(kind.read(part.strip()) for part in text.split(",")))
+    except ValueError:
+        hint = f"Give {kind.typed}, with commas between several."
+        raise InvalidRequestError(f"{flag} is {text!r}.", hint) from None
 
 
-def _numbers(name: str, text: str | None, lowest: int, highest: int) -> tuple[int, ...] | None:
-    found = _values(name, text, _number, "whole numbers")
-    wrong = next((value for value in found or () if not lowest <= value <= highest), None)
-    if wrong is not None:
-        raise InvalidRequestError(f"{name} has {wrong:,}.", f"Use whole numbers from {lowest:,} to {highest:,}.")
+def _allowed(declared: Declared, text: str) -> tuple[Any, ...]:
+    """The values of a list of an option, all of them in its range."""
+    flag, allows = declared.flags[-1], declared.option.allows
+    found = _values(flag, declared.kind, text)
+    wrong = [value for value in found if allows is not None and not allows(value)]
+    if wrong:
+        raise InvalidRequestError(f"{flag} has {wrong[0]}.", declared.option.hint)
     return found
 
 
-def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit():  # int() takes signs, underscores and digits of other scripts
-        raise ValueError(text)
-    return int(text)
-
-
-def _layers(text: str) -> GPULayers:
-    if text == "auto":
-        return "auto"
-    return -1 if text in ("all", "-1") else _number(text)
-
-
-def _kv_types(name: str, text: str) -> tuple[KVType, ...]:
-    def read(part: str) -> KVType:
-        if part.lower() not in get_args(KVType):
-            raise ValueError(part)
-        return cast(KVType, part.lower())
-
-    return _values(name, text, read, ", ".join(get_args(KVType))) or ()
+def _numbers(flag: str, text: str) -> tuple[int, ...]:
+    found = _values(flag, Whole(), text)
+    wrong = [value for value in found if value < 1]
+    if wrong:
+        raise InvalidRequestError(f"{flag} has {wrong[0]}.", "Use whole numbers above 0.")
+    return found

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from internvl_gguf.bench.formats import as_plain, from_plain
+from internvl_gguf.bench.plain_json import as_plain, from_plain
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.utils.paths import write_atomically
+from internvl_gguf.utils.atomic_write import write_atomically
 
 _FORMAT: Final = 1
 _DIGEST_BYTES: Final = 16

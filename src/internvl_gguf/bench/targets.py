@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from internvl_gguf.bench.pairs import Pair, TextHalf, VisionHalf, fetch_here
 from internvl_gguf.errors import HubError, InternVLError, ModelFileError
-from internvl_gguf.hardware.encoder_precision import Precision, preferred_precisions
+from internvl_gguf.hardware.encoder_precision import Precision, preferred_precision
 from internvl_gguf.models.catalog import load_catalog
 from internvl_gguf.models.listing import ModelListing, list_model
 from internvl_gguf.models.local_files import ModelFiles, folder_contents, local_files
@@ -186,7 +186,7 @@ class PairFinder:
         return self.make_resolver()
 
     def _precisions(self, labels: Sequence[str]) -> Precision:
-        return preferred_precisions(labels, self.say)
+        return preferred_precision(labels, self.say)
 
     def _pair_here(self, files: ModelFiles) -> Pair:
         if files.choice:

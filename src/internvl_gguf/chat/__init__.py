@@ -1,8 +1,8 @@
-"""The chat at a terminal: lines and their pictures, commands, answers as they stream; no command line in here.
+"""The chat at a terminal: lines with pictures, slash commands, streamed answers. `cli` parses the command line.
 
-    reader  ->  loop: a line  ->  command_table, commands     ->  chat: the conversation, its model, what waits
-                              ->  typed_line: its pictures    ->  asking: one question, in the worker's thread
-                                                              ->  screen: a terminal, a screen reader, a script
+    reader  ->  loop: a line  ->  command_table, commands     ->  chat: conversation, model, pictures to be sent
+                              ->  typed_line: its pictures    ->  show_answer: one question, in the background thread
+                                                              ->  terminal/: the screen, pictures in it, the clipboard
 
-Everything but `editor` and `terminal_screen` works without a terminal.
+Everything but `editor` and `terminal.terminal_screen` works without a terminal.
 """

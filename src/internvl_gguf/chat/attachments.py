@@ -1,4 +1,4 @@
-"""Pictures that wait for the question they belong to."""
+"""Pictures that were added to the next question."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _SMALL = (640, 640)
 
 @dataclass(frozen=True)
 class Attachment:
-    """A picture that was added and not asked about yet.
+    """A picture that was added to the next question.
 
     Attributes:
-        picture: as `Session.stream` takes it.
-        label: how lines call it.
+        picture: the picture as `Session.stream` takes it.
+        label: its name in the chat.
         size: (width, height) in pixels.
-        small: the picture in small, for a preview.
+        small: a small copy for the preview.
     """
 
     picture: Picture
@@ -36,16 +36,16 @@ class Attachment:
     small: Image
 
     def grid(self, limits: TileLimits, tile_size: int) -> Grid:
-        """How it will be cut, if it has room."""
+        """Return the grid it will be cut by if it fits the context."""
         return limits.narrowed(self.picture, {}).grid(self.size, tile_size)
 
 
 def attach(source: Path | bytes | Picture, label: str | None = None) -> Attachment:
-    """Read a picture that somebody added.
+    """Read a picture that the user added.
 
     Args:
-        source: its path, the bytes of its file, or a picture that was asked about before.
-        label: how lines call it; left out, the name of its file.
+        source: its path, the bytes of its file, or a picture of an earlier question.
+        label: its name in the chat; by default the name of its file.
 
     Raises:
         PictureError: it cannot be read.
@@ -61,7 +61,7 @@ def attach(source: Path | bytes | Picture, label: str | None = None) -> Attachme
 
 
 def grid_text(columns: int, rows: int, *, has_thumbnail: bool, in_words: bool) -> str:
-    """ "4x3 tiles + thumbnail", or the same in words."""
+    """Return the grid as text: "4x3 tiles + thumbnail", or the same in words."""
     if columns * rows == 1:
         return "1 tile"
     cut = f"{columns} by {rows}" if in_words else f"{columns}x{rows}"

@@ -1,4 +1,4 @@
-"""A conversation as people hold it: what is said, what waits to be asked, and how it is asked."""
+"""The state of a chat: its conversation, model, settings and the pictures of the next question."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from internvl_gguf.chat.asking import TilesDone, follow
 from internvl_gguf.chat.attachments import Attachment, attach
-from internvl_gguf.chat.room import Part, parts, taken, without
+from internvl_gguf.chat.context_usage import ConversationPart, context_tokens, droppable_parts, without_parts
+from internvl_gguf.chat.formatting import added_line, status_parts
 from internvl_gguf.chat.settings import Settings
-from internvl_gguf.chat.wording import added_line, status_parts
+from internvl_gguf.chat.show_answer import TilesEncoded, show_answer
 from internvl_gguf.types import Picture
 
 if TYPE_CHECKING:
-    from internvl_gguf.chat.screen import Screen
-    from internvl_gguf.chat.worker import Worker
-    from internvl_gguf.history import Asked, Conversation, History
+    from internvl_gguf.chat.background_thread import BackgroundThread
+    from internvl_gguf.chat.terminal.screen import Screen
+    from internvl_gguf.history import Conversation, History, HistoryQuestion
     from internvl_gguf.models.local_files import ModelFiles
     from internvl_gguf.session import Session
     from internvl_gguf.types import Reply
 
 
 @dataclass(frozen=True)
-class Models:
-    """How a chat comes by models.
+class ModelLoader:
+    """Finds and loads models for a chat.
 
     Attributes:
-        find: the files of a model by its name, fetched if they are not here.
-        load: a session with them.
-        name: how a model is called that was asked for by a name: with its quant, paths absolute.
+        find: returns the files of a model by its name; missing ones are fetched.
+        load: opens a session with them.
+        name: returns the full name of a model: with its quant, or an absolute path.
     """
 
     find: Callable[[str], ModelFiles]
@@ -39,33 +39,33 @@ class Models:
 
 
 class Chat:
-    """A chat under way. Close it when it ends.
+    """A running chat. Close it when it ends.
 
     Args:
-        models: with what to change the model.
-        files: of the model.
-        session: the loaded model.
-        history: where conversations are kept.
-        conversation: the one that is held.
-        settings: how it is asked.
-        worker: in which the model works.
-        screen: where it is shown.
+        models: finds and loads another model.
+        files: files of the current model.
+        session: session with the current model.
+        history: history that saves the conversations.
+        conversation: the current conversation.
+        settings: sampling and tile settings of the next questions.
+        thread: thread in which the model works.
+        screen: shows everything.
 
     Attributes:
-        pending: pictures that wait for their question.
+        pending: pictures added to the next question.
         last_reply: the last answer of this process; None before.
         was_stopped: whether Ctrl-C ended the last answer.
     """
 
     def __init__(
         self,
-        models: Models,
+        models: ModelLoader,
         files: ModelFiles,
         session: Session,
         history: History,
         conversation: Conversation,
         settings: Settings,
-        worker: Worker,
+        thread: BackgroundThread,
         screen: Screen,
     ) -> None:
         self._models = models
@@ -78,41 +78,41 @@ class Chat:
         self.pending: list[Attachment] = []
         self.last_reply: Reply | None = None
         self.was_stopped = False
-        self._worker = worker
+        self._thread = thread
         self._watch_tiles()
 
     @property
     def model(self) -> str:
-        """How the model is called."""
+        """Full name of the model."""
         return self._models.name(self.files)
 
     @property
     def short_model(self) -> str:
-        """The same, of a path only the file's name."""
+        """Name of the model; of a path, only the file's name."""
         return Path(self.model).name if self.model.lower().endswith(".gguf") else self.model
 
     @property
     def n_ctx(self) -> int:
-        """Positions of the context."""
+        """Number of positions of the context."""
         return self.session.runtime.engine.n_ctx
 
     @property
     def left(self) -> int:
-        """Positions that are free beside the conversation and the pictures that wait; below 0 where they do not fit."""
+        """Number of positions left by the conversation and the added pictures; negative if these do not fit."""
         self.session.revive()
         runtime = self.session.runtime
         waiting = sum(self._tokens(attachment) for attachment in self.pending)
-        return self.n_ctx - taken(runtime, self.session.messages) - waiting
+        return self.n_ctx - context_tokens(runtime, self.session.messages) - waiting
 
     def add(self, sources: Sequence[Path | bytes | Picture], label: str | None = None) -> None:
-        """Read pictures for the next question, and say what they take; all of them or none.
+        """Add pictures to the next question, all or none, and show how many tokens they take.
 
         Args:
-            sources: paths, bytes of files, or pictures of before.
-            label: how lines call one that has no name.
+            sources: paths, bytes of files, or pictures of earlier questions.
+            label: name of a picture that has none.
 
         Raises:
-            PictureError: one cannot be read.
+            PictureError: one of them cannot be read.
         """
         for attachment in [attach(source, label) for source in sources]:
             self.pending.append(attachment)
@@ -120,29 +120,29 @@ class Chat:
             self.screen.say(self.describe(attachment))
 
     def describe(self, attachment: Attachment) -> str:
-        """A picture that waits, in one line."""
+        """Return one line about an added picture."""
         grid = attachment.grid(self.settings.limits, self.session.runtime.vision.image_size)
-        words = self.screen.speaks_words
+        words = self.screen.for_screen_reader
         return added_line(attachment, grid, self._tokens(attachment), self.left, self.n_ctx, in_words=words)
 
     def ask(self, prompt: str, settings: Settings | None = None) -> bool:
-        """Ask about the pictures that wait, or go on; show the answer and what it took.
+        """Ask a question with the added pictures; show the answer and its statistics.
 
         Args:
-            settings: for this question only; None takes those of the chat.
+            settings: settings of this question; None for those of the chat.
 
         Returns:
-            Whether there is an answer; False where Ctrl-C came before it began, and nothing was asked.
+            Whether there is an answer; False if Ctrl-C came before it began: the question counts as not asked then.
 
         Raises:
-            InternVLError: it cannot be asked; nothing was.
-            LeavingAtOnce: Ctrl-C came twice.
+            InternVLError: the question cannot be asked.
+            LeaveChatAtOnce: Ctrl-C was pressed twice.
         """
         session, conversation = self.session, self.conversation
         options = (settings or self.settings).ask_options
         pictures = [attachment.picture for attachment in self.pending]
-        reply = follow(
-            self._worker, lambda: conversation.stream(session, prompt, pictures, **options), session, self.screen
+        reply = show_answer(
+            self._thread, lambda: conversation.stream(session, prompt, pictures, **options), session, self.screen
         )
         self.was_stopped = reply is None or reply.finish_reason == "aborted"
         if reply is None:
@@ -156,11 +156,11 @@ class Chat:
         self.screen.status(status_parts(reply, self.n_ctx))
         return True
 
-    def undo(self) -> Asked | None:
-        """Take the last question and its answer back; its pictures wait again.
+    def undo(self) -> HistoryQuestion | None:
+        """Remove the last question and its answer; its pictures are added to the next question.
 
         Returns:
-            The question; None where there is none.
+            The question; None if there is none.
         """
         asked = self.conversation.undo(self.session)
         if asked is not None:
@@ -174,11 +174,11 @@ class Chat:
         self.pending.clear()
         self.last_reply = None
 
-    def take_up(self, conversation: Conversation) -> None:
-        """Go on with another conversation.
+    def resume(self, conversation: Conversation) -> None:
+        """Continue another conversation.
 
         Raises:
-            InternVLError: this model cannot.
+            InternVLError: it cannot be continued with this model.
         """
         conversation.continue_in(self.session)
         self.conversation = conversation
@@ -188,10 +188,10 @@ class Chat:
             conversation.set_model(self.model)
 
     def change_model(self, name: str) -> None:
-        """Go on with another model or quant; the conversation stays.
+        """Change the model or its quant; the conversation stays.
 
         Raises:
-            InternVLError: it cannot be had, or the conversation not be continued with it; the old one is there again.
+            InternVLError: the new model cannot be loaded or continue the conversation; the old one is loaded again.
         """
         old = self.files
         files = self._models.find(name)
@@ -206,29 +206,29 @@ class Chat:
 
     @property
     def has_parts(self) -> bool:
-        """Whether there is something to drop; known without the model, which may be what failed."""
+        """Whether there are parts to drop; does not need the model, which may have failed."""
         return any(message.role == "user" for message in self.session.messages)
 
-    def parts(self) -> list[Part]:
-        """What can be dropped of the conversation to make room."""
+    def droppable_parts(self) -> list[ConversationPart]:
+        """Return the parts of the conversation that can be dropped to make room."""
         self.session.revive()
-        return parts(self.session.runtime, self.session.messages)
+        return droppable_parts(self.session.runtime, self.session.messages)
 
-    def drop(self, dropped: Collection[Part]) -> None:
-        """Take parts out of what the model reads; the history keeps them."""
-        self.session.continue_with(without(self.session.messages, dropped))
+    def drop(self, dropped: Collection[ConversationPart]) -> None:
+        """Remove parts from what the model reads; the history keeps them."""
+        self.session.continue_with(without_parts(self.session.messages, dropped))
 
     def keep_state(self) -> None:
-        """Keep what a resumed chat needs to answer at once."""
+        """Save the KV, so that a resumed chat answers at once."""
         if self.conversation.entries and self.history.is_kept:
             self.screen.progress("Keeping the conversation", at_once=True)
             self.conversation.keep_state(self.session)
             self.screen.progress()
 
     def close(self) -> None:
-        """End it: what is under way stops, the model is freed, the history closed."""
+        """Stop the running answer, free the model and close the history."""
         self.session.abort()
-        self._worker.close()
+        self._thread.close()
         self.session.close()
         self.history.close()
 
@@ -240,7 +240,7 @@ class Chat:
 
     def _watch_tiles(self) -> None:
         def tell(done: int, total: int) -> None:
-            self._worker.tell(TilesDone(done, total))
+            self._thread.post(TilesEncoded(done, total))
 
         self.session.on_tiles(tell)
 
@@ -249,7 +249,7 @@ class Chat:
         return attachment.grid(self.settings.limits, vision.image_size).tiles * vision.tokens_per_tile
 
     def _explain(self, reply: Reply) -> None:
-        """Say why an answer is not whole, or why there is nothing to see."""
+        """Say why an answer is incomplete or empty."""
         if reply.finish_reason == "aborted":
             self.screen.say("Stopped; what was said is kept. Ctrl-C again or Ctrl-D leaves.")
         elif reply.finish_reason == "length":

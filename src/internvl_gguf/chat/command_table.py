@@ -1,4 +1,4 @@
-"""The commands of a chat: their names, what they take, what they do. /help and completion are made from this table."""
+"""The table of slash commands: names, arguments, help and functions. /help and completion are made from it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _NARROW = 60
 
 @dataclass(frozen=True)
 class Command:
-    """A command.
+    """A slash command.
 
     Attributes:
-        name: what is typed after the slash.
-        arguments: what it takes, as /help shows it.
-        help: what it does, in a line.
-        run: does it for a chat and what was typed after the name; returns what the editor begins with next.
-        completes: what Tab completes after the name.
+        name: name, without the slash.
+        arguments: its arguments, as /help shows them.
+        help: one line of help.
+        run: runs it with a chat and the text after the name; returns the text that the editor begins with next.
+        completes: kind of completion for its arguments.
     """
 
     name: str
@@ -74,7 +74,7 @@ _CALL = re.compile(r"/([A-Za-z?][\w-]*)(?=\s|$)|/(\?)(?=\s|$)")
 
 
 def split_command(line: str) -> tuple[str, str] | None:
-    """Name and argument of a line that is a command, known or not; None for other lines, paths among them."""
+    """Split a line into command name and argument, known or not; None if it is no command, such as a path."""
     found = _CALL.match(line.lstrip())
     if found is None:
         return None
@@ -82,19 +82,19 @@ def split_command(line: str) -> tuple[str, str] | None:
 
 
 def find_command(name: str) -> Command | None:
-    """The command of a name, or of another name for it."""
+    """Return the command of a name or alias; None if there is none."""
     return COMMANDS.get(_ALIASES.get(name, name))
 
 
 def unknown_command(name: str) -> str:
-    """What to say of a name that is no command."""
+    """Return the message about an unknown command."""
     near = difflib.get_close_matches(name, [*COMMANDS, *_ALIASES], n=1, cutoff=0.6)
     hint = f"did you mean /{near[0]}? " if near else ""
     return f"There is no command /{name}: {hint}/help lists them."
 
 
 def show_help(chat: Chat) -> str:
-    """Show the table and the keys."""
+    """Show the table of commands and the keys."""
     width = chat.screen.columns
     lines = []
     for command in COMMANDS.values():
@@ -116,7 +116,7 @@ def show_help(chat: Chat) -> str:
 
 
 def _entry(head: str, text: str, width: int) -> list[str]:
-    """A line of help: side by side where there is room, one below the other where there is not."""
+    """Return the lines of one help entry: side by side, or one below the other on a narrow terminal."""
     if width < _NARROW:
         return [head, *textwrap.wrap(text, width - 1, initial_indent="  ", subsequent_indent="  ")]
     gap = " " * (_HELP_COLUMN + 2)

@@ -1,6 +1,6 @@
-"""What the commands of a chat do. Each takes the chat and what was typed after its name.
+"""The functions of the slash commands. Each takes the chat and the text after its name.
 
-What it returns stands in the editor next.
+Each returns the text that the editor begins with next.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.attachments import grid_text
-from internvl_gguf.chat.clipboard import read_clipboard
-from internvl_gguf.chat.room import Part, taken
+from internvl_gguf.chat.context_usage import ConversationPart, context_tokens
+from internvl_gguf.chat.formatting import columns, count, in_commands, part_line, statistics, summary_row
+from internvl_gguf.chat.terminal.clipboard import read_clipboard
 from internvl_gguf.chat.typed_line import parse_line, typed_path
-from internvl_gguf.chat.wording import columns, count, in_commands, part_line, statistics, summary_row
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.planning.placement import describe
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
@@ -29,8 +29,8 @@ _REGEN_TEMPERATURE = 0.8  # of the model card's sampled examples
 _LISTED = 10
 
 
-class Leaving(Exception):  # noqa: N818  (nothing went wrong)
-    """The person wants to leave."""
+class LeaveChat(Exception):  # noqa: N818  (nothing went wrong)
+    """The user leaves the chat."""
 
 
 def image(chat: Chat, text: str) -> str:
@@ -40,7 +40,7 @@ def image(chat: Chat, text: str) -> str:
     typed = parse_line(text)
     if typed.pictures and typed.prompt:
         raise PictureError(f"{safe_name(typed.prompt)} is no picture.", "Give paths only; quote those with spaces.")
-    chat.add(typed.pictures or [typed_path(text)])  # which says what is wrong with it
+    chat.add(typed.pictures or [typed_path(text)])  # raises an error that says what is wrong with it
     return ""
 
 
@@ -51,8 +51,8 @@ def paste(chat: Chat, text: str) -> str:
 
 
 def images(chat: Chat, text: str) -> str:
-    """List the pictures of the conversation and those that wait, or take some out by number."""
-    asked = [part for part in chat.parts() if part.picture is not None]
+    """List the pictures of the conversation and of the next question, or remove some by number."""
+    asked = [part for part in chat.droppable_parts() if part.picture is not None]
     if text:
         numbers = _numbers(text.removeprefix("remove"), len(asked) + len(chat.pending))
         chat.pending = [each for at, each in enumerate(chat.pending) if len(asked) + at + 1 not in numbers]
@@ -65,7 +65,7 @@ def images(chat: Chat, text: str) -> str:
         chat.screen.say("No pictures yet: type a path, or drop a file into the line.")
         return ""
     shown = [picture for message in chat.session.messages for picture in message.pictures]
-    words = chat.screen.speaks_words
+    words = chat.screen.for_screen_reader
     lines = [
         f"{at + 1:>3}  {safe_name(Path(picture.name).name)}: "
         + grid_text(*picture.grid, has_thumbnail=picture.has_thumbnail, in_words=words)
@@ -78,7 +78,7 @@ def images(chat: Chat, text: str) -> str:
 
 
 def tiles(chat: Chat, text: str) -> str:
-    """Cut the next pictures into at most so many tiles."""
+    """Show or set the most tiles of the next pictures."""
     if text:
         chat.settings = chat.settings.changed("max_tiles", text)
     limits = chat.settings.limits
@@ -89,7 +89,7 @@ def tiles(chat: Chat, text: str) -> str:
 
 
 def undo(chat: Chat, text: str) -> str:
-    """Take the last question and its answer back."""
+    """Remove the last question and its answer."""
     asked = chat.undo()
     if asked is None:
         return _nothing_asked(chat)
@@ -99,7 +99,7 @@ def undo(chat: Chat, text: str) -> str:
 
 
 def regen(chat: Chat, text: str) -> str:
-    """Ask the last question again; the likeliest answer would be the same, so it is sampled."""
+    """Ask the last question again, with sampling: without it the answer would be the same."""
     temperature = None
     if text:
         temperature = chat.settings.changed("temperature", text).sampling.temperature
@@ -113,8 +113,9 @@ def regen(chat: Chat, text: str) -> str:
         sampling = replace(sampling, temperature=temperature)
         if not text:
             chat.screen.say(f"At temperature {temperature:g}: the likeliest answer would be the same again.")
+    pictures = replace(chat.settings.pictures, layout=asked.layout)
     try:
-        is_answered = chat.ask(asked.text, replace(chat.settings, sampling=sampling, layout=asked.layout))
+        is_answered = chat.ask(asked.text, replace(chat.settings, sampling=sampling, pictures=pictures))
     except InternVLError as error:
         chat.screen.fail(in_commands(error, has_parts=chat.has_parts))
         is_answered = False
@@ -122,7 +123,7 @@ def regen(chat: Chat, text: str) -> str:
 
 
 def edit(chat: Chat, text: str) -> str:
-    """Put the last question back into the line; its pictures wait."""
+    """Put the last question back into the line, and its pictures back to the next question."""
     asked = chat.undo()
     return _nothing_asked(chat) if asked is None else asked.text
 
@@ -137,9 +138,9 @@ def clear(chat: Chat, text: str) -> str:
 
 def drop(chat: Chat, text: str) -> str:
     """Drop parts of the conversation by number, or list them."""
-    found = chat.parts()
+    found = chat.droppable_parts()
     if not found:
-        chat.screen.say("Nothing is said yet.")
+        chat.screen.say("There are no messages yet.")
     elif text:
         chat.drop(chosen_parts(found, text))
         chat.screen.say(f"Dropped; {_room(chat)} The history keeps it.")
@@ -149,11 +150,11 @@ def drop(chat: Chat, text: str) -> str:
     return ""
 
 
-def chosen_parts(found: Sequence[Part], text: str) -> list[Part]:
-    """Parts by their numbers as they were listed.
+def chosen_parts(found: Sequence[ConversationPart], text: str) -> list[ConversationPart]:
+    """Return parts by their numbers in the list.
 
     Raises:
-        InvalidRequestError: other numbers.
+        InvalidRequestError: a number that is not in the list.
     """
     numbers = _numbers(text, len(found))
     return [part for at, part in enumerate(found) if at + 1 in numbers]
@@ -184,7 +185,7 @@ def set_value(chat: Chat, text: str) -> str:
     key = name.lower().replace("-", "_")
     shown = dict(chat.settings.rows()).get(key)
     if shown is None:
-        chat.settings.changed(name, "")  # which says that there is none
+        chat.settings.changed(name, "")  # raises: there is no such setting
     chat.screen.say(f"{key} is {shown}.")
     return ""
 
@@ -198,7 +199,7 @@ def model(chat: Chat, text: str) -> str:
 
 
 def full_name(current: str, text: str) -> str:
-    """The model that is meant; ":Q8_0" is another quant of the one there is."""
+    """Return the full name of the model that is meant; ":Q8_0" is another quant of the current one."""
     if not text.startswith(":"):
         return text
     if current.lower().endswith(".gguf"):
@@ -224,7 +225,7 @@ def show(chat: Chat, text: str) -> str:
 
 
 def stats(chat: Chat, text: str) -> str:
-    """Show what the last answer took."""
+    """Show the statistics of the last answer."""
     if chat.last_reply is None:
         chat.screen.say("No answer yet.")
     else:
@@ -233,9 +234,9 @@ def stats(chat: Chat, text: str) -> str:
 
 
 def tokens(chat: Chat, text: str) -> str:
-    """Show what takes room in the context."""
-    found = chat.parts()
-    whole = taken(chat.session.runtime, chat.session.messages)
+    """Show how the context is used."""
+    found = chat.droppable_parts()
+    whole = context_tokens(chat.session.runtime, chat.session.messages)
     rest = whole - sum(part.tokens for part in found if part.picture is None)
     chat.screen.show_lines(
         [f"     system message and frame: {count(rest, 'token')}"]
@@ -257,7 +258,7 @@ def export(chat: Chat, text: str) -> str:
 
 
 def load(chat: Chat, text: str) -> str:
-    """List the last conversations, or go on with one."""
+    """List the last conversations, or continue one."""
     if not text:
         found = [each for each in chat.history.search(limit=_LISTED) if each.id != chat.conversation.id]
         chat.screen.show_lines(columns([summary_row(each) for each in found]))
@@ -265,20 +266,20 @@ def load(chat: Chat, text: str) -> str:
         return ""
     path = typed_path(text)
     is_file = path.suffix == ".json" or path.is_file()
-    chat.take_up(chat.history.load(path) if is_file else chat.history.find(text))
-    return recall(chat)
+    chat.resume(chat.history.load(path) if is_file else chat.history.find(text))
+    return show_resumed(chat)
 
 
 def bye(chat: Chat, text: str) -> str:
     """Leave."""
-    raise Leaving
+    raise LeaveChat
 
 
-def recall(chat: Chat) -> str:
-    """Show where a conversation stands that is taken up again.
+def show_resumed(chat: Chat) -> str:
+    """Show the title and the last turn of a resumed conversation.
 
     Returns:
-        Its last question, where that was never answered.
+        Its last question if that was never answered, else "".
     """
     conversation = chat.conversation
     answered = [entry for entry in conversation.entries if entry.role == "assistant"]
@@ -301,7 +302,7 @@ def _last_turn(conversation: Conversation) -> Sequence[Entry]:
 
 def _write(chat: Chat, text: str, suffix: str) -> str:
     if not chat.conversation.entries:
-        chat.screen.say("Nothing is said yet.")
+        chat.screen.say("There are no messages yet.")
         return ""
     path = typed_path(text) if text else Path(f"chat-{chat.conversation.id}")
     path = path if path.suffix else path.with_name(path.name + suffix)
@@ -313,7 +314,7 @@ def _write(chat: Chat, text: str, suffix: str) -> str:
 
 
 def _numbers(text: str, most: int) -> set[int]:
-    """Numbers of a list, such as "1 3" or "2-4".
+    """Parse numbers such as "1 3" or "2-4".
 
     Raises:
         InvalidRequestError: other words, or numbers that are not in the list.

@@ -1,4 +1,4 @@
-"""The line editor: history across runs, several lines, completion."""
+"""The line editor of a terminal: history of typed lines, several lines, completion."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LONGEST_ABOUT = 60
 
 
 class _Suggested(Completer):
-    """Offers what `suggestions` knows; within a question only when it is asked for by Tab."""
+    """Completes the text before the cursor with `suggestions`, on Tab only."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
@@ -38,12 +38,12 @@ class _Suggested(Completer):
 
 
 class LineEditor(Reader):
-    """The editor of a terminal.
+    """Reads lines with prompt_toolkit.
 
     Args:
-        sources: what completion asks the chat.
-        folder: where lines are kept for the next run; None for nowhere.
-        terminal: where keys come from, if that is not stdin.
+        sources: names from the chat for completion.
+        folder: folder that keeps typed lines for the next run; None keeps none.
+        terminal: file that keys are read from; None for stdin.
     """
 
     def __init__(self, sources: Sources, folder: Path | None, terminal: Any = None) -> None:
@@ -73,7 +73,7 @@ class LineEditor(Reader):
         except KeyboardInterrupt:
             if not self._session.default_buffer.text:
                 raise
-            return ""  # as in a shell: the line is given up, and nobody wants to leave
+            return ""  # as in a shell: Ctrl-C clears the line and does not leave
 
     def choose(self, question: str) -> str:
         try:
@@ -103,13 +103,13 @@ def _keys() -> KeyBindings:
 
 
 def _history(folder: Path | None) -> History:
-    """The lines of earlier runs; those of this one only, where they cannot be kept."""
+    """Return the history of typed lines, in the folder; only in memory if that cannot be written."""
     if folder is None:
         return InMemoryHistory()
     path = folder / HISTORY_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):  # what people type is theirs to read
+        with contextlib.suppress(FileExistsError):  # typed lines are private
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with path.open("ab"):
             pass

@@ -1,14 +1,14 @@
-"""The chat from the first line to the last."""
+"""The main loop of the chat: reads lines, runs commands, asks questions."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.command_table import find_command, split_command, unknown_command
-from internvl_gguf.chat.commands import Leaving, chosen_parts
+from internvl_gguf.chat.commands import LeaveChat, chosen_parts
+from internvl_gguf.chat.formatting import in_commands, part_line
 from internvl_gguf.chat.reader import without_quotes
-from internvl_gguf.chat.typed_line import Kind, kind_of, parse_line, typed_path
-from internvl_gguf.chat.wording import in_commands, part_line
+from internvl_gguf.chat.typed_line import PathKind, parse_line, path_kind, typed_path
 from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.utils.safe_text import safe_name
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from internvl_gguf.chat.reader import Reader
 
 _OFFERED = 20
-"""Parts of a conversation that are offered at once; the oldest come first."""
+"""Most parts of a conversation that are offered to be dropped; the oldest come first."""
 
 
 class Loop:
-    """Takes lines until there are none.
+    """Reads and executes lines until the user leaves or the input ends.
 
     Args:
-        chat: what they are for.
-        reader: where they come from.
+        chat: the chat.
+        reader: reads the lines.
 
     Attributes:
-        failures: lines that could not be done.
+        failures: number of lines that failed.
     """
 
     def __init__(self, chat: Chat, reader: Reader) -> None:
@@ -38,15 +38,15 @@ class Loop:
         self.failures = 0
 
     def run(self, text: str = "") -> None:
-        """Talk until the person leaves or the script ends.
+        """Run until the user leaves or the script ends.
 
         Args:
-            text: what stands in the line at first.
+            text: initial text of the first line.
 
         Raises:
-            LeavingAtOnce: Ctrl-C came twice while an answer was under way.
+            LeaveChatAtOnce: Ctrl-C was pressed twice during an answer.
             KeyboardInterrupt: Ctrl-C ended an answer of a script.
-            InvalidRequestError: a script that is not text.
+            InvalidRequestError: the script is not text.
         """
         interrupts = 0
         while True:
@@ -65,20 +65,20 @@ class Loop:
             self._chat.was_stopped = False
             try:
                 text = self.take(line)
-            except Leaving:
+            except LeaveChat:
                 return
             if self._reader.is_script and self._chat.was_stopped:
                 raise KeyboardInterrupt
 
     def take(self, line: str) -> str:
-        """Do what a line says.
+        """Execute one line.
 
         Returns:
-            What the editor begins with next: the line where it is to be corrected.
+            The text that the editor begins with next: the line itself if the user has to correct it.
 
         Raises:
-            Leaving: it says so.
-            LeavingAtOnce: Ctrl-C came twice.
+            LeaveChat: the line is /bye.
+            LeaveChatAtOnce: Ctrl-C was pressed twice.
         """
         chat = self._chat
         if not line.strip():
@@ -93,7 +93,7 @@ class Loop:
             chat.screen.progress()
             chat.screen.fail(in_commands(error, has_parts=chat.has_parts))
             self.failures += 1
-        except KeyboardInterrupt:  # while a model was loaded, say
+        except KeyboardInterrupt:  # for example, while a model was loaded
             if self._reader.is_script:
                 raise
             chat.screen.progress()
@@ -112,11 +112,11 @@ class Loop:
         return command.run(self._chat, argument)
 
     def _question(self, text: str, line: str, waiting: list[Attachment]) -> str:
-        """A question with the pictures named in it; pictures alone wait for one."""
+        """Ask a question with the pictures named in it; pictures alone are added to the next question."""
         chat = self._chat
         typed = parse_line(text)
         _refuse_folder(typed.prompt)
-        if text == line:  # what stands between triple quotes is meant as it is
+        if text == line:  # text between triple quotes is not checked for typing errors
             _refuse_nothing(typed.prompt)
         for hint in typed.hints:
             chat.screen.say(f"({hint})")
@@ -136,9 +136,9 @@ class Loop:
                     raise
 
     def _made_room(self, error: ContextOverflowError) -> bool:
-        """Offer what to drop of the conversation; whether something was."""
+        """Ask the user which parts of the conversation to drop; return whether some were dropped."""
         chat = self._chat
-        found = chat.parts()
+        found = chat.droppable_parts()
         if self._reader.is_script or not found:
             return False
         chat.screen.progress()
@@ -154,18 +154,18 @@ class Loop:
 
 
 def _is_picture(line: str) -> bool:
-    """Whether a line that looks like a command begins with a picture's path."""
-    return kind_of(typed_path(line.split()[0])) is Kind.PICTURE
+    """Return whether a line that looks like a command begins with a picture's path."""
+    return path_kind(typed_path(line.split()[0])) is PathKind.PICTURE
 
 
 def _refuse_folder(prompt: str) -> None:
-    """A folder that was dropped alone is no question."""
-    if any(slash in prompt for slash in "/\\") and kind_of(typed_path(prompt)) is Kind.FOLDER:
+    """Refuse a line that is only a folder."""
+    if any(slash in prompt for slash in "/\\") and path_kind(typed_path(prompt)) is PathKind.FOLDER:
         raise PictureError(f"{safe_name(prompt)} is a folder.", "Name the pictures in it, such as FOLDER/*.jpg.")
 
 
 def _refuse_nothing(prompt: str) -> None:
-    """A line that begins like a command or a path and is neither was mistyped: "/tokns/undo"."""
+    """Refuse a line that begins like a command or a path and is neither, a typing error such as "/tokns/undo"."""
     first = prompt.split(maxsplit=1)[0] if prompt else ""
-    if first.startswith("/") and first.strip("/") and kind_of(typed_path(first)) is Kind.NOTHING:
+    if first.startswith("/") and first.strip("/") and path_kind(typed_path(first)) is PathKind.NOTHING:
         raise InvalidRequestError(f"There is no command and no file {safe_name(first)}.", "/help lists the commands.")

@@ -1,4 +1,4 @@
-"""Where lines come from when nothing is drawn: a script, or a terminal without an editor."""
+"""Readers of lines: the base class, and those for a script and for a terminal without an editor."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ _QUOTES = '"""'
 
 
 class Reader(ABC):
-    """Gives the lines of a person or a script.
+    """Reads the lines of a user or a script.
 
     Attributes:
-        is_script: whether nobody is there to correct a line or to choose.
+        is_script: whether a script is read: no user can correct a line or answer a question.
     """
 
     is_script = False
 
     @abstractmethod
     def read(self, text: str, waiting: int) -> str:
-        """The next line, or several where they are within triple quotes.
+        """Read the next line, or several lines within triple quotes.
 
         Args:
-            text: what stands in the line at first.
-            waiting: pictures that were added and wait for a question.
+            text: initial text of the line.
+            waiting: number of pictures added to the next question.
 
         Raises:
-            EOFError: there is none any more.
-            KeyboardInterrupt: Ctrl-C where nothing is typed; else the line is given up.
-            InvalidRequestError: it is not text.
+            EOFError: the input has ended.
+            KeyboardInterrupt: Ctrl-C on an empty line; on another line it clears the line.
+            InvalidRequestError: the input is not text.
         """
 
     @abstractmethod
     def choose(self, question: str) -> str:
-        """The answer to a question about the chat; "" where nobody answers."""
+        """Ask the user a question about the chat and return the answer; "" without one."""
 
 
 def is_complete(text: str) -> bool:
-    """Whether a text is all of what its writer wants to say: its triple quotes, if it begins with them, are closed."""
+    """Return whether the triple quotes that a text begins with, if any, are closed."""
     return not text.lstrip().startswith(_QUOTES) or text.count(_QUOTES) > 1
 
 
 def without_quotes(text: str) -> str:
-    """A text without the triple quotes around it."""
+    """Return a text without the triple quotes around it."""
     inner = text.strip()
     if not inner.startswith(_QUOTES):
         return text
@@ -55,7 +55,7 @@ def without_quotes(text: str) -> str:
 
 
 class ScriptReader(Reader):
-    """Each line of a file or pipe.
+    """Reads the lines of a file or pipe.
 
     Args:
         file: text, in UTF-8 unless a byte order mark says otherwise.
@@ -94,10 +94,10 @@ class ScriptReader(Reader):
 
 
 class PlainReader(Reader):
-    """A terminal, read with what Python has: nothing is drawn but what was typed.
+    """Reads lines with Python's `input`, without drawing.
 
     Args:
-        prompt: what stands before the line.
+        prompt: text before the line.
     """
 
     def __init__(self, prompt: str) -> None:
@@ -118,8 +118,8 @@ class PlainReader(Reader):
 
     @staticmethod
     def _input(prompt: str, text: str) -> str:
-        """A line, typed after `text` where this system's Python can put that into it."""
-        if not sys.stdout.isatty():  # what is not an answer does not go there
+        """Read a line; `text` is put into it if this Python has readline."""
+        if not sys.stdout.isatty():  # only answers go to stdout
             sys.stderr.write(prompt)
             sys.stderr.flush()
             prompt = ""

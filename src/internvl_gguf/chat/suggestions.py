@@ -1,4 +1,4 @@
-"""What Tab offers at a place of the line: commands, paths, models, settings and their values, conversations."""
+"""Tab completion: commands, paths, models, settings with their values, conversations."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PATH_LIKE = re.compile(r"[~.]?[\w.-]*/|~|\.")
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Something that can stand at the end of the line.
+    """One completion.
 
     Attributes:
-        text: what stands there.
-        replaces: how many characters before the cursor it takes the place of.
-        about: what it is, in a few words.
+        text: text to insert.
+        replaces: number of characters before the cursor that it replaces.
+        about: description in a few words.
     """
 
     text: str
@@ -35,11 +35,11 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Sources:
-    """What is asked for names that only a chat knows.
+    """Functions that return names known to the chat only.
 
     Attributes:
-        conversations: id and title of the last conversations.
-        model: how the model in use is called.
+        conversations: returns id and title of the last conversations.
+        model: returns the name of the current model.
     """
 
     conversations: Callable[[], list[tuple[str, str]]] = list
@@ -47,11 +47,11 @@ class Sources:
 
 
 def suggestions(before: str, sources: Sources) -> Iterator[Suggestion]:
-    """What may follow.
+    """Yield completions.
 
     Args:
         before: the line up to the cursor.
-        sources: what only the chat knows.
+        sources: names known to the chat only.
     """
     line = before.lstrip()
     name, space, argument = line.partition(" ")
@@ -102,14 +102,14 @@ def _models(argument: str, current: str) -> Iterator[Suggestion]:
 
 
 def _paths_in_text(before: str) -> Iterator[Suggestion]:
-    """Paths where a word of a question begins like one."""
+    """Complete the last word of a question if it begins like a path."""
     word = _last_word(before)
     if word and _PATH_LIKE.match(word):
         yield from _paths(word)
 
 
 def _last_word(text: str) -> str:
-    """The word at the end, its spaces escaped or its quote open."""
+    """Return the last word, which may contain escaped spaces or begin with an open quote."""
     quote = re.search(r"(?:^|\s)(['\"][^'\"]*)\Z", text)
     if quote:
         return quote[1]
@@ -118,7 +118,7 @@ def _last_word(text: str) -> str:
 
 
 def _paths(word: str) -> Iterator[Suggestion]:
-    """Files and folders that go on like a word, escaped or quoted as the word is."""
+    """Yield files and folders that begin with a word, escaped or quoted as the word is."""
     quote = word[:1] if word[:1] in ("'", '"') else ""
     typed = word[1:] if quote else re.sub(r"\\(.)", r"\1", word)
     folder, slash, name = typed.rpartition("/")

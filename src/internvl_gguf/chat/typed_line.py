@@ -1,9 +1,9 @@
-"""A line as it was typed: the pictures named anywhere in it, and the rest, which is the question.
+"""Parsing a typed line: the pictures named anywhere in it, and the rest, which is the question.
 
-A path counts as a picture where its file exists and is one by its content. A file that is none by its content but has
-a picture's name counts, too: whoever names it wants to know why it cannot be shown. So does a name that leads nowhere
-where it begins the line or has a folder in it: an answer without that picture would be about something else. Everything
-else stays text, a name in the middle of a question with a hint.
+A path counts as a picture if its file exists and is a picture by its content. So does a file that is not, but has the
+name of a picture: the user then gets an error that says why it cannot be read. So does the name of a missing picture,
+if it begins the line or names a folder: an answer without that picture would be about something else. Everything else
+stays text; for the name of a missing picture in the middle of a question there is a hint.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from enum import Enum
 from glob import glob
 from pathlib import Path
 
-from internvl_gguf.chat.words import CLOSING, OPENING, Reading, readings
+from internvl_gguf.chat.path_readings import CLOSING, OPENING, PathReading, path_readings
 from internvl_gguf.errors import PictureError
 
 _HEAD_BYTES = 1024
@@ -30,12 +30,12 @@ _QUOTES = "\"'"
 
 
 def has_picture_name(text: str) -> bool:
-    """Whether a text ends like the name of a picture, one that can be decoded or not."""
+    """Return whether a text ends like the file name of a picture, in a supported format or not."""
     return _PICTURE_NAME.search(text) is not None
 
 
-class Kind(Enum):
-    """What a path leads to."""
+class PathKind(Enum):
+    """What a path names on disk."""
 
     PICTURE = "picture"
     FOLDER = "folder"
@@ -45,12 +45,12 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class TypedLine:
-    """A line taken apart.
+    """A parsed line.
 
     Attributes:
-        prompt: the question; empty where the line names pictures only.
-        pictures: the pictures in order.
-        hints: what looks like a picture and is none, one line each.
+        prompt: the question; empty if the line names pictures only.
+        pictures: paths of the pictures in order.
+        hints: one line for each text that looks like a picture and is none.
     """
 
     prompt: str
@@ -59,20 +59,20 @@ class TypedLine:
 
 
 @dataclass(frozen=True)
-class Files:
-    """Where paths are looked up; the disk, unless a test says otherwise.
+class FileLookup:
+    """Functions that look paths up.
 
     Attributes:
-        kind: what a path leads to.
-        matches: the paths that a pattern stands for, in order.
+        kind: returns what a path names.
+        matches: returns the paths that match a pattern, in order.
     """
 
-    kind: Callable[[Path], Kind]
+    kind: Callable[[Path], PathKind]
     matches: Callable[[str], list[Path]]
 
 
-def parse_line(line: str, files: Files | None = None) -> TypedLine:
-    """Take the pictures out of a line."""
+def parse_line(line: str, files: FileLookup | None = None) -> TypedLine:
+    """Split a line into question and pictures."""
     files = files or DISK
     prompt, pictures, hints = "", list[Path](), list[str]()
     at = done = 0
@@ -98,10 +98,10 @@ def parse_line(line: str, files: Files | None = None) -> TypedLine:
     return TypedLine(_joined(prompt, line[done:]).strip(), tuple(pictures), tuple(hints))
 
 
-def _picture_in(line: str, start: int, end: int, files: Files) -> tuple[int, int, list[Path]] | None:
-    """Where the word names pictures, and which; brackets and quotes before them are passed over."""
+def _picture_in(line: str, start: int, end: int, files: FileLookup) -> tuple[int, int, list[Path]] | None:
+    """Return start, end and paths of the pictures that a word names, behind brackets and quotes; None if none."""
     while start < end:
-        for reading in readings(line, start):
+        for reading in path_readings(line, start):
             paths = _pictures(reading, files)
             if paths:
                 return start, reading.end, paths
@@ -111,17 +111,17 @@ def _picture_in(line: str, start: int, end: int, files: Files) -> tuple[int, int
     return None
 
 
-def _pictures(reading: Reading, files: Files) -> list[Path]:
+def _pictures(reading: PathReading, files: FileLookup) -> list[Path]:
     if reading.is_pattern:
-        return [path for path in files.matches(reading.path) if files.kind(path) is Kind.PICTURE]
+        return [path for path in files.matches(reading.path) if files.kind(path) is PathKind.PICTURE]
     if reading.is_loose and not has_picture_name(reading.path):
-        return []  # a dozen words are not looked up for every word of a question
+        return []  # avoids looking up a dozen paths for every word of a question
     path = expanded(reading.path)
-    return [path] if path and files.kind(path) is Kind.PICTURE else []
+    return [path] if path and files.kind(path) is PathKind.PICTURE else []
 
 
 def expanded(text: str) -> Path | None:
-    """The path a text stands for, `~` replaced; None for what cannot be one."""
+    """Return the path a text stands for, `~` expanded; None if it cannot be a path."""
     if "\0" in text:
         return None
     try:
@@ -131,22 +131,22 @@ def expanded(text: str) -> Path | None:
 
 
 def typed_path(text: str) -> Path:
-    """A text that is a path and nothing else, its quotes or escapes taken off."""
+    """Return the path of a text that is a path and nothing else, without its quotes or escapes."""
     quoted = re.fullmatch(r"\s*(['\"])(.*)\1\s*", text)
     plain = quoted[2] if quoted else re.sub(r"\\([\s'\"()&;])", r"\1", text.strip())
     return expanded(plain) or Path(plain)
 
 
 def _joined(prompt: str, text: str) -> str:
-    """A prompt and what follows a picture that stood between them: one space, unless a line ends there."""
+    """Join a prompt and the text after a picture that was between them: with one space, unless a line ends there."""
     left, right = prompt.rstrip(" \t"), text.lstrip(" \t")
     if not left or not right or left.endswith("\n") or right.startswith("\n"):
         return left + right
     return left + right if right[0] in CLOSING else f"{left} {right}"
 
 
-def _hint(line: str, start: int, end: int, files: Files) -> tuple[str | None, Path | None, int]:
-    """What to say of a word that looks like a picture and is none, the path that leads nowhere, and where it ends."""
+def _hint(line: str, start: int, end: int, files: FileLookup) -> tuple[str | None, Path | None, int]:
+    """Return a hint about a word that looks like a picture and is none, its missing path, and the end of the word."""
     web = _WEB.match(line, start)
     if web:
         address = web[0].rstrip(CLOSING)
@@ -157,57 +157,56 @@ def _hint(line: str, start: int, end: int, files: Files) -> tuple[str | None, Pa
         start += 1
     name, end = _named_with_spaces(line, start, files) or _named(line, start, end)
     path = expanded(name) if has_picture_name(name) else None
-    if path is None or files.kind(path) is not Kind.NOTHING:
+    if path is None or files.kind(path) is not PathKind.NOTHING:
         return None, None, end
     return f"no such file: {name}", path, end
 
 
 def _named(line: str, start: int, end: int) -> tuple[str, int]:
-    """The path that a person most likely means by what begins at `start`, and where it ends."""
-    for reading in readings(line, start):
+    """Return the most likely reading of the path that begins at `start`, and its end."""
+    for reading in path_readings(line, start):
         raw = line[start : reading.end]
-        # A shell joins "What's in 'a.png'" to one word, a person does not.
+        # A shell joins "What's in 'a.png'" to one word; a reader does not.
         if raw[:1] in _QUOTES or not any(quote in raw for quote in _QUOTES):
             path = reading.path if has_picture_name(reading.path) else reading.path.rstrip(CLOSING)
             return (path, reading.end) if has_picture_name(path) else ("", end)
     return "", end
 
 
-def _named_with_spaces(line: str, start: int, files: Files) -> tuple[str, int] | None:
-    """A picture's path that nobody quoted, from its root to a name of a picture some words on, and where it ends.
+def _named_with_spaces(line: str, start: int, files: FileLookup) -> tuple[str, int] | None:
+    """Return an unquoted path with spaces, from its root to a picture's name some words later, and its end.
 
-    None where the first word leads somewhere, where a sentence ends in between, and where the last word is itself a
-    picture.
+    None if the first word names something on disk, if a sentence ends in between, or if the last word is a picture.
     """
-    for reading in readings(line, start):
+    for reading in path_readings(line, start):
         first, *others = reading.path.split()
         if others and not reading.is_loose and has_picture_name(reading.path):
-            is_one = expanded(first) is not None and files.kind(expanded(first) or Path(first)) is Kind.NOTHING
+            is_one = expanded(first) is not None and files.kind(expanded(first) or Path(first)) is PathKind.NOTHING
             ends = any(word[-1] in CLOSING for word in (first, *others[:-1]))
             last = expanded(others[-1])
-            is_one = is_one and not ends and last is not None and files.kind(last) is not Kind.PICTURE
+            is_one = is_one and not ends and last is not None and files.kind(last) is not PathKind.PICTURE
             return (reading.path, reading.end) if is_one else None
     return None
 
 
-def kind_of(path: Path) -> Kind:
-    """What a path leads to, by its content where it is a file that can be read."""
+def path_kind(path: Path) -> PathKind:
+    """Return what a path names; a readable file is judged by its content."""
     try:
         if path.is_dir():
-            return Kind.FOLDER
+            return PathKind.FOLDER
         if not path.exists():
-            return Kind.NOTHING
+            return PathKind.NOTHING
         if not path.is_file():
-            return Kind.OTHER
+            return PathKind.OTHER
         if has_picture_name(path.name):
-            return Kind.PICTURE
-        from internvl_gguf.images.formats import identify  # only now: it brings Pillow with it
+            return PathKind.PICTURE
+        from internvl_gguf.images.raster_formats import identify  # only now: it brings Pillow with it
 
         with path.open("rb") as file:
             identify(file.read(_HEAD_BYTES), path.name)
     except (OSError, ValueError, PictureError):  # a name too long, no permission, no picture
-        return Kind.OTHER if _exists(path) else Kind.NOTHING
-    return Kind.PICTURE
+        return PathKind.OTHER if _exists(path) else PathKind.NOTHING
+    return PathKind.PICTURE
 
 
 def _exists(path: Path) -> bool:
@@ -227,5 +226,5 @@ def _matches(pattern: str) -> list[Path]:
     return [Path(path) for path in sorted(glob(expanduser(pattern)), key=by_number)]  # noqa: PTH111, PTH207
 
 
-DISK = Files(kind_of, _matches)
+DISK = FileLookup(path_kind, _matches)
 """The files of this machine."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +14,9 @@ import typer
 from internvl_gguf.chat.typed_line import TypedLine, has_picture_name
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
-from internvl_gguf.cli.output import print_json, reply_as_json, say, show_library_log
+from internvl_gguf.cli.output import option_errors, print_json, reply_as_json, say, show_library_log
 from internvl_gguf.cli.streams import require_stdout
-from internvl_gguf.config import EngineConfig
+from internvl_gguf.config import AskOptions, EngineConfig
 from internvl_gguf.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -56,27 +57,24 @@ def ask(
         model, prompt = _split_arguments(model_and_prompt or [])
     else:
         model, prompt = _model_of_batch(model_and_prompt or [], image or []), None
-    sampling = asking.sampling()
-    more = {} if batch is None else {"n_parallel": options.BATCH_PARALLEL if parallel is None else parallel}
-    engine = asking.engine(**more)
-    config = EngineConfig(**engine)
+    config = asking.engine
+    if batch is not None:
+        with option_errors():
+            config = replace(config, n_parallel=options.BATCH_PARALLEL if parallel is None else parallel)
     if output is None:
         require_stdout()
     if verbose:
         show_library_log()
-    opening = {**asking.opening(), "mmproj": asking.mmproj, **engine}
-    asked: dict[str, Any] = {"sampling": sampling, "layout": asking.layout, "fit_pictures": asking.fit_pictures}
-    if asking.max_tiles is not None:
-        asked["max_tiles"] = asking.max_tiles
+    opening = {**asking.opening, "mmproj": asking.mmproj, **config.options}
     if batch is not None:
         from internvl_gguf.cli.batch import BatchJob, run_batch
 
         name = options.chosen_model(model)
-        run_batch(BatchJob(None if str(batch) == "-" else batch, output, name, config, opening, asked))
+        run_batch(BatchJob(None if str(batch) == "-" else batch, output, name, config, opening, asking.asked))
         return
     question, pictures = _question(prompt, image or [], finds_pictures=prompt_pictures)
     name = options.chosen_model(model)
-    reply = _ask_once(name, question, pictures, config, opening, asked, quiet=json_output)
+    reply = _ask_once(name, question, pictures, config, opening, asking.asked, quiet=json_output)
     if json_output:
         print_json(_as_json(name, question, pictures, reply))
     elif verbose:
@@ -119,7 +117,7 @@ def _ask_once(
     pictures: list[Picture],
     config: EngineConfig,
     opening: dict[str, Any],
-    asked: dict[str, Any],
+    asked: AskOptions,
     *,
     quiet: bool,
 ) -> Reply:
@@ -213,7 +211,7 @@ def _progress() -> Iterator[_Progress]:
 
 
 def _answer(
-    session: Session, prompt: str, pictures: list[Picture], asked: dict[str, Any], *, quiet: bool, progress: _Progress
+    session: Session, prompt: str, pictures: list[Picture], asked: AskOptions, *, quiet: bool, progress: _Progress
 ) -> Reply:
     ends_line = True
     reply = None

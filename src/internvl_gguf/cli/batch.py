@@ -14,7 +14,7 @@ import typer
 
 from internvl_gguf.cli.batch_lines import AnswerFile, InOrder, Line, question_of, read_lines, record_of
 from internvl_gguf.cli.output import FAILED, reply_as_json, say
-from internvl_gguf.config import EngineConfig, SamplingParams
+from internvl_gguf.config import AskOptions, EngineConfig, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
 from internvl_gguf.types import Question
 from internvl_gguf.utils.text_data import as_utf8, has_wide_mark
@@ -43,7 +43,7 @@ class BatchJob:
     model: str
     config: EngineConfig
     opening: dict[str, Any]
-    asked: dict[str, Any]
+    asked: AskOptions
 
 
 def run_batch(job: BatchJob) -> None:

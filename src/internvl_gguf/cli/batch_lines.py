@@ -4,40 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from internvl_gguf.config import SamplingParams
+from internvl_gguf.config import PictureOptions, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
 from internvl_gguf.types import Question
+from internvl_gguf.utils.atomic_write import write_atomically
+from internvl_gguf.utils.kinds import Kind, Texts
+from internvl_gguf.utils.options import options_of
 from internvl_gguf.utils.text_data import decode_text
 
-
-def _kind_of(default: object) -> tuple[tuple[type, ...], str]:
-    """The type that a sampling parameter must have, by its default."""
-    if isinstance(default, tuple):
-        return (str, list), "text, or a list of texts"
-    if isinstance(default, float):
-        return (int, float), "a number"
-    return (int,) if default is not None else (int, type(None)), "a whole number"
-
-
-_SAMPLING: Final = tuple(field.name for field in fields(SamplingParams))
-_OPTIONS: Final = ("max_tiles", "min_tiles", "thumbnail", "layout", "fit_pictures")
-_KINDS: Final[dict[str, tuple[tuple[type, ...], str]]] = {
-    "prompt": ((str,), "text"),
-    "images": ((list,), "a list of paths"),
-    "system": ((str,), "text"),
-    "layout": ((str,), "text"),
-    "thumbnail": ((bool,), "true or false"),
-    "fit_pictures": ((bool,), "true or false"),
-    **dict.fromkeys(("max_tiles", "min_tiles"), ((int,), "a whole number")),
-    **{field.name: _kind_of(field.default) for field in fields(SamplingParams)},
+_SAMPLING: Final = options_of(SamplingParams)
+_PICTURES: Final = options_of(PictureOptions)
+_FIELDS: Final[dict[str, tuple[Kind, bool]]] = {
+    "prompt": (Kind(), False),
+    "images": (Texts("a list of paths"), False),
+    "system": (Kind(), False),
+    **{name: (each.kind, each.is_optional) for name, each in {**_PICTURES, **_SAMPLING}.items()},
 }
-"""What each field of a line must be; `id` may be anything."""
+"""What each field of a line must be, and whether null is one; `id` may be anything."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +85,7 @@ def question_of(line: Line, sampling: SamplingParams) -> Question:
         InvalidRequestError: the line is no question, or an option is out of range.
     """
     values = line.fields
-    known = ("id", *_KINDS)
+    known = ("id", *_FIELDS)
     for name, value in values.items():
         if name not in known:
             raise InvalidRequestError(
@@ -107,19 +95,20 @@ def question_of(line: Line, sampling: SamplingParams) -> Question:
             _check_kind(name, value)
     if "prompt" not in values:
         raise InvalidRequestError("The line has no prompt.", _EXAMPLE)
-    options: dict[str, Any] = {name: values[name] for name in _OPTIONS if name in values}
+    options: dict[str, Any] = {name: values[name] for name in _PICTURES if name in values}
     chosen = {name: values[name] for name in _SAMPLING if name in values}
     options["sampling"] = replace(sampling, **chosen)
     return Question(values["prompt"], tuple(values.get("images", ())), options, values.get("system"))
 
 
 def _check_kind(name: str, value: Any) -> None:
-    types, wanted = _KINDS[name]
-    is_right = isinstance(value, types) and (bool in types or not isinstance(value, bool))
-    if is_right and isinstance(value, list):
-        is_right = all(isinstance(each, str) for each in value)
-    if not is_right:
-        raise InvalidRequestError(f"{name} is {json.dumps(value)[:80]}.", f"Give {wanted}.")
+    kind, is_optional = _FIELDS[name]
+    if value is None and is_optional:
+        return
+    try:
+        kind.accept(name, value)
+    except InvalidRequestError:
+        raise InvalidRequestError(f"{name} is {json.dumps(value)[:80]}.", f"Give {kind.written}.") from None
 
 
 def record_of(line: Line, outcome: dict[str, Any] | InternVLError) -> dict[str, Any]:
@@ -249,11 +238,5 @@ class AnswerFile:
 
     def _replace(self) -> None:
         """Write the records anew, in order; whoever reads the file sees the old one or the new one."""
-        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        try:
-            with beside.open("wb") as file:
-                for number in sorted(self._records):
-                    file.write(_as_line(self._records[number]))
-            beside.replace(self._path)
-        finally:
-            beside.unlink(missing_ok=True)
+        lines = (_as_line(self._records[number]) for number in sorted(self._records))
+        write_atomically(self._path, *lines, shared=True)

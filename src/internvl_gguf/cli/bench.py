@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from internvl_gguf._version import __version__
-from internvl_gguf.cli import bench_options as own
-from internvl_gguf.cli import options
+from internvl_gguf.bench.settings import REPETITIONS, Sweep
+from internvl_gguf.cli import bench_options, options
 from internvl_gguf.cli.bench_output import BenchOutput
 from internvl_gguf.cli.bench_progress import LadderLine, bench_progress
 from internvl_gguf.cli.output import FAILED, INTERRUPTED, option_errors, say
@@ -30,60 +30,45 @@ if TYPE_CHECKING:
     from internvl_gguf.bench.pairs import Pair
     from internvl_gguf.bench.plan import Measures
     from internvl_gguf.bench.results import Results
-    from internvl_gguf.bench.settings import Sweep
     from internvl_gguf.hardware.cpu_tuning import HostSettings
     from internvl_gguf.models.hub_resolver import HubResolver
 
-_REPETITIONS = 5
 
-
+@bench_options.takes_sweep
 def bench(
-    models: own.ModelsArgument = None,
-    all_quants: own.AllOption = False,
-    fits: own.FitsOption = None,
-    mmproj: own.MmprojsOption = None,
-    no_speed: own.NoSpeedOption = False,
-    no_quality: own.NoQualityOption = False,
-    only: own.OnlyOption = None,
-    reference: own.ReferenceOption = None,
-    text: own.TextOption = None,
-    chunks: own.ChunksOption = None,
-    pictures: own.PicturesOption = None,
-    task: own.TaskOption = None,
-    n_prompt: own.PromptOption = None,
-    n_gen: own.GenOption = None,
-    n_ctx: own.ContextOption = None,
-    batch_size: own.BatchOption = None,
-    ubatch_size: own.UbatchOption = None,
-    threads: own.ThreadsOption = None,
-    n_gpu_layers: own.LayersOption = None,
-    type_k: own.TypeKOption = None,
-    type_v: own.TypeVOption = None,
-    flash_attn: own.FlashOption = None,
-    repetitions: own.RepetitionsOption = _REPETITIONS,
-    parallel: own.ParallelOption = 1,
-    resume: own.FreshOption = True,
-    budget: own.BudgetOption = None,
-    output_format: own.FormatOption = None,
-    json_output: own.JSONOption = False,
-    output: own.OutputOption = None,
-    html: own.HTMLOption = None,
-    plot: own.PlotOption = None,
+    models: bench_options.ModelsArgument = None,
+    all_quants: bench_options.AllOption = False,
+    fits: bench_options.FitsOption = None,
+    mmproj: bench_options.MmprojsOption = None,
+    no_speed: bench_options.NoSpeedOption = False,
+    no_quality: bench_options.NoQualityOption = False,
+    only: bench_options.OnlyOption = None,
+    reference: bench_options.ReferenceOption = None,
+    text: bench_options.TextOption = None,
+    chunks: bench_options.ChunksOption = None,
+    pictures: bench_options.PicturesOption = None,
+    task: bench_options.TaskOption = None,
+    *,
+    sweep: Sweep,
+    repetitions: bench_options.RepetitionsOption = REPETITIONS,
+    parallel: bench_options.ParallelOption = 1,
+    resume: bench_options.FreshOption = True,
+    budget: bench_options.BudgetOption = None,
+    output_format: bench_options.FormatOption = None,
+    json_output: bench_options.JSONOption = False,
+    output: bench_options.OutputOption = None,
+    html: bench_options.HTMLOption = None,
+    plot: bench_options.PlotOption = None,
 ) -> None:
     """Measure quants of a model side by side: size, memory, speed, and what they lose, with pictures and without.
 
-    Each is loaded alone, in a process of its own. What was measured before is not measured again.
+    Each is loaded alone, in a process of its bench_options. What was measured before is not measured again.
     """
     from internvl_gguf.bench.plan import Measures
-    from internvl_gguf.bench.settings import Sweep
     from internvl_gguf.utils.sizes import parse_size
 
     names = tuple(models or [options.chosen_model(None)])
     with option_errors():
-        sweep = Sweep.parse(
-            n_prompt=n_prompt, n_gen=n_gen, n_ctx=n_ctx, n_batch=batch_size, n_ubatch=ubatch_size, n_threads=threads,
-            n_gpu_layers=n_gpu_layers, type_k=type_k, type_v=type_v, flash_attn=flash_attn,
-        )  # fmt: skip
         tasks = _tasks(task, only, names)
         parts = _parts(only, no_speed=no_speed, no_quality=no_quality, has_task=bool(tasks))
         asked_tasks = tasks if "accuracy" in parts else ()
@@ -202,7 +187,7 @@ def _resolver() -> HubResolver:
 
 def _check_sets(measures: Measures) -> tuple[str, ...]:
     """Look at texts, pictures and tasks before anything is measured; what of them cannot be used."""
-    from internvl_gguf.bench.sets import OFF, check_sets
+    from internvl_gguf.bench.quality.sets import OFF, check_sets
 
     is_scored = "quality" in measures.parts
     text = measures.text if is_scored else OFF

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from internvl_gguf.bench.settings import N_GEN, N_PROMPT, SWEPT, Sweep
 from internvl_gguf.cli.options import given
+from internvl_gguf.cli.output import option_errors
+from internvl_gguf.cli.parameters import Group, expand, parameter
+from internvl_gguf.utils.kinds import Whole
+from internvl_gguf.utils.options import Declared
 
 FormatName = Literal["md", "json", "jsonl", "csv"]
 
@@ -71,29 +78,6 @@ TaskOption = Annotated[
         "--task",
     ),
 ]
-PromptOption = Annotated[
-    str | None, given("N", "Tokens of the prompt that is read; 512 if left out.", _RUN, "--n-prompt", "-p")
-]
-GenOption = Annotated[str | None, given("N", "Tokens of the answer; 128 if left out.", _RUN, "--n-gen", "-n")]
-ContextOption = Annotated[
-    str | None,
-    given("N", "Positions of the context; 8192, or all there are, if left out.", _RUN, "--n-ctx", "--context", "-c"),
-]
-BatchOption = Annotated[str | None, given("N", "Most positions decoded in one call.", _RUN, "--batch-size", "-b")]
-UbatchOption = Annotated[str | None, given("N", "Most positions computed at once.", _RUN, "--ubatch-size", "-ub")]
-ThreadsOption = Annotated[
-    str | None, given("N", "CPU threads; what suits this machine if left out.", _RUN, "--threads", "-t")
-]
-LayersOption = Annotated[
-    str | None, given("N", "Layers on the GPU: auto, all or numbers.", _RUN, "--n-gpu-layers", "-ngl")
-]
-TypeKOption = Annotated[
-    str | None, given("TYPE", "Element type of the KV cache: f16, q8_0, ...", _RUN, "--cache-type-k", "-ctk")
-]
-TypeVOption = Annotated[
-    str | None, given("TYPE", "The same: keys and values have one type.", _RUN, "--cache-type-v", "-ctv")
-]
-FlashOption = Annotated[str | None, given("WHEN", "Flash attention: auto, on, off.", _RUN, "--flash-attn", "-fa")]
 RepetitionsOption = Annotated[
     int,
     typer.Option(
@@ -118,3 +102,40 @@ JSONOption = Annotated[bool, typer.Option("--json", help="The same as -o json.",
 OutputOption = Annotated[Path | None, given("FILE", "Write the report here, not to stdout.", _REPORT, "--output")]
 HTMLOption = Annotated[Path | None, given("FILE", "Write a page with charts, too.", _REPORT, "--html")]
 PlotOption = Annotated[Path | None, given("FILE", "Write the charts, too; needs matplotlib.", _REPORT, "--plot")]
+
+
+def takes_sweep(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorator: puts an option for each list that is swept in the place of the parameter `sweep`, a `Sweep`."""
+    return expand(command, {"sweep": Group(tuple(sweep_parameters()), _sweep)})
+
+
+def sweep_parameters() -> Iterator[inspect.Parameter]:
+    """Those of llama-bench alone, and one for each field of `EngineConfig` that is swept, named by its first flag."""
+    yield _list("n_prompt", "N", f"Tokens of the prompt that is read; {N_PROMPT} if left out.", "--n-prompt", "-p")
+    yield _list("n_gen", "N", f"Tokens of the answer; {N_GEN} if left out.", "--n-gen", "-n")
+    for name, declared in SWEPT.items():
+        values = "N" if isinstance(declared.kind, Whole) else "|".join(declared.kind.choices)
+        if name == "kv_type":
+            yield _list("type_k", values, declared.help, "--cache-type-k", "-ctk")
+            yield _list("type_v", values, "The same: keys and values have one type.", "--cache-type-v", "-ctv")
+        else:
+            yield _list(_parameter_name(declared), values, declared.help, *declared.flags)
+
+
+def _list(name: str, metavar: str, help_text: str, *flags: str) -> inspect.Parameter:
+    return parameter(name, Annotated[str | None, given(metavar, help_text, _RUN, *flags)])
+
+
+def _parameter_name(declared: Declared) -> str:
+    return declared.flags[0].removeprefix("--").replace("-", "_")
+
+
+def _sweep(values: dict[str, Any]) -> Sweep:
+    """The lists that the parameters say, under the names of fields of `EngineConfig`.
+
+    Raises:
+        typer.Exit: a list that cannot be read; the user was told.
+    """
+    fields = {_parameter_name(declared): name for name, declared in SWEPT.items()}
+    with option_errors():
+        return Sweep.parse(**{fields.get(name, name): text for name, text in values.items()})

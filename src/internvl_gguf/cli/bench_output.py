@@ -48,7 +48,7 @@ class BenchOutput:
             require_stdout()
         files = [path for path in (self.file, self.html, self.plot) if path is not None]
         if files:
-            from internvl_gguf.bench.figures import require_matplotlib, require_place
+            from internvl_gguf.bench.report.figures import require_matplotlib, require_place
 
             for path in files:
                 require_place(path)
@@ -65,13 +65,13 @@ class BenchOutput:
         """
         self._write_report(results)
         if self.html:
-            from internvl_gguf.bench.page import write_page
+            from internvl_gguf.bench.report.page import write_page
 
             write_page(self.html, results, self.budget)
             say(f"Wrote {self.html}")
         if self.plot:
-            from internvl_gguf.bench.advice import advise
-            from internvl_gguf.bench.figures import write_plot
+            from internvl_gguf.bench.report.advice import advise
+            from internvl_gguf.bench.report.figures import write_plot
 
             write_plot(self.plot, results, advise(results, self.budget))
             say(f"Wrote {self.plot}")
@@ -83,7 +83,7 @@ class BenchOutput:
 
             print_report(results, self.budget)
             return
-        from internvl_gguf.bench.formats import render
+        from internvl_gguf.bench.report.formats import render
 
         text = render(results, form, self.budget)
         if self.file is None and form in ("json", "jsonl"):
@@ -92,7 +92,7 @@ class BenchOutput:
         if self.file is None:
             typer.echo(text, nl=False)
             return
-        from internvl_gguf.bench.figures import write_report
+        from internvl_gguf.bench.report.figures import write_report
 
         write_report(self.file, text.encode())
         say(f"Wrote {self.file}")

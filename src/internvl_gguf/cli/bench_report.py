@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.bench.advice import advise
-from internvl_gguf.bench.columns import NOTHING, Column, columns_of
-from internvl_gguf.bench.legend import (
+from internvl_gguf.bench.report.advice import advise
+from internvl_gguf.bench.report.columns import NOTHING, Column, columns_of
+from internvl_gguf.bench.report.legend import (
     BEST,
     BEST_BY_SPEED,
     FAILED,
@@ -20,7 +20,7 @@ from internvl_gguf.bench.legend import (
     legend,
     marks_of,
 )
-from internvl_gguf.bench.wording import printable, row_names
+from internvl_gguf.bench.report.wording import printable, row_names
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ from internvl_gguf.cli.cache_contents import cache_contents, clear_caches
 from internvl_gguf.cli.output import print_json, say
 from internvl_gguf.cli.tables import print_table
 from internvl_gguf.utils.paths import cache_dir
-from internvl_gguf.utils.records import EMBEDDINGS
+from internvl_gguf.utils.records import EMBEDDINGS, Record
 from internvl_gguf.utils.sizes import format_size
 
 app = typer.Typer(add_completion=False)
@@ -32,7 +31,7 @@ def show(context: typer.Context, json_output: options.JSONOption = False) -> Non
                 "entries": cache.entries,
                 "bytes": cache.n_bytes,
                 "max_bytes": cache.max_bytes,
-                **({"records": [asdict(record) for record in cache.records]} if cache.records else {}),
+                **({"records": [_shown(record) for record in cache.records]} if cache.records else {}),
             }
             for cache in contents
         ]
@@ -52,6 +51,10 @@ def show(context: typer.Context, json_output: options.JSONOption = False) -> Non
         ],
     )
     say(f"{format_size(sum(cache.n_bytes for cache in contents))} in {cache_dir()}")
+
+
+def _shown(record: Record) -> dict[str, str]:
+    return {"name": record.name, "purpose": record.purpose}
 
 
 @app.command()

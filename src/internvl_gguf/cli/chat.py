@@ -10,6 +10,7 @@ import typer
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
 from internvl_gguf.cli.output import show_library_log
+from internvl_gguf.cli.parameters import VARIABLES
 from internvl_gguf.cli.stdin import STDIN
 from internvl_gguf.cli.streams import require_stdout
 
@@ -34,7 +35,7 @@ def chat(
             "--continue",
             "-C",
             help="Go on with the last conversation.",
-            envvar=f"{options.VARIABLES}_CHAT_CONTINUE",
+            envvar=f"{VARIABLES}_CHAT_CONTINUE",
             show_envvar=False,
             rich_help_panel=_CONVERSATION,
         ),
@@ -74,7 +75,6 @@ def chat(
         raise typer.BadParameter("names another conversation than --continue", param_hint="--resume")
     require_stdout()
     model, pictures = _split_arguments(model_and_pictures or [])
-    sampling, engine = asking.sampling(), asking.engine()
     if verbose:
         show_library_log()
     from internvl_gguf.cli.chat_terminal import Terminal  # only now: it brings rich with it
@@ -83,7 +83,7 @@ def chat(
     terminal.screen.progress("Starting", at_once=True)
     from internvl_gguf.cli.chat_job import ChatJob, run_chat  # only now: all that a model needs comes with it
 
-    job = ChatJob(model, pictures, go_on, resume, history, asking, sampling, engine)
+    job = ChatJob(model, pictures, go_on, resume, history, asking)
     raise typer.Exit(run_chat(job, terminal))
 
 

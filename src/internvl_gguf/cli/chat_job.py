@@ -7,27 +7,26 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from internvl_gguf.chat.asking import LeavingAtOnce, Noted
-from internvl_gguf.chat.chat import Chat, Models
-from internvl_gguf.chat.commands import recall
+from internvl_gguf.chat.background_thread import BackgroundThread
+from internvl_gguf.chat.chat import Chat, ModelLoader
+from internvl_gguf.chat.commands import show_resumed
 from internvl_gguf.chat.loop import Loop
 from internvl_gguf.chat.settings import Settings
+from internvl_gguf.chat.show_answer import LeaveChatAtOnce, NoticeLine
 from internvl_gguf.chat.suggestions import Sources
-from internvl_gguf.chat.worker import Worker
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions
 from internvl_gguf.cli.output import FAILED, INTERRUPTED
 from internvl_gguf.cli.stdin import STDIN
-from internvl_gguf.config import EngineConfig, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.history import History
 from internvl_gguf.utils.paths import data_dir, expanded
 from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
-    from internvl_gguf.chat.screen import Screen
+    from internvl_gguf.chat.terminal.screen import Screen
     from internvl_gguf.cli.chat_terminal import Terminal
     from internvl_gguf.history import Conversation
     from internvl_gguf.models.local_files import ModelFiles
@@ -48,8 +47,7 @@ class ChatJob:
         go_on: whether to go on with the last conversation.
         resume: the conversation to go on with, by its id.
         is_kept: whether the conversation is kept.
-        asking: the options of asking.
-        sampling, engine: what they say, checked.
+        asking: how the model is loaded and asked.
     """
 
     model: str | None
@@ -58,8 +56,6 @@ class ChatJob:
     resume: str | None
     is_kept: bool
     asking: AskingOptions
-    sampling: SamplingParams
-    engine: dict[str, Any]
 
 
 def run_chat(job: ChatJob, terminal: Terminal) -> int:
@@ -67,7 +63,7 @@ def run_chat(job: ChatJob, terminal: Terminal) -> int:
     try:
         with terminal.without_echo():
             return _hold(job, terminal)
-    except LeavingAtOnce:
+    except LeaveChatAtOnce:
         terminal.screen.say()
         sys.stdout.flush()
         # A native call may be under way in the worker, and nothing may be freed beneath it. What was said is kept.
@@ -79,10 +75,10 @@ def run_chat(job: ChatJob, terminal: Terminal) -> int:
 
 
 def _hold(job: ChatJob, terminal: Terminal) -> int:
-    worker, screen = Worker(), terminal.screen
+    worker, screen = BackgroundThread(), terminal.screen
 
     def notice(line: str) -> None:
-        if not worker.tell(Noted(line)):
+        if not worker.post(NoticeLine(line)):
             screen.say(line)
 
     pictures = _first_pictures(job, terminal)  # before a model of gigabytes is fetched for nothing
@@ -96,14 +92,15 @@ def _hold(job: ChatJob, terminal: Terminal) -> int:
     resumed = conversation is not None
     if conversation is None:
         conversation = history.begin(models.name(files), job.asking.system)
-    chat = Chat(models, files, session, history, conversation, _settings(job), worker, screen)
+    settings = Settings(job.asking.sampling, job.asking.pictures)
+    chat = Chat(models, files, session, history, conversation, settings, worker, screen)
     sources = Sources(
         lambda: [(each.id, safe_name(each.title)) for each in history.search(limit=_LISTED)], lambda: chat.model
     )
     try:
         loop = Loop(chat, terminal.reader(sources, data_dir() if history.is_kept else None))
         return _talk(job, terminal, chat, loop, pictures, resumed=resumed)
-    except LeavingAtOnce:
+    except LeaveChatAtOnce:
         raise
     except BaseException:
         chat.close()
@@ -136,10 +133,10 @@ def _talk(
         )
     text = ""
     if resumed:
-        chat.take_up(chat.conversation)
+        chat.resume(chat.conversation)
         if job.asking.system is not None:
             chat.conversation.set_system(chat.session, job.asking.system)
-        text = "" if is_script else recall(chat)
+        text = "" if is_script else show_resumed(chat)
     for picture in pictures:
         chat.add([picture])
     loop.run(text)
@@ -163,14 +160,7 @@ def _wanted(job: ChatJob, history: History) -> Conversation | None:
     return latest
 
 
-def _settings(job: ChatJob) -> Settings:
-    asking = job.asking
-    return Settings(
-        job.sampling, asking.max_tiles, asking.min_tiles, asking.thumbnail, asking.layout, asking.fit_pictures
-    )
-
-
-def _models(job: ChatJob, screen: Screen, notice: Notice) -> Models:
+def _models(job: ChatJob, screen: Screen, notice: Notice) -> ModelLoader:
     """How this chat comes by models."""
 
     def find(name: str) -> ModelFiles:
@@ -178,7 +168,7 @@ def _models(job: ChatJob, screen: Screen, notice: Notice) -> Models:
         from internvl_gguf.planning.auto_quant import machine_chooser
 
         screen.progress()  # the bars of a download take its place
-        return obtain(name, job.asking.mmproj, machine_chooser(EngineConfig(**job.engine)))
+        return obtain(name, job.asking.mmproj, machine_chooser(job.asking.engine))
 
     def load(files: ModelFiles) -> Session:
         from internvl_gguf.session import Session
@@ -188,8 +178,8 @@ def _models(job: ChatJob, screen: Screen, notice: Notice) -> Models:
             return Session.open(
                 files.text,
                 files.mmproj,
-                **job.asking.opening(),
-                **job.engine,
+                **job.asking.opening,
+                **job.asking.engine.options,
                 on_load=lambda done: screen.progress("Loading the model", f"{done:.0%}", at_once=True),
                 on_notice=notice,
                 worker=True,
@@ -197,7 +187,7 @@ def _models(job: ChatJob, screen: Screen, notice: Notice) -> Models:
         finally:
             screen.progress()
 
-    return Models(find, load, _full_name)
+    return ModelLoader(find, load, _full_name)
 
 
 def _full_name(files: ModelFiles) -> str:

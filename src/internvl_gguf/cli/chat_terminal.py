@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from internvl_gguf.chat.reader import Reader
-    from internvl_gguf.chat.screen import Screen
     from internvl_gguf.chat.suggestions import Sources
+    from internvl_gguf.chat.terminal.screen import Screen
 
 try:
     import termios
@@ -55,7 +55,7 @@ class Terminal:
         Raises:
             InvalidRequestError: a picture on stdin, and no terminal to ask about it.
         """
-        from internvl_gguf.chat.screen import PlainScreen
+        from internvl_gguf.chat.terminal.screen import PlainScreen
 
         data = keys = None
         if takes_stdin:
@@ -65,10 +65,10 @@ class Terminal:
         is_simple = plain or not shows or os.environ.get("TERM") in ("dumb", "unknown")
         if is_script or is_simple or os.environ.get("NO_COLOR") or not _obeys_sequences():
             rest = sys.stdout if shows and not is_script else sys.stderr
-            screen: Screen = PlainScreen(sys.stdout, rest, is_script=is_script, speaks_words=plain)
+            screen: Screen = PlainScreen(sys.stdout, rest, is_script=is_script, for_screen_reader=plain)
         else:
-            from internvl_gguf.chat.preview import protocol_of
-            from internvl_gguf.chat.terminal_screen import TerminalScreen
+            from internvl_gguf.chat.terminal.preview import protocol_of
+            from internvl_gguf.chat.terminal.terminal_screen import TerminalScreen
 
             screen = TerminalScreen(sys.stdout, protocol_of(os.environ) if preview else None)
         return cls(screen, "script" if is_script else "plain" if is_simple else "editor", keys, data)
@@ -105,7 +105,7 @@ class Terminal:
             return LineEditor(sources, folder, self.keys)
         if self.keys is not None:
             sys.stdin = self.keys
-        return PlainReader("You: " if self.screen.speaks_words else "> ")
+        return PlainReader("You: " if self.screen.for_screen_reader else "> ")
 
 
 def _obeys_sequences() -> bool:

@@ -6,12 +6,13 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
 from internvl_gguf.cli.command_list import COMMANDS, COMPLETE
 from internvl_gguf.errors import InternVLError
+from internvl_gguf.utils.kinds import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,7 +148,7 @@ def _values(option: Any, types: Mapping[str, Any], current: str) -> Iterator[Ans
         yield from _models(current)
     elif option.name == "resume":
         yield from _conversations()
-    yield from ((str(value), "") for value in _choices(types.get(option.name)))
+    yield from ((value, "") for value in kind_of(types.get(option.name)).choices)
 
 
 def _arguments(command: Any, types: Mapping[str, Any], current: str) -> Iterator[Answer]:
@@ -158,15 +159,7 @@ def _arguments(command: Any, types: Mapping[str, Any], current: str) -> Iterator
                 yield from _models(current)
             elif argument.metavar == "ID":
                 yield from _conversations()
-            yield from ((str(value), "") for value in _choices(types.get(argument.name)))
-
-
-def _choices(kind: Any) -> tuple[Any, ...]:
-    """The values of a type that has few."""
-    for each in (kind, *get_args(kind)):
-        if get_origin(each) is Literal:
-            return get_args(each)
-    return ()
+            yield from ((value, "") for value in kind_of(types.get(argument.name)).choices)
 
 
 def _models(current: str) -> Iterator[Answer]:

@@ -16,8 +16,8 @@ from internvl_gguf.cli.tables import say_wrapped
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.hardware.cpu_tuning import host_settings, recorded_tuning
 from internvl_gguf.hardware.roofline import recorded_roofline
-from internvl_gguf.hardware.trial.report import TrialReport, trial_report
-from internvl_gguf.planning.this_machine import free_host_memory
+from internvl_gguf.hardware.trial.trial_report import TrialReport, trial_report
+from internvl_gguf.planning.machine_memory import free_host_memory
 from internvl_gguf.utils.paths import cache_dir, data_dir, free_bytes, is_writable
 from internvl_gguf.utils.sizes import format_size
 
@@ -73,7 +73,7 @@ def _library() -> tuple[dict[str, Any], TrialReport | None]:
     """Facts about the installed library, and the report of its trial."""
     try:
         from internvl_gguf.llama import library
-        from internvl_gguf.llama.openmp import waiting
+        from internvl_gguf.llama.openmp import spin_settings
     except LibraryError as error:
         return {"problems": [str(error)]}, None
     problems = library.abi_problems()
@@ -82,7 +82,7 @@ def _library() -> tuple[dict[str, Any], TrialReport | None]:
     facts: dict[str, Any] = {
         "build": library.build(),
         "cpu_features": library.cpu_features(),
-        "waiting": asdict(waiting()),
+        "waiting": asdict(spin_settings()),
         "devices": [
             {
                 "name": device.name,

@@ -9,9 +9,10 @@ import typer
 from typer.core import TyperGroup
 
 from internvl_gguf._version import __version__
-from internvl_gguf.cli import options, settings_file
+from internvl_gguf.cli import settings_file
 from internvl_gguf.cli.asking_options import asking_types, asks, where_else
 from internvl_gguf.cli.command_list import COMMANDS, help_text
+from internvl_gguf.cli.parameters import VARIABLES
 
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 
@@ -58,7 +59,7 @@ app = typer.Typer(
     name="internvl",
     cls=_LazyGroup,
     add_completion=False,
-    context_settings={**_SETTINGS, "auto_envvar_prefix": options.VARIABLES},
+    context_settings={**_SETTINGS, "auto_envvar_prefix": VARIABLES},
     pretty_exceptions_enable=False,
 )
 for _name, (_, _, _help) in COMMANDS.items():

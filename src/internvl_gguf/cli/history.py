@@ -23,7 +23,7 @@ from internvl_gguf.utils.safe_text import cells, safe_name, safe_text
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
-    from internvl_gguf.history import Conversation, Entry, History, KeptPicture, Summary
+    from internvl_gguf.history import Conversation, Entry, History, HistoryPicture, Summary
 
 _LIST: Final = "list"
 _SHOWN: Final = 20  # conversations of a list that people read
@@ -87,7 +87,7 @@ def list_conversations(
 @app.command()
 def show(conversation: IdArgument, json_output: options.JSONOption = False) -> None:
     """Show what was said in a conversation."""
-    from internvl_gguf.history.exchange import conversation_as_json
+    from internvl_gguf.history.json_export import conversation_as_json
 
     with _open() as history:
         found = history.find(conversation)
@@ -183,7 +183,7 @@ def _open() -> History:
 
 
 def _as_json(summary: Summary) -> dict[str, Any]:
-    from internvl_gguf.history.exchange import utc
+    from internvl_gguf.history.json_export import utc
 
     found = {
         "id": summary.id,
@@ -257,7 +257,7 @@ def _said(entry: Entry) -> list[str]:
     return [safe_text(entry.text)] if entry.text else []
 
 
-def _picture_line(picture: KeptPicture) -> str:
+def _picture_line(picture: HistoryPicture) -> str:
     tiles = f": {_count(picture.cut.tiles, 'tile')}" if picture.cut else ""
     return f"[{safe_name(picture.name)}{tiles}]"
 

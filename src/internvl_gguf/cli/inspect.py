@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from internvl_gguf.cli import options
+from internvl_gguf.cli.asking_options import takes_picture_options
 from internvl_gguf.cli.output import option_errors, print_json, say
 from internvl_gguf.cli.tables import say_wrapped
-from internvl_gguf.config import DEFAULT_N_CTX, AskOptions
+from internvl_gguf.config import DEFAULT_N_CTX, PictureOptions
 from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.images.fit_context import (
     ANSWER_ALLOWANCE,
-    Budget,
+    ContextBudget,
     CutPlan,
-    UncutPicture,
+    PictureToCut,
     check_fits,
     count_tiles,
     cut_notices,
@@ -101,6 +102,7 @@ class _Inspection:
         return self.plan.fits and not self.asked.fits
 
 
+@takes_picture_options
 def inspect(
     image: Annotated[
         list[str],
@@ -108,11 +110,8 @@ def inspect(
     ],
     model: options.ModelOption = None,
     mmproj: options.MmprojOption = None,
-    max_tiles: options.MaxTilesOption = None,
-    min_tiles: options.MinTilesOption = 1,
-    thumbnail: options.ThumbnailOption = True,
-    layout: options.LayoutOption = "separate",
-    fit_pictures: options.FitPicturesOption = True,
+    *,
+    pictures: PictureOptions,
     n_ctx: Annotated[int, typer.Option("--n-ctx", "--context", "-c", help="Positions of the context.")] = DEFAULT_N_CTX,
     prompt_tokens: Annotated[
         int, typer.Option(help="Positions to allow for the system message and the question.")
@@ -132,7 +131,6 @@ def inspect(
 ) -> None:
     """Show how pictures are cut into tiles, and what they take of the context. Without a model, InternVL3's numbers."""
     with option_errors():
-        limits = _tile_limits(max_tiles, min_tiles, thumbnail, layout)
         if n_ctx < 1:
             raise typer.BadParameter("use a positive context length", param_hint="--n-ctx")
         if prompt_tokens < 0:
@@ -144,23 +142,23 @@ def inspect(
     sources = take_pictures(image)
     encoder = _encoder(model, mmproj)
     sizes = [load_image(source.source, name=source.name).size for source in sources]
-    budget = Budget(
+    budget = ContextBudget(
         n_ctx=n_ctx,
         n_ctx_train=encoder.n_ctx_train,
-        text_tokens=prompt_tokens + PLACE_ALLOWANCE * _places(len(image), layout),
+        text_tokens=prompt_tokens + PLACE_ALLOWANCE * _places(len(image), pictures.layout),
         answer_tokens=ANSWER_ALLOWANCE,
         tile_size=encoder.tile_size,
         tokens_per_tile=encoder.tokens_per_tile,
     )
-    pictures = [UncutPicture(size, limits) for size in sizes]
+    to_cut = [PictureToCut(size, TileLimits.of(pictures)) for size in sizes]
     inspection = _Inspection(
         image,
         sizes,
         encoder,
-        layout,
+        pictures.layout,
         prompt_tokens,
-        plan_cut(pictures, budget, fit=False),
-        plan_cut(pictures, budget, fit=fit_pictures),
+        plan_cut(to_cut, budget, fit=False),
+        plan_cut(to_cut, budget, fit=pictures.fit_pictures),
     )
     for source, target, grid in zip(sources, targets, _shown_plan(inspection).grids, strict=False):
         _save_overlay(source, target, grid)
@@ -172,18 +170,6 @@ def inspect(
     if not json_output:
         for target in targets:
             say(f"Saved {target}")
-
-
-def _tile_limits(max_tiles: int | None, min_tiles: int, thumbnail: bool, layout: PictureLayout) -> TileLimits:
-    """The limits `ask` would have for a picture with these options.
-
-    Raises:
-        InvalidRequestError: limits that no grid satisfies.
-    """
-    asked: AskOptions = {"layout": layout}
-    if max_tiles is not None:
-        asked["max_tiles"] = max_tiles
-    return TileLimits(min_tiles=min_tiles, thumbnail=thumbnail).narrowed(Picture(None), asked)
 
 
 def _places(pictures: int, layout: PictureLayout) -> int:
@@ -221,14 +207,14 @@ def _encoder(model: str | None, mmproj: str | None) -> _Encoder:
     name = model or DEMO
     spec = load_catalog().find(name.partition(":")[0])
     if spec and spec.vision:
-        return _Encoder(spec.name, spec.vision.tile, spec.vision.tokens_per_tile, _trained_context(spec))
+        return _Encoder(spec.name, spec.vision.image_size, spec.vision.tokens_per_tile, _trained_context(spec))
     headers = model_headers(name, mmproj)
     first, *parts = headers.text
     return _encoder_of_header(model, headers.mmproj, validate_text_model(first, parts).n_ctx_train)
 
 
 def _trained_context(spec: ModelSpec) -> int | None:
-    return spec.text.context if spec.text else None
+    return spec.text.n_ctx_train if spec.text else None
 
 
 def _encoder_of_header(model: str | None, header: GGUFHeader, n_ctx_train: int | None) -> _Encoder:
@@ -367,8 +353,10 @@ def _save_overlay(picture: Picture, target: Path, grid: Grid) -> None:
     from internvl_gguf.errors import PictureError
     from internvl_gguf.images.grid_overlay import draw_grid
     from internvl_gguf.images.load import load_image
+    from internvl_gguf.utils.atomic_write import atomic_file
 
     try:
-        draw_grid(load_image(picture.source, name=picture.name), grid).save(target, format="PNG")
+        with atomic_file(target, shared=True) as temporary:
+            draw_grid(load_image(picture.source, name=picture.name), grid).save(temporary, format="PNG")
     except OSError as error:
         raise PictureError(f"{target} cannot be written: {error.strerror}.", "Choose another place for it.") from error

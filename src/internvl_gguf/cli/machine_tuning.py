@@ -65,7 +65,7 @@ def waiting_rows(waiting: Mapping[str, Any]) -> list[tuple[str, str]]:
     """How threads wait for each other, for the table.
 
     Args:
-        waiting: `llama.openmp.Waiting` as a dictionary.
+        waiting: `llama.openmp.SpinSettings` as a dictionary.
     """
     if not waiting["runtimes"]:
         return []

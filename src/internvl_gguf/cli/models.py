@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +16,7 @@ from internvl_gguf.models.catalog import Catalog, load_catalog
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
-    from internvl_gguf.gguf.report import TextReport, VisionReport
+    from internvl_gguf.gguf.report import TensorStatistics, TextReport, VisionReport
     from internvl_gguf.models.hub import CachedRepo, HubCache
 
 _LABEL = 14  # columns before the name of a file
@@ -72,7 +71,7 @@ def show(
     if json_output:
         files = {"text": [header.label for header in found.text], "mmproj": found.mmproj.label}
         copies = {"quants": _copies(contents.texts), "mmprojs": _copies(contents.mmprojs)} if contents else {}
-        print_json({"model": model, "files": files, "text": asdict(text), "vision": asdict(vision), **copies})
+        print_json({"model": model, "files": files, "text": text.as_json(), "vision": vision.as_json(), **copies})
         return
     _print_text(found.text[0].label, text)
     _print_vision(found.mmproj.label, vision)
@@ -115,7 +114,7 @@ def rm(
 
 def _list_catalog(catalog: Catalog, json_output: bool) -> None:
     if json_output:
-        print_json([{key: value for key, value in asdict(spec).items() if key != "origin"} for spec in catalog])
+        print_json([spec.as_json() for spec in catalog])
         return
     print_table(
         ("MODEL", "WEIGHTS", "REPOSITORY", "STATUS"),
@@ -145,10 +144,10 @@ def _cached_rows(cache: HubCache, repo: CachedRepo, catalog: Catalog) -> Iterabl
             headers = [read_header(cache.path(repo.repo, repo.commit, part)) for part in copy.parts]
             report = report_text(headers)
             row |= {
-                "architecture": report.architecture,
-                "bits_per_weight": round(report.bits_per_weight, 3),
-                "context": report.context,
-                "tensor_types": report.tensor_types,
+                "architecture": report.facts.architecture,
+                "bits_per_weight": round(report.tensors.bits_per_weight, 3),
+                "context": report.facts.n_ctx_train,
+                "tensor_types": report.tensors.types,
             }
         except InternVLError as error:
             row["note"] = "not an InternVL" if copy.is_complete else "parts are missing"
@@ -163,36 +162,38 @@ def _cached_rows(cache: HubCache, repo: CachedRepo, catalog: Catalog) -> Iterabl
                "note": "pull it again to go on"}  # fmt: skip
 
 
-def _print_text(label: str, text: TextReport) -> None:
+def _print_text(label: str, report: TextReport) -> None:
+    text = report.facts
     say_wrapped(f"text          {label}", hang=_LABEL)
-    say_wrapped(f"  {text.name or 'no name'}: {text.architecture}, {_count(text.parameters)} weights")
-    say_wrapped(f"  {text.bits_per_weight:.2f} bits a weight, {format_size(text.bytes)}: {_types(text.tensor_types)}")
+    say_wrapped(f"  {text.name or 'no name'}: {text.architecture}, {_count(report.tensors.parameters)} weights")
+    say_wrapped(f"  {_stored(report.tensors)}")
     say_wrapped(
-        f"  {text.layers} layers, width {text.width}, {text.heads} heads ({text.kv_heads} for keys and values), "
-        f"feed-forward {text.ffn}, {text.vocab:,} tokens"
+        f"  {text.n_layers} layers, width {text.n_embd}, {text.n_head} heads ({text.n_head_kv} for keys and values), "
+        f"feed-forward {text.n_ff}, {text.n_vocab:,} tokens"
     )
-    template = "a chat template" if text.has_template else "no chat template"
-    say_wrapped(f"  context {text.context:,}; {template} in the file (InternVL's own is used)")
+    template = "a chat template" if report.has_template else "no chat template"
+    say_wrapped(f"  context {text.n_ctx_train:,}; {template} in the file (InternVL's own is used)")
 
 
-def _print_vision(label: str, vision: VisionReport) -> None:
+def _print_vision(label: str, report: VisionReport) -> None:
+    vision = report.facts
     say_wrapped(f"mmproj        {label}", hang=_LABEL)
-    say_wrapped(f"  {vision.name or 'no name'}: {vision.projector} projector, {_count(vision.parameters)} weights")
+    weights = _count(report.tensors.parameters)
+    say_wrapped(f"  {vision.name or 'no name'}: {vision.projector} projector, {weights} weights")
+    say_wrapped(f"  {_stored(report.tensors)}")
     say_wrapped(
-        f"  {vision.bits_per_weight:.2f} bits a weight, {format_size(vision.bytes)}: {_types(vision.tensor_types)}"
+        f"  {vision.n_layers} layers, width {vision.n_embd}; tiles of {vision.image_size} pixels, patches of "
+        f"{vision.patch_size}: {vision.tokens_per_tile} visual tokens a tile, {vision.projection_dim} wide"
     )
-    say_wrapped(
-        f"  {vision.layers} layers, width {vision.width}; tiles of {vision.tile} pixels, patches of {vision.patch}: "
-        f"{vision.tokens_per_tile} visual tokens a tile, {vision.projection} wide"
-    )
+
+
+def _stored(tensors: TensorStatistics) -> str:
+    types = ", ".join(f"{count} {name}" for name, count in tensors.types.items())
+    return f"{tensors.bits_per_weight:.2f} bits a weight, {format_size(tensors.n_bytes)}: {types}"
 
 
 def _count(parameters: int) -> str:
     return f"{parameters / 1e9:.2f}B" if parameters >= 1e8 else f"{parameters / 1e6:.2f}M"
-
-
-def _types(types: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in types.items())
 
 
 def _size(copy: ModelCopy) -> str:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from internvl_gguf.cli import options
-from internvl_gguf.cli import pick_options as own
+from internvl_gguf.cli import options, pick_options
 from internvl_gguf.cli.output import option_errors, say
 from internvl_gguf.cli.picks import Picks
 from internvl_gguf.tiling import MAX_TILES
@@ -17,23 +16,23 @@ from internvl_gguf.tiling import MAX_TILES
 if TYPE_CHECKING:
     from internvl_gguf.models.hub_resolver import HubResolver
     from internvl_gguf.models.listing import ModelListing
-    from internvl_gguf.planning import Budget, Preference, Workload
+    from internvl_gguf.planning import MemoryBudget, Preference, Workload
 
 
 def pick(
-    model: own.ModelArgument = None,
-    vram: own.VRAMOption = None,
-    ram: own.RAMOption = None,
-    context: own.ContextOption = None,
-    images: own.ImagesOption = 1,
-    max_tiles: own.MaxTilesOption = MAX_TILES,
-    parallel: own.ParallelOption = 1,
-    kv: own.KVOption = None,
-    speed: own.SpeedOption = False,
-    quality: own.QualityOption = False,
-    why: own.WhyOption = None,
-    headers: own.HeadersOption = False,
-    show_all: own.AllOption = False,
+    model: pick_options.ModelArgument = None,
+    vram: pick_options.VRAMOption = None,
+    ram: pick_options.RAMOption = None,
+    context: pick_options.ContextOption = None,
+    images: pick_options.ImagesOption = 1,
+    max_tiles: pick_options.MaxTilesOption = MAX_TILES,
+    parallel: pick_options.ParallelOption = 1,
+    kv: pick_options.KVOption = None,
+    speed: pick_options.SpeedOption = False,
+    quality: pick_options.QualityOption = False,
+    why: pick_options.WhyOption = None,
+    headers: pick_options.HeadersOption = False,
+    show_all: pick_options.AllOption = False,
     json_output: options.JSONOption = False,
 ) -> None:
     """Pick what to run: the quants that fit the memory there is, the best first, before anything is fetched.
@@ -82,20 +81,19 @@ class _Budgets:
     """
 
     def __init__(self, vram: str | None, ram: str | None) -> None:
-        from internvl_gguf.planning import parse_vram
-        from internvl_gguf.utils.sizes import parse_size
+        from internvl_gguf.utils.sizes import parse_size, parse_vram
 
         self._vram = parse_vram(vram)
         self._ram = parse_size(ram) if ram is not None else None
         self.ram_is_ours = ram is None
 
-    def budget(self) -> tuple[Budget, tuple[str, ...]]:
+    def budget(self) -> tuple[MemoryBudget, tuple[str, ...]]:
         """Bytes of each device, and what there is to say about this machine."""
-        from internvl_gguf.planning import Budget
-        from internvl_gguf.planning.this_machine import machine_budget, total_host_memory
+        from internvl_gguf.planning import MemoryBudget
+        from internvl_gguf.planning.machine_memory import machine_budget, total_host_memory
 
         if self._vram is not None:
-            return Budget(self._ram or total_host_memory(), self._vram), ()
+            return MemoryBudget(self._ram or total_host_memory(), self._vram), ()
         machine = machine_budget()
         budget = machine.budget if self._ram is None else replace(machine.budget, host=self._ram)
         return budget, machine.notices
@@ -123,18 +121,12 @@ def _with_context(workload: Workload, context: int | None, listings: list[ModelL
     Raises:
         InvalidRequestError: more than a model was trained for, or pictures that it does not hold.
     """
-    from internvl_gguf.errors import InvalidRequestError
     from internvl_gguf.planning import check_pictures_fit, context_for
 
-    forms = [listing.form for listing in listings]
-    trained = min((form.text.n_ctx_train for form in forms if form.text.n_ctx_train), default=None)
-    tokens = max(form.vision.tokens_per_tile if form.vision else 0 for form in forms)
-    if context is not None and trained is not None and context > trained:
-        raise InvalidRequestError(
-            f"A context of {context:,} is more than the {trained:,} positions it was trained for.",
-            f"Use --context {trained} or less.",
-        )
-    n_ctx = context or context_for(workload.pictures, workload.max_tiles, tokens, trained)
+    shapes = [listing.shape for listing in listings]
+    trained = min((shape.text.n_ctx_train for shape in shapes if shape.text.n_ctx_train), default=None)
+    tokens = max(shape.vision.tokens_per_tile if shape.vision else 0 for shape in shapes)
+    n_ctx = context_for(workload.pictures, workload.max_tiles, tokens, trained, context)
     workload = replace(workload, n_ctx=n_ctx)
     check_pictures_fit(workload, tokens, trained)
     return workload

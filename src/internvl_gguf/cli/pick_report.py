@@ -127,7 +127,7 @@ def _headline(picks: Picks) -> str:
     ram = f"{ours}{format_size(budget.host)} of RAM"
     gpus = " + ".join(format_size(gpu) for gpu in budget.gpus)
     memory = f"{gpus} of VRAM and {ram}" if gpus else f"{ram}, no GPU"
-    vision = picks.listings[0].form.vision
+    vision = picks.listings[0].shape.vision
     positions = workload.picture_positions(vision.tokens_per_tile if vision else 0)
     number = "1 picture" if workload.pictures == 1 else f"{workload.pictures} pictures"
     pictures = f" with {number} ({workload.tiles} tiles, {positions:,} positions)" if workload.pictures else ""
@@ -223,8 +223,8 @@ def _advice(picks: Picks, candidates: Sequence[Candidate], *, whole: bool) -> li
     from internvl_gguf.models.listing import family
 
     largest = max(candidate.text.parameters for candidate in candidates)
-    smaller = [each for each in family() if each.form.text.parameters < 0.9 * largest]
-    smaller.sort(key=lambda each: -each.form.text.parameters)
+    smaller = [each for each in family() if each.shape.text.parameters < 0.9 * largest]
+    smaller.sort(key=lambda each: -each.shape.text.parameters)
     others = [each.candidates for each in smaller] if len(picks.listings) == 1 else []
     ways = ways_to_fit(candidates, others, picks.budget, picks.workload, recorded_roofline(), whole=whole)
     return list(ways)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from internvl_gguf.models.listing import ModelListing
-    from internvl_gguf.planning import Budget, Preference, Workload
+    from internvl_gguf.planning import MemoryBudget, Preference, Workload
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Picks:
     """
 
     listings: list[ModelListing]
-    budget: Budget
+    budget: MemoryBudget
     ram_is_ours: bool
     workload: Workload
     preference: Preference

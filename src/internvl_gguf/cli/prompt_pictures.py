@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from internvl_gguf.chat.typed_line import DISK, Files, Kind, TypedLine, parse_line
+from internvl_gguf.chat.typed_line import DISK, FileLookup, PathKind, TypedLine, parse_line
 from internvl_gguf.cli.output import say
 from internvl_gguf.cli.stdin import is_stdin
 from internvl_gguf.errors import PictureError
@@ -26,12 +26,12 @@ def find_pictures(prompt: str, given: Sequence[str]) -> TypedLine:
     """
     known = [Path(image) for image in given if not is_stdin(image) and Path(image).exists()]
 
-    def kind(path: Path) -> Kind:
+    def kind(path: Path) -> PathKind:
         found = DISK.kind(path)
-        is_given = found is Kind.PICTURE and any(path.samefile(each) for each in known)
-        return Kind.OTHER if is_given else found
+        is_given = found is PathKind.PICTURE and any(path.samefile(each) for each in known)
+        return PathKind.OTHER if is_given else found
 
-    return parse_line(prompt, Files(kind, DISK.matches))
+    return parse_line(prompt, FileLookup(kind, DISK.matches))
 
 
 def take_found(found: TypedLine) -> list[Picture]:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.cli import options
-from internvl_gguf.cli import quantize_options as own
+from internvl_gguf.cli import options, quantize_options
 from internvl_gguf.cli.output import option_errors, print_json, say, show_library_log
 from internvl_gguf.cli.quantize_report import (
     counted,
@@ -19,9 +18,10 @@ from internvl_gguf.cli.quantize_report import (
     tell_made,
     tell_plans,
 )
-from internvl_gguf.config import GPULayers
+from internvl_gguf.config import EngineConfig, GPULayers
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
 from internvl_gguf.models.names import LocalModel
+from internvl_gguf.utils.options import options_of
 from internvl_gguf.utils.paths import expanded
 
 if TYPE_CHECKING:
@@ -67,20 +67,20 @@ class _MatrixOptions:
 
 
 def quantize(
-    source: own.SourceArgument,
-    types: own.TypesArgument = None,
-    output: own.OutputArgument = None,
-    to: own.ToOption = None,
-    calibrate: own.CalibrateOption = None,
-    imatrix: own.MatrixOption = None,
-    save_imatrix: own.SaveMatrixOption = None,
-    chunks: own.ChunksOption = None,
-    mmproj: own.MmprojOption = None,
-    n_gpu_layers: own.LayersOption = "auto",
-    pure: own.PureOption = False,
-    threads: own.ThreadsOption = None,
-    force: own.ForceOption = False,
-    dry_run: own.DryRunOption = False,
+    source: quantize_options.SourceArgument,
+    types: quantize_options.TypesArgument = None,
+    output: quantize_options.OutputArgument = None,
+    to: quantize_options.ToOption = None,
+    calibrate: quantize_options.CalibrateOption = None,
+    imatrix: quantize_options.MatrixOption = None,
+    save_imatrix: quantize_options.SaveMatrixOption = None,
+    chunks: quantize_options.ChunksOption = None,
+    mmproj: quantize_options.MmprojOption = None,
+    n_gpu_layers: quantize_options.LayersOption = "auto",
+    pure: quantize_options.PureOption = False,
+    threads: quantize_options.ThreadsOption = None,
+    force: quantize_options.ForceOption = False,
+    dry_run: quantize_options.DryRunOption = False,
     json_output: options.JSONOption = False,
     verbose: options.VerboseOption = False,
 ) -> None:
@@ -89,13 +89,14 @@ def quantize(
     Without a TYPE, what each of them would take is listed.
     """
     from internvl_gguf.quantizing import Quantizer, parse_types
-    from internvl_gguf.quantizing.output import output_paths
+    from internvl_gguf.quantizing.output_files import output_paths
     from internvl_gguf.quantizing.source import open_source
 
     with option_errors():
         output = _one_output(output, to)
         kinds = () if types is None else parse_types(types)
-        asked = _MatrixOptions(calibrate or (), imatrix, save_imatrix, chunks, options.gpu_layers(n_gpu_layers))
+        layers = options_of(EngineConfig)["n_gpu_layers"].read(n_gpu_layers)
+        asked = _MatrixOptions(calibrate or (), imatrix, save_imatrix, chunks, layers)
         _check_options(asked, kinds)
     if verbose:
         show_library_log()
@@ -183,9 +184,9 @@ def _find(source: str, kinds: Sequence[QuantType], mmproj: str | None, force: bo
                 f"Take {' or '.join(_WHOLE)} of it, or --force.",
             )
         files = obtain(source, mmproj, _whole)
-    own = expanded(mmproj) if mmproj and expanded(mmproj).is_file() else files.mmproj
+    encoder = expanded(mmproj) if mmproj and expanded(mmproj).is_file() else files.mmproj
     folder = model.path if isinstance(model, LocalModel) and not model.is_demo else Path()
-    return _Found(files.text, lambda: own, folder)
+    return _Found(files.text, lambda: encoder, folder)
 
 
 def _whole(choices: Choices) -> Choice:

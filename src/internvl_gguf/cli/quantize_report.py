@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from internvl_gguf.quantizing import Calibration, ImportanceMatrix, QuantizedFile, Quantizer, QuantType
-    from internvl_gguf.quantizing.making import PlannedFile
-    from internvl_gguf.quantizing.process import Fallback
+    from internvl_gguf.quantizing.quantizer import PlannedFile
+    from internvl_gguf.quantizing.quantizer_process import Fallback
 
 
 class ProgressBar:

@@ -15,10 +15,10 @@ import inspect
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.utils.kinds import kind_of
 from internvl_gguf.utils.paths import config_dir
 from internvl_gguf.utils.text_data import decode_text
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 FILE_NAME: Final = "config.toml"
 MODEL: Final = "model"
-_KINDS: Final = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list of texts"}
 
 
 def settings_path() -> Path:
@@ -115,37 +114,17 @@ def _unknown(shown: str, what: str, key: str, known: tuple[str, ...]) -> Invalid
     return InvalidRequestError(f"{settings_path()} has {shown}, which is no {what}.", hint)
 
 
-def _checked(key: str, value: Any, kind: Any) -> Any:
-    """A value as its option takes it.
+def _checked(key: str, value: Any, type_: Any) -> Any:
+    """A value as the parameter of a command takes it.
 
     Raises:
         InvalidRequestError: it is of another kind.
     """
-    kinds = [each for each in get_args(kind) or (kind,) if each is not NoneType]
-    if get_origin(kind) is Literal:
-        if value in kinds:
-            return value
-        raise _wrong(key, value, f"one of {', '.join(map(str, kinds))}")
-    if get_origin(kind) is list or any(get_origin(each) is list for each in kinds):
-        if isinstance(value, list) and all(isinstance(each, str) for each in value):
-            return value
-        raise _wrong(key, value, _KINDS[list])
-    (wanted,) = kinds
-    if get_origin(wanted) is Literal:
-        return _checked(key, value, wanted)
-    if wanted is bool or isinstance(value, bool):
-        is_right = wanted is bool and isinstance(value, bool)
-    elif wanted is float:
-        is_right = isinstance(value, int | float)
-    elif wanted is int:
-        is_right = isinstance(value, int)
-    else:  # a number is text, too: layers on the GPU are "auto" or a number
-        is_right = isinstance(value, str | int | float)
-        value = str(value) if is_right else value
-    if not is_right:
-        raise _wrong(key, value, _KINDS.get(wanted, "text"))
-    return value
-
-
-def _wrong(key: str, value: Any, wanted: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{key} is {value!r} in {settings_path()}.", f"Give {wanted}.")
+    kind = kind_of(type_)
+    if kind.parameter is str and isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)  # layers on the GPU are "auto" or a number
+    try:
+        found = kind.accept(key, value)
+    except InvalidRequestError:
+        raise InvalidRequestError(f"{key} is {value!r} in {settings_path()}.", f"Give {kind.written}.") from None
+    return list(found) if isinstance(found, tuple) else found

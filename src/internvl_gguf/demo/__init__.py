@@ -1,1 +1,1 @@
-"""The embedded demo model: a small InternVL trained on drawn pictures. Its two GGUF files lie beside this."""
+"""The embedded demo model: a small InternVL trained on drawn pictures. Its two GGUF files are in this folder."""

@@ -1,24 +1,24 @@
-"""Tokens and embeddings in, tokens out: many requests at once on one text model and its vision encoder.
+"""The engine runs many requests at once on one text model and its vision encoder: tokens and tiles in, tokens out.
 
 The engine knows no template, file or conversation. A request is the whole prompt as spans; what the KV cache already
 holds of it is not computed again, and a tile whose embeddings are known is not encoded again.
 
-There is no thread behind it. Whoever waits for the next token of a request works a step for all of them (`turns`), and
-a step is one native call for each kind of work there is (`scheduler`): so Ctrl-C arrives where it always does, in the
-main thread, nothing runs that nobody waits for, and closing is simple.
+The engine has no thread of its own. The thread that waits for the next token of a request works a step for all
+requests (`step_lock`), and a step is one native call for each kind of work (`scheduler`). So Ctrl-C arrives in the main
+thread as usual, nothing runs that no caller waits for, and closing is simple.
 
-    contract    what callers may ask of an engine, in this process or in another
-    engine      what callers see: submit, embed, close
-    handle      an answer under way: stream, result, cancel
-    scheduler   the step: admit, encode, read, decode, end
-    request     what the scheduler knows of one prompt
-    tile_run    the tiles a prompt goes on with, encoded batch by batch
-    drafting    guesses of what an answer says next
-    sequences   who holds what of the KV cache
-    embedding_cache, embedding_store  tiles that were encoded, in memory and on disk
-    kv_ledger   which tokens a KV sequence holds
-    free_cores  how many cores other programs leave
-    turns       one thread at a time works, the others wait for what it brings
+    contract    protocol of an engine, in this process or in another
+    engine      the engine as callers see it: submit, embed, close
+    handle      a running request as callers see it: stream, result, cancel
+    scheduler   one step: admit, encode, read, decode, end
+    request     the state of one request
+    tile_run    the next tiles of a prompt, encoded batch by batch
+    drafting    prompt lookup: guesses of the next tokens
+    sequences   the sequences of the KV cache: contents, owners, choice
+    embedding_cache, embedding_store  embeddings of encoded tiles, in memory and on disk
+    kv_ledger   the tokens and tiles that a KV sequence holds
+    free_cores  the number of cores that other programs leave free
+    step_lock   a lock whose holder works one step for all threads that wait
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from internvl_gguf.engine.contract import ModelEngine, Vocabulary
     from internvl_gguf.engine.engine import Engine
     from internvl_gguf.engine.handle import Handle, LogitsHandle, ScoreHandle
-    from internvl_gguf.engine.tile_run import Report, TileProgress
+    from internvl_gguf.engine.tile_run import RequestReport, TileProgress
 
 __all__ = [
     "Engine",
     "Handle",
     "LogitsHandle",
     "ModelEngine",
-    "Report",
+    "RequestReport",
     "ScoreHandle",
     "TileProgress",
     "Vocabulary",
@@ -48,12 +48,12 @@ _HOMES: Final = {
     "Handle": "handle",
     "LogitsHandle": "handle",
     "ModelEngine": "contract",
-    "Report": "tile_run",
+    "RequestReport": "tile_run",
     "ScoreHandle": "handle",
     "TileProgress": "tile_run",
     "Vocabulary": "contract",
 }
-"""The module of each name: `engine` loads llama.cpp, and who has an engine in another process does without."""
+"""The module of each name, imported on first use: `engine` loads llama.cpp, which the parent of a worker never does."""
 
 
 def __getattr__(name: str) -> Any:

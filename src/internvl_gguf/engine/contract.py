@@ -1,4 +1,4 @@
-"""What callers may ask of an engine, whether it runs in this process (`engine`) or in another (`worker`)."""
+"""The protocol of an engine, whether it runs in this process (`engine`) or in another (`session.worker`)."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Vocabulary(Protocol):
 
     @property
     def n_vocab(self) -> int:
-        """Tokens there are."""
+        """Number of tokens."""
         ...
 
     def tokenize(self, text: str) -> tuple[int, ...]:
-        """Token ids of plain text."""
+        """Return the token ids of plain text."""
         ...
 
     def piece(self, token: int) -> bytes:
-        """The UTF-8 bytes of a token."""
+        """Return the UTF-8 bytes of a token."""
         ...
 
     def is_end_of_generation(self, token: int) -> bool:
-        """Whether a token ends an answer."""
+        """Return whether a token ends an answer."""
         ...
 
 
@@ -46,12 +46,12 @@ class ModelEngine(Protocol):
 
     @property
     def n_ctx(self) -> int:
-        """Positions one request can take, its answer included."""
+        """Number of positions one request can take, answer included."""
         ...
 
     @property
     def n_parallel(self) -> int:
-        """Requests that run at once."""
+        """Number of requests that run at once."""
         ...
 
     def submit(self, prompt: Sequence[Span], sampling: SamplingParams, on_tiles: TileProgress | None = None) -> Handle:
@@ -68,19 +68,19 @@ class ModelEngine(Protocol):
         on_tiles: TileProgress | None = None,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> list[NDArray[np.float32]]:
-        """Embeddings of tiles, float32 [tokens_per_tile, n_embd] each."""
+        """Return the embeddings of tiles, float32 [tokens_per_tile, n_embd] each."""
         ...
 
     def work_until(self, is_done: Callable[[], bool]) -> None:
-        """Have all requests worked for until `is_done`."""
+        """Work for all requests, or wait while another thread does, until `is_done` is true."""
         ...
 
     def export(self, prompt: Sequence[Span]) -> tuple[list[Span], NDArray[np.uint8]] | None:
-        """The KV of the sequence that knows most of a prompt, with what it holds; None where nothing is known."""
+        """Return spans and KV of the sequence that holds most of a prompt; None if no sequence holds any of it."""
         ...
 
     def restore(self, spans: Sequence[Span], kv: NDArray[np.uint8]) -> None:
-        """Take up exported KV."""
+        """Put exported KV into a free sequence."""
         ...
 
     def check_integrity(self) -> None:

@@ -1,13 +1,13 @@
-"""Prompt-lookup decoding: guess the next tokens from what was said before, and verify them in one computation.
+"""Prompt-lookup decoding: guess the next tokens from the text so far, and verify them in one computation.
 
-An answer that repeats its prompt or itself (a table read out, JSON, a corrected text) says next what stood after the
+An answer that repeats its prompt or itself (a table read out, JSON, a corrected text) goes on with what followed the
 same few tokens the last time. Decoding such a guess together with the newest token costs less than decoding one by one,
-and each guess is kept only where the sampler, asked in order, chooses the same: so the text does not change
+and each guess is kept only if the sampler, asked in order, chooses the same token: so the text does not change
 (Saxena 2023, "Prompt Lookup Decoding"; the acceptance of Leviathan et al. 2023 for a deterministic draft).
 
-A wrong guess costs time, how much depends on the machine. So whether to guess is decided by two measurements made on
-the way: how often the lookup is right, which is known from every token whether it was guessed or not, and how long a
-computation of so many tokens takes beside that of one.
+A wrong guess costs time; how much depends on the machine. So two running measurements decide whether to guess: how
+often the lookup is right, which every token shows whether it was guessed or not, and how long a computation of n tokens
+takes relative to one of a single token.
 """
 
 from __future__ import annotations
@@ -17,59 +17,59 @@ from typing import Final
 
 from internvl_gguf.types import Span, TokenSpan
 
-_BREAK: Final = -1  # stands for a tile: no guess reaches across a picture
+_TILE: Final = -1  # stands for a tile: no guess reaches across a picture
 _LONGEST, _SHORTEST = 4, 2
-_MARGIN: Final = 1.05  # a guess has to promise this much
-_MEMORY: Final = 0.85  # weight of what was known of a rate when one more observation comes
-_HOPE: Final = 0.6  # rate of right guesses before the first
-_PATIENCE: Final = 64  # declined guesses after which one is made all the same: a disturbance may have made them dear
+_MARGIN: Final = 1.05  # speed-up that a guess has to promise
+_DECAY: Final = 0.85  # weight of the old value of a running mean when a new observation comes
+_INITIAL_RATE: Final = 0.6  # rate of right guesses before the first observation
+_MOST_DECLINED: Final = 64  # then one guess is made anyway: a disturbance may have made the measured cost too high
 
 
 class PromptLookup:
-    """The tokens of one conversation, and what followed when the last few of them stood there before.
+    """The tokens of one conversation with an index of their n-grams: it finds what followed the last few tokens before.
 
     Args:
-        prompt: what the answer follows.
+        prompt: the prompt that the answer follows.
 
     Attributes:
-        rate: how often a guess of the next token was right, of late.
-        declined: tokens since a guess was made, though there was one.
+        rate: running mean of how often a guess of the next token was right.
+        declined: number of consecutive tokens for which a guess was known but not made.
     """
 
     def __init__(self, prompt: Sequence[Span]) -> None:
-        self.rate = _HOPE
+        self.rate = _INITIAL_RATE
         self.declined = 0
         self._tokens: list[int] = []
         self._followers: dict[tuple[int, ...], int] = {}
         self._source = -1
         for span in prompt:
-            for token in span.ids if isinstance(span, TokenSpan) else (_BREAK,):
+            for token in span.ids if isinstance(span, TokenSpan) else (_TILE,):
                 self._append(token)
 
     def add(self, token: int) -> None:
-        """The conversation goes on with a token, guessed or not."""
+        """Append the next token of the conversation, guessed or not."""
         if self._source >= 0:
             is_right = self._tokens[self._source] == token
-            self.rate += (is_right - self.rate) * (1 - _MEMORY)
+            self.rate += (is_right - self.rate) * (1 - _DECAY)
         self._append(token)
 
     def guess(self, most: int, cost: DecodeCost) -> list[int]:
-        """The tokens that may come next: as many as promise to be worth verifying, at most `most`."""
+        """Return guesses of the next tokens: as many as are worth verifying, at most `most`."""
         likely = self.next_tokens(most)
         length = worthwhile_length(len(likely), self.rate, cost)
-        if length or not likely or not cost.knows_one:
+        if length or not likely or not cost.has_single_token:
             self.declined = 0
             return likely[:length]
         self.declined += 1
-        if self.declined <= _PATIENCE:
+        if self.declined <= _MOST_DECLINED:
             return []
         self.declined = 0
         return likely
 
     def next_tokens(self, limit: int) -> list[int]:
-        """The tokens that followed the last time, at most `limit`; empty where nothing like the last ones stood before.
+        """Return the tokens that followed the last few tokens before, at most `limit`; empty if these are new.
 
-        Where the source runs into the newest token, it goes round: text that repeats itself goes on repeating.
+        A source that reaches the newest token starts again: text that repeats itself is expected to go on repeating.
         """
         if self._source < 0:
             return []
@@ -77,7 +77,7 @@ class PromptLookup:
         found: list[int] = []
         for offset in range(limit):
             token = self._tokens[self._source + offset % period]
-            if token == _BREAK:
+            if token == _TILE:
                 break
             found.append(token)
         return found
@@ -87,11 +87,11 @@ class PromptLookup:
         goes_on = self._source >= 0 and tokens[self._source] == token
         tokens.append(token)
         end = len(tokens)
-        # A source that was right stays the source: another place with the same two tokens seldom knows better.
+        # A source that was right stays the source: another place with the same two tokens is seldom a better one.
         self._source = self._source + 1 if goes_on else -1
         for length in range(_LONGEST, _SHORTEST - 1, -1):
             key = tuple(tokens[-length:])
-            if len(key) < length or _BREAK in key:
+            if len(key) < length or _TILE in key:
                 continue
             if self._source < 0:
                 self._source = self._followers.get(key, -1)
@@ -99,20 +99,22 @@ class PromptLookup:
 
 
 class DecodeCost:
-    """Seconds that a computation of so many tokens takes, measured on the way."""
+    """Measured seconds of decoding n tokens in one call, by n."""
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
 
     def observe(self, n_tokens: int, seconds: float) -> None:
-        """One computation of `n_tokens` tokens took so long."""
+        """Record how long one computation of `n_tokens` tokens took."""
         known = self._seconds.get(n_tokens, seconds)
         # Disturbances only ever add time.
-        self._seconds[n_tokens] = min(seconds, known + (seconds - known) * (1 - _MEMORY))
+        self._seconds[n_tokens] = min(seconds, known + (seconds - known) * (1 - _DECAY))
 
     def ratio(self, n_tokens: int) -> float:
-        """Time of `n_tokens` at once by the time of one: measured, or drawn between sizes that were; 1 where nothing is
-        known, which makes somebody try it."""
+        """Return the cost of decoding `n_tokens` in one call relative to one token.
+
+        It is interpolated between measured sizes, and 1.0 if no other size was measured, so that one is tried.
+        """
         one = self._seconds.get(1)
         if one is None or len(self._seconds) == 1:
             return 1.0
@@ -126,22 +128,22 @@ class DecodeCost:
         return (self._seconds[below] + (self._seconds[above] - self._seconds[below]) * part) / one
 
     @property
-    def knows_one(self) -> bool:
+    def has_single_token(self) -> bool:
         """Whether the time of a single token is known."""
         return 1 in self._seconds
 
 
 def worthwhile_length(most: int, rate: float, cost: DecodeCost) -> int:
-    """How many tokens to guess: as many as give most tokens for the time, 0 where guessing gains nothing.
+    """Return how many tokens to guess: the number with the most tokens per second, 0 if guessing gains nothing.
 
     With each guess right at `rate`, k guesses give (1 - rate^(k+1)) / (1 - rate) tokens (Leviathan et al. 2023, eq. 1).
 
     Args:
-        most: longest guess there is.
+        most: length of the longest guess available.
         rate: how often a guess is right.
-        cost: of computations on this machine.
+        cost: measured cost of computations on this machine.
     """
-    if not cost.knows_one:
+    if not cost.has_single_token:
         return 0
     best, best_gain = 0, _MARGIN
     tokens = power = 1.0

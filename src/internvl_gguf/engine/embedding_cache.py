@@ -1,4 +1,4 @@
-"""Embeddings of tiles already encoded, by content: in memory, and behind that on disk."""
+"""The cache of tile embeddings, by tile content: in memory, with a store on disk behind it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class EmbeddingCache:
     The key names everything the embeddings depend on (pixels, mmproj, correction, build, device), so an entry never
     goes stale. Entries are read-only: callers share them.
 
-    What is put is also written to the disk, by a thread of this cache, so that no answer waits for it; `close` does.
-    Where the disk is slower than the encoder for long, some is not kept there. A disk that cannot be written is told
-    once and then left alone; what it holds is read all the same.
+    Embeddings are also written to the disk, by a thread of this cache, so that no answer waits for it; `close` waits.
+    If the disk is slower than the encoder for long, some embeddings are not kept there. An unwritable disk is reported
+    once and not written again; it is still read.
 
     Args:
-        max_bytes: memory the embeddings may take; the least recently used go first. 0 keeps none.
+        max_bytes: memory the embeddings may take; the least recently used are dropped first. 0 keeps none.
         store: embeddings on disk; None for none.
-        on_notice: told in one line that the disk cannot be written.
+        on_notice: called with one line if the disk cannot be written.
     """
 
     def __init__(self, max_bytes: int, store: EmbeddingStore | None = None, on_notice: Notice = log_notice) -> None:
@@ -44,15 +44,15 @@ class EmbeddingCache:
         self._trouble: Exception | None = None
 
     def __len__(self) -> int:
-        """Entries in memory."""
+        """Number of entries in memory."""
         return len(self._entries)
 
     def __contains__(self, key: bytes) -> bool:
-        """Whether the embeddings of a tile are in memory."""
+        """Return whether the embeddings of a tile are in memory."""
         return key in self._entries
 
     def get(self, key: bytes) -> NDArray[np.float32] | None:
-        """The embeddings of a tile, or None when they are not known (any more)."""
+        """Return the embeddings of a tile; None if they are in neither memory nor store."""
         found = self._entries.get(key)
         if found is not None:
             self._entries.move_to_end(key)
@@ -63,17 +63,17 @@ class EmbeddingCache:
         return found
 
     def put(self, key: bytes, embeddings: NDArray[np.float32]) -> None:
-        """Remember the embeddings of a tile; larger ones than the whole cache are not kept."""
+        """Keep the embeddings of a tile, unless they are larger than the whole cache."""
         self._remember(key, embeddings)
         self._write(key, embeddings)
 
     def clear(self) -> None:
-        """Forget everything that is in memory."""
+        """Drop all entries in memory."""
         self._entries.clear()
         self.used_bytes = 0
 
     def close(self) -> None:
-        """Wait until everything is on disk that is to be. Closing twice is harmless; nothing is written afterwards."""
+        """Wait until all pending writes are on disk. Closing twice is harmless; nothing is written afterwards."""
         if self._writer:
             self._writer.shutdown()
             self._note_writes()
@@ -96,7 +96,7 @@ class EmbeddingCache:
             self._writes.append((self._writer.submit(self._write_now, key, embeddings), embeddings.nbytes))
 
     def _write_now(self, key: bytes, embeddings: NDArray[np.float32]) -> None:
-        """In the writing thread; the first write that fails is the last that is tried."""
+        """Write one entry, in the writing thread; after the first failure no write is tried again."""
         if self._store and not self._trouble:
             try:
                 self._store.put(key, embeddings)
@@ -104,11 +104,11 @@ class EmbeddingCache:
                 self._trouble = error
 
     def _note_writes(self) -> None:
-        """Drop the writes that are done, and tell of the one that failed, in the thread that asks."""
+        """Drop finished writes from the list, and report a failed one, in the calling thread."""
         while self._writes and self._writes[0][0].done():
             self._writes.popleft()
         if self._trouble and self._writer:
-            self._writer.shutdown()  # what still waits does nothing
+            self._writer.shutdown()  # pending writes do nothing
             self._writer = None
             reason = getattr(self._trouble, "strerror", None) or self._trouble
             self._on_notice(

@@ -1,15 +1,15 @@
-"""Embeddings of tiles on disk: a file for each, whole or not there, shared by processes, bounded by bytes.
+"""The on-disk store of tile embeddings: one file per tile, written atomically, shared by processes, bounded in bytes.
 
 A file is named by its tile's key and begins with a header: magic, version, rows, columns and a checksum over these, the
-values and the key. Nothing of it is executed or trusted: what does not check is a miss, and is removed. Files are not
-flushed to the disk one by one; what a power failure tears is found by its checksum.
+values and the key. Its content is never executed or trusted: an entry that fails the checks is a miss, and is removed.
+Files are not flushed to the disk one by one; the checksum finds entries that a power failure has damaged.
 
-Writers take turns by a lock file that the system frees when its holder dies. The one whose turn it is writes under a
-name that is the same for all and renames the file when it is whole, so that crashes leave one part behind at most, and
-the next writer overwrites that. Readers take no lock.
+Writers share a lock file that the system releases when its holder dies. The holder writes under a temporary name that
+is the same for all and renames the file when it is complete, so that crashes leave at most one partial file, which the
+next writer overwrites. Readers take no lock.
 
-Why not `diskcache`: with a bound of 64 MiB it held 530 MiB after sixty writers had been killed, for it never counts the
-files that they leave; docs/caches.md has the whole comparison.
+Why not `diskcache`: with a bound of 64 MiB it held 530 MiB after sixty writers had been killed, because it never counts
+the files that they leave; docs/caches.md has the whole comparison.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _HEADER: Final = struct.Struct("<4sIII16s")  # magic, version, rows, columns, ch
 _MAGIC: Final = b"IVTE"
 _VERSION: Final = 1
 _NAME: Final = re.compile(r"[0-9a-f]{32}\.tile")
-_BLOCK: Final = 4096  # file systems give room in blocks: a small file takes one
-_LOCK_SECONDS: Final = 5.0  # a turn takes milliseconds; who waits so long waits for a process that is stopped
+_BLOCK: Final = 4096  # file systems allocate whole blocks: a small file takes one
+_LOCK_SECONDS: Final = 5.0  # a write takes milliseconds: after so long the holder of the lock must be a stopped process
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class StoredFile:
     """A file of the store.
 
     Attributes:
-        used: when it was last read or written, in nanoseconds of the file system's clock.
-        n_bytes: what it takes, whole blocks.
-        path: where it is.
+        used: time of the last read or write, in nanoseconds of the file system's clock.
+        n_bytes: bytes on disk, in whole blocks.
+        path: path of the file.
     """
 
     used: int
@@ -56,12 +56,12 @@ class StoredFile:
 
 
 class EmbeddingStore:
-    """A folder of embeddings, the least recently used of which go first.
+    """A folder of embeddings; the least recently used are removed first.
 
     Args:
-        folder: made when something is written.
-        max_bytes: what the files may take together, in whole blocks of 4 KiB; several stores on one folder may have
-            different bounds, and each that writes holds its own.
+        folder: created by the first write.
+        max_bytes: most bytes of all files together, in whole blocks of 4 KiB; several stores on one folder may have
+            different bounds, and each enforces its own when it writes.
 
     Attributes:
         folder, max_bytes: as given.
@@ -78,12 +78,12 @@ class EmbeddingStore:
         self._has_counted = False
 
     def get(self, key: bytes) -> NDArray[np.float32] | None:
-        """The embeddings of a tile, float32 [tokens_per_tile, n_embd], bit for bit as they were put.
+        """Return the embeddings of a tile, float32 [tokens_per_tile, n_embd], bit for bit as they were put.
 
-        None where they are not here, cannot be read or are damaged; damaged ones are removed.
+        None if they are missing, unreadable or damaged; damaged ones are removed.
 
         Args:
-            key: of 16 bytes.
+            key: key of the tile, 16 bytes.
         """
         path = self._path(key)
         try:
@@ -91,7 +91,7 @@ class EmbeddingStore:
                 found = _read(file, key)
         except OSError:
             return None
-        with contextlib.suppress(OSError):  # where nothing can be written, the order of use is not kept
+        with contextlib.suppress(OSError):  # in a read-only folder the order of use is not kept
             if found is None:
                 path.unlink()
             else:
@@ -99,10 +99,10 @@ class EmbeddingStore:
         return found
 
     def put(self, key: bytes, embeddings: NDArray[np.float32]) -> None:
-        """Keep the embeddings of a tile, unless they are here or larger than the whole store.
+        """Write the embeddings of a tile, unless they are stored already or larger than the whole store.
 
         Args:
-            key: of 16 bytes.
+            key: key of the tile, 16 bytes.
             embeddings: C-contiguous float32 [tokens_per_tile, n_embd].
 
         Raises:
@@ -126,7 +126,7 @@ class EmbeddingStore:
                 raise
 
     def files(self) -> Iterator[StoredFile]:
-        """The entries, in no order; none where the folder is missing or cannot be read."""
+        """Yield the entries, unordered; none if the folder is missing or cannot be read."""
         with contextlib.suppress(OSError), os.scandir(self.folder) as listing:
             for item in listing:
                 with contextlib.suppress(OSError):  # removed meanwhile
@@ -135,10 +135,10 @@ class EmbeddingStore:
                         yield StoredFile(stat.st_mtime_ns, _blocks(stat.st_size), Path(item.path))
 
     def clear(self) -> int:
-        """Remove every entry; who reads one at that moment gets it whole.
+        """Remove every entry; a reader of an entry at that moment still gets it whole.
 
         Returns:
-            The bytes set free.
+            Number of bytes freed.
 
         Raises:
             OSError: the folder cannot be written, or another process has had the lock for five seconds.
@@ -158,10 +158,11 @@ class EmbeddingStore:
         return self.folder / f"{key.hex()}.tile"
 
     def _make_room(self, size: int) -> bool:
-        """Remove what was used least recently until there is room, and claim it; whether there is.
+        """Remove the least recently used entries until `size` bytes fit, and reserve them; return whether they fit.
 
-        All processes share one running total. It is written before the file it counts: who dies in between leaves it
-        too large, never too small. The first time, and whenever the store is full, the files are counted anew.
+        All processes share one running total. It is written before the file it counts: a process that dies in between
+        leaves it too large, never too small. The files are counted again on the first write and whenever the store is
+        full.
         """
         total = self._running_total() if self._has_counted else None
         if total is None or total + size > self.max_bytes:
@@ -178,7 +179,7 @@ class EmbeddingStore:
             return None
 
     def _count_and_evict(self, size: int) -> int:
-        """What the files take; where `size` more has no room, an eighth is freed at once, for counting costs time."""
+        """Return the bytes of all files; if `size` more do not fit, free an eighth at once, as counting costs time."""
         files = sorted(self.files(), key=lambda file: file.used)
         total = sum(file.n_bytes for file in files)
         if total + size <= self.max_bytes:
@@ -198,7 +199,7 @@ def _blocks(n_bytes: int) -> int:
 
 
 def _read(file: FileIO, key: bytes) -> NDArray[np.float32] | None:
-    """The values of an open entry; None if it is not what was written under this key."""
+    """Return the values of an open entry; None if it is not what was written under this key."""
     header = file.read(_HEADER.size)
     if len(header) != _HEADER.size:
         return None
@@ -225,7 +226,7 @@ def _write(file: FileIO, key: bytes, embeddings: NDArray[np.float32]) -> None:
 
 
 def _checksum(key: bytes, embeddings: NDArray[np.float32]) -> bytes:
-    """Over the key too, so that an entry under another's name is none."""
+    """Return the checksum of an entry, its key included: an entry under another tile's name is not accepted."""
     digest = hashlib.blake2b(_HEADER.pack(_MAGIC, _VERSION, *embeddings.shape, b""), key=key, digest_size=16)
     digest.update(embeddings.data)
     return digest.digest()

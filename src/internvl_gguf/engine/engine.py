@@ -1,4 +1,4 @@
-"""What callers see of the engine."""
+"""The engine as callers see it: submit requests, embed tiles, export and restore KV, close."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 from internvl_gguf.config import SamplingParams
 from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.engine.free_cores import CoreWatch
-from internvl_gguf.engine.handle import Handle, LogitsHandle, ScoreHandle, stopped
+from internvl_gguf.engine.handle import Handle, LogitsHandle, ScoreHandle, cancelled_error
 from internvl_gguf.engine.request import AnswerRequest, LogitsRequest, Request, ScoreRequest
 from internvl_gguf.engine.scheduler import Scheduler
-from internvl_gguf.engine.tile_run import Report, TileProgress, TileRun
-from internvl_gguf.engine.turns import NoTurns, Turns
+from internvl_gguf.engine.step_lock import InheritedStepLock, StepLock
+from internvl_gguf.engine.tile_run import RequestReport, TileProgress, TileRun
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.native import closed
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.types import Span, Tile
-from internvl_gguf.utils.owned import Owned, forsake_in_children
+from internvl_gguf.utils.owned import Owned, disown_after_fork
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,10 +33,10 @@ class Engine(Owned):
         model, vision, context: open native objects; the caller closes them after the engine. Without a vision encoder
             the engine takes text only.
         cache: embeddings by tile.
-        cores: tells how many cores other programs leave; without it all threads compute whatever others do.
+        cores: counts the cores that other programs leave free; without it all threads compute whatever others do.
 
-    Any thread may use it. Nothing is computed before somebody waits for something; then everything that was submitted
-    is.
+    Any thread may use it. Nothing is computed before a caller waits for a result; then all submitted requests are
+    worked for.
     """
 
     def __init__(
@@ -51,30 +51,30 @@ class Engine(Owned):
         self.vision = vision
         self.context = context
         self.cache = cache
-        self._turns = Turns()
-        # No part refers to the engine: it goes, and all with it, as soon as nobody holds it.
-        self._find_tiles = partial(TileRun, vision=vision, cache=cache)
-        self._scheduler = Scheduler(model, context, self._find_tiles, cores)
+        self._step_lock = StepLock()
+        # No part refers to the engine: it is freed, with all its parts, as soon as its last reference is dropped.
+        self._make_tile_run = partial(TileRun, vision=vision, cache=cache)
+        self._scheduler = Scheduler(model, context, self._make_tile_run, cores)
         self._is_closed = False
-        forsake_in_children(self)
+        disown_after_fork(self)
 
     @property
     def n_ctx(self) -> int:
-        """Positions one request can take, its answer included."""
+        """Number of positions one request can take, answer included."""
         return self.context.n_ctx
 
     @property
     def n_parallel(self) -> int:
-        """Requests that run at once; more wait for one of them to end."""
+        """Number of requests that run at once; more wait for one of them to end."""
         return self.context.n_sequences
 
     def submit(self, prompt: Sequence[Span], sampling: SamplingParams, on_tiles: TileProgress | None = None) -> Handle:
         """Ask for an answer.
 
         Args:
-            prompt: all of the prompt.
-            sampling: how its tokens are chosen.
-            on_tiles: told how far the prompt's tiles are encoded, in whichever thread works at that moment.
+            prompt: the whole prompt.
+            sampling: how the tokens of the answer are chosen.
+            on_tiles: called with the progress of encoding the prompt's tiles, in whichever thread works at that moment.
 
         Raises:
             ValueError: the prompt does not fit, is empty or ends in a picture; callers check before.
@@ -99,18 +99,18 @@ class Engine(Owned):
     ) -> ScoreHandle:
         """Ask for the logits after each of the last positions of a prompt.
 
-        As many rows come from one computation as the context has: its n_draft + 1 where nothing else runs.
+        One computation gives as many rows as the context has outputs: n_draft + 1 if nothing else runs.
 
         Args:
-            prompt: all of it; to score the tokens of an answer, with the answer but for its last token.
-            n_scored: how many of its last positions, all of them text.
+            prompt: the whole prompt; to score the tokens of an answer, followed by the answer without its last token.
+            n_scored: number of last positions to score, all of them text.
             on_row: called with 0, 1, ... and the logits after each position, float32 [n_vocab], in whichever thread
-                works at that moment. They are the library's memory, valid during the call. What it raises ends the
+                works at that moment. They are the library's memory, valid during the call. An exception in it ends the
                 request.
             on_tiles: as in `submit`.
 
         Raises:
-            ValueError: as `submit`, or fewer positions of text than are to be scored.
+            ValueError: as in `submit`, or the prompt ends in fewer positions of text than are to be scored.
             SessionStateError: the engine is closed.
         """
         request = ScoreRequest(prompt, self.n_ctx, on_tiles, n_scored, on_row)
@@ -123,84 +123,86 @@ class Engine(Owned):
         on_tiles: TileProgress | None = None,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> list[NDArray[np.float32]]:
-        """Embeddings of tiles, float32 [tokens_per_tile, n_embd] each, encoding only what is not known.
+        """Return the embeddings of tiles, float32 [tokens_per_tile, n_embd] each; only unknown ones are encoded.
 
         Requests go on between the batches.
 
         Args:
             on_tiles: as in `submit`.
-            is_cancelled: asked before each batch.
+            is_cancelled: called before each batch.
 
         Raises:
             SessionStateError: it was cancelled, or the engine is closed.
         """
         run: TileRun | None = None
-        report = Report()
+        report = RequestReport()
 
         def encode() -> None:
             nonlocal run
             self._check_open()
-            run = run or self._find_tiles(tiles)
+            run = run or self._make_tile_run(tiles)
             run.encode_batch(report, on_tiles)
 
         while run is None or not run.is_complete:
             if is_cancelled():
-                raise stopped()
-            self._turns.work_once(encode)
+                raise cancelled_error()
+            self._step_lock.work_once(encode)
         return run.embeddings(tiles)
 
     def work_until(self, is_done: Callable[[], bool]) -> None:
-        """Work for all requests, or wait while another thread does, until `is_done`, which is asked after each step."""
-        self._turns.work_until(is_done, self._scheduler.step)
+        """Work for all requests, or wait while another thread does, until `is_done`, asked after each step, is true."""
+        self._step_lock.work_until(is_done, self._scheduler.step)
 
     def cancel(self, request: Request) -> None:
-        """Nobody wants a request any more; from any thread.
+        """Cancel a request; callable from any thread.
 
-        It is let go at once, or by the thread that works at this moment, after the native call it is in: that is told
-        to end early, and what it had done for others is done again.
+        If no thread works at this moment, the request ends at once. Otherwise the native call under way is aborted, the
+        thread that works ends the request, and the work that the call did for other requests is done again.
         """
         request.is_cancelled = True
-        if request.ending is None and not self._turns.try_work(self._scheduler.end_cancelled) and request.is_admitted:
+        if request.ending is not None or self._step_lock.try_work(self._scheduler.end_cancelled):
+            return
+        if request.is_admitted:
             self.context.abort()
 
     def export(self, prompt: Sequence[Span]) -> tuple[list[Span], NDArray[np.uint8]] | None:
-        """The KV of the sequence that knows most of a prompt, with what it holds; None where nothing of it is known.
+        """Return spans and KV of the sequence that holds most of a prompt; None if no sequence holds any of it.
 
         Raises:
             LibraryError: llama.cpp refused.
         """
         found: list[tuple[list[Span], NDArray[np.uint8]] | None] = []
-        self._turns.work_once(lambda: found.append(self._scheduler.sequences.export(prompt)))
+        self._step_lock.work_once(lambda: found.append(self._scheduler.sequences.export(prompt)))
         return found[0]
 
     def restore(self, spans: Sequence[Span], kv: NDArray[np.uint8]) -> None:
-        """Take up exported KV: a prompt that begins with these spans computes only what follows them.
+        """Restore exported KV: a prompt that begins with these spans computes only what follows them.
 
         Raises:
             LibraryError: llama.cpp refused; nothing is lost.
             SessionStateError: requests run on all sequences.
         """
-        self._turns.work_once(lambda: self._scheduler.sequences.restore(spans, kv))
+        self._step_lock.work_once(lambda: self._scheduler.sequences.restore(spans, kv))
 
     def check_integrity(self) -> None:
         """Raise RuntimeError unless every ledger agrees with llama.cpp's view of its sequence."""
-        self._turns.work_once(self._scheduler.sequences.check_integrity)
+        self._step_lock.work_once(self._scheduler.sequences.check_integrity)
 
     def forget(self) -> None:
-        """Empty the KV cache; requests that run read their prompts again."""
-        self._turns.work_once(self._scheduler.forget)
+        """Empty the KV cache; running requests read their prompts again."""
+        self._step_lock.work_once(self._scheduler.forget)
 
     def close(self) -> None:
-        """End all requests. What the engine runs on can be freed then. Closing twice is harmless."""
-        self._turns.work_once(self._end_all)
+        """End all requests; model, encoder and context can be freed then. Closing twice is harmless."""
+        self._step_lock.work_once(self._end_all)
 
     def close_if_idle(self) -> bool:
-        """As `close`, unless a thread works at this moment; whether it is closed."""
-        return self._turns.try_work(self._end_all)
+        """Close the engine unless a thread works at this moment; return whether it is closed."""
+        return self._step_lock.try_work(self._end_all)
 
-    def forsake(self) -> None:
-        """As `Owned.forsake`."""
-        self._turns = NoTurns()
+    def disown(self) -> None:
+        """See `Owned.disown`."""
+        self._step_lock = InheritedStepLock()
 
     def _end_all(self) -> None:
         self._is_closed = True

@@ -1,9 +1,9 @@
-"""How many cores other programs leave.
+"""The number of cores that other programs leave free.
 
-llama.cpp's threads wait for each other after every operation of a graph, hundreds of times a token. One that has lost
-its core to another program keeps all others waiting, for a time slice of the system each time. So where others use a
-core, a thread less is faster than a thread without a core. How many cores they use is read from the system's counters
-of CPU time: that costs a token nothing, and it says when the cores are free again without trying.
+llama.cpp's threads wait for each other after every operation of a graph, hundreds of times a token. A thread that has
+lost its core to another program keeps all others waiting, for one time slice of the system each time. So where other
+programs use a core, one thread less is faster than a thread without a core. The number of cores they use is read from
+the system's counters of CPU time: that costs a token nothing, and it shows when the cores are free again.
 
 Each value is summed by one thread, so the number of threads changes no result; flash attention on a CPU is the
 exception (`docs/parity.md`).
@@ -21,16 +21,16 @@ _MARGIN: Final = 0.25  # cores that others must use less before a core counts as
 
 
 class FreeCores:
-    """Counts the cores that others leave, by what they used of late: falls at once, rises slowly.
+    """Number of free cores, from the CPU time that others used recently: it falls at once and rises slowly.
 
     A share of a core that others use counts from 1/n_cores on: with n threads, one less costs 1/n, and all of them
-    wait for about the time that one is without its core. Below a quarter of a core is what any system does beside.
+    wait for about the time that one is without its core. Less than a quarter of a core is normal background work.
 
     Args:
         n_cores: logical cores that this process may use.
 
     Attributes:
-        count: those of them that are free, 1 at least.
+        count: number of them that are free, at least 1.
     """
 
     def __init__(self, n_cores: int) -> None:
@@ -39,8 +39,8 @@ class FreeCores:
         self._before = 0.0
         self.count = n_cores
 
-    def note(self, used: float) -> None:
-        """Others used so many cores since the last note. Two notes must allow it before the count rises."""
+    def observe(self, used: float) -> None:
+        """Record how many cores others used since the last call. The count rises only after two calls that allow it."""
         fallen = self._left(used)
         risen = self._left(max(used, self._before) + _MARGIN)
         self.count = fallen if fallen < self.count else max(risen, self.count)
@@ -51,12 +51,12 @@ class FreeCores:
 
 
 class CoreWatch:
-    """Looks now and then at what others have used.
+    """Reads the CPU time of other programs at most five times a second.
 
     Args:
         n_cores: logical cores that this process may use.
-        used_by_others: seconds of CPU time that others have used on these cores so far.
-        clock: seconds.
+        used_by_others: returns the seconds of CPU time that others have used on these cores so far.
+        clock: returns seconds.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class CoreWatch:
         self._read_at, self._used = clock(), used_by_others()
 
     def free(self) -> int:
-        """Cores that are free, read anew where the last reading is old enough to tell."""
+        """Return the number of free cores; it is read again if the last reading is at least 0.2 seconds old."""
         now = self._clock()
         elapsed = now - self._read_at
         if elapsed >= _WINDOW:
             used = self._used_by_others()
-            self._free.note((used - self._used) / elapsed)
+            self._free.observe((used - self._used) / elapsed)
             self._read_at, self._used = now, used
         return self._free.count

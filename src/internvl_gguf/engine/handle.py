@@ -1,4 +1,4 @@
-"""What a caller holds of a request: wait for it, read it, cancel it."""
+"""Handles of running requests: callers wait for a request, read it and cancel it through its handle."""
 
 from __future__ import annotations
 
@@ -12,105 +12,105 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from internvl_gguf.engine.tile_run import Report
+    from internvl_gguf.engine.tile_run import RequestReport
 
 
 class RequestState(Protocol):
-    """How far a request is. Its engine writes it, a handle reads it.
+    """State of a request. Its engine writes it, a handle reads it.
 
     Attributes:
-        report: what the prompt took so far.
-        is_cancelled: nobody wants it any more.
-        ending: why it is over, or the error that ended it; None while it goes on.
+        report: counters and times so far.
+        is_cancelled: whether the caller has cancelled it.
+        ending: its finish reason, or the error that ended it; None while it goes on.
     """
 
-    report: Report
+    report: RequestReport
     is_cancelled: bool
     ending: FinishReason | Exception | None
 
 
 class AnswerState(RequestState, Protocol):
-    """How far an answer is.
+    """State of a request for an answer.
 
     Attributes:
         tokens: the answer so far, without the token that ended it.
-        times: time.perf_counter() when each was there.
-        handed_out: how many of them its reader has.
+        times: time.perf_counter() at which each token was sampled.
+        n_delivered: number of tokens that its reader has received.
     """
 
     tokens: list[int]
     times: list[float]
-    handed_out: int
+    n_delivered: int
 
-    def has_news(self) -> bool:
-        """Whether its reader would not have to wait."""
+    def is_readable(self) -> bool:
+        """Return whether its reader would not have to wait."""
         ...
 
 
 class LogitsState(RequestState, Protocol):
-    """How far a request for logits is."""
+    """State of a request for logits."""
 
     @property
     def logits(self) -> NDArray[np.float32] | None:
-        """The logits, float32 [n_vocab], once they are there."""
+        """The logits, float32 [n_vocab]; None before they are computed."""
         ...
 
 
 WorkUntil = Callable[[Callable[[], bool]], None]
-"""Has all requests of an engine worked for until what it is given says that it is done."""
+"""Works for all requests of an engine, or waits while another thread does, until the given function returns True."""
 
 
 class Handle:
-    """One answer under way. Made by `submit` of an engine.
+    """Handle of a running answer. Made by `submit` of an engine.
 
-    The answer goes on whenever anyone waits for any answer of the engine, read or not; what was not read yet waits in
-    the handle. One thread reads a handle; any may cancel it.
+    The answer goes on whenever any thread waits for any answer of the engine; tokens that were not read yet are kept
+    for the reader. One thread reads a handle; any thread may cancel it.
 
     Args:
-        request: how far it is.
-        work_until: has the engine work.
-        let_go: tells the engine that nobody wants it any more, from any thread.
+        request: state of the request.
+        work_until: makes the engine work.
+        on_cancel: cancels the request in the engine; callable from any thread.
 
     Attributes:
         finish_reason: why the answer ended, as far as it was read; None before, or where an error ended it.
     """
 
-    def __init__(self, request: AnswerState, work_until: WorkUntil, let_go: Callable[[], None]) -> None:
+    def __init__(self, request: AnswerState, work_until: WorkUntil, on_cancel: Callable[[], None]) -> None:
         self._request = request
         self._work_until = work_until
-        self._let_go = let_go
+        self._on_cancel = on_cancel
         self.finish_reason: FinishReason | None = None
 
     @property
     def tokens(self) -> list[int]:
         """The tokens read so far, without the one that ended the answer."""
-        return self._request.tokens[: self._request.handed_out]
+        return self._request.tokens[: self._request.n_delivered]
 
     @property
     def times(self) -> list[float]:
-        """time.perf_counter() when each of `tokens` was there, read or not."""
-        return self._request.times[: self._request.handed_out]
+        """time.perf_counter() at which each of `tokens` was sampled, whenever it was read."""
+        return self._request.times[: self._request.n_delivered]
 
     @property
-    def report(self) -> Report:
-        """What the prompt took."""
+    def report(self) -> RequestReport:
+        """Counters and times of the request."""
         return self._request.report
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to read."""
+        """Whether the answer has ended and was read to its end."""
         return self.finish_reason is not None or isinstance(self._request.ending, Exception)
 
     @property
-    def has_news(self) -> bool:
+    def is_readable(self) -> bool:
         """Whether reading would not have to wait."""
-        return self._request.has_news()
+        return self._request.is_readable()
 
     def stream(self) -> Iterator[int]:
-        """The tokens of the answer as they come. Closing the iterator cancels the rest.
+        """Yield the tokens of the answer as they come. Closing the iterator cancels the rest.
 
         Raises:
-            InternVLError: what ended this answer before its time; the others go on.
+            InternVLError: the error that ended this answer; other answers go on.
         """
         try:
             while (token := self._next()) is not None:
@@ -119,64 +119,64 @@ class Handle:
             self.cancel()
 
     def result(self) -> list[int]:
-        """All tokens of the answer, when it is over; the rest of it is cancelled if waiting is interrupted.
+        """Wait for the end of the answer and return all its tokens; an interrupted wait cancels the rest.
 
         Raises:
-            InternVLError: as `stream`.
+            InternVLError: as in `stream`.
         """
         for _ in self.stream():
             pass
         return self.tokens
 
     def ready(self) -> Iterator[int]:
-        """The tokens that are there and were not read yet, without waiting.
+        """Yield the tokens that were sampled and not read yet, without waiting.
 
         Raises:
-            InternVLError: as `stream`.
+            InternVLError: as in `stream`.
         """
-        while self.finish_reason is None and self.has_news:
+        while self.finish_reason is None and self.is_readable:
             token = self._next()
             if token is not None:
                 yield token
 
     def cancel(self, reason: FinishReason = "aborted") -> None:
-        """End the answer here, from any thread; one that was read to its end stays as it is.
+        """End the answer here; callable from any thread. An answer that was read to its end stays as it is.
 
         Args:
-            reason: its `finish_reason` from now on; "stop" where the reader found a stop string.
+            reason: its `finish_reason` from now on; "stop" if the reader found a stop string.
         """
         request = self._request
         if self.is_over:
             return
         ending = request.ending
-        if isinstance(ending, str) and request.handed_out == len(request.tokens):
+        if isinstance(ending, str) and request.n_delivered == len(request.tokens):
             self.finish_reason = ending
             return
         self.finish_reason = reason
-        self._let_go()
+        self._on_cancel()
 
     def _next(self) -> int | None:
-        """The next token, waited for; None at the end."""
+        """Wait for the next token and return it; None at the end."""
         request = self._request
         while self.finish_reason is None:
-            ending = request.ending  # looked at before the tokens: the last of them may come with it
-            if request.handed_out < len(request.tokens):
-                request.handed_out += 1
-                return request.tokens[request.handed_out - 1]
+            ending = request.ending  # read before the tokens: the last of them may come with it
+            if request.n_delivered < len(request.tokens):
+                request.n_delivered += 1
+                return request.tokens[request.n_delivered - 1]
             if isinstance(ending, Exception):
                 raise ending
             if ending is not None:
                 self.finish_reason = ending
             else:
-                self._work_until(request.has_news)
+                self._work_until(request.is_readable)
         return None
 
 
 class LogitsHandle:
-    """Logits under way. Made by `submit_logits` of an engine."""
+    """Handle of a request for logits. Made by `submit_logits` of an engine."""
 
-    def __init__(self, request: LogitsState, work_until: WorkUntil, let_go: Callable[[], None]) -> None:
-        self._waiting = _Waiting(request, work_until, let_go)
+    def __init__(self, request: LogitsState, work_until: WorkUntil, on_cancel: Callable[[], None]) -> None:
+        self._waiting = _ResultWaiter(request, work_until, on_cancel)
         self._request = request
 
     @property
@@ -185,27 +185,27 @@ class LogitsHandle:
         return self._waiting.is_over
 
     def result(self) -> NDArray[np.float32]:
-        """Logits of the token after the prompt, float32 [n_vocab].
+        """Wait for the logits of the token after the prompt and return them, float32 [n_vocab].
 
         Raises:
-            SessionStateError: it was cancelled.
-            InternVLError: what else ended it.
+            SessionStateError: the request was cancelled.
+            InternVLError: any other error that ended it.
         """
         self._waiting.wait()
         if self._request.logits is None:
-            raise stopped()
+            raise cancelled_error()
         return self._request.logits
 
     def cancel(self) -> None:
-        """It is not wanted any more; from any thread."""
+        """Cancel the request; callable from any thread."""
         self._waiting.cancel()
 
 
 class ScoreHandle:
-    """Logits of many positions under way. Made by `Engine.submit_scores`."""
+    """Handle of a request for the logits of many positions. Made by `Engine.submit_scores`."""
 
-    def __init__(self, request: RequestState, work_until: WorkUntil, let_go: Callable[[], None]) -> None:
-        self._waiting = _Waiting(request, work_until, let_go)
+    def __init__(self, request: RequestState, work_until: WorkUntil, on_cancel: Callable[[], None]) -> None:
+        self._waiting = _ResultWaiter(request, work_until, on_cancel)
         self._request = request
 
     @property
@@ -213,37 +213,37 @@ class ScoreHandle:
         """Whether `result` would not have to wait."""
         return self._waiting.is_over
 
-    def result(self) -> Report:
-        """What it took, once all rows were handed on.
+    def result(self) -> RequestReport:
+        """Wait until all rows were passed to `on_row`, and return the counters and times of the request.
 
         Raises:
-            SessionStateError: it was cancelled.
-            InternVLError: what else ended it, or what the receiver of the rows raised.
+            SessionStateError: the request was cancelled.
+            InternVLError: any other error that ended it, that of `on_row` included.
         """
         self._waiting.wait()
         if self._request.ending != "stop":
-            raise stopped()
+            raise cancelled_error()
         return self._request.report
 
     def cancel(self) -> None:
-        """It is not wanted any more; from any thread."""
+        """Cancel the request; callable from any thread."""
         self._waiting.cancel()
 
 
-class _Waiting:
-    """For a request with one result: wait until it is over, or give it up."""
+class _ResultWaiter:
+    """Waits for a request that has a single result, or cancels it."""
 
-    def __init__(self, request: RequestState, work_until: WorkUntil, let_go: Callable[[], None]) -> None:
+    def __init__(self, request: RequestState, work_until: WorkUntil, on_cancel: Callable[[], None]) -> None:
         self._request = request
         self._work_until = work_until
-        self._let_go = let_go
+        self._on_cancel = on_cancel
 
     @property
     def is_over(self) -> bool:
         return self._request.ending is not None or self._request.is_cancelled
 
     def wait(self) -> None:
-        """Until it is over; raises what ended it."""
+        """Wait until the request has ended; raise the error that ended it."""
         try:
             self._work_until(lambda: self.is_over)
         finally:
@@ -253,9 +253,9 @@ class _Waiting:
 
     def cancel(self) -> None:
         if self._request.ending is None:
-            self._let_go()
+            self._on_cancel()
 
 
-def stopped() -> SessionStateError:
-    """The error of a request with one result that was cancelled."""
-    return SessionStateError("The request was stopped by abort().", "Ask again.")
+def cancelled_error() -> SessionStateError:
+    """Return the error of a cancelled request that has a single result."""
+    return SessionStateError("The request was cancelled_error by abort().", "Ask again.")

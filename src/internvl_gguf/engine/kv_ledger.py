@@ -1,7 +1,7 @@
-"""What each sequence of the KV cache holds, span by span, pictures included.
+"""The ledger of a KV cache sequence: the tokens and tiles it holds, span by span.
 
-llama.cpp knows positions only: two pictures of equal size look the same to a cache that matches token ids, and the
-answer would be about the wrong one. The ledger compares tiles by content, so a prefix is known or it is not.
+llama.cpp knows positions only: two pictures of the same size look the same to a cache that matches token ids, and the
+answer would be about the wrong picture. The ledger compares tiles by content.
 
 Contract: the engine appends to a ledger only after llama.cpp decoded the span, and cuts it whenever it cuts the
 cache; `check_integrity` compares both and must hold between any two calls of the engine.
@@ -18,12 +18,12 @@ _Run = list[int] | TileSpan
 
 
 def total_length(spans: Iterable[Span]) -> int:
-    """Positions that the spans take together."""
+    """Return the number of positions that the spans take together."""
     return sum(span.length for span in spans)
 
 
 def drop_prefix(spans: Sequence[Span], length: int) -> list[Span]:
-    """The spans after the first `length` positions.
+    """Return the spans after the first `length` positions.
 
     Raises:
         ValueError: the prefix ends inside a tile.
@@ -79,12 +79,12 @@ class SequenceLedger:
 
     @property
     def length(self) -> int:
-        """Positions held."""
+        """Number of positions held."""
         return self._length
 
     @property
     def spans(self) -> list[Span]:
-        """What the sequence holds, neighbouring token spans joined."""
+        """The spans that the sequence holds, neighbouring token spans joined."""
         return [run if isinstance(run, TileSpan) else TokenSpan(tuple(run)) for run in self._runs]
 
     def append(self, span: Span) -> None:
@@ -101,7 +101,7 @@ class SequenceLedger:
         self._length += 1
 
     def common_prefix(self, spans: Iterable[Span]) -> int:
-        """Positions at the start that this sequence and the given spans share; never ends inside a tile."""
+        """Return the length of the prefix that this sequence and the given spans share; it never ends inside a tile."""
         shared = 0
         for ours, theirs in zip(self._runs, _runs(spans), strict=False):
             if isinstance(ours, list) and isinstance(theirs, list):
@@ -119,7 +119,7 @@ class SequenceLedger:
         """Keep at most the first `length` positions, whole tiles only.
 
         Returns:
-            Positions kept, fewer than `length` where that would end inside a tile.
+            Number of positions kept; fewer than `length` if that would end inside a tile.
         """
         kept: list[_Run] = []
         position = 0
@@ -136,7 +136,7 @@ class SequenceLedger:
         return position
 
     def copy_prefix(self, other: SequenceLedger, length: int) -> None:
-        """Hold what `other` holds in its first `length` positions."""
+        """Replace the contents by the first `length` positions of `other`."""
         self._runs = [run if isinstance(run, TileSpan) else list(run) for run in other._runs]
         self._length = other._length
         self.truncate(length)

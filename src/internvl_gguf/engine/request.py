@@ -1,4 +1,4 @@
-"""What the scheduler knows of one prompt: how far it is read, and what is done with the logits after it."""
+"""The scheduler's state of one request: how far its prompt is read, and what its logits are used for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from internvl_gguf.engine.drafting import PromptLookup
 from internvl_gguf.engine.kv_ledger import SequenceLedger, drop_prefix, total_length
-from internvl_gguf.engine.tile_run import Report, TileProgress, TileRun
+from internvl_gguf.engine.tile_run import RequestReport, TileProgress, TileRun
 from internvl_gguf.llama.sampler import Sampler, sampler_for
 from internvl_gguf.types import FinishReason, Span, TileSpan, TokenSpan
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 
 class Request(ABC):
-    """A prompt on its way through the engine. The scheduler's; callers hold a `Handle`.
+    """A prompt on its way through the engine. Only the scheduler uses it; callers hold a `Handle`.
 
     Args:
-        prompt: all of it.
-        n_ctx: positions it may take.
-        on_tiles: told how far its tiles are encoded.
+        prompt: the whole prompt.
+        n_ctx: most positions the request may take.
+        on_tiles: called with the progress of encoding its tiles.
 
     Attributes:
-        report: what it took so far.
-        sequence: where it runs or ran; -1 before.
+        report: counters and times so far.
+        sequence: number of the KV sequence it runs or ran on; -1 before.
         unread: spans that its sequence does not hold yet; empty once the prompt is read and each new token is decoded
             as it comes.
-        tile_run: the tiles at the beginning of `unread`, once somebody looked for their embeddings.
-        is_cancelled: nobody wants it any more.
-        ending: why it is over, or the error that ended it; None while it goes on.
-        n_scored: positions at the end of the prompt whose logits are wanted.
+        tile_run: the tiles at the beginning of `unread`, once their embeddings were looked up.
+        is_cancelled: whether the caller has cancelled it.
+        ending: its finish reason, or the error that ended it; None while it goes on.
+        n_scored: number of positions at the end of the prompt whose logits are needed.
 
     Raises:
         ValueError: the prompt does not fit, is empty or ends in a picture; callers check before.
@@ -51,7 +51,7 @@ class Request(ABC):
             raise ValueError(f"a prompt of {self.length} positions for a context of {n_ctx}")
         self.prompt = tuple(prompt)
         self.on_tiles = on_tiles
-        self.report = Report()
+        self.report = RequestReport()
         self.sequence = -1
         self.unread: list[Span] = []
         self.tile_run: TileRun | None = None
@@ -63,7 +63,7 @@ class Request(ABC):
 
     @property
     def is_admitted(self) -> bool:
-        """Whether it was given a sequence."""
+        """Whether a sequence was assigned to it."""
         return self.sequence >= 0
 
     @property
@@ -73,31 +73,31 @@ class Request(ABC):
 
     @property
     def pending(self) -> int:
-        """Positions its sequence does not hold yet: once the prompt is read, the newest token."""
+        """Number of positions that its sequence does not hold yet: 1, the newest token, once the prompt is read."""
         return total_length(self.unread) or 1
 
     @property
-    def wanted_from(self) -> int:
-        """The first position whose logits are still to be used: what its sequence never holds between two steps."""
+    def logits_from(self) -> int:
+        """First position whose logits are still needed; between two steps its sequence is always shorter than this."""
         return total_length(self.spans) - 1
 
     def common_prefix(self, prompt: Sequence[Span]) -> int:
-        """Positions at the start that this prompt and another share."""
+        """Return the length of the prefix that this prompt and another share, in positions."""
         return self._outline.common_prefix(prompt)
 
     def resume_after(self, known: int) -> None:
-        """Its sequence holds the first `known` positions: the rest is to be read."""
+        """Start reading after the first `known` positions, which its sequence holds."""
         self.unread = drop_prefix(self.spans, known)
         self.tile_run = None
 
-    def read(self, count: int) -> None:
-        """The first `count` positions of what was unread are in its sequence now."""
+    def mark_read(self, count: int) -> None:
+        """Remove the first `count` positions from `unread`: its sequence holds them now."""
         self.unread = drop_prefix(self.unread, count)
         if not self.unread or isinstance(self.unread[0], TokenSpan):
             self.tile_run = None
 
     def next_tokens(self, limit: int) -> list[int]:
-        """The tokens it goes on with, at most `limit`; none where a tile comes next."""
+        """Return the next tokens to decode, at most `limit`; none if a tile comes next."""
         tokens: list[int] = []
         for span in self.unread:
             if isinstance(span, TileSpan) or len(tokens) >= limit:
@@ -106,15 +106,20 @@ class Request(ABC):
         return tokens[:limit]
 
     def next_piece(self, room: int, rows: int) -> tuple[list[int], int]:
-        """The tokens it goes on with, at most `room`, and after how many of them, at most `rows`, logits are wanted."""
+        """Return the next tokens to decode, at most `room`, and after how many of the last ones logits are needed.
+
+        Args:
+            room: most tokens.
+            rows: most rows of logits.
+        """
         tokens = self.next_tokens(room)
         start = total_length(self.spans) - self.pending
-        silent = min(max(self.wanted_from - start, 0), len(tokens))
-        outputs = min(len(tokens) - silent, rows)
-        return tokens[: silent + outputs], outputs
+        without_logits = min(max(self.logits_from - start, 0), len(tokens))
+        outputs = min(len(tokens) - without_logits, rows)
+        return tokens[: without_logits + outputs], outputs
 
     def next_tiles(self, limit: int | None = None) -> list[TileSpan]:
-        """The tiles it goes on with, at most `limit`; none where text comes next."""
+        """Return the next tiles, at most `limit`; none if text comes next."""
         tiles: list[TileSpan] = []
         for span in self.unread[:limit]:
             if isinstance(span, TokenSpan):
@@ -123,13 +128,13 @@ class Request(ABC):
         return tiles
 
     def end(self, ending: FinishReason | Exception) -> None:
-        """It is over; free what it holds."""
+        """Mark the request finished and release what it holds."""
         self.ending = self.ending or ending
         self.unread, self.tile_run = [], None
 
     @abstractmethod
-    def take(self, context: Context, row: int, model: TextModel) -> None:
-        """Use the logits after the next position that they are wanted of, in a row of the last decode.
+    def use_logits(self, context: Context, row: int, model: TextModel) -> None:
+        """Use the logits of the next position that needs them, from one row of the last decode.
 
         Raises:
             LibraryError: they are not numbers.
@@ -137,17 +142,17 @@ class Request(ABC):
 
 
 class AnswerRequest(Request):
-    """A prompt that is to be answered.
+    """A request for an answer.
 
     Args:
         sampling: how the tokens of the answer are chosen.
-        drafts: whether its next tokens are to be guessed.
+        drafts: whether its next tokens are guessed (prompt lookup).
 
     Attributes:
-        lookup: what guesses them, once there is a first token; None without.
+        lookup: makes the guesses, from the first token on; None without `drafts`.
         tokens: the answer so far, without the token that ended it.
-        times: time.perf_counter() when each was there.
-        handed_out: how many of them its reader has.
+        times: time.perf_counter() at which each token was sampled.
+        n_delivered: number of tokens that its reader has received.
     """
 
     def __init__(
@@ -167,30 +172,30 @@ class AnswerRequest(Request):
         self.lookup: PromptLookup | None = None
         self.tokens: list[int] = []
         self.times: list[float] = []
-        self.handed_out = 0
+        self.n_delivered = 0
 
     @property
     def spans(self) -> list[Span]:
-        """As `Request.spans`."""
+        """See `Request.spans`."""
         return [*self.prompt, TokenSpan(tuple(self.tokens))] if self.tokens else list(self.prompt)
 
     def next_tokens(self, limit: int) -> list[int]:
-        """As `Request.next_tokens`; the newest token of the answer where the prompt is read."""
+        """See `Request.next_tokens`; once the prompt is read, return the newest token of the answer."""
         return super().next_tokens(limit) if self.unread else self.tokens[-1:]
 
     @property
     def room(self) -> int:
-        """Tokens its answer may still take."""
+        """Number of tokens that its answer may still take."""
         return self._limit - len(self.tokens)
 
-    def has_news(self) -> bool:
-        """Whether its reader would not have to wait."""
-        return self.handed_out < len(self.tokens) or self.ending is not None or self.is_cancelled
+    def is_readable(self) -> bool:
+        """Return whether its reader would not have to wait."""
+        return self.n_delivered < len(self.tokens) or self.ending is not None or self.is_cancelled
 
-    def take(self, context: Context, row: int, model: TextModel) -> None:
-        """As `Request.take`: choose the next token."""
+    def use_logits(self, context: Context, row: int, model: TextModel) -> None:
+        """Sample the next token of the answer. See `Request.use_logits`."""
         if self._sampler is None:
-            context.logits(row)  # damaged weights otherwise answer with one token for ever
+            context.logits(row)  # raises for damaged weights, which would otherwise answer with one token for ever
             self._sampler = sampler_for(self._sampling, model.n_vocab)
             self.lookup = PromptLookup(self.prompt) if self._drafts else None
         token = self._sampler.sample(context, row)
@@ -205,7 +210,7 @@ class AnswerRequest(Request):
             self.ending = "length"
 
     def end(self, ending: FinishReason | Exception) -> None:
-        """As `Request.end`."""
+        """See `Request.end`."""
         super().end(ending)
         if self._sampler:
             self._sampler.close()
@@ -213,25 +218,25 @@ class AnswerRequest(Request):
 
 
 class LogitsRequest(Request):
-    """A prompt of which the logits of the next token are wanted.
+    """A request for the logits of the token after the prompt.
 
     Attributes:
-        logits: float32 [n_vocab], once they are there.
+        logits: float32 [n_vocab]; None before they are computed.
     """
 
     logits: NDArray[np.float32] | None = None
 
-    def take(self, context: Context, row: int, model: TextModel) -> None:
-        """As `Request.take`: keep the logits."""
+    def use_logits(self, context: Context, row: int, model: TextModel) -> None:
+        """Keep a copy of the logits. See `Request.use_logits`."""
         self.logits = context.logits(row).copy()
         self.ending = "stop"
 
 
 class ScoreRequest(Request):
-    """A prompt of which the logits after each of its last positions are wanted.
+    """A request for the logits after each of the last positions of a prompt.
 
     Args:
-        n_scored: how many; all of them text.
+        n_scored: number of these positions; all of them text.
         on_row: called with 0, 1, ... and the logits after each, float32 [n_vocab], valid during the call.
 
     Raises:
@@ -259,12 +264,12 @@ class ScoreRequest(Request):
         self._used = 0
 
     @property
-    def wanted_from(self) -> int:
-        """As `Request.wanted_from`."""
+    def logits_from(self) -> int:
+        """See `Request.logits_from`."""
         return self.length - self.n_scored + self._used
 
-    def take(self, context: Context, row: int, model: TextModel) -> None:
-        """As `Request.take`: hand the logits on."""
+    def use_logits(self, context: Context, row: int, model: TextModel) -> None:
+        """Pass the logits to `on_row`. See `Request.use_logits`."""
         self._on_row(self._used, context.logits(row))
         self._used += 1
         if self._used == self.n_scored:

@@ -1,22 +1,22 @@
-"""The step: what is computed next, for all requests at once.
+"""The scheduler: chooses and runs one step of computation for all requests at once.
 
-A step brings every request that can go on some way forward, with at most one native call for each kind of work, since
-llama.cpp takes no tokens and embeddings in one batch:
+A step moves every request forward that can go on, with at most one native call for each kind of work, since llama.cpp
+takes tokens and embeddings only in separate batches:
 
-1. Waiting requests take free sequences, in the order they came. The next one waits a little longer while a request
-   that runs is still reading what both begin with: then that is copied instead of computed twice.
+1. Waiting requests take free sequences, in the order they came. A request waits a little longer while a running
+   request is still reading the prefix that both share: the prefix is then copied instead of computed twice.
 2. One batch of tiles is encoded, for the request that came first.
 3. The embeddings of some tiles are decoded, whole tiles of one request.
 4. The newest token of every answer under way is decoded in one call, together with the next tokens of prompts still
    being read; each row is sampled by its own request.
 
-An answer alone may be decoded with guesses of what follows (`drafting`); several fill a batch by themselves.
+A single answer may be decoded with guesses of the next tokens (`drafting`); several answers fill a batch by themselves.
 
-While answers are under way, prompts are read in pieces of n_ubatch positions instead of n_batch, so that a long one
-delays no token by more than one batch of tiles and two computations.
+While answers are being decoded, prompts are read in pieces of n_ubatch positions instead of n_batch, so that a long
+prompt delays no token by more than one batch of tiles and two computations.
 
-What was computed is known from the ledgers alone. So a step may end anywhere: `recover` cuts the cache back to the
-ledgers, and each request goes on from what its sequence holds.
+The ledgers alone record what was computed. So a step may end anywhere: `recover` cuts the cache back to the ledgers,
+and each request goes on from what its sequence holds.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from internvl_gguf.llama.model import TextModel
 
 
-class _Piece(NamedTuple):
-    """Tokens that one request goes on with in this step, and after how many of them its logits are wanted."""
+class _TokenPiece(NamedTuple):
+    """The next tokens of one request in this step, and after how many of the last ones it needs logits."""
 
     request: Request
     tokens: list[int]
@@ -57,42 +57,42 @@ class Scheduler:
 
     Args:
         model, context: the text model and its context.
-        find_tiles: looks up the embeddings of tiles.
-        cores: tells how many cores are free; without it each step computes with all threads of the context.
+        make_tile_run: starts a run of tiles, looking up their embeddings.
+        cores: counts the free cores; without it each step computes with all threads of the context.
     """
 
     def __init__(
         self,
         model: TextModel,
         context: Context,
-        find_tiles: Callable[[Sequence[Tile]], TileRun],
+        make_tile_run: Callable[[Sequence[Tile]], TileRun],
         cores: CoreWatch | None = None,
     ) -> None:
         self.sequences = Sequences(context)
         self._model = model
         self._context = context
-        self._find_tiles = find_tiles
+        self._make_tile_run = make_tile_run
         self._cores = cores
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
-        self._is_cut_short = False
+        self._needs_recovery = False
         self._cost = DecodeCost()
 
     def add(self, request: Request) -> None:
-        """A request joins the end of the queue; from any thread."""
+        """Append a request to the queue; callable from any thread."""
         self._waiting.append(request)
 
     def step(self) -> None:
-        """Bring all requests one step forward.
+        """Run one step for all requests.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C; no request is ended by it.
+            KeyboardInterrupt: Ctrl-C; it ends no request.
         """
-        if self._is_cut_short:
+        if self._needs_recovery:
             self.recover()
         if self._cores:
             self._context.limit_threads(self._cores.free())
-        self._is_cut_short = True
+        self._needs_recovery = True
         self._context.abort_requested = False
         try:
             if not self._decode_lone_answer():
@@ -101,35 +101,35 @@ class Scheduler:
         except BaseException:
             self.recover()
             raise
-        self._is_cut_short = False
+        self._needs_recovery = False
 
     def recover(self) -> None:
-        """After a step that ended early: cache and requests back to what the ledgers say."""
-        self.sequences.settle()
+        """Restore a consistent state after a step that ended early: cut cache and requests back to the ledgers."""
+        self.sequences.cut_to_ledgers()
         for request in list(self._running):
             if request.ending is not None:
                 self._end(request, request.ending)
                 continue
-            length, wanted = self.sequences.ledgers[request.sequence].length, request.wanted_from
-            # Or logits were not used while they were there.
+            length, wanted = self.sequences.ledgers[request.sequence].length, request.logits_from
+            # The first case: logits were computed but not used before the step ended.
             if length > wanted or length + request.pending != total_length(request.spans):
                 request.resume_after(self.sequences.cut(request.sequence, min(length, wanted)))
-        self._is_cut_short = False
+        self._needs_recovery = False
 
     def forget(self) -> None:
-        """Empty the KV cache; what runs begins again."""
+        """Empty the KV cache; running requests read their prompts again."""
         for sequence in range(len(self.sequences.ledgers)):
             self.sequences.cut(sequence, 0)
         self.recover()
 
     def end_cancelled(self) -> None:
-        """Let go of the requests that nobody wants any more."""
+        """End all cancelled requests."""
         for request in [*self._running, *self._waiting]:
             if request.is_cancelled:
                 self._end(request, "aborted")
 
     def end_all(self, error: Exception) -> None:
-        """No request goes on."""
+        """End all requests with an error."""
         for request in [*self._running, *self._waiting]:
             self._end(request, error)
 
@@ -145,23 +145,23 @@ class Scheduler:
             self.end_cancelled()
 
     def _admit(self) -> None:
-        while self._waiting and self.sequences.has_room:
+        while self._waiting and self.sequences.has_free:
             request = self._waiting[0]
-            if self._will_be_known(request):
+            if self._is_being_read(request):
                 return
-            sequence, known = self.sequences.take(request.prompt, request.wanted_from)
+            sequence, known = self.sequences.acquire(request.prompt, request.logits_from)
             request.sequence = sequence
             request.report.cached_tokens = known
             request.resume_after(known)
             self._running.append(self._waiting.popleft())
 
-    def _will_be_known(self, request: Request) -> bool:
-        """Whether a request that runs is still reading what this one begins with, too."""
+    def _is_being_read(self, request: Request) -> bool:
+        """Return whether a running request is still reading a prefix of this one that no sequence holds yet."""
         reading = [other for other in self._running if other.unread]
         if not reading:
             return False
         shared = max(other.common_prefix(request.prompt) for other in reading)
-        return min(shared, request.wanted_from) > self.sequences.known_prefix(request.prompt)
+        return min(shared, request.logits_from) > self.sequences.known_prefix(request.prompt)
 
     def _encode_tiles(self) -> None:
         """Encode one batch of tiles, for the first request that waits for one."""
@@ -170,16 +170,16 @@ class Scheduler:
                 continue
             try:
                 if request.tile_run is None:
-                    request.tile_run = self._find_tiles([span.tile for span in request.next_tiles()])
+                    request.tile_run = self._make_tile_run([span.tile for span in request.next_tiles()])
                 if not request.tile_run.is_complete:
                     request.tile_run.encode_batch(request.report, request.on_tiles)
                     return
-            except Exception as error:  # its progress callback's included: it is the error of this request alone
+            except Exception as error:  # that of a progress callback, too: it is the error of this request alone
                 self._end(request, error)
 
     def _read_tiles(self) -> None:
-        """Decode the embeddings of as many tiles as fit, for the first request that has them."""
-        room = self._room()
+        """Decode the embeddings of as many tiles as fit, for the first request whose next tiles are encoded."""
+        room = self._prompt_room()
         for request in self._running:
             first = request.next_tiles(1)
             if not first or request.tile_run is None:
@@ -196,37 +196,37 @@ class Scheduler:
         try:
             self._context.decode_embeddings(rows, ledger.length, request.sequence, logits=False)
         except LibraryError as error:
-            self.sequences.settle()
+            self.sequences.cut_to_ledgers()
             self._end(request, error)
             return
         request.report.prefill_seconds += time.perf_counter() - started
         for span in spans:
             ledger.append(span)
-        request.read(len(rows))
+        request.mark_read(len(rows))
 
-    def _room(self) -> int:
-        """Positions of prompts that one call may read beside the answers under way."""
+    def _prompt_room(self) -> int:
+        """Return how many prompt positions one call may read beside the answers being decoded."""
         answers = sum(not request.unread for request in self._running)
         if not answers:
             return self._context.n_batch
         return min(max(self._context.n_ubatch - answers, 1), self._context.n_batch - answers)
 
     def _decode_tokens(self) -> None:
-        """Decode the newest token of every answer, and the next ones of prompts that go on with text."""
-        room, rows = self._room(), self._context.n_outputs
-        pieces = [_Piece(request, request.next_tokens(1), 1) for request in self._running if not request.unread]
+        """Decode the newest token of every answer, and the next tokens of prompts whose next part is text."""
+        room, rows = self._prompt_room(), self._context.n_outputs
+        pieces = [_TokenPiece(request, request.next_tokens(1), 1) for request in self._running if not request.unread]
         rows -= len(pieces)
         for request in self._running:
             if request.unread and room:
                 tokens, outputs = request.next_piece(room, rows)
                 if tokens:
-                    pieces.append(_Piece(request, tokens, outputs))
+                    pieces.append(_TokenPiece(request, tokens, outputs))
                     room -= len(tokens)
                     rows -= outputs
         if pieces:
             self._decode_pieces(pieces)
 
-    def _decode_pieces(self, pieces: Sequence[_Piece]) -> None:
+    def _decode_pieces(self, pieces: Sequence[_TokenPiece]) -> None:
         ledgers = self.sequences.ledgers
         runs = [
             TokenRun(piece.tokens, ledgers[piece.request.sequence].length, piece.request.sequence, piece.outputs)
@@ -236,11 +236,11 @@ class Scheduler:
         try:
             rows = self._context.decode_many(runs)
         except LibraryError as error:
-            self.sequences.settle()
+            self.sequences.cut_to_ledgers()
             if len(pieces) == 1:
                 self._end(pieces[0].request, error)
                 return
-            for piece in pieces:  # one by one, to see whose error it is
+            for piece in pieces:  # one by one, to find the request that fails
                 self._decode_pieces([piece])
             return
         seconds_each = (time.perf_counter() - started) / sum(len(piece.tokens) for piece in pieces)
@@ -248,19 +248,19 @@ class Scheduler:
             if request.unread:
                 ledgers[request.sequence].append(TokenSpan(tuple(tokens)))
                 request.report.prefill_seconds += seconds_each * len(tokens)
-                request.read(len(tokens))
+                request.mark_read(len(tokens))
             else:
                 ledgers[request.sequence].append_token(tokens[0])
         for piece, last in zip(pieces, rows, strict=True):
             for row in range(last + 1 - piece.outputs, last + 1):
                 if piece.request.ending is None:
-                    self._take(piece.request, row)
+                    self._use_logits(piece.request, row)
 
     def _decode_lone_answer(self) -> bool:
-        """The inner step of a single answer, with as little around it as can be.
+        """Decode the next token of an answer that runs alone: the inner loop, kept short.
 
         Returns:
-            Whether that was all there is to do.
+            Whether that was the whole step; False if there is other work, too.
         """
         if len(self._running) != 1 or self._waiting:
             return False
@@ -269,7 +269,7 @@ class Scheduler:
             return False
         (token,) = request.next_tokens(1)
         ledger = self.sequences.ledgers[request.sequence]
-        drafted = self._context.n_draft and self._guess(request, ledger.length)
+        drafted = self._context.n_draft and self._draft(request, ledger.length)
         started = time.perf_counter()
         try:
             if drafted:
@@ -280,24 +280,24 @@ class Scheduler:
             self.recover()
             return True
         except LibraryError as error:
-            self.sequences.settle()
+            self.sequences.cut_to_ledgers()
             self._end(request, error)
             return True
         if self._context.n_draft:
             self._cost.observe(1, time.perf_counter() - started)
         ledger.append_token(token)
-        self._take(request, -1)
+        self._use_logits(request, -1)
         return True
 
-    def _guess(self, request: Request, length: int) -> list[int]:
-        """What may come after the newest token, where verifying it promises to be quicker than waiting."""
+    def _draft(self, request: Request, length: int) -> list[int]:
+        """Return guesses of the next tokens if verifying them is likely to be faster than decoding one by one."""
         if not isinstance(request, AnswerRequest) or request.lookup is None:
             return []
         most = min(self._context.n_draft, request.room - 1, self._context.n_ctx - length - 1)
         return request.lookup.guess(most, self._cost)
 
     def _verify(self, request: Request, tokens: list[int]) -> None:
-        """Decode the newest token with guesses of the next ones; keep those that are chosen."""
+        """Decode the newest token together with guesses of the next ones; keep the guesses that the sampler chooses."""
         sequence = request.sequence
         ledger = self.sequences.ledgers[sequence]
         started = time.perf_counter()
@@ -310,13 +310,13 @@ class Scheduler:
                 break
             ledger.append_token(token)
             kept += 1
-            self._take(request, row)
+            self._use_logits(request, row)
         request.report.accepted_tokens += kept - 1
-        self.sequences.settle()
+        self.sequences.cut_to_ledgers()
 
-    def _take(self, request: Request, row: int) -> None:
+    def _use_logits(self, request: Request, row: int) -> None:
         try:
-            request.take(self._context, row, self._model)
+            request.use_logits(self._context, row, self._model)
         except Exception as error:
             self._end(request, error)
             return
@@ -324,10 +324,10 @@ class Scheduler:
             self._end(request, request.ending)
 
     def _end(self, request: Request, ending: FinishReason | Exception) -> None:
-        """A request is over. It leaves those that run last: interrupted before that, `recover` ends it again."""
+        """End a request. It is removed from the running ones last: if interrupted before, `recover` ends it again."""
         request.end(ending)
         if request in self._running:
-            self.sequences.leave(request.sequence)
+            self.sequences.release(request.sequence)
             self._running.remove(request)
         else:
             self._waiting.remove(request)

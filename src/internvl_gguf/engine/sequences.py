@@ -1,4 +1,4 @@
-"""The sequences of the KV cache: what each holds, who uses it, and which one suits a prompt best."""
+"""The sequences of the KV cache: what each one holds, whether a request uses it, and which one suits a prompt best."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 class Sequences:
     """The sequences of a context and their ledgers.
 
-    Requests own no sequence: any of them may run on any, and what one leaves behind stays until the place is wanted.
+    A request has no fixed sequence: it may run on any free one, and what it leaves there stays until another request
+    needs the sequence.
 
     Attributes:
-        ledgers: what each sequence holds.
-        is_taken: whether a request runs on it.
+        ledgers: contents of each sequence.
+        is_taken: for each sequence, whether a request runs on it.
     """
 
     def __init__(self, context: Context) -> None:
@@ -35,24 +36,24 @@ class Sequences:
         self._clock = 0
 
     @property
-    def has_room(self) -> bool:
-        """Whether another request can run."""
+    def has_free(self) -> bool:
+        """Whether a sequence is free, so that another request can run."""
         return not all(self.is_taken)
 
     def known_prefix(self, prompt: Sequence[Span]) -> int:
-        """Positions of a prompt that some sequence holds."""
+        """Return the length of the longest prefix of a prompt that a sequence holds, in positions."""
         return max(ledger.common_prefix(prompt) for ledger in self.ledgers)
 
-    def take(self, prompt: Sequence[Span], most: int) -> tuple[int, int]:
-        """A free sequence for a prompt, with as much of the prompt in it as any sequence knows.
+    def acquire(self, prompt: Sequence[Span], most: int) -> tuple[int, int]:
+        """Take a free sequence for a prompt, holding the longest prefix of the prompt that any sequence holds.
 
-        Where cutting the sequence that knows most would throw away what another request needs (it runs there) or may
-        need (a fork), the shared part is copied to the free sequence that was left alone longest; copying computes
+        If cutting the sequence with the longest prefix would throw away what another request needs (it runs there) or
+        may need (a fork), the shared prefix is copied to the least recently used free sequence; copying computes
         nothing.
 
         Args:
-            prompt: all of it.
-            most: positions of it to know at most; those after them have to be decoded for their logits.
+            prompt: the whole prompt.
+            most: most positions of it to reuse; those after them have to be decoded for their logits.
 
         Returns:
             The sequence, now taken, and how many positions of the prompt it holds.
@@ -71,30 +72,30 @@ class Sequences:
         self._used[best] = self._clock
         return best, self.cut(best, keep)
 
-    def leave(self, sequence: int) -> None:
-        """The request that ran on it is over; what it holds stays known."""
+    def release(self, sequence: int) -> None:
+        """Mark a sequence free after its request has ended; its contents stay for later prompts."""
         self.is_taken[sequence] = False
 
     def cut(self, sequence: int, length: int) -> int:
-        """Keep at most the first `length` positions, whole tiles only; returns how many."""
+        """Cut a sequence to at most its first `length` positions, whole tiles only; return how many it keeps."""
         kept = self.ledgers[sequence].truncate(length)
         self._context.cut(sequence, kept)
         return kept
 
     def export(self, prompt: Sequence[Span]) -> tuple[list[Span], NDArray[np.uint8]] | None:
-        """What the sequence that knows most of a prompt holds, with its KV; None where none knows any of it.
+        """Return spans and KV of the sequence that holds most of a prompt; None if no sequence holds any of it.
 
         Raises:
             LibraryError: llama.cpp refused.
         """
         best = max(range(len(self.ledgers)), key=lambda each: self.ledgers[each].common_prefix(prompt))
         known = self.ledgers[best].common_prefix(prompt)
-        if known < self.ledgers[best].length:  # the rest is another conversation's, and nobody else's to read
-            best = self._alone(best, known)
+        if known < self.ledgers[best].length:  # the rest belongs to another conversation and must not be saved with it
+            best = self._prefix_only(best, known)
         return (self.ledgers[best].spans, read_state(self._context, best)) if best >= 0 and known else None
 
-    def _alone(self, sequence: int, length: int) -> int:
-        """A sequence that holds the beginning of another and no more: a free one, or that one cut; -1 for none."""
+    def _prefix_only(self, sequence: int, length: int) -> int:
+        """Return a sequence that holds only a prefix of another: a free one, else that one cut; -1 for none."""
         free = [each for each in range(len(self.ledgers)) if each != sequence and not self.is_taken[each]]
         spare = min(free, key=lambda each: self._used[each], default=-1)
         if spare >= 0:
@@ -106,10 +107,10 @@ class Sequences:
         return sequence
 
     def restore(self, spans: Sequence[Span], kv: NDArray[np.uint8]) -> None:
-        """Put exported KV into the free sequence that was left alone longest.
+        """Put exported KV into the least recently used free sequence.
 
         Raises:
-            LibraryError: llama.cpp refused, or what it took is not what the spans say; the sequence is empty then.
+            LibraryError: llama.cpp refused, or the KV is not as long as the spans; the sequence is empty then.
             SessionStateError: requests run on all sequences.
         """
         free = [each for each in range(len(self.ledgers)) if not self.is_taken[each]]
@@ -128,8 +129,8 @@ class Sequences:
         self._clock += 1
         self._used[sequence] = self._clock
 
-    def settle(self) -> None:
-        """After an interruption llama.cpp may hold more than a ledger: cut it back."""
+    def cut_to_ledgers(self) -> None:
+        """Cut every sequence back to its ledger: after an interruption llama.cpp may hold more."""
         for sequence, ledger in enumerate(self.ledgers):
             if self._context.last_position(sequence) >= ledger.length:
                 self._context.cut(sequence, ledger.length)

@@ -1,4 +1,4 @@
-"""The tiles that a prompt goes on with, and their embeddings, encoded batch by batch."""
+"""A run of consecutive tiles of a prompt: their embeddings are looked up in the cache or encoded batch by batch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ TileProgress = Callable[[int, int], None]
 
 
 @dataclass
-class Report:
-    """What a prompt took.
+class RequestReport:
+    """Counters and times of one request.
 
     Attributes:
         cached_tokens: positions whose KV was already there.
@@ -43,12 +43,12 @@ class Report:
 
 
 class TileRun:
-    """Tiles that follow one another, and what is known of their embeddings.
+    """Consecutive tiles and those of their embeddings that are known.
 
     Args:
-        tiles: the tiles; one may stand there twice and is encoded once.
+        tiles: the tiles; a tile that occurs twice is encoded once.
         vision: the encoder.
-        cache: embeddings by tile, asked first and told what was encoded.
+        cache: embeddings by tile; asked first, and given what is encoded.
 
     Raises:
         ValueError: there is no encoder.
@@ -69,24 +69,24 @@ class TileRun:
         return not self._missing
 
     def knows(self, tiles: Sequence[Tile]) -> bool:
-        """Whether the embeddings of these tiles are known."""
+        """Return whether the embeddings of these tiles are known."""
         return all(self._known[tile.key] is not None for tile in tiles)
 
     def rows(self, tiles: Sequence[Tile]) -> NDArray[np.float32]:
-        """Embeddings of known tiles, float32 [tiles * tokens_per_tile, n_embd]."""
+        """Return the embeddings of known tiles, float32 [tiles * tokens_per_tile, n_embd]."""
         return np.concatenate([found for tile in tiles if (found := self._known[tile.key]) is not None])
 
     def embeddings(self, tiles: Sequence[Tile]) -> list[NDArray[np.float32]]:
-        """Embeddings of known tiles, float32 [tokens_per_tile, n_embd] each."""
+        """Return the embeddings of known tiles, float32 [tokens_per_tile, n_embd] each."""
         return [found for tile in tiles if (found := self._known[tile.key]) is not None]
 
-    def encode_batch(self, report: Report, on_tiles: TileProgress | None) -> None:
-        """Have one batch of missing tiles encoded, of as many as the encoder takes at once.
+    def encode_batch(self, report: RequestReport, on_tiles: TileProgress | None) -> None:
+        """Encode one batch of missing tiles, as many as the encoder takes at once.
 
         Raises:
             LibraryError: llama.cpp refused.
         """
-        self._look_again()
+        self._look_up_next_batch()
         batch = self._missing[: self._vision.tiles_per_batch]
         if not batch:
             return
@@ -103,8 +103,8 @@ class TileRun:
         if on_tiles:
             on_tiles(self._to_encode - len(self._missing), self._to_encode)
 
-    def _look_again(self) -> None:
-        """Another request may have had a tile encoded since this run began."""
+    def _look_up_next_batch(self) -> None:
+        """Look up the next batch in the cache again: another request may have encoded its tiles meanwhile."""
         for tile in self._missing[: self._vision.tiles_per_batch]:
             self._known[tile.key] = self._cache.get(tile.key)
         self._missing = [tile for tile in self._missing if self._known[tile.key] is None]

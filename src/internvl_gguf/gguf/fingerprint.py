@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from internvl_gguf.utils.records import FINGERPRINTS
 
 _DIGEST_BYTES = 16
-_REMEMBERED_FILES = 64
 
 
 def remembered_fingerprint(path: Path) -> str | None:
     """The fingerprint of a file that was read before and has not changed since; None where that is not known."""
     try:
-        return _remembered().get(_state(path))
+        return FINGERPRINTS.get(_state(path), _text)
     except OSError:
         return None
 
@@ -27,14 +27,13 @@ def file_fingerprint(path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    known = _remembered()
     state = _state(path)
-    if state in known:
-        return known[state]
+    known = FINGERPRINTS.get(state, _text)
+    if known is not None:
+        return known
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)).hexdigest()
-    known[state] = digest
-    FINGERPRINTS.write(dict(list(known.items())[-_REMEMBERED_FILES:]))
+    FINGERPRINTS.put(state, digest)
     return digest
 
 
@@ -44,8 +43,7 @@ def _state(path: Path) -> str:
     return f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
 
 
-def _remembered() -> dict[str, str]:
-    content = FINGERPRINTS.read()
-    if not isinstance(content, dict):
-        return {}
-    return {key: value for key, value in content.items() if isinstance(value, str)}
+def _text(entry: Any) -> str:
+    if not isinstance(entry, str):
+        raise TypeError("no fingerprint")
+    return entry

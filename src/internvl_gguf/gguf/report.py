@@ -6,11 +6,49 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from internvl_gguf.gguf.header import GGUFHeader
-from internvl_gguf.gguf.validation import validate_mmproj, validate_text_model
+from internvl_gguf.gguf.size_names import published_text, published_vision
+from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts, validate_mmproj, validate_text_model
 
 _TEMPLATE = "tokenizer.chat_template"
+
+
+@dataclass(frozen=True)
+class TensorStatistics:
+    """The tensors of a file, or of all parts of a split one.
+
+    Attributes:
+        parameters: weights.
+        n_bytes: of all tensors.
+        types: how many tensors are stored in each type, the most frequent first.
+    """
+
+    parameters: int
+    n_bytes: int
+    types: dict[str, int]
+
+    @classmethod
+    def of(cls, headers: Sequence[GGUFHeader]) -> TensorStatistics:
+        """The tensors of these headers."""
+        tensors = [tensor for header in headers for tensor in header.tensors.values()]
+        types = Counter(tensor.type.name for tensor in tensors)
+        parameters = sum(math.prod(tensor.shape) for tensor in tensors)
+        return cls(parameters, sum(tensor.n_bytes for tensor in tensors), dict(types.most_common()))
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of all tensors by their weights."""
+        return 8 * self.n_bytes / self.parameters
+
+    def as_json(self) -> dict[str, Any]:
+        """What `internvl show --json` says of them, beside their bytes."""
+        return {
+            "parameters": self.parameters,
+            "bits_per_weight": self.bits_per_weight,
+            "tensor_types": self.types,
+        }
 
 
 @dataclass(frozen=True)
@@ -18,61 +56,46 @@ class TextReport:
     """A text model's header.
 
     Attributes:
-        name: `general.name`; "" where the file has none.
-        architecture: as llama.cpp calls it.
-        parameters: weights.
-        bits_per_weight: bits of all tensors by their weights.
-        tensor_types: how many tensors are stored in each type, the most frequent first.
-        layers, width, heads, kv_heads, ffn, vocab: its shape.
-        context: positions it was trained for.
+        facts: what it says.
+        tensors: what it holds.
         has_template: whether it carries a chat template. Ours is InternVL's own, whatever the file says.
-        bytes: of the tensors.
     """
 
-    name: str
-    architecture: str
-    parameters: int
-    bits_per_weight: float
-    tensor_types: dict[str, int]
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    ffn: int
-    vocab: int
-    context: int
+    facts: TextModelFacts
+    tensors: TensorStatistics
     has_template: bool
-    bytes: int
+
+    def as_json(self) -> dict[str, Any]:
+        """What `internvl show --json` says of it."""
+        return {
+            "name": self.facts.name,
+            "architecture": self.facts.architecture,
+            **self.tensors.as_json(),
+            **published_text(self.facts),
+            "has_template": self.has_template,
+            "bytes": self.tensors.n_bytes,
+        }
 
 
 @dataclass(frozen=True)
 class VisionReport:
-    """An mmproj's header.
+    """An mmproj's header; attributes as those of `TextReport`."""
 
-    Attributes:
-        name: `general.name`; "" where the file has none.
-        projector: how visual tokens are made.
-        parameters, bits_per_weight, tensor_types, bytes: as `TextReport`.
-        layers, width, heads, ffn: shape of the vision transformer.
-        tile, patch: sides in pixels.
-        tokens_per_tile: positions of one tile in the prompt.
-        projection: width of a visual token.
-    """
+    facts: MmprojFacts
+    tensors: TensorStatistics
 
-    name: str
-    projector: str
-    parameters: int
-    bits_per_weight: float
-    tensor_types: dict[str, int]
-    layers: int
-    width: int
-    heads: int
-    ffn: int
-    tile: int
-    patch: int
-    tokens_per_tile: int
-    projection: int
-    bytes: int
+    def as_json(self) -> dict[str, Any]:
+        """What `internvl show --json` says of it."""
+        sizes = published_vision(self.facts)
+        del sizes["norm"]
+        return {
+            "name": self.facts.name,
+            "projector": self.facts.projector,
+            **self.tensors.as_json(),
+            **sizes,
+            "projection": self.facts.projection_dim,
+            "bytes": self.tensors.n_bytes,
+        }
 
 
 def report_text(headers: Sequence[GGUFHeader]) -> TextReport:
@@ -82,13 +105,7 @@ def report_text(headers: Sequence[GGUFHeader]) -> TextReport:
         ModelFileError: it is damaged, or no text model of an InternVL.
     """
     first, *parts = headers
-    facts = validate_text_model(first, parts)
-    parameters, types = _weights(headers)
-    return TextReport(
-        facts.name, facts.architecture, parameters, 8 * facts.weight_bytes / parameters, types, facts.n_layers,
-        facts.n_embd, facts.n_head, facts.n_head_kv, facts.n_ff, facts.n_vocab, facts.n_ctx_train, _TEMPLATE in first,
-        facts.weight_bytes,
-    )  # fmt: skip
+    return TextReport(validate_text_model(first, parts), TensorStatistics.of(headers), _TEMPLATE in first)
 
 
 def report_vision(header: GGUFHeader) -> VisionReport:
@@ -97,16 +114,4 @@ def report_vision(header: GGUFHeader) -> VisionReport:
     Raises:
         ModelFileError: it is damaged, or no mmproj of an InternVL.
     """
-    facts = validate_mmproj(header)
-    parameters, types = _weights([header])
-    return VisionReport(
-        facts.name, facts.projector, parameters, 8 * facts.weight_bytes / parameters, types, facts.n_layers,
-        facts.width, facts.n_head, facts.n_ff, facts.image_size, facts.patch_size, facts.tokens_per_tile,
-        facts.projection_width, facts.weight_bytes,
-    )  # fmt: skip
-
-
-def _weights(headers: Sequence[GGUFHeader]) -> tuple[int, dict[str, int]]:
-    tensors = [tensor for header in headers for tensor in header.tensors.values()]
-    types = Counter(tensor.type.name for tensor in tensors)
-    return sum(math.prod(tensor.shape) for tensor in tensors), dict(types.most_common())
+    return VisionReport(validate_mmproj(header), TensorStatistics.of([header]))

@@ -5,6 +5,7 @@ The dataclasses that `gguf_header` fills in; import them from there.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -195,7 +196,7 @@ class GGUFHeader:
         try:
             return bytes(found.value).decode("utf-8")  # type: ignore[arg-type]
         except UnicodeDecodeError:
-            raise ModelFileError(f"{self.label}: the text of {key} is not UTF-8.", DAMAGED_HINT) from None
+            raise self.error(f"the text of {key} is not UTF-8") from None
 
     def array(self, key: str, item_type: GGUFValueType) -> GGUFArray:
         """An array whose items are of exactly `item_type`.
@@ -208,6 +209,32 @@ class GGUFHeader:
             raise self._wrong_type(key, f"an array of {item_type.name}")
         return found.value
 
+    def bounded_integer(self, key: str, lowest: int, highest: int, default: int | None = None) -> int:
+        """A whole number within limits.
+
+        Raises:
+            ModelFileError: missing without a default, no whole number, or outside the limits.
+        """
+        value = self.integer(key, default)
+        if not lowest <= value <= highest:
+            raise self.error(f"{key} is {value}, outside {lowest} to {highest}")
+        return value
+
+    def bounded_number(self, key: str, lowest: float, highest: float, default: float | None = None) -> float:
+        """A finite number within limits.
+
+        Raises:
+            ModelFileError: missing without a default, no number, or outside the limits.
+        """
+        value = self.number(key, default)
+        if not (math.isfinite(value) and lowest <= value <= highest):
+            raise self.error(f"{key} is {value:g}, outside {lowest:g} to {highest:g}")
+        return value
+
+    def error(self, what: str, hint: str = DAMAGED_HINT) -> ModelFileError:
+        """The error for something wrong with the file: "FILE: WHAT."."""
+        return ModelFileError(f"{self.label}: {what}.", hint)
+
     @cached_property
     def weight_bytes(self) -> int:
         """Bytes of all tensors, padding not counted."""
@@ -217,7 +244,7 @@ class GGUFHeader:
         found = self.key_values.get(key)
         if found is None:
             if required:
-                raise ModelFileError(f"{self.label}: the key {key} is missing.", DAMAGED_HINT)
+                raise self.error(f"the key {key} is missing")
             return None
         if found.type not in types:
             raise self._wrong_type(key, expected)
@@ -225,4 +252,4 @@ class GGUFHeader:
 
     def _wrong_type(self, key: str, expected: str) -> ModelFileError:
         found = self.key_values[key].type_name
-        return ModelFileError(f"{self.label}: the key {key} is {found} where {expected} belongs.", DAMAGED_HINT)
+        return self.error(f"the key {key} is {found} where {expected} belongs")

@@ -1,7 +1,7 @@
-"""Limits of CPU time and memory that a container or a service manager sets: Linux's control groups, version 1 and 2.
+"""Read the CPU and memory limits that a container or service manager sets: Linux control groups, versions 1 and 2.
 
 A limit counts for a group and everything below it, so the limits of the process's own group and of all groups above it
-are read, as far as the mounted file system shows them. Elsewhere than on Linux there are none.
+are read, as far as the mounted file system shows them. Other systems than Linux have none.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _PROC: Final = "proc/self"
 
 
 class MemoryLimit(NamedTuple):
-    """What one group may hold, and holds, in bytes."""
+    """Memory limit and memory use of one control group, in bytes."""
 
     limit: int
     used: int
 
 
 class _Mount(NamedTuple):
-    """A mounted hierarchy: where it is mounted, which group stands at the top, the options of its version 1."""
+    """A mounted cgroup hierarchy: mount point, group at the top, and the controllers of version 1."""
 
     point: PurePosixPath
     top: PurePosixPath
@@ -33,7 +33,7 @@ class _Mount(NamedTuple):
 
 
 def cpu_limits() -> list[float]:
-    """CPU time each second that each group of this process may use, in cores; those without a limit are left out."""
+    """Return the CPU limit of each control group of this process, in cores; groups without a limit are left out."""
     limits = []
     for folder, is_v2 in _folders("cpu"):
         with contextlib.suppress(OSError, ValueError):  # a group without this controller, or "max"
@@ -47,9 +47,9 @@ def cpu_limits() -> list[float]:
 
 
 def memory_limits() -> list[MemoryLimit]:
-    """Memory that each group of this process may hold, and holds; those without a limit are left out.
+    """Return the memory limit of each control group of this process; groups without a limit are left out.
 
-    Version 1 knows no word for none: it gives a number that is larger than any memory.
+    Version 1 has no word for "no limit": it gives a number that is larger than any memory.
     """
     limits = []
     for folder, is_v2 in _folders("memory"):
@@ -60,7 +60,7 @@ def memory_limits() -> list[MemoryLimit]:
 
 
 def _folders(controller: str) -> Iterator[tuple[Path, bool]]:
-    """The folder of this process's group and of each group above it, and whether they are of version 2."""
+    """Yield the folder of this process's group and of each group above it, and whether they are of version 2."""
     try:
         groups = _groups(_text(_ROOT / _PROC / "cgroup"))
         mounts = list(_mounts(_text(_ROOT / _PROC / "mountinfo")))
@@ -80,7 +80,7 @@ def _folders(controller: str) -> Iterator[tuple[Path, bool]]:
 
 
 def _groups(text: str) -> dict[str, PurePosixPath]:
-    """This process's group by controller, "" for version 2: lines of `ID:CONTROLLERS:GROUP`."""
+    """Parse /proc/self/cgroup: this process's group by controller, "" for version 2 (`ID:CONTROLLERS:GROUP`)."""
     found = {}
     for line in text.splitlines():
         _, controllers, group = line.split(":", 2)
@@ -89,7 +89,7 @@ def _groups(text: str) -> dict[str, PurePosixPath]:
 
 
 def _mounts(text: str) -> Iterator[_Mount]:
-    """Hierarchies of control groups among the lines of proc_pid_mountinfo(5)."""
+    """Yield the cgroup hierarchies among the lines of proc_pid_mountinfo(5)."""
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ", 2)
@@ -99,7 +99,7 @@ def _mounts(text: str) -> Iterator[_Mount]:
 
 
 def _unescaped(path: str) -> str:
-    """A path in which blanks stand as octal numbers."""
+    """Decode the octal escapes of blanks in a path."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)
 
 

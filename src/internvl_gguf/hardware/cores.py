@@ -1,4 +1,4 @@
-"""The cores of this machine that the process may use, and how many threads suit them."""
+"""The CPU cores that this process may use, and the number of threads that suits them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TOPOLOGY: Final = Path("/sys/devices/system/cpu")
 
 
 def usable_cores() -> tuple[int, ...]:
-    """Numbers of the logical cores that this process may run on."""
+    """Return the numbers of the logical cores that this process may run on."""
     if hasattr(psutil.Process, "cpu_affinity"):  # Linux, Windows, FreeBSD
         with contextlib.suppress(psutil.Error, OSError):
             return tuple(sorted(psutil.Process().cpu_affinity() or ()))
@@ -25,12 +25,12 @@ def usable_cores() -> tuple[int, ...]:
 
 
 def usable_threads() -> int:
-    """Threads that can run at once: one for each usable core, within a container's limit of CPU time."""
+    """Return how many threads can run at once: one a usable core, within a container's CPU limit."""
     return max(1, min([len(usable_cores()), *map(math.ceil, cpu_limits())]))
 
 
 def usable_physical_cores() -> int:
-    """Physical cores among the usable ones: two of these may be threads of one core."""
+    """Return how many physical cores the usable ones belong to: two logical cores may share one."""
     cores = usable_cores()
     try:
         return len({_siblings(core) for core in cores})
@@ -39,12 +39,12 @@ def usable_physical_cores() -> int:
 
 
 def default_threads() -> int:
-    """One thread for each physical core this process may use; more of them slow llama.cpp down."""
+    """Return one thread for each usable physical core; more threads slow llama.cpp down."""
     return min(usable_threads(), usable_physical_cores())
 
 
 def _siblings(core: int) -> str:
-    """The logical cores of the physical core that this one belongs to, as Linux writes them: "0,4" or "0-1"."""
+    """Return the logical cores that share a physical core with this one, as Linux writes them: "0,4" or "0-1"."""
     folder = _TOPOLOGY / f"cpu{core}" / "topology"
     try:
         return (folder / "core_cpus_list").read_text("ascii")
@@ -53,7 +53,7 @@ def _siblings(core: int) -> str:
 
 
 def seconds_used_by_others() -> float:
-    """CPU time that others have used so far on the usable cores: other programs, interrupts, and a host's other guests.
+    """Return CPU seconds that others used so far on the usable cores: programs, interrupts, a host's other guests.
 
     Raises:
         OSError, NotImplementedError, RuntimeError: the system does not tell.
@@ -65,6 +65,6 @@ def seconds_used_by_others() -> float:
 
 
 def _busy(times: Any) -> float:
-    """Seconds in which a core was not idle. Linux counts those of guests and of nice guests in user and nice, too."""
+    """Return the seconds in which a core was not idle. Linux counts guest time in user and nice, too."""
     aside = ("idle", "iowait", "guest", "guest_nice")
     return float(sum(seconds for name, seconds in times._asdict().items() if name not in aside))

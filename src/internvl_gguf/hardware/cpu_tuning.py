@@ -1,6 +1,6 @@
-"""How many threads, and batches of which size, suit this machine's CPU: measured once, remembered, else by rule.
+"""Choose thread counts and the batch size for this machine's CPU: measured once and kept, else by rule.
 
-A record counts for the machine, the build of the library and the cores it was made with, and for no other.
+A record is valid for the machine, the build of the library and the cores it was made with, and for no other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -22,19 +21,19 @@ from internvl_gguf.hardware.identity import library_fingerprint, machine_identit
 from internvl_gguf.hardware.measuring_process import measuring_process, printed_objects
 from internvl_gguf.utils.records import TUNING
 
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 UBATCHES: Final = (128, 256, 512, 1024, 2048)
 _COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.measure.threads")
 _TIMEOUT: Final = 120.0  # seconds for everything
-_THREADS_SLACK: Final = 0.03  # more threads must save more than this part of the time
-_UBATCH_SLACK: Final = 0.05  # and another size than the usual one more than this
+_THREADS_SLACK: Final = 0.03  # more threads must save more than this share of the time
+_UBATCH_SLACK: Final = 0.05  # another size than the default must save more than this share
 _NOT_MEASURED: Final = "Run `internvl doctor` to see what llama.cpp finds here."
 
 
 @dataclass(frozen=True)
 class HostSettings:
-    """How a model uses the CPU.
+    """CPU settings of a model.
 
     Attributes:
         n_threads: threads for one token.
@@ -48,16 +47,16 @@ class HostSettings:
 
     @property
     def most_threads(self) -> int:
-        """The larger number of threads, which memory depends on."""
+        """The larger number of threads, which memory use depends on."""
         return max(self.n_threads, self.n_threads_batch)
 
 
 class AttentionSeconds(NamedTuple):
-    """Seconds of attention at a depth of 4,096, of several layers for one token.
+    """Seconds of attention at a depth of 4,096; over several layers for one token.
 
     Attributes:
-        token: of one token.
-        batch: of 512.
+        token: seconds for one token.
+        batch: seconds for 512 tokens.
     """
 
     token: float
@@ -66,18 +65,18 @@ class AttentionSeconds(NamedTuple):
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was measured on a CPU, and what follows from it. Times are medians, in seconds.
+    """Measured times of a CPU, medians in seconds.
 
     Attributes:
-        token: of one token through matrices larger than caches, by threads.
-        batch: of 512 tokens through one matrix, by threads.
-        ubatch: of each position of a batch, by positions computed at once.
-        attention: by keys and values: "f16", "f16 flash", "q8_0 flash"; those that could be measured.
-        measured_at: when, in ISO 8601 with the offset from UTC.
-        disturbed: times of the first three that other programs made too slow; nothing is chosen by such.
+        token: one token through matrices larger than caches, by threads.
+        batch: 512 tokens through one matrix, by threads.
+        ubatch: one position of a batch, by positions computed at once.
+        attention: by type of keys and values: "f16", "f16 flash", "q8_0 flash"; those that could be measured.
+        measured_at: time of the measurement, in ISO 8601 with the offset from UTC.
+        disturbed: number of times in the first three tables that other programs made too slow.
 
     Raises:
-        ValueError: a table without a time, or times and settings that can be none.
+        ValueError: a table without a time, or impossible times and settings.
     """
 
     token: Mapping[int, float]
@@ -96,7 +95,7 @@ class Tuning:
 
     @property
     def chosen(self) -> HostSettings:
-        """The smallest numbers of threads within 3% of the best; of the batches 512 or what is better by 5%."""
+        """The smallest thread counts within 3% of the best; a batch size of 512, or one that is better by 5%."""
         return HostSettings(
             n_threads=smallest_near_best(self.token, _THREADS_SLACK),
             n_threads_batch=smallest_near_best(self.batch, _THREADS_SLACK),
@@ -105,10 +104,10 @@ class Tuning:
 
 
 def host_settings(n_threads: int | None = None) -> HostSettings:
-    """How models use this machine's CPU: as a person says, else as it was measured, else by rule.
+    """Return the CPU settings for models: the user's, else measured, else by rule.
 
     Args:
-        n_threads: what a person says, for one token and for many; None where nobody does.
+        n_threads: the user's number, for one token and for many; None if the user gave none.
     """
     tuning = recorded_tuning()
     threads = n_threads or default_threads()
@@ -117,33 +116,29 @@ def host_settings(n_threads: int | None = None) -> HostSettings:
 
 
 def recorded_tuning() -> Tuning | None:
-    """What was measured here; None where nothing was, or where the record is of other circumstances or damaged."""
-    with suppress(ValueError, KeyError, TypeError, AttributeError):
-        kept = TUNING.read()
-        if kept["circumstances"] == _circumstances():
-            return _read(kept["tuning"])
-    return None
+    """Return the kept measurement; None if there is none, or if it is of other circumstances or damaged."""
+    return TUNING.get(_circumstances(), _read)
 
 
-def measure_tuning(tell: Tell = lambda line: None) -> Tuning:
-    """Measure this machine's CPU, and remember what was found unless other programs disturbed it.
+def measure_tuning(on_progress: OnProgress = lambda line: None) -> Tuning:
+    """Measure this machine's CPU, and keep the result unless other programs disturbed it.
 
-    Takes about 15 seconds, a minute on a busy machine. An older record stays where this one is none.
+    Takes about 15 seconds, a minute on a busy machine. An older record stays if this one is not kept.
 
     Args:
-        tell: told in a line each what is measured.
+        on_progress: called with one line for each step.
 
     Raises:
         LibraryError: it could not be measured.
     """
     deadline = time.monotonic() + _TIMEOUT
     counts = thread_candidates(usable_threads(), usable_physical_cores())
-    tell(f"CPU: {', '.join(map(str, counts))} threads (1 of 2)")
-    found = _Tables()
+    on_progress(f"CPU: {', '.join(map(str, counts))} threads (1 of 2)")
+    found = _Measurements()
     found.fill(["threads", *map(str, counts)], deadline)
     token, batch = found.numbers("token", counts), found.numbers("batch", counts)
     threads = [smallest_near_best(seconds, _THREADS_SLACK) for seconds in (token, batch)]
-    tell("CPU: sizes of batches, attention (2 of 2)")
+    on_progress("CPU: sizes of batches, attention (2 of 2)")
     options = ["--threads", str(threads[0]), "--batch-threads", str(threads[1])]
     found.fill(["sizes", *options, *map(str, UBATCHES)], deadline)
     tuning = Tuning(
@@ -155,12 +150,12 @@ def measure_tuning(tell: Tell = lambda line: None) -> Tuning:
         disturbed=found.disturbed,
     )
     if not tuning.disturbed:
-        TUNING.write({"circumstances": _circumstances(), "tuning": asdict(tuning)})
+        TUNING.put(_circumstances(), asdict(tuning))
     return tuning
 
 
 def thread_candidates(usable: int, physical: int) -> tuple[int, ...]:
-    """Numbers of threads worth measuring: powers of two up to the physical cores, these, all, and some around.
+    """Return thread counts worth measuring: powers of two up to the physical cores, those, all, and some around.
 
     Args:
         usable: threads that can run at once.
@@ -173,18 +168,18 @@ def thread_candidates(usable: int, physical: int) -> tuple[int, ...]:
 
 
 def smallest_near_best(seconds: Mapping[int, float], slack: float) -> int:
-    """The smallest setting that takes at most this part more than the best one.
+    """Return the smallest setting whose time is within `slack` of the best one.
 
     Args:
         seconds: by setting, at least one.
-        slack: for example 0.03.
+        slack: share of the best time, for example 0.03.
     """
     limit = (1 + slack) * min(seconds.values())
     return min(setting for setting, each in seconds.items() if each <= limit)
 
 
 def best_ubatch(seconds: Mapping[int, float]) -> int:
-    """The usual 512 where it is within 5% of the best, else the smallest size that is: memory grows with it.
+    """Return the default 512 if it is within 5% of the best, else the smallest size that is: memory grows with it.
 
     Args:
         seconds: for each position, by positions computed at once; at least one.
@@ -194,8 +189,8 @@ def best_ubatch(seconds: Mapping[int, float]) -> int:
     return DEFAULT_N_UBATCH if near else smallest_near_best(seconds, _UBATCH_SLACK)
 
 
-class _Tables:
-    """What the process says, as far as it comes: samples by table and setting."""
+class _Measurements:
+    """Samples that the measuring process printed, by table and setting."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, dict[str, float]] = {}
@@ -204,15 +199,15 @@ class _Tables:
     def fill(self, arguments: Sequence[str], deadline: float) -> None:
         with measuring_process([*_COMMAND, *arguments], deadline - time.monotonic()) as process:
             for line in printed_objects(process):
-                self.note(line)
+                self.add(line)
 
-    def note(self, line: Mapping[str, Any]) -> None:
+    def add(self, line: Mapping[str, Any]) -> None:
         table = line["table"]
         self._seconds.setdefault(table, {})[line["setting"]] = statistics.median(line["seconds"])
         self._disturbed[table] = self._disturbed.get(table, 0) + line["disturbed"]
 
     def numbers(self, table: str, settings: Sequence[int]) -> dict[int, float]:
-        """Median seconds by setting.
+        """Return median seconds by setting.
 
         Raises:
             LibraryError: some were not measured.
@@ -230,26 +225,22 @@ class _Tables:
 
     @property
     def disturbed(self) -> int:
-        """Times that decide something and were disturbed."""
+        """Number of disturbed times in the tables that settings are chosen by."""
         return sum(self._disturbed.get(table, 0) for table in ("token", "batch", "ubatch"))
 
 
-def _circumstances() -> dict[str, Any]:
-    """What a record was made under; another CPU, build or number of cores makes it worthless."""
-    return {
-        "machine": machine_identity(),
-        "processor": processor_name(),
-        "library": library_fingerprint(),
-        "cores": list(usable_cores()),
-        "threads": usable_threads(),
-    }
+def _circumstances() -> str:
+    """Return what a record depends on: it is worthless on another CPU, build or number of cores."""
+    cores = " ".join(map(str, usable_cores()))
+    machine = f"{machine_identity()} {library_fingerprint()}"
+    return f"{machine}, {processor_name()}, cores {cores}, {usable_threads()} threads"
 
 
 def _read(kept: Mapping[str, Any]) -> Tuning:
-    """A tuning as it was written.
+    """Parse a kept tuning.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: it is none, or not of this machine.
+        ValueError, KeyError, TypeError, AttributeError: it is damaged, or not of this machine.
     """
     tuning = Tuning(
         token=_by_number(kept["token"], range(1, usable_threads() + 1)),

@@ -1,4 +1,4 @@
-"""How fast a device reads and multiplies weights: the numbers that speeds are estimated from."""
+"""Speed of a device at reading and multiplying weights: the numbers that speed estimates are based on."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ BITS_PER_WEIGHT: Final[Mapping[str, float]] = MappingProxyType(
 ENCODER_KINDS: Final = ("f16", "bf16", "f32", "q8_0")
 TABLES: Final = ("bandwidth", "matrix_rate", "encoder_rate", "attention_bandwidth", "attention_rate")
 _LOG_BITS: Final = {kind: math.log(bits) for kind, bits in BITS_PER_WEIGHT.items()}
-_ALIKE: Final = math.log(1.15)  # types whose bits a weight differ by less may hide behind an average of a file
+_ALIKE: Final = math.log(1.15)  # types that differ by less in bits a weight may be mixed in a file's average
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Where a value lies, both ends included.
+    """A range of values, both ends included.
 
     Attributes:
         low: the smallest.
@@ -66,32 +66,32 @@ class Range:
         return Range(self.low + other.low, self.high + other.high)
 
     def times(self, low: float, high: float | None = None) -> Range:
-        """Both ends multiplied, by the same number or each by its own."""
+        """Return both ends multiplied, by the same number or each by its own."""
         return Range(self.low * low, self.high * (low if high is None else high))
 
     def joined(self, other: Range) -> Range:
-        """From the smaller low end to the larger high end."""
+        """Return the range from the smaller low end to the larger high end."""
         return Range(min(self.low, other.low), max(self.high, other.high))
 
     def amount_over(self, amount: float) -> Range:
-        """An amount divided by this: seconds for it at rates in this range, or a rate from seconds."""
+        """Return `amount` divided by this range: seconds from rates, or rates from seconds."""
         return Range(amount / self.high, amount / self.low)
 
 
 @dataclass(frozen=True)
 class DeviceSpeed:
-    """How fast one device is. Types are named as in `memory.Weight.kind`, in lower case.
+    """Speed of one device. Types are named as in `Weight.kind`, in lower case.
 
     Attributes:
         name: "CPU", or a GPU's short name such as "CUDA0".
-        description: the maker's name of it, or what was assumed.
-        measured: False where these are assumptions.
+        description: the name that its maker gave it, or what was assumed.
+        measured: False for assumed rates.
         bandwidth: bytes/s of weights at which one token is multiplied with a matrix, by the weights' type.
         matrix_rate: FLOP/s (two for each multiplication) of a matrix with 512 tokens, by the weights' type.
         encoder_rate: FLOP/s of the vision encoder, by the type of its matrices.
         attention_bandwidth: bytes/s of keys and values at which one token attends, by `attention_kind`.
         attention_rate: FLOP/s of the attention of 512 tokens, by `attention_kind`.
-        node_seconds: seconds that an operation takes however small it is.
+        node_seconds: seconds that even the smallest operation takes.
 
     Raises:
         ValueError: a table without a rate, or a rate that may be 0.
@@ -116,14 +116,14 @@ class DeviceSpeed:
 
 @dataclass(frozen=True)
 class Roofline:
-    """How fast a machine is.
+    """Speed of a machine.
 
     Attributes:
         host: its CPU.
         gpus: its GPUs, in llama.cpp's order.
         host_to_gpu: bytes/s from host memory to a GPU; as measured as the GPUs are.
-        measured_at: when, in ISO 8601 with the offset from UTC; None for assumptions.
-        disturbed: measurements in which other programs took the CPU all the time, so that they are too slow.
+        measured_at: time of the measurement, in ISO 8601 with the offset from UTC; None for assumptions.
+        disturbed: number of measurements that are too slow because other programs took the CPU all the time.
     """
 
     host: DeviceSpeed
@@ -134,17 +134,17 @@ class Roofline:
 
 
 def attention_kind(kv_type: str, *, flash_attn: bool) -> str:
-    """The key of the attention tables: "f16", or "f16 flash" with flash attention."""
+    """Return the key of the attention tables: "f16", or "f16 flash" with flash attention."""
     return f"{kv_type} flash" if flash_attn else kv_type
 
 
 def rate_of(table: Mapping[str, Range], kind: str, bits: float) -> Range:
-    """The rate of a weight type.
+    """Return the rate of a weight type.
 
     Args:
         table: rates by type, not empty.
-        kind: the type. One that the table lacks takes the rate of the type nearest in bits a weight. Where a listing
-            tells no type at all ("unknown"), every type of about as many bits counts, slow ones and fast ones.
+        kind: the type. A type that the table lacks takes the rate of the type nearest in bits a weight. For
+            "unknown", the type of a listing, the range covers all types of about as many bits.
         bits: bits a weight.
     """
     known = table.get(kind)

@@ -1,4 +1,4 @@
-"""Which precision of a vision encoder suits this machine: measured once, remembered, or by rule where it cannot be."""
+"""Choose the precision of a vision encoder for this machine: measured once and kept, or by rule."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from internvl_gguf.hardware.identity import library_version, machine_identity
 from internvl_gguf.utils.records import ENCODER_SPEED
 
 # Most faithful first. The published weights are BF16, so F32 and BF16 hold them exactly, but BF16 also rounds the
 # activations: KL 5.7e-7 for F16, 1.4e-5 for BF16, 6.8e-5 for Q8_0 against float32 (docs/parity.md). F32 is the slowest.
-_BY_RULE = ("F16", "BF16", "F32", "Q8_0")
-_MEASURABLE = frozenset(_BY_RULE)
-_WORTH_IT = 0.9  # a less faithful one must take less than this part of the time
+_BY_FAITHFULNESS = ("F16", "BF16", "F32", "Q8_0")
+_MEASURABLE = frozenset(_BY_FAITHFULNESS)
+_MAX_TIME_RATIO = 0.9  # a less faithful precision must take less than this share of the time
 _TIMEOUT = 120.0  # seconds for all measurements
 
 
@@ -26,60 +27,61 @@ class Precision:
 
     Attributes:
         label: for example F16.
-        reason: why, to be put after it.
+        reason: the reason, to follow the label.
     """
 
     label: str
     reason: str
 
 
-def preferred_precisions(labels: Sequence[str], tell: Callable[[str], None] = lambda line: None) -> Precision:
-    """The precision to take of those that a model comes in.
+def preferred_precision(labels: Sequence[str], on_progress: Callable[[str], None] = lambda line: None) -> Precision:
+    """Return the best precision on this machine of those that a model comes in.
 
     Args:
         labels: one or more, for example BF16, F16, F32.
-        tell: told in one line what takes a few seconds.
+        on_progress: called with one line before a measurement of a few seconds.
     """
-    known = sorted((label for label in labels if label in _MEASURABLE), key=_BY_RULE.index)
+    known = sorted((label for label in labels if label in _MEASURABLE), key=_BY_FAITHFULNESS.index)
     if not known:
         return Precision(labels[0], "the only kind there is" if len(labels) == 1 else "the first there is")
     if len(known) == 1:
         return Precision(known[0], "the only one known")
-    seconds = measured_seconds(known, tell)
+    seconds = measured_seconds(known, on_progress)
     if len(seconds) < len(known):
         return Precision(known[0], "nothing faster could be measured here")
     best = known[0]
     for label in known[1:]:
-        if seconds[label] < _WORTH_IT * seconds[best]:
+        if seconds[label] < _MAX_TIME_RATIO * seconds[best]:
             best = label
     others = ", ".join(f"{label} {seconds[label] / seconds[best]:.2f}x" for label in known if label != best)
     return Precision(best, f"of those in the repository it suits this machine best ({others} its time)")
 
 
-def by_rule(labels: Sequence[str]) -> Precision:
-    """The most faithful precision, where time is not to be spent on measuring."""
-    known = sorted((label for label in labels if label in _MEASURABLE), key=_BY_RULE.index)
+def most_faithful_precision(labels: Sequence[str]) -> Precision:
+    """Return the most faithful precision, without measuring."""
+    known = sorted((label for label in labels if label in _MEASURABLE), key=_BY_FAITHFULNESS.index)
     return Precision(known[0] if known else labels[0], "the most faithful")
 
 
-def measured_seconds(labels: Sequence[str], tell: Callable[[str], None] = lambda line: None) -> dict[str, float]:
-    """Seconds of a tile through one block of the encoder by precision, as far as they could be measured here."""
+def measured_seconds(labels: Sequence[str], on_progress: Callable[[str], None] = lambda line: None) -> dict[str, float]:
+    """Return seconds of a tile through one block of the encoder by precision, as far as they can be measured here."""
     machine = machine_identity()
-    known: dict[str, float] = {}
-    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-        kept = ENCODER_SPEED.read()
-        if kept["machine"] == machine:
-            known = {str(label): float(value) for label, value in kept["seconds"].items()}
+    known = ENCODER_SPEED.get(machine, _read) or {}
     missing = [label for label in labels if label not in known]
     if missing and library_version():
-        tell("Measuring once which precision of the vision encoder is the fastest here.")
-        known |= _measure(missing)
-        ENCODER_SPEED.write({"machine": machine, "seconds": known})
+        on_progress("Measuring once which precision of the vision encoder is the fastest here.")
+        found = _measure(missing)
+        known |= found
+        ENCODER_SPEED.merge(machine, _read, lambda before: {**(before or {}), **found})
     return {label: known[label] for label in labels if label in known}
 
 
+def _read(kept: Any) -> dict[str, float]:
+    return {str(label): float(value) for label, value in kept.items()}
+
+
 def _measure(labels: Sequence[str]) -> dict[str, float]:
-    """Ask a child process: a device that lacks a type may end it, and then what came before still counts."""
+    """Measure in a child process: a device that lacks a type may end it, and the lines before that still count."""
     command = [sys.executable, "-m", "internvl_gguf.llama.measure.encoder", *labels]
     try:
         output = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=False).stdout
@@ -88,5 +90,5 @@ def _measure(labels: Sequence[str]) -> dict[str, float]:
     seconds: dict[str, float] = {}
     for line in output.splitlines():
         with contextlib.suppress(ValueError, TypeError, AttributeError):
-            seconds |= {str(label): float(value) for label, value in json.loads(line).items()}
+            seconds |= _read(json.loads(line))
     return seconds

@@ -1,4 +1,4 @@
-"""What tells one machine's measurements from another's."""
+"""Identify this machine and its library, as the key of kept measurements."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FLAG_KEYS: Final = frozenset(("flags", "Features"))
 
 
 def library_version() -> str:
-    """Version of the installed llama-cpp-python; empty where there is none."""
+    """Return the version of the installed llama-cpp-python; "" if it is not installed."""
     import importlib.metadata  # only now: picking for another machine does without
 
     try:
@@ -27,7 +27,7 @@ def library_version() -> str:
 
 
 def library_fingerprint() -> str:
-    """What tells builds of one llama-cpp-python version apart: a digest of the installer's list with its checksums."""
+    """Return a digest that tells builds of one llama-cpp-python version apart: of the installer's checksums."""
     import importlib.metadata
 
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -37,17 +37,17 @@ def library_fingerprint() -> str:
 
 
 def processor_name() -> str:
-    """The CPU as the system names it, its first core where they differ."""
+    """Return the name of the CPU as the system gives it, of the first core if they differ."""
     return " ".join(value for key, value in _first_core() if key in _CPU_KEYS) or platform.processor()
 
 
 def cpu_flags() -> frozenset[str]:
-    """Instruction sets of the first core by Linux's names, such as "avx2"; empty on other systems."""
+    """Return the first core's instruction sets by Linux's names, such as "avx2"; empty on other systems."""
     return frozenset(flag for key, value in _first_core() if key in _FLAG_KEYS for flag in value.split())
 
 
 def _first_core() -> list[tuple[str, str]]:
-    """What Linux says of the first core, by key, in its order."""
+    """Return the entries of the first core in /proc/cpuinfo, in order."""
     facts: list[tuple[str, str]] = []
     with contextlib.suppress(OSError), _CPUINFO.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
@@ -59,5 +59,5 @@ def _first_core() -> list[tuple[str, str]]:
 
 
 def machine_identity() -> str:
-    """Processor, name and library of this machine: what a record of measurements is kept under."""
+    """Return processor, host name and library version: the key that measurements are kept under."""
     return f"{platform.machine()} {platform.processor()} {platform.node()} {library_version()}"

@@ -1,4 +1,4 @@
-"""Processes that measure. A device may abort on what it lacks, so that is done outside of this one."""
+"""Run measurements in a child process: a device may abort on an operation it lacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @contextmanager
 def measuring_process(command: Sequence[str], timeout: float) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that prints what it measures; it ends when the time is over, or when nobody listens any more.
+    """Start a process that prints measurements; it ends after `timeout` or at the end of the block.
 
     Args:
         command: program and arguments.
@@ -30,7 +30,7 @@ def measuring_process(command: Sequence[str], timeout: float) -> Iterator[subpro
 
 
 def printed_objects(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-    """The JSON objects that a process prints, one a line; one that dies may leave half of one."""
+    """Yield the JSON objects that a process prints, one a line; a process that dies may leave half a line."""
     for line in process.stdout or ():
         with suppress(ValueError):
             yield json.loads(line)

@@ -1,13 +1,12 @@
-"""The roofline of this machine: measured once in a process of its own, remembered, or assumed.
+"""Measure the roofline of this machine once, in a child process, and keep it; typical values stand in for the rest.
 
-A roofline is two limits of a device: the bytes a second at which it reads the weights for one token, and the operations
-a second at which it multiplies them with many. `internvl_gguf.planning.speed` makes the speed of a configuration out of
-them.
+A roofline is two limits of a device: the bytes a second at which it reads weights to decode one token, and the
+operations a second at which it multiplies them with a batch. `internvl_gguf.planning.speed_estimate` computes the speed
+of a configuration from them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,30 +33,26 @@ __all__ = [
     "recorded_roofline",
 ]
 
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 _COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.measure.rates")
-_TIMEOUT: Final = 300.0  # seconds for everything; what was measured by then counts
-_DEATHS: Final = 16  # of the process, after which the rest is given up
+_TIMEOUT: Final = 300.0  # seconds for everything; measurements made by then count
+_DEATHS: Final = 16  # deaths of the process after which the rest is given up
 _NOT_MEASURED: Final = "Run `internvl doctor` to see what llama.cpp finds here."
 
 
 def recorded_roofline() -> Roofline | None:
-    """What was measured on this machine; None where nothing was, or where the record is of another or damaged."""
-    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-        kept = ROOFLINE.read()
-        if kept["machine"] == machine_identity():
-            return _read(kept["roofline"])
-    return None
+    """Return the kept measurement of this machine; None if there is none, or it is of another machine or damaged."""
+    return ROOFLINE.get(machine_identity(), _read)
 
 
 def measure_roofline(
-    tell: Tell = lambda line: None, *, n_threads: int | None = None, n_threads_batch: int | None = None
+    on_progress: OnProgress = lambda line: None, *, n_threads: int | None = None, n_threads_batch: int | None = None
 ) -> Roofline:
-    """Measure this machine and remember what was found; takes about a minute on two cores, less on more.
+    """Measure this machine and keep the result; takes about a minute on two cores, less on more.
 
     Args:
-        tell: told in a line each what was measured.
+        on_progress: called with one line for each measurement.
         n_threads: CPU threads for one token; one for each physical core by default.
         n_threads_batch: CPU threads for many tokens and for the vision encoder; `n_threads` by default.
 
@@ -65,21 +60,21 @@ def measure_roofline(
         LibraryError: nothing could be measured.
     """
     kinds = tuple(BITS_PER_WEIGHT)
-    roofline = measured_roofline(kinds, tell, n_threads=n_threads, n_threads_batch=n_threads_batch)
-    ROOFLINE.write({"machine": machine_identity(), "roofline": asdict(roofline)})
+    roofline = measured_roofline(kinds, on_progress, n_threads=n_threads, n_threads_batch=n_threads_batch)
+    ROOFLINE.put(machine_identity(), asdict(roofline))
     return roofline
 
 
 def measured_roofline(
     kinds: Sequence[str],
-    tell: Tell = lambda line: None,
+    on_progress: OnProgress = lambda line: None,
     *,
     n_threads: int | None = None,
     n_threads_batch: int | None = None,
 ) -> Roofline:
-    """Measure some weight types and remember nothing. Arguments and errors as `measure_roofline`'s.
+    """Measure some weight types and keep nothing; see `measure_roofline` for arguments and errors.
 
-    What could not be measured on a device is assumed, and the device says so with `measured`.
+    Values that could not be measured on a device are assumed; its `measured` is then False.
     """
     findings: dict[int, _Findings] = {}
     disturbed: set[tuple[int, str, str]] = set()
@@ -92,7 +87,7 @@ def measured_roofline(
         name, key = line["table"], line["key"]
         device = findings[line["device"]]
         total = sum(each.jobs for each in findings.values())
-        tell(f"{device.name}: {name.replace('_', ' ')} {key}".rstrip() + f" ({line['job']} of {total})")
+        on_progress(f"{device.name}: {name.replace('_', ' ')} {key}".rstrip() + f" ({line['job']} of {total})")
         if "error" not in line:
             device.add(name, key, line["amount"], line["seconds"])
             (disturbed.add if line["disturbed"] else disturbed.discard)((line["device"], name, key))
@@ -105,13 +100,13 @@ def measured_roofline(
 
 @dataclass
 class _Findings:
-    """What the process said about one device, as far as it came.
+    """Measurements of one device so far.
 
     Attributes:
         kind: "cpu" or "gpu".
-        name, description: llama.cpp's.
-        jobs: measurements that it has.
-        tables: rates by field of `DeviceSpeed` and by key; those without keys under "".
+        name, description: as llama.cpp gives them.
+        jobs: number of its measurements.
+        tables: rates by field of `DeviceSpeed` and by key; "" is the key of fields that are no tables.
     """
 
     kind: str
@@ -121,13 +116,13 @@ class _Findings:
     tables: dict[str, dict[str, Range]] = field(default_factory=dict)
 
     def add(self, table: str, key: str, amount: float, seconds: Sequence[float]) -> None:
-        """Note an amount that took from the first to the second number of seconds."""
+        """Add a rate from an amount and the range of seconds it took."""
         taken = Range(seconds[0], seconds[1])
         rate = taken.times(1 / amount) if table == "node_seconds" else taken.amount_over(amount)
         self.tables.setdefault(table, {})[key] = rate
 
     def speed(self) -> DeviceSpeed:
-        """The device, with assumptions where a table is missing."""
+        """Return the speed of the device, with assumed values for missing tables."""
         apple = self.kind == "gpu" and sys.platform == "darwin"
         assumed = assumed_device("apple" if apple else "gpu" if self.kind == "gpu" else "cpu")
         tables = {name: self.tables.get(name) or getattr(assumed, name) for name in TABLES}
@@ -150,7 +145,7 @@ def _assembled(host: _Findings, gpus: Sequence[_Findings]) -> Roofline:
 
 
 def _lines(kinds: Sequence[str], threads: Mapping[str, int | None]) -> Iterator[dict[str, Any]]:
-    """What the process prints; where a measurement ends it, another goes on behind that one."""
+    """Yield what the process prints; if a measurement ends it, another process continues after that one."""
     deadline = time.monotonic() + _TIMEOUT
     options = [word for name, count in threads.items() if count is not None for word in (name, str(count))]
     start = 0

@@ -1,4 +1,4 @@
-"""Speeds of machines nobody measured: typical numbers, as ranges wide enough for the whole class."""
+"""Assumed speeds of devices that were not measured: typical values, as ranges wide enough for the whole class."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _CORE_ATTENTION_RATE: Final = {
 
 
 def assumed_device(kind: DeviceKind) -> DeviceSpeed:
-    """A typical device of a class; `measured` is False.
+    """Return a typical device of a class; `measured` is False.
 
     Args:
         kind: "cpu", a desktop or laptop with two memory channels; "gpu", a consumer card; "apple", an M-series chip.
@@ -61,11 +61,11 @@ def assumed_device(kind: DeviceKind) -> DeviceSpeed:
 
 
 def completed(roofline: Roofline | None, gpus: int) -> Roofline:
-    """A roofline of so many GPUs: what was measured as far as it goes, assumptions for the rest.
+    """Return a roofline with `gpus` GPUs: measured devices as far as there are any, assumed ones for the rest.
 
     Args:
-        roofline: of this machine; None where nothing was measured.
-        gpus: GPUs that the machine in question has.
+        roofline: roofline of this machine; None if it was not measured.
+        gpus: number of GPUs of the machine in question.
     """
     measured = roofline or Roofline(assumed_device("cpu"), (), ASSUMED_HOST_TO_GPU)
     missing = max(0, gpus - len(measured.gpus))
@@ -73,12 +73,12 @@ def completed(roofline: Roofline | None, gpus: int) -> Roofline:
 
 
 def _cores(per_core: float) -> Range:
-    """From 4 such cores to 16 that are twice as fast."""
+    """Return the range from 4 cores of this speed to 16 that are twice as fast."""
     return Range(4 * per_core * GIGA, 32 * per_core * GIGA)
 
 
 def _assumed_cpu() -> DeviceSpeed:
-    """Two channels of DDR4-2666 to DDR5-6000 carry 43 to 96 GB/s, of which about two thirds are reached."""
+    """Return the assumed CPU: two channels of DDR4-2666 to DDR5-6000 carry 43 to 96 GB/s, two thirds reached."""
     memory = Range(25 * GIGA, 65 * GIGA)
     slow = {kind: _cores(rate) for kind, rate in _CORE_BANDWIDTH.items()}
     bandwidth = dict.fromkeys(BITS_PER_WEIGHT, memory) | {
@@ -99,7 +99,7 @@ def _assumed_cpu() -> DeviceSpeed:
 
 
 def _assumed_gpu(description: str, bandwidth: Range, rate: Range, node_seconds: Range) -> DeviceSpeed:
-    """A GPU, whose kernels are limited by memory in every type; attention and encoder reach less of what it can."""
+    """Return an assumed GPU: memory limits every type; attention and encoder reach less of its peak."""
     return DeviceSpeed(
         name="GPU",
         description=f"{description}, assumed",

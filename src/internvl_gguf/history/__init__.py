@@ -1,22 +1,24 @@
-"""Conversations that last: what was asked and answered, kept as it goes, found, taken up again and handed on.
+"""The history of conversations: they are saved as they go, and can be searched, continued and exported.
 
-    store           what callers see: open, begin, latest, find, search, forget, load
-    conversation    one of them: stream, undo, continue_in, keep_state, export
-    database, rows  the schema and what stands in it; a damaged one is moved aside
-    search          an index of trigrams where SQLite has one
-    picture_files   the pictures by content
-    states          the KV of the last conversations
-    rebuilding      kept messages as a session takes them
-    exchange        JSON out and in
-    markdown        for people
+    history             all conversations: open, begin, latest, find, search, forget, load
+    conversation        one conversation: stream, undo, continue_in, keep_state, export
+    conversation_store  protocol of the history as its conversations use it
+    entries             the values: entries, headings, pictures, summaries
+    database, rows      the SQLite schema and its rows; a damaged database is moved aside
+    word_search         search by words, with a trigram index if SQLite has one
+    picture_files       files of pictures, named by content
+    saved_states        the KV of the last conversations
+    rebuild_messages    stored entries as messages of a session
+    json_export         JSON export and import
+    markdown_export     Markdown export
 
-What reads pictures or needs a model is imported where it is used: `internvl history` waits for neither.
+Modules that read pictures or need a model are imported where they are used, so that `internvl history` starts fast.
 """
 
 from __future__ import annotations
 
 from internvl_gguf.history.conversation import Conversation
-from internvl_gguf.history.records import Asked, Entry, KeptPicture, Summary
-from internvl_gguf.history.store import History
+from internvl_gguf.history.entries import Entry, HistoryPicture, HistoryQuestion, Summary
+from internvl_gguf.history.history import History
 
-__all__ = ["Asked", "Conversation", "Entry", "History", "KeptPicture", "Summary"]
+__all__ = ["Conversation", "Entry", "History", "HistoryPicture", "HistoryQuestion", "Summary"]

@@ -1,4 +1,4 @@
-"""One conversation as it is kept."""
+"""One conversation of the history."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 from internvl_gguf.config import AskOptions
 from internvl_gguf.errors import HistoryError
 from internvl_gguf.history import rows
-from internvl_gguf.history.exchange import export_json, is_json_of
-from internvl_gguf.history.keeper import Keeper
-from internvl_gguf.history.markdown import export_markdown, is_markdown_of, picture_folder
-from internvl_gguf.history.picture_files import lost
-from internvl_gguf.history.records import Asked, Cut, Entry, Heading, KeptPicture, new_id, title_of
+from internvl_gguf.history.conversation_store import ConversationStore
+from internvl_gguf.history.entries import Entry, Heading, HistoryPicture, HistoryQuestion, PictureCut, new_id, title_of
+from internvl_gguf.history.json_export import export_json, is_json_of
+from internvl_gguf.history.markdown_export import export_markdown, is_markdown_of, picture_folder
+from internvl_gguf.history.picture_files import missing_picture_notice
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
 from internvl_gguf.types import Chunk, Message, Picture, Reply
 from internvl_gguf.utils import arguments
@@ -26,41 +26,43 @@ if TYPE_CHECKING:
     from internvl_gguf.session import Session
 
 
-_FORMS: Final = {
+_FORMATS: Final = {
     ".md": (export_markdown, is_markdown_of),
     ".markdown": (export_markdown, is_markdown_of),
     ".json": (export_json, is_json_of),
 }
-"""By suffix: what writes a conversation, and what knows by the beginning of a file that it was this one."""
+"""By suffix: the function that writes a conversation, and the one that recognises its file by the first characters."""
 _BEGINNING: Final = 4096
 
 
 class _RemovedError(Exception):
-    """The conversation was removed from the history by somebody else."""
+    """The conversation was removed from the history by another process."""
 
 
 class Conversation:
-    """A conversation that is written down as it goes. Made by `History.begin`, `find`, `latest` and `load`.
+    """A conversation that is saved as it goes. Made by `History.begin`, `find`, `latest` and `load`.
 
-    A write that fails is told once through the history's `on_notice` and tried again with the next one; the chat goes
-    on. Where another process goes on with the same conversation, this one is kept under a new id from there on. One
-    that is removed meanwhile stays removed. One thread at a time uses it.
+    A failed write is reported once through the history's `on_notice` and tried again with the next one; the chat goes
+    on. If another process continues the same conversation, this one gets a new id from there on. A conversation that is
+    removed meanwhile stays removed. One thread at a time uses it.
 
     Args:
-        history: where it is kept.
-        heading: what stands over it.
+        history: the history that saves it.
+        heading: its heading.
         entries: its questions and answers.
-        revision: of its row in the database; None where there is none yet.
+        revision: revision of its row in the database; None before it is first written.
 
     Attributes:
-        id: short and typeable.
-        model: the model it is held with.
+        id: short id that is easy to type.
+        model: name of the model it is held with.
         system: text of the system message; "" for none, None for the official one.
         created, updated: seconds since 1970, UTC.
-        is_removed: whether it was taken out of the history while it was open, and is not kept any more.
+        is_removed: whether it was removed from the history while it was open; it is not saved any more then.
     """
 
-    def __init__(self, history: Keeper, heading: Heading, entries: Sequence[Entry], revision: int | None) -> None:
+    def __init__(
+        self, history: ConversationStore, heading: Heading, entries: Sequence[Entry], revision: int | None
+    ) -> None:
         self.id = heading.id
         self.model = heading.model
         self.system = heading.system
@@ -80,7 +82,7 @@ class Conversation:
 
     @property
     def heading(self) -> Heading:
-        """What stands over it."""
+        """Its heading."""
         return Heading(self.id, self.title, self.model, self.system, self.created, self.updated)
 
     @property
@@ -89,24 +91,24 @@ class Conversation:
         return tuple(self._entries)
 
     @property
-    def unanswered(self) -> Asked | None:
-        """A last question whose answer never came: the process was killed. It goes when another one is asked."""
-        return self._asked(self._entries[-1]) if self._has_open_question else None
+    def unanswered(self) -> HistoryQuestion | None:
+        """A last question without an answer, left by a killed process; asking another question removes it."""
+        return self._question(self._entries[-1]) if self._has_open_question else None
 
     def stream(
         self, session: Session, prompt: str, images: Iterable[Any] = (), **options: Unpack[AskOptions]
     ) -> Generator[Chunk, None, None]:
-        """`session.stream` with everything kept: the question at once, the answer when it is there.
+        """Ask as `Session.stream` does, and save everything: the question at once, the answer when it is complete.
 
-        The pictures' files are read once, here. A stream that ends early (closed, Ctrl-C, an error) keeps what the
-        session keeps: what was received of the answer, or without any of it nothing.
+        The pictures' files are read once, here. A stream that ends early (closed, Ctrl-C, an error) saves what the
+        session keeps: the part of the answer that was received; without any, nothing.
 
         Args:
-            session: what the conversation is held in.
-            prompt, images, options: as in `Session.stream`; pictures as sources, not as they were cut.
+            session: the session that answers.
+            prompt, images, options: as in `Session.stream`; pictures as sources, not already cut.
 
         Raises:
-            As `Session.stream`: what is wrong with a question is told at once, and nothing of it is kept.
+            As `Session.stream`: an invalid question is refused at once, and not saved.
         """
         from internvl_gguf.images.load import picture_list
 
@@ -120,46 +122,46 @@ class Conversation:
         self.keep()
         return self._recorded(session, stream, len(session.messages))
 
-    def undo(self, session: Session) -> Asked | None:
-        """Take the last question and its answer back, here and in the session; None where there is none."""
+    def undo(self, session: Session) -> HistoryQuestion | None:
+        """Remove the last question and its answer, here and in the session, and return it; None if there is none."""
         _check_session(session)
         if not self._entries:
             return None
-        if not self._has_open_question:  # which the session does not know
+        if not self._has_open_question:  # the session does not have an unanswered question
             if _ends_alike(session.messages, self._entries):
                 session.undo()
             self._entries.pop()
-        asked = self._asked(self._entries.pop())
+        question = self._question(self._entries.pop())
         self.keep()
-        return asked
+        return question
 
     def set_system(self, session: Session, text: str | None) -> None:
-        """Another system message, here and in the session: "" for none, None for the official one."""
+        """Replace the system message, here and in the session: "" for none, None for the official one."""
         _check_session(session)
         session.set_system(text)
         self.system = text
         self.keep()
 
     def set_model(self, name: str) -> None:
-        """The answers from here on are another model's."""
+        """Record that another model answers from here on."""
         self.model = arguments.text("name", name)
         self.keep()
 
     def continue_in(self, session: Session) -> None:
-        """Make a session go on with this conversation: after a resume, or with another model or quant.
+        """Make a session continue this conversation: after a resume, or with another model or quant.
 
-        Pictures are cut from their kept bytes as they were; one that is gone is left out with a notice. The saved state
-        is taken up where it fits the model. Otherwise everything is read again at the next question.
+        Pictures are cut again from their stored bytes as they were before; a missing one is left out with a notice. The
+        saved KV is restored if it is of this model. Otherwise everything is read again at the next question.
         """
-        from internvl_gguf.history.rebuilding import rebuilt_messages
+        from internvl_gguf.history.rebuild_messages import rebuild_messages
 
         _check_session(session)
         answered = self._entries[:-1] if self._has_open_question else self._entries
-        messages = rebuilt_messages(session, self.system, answered, self._history.pictures, self._history.on_notice)
+        messages = rebuild_messages(session, self.system, answered, self._history.pictures, self._history.on_notice)
         session.continue_with(messages, saved=self._history.states.path(self.id))
 
     def keep_state(self, session: Session) -> bool:
-        """Keep the KV of the session for `continue_in`, when a chat ends; whether it was kept."""
+        """Save the KV of the session for `continue_in`, when a chat ends; return whether it was saved."""
         _check_session(session)
         if self._revision is None or self.is_removed or not self._entries or self._has_open_question:
             return False
@@ -168,8 +170,8 @@ class Conversation:
         return self._history.states.keep(self.id, session, positions)
 
     def picture_folder(self, path: Path) -> Path | None:
-        """Where `export` to this path puts copies of the pictures; None where it puts none beside the file."""
-        write, _ = _FORMS.get(path.suffix.lower(), (None, None))
+        """Return the folder in which `export` to this path puts copies of pictures; None if it copies none."""
+        write, _ = _FORMATS.get(path.suffix.lower(), (None, None))
         has_pictures = any(entry.pictures for entry in self._entries)
         return picture_folder(path) if has_pictures and write is export_markdown else None
 
@@ -177,21 +179,21 @@ class Conversation:
         """Write the conversation to a file: Markdown (.md), or JSON (.json) that `History.load` reads.
 
         Args:
-            path: the file; its suffix decides. What was exported of this conversation before is replaced.
-            copy_pictures: Markdown: whether pictures are copied beside the file, or linked where they were.
-            overwrite: whether any other file that is there is replaced, too.
+            path: the file; its suffix decides the format. An earlier export of this conversation is replaced.
+            copy_pictures: for Markdown, whether pictures are copied beside the file, or linked where they were.
+            overwrite: whether any other existing file is replaced, too.
 
         Returns:
             The file.
 
         Raises:
-            HistoryError: another suffix, another file that is there, or it cannot be written.
+            HistoryError: another suffix, another existing file, or the file cannot be written.
         """
         path = Path(arguments.path("path", path))
-        write, is_own = _FORMS.get(path.suffix.lower(), (None, None))
-        if write is None or is_own is None:
+        write, is_export_of = _FORMATS.get(path.suffix.lower(), (None, None))
+        if write is None or is_export_of is None:
             raise HistoryError(f"A conversation is not written as {path.name}.", "Call the file .md or .json.")
-        if not overwrite and path.exists() and not is_own(_beginning(path), self.heading):
+        if not overwrite and path.exists() and not is_export_of(_beginning(path), self.heading):
             raise HistoryError(
                 f"{path} is there already, and not from this conversation.", "Name another file, or remove that one."
             )
@@ -204,7 +206,7 @@ class Conversation:
         return path
 
     def keep(self) -> None:
-        """Bring the database to what this conversation is now, as far as it can be written."""
+        """Write the changes of this conversation to the database, if it can be written."""
         if self.is_removed or (self._revision is None and not self._entries):
             return
         self.updated = time.time()
@@ -224,10 +226,10 @@ class Conversation:
             self._history.on_notice(f"Conversation {before[1]} goes on elsewhere: this one is {self.id} from here.")
 
     def _write(self, connection: sqlite3.Connection) -> tuple[str, int | None]:
-        """Write what the database does not have, in a transaction; returns the id and the revision it has then.
+        """Write what the database does not have, inside a transaction; return the new id and revision.
 
         Raises:
-            _RemovedError: somebody has removed the conversation.
+            _RemovedError: another process has removed the conversation.
         """
         heading, revision, written = self.heading, self._revision, min(self._written, len(self._entries))
         if self._generation != self._history.generation:  # a damaged database was moved aside
@@ -238,7 +240,7 @@ class Conversation:
         if revision is not None and not rows.update_heading(connection, heading, revision):
             if rows.read_heading(connection, self.id) is None:
                 raise _RemovedError
-            heading, revision = replace(heading, id=new_id()), None  # somebody else goes on with it
+            heading, revision = replace(heading, id=new_id()), None  # another process continues it
         if revision is None:
             written = 0
             while not rows.insert_heading(connection, heading):
@@ -251,7 +253,7 @@ class Conversation:
     def _recorded(
         self, session: Session, stream: Generator[Chunk, None, None], before: int
     ) -> Generator[Chunk, None, None]:
-        """The stream of an answer, which is kept when it is there, or as far as it came."""
+        """Pass on the stream of an answer, and save the answer when it is complete, or the part that came."""
         is_kept = False
         try:
             for chunk in stream:
@@ -265,12 +267,12 @@ class Conversation:
                 self._answer(session.messages[before:], None)
 
     def _answer(self, messages: Sequence[Message], reply: Reply | None) -> None:
-        """What the session has made of the last question: as it was cut, and answered; or nothing."""
+        """Replace the last question by what the session kept of it: question and answer with their cuts, or nothing."""
         asked = self._entries.pop()
         self._written = min(self._written, len(self._entries))
         if messages:
             question, answer = messages
-            cuts = [Cut(each.grid, each.has_thumbnail, each.source_size) for each in question.pictures]
+            cuts = [PictureCut(each.grid, each.has_thumbnail, each.source_size) for each in question.pictures]
             pictures = tuple(replace(kept, cut=cut) for kept, cut in zip(asked.pictures, cuts, strict=True))
             self._entries.append(replace(asked, pictures=pictures))
             self._entries.append(
@@ -281,14 +283,14 @@ class Conversation:
             )  # fmt: skip
         self.keep()
 
-    def _take(self, image: Any) -> tuple[Picture, KeptPicture]:
-        """A picture with the bytes of its file, and what is kept of it."""
+    def _take(self, image: Any) -> tuple[Picture, HistoryPicture]:
+        """Return a picture with the bytes of its file, and the record of it for the history."""
         from internvl_gguf.images.load import describe_source, picture_bytes
 
         picture = image if isinstance(image, Picture) else Picture(image)
         data = picture_bytes(picture.source)
         name = describe_source(picture.source if picture.name is None else picture.name)
-        kept = KeptPicture(
+        kept = HistoryPicture(
             self._history.pictures.add(data),
             name,
             _path_of(picture, len(data)),
@@ -296,16 +298,16 @@ class Conversation:
         )
         return replace(picture, source=data, name=name), kept
 
-    def _asked(self, entry: Entry) -> Asked:
-        """A question as it can be asked again; pictures that are gone are left out with a notice."""
+    def _question(self, entry: Entry) -> HistoryQuestion:
+        """Return a question so that it can be asked again; missing pictures are left out with a notice."""
         pictures = []
         for kept in entry.pictures:
             data = self._history.pictures.get(kept.digest)
             if data is None:
-                self._history.on_notice(lost(kept.name))
+                self._history.on_notice(missing_picture_notice(kept.name))
             else:
                 pictures.append(Picture(data, *kept.limits, name=kept.name))
-        return Asked(entry.text, tuple(pictures), entry.layout)
+        return HistoryQuestion(entry.text, tuple(pictures), entry.layout)
 
     @property
     def _has_open_question(self) -> bool:
@@ -320,7 +322,7 @@ def _check_session(session: object) -> None:
 
 
 def _beginning(path: Path) -> str:
-    """The first characters of a file; nothing of what cannot be read."""
+    """Return the first characters of a file; "" if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(_BEGINNING).decode("utf-8", "replace")
@@ -329,9 +331,9 @@ def _beginning(path: Path) -> str:
 
 
 def _ends_alike(messages: Sequence[Message], entries: Sequence[Entry]) -> bool:
-    """Whether a session still has the last question and answer: it may have made room for others by leaving them out.
+    """Return whether a session still has the last question and answer: `/drop` may have removed them to make room.
 
-    A question that was left some of its pictures only has lost their places.
+    Places of pictures are ignored: a question has none for pictures that were dropped.
     """
 
     def bare(texts: Iterable[str]) -> list[str]:
@@ -341,7 +343,7 @@ def _ends_alike(messages: Sequence[Message], entries: Sequence[Entry]) -> bool:
 
 
 def _path_of(picture: Picture, n_bytes: int) -> str | None:
-    """Where the file of a picture is, absolute; None where it is not known to be one."""
+    """Return the absolute path of a picture's file; None if it is not known to come from a file."""
     named = picture.source if isinstance(picture.source, str | os.PathLike) else picture.name
     try:
         path = os.path.abspath(os.fsdecode(named or ""))  # noqa: PTH100
@@ -352,7 +354,7 @@ def _path_of(picture: Picture, n_bytes: int) -> str | None:
 
 
 def _statistics(reply: Reply | None) -> dict[str, Any]:
-    """What is kept of a reply beside its text; of an answer that was stopped, only that it was."""
+    """Return the statistics of a reply to save; of a stopped answer, only that it was aborted."""
     if reply is None:
         return {"finish_reason": "aborted"}
     return {

@@ -1,7 +1,7 @@
-"""The database of the history: its schema, opening it, and what becomes of a damaged one.
+"""The database of the history: its schema, opening it, and replacing a damaged one.
 
-SQLite with a write-ahead log, so that several processes read and write at once; who waits for another one's turn waits
-up to ten seconds. A killed process loses nothing that was written; a power failure may lose the last messages.
+SQLite with a write-ahead log, so that several processes read and write at once; a writer waits up to ten seconds for
+another one. A killed process loses nothing that was written; a power failure may lose the last messages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from internvl_gguf.utils.notices import Notice
 FILE: Final = "history.sqlite"
 VERSION: Final = 1
 _APPLICATION: Final = 0x49564C48  # "IVLH", in the file's header
-_PATIENCE: Final = 10.0  # seconds
+_LOCK_SECONDS: Final = 10.0  # seconds
 _DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _TABLES: Final = {"conversations", "messages", "pictures"}
 _SCHEMA: Final = """
@@ -67,25 +67,25 @@ CREATE VIEW searched AS
 
 
 def open_database(folder: Path, on_notice: Notice, *, check: bool = False) -> sqlite3.Connection:
-    """The database in a folder, made where there is none; a damaged one is moved aside, which is a notice.
+    """Open the database in a folder, or create it; a damaged one is moved aside with a notice.
 
     Args:
-        folder: made where there is none.
-        on_notice: told of a damaged one.
-        check: look at every page of it, after one was found damaged; else damage shows when a page is used.
+        folder: created if missing.
+        on_notice: called if the database was damaged.
+        check: whether to check every page, after damage was found; otherwise damage shows when a page is used.
 
     Raises:
-        HistoryError: it is of a later version, or the folder cannot be written.
+        HistoryError: the database is of a later version, or the folder cannot be written.
     """
     path = folder / FILE
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what people say is their own
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # conversations are private
         try:
             return _connect(path, check)
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
-        return _begin_anew(path, on_notice)
+        return _replace_damaged(path, on_notice)
     except (OSError, sqlite3.Error, Timeout) as error:
         raise HistoryError(
             f"The history in {folder} cannot be opened: {getattr(error, 'strerror', None) or error}.",
@@ -94,13 +94,13 @@ def open_database(folder: Path, on_notice: Notice, *, check: bool = False) -> sq
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the file is to blame, and not its surroundings."""
+    """Return whether an error means that the file itself is damaged."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of what is written inside or nothing; nobody else writes meanwhile."""
+    """Run a block in a transaction: it is committed whole or rolled back; other writers wait."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -112,7 +112,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _connect(path: Path, check: bool) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         _prepare(connection, path)
         if check and connection.execute("PRAGMA quick_check (1)").fetchone() != ("ok",):
@@ -124,7 +124,7 @@ def _connect(path: Path, check: bool) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Look at whose file it is before anything of it is changed."""
+    """Check that a file is a history before anything in it is changed, and create the tables of an empty one."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if _is_ours(connection) and version > VERSION:
         raise HistoryError(
@@ -135,18 +135,18 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         with contextlib.suppress(OSError):  # a file system without permissions
             path.chmod(0o600)
         with transaction(connection):
-            if not _tables(connection):  # nobody was faster
+            if not _tables(connection):  # no other process was faster
                 for statement in _SCHEMA.split(";\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {_APPLICATION}")
                 connection.execute(f"PRAGMA user_version = {VERSION}")
     if not _is_ours(connection) or not _tables(connection) >= _TABLES:
         raise _damage("it is not a history")
-    with contextlib.suppress(sqlite3.OperationalError):  # a file system without shared memory keeps its journal
+    with contextlib.suppress(sqlite3.OperationalError):  # a file system without shared memory keeps the other journal
         connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA secure_delete = ON")  # what was removed is not to be read from the file
+    connection.execute("PRAGMA secure_delete = ON")  # removed messages must not stay readable in the file
 
 
 def _is_ours(connection: sqlite3.Connection) -> bool:
@@ -164,9 +164,9 @@ def _damage(what: str) -> sqlite3.DatabaseError:
     return error
 
 
-def _begin_anew(path: Path, on_notice: Notice) -> sqlite3.Connection:
-    """Move a damaged database aside, with what belongs to it, and begin another one."""
-    with FileLock(path.with_name(".moving"), timeout=_PATIENCE):
+def _replace_damaged(path: Path, on_notice: Notice) -> sqlite3.Connection:
+    """Move a damaged database aside, with its journal files, and create a new one."""
+    with FileLock(path.with_name(".moving"), timeout=_LOCK_SECONDS):
         with contextlib.suppress(sqlite3.DatabaseError):
             return _connect(path, check=True)  # another process has moved it meanwhile
         aside = path.with_name(f"damaged-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6:06}.sqlite")

@@ -1,4 +1,4 @@
-"""The pictures of the history: their files as they were given, each once, named by content."""
+"""The picture files of the history: the original bytes, each stored once, named by content."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
-from internvl_gguf.utils.paths import write_atomically
+from internvl_gguf.utils.atomic_write import write_atomically
 
 _DIGEST_BYTES: Final = 16
 _NAME: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def digest_of(data: bytes) -> str:
-    """The name of a picture's bytes: BLAKE2b-128, 32 hexadecimal digits."""
+    """Return the digest that names a picture's bytes: BLAKE2b-128, 32 hexadecimal digits."""
     return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def lost(name: str) -> str:
-    """What is said of a picture that is gone."""
+def missing_picture_notice(name: str) -> str:
+    """Return the notice about a picture that is missing from the history."""
     return f"{name} is not in the history any more: the conversation goes on without it."
 
 
 class PictureFiles:
     """A folder of pictures, or only memory.
 
-    What is added stays in memory until it is written; who writes holds the database's turn, so that nobody takes a file
-    for one that no message shows.
+    Added pictures stay in memory until they are written. Files are written inside a transaction of the database, so
+    that no other process removes them as unused in between.
 
     Args:
-        folder: made when something is written; None keeps everything in memory.
+        folder: created by the first write; None keeps everything in memory.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -41,13 +41,13 @@ class PictureFiles:
         self._pending: dict[str, bytes] = {}
 
     def add(self, data: bytes) -> str:
-        """Take the bytes of a picture's file; returns their digest."""
+        """Add the bytes of a picture's file; return their digest."""
         digest = digest_of(data)
         self._pending[digest] = data
         return digest
 
     def get(self, digest: str) -> bytes | None:
-        """The bytes of a picture; None where they are gone or are not those that were put."""
+        """Return the bytes of a picture; None if the file is missing or changed."""
         if digest in self._pending:
             return self._pending[digest]
         path = self._path(digest)
@@ -60,7 +60,7 @@ class PictureFiles:
         return data if digest_of(data) == digest else None
 
     def write(self, digests: Collection[str]) -> None:
-        """Write the files of these pictures that are not there yet.
+        """Write those of these pictures whose files do not exist yet.
 
         Raises:
             OSError: the folder cannot be written.
@@ -73,20 +73,20 @@ class PictureFiles:
             write_atomically(path, data)
 
     def settle(self, digests: Collection[str]) -> None:
-        """The messages that show these pictures are written: memory lets go of them."""
+        """Drop these pictures from memory: the messages that show them are written."""
         if self._folder is not None:
             for digest in digests:
                 self._pending.pop(digest, None)
 
     def sweep(self, shown: Collection[str]) -> None:
-        """Remove the files that no message shows, and the rests of interrupted writes."""
+        """Remove the files that no message shows, and the leftovers of interrupted writes."""
         for path in self._files():
             if path.name not in shown:
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
 
     def size(self) -> tuple[int, int]:
-        """How many files there are, and their bytes."""
+        """Return the number of files and their bytes."""
         sizes = []
         for path in self._files():
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Conversations as rows of the database, and back."""
+"""Reading and writing conversations as rows of the database."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from internvl_gguf.history.records import Cut, Entry, Heading, KeptPicture, Summary
+from internvl_gguf.history.entries import Entry, Heading, HistoryPicture, PictureCut, Summary
 
 
 def insert_heading(connection: sqlite3.Connection, heading: Heading) -> bool:
-    """Begin a conversation, at revision 0; whether its id was free."""
+    """Insert a conversation at revision 0; return whether its id was free."""
     done = connection.execute(
         "INSERT OR IGNORE INTO conversations VALUES (?, ?, ?, ?, ?, ?, 0)",
         (heading.id, heading.title, heading.model, heading.system, heading.created, heading.updated),
@@ -19,7 +19,7 @@ def insert_heading(connection: sqlite3.Connection, heading: Heading) -> bool:
 
 
 def update_heading(connection: sqlite3.Connection, heading: Heading, revision: int) -> bool:
-    """Change a conversation that nobody else has changed since `revision`; whether that is so."""
+    """Update a conversation if it is still at `revision`; return whether it was."""
     done = connection.execute(
         "UPDATE conversations SET title = ?, model = ?, system = ?, updated = ?, revision = revision + 1 "
         "WHERE id = ? AND revision = ?",
@@ -29,7 +29,7 @@ def update_heading(connection: sqlite3.Connection, heading: Heading, revision: i
 
 
 def read_heading(connection: sqlite3.Connection, conversation: str) -> tuple[Heading, int] | None:
-    """A conversation without its messages, and its revision; None where there is none."""
+    """Return the heading of a conversation and its revision; None if there is no such conversation."""
     row = connection.execute(
         "SELECT id, title, model, system, created, updated, revision FROM conversations WHERE id = ?", (conversation,)
     ).fetchone()
@@ -37,7 +37,7 @@ def read_heading(connection: sqlite3.Connection, conversation: str) -> tuple[Hea
 
 
 def replace_entries(connection: sqlite3.Connection, conversation: str, start: int, entries: Sequence[Entry]) -> None:
-    """Make these the messages of a conversation from number `start` on."""
+    """Replace the messages of a conversation from number `start` on."""
     connection.execute("DELETE FROM messages WHERE conversation = ? AND number >= ?", (conversation, start))
     for number, entry in enumerate(entries, start):
         row = connection.execute(
@@ -62,8 +62,8 @@ def replace_entries(connection: sqlite3.Connection, conversation: str, start: in
 
 
 def read_entries(connection: sqlite3.Connection, conversation: str) -> list[Entry]:
-    """The messages of a conversation in order."""
-    pictures: dict[int, list[KeptPicture]] = {}
+    """Return the messages of a conversation in order."""
+    pictures: dict[int, list[HistoryPicture]] = {}
     for message, *columns in connection.execute(
         "SELECT message, digest, pictures.name, path, limits, cut FROM pictures JOIN messages ON message = messages.id "
         "WHERE conversation = ? ORDER BY message, place",
@@ -90,12 +90,12 @@ def read_entries(connection: sqlite3.Connection, conversation: str) -> list[Entr
 
 
 def delete_conversations(connection: sqlite3.Connection, ids: Iterable[str]) -> list[str]:
-    """Remove conversations with their messages; returns those that were there."""
+    """Remove conversations with their messages; return the ids that existed."""
     return [each for each in ids if connection.execute("DELETE FROM conversations WHERE id = ?", (each,)).rowcount]
 
 
 def ids_beginning(connection: sqlite3.Connection, prefix: str, limit: int) -> list[str]:
-    """Ids of conversations that begin with a text, the newest first; one that is the text itself alone."""
+    """Return the ids that begin with a prefix, the newest first; only the prefix itself if it is an id."""
     found = [
         each
         for (each,) in connection.execute(
@@ -108,17 +108,17 @@ def ids_beginning(connection: sqlite3.Connection, prefix: str, limit: int) -> li
 
 
 def latest_id(connection: sqlite3.Connection) -> str | None:
-    """The conversation that went on last; None where there is none."""
+    """Return the id of the conversation that was changed last; None if there is none."""
     row = connection.execute("SELECT id FROM conversations ORDER BY updated DESC, rowid DESC LIMIT 1").fetchone()
     return row[0] if row else None
 
 
 def summaries(connection: sqlite3.Connection, ids: Iterable[str] | None, limit: int | None) -> list[Summary]:
-    """Conversations in a list, the newest first.
+    """Return summaries of conversations, the newest first.
 
     Args:
-        ids: those to list; None for all.
-        limit: most of them; None for no limit.
+        ids: the conversations to list; None for all.
+        limit: most summaries; None for no limit.
     """
     wanted = "" if ids is None else "WHERE id IN (SELECT value FROM json_each(?2))"
     found = connection.execute(
@@ -132,20 +132,20 @@ def summaries(connection: sqlite3.Connection, ids: Iterable[str] | None, limit: 
 
 
 def shown_pictures(connection: sqlite3.Connection) -> set[str]:
-    """Digests of the pictures that some message shows."""
+    """Return the digests of all pictures that messages show."""
     return {digest for (digest,) in connection.execute("SELECT DISTINCT digest FROM pictures")}
 
 
-def _picture_row(message: int | None, place: int, picture: KeptPicture) -> tuple[object, ...]:
+def _picture_row(message: int | None, place: int, picture: HistoryPicture) -> tuple[object, ...]:
     cut = picture.cut
-    form = None if cut is None else json.dumps([*cut.grid, cut.has_thumbnail, *cut.source_size])
-    return message, place, picture.digest, picture.name, picture.path, json.dumps(picture.limits), form
+    cut_json = None if cut is None else json.dumps([*cut.grid, cut.has_thumbnail, *cut.source_size])
+    return message, place, picture.digest, picture.name, picture.path, json.dumps(picture.limits), cut_json
 
 
-def _picture(digest: str, name: str, path: str | None, limits: str, cut: str | None) -> KeptPicture:
-    form = None
+def _picture(digest: str, name: str, path: str | None, limits: str, cut: str | None) -> HistoryPicture:
+    found = None
     if cut is not None:
         columns, rows, has_thumbnail, width, height = json.loads(cut)
-        form = Cut((columns, rows), has_thumbnail, (width, height))
+        found = PictureCut((columns, rows), has_thumbnail, (width, height))
     max_tiles, min_tiles, thumbnail = json.loads(limits)
-    return KeptPicture(digest, name, path, (max_tiles, min_tiles, thumbnail), form)
+    return HistoryPicture(digest, name, path, (max_tiles, min_tiles, thumbnail), found)

@@ -1,9 +1,9 @@
-"""Pictures: found, decoded within bounds, and limits for cutting them into tiles.
+"""Read and decode pictures within limits, and decide how they are cut into tiles.
 
-sources       where a picture comes from: a path, bytes, a data URI, a pipe
-formats       decoding, with bounds on what a file may make of a few bytes
-load          any picture that a question may bring, upright and in RGB
-tile_limits   how many tiles a picture may have, and whose word counts
-fit_context   tile limits that make all pictures of a question fit the context
-grid_overlay  a picture with its tiles drawn on it
+sources         read the bytes of a path, a pipe, or a `file://` or `data:` URI
+raster_formats  decode picture files, with limits against files that expand to too much
+load            load any kind of picture upright and in RGB
+tile_limits     limits on the tiles of a picture, from picture, question and session
+fit_context     lower the limits so that all pictures of a question fit the context
+grid_overlay    draw the tiles over a picture
 """

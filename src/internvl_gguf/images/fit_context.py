@@ -1,4 +1,4 @@
-"""Does a prompt with its pictures fit the context, how must they be cut so that it does, and what else would help?"""
+"""Plan how the pictures of a prompt are cut so that the prompt fits the context, and suggest what else would help."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.tiling import Grid
 
 ANSWER_ROOM = 1
-"""Positions without which there is no answer at all."""
+"""Fewest positions that an answer needs."""
 
 ANSWER_ALLOWANCE = 256
-"""Positions kept for the answer where pictures are cut smaller: a few paragraphs."""
+"""Positions kept for the answer when pictures are cut into fewer tiles: a few paragraphs."""
 
 _CONTEXT_STEP = 256  # llama.cpp rounds contexts up to this, so a suggestion may as well
 
 
 @dataclass(frozen=True)
-class Budget:
-    """A context and what is already taken of it, in positions.
+class ContextBudget:
+    """A context and the positions already taken of it.
 
     Attributes:
         n_ctx: positions of the context.
-        n_ctx_train: positions the model was trained for; None where that is not known.
+        n_ctx_train: positions the model was trained for; None if unknown.
         text_tokens: the prompt without the tiles of its new pictures: earlier messages, template and question.
-        answer_tokens: what an answer should find free where pictures are cut smaller, ANSWER_ROOM or more.
+        answer_tokens: positions kept for the answer when pictures are cut into fewer tiles, ANSWER_ROOM or more.
         tile_size: side of a tile in pixels.
         tokens_per_tile: visual tokens of a tile.
     """
@@ -41,8 +41,8 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class UncutPicture:
-    """What a plan has to know of a picture.
+class PictureToCut:
+    """A picture with its size and tile limits.
 
     Attributes:
         size: (width, height) in pixels.
@@ -52,8 +52,8 @@ class UncutPicture:
     size: tuple[int, int]
     limits: TileLimits
 
-    def capped(self, cap: int) -> UncutPicture:
-        """The same picture with at most `cap` tiles, but never below its min_tiles."""
+    def capped(self, cap: int) -> PictureToCut:
+        """Return the same picture with at most `cap` tiles, but never fewer than its min_tiles."""
         return replace(self, limits=self.limits.capped(cap))
 
 
@@ -63,24 +63,24 @@ class CutPlan:
 
     Attributes:
         budget: the context they are for.
-        asked: the pictures with the limits that were asked for.
-        pictures: the same with the limits they are to be cut by.
-        cap: what max_tiles was lowered to so that they fit; None where nothing was lowered.
+        asked: the pictures with the requested limits.
+        pictures: the pictures with the limits they are to be cut by.
+        cap: value that max_tiles was lowered to; None if it was not lowered.
     """
 
-    budget: Budget
-    asked: tuple[UncutPicture, ...]
-    pictures: tuple[UncutPicture, ...]
+    budget: ContextBudget
+    asked: tuple[PictureToCut, ...]
+    pictures: tuple[PictureToCut, ...]
     cap: int | None = None
 
     @property
     def grids(self) -> tuple[Grid, ...]:
-        """The cut of each picture."""
+        """The grid of each picture."""
         return tuple(picture.limits.grid(picture.size, self.budget.tile_size) for picture in self.pictures)
 
     @property
     def tiles(self) -> int:
-        """Tiles of all pictures, thumbnails included."""
+        """Number of tiles of all pictures, thumbnails included."""
         return sum(grid.tiles for grid in self.grids)
 
     @property
@@ -98,31 +98,31 @@ class CutPlan:
         return self.needed <= self.budget.n_ctx
 
 
-def largest_cap(pictures: Sequence[UncutPicture], room: int, *, tile_size: int, tokens_per_tile: int) -> int | None:
-    """The largest even cap on max_tiles with which pictures take at most `room` positions; None where none does.
+def largest_cap(pictures: Sequence[PictureToCut], room: int, *, tile_size: int, tokens_per_tile: int) -> int | None:
+    """Return the largest cap on max_tiles with which the pictures take at most `room` positions; None if none does.
 
-    The cap is the same for all pictures. One whose own max_tiles is smaller keeps it, and none is cut into fewer tiles
-    than its min_tiles. It is at most the largest max_tiles, which changes nothing.
+    The cap is the same for every picture. A picture with a smaller max_tiles keeps it, and none is cut into fewer tiles
+    than its min_tiles. The result is at most the largest max_tiles, which changes nothing.
     """
 
     def positions(cap: int) -> int:
         capped = (picture.capped(cap) for picture in pictures)
         return sum(picture.limits.grid(picture.size, tile_size).tiles for picture in capped) * tokens_per_tile
 
-    # A larger cap only adds grids at the end of those the card goes through, fewest tiles first, and one replaces
-    # another only if it comes later: with the cap the tiles never become fewer, so the caps can be bisected.
+    # The card tries grids in the order of their tiles, and a grid replaces another only if it comes later. A larger cap
+    # only adds grids at the end, so the tiles never become fewer, and the caps can be bisected.
     most = max((picture.limits.max_tiles for picture in pictures), default=0)
     return bisect_right(range(1, most + 1), room, key=positions) or None
 
 
-def plan_cut(pictures: Sequence[UncutPicture], budget: Budget, *, fit: bool) -> CutPlan:
-    """How to cut the new pictures of a prompt: as asked, or into fewer tiles if they would not fit and may be fitted.
+def plan_cut(pictures: Sequence[PictureToCut], budget: ContextBudget, *, fit: bool) -> CutPlan:
+    """Plan how to cut the new pictures of a prompt: as asked, or into fewer tiles if they do not fit and `fit` is set.
 
     Args:
         pictures: the new pictures in order.
         budget: the context, and what is taken of it.
-        fit: whether max_tiles may be lowered. It becomes the largest even cap that leaves `budget.answer_tokens`
-            free; where none does, as low as it goes.
+        fit: whether max_tiles may be lowered. It becomes the largest cap, the same for every picture, that leaves
+            `budget.answer_tokens` free; if none does, as low as possible.
 
     Returns:
         A plan that may still not fit; see `check_fits`.
@@ -138,7 +138,7 @@ def plan_cut(pictures: Sequence[UncutPicture], budget: Budget, *, fit: bool) -> 
 
 
 def cut_notices(plan: CutPlan) -> tuple[str, ...]:
-    """What people have to know of a plan, one line each: nothing where pictures are cut as asked."""
+    """Return what users should know of a plan, one line each: nothing if pictures are cut as asked."""
     if plan.cap is None:
         return ()
     asked = CutPlan(plan.budget, plan.asked, plan.asked)
@@ -155,7 +155,7 @@ def cut_notices(plan: CutPlan) -> tuple[str, ...]:
 
 
 def check_fits(plan: CutPlan) -> None:
-    """Refuse a prompt that does not leave room for an answer, saying what would fit.
+    """Refuse a prompt that leaves no position for an answer; the error says what would fit.
 
     Raises:
         ContextOverflowError: it does not fit.
@@ -163,11 +163,11 @@ def check_fits(plan: CutPlan) -> None:
     if plan.fits:
         return
     share = f", {plan.visual_tokens:,} of them for the new pictures" if plan.pictures else ""
-    even = "Even with the pictures cut into as few tiles as allowed, the" if plan.cap else "The"
+    start = "Even with the pictures cut into as few tiles as allowed, the" if plan.cap else "The"
     cap, larger = _sufficient_cap(plan), _sufficient_context(plan)
     ways = _ways_to_fit(plan, cap, larger)
     raise ContextOverflowError(
-        f"{even} prompt takes {plan.needed:,} positions{share}; the context has {plan.budget.n_ctx:,}.",
+        f"{start} prompt takes {plan.needed:,} positions{share}; the context has {plan.budget.n_ctx:,}.",
         f"What would fit: {_either(ways)}." if ways else "Ask with fewer pictures or less text, or begin anew.",
         needed=plan.needed,
         available=plan.budget.n_ctx,
@@ -177,7 +177,7 @@ def check_fits(plan: CutPlan) -> None:
 
 
 def _sufficient_cap(plan: CutPlan) -> int | None:
-    """Most tiles of each picture with which a plan fits; None where none does."""
+    """Return the largest cap on tiles, the same for every picture, with which a plan fits; None if none does."""
     budget = plan.budget
     room = budget.n_ctx - budget.text_tokens - ANSWER_ROOM
     return largest_cap(plan.pictures, room, tile_size=budget.tile_size, tokens_per_tile=budget.tokens_per_tile)
@@ -190,7 +190,7 @@ def _ways_to_fit(plan: CutPlan, cap: int | None, larger: int | None) -> list[str
     if cap:
         ways.append(f"at most {count_tiles(cap)}{' each' if count > 1 else ''} (--max-tiles, max_tiles)")
     largest = max((grid.tiles for grid in plan.grids), default=1) * budget.tokens_per_tile
-    fewer = room // largest  # of any of them, their places in the text not even counted
+    fewer = room // largest  # pictures that fit, whichever they are; their markers in the text are ignored
     if 0 < fewer < count:
         ways.append(f"{fewer} of the {count} pictures")
     if larger:
@@ -199,7 +199,7 @@ def _ways_to_fit(plan: CutPlan, cap: int | None, larger: int | None) -> list[str
 
 
 def _sufficient_context(plan: CutPlan) -> int | None:
-    """Positions that hold a plan and, if the model was trained for so many, its answer; None where it was not."""
+    """Return the context that holds a plan and its answer; None if the model was not trained for so many positions."""
     budget = plan.budget
     comfortable = plan.needed - ANSWER_ROOM + budget.answer_tokens
     comfortable += -comfortable % _CONTEXT_STEP
@@ -213,7 +213,7 @@ def _context(positions: int) -> str:
 
 
 def _either(ways: Sequence[str]) -> str:
-    """The ways as "a", "a or b", "a, b or c"."""
+    """Join alternatives as "a", "a or b", "a, b or c"."""
     *others, last = ways
     return f"{', '.join(others)} or {last}" if others else last
 

@@ -1,4 +1,4 @@
-"""The grid drawn over a picture: what `internvl inspect --save` writes, for people to see how the model sees."""
+"""Draw the tile grid over a picture: `internvl inspect --save` shows how the model sees it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def draw_grid(image: Image.Image, tiled: TiledPicture | Grid) -> Image.Image:
     """Draw the tiles' borders and numbers over a picture, and the thumbnail (if there is one) beside it.
 
     Tiles are numbered from 1 in the order the model receives them: row by row, the thumbnail last. The picture keeps
-    its shape where its tiles stay large enough to be told apart; a picture of a few pixels is enlarged, and a strip is
+    its shape if its tiles stay large enough to be told apart; a picture of a few pixels is enlarged, and a strip is
     stretched across, as the model's tiles are. The thumbnail is shown square, as the model receives it.
 
     Args:
@@ -60,12 +60,12 @@ def draw_grid(image: Image.Image, tiled: TiledPicture | Grid) -> Image.Image:
 
 
 def _thumbnail_side(size: tuple[int, int]) -> int:
-    """Side of the thumbnail as shown: a quarter of the picture's longer side, legible and never dominant."""
+    """Return the side of the drawn thumbnail: a quarter of the picture's longer side, from 208 to 320 pixels."""
     return min(320, max(208, max(size) // 4))
 
 
 def _shown_size(size: tuple[int, int], grid: tuple[int, int], room: tuple[int, int]) -> tuple[int, int]:
-    """Width and height at which the picture is drawn: as it is, or larger for legible tiles, or smaller to fit."""
+    """Return the drawn width and height: the original size, or larger for legible tiles, or smaller to fit."""
     fitting = min(limit / side for side, limit in zip(size, room, strict=True))
     legible = max(_LEGIBLE_TILE * tiles / side for side, tiles in zip(size, grid, strict=True))
     scale = min(fitting, max(1.0, legible))
@@ -77,7 +77,7 @@ def _shown_size(size: tuple[int, int], grid: tuple[int, int], room: tuple[int, i
 
 
 def _tile_boxes(size: tuple[int, int], grid: tuple[int, int]) -> Iterator[_Box]:
-    """The tiles' (left, top, right, bottom) on the canvas, row by row."""
+    """Yield the tiles' (left, top, right, bottom) on the canvas, row by row."""
     (width, height), (columns, rows) = size, grid
     for row in range(rows):
         for column in range(columns):
@@ -90,7 +90,7 @@ def _tile_boxes(size: tuple[int, int], grid: tuple[int, int]) -> Iterator[_Box]:
 
 
 def _draw_borders(draw: ImageDraw.ImageDraw, boxes: list[_Box], line: int) -> None:
-    """Frame each box in a light line within a dark one, which stand out from any picture.
+    """Frame each box in a light line within a dark one, which is visible on any picture.
 
     The strokes are centred on the edges, so that neighbours share one line.
     """
@@ -102,7 +102,7 @@ def _draw_borders(draw: ImageDraw.ImageDraw, boxes: list[_Box], line: int) -> No
 
 
 def _draw_names(draw: ImageDraw.ImageDraw, boxes: list[_Box], names: list[str]) -> None:
-    """Name each box on a plate in its upper left corner."""
+    """Draw the name of each box on a plate in its upper left corner."""
     narrowest = min(min(right - left, bottom - top) for left, top, right, bottom in boxes)
     size = max(12, min(40, narrowest // 8))
     font, pad = ImageFont.load_default(size=size), size // 3

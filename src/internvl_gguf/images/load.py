@@ -1,10 +1,10 @@
-"""Any picture a person has, as an upright RGB Pillow picture.
+"""Load any kind of picture as an upright RGB Pillow picture.
 
-What the model card does with a picture is `Image.open(file).convert("RGB")`: for opaque 8-bit pictures the result
-here is equal to that byte for byte, and colour profiles are ignored as there. Four things are done better, because
-the card's way shows the model something else than the person sees: the EXIF orientation is applied, transparency is
-laid on white (the card drops alpha and uncovers whatever lies under it), 16-bit grey is scaled (the card clips it to
-white), and only the pixels of raster formats from an allow-list are decoded, within limits.
+What the model card does with a picture is `Image.open(file).convert("RGB")`: for opaque 8-bit pictures the result here
+is equal to that byte for byte, and colour profiles are ignored as there. Four things differ, because the card's way
+shows the model something else than the user sees: the EXIF orientation is applied, transparency is laid on white (the
+card drops alpha and uncovers the pixels under it), 16-bit grey is scaled (the card clips it to white), and only raster
+formats of an allow-list are decoded, within limits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 from PIL import Image
 
 from internvl_gguf.errors import InvalidRequestError, PictureError
-from internvl_gguf.images import formats
+from internvl_gguf.images import raster_formats
 from internvl_gguf.images.sources import (
     check_bytes,
     check_file_size,
@@ -27,10 +27,10 @@ from internvl_gguf.images.sources import (
     is_data_uri,
     is_pipe,
     local_path,
-    opened,
-    unreadable,
+    open_picture,
+    unreadable_error,
 )
-from internvl_gguf.types import Picture, PreparedPicture
+from internvl_gguf.types import MessagePicture, Picture
 from internvl_gguf.utils import arguments
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | npt.NDArray[Any]"
-"""What `load_image` takes: a path, a `data:` or `file://` URI, a file's bytes, a Pillow picture, a numpy array."""
+"""Sources of `load_image`: a path, a `data:` or `file://` URI, a file's bytes, a Pillow picture, a numpy array."""
 
 DEFAULT_MAX_PIXELS = 128_000_000
-"""Most pixels a picture may have. Phones bring 50 to 108 megapixels, an A4 page scanned at 1000 dpi 97. Pillow takes 4
+"""Most pixels a picture may have. Phone photos have 50 to 108 megapixels, an A4 page at 1000 dpi has 97. Pillow takes 4
 bytes a pixel, as much again to turn or convert it, and more while it decodes a progressive JPEG: 127 megapixels were
 measured at 1.0 to 1.2 GiB. The model sees at most 12 tiles of 448 x 448, which is 2.4 megapixels."""
 
@@ -64,7 +64,7 @@ def load_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS, nam
         source: a path, a `data:` or `file://` URI, the bytes of a picture file, a Pillow picture (its current frame),
             or a numpy array (height x width, or height x width x 1, 3 or 4). Nothing is fetched from a network.
         max_pixels: most pixels (width x height) accepted; a file is judged by its header, before decoding.
-        name: how errors call it; None for `describe_source`.
+        name: name of the picture in errors; None for `describe_source`.
 
     Returns:
         A new RGB picture without metadata; the source is not changed and shares nothing with it.
@@ -90,14 +90,14 @@ def load_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS, nam
 
 
 def picture_list(images: Iterable[Any]) -> list[Any]:
-    """The pictures of a question, from a list of them or whatever gives one after another.
+    """Return the pictures of a question as a list, from any iterable of them.
 
     Raises:
-        InvalidRequestError: one picture, of which an array would be taken for the list of its rows; or no list at all.
+        InvalidRequestError: a single picture (an array would be taken for the list of its rows), or no list at all.
     """
     if hasattr(images, "__array__") and getattr(images, "ndim", 3) == 4:
         raise InvalidRequestError("images is one array of several pictures.", "Write images=list(array).")
-    is_one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, Picture, PreparedPicture))
+    is_one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, Picture, MessagePicture))
     if is_one or hasattr(images, "__array__") or hasattr(images, "read"):
         raise InvalidRequestError("images is one picture, not a list of them.", "Write images=[picture].")
     hint = "Give a list of pictures, or leave it out."
@@ -107,13 +107,13 @@ def picture_list(images: Iterable[Any]) -> list[Any]:
 
 
 def picture_bytes(source: ImageSource) -> bytes:
-    """The bytes of a picture's file, as they are; of a Pillow picture or an array, those of a PNG of what is shown.
+    """Return the bytes of a picture's file unchanged; a Pillow picture or an array is written as PNG.
 
     Args:
-        source: as `load_image` takes it; a file is not decoded.
+        source: see `load_image`; a file is not decoded.
 
     Raises:
-        PictureError: there is no such file or it is too large, or what is no file cannot be read as a picture.
+        PictureError: there is no such file or it is too large, or another source cannot be read as a picture.
     """
     name = describe_source(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -128,12 +128,12 @@ def picture_bytes(source: ImageSource) -> bytes:
 
 
 def take_source(source: str | os.PathLike[str] | bytes, name: str | None = None) -> Picture:
-    """A picture that can be read as often as needed; nothing is decoded.
+    """Return a picture that can be read as often as needed; nothing is decoded.
 
     Args:
         source: a path, a `data:` or `file://` URI, or the bytes of a file. A pipe gives its bytes once, so they are
             read and kept here.
-        name: how messages call it; None for `describe_source`.
+        name: name of the picture in messages; None for `describe_source`.
 
     Raises:
         PictureError: no such file, a folder, not readable, empty, or too large.
@@ -151,11 +151,11 @@ def take_source(source: str | os.PathLike[str] | bytes, name: str | None = None)
 
 
 def check_source(source: ImageSource) -> None:
-    """Raise what `load_image` would of a path without a readable file; nothing is decoded.
+    """Raise the errors of `load_image` for a path without a readable file; nothing is decoded.
 
     Raises:
-        PictureError: no such file, a folder, not readable, empty, or too large; or a pipe, which cannot be looked at
-            without taking from it.
+        PictureError: no such file, a folder, not readable, empty, or too large; or a pipe, which cannot be checked
+            without consuming it.
     """
     if not isinstance(source, (str, os.PathLike)) or is_data_uri(source):
         return
@@ -166,14 +166,14 @@ def check_source(source: ImageSource) -> None:
             f"Cannot use {name}: it is a pipe, which can be read only once.", "Write it to a file first."
         )
     try:
-        with opened(path, name) as file:
+        with open_picture(path, name) as file:
             check_bytes(file.read(1), name)
     except (OSError, ValueError) as error:
-        raise unreadable(error, path, name) from None
+        raise unreadable_error(error, path, name) from None
 
 
 def describe_source(source: object) -> str:
-    """A short name of a picture source for messages, on one line: the path, or what kind of thing it is."""
+    """Return a short one-line name of a picture source for messages: the path, or the kind of object."""
     if isinstance(source, str) and is_data_uri(source):
         return "the picture in the data URI"
     if isinstance(source, (str, os.PathLike)):
@@ -193,27 +193,27 @@ def _from_bytes(source: bytes | bytearray | memoryview, max_pixels: int, name: s
     check_file_size(source.nbytes if isinstance(source, memoryview) else len(source), name)
     data = bytes(source)
     check_bytes(data, name)
-    return _finish(formats.decode(data, max_pixels, name), name)
+    return _finish(raster_formats.decode(data, max_pixels, name), name)
 
 
 def _load_pillow(picture: Image.Image, max_pixels: int, name: str) -> Image.Image:
-    """A Pillow picture of the caller's, its pixels loaded if they were not."""
-    formats.check_size(picture.size, max_pixels, name)
-    with formats.hush:
+    """Load the pixels of the caller's Pillow picture."""
+    raster_formats.check_size(picture.size, max_pixels, name)
+    with raster_formats.quiet_pillow:
         try:
             picture.load()
         except Exception as error:  # the decoder of any format the caller opened
-            reason = f"its data is damaged, cut short or closed ({formats.one_line(error)})"
+            reason = f"its data is damaged, cut short or closed ({raster_formats.one_line(error)})"
             raise PictureError(f"Cannot use {name}: {reason}.", "Open it again and call load() on it.") from error
     return picture
 
 
 def _finish(picture: Image.Image, name: str) -> Image.Image:
-    """RGB, upright, without metadata (an orientation left in it would be applied twice later on)."""
-    with formats.hush:
+    """Return the picture in RGB, upright, without metadata (a remaining orientation would be applied twice later)."""
+    with raster_formats.quiet_pillow:
         try:
             # TIFF pictures are turned by Pillow when they are loaded.
-            turn = None if hasattr(picture, "tag_v2") else _TURNS.get(formats.orientation(picture.info))
+            turn = None if hasattr(picture, "tag_v2") else _TURNS.get(raster_formats.orientation(picture.info))
             if turn is None:
                 result = _to_rgb(picture, name)
             elif picture.mode == "RGB" and not picture.has_transparency_data:
@@ -224,15 +224,15 @@ def _finish(picture: Image.Image, name: str) -> Image.Image:
             raise
         except MemoryError:
             raise PictureError(f"Cannot use {name}: not enough memory to convert it.", "Scale it down first.") from None
-        except Exception as error:  # whatever Pillow says of a picture put together wrongly
-            reason = f"it cannot be turned into RGB ({formats.one_line(error)})"
+        except Exception as error:  # Pillow raises all kinds of errors for inconsistent pictures
+            reason = f"it cannot be turned into RGB ({raster_formats.one_line(error)})"
             raise PictureError(f"Cannot use {name}: {reason}.", "Convert it to RGB first.") from error
     result.info = {}
     return result
 
 
 def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
-    """A new RGB picture: deep grey scaled to 8 bits, transparency on white, the rest as Pillow converts."""
+    """Convert to a new RGB picture: deep grey scaled to 8 bits, transparency on white, the rest as Pillow converts."""
     if picture.mode.startswith("I") or picture.mode == "F":
         return _deep_grey_to_rgb(picture, name)
     if not picture.has_transparency_data:
@@ -251,7 +251,7 @@ def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
 
 
 def _deep_grey_to_rgb(picture: Image.Image, name: str) -> Image.Image:
-    """16-bit grey (modes I;16, I) by rounding value / 257, floating-point grey (F) from 0 to 1 by value x 255."""
+    """Convert 16-bit grey (modes I;16, I) by rounding value / 257, float grey (F, from 0 to 1) by value x 255."""
     import numpy as np
 
     levels = np.asarray(picture)
@@ -275,7 +275,7 @@ def _deep_grey_to_rgb(picture: Image.Image, name: str) -> Image.Image:
 
 
 def _sixteen_to_bytes(levels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """0..65535 to 0..255, rounded to nearest."""
+    """Scale 0..65535 to 0..255, rounded to nearest."""
     wide = levels.astype("uint32")
     wide += 128
     wide //= 257
@@ -283,7 +283,7 @@ def _sixteen_to_bytes(levels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def _float_to_bytes(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
-    """0.0..1.0 to 0..255, rounded to nearest; anything else is refused rather than guessed."""
+    """Scale 0.0..1.0 to 0..255, rounded to nearest; other values are refused rather than guessed."""
     low, high = float(values.min()), float(values.max())
     if not (low >= 0.0 and high <= 1.0):  # also false for NaN, which min and max pass on
         raise PictureError(
@@ -297,7 +297,7 @@ def _float_to_bytes(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8
 
 
 def _is_array(source: object) -> TypeGuard[npt.NDArray[Any]]:
-    """Whether source is a numpy array; whoever has one has imported numpy, so it need not be imported for this."""
+    """Return whether source is a numpy array, without importing numpy: a caller that has one has imported it."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(source, numpy.ndarray)
 
@@ -311,7 +311,7 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int, name: str) -> Image.Im
         elif array.ndim == 4:
             hint = "It looks like a batch: give its pictures one by one."
         raise PictureError(f"Cannot use {name}: this is not the shape of one picture.", hint)
-    formats.check_size((array.shape[1], array.shape[0]), max_pixels, name)
+    raster_formats.check_size((array.shape[1], array.shape[0]), max_pixels, name)
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "b":
         pixels = array.astype("uint8") * 255

@@ -1,4 +1,4 @@
-"""The bytes behind a path, a pipe, a `file://` or a `data:` URI, read within limits."""
+"""Read the bytes of a path, a pipe, or a `file://` or `data:` URI, within limits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from internvl_gguf.errors import PictureError
-from internvl_gguf.images.formats import one_line
+from internvl_gguf.images.raster_formats import one_line
 
 MAX_FILE_BYTES = 512 * 2**20
 """Most bytes a picture file may have; an uncompressed 16-bit RGB TIFF of 89 megapixels fits."""
 
 
 def local_path(source: str | os.PathLike[str], name: str) -> str:
-    """The path a str, PathLike or `file://` URI names; URIs of a network are refused."""
+    """Return the path that a str, PathLike or `file://` URI names; network URIs are refused."""
     path = os.fsdecode(source)
     if not path:
         raise PictureError(f"Cannot use {name}: there is no file without a name.", "Give the path of a picture.")
@@ -33,35 +33,35 @@ def local_path(source: str | os.PathLike[str], name: str) -> str:
             f"Cannot use {name}: it is not on this machine, and pictures are never fetched from a network.",
             "Download it and give the path of the file.",
         )
-    from urllib.request import url2pathname  # only now, for it brings an HTTP client with it
+    from urllib.request import url2pathname  # imported here because it imports an HTTP client
 
     return url2pathname(slash + rest)
 
 
 def is_data_uri(source: str | os.PathLike[str]) -> bool:
-    """Whether it is a `data:` URI and no path."""
+    """Return whether a source is a `data:` URI and no path."""
     return isinstance(source, str) and source[:5].lower() == "data:"
 
 
 def is_pipe(path: str) -> bool:
-    """Whether a path is a named pipe, or one that a shell made: its bytes can be read once."""
+    """Return whether a path is a named pipe or one made by a shell: its bytes can be read only once."""
     try:
         return stat.S_ISFIFO(Path(path).stat().st_mode)
-    except (OSError, ValueError):  # what is wrong with it is told where it is opened
+    except (OSError, ValueError):  # the error is raised where it is opened
         return False
 
 
 def file_bytes(path: str, name: str) -> bytes:
-    """The content of a file or named pipe, within MAX_FILE_BYTES."""
+    """Read the content of a file or named pipe, within MAX_FILE_BYTES."""
     try:
-        with opened(path, name) as file:
+        with open_picture(path, name) as file:
             return file.read(MAX_FILE_BYTES + 1 if is_pipe(path) else -1)
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
-        raise unreadable(error, path, name) from None
+        raise unreadable_error(error, path, name) from None
 
 
-def opened(path: str, name: str) -> BinaryIO:
-    """A file or named pipe that may be a picture.
+def open_picture(path: str, name: str) -> BinaryIO:
+    """Open a file or named pipe that may be a picture.
 
     Raises:
         PictureError: it is something else, or too large.
@@ -76,8 +76,8 @@ def opened(path: str, name: str) -> BinaryIO:
     return Path(path).open("rb")
 
 
-def unreadable(error: OSError | ValueError, path: str, name: str) -> PictureError:
-    """The error for a file that the operating system does not give."""
+def unreadable_error(error: OSError | ValueError, path: str, name: str) -> PictureError:
+    """Return the error for a file that the operating system cannot read."""
     number = getattr(error, "errno", None)
     if number in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG) or isinstance(error, ValueError):
         hint = "Check the path; a relative one starts at the current folder."
@@ -96,7 +96,7 @@ def unreadable(error: OSError | ValueError, path: str, name: str) -> PictureErro
 
 
 def data_uri_bytes(uri: str, name: str) -> bytes:
-    """The bytes in a `data:` URI (RFC 2397); white space and missing padding in base64 are forgiven."""
+    """Decode a `data:` URI (RFC 2397); white space and missing padding in base64 are accepted."""
     header, comma, payload = uri.partition(",")
     if not comma:
         raise PictureError(f"Cannot use {name}: it has no comma before the data.", "Write data:image/png;base64,DATA.")
@@ -124,7 +124,7 @@ def check_file_size(size: int, name: str) -> None:
 
 
 def check_bytes(data: bytes, name: str) -> None:
-    """Refuse what holds nothing, or too much."""
+    """Refuse an empty or too large content."""
     if not data:
         raise PictureError(f"Cannot use {name}: it is empty (0 bytes).", "Export or download it again.")
     check_file_size(len(data), name)

@@ -1,11 +1,11 @@
-"""Into how many tiles a picture may be cut, and who says so: the picture, the question or the session."""
+"""Limits on the number of tiles of a picture, set by the picture, the question or the session."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from internvl_gguf.config import AskOptions
+from internvl_gguf.config import AskOptions, PictureOptions
 from internvl_gguf.tiling import MAX_TILES, Grid, TiledPicture, choose_grid, tile_image, validate_tile_limits
 from internvl_gguf.types import Picture
 from internvl_gguf.utils import arguments
@@ -18,15 +18,15 @@ _Choice = TypeVar("_Choice")
 
 @dataclass(frozen=True)
 class TileLimits:
-    """How a picture may be cut; a session's are for pictures whose question does not say otherwise.
+    """Limits on how a picture may be cut. Session limits are the default; a question or a picture may override them.
 
     Raises:
         InvalidRequestError: limits that no grid satisfies.
     """
 
     max_tiles: int = MAX_TILES
-    min_tiles: int = 1
-    thumbnail: bool = True
+    min_tiles: int = PictureOptions.min_tiles
+    thumbnail: bool = PictureOptions.thumbnail
 
     def __post_init__(self) -> None:
         for name in ("max_tiles", "min_tiles"):
@@ -34,21 +34,26 @@ class TileLimits:
         object.__setattr__(self, "thumbnail", arguments.switch("thumbnail", self.thumbnail))
         validate_tile_limits(self.min_tiles, self.max_tiles)
 
+    @classmethod
+    def of(cls, options: PictureOptions) -> TileLimits:
+        """The limits that options of pictures mean."""
+        return cls(options.most_tiles, options.least_tiles, options.thumbnail)
+
     def narrowed(self, picture: Picture, options: AskOptions) -> TileLimits:
-        """The limits of one picture: its own before the question's before these; a video frame is one tile."""
+        """Return the limits of one picture: its own, else the question's, else these; a video frame is one tile."""
         frames = options.get("layout") == "frames"
-        max_tiles = _first(picture.max_tiles, options.get("max_tiles"), 1 if frames else self.max_tiles)
+        max_tiles = _first_given(picture.max_tiles, options.get("max_tiles"), 1 if frames else self.max_tiles)
         most = arguments.whole("max_tiles", max_tiles)
-        min_tiles = _first(picture.min_tiles, options.get("min_tiles"), min(self.min_tiles, most))
-        thumbnail = _first(picture.thumbnail, options.get("thumbnail"), self.thumbnail)
+        min_tiles = _first_given(picture.min_tiles, options.get("min_tiles"), min(self.min_tiles, most))
+        thumbnail = _first_given(picture.thumbnail, options.get("thumbnail"), self.thumbnail)
         return TileLimits(max_tiles, min_tiles, thumbnail)
 
     def capped(self, cap: int) -> TileLimits:
-        """These limits with at most `cap` tiles, or min_tiles where that is more: somebody asked for those."""
+        """Return these limits with at most `cap` tiles, but never fewer than the requested min_tiles."""
         return replace(self, max_tiles=max(self.min_tiles, min(self.max_tiles, cap)))
 
     def grid(self, size: tuple[int, int], tile_size: int) -> Grid:
-        """How a picture of size (width, height) in pixels is cut into tiles of `tile_size` pixels."""
+        """Return how a picture of size (width, height) in pixels is cut into tiles of `tile_size` pixels."""
         return choose_grid(
             *size,
             max_tiles=self.max_tiles,
@@ -58,10 +63,10 @@ class TileLimits:
         )
 
     def cut(self, image: Image, tile_size: int) -> TiledPicture:
-        """Cut an RGB picture into tiles of `tile_size` pixels; its grid is that of `grid`."""
+        """Cut an RGB picture into tiles of `tile_size` pixels; the grid is that of `grid`."""
         return tile_image(image, self.max_tiles, self.min_tiles, tile_size, self.thumbnail)
 
 
-def _first(*choices: _Choice | None) -> _Choice:
-    """The first choice that was made; the last one always is."""
+def _first_given(*choices: _Choice | None) -> _Choice:
+    """Return the first value that is not None; the last one never is."""
     return next(choice for choice in choices if choice is not None)

@@ -1,15 +1,19 @@
-"""llama.cpp behind a wall: the only room that imports llama_cpp or speaks ctypes.
+"""The wrapper of llama.cpp: the only room that imports llama_cpp or uses ctypes.
 
 Every native object is owned by one Python object with `close()`; free order: samplers, contexts, vision, model.
 What the library refuses becomes a `LibraryError` or a `ModelFileError`; what would abort it is validated before.
 
-library                      loading it: version, layout, logs, devices
-model, context, vision       weights and vocabulary; the KV cache and decoding; tiles to embeddings
-sampler, sequence_state      the next token; the KV of a sequence as bytes
-native, interrupts, ending   ownership, Ctrl-C, and the end of a process that native code does not let go on
-forked, openmp, room         forked children, threads that wait, and whether a device has room
-position_fix                 the corrected copy of an mmproj, where the build shifts its positions
-quantize, imatrix, dry_run   processes and callbacks behind `quantizing` and `memory`
-trial/, measure/             child processes that try it and that measure it
-synthetic                    models made up to ask it something
+library                  load the library: version, structure layouts, logs, devices
+model, context, vision   weights and vocabulary; KV cache and decoding; tiles to embeddings
+sampler, sequence_state  choose the next token; the KV of a sequence as bytes
+native, interrupts       ownership of native objects; Ctrl-C during native calls
+hard_exit                end a process whose native code cannot continue
+fork_guard, openmp       refuse llama.cpp in forked children; spin time of OpenMP threads
+allocation_probe         ask a device whether it can allocate buffers
+position_fix             corrected copy of an mmproj for builds that shift its positions
+quantize_process         child process of `quantizing.quantizer_process`
+dry_run_process          child process of `memory.dry_run`
+imatrix                  callback that collects an importance matrix
+trial/, measure/         child processes that check and that measure the library
+synthetic                small generated models for checks and measurements
 """

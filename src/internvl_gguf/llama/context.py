@@ -1,4 +1,4 @@
-"""A llama.cpp context: the KV cache and the decoding of tokens and embeddings into it."""
+"""llama.cpp contexts: the KV cache, and the decoding of tokens and embeddings into it."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ _OK, _NO_ROOM, _ABORTED = 0, 1, 2
 
 
 class DecodeAbortedError(Exception):
-    """A decode was stopped by `Context.abort`; the cache holds part of its batch."""
+    """Raised when `Context.abort` stopped a decode; the cache holds a part of its batch."""
 
 
 class TokenRun(NamedTuple):
-    """Tokens that go on one sequence.
+    """Tokens to decode into one sequence.
 
     Attributes:
         tokens: their ids, at least one.
-        position: where the first of them stands: the length of the sequence so far.
-        sequence: which sequence.
-        outputs: after how many of them, counted from the last, the logits are wanted.
+        position: position of the first token: the length of the sequence so far.
+        sequence: number of the sequence.
+        outputs: number of tokens, counted from the last, whose logits are wanted.
     """
 
     tokens: Sequence[int]
@@ -58,18 +58,18 @@ class Context(NativeObject):
     """A context over a text model. Owns the native context and its batch buffers.
 
     Args:
-        model: the text model; must stay open as long as this.
+        model: the text model; must stay open as long as this context.
         config: how to run it. `n_ctx` positions are kept for each of `n_parallel` sequences.
         n_ctx: positions of one sequence.
         n_threads: CPU threads for one token.
         n_threads_batch: CPU threads for more at once; `n_threads` if None.
 
     Attributes:
-        abort_requested: whether the computation under way is to stop.
-        polls: how often llama.cpp asked for that: it grows while a long computation goes on.
+        abort_requested: whether the running computation is to stop.
+        polls: how often llama.cpp polled that flag; grows while a long computation runs.
 
     Raises:
-        LibraryError: llama.cpp cannot make the context, mostly for want of memory.
+        LibraryError: llama.cpp cannot make the context, usually because memory is short.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Context(NativeObject):
         params.kv_unified = True
         self.abort_requested = False
         self.polls = 0
-        me = weakref.ref(self)  # a callback that held it would keep it until the garbage collector comes
+        me = weakref.ref(self)  # a strong one would make a cycle that only the garbage collector frees
         self._abort_callback = llama_cpp.ggml_abort_callback(lambda _: _poll_abort(me()))
         params.abort_callback = self._abort_callback
         forget_errors()
@@ -122,17 +122,17 @@ class Context(NativeObject):
         self._thread_limit = max(self._threads)
 
     def _watch_abort(self, watch: bool) -> None:
-        """Let llama.cpp poll the abort flag, or not: polling costs a Python call for each node of the graph."""
+        """Turn polling of the abort flag on or off; polling costs a Python call for each node of the graph."""
         callback = self._abort_callback if watch else llama_cpp.ggml_abort_callback(0)
         llama_cpp.llama_set_abort_callback(self.handle, callback, None)
 
     def abort(self) -> None:
-        """Ask the running request to stop; may be called from any thread."""
+        """Ask the running computation to stop; callable from any thread."""
         self.abort_requested = True
 
     @contextmanager
     def _abortable(self) -> Iterator[None]:
-        """Let Ctrl-C and `abort` stop the native call inside, which can take minutes.
+        """Let Ctrl-C and `abort` stop the native call inside the block, which may take minutes.
 
         llama.cpp polls the abort flag on the calling thread, where a signal handler gets its turn. Computing on a GPU
         does not poll; there the call ends with its batch.
@@ -145,25 +145,24 @@ class Context(NativeObject):
             self._watch_abort(False)
 
     def limit_threads(self, most: int) -> None:
-        """Compute with so many threads at most from now on, and with never more than the context was made with."""
+        """Compute with at most `most` threads from now on, and never with more than the context was made with."""
         if most != self._thread_limit:
             llama_cpp.llama_set_n_threads(self.handle, *(min(count, most) for count in self._threads))
             self._thread_limit = most
 
     def decode_token(self, token: int, position: int, sequence: int) -> None:
-        """Decode one token and make its logits: the inner step of an answer."""
+        """Decode one token and compute its logits: the inner step of an answer."""
         self._run(self._batch.one_token(token, position, sequence), 1)
 
     def decode_many(self, runs: Sequence[TokenRun]) -> list[int]:
-        """Decode tokens of several sequences in one call, at most n_batch of them and one run for each sequence.
+        """Decode tokens of several sequences in one call: at most n_batch tokens, at most one run a sequence.
 
         Returns:
-            For each run the row of its last token, by which its logits are read; those of the tokens before it have
-            the rows before.
+            For each run the row of its last token, for `logits`; the tokens before it have the rows before.
 
         Raises:
-            DecodeAbortedError: stopped half-way; the cache holds a part of them.
-            LibraryError: llama.cpp refused; the cache may hold a part of them.
+            DecodeAbortedError: stopped half-way; the cache holds a part of the tokens.
+            LibraryError: llama.cpp refused; the cache may hold a part of the tokens.
         """
         count = sum(len(run.tokens) for run in runs)
         self._check_size(count)
@@ -172,15 +171,15 @@ class Context(NativeObject):
         if count > len(runs):
             with self._abortable():
                 self._run(batch, count)
-        else:  # one token each is over before anyone could want it stopped
+        else:  # one token a sequence ends before a user could want to stop it
             self._run(batch, count)
         return rows
 
     def decode_embeddings(self, rows: NDArray[np.float32], position: int, sequence: int, *, logits: bool) -> None:
-        """Decode at most n_batch embeddings, float32 [positions, n_embd], from `position` on.
+        """Decode at most n_batch embeddings, float32 [positions, n_embd], starting at `position`.
 
         Raises:
-            DecodeAbortedError, LibraryError: as `decode_many`.
+            DecodeAbortedError, LibraryError: see `decode_many`.
         """
         self._check_size(len(rows))
         if rows.ndim != 2 or rows.shape[1] != self.n_embd or rows.dtype.str != "<f4" or not rows.flags.c_contiguous:
@@ -195,7 +194,7 @@ class Context(NativeObject):
             raise ValueError(f"a batch of {count} positions, where 1 to {self.n_batch} fit")
 
     def _check_runs(self, runs: Sequence[TokenRun]) -> None:
-        """Refuse what llama.cpp would abort the process on, or mix up."""
+        """Refuse runs on which llama.cpp would abort the process or mix up sequences."""
         sequences = {run.sequence for run in runs}
         if len(sequences) != len(runs) or not sequences <= set(range(self.n_sequences)):
             raise ValueError(f"runs for the sequences {[run.sequence for run in runs]} of {self.n_sequences}")
@@ -217,13 +216,14 @@ class Context(NativeObject):
         raise LibraryError(f"llama.cpp failed to decode, status {status}{last_error()}.", "Try a smaller n_batch.")
 
     def logits(self, row: int = -1) -> NDArray[np.float32]:
-        """Logits of a row, float32 [n_vocab]: the library's own memory, valid until it decodes again.
+        """Return the logits of a row, float32 [n_vocab]: a view of the library's memory, valid until the next decode.
 
         Args:
-            row: as `decode_many` gives it; -1 for the last one that has logits.
+            row: a row that `decode_many` returned; -1 for the last row with logits.
 
         Raises:
-            LibraryError: there are none; NotNumbersError: the model computed something that is not a number.
+            LibraryError: there are no logits.
+            NotNumbersError: a logit is NaN or infinite.
         """
         logits = self._row(row)
         if not np.isfinite(logits).all():
@@ -231,10 +231,9 @@ class Context(NativeObject):
         return logits
 
     def likeliest_token(self, row: int = -1) -> int:
-        """The token of the largest logit of a row, the first of equals.
+        """Return the token with the largest logit of a row, the first if several are equal.
 
-        Args, raises:
-            As `logits`.
+        See `logits` for arguments and errors.
         """
         logits = self._row(row)
         token = int(logits.argmax())  # a NaN counts as the largest
@@ -251,11 +250,11 @@ class Context(NativeObject):
         return np.frombuffer(values, np.float32)
 
     def last_position(self, sequence: int) -> int:
-        """The last position the cache holds of a sequence, -1 when it is empty."""
+        """Return the last position that the cache holds of a sequence; -1 if the sequence is empty."""
         return int(llama_cpp.llama_memory_seq_pos_max(self._open_memory(), sequence))
 
     def cut(self, sequence: int, length: int) -> None:
-        """Keep the first `length` positions of a sequence."""
+        """Keep the first `length` positions of a sequence and drop the rest."""
         if not llama_cpp.llama_memory_seq_rm(self._open_memory(), sequence, length, -1):
             raise LibraryError("llama.cpp cannot cut this KV cache.", "Start a new conversation.")
 
@@ -288,7 +287,7 @@ def _not_numbers() -> NotNumbersError:
 
 
 class _Batch:
-    """The arrays of a llama_batch, made once and filled in place."""
+    """The arrays of a llama_batch, allocated once and filled in place."""
 
     def __init__(self, capacity: int) -> None:
         int32 = ctypes.c_int32
@@ -321,7 +320,7 @@ class _Batch:
         return native
 
     def runs(self, runs: Sequence[TokenRun]) -> tuple[Any, list[int]]:
-        """The batch of several runs, and the row of the last token of each."""
+        """Fill in several runs; return the batch and the row of the last token of each run."""
         rows = []
         end = 0
         for run in runs:

@@ -1,9 +1,8 @@
-"""What enters the weight matrices of a text model while it reads: llama.cpp's evaluation callback.
+"""Collect the inputs of a text model's weight matrices while it reads, with llama.cpp's evaluation callback.
 
-The callback of a context sees every node of the graph before and after it is computed. Of each product with a weight
-matrix of a layer it takes the other factor, as llama.cpp's own `tools/imatrix/imatrix.cpp` does. ggml has no functions
-for most of what has to be known of a node, so its structure is read; `check_layout` asks the library for one whose
-values are known first.
+The callback of a context sees every node of the graph before and after it is computed. From each product with a weight
+matrix of a layer it takes the other operand, as llama.cpp's own `tools/imatrix/imatrix.cpp` does. ggml has no functions
+for most facts about a node, so its C structure is read; `check_layout` first compares a node with known values.
 """
 
 from __future__ import annotations
@@ -61,10 +60,10 @@ class _InitParams(ctypes.Structure):
 
 @lru_cache(maxsize=1)
 def check_layout() -> int:
-    """See that nodes are laid out as they are read here, by a product made for it; ggml's number of products.
+    """Check that our ggml_tensor layout is right, on a test matmul; return ggml's op code of a matmul.
 
     Raises:
-        LibraryError: they are not.
+        LibraryError: the layout is another one.
     """
     make = ggml_function("ggml_init", _HANDLE, _InitParams)
     free = ggml_function("ggml_free", None, _HANDLE)
@@ -101,22 +100,22 @@ def check_layout() -> int:
 
 @dataclass
 class Sums:
-    """What entered one matrix so far.
+    """Sums of squares of the inputs of one matrix.
 
     Attributes:
-        squares: sums of squares of each column, float64.
-        rows: how many positions they are the sum of.
+        squares: sum of squares of each column, float64 [columns].
+        rows: number of positions summed.
     """
 
     squares: NDArray[np.float64]
     rows: int
 
 
-class WatchedContext(NativeObject):
-    """A context that reads and answers nothing, and adds up what enters the matrices of the layers.
+class ActivationContext(NativeObject):
+    """A context that reads texts without answering, and sums the squared inputs of the layers' matrices.
 
     Args:
-        model: the text model, open as long as this.
+        model: the text model; must stay open as long as this context.
         n_ctx: positions of the longest text.
         n_batch: most positions decoded in one call.
         n_threads: CPU threads.
@@ -125,7 +124,7 @@ class WatchedContext(NativeObject):
         sums: by the matrix's name, such as blk.0.attn_q.weight.
 
     Raises:
-        LibraryError: llama.cpp cannot make the context, mostly for want of memory, or is another build.
+        LibraryError: llama.cpp cannot make the context, usually because memory is short, or is another build.
     """
 
     def __init__(self, model: TextModel, *, n_ctx: int, n_batch: int, n_threads: int) -> None:
@@ -158,7 +157,7 @@ class WatchedContext(NativeObject):
         self._outputs = (ctypes.c_int8 * n_batch)(*([1] * n_batch))
 
     def decode_tokens(self, tokens: Sequence[int]) -> None:
-        """Read on with 1 to n_batch tokens.
+        """Decode 1 to n_batch tokens, after what was decoded before.
 
         Raises:
             LibraryError: llama.cpp refused.
@@ -169,7 +168,7 @@ class WatchedContext(NativeObject):
         self._decode(batch, len(tokens))
 
     def decode_embeddings(self, rows: NDArray[np.float32]) -> None:
-        """Read on with 1 to n_batch embeddings, float32 [positions, n_embd].
+        """Decode 1 to n_batch embeddings, float32 [positions, n_embd], after what was decoded before.
 
         Raises:
             LibraryError: llama.cpp refused.
@@ -182,11 +181,11 @@ class WatchedContext(NativeObject):
         self._decode(batch, len(values))
 
     def clear(self) -> None:
-        """Forget what was read; a new text begins."""
+        """Empty the KV cache, before a new text."""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.handle), False)
 
     def _decode(self, batch: Any, count: int) -> None:
-        """A batch without positions goes on where the last one ended, in the one sequence there is."""
+        """Decode a batch without positions: it continues the only sequence where the last batch ended."""
         if not 0 < count <= self.n_batch:  # llama.cpp aborts the process on a larger one
             raise ValueError(f"a batch of {count} positions, where 1 to {self.n_batch} fit")
         batch.n_tokens = count
@@ -203,7 +202,7 @@ class WatchedContext(NativeObject):
             )
 
     def _on_node(self, address: int, ask: bool, _user_data: int | None) -> bool:
-        """Asked whether a node is of interest; then, when it is computed, whether to go on."""
+        """Tell ggml whether a node is of interest (`ask`), or take a computed node and tell whether to continue."""
         try:
             node = _Node.from_address(address)
             if node.op != self._product:
@@ -219,7 +218,7 @@ class WatchedContext(NativeObject):
             return False
 
     def _add(self, name: str, source: int) -> None:
-        """Add the squares of a product's right factor to those of its left one."""
+        """Add the squares of a product's right operand to the sums of its left one, the weight matrix."""
         node = _Node.from_address(source)
         n_rows = node.ne[1] * node.ne[2] * node.ne[3]
         squares = self._inputs.get(source)
@@ -252,6 +251,6 @@ class WatchedContext(NativeObject):
 
 
 def _weight_name(raw: bytes) -> str:
-    """The name of a matrix: a copy of one on a device is called like CUDA0#blk.0.attn_k.weight#0."""
+    """Return the name of a matrix; ggml calls the copy of one on a device CUDA0#blk.0.attn_k.weight#0."""
     parts = raw.decode("utf-8", "replace").split("#")
     return parts[1] if len(parts) > 1 else parts[0]

@@ -1,9 +1,9 @@
-"""Ctrl-C while the native library runs.
+"""Handle Ctrl-C while the native library runs.
 
-Python handles signals between bytecodes of the main thread. During a long native call that means: too late; and when
-the library calls back into Python (logs, progress, abort) it means: inside a ctypes callback, where KeyboardInterrupt
-is printed and lost. So the first Ctrl-C is held back until the call returns. A call may hang: the second one ends the
-process. It is counted by a thread of its own, which Python's signal handler in C tells at once.
+Python handles signals between bytecodes of the main thread. During a long native call that is too late; and when the
+library calls back into Python (logs, progress, abort), it is inside a ctypes callback, where KeyboardInterrupt is
+printed and lost. So the first Ctrl-C is held back until the call returns. A call may hang, so a second Ctrl-C ends the
+process. A thread counts the signals: Python's C signal handler wakes it at once through a socket.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-from internvl_gguf.llama.ending import end_process
+from internvl_gguf.llama.hard_exit import end_process
 
 _INTERRUPTED: Final = 130
 _SETTLE: Final = 0  # no signal's number: asks the thread whether it has seen everything
@@ -24,12 +24,12 @@ _SETTLE: Final = 0  # no signal's number: asks the thread whether it has seen ev
 
 @contextmanager
 def deferred_interrupts(on_interrupt: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold Ctrl-C back while a native call runs, then deliver it as it would have been.
+    """Hold Ctrl-C back while a native call runs, then deliver it to the previous handler.
 
-    A second Ctrl-C before that ends the process with status 130, though the call may never return.
+    A second Ctrl-C before that ends the process with status 130, since the call may never return.
 
     Args:
-        on_interrupt: called at once when Ctrl-C comes while the library is calling back, to have it stop early.
+        on_interrupt: called at once when Ctrl-C arrives during a callback of the library, to make it stop early.
     """
     previous = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(previous):
@@ -59,7 +59,7 @@ def deferred_interrupts(on_interrupt: Callable[[], None] | None = None) -> Itera
             previous(*held[0])
 
 
-class _Watch:
+class _InterruptCounter:
     """Ends the process at the second Ctrl-C between `begin` and `end`. Used by the main thread alone."""
 
     def __init__(self) -> None:
@@ -68,12 +68,12 @@ class _Watch:
         self._interrupts = 0
 
     def begin(self) -> bool:
-        """Count from now on; False where that is done already, or another program in this process listens."""
+        """Start counting; return False if counting already or if another program in this process uses the wakeup fd."""
         if self._is_on:
             return False
         if self._thread is None or not self._thread.is_alive():  # the first time, or in a forked child
             self._start()
-        before = signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
+        before = signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         if before != -1:
             signal.set_wakeup_fd(before)
             return False
@@ -82,25 +82,25 @@ class _Watch:
         return True
 
     def end(self) -> None:
-        """Count no longer."""
+        """Stop counting."""
         signal.set_wakeup_fd(-1)
         self._is_on = False
 
     def settle(self) -> None:
-        """Wait until the thread has counted what came before, so that none of it counts in the next call."""
+        """Wait until the thread has counted all earlier signals, so that none of them counts in the next call."""
         self._settled.clear()
-        self._told.send(bytes([_SETTLE]))
+        self._wakeup.send(bytes([_SETTLE]))
         self._settled.wait()
 
     def _start(self) -> None:
-        heard, self._told = socket.socketpair()
-        self._told.setblocking(False)
+        receiver, self._wakeup = socket.socketpair()
+        self._wakeup.setblocking(False)
         self._settled = threading.Event()
-        self._thread = threading.Thread(target=self._listen, args=(heard,), name="internvl-interrupts", daemon=True)
+        self._thread = threading.Thread(target=self._listen, args=(receiver,), name="internvl-interrupts", daemon=True)
         self._thread.start()
 
-    def _listen(self, heard: socket.socket) -> None:
-        while numbers := heard.recv(64):
+    def _listen(self, receiver: socket.socket) -> None:
+        while numbers := receiver.recv(64):
             for number in numbers:
                 if number == _SETTLE:
                     self._settled.set()
@@ -110,4 +110,4 @@ class _Watch:
                         end_process(_INTERRUPTED, "Interrupted in the middle of a native call.")
 
 
-_watch = _Watch()
+_watch = _InterruptCounter()

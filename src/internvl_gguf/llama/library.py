@@ -1,4 +1,4 @@
-"""Loading llama.cpp: version and layout checks, logs, devices."""
+"""Load llama.cpp: check its version and structure layouts, route its logs, list its devices."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.hardware.trial.advice import build_hint, loading_problem
-from internvl_gguf.hardware.trial.importing import ensure_importable
-from internvl_gguf.llama.ending import end_process
-from internvl_gguf.llama.forked import note_use, refuse_child
+from internvl_gguf.hardware.trial.build_hint import build_hint, loading_problem
+from internvl_gguf.hardware.trial.first_import import ensure_importable
+from internvl_gguf.llama.fork_guard import note_use, refuse_child
+from internvl_gguf.llama.hard_exit import end_process
 from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.openmp import short_spins
 
@@ -87,9 +87,9 @@ _log_callback = llama_cpp.llama_log_callback(_LogSink())
 
 
 def last_error() -> str:
-    """What llama.cpp logged as the reason of a refusal, as " (…)", or nothing; what it logged is forgotten.
+    """Return the reason of a refusal that llama.cpp logged, as " (...)", or ""; forget the logged errors.
 
-    That is its newest error line, or the newest about an allocation: "failed to load model" comes after it.
+    The newest error line about an allocation counts first, else the newest: "failed to load model" comes later.
     """
     lines = list(recent_errors)
     recent_errors.clear()
@@ -98,22 +98,22 @@ def last_error() -> str:
 
 
 def forget_errors() -> None:
-    """Forget what llama.cpp logged, before a call whose errors are to be told."""
+    """Forget the logged errors, before a call whose errors are to be reported."""
     recent_errors.clear()
 
 
 _ABORT_HINT = "Run it again. If it ends like that again: `internvl doctor` shows the devices, --vram none uses no GPU."
 
 
-def _last_words(message: bytes) -> None:
-    """End the process in our own words where llama.cpp would abort it: on a failed check, or a device that is lost."""
+def _on_abort(message: bytes) -> None:
+    """End the process with our own message where llama.cpp would abort: a failed assertion or a lost device."""
     place, _, reason = message.decode("utf-8", errors="replace").strip().partition(": ")
     logged = last_error()
     end_process(1, f"Error: llama.cpp gave up: {reason or place} [{Path(place).name}]{logged}.", f"  {_ABORT_HINT}")
 
 
-# As the log's: kept for ever.
-_abort_callback = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(_last_words)
+# Kept for ever, like the log callback.
+_abort_callback = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(_on_abort)
 
 
 @dataclass(frozen=True)
@@ -122,15 +122,15 @@ class Device:
 
     Attributes:
         name: short name, as in "CUDA0".
-        description: the maker's name of it.
+        description: the name that its maker gave it.
         kind: "cpu", "gpu", "igpu", "accel" or "meta".
-        free_bytes: memory free now; 0 of 0 in all where the device does not tell.
-        total_bytes: memory in all.
-        handle: ggml's own name of it, for models that are to use some devices only.
-        identifier: of the hardware, such as its place on the PCI bus; "" where the device does not tell. The same card
-            has the same one in every backend that sees it.
-        buffer: what its memory is called in llama.cpp's log.
-        is_remote: whether it is another machine's: it computes nothing with weights of this one.
+        free_bytes: memory free now; this and `total_bytes` are 0 if the device does not report memory.
+        total_bytes: all of its memory.
+        handle: ggml's handle, for models that are to use some devices only.
+        identifier: hardware identifier, such as the place on the PCI bus; "" if the device does not report one. A card
+            has the same identifier in every backend that sees it.
+        buffer: name of its memory in llama.cpp's log.
+        is_remote: whether it belongs to another machine: it does not compute with weights in this one's memory.
     """
 
     name: str
@@ -168,7 +168,7 @@ class _Properties(ctypes.Structure):
 
 
 def ggml_function(name: str, restype: Any, *argtypes: Any) -> Any:
-    """A function of ggml that the bindings do not declare, with its result and its arguments as ctypes."""
+    """Return a ggml function that the bindings do not declare, with its ctypes result and argument types."""
     function = next(found for library in _ggml_libraries() if (found := getattr(library, name, None)) is not None)
     function.restype, function.argtypes = restype, list(argtypes)
     return function
@@ -176,23 +176,23 @@ def ggml_function(name: str, restype: Any, *argtypes: Any) -> Any:
 
 @lru_cache(maxsize=1)
 def _ggml_libraries() -> tuple[ctypes.CDLL, ...]:
-    """Where to look for ggml's functions: in the copy of it that libllama uses, with its registry of devices.
+    """Return the libraries to search for ggml's functions: the copy that libllama uses, with its device registry.
 
-    A wheel carries libggml under several names. Loaded by another name than libllama's it is another library to the
-    system, and a device registered in one is not known to the other.
+    A wheel carries libggml under several names. Loaded by another name than libllama's, it is a second library to
+    the system, and a device registered in one is unknown to the other.
     """
-    if sys.platform == "win32":  # which looks for a function in that very library only, and knows one file by one name
+    if sys.platform == "win32":  # which searches the named library only, and loads a file under one name only
         folder = Path(llama_cpp.__file__).parent / "lib"
         return tuple(ctypes.CDLL(str(folder / f"{name}.dll")) for name in ("ggml", "ggml-base"))
     return (llama_cpp.llama_cpp._lib,)
 
 
 def devices() -> list[Device]:
-    """Every device the installed llama.cpp can use, with its memory in bytes."""
+    """Return every device that the installed llama.cpp can use, with its memory in bytes."""
     initialise()
     count = ggml_function("ggml_backend_dev_count", ctypes.c_size_t)
     get = ggml_function("ggml_backend_dev_get", _HANDLE, ctypes.c_size_t)
-    with deferred_interrupts():  # a device in the network may never answer
+    with deferred_interrupts():  # a network device may never answer
         found = [_device(get(index)) for index in range(count())]
     if gpus(found):
         note_use()  # drivers of GPUs do not work in forked children
@@ -225,7 +225,7 @@ def _text(value: bytes | None) -> str:
 
 
 def gpus(found: Sequence[Device]) -> list[Device]:
-    """The GPUs among devices that a model may lie on, in their order.
+    """Return the GPUs among devices that a model may lie on, in their order.
 
     A card that several backends see counts once, by the first of them, and integrated GPUs only where there is no other
     (`llama_prepare_model_devices`); of these one, since they share their memory.
@@ -239,19 +239,19 @@ def gpus(found: Sequence[Device]) -> list[Device]:
 
 
 def has_gpu() -> bool:
-    """Whether there is a GPU that the installed build can put a model on."""
+    """Return whether there is a GPU that the installed build can put a model on."""
     return bool(gpus(devices()))
 
 
 def build() -> str:
-    """Identity of the installed build: llama-cpp-python's version, ggml's version and its commit."""
+    """Return the identity of the installed build: versions of llama-cpp-python and ggml, and ggml's commit."""
     version = ggml_function("ggml_version", ctypes.c_char_p)
     commit = ggml_function("ggml_commit", ctypes.c_char_p)
     return f"{llama_cpp.__version__}+ggml.{version().decode()}.{commit().decode()}"
 
 
 def cpu_features() -> list[str]:
-    """Instruction sets and options the build uses, as llama.cpp prints them ("AVX2", "OPENMP", ...)."""
+    """Return the instruction sets and options of the build, as llama.cpp prints them ("AVX2", "OPENMP", ...)."""
     initialise()
     parts = llama_cpp.llama_print_system_info().decode(errors="replace").split("|")
     pairs = (part.split(":")[-1].split("=") for part in parts if "=" in part)
@@ -259,7 +259,7 @@ def cpu_features() -> list[str]:
 
 
 def _unexpected_defaults() -> list[str]:
-    """Fields of the library's default parameters that differ from what this version is known to give.
+    """Return the fields of the library's default parameters that differ from those of the supported version.
 
     They lie at the beginning, middle and end of each structure, so a field added or moved by another build shows.
     """
@@ -312,7 +312,7 @@ def _unexpected_defaults() -> list[str]:
 
 
 def abi_problems() -> list[str]:
-    """Why the installed llama.cpp is not the one this package is made for; empty when it is.
+    """Return why the installed llama.cpp is not the one this package supports; empty if it is.
 
     A wrong layout of a structure passed by value is silent memory corruption, so both the version of the Python
     package and the values of the library's own defaults, read through our structures, are checked.

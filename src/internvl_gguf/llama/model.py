@@ -23,13 +23,12 @@ class TextModel(NativeObject):
     """A loaded text model. Owns the native model; close contexts and vision encoders made from it first.
 
     Args:
-        path: a GGUF that `validation` accepted: llama.cpp aborts on some that it did not.
+        path: a GGUF that `gguf.validation` accepted: llama.cpp aborts on some others.
         n_gpu_layers: layers to put on GPUs, -1 for all.
-        devices: ggml's names of the GPUs to use, in the order in which layers go to them; None for all that a model may
-            lie on, none of them for an empty tuple.
-        tensor_split: share of the layers for each GPU, in any unit; empty lets llama.cpp go by their free memory.
-        use_extra_bufts: whether the CPU may keep weights in orders of its own, which other kernels multiply: those of
-            AMX, and reordered ones.
+        devices: ggml handles of the GPUs to use, in the order in which layers go to them; None for all that a model may
+            lie on, an empty tuple for none.
+        tensor_split: share of the layers for each GPU, in any unit; empty lets llama.cpp share by free memory.
+        use_extra_bufts: whether the CPU may store weights in layouts of its own, for AMX and reordered kernels.
         vocab_only: load no weights; enough to tokenise.
         on_progress: called with the loaded fraction, 0 to 1.
 
@@ -54,7 +53,7 @@ class TextModel(NativeObject):
         params.n_gpu_layers = n_gpu_layers
         if devices is None:
             devices = [] if vocab_only else [gpu.handle for gpu in gpus(library_devices())]
-        # Left to itself llama.cpp puts servers of other machines first, and takes integrated GPUs beside them.
+        # By default llama.cpp puts remote devices first, and adds integrated GPUs to them.
         handles = (ctypes.c_void_p * (len(devices) + 1))(*devices, None)  # ends in a null pointer
         params.devices = ctypes.addressof(handles)
         shares = (ctypes.c_float * llama_cpp.llama_max_devices())(*tensor_split)
@@ -94,7 +93,7 @@ class TextModel(NativeObject):
         return self._vocab
 
     def tokenize(self, text: str) -> tuple[int, ...]:
-        """Token ids of plain text: nothing in it is read as a control token, nothing is added around it.
+        """Tokenize plain text: nothing in it is read as a control token, and no token is added around it.
 
         Raises:
             InvalidRequestError: text with lone surrogates, which has no UTF-8.
@@ -103,7 +102,7 @@ class TextModel(NativeObject):
         return self._known_text(text)
 
     def piece(self, token: int) -> bytes:
-        """The UTF-8 bytes of a token, which may be part of a character; control tokens have none.
+        """Return the UTF-8 bytes of a token, which may be part of a character; b"" for a control token.
 
         Raises:
             ValueError: an id outside the vocabulary, on which llama.cpp would abort.
@@ -124,7 +123,7 @@ class TextModel(NativeObject):
         return self._pieces[token]
 
     def is_end_of_generation(self, token: int) -> bool:
-        """Whether the model file marks the token as one that ends an answer."""
+        """Return whether the model file marks the token as one that ends an answer."""
         return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
 
     @staticmethod

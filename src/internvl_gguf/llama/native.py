@@ -9,16 +9,16 @@ from types import TracebackType
 from typing import Self
 
 from internvl_gguf.errors import SessionStateError
-from internvl_gguf.llama.forked import note_use
+from internvl_gguf.llama.fork_guard import note_use
 from internvl_gguf.llama.interrupts import deferred_interrupts
-from internvl_gguf.utils.owned import Owned, forsake_in_children, inherited
+from internvl_gguf.utils.owned import Owned, disown_after_fork, inherited
 
 
 class NativeObject(Owned):
-    """Owns one native object: made once, handed out while open, freed once by `close`, or when this is collected.
+    """Owns one native object: made once, handed out while open, freed once by `close` or by garbage collection.
 
     Args:
-        needs: what the native object refers to. It is not collected before this is freed.
+        needs: the objects that the native object refers to; they are not collected before it is freed.
     """
 
     def __init__(self, *needs: NativeObject) -> None:
@@ -32,7 +32,7 @@ class NativeObject(Owned):
         """The native object.
 
         Raises:
-            SessionStateError: it is closed, or it is the parent's of a forked process.
+            SessionStateError: it is closed, or belongs to the parent of this forked process.
         """
         if not self._handle:
             raise inherited() if self._is_inherited else closed()
@@ -45,10 +45,10 @@ class NativeObject(Owned):
         if freeing:
             _, free, arguments, _ = freeing
             with deferred_interrupts():
-                free(*arguments)  # not by the finalizer, which does nothing any more late in the end of the interpreter
+                free(*arguments)  # not by calling the finalizer, which does nothing late in interpreter shutdown
 
-    def forsake(self) -> None:
-        """As `Owned.forsake`."""
+    def disown(self) -> None:
+        """See `Owned.disown`."""
         self._handle, self._is_inherited = None, True
         if self._freeing:
             self._freeing.detach()
@@ -64,12 +64,12 @@ class NativeObject(Owned):
     @staticmethod
     @abstractmethod
     def _free(handle: int) -> None:
-        """Give the object back to the library."""
+        """Free the object with the library's function."""
 
     def _make(self, make: Callable[[], int | None], on_interrupt: Callable[[], None] | None = None) -> bool:
-        """Make the object in a native call, which may take long; whether the library made one.
+        """Make the object in a native call, which may take long; return whether the library made one.
 
-        Ctrl-C is delivered after the call, and what the call made is not lost to it.
+        Ctrl-C is delivered after the call, and does not lose the object that the call made.
 
         Raises:
             SessionStateError: in a child forked from a process that used the library.
@@ -88,15 +88,17 @@ class NativeObject(Owned):
             return
         self._handle = handle
         self._freeing = weakref.finalize(self, _free_before, self._free, handle, self._needs)
-        self._freeing.atexit = False  # a thread may compute with it: `loading` frees in order what can be freed
-        forsake_in_children(self)
+        self._freeing.atexit = (
+            False  # a thread may compute with it: `session.in_process_runtime` frees what can be freed
+        )
+        disown_after_fork(self)
 
 
 def _free_before(free: Callable[[int], None], handle: int, _needs: tuple[NativeObject, ...]) -> None:
-    """Free a native object while what it refers to is alive, being an argument here."""
+    """Free a native object while the objects it refers to are alive, being arguments here."""
     free(handle)
 
 
 def closed() -> SessionStateError:
-    """The error of whatever is asked of a session, an engine or a native object after `close`."""
+    """Return the error for a use of a session, an engine or a native object after `close`."""
     return SessionStateError("The session is closed.", "Open a new one with Session.open().")

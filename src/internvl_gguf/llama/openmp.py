@@ -1,11 +1,11 @@
-"""How long OpenMP's threads spin before they sleep, where llama.cpp computes with GCC's OpenMP runtime, libgomp.
+"""Shorten the time that threads of GCC's OpenMP runtime (libgomp) spin before they sleep.
 
-Threads wait for each other hundreds of times a token. By default they spin for some milliseconds: while another
-program has the core that one of them needs, all others burn theirs. A spin of some microseconds is long enough for
-threads that run, and lets a thread whose core is wanted go (docs/performance.md says what that costs and saves).
+llama.cpp's threads wait for each other hundreds of times a token. By default they spin for milliseconds: while another
+program has the core that one of them needs, all others burn theirs. A spin of microseconds is long enough for running
+threads, and gives the core up to other programs (docs/performance.md has the cost and the gain).
 
-libgomp reads the environment once, when it is loaded. So the spin count stands there while llama.cpp is imported, and
-not longer: programs started from here, and other libraries, see what they saw before.
+libgomp reads the environment once, when it is loaded. So the variable is set only while llama.cpp is imported: child
+processes and other libraries see the environment unchanged.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ from typing import Final, Literal
 SPIN_COUNT: Final = 1000
 _VARIABLE: Final = "GOMP_SPINCOUNT"
 _DECISIVE: Final = ("OMP_WAIT_POLICY", _VARIABLE)
-"""Variables by which a person decides; the last one wins in libgomp."""
+"""Variables by which a user decides; the last one wins in libgomp."""
 _MAPS: Final = Path("/proc/self/maps")
 _RUNTIME: Final = re.compile(r"(lib(?:gomp|omp|iomp5)[-.][^/]*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """How threads wait for each other in this process.
+class SpinSettings:
+    """OpenMP settings of this process that decide how threads wait for each other.
 
     Attributes:
-        runtimes: OpenMP runtimes that are loaded, as files are called; empty where there is none or the system does
-            not tell.
-        settings: variables that decide, with their values.
-        set_by: who set them; None where nobody did.
-        loaded_before: runtimes that something else had loaded before; they keep what they found then, and llama.cpp
-            may share them.
+        runtimes: file names of the loaded OpenMP runtimes; empty if there are none or the system does not tell.
+        settings: the deciding variables, as NAME=VALUE.
+        set_by: who set them; None if they are not set.
+        loaded_before: runtimes that another library had loaded before; they keep the settings of that time, and
+            llama.cpp may share them.
     """
 
     runtimes: tuple[str, ...]
@@ -52,7 +51,7 @@ _set_by: Literal["environment", "internvl-gguf"] | None = None
 
 @contextmanager
 def short_spins() -> Iterator[None]:
-    """While llama.cpp is imported: threads of libgomp will spin shortly, unless the environment says something else."""
+    """Make libgomp's threads spin briefly if llama.cpp is imported in this block, unless the environment decides."""
     global _loaded_before, _settings, _set_by
     _loaded_before = _runtimes()
     chosen = tuple(f"{name}={os.environ[name]}" for name in _DECISIVE if name in os.environ)
@@ -68,13 +67,13 @@ def short_spins() -> Iterator[None]:
         del os.environ[_VARIABLE]
 
 
-def waiting() -> Waiting:
-    """How threads wait in this process; to ask when llama.cpp has been imported."""
-    return Waiting(_runtimes(), _settings, _set_by, _loaded_before)
+def spin_settings() -> SpinSettings:
+    """Return how threads wait in this process; to be called after llama.cpp was imported."""
+    return SpinSettings(_runtimes(), _settings, _set_by, _loaded_before)
 
 
 def _runtimes() -> tuple[str, ...]:
-    """OpenMP runtimes that this process has loaded."""
+    """Return the file names of the OpenMP runtimes that this process has loaded."""
     try:
         return tuple(sorted(set(_RUNTIME.findall(_MAPS.read_text("utf-8", "replace")))))
     except OSError:  # no Linux

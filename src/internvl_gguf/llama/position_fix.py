@@ -1,8 +1,8 @@
-"""The corrected copy of an mmproj, for builds of llama.cpp that give every patch its neighbour's position.
+"""Make the corrected copy of an mmproj, for builds of llama.cpp that give every patch its neighbour's position.
 
 `tools/mtmd/models/internvl.cpp` appends the class token after the patches and then adds `v.position_embd`, whose row
 0 is the class token's: patch i gets row i instead of row i + 1. Rolling the rows by -1, class row last, makes both
-mistakes cancel. Whether the installed build needs it is found by the trial, never assumed.
+mistakes cancel. The trial (`hardware.trial`) finds whether the installed build needs it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import contextlib
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from internvl_gguf.errors import LibraryError, ModelFileError
 from internvl_gguf.gguf.header import GGUFHeader
+from internvl_gguf.utils.atomic_write import atomic_file
 from internvl_gguf.utils.records import CORRECTED_ENCODERS
 
 POSITION_TENSOR = "v.position_embd.weight"
@@ -23,15 +23,15 @@ _FICLONE = 0x40049409  # Linux: let two files share blocks until one is written
 
 
 def corrected_copies_dir() -> Path:
-    """Where corrected copies are kept, one for each mmproj in use."""
+    """Return the folder of corrected copies, one for each mmproj in use."""
     return CORRECTED_ENCODERS.path
 
 
 def corrected_copy(path: Path, header: GGUFHeader, fingerprint: str) -> Path:
-    """The copy of an mmproj with its position rows rolled, made on first use.
+    """Return the copy of an mmproj with its position rows rolled; it is made on first use.
 
     The file system shares the unchanged blocks where it can. The copy appears whole or not at all, and is made again
-    when its size or its rows are not what they must be.
+    when its size or its rows are wrong.
 
     Args:
         path: the mmproj as published.
@@ -46,7 +46,6 @@ def corrected_copy(path: Path, header: GGUFHeader, fingerprint: str) -> Path:
     if _is_intact(target, path.stat().st_size, header.tensors[POSITION_TENSOR].offset, _rolled_rows(path, header)):
         return target
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         return write_corrected(path, header, target)
     except OSError as error:
         raise LibraryError(
@@ -56,25 +55,18 @@ def corrected_copy(path: Path, header: GGUFHeader, fingerprint: str) -> Path:
 
 
 def write_corrected(path: Path, header: GGUFHeader, target: Path) -> Path:
-    """Write the copy of an mmproj with its position rows rolled, whole or not at all; returns `target`.
+    """Write the copy of an mmproj with its position rows rolled, whole or not at all; return `target`.
 
     Raises:
         ModelFileError: the file cannot be read.
         OSError: the folder of `target` cannot be written, or has no room.
     """
     rows = _rolled_rows(path, header)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.")
-    os.close(descriptor)
-    try:
-        _copy(path, Path(temporary))
-        with Path(temporary).open("r+b") as file:
+    with atomic_file(target) as temporary:
+        _copy(path, temporary)
+        with temporary.open("r+b") as file:
             file.seek(header.tensors[POSITION_TENSOR].offset)
             file.write(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
     return target
 
 

@@ -1,4 +1,4 @@
-"""Choosing the next token, in llama.cpp's own sampler chain wherever there is more to do than take the likeliest."""
+"""Choose the next token: directly if greedy, else with llama.cpp's sampler chain."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ class Sampler(Protocol):
     """Chooses the tokens of one answer."""
 
     def sample(self, context: Context, row: int) -> int:
-        """The next token, from the logits of a row of the last decode; -1 for the last row that has any."""
+        """Return the next token, from the logits of a row of the last decode; -1 for the last row that has any."""
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Free the native objects, if any."""
 
 
 def sampler_for(params: SamplingParams, n_vocab: int) -> Sampler:
-    """The sampler of one answer: `Likeliest` for greedy decoding without penalties, else a `SamplerChain`."""
+    """Return the sampler of one answer: `Likeliest` for greedy decoding without penalties, else a `SamplerChain`."""
     return Likeliest() if params.temperature == 0 and not params.penalises else SamplerChain(params, n_vocab)
 
 
 class Likeliest:
-    """The token of the largest logit, the first of equals: the choice of llama.cpp's greedy sampler.
+    """Greedy sampler: the token with the largest logit, the first of equals, as llama.cpp's greedy sampler chooses.
 
-    The chain first copies all logits (152 thousand of Qwen2.5's) into a table of candidates, which takes longer than
-    everything else between two decodes; this reads them where they are.
+    A chain first copies all logits (152 thousand for Qwen2.5) into a table of candidates, which takes longer than
+    everything else between two decodes; this class reads them in place.
     """
 
     def sample(self, context: Context, row: int) -> int:
-        """As `Sampler.sample`.
+        """See `Sampler.sample`.
 
         Raises:
-            LibraryError: the model computed something that is not a number.
+            NotNumbersError: a logit is NaN or infinite.
         """
         return context.likeliest_token(row)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there are no native objects."""
 
 
 class SamplerChain(NativeObject):
-    """One chain for one answer: penalties, then greedy, or top_k, top_p, min_p, temperature and a draw.
+    """Native chain for one answer: penalties, then greedy, or top_k, top_p, min_p, temperature and a random draw.
 
     The order is llama.cpp's default. Owns the native chain.
 
@@ -89,7 +89,7 @@ class SamplerChain(NativeObject):
         llama_cpp.llama_sampler_chain_add(self.handle, sampler)
 
     def sample(self, context: Context, row: int) -> int:
-        """As `Sampler.sample`."""
+        """See `Sampler.sample`."""
         return int(llama_cpp.llama_sampler_sample(self.handle, context.handle, row))
 
     @staticmethod

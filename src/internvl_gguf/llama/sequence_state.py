@@ -1,4 +1,4 @@
-"""The KV of one sequence as bytes, and back."""
+"""Save the KV of one sequence as bytes, and load it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BYTES = ctypes.POINTER(ctypes.c_uint8)
 
 
 def read_state(context: Context, sequence: int) -> NDArray[np.uint8]:
-    """What llama.cpp writes down of a sequence, uint8 [bytes].
+    """Return the saved state of a sequence in llama.cpp's format, uint8 [bytes].
 
     Raises:
         LibraryError: llama.cpp refused.
@@ -32,12 +32,12 @@ def read_state(context: Context, sequence: int) -> NDArray[np.uint8]:
 
 
 def write_state(context: Context, sequence: int, data: NDArray[np.uint8]) -> None:
-    """Make an emptied sequence what `read_state` wrote down, in a context of the same model, types and build.
+    """Load a state from `read_state` into an emptied sequence, in a context of the same model, types and build.
 
     Args:
         context: the context.
-        sequence: which sequence; what it held is gone.
-        data: uint8 [bytes], whose checksum the caller has verified: llama.cpp believes what it says.
+        sequence: number of the sequence; its former content is dropped.
+        data: uint8 [bytes], whose checksum the caller has verified: llama.cpp does not check it.
 
     Raises:
         LibraryError: llama.cpp refused; the sequence is empty then.

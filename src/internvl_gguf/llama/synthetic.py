@@ -1,49 +1,23 @@
-"""Models made up to ask the library something: a vocabulary without weights, and an InternViT of one block."""
+"""Generate small models for checks and measurements: a vocabulary without weights, and an InternViT of one block."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, TokenType, quants
 
+from internvl_gguf.gguf.arch.base import MmprojShape
+from internvl_gguf.gguf.arch.internvit import INTERNVIT
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
-class EncoderShape:
-    """Sizes of a vision encoder of one block.
-
-    Attributes:
-        tile, patch: sides in pixels.
-        width, heads, feed_forward: of the block.
-        projection: width of a visual token.
-    """
-
-    tile: int
-    patch: int
-    width: int
-    heads: int
-    feed_forward: int
-    projection: int
-
-    @property
-    def merged(self) -> int:
-        """Width of four patches joined by the pixel unshuffle."""
-        return 4 * self.width
-
-    @property
-    def visual_tokens(self) -> int:
-        """Visual tokens of a tile."""
-        return (self.tile // self.patch // 2) ** 2
-
-
 def write_vocabulary(path: Path, width: int) -> None:
-    """A vocabulary with the tokens mtmd looks for, of a text model `width` wide, and no weights."""
+    """Write a text model without weights: a vocabulary with the tokens that mtmd looks for, `width` wide."""
     tokens = [chr(code) for code in range(ord("!"), ord("!") + 90)] + ["<img>", "</img>", "<|im_end|>"]
     writer = GGUFWriter(path, "qwen2")
     writer.add_context_length(64)
@@ -64,15 +38,17 @@ def write_vocabulary(path: Path, width: int) -> None:
 
 def write_encoder(
     path: Path,
-    shape: EncoderShape,
+    shape: MmprojShape,
     weights: Mapping[str, NDArray[np.float32]],
     kind: GGMLQuantizationType = GGMLQuantizationType.F32,
 ) -> None:
-    """An InternViT of one block: `weights` where they are given, else norms of one and zeros, so that it adds nothing.
+    """Write an InternViT of one block with the given weights.
+
+    Tensors without given weights are ones (norms) or zeros, so that they add nothing.
 
     Args:
-        path: written to.
-        shape: its sizes.
+        path: the file to write.
+        shape: sizes of the encoder.
         weights: float32 by tensor name, rows first.
         kind: element type of the block's and the projector's matrices.
     """
@@ -80,14 +56,14 @@ def write_encoder(
     writer.add_bool("clip.has_vision_encoder", True)
     writer.add_string("clip.projector_type", "internvl")
     for key, value in (
-        ("image_size", shape.tile),
-        ("patch_size", shape.patch),
-        ("embedding_length", shape.width),
-        ("feed_forward_length", shape.feed_forward),
-        ("projection_dim", shape.projection),
-        ("block_count", 1),
-        ("attention.head_count", shape.heads),
-        ("projector.scale_factor", 2),
+        ("image_size", shape.image_size),
+        ("patch_size", shape.patch_size),
+        ("embedding_length", shape.n_embd),
+        ("feed_forward_length", shape.n_ff),
+        ("projection_dim", shape.projection_dim),
+        ("block_count", shape.n_layers),
+        ("attention.head_count", shape.n_head),
+        ("projector.scale_factor", shape.scale_factor),
     ):
         writer.add_uint32(f"clip.vision.{key}", value)
     writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-6)
@@ -103,34 +79,17 @@ def write_encoder(
 
 
 def stored_kind(name: str, sizes: tuple[int, ...], kind: GGMLQuantizationType) -> GGMLQuantizationType:
-    """Element type of a tensor in an mmproj whose matrices are of one type, as llama.cpp's converter chooses it."""
+    """Return the element type of a tensor in an mmproj of one matrix type, as llama.cpp's converter chooses it."""
     is_matrix = len(sizes) == 2 and "embd" not in name
     is_patches = name == "v.patch_embd.weight" and kind is GGMLQuantizationType.F16
     return kind if is_matrix or is_patches else GGMLQuantizationType.F32
 
 
-def tensor_shapes(shape: EncoderShape) -> dict[str, tuple[int, ...]]:
-    """Every tensor of an encoder with its shape, rows first."""
-    width, wide = shape.width, shape.feed_forward
-    sizes: dict[str, tuple[int, ...]] = {
-        "v.position_embd.weight": (1 + (shape.tile // shape.patch) ** 2, width),
-        "v.class_embd": (width,),
-        "v.patch_embd.weight": (width, 3, shape.patch, shape.patch),
-        "v.patch_embd.bias": (width,),
-        "mm.model.mlp.0.weight": (shape.merged,),
-        "mm.model.mlp.0.bias": (shape.merged,),
-        "mm.model.mlp.1.weight": (shape.projection, shape.merged),
-        "mm.model.mlp.1.bias": (shape.projection,),
-        "mm.model.mlp.3.weight": (shape.projection, shape.projection),
-        "mm.model.mlp.3.bias": (shape.projection,),
-    }
-    for norm in ("ln1", "ln2"):
-        sizes[f"v.blk.0.{norm}.weight"] = sizes[f"v.blk.0.{norm}.bias"] = (width,)
-    for linear in ("attn_q", "attn_k", "attn_v", "attn_out"):
-        sizes[f"v.blk.0.{linear}.weight"], sizes[f"v.blk.0.{linear}.bias"] = (width, width), (width,)
-    sizes["v.blk.0.ffn_up.weight"], sizes["v.blk.0.ffn_up.bias"] = (wide, width), (wide,)
-    sizes["v.blk.0.ffn_down.weight"], sizes["v.blk.0.ffn_down.bias"] = (width, wide), (width,)
-    return sizes
+def tensor_shapes(shape: MmprojShape) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of an encoder, rows first."""
+    published = [spec.name for spec in INTERNVIT.tensors(shape)]
+    specs = INTERNVIT.tensors(shape, [name for name in published if ".ls" not in name])
+    return {spec.name: spec.shape[::-1] for spec in specs}
 
 
 def _write(writer: Any) -> None:

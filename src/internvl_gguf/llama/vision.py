@@ -1,4 +1,4 @@
-"""The vision encoder: tiles to embeddings through mtmd."""
+"""The vision encoder: encode tiles to embeddings with mtmd."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from internvl_gguf.errors import LibraryError, ModelFileError, NotNumbersError
+from internvl_gguf.llama.allocation_probe import can_allocate
 from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.library import (
     Device,
@@ -26,21 +27,22 @@ from internvl_gguf.llama.library import (
 )
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.native import NativeObject
-from internvl_gguf.llama.room import has_room
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_TABLES = 192 * 1024**2  # of ggml_backend_sched_new, 158 MiB that are never touched, and what else a load takes
-_MORE_ROOM = "Free memory of the device, allow the model less of it (--vram, vram), or use the CPU alone (--vram none)."
+_TABLES = 192 * 1024**2  # host bytes: 158 MiB of ggml_backend_sched_new, never touched, and other needs of loading
+_MEMORY_HINT = (
+    "Free memory of the device, allow the model less of it (--vram, vram), or use the CPU alone (--vram none)."
+)
 
 
 def encoder_arithmetic(device: Device | None, *, flash_attn: bool = True) -> str:
-    """What, beside an mmproj and the pixels, decides how embeddings are rounded.
+    """Return a key for everything beside mmproj and pixels that decides how embeddings are rounded.
 
-    The build, the instruction sets, the device, and flash attention. Threads do not: each value is summed by one. On a
-    GPU the tiles encoded together do, in the last bits; the model's answer is none the worse for either way.
+    These are the build, the instruction sets, the device, and flash attention. Threads do not matter: one thread sums
+    each value. On a GPU the number of tiles encoded together changes the last bits, which is ignored.
 
     Args:
         device: the GPU that the encoder runs on; None for the CPU.
@@ -50,7 +52,7 @@ def encoder_arithmetic(device: Device | None, *, flash_attn: bool = True) -> str
     return f"{build()}|{' '.join(cpu_features())}|{where}|flash attention {int(flash_attn)}"
 
 
-class Room(NamedTuple):
+class EncoderMemory(NamedTuple):
     """Memory that an encoder takes on its device, in bytes.
 
     Attributes:
@@ -66,23 +68,23 @@ class VisionEncoder(NativeObject):
     """An mmproj over its text model. Owns the native encoder; close it before the text model.
 
     mtmd would cut, letterbox and mark pictures in its own way. A picture of exactly one tile passes its preprocessor
-    unchanged, so it is given single tiles only, cut by `tiling`, and asked for nothing but their embeddings.
+    unchanged, so mtmd gets single tiles only, cut by `tiling`, and returns nothing but their embeddings.
 
-    mtmd checks no allocation: without room for the weights it aborts the process, without room for the compute buffer
-    it segfaults at the first picture, and what has failed once may abort when it is called again. So the device is
-    asked for room beforehand, all buffers are taken when the encoder is made, and after a failure it is made anew.
+    mtmd checks no allocation: without memory for the weights it aborts the process, without memory for the compute
+    buffer it segfaults at the first picture, and an encoder that failed once may abort when called again. So the device
+    is probed first, all buffers are allocated when the encoder is made, and after a failure the encoder is made again.
 
     Args:
-        path: an mmproj that `validation` accepted: llama.cpp aborts on many that it did not.
+        path: an mmproj that `gguf.validation` accepted: llama.cpp aborts on many others.
         model: the text model, open as long as this; its vocabulary alone is enough.
         tile_size: side of a tile in pixels.
         tokens_per_tile: visual tokens of a tile.
-        n_embd: width of an embedding, as the mmproj's projector gives it.
-        use_gpu: run on a GPU, where there is one.
+        n_embd: width of an embedding: the output of the mmproj's projector.
+        use_gpu: run on a GPU if there is one.
         n_threads: CPU threads.
-        flash_attn: flash attention, which loses nothing in the encoder and is the faster.
-        device: ggml's name of the GPU; None takes the first.
-        room: what to ask the device for; None takes its chances.
+        flash_attn: use flash attention, which is faster and loses nothing in the encoder.
+        device: ggml's handle of the GPU; None takes the first.
+        room: memory to probe the device for; None skips the probe.
 
     Attributes:
         tiles_per_batch: tiles encoded at once. Fewer after a failure.
@@ -104,7 +106,7 @@ class VisionEncoder(NativeObject):
         n_threads: int,
         flash_attn: bool = True,
         device: int | None = None,
-        room: Room | None = None,
+        room: EncoderMemory | None = None,
     ) -> None:
         super().__init__(model)
         initialise()
@@ -143,11 +145,11 @@ class VisionEncoder(NativeObject):
 
     def _open(self) -> None:
         """Make the native encoder, with all its buffers for one tile."""
-        if self._room and not self._finds_room(self._room):
+        if self._room and not self._can_allocate(self._room):
             raise LibraryError(
                 f"There is no room for the vision encoder: {format_size(sum(self._room))} were asked for"
                 f"{last_error()}.",
-                _MORE_ROOM,
+                _MEMORY_HINT,
             )
         forget_errors()
         if not self._make(
@@ -159,30 +161,31 @@ class VisionEncoder(NativeObject):
             )
         if any("failed to allocate" in line for line in recent_errors):  # mtmd goes on all the same
             super().close()
-            raise LibraryError(f"There is no room for the vision encoder's results{last_error()}.", _MORE_ROOM)
+            raise LibraryError(f"There is no room for the vision encoder's results{last_error()}.", _MEMORY_HINT)
 
-    def _finds_room(self, room: Room) -> bool:
+    def _can_allocate(self, room: EncoderMemory) -> bool:
         if self._params.use_gpu:
-            return has_room(self._device, room) and has_room(None, [_TABLES])
-        return has_room(None, [*room, _TABLES])
+            return can_allocate(self._device, room) and can_allocate(None, [_TABLES])
+        return can_allocate(None, [*room, _TABLES])
 
     def _reopen(self) -> None:
-        """Make the native encoder anew, for one tile at a time: it had no room for more, or cannot tell why."""
+        """Make the native encoder again, for one tile at a time, after a failure."""
         super().close()
         if self._room:
-            self._room = Room(self._room.weights, self._room.compute_buffer // self.tiles_per_batch)
+            self._room = EncoderMemory(self._room.weights, self._room.compute_buffer // self.tiles_per_batch)
         self.tiles_per_batch = 1
         self._open()
         self._has_failed = False
 
     def encode(self, tiles: Sequence[bytes]) -> NDArray[np.float32]:
-        """Embeddings of tiles, float32 [tiles, tokens_per_tile, n_embd], encoded in one native batch.
+        """Encode tiles in one native batch; return float32 [tiles, tokens_per_tile, n_embd].
 
         Args:
             tiles: 1 to `tiles_per_batch` of tile_size * tile_size * 3 RGB bytes each.
 
         Raises:
-            LibraryError: llama.cpp refused, or gave something that is not a number.
+            LibraryError: llama.cpp refused.
+            NotNumbersError: an embedding holds NaN or infinity.
         """
         expected = self.tile_size * self.tile_size * 3
         for pixels in tiles:
@@ -196,7 +199,7 @@ class VisionEncoder(NativeObject):
             self._reopen()
             return np.concatenate([self.encode([pixels]) for pixels in tiles])
         if embeddings is None:
-            raise LibraryError(f"llama.cpp failed to encode a picture{last_error()}.", _MORE_ROOM)
+            raise LibraryError(f"llama.cpp failed to encode a picture{last_error()}.", _MEMORY_HINT)
         if not np.isfinite(embeddings).all():
             raise NotNumbersError(
                 "The vision encoder gave values that are not numbers.",
@@ -205,7 +208,7 @@ class VisionEncoder(NativeObject):
         return embeddings
 
     def _encoded(self, tiles: Sequence[bytes]) -> NDArray[np.float32] | None:
-        """Embeddings of tiles; None where that failed, and the native encoder must not be called again."""
+        """Return embeddings of tiles; None on failure, after which the native encoder must not be called again."""
         with deferred_interrupts(), ExitStack() as owned:
             batch = mtmd_cpp.mtmd_batch_init(self.handle)
             owned.callback(mtmd_cpp.mtmd_batch_free, batch)
@@ -229,7 +232,7 @@ class VisionEncoder(NativeObject):
         return np.ctypeslib.as_array(pointer, shape=(self.tokens_per_tile, self.n_embd)).copy()
 
     def _chunk(self, pixels: bytes, owned: ExitStack) -> int:
-        """The image chunk of one tile, freed with `owned`."""
+        """Return the image chunk of one tile, freed with `owned`."""
         buffer = (ctypes.c_uint8 * len(pixels)).from_buffer_copy(pixels)
         bitmap = mtmd_cpp.mtmd_bitmap_init(self.tile_size, self.tile_size, buffer)
         owned.callback(mtmd_cpp.mtmd_bitmap_free, bitmap)

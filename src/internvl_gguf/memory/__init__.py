@@ -11,8 +11,9 @@ work_buffer                                what the CPU takes beside that
 dry_run                                    llama.cpp's own answer
 """
 
+from internvl_gguf.gguf.arch.base import TextShape, VisionShape
 from internvl_gguf.gguf.read_shape import resized_text, resized_vision, shape_from_headers, shape_from_listing
-from internvl_gguf.gguf.shape import ModelShape, TextShape, VisionShape, Weight
+from internvl_gguf.gguf.weights import ModelShape, TextWeights, VisionWeights, Weight
 from internvl_gguf.memory.plan import PARTS, DeviceMemory, MemoryPlan, kv_bytes_per_position, predict_memory
 from internvl_gguf.memory.request import MemoryRequest
 
@@ -23,7 +24,9 @@ __all__ = [
     "MemoryRequest",
     "ModelShape",
     "TextShape",
+    "TextWeights",
     "VisionShape",
+    "VisionWeights",
     "Weight",
     "kv_bytes_per_position",
     "predict_memory",

@@ -3,7 +3,7 @@
 llama.cpp plans memory without allocating any (`no_alloc` of its model parameters, `llama_context::graph_reserve` with
 `sizes`). It wants a file of the full size: the header goes to a sparse file in a temporary folder, which takes no more
 disk than the header where the file system knows sparse files. It may abort on what it reads, so it runs in a process of
-its own (`internvl_gguf.llama.dry_run`).
+its own (`internvl_gguf.llama.dry_run_process`).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Any, Final
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.gguf.header import ByteSource, GGUFHeader, LocalFile, read_header
 from internvl_gguf.gguf.read_shape import shape_from_headers
-from internvl_gguf.gguf.shape import ModelShape
+from internvl_gguf.gguf.weights import ModelShape
 from internvl_gguf.memory.plan import DeviceMemory, MemoryPlan, predict_memory, text_weights
 from internvl_gguf.memory.request import MemoryRequest
 from internvl_gguf.utils.paths import making_temporary
 
 Source = str | PathLike[str] | ByteSource
-_COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.dry_run")
+_COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.dry_run_process")
 TIMEOUT: Final = 120.0  # seconds for all configurations of a call; one takes about a tenth of a second, loading one
 
 
@@ -73,7 +73,7 @@ def dry_run(
 def ask(
     path: Path, requests: Sequence[MemoryRequest], *, allocate: bool = False, timeout: float = TIMEOUT
 ) -> list[dict[str, Any]]:
-    """The answers of `internvl_gguf.llama.dry_run` about a file.
+    """The answers of `internvl_gguf.llama.dry_run_process` about a file.
 
     Args:
         path: the text GGUF; of a split model its first part.

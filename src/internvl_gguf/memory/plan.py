@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final, Literal
 
-from internvl_gguf.gguf.shape import ModelShape, TextShape, VisionShape, Weight
+from internvl_gguf.gguf.weights import ModelShape, TextWeights, VisionWeights, Weight
 from internvl_gguf.memory.ggml_allocator import CPU, Backend, gpu
 from internvl_gguf.memory.ggml_graph import row_bytes
 from internvl_gguf.memory.ggml_scheduler import OFFLOAD_ROWS, schedule
@@ -164,7 +164,7 @@ def predict_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
     )
 
 
-def kv_bytes_per_position(text: TextShape, kv_type: str) -> int:
+def kv_bytes_per_position(text: TextWeights, kv_type: str) -> int:
     """Bytes of keys and values of one position in all layers (`llama_kv_cache`'s constructor)."""
     return 2 * text.n_layers * row_bytes(kv_type, text.kv_width)
 
@@ -219,22 +219,22 @@ def _float32(value: float) -> float:
 class _BufferKey:
     """What the buffers of a text model depend on.
 
-    Of a listing that is its form, since every matrix counts as of one type; the sizes of its layers matter only where a
-    GPU copies layers of the host. So what one quant takes is known from another.
+    Of a listing these are the model's sizes, since every matrix counts as of one type; the bytes of its layers matter
+    only where a GPU copies layers of the host. So what one quant takes is known from another.
     """
 
-    form: tuple[object, ...]
+    sizes: tuple[object, ...]
     request: MemoryRequest
-    text: TextShape = field(compare=False)
+    text: TextWeights = field(compare=False)
     homes: Homes = field(compare=False)
 
     @classmethod
-    def of(cls, text: TextShape, request: MemoryRequest, homes: Homes) -> _BufferKey:
+    def of(cls, text: TextWeights, request: MemoryRequest, homes: Homes) -> _BufferKey:
         copies = request.offloads and len(homes.backends) - 1 in (*homes.layers, homes.output)
-        sizes = (text.layer_bytes[0], text.embedding.n_bytes) if copies else ()
-        form = (text.n_layers, text.n_embd, text.n_head, text.n_head_kv, text.n_ff, text.n_vocab, *sizes)
+        layer_bytes = (text.layer_bytes[0], text.embedding.n_bytes) if copies else ()
+        sizes = (*text.sizes.values(), *layer_bytes)
         fields = replace(request, pictures=0, tiles=0, tiles_per_batch=1, mmproj_gpu=None)
-        return cls(form if text.from_listing else (id(text),), fields, text, homes)
+        return cls(sizes if text.from_listing else (id(text),), fields, text, homes)
 
 
 @lru_cache(maxsize=256)
@@ -242,7 +242,7 @@ def _remembered_buffers(key: _BufferKey) -> tuple[tuple[int, ...], int]:
     return _text_buffers(key.text, key.request, key.homes)
 
 
-def _text_buffers(text: TextShape, request: MemoryRequest, homes: Homes) -> tuple[tuple[int, ...], int]:
+def _text_buffers(text: TextWeights, request: MemoryRequest, homes: Homes) -> tuple[tuple[int, ...], int]:
     """Compute buffer on each backend, and the CPU's work buffer."""
     gpus = len(homes.backends) - 1
     full = request.gpu_layers(text.n_layers) > text.n_layers
@@ -266,7 +266,7 @@ def _text_buffers(text: TextShape, request: MemoryRequest, homes: Homes) -> tupl
     return done.buffers, work_buffer(done.host_nodes, request.n_threads)
 
 
-def _telling_layers(text: TextShape, homes: Homes, *, keeps_host_layers: bool) -> tuple[int, ...]:
+def _telling_layers(text: TextWeights, homes: Homes, *, keeps_host_layers: bool) -> tuple[int, ...]:
     """Enough layers to know the buffers: of each run of layers on one device the ends and the largest.
 
     Between them every layer lies where the one before it did. That does not hold for layers of the host that a GPU
@@ -290,7 +290,7 @@ def _telling_layers(text: TextShape, homes: Homes, *, keeps_host_layers: bool) -
     return tuple(kept)
 
 
-def text_weights(text: TextShape, layers: Sequence[str], output: str, *, reorders: bool) -> dict[str, int]:
+def text_weights(text: TextWeights, layers: Sequence[str], output: str, *, reorders: bool) -> dict[str, int]:
     """Bytes of weights on each device.
 
     The rows of the tokens stay in host memory. Where they serve as output matrix too, that is another copy when it lies
@@ -311,7 +311,7 @@ def text_weights(text: TextShape, layers: Sequence[str], output: str, *, reorder
     return sizes
 
 
-def _page_cache(text: TextShape, homes: Homes, *, reorders: bool) -> int:
+def _page_cache(text: TextWeights, homes: Homes, *, reorders: bool) -> int:
     """Bytes of the file that no device counts, though the process maps them."""
     cpu = len(homes.backends) - 1
     originals = 0
@@ -331,7 +331,7 @@ def is_repacked(weight: Weight) -> bool:
 
 
 def _vision_memory(
-    vision: VisionShape | None, request: MemoryRequest, homes: Homes
+    vision: VisionWeights | None, request: MemoryRequest, homes: Homes
 ) -> tuple[int, tuple[int, ...], int]:
     """Number of the encoder's backend, its compute buffer on each backend, and its CPU backend's work buffer."""
     cpu = len(homes.backends) - 1
@@ -356,7 +356,7 @@ class _Encoding:
 
 
 @lru_cache(maxsize=64)
-def _encoding(vision: VisionShape, tiles: int, n_threads: int, *, on_gpu: bool) -> _Encoding:
+def _encoding(vision: VisionWeights, tiles: int, n_threads: int, *, on_gpu: bool) -> _Encoding:
     """What a batch of tiles takes; one encoder serves every quant of a text model."""
     graph = vision_graph(vision, tiles, min(vision.n_layers, 3))
     done = schedule(graph, (gpu(0), CPU) if on_gpu else (CPU,), offload_to=0 if on_gpu else None)

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, get_args
+from typing import Final
 
-from internvl_gguf.config import MAX_DRAFT, MAX_SEQUENCES, KVType
+from internvl_gguf.config import (
+    DEFAULT_N_CTX,
+    DEFAULT_N_UBATCH,
+    KV_TYPES,
+    MAX_BATCH,
+    MAX_DRAFT,
+    MAX_SEQUENCES,
+    MAX_THREADS,
+    EngineConfig,
+    KVType,
+    check_kv_heads,
+    is_quantised,
+)
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.gguf.shape import ModelShape
+from internvl_gguf.gguf.weights import ModelShape
 
 CELL_STEP: Final = 256  # llama_context rounds the cache up to this
 MAX_GPUS: Final = 15  # GGML_SCHED_MAX_BACKENDS, less the CPU
@@ -46,10 +58,10 @@ class MemoryRequest:
 
     n_ctx: int
     n_parallel: int = 1
-    n_batch: int = 2048
-    n_ubatch: int = 512
-    n_draft: int = 0
-    kv_type: KVType = "f16"
+    n_batch: int = EngineConfig.n_batch
+    n_ubatch: int = DEFAULT_N_UBATCH
+    n_draft: int = EngineConfig.n_draft
+    kv_type: KVType = EngineConfig.kv_type
     flash_attn: bool = False
     gpus: tuple[float, ...] = ()
     offload_gpu: int | None = 0
@@ -64,18 +76,18 @@ class MemoryRequest:
     def __post_init__(self) -> None:
         _within("n_ctx", self.n_ctx, 1, _MAX_CELLS)
         _within("n_parallel", self.n_parallel, 1, MAX_SEQUENCES)
-        _within("n_batch", self.n_batch, 1, 65536)
+        _within("n_batch", self.n_batch, 1, MAX_BATCH)
         _within("n_ubatch", self.n_ubatch, 1, self.n_batch)
         _within("n_draft", self.n_draft, 0, MAX_DRAFT)
         _within("n_gpu_layers", self.n_gpu_layers, -1, 2**16)
         _within("tiles_per_batch", self.tiles_per_batch, 1, 4096)
         _within("tiles", self.tiles, 0, 2**20)
         _within("pictures", self.pictures, 1 if self.tiles else 0, self.tiles)
-        _within("n_threads", self.n_threads, 1, 512)
+        _within("n_threads", self.n_threads, 1, MAX_THREADS)
         _within("the cache in positions", self.cells, 1, _MAX_CELLS)
-        if self.kv_type not in get_args(KVType):
-            raise InvalidRequestError(f"kv_type is {self.kv_type!r}.", f"Use one of {', '.join(get_args(KVType))}.")
-        if self.kv_type in ("q8_0", "q4_0") and not self.flash_attn:
+        if self.kv_type not in KV_TYPES:
+            raise InvalidRequestError(f"kv_type is {self.kv_type!r}.", f"Use one of {', '.join(KV_TYPES)}.")
+        if is_quantised(self.kv_type) and not self.flash_attn:
             raise InvalidRequestError(
                 f"A {self.kv_type} KV cache needs flash attention, which is off.",
                 "Use flash_attn=True, or kv_type f16.",
@@ -134,25 +146,47 @@ class MemoryRequest:
                 cannot hold.
         """
         text = shape.text
-        if text.n_ctx_train is not None and self.n_ctx > text.n_ctx_train:
-            raise InvalidRequestError(
-                f"A context of {self.n_ctx} positions is more than the {text.n_ctx_train} this model was trained for.",
-                f"Use n_ctx={text.n_ctx_train} or less.",
-            )
+        check_context(self.n_ctx, text.n_ctx_train)
         if self.n_gpu_layers > text.n_layers + 1:
             raise InvalidRequestError(
                 f"n_gpu_layers is {self.n_gpu_layers}; this model has {text.n_layers} layers and an output matrix.",
                 f"Use -1 to {text.n_layers + 1}.",
             )
-        if self.kv_type in ("q8_0", "q4_0") and text.head_dim % 32:
-            raise InvalidRequestError(
-                f"A {self.kv_type} KV cache needs heads of a multiple of 32; this model's have {text.head_dim}.",
-                "Use kv_type f16.",
-            )
+        check_kv_heads(self.kv_type, text.head_dim)
 
     def gpu_layers(self, n_layers: int) -> int:
         """Layers on GPUs of a model with so many, the output matrix counted as one."""
         return n_layers + 1 if self.n_gpu_layers == -1 else self.n_gpu_layers
+
+
+def check_context(n_ctx: int, n_ctx_train: int | None, option: str = "n_ctx=") -> None:
+    """Refuse a context longer than a model was trained for.
+
+    Args:
+        n_ctx: positions that are asked for.
+        n_ctx_train: positions it was trained for; None where that is not known, which allows any.
+        option: how the user writes the option, up to its value.
+
+    Raises:
+        InvalidRequestError: it is longer.
+    """
+    if n_ctx_train is not None and n_ctx > n_ctx_train:
+        raise InvalidRequestError(
+            f"A context of {n_ctx:,} positions is more than the {n_ctx_train:,} positions it was trained for.",
+            f"Use {option}{n_ctx_train} or less.",
+        )
+
+
+def context_length(asked: int | None, n_ctx_train: int, option: str = "n_ctx=") -> int:
+    """The context to run a model with: the one asked for, else the usual one or all that it was trained for.
+
+    Raises:
+        InvalidRequestError: as `check_context`.
+    """
+    if asked is None:
+        return min(DEFAULT_N_CTX, n_ctx_train)
+    check_context(asked, n_ctx_train, option)
+    return asked
 
 
 def _within(name: str, value: int, lowest: int, highest: int) -> None:

@@ -1,15 +1,19 @@
-"""The graph of a Qwen2.5 text model as llama.cpp reserves memory for it.
+"""The graphs of text models as llama.cpp reserves memory for them; one for each architecture.
 
-Follows `llama_model_qwen2::graph` in `src/models/qwen2.cpp` with the builders of `src/llama-graph.cpp` it calls
-(`build_inp_embd`, `build_qkv`, `build_attn`, `build_attn_mha`, `build_ffn`) and the cache of `src/llama-kv-cache.cpp`,
-for one unified stream. `llama_context::sched_reserve` builds it for the largest batch and a full cache.
+That of Qwen2.5 follows `llama_model_qwen2::graph` in `src/models/qwen2.cpp` with the builders of `src/llama-graph.cpp`
+it calls (`build_inp_embd`, `build_qkv`, `build_attn`, `build_attn_mha`, `build_ffn`) and the cache of
+`src/llama-kv-cache.cpp`, for one unified stream. `llama_context::sched_reserve` builds it for the largest batch and a
+full cache.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from internvl_gguf.gguf.shape import TextShape
+from internvl_gguf.config import is_quantised
+from internvl_gguf.gguf.arch.qwen2 import QWEN2
+from internvl_gguf.gguf.weights import TextWeights
 from internvl_gguf.memory.ggml_graph import (
     Graph,
     Tensor,
@@ -28,7 +32,6 @@ from internvl_gguf.memory.ggml_graph import (
     view,
 )
 
-ROTATED_KV = frozenset({"q8_0", "q4_0"})
 _ROTATION = 64  # the smallest Hadamard matrix `build_input_k_rot` uses; heads of another multiple are not rotated
 
 
@@ -70,19 +73,19 @@ class Placement:
     pins_norms: bool
 
 
-def text_graph(shape: TextShape, batch: TextBatch, placement: Placement) -> Graph:
+def text_graph(shape: TextWeights, batch: TextBatch, placement: Placement) -> Graph:
     """The graph of one batch."""
-    return _Builder(shape, batch, placement).build()
+    return _GRAPHS[shape.architecture](shape, batch, placement).build()
 
 
-class _Builder:
-    def __init__(self, shape: TextShape, batch: TextBatch, placement: Placement) -> None:
+class _Qwen2Graph:
+    def __init__(self, shape: TextWeights, batch: TextBatch, placement: Placement) -> None:
         self._shape = shape
         self._batch = batch
         self._place = placement
         self._graph = Graph()
-        self._head = shape.n_embd // shape.n_head
-        self._kv_width = self._head * shape.n_head_kv
+        self._head = shape.head_dim
+        self._kv_width = shape.kv_width
 
     def build(self) -> Graph:
         shape, batch, graph = self._shape, self._batch, self._graph
@@ -129,7 +132,7 @@ class _Builder:
 
     def _rotations(self) -> tuple[Tensor | None, Tensor | None]:
         """Inputs of the Hadamard rotation that a quantised cache gets (`build_input_k_rot`, `build_input_v_rot`)."""
-        if self._batch.kv_type not in ROTATED_KV or self._head % _ROTATION:
+        if not is_quantised(self._batch.kv_type) or self._head % _ROTATION:
             return None, None
         side = _ROTATION
         while self._head % (2 * side) == 0:
@@ -214,7 +217,7 @@ class _Builder:
         if self._batch.kv_type == "f32":
             key, value = cast(key, "f16"), cast(value, "f16")
         attended = flash_attention(query, key, value, self._mask)
-        return reshape(attended, self._shape.n_embd, self._batch.tokens)
+        return reshape(attended, self._shape.q_width, self._batch.tokens)
 
     def _plain_attention(self, query: Tensor, key: Tensor, values: Tensor) -> Tensor:
         cells, kind = self._batch.cells, self._batch.kv_type
@@ -227,10 +230,13 @@ class _Builder:
             (values.strides[0], row * self._head, row, row * self._kv_width),
         )
         attended = mul_mat(permute(shown, 0, 2, 1, 3), weights)
-        return cont(permute(attended, 0, 2, 1, 3), self._shape.n_embd, self._batch.tokens)
+        return cont(permute(attended, 0, 2, 1, 3), self._shape.q_width, self._batch.tokens)
 
     def _feed_forward(self, hidden: Tensor, layer: int, home: int) -> Tensor:
         hidden = self._norm(hidden, f"blk.{layer}.ffn_norm.weight", home)
         up = mul_mat(self._weight(f"blk.{layer}.ffn_up.weight", home), hidden)
         gate = mul_mat(self._weight(f"blk.{layer}.ffn_gate.weight", home), hidden)
         return mul_mat(self._weight(f"blk.{layer}.ffn_down.weight", home), elementwise("glu", gate, up))
+
+
+_GRAPHS: Final = {QWEN2.name: _Qwen2Graph}

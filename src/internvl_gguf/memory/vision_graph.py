@@ -6,7 +6,8 @@ calls (`build_inp`, `build_vit`, `build_attn`, `build_ffn`, `build_norm`) and `g
 
 from __future__ import annotations
 
-from internvl_gguf.gguf.shape import VisionShape
+from internvl_gguf.gguf.arch.base import Norm
+from internvl_gguf.gguf.weights import VisionWeights
 from internvl_gguf.memory.ggml_graph import (
     Graph,
     Tensor,
@@ -24,7 +25,7 @@ from internvl_gguf.memory.ggml_graph import (
 )
 
 
-def vision_graph(shape: VisionShape, tiles: int, n_layers: int) -> Graph:
+def vision_graph(shape: VisionWeights, tiles: int, n_layers: int) -> Graph:
     """The graph that encodes so many tiles at once.
 
     Args:
@@ -38,7 +39,7 @@ def vision_graph(shape: VisionShape, tiles: int, n_layers: int) -> Graph:
 class _Builder:
     """Everything lies on the encoder's own device, number 0."""
 
-    def __init__(self, shape: VisionShape, tiles: int) -> None:
+    def __init__(self, shape: VisionWeights, tiles: int) -> None:
         self._shape = shape
         self._tiles = tiles
         self._graph = Graph()
@@ -46,14 +47,14 @@ class _Builder:
     def build(self, n_layers: int) -> Graph:
         shape, tiles = self._shape, self._tiles
         patches = shape.patches_per_side**2
-        hidden = concat(self._patches(), Tensor("repeat", "f32", (shape.width, 1, tiles, 1), self._class_row()), 1)
+        hidden = concat(self._patches(), Tensor("repeat", "f32", (shape.n_embd, 1, tiles, 1), self._class_row()), 1)
         hidden = elementwise("add", hidden, *self._weights("v.position_embd.weight"))
-        hidden = reshape(hidden, shape.width, (patches + 1) * tiles)
+        hidden = reshape(hidden, shape.n_embd, (patches + 1) * tiles)
         for layer in range(n_layers):
             hidden = self._layer(hidden, f"v.blk.{layer}")
-        hidden = reshape(hidden, shape.width, patches + 1, tiles)
+        hidden = reshape(hidden, shape.n_embd, patches + 1, tiles)
         row, tile = hidden.strides[1], hidden.strides[2]
-        hidden = cont(view(hidden, (shape.width, patches, tiles), (4, row, tile, tile * tiles)))
+        hidden = cont(view(hidden, (shape.n_embd, patches, tiles), (4, row, tile, tile * tiles)))
         self._graph.expand(self._projected(self._unshuffled(hidden)))
         return self._graph
 
@@ -73,10 +74,10 @@ class _Builder:
         kind = "f32" if kernel.kind == "bf16" else "f16"
         values = 3 * shape.patch_size**2
         rows = Tensor("im2col", kind, (values, side, side, tiles), (kernel, pixels))
-        flat_kernel = Tensor("reshape", kernel.kind, (values, shape.width, 1, 1), (kernel,), view_of=kernel)
+        flat_kernel = Tensor("reshape", kernel.kind, (values, shape.n_embd, 1, 1), (kernel,), view_of=kernel)
         product = mul_mat(reshape(rows, values, side * side * tiles), flat_kernel)
-        product = cont(permute(reshape(product, side, side, tiles, shape.width), 0, 1, 3, 2))
-        product = reshape(product, side * side, shape.width, tiles)
+        product = cont(permute(reshape(product, side, side, tiles, shape.n_embd), 0, 1, 3, 2))
+        product = reshape(product, side * side, shape.n_embd, tiles)
         return self._biased(cont(permute(product, 1, 0, 2, 3)), "v.patch_embd.bias")
 
     def _biased(self, tensor: Tensor, name: str, op: str = "add") -> Tensor:
@@ -84,8 +85,8 @@ class _Builder:
         vector = self._weights(name)
         return elementwise(op, tensor, *vector) if vector else tensor
 
-    def _norm(self, tensor: Tensor, name: str, kind: str) -> Tensor:
-        normed = elementwise("rms_norm" if kind == "rms" else "norm", tensor)
+    def _norm(self, tensor: Tensor, name: str, kind: Norm) -> Tensor:
+        normed = elementwise("rms_norm" if kind == "rmsnorm" else "norm", tensor)
         return self._biased(self._biased(normed, f"{name}.weight", "mul"), f"{name}.bias")
 
     def _linear(self, tensor: Tensor, name: str) -> Tensor:
@@ -108,12 +109,12 @@ class _Builder:
         query = permute(query, 0, 2, 1, 3)
         key = cast(permute(key, 0, 2, 1, 3), "f16")
         value = cast(permute(value, 0, 2, 1, 3), "f16")
-        attended = reshape(flash_attention(query, key, value), shape.width, hidden.shape[1])
+        attended = reshape(flash_attention(query, key, value), shape.n_embd, hidden.shape[1])
         return self._linear(attended, f"{block}.attn_out")
 
     def _query_key_value(self, hidden: Tensor, block: str) -> tuple[Tensor, Tensor, Tensor]:
         shape, tiles = self._shape, self._tiles
-        head, positions = shape.width // shape.n_head, shape.patches_per_side**2 + 1
+        head, positions = shape.head_dim, shape.patches_per_side**2 + 1
         sizes = (head, shape.n_head, positions, tiles)
         if shape.weight(f"{block}.attn_qkv.weight") is not None:
             joined = self._linear(hidden, f"{block}.attn_qkv")
@@ -134,11 +135,11 @@ class _Builder:
         """Pixel unshuffle: scale_factor by scale_factor patches become one visual token."""
         shape, tiles, side = self._shape, self._tiles, self._shape.patches_per_side
         factor = shape.scale_factor
-        width, short = shape.width * factor, side // factor
+        width, short = shape.n_embd * factor, side // factor
         hidden = permute(reshape(hidden, width, short, side, tiles), 0, 2, 1, 3)
         hidden = cont(hidden, width * factor, short, short, tiles)
         return cont(permute(hidden, 0, 2, 1, 3), width * factor, short * short, tiles)
 
     def _projected(self, hidden: Tensor) -> Tensor:
-        hidden = self._norm(hidden, "mm.model.mlp.0", "layer")
+        hidden = self._norm(hidden, "mm.model.mlp.0", "layernorm")
         return self._linear(elementwise("gelu", self._linear(hidden, "mm.model.mlp.1")), "mm.model.mlp.3")

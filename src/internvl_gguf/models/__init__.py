@@ -1,13 +1,13 @@
-"""From what a user types to files on this disk.
+"""Resolve a model name to files on this disk.
 
-names         NAME:QUANT, OWNER/REPO:QUANT, paths and `demo`, taken apart
-catalog       models.toml, and the user's own beside it
-select_files  which files of a repository or folder are meant, or are best
+names         parse NAME:QUANT, OWNER/REPO:QUANT, paths and `demo`
+catalog       the shipped models.toml merged with the user's
+select_files  select the named files of a repository or folder, or the best ones
 local_files   models under a path, and the demo model
-hub_resolver  models of the hub: selected, checked, fetched
+hub_resolver  select, check and download models of the hub
 hub/          the only user of huggingface_hub
-resolve       all of that in one call
-listing       the quants of a model
-suggest       names to choose from while one is typed
-toml_tables, toml_lines  a user's TOML file read, its mistakes told with their line
+resolve       all of the above in one call
+listing       list the quants of a model
+suggest       complete a partly typed model name
+toml_tables, toml_lines  read a user's TOML file; errors name the line
 """

@@ -1,7 +1,7 @@
-"""The models this package knows by name: the shipped models.toml, and a person's own beside it.
+"""The models this package knows by name: the shipped models.toml, merged with the user's own file.
 
-The form of the file is described at the head of models.toml. Reading it touches neither the network nor any library
-beyond the standard one, so names can be looked up on a machine where nothing else is installed.
+The head of models.toml describes the format. Reading it needs neither the network nor any library beyond the standard
+library, so names can be looked up on a machine where nothing else is installed.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from internvl_gguf.errors import CatalogError, InvalidRequestError
-from internvl_gguf.gguf.facts import Norm, TextFacts, VisionFacts
+from internvl_gguf.gguf.arch.base import Norm, TextShape, VisionShape
+from internvl_gguf.gguf.size_names import TEXT_NAMES, VISION_NAMES, published_text, published_vision
 from internvl_gguf.models.toml_lines import KeyPath
 from internvl_gguf.models.toml_tables import Document, Table
 from internvl_gguf.utils.paths import config_dir
@@ -36,7 +37,7 @@ class CatalogFile:
     Attributes:
         name: its path inside the repository, with forward slashes.
         size: bytes.
-        exact: whether the size is exact; else a page rounded it.
+        exact: whether the size is exact; else a web page rounded it.
     """
 
     name: str
@@ -46,21 +47,21 @@ class CatalogFile:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What is known of a model before the network is asked.
+    """Facts about a model that are known without the network.
 
     Attributes:
         name: its name.
         aliases: other spellings of it.
-        repo: the GGUF repository, owner/name; None where `status` is "none".
+        repo: the GGUF repository, owner/name; None if `status` is "none".
         other_repos: further repositories of the same weights, not listed here.
         revision: commit or branch of `repo`.
         status: how much is known of `repo`: "listed" (`files` is its whole listing), "documented" (llama.cpp's docs
             name it), "named" (others name it; it may be gone) or "none" (no repository is known).
-        licence: as the model's page states it; None where it was not seen.
-        parameters: weights, vision part included, to two or three digits; None where it was not seen.
-        unsupported: why this package cannot run it; None where it can.
-        text: shape of the text model; None where it was not checked.
-        vision: shape of the vision encoder; None where it was not checked.
+        licence: as the model's page states it; None if unknown.
+        parameters: number of weights, vision part included, to two or three digits; None if unknown.
+        unsupported: why this package cannot run it; None if it can.
+        text: shape of the text model; None if unknown.
+        vision: shape of the vision encoder; None if unknown.
         files: the listing of `repo` at `revision`; empty unless `status` is "listed".
         origin: the file this entry was read from.
     """
@@ -74,8 +75,8 @@ class ModelSpec:
     licence: str | None = None
     parameters: int | None = None
     unsupported: str | None = None
-    text: TextFacts | None = None
-    vision: VisionFacts | None = None
+    text: TextShape | None = None
+    vision: VisionShape | None = None
     files: tuple[CatalogFile, ...] = ()
     origin: str = field(default="", compare=False)
 
@@ -83,6 +84,13 @@ class ModelSpec:
     def spellings(self) -> tuple[str, ...]:
         """The name and its aliases."""
         return (self.name, *self.aliases)
+
+    def as_json(self) -> dict[str, Any]:
+        """What `internvl list --catalog --json` says of it."""
+        shown = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "origin"}
+        shown["text"] = self.text and published_text(self.text)
+        shown["vision"] = self.vision and published_vision(self.vision)
+        return shown | {"files": [asdict(file) for file in self.files]}
 
 
 @dataclass(frozen=True)
@@ -98,53 +106,53 @@ class Catalog:
         return len(self.models)
 
     def find(self, name: str) -> ModelSpec | None:
-        """The model of this name or alias, in any case; None where there is none."""
+        """Return the model of this name or alias, in any case; None if there is none."""
         wanted = _fold(name)
         return next((model for model in self.models if wanted in map(_fold, model.spellings)), None)
 
     def nearest(self, name: str) -> list[str]:
-        """Names of up to three models whose name or alias looks like `name`, the likeliest first."""
+        """Return names of up to three models whose name or alias looks like `name`, the likeliest first."""
         owners = {_fold(spelling): model.name for model in self.models for spelling in model.spellings}
         close = difflib.get_close_matches(_fold(name), owners, n=6, cutoff=0.6)
         return list(dict.fromkeys(owners[spelling] for spelling in close))[:3]
 
 
 def load_catalog() -> Catalog:
-    """The shipped models with a person's own: theirs replace shipped ones of the same name, or come after them.
+    """Return the shipped models merged with the user's, which replace those of the same name or come after them.
 
     Raises:
         CatalogError: a file that cannot be read or holds a mistake; it names the file and the line.
     """
     shipped = parse_catalog(*_shipped())
-    own_file = config_dir() / FILE_NAME
+    user_file = config_dir() / FILE_NAME
     try:
-        own_data = own_file.read_bytes()
+        user_data = user_file.read_bytes()
     except FileNotFoundError:
         return Catalog(shipped)
     except OSError as error:
         raise CatalogError(
-            f"{own_file} cannot be read: {error.strerror or error}.",
+            f"{user_file} cannot be read: {error.strerror or error}.",
             "Make it a readable file, or move it away to use the shipped catalogue alone.",
-            file=str(own_file),
+            file=str(user_file),
         ) from error
-    return _merge(shipped, Document(own_data, str(own_file)))
+    return _merge(shipped, Document(user_data, str(user_file)))
 
 
 def parse_catalog(data: bytes, origin: str) -> tuple[ModelSpec, ...]:
-    """The models of one catalogue file, in order.
+    """Return the models of one catalogue file, in order.
 
     Args:
         data: content of the file.
-        origin: how errors call the file.
+        origin: name of the file in errors.
 
     Raises:
-        CatalogError: not UTF-8, not TOML, or an entry that cannot be meant; it names the line.
+        CatalogError: not UTF-8, not TOML, or an invalid entry; it names the line.
     """
     return _models(Document(data, origin))
 
 
 def _shipped() -> tuple[bytes, str]:
-    """Content and place of the shipped file: inside the package, or at the top of the repository in a checkout."""
+    """Return content and path of the shipped file: in the package, or at the top of the repository in a checkout."""
     packaged = resources.files("internvl_gguf") / FILE_NAME
     checkout = Path(__file__).resolve().parents[3] / FILE_NAME
     for place in (packaged, checkout):
@@ -158,22 +166,23 @@ def _shipped() -> tuple[bytes, str]:
 
 
 def _merge(shipped: tuple[ModelSpec, ...], document: Document) -> Catalog:
-    own = {_fold(model.name): model for model in _models(document)}
+    user_models = {_fold(model.name): model for model in _models(document)}
     places = {_fold(model.name): model for model in shipped}
-    _forbid_aliases_of_other_models(own.values(), places.keys() - own.keys(), document)
-    taken = {_fold(spelling) for model in own.values() for spelling in model.spellings}
+    _forbid_aliases_of_other_models(user_models.values(), places.keys() - user_models.keys(), document)
+    taken = {_fold(spelling) for model in user_models.values() for spelling in model.spellings}
     kept = {name: _without_aliases(model, taken) for name, model in places.items()}
-    return Catalog(tuple((kept | own).values()))  # a dictionary keeps the place of a key whose value is replaced
+    # A dictionary keeps the place of a key whose value is replaced.
+    return Catalog(tuple((kept | user_models).values()))
 
 
 def _without_aliases(model: ModelSpec, taken: set[str]) -> ModelSpec:
-    """A shipped model less the spellings a person chose for theirs, also when a later release is first to ship one."""
+    """Return a shipped model without the spellings that the user chose for other models."""
     return replace(model, aliases=tuple(alias for alias in model.aliases if _fold(alias) not in taken))
 
 
-def _forbid_aliases_of_other_models(own: Iterable[ModelSpec], names: set[str], document: Document) -> None:
-    """Refuse an alias that is a shipped model's name: that model could not be reached any more."""
-    for index, model in enumerate(own):
+def _forbid_aliases_of_other_models(user_models: Iterable[ModelSpec], names: set[str], document: Document) -> None:
+    """Refuse an alias that is a shipped model's name: that model would become unreachable."""
+    for index, model in enumerate(user_models):
         for place, alias in enumerate(model.aliases):
             if _fold(alias) in names:
                 raise document.error(
@@ -202,10 +211,7 @@ _MODEL_KEYS = (
     "vision",
     "files",
 )
-_TEXT_NUMBERS = ("layers", "width", "heads", "kv_heads", "ffn")
-_TEXT_KEYS = ("architecture", *_TEXT_NUMBERS, "vocab", "context")
-_VISION_NUMBERS = ("layers", "width", "heads", "ffn", "tile", "patch", "tokens_per_tile")
-_VISION_KEYS = (*_VISION_NUMBERS, "norm")
+_OPTIONAL_TEXT_KEYS = ("vocab", "context")
 _FILE_KEYS = ("name", "bytes", "listed")
 
 
@@ -229,8 +235,8 @@ def _model(table: Table, origin: str) -> ModelSpec:
         licence=table.text("licence"),
         parameters=table.number("parameters"),
         unsupported=table.text("unsupported"),
-        text=_text_facts(table.table("text", _TEXT_KEYS)),
-        vision=_vision_facts(table.table("vision", _VISION_KEYS)),
+        text=_text_shape(table.table("text", tuple(TEXT_NAMES))),
+        vision=_vision_shape(table.table("vision", tuple(VISION_NAMES))),
         files=_files(table),
         status=_status(table),  # after the rest: what contradicts it may be a mistake in another key
         origin=origin,
@@ -238,7 +244,7 @@ def _model(table: Table, origin: str) -> ModelSpec:
 
 
 def _status(table: Table) -> Status:
-    """The status that stands there, or the one that the other keys imply; refused where they contradict it."""
+    """Return the given status, or the one that the other keys imply; refuse a contradiction."""
     has_files = bool(table.items("files"))
     implied = "listed" if has_files else "named" if "repo" in table else "none"
     status = cast(Status, table.choice("status", get_args(Status)) or implied)
@@ -270,25 +276,20 @@ def _repo(table: Table, value: str, *keys: str | int) -> str:
     return value
 
 
-def _text_facts(table: Table | None) -> TextFacts | None:
+def _text_shape(table: Table | None) -> TextShape | None:
     if table is None:
         return None
-    table.require("architecture", *_TEXT_NUMBERS)
-    numbers = {key: cast(int, table.number(key)) for key in _TEXT_NUMBERS}
-    return TextFacts(
-        architecture=cast(str, table.text("architecture")),
-        **numbers,
-        vocab=table.number("vocab"),
-        context=table.number("context"),
-    )
+    table.require(*(key for key in TEXT_NAMES if key not in _OPTIONAL_TEXT_KEYS))
+    numbers: dict[str, Any] = {field: table.number(key) for key, field in TEXT_NAMES.items() if key != "architecture"}
+    return TextShape(architecture=cast(str, table.text("architecture")), **numbers)
 
 
-def _vision_facts(table: Table | None) -> VisionFacts | None:
+def _vision_shape(table: Table | None) -> VisionShape | None:
     if table is None:
         return None
-    table.require(*_VISION_KEYS)
-    numbers = {key: cast(int, table.number(key)) for key in _VISION_NUMBERS}
-    return VisionFacts(**numbers, norm=cast(Norm, table.choice("norm", get_args(Norm))))
+    table.require(*VISION_NAMES)
+    numbers: dict[str, Any] = {field: table.number(key) for key, field in VISION_NAMES.items() if key != "norm"}
+    return VisionShape(**numbers, norm=cast(Norm, table.choice("norm", get_args(Norm))))
 
 
 def _files(table: Table) -> tuple[CatalogFile, ...]:

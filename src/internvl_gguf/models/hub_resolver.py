@@ -1,4 +1,4 @@
-"""Models of the hub: which files of a repository, whether they fit each other, whether they are here, fetching them."""
+"""Models of the hub: select files of a repository, check that they fit together, find them in the cache, fetch them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from internvl_gguf.errors import HubError, InsufficientMemoryError, ModelFileErr
 from internvl_gguf.gguf.filenames import DownloadProgress, ModelCopy, RepoFile, sort_out
 from internvl_gguf.gguf.header import GGUFHeader, read_header
 from internvl_gguf.gguf.validation import validate_mmproj, validate_pair, validate_text_model
-from internvl_gguf.hardware.encoder_precision import Precision, preferred_precisions
+from internvl_gguf.hardware.encoder_precision import Precision, preferred_precision
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.models.catalog import Catalog, load_catalog
 from internvl_gguf.models.hub import HubCache, HubClient, RemoteFile, RepoListing, download
@@ -20,7 +20,7 @@ from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.models.names import HubModel, parse_model_name
 from internvl_gguf.models.select_files import choose_mmproj, complete_texts, named_text
 from internvl_gguf.planning.auto_quant import machine_chooser
-from internvl_gguf.planning.candidates import form_of, listed_candidates
+from internvl_gguf.planning.candidates import listed_candidates, nominal_shape
 from internvl_gguf.planning.choice import Choices, Chooser
 from internvl_gguf.utils.paths import expanded, free_bytes
 from internvl_gguf.utils.sizes import format_size
@@ -28,15 +28,15 @@ from internvl_gguf.utils.sizes import format_size
 
 @dataclass(frozen=True)
 class Selection:
-    """Exact files of a repository, not necessarily here yet.
+    """Exact files of a repository, not necessarily downloaded yet.
 
     Attributes:
-        name: how the model was asked for.
-        listing: the state of the repository they belong to.
-        revision: what the person or the catalogue called that state; None is the main branch.
+        name: the model's name as the user gave it.
+        listing: the state of the repository that the files belong to.
+        revision: name of that state given by user or catalogue; None is the main branch.
         text: the text model.
-        mmproj: the vision encoder; a path where the person has a file of their own.
-        reasons: what was chosen for the person, and why; one line each.
+        mmproj: the vision encoder; a path if the user named a local file.
+        reasons: automatic choices with their reasons, one line each.
     """
 
     name: str
@@ -48,20 +48,20 @@ class Selection:
 
     @property
     def files(self) -> tuple[RepoFile, ...]:
-        """All files to have, the mmproj first: it is the smaller one."""
+        """All files of the selection, the mmproj first because it is smaller."""
         return (*(() if isinstance(self.mmproj, Path) else self.mmproj.parts), *self.text.parts)
 
 
 @dataclass
 class HubResolver:
-    """Finds the files of a model of the hub, in its cache here first.
+    """Finds the files of a hub model, in the local cache first.
 
     Attributes:
         client: asks the hub.
         cache: the hub's cache on this machine.
         catalog: the known models.
-        precisions: which of several precisions of a vision encoder suits this machine; measured if None.
-        chooser: takes a quant where none was named.
+        precisions: chooses the precision of a vision encoder for this machine; None measures.
+        chooser: chooses a quant if the user named none.
     """
 
     client: HubClient = field(default_factory=HubClient)
@@ -71,9 +71,9 @@ class HubResolver:
     chooser: Chooser = field(default_factory=machine_chooser)
 
     def cached(self, name: str, mmproj: str | os.PathLike[str] | None = None) -> ModelFiles | None:
-        """The files of a model if all of them are in the cache, found without one request; else None.
+        """Return the files of a model if all are in the cache, without a request; else None.
 
-        Without a quant, what is there is taken before what would be chosen of all there are.
+        If the user named no quant, a cached one is taken before a better one of the repository.
 
         Raises:
             ModelFileError: no such model.
@@ -89,7 +89,7 @@ class HubResolver:
             return None
 
     def select(self, name: str, mmproj: str | os.PathLike[str] | None = None) -> Selection:
-        """The files of a model of the hub, by its live listing.
+        """Select the files of a hub model from the repository's current listing.
 
         Args:
             name: a catalogue's name or owner/repo, with an optional quant.
@@ -104,10 +104,10 @@ class HubResolver:
         return self._select(name, model, self.client.listing(model.repo, model.revision), mmproj)
 
     def hub_model(self, name: str) -> HubModel:
-        """The repository that a name means.
+        """Return the repository that a name means.
 
         Raises:
-            ModelFileError: it means something of this machine, or nothing.
+            ModelFileError: it means a local file or the demo model, or nothing.
         """
         model = parse_model_name(name, self.catalog)
         if not isinstance(model, HubModel):
@@ -117,14 +117,14 @@ class HubResolver:
             )
         if model.wanted and model.spec and model.spec.files and model.revision == model.spec.revision:
             known = sort_out(RepoFile(file.name, file.size) for file in model.spec.files)
-            named_text(known.texts, model.wanted, model.repo)  # a misspelt quant needs no request to be told
+            named_text(known.texts, model.wanted, model.repo)  # report a misspelt quant without a request
         return model
 
     def headers(self, listing: RepoListing, copy: ModelCopy) -> list[GGUFHeader]:
-        """The headers of a copy's parts, from the cache or by ranged reads of a few MB.
+        """Return the headers of a copy's parts, from the cache or by ranged reads of a few MB.
 
         Raises:
-            HubError, ModelFileError: they cannot be had, or are damaged.
+            HubError, ModelFileError: they cannot be fetched, or are damaged.
         """
         return [
             read_header(path if path.exists() else RemoteFile(self.client, listing, part))
@@ -133,18 +133,18 @@ class HubResolver:
         ]
 
     def mmproj_header(self, selection: Selection) -> GGUFHeader:
-        """The header of the vision encoder, as `headers`."""
+        """Return the header of the vision encoder; see `headers`."""
         if isinstance(selection.mmproj, Path):
             return read_header(selection.mmproj)
         return self._header_of(selection.listing, selection.mmproj)
 
     def _header_of(self, listing: RepoListing, encoder: ModelCopy) -> GGUFHeader:
-        """The header of a vision encoder, which may be a file of the person's own."""
-        own = Path(encoder.first.path)
-        return read_header(own) if own.is_absolute() else self.headers(listing, encoder)[0]
+        """Return the header of a vision encoder, which may be the user's local file."""
+        path = Path(encoder.first.path)
+        return read_header(path) if path.is_absolute() else self.headers(listing, encoder)[0]
 
     def check(self, selection: Selection) -> None:
-        """See from the headers alone that the files are an InternVL and belong together, before they are fetched.
+        """Check by the headers alone that the files are an InternVL and belong together, before they are fetched.
 
         Raises:
             ModelFileError, ModelPairError: they are not, or do not.
@@ -153,7 +153,7 @@ class HubResolver:
         validate_pair(validate_text_model(first, parts), validate_mmproj(self.mmproj_header(selection)))
 
     def missing(self, selection: Selection) -> list[tuple[RepoFile, int]]:
-        """The files that are not here whole, each with how many bytes are still to come."""
+        """Return the files that are not complete here, each with the number of bytes still to fetch."""
         listing = selection.listing
         found = []
         for file in selection.files:
@@ -172,10 +172,10 @@ class HubResolver:
         on_progress: DownloadProgress = lambda file, done: None,
         on_wait: Callable[[str], None] = lambda line: None,
     ) -> ModelFiles:
-        """Bring all files here.
+        """Download all files of a selection.
 
         Raises:
-            HubError: the disk has no room for them, or see `hub.download`.
+            HubError: the disk is too full, or see `hub.download`.
         """
         listing = selection.listing
         self._check_room([rest for _, rest in self.missing(selection)])
@@ -207,12 +207,12 @@ class HubResolver:
         if not contents.texts:
             raise ModelFileError(f"{model.repo} holds no GGUF of a text model.", "Name a repository of GGUF files.")
         wanted = None if mmproj is None else os.fspath(mmproj)
-        own = expanded(wanted) if wanted is not None and expanded(wanted).is_file() else None
+        local = expanded(wanted) if wanted is not None and expanded(wanted).is_file() else None
         reasons: list[str] = []
-        if own:
-            encoders = [ModelCopy(None, (RepoFile(str(own.absolute()), own.stat().st_size),))]
+        if local:
+            encoders = [ModelCopy(None, (RepoFile(str(local.absolute()), local.stat().st_size),))]
         else:
-            prefer = self.precisions or partial(preferred_precisions, tell=self.client.on_wait)
+            prefer = self.precisions or partial(preferred_precision, on_progress=self.client.on_wait)
             best, why = choose_mmproj(contents.mmprojs, wanted, model.repo, prefer)
             others = [copy for copy in contents.mmprojs if copy != best] if wanted is None else []
             encoders = [best, *others]
@@ -227,7 +227,7 @@ class HubResolver:
                 choice = self.chooser(self._choices(name, model, listing, whole, encoders))
                 text, encoder = choice.text, choice.mmproj
                 reasons.insert(0, choice.reason)
-        return Selection(name, listing, model.revision, text, own or encoder, tuple(reasons))
+        return Selection(name, listing, model.revision, text, local or encoder, tuple(reasons))
 
     def _choices(
         self,
@@ -237,12 +237,12 @@ class HubResolver:
         texts: Sequence[ModelCopy],
         encoders: Sequence[ModelCopy],
     ) -> Choices:
-        """What there is to choose from, by the catalogue's facts, or by headers where they do not fit the files."""
+        """Return the files to choose from, with the catalogue's shape, or with that of headers if it does not fit."""
         spec = model.spec
         smallest = min(texts, key=lambda copy: copy.size or 0)
         if spec and spec.text and spec.vision:
-            form = form_of(spec.text, spec.vision)
-            if listed_candidates(name, [smallest], encoders, form):
-                return Choices(name, texts, encoders, form, {})
-        form = shape_from_headers(self.headers(listing, smallest), self._header_of(listing, encoders[0]))
-        return Choices(name, texts, encoders, form, {smallest.first.path: form.text})
+            shape = nominal_shape(spec.text, spec.vision)
+            if listed_candidates(name, [smallest], encoders, shape):
+                return Choices(name, texts, encoders, shape, {})
+        shape = shape_from_headers(self.headers(listing, smallest), self._header_of(listing, encoders[0]))
+        return Choices(name, texts, encoders, shape, {smallest.first.path: shape.text})

@@ -1,4 +1,4 @@
-"""The files of a model that are on this machine under a path, or inside this package."""
+"""Find the files of a model under a local path, or inside this package."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.file_pieces import missing_error
 from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoContents, RepoFile, find_copy, sort_out
-from internvl_gguf.hardware.encoder_precision import Precision, preferred_precisions
-from internvl_gguf.memory import ModelShape, TextShape, shape_from_headers
+from internvl_gguf.hardware.encoder_precision import Precision, preferred_precision
+from internvl_gguf.memory import ModelShape, TextWeights, shape_from_headers
 from internvl_gguf.models.names import DEMO, DEMO_FOLDER, DEMO_MMPROJ, DEMO_TEXT, LocalModel
 from internvl_gguf.models.select_files import choose_mmproj, complete_texts, named_text
 from internvl_gguf.planning.auto_quant import machine_chooser
@@ -23,10 +23,10 @@ class ModelFiles:
     """The two files of a model.
 
     Attributes:
-        name: how it was asked for.
+        name: the model's name as the user gave it.
         text: the text model's GGUF; the first part of a split one.
         mmproj: the vision encoder's GGUF.
-        choice: in one line what was chosen for the person, "" where everything was named.
+        choice: the automatic choice in one line; "" if the user named everything.
     """
 
     name: str
@@ -36,7 +36,7 @@ class ModelFiles:
 
 
 def demo_files() -> ModelFiles:
-    """The embedded model."""
+    """Return the files of the embedded model."""
     return ModelFiles(DEMO, DEMO_FOLDER / DEMO_TEXT, DEMO_FOLDER / DEMO_MMPROJ)
 
 
@@ -44,20 +44,20 @@ def local_files(
     name: str,
     model: LocalModel,
     mmproj: str | None,
-    prefer: Callable[[Sequence[str]], Precision] = preferred_precisions,
+    prefer: Callable[[Sequence[str]], Precision] = preferred_precision,
     chooser: Chooser | None = None,
 ) -> ModelFiles:
-    """The files of a path: a text model's file, or one of a folder.
+    """Return the files of a path: a text model's file, or one of a folder.
 
     Args:
-        name: how the model was asked for.
+        name: the model's name as the user gave it.
         model: the path.
-        mmproj: a file, or a precision that the folder has; None takes the best there is.
-        prefer: which precision suits this machine.
-        chooser: takes a text model of a folder where none was named; None takes what fits this machine.
+        mmproj: a file, or a precision that the folder has; None takes the best one.
+        prefer: chooses the precision for this machine.
+        chooser: chooses a text model of a folder if none was named; None takes what fits this machine.
 
     Raises:
-        ModelFileError: no such model; no mmproj, or several that precision does not tell apart.
+        ModelFileError: no such model; no mmproj, or several of the same precision.
         InsufficientMemoryError: none of a folder's text models fits.
     """
     folder = model.path if model.path.is_dir() else model.path.parent
@@ -83,13 +83,13 @@ def local_files(
 def local_choices(
     name: str, model: LocalModel, prefer: Callable[[Sequence[str]], Precision], mmproj: str | None = None
 ) -> Choices:
-    """What there is to choose from under a path, by headers.
+    """Return the files under a path to choose from, by headers.
 
     Args:
-        name: how the model was asked for.
+        name: the model's name as the user gave it.
         model: a text model's file, or a folder of them.
-        prefer: which precision of the vision encoder to take.
-        mmproj: the vision encoder's file or precision; None takes what is there.
+        prefer: chooses the precision of the vision encoder.
+        mmproj: the vision encoder's file or precision; None takes the one in the folder.
 
     Raises:
         ModelFileError: no such model, damaged headers, or no mmproj.
@@ -109,7 +109,7 @@ def _encoder(
     mmproj: str | None,
     prefer: Callable[[Sequence[str]], Precision],
 ) -> tuple[Path, str]:
-    """The vision encoder, and why it was chosen, "" where there was no choice."""
+    """Return the vision encoder, and the reason of the choice, "" if there was none."""
     is_named_here = mmproj is not None and (Quant.parse(mmproj) or find_copy(contents.mmprojs, mmproj))
     if mmproj is not None and (expanded(mmproj).is_file() or not is_named_here):
         return expanded(mmproj), ""
@@ -122,29 +122,29 @@ def _encoder(
 
 
 def _choices(name: str, folder: Path, texts: Sequence[ModelCopy], mmproj: Path) -> Choices:
-    """Text models of a folder by their headers; those whose header is damaged are no choice."""
+    """Return the text models of a folder with their shapes; files with damaged headers are left out."""
     from internvl_gguf.gguf.header import read_header  # only now: it loads numpy
 
     vision = read_header(mmproj)
-    known: dict[str, TextShape] = {}
+    known: dict[str, TextWeights] = {}
     damage: ModelFileError | None = None
-    form: ModelShape | None = None
+    shape: ModelShape | None = None
     for copy in texts:
         try:
-            form = shape_from_headers([read_header(folder / part.path) for part in copy.parts], vision)
-            known[copy.first.path] = form.text
+            shape = shape_from_headers([read_header(folder / part.path) for part in copy.parts], vision)
+            known[copy.first.path] = shape.text
         except ModelFileError as error:
             damage = error
-    if form is None:
+    if shape is None:
         raise damage or ModelFileError(f"{folder} holds no GGUF of a text model.", "Name a .gguf file.")
     readable = [copy for copy in texts if copy.first.path in known]
     quant = next((copy.quant for copy in sort_out([RepoFile(mmproj.name)]).mmprojs), None)
     encoder = ModelCopy(quant, (RepoFile(str(mmproj), mmproj.stat().st_size),))
-    return Choices(name, readable, [encoder], form, known)
+    return Choices(name, readable, [encoder], shape, known)
 
 
 def folder_contents(folder: Path) -> RepoContents:
-    """The model files of a local folder, sub-folders of one level included.
+    """Return the model files of a local folder and its direct sub-folders.
 
     Raises:
         ModelFileError: the folder cannot be read.
@@ -163,7 +163,7 @@ def folder_contents(folder: Path) -> RepoContents:
 
 
 def _check_kind(text: Path) -> None:
-    """What is wrong may be the file itself and not that it has no mmproj beside it.
+    """Refuse a file that is no text model, before the missing mmproj is reported.
 
     Raises:
         ModelFileError: no GGUF, or an mmproj.

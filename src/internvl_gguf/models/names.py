@@ -1,4 +1,4 @@
-"""What a person may type for a model, taken apart."""
+"""Parse what a user may type for a model."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ DEMO_TEXT, DEMO_MMPROJ = "demo-text-BF16.gguf", "demo-mmproj-F16.gguf"
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _ROOTED = re.compile(r"[./~]|[A-Za-z]:[\\/]|.*\\", re.DOTALL)
-"""How paths begin that are no names: from a root, or with a backslash anywhere."""
+"""Matches paths that cannot be names: they begin at a root, or have a backslash anywhere."""
 _WEB = re.compile(r"^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A file or folder of this machine.
+    """A local file or folder.
 
     Attributes:
         path: a text model's GGUF, or a folder with one or more of them.
@@ -58,13 +58,13 @@ class HubModel:
 
 
 def parse_model_name(text: str, catalog: Catalog) -> LocalModel | HubModel:
-    """Tell a path, an `owner/repo[@REVISION][:QUANT]` and a catalogue's `NAME[:QUANT]` apart.
+    """Parse a path, an `owner/repo[@REVISION][:QUANT]` or a catalogue's `NAME[:QUANT]`.
 
-    A path that exists is a path; so is what begins with `.`, `/` or `~`, and what ends in `.gguf`, unless it names a
+    A text is a path if the path exists, if it begins with `.`, `/` or `~`, or if it ends in `.gguf` and does not name a
     file of a repository (`owner/repo:file.gguf`).
 
     Raises:
-        ModelFileError: the catalogue has no such name, or it runs no such model.
+        ModelFileError: the catalogue has no such name, or the model is not supported.
     """
     if text.partition(":")[0].lower() == DEMO:
         if text.lower() != DEMO:
@@ -84,9 +84,9 @@ def parse_model_name(text: str, catalog: Catalog) -> LocalModel | HubModel:
 
 
 def _folder_with_choice(text: str) -> LocalModel | None:
-    """`FOLDER:QUANT` or `FOLDER:FILE`, split at the last colon where that makes sense: folders' names have colons, too.
+    """Parse `FOLDER:QUANT` or `FOLDER:FILE`, split at the last suitable colon: folder names may have colons, too.
 
-    None where no beginning of the text is a folder, or is written like one before a quant.
+    Return None if no beginning of the text is a folder, or is written like one before a quant.
     """
     for at in reversed([at for at, character in enumerate(text) if character == ":"]):
         head, wanted = text[:at], text[at + 1 :]
@@ -99,7 +99,7 @@ def _folder_with_choice(text: str) -> LocalModel | None:
 
 
 def _names_file(text: str) -> bool:
-    """Whether a text can only be a file of this machine; `owner/repo:file.gguf` is one of a repository."""
+    """Return whether a text can only be a local file; `owner/repo:file.gguf` is a file of a repository."""
     return text.lower().endswith(".gguf") and ":" not in text
 
 
@@ -127,7 +127,7 @@ def _repos(spec: ModelSpec) -> set[str]:
 
 
 def _pinned(spec: ModelSpec | None, repo: str) -> str | None:
-    """The revision that the catalogue has looked at; None is the main branch."""
+    """Return the revision that the catalogue lists; None is the main branch."""
     if spec is None or spec.repo is None or spec.repo.lower() != repo.lower() or spec.revision == "main":
         return None
     return spec.revision

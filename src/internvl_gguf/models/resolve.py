@@ -1,4 +1,4 @@
-"""From what a person types to exact files: the quant, the mmproj that goes with it, and where both are."""
+"""Resolve what a user types to exact files: the quant, its mmproj, and where both are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from internvl_gguf.hardware.encoder_precision import preferred_precisions
+from internvl_gguf.hardware.encoder_precision import preferred_precision
 from internvl_gguf.models.catalog import load_catalog
 from internvl_gguf.models.local_files import ModelFiles, demo_files, local_files
 from internvl_gguf.models.names import DEMO, LocalModel, parse_model_name
@@ -31,20 +31,20 @@ def resolve_model(
     on_progress: DownloadProgress = lambda file, done: None,
     on_wait: Callable[[str], None] = lambda line: None,
 ) -> ModelFiles:
-    """The files of a model on this machine, fetched first if they are not there.
+    """Return the files of a model on this machine, downloaded first if necessary.
 
     Args:
-        model: `demo`, a path of a GGUF or of a folder, a name of the catalogue, or owner/repo; see `model_names`.
+        model: `demo`, a path of a GGUF or of a folder, a name of the catalogue, or owner/repo; see `models.names`.
         mmproj: a file, or a precision ("BF16") that the model's repository or folder has.
-        chooser: takes a quant where none was named; None takes what fits this machine.
-        resolver: with what to find and fetch; it has a chooser of its own.
-        on_progress: told how far each file is.
-        on_wait: told in one line what is waited for.
+        chooser: chooses a quant if the user named none; None takes what fits this machine.
+        resolver: finds and downloads hub models; it has a chooser of its own.
+        on_progress: called with each file and its downloaded bytes.
+        on_wait: called with one line when something is waited for.
 
     Raises:
         ModelFileError, ModelPairError: no such model, quant or mmproj; files that do not belong together.
         InsufficientMemoryError: no quant was named, and none fits this machine.
-        HubError: the hub refuses, cannot be reached, or gave something else than it announces; no room on the disk.
+        HubError: the hub refuses, cannot be reached, or sent other content than announced; the disk is full.
     """
     name = arguments.path("model", model, f"Give a name, such as {DEMO!r}, or the path of a .gguf file.")
     if mmproj is not None:
@@ -53,7 +53,7 @@ def resolve_model(
     if isinstance(parsed, LocalModel) and parsed.is_demo and mmproj is None:
         return demo_files()
     if isinstance(parsed, LocalModel):
-        prefer = partial(preferred_precisions, tell=on_wait)
+        prefer = partial(preferred_precision, on_progress=on_wait)
         return local_files(name, parsed, mmproj, prefer, chooser)
     # The hub's client takes half a second to import; files of this machine do without.
     from internvl_gguf.models.hub import HubClient

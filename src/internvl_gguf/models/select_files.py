@@ -1,4 +1,4 @@
-"""Which of the files of a repository or folder are meant, or are best taken."""
+"""Select the named files of a repository or folder, or the best ones."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _NAME_IT = "Name one: --mmproj FILE on the command line, mmproj=FILE in Python."
 
 
 def named_text(texts: tuple[ModelCopy, ...], wanted: str, where: str) -> ModelCopy:
-    """The text model that `wanted` names.
+    """Return the text model that `wanted` names.
 
     Raises:
-        ModelFileError: none of that name, with the nearest and all of them; or a part of a split one is missing.
+        ModelFileError: none of that name (the error names the nearest and all), or a part of a split one is missing.
     """
     found = find_copy(texts, wanted)
     if found is None:
@@ -31,7 +31,7 @@ def named_text(texts: tuple[ModelCopy, ...], wanted: str, where: str) -> ModelCo
 
 
 def complete_texts(texts: tuple[ModelCopy, ...], where: str) -> tuple[ModelCopy, ...]:
-    """The text models of which no part is missing, one or more.
+    """Return the text models of which no part is missing, one or more.
 
     Raises:
         ModelFileError: there are none.
@@ -59,13 +59,13 @@ def _listed(copies: tuple[ModelCopy, ...]) -> str:
 def choose_mmproj(
     mmprojs: tuple[ModelCopy, ...], wanted: str | None, where: str, prefer: Callable[[Sequence[str]], Precision]
 ) -> tuple[ModelCopy, str]:
-    """The vision encoder that `wanted` names, else the one in the precision that `prefer` picks.
+    """Return the vision encoder that `wanted` names, else the one in the precision that `prefer` chooses.
 
     Returns:
-        The file, and in one line why, "" where there was nothing to choose.
+        The file, and the reason in one line, "" if there was no choice.
 
     Raises:
-        ModelFileError: none of that name, none at all, or several that precision does not tell apart.
+        ModelFileError: none of that name, none at all, or several of the same precision.
     """
     if wanted is not None:
         found = find_copy(mmprojs, wanted)

@@ -1,4 +1,4 @@
-"""Names of models to choose from while one is typed: those of the catalogue and those that are here."""
+"""Complete a partly typed model name: names of the catalogue and of cached repositories."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from internvl_gguf.models.names import DEMO
 
 
 def suggest_models(prefix: str) -> list[str]:
-    """Names that begin like what was typed, in any case: models first, quants of one once its colon is there.
+    """Return names that begin with `prefix`, in any case: models first, their quants once a colon is typed.
 
-    Nothing is asked of the network, and nothing is loaded.
+    No request is made, and no file is loaded.
     """
     wanted = prefix.lower()
     names = _quants(prefix) if ":" in prefix else _names()
@@ -31,7 +31,7 @@ def _names() -> Iterator[str]:
 
 
 def _quants(prefix: str) -> Iterator[str]:
-    """NAME:QUANT for what is known of a model's files: by the catalogue, and by the cache."""
+    """Yield NAME:QUANT for the files of a model that catalogue and cache know."""
     name = prefix.partition(":")[0]
     spec = next((spec for spec in _specs() if name.lower() in (each.lower() for each in spec.spellings)), None)
     repo = spec.repo if spec else name
@@ -51,7 +51,7 @@ def _specs() -> list[ModelSpec]:
 
 
 def _cache_root() -> Path:
-    """The hub's cache by its documented variables; its client would take half a second to say so."""
+    """Return the hub's cache folder from its documented variables; importing its client would take half a second."""
     home = os.environ.get("HF_HOME") or os.path.join(  # noqa: PTH118
         os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"
     )
@@ -60,7 +60,7 @@ def _cache_root() -> Path:
 
 
 def _cached_repos() -> list[str]:
-    """Repositories with GGUF files."""
+    """Return the cached repositories with GGUF files."""
     folders = sorted(_cache_root().glob("models--*--*"))
     found = [folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders]
     return [repo for repo in found if sort_out(RepoFile(path) for path in _cached_files(repo)).texts]

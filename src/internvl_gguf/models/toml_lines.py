@@ -1,4 +1,4 @@
-"""Where the keys of a TOML file stand, for errors that name a line."""
+"""Find the lines of the keys of a TOML file, for error messages."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ KeyPath = tuple[str | int, ...]
 class KeyLines:
     """Finds the line of every key and array item of a text that tomllib accepted.
 
-    tomllib tells lines for errors of syntax only. Because it has read the text before, the scan may take for granted
-    that every bracket and quote is closed.
+    tomllib gives lines for syntax errors only. Because it has accepted the text, the scan can rely on every bracket and
+    quote being closed.
     """
 
     _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
@@ -34,7 +34,7 @@ class KeyLines:
         self._tables: dict[KeyPath, int] = {}  # how many tables of each array of tables have begun
 
     def scan(self) -> dict[KeyPath, int]:
-        """Lines, from 1, by the path of keys and positions that leads to a value."""
+        """Return the lines, from 1, by path of keys and indices."""
         table: KeyPath = ()
         self._skip_blank()
         while self._at < len(self._text):
@@ -64,7 +64,7 @@ class KeyLines:
         return path
 
     def _resolve(self, keys: list[str]) -> KeyPath:
-        """The path that keys of a header mean: an array of tables stands for the last table begun in it."""
+        """Return the path that keys of a header mean: an array of tables stands for its last table so far."""
         path: KeyPath = ()
         for key in keys:
             path = (*path, key)
@@ -82,7 +82,7 @@ class KeyLines:
         self._value(path)
 
     def _keys(self) -> list[str]:
-        """The parts of a dotted key; stops at what follows it."""
+        """Read the parts of a dotted key; stop at the text after it."""
         keys = []
         while True:
             self._skip_blank()
@@ -120,7 +120,7 @@ class KeyLines:
             self._pair(path)
 
     def _closes(self, bracket: str) -> bool:
-        """Step over the opening bracket or a comma; whether the closing one follows, which is stepped over too."""
+        """Skip the opening bracket or a comma; return whether the closing bracket follows, which is skipped too."""
         self._skip_blank()
         if self._text[self._at] in "[{,":
             self._at += 1

@@ -1,4 +1,4 @@
-"""Reading a TOML file of a person's own: what is asked for by key and kind, and mistakes told with their line."""
+"""Read a user's TOML file: values by key and type; errors name the line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from internvl_gguf.utils.text_data import decode_text, has_wide_mark
 
 
 class Document:
-    """A parsed file that can say on which line a key stands."""
+    """A parsed file that knows the line of each key."""
 
     def __init__(self, data: bytes, origin: str) -> None:
         self.origin = origin
@@ -22,18 +22,18 @@ class Document:
         self.content = self._parse(self._text)
 
     def error(self, path: KeyPath, what: str, hint: str) -> CatalogError:
-        """An error about the value at `path`, or about the nearest table around it that stands in the file."""
+        """Return an error about the value at `path`, or about the nearest table around it that is in the file."""
         ends = range(len(path), 0, -1)
         line = next((self._lines[path[:end]] for end in ends if path[:end] in self._lines), 1)
         return self._error_at(line, what, hint)
 
     def line(self, path: KeyPath) -> int:
-        """Line of the key at `path`, which is in the file."""
+        """Return the line of the key at `path`, which is in the file."""
         return self._lines.get(path, 1)
 
     @cached_property
     def _lines(self) -> dict[KeyPath, int]:
-        """Lines by path, looked for in a file with a mistake only."""
+        """Lines by path; computed only for a file with a mistake."""
         try:
             return KeyLines(self._text).scan()
         except RecursionError:  # nested just so deep that tomllib came through
@@ -69,7 +69,7 @@ class Document:
 
 
 class Table:
-    """A table of the file, whose values are asked for by key and kind; opening it refuses keys it does not know."""
+    """A table of the file, whose values are read by key and type; unknown keys are refused when it is opened."""
 
     def __init__(self, document: Document, path: KeyPath, content: Any, known: tuple[str, ...]) -> None:
         self._document = document
@@ -85,7 +85,7 @@ class Table:
         return key in self._content
 
     def error(self, what: str, hint: str, *keys: str | int) -> CatalogError:
-        """An error about the value that `keys` lead to from here."""
+        """Return an error about the value that `keys` lead to from here."""
         return self._document.error((*self._path, *keys), what, hint)
 
     def require(self, *keys: str) -> None:
@@ -95,22 +95,22 @@ class Table:
                 raise self.error(f"{key!r} is missing in {_shown(self._path)}", f"Add a line: {key} = ...")
 
     def text(self, key: str) -> str | None:
-        """Text at a key, None where there is none; empty text is refused."""
+        """Return the text at a key, None if absent; empty text is refused."""
         return self._text_value(self._content[key], key) if key in self._content else None
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of texts at a key, empty where there is none."""
+        """Return a list of texts at a key, empty if absent."""
         return tuple(self._text_value(value, key, place) for place, value in enumerate(self.items(key)))
 
     def items(self, key: str) -> list[Any]:
-        """A list at a key, empty where there is none."""
+        """Return a list at a key, empty if absent."""
         value = self._content.get(key, [])
         if not isinstance(value, list):
             raise self._wrong_kind(value, "a list", key)
         return value
 
     def number(self, key: str) -> int | None:
-        """A whole number above 0 at a key, None where there is none."""
+        """Return a whole number above 0 at a key, None if absent."""
         value = self._content.get(key)
         if value is None:
             return None
@@ -121,20 +121,20 @@ class Table:
         return value
 
     def choice(self, key: str, choices: tuple[str, ...]) -> str | None:
-        """One of the texts of `choices` at a key, None where there is none."""
+        """Return one of the texts of `choices` at a key, None if absent."""
         value = self.text(key)
         if value is not None and value not in choices:
             raise self.error(f"{key!r} is {value!r}", f"Use one of {', '.join(choices)}.", key)
         return value
 
     def table(self, key: str, known: tuple[str, ...]) -> Table | None:
-        """The table at a key, None where there is none."""
+        """Return the table at a key, None if absent."""
         if key not in self._content:
             return None
         return Table(self._document, (*self._path, key), self._content[key], known)
 
     def tables(self, key: str, known: tuple[str, ...]) -> list[Table]:
-        """The tables of a list at a key, empty where there is none."""
+        """Return the tables of a list at a key, empty if absent."""
         return [
             Table(self._document, (*self._path, key, place), value, known)
             for place, value in enumerate(self.items(key))
@@ -158,7 +158,7 @@ def _nearest_key(key: str, known: tuple[str, ...]) -> str:
 
 
 def _shown(path: KeyPath) -> str:
-    """What an error calls the value at a path: its key, or the list it is an entry of."""
+    """Return the name of the value at a path in errors: its key, or the list it is an entry of."""
     keys = [key for key in path if isinstance(key, str)]
     if not keys:
         return "the file"

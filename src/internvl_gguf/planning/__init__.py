@@ -1,50 +1,51 @@
-"""What to run in the memory there is: quant, vision encoder and its place, KV type, batch, layers on the GPUs.
+"""Plan what to run in the available memory: quant, vision encoder and its device, KV type, batch, layers on the GPUs.
 
-`memory` says what a configuration takes and `speed` how fast it is; here the configurations are searched and ranked.
+The room `memory` predicts what a configuration takes; here configurations are searched, their speed estimated, and the
+results ranked.
 
-workload               what is wanted: context, pictures, budgets
-candidates, quality    the quants there are, and what each loses
-search                 configurations that fit
-speed                  how fast one is on a machine
-ranking, choice        which is best, and why none is
-this_machine           what this machine has to plan with
-auto_quant             the quant for this machine, where nobody names one
-placement              how a model that is here is loaded, and what is tried where that fails
-advice, report         words and tables for people
+workload         the request: context, pictures, memory budget
+candidates       the available quants of a model
+expected_loss    accuracy that a quant is expected to lose
+planner          search: the best configuration of a quant that fits
+speed_estimate   speed of a configuration on a machine
+ranking, choice  the best quant, or the error that none fits
+machine_memory   free memory of this machine's devices
+auto_quant       choose a quant for this machine when the user names none
+placement        ways to load a local model, with smaller fallbacks
+fit_hints        options that would make a model fit
+plan_text        a plan in words and tables
 """
 
-from internvl_gguf.planning.advice import ways_to_fit
 from internvl_gguf.planning.candidates import Candidate, Encoder
 from internvl_gguf.planning.choice import nothing_fits
+from internvl_gguf.planning.fit_hints import ways_to_fit
+from internvl_gguf.planning.plan_text import memory_table, placement_text, reason
+from internvl_gguf.planning.planner import MARGIN, Configuration, Planner, geometric_mean
 from internvl_gguf.planning.ranking import USABLE_LOSS, cost_of, rank
-from internvl_gguf.planning.report import memory_table, placement_text, reason
-from internvl_gguf.planning.search import MARGIN, Configuration, Planner, middle
 from internvl_gguf.planning.workload import (
-    Budget,
+    MemoryBudget,
     Preference,
     Workload,
     check_pictures_fit,
     context_for,
-    parse_vram,
 )
 
 __all__ = [
     "MARGIN",
     "USABLE_LOSS",
-    "Budget",
     "Candidate",
     "Configuration",
     "Encoder",
+    "MemoryBudget",
     "Planner",
     "Preference",
     "Workload",
     "check_pictures_fit",
     "context_for",
     "cost_of",
+    "geometric_mean",
     "memory_table",
-    "middle",
     "nothing_fits",
-    "parse_vram",
     "placement_text",
     "rank",
     "reason",

@@ -1,4 +1,4 @@
-"""A quant for this machine, where nobody named one."""
+"""Choose a quant for this machine when the user names none."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from internvl_gguf.config import EngineConfig
 from internvl_gguf.hardware.cpu_tuning import host_settings
 from internvl_gguf.hardware.roofline import recorded_roofline
 from internvl_gguf.planning.choice import Choice, Choices, Chooser, choose
-from internvl_gguf.planning.workload import parse_vram
+from internvl_gguf.utils.sizes import parse_vram
 
 
 def machine_chooser(config: EngineConfig | None = None) -> Chooser:
-    """Chooses the best quant that this machine has memory for.
+    """Return a chooser of the best quant that this machine has memory for.
 
     Args:
-        config: how it will be run, with a budget of GPU memory where one was given.
+        config: how the model will be run, with the budget of GPU memory if one was given.
     """
     asked = config or EngineConfig()
 
     def chosen(choices: Choices) -> Choice:
-        # Only now: it loads llama.cpp, which files that need no choice do without.
-        from internvl_gguf.planning.this_machine import machine_budget
+        # Imported here because it loads llama.cpp, which is not needed if there is no choice.
+        from internvl_gguf.planning.machine_memory import machine_budget
 
         budget = machine_budget(parse_vram(asked.vram)).budget
         host = host_settings(asked.n_threads)

@@ -1,4 +1,4 @@
-"""Which quant to take where nobody named one: the best that fits."""
+"""Choose the best quant that fits when the user names none."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from internvl_gguf.config import DEFAULT_N_UBATCH, EngineConfig
 from internvl_gguf.errors import InsufficientMemoryError, ModelFileError
 from internvl_gguf.gguf.filenames import ModelCopy
 from internvl_gguf.hardware.device_speed import Roofline
-from internvl_gguf.memory import ModelShape, TextShape
+from internvl_gguf.memory import ModelShape, TextWeights
 from internvl_gguf.planning.candidates import Candidate, listed_candidates
+from internvl_gguf.planning.plan_text import memory_table, reason
+from internvl_gguf.planning.planner import Planner
 from internvl_gguf.planning.ranking import cost_of, rank
-from internvl_gguf.planning.report import memory_table, reason
-from internvl_gguf.planning.search import Planner
-from internvl_gguf.planning.workload import Budget, Workload, context_for
+from internvl_gguf.planning.workload import MemoryBudget, Workload, context_for
 from internvl_gguf.utils.sizes import format_size
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What there is to choose from.
+    """The files to choose from.
 
     Attributes:
-        name: of the model.
+        name: name of the model.
         texts: complete text models.
         mmprojs: vision encoders, the best first.
-        form: the model in files of any size.
+        shape: shape of the model; the sizes of its weights do not matter.
         known: shapes that were read from headers, by the path of the text file.
     """
 
     name: str
     texts: Sequence[ModelCopy]
     mmprojs: Sequence[ModelCopy]
-    form: ModelShape
-    known: Mapping[str, TextShape]
+    shape: ModelShape
+    known: Mapping[str, TextWeights]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen.
+    """The chosen files.
 
     Attributes:
         text: the text model.
         mmproj: the vision encoder.
-        reason: why, in one line.
+        reason: the reason in one line.
     """
 
     text: ModelCopy
@@ -59,28 +59,28 @@ def choose(
     choices: Choices,
     config: EngineConfig,
     n_threads: int,
-    budget: Budget,
+    budget: MemoryBudget,
     roofline: Roofline | None,
     host_ubatch: int = DEFAULT_N_UBATCH,
 ) -> Choice:
-    """The best quant that fits a budget, run as `config` says.
+    """Return the best quant that fits a budget, run as `config` says.
 
     Args:
-        choices: what there is.
-        config: how it will be run.
+        choices: the files.
+        config: how the model will be run.
         n_threads: CPU threads.
         budget: bytes that may be taken.
-        roofline: how fast the devices are; None assumes it.
-        host_ubatch: as `Workload.host_ubatch`.
+        roofline: how fast the devices are; None assumes typical ones.
+        host_ubatch: see `Workload.host_ubatch`.
 
     Raises:
         InsufficientMemoryError: none fits, and `config.force` is not set.
         ModelFileError: no file has a size that this model can have.
     """
-    candidates = listed_candidates(choices.name, choices.texts, choices.mmprojs, choices.form, choices.known)
-    vision = choices.form.vision
+    candidates = listed_candidates(choices.name, choices.texts, choices.mmprojs, choices.shape, choices.known)
+    vision = choices.shape.vision
     tokens = vision.tokens_per_tile if vision else 0
-    n_ctx = config.n_ctx or context_for(1, Workload.max_tiles, tokens, choices.form.text.n_ctx_train)
+    n_ctx = config.n_ctx or context_for(1, Workload.max_tiles, tokens, choices.shape.text.n_ctx_train)
     workload = Workload.of(config, n_ctx, n_threads, host_ubatch)
     ranked = rank(candidates, budget, workload, roofline)
     if ranked:
@@ -100,9 +100,9 @@ def choose(
 
 
 def nothing_fits(
-    smallest: Candidate, budget: Budget, workload: Workload, roofline: Roofline | None
+    smallest: Candidate, budget: MemoryBudget, workload: Workload, roofline: Roofline | None
 ) -> InsufficientMemoryError:
-    """The error for a budget that not even the smallest quant fits."""
+    """Return the error for a budget that not even the smallest quant fits."""
     least = Planner(budget, workload, roofline, cost_of("balanced")).smallest(smallest)
     return InsufficientMemoryError(
         f"No quant of {smallest.model} fits with a context of {workload.n_ctx:,}: the smallest, {smallest.quant}, "

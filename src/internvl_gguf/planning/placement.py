@@ -1,4 +1,4 @@
-"""How a model that is here is loaded on this machine: as a person says, else as it fits; smaller where that fails."""
+"""Choose how to load a local model: the user's settings, else what fits, else smaller fallbacks."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from internvl_gguf.config import DEFAULT_N_UBATCH, EngineConfig
 from internvl_gguf.errors import InsufficientMemoryError, LibraryError, ModelFileError
 from internvl_gguf.hardware.roofline import recorded_roofline
 from internvl_gguf.planning.candidates import Candidate, Encoder
+from internvl_gguf.planning.plan_text import memory_table, placement_text
+from internvl_gguf.planning.planner import Configuration, Planner
 from internvl_gguf.planning.ranking import cost_of
-from internvl_gguf.planning.report import memory_table, placement_text
-from internvl_gguf.planning.search import Configuration, Planner
-from internvl_gguf.planning.workload import Budget, Workload
+from internvl_gguf.planning.workload import MemoryBudget, Workload
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
     from internvl_gguf.memory import ModelShape
 
-# Parts of what did not fit on the GPUs that are tried after a failure, before none.
-_LESS: Final = (0.85, 0.7, 0.5)
+# Fractions of the memory that did not fit on the GPUs; tried after a failure, before leaving the GPUs alone.
+_GPU_FRACTIONS: Final = (0.85, 0.7, 0.5)
 _MEMORY: Final = re.compile(r"\balloc|\broom\b|\bmemory\b", re.IGNORECASE)
 _SMALL_UBATCH: Final = 128
 _SMALL_CONTEXT: Final = 2048
@@ -33,21 +33,22 @@ def placements(
     config: EngineConfig,
     n_ctx: int,
     n_threads: int,
-    budget: Budget,
+    budget: MemoryBudget,
     host_ubatch: int = DEFAULT_N_UBATCH,
-    budget_now: Callable[[], Budget] | None = None,
+    budget_now: Callable[[], MemoryBudget] | None = None,
 ) -> Iterator[Configuration]:
-    """Ways to load a model, the best first; the next one is for when the one before has failed all the same.
+    """Yield ways to load a model, the best first; the next one is for after the one before has failed to load.
 
     Args:
-        name: how errors call the model.
-        shape: of both halves, from their headers.
-        config: what was asked for. What a person fixed stays.
+        name: name of the model in errors.
+        shape: shape of both halves, from their headers.
+        config: the requested settings. Settings that the user fixed stay.
         n_ctx: positions of one conversation.
         n_threads: CPU threads.
-        budget: what this machine has.
-        host_ubatch: as `Workload.host_ubatch`.
-        budget_now: what this machine has after a failure, when others may have taken memory; None takes `budget`.
+        budget: free memory of this machine.
+        host_ubatch: see `Workload.host_ubatch`.
+        budget_now: returns the free memory after a failure, since other programs may have taken some; None takes
+            `budget`.
 
     Raises:
         InsufficientMemoryError: nothing fits, and `config.force` is not set.
@@ -64,16 +65,16 @@ def placements(
         if found:
             break
     else:
-        asked = _asked(candidate, config, workload, budget)
+        asked = _as_requested(candidate, config, workload, budget)
         found = asked[0] if asked else _planner(budget, workload).smallest(candidate)
         if not config.force:
-            raise too_large(found)
+            raise too_large_error(found)
     yield found
-    yield from _smaller(found, candidate, config, budget_now or (lambda: budget))
+    yield from _smaller_fallbacks(found, candidate, config, budget_now or (lambda: budget))
 
 
-def too_large(smallest: Configuration) -> InsufficientMemoryError:
-    """The error for a model of which even the smallest way to run it does not fit."""
+def too_large_error(smallest: Configuration) -> InsufficientMemoryError:
+    """Return the error for a model whose smallest configuration does not fit."""
     missing = f"{format_size(smallest.shortage)} of {'RAM' if smallest.headroom[0] < 0 else 'GPU memory'}"
     return InsufficientMemoryError(
         f"{smallest.candidate.model} does not fit this machine: {missing} are missing for a "
@@ -84,8 +85,10 @@ def too_large(smallest: Configuration) -> InsufficientMemoryError:
     )
 
 
-def with_help(error: LibraryError | ModelFileError, configuration: Configuration) -> LibraryError | ModelFileError:
-    """The error of a load that failed, with a hint that fits what was tried where memory was the reason."""
+def with_memory_hint(
+    error: LibraryError | ModelFileError, configuration: Configuration
+) -> LibraryError | ModelFileError:
+    """Return the error of a failed load, with a hint for the tried configuration if memory was the reason."""
     if not _MEMORY.search(error.message):
         return error
     request = configuration.request
@@ -98,26 +101,28 @@ def with_help(error: LibraryError | ModelFileError, configuration: Configuration
 
 
 def describe(configuration: Configuration) -> str:
-    """A way to load a model in a few words."""
+    """Describe a configuration in a few words."""
     request = configuration.request
     where = f"{placement_text(configuration)}, " if configuration.budget.has_gpus else ""
     return f"{where}a context of {request.n_ctx:,} positions, batches of {request.n_ubatch}"
 
 
 def _contexts(n_ctx: int, config: EngineConfig) -> Iterator[int]:
-    """The context, and smaller ones where nobody asked for that one."""
+    """Yield the context, and smaller ones if the user did not ask for that one."""
     yield n_ctx
     while config.n_ctx is None and n_ctx > _SMALL_CONTEXT:
         n_ctx = max(n_ctx // 2, _SMALL_CONTEXT)
         yield n_ctx
 
 
-def _planner(budget: Budget, workload: Workload) -> Planner:
+def _planner(budget: MemoryBudget, workload: Workload) -> Planner:
     return Planner(budget, workload, recorded_roofline(), cost_of("balanced"))
 
 
-def _asked(candidate: Candidate, config: EngineConfig, workload: Workload, budget: Budget) -> list[Configuration]:
-    """With the layers that were asked for, the encoder on a GPU first; none where their number was left open."""
+def _as_requested(
+    candidate: Candidate, config: EngineConfig, workload: Workload, budget: MemoryBudget
+) -> list[Configuration]:
+    """Return configurations with the requested layers, encoder on a GPU first; none if their number was left open."""
     if config.n_gpu_layers == "auto" or not budget.gpus:
         return []
     most = candidate.text.n_layers + 1
@@ -127,22 +132,24 @@ def _asked(candidate: Candidate, config: EngineConfig, workload: Workload, budge
     return [planner.with_layers(candidate, layers, mmproj_on_gpu=on_gpu) for on_gpu in places]
 
 
-def _placed(candidate: Candidate, config: EngineConfig, workload: Workload, budget: Budget) -> Configuration | None:
-    """The best way to load it, or the one that was asked for; None where it does not fit."""
-    asked = _asked(candidate, config, workload, budget)
+def _placed(
+    candidate: Candidate, config: EngineConfig, workload: Workload, budget: MemoryBudget
+) -> Configuration | None:
+    """Return the best configuration, or the requested one; None if it does not fit."""
+    asked = _as_requested(candidate, config, workload, budget)
     if not asked:
         return _planner(budget, workload).best(candidate)
     return next((each for each in asked if each.fits), asked[0] if config.force else None)
 
 
-def _smaller(
-    tried: Configuration, candidate: Candidate, config: EngineConfig, budget_now: Callable[[], Budget]
+def _smaller_fallbacks(
+    tried: Configuration, candidate: Candidate, config: EngineConfig, budget_now: Callable[[], MemoryBudget]
 ) -> Iterator[Configuration]:
-    """Ways that take less than one that has failed."""
+    """Yield configurations that take less than one that has failed."""
     budget, workload = tried.budget, replace(tried.workload, n_ubatch=tried.request.n_ubatch)
     layers, mmproj_on_gpu = tried.gpu_layers, tried.request.mmproj_on_gpu
     if config.n_gpu_layers == "auto" and (layers or mmproj_on_gpu):
-        yield from _less_on_gpus(tried, candidate, workload, budget_now)
+        yield from _fallbacks_on_gpus(tried, candidate, workload, budget_now)
         layers, mmproj_on_gpu = 0, False
         budget = budget.smaller()[-1]
         yield _planner(budget, workload).with_layers(candidate, 0, mmproj_on_gpu=False)
@@ -157,16 +164,16 @@ def _smaller(
         yield _planner(budget, workload).with_layers(candidate, layers, mmproj_on_gpu=mmproj_on_gpu)
 
 
-def _less_on_gpus(
-    tried: Configuration, candidate: Candidate, workload: Workload, budget_now: Callable[[], Budget]
+def _fallbacks_on_gpus(
+    tried: Configuration, candidate: Candidate, workload: Workload, budget_now: Callable[[], MemoryBudget]
 ) -> Iterator[Configuration]:
-    """Ways that take less of the GPUs than one that has failed, down to half of it.
+    """Yield configurations that take less of the GPUs than one that has failed, down to half of it.
 
-    A GPU that refused what it seemed to have room for has less than it says; one that others use, less than before.
+    A GPU that refused an allocation has less memory than it reports; other programs may have taken some of another.
     """
     taken = {number: gpu.total for number, gpu in zip(tried.budget.gpu_numbers, tried.plan.gpus, strict=True)}
     least = sum(taken.values())
-    for part in (1.0, *_LESS):
+    for part in (1.0, *_GPU_FRACTIONS):
         now = budget_now()
         free = dict(zip(now.gpu_numbers, now.gpus, strict=True))
         room = [min(free.get(number, 0), int(part * total)) for number, total in taken.items()]

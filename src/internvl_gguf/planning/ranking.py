@@ -1,4 +1,4 @@
-"""Which quant is the best of those that fit: what it loses weighed against what one waits."""
+"""Rank the quants that fit: expected loss weighed against seconds of an answer."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 
 from internvl_gguf.hardware.device_speed import Roofline
 from internvl_gguf.planning.candidates import Candidate
-from internvl_gguf.planning.search import Configuration, Cost, Planner, middle
-from internvl_gguf.planning.workload import Budget, Preference, Workload
+from internvl_gguf.planning.planner import Configuration, Cost, Planner, geometric_mean
+from internvl_gguf.planning.workload import MemoryBudget, Preference, Workload
 
-# Below this nobody tells the answers apart: Q8_0 loses 0.0014 (planning.quality).
+# Below this answers cannot be told apart: Q8_0 loses 0.0014 (planning.expected_loss).
 NO_LOSS: Final = 0.002
 # Above it answers suffer visibly: Q3_K_M loses 0.08, Q3_K_S 0.2.
 USABLE_LOSS: Final = 0.12
@@ -23,20 +23,20 @@ _PER_DOUBLING: Final = 0.5
 
 
 def cost_of(preference: Preference) -> Cost:
-    """How configurations are compared: the least cost is the best.
+    """Return the cost function of a preference; the configuration of the least cost is the best.
 
-    balanced: those first that lie on the GPUs whole and lose less than 0.12; of them the least of 10 x loss + log2 of
-    the seconds of an answer by 30 (faster ones count as 30) - 0.5 x log2 of the billions of weights.
-    quality: the same without GPUs and time. speed: the seconds alone, of those that lose less than 0.12.
+    balanced: configurations that lie on the GPUs whole and lose less than 0.12 come first; then the least
+    10 x loss + log2(max(answer seconds, 30) / 30) - 0.5 x log2(billions of weights).
+    quality: the same without GPUs and time. speed: the seconds alone, among configurations that lose less than 0.12.
     """
     if preference == "speed":
-        return lambda found: (float(found.loss > USABLE_LOSS), middle(found.answer_seconds))
+        return lambda found: (float(found.loss > USABLE_LOSS), geometric_mean(found.answer_seconds))
     if preference == "quality":
-        return lambda found: (_worth(found), middle(found.answer_seconds))
+        return lambda found: (_worth(found), geometric_mean(found.answer_seconds))
     return lambda found: (
         float(not found.is_full or found.loss > USABLE_LOSS),
         _worth(found) + _waiting(found),
-        middle(found.answer_seconds),
+        geometric_mean(found.answer_seconds),
     )
 
 
@@ -46,24 +46,24 @@ def _worth(found: Configuration) -> float:
 
 
 def _waiting(found: Configuration) -> float:
-    return math.log2(max(middle(found.answer_seconds), _SOON) / _SOON)
+    return math.log2(max(geometric_mean(found.answer_seconds), _SOON) / _SOON)
 
 
 def rank(
     candidates: Iterable[Candidate],
-    budget: Budget,
+    budget: MemoryBudget,
     workload: Workload,
     roofline: Roofline | None,
     preference: Preference = "balanced",
 ) -> list[Configuration]:
-    """Every quant that fits, each in its best configuration, the best first.
+    """Return every quant that fits, each in its best configuration, the best first.
 
     Args:
         candidates: the quants.
         budget: bytes that may be taken.
-        workload: what is to be done.
-        roofline: how fast the devices are; None assumes it.
-        preference: what counts.
+        workload: the work to be done.
+        roofline: how fast the devices are; None assumes typical ones.
+        preference: the user's preference.
     """
     cost = cost_of(preference)
     planner = Planner(budget, workload, roofline, cost)

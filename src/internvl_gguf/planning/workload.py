@@ -1,4 +1,4 @@
-"""What a machine has and what is asked of it."""
+"""The memory budget of a machine and the work that a model is to do."""
 
 from __future__ import annotations
 
@@ -10,35 +10,33 @@ from internvl_gguf.config import (
     DEFAULT_N_CTX,
     DEFAULT_N_UBATCH,
     MAX_SEQUENCES,
-    VRAM,
     EngineConfig,
     FlashAttention,
     KVType,
 )
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.tiling import MAX_TILES, validate_tile_limits
-from internvl_gguf.utils.sizes import parse_size
+from internvl_gguf.memory.request import check_context
+from internvl_gguf.tiling import MAX_TILES, has_thumbnail, validate_tile_limits
 
 Preference = Literal["balanced", "speed", "quality"]
 
 MARKERS: Final = 2  # <img> and </img> around a picture
-TEXT_ROOM: Final = 1024  # positions that a context for pictures keeps for words
+TEXT_ROOM: Final = 1024  # positions that a context for pictures keeps for text
 _MAX_PICTURES: Final = 4096
 _STEP: Final = 1024
-_BUDGET_FORM: Final = 'Write one size for each GPU, for example "12GiB" or "24GiB,12GiB".'
 
 
 @dataclass(frozen=True)
-class Budget:
+class MemoryBudget:
     """Bytes that a configuration may take.
 
     Attributes:
-        host: of the host's memory.
-        gpus: of each GPU's memory; empty where there is none.
-        is_unified: whether a GPU's memory is the host's, as on Apple silicon: then all together stay within `host`.
-        numbers: which GPUs of the machine these are, from 0; None for all there are.
-        machine_gpus: how many the machine has; None where these are all.
-        extra_buffers: whether the CPU may keep weights in orders of its own, which takes copies of some.
+        host: bytes of host memory.
+        gpus: bytes of each GPU's memory; empty if there is no GPU.
+        is_unified: whether a GPU uses host memory, as on Apple silicon: then all together stay within `host`.
+        numbers: numbers of these GPUs on the machine, from 0; None for all GPUs.
+        machine_gpus: number of GPUs of the machine; None if these are all.
+        extra_buffers: whether the CPU may store weights in layouts of its own, which copies some of them.
         offloading: whether each GPU computes large batches with weights of the host; None for all of them.
     """
 
@@ -52,7 +50,7 @@ class Budget:
 
     @property
     def gpu_numbers(self) -> tuple[int, ...]:
-        """Which GPUs of the machine these are."""
+        """Numbers of these GPUs on the machine."""
         return tuple(range(len(self.gpus))) if self.numbers is None else self.numbers
 
     @property
@@ -60,8 +58,8 @@ class Budget:
         """Whether the machine has GPUs, used or not."""
         return bool(self.gpus if self.machine_gpus is None else self.machine_gpus)
 
-    def smaller(self) -> list[Budget]:
-        """The budgets that leave the smallest GPUs alone: one, two, ..., all. A GPU takes memory with little on it."""
+    def smaller(self) -> list[MemoryBudget]:
+        """Return the budgets without the smallest GPU, the two smallest, ..., all. Each GPU has an overhead."""
         left = sorted(range(len(self.gpus)), key=lambda index: -self.gpus[index])
         found = []
         while left:
@@ -69,8 +67,8 @@ class Budget:
             found.append(self.with_gpus(sorted(left)))
         return found
 
-    def with_gpus(self, indices: Sequence[int]) -> Budget:
-        """The budget of some of these GPUs, by their index in `gpus`."""
+    def with_gpus(self, indices: Sequence[int]) -> MemoryBudget:
+        """Return the budget with some of these GPUs, by their index in `gpus`."""
         return replace(
             self,
             gpus=tuple(self.gpus[index] for index in indices),
@@ -81,29 +79,29 @@ class Budget:
 
     @property
     def offload_gpu(self) -> int | None:
-        """Number among these of the GPU that computes large batches with weights of the host; None where none does."""
+        """Index of the GPU that computes large batches with weights of the host; None if none does."""
         return next((index for index in range(len(self.gpus)) if not self.offloading or self.offloading[index]), None)
 
     @property
-    def roomiest(self) -> int | None:
-        """Number among these of the GPU with the most memory, the first of equals; None where there is none."""
+    def largest_gpu(self) -> int | None:
+        """Index of the GPU with the most memory, the first of equals; None if there is none."""
         return max(range(len(self.gpus)), key=lambda index: self.gpus[index], default=None)
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a model is to do.
+    """The work that a model is to do.
 
     Attributes:
         n_ctx: positions of one conversation.
         pictures: pictures in a conversation.
         max_tiles: most tiles of a picture, the thumbnail not counted.
         n_parallel: conversations kept at once.
-        kv_type: element type of the KV cache; None takes F16, and Q8_0 where only that fits.
+        kv_type: element type of the KV cache; None takes F16, or Q8_0 if only that fits.
         flash_attn: flash attention in the text model; "auto" uses it on GPUs and for a quantised cache.
         n_batch: most positions decoded in one call.
-        n_ubatch: most positions computed at once; None takes 512, and 128 where only that fits.
-        host_ubatch: taken in place of these 512 on the CPU alone; more than 512 only where nothing else gives way.
+        n_ubatch: most positions computed at once; None takes 512, or 128 if only that fits.
+        host_ubatch: replaces these 512 on the CPU alone; more than 512 only if nothing else has to give way.
         n_draft: most tokens guessed and verified at once.
         n_threads: CPU threads.
 
@@ -116,22 +114,22 @@ class Workload:
     max_tiles: int = MAX_TILES
     n_parallel: int = 1
     kv_type: KVType | None = None
-    flash_attn: FlashAttention = "auto"
-    n_batch: int = 2048
+    flash_attn: FlashAttention = EngineConfig.flash_attn
+    n_batch: int = EngineConfig.n_batch
     n_ubatch: int | None = None
     host_ubatch: int = DEFAULT_N_UBATCH
-    n_draft: int = 0
+    n_draft: int = EngineConfig.n_draft
     n_threads: int = 1
 
     @classmethod
     def of(cls, config: EngineConfig, n_ctx: int, n_threads: int, host_ubatch: int = DEFAULT_N_UBATCH) -> Self:
-        """One picture, with what a model's configuration says of the rest.
+        """Return the workload of one picture, with a model's configuration for the rest.
 
         Args:
             config: how the model is to be run.
-            n_ctx: positions, where the configuration leaves them open.
-            n_threads: CPU threads, as n_ctx.
-            host_ubatch: as the field of that name.
+            n_ctx: positions, if the configuration leaves them open.
+            n_threads: CPU threads, if the configuration leaves them open.
+            host_ubatch: see the field of that name.
         """
         return cls(
             n_ctx=n_ctx,
@@ -153,33 +151,44 @@ class Workload:
 
     @property
     def tiles_per_picture(self) -> int:
-        """Tiles of a picture that is cut as finely as allowed, the thumbnail included."""
-        return self.max_tiles + (self.max_tiles > 1)
+        """Number of tiles of a picture that is cut as finely as allowed, the thumbnail included."""
+        return self.max_tiles + has_thumbnail(self.max_tiles)
 
     @property
     def tiles(self) -> int:
-        """Tiles of all pictures."""
+        """Number of tiles of all pictures."""
         return self.pictures * self.tiles_per_picture
 
     def picture_positions(self, tokens_per_tile: int) -> int:
-        """Positions that the pictures take in the context."""
+        """Return the positions that the pictures take in the context."""
         return self.tiles * tokens_per_tile + self.pictures * MARKERS
 
 
-def context_for(pictures: int, max_tiles: int, tokens_per_tile: int, n_ctx_train: int | None) -> int:
-    """The usual context, or as much more as pictures need with some words, no more than a model was trained for."""
+def context_for(
+    pictures: int, max_tiles: int, tokens_per_tile: int, n_ctx_train: int | None, asked: int | None = None
+) -> int:
+    """The context asked for; else the usual one, or as much more as pictures need with some words.
+
+    Without one that is asked for it is no longer than a model was trained for.
+
+    Raises:
+        InvalidRequestError: a longer one is asked for.
+    """
+    if asked:
+        check_context(asked, n_ctx_train, "--context ")
+        return asked
     needed = Workload(pictures=pictures, max_tiles=max_tiles).picture_positions(tokens_per_tile) + TEXT_ROOM
     wanted = max(DEFAULT_N_CTX, needed + -needed % _STEP)
     return wanted if n_ctx_train is None else min(wanted, n_ctx_train)
 
 
 def check_pictures_fit(workload: Workload, tokens_per_tile: int, n_ctx_train: int | None = None) -> None:
-    """Refuse pictures that a context does not hold, saying what would fit.
+    """Refuse pictures that do not fit the context; the error says what would fit.
 
     Args:
         workload: the pictures and the context.
         tokens_per_tile: positions of a tile.
-        n_ctx_train: positions the model was trained for; None where that is not known.
+        n_ctx_train: positions the model was trained for; None if unknown.
 
     Raises:
         InvalidRequestError: they do not fit.
@@ -192,8 +201,7 @@ def check_pictures_fit(workload: Workload, tokens_per_tile: int, n_ctx_train: in
         (
             tiles
             for tiles in range(workload.max_tiles - 1, 0, -1)
-            if (tiles + (tiles > 1)) * tokens_per_tile * workload.pictures + MARKERS * workload.pictures
-            < workload.n_ctx
+            if replace(workload, max_tiles=tiles).picture_positions(tokens_per_tile) < workload.n_ctx
         ),
         None,
     )
@@ -205,30 +213,6 @@ def check_pictures_fit(workload: Workload, tokens_per_tile: int, n_ctx_train: in
         f"{workload.n_ctx:,}.",
         f"Use {' or '.join(ways)}, or fewer pictures." if ways else "Use fewer pictures.",
     )
-
-
-def parse_vram(value: VRAM | None) -> tuple[int, ...] | None:
-    """Bytes of each GPU from sizes with commas between them, from a number of bytes, or from a list of either.
-
-    Returns:
-        None for None; () for "none", a machine without a GPU.
-
-    Raises:
-        InvalidRequestError: no such sizes.
-    """
-    if value is None:
-        return None
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return (value,)
-    if isinstance(value, list | tuple) and value:
-        return tuple(size for each in value for size in parse_vram(each) or ())
-    if not isinstance(value, str) or not all(part.strip() for part in value.split(",")):
-        raise InvalidRequestError(f"{value!r} is not a memory budget.", _BUDGET_FORM)
-    if value.strip().lower() == "none":
-        return ()
-    if value.strip() == "0":
-        raise InvalidRequestError("A GPU of no memory.", 'Write "none" for a machine without a GPU.')
-    return tuple(parse_size(part) for part in value.split(","))
 
 
 def _within(what: str, value: int, lowest: int, highest: int) -> None:

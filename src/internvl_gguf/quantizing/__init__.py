@@ -1,22 +1,22 @@
-"""Making quants: `internvl quantize`, and the ladders that benchmarks begin with.
+"""Make quants: `internvl quantize`, and the sets of quants that benchmarks compare.
 
-quant_types      the types there are
-source           what is quantised, checked
-output           where the file goes
-matrix           importance matrices and their files
-calibration_set  what a model reads for one: texts, pictures, questions
-calibration      having it read
-process          llama.cpp's quantiser, in a process of its own
-making           one file
-ladder           many
+quant_types        the supported types
+source             the model to quantise, checked
+output_files       names and checks of output files
+matrix             importance matrices and their files
+calibration_set    calibration data: texts, pictures, questions
+calibration        run a model over calibration data to make an importance matrix
+quantizer_process  parent side of the child process that runs llama.cpp's quantiser
+quantizer          make one file
+quant_ladder       make one file for each of several types
 """
 
 from typing import TYPE_CHECKING, Any
 
-from internvl_gguf.quantizing.ladder import make_ladder
-from internvl_gguf.quantizing.making import QuantizedFile, Quantizer, quantize_mmproj, quantize_text
 from internvl_gguf.quantizing.matrix import ImportanceMatrix, read_matrix, write_matrix
+from internvl_gguf.quantizing.quant_ladder import make_ladder
 from internvl_gguf.quantizing.quant_types import TYPES, QuantType, parse_types
+from internvl_gguf.quantizing.quantizer import QuantizedFile, Quantizer, quantize_mmproj, quantize_text
 
 if TYPE_CHECKING:
     from internvl_gguf.quantizing.calibration import Calibration, importance_matrix
@@ -39,7 +39,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What loads llama.cpp into this process, which everything else here leaves to another."""
+    """Import `calibration` on first use: it loads llama.cpp, which everything else here runs in a child process."""
     if name in ("Calibration", "importance_matrix"):
         from internvl_gguf.quantizing import calibration
 

@@ -1,7 +1,7 @@
-"""Making an importance matrix: the model reads texts and pictures, and what enters its matrices is added up.
+"""Make an importance matrix: run a model over texts and pictures, and sum the squared inputs of its matrices.
 
-Pictures go through the encoder in the official tiling and the official prompt, so that visual tokens, which are most of
-what an InternVL reads, count for what they are.
+Pictures go through the encoder with the official tiling and prompt, so that visual tokens, most of the input of an
+InternVL, are weighted as in use.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import numpy as np
 
 from internvl_gguf.config import AskOptions, EngineConfig, GPULayers, SamplingParams
 from internvl_gguf.errors import InvalidRequestError, ModelFileError, PictureError
-from internvl_gguf.gguf.validation import validate_text_model
+from internvl_gguf.gguf.validation import TextModelFacts
 from internvl_gguf.hardware.cores import default_threads
-from internvl_gguf.hardware.trial import Needs, settle
+from internvl_gguf.hardware.trial import Needs, find_usable_settings
 from internvl_gguf.images.tile_limits import TileLimits
-from internvl_gguf.llama.imatrix import WatchedContext
+from internvl_gguf.llama.imatrix import ActivationContext
 from internvl_gguf.llama.library import devices, gpus, initialise
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.quantizing.calibration_set import CalibrationItem, CalibrationQuestion, CalibrationText, read_items
 from internvl_gguf.quantizing.matrix import CHUNK, Activations, ImportanceMatrix
 from internvl_gguf.quantizing.source import Source, open_source
-from internvl_gguf.session.prepare import prepare_request
+from internvl_gguf.session.in_process_runtime import InProcessRuntime, weight_kinds
+from internvl_gguf.session.prepare import prepare_question
 from internvl_gguf.session.prompt_template import END, OFFICIAL_SYSTEM, with_system
-from internvl_gguf.session.runtime import Runtime, weight_kinds
 from internvl_gguf.types import Span, TileSpan, TokenSpan
 from internvl_gguf.utils.notices import Notice, log_notice
 
@@ -39,23 +39,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ReadProgress = Callable[[int, int], None]
-"""Called with how many of how many chunks and questions were read."""
+"""Called with the numbers of chunks and questions read and in all."""
 
-_QUESTION_CONTEXT: Final = 4096  # a picture of 13 tiles and what is said about it; more pictures are cut smaller
+_QUESTION_CONTEXT: Final = 4096  # a picture of 13 tiles and a conversation; more pictures are cut into fewer tiles
 _PIECE: Final = 2**16  # characters of a text that are tokenised at once, and the rest of a line
 _SPARE_GPU_BYTES: Final = 2 * 1024**3  # for the cache and the computation beside the weights
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a model was read.
+    """Result of a calibration run.
 
     Attributes:
-        matrix: what entered its matrices.
-        chunks: of text.
-        questions: that were read.
-        visual_tokens: in them.
-        skipped: questions that were not read, because a picture could not be, or it did not fit.
+        matrix: the importance matrix.
+        chunks: number of text chunks read.
+        questions: number of questions read.
+        visual_tokens: number of visual tokens in them.
+        skipped: number of questions left out because a picture was unreadable or the prompt did not fit.
     """
 
     matrix: ImportanceMatrix
@@ -77,22 +77,22 @@ def importance_matrix(
     on_progress: ReadProgress | None = None,
     on_notice: Notice = log_notice,
 ) -> Calibration:
-    """Have a model read texts and questions about pictures, and measure what matters to it.
+    """Run a model over texts and questions about pictures, and measure which inputs of its matrices matter.
 
     Args:
-        text: the text model, in the precision it is to be quantised from or in any other; loaded whole.
+        text: the text model, in any precision; loaded whole.
         sources: text files, pictures, folders of them, and .jsonl files of questions; see `calibration_set`.
-        mmproj: its vision encoder; needed where there are pictures.
+        mmproj: its vision encoder; needed for pictures.
         n_threads: CPU threads; None for one on each physical core.
-        n_gpu_layers: as in `Session.open`.
+        n_gpu_layers: see `Session.open`.
         max_chunks: most chunks of 512 tokens of all texts together; None reads them to their end.
-        force: load a model that by the plan of its memory does not fit.
-        on_progress: told how far it is.
-        on_notice: told of what was left out, and of pictures that were cut smaller.
+        force: load a model that does not fit by the memory plan.
+        on_progress: called with the progress.
+        on_notice: called with notices about skipped questions and about pictures cut into fewer tiles.
 
     Raises:
-        InvalidRequestError: a source that is missing, empty or of another form; too little to read; pictures and no
-            vision encoder.
+        InvalidRequestError: a source that is missing, empty or of a wrong format; too little to read; pictures without
+            a vision encoder.
         ModelFileError, ModelPairError: files that are missing, damaged, or not of one model.
         InsufficientMemoryError: a model that this machine has no memory for.
     """
@@ -100,40 +100,40 @@ def importance_matrix(
         raise InvalidRequestError(f"max_chunks is {max_chunks}.", "Read one chunk at least.")
     items = read_items(sources)
     source = open_source(text)
-    if source.kind != "text":
+    if not isinstance(source.facts, TextModelFacts):
         raise ModelFileError(f"{text} is an mmproj, no text model.", "Name the text model, and this as its mmproj.")
     has_pictures = any(isinstance(item, CalibrationQuestion) for item in items)
     if has_pictures and mmproj is None:
         raise InvalidRequestError(
             f"Questions and pictures need the vision encoder of {text.name}.", "Name it: --mmproj FILE (mmproj=FILE)."
         )
-    trained = validate_text_model(source.headers[0], source.headers[1:]).n_ctx_train
+    trained = source.facts.n_ctx_train
     threads = n_threads or default_threads()
     with ExitStack() as opened:
         runtime = None
         if has_pictures and mmproj is not None:
             n_ctx = min(_QUESTION_CONTEXT, trained)
             config = EngineConfig(n_ctx=n_ctx, n_threads=threads, n_gpu_layers=n_gpu_layers, force=force)
-            runtime = Runtime(ModelFiles(text.name, text, mmproj), config, None, on_notice)
+            runtime = InProcessRuntime(ModelFiles(text.name, text, mmproj), config, None, on_notice)
             opened.callback(runtime.release)
             model = runtime.engine.model
         else:
             n_ctx = min(CHUNK, trained)
             initialise()
-            settled = settle(Needs(weight_kinds(*source.headers)))
+            settled = find_usable_settings(Needs(weight_kinds(*source.headers)))
             for notice in settled.notices:
                 on_notice(notice)
             layers = _gpu_layers(n_gpu_layers, source)
             model = opened.enter_context(TextModel(text, n_gpu_layers=layers, use_extra_bufts=settled.extra_buffers))
         batch = min(CHUNK, n_ctx)
-        context = opened.enter_context(WatchedContext(model, n_ctx=n_ctx, n_batch=batch, n_threads=threads))
+        context = opened.enter_context(ActivationContext(model, n_ctx=n_ctx, n_batch=batch, n_threads=threads))
         reader = _Reader(model, context, runtime, on_notice)
         reader.read(items, max_chunks, on_progress or (lambda done, count: None))
         return reader.result(tuple(path.name for path in sources))
 
 
 def _gpu_layers(asked: GPULayers, source: Source) -> int:
-    """Layers on the GPUs for a model without its vision encoder: all of them where there is room, else none."""
+    """Return the layers on GPUs for a model without its vision encoder: all if they fit, else none."""
     if asked != "auto":
         return asked
     found = gpus(devices())
@@ -141,7 +141,7 @@ def _gpu_layers(asked: GPULayers, source: Source) -> int:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """A long text cut at ends of lines, so that not all of it is tokenised where a part is read."""
+    """Cut a long text at line ends, so that only the part that is read is tokenised."""
     start = 0
     while start < len(text):
         end = text.find("\n", start + _PIECE) + 1 or len(text)
@@ -150,9 +150,11 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 class _Reader:
-    """Has a model read, and counts."""
+    """Runs a model over calibration items, and counts them."""
 
-    def __init__(self, model: TextModel, context: WatchedContext, runtime: Runtime | None, on_notice: Notice) -> None:
+    def __init__(
+        self, model: TextModel, context: ActivationContext, runtime: InProcessRuntime | None, on_notice: Notice
+    ) -> None:
         self._model = model
         self._context = context
         self._runtime = runtime
@@ -182,10 +184,10 @@ class _Reader:
         on_progress(count, count)
 
     def result(self, datasets: tuple[str, ...]) -> Calibration:
-        """What came of it.
+        """Return the result.
 
         Raises:
-            InvalidRequestError: it was too little.
+            InvalidRequestError: too little was read.
         """
         entries = {name: Activations(sums.squares, sums.rows) for name, sums in self._context.sums.items()}
         matrix = ImportanceMatrix(entries, datasets)
@@ -198,7 +200,7 @@ class _Reader:
         return Calibration(matrix, self._chunks, self._questions, self._visual_tokens, self._skipped)
 
     def _chunks_of(self, text: CalibrationText) -> Iterator[list[int]]:
-        """The tokens of a text in pieces of a chunk; the last one may be shorter."""
+        """Yield the tokens of a text in chunks; the last one may be shorter."""
         size = self._context.n_batch
         waiting: list[int] = []
         for piece in _pieces(text.text):
@@ -217,7 +219,7 @@ class _Reader:
             answer.append(runtime.control_tokens[END])
         options = {**question.options, "sampling": SamplingParams(max_tokens=len(answer) + 1)}
         system = OFFICIAL_SYSTEM if question.system is None else question.system
-        request = prepare_request(
+        request = prepare_question(
             runtime,
             TileLimits(),
             with_system([], system),
@@ -239,8 +241,8 @@ class _Reader:
                 self._visual_tokens += len(piece)
                 self._context.decode_embeddings(piece)
 
-    def _parts(self, runtime: Runtime, spans: Sequence[Span]) -> Iterator[list[int] | NDArray[np.float32]]:
-        """Tokens and embeddings of a prompt, in pieces that can be decoded at once."""
+    def _parts(self, runtime: InProcessRuntime, spans: Sequence[Span]) -> Iterator[list[int] | NDArray[np.float32]]:
+        """Yield tokens and embeddings of a prompt, in parts that can be decoded at once."""
         size = self._context.n_batch
         for is_picture, run in itertools.groupby(spans, lambda span: isinstance(span, TileSpan)):
             whole: list[int] | NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""What a model reads to show which of its inputs matter: texts, and questions about pictures with their answers."""
+"""Read calibration data: texts, and questions about pictures with their answers."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class CalibrationText:
     """A text that is read in chunks, without a template.
 
     Attributes:
-        label: how messages call it.
-        text: all of it.
+        label: name in messages.
+        text: the whole text.
     """
 
     label: str
@@ -43,12 +43,12 @@ class CalibrationText:
 
 @dataclass(frozen=True)
 class CalibrationQuestion:
-    """A question about pictures or none, read as a conversation.
+    """A question with or without pictures, read as a conversation.
 
     Attributes:
-        label: how messages call it.
-        question: what is asked.
-        answer: what the model is taken to have answered; "" ends the conversation with the question.
+        label: name in messages.
+        question: the question.
+        answer: the answer to read after it; "" ends the conversation with the question.
     """
 
     label: str
@@ -60,14 +60,14 @@ CalibrationItem = CalibrationText | CalibrationQuestion
 
 
 def read_items(sources: Sequence[Path]) -> list[CalibrationItem]:
-    """Everything that is to be read, in order. Pictures are named, not opened.
+    """Return all calibration items in order. Pictures are named, not opened.
 
     Args:
         sources: text files; pictures; folders, for all pictures in them; `.jsonl` files with one question a line, as
             `internvl ask --batch` takes them, and an `answer`.
 
     Raises:
-        InvalidRequestError: one that is missing, empty or of another form.
+        InvalidRequestError: a source that is missing, empty or of a wrong format.
     """
     return [item for source in sources for item in _items(source)]
 
@@ -126,7 +126,7 @@ def _fields(label: str, line: str) -> dict[str, Any]:
 
 
 def _question(label: str, folder: Path, values: dict[str, Any]) -> CalibrationQuestion:
-    """A line's question; pictures are looked for in the current folder, then beside the file."""
+    """Return a line's question; pictures are looked for in the current folder, then beside the file."""
     images = [
         Path(image) if Path(image).exists() or image.startswith("data:") else folder / image
         for image in values.get("images") or ()

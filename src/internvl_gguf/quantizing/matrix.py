@@ -1,6 +1,6 @@
-"""Importance matrices: how strong each input of each weight matrix is on average, and the files that hold them.
+"""Importance matrices: the mean squared input of each column of each weight matrix, and their files.
 
-A quantiser that knows it spends its bits on the columns that matter. The files are those of llama.cpp's `llama-imatrix`
+With it a quantiser spends its bits on the columns that matter. The files are those of llama.cpp's `llama-imatrix`
 (`common/imatrix-loader.cpp`): GGUF with the sums of squares and the counts of each tensor, or the older format without
 a magic number, which is read and not written.
 """
@@ -18,7 +18,7 @@ from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
 from internvl_gguf.gguf.header import GGUFHeader, read_header
-from internvl_gguf.quantizing.output import whole_file
+from internvl_gguf.quantizing.output_files import output_file
 from internvl_gguf.quantizing.source import Source
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ _AGAIN: Final = "Get or make it again: `--calibrate` makes one, and --save-imatr
 
 @dataclass(frozen=True)
 class Activations:
-    """What entered one weight matrix.
+    """Squared inputs of one weight matrix.
 
     Attributes:
-        sums: squares of each input, summed, float64 [columns of the matrix].
-        count: positions they are the sum of.
+        sums: sum of squares of each input, float64 [columns of the matrix].
+        count: number of positions summed.
     """
 
     sums: NDArray[np.float64]
@@ -50,7 +50,7 @@ class Activations:
 
     @property
     def means(self) -> NDArray[np.float32]:
-        """Mean squares, what the quantiser takes; ones where there was nothing, as llama-quantize does."""
+        """Mean squares, the input of the quantiser; ones if nothing was read, as in llama-quantize."""
         if not self.count:
             return np.ones(len(self.sums), np.float32)
         return np.asarray(self.sums / self.count, np.float32)
@@ -58,11 +58,11 @@ class Activations:
 
 @dataclass(frozen=True)
 class ImportanceMatrix:
-    """What entered the weight matrices of a model.
+    """Squared inputs of the weight matrices of a model.
 
     Attributes:
         entries: by the tensor's name.
-        datasets: names of what was read.
+        datasets: names of the calibration data.
     """
 
     entries: Mapping[str, Activations]
@@ -70,19 +70,19 @@ class ImportanceMatrix:
 
     @property
     def positions(self) -> int:
-        """Tokens and visual tokens it was made of."""
+        """Number of tokens and visual tokens it was made of."""
         return max((entry.count for entry in self.entries.values()), default=0)
 
     @property
     def chunks(self) -> int:
-        """The same in chunks of 512, as files say it."""
+        """Number of positions in chunks of 512, as files give it."""
         return self.positions // CHUNK
 
     def __add__(self, other: ImportanceMatrix) -> ImportanceMatrix:
-        """What was read for both.
+        """Return the matrix of the data of both.
 
         Raises:
-            InvalidRequestError: they are of two models.
+            InvalidRequestError: they are of different models.
         """
         entries = dict(self.entries)
         for name, entry in other.entries.items():
@@ -101,8 +101,8 @@ def check_matrix(matrix: ImportanceMatrix, source: Source) -> None:
     """Refuse a matrix that was made for another model than `source`.
 
     Raises:
-        InvalidRequestError: it has a tensor that the model lacks or that is of another width there, it lacks one of a
-            layer, or the model is a vision encoder.
+        InvalidRequestError: it has a tensor that the model lacks or has in another width, it lacks a tensor of a layer,
+            or the model is a vision encoder.
     """
     if source.kind == "mmproj":
         raise InvalidRequestError(
@@ -127,10 +127,10 @@ def check_matrix(matrix: ImportanceMatrix, source: Source) -> None:
 
 
 class _Writer(GGUFWriter):  # type: ignore[misc]
-    """A GGUF without an architecture: it is no model."""
+    """A GGUF writer without an architecture key: the file is no model."""
 
     def add_architecture(self) -> None:
-        """Write none."""
+        """Write no architecture."""
 
 
 def write_matrix(path: Path, matrix: ImportanceMatrix) -> None:
@@ -139,7 +139,7 @@ def write_matrix(path: Path, matrix: ImportanceMatrix) -> None:
     Raises:
         InvalidRequestError: the file cannot be written.
     """
-    with whole_file(path) as part:
+    with output_file(path) as part:
         _write(part, matrix)
 
 
@@ -159,7 +159,7 @@ def _write(path: Path, matrix: ImportanceMatrix) -> None:
 
 
 def read_matrix(path: Path) -> ImportanceMatrix:
-    """Read a matrix of llama-imatrix, in its GGUF or in its older format.
+    """Read a matrix of llama-imatrix, in GGUF or in its older format.
 
     Raises:
         ModelFileError: no such file, damaged, or something else.
@@ -177,7 +177,7 @@ def read_matrix(path: Path) -> ImportanceMatrix:
 
 
 def _read_gguf(header: GGUFHeader) -> ImportanceMatrix:
-    """The matrix of a GGUF whose header was read."""
+    """Read the matrix of a GGUF from its header on."""
     entries = {}
     with Path(header.label).open("rb") as file:
         for name, tensor in header.tensors.items():
@@ -212,7 +212,7 @@ def _count(values: NDArray[np.float32], label: str) -> int:
 
 
 def _read_older(path: Path) -> ImportanceMatrix:
-    """The matrix of a file without a magic number: means times a number of calls, for each tensor its own."""
+    """Read a file of the older format, which has no magic number: means times a number of calls, by tensor."""
     if path.stat().st_size > _MAX_BYTES:
         raise ModelFileError(f"{path} is no importance matrix.", _AGAIN)
     data, position = path.read_bytes(), 0

@@ -1,4 +1,4 @@
-"""The types a model can be quantised to, by the names that files carry."""
+"""The types a model can be quantised to, by the names in file names."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Kind = Literal["text", "mmproj"]
 
 @dataclass(frozen=True)
 class QuantType:
-    """A type of file that llama.cpp makes.
+    """A file type that llama.cpp makes.
 
     Attributes:
-        label: as files are named after it, for example Q4_K_M.
+        label: the name in file names, for example Q4_K_M.
         for_mmproj: whether a vision encoder may be stored in it.
     """
 
@@ -63,13 +63,13 @@ TYPES: Final = (
     QuantType("IQ1_S"),
     QuantType("Q1_0"),
 )
-"""Everything that can be made, largest first. TQ2_0, TQ1_0 and Q1_0 suit models that were trained in them only."""
+"""All types that can be made, the largest first. TQ2_0, TQ1_0 and Q1_0 suit models that were trained in them only."""
 
 _ALIASES: Final = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}  # as in llama-quantize
 
 
 def parse_types(text: str) -> tuple[QuantType, ...]:
-    """The types that a text names, in any case, separated by commas; one named twice counts once.
+    """Parse comma-separated types, in any case; repeated ones count once.
 
     Raises:
         InvalidRequestError: a name that is no type, with the nearest ones.
@@ -92,7 +92,7 @@ def _parse(name: str) -> QuantType:
 
 
 def check_kind(kind: Kind, types: Sequence[QuantType]) -> None:
-    """Refuse types that a vision encoder is not stored in.
+    """Refuse types that a vision encoder cannot be stored in.
 
     Raises:
         InvalidRequestError: `kind` is mmproj, and one of them is for text models only.

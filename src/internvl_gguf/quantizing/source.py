@@ -1,4 +1,4 @@
-"""What is to be quantised: a text model or a vision encoder, checked before llama.cpp sees it."""
+"""The model to quantise: a text model or a vision encoder, checked before llama.cpp reads it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
 
 from gguf import GGML_QUANT_SIZES
 
 from internvl_gguf.errors import ModelFileError
+from internvl_gguf.gguf.arch import TEXT_ARCHITECTURES
+from internvl_gguf.gguf.arch.internvit import INTERNVIT
 from internvl_gguf.gguf.header import GGUFHeader, TensorInfo, read_header
-from internvl_gguf.gguf.validation import read_text_headers, validate_mmproj, validate_text_model
+from internvl_gguf.gguf.validation import (
+    MmprojFacts,
+    TextModelFacts,
+    read_text_headers,
+    validate_mmproj,
+    validate_text_model,
+)
 from internvl_gguf.quantizing.quant_types import Kind
-
-_POSITIONS: Final = "v.position_embd.weight"  # added, not multiplied with
 
 
 @dataclass(frozen=True)
@@ -26,15 +31,17 @@ class Source:
         path: the file; the first part of a split one.
         kind: "text" or "mmproj".
         headers: of the file, or of all parts in order.
+        facts: what they say.
     """
 
     path: Path
     kind: Kind
     headers: tuple[GGUFHeader, ...]
+    facts: TextModelFacts | MmprojFacts
 
     @property
     def parts(self) -> tuple[Path, ...]:
-        """All files it consists of."""
+        """All files of the model."""
         return tuple(Path(header.label) for header in self.headers)
 
     @cached_property
@@ -49,24 +56,26 @@ class Source:
 
     @property
     def n_weights(self) -> int:
-        """Elements of all tensors."""
+        """Number of elements of all tensors."""
         return sum(elements(tensor) for tensor in self.tensors.values())
 
-    @property
+    @cached_property
     def matrices(self) -> tuple[str, ...]:
-        """Names of the tensors that are multiplied with, which are what is quantised."""
-        return tuple(
-            name for name, tensor in self.tensors.items() if len(tensor.trimmed_shape) == 2 and name != _POSITIONS
-        )
+        """Names of the tensors used in matrix products, which are the ones to quantise."""
+        if isinstance(self.facts, TextModelFacts):
+            specs = TEXT_ARCHITECTURES[self.facts.architecture].tensors(self.facts, self.tensors)
+        else:
+            specs = INTERNVIT.tensors(self.facts, self.tensors)
+        return tuple(spec.name for spec in specs if spec.storage == "any")
 
     @property
     def is_quantised(self) -> bool:
-        """Whether a part of its weights is stored in blocks already."""
+        """Whether some weights are stored in quantised blocks already."""
         return any(GGML_QUANT_SIZES[tensor.type][0] > 1 for tensor in self.tensors.values())
 
 
 def elements(tensor: TensorInfo) -> int:
-    """How many weights a tensor has."""
+    """Return the number of weights of a tensor."""
     block, n_bytes = GGML_QUANT_SIZES[tensor.type]
     return int(tensor.n_bytes // n_bytes * block)
 
@@ -81,8 +90,6 @@ def open_source(path: Path) -> Source:
     if not header.tensors:
         raise ModelFileError(f"{path} holds no weights.", "Name a model, not a vocabulary.")
     if header.text("general.architecture", "") == "clip":
-        validate_mmproj(header)
-        return Source(path, "mmproj", (header,))
+        return Source(path, "mmproj", (header,), validate_mmproj(header))
     headers = read_text_headers(path)
-    validate_text_model(headers[0], headers[1:])
-    return Source(path, "text", headers)
+    return Source(path, "text", headers, validate_text_model(headers[0], headers[1:]))

@@ -1,20 +1,20 @@
 """A conversation with a model: ask, stream, batch, fork, save.
 
-session          what callers see
-prompt_template  the official prompt, as text and places for pictures
-prepare          a question as the engine takes it: spans of tokens and tiles that fit the context
-answer           an answer under way: pieces of text, statistics, its end
-detokenizer      tokens to text, though a character is several of them
-batch            many questions at once
-turn_lock        one operation at a time
-saved_file       the file of a saved conversation
-restore          a saved conversation taken up again
-model_runtime    what a session asks of a loaded model, here or in a process of its own
-open_runtime     which of the two
-runtime          a model loaded in this process: validated, placed, tried
-worker/          a model in a process of its own
+session             the session as callers see it
+prompt_template     the official prompt: messages to control tokens, text and visual tokens
+prepare             a question as the engine takes it: spans of tokens and tiles that fit the context
+answer              the stream of an answer: pieces of text, statistics, its end
+detokenizer         token bytes to text: whole characters only, stop strings held back
+batch               many questions at once
+session_lock        one operation on a session at a time
+saved_file          the file of a saved conversation
+restore             a saved conversation put into a loaded model again
+model_runtime       protocol of a loaded model, in this process or in a worker
+open_runtime        loads a model, in this process or in a worker
+in_process_runtime  a model loaded in this process: validated, placed, tried
+worker/             a model in a process of its own
 
-Names are imported when they are first touched: `internvl history` needs a prompt and no model.
+Names are imported on first use: `internvl history` needs the prompt template, but no model.
 """
 
 from __future__ import annotations

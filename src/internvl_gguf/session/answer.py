@@ -1,4 +1,4 @@
-"""One question under way: tokens become text, and at the end a reply and what the conversation keeps of it."""
+"""The stream of one answer: turns its tokens into text, and at its end makes the reply and the messages to keep."""
 
 from __future__ import annotations
 
@@ -8,72 +8,76 @@ from internvl_gguf.engine import Handle, TileProgress
 from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.session.detokenizer import TextStream
 from internvl_gguf.session.model_runtime import ModelRuntime
-from internvl_gguf.session.prepare import Request
+from internvl_gguf.session.prepare import PreparedQuestion
 from internvl_gguf.types import Message, Reply, Timings, Usage
 
 
-class Answering:
-    """A question that was submitted to the engine.
+class AnswerStream:
+    """The answer to one question, from its submission to the engine to its end.
 
     Args:
         runtime: the model.
-        request: the question.
+        question: the prepared question; it is submitted at once.
         history: the messages before it.
-        on_tiles: told how far its pictures are encoded.
+        on_tiles: called with the progress of encoding its pictures.
 
     Attributes:
-        handle: the engine's side of it; cancel it to end the answer.
+        handle: the engine's handle of the question; cancel it to end the answer.
         text: the answer so far.
     """
 
     def __init__(
-        self, runtime: ModelRuntime, request: Request, history: Sequence[Message], on_tiles: TileProgress | None
+        self,
+        runtime: ModelRuntime,
+        question: PreparedQuestion,
+        history: Sequence[Message],
+        on_tiles: TileProgress | None,
     ) -> None:
-        self.handle: Handle = runtime.engine.submit(request.spans, request.sampling, on_tiles)
+        self.handle: Handle = runtime.engine.submit(question.spans, question.sampling, on_tiles)
         self.text = ""
         self._piece = runtime.engine.model.piece
-        self._request = request
-        self._pictures = [picture for message in [*history, request.message] for picture in message.pictures]
-        self._stream = TextStream(request.sampling.stop)
+        self._question = question
+        self._pictures = [picture for message in [*history, question.message] for picture in message.pictures]
+        self._stream = TextStream(question.sampling.stop)
 
     def pieces(self) -> Iterator[str]:
-        """The answer piece by piece, without what may yet turn out to be the beginning of a stop string."""
+        """Yield the answer piece by piece; text that may be the beginning of a stop string is held back."""
         for token in self.handle.stream():
             piece = self._feed(token)
             if piece:
                 yield piece
 
     def take_ready(self) -> bool:
-        """Take what is there of the answer, without waiting; whether it is over.
+        """Take the part of the answer that is there, without waiting; return whether the answer has ended.
 
         Raises:
-            InternVLError: what ended it before its time.
+            InternVLError: the error that ended it.
         """
         for token in self.handle.ready():
             self._feed(token)
         return self.handle.is_over
 
     def finish(self) -> str:
-        """The answer is over: the text still held back."""
+        """Return the text still held back; call it once, after the last piece."""
         rest = self._stream.finish()
         self.text += rest
         return rest
 
     def messages(self, *, is_whole: bool) -> list[Message]:
-        """The question and its answer as the conversation keeps them.
+        """Return question and answer as the conversation keeps them.
 
-        The sampled tokens are kept only where they are the whole answer and nothing but it: a stop string or an
-        iterator closed early leaves tokens nobody was shown.
+        The sampled tokens are kept only if they spell exactly the text of the answer: after a stop string, or in an
+        iterator closed early, there are tokens that the user was not shown.
         """
         is_exact = is_whole and not self._stream.stopped
         tokens = tuple(self.handle.tokens) if is_exact else None
-        return [self._request.message, Message("assistant", self.text, tokens=tokens)]
+        return [self._question.message, Message("assistant", self.text, tokens=tokens)]
 
     def reply(self) -> Reply:
-        """The finished answer with what it took."""
-        request, report, times = self._request, self.handle.report, self.handle.times
+        """Return the finished answer with its usage and timings."""
+        question, report, times = self._question, self.handle.report, self.handle.times
         usage = Usage(
-            prompt_tokens=total_length(request.spans),
+            prompt_tokens=total_length(question.spans),
             cached_tokens=report.cached_tokens,
             completion_tokens=len(times),
             images=len(self._pictures),
@@ -84,14 +88,14 @@ class Answering:
         )
         decode = times[-1] - times[0] if times else 0.0
         timings = Timings(
-            preprocess=request.preprocess_seconds,
+            preprocess=question.preprocess_seconds,
             encode=report.encode_seconds,
             prefill=report.prefill_seconds,
-            time_to_first_token=times[0] - request.started if times else 0.0,
+            time_to_first_token=times[0] - question.started if times else 0.0,
             decode=decode,
             decode_tokens_per_second=(len(times) - 1) / decode if decode else 0.0,
         )
-        return Reply(self.text, self.handle.finish_reason or "stop", usage, timings, request.notices)
+        return Reply(self.text, self.handle.finish_reason or "stop", usage, timings, question.notices)
 
     def _feed(self, token: int) -> str:
         piece = self._stream.feed(self._piece(token))

@@ -1,4 +1,4 @@
-"""From token bytes to text that can be shown at once: whole characters only, stop strings held back."""
+"""The detokenizer: token bytes to text that can be shown at once, whole characters only, stop strings held back."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import codecs
 class TextStream:
     """Assembles an answer piece by piece.
 
-    A character whose bytes are spread over tokens is given out when it is complete, or not at all when the answer is
-    cut inside it; bytes that are no UTF-8 become U+FFFD. Text that could be the beginning of a stop string waits until
-    it is known not to be.
+    A character whose bytes are spread over tokens is returned when it is complete, and never if the answer ends inside
+    it; bytes that are not UTF-8 become U+FFFD. Text that could be the beginning of a stop string is held back until it
+    is known not to be one.
 
     Attributes:
-        stopped: a stop string was found; later bytes are ignored.
+        stopped: whether a stop string was found; later bytes are ignored.
     """
 
     def __init__(self, stop: tuple[str, ...] = ()) -> None:
@@ -23,11 +23,11 @@ class TextStream:
         self.stopped = False
 
     def feed(self, data: bytes) -> str:
-        """Take the bytes of a token; returns the text that is now certain."""
+        """Add the bytes of a token; return the text that is now certain."""
         return self._release(self._decoder.decode(data))
 
     def finish(self) -> str:
-        """The answer is over: the text still held back; the beginning of a character is not text."""
+        """End the answer and return the text still held back, without an incomplete character."""
         text, self._held = self._held, ""
         return text
 
@@ -45,5 +45,5 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of the text that begins the stop string."""
+    """Return the length of the longest suffix of the text that is a prefix of the stop string."""
     return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)

@@ -1,4 +1,4 @@
-"""A loaded model as sessions know it, in this process or in one of its own."""
+"""The protocol of a loaded model as sessions use it, whether it runs in this process or in a worker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts
     from internvl_gguf.hardware.cpu_tuning import HostSettings
     from internvl_gguf.models.local_files import ModelFiles
-    from internvl_gguf.planning.search import Configuration
+    from internvl_gguf.planning.planner import Configuration
     from internvl_gguf.session.saved_file import ModelIdentity
 
 LoadProgress = Callable[[float], None]
@@ -18,18 +18,18 @@ LoadProgress = Callable[[float], None]
 
 
 class ModelRuntime(Protocol):
-    """A loaded model with its engine, shared by a session and its forks; `session.runtime.Runtime` has each part."""
+    """A loaded model with its engine, shared by a session and its forks; see `InProcessRuntime` for each part."""
 
     files: ModelFiles
 
     @property
     def text(self) -> TextModelFacts:
-        """What the header of the text model says."""
+        """Facts from the header of the text model."""
         ...
 
     @property
     def vision(self) -> MmprojFacts:
-        """What the header of the vision encoder says."""
+        """Facts from the header of the vision encoder."""
         ...
 
     @property
@@ -39,36 +39,36 @@ class ModelRuntime(Protocol):
 
     @property
     def configuration(self) -> Configuration:
-        """How it is loaded, with what that takes and how fast it should be."""
+        """The configuration it is loaded with, its memory and expected speed included."""
         ...
 
     @property
     def host(self) -> HostSettings:
-        """How it uses the CPU."""
+        """The threads and batch sizes it uses on the CPU."""
         ...
 
     @property
     def encoder_identity(self) -> bytes:
-        """What embeddings depend on beside the pixels. It may change with `revive`."""
+        """Hash of everything embeddings depend on besides the pixels. It may change with `revive`."""
         ...
 
     @property
     def identity(self) -> ModelIdentity:
-        """What the KV cache belongs to."""
+        """The model, build and cache type that a saved KV cache belongs to."""
         ...
 
     @property
     def engine(self) -> ModelEngine:
-        """Decodes and encodes."""
+        """The engine, which decodes and encodes."""
         ...
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can be asked without being loaded again."""
+        """Whether it can be used without being loaded again."""
         ...
 
     def revive(self) -> None:
-        """Load it again if its process has died; before each question.
+        """Load it again if its process has died; called before each question.
 
         Raises:
             InternVLError: it cannot be loaded again.
@@ -76,9 +76,9 @@ class ModelRuntime(Protocol):
         ...
 
     def share(self) -> Self:
-        """One more user of it."""
+        """Count one more user and return this runtime."""
         ...
 
     def release(self) -> None:
-        """One user less; the last one frees it."""
+        """Count one user less; the last one frees the model."""
         ...

@@ -1,14 +1,49 @@
-"""Loading a model where it is wanted: in this process, or in one of its own."""
+"""Loading a model for a session: its files are found, and loaded in this process or in a worker process."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+from internvl_gguf.config import EngineConfig, EngineOptions
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.models.resolve import resolve_model
+from internvl_gguf.planning.auto_quant import machine_chooser
+from internvl_gguf.utils import arguments
+
 if TYPE_CHECKING:
-    from internvl_gguf.config import EngineConfig
+    from internvl_gguf.gguf.filenames import DownloadProgress
     from internvl_gguf.models.local_files import ModelFiles
     from internvl_gguf.session.model_runtime import LoadProgress, ModelRuntime
     from internvl_gguf.utils.notices import Notice
+
+
+def find_and_open(
+    model: str | os.PathLike[str],
+    mmproj: str | os.PathLike[str] | None,
+    engine: EngineOptions,
+    on_load: LoadProgress | None,
+    on_download: DownloadProgress,
+    on_notice: Notice,
+    worker: bool,
+    worker_timeout: float,
+) -> ModelRuntime:
+    """Find the files of a model, fetch missing ones, and load them; arguments and errors as in `Session.open`."""
+    unknown = set(engine) - EngineOptions.__annotations__.keys()
+    if unknown:
+        raise InvalidRequestError(
+            f"Session.open has no option {sorted(unknown)[0]!r}.",
+            f"The options are {', '.join(EngineOptions.__annotations__)}.",
+        )
+    arguments.functions(on_load=on_load, on_download=on_download, on_notice=on_notice)
+    if not 0 <= arguments.number("worker_timeout", worker_timeout) < float("inf"):
+        raise InvalidRequestError(f"worker_timeout is {worker_timeout!r}.", "Give seconds, or 0 to wait for ever.")
+    worker = arguments.switch("worker", worker)
+    config = EngineConfig(**engine)
+    files = resolve_model(model, mmproj, chooser=machine_chooser(config), on_progress=on_download)
+    if files.choice:
+        on_notice(files.choice)
+    return open_runtime(files, config, on_load, on_notice, worker=worker, worker_timeout=worker_timeout)
 
 
 def open_runtime(
@@ -23,18 +58,18 @@ def open_runtime(
     """Load a model.
 
     Args:
-        files, config, on_load, on_notice: as `session.runtime.Runtime`.
-        worker: in a process of its own.
-        worker_timeout: as `worker.WorkerRuntime`.
+        files, config, on_load, on_notice: as in `InProcessRuntime`.
+        worker: whether it runs in a process of its own.
+        worker_timeout: as in `WorkerRuntime`.
 
     Raises:
-        As `session.runtime.Runtime`.
+        As `InProcessRuntime`.
     """
-    # Only what is needed: a process with a worker does not load llama.cpp.
+    # Imported here, so that a process with a worker does not load llama.cpp.
     if worker:
-        from internvl_gguf.session.worker.runtime import WorkerRuntime
+        from internvl_gguf.session.worker.worker_runtime import WorkerRuntime
 
         return WorkerRuntime(files, config, on_load, on_notice, timeout=worker_timeout)
-    from internvl_gguf.session.runtime import Runtime
+    from internvl_gguf.session.in_process_runtime import InProcessRuntime
 
-    return Runtime(files, config, on_load, on_notice)
+    return InProcessRuntime(files, config, on_load, on_notice)

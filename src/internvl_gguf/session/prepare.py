@@ -1,4 +1,4 @@
-"""From a question as people ask it to spans the engine takes: pictures cut, prompt laid out, room checked."""
+"""Prepares a question for the engine: reads and cuts pictures, lays out the prompt, checks that it fits the context."""
 
 from __future__ import annotations
 
@@ -7,35 +7,51 @@ import time
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
-from internvl_gguf.config import AskOptions, SamplingParams
+from internvl_gguf.config import AskOptions, PictureOptions, SamplingParams
 from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.images.fit_context import ANSWER_ALLOWANCE, Budget, UncutPicture, check_fits, cut_notices, plan_cut
+from internvl_gguf.images.fit_context import (
+    ANSWER_ALLOWANCE,
+    ContextBudget,
+    PictureToCut,
+    check_fits,
+    cut_notices,
+    plan_cut,
+)
 from internvl_gguf.images.load import describe_source, load_image, picture_list
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.session.model_runtime import ModelRuntime
-from internvl_gguf.session.prompt_template import Answer, Control, Pictures, Text, check_places, render
+from internvl_gguf.session.prompt_template import (
+    AnswerTokens,
+    ControlToken,
+    PlainText,
+    VisualTokens,
+    check_places,
+    render,
+    with_system,
+)
 from internvl_gguf.tiling import Grid, TiledPicture, cut_by_grid
 from internvl_gguf.types import (
     Message,
+    MessagePicture,
     Picture,
-    PictureLayout,
-    PreparedPicture,
+    Question,
     Span,
     Tile,
     TileSpan,
     TokenSpan,
 )
 from internvl_gguf.utils import arguments
+from internvl_gguf.utils.options import options_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 @dataclass(frozen=True)
-class Request:
+class PreparedQuestion:
     """A question ready for the engine.
 
     Attributes:
@@ -45,7 +61,7 @@ class Request:
         started: time.perf_counter() when the question came.
         preprocess_seconds: time it took to read and cut the pictures.
         history_length: messages of the conversation it was prepared for.
-        notices: what was changed for it, one line each.
+        notices: changes made so that it fits, one line each.
     """
 
     message: Message
@@ -58,13 +74,13 @@ class Request:
 
 
 @dataclass(frozen=True)
-class _LoadedPicture:
-    """A picture read but not yet cut.
+class _DecodedPicture:
+    """A picture that is decoded, but not cut yet.
 
     Attributes:
-        name: how messages call it.
+        name: its name in messages.
         image: its pixels, RGB and upright.
-        limits: how it may be cut.
+        limits: its tile limits.
     """
 
     name: str
@@ -72,15 +88,15 @@ class _LoadedPicture:
     limits: TileLimits
 
 
-def prepare_request(
+def prepare_question(
     runtime: ModelRuntime,
     limits: TileLimits,
     history: Sequence[Message],
     prompt: str,
     images: Iterable[Any],
     options: AskOptions,
-) -> Request:
-    """Read the pictures, lay out the prompt and make sure it fits; nothing is computed by the model.
+) -> PreparedQuestion:
+    """Read the pictures, lay out the prompt and check that it fits; the model computes nothing.
 
     Raises:
         InvalidRequestError: options or a prompt that cannot be used.
@@ -91,14 +107,14 @@ def prepare_request(
     given = picture_list(images)
     options = checked_options(options)
     _check_question(prompt, given, options)
-    loaded = [
-        adopt_picture(runtime, image) if isinstance(image, PreparedPicture) else _load(limits, image, options)
+    decoded = [
+        rekey_picture(runtime, image) if isinstance(image, MessagePicture) else _decode(limits, image, options)
         for image in given
     ]
     preprocess = time.perf_counter() - started
     sampling = options.get("sampling") or SamplingParams()
-    message = Message("user", prompt, tuple(map(_without_tiles, loaded)), options.get("layout", "separate"))
-    budget = Budget(
+    message = Message("user", prompt, tuple(map(_without_tiles, decoded)), options.get("layout", PictureOptions.layout))
+    budget = ContextBudget(
         n_ctx=runtime.engine.n_ctx,
         n_ctx_train=runtime.text.n_ctx_train,
         text_tokens=total_length(prompt_spans(runtime, [*history, message])),
@@ -106,39 +122,61 @@ def prepare_request(
         tile_size=runtime.vision.image_size,
         tokens_per_tile=runtime.vision.tokens_per_tile,
     )
-    # Planned between loading and cutting: the sizes are known then, and no picture is decoded twice.
-    uncut = [UncutPicture(each.image.size, each.limits) for each in loaded if isinstance(each, _LoadedPicture)]
-    plan = plan_cut(uncut, budget, fit=options.get("fit_pictures", True))
+    # Planned between decoding and cutting: the sizes are known then, and no picture is decoded twice.
+    to_cut = [PictureToCut(each.image.size, each.limits) for each in decoded if isinstance(each, _DecodedPicture)]
+    plan = plan_cut(to_cut, budget, fit=options.get("fit_pictures", PictureOptions.fit_pictures))
     check_fits(plan)
     cutting = time.perf_counter()
     planned = iter(plan.pictures)
     pictures = tuple(
-        each if isinstance(each, PreparedPicture) else _cut(runtime, each, next(planned).limits) for each in loaded
+        each if isinstance(each, MessagePicture) else _cut(runtime, each, next(planned).limits) for each in decoded
     )
     preprocess += time.perf_counter() - cutting
     message = replace(message, pictures=pictures)
     spans = prompt_spans(runtime, [*history, message])
-    return Request(message, spans, sampling, started, preprocess, len(history), cut_notices(plan))
+    return PreparedQuestion(message, spans, sampling, started, preprocess, len(history), cut_notices(plan))
 
 
-def prepare_picture(runtime: ModelRuntime, limits: TileLimits, image: Any, options: AskOptions) -> PreparedPicture:
+def prepare_batch_question(
+    runtime: ModelRuntime, limits: TileLimits, history: Sequence[Message], question: Question, shared: AskOptions
+) -> PreparedQuestion:
+    """Prepare one question of a batch; its own options and system message replace those of the batch.
+
+    Args:
+        shared: options of the whole batch.
+
+    Raises:
+        InvalidRequestError: it is not a `Question`.
+        As `prepare_question`.
+    """
+    if not isinstance(question, Question):
+        raise arguments.wrong("A question", question, "Give a Question or its text.")
+    if question.system is not None:
+        history = with_system(history, arguments.text("system", question.system))
+    options = cast("AskOptions", {**shared, **checked_options(question.options)})
+    return prepare_question(runtime, limits, history, question.prompt, question.images, options)
+
+
+def prepare_picture(
+    runtime: ModelRuntime, limits: TileLimits, image: Any, options: Mapping[str, Any]
+) -> MessagePicture:
     """Read one picture and cut it for the model's encoder.
 
     Raises:
         PictureError: a picture that cannot be read.
         InvalidRequestError: tile limits that no grid satisfies.
     """
-    if isinstance(image, PreparedPicture):
-        return adopt_picture(runtime, image)
-    loaded = _load(limits, image, checked_options(options))
-    return _cut(runtime, loaded, loaded.limits)
+    if isinstance(image, MessagePicture):
+        return rekey_picture(runtime, image)
+    decoded = _decode(limits, image, checked_options(options))
+    return _cut(runtime, decoded, decoded.limits)
 
 
-def adopt_picture(runtime: ModelRuntime, picture: PreparedPicture) -> PreparedPicture:
-    """A picture that is cut already, for this model's encoder: its tiles stay, their keys become the encoder's.
+def rekey_picture(runtime: ModelRuntime, picture: MessagePicture) -> MessagePicture:
+    """Return a cut picture for this model's encoder: its tiles stay, and get the keys of this encoder.
 
     Raises:
-        InvalidRequestError: it was cut for an encoder with tiles of another size.
+        InvalidRequestError: it was cut for an encoder with another tile size.
     """
     size = runtime.vision.image_size
     if any(len(tile.pixels) != 3 * size**2 for tile in picture.tiles):
@@ -146,65 +184,65 @@ def adopt_picture(runtime: ModelRuntime, picture: PreparedPicture) -> PreparedPi
             f"{picture.name} is cut into tiles of another size than the {size} pixels of this model.",
             "Give the picture itself.",
         )
-    return replace(picture, tiles=tuple(adopt_tile(runtime, tile) for tile in picture.tiles))
+    return replace(picture, tiles=tuple(rekey_tile(runtime, tile) for tile in picture.tiles))
 
 
-def adopt_tile(runtime: ModelRuntime, tile: Tile) -> Tile:
-    """The same pixels, under the key that their embeddings have in this runtime."""
+def rekey_tile(runtime: ModelRuntime, tile: Tile) -> Tile:
+    """Return a tile with the same pixels, under the key of their embeddings by this model's encoder."""
     return _tile(runtime, tile.pixels)
 
 
 def cut_as_before(
     runtime: ModelRuntime, image: Image, name: str, grid: tuple[int, int], has_thumbnail: bool
-) -> PreparedPicture:
-    """A picture cut by a grid that was chosen before, perhaps for another model.
+) -> MessagePicture:
+    """Cut a picture by a grid that was chosen before, perhaps for another model.
 
     Args:
         image: RGB and upright.
-        name: how messages call it.
+        name: its name in messages.
         grid: (columns, rows).
         has_thumbnail: whether the whole picture follows in one more tile.
     """
-    return _prepared(runtime, name, cut_by_grid(image, Grid(*grid, has_thumbnail), runtime.vision.image_size))
+    return _message_picture(runtime, name, cut_by_grid(image, Grid(*grid, has_thumbnail), runtime.vision.image_size))
 
 
 def prompt_spans(runtime: ModelRuntime, messages: Sequence[Message]) -> list[Span]:
-    """The whole prompt of a conversation as the engine takes it."""
+    """Return the whole prompt of a conversation as spans of tokens and tiles."""
     spans: list[Span] = []
     for piece in render(messages):
-        if isinstance(piece, Control):
+        if isinstance(piece, ControlToken):
             spans.append(TokenSpan((runtime.control_tokens[piece.name],)))
-        elif isinstance(piece, Text):
+        elif isinstance(piece, PlainText):
             # The published tokenizer composes accents (NFC) before it splits; llama.cpp does not.
             spans.append(TokenSpan(runtime.engine.model.tokenize(unicodedata.normalize("NFC", piece.text))))
-        elif isinstance(piece, Answer):
+        elif isinstance(piece, AnswerTokens):
             spans.append(TokenSpan(piece.tokens))
-        elif isinstance(piece, Pictures):
+        elif isinstance(piece, VisualTokens):
             length = runtime.vision.tokens_per_tile
             spans += [TileSpan(tile, length) for picture in piece.pictures for tile in picture.tiles]
     return [span for span in spans if span.length]
 
 
-def _load(limits: TileLimits, source: Any, options: AskOptions) -> _LoadedPicture:
+def _decode(limits: TileLimits, source: Any, options: AskOptions) -> _DecodedPicture:
     picture = source if isinstance(source, Picture) else Picture(source)
     narrowed = limits.narrowed(picture, options)
     name = describe_source(picture.source if picture.name is None else picture.name)
-    return _LoadedPicture(name, load_image(picture.source, name=name), narrowed)
+    return _DecodedPicture(name, load_image(picture.source, name=name), narrowed)
 
 
-def _without_tiles(picture: _LoadedPicture | PreparedPicture) -> PreparedPicture:
-    """What stands for a picture while the prompt around it is measured; one that is cut takes what it takes."""
-    if isinstance(picture, PreparedPicture):
+def _without_tiles(picture: _DecodedPicture | MessagePicture) -> MessagePicture:
+    """Return the stand-in of a picture while the prompt around it is measured: no tiles, unless it is cut already."""
+    if isinstance(picture, MessagePicture):
         return picture
-    return PreparedPicture(picture.name, grid=(1, 1), has_thumbnail=False, source_size=picture.image.size, tiles=())
+    return MessagePicture(picture.name, grid=(1, 1), has_thumbnail=False, source_size=picture.image.size, tiles=())
 
 
-def _cut(runtime: ModelRuntime, picture: _LoadedPicture, limits: TileLimits) -> PreparedPicture:
-    return _prepared(runtime, picture.name, limits.cut(picture.image, runtime.vision.image_size))
+def _cut(runtime: ModelRuntime, picture: _DecodedPicture, limits: TileLimits) -> MessagePicture:
+    return _message_picture(runtime, picture.name, limits.cut(picture.image, runtime.vision.image_size))
 
 
-def _prepared(runtime: ModelRuntime, name: str, tiled: TiledPicture) -> PreparedPicture:
-    return PreparedPicture(
+def _message_picture(runtime: ModelRuntime, name: str, tiled: TiledPicture) -> MessagePicture:
+    return MessagePicture(
         name=name,
         grid=tiled.grid,
         has_thumbnail=tiled.has_thumbnail,
@@ -218,10 +256,10 @@ def _tile(runtime: ModelRuntime, pixels: bytes) -> Tile:
 
 
 def checked_options(options: Mapping[str, Any]) -> AskOptions:
-    """The options of a question that somebody gave; None leaves one out.
+    """Check the names and types of the options of a question; an option that is None is left out.
 
     Raises:
-        InvalidRequestError: an unknown option, or a value of another kind; numbers out of range are found later.
+        InvalidRequestError: an unknown option, or a value of another type; numbers out of range are found later.
     """
     if not isinstance(options, Mapping):
         raise arguments.wrong("options", options, 'Give a dict, as {"max_tiles": 6}.')
@@ -231,17 +269,13 @@ def checked_options(options: Mapping[str, Any]) -> AskOptions:
             f"There is no option {unknown[0]!r} of a question.",
             f"The options are {', '.join(AskOptions.__annotations__)}.",
         )
+    of_pictures = options_of(PictureOptions)
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in given.items():
-        if name in ("max_tiles", "min_tiles"):
-            arguments.whole(name, value)
-        elif name in ("thumbnail", "fit_pictures"):
-            arguments.switch(name, value)
-        elif name == "sampling" and not isinstance(value, SamplingParams):
+        if name != "sampling":
+            given[name] = of_pictures[name].checked(value)
+        elif not isinstance(value, SamplingParams):
             raise arguments.wrong(name, value, "Give a SamplingParams, as SamplingParams(temperature=0.8).")
-        elif name == "layout" and (not isinstance(value, str) or value not in get_args(PictureLayout)):
-            layouts = ", ".join(get_args(PictureLayout))
-            raise InvalidRequestError(f"There is no layout {arguments.shown(value)}.", f"Use one of {layouts}.")
     return cast("AskOptions", given)
 
 
@@ -249,9 +283,9 @@ def _check_question(prompt: str, images: Sequence[Any], options: AskOptions) -> 
     arguments.text("prompt", prompt)
     if not prompt and not images:
         raise InvalidRequestError("The prompt is empty.", "Ask something, or give a picture.")
-    check_places(prompt, len(images), options.get("layout", "separate"))
+    check_places(prompt, len(images), options.get("layout", PictureOptions.layout))
 
 
 def tile_key(encoder_identity: bytes, pixels: bytes) -> bytes:
-    """Identity of a tile's embeddings: its pixels through one encoder."""
+    """Return the key of a tile's embeddings: a hash of its pixels and the encoder, 16 bytes."""
     return hashlib.blake2b(pixels, key=encoder_identity, digest_size=16).digest()

@@ -1,7 +1,7 @@
-"""The official prompt forms: messages to an ordered list of control tokens, text and pictures.
+"""The official prompt template: turns messages into an ordered list of control tokens, text and visual tokens.
 
 Source: OpenGVLab/InternVL `conversation.py`, template `internvl2_5`, and `chat` of the InternVL3 model card. The
-forms are data here, not strings to be parsed again: text that users typed can never turn into a control token.
+prompt is a list, not a string to be parsed again: text that users typed can never turn into a control token.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.types import Message, PictureLayout, PreparedPicture
+from internvl_gguf.types import Message, MessagePicture, PictureLayout
 from internvl_gguf.utils import arguments
 
 OFFICIAL_SYSTEM = (
@@ -23,44 +23,44 @@ CONTROL_TOKENS = (START, END, IMAGE_START, IMAGE_END)
 
 
 @dataclass(frozen=True)
-class Control:
-    """A control token, by its name in the vocabulary."""
+class ControlToken:
+    """A control token of the template, by its name in the vocabulary."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class Text:
-    """Text to tokenise as plain text."""
+class PlainText:
+    """Text that is tokenised without control tokens."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerTokens:
     """The tokens of an answer exactly as the model sampled them."""
 
     tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Pictures:
+class VisualTokens:
     """The visual tokens inside one <img>…</img>: all tiles of these pictures."""
 
-    pictures: tuple[PreparedPicture, ...]
+    pictures: tuple[MessagePicture, ...]
 
 
-Piece = Control | Text | Answer | Pictures
+PromptPiece = ControlToken | PlainText | AnswerTokens | VisualTokens
 
 
 def with_system(messages: Sequence[Message], system: str) -> list[Message]:
-    """A conversation under another system message; "" for none."""
+    """Return a conversation with its system message replaced; "" removes it."""
     rest = [message for message in messages if message.role != "system"]
     return [Message("system", system), *rest] if system else rest
 
 
 def without_last_question(messages: Sequence[Message]) -> tuple[list[Message], Message | None]:
-    """A conversation as it was before the last question, and that question; None where none was asked."""
+    """Return a conversation without its last question and answer, and that question; None if none was asked."""
     for index in range(len(messages) - 1, -1, -1):
         if messages[index].role == "user":
             return list(messages[:index]), messages[index]
@@ -68,7 +68,7 @@ def without_last_question(messages: Sequence[Message]) -> tuple[list[Message], M
 
 
 def check_turns(messages: Iterable[Message]) -> list[Message]:
-    """The messages of a conversation that a question may follow.
+    """Check that messages are a conversation that a question may follow, and return them as a list.
 
     Raises:
         InvalidRequestError: they are not at most one system message, then questions and answers in turn.
@@ -96,29 +96,29 @@ def _check_message(message: object) -> None:
     tokens = message.tokens
     if tokens is not None and not (isinstance(tokens, tuple) and all(isinstance(token, int) for token in tokens)):
         raise arguments.wrong("tokens", tokens, "Give the ids of an answer as a tuple, or None.")
-    if not isinstance(message.pictures, tuple) or not all(isinstance(p, PreparedPicture) for p in message.pictures):
+    if not isinstance(message.pictures, tuple) or not all(isinstance(p, MessagePicture) for p in message.pictures):
         raise arguments.wrong("pictures", message.pictures, "Give pictures as messages hold them, in a tuple.")
 
 
-def render(messages: Sequence[Message], *, answer: bool = True) -> list[Piece]:
-    """The whole prompt of a conversation, neighbouring texts joined so that they tokenise as one string.
+def render(messages: Sequence[Message], *, answer: bool = True) -> list[PromptPiece]:
+    """Return the whole prompt of a conversation, neighbouring texts joined so that they tokenise as one string.
 
     Args:
         messages: system message first (if any), then user and assistant in turn.
         answer: whether the prompt ends by opening the assistant's next message.
     """
-    pieces: list[Piece] = []
+    pieces: list[PromptPiece] = []
     numbered = 0
     for message in messages:
-        pieces += [Control(START), Text(f"{message.role}\n")]
+        pieces += [ControlToken(START), PlainText(f"{message.role}\n")]
         if message.tokens is not None:
-            pieces.append(Answer(message.tokens))
+            pieces.append(AnswerTokens(message.tokens))
         else:
             pieces += _user_pieces(message, numbered)
         numbered += len(message.pictures)
-        pieces += [Control(END), Text("\n")]
+        pieces += [ControlToken(END), PlainText("\n")]
     if answer:
-        pieces += [Control(START), Text("assistant\n")]
+        pieces += [ControlToken(START), PlainText("assistant\n")]
     return list(_join_text(pieces))
 
 
@@ -137,26 +137,26 @@ def check_places(text: str, pictures: int, layout: PictureLayout) -> None:
         )
 
 
-def _user_pieces(message: Message, numbered: int) -> Iterator[Piece]:
-    """A message's text with its pictures in their places.
+def _user_pieces(message: Message, numbered: int) -> Iterator[PromptPiece]:
+    """Yield a message's text with its pictures in their places.
 
-    Text without places gets the card's form before it. A later message with several pictures counts on from the
+    Text without places gets those of the model card before it. A later message with several pictures counts on from the
     `numbered` pictures before it, so that "Image-1" means one picture in a conversation.
     """
     if not message.pictures:
-        yield Text(message.text)
+        yield PlainText(message.text)
         return
     groups = [message.pictures] if message.layout == "combined" else [(picture,) for picture in message.pictures]
     text = message.text
     if IMAGE_PLACE not in text:
         text = _official_places(len(groups), message.layout, numbered) + text
     first, *rest = text.split(IMAGE_PLACE)
-    yield Text(first)
+    yield PlainText(first)
     for group, following in zip(groups, rest, strict=True):
-        yield Control(IMAGE_START)
-        yield Pictures(tuple(group))
-        yield Control(IMAGE_END)
-        yield Text(following)
+        yield ControlToken(IMAGE_START)
+        yield VisualTokens(tuple(group))
+        yield ControlToken(IMAGE_END)
+        yield PlainText(following)
 
 
 def _official_places(groups: int, layout: PictureLayout, numbered: int) -> str:
@@ -167,15 +167,15 @@ def _official_places(groups: int, layout: PictureLayout, numbered: int) -> str:
     return "".join(f"Image-{numbered + index}: {IMAGE_PLACE}\n" for index in range(1, groups + 1))
 
 
-def _join_text(pieces: Sequence[Piece]) -> Iterator[Piece]:
+def _join_text(pieces: Sequence[PromptPiece]) -> Iterator[PromptPiece]:
     pending = ""
     for piece in pieces:
-        if isinstance(piece, Text):
+        if isinstance(piece, PlainText):
             pending += piece.text
             continue
         if pending:
-            yield Text(pending)
+            yield PlainText(pending)
             pending = ""
         yield piece
     if pending:
-        yield Text(pending)
+        yield PlainText(pending)

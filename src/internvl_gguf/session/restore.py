@@ -1,4 +1,4 @@
-"""Between a conversation and its file: what is saved of a runtime, and how a runtime takes it up again."""
+"""Saving and restoring: from a loaded model and its conversation to the content of a saved file, and back."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from internvl_gguf.config import EngineOptions
 from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SavedSessionError
 from internvl_gguf.session.detokenizer import TextStream
-from internvl_gguf.session.prepare import adopt_picture, adopt_tile, prompt_spans
+from internvl_gguf.session.prepare import prompt_spans, rekey_picture, rekey_tile
 from internvl_gguf.session.saved_file import NO_KV, SavedSession, read_identity, read_saved
 from internvl_gguf.types import Message, Span, TileSpan
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from internvl_gguf.session.model_runtime import ModelRuntime
 
 
-def to_save(runtime: ModelRuntime, messages: Sequence[Message], limits: TileLimits) -> SavedSession:
-    """A conversation with as much of its KV as the cache still holds.
+def session_to_save(runtime: ModelRuntime, messages: Sequence[Message], limits: TileLimits) -> SavedSession:
+    """Return a conversation with as much of its KV as the cache still holds, ready to be written.
 
     Raises:
         LibraryError: llama.cpp refused.
@@ -40,11 +40,11 @@ def to_save(runtime: ModelRuntime, messages: Sequence[Message], limits: TileLimi
     )
 
 
-def refuse_other_options(given: Iterable[str]) -> None:
-    """Refuse what is no option of the engine: how a saved conversation is held is in its file.
+def refuse_session_options(given: Iterable[str]) -> None:
+    """Refuse options other than those of the engine: the saved file determines them.
 
     Raises:
-        InvalidRequestError: an option of a conversation, or none.
+        InvalidRequestError: an option of the session, or an unknown one.
     """
     known = EngineOptions.__annotations__
     other = [name for name in given if name not in known]
@@ -55,11 +55,19 @@ def refuse_other_options(given: Iterable[str]) -> None:
         )
 
 
-def files_of(path: Path, saved: SavedSession) -> tuple[Path, Path]:
-    """The text model and the vision encoder a conversation was held with.
+def engine_options(saved: SavedSession, given: EngineOptions) -> EngineOptions:
+    """Return the engine options to restore a conversation with: those given, else those it was saved with."""
+    kept: EngineOptions = {"n_ctx": saved.n_ctx, "kv_type": saved.identity.kv_type}
+    if "kv_type" not in given:  # another type may need flash attention, so that "auto" has to decide again
+        kept["flash_attn"] = saved.identity.flash_attn
+    return cast("EngineOptions", {**kept, **given})
+
+
+def saved_model_files(path: Path, saved: SavedSession) -> tuple[Path, Path]:
+    """Return the text model and the vision encoder a conversation was saved with.
 
     Raises:
-        SavedSessionError: they are not there any more.
+        SavedSessionError: a file is not there any more.
     """
     files = Path(saved.text_path), Path(saved.mmproj_path)
     for file in files:
@@ -71,29 +79,29 @@ def files_of(path: Path, saved: SavedSession) -> tuple[Path, Path]:
     return files
 
 
-def take_up(path: Path, saved: SavedSession, runtime: ModelRuntime, *, recompute: bool) -> list[Message]:
-    """Put saved KV into a runtime, if it belongs to it.
+def restore_conversation(path: Path, saved: SavedSession, runtime: ModelRuntime, *, recompute: bool) -> list[Message]:
+    """Put the KV of a saved conversation into a loaded model, and return its messages.
 
     Args:
-        path: of the file, for messages.
+        path: path of the file, for error messages.
         saved: its content.
         runtime: the loaded model.
-        recompute: where the KV is another model's or does not fit, read the conversation again instead of refusing it.
+        recompute: if the KV is of another model or does not fit, read the conversation again instead of refusing it.
 
     Returns:
-        The conversation as this runtime understands it.
+        The messages, adapted to this model.
 
     Raises:
-        SavedSessionError: another model, quant, build or cache; or pictures cut for another encoder.
+        SavedSessionError: another model, quant, build or cache type; or pictures cut for another encoder.
         LibraryError: llama.cpp refused.
     """
     differences = saved.identity.differences(runtime.identity)
     positions, n_ctx = total_length(saved.spans), runtime.engine.n_ctx
     if not differences and positions <= n_ctx:
         if saved.spans:
-            runtime.engine.restore(_adopted(runtime, saved.spans), saved.kv)
+            runtime.engine.restore(_rekey_spans(runtime, saved.spans), saved.kv)
         return [
-            replace(message, pictures=tuple(adopt_picture(runtime, picture) for picture in message.pictures))
+            replace(message, pictures=tuple(rekey_picture(runtime, picture) for picture in message.pictures))
             for message in saved.messages
         ]
     if not recompute and not differences:
@@ -107,35 +115,35 @@ def take_up(path: Path, saved: SavedSession, runtime: ModelRuntime, *, recompute
             "Open it with the same, or with recompute=True, which reads the conversation again.",
         )
     try:
-        return adapted(runtime, saved.messages)
+        return adapt_messages(runtime, saved.messages)
     except InvalidRequestError as error:
         raise SavedSessionError(f"{path} cannot go on here: {error.message}", error.hint) from error
 
 
-def take_up_kv(path: Path, runtime: ModelRuntime) -> None:
-    """Put the KV of a saved session into a runtime if it belongs to it; else nothing happens.
+def restore_matching_kv(path: Path, runtime: ModelRuntime) -> None:
+    """Put the KV of a saved session into a loaded model if it belongs to that model; otherwise do nothing.
 
-    Which conversation it is of does not matter: a prompt finds in it what the two have in common.
+    It may be of any conversation: a prompt reuses the prefix that the two share.
     """
     with contextlib.suppress(InternVLError):
         if read_identity(path) != runtime.identity:  # before a file of gigabytes is read for nothing
             return
         saved = read_saved(path)
         if saved.spans and total_length(saved.spans) <= runtime.engine.n_ctx:
-            runtime.engine.restore(_adopted(runtime, saved.spans), saved.kv)
+            runtime.engine.restore(_rekey_spans(runtime, saved.spans), saved.kv)
 
 
-def _adopted(runtime: ModelRuntime, spans: Iterable[Span]) -> list[Span]:
-    """Saved spans with the keys that their tiles have here: another device rounds embeddings otherwise."""
+def _rekey_spans(runtime: ModelRuntime, spans: Iterable[Span]) -> list[Span]:
+    """Return saved spans with the tile keys of this model: another device rounds embeddings differently."""
     return [
-        replace(span, tile=adopt_tile(runtime, span.tile)) if isinstance(span, TileSpan) else span for span in spans
+        replace(span, tile=rekey_tile(runtime, span.tile)) if isinstance(span, TileSpan) else span for span in spans
     ]
 
 
-def adapted(runtime: ModelRuntime, messages: Iterable[Message]) -> list[Message]:
-    """Messages as a runtime understands them, whichever model they were held with.
+def adapt_messages(runtime: ModelRuntime, messages: Iterable[Message]) -> list[Message]:
+    """Return messages adapted to a loaded model, whichever model they were held with.
 
-    An answer keeps its tokens where they spell its text in this model's vocabulary; pictures keep their tiles.
+    An answer keeps its tokens if they spell its text in this model's vocabulary; pictures keep their tiles.
 
     Raises:
         InvalidRequestError: pictures cut for an encoder with tiles of another size.
@@ -144,20 +152,20 @@ def adapted(runtime: ModelRuntime, messages: Iterable[Message]) -> list[Message]
         replace(
             message,
             tokens=message.tokens if _is_spelled(runtime, message) else None,
-            pictures=tuple(adopt_picture(runtime, picture) for picture in message.pictures),
+            pictures=tuple(rekey_picture(runtime, picture) for picture in message.pictures),
         )
         for message in messages
     ]
 
 
 def _is_spelled(runtime: ModelRuntime, message: Message) -> bool:
-    """Whether the tokens of an answer are its text in this vocabulary, and none of them more than text."""
+    """Return whether the tokens of an answer spell its text in this vocabulary, without control tokens."""
     model = runtime.engine.model
-    beyond = {*runtime.control_tokens.values(), runtime.text.img_context}
+    control = {*runtime.control_tokens.values(), runtime.text.img_context}
     stream = TextStream()
     text = ""
     for token in message.tokens or ():
-        if token in beyond or not 0 <= token < model.n_vocab or model.is_end_of_generation(token):
+        if token in control or not 0 <= token < model.n_vocab or model.is_end_of_generation(token):
             return False
         text += stream.feed(model.piece(token))
     return text + stream.finish() == message.text

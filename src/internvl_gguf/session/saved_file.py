@@ -1,4 +1,4 @@
-"""A conversation in a file: what was said, the pictures' tiles, and the KV cache, so that nothing is computed again.
+"""The file of a saved conversation: messages, tiles and the KV cache, so that nothing is computed again.
 
 The format (docs/caches.md), numbers little-endian:
 
@@ -9,8 +9,8 @@ The format (docs/caches.md), numbers little-endian:
     32 bytes  BLAKE2b of everything before
     sections  "tiles" and "kv", in this order; their lengths and BLAKE2b stand in the head
 
-Every byte is under a checksum, so damage is found before llama.cpp sees anything. A checksum does not tell who made the
-file: restore what you trust, as with any file of a program's own state.
+A checksum covers every byte, so damage is found before llama.cpp reads anything. A checksum does not show who made the
+file: restore only files you trust.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -32,7 +31,8 @@ import numpy as np
 from internvl_gguf._version import __version__
 from internvl_gguf.config import FlashAttention, KVType
 from internvl_gguf.errors import SavedSessionError
-from internvl_gguf.types import Message, PreparedPicture, Span, Tile, TileSpan, TokenSpan
+from internvl_gguf.types import Message, MessagePicture, Span, Tile, TileSpan, TokenSpan
+from internvl_gguf.utils.atomic_write import write_atomically
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,23 +42,23 @@ _VERSION: Final = 1
 _FIXED: Final = struct.Struct("<IQ")
 _DIGEST: Final = 32
 _LARGEST_HEAD: Final = 256 * 1024**2
-_LEVEL: Final = 1  # tiles are photographs: more effort saves little
+_LEVEL: Final = 1  # tiles are photographs: a higher level saves little
 NO_KV: Final = np.empty(0, np.uint8)
-"""Of a conversation nothing of which is in the cache."""
+"""KV of a conversation of which the cache holds nothing."""
 
 _AGAIN: Final = "Save the session again, or restore it from a copy."
 
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What a KV cache belongs to; all of it must be the same for the cache to be used.
+    """Identity of a KV cache: a saved cache is used only if all of it is equal.
 
     Attributes:
         text: fingerprint of the text model's files.
-        encoder: identity of the vision encoder: its file and the correction, on whatever device it computed.
-        build: of llama.cpp.
+        encoder: identity of the vision encoder: its file and the correction, regardless of the device.
+        build: build of llama.cpp.
         kv_type: element type of the cache.
-        flash_attn: whether values are stored as flash attention wants them.
+        flash_attn: whether values are stored in the layout of flash attention.
     """
 
     text: str
@@ -68,7 +68,7 @@ class ModelIdentity:
     flash_attn: FlashAttention
 
     def differences(self, other: ModelIdentity) -> list[str]:
-        """What of another identity is not the same, in words."""
+        """Return the parts that differ from another identity, in words."""
         names = {
             "text": "text model",
             "encoder": "vision encoder",
@@ -81,16 +81,16 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class SavedSession:
-    """A conversation as it is saved.
+    """Content of a saved file.
 
     Attributes:
-        text_path, mmproj_path: the files it was held with.
-        identity: what the KV cache belongs to.
+        text_path, mmproj_path: files of the model it was held with.
+        identity: identity of the KV cache.
         n_ctx: positions of its context.
         limits: tile limits of the session: max_tiles, min_tiles, thumbnail.
         messages: the conversation.
-        spans: what the KV cache holds, from the beginning; empty where none was saved.
-        kv: llama.cpp's bytes of it, uint8 [bytes].
+        spans: spans that the KV cache holds, from the beginning; empty if no KV was saved.
+        kv: llama.cpp's bytes of the KV, uint8 [bytes].
     """
 
     text_path: str
@@ -104,7 +104,7 @@ class SavedSession:
 
 
 def write_saved(path: Path, saved: SavedSession) -> None:
-    """Write a conversation so that readers see the old file or the new, never a part.
+    """Write a conversation atomically: readers see the old file or the new one, never a part.
 
     Raises:
         SavedSessionError: it cannot be written.
@@ -119,7 +119,7 @@ def write_saved(path: Path, saved: SavedSession) -> None:
     text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
     start = _MAGIC + _FIXED.pack(_VERSION, len(text)) + text
     try:
-        _replace(path, [start, _digest(start), *blobs])
+        write_atomically(path, start, _digest(start), *blobs)
     except OSError as error:
         raise SavedSessionError(
             f"{path} cannot be written: {error.strerror or error}.", "Choose another place, or free some space."
@@ -127,10 +127,10 @@ def write_saved(path: Path, saved: SavedSession) -> None:
 
 
 def read_saved(path: Path) -> SavedSession:
-    """Read a conversation back.
+    """Read a saved conversation.
 
     Raises:
-        SavedSessionError: there is no such file, it is no saved session, of a later format, or damaged.
+        SavedSessionError: the file is missing, not a saved session, of a later format, or damaged.
     """
     with _reading(path):
         with path.open("rb") as file:
@@ -142,10 +142,10 @@ def read_saved(path: Path) -> SavedSession:
 
 
 def read_identity(path: Path) -> ModelIdentity:
-    """What the KV of a saved conversation belongs to, from the head of its file.
+    """Return the identity of a saved KV cache, from the head of its file.
 
     Raises:
-        SavedSessionError: as `read_saved`.
+        SavedSessionError: as in `read_saved`.
     """
     with _reading(path), path.open("rb") as file:
         return ModelIdentity(**_read_head(file, path)["identity"])
@@ -153,7 +153,7 @@ def read_identity(path: Path) -> ModelIdentity:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """What goes wrong while a file is read, in our words."""
+    """Translate the errors of reading a file into `SavedSessionError`."""
     try:
         yield
     except OSError as error:
@@ -163,7 +163,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 class _Tiles:
-    """The tiles of a conversation, each kept once, packed without loss."""
+    """The tiles of a conversation, each stored once, compressed without loss."""
 
     def __init__(self) -> None:
         self.index: dict[bytes, int] = {}
@@ -179,7 +179,7 @@ class _Tiles:
 
 
 def _head(saved: SavedSession, tiles: _Tiles) -> dict[str, Any]:
-    """Everything but the pixels and the cache; tiles by their number in the section of tiles."""
+    """Return the head: everything but pixels and KV; tiles are named by their index in the section of tiles."""
     messages = [
         {
             "role": message.role,
@@ -217,21 +217,6 @@ def _head(saved: SavedSession, tiles: _Tiles) -> dict[str, Any]:
             for key, packed, size in zip(tiles.index, tiles.packed, tiles.sizes, strict=True)
         ],
     }
-
-
-def _replace(path: Path, parts: Sequence[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _read_head(file: BinaryIO, path: Path) -> dict[str, Any]:
@@ -274,7 +259,7 @@ def _saved(head: dict[str, Any], packed: NDArray[np.uint8], kv: NDArray[np.uint8
             message["role"],
             message["text"],
             tuple(
-                PreparedPicture(
+                MessagePicture(
                     picture["name"],
                     tuple(picture["grid"]),
                     picture["has_thumbnail"],
@@ -309,7 +294,7 @@ def _unpacked(entries: Sequence[dict[str, Any]], packed: bytes) -> list[Tile]:
     position = 0
     for entry in entries:
         unpacker = zlib.decompressobj()
-        # No more than it says, whatever is in it.
+        # At most as many bytes as the head says, whatever the compressed data is.
         pixels = unpacker.decompress(packed[position : position + entry["packed"]], entry["bytes"])
         if len(pixels) != entry["bytes"]:
             raise ValueError("a tile of another size than the head says")

@@ -1,8 +1,8 @@
-"""What belongs to one owner in one process: nobody copies it, and no forked child inherits it.
+"""Base class of objects that belong to one process: they cannot be copied, and a forked child does not inherit them.
 
-A forked child has the memory of its parent, but of the threads only the one that forked. Locks that others held stay
-locked, and the threads that llama.cpp computes with are waited for without end. So a child lets go of everything that
-its parent opened, without freeing it.
+A forked child has the memory of its parent, but only the thread that forked. Locks that other threads held stay locked,
+and waiting for llama.cpp's compute threads never ends. So a child disowns everything that its parent opened, without
+freeing it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _SPAWN: Final = (
 
 
 class Owned(ABC):
-    """Base of what holds native objects, threads, locks or pipes."""
+    """Base class of objects that hold native objects, threads, locks or pipes."""
 
     @abstractmethod
-    def forsake(self) -> None:
-        """In a forked child: let go of what the parent holds. Nothing is freed, waited for or written."""
+    def disown(self) -> None:
+        """Drop, in a forked child, everything that the parent holds. Nothing is freed, waited for or written."""
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise InvalidRequestError(
@@ -38,27 +38,27 @@ class Owned(ABC):
 _owned: Final[WeakSet[Owned]] = WeakSet()
 
 
-def forsake_in_children(owned: Owned) -> None:
-    """Have `forsake` called in every child that is forked from here on."""
+def disown_after_fork(owned: Owned) -> None:
+    """Register an object: `disown` is called on it in every child forked from now on."""
     _owned.add(owned)
 
 
 def inherited() -> SessionStateError:
-    """The error of whatever a forked child wants of something that its parent opened."""
+    """Return the error of a forked child that uses an object its parent opened."""
     return SessionStateError(
         "This process was forked from one that had opened a model, and llama.cpp does not outlive a fork.", _SPAWN
     )
 
 
-def _forsake_all() -> None:
-    for owned in list(_owned):  # all of them alive until each has let go: one that is collected frees what it holds
-        owned.forsake()
+def _disown_all() -> None:
+    for owned in list(_owned):  # the list keeps all alive until each is disowned: a collected one frees what it holds
+        owned.disown()
 
 
 def call_in_children(function: Callable[[], None]) -> None:
-    """Have a function called in every child that is forked from here on; nothing where the system has no fork."""
+    """Register a function to be called in every child forked from now on; do nothing on a system without fork."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=function)
 
 
-call_in_children(_forsake_all)
+call_in_children(_disown_all)

@@ -1,4 +1,4 @@
-"""How a child process that runs native code has ended, in words."""
+"""Describe how a child process that runs native code ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import IO, Final
 
 _LAST_BYTES: Final = 8192
-_TELLING: Final = re.compile(r"GGML_ASSERT|\berror\b|\bfailed\b|terminate called|Error:", re.IGNORECASE)
+_INFORMATIVE: Final = re.compile(r"GGML_ASSERT|\berror\b|\bfailed\b|terminate called|Error:", re.IGNORECASE)
 _MEANINGS: Final = {
     "SIGILL": "an instruction that this CPU lacks, or that the library was compiled into wrongly",
     "SIGSEGV": "the library touched memory that is not its own",
@@ -23,8 +23,8 @@ _MEANINGS: Final = {
 _WINDOWS: Final = {0xC000001D: "SIGILL", 0xC0000005: "SIGSEGV", 0xC0000409: "SIGABRT", 0xC0000094: "SIGFPE"}
 
 
-def signal_of(status: int) -> str:
-    """Name of the signal that ended a process, such as "SIGILL"; "" where it ended by itself.
+def signal_name(status: int) -> str:
+    """Return the name of the signal that ended a process, such as "SIGILL"; "" if it exited by itself.
 
     Args:
         status: `Popen.returncode`.
@@ -37,24 +37,24 @@ def signal_of(status: int) -> str:
     return ""
 
 
-def describe_end(status: int, last_words: str = "") -> str:
-    """What ended a process, to follow "it": "was killed by SIGILL (an instruction that this CPU lacks, ...)".
+def describe_end(status: int, error_line: str = "") -> str:
+    """Describe the end of a process, to follow "it": "was killed by SIGILL (an instruction that this CPU lacks, ...)".
 
     Args:
         status: `Popen.returncode`.
-        last_words: what it printed last on stderr; "" for nothing.
+        error_line: last line that it printed on stderr; "" for none.
     """
-    name = signal_of(status)
+    name = signal_name(status)
     if not name:
-        return f"ended with status {status}{f' ({last_words})' if last_words else ''}"
-    meaning = last_words or _MEANINGS.get(name, "")
+        return f"ended with status {status}{f' ({error_line})' if error_line else ''}"
+    meaning = error_line or _MEANINGS.get(name, "")
     return f"was killed by {name}{f' ({meaning})' if meaning else ''}"
 
 
-def last_words(errors: IO[bytes]) -> str:
-    """The last line of a stderr file that tells something, else the last one; "" where it is empty."""
+def last_error_line(errors: IO[bytes]) -> str:
+    """Return the last informative line of a stderr file, else its last line; "" if it is empty."""
     errors.seek(0, os.SEEK_END)
     errors.seek(max(0, errors.tell() - _LAST_BYTES))
     lines = [line.strip() for line in errors.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    telling = [line for line in lines if _TELLING.search(line)]
-    return (telling or lines or [""])[-1]
+    informative = [line for line in lines if _INFORMATIVE.search(line)]
+    return (informative or lines or [""])[-1]

@@ -19,6 +19,7 @@ _UNITS = (
 # Fifteen digits are more than any size has, and keep a line of nines from becoming a number of a thousand bits.
 _SIZE = re.compile(r"\s*(?P<number>[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?P<unit>[A-Za-z]*)\s*")
 _FORM = 'Write a number above 0 with its unit, for example "12GiB", "500 MiB" or "12GB" (decimal).'
+_GPUS_FORM = 'Write one size for each GPU, for example "12GiB" or "24GiB,12GiB".'
 
 
 def parse_size(text: str, default_unit: str | None = None) -> int:
@@ -49,6 +50,30 @@ def parse_size(text: str, default_unit: str | None = None) -> int:
     if size < 1:
         raise InvalidRequestError(f"The size {text!r} is less than one byte.", _FORM)
     return size
+
+
+def parse_vram(value: object) -> tuple[int, ...] | None:
+    """Bytes of each GPU from sizes with commas between them, from a number of bytes, or from a list of either.
+
+    Returns:
+        None for None; () for "none", a machine without a GPU.
+
+    Raises:
+        InvalidRequestError: no such sizes.
+    """
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return (value,)
+    if isinstance(value, list | tuple) and value:
+        return tuple(size for each in value for size in parse_vram(each) or ())
+    if not isinstance(value, str) or not all(part.strip() for part in value.split(",")):
+        raise InvalidRequestError(f"{value!r} is not a memory budget.", _GPUS_FORM)
+    if value.strip().lower() == "none":
+        return ()
+    if value.strip() == "0":
+        raise InvalidRequestError("A GPU of no memory.", 'Write "none" for a machine without a GPU.')
+    return tuple(parse_size(part) for part in value.split(","))
 
 
 def format_size(size: int) -> str:

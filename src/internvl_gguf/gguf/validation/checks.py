@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final
 
 from gguf import GGMLQuantizationType, GGUFValueType
 
-from internvl_gguf.errors import ModelFileError
-from internvl_gguf.gguf.header import DAMAGED_HINT, GGUFArray, GGUFHeader, TensorInfo
+from internvl_gguf.gguf.arch.base import Key, Storage, TensorSpec
+from internvl_gguf.gguf.header import GGUFArray, GGUFHeader, TensorInfo
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-KeyType: TypeAlias = "GGUFValueType | tuple[GGUFValueType, GGUFValueType]"
-"""A scalar's type, or (ARRAY, type of the items)."""
-
-MATRIX_TYPES: Final = frozenset(GGMLQuantizationType) - {
+_MATRIX_TYPES: Final = frozenset(GGMLQuantizationType) - {
     GGMLQuantizationType.Q8_1,  # these two exist inside computations only
     GGMLQuantizationType.Q8_K,
     GGMLQuantizationType.I8,
@@ -27,17 +21,21 @@ MATRIX_TYPES: Final = frozenset(GGMLQuantizationType) - {
     GGMLQuantizationType.I64,
     GGMLQuantizationType.F64,
 }
-"""Storage types that llama.cpp can multiply with on every backend's fallback, the CPU."""
+"""Types that llama.cpp can multiply with on every backend's fallback, the CPU."""
 
-VECTOR_TYPES: Final = frozenset({GGMLQuantizationType.F32})
-"""Norms, biases and embeddings that are added: the CPU aborts on any other type beside F32 activations."""
+_STORAGE_TYPES: Final[Mapping[Storage, frozenset[GGMLQuantizationType]]] = {
+    "any": _MATRIX_TYPES,
+    "float": frozenset({GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16}),
+    "f32": frozenset({GGMLQuantizationType.F32}),  # the CPU aborts on any other type beside F32 activations
+}
 
-UINT32: Final = GGUFValueType.UINT32
-FLOAT32: Final = GGUFValueType.FLOAT32
-BOOL: Final = GGUFValueType.BOOL
-STRING: Final = GGUFValueType.STRING
-INT32: Final = GGUFValueType.INT32
-ARRAY: Final = GGUFValueType.ARRAY
+GENERAL_KEYS: Final = {
+    "general.architecture": Key("STRING"),
+    "general.name": Key("STRING"),
+    "general.file_type": Key("UINT32"),
+    "split.count": Key("UINT16"),
+}
+"""Keys that the loaders read of every file."""
 
 
 @dataclass(frozen=True)
@@ -81,50 +79,63 @@ def _optional_text(header: GGUFHeader, key: str) -> str:
     return found.value.decode("utf-8", errors="replace")
 
 
-def refuse(header: GGUFHeader, what: str, hint: str = DAMAGED_HINT) -> ModelFileError:
-    """The error for something wrong with the file: "FILE: WHAT."."""
-    return ModelFileError(f"{header.label}: {what}.", hint)
-
-
-def check_key_types(header: GGUFHeader, types: Mapping[str, KeyType]) -> None:
-    """Every key of `types` that is there must be of exactly that type: llama.cpp converts nothing.
+def check_key_types(header: GGUFHeader, keys: Mapping[str, Key]) -> None:
+    """Every key of `keys` that is there must be of exactly its type: llama.cpp converts nothing.
 
     Raises:
         ModelFileError: one is of another type.
     """
-    for key, expected in types.items():
-        found = header.key_values.get(key)
+    for name, key in keys.items():
+        found = header.key_values.get(name)
         if found is None:
             continue
-        scalar, item = expected if isinstance(expected, tuple) else (expected, None)
-        item_found = found.value.item_type if isinstance(found.value, GGUFArray) else None
-        if found.type is not scalar or item_found is not item:
-            wanted = f"an array of {item.name}" if item is not None else scalar.name
-            raise refuse(header, f"the key {key} is {found.type_name} where {wanted} belongs")
+        item = GGUFValueType[key.kind.strip("[]")]
+        is_array = key.kind.startswith("[")
+        item_found = found.value.item_type if isinstance(found.value, GGUFArray) else found.type
+        if isinstance(found.value, GGUFArray) is not is_array or item_found is not item:
+            wanted = f"an array of {item.name}" if is_array else item.name
+            raise header.error(f"the key {name} is {found.type_name} where {wanted} belongs")
 
 
-def bounded_integer(header: GGUFHeader, key: str, lowest: int, highest: int, default: int | None = None) -> int:
-    """A whole number within limits.
-
-    Raises:
-        ModelFileError: missing without a default, no whole number, or outside the limits.
-    """
-    value = header.integer(key, default)
-    if not lowest <= value <= highest:
-        raise refuse(header, f"{key} is {value}, outside {lowest} to {highest}")
-    return value
-
-
-def bounded_number(header: GGUFHeader, key: str, lowest: float, highest: float, default: float | None = None) -> float:
-    """A finite number within limits.
+def check_keys(header: GGUFHeader, keys: Mapping[str, Key]) -> None:
+    """Every key must be of its type, and have a value that the model can be meant to have.
 
     Raises:
-        ModelFileError: missing without a default, no number, or outside the limits.
+        ModelFileError: one is of another type, outside its limits, or missing though it must be there.
     """
-    value = header.number(key, default)
-    if not (math.isfinite(value) and lowest <= value <= highest):
-        raise refuse(header, f"{key} is {value:g}, outside {lowest:g} to {highest:g}")
-    return value
+    check_key_types(header, keys)
+    for name, key in keys.items():
+        if key.between is not None and key.kind == "FLOAT32":
+            header.bounded_number(name, *key.between, default=key.default)
+        elif key.between is not None:
+            lowest, highest = map(int, key.between)
+            header.bounded_integer(name, lowest, highest, None if key.default is None else int(key.default))
+        elif key.only and name in header:
+            found = header.key_values[name].value
+            value = header.text(name) if isinstance(found, bytes) else found
+            if value not in key.only:
+                raise header.error(key.refusal.format(value=value))
+
+
+def check_tensors(header: GGUFHeader, tensors: Mapping[str, TensorInfo], expected: Iterable[TensorSpec]) -> set[str]:
+    """Every tensor must be there with its shape and in a type that llama.cpp computes with.
+
+    Args:
+        header: of the file, or of the first of a split model.
+        tensors: those of all parts.
+        expected: what an architecture says.
+
+    Returns:
+        Names of the tensors expected.
+
+    Raises:
+        ModelFileError: one is missing or another one.
+    """
+    names = set()
+    for spec in expected:
+        check_tensor(header, tensors, spec.name, spec.shape, _STORAGE_TYPES[spec.storage])
+        names.add(spec.name)
+    return names
 
 
 def check_tensor(
@@ -141,14 +152,14 @@ def check_tensor(
     """
     tensor = tensors.get(name)
     if tensor is None:
-        raise refuse(header, f"the tensor {name} is missing")
+        raise header.error(f"the tensor {name} is missing")
     while len(shape) > 1 and shape[-1] == 1:
         shape = shape[:-1]
     if tensor.trimmed_shape != shape:
-        raise refuse(header, f"the tensor {name} has the shape {list(tensor.shape)} where {list(shape)} belongs")
+        raise header.error(f"the tensor {name} has the shape {list(tensor.shape)} where {list(shape)} belongs")
     if tensor.type not in types:
         known = " or ".join(sorted(kind.name for kind in types)) if len(types) < 4 else "a weight type"
-        raise refuse(header, f"the tensor {name} is stored as {tensor.type.name} where {known} belongs")
+        raise header.error(f"the tensor {name} is stored as {tensor.type.name} where {known} belongs")
 
 
 def check_all_known(header: GGUFHeader, names: Iterable[str], known: Iterable[str], reader: str) -> None:
@@ -160,4 +171,4 @@ def check_all_known(header: GGUFHeader, names: Iterable[str], known: Iterable[st
     extra = sorted(set(names) - set(known))
     if extra:
         more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
-        raise refuse(header, f"{reader} has no place for the tensor {extra[0]}{more}")
+        raise header.error(f"{reader} has no place for the tensor {extra[0]}{more}")

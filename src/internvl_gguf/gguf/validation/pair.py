@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.errors import ModelPairError
+from internvl_gguf.gguf.arch import TEXT_ARCHITECTURES
+from internvl_gguf.gguf.arch.internvit import release_of
 from internvl_gguf.gguf.header import GGUFHeader, read_header
 from internvl_gguf.gguf.validation.finite import check_finite
 from internvl_gguf.gguf.validation.mmproj import MmprojFacts, validate_mmproj
@@ -24,19 +26,6 @@ if TYPE_CHECKING:
 
 _SAME_REPO_HINT: Final = "Use the mmproj from the repository the text model came from."
 
-_SMALL_VIT: Final = (24, 1024)
-_LARGE_VIT: Final = (45, 3200)
-_VIT_NAMES: Final = {_SMALL_VIT: "InternViT-300M", _LARGE_VIT: "InternViT-6B"}
-# (layers, width) of Qwen2.5 to the (layers, width) of the InternViT that InternVL2, 2.5 and 3 pair it with.
-_VIT_OF_TEXT: Final = {
-    (24, 896): _SMALL_VIT,  # 0.5B, in InternVL3-1B
-    (28, 1536): _SMALL_VIT,  # 1.5B, in 2B
-    (36, 2048): _SMALL_VIT,  # 3B, in InternVL2.5-4B
-    (28, 3584): _SMALL_VIT,  # 7B, in 8B
-    (48, 5120): _SMALL_VIT,  # 14B
-    (64, 5120): _LARGE_VIT,  # 32B, in 38B
-    (80, 8192): _LARGE_VIT,  # 72B, in 78B
-}
 # "InternVL3-14B-Instruct", "Internvl3 14B", "InternVL3_5-8B": series, half series, size in billions.
 _MODEL_NAME: Final = re.compile(
     r"intern[-_ ]?vl[-_ ]?(\d)(?:[._](\d))?(?:[^/]*?[-_ ](\d+)b(?![a-z0-9]))?", re.IGNORECASE
@@ -90,17 +79,16 @@ def validate_pair(text: TextModelFacts, mmproj: MmprojFacts) -> None:
         ModelPairError: another width, a vision transformer that this text model never has, or names of two models.
     """
     both = f"{mmproj.label} does not belong to {text.label}"
-    if mmproj.projection_width != text.n_embd:
+    if mmproj.projection_dim != text.n_embd:
         raise ModelPairError(
-            f"{both}: it makes embeddings {mmproj.projection_width} wide, the text model takes {text.n_embd}.",
+            f"{both}: it makes embeddings {mmproj.projection_dim} wide, the text model takes {text.n_embd}.",
             _SAME_REPO_HINT,
         )
-    expected = _VIT_OF_TEXT.get((text.n_layers, text.n_embd))
-    found = (mmproj.n_layers, mmproj.width)
-    if expected is not None and found in _VIT_NAMES and found != expected:
+    expected = TEXT_ARCHITECTURES[text.architecture].encoders.get((text.n_layers, text.n_embd))
+    found = release_of(mmproj.n_layers, mmproj.n_embd)
+    if expected is not None and found is not None and found != expected:
         raise ModelPairError(
-            f"{both}: it is an {_VIT_NAMES[found]}, a text model of {text.n_layers} layers goes with"
-            f" {_VIT_NAMES[expected]}.",
+            f"{both}: it is an {found.name}, a text model of {text.n_layers} layers goes with {expected.name}.",
             _SAME_REPO_HINT,
         )
     ours, theirs = model_in(text.identity), model_in(mmproj.identity)

@@ -5,26 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from gguf import TokenType
+from gguf import GGUFValueType, TokenType
 
-from internvl_gguf.gguf.validation.checks import (
-    ARRAY,
-    BOOL,
-    FLOAT32,
-    INT32,
-    STRING,
-    UINT32,
-    KeyType,
-    bounded_integer,
-    refuse,
-)
+from internvl_gguf.gguf.arch.base import Key, TextArchitecture
 
 if TYPE_CHECKING:
     from internvl_gguf.gguf.header import GGUFHeader
 
 NOT_INTERNVL_HINT: Final = "Use the text GGUF of an InternVL3 model; its mmproj comes with it."
 
-_QWEN2_PRE: Final = frozenset({"qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2"})  # one and the same in llama.cpp
 _SPECIAL_TOKENS: Final = ("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
 
 _PAIR: Final = re.compile(rb"^[^\n][^ \n]* [^\n]", re.MULTILINE)
@@ -37,56 +26,57 @@ _TOKEN_ID_KEYS: Final = tuple(
     )
 )
 
-# Every key that llama.cpp's vocabulary loader reads, in the type it insists on.
-TOKENIZER_KEY_TYPES: Final[dict[str, KeyType]] = {
-    "tokenizer.ggml.model": STRING,
-    "tokenizer.ggml.pre": STRING,
-    "tokenizer.ggml.tokens": (ARRAY, STRING),
-    "tokenizer.ggml.token_type": (ARRAY, INT32),
-    "tokenizer.ggml.merges": (ARRAY, STRING),
-    "tokenizer.ggml.suppress_tokens": (ARRAY, INT32),
-    "tokenizer.ggml.token_type_count": UINT32,
-    "tokenizer.ggml.add_bos_token": BOOL,
-    "tokenizer.ggml.add_eos_token": BOOL,
-    "tokenizer.ggml.add_sep_token": BOOL,
-    "tokenizer.ggml.add_space_prefix": BOOL,
-    "tokenizer.ggml.remove_extra_whitespaces": BOOL,
-    "tokenizer.ggml.normalizer.lowercase": BOOL,
-    "tokenizer.ggml.normalizer.strip_accents": BOOL,
-    "tokenizer.chat_template": STRING,
-    **dict.fromkeys(_TOKEN_ID_KEYS, UINT32),
+# Every key that llama.cpp's vocabulary loader reads, in the type that it insists on.
+TOKENIZER_KEYS: Final = {
+    "tokenizer.ggml.model": Key("STRING"),
+    "tokenizer.ggml.pre": Key("STRING"),
+    "tokenizer.ggml.tokens": Key("[STRING]"),
+    "tokenizer.ggml.token_type": Key("[INT32]"),
+    "tokenizer.ggml.merges": Key("[STRING]"),
+    "tokenizer.ggml.suppress_tokens": Key("[INT32]"),
+    "tokenizer.ggml.token_type_count": Key("UINT32"),
+    "tokenizer.ggml.add_bos_token": Key("BOOL"),
+    "tokenizer.ggml.add_eos_token": Key("BOOL"),
+    "tokenizer.ggml.add_sep_token": Key("BOOL"),
+    "tokenizer.ggml.add_space_prefix": Key("BOOL"),
+    "tokenizer.ggml.remove_extra_whitespaces": Key("BOOL"),
+    "tokenizer.ggml.normalizer.lowercase": Key("BOOL"),
+    "tokenizer.ggml.normalizer.strip_accents": Key("BOOL"),
+    "tokenizer.chat_template": Key("STRING"),
+    **dict.fromkeys(_TOKEN_ID_KEYS, Key("UINT32")),
 }
 
 
-def check_tokenizer(header: GGUFHeader) -> list[bytes]:
+def check_tokenizer(header: GGUFHeader, architecture: TextArchitecture) -> list[bytes]:
     """The tokens of a vocabulary whose arrays fit each other and that can express every prompt.
 
     Raises:
         ModelFileError: it is another kind of tokenizer, or damaged.
     """
     model, pre = header.text("tokenizer.ggml.model"), header.text("tokenizer.ggml.pre")
-    if model != "gpt2" or pre not in _QWEN2_PRE:
-        raise refuse(header, f'its tokenizer is "{model}" with the pre-split "{pre}", not that of Qwen2.5')
-    tokens = header.array("tokenizer.ggml.tokens", STRING).raw_strings()
-    types = header.array("tokenizer.ggml.token_type", INT32)
+    if model != architecture.tokenizer or pre not in architecture.pre_tokenizers:
+        title = architecture.title
+        raise header.error(f'its tokenizer is "{model}" with the pre-split "{pre}", not that of {title}')
+    tokens = header.array("tokenizer.ggml.tokens", GGUFValueType.STRING).raw_strings()
+    types = header.array("tokenizer.ggml.token_type", GGUFValueType.INT32)
     if types.count != len(tokens):
-        raise refuse(header, f"it has {len(tokens)} tokens but the types of {types.count}")
+        raise header.error(f"it has {len(tokens)} tokens but the types of {types.count}")
     if not set(types.numbers()) <= {int(kind) for kind in TokenType}:
-        raise refuse(header, "a token is of an unknown type")
+        raise header.error("a token is of an unknown type")
     _check_scores(header, len(tokens))
     _check_strings(header, tokens, "token")
     known = set(tokens)
     if len(known) != len(tokens):  # llama.cpp asserts this
-        raise refuse(header, "a token appears twice in its vocabulary")
+        raise header.error("a token appears twice in its vocabulary")
     missing = sorted(set(_byte_letters()) - known)
     if missing:  # llama.cpp would drop such bytes of a prompt without a word
-        raise refuse(header, f"its vocabulary has no token {missing[0].decode()}, which stands for a byte")
-    merges = header.array("tokenizer.ggml.merges", STRING).raw_strings()
+        raise header.error(f"its vocabulary has no token {missing[0].decode()}, which stands for a byte")
+    merges = header.array("tokenizer.ggml.merges", GGUFValueType.STRING).raw_strings()
     joined = _check_strings(header, merges, "merge")
     if sum(1 for _ in _PAIR.finditer(joined)) != len(merges):
-        raise refuse(header, "a merge of its tokenizer is not a pair")
+        raise header.error("a merge of its tokenizer is not a pair")
     for key in _TOKEN_ID_KEYS:
-        bounded_integer(header, key, 0, len(tokens) - 1, default=0)
+        header.bounded_integer(key, 0, len(tokens) - 1, default=0)
     return tokens
 
 
@@ -94,9 +84,9 @@ def _check_scores(header: GGUFHeader, n_vocab: int) -> None:
     found = header.key_values.get("tokenizer.ggml.scores")
     if found is None:
         return
-    item_type = INT32 if found.type_name.endswith("INT32") else FLOAT32
+    item_type = GGUFValueType.INT32 if found.type_name.endswith("INT32") else GGUFValueType.FLOAT32
     if header.array("tokenizer.ggml.scores", item_type).count != n_vocab:
-        raise refuse(header, "its tokenizer has another number of scores than of tokens")
+        raise header.error("its tokenizer has another number of scores than of tokens")
 
 
 def _check_strings(header: GGUFHeader, strings: list[bytes], what: str) -> bytes:
@@ -105,9 +95,9 @@ def _check_strings(header: GGUFHeader, strings: list[bytes], what: str) -> bytes
     try:
         joined.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise refuse(header, f"a {what} of its tokenizer is not UTF-8 ({error.reason})") from None
+        raise header.error(f"a {what} of its tokenizer is not UTF-8 ({error.reason})") from None
     if b"\0" in joined or not all(strings):
-        raise refuse(header, f"a {what} of its tokenizer is empty or holds a NUL byte")
+        raise header.error(f"a {what} of its tokenizer is empty or holds a NUL byte")
     return joined
 
 
@@ -126,8 +116,7 @@ def special_token_ids(header: GGUFHeader, tokens: list[bytes]) -> tuple[int, ...
     """
     missing = [name for name in _SPECIAL_TOKENS if name.encode() not in tokens]
     if missing:
-        raise refuse(
-            header,
+        raise header.error(
             f"it is no InternVL text model: its vocabulary has no {', '.join(missing)}",
             NOT_INTERNVL_HINT,
         )

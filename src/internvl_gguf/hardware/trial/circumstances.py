@@ -1,6 +1,6 @@
-"""What decides how the native library behaves here: its files, the CPU, and the drivers of GPUs.
+"""The circumstances that a trial is valid for: files of the native library, the CPU, and drivers of GPUs.
 
-All of it is read without the library, in a millisecond: it is read by every command before llama.cpp is imported.
+They are read without the library, in a millisecond: every command reads them before it imports llama.cpp.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from typing import Final
 
 from internvl_gguf.hardware.identity import cpu_flags, processor_name
 
-_VERSION: Final = 2  # of the trial: another one has other checks or bounds
+_VERSION: Final = 2  # of the trial: raised when checks or bounds change
 _PACKAGE: Final = "llama_cpp"
 _BINARIES: Final = (".so", ".dylib", ".dll", ".metallib")
-# Versions of the drivers that Linux tells without a library.
+# Driver versions that Linux gives without a library.
 _DRIVERS: Final = tuple(Path("/sys/module", name, "version") for name in ("nvidia", "amdgpu", "i915", "xe"))
-# Mesa's drivers of Vulkan tell none: their files stand for it.
+# Mesa's Vulkan drivers give no version: size and time of their files stand for it.
 _DRIVER_FOLDERS: Final = ("/usr/lib", "/usr/lib64", f"/usr/lib/{platform.machine()}-linux-gnu")
 _DRIVER_FILES: Final = "libvulkan_*.so"
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What a trial was made under, and for no other machine or library counts.
+    """Circumstances of a trial; its result is valid for no other machine or library.
 
     Attributes:
         library: folder of the library's files.
         processor: the CPU's name.
-        driver: versions of GPU drivers, empty where the system tells none.
-        digest: of all that, with the CPU's flags, the size and time of every file, and elsewhere than on Linux the
-            version of the system, which brings the drivers.
+        driver: versions of GPU drivers; empty if the system gives none.
+        digest: digest of all that, of the CPU's flags, of size and time of every file, and on other systems than Linux
+            of the system's version, which brings the drivers.
     """
 
     library: str
@@ -47,7 +47,7 @@ class Circumstances:
 
 
 def circumstances() -> Circumstances:
-    """The circumstances of this process."""
+    """Return the circumstances of this process."""
     folders = library_folders()
     files = [(str(path), *_identity(path)) for folder in folders for path in _binaries(folder)]
     processor, driver = processor_name(), " ".join(_first_line(path) for path in _DRIVERS).strip()
@@ -58,7 +58,7 @@ def circumstances() -> Circumstances:
 
 
 def library_folders() -> tuple[Path, ...]:
-    """Where the native library's files lie: beside llama_cpp, and where LLAMA_CPP_LIB_PATH says; may be missing."""
+    """Return the folders of the native library's files, which may be missing: llama_cpp/lib and LLAMA_CPP_LIB_PATH."""
     found: list[Path] = []
     with suppress(ImportError, ValueError):
         spec = importlib.util.find_spec(_PACKAGE)
@@ -74,7 +74,7 @@ def _binaries(folder: Path) -> list[Path]:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Size and time of a file; zeros where it is gone."""
+    """Return size and modification time of a file; zeros if it is gone."""
     with suppress(OSError):
         status = path.stat()
         return status.st_size, status.st_mtime_ns

@@ -1,4 +1,4 @@
-"""How the checks of a trial went."""
+"""Outcomes of the checks of a trial."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _LASTING_SIGNALS: Final = ("SIGILL", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGTRAP", "
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one check went.
+    """Outcome of one check.
 
     Attributes:
         kind: "right"; "wrong", an answer further from the known one than rounding explains; "died", the process ended;
             "refused", llama.cpp gave an error; "hung", no answer in time; "unknown", there is no such check.
-        what: what happened, to follow the name of the check; empty where it was right.
-        signal: what ended the process, such as "SIGILL"; empty where it was no signal.
-        distance: of the answer from the known one, as a part of it.
+        what: what happened, to follow the name of the check; empty if right.
+        signal: signal that ended the process, such as "SIGILL"; empty if none did.
+        distance: relative distance of the answer from the known one.
         bound: the largest distance that counts as right.
-        shifted: whether the vision encoder gives patches the position rows of their neighbours; None where there is
-            none in the check.
+        shifted: whether the vision encoder gives patches the position rows of their neighbours; None for checks
+            without a vision encoder.
 
     Raises:
-        ValueError: a kind that there is none of, or numbers that are none.
+        ValueError: an unknown kind, or numbers that are not finite.
     """
 
     kind: Kind
@@ -47,27 +47,27 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether something went wrong. What there is no check of counts as right."""
+        """Whether the check went wrong; a check that does not exist counts as right."""
         return self.kind not in ("right", "unknown")
 
     @property
     def lasts(self) -> bool:
-        """Whether another try would go alike. A process that was killed, waited or found no memory may do better."""
+        """Whether another try would end the same. A process that was killed, hung or lacked memory may do better."""
         return self.kind in ("right", "wrong", "unknown") or (self.kind == "died" and self.signal in _LASTING_SIGNALS)
 
     def plain(self) -> dict[str, Any]:
-        """For JSON; fields that say nothing are left out."""
+        """Return the fields for JSON, without empty ones."""
         return {name: value for name, value in asdict(self).items() if value not in (None, "")}
 
 
 Outcomes = Mapping[str, Outcome]
-"""By name of the check: "weights Q4_K", "attention f16", "flash attention f16", "encoder F16", ..."""
+"""Outcomes by name of the check: "weights Q4_K", "attention f16", "flash attention f16", "encoder F16", ..."""
 
 
 def outcome_of(plain: Mapping[str, Any]) -> Outcome:
-    """An outcome as `Outcome.plain` gave it.
+    """Return the outcome whose `Outcome.plain` was kept.
 
     Raises:
-        TypeError, ValueError: it is none.
+        TypeError, ValueError: it is not an outcome.
     """
     return Outcome(**plain)

@@ -1,34 +1,27 @@
-"""What trials found, kept with the other records: one file for all machines that share a home folder.
+"""The kept results of trials: one file for all machines that share a home folder.
 
-An entry counts for the library, CPU and drivers it was made with (`Circumstances`) and for no other; the entries of
-others stay, the newest sixteen in all.
+An entry is valid for the library, CPU and drivers it was made with (`Circumstances`) and for no other. Entries of other
+machines stay.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from internvl_gguf.hardware.trial.circumstances import Circumstances
 from internvl_gguf.hardware.trial.outcomes import Outcomes, outcome_of
-from internvl_gguf.utils.paths import write_atomically
 from internvl_gguf.utils.records import TRIAL
 
-_VERSION: Final = 1
-_MOST_ENTRIES: Final = 16
-_LOCK_SECONDS: Final = 5.0  # a writer that takes longer is stopped, or its file system knows no locks
-
 _in_this_process: dict[str, Entry] = {}
-"""What this process found, by digest: it holds where nothing can be written, too."""
+"""Results of this process by digest; they are used also if the file cannot be written."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What was found under some circumstances.
+    """Results under some circumstances.
 
     Attributes:
         imports: whether the library could be loaded.
@@ -45,7 +38,7 @@ class Entry:
     tried_at: str = ""
 
     def merged(self, newer: Entry) -> Entry:
-        """This with what a newer one adds or finds otherwise."""
+        """Return this entry updated by a newer one."""
         return Entry(
             imports=self.imports or newer.imports,
             features=newer.features or self.features,
@@ -55,61 +48,31 @@ class Entry:
         )
 
     def _with(self, step: str, newer: Entry) -> Outcomes:
-        """Outcomes of a step: the newer ones, and of a part of its checks beside those of the others."""
+        """Return outcomes of a step: the newer ones, added to the older ones if only a part of the checks ran."""
         old = {} if step in newer.whole else self.steps.get(step, {})
         return {**old, **newer.steps[step]}
 
 
 def recorded(here: Circumstances) -> Entry:
-    """What is known under these circumstances; an empty entry where nothing is."""
-    kept = _read().get(here.digest)
-    entry = Entry()
-    with suppress(ValueError, KeyError, TypeError, AttributeError):
-        entry = _entry_of(kept) if kept is not None else entry
-    return entry.merged(found_here(here))
+    """Return the results known under these circumstances; an empty entry if there are none."""
+    return (TRIAL.get(here.digest, _entry_of) or Entry()).merged(found_here(here))
 
 
 def found_here(here: Circumstances) -> Entry:
-    """What this process itself found."""
+    """Return the results that this process itself found."""
     return _in_this_process.get(here.digest, Entry())
 
 
 def record(here: Circumstances, found: Entry) -> OSError | None:
-    """Add what was found to what is known; the entries of other machines stay.
+    """Add results to the file; the entries of other machines stay.
 
     Returns:
-        Why it could not be kept; None where it was.
+        The error if the file could not be written, else None.
     """
-    from filelock import FileLock, Timeout  # only now: every command reads a record, few write one
-
     found = replace(found, tried_at=datetime.now().astimezone().isoformat(timespec="seconds"))
     _in_this_process[here.digest] = found_here(here).merged(found)
-    path = TRIAL.path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as locked:
-            with suppress(Timeout, NotImplementedError):
-                locked.enter_context(FileLock(path.with_name(f".{path.stem}.lock"), timeout=_LOCK_SECONDS))
-            entries = _read()
-            known = Entry()
-            with suppress(ValueError, KeyError, TypeError, AttributeError):
-                known = _entry_of(entries.pop(here.digest, {}))
-            facts = {"processor": here.processor, "library": here.library, "driver": here.driver}
-            entries[here.digest] = {**facts, **_plain(known.merged(found))}
-            newest = dict(list(entries.items())[-_MOST_ENTRIES:])
-            write_atomically(path, json.dumps({"version": _VERSION, "entries": newest}).encode())
-    except OSError as error:
-        return error
-    return None
-
-
-def _read() -> dict[str, Any]:
-    """The entries by digest, the newest last; none where the file is missing, damaged or of another version."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        kept = TRIAL.read()
-        if kept["version"] == _VERSION and isinstance(kept["entries"], dict):
-            return dict(kept["entries"])
-    return {}
+    facts = {"processor": here.processor, "library": here.library, "driver": here.driver}
+    return TRIAL.merge(here.digest, _entry_of, lambda known: {**facts, **_plain((known or Entry()).merged(found))})
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
@@ -126,10 +89,10 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 
 def _entry_of(kept: Mapping[str, Any]) -> Entry:
-    """An entry as it was written.
+    """Parse a kept entry.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: it is none.
+        ValueError, KeyError, TypeError, AttributeError: it is damaged.
     """
     steps = {
         str(name): {str(check): outcome_of(outcome) for check, outcome in outcomes.items()}

@@ -1,4 +1,4 @@
-"""The steps down from everything to refusal, and what of the trial a model depends on."""
+"""The steps from full use of a device down to refusal, and the checks that a model depends on."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from internvl_gguf.config import FlashAttention, KVType
+from internvl_gguf.config import FlashAttention, KVType, is_quantised
 from internvl_gguf.hardware.trial.outcomes import Outcome, Outcomes
 
 UNREACHED: Final = "the others"
-"""Name under which it is kept why a trial did not come to all of its checks."""
-
-_QUANTISED: Final = ("q8_0", "q4_0")
+"""Name of the outcome that says why a trial did not reach all of its checks."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +20,8 @@ class Step:
     Attributes:
         device: name of a GPU; "" for the CPU.
         description: what the driver calls the GPU: another one may get the same name.
-        extra_buffers: llama.cpp's extra buffer types: weights of the CPU in orders of its own, which AMX and reordered
-            kernels multiply.
-        flash_attn: flash attention, where it is wanted.
+        extra_buffers: use llama.cpp's extra buffer types: CPU weights in layouts for AMX and reordered kernels.
+        flash_attn: use flash attention if it is wanted.
     """
 
     device: str = ""
@@ -34,31 +31,31 @@ class Step:
 
     @property
     def name(self) -> str:
-        """What outcomes are kept under."""
+        """Name that outcomes are kept under."""
         device = f"{self.device} ({self.description})" if self.description else self.device or "CPU"
         less = [word for word, used in (("plain", self.extra_buffers), ("no flash", self.flash_attn)) if not used]
         return ", ".join([device, *less])
 
     @property
     def request(self) -> dict[str, Any]:
-        """For the process that tries it."""
+        """Request to the process that tries this step."""
         return {"device": self.device, "extra_buffers": self.extra_buffers, "flash_attn": self.flash_attn}
 
-    def down(self) -> tuple[Step, ...]:
-        """This step and those below it, in the order in which they are tried; extra buffers are the CPU's alone."""
+    def fallbacks(self) -> tuple[Step, ...]:
+        """Return this step and those below it, in the order they are tried; extra buffers concern the CPU alone."""
         kept = (True,) if self.device else (True, False)
         return tuple(replace(self, extra_buffers=extra, flash_attn=flash) for flash in (True, False) for extra in kept)
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a model is run with, as far as the trial tells whether it works.
+    """Settings of a model that the trial has checks for.
 
     Attributes:
         kinds: element types of the text model's weights, such as "Q4_K".
-        encoder_kinds: of the vision encoder's.
-        kv_type: of the KV cache.
-        flash_attn: "auto" is on for GPUs and for a quantised cache.
+        encoder_kinds: element types of the vision encoder's weights.
+        kv_type: element type of the KV cache.
+        flash_attn: "auto" means on for GPUs and for a quantised cache.
     """
 
     kinds: frozenset[str] = frozenset()
@@ -67,20 +64,20 @@ class Needs:
     flash_attn: FlashAttention = "auto"
 
     def checks(self, step: Step) -> tuple[str, ...] | None:
-        """Names of the checks that must go right; None where a step leaves out what is needed."""
-        is_quantised = self.kv_type in _QUANTISED
-        if is_quantised and not step.flash_attn:
+        """Return the names of the checks that must pass; None if the step leaves out a needed feature."""
+        has_blocks = is_quantised(self.kv_type)
+        if has_blocks and not step.flash_attn:
             return None
-        wanted = is_quantised or bool(step.device) if self.flash_attn == "auto" else self.flash_attn
+        wanted = has_blocks or bool(step.device) if self.flash_attn == "auto" else self.flash_attn
         attention = f"{'flash ' if wanted and step.flash_attn else ''}attention {self.kv_type}"
         weights = (f"weights {kind}" for kind in sorted(self.kinds))
         return (*weights, attention, *(f"encoder {kind}" for kind in sorted(self.encoder_kinds)))
 
 
 def failures(outcomes: Outcomes, names: Iterable[str]) -> dict[str, Outcome]:
-    """Of the named checks those that went wrong.
+    """Return the named checks that failed, with their outcomes.
 
-    What there is no check of counts as right, unless the trial ended before it came to all.
+    A check that does not exist counts as passed, unless the trial ended before it reached all checks.
     """
     unreached = outcomes.get(UNREACHED)
     found = {name: outcomes.get(name, unreached) for name in names}

@@ -1,7 +1,7 @@
-"""llama.cpp's own matrix products and attention, timed on one device.
+"""Time llama.cpp's own matrix products and attention on one device.
 
-The graphs go through ggml's backend interface as those of a model do, with weights in the buffer that llama.cpp would
-put them in: reordered where the CPU reorders them (`make_cpu_buft_list` in `src/llama-model.cpp`). The functions take
+The graphs go through ggml's backend interface as those of a model do, with weights in the buffer type that llama.cpp
+would use: reordered where the CPU reorders them (`make_cpu_buft_list` in `src/llama-model.cpp`). The functions take
 handles and numbers, and one small structure by value; `library.initialise` has checked the version.
 """
 
@@ -18,9 +18,9 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.hardware.trial import Needs, settle
+from internvl_gguf.hardware.trial import Needs, find_usable_settings
 from internvl_gguf.llama.library import Device, ggml_function, initialise
-from internvl_gguf.llama.measure.timing import Timing, timed
+from internvl_gguf.llama.measure.timing import Timing, time_repeatedly
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +37,7 @@ _PRECISE: Final = 10  # GGML_PREC_F32, which llama.cpp asks for in attention
 _COMPUTED: Final = 0  # GGML_STATUS_SUCCESS
 
 Run = Callable[[], object]
-"""Computes a graph that lies ready."""
+"""Computes a prepared graph."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class AttentionShape:
     """Sizes of an attention.
 
     Attributes:
-        heads, kv_heads, head_dim: of each layer.
+        heads, kv_heads, head_dim: sizes of each layer.
         positions: keys and values of a layer.
-        tokens: that attend to all of them.
-        layers: each with keys and values of its own.
+        tokens: number of tokens that attend to all of them.
+        layers: number of layers, each with keys and values of its own.
     """
 
     heads: int
@@ -104,28 +104,28 @@ def _functions() -> _Functions:
 
 
 def reorders_weights(found: Sequence[tuple[int, Device]], kinds: Iterable[str]) -> bool:
-    """Whether llama.cpp lets the CPU keep weights in orders of its own here.
+    """Return whether llama.cpp lets the CPU store weights in layouts of its own on this machine.
 
     Args:
-        found: the devices with their numbers; one that reads from pinned memory of the host keeps the CPU from it.
+        found: the devices with their numbers; one with pinned host memory prevents reordering.
         kinds: element types in question, such as "Q4_K": kernels that failed in the trial are not used.
     """
     pinned = (device.kind != "cpu" and pins_host_memory(index) for index, device in found)
-    return not any(pinned) and settle(Needs(frozenset(kinds))).extra_buffers
+    return not any(pinned) and find_usable_settings(Needs(frozenset(kinds))).extra_buffers
 
 
 def pins_host_memory(index: int) -> bool:
-    """Whether weights of the host lie in memory that a device reads from: the CPU does not reorder them then."""
+    """Return whether a device has pinned host memory; then the CPU does not reorder weights."""
     return bool(_functions().host_buffer_type(_functions().device(index)))
 
 
-class Bench:
+class KernelBench:
     """One device, and graphs to time on it. A context manager.
 
     Args:
         index: number of the device among `library.devices()`.
         n_threads: CPU threads; a GPU has no use for them.
-        reorders: whether weights may lie where the CPU reorders them.
+        reorders: whether the CPU may reorder weights.
 
     Raises:
         LibraryError: the device cannot be started.
@@ -149,13 +149,13 @@ class Bench:
         self._ggml.stop(self._backend)
 
     def use_threads(self, n_threads: int) -> None:
-        """Compute with so many threads from now on."""
+        """Compute with `n_threads` threads from now on."""
         self.n_threads = n_threads
         if self._set_threads:
             self._set_threads(self._backend, n_threads)
 
     def products(self, kind: GGMLQuantizationType, columns: int, rows: int, tokens: int, total: int) -> Timing | None:
-        """Time a graph that multiplies the same tokens with one matrix after another; arguments as `multiplying`'s.
+        """Time a graph that multiplies the same tokens with one matrix after another; see `multiplying` for arguments.
 
         Returns:
             None where the device cannot multiply with this type.
@@ -167,7 +167,7 @@ class Bench:
     def multiplying(
         self, kind: GGMLQuantizationType, columns: int, rows: int, tokens: int, total: int, additions: int = 0
     ) -> Iterator[Run | None]:
-        """A graph that multiplies the same tokens with one matrix after another.
+        """Build a graph that multiplies the same tokens with one matrix after another.
 
         Args:
             kind: type of the matrices.
@@ -200,7 +200,7 @@ class Bench:
         yield None
 
     def attention(self, kind: GGMLQuantizationType, shape: AttentionShape, *, flash: bool) -> Timing | None:
-        """Time the attention of some layers; arguments as `attending`'s.
+        """Time the attention of some layers; see `attending` for arguments.
 
         Returns:
             None where the device cannot do it.
@@ -210,7 +210,7 @@ class Bench:
 
     @contextmanager
     def attending(self, kind: GGMLQuantizationType, shape: AttentionShape, *, flash: bool) -> Iterator[Run | None]:
-        """The attention of some layers (`build_attn_mha` in `src/llama-graph.cpp`).
+        """Build the attention of some layers (`build_attn_mha` in `src/llama-graph.cpp`).
 
         Args:
             kind: type of keys and values.
@@ -258,7 +258,7 @@ class Bench:
 
     @contextmanager
     def adding(self, count: int, width: int) -> Iterator[Run]:
-        """So many additions of `width` values, each to the last one's result."""
+        """Build `count` additions of `width` values, each to the last one's result."""
         with self._tables() as (_, results):
             first = self._ggml.tensor(results, _F32, width, 1, 1)
             nodes = [first]
@@ -268,19 +268,19 @@ class Bench:
                 yield run
 
     def uploads(self, n_bytes: int) -> Timing:
-        """Time a copy of so many bytes from ordinary memory to the device."""
+        """Time a copy of `n_bytes` bytes from ordinary memory to the device."""
         data = np.ones(n_bytes, dtype=np.uint8)
         with self._tables() as (table, _):
             target = self._ggml.tensor(table, GGMLQuantizationType.I8, n_bytes, 1, 1)
             with self._memory(table, self._own_type):
-                return timed(lambda: self._write(target, data))
+                return time_repeatedly(lambda: self._write(target, data))
 
     def _timed(self, run: Run) -> Timing:
-        return timed(run, self.n_threads if self._set_threads else 0)
+        return time_repeatedly(run, self.n_threads if self._set_threads else 0)
 
     @contextmanager
     def _ready(self, results: int, nodes: Sequence[int], contents: dict[int, NDArray[Any]]) -> Iterator[Run]:
-        """A graph whose tensors are filled."""
+        """Build a graph, allocate its tensors and fill them."""
         graph = self._ggml.graph(results, _NODES, False)
         for node in nodes:
             self._ggml.expand(graph, node)
@@ -298,12 +298,12 @@ class Bench:
         self._ggml.write(tensor, data.ctypes.data, 0, data.nbytes)
 
     def _by_head(self, results: int, tensor: int) -> int:
-        """[head_dim, heads, positions] seen as [head_dim, positions, heads]."""
+        """Return a view of [head_dim, heads, positions] as [head_dim, positions, heads]."""
         return int(self._ggml.permute(results, tensor, 0, 2, 1, 3))
 
     @contextmanager
     def _tables(self) -> Iterator[tuple[int, int]]:
-        """Two tables of tensors without data: for what is given, and for what is computed."""
+        """Make two ggml contexts without data: one for inputs, one for results."""
         with ExitStack() as owned:
             tables = []
             for _ in range(2):
@@ -313,7 +313,7 @@ class Bench:
 
     @contextmanager
     def _memory(self, table: int, buffer_type: int) -> Iterator[None]:
-        """Memory for every tensor of a table."""
+        """Allocate memory for every tensor of a table."""
         buffer = self._ggml.allocate(table, buffer_type)
         if not buffer:
             raise LibraryError("The device has no memory left.", "Close other programs and measure again.")
@@ -331,7 +331,7 @@ class Bench:
             index += 1
 
     def _procedure(self, name: str, result: Any, *arguments: Any) -> Any:
-        """A function that some kinds of devices have; None where this one lacks it."""
+        """Return a function that some kinds of devices have; None if this one lacks it."""
         address = self._ggml.address(self._ggml.registry(self._device), name.encode())
         return ctypes.CFUNCTYPE(result, *arguments)(address) if address else None
 
@@ -342,7 +342,7 @@ def _normal(count: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=2)
 def _weights(kind: GGMLQuantizationType, elements: int) -> NDArray[np.uint8]:
-    """Random weights of a type, as bytes.
+    """Return random weights of a type, as bytes.
 
     Every byte is from 0x11 to 0x6F: whatever bytes or nibbles of a block make up a scale, it is then an ordinary
     number, none that is infinite, not a number, or so small that a CPU slows down. (ggml's own quantiser takes 20
@@ -354,6 +354,6 @@ def _weights(kind: GGMLQuantizationType, elements: int) -> NDArray[np.uint8]:
 
 
 def _cache(kind: GGMLQuantizationType, elements: int) -> NDArray[Any]:
-    """Keys or values of a type, normally distributed: what attention makes of them must be ordinary too."""
+    """Return keys or values of a type, normally distributed, so that the results of attention are ordinary numbers."""
     values: NDArray[Any] = _normal(elements)
     return values if kind is _F32 else np.asarray(quants.quantize(values, kind))

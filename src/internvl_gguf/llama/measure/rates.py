@@ -1,9 +1,9 @@
-"""How fast each device reads and multiplies weights: the process behind `internvl_gguf.hardware.roofline`.
+"""Measure how fast each device reads and multiplies weights: the child process of `internvl_gguf.hardware.roofline`.
 
     python -m internvl_gguf.llama.measure.rates [--threads N] [--batch-threads N] [--start JOB] q4_k q6_k f16 ...
 
-Prints one JSON object a line: first each device, then each measurement as soon as there is one. A device may abort on a
-type it lacks, which is why this is a process of its own; `--start` goes on behind such a measurement.
+The process prints one JSON object a line: first each device, then each measurement when it is done. A device may abort
+on a type it lacks, which is why this is a child process; `--start` continues after such a measurement.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import Any, Final
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from internvl_gguf.config import KV_TYPES
 from internvl_gguf.errors import InternVLError
 from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.llama.library import Device, devices, gpus
 from internvl_gguf.llama.measure.encoder import BLOCK_OPERATIONS, encoder_timing
-from internvl_gguf.llama.measure.kernels import AttentionShape, Bench, reorders_weights
+from internvl_gguf.llama.measure.kernels import AttentionShape, KernelBench, reorders_weights
 from internvl_gguf.llama.measure.timing import Timing
 
 # Far more than a CPU's caches hold, so that each matrix comes from memory as it does while a real model decodes.
@@ -34,10 +35,10 @@ _CPU_BATCH_ROWS, _GPU_BATCH_ROWS = 1024, 16384
 # Attention as in Qwen2.5 (7 query heads share the keys of one), with more keys and values than caches hold.
 _DECODING: Final = AttentionShape(heads=14, kv_heads=2, head_dim=128, positions=4096, tokens=1, layers=12)
 _READING: Final = AttentionShape(heads=14, kv_heads=2, head_dim=128, positions=1024, tokens=_BATCH, layers=1)
-_KV_TYPES: Final = ("f16", "f32", "bf16", "q8_0", "q4_0")
+_KV_TYPES: Final = ("f16", *(each for each in KV_TYPES if each != "f16"))  # the default one first
 _ENCODER_TYPES: Final = ("f16", "bf16", "f32", "q8_0")
 _NODES, _NODE_WIDTH = 256, 1024
-_SECOND_TRIES: Final = 2  # of what other programs disturbed
+_SECOND_TRIES: Final = 2  # repetitions of disturbed measurements
 _UPLOAD_BYTES: Final = 256 * 1024**2
 _OF_BATCHES: Final = ("matrix_rate", "attention_rate", "encoder_rate")  # computed by the threads for batches
 
@@ -48,21 +49,21 @@ class _Job:
 
     Attributes:
         table: field of `DeviceSpeed` that it fills; "host_to_gpu" for that of the roofline.
-        key: in that table; empty where the field is none.
-        amount: what a run does: bytes or operations.
-        run: runs it; None where the device cannot.
-        n_threads: CPU threads it is run with.
+        key: key in that table; empty if the field is no table.
+        amount: bytes or operations of one run.
+        run: performs the measurement; returns None if the device cannot.
+        n_threads: CPU threads to run it with.
     """
 
     table: str
     key: str
     amount: float
-    run: Callable[[Bench], Timing | None]
+    run: Callable[[KernelBench], Timing | None]
     n_threads: int = 1
 
 
 def device_jobs(device: Device, kinds: Sequence[str], n_threads: int, n_threads_batch: int) -> list[_Job]:
-    """What to measure on a device, the most useful first; arguments as `measurements`'."""
+    """Return the measurements of a device, the most useful first; see `measurements` for arguments."""
     is_gpu = device.kind != "cpu"
     jobs = [_Job("node_seconds", "", _NODES, lambda bench: bench.small_operations(_NODES, _NODE_WIDTH))]
     if is_gpu:
@@ -71,9 +72,9 @@ def device_jobs(device: Device, kinds: Sequence[str], n_threads: int, n_threads_
     for kind in kinds:
         weight = GGMLQuantizationType[kind.upper()]
         matrix = _bytes(weight, _COLUMNS * _ROWS)
-        read = partial(Bench.products, kind=weight, columns=_COLUMNS, rows=_ROWS, tokens=1, total=_WEIGHT_BYTES)
+        read = partial(KernelBench.products, kind=weight, columns=_COLUMNS, rows=_ROWS, tokens=1, total=_WEIGHT_BYTES)
         jobs.append(_Job("bandwidth", kind, _WEIGHT_BYTES // matrix * matrix, read))
-        multiplied = partial(Bench.products, kind=weight, columns=_COLUMNS, rows=rows, tokens=_BATCH, total=0)
+        multiplied = partial(KernelBench.products, kind=weight, columns=_COLUMNS, rows=rows, tokens=_BATCH, total=0)
         jobs.append(_Job("matrix_rate", kind, 2 * _COLUMNS * rows * _BATCH, multiplied))
     for kind in (each for each in _KV_TYPES if each in kinds):
         jobs += _attention_jobs(kind)
@@ -84,7 +85,7 @@ def device_jobs(device: Device, kinds: Sequence[str], n_threads: int, n_threads_
 
 
 def _attention_jobs(kind: str) -> list[_Job]:
-    """Attention over keys and values of a type, with flash attention and, unless they are quantised, without."""
+    """Return measurements of attention over a KV type: with flash attention and, unless quantised, without."""
     weight = GGMLQuantizationType[kind.upper()]
     per_layer = 2 * _DECODING.kv_heads * _DECODING.head_dim * _DECODING.positions
     cache = _DECODING.layers * _bytes(weight, per_layer)
@@ -96,11 +97,11 @@ def _attention_jobs(kind: str) -> list[_Job]:
             ("attention_bandwidth", cache, _DECODING),
             ("attention_rate", operations, _READING),
         ):
-            jobs.append(_Job(table, key, amount, partial(Bench.attention, kind=weight, shape=shape, flash=flash)))
+            jobs.append(_Job(table, key, amount, partial(KernelBench.attention, kind=weight, shape=shape, flash=flash)))
     return jobs
 
 
-def _encode(kind: GGMLQuantizationType, use_gpu: bool, bench: Bench) -> Timing:
+def _encode(kind: GGMLQuantizationType, use_gpu: bool, bench: KernelBench) -> Timing:
     return encoder_timing(kind, bench.n_threads, use_gpu=use_gpu)
 
 
@@ -110,19 +111,19 @@ def _bytes(kind: GGMLQuantizationType, elements: int) -> int:
 
 
 def measurements(kinds: Sequence[str], n_threads: int, n_threads_batch: int, start: int) -> Iterator[dict[str, Any]]:
-    """Every device of this machine, then its measurements.
+    """Yield every device of this machine, then its measurements.
 
     Args:
         kinds: weight types by name, in lower case.
         n_threads: CPU threads for one token.
         n_threads_batch: CPU threads for many tokens and for the encoder.
-        start: measurements to leave out, counted from the first device on.
+        start: number of measurements to skip, counted from the first device on.
 
     Yields:
         for each device `device`, `kind`, `name`, `description` and `jobs`, the number of its measurements; then for
         each measurement `device`, `job`, its number from 1 on, `table`, `key`, `amount`, `seconds` of the fastest
-        sample and the middle one and `disturbed`, or `error` in place of these three. What was disturbed may come
-        again; the last counts.
+        sample and the median one and `disturbed`, or `error` in place of these three. A disturbed measurement may
+        be repeated; the last one counts.
     """
     found = _used(devices())
     plans = [device_jobs(device, kinds, n_threads, n_threads_batch) for _, device in found]
@@ -138,7 +139,7 @@ def measurements(kinds: Sequence[str], n_threads: int, n_threads_batch: int, sta
         if not left:
             continue
         try:
-            bench = Bench(index, n_threads=n_threads, reorders=reorders)
+            bench = KernelBench(index, n_threads=n_threads, reorders=reorders)
         except InternVLError as error:
             number += len(left)
             yield {"device": index, "job": number, "table": "", "key": "", "error": error.message}
@@ -150,13 +151,13 @@ def measurements(kinds: Sequence[str], n_threads: int, n_threads_batch: int, sta
 
 
 def _used(found: Sequence[Device]) -> list[tuple[int, Device]]:
-    """The CPU and the GPUs that a model may lie on, with their numbers."""
+    """Return the CPU and the GPUs that a model may lie on, with their numbers."""
     used = [*(device for device in found if device.kind == "cpu"), *gpus(found)]
     return [(found.index(device), device) for device in used]
 
 
-def _all_measured(jobs: Sequence[_Job], bench: Bench, before: int) -> Iterator[dict[str, Any]]:
-    """Measure one after another, and at the end again what was disturbed."""
+def _all_measured(jobs: Sequence[_Job], bench: KernelBench, before: int) -> Iterator[dict[str, Any]]:
+    """Measure the jobs one after another, then the disturbed ones again."""
     disturbed: list[tuple[_Job, dict[str, Any]]] = []
     for number, job in enumerate(jobs, before + 1):
         line: dict[str, Any] = {"job": number, "table": job.table, "key": job.key}
@@ -173,7 +174,7 @@ def _all_measured(jobs: Sequence[_Job], bench: Bench, before: int) -> Iterator[d
         disturbed = [(job, line) for job, line in disturbed if line["disturbed"]]
 
 
-def _measured(job: _Job, bench: Bench) -> dict[str, Any]:
+def _measured(job: _Job, bench: KernelBench) -> dict[str, Any]:
     bench.use_threads(job.n_threads)
     try:
         timing = job.run(bench)

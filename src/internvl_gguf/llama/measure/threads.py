@@ -1,10 +1,10 @@
-"""How work on the CPU takes with other threads and batches: the process behind `internvl_gguf.hardware.cpu_tuning`.
+"""Measure CPU work with other thread counts and batch sizes: the child process of `internvl_gguf.hardware.cpu_tuning`.
 
     python -m internvl_gguf.llama.measure.threads threads 1 2 4
     python -m internvl_gguf.llama.measure.threads sizes --threads 2 --batch-threads 4 256 512 1024
 
-Prints one JSON object a line: `table`, `setting`, the `seconds` of each sample, and `disturbed`. What stands in one
-table is measured in turns.
+The process prints one JSON object a line: `table`, `setting`, the `seconds` of each sample, and `disturbed`. The runs
+of one table are measured in turns.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any, Final
 from gguf import GGMLQuantizationType
 
 from internvl_gguf.llama.library import devices
-from internvl_gguf.llama.measure.kernels import AttentionShape, Bench, Run, reorders_weights
-from internvl_gguf.llama.measure.timing import Samples, Trial, compared
+from internvl_gguf.llama.measure.kernels import AttentionShape, KernelBench, Run, reorders_weights
+from internvl_gguf.llama.measure.timing import Samples, TimedRun, time_interleaved
 
 _KIND: Final = GGMLQuantizationType.Q4_K  # what most published files hold most of
 _WIDTH: Final = 4096  # of the matrices and of what is multiplied
@@ -29,7 +29,7 @@ _BATCH: Final = 512
 _UBATCH_ROWS: Final = 2048
 _ADDITIONS: Final = 3  # small operations after a matrix: a layer has 7 matrices and 24 of these
 _SAMPLES: Final = 5
-_ATTENTION_SAMPLES: Final = 3  # of what only is shown
+_ATTENTION_SAMPLES: Final = 3  # these times are only shown, nothing is chosen by them
 # Attention as in Qwen2.5, 7 query heads to one of keys: for one token more keys and values than caches hold.
 _DECODING: Final = AttentionShape(heads=14, kv_heads=2, head_dim=128, positions=4096, tokens=1, layers=12)
 _READING: Final = AttentionShape(heads=7, kv_heads=1, head_dim=128, positions=4096, tokens=_BATCH, layers=1)
@@ -41,8 +41,8 @@ _CACHES: Final = {
 _WAKING: Final = (16, 1024)  # additions and their width: enough to start the threads of a team
 
 
-def thread_tables(bench: Bench, counts: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """One token, and 512, with each number of threads: tables `token` and `batch`, by threads."""
+def thread_tables(bench: KernelBench, counts: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Measure one token, and 512, with each number of threads: tables `token` and `batch`, by threads."""
     for table, tokens, total in (("token", 1, _WEIGHT_BYTES), ("batch", _BATCH, 0)):
         with (
             bench.multiplying(_KIND, _WIDTH, _WIDTH, tokens, total, _ADDITIONS) as run,
@@ -52,9 +52,9 @@ def thread_tables(bench: Bench, counts: Sequence[int]) -> Iterator[dict[str, Any
 
 
 def size_tables(
-    bench: Bench, n_threads: int, n_threads_batch: int, ubatches: Sequence[int]
+    bench: KernelBench, n_threads: int, n_threads_batch: int, ubatches: Sequence[int]
 ) -> Iterator[dict[str, Any]]:
-    """Batches of several sizes, and attention at a depth of 4,096.
+    """Measure batches of several sizes, and attention at a depth of 4,096.
 
     Args:
         bench: the CPU.
@@ -89,16 +89,16 @@ def size_tables(
 
 
 def _lines(
-    table: str, runs: Mapping[str, tuple[Run | None, int]], bench: Bench, wake: Run, n_samples: int
+    table: str, runs: Mapping[str, tuple[Run | None, int]], bench: KernelBench, wake: Run, n_samples: int
 ) -> Iterator[dict[str, Any]]:
-    """Every run in turns, each with its threads, which are there before its time counts."""
+    """Measure every run in turns, each with its threads, which are started before its time counts."""
 
     def prepare(threads: int) -> None:
         bench.use_threads(threads)
         wake()
 
-    trials = {name: Trial(partial(prepare, threads), run, threads) for name, (run, threads) in runs.items() if run}
-    for name, samples in compared(trials, n_samples).items():
+    trials = {name: TimedRun(partial(prepare, threads), run, threads) for name, (run, threads) in runs.items() if run}
+    for name, samples in time_interleaved(trials, n_samples).items():
         yield _line(table, name, samples)
 
 
@@ -106,11 +106,11 @@ def _line(table: str, setting: str, samples: Samples) -> dict[str, Any]:
     return {"table": table, "setting": setting, "seconds": samples.seconds, "disturbed": samples.disturbed}
 
 
-def _cpu() -> Bench:
-    """The CPU, with weights where llama.cpp would put them."""
+def _cpu() -> KernelBench:
+    """Return the CPU, with weights where llama.cpp would put them."""
     found = list(enumerate(devices()))
     index = next(index for index, device in found if device.kind == "cpu")
-    return Bench(index, n_threads=1, reorders=reorders_weights(found, [_KIND.name]))
+    return KernelBench(index, n_threads=1, reorders=reorders_weights(found, [_KIND.name]))
 
 
 def main() -> None:

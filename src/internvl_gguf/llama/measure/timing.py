@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-_SAMPLE_SECONDS: Final = 0.05  # of a sample, at least: the system counts CPU time in milliseconds
-_SAMPLES: Final = 3  # that nothing disturbed
-_PATIENCE: Final = 1.2  # seconds after which whatever there is must do
-_UNDISTURBED: Final = 0.95  # of the CPU time that its threads could have, a sample that nothing disturbed had this much
-_LEAST_ROUNDS: Final = 3  # of what is compared, however slow it is; so many samples must be undisturbed
-_COMPARING: Final = 8.0  # seconds after which a comparison ends
+_SAMPLE_SECONDS: Final = 0.05  # shortest sample: the system counts CPU time in milliseconds
+_SAMPLES: Final = 3  # undisturbed samples wanted of one run
+_TIME_LIMIT: Final = 1.2  # seconds after which the samples so far have to do
+_MIN_CPU_SHARE: Final = 0.95  # a sample is undisturbed if its threads got at least this share of CPU time
+_LEAST_ROUNDS: Final = 3  # of a comparison, however slow; also the undisturbed samples that each run needs
+_COMPARISON_LIMIT: Final = 8.0  # seconds after which a comparison ends
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long something takes.
+    """Time that one run takes.
 
     Attributes:
         fastest: seconds of the fastest sample; what disturbs a run makes it slower, never faster.
@@ -32,8 +32,8 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One of several things whose times are compared.
+class TimedRun:
+    """One of several runs whose times are compared.
 
     Attributes:
         prepare: done before each sample; its time does not count.
@@ -48,7 +48,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Samples:
-    """How long one of them took.
+    """Samples of one of several compared runs.
 
     Attributes:
         seconds: of each sample that counts.
@@ -59,8 +59,8 @@ class Samples:
     disturbed: bool
 
 
-def timed(run: Callable[[], object], n_threads: int = 0) -> Timing:
-    """Run something again and again, after once to warm up.
+def time_repeatedly(run: Callable[[], object], n_threads: int = 0) -> Timing:
+    """Time a run repeatedly, after one warm-up run.
 
     Samples in which other programs took the CPU do not count, unless there are too few others: where threads wait for
     one that lost its core, a run takes several times longer.
@@ -72,21 +72,21 @@ def timed(run: Callable[[], object], n_threads: int = 0) -> Timing:
     run()
     calm: list[float] = []
     every: list[float] = []
-    ends = time.perf_counter() + _PATIENCE
+    ends = time.perf_counter() + _TIME_LIMIT
     while len(calm) < _SAMPLES and (not every or time.perf_counter() < ends):
         seconds, busy = _sample(run, n_threads)
         every.append(seconds)
-        if busy >= _UNDISTURBED:
+        if busy >= _MIN_CPU_SHARE:
             calm.append(seconds)
     counted = calm or every
     return Timing(min(counted), statistics.median(counted), len(calm) < _SAMPLES and len(calm) < len(every))
 
 
-def compared(trials: Mapping[str, Trial], n_samples: int) -> dict[str, Samples]:
-    """Time several things in turns, so that a machine that becomes slower becomes so for all of them.
+def time_interleaved(trials: Mapping[str, TimedRun], n_samples: int) -> dict[str, Samples]:
+    """Time several runs in turns, so that a machine that becomes slower does so for all of them.
 
-    Each has one sample in a round; every other round goes backwards. It ends when all have their samples, and after
-    eight seconds with what there is. Samples in which other programs took the CPU do not count, as in `timed`.
+    Each run has one sample a round; every other round goes backwards. The comparison ends when all runs have their
+    samples, or after eight seconds. Samples in which other programs took the CPU do not count, see `time_repeatedly`.
 
     Args:
         trials: by name.
@@ -98,7 +98,7 @@ def compared(trials: Mapping[str, Trial], n_samples: int) -> dict[str, Samples]:
     every: dict[str, list[float]] = {name: [] for name in trials}
     calm: dict[str, list[float]] = {name: [] for name in trials}
     order = list(trials)
-    rounds, ends = 0, time.perf_counter() + _COMPARING
+    rounds, ends = 0, time.perf_counter() + _COMPARISON_LIMIT
     while rounds < _LEAST_ROUNDS or (
         min(map(len, calm.values()), default=n_samples) < n_samples and time.perf_counter() < ends
     ):
@@ -106,7 +106,7 @@ def compared(trials: Mapping[str, Trial], n_samples: int) -> dict[str, Samples]:
             trials[name].prepare()
             seconds, busy = _sample(trials[name].run, trials[name].n_threads)
             every[name].append(seconds)
-            if busy >= _UNDISTURBED:
+            if busy >= _MIN_CPU_SHARE:
                 calm[name].append(seconds)
         order.reverse()
         rounds += 1
@@ -115,7 +115,7 @@ def compared(trials: Mapping[str, Trial], n_samples: int) -> dict[str, Samples]:
 
 
 def _sample(run: Callable[[], object], n_threads: int) -> tuple[float, float]:
-    """Seconds of a run, of several where it is short, and the part of their CPU time that its threads had."""
+    """Return seconds of one run (averaged over several if it is short) and the share of CPU time its threads got."""
     runs, elapsed = 0, 0.0
     started, used = time.perf_counter(), time.process_time()
     while not runs or elapsed < _SAMPLE_SECONDS:

@@ -1,1 +1,1 @@
-"""Checks of the installed llama.cpp, run in a process of their own that `hardware.trial` starts and reads."""
+"""Checks of the installed llama.cpp, run in a child process that `hardware.trial` starts and reads."""

@@ -1,10 +1,10 @@
-"""The process in which the installed library is tried: `python -m internvl_gguf.llama.trial`.
+"""Check the installed library in a child process: `python -m internvl_gguf.llama.trial`.
 
-It reads what to try as one line of JSON from stdin: `device`, `extra_buffers`, `flash_attn` (`checks.Setting`), and
-names of checks: `only` these, all if it is empty, and `skip` those. It prints one JSON object a line: `features`, the
-instruction sets of the build; for each check `start` with its name, then `done` with its name and how it went, as
-`trial.outcomes.Outcome` keeps it; at the end `finished`. A library that fails ends this process, which tells the other
-side which check it was.
+The process reads one line of JSON from stdin: `device`, `extra_buffers`, `flash_attn` (`library_checks.Setting`), and
+two lists of check names: `only` (empty for all) and `skip`. It prints one JSON object a line: `features`, the
+instruction sets of the build; for each check `start` with its name, then `done` with its name and the fields of
+`hardware.trial.outcomes.Outcome`; at the end `finished`. If the library ends this process, the parent knows from the
+last `start` which check did it.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import Any
 
 from internvl_gguf.errors import InternVLError, NotNumbersError
 from internvl_gguf.llama.library import cpu_features
-from internvl_gguf.llama.trial.checks import Check, Setting, checks
+from internvl_gguf.llama.trial.library_checks import Check, Setting, checks
 
 
 def main() -> None:
-    """Do the checks that are asked for on stdin."""
+    """Run the checks that stdin asks for."""
     asked = json.loads(sys.stdin.readline())
     only, skipped = asked.pop("only"), set(asked.pop("skip"))
-    _say(features=cpu_features())
+    _print_line(features=cpu_features())
     for name, check in checks(Setting(**asked)):
         if name not in skipped and (not only or name in only):
-            _say(start=name)
-            _say(done=name, **_outcome(check))
-    _say(finished=True)
+            _print_line(start=name)
+            _print_line(done=name, **_outcome(check))
+    _print_line(finished=True)
 
 
 def _outcome(check: Check) -> dict[str, Any]:
-    """How a check went, as it is kept."""
+    """Run a check and return its outcome, as it is kept."""
     try:
         answer = check()
     except NotNumbersError:
@@ -44,7 +44,7 @@ def _outcome(check: Check) -> dict[str, Any]:
     return {"kind": "wrong", "what": f"is {answer.distance:.0%} off, where {answer.bound:.1%} are allowed", **facts}
 
 
-def _say(**fields: Any) -> None:
+def _print_line(**fields: Any) -> None:
     print(json.dumps(fields), flush=True)
 
 

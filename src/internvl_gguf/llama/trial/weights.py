@@ -1,4 +1,4 @@
-"""Random matrices of every element type, stored as a model file stores them, and the numbers that they stand for.
+"""Random matrices of every element type, in the form that a model file stores, with the numbers they stand for.
 
 The numbers come from gguf-py's own dequantisation in numpy. Nothing here is computed by llama.cpp, which is on trial.
 """
@@ -18,7 +18,7 @@ ROUNDED: Final = tuple(
     GGMLQuantizationType[name]
     for name in ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0", "MXFP4")
 )
-"""Types that gguf-py rounds to."""
+"""Types that gguf-py can quantise to."""
 
 # Of the others gguf-py only reads the blocks: these are random bytes around half-precision scales. For each type where
 # the scale lies in a block, where the scale of the minimum lies, and the middle of the numbers the minimum is taken
@@ -66,10 +66,10 @@ class Matrix:
 def random_matrix(
     random: np.random.Generator, kind: GGMLQuantizationType, rows: int, columns: int, deviation: float
 ) -> Matrix:
-    """A random matrix with a mean near 0.
+    """Make a random matrix with a mean near 0.
 
     Args:
-        random: where its numbers come from.
+        random: source of random numbers.
         kind: one of `KINDS`.
         rows: outputs.
         columns: inputs, a multiple of the type's block.
@@ -86,7 +86,7 @@ def random_matrix(
 def _random_blocks(
     random: np.random.Generator, kind: GGMLQuantizationType, rows: int, columns: int, deviation: float
 ) -> NDArray[np.uint8]:
-    """Valid blocks of a type that gguf-py does not quantise to, uint8 [rows, bytes]."""
+    """Make valid blocks of a type that gguf-py does not quantise to, uint8 [rows, bytes]."""
     elements, size = GGML_QUANT_SIZES[kind]
     blocks = random.integers(0, 256, (rows * columns // elements, size), dtype=np.uint8)
     factors = random.uniform(_LEAST_SCALE, _MOST_SCALE, len(blocks))

@@ -1,4 +1,4 @@
-"""The hub's cache on this machine: what is in it, where a file goes, and how one is taken out.
+"""The hub's cache on this machine: list it, locate files in it, remove files from it.
 
 The layout is documented by huggingface_hub ("Understand caching"): `models--OWNER--NAME/` holds `blobs/DIGEST`,
 `snapshots/COMMIT/PATH` (a link to a blob) and `refs/REVISION` (a commit).
@@ -18,7 +18,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from internvl_gguf.errors import HubError
 from internvl_gguf.gguf.filenames import RepoFile, is_safe_path
-from internvl_gguf.utils.paths import write_atomically
+from internvl_gguf.utils.atomic_write import write_atomically
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PARTIAL = ".internvl-partial"
@@ -27,13 +27,13 @@ _MAIN = "main"
 
 @dataclass(frozen=True)
 class CachedRepo:
-    """A repository as far as it is in the cache, at one commit.
+    """The cached part of a repository at one commit.
 
     Attributes:
         repo: owner/name.
-        commit: the commit the files belong to; "" where there are none.
-        files: what is there whole, with sizes.
-        partial_bytes: bytes of the repository's downloads that have not come to their end; told once.
+        commit: the commit the files belong to; "" if there are none.
+        files: the complete files, with sizes.
+        partial_bytes: bytes of the repository's unfinished downloads; given with its first entry only.
     """
 
     repo: str
@@ -43,24 +43,24 @@ class CachedRepo:
 
 
 class HubCache:
-    """The cache folder that every program on the hub's client shares.
+    """The cache folder that all programs with the hub's client share.
 
     Args:
-        root: HF_HUB_CACHE if None.
+        root: the cache folder; None takes HF_HUB_CACHE.
     """
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or Path(constants.HF_HUB_CACHE)
 
     def commit(self, repo: str, revision: str | None) -> str | None:
-        """The commit of a revision as it was when it was last fetched; None where it never was."""
+        """Return the commit of a revision when it was last fetched; None if it never was."""
         with contextlib.suppress(OSError, UnicodeDecodeError):
             commit = (self._folder(repo) / "refs" / (revision or _MAIN)).read_text("ascii").strip()
             return commit if _COMMIT.fullmatch(commit) else None
         return revision if revision and _COMMIT.fullmatch(revision) else None
 
     def files(self, repo: str, commit: str) -> tuple[RepoFile, ...]:
-        """The files of a commit that are here whole."""
+        """Return the files of a commit that are complete here."""
         snapshot = self._folder(repo) / "snapshots" / commit
         found = []
         for path in sorted(snapshot.rglob("*")) if snapshot.is_dir() else ():
@@ -71,7 +71,7 @@ class HubCache:
         return tuple(found)
 
     def path(self, repo: str, commit: str, file: RepoFile) -> Path:
-        """Where a file of a commit lies, or would lie.
+        """Return the path of a file of a commit, whether it is there or not.
 
         Raises:
             HubError: its name would leave the folder.
@@ -81,18 +81,18 @@ class HubCache:
         return self._folder(repo) / "snapshots" / commit / file.path
 
     def blob(self, repo: str, file: RepoFile) -> Path:
-        """Where the content of a file lies, or would lie."""
+        """Return the path of a file's content, whether it is there or not."""
         if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", file.digest or ""):
             raise HubError(f"The hub gives {file.path} of {repo} no usable digest.", "Check HF_ENDPOINT.")
         return self._folder(repo) / "blobs" / str(file.digest)
 
     def partial(self, repo: str, file: RepoFile) -> Path:
-        """Where a download of the file grows; the next process goes on with it."""
+        """Return the path of the unfinished download of a file, which the next process continues."""
         blob = self.blob(repo, file)
         return blob.with_name(blob.name + _PARTIAL)
 
     def lock(self, repo: str, file: RepoFile) -> Path:
-        """The lock that the hub's client takes for this content, too."""
+        """Return the path of the lock for this content, which the hub's client takes, too."""
         folder = self._folder(repo)
         return self.root / ".locks" / folder.name / f"{self.blob(repo, file).name}.lock"
 
@@ -116,7 +116,7 @@ class HubCache:
         return pointer
 
     def remember_revision(self, repo: str, revision: str | None, commit: str) -> None:
-        """Note which commit a branch or tag meant.
+        """Record which commit a branch or tag meant.
 
         Raises:
             OSError: the cache cannot be written.
@@ -125,7 +125,7 @@ class HubCache:
             write_atomically(self._folder(repo) / "refs" / (revision or _MAIN), commit.encode())
 
     def repos(self) -> Iterator[CachedRepo]:
-        """Every repository with GGUF files or an unfinished download, sorted by name; one entry for each commit.
+        """Yield every repository with GGUF files or an unfinished download, sorted by name; one entry a commit.
 
         A file that several commits share is listed with the newest of them only.
         """
@@ -144,10 +144,10 @@ class HubCache:
                 yield CachedRepo(repo, "", (), partial)
 
     def remove(self, repo: str, file: RepoFile) -> int:
-        """Take a file out: its place in every commit, its content, and an unfinished download of it.
+        """Remove a file: its link in every commit, its content, and an unfinished download of it.
 
         Returns:
-            The bytes set free.
+            The bytes freed.
 
         Raises:
             OSError: the cache cannot be written.
@@ -167,7 +167,7 @@ class HubCache:
         return freed
 
     def remove_partials(self, repo: str) -> int:
-        """Take out what unfinished downloads left; the bytes set free."""
+        """Remove the unfinished downloads of a repository; return the bytes freed."""
         freed = 0
         for path in self._folder(repo).glob(f"blobs/*{_PARTIAL}"):
             freed += path.stat().st_size

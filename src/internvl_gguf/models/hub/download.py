@@ -1,4 +1,4 @@
-"""One file from the hub to the cache: resumed at any byte by any process, verified, moved into place whole."""
+"""Download one file from the hub to the cache: resumable at any byte, verified, published whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from internvl_gguf.errors import HubError
 from internvl_gguf.gguf.filenames import DownloadProgress, RepoFile
 from internvl_gguf.models.hub.cache import HubCache
-from internvl_gguf.models.hub.client import ONLINE_HINT, HubClient, RepoListing
+from internvl_gguf.models.hub.hub_client import ONLINE_HINT, HubClient, RepoListing
 from internvl_gguf.models.hub.remote_file import response_extent
 
 _CHUNK = 1024**2
@@ -37,10 +37,10 @@ def download(
     on_progress: DownloadProgress = lambda file, done: None,
     on_wait: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Bring a file of a repository into the cache, unless it is there.
+    """Download a file of a repository into the cache, unless it is there.
 
-    What came before an interruption (a lost connection, Ctrl-C, a killed process, a full disk) is kept and verified
-    with the rest. A second process waits for the first one.
+    Bytes received before an interruption (a lost connection, Ctrl-C, a killed process, a full disk) are kept, and
+    verified with the rest. A second process waits for the first one.
 
     Returns:
         Its path in the cache.
@@ -82,7 +82,7 @@ def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 class _Transfer:
-    """The bytes of one file into its partial file."""
+    """The transfer of one file into its partial file."""
 
     def __init__(
         self, client: HubClient, listing: RepoListing, file: RepoFile, partial: Path, on_progress: DownloadProgress
@@ -99,14 +99,14 @@ class _Transfer:
     def run(self) -> None:
         """Fill the partial file and verify it."""
         with self._partial.open("a+b") as stream:
-            resumed = self._take_up(stream)
+            resumed = self._resume(stream)
             self._fill(stream)
-            if resumed and not self._is_right():
-                # What an earlier process left may be what is wrong: once more from the start.
+            if resumed and not self._is_verified():
+                # The bytes of an earlier process may be the wrong ones: once more from the start.
                 self._restart(stream)
                 self._fill(stream)
             os.fsync(stream.fileno())
-        if not self._is_right():
+        if not self._is_verified():
             self._partial.unlink()
             raise HubError(
                 f"{self._file.path} came with another content than {self._listing.repo} announces (its hash is wrong).",
@@ -114,16 +114,16 @@ class _Transfer:
             )
 
     def _new_digest(self) -> _Digest:
-        """Large files are named by their sha256, small ones as git names them."""
+        """Return the hash that names the file: sha256 for large files, git's for small ones."""
         if len(self._file.digest or "") == 64:
             return hashlib.sha256()
         return hashlib.sha1(f"blob {self._size}\0".encode(), usedforsecurity=False)
 
-    def _is_right(self) -> bool:
+    def _is_verified(self) -> bool:
         return self._digest.hexdigest() == self._file.digest
 
-    def _take_up(self, stream: IO[bytes]) -> bool:
-        """Go on where an earlier process stopped; whether there was anything."""
+    def _resume(self, stream: IO[bytes]) -> bool:
+        """Continue where an earlier process stopped; return whether it left anything."""
         stream.seek(0)
         while data := stream.read(_CHUNK):
             self._digest.update(data)
@@ -140,7 +140,7 @@ class _Transfer:
         self._digest = self._new_digest()
 
     def _fill(self, stream: IO[bytes]) -> None:
-        patience = self._client.patience()
+        retries = self._client.retry_policy()
         while self._position < self._size:
             before = self._position
             try:
@@ -149,11 +149,11 @@ class _Transfer:
                     raise httpx2.RemoteProtocolError(f"{self._position:,} of {self._size:,} bytes came")
             except (httpx2.HTTPError, HfHubHTTPError) as error:
                 if self._position > before:
-                    patience.reset()
-                patience.wait(error)
+                    retries.reset()
+                retries.wait(error)
 
     def _fetch(self, stream: IO[bytes]) -> None:
-        """One request for all that is missing."""
+        """Request all missing bytes once."""
         with self._client.open(self._listing, self._file, self._position) as response:
             offset, total = response_extent(response)
             is_partial = response.status_code == httpx2.codes.PARTIAL_CONTENT

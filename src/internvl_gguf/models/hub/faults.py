@@ -1,4 +1,4 @@
-"""Faults of requests to the hub: which may pass, which last, and what a person can do about those."""
+"""Classify faults of requests to the hub as transient or permanent, with messages for users."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from huggingface_hub.errors import HfHubHTTPError
 from internvl_gguf.errors import HubError
 from internvl_gguf.models.hub.network import certificates_variable, proxy_of
 
-PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses that may be gone at the next try."""
+TRANSIENT_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses after which a retry may succeed."""
 
 
-def lasting_fault(error: Exception) -> HubError | None:
-    """What to say of a fault of the connection that no second try mends; None where one may, and of a status."""
+def permanent_fault(error: Exception) -> HubError | None:
+    """Return the error for a connection fault that no retry mends; None for other faults and for HTTP statuses."""
     if isinstance(error, HfHubHTTPError):
         return None
     tls = next((each for each in _causes(error) if isinstance(each, ssl.SSLError)), None)
     if isinstance(tls, ssl.SSLCertVerificationError):
         return _untrusted(error, tls)
-    if tls is not None and not isinstance(tls, ssl.SSLEOFError | ssl.SSLZeroReturnError):  # not cut off: not understood
+    if tls is not None and not isinstance(tls, ssl.SSLEOFError | ssl.SSLZeroReturnError):  # a wrong protocol
         return HubError(
             f"{_host(error)} does not speak TLS as it should ({_reason(tls)}).",
             "Check HF_ENDPOINT (http or https?) and the proxy.",
@@ -44,15 +44,15 @@ def lasting_fault(error: Exception) -> HubError | None:
 
 
 def unusable_token() -> HubError:
-    """What to say of a token that no request can carry."""
+    """Return the error for a token that no request can carry."""
     return HubError(
         "The token of the hub holds characters that no token has.",
         "Set HF_TOKEN to the token alone, or log in again with `hf auth login`.",
     )
 
 
-def passing_fault(error: Exception) -> tuple[str, float | None]:
-    """What happened that may pass, and how many seconds the hub asks to wait."""
+def transient_fault(error: Exception) -> tuple[str, float | None]:
+    """Return a description of a transient fault, and the seconds that the hub asks to wait."""
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         what = "The hub is busy (429)" if status == 429 else f"The hub answered with status {status}"
@@ -65,7 +65,7 @@ def passing_fault(error: Exception) -> tuple[str, float | None]:
 
 
 def _untrusted(error: Exception, tls: ssl.SSLCertVerificationError) -> HubError:
-    """A certificate that nobody signed whom this machine trusts, of another name, or out of date."""
+    """Return the error for a certificate that is untrusted, of another name, or out of date."""
     found = (tls.verify_message or _reason(tls)).rstrip(".")
     reason = f"The certificate of {_host(error)} is not accepted: {found}"
     variable = certificates_variable()
@@ -80,7 +80,7 @@ def _untrusted(error: Exception, tls: ssl.SSLCertVerificationError) -> HubError:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    """OpenSSL's name of what went wrong, in words."""
+    """Return OpenSSL's name of the fault in words."""
     return error.reason.replace("_", " ").lower() if error.reason else _one_line(error)
 
 

@@ -1,7 +1,7 @@
-"""The network as the environment sets it: the hub's address, proxies, certificates, and which variable is wrong.
+"""Network settings of the environment: the hub's address, proxies, certificates; errors name the wrong variable.
 
-huggingface_hub and httpx2 read these variables when they are imported or a client is made, and end in errors of many
-kinds where a value cannot be meant. They are looked at here before, and named.
+huggingface_hub and httpx2 read these variables when they are imported or a client is made, and raise many kinds of
+errors for an invalid value. So the variables are checked here first.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ ENDPOINT: Final = "HF_ENDPOINT"
 _NUMBERS: Final = ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT")
 _FILE, _FOLDER = "SSL_CERT_FILE", "SSL_CERT_DIR"
 _CERTIFICATES: Final = (_FILE, _FOLDER, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Where people set certificates, the first one counts; httpx2 knows the first two only."""
+"""Variables for certificates, the first one that is set counts; httpx2 knows the first two only."""
 _PROXY_FORMS: Final = "Write it as http://HOST:PORT or socks5://HOST:PORT, or unset it."
-_making = threading.Lock()
+_client_lock = threading.Lock()
 
 
-def unreadable_variable(error: Exception) -> HubError:
-    """What huggingface_hub could not read when it was imported.
+def variable_error(error: Exception) -> HubError:
+    """Return the error for a variable that huggingface_hub could not read when it was imported.
 
     Args:
-        error: what it raised.
+        error: the error that the import raised.
     """
     for name in _NUMBERS:
         value = os.environ.get(name)
@@ -44,12 +44,12 @@ def unreadable_variable(error: Exception) -> HubError:
             return HubError(f"{name} is {value!r}, which is no whole number.", "Give seconds, as 30, or unset it.")
     value = os.environ.get(ENDPOINT, "")
     if _split(value) is None:
-        return _no_address(ENDPOINT, value)
+        return _address_error(ENDPOINT, value)
     return HubError(f"huggingface_hub cannot be loaded: {error}.", "Check the variables whose names begin with HF_.")
 
 
 def check_endpoint(endpoint: str) -> None:
-    """Refuse an address of the hub that is none.
+    """Refuse an invalid address of the hub.
 
     Raises:
         HubError: no scheme, no host, or no possible port.
@@ -57,11 +57,11 @@ def check_endpoint(endpoint: str) -> None:
     parts = _split(endpoint)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", endpoint):
         is_variable = endpoint == os.environ.get(ENDPOINT, "").rstrip("/")
-        raise _no_address(ENDPOINT if is_variable else "The endpoint", endpoint)
+        raise _address_error(ENDPOINT if is_variable else "The endpoint", endpoint)
 
 
-def client_of(endpoint: str) -> httpx2.Client:
-    """The client of huggingface_hub, made with the proxies and certificates that are set.
+def configured_client(endpoint: str) -> httpx2.Client:
+    """Return huggingface_hub's client, made with the configured proxies and certificates.
 
     Raises:
         HubError: one of them cannot be used; it names the variable.
@@ -69,30 +69,30 @@ def client_of(endpoint: str) -> httpx2.Client:
     from huggingface_hub import get_session
 
     check_endpoint(endpoint)
-    with _making, _environment({**_proxies(endpoint), **_certificates()}):
+    with _client_lock, _environment({**_proxies(endpoint), **_certificates()}):
         return get_session()
 
 
 def proxy_of(url: httpx2.URL) -> str | None:
-    """The variable of the proxy that an address is reached through; None without one."""
+    """Return the variable of the proxy that an address is reached through; None without a proxy."""
     proxies = getproxies()
     scheme = next((each for each in (url.scheme, "all") if proxies.get(each)), None)
     return None if scheme is None or proxy_bypass(url.host) else _variable(scheme)
 
 
 def certificates_variable() -> str | None:
-    """The variable that says where trusted certificates are; None where the system's are used."""
+    """Return the variable that names the trusted certificates; None if the system's are used."""
     return next((name for name in _CERTIFICATES if os.environ.get(name)), None)
 
 
-def _no_address(name: str, value: str) -> HubError:
+def _address_error(name: str, value: str) -> HubError:
     return HubError(
         f"{name} is {value!r}, which is no address of a hub.", "Write https://HOST or https://HOST:PORT, or unset it."
     )
 
 
 def _split(address: str) -> SplitResult | None:
-    """An address taken apart; None where that cannot be done, or where its port is none."""
+    """Parse an address; return None if it or its port is invalid."""
     try:
         parts = urlsplit(address)
         return parts if parts.port is None or parts.port > 0 else None
@@ -101,9 +101,9 @@ def _split(address: str) -> SplitResult | None:
 
 
 def _proxies(endpoint: str) -> dict[str, str | None]:
-    """Changes to the environment so that httpx2 understands the proxies that are set.
+    """Return changes to the environment so that httpx2 understands the configured proxies.
 
-    Desktops write "socks://" for SOCKS 5, and set it beside proxies of their own for http and https, which come first.
+    Desktops write "socks://" for SOCKS 5, beside separate proxies for http and https, which take precedence.
     """
     proxies = {scheme: value for scheme, value in getproxies().items() if scheme in ("http", "https", "all") and value}
     needed = {"https", urlsplit(endpoint).scheme}  # https, too: redirects lead there
@@ -124,7 +124,7 @@ def _check_proxy(name: str, value: str) -> None:
     """Refuse a proxy that httpx2 makes no client for.
 
     Raises:
-        HubError: no address, of another kind, or one that needs a package that is not here.
+        HubError: an invalid address, an unsupported kind, or one that needs a package that is not installed.
     """
     parts = _split(value if "://" in value else f"http://{value}")
     shown = re.sub(r"//[^/@]*@", "//", value)  # without a password
@@ -143,17 +143,17 @@ def _check_proxy(name: str, value: str) -> None:
 
 
 def _variable(scheme: str) -> str:
-    """The variable that a proxy comes from; what is not set in one comes from the system."""
+    """Return the variable that a proxy comes from; a proxy without one comes from the system."""
     name = f"{scheme}_proxy"
     found = next((each for each in (name, name.upper()) if os.environ.get(each)), None)
     return found or "the proxy in the system's settings"
 
 
 def _certificates() -> dict[str, str | None]:
-    """Changes to the environment so that httpx2 finds the certificates that are set.
+    """Return changes to the environment so that httpx2 finds the configured certificates.
 
     Raises:
-        HubError: there are none.
+        HubError: there are no such certificates.
     """
     name = certificates_variable()
     if name is None:
@@ -178,7 +178,7 @@ def _certificates() -> dict[str, str | None]:
 
 @contextlib.contextmanager
 def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
-    """Variables changed for the moment in which a client is made: a client of the caller's own reads them, too."""
+    """Change variables while a client is made, and restore them: the caller's own clients read them, too."""
     before = {name: os.environ.get(name) for name in changes}
     try:
         _set(changes)

@@ -1,4 +1,4 @@
-"""The first bytes of a file on the hub, kept for the next time: a header of 6 MB instead of a file of 8 GB."""
+"""Read and keep the first bytes of a file on the hub: a header of 6 MB instead of a file of 8 GB."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import httpx2
 
 from internvl_gguf.errors import HubError
 from internvl_gguf.gguf.filenames import RepoFile
-from internvl_gguf.models.hub.client import HubClient, RepoListing
-from internvl_gguf.utils.paths import write_atomically
+from internvl_gguf.models.hub.hub_client import HubClient, RepoListing
+from internvl_gguf.utils.atomic_write import write_atomically
 from internvl_gguf.utils.records import HEADERS
 
 
@@ -38,7 +38,7 @@ class RemoteFile:
         self._data = b""
 
     def read_prefix(self, length: int) -> bytes:
-        """The first `length` bytes, from the cache as far as it has them.
+        """Return the first `length` bytes, from the cache as far as they are there.
 
         Raises:
             HubError: the hub refuses, fails for long, or has a file of another size than it lists.
@@ -47,7 +47,7 @@ class RemoteFile:
             with contextlib.suppress(OSError):
                 self._data = max(self._data, self._kept.read_bytes(), key=len)
         if len(self._data) < length:
-            self._data += self._client.patiently(lambda: self._fetch(len(self._data), length))
+            self._data += self._client.with_retries(lambda: self._fetch(len(self._data), length))
             with contextlib.suppress(OSError):  # a cache that cannot be written costs the next reader a request
                 write_atomically(self._kept, self._data)
         return self._data[:length]
@@ -72,7 +72,7 @@ class RemoteFile:
 
 
 def response_extent(response: httpx2.Response) -> tuple[int, int | None]:
-    """Where the bytes of an answer begin in the file, and how long the file is, if it says."""
+    """Return where the bytes of an answer begin in the file, and the length of the file, if given."""
     if response.status_code != httpx2.codes.PARTIAL_CONTENT:
         length = response.headers.get("Content-Length", "")
         return 0, int(length) if length.isdigit() else None

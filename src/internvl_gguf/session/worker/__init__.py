@@ -1,15 +1,15 @@
-"""A model in a process of its own, whose death is an error message and not the end of who talks to it.
+"""A model in a worker process: if that process dies, the session gets an error and starts another one.
 
-The line is cut at the engine: token ids and the pixels of tiles go in, tokens and logits come out. Templates, pictures,
-history and terminals stay on this side, and llama.cpp is never loaded here.
+The processes are split at the engine: token ids and the pixels of tiles go in, tokens and logits come out. Templates,
+pictures, history and terminals stay in the parent, which never loads llama.cpp.
 
-    runtime     the model as a session knows it: started, started again, shared, released
-    engine      requests and their handles, as `engine.contract` wants them
-    client      this side of the line: what is under way, who waits, what ended it
-    process     the child process: started, read, written to, ended
-    child       the other side: the main module of that process
-    serving     its work: takes requests, has the engine work, tells what came of it
-    tiles       pixels that the other side asks for when it encodes them
-    messages    what is said across the line
-    channel     how: pickles on two pipes
+    worker_runtime  parent: the runtime of a session, which starts, restarts, shares and ends the process
+    remote_engine   parent: the engine of that runtime; implements `engine.contract`
+    worker_client   parent: requests under way, threads that wait for them, restarts
+    worker_process  parent: the child process with its reading and writing threads
+    child_main      worker: main module of the process
+    serving         worker: takes requests, makes the engine work, sends what they produce
+    tiles           worker: pixels of tiles, requested from the parent when they are encoded
+    messages        the messages between the two
+    channel         sends and receives messages: pickles on two pipes
 """

@@ -1,4 +1,4 @@
-"""Messages on two pipes, each a pickle. Both ends are of this package and of one user: nothing else may write there."""
+"""A channel of pickled messages on two pipes. Both ends are this package, run by one user."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ _PROTOCOL: Final = 5  # large bytes are written and read in place
 
 
 class Channel:
-    """One end of the line. One thread reads; any may write.
+    """One end of the channel. One thread receives; any thread may send.
 
     Args:
         reader: buffered binary file.
-        writer: binary file. Nothing is left in its buffer, which a process forked meanwhile would write once more at
-            its end.
+        writer: binary file. It is written unbuffered: a process forked meanwhile would write a full buffer once more.
     """
 
     def __init__(self, reader: BinaryIO, writer: BinaryIO) -> None:
@@ -26,7 +25,7 @@ class Channel:
         self._writing = threading.Lock()
 
     def send(self, message: object) -> None:
-        """Write a message; waits while the pipe is full.
+        """Send a message, waiting while the pipe is full.
 
         Raises:
             OSError: the other end is gone.
@@ -37,7 +36,7 @@ class Channel:
                 unwritten = unwritten[os.write(self._descriptor, unwritten) :]
 
     def receive(self) -> Any:
-        """The next message; waits for it.
+        """Wait for the next message and return it.
 
         Raises:
             EOFError: the other end is gone, perhaps in the middle of a message.

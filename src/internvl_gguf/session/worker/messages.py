@@ -1,4 +1,4 @@
-"""What is said between a session and the process of its model."""
+"""The messages between a session and its worker process."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from internvl_gguf.types import Span, Tile, TileSpan
 
 if TYPE_CHECKING:
     from internvl_gguf.config import EngineConfig, SamplingParams
-    from internvl_gguf.engine import Report
+    from internvl_gguf.engine import RequestReport
     from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts
     from internvl_gguf.hardware.cpu_tuning import HostSettings
     from internvl_gguf.models.local_files import ModelFiles
-    from internvl_gguf.planning.search import Configuration
+    from internvl_gguf.planning.planner import Configuration
     from internvl_gguf.types import FinishReason
 
 
 def without_pixels(spans: Sequence[Span]) -> list[Span]:
-    """Spans as they are sent: the pixels of their tiles are asked for when they are encoded."""
+    """Return spans as they are sent: the worker requests the pixels of a tile when it encodes it."""
     return [TileSpan(Tile(span.tile.key, b""), span.length) if isinstance(span, TileSpan) else span for span in spans]
 
 
@@ -28,10 +28,10 @@ def without_pixels(spans: Sequence[Span]) -> list[Span]:
 
 @dataclass(frozen=True)
 class Load:
-    """The first message: which model, and how it is run.
+    """The first message: load this model.
 
     Attributes:
-        log_level: records of this package's log below it are not sent.
+        log_level: lowest level of log records that are sent back.
     """
 
     files: ModelFiles
@@ -40,7 +40,7 @@ class Load:
 
 
 class SubmitAnswer(NamedTuple):
-    """A prompt to be answered."""
+    """Request an answer to a prompt."""
 
     request: int
     spans: Sequence[Span]
@@ -48,53 +48,53 @@ class SubmitAnswer(NamedTuple):
 
 
 class SubmitLogits(NamedTuple):
-    """A prompt of which the logits of the next token are wanted."""
+    """Request the logits of the token after a prompt."""
 
     request: int
     spans: Sequence[Span]
 
 
 class SubmitTiles(NamedTuple):
-    """Tiles of which the embeddings are wanted, by their keys."""
+    """Request the embeddings of tiles, by their keys."""
 
     request: int
     keys: Sequence[bytes]
 
 
 class Cancel(NamedTuple):
-    """Nobody wants a request any more."""
+    """Cancel a request."""
 
     request: int
 
 
 class Call(NamedTuple):
-    """A method of `serving.Calls`, or of `serving.QuickCalls`, which are answered while the engine works."""
+    """Call a method of `serving.EngineCalls`, or of `serving.ImmediateCalls`, which run while the engine works."""
 
     request: int
     method: str
     arguments: tuple[Any, ...]
 
 
-class Pixels(NamedTuple):
-    """The pixels of a tile that was asked for; None where nobody knows them any more."""
+class TilePixels(NamedTuple):
+    """The pixels of a requested tile; None if no request with this tile is under way any more."""
 
     key: bytes
     pixels: bytes | None
 
 
 class Close(NamedTuple):
-    """Free the model, write what is to be on disk, and end."""
+    """Free the model, finish pending writes, and end."""
 
 
 # From the process.
 
 
 @dataclass(frozen=True)
-class Facts:
-    """A model that is loaded; the attributes are those of `session.runtime.Runtime` and of its engine.
+class ModelFacts:
+    """Facts about the loaded model; the attributes are those of `InProcessRuntime` and of its engine.
 
     Attributes:
-        tokens_in_all: tokens of the vocabulary.
+        n_vocab: number of tokens of the vocabulary.
     """
 
     text: TextModelFacts
@@ -105,7 +105,7 @@ class Facts:
     encoder_identity: bytes
     n_ctx: int
     n_parallel: int
-    tokens_in_all: int
+    n_vocab: int
 
 
 class Loading(NamedTuple):
@@ -115,65 +115,65 @@ class Loading(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """The model is there."""
+    """The model is loaded."""
 
-    facts: Facts
+    facts: ModelFacts
 
 
 class NotLoaded(NamedTuple):
-    """Why it cannot be."""
+    """The model cannot be loaded."""
 
     error: Exception
 
 
-class Noted(NamedTuple):
-    """A line for people."""
+class NoticeLine(NamedTuple):
+    """A notice for the user."""
 
     line: str
 
 
-class Logged(NamedTuple):
-    """A record of the log."""
+class LogLine(NamedTuple):
+    """A log record."""
 
     logger: str
     level: int
     line: str
 
 
-class News(NamedTuple):
-    """What came of a request since it was last told of.
+class RequestUpdate(NamedTuple):
+    """Progress of a request since the last update.
 
     Attributes:
         tokens: new tokens of the answer.
         pieces: their UTF-8 bytes.
-        times: time.perf_counter() of each, which both processes read from one clock.
-        report: what it took so far; None where that is what it was.
-        ending: why it is over, or the error that ended it; None while it goes on.
-        result: logits, embeddings, or what a call gave, with the ending.
+        times: time.perf_counter() of each; both processes read the same clock.
+        report: counters and times so far; None if unchanged.
+        ending: its finish reason, or the error that ended it; None while it goes on.
+        result: logits, embeddings, or the return value of a call; sent with the ending.
     """
 
     request: int
     tokens: Sequence[int] = ()
     pieces: Sequence[bytes] = ()
     times: Sequence[float] = ()
-    report: Report | None = None
+    report: RequestReport | None = None
     ending: FinishReason | Exception | None = None
     result: Any = None
 
 
-class TilesDone(NamedTuple):
-    """How far the tiles of a request are encoded."""
+class TilesEncoded(NamedTuple):
+    """Progress of encoding the tiles of a request."""
 
     request: int
     done: int
     total: int
 
 
-class WantPixels(NamedTuple):
-    """Tiles that are going to be encoded."""
+class PixelsWanted(NamedTuple):
+    """Request the pixels of tiles that will be encoded."""
 
     keys: Sequence[bytes]
 
 
-class Alive(NamedTuple):
-    """Something was computed since the last sign of life."""
+class Heartbeat(NamedTuple):
+    """Something was computed since the last heartbeat."""

@@ -1,7 +1,7 @@
-"""The work of a model's process: take requests, have the engine work, tell what came of each.
+"""The server in the worker process: takes requests, makes the engine work, and sends what each request produces.
 
-One thread computes (`Server.run`); another reads what comes (`Server.take`) and answers at once what needs no turn of
-the engine, so that a question can be laid out, and another stopped, in the middle of a long computation.
+One thread computes (`Server.run`); another reads messages (`Server.take`) and answers at once those that do not need
+the engine, so that one question can be prepared, and another cancelled, during a long computation.
 """
 
 from __future__ import annotations
@@ -12,89 +12,89 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from internvl_gguf.session.worker import messages
-from internvl_gguf.session.worker.tiles import FarTile, TileSupply
+from internvl_gguf.session.worker.tiles import RemoteTile, TileSupply
 from internvl_gguf.types import Span, TileSpan
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from internvl_gguf.engine import Handle, LogitsHandle, Report, TileProgress
-    from internvl_gguf.session.runtime import Runtime
+    from internvl_gguf.engine import Handle, LogitsHandle, RequestReport, TileProgress
+    from internvl_gguf.session.in_process_runtime import InProcessRuntime
     from internvl_gguf.session.saved_file import ModelIdentity
 
 Send = Callable[[object], None]
 
 
-class QuickCalls:
-    """Calls that are answered while the engine works.
+class ImmediateCalls:
+    """Methods that the parent can call while the engine works.
 
     Args:
         runtime: the model.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: InProcessRuntime) -> None:
         self._model = runtime.engine.model
 
     def ping(self) -> None:
-        """Say that the process is there."""
+        """Do nothing; the reply shows that the process runs."""
 
     def tokenize(self, text: str) -> tuple[int, ...]:
-        """As `TextModel.tokenize`."""
+        """See `TextModel.tokenize`."""
         return self._model.tokenize(text)
 
     def vocabulary(self) -> tuple[list[bytes], list[int]]:
-        """The bytes of every token, and the tokens that end an answer."""
+        """Return the bytes of every token, and the tokens that end an answer."""
         tokens = range(self._model.n_vocab)
         return [self._model.piece(token) for token in tokens], list(filter(self._model.is_end_of_generation, tokens))
 
 
-class Calls:
-    """Calls that take a turn of the engine.
+class EngineCalls:
+    """Methods of the parent that run between two steps of the engine.
 
     Args:
         runtime: the model.
-        supply: pixels of tiles.
+        supply: gets the pixels of tiles.
     """
 
-    def __init__(self, runtime: Runtime, supply: TileSupply) -> None:
+    def __init__(self, runtime: InProcessRuntime, supply: TileSupply) -> None:
         self._runtime = runtime
         self._supply = supply
 
     def identity(self) -> ModelIdentity:
-        """As `Runtime.identity`."""
+        """See `ModelRuntime.identity`."""
         return self._runtime.identity
 
     def export(self, prompt: Sequence[Span]) -> tuple[list[Span], NDArray[np.uint8]] | None:
-        """As `Engine.export`, the tiles without their pixels."""
-        found = self._runtime.engine.export(far_spans(prompt, self._supply))
+        """See `Engine.export`; the tiles are returned without their pixels."""
+        found = self._runtime.engine.export(remote_spans(prompt, self._supply))
         return found and (messages.without_pixels(found[0]), found[1])
 
     def restore(self, spans: Sequence[Span], kv: NDArray[np.uint8]) -> None:
-        """As `Engine.restore`."""
-        self._runtime.engine.restore(far_spans(spans, self._supply), kv)
+        """See `Engine.restore`."""
+        self._runtime.engine.restore(remote_spans(spans, self._supply), kv)
 
     def check_integrity(self) -> None:
-        """As `Engine.check_integrity`."""
+        """See `Engine.check_integrity`."""
         self._runtime.engine.check_integrity()
 
 
-class _Run(Protocol):
+class _RunningRequest(Protocol):
     """A request that the engine works on."""
 
     is_over: bool
 
     @property
-    def has_news(self) -> bool:
-        """Whether there is something to tell."""
+    def is_readable(self) -> bool:
+        """Whether there is something to send."""
         ...
 
     def cancel(self) -> None:
-        """Nobody wants it any more."""
+        """Cancel the request."""
         ...
 
-    def news(self) -> messages.News:
-        """What came of it since the last time."""
+    def update(self) -> messages.RequestUpdate:
+        """Return the progress since the last call."""
         ...
 
 
@@ -103,40 +103,40 @@ class Server:
 
     Args:
         runtime: the model.
-        send: tells the other side something.
+        send: sends a message to the parent.
     """
 
-    def __init__(self, runtime: Runtime, send: Send) -> None:
+    def __init__(self, runtime: InProcessRuntime, send: Send) -> None:
         self._engine = runtime.engine
         self._send = send
-        self._supply = TileSupply(lambda keys: send(messages.WantPixels(keys)))
-        self._quick, self._calls = QuickCalls(runtime), Calls(runtime, self._supply)
+        self._supply = TileSupply(lambda keys: send(messages.PixelsWanted(keys)))
+        self._quick, self._calls = ImmediateCalls(runtime), EngineCalls(runtime, self._supply)
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._runs: dict[int, _Run] = {}
+        self._runs: dict[int, _RunningRequest] = {}
         self._cancelled: set[int] = set()
         self._steps = 0
 
     @property
     def progress(self) -> int:
-        """A number that grows while something is computed, and stands still where the library hangs."""
+        """A counter that grows while something is computed, and stands still while the library hangs."""
         return self._steps + self._engine.context.polls
 
     def take(self, message: object) -> None:
-        """One message of the other side; in the thread that reads them."""
-        if isinstance(message, messages.Pixels):
+        """Handle one message of the parent, in the thread that reads from it."""
+        if isinstance(message, messages.TilePixels):
             self._supply.put(message.key, message.pixels)
         elif isinstance(message, messages.Cancel):
             self._cancelled.add(message.request)
             run = self._runs.get(message.request)
             if run:
                 run.cancel()
-        elif isinstance(message, messages.Call) and hasattr(QuickCalls, message.method):
+        elif isinstance(message, messages.Call) and hasattr(ImmediateCalls, message.method):
             self._answer(message, self._quick)
         else:
             self._inbox.put(message)
 
     def run(self) -> None:
-        """Serve until the other side has enough."""
+        """Serve until the parent sends `Close`."""
         while True:
             if not self._runs or not self._inbox.empty():
                 message = self._inbox.get()
@@ -146,61 +146,63 @@ class Server:
                 continue
             self._engine.work_until(self._has_news)
             for number, run in list(self._runs.items()):
-                if run.has_news:
-                    self._tell(number, run)
+                if run.is_readable:
+                    self._send_update(number, run)
 
     def _has_news(self) -> bool:
         self._steps += 1
-        return not self._inbox.empty() or any(run.has_news for run in self._runs.values())
+        return not self._inbox.empty() or any(run.is_readable for run in self._runs.values())
 
-    def _tell(self, number: int, run: _Run) -> None:
-        news = run.news()
+    def _send_update(self, number: int, run: _RunningRequest) -> None:
+        update = run.update()
         if run.is_over:
             del self._runs[number]
             self._cancelled.discard(number)
-        self._send(news)
+        self._send(update)
 
     def _begin(self, message: Any) -> None:
-        """Take up a request."""
+        """Start a request, or answer a call."""
         if isinstance(message, messages.Call):
             self._answer(message, self._calls)
             return
         number = message.request
         try:
-            run = self._run_of(message)
+            run = self._start(message)
         except Exception as error:
-            self._send(messages.News(number, ending=error))
+            self._send(messages.RequestUpdate(number, ending=error))
             return
         self._runs[number] = run
-        if number in self._cancelled:  # it came while the request waited
+        if number in self._cancelled:  # cancelled while the request waited in the inbox
             run.cancel()
 
-    def _run_of(self, message: Any) -> _Run:
+    def _start(self, message: Any) -> _RunningRequest:
         engine, supply = self._engine, self._supply
         on_tiles = self._tile_progress(message.request)
         if isinstance(message, messages.SubmitTiles):
-            return _Embedding(message, engine.embed, supply, on_tiles)
-        spans = far_spans(message.spans, supply)
+            return _RunningEmbedding(message, engine.embed, supply, on_tiles)
+        spans = remote_spans(message.spans, supply)
         tiles = [span.tile.key for span in spans if isinstance(span, TileSpan)]
         keys = [key for key in tiles if engine.cache.get(key) is None]
         if isinstance(message, messages.SubmitLogits):
-            return _Logits(message.request, engine.submit_logits(spans, on_tiles), supply, keys)
+            return _RunningLogits(message.request, engine.submit_logits(spans, on_tiles), supply, keys)
         answer = engine.submit(spans, message.sampling, on_tiles)
-        return _Answer(message.request, answer, engine.model.piece, supply, keys)
+        return _RunningAnswer(message.request, answer, engine.model.piece, supply, keys)
 
     def _tile_progress(self, number: int) -> TileProgress:
-        return lambda done, total: self._send(messages.TilesDone(number, done, total))
+        return lambda done, total: self._send(messages.TilesEncoded(number, done, total))
 
     def _answer(self, call: messages.Call, calls: object) -> None:
         try:
-            news = messages.News(call.request, ending="stop", result=getattr(calls, call.method)(*call.arguments))
+            update = messages.RequestUpdate(
+                call.request, ending="stop", result=getattr(calls, call.method)(*call.arguments)
+            )
         except Exception as error:
-            news = messages.News(call.request, ending=error)
-        self._send(news)
+            update = messages.RequestUpdate(call.request, ending=error)
+        self._send(update)
 
 
-class _Answer:
-    """An answer under way."""
+class _RunningAnswer:
+    """A running request for an answer."""
 
     def __init__(
         self, number: int, handle: Handle, piece: Callable[[int], bytes], supply: TileSupply, keys: Sequence[bytes]
@@ -208,17 +210,17 @@ class _Answer:
         self.is_over = False
         self._number, self._handle, self._piece = number, handle, piece
         self._supply, self._keys = supply, keys
-        self._report: Report | None = None
+        self._report: RequestReport | None = None
         supply.want(keys)
 
     @property
-    def has_news(self) -> bool:
-        return self._handle.has_news
+    def is_readable(self) -> bool:
+        return self._handle.is_readable
 
     def cancel(self) -> None:
         self._handle.cancel()
 
-    def news(self) -> messages.News:
+    def update(self) -> messages.RequestUpdate:
         handle = self._handle
         tokens: list[int] = []
         ending: Any = None
@@ -234,11 +236,11 @@ class _Answer:
             self.is_over = True
             self._supply.release(self._keys)
         times = handle.times[-len(tokens) :] if tokens else []
-        return messages.News(self._number, tokens, [*map(self._piece, tokens)], times, report, ending)
+        return messages.RequestUpdate(self._number, tokens, [*map(self._piece, tokens)], times, report, ending)
 
 
-class _Logits:
-    """Logits under way."""
+class _RunningLogits:
+    """A running request for logits."""
 
     def __init__(self, number: int, handle: LogitsHandle, supply: TileSupply, keys: Sequence[bytes]) -> None:
         self.is_over = False
@@ -247,48 +249,49 @@ class _Logits:
         supply.want(keys)
 
     @property
-    def has_news(self) -> bool:
+    def is_readable(self) -> bool:
         return self._handle.is_over
 
     def cancel(self) -> None:
         self._handle.cancel()
 
-    def news(self) -> messages.News:
+    def update(self) -> messages.RequestUpdate:
         self.is_over = True
         self._supply.release(self._keys)
         try:
-            return messages.News(self._number, ending="stop", result=self._handle.result())
+            return messages.RequestUpdate(self._number, ending="stop", result=self._handle.result())
         except Exception as error:
-            return messages.News(self._number, ending=error)
+            return messages.RequestUpdate(self._number, ending=error)
 
 
-class _Embedding:
-    """Tiles to be encoded, in one go when its turn comes."""
+class _RunningEmbedding:
+    """A request for the embeddings of tiles; they are all encoded in `update`."""
 
     def __init__(
         self, message: messages.SubmitTiles, embed: Callable[..., Any], supply: TileSupply, on_tiles: TileProgress
     ) -> None:
         self.is_over = False
-        self.has_news = True
+        self.is_readable = True
         self._number = message.request
-        self._tiles = [FarTile(key, supply) for key in message.keys]
+        self._tiles = [RemoteTile(key, supply) for key in message.keys]
         self._embed, self._on_tiles = embed, on_tiles
         self._is_cancelled = False
 
     def cancel(self) -> None:
         self._is_cancelled = True
 
-    def news(self) -> messages.News:
+    def update(self) -> messages.RequestUpdate:
         self.is_over = True
         try:
             embeddings = self._embed(self._tiles, self._on_tiles, lambda: self._is_cancelled)
-            return messages.News(self._number, ending="stop", result=embeddings)
+            return messages.RequestUpdate(self._number, ending="stop", result=embeddings)
         except Exception as error:
-            return messages.News(self._number, ending=error)
+            return messages.RequestUpdate(self._number, ending=error)
 
 
-def far_spans(spans: Sequence[Span], supply: TileSupply) -> list[Span]:
-    """Spans as the engine takes them, the pixels of their tiles still on the other side."""
+def remote_spans(spans: Sequence[Span], supply: TileSupply) -> list[Span]:
+    """Return spans for the engine whose tiles get their pixels from the parent when they are encoded."""
     return [
-        TileSpan(FarTile(span.tile.key, supply), span.length) if isinstance(span, TileSpan) else span for span in spans
+        TileSpan(RemoteTile(span.tile.key, supply), span.length) if isinstance(span, TileSpan) else span
+        for span in spans
     ]

@@ -1,4 +1,4 @@
-"""Pixels of tiles on the model's side of the line: asked for when a prompt comes, waited for when one is encoded."""
+"""Pixels of tiles in the worker: requested from the parent when a prompt comes, waited for when a tile is encoded."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from internvl_gguf.types import Tile
 
 
 class TileSupply:
-    """The pixels that have come and were not used yet, of tiles that somebody may encode.
+    """The received pixels of tiles that running requests may have to encode.
 
     Args:
-        ask: asks the other side for the pixels of tiles, by their keys.
+        ask: requests the pixels of tiles from the parent, by their keys.
     """
 
     def __init__(self, ask: Callable[[Sequence[bytes]], None]) -> None:
@@ -25,13 +25,13 @@ class TileSupply:
         self._pixels: dict[bytes, bytes | None] = {}
 
     def want(self, keys: Sequence[bytes]) -> None:
-        """Ask for the pixels of tiles, those that are here or on their way left out. `release` ends it."""
+        """Request the pixels of tiles that are neither here nor requested yet, and keep them until `release`."""
         with self._news:
             self._users.update(keys)
         self._ask_for(keys)
 
     def release(self, keys: Sequence[bytes]) -> None:
-        """Whoever wanted these does not any more; what nobody wants is dropped."""
+        """Undo one `want` of these tiles; pixels that no request wants any more are dropped."""
         with self._news:
             self._users.subtract(keys)
             for key in keys:
@@ -41,7 +41,7 @@ class TileSupply:
                         self._forget(key)
 
     def put(self, key: bytes, pixels: bytes | None) -> None:
-        """The pixels of a tile have come; None where the other side has forgotten them."""
+        """Store the received pixels of a tile; None if the parent does not have them any more."""
         with self._news:
             if key in self._users:
                 self._pixels[key] = pixels
@@ -50,10 +50,10 @@ class TileSupply:
             self._news.notify_all()
 
     def take(self, key: bytes) -> bytes:
-        """The pixels of a tile, waited for; they are not kept.
+        """Wait for the pixels of a tile, return them and drop them here.
 
         Raises:
-            LibraryError: the other side has forgotten them: nobody waits for this tile any more.
+            LibraryError: the parent does not have them any more: the requests with this tile have ended.
         """
         self.want([key])
         try:
@@ -78,8 +78,8 @@ class TileSupply:
         return self._pixels.pop(key)
 
 
-class FarTile(Tile):
-    """A tile whose pixels are on the other side of the line until it is encoded."""
+class RemoteTile(Tile):
+    """A tile whose pixels stay in the parent until it is encoded."""
 
     _supply: TileSupply
 
@@ -89,5 +89,5 @@ class FarTile(Tile):
 
     @property
     def pixels(self) -> bytes:
-        """As `Tile.pixels`. Waited for where they have not come yet."""
+        """See `Tile.pixels`. Waits for them if they have not come yet."""
         return self._supply.take(self.key)

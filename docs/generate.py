@@ -1,0 +1,104 @@
+"""Write the tables of options in these documents from the code that declares the options: `make docs`.
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what stands there is replaced. A test compares.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from typer.models import OptionInfo
+
+from internvl_gguf.cli.bench_options import sweep_parameters
+from internvl_gguf.cli.group import function_of
+from internvl_gguf.config import EngineConfig, PictureOptions, SamplingParams
+from internvl_gguf.utils.kinds import kind_of
+from internvl_gguf.utils.options import Declared, options_of
+from internvl_gguf.utils.sizes import format_size
+
+FOLDER: Final = Path(__file__).parent
+_PLACE: Final = re.compile(r"(<!-- table: (?P<name>[a-z ]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+_LINK: Final = re.compile(r"docs/(\w+\.md)")
+
+
+def updated(text: str) -> str:
+    """A document with its tables as the code has them."""
+    return _PLACE.sub(lambda found: f"{found[1]}\n{TABLES[found['name']]()}\n", text)
+
+
+def _in_python(configuration: Any) -> str:
+    """The options of a configuration dataclass, as arguments."""
+    rows = [
+        (f"`{declared.name}`", _default(declared), f"{declared.option.help} {declared.option.details}".strip())
+        for declared in options_of(configuration).values()
+    ]
+    return _table(("argument", "default", "meaning"), rows)
+
+
+def _default(declared: Declared) -> str:
+    if declared.option.otherwise:
+        return declared.option.otherwise
+    if declared.name.endswith("_bytes"):
+        return format_size(declared.default).replace(".00", "")
+    return f'`"{declared.default}"`' if isinstance(declared.default, str) else f"`{declared.default!r}`"
+
+
+def _of_command(name: str, wanted: Collection[str] | None = None) -> str:
+    """The options of a command, or of these parameters only."""
+    rows = []
+    for parameter, described in _described(name):
+        if wanted is None or parameter.name in wanted:
+            flags = ", ".join(f"`{flag}`" for flag in _flags(parameter, described))
+            rows.append((flags, f"`{parameter.name}`", _shown(parameter), described.help or ""))
+    return _table(("option", "in config.toml", "default", "meaning"), rows)
+
+
+def _described(name: str) -> Iterator[tuple[inspect.Parameter, OptionInfo]]:
+    """The parameters of a command that are options, and what is declared of each for the command line."""
+    for parameter in inspect.signature(function_of(name), eval_str=True).parameters.values():
+        for each in get_args(parameter.annotation):
+            if isinstance(each, OptionInfo):
+                yield parameter, each
+
+
+def _flags(parameter: inspect.Parameter, described: OptionInfo) -> tuple[str, ...]:
+    """The names on the command line; in an annotation the first of them stands where Typer has the default."""
+    first = (described.default,) if isinstance(described.default, str) else ()
+    return (*first, *(described.param_decls or ())) or (f"--{parameter.name.replace('_', '-')}",)
+
+
+def _shown(parameter: inspect.Parameter) -> str:
+    """The default of a parameter as it is typed; nothing where there is none to speak of."""
+    if parameter.default is None or parameter.default is False:
+        return ""
+    if isinstance(parameter.default, float):
+        return f"{parameter.default:g}"
+    return kind_of(parameter.annotation).show(parameter.default)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    cells = [" | ".join(_LINK.sub(r"[\1](\1)", cell).replace("|", r"\|") for cell in line) for line in lines]
+    return "".join(f"| {line} |\n" for line in cells)
+
+
+TABLES: Final[dict[str, Callable[[], str]]] = {
+    "engine": lambda: _in_python(EngineConfig),
+    "pictures": lambda: _in_python(PictureOptions),
+    "sampling": lambda: _in_python(SamplingParams),
+    "chat": lambda: _of_command("chat"),
+    "sweeps": lambda: _of_command("bench", {each.name for each in sweep_parameters()}),
+}
+"""What makes each table, by the name that documents give it."""
+
+
+if __name__ == "__main__":
+    for path in sorted(FOLDER.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if (new := updated(text)) != text:
+            path.write_text(new, encoding="utf-8")
+            print(f"{path.relative_to(FOLDER.parent)} is brought up to date.")

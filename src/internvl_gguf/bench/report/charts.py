@@ -1,0 +1,229 @@
+"""The charts of a benchmark, drawn with matplotlib: which there are for given results, and how each is drawn.
+
+No chart tells anything by colour alone: series differ by marker, what is unbeaten is filled, and what is 0 lies on a
+line of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from internvl_gguf.bench.report.pareto import Aspect, divergence, has_split, measure_of
+from internvl_gguf.bench.report.point_charts import Frame, Point, Series, draw_points
+from internvl_gguf.bench.report.row_charts import draw_split, draw_spread
+from internvl_gguf.bench.report.wording import number, printable, row_names, shortened, size_unit
+from internvl_gguf.bench.results import Results, Spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LONGEST_NAME: Final = 30
+_POINT_CHART: Final = 5.2
+_ROW_CHART: Final = 1.25
+_ROW: Final = 0.25
+_SERIES: Final[dict[Aspect, str]] = {
+    "pictures": "with pictures",
+    "text": "on text",
+    "quant_alone": "pictures, text quant alone",
+    "mmproj_alone": "pictures, mmproj alone",
+}
+_NEXT_TO_NOTHING: Final = 1 / 30
+_LOSS: Final = "mean KL divergence, nats"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart.
+
+    Attributes:
+        name: short, for identifiers.
+        title: one line.
+        description: what it shows, for a caption and for those who do not see it.
+        height: inches, at a width of 7.6.
+        draw: draws it into the axes of an otherwise empty figure.
+    """
+
+    name: str
+    title: str
+    description: str
+    height: float
+    draw: Callable[[Axes], None]
+
+
+def charts_of(results: Results) -> tuple[Chart, ...]:
+    """The charts that there are numbers for, the most telling first."""
+    return tuple(chart for chart in _charts(results) if chart)
+
+
+def _charts(results: Results) -> Iterator[Chart | None]:
+    names = tuple(shortened(name, _LONGEST_NAME) for name in row_names(results))
+    measure = measure_of(results)
+    if (measure == "pictures" or measure == "text") and any(_means(results, measure).values()):
+        yield _loss_by_size(results, names, measure)
+        yield _loss_by_speed(results, names, measure)
+        yield from _spreads(results, names)
+        if has_split(results):
+            yield _split(results, names)
+    else:
+        yield _speed_by_size(results, names)
+    for task in dict.fromkeys(result.task for row in results.rows for result in row.accuracy):
+        yield _accuracy(results, names, task)
+
+
+def _loss_by_size(results: Results, names: Sequence[str], measure: Aspect) -> Chart:
+    unit, scale = size_unit(results)
+    shown = [aspect for aspect in _SERIES if has_split(results) or not aspect.endswith("_alone")]
+    means = {aspect: found for aspect in sorted(shown, key=measure.__ne__) if (found := _means(results, aspect))}
+    # The chart of the split shows all of it; here what is next to nothing would only push the rest together.
+    least = min(mean for mean in means[measure].values() if mean > 0) * _NEXT_TO_NOTHING
+    series = []
+    for aspect, found in means.items():
+        points = [
+            Point(names[index], results.rows[index].configuration.bytes / scale, mean)
+            for index, mean in found.items()
+            if not aspect.endswith("_alone") or mean >= least
+        ]
+        if points:
+            series.append(Series(aspect, _SERIES[aspect], points))
+    text = (
+        "Mean KL divergence from the reference against the size of the files: lower left is better. Filled markers are "
+        f"unbeaten in both; the line joins them.{_extremes(series[0])}"
+    )
+    if sum(len(each.points) for each in series) < sum(map(len, means.values())):
+        text += " What a file alone loses is left out where it is next to nothing."
+    frame = Frame(f"files of text model and mmproj, {unit}", _LOSS, (False, False))
+    draw = partial(draw_points, series=series, frame=frame)
+    return Chart("loss-by-size", "What each loses, by size", text, _POINT_CHART, draw)
+
+
+def _loss_by_speed(results: Results, names: Sequence[str], measure: Aspect) -> Chart | None:
+    speeds = _speeds(results)
+    points = [
+        Point(names[index], speeds[index].median, mean, x_range=(speeds[index].low, speeds[index].high))
+        for index, mean in _means(results, measure).items()
+        if index in speeds
+    ]
+    text = (
+        "Mean KL divergence from the reference against the tokens a second of one answer: lower right is better. "
+        "Filled markers are unbeaten in both; the line joins them."
+    )
+    if any(spread.low < spread.high for spread in speeds.values()):
+        text += " Bars reach from the slowest run to the fastest."
+    frame = Frame("decode, tokens a second", f"{_LOSS}, {_SERIES[measure]}", (True, False))
+    draw = partial(draw_points, series=[Series(measure, "", points)], frame=frame)
+    return Chart("loss-by-speed", "What each loses, by speed", text, _POINT_CHART, draw) if points else None
+
+
+def _accuracy(results: Results, names: Sequence[str], task: str) -> Chart | None:
+    points = [
+        Point(name, row.configuration.bits_per_weight, share, y_range=(100 * result.low, 100 * result.high))
+        for name, row in zip(names, results.rows, strict=True)
+        for result in row.accuracy
+        if result.task == task and result.questions and row.configuration.bits_per_weight > 0
+        for share in [100 * result.fraction]
+    ]
+    text = (
+        f"Share of the questions of {printable(task)} that were answered right against the bits a weight of the text "
+        "model: upper left is better. Bars are 95% confidence intervals. Filled markers are unbeaten in both; the line "
+        "joins them."
+    )
+    frame = Frame("bits a weight of the text model", "answered right, %", (False, True), y_is_percent=True)
+    draw = partial(draw_points, series=[Series("quant_alone", "", points)], frame=frame)
+    return Chart("right", f"Right answers, {printable(task)}", text, _POINT_CHART, draw) if points else None
+
+
+def _speed_by_size(results: Results, names: Sequence[str]) -> Chart | None:
+    unit, scale = size_unit(results)
+    points = [
+        Point(
+            names[index], results.rows[index].configuration.bytes / scale, speed.median, y_range=(speed.low, speed.high)
+        )
+        for index, speed in _speeds(results).items()
+    ]
+    text = (
+        "Tokens a second of one answer against the size of the files: upper left is better. Bars reach from the "
+        "slowest run to the fastest."
+    )
+    frame = Frame(f"files of text model and mmproj, {unit}", "decode, tokens a second", (False, True))
+    draw = partial(draw_points, series=[Series("text", "", points)], frame=frame)
+    return Chart("speed-by-size", "Speed, by size", text, _POINT_CHART, draw) if points else None
+
+
+def _spreads(results: Results, names: Sequence[str]) -> Iterator[Chart]:
+    aspects: tuple[Aspect, ...] = ("pictures", "text")
+    for aspect in aspects:
+        rows = [
+            (names[index], found)
+            for index in _by_size(results)
+            if (found := divergence(results.rows[index], aspect)) and found.maximum > 0 and len(found.quantiles) > 1
+        ]
+        if rows:
+            yield Chart(
+                f"spread-{aspect}",
+                f"How the loss is spread over tokens, {_SERIES[aspect]}",
+                "KL divergence from the reference of single tokens, the largest files first. Most tokens lose far less "
+                "than the mean, which a few tokens make.",
+                _row_height(len(rows)),
+                partial(draw_spread, rows=rows, role=aspect),
+            )
+
+
+def _split(results: Results, names: Sequence[str]) -> Chart:
+    aspects: tuple[Aspect, ...] = ("pictures", "quant_alone", "mmproj_alone")
+    means = {aspect: _means(results, aspect) for aspect in aspects}
+    rows = [index for index in _by_size(results) if any(index in found for found in means.values())]
+    return Chart(
+        "split",
+        "What the text quant loses and what the mmproj does",
+        "Mean KL divergence on pictures of each configuration, of its text quant with the mmproj of the reference, and "
+        "of its mmproj with the text quant of the reference.",
+        _row_height(len(rows)),
+        partial(
+            draw_split,
+            names=[names[index] for index in rows],
+            series={aspect: [found.get(index) for index in rows] for aspect, found in means.items()},
+        ),
+    )
+
+
+def _means(results: Results, aspect: Aspect) -> dict[int, float]:
+    """Mean divergence of each row that has one; the reference has 0 from itself where others are measured."""
+    found = {
+        index: max(measured.mean, 0.0)
+        for index, row in enumerate(results.rows)
+        if row.status == "measured" and (measured := divergence(row, aspect)) and math.isfinite(measured.mean)
+    }
+    if found and results.reference is not None and results.rows[results.reference].status == "measured":
+        found[results.reference] = 0.0
+    return dict(sorted(found.items()))
+
+
+def _speeds(results: Results) -> dict[int, Spread]:
+    return {
+        index: row.speed.decode
+        for index, row in enumerate(results.rows)
+        if row.status == "measured" and row.speed and 0 < row.speed.decode.low <= row.speed.decode.high < math.inf
+    }
+
+
+def _by_size(results: Results) -> list[int]:
+    """The rows that were measured, the largest files first."""
+    measured = [index for index, row in enumerate(results.rows) if row.status == "measured"]
+    return sorted(measured, key=lambda index: -results.rows[index].configuration.bytes)
+
+
+def _extremes(series: Series) -> str:
+    """From where to where the losses reach, in a sentence behind others; empty for fewer than two."""
+    positive = sorted((point for point in series.points if point.y > 0), key=lambda point: point.y)
+    if len(positive) < 2:
+        return ""
+    least, most = positive[0], positive[-1]
+    return f" From {number(least.y)} nats ({least.name}) to {number(most.y)} ({most.name})."
+
+
+def _row_height(rows: int) -> float:
+    return _ROW_CHART + _ROW * rows

@@ -1,0 +1,215 @@
+"""The results of a benchmark as JSON, JSON lines and CSV; JSON can be read back.
+
+The JSON document is the fields of `Results` under their names, with `"format": 1` before them. A number that is not
+finite, which JSON has no form for, is the string "NaN", "Infinity" or "-Infinity". Fields may be added within a format.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+from internvl_gguf.bench.plain_json import as_plain, damaged, from_plain
+from internvl_gguf.bench.report.advice import advise
+from internvl_gguf.bench.report.markdown import results_to_markdown
+from internvl_gguf.bench.report.pareto import Aspect, best_rows, divergence
+from internvl_gguf.bench.report.wording import printable
+from internvl_gguf.bench.results import Configuration, Divergence, Results, Row, SpeedResult, Spread
+from internvl_gguf.errors import InvalidRequestError
+
+FORMAT: Final = 1
+OutputFormat = Literal["md", "json", "jsonl", "csv"]
+"""The forms of `-o`."""
+
+_ASPECTS: Final[tuple[Aspect, ...]] = ("text", "pictures", "quant_alone", "mmproj_alone")
+_NATS: Final = ("mean", "mean_error", "median", "p99", "maximum")
+_SPEEDS: Final = {
+    "load": "load_seconds",
+    "tile": "tile_seconds",
+    "prefill": "prefill_tokens_per_second",
+    "decode": "decode_tokens_per_second",
+    "time_to_first_token": "time_to_first_token_seconds",
+    "decode_parallel": "decode_parallel_tokens_per_second",
+}
+
+
+def render(results: Results, form: OutputFormat, budget: int | None = None) -> str:
+    """The results in one of the forms of `-o`, whole, its last line ended; Markdown and JSON advise for `budget`."""
+    writers: dict[OutputFormat, Callable[[Results], str]] = {
+        "md": lambda found: results_to_markdown(found, budget),
+        "json": lambda found: f"{_json({**results_to_json(found), 'advice': advise(found, budget)}, indent=2)}\n",
+        "jsonl": results_to_json_lines,
+        "csv": results_to_csv,
+    }
+    return writers[form](results)
+
+
+def results_to_json(results: Results) -> dict[str, Any]:
+    """The document of a benchmark, of dicts, lists, strings, numbers, booleans and None only."""
+    return {"format": FORMAT, **as_plain(results)}
+
+
+def results_from_json(document: Any) -> Results:
+    """The benchmark of a document; a field that this version does not know is left out.
+
+    Raises:
+        InvalidRequestError: a document of another format, or a damaged one.
+    """
+    if not isinstance(document, dict) or "format" not in document:
+        raise damaged("there is no 'format'")
+    if document["format"] != FORMAT:
+        raise InvalidRequestError(
+            f"The results are in format {printable(str(document['format']))}, and this version reads {FORMAT}.",
+            "Read them with the version that wrote them, or measure again.",
+        )
+    results = from_plain(Results, document)
+    if results.reference is not None and not 0 <= results.reference < len(results.rows):
+        raise damaged(f"reference is {results.reference}, and there are {len(results.rows)} rows")
+    return results
+
+
+def results_to_json_lines(results: Results) -> str:
+    """One line for each row, each with what is common to all and whether it is the reference and unbeaten."""
+    common = {
+        name: value
+        for name, value in results_to_json(results).items()
+        if name not in ("rows", "reference", "notices", "command", "free_bytes", "fits_bytes")
+    }
+    best = best_rows(results)
+    lines = [
+        {
+            **common,
+            "is_reference": index == results.reference,
+            "best_by_size": index in best.by_size,
+            "best_by_speed": index in best.by_speed,
+            **as_plain(row),
+        }
+        for index, row in enumerate(results.rows)
+    ]
+    return "".join(f"{_json(line)}\n" for line in lines)
+
+
+def results_to_csv(results: Results) -> str:
+    """One line for each row after a line of names, by RFC 4180: commas, quotes where needed, CR LF.
+
+    The names have the unit in them; what was not measured is empty. Every row has every column that one of them has.
+    """
+    best = best_rows(results)
+    flat = [
+        _flat_row(results, row, {
+            "is_reference": index == results.reference,
+            "best_by_size": index in best.by_size,
+            "best_by_speed": index in best.by_speed,
+        })
+        for index, row in enumerate(results.rows)
+    ]  # fmt: skip
+    # Part by part, so that the order of columns does not depend on which row was the first to have them.
+    names = [
+        name for part in zip(*flat, strict=True) for name in dict.fromkeys(name for facts in part for name in facts)
+    ]
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    writer.writerow(names)
+    for parts in flat:
+        facts = {name: value for part in parts for name, value in part.items()}
+        writer.writerow([_cell(facts.get(name)) for name in names])
+    return out.getvalue()
+
+
+def _flat_row(results: Results, row: Row, marks: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row's columns, in the same parts for every row."""
+    return [
+        {"model": printable(results.model)},
+        _flat_configuration(row.configuration),
+        {"status": row.status, "error": printable(row.error), **marks},
+        *_flat_speed(row.speed),
+        *_flat_memory(row),
+        *(_flat_divergence(aspect, divergence(row, aspect)) for aspect in _ASPECTS),
+        {"quality_skipped": row.quality.skipped} if row.quality else {},
+        _flat_accuracy(row),
+        {
+            "machine": printable(results.machine),
+            "llama_cpp_build": printable(results.build),
+            "version": printable(results.version),
+            "started_at": printable(results.started_at),
+        },
+    ]
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    return text.encode("utf-8", "backslashreplace").decode()  # half a character is \udcff in JSON too
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else value
+
+
+def _flat_configuration(configuration: Configuration) -> dict[str, Any]:
+    return {
+        "quant": printable(configuration.quant),
+        "mmproj_precision": printable(configuration.precision),
+        "text_file": printable(configuration.text),
+        "mmproj_file": printable(configuration.mmproj),
+        "text_bytes": configuration.text_bytes,
+        "mmproj_bytes": configuration.mmproj_bytes,
+        "bits_per_weight": configuration.bits_per_weight,
+        **{f"setting_{printable(name)}": _setting(value) for name, value in configuration.settings.items()},
+    }
+
+
+def _setting(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | None) else printable(str(value))
+
+
+def _flat_speed(speed: SpeedResult | None) -> list[dict[str, Any]]:
+    parts = []
+    for name, column in _SPEEDS.items():
+        measured: Spread | None = getattr(speed, name) if speed else None
+        part = (
+            {f"{column}_{field}": getattr(measured, field) for field in ("median", "low", "high")} if measured else {}
+        )
+        parts.append(part | {f"{name}_repetitions": measured.repetitions} if measured else part)
+    conditions = ("prompt_tokens", "answer_tokens", "parallel", "picture_tiles")
+    return [*parts, {name: getattr(speed, name) for name in conditions} if speed else {}]
+
+
+def _flat_memory(row: Row) -> list[dict[str, Any]]:
+    kinds = {"planned": row.memory.planned, "peak": row.memory.peak} if row.memory else {"planned": {}, "peak": {}}
+    return [{f"{kind}_bytes_{printable(name)}": size for name, size in sizes.items()} for kind, sizes in kinds.items()]
+
+
+def _flat_divergence(aspect: Aspect, found: Divergence | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    last = len(found.quantiles) - 1
+    percent = {round(100 * place / last): value for place, value in enumerate(found.quantiles)} if last > 0 else {}
+    return {
+        f"{aspect}_tokens": found.tokens,
+        **{f"{aspect}_kld_{name}_nats": getattr(found, name) for name in _NATS},
+        f"{aspect}_top1_fraction": found.top1,
+        f"{aspect}_perplexity": found.perplexity,
+        f"{aspect}_reference_perplexity": found.reference_perplexity,
+        **{f"{aspect}_kld_percentile_{share}_nats": value for share, value in percent.items()},
+    }
+
+
+def _flat_accuracy(row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for result in row.accuracy:
+        name = f"task_{printable(result.task)}"
+        found |= {
+            f"{name}_questions": result.questions,
+            f"{name}_exact": result.exact,
+            f"{name}_relaxed": result.relaxed,
+            f"{name}_relaxed_fraction": result.fraction,
+            f"{name}_relaxed_fraction_low": result.low,
+            f"{name}_relaxed_fraction_high": result.high,
+            f"{name}_skipped": result.skipped,
+        }
+    return found

@@ -1,0 +1,158 @@
+"""What the marks and numbers of a benchmark's table mean, in a few lines, and what went wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from internvl_gguf.bench.report.pareto import Aspect, best_rows, divergence, measure_of
+from internvl_gguf.bench.report.wording import printable, row_names
+from internvl_gguf.bench.results import Results
+
+BEST: Final = "◆"
+BEST_BY_SPEED: Final = "◇"
+FAILED: Final = "✗"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row that was not measured.
+
+    Attributes:
+        name: of the row.
+        status: why, in a few words.
+        error: what happened and what to do; empty where nothing did.
+    """
+
+    name: str
+    status: str
+    error: str
+
+
+def marks_of(results: Results) -> tuple[str, ...]:
+    """The mark of each row: unbeaten, unbeaten where speed counts too, not measured, or none of these (empty)."""
+    best = best_rows(results)
+    found = []
+    for index, row in enumerate(results.rows):
+        if row.status != "measured":
+            found.append(FAILED)
+        else:
+            found.append(BEST if index in best.by_size else BEST_BY_SPEED if index in best.by_speed else "")
+    return tuple(found)
+
+
+def failures(results: Results) -> tuple[Failure, ...]:
+    """The rows that were not measured, in their order."""
+    return tuple(
+        Failure(name, row.status, printable(row.error))
+        for name, row in zip(row_names(results), results.rows, strict=True)
+        if row.status != "measured"
+    )
+
+
+def legend(results: Results, *, with_errors: bool = True) -> tuple[str, ...]:
+    """What a reader of the table has to know, one short paragraph each, of what is in it.
+
+    Args:
+        results: what is in the table.
+        with_errors: whether it shows errors and spreads.
+    """
+    lines = [
+        _marks(results),
+        _memory(results),
+        _divergence(results, with_errors=with_errors),
+        _speed(results, with_errors=with_errors),
+        _accuracy(results, with_errors=with_errors),
+    ]
+    return tuple(line for line in lines if line)
+
+
+def circumstances(results: Results) -> str:
+    """Where, with what and when the numbers were made, in one line."""
+    facts = (
+        results.machine,
+        f"llama.cpp {results.build}" if results.build else "",
+        f"internvl-gguf {results.version}" if results.version else "",
+        results.started_at,
+    )
+    return "; ".join(printable(fact) for fact in facts if fact)
+
+
+def common_settings(results: Results) -> str:
+    """How all rows were run alike, in one line; empty where there is nothing to say."""
+    rows = [row.configuration for row in results.rows]
+    if not rows:
+        return ""
+    facts = [f"mmproj {rows[0].precision}"] if len({row.precision for row in rows}) == 1 else []
+    for name, value in rows[0].settings.items():
+        if all(name in row.settings and row.settings[name] == value for row in rows):
+            facts.append(f"{name}={value}")
+    return printable(f"All with {', '.join(facts)}.") if facts else ""
+
+
+def reference_name(results: Results) -> str:
+    """Name of the row that the others are measured against; empty without one."""
+    return row_names(results)[results.reference] if results.reference is not None else ""
+
+
+def _marks(results: Results) -> str:
+    marks = marks_of(results)
+    quality = "right answers" if measure_of(results) == "accuracy" else "KLD"
+    meanings = {
+        BEST: f"unbeaten in size and {quality}",
+        BEST_BY_SPEED: f"unbeaten in size, {quality} and speed",
+        FAILED: "not measured",
+    }
+    found = [f"{mark} {meaning}" for mark, meaning in meanings.items() if mark in marks]
+    return f"{'; '.join(found)}." if found else ""
+
+
+def _memory(results: Results) -> str:
+    if not any(row.memory for row in results.rows):
+        return ""
+    return "Memory: planned before loading, with context and buffers; peak is the most that was measured."
+
+
+def _divergence(results: Results, *, with_errors: bool) -> str:
+    sets: tuple[tuple[Aspect, str], ...] = (("pictures", "on pictures"), ("text", "on text"))
+    scored = []
+    for aspect, what in sets:
+        tokens = {found.tokens for row in results.rows if (found := divergence(row, aspect))}
+        if tokens:
+            scored.append(f"{_between(tokens)} tokens {what}")
+    if not scored:
+        return ""
+    reference = reference_name(results) or "the reference"
+    error = ", ± its standard error" if with_errors else ""
+    return f"KLD: mean KL divergence from {reference} in nats{error}; {', '.join(scored)}."
+
+
+def _speed(results: Results, *, with_errors: bool) -> str:
+    speeds = [row.speed for row in results.rows if row.speed]
+    if not speeds:
+        return ""
+    repetitions = {speed.decode.repetitions for speed in speeds}
+    spread = " ± half the range" if with_errors else ""
+    measured = f"median of {_between(repetitions)}{spread}" if max(repetitions) > 1 else "measured once"
+    return (
+        f"Speed: {measured}; {_between({speed.answer_tokens for speed in speeds})} tokens decoded, "
+        f"{_between({speed.prompt_tokens for speed in speeds})} read, "
+        f"{_between({speed.picture_tiles for speed in speeds})} tiles a picture."
+    )
+
+
+def _accuracy(results: Results, *, with_errors: bool) -> str:
+    tasks: dict[str, set[int]] = {}
+    for row in results.rows:
+        for result in row.accuracy:
+            tasks.setdefault(printable(result.task), set()).add(result.questions)
+    if not tasks:
+        return ""
+    asked = ", ".join(f"{_between(questions)} of {name}" for name, questions in tasks.items())
+    interval = ", 95% confidence interval" if with_errors else ""
+    return f"Right: questions answered right{interval}; {asked}."
+
+
+def _between(numbers: set[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -1,0 +1,141 @@
+"""Charts with a point for each configuration, the unbeaten ones joined by a line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from internvl_gguf.bench.report.axes import MARKER_RADIUS, LogScale, add_legend, label_points, style_axes
+from internvl_gguf.bench.report.pareto import unbeaten
+from internvl_gguf.bench.report.theme import MARKERS, Role, light
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MOST_LABELS: Final = 30  # beyond it only the unbeaten points have their names
+_LESSER: Final = 0.85  # size of the markers of all series but the chief one
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row in a chart: where it lies, and from where to where it may.
+
+    Attributes:
+        name: beside the point.
+        x, y: its place.
+        x_range, y_range: ends of the bars through it; None for none.
+    """
+
+    name: str
+    x: float
+    y: float
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The axes of a chart of points; x is logarithmic.
+
+    Attributes:
+        x_label, y_label: what they show.
+        more_is_better: of x and of y.
+        y_is_percent: whether y is a share from 0 to 100; else it is logarithmic too.
+    """
+
+    x_label: str
+    y_label: str
+    more_is_better: tuple[bool, bool]
+    y_is_percent: bool = False
+
+    def unbeaten(self, points: Sequence[Point]) -> frozenset[int]:
+        """Places in `points` of those that no other one beats on both axes."""
+        x_sign, y_sign = (-1 if more else 1 for more in self.more_is_better)
+        return unbeaten({place: (x_sign * point.x, y_sign * point.y) for place, point in enumerate(points)})
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one kind.
+
+    Attributes:
+        role: their colour and marker.
+        label: in the legend; empty for none.
+        points: not empty.
+    """
+
+    role: Role
+    label: str
+    points: Sequence[Point]
+
+
+def draw_points(axes: Axes, series: Sequence[Series], frame: Frame) -> None:
+    """Draw series of points; the first one is the chief one, with names and the line of its unbeaten points."""
+    style_axes(axes)
+    every = [point for each in series for point in each.points]
+    x = LogScale.of([end for point in every for end in (point.x, *(point.x_range or ()))])
+    y = LogScale.of([end for point in every for end in (point.y, *(point.y_range or ()))], span=10)
+    x.apply(axes, "x", frame.x_label)
+    if frame.y_is_percent:
+        ends = [min(max(end, 0), 100) for point in every for end in (point.y, *(point.y_range or ()))]
+        axes.set(ylim=(max(-2, min(ends) - 6), min(102, max(ends) + 6)), ylabel=frame.y_label)
+    else:
+        y.apply(axes, "y", frame.y_label)
+
+    def place_y(value: float) -> float:
+        return min(max(value, 0), 100) if frame.y_is_percent else y.place(value)
+
+    def place(point: Point) -> tuple[float, float]:
+        return x.place(point.x), place_y(point.y)
+
+    def bars_of(point: Point) -> list[list[tuple[float, float]]]:
+        middle_x, middle_y = place(point)
+        across = [(x.place(end), middle_y) for end in point.x_range or ()]
+        upright = [(middle_x, place_y(end)) for end in point.y_range or ()]
+        return [bar for bar in (across, upright) if bar]
+
+    chief = series[0]
+    best = {each.role: frame.unbeaten(each.points) for each in series}
+    corners = sorted(place(chief.points[index]) for index in best[chief.role])
+    axes.plot(*zip(*corners, strict=True), color=light(chief.role), linewidth=1.2, alpha=0.55, zorder=2)
+    lines = [corners]
+    for order, each in enumerate(series):
+        size = 2 * MARKER_RADIUS * (1 if each is chief else _LESSER)
+        for index, point in enumerate(each.points):
+            bars = bars_of(point)
+            for bar in bars:
+                axes.plot(*zip(*bar, strict=True), color=light(each.role), linewidth=1, alpha=0.6, zorder=2)
+            lines += bars
+            axes.plot(
+                *[[where] for where in place(point)], MARKERS[each.role], markersize=size, markeredgewidth=1.3,
+                markeredgecolor=light(each.role), clip_on=False, zorder=4 - order / 10,
+                markerfacecolor=light(each.role) if index in best[each.role] else light("surface"),
+            )  # fmt: skip
+    _add_legend(axes, series, best)
+    named = [point for index, point in enumerate(chief.points) if _is_named(chief, index, best[chief.role])]
+    label_points(
+        axes, [place(point) for point in named], [point.name for point in named],
+        [place(point) for point in every], lines,
+    )  # fmt: skip
+
+
+def _add_legend(axes: Axes, series: Sequence[Series], best: Mapping[Role, frozenset[int]]) -> None:
+    """Of what is in the chart: the series where there are several, and what hollow markers are."""
+    size = 2 * MARKER_RADIUS
+    labelled = [each for each in series if len(series) > 1]
+    for each in labelled:
+        axes.plot([], [], MARKERS[each.role], color=light(each.role), markersize=size, label=each.label)
+    chief = series[0]
+    if any(len(best[each.role]) < len(each.points) for each in series):
+        axes.plot(
+            [], [], MARKERS[chief.role], color=light(chief.role), markerfacecolor=light("surface"), markersize=size,
+            markeredgewidth=1.3, label="hollow: another is better in both",
+        )  # fmt: skip
+        add_legend(axes)
+    elif labelled:
+        add_legend(axes)
+
+
+def _is_named(series: Series, index: int, best: frozenset[int]) -> bool:
+    return len(series.points) <= _MOST_LABELS or index in best

@@ -1,0 +1,130 @@
+"""Formatting of chat output: counts, durations, statistics, lists and errors as text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from internvl_gguf.chat.attachments import grid_text
+from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError
+from internvl_gguf.utils.safe_text import safe_name
+
+if TYPE_CHECKING:
+    from internvl_gguf.chat.attachments import Attachment
+    from internvl_gguf.chat.context_usage import ConversationPart
+    from internvl_gguf.history import Summary
+    from internvl_gguf.tiling import Grid
+    from internvl_gguf.types import Reply
+
+
+def count(number: int, one: str, several: str | None = None) -> str:
+    """Format a count with its noun: "1 picture", "2 pictures"."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def seconds(duration: float) -> str:
+    """Format a duration in seconds, with fewer digits the longer it is."""
+    if duration >= 60:
+        return f"{int(duration // 60)} min {int(duration % 60)} s"
+    return f"{duration:.0f} s" if duration >= 10 else f"{duration:.1f} s" if duration >= 1 else f"{duration:.2f} s"
+
+
+def added_line(attachment: Attachment, grid: Grid, tokens: int, left: int, n_ctx: int, *, in_words: bool) -> str:
+    """Return the line about an added picture: its tiles, its tokens, and the positions left.
+
+    Args:
+        grid: grid it is cut by.
+        tokens: positions it takes.
+        left: positions left after it; negative if it does not fit.
+    """
+    cut = grid_text(grid.columns, grid.rows, has_thumbnail=grid.thumbnail, in_words=in_words)
+    line = f"Added {attachment.label}: {cut}, {count(tokens, 'token')}"
+    if left < 0:
+        return f"{line}, {-left:,} more than are left: it will be cut smaller if that helps."
+    return f"{line}; {left:,} of {n_ctx:,} left"
+
+
+def status_parts(reply: Reply, n_ctx: int) -> list[str]:
+    """Return the short statistics of an answer: tiles, tokens, time to first token, speed, use of the context."""
+    usage, timings = reply.usage, reply.timings
+    found = [count(usage.tiles, "tile")] if usage.tiles else []
+    found.append(count(usage.completion_tokens, "token"))
+    if usage.completion_tokens:
+        found.append(f"first after {seconds(timings.time_to_first_token)}")
+    speed = timings.decode_tokens_per_second
+    if speed:
+        found.append(f"{speed:,.0f} tokens/s" if speed >= 10 else f"{speed:.1f} tokens/s")
+    return [*found, f"{usage.prompt_tokens + usage.completion_tokens:,} of {n_ctx:,} used"]
+
+
+def statistics(reply: Reply) -> list[tuple[str, str]]:
+    """Return all statistics of an answer, as name and value."""
+    usage, timings = reply.usage, reply.timings
+    known = f"{usage.cached_tokens:,} known, {usage.prompt_tokens - usage.cached_tokens:,} read"
+    rows = [
+        ("pictures", f"{usage.images} in {count(usage.tiles, 'tile')}, {usage.tiles_encoded} of them encoded now"),
+        ("prompt", f"{count(usage.prompt_tokens, 'token')}: {known}"),
+        ("answer", f"{count(usage.completion_tokens, 'token')}, ended by {_ENDS[reply.finish_reason]}"),
+        ("cutting tiles", seconds(timings.preprocess)),
+        ("encoding tiles", seconds(timings.encode)),
+        ("reading the prompt", seconds(timings.prefill)),
+        ("first token after", seconds(timings.time_to_first_token)),
+        ("answering", f"{seconds(timings.decode)}, {timings.decode_tokens_per_second:,.1f} tokens a second"),
+    ]
+    if usage.drafted_tokens:
+        rows.append(("guessed ahead", f"{usage.drafted_tokens:,} tokens, {usage.accepted_tokens:,} of them right"))
+    return rows
+
+
+_ENDS = {"stop": "the model", "length": "its limit", "aborted": "Ctrl-C"}
+
+
+def columns(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Format rows of name and value as aligned lines."""
+    width = max((len(name) for name, _ in rows), default=0)
+    return [f"  {name.ljust(width)}  {value}" for name, value in rows]
+
+
+def part_line(number: int, part: ConversationPart) -> str:
+    """Return the line about a part of the conversation that can be dropped, with the tokens that frees."""
+    if part.picture is not None:
+        what = f"   picture {safe_name(PurePath(part.text).name, 40)}"
+    else:
+        pictures = f" and {count(part.pictures, 'picture')}" if part.pictures else ""
+        what = f'question "{safe_name(part.text, 40)}"{pictures}'
+    return f"{number:>3}  {what}: {count(part.tokens, 'token')}"
+
+
+def in_commands(error: InternVLError, *, has_parts: bool) -> InternVLError:
+    """Return an error as the chat shows it: for a question that does not fit, the hint names slash commands.
+
+    Args:
+        error: the error that was raised.
+        has_parts: whether the conversation has parts to drop.
+    """
+    if not isinstance(error, ContextOverflowError):
+        return error
+    ways = [f"/tiles {error.max_tiles}" if error.max_tiles else ""]
+    ways += ["/drop for parts of the conversation", "/clear for a new one"] if has_parts else []
+    ways += [f"a chat begun with --n-ctx {error.n_ctx}" if error.n_ctx else ""]
+    found = [way for way in ways if way]
+    hint = f"What helps: {', '.join(found)}." if found else "Ask with fewer pictures or less text."
+    return InvalidRequestError(error.message, hint)
+
+
+def summary_row(summary: Summary, now: float | None = None) -> tuple[str, str]:
+    """Return the row of a conversation in a list: its id, and its age, title and size."""
+    pictures = f", {count(summary.pictures, 'picture')}" if summary.pictures else ""
+    about = f"{safe_name(summary.title)} ({count(summary.questions, 'question')}{pictures})"
+    return summary.id, f"{age(summary.updated, now)}  {about}"
+
+
+def age(then: float, now: float | None = None) -> str:
+    """Format how long ago a time was."""
+    passed = max((time.time() if now is None else now) - then, 0)
+    for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if passed >= size:
+            return f"{count(int(passed // size), name)} ago"
+    return "just now"

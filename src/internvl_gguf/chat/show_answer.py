@@ -1,0 +1,123 @@
+"""Asks one question in the background thread and shows its progress and answer; Ctrl-C stops it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from internvl_gguf.chat.background_thread import BackgroundThread, Interrupt, interrupts_as_events
+from internvl_gguf.chat.formatting import count
+from internvl_gguf.types import Chunk
+
+if TYPE_CHECKING:
+    from internvl_gguf.chat.terminal.screen import Screen
+    from internvl_gguf.session import Session
+    from internvl_gguf.types import Reply
+
+TICK = 0.1  # seconds
+
+
+class LeaveChatAtOnce(Exception):  # noqa: N818  (nothing went wrong)
+    """Ctrl-C was pressed twice: leave the chat without waiting for the answer."""
+
+
+@dataclass(frozen=True)
+class TilesEncoded:
+    """Event: progress of encoding the tiles of a question."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class NoticeLine:
+    """Event: a notice for the user."""
+
+    line: str
+
+
+def show_answer(
+    thread: BackgroundThread, stream: Callable[[], Iterable[Chunk]], session: Session, screen: Screen
+) -> Reply | None:
+    """Ask a question, show the answer as it streams, and stop it on Ctrl-C.
+
+    Args:
+        thread: the thread that asks.
+        stream: asks the question; called in that thread.
+        session: the session that answers.
+        screen: shows progress and answer.
+
+    Returns:
+        The answer, with finish_reason "aborted" if Ctrl-C ended it; None if there is none.
+
+    Raises:
+        InternVLError: the question cannot be asked.
+        LeaveChatAtOnce: Ctrl-C was pressed a second time.
+    """
+    task = thread.start(stream)
+    showing = _AnswerDisplay(session, screen)
+    try:
+        with interrupts_as_events(task):
+            for event in task.events(TICK):
+                showing.take(event)
+    finally:
+        showing.end()
+    return showing.reply
+
+
+class _AnswerDisplay:
+    """Shows the events of one question.
+
+    Attributes:
+        reply: the finished answer; None before.
+    """
+
+    def __init__(self, session: Session, screen: Screen) -> None:
+        self.reply: Reply | None = None
+        self._session = session
+        self._screen = screen
+        self._has_begun = False
+        self._interrupts = 0
+        screen.progress("Reading the question")
+
+    def take(self, event: object) -> None:
+        """Show one event."""
+        if isinstance(event, Interrupt):
+            self._interrupts += 1
+            if self._interrupts > 1:
+                raise LeaveChatAtOnce
+            if not self._has_begun:  # an answer stops at its next token; a picture or a long prompt takes longer
+                self._screen.progress("Stopping", "Ctrl-C again leaves the chat")
+        elif isinstance(event, Chunk):
+            self._answer(event)
+        elif isinstance(event, TilesEncoded) and not self._interrupts:
+            self._tiles(event)
+        elif isinstance(event, NoticeLine):
+            self._screen.say(event.line)
+        elif event is None:
+            self._screen.tick()
+        if self._interrupts:
+            self._session.abort()  # each time: the question may not have been under way yet
+
+    def end(self) -> None:
+        """Finish the display after the last event."""
+        self._screen.progress()
+        if self._has_begun:
+            self._screen.end_answer()
+
+    def _answer(self, chunk: Chunk) -> None:
+        self.reply = chunk.reply or self.reply
+        if not chunk.text:
+            return
+        if not self._has_begun:
+            self._has_begun = True
+            self._screen.progress()
+            self._screen.begin_answer()
+        self._screen.write(chunk.text)
+
+    def _tiles(self, event: TilesEncoded) -> None:
+        if event.done < event.total:
+            self._screen.progress("Looking at the picture", f"tile {event.done + 1} of {event.total}")
+        else:
+            self._screen.progress("Reading what was seen", count(event.total, "tile"))

@@ -1,0 +1,406 @@
+"""The description of an architecture: sizes of a model under llama.cpp's names, keys and tensors of its files.
+
+`TextShape` and `VisionShape` are the one vocabulary for sizes: the catalogue, checked headers, memory plans and reports
+all hold one of them, with more where they know more. An `Architecture` lists the tensors of its files as functions of
+these sizes, with the ways in which files may differ. Nothing here loads numpy or the gguf package.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from internvl_gguf.gguf.values import GGUFHeader
+
+Norm = Literal["layernorm", "rmsnorm"]
+
+MAX_LAYERS: Final = 512  # LLAMA_MAX_LAYERS
+MAX_WIDTH: Final = 2**20
+MAX_CONTEXT: Final = 2**27
+
+
+@dataclass(frozen=True)
+class TextShape:
+    """Sizes of a text model.
+
+    Attributes:
+        architecture: `general.architecture`, for example "qwen2".
+        n_layers: transformer layers.
+        n_embd: width of the hidden state, and of one visual token's embedding, in values.
+        n_head: query heads.
+        n_head_kv: key and value heads; a divisor of n_head.
+        n_ff: inner width of the feed-forward layers.
+        n_vocab: tokens; None where the catalogue does not say.
+        n_ctx_train: positions it was trained for; None where the catalogue does not say.
+        head_dim: width of an attention head, in values; 0 takes n_embd // n_head, as llama.cpp does where a file has no
+            `attention.key_length`.
+    """
+
+    architecture: str
+    n_layers: int
+    n_embd: int
+    n_head: int
+    n_head_kv: int
+    n_ff: int
+    n_vocab: int | None = None
+    n_ctx_train: int | None = None
+    head_dim: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.head_dim:
+            object.__setattr__(self, "head_dim", self.n_embd // self.n_head)
+
+    @property
+    def q_width(self) -> int:
+        """Values of the queries of one position in one layer, `n_embd_head_k * n_head` in llama.cpp."""
+        return self.head_dim * self.n_head
+
+    @property
+    def kv_width(self) -> int:
+        """Values of a key, or of a value, of one position in one layer, `n_embd_k_gqa` in llama.cpp."""
+        return self.head_dim * self.n_head_kv
+
+    @cached_property
+    def sizes(self) -> dict[str, Any]:
+        """The fields of a `TextShape` by name, without those that a subclass adds."""
+        return {each.name: getattr(self, each.name) for each in fields(TextShape)}
+
+
+@dataclass(frozen=True)
+class VisionShape:
+    """Sizes of a vision encoder.
+
+    Attributes:
+        n_layers: transformer layers.
+        n_embd: width of the hidden state, in values a patch.
+        n_head: attention heads.
+        n_ff: inner width of the feed-forward layers.
+        image_size: side of a tile in pixels.
+        patch_size: side of a patch in pixels.
+        tokens_per_tile: visual tokens of a tile: 256 for 448-pixel tiles of 14-pixel patches merged two by two.
+        norm: kind of its norms: LayerNorm in InternViT-300M and others, RMSNorm in InternViT-6B.
+    """
+
+    n_layers: int
+    n_embd: int
+    n_head: int
+    n_ff: int
+    image_size: int
+    patch_size: int
+    tokens_per_tile: int
+    norm: Norm
+
+    @property
+    def head_dim(self) -> int:
+        """Width of an attention head, in values."""
+        return self.n_embd // self.n_head
+
+    @property
+    def patches_per_side(self) -> int:
+        """Patches along a side of a tile."""
+        return self.image_size // self.patch_size
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The fields of a `VisionShape` by name, without those that a subclass adds."""
+        return {each.name: getattr(self, each.name) for each in fields(VisionShape)}
+
+    @property
+    def scale_factor(self) -> int:
+        """Patches along each side of the square that the pixel unshuffle joins to one visual token."""
+        return round(self.patches_per_side / math.sqrt(self.tokens_per_tile))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MmprojShape(VisionShape):
+    """Sizes of a vision encoder with its projector, which is what an mmproj holds.
+
+    Attributes:
+        projection_dim: width of a visual token, which is that of the text model.
+        projector_hidden: inner width of the projector.
+    """
+
+    projection_dim: int
+    projector_hidden: int
+
+    @property
+    def merged_width(self) -> int:
+        """Values of a visual token before the projector: those of all patches that it joins."""
+        return self.n_embd * self.scale_factor**2
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The fields of an `MmprojShape` by name, without those that a subclass adds."""
+        return {each.name: getattr(self, each.name) for each in fields(MmprojShape)}
+
+
+Storage = Literal["any", "float", "f32"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor that files of an architecture have.
+
+    Attributes:
+        name: its name; of a tensor of a layer without the layer's prefix until `Architecture.tensors` adds it.
+        shape: sizes of its axes, the fastest first.
+        storage: types it may be stored in: "any" that matrices can be multiplied in, "float" for F32, F16 and BF16
+            (convolution kernels), "f32" for what is added or scales.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    storage: Storage
+
+
+def matrix(name: str, *shape: int) -> TensorSpec:
+    """A tensor that is multiplied with, which quantisers store in any type."""
+    return TensorSpec(name, shape, "any")
+
+
+def vector(name: str, length: int) -> TensorSpec:
+    """A norm, a bias or a scale, which llama.cpp wants in F32."""
+    return TensorSpec(name, (length,), "f32")
+
+
+Part = tuple[tuple[TensorSpec, ...], ...]
+"""The ways in which files hold one part of a model: that of published files first, an empty one if some lack it."""
+
+
+def always(*tensors: TensorSpec) -> Part:
+    """A part that every file holds in the same way."""
+    return (tensors,)
+
+
+def usual(*tensors: TensorSpec) -> Part:
+    """A part that published files have and others may lack, all its tensors together."""
+    return (tensors, ())
+
+
+def unusual(*tensors: TensorSpec) -> Part:
+    """A part that published files lack and others may have."""
+    return ((), tensors)
+
+
+S = TypeVar("S", TextShape, MmprojShape)
+
+
+@dataclass(frozen=True)
+class Architecture(Generic[S]):
+    """The tensors of an architecture's files, in the order in which converters write them.
+
+    Attributes:
+        name: `general.architecture`.
+        title: what error messages call it.
+        block: what the names of a layer's tensors start with, before its number.
+        before: parts in front of the layers, of a model of these sizes.
+        layer: parts of each layer.
+        after: parts behind the layers.
+    """
+
+    name: str
+    title: str
+    block: str
+    before: Callable[[S], Sequence[Part]]
+    layer: Callable[[S], Sequence[Part]]
+    after: Callable[[S], Sequence[Part]]
+
+    def tensors(self, shape: S, names: Collection[str] | None = None) -> Iterator[TensorSpec]:
+        """Every tensor that a file must have.
+
+        Args:
+            shape: sizes of the model.
+            names: tensors that the file has, which decide on the parts that files hold in several ways; the first layer
+                decides for all. None for a published file.
+        """
+        for part in self.before(shape):
+            yield from _chosen(part, "", names)
+        first = f"{self.block}0."
+        layer = [spec for part in self.layer(shape) for spec in _chosen(part, first, names)]
+        for number in range(shape.n_layers):
+            for spec in layer:
+                yield TensorSpec(f"{self.block}{number}.{spec.name}", spec.shape, spec.storage)
+        for part in self.after(shape):
+            yield from _chosen(part, "", names)
+
+
+def _chosen(part: Part, prefix: str, names: Collection[str] | None) -> tuple[TensorSpec, ...]:
+    """The way with the most tensors that a file has; of equal ones that which lacks the fewest."""
+    if names is None or len(part) == 1:
+        return part[0]
+
+    def likeness(way: tuple[TensorSpec, ...]) -> tuple[int, int]:
+        present = sum(prefix + spec.name in names for spec in way)
+        return present, present - len(way)
+
+    return max(part, key=likeness)
+
+
+KeyKind = Literal["UINT16", "UINT32", "INT32", "FLOAT32", "BOOL", "STRING", "[INT32]", "[FLOAT32]", "[STRING]"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a header, as llama.cpp reads it.
+
+    Attributes:
+        kind: the type it must be written in, since llama.cpp converts nothing; "[INT32]" is an array of INT32.
+        between: the lowest and the highest number it may be; None where it is not looked at.
+        default: the number it counts as where it is missing; None where it must be there, if `between` is given.
+        only: the values it may have where it is there; empty for any.
+        refusal: what error messages say of another value, with {value} for it.
+    """
+
+    kind: KeyKind
+    between: tuple[float, float] | None = None
+    default: float | None = None
+    only: tuple[object, ...] = ()
+    refusal: str = ""
+
+
+def fixed(value: int) -> Key:
+    """A whole number that may be left out but must not be another."""
+    return Key("UINT32", between=(value, value), default=value)
+
+
+_SIZE_KEYS: Final = (
+    "context_length",
+    "embedding_length",
+    "block_count",
+    "feed_forward_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+)
+
+
+def decoder_keys(shape: TextShape, title: str) -> dict[str, Key]:
+    """The settings that llama.cpp reads of every text model, as a decoder without experts has them.
+
+    Args:
+        shape: sizes of the model.
+        title: what error messages call its architecture.
+
+    Returns:
+        Keys by their names behind the architecture's; `llama_model_base::load_hparams`, and what graphs assert.
+    """
+    scale = Key("FLOAT32", between=(0.0, 1e4), default=1.0)
+    return {
+        "vocab_size": Key("UINT32"),
+        "embedding_length_out": Key(
+            "UINT32",
+            only=(0, shape.n_embd),
+            refusal=f"{shape.architecture}.embedding_length_out differs from its width of {shape.n_embd}",
+        ),
+        "attention.layer_norm_rms_epsilon": Key("FLOAT32", between=(1e-9, 1e-2)),
+        "attention.value_length": fixed(shape.head_dim),
+        "attention.key_length_swa": Key("UINT32"),
+        "attention.value_length_swa": Key("UINT32"),
+        "attention.causal": Key("BOOL", only=(True,), refusal="its attention is not causal"),
+        "pooling_type": fixed(0),
+        "classifier.pooling_type": Key("UINT32"),
+        "classifier.output_labels": Key("[STRING]"),
+        "nextn_predict_layers": fixed(0),
+        "expert_count": fixed(0),
+        "expert_used_count": fixed(0),
+        "expert_group_count": fixed(0),
+        "expert_group_used_count": fixed(0),
+        "rope.dimension_count": fixed(shape.head_dim),
+        "rope.dimension_count_swa": Key("UINT32"),
+        "rope.freq_base": Key("FLOAT32", between=(1.0, 1e12)),
+        "rope.scale_linear": scale,
+        "rope.scaling.type": Key(
+            "STRING",
+            only=("none", "linear", "yarn"),
+            refusal=f'its RoPE scaling "{{value}}" is none that {title} has',
+        ),
+        "rope.scaling.factor": scale,
+        "rope.scaling.attn_factor": scale,
+        "rope.scaling.alpha": scale,
+        "rope.scaling.original_context_length": Key("UINT32", between=(1, MAX_CONTEXT), default=1),
+        "rope.scaling.finetuned": Key("BOOL"),
+    }
+
+
+@dataclass(frozen=True)
+class EncoderRelease:
+    """A published vision encoder, known by its layers and its width; shapes of tensors do not tell its heads.
+
+    Attributes:
+        name: as its makers call it.
+        n_layers, n_embd, n_head, norm: as those of `VisionShape`.
+    """
+
+    name: str
+    n_layers: int
+    n_embd: int
+    n_head: int
+    norm: Norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextArchitecture(Architecture[TextShape]):
+    """An architecture of text models.
+
+    Attributes:
+        settings: the keys beside those that sizes are read from, by their names behind the architecture's.
+        heads_span_width: whether llama.cpp takes for granted that all query heads together are as wide as the hidden
+            state.
+        tokenizer: `tokenizer.ggml.model`.
+        pre_tokenizers: every `tokenizer.ggml.pre` that splits text as this architecture's models were trained with.
+        encoders: the vision encoder that InternVL pairs a model with, by (n_layers, n_embd); those that are known.
+    """
+
+    settings: Callable[[TextShape], Mapping[str, Key]]
+    heads_span_width: bool
+    tokenizer: str
+    pre_tokenizers: frozenset[str]
+    encoders: Mapping[tuple[int, int], EncoderRelease] = field(default_factory=dict)
+
+    def key(self, name: str) -> str:
+        """The full name of one of the architecture's keys."""
+        return f"{self.name}.{name}"
+
+    @property
+    def size_keys(self) -> dict[str, Key]:
+        """The keys that a `TextShape` is read from."""
+        return {self.key(name): Key("UINT32") for name in _SIZE_KEYS}
+
+    def setting_keys(self, shape: TextShape) -> dict[str, Key]:
+        """The other keys that llama.cpp reads of a model of these sizes."""
+        return {self.key(name): key for name, key in self.settings(shape).items()}
+
+    def read_shape(self, header: GGUFHeader, n_vocab: int) -> TextShape:
+        """The sizes that a header of this architecture gives.
+
+        Args:
+            header: of the file, or of the first of a split model.
+            n_vocab: tokens, which no key tells for sure.
+
+        Raises:
+            ModelFileError: a key is missing or outside what llama.cpp takes, or heads do not divide.
+        """
+        n_embd = header.bounded_integer(self.key("embedding_length"), 1, MAX_WIDTH)
+        n_head = header.bounded_integer(self.key("attention.head_count"), 1, n_embd)
+        n_head_kv = header.bounded_integer(self.key("attention.head_count_kv"), 1, n_head, default=n_head)
+        divided = n_embd // n_head
+        lowest, highest = (divided, divided) if self.heads_span_width else (1, MAX_WIDTH)
+        head_dim = header.bounded_integer(self.key("attention.key_length"), lowest, highest, default=divided)
+        spans = not self.heads_span_width or n_head * head_dim == n_embd
+        if not spans or n_head % n_head_kv or head_dim % 2:
+            raise header.error(f"{n_head} heads with {n_head_kv} for keys and values do not divide a width of {n_embd}")
+        return TextShape(
+            architecture=self.name,
+            n_layers=header.bounded_integer(self.key("block_count"), 1, MAX_LAYERS),
+            n_embd=n_embd,
+            n_head=n_head,
+            n_head_kv=n_head_kv,
+            n_ff=header.bounded_integer(self.key("feed_forward_length"), 1, MAX_WIDTH),
+            n_vocab=n_vocab,
+            n_ctx_train=header.bounded_integer(self.key("context_length"), 1, MAX_CONTEXT),
+            head_dim=head_dim,
+        )

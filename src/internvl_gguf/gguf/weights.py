@@ -1,0 +1,190 @@
+"""The tensors of a model with their sizes: what its memory and its speed follow from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Final
+
+from internvl_gguf.gguf.arch.base import MmprojShape, TextShape
+
+UNKNOWN_KIND: Final = "unknown"
+"""How the elements of a matrix are stored where only the size of its file is known."""
+
+
+@lru_cache(maxsize=8192)
+def _layer_of(name: str) -> int | None:
+    """One name is asked for again and again, once for each quant of a model."""
+    parts = name.removeprefix("v.").split(".")
+    return int(parts[1]) if parts[0] == "blk" and parts[1].isdigit() else None
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One tensor of a file.
+
+    Attributes:
+        name: its name in the file.
+        kind: how its elements are stored, in lower case ("q4_k"), or `UNKNOWN_KIND`.
+        shape: sizes of its axes, the fastest first.
+        n_bytes: bytes of its data.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    n_bytes: int
+
+    @property
+    def layer(self) -> int | None:
+        """The layer it belongs to; None for the tensors before and after the layers."""
+        return _layer_of(self.name)
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """Matrices of one type.
+
+    Attributes:
+        kind: how their elements are stored, as `Weight.kind`.
+        n_bytes: bytes of all.
+        elements: elements of all.
+    """
+
+    kind: str
+    n_bytes: int
+    elements: int
+
+    @staticmethod
+    def among(weights: Iterable[Weight]) -> tuple[Matrices, ...]:
+        """The matrices among some tensors, type by type."""
+        sums: dict[str, list[int]] = {}
+        for weight in weights:
+            if len(weight.shape) == 2:
+                entry = sums.setdefault(weight.kind, [0, 0])
+                entry[0] += weight.n_bytes
+                entry[1] += weight.shape[0] * weight.shape[1]
+        return tuple(Matrices(kind, n_bytes, elements) for kind, (n_bytes, elements) in sums.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextWeights(TextShape):
+    """A text model's sizes with the tensors of its file.
+
+    Attributes:
+        n_vocab: tokens, always known.
+        weights: every tensor.
+        from_listing: whether the sizes come from the size of the whole file instead of a header.
+    """
+
+    n_vocab: int
+    weights: tuple[Weight, ...] = field(repr=False)
+    from_listing: bool
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Weight]:
+        return {weight.name: weight for weight in self.weights}
+
+    def weight(self, name: str) -> Weight:
+        """The tensor of that name."""
+        return self._by_name[name]
+
+    @cached_property
+    def layer_bytes(self) -> tuple[int, ...]:
+        """Bytes of each layer's tensors."""
+        sizes = [0] * self.n_layers
+        for weight in self.weights:
+            if weight.layer is not None and weight.layer < self.n_layers:
+                sizes[weight.layer] += weight.n_bytes
+        return tuple(sizes)
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many weights it has."""
+        return sum(math.prod(weight.shape) for weight in self.weights)
+
+    @cached_property
+    def layer_matrices(self) -> tuple[tuple[Matrices, ...], ...]:
+        """Each layer's matrices, type by type."""
+        layers: list[list[Weight]] = [[] for _ in range(self.n_layers)]
+        for weight in self.weights:
+            if weight.layer is not None and weight.layer < self.n_layers:
+                layers[weight.layer].append(weight)
+        return tuple(map(Matrices.among, layers))
+
+    @property
+    def embedding(self) -> Weight:
+        """The rows of the tokens; always in host memory."""
+        return self._by_name["token_embd.weight"]
+
+    @property
+    def output(self) -> Weight | None:
+        """The output matrix; None where the embedding serves for it."""
+        return self._by_name.get("output.weight")
+
+    @property
+    def output_bias(self) -> Weight | None:
+        """The output matrix's bias, which no Qwen2.5 has."""
+        return self._by_name.get("output.bias")
+
+    @property
+    def output_norm(self) -> Weight:
+        """The norm before the output matrix."""
+        return self._by_name["output_norm.weight"]
+
+    @property
+    def fused_qkv(self) -> bool:
+        """Whether query, key and value come from one matrix."""
+        return "blk.0.attn_qkv.weight" in self._by_name
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VisionWeights(MmprojShape):
+    """The sizes of an mmproj with its tensors. Compared by identity: memory plans of one are remembered.
+
+    Attributes:
+        weights: every tensor.
+        from_listing: whether the sizes come from the size of the whole file instead of a header.
+    """
+
+    weights: tuple[Weight, ...] = field(repr=False)
+    from_listing: bool
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Weight]:
+        return {weight.name: weight for weight in self.weights}
+
+    def weight(self, name: str) -> Weight | None:
+        """The tensor of that name, None where there is none."""
+        return self._by_name.get(name)
+
+    @cached_property
+    def block_matrices(self) -> tuple[Matrices, ...]:
+        """The matrices of the layers and the projector, type by type."""
+        return Matrices.among(weight for weight in self.weights if "embd" not in weight.name)
+
+    @cached_property
+    def weight_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(weight.n_bytes for weight in self.weights)
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many weights it has."""
+        return sum(math.prod(weight.shape) for weight in self.weights)
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A model: its text half, and its vision half where there is one."""
+
+    text: TextWeights
+    vision: VisionWeights | None = None

@@ -1,0 +1,79 @@
+"""Suggest options that would make a model fit, where nothing fits or not as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from internvl_gguf.config import is_quantised
+from internvl_gguf.hardware.device_speed import Roofline
+from internvl_gguf.memory.request import CELL_STEP
+from internvl_gguf.planning.candidates import Candidate
+from internvl_gguf.planning.planner import Configuration
+from internvl_gguf.planning.ranking import USABLE_LOSS, rank
+from internvl_gguf.planning.workload import TEXT_ROOM, MemoryBudget, Workload
+from internvl_gguf.utils.sizes import format_size
+
+_SMALLEST_CONTEXT: Final = 2048
+
+
+def ways_to_fit(
+    candidates: Sequence[Candidate],
+    smaller_models: Sequence[Sequence[Candidate]],
+    budget: MemoryBudget,
+    workload: Workload,
+    roofline: Roofline | None,
+    *,
+    whole: bool,
+) -> Iterator[str]:
+    """Yield options to type so that a quant fits without losing much, one line each.
+
+    Args:
+        candidates: the quants of the requested model.
+        smaller_models: the quants of smaller models of its family, the largest model first.
+        budget: bytes that may be taken.
+        workload: the requested workload.
+        roofline: how fast the devices are.
+        whole: whether the whole model is to lie on the GPUs.
+    """
+
+    def best(quants: Sequence[Candidate], changed: Workload) -> Configuration | None:
+        usable = [
+            candidate
+            for candidate in quants
+            if candidate.loss <= USABLE_LOSS and changed.n_ctx <= (candidate.text.n_ctx_train or changed.n_ctx)
+        ]
+        found = rank(usable, budget, changed, roofline)
+        return found[0] if found and (found[0].is_full or not whole) else None
+
+    if workload.kv_type is not None and not is_quantised(workload.kv_type):
+        found = best(candidates, replace(workload, kv_type="q8_0"))
+        if found:
+            yield f"--kv q8_0: {found.candidate.quant}"
+    for smaller in _smaller_contexts(workload, candidates):
+        found = best(candidates, smaller)
+        if found:
+            tiles = f" --max-tiles {smaller.max_tiles}" if smaller.max_tiles != workload.max_tiles else ""
+            yield f"--context {smaller.n_ctx}{tiles}: {found.candidate.quant}"
+            break
+    for quants in smaller_models:
+        found = best(quants, workload)
+        if found:
+            size = format_size(found.candidate.size)
+            about = "about " if found.candidate.source == "estimate" else ""
+            yield f"a smaller model, {found.candidate.model}: {found.candidate.quant}, {about}{size}"
+            break
+
+
+def _smaller_contexts(workload: Workload, candidates: Sequence[Candidate]) -> Iterator[Workload]:
+    """Yield workloads with a half, a quarter, ... of the context, and as many tiles as leave positions for text."""
+    tokens = candidates[0].encoders[0].shape.tokens_per_tile if candidates else 0
+    n_ctx = workload.n_ctx // 2 // CELL_STEP * CELL_STEP
+    while n_ctx >= _SMALLEST_CONTEXT:
+        for max_tiles in range(workload.max_tiles, 0, -1):
+            smaller = replace(workload, n_ctx=n_ctx, max_tiles=max_tiles)
+            if smaller.picture_positions(tokens) + TEXT_ROOM // 2 <= n_ctx:
+                yield smaller
+                break
+        n_ctx = n_ctx // 2 // CELL_STEP * CELL_STEP

@@ -1,0 +1,353 @@
+"""A model loaded in this process: files are validated, corrected if the library needs it, loaded, closed in order."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from internvl_gguf.config import EngineConfig, check_kv_heads
+from internvl_gguf.engine import Engine
+from internvl_gguf.engine.embedding_cache import EmbeddingCache
+from internvl_gguf.engine.embedding_store import EmbeddingStore
+from internvl_gguf.engine.free_cores import CoreWatch
+from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
+from internvl_gguf.gguf.fingerprint import file_fingerprint, remembered_fingerprint
+from internvl_gguf.gguf.header import GGUFHeader
+from internvl_gguf.gguf.validation import ModelPair, validate_files
+from internvl_gguf.hardware.cores import seconds_used_by_others, usable_cores
+from internvl_gguf.hardware.cpu_tuning import host_settings
+from internvl_gguf.hardware.trial import Needs, find_usable_settings
+from internvl_gguf.llama.context import Context
+from internvl_gguf.llama.library import Device, build, initialise
+from internvl_gguf.llama.model import TextModel
+from internvl_gguf.llama.native import closed
+from internvl_gguf.llama.position_fix import corrected_copy, write_corrected
+from internvl_gguf.llama.vision import EncoderMemory, VisionEncoder, encoder_arithmetic
+from internvl_gguf.memory import shape_from_headers
+from internvl_gguf.memory.request import context_length
+from internvl_gguf.models.local_files import ModelFiles
+from internvl_gguf.planning.machine_memory import MachineBudget, machine_budget
+from internvl_gguf.planning.placement import describe, placements, with_memory_hint
+from internvl_gguf.planning.planner import Configuration
+from internvl_gguf.planning.workload import MemoryBudget
+from internvl_gguf.session.model_runtime import LoadProgress
+from internvl_gguf.session.prompt_template import END, IMAGE_END, IMAGE_START, START
+from internvl_gguf.session.saved_file import ModelIdentity
+from internvl_gguf.utils.notices import Notice, log_notice
+from internvl_gguf.utils.owned import Owned, disown_after_fork
+from internvl_gguf.utils.paths import cache_dir
+from internvl_gguf.utils.records import EMBEDDINGS
+from internvl_gguf.utils.sizes import parse_vram
+
+_NO_GPU: Final = "No GPU that the installed llama.cpp can use: all layers stay on the CPU."
+
+
+class InProcessRuntime(Owned):
+    """A loaded model with its engine, shared by a session and its forks.
+
+    Owns every native object; the last `release` frees them: context, vision encoder, text model. So do dropping it and
+    the end of the interpreter, if no thread computes any more.
+
+    Args:
+        files: the two files of the model.
+        config: how to run it.
+        on_load: called with the fraction of the text model that is loaded.
+        on_notice: called with one line if it is loaded in another way than asked for.
+
+    Attributes:
+        files, text, vision: the files and the facts from their headers.
+        settled: which of llama.cpp's kernels are not used on this machine.
+        configuration: how it is loaded, with the memory that takes and the speed expected.
+        host: the threads and batch sizes it uses on the CPU.
+        engine: decodes and encodes.
+
+    Raises:
+        InsufficientMemoryError: by the plan, no way to load it fits the memory.
+        ModelFileError, ModelPairError: files that are damaged, of another kind, or not of one model.
+        InvalidRequestError: a context longer than the model was trained for, or a batch smaller than a tile.
+        LibraryError: llama.cpp does not match this package, or refused.
+    """
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        config: EngineConfig,
+        on_load: LoadProgress | None = None,
+        on_notice: Notice = log_notice,
+    ) -> None:
+        # Started here, so that the first question already knows how many cores others use.
+        self._cores = None if config.n_threads else core_watch()
+        # All weights of a file whose fingerprint is remembered were checked before.
+        fingerprint = remembered_fingerprint(files.mmproj)
+        pair = validate_files(files.text, files.mmproj, check_weights=fingerprint is None)
+        fingerprint = fingerprint or file_fingerprint(files.mmproj)
+        self.text, self.vision = pair.text, pair.mmproj
+        n_ctx = context_length(config.n_ctx, self.text.n_ctx_train)
+        _check_config(config, pair)
+        self._discarding: weakref.finalize[..., InProcessRuntime] | None = None
+        initialise()
+        self._on_cache_notice = on_notice
+        self.files = files
+        self._text_parts = [Path(header.label) for header in pair.text_headers]
+        self.control_tokens: Mapping[str, int] = {
+            START: self.text.im_start,
+            END: self.text.im_end,
+            IMAGE_START: self.text.img,
+            IMAGE_END: self.text.img_end,
+        }
+        self._users = 1
+        self._lock = threading.Lock()
+        self.host = host_settings(config.n_threads)
+        machine = machine_budget(parse_vram(config.vram))
+        self.settled = find_usable_settings(needs_of(pair, config), machine.usable)
+        no_gpu = config.n_gpu_layers not in ("auto", 0) and not machine.gpus
+        for notice in (*machine.notices, *([_NO_GPU] if no_gpu else ()), *self.settled.notices):
+            on_notice(notice)
+        config = config if self.settled.flash_attn else replace(config, flash_attn=False)
+        shifted = self.settled.positions_are_shifted
+        mmproj = self._corrected(files.mmproj, pair.mmproj_header, fingerprint, on_notice) if shifted else files.mmproj
+        self._gpus = machine.gpus
+        shape = shape_from_headers(pair.text_headers, pair.mmproj_header)
+        ways = placements(
+            files.text.stem,
+            shape,
+            config,
+            n_ctx,
+            self.host.most_threads,
+            self._usable(machine),
+            self.host.n_ubatch,
+            lambda: self._usable(machine_budget(parse_vram(config.vram))),
+        )
+        self.configuration = next(ways)
+        if self.configuration.request.n_ctx < n_ctx:
+            on_notice(f"There is no memory for a context of {n_ctx:,}: loading it with {describe(self.configuration)}.")
+        self.engine, self._owned = self._open_smaller(ways, mmproj, config, on_load, on_notice)
+        encoder_file = f"{fingerprint}|{shifted}"
+        self._encoder_file = hashlib.blake2b(encoder_file.encode()).digest()
+        arithmetic = encoder_arithmetic(self._encoder_gpu, flash_attn=self.settled.flash_attn)
+        self.encoder_identity = hashlib.blake2b(f"{encoder_file}|{arithmetic}".encode()).digest()
+        _loaded.add(self)
+        disown_after_fork(self)
+
+    def _usable(self, machine: MachineBudget) -> MemoryBudget:
+        """What may be taken of a machine, by what the trial of the library found."""
+        return replace(machine.without(self.settled.unusable), extra_buffers=self.settled.extra_buffers)
+
+    @property
+    def is_alive(self) -> bool:
+        """Always True: a crash of the model ends this process, too."""
+        return True
+
+    def revive(self) -> None:
+        """Do nothing: the model lives as long as this process."""
+
+    @cached_property
+    def identity(self) -> ModelIdentity:
+        """See `ModelRuntime.identity`. Reads the text model's files, unless their fingerprints are remembered."""
+        request = self.configuration.request
+        parts = "|".join(file_fingerprint(part) for part in self._text_parts)
+        return ModelIdentity(
+            text=hashlib.blake2b(parts.encode(), digest_size=16).hexdigest(),
+            encoder=self._encoder_file.hex(),
+            build=build(),
+            kv_type=request.kv_type,
+            flash_attn=request.flash_attn,
+        )
+
+    def _corrected(self, mmproj: Path, header: GGUFHeader, fingerprint: str, on_notice: Notice) -> Path:
+        """Return a copy of the vision encoder with corrected position rows, in the cache or in a temporary folder."""
+        try:
+            return corrected_copy(mmproj, header, fingerprint)
+        except LibraryError as error:
+            try:
+                folder = Path(tempfile.mkdtemp(prefix="internvl-"))
+                self._discarding = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+                copy = write_corrected(mmproj, header, folder / mmproj.name)
+            except OSError:
+                raise error from None
+        on_notice(
+            f"{cache_dir()} cannot be written: nothing is kept for the next time, and the corrected vision encoder "
+            f"lies in {folder} meanwhile. INTERNVL_CACHE names another folder."
+        )
+        self._on_cache_notice = _ignore_notice
+        return copy
+
+    def _open_smaller(
+        self,
+        ways: Iterator[Configuration],
+        mmproj: Path,
+        config: EngineConfig,
+        on_load: LoadProgress | None,
+        on_notice: Notice,
+    ) -> tuple[Engine, ExitStack]:
+        """Load everything in the current configuration, or while that fails, in the next smaller one of `ways`."""
+        while True:
+            try:
+                return self._open(mmproj, config, on_load)
+            except (LibraryError, ModelFileError) as error:
+                smaller = next(ways, None)
+                if smaller is None:
+                    raise with_memory_hint(error, self.configuration) from error
+                on_notice(f"{error.message} Trying it with {describe(smaller)}.")
+                self.configuration = smaller
+
+    def _open(self, mmproj: Path, config: EngineConfig, on_load: LoadProgress | None) -> tuple[Engine, ExitStack]:
+        """Load everything in the current configuration; the stack frees it."""
+        request = self.configuration.request
+        is_split = len(request.gpus) > 1 and request.n_gpu_layers != 0
+        flash_attn = config.flash_attn
+        if flash_attn == "auto" and not request.flash_attn:
+            flash_attn = False
+        config = replace(config, n_ubatch=request.n_ubatch, flash_attn=flash_attn)
+        disk_bytes = config.embedding_disk_bytes
+        store = EmbeddingStore(EMBEDDINGS.path, disk_bytes) if disk_bytes else None
+        with ExitStack() as opening:
+            cache = EmbeddingCache(config.embedding_cache_bytes, store, self._on_cache_notice)
+            opening.callback(cache.close)
+            model = TextModel(
+                self.files.text,
+                n_gpu_layers=request.n_gpu_layers,
+                devices=[gpu.handle for gpu in self._used_gpus],
+                tensor_split=request.gpus if is_split else (),
+                use_extra_bufts=self.settled.extra_buffers,
+                on_progress=on_load,
+            )
+            opening.callback(model.close)
+            encoder = VisionEncoder(
+                mmproj,
+                model,
+                tile_size=self.vision.image_size,
+                tokens_per_tile=self.vision.tokens_per_tile,
+                n_embd=self.text.n_embd,
+                use_gpu=request.mmproj_on_gpu,
+                n_threads=self.host.n_threads_batch,
+                flash_attn=self.settled.flash_attn,
+                device=self._encoder_gpu.handle if self._encoder_gpu else None,
+                room=self._encoder_room,
+            )
+            opening.callback(encoder.close)
+            context = Context(
+                model,
+                config,
+                n_ctx=request.n_ctx,
+                n_threads=self.host.n_threads,
+                n_threads_batch=self.host.n_threads_batch,
+            )
+            opening.callback(context.close)
+            engine = Engine(model, encoder, context, cache, self._cores)
+            opening.callback(engine.close)
+            return engine, opening.pop_all()
+
+    @property
+    def _used_gpus(self) -> list[Device]:
+        """The GPUs of the current configuration, passed to llama.cpp explicitly: its own order may differ."""
+        return [self._gpus[number] for number in self.configuration.budget.gpu_numbers]
+
+    @property
+    def _encoder_gpu(self) -> Device | None:
+        """The GPU that runs the vision encoder; None for the CPU."""
+        number = self.configuration.request.mmproj_gpu
+        return None if number is None else self._used_gpus[number]
+
+    @property
+    def _encoder_room(self) -> EncoderMemory:
+        """What the vision encoder takes on its device, as planned."""
+        plan, number = self.configuration.plan, self.configuration.request.mmproj_gpu
+        device = plan.host if number is None else plan.gpus[number]
+        return EncoderMemory(device.mmproj_weights, device.mmproj_compute_buffer)
+
+    def share(self) -> InProcessRuntime:
+        """Count one more user and return this runtime.
+
+        Raises:
+            SessionStateError: its last user has released it.
+        """
+        with self._lock:
+            if not self._users:
+                raise closed()
+            self._users += 1
+        return self
+
+    def release(self) -> None:
+        """Count one user less; the last one frees the native objects."""
+        with self._lock:
+            self._users -= 1
+            last = self._users == 0
+        if last:
+            self._close()
+
+    def close_if_idle(self) -> None:
+        """Free the native objects, even if the runtime has users, unless a thread computes at this moment."""
+        if self.engine.close_if_idle():
+            self._close()
+
+    def disown(self) -> None:
+        """See `Owned.disown`."""
+        self._owned = ExitStack()
+        self._lock = threading.Lock()
+        if self._discarding:
+            self._discarding.detach()
+
+    def _close(self) -> None:
+        self._owned.close()
+        if self._discarding:
+            self._discarding()
+
+
+_loaded: Final[weakref.WeakSet[InProcessRuntime]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close all idle runtimes in order; one that a daemon thread computes with is left to the system."""
+    for runtime in list(_loaded):
+        runtime.close_if_idle()
+
+
+def _ignore_notice(line: str) -> None:
+    """Ignore a notice that the user was given already."""
+
+
+def core_watch() -> CoreWatch | None:
+    """Return a count of the cores that others leave free; None on a system that does not report their CPU time."""
+    try:
+        return CoreWatch(len(usable_cores()), seconds_used_by_others)
+    except (OSError, NotImplementedError, RuntimeError):
+        return None
+
+
+def needs_of(pair: ModelPair, config: EngineConfig) -> Needs:
+    """Return the parts of the library's trial that a model with this configuration depends on."""
+    text, encoder = weight_kinds(*pair.text_headers), weight_kinds(pair.mmproj_header)
+    return Needs(text, encoder, config.kv_type, config.flash_attn)
+
+
+def weight_kinds(*headers: GGUFHeader) -> frozenset[str]:
+    """Return the element types of the matrices in files, such as "Q4_K"."""
+    tensors = (tensor for header in headers for tensor in header.tensors.values())
+    return frozenset(tensor.type.name for tensor in tensors if len(tensor.trimmed_shape) > 1)
+
+
+def _check_config(config: EngineConfig, pair: ModelPair) -> None:
+    """Refuse a configuration that this model cannot be run with.
+
+    Raises:
+        InvalidRequestError: a quantised cache for heads that do not divide into blocks, or batches smaller than a tile.
+    """
+    head_dim, tokens_per_tile = pair.text.head_dim, pair.mmproj.tokens_per_tile
+    check_kv_heads(config.kv_type, head_dim)
+    if config.n_batch < tokens_per_tile:
+        raise InvalidRequestError(
+            f"n_batch is {config.n_batch}, less than the {tokens_per_tile} visual tokens of a tile.",
+            f"Use n_batch={tokens_per_tile} or more.",
+        )

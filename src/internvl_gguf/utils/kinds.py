@@ -1,0 +1,256 @@
+"""Kinds of option values: what each accepts from Python, JSON and TOML, and how it is typed and shown.
+
+A kind follows from the annotation of a field (`kind_of`). All surfaces of an option go through it: the Python interface
+and files give values (`Kind.accept`), `/set`, flags and sweeps give text (`Kind.read`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.utils import arguments
+from internvl_gguf.utils.sizes import parse_vram
+
+_ON: Final = ("on", "true", "yes", "1")
+_OFF: Final = ("off", "false", "no", "0")
+# int() takes underscores and digits of other scripts, too.
+_WHOLE: Final = re.compile(r"[+-]?[0-9][0-9,]*")
+
+
+class Kind:
+    """What values an option takes. The base class takes text.
+
+    Attributes:
+        written: what a value is in JSON and TOML, for messages.
+        typed: what a value is on a command line, for messages.
+        choices: the values to choose from as they are typed; empty where there are more than a few.
+        parameter: type of the parameter of a command that takes such a value.
+    """
+
+    written: str = "text"
+    typed: str = "text"
+    choices: tuple[str, ...] = ()
+    parameter: Any = str
+
+    def accept(self, name: str, value: object) -> Any:
+        """A value given from Python, or read from JSON or TOML, as options hold it.
+
+        Raises:
+            InvalidRequestError: it is of another kind; the message calls it `name`.
+        """
+        return arguments.text(name, value)
+
+    def read(self, text: str) -> Any:
+        """The value of a typed text.
+
+        Raises:
+            ValueError: it is none of this kind.
+        """
+        return text
+
+    def show(self, value: Any) -> str:
+        """A value as it is typed; "none" for one that is left open."""
+        return "none" if value is None else str(value)
+
+
+class Whole(Kind):
+    """A whole number; typed with commas between thousands if that is wanted."""
+
+    written = typed = "a whole number"
+    parameter: Any = int
+
+    def accept(self, name: str, value: object) -> int:
+        """As `Kind.accept`; whole numbers of numpy are some, True and False are none."""
+        return arguments.whole(name, value)
+
+    def read(self, text: str) -> int:
+        """As `Kind.read`."""
+        if not _WHOLE.fullmatch(text):
+            raise ValueError(text)
+        return int(text.replace(",", ""))
+
+
+class Number(Kind):
+    """A finite number."""
+
+    written = "a number"
+    typed = "a number, such as 0.8"
+    parameter = float
+
+    def accept(self, name: str, value: object) -> float:
+        """As `Kind.accept`; numbers of numpy and fractions are some, True and False are none."""
+        found = arguments.number(name, value)
+        if not math.isfinite(found):
+            raise InvalidRequestError(f"{name} is {found}.", "Give a finite number.")
+        return found
+
+    def read(self, text: str) -> float:
+        """As `Kind.read`."""
+        return float(text)
+
+
+class Switch(Kind):
+    """True or False; typed as on and off."""
+
+    written = "true or false"
+    typed = "on or off"
+    choices: tuple[str, ...] = (_ON[0], _OFF[0])
+    parameter: Any = bool
+
+    def accept(self, name: str, value: object) -> bool:
+        """As `Kind.accept`; numpy's are some, 0 and 1 are none."""
+        return arguments.switch(name, value)
+
+    def read(self, text: str) -> bool:
+        """As `Kind.read`."""
+        if text.lower() not in _ON + _OFF:
+            raise ValueError(text)
+        return text.lower() in _ON
+
+    def show(self, value: Any) -> str:
+        """As `Kind.show`."""
+        return super().show(value) if value is None else _ON[0] if value else _OFF[0]
+
+
+class Choice(Kind):
+    """One of a few words.
+
+    Args:
+        literal: the `typing.Literal` of them.
+    """
+
+    def __init__(self, literal: Any) -> None:
+        self.choices = get_args(literal)
+        self.written = self.typed = f"one of {', '.join(self.choices)}"
+        self.parameter = literal
+
+    def accept(self, name: str, value: object) -> str:
+        """As `Kind.accept`."""
+        if not isinstance(value, str) or value not in self.choices:
+            raise arguments.wrong(name, value, f"Use {self.written}.")
+        return value
+
+    def read(self, text: str) -> str:
+        """As `Kind.read`, in any case."""
+        if text.lower() not in self.choices:
+            raise ValueError(text)
+        return text.lower()
+
+
+class Texts(Kind):
+    """Several texts; typed as a shell reads words.
+
+    Args:
+        written: what a value is in JSON and TOML, for messages.
+        takes_one: whether a text stands for a list of one.
+    """
+
+    typed = "words, in quotes where one has spaces"
+    parameter = list[str]
+
+    def __init__(self, written: str = "a list of texts", *, takes_one: bool = False) -> None:
+        self.written = f"a text, or {written}" if takes_one else written
+        self._takes_one = takes_one
+
+    def accept(self, name: str, value: object) -> tuple[str, ...]:
+        """As `Kind.accept`."""
+        hint = f"Give {self.written}."
+        if self._takes_one and isinstance(value, str):
+            return (value,)
+        texts = enumerate(arguments.items(name, value, hint))
+        return tuple(arguments.text(f"{name}[{index}]", each, hint) for index, each in texts)
+
+    def read(self, text: str) -> tuple[str, ...]:
+        """As `Kind.read`; a text with an open quote is one word."""
+        try:
+            return tuple(shlex.split(text))
+        except ValueError:
+            return (text,)
+
+    def show(self, value: Any) -> str:
+        """As `Kind.show`."""
+        return " ".join(map(shlex.quote, value)) if value else super().show(None)
+
+
+class SwitchOrAuto(Switch):
+    """True, False or "auto"."""
+
+    written = 'true, false or "auto"'
+    typed = "auto, on or off"
+    choices = ("auto", _ON[0], _OFF[0])
+    parameter = Literal["auto", "on", "off"]
+
+    def accept(self, name: str, value: object) -> Any:
+        """As `Kind.accept`."""
+        if isinstance(value, bool) or (isinstance(value, str) and value == "auto"):
+            return value
+        raise arguments.wrong(name, value, 'Use True, False or "auto".')
+
+    def read(self, text: str) -> Any:
+        """As `Kind.read`."""
+        return "auto" if text.lower() == "auto" else super().read(text)
+
+    def show(self, value: Any) -> str:
+        """As `Kind.show`."""
+        return value if isinstance(value, str) else super().show(value)
+
+
+class LayersOrAuto(Whole):
+    """A number of layers, -1 for all of them, or "auto"."""
+
+    written = 'a whole number or "auto"'
+    typed = "auto, all or a number of layers"
+    choices = ("auto", "all")
+    parameter = str
+    hint = 'Use "auto", -1 (all layers), 0 (none) or a number of layers.'
+
+    def accept(self, name: str, value: object) -> Any:
+        """As `Kind.accept`."""
+        return value if isinstance(value, str) and value == "auto" else arguments.whole(name, value, self.hint)
+
+    def read(self, text: str) -> Any:
+        """As `Kind.read`."""
+        return text if text == "auto" else -1 if text == "all" else super().read(text)
+
+    def show(self, value: Any) -> str:
+        """As `Kind.show`."""
+        return "all" if value == -1 else super().show(value)
+
+
+class MemorySizes(Kind):
+    """Memory of each GPU: "12GiB", "24GiB,12GiB", a number of bytes, or a list of either."""
+
+    def accept(self, name: str, value: object) -> Any:
+        """As `Kind.accept`; the sizes stay as they were written."""
+        parse_vram(value)
+        return value
+
+
+def kind_of(annotation: Any) -> Kind:
+    """The kind of a field or parameter by its type; None in a union only says that it may be left out.
+
+    A type that names its kind, `Annotated[int | Literal["auto"], LayersOrAuto()]`, is of that kind. What is of no kind
+    of its own (a path, say) is text.
+    """
+    if get_origin(annotation) is Annotated:
+        type_, *described = get_args(annotation)
+        return next((each for each in described if isinstance(each, Kind)), None) or kind_of(type_)
+    if get_origin(annotation) in (Union, UnionType):
+        parts = [each for each in get_args(annotation) if each is not NoneType]
+        return kind_of(parts[0]) if len(parts) == 1 else Kind()
+    if get_origin(annotation) is Literal:
+        return Choice(annotation)
+    if get_origin(annotation) in (list, tuple):
+        return Texts(takes_one=get_origin(annotation) is tuple)
+    plain: dict[Any, type[Kind]] = {bool: Switch, int: Whole, float: Number}
+    return plain.get(annotation, Kind)()
+
+
+def may_be_none(annotation: Any) -> bool:
+    """Whether None is a value of a type."""
+    return get_origin(annotation) in (Union, UnionType) and NoneType in get_args(annotation)
