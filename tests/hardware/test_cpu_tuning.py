@@ -37,9 +37,9 @@ from internvl_gguf.hardware.cpu_tuning import (
     smallest_near_best,
     thread_candidates,
 )
-from internvl_gguf.llama.measure import timing
 from internvl_gguf.llama.measure.kernels import KernelBench
-from internvl_gguf.llama.measure.timing import TimedRun, time_interleaved
+from internvl_gguf.llama.measure.threads import WorkSizes, cpu_bench, size_tables, thread_tables
+from internvl_gguf.llama.measure.timing import TimedRun, TimingLimits, time_interleaved
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.models.listing import list_model
 from internvl_gguf.models.resolve import ModelFiles
@@ -57,6 +57,7 @@ UBATCH = {128: 1.08e-3, 256: 1.00e-3, 512: 1.10e-3, 1024: 1.20e-3, 2048: 1.30e-3
 ATTENTION = {"f16": (0.010, 0.10), "f16 flash": (0.018, 0.09), "q8_0 flash": (0.030, 0.80)}
 CHOSEN = HostSettings(n_threads=2, n_threads_batch=3, n_ubatch=256)
 GIB = 2**30
+AT_ONCE = TimingLimits(sample=1e-6, run=0, comparison=0)
 
 # A process that prints what a test wants for each of its two calls, and notes how it was called.
 STAND_IN = """
@@ -205,16 +206,19 @@ def test_batches_of_512_stay_unless_others_are_better(seconds: dict[int, float])
         assert all(seconds[smaller] > best * 1.05 for smaller in seconds if smaller < chosen)
 
 
-def test_samples_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_are_taken_in_turns() -> None:
     """Each round goes the other way; those that were disturbed do not count where others do."""
     samples = iter([(1.0, 1.0), (2.0, 1.0), (2.0, 1.0), (7.0, 0.5)] + [(1.0, 1.0), (2.0, 1.0)] * 2)
     done: list[str] = []
-    monkeypatch.setattr(timing, "_sample", lambda run, n_threads: (run(), next(samples))[1])
+
+    def take(run: Callable[[], object], n_threads: int, shortest: float) -> tuple[float, float]:
+        run()
+        return next(samples)
 
     def trial(name: str) -> TimedRun:
         return TimedRun(lambda: done.append(f"for {name}"), lambda: done.append(name), 1)
 
-    found = time_interleaved({"a": trial("a"), "b": trial("b")}, 3)
+    found = time_interleaved({"a": trial("a"), "b": trial("b")}, 3, sample=take)
     assert [name for name in done if "for" not in name] == ["a", "b", *"ab", *"ba", *"ab", *"ba"]
     assert done[0::2] == [f"for {name}" for name in done[1::2]]
     assert not found["a"].disturbed
@@ -222,11 +226,12 @@ def test_samples_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["b"].seconds == (2.0, 2.0, 2.0, 1.0)
 
 
-def test_what_other_programs_always_disturb_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "_COMPARISON_LIMIT", 0.0)
-    monkeypatch.setattr(timing, "_sample", lambda run, n_threads: (3.0, 0.4 if n_threads == 2 else 1.0))
+def test_what_other_programs_always_disturb_is_said_to_be() -> None:
+    def take(run: Callable[[], object], n_threads: int, shortest: float) -> tuple[float, float]:
+        return 3.0, 0.4 if n_threads == 2 else 1.0
+
     nothing = {"calm": TimedRun(lambda: None, lambda: None, 1), "busy": TimedRun(lambda: None, lambda: None, 2)}
-    found = time_interleaved(nothing, 5)
+    found = time_interleaved(nothing, 5, AT_ONCE, take)
     assert (found["calm"].disturbed, found["busy"].disturbed) == (False, True)
     assert found["busy"].seconds == (3.0,) * 3
 
@@ -404,24 +409,20 @@ def test_the_installed_build_has_a_fingerprint(monkeypatch: pytest.MonkeyPatch) 
     assert identity.library_fingerprint() not in ("", real)
 
 
-def test_the_real_process_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_process_measures() -> None:
     """Small matrices and one sample: that the graphs compute and every table has its lines."""
-    from internvl_gguf.llama.measure import threads as process
-
-    for name, value in (
-        ("_WIDTH", 256),
-        ("_WEIGHT_BYTES", 0),
-        ("_BATCH", 8),
-        ("_UBATCH_ROWS", 16),
-        ("_WAKING", (1, 8)),
-    ):
-        monkeypatch.setattr(process, name, value)
-    for name in ("_DECODING", "_READING"):
-        monkeypatch.setattr(process, name, replace(getattr(process, name), positions=64, layers=1))
-    monkeypatch.setattr(timing, "_COMPARISON_LIMIT", 0.0)
-    monkeypatch.setattr(timing, "_SAMPLE_SECONDS", 1e-6)
-    with process._cpu() as bench:
-        said = [*process.thread_tables(bench, [1, 2]), *process.size_tables(bench, 1, 2, [8, 16])]
+    full = WorkSizes()
+    small = WorkSizes(
+        width=256,
+        weight_bytes=0,
+        batch=8,
+        ubatch_rows=16,
+        decoding=replace(full.decoding, positions=64, layers=1),
+        reading=replace(full.reading, positions=64, layers=1),
+        waking=(1, 8),
+    )
+    with cpu_bench(AT_ONCE) as bench:
+        said = [*thread_tables(bench, [1, 2], small), *size_tables(bench, 1, 2, [8, 16], small)]
         assert bench.n_threads == 2
     settings: dict[str, list[str]] = {}
     for line in json.loads(json.dumps(said)):

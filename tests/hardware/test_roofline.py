@@ -244,17 +244,16 @@ def test_this_machine_is_measured() -> None:
     assert 1e-9 < host.node_seconds.low < 1e-2
 
 
-def test_every_type_can_be_multiplied_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_type_can_be_multiplied_with() -> None:
     """No type of the table is unknown to the installed library; tiny matrices, one run each."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    from internvl_gguf.llama.measure import timing
     from internvl_gguf.llama.measure.kernels import AttentionShape, KernelBench
+    from internvl_gguf.llama.measure.timing import TimingLimits
 
-    monkeypatch.setattr(timing, "_TIME_LIMIT", 0.0)
-    monkeypatch.setattr(timing, "_SAMPLE_SECONDS", 1e-6)
+    at_once = TimingLimits(sample=1e-6, run=0)
     shape = AttentionShape(heads=2, kv_heads=1, head_dim=64, positions=32, tokens=1, layers=1)
-    with KernelBench(0, n_threads=1, reorders=True) as bench:
+    with KernelBench(0, n_threads=1, reorders=True, limits=at_once) as bench:
         for name, bits in BITS_PER_WEIGHT.items():
             kind = GGMLQuantizationType[name.upper()]
             block, size = GGML_QUANT_SIZES[kind]

@@ -115,26 +115,25 @@ def test_each_next_way_takes_less(shape: ModelShape) -> None:
 
 def test_budgets_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_memory, "free_host_memory", lambda: 16 * GIB)
-    monkeypatch.setattr(machine_memory, "_gpus", lambda: [gpu(10 * GIB), gpu(6 * GIB, name="CUDA1")])
-    assert machine_budget().budget == MemoryBudget(16 * GIB, (10 * GIB, 6 * GIB))
-    assert machine_budget((8 * GIB,)).budget.gpus == (8 * GIB, 6 * GIB)
-    assert machine_budget((8 * GIB, 2 * GIB)).budget.gpus == (8 * GIB, 2 * GIB)
-    assert machine_budget((64 * GIB,), ram=4 * GIB).budget == MemoryBudget(4 * GIB, (10 * GIB, 6 * GIB))
+    gpus = [gpu(10 * GIB), gpu(6 * GIB, name="CUDA1")]
+    assert machine_budget(gpus=gpus).budget == MemoryBudget(16 * GIB, (10 * GIB, 6 * GIB))
+    assert machine_budget((8 * GIB,), gpus=gpus).budget.gpus == (8 * GIB, 6 * GIB)
+    assert machine_budget((8 * GIB, 2 * GIB), gpus=gpus).budget.gpus == (8 * GIB, 2 * GIB)
+    assert machine_budget((64 * GIB,), 4 * GIB, gpus).budget == MemoryBudget(4 * GIB, (10 * GIB, 6 * GIB))
     with pytest.raises(InvalidRequestError, match="this machine has 2"):
-        machine_budget((GIB, GIB, GIB))
+        machine_budget((GIB, GIB, GIB), gpus=gpus)
 
 
-def test_memory_that_host_and_gpu_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_memory, "_gpus", lambda: [gpu(12 * GIB, name="MTL0")])
-    assert machine_budget().budget.is_unified
-    monkeypatch.setattr(machine_memory, "_gpus", lambda: [gpu(12 * GIB, kind="igpu", name="Vulkan0")])
-    assert machine_budget().budget.is_unified
+def test_memory_that_host_and_gpu_share() -> None:
+    for shared in (gpu(12 * GIB, name="MTL0"), gpu(12 * GIB, kind="igpu", name="Vulkan0")):
+        assert machine_budget(gpus=[shared]).budget.is_unified
+    assert not machine_budget(gpus=[gpu(12 * GIB)]).budget.is_unified
 
 
 def test_a_machine_without_a_gpu_says_that_a_budget_is_for_nothing(
     monkeypatch: pytest.MonkeyPatch, tiny: ModelFiles
 ) -> None:
-    monkeypatch.setattr(machine_memory, "_gpus", list)
+    monkeypatch.setattr(machine_memory, "usable_gpus", list)
     assert machine_budget((8 * GIB,)).budget.gpus == ()
     notices: list[str] = []
     with Session.open(tiny.text, tiny.mmproj, vram="8GiB", n_threads=1, on_notice=notices.append) as session:
@@ -145,9 +144,9 @@ def test_a_machine_without_a_gpu_says_that_a_budget_is_for_nothing(
 def test_integrated_gpus_count_only_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [gpu(GIB, kind="cpu", name="CPU"), gpu(2 * GIB, kind="igpu", name="Vulkan0"), gpu(3 * GIB)]
     monkeypatch.setattr("internvl_gguf.llama.library.devices", lambda: found)
-    assert [each.free_bytes for each in machine_memory._gpus()] == [3 * GIB]
+    assert [each.free_bytes for each in machine_memory.usable_gpus()] == [3 * GIB]
     monkeypatch.setattr("internvl_gguf.llama.library.devices", lambda: found[:2])
-    assert [each.free_bytes for each in machine_memory._gpus()] == [2 * GIB]
+    assert [each.free_bytes for each in machine_memory.usable_gpus()] == [2 * GIB]
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("max\n", 8 * GIB), (str(5 * GIB), 4 * GIB), (str(MIB), 0)])
@@ -164,7 +163,7 @@ def test_the_limit_of_a_container(
 
 def test_the_budget_decides_on_the_quant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_memory, "free_host_memory", lambda: 32 * GIB)
-    monkeypatch.setattr(machine_memory, "_gpus", lambda: [gpu(24 * GIB)])
+    monkeypatch.setattr(machine_memory, "usable_gpus", lambda: [gpu(24 * GIB)])
     listing = list_model("InternVL3-14B-Instruct")
     texts = sort_out(RepoFile(each.file, each.size) for each in listing.candidates).texts
     encoder = listing.candidates[0].encoders[0]
@@ -257,9 +256,8 @@ def test_a_model_that_is_to_use_no_gpu(tiny: ModelFiles) -> None:
         assert model.tokenize("Hi")
 
 
-def test_no_gpu_is_a_budget_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_memory, "_gpus", lambda: [gpu(10 * GIB)])
-    found = machine_budget(())
+def test_no_gpu_is_a_budget_too() -> None:
+    found = machine_budget((), gpus=[gpu(10 * GIB)])
     assert found.budget.gpus == ()
     assert found.budget.gpu_numbers == ()
     assert found.budget.has_gpus
@@ -349,7 +347,7 @@ def test_an_encoder_without_room_on_the_gpu_moves(
         asked.append((device, sum(sizes[:2])))  # of the encoder itself
         return device is None
 
-    monkeypatch.setattr(machine_memory, "_gpus", lambda: [gpu(4 * GIB)])
+    monkeypatch.setattr(machine_memory, "usable_gpus", lambda: [gpu(4 * GIB)])
     monkeypatch.setattr(vision, "can_allocate", can_allocate)
     notices: list[str] = []
     with Session.open(tiny.text, tiny.mmproj, n_threads=1, n_gpu_layers=layers, on_notice=notices.append) as session:
@@ -382,7 +380,7 @@ def test_devices_are_named_in_the_order_of_the_plan(monkeypatch: pytest.MonkeyPa
         return VisionEncoder(*args, **{**options, "use_gpu": False, "device": None, "room": None})
 
     found = [replace(gpu(GIB, name="Vulkan0"), handle=11), replace(gpu(2 * GIB, name="RPC0"), handle=22)]
-    monkeypatch.setattr(machine_memory, "_gpus", lambda: found)
+    monkeypatch.setattr(machine_memory, "usable_gpus", lambda: found)
     monkeypatch.setattr(in_process_runtime, "TextModel", text_model)
     monkeypatch.setattr(in_process_runtime, "VisionEncoder", encoder)
     options: dict[str, Any] = {"n_threads": 1, "n_ctx": 512}

@@ -50,18 +50,21 @@ class MachineBudget:
         return self.budget.with_gpus([index for index, number in numbers if self.gpus[number].name not in names])
 
 
-def machine_budget(vram: Sequence[int] | None = None, ram: int | None = None) -> MachineBudget:
+def machine_budget(
+    vram: Sequence[int] | None = None, ram: int | None = None, gpus: Sequence[Device] | None = None
+) -> MachineBudget:
     """Return the free memory of this machine, or less if the user allows less.
 
     Args:
         vram: bytes allowed on each GPU; one size counts for every GPU. None allows what is free.
         ram: bytes allowed of host memory; None allows what is free.
+        gpus: the GPUs that a model may lie on; None asks the installed llama.cpp.
 
     Raises:
         InvalidRequestError: sizes for more GPUs than there are.
         LibraryError: the installed llama.cpp is not the build this package is made for.
     """
-    gpus = _gpus()
+    gpus = usable_gpus() if gpus is None else gpus
     host = free_host_memory() if ram is None else min(ram, free_host_memory())
     if vram is not None and not gpus:
         notice = "No GPU that the installed llama.cpp can use: a budget of GPU memory has no effect here."
@@ -122,7 +125,7 @@ def total_host_memory() -> int:
     return min([int(psutil.virtual_memory().total), *(group.limit for group in memory_limits())])
 
 
-def _gpus() -> list[Device]:
+def usable_gpus() -> list[Device]:
     """Return the GPUs that a model may lie on."""
     try:
         from internvl_gguf.llama import library

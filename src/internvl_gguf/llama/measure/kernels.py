@@ -20,7 +20,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.hardware.trial import Needs, find_usable_settings
 from internvl_gguf.llama.library import Device, ggml_function, initialise
-from internvl_gguf.llama.measure.timing import Timing, time_repeatedly
+from internvl_gguf.llama.measure.timing import DEFAULT_LIMITS, Timing, TimingLimits, time_repeatedly
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -126,12 +126,14 @@ class KernelBench:
         index: number of the device among `library.devices()`.
         n_threads: CPU threads; a GPU has no use for them.
         reorders: whether the CPU may reorder weights.
+        limits: of the time that timing takes.
 
     Raises:
         LibraryError: the device cannot be started.
     """
 
-    def __init__(self, index: int, *, n_threads: int, reorders: bool) -> None:
+    def __init__(self, index: int, *, n_threads: int, reorders: bool, limits: TimingLimits = DEFAULT_LIMITS) -> None:
+        self.limits = limits
         self._ggml = _functions()
         self._device = self._ggml.device(index)
         self._backend = self._ggml.start(self._device, None)
@@ -273,10 +275,10 @@ class KernelBench:
         with self._tables() as (table, _):
             target = self._ggml.tensor(table, GGMLQuantizationType.I8, n_bytes, 1, 1)
             with self._memory(table, self._own_type):
-                return time_repeatedly(lambda: self._write(target, data))
+                return time_repeatedly(lambda: self._write(target, data), limits=self.limits)
 
     def _timed(self, run: Run) -> Timing:
-        return time_repeatedly(run, self.n_threads if self._set_threads else 0)
+        return time_repeatedly(run, self.n_threads if self._set_threads else 0, self.limits)
 
     @contextmanager
     def _ready(self, results: int, nodes: Sequence[int], contents: dict[int, NDArray[Any]]) -> Iterator[Run]:

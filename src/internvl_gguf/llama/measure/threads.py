@@ -13,6 +13,7 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -20,39 +21,67 @@ from gguf import GGMLQuantizationType
 
 from internvl_gguf.llama.library import devices
 from internvl_gguf.llama.measure.kernels import AttentionShape, KernelBench, Run, reorders_weights
-from internvl_gguf.llama.measure.timing import Samples, TimedRun, time_interleaved
+from internvl_gguf.llama.measure.timing import DEFAULT_LIMITS, Samples, TimedRun, TimingLimits, time_interleaved
 
 _KIND: Final = GGMLQuantizationType.Q4_K  # what most published files hold most of
-_WIDTH: Final = 4096  # of the matrices and of what is multiplied
-_WEIGHT_BYTES: Final = 256 * 1024**2  # far more than a CPU's caches hold, for one token
-_BATCH: Final = 512
-_UBATCH_ROWS: Final = 2048
 _ADDITIONS: Final = 3  # small operations after a matrix: a layer has 7 matrices and 24 of these
 _SAMPLES: Final = 5
 _ATTENTION_SAMPLES: Final = 3  # these times are only shown, nothing is chosen by them
-# Attention as in Qwen2.5, 7 query heads to one of keys: for one token more keys and values than caches hold.
-_DECODING: Final = AttentionShape(heads=14, kv_heads=2, head_dim=128, positions=4096, tokens=1, layers=12)
-_READING: Final = AttentionShape(heads=7, kv_heads=1, head_dim=128, positions=4096, tokens=_BATCH, layers=1)
 _CACHES: Final = {
     "f16": (GGMLQuantizationType.F16, False),
     "f16 flash": (GGMLQuantizationType.F16, True),
     "q8_0 flash": (GGMLQuantizationType.Q8_0, True),
 }
-_WAKING: Final = (16, 1024)  # additions and their width: enough to start the threads of a team
+_BATCH: Final = 512
+_DECODING: Final = AttentionShape(heads=14, kv_heads=2, head_dim=128, positions=4096, tokens=1, layers=12)
+_READING: Final = AttentionShape(heads=7, kv_heads=1, head_dim=128, positions=4096, tokens=_BATCH, layers=1)
 
 
-def thread_tables(bench: KernelBench, counts: Sequence[int]) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class WorkSizes:
+    """Sizes of the work that is timed.
+
+    Attributes:
+        width: values of the matrices' rows and of what is multiplied.
+        weight_bytes: bytes of all matrices that one token goes through, far more than a CPU's caches hold.
+        batch: tokens of a batch.
+        ubatch_rows: rows of the matrix that batches of several sizes go through.
+        decoding: attention of one token as in Qwen2.5, 7 query heads to one of keys, with more keys and values than
+            caches hold.
+        reading: attention of a batch, alike.
+        waking: additions and their width, enough to start the threads of a team.
+    """
+
+    width: int = 4096
+    weight_bytes: int = 256 * 1024**2
+    batch: int = _BATCH
+    ubatch_rows: int = 2048
+    decoding: AttentionShape = _DECODING
+    reading: AttentionShape = _READING
+    waking: tuple[int, int] = (16, 1024)
+
+
+_FULL_SIZES: Final = WorkSizes()
+
+
+def thread_tables(
+    bench: KernelBench, counts: Sequence[int], sizes: WorkSizes = _FULL_SIZES
+) -> Iterator[dict[str, Any]]:
     """Measure one token, and 512, with each number of threads: tables `token` and `batch`, by threads."""
-    for table, tokens, total in (("token", 1, _WEIGHT_BYTES), ("batch", _BATCH, 0)):
+    for table, tokens, total in (("token", 1, sizes.weight_bytes), ("batch", sizes.batch, 0)):
         with (
-            bench.multiplying(_KIND, _WIDTH, _WIDTH, tokens, total, _ADDITIONS) as run,
-            bench.adding(*_WAKING) as wake,
+            bench.multiplying(_KIND, sizes.width, sizes.width, tokens, total, _ADDITIONS) as run,
+            bench.adding(*sizes.waking) as wake,
         ):
             yield from _lines(table, {str(count): (run, count) for count in counts}, bench, wake, _SAMPLES)
 
 
 def size_tables(
-    bench: KernelBench, n_threads: int, n_threads_batch: int, ubatches: Sequence[int]
+    bench: KernelBench,
+    n_threads: int,
+    n_threads_batch: int,
+    ubatches: Sequence[int],
+    sizes: WorkSizes = _FULL_SIZES,
 ) -> Iterator[dict[str, Any]]:
     """Measure batches of several sizes, and attention at a depth of 4,096.
 
@@ -61,24 +90,25 @@ def size_tables(
         n_threads: threads for one token.
         n_threads_batch: threads for more.
         ubatches: positions computed at once.
+        sizes: of everything else.
 
     Yields:
         lines of the tables `ubatch`, by size, `token attention` and `batch attention`, by type of keys and values.
     """
     with ExitStack() as ready:
-        wake = ready.enter_context(bench.adding(*_WAKING))
+        wake = ready.enter_context(bench.adding(*sizes.waking))
         with ExitStack() as graphs:
             runs = {
                 str(size): (
-                    graphs.enter_context(bench.multiplying(_KIND, _WIDTH, _UBATCH_ROWS, size, 0, _ADDITIONS)),
+                    graphs.enter_context(bench.multiplying(_KIND, sizes.width, sizes.ubatch_rows, size, 0, _ADDITIONS)),
                     n_threads_batch,
                 )
                 for size in ubatches
             }
             yield from _lines("ubatch", runs, bench, wake, _SAMPLES)
         for table, shape, threads in (
-            ("token attention", _DECODING, n_threads),
-            ("batch attention", _READING, n_threads_batch),
+            ("token attention", sizes.decoding, n_threads),
+            ("batch attention", sizes.reading, n_threads_batch),
         ):
             with ExitStack() as graphs:
                 runs = {
@@ -98,7 +128,7 @@ def _lines(
         wake()
 
     trials = {name: TimedRun(partial(prepare, threads), run, threads) for name, (run, threads) in runs.items() if run}
-    for name, samples in time_interleaved(trials, n_samples).items():
+    for name, samples in time_interleaved(trials, n_samples, bench.limits).items():
         yield _line(table, name, samples)
 
 
@@ -106,11 +136,11 @@ def _line(table: str, setting: str, samples: Samples) -> dict[str, Any]:
     return {"table": table, "setting": setting, "seconds": samples.seconds, "disturbed": samples.disturbed}
 
 
-def _cpu() -> KernelBench:
+def cpu_bench(limits: TimingLimits = DEFAULT_LIMITS) -> KernelBench:
     """Return the CPU, with weights where llama.cpp would put them."""
     found = list(enumerate(devices()))
     index = next(index for index, device in found if device.kind == "cpu")
-    return KernelBench(index, n_threads=1, reorders=reorders_weights(found, [_KIND.name]))
+    return KernelBench(index, n_threads=1, reorders=reorders_weights(found, [_KIND.name]), limits=limits)
 
 
 def main() -> None:
@@ -124,7 +154,7 @@ def main() -> None:
     sizes.add_argument("--threads", type=int, required=True)
     sizes.add_argument("--batch-threads", type=int, required=True)
     asked = parser.parse_args()
-    with _cpu() as bench:
+    with cpu_bench() as bench:
         lines = (
             thread_tables(bench, asked.counts)
             if asked.tables == "threads"

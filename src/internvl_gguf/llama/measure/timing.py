@@ -8,12 +8,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-_SAMPLE_SECONDS: Final = 0.05  # shortest sample: the system counts CPU time in milliseconds
 _SAMPLES: Final = 3  # undisturbed samples wanted of one run
-_TIME_LIMIT: Final = 1.2  # seconds after which the samples so far have to do
 _MIN_CPU_SHARE: Final = 0.95  # a sample is undisturbed if its threads got at least this share of CPU time
 _LEAST_ROUNDS: Final = 3  # of a comparison, however slow; also the undisturbed samples that each run needs
-_COMPARISON_LIMIT: Final = 8.0  # seconds after which a comparison ends
+
+Sample = tuple[float, float]
+"""Seconds of one run, and the share of CPU time that its threads got meanwhile."""
+
+
+@dataclass(frozen=True)
+class TimingLimits:
+    """Limits of the time that timing takes, in seconds.
+
+    Attributes:
+        sample: shortest sample: the system counts CPU time in milliseconds.
+        run: time after which the samples of one run so far have to do.
+        comparison: time after which a comparison of several runs ends.
+    """
+
+    sample: float = 0.05
+    run: float = 1.2
+    comparison: float = 8.0
+
+
+DEFAULT_LIMITS: Final = TimingLimits()
 
 
 @dataclass(frozen=True)
@@ -59,7 +77,7 @@ class Samples:
     disturbed: bool
 
 
-def time_repeatedly(run: Callable[[], object], n_threads: int = 0) -> Timing:
+def time_repeatedly(run: Callable[[], object], n_threads: int = 0, limits: TimingLimits = DEFAULT_LIMITS) -> Timing:
     """Time a run repeatedly, after one warm-up run.
 
     Samples in which other programs took the CPU do not count, unless there are too few others: where threads wait for
@@ -68,13 +86,14 @@ def time_repeatedly(run: Callable[[], object], n_threads: int = 0) -> Timing:
     Args:
         run: what to time.
         n_threads: threads that it keeps busy all the time; 0 does not watch them.
+        limits: of the time it takes.
     """
     run()
     calm: list[float] = []
     every: list[float] = []
-    ends = time.perf_counter() + _TIME_LIMIT
+    ends = time.perf_counter() + limits.run
     while len(calm) < _SAMPLES and (not every or time.perf_counter() < ends):
-        seconds, busy = _sample(run, n_threads)
+        seconds, busy = take_sample(run, n_threads, limits.sample)
         every.append(seconds)
         if busy >= _MIN_CPU_SHARE:
             calm.append(seconds)
@@ -82,29 +101,38 @@ def time_repeatedly(run: Callable[[], object], n_threads: int = 0) -> Timing:
     return Timing(min(counted), statistics.median(counted), len(calm) < _SAMPLES and len(calm) < len(every))
 
 
-def time_interleaved(trials: Mapping[str, TimedRun], n_samples: int) -> dict[str, Samples]:
+def time_interleaved(
+    trials: Mapping[str, TimedRun],
+    n_samples: int,
+    limits: TimingLimits = DEFAULT_LIMITS,
+    sample: Callable[[Callable[[], object], int, float], Sample] | None = None,
+) -> dict[str, Samples]:
     """Time several runs in turns, so that a machine that becomes slower does so for all of them.
 
     Each run has one sample a round; every other round goes backwards. The comparison ends when all runs have their
-    samples, or after eight seconds. Samples in which other programs took the CPU do not count, see `time_repeatedly`.
+    samples, or after `limits.comparison` seconds. Samples in which other programs took the CPU do not count, see
+    `time_repeatedly`.
 
     Args:
         trials: by name.
         n_samples: undisturbed samples wanted of each.
+        limits: of the time it takes.
+        sample: takes one sample; None for `take_sample`.
     """
+    sample = sample or take_sample
     for trial in trials.values():
         trial.prepare()
         trial.run()
     every: dict[str, list[float]] = {name: [] for name in trials}
     calm: dict[str, list[float]] = {name: [] for name in trials}
     order = list(trials)
-    rounds, ends = 0, time.perf_counter() + _COMPARISON_LIMIT
+    rounds, ends = 0, time.perf_counter() + limits.comparison
     while rounds < _LEAST_ROUNDS or (
         min(map(len, calm.values()), default=n_samples) < n_samples and time.perf_counter() < ends
     ):
         for name in order:
             trials[name].prepare()
-            seconds, busy = _sample(trials[name].run, trials[name].n_threads)
+            seconds, busy = sample(trials[name].run, trials[name].n_threads, limits.sample)
             every[name].append(seconds)
             if busy >= _MIN_CPU_SHARE:
                 calm[name].append(seconds)
@@ -114,11 +142,11 @@ def time_interleaved(trials: Mapping[str, TimedRun], n_samples: int) -> dict[str
     return {name: Samples(tuple(every[name] if disturbed[name] else calm[name]), disturbed[name]) for name in trials}
 
 
-def _sample(run: Callable[[], object], n_threads: int) -> tuple[float, float]:
-    """Return seconds of one run (averaged over several if it is short) and the share of CPU time its threads got."""
+def take_sample(run: Callable[[], object], n_threads: int, shortest: float) -> Sample:
+    """Time one run, averaged over several if it takes less than `shortest` seconds."""
     runs, elapsed = 0, 0.0
     started, used = time.perf_counter(), time.process_time()
-    while not runs or elapsed < _SAMPLE_SECONDS:
+    while not runs or elapsed < shortest:
         run()
         runs += 1
         elapsed = time.perf_counter() - started
