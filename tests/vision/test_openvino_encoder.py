@@ -43,13 +43,13 @@ class Reference:
         mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
         normalised = (pixels / 255 - mean) / std
         cut = normalised.reshape(side, facts.patch_size, side, facts.patch_size, 3).transpose(0, 2, 4, 1, 3)
-        kernel = self._weights["v.patch_embd.weight"].reshape(facts.width, -1)
+        kernel = self._weights["v.patch_embd.weight"].reshape(facts.n_embd, -1)
         patches = cut.reshape(side * side, -1) @ kernel.T + self._weights["v.patch_embd.bias"]
         hidden = np.concatenate([self._weights["v.class_embd"].reshape(1, -1), patches])
         hidden = hidden + self._weights["v.position_embd.weight"].reshape(hidden.shape)
         for layer in range(facts.n_layers):
             hidden = self._layer(hidden, f"v.blk.{layer}")
-        grid = hidden[1:].reshape(side // 2, 2, side // 2, 2, facts.width)
+        grid = hidden[1:].reshape(side // 2, 2, side // 2, 2, facts.n_embd)
         merged = grid.transpose(0, 2, 1, 3, 4).reshape(facts.tokens_per_tile, -1)
         normed = _layer_norm(merged, 1e-5) * self._weights["mm.model.mlp.0.weight"]
         normed = normed + self._weights["mm.model.mlp.0.bias"]
@@ -62,7 +62,7 @@ class Reference:
         return hidden + self._linear(inner, f"{name}.ffn_down") * self._weights[f"{name}.ls2.weight"]
 
     def _attention(self, hidden: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-        heads, head_dim = self._facts.n_head, self._facts.width // self._facts.n_head
+        heads, head_dim = self._facts.n_head, self._facts.n_embd // self._facts.n_head
         parts = {part: self._linear(hidden, f"{name}.attn_{part}") for part in "qkv"}
         for part in "qk":
             if f"{name}.attn_{part}_norm.weight" in self._weights:
@@ -86,7 +86,7 @@ class Reference:
 def _values(tensor: Tensor) -> NDArray[np.float64]:
     kind = GGMLQuantizationType(tensor.type)
     stored = np.frombuffer(tensor.data, np.uint8)
-    return quants.dequantize(stored, kind).reshape(tuple(reversed(tensor.shape))).astype(np.float64)
+    return np.asarray(quants.dequantize(stored, kind).reshape(tuple(reversed(tensor.shape))).astype(np.float64))
 
 
 def _layer_norm(hidden: NDArray[np.float64], epsilon: float) -> NDArray[np.float64]:
@@ -119,7 +119,7 @@ def facts_of(header: GGUFHeader, plan_is_6b: bool) -> MmprojFacts:
     if not plan_is_6b:
         return validate_mmproj(header)
     plain = validate_mmproj(header_of(tiny_mmproj(n_ff=64)))
-    return replace(plain, norm="rms", qk_norm=True)
+    return replace(plain, norm="rmsnorm", qk_norm=True)
 
 
 def opened(
@@ -146,7 +146,7 @@ def test_embeddings_are_those_of_the_published_formulas(tmp_path: Path, kind: st
     facts = facts_of(header, is_6b)
     encoder = opened(path, header, facts)
     (embeddings,) = encoder.encode([tile(1).tobytes()])
-    assert embeddings.shape == (facts.tokens_per_tile, facts.projection_width)
+    assert embeddings.shape == (facts.tokens_per_tile, facts.projection_dim)
     assert embeddings.dtype == np.float32
     assert distance(embeddings, Reference(plan, facts).embeddings(tile(1))) < EXACT
 

@@ -108,13 +108,13 @@ class _Builder:
         normalised = ops.divide(ops.subtract(ops.convert(pixels, ov.Type.f32), ops.constant(mean)), ops.constant(std))
         kernel, step = self.weights.constant("v.patch_embd.weight"), [facts.patch_size] * 2
         patches = ops.convolution(_permuted(normalised, 0, 3, 1, 2), kernel, step, [0, 0], [0, 0], [1, 1])
-        rows = _permuted(_shaped(patches, self.tiles, facts.width, -1), 0, 2, 1)
+        rows = _permuted(_shaped(patches, self.tiles, facts.n_embd, -1), 0, 2, 1)
         return ops.add(rows, self.weights.constant("v.patch_embd.bias"))
 
     def _positioned(self, patches: Node) -> Node:
         """The class token and the patches, each with its own position row: [tiles, 1 + patches, width]."""
-        token = _shaped(self.weights.constant("v.class_embd"), 1, 1, self.facts.width)
-        tokens = ops.broadcast(token, ops.constant([self.tiles, 1, self.facts.width]))
+        token = _shaped(self.weights.constant("v.class_embd"), 1, 1, self.facts.n_embd)
+        tokens = ops.broadcast(token, ops.constant([self.tiles, 1, self.facts.n_embd]))
         return ops.add(ops.concat([tokens, patches], 1), self.weights.constant("v.position_embd.weight"))
 
     def _layer(self, hidden: Node, name: str) -> Node:
@@ -131,11 +131,11 @@ class _Builder:
                 self._rms_normed(each, f"{name}.attn_{part}_norm") for each, part in ((query, "q"), (key, "k"))
             )
         heads = [
-            _permuted(_shaped(each, self.tiles, -1, facts.n_head, facts.width // facts.n_head), 0, 2, 1, 3)
+            _permuted(_shaped(each, self.tiles, -1, facts.n_head, facts.n_embd // facts.n_head), 0, 2, 1, 3)
             for each in (query, key, value)
         ]
         attended = _permuted(ops.scaled_dot_product_attention(*heads), 0, 2, 1, 3)
-        return self._linear(_shaped(attended, self.tiles, -1, facts.width), f"{name}.attn_out")
+        return self._linear(_shaped(attended, self.tiles, -1, facts.n_embd), f"{name}.attn_out")
 
     def _projections(self, hidden: Node, name: str) -> list[Node]:
         """Queries, keys and values [tiles, 1 + patches, width]; files keep their matrices apart or in one."""
@@ -150,7 +150,7 @@ class _Builder:
         [tiles, tokens_per_tile, width * scale_factor^2], by `pixel_shuffle` of `modeling_internvl_chat.py`.
         """
         facts, factor = self.facts, self.facts.scale_factor
-        side, width = facts.image_size // facts.patch_size, facts.width
+        side, width = facts.image_size // facts.patch_size, facts.n_embd
         patches = ops.slice(hidden, *(ops.constant([at]) for at in (1, side**2 + 1, 1, 1)))
         pairs = _permuted(_shaped(patches, self.tiles, side, side // factor, factor * width), 0, 2, 1, 3)
         squares = _shaped(pairs, self.tiles, side // factor, side // factor, factor**2 * width)
@@ -166,7 +166,7 @@ class _Builder:
         return ops.gelu(hidden, "erf")
 
     def _normed(self, hidden: Node, name: str) -> Node:
-        if self.facts.norm == "rms":
+        if self.facts.norm == "rmsnorm":
             return self._rms_normed(hidden, name)
         return self._layer_normed(hidden, name, self.facts.eps)
 
