@@ -112,8 +112,8 @@ def write_models(folder: Path, text: str, quant: str) -> None:
     shape, vision = headers.TEXT[text], headers.VISION["InternViT-300M"]
     tensors = headers.text_tensors(shape, quant)
     headers.write_sparse(folder / "text.gguf", headers.text_header(shape, quant), tensors)
-    tensors = headers.mmproj_tensors(vision, "F16", shape.width)
-    headers.write_sparse(folder / "mmproj.gguf", headers.mmproj_header(vision, "F16", shape.width), tensors)
+    tensors = headers.mmproj_tensors(vision, "F16", shape.n_embd)
+    headers.write_sparse(folder / "mmproj.gguf", headers.mmproj_header(vision, "F16", shape.n_embd), tensors)
 
 
 def copy_demo(folder: Path) -> None:

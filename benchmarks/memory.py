@@ -30,6 +30,7 @@ from typing import Any, get_args
 
 import model_headers as headers
 from internvl_gguf.config import KVType
+from internvl_gguf.gguf.arch.base import VisionShape
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.llama.library import build
 from internvl_gguf.llama.synthetic import write_vocabulary
@@ -42,8 +43,8 @@ CHILDREN = Path(__file__).with_name("memory_children.py")
 MEASURED = ("weights", "kv_cache", "compute_buffer", "output_buffer")
 LARGE = 16 * MIB  # parts below this are compared as part of the total only
 PER_FILE = 10
-SMALL = replace(headers.TEXT["0.5B"], layers=6)
-SMALL_VISION = replace(headers.VISION["InternViT-300M"], layers=3)
+SMALL = replace(headers.TEXT["0.5B"], n_layers=6)
+SMALL_VISION = replace(headers.VISION["InternViT-300M"], n_layers=3)
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,13 @@ def compare(name: str, predicted: MemoryPlan, measured: MemoryPlan) -> list[Comp
     return found
 
 
-def write_text(folder: Path, architecture: headers.TextArchitecture, quant: str) -> Path:
+def write_text(folder: Path, architecture: headers.PublishedText, quant: str) -> Path:
     """A sparse text model."""
     header = headers.text_header(architecture, quant)
     return headers.write_sparse(folder / "text.gguf", header, headers.text_tensors(architecture, quant))
 
 
-def write_mmproj(folder: Path, architecture: headers.VisionArchitecture, kind: str, n_embd: int) -> Path:
+def write_mmproj(folder: Path, architecture: VisionShape, kind: str, n_embd: int) -> Path:
     """A sparse mmproj."""
     header = headers.mmproj_header(architecture, kind, n_embd)
     return headers.write_sparse(folder / "mmproj.gguf", header, headers.mmproj_tensors(architecture, kind, n_embd))
@@ -148,7 +149,7 @@ def dry_run_against_load(folder: Path) -> list[Comparison]:
         for request, planned, loaded in zip(
             requests, ask(path, requests), ask(path, requests, allocate=True), strict=True
         ):
-            name = named(f"0.5B of {SMALL.layers} layers {quant}", request)
+            name = named(f"0.5B of {SMALL.n_layers} layers {quant}", request)
             found.append(Comparison("kv_cache", name, planned["kv_cache"], loaded["kv_cache"]))
             for part in ("compute", "output"):
                 found.append(Comparison(f"{part}_buffer", name, planned[part]["CPU"], loaded[part]["CPU"]))
@@ -170,7 +171,7 @@ def sum_against_peak(folder: Path) -> list[Comparison]:
     ]
     for quant, n_ctx, kv_type, flash_attn, n_ubatch, tiles in configurations:
         text = write_text(folder, SMALL, quant)
-        mmproj = write_mmproj(folder, SMALL_VISION, "F16", SMALL.width)
+        mmproj = write_mmproj(folder, SMALL_VISION, "F16", SMALL.n_embd)
         request = MemoryRequest(
             n_ctx, n_ubatch=n_ubatch, kv_type=kv_type, flash_attn=flash_attn, pictures=1, tiles=tiles
         )
@@ -178,7 +179,7 @@ def sum_against_peak(folder: Path) -> list[Comparison]:
         asked = {"text": str(text), "mmproj": str(mmproj), **{name: getattr(request, name) for name in fields}}
         answer = child(["run"], asked, cache=folder)
         plan = predict_memory(shape_from_headers(read_header(text), read_header(mmproj)), request)
-        name = f"{named(f'0.5B of {SMALL.layers} layers {quant}', request)}, {tiles} tiles"
+        name = f"{named(f'0.5B of {SMALL.n_layers} layers {quant}', request)}, {tiles} tiles"
         found.append(Comparison("peak", name, plan.total + plan.page_cache, answer["peak"]))
     return found
 
@@ -198,7 +199,7 @@ def mmproj_against_load(folder: Path) -> list[Comparison]:
         vocabulary = folder / "vocabulary.gguf"
         write_vocabulary(vocabulary, n_embd)
         asked = {"mmproj": str(path), "vocabulary": str(vocabulary), "n_embd": n_embd, "tiles": tiles}
-        text = write_text(folder, replace(headers.TEXT["0.5B"], layers=1, width=n_embd, heads=n_embd // 64), "F16")
+        text = write_text(folder, replace(headers.TEXT["0.5B"], n_layers=1, n_embd=n_embd, n_head=n_embd // 64), "F16")
         shape = shape_from_headers(read_header(text), read_header(path))
         for count, size in zip(tiles, child(["mmproj"], asked), strict=True):
             plan = predict_memory(shape, MemoryRequest(2048, tiles_per_batch=count))
@@ -218,12 +219,12 @@ def formula_against_stand_in(folder: Path, library: Path) -> list[Comparison]:
 
 
 def on_stand_in(
-    folder: Path, library: Path, architecture: headers.TextArchitecture, quant: str, gpus: int, *, allocate: bool
+    folder: Path, library: Path, architecture: headers.PublishedText, quant: str, gpus: int, *, allocate: bool
 ) -> list[Comparison]:
     """One model with none, one, half and all of its layers on GPUs."""
     path = write_text(folder, architecture, quant)
     shape = shape_from_headers(read_header(path))
-    layers = architecture.layers
+    layers = architecture.n_layers
     requests = [
         replace(request, gpus=(3.0, 1.0, 2.0)[:gpus], n_gpu_layers=count)
         for count in (0, 1, layers // 2, layers, layers + 1)

@@ -16,6 +16,10 @@ from pathlib import Path
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
+from internvl_gguf.gguf.arch import TEXT_ARCHITECTURES
+from internvl_gguf.gguf.arch.base import MmprojShape, TensorSpec, TextShape, VisionShape
+from internvl_gguf.gguf.arch.internvit import INTERNVIT
+
 ALIGNMENT = 32
 N_VOCAB = 151_674
 F32 = GGMLQuantizationType.F32
@@ -23,52 +27,36 @@ Value = int | float | bool | str | list[str] | list[float] | list[int]
 Entry = tuple[str, tuple[int, ...], GGMLQuantizationType]
 
 
-@dataclass(frozen=True)
-class TextArchitecture:
-    """Sizes of a text model; `tied` ones have no output matrix of their own."""
+@dataclass(frozen=True, kw_only=True)
+class PublishedText(TextShape):
+    """Sizes of a published text model.
+
+    Attributes:
+        name: of the size.
+        n_vocab, n_ctx_train: as those of `TextShape`, always known.
+        tied: whether it has no output matrix of its own.
+    """
 
     name: str
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    ffn: int
+    n_vocab: int = N_VOCAB
+    n_ctx_train: int = 32768
     tied: bool = False
-    vocab: int = N_VOCAB
-    context: int = 32768
-
-
-@dataclass(frozen=True)
-class VisionArchitecture:
-    """Sizes of a vision encoder."""
-
-    name: str
-    layers: int
-    width: int
-    heads: int
-    ffn: int
-    rms: bool = False
-    tile: int = 448
-    patch: int = 14
 
 
 TEXT = {
-    architecture.name: architecture
-    for architecture in (
-        TextArchitecture("0.5B", 24, 896, 14, 2, 4864),
-        TextArchitecture("1.5B", 28, 1536, 12, 2, 8960),
-        TextArchitecture("7B", 28, 3584, 28, 4, 18944),
-        TextArchitecture("14B", 48, 5120, 40, 8, 13824),
-        TextArchitecture("32B", 64, 5120, 40, 8, 27648),
-        TextArchitecture("72B", 80, 8192, 64, 8, 29568),
+    shape.name: shape
+    for shape in (
+        PublishedText("qwen2", 24, 896, 14, 2, 4864, name="0.5B"),
+        PublishedText("qwen2", 28, 1536, 12, 2, 8960, name="1.5B"),
+        PublishedText("qwen2", 28, 3584, 28, 4, 18944, name="7B"),
+        PublishedText("qwen2", 48, 5120, 40, 8, 13824, name="14B"),
+        PublishedText("qwen2", 64, 5120, 40, 8, 27648, name="32B"),
+        PublishedText("qwen2", 80, 8192, 64, 8, 29568, name="72B"),
     )
 }
 VISION = {
-    architecture.name: architecture
-    for architecture in (
-        VisionArchitecture("InternViT-300M", 24, 1024, 16, 4096),
-        VisionArchitecture("InternViT-6B", 45, 3200, 25, 12800, rms=True),
-    )
+    "InternViT-300M": VisionShape(24, 1024, 16, 4096, 448, 14, 256, "layernorm"),
+    "InternViT-6B": VisionShape(45, 3200, 25, 12800, 448, 14, 256, "rmsnorm"),
 }
 
 # Quant: type of most matrices, of the output matrix, of values and down projections in the layers that get more bits.
@@ -102,20 +90,20 @@ QUANTS: dict[str, tuple[str, str, str]] = {
 _FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # rows that are no multiple of 256; others take IQ4_NL
 
 
-def text_header(architecture: TextArchitecture, quant: str) -> bytes:
+def text_header(shape: PublishedText, quant: str) -> bytes:
     """The header of a text model, padding included."""
-    return _header(_text_keys(architecture), text_tensors(architecture, quant))
+    return _header(_text_keys(shape), text_tensors(shape, quant))
 
 
-def mmproj_header(architecture: VisionArchitecture, kind: str, projection: int) -> bytes:
+def mmproj_header(shape: VisionShape, kind: str, projection: int) -> bytes:
     """The header of an mmproj whose matrices are of one type.
 
     Args:
-        architecture: sizes of the encoder.
+        shape: sizes of the encoder.
         kind: a type of ggml, such as "F16".
         projection: width of the text model.
     """
-    return _header(_vision_keys(architecture, projection), mmproj_tensors(architecture, kind, projection))
+    return _header(_vision_keys(shape, projection), mmproj_tensors(shape, kind, projection))
 
 
 def file_size(header: bytes, tensors: Iterable[Entry]) -> int:
@@ -131,66 +119,34 @@ def write_sparse(path: Path, header: bytes, tensors: Iterable[Entry]) -> Path:
     return path
 
 
-def text_tensors(architecture: TextArchitecture, quant: str) -> list[Entry]:
+def text_tensors(shape: PublishedText, quant: str) -> list[Entry]:
     """Name, shape (fastest axis first) and type of every tensor."""
     base, output, better = QUANTS[quant]
-    width, kv_width = architecture.width, architecture.width // architecture.heads * architecture.kv_heads
-    table = (width, architecture.vocab)
-    tensors: list[Entry] = [
-        ("token_embd.weight", table, _fitting(output if architecture.tied else base, width)),
-        ("output_norm.weight", (width,), F32),
-    ]
-    if not architecture.tied:
-        tensors.append(("output.weight", table, _fitting(output, width)))
-    for layer in range(architecture.layers):
-        block = f"blk.{layer}"
-        more = better if _gets_more_bits(layer, architecture.layers) else base
-        tensors += [(f"{block}.attn_norm.weight", (width,), F32), (f"{block}.ffn_norm.weight", (width,), F32)]
-        for part, rows, kind in (("q", width, base), ("k", kv_width, base), ("v", kv_width, more)):
-            tensors += [(f"{block}.attn_{part}.weight", (width, rows), _fitting(kind, width))]
-            tensors += [(f"{block}.attn_{part}.bias", (rows,), F32)]
-        tensors += [
-            (f"{block}.attn_output.weight", (width, width), _fitting(base, width)),
-            (f"{block}.ffn_gate.weight", (width, architecture.ffn), _fitting(base, width)),
-            (f"{block}.ffn_up.weight", (width, architecture.ffn), _fitting(base, width)),
-            (f"{block}.ffn_down.weight", (architecture.ffn, width), _fitting(more, architecture.ffn)),
-        ]
-    return tensors
+    architecture = TEXT_ARCHITECTURES[shape.architecture]
+    names = {spec.name for spec in architecture.tensors(shape)} - ({"output.weight"} if shape.tied else set())
+
+    def stored(spec: TensorSpec) -> GGMLQuantizationType:
+        if spec.storage == "f32":
+            return F32
+        if spec.name == ("token_embd.weight" if shape.tied else "output.weight"):
+            return _fitting(output, spec.shape[0])
+        _, _, within = spec.name.partition("blk.")
+        is_better = within and _gets_more_bits(int(within.split(".")[0]), shape.n_layers)
+        gets_more = is_better and spec.name.endswith(("attn_v.weight", "ffn_down.weight"))
+        return _fitting(better if gets_more else base, spec.shape[0])
+
+    return [(spec.name, spec.shape, stored(spec)) for spec in architecture.tensors(shape, names)]
 
 
-def mmproj_tensors(architecture: VisionArchitecture, kind: str, projection: int) -> list[Entry]:
+def mmproj_tensors(shape: VisionShape, kind: str, projection: int) -> list[Entry]:
     """Name, shape (fastest axis first) and type of every tensor."""
-    width, ffn, merged = architecture.width, architecture.ffn, 4 * architecture.width
-    patches = (architecture.tile // architecture.patch) ** 2
+    whole = MmprojShape(**shape.sizes, projection_dim=projection, projector_hidden=projection)
     kernel = GGMLQuantizationType[kind if kind in ("F32", "F16", "BF16") else "F16"]
-    tensors: list[Entry] = [
-        ("v.class_embd", (width,), F32),
-        ("v.position_embd.weight", (width, patches + 1), F32),
-        ("v.patch_embd.weight", (architecture.patch, architecture.patch, 3, width), kernel),
-        ("v.patch_embd.bias", (width,), F32),
-    ]
-    vectors = ["ln1.weight", "ln2.weight", "ls1.weight", "ls2.weight", "attn_out.bias", "ffn_down.bias"]
-    if architecture.rms:
-        vectors += ["attn_q_norm.weight", "attn_k_norm.weight"]
-    else:
-        vectors += ["ln1.bias", "ln2.bias", "attn_q.bias", "attn_k.bias", "attn_v.bias"]
-    for layer in range(architecture.layers):
-        block = f"v.blk.{layer}"
-        tensors += [(f"{block}.{name}", (width,), F32) for name in vectors]
-        tensors += [(f"{block}.attn_{part}.weight", (width, width), _fitting(kind, width)) for part in ("q", "k", "v")]
-        tensors += [
-            (f"{block}.attn_out.weight", (width, width), _fitting(kind, width)),
-            (f"{block}.ffn_up.weight", (width, ffn), _fitting(kind, width)),
-            (f"{block}.ffn_up.bias", (ffn,), F32),
-            (f"{block}.ffn_down.weight", (ffn, width), _fitting(kind, ffn)),
-        ]
-    tensors += [("mm.model.mlp.0.weight", (merged,), F32), ("mm.model.mlp.0.bias", (merged,), F32)]
-    for index, columns in ((1, merged), (3, projection)):
-        tensors += [
-            (f"mm.model.mlp.{index}.weight", (columns, projection), _fitting(kind, columns)),
-            (f"mm.model.mlp.{index}.bias", (projection,), F32),
-        ]
-    return tensors
+
+    def stored(spec: TensorSpec) -> GGMLQuantizationType:
+        return {"f32": F32, "float": kernel, "any": _fitting(kind, spec.shape[0])}[spec.storage]
+
+    return [(spec.name, spec.shape, stored(spec)) for spec in INTERNVIT.tensors(whole)]
 
 
 def _gets_more_bits(layer: int, layers: int) -> bool:
@@ -205,27 +161,28 @@ def _fitting(kind: str, columns: int) -> GGMLQuantizationType:
     return GGMLQuantizationType[kind]
 
 
-def _text_keys(architecture: TextArchitecture) -> dict[str, Value]:
+def _text_keys(shape: PublishedText) -> dict[str, Value]:
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
-    tokens, merges = _vocabulary(architecture.vocab - len(special))
+    tokens, merges = _vocabulary(shape.n_vocab - len(special))
+    architecture = shape.architecture
     return {
-        "general.architecture": "qwen2",
+        "general.architecture": architecture,
         "general.type": "model",
-        "general.name": f"Header of a Qwen2.5 {architecture.name}",
-        "qwen2.block_count": architecture.layers,
-        "qwen2.context_length": architecture.context,
-        "qwen2.embedding_length": architecture.width,
-        "qwen2.feed_forward_length": architecture.ffn,
-        "qwen2.attention.head_count": architecture.heads,
-        "qwen2.attention.head_count_kv": architecture.kv_heads,
-        "qwen2.rope.freq_base": 1e6,
-        "qwen2.attention.layer_norm_rms_epsilon": 1e-6,
+        "general.name": f"Header of a Qwen2.5 {shape.name}",
+        f"{architecture}.block_count": shape.n_layers,
+        f"{architecture}.context_length": shape.n_ctx_train,
+        f"{architecture}.embedding_length": shape.n_embd,
+        f"{architecture}.feed_forward_length": shape.n_ff,
+        f"{architecture}.attention.head_count": shape.n_head,
+        f"{architecture}.attention.head_count_kv": shape.n_head_kv,
+        f"{architecture}.rope.freq_base": 1e6,
+        f"{architecture}.attention.layer_norm_rms_epsilon": 1e-6,
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "qwen2",
         "tokenizer.ggml.tokens": tokens + special,
         "tokenizer.ggml.token_type": [1] * len(tokens) + [3] * len(special),
         "tokenizer.ggml.merges": merges,
-        "tokenizer.ggml.eos_token_id": architecture.vocab - len(special) + special.index("<|im_end|>"),
+        "tokenizer.ggml.eos_token_id": shape.n_vocab - len(special) + special.index("<|im_end|>"),
         "tokenizer.ggml.add_bos_token": False,
     }
 
@@ -247,25 +204,25 @@ def _vocabulary(count: int) -> tuple[list[str], list[str]]:
     return tokens[:count], merges
 
 
-def _vision_keys(architecture: VisionArchitecture, projection: int) -> dict[str, Value]:
+def _vision_keys(shape: VisionShape, projection: int) -> dict[str, Value]:
     return {
         "general.architecture": "clip",
         "general.type": "mmproj",
-        "general.name": f"Header of {architecture.name}",
+        "general.name": f"Header of an InternViT of {shape.n_layers} layers",
         "clip.has_vision_encoder": True,
         "clip.projector_type": "internvl",
         "clip.use_gelu": True,
         "clip.vision.projection_dim": projection,
-        "clip.vision.image_size": architecture.tile,
-        "clip.vision.patch_size": architecture.patch,
-        "clip.vision.embedding_length": architecture.width,
-        "clip.vision.feed_forward_length": architecture.ffn,
-        "clip.vision.block_count": architecture.layers,
-        "clip.vision.attention.head_count": architecture.heads,
+        "clip.vision.image_size": shape.image_size,
+        "clip.vision.patch_size": shape.patch_size,
+        "clip.vision.embedding_length": shape.n_embd,
+        "clip.vision.feed_forward_length": shape.n_ff,
+        "clip.vision.block_count": shape.n_layers,
+        "clip.vision.attention.head_count": shape.n_head,
         "clip.vision.attention.layer_norm_epsilon": 1e-6,
         "clip.vision.image_mean": [0.485, 0.456, 0.406],
         "clip.vision.image_std": [0.229, 0.224, 0.225],
-        "clip.vision.projector.scale_factor": 2,
+        "clip.vision.projector.scale_factor": shape.scale_factor,
     }
 
 

@@ -25,12 +25,13 @@ from pathlib import Path
 from gguf import GGUFValueType, TokenType
 
 import model_headers as headers
+from internvl_gguf.gguf.arch.base import VisionShape
 from internvl_gguf.gguf.header import GGUFArray, GGUFHeader, GGUFValue, read_header
 from internvl_gguf.gguf.values import SCALAR_CODES
 from speed_estimates import write_random
 
 TEXT, VISION = headers.TEXT["0.5B"], headers.VISION["InternViT-300M"]
-QUICK_TEXT, QUICK_VISION = replace(TEXT, layers=1, vocab=4096), replace(VISION, layers=1)
+QUICK_TEXT, QUICK_VISION = replace(TEXT, n_layers=1, n_vocab=4096), replace(VISION, n_layers=1)
 QUANT = "Q4_K_M"  # of zeros
 FIRST_PADDING = 151_665  # of Qwen2.5's vocabulary
 TOKENS = ("<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>")
@@ -45,8 +46,8 @@ def write_text(path: Path, source: Path) -> Path:
     """Copy a Qwen2.5 in GGUF, with InternVL's tokens in the place of padding."""
     header = read_header(source)
     width = header.integer("qwen2.embedding_length")
-    if width != TEXT.width:
-        raise SystemExit(f"{source.name} has embeddings of {width}, not {TEXT.width}: no Qwen2.5 0.5B.")
+    if width != TEXT.n_embd:
+        raise SystemExit(f"{source.name} has embeddings of {width}, not {TEXT.n_embd}: no Qwen2.5 0.5B.")
     names, kinds = _items(header, NAMES).raw_strings(), list(_items(header, KINDS).numbers())
     last = FIRST_PADDING + len(TOKENS)
     names[FIRST_PADDING:last] = [token.encode() for token in TOKENS]
@@ -63,7 +64,7 @@ def write_text(path: Path, source: Path) -> Path:
     return path
 
 
-def write_zero_text(path: Path, shape: headers.TextArchitecture) -> Path:
+def write_zero_text(path: Path, shape: headers.PublishedText) -> Path:
     """Zeros, which take no room on the disk; llama.cpp's tools want a chat template."""
     headers.write_sparse(path, headers.text_header(shape, QUANT), headers.text_tensors(shape, QUANT))
     header = read_header(path)
@@ -71,10 +72,10 @@ def write_zero_text(path: Path, shape: headers.TextArchitecture) -> Path:
     return headers.write_sparse(path, _with_keys(header, {TEMPLATE: template}), headers.text_tensors(shape, QUANT))
 
 
-def write_mmproj(path: Path, precision: str, shape: headers.VisionArchitecture) -> Path:
+def write_mmproj(path: Path, precision: str, shape: VisionShape) -> Path:
     """A vision encoder with random weights for that text model."""
-    tensors = headers.mmproj_tensors(shape, precision, TEXT.width)
-    return write_random(path, headers.mmproj_header(shape, precision, TEXT.width), tensors)
+    tensors = headers.mmproj_tensors(shape, precision, TEXT.n_embd)
+    return write_random(path, headers.mmproj_header(shape, precision, TEXT.n_embd), tensors)
 
 
 def _items(header: GGUFHeader, key: str) -> GGUFArray:

@@ -217,21 +217,21 @@ def tile_comparison(setup: Setup, mmproj: Path, name: str, text: Path) -> Compar
 
 def small_text(folder: Path) -> Path:
     """A text model nobody loads, for a shape with nothing but an encoder of interest."""
-    architecture = replace(headers.TEXT["0.5B"], layers=1, vocab=512)
+    architecture = replace(headers.TEXT["0.5B"], n_layers=1, n_vocab=512)
     tensors = headers.text_tensors(architecture, "Q8_0")
     return headers.write_sparse(folder / "small.gguf", headers.text_header(architecture, "Q8_0"), tensors)
 
 
 def synthetic_text(folder: Path, name: str, layers: int, quant: str, vocabulary: int = VOCABULARY) -> Path:
     """A text model with random weights."""
-    architecture = replace(headers.TEXT[name], layers=layers, vocab=vocabulary)
+    architecture = replace(headers.TEXT[name], n_layers=layers, n_vocab=vocabulary)
     header, tensors = headers.text_header(architecture, quant), headers.text_tensors(architecture, quant)
     return write_random(folder / "text.gguf", header, tensors)
 
 
 def synthetic_encoder(folder: Path, name: str, layers: int, kind: str) -> Path:
     """An mmproj with random weights for a text model as wide as the 0.5B."""
-    architecture, width = replace(headers.VISION[name], layers=layers), headers.TEXT["0.5B"].width
+    architecture, width = replace(headers.VISION[name], n_layers=layers), headers.TEXT["0.5B"].n_embd
     header, tensors = (
         headers.mmproj_header(architecture, kind, width),
         headers.mmproj_tensors(architecture, kind, width),

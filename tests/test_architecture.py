@@ -172,6 +172,33 @@ def test_what_is_kept_is_declared(path: Path) -> None:
     assert "cache_dir" not in text or (shows_only and "cache_dir() /" not in text)
 
 
+WRITE_THEMSELVES = {
+    "cli/__init__.py": "`--help` and completion are answered before there is anything to write with",
+    "cli/streams.py": "mends the streams themselves",
+    "cli/chat_terminal.py": "gives the chat's screen the streams",
+}
+
+
+def writes(path: Path) -> set[str]:
+    """What a file of cli/ writes with: functions that print, consoles, the streams themselves."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "Console"):
+            found.add(node.func.id)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            name = f"{node.value.id}.{node.attr}"
+            if name in ("sys.stdout", "sys.stderr", "typer.echo", "typer.secho", "typer.style", "typer.confirm"):
+                found.add(name)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda path: path.name)
+def test_commands_write_by_one_output(path: Path) -> None:
+    """Width, wrapping, colour, JSON and what a stream cannot encode: one place each, in cli/output."""
+    name = path.relative_to(PACKAGE).as_posix()
+    assert bool(writes(path)) == (name in WRITE_THEMSELVES), writes(path)
+
+
 def test_help_waits_for_no_library() -> None:
     """Typer and what it stands on take three times as long to import as Python takes to start."""
     script = "import sys; sys.argv[1:] = ['--help']; from internvl_gguf.cli import main; main(); print(*sys.modules)"

@@ -126,7 +126,7 @@ def test_files_of_real_size_load_and_answer(tmp_path: Path) -> None:
 
 def test_a_published_text_model_gets_the_tokens_of_the_family(tmp_path: Path) -> None:
     """Qwen2.5's padding tokens 151665 to 151673 are renamed; everything else stays, weights included."""
-    shape = replace(model_headers.TEXT["0.5B"], layers=1, vocab=151_936)
+    shape = replace(model_headers.TEXT["0.5B"], n_layers=1, n_vocab=151_936)
     tensors = model_headers.text_tensors(shape, "Q8_0")
     header = model_headers.text_header(shape, "Q8_0")
     source = model_headers.write_sparse(tmp_path / "qwen.gguf", header, tensors)

@@ -24,7 +24,7 @@ BLOCK = re.compile(
 FILE = re.compile(r'"([\w./-]+\.(?:jpg|png|gguf|txt))"')
 FOLDER = re.compile(r'Path\("(\w+)"\)')
 LINK = re.compile(r"\]\(([^)\s#]+)(?:#([^)\s]+))?\)")
-MENTIONED = re.compile(r"`(?P<name>[A-Za-z_][\w.]*)` \(`(?P<path>[\w/]+\.py)`\)")
+MENTIONED = re.compile(r"`(?P<name>[A-Za-z_][\w.]*)`\s+\(`(?P<path>[\w/]+\.py)`\)")
 PATH = re.compile(r"`((?:[\w]+/)*\w+\.py)`")
 
 

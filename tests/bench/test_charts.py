@@ -18,8 +18,8 @@ from PIL import Image
 
 from internvl_gguf.bench.report.advice import advise
 from internvl_gguf.bench.report.theme import SHADES, contrast
-from internvl_gguf.bench.report.wording import printable
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.utils.safe_text import safe_line
 from tests.support.bench_samples import GIB, HOSTILE, hostile, samples
 
 SAMPLES = samples()
@@ -151,7 +151,7 @@ def test_the_page_is_whole_and_asks_the_network_for_nothing(page: str) -> None:
 def test_names_do_not_become_markup_in_the_page(page: str) -> None:
     found = Page(page)
     assert not found.all("script")
-    assert printable(HOSTILE) in found.text
+    assert safe_line(HOSTILE) in found.text
     assert not re.search(r"[\x00-\x09\x0b-\x1f\ud800-\udfff]", page)
 
 

@@ -21,7 +21,7 @@ from internvl_gguf.bench.report.advice import advise
 from internvl_gguf.bench.report.columns import columns_of
 from internvl_gguf.bench.report.formats import render, results_from_json, results_to_csv, results_to_json
 from internvl_gguf.bench.report.pareto import best_rows, unbeaten
-from internvl_gguf.bench.report.wording import number, printable, row_names, shortened, with_error
+from internvl_gguf.bench.report.wording import number, row_names, with_error
 from internvl_gguf.bench.results import (
     AccuracyResult,
     Configuration,
@@ -35,6 +35,7 @@ from internvl_gguf.bench.results import (
 )
 from internvl_gguf.cli.bench_report import print_report
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.utils.safe_text import safe_line, shortened
 from tests.support.bench_samples import GIB, HOSTILE, LADDER, MIB, hostile, ladder_row, results_of, samples
 
 SAMPLES = samples()
@@ -233,7 +234,7 @@ def test_names_do_not_become_markup_in_markdown() -> None:
     table, others = markdown_cells(render(results, "md"))
     shown = [row[0].lstrip("◆✗ ").removesuffix(" (out of memory)") for row in table[1:]]
     assert shown == [name.strip() for name in row_names(results)]
-    assert others[0] == printable(HOSTILE)
+    assert others[0] == safe_line(HOSTILE)
 
 
 # The unbeaten rows and the advice

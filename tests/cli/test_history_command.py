@@ -15,8 +15,8 @@ from typing import NamedTuple
 import pytest
 
 from internvl_gguf import Picture, Session
-from internvl_gguf.cli import output
 from internvl_gguf.cli.group import app
+from internvl_gguf.cli.run import run as run_app
 from internvl_gguf.history import History
 from tests.support.kept import ask
 from tests.support.pictures import noise
@@ -62,7 +62,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["internvl", "history", *map(str, arguments)])
             patch.setattr(sys, "stdin", io.StringIO(stdin))
-            code = output.run(app)
+            code = run_app(app)
         return Done(code, *capsys.readouterr())
 
     return run

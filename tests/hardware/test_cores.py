@@ -31,9 +31,9 @@ def machine(
     name: str = "core_cpus_list",
 ) -> None:
     """This process may use some logical cores of a machine with these physical ones, in no container."""
-    monkeypatch.setattr(cores, "_TOPOLOGY", write_topology(folder / "cpu", physical, name))
+    monkeypatch.setattr(cores, "TOPOLOGY", write_topology(folder / "cpu", physical, name))
     monkeypatch.setattr(cores, "usable_cores", lambda: tuple(usable))
-    monkeypatch.setattr(cgroups, "_ROOT", folder / "root")
+    monkeypatch.setattr(cgroups, "ROOT", folder / "root")
 
 
 HYPER = [(0, 4), (1, 5), (2, 6), (3, 7)]
@@ -89,7 +89,7 @@ def test_a_limit_above_the_group_counts(tmp_path: Path, monkeypatch: pytest.Monk
     """A service of systemd inside of a limited slice: its own group says "max", or has no such file."""
     groups = "0::/user.slice/user@1000.service/app.slice\n"
     limits = {"user.slice/cpu.max": "150000 100000", "user.slice/user@1000.service/cpu.max": "max 100000"}
-    monkeypatch.setattr(cgroups, "_ROOT", write_groups(tmp_path, groups, V2_MOUNT, limits))
+    monkeypatch.setattr(cgroups, "ROOT", write_groups(tmp_path, groups, V2_MOUNT, limits))
     assert cpu_limits() == [1.5]
 
 
@@ -113,7 +113,7 @@ def test_groups_of_version_1(
         f"memory/{folder}/memory.usage_in_bytes": "400",
     }
     groups, mounts = V1_GROUPS.format(group=group), V1_MOUNT.format(top=top)
-    monkeypatch.setattr(cgroups, "_ROOT", write_groups(tmp_path, groups, mounts, limits))
+    monkeypatch.setattr(cgroups, "ROOT", write_groups(tmp_path, groups, mounts, limits))
     assert cpu_limits() == [2.0]
     assert memory_limits() == [MemoryLimit(1000, 400)]
 
@@ -121,19 +121,19 @@ def test_groups_of_version_1(
 def test_groups_without_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = {"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"}
     root = write_groups(tmp_path, V1_GROUPS.format(group="/"), V1_MOUNT.format(top="/"), limits)
-    monkeypatch.setattr(cgroups, "_ROOT", root)
+    monkeypatch.setattr(cgroups, "ROOT", root)
     assert cpu_limits() == memory_limits() == []
 
 
 def test_a_mount_point_may_have_blanks_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mount = V2_MOUNT.replace("/sys/fs/cgroup", r"/sys/fs/cgroup/a\040b")
     root = write_groups(tmp_path, "0::/\n", mount, {"a b/cpu.max": "100000 100000"})
-    monkeypatch.setattr(cgroups, "_ROOT", root)
+    monkeypatch.setattr(cgroups, "ROOT", root)
     assert cpu_limits() == [1.0]
 
 
 def test_a_system_without_groups_has_no_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroups, "_ROOT", tmp_path)
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path)
     assert cpu_limits() == memory_limits() == []
 
 

@@ -111,8 +111,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("INTERNVL_CACHE", str(folder))
     for module in (cores, cpu_tuning):
         monkeypatch.setattr(module, "usable_cores", lambda: tuple(range(CORES)))
-    monkeypatch.setattr(cores, "_TOPOLOGY", write_topology(tmp_path / "cpus", [(core,) for core in range(CORES)]))
-    monkeypatch.setattr(cgroups, "_ROOT", tmp_path)
+    monkeypatch.setattr(cores, "TOPOLOGY", write_topology(tmp_path / "cpus", [(core,) for core in range(CORES)]))
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path)
     return folder
 
 
@@ -380,7 +380,7 @@ def test_half_a_record_does_not_count(recorded: Tuning, own_cache: Path) -> None
 def test_a_cpu_is_called_as_its_first_core(
     text: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(identity, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(identity, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr("platform.processor", lambda: "unknown")
     assert identity.processor_name() == "unknown"
     (tmp_path / "cpuinfo").write_text(text)
@@ -388,7 +388,7 @@ def test_a_cpu_is_called_as_its_first_core(
 
 
 def test_instruction_sets_are_those_of_the_first_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(identity, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(identity, "CPUINFO", tmp_path / "cpuinfo")
     assert identity.cpu_flags() == frozenset()
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx2 amx_int8\n\nprocessor\t: 1\nflags\t: fpu\n")
     assert identity.cpu_flags() == {"fpu", "avx2", "amx_int8"}
@@ -507,7 +507,7 @@ def test_a_session_runs_as_it_was_measured(
 def test_a_session_without_a_record_runs_by_rule(
     tiny: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cores, "_TOPOLOGY", write_topology(tmp_path / "hyper", [(0, 2), (1, 3)]))
+    monkeypatch.setattr(cores, "TOPOLOGY", write_topology(tmp_path / "hyper", [(0, 2), (1, 3)]))
     with Session.open(tiny.text, tiny.mmproj, system="", n_ctx=1024) as session:
         assert native(session) == (2, 2, 512)
 

@@ -200,7 +200,7 @@ def test_files_are_limited_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_names_in_messages_are_one_printable_line() -> None:
-    assert describe_source("a\nb\x1b[31m.png") == r"a\nb\x1b[31m.png"
+    assert describe_source("a\nb\x1b[31m.png") == r"a b\x1b[31m.png"
     assert describe_source("schön.png") == "schön.png"
     assert describe_source(os.fsdecode(b"\xff.png")).isprintable()
     assert describe_source(pathlib.PurePath("x") / "y.png") == str(pathlib.PurePath("x/y.png"))

@@ -55,9 +55,9 @@ REQUESTS = (
 )
 
 
-def architecture(name: str) -> model_headers.TextArchitecture:
+def architecture(name: str) -> model_headers.PublishedText:
     """A published shape with a short vocabulary, which loads in no time."""
-    return replace(model_headers.TEXT[name], vocab=4096)
+    return replace(model_headers.TEXT[name], n_vocab=4096)
 
 
 def written(path: Path, name: str, quant: str = "Q4_K_M", **changes: Any) -> Path:
@@ -110,8 +110,8 @@ class Prefix:
 def test_the_formula_is_what_llama_cpp_plans(
     name: str, quant: str, layers: int, requests: tuple[MemoryRequest, ...], tmp_path: Path
 ) -> None:
-    path = written(tmp_path, name, quant, layers=layers)
-    shape = shape_from_headers(header(name, quant, layers=layers))
+    path = written(tmp_path, name, quant, n_layers=layers)
+    shape = shape_from_headers(header(name, quant, n_layers=layers))
     for request, planned in zip(requests, dry_run(path, requests), strict=True):
         predicted = predict_memory(shape, request)
         assert planned.source == "dry run"
@@ -161,7 +161,7 @@ def split_keys(index: int, tensors: int) -> Iterator[Any]:
     ids=str,
 )
 def test_leaving_out_layers_changes_nothing(request_: MemoryRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    shape = shape_from_headers(header("14B", layers=20), mmproj_header())
+    shape = shape_from_headers(header("14B", n_layers=20), mmproj_header())
     short = predict_memory(shape, request_)
     monkeypatch.setattr(plans, "_telling_layers", lambda text, homes, **_: tuple(range(text.n_layers)))
     assert short == predict_memory(shape, request_)
@@ -169,7 +169,7 @@ def test_leaving_out_layers_changes_nothing(request_: MemoryRequest, monkeypatch
 
 def test_leaving_out_layers_of_the_encoder_changes_nothing() -> None:
     for kind in ("InternViT-300M", "InternViT-6B"):
-        vision = shape_from_headers(header("0.5B", layers=1), mmproj_header(kind)).vision
+        vision = shape_from_headers(header("0.5B", n_layers=1), mmproj_header(kind)).vision
         assert vision is not None
         sizes = {schedule(vision_graph(vision, 2, layers), (CPU,)).buffers for layers in (3, 4, vision.n_layers)}
         assert len(sizes) == 1
@@ -177,7 +177,7 @@ def test_leaving_out_layers_of_the_encoder_changes_nothing() -> None:
 
 def test_the_encoder_takes_what_llama_cpp_logs_for_it() -> None:
     # docs/memory.md: logged by a real InternViT-300M and a real InternViT-6B.
-    text = header("0.5B", layers=1)
+    text = header("0.5B", n_layers=1)
     for name, tiles, logged in (
         ("InternViT-300M", 1, 28.03),
         ("InternViT-300M", 4, 112.11),
@@ -188,7 +188,7 @@ def test_the_encoder_takes_what_llama_cpp_logs_for_it() -> None:
 
 
 def test_layers_lie_where_they_are_sent() -> None:
-    shape = shape_from_headers(header("7B", layers=10), mmproj_header(projection=3584))
+    shape = shape_from_headers(header("7B", n_layers=10), mmproj_header(projection=3584))
     whole = predict_memory(shape, MemoryRequest(4096))
     for gpu_layers in (0, 1, 5, 10, 11, -1):
         request = MemoryRequest(4096, gpus=(1, 1), n_gpu_layers=gpu_layers, mmproj_gpu=0, tiles=14, pictures=2)
@@ -213,7 +213,7 @@ def test_pictures_take_their_positions() -> None:
 
 
 def test_an_embedding_that_serves_as_output_is_counted_where_it_is_copied() -> None:
-    shape = shape_from_headers(header("1.5B", "F16", tied=True, layers=2))
+    shape = shape_from_headers(header("1.5B", "F16", tied=True, n_layers=2))
     table = shape.text.embedding.n_bytes
     on_cpu = predict_memory(shape, MemoryRequest(512))
     on_gpu = predict_memory(shape, MemoryRequest(512, gpus=(1,), n_gpu_layers=1))

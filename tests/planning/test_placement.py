@@ -155,7 +155,7 @@ def test_the_limit_of_a_container(
 ) -> None:
     folder = tmp_path_factory.mktemp("cgroup")
     write_container(folder, memory_max=limit, memory_current=str(GIB))
-    monkeypatch.setattr(cgroups, "_ROOT", folder)
+    monkeypatch.setattr(cgroups, "ROOT", folder)
     memory = type("Memory", (), {"available": 8 * GIB, "total": 16 * GIB})()
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
     assert machine_memory.free_host_memory() == expected

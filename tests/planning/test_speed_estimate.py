@@ -51,7 +51,7 @@ MACHINE = Roofline(CPU, (GPU,), Range(12 * GB, 12 * GB))
 
 
 def text_header(name: str, quant: str, **changes: Any) -> GGUFHeader:
-    architecture = replace(model_headers.TEXT[name], **{"vocab": 4096, **changes})
+    architecture = replace(model_headers.TEXT[name], **{"n_vocab": 4096, **changes})
     data = model_headers.text_header(architecture, quant)
     size = model_headers.file_size(data, model_headers.text_tensors(architecture, quant))
     return parse_header(data, size, "text.gguf")
@@ -125,7 +125,7 @@ def test_fewer_bytes_decode_faster() -> None:
     quants = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K", "IQ2_XXS", "IQ1_S")
     decode = [estimated(shape(quant=quant)).decode.low for quant in quants]
     assert decode == sorted(decode)
-    layers = [estimated(shape(layers=count)).decode.low for count in (28, 14, 7)]
+    layers = [estimated(shape(n_layers=count)).decode.low for count in (28, 14, 7)]
     assert layers == sorted(layers)
 
 
@@ -195,8 +195,8 @@ def test_without_pictures_there_is_no_picture() -> None:
 
 @pytest.mark.parametrize("quant", ["Q8_0", "Q4_K_M", "Q4_0", "BF16"])
 def test_a_listing_says_nearly_what_the_header_says(quant: str) -> None:
-    architecture = replace(model_headers.TEXT["7B"], vocab=4096)
-    facts = TextShape("qwen2", 28, 3584, 28, 4, 18944, architecture.vocab, architecture.context)
+    architecture = replace(model_headers.TEXT["7B"], n_vocab=4096)
+    facts = TextShape("qwen2", 28, 3584, 28, 4, 18944, architecture.n_vocab, architecture.n_ctx_train)
     vision = VisionShape(24, 1024, 16, 4096, 448, 14, 256, "layernorm")
     header = text_header("7B", quant)
     size = model_headers.file_size(model_headers.text_header(architecture, quant),

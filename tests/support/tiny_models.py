@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, TokenType
 
+from internvl_gguf.gguf.arch import TEXT_ARCHITECTURES
+from internvl_gguf.gguf.arch.base import MmprojShape, TensorSpec, TextShape
+from internvl_gguf.gguf.arch.internvit import INTERNVIT
 from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts, validate_mmproj, validate_text_model
 from tests.support.damage import Blueprint, Tensor, array, header_of, number, real, text, truth, write
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
@@ -87,23 +91,10 @@ def tiny_text(
         truth("tokenizer.ggml.add_bos_token", False),
         text("tokenizer.chat_template", "{% for m in messages %}{{ m['content'] }}{% endfor %}"),
     ]
-    kv_width = width // n_head * n_head_kv
-    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (width, len(tokens))}
-    for layer in range(n_layers):
-        block = f"blk.{layer}"
-        shapes[f"{block}.attn_norm.weight"] = (width,)
-        for part, rows in (("q", width), ("k", kv_width), ("v", kv_width)):
-            shapes[f"{block}.attn_{part}.weight"] = (width, rows)
-            shapes[f"{block}.attn_{part}.bias"] = (rows,)
-        shapes[f"{block}.attn_output.weight"] = (width, width)
-        shapes[f"{block}.ffn_norm.weight"] = (width,)
-        shapes[f"{block}.ffn_gate.weight"] = (width, n_ff)
-        shapes[f"{block}.ffn_up.weight"] = (width, n_ff)
-        shapes[f"{block}.ffn_down.weight"] = (n_ff, width)
-    shapes["output_norm.weight"] = (width,)
-    if not tied:
-        shapes["output.weight"] = (width, len(tokens))
-    return Blueprint(keys, _tensors(shapes, seed, weights))
+    shape = TextShape("qwen2", n_layers, width, n_head, n_head_kv, n_ff, len(tokens), n_ctx)
+    architecture = TEXT_ARCHITECTURES[shape.architecture]
+    names = {spec.name for spec in architecture.tensors(shape)} - ({"output.weight"} if tied else set())
+    return Blueprint(keys, _tensors(architecture.tensors(shape, names), seed, weights))
 
 
 def tiny_mmproj(
@@ -151,49 +142,32 @@ def tiny_mmproj(
         number("clip.vision.preproc_min_tiles", 1),
         number("clip.vision.preproc_max_tiles", 12),
     ]
-    positions = (image_size // patch_size) ** 2 + 1
-    merged = width * scale_factor**2
-    shapes: dict[str, tuple[int, ...]] = {
-        "v.class_embd": (width, 1, 1),
-        "v.position_embd.weight": (width, positions, 1),
-        "v.patch_embd.weight": (patch_size, patch_size, 3, width),
-        "v.patch_embd.bias": (width,),
-    }
-    for layer in range(n_layers):
-        shapes |= _vit_layer(f"v.blk.{layer}", width, n_ff, qkv_bias, qk_norm, rms_norm)
-    shapes["mm.model.mlp.0.weight"] = shapes["mm.model.mlp.0.bias"] = (merged,)
-    shapes["mm.model.mlp.1.weight"] = (merged, projection)
-    shapes["mm.model.mlp.1.bias"] = (projection,)
-    shapes["mm.model.mlp.3.weight"] = (projection, projection)
-    shapes["mm.model.mlp.3.bias"] = (projection,)
-    return Blueprint(keys, _tensors(shapes, seed, weights))
+    shape = MmprojShape(
+        n_layers, width, n_head, n_ff, image_size, patch_size, (image_size // patch_size // scale_factor) ** 2,
+        "rmsnorm" if rms_norm else "layernorm", projection_dim=projection, projector_hidden=projection,
+    )  # fmt: skip
+    return Blueprint(keys, _tensors(_encoder_tensors(shape, qkv_bias, qk_norm), seed, weights))
 
 
-def _vit_layer(
-    block: str, width: int, n_ff: int, qkv_bias: bool, qk_norm: bool, rms_norm: bool
-) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    for norm in ("ln1", "ln2"):
-        shapes[f"{block}.{norm}.weight"] = (width,)
-        if not rms_norm:
-            shapes[f"{block}.{norm}.bias"] = (width,)
-    for part in "qkv":
-        shapes[f"{block}.attn_{part}.weight"] = (width, width)
-        if qkv_bias:
-            shapes[f"{block}.attn_{part}.bias"] = (width,)
-        if qk_norm and part != "v":
-            shapes[f"{block}.attn_{part}_norm.weight"] = (width,)
-    for part, columns, rows in (("attn_out", width, width), ("ffn_up", width, n_ff), ("ffn_down", n_ff, width)):
-        shapes[f"{block}.{part}.weight"] = (columns, rows)
-        shapes[f"{block}.{part}.bias"] = (rows,)
-    shapes[f"{block}.ls1.weight"] = shapes[f"{block}.ls2.weight"] = (width,)
-    return shapes
+def _encoder_tensors(shape: MmprojShape, qkv_bias: bool, qk_norm: bool) -> Iterator[TensorSpec]:
+    """The tensors of an encoder with or without biases of queries, keys and values, and norms of them."""
+    biases = {f"attn_{part}.bias" for part in "qkv"}
+    norms = {"attn_q_norm.weight", "attn_k_norm.weight"}
+    names = {spec.name for spec in INTERNVIT.tensors(shape)}
+    for layer in range(shape.n_layers):
+        for part, is_there in ((biases, qkv_bias), (norms, qk_norm)):
+            full = {f"{INTERNVIT.block}{layer}.{name}" for name in part}
+            names = names | full if is_there else names - full
+    for spec in INTERNVIT.tensors(shape, names):
+        # Published files give these axes of one element.
+        alone = {"v.class_embd": 2, "v.position_embd.weight": 1}.get(spec.name, 0)
+        yield TensorSpec(spec.name, spec.shape + (1,) * alone, spec.storage)
 
 
-def _tensors(shapes: dict[str, tuple[int, ...]], seed: int, weights: bool) -> list[Tensor]:
+def _tensors(specs: Iterable[TensorSpec], seed: int, weights: bool) -> list[Tensor]:
     random = np.random.default_rng(seed)
     tensors = []
-    for name, shape in shapes.items():
+    for name, shape in ((spec.name, spec.shape) for spec in specs):
         data = b""
         if weights:
             values = random.standard_normal(int(np.prod(shape)), dtype=np.float32) * 0.3

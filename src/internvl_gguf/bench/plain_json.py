@@ -10,8 +10,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeVar
 
-from internvl_gguf.bench.report.wording import printable
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.utils.safe_text import safe_line
 
 _NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _Read = TypeVar("_Read")
@@ -68,12 +68,12 @@ def _read(kind: Any, value: Any, place: str) -> Any:
         return float(value)
     if kind in (bool, int, str) and type(value) is kind:
         return value
-    raise damaged(f"{place.lstrip('.') or 'the document'} is {printable(repr(value))[:60]}")
+    raise damaged(f"{place.lstrip('.') or 'the document'} is {safe_line(repr(value))[:60]}")
 
 
 def _read_fields(kind: Any, value: Any, place: str) -> Any:
     if not isinstance(value, dict):
-        raise damaged(f"{place.lstrip('.') or 'the document'} is {printable(repr(value))[:60]}")
+        raise damaged(f"{place.lstrip('.') or 'the document'} is {safe_line(repr(value))[:60]}")
     hints = typing.get_type_hints(kind)
     found = {}
     for field in dataclasses.fields(kind):

@@ -26,7 +26,8 @@ def main() -> None:
         return
     try:
         from internvl_gguf.cli.group import app
-        from internvl_gguf.cli.output import run, say
+        from internvl_gguf.cli.output import say
+        from internvl_gguf.cli.run import run
     except KeyboardInterrupt:  # before there is anything that could be interrupted
         sys.exit(130)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,16 @@ import typer
 from internvl_gguf.chat.typed_line import TypedLine, has_picture_name
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
-from internvl_gguf.cli.output import option_errors, print_json, reply_as_json, say, show_library_log
+from internvl_gguf.cli.output import (
+    StatusLine,
+    StreamedAnswer,
+    print_json,
+    reply_as_json,
+    say,
+    show_library_log,
+    status_line,
+)
+from internvl_gguf.cli.run import option_errors
 from internvl_gguf.cli.streams import require_stdout
 from internvl_gguf.config import AskOptions, EngineConfig
 from internvl_gguf.errors import InvalidRequestError
@@ -128,7 +136,9 @@ def _ask_once(
     files = obtain(model, opening.pop("mmproj"), machine_chooser(config))
     with (
         _progress() as progress,
-        Session.open(files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.notice) as session,
+        Session.open(
+            files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.line.say
+        ) as session,
     ):
         session.on_tiles(progress.tiles)
         return _answer(session, prompt, pictures, asked, quiet=quiet, progress=progress)
@@ -170,63 +180,37 @@ def _split_arguments(arguments: list[str]) -> tuple[str | None, str | None]:
     return (single, None) if names_model else (None, single)
 
 
-class _Progress:
-    """A line on stderr that tells what takes time; nothing where stderr is no terminal."""
-
-    def __init__(self, status: Any) -> None:
-        self._status = status
-
-    def load(self, done: float) -> None:
-        if self._status:
-            self._status.update(f"Loading the model, {done:.0%}")
-
-    def tiles(self, done: int, total: int) -> None:
-        if self._status:
-            self._status.update(f"Looking at the picture, tile {min(done + 1, total)} of {total}")
-
-    def notice(self, line: str) -> None:
-        """Say a line to the person, above the line that tells what takes time."""
-        self.stop()
-        say(line)
-        if self._status:
-            self._status.start()
-
-    def stop(self) -> None:
-        if self._status:
-            self._status.stop()
-
-
 @contextlib.contextmanager
 def _progress() -> Iterator[_Progress]:
-    if not sys.stderr.isatty():
-        yield _Progress(None)
-        return
-    from rich.console import Console
+    with status_line("Loading the model") as line:
+        yield _Progress(line)
 
-    from internvl_gguf.utils.safe_text import can_show
 
-    spinner = "dots" if can_show(sys.stderr, "⠋") else "line"
-    with Console(stderr=True).status("Loading the model", spinner=spinner) as status:
-        yield _Progress(status)
+class _Progress:
+    """What takes time, told on a line."""
+
+    def __init__(self, line: StatusLine) -> None:
+        self.line = line
+
+    def load(self, done: float) -> None:
+        self.line.show(f"Loading the model, {done:.0%}")
+
+    def tiles(self, done: int, total: int) -> None:
+        self.line.show(f"Looking at the picture, tile {min(done + 1, total)} of {total}")
 
 
 def _answer(
     session: Session, prompt: str, pictures: list[Picture], asked: AskOptions, *, quiet: bool, progress: _Progress
 ) -> Reply:
-    ends_line = True
-    reply = None
+    answer, reply = StreamedAnswer(), None
     for chunk in session.stream(prompt, pictures, **asked):
         if chunk.text and not quiet:
-            progress.stop()
-            sys.stdout.write(chunk.text)
-            sys.stdout.flush()
-            ends_line = chunk.text.endswith("\n")
+            progress.line.stop()
+            answer.write(chunk.text)
         reply = chunk.reply or reply
     if not quiet:
-        progress.stop()
-        if not ends_line:
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+        progress.line.stop()
+        answer.end()
     if reply is None:
         raise AssertionError("a stream ends with its reply")
     if reply.finish_reason == "length":

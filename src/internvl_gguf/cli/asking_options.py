@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast, get_args
 
 from internvl_gguf.cli import options
-from internvl_gguf.cli.output import option_errors
 from internvl_gguf.cli.parameters import VARIABLES, Group, expand, parameter, parameters_of, taken
+from internvl_gguf.cli.run import option_errors
 from internvl_gguf.cli.settings_file import settings_path
 from internvl_gguf.config import (
     DEFAULT_WORKER_TIMEOUT,

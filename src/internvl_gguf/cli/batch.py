@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import typer
 
 from internvl_gguf.cli.batch_lines import AnswerFile, InOrder, Line, question_of, read_lines, record_of
-from internvl_gguf.cli.output import FAILED, reply_as_json, say
+from internvl_gguf.cli.output import ProgressBars, answer_stream, progress_bars, reply_as_json, say
+from internvl_gguf.cli.run import FAILED
 from internvl_gguf.config import AskOptions, EngineConfig, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
 from internvl_gguf.types import Question
@@ -90,10 +91,11 @@ def _answer(job: BatchJob, lines: Iterable[Line], count: int, answers: AnswerFil
     with contextlib.ExitStack() as stack:
         if answers:
             stack.callback(answers.sort)
-        file = stack.enter_context(answers.open()) if answers else sys.stdout.buffer
+        file = stack.enter_context(answers.open()) if answers else answer_stream()
         opening = dict(job.opening)
         files = obtain(job.model, opening.pop("mmproj"), machine_chooser(job.config))
-        progress = stack.enter_context(_progress(count))
+        bars = progress_bars("bar", "count", "time left", transient=False, beside_answers=False)
+        progress = _Progress(stack.enter_context(bars), count)
         records = _Records(lines, job.asked["sampling"], file, progress)
         stack.callback(records.close)
         session = stack.enter_context(
@@ -186,41 +188,23 @@ def _kept_lines(data: bytes, name: str) -> Callable[[], Iterator[Line]]:
 
 
 class _Progress:
-    """A bar on stderr; nothing where stderr is no terminal."""
+    """How far the lines are."""
 
-    def __init__(self, bar: Any, count: int) -> None:
-        self._bar = bar
-        self._task = bar.add_task("Loading the model", total=count) if bar else None
+    def __init__(self, bars: ProgressBars, count: int) -> None:
+        self._bars = bars
+        self._change = bars.add("Loading the model", total=count)
         self._told: set[str] = set()
 
     def load(self, done: float) -> None:
         """How far the model is loaded, 0 to 1."""
-        if self._bar:
-            self._bar.update(self._task, description=f"Loading the model, {done:.0%}" if done < 1 else "Answering")
+        self._change(label=f"Loading the model, {done:.0%}" if done < 1 else "Answering")
 
     def advance(self, failed: int) -> None:
         """One line more is done."""
-        if self._bar:
-            self._bar.update(self._task, advance=1, description=f"{failed} failed" if failed else "Answering")
+        self._change(advance=1, label=f"{failed} failed" if failed else "Answering")
 
     def notice(self, line: str) -> None:
-        """Say a line to the person, once; each record has its own."""
+        """Say a line to the user, once; each record has its own."""
         if line not in self._told:
             self._told.add(line)
-            if self._bar:
-                self._bar.console.print(line, markup=False, highlight=False)
-            else:
-                say(line)
-
-
-@contextlib.contextmanager
-def _progress(count: int) -> Iterator[_Progress]:
-    if not sys.stderr.isatty() or sys.stdout.isatty():  # answers and a bar on one terminal write over each other
-        yield _Progress(None, count)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield _Progress(bar, count)
+            self._bars.say(line)

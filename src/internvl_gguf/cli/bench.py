@@ -17,7 +17,8 @@ from internvl_gguf.bench.settings import REPETITIONS, Sweep
 from internvl_gguf.cli import bench_options, options
 from internvl_gguf.cli.bench_output import BenchOutput
 from internvl_gguf.cli.bench_progress import LadderLine, bench_progress
-from internvl_gguf.cli.output import FAILED, INTERRUPTED, option_errors, say
+from internvl_gguf.cli.output import say
+from internvl_gguf.cli.run import FAILED, INTERRUPTED, option_errors
 from internvl_gguf.config import DEFAULT_N_UBATCH
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
 from internvl_gguf.models.names import DEMO

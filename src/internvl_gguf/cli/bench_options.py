@@ -11,8 +11,8 @@ import typer
 
 from internvl_gguf.bench.settings import N_GEN, N_PROMPT, SWEPT, Sweep
 from internvl_gguf.cli.options import given
-from internvl_gguf.cli.output import option_errors
 from internvl_gguf.cli.parameters import Group, expand, parameter
+from internvl_gguf.cli.run import option_errors
 from internvl_gguf.utils.kinds import Whole
 from internvl_gguf.utils.options import Declared
 

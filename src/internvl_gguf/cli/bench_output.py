@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import typer
-
 from internvl_gguf.cli.bench_options import FormatName
-from internvl_gguf.cli.output import print_json_text, say
+from internvl_gguf.cli.output import print_document, print_json_text, say
 from internvl_gguf.cli.streams import require_stdout
 from internvl_gguf.errors import InvalidRequestError
 
@@ -90,7 +88,7 @@ class BenchOutput:
             print_json_text(text)
             return
         if self.file is None:
-            typer.echo(text, nl=False)
+            print_document(text)
             return
         from internvl_gguf.bench.report.figures import write_report
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.cli.downloads import download_bars
-from internvl_gguf.cli.output import say
+from internvl_gguf.cli.output import ProgressBars, progress_bars, say
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from internvl_gguf.bench.pairs import Pair
     from internvl_gguf.bench.plan import Entry
     from internvl_gguf.bench.results import Row
@@ -27,21 +24,21 @@ class BenchProgress:
     """A `bench.runner.Watcher`.
 
     Args:
-        bar: of the terminal; None for lines.
+        bars: where it is shown.
         count: configurations there are.
     """
 
-    def __init__(self, bar: Progress | None, count: int) -> None:
-        self._bar = bar
+    def __init__(self, bars: ProgressBars, count: int) -> None:
+        self._bars = bars
         self._count = count
         self._name = ""
         self._place = 0
-        self._task: TaskID | None = bar.add_task("", total=count, left="") if bar else None
+        self._change = bars.add("", total=count)
 
     def begin(self, place: int, entry: Entry) -> None:
         """The configuration at this place of the order, from 0, is next."""
         self._name, self._place = entry.name, place
-        if self._bar is None:
+        if not self._bars.are_shown:
             say(f"{place + 1} of {self._count}: {entry.name}")
         self._show("looking at its files", 0.0, None)
 
@@ -49,14 +46,8 @@ class BenchProgress:
         """The files of a pair, fetched with a bar for each if they are not here."""
         if pair.is_here:
             return pair.fetch(lambda file, done: None, self.say)
-        if self._bar is not None:
-            self._bar.stop()
-        try:
-            with download_bars() as bars:
-                return pair.fetch(bars.progress, bars.say)
-        finally:
-            if self._bar is not None:
-                self._bar.start()
+        with self._bars.hidden(), download_bars() as downloads:
+            return pair.fetch(downloads.progress, downloads.say)
 
     def stage(self, what: str, done: float, left: float | None) -> None:
         """What of it is measured, which part of that is done, and the seconds left for everything."""
@@ -67,75 +58,50 @@ class BenchProgress:
         self._show(row.status, 1.0, left)
         if row.status != "measured":
             self.say(f"{self._name}: {row.status}. {row.error}")
-        elif self._bar is None:
+        elif not self._bars.are_shown:
             how = "known" if seconds is None else f"measured in {duration(seconds)}"
             say(f"  {how}{f', {_left(left)}' if left else ''}")
 
     def say(self, line: str) -> None:
-        """A line for the person, above the bar."""
-        if self._bar is None:
-            say(line)
-        else:
-            self._bar.console.print(line, markup=False, highlight=False)
+        """A line for the user, above the bar."""
+        self._bars.say(line)
 
     def _show(self, what: str, done: float, left: float | None) -> None:
-        if self._bar is not None and self._task is not None:
-            self._bar.update(
-                self._task, description=f"{self._name}: {what}", completed=self._place + done, left=_left(left)
-            )
+        self._change(label=f"{self._name}: {what}", completed=self._place + done, note=_left(left))
 
 
 @contextlib.contextmanager
 def bench_progress(count: int) -> Iterator[BenchProgress]:
     """Progress for as long as a benchmark runs."""
-    if not sys.stderr.isatty():
-        yield BenchProgress(None, count)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[left]}", markup=False),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield BenchProgress(bar, count)
+    with progress_bars("bar", "count", "note") as bars:
+        yield BenchProgress(bars, count)
 
 
 class LadderLine:
     """Tells what is made before anything is measured: a bar with the time that is left, or a line for each thing."""
 
     def __init__(self) -> None:
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._shown = contextlib.ExitStack()
+        self._change: Callable[..., None] = lambda **changes: None
         self._last = ""
 
     def tell(self, what: str, label: str, done: float) -> None:
         """What is done, the name of what it is at, and which part of it is done."""
         if what != self._last:
             self._begin(what)
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, description=f"{what}: {label}" if label else what, completed=done)
+        self._change(label=f"{what}: {label}" if label else what, completed=done)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._shown.close()
 
     def _begin(self, what: str) -> None:
         self.close()
         self._last = what
-        if not sys.stderr.isatty():
+        bars = self._shown.enter_context(progress_bars("bar", "time left"))
+        if not bars.are_shown:
             say(what)
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task(what, total=1.0)
-        self._bar.start()
+        self._change = bars.add(what, total=1.0)
 
 
 def duration(seconds: float) -> str:

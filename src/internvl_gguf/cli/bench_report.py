@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -20,21 +18,18 @@ from internvl_gguf.bench.report.legend import (
     legend,
     marks_of,
 )
-from internvl_gguf.bench.report.wording import printable, row_names
+from internvl_gguf.bench.report.wording import row_names
+from internvl_gguf.cli.output import Report
+from internvl_gguf.utils.safe_text import safe_line
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from internvl_gguf.bench.results import Results
 
-_PIPE_WIDTH: Final = 200
 _GAP: Final = 2
 _MARK_WIDTH: Final = 2
 _WITH_ERRORS: Final = 6  # columns; fewer of them would tell less than more of them without their errors
 _CHIEF: Final = 3
 _IN_PARAGRAPHS: Final = 8
-_PLAIN: Final = {BEST: "*", BEST_BY_SPEED: "+", FAILED: "!", "±": "+-", "–": "-"}
-"""For terminals that know ASCII only."""
 _STYLES: Final = {BEST: "bold green", BEST_BY_SPEED: "green", FAILED: "red"}
 
 
@@ -44,32 +39,27 @@ def print_report(results: Results, budget: int | None = None, *, width: int | No
     Args:
         results: what was found.
         budget: bytes that the advice is for; None is what is free where it was measured.
-        width: columns to fit it into; None takes the terminal's, or 200 where stdout is none.
+        width: columns to fit it into; None takes the terminal's; a file or a pipe has room for all.
     """
-    from rich.console import Console
-
-    if width is None:
-        # Rows go whole to a file or a pipe, where nobody's window is narrow.
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE_WIDTH
-    console = Console(width=width, highlight=False, markup=False, emoji=False)
-    _say(console, printable(results.model), style="bold")
-    _say(console, circumstances(results), style="dim")
-    _say(console, common_settings(results), style="dim")
-    columns = tuple(_known_column(console, column) for column in columns_of(results))
-    names = tuple(_known(console, name) for name in row_names(results))
-    layout = _layout(results, names, columns, width) if results.rows else None
+    report = Report(width)
+    report.paragraph(safe_line(results.model), style="bold")
+    report.paragraph(circumstances(results), style="dim")
+    report.paragraph(common_settings(results), style="dim")
+    columns = tuple(_known_column(report, column) for column in columns_of(results))
+    names = tuple(report.shown(name) for name in row_names(results))
+    layout = _layout(results, names, columns, report.width) if results.rows else None
     if layout is None:
         shown = sorted(columns, key=lambda column: column.rank)[:_IN_PARAGRAPHS]
-        _print_paragraphs(console, results, names, [column for column in columns if column in shown])
+        _print_paragraphs(report, results, names, [column for column in columns if column in shown])
     else:
         shown = list(layout.columns)
-        console.print()
-        _print_table(console, results, layout)
+        report.blank()
+        _print_table(report, results, layout)
     if len(shown) < len(columns):
         more = len(columns) - len(shown)
         what = "1 more number" if more == 1 else f"{more} more numbers"
-        _say(console, f"{what} of each in a wider window, with -o and with --html.", style="dim")
-    _print_words(console, results, budget, with_errors=layout is None or layout.with_errors)
+        report.paragraph(f"{what} of each in a wider window, with -o and with --html.", style="dim")
+    _print_words(report, results, budget, with_errors=layout is None or layout.with_errors)
 
 
 @dataclass(frozen=True)
@@ -129,78 +119,57 @@ def _head(column: Column) -> tuple[str, ...]:
     return tuple(part for part in (column.group, column.name, column.unit) if part)
 
 
-def _print_table(console: Console, results: Results, layout: _Layout) -> None:
+def _print_table(report: Report, results: Results, layout: _Layout) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     # Where there is ASCII only, rich would draw bars between the columns, for which nobody left room.
-    box = None if console.options.ascii_only else SIMPLE_HEAD
+    box = None if report.is_ascii else SIMPLE_HEAD
     table = Table(box=box, show_edge=False, pad_edge=False, padding=(0, 1 if box else _GAP, 0, 0), header_style="bold")
     table.add_column("quant", no_wrap=True, vertical="top")
     for column in layout.columns:
         table.add_column(Text("\n".join(_head(column))), justify="right", no_wrap=True)
     for index, (mark, label) in enumerate(zip(marks_of(results), layout.labels, strict=True)):
-        name = Text(f"{_known(console, mark):<{_MARK_WIDTH}}", style=_STYLES.get(mark, ""))
+        name = Text(f"{report.shown(mark):<{_MARK_WIDTH}}", style=_STYLES.get(mark, ""))
         name.append(label.replace("\n", f"\n{' ' * _MARK_WIDTH}"))
         cells = [layout.cells(column)[index] for column in layout.columns]
         table.add_row(name, *(Text(cell, style="dim" if cell == NOTHING else "") for cell in cells))
-    console.print(table)
+    report.draw(table)
 
 
-def _print_paragraphs(console: Console, results: Results, names: Sequence[str], columns: Sequence[Column]) -> None:
+def _print_paragraphs(report: Report, results: Results, names: Sequence[str], columns: Sequence[Column]) -> None:
     """Each row as its name with its numbers below, for windows that no table fits."""
     for index, (mark, name) in enumerate(zip(marks_of(results), names, strict=True)):
         row = results.rows[index]
-        console.print()
-        _say(console, f"{mark} {name}".strip(), style=_STYLES.get(mark, ""))
+        report.blank()
+        report.paragraph(f"{mark} {name}".strip(), style=_STYLES.get(mark, ""))
         facts: list[str] = [] if row.status == "measured" else [row.status]
         cells = ((column, column.cells[index]) for column in columns)
         facts += [f"{column.short_title} {cell} {column.unit}".strip() for column, cell in cells if cell != NOTHING]
-        _say(console, ", ".join(facts), indent=_MARK_WIDTH)
+        report.paragraph(", ".join(facts), indent=_MARK_WIDTH)
 
 
-def _print_words(console: Console, results: Results, budget: int | None, *, with_errors: bool) -> None:
+def _print_words(report: Report, results: Results, budget: int | None, *, with_errors: bool) -> None:
     """The legend, what failed, what else a reader should know, and the advice."""
     meanings = legend(results, with_errors=with_errors)
     if meanings:
-        console.print()
+        report.blank()
     for line in meanings:
-        _say(console, line)
+        report.paragraph(line)
     if any(failure.error for failure in failures(results)):
-        console.print()
+        report.blank()
     for failure in failures(results):
         if failure.error:
-            _say(console, f"{FAILED} {failure.name}, {failure.status}: {failure.error}")
+            report.paragraph(f"{FAILED} {failure.name}, {failure.status}: {failure.error}")
     for notice in results.notices:
-        _say(console, printable(notice))
-    console.print()
-    _say(console, advise(results, budget), style="bold")
+        report.paragraph(safe_line(notice))
+    report.blank()
+    report.paragraph(advise(results, budget), style="bold")
 
 
-def _say(console: Console, text: str, *, style: str = "", indent: int = 0) -> None:
-    """A paragraph, broken at words; nothing for an empty one."""
-    from rich.text import Text
-
-    for line in Text(_known(console, text), style=style).wrap(console, console.width - indent, overflow="fold"):
-        line.rstrip()
-        console.print(Text(" " * indent), line, sep="", soft_wrap=True)
-
-
-def _known_column(console: Console, column: Column) -> Column:
+def _known_column(report: Report, column: Column) -> Column:
     """A column in the characters that the terminal's encoding has."""
-    cells = tuple(_known(console, cell) for cell in column.cells)
-    bare = tuple(_known(console, cell) for cell in column.bare)
-    return replace(
-        column, group=_known(console, column.group), name=_known(console, column.name), cells=cells, bare=bare
-    )
-
-
-def _known(console: Console, text: str) -> str:
-    """Text in the characters that the terminal's encoding has."""
-    try:
-        text.encode(console.encoding)
-    except UnicodeEncodeError:
-        text = "".join(_PLAIN.get(character, character) for character in text)
-        text = text.encode(console.encoding, "replace").decode(console.encoding)
-    return text
+    cells = tuple(report.shown(cell) for cell in column.cells)
+    bare = tuple(report.shown(cell) for cell in column.bare)
+    return replace(column, group=report.shown(column.group), name=report.shown(column.name), cells=cells, bare=bare)

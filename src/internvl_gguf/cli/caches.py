@@ -8,8 +8,7 @@ import typer
 
 from internvl_gguf.cli import options
 from internvl_gguf.cli.cache_contents import cache_contents, clear_caches
-from internvl_gguf.cli.output import print_json, say
-from internvl_gguf.cli.tables import print_table
+from internvl_gguf.cli.output import confirm, print_json, print_table, say
 from internvl_gguf.utils.paths import cache_dir
 from internvl_gguf.utils.records import EMBEDDINGS, Record
 from internvl_gguf.utils.sizes import format_size
@@ -70,7 +69,7 @@ def clear(
     size = sum(cache.n_bytes for cache in doomed)
     if size and not yes:
         names = ", ".join(cache.name for cache in doomed)
-        typer.confirm(f"Remove {names} ({format_size(size)}) from {cache_dir()}?", abort=True, err=True)
+        confirm(f"Remove {names} ({format_size(size)}) from {cache_dir()}?")
     freed = clear_caches(everything=everything)
     if json_output:
         print_json({"folder": str(cache_dir()), "cleared": [cache.name for cache in doomed], "bytes": freed})

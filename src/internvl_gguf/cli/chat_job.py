@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +17,8 @@ from internvl_gguf.chat.show_answer import LeaveChatAtOnce, NoticeLine
 from internvl_gguf.chat.suggestions import Sources
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions
-from internvl_gguf.cli.output import FAILED, INTERRUPTED
+from internvl_gguf.cli.output import flush
+from internvl_gguf.cli.run import FAILED, INTERRUPTED
 from internvl_gguf.cli.stdin import STDIN
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.history import History
@@ -65,7 +65,7 @@ def run_chat(job: ChatJob, terminal: Terminal) -> int:
             return _hold(job, terminal)
     except LeaveChatAtOnce:
         terminal.screen.say()
-        sys.stdout.flush()
+        flush()
         # A native call may be under way in the worker, and nothing may be freed beneath it. What was said is kept.
         os._exit(INTERRUPTED)
     except BaseException:

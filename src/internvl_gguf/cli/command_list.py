@@ -33,17 +33,15 @@ _WIDEST: Final = 80
 def help_text() -> str:
     """What `internvl --help` says, for the width of the terminal."""
     import shutil
-    import textwrap
+
+    from internvl_gguf.utils.safe_text import broken
 
     # The last column stays free: some terminals break a line that fills it.
     width = max(min(shutil.get_terminal_size().columns, _WIDEST) - 1, 24)
-    lines = ["Usage: internvl [OPTIONS] COMMAND [ARGS]...", ""]
-    lines += textwrap.wrap(_PURPOSE, width, initial_indent="  ", subsequent_indent="  ")
+    lines = ["Usage: internvl [OPTIONS] COMMAND [ARGS]...", "", broken(f"  {_PURPOSE}", width)]
     for title, rows in (("Options", _OPTIONS), ("Commands", {name: text for name, (_, _, text) in COMMANDS.items()})):
         column = max(map(len, rows)) + 4
         lines += ["", f"{title}:"]
-        for name, text in rows.items():
-            first = f"  {name}".ljust(column)
-            lines += textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * column)
-    lines += ["", *textwrap.wrap("internvl COMMAND --help says more of each.", width)]
+        lines += [broken(f"{f'  {name}':<{column}}{text}", width, " " * column) for name, text in rows.items()]
+    lines += ["", broken("internvl COMMAND --help says more of each.", width)]
     return "\n".join(lines) + "\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -64,7 +63,9 @@ _FIRST: Final = {"--help": "Show the commands and exit.", "--version": "Print th
 
 def completion(shell: Annotated[Shell, typer.Argument(help="Which shell.", show_default=False)]) -> None:
     """Print the script that completes commands, options and models. The script says where it goes."""
-    sys.stdout.write(_SCRIPTS[shell].replace("COMPLETE", COMPLETE))
+    from internvl_gguf.cli.output import print_document  # only now: an answer to a shell does without
+
+    print_document(_SCRIPTS[shell].replace("COMPLETE", COMPLETE))
 
 
 def answer(arguments: Sequence[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +10,8 @@ import typer
 
 from internvl_gguf._version import __version__
 from internvl_gguf.cli import machine_speed, machine_tuning, options
-from internvl_gguf.cli.output import FAILED, print_json
-from internvl_gguf.cli.tables import say_wrapped
+from internvl_gguf.cli.output import print_fact, print_json, print_lines
+from internvl_gguf.cli.run import FAILED
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.hardware.cpu_tuning import host_settings, recorded_tuning
 from internvl_gguf.hardware.roofline import recorded_roofline
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 _NAME_WIDTH = 14
 _WORKS_REDUCED = "Everything works, without what the trial says is left out."
-_WIDE = 48  # columns from which on what does not fit a line stands below its beginning
 
 
 def doctor(
@@ -186,20 +184,14 @@ def _print(
     )
     rows.append(("conversations", report["conversations"]["folder"]))
     for name, text in (*rows, *(("problem", problem) for problem in report["problems"])):
-        _print_row(name, text)
+        print_fact(name, text, _NAME_WIDTH + 1)
     if not report["problems"]:
-        typer.echo(_WORKS_REDUCED if trial and trial.reductions else "Everything is in place.")
-
-
-def _print_row(name: str, text: str) -> None:
-    """A fact in one line; below each other in a terminal that is too narrow for it."""
-    first = f"{name:<{_NAME_WIDTH}} "
-    say_wrapped(f"{first}{text}", hang=len(first) if shutil.get_terminal_size().columns >= _WIDE else 2)
+        print_lines(_WORKS_REDUCED if trial and trial.reductions else "Everything is in place.")
 
 
 def _print_measured(measured: machine_speed.Measured) -> None:
     if measured.tuning:
         machine_tuning.print_tuning(measured.tuning)
     else:
-        say_wrapped(measured.problem)
+        print_lines(measured.problem)
     machine_speed.print_speeds(measured.roofline)

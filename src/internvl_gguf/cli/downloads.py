@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from internvl_gguf.cli.output import say
+from internvl_gguf.cli.output import Figure, ProgressBars, columns, progress_bars, say
 from internvl_gguf.gguf.filenames import RepoFile
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from internvl_gguf.models.local_files import ModelFiles
     from internvl_gguf.planning.choice import Chooser
 
@@ -41,54 +38,28 @@ def obtain(model: str, mmproj: str | None, chooser: Chooser) -> ModelFiles:
 
 
 class DownloadBars:
-    """A bar with speed and remaining time for each file on stderr; nothing but lines where that is no terminal."""
+    """A bar with speed and remaining time for each file; nothing but lines where there are no bars."""
 
-    def __init__(self, bars: Progress | None) -> None:
+    def __init__(self, bars: ProgressBars) -> None:
         self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
+        self._changes: dict[str, Callable[..., None]] = {}
+        self.say = bars.say
 
     def progress(self, file: RepoFile, done: int) -> None:
         """A file has so many bytes."""
-        if self._bars is None:
-            return
-        if file.path not in self._tasks:
+        if file.path not in self._changes:
+            width = columns(err=True)
+            longest = max(12, width - (48 if width >= _WIDE else 18))
             name = PurePosixPath(file.path).name
-            longest = max(12, self._bars.console.width - (48 if self._bars.console.width >= _WIDE else 18))
             label = name if len(name) <= longest else f"…{name[1 - longest :]}"
-            self._tasks[file.path] = self._bars.add_task(label, total=file.size, completed=done)
-        self._bars.update(self._tasks[file.path], completed=done)
-
-    def say(self, line: str) -> None:
-        """A line above the bars."""
-        if self._bars is None:
-            say(line)
-        else:
-            self._bars.console.print(line, markup=False, highlight=False)
+            self._changes[file.path] = self._bars.add(label, total=file.size, completed=done)
+        self._changes[file.path](completed=done)
 
 
 @contextlib.contextmanager
 def download_bars() -> Iterator[DownloadBars]:
     """Bars for as long as files are fetched; they appear with the first byte."""
-    if not sys.stderr.isatty():
-        yield DownloadBars(None)
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        ProgressColumn,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    console = Console(stderr=True)
-    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False)]
-    if console.width >= _WIDE:
-        columns += [BarColumn(bar_width=None), DownloadColumn(binary_units=True), TransferSpeedColumn()]
-    else:
-        columns += [TaskProgressColumn()]
-    with Progress(*columns, TimeRemainingColumn(compact=True), console=console) as bars:
+    wide: tuple[Figure, ...] = ("wide bar", "bytes", "speed")
+    figures = wide if columns(err=True) >= _WIDE else ("percent",)
+    with progress_bars(*figures, "short time left", transient=False) as bars:
         yield DownloadBars(bars)

@@ -12,6 +12,7 @@ from internvl_gguf._version import __version__
 from internvl_gguf.cli import settings_file
 from internvl_gguf.cli.asking_options import asking_types, asks, where_else
 from internvl_gguf.cli.command_list import COMMANDS, help_text
+from internvl_gguf.cli.output import print_lines
 from internvl_gguf.cli.parameters import VARIABLES
 
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
@@ -68,7 +69,7 @@ for _name, (_, _, _help) in COMMANDS.items():
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"internvl-gguf {__version__}")
+        print_lines(f"internvl-gguf {__version__}")
         raise typer.Exit
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -15,11 +12,11 @@ from typer.core import TyperGroup
 
 from internvl_gguf.cli import options
 from internvl_gguf.cli.options import given
-from internvl_gguf.cli.output import print_json, say
+from internvl_gguf.cli.output import bold, columns, confirm, dim, print_json, print_styled, say
 from internvl_gguf.errors import HistoryError
 from internvl_gguf.history.database import FILE
 from internvl_gguf.utils.paths import data_dir
-from internvl_gguf.utils.safe_text import cells, safe_name, safe_text
+from internvl_gguf.utils.safe_text import cells, clipped, safe_name, safe_text
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 
 _LIST: Final = "list"
 _SHOWN: Final = 20  # conversations of a list that people read
-_PIPE_WIDTH: Final = 400  # rows go whole to a file or a pipe
 _NARROW: Final = 72  # columns below which a conversation takes two lines
 _MODEL: Final = 24
 
@@ -77,10 +73,8 @@ def list_conversations(
         if json_output:
             print_json([_as_json(summary) for summary in shown])
             return
-        is_terminal = sys.stdout.isatty()
-        width = shutil.get_terminal_size().columns - 1 if is_terminal else _PIPE_WIDTH
-        for line in _table(shown, text.split(), max(width, 20), styled=is_terminal and "NO_COLOR" not in os.environ):
-            typer.echo(line)
+        for line in _table(shown, text.split(), max(columns() - 1, 20)):
+            print_styled(line)
         say(_footer(history, text, len(found), len(shown)))
 
 
@@ -94,8 +88,7 @@ def show(conversation: IdArgument, json_output: options.JSONOption = False) -> N
     if json_output:
         print_json(conversation_as_json(found.heading, found.entries))
         return
-    styled = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    typer.echo("\n\n".join(_told(found, styled=styled)))
+    print_styled("\n\n".join(_told(found)))
 
 
 @app.command()
@@ -151,7 +144,7 @@ def rm(
             (first, title), *rest = doomed.items()
             what = f"all {_count(len(doomed), 'conversation')}" if everything else ", ".join(doomed)
             what = what if rest else f"{first} ({title})"
-            typer.confirm(f"Remove {what}?", abort=True, err=True)
+            confirm(f"Remove {what}?")
         removed = history.forget(list(doomed))
     typed = _forget_typed_lines() if everything else ""
     say(f"Removed {_count(removed, 'conversation')}{typed}.")
@@ -197,27 +190,26 @@ def _as_json(summary: Summary) -> dict[str, Any]:
     return found | ({"excerpt": summary.excerpt} if summary.excerpt else {})
 
 
-def _table(summaries: list[Summary], words: list[str], width: int, *, styled: bool) -> Iterator[str]:
+def _table(summaries: list[Summary], words: list[str], width: int) -> Iterator[str]:
     """Conversations as lines of at most `width` cells; with where words were found, if not in the title."""
     if not summaries:
         return
-    names = {summary.model: _clipped(_model_name(summary.model), _MODEL) for summary in summaries}
+    names = {summary.model: clipped(_model_name(summary.model), _MODEL) for summary in summaries}
     column = max(cells(name) for name in (*names.values(), "MODEL"))
     if width >= _NARROW:
         head = f"{'ID':<6}  {'LAST':<16}  {'MODEL':<{column}}  ASKED  TITLE"
-        yield typer.style(head, bold=True) if styled else head
+        yield bold(head)
     for summary in summaries:
         when, title = _local(summary.updated), safe_text(summary.title)
         if width >= _NARROW:
             name = names[summary.model]
             start = f"{summary.id:<6}  {when}  {name}{' ' * (column - cells(name))}  {summary.questions:>5}  "
-            yield start + _clipped(title, width - cells(start))
+            yield start + clipped(title, width - cells(start))
         else:
             yield f"{summary.id:<6}  {when}"
-            yield f"  {_clipped(title, width - 2)}"
+            yield f"  {clipped(title, width - 2)}"
         if summary.excerpt and not all(word.casefold() in title.casefold() for word in words):
-            line = _clipped(safe_text(f"  {summary.excerpt}"), width)
-            yield typer.style(line, dim=True) if styled else line
+            yield dim(clipped(safe_text(f"  {summary.excerpt}"), width))
 
 
 def _footer(history: History, text: str, found: int, shown: int) -> str:
@@ -237,11 +229,11 @@ def _footer(history: History, text: str, found: int, shown: int) -> str:
     return f"{', '.join(parts)} in {history.folder}"
 
 
-def _told(conversation: Conversation, *, styled: bool) -> Iterator[str]:
+def _told(conversation: Conversation) -> Iterator[str]:
     """A conversation as paragraphs."""
 
     def heading(text: str) -> str:
-        return typer.style(safe_name(text), bold=True) if styled else safe_name(text)
+        return bold(safe_name(text))
 
     yield f"{heading(conversation.title)}\n{conversation.id}, {_local(conversation.created)}"
     if conversation.system:
@@ -269,19 +261,6 @@ def _model_name(model: str) -> str:
 
 def _count(number: int, one: str) -> str:
     return f"{number:,} {one}{'' if number == 1 else 's'}"
-
-
-def _clipped(text: str, width: int) -> str:
-    """The beginning of a text, as much as `width` cells of a terminal hold."""
-    if cells(text) <= width:
-        return text
-    kept, taken = "", 1
-    for character in text:
-        taken += cells(character)
-        if taken > width:
-            break
-        kept += character
-    return f"{kept}…"
 
 
 def _local(seconds: float) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +11,8 @@ import typer
 
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import takes_picture_options
-from internvl_gguf.cli.output import option_errors, print_json, say
-from internvl_gguf.cli.tables import say_wrapped
+from internvl_gguf.cli.output import print_fact, print_json, print_lines, say
+from internvl_gguf.cli.run import option_errors
 from internvl_gguf.config import DEFAULT_N_CTX, PictureOptions
 from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.images.fit_context import (
@@ -48,7 +45,6 @@ PLACE_ALLOWANCE = 10
 """Positions of a picture's place in the text, at most: "Image-123: <img></img>" and a line break."""
 _MARKERS = 2  # <img> and </img>, which stand in every form
 
-_PIPE_WIDTH = 200
 _LABEL_WIDTH = 13
 
 
@@ -291,7 +287,7 @@ def _print(inspection: _Inspection) -> None:
     encoder, several = inspection.encoder, len(inspection.names) > 1
     rows = zip(inspection.names, inspection.sizes, inspection.asked.grids, inspection.plan.grids, strict=True)
     for name, (width, height), grid, planned in rows:
-        say_wrapped(f"{name}: {width} x {height} pixels", hang=4)
+        print_lines(f"{name}: {width} x {height} pixels", hang=4)
         size = encoder.tile_size
         _print_fact("cut into", _grid_text(grid, size))
         _print_fact("stretched", f"to {grid.columns * size} x {grid.rows * size} pixels")
@@ -300,7 +296,7 @@ def _print(inspection: _Inspection) -> None:
             _print_fact("to fit", f"{_grid_text(planned, size)}: {_seen(planned.tiles, encoder)}")
     asked, plan = inspection.asked, inspection.plan
     if several:
-        typer.echo(f"{len(inspection.names)} pictures together")
+        print_lines(f"{len(inspection.names)} pictures together")
         _print_fact("the model", f"sees {_seen(asked.tiles, encoder)}")
     positions, n_ctx = _positions(inspection, asked), asked.budget.n_ctx
     _print_fact("context", f"{positions:,} of {n_ctx:,} positions, {positions / n_ctx:.0%}")
@@ -315,18 +311,7 @@ def _print(inspection: _Inspection) -> None:
 
 
 def _print_fact(label: str, fact: str) -> None:
-    """A line, or several below each other where the window is narrow."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE_WIDTH
-    typer.echo(
-        textwrap.fill(
-            fact,
-            max(width, 2 * _LABEL_WIDTH),
-            initial_indent=f"  {label}".ljust(_LABEL_WIDTH),
-            subsequent_indent=" " * _LABEL_WIDTH,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    )
+    print_fact(f"  {label}", fact, _LABEL_WIDTH)
 
 
 def _grid_text(grid: Grid, tile_size: int) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from internvl_gguf.cli.output import print_lines, replaced_line
 from internvl_gguf.errors import LibraryError
 
 if TYPE_CHECKING:
@@ -15,8 +13,6 @@ if TYPE_CHECKING:
 
     from internvl_gguf.hardware.cpu_tuning import Tuning
     from internvl_gguf.hardware.device_speed import Range, Roofline
-
-_CLEAR = "\r\x1b[K"
 
 
 @dataclass(frozen=True)
@@ -45,25 +41,16 @@ def measure() -> Measured:
     from internvl_gguf.hardware.cpu_tuning import host_settings, measure_tuning
     from internvl_gguf.hardware.roofline import measure_roofline
 
-    shows = sys.stderr.isatty()
-
-    def tell(line: str) -> None:
-        if shows:
-            typer.echo(f"{_CLEAR}{line}", err=True, nl=False)
-
-    tell("Measuring, which takes a minute or two")
     tuning, problem = None, ""
-    try:
+    with replaced_line() as tell:
+        tell("Measuring, which takes a minute or two")
         try:
             tuning = measure_tuning(tell)
         except LibraryError as error:
             problem = error.message
         host = host_settings()
         roofline = measure_roofline(tell, n_threads=host.n_threads, n_threads_batch=host.n_threads_batch)
-        return Measured(roofline, tuning, problem)
-    finally:
-        if shows:
-            typer.echo(_CLEAR, err=True, nl=False)
+    return Measured(roofline, tuning, problem)
 
 
 def speed_report(roofline: Roofline | None) -> dict[str, Any] | None:
@@ -107,16 +94,16 @@ def speed_rows(roofline: Roofline | None) -> list[tuple[str, str]]:
 def print_speeds(roofline: Roofline) -> None:
     """The measured rates of each device, a line for each type of weights and of attention."""
     for device in (roofline.host, *roofline.gpus):
-        typer.echo(f"\n{device.name}: {device.description}")
-        typer.echo(f"{'':<12}{'1 token':>12}{'512 tokens':>14}{'encoder':>12}")
-        typer.echo(f"{'':<12}{'GB/s':>12}{'GFLOP/s':>14}{'GFLOP/s':>12}")
+        print_lines(f"\n{device.name}: {device.description}")
+        print_lines(f"{'':<12}{'1 token':>12}{'512 tokens':>14}{'encoder':>12}", wrap=False)
+        print_lines(f"{'':<12}{'GB/s':>12}{'GFLOP/s':>14}{'GFLOP/s':>12}", wrap=False)
         for kind in device.bandwidth:
-            typer.echo(_line(kind, device.bandwidth, device.matrix_rate, device.encoder_rate))
-        typer.echo("keys and values")
+            print_lines(_line(kind, device.bandwidth, device.matrix_rate, device.encoder_rate), wrap=False)
+        print_lines("keys and values", wrap=False)
         for kind in device.attention_bandwidth:
-            typer.echo(_line(kind, device.attention_bandwidth, device.attention_rate, {}))
+            print_lines(_line(kind, device.attention_bandwidth, device.attention_rate, {}), wrap=False)
     if roofline.gpus:
-        typer.echo(f"\nfrom host to GPU: {_middle(roofline.host_to_gpu):.1f} GB/s")
+        print_lines(f"\nfrom host to GPU: {_middle(roofline.host_to_gpu):.1f} GB/s", wrap=False)
 
 
 def _line(kind: str, bandwidth: Mapping[str, Range], rate: Mapping[str, Range], encoder: Mapping[str, Range]) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from internvl_gguf.cli.tables import print_table, say_wrapped
+from internvl_gguf.cli.output import print_lines, print_table
 from internvl_gguf.hardware.device_speed import BITS_PER_WEIGHT
 
 if TYPE_CHECKING:
@@ -99,7 +97,7 @@ def print_tuning(tuning: Tuning) -> None:
         ],
     )
     if tuning.disturbed:
-        say_wrapped(
+        print_lines(
             f"Other programs disturbed {tuning.disturbed} of these times, so nothing was chosen by them and nothing "
             "recorded. Measure again when the machine is idle."
         )
@@ -122,12 +120,12 @@ def _print_attention(tuning: Tuning) -> None:
             for name, seconds in tuning.attention.items()
         ],
     )
-    say_wrapped(_FIDELITY)
+    print_lines(_FIDELITY)
 
 
 def _title(text: str) -> None:
-    typer.echo()
-    say_wrapped(text)
+    print_lines()
+    print_lines(text)
 
 
 def _of_best(seconds: Mapping[int, float]) -> dict[int, float]:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from internvl_gguf.cli import options
-from internvl_gguf.cli.output import print_json, say
-from internvl_gguf.cli.tables import print_table, say_wrapped
+from internvl_gguf.cli.output import confirm, print_json, print_lines, print_table, say
 from internvl_gguf.errors import InternVLError, ModelFileError
 from internvl_gguf.gguf.filenames import ModelCopy, find_copy, sort_out
 from internvl_gguf.models.catalog import Catalog, load_catalog
@@ -76,8 +75,8 @@ def show(
     _print_text(found.text[0].label, text)
     _print_vision(found.mmproj.label, vision)
     if contents:
-        typer.echo("quants        " + _wrapped(f"{copy.name:<12}{_size(copy):>12}" for copy in contents.texts))
-        typer.echo("mmproj files  " + _wrapped(f"{copy.name:<12}{_size(copy):>12}" for copy in contents.mmprojs))
+        _print_copies("quants", contents.texts)
+        _print_copies("mmproj files", contents.mmprojs)
 
 
 def rm(
@@ -105,7 +104,7 @@ def rm(
     total = sum(copy.size or 0 for copy in doomed)
     if not yes:
         question = f"Remove {', '.join(names) or 'unfinished downloads'} ({format_size(total)}) of {wanted.repo}?"
-        typer.confirm(question, abort=True, err=True)
+        confirm(question)
     freed = sum(cache.remove(repos[0].repo, part) for copy in doomed for part in copy.parts)
     if has_partials:
         freed += cache.remove_partials(repos[0].repo)
@@ -164,24 +163,24 @@ def _cached_rows(cache: HubCache, repo: CachedRepo, catalog: Catalog) -> Iterabl
 
 def _print_text(label: str, report: TextReport) -> None:
     text = report.facts
-    say_wrapped(f"text          {label}", hang=_LABEL)
-    say_wrapped(f"  {text.name or 'no name'}: {text.architecture}, {_count(report.tensors.parameters)} weights")
-    say_wrapped(f"  {_stored(report.tensors)}")
-    say_wrapped(
+    print_lines(f"text          {label}", hang=_LABEL)
+    print_lines(f"  {text.name or 'no name'}: {text.architecture}, {_count(report.tensors.parameters)} weights")
+    print_lines(f"  {_stored(report.tensors)}")
+    print_lines(
         f"  {text.n_layers} layers, width {text.n_embd}, {text.n_head} heads ({text.n_head_kv} for keys and values), "
         f"feed-forward {text.n_ff}, {text.n_vocab:,} tokens"
     )
     template = "a chat template" if report.has_template else "no chat template"
-    say_wrapped(f"  context {text.n_ctx_train:,}; {template} in the file (InternVL's own is used)")
+    print_lines(f"  context {text.n_ctx_train:,}; {template} in the file (InternVL's own is used)")
 
 
 def _print_vision(label: str, report: VisionReport) -> None:
     vision = report.facts
-    say_wrapped(f"mmproj        {label}", hang=_LABEL)
+    print_lines(f"mmproj        {label}", hang=_LABEL)
     weights = _count(report.tensors.parameters)
-    say_wrapped(f"  {vision.name or 'no name'}: {vision.projector} projector, {weights} weights")
-    say_wrapped(f"  {_stored(report.tensors)}")
-    say_wrapped(
+    print_lines(f"  {vision.name or 'no name'}: {vision.projector} projector, {weights} weights")
+    print_lines(f"  {_stored(report.tensors)}")
+    print_lines(
         f"  {vision.n_layers} layers, width {vision.n_embd}; tiles of {vision.image_size} pixels, patches of "
         f"{vision.patch_size}: {vision.tokens_per_tile} visual tokens a tile, {vision.projection_dim} wide"
     )
@@ -204,5 +203,6 @@ def _copies(copies: Iterable[ModelCopy]) -> list[dict[str, Any]]:
     return [{"name": copy.name, "bytes": copy.size, "files": [part.path for part in copy.parts]} for copy in copies]
 
 
-def _wrapped(items: Iterable[str]) -> str:
-    return "\n              ".join(items)
+def _print_copies(title: str, copies: Iterable[ModelCopy]) -> None:
+    rows = f"\n{' ' * _LABEL}".join(f"{copy.name:<12}{_size(copy):>12}" for copy in copies)
+    print_lines(f"{title:<{_LABEL}}{rows}", wrap=False)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from internvl_gguf.cli import options, pick_options
-from internvl_gguf.cli.output import option_errors, say
+from internvl_gguf.cli.output import say
 from internvl_gguf.cli.picks import Picks
+from internvl_gguf.cli.run import option_errors
 from internvl_gguf.tiling import MAX_TILES
 
 if TYPE_CHECKING:

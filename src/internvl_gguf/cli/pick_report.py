@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from internvl_gguf.cli.output import print_json
-from internvl_gguf.cli.tables import print_table, say_wrapped
+from internvl_gguf.cli.output import columns, print_json, print_lines, print_table, say
 from internvl_gguf.config import DEFAULT_N_CTX
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoFile, find_copy, nearest_names
@@ -39,7 +36,6 @@ if TYPE_CHECKING:
 
 _GIB = 2**30
 _SHOWN = 8
-_PIPE_WIDTH = 200
 _LEAST_FIRST = ("REST", "VISION", "WEIGHTS", "KV", "FREE RAM", "BITS", "MMPROJ", "RAM", "FILE")
 
 
@@ -62,14 +58,14 @@ def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_
         smallest = min(candidates, key=lambda candidate: candidate.size)
         _print_advice(advice, fits=False)
         raise nothing_fits(smallest, picks.budget, picks.workload, recorded_roofline())
-    say_wrapped(_headline(picks))
+    print_lines(_headline(picks))
     several = len(picks.listings) > 1
     shown = ranked if show_all else ranked[:_SHOWN]
-    say_wrapped(f"Best: {ranked[0].candidate.model + ':' if several else ''}{reason(ranked, picks.preference)}")
+    print_lines(f"Best: {ranked[0].candidate.model + ':' if several else ''}{reason(ranked, picks.preference)}")
     _print_advice(advice, fits=True)
-    typer.echo()
+    print_lines()
     print_table(*_table(shown, several))
-    typer.echo(f"Run it:\n  {_command(ranked[0])}")
+    print_lines(f"Run it:\n  {_command(ranked[0])}", wrap=False)
     _print_footnotes(shown, len(ranked), len(candidates))
 
 
@@ -87,37 +83,37 @@ def explain(picks: Picks, wanted: str, json_output: bool) -> None:
     if json_output:
         print_json(_row(found) if found else {"quant": candidate.quant, "model": candidate.model, "fits": False})
         return
-    say_wrapped(_headline(picks))
+    print_lines(_headline(picks))
     if found is None:
         found = Planner(picks.budget, picks.workload, roofline, cost_of(picks.preference)).smallest(candidate)
-        typer.echo(
+        print_lines(
             f"{candidate.quant} does not fit: {format_size(found.shortage)} are missing in the way that takes least."
         )
-        typer.echo(memory_table(found))
+        print_lines(memory_table(found), wrap=False)
         return
     place = ranked.index(found) + 1
     several = len(picks.listings) > 1
     name = f"{candidate.model}:{candidate.quant}" if several else candidate.quant
-    typer.echo(f"{name}, {place} of {len(ranked)} that fit: {placement_text(found)}, KV {found.request.kv_type}.")
+    print_lines(f"{name}, {place} of {len(ranked)} that fit: {placement_text(found)}, KV {found.request.kv_type}.")
     if place > 1:
         best = ranked[0]
         model = f"{best.candidate.model}:" if several else ""
-        say_wrapped(f"The best is {model}{reason(ranked, picks.preference)}")
-        say_wrapped(
+        print_lines(f"The best is {model}{reason(ranked, picks.preference)}")
+        print_lines(
             f"It is expected to lose {_loss(best)} and to take {_range(best.answer_seconds)} s for an answer; this one "
             f"{_loss(found)} and {_range(found.answer_seconds)} s."
         )
-    say_wrapped(
+    print_lines(
         f"{format_size(candidate.size)}, {candidate.bits_per_weight:.2f} bits a weight; expected to lose "
         f"{_loss(found)} (mean KL divergence from the published weights, from published measurements of another model)."
     )
     speed = found.speed
-    say_wrapped(
+    print_lines(
         f"About {_range(speed.decode)} tokens/s, {_range(speed.prefill)} read; a picture of "
         f"{found.workload.tiles_per_picture} tiles takes {_range(speed.picture_seconds)} s."
     )
-    typer.echo()
-    typer.echo(memory_table(found))
+    print_lines()
+    print_lines(memory_table(found), wrap=False)
     _print_footnotes([found], 1, 1)
 
 
@@ -144,12 +140,11 @@ def _table(shown: Sequence[Configuration], several: bool) -> tuple[tuple[str, ..
 
 def _narrowed(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """Without the columns that matter least, as far as the terminal is too narrow for them."""
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE_WIDTH
     fewer = rows
     for name in ("", *_LEAST_FIRST):
         fewer = [{title: value for title, value in row.items() if title != name} for row in fewer]
         # A column has two blanks at its right, and the table one at its left.
-        if sum(max(len(title), *(len(row[title]) for row in fewer)) + 2 for title in fewer[0]) + 1 <= columns:
+        if sum(max(len(title), *(len(row[title]) for row in fewer)) + 2 for title in fewer[0]) + 1 <= columns():
             return fewer
     return rows  # so narrow that each row gets a paragraph, which has room for all
 
@@ -189,34 +184,26 @@ def _columns(found: Configuration, several: bool, number: Callable[[int], str]) 
 
 def _print_footnotes(shown: Sequence[Configuration], fitting: int, candidates: int) -> None:
     if fitting > len(shown):
-        say_wrapped(
-            f"{fitting - len(shown)} more fit, whole or in part on the CPU (--all); {candidates - fitting} do not.",
-            err=True,
-        )
+        say(f"{fitting - len(shown)} more fit, whole or in part on the CPU (--all); {candidates - fitting} do not.")
     unit = "GiB" if _unit(shown) == _GIB else "MiB"
     cache = " and 0.02 for a q8_0 cache" if any(each.request.kv_type == "q8_0" for each in shown) else ""
-    say_wrapped(
-        f"Sizes in {unit}. LOSS: the mean KL divergence published for such quants of another model{cache}.", err=True
-    )
+    say(f"Sizes in {unit}. LOSS: the mean KL divergence published for such quants of another model{cache}.")
     sources = {each.candidate.source for each in shown}
     if "listing" in sources:
-        say_wrapped(
-            "Memory comes from the listed sizes of the files; --headers reads their headers for exact numbers.",
-            err=True,
-        )
+        say("Memory comes from the listed sizes of the files; --headers reads their headers for exact numbers.")
     if "estimate" in sources:
-        say_wrapped("Nobody has listed the files of some of these: their sizes are estimates.", err=True)
+        say("Nobody has listed the files of some of these: their sizes are estimates.")
     assumed = {text.removesuffix(", assumed") for each in shown for text in each.speed.assumed}
     if assumed:
-        say_wrapped(f"Speeds assume {' and '.join(sorted(assumed))}.", err=True)
-        say_wrapped("`internvl doctor --measure` measures this machine's.", err=True)
+        say(f"Speeds assume {' and '.join(sorted(assumed))}.")
+        say("`internvl doctor --measure` measures this machine's.")
 
 
 def _print_advice(advice: Sequence[str], *, fits: bool) -> None:
     if advice:
-        say_wrapped("What would fit whole:" if fits else "What would fit:", err=True)
+        say("What would fit whole:" if fits else "What would fit:")
         for line in advice:
-            say_wrapped(f"  {line}", err=True)
+            say(f"  {line}")
 
 
 def _advice(picks: Picks, candidates: Sequence[Candidate], *, whole: bool) -> list[str]:

@@ -8,8 +8,7 @@ import typer
 
 from internvl_gguf.cli import options
 from internvl_gguf.cli.downloads import download_bars
-from internvl_gguf.cli.output import print_json, say
-from internvl_gguf.cli.tables import say_wrapped
+from internvl_gguf.cli.output import print_json, print_lines, say
 from internvl_gguf.models.names import DEMO
 from internvl_gguf.utils.sizes import format_size
 
@@ -81,9 +80,9 @@ def _plan(resolver: HubResolver, selection: Selection) -> dict[str, Any]:
 
 
 def _print_plan(plan: dict[str, Any]) -> None:
-    say_wrapped(f"{plan['repo']} at {plan['commit'][:12]}", hang=4)
+    print_lines(f"{plan['repo']} at {plan['commit'][:12]}", hang=4)
     for file in plan["files"]:
         size, rest = file["bytes"], file["bytes_to_fetch"]
         state = "here already" if not rest else "to fetch" if rest == size else f"{format_size(rest)} still to fetch"
-        say_wrapped(f"  {file['path']}  {format_size(size)}, {state}", hang=4)
-    typer.echo(f"{format_size(plan['bytes_to_fetch'])} to fetch of {format_size(plan['bytes'])}.")
+        print_lines(f"  {file['path']}  {format_size(size)}, {state}", hang=4)
+    print_lines(f"{format_size(plan['bytes_to_fetch'])} to fetch of {format_size(plan['bytes'])}.")

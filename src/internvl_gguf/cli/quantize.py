@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.cli import options, quantize_options
-from internvl_gguf.cli.output import option_errors, print_json, say, show_library_log
+from internvl_gguf.cli.output import print_json, say, show_library_log
 from internvl_gguf.cli.quantize_report import (
     counted,
     file_as_json,
@@ -18,6 +18,7 @@ from internvl_gguf.cli.quantize_report import (
     tell_made,
     tell_plans,
 )
+from internvl_gguf.cli.run import option_errors
 from internvl_gguf.config import EngineConfig, GPULayers
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
 from internvl_gguf.models.names import LocalModel

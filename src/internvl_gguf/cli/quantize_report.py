@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from internvl_gguf.cli.output import print_json, say
-from internvl_gguf.cli.tables import say_wrapped
+from internvl_gguf.cli.output import print_json, print_lines, print_table, progress_bars, say
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.utils.sizes import format_size
 
@@ -26,7 +24,7 @@ class ProgressBar:
 
     Args:
         advance: called with how much of how much is done.
-        say: prints a line for the person beside the bar.
+        say: prints a line for the user beside the bar.
     """
 
     def __init__(self, advance: Callable[[int, int], None], say: Callable[[str], None]) -> None:
@@ -37,21 +35,11 @@ class ProgressBar:
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[ProgressBar]:
     """Say what begins, and show how far it is as long as it takes."""
-    if not sys.stderr.isatty():
-        say(f"{label}.")
-        yield ProgressBar(lambda done, count: None, say)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(compact=True), console=console, transient=True) as bars:
-        task = bars.add_task(label, total=None)
-        yield ProgressBar(
-            lambda done, count: bars.update(task, completed=done, total=count),
-            lambda line: console.print(line, markup=False, highlight=False),
-        )
+    with progress_bars("bar", "count", "short time left") as bars:
+        if not bars.are_shown:
+            say(f"{label}.")
+        change = bars.add(label)
+        yield ProgressBar(lambda done, count: change(completed=done, total=count), bars.say)
 
 
 def counted(count: int, one: str, many: str) -> str:
@@ -62,9 +50,9 @@ def counted(count: int, one: str, many: str) -> str:
 def tell_made(made: QuantizedFile) -> None:
     """A file that is there now, on stdout."""
     size = f"{format_size(made.n_bytes)} of {format_size(made.source_bytes)}"
-    say_wrapped(f"{made.path}: {size}, {made.bits_per_weight:.2f} bits a weight, {made.seconds:.1f} s", hang=4)
+    print_lines(f"{made.path}: {size}, {made.bits_per_weight:.2f} bits a weight, {made.seconds:.1f} s", hang=4)
     if made.fallbacks:
-        say_wrapped(f"  {_fallbacks(made.fallbacks, made.matrices)}; their rows do not divide into its blocks.")
+        print_lines(f"  {_fallbacks(made.fallbacks, made.matrices)}; their rows do not divide into its blocks.")
 
 
 def _fallbacks(fallbacks: Sequence[Fallback], matrices: int) -> str:
@@ -105,8 +93,6 @@ def tell_plans(quantizer: Quantizer, kinds: Sequence[QuantType] | None, *, json_
 
 
 def _print_plans(plans: Sequence[PlannedFile], matrices: int) -> None:
-    from internvl_gguf.cli.tables import print_table
-
     rows: list[tuple[str, ...]] = []
     for plan in plans:
         notes = ["needs an importance matrix"] if plan.needs_matrix else []

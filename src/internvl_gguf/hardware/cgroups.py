@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
-_ROOT: Final = Path("/")
+ROOT: Final = Path("/")  # tests name a folder of their own
 _PROC: Final = "proc/self"
 
 
@@ -62,8 +62,8 @@ def memory_limits() -> list[MemoryLimit]:
 def _folders(controller: str) -> Iterator[tuple[Path, bool]]:
     """Yield the folder of this process's group and of each group above it, and whether they are of version 2."""
     try:
-        groups = _groups(_text(_ROOT / _PROC / "cgroup"))
-        mounts = list(_mounts(_text(_ROOT / _PROC / "mountinfo")))
+        groups = _groups(_text(ROOT / _PROC / "cgroup"))
+        mounts = list(_mounts(_text(ROOT / _PROC / "mountinfo")))
     except OSError:
         return
     for mount in mounts:
@@ -76,7 +76,7 @@ def _folders(controller: str) -> Iterator[tuple[Path, bool]]:
         below = group.relative_to(mount.top) if group.is_relative_to(mount.top) else PurePosixPath()
         for each in (below, *below.parents):
             if ".." not in each.parts:
-                yield _ROOT.joinpath(*mount.point.parts[1:], *each.parts), mount.is_v2
+                yield ROOT.joinpath(*mount.point.parts[1:], *each.parts), mount.is_v2
 
 
 def _groups(text: str) -> dict[str, PurePosixPath]:

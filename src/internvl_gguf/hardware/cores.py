@@ -13,7 +13,7 @@ import psutil
 
 from internvl_gguf.hardware.cgroups import cpu_limits
 
-_TOPOLOGY: Final = Path("/sys/devices/system/cpu")
+TOPOLOGY: Final = Path("/sys/devices/system/cpu")
 
 
 def usable_cores() -> tuple[int, ...]:
@@ -45,7 +45,7 @@ def default_threads() -> int:
 
 def _siblings(core: int) -> str:
     """Return the logical cores that share a physical core with this one, as Linux writes them: "0,4" or "0-1"."""
-    folder = _TOPOLOGY / f"cpu{core}" / "topology"
+    folder = TOPOLOGY / f"cpu{core}" / "topology"
     try:
         return (folder / "core_cpus_list").read_text("ascii")
     except FileNotFoundError:  # before Linux 5.3

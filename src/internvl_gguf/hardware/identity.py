@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import Final
 
-_CPUINFO: Final = Path("/proc/cpuinfo")
+CPUINFO: Final = Path("/proc/cpuinfo")
 # x86 names its processors, ARM numbers them.
 _CPU_KEYS: Final = frozenset(
     ("model name", "cpu family", "model", "stepping", "CPU implementer", "CPU variant", "CPU part", "CPU revision")
@@ -49,7 +49,7 @@ def cpu_flags() -> frozenset[str]:
 def _first_core() -> list[tuple[str, str]]:
     """Return the entries of the first core in /proc/cpuinfo, in order."""
     facts: list[tuple[str, str]] = []
-    with contextlib.suppress(OSError), _CPUINFO.open(encoding="utf-8", errors="replace") as lines:
+    with contextlib.suppress(OSError), CPUINFO.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             key, _, value = line.partition(":")
             if not line.strip() and facts:

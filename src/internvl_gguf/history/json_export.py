@@ -17,6 +17,7 @@ from internvl_gguf.session.prompt_template import check_places
 from internvl_gguf.tiling import MAX_TILES_LIMIT, validate_tile_limits
 from internvl_gguf.types import PictureLayout
 from internvl_gguf.utils.atomic_write import write_atomically
+from internvl_gguf.utils.safe_text import error_line
 
 _FORMAT: Final = "internvl conversation"
 _VERSION: Final = 1
@@ -209,5 +210,4 @@ def _what(error: Exception) -> str:
         return f"it is no JSON at line {error.lineno}"
     if isinstance(error, KeyError):
         return f"it has no {error}"
-    text = "".join(c if c.isprintable() else "?" for c in str(error))
-    return text[:120].rstrip(".") or type(error).__name__
+    return error_line(error)

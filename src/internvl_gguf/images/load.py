@@ -32,6 +32,7 @@ from internvl_gguf.images.sources import (
 )
 from internvl_gguf.types import MessagePicture, Picture
 from internvl_gguf.utils import arguments
+from internvl_gguf.utils.safe_text import error_line, safe_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +56,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ARRAY_HINT = "Give height x width, or height x width x 3 (RGB) or 4 (RGBA): uint8, uint16, bool, or float from 0 to 1."
+_LONGEST_NAME = 200  # characters of a path in a message
 
 
 def load_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS, name: str | None = None) -> Image.Image:
@@ -177,9 +179,7 @@ def describe_source(source: object) -> str:
     if isinstance(source, str) and is_data_uri(source):
         return "the picture in the data URI"
     if isinstance(source, (str, os.PathLike)):
-        path = os.fsdecode(source)
-        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in path[:4096])
-        return (shown if len(shown) <= 200 else f"{shown[:120]}…{shown[-60:]}") or "the picture with an empty path"
+        return safe_name(os.fsdecode(source), _LONGEST_NAME) or "the picture with an empty path"
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "the picture given as bytes"
     if isinstance(source, Image.Image):
@@ -203,7 +203,7 @@ def _load_pillow(picture: Image.Image, max_pixels: int, name: str) -> Image.Imag
         try:
             picture.load()
         except Exception as error:  # the decoder of any format the caller opened
-            reason = f"its data is damaged, cut short or closed ({raster_formats.one_line(error)})"
+            reason = f"its data is damaged, cut short or closed ({error_line(error)})"
             raise PictureError(f"Cannot use {name}: {reason}.", "Open it again and call load() on it.") from error
     return picture
 
@@ -225,7 +225,7 @@ def _finish(picture: Image.Image, name: str) -> Image.Image:
         except MemoryError:
             raise PictureError(f"Cannot use {name}: not enough memory to convert it.", "Scale it down first.") from None
         except Exception as error:  # Pillow raises all kinds of errors for inconsistent pictures
-            reason = f"it cannot be turned into RGB ({raster_formats.one_line(error)})"
+            reason = f"it cannot be turned into RGB ({error_line(error)})"
             raise PictureError(f"Cannot use {name}: {reason}.", "Convert it to RGB first.") from error
     result.info = {}
     return result

@@ -31,6 +31,7 @@ from PIL import (
 )
 
 from internvl_gguf.errors import PictureError
+from internvl_gguf.utils.safe_text import error_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,18 +195,12 @@ def decode(data: bytes, max_pixels: int, name: str) -> ImageFile.ImageFile:
         except MemoryError:
             raise PictureError(f"Cannot use {name}: not enough memory to decode it.", "Scale it down first.") from None
         except Image.DecompressionBombError as error:
-            reason = f"it has more pixels than Pillow decodes ({one_line(error)})"
+            reason = f"it has more pixels than Pillow decodes ({error_line(error)})"
             raise PictureError(f"Cannot use {name}: {reason}.", "Scale it down first.") from error
         except Exception as error:  # decoders raise all kinds of errors for damaged data
-            reason = f"the {kind} data is damaged or cut short ({one_line(error)})"
+            reason = f"the {kind} data is damaged or cut short ({error_line(error)})"
             raise PictureError(f"Cannot use {name}: {reason}.", _AGAIN) from error
     return picture
-
-
-def one_line(error: BaseException) -> str:
-    """Return another library's error message in at most 160 printable characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return "".join(c if c.isprintable() else "?" for c in text)[:160].rstrip(".")
 
 
 def orientation(info: dict[Any, Any]) -> int:

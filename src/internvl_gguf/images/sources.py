@@ -13,7 +13,7 @@ from typing import BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from internvl_gguf.errors import PictureError
-from internvl_gguf.images.raster_formats import one_line
+from internvl_gguf.utils.safe_text import error_line
 
 MAX_FILE_BYTES = 512 * 2**20
 """Most bytes a picture file may have; an uncompressed 16-bit RGB TIFF of 89 megapixels fits."""
@@ -90,7 +90,7 @@ def unreadable_error(error: OSError | ValueError, path: str, name: str) -> Pictu
             "Change its permissions, or copy it to where you can read it.",
         )
     return PictureError(
-        f"Cannot use {name}: reading it failed ({one_line(error)}).",
+        f"Cannot use {name}: reading it failed ({error_line(error)}).",
         "Copy it to a local disk and try that copy.",
     )
 
@@ -109,7 +109,7 @@ def data_uri_bytes(uri: str, name: str) -> bytes:
         return base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
     except binascii.Error as error:
         raise PictureError(
-            f"Cannot use {name}: its base64 is damaged or cut short ({one_line(error)}).",
+            f"Cannot use {name}: its base64 is damaged or cut short ({error_line(error)}).",
             "Encode the file again, for example with base64.b64encode.",
         ) from None
 

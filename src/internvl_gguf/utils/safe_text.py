@@ -1,4 +1,7 @@
-"""Text of a model, a file or a clipboard, made harmless for a terminal."""
+"""Text from outside (of a model, a file, the hub, another library), made harmless for a terminal or a document.
+
+Every such text passes here before it is shown.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,39 @@ import unicodedata
 from typing import TextIO
 
 _BIDI = "\u061c\u202a-\u202e\u2066-\u2069"  # they show other letters than are there
-_HARMFUL = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}\u2028\u2029\ud800-\udfff]")
+_HARMFUL = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+_LONGEST_ERROR = 160
 
 
 def safe_text(text: str) -> str:
-    """The text with every character that a terminal acts on as its escape, such as `\\x1b`; \\n and \\t stay.
+    """The text with every character that a terminal acts on, or no document may hold, as its escape, such as `\\x1b`.
 
-    A carriage return is left out: it belongs to a line end, or would write over the line.
+    Line feeds and tabs stay. A carriage return is left out: it belongs to a line end, or would write over the line.
     """
     return _HARMFUL.sub(_escape, text)
 
 
+def safe_line(text: str) -> str:
+    """`safe_text` on one line: line ends and tabs are spaces."""
+    return safe_text(" ".join(text.split("\n")).replace("\t", " "))
+
+
 def safe_name(text: str, longest: int = 60) -> str:
-    """A name on one line: harmless, without line ends, its middle left out where it is longer than `longest`."""
-    shown = safe_text(text.replace("\n", " ").replace("\t", " "))
-    if len(shown) <= longest:
-        return shown
-    tail = longest // 3
-    return f"{shown[: longest - tail - 1]}…{shown[-tail:]}"
+    """`safe_line` of a name, its middle left out where it is longer than `longest`."""
+    return shortened(safe_line(text), longest)
+
+
+def error_line(error: BaseException) -> str:
+    """What an exception of another library says: `safe_line` without blanks at the ends, at most 160 characters."""
+    return safe_line(" ".join(str(error).split()) or type(error).__name__)[:_LONGEST_ERROR].rstrip(".")
+
+
+def shortened(text: str, longest: int) -> str:
+    """Text with its middle left out where it is longer than `longest`."""
+    if len(text) <= longest:
+        return text
+    head = (longest - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
 
 
 def can_show(out: TextIO, text: str) -> bool:
@@ -39,6 +57,19 @@ def can_show(out: TextIO, text: str) -> bool:
 def cells(text: str) -> int:
     """Columns that a text takes in a terminal: two for most characters of East Asia, none for combining marks."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def clipped(text: str, width: int) -> str:
+    """The beginning of a text, as much as `width` cells of a terminal hold."""
+    if cells(text) <= width:
+        return text
+    kept, taken = "", 1
+    for character in text:
+        taken += cells(character)
+        if taken > width:
+            break
+        kept += character
+    return f"{kept}…"
 
 
 def broken(line: str, width: int, hang: str | None = None) -> str:

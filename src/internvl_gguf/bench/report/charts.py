@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 from internvl_gguf.bench.report.pareto import Aspect, divergence, has_split, measure_of
 from internvl_gguf.bench.report.point_charts import Frame, Point, Series, draw_points
 from internvl_gguf.bench.report.row_charts import draw_split, draw_spread
-from internvl_gguf.bench.report.wording import number, printable, row_names, shortened, size_unit
+from internvl_gguf.bench.report.wording import number, row_names, size_unit
 from internvl_gguf.bench.results import Results, Spread
+from internvl_gguf.utils.safe_text import safe_line, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,13 +128,13 @@ def _accuracy(results: Results, names: Sequence[str], task: str) -> Chart | None
         for share in [100 * result.fraction]
     ]
     text = (
-        f"Share of the questions of {printable(task)} that were answered right against the bits a weight of the text "
+        f"Share of the questions of {safe_line(task)} that were answered right against the bits a weight of the text "
         "model: upper left is better. Bars are 95% confidence intervals. Filled markers are unbeaten in both; the line "
         "joins them."
     )
     frame = Frame("bits a weight of the text model", "answered right, %", (False, True), y_is_percent=True)
     draw = partial(draw_points, series=[Series("quant_alone", "", points)], frame=frame)
-    return Chart("right", f"Right answers, {printable(task)}", text, _POINT_CHART, draw) if points else None
+    return Chart("right", f"Right answers, {safe_line(task)}", text, _POINT_CHART, draw) if points else None
 
 
 def _speed_by_size(results: Results, names: Sequence[str]) -> Chart | None:

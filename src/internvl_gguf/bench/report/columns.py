@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from internvl_gguf.bench.report.pareto import Aspect, divergence, has_split, measure_of
-from internvl_gguf.bench.report.wording import number, printable, size_unit, spread, with_error
+from internvl_gguf.bench.report.wording import number, size_unit, spread, with_error
 from internvl_gguf.bench.results import Divergence, Results, Row, Spread
+from internvl_gguf.utils.safe_text import safe_line
 
 NOTHING: Final = "-"
 """In the place of what was not measured."""
@@ -78,7 +79,7 @@ def _columns(results: Results) -> Iterator[Column]:
     for task in dict.fromkeys(result.task for row in results.rows for result in row.accuracy):
         meaning = "questions answered right, with the ends of the 95% confidence interval"
         rank = 3 if measure_of(results) == "accuracy" else 6
-        yield _column(results, "right", printable(task), "%", rank, meaning, _right(task))
+        yield _column(results, "right", safe_line(task), "%", rank, meaning, _right(task))
     for field, name, unit, rank, meaning in _SPEEDS:
         yield _column(results, name, "", unit, rank, meaning, _speed(field))
     for parallel in sorted({row.speed.parallel for row in results.rows if row.speed and row.speed.decode_parallel}):
@@ -95,7 +96,7 @@ def _memory_columns(results: Results, unit: str, scale: int) -> Iterator[Column]
     for kind, rank, how in (("planned", 4, "by the plan"), ("peak", 9, "at its most, as measured")):
         devices = dict.fromkeys(name for row in results.rows if row.memory for name in getattr(row.memory, kind))
         for place, device in enumerate(devices):
-            name = printable(device) if len(devices) > 1 else ""
+            name = safe_line(device) if len(devices) > 1 else ""
             # Where there are GPUs, it is theirs that is scarce.
             beside = _BESIDE_GPUS if len(devices) > 1 and place == 0 else 0
             yield _column(results, kind, name, unit, rank + beside, f"memory {how}", _memory(kind, device, scale))

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from internvl_gguf.bench.report.legend import circumstances, common_settings
 from internvl_gguf.bench.report.theme import light
-from internvl_gguf.bench.report.wording import printable, shortened
 from internvl_gguf.bench.results import Results
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.atomic_write import write_atomically
+from internvl_gguf.utils.safe_text import safe_line, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -177,7 +177,7 @@ def _head(results: Results, advice: str, width: float, *, has_charts: bool) -> F
     height = _HEAD + 0.19 * (len(lines) + len(advised))
     figure = Figure((width, height), dpi=_DPI, facecolor=light("surface"))
     FigureCanvasAgg(figure)
-    name = shortened(printable(results.model), int(60 * width / _WIDTH))
+    name = shortened(safe_line(results.model), int(60 * width / _WIDTH))
     figure.text(0.01, 1 - 0.3 / height, name, fontsize=16, weight="bold", va="center", color=light("ink"))
     for number, line in enumerate([*lines, *advised]):
         figure.text(0.01, 1 - (0.65 + 0.19 * number) / height, line, fontsize=9, va="center",

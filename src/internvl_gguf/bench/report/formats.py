@@ -16,9 +16,9 @@ from internvl_gguf.bench.plain_json import as_plain, damaged, from_plain
 from internvl_gguf.bench.report.advice import advise
 from internvl_gguf.bench.report.markdown import results_to_markdown
 from internvl_gguf.bench.report.pareto import Aspect, best_rows, divergence
-from internvl_gguf.bench.report.wording import printable
 from internvl_gguf.bench.results import Configuration, Divergence, Results, Row, SpeedResult, Spread
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.utils.safe_text import safe_line
 
 FORMAT: Final = 1
 OutputFormat = Literal["md", "json", "jsonl", "csv"]
@@ -62,7 +62,7 @@ def results_from_json(document: Any) -> Results:
         raise damaged("there is no 'format'")
     if document["format"] != FORMAT:
         raise InvalidRequestError(
-            f"The results are in format {printable(str(document['format']))}, and this version reads {FORMAT}.",
+            f"The results are in format {safe_line(str(document['format']))}, and this version reads {FORMAT}.",
             "Read them with the version that wrote them, or measure again.",
         )
     results = from_plain(Results, document)
@@ -122,19 +122,19 @@ def results_to_csv(results: Results) -> str:
 def _flat_row(results: Results, row: Row, marks: dict[str, Any]) -> list[dict[str, Any]]:
     """A row's columns, in the same parts for every row."""
     return [
-        {"model": printable(results.model)},
+        {"model": safe_line(results.model)},
         _flat_configuration(row.configuration),
-        {"status": row.status, "error": printable(row.error), **marks},
+        {"status": row.status, "error": safe_line(row.error), **marks},
         *_flat_speed(row.speed),
         *_flat_memory(row),
         *(_flat_divergence(aspect, divergence(row, aspect)) for aspect in _ASPECTS),
         {"quality_skipped": row.quality.skipped} if row.quality else {},
         _flat_accuracy(row),
         {
-            "machine": printable(results.machine),
-            "llama_cpp_build": printable(results.build),
-            "version": printable(results.version),
-            "started_at": printable(results.started_at),
+            "machine": safe_line(results.machine),
+            "llama_cpp_build": safe_line(results.build),
+            "version": safe_line(results.version),
+            "started_at": safe_line(results.started_at),
         },
     ]
 
@@ -152,19 +152,19 @@ def _cell(value: Any) -> Any:
 
 def _flat_configuration(configuration: Configuration) -> dict[str, Any]:
     return {
-        "quant": printable(configuration.quant),
-        "mmproj_precision": printable(configuration.precision),
-        "text_file": printable(configuration.text),
-        "mmproj_file": printable(configuration.mmproj),
+        "quant": safe_line(configuration.quant),
+        "mmproj_precision": safe_line(configuration.precision),
+        "text_file": safe_line(configuration.text),
+        "mmproj_file": safe_line(configuration.mmproj),
         "text_bytes": configuration.text_bytes,
         "mmproj_bytes": configuration.mmproj_bytes,
         "bits_per_weight": configuration.bits_per_weight,
-        **{f"setting_{printable(name)}": _setting(value) for name, value in configuration.settings.items()},
+        **{f"setting_{safe_line(name)}": _setting(value) for name, value in configuration.settings.items()},
     }
 
 
 def _setting(value: Any) -> Any:
-    return value if isinstance(value, bool | int | float | None) else printable(str(value))
+    return value if isinstance(value, bool | int | float | None) else safe_line(str(value))
 
 
 def _flat_speed(speed: SpeedResult | None) -> list[dict[str, Any]]:
@@ -181,7 +181,7 @@ def _flat_speed(speed: SpeedResult | None) -> list[dict[str, Any]]:
 
 def _flat_memory(row: Row) -> list[dict[str, Any]]:
     kinds = {"planned": row.memory.planned, "peak": row.memory.peak} if row.memory else {"planned": {}, "peak": {}}
-    return [{f"{kind}_bytes_{printable(name)}": size for name, size in sizes.items()} for kind, sizes in kinds.items()]
+    return [{f"{kind}_bytes_{safe_line(name)}": size for name, size in sizes.items()} for kind, sizes in kinds.items()]
 
 
 def _flat_divergence(aspect: Aspect, found: Divergence | None) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def _flat_divergence(aspect: Aspect, found: Divergence | None) -> dict[str, Any]
 def _flat_accuracy(row: Row) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for result in row.accuracy:
-        name = f"task_{printable(result.task)}"
+        name = f"task_{safe_line(result.task)}"
         found |= {
             f"{name}_questions": result.questions,
             f"{name}_exact": result.exact,

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from internvl_gguf.bench.report.pareto import Aspect, best_rows, divergence, measure_of
-from internvl_gguf.bench.report.wording import printable, row_names
+from internvl_gguf.bench.report.wording import row_names
 from internvl_gguf.bench.results import Results
+from internvl_gguf.utils.safe_text import safe_line
 
 BEST: Final = "◆"
 BEST_BY_SPEED: Final = "◇"
@@ -44,7 +45,7 @@ def marks_of(results: Results) -> tuple[str, ...]:
 def failures(results: Results) -> tuple[Failure, ...]:
     """The rows that were not measured, in their order."""
     return tuple(
-        Failure(name, row.status, printable(row.error))
+        Failure(name, row.status, safe_line(row.error))
         for name, row in zip(row_names(results), results.rows, strict=True)
         if row.status != "measured"
     )
@@ -75,7 +76,7 @@ def circumstances(results: Results) -> str:
         f"internvl-gguf {results.version}" if results.version else "",
         results.started_at,
     )
-    return "; ".join(printable(fact) for fact in facts if fact)
+    return "; ".join(safe_line(fact) for fact in facts if fact)
 
 
 def common_settings(results: Results) -> str:
@@ -87,7 +88,7 @@ def common_settings(results: Results) -> str:
     for name, value in rows[0].settings.items():
         if all(name in row.settings and row.settings[name] == value for row in rows):
             facts.append(f"{name}={value}")
-    return printable(f"All with {', '.join(facts)}.") if facts else ""
+    return safe_line(f"All with {', '.join(facts)}.") if facts else ""
 
 
 def reference_name(results: Results) -> str:
@@ -145,7 +146,7 @@ def _accuracy(results: Results, *, with_errors: bool) -> str:
     tasks: dict[str, set[int]] = {}
     for row in results.rows:
         for result in row.accuracy:
-            tasks.setdefault(printable(result.task), set()).add(result.questions)
+            tasks.setdefault(safe_line(result.task), set()).add(result.questions)
     if not tasks:
         return ""
     asked = ", ".join(f"{_between(questions)} of {name}" for name, questions in tasks.items())

@@ -8,8 +8,9 @@ from typing import Final
 from internvl_gguf.bench.report.advice import advise
 from internvl_gguf.bench.report.columns import columns_of
 from internvl_gguf.bench.report.legend import circumstances, common_settings, failures, legend, marks_of
-from internvl_gguf.bench.report.wording import printable, row_names
+from internvl_gguf.bench.report.wording import row_names
 from internvl_gguf.bench.results import Results
+from internvl_gguf.utils.safe_text import safe_line
 
 # What GitHub's dialect takes as markup. An underscore within a word is none, and quants are full of them.
 _MARKUP: Final = re.compile(r"[\\`*\[\]<>&|~$]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?<=:)//|^[#+=-]+(?=\s|$)")
@@ -29,12 +30,12 @@ def results_to_markdown(results: Results, budget: int | None = None) -> str:
     parts += [escaped(line) for line in legend(results)]
     failed = [f"- {escaped(f'{each.name}: {each.status}. {each.error}'.strip())}" for each in failures(results)]
     parts += ["\n".join(failed)] if failed else []
-    parts += [escaped(printable(notice)) for notice in results.notices]
+    parts += [escaped(safe_line(notice)) for notice in results.notices]
     parts += [f"**{escaped(advise(results, budget))}**"]
     parts += [escaped(line) for line in (common_settings(results), circumstances(results)) if line]
     if results.command:
-        parts.append(f"    {printable(results.command)}")
-    return f"## {escaped(printable(results.model)) or 'Benchmark'}\n\n" + "\n\n".join(parts) + "\n"
+        parts.append(f"    {safe_line(results.command)}")
+    return f"## {escaped(safe_line(results.model)) or 'Benchmark'}\n\n" + "\n\n".join(parts) + "\n"
 
 
 def _names(results: Results) -> list[str]:

@@ -22,8 +22,9 @@ from internvl_gguf.bench.report.legend import (
 )
 from internvl_gguf.bench.report.page_style import STYLE
 from internvl_gguf.bench.report.svg import svg_for_page
-from internvl_gguf.bench.report.wording import printable, row_names
+from internvl_gguf.bench.report.wording import row_names
 from internvl_gguf.bench.results import Results
+from internvl_gguf.utils.safe_text import safe_line
 
 _SPOKEN: Final = {BEST: "unbeaten", BEST_BY_SPEED: "unbeaten with speed", FAILED: "not measured"}
 
@@ -146,4 +147,4 @@ def _charts(charts: tuple[Chart, ...]) -> str:
 
 def _text(text: str) -> str:
     """Text from anywhere as it stands in a page."""
-    return html.escape(printable(text))
+    return html.escape(safe_line(text))

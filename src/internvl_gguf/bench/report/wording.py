@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import PurePath
 from typing import Final
 
 from internvl_gguf.bench.results import Configuration, Results, Spread
+from internvl_gguf.utils.safe_text import safe_line
 
 DIGITS: Final = 3
-_REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
-_UNWANTED: Final = (0xFFFE, 0xFFFF, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _SMALLEST: Final = -3  # powers of ten that are easier to read as digits than as such
 _LARGEST: Final = 6
 _GIB: Final = 2**30
-
-
-def printable(text: str) -> str:
-    """Text from a file in one line, without what no terminal, page or picture can show.
-
-    Control characters become spaces. Parts of a character (from names that are not UTF-8), what no document of XML may
-    hold and what turns the direction of the text around it become U+FFFD.
-    """
-    kinds = {"Cc": " ", "Cs": _REPLACEMENT, "Zl": " ", "Zp": " "}
-    text = "".join(kinds.get(unicodedata.category(character), character) for character in text)
-    return text.translate(dict.fromkeys(_UNWANTED, _REPLACEMENT))
 
 
 def number(value: float, digits: int = DIGITS) -> str:
@@ -84,7 +71,7 @@ def row_names(results: Results) -> tuple[str, ...]:
     for row, text, mmproj in zip(rows, texts, mmprojs, strict=True):
         parts = [f"{text}+{mmproj}" if several else text]
         parts += [f"{name}={row.settings[name]}" for name in swept if row.settings.get(name) is not None]
-        found.append(printable(" ".join(parts)))
+        found.append(safe_line(" ".join(parts)))
     return tuple(found)
 
 
@@ -95,11 +82,3 @@ def _distinct(rows: Iterable[Configuration], names: Callable[[Configuration], tu
     for label, file in pairs:
         files.setdefault(label, set()).add(file)
     return [label if len(files[label]) == 1 else PurePath(file).stem for label, file in pairs]
-
-
-def shortened(text: str, longest: int) -> str:
-    """Text with its middle left out where it is too long for its place."""
-    if len(text) <= longest:
-        return text
-    head = (longest - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"

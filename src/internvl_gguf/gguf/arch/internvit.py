@@ -136,24 +136,25 @@ def _before(shape: MmprojShape) -> Sequence[Part]:
 def _layer(shape: MmprojShape) -> Sequence[Part]:
     """InternViT-6B has norms of queries and keys and no biases of them, InternViT-300M the reverse."""
     width = shape.n_embd
-    norms = [vector("ln1.weight", width), vector("ln2.weight", width)]
+    norms: tuple[TensorSpec, ...] = (vector("ln1.weight", width), vector("ln2.weight", width))
+    qk_norms: tuple[Part, ...] = ()  # beside LayerNorm llama.cpp would take the wrong kind of norm
     if shape.norm == "layernorm":
-        norms += [vector("ln1.bias", width), vector("ln2.bias", width)]
-        qk_norms: list[Part] = []  # llama.cpp would take the wrong kind of norm
+        norms = tuple(vector(f"{norm}.{part}", width) for norm in ("ln1", "ln2") for part in ("weight", "bias"))
     else:
-        qk_norms = [usual(vector("attn_q_norm.weight", width), vector("attn_k_norm.weight", width))]
+        qk_norms = (usual(vector("attn_q_norm.weight", width), vector("attn_k_norm.weight", width)),)
     return (
         always(*norms),
         _query_key_value(shape),
         *qk_norms,
-        always(matrix("attn_out.weight", width, width), vector("attn_out.bias", width)),
-        usual(vector("ls1.weight", width), vector("ls2.weight", width)),
         always(
+            matrix("attn_out.weight", width, width),
+            vector("attn_out.bias", width),
             matrix("ffn_up.weight", width, shape.n_ff),
             vector("ffn_up.bias", shape.n_ff),
             matrix("ffn_down.weight", shape.n_ff, width),
             vector("ffn_down.bias", width),
         ),
+        usual(vector("ls1.weight", width), vector("ls2.weight", width)),
     )
 
 
@@ -161,7 +162,7 @@ def _query_key_value(shape: MmprojShape) -> Part:
     """From three matrices or, with LayerNorm, from one; each with or without biases."""
     width = shape.n_embd
     split = tuple(matrix(f"attn_{part}.weight", width, width) for part in "qkv")
-    biased = (*split, *(vector(f"attn_{part}.bias", width) for part in "qkv"))
+    biased = tuple(each for weight in split for each in (weight, vector(weight.name.replace("weight", "bias"), width)))
     if shape.norm == "rmsnorm":
         return (split, biased)
     fused = (matrix("attn_qkv.weight", width, 3 * width),)

@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from internvl_gguf.errors import HubError
 from internvl_gguf.models.hub.network import certificates_variable, proxy_of
+from internvl_gguf.utils.safe_text import error_line
 
 TRANSIENT_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses after which a retry may succeed."""
@@ -30,14 +31,14 @@ def permanent_fault(error: Exception) -> HubError | None:
         )
     if isinstance(error, httpx2.ProxyError) and "407" in str(error):
         return HubError(
-            f"{_proxy(error) or 'The proxy'} wants a name and a password ({_one_line(error)}).",
+            f"{_proxy(error) or 'The proxy'} wants a name and a password ({error_line(error)}).",
             "Set it as http://NAME:PASSWORD@HOST:PORT.",
         )
     if isinstance(error, httpx2.LocalProtocolError):  # its text holds the token
         return unusable_token()
     if not isinstance(error, httpx2.TransportError) or isinstance(error, httpx2.UnsupportedProtocol):
         return HubError(
-            f"{_host(error)} answers as no hub does ({_one_line(error)}).",
+            f"{_host(error)} answers as no hub does ({error_line(error)}).",
             "Check HF_ENDPOINT, and whether the network wants you to log in first.",
         )
     return None
@@ -61,7 +62,7 @@ def transient_fault(error: Exception) -> tuple[str, float | None]:
         return "The hub did not answer in time", None
     proxy = _proxy(error)
     through = f" through {proxy}" if proxy else ""
-    return f"The connection to {_host(error)}{through} failed ({_one_line(error)})", None
+    return f"The connection to {_host(error)}{through} failed ({error_line(error)})", None
 
 
 def _untrusted(error: Exception, tls: ssl.SSLCertVerificationError) -> HubError:
@@ -81,7 +82,7 @@ def _untrusted(error: Exception, tls: ssl.SSLCertVerificationError) -> HubError:
 
 def _reason(error: ssl.SSLError) -> str:
     """Return OpenSSL's name of the fault in words."""
-    return error.reason.replace("_", " ").lower() if error.reason else _one_line(error)
+    return error.reason.replace("_", " ").lower() if error.reason else error_line(error)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -112,7 +113,3 @@ def _host(error: Exception) -> str:
 def _proxy(error: Exception) -> str | None:
     url = _url(error)
     return proxy_of(url) if url else None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,24 +1,18 @@
-"""One way out: the answer to stdout, everything else to stderr, errors in two lines, exit codes."""
+"""Running a command line: every error in two lines, and an exit code."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
-import logging
-import os
-import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import typer
 
+from internvl_gguf.cli.output import say, say_error
 from internvl_gguf.cli.streams import closed_error, is_stdout_closed
-from internvl_gguf.errors import InsufficientMemoryError, InternVLError, InvalidRequestError
-from internvl_gguf.types import Reply
+from internvl_gguf.errors import InternVLError, InvalidRequestError
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 _REASONS = {
@@ -71,28 +65,6 @@ def _usage_error(error: typer.TyperException) -> InternVLError:
     return InternVLError(message if message.endswith(("?", ".")) else f"{message}.", f"See {path} --help.")
 
 
-def say(text: str) -> None:
-    """Lines for the person, on stderr; broken at words where it is a terminal. Lost where it cannot be written."""
-    if sys.stderr.isatty():
-        from internvl_gguf.utils.safe_text import broken
-
-        width = shutil.get_terminal_size().columns
-        text = "\n".join(broken(line, width) for line in text.split("\n"))
-    try:
-        typer.echo(text, err=True)
-    except OSError:  # its reader has left, or its disk is full; an answer may still be under way
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (as long as the process)
-
-
-def say_error(error: InternVLError) -> None:
-    """What happened and what to do, one line each."""
-    if isinstance(error, InsufficientMemoryError) and error.table:
-        say(error.table)
-    coloured = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    say(f"{typer.style('Error:', fg='red', bold=True) if coloured else 'Error:'} {error.message}")
-    say(f"  {error.hint}")
-
-
 @contextlib.contextmanager
 def option_errors() -> Iterator[None]:
     """Turn an option value out of range into wrong usage, exit code 2."""
@@ -101,37 +73,3 @@ def option_errors() -> Iterator[None]:
     except InvalidRequestError as error:
         say_error(error)
         raise typer.Exit(WRONG_USAGE) from error
-
-
-def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    print_json_text(json.dumps(value, ensure_ascii=False, indent=2))
-
-
-def print_json_text(text: str) -> None:
-    """JSON on stdout; where that lacks a character, all beyond ASCII, which stand in strings, as JSON's escapes."""
-    try:
-        text.encode(sys.stdout.encoding)
-    except UnicodeEncodeError:
-        text = "".join(character if character.isascii() else json.dumps(character)[1:-1] for character in text)
-    typer.echo(text.removesuffix("\n"))
-
-
-def reply_as_json(reply: Reply) -> dict[str, Any]:
-    """An answer as `--json` and `--batch` show it."""
-    return {
-        "text": reply.text,
-        "finish_reason": reply.finish_reason,
-        "usage": {**asdict(reply.usage), "tiles_cached": reply.usage.tiles_cached},
-        "timings": asdict(reply.timings),
-        "notices": list(reply.notices),
-    }
-
-
-def show_library_log() -> None:
-    """Send the log of llama.cpp and of this package to stderr (`--verbose`)."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
-    ours = logging.getLogger("internvl_gguf")
-    ours.addHandler(handler)
-    ours.setLevel(logging.DEBUG)

@@ -1,0 +1,69 @@
+"""What the commands write: the answer to stdout, everything else to stderr. No other file of cli/ writes itself.
+
+lines       lines, broken at words where a terminal is narrower; errors in two lines; questions
+tables      tables and facts that fit the terminal; a styled report
+documents   JSON, files' content, answers as they come
+progress    bars and lines that tell what takes time
+"""
+
+from __future__ import annotations
+
+from internvl_gguf.cli.output.documents import (
+    StreamedAnswer,
+    answer_stream,
+    print_document,
+    print_json,
+    print_json_text,
+    reply_as_json,
+)
+from internvl_gguf.cli.output.lines import (
+    bold,
+    columns,
+    confirm,
+    dim,
+    flush,
+    is_terminal,
+    print_lines,
+    print_styled,
+    say,
+    say_error,
+    show_library_log,
+)
+from internvl_gguf.cli.output.progress import (
+    Figure,
+    ProgressBars,
+    StatusLine,
+    progress_bars,
+    replaced_line,
+    status_line,
+)
+from internvl_gguf.cli.output.tables import Report, print_fact, print_table
+
+__all__ = [
+    "Figure",
+    "ProgressBars",
+    "Report",
+    "StatusLine",
+    "StreamedAnswer",
+    "answer_stream",
+    "bold",
+    "columns",
+    "confirm",
+    "dim",
+    "flush",
+    "is_terminal",
+    "print_document",
+    "print_fact",
+    "print_json",
+    "print_json_text",
+    "print_lines",
+    "print_styled",
+    "print_table",
+    "progress_bars",
+    "replaced_line",
+    "reply_as_json",
+    "say",
+    "say_error",
+    "show_library_log",
+    "status_line",
+]

@@ -1,0 +1,100 @@
+"""Tables, facts and reports on stdout that fit the terminal they are printed on. rich is loaded when it is needed."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+from internvl_gguf.cli.output.lines import PIPE_WIDTH, columns, print_lines
+from internvl_gguf.utils.safe_text import can_show, safe_text
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_WIDE: Final = 48  # columns from which on what does not fit a fact's line stands below its beginning
+_FURTHER_IN: Final = 2
+# Characters of ours that few encodings have, for terminals that know ASCII only.
+_PLAIN: Final = str.maketrans({"◆": "*", "◇": "+", "✗": "!", "±": "+-", "–": "-", "…": "..."})
+
+
+def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """A table; where the terminal is too narrow for it, each row as a line with its facts below."""
+    from rich.box import SIMPLE_HEAD
+    from rich.measure import Measurement
+    from rich.table import Table
+    from rich.text import Text
+
+    console = _console(columns())
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for index, title in enumerate(head):
+        table.add_column(title, no_wrap=True, justify="left" if index in (0, len(head) - 1) else "right")
+    for row in rows:
+        table.add_row(*(Text(safe_text(cell)) for cell in row))
+    if Measurement.get(console, console.options.update(max_width=PIPE_WIDTH), table).maximum <= console.width:
+        console.print(table)
+        return
+    for first, *rest in rows:
+        print_lines(first, hang=4)
+        facts = [f"{title.lower()} {fact}" for title, fact in zip(head[1:], rest, strict=True) if fact]
+        print_lines(f"  {', '.join(facts)}")
+
+
+def print_fact(name: str, fact: str, column: int) -> None:
+    """A fact behind its name, in one line; below each other in a terminal that is too narrow for it.
+
+    Args:
+        name: of the fact.
+        fact: without line ends.
+        column: where facts begin.
+    """
+    print_lines(f"{name:<{column}}{fact}", hang=column if columns() >= _WIDE else _FURTHER_IN)
+
+
+class Report:
+    """Paragraphs and tables with styles, as rich calls them, on stdout.
+
+    Args:
+        width: columns to fit it into; None takes the terminal's.
+
+    Attributes:
+        width: likewise.
+    """
+
+    def __init__(self, width: int | None = None) -> None:
+        self.width = width or columns()
+        self._console = _console(self.width)
+
+    @property
+    def is_ascii(self) -> bool:
+        """Whether there are no lines to draw tables with."""
+        return self._console.options.ascii_only
+
+    def shown(self, text: str) -> str:
+        """Text, harmless and in the characters that stdout has; where it lacks one, ASCII that looks like it or a ?."""
+        text, encoding = safe_text(text), self._console.encoding
+        if can_show(sys.stdout, text):
+            return text
+        return text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
+
+    def paragraph(self, text: str, *, style: str = "", indent: int = 0) -> None:
+        """Text, broken at words; nothing for an empty one."""
+        from rich.text import Text
+
+        lines = Text(self.shown(text), style=style).wrap(self._console, self.width - indent, overflow="fold")
+        for line in lines:
+            line.rstrip()
+            self._console.print(Text(" " * indent), line, sep="", soft_wrap=True)
+
+    def blank(self) -> None:
+        """An empty line."""
+        self._console.print()
+
+    def draw(self, table: RenderableType) -> None:
+        """A table of rich's, whose texts are `shown`."""
+        self._console.print(table)
+
+
+def _console(width: int) -> Console:
+    from rich.console import Console
+
+    return Console(width=width, highlight=False, markup=False, emoji=False)

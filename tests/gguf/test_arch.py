@@ -1,0 +1,151 @@
+"""Architectures: sizes are read under one vocabulary, and files are held against one list of tensors."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
+
+import pytest
+from gguf import GGUFValueType
+
+from internvl_gguf.errors import InvalidRequestError, ModelFileError
+from internvl_gguf.gguf.arch import TEXT_ARCHITECTURES
+from internvl_gguf.gguf.arch.base import TextArchitecture, TextShape, VisionShape
+from internvl_gguf.gguf.arch.internvit import (
+    INTERNVIT,
+    INTERNVIT_6B,
+    INTERNVIT_300M,
+    read_mmproj_shape,
+    tile_operations,
+)
+from internvl_gguf.gguf.arch.qwen2 import QWEN2
+from internvl_gguf.gguf.header import GGUFHeader, read_header
+from internvl_gguf.gguf.size_names import TEXT_NAMES, VISION_NAMES
+from internvl_gguf.memory import MemoryRequest, predict_memory, shape_from_headers, shape_from_listing
+from tests.support.damage import Blueprint, header_of, write_sparse
+from tests.support.tiny_models import text_facts_of, tiny_mmproj, tiny_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UINT32 = GGUFValueType.UINT32
+QWEN3_06B = {"n_embd": 1024, "n_head": 16, "n_head_kv": 8, "head_dim": 128}
+
+
+def free_heads() -> TextArchitecture:
+    """An architecture like Qwen3, whose heads together need not be as wide as the hidden state."""
+    return replace(QWEN2, heads_span_width=False)
+
+
+def without_weights(folder: Path, plan: Blueprint) -> GGUFHeader:
+    """The header of a model of a published size, which takes no room."""
+    return read_header(write_sparse(folder / "model.gguf", plan))
+
+
+def wide_heads() -> GGUFHeader:
+    """A header with the width and the heads of Qwen3-0.6B, the text model of InternVL3.5-1B."""
+    plan = tiny_text()
+    plan.set("qwen2.embedding_length", 1024)
+    plan.set("qwen2.attention.head_count", 16)
+    plan.set("qwen2.attention.head_count_kv", 8)
+    plan.set("qwen2.attention.key_length", 128, UINT32)
+    return header_of(plan)
+
+
+def test_the_width_of_a_head_is_read_and_not_divided() -> None:
+    """Divided, the KV cache of Qwen3-0.6B would be planned at half its size."""
+    shape = free_heads().read_shape(wide_heads(), 151_936)
+    assert {name: getattr(shape, name) for name in QWEN3_06B} == QWEN3_06B
+    assert (shape.q_width, shape.kv_width) == (2048, 1024)
+    shapes = {spec.name: spec.shape for spec in free_heads().tensors(shape)}
+    assert shapes["blk.0.attn_q.weight"] == shapes["blk.0.attn_output.weight"][::-1] == (1024, 2048)
+    assert shapes["blk.0.attn_k.weight"] == shapes["blk.0.attn_v.weight"] == (1024, 1024)
+
+
+def test_the_memory_of_a_model_follows_from_the_width_that_was_read() -> None:
+    """The KV cache and the graph of a listed model with heads wider than the hidden state's share of one."""
+    narrow = TextShape("qwen2", 28, 1024, 16, 8, 512, 32_768, 40_960)
+    request = MemoryRequest(2048, flash_attn=True)
+    plans = [
+        predict_memory(shape_from_listing(shape, 10**9), request)
+        for shape in (narrow, replace(narrow, head_dim=64), replace(narrow, head_dim=128))
+    ]
+    assert plans[0] == plans[1]
+    assert [plan.kv_bytes_per_position for plan in plans[1:]] == [57_344, 114_688]
+    assert plans[2].host.compute_buffer > plans[1].host.compute_buffer
+
+
+def test_without_a_key_the_width_of_a_head_is_what_llama_cpp_takes() -> None:
+    assert text_facts_of(tiny_text(width=64, n_head=4)).head_dim == 16
+    assert TextShape("qwen2", 24, 896, 14, 2, 4864).head_dim == 64
+
+
+def test_heads_that_llama_cpp_takes_for_granted_are_checked() -> None:
+    with pytest.raises(ModelFileError, match="key_length is 128, outside 64 to 64"):
+        QWEN2.read_shape(wide_heads(), 1000)
+    plan = tiny_text()
+    plan.set("qwen2.attention.value_length", 8, UINT32)
+    with pytest.raises(ModelFileError, match="value_length is 8, outside 16 to 16"):
+        text_facts_of(plan)
+
+
+def test_a_file_decides_on_the_parts_that_there_are_several_ways_of() -> None:
+    shape = TextShape("qwen2", 2, 64, 4, 2, 96, 270)
+    published = [spec.name for spec in QWEN2.tensors(shape)]
+    assert (len(published), published[0], published[-1]) == (2 * 12 + 3, "token_embd.weight", "output.weight")
+    tied = [name for name in published if name != "output.weight"]
+    assert [spec.name for spec in QWEN2.tensors(shape, tied)] == tied
+    split = tuple(f".attn_{part}." for part in "qkv")
+    rest = {name for name in published if not any(part in name for part in split)}
+    fused = rest | {f"blk.{layer}.attn_qkv.{kind}" for layer in (0, 1) for kind in ("weight", "bias")}
+    assert {spec.name for spec in QWEN2.tensors(shape, fused)} == fused
+
+
+@pytest.mark.parametrize("lost", ["attn_q.weight", "attn_k.bias"])
+def test_of_the_ways_the_one_most_like_the_file_is_asked_for(lost: str) -> None:
+    shape = TextShape("qwen2", 1, 64, 4, 2, 96, 270)
+    published = {spec.name for spec in QWEN2.tensors(shape)}
+    assert {spec.name for spec in QWEN2.tensors(shape, published - {f"blk.0.{lost}"})} == published
+
+
+def test_an_encoder_has_the_norms_of_its_release(tmp_path: Path) -> None:
+    for release, biased in ((INTERNVIT_300M, True), (INTERNVIT_6B, False)):
+        plan = tiny_mmproj(n_layers=release.n_layers, width=release.n_embd, n_head=release.n_head, weights=False)
+        shape = read_mmproj_shape(without_weights(tmp_path, plan))
+        names = {spec.name for spec in INTERNVIT.tensors(shape)}
+        assert ("v.blk.0.attn_q.bias" in names, "v.blk.0.attn_q_norm.weight" in names) == (biased, not biased)
+
+
+def test_the_squares_of_patches_follow_from_the_tokens_of_a_tile() -> None:
+    for scale_factor, tokens in ((1, 64), (2, 16), (4, 4), (8, 1)):
+        plan = tiny_mmproj(image_size=64, patch_size=8, scale_factor=scale_factor)
+        shape = read_mmproj_shape(header_of(plan))
+        assert (shape.tokens_per_tile, shape.scale_factor, shape.merged_width) == (
+            tokens, scale_factor, 32 * scale_factor**2,
+        )  # fmt: skip
+
+
+def test_a_tile_takes_the_operations_of_its_matrices(tmp_path: Path) -> None:
+    plan = tiny_mmproj(
+        n_layers=24, width=1024, n_head=16, n_ff=4096, image_size=448, patch_size=14, projection=896, weights=False
+    )
+    assert tile_operations(read_mmproj_shape(without_weights(tmp_path, plan))) == pytest.approx(730e9, rel=0.01)
+
+
+def test_published_names_stand_for_sizes() -> None:
+    assert set(TEXT_NAMES.values()) == {each.name for each in fields(TextShape)} - {"head_dim"}
+    assert set(VISION_NAMES.values()) == {each.name for each in fields(VisionShape)}
+
+
+def test_an_architecture_that_does_not_run_here_is_no_listing() -> None:
+    assert "gpt-oss" not in TEXT_ARCHITECTURES
+    with pytest.raises(InvalidRequestError, match='architecture "gpt-oss"'):
+        shape_from_listing(TextShape("gpt-oss", 24, 2880, 64, 8, 2880, head_dim=64), 12 * 10**9)
+
+
+def test_headers_and_checks_agree_on_sizes() -> None:
+    text, mmproj = header_of(tiny_text(n_layers=3)), header_of(tiny_mmproj(n_layers=3))
+    shape = shape_from_headers(text, mmproj)
+    assert shape.vision is not None
+    assert shape.text.sizes == text_facts_of(tiny_text(n_layers=3)).sizes
+    assert shape.vision.sizes == read_mmproj_shape(mmproj).sizes
