@@ -22,6 +22,11 @@ FlashAttention = Annotated[bool | Literal["auto"], SwitchOrAuto()]
 GPULayers = Annotated[int | Literal["auto"], LayersOrAuto()]
 VRAM = Annotated[str | int | Sequence[str | int], MemorySizes()]
 
+EncoderLibrary = Literal["auto", "llama.cpp", "openvino"]
+EncoderPrecision = Literal["auto", "f32", "bf16"]
+EncoderKind = Literal["llama.cpp", "openvino f32", "openvino bf16"]
+"""What encodes pictures: llama.cpp in the mmproj's own types, or OpenVINO in a precision."""
+
 KV_TYPES: Final[tuple[KVType, ...]] = get_args(KVType)
 QUANTISED_KV_TYPES: Final[tuple[KVType, ...]] = ("q8_0", "q4_0")
 """Those stored in blocks of `KV_BLOCK` values, which only flash attention can read."""
@@ -266,6 +271,17 @@ class EngineConfig:
         "setting of the parity tests.",
         is_swept=True,
     )
+    encoder: EncoderLibrary = option(
+        "auto",
+        "Which library encodes pictures on the CPU.",
+        details="`auto` takes OpenVINO where `internvl-gguf[openvino]` is installed, nothing lies on a GPU and it was "
+        "measured to be faster ([performance.md](performance.md#two-vision-encoders)).",
+    )
+    encoder_precision: EncoderPrecision = option(
+        "auto",
+        "Arithmetic of OpenVINO's encoder.",
+        details="`auto` takes bf16 where the CPU computes in it by itself, else f32, which is the published model's.",
+    )
     n_threads: int | None = option(
         None,
         "CPU threads.",
@@ -371,6 +387,8 @@ class EngineOptions(TypedDict, total=False):
     force: bool
     kv_type: KVType
     flash_attn: FlashAttention
+    encoder: EncoderLibrary
+    encoder_precision: EncoderPrecision
     n_threads: int | None
     n_parallel: int
     n_batch: int

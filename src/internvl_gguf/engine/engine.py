@@ -17,9 +17,9 @@ from internvl_gguf.engine.tile_run import RequestReport, TileProgress, TileRun
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.native import closed
-from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.types import Span, Tile
 from internvl_gguf.utils.owned import Owned, disown_after_fork
+from internvl_gguf.vision.contract import TileEncoder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,7 @@ class Engine(Owned):
     def __init__(
         self,
         model: TextModel,
-        vision: VisionEncoder | None,
+        vision: TileEncoder | None,
         context: Context,
         cache: EmbeddingCache,
         cores: CoreWatch | None = None,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from internvl_gguf.engine.embedding_cache import EmbeddingCache
-    from internvl_gguf.llama.vision import VisionEncoder
+    from internvl_gguf.vision.contract import TileEncoder
 
 TileProgress = Callable[[int, int], None]
 """Called with (tiles encoded, tiles to encode) before the first tile and after each batch of them."""
@@ -54,7 +54,7 @@ class TileRun:
         ValueError: there is no encoder.
     """
 
-    def __init__(self, tiles: Sequence[Tile], vision: VisionEncoder | None, cache: EmbeddingCache) -> None:
+    def __init__(self, tiles: Sequence[Tile], vision: TileEncoder | None, cache: EmbeddingCache) -> None:
         if vision is None:
             raise ValueError("tiles for an engine without a vision encoder")
         self._vision = vision

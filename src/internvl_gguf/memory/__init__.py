@@ -8,6 +8,7 @@ plan                                       the answer, part by part and device b
 text_graph, vision_graph                   what llama.cpp computes, node by node
 ggml_graph, ggml_scheduler, ggml_allocator ggml's rules: nodes, devices, places in a buffer
 work_buffer                                what the CPU takes beside that
+openvino_memory                            the vision encoder in OpenVINO
 dry_run                                    llama.cpp's own answer
 """
 

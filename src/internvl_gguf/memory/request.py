@@ -14,6 +14,7 @@ from internvl_gguf.config import (
     MAX_DRAFT,
     MAX_SEQUENCES,
     MAX_THREADS,
+    EncoderKind,
     EngineConfig,
     KVType,
     check_kv_heads,
@@ -46,6 +47,7 @@ class MemoryRequest:
         n_gpu_layers: layers on GPUs, counted from the end: 1 is the output matrix alone, the number of layers + 1 all,
             -1 all too.
         mmproj_gpu: number of the GPU that the vision encoder lies on; None for the CPU.
+        encoder: what encodes pictures on the CPU.
         tiles_per_batch: tiles encoded at once.
         pictures: pictures in the conversation.
         tiles: tiles of all these pictures, thumbnails included.
@@ -67,6 +69,7 @@ class MemoryRequest:
     offload_gpu: int | None = 0
     n_gpu_layers: int = 0
     mmproj_gpu: int | None = None
+    encoder: EncoderKind = "llama.cpp"
     tiles_per_batch: int = 1
     pictures: int = 0
     tiles: int = 0

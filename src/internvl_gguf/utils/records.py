@@ -134,6 +134,7 @@ class Folder:
 EMBEDDINGS: Final = Folder("embeddings", "pictures as the model sees them")
 CORRECTED_ENCODERS: Final = Folder("mmproj", "vision encoders put right")
 HEADERS: Final = Folder("headers", "beginnings of files on the hub")
+COMPILED_ENCODERS: Final = Folder("openvino", "vision encoders compiled for this machine")
 BENCHMARKS: Final = Folder("bench", "results of benchmarks, with what they are measured against")
 
 ENCODER_SPEED: Final = Record("encoder-speed.json", "speed of the vision encoder by precision")
@@ -142,7 +143,7 @@ ROOFLINE: Final = Record("roofline.json", "speed of this machine")
 TRIAL: Final = Record("trial.json", "what of the native library works on this machine")
 TUNING: Final = Record("tuning.json", "threads and batches that suit this machine")
 
-FOLDERS: Final = (EMBEDDINGS, CORRECTED_ENCODERS, HEADERS, BENCHMARKS)
+FOLDERS: Final = (EMBEDDINGS, CORRECTED_ENCODERS, COMPILED_ENCODERS, HEADERS, BENCHMARKS)
 RECORDS: Final = (ENCODER_SPEED, FINGERPRINTS, ROOFLINE, TRIAL, TUNING)
 
 
