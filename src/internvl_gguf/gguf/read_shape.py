@@ -10,7 +10,7 @@ from internvl_gguf.errors import InvalidRequestError, ModelFileError
 from internvl_gguf.gguf.arch import KNOWN_ARCHITECTURES, TEXT_ARCHITECTURES
 from internvl_gguf.gguf.arch.base import MmprojShape, TensorSpec, TextShape, VisionShape
 from internvl_gguf.gguf.arch.internvit import INTERNVIT, read_mmproj_shape
-from internvl_gguf.gguf.weights import UNKNOWN_KIND, ModelShape, TextWeights, VisionWeights, Weight
+from internvl_gguf.gguf.model_weights import UNKNOWN_KIND, ModelShape, TextWeights, VisionWeights, Weight
 
 if TYPE_CHECKING:
     from internvl_gguf.gguf.header import GGUFHeader, TensorInfo

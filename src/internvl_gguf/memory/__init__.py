@@ -12,10 +12,10 @@ dry_run                                    llama.cpp's own answer
 """
 
 from internvl_gguf.gguf.arch.base import TextShape, VisionShape
+from internvl_gguf.gguf.model_weights import ModelShape, TextWeights, VisionWeights, Weight
 from internvl_gguf.gguf.read_shape import resized_text, resized_vision, shape_from_headers, shape_from_listing
-from internvl_gguf.gguf.weights import ModelShape, TextWeights, VisionWeights, Weight
+from internvl_gguf.memory.memory_request import MemoryRequest
 from internvl_gguf.memory.plan import PARTS, DeviceMemory, MemoryPlan, kv_bytes_per_position, predict_memory
-from internvl_gguf.memory.request import MemoryRequest
 
 __all__ = [
     "PARTS",

@@ -21,10 +21,10 @@ from typing import Any, Final
 
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.gguf.header import ByteSource, GGUFHeader, LocalFile, read_header
+from internvl_gguf.gguf.model_weights import ModelShape
 from internvl_gguf.gguf.read_shape import shape_from_headers
-from internvl_gguf.gguf.weights import ModelShape
+from internvl_gguf.memory.memory_request import MemoryRequest
 from internvl_gguf.memory.plan import DeviceMemory, MemoryPlan, predict_memory, text_weights
-from internvl_gguf.memory.request import MemoryRequest
 from internvl_gguf.utils.paths import making_temporary
 
 Source = str | PathLike[str] | ByteSource

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final, Literal
 
-from internvl_gguf.gguf.weights import ModelShape, TextWeights, VisionWeights, Weight
+from internvl_gguf.gguf.model_weights import ModelShape, TextWeights, VisionWeights, Weight
 from internvl_gguf.memory.ggml_allocator import CPU, Backend, gpu
 from internvl_gguf.memory.ggml_graph import row_bytes
 from internvl_gguf.memory.ggml_scheduler import OFFLOAD_ROWS, schedule
-from internvl_gguf.memory.request import MemoryRequest
+from internvl_gguf.memory.memory_request import MemoryRequest
 from internvl_gguf.memory.text_graph import Placement, TextBatch, text_graph
 from internvl_gguf.memory.vision_graph import vision_graph
 from internvl_gguf.memory.work_buffer import work_buffer

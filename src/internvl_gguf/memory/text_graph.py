@@ -13,7 +13,7 @@ from typing import Final
 
 from internvl_gguf.config import is_quantised
 from internvl_gguf.gguf.arch.qwen2 import QWEN2
-from internvl_gguf.gguf.weights import TextWeights
+from internvl_gguf.gguf.model_weights import TextWeights
 from internvl_gguf.memory.ggml_graph import (
     Graph,
     Tensor,

@@ -7,7 +7,7 @@ calls (`build_inp`, `build_vit`, `build_attn`, `build_ffn`, `build_norm`) and `g
 from __future__ import annotations
 
 from internvl_gguf.gguf.arch.base import Norm
-from internvl_gguf.gguf.weights import VisionWeights
+from internvl_gguf.gguf.model_weights import VisionWeights
 from internvl_gguf.memory.ggml_graph import (
     Graph,
     Tensor,

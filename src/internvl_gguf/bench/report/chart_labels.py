@@ -1,4 +1,4 @@
-"""Names beside the points of a chart, placed so that none covers another."""
+"""Place names beside the points of a chart so that none covers another."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def place_labels(
     bounds: tuple[float, float, float, float],
     radius: float = 4.0,
 ) -> NDArray[np.float64]:
-    """Where to put a label for each point; all in the same unit.
+    """Choose a place for the label of each point; all lengths in the same unit.
 
     Args:
         points: what is labelled, [n, 2].
@@ -75,16 +75,16 @@ def place_labels(
 
 
 def nearer_to_another(
-    centres: NDArray[np.float64], size: NDArray[np.float64], points: NDArray[np.float64], own: int
+    centres: NDArray[np.float64], size: NDArray[np.float64], points: NDArray[np.float64], index: int
 ) -> NDArray[np.bool_]:
-    """Whether a label of this size would lie about as near to another point as to its own; [places]."""
+    """Return for each place whether the label would lie about as near to another point as to its own; bool [places]."""
     gaps = np.hypot(*np.moveaxis(np.maximum(np.abs(centres[:, None] - points[None]) - size / 2, 0), 2, 0))
-    others = np.delete(gaps, own, axis=1).min(axis=1, initial=math.inf)
-    return np.asarray(others < gaps[:, own] + _CLEARLY)
+    others = np.delete(gaps, index, axis=1).min(axis=1, initial=math.inf)
+    return np.asarray(others < gaps[:, index] + _CLEARLY)
 
 
 def overlaps(centres: NDArray[np.float64], sizes: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """The pairs of labels that cover each other."""
+    """Return the pairs of labels that cover each other."""
     n = len(centres)
     apart = [
         (np.abs(centres[one] - centres[other]) - (sizes[one] + sizes[other]) / 2).max() if one < other else 0.0
@@ -97,7 +97,7 @@ def overlaps(centres: NDArray[np.float64], sizes: NDArray[np.float64]) -> list[t
 def _candidates(
     point: NDArray[np.float64], size: NDArray[np.float64], bounds: tuple[float, float, float, float], radius: float
 ) -> NDArray[np.float64]:
-    """Centres to choose from, the usual place at the upper right first; [places, 2]."""
+    """Return the possible centres of a label, the usual place at the upper right first; [places, 2]."""
     angles = math.pi / 4 - np.arange(_DIRECTIONS) * 2 * math.pi / _DIRECTIONS
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     # From the centre to the edge of the label in each direction, so that the gap to the marker is the same in all.
@@ -116,7 +116,7 @@ def _cost_of_place(
     lines: NDArray[np.float64],
     radius: float,
 ) -> NDArray[np.float64]:
-    """What each place costs whatever the other labels do; [places]."""
+    """Return the part of each place's cost that does not depend on other labels; [places]."""
     cost = np.asarray(np.hypot(*(np.maximum(np.abs(centres - point) - size / 2, 0)).T))
     cost = cost + _COVERS_MARKER * _inside(markers, centres, size / 2 + radius + 0.5).sum(axis=1)
     cost = cost + _COVERS_LINE * _inside(lines, centres, size / 2 + 0.5).sum(axis=1)
@@ -132,7 +132,7 @@ def _cost_of_others(
     other_sizes: NDArray[np.float64],
     other_points: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """What each place costs for the labels that lie already, and the lines from them to their points; [places]."""
+    """Return the cost of each place due to the labels already placed and the lines to their points; [places]."""
     cost = _COVERS_LABEL * _inside(others, centres, (size + other_sizes) / 2 + _GAP).sum(axis=1)
     crossing = _cross(centres[:, None], point, others[None], other_points[None])
     cost = cost + _CROSSES * crossing.sum(axis=1)
@@ -145,12 +145,12 @@ def _cost_of_others(
 
 
 def _inside(things: NDArray[np.float64], centres: NDArray[np.float64], half: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which things lie within so much of which centres, upright and across; [centres, things]."""
+    """Return which things lie inside the box of half-size `half` around each centre; bool [centres, things]."""
     return np.asarray((np.abs(centres[:, None] - things[None]) < half).all(axis=2))
 
 
 def _beside(things: NDArray[np.float64], start: NDArray[np.float64], ends: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far things are from the lines that lead from one place to each of the ends; [ends, things]."""
+    """Return the distances of things from the line segments from `start` to each of the ends; [ends, things]."""
     along = (ends - start)[:, None]
     share = ((things - start) * along).sum(axis=2) / np.maximum((along**2).sum(axis=2), 1e-9)
     nearest = start + np.clip(share, 0, 1)[..., None] * along
@@ -160,7 +160,7 @@ def _beside(things: NDArray[np.float64], start: NDArray[np.float64], ends: NDArr
 def _cross(
     a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64], d: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
-    """Whether the lines from a to b and from c to d cross."""
+    """Return whether the lines from a to b and from c to d cross."""
 
     def side(p: NDArray[np.float64], q: NDArray[np.float64], r: NDArray[np.float64]) -> NDArray[np.float64]:
         along, away = q - p, r - p

@@ -20,7 +20,7 @@ from internvl_gguf.config import (
     is_quantised,
 )
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.gguf.weights import ModelShape
+from internvl_gguf.gguf.model_weights import ModelShape
 
 CELL_STEP: Final = 256  # llama_context rounds the cache up to this
 MAX_GPUS: Final = 15  # GGML_SCHED_MAX_BACKENDS, less the CPU
