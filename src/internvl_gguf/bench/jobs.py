@@ -24,7 +24,7 @@ KINDS: Final[dict[Part, type[PartResult]]] = {
 
 @dataclass(frozen=True)
 class SpeedJob:
-    """How speed is measured.
+    """Settings of the speed measurements.
 
     Attributes:
         n_prompt: tokens of the prompt.

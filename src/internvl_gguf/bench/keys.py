@@ -114,9 +114,9 @@ def _pictures_digest(pictures: str | None) -> str:
 @cache
 def _task_digest(task: str | None) -> str:
     """Return the digest of the questions and of everything that makes an answer right."""
-    asked = read_task(task)
-    right = [(item.answers, item.tolerance) for item in asked.items]
-    return _digest(json.dumps([asked.digest, right]))
+    picture_set = read_task(task)
+    right = [(item.answers, item.tolerance) for item in picture_set.items]
+    return _digest(json.dumps([picture_set.digest, right]))
 
 
 def _digest(text: str) -> str:

@@ -29,7 +29,7 @@ _SMALLER: Final = "Take a smaller quant or context (-c), or end other programs."
 
 @dataclass(frozen=True)
 class Ending:
-    """How a process ended.
+    """Outcome of a child process.
 
     Attributes:
         status: "measured" if the whole job was done.

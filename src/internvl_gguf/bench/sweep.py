@@ -121,12 +121,12 @@ class Sweep:
         lists = [self.engine.get(name, (declared.default,)) for name, declared in SWEPT.items()]
         found = []
         for n_prompt, n_gen, *values in itertools.product(self.n_prompt, self.n_gen, *lists):
-            asked = dict(zip(SWEPT, values, strict=True))
-            threads = asked["n_threads"]
+            values_by_name = dict(zip(SWEPT, values, strict=True))
+            threads = values_by_name["n_threads"]
             engine = {
-                **asked,
-                "n_ctx": context_length(asked["n_ctx"], n_ctx_train, "-c "),
-                "n_ubatch": asked["n_ubatch"] or min(host.n_ubatch, asked["n_batch"]),
+                **values_by_name,
+                "n_ctx": context_length(values_by_name["n_ctx"], n_ctx_train, "-c "),
+                "n_ubatch": values_by_name["n_ubatch"] or min(host.n_ubatch, values_by_name["n_batch"]),
             }
             EngineConfig(**engine, n_parallel=n_parallel)  # checks the values
             run_config = RunConfig(

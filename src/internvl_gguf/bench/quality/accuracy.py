@@ -43,27 +43,27 @@ def measure_accuracy(
         LibraryError: llama.cpp refused, or the model computes what is no number.
     """
     session.clear()
-    asked = read_task(task)
+    picture_set = read_task(task)
     done = exact = relaxed = skipped = 0
 
     def count(index: int, outcome: Outcome) -> None:
         nonlocal done, exact, relaxed, skipped
-        item = asked.items[index]
+        item = picture_set.items[index]
         if isinstance(outcome, Reply):
             exact += is_exact(outcome.text, item.answers)
             relaxed += is_relaxed(outcome.text, item.answers, item.tolerance)
         elif isinstance(outcome, PictureError | InvalidRequestError):
             skipped += 1
-            on_notice(f"{asked.place(item)}: {outcome.message}")
+            on_notice(f"{picture_set.place(item)}: {outcome.message}")
         else:
             raise outcome
         done += 1
-        on_progress(asked.name, done / len(asked.items))
+        on_progress(picture_set.name, done / len(picture_set.items))
 
-    session.batch(map(_question, asked.items), on_result=count)
+    session.batch(map(_question, picture_set.items), on_result=count)
     questions = done - skipped
     low, high = wilson_interval(relaxed, questions)
-    return AccuracyResult(asked.name, questions, exact, relaxed, low, high, skipped + len(asked.problems))
+    return AccuracyResult(picture_set.name, questions, exact, relaxed, low, high, skipped + len(picture_set.problems))
 
 
 def wilson_interval(right: int, questions: int) -> tuple[float, float]:

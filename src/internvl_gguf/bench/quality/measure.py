@@ -93,14 +93,14 @@ def measure_quality(
     session.clear()
     scored_model, folder = scored_model_of(session), Path(job.folder)
     text = None if job.text == OFF else read_text(job.text)
-    asked = None if job.pictures == OFF else read_pictures(job.pictures, scored_model.engine.model.n_vocab)
+    picture_set = None if job.pictures == OFF else read_pictures(job.pictures, scored_model.engine.model.n_vocab)
     on_text = on_pictures = None
     skipped = 0
     if text:
         passages = text_chunks(scored_model.engine, text, job.n_ctx, job.n_chunks)
         on_text = measure_text(scored_model, text, passages, folder, job.role, on_progress)
-    if asked:
-        scoring = PictureQuality(session, scored_model, asked, folder, on_progress)
+    if picture_set:
+        scoring = PictureQuality(session, scored_model, picture_set, folder, on_progress)
         on_pictures = scoring.as_reference(on_notice) if job.role == "write" else scoring.against_reference()
         skipped = scoring.skipped
     return QualityResult(text=on_text, pictures=on_pictures, quant_alone=None, mmproj_alone=None, skipped=skipped)

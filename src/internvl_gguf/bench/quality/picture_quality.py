@@ -33,7 +33,7 @@ class PictureQuality:
     Args:
         session: of the configuration, with an empty conversation.
         scored_model: the same configuration for `scoring`.
-        asked: the questions.
+        picture_set: the questions.
         folder: folder of the reference's distributions.
         on_progress: called with the progress.
 
@@ -42,16 +42,21 @@ class PictureQuality:
     """
 
     def __init__(
-        self, session: Session, scored_model: ScoredModel, asked: PictureSet, folder: Path, on_progress: StageProgress
+        self,
+        session: Session,
+        scored_model: ScoredModel,
+        picture_set: PictureSet,
+        folder: Path,
+        on_progress: StageProgress,
     ) -> None:
         self._session = session
         self._scored_model = scored_model
-        self._asked = asked
-        self._items = asked.items
+        self._picture_set = picture_set
+        self._items = picture_set.items
         self._path = folder / _FILE
-        self._head = scored_model.head(f"{len(asked.items)} questions of {asked.name}", asked.digest)
+        self._head = scored_model.head(f"{len(picture_set.items)} questions of {picture_set.name}", picture_set.digest)
         self._on_progress = on_progress
-        self.skipped = len(asked.problems)
+        self.skipped = len(picture_set.problems)
 
     def as_reference(self, on_notice: Notice) -> Divergence:
         """Answer the questions without an answer, score all answers, and write the distributions.
@@ -73,13 +78,15 @@ class PictureQuality:
                     passage = self._passage(item, tokens)
                 except (PictureError, InvalidRequestError) as error:
                     references.skip(number, error.message)
-                    on_notice(f"{self._asked.place(item)}: {error.message}")
+                    on_notice(f"{self._picture_set.place(item)}: {error.message}")
                     self.skipped += 1
                 else:
                     score(self._scored_model.engine, number, passage, references, sums)
                 self._on_progress("pictures", (number + 1) / len(self._items))
             if not sums.tokens:
-                raise InvalidRequestError(f"No question of {self._asked.name} can be scored.", "Check its pictures.")
+                raise InvalidRequestError(
+                    f"No question of {self._picture_set.name} can be scored.", "Check its pictures."
+                )
         return sums.result()
 
     def against_reference(self) -> Divergence:

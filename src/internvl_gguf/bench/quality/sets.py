@@ -112,8 +112,8 @@ class PictureSet:
             for path in item.images:
                 if path not in pictures:
                     pictures[path] = _file_digest(path)
-            asked = [[pictures[path] for path in item.images], item.prompt, item.answers[:1], item.max_tokens]
-            digest.update(json.dumps([*asked, item.max_tiles]).encode())
+            facts = [[pictures[path] for path in item.images], item.prompt, item.answers[:1], item.max_tokens]
+            digest.update(json.dumps([*facts, item.max_tiles]).encode())
         return digest.hexdigest()
 
 

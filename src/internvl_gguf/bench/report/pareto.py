@@ -10,7 +10,7 @@ from typing import Final, Literal
 from internvl_gguf.bench.results import Divergence, Results, Row
 
 QualityMeasure = Literal["pictures", "text", "accuracy"]
-"""How quality is compared: by KL divergence on answers about pictures, on text, or by right answers."""
+"""Measure of quality to compare by: KL divergence on answers about pictures or on text, or right answers."""
 DivergenceKind = Literal["text", "pictures", "quant_alone", "mmproj_alone"]
 """The divergences of `QualityResult`."""
 

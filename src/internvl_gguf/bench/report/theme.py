@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Role = Literal["ink", "muted", "grid", "surface", "pictures", "text", "quant_alone", "mmproj_alone"]
-"""What a colour is for."""
+"""Use of a colour."""
 SERIES: Final[tuple[Role, ...]] = ("pictures", "text", "quant_alone", "mmproj_alone")
 
 
