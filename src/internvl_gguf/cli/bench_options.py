@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from internvl_gguf.bench.settings import N_GEN, N_PROMPT, SWEPT, Sweep
+from internvl_gguf.bench.sweep import N_GEN, N_PROMPT, SWEPT, Sweep
 from internvl_gguf.cli.options import given
 from internvl_gguf.cli.parameters import Group, expand, parameter
 from internvl_gguf.cli.run import option_errors

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from internvl_gguf.config import EncoderKind
-    from internvl_gguf.gguf.weights import VisionWeights
+    from internvl_gguf.gguf.model_weights import VisionWeights
 
 LIBRARY_BYTES: Final = 71 * 1024**2
 """The library with its threads, once it has compiled a graph."""

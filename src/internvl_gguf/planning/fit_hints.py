@@ -8,7 +8,7 @@ from typing import Final
 
 from internvl_gguf.config import is_quantised
 from internvl_gguf.hardware.device_speed import Roofline
-from internvl_gguf.memory.request import CELL_STEP
+from internvl_gguf.memory.memory_request import CELL_STEP
 from internvl_gguf.planning.candidates import Candidate
 from internvl_gguf.planning.planner import Configuration
 from internvl_gguf.planning.ranking import USABLE_LOSS, rank

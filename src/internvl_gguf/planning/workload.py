@@ -16,7 +16,7 @@ from internvl_gguf.config import (
     KVType,
 )
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.memory.request import check_context
+from internvl_gguf.memory.memory_request import check_context
 from internvl_gguf.tiling import MAX_TILES, has_thumbnail, validate_tile_limits
 
 Preference = Literal["balanced", "speed", "quality"]

@@ -34,7 +34,7 @@ from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.native import closed
 from internvl_gguf.llama.vision import EncoderMemory
 from internvl_gguf.memory import shape_from_headers
-from internvl_gguf.memory.request import context_length
+from internvl_gguf.memory.memory_request import context_length
 from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.planning.machine_memory import MachineBudget, machine_budget
 from internvl_gguf.planning.placement import describe, placements, with_memory_hint

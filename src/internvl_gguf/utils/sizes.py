@@ -1,4 +1,4 @@
-"""Sizes as people write them, in bytes and back."""
+"""Parse and format sizes in bytes, such as "12GiB"."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from internvl_gguf.errors import InvalidRequestError
 
 _BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "p": 2**50}
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
-# A bare letter is binary, as the tools that speak of memory take it (docker, systemd, du).
+# A bare letter is binary, as in other tools for memory sizes (docker, systemd, du).
 _UNITS = (
     {"b": 1}
     | {f"{letter}ib": factor for letter, factor in _BINARY.items()}
@@ -23,7 +23,7 @@ _GPUS_FORM = 'Write one size for each GPU, for example "12GiB" or "24GiB,12GiB".
 
 
 def parse_size(text: str, default_unit: str | None = None) -> int:
-    """The bytes that a written size stands for, rounded to the nearest one.
+    """Parse a size; return bytes, rounded to the nearest one.
 
     Args:
         text: a number and a unit in any case, with or without a space: KiB to PiB are powers of 1024, KB to PB are
@@ -31,7 +31,7 @@ def parse_size(text: str, default_unit: str | None = None) -> int:
         default_unit: the unit of a number without one, for example "GiB"; None refuses such a number.
 
     Raises:
-        InvalidRequestError: no such size, or less than one byte.
+        InvalidRequestError: the text is no size, or less than one byte.
     """
     match = _SIZE.fullmatch(text)
     if match is None:
@@ -53,13 +53,13 @@ def parse_size(text: str, default_unit: str | None = None) -> int:
 
 
 def parse_vram(value: object) -> tuple[int, ...] | None:
-    """Bytes of each GPU from sizes with commas between them, from a number of bytes, or from a list of either.
+    """Return the bytes of each GPU from comma-separated sizes, a number of bytes, or a list of either.
 
     Returns:
         None for None; () for "none", a machine without a GPU.
 
     Raises:
-        InvalidRequestError: no such sizes.
+        InvalidRequestError: the value cannot be parsed.
     """
     if value is None:
         return None
@@ -77,7 +77,7 @@ def parse_vram(value: object) -> tuple[int, ...] | None:
 
 
 def format_size(size: int) -> str:
-    """A number of bytes, 0 or more, in the binary unit people would choose: "512 B", "672.66 MiB", "8.48 GiB"."""
+    """Format a number of bytes, 0 or more, in a suitable binary unit: "512 B", "672.66 MiB", "8.48 GiB"."""
     if size < 1024:
         return f"{size} B"
     value = float(size)

@@ -1,4 +1,4 @@
-"""The results of a benchmark, written for people and programs; knows nothing of how they were measured.
+"""Reports of a benchmark's results, for readers and programs; independent of how they were measured.
 
 formats, markdown          JSON, CSV, Markdown
 page, page_style, svg      one HTML page with charts

@@ -6,7 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from internvl_gguf.bench.report.pareto import Loss, Measure, decode_speed, loss_of, measure_of, memory_needed, unbeaten
+from internvl_gguf.bench.report.pareto import (
+    Loss,
+    QualityMeasure,
+    decode_speed,
+    loss_of,
+    measure_of,
+    memory_needed,
+    unbeaten,
+)
 from internvl_gguf.bench.report.wording import number, row_names, with_error
 from internvl_gguf.bench.results import Results, Spread
 from internvl_gguf.planning.ranking import NO_LOSS
@@ -36,7 +44,7 @@ class _Choice:
     is_reference: bool
     decode: Spread | None
 
-    def is_as_good_as(self, other: _Choice, measure: Measure) -> bool:
+    def is_as_good_as(self, other: _Choice, measure: QualityMeasure) -> bool:
         """Whether what it loses more is within the standard error, or too little for anyone to tell.
 
         Of right answers none is as good as more: a few hundred questions are too few to show that two rows are alike.
@@ -96,7 +104,7 @@ def _room(results: Results, budget: int | None) -> tuple[int | None, str]:
     return None, ""
 
 
-def _sentence(fitting: list[_Choice], choices: list[_Choice], measure: Measure, planned: bool) -> str:
+def _sentence(fitting: list[_Choice], choices: list[_Choice], measure: QualityMeasure, planned: bool) -> str:
     best = min(fitting, key=lambda each: (each.loss.value, each.need))
     equals = [each for each in fitting if each.is_as_good_as(best, measure)]
     small = _ABOUT_AS_SMALL * min(each.need for each in equals)
@@ -123,7 +131,7 @@ def _sentence(fitting: list[_Choice], choices: list[_Choice], measure: Measure, 
     return f"{text}; {smaller.name} is {faster}." if smaller and faster else f"{text}."
 
 
-def _beside_smaller(chosen: _Choice, smaller: _Choice, measure: Measure) -> str:
+def _beside_smaller(chosen: _Choice, smaller: _Choice, measure: QualityMeasure) -> str:
     """What is gained over the next smaller one."""
     less = smaller.loss.value - chosen.loss.value
     if less <= math.hypot(chosen.loss.error, smaller.loss.error):
@@ -135,7 +143,7 @@ def _beside_smaller(chosen: _Choice, smaller: _Choice, measure: Measure) -> str:
     return f"{word or _percent(share)} of what {smaller.name} loses"
 
 
-def _why_not_larger(chosen: _Choice, larger: _Choice, measure: Measure, *, fits: bool) -> str:
+def _why_not_larger(chosen: _Choice, larger: _Choice, measure: QualityMeasure, *, fits: bool) -> str:
     """What the next larger one would bring, and take."""
     size = _size(larger.need)
     if not fits:
@@ -165,7 +173,7 @@ def _without_quality(results: Results, fitting: list[int], names: tuple[str, ...
     return f"{text}."
 
 
-def _loss(choice: _Choice, measure: Measure, *, short: bool = False, verb: bool = True) -> str:
+def _loss(choice: _Choice, measure: QualityMeasure, *, short: bool = False, verb: bool = True) -> str:
     """What a row loses, as a predicate: "loses 0.0312 ±0.0004 nats with pictures"; `verb` conjugates it."""
     loss = choice.loss
     ending = "s" if verb else ""

@@ -1,7 +1,7 @@
-"""Charts as pictures: SVG for the page, PNG for `--plot`.
+"""Draw charts as pictures: SVG for the page, PNG for `--plot`.
 
 Matplotlib draws both from the same code; it has log axes, exact text extents and an SVG writer, which nothing else
-in Python has together without a browser. It is an extra (`plot`): who only asks a model about pictures can do without.
+in Python has together without a browser. It is an optional dependency (`plot`), which only the charts need.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def require_place(path: Path) -> None:
 
 
 def chart_as_svg(chart: Chart) -> str:
-    """A chart as a document of SVG, its texts as text, in the colours of the light theme.
+    """Return a chart as an SVG document, its texts as text, in the colours of the light theme.
 
     Raises:
         InvalidRequestError: matplotlib is not installed.
@@ -75,7 +75,7 @@ def chart_as_svg(chart: Chart) -> str:
 
 
 def write_plot(path: Path, results: Results, advice: str = "") -> None:
-    """All charts in one picture, on white, with a head that says what was measured where.
+    """Write all charts into one picture, on white, with a head that names the model and the machine.
 
     Raises:
         InvalidRequestError: matplotlib is not installed, or the file cannot be written.
@@ -128,7 +128,7 @@ def write_report(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def _drawing(dpi: int) -> Iterator[None]:
-    """Matplotlib's settings for these charts, whatever a person's own are."""
+    """Apply matplotlib's settings for these charts, whatever the user's own settings are."""
     import matplotlib
 
     ours: Any = {
@@ -162,7 +162,7 @@ def _figure(chart: Chart, dpi: int, width: float, *, titled: bool = False) -> Fi
 
 
 def _head(results: Results, advice: str, width: float, *, has_charts: bool) -> Figure:
-    """What was measured, where, and what follows from it."""
+    """Draw the head of the picture: the model, the machine and the advice."""
     import textwrap
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -186,7 +186,7 @@ def _head(results: Results, advice: str, width: float, *, has_charts: bool) -> F
 
 
 def _picture(figure: Figure) -> Any:
-    """A figure's pixels as a picture of Pillow."""
+    """Return a figure's pixels as a Pillow image."""
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from internvl_gguf.bench.report.pareto import Aspect, best_rows, divergence, measure_of
+from internvl_gguf.bench.report.pareto import DivergenceKind, best_rows, divergence, measure_of
 from internvl_gguf.bench.report.wording import row_names
 from internvl_gguf.bench.results import Results
 from internvl_gguf.utils.safe_text import safe_line
@@ -115,7 +115,7 @@ def _memory(results: Results) -> str:
 
 
 def _divergence(results: Results, *, with_errors: bool) -> str:
-    sets: tuple[tuple[Aspect, str], ...] = (("pictures", "on pictures"), ("text", "on text"))
+    sets: tuple[tuple[DivergenceKind, str], ...] = (("pictures", "on pictures"), ("text", "on text"))
     scored = []
     for aspect, what in sets:
         tokens = {found.tokens for row in results.rows if (found := divergence(row, aspect))}

@@ -1,4 +1,4 @@
-"""The results of a benchmark as Markdown that GitHub shows as a table."""
+"""Write the results of a benchmark as Markdown with a table that GitHub shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LIST: Final = re.compile(r"^(\d{1,9})([.)])(?=\s|$)")
 
 
 def results_to_markdown(results: Results, budget: int | None = None) -> str:
-    """A title, the table, its legend, what failed, the advice for `budget` bytes, and where it was measured."""
+    """Return a title, the table, its legend, the failures, the advice for `budget` bytes, and the machine."""
     columns = columns_of(results)
     head = ["Quant", *(escaped(column.title) for column in columns)]
     rows = [
@@ -39,11 +39,11 @@ def results_to_markdown(results: Results, budget: int | None = None) -> str:
 
 
 def _names(results: Results) -> list[str]:
-    """Names of the rows, with the reason of those that were not measured."""
+    """Return the names of the rows, with the reason if a row was not measured."""
     rows = zip(row_names(results), results.rows, strict=True)
     return [name if row.status == "measured" else f"{name} ({row.status})" for name, row in rows]
 
 
 def escaped(text: str) -> str:
-    """Text that shows as it is in a cell or a paragraph of Markdown."""
+    """Escape text so that Markdown shows it unchanged in a cell or a paragraph."""
     return _LIST.sub(r"\1\\\2", _MARKUP.sub(lambda match: f"\\{match[0]}", text))

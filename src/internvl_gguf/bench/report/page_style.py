@@ -1,4 +1,4 @@
-"""How the page of a benchmark looks, on light and dark screens, wide and narrow ones, and on paper."""
+"""CSS of a benchmark's page, for light and dark screens, wide and narrow ones, and paper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Charts with a point for each configuration, the unbeaten ones joined by a line."""
+"""Draw charts with a point for each configuration, and a line along the Pareto front."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _LESSER: Final = 0.85  # size of the markers of all series but the chief one
 
 @dataclass(frozen=True)
 class Point:
-    """A row in a chart: where it lies, and from where to where it may.
+    """A row in a chart, with its error bars.
 
     Attributes:
-        name: beside the point.
-        x, y: its place.
-        x_range, y_range: ends of the bars through it; None for none.
+        name: label beside the point.
+        x, y: its coordinates.
+        x_range, y_range: ends of its error bars; None for no bar.
     """
 
     name: str
@@ -39,8 +39,8 @@ class Frame:
     """The axes of a chart of points; x is logarithmic.
 
     Attributes:
-        x_label, y_label: what they show.
-        more_is_better: of x and of y.
+        x_label, y_label: titles of the axes.
+        more_is_better: for x and for y, whether larger values are better.
         y_is_percent: whether y is a share from 0 to 100; else it is logarithmic too.
     """
 
@@ -50,7 +50,7 @@ class Frame:
     y_is_percent: bool = False
 
     def unbeaten(self, points: Sequence[Point]) -> frozenset[int]:
-        """Places in `points` of those that no other one beats on both axes."""
+        """Return the indices of the points on the Pareto front."""
         x_sign, y_sign = (-1 if more else 1 for more in self.more_is_better)
         return unbeaten({place: (x_sign * point.x, y_sign * point.y) for place, point in enumerate(points)})
 
@@ -60,8 +60,8 @@ class Series:
     """Points of one kind.
 
     Attributes:
-        role: their colour and marker.
-        label: in the legend; empty for none.
+        role: role that decides colour and marker.
+        label: label in the legend; empty for none.
         points: not empty.
     """
 
@@ -71,7 +71,7 @@ class Series:
 
 
 def draw_points(axes: Axes, series: Sequence[Series], frame: Frame) -> None:
-    """Draw series of points; the first one is the chief one, with names and the line of its unbeaten points."""
+    """Draw series of points; the first one gets names and the line of its Pareto front."""
     style_axes(axes)
     every = [point for each in series for point in each.points]
     x = LogScale.of([end for point in every for end in (point.x, *(point.x_range or ()))])
@@ -137,7 +137,7 @@ def _named(points: Sequence[Point], best: frozenset[int]) -> list[int]:
 
 
 def _add_legend(axes: Axes, series: Sequence[Series], best: Mapping[Role, frozenset[int]]) -> None:
-    """Of what is in the chart: the series where there are several, and what hollow markers are."""
+    """Add a legend: the series if there are several, and the meaning of hollow markers."""
     size = 2 * MARKER_RADIUS
     labelled = [each for each in series if len(series) > 1]
     for each in labelled:

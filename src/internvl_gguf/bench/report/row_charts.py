@@ -1,4 +1,4 @@
-"""Charts with a line for each configuration: the spread of the loss over tokens, and the loss by its two causes."""
+"""Draw charts with a line for each configuration: the spread of the loss over tokens, and the loss by its causes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from internvl_gguf.bench.results import Divergence
 
-_DECADES: Final = 4  # shown below the least median: what lies farther down tells nobody anything
+_DECADES: Final = 4  # shown below the least median; smaller values do not matter
 _BOX: Final = 7.0
 _CAUSES: Final[dict[Role, str]] = {
     "pictures": "together",
@@ -23,7 +23,7 @@ _CAUSES: Final[dict[Role, str]] = {
 
 
 def draw_spread(axes: Axes, rows: Sequence[tuple[str, Divergence]], role: Role) -> None:
-    """Of each configuration the middle half of its tokens, 5% to 95% of them, median, mean and maximum."""
+    """Draw for each configuration the quartiles of its tokens, 5% to 95%, median, mean and maximum."""
     style_axes(axes, rows=True)
     least = min((found.median for _, found in rows if found.median > 0), default=0.0)
     shown = [value for _, found in rows for value in (_quantile(found, 5), found.mean, found.maximum)]
@@ -48,7 +48,7 @@ def draw_spread(axes: Axes, rows: Sequence[tuple[str, Divergence]], role: Role) 
 
 
 def draw_split(axes: Axes, names: Sequence[str], series: Mapping[Role, Sequence[float | None]]) -> None:
-    """Of each configuration its loss, that of its text quant alone and that of its mmproj alone."""
+    """Draw for each configuration its loss, that of its text quant alone and that of its mmproj alone."""
     style_axes(axes, rows=True)
     scale = LogScale.of([value for values in series.values() for value in values if value is not None], span=10)
     scale.apply(axes, "x", "mean KL divergence on pictures, nats")
@@ -73,6 +73,6 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _quantile(found: Divergence, percent: int) -> float:
-    """One of the quantiles; the nearest where a file has others than every 5 percent."""
+    """Return a quantile of the divergence; the nearest one if the results have other steps than 5 percent."""
     last = len(found.quantiles) - 1
     return found.quantiles[round(percent / 100 * last)]
