@@ -114,9 +114,9 @@ def test_every_form_of_the_report(
     decode = [row.speed.decode.median for row in results.rows if row.speed]
     assert [float(row["decode_tokens_per_second_median"]) for row in rows] == decode
     assert "known" in said
-    lines = tmp_path / "report.jsonl"
-    assert here(*models, "--output", lines)[0] == ""
-    assert [json.loads(line)["status"] for line in lines.read_text("utf-8").splitlines()] == ["measured"] * 2
+    report = tmp_path / "report.json"
+    assert here(*models, "--output", report)[0] == ""
+    assert [row["status"] for row in json.loads(report.read_text("utf-8"))["rows"]] == ["measured"] * 2
     assert "tok/s" in here(*models)[0]
 
 
