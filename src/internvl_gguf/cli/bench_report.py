@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from internvl_gguf.bench.results import Results
 
 _GAP: Final = 2
-_MARK_WIDTH: Final = 2
+_MARK_WIDTH: Final = 3
 _WITH_ERRORS: Final = 6  # columns; fewer of them would tell less than more of them without their errors
 _CHIEF: Final = 3
 _IN_PARAGRAPHS: Final = 8
@@ -181,7 +181,8 @@ def _print_words(report: Report, results: Results, budget: int | None, *, with_e
     for notice in results.notices:
         report.paragraph(safe_line(notice))
     report.blank()
-    report.paragraph(advise(results, budget), style="bold")
+    arrow = "" if recommend(results, budget) is None else f"{RECOMMENDED} "
+    report.paragraph(f"{arrow}{advise(results, budget)}", style="bold")
 
 
 def _known_column(report: Report, column: Column) -> Column:

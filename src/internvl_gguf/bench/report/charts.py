@@ -47,7 +47,7 @@ class Chart:
         name: short, for identifiers.
         title: one line.
         description: what it shows, for a caption and for those who do not see it.
-        height: inches, at a width of 7.6.
+        height: inches, at any width.
         draw: draws it into the axes of an otherwise empty figure.
     """
 
@@ -238,7 +238,11 @@ def _extremes(series: Series) -> str:
     if len(positive) < 2:
         return ""
     least, most = positive[0], positive[-1]
-    return f" From {number(least.y)} nats ({least.name}) to {number(most.y)} ({most.name})."
+
+    def plain(point: Point) -> str:
+        return point.name.removeprefix(f"{RECOMMENDED} ")
+
+    return f" From {number(least.y)} nats ({plain(least)}) to {number(most.y)} ({plain(most)})."
 
 
 def _row_height(rows: int) -> float:

@@ -146,7 +146,7 @@ def _speed(results: Results, *, with_errors: bool) -> str:
     if not speeds:
         return ""
     repetitions = {speed.decode.repetitions for speed in speeds}
-    spread = " ± half the range of its middle half" if with_errors else ""
+    spread = " ± half the interquartile range" if with_errors else ""
     measured = f"median of {_between(repetitions)}{spread}" if max(repetitions) > 1 else "measured once"
     return (
         f"Speed: {measured}; {_between({speed.answer_tokens for speed in speeds})} tokens decoded, "

@@ -40,7 +40,7 @@ li, p { overflow-wrap: anywhere; }
 }
 td small { color: var(--muted); }
 .scroll:focus-visible, summary:focus-visible { outline: 2px solid var(--pictures); outline-offset: 2px; }
-table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--muted); padding-bottom: 0.25rem; }
 th, td { padding: 0.2rem 0.6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--grid); }
 thead th { vertical-align: bottom; border-bottom: 2px solid var(--muted); white-space: normal; }
@@ -56,7 +56,7 @@ dd { margin: 0 0 0.4rem; }
 summary { cursor: pointer; margin-top: 0.75rem; }
 .charts { display: grid; gap: 2rem; grid-template-columns: minmax(0, 1fr); align-items: start; }
 @media (min-width: 80rem) { .charts { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
-figure { margin: 0; max-width: 60rem; }
+figure { margin: 0; max-width: 48rem; }
 figure svg { display: block; width: 100%; height: auto; }
 .narrow { display: none; }
 @media screen and (max-width: 40rem) { .wide { display: none; } .narrow { display: block; } }

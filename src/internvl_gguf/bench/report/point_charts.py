@@ -151,6 +151,6 @@ def _add_legend(axes: Axes, series: Sequence[Series], best: Mapping[Role, frozen
             markeredgewidth=1.3, label="hollow: another is better in both",
         )  # fmt: skip
     if any(point.x_outliers or point.y_outliers for each in series for point in each.points):
-        axes.plot([], [], "x", color=light("muted"), markersize=4.5, label="a run that was disturbed")
+        axes.plot([], [], "x", color=light("muted"), markersize=4.5, label="a run far from the others")
     if axes.get_legend_handles_labels()[1]:
         add_legend(axes)
