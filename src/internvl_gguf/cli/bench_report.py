@@ -177,7 +177,8 @@ def _print_words(report: Report, results: Results, budget: int | None, *, with_e
         report.blank()
     for failure in failures(results):
         report.paragraph(f"{FAILED} {failure.name}, {failure.status}: {failure.error}")
-    report.paragraph(not_run(results))
+    if left := not_run(results):
+        report.paragraph(left)
     for notice in results.notices:
         report.paragraph(safe_line(notice))
     report.blank()

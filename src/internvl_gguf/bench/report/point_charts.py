@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.bench.report.axes import MARKER_RADIUS, LogScale, add_legend, label_points, style_axes
+from internvl_gguf.bench.report.legend import RECOMMENDED
 from internvl_gguf.bench.report.pareto import unbeaten
 from internvl_gguf.bench.report.theme import MARKERS, Role, light
 
@@ -124,13 +125,14 @@ def draw_points(axes: Axes, series: Sequence[Series], frame: Frame) -> None:
 
 
 def _named(points: Sequence[Point], best: frozenset[int]) -> list[int]:
-    """Places in `points` of those to name, the most important first: the unbeaten ones, from end to end of their line.
+    """Places in `points` of those to name, the most important first: the one to take, then the unbeaten ones.
 
-    The ends come first, then the middle, then what is between, so that those that get no room are spread; then others,
+    Of these the ends of their line come first, then the middle, then what is between, so that those that get no room are spread; then others,
     where there are few points in all.
     """
     line = sorted(best, key=lambda index: points[index].x)
-    ordered = [line[0], line[-1]]
+    ordered = [index for index, point in enumerate(points) if point.name.startswith(RECOMMENDED)]
+    ordered += [line[0], line[-1]]
     step = len(line) // 2
     while step and len(ordered) < _MOST_LABELS:
         ordered += line[step::step]
