@@ -180,10 +180,10 @@ def _host(machine: MachineFacts) -> HostSettings:
 
 
 def _resolver() -> HubResolver:
-    from internvl_gguf.bench.one_listing import RememberingClient
+    from internvl_gguf.models.hub import HubClient
     from internvl_gguf.models.hub_resolver import HubResolver
 
-    return HubResolver(RememberingClient(say))
+    return HubResolver(HubClient(on_wait=say, keeps_listings=True))
 
 
 def _check_sets(measures: Measures) -> tuple[str, ...]:

@@ -127,8 +127,8 @@ def draw_points(axes: Axes, series: Sequence[Series], frame: Frame) -> None:
 def _named(points: Sequence[Point], best: frozenset[int]) -> list[int]:
     """Places in `points` of those to name, the most important first: the one to take, then the unbeaten ones.
 
-    Of these the ends of their line come first, then the middle, then what is between, so that those that get no room are spread; then others,
-    where there are few points in all.
+    Of these the ends of their line come first, then the middle, then what is between, so that those that get no room
+    are spread; then others, where there are few points in all.
     """
     line = sorted(best, key=lambda index: points[index].x)
     ordered = [index for index, point in enumerate(points) if point.name.startswith(RECOMMENDED)]
