@@ -115,9 +115,13 @@ def test_every_form_of_the_report(
     assert [float(row["decode_tokens_per_second_median"]) for row in rows] == decode
     assert "known" in said
     report = tmp_path / "report.json"
-    assert here(*models, "--output", report)[0] == ""
+    assert here(*models, "-o", report)[0] == ""
     assert [row["status"] for row in json.loads(report.read_text("utf-8"))["rows"]] == ["measured"] * 2
     assert "tok/s" in here(*models)[0]
+    here(*models, "-o", tmp_path / "report.md")
+    assert (tmp_path / "report.md").read_text("utf-8").startswith("## ")
+    here(*models, "-o", tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
 
 
 def test_a_sweep_has_a_row_for_each_point_and_fresh_measures_anew(
@@ -208,6 +212,8 @@ BAD: list[tuple[list[str], list[str], int]] = [
     (["FOLDER", "--output", "/no/such/folder/report.md"], ["/no/such/folder/report.md"], 1),
 ]
 MORE_BAD: list[tuple[list[str], list[str], int]] = [
+    (["FOLDER", "-o", "xlsx"], ["neither a form nor a file", "md, json, csv", "report.md"], 2),
+    (["FOLDER", "-o", "md", "--json"], ["-o says md", "json"], 2),
     (["FOLDER:Q8_0,"], ["A quant is missing"], 1),
     (["FOLDER", "--fits", "1KiB"], ["No quant", "fits"], 1),
     (["InternVL3-14B-Instruct:Q4_K_M,Q4_K_N"], ["nearest", "Q4_K_M"], 1),

@@ -69,8 +69,9 @@ def parse_model_name(text: str, catalog: Catalog) -> LocalModel | HubModel:
     if text.partition(":")[0].lower() == DEMO:
         if text.lower() != DEMO:
             raise ModelFileError(
-                "The demo model has one quant only.",
-                f"Ask `{DEMO}`; `internvl bench {DEMO} --all` makes and compares others.",
+                f"The package has the demo model in BF16 only, and {text!r} names another file.",
+                f"Ask `{DEMO}`; `internvl quantize {DEMO} Q8_0` makes a quant and says how to ask it. (`internvl bench "
+                f"{DEMO}:Q8_0` makes its own, to measure them.)",
             )
         return LocalModel(DEMO_FOLDER / DEMO_TEXT, is_demo=True)
     path = expanded(text)

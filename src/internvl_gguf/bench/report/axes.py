@@ -27,10 +27,12 @@ _STEPS: Final = (
     (1,),
 )  # fmt: skip
 _MOST_TICKS: Final = 9
-_LEAST: Final = 1e-30  # less counts as 0, more as this: an axis needs finite, positive ends
+_NARROW: Final = 5.0  # inches of a figure, from which so many have room side by side
+_MOST_TICKS_OF_NARROW: Final = 5
+_LEAST: Final = 1e-30  # what is less counts as 0, and what is more as this: a chart needs room between its ends
 _MOST: Final = 1e30
 _MARGIN: Final = 0.06  # of the length of an axis
-_LINE: Final = 105  # characters of a line of a legend
+_PER_INCH: Final = 14  # characters of a legend
 _GAP: Final = 0.5  # points from a marker to its name
 _HANDLE: Final = 8  # those that a marker and the gap behind it take
 
@@ -71,7 +73,9 @@ class LogScale:
         """Make this the x or y axis."""
         from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-        ticks = log_ticks(self.low, self.high)
+        figure = axes.get_figure(root=True)
+        is_narrow = which == "x" and figure is not None and figure.get_figwidth() < _NARROW
+        ticks = log_ticks(self.low, self.high, _MOST_TICKS_OF_NARROW if is_narrow else _MOST_TICKS)
         names = [f"{tick:g}" if tick >= 0.001 else number(tick, 1) for tick in ticks]
         bottom = self.low
         if self.floor is not None:
@@ -86,15 +90,15 @@ class LogScale:
         axis.set_minor_locator(NullLocator())
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """Return at most nine round numbers from `low` to `high`; over very many decades, only some decades get one."""
+def log_ticks(low: float, high: float, most: int = _MOST_TICKS) -> list[float]:
+    """Round numbers from `low` to `high`, at most `most` of them; of very many decades only some."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for steps in _STEPS:
         ticks = [float(f"{step}e{power}") for power in range(first, last + 1) for step in steps]
         ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) <= _MOST_TICKS:
+        if len(ticks) <= most:
             return ticks
-    return ticks[:: math.ceil(len(ticks) / _MOST_TICKS)]
+    return ticks[:: math.ceil(len(ticks) / most)]
 
 
 def style_axes(axes: Axes, *, rows: bool = False) -> None:
@@ -113,8 +117,11 @@ def style_axes(axes: Axes, *, rows: bool = False) -> None:
 def add_legend(axes: Axes) -> None:
     """Add a legend above the chart, where it covers nothing."""
     _, labels = axes.get_legend_handles_labels()
-    lines = math.ceil(sum(len(label) + _HANDLE for label in labels) / _LINE)
-    columns = math.ceil(len(labels) / lines)
+    figure = axes.get_figure(root=True)
+    line = _PER_INCH * (figure.get_figwidth() if figure else 1)
+    columns = next(
+        (count for count in range(len(labels), 1, -1) if count * (max(map(len, labels)) + _HANDLE) <= line), 1
+    )
     legend = axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=LABEL_SIZE,
         labelcolor=light("ink"), handletextpad=0.5, columnspacing=1.4, borderaxespad=0.2,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from internvl_gguf.bench.plain_json import as_plain, damaged, from_plain
-from internvl_gguf.bench.report.advice import advise
+from internvl_gguf.bench.report.advice import advise, recommend
 from internvl_gguf.bench.report.markdown import results_to_markdown
 from internvl_gguf.bench.report.pareto import DivergenceKind, best_rows, divergence
 from internvl_gguf.bench.results import Configuration, Divergence, Results, Row, SpeedResult, Spread
@@ -40,7 +40,7 @@ def render(results: Results, output_format: OutputFormat, budget: int | None = N
     """Return the whole report in a format of `-o`, with a newline at its end; Markdown and JSON advise for `budget`."""
     writers: dict[OutputFormat, Callable[[Results], str]] = {
         "md": lambda found: results_to_markdown(found, budget),
-        "json": lambda found: _json({**results_to_json(found), "advice": advise(found, budget)}),
+        "json": lambda found: _json({**results_to_json(found), **_advised(found, budget)}),
         "csv": results_to_csv,
     }
     return writers[output_format](results)
@@ -115,6 +115,11 @@ def _flat_row(results: Results, row: Row, marks: dict[str, Any]) -> list[dict[st
             "started_at": safe_line(results.started_at),
         },
     ]
+
+
+def _advised(results: Results, budget: int | None) -> dict[str, Any]:
+    """The row to take, by its index in `rows`, and the sentence about it."""
+    return {"recommended": recommend(results, budget), "advice": advise(results, budget)}
 
 
 def _json(document: dict[str, Any]) -> str:

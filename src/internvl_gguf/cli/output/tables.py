@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _WIDE: Final = 48  # columns from which on what does not fit a fact's line stands below its beginning
 _FURTHER_IN: Final = 2
 # Characters of ours that few encodings have, for terminals that know ASCII only.
-_PLAIN: Final = str.maketrans({"◆": "*", "◇": "+", "✗": "!", "±": "+-", "–": "-", "…": "..."})
+_PLAIN: Final = str.maketrans({"→": "->", "✗": "!", "±": "+-", "–": "-", "…": "..."})
 
 
 def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
