@@ -13,6 +13,7 @@ from internvl_gguf.cli.output import say
 from internvl_gguf.cli.picks import Picks
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.tiling import MAX_TILES
+from internvl_gguf.utils.sizes import card_size_note
 
 if TYPE_CHECKING:
     from internvl_gguf.models.hub_resolver import HubResolver
@@ -62,6 +63,8 @@ def pick(
     with option_errors():
         workload = _with_context(asked, context, listings)
     budget, notices = wanted.budget()
+    if note := card_size_note(vram):
+        notices = (note, *notices)
     picks = Picks(listings, budget, wanted.ram_is_ours, workload, preference, notices)
     for notice in (*notices, *(notice for listing in listings for notice in listing.notices)):
         say(notice)
