@@ -93,14 +93,17 @@ class _Budgets:
 
     def budget(self) -> tuple[MemoryBudget, tuple[str, ...]]:
         """Bytes of each device, and what there is to say about this machine."""
+        from internvl_gguf.hardware.unused_gpu import find_unused_gpu
         from internvl_gguf.planning import MemoryBudget
         from internvl_gguf.planning.machine_memory import machine_budget, total_host_memory
 
         if self._vram is not None:
             return MemoryBudget(self._ram or total_host_memory(), self._vram), ()
         machine = machine_budget()
+        unused = None if machine.gpus else find_unused_gpu()
+        notices = (*machine.notices, *([unused.notice] if unused else ()))
         budget = machine.budget if self._ram is None else replace(machine.budget, host=self._ram)
-        return budget, machine.notices
+        return budget, notices
 
 
 def _listings(model: str | None, *, read_headers: bool) -> list[ModelListing]:
