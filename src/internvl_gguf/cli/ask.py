@@ -120,7 +120,7 @@ def _question(prompt: str | None, images: list[str], *, finds_pictures: bool) ->
     if not found.prompt.strip():
         about = f"; ask something about {found.pictures[0]}" if found.pictures else ""
         raise typer.BadParameter(f"the question is empty{about}", param_hint="PROMPT")
-    return found.prompt, take_pictures(images) + take_found(found)
+    return found.prompt, take_pictures(images) + take_found(found, question)
 
 
 def _ask_once(

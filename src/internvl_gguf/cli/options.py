@@ -70,7 +70,12 @@ WorkerTimeoutOption = Annotated[
     ),
 ]
 SystemOption = Annotated[
-    str | None, _shared("SYSTEM", help="System message instead of the official one, which is in Chinese; '' for none.", show_default=False)
+    str | None,
+    _shared(
+        "SYSTEM",
+        help="System message instead of the official one, which is in Chinese; '' for none.",
+        show_default=False,
+    ),
 ]
 PromptPicturesOption = Annotated[
     bool,

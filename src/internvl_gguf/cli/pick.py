@@ -37,9 +37,13 @@ def pick(
     show_all: pick_options.AllOption = False,
     json_output: options.JSONOption = False,
 ) -> None:
-    """Pick what to run: the quants that fit the memory there is, the best first, before anything is fetched.
+    """Pick what to run: the quants that fit this machine, or another, the best first, before anything is fetched.
 
-    Memory comes from rebuilding llama.cpp's own planning, speeds are estimates.
+    Memory is planned as llama.cpp plans it, speeds are estimates.
+
+    A Mac's GPU shares one memory with the CPU. On it, leave out --vram and --ram: both are known. For another Mac give
+    what macOS lets the GPU have, about two thirds, as --vram, and what programs leave of the rest as --ram: of 16 GiB
+    --vram 10GiB --ram 4GiB.
     """
     from internvl_gguf.cli.pick_report import explain, print_picks
     from internvl_gguf.hardware.cpu_tuning import host_settings

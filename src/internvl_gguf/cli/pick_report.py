@@ -125,7 +125,9 @@ def explain(picks: Picks, wanted: str, json_output: bool) -> None:
     several = len(picks.listings) > 1
     name = _name(candidate, several)
     print_lines(f"{name}, {verdict(found)}")
-    print_lines(f"It is {place} of {len(ranked)} that fit: {placement_text(found)}, KV cache in {found.request.kv_type}.")
+    print_lines(
+        f"It is {place} of {len(ranked)} that fit: {placement_text(found)}, KV cache in {found.request.kv_type}."
+    )
     if place > 1:
         best = ranked[0]
         model = f"{best.candidate.model}:" if several else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.cli.output import columns, say
+from internvl_gguf.cli.output import narrowed, say
 from internvl_gguf.config import is_quantised
 from internvl_gguf.planning.expected_loss import loss_in_words
 
@@ -19,7 +19,6 @@ _LEAST_FIRST: Final = (
     "QUESTION",
 )
 """Columns that are left out where the terminal is too narrow; the others are always there."""
-_GAP: Final = 2  # blanks between columns
 _FAMILY: Final = "InternVL3-"  # the catalogue knows the models without it, too
 
 
@@ -31,22 +30,11 @@ def ranking_table(shown: Sequence[Configuration], several: bool) -> tuple[tuple[
         several: whether they are of several models.
     """
     unit = _unit(shown)
-    rows = list(_narrowed([_columns(each, several, lambda size: f"{size / unit:.2f}") for each in shown]))
-    return tuple(rows[0]), [tuple(row.values()) for row in rows]
-
-
-def _narrowed(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Without the columns that matter least, as far as the terminal is too narrow for them."""
-    for name in ("", *_LEAST_FIRST):
-        rows = [{title: value for title, value in row.items() if title != name} for row in rows]
-        if _width(rows) <= columns():
-            return rows
-    first = next(iter(rows[0]))
-    return [{**row, first: row[first].removeprefix(_FAMILY)} for row in rows]
-
-
-def _width(rows: list[dict[str, str]]) -> int:
-    return sum(max(len(title), *(len(row[title]) for row in rows)) + _GAP for title in rows[0])
+    full = [_columns(each, several, lambda size: f"{size / unit:.2f}") for each in shown]
+    head, rows = narrowed(tuple(full[0]), [tuple(row.values()) for row in full], _LEAST_FIRST)
+    if several and "QUESTION" not in head:
+        rows = [(name.removeprefix(_FAMILY), *rest) for name, *rest in rows]
+    return head, rows
 
 
 def _columns(found: Configuration, several: bool, number: Callable[[int], str]) -> dict[str, str]:
