@@ -197,7 +197,7 @@ def _print_vision(header: GGUFHeader, report: VisionReport) -> None:
 
 def _stored(tensors: TensorStatistics, file_bytes: int) -> str:
     types = ", ".join(f"{count} {name}" for name, count in tensors.types.items())
-    size = f"{format_size(file_bytes)} of files, {format_size(tensors.n_bytes)} of them weights"
+    size = f"{format_size(file_bytes)}, of which {format_size(tensors.n_bytes)} are weights"
     return f"{size}; {tensors.bits_per_weight:.2f} bits a weight: {types}"
 
 

@@ -131,12 +131,12 @@ def explain(picks: Picks, wanted: str, json_output: bool) -> None:
     if place > 1:
         best = ranked[0]
         model = f"{best.candidate.model}:" if several else ""
-        print_lines(
-            f"The best is {_name(best.candidate, several)}, {verdict(best)} Why {model}{reason(ranked, picks.preference)}"
-        )
+        print_lines(f"The best is {_name(best.candidate, several)}, {verdict(best)}")
+        print_lines(f"Why {model}{reason(ranked, picks.preference)}")
     print_lines(
-        f"{format_size(candidate.size)}, {candidate.bits_per_weight:.2f} bits a weight; loss about "
-        f"{loss_text(found, False)} (mean KL divergence from the unquantised weights, by measurements of another model)."
+        f"{format_size(candidate.size)}, {candidate.bits_per_weight:.2f} bits a weight; loss: "
+        f"{loss_text(found, several=False)} (mean KL divergence from the unquantised weights, a rough guide from "
+        "another model)."
     )
     speed = found.speed
     print_lines(

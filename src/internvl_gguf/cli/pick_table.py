@@ -68,7 +68,7 @@ def _columns(found: Configuration, several: bool, number: Callable[[int], str]) 
         columns |= {"RAM": about + number(plan.host.total), "FREE": number(found.headroom[0])}
     return columns | {
         "TOKENS/S": range_text(found.speed.decode),
-        "QUESTION": f"{range_text(found.answer_seconds)} s",
+        "QUESTION": f"{range_text(found.answer_seconds)} s" if found.answer_seconds.high >= 1 else "< 1 s",
         "LOSS": loss_text(found, several),
     }
 
@@ -92,7 +92,7 @@ def _footnotes(shown: Sequence[Configuration], several: bool, more: int, too_lar
         yield f"{more} more would run, some perhaps partly on the CPU (--all shows them){left}."
     unit = "GiB" if _unit(shown) == _GIB else "MiB"
     about = " Sizes marked ~ are estimates." if any(each.candidate.source == "estimate" for each in shown) else ""
-    yield f"Sizes in {unit}.{about} QUESTION: reading it with its pictures, and writing 200 tokens."
+    yield f"Sizes in {unit}.{about} A question: reading it with its pictures, and writing 200 tokens."
     yield (
         "LOSS: what quantising costs against the same model unquantised, a rough guide from Llama-3-8B. "
         + ("It does not compare models." if several else "0.001 nobody notices, 0.01 few, 0.1 most.")
@@ -132,4 +132,4 @@ def range_text(value: Range | None) -> str:
 
 
 def _digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 9.5 else f"{value:.1f}"
+    return f"{float(f'{value:.2g}'):,.0f}" if value >= 9.5 else f"{value:.1f}"

@@ -62,8 +62,9 @@ class HubModel:
 def parse_model_name(text: str, catalog: Catalog) -> LocalModel | HubModel:
     """Parse a path, an `owner/repo[@REVISION][:QUANT]` or a catalogue's `NAME[:QUANT]`.
 
-    A size for the quant, as in `internvl3:14b`, is that Instruct model of the family. A text is a path if the path exists, if it begins with `.`, `/` or `~`, or if it ends in `.gguf` and does not name a
-    file of a repository (`owner/repo:file.gguf`).
+    A text is a path if the path exists, if it begins with `.`, `/` or `~`, or if it ends in `.gguf` and does not name a
+    file of a repository (`owner/repo:file.gguf`). A size in the place of the quant, as in `internvl3:14b`, means the
+    Instruct model of that size.
 
     Raises:
         ModelFileError: the catalogue has no such name, or the model is not supported.

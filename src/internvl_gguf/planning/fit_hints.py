@@ -18,6 +18,7 @@ from internvl_gguf.utils.sizes import format_size
 
 _SMALLEST_CONTEXT: Final = 2048
 _FEW_TILES: Final = 4
+_SHORTER: Final = 0.7  # parts of the time from which on it is worth a word
 
 
 def ways_to_fit(
@@ -71,7 +72,7 @@ def ways_to_fit(
 def ways_to_shorten(
     slow: Configuration, smaller_models: Sequence[Sequence[Candidate]], roofline: Roofline | None
 ) -> Iterator[str]:
-    """Yield what makes a question take less than half as long, as parts of a sentence.
+    """Yield what makes a question take clearly less long, as parts of a sentence.
 
     Args:
         slow: the configuration whose questions take long.
@@ -82,11 +83,11 @@ def ways_to_shorten(
     if workload.pictures and workload.max_tiles > _FEW_TILES:
         fewer = replace(workload, max_tiles=_FEW_TILES)
         found = rank([slow.candidate], budget, fewer, roofline)
-        if found and geometric_mean(found[0].answer_seconds) < seconds / 2:
+        if found and geometric_mean(found[0].answer_seconds) < _SHORTER * seconds:
             yield f"--max-tiles {_FEW_TILES} (coarser pictures) {duration_text(found[0].answer_seconds)}"
     for quants in smaller_models:
         found = rank([quant for quant in quants if quant.loss <= USABLE_LOSS], budget, workload, roofline)
-        if found and geometric_mean(found[0].answer_seconds) < seconds / 2:
+        if found and geometric_mean(found[0].answer_seconds) < _SHORTER * seconds:
             name = f"{found[0].candidate.model}:{found[0].candidate.quant}"
             yield f"the smaller {name} {duration_text(found[0].answer_seconds)}"
             break

@@ -45,6 +45,8 @@ def quality_text(found: Configuration) -> str:
 
 def duration_text(seconds: Range) -> str:
     """Say how long something takes, with the digits that an estimate is worth: "7 to 31 s", "3 to 14 minutes"."""
+    if seconds.high < 1:
+        return "less than 1 s"
     if geometric_mean(seconds) < _MINUTES:
         low, high = (f"{end:.0f}" if end >= 9.5 else f"{end:.1f}" for end in (seconds.low, seconds.high))
         return f"about {low} s" if low == high else f"{low} to {high} s"
@@ -101,6 +103,8 @@ def _why(best: Configuration, others: Sequence[Configuration], preference: Prefe
     if best.budget.has_gpus and not best.is_full:
         whole = any(other.is_full for other in alike)
         return f"no quant fits the GPU whole{f' without losing more than {USABLE_LOSS}' if whole else ''}"
+    if best.loss < NO_LOSS:
+        return "nothing that could be noticed is lost"
     noticeable = min(best.loss - NO_LOSS / 2, best.loss * _NOTICEABLE)
     better = next((other for other in alike if other.loss < noticeable), None)
     if better is None:

@@ -33,7 +33,10 @@ _TRIES = 6
 _LONGEST_WAIT = 60.0  # seconds, also for a longer Retry-After
 _RESULT = TypeVar("_RESULT")
 
-ONLINE_HINT = "Check the network (and HF_ENDPOINT) and run it again; a download goes on where it stopped. `internvl list` shows what is here."
+ONLINE_HINT = (
+    "Check the network (and HF_ENDPOINT) and run it again; a download goes on where it stopped. "
+    "`internvl list` shows what is here."
+)
 
 
 @dataclass(frozen=True)
