@@ -220,7 +220,7 @@ def check_pictures_fit(workload: Workload, tokens_per_tile: int, n_ctx_train: in
     ways = [f"--context {larger}"] if n_ctx_train is None or larger <= n_ctx_train else []
     ways += [f"--max-tiles {fewer}"] if fewer else []
     raise InvalidRequestError(
-        f"{workload.pictures} x {workload.tiles_per_picture} tiles take {needed:,} positions; the context has "
+        f"{workload.pictures} x {workload.tiles_per_picture} tiles take {needed:,} tokens; the context has "
         f"{workload.n_ctx:,}.",
         f"Use {' or '.join(ways)}, or fewer pictures." if ways else "Use fewer pictures.",
     )

@@ -28,6 +28,7 @@ from internvl_gguf.gguf.validation import ModelPair, validate_files
 from internvl_gguf.hardware.cores import seconds_used_by_others, usable_cores
 from internvl_gguf.hardware.cpu_tuning import host_settings
 from internvl_gguf.hardware.trial import Needs, find_usable_settings
+from internvl_gguf.hardware.unused_gpu import notice_once
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import Device, build, initialise
 from internvl_gguf.llama.model import TextModel
@@ -111,8 +112,10 @@ class InProcessRuntime(Owned):
         machine = machine_budget(parse_vram(config.vram))
         self.settled = find_usable_settings(needs_of(pair, config), machine.usable)
         no_gpu = config.n_gpu_layers not in ("auto", 0) and not machine.gpus
-        for notice in (*machine.notices, *([_NO_GPU] if no_gpu else ()), *self.settled.notices):
-            on_notice(notice)
+        unused = notice_once() if not machine.gpus and config.n_gpu_layers != 0 and config.vram != "none" else ""
+        for notice in (*machine.notices, *([_NO_GPU] if no_gpu else ()), unused, *self.settled.notices):
+            if notice:
+                on_notice(notice)
         config = config if self.settled.flash_attn else replace(config, flash_attn=False)
         self._encoder_file = EncoderFile(
             files.mmproj,

@@ -37,7 +37,7 @@ from internvl_gguf.cli.output.progress import (
     replaced_line,
     status_line,
 )
-from internvl_gguf.cli.output.tables import Report, print_fact, print_table
+from internvl_gguf.cli.output.tables import Report, narrowed, print_fact, print_table
 
 __all__ = [
     "Figure",
@@ -52,6 +52,7 @@ __all__ = [
     "dim",
     "flush",
     "is_terminal",
+    "narrowed",
     "print_document",
     "print_fact",
     "print_json",
