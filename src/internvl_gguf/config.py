@@ -196,11 +196,28 @@ class PictureOptions:
         return self.min_tiles if self.max_tiles is not None else min(self.min_tiles, self.most_tiles)
 
 
-class AskOptions(TypedDict, total=False):
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `SamplingParams` as keyword arguments, for callers and their editors; a test holds both equal."""
+
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repeat_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    penalty_last_n: int
+    seed: int | None
+    stop: str | Sequence[str]
+
+
+class AskOptions(SamplingOptions, total=False):
     """What `Session.ask`, `stream` and `next_token_logprobs` accept beside the prompt and its pictures.
 
-    `sampling` says how tokens are chosen, greedily by default. The others are those of `PictureOptions`, for this
-    question; tile limits that are left out are the session's.
+    `sampling` says how tokens are chosen, greedily by default; each field of `SamplingParams` given by its own name
+    replaces that of `sampling`. The others are those of `PictureOptions`, for this question; tile limits that are left
+    out are the session's.
     """
 
     sampling: SamplingParams

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -69,7 +70,8 @@ def test_a_line_is_a_question() -> None:
         b"{}",
         b'{"images": []}',
         b'{"prompt": 5}',
-        b'{"prompt": "?", "images": "a.png"}',
+        b'{"prompt": "?", "image": "a.png"}',
+        b'{"prompt": "?", "max_new_tokens": 5}',
         b'{"prompt": "?", "images": [5]}',
         b'{"prompt": "?", "temperature": "hot"}',
         b'{"prompt": "?", "temperature": -1}',
@@ -92,6 +94,10 @@ def test_a_line_that_is_no_question_says_why(data: bytes) -> None:
     assert record["line"] == 3
     assert "\n" not in record["error"]
     assert record["hint"]
+
+
+def test_one_picture_of_a_line_needs_no_list() -> None:
+    assert question(images="a.png") == question(images=["a.png"])
 
 
 def test_blank_lines_are_no_questions_and_count() -> None:
@@ -175,7 +181,11 @@ def lines(tmp_path: Path) -> Path:
 def test_every_line_has_a_record_in_order_and_bad_ones_end_nothing(run: Run, tiny: ModelFiles, lines: Path) -> None:
     done = run("ask", tiny.text, "--batch", lines, "--parallel", "2", "-c", "256", *FAST)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["3 of 6 lines failed; the output says why."]
+    speed, failures = done.stderr.splitlines()
+    assert re.fullmatch(r"Answered 3 lines in [\d.]+ s: [\d,.]+ pictures an hour\.", speed)
+    assert failures == (
+        "3 of 6 lines failed; the output says why. The first is line 3 (missing.png): there is no such file."
+    )
     found = records(done.stdout)
     assert [record["line"] for record in found] == [1, 2, 3, 4, 5, 7]
     assert ["text" in record for record in found] == [True, True, False, False, True, False]
@@ -199,7 +209,8 @@ def test_a_run_goes_on_where_an_earlier_one_ended(run: Run, tiny: ModelFiles, li
     text = lines.read_text().replace('"missing.png"', json.dumps(str(tmp_path / "missing.png")))
     lines.write_text(text.replace('"max_tokens": 0', '"max_tokens": 1').replace("no JSON", '{"prompt": "Now?"}'))
     again = run(*arguments)
-    assert again.stderr.splitlines() == ["2 of 6 lines were answered before."]
+    assert again.stderr.splitlines()[0] == "2 of 6 lines were answered before."
+    assert re.fullmatch(r"Answered 4 lines in .* pictures an hour\.", again.stderr.splitlines()[1])
     assert again.returncode == 0
     second = records(output.read_text())
     assert [record["line"] for record in second] == [1, 2, 3, 4, 5, 7]

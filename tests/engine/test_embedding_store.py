@@ -333,9 +333,9 @@ class _SlowStore(EmbeddingStore):
         super().__init__(folder, AMPLE)
         self.go_on = threading.Event()
 
-    def put(self, key: bytes, embeddings: np.ndarray) -> None:
+    def put(self, key: bytes, embeddings: np.ndarray, *, evicts: bool = True) -> bool:
         self.go_on.wait()
-        super().put(key, embeddings)
+        return super().put(key, embeddings, evicts=evicts)
 
 
 def test_a_slow_disk_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
