@@ -32,6 +32,7 @@ _TEXT_TOKENS: Final = 100
 _LONG: Final = 60.0  # seconds
 _MANY_TILES: Final = FEWER_TILES + 1.5  # with its thumbnail, a picture of FEWER_TILES has one more
 _HOUR: Final = 3600
+_UNITS: Final = ((24 * _HOUR, "days"), (_HOUR, "hours"), (60, "minutes"), (1, "seconds"))
 _NAMED: Final = re.compile(r"Cannot use (?P<name>.+?): (?P<reason>.+)", re.DOTALL)
 
 
@@ -206,8 +207,10 @@ def _reason(error: InternVLError) -> str:
 
 
 def _between(seconds: Range) -> str:
-    low, high = duration(seconds.low), duration(seconds.high)
-    return f"about {low}" if low == high else f"{low} to {high}"
+    """A range of times, no more precise than it is known: "3.1 to 5.2 hours"."""
+    unit, name = next((each for each in _UNITS if seconds.high >= 2 * each[0]), _UNITS[-1])
+    low, high = _rounded(seconds.low / unit), _rounded(seconds.high / unit)
+    return f"about {low} {name}" if low == high else f"{low} to {high} {name}"
 
 
 def _rate(seconds: Range) -> str:

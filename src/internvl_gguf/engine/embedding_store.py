@@ -181,7 +181,8 @@ class EmbeddingStore:
             total = self._count_and_evict(size, evicts)
         self._has_counted = True
         has_room = total + size <= self.max_bytes
-        self._total.write_text(str(total + size if has_room else total), "ascii")
+        if has_room or evicts:
+            self._total.write_text(str(total + size if has_room else total), "ascii")
         return has_room
 
     def _running_total(self) -> int | None:
