@@ -132,6 +132,8 @@ def run(store: CountedStore, pictures: range | Iterator[int], rule: str) -> int:
             else:
                 cache.put(key, embeddings(key), evicts=rule != "room")
             seen.add(key)
+        for written, _ in list(cache._writes):  # an encoder takes longer than the disk
+            written.result()
     cache.close()
     return found
 

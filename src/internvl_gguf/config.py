@@ -162,6 +162,7 @@ class PictureOptions:
         None,
         "Most tiles of a picture, the thumbnail not counted.",
         otherwise=f"{MAX_TILES}, or 1 for frames",
+        details="The time for a picture grows with its tiles.",
     )
     min_tiles: int = option(1, "Fewest tiles of a picture.")
     thumbnail: bool = option(
@@ -300,7 +301,7 @@ class EngineConfig:
     n_parallel: int = option(
         1,
         "Questions answered at once, and conversations whose KV is kept.",
-        details="Each takes a KV cache of `n_ctx`.",
+        details="Each takes a KV cache of `n_ctx`. A batch with 1 that was not chosen says so.",
         allows=between(1, MAX_SEQUENCES),
         hint=f"Use 1 to {MAX_SEQUENCES} conversations.",
         on_command_line=False,
