@@ -297,7 +297,7 @@ def test_a_fork_outlives_the_session_it_came_from(session: Session) -> None:
     [
         (["/no/such/picture.png"], {}, PictureError),
         ([b""], {}, PictureError),
-        ("picture.png", {}, InvalidRequestError),
+        ("picture.png", {}, PictureError),
         ([], {"max_tiles": 0}, None),
         ([noise(1)], {"max_tiles": 0}, InvalidRequestError),
         ([noise(1)], {"max_tiles": 4, "min_tiles": 5}, InvalidRequestError),
