@@ -167,6 +167,7 @@ class PictureOptions:
         None,
         "Most tiles of a picture, the thumbnail not counted.",
         otherwise=f"{MAX_TILES}, or 1 for frames",
+        details="The time for a picture grows with its tiles.",
     )
     min_tiles: int = option(1, "Fewest tiles of a picture.")
     thumbnail: bool = option(
@@ -201,11 +202,28 @@ class PictureOptions:
         return self.min_tiles if self.max_tiles is not None else min(self.min_tiles, self.most_tiles)
 
 
-class AskOptions(TypedDict, total=False):
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `SamplingParams` as keyword arguments, for callers and their editors; a test holds both equal."""
+
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repeat_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    penalty_last_n: int
+    seed: int | None
+    stop: str | Sequence[str]
+
+
+class AskOptions(SamplingOptions, total=False):
     """What `Session.ask`, `stream` and `next_token_logprobs` accept beside the prompt and its pictures.
 
-    `sampling` says how tokens are chosen, greedily by default. The others are those of `PictureOptions`, for this
-    question; tile limits that are left out are the session's.
+    `sampling` says how tokens are chosen, greedily by default; each field of `SamplingParams` given by its own name
+    replaces that of `sampling`. The others are those of `PictureOptions`, for this question; tile limits that are left
+    out are the session's.
     """
 
     sampling: SamplingParams
@@ -299,7 +317,7 @@ class EngineConfig:
     n_parallel: int = option(
         1,
         "Questions answered at once, and conversations whose KV is kept.",
-        details="Each takes a KV cache of `n_ctx`.",
+        details="Each takes a KV cache of `n_ctx`. A batch with 1 that was not chosen says so.",
         allows=between(1, MAX_SEQUENCES),
         hint=f"Use 1 to {MAX_SEQUENCES} conversations.",
         on_command_line=False,

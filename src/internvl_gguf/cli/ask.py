@@ -17,7 +17,6 @@ from internvl_gguf.cli.output import (
     StatusLine,
     StreamedAnswer,
     print_json,
-    reply_as_json,
     say,
     show_library_log,
     status_line,
@@ -256,7 +255,7 @@ def _answer(
 
 def _as_json(model: str, prompt: str, pictures: list[Picture], reply: Reply) -> dict[str, Any]:
     images = [str(picture.source) if picture.name is None else picture.name for picture in pictures]
-    return {"model": model, "prompt": prompt, "images": images, **reply_as_json(reply)}
+    return {"model": model, "prompt": prompt, "images": images, **reply.to_dict()}
 
 
 def _say_statistics(reply: Reply) -> None:

@@ -73,7 +73,8 @@ SystemOption = Annotated[
     str | None,
     _shared(
         "SYSTEM",
-        help="System message instead of the official one, which is in Chinese; '' for none.",
+        help="System message instead of the official one, which is in Chinese; '' for none. It does not set the "
+        "language of answers: name that in the question where it matters.",
         show_default=False,
     ),
 ]
@@ -100,7 +101,8 @@ BatchOption = Annotated[
     typer.Option(
         metavar="FILE.jsonl",
         help="Answer the questions of a file (- for stdin), one JSON object a line: prompt, images, id, system, and "
-        "options by their names, as max_tokens. The answers are JSON lines, in the same order.",
+        "options by their names, as max_tokens. The answers are JSON lines, in the same order. Fewer --max-tiles are "
+        "faster.",
         show_default=False,
         rich_help_panel=_BATCH,
     ),

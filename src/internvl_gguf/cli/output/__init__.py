@@ -14,7 +14,6 @@ from internvl_gguf.cli.output.documents import (
     print_document,
     print_json,
     print_json_text,
-    reply_as_json,
 )
 from internvl_gguf.cli.output.lines import (
     bold,
@@ -62,7 +61,6 @@ __all__ = [
     "print_table",
     "progress_bars",
     "replaced_line",
-    "reply_as_json",
     "say",
     "say_error",
     "show_library_log",
