@@ -174,6 +174,16 @@ def test_ctrl_c_ends_with_130_and_no_traceback(tiny: ModelFiles) -> None:
     assert b"Traceback" not in errors
 
 
+def test_inspect_says_when_a_file_is_replaced(tmp_path: Path) -> None:
+    photo, saved = tmp_path / "photo.png", tmp_path / "grid.png"
+    Image.new("RGB", (64, 48)).save(photo)
+    first, second, machine = (run("inspect", photo, "--save", saved, *more) for more in ((), (), ("--json",)))
+    assert first.stderr == f"Saved {saved}\n"
+    assert second.stderr == machine.stderr == f"Replaced {saved}, which was there already\n"
+    assert "text       136 tokens kept for your question (change with --prompt-tokens)" in second.stdout
+    assert "context    3,330 of 8,192 tokens, 41%" in second.stdout
+
+
 def test_inspect_shows_the_grid_of_the_model_card(tmp_path: Path) -> None:
     path = tmp_path / "wide.png"
     Image.new("RGB", (1920, 1080)).save(path)
@@ -243,7 +253,7 @@ def test_inspect_shows_how_pictures_would_be_fitted(photos: list[Path]) -> None:
     assert "context    7,944 of 4,096 tokens, 194%" in shown.stdout
     assert "to fit     max_tiles 3 for each: 9 tiles, 2,304 visual tokens, 56%" in shown.stdout
     assert shown.stdout.count("\n  to fit") == 5
-    assert "160 tokens kept for the question, 128 of them by --prompt-tokens" in shown.stdout
+    assert "text       160 tokens kept for your question" in shown.stdout
     assert shown.stderr == done.stderr
 
 
