@@ -193,21 +193,21 @@ def test_a_reader_that_leaves_ends_the_chat_without_a_crash(folder: Path) -> Non
 
 
 def test_ctrl_c_ends_a_script(folder: Path) -> None:
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "internvl_gguf", "chat", "demo", *FAST, *BABBLE],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    child.stdin.write(b"Talk.\nTalk.\nTalk.\n")
-    child.stdin.close()
-    assert child.stdout.read(1)
-    child.send_signal(signal.SIGINT)
-    assert child.wait(60) == 130
-    assert child.stderr is not None
-    assert b"Traceback" not in child.stderr.read()
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(b"Talk.\nTalk.\nTalk.\n")
+        child.stdin.close()
+        assert child.stdout.read(1)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(60) == 130
+        assert child.stderr is not None
+        assert b"Traceback" not in child.stderr.read()
 
 
 def test_a_folder_that_cannot_be_written_is_told_once(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -234,7 +235,7 @@ def test_a_spelling_chosen_in_the_own_file_is_taken_from_the_shipped_model(own_f
 
 def test_an_own_alias_cannot_hide_a_shipped_name(own_file: Path) -> None:
     write(own_file, '[[model]]\nname = "Mine"\naliases = [\n  "fine",\n  "internvl3-8b",\n]\n')
-    with pytest.raises(CatalogError, match="line 5: the alias 'internvl3-8b'"):
+    with pytest.raises(CatalogError, match="model 1, aliases 2: the alias 'internvl3-8b'"):
         load_catalog()
 
 
@@ -305,86 +306,91 @@ def entry(*lines: str) -> str:
     return GOOD + "\n".join(["[[model]]", 'name = "bad"', *lines]) + "\n"
 
 
-MISTAKES = [
+# Name, file, the line of what is no TOML or else the place (after a dot: in the second model), and what is said.
+MISTAKES: list[tuple[str, str, int | str, str]] = [
     # form of the file
     ("not TOML", entry("repo = owner/name"), 6, "not TOML"),
     ("ends too early", entry('repo = "owner'), 6, "not TOML"),
     ("never closed", entry("aliases = [", '  "a",'), 7, "not TOML"),
     ("key twice", entry('repo = "a/b"', 'repo = "a/b"'), 7, "not TOML"),
     ("not UTF-8", entry('licence = "caf\udce9"'), 6, "not UTF-8"),
-    ("one table", '\n[model]\nname = "bad"\n', 2, "[model] is one table"),
-    ("no tables", "\n\nmodel = 3\n", 3, "'model' is a whole number"),
-    ("list of words", '\nmodel = [\n  "bad",\n]\n', 3, "an entry of 'model' is text"),
+    ("one table", '\n[model]\nname = "bad"\n', "model", "[model] is one table"),
+    ("no tables", "\n\nmodel = 3\n", "model", "'model' is a whole number"),
+    ("list of words", '\nmodel = [\n  "bad",\n]\n', "model 1", "an entry of 'model' is text"),
     # unknown keys
-    ("unknown top key", "\n" + '[[models]]\nname = "bad"\n', 2, "unknown key 'models'"),
-    ("unknown key", entry('license = "mit"'), 6, "unknown key 'license'"),
-    ("unknown key after strings", entry('licence = """', "repo = 1", '"""', "# layers", 'reop = "a/b"'), 10, "'reop'"),
-    ("unknown key after a literal", entry("licence = '''", "[x]", "'''", 'reop = "a/b"'), 9, "unknown key 'reop'"),
-    ("quoted key", entry('"re\\u006fp" = "a/b"'), 6, "unknown key 'reop'"),
-    ("in a table", entry("", "[model.text]", TEXT + "layer = 3"), 14, "unknown key 'layer'"),
-    ("in a dotted key", entry("text . layer = 3"), 6, "unknown key 'layer'"),
-    ("in an inline table", entry("text = { layer = 3 }"), 6, "unknown key 'layer'"),
-    ("in a list", entry("files = [", FILE + " # [", '  {name = "b.gguf", size = 1},', "]"), 8, "unknown key 'size'"),
-    ("in a table list", entry("[[model.files]]", "name='a.gguf'", "bytes=1", "[[model.files]]", "nam=1"), 10, "nam"),
+    ("unknown top key", "\n" + '[[models]]\nname = "bad"\n', "models", "unknown key 'models'"),
+    ("unknown key", entry('license = "mit"'), ".license", "unknown key 'license'"),
+    ("key after strings", entry('licence = """', "repo = 1", '"""', "# layers", 'reop = "a/b"'), ".reop", "reop"),
+    ("unknown key after a literal", entry("licence = '''", "[x]", "'''", 'reop = "a/b"'), ".reop", "unknown key"),
+    ("quoted key", entry('"re\\u006fp" = "a/b"'), ".reop", "unknown key 'reop'"),
+    ("in a table", entry("", "[model.text]", TEXT + "layer = 3"), ".text.layer", "unknown key 'layer'"),
+    ("in a dotted key", entry("text . layer = 3"), ".text.layer", "unknown key 'layer'"),
+    ("in an inline table", entry("text = { layer = 3 }"), ".text.layer", "unknown key 'layer'"),
+    ("in a list", entry("files=[", FILE + " # [", '  {name = "b.gguf", size = 1},', "]"), ".files 2, size", "unknown"),
+    ("in a table list", entry("[[model.files]]", "name='a.gguf'", "bytes=1", "[[model.files]]", "nam=1"),
+     ".files 2, nam", "unknown key 'nam'"),
     # wrong kinds
-    ("number for text", entry("repo = 3"), 6, "'repo' is a whole number, not text"),
-    ("text for list", entry('aliases = "a"'), 6, "'aliases' is text, not a list"),
-    ("number in a list", entry("aliases = [", '  "a, ]", # "', "", "  3,", "]"), 9, "an entry of 'aliases' is a whole"),
-    ("list in a list", entry("aliases = [ 'a',", "  ['b'] ]"), 7, "an entry of 'aliases' is a list"),
-    ("text for number", entry('parameters = "8B"'), 6, "'parameters' is text"),
-    ("fraction", entry("parameters = 1.5e9"), 6, "'parameters' is a number, not a whole number"),
-    ("truth", entry("parameters = true"), 6, "'parameters' is true or false"),
-    ("date", entry("revision = 2025-05-01 07:32:00"), 6, "'revision' is a date or time"),
-    ("zero", entry("", "[model.text]", TEXT.replace("heads = 1", "heads = 0", 1)), 11, "'heads' is 0"),
-    ("text for table", entry('vision = "big"'), 6, "'vision' is text, not a table"),
-    ("list of numbers for files", entry("files = [1]"), 6, "an entry of 'files' is a whole number"),
-    ("another norm", entry("", "[model.vision]", *VISION, 'norm = "batch"'), 15, "'norm' is 'batch'"),
-    ("another status", entry('status = "known"'), 6, "'status' is 'known'"),
-    ("empty text", entry('licence = " "'), 6, "'licence' is empty"),
-    # missing keys: the line of the table that lacks it
-    ("no name", GOOD + '\n[[model]]\nrepo = "a/b"\n', 5, "'name' is missing"),
-    ("no architecture", entry("", "[model.text] # shape", "layers = 1"), 7, "'architecture' is missing in 'text'"),
-    ("no norm", entry("", f"vision = {{ {', '.join(VISION)} }}"), 7, "'norm' is missing"),
-    ("no file name", entry("files = [", FILE, "  {bytes = 1},", "]"), 8, "'name' is missing"),
-    ("no repo", entry('status = "named"'), 4, "'repo' is missing"),
+    ("number for text", entry("repo = 3"), ".repo", "'repo' is a whole number, not text"),
+    ("text for list", entry('aliases = "a"'), ".aliases", "'aliases' is text, not a list"),
+    ("number in a list", entry("aliases = [", '  "a, ]", # "', "", "  3,", "]"), ".aliases 2", "an entry of 'aliases'"),
+    ("list in a list", entry("aliases = [ 'a',", "  ['b'] ]"), ".aliases 2", "an entry of 'aliases' is a list"),
+    ("text for number", entry('parameters = "8B"'), ".parameters", "'parameters' is text"),
+    ("fraction", entry("parameters = 1.5e9"), ".parameters", "'parameters' is a number, not a whole number"),
+    ("truth", entry("parameters = true"), ".parameters", "'parameters' is true or false"),
+    ("date", entry("revision = 2025-05-01 07:32:00"), ".revision", "'revision' is a date or time"),
+    ("zero", entry("", "[model.text]", TEXT.replace("heads = 1", "heads = 0", 1)), ".text.heads", "'heads' is 0"),
+    ("text for table", entry('vision = "big"'), ".vision", "'vision' is text, not a table"),
+    ("list of numbers for files", entry("files = [1]"), ".files 1", "an entry of 'files' is a whole number"),
+    ("another norm", entry("", "[model.vision]", *VISION, 'norm = "batch"'), ".vision.norm", "'norm' is 'batch'"),
+    ("another status", entry('status = "known"'), ".status", "'status' is 'known'"),
+    ("empty text", entry('licence = " "'), ".licence", "'licence' is empty"),
+    # missing keys: the place of the table that lacks it
+    ("no name", GOOD + '\n[[model]]\nrepo = "a/b"\n', ".", "'name' is missing"),
+    ("no architecture", entry("", "[model.text] # shape", "layers = 1"), ".text", "'architecture' is missing"),
+    ("no norm", entry("", f"vision = {{ {', '.join(VISION)} }}"), ".vision", "'norm' is missing"),
+    ("no file name", entry("files = [", FILE, "  {bytes = 1},", "]"), ".files 2", "'name' is missing"),
+    ("no repo", entry('status = "named"'), ".", "'repo' is missing"),
     # sizes
-    ("bad size", entry("files = [", '  {name = "a.gguf", listed = "8.48 GB?"},', "]"), 7, "'8.48 GB?' is not a size"),
-    ("no unit", entry('files = [{name = "a.gguf", listed = "8.48"}]'), 6, "no unit"),
-    ("number as listed", entry("files = [{name = 'a.gguf', listed = 8.48}]"), 6, "'listed' is a number, not text"),
-    ("text as bytes", entry("[[model.files]]", 'name = "a.gguf"', 'bytes = "8 GiB"'), 8, "'bytes' is text"),
-    ("no size", entry("[[model.files]]", 'name = "a.gguf"'), 6, "the size of 'a.gguf' is missing"),
-    ("two sizes", entry("[[model.files]]", 'name = "a.gguf"', "bytes = 1", 'listed = "1 B"'), 6, "given twice"),
+    ("bad size", entry("files = [", '  {name = "a.gguf", listed="8.48 GB?"},', "]"), ".files 1, listed", "not a size"),
+    ("no unit", entry('files = [{name = "a.gguf", listed = "8.48"}]'), ".files 1, listed", "no unit"),
+    ("number as listed", entry("files = [{name = 'a.gguf', listed = 8.48}]"), ".files 1, listed", "is a number"),
+    ("text as bytes", entry("[[model.files]]", 'name = "a.gguf"', 'bytes = "8 GiB"'), ".files 1, bytes", "is text"),
+    ("no size", entry("[[model.files]]", 'name = "a.gguf"'), ".files 1", "the size of 'a.gguf' is missing"),
+    ("two sizes", entry("[[model.files]]", 'name = "a.gguf"', "bytes = 1", 'listed = "1 B"'), ".files 1", "twice"),
     # meanings
-    ("name twice", GOOD + '\n[[model]]\nname = "GOOD"\n', 6, "'GOOD' is already a name on line 3"),
-    ("alias is a name", entry('aliases = ["b",', '  "Good"]'), 7, "'Good' is already a name on line 3"),
-    ("alias twice", entry('aliases = ["b",', '  "c",', '  "B"]'), 8, "'B' is already a name on line 6"),
-    ("alias is its name", entry('aliases = ["BAD"]'), 6, "'BAD' is already a name on line 5"),
-    ("name with a quant", GOOD + '[[model]]\nname = "a:Q4_K_M"\n', 5, "cannot be the name of a model"),
-    ("name of the demo", GOOD + '[[model]]\nname = "Demo"\n', 5, "cannot be the name of a model"),
-    ("alias with a slash", entry('aliases = ["a/b"]'), 6, "cannot be the name of a model"),
-    ("name of a file", entry('aliases = ["a.gguf"]'), 6, "cannot be the name of a model"),
-    ("no owner", entry('repo = "InternVL3"'), 6, "is not a repository"),
-    ("other repo", entry('repo = "a/b"', "other_repos = [", '  "https://x/y",', "]"), 8, "is not a repository"),
-    ("file twice", entry("files=[{name='a.gguf',bytes=1},", " {name='a.gguf',bytes=1}]"), 7, "stands here twice"),
-    ("file outside", entry("files=[{name='../a.gguf',bytes=1}]"), 6, "is not the path of a .gguf file"),
-    ("file from the root", entry("files=[{name='/a.gguf',bytes=1}]"), 6, "is not the path of a .gguf file"),
-    ("file of another kind", entry("files=[{name='a.exe',bytes=1}]"), 6, "is not the path of a .gguf file"),
-    ("listed without files", entry('repo = "a/b"', 'status = "listed"'), 7, "there are no files"),
-    ("files but named", entry('repo = "a/b"', f"files=[{FILE}]", 'status = "named"'), 8, "files are listed"),
-    ("repo but none", entry('repo = "a/b"', 'status = "none"'), 7, "a repo is given"),
+    ("name twice", GOOD + '\n[[model]]\nname = "GOOD"\n', ".name", "'GOOD' is already a name, at model 1, name"),
+    ("alias is a name", entry('aliases = ["b",', '  "Good"]'), ".aliases 2", "already a name, at model 1, name"),
+    ("alias twice", entry('aliases = ["b",', '  "c",', '  "B"]'), ".aliases 3", "at model 2, aliases 1"),
+    ("alias is its name", entry('aliases = ["BAD"]'), ".aliases 1", "'BAD' is already a name, at model 2, name"),
+    ("name with a quant", GOOD + '[[model]]\nname = "a:Q4_K_M"\n', ".name", "cannot be the name of a model"),
+    ("name of the demo", GOOD + '[[model]]\nname = "Demo"\n', ".name", "cannot be the name of a model"),
+    ("alias with a slash", entry('aliases = ["a/b"]'), ".aliases 1", "cannot be the name of a model"),
+    ("name of a file", entry('aliases = ["a.gguf"]'), ".aliases 1", "cannot be the name of a model"),
+    ("no owner", entry('repo = "InternVL3"'), ".repo", "is not a repository"),
+    ("other repo", entry('repo = "a/b"', "other_repos = [", '  "https://x/y",', "]"), ".other_repos 1", "not a repo"),
+    ("file twice", entry("files=[{name='a.gguf',bytes=1},", " {name='a.gguf',bytes=1}]"), ".files 2, name", "twice"),
+    ("file outside", entry("files=[{name='../a.gguf',bytes=1}]"), ".files 1, name", "is not the path of a .gguf file"),
+    ("file from the root", entry("files=[{name='/a.gguf',bytes=1}]"), ".files 1, name", "is not the path"),
+    ("file of another kind", entry("files=[{name='a.exe',bytes=1}]"), ".files 1, name", "is not the path"),
+    ("listed without files", entry('repo = "a/b"', 'status = "listed"'), ".status", "there are no files"),
+    ("files but named", entry('repo = "a/b"', f"files=[{FILE}]", 'status = "named"'), ".status", "files are listed"),
+    ("repo but none", entry('repo = "a/b"', 'status = "none"'), ".status", "a repo is given"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"], ids=["LF", "CRLF"])
-@pytest.mark.parametrize(("text", "line", "what"), [case[1:] for case in MISTAKES], ids=[case[0] for case in MISTAKES])
-def test_a_mistake_is_told_with_its_file_and_line(own_file: Path, text: str, line: int, what: str, ending: str) -> None:
+@pytest.mark.parametrize(("text", "place", "what"), [case[1:] for case in MISTAKES], ids=[case[0] for case in MISTAKES])
+def test_a_mistake_is_told_with_its_file_and_place(
+    own_file: Path, text: str, place: int | str, what: str, ending: str
+) -> None:
     own_file.write_bytes(text.replace("\n", ending).encode("utf-8", "surrogateescape"))
     with pytest.raises(CatalogError) as raised:
         load_catalog()
     error = raised.value
     assert what in error.message
-    assert (error.file, error.line) == (str(own_file), line)
-    assert error.message.startswith(f"{own_file}, line {line}: ")
+    assert (error.file, error.line) == (str(own_file), place if isinstance(place, int) else None)
+    shown = f"line {place}" if isinstance(place, int) else re.sub(r"^\.", "model 2, ", place).removesuffix(", ")
+    assert error.message.startswith(f"{own_file}, {shown}: ")
     assert error.hint
     assert "\n" not in f"{error}"
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
+
+_ENOUGH_FOR_QUARTILES: Final = 4
+_OUTLIER: Final = 1.5
 
 Status = Literal["measured", "out of memory", "failed", "not run"]
 
@@ -17,17 +20,37 @@ class Spread:
     Attributes:
         median, low, high: of the repetitions.
         repetitions: how many there were, the warm-up not counted.
+        values: of each repetition, in their order; empty where only their summary is known.
     """
 
     median: float
     low: float
     high: float
     repetitions: int
+    values: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
-        """Summarise one or more values."""
-        return cls(statistics.median(values), min(values), max(values), len(values))
+        """Summary of at least one value."""
+        return cls(statistics.median(values), min(values), max(values), len(values), tuple(values))
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The lower and the upper one, which one disturbed repetition hardly moves; the extremes of fewer than four.
+
+        Between two repetitions they are interpolated (Hyndman and Fan 1996, method 7, as numpy does).
+        """
+        if len(self.values) < _ENOUGH_FOR_QUARTILES:
+            return self.low, self.high
+        lower, _, upper = statistics.quantiles(self.values, n=4, method="inclusive")
+        return lower, upper
+
+    @property
+    def outliers(self) -> tuple[float, ...]:
+        """Repetitions farther from the quartiles than 1.5 times their distance (Tukey 1977)."""
+        lower, upper = self.quartiles
+        reach = _OUTLIER * (upper - lower)
+        return tuple(value for value in self.values if value < lower - reach or value > upper + reach)
 
 
 @dataclass(frozen=True)

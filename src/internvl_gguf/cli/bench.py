@@ -76,7 +76,7 @@ def bench(
         measurements = MeasurementSettings(parts, repetitions, parallel, text, pictures, asked_tasks, chunks)
         wanted = _Asked(names, all_quants, fits, _split(mmproj), sweep, measurements, _reference(reference))
         room = parse_size(budget) if budget is not None else None
-        report = BenchOutput(room, "json" if json_output else output_format, output, html, plot)
+        report = BenchOutput.parse(room, "json" if json_output else output_format, output, html, plot)
     report.check()
     results, is_interrupted = _run(wanted, fresh=not resume)
     report.write(results)
@@ -180,10 +180,10 @@ def _host(machine: MachineFacts) -> HostSettings:
 
 
 def _resolver() -> HubResolver:
-    from internvl_gguf.bench.caching_hub_client import CachingHubClient
+    from internvl_gguf.models.hub import HubClient
     from internvl_gguf.models.hub_resolver import HubResolver
 
-    return HubResolver(CachingHubClient(say))
+    return HubResolver(HubClient(on_wait=say, keeps_listings=True))
 
 
 def _check_sets(measurements: MeasurementSettings) -> tuple[str, ...]:

@@ -299,15 +299,13 @@ def _print(inspection: _Inspection) -> None:
         print_lines(f"{len(inspection.names)} pictures together")
         _print_fact("the model", f"sees {_seen(asked.tiles, encoder)}")
     positions, n_ctx = _positions(inspection, asked), asked.budget.n_ctx
-    _print_fact("context", f"{positions:,} of {n_ctx:,} positions, {positions / n_ctx:.0%}")
+    _print_fact("context", f"{positions:,} of {n_ctx:,} tokens, {positions / n_ctx:.0%}")
     if inspection.is_fitted:
         cut = f"max_tiles {plan.cap} for each" if several else _grid_text(plan.grids[0], encoder.tile_size)
         positions = _positions(inspection, plan)
         _print_fact("to fit", f"{cut}: {_seen(plan.tiles, encoder)}, {positions / n_ctx:.0%}")
     text = asked.budget.text_tokens - _MARKERS * inspection.places
-    _print_fact(
-        "besides", f"{text} positions allowed for the text, {inspection.prompt_tokens} of them by --prompt-tokens"
-    )
+    _print_fact("text", f"{text} tokens kept for the question, {inspection.prompt_tokens} of them by --prompt-tokens")
 
 
 def _print_fact(label: str, fact: str) -> None:

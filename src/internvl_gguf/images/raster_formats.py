@@ -1,10 +1,10 @@
 """Decode allowed raster formats, after checks that keep Pillow from taking far more memory or time than a file is
 worth.
 
-Pillow's `Image.open` is not used: it tries every plugin it has (some start Ghostscript), and reports large pictures
-through a process-wide limit and a warning. Here an allow-list of its decoders is called directly, each under our own
-limits, so nothing global is changed and other users of Pillow in the process are not affected. For the allowed formats
-the pixels are those of `Image.open`.
+Pillow's `Image.open` is not used, though it takes a list of formats: its limit of pixels is one for the process, with a
+warning, and its JPEG plugin parses all EXIF before that limit. Here an allow-list of its decoders is called directly,
+each under our own limits, so nothing global is changed and other users of Pillow in the process are not affected. For
+the allowed formats the pixels are those of `Image.open`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ plan                                       the prediction, part by part and devi
 text_graph, vision_graph                   llama.cpp's graphs, node by node
 ggml_graph, ggml_scheduler, ggml_allocator ggml's rules: nodes, devices, places in a buffer
 work_buffer                                the CPU's work buffer, beside the compute buffer
+openvino_memory                            the vision encoder in OpenVINO
 dry_run                                    llama.cpp's own answer
 """
 

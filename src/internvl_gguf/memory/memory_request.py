@@ -14,6 +14,7 @@ from internvl_gguf.config import (
     MAX_DRAFT,
     MAX_SEQUENCES,
     MAX_THREADS,
+    EncoderKind,
     EngineConfig,
     KVType,
     check_kv_heads,
@@ -39,13 +40,14 @@ class MemoryRequest:
         n_draft: most tokens drafted and verified at once; each takes one more row of logits.
         kv_type: element type of the KV cache.
         flash_attn: flash attention in the text model.
-        gpus: one number for each GPU of the machine, its share of the layers, in any unit; llama.cpp uses the free
-            memory of each. Empty without a GPU. A GPU needs memory even with no layer on it: it computes large batches
-            with weights of the host.
-        offload_gpu: index of the GPU that does so; None if none does, as with devices of other machines.
-        n_gpu_layers: layers on GPUs, counted from the end: 1 is the output matrix alone, the number of layers + 1 or
-            -1 is everything.
-        mmproj_gpu: index of the GPU that holds the vision encoder; None for the CPU.
+        gpus: one number for each GPU of the machine, the share of the layers it gets, in any unit; llama.cpp takes the
+            free memory of each. Empty where there is none. A GPU takes memory even with no layer on it: it computes
+            large batches with weights of the host.
+        offload_gpu: number of the GPU that does so; None where none does, as devices of other machines.
+        n_gpu_layers: layers on GPUs, counted from the end: 1 is the output matrix alone, the number of layers + 1 all,
+            -1 all too.
+        mmproj_gpu: number of the GPU that the vision encoder lies on; None for the CPU.
+        encoder: what encodes pictures on the CPU.
         tiles_per_batch: tiles encoded at once.
         pictures: pictures in the conversation.
         tiles: tiles of all these pictures, thumbnails included.
@@ -67,6 +69,7 @@ class MemoryRequest:
     offload_gpu: int | None = 0
     n_gpu_layers: int = 0
     mmproj_gpu: int | None = None
+    encoder: EncoderKind = "llama.cpp"
     tiles_per_batch: int = 1
     pictures: int = 0
     tiles: int = 0

@@ -14,6 +14,7 @@ from internvl_gguf.memory.ggml_allocator import CPU, Backend, gpu
 from internvl_gguf.memory.ggml_graph import row_bytes
 from internvl_gguf.memory.ggml_scheduler import OFFLOAD_ROWS, schedule
 from internvl_gguf.memory.memory_request import MemoryRequest
+from internvl_gguf.memory.openvino_memory import openvino_activations, openvino_weights
 from internvl_gguf.memory.text_graph import Placement, TextBatch, text_graph
 from internvl_gguf.memory.vision_graph import vision_graph
 from internvl_gguf.memory.work_buffer import work_buffer
@@ -144,7 +145,7 @@ def predict_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
             kv_cache=per_layer * sum(home == index for home in homes.layers),
             compute_buffer=buffers[index],
             output_buffer=4 * text.n_vocab * (request.n_parallel + request.n_draft) if index == cpu else 0,
-            mmproj_weights=vision.weight_bytes if vision and index == encoder else 0,
+            mmproj_weights=_encoder_weights(vision, request) if vision and index == encoder else 0,
             mmproj_compute_buffer=vision_buffers[index],
             embeddings=4 * request.tiles * vision.tokens_per_tile * text.n_embd if vision and index == cpu else 0,
             work_buffer=text_work + vision_work if index == cpu else 0,
@@ -234,7 +235,7 @@ class _BufferKey:
         copies = request.offloads and len(homes.backends) - 1 in (*homes.layers, homes.output)
         layer_bytes = (text.layer_bytes[0], text.embedding.n_bytes) if copies else ()
         shape = (*text.sizes.values(), *layer_bytes)
-        fields = replace(request, pictures=0, tiles=0, tiles_per_batch=1, mmproj_gpu=None)
+        fields = replace(request, pictures=0, tiles=0, tiles_per_batch=1, mmproj_gpu=None, encoder="llama.cpp")
         return cls(shape if text.from_listing else (id(text),), fields, text, homes)
 
 
@@ -340,11 +341,22 @@ def _vision_memory(
     sizes = [0] * (cpu + 1)
     if vision is None:
         return encoder, tuple(sizes), 0
+    if _is_openvino(request):
+        sizes[cpu] = openvino_activations(vision, request.tiles_per_batch)
+        return encoder, tuple(sizes), 0
     computed = _encoding(vision, request.tiles_per_batch, request.n_threads, on_gpu=encoder != cpu)
     sizes[encoder] = computed.encoder
     if encoder != cpu:
         sizes[cpu] = computed.host
     return encoder, tuple(sizes), computed.work
+
+
+def _is_openvino(request: MemoryRequest) -> bool:
+    return request.mmproj_gpu is None and request.encoder != "llama.cpp"
+
+
+def _encoder_weights(vision: VisionWeights, request: MemoryRequest) -> int:
+    return openvino_weights(vision, request.encoder) if _is_openvino(request) else vision.weight_bytes
 
 
 @dataclass(frozen=True)

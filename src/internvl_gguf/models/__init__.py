@@ -9,5 +9,5 @@ hub/          the only user of huggingface_hub
 resolve       all of the above in one call
 listing       list the quants of a model
 suggest       complete a partly typed model name
-toml_tables, toml_lines  read a user's TOML file; errors name the line
+toml_tables              read a user's TOML file; errors name the place
 """

@@ -17,8 +17,7 @@ from typing import Any, Literal, cast, get_args
 from internvl_gguf.errors import CatalogError, InvalidRequestError
 from internvl_gguf.gguf.arch.base import Norm, TextShape, VisionShape
 from internvl_gguf.gguf.size_names import TEXT_NAMES, VISION_NAMES, published_text, published_vision
-from internvl_gguf.models.toml_lines import KeyPath
-from internvl_gguf.models.toml_tables import Document, Table
+from internvl_gguf.models.toml_tables import Document, KeyPath, Table, shown_path
 from internvl_gguf.utils.paths import config_dir
 from internvl_gguf.utils.sizes import parse_size
 
@@ -111,8 +110,9 @@ class Catalog:
         return next((model for model in self.models if wanted in map(_fold, model.spellings)), None)
 
     def nearest(self, name: str) -> list[str]:
-        """Return names of up to three models whose name or alias looks like `name`, the likeliest first."""
-        owners = {_fold(spelling): model.name for model in self.models for spelling in model.spellings}
+        """Return names of up to three models that run here and look like `name`, the likeliest first."""
+        usable = [model for model in self.models if not model.unsupported]
+        owners = {_fold(spelling): model.name for model in usable for spelling in model.spellings}
         close = difflib.get_close_matches(_fold(name), owners, n=6, cutoff=0.6)
         return list(dict.fromkeys(owners[spelling] for spelling in close))[:3]
 
@@ -121,7 +121,7 @@ def load_catalog() -> Catalog:
     """Return the shipped models merged with the user's, which replace those of the same name or come after them.
 
     Raises:
-        CatalogError: a file that cannot be read or holds a mistake; it names the file and the line.
+        CatalogError: a file that cannot be read or holds a mistake; it names the file and the place.
     """
     shipped = parse_catalog(*_shipped())
     user_file = config_dir() / FILE_NAME
@@ -146,7 +146,7 @@ def parse_catalog(data: bytes, origin: str) -> tuple[ModelSpec, ...]:
         origin: name of the file in errors.
 
     Raises:
-        CatalogError: not UTF-8, not TOML, or an invalid entry; it names the line.
+        CatalogError: not UTF-8, not TOML, or an invalid entry; it names the place.
     """
     return _models(Document(data, origin))
 
@@ -336,6 +336,6 @@ def _forbid_duplicates(models: Iterable[ModelSpec], document: Document) -> None:
             if first != path:
                 raise document.error(
                     path,
-                    f"{spelling!r} is already a name on line {document.line(first)}",
+                    f"{spelling!r} is already a name, at {shown_path(first)}",
                     "Give each model its own name and aliases; upper and lower case are the same.",
                 )

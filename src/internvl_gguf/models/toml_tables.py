@@ -1,43 +1,31 @@
-"""Read a user's TOML file: values by key and type; errors name the line."""
+"""Read a user's TOML file: values by key and type; errors name the value's path, as "model 3, text.layers"."""
 
 from __future__ import annotations
 
 import difflib
 import re
 import tomllib
-from functools import cached_property
 from typing import Any
 
 from internvl_gguf.errors import CatalogError, InvalidRequestError
-from internvl_gguf.models.toml_lines import KeyLines, KeyPath
+from internvl_gguf.utils.safe_text import safe_line
 from internvl_gguf.utils.text_data import decode_text, has_wide_mark
+
+KeyPath = tuple[str | int, ...]
+"""Keys, and places in lists from 0, that lead to a value."""
 
 
 class Document:
-    """A parsed file that knows the line of each key."""
+    """A parsed file, and errors about what is in it: a syntax error has a line, any other the path of its value."""
 
     def __init__(self, data: bytes, origin: str) -> None:
         self.origin = origin
-        self._text = self._decode(data)
-        self.content = self._parse(self._text)
+        self.content = self._parse(self._decode(data))
 
     def error(self, path: KeyPath, what: str, hint: str) -> CatalogError:
-        """Return an error about the value at `path`, or about the nearest table around it that is in the file."""
-        ends = range(len(path), 0, -1)
-        line = next((self._lines[path[:end]] for end in ends if path[:end] in self._lines), 1)
-        return self._error_at(line, what, hint)
-
-    def line(self, path: KeyPath) -> int:
-        """Return the line of the key at `path`, which is in the file."""
-        return self._lines.get(path, 1)
-
-    @cached_property
-    def _lines(self) -> dict[KeyPath, int]:
-        """Lines by path; computed only for a file with a mistake."""
-        try:
-            return KeyLines(self._text).scan()
-        except RecursionError:  # nested just so deep that tomllib came through
-            return {}
+        """Return an error about the value at `path`."""
+        place = ", ".join(part for part in (self.origin, shown_path(path)) if part)
+        return CatalogError(f"{place}: {what}.", hint, file=self.origin)
 
     def _error_at(self, line: int | None, what: str, hint: str) -> CatalogError:
         place = self.origin if line is None else f"{self.origin}, line {line}"
@@ -149,6 +137,17 @@ class Table:
 
     def _wrong_kind(self, value: Any, wanted: str, *keys: str | int) -> CatalogError:
         return self.error(f"{_shown(keys)} is {_kind(value)}, not {wanted}", f"Write {wanted}.", *keys)
+
+
+def shown_path(path: KeyPath) -> str:
+    """Return a path as errors name it, entries of lists counted from 1: "model 3, text.layers"; "" for the file."""
+    shown = ""
+    for part, before in zip(path, ("", *path), strict=False):
+        if isinstance(part, int):
+            shown += f" {part + 1}"
+        else:
+            shown += f"{', ' if isinstance(before, int) else '.' if shown else ''}{safe_line(part)}"
+    return shown
 
 
 def _nearest_key(key: str, known: tuple[str, ...]) -> str:

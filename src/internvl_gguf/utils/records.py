@@ -132,18 +132,20 @@ class Folder:
 
 
 EMBEDDINGS: Final = Folder("embeddings", "pictures as the model sees them")
-CORRECTED_ENCODERS: Final = Folder("mmproj", "vision encoders put right")
-HEADERS: Final = Folder("headers", "beginnings of files on the hub")
-BENCHMARKS: Final = Folder("bench", "results of benchmarks, with what they are measured against")
+CORRECTED_ENCODERS: Final = Folder("mmproj", "corrected vision encoders")
+HEADERS: Final = Folder("headers", "file headers from the hub")
+COMPILED_ENCODERS: Final = Folder("openvino", "vision encoders compiled for this machine")
+BENCHMARKS: Final = Folder("bench", "results of benchmarks")
 
 ENCODER_SPEED: Final = Record("encoder-speed.json", "speed of the vision encoder by precision")
 FINGERPRINTS: Final = Record("fingerprints.json", "contents of files already read", most_entries=64)
 ROOFLINE: Final = Record("roofline.json", "speed of this machine")
+SAID_ONCE: Final = Record("said-once.json", "what was said and is not said again")
 TRIAL: Final = Record("trial.json", "parts of llama.cpp that work on this machine")
 TUNING: Final = Record("tuning.json", "threads and batches that suit this machine")
 
-FOLDERS: Final = (EMBEDDINGS, CORRECTED_ENCODERS, HEADERS, BENCHMARKS)
-RECORDS: Final = (ENCODER_SPEED, FINGERPRINTS, ROOFLINE, TRIAL, TUNING)
+FOLDERS: Final = (EMBEDDINGS, CORRECTED_ENCODERS, COMPILED_ENCODERS, HEADERS, BENCHMARKS)
+RECORDS: Final = (ENCODER_SPEED, FINGERPRINTS, ROOFLINE, SAID_ONCE, TRIAL, TUNING)
 
 
 def _entry(entries: Mapping[str, Any], key: str, read: Callable[[Any], _Read]) -> _Read | None:

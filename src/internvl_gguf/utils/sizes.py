@@ -20,6 +20,7 @@ _UNITS = (
 _SIZE = re.compile(r"\s*(?P<number>[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?P<unit>[A-Za-z]*)\s*")
 _FORM = 'Write a number above 0 with its unit, for example "12GiB", "500 MiB" or "12GB" (decimal).'
 _GPUS_FORM = 'Write one size for each GPU, for example "12GiB" or "24GiB,12GiB".'
+_CARD = re.compile(r"\s*[0-9.]+\s*[mg]b\s*", re.IGNORECASE)
 
 
 def parse_size(text: str, default_unit: str | None = None) -> int:
@@ -55,6 +56,8 @@ def parse_size(text: str, default_unit: str | None = None) -> int:
 def parse_vram(value: object) -> tuple[int, ...] | None:
     """Return the bytes of each GPU from comma-separated sizes, a number of bytes, or a list of either.
 
+    GB and MB are powers of 1024 here, for that is what they mean on a graphics card: one of "12 GB" has 12 GiB.
+
     Returns:
         None for None; () for "none", a machine without a GPU.
 
@@ -73,7 +76,26 @@ def parse_vram(value: object) -> tuple[int, ...] | None:
         return ()
     if value.strip() == "0":
         raise InvalidRequestError("A GPU of no memory.", 'Write "none" for a machine without a GPU.')
-    return tuple(parse_size(part) for part in value.split(","))
+    return tuple(parse_size(_of_card(part)) for part in value.split(","))
+
+
+def card_size_note(vram: str | None) -> str:
+    """What to say of GPU memory given in GB; "" where it was not."""
+    if vram is None or not any(map(_CARD.fullmatch, vram.split(","))):
+        return ""
+    meant = ", ".join(_of_card(part).strip() for part in vram.split(","))
+    return f"Read {vram.strip()} as {meant}: a graphics card's GB are powers of 1024."
+
+
+def _of_card(size: str) -> str:
+    return re.sub("b", "iB", size, flags=re.IGNORECASE) if _CARD.fullmatch(size) else size
+
+
+def rounded_size(size: int) -> str:
+    """As `format_size`, with as many digits as an estimate is worth: "512 B", "673 MiB", "8.5 GiB"."""
+    text, unit = format_size(size).split(" ")
+    value = float(text)
+    return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:.0f} {unit}"
 
 
 def format_size(size: int) -> str:

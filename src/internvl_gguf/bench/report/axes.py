@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Self
 
-import numpy as np
-
-from internvl_gguf.bench.report.chart_labels import nearer_to_another, place_labels
 from internvl_gguf.bench.report.theme import light
 from internvl_gguf.bench.report.wording import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
 LABEL_SIZE: Final = 8.0
 MARKER_RADIUS: Final = 3.6
@@ -32,12 +27,17 @@ _STEPS: Final = (
     (1,),
 )  # fmt: skip
 _MOST_TICKS: Final = 9
-_LEAST: Final = 1e-30  # less counts as 0, more as this: an axis needs finite, positive ends
+_NARROW: Final = 5.0  # inches of a figure, from which so many have room side by side
+_MOST_TICKS_OF_NARROW: Final = 5
+_LEAST: Final = 1e-30  # what is less counts as 0, and what is more as this: a chart needs room between its ends
 _MOST: Final = 1e30
 _MARGIN: Final = 0.06  # of the length of an axis
-_LINE: Final = 105  # characters of a line of a legend
-_HANDLE: Final = 8  # characters that a marker and the gap after it take
-_LEADER: Final = 6.0  # points from a marker to its label; farther ones get a line
+_PER_INCH: Final = 14  # characters of a legend
+_GAP: Final = 0.5  # points from a marker to its name
+_HANDLE: Final = 8  # those that a marker and the gap behind it take
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right and top."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ class LogScale:
         """Make this the x or y axis."""
         from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-        ticks = log_ticks(self.low, self.high)
+        figure = axes.get_figure(root=True)
+        is_narrow = which == "x" and figure is not None and figure.get_figwidth() < _NARROW
+        ticks = log_ticks(self.low, self.high, _MOST_TICKS_OF_NARROW if is_narrow else _MOST_TICKS)
         names = [f"{tick:g}" if tick >= 0.001 else number(tick, 1) for tick in ticks]
         bottom = self.low
         if self.floor is not None:
@@ -88,15 +90,15 @@ class LogScale:
         axis.set_minor_locator(NullLocator())
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """Return at most nine round numbers from `low` to `high`; over very many decades, only some decades get one."""
+def log_ticks(low: float, high: float, most: int = _MOST_TICKS) -> list[float]:
+    """Round numbers from `low` to `high`, at most `most` of them; of very many decades only some."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for steps in _STEPS:
         ticks = [float(f"{step}e{power}") for power in range(first, last + 1) for step in steps]
         ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) <= _MOST_TICKS:
+        if len(ticks) <= most:
             return ticks
-    return ticks[:: math.ceil(len(ticks) / _MOST_TICKS)]
+    return ticks[:: math.ceil(len(ticks) / most)]
 
 
 def style_axes(axes: Axes, *, rows: bool = False) -> None:
@@ -115,8 +117,11 @@ def style_axes(axes: Axes, *, rows: bool = False) -> None:
 def add_legend(axes: Axes) -> None:
     """Add a legend above the chart, where it covers nothing."""
     _, labels = axes.get_legend_handles_labels()
-    lines = math.ceil(sum(len(label) + _HANDLE for label in labels) / _LINE)
-    columns = math.ceil(len(labels) / lines)
+    figure = axes.get_figure(root=True)
+    line = _PER_INCH * (figure.get_figwidth() if figure else 1)
+    columns = next(
+        (count for count in range(len(labels), 1, -1) if count * (max(map(len, labels)) + _HANDLE) <= line), 1
+    )
     legend = axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=LABEL_SIZE,
         labelcolor=light("ink"), handletextpad=0.5, columnspacing=1.4, borderaxespad=0.2,
@@ -126,60 +131,58 @@ def add_legend(axes: Axes) -> None:
 
 def label_points(
     axes: Axes,
-    points: Sequence[tuple[float, float]],
-    names: Sequence[str],
+    named: Sequence[tuple[str, tuple[float, float]]],
     markers: Sequence[tuple[float, float]],
-    lines: Iterable[Sequence[tuple[float, float]]] = (),
+    better: tuple[int, int],
 ) -> None:
-    """Write names beside points, none over another; in data coordinates, once everything else is drawn.
+    """Write names beside points where there is room; in data coordinates, once everything else is drawn.
 
     Args:
-        axes: the axes to write in; its figure is laid out here.
-        points: the named points.
-        names: one for each point.
-        markers: other markers that labels must not cover.
-        lines: corners of lines that labels should not cover.
+        axes: where; its figure gets its layout here.
+        named: names and points, the most important first: one that would cover a marker or a name gets none.
+        markers: everything that is drawn, to be kept clear.
+        better: direction of the better side, each -1 or 1; a name lies there if it can, for an unbeaten point has
+            nothing of its kind there.
     """
-    if not points:
-        return
     figure = axes.get_figure(root=True)
-    assert figure is not None
+    if figure is None or not named:
+        return
     figure.draw_without_rendering()
-    to_points = 72 / figure.dpi
-
-    def placed(places: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
-        return np.asarray(axes.transData.transform(np.array(places, float).reshape(-1, 2))) * to_points
-
-    # In the middle of the axes, since a logarithmic one has no place for 0.
-    texts = [axes.text(0.5, 0.5, name, fontsize=LABEL_SIZE, transform=axes.transAxes) for name in names]
-    extents = [text.get_window_extent() for text in texts]
-    for text in texts:
-        text.remove()
-    sizes = np.array([(extent.width, extent.height) for extent in extents]) * to_points + (2, 0)
+    scale = figure.dpi / 72
+    gap = (MARKER_RADIUS + _GAP) * scale
     frame = axes.get_window_extent()
-    bounds = (frame.x0 * to_points, frame.y0 * to_points, frame.x1 * to_points, frame.y1 * to_points)
-    anchors = placed(points)
-    drawn = np.concatenate([_along(placed(line)) for line in lines] or [np.empty((0, 2))])
-    centres = place_labels(anchors, sizes, placed([*points, *markers]), drawn, bounds, MARKER_RADIUS)
-    for place, (name, point, anchor) in enumerate(zip(names, points, anchors, strict=True)):
-        centre, size = centres[place], sizes[place]
-        gap = float(np.hypot(*np.maximum(np.abs(centre - anchor) - size / 2, 0))) - MARKER_RADIUS
-        offset = tuple(centre - anchor)
-        if gap > _LEADER or nearer_to_another(centres[place : place + 1], size, anchors, place)[0]:
-            leader = {"arrowstyle": "-", "color": light("muted"), "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
-            line_to = axes.annotate("", point, offset, textcoords="offset points", arrowprops=leader, zorder=2.5)
-            line_to.set_in_layout(False)
-        label = axes.annotate(
-            name, point, offset, textcoords="offset points", ha="center", va="center", fontsize=LABEL_SIZE, zorder=3,
-            color=light("ink"), bbox={"facecolor": light("surface"), "edgecolor": "none", "pad": 0.6},
-        )  # fmt: skip
-        label.set_in_layout(False)
+    taken = [_around(place, MARKER_RADIUS * scale) for place in axes.transData.transform(list(markers))]
+    for name, point in named:
+        anchor = axes.transData.transform(point)
+        # Its size, in the middle of the axes, since a logarithmic one has no place for 0.
+        text = axes.text(0.5, 0.5, name, fontsize=LABEL_SIZE, transform=axes.transAxes)
+        size = text.get_window_extent()
+        text.remove()
+        half = (size.width / 2, size.height / 2)
+        for across, upright in _sides(better):
+            centre = (anchor[0] + across * (gap + half[0]), anchor[1] + upright * (gap + half[1]))
+            box = (centre[0] - half[0], centre[1] - half[1], centre[0] + half[0], centre[1] + half[1])
+            is_inside = frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1] and box[3] <= frame.y1
+            if is_inside and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                label = axes.annotate(
+                    name, point, ((centre[0] - anchor[0]) / scale, (centre[1] - anchor[1]) / scale),
+                    textcoords="offset points", ha="center", va="center", fontsize=LABEL_SIZE, zorder=3,
+                    color=light("ink"), bbox={"facecolor": light("surface"), "edgecolor": "none", "pad": 0.6},
+                )  # fmt: skip
+                label.set_in_layout(False)
+                break
 
 
-def _along(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sides(better: tuple[int, int]) -> list[tuple[int, int]]:
     """Return places on a line, 4 points apart."""
-    parts = [
-        start + (end - start) * np.linspace(0, 1, max(2, int(np.hypot(*(end - start)) / 4)))[:, None]
-        for start, end in itertools.pairwise(corners)
-    ]
-    return np.concatenate(parts) if parts else np.empty((0, 2))
+    across, upright = better
+    return [(across, upright), (across, 0), (-across, 0), (-across, -upright), (across, -upright), (-across, upright)]
+
+
+def _around(place: Sequence[float], radius: float) -> Box:
+    return place[0] - radius, place[1] - radius, place[0] + radius, place[1] + radius
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

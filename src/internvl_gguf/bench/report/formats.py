@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from internvl_gguf.bench.plain_json import as_plain, damaged, from_plain
-from internvl_gguf.bench.report.advice import advise
+from internvl_gguf.bench.report.advice import advise, recommend
 from internvl_gguf.bench.report.markdown import results_to_markdown
 from internvl_gguf.bench.report.pareto import DivergenceKind, best_rows, divergence
 from internvl_gguf.bench.results import Configuration, Divergence, Results, Row, SpeedResult, Spread
@@ -21,7 +21,7 @@ from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.safe_text import safe_line
 
 FORMAT: Final = 1
-OutputFormat = Literal["md", "json", "jsonl", "csv"]
+OutputFormat = Literal["md", "json", "csv"]
 """The forms of `-o`."""
 
 _DIVERGENCE_KINDS: Final[tuple[DivergenceKind, ...]] = ("text", "pictures", "quant_alone", "mmproj_alone")
@@ -40,8 +40,7 @@ def render(results: Results, output_format: OutputFormat, budget: int | None = N
     """Return the whole report in a format of `-o`, with a newline at its end; Markdown and JSON advise for `budget`."""
     writers: dict[OutputFormat, Callable[[Results], str]] = {
         "md": lambda found: results_to_markdown(found, budget),
-        "json": lambda found: f"{_json({**results_to_json(found), 'advice': advise(found, budget)}, indent=2)}\n",
-        "jsonl": results_to_json_lines,
+        "json": lambda found: _json({**results_to_json(found), **_advised(found, budget)}),
         "csv": results_to_csv,
     }
     return writers[output_format](results)
@@ -69,27 +68,6 @@ def results_from_json(document: Any) -> Results:
     if results.reference is not None and not 0 <= results.reference < len(results.rows):
         raise damaged(f"reference is {results.reference}, and there are {len(results.rows)} rows")
     return results
-
-
-def results_to_json_lines(results: Results) -> str:
-    """Return one JSON line for each row, with the facts common to all, and whether it is the reference or unbeaten."""
-    common = {
-        name: value
-        for name, value in results_to_json(results).items()
-        if name not in ("rows", "reference", "notices", "command", "free_bytes", "fits_bytes")
-    }
-    best = best_rows(results)
-    lines = [
-        {
-            **common,
-            "is_reference": index == results.reference,
-            "best_by_size": index in best.by_size,
-            "best_by_speed": index in best.by_speed,
-            **as_plain(row),
-        }
-        for index, row in enumerate(results.rows)
-    ]
-    return "".join(f"{_json(line)}\n" for line in lines)
 
 
 def results_to_csv(results: Results) -> str:
@@ -139,9 +117,14 @@ def _flat_row(results: Results, row: Row, marks: dict[str, Any]) -> list[dict[st
     ]
 
 
-def _json(value: Any, indent: int | None = None) -> str:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
-    return text.encode("utf-8", "backslashreplace").decode()  # half a character is \udcff in JSON too
+def _advised(results: Results, budget: int | None) -> dict[str, Any]:
+    """The row to take, by its index in `rows`, and the sentence about it."""
+    return {"recommended": recommend(results, budget), "advice": advise(results, budget)}
+
+
+def _json(document: dict[str, Any]) -> str:
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2)
+    return text.encode("utf-8", "backslashreplace").decode() + "\n"  # half a character is \udcff in JSON too
 
 
 def _cell(value: Any) -> Any:

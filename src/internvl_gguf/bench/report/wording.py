@@ -43,10 +43,11 @@ def with_error(value: float, error: float) -> str:
 
 
 def spread(measured: Spread) -> str:
-    """Format the median, with half the range if it was measured more than once."""
+    """Median and half the distance of the quartiles of what was measured more than once."""
     if measured.repetitions < 2:
         return number(measured.median)
-    return with_error(measured.median, (measured.high - measured.low) / 2)
+    lower, upper = measured.quartiles
+    return with_error(measured.median, (upper - lower) / 2)
 
 
 def size_unit(results: Results) -> tuple[str, int]:

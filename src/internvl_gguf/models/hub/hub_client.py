@@ -34,7 +34,8 @@ _LONGEST_WAIT = 60.0  # seconds, also for a longer Retry-After
 _RESULT = TypeVar("_RESULT")
 
 ONLINE_HINT = (
-    "Check the network (and HF_ENDPOINT) and run it again: what came is kept. `internvl list` shows what is here."
+    "Check the network (and HF_ENDPOINT) and run it again; a download goes on where it stopped. "
+    "`internvl list` shows what is here."
 )
 
 
@@ -61,6 +62,8 @@ class HubClient:
         token: a token, or False for none; None takes the one that huggingface_hub finds (HF_TOKEN, `hf auth login`).
         on_wait: called with the reason in one line before the wait for a retry; may be changed later.
         sleep: waits for a number of seconds.
+        keeps_listings: whether a listing that it gave is given again, so that all files are of one state of a
+            repository.
 
     Attributes:
         tries: most attempts of a failing request.
@@ -72,12 +75,15 @@ class HubClient:
         token: str | bool | None = None,
         on_wait: Callable[[str], None] = lambda line: None,
         sleep: Callable[[float], None] = time.sleep,
+        *,
+        keeps_listings: bool = False,
     ) -> None:
         self.endpoint = (endpoint or constants.ENDPOINT or constants.HUGGINGFACE_CO_URL_HOME).rstrip("/")
         self._token = token
         self.on_wait = on_wait
         self._sleep = sleep
         self.tries = _TRIES
+        self._listings: dict[tuple[str, str | None], RepoListing] | None = {} if keeps_listings else None
 
     def listing(self, repo: str, revision: str | None) -> RepoListing:
         """Return the files of a repository.
@@ -89,6 +95,13 @@ class HubClient:
         Raises:
             HubError: offline, unreachable, no such repository or revision, or no right to see it.
         """
+        if self._listings is None:
+            return self._requested_listing(repo, revision)
+        if (repo, revision) not in self._listings:
+            self._listings[repo, revision] = self._requested_listing(repo, revision)
+        return self._listings[repo, revision]
+
+    def _requested_listing(self, repo: str, revision: str | None) -> RepoListing:
         api = HfApi(endpoint=self.endpoint, token=self._token, library_name=_LIBRARY, library_version=__version__)
         configured_client(self.endpoint)  # HfApi uses the same session
         with _translate_errors(repo, revision), _translate_bad_answers(repo):
