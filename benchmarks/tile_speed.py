@@ -109,7 +109,7 @@ def main() -> None:
         found = measure.interleaved(sides, measure.rounds_of(arguments))
     rows, result = measure.comparison(found, files.mmproj.stem)
     print(f"Seconds a tile of {vision.image_size} x {vision.image_size} pixels, {arguments.threads} threads.\n")
-    print(measure.table(["", "side", "s, median (range)", "ours by it"], rows))
+    print(measure.table(["", "side", "s, median (range)", "ours/other"], rows))
     measure.last_line("tile_speed", arguments, files.mmproj, {"tiles": count, "seconds_per_tile": result})
 
 
