@@ -273,8 +273,8 @@ def test_the_advice_says_what_it_gives_up_and_gains() -> None:
     )
     assert advise(SAMPLES["gpu"], 12 * GIB) == (
         "Within 12.0 GiB, Q4_K_M: at 11.5 GiB it loses 0.0530 ±0.0033 nats with pictures (0.0369 on text; that "
-        "shows now and then), 12% of what IQ2_M loses, and is 1.3x as fast as Q6_K; Q6_K would lose 0.00694 "
-        "nats but needs 14.4 GiB."
+        "shows now and then), 12% of what IQ2_M loses, and is 1.3x as fast as Q6_K; Q6_K would lose 0.00694 nats but "
+        "needs 14.4 GiB."
     )
     assert advise(SAMPLES["no speed"], 12 * GIB).startswith("Within 12.0 GiB, Q6_K: with files of 11.9 GiB")
     assert "nats on text" in advise(SAMPLES["text only"], 12 * GIB)
