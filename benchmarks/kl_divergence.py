@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from internvl_gguf.bench.quality.divergence import DivergenceSum
-from internvl_gguf.bench.quality.measure import CHUNK, text_chunks
+from internvl_gguf.bench.quality.measure_quality import CHUNK, text_chunks
 from internvl_gguf.bench.quality.reference_logits import ReferenceReader, ReferenceWriter, Role, vocabulary_digest
 from internvl_gguf.bench.quality.scoring import N_DRAFT, ScoredModel, score
 from internvl_gguf.bench.quality.sets import TextSet, read_text

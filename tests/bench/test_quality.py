@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from internvl_gguf import BenchmarkError, InvalidRequestError, Session
 from internvl_gguf.bench.quality import reference_logits
 from internvl_gguf.bench.quality.divergence import DivergenceSum, kl_divergence, log_softmax
-from internvl_gguf.bench.quality.measure import QualityJob, measure_quality, scored_model_of
+from internvl_gguf.bench.quality.measure_quality import QualityJob, measure_quality, scored_model_of
 from internvl_gguf.bench.quality.packed_rows import PackedRow, row_bytes
 from internvl_gguf.bench.quality.reference_logits import (
     ReferenceHead,

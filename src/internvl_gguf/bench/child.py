@@ -16,7 +16,7 @@ from internvl_gguf.bench.jobs import Job, Part, PartResult, ScoringJob, job_of_l
 from internvl_gguf.bench.peak_memory import MemoryMeter
 from internvl_gguf.bench.plain_json import as_plain
 from internvl_gguf.bench.quality.accuracy import measure_accuracy
-from internvl_gguf.bench.quality.measure import QualityJob, measure_quality
+from internvl_gguf.bench.quality.measure_quality import QualityJob, measure_quality
 from internvl_gguf.bench.quality.scoring import N_DRAFT
 from internvl_gguf.bench.results import QualityResult
 from internvl_gguf.bench.speed import measure_loads, measure_parallel, measure_rates, speed_result

@@ -101,7 +101,9 @@ class RunIdentity:
 @cache
 def _text_digest(text: str | None, chunks: int | None) -> str:
     """Return the digest of a text, of how it is cut into chunks, and of how many are scored."""
-    from internvl_gguf.bench.quality.measure import CHUNK  # only now: it loads llama.cpp, which the children are for
+    from internvl_gguf.bench.quality.measure_quality import (
+        CHUNK,  # only now: it loads llama.cpp, which the children are for
+    )
 
     return _digest(f"{CHUNK}x{chunks or ''} {read_text(text).text}")
 
