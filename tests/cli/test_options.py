@@ -268,7 +268,7 @@ def test_completion_knows_the_conversations(tmp_path: Path, monkeypatch: pytest.
 
 def test_bash_breaks_words_at_colons() -> None:
     assert answer(["bash", "internvl chat InternVL3-14B-Instruct:Q4_K_"]).splitlines()[:2] == ["Q4_K_M", "Q4_K_S"]
-    assert answer(["bash", "internvl "]).startswith("ask\n")
+    assert answer(["bash", "internvl "]).startswith("chat\n")
     assert answer(["bash", "internvl ask 'an open quote"]) == ""
     assert answer(["bash", ""]) == answer(["bash"]) == answer([]) == ""
 
