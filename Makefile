@@ -70,6 +70,7 @@ bench: $(VENV)/.installed
 	for each in $(BENCHMARKS); do $(BIN)/python benchmarks/$$each.py $(ON_MODEL) || exit; done
 	for each in $(COMPARISONS); do $(BIN)/python benchmarks/$$each.py $(ON_MODEL) $(WITH_TOOLS) || exit; done
 	$(BIN)/python benchmarks/embedding_cache.py
+	$(BIN)/python benchmarks/batch_cache.py
 
 clean:
 	rm -rf $(VENV) $(DEVICES_VENV) build dist

@@ -126,7 +126,7 @@ def main() -> None:
                 "accepted": accepted,
                 "same_text": same,
             }
-    print(measure.table(["answer", "guesses", "tokens/s, median (range)", "by none", "right", "same text"], rows))
+    print(measure.table(["answer", "guesses", "tokens/s, median (range)", "vs none", "right", "same text"], rows))
     measure.last_line("drafting", arguments, files.text, {"answers": result})
 
 

@@ -85,7 +85,7 @@ class Growth:
 
     def __str__(self) -> str:
         worst = max(range(len(self.sizes)), key=lambda index: abs(self.by_linear[index] - 1))
-        off = f"; {self.by_linear[worst]:.2f} by linear at {self.sizes[worst]}" if self.is_off else ""
+        off = f"; {self.by_linear[worst]:.2f} times linear at {self.sizes[worst]}" if self.is_off else ""
         return f"{self.what}: exponent {self.exponent:.2f}{off}"
 
     def as_json(self) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def grow_at_once(files: ModelFiles, sizes: Sequence[int], answer: int, arguments
 
 def table(name: str, grown: Sequence[Growth]) -> str:
     """A row for each size, with two columns for each cost."""
-    header = [name, *(title for growth in grown for title in (growth.what, "by linear"))]
+    header = [name, *(title for growth in grown for title in (growth.what, "vs linear"))]
     rows = [
         [str(size)]
         + [cell for each in grown for cell in (str(each.values[index]), measure.number(each.by_linear[index]))]

@@ -33,9 +33,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from internvl_gguf.bench.quality.divergence import DivergenceSum
-from internvl_gguf.bench.quality.measure import CHUNK, text_chunks
+from internvl_gguf.bench.quality.measure_quality import CHUNK, text_chunks
 from internvl_gguf.bench.quality.reference_logits import ReferenceReader, ReferenceWriter, Role, vocabulary_digest
-from internvl_gguf.bench.quality.scoring import N_DRAFT, Subject, score
+from internvl_gguf.bench.quality.scoring import N_DRAFT, ScoredModel, score
 from internvl_gguf.bench.quality.sets import TextSet, read_text
 from internvl_gguf.bench.results import Divergence
 from internvl_gguf.config import EngineConfig
@@ -135,7 +135,7 @@ def ours(
         engine = Engine(model, None, context, EmbeddingCache(0))
         owned.callback(engine.close)
         passages = text_chunks(engine, text, CHUNK, arguments.chunks)
-        head = Subject(engine, {"text": model_file.name}, vocabulary_digest(model_file)).head(text.name, text.text)
+        head = ScoredModel(engine, {"text": model_file.name}, vocabulary_digest(model_file)).head(text.name, text.text)
         rows = sum(len(passage.tokens) for passage in passages)
         references = ReferenceWriter(path, head, rows) if role == "write" else ReferenceReader(path, head)
         sums = BothSums()

@@ -161,8 +161,8 @@ def main() -> None:
     rows, result = report(found, sizes)
     print(f"{max(sizes)} questions of {PROMPT} tokens, answers of {answer}: tokens a second of all together.")
     print(f"All answers were the same at all sizes in {sum(same)} of {len(same)} rounds.\n")
-    header = ["", "at once", "ours, median (range)", "by one at a time"]
-    tools = [TOOL, "ours by it", f"with {SHARED}", "ours by it"] if tool else []
+    header = ["", "at once", "ours, median (range)", "vs one at a time"]
+    tools = [TOOL, "ours/other", f"with {SHARED}", "ours/other"] if tool else []
     print(measure.table(header + tools, rows))
     answers = {"questions": max(sizes), "same_answers": f"{sum(same)} of {len(same)}"}
     measure.last_line("parallel", arguments, path, {**answers, **result})

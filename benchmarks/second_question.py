@@ -168,7 +168,7 @@ def main() -> None:
     rows, result = report(found)
     saving = statistics.median(run["save"]["seconds"] for run in found["ours"])
     print(f"Seconds to the first token, a picture of {TILES} tiles, {arguments.threads} threads.\n")
-    print(measure.table(["", "side", "s, median (range)", "tiles encoded", "ours by it"], rows))
+    print(measure.table(["", "side", "s, median (range)", "tiles encoded", "ours/other"], rows))
     print(f"\nThe saved session: {saved_bytes / 2**20:.1f} MiB, written in {measure.number(saving)} s.")
     about = {"tiles": TILES, "saved_session_bytes": saved_bytes, "save_seconds": saving}
     measure.last_line("second_question", arguments, files.text, {**about, **result})

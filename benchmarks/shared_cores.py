@@ -181,7 +181,7 @@ def main() -> None:
     cpu = next(device.description for device in devices() if device.kind == "cpu")
     cores = len(usable_cores())
     print(f"{cpu}, {cores} logical cores, {arguments.threads} threads; {path.name}; tokens a second.\n")
-    print(measure.table(["", "others", "side", "median (range)", "of alone", "ours by it"], rows))
+    print(measure.table(["", "others", "side", "median (range)", "of alone", "ours/other"], rows))
     about = {"cpu": cpu, "cores": cores, "prompt": sizes[0], "seconds": sizes[1], "others": list(others)}
     measure.last_line("shared_cores", arguments, path, {**about, **result})
 

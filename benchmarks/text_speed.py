@@ -121,7 +121,7 @@ def main() -> None:
         some, result[phase] = measure.comparison(values, phase)
         rows += some
     print(f"Tokens a second, {sizes[0]} read and {sizes[1]} produced; ours and Llama gave the same tokens in {same}.\n")
-    print(measure.table(["", "side", "tokens/s, median (range)", "ours by it"], rows))
+    print(measure.table(["", "side", "tokens/s, median (range)", "ours/other"], rows))
     measure.last_line("text_speed", arguments, path, result)
 
 

@@ -1,11 +1,12 @@
 """Seconds for a tile in the vision encoder: one tile a call and several, against llama-mtmd-cli with the same mmproj.
 
 Method. Our encoder (`VisionEncoder`) stays loaded; a round encodes TILES tiles one by one, then in batches of 2 and of
-4, each time other tiles, and takes the mean for a tile. llama-mtmd-cli is started once a round, warms up at loading,
-and is given a picture of exactly one tile TILES + 1 times over, so that it cuts nothing; its log says how long each
-encoding took, to the millisecond; the first one is a second warm-up. It reads the rows of each picture into the text
-model in between, which that does not count. Threads are the same, flash attention is on in both. The order of all
-changes each round, the first round does not count.
+4, each time other tiles, and takes the mean for a tile. So does the same mmproj in OpenVINO, in float32, and in
+bfloat16 where the CPU has units for it. llama-mtmd-cli is started once a round, warms up at loading, and is given a
+picture of exactly one tile TILES + 1 times over, so that it cuts nothing; its log says how long each encoding took, to
+the millisecond; the first one is a second warm-up. It reads the rows of each picture into the text model in between,
+which that does not count. Threads are the same, flash attention is on in both. The order of all changes each round, the
+first round does not count.
 
     python benchmarks/tile_speed.py [--model TEXT.gguf] [--mmproj MMPROJ.gguf] [--tools DIR] [--threads N] [--rounds N]
 
@@ -25,10 +26,13 @@ from pathlib import Path
 import measure
 import peers
 from internvl_gguf.gguf.header import read_header
+from internvl_gguf.gguf.validation import validate_mmproj
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.memory import VisionWeights, shape_from_headers
 from internvl_gguf.models.resolve import ModelFiles
+from internvl_gguf.vision.contract import TileEncoder
+from internvl_gguf.vision.openvino_encoder import EncoderPrecision, OpenVINOEncoder, has_bfloat16
 from measure import Settings
 from ours import noise
 
@@ -53,13 +57,26 @@ def open_encoder(files: ModelFiles, vision: VisionWeights, threads: int, owned: 
     return encoder
 
 
-def encode(encoder: VisionEncoder, count: int, batch: int, turn: int) -> float:
+def open_in_openvino(files: ModelFiles, threads: int, precision: EncoderPrecision) -> OpenVINOEncoder:
+    """The same encoder in OpenVINO, compiled anew."""
+    header = read_header(files.mmproj)
+    return OpenVINOEncoder(
+        files.mmproj, header, validate_mmproj(header), precision=precision, n_threads=threads, keep=False
+    )
+
+
+def encode(encoder: TileEncoder, count: int, batch: int, turn: int) -> float:
     """Seconds a tile, so many of them in batches."""
     tiles = [noise(1, 1, encoder.tile_size, seed=count * turn + index).tobytes() for index in range(count)]
     started = time.perf_counter()
     for first in range(0, count, batch):
         encoder.encode(tiles[first : first + batch])
     return (time.perf_counter() - started) / count
+
+
+def precisions() -> tuple[EncoderPrecision, ...]:
+    """Those that this CPU computes in by itself."""
+    return ("f32", "bf16") if has_bfloat16() else ("f32",)
 
 
 def encode_with_tool(tool: Path, files: ModelFiles, settings: Settings, picture: Path, count: int, _turn: int) -> float:
@@ -80,6 +97,10 @@ def main() -> None:
             "ours" if batch == 1 else f"ours, {batch} a call": partial(encode, encoder, count, batch)
             for batch in batches
         }
+        for precision in precisions():
+            other = open_in_openvino(files, arguments.threads, precision)
+            owned.callback(other.close)
+            sides[f"ours, OpenVINO {precision}"] = partial(encode, other, count, 1)
         if tool:
             picture = Path(owned.enter_context(tempfile.TemporaryDirectory())) / "tile.png"
             noise(1, 1, vision.image_size, seed=0).save(picture)
@@ -88,7 +109,7 @@ def main() -> None:
         found = measure.interleaved(sides, measure.rounds_of(arguments))
     rows, result = measure.comparison(found, files.mmproj.stem)
     print(f"Seconds a tile of {vision.image_size} x {vision.image_size} pixels, {arguments.threads} threads.\n")
-    print(measure.table(["", "side", "s, median (range)", "ours by it"], rows))
+    print(measure.table(["", "side", "s, median (range)", "ours/other"], rows))
     measure.last_line("tile_speed", arguments, files.mmproj, {"tiles": count, "seconds_per_tile": result})
 
 

@@ -24,11 +24,24 @@ ROOMS: dict[str, set[str]] = {
     "images": PUBLIC,
     "hardware": {"errors", "config", "utils"},
     "llama": {"errors", "config", "utils", "gguf", "hardware"},
-    "engine": {"errors", "types", "config", "utils", "llama"},
+    "vision": {"errors", "config", "utils", "gguf", "hardware", "llama"},
+    "engine": {"errors", "types", "config", "utils", "llama", "vision"},
     "memory": {"errors", "config", "utils", "gguf"},
     "planning": {"errors", "config", "tiling", "utils", "gguf", "hardware", "llama", "memory"},
     "models": {"errors", "utils", "_version", "gguf", "hardware", "memory", "planning"},
-    "session": {*PUBLIC, "_version", "gguf", "images", "hardware", "llama", "engine", "memory", "planning", "models"},
+    "session": {
+        *PUBLIC,
+        "_version",
+        "gguf",
+        "images",
+        "hardware",
+        "llama",
+        "vision",
+        "engine",
+        "memory",
+        "planning",
+        "models",
+    },
     "history": {*PUBLIC, "images", "memory", "session"},
     "quantizing": {*PUBLIC, "gguf", "images", "hardware", "llama", "models", "session"},
     "demo": {"session"},
@@ -52,7 +65,7 @@ ROOMS: dict[str, set[str]] = {
 }
 """Rooms, the lowest first, and the rooms below them that they may know. `__init__` and `__main__` are the doors."""
 
-SHOW_THE_CACHE_FOLDER = ("cli/cache_contents.py", "cli/caches.py", "cli/doctor.py", "session/in_process_runtime.py")
+SHOW_THE_CACHE_FOLDER = ("cli/cache_contents.py", "cli/caches.py", "cli/doctor.py", "session/open_encoder.py")
 
 
 def modules() -> list[Path]:

@@ -23,6 +23,7 @@ from tests.support.pictures import noise
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = {
+    "batch_cache": ["rules/room/MiB written/median", "rules/evict/chat kept, %/low", "rules/twice/first run, s/high"],
     "drafting": ["answers/a table read out/up to 4/median", "answers/an explanation/none/median"],
     "embedding_cache": [
         "store_ms_per_tile/896/write",
@@ -61,7 +62,11 @@ SCRIPTS = {
     "speed_estimates": ["compared", "prefill_ratio/1", "decode_ratio/1", "tile_ratio/1"],
     "text_speed": ["prefill/ours/median", "prefill/Llama/ratio", "decode/ours/high", "decode/Llama/ratio"],
     "worker_cost": ["token/worker/median", "picture/this process/ratio", "second/worker/low"],
-    "tile_speed": ["seconds_per_tile/ours/median", "seconds_per_tile/ours, 2 a call/ratio"],
+    "tile_speed": [
+        "seconds_per_tile/ours/median",
+        "seconds_per_tile/ours, 2 a call/ratio",
+        "seconds_per_tile/ours, OpenVINO f32/ratio",
+    ],
 }
 """What the last line of each says with a number above zero, as paths; ~ stands for a slash in a name."""
 ZERO = {

@@ -22,6 +22,11 @@ FlashAttention = Annotated[bool | Literal["auto"], SwitchOrAuto()]
 GPULayers = Annotated[int | Literal["auto"], LayersOrAuto()]
 VRAM = Annotated[str | int | Sequence[str | int], MemorySizes()]
 
+EncoderLibrary = Literal["auto", "llama.cpp", "openvino"]
+EncoderPrecision = Literal["auto", "f32", "bf16"]
+EncoderKind = Literal["llama.cpp", "openvino f32", "openvino bf16"]
+"""What encodes pictures: llama.cpp in the mmproj's own types, or OpenVINO in a precision."""
+
 KV_TYPES: Final[tuple[KVType, ...]] = get_args(KVType)
 QUANTISED_KV_TYPES: Final[tuple[KVType, ...]] = ("q8_0", "q4_0")
 """Those stored in blocks of `KV_BLOCK` values, which only flash attention can read."""
@@ -162,6 +167,7 @@ class PictureOptions:
         None,
         "Most tiles of a picture, the thumbnail not counted.",
         otherwise=f"{MAX_TILES}, or 1 for frames",
+        details="The time for a picture grows with its tiles.",
     )
     min_tiles: int = option(1, "Fewest tiles of a picture.")
     thumbnail: bool = option(
@@ -196,11 +202,28 @@ class PictureOptions:
         return self.min_tiles if self.max_tiles is not None else min(self.min_tiles, self.most_tiles)
 
 
-class AskOptions(TypedDict, total=False):
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `SamplingParams` as keyword arguments, for callers and their editors; a test holds both equal."""
+
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repeat_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    penalty_last_n: int
+    seed: int | None
+    stop: str | Sequence[str]
+
+
+class AskOptions(SamplingOptions, total=False):
     """What `Session.ask`, `stream` and `next_token_logprobs` accept beside the prompt and its pictures.
 
-    `sampling` says how tokens are chosen, greedily by default. The others are those of `PictureOptions`, for this
-    question; tile limits that are left out are the session's.
+    `sampling` says how tokens are chosen, greedily by default; each field of `SamplingParams` given by its own name
+    replaces that of `sampling`. The others are those of `PictureOptions`, for this question; tile limits that are left
+    out are the session's.
     """
 
     sampling: SamplingParams
@@ -266,6 +289,17 @@ class EngineConfig:
         "setting of the parity tests.",
         is_swept=True,
     )
+    encoder: EncoderLibrary = option(
+        "auto",
+        "Which library encodes pictures on the CPU.",
+        details="`auto` takes OpenVINO where `internvl-gguf[openvino]` is installed, nothing lies on a GPU and it was "
+        "measured to be faster ([performance.md](performance.md#two-vision-encoders)).",
+    )
+    encoder_precision: EncoderPrecision = option(
+        "auto",
+        "Arithmetic of OpenVINO's encoder.",
+        details="`auto` takes bf16 where the CPU computes in it by itself, else f32, which is the published model's.",
+    )
     n_threads: int | None = option(
         None,
         "CPU threads.",
@@ -283,7 +317,7 @@ class EngineConfig:
     n_parallel: int = option(
         1,
         "Questions answered at once, and conversations whose KV is kept.",
-        details="Each takes a KV cache of `n_ctx`.",
+        details="Each takes a KV cache of `n_ctx`. A batch with 1 that was not chosen says so.",
         allows=between(1, MAX_SEQUENCES),
         hint=f"Use 1 to {MAX_SEQUENCES} conversations.",
         on_command_line=False,
@@ -371,6 +405,8 @@ class EngineOptions(TypedDict, total=False):
     force: bool
     kv_type: KVType
     flash_attn: FlashAttention
+    encoder: EncoderLibrary
+    encoder_precision: EncoderPrecision
     n_threads: int | None
     n_parallel: int
     n_batch: int

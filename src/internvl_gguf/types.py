@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -36,13 +36,13 @@ class Question:
 
     Attributes:
         prompt: the question.
-        images: its pictures, as `Session.ask` takes them.
+        images: its pictures, as `Session.ask` takes them: a list, or one.
         options: options of `Session.ask` for this question; they replace those of the whole batch.
         system: system message of this question; None for the session's, "" for none.
     """
 
     prompt: str
-    images: Sequence[Any] = ()
+    images: Any = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     system: str | None = None
 
@@ -147,12 +147,12 @@ class Usage:
     images: int
     tiles: int
     tiles_encoded: int
+    tiles_cached: int = field(init=False)
     drafted_tokens: int = 0
     accepted_tokens: int = 0
 
-    @property
-    def tiles_cached(self) -> int:
-        return self.tiles - self.tiles_encoded
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tiles_cached", self.tiles - self.tiles_encoded)
 
 
 @dataclass(frozen=True)
@@ -195,6 +195,10 @@ class Reply:
     usage: Usage
     timings: Timings
     notices: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as `internvl ask --json` and `--batch` write it: only text, numbers, lists and dicts."""
+        return {**asdict(self), "notices": list(self.notices)}
 
 
 @dataclass(frozen=True)

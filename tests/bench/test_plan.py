@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from internvl_gguf.bench.entry_run import with_losses_apart
-from internvl_gguf.bench.fitting import Fitting, budget_of
-from internvl_gguf.bench.jobs import Job, MachineFacts, Scoring, SpeedJob, job_as_line, job_of_line
+from internvl_gguf.bench.fitting import FittingChooser, budget_of
+from internvl_gguf.bench.jobs import Job, MachineFacts, ScoringJob, SpeedJob, job_as_line, job_of_line
+from internvl_gguf.bench.measured_run import with_losses_apart
 from internvl_gguf.bench.results import QualityResult, Row, SpeedResult, Spread
-from internvl_gguf.bench.settings import Sweep
 from internvl_gguf.bench.store import Store
+from internvl_gguf.bench.sweep import Sweep
 from internvl_gguf.bench.time_left import TimeLeft
 from internvl_gguf.cli.bench_progress import duration
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError, ModelFileError
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(st.lists(st.integers(1, 4000), min_size=1, max_size=4), st.lists(st.integers(1, 8), min_size=1, max_size=3))
 def test_a_sweep_is_the_product_of_its_lists(prompts: list[int], threads: list[int]) -> None:
     sweep = Sweep.parse(n_prompt=",".join(map(str, prompts)), n_threads=", ".join(map(str, threads)))
-    points = sweep.points(8192, HOST)
+    points = sweep.run_configs(8192, HOST)
     expected = [(prompt, count) for prompt in dict.fromkeys(prompts) for count in dict.fromkeys(threads)]
     assert [(point.n_prompt, point.engine["n_threads"]) for point in points] == expected
     assert {point.n_gen for point in points} == {128}
@@ -81,21 +81,21 @@ def test_a_list_that_cannot_be_read(given_lists: dict[str, str], words: str) -> 
 )
 def test_a_combination_that_cannot_be_run(given_lists: dict[str, str], words: list[str]) -> None:
     with pytest.raises(InvalidRequestError) as failure:
-        Sweep.parse(**given_lists).points(8192, HOST)
+        Sweep.parse(**given_lists).run_configs(8192, HOST)
     for word in words:
         assert word in str(failure.value)
 
 
 def test_settings_have_the_values_that_a_session_is_opened_with() -> None:
     sweep = Sweep.parse(n_batch="256", n_gpu_layers="all,0", flash_attn="0,1", type_v="bf16")
-    points = sweep.points(2048, HOST)
+    points = sweep.run_configs(2048, HOST)
     assert [point.engine["n_gpu_layers"] for point in points] == [-1, -1, 0, 0]
     assert [point.engine["flash_attn"] for point in points] == [False, True] * 2
     first = points[0].settings
     assert first["kv_type"] == "bf16"
     assert (first["n_ctx"], first["n_ubatch"], first["n_threads"], first["n_threads_batch"]) == (2048, 256, 2, 4)
     assert points[0].engine["n_threads"] is None
-    named = Sweep.parse(n_threads="3").points(2048, HOST)[0]
+    named = Sweep.parse(n_threads="3").run_configs(2048, HOST)[0]
     assert named.settings["n_threads"] == named.engine["n_threads"] == 3
     assert "n_threads_batch" not in named.settings
 
@@ -110,7 +110,7 @@ def test_time_left_is_exact_where_times_follow_the_sizes(sizes: list[int], scale
     left = TimeLeft(sizes)
     assert left.seconds() is None
     for index in range(len(sizes) - 1):
-        left.over(index, seconds[index])
+        left.finish(index, seconds[index])
         assert left.seconds() == pytest.approx(sum(seconds[index + 1 :]))
     halfway = left.seconds(len(sizes) - 1, seconds[-1] / 2)
     assert halfway == pytest.approx(seconds[-1] / 2)
@@ -128,9 +128,9 @@ def test_times_in_words(seconds: float, words: str) -> None:
 
 def test_what_was_known_tells_nothing_about_time() -> None:
     left = TimeLeft([10, 10, 10])
-    left.over(0, None)
+    left.finish(0, None)
     assert left.seconds() is None
-    left.over(1, 7.0)
+    left.finish(1, 7.0)
     assert left.seconds() == pytest.approx(7.0)
 
 
@@ -179,7 +179,7 @@ def test_a_damaged_entry_is_measured_again(tmp_path: Path, damage: str) -> None:
 def test_a_job_survives_the_pipe() -> None:
     job = Job(
         "/a/text \udcff.gguf", "/b/mmproj.gguf", {"n_ctx": 512, "flash_attn": "auto", "n_gpu_layers": -1},
-        SpeedJob(512, 128, 5, 4), True, Scoring("/c", "read", None, "off"), (None, "task.jsonl"),
+        SpeedJob(512, 128, 5, 4), True, ScoringJob("/c", "read", None, "off"), (None, "task.jsonl"),
     )  # fmt: skip
     assert job_of_line(job_as_line(job)) == job
 
@@ -255,7 +255,7 @@ def test_a_reference_of_another_vocabulary_is_refused_by_headers(folder: Path, t
     pairs = find(folder / "tiny-BF16.gguf", other, mmprojs=(str(folder / "mmproj-F16.gguf"),))
     with pytest.raises(InvalidRequestError, match=r"other-Q8_0.gguf has another vocabulary"):
         planned(pairs, QUALITY)
-    assert len(planned(pairs).entries) == 2
+    assert len(planned(pairs).runs) == 2
 
 
 def test_losses_are_told_apart_by_the_crossed_pairs(folder: Path) -> None:
@@ -265,8 +265,8 @@ def test_losses_are_told_apart_by_the_crossed_pairs(folder: Path) -> None:
     assert plan.reference == 0
     losses = [diverging(mean, 100) for mean in (1e-9, 0.2, 0.3, 0.4)]
     rows = [
-        Row(entry.configuration, "measured", quality=QualityResult(None, loss, None, None))
-        for entry, loss in zip(plan.entries, losses, strict=True)
+        Row(run.configuration, "measured", quality=QualityResult(None, loss, None, None))
+        for run, loss in zip(plan.runs, losses, strict=True)
     ]
     apart = with_losses_apart(rows, [plan.crossed(index) for index in range(4)])
     assert [(row.quality.quant_alone, row.quality.mmproj_alone) for row in apart if row.quality] == [
@@ -282,7 +282,7 @@ def test_with_one_encoder_a_loss_is_the_quants_alone(folder: Path) -> None:
 def test_points_of_a_sweep_cross_with_their_like(folder: Path) -> None:
     sweep = fast(n_batch=(512, 1024))
     plan = planned(find(f"{folder}:BF16", mmprojs=("F16", "Q8_0")), QUALITY, sweep=sweep)
-    assert [entry.name for entry in plan.entries] == [
+    assert [run.name for run in plan.runs] == [
         "BF16 with mmproj F16, n_batch 512", "BF16 with mmproj F16, n_batch 1024",
         "BF16 with mmproj Q8_0, n_batch 512", "BF16 with mmproj Q8_0, n_batch 1024",
     ]  # fmt: skip
@@ -296,25 +296,25 @@ NO_GPU = MachineFacts("a machine", "a build", 64 * GIB, (), False)
 
 def test_what_fits_is_what_pick_finds() -> None:
     listing = list_model("InternVL3-14B-Instruct")
-    fitting = Fitting(budget_of("12GiB", NO_GPU), Sweep(), HOST)
+    fitting = FittingChooser(budget_of("12GiB", NO_GPU), Sweep(), HOST)
     chosen = fitting.choose(listing)
     assert chosen == [file for file in (each.file for each in listing.candidates) if file in chosen]
     assert "InternVL3-14B-Instruct-Q4_K_M.gguf" in chosen
     assert "InternVL3-14B-Instruct-Q6_K.gguf" not in chosen
-    assert 0 < len(Fitting(budget_of("8GiB", NO_GPU), Sweep(), HOST).choose(listing)) < len(chosen)
+    assert 0 < len(FittingChooser(budget_of("8GiB", NO_GPU), Sweep(), HOST).choose(listing)) < len(chosen)
 
 
 def test_on_gpus_what_lies_there_whole() -> None:
     """Anything fits a machine with much RAM if layers may stay there: that is not what 12 GiB of VRAM ask for."""
     listing = list_model("InternVL3-14B-Instruct")
     facts = replace(NO_GPU, gpus=(24 * GIB,))
-    chosen = Fitting(budget_of("12GiB", facts), Sweep(), HOST).choose(listing)
+    chosen = FittingChooser(budget_of("12GiB", facts), Sweep(), HOST).choose(listing)
     assert "InternVL3-14B-Instruct-Q4_K_M.gguf" in chosen
     assert "InternVL3-14B-Instruct-Q8_0.gguf" not in chosen
 
 
 def test_a_budget_that_nothing_fits() -> None:
-    fitting = Fitting(budget_of("1GiB", NO_GPU), Sweep(), HOST)
+    fitting = FittingChooser(budget_of("1GiB", NO_GPU), Sweep(), HOST)
     assert fitting.choose(list_model("InternVL3-14B-Instruct")) == []
     error = fitting.none_chosen()
     assert isinstance(error, InsufficientMemoryError)

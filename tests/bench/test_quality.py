@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from internvl_gguf import BenchmarkError, InvalidRequestError, Session
 from internvl_gguf.bench.quality import reference_logits
 from internvl_gguf.bench.quality.divergence import DivergenceSum, kl_divergence, log_softmax
-from internvl_gguf.bench.quality.measure import QualityJob, measure_quality, subject_of
+from internvl_gguf.bench.quality.measure_quality import QualityJob, measure_quality, scored_model_of
 from internvl_gguf.bench.quality.packed_rows import PackedRow, row_bytes
 from internvl_gguf.bench.quality.reference_logits import (
     ReferenceHead,
@@ -509,7 +509,7 @@ def test_an_answer_of_the_reference_is_scored_with_its_end(tmp_path: Path) -> No
         model, end = session.runtime.engine.model, session.runtime.control_tokens["<|im_end|>"]
         measure_quality(session, job(tmp_path, "write", asked))
         expected = (*model.tokenize("98"), end)
-        head = subject_of(session).head("", read_pictures(str(asked)).digest)
+        head = scored_model_of(session).head("", read_pictures(str(asked)).digest)
     with ReferenceReader(tmp_path / "pictures.reference", head) as reader:
         assert [item.tokens for item in reader.items.values()] == [expected, expected]
 

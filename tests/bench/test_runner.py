@@ -12,17 +12,17 @@ import psutil
 import pytest
 
 from internvl_gguf import Session
+from internvl_gguf.bench.benchmark_plan import BenchmarkPlan, MeasurementSettings, PlannedRun
 from internvl_gguf.bench.jobs import Job, SpeedJob
 from internvl_gguf.bench.ladder import demo_ladder
-from internvl_gguf.bench.pairs import Pair
+from internvl_gguf.bench.pairs import FilePair
 from internvl_gguf.bench.peak_memory import peak_resident
-from internvl_gguf.bench.plan import Entry, Measures, Plan
 from internvl_gguf.bench.process import Listener, ask_machine, run_job
 from internvl_gguf.bench.results import Row
 from internvl_gguf.bench.runner import Runner
 from internvl_gguf.bench.speed import built_in_picture, measure_rates
 from internvl_gguf.bench.store import Store
-from internvl_gguf.bench.targets import PairFinder, Wanted
+from internvl_gguf.bench.targets import PairFinder, RequestedModels
 from internvl_gguf.images.load import load_image
 from internvl_gguf.models.local_files import ModelFiles, demo_files
 from internvl_gguf.tiling import tile_image
@@ -53,12 +53,12 @@ class Recorder:
         self.said: list[str] = []
         self._on_begin, self._on_stage = on_begin, on_stage
 
-    def begin(self, place: int, entry: Entry) -> None:
+    def begin(self, place: int, planned: PlannedRun) -> None:
         self.place = place
         if self._on_begin:
             self._on_begin(place)
 
-    def fetch(self, pair: Pair) -> ModelFiles:
+    def fetch(self, pair: FilePair) -> ModelFiles:
         return pair.fetch(lambda file, done: None, self.said.append)
 
     def stage(self, what: str, done: float, left: float | None) -> None:
@@ -85,7 +85,7 @@ def results(tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
-def run(plan: Plan, results: Path, recorder: Recorder | None = None) -> tuple[tuple[Row, ...], Runner]:
+def run(plan: BenchmarkPlan, results: Path, recorder: Recorder | None = None) -> tuple[tuple[Row, ...], Runner]:
     runner = Runner(plan, Store(results), "build", recorder or Recorder())
     return runner.run(), runner
 
@@ -157,9 +157,9 @@ def test_quality_against_a_reference_that_comes_second(folder: Path, results: Pa
     """The reference is run first wherever it stands; a quant that is added later is scored against what it wrote."""
     text = tmp_path / "words.txt"
     text.write_text("The thing on the ring: an inner one, the other on and on.\n" * 20)
-    measures = Measures(frozenset({"quality"}), 1, text=str(text), pictures="off")
+    measurements = MeasurementSettings(frozenset({"quality"}), 1, text=str(text), pictures="off")
     two = find(f"{folder}:Q8_0,BF16", mmprojs=("F16",))
-    plan = planned(two, measures)
+    plan = planned(two, measurements)
     assert plan.reference == 1
     (other, reference), runner = run(plan, results)
     assert runner.notices == []
@@ -170,7 +170,7 @@ def test_quality_against_a_reference_that_comes_second(folder: Path, results: Pa
     assert reference.quality.text.mean < 1e-6 < 1e-3 < other.quality.text.mean
     recorder = Recorder()
     three = find(f"{folder}:Q8_0,BF16,UD-Q4_K_XL", mmprojs=("F16",))
-    rows, _ = run(planned(three, measures), results, recorder)
+    rows, _ = run(planned(three, measurements), results, recorder)
     assert rows[:2] == (other, reference)
     assert {place for place, _, _ in recorder.stages} == {2}
     assert rows[2].quality
@@ -179,11 +179,11 @@ def test_quality_against_a_reference_that_comes_second(folder: Path, results: Pa
     # Its distributions are large and may be gone: nobody misses them until a new quant is to be scored.
     shutil.rmtree(BENCHMARKS.path / "references")
     recorder = Recorder()
-    assert run(planned(three, measures), results, recorder)[0] == rows
+    assert run(planned(three, measurements), results, recorder)[0] == rows
     assert recorder.stages == []
     fourth = write_tiny_text(tmp_path / "tiny-Q2_K.gguf", seed=9, n_ctx=1024)
     added = [*three, *find(fourth, mmprojs=(str(folder / "mmproj-F16.gguf"),))]
-    rows, _ = run(planned(added, measures), results, recorder)
+    rows, _ = run(planned(added, measurements), results, recorder)
     assert any("expects is not kept any more" in line for line in recorder.said)
     assert rows[3].quality
     assert rows[3].quality.text
@@ -193,8 +193,8 @@ def test_quality_against_a_reference_that_comes_second(folder: Path, results: Pa
 def test_without_its_reference_quality_is_left_out_and_said_so(folder: Path, results: Path, tmp_path: Path) -> None:
     for name in ("tiny-BF16.gguf", "tiny-Q8_0.gguf", "mmproj-F16.gguf"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    measures = Measures(frozenset({"speed", "quality"}), 1, pictures="off")
-    plan = planned(find(f"{tmp_path}:BF16,Q8_0"), measures)
+    measurements = MeasurementSettings(frozenset({"speed", "quality"}), 1, pictures="off")
+    plan = planned(find(f"{tmp_path}:BF16,Q8_0"), measurements)
     gone = tmp_path / "tiny-BF16.gguf"
     (lost, other), runner = run(plan, results, Recorder(on_begin=lambda place: gone.unlink(missing_ok=True)))
     assert lost.status == "failed"
@@ -206,8 +206,8 @@ def test_without_its_reference_quality_is_left_out_and_said_so(folder: Path, res
 
 def test_speed_and_memory_of_the_demo_model(results: Path) -> None:
     """Everything is measured, several times, and the plan of the memory is near what was taken."""
-    measures = Measures(frozenset({"speed", "memory"}), repetitions=2, parallel=2)
-    plan = planned(find("demo"), measures, sweep=fast(n_ctx=(1024,)))
+    measurements = MeasurementSettings(frozenset({"speed", "memory"}), repetitions=2, parallel=2)
+    plan = planned(find("demo"), measurements, sweep=fast(n_ctx=(1024,)))
     recorder = Recorder()
     (row,), _ = run(plan, results, recorder)
     assert row.status == "measured", row.error
@@ -304,9 +304,9 @@ def test_the_demo_models_quants_are_made_once(tmp_path: Path, monkeypatch: pytes
     assert told == []
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == made
     finder = PairFinder(lambda: None, lambda quants, mmprojs: demo_ladder(quants, mmprojs, tell), told.append)  # type: ignore[arg-type, return-value]
-    name, pairs = finder.find(Wanted(("demo:iq2_xxs,Q4_K_M",), mmprojs=("Q8_0",)))
+    name, pairs = finder.find(RequestedModels(("demo:iq2_xxs,Q4_K_M",), mmprojs=("Q8_0",)))
     assert (name, names(pairs)) == ("demo", [("IQ2_XXS", "Q8_0"), ("Q4_K_M", "Q8_0")])
     assert pairs[0].bits_per_weight < pairs[1].bits_per_weight < 6
     own = demo_files().mmproj
     for mmprojs, label in (((), "F16"), ((str(own),), "F16"), (("f16",), "F16")):
-        assert names(finder.find(Wanted(("demo:IQ2_XXS",), mmprojs=mmprojs))[1]) == [("IQ2_XXS", label)]
+        assert names(finder.find(RequestedModels(("demo:IQ2_XXS",), mmprojs=mmprojs))[1]) == [("IQ2_XXS", label)]

@@ -52,9 +52,15 @@ class Recorder(Screen):
         self.answers: list[str] = []
         self.phases: list[str] = []
 
+    width, height = 80, 24
+
     @property
     def columns(self) -> int:
-        return 80
+        return self.width
+
+    @property
+    def rows(self) -> int:
+        return self.height
 
     def say(self, text: str = "") -> None:
         self.said.append(text)
@@ -152,8 +158,10 @@ def test_a_question_about_a_picture_and_the_next_one(chat: Chat, talk: Callable[
     assert screen.answers == ["98", "Red."]
     added, first, second = screen.said
     assert added == "Added example.png: 3x3 tiles + thumbnail, 360 tokens; 647 of 1,024 left"
-    assert re.fullmatch(r"10 tiles · \d+ tokens · first after .*s · .* tokens/s · 392 of 1,024 used", first)
-    assert second.endswith("of 1,024 used")
+    assert re.fullmatch(r"10 tiles \w+ · \d+ tokens · first after .*s · .* tokens/s · 397 of 1,024 used", first)
+    assert re.fullmatch(r"\d+ tokens · .* · 416 of 1,024 used", second), "no tile was read for it"
+    talk("/tokens")
+    assert screen.said[-1] == "608 of 1,024 tokens are free."
     assert chat.pending == []
 
 
@@ -171,7 +179,8 @@ def test_pictures_wait_for_their_question(chat: Chat, talk: Callable[..., str]) 
     talk(str(EXAMPLE), f"/image {EXAMPLE}")
     assert len(chat.pending) == 2
     assert recorder(chat).answers == []
-    assert recorder(chat).said[1].endswith("287 of 1,024 left")
+    assert recorder(chat).said[1] == "example.png is in the conversation already (picture 1); added again."
+    assert recorder(chat).said[2].endswith("287 of 1,024 left")
     talk("/images")
     assert recorder(chat).said[-2:] == [
         "  1  example.png: waits for a question",
@@ -180,7 +189,7 @@ def test_pictures_wait_for_their_question(chat: Chat, talk: Callable[..., str]) 
     talk("/images remove 1", "What number is written?")
     assert recorder(chat).answers == ["98"]
     talk("/images")
-    assert recorder(chat).said[-1] == "  1  example.png: 3x3 tiles + thumbnail, 363 tokens"
+    assert recorder(chat).said[-1] == "  1  example.png: 3x3 tiles + thumbnail, 360 tokens"
     talk("/images remove 1")
     assert recorder(chat).said[-1].startswith("1 picture removed; ")
     assert context_tokens(chat.session.runtime, chat.session.messages) < 60
@@ -197,10 +206,10 @@ def test_a_picture_that_does_not_load_leaves_the_line_and_what_waited(
     assert [attachment.label for attachment in chat.pending] == ["good.png"]
     assert recorder(chat).answers == []
     assert "broken.png" in recorder(chat).text
-    assert talk("/image no.png") == "/image no.png"
+    assert talk("/image no.png") == "", "a command that failed is left to the Up key"
     assert "there is no such file" in recorder(chat).said[-2]
     assert talk("what is in no.png?") == ""
-    assert "(no such file: no.png)" in recorder(chat).said
+    assert "  (no such file: no.png)" in recorder(chat).said
     assert len(recorder(chat).answers) == 1
 
 
@@ -218,7 +227,7 @@ def test_undo_edit_and_regen(chat: Chat, talk: Callable[..., str]) -> None:
     assert len(chat.session.messages) == len(chat.conversation.entries) + 1 == 3
     assert chat.pending == []
     talk("/regen")
-    assert "At temperature 0.8" in recorder(chat).text
+    assert "Asked at temperature 0.8" in recorder(chat).text
     assert chat.settings.sampling.temperature == 0
     assert len(recorder(chat).answers) == 3
     assert chat.session.messages[-2].pictures
@@ -237,7 +246,9 @@ def test_settings_hold_for_the_next_questions(chat: Chat, talk: Callable[..., st
     talk("/tiles 6")
     assert recorder(chat).said[-1].startswith("Added example.png: 2x2 tiles + thumbnail")
     for wrong in ("/set temperature hot", "/set temprature 1", "/set top_p 2", "/tiles 0", "/set layout row"):
-        assert talk(wrong) == wrong
+        said = len(recorder(chat).said)
+        assert talk(wrong) == ""
+        assert len(recorder(chat).said) == said + 2
     assert "Did you mean temperature?" in recorder(chat).said
     talk("/set")
     assert "  max_tokens         1" in recorder(chat).said
@@ -266,7 +277,7 @@ def test_the_system_message(chat: Chat, talk: Callable[..., str]) -> None:
 
 def test_a_new_conversation_and_the_old_one_again(chat: Chat, talk: Callable[..., str]) -> None:
     talk("/load")
-    assert recorder(chat).said[-1] == "No other conversations are kept."
+    assert recorder(chat).said[-1] == "This is the only conversation so far."
     talk(f"{EXAMPLE} What number is written?")
     old = chat.conversation.id
     talk("/clear")
@@ -279,7 +290,8 @@ def test_a_new_conversation_and_the_old_one_again(chat: Chat, talk: Callable[...
     assert recorder(chat).said[-2:] == ["user: What number is written?", "assistant: 98"]
     talk("What colour is the circle?")
     assert recorder(chat).answers[-1] == "Red."
-    assert talk("/load zzzzzz") == "/load zzzzzz"
+    assert talk("/load zzzzzz") == ""
+    assert "zzzzzz" in recorder(chat).said[-2]
 
 
 def test_files(chat: Chat, talk: Callable[..., str], tmp_path: Path) -> None:
@@ -291,7 +303,8 @@ def test_files(chat: Chat, talk: Callable[..., str], tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("chat-*.md"))) == 1
     talk("/clear", "/load talk.json")
     assert recorder(chat).said[-1] == "assistant: 98"
-    assert talk("/export talk.xyz") == "/export talk.xyz"
+    assert talk("/export talk.xyz") == ""
+    assert recorder(chat).said[-1] == "Call the file .md or .json."
 
 
 def test_the_model_is_changed_and_the_conversation_stays(
@@ -312,7 +325,7 @@ def test_the_model_is_changed_and_the_conversation_stays(
     failures: list[object] = []
     load = chat._models.load
     monkeypatch.setattr(chat, "_models", replace(chat._models, load=fail))
-    assert talk("/model broken") == "/model broken"
+    assert talk("/model broken") == ""
     assert len(failures) == 2, "the old one is there again"
     talk("How many shapes are there?")
     assert recorder(chat).answers[-1] == "Two."
@@ -363,7 +376,9 @@ def test_what_parts_take_is_what_is_free_without_them(chat: Chat, talk: Callable
     found = droppable_parts(runtime, messages)
     assert [(part.turn, part.picture) for part in found] == [(0, None), (0, 0), (0, 1), (1, None), (1, 0), (2, None)]
     whole = context_tokens(runtime, messages)
-    for part in found:
+    runtime_tokens = runtime.vision.tokens_per_tile
+    assert [part.tokens for part in found if part.picture is not None] == [10 * runtime_tokens] * 2 + [runtime_tokens]
+    for part in (part for part in found if part.picture is None):
         assert whole - context_tokens(runtime, without_parts(messages, [part])) == part.tokens
     assert without_parts(messages, [ConversationPart(1, 0, 0, "", 1)])[3].text == "What is ?"
     assert [message.role for message in without_parts(messages, found)] == ["system"]
@@ -371,7 +386,8 @@ def test_what_parts_take_is_what_is_free_without_them(chat: Chat, talk: Callable
     talk("What number is written?")
     talk("/tokens", "/drop", "/drop 1-2")
     assert "Dropped; " in recorder(chat).said[-1]
-    assert talk("/drop 77") == "/drop 77"
+    assert talk("/drop 77") == ""
+    assert recorder(chat).said[-2] == "77 is not in the list."
 
 
 def test_commands_that_show(chat: Chat, talk: Callable[..., str]) -> None:
@@ -381,6 +397,49 @@ def test_commands_that_show(chat: Chat, talk: Callable[..., str]) -> None:
     assert "ended by the model" in text
     assert "demo-text-BF16.gguf" in text
     assert all(f"/{name}" in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(59, 20), (79, 24), (159, 45)])
+def test_help_fits_the_window(chat: Chat, talk: Callable[..., str], columns: int, rows: int) -> None:
+    """Half of it had scrolled away in a small window."""
+    screen = recorder(chat)
+    screen.width, screen.height = columns, rows
+    talk("/help")
+    assert len(screen.said) <= rows - 2
+    assert max(map(len, screen.said)) <= columns
+    assert all(f"/{name}" in screen.text for name in COMMANDS)
+    assert "Ctrl-C" in screen.text
+    assert ("Take the last question and its answer back." in screen.text) == (rows == 45)
+    screen.said.clear()
+    talk("/help all")
+    assert "Take the last question and its answer back." in screen.text
+    screen.said.clear()
+    talk("/help /undo")
+    assert screen.said[0].startswith("/undo")
+    assert talk("/help me") == ""
+    assert screen.said[-2] == "There is no command me."
+
+
+def test_a_picture_that_the_conversation_ends_with_is_not_added_again(
+    chat: Chat, talk: Callable[..., str], tmp_path: Path
+) -> None:
+    """Everyone drags the photo in with each question; the copies made answers wrong."""
+    screen = recorder(chat)
+    (tmp_path / "copy.png").write_bytes(EXAMPLE.read_bytes())
+    noise(5, 100, 90).save(tmp_path / "other.png")
+    talk(f"{EXAMPLE} What number is written?", "What colour is the circle? copy.png")
+    assert screen.answers == ["98", "Red."]
+    known = "copy.png is in the conversation already (picture 1)"
+    assert screen.said[-2] == f"{known}; /image adds it again."
+    talk("copy.png", "/tiles 1")
+    assert chat.pending == []
+    talk("copy.png")
+    assert screen.said[-2] == f"{known}; added again.", "it is cut in another way now"
+    assert len(chat.pending) == 1
+    talk("/images remove 2", "/tiles 12", "other.png", "other.png copy.png")
+    assert screen.said[-3] == "other.png is in the conversation already (picture 2); /image adds it again."
+    assert screen.said[-2] == f"{known}; added again.", "others came after it: a question would be about them"
+    assert [each.label for each in chat.pending] == ["other.png", "copy.png"]
 
 
 @pytest.mark.parametrize("columns", [60, 80])
@@ -414,7 +473,7 @@ def test_unknown_commands_suggest_the_nearest(chat: Chat, talk: Callable[..., st
 
 def test_commands_that_take_nothing_say_so(chat: Chat, talk: Callable[..., str]) -> None:
     """/undo 2 took back one."""
-    assert talk("/undo 2") == "/undo 2"
+    assert talk("/undo 2") == ""
     assert recorder(chat).said[-2:] == ["/undo takes nothing after it.", "Type /undo alone."]
     assert not chat.conversation.entries
 
@@ -437,6 +496,10 @@ def test_the_settings_show_what_holds(chat: Chat, talk: Callable[..., str]) -> N
         ("// comment", None),
         ("/ hello", None),
         ("hello /help", None),
+        (" Help ", ("help", "")),
+        ("exit", ("exit", "")),
+        ("help me", None),
+        ("quit?", None),
     ],
 )
 def test_a_path_is_no_command(line: str, found: tuple[str, str] | None) -> None:
@@ -450,6 +513,14 @@ def test_scripts_go_on_after_a_line_that_fails(chat: Chat) -> None:
     assert recorder(chat).answers[0] == "98"
     assert len(recorder(chat).answers) == 2
     assert loop.failures == 2
+    assert recorder(chat).said[1].startswith("Added example.png")
+    assert [line for line in recorder(chat).said if line.startswith("> ")] == [
+        f"> /image {EXAMPLE}",
+        "> What number is written?",
+        "> /nope",
+        "> no.png",
+        '> """What\ncolour is the circle?"""',
+    ], "each answer beside its question"
     with pytest.raises(InvalidRequestError, match="Line 2 of stdin is not UTF-8"):
         Loop(chat, ScriptReader(io.BytesIO(b"Hello\ncaf\xe9\n"))).run()
 
@@ -502,14 +573,12 @@ def test_the_clipboard(
         read_clipboard(platform, environment)
 
 
-def test_nothing_to_paste_leaves_the_line(
-    chat: Chat, talk: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_to_paste_is_said(chat: Chat, talk: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "read_clipboard", EXAMPLE.read_bytes)
     talk("/paste")
     assert recorder(chat).said[-1].startswith("Added the picture from the clipboard: 3x3 tiles")
     monkeypatch.setattr(commands, "read_clipboard", lambda: read_clipboard("linux", {}))
-    assert talk("/paste") == "/paste"
+    assert talk("/paste") == ""
     assert recorder(chat).said[-2] == "Nothing here can read the clipboard."
 
 
@@ -523,15 +592,20 @@ def test_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my photo (1).png").touch()
     (tmp_path / "pics").mkdir()
     (tmp_path / ".hidden").touch()
+    (tmp_path / "notes.txt").touch()
     snapshot = tmp_path / "hub" / "models--me--Other-GGUF" / "snapshots" / "c0"
     snapshot.mkdir(parents=True)
     (snapshot / "Other-Q5_K_M.gguf").touch()
     assert offered("/im") == ["/image", "/images"]
+    assert offered("/") == [f"/{name}" for name in COMMANDS]
+    assert offered("/help /to") == ["/tokens"]
     assert offered("/image my") == [r"my\ photo\ \(1\).png"]
     assert offered("/image 'my ph") == ["'my photo (1).png'"]
-    assert offered("/image ") == ["hub/", r"my\ photo\ \(1\).png", "pics/"]
+    assert offered("/image ") == ["hub/", r"my\ photo\ \(1\).png", "notes.txt", "pics/"]
     assert offered("look at ./pi") == ["./pics/"]
-    assert offered("look at pi") == []
+    assert offered("look at pi") == ["pics/"]
+    assert offered("my") == [r"my\ photo\ \(1\).png"]
+    assert offered("look at no") == [], "other files are no pictures"
     assert offered("/set temp") == ["temperature"]
     assert offered("/set layout ") == ["separate", "combined", "frames"]
     assert "InternVL3-14B-Instruct" in offered("/model intern")

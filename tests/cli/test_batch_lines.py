@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
+import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import pexpect
 import pytest
 
-from internvl_gguf import InternVLError, InvalidRequestError, SamplingParams
+from internvl_gguf import InternVLError, InvalidRequestError, Question, SamplingParams
 from internvl_gguf.cli import main
 from internvl_gguf.cli.batch_lines import AnswerFile, InOrder, Line, question_of, read_lines, record_of
+from internvl_gguf.cli.batch_report import BatchSpeed, estimate
+from internvl_gguf.hardware.device_speed import Range
+from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.models.resolve import ModelFiles
+from internvl_gguf.planning.speed_estimate import SpeedEstimate
 from tests.cli.test_commands import FAST, INTERNVL, assert_two_lines
 from tests.support.pictures import noise
 
@@ -69,7 +77,8 @@ def test_a_line_is_a_question() -> None:
         b"{}",
         b'{"images": []}',
         b'{"prompt": 5}',
-        b'{"prompt": "?", "images": "a.png"}',
+        b'{"prompt": "?", "image": "a.png"}',
+        b'{"prompt": "?", "max_new_tokens": 5}',
         b'{"prompt": "?", "images": [5]}',
         b'{"prompt": "?", "temperature": "hot"}',
         b'{"prompt": "?", "temperature": -1}',
@@ -92,6 +101,10 @@ def test_a_line_that_is_no_question_says_why(data: bytes) -> None:
     assert record["line"] == 3
     assert "\n" not in record["error"]
     assert record["hint"]
+
+
+def test_one_picture_of_a_line_needs_no_list() -> None:
+    assert question(images="a.png") == question(images=["a.png"])
 
 
 def test_blank_lines_are_no_questions_and_count() -> None:
@@ -175,7 +188,11 @@ def lines(tmp_path: Path) -> Path:
 def test_every_line_has_a_record_in_order_and_bad_ones_end_nothing(run: Run, tiny: ModelFiles, lines: Path) -> None:
     done = run("ask", tiny.text, "--batch", lines, "--parallel", "2", "-c", "256", *FAST)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["3 of 6 lines failed; the output says why."]
+    speed, failures = done.stderr.splitlines()
+    assert re.fullmatch(r"Answered 3 lines in [\d.]+ s: [\d,.]+ pictures an hour\.", speed)
+    assert failures == (
+        "3 of 6 lines failed; the output says why. The first is line 3 (missing.png): there is no such file."
+    )
     found = records(done.stdout)
     assert [record["line"] for record in found] == [1, 2, 3, 4, 5, 7]
     assert ["text" in record for record in found] == [True, True, False, False, True, False]
@@ -199,7 +216,8 @@ def test_a_run_goes_on_where_an_earlier_one_ended(run: Run, tiny: ModelFiles, li
     text = lines.read_text().replace('"missing.png"', json.dumps(str(tmp_path / "missing.png")))
     lines.write_text(text.replace('"max_tokens": 0', '"max_tokens": 1').replace("no JSON", '{"prompt": "Now?"}'))
     again = run(*arguments)
-    assert again.stderr.splitlines() == ["2 of 6 lines were answered before."]
+    assert again.stderr.splitlines()[0] == "2 of 6 lines were answered before."
+    assert re.fullmatch(r"Answered 4 lines in .* pictures an hour\.", again.stderr.splitlines()[1])
     assert again.returncode == 0
     second = records(output.read_text())
     assert [record["line"] for record in second] == [1, 2, 3, 4, 5, 7]
@@ -214,23 +232,23 @@ def test_ctrl_c_keeps_what_is_done(tiny: ModelFiles) -> None:
     endless = {"prompt": "Tell me.", "max_tokens": 10**6, "temperature": 3.0, "top_k": 0, "top_p": 1.0}
     short = {"prompt": "Short?", "max_tokens": 1}
     asked = [short, *[{**endless, "seed": seed} for seed in range(2000)], short]
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [*INTERNVL, "ask", str(tiny.text), "--batch", "-", "--parallel", "2", "-t", "1"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    child.stdin.write("\n".join(map(json.dumps, asked)).encode())
-    child.stdin.close()
-    first = child.stdout.readline()
-    child.send_signal(signal.SIGINT)
-    found = records((first + child.stdout.read()).decode())
-    assert child.wait() == 130
-    assert found[0]["line"] == 1
-    assert [record["line"] for record in found] == sorted({record["line"] for record in found})
-    assert len(found) < len(asked)
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write("\n".join(map(json.dumps, asked)).encode())
+        child.stdin.close()
+        first = child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        found = records((first + child.stdout.read()).decode())
+        assert child.wait() == 130
+        assert found[0]["line"] == 1
+        assert [record["line"] for record in found] == sorted({record["line"] for record in found})
+        assert len(found) < len(asked)
 
 
 @pytest.mark.parametrize(
@@ -260,3 +278,61 @@ def test_no_lines_are_no_work(run: Run, tmp_path: Path) -> None:
     empty.write_text("\n\n")
     done = run("ask", "no-such-model", "--batch", empty)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+SPEED = SpeedEstimate(
+    decode=Range(20, 40),
+    prefill=Range(1000, 2000),
+    tile_seconds=Range(0.1, 0.2),
+    picture_seconds=None,
+    measured=True,
+    assumed=(),
+)
+
+
+def told(speed: SpeedEstimate, count: int, questions: list[Question]) -> str | None:
+    return estimate(BatchSpeed(speed, 256, 448, 4, 100), count, questions, TileLimits())
+
+
+def test_a_run_is_estimated_by_its_first_pictures_and_names_what_makes_it_shorter(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    noise(1, 1600, 1200).save(path)
+    asked = [Question("Describe it.", (str(path),))] * 3
+    line = told(SPEED, 10_000, asked)
+    assert line is not None
+    # 13 tiles: 1.3 to 2.6 s, 3,428 tokens read in 1.7 to 3.4 s, 100 tokens said in 2.5 / 4 to 5 s.
+    assert line.startswith("10,000 questions with 13 tiles each will take 10 to 31 hours (330 to 990 an hour)")
+    assert "--max-tiles 4 takes" in line
+    fewer = told(SPEED, 10_000, [replace(each, options={"max_tiles": 4}) for each in asked])
+    assert fewer is not None
+    assert "--max-tiles" not in fewer
+    sooner = fewer.partition(" will take ")[2].partition(" (")[0]
+    assert line.endswith(f"--max-tiles 4 takes {sooner}.")
+
+
+def test_nothing_is_estimated_of_what_is_not_known(tmp_path: Path) -> None:
+    words = [Question("And now?")]
+    assert told(SPEED, 10_000, words) is not None
+    assert told(replace(SPEED, measured=False), 10_000, words) is None
+    assert told(SPEED, 5, words) is None
+    assert told(SPEED, 10_000, []) is None
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    assert told(SPEED, 10_000, [Question("?", (str(broken),)), Question("?", ("missing.png",))]) is None
+
+
+def test_the_bar_is_on_the_terminal_where_answers_go_to_a_file(tiny: ModelFiles, tmp_path: Path) -> None:
+    """`--batch --output FILE` showed nothing in a terminal, whose stdout it does not write to."""
+    lines = tmp_path / "questions.jsonl"
+    lines.write_text('{"prompt": "Who?"}\n' * 3)
+    output = tmp_path / "answers.jsonl"
+    arguments = ["ask", str(tiny.text), "--batch", str(lines), "--output", str(output), *FAST]
+    child = pexpect.spawn(
+        INTERNVL[0], [*INTERNVL[1:], *arguments], env={**os.environ, "TERM": "xterm-256color"}, timeout=60
+    )
+    shown = child.read().decode()
+    child.close()
+    assert child.exitstatus == 0
+    assert "3/3" in shown
+    assert "Answered 3 lines in" in shown
+    assert len(output.read_text().splitlines()) == 3

@@ -115,9 +115,13 @@ def test_every_form_of_the_report(
     assert [float(row["decode_tokens_per_second_median"]) for row in rows] == decode
     assert "known" in said
     report = tmp_path / "report.json"
-    assert here(*models, "--output", report)[0] == ""
+    assert here(*models, "-o", report)[0] == ""
     assert [row["status"] for row in json.loads(report.read_text("utf-8"))["rows"]] == ["measured"] * 2
     assert "tok/s" in here(*models)[0]
+    here(*models, "-o", tmp_path / "report.md")
+    assert (tmp_path / "report.md").read_text("utf-8").startswith("## ")
+    here(*models, "-o", tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
 
 
 def test_a_sweep_has_a_row_for_each_point_and_fresh_measures_anew(
@@ -137,26 +141,26 @@ def test_a_sweep_has_a_row_for_each_point_and_fresh_measures_anew(
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to all processes of a console")
 def test_ctrl_c_reports_what_is_done(folder: Path, own_cache: None) -> None:
     """The report of the first row is printed, exit code 130, and the process that measured is gone."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*BENCH, f"{folder}:BF16,Q8_0", *FAST, "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         text=True,
-    )
-    assert process.stderr is not None
-    assert process.stdout is not None
-    for line in process.stderr:
-        if line.startswith("2 of 2"):
-            break
-    below = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.stdout.read(), process.stderr.read()
-    assert process.wait() == 130, errors
-    assert "Traceback" not in errors
-    rows = json.loads(output)["rows"]
-    assert [row["status"] for row in rows] == ["measured", "not run"]
-    assert psutil.wait_procs(below, timeout=10)[1] == []
+    ) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        for line in process.stderr:
+            if line.startswith("2 of 2"):
+                break
+        below = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.stdout.read(), process.stderr.read()
+        assert process.wait() == 130, errors
+        assert "Traceback" not in errors
+        rows = json.loads(output)["rows"]
+        assert [row["status"] for row in rows] == ["measured", "not run"]
+        assert psutil.wait_procs(below, timeout=10)[1] == []
 
 
 def test_where_nothing_could_be_measured_the_report_says_why_and_the_exit_code_is_1(
@@ -208,6 +212,8 @@ BAD: list[tuple[list[str], list[str], int]] = [
     (["FOLDER", "--output", "/no/such/folder/report.md"], ["/no/such/folder/report.md"], 1),
 ]
 MORE_BAD: list[tuple[list[str], list[str], int]] = [
+    (["FOLDER", "-o", "xlsx"], ["neither a form nor a file", "md, json, csv", "report.md"], 2),
+    (["FOLDER", "-o", "md", "--json"], ["-o says md", "json"], 2),
     (["FOLDER:Q8_0,"], ["A quant is missing"], 1),
     (["FOLDER", "--fits", "1KiB"], ["No quant", "fits"], 1),
     (["InternVL3-14B-Instruct:Q4_K_M,Q4_K_N"], ["nearest", "Q4_K_M"], 1),

@@ -159,7 +159,7 @@ def test_ctrl_c_while_the_command_line_is_imported_ends_with_130_and_no_tracebac
 
 def test_ctrl_c_ends_with_130_and_no_traceback(tiny: ModelFiles) -> None:
     child = subprocess.Popen(
-        [*INTERNVL, "ask", str(tiny.text), "Tell me.", "-n", "100000", "--temperature", "2", "--top-k", "0", "-v"],
+        [*INTERNVL, "ask", str(tiny.text), "Tell me.", "-n", "100000", "--temperature", "2", "--top-k", "0", "-vv"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
@@ -172,6 +172,16 @@ def test_ctrl_c_ends_with_130_and_no_traceback(tiny: ModelFiles) -> None:
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 130
     assert b"Traceback" not in errors
+
+
+def test_inspect_says_when_a_file_is_replaced(tmp_path: Path) -> None:
+    photo, saved = tmp_path / "photo.png", tmp_path / "grid.png"
+    Image.new("RGB", (64, 48)).save(photo)
+    first, second, machine = (run("inspect", photo, "--save", saved, *more) for more in ((), (), ("--json",)))
+    assert first.stderr == f"Saved {saved}\n"
+    assert second.stderr == machine.stderr == f"Replaced {saved}, which was there already\n"
+    assert "text       136 tokens kept for your question (change with --prompt-tokens)" in second.stdout
+    assert "context    3,330 of 8,192 tokens, 41%" in second.stdout
 
 
 def test_inspect_shows_the_grid_of_the_model_card(tmp_path: Path) -> None:
@@ -240,10 +250,10 @@ def test_inspect_shows_how_pictures_would_be_fitted(photos: list[Path]) -> None:
     assert facts["tiles"] == 31
     assert facts["notices"] == [done.stderr.strip()]
     shown = run("inspect", *photos, "-c", 4096)
-    assert "context    7,944 of 4,096 positions, 194%" in shown.stdout
+    assert "context    7,944 of 4,096 tokens, 194%" in shown.stdout
     assert "to fit     max_tiles 3 for each: 9 tiles, 2,304 visual tokens, 56%" in shown.stdout
     assert shown.stdout.count("\n  to fit") == 5
-    assert "160 positions allowed for the text, 128 of them by --prompt-tokens" in shown.stdout
+    assert "text       160 tokens kept for your question" in shown.stdout
     assert shown.stderr == done.stderr
 
 
@@ -324,14 +334,14 @@ def test_doctor_says_when_the_library_is_another(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_leaves_is_no_error(tiny: ModelFiles) -> None:
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [*INTERNVL, "ask", str(tiny.text), "Tell me.", *FAST], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert child.stdout is not None
-    assert child.stderr is not None
-    child.stdout.close()
-    child.wait(timeout=60)
-    assert b"Traceback" not in child.stderr.read()
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        child.wait(timeout=60)
+        assert b"Traceback" not in child.stderr.read()
 
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])

@@ -24,7 +24,7 @@ from internvl_gguf.cli.command_list import COMMANDS, COMPLETE
 from internvl_gguf.cli.completion import answer
 from internvl_gguf.cli.group import load
 from internvl_gguf.cli.settings_file import FILE_NAME, defaults_of, option_types, wanted_model
-from internvl_gguf.config import AskOptions, EngineConfig, PictureOptions, SamplingParams
+from internvl_gguf.config import AskOptions, EngineConfig, PictureOptions, SamplingOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.history import History
 from internvl_gguf.utils.kinds import Choice, Number, Switch, Texts
@@ -188,7 +188,13 @@ def test_every_way_to_load_a_model_is_an_option_or_has_a_reason_not_to_be() -> N
 
 
 def test_options_of_a_question_are_options_of_pictures() -> None:
-    assert AskOptions.__annotations__.keys() == {"sampling"} | options_of(PictureOptions).keys()
+    own = AskOptions.__annotations__.keys() - SamplingOptions.__annotations__.keys()
+    assert own == {"sampling"} | options_of(PictureOptions).keys()
+
+
+def test_every_field_of_the_sampling_is_an_option_of_a_question() -> None:
+    assert list(SamplingOptions.__annotations__) == list(options_of(SamplingParams))
+    assert SamplingOptions.__annotations__.keys() <= AskOptions.__annotations__.keys()
 
 
 def test_every_field_of_a_configuration_is_declared() -> None:
@@ -262,7 +268,7 @@ def test_completion_knows_the_conversations(tmp_path: Path, monkeypatch: pytest.
 
 def test_bash_breaks_words_at_colons() -> None:
     assert answer(["bash", "internvl chat InternVL3-14B-Instruct:Q4_K_"]).splitlines()[:2] == ["Q4_K_M", "Q4_K_S"]
-    assert answer(["bash", "internvl "]).startswith("ask\n")
+    assert answer(["bash", "internvl "]).startswith("chat\n")
     assert answer(["bash", "internvl ask 'an open quote"]) == ""
     assert answer(["bash", ""]) == answer(["bash"]) == answer([]) == ""
 

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from internvl_gguf import Reply, SamplingParams, Session
+from internvl_gguf import Question, Reply, SamplingParams, Session
 from internvl_gguf.engine import embedding_store
 from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.engine.embedding_store import EmbeddingStore
@@ -168,6 +168,39 @@ def test_the_bound_holds_at_every_moment(
             assert store.get(key(number)) is None
 
 
+@given(
+    puts=st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=40),
+    blocks=st.integers(0, 12),
+)
+@settings(max_examples=30, deadline=None)
+def test_what_does_not_evict_drives_nothing_out(
+    tmp_path_factory: pytest.TempPathFactory, puts: list[tuple[int, bool]], blocks: int
+) -> None:
+    """Whatever was there stays while a batch writes, the bound holds, and `put` says what is there."""
+    store = EmbeddingStore(tmp_path_factory.mktemp("store"), blocks * BLOCK)
+    for number, evicts in puts:
+        before = {file.path for file in store.files()}
+        is_stored = store.put(key(number), values(number, (1 + number % 4, 1000)), evicts=evicts)
+        after = {file.path for file in store.files()}
+        assert used_bytes(store.folder) <= store.max_bytes
+        assert is_stored == (store.folder / f"{key(number).hex()}.tile" in after)
+        if not evicts:
+            assert before <= after
+
+
+def test_what_a_batch_wrote_is_the_first_to_go_unless_it_was_read(tmp_path: Path) -> None:
+    store = EmbeddingStore(tmp_path, 8 * 2 * BLOCK)
+    for number in range(5):
+        store.put(key(number), values(number))
+    for number in range(5, 20):
+        assert store.put(key(number), values(number), evicts=False) == (number < 8)
+    assert_same_bits(store.get(key(6)), values(6))
+    for number in (20, 21):
+        store.put(key(number), values(number))
+    there = [number for number in range(22) if store.get(key(number)) is not None]
+    assert there == [0, 1, 2, 3, 4, 6, 20, 21]
+
+
 def test_a_smaller_bound_holds_for_what_is_there(store: EmbeddingStore) -> None:
     for number in range(10):
         store.put(key(number), values(number))
@@ -261,15 +294,15 @@ def test_clearing_while_another_process_reads(store: EmbeddingStore) -> None:
                 assert_same_bits(found, values(turn % 5, (40, 1000)))
         print("done", flush=True)
     """
-    reader = start(script, store.folder)
-    assert reader.stdout is not None
-    assert reader.stdout.readline() == "ready\n"
-    while reader.poll() is None:
-        store.clear()
-        for number in range(5):
-            store.put(key(number), values(number, (40, 1000)))
-    assert reader.stdout.read() == "done\n"
-    assert reader.returncode == 0
+    with start(script, store.folder) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "ready\n"
+        while reader.poll() is None:
+            store.clear()
+            for number in range(5):
+                store.put(key(number), values(number, (40, 1000)))
+        assert reader.stdout.read() == "done\n"
+        assert reader.returncode == 0
 
 
 def test_another_process_that_holds_the_lock_is_not_waited_for_long(
@@ -326,6 +359,31 @@ def test_memory_comes_before_the_disk(store: EmbeddingStore) -> None:
         found[0, 0] = 1.0
 
 
+@pytest.mark.parametrize("memory", [0, AMPLE])
+def test_a_tile_of_a_batch_gets_room_when_it_occurs_again(tmp_path: Path, memory: int) -> None:
+    """Once it comes from memory, or is encoded again where memory had no room either."""
+    store = EmbeddingStore(tmp_path, 4 * 2 * BLOCK)
+    for number in range(4):
+        store.put(key(number), values(number))
+    cache = EmbeddingCache(memory, store)
+    for number in range(4, 30):
+        cache.put(key(number), values(number), evicts=False)
+    cache.close()
+    assert all(store.get(key(number)) is not None for number in range(4))
+    cache = EmbeddingCache(memory, store)
+    cache.put(key(7), values(7), evicts=False)
+    _wait_for_writes(cache)
+    if cache.get(key(7)) is None:
+        cache.put(key(7), values(7), evicts=False)
+    cache.close()
+    assert_same_bits(store.get(key(7)), values(7))
+
+
+def _wait_for_writes(cache: EmbeddingCache) -> None:
+    for written, _ in list(cache._writes):
+        written.result()
+
+
 class _SlowStore(EmbeddingStore):
     """A store whose writes wait until the test lets them go on."""
 
@@ -333,9 +391,9 @@ class _SlowStore(EmbeddingStore):
         super().__init__(folder, AMPLE)
         self.go_on = threading.Event()
 
-    def put(self, key: bytes, embeddings: np.ndarray) -> None:
+    def put(self, key: bytes, embeddings: np.ndarray, *, evicts: bool = True) -> bool:
         self.go_on.wait()
-        super().put(key, embeddings)
+        return super().put(key, embeddings, evicts=evicts)
 
 
 def test_a_slow_disk_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,6 +467,26 @@ def test_a_picture_seen_before_is_not_encoded(tiny: ModelFiles, own_cache: Path)
     fresh, computed = seen(tiny, embedding_disk_bytes=0)
     assert fresh.usage.tiles_encoded == 7
     assert from_disk.tobytes() == embedded.tobytes() == computed.tobytes()
+
+
+@pytest.mark.parametrize("worker", [False, True])
+def test_a_batch_of_pictures_that_occur_once_leaves_the_disk_to_others(
+    tiny: ModelFiles, own_cache: Path, worker: bool
+) -> None:
+    """50,000 pictures wrote terabytes through a cache of 4 GiB, and nothing of the chats before was left in it."""
+    disk = 8 * BLOCK  # a picture has seven tiles, of a block each
+    seen(tiny, embedding_disk_bytes=disk)
+    kept = {path.name for path in own_cache.glob("embeddings/*.tile")}
+    with Session.open(
+        tiny.text, tiny.mmproj, system="", n_ctx=512, n_threads=1, worker=worker, embedding_disk_bytes=disk
+    ) as session:
+        questions = [Question("What is it?", noise(number)) for number in range(2, 6)]
+        assert len(session.batch(questions, sampling=SHORT, max_tiles=6)) == 4
+    after = {path.name for path in own_cache.glob("embeddings/*.tile")}
+    assert kept < after
+    assert len(after) == 8
+    reply, _ = seen(tiny, embedding_disk_bytes=disk)
+    assert reply.usage.tiles_encoded == 0
 
 
 def test_all_quants_of_a_model_share_what_one_mmproj_saw(tiny: ModelFiles, own_cache: Path, tmp_path: Path) -> None:

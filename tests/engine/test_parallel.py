@@ -12,13 +12,23 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from internvl_gguf import InvalidRequestError, LibraryError, PictureError, Question, Reply, SamplingParams, Session
+from internvl_gguf import (
+    InternVLError,
+    InvalidRequestError,
+    LibraryError,
+    PictureError,
+    Question,
+    Reply,
+    SamplingParams,
+    Session,
+)
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.engine import Engine, Handle
 from internvl_gguf.engine.request import AnswerRequest
@@ -417,6 +427,63 @@ def test_cancelled_from_another_thread_it_ends_and_the_others_do_not(several: Se
     assert endless.finish_reason == "aborted"
     assert engine.submit(PROMPTS[0], SHORT).result() == expected
     assert not any(engine._scheduler.sequences.is_taken)
+
+
+def test_each_gives_questions_with_their_outcomes_as_they_end(several: Session) -> None:
+    """The questions come back as they were given, whatever a subclass of `Question` has beside them."""
+    asked: list[Question | str] = [
+        Question("Left?", noise(1)),
+        "Right?",
+        Question("Up?", "/no/such.png"),
+        Question("Down?", noise(2)),
+    ]
+    expected = several.batch(asked, sampling=SHORT)
+    found = list(several.each(iter(asked), sampling=SHORT))
+    assert len(found) == len(asked)
+    for question, outcome in found:
+        index = next(number for number, each in enumerate(asked) if each is question)
+        wanted = expected[index]
+        if isinstance(wanted, InternVLError):
+            assert str(outcome) == str(wanted)
+        else:
+            assert isinstance(outcome, Reply)
+            assert outcome.text == wanted.text
+
+
+@given(taken=st.integers(0, 30))
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_each_reads_no_more_questions_than_it_needs(several: Session, taken: int) -> None:
+    """Of questions without end, those answered, as many under way and as many again are read; closing ends it."""
+    read = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal read
+        while True:
+            read += 1
+            yield f"Question {read}?"
+
+    n_parallel = several.runtime.engine.n_parallel
+    with closing(several.each(endless(), sampling=SamplingParams(max_tokens=1))) as outcomes:
+        for count in range(taken):
+            next(outcomes)
+            assert read <= count + 1 + 2 * n_parallel + 1
+    assert several.ask("Still there?", sampling=SHORT).text
+    several.clear()
+
+
+def test_one_at_a_time_is_said_once_where_nobody_chose_it(tiny: ModelFiles, notices: list[str]) -> None:
+    def asked(count: int, **options: Any) -> list[str]:
+        notices.clear()
+        with Session.open(
+            tiny.text, tiny.mmproj, n_ctx=256, system="", on_notice=notices.append, **EXACT, **options
+        ) as session:
+            for _ in range(2):
+                session.batch(["Hello?"] * count, max_tokens=1)
+        return list(notices)
+
+    (line,) = asked(2)
+    assert "n_parallel=4" in line
+    assert asked(1) == asked(2, n_parallel=1) == asked(2, n_parallel=2) == []
 
 
 def test_abort_ends_a_batch(several: Session) -> None:

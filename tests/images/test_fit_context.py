@@ -130,14 +130,14 @@ def test_the_cap_is_one_for_all_and_limits_of_a_picture_hold() -> None:
 def test_the_notice_says_what_was_done_and_what_would_take_them_whole() -> None:
     assert cut_notices(plan_cut([PHOTO] * 4, CARD, fit=True)) == (
         "The 4 pictures are cut into 28 tiles instead of 52 (max_tiles 11 instead of 12), so that they fit the context "
-        "of 8,192 positions; a context of 13,824 (--n-ctx, n_ctx) would take them whole.",
+        "of 8,192 tokens; a context of 13,824 (--n-ctx, n_ctx) would take them whole.",
     )
     assert cut_notices(plan_cut([PHOTO], replace(CARD, n_ctx=1024), fit=True)) == (
         "The picture is cut into 1 tile instead of 13 (max_tiles 3 instead of 12), so that it fits the context of "
-        "1,024 positions; a context of 3,840 (--n-ctx, n_ctx) would take it whole.",
+        "1,024 tokens; a context of 3,840 (--n-ctx, n_ctx) would take it whole.",
     )
     (beyond,) = cut_notices(plan_cut([PHOTO] * 4, replace(CARD, n_ctx_train=8192), fit=True))
-    assert beyond.endswith("fit the context of 8,192 positions.")
+    assert beyond.endswith("fit the context of 8,192 tokens.")
 
 
 def test_where_nothing_leaves_room_for_a_whole_answer_the_least_is_taken() -> None:
@@ -151,7 +151,7 @@ def test_frames_too_many_say_how_many_would_fit() -> None:
     with pytest.raises(ContextOverflowError) as caught:
         check_fits(plan_cut([frame] * 30, replace(CARD, n_ctx=4096), fit=True))
     assert caught.value.message == (
-        "The prompt takes 7,841 positions, 7,680 of them for the new pictures; the context has 4,096."
+        "The prompt takes 7,841 tokens, 7,680 of them for the new pictures; the context has 4,096."
     )
     assert caught.value.hint == "What would fit: 15 of the 30 pictures or a context of 8,192 (--n-ctx, n_ctx)."
 
@@ -159,7 +159,7 @@ def test_frames_too_many_say_how_many_would_fit() -> None:
 def test_text_alone_that_is_too_long_is_not_blamed_on_pictures() -> None:
     with pytest.raises(ContextOverflowError) as caught:
         check_fits(plan_cut([], replace(CARD, text_tokens=9000), fit=True))
-    assert caught.value.message == "The prompt takes 9,001 positions; the context has 8,192."
+    assert caught.value.message == "The prompt takes 9,001 tokens; the context has 8,192."
     assert caught.value.hint == "What would fit: a context of 9,472 (--n-ctx, n_ctx)."
     with pytest.raises(ContextOverflowError, match="less text"):
         check_fits(plan_cut([], replace(CARD, text_tokens=40000), fit=True))

@@ -61,7 +61,7 @@ def test_pictures_too_many_are_cut_evenly_and_the_reply_says_so(
     assert reply.notices == (line,)
     assert re.fullmatch(
         r"The 6 pictures are cut into \d+ tiles instead of 78 \(max_tiles \d+ instead of 12\), so that they fit the "
-        r"context of 256 positions; a context of \d+ \(--n-ctx, n_ctx\) would take them whole\.",
+        r"context of 256 tokens; a context of \d+ \(--n-ctx, n_ctx\) would take them whole\.",
         line,
     )
     assert reply.usage.tiles == int(re.findall(r"\d+", line)[1]) < 78

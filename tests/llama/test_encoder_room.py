@@ -26,7 +26,7 @@ from internvl_gguf.gguf.arch.base import MmprojShape
 from internvl_gguf.llama import vision
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.synthetic import write_encoder, write_vocabulary
-from internvl_gguf.llama.vision import Room, VisionEncoder
+from internvl_gguf.llama.vision import EncoderMemory, VisionEncoder
 
 MIB = 2**20
 shape = MmprojShape(1, 1024, 16, 4096, 448, 14, 256, "layernorm", projection_dim=1024, projector_hidden=1024)

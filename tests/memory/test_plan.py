@@ -163,7 +163,7 @@ def split_keys(index: int, tensors: int) -> Iterator[Any]:
 def test_leaving_out_layers_changes_nothing(request_: MemoryRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     shape = shape_from_headers(header("14B", n_layers=20), mmproj_header())
     short = predict_memory(shape, request_)
-    monkeypatch.setattr(plans, "_telling_layers", lambda text, homes, **_: tuple(range(text.n_layers)))
+    monkeypatch.setattr(plans, "_representative_layers", lambda text, homes, **_: tuple(range(text.n_layers)))
     assert short == predict_memory(shape, request_)
 
 

@@ -431,7 +431,7 @@ def test_a_listing_that_is_read_live(hub: LoopbackHub, internvl: Shell, texts: d
         (("pull", "owner/none"), "no repository owner/none"),
         (("pull", "nonsense"), "internvl list"),
         (("rm", "demo", "--yes"), "part of this package"),
-        (("ask", "demo:Q4_0", "Tell me."), "one quant only"),
+        (("ask", "demo:Q4_0", "Tell me."), "BF16 only"),
         (("show", "notes.txt"), "no model 'notes.txt'"),
         (("ask", NAME, "What?", "-i", "missing.png"), "missing.png"),
         (("show", f"{NAME}:Q9_Z"), "no quant"),

@@ -277,7 +277,7 @@ def test_without_a_quant_the_best_that_fits_is_chosen(listing: ModelListing) -> 
     chosen = choose(choices, EngineConfig(), 2, MemoryBudget(32 * GIB, (12 * GIB,)), None)
     assert chosen.text.name == "UD-Q4_K_XL"
     assert chosen.mmproj == mmprojs[0]
-    assert chosen.reason.startswith("Picked UD-Q4_K_XL: all 49 layers")
+    assert chosen.reason.startswith("Picked UD-Q4_K_XL, a little worse than unquantised")
     longer = choose(choices, EngineConfig(n_ctx=16384), 2, MemoryBudget(32 * GIB, (12 * GIB,)), None)
     assert (longer.text.size or 0) < (chosen.text.size or 0)
 
@@ -341,7 +341,7 @@ def test_what_an_unlisted_model_is_estimated_to_take(listing: ModelListing) -> N
         (None, None),
         ("12GiB", (12 * GIB,)),
         ("12 GiB", (12 * GIB,)),
-        ("12GB", (12 * 10**9,)),
+        ("12GB", (12 * GIB,)),
         ("24GiB,12GiB", (24 * GIB, 12 * GIB)),
         (" 8g , 500MiB", (8 * GIB, 500 * 2**20)),
         ("none", ()),
@@ -375,7 +375,7 @@ def test_pictures_and_their_context() -> None:
     assert context_for(1, 12, 256, None) == 8192
     assert context_for(4, 12, 256, None) == 15360
     assert context_for(40, 12, 256, 32768) == 32768
-    with pytest.raises(InvalidRequestError, match="take 13,320 positions") as caught:
+    with pytest.raises(InvalidRequestError, match="take 13,320 tokens") as caught:
         check_pictures_fit(Workload(n_ctx=8192, pictures=4), 256)
     assert "--context 15360 or --max-tiles 6" in caught.value.hint
     check_pictures_fit(Workload(n_ctx=8192, pictures=4, max_tiles=6), 256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import fields
@@ -296,7 +297,7 @@ def test_a_fork_outlives_the_session_it_came_from(session: Session) -> None:
     [
         (["/no/such/picture.png"], {}, PictureError),
         ([b""], {}, PictureError),
-        ("picture.png", {}, InvalidRequestError),
+        ("picture.png", {}, PictureError),
         ([], {"max_tiles": 0}, None),
         ([noise(1)], {"max_tiles": 0}, InvalidRequestError),
         ([noise(1)], {"max_tiles": 4, "min_tiles": 5}, InvalidRequestError),
@@ -418,3 +419,14 @@ def test_sampling_out_of_range_is_refused_before_the_library_sees_it(bad: dict[s
 def test_engine_options_out_of_range_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(InvalidRequestError):
         EngineConfig(**bad)  # type: ignore[arg-type]
+
+
+def test_a_reply_shows_all_it_counts_and_is_a_dict_as_json_has_it(session: Session) -> None:
+    """`print(reply.usage)` left `tiles_cached` out, which --json had."""
+    session.ask("What is it?", noise(1), max_tokens=2)
+    reply = session.ask("Again?", max_tokens=2)
+    assert f"tiles_cached={reply.usage.tiles_cached}" in repr(reply.usage)
+    found = reply.to_dict()
+    assert json.loads(json.dumps(found)) == found
+    assert list(found) == ["text", "finish_reason", "usage", "timings", "notices"]
+    assert found["usage"]["tiles_cached"] == reply.usage.tiles == 13

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from internvl_gguf import (
     Picture,
     PictureError,
     Question,
+    Reply,
     SamplingParams,
     Session,
     tiling,
@@ -26,7 +28,7 @@ from internvl_gguf.history import History
 from internvl_gguf.models.resolve import ModelFiles
 from tests.support.exact import EXACT
 from tests.support.kept import SHORT
-from tests.support.pictures import noise
+from tests.support.pictures import encoded, noise
 
 WRONG_SAMPLING: dict[str, list[Any]] = {
     "max_tokens": ["many", 1.5, None, True],
@@ -141,6 +143,54 @@ def test_options_of_a_question_of_another_kind(session: Session, method: str, na
     assert session.messages == before
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    cases({name: [each for each in values if each is not None] for name, values in WRONG_SAMPLING.items()}),
+)
+def test_sampling_by_its_names_of_another_kind(session: Session, name: str, value: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=name) as caught:
+        session.ask("Hello?", **{name: value})
+    assert is_in_words(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [
+        ("image", "images"),
+        ("max_new_tokens", "max_tokens"),
+        ("repetition_penalty", "repeat_penalty"),
+        ("max_num", "max_tiles"),
+        ("do_sample", "temperature"),
+        ("stream", "Session.stream"),
+        ("tempreature", "Did you mean temperature?"),
+    ],
+)
+def test_an_option_of_another_tool_is_answered_with_the_one_here(session: Session, name: str, here: str) -> None:
+    with pytest.raises(InvalidRequestError, match=name) as caught:
+        session.ask("Hello?", **{name: 5})  # type: ignore[arg-type]
+    assert here in caught.value.hint
+    assert is_in_words(caught.value)
+
+
+def test_fields_of_the_sampling_are_options_by_their_names(session: Session) -> None:
+    """`session.ask("..", max_tokens=10)` was refused, though a line of --batch and the command line took it."""
+
+    def tokens(**options: Any) -> int:
+        return session.fork().ask("Hello?", **options).usage.completion_tokens
+
+    assert tokens(max_tokens=3) == tokens(sampling=SamplingParams(max_tokens=3)) == 3
+    assert tokens(sampling=SamplingParams(max_tokens=9), max_tokens=2) == 2
+    assert tokens(sampling=SamplingParams(max_tokens=2), temperature=1.0, seed=3) == 2
+    assert tokens(max_tokens=2, seed=None, stop=None) == 2
+    questions = [
+        Question("Hello?"),
+        Question("Hello?", options={"max_tokens": 1}),
+        Question("Hello?", options={"sampling": SamplingParams(max_tokens=2)}),
+    ]
+    outcomes = session.batch(questions, max_tokens=3)
+    assert [each.usage.completion_tokens for each in outcomes if isinstance(each, Reply)] == [3, 1, 2]
+
+
 def test_none_leaves_an_option_out(session: Session) -> None:
     options = dict.fromkeys(("max_tiles", "min_tiles", "thumbnail", "layout", "fit_pictures"))
     reply = session.ask("Hello?", [noise(1)], sampling=SHORT, **options)  # type: ignore[arg-type]
@@ -172,38 +222,46 @@ class Tensor:
 
 
 PICTURE = np.zeros((12, 12, 3), np.uint8)
-ONE_PICTURE = [
-    PICTURE,
-    PICTURE[:, :, 0],
-    Tensor(),
-    noise(1),
-    Picture(PICTURE),
-    "photo.png",
-    b"photo",
-    bytearray(b"photo"),
-    memoryview(b"photo"),
-]
+PICTURE_FILE = encoded(noise(1), "PNG")
 
 
-@pytest.mark.parametrize("images", ONE_PICTURE, ids=lambda images: type(images).__name__)
-def test_one_picture_is_not_taken_for_a_list(session: Session, history: History, images: Any) -> None:
-    """The rows of a numpy array were taken for twelve pictures, and the answer was about nothing."""
+@pytest.mark.parametrize(
+    "image",
+    [
+        PICTURE,
+        PICTURE[:, :, 0],
+        noise(1),
+        Picture(PICTURE),
+        PICTURE_FILE,
+        bytearray(PICTURE_FILE),
+        memoryview(PICTURE_FILE),
+    ],
+    ids=lambda image: type(image).__name__,
+)
+def test_one_picture_needs_no_list(session: Session, image: Any) -> None:
+    """The rows of a numpy array were once taken for twelve pictures; later a picture without a list was refused."""
+    expected = session.fork().ask("What is it?", [image], sampling=SHORT)
+    assert expected.usage.images == 1
+    assert session.fork().ask("What is it?", images=image, sampling=SHORT).text == expected.text
+    assert "".join(each.text for each in session.fork().stream("What is it?", image, sampling=SHORT)) == expected.text
+    (outcome,) = session.batch([Question("What is it?", image)], sampling=SHORT)
+    assert isinstance(outcome, Reply)
+    assert (outcome.text, outcome.usage.images) == (expected.text, 1)
+
+
+def test_one_path_needs_no_list(session: Session, history: History, tmp_path: Path) -> None:
+    path = tmp_path / "one.png"
+    path.write_bytes(PICTURE_FILE)
+    for image in (path, str(path)):
+        assert session.fork().ask("What is it?", images=image, sampling=SHORT).usage.images == 1
     conversation = history.begin("tiny")
-    for ask in (
-        lambda: session.ask("What is it?", images=images),
-        lambda: session.stream("What is it?", images),
-        lambda: session.next_token_logprobs("What is it?", images),
-        lambda: conversation.stream(session, "What is it?", images),
-    ):
-        with pytest.raises(InvalidRequestError) as caught:
-            ask()
-        assert caught.value.message == "images is one picture, not a list of them."
-        assert caught.value.hint == "Write images=[picture]."
-    (outcome,) = session.batch([Question("What is it?", images)])
-    assert isinstance(outcome, InvalidRequestError)
-    assert outcome.message == "images is one picture, not a list of them."
-    assert not conversation.entries
-    assert len(session.messages) == 1
+    assert list(conversation.stream(session, "What is it?", path, sampling=SHORT))
+    assert len(conversation.entries[0].pictures) == 1
+
+
+def test_an_array_of_another_library_is_one_picture_that_cannot_be_used(session: Session) -> None:
+    with pytest.raises(PictureError, match="Tensor"):
+        session.ask("What is it?", images=Tensor())
 
 
 def test_an_array_of_several_pictures_says_how_to_give_them(session: Session) -> None:
@@ -227,7 +285,7 @@ def test_images_may_come_one_after_another(session: Session, history: History) -
     expected = session.fork().ask("What is it?", pictures, sampling=SHORT).text
     for given in (tuple(pictures), iter(pictures), (each for each in pictures)):
         assert session.fork().ask("What is it?", given, sampling=SHORT).text == expected
-    (outcome,) = session.batch([Question("What is it?", iter(pictures))], sampling=SHORT)  # type: ignore[arg-type]
+    (outcome,) = session.batch([Question("What is it?", iter(pictures))], sampling=SHORT)
     assert outcome.text == expected
     conversation = history.begin("tiny")
     chunks = list(conversation.stream(session, "What is it?", iter(pictures), sampling=SHORT))

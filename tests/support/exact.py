@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
-from internvl_gguf.config import FlashAttention, KVType
+from internvl_gguf.config import EncoderLibrary, EncoderPrecision, FlashAttention, KVType
 
 
 class ExactArithmetic(TypedDict):
-    """The options of `Session.open` that decide how attention rounds."""
+    """The options of `Session.open` that decide how attention and the vision encoder round."""
 
     kv_type: KVType
     flash_attn: FlashAttention
+    encoder: NotRequired[EncoderLibrary]
+    encoder_precision: NotRequired[EncoderPrecision]
 
 
 class ExactOptions(ExactArithmetic):

@@ -86,6 +86,7 @@ class NativeChild:
             line = ""
         reply: dict[str, Any] = json.loads(line) if line else {"died": self._process.wait()}
         if not line:
+            self._process.communicate()
             self._process = None
         if "died" in reply:
             return Outcome(None, (), f"the process ended with status {reply['died']}", died=True)

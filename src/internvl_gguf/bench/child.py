@@ -1,8 +1,8 @@
-"""The process in which one configuration is loaded, measured and freed: `python -m internvl_gguf.bench.child`.
+"""The child process that loads, measures and frees one configuration: `python -m internvl_gguf.bench.child`.
 
-It reads a job as one line of JSON from stdin (`jobs.Job`) and answers with lines of JSON on stdout: `stage` with what
-is measured and how much of it is `done`, `notice`, and `part` with its `value` as soon as that is whole. An `error`
-ends it.
+It reads a job as one line of JSON from stdin (`jobs.Job`) and answers with lines of JSON on stdout: `stage` with the
+measurement in progress and the fraction of it that is `done`, `notice`, and `part` with its `value` as soon as that is
+complete. An `error` ends it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from internvl_gguf.bench.jobs import Job, Part, PartResult, Scoring, job_of_line
+from internvl_gguf.bench.jobs import Job, Part, PartResult, ScoringJob, job_of_line
 from internvl_gguf.bench.peak_memory import MemoryMeter
 from internvl_gguf.bench.plain_json import as_plain
 from internvl_gguf.bench.quality.accuracy import measure_accuracy
-from internvl_gguf.bench.quality.measure import QualityJob, measure_quality
+from internvl_gguf.bench.quality.measure_quality import QualityJob, measure_quality
 from internvl_gguf.bench.quality.scoring import N_DRAFT
 from internvl_gguf.bench.results import QualityResult
 from internvl_gguf.bench.speed import measure_loads, measure_parallel, measure_rates, speed_result
@@ -26,22 +26,22 @@ from internvl_gguf.session import Session
 
 
 def main() -> None:
-    """Do the job that comes on stdin; errors are answers, too."""
+    """Do the job read from stdin; errors are sent as answers, too."""
     try:
         for part, result in _measure(job_of_line(sys.stdin.readline())):
-            _answer(part=part, value=as_plain(result))
+            _send(part=part, value=as_plain(result))
     except InternVLError as error:
         status = "out of memory" if isinstance(error, InsufficientMemoryError) else "failed"
-        _answer(error={"status": status, "message": error.message, "hint": error.hint})
+        _send(error={"status": status, "message": error.message, "hint": error.hint})
     except MemoryError:
         hint = "Take a smaller quant or context, or end other programs."
-        _answer(error={"status": "out of memory", "message": "There was no memory left.", "hint": hint})
-    except BrokenPipeError:  # who asked is gone
+        _send(error={"status": "out of memory", "message": "There was no memory left.", "hint": hint})
+    except BrokenPipeError:  # the parent process is gone
         sys.exit(1)
 
 
 def _measure(job: Job) -> Iterator[tuple[Part, PartResult]]:
-    """The parts of a job, each as soon as it is measured."""
+    """Measure the parts of a job; yield each as soon as it is measured."""
     if job.speed or job.memory:
         yield from _measure_machine(job)
     if job.quality:
@@ -49,34 +49,34 @@ def _measure(job: Job) -> Iterator[tuple[Part, PartResult]]:
     if job.tasks:
         with _open(job, {}) as session:
             for task in job.tasks:
-                yield "accuracy", measure_accuracy(session, task, _tell, _notice)
+                yield "accuracy", measure_accuracy(session, task, _report_stage, _notice)
 
 
 def _measure_machine(job: Job) -> Iterator[tuple[Part, PartResult]]:
-    """Speed and memory: nothing comes from the disk's cache of embeddings, and nothing goes there."""
+    """Measure speed and memory, without the embedding cache on disk."""
 
     def opened(others: EngineOptions) -> Session:
         return _open(job, {"embedding_disk_bytes": 0, **others})
 
     meter = MemoryMeter() if job.memory else None
     rates = None
-    _tell("load", 0.0)
+    _report_stage("load", 0.0)
     with opened({}) as session:
         if meter:  # first: nothing else has taken any
-            yield "memory", meter.measure(session, _tell)
+            yield "memory", meter.measure(session, _report_stage)
         if job.speed:
-            rates = measure_rates(session, job.speed, _tell)
+            rates = measure_rates(session, job.speed, _report_stage)
     if job.speed and rates:
-        load = measure_loads(opened, job.speed.repetitions, _tell)
-        yield "speed", speed_result(job.speed, rates, load, measure_parallel(opened, job.speed, _tell))
+        load = measure_loads(opened, job.speed.repetitions, _report_stage)
+        yield "speed", speed_result(job.speed, rates, load, measure_parallel(opened, job.speed, _report_stage))
 
 
-def _measure_quality(job: Job, scoring: Scoring) -> QualityResult:
-    """Quality. Room for guesses lets the engine look at so many distributions in one computation."""
+def _measure_quality(job: Job, scoring: ScoringJob) -> QualityResult:
+    """Measure quality. `n_draft` lets one computation give that many more rows of logits."""
     room = job.engine.get("n_batch", EngineConfig.n_batch) - 1
     with _open(job, {"n_draft": min(N_DRAFT, room)}) as session:
         quality = QualityJob(scoring.folder, scoring.role, scoring.text, scoring.pictures, n_chunks=scoring.chunks)
-        return measure_quality(session, quality, _tell, _notice)
+        return measure_quality(session, quality, _report_stage, _notice)
 
 
 def _open(job: Job, others: EngineOptions) -> Session:
@@ -85,14 +85,14 @@ def _open(job: Job, others: EngineOptions) -> Session:
 
 
 def _notice(line: str) -> None:
-    _answer(notice=line)
+    _send(notice=line)
 
 
-def _tell(what: str, done: float) -> None:
-    _answer(stage=what, done=done)
+def _report_stage(what: str, done: float) -> None:
+    _send(stage=what, done=done)
 
 
-def _answer(**fields: Any) -> None:
+def _send(**fields: Any) -> None:
     sys.stdout.write(f"{json.dumps(fields)}\n")
     sys.stdout.flush()
 

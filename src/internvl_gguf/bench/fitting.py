@@ -1,11 +1,11 @@
-"""The quants that by the plan of their memory fit a budget, as `internvl pick` finds them."""
+"""Choose the quants whose predicted memory fits a budget, by the rules of `internvl pick`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from internvl_gguf.bench.jobs import MachineFacts
-from internvl_gguf.bench.settings import Sweep
+from internvl_gguf.bench.sweep import Sweep
 from internvl_gguf.bench.targets import files_of
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError
@@ -17,7 +17,7 @@ from internvl_gguf.utils.sizes import parse_vram
 
 
 def budget_of(sizes: str, facts: MachineFacts) -> MemoryBudget:
-    """The budget that a person's sizes mean on a machine: of its GPUs, or of the host where there is none.
+    """Return the memory budget for the sizes a user typed: of the GPUs, or of the host if there is none.
 
     Raises:
         InvalidRequestError: no sizes, or more than there are GPUs.
@@ -33,13 +33,13 @@ def budget_of(sizes: str, facts: MachineFacts) -> MemoryBudget:
 
 
 @dataclass
-class Fitting:
-    """Chooses what computes as a whole on the GPUs of a budget, or on the host where there is none.
+class FittingChooser:
+    """Chooses the quants that fit completely on the GPUs of a budget, or on the host if there is none.
 
     Attributes:
-        budget: bytes that may be taken.
-        sweep: how the quants will be run; the first value of each setting counts.
-        host: how they will use the CPU.
+        budget: bytes that may be used.
+        sweep: the settings to run with; the first value of each counts.
+        host: how the CPU is used.
     """
 
     budget: MemoryBudget
@@ -49,14 +49,14 @@ class Fitting:
 
     @property
     def room(self) -> int:
-        """Bytes there are where it computes."""
+        """Bytes of the budget on the devices that compute."""
         return sum(self.budget.gpus) or self.budget.host
 
     def choose(self, listing: ModelListing) -> list[str]:
-        """The files of the quants that fit, in the order of the listing.
+        """Return the files of the quants that fit, in the order of the listing.
 
         Raises:
-            HubError: nobody knows the files.
+            HubError: the files are not known.
         """
         files = files_of(listing)
         workload = self._workload(listing)
@@ -66,11 +66,11 @@ class Fitting:
         return [file for file in files if file in fitting]
 
     def none_chosen(self) -> InsufficientMemoryError:
-        """The error where nothing fits, with what the smallest takes."""
+        """Return the error for the case that nothing fits, with the memory of the smallest quant."""
         smallest, workload = min(self._too_large, key=lambda found: found[0].size)
         return nothing_fits(smallest, self.budget, workload, recorded_roofline())
 
     def _workload(self, listing: ModelListing) -> Workload:
-        point = self.sweep.points(listing.shape.text.n_ctx_train or 2**27, self.host)[0]
-        config = EngineConfig(**point.engine)
-        return Workload.of(config, config.n_ctx or 1, max(point.n_threads, point.n_threads_batch))
+        run_config = self.sweep.run_configs(listing.shape.text.n_ctx_train or 2**27, self.host)[0]
+        config = EngineConfig(**run_config.engine)
+        return Workload.of(config, config.n_ctx or 1, max(run_config.n_threads, run_config.n_threads_batch))

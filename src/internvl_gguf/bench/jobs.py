@@ -1,4 +1,4 @@
-"""What one child process is asked to measure, and the lines it answers with."""
+"""The job of one child process, and the types of its answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from internvl_gguf.bench.plain_json import as_plain, from_plain
 from internvl_gguf.bench.results import AccuracyResult, MemoryResult, QualityResult, SpeedResult
 
 Part = Literal["speed", "memory", "quality", "accuracy"]
-"""What can be measured of a configuration."""
+"""A part of a configuration's results."""
 
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
 PartResult = SpeedResult | MemoryResult | QualityResult | AccuracyResult
@@ -24,12 +24,12 @@ KINDS: Final[dict[Part, type[PartResult]]] = {
 
 @dataclass(frozen=True)
 class SpeedJob:
-    """How speed is measured.
+    """Settings of the speed measurements.
 
     Attributes:
-        n_prompt: tokens of the prompt that is read.
+        n_prompt: tokens of the prompt.
         n_gen: tokens of the answer.
-        repetitions: of each measurement, after one that does not count.
+        repetitions: runs of each measurement, after one warm-up that does not count.
         parallel: answers decoded together in one more measurement; 1 leaves that out.
     """
 
@@ -40,14 +40,14 @@ class SpeedJob:
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """What to score, and on which side of the comparison: `quality.QualityJob`, without what that imports.
+class ScoringJob:
+    """The texts and pictures to score, and the role in the comparison: `quality.QualityJob` without its imports.
 
     Attributes:
         folder: of the reference's distributions.
         role: "write" for the reference itself, "read" for all others.
         text, pictures: paths of the sets; None for those that come with the package, "off" for none.
-        chunks: of the text that are scored, at most; None for all of it.
+        chunks: most chunks of the text that are scored; None for all of it.
     """
 
     folder: str
@@ -59,15 +59,15 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Job:
-    """One configuration and what to measure of it.
+    """One configuration and the parts to measure.
 
     Attributes:
         text, mmproj: paths of the files.
         engine: fields of `EngineConfig`.
         speed: how to measure speed; None to leave it out.
         memory: whether to measure memory.
-        quality: what to score, and against what; None to leave it out.
-        tasks: the tasks to ask, by their paths; None for the one that comes with the package.
+        quality: how to measure quality; None to leave it out.
+        tasks: paths of the tasks to ask; None for the one that comes with the package.
     """
 
     text: str
@@ -75,7 +75,7 @@ class Job:
     engine: dict[str, Any] = field(default_factory=dict)
     speed: SpeedJob | None = None
     memory: bool = False
-    quality: Scoring | None = None
+    quality: ScoringJob | None = None
     tasks: tuple[str | None, ...] = ()
 
     @property
@@ -86,13 +86,13 @@ class Job:
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """What a benchmark ran on.
+    """The machine and the llama.cpp build that a benchmark runs on.
 
     Attributes:
-        machine: in one line.
-        build: of llama.cpp.
-        host: bytes of host memory that are free.
-        gpus: bytes that each GPU has free.
+        machine: description in one line.
+        build: build of llama.cpp.
+        host: free bytes of host memory.
+        gpus: free bytes of each GPU.
         is_unified: whether a GPU's memory is the host's.
     """
 
@@ -104,14 +104,14 @@ class MachineFacts:
 
 
 def job_as_line(job: Job) -> str:
-    """A job as a child reads it."""
+    """Return a job as the line that a child process reads."""
     return json.dumps(as_plain(job))
 
 
 def job_of_line(line: str) -> Job:
-    """The job that `job_as_line` wrote.
+    """Return the job that `job_as_line` wrote.
 
     Raises:
-        InvalidRequestError, ValueError: it did not.
+        InvalidRequestError, ValueError: the line is not such a job.
     """
     return from_plain(Job, json.loads(line))

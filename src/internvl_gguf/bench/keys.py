@@ -1,4 +1,4 @@
-"""What each part of a configuration depends on: the keys that results are kept under."""
+"""Keys that results are kept under: everything that each part of a configuration depends on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from internvl_gguf._version import __version__
-from internvl_gguf.bench.plan import Measures
+from internvl_gguf.bench.benchmark_plan import MeasurementSettings
 from internvl_gguf.bench.quality.sets import OFF, read_pictures, read_task, read_text
-from internvl_gguf.bench.settings import Point
 from internvl_gguf.bench.store import Key
+from internvl_gguf.bench.sweep import RunConfig
 from internvl_gguf.errors import ModelFileError
 from internvl_gguf.gguf.fingerprint import file_fingerprint
 from internvl_gguf.gguf.validation import read_text_headers
@@ -29,79 +29,81 @@ _OF_TIME: Final = (
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A configuration by content.
+class RunIdentity:
+    """Identity of a configuration, its files by content.
 
     Attributes:
         text, mmproj: fingerprints of the files.
-        build: of the library.
-        point: how it is run.
+        build: build of llama.cpp.
+        run_config: the settings.
     """
 
     text: str
     mmproj: str
     build: str
-    point: Point
+    run_config: RunConfig
 
     @classmethod
-    def of(cls, files: ModelFiles, build: str, point: Point) -> Subject:
-        """Of files that are here; reads each once, unless it is remembered.
+    def of(cls, files: ModelFiles, build: str, run_config: RunConfig) -> RunIdentity:
+        """Return the identity of local files; reads each once, unless its fingerprint is remembered.
 
         Raises:
-            ModelFileError: one cannot be read.
+            ModelFileError: a file cannot be read.
         """
         try:
             parts = [file_fingerprint(Path(header.label)) for header in read_text_headers(files.text)]
-            return cls(" ".join(parts), file_fingerprint(files.mmproj), build, point)
+            return cls(" ".join(parts), file_fingerprint(files.mmproj), build, run_config)
         except OSError as error:
             name = error.filename or files.text
             raise ModelFileError(f"{name} cannot be read: {error.strerror}.", "Check the disk and the path.") from error
 
-    def speed_key(self, measures: Measures) -> Key:
-        """What speed depends on."""
-        measured = {"repetitions": measures.repetitions, "parallel": measures.parallel}
+    def speed_key(self, measurements: MeasurementSettings) -> Key:
+        """Return everything that speed depends on."""
+        measured = {"repetitions": measurements.repetitions, "parallel": measurements.parallel}
         return {**self._base(()), **measured, "machine": machine_identity()}
 
     def memory_key(self) -> Key:
-        """What memory depends on."""
+        """Return everything that memory depends on."""
         return {**self._base(_OF_SPEED), "machine": machine_identity()}
 
-    def reference_key(self, measures: Measures) -> Key:
-        """What all distributions of this configuration depend on, as the reference."""
-        text = None if measures.text == OFF else _text_digest(measures.text, measures.chunks)
-        pictures = None if measures.pictures == OFF else _pictures_digest(measures.pictures)
+    def reference_key(self, measurements: MeasurementSettings) -> Key:
+        """Return everything that the distributions of this configuration, as the reference, depend on."""
+        text = None if measurements.text == OFF else _text_digest(measurements.text, measurements.chunks)
+        pictures = None if measurements.pictures == OFF else _pictures_digest(measurements.pictures)
         return {**self._base(_OF_TIME), "text_set": text, "picture_set": pictures}
 
-    def text_key(self, reference: Subject, measures: Measures) -> Key:
-        """What quality on text depends on: not on the mmproj."""
+    def text_key(self, reference: RunIdentity, measurements: MeasurementSettings) -> Key:
+        """Return everything that quality on text depends on; the mmproj is not part of it."""
         return {
             **self._of_text(),
-            "text_set": _text_digest(measures.text, measures.chunks),
+            "text_set": _text_digest(measurements.text, measurements.chunks),
             "reference": reference._of_text(),
         }
 
-    def pictures_key(self, reference: Subject, measures: Measures) -> Key:
-        """What quality with pictures depends on."""
-        own, its = self._base(_OF_TIME), reference._base(_OF_TIME)
-        return {**own, "picture_set": _pictures_digest(measures.pictures), "reference": its}
+    def pictures_key(self, reference: RunIdentity, measurements: MeasurementSettings) -> Key:
+        """Return everything that quality on pictures depends on."""
+        pictures = _pictures_digest(measurements.pictures)
+        return {**self._base(_OF_TIME), "picture_set": pictures, "reference": reference._base(_OF_TIME)}
 
     def accuracy_key(self, task: str | None) -> Key:
-        """What the right answers of a task depend on."""
+        """Return everything that the right answers of a task depend on."""
         return {**self._base(_OF_TIME), "task": _task_digest(task)}
 
     def _of_text(self) -> dict[str, Any]:
         return {name: value for name, value in self._base(_OF_TIME).items() if name != "mmproj"}
 
     def _base(self, left_out: tuple[str, ...]) -> dict[str, Any]:
-        settings = {name: value for name, value in self.point.settings.items() if name not in left_out}
+        settings = {name: value for name, value in self.run_config.settings.items() if name not in left_out}
         files = {"text": self.text, "mmproj": self.mmproj}
         return {**files, "build": self.build, "version": __version__, "settings": settings}
 
 
 @cache
 def _text_digest(text: str | None, chunks: int | None) -> str:
-    """Of a text, of how it is cut, and of how much of it is scored."""
-    from internvl_gguf.bench.quality.measure import CHUNK  # only now: it loads llama.cpp, which the children are for
+    """Return the digest of a text, of how it is cut into chunks, and of how many are scored."""
+    from internvl_gguf.bench.quality.measure_quality import (
+        CHUNK,  # only now: it loads llama.cpp, which the children are for
+    )
 
     return _digest(f"{CHUNK}x{chunks or ''} {read_text(text).text}")
 
@@ -113,10 +115,10 @@ def _pictures_digest(pictures: str | None) -> str:
 
 @cache
 def _task_digest(task: str | None) -> str:
-    """Of the questions and everything that makes an answer right."""
-    asked = read_task(task)
-    right = [(item.answers, item.tolerance) for item in asked.items]
-    return _digest(json.dumps([asked.digest, right]))
+    """Return the digest of the questions and of everything that makes an answer right."""
+    picture_set = read_task(task)
+    right = [(item.answers, item.tolerance) for item in picture_set.items]
+    return _digest(json.dumps([picture_set.digest, right]))
 
 
 def _digest(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The quants of the demo model: made once, into the cache, with an importance matrix of pictures such as it knows."""
+"""Make the quants of the demo model: once, into the cache, with an importance matrix from pictures like its own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
 LadderProgress = Callable[[str, str, float], None]
-"""Told what is done, the name of what it is at (empty for none), and which part of it is done, 0 to 1."""
+"""Called with the step, the name of the current item (empty for none), and the fraction that is done, 0 to 1."""
 
 _NOT_IN_IT: Final = frozenset({"F32", "TQ2_0", "TQ1_0", "Q1_0"})  # no smaller than BF16; for models trained in them
 _COLOURS: Final = ("red", "green", "blue", "yellow", "orange", "purple", "black")
@@ -40,16 +40,18 @@ _PICTURES: Final = 24
 _SIDE: Final = 288  # two tiles of the demo model
 
 
-def demo_ladder(labels: Sequence[str], precisions: Sequence[str], tell: LadderProgress) -> tuple[Path, list[str]]:
-    """A folder with quants of the demo model and its mmproj in some precisions.
+def demo_ladder(
+    labels: Sequence[str], precisions: Sequence[str], on_progress: LadderProgress
+) -> tuple[Path, list[str]]:
+    """Make quants of the demo model, and its mmproj in some precisions.
 
     Args:
-        labels: the types; none for all that such a model can use.
-        precisions: those of the mmproj; none for none of it.
-        tell: told how far it is.
+        labels: the quant types; empty for all that such a model can use.
+        precisions: types of the mmproj; empty to make none.
+        on_progress: called with the progress.
 
     Returns:
-        The folder, and the types under the names of their files.
+        The folder, and the types as they stand in the names of the files.
 
     Raises:
         InvalidRequestError: no such type, no room on the disk, or a cache folder that cannot be written.
@@ -65,11 +67,11 @@ def demo_ladder(labels: Sequence[str], precisions: Sequence[str], tell: LadderPr
             "Set INTERNVL_CACHE to another folder.",
         ) from error
     demo = demo_files()
-    matrix = _matrix(folder / "imatrix.gguf", tell)
+    matrix = _matrix(folder / "imatrix.gguf", on_progress)
 
     def telling(what: str, found: Sequence[str]) -> Callable[[str, int, int], None]:
         def tell_part(label: str, done: int, count: int) -> None:
-            tell(what, label, (found.index(label) + done / count) / len(found))
+            on_progress(what, label, (found.index(label) + done / count) / len(found))
 
         return tell_part
 
@@ -81,8 +83,8 @@ def demo_ladder(labels: Sequence[str], precisions: Sequence[str], tell: LadderPr
     return folder, found
 
 
-def _matrix(path: Path, tell: LadderProgress) -> ImportanceMatrix:
-    """The importance matrix, measured if it is not there or damaged."""
+def _matrix(path: Path, on_progress: LadderProgress) -> ImportanceMatrix:
+    """Return the importance matrix; measure it if the file is missing or damaged."""
     with contextlib.suppress(InternVLError):
         return read_matrix(path)
     demo = demo_files()
@@ -95,14 +97,14 @@ def _matrix(path: Path, tell: LadderProgress) -> ImportanceMatrix:
             [questions],
             mmproj=demo.mmproj,
             n_gpu_layers=0,
-            on_progress=lambda done, count: tell("Reading pictures for the importance matrix", "", done / count),
+            on_progress=lambda done, count: on_progress("Reading pictures for the importance matrix", "", done / count),
         )
     write_matrix(path, found.matrix)
     return found.matrix
 
 
 def write_pictures(folder: Path) -> Path:
-    """Draw pictures of shapes, the same each time, and write questions about them; the file of these."""
+    """Draw pictures of shapes, the same each time, and write questions about them; return the file of questions."""
     from PIL import Image, ImageDraw
 
     draw = random.Random(1)

@@ -1,4 +1,4 @@
-"""The engine of a session as it is measured: in this process, which is one of its own already."""
+"""Access to the engine of a session that runs in this process."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def local_runtime(session: Session) -> InProcessRuntime:
-    """The runtime of a session that was opened without a worker.
+    """Return the runtime of a session that was opened without a worker process.
 
     Raises:
-        TypeError: it was opened with one.
+        TypeError: the session has a worker process.
     """
     from internvl_gguf.session.in_process_runtime import InProcessRuntime
 

@@ -1,6 +1,6 @@
-"""What a benchmark runs on, as one line of JSON: `python -m internvl_gguf.bench.machine_facts`.
+"""Print the facts of this machine as one line of JSON: `python -m internvl_gguf.bench.machine_facts`.
 
-Asked in a process of its own: looking at a GPU takes memory on it for as long as the process lives.
+It runs in a process of its own, since a process that has looked at a GPU holds memory there until it ends.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from internvl_gguf.utils.sizes import format_size
 
 
 def machine_facts() -> MachineFacts:
-    """The facts of this machine.
+    """Return the facts of this machine.
 
     Raises:
         LibraryError: the installed llama.cpp is not the build this package is made for.
     """
-    from internvl_gguf.llama.library import build, devices  # only now: a library that cannot be loaded is an answer
+    from internvl_gguf.llama.library import build, devices  # only now: a library that cannot be loaded is reported
 
     found = devices()
     budget = machine_budget().budget

@@ -1,4 +1,4 @@
-"""Pairs of files to be measured, read by their headers: what is checked before anything is fetched or loaded."""
+"""Pairs of files to measure, checked by their headers before anything is fetched or loaded."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from internvl_gguf.memory import ModelShape, shape_from_headers
 from internvl_gguf.models.local_files import ModelFiles
 
 Fetch = Callable[[DownloadProgress, Callable[[str], None]], ModelFiles]
-"""Brings both files here; told how far each file is, and given what waits are told to in one line."""
+"""Downloads both files; called with the callback for progress, and the callback for a line about a wait."""
 
 
 @dataclass(frozen=True)
 class TextHalf:
-    """A text model, checked.
+    """A checked text model.
 
     Attributes:
         label: its quant, else its file's name.
-        file: the name of the file, of a split one that of the first part.
+        file: name of the file; of the first part if it is split.
         n_bytes: size of all parts.
-        headers: of all parts.
+        headers: headers of all parts.
         vocabulary: identity of its tokens and their order.
     """
 
@@ -40,7 +40,7 @@ class TextHalf:
 
     @classmethod
     def of(cls, path: str, n_bytes: int, headers: Sequence[GGUFHeader]) -> TextHalf:
-        """By its path and the headers of all parts.
+        """Check a text model, given its path and the headers of all parts.
 
         Raises:
             ModelFileError: it is no text model of an InternVL, or damaged.
@@ -52,14 +52,14 @@ class TextHalf:
 
     @classmethod
     def here(cls, path: Path) -> TextHalf:
-        """A file of this machine. Raises as `of`."""
+        """Read and check a local file; raises the errors of `of`."""
         headers = read_text_headers(path)
         return cls.of(str(path), sum(Path(header.label).stat().st_size for header in headers), headers)
 
 
 @dataclass(frozen=True)
 class VisionHalf:
-    """An mmproj, checked; attributes as those of `TextHalf`."""
+    """A checked mmproj; attributes as those of `TextHalf`."""
 
     label: str
     file: str
@@ -68,7 +68,7 @@ class VisionHalf:
 
     @classmethod
     def of(cls, path: str, n_bytes: int, header: GGUFHeader) -> VisionHalf:
-        """By its path and its header.
+        """Check an mmproj, given its path and its header.
 
         Raises:
             ModelFileError: it is no mmproj of an InternVL, or damaged.
@@ -78,21 +78,21 @@ class VisionHalf:
 
     @classmethod
     def here(cls, path: Path) -> VisionHalf:
-        """A file of this machine. Raises as `of`."""
+        """Read and check a local file; raises the errors of `of`."""
         header = read_header(path)
         return cls.of(str(path), path.stat().st_size, header)
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A text model with a vision encoder that it can be run with.
+class FilePair:
+    """A text model with a matching vision encoder.
 
     Attributes:
-        text, vision: the two.
-        shape: what their memory follows from.
+        text, vision: the two files.
+        shape: sizes and tensors of both, from which memory is predicted.
         n_ctx_train: positions the text model was trained for.
-        fetch: brings them here.
-        is_here: whether there is nothing to bring.
+        fetch: downloads them.
+        is_here: whether both are on this machine already.
     """
 
     text: TextHalf
@@ -103,11 +103,11 @@ class Pair:
     is_here: bool
 
     @classmethod
-    def of(cls, text: TextHalf, vision: VisionHalf, fetch: Fetch, *, is_here: bool) -> Pair:
-        """Two halves that belong together.
+    def of(cls, text: TextHalf, vision: VisionHalf, fetch: Fetch, *, is_here: bool) -> FilePair:
+        """Join two halves that belong together.
 
         Raises:
-            ModelPairError: they do not.
+            ModelPairError: they do not belong together.
         """
         facts = validate_text_model(text.headers[0], text.headers[1:])
         validate_pair(facts, validate_mmproj(vision.header))
@@ -115,12 +115,12 @@ class Pair:
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of the text model's files by its weights."""
+        """Size of the text model's files in bits, divided by its number of weights."""
         return 8 * self.text.n_bytes / self.shape.text.parameters
 
 
 def fetch_here(files: ModelFiles) -> Fetch:
-    """The `Fetch` of files that are here; it looks whether they still are."""
+    """Return the `Fetch` of local files, which checks that they still exist."""
 
     def fetch(on_progress: DownloadProgress, on_wait: Callable[[str], None]) -> ModelFiles:
         for path in (files.text, files.mmproj):
@@ -135,7 +135,7 @@ def fetch_here(files: ModelFiles) -> Fetch:
 
 
 def _label(path: str) -> str:
-    """The quant or precision that a file is named after, by its name or its folder's; else its name."""
+    """Return the quant or precision in the name of a file or of its folder; else the file's name."""
     pure = PurePath(path)
     contents = sort_out([RepoFile(f"{pure.parent.name}/{pure.name}" if pure.parent.name else pure.name)])
     found: ModelCopy | None = next(iter((*contents.texts, *contents.mmprojs)), None)

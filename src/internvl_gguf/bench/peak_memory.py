@@ -1,4 +1,4 @@
-"""What a configuration takes, measured in the process that has it loaded, beside what was planned (docs/memory.md)."""
+"""Measure the peak memory of a configuration in its own process, beside the prediction (docs/memory.md)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psutil
 
 from internvl_gguf.bench.local_runtime import local_runtime
 from internvl_gguf.bench.results import MemoryResult
-from internvl_gguf.bench.speed import Tell, ask_about_picture, fill
+from internvl_gguf.bench.speed import StageProgress, ask_about_picture, fill
 from internvl_gguf.memory import predict_memory
 from internvl_gguf.planning.machine_memory import machine_budget
 
@@ -28,21 +28,21 @@ _HOST: Final = "CPU"
 
 
 class MemoryMeter:
-    """Measures one configuration. Make it before anything is loaded: what GPUs have free is looked at then."""
+    """Measures one configuration. Construct it before anything is loaded, since it records the free GPU memory."""
 
     def __init__(self) -> None:
         self._free = machine_budget().budget.gpus
 
-    def measure(self, session: Session, tell: Tell) -> MemoryResult:
-        """Put the session to the most work there is, and compare what it took with the plan for just that.
+    def measure(self, session: Session, on_progress: StageProgress) -> MemoryResult:
+        """Give the session the work that needs the most memory, and return the peak beside the prediction for it.
 
-        That is a question about a picture, and a context full to its last position. The plan's host memory contains
-        what the process maps of the file beside the weights it counts (`MemoryPlan.page_cache`), as the peak does.
+        That work is a question about a picture, and a context filled to its last position. The predicted host memory
+        includes the mapped pages of the file that are no counted weights (`MemoryPlan.page_cache`), as the peak does.
         """
         runtime = local_runtime(session)
-        tell("fill the context", 0.0)
+        on_progress("fill the context", 0.0)
         _, tiles = ask_about_picture(session)
-        _fill_context(runtime, lambda done: tell("fill the context", done))
+        _fill_context(runtime, lambda done: on_progress("fill the context", done))
         peak = {_HOST: peak_resident()}
         free = machine_budget().budget.gpus
         for number in runtime.configuration.budget.gpu_numbers:
@@ -51,7 +51,7 @@ class MemoryMeter:
 
 
 def planned_bytes(runtime: InProcessRuntime, tiles: int) -> dict[str, int]:
-    """Bytes of each device by the plan, with one picture of so many tiles."""
+    """Return the predicted bytes of each device, with one picture of `tiles` tiles."""
     found = runtime.configuration
     request = replace(found.request, pictures=1, tiles=tiles)
     plan = predict_memory(found.candidate.shape(found.encoder), request)
@@ -60,7 +60,7 @@ def planned_bytes(runtime: InProcessRuntime, tiles: int) -> dict[str, int]:
 
 
 def peak_resident() -> int:
-    """The most bytes of memory that this process ever had at once, mapped files included."""
+    """Return the largest resident set of this process so far, in bytes, mapped files included."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     if _STATUS.exists():  # what getrusage says on Linux can be of the process that started this one
@@ -72,14 +72,14 @@ def peak_resident() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def _fill_context(runtime: InProcessRuntime, tell: Callable[[float], None]) -> None:
+def _fill_context(runtime: InProcessRuntime, on_progress: Callable[[float], None]) -> None:
     """Read random tokens up to the last position, and decode the token that goes there."""
     engine = runtime.engine
     context = engine.context
     draw = random.Random(_SEED)
     tokens = [draw.randrange(engine.model.n_vocab) for _ in range(context.n_ctx)]
     engine.forget()
-    fill(context, tokens[:-1], lambda done: tell(done / len(tokens)))
+    fill(context, tokens[:-1], lambda done: on_progress(done / len(tokens)))
     context.decode_token(tokens[-1], len(tokens) - 1, 0)
     context.likeliest_token()
     context.cut(0, 0)

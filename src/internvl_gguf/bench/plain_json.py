@@ -1,4 +1,4 @@
-"""Dataclasses as JSON has them, and back, by their annotations: for results in a file and lines between processes."""
+"""Convert dataclasses to JSON values and back, by their annotations: for files and lines between processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Read = TypeVar("_Read")
 
 
 def as_plain(value: Any) -> Any:
-    """A dataclass, or what is in one, in what JSON has."""
+    """Return a dataclass, or a value of a field, as dicts, lists, strings, numbers, booleans and None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: as_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -31,7 +31,7 @@ def as_plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[_Read], value: Any) -> _Read:
-    """What `as_plain` made of a dataclass of this kind; fields that it does not know are left out.
+    """Return the dataclass that `as_plain` converted; unknown fields are ignored.
 
     Raises:
         InvalidRequestError: a field is missing, or of another type.

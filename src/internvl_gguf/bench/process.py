@@ -1,4 +1,4 @@
-"""Running the process of one configuration: its lines read, its end understood, whatever that is."""
+"""Parent side of the child process that measures one configuration: start it, read its lines, explain its end."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SMALLER: Final = "Take a smaller quant or context (-c), or end other programs."
 
 @dataclass(frozen=True)
 class Ending:
-    """How a process ended.
+    """Outcome of a child process.
 
     Attributes:
-        status: "measured" where it did all it was asked for.
+        status: "measured" if the whole job was done.
         error: what happened and what to do, else "".
     """
 
@@ -37,12 +37,12 @@ class Ending:
 
 @dataclass(frozen=True)
 class Listener:
-    """What is done with the answers of a process.
+    """Callbacks for the answers of a process.
 
     Attributes:
-        on_stage: told what is measured and how much of it is done, 0 to 1.
-        on_part: given each part as soon as it is measured.
-        on_notice: told in one line what was done in another way than asked for.
+        on_stage: called with the measurement in progress and the fraction that is done, 0 to 1.
+        on_part: called with each part as soon as it is measured.
+        on_notice: called with one line if something was done in another way than requested.
     """
 
     on_stage: Callable[[str, float], None]
@@ -51,9 +51,9 @@ class Listener:
 
 
 def run_job(job: Job, listener: Listener) -> Ending:
-    """Have a process do a job; however it ends, this one goes on.
+    """Run a job in a child process and return how that ended; a crash of the child is an `Ending`, too.
 
-    An exception in here, Ctrl-C included, ends the process at once.
+    An exception in a callback, or Ctrl-C, kills the child at once.
     """
     with child_process(_MEASURE, job_as_line(job)) as child:
         failure = _listen(child, listener)
@@ -63,7 +63,7 @@ def run_job(job: Job, listener: Listener) -> Ending:
 
 @cache
 def ask_machine() -> MachineFacts:
-    """What this machine is; asked once.
+    """Return the facts of this machine, determined once by a child process.
 
     Raises:
         LibraryError: llama.cpp does not work here.
@@ -79,7 +79,7 @@ def ask_machine() -> MachineFacts:
 
 
 def _listen(child: Child, listener: Listener) -> Ending | None:
-    """Hand on what it says; the error it ended with, if it did."""
+    """Pass the answers of a process to a listener; return the error that it ended with, if any."""
     for message in child.objects():
         if "stage" in message:
             listener.on_stage(message["stage"], message["done"])
@@ -95,7 +95,7 @@ def _listen(child: Child, listener: Listener) -> Ending | None:
 
 
 def _death(code: int, words: str) -> Ending:
-    """What a status other than 0 and the last words on stderr tell."""
+    """Explain the end of a process from its exit status and the last line of its stderr."""
     if _NO_MEMORY.search(words):
         return Ending("out of memory", f"There was no memory left ({words}). {_SMALLER}")
     if signal_name(code) == "SIGKILL":

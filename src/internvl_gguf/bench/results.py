@@ -1,11 +1,14 @@
-"""What a benchmark found: one row for each configuration. Everything that shows results reads these."""
+"""Results of a benchmark, one row for each configuration; every report is made from them."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
+
+_ENOUGH_FOR_QUARTILES: Final = 4
+_OUTLIER: Final = 1.5
 
 Status = Literal["measured", "out of memory", "failed", "not run"]
 
@@ -17,22 +20,42 @@ class Spread:
     Attributes:
         median, low, high: of the repetitions.
         repetitions: how many there were, the warm-up not counted.
+        values: of each repetition, in their order; empty where only their summary is known.
     """
 
     median: float
     low: float
     high: float
     repetitions: int
+    values: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
         """Summary of at least one value."""
-        return cls(statistics.median(values), min(values), max(values), len(values))
+        return cls(statistics.median(values), min(values), max(values), len(values), tuple(values))
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The lower and the upper one, which one disturbed repetition hardly moves; the extremes of fewer than four.
+
+        Between two repetitions they are interpolated (Hyndman and Fan 1996, method 7, as numpy does).
+        """
+        if len(self.values) < _ENOUGH_FOR_QUARTILES:
+            return self.low, self.high
+        lower, _, upper = statistics.quantiles(self.values, n=4, method="inclusive")
+        return lower, upper
+
+    @property
+    def outliers(self) -> tuple[float, ...]:
+        """Repetitions farther from the quartiles than 1.5 times their distance (Tukey 1977)."""
+        lower, upper = self.quartiles
+        reach = _OUTLIER * (upper - lower)
+        return tuple(value for value in self.values if value < lower - reach or value > upper + reach)
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One way to run one quant: what a row is about.
+    """The files and settings of one row.
 
     Attributes:
         quant: label of the text model's quant, such as "Q4_K_M".
@@ -54,22 +77,22 @@ class Configuration:
 
     @property
     def bytes(self) -> int:
-        """Both files together."""
+        """Size of both files together."""
         return self.text_bytes + self.mmproj_bytes
 
 
 @dataclass(frozen=True)
 class SpeedResult:
-    """How fast a configuration is.
+    """Speed of a configuration.
 
     Attributes:
-        load: seconds from nothing to a session that can be asked, the files being in the system's page cache.
+        load: seconds to open a session, with the files in the system's page cache.
         tile: seconds to encode one tile.
         prefill: tokens a second of reading a prompt of `prompt_tokens`.
         decode: tokens a second of one answer of `answer_tokens`.
         time_to_first_token: seconds from a question about one picture to its answer's first token.
-        decode_parallel: tokens a second of `parallel` answers together; None where it was not asked for.
-        prompt_tokens, answer_tokens, parallel: see there.
+        decode_parallel: tokens a second of `parallel` answers together; None if not requested.
+        prompt_tokens, answer_tokens, parallel: see above.
         picture_tiles: tiles of the picture of `time_to_first_token`, its thumbnail included.
     """
 
@@ -87,11 +110,11 @@ class SpeedResult:
 
 @dataclass(frozen=True)
 class MemoryResult:
-    """What a configuration takes.
+    """Memory of a configuration.
 
     Attributes:
-        planned: bytes of each device by the plan, the host first, under llama.cpp's names.
-        peak: bytes measured: the process's largest resident set for the host, what was taken of each GPU.
+        planned: predicted bytes of each device, the host first, under llama.cpp's names.
+        peak: measured bytes: the largest resident set of the process on the host, the memory in use on each GPU.
     """
 
     planned: dict[str, int]
@@ -100,7 +123,7 @@ class MemoryResult:
 
 @dataclass(frozen=True)
 class Divergence:
-    """How far next-token distributions are from the reference's, over scored tokens.
+    """Divergence of next-token distributions from the reference's, over the scored tokens.
 
     KL divergence is sum(p * (ln p - ln q)) in nats, p the reference.
 
@@ -128,14 +151,14 @@ class Divergence:
 
 @dataclass(frozen=True)
 class QualityResult:
-    """What a configuration loses against the reference configuration.
+    """Loss of a configuration against the reference.
 
     Attributes:
-        text: on the text set; None where it was not asked for.
-        pictures: on answers about the picture set; None likewise.
-        quant_alone: on the picture set, of this text quant behind the reference's mmproj.
-        mmproj_alone: on the picture set, of this mmproj before the reference's text quant.
-        skipped: pictures or lines that could not be used.
+        text: divergence on the text set; None if not requested.
+        pictures: divergence on answers about the picture set; None if not requested.
+        quant_alone: divergence on the picture set of this text quant with the reference's mmproj.
+        mmproj_alone: divergence on the picture set of this mmproj with the reference's text quant.
+        skipped: number of pictures or lines that could not be used.
     """
 
     text: Divergence | None
@@ -147,15 +170,15 @@ class QualityResult:
 
 @dataclass(frozen=True)
 class AccuracyResult:
-    """Right answers of a task.
+    """Number of right answers to the questions of a task.
 
     Attributes:
         task: its name.
-        questions: how many were asked.
-        exact: of them answered word for word, letter case and spaces aside.
-        relaxed: of them answered in a form that means the same (docs/bench.md).
+        questions: number of questions asked.
+        exact: number answered right word for word, letter case and spaces aside.
+        relaxed: number answered right by the relaxed rules (docs/bench.md).
         low, high: ends of the 95% confidence interval (Wilson) of the relaxed fraction.
-        skipped: questions that could not be asked.
+        skipped: number of questions that could not be asked.
     """
 
     task: str
@@ -168,19 +191,19 @@ class AccuracyResult:
 
     @property
     def fraction(self) -> float:
-        """Relaxed matches by questions."""
+        """Fraction of the questions that were answered right by the relaxed rules."""
         return self.relaxed / self.questions if self.questions else 0.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one configuration.
+    """Results of one configuration.
 
     Attributes:
-        configuration: what was run.
-        status: "measured", or why it was not.
-        error: what happened and what to do, where it failed.
-        speed, memory, quality, accuracy: None where not asked for or not reached.
+        configuration: files and settings.
+        status: "measured", or why it was not measured.
+        error: what happened and what to do, if it failed.
+        speed, memory, quality, accuracy: None or empty if not requested or not reached.
     """
 
     configuration: Configuration
@@ -194,20 +217,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    """A whole benchmark.
+    """Results of a whole benchmark.
 
     Attributes:
         model: name of the model.
-        machine: what it ran on, one line.
+        machine: the machine it ran on, in one line.
         build: of llama.cpp.
         version: of this package.
         started_at: ISO 8601 with the offset from UTC.
         reference: index in `rows` of the configuration that quality is measured against; None without quality.
-        rows: in the order they were asked for.
-        command: the command line that makes them again.
-        notices: what a reader should know, one line each.
-        free_bytes: of the devices that compute, when it began; None where nobody looked.
-        fits_bytes: of them, that every configuration was to fit; None without such a bound.
+        rows: in the order of the request.
+        command: the command line that repeats the benchmark.
+        notices: remarks for the reader, one line each.
+        free_bytes: free bytes of the devices that compute, at the start; None if not determined.
+        fits_bytes: bytes of these devices that every configuration had to fit in; None without such a limit.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""The benchmark itself: each configuration fetched, looked up, measured in a process of its own, kept."""
+"""Run a benchmark: fetch each configuration, look up known results, measure the rest in a child process, save them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Final, Literal, Protocol
 
-from internvl_gguf.bench.entry_run import EntryRun, Reference, with_losses_apart
-from internvl_gguf.bench.jobs import Job, PartResult, Scoring
-from internvl_gguf.bench.keys import Subject
-from internvl_gguf.bench.pairs import Pair
-from internvl_gguf.bench.plan import Entry, Plan
+from internvl_gguf.bench.benchmark_plan import BenchmarkPlan, PlannedRun
+from internvl_gguf.bench.jobs import Job, PartResult, ScoringJob
+from internvl_gguf.bench.keys import RunIdentity
+from internvl_gguf.bench.measured_run import MeasuredRun, Reference, with_losses_apart
+from internvl_gguf.bench.pairs import FilePair
 from internvl_gguf.bench.process import Listener, run_job
 from internvl_gguf.bench.results import Row
 from internvl_gguf.bench.store import Store
@@ -23,22 +23,22 @@ _INTERRUPTED: Final = "Interrupted. The same command goes on after what was meas
 
 
 class Watcher(Protocol):
-    """Who is told how far a benchmark is."""
+    """Callbacks for the progress of a benchmark."""
 
-    def begin(self, place: int, entry: Entry) -> None:
-        """The configuration at this place of the order, from 0, is next."""
+    def begin(self, place: int, planned: PlannedRun) -> None:
+        """Announce the next configuration, at place `place` of the order, from 0."""
 
-    def fetch(self, pair: Pair) -> ModelFiles:
-        """Have the files of a pair fetched, and show how far that is."""
+    def fetch(self, pair: FilePair) -> ModelFiles:
+        """Fetch the files of a pair, and show the progress."""
 
     def stage(self, what: str, done: float, left: float | None) -> None:
-        """What of it is measured, which part of that is done, 0 to 1, and the seconds left for everything."""
+        """Show the measurement in progress, the fraction of it that is done, 0 to 1, and the seconds left for all."""
 
     def end(self, row: Row, seconds: float | None, left: float | None) -> None:
-        """It is over, and took so many seconds; None where everything was known."""
+        """Show that a configuration is finished; `seconds` is its time, None if everything was known before."""
 
     def say(self, line: str) -> None:
-        """A line for the person."""
+        """Show a line to the user."""
 
 
 class Runner:
@@ -46,36 +46,36 @@ class Runner:
 
     Args:
         plan: what to measure.
-        store: what was measured before.
-        build: of the library.
-        watcher: told how far it is.
-        known: problems of the sets that were told before; they are not told of every configuration.
+        store: results of earlier runs.
+        build: build of llama.cpp.
+        watcher: shows the progress.
+        known: problems of the sets that the user was told already; they are not repeated for every configuration.
 
     Attributes:
-        notices: what a reader of the results should know, one line each.
-        is_interrupted: whether Ctrl-C ended it.
+        notices: remarks for the reader of the results, one line each.
+        is_interrupted: whether Ctrl-C ended the benchmark.
     """
 
     def __init__(
-        self, plan: Plan, store: Store, build: str, watcher: Watcher, known: Collection[str] = frozenset()
+        self, plan: BenchmarkPlan, store: Store, build: str, watcher: Watcher, known: Collection[str] = frozenset()
     ) -> None:
         self._known = known
         self.notices: list[str] = []
         self.is_interrupted = False
         self._plan, self._store, self._build, self._watcher = plan, store, build, watcher
-        self._runs = [EntryRun(entry) for entry in plan.entries]
+        self._runs = [MeasuredRun(planned) for planned in plan.runs]
         self._reference: Reference | None = None
-        self._time = TimeLeft([entry.configuration.bytes for entry in plan.entries])
+        self._time = TimeLeft([planned.configuration.bytes for planned in plan.runs])
 
     def run(self) -> tuple[Row, ...]:
-        """Measure everything, the reference first; rows are in the order of the plan.
+        """Measure everything, the reference first; return rows in the order of the plan.
 
-        Whatever becomes of one configuration, the others are measured. Ctrl-C ends it: what was measured is in the
-        rows, and is not measured again the next time.
+        If one configuration fails, the others are still measured. Ctrl-C ends the benchmark: finished parts are in the
+        rows, and are not measured again the next time.
         """
         try:
             for place, index in enumerate(self._plan.order):
-                self._run_entry(place, index)
+                self._run_one(place, index)
         except KeyboardInterrupt:
             self.is_interrupted = True
         earlier = sum(run.knows_earlier for run in self._runs)
@@ -86,11 +86,11 @@ class Runner:
         crossed = [self._plan.crossed(index) for index in range(len(self._runs))]
         return with_losses_apart([run.row() for run in self._runs], crossed)
 
-    def _run_entry(self, place: int, index: int) -> None:
-        """One configuration from its files to its row."""
+    def _run_one(self, place: int, index: int) -> None:
+        """Take one configuration from its files to its row."""
         run = self._runs[index]
         started = time.monotonic()
-        self._watcher.begin(place, run.entry)
+        self._watcher.begin(place, run.planned)
         seconds: float | None = None
         try:
             is_known = self._measure(index, run)
@@ -103,26 +103,26 @@ class Runner:
             run.status, run.error = "not run", _INTERRUPTED
             raise
         finally:
-            self._time.over(index, seconds)
+            self._time.finish(index, seconds)
             if index == self._plan.reference and not run.has_quality:
                 self._lose_reference(run)
             self._watcher.end(run.row(), seconds, self._time.seconds())
 
-    def _measure(self, index: int, run: EntryRun) -> bool:
-        """Measure what is not known; whether all of it was.
+    def _measure(self, index: int, run: MeasuredRun) -> bool:
+        """Measure the parts that are not known; return whether all were known.
 
         Raises:
-            InternVLError: the files or sets cannot be had.
+            InternVLError: the files or sets cannot be read or fetched.
         """
-        measures = self._plan.measures
-        files = self._watcher.fetch(run.entry.pair)
-        subject = Subject.of(files, self._build, run.entry.point)
+        measurements = self._plan.measurements
+        files = self._watcher.fetch(run.planned.pair)
+        identity = RunIdentity.of(files, self._build, run.planned.run_config)
         is_reference = index == self._plan.reference
         if is_reference:
-            self._reference = Reference.of(subject, measures)
-        run.look_up(subject, measures, self._reference, self._store)
-        job = run.job(files, measures, self._scoring("write" if is_reference else "read"))
-        if job.quality and not is_reference and self._reference and not self._reference.is_written(measures):
+            self._reference = Reference.of(identity, measurements)
+        run.look_up(identity, measurements, self._reference, self._store)
+        job = run.job(files, measurements, self._scoring("write" if is_reference else "read"))
+        if job.quality and not is_reference and self._reference and not self._reference.is_written(measurements):
             self._write_again(self._reference)
             job = job if self._reference else replace(job, quality=None)
         if job.is_empty:
@@ -133,27 +133,29 @@ class Runner:
             self._reference.keep()
         return job.is_empty
 
-    def _scoring(self, role: Literal["write", "read"]) -> Scoring | None:
-        """How quality is measured; None where there is nothing to measure it against."""
-        measures = self._plan.measures
+    def _scoring(self, role: Literal["write", "read"]) -> ScoringJob | None:
+        """Return how quality is measured; None if there is no reference."""
+        measurements = self._plan.measurements
         if self._reference is None:
             return None
-        return Scoring(str(self._reference.folder), role, measures.text, measures.pictures, measures.chunks)
+        return ScoringJob(
+            str(self._reference.folder), role, measurements.text, measurements.pictures, measurements.chunks
+        )
 
     def _write_again(self, reference: Reference) -> None:
-        """Have the reference leave its distributions: its own quality was known, so it was not run for them."""
+        """Run the reference again for its distributions, which are gone although its own quality is known."""
         index = self._plan.reference
         if index is None:
             raise AssertionError("a reference that is not in the plan")
         run = self._runs[index]
-        self._watcher.say(f"What {run.entry.name} expects is not kept any more: scoring it again.")
+        self._watcher.say(f"What {run.planned.name} expects is not kept any more: scoring it again.")
         before = run.status, run.error
-        self._run_job(index, run, run.scoring_job(self._watcher.fetch(run.entry.pair), self._scoring("write")))
-        if not reference.is_written(self._plan.measures):
+        self._run_job(index, run, run.scoring_job(self._watcher.fetch(run.planned.pair), self._scoring("write")))
+        if not reference.is_written(self._plan.measurements):
             self._lose_reference(run)
         run.status, run.error = before
 
-    def _run_job(self, index: int, run: EntryRun, job: Job) -> None:
+    def _run_job(self, index: int, run: MeasuredRun, job: Job) -> None:
         started = time.monotonic()
 
         def stage(what: str, done: float) -> None:
@@ -167,19 +169,19 @@ class Runner:
 
         def note(line: str) -> None:
             if line not in self._known:
-                self._notice(f"{run.entry.name}: {line}")
+                self._notice(f"{run.planned.name}: {line}")
 
         ending = run_job(job, Listener(stage, take, note))
         run.status, run.error = ending.status, ending.error
 
-    def _lose_reference(self, run: EntryRun) -> None:
-        """The reference came to nothing, so quality cannot be measured."""
+    def _lose_reference(self, run: MeasuredRun) -> None:
+        """Give up quality, since the reference failed."""
         self._reference = None
         if run.status != "not run":
-            self._notice(f"Quality was not measured: the reference, {run.entry.name}, failed.")
+            self._notice(f"Quality was not measured: the reference, {run.planned.name}, failed.")
 
     def _notice(self, line: str) -> None:
-        """Once each."""
+        """Show a line and keep it for the report, unless it was shown before."""
         if line not in self.notices:
             self.notices.append(line)
             self._watcher.say(line)

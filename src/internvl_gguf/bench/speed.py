@@ -1,9 +1,9 @@
-"""How fast a configuration is, measured in the process that has it loaded.
+"""Measure the speed of a configuration in the process that has loaded it.
 
-Prefill and decode are those of llama-bench (`test_prompt` and `test_gen` in tools/llama-bench/llama-bench.cpp): random
-tokens, an empty cache before each run, for decode one token at a time and no sampling, so that no answer ends early.
-Decoding together is that of llama-batched-bench. The time to the first token is that of a question as people ask it,
-pictures, template and all, nothing of it known before.
+Prefill and decode are measured as in llama-bench (`test_prompt` and `test_gen` in tools/llama-bench/llama-bench.cpp):
+random tokens, an empty cache before each run, for decode one token at a time and no sampling, so that no answer ends
+early. Parallel decoding is measured as in llama-batched-bench. The time to the first token is that of a real question,
+with a picture and the chat template, and with empty caches.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from internvl_gguf.llama.context import Context
     from internvl_gguf.session import Session
 
-Tell = Callable[[str, float], None]
-"""Told what is measured, and which part of it is done, 0 to 1."""
+StageProgress = Callable[[str, float], None]
+"""Called with the measurement in progress and the fraction of it that is done, 0 to 1."""
 Opener = Callable[[EngineOptions], "Session"]
-"""Opens a session, with some settings other than those of the job."""
+"""Opens a session; the given settings replace those of the job."""
 
 QUESTION: Final = "What is in the picture?"
 _SEED: Final = 1
@@ -40,7 +40,7 @@ _WHITE: Final = (255, 255, 255)
 
 @dataclass(frozen=True)
 class Rates:
-    """What is measured of one open session; see `SpeedResult`."""
+    """Results of the measurements on one open session; see `SpeedResult`."""
 
     tile: Spread
     prefill: Spread
@@ -49,11 +49,11 @@ class Rates:
     picture_tiles: int
 
 
-def measure_rates(session: Session, job: SpeedJob, tell: Tell) -> Rates:
-    """Seconds a tile, prefill, decode and the time to the first token, each after one run that does not count.
+def measure_rates(session: Session, job: SpeedJob, on_progress: StageProgress) -> Rates:
+    """Measure seconds a tile, prefill, decode and the time to the first token, each after one warm-up run.
 
     Raises:
-        InternVLError: what the model cannot do.
+        InternVLError: llama.cpp refused, or the model computes what is no number.
     """
     engine = local_runtime(session).engine
     n_vocab = engine.model.n_vocab
@@ -61,9 +61,9 @@ def measure_rates(session: Session, job: SpeedJob, tell: Tell) -> Rates:
     prompt = [draw.randrange(n_vocab) for _ in range(job.n_prompt)]
     answer = [draw.randrange(n_vocab) for _ in range(job.n_gen)]
     with _cache_alone(engine) as context:
-        prefill = _repeated("prefill", job.repetitions, tell, lambda: _read_prompt(context, prompt))
-        decode = _repeated("decode", job.repetitions, tell, lambda: _decode(context, answer))
-    tile = _repeated("encode", job.repetitions, tell, lambda: _encode(engine, session.runtime.vision.image_size))
+        prefill = _repeated("prefill", job.repetitions, on_progress, lambda: _read_prompt(context, prompt))
+        decode = _repeated("decode", job.repetitions, on_progress, lambda: _decode(context, answer))
+    tile = _repeated("encode", job.repetitions, on_progress, lambda: _encode(engine, session.runtime.vision.image_size))
     tiles = 0
 
     def ask() -> float:
@@ -71,7 +71,7 @@ def measure_rates(session: Session, job: SpeedJob, tell: Tell) -> Rates:
         seconds, tiles = ask_about_picture(session)
         return seconds
 
-    first = _repeated("first token", job.repetitions, tell, ask)
+    first = _repeated("first token", job.repetitions, on_progress, ask)
     return Rates(
         tile=Spread.of(tile),
         prefill=Spread.of([job.n_prompt / seconds for seconds in prefill]),
@@ -81,11 +81,11 @@ def measure_rates(session: Session, job: SpeedJob, tell: Tell) -> Rates:
     )
 
 
-def measure_loads(open_session: Opener, repetitions: int, tell: Tell) -> Spread:
-    """Seconds to open a session, of files that were read a moment ago."""
+def measure_loads(open_session: Opener, repetitions: int, on_progress: StageProgress) -> Spread:
+    """Measure the seconds to open a session, with the files in the page cache."""
     seconds = []
     for done in range(repetitions):
-        tell("load", done / repetitions)
+        on_progress("load", done / repetitions)
         started = time.perf_counter()
         session = open_session({})
         seconds.append(time.perf_counter() - started)
@@ -93,8 +93,11 @@ def measure_loads(open_session: Opener, repetitions: int, tell: Tell) -> Spread:
     return Spread.of(seconds)
 
 
-def measure_parallel(open_session: Opener, job: SpeedJob, tell: Tell) -> Spread | None:
-    """Tokens a second of several answers decoded together, in a context that holds just them; None for one answer."""
+def measure_parallel(open_session: Opener, job: SpeedJob, on_progress: StageProgress) -> Spread | None:
+    """Measure the tokens a second of `job.parallel` answers decoded together; None for one answer.
+
+    The context has just the positions that the answers need.
+    """
     if job.parallel == 1:
         return None
     with open_session({"n_parallel": job.parallel, "n_ctx": job.n_gen}) as session:
@@ -102,12 +105,12 @@ def measure_parallel(open_session: Opener, job: SpeedJob, tell: Tell) -> Spread 
         draw = random.Random(_SEED)
         rows = [[draw.randrange(engine.model.n_vocab) for _ in range(job.parallel)] for _ in range(job.n_gen)]
         with _cache_alone(engine) as context:
-            seconds = _repeated("decode in parallel", job.repetitions, tell, lambda: _decode_rows(context, rows))
+            seconds = _repeated("decode in parallel", job.repetitions, on_progress, lambda: _decode_rows(context, rows))
     return Spread.of([job.parallel * job.n_gen / each for each in seconds])
 
 
 def speed_result(job: SpeedJob, rates: Rates, load: Spread, parallel: Spread | None) -> SpeedResult:
-    """All that was measured, under the names of the report."""
+    """Collect all measurements in one result."""
     return SpeedResult(
         load=load,
         tile=rates.tile,
@@ -123,20 +126,20 @@ def speed_result(job: SpeedJob, rates: Rates, load: Spread, parallel: Spread | N
 
 
 def ask_about_picture(session: Session) -> tuple[float, int]:
-    """Ask about a picture of which nothing is known: seconds to the first token, and the picture's tiles."""
+    """Ask about a picture with empty caches; return the seconds to the first token, and the picture's tiles."""
     engine = local_runtime(session).engine
     picture = built_in_picture(session.runtime.vision.image_size)
     session.clear()
     engine.forget()
     engine.cache.clear()
     started = time.perf_counter()
-    # Not the reply's own time: an answer that ends at once has no first token to take it at.
+    # Not the reply's own time: an answer that ends at once has no first token.
     reply = session.ask(QUESTION, [picture], sampling=SamplingParams(max_tokens=1))
     return time.perf_counter() - started, reply.usage.tiles
 
 
 def built_in_picture(tile_size: int) -> bytes:
-    """A PNG of two by two tiles: circles of many colours on a gradient, the same each time."""
+    """Return a PNG of two by two tiles: circles of many colours on a gradient, the same each time."""
     from PIL import Image, ImageDraw
 
     side = 2 * tile_size
@@ -154,7 +157,7 @@ def built_in_picture(tile_size: int) -> bytes:
 
 @contextmanager
 def _cache_alone(engine: Engine) -> Iterator[Context]:
-    """The engine's context, to be used behind its back: the cache is empty before and after."""
+    """Yield the engine's context for direct use; its KV cache is empty before and after."""
     engine.forget()
     try:
         yield engine.context
@@ -167,11 +170,11 @@ def _empty(context: Context) -> None:
         context.cut(sequence, 0)
 
 
-def _repeated(what: str, repetitions: int, tell: Tell, run: Callable[[], float]) -> list[float]:
-    """What `run` gives each time; its first run, the warm-up, is left out."""
+def _repeated(what: str, repetitions: int, on_progress: StageProgress, run: Callable[[], float]) -> list[float]:
+    """Return the results of `repetitions` calls of `run`, after one warm-up call."""
     found = []
     for done in range(repetitions + 1):
-        tell(what, done / (repetitions + 1))
+        on_progress(what, done / (repetitions + 1))
         found.append(run())
     return found[1:]
 
@@ -184,12 +187,12 @@ def _read_prompt(context: Context, tokens: list[int]) -> float:
 
 
 def fill(context: Context, tokens: list[int], on_batch: Callable[[int], None] = lambda done: None) -> None:
-    """Read tokens into the first sequence from its beginning, as much at once as the context takes.
+    """Decode tokens into the first sequence from its beginning, in batches of the context's size.
 
     Args:
-        context: with nothing in that sequence.
+        context: its first sequence is empty.
         tokens: at most as many as it has positions.
-        on_batch: told how many are read.
+        on_batch: called with the number of tokens decoded so far.
     """
     for start in range(0, len(tokens), context.n_batch):
         on_batch(start)
@@ -217,7 +220,7 @@ def _decode_rows(context: Context, rows: list[list[int]]) -> float:
 
 
 def _encode(engine: Engine, tile_size: int) -> float:
-    """Seconds a tile, encoded as many at once as the device likes."""
+    """Return the seconds a tile, measured on one batch of the encoder's preferred size."""
     vision = engine.vision
     if vision is None:
         raise ValueError("an engine without a vision encoder")

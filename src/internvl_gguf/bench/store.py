@@ -1,8 +1,8 @@
-"""What was measured before, by everything it depends on, so that a new quant costs no second run of the others.
+"""Results kept on disk under everything they depend on, so that adding a quant does not measure the others again.
 
-A file for each part of each configuration (speed, memory, quality, a task), named by a digest of its key: content of
-both files, build of the library, version of this package, settings, and what else matters to the part. It holds the
-key in full and a checksum; what does not agree is measured again.
+There is one file for each part of each configuration (speed, memory, quality, a task), named by a digest of its key:
+content of both model files, build of the library, version of this package, settings, and whatever else the part depends
+on. It holds the full key and a checksum; if either does not match, the part is measured again.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _DIGEST_BYTES: Final = 16
 _Result = TypeVar("_Result")
 
 Key = Mapping[str, Any]
-"""What a measurement depends on: strings, numbers, booleans and None under names."""
+"""Everything that a measurement depends on: strings, numbers, booleans and None by name."""
 
 
 def digest_of(key: Key) -> str:
-    """Identity of a key: 32 hexadecimal digits."""
+    """Return the digest of a key: 32 hexadecimal digits."""
     return _digest(json.dumps(as_plain(key), sort_keys=True))
 
 
@@ -34,8 +34,8 @@ class Store:
     """Results on disk.
 
     Args:
-        folder: made when something is written.
-        fresh: whether to read only what this object wrote.
+        folder: created when something is written.
+        fresh: whether to read only the results that this object wrote.
     """
 
     def __init__(self, folder: Path, *, fresh: bool = False) -> None:
@@ -44,10 +44,10 @@ class Store:
         self._written: set[Path] = set()
 
     def get(self, part: str, key: Key, kind: type[_Result]) -> _Result | None:
-        """What was measured under a key; None where nothing was, or it is damaged or of another form.
+        """Return the result under a key; None if there is none, or it is damaged or of another format.
 
         Args:
-            part: what was measured.
+            part: the part that was measured.
             key: everything it depends on.
             kind: the dataclass of the result.
         """
@@ -63,7 +63,7 @@ class Store:
             return None
 
     def put(self, part: str, key: Key, result: Any) -> None:
-        """Keep a result.
+        """Write a result.
 
         Raises:
             OSError: the folder cannot be written.
@@ -74,7 +74,7 @@ class Store:
         self._written.add(path)
 
     def wrote(self, part: str, key: Key) -> bool:
-        """Whether it was this object that kept it."""
+        """Return whether this object wrote the result."""
         return self._path(part, key) in self._written
 
     def _path(self, part: str, key: Key) -> Path:

@@ -1,4 +1,4 @@
-"""From what a person types to the pairs of files that are to be measured."""
+"""Find the pairs of files that the names on the command line stand for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from internvl_gguf.bench.pairs import Pair, TextHalf, VisionHalf, fetch_here
+from internvl_gguf.bench.pairs import FilePair, TextHalf, VisionHalf, fetch_here
 from internvl_gguf.errors import HubError, InternVLError, ModelFileError
 from internvl_gguf.hardware.encoder_precision import Precision, preferred_precision
 from internvl_gguf.models.catalog import load_catalog
@@ -24,31 +24,28 @@ _DEMO_PRECISION = "F16"  # of its mmproj, as it is shipped
 _ASK_FOR_SOME = "Name quants, as in {model}:Q4_K_M,Q8_0, or use --all or --fits SIZE. It has {names}."
 
 Ladder = Callable[[Sequence[str], Sequence[str]], tuple[Path, list[str]]]
-"""Makes quants of the demo model, all there are where none is named, and precisions of its mmproj.
-
-Gives the folder they are in, and the quants' names.
-"""
+"""Makes quants of the demo model (all if none is named) and of its mmproj; returns the folder and the quants' names."""
 
 
 class Chooser(Protocol):
-    """Decides which quants are measured where no names say so."""
+    """Chooses the quants to measure if the user names none."""
 
     def choose(self, listing: ModelListing) -> list[str]:
-        """Of the quants of a model those to be measured, by their files."""
+        """Return the files of the quants to measure."""
 
     def none_chosen(self) -> InternVLError:
-        """The error where that was none."""
+        """Return the error for the case that no quant was chosen."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be measured, in a person's words.
+class RequestedModels:
+    """The models to measure, as the user names them.
 
     Attributes:
         models: names with quants after a colon, paths, folders or `demo`.
-        mmprojs: precisions or files; none takes the one that suits this machine.
-        all_quants: whether every quant is wanted.
-        chooser: decides where no names say so.
+        mmprojs: precisions or files; empty takes the one that suits this machine.
+        all_quants: whether every quant is requested.
+        chooser: chooses the quants if none is named.
     """
 
     models: tuple[str, ...]
@@ -62,9 +59,9 @@ class PairFinder:
     """Finds the files of models, here and on the hub.
 
     Attributes:
-        make_resolver: with what to ask the hub; called where it is needed.
+        make_resolver: makes the hub resolver; called when it is first needed.
         make_ladder: makes the quants of the demo model.
-        say: told in one line what takes a while, and what was chosen.
+        say: called with one line about a choice, or about work that takes a while.
     """
 
     make_resolver: Callable[[], HubResolver]
@@ -73,75 +70,77 @@ class PairFinder:
     _texts: dict[str, TextHalf] = field(default_factory=dict)
     _visions: dict[str, VisionHalf] = field(default_factory=dict)
 
-    def find(self, wanted: Wanted) -> tuple[str, list[Pair]]:
-        """The name of the model and its pairs, in the order in which they were asked for, each once.
+    def find(self, requested: RequestedModels) -> tuple[str, list[FilePair]]:
+        """Return the name of the model and its pairs, in the order of the request, each once.
 
         Raises:
-            ModelFileError, ModelPairError: no such model, quant or mmproj; no quant was asked for; damaged headers.
-            InsufficientMemoryError: nothing fits that is to fit.
-            HubError: a repository that has to be asked for and cannot.
+            ModelFileError, ModelPairError: no such model, quant or mmproj; no quant was named; damaged headers.
+            InsufficientMemoryError: no quant fits the budget.
+            HubError: a repository is needed and cannot be reached.
         """
         names: list[str] = []
-        pairs: dict[tuple[int, int], Pair] = {}
-        for model in wanted.models:
-            name, found = self._of_model(model, wanted)
+        pairs: dict[tuple[int, int], FilePair] = {}
+        for model in requested.models:
+            name, found = self._of_model(model, requested)
             names.append(name)
             for pair in found:
                 pairs.setdefault((id(pair.text), id(pair.vision)), pair)  # each file was read once
-        if not pairs and wanted.chooser:
-            raise wanted.chooser.none_chosen()
+        if not pairs and requested.chooser:
+            raise requested.chooser.none_chosen()
         return ", ".join(dict.fromkeys(names)), list(pairs.values())
 
-    def _of_model(self, text: str, wanted: Wanted) -> tuple[str, list[Pair]]:
+    def _of_model(self, text: str, requested: RequestedModels) -> tuple[str, list[FilePair]]:
         head, _, quants = text.partition(":")
-        if head.lower() == DEMO and (quants or wanted.all_quants or wanted.chooser):
-            plain = replace(wanted, mmprojs=wanted.mmprojs or (_DEMO_PRECISION,))
+        if head.lower() == DEMO and (quants or requested.all_quants or requested.chooser):
+            plain = replace(requested, mmprojs=requested.mmprojs or (_DEMO_PRECISION,))
             precisions = [mmproj for mmproj in plain.mmprojs if not mmproj.lower().endswith(".gguf")]
             folder, labels = self.make_ladder(split_names(quants) if quants else (), precisions)
-            typed = None if wanted.chooser and not quants else ",".join(labels)
+            typed = None if requested.chooser and not quants else ",".join(labels)
             return DEMO, self._local(str(folder), LocalModel(folder, typed), plain)
         model = parse_model_name(text, load_catalog())
         if isinstance(model, LocalModel):
             name = DEMO if model.is_demo else model.path.name if model.path.is_dir() else model.path.stem
-            return name, self._local(text, model, wanted)
-        return model.spec.name if model.spec else model.repo, self._hub(model, wanted)
+            return name, self._local(text, model, requested)
+        return model.spec.name if model.spec else model.repo, self._hub(model, requested)
 
-    def _local(self, name: str, model: LocalModel, wanted: Wanted) -> list[Pair]:
-        """Pairs of a folder, or of one file."""
-        mmproj = wanted.mmprojs[0] if wanted.mmprojs else None
+    def _local(self, name: str, model: LocalModel, requested: RequestedModels) -> list[FilePair]:
+        """Return the pairs of a folder, or of one file."""
+        mmproj = requested.mmprojs[0] if requested.mmprojs else None
         if model.path.is_dir():
             names: Iterable[str | None] = self._names(
                 model.wanted,
-                wanted,
+                requested,
                 lambda: list_model(str(model.path), mmproj=mmproj),
                 lambda: [copy.first.path for copy in complete_texts(folder_contents(model.path).texts, name)],
             )
         else:
-            names = [None] if wanted.chooser is None or wanted.chooser.choose(list_model(name, mmproj=mmproj)) else []
+            names = (
+                [None] if requested.chooser is None or requested.chooser.choose(list_model(name, mmproj=mmproj)) else []
+            )
         return [
             self._pair_here(local_files(name, LocalModel(model.path, quant), each, self._precisions))
             for quant in names
-            for each in wanted.mmprojs or (None,)
+            for each in requested.mmprojs or (None,)
         ]
 
-    def _hub(self, model: HubModel, wanted: Wanted) -> list[Pair]:
-        """Pairs of a repository; of what is not here the headers alone are read."""
+    def _hub(self, model: HubModel, requested: RequestedModels) -> list[FilePair]:
+        """Return the pairs of a repository; of remote files only the headers are read."""
         where = f"{model.repo}@{model.revision}" if model.revision else model.repo
         names = self._names(
-            model.wanted, wanted, partial(list_model, where, resolver=lambda: self._resolver), lambda: None
+            model.wanted, requested, partial(list_model, where, resolver=lambda: self._resolver), lambda: None
         )
         for name in names:
-            self._resolver.hub_model(f"{where}:{name}")  # what the catalogue knows not to be there needs no request
-        mmprojs: Sequence[str | None] = wanted.mmprojs or (None,)
+            self._resolver.hub_model(f"{where}:{name}")  # fails without a request if the catalogue lacks it
+        mmprojs: Sequence[str | None] = requested.mmprojs or (None,)
         pairs = []
         for name in names:
             for mmproj in mmprojs:
                 pairs.append(self._hub_pair(f"{where}:{name}", mmproj))
-            if mmprojs == (None,):  # what was chosen for the first serves all: rows differ in what was asked for
+            if mmprojs == (None,):  # one mmproj for all: rows differ only as requested
                 mmprojs = (pairs[0].vision.file,)
         return pairs
 
-    def _hub_pair(self, name: str, mmproj: str | None) -> Pair:
+    def _hub_pair(self, name: str, mmproj: str | None) -> FilePair:
         cached = self._resolver.cached(name, mmproj)
         if cached:
             return self._pair_here(cached)
@@ -149,32 +148,32 @@ class PairFinder:
         for reason in selection.reasons:
             self.say(reason)
         fetch = partial(self._resolver.fetch, selection)
-        return Pair.of(self._remote_text(selection), self._remote_vision(selection), fetch, is_here=False)
+        return FilePair.of(self._remote_text(selection), self._remote_vision(selection), fetch, is_here=False)
 
     def _names(
         self,
         typed: str | None,
-        wanted: Wanted,
+        requested: RequestedModels,
         listing: Callable[[], ModelListing],
         folder: Callable[[], list[str] | None],
     ) -> list[str]:
-        """The quants of a model that are wanted, by names or files.
+        """Return the names or files of the requested quants of a model.
 
         Args:
-            typed: what was typed after the colon.
-            wanted: what else was asked for.
-            listing: gives what there is.
-            folder: gives what is taken where nothing was asked for; None where something has to be.
+            typed: the text after the colon.
+            requested: the whole request.
+            listing: returns the model's listing.
+            folder: returns the default quants if none is named; None if the user must name some.
         """
         if typed is not None:
             return split_names(typed)
-        if wanted.chooser:
-            return wanted.chooser.choose(listing())
+        if requested.chooser:
+            return requested.chooser.choose(listing())
         files = folder()
         if files is not None:
             return files
         found = listing()
-        if wanted.all_quants:
+        if requested.all_quants:
             return files_of(found)
         names = ", ".join(candidate.quant for candidate in found.candidates)
         raise ModelFileError(
@@ -188,11 +187,11 @@ class PairFinder:
     def _precisions(self, labels: Sequence[str]) -> Precision:
         return preferred_precision(labels, self.say)
 
-    def _pair_here(self, files: ModelFiles) -> Pair:
+    def _pair_here(self, files: ModelFiles) -> FilePair:
         if files.choice:
             self.say(files.choice)
         halves = self._text_here(files.text), self._vision_here(files.mmproj)
-        return Pair.of(*halves, fetch_here(files), is_here=True)
+        return FilePair.of(*halves, fetch_here(files), is_here=True)
 
     def _text_here(self, path: Path) -> TextHalf:
         key = str(path)
@@ -227,7 +226,7 @@ class PairFinder:
 
 
 def split_names(text: str) -> list[str]:
-    """Names with commas between them.
+    """Split a comma-separated list of names.
 
     Raises:
         ModelFileError: one of them is empty.
@@ -239,10 +238,10 @@ def split_names(text: str) -> list[str]:
 
 
 def files_of(listing: ModelListing) -> list[str]:
-    """The files of all quants of a listing.
+    """Return the files of all quants of a listing.
 
     Raises:
-        HubError: the listing is an estimate, for want of the real one.
+        HubError: the listing is an estimate, since the real one could not be fetched.
     """
     if not all(candidate.file for candidate in listing.candidates):
         reason = listing.notices[0] if listing.notices else f"The files of {listing.name} are not known."

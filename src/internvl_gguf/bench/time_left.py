@@ -1,4 +1,4 @@
-"""How long a benchmark will go on, by what its configurations took so far and the sizes of their files."""
+"""Estimate the time left of a benchmark from the times so far and the sizes of the files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 class TimeLeft:
     """An estimate that gets better with each configuration.
 
-    Half of what one takes is reckoned as the same for all (the encoder, the number of tokens), half as growing with its
-    file.
+    Half of a configuration's time counts as the same for all (the encoder, the number of tokens), half as proportional
+    to the size of its files.
 
     Args:
         sizes: bytes of each configuration's files.
@@ -22,12 +22,12 @@ class TimeLeft:
         self._paid = 0.0
         self._open = set(range(len(sizes)))
 
-    def over(self, index: int, seconds: float | None) -> None:
-        """A configuration is over.
+    def finish(self, index: int, seconds: float | None) -> None:
+        """Record that a configuration is finished.
 
         Args:
-            index: which one.
-            seconds: it took; None where it was known before or came to nothing, which tells nothing of the others.
+            index: of the configuration.
+            seconds: its time; None if it was known before or failed, so that its time says nothing about the others.
         """
         self._open.discard(index)
         if seconds is not None:
@@ -35,10 +35,10 @@ class TimeLeft:
             self._paid += self._costs[index]
 
     def seconds(self, running: int | None = None, elapsed: float = 0.0) -> float | None:
-        """Seconds that are left; None before anything was measured.
+        """Return the seconds that are left; None before anything was measured.
 
         Args:
-            running: index of the configuration that is measured now.
+            running: index of the configuration being measured.
             elapsed: seconds since it began.
         """
         if not self._paid:

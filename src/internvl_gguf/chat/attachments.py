@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,12 +29,14 @@ class Attachment:
         label: its name in the chat.
         size: (width, height) in pixels.
         small: a small copy for the preview.
+        digest: hash of its pixels.
     """
 
     picture: Picture
     label: str
     size: tuple[int, int]
     small: Image
+    digest: bytes
 
     def grid(self, limits: TileLimits, tile_size: int) -> Grid:
         """Return the grid it will be cut by if it fits the context."""
@@ -52,12 +55,12 @@ def attach(source: Path | bytes | Picture, label: str | None = None) -> Attachme
     """
     picture = source if isinstance(source, Picture) else take_source(source, label)
     image = load_image(picture.source, name=picture.name)
-    size = image.size
+    size, digest = image.size, hashlib.blake2b(image.tobytes(), digest_size=16).digest()
     image.thumbnail(_SMALL)
     if label is None:
         name = picture.name or picture.source
         label = Path(name).name if isinstance(name, (str, Path)) else describe_source(name)
-    return Attachment(picture, safe_name(label), size, image)
+    return Attachment(picture, safe_name(label), size, image, digest)
 
 
 def grid_text(columns: int, rows: int, *, has_thumbnail: bool, in_words: bool) -> str:

@@ -12,6 +12,7 @@ from internvl_gguf.chat.context_usage import ConversationPart, context_tokens, d
 from internvl_gguf.chat.formatting import added_line, status_parts
 from internvl_gguf.chat.settings import Settings
 from internvl_gguf.chat.show_answer import TilesEncoded, show_answer
+from internvl_gguf.chat.shown_pictures import count_repeated, number_of
 from internvl_gguf.types import Picture
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from internvl_gguf.history import Conversation, History, HistoryQuestion
     from internvl_gguf.models.local_files import ModelFiles
     from internvl_gguf.session import Session
-    from internvl_gguf.types import Reply
+    from internvl_gguf.types import MessagePicture, Reply
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ class Chat:
     def add(self, sources: Sequence[Path | bytes | Picture], label: str | None = None) -> None:
         """Add pictures to the next question, all or none, and show how many tokens they take.
 
+        Pictures that are in the conversation already are added again, with a line that says so.
+
         Args:
             sources: paths, bytes of files, or pictures of earlier questions.
             label: name of a picture that has none.
@@ -114,10 +117,21 @@ class Chat:
         Raises:
             PictureError: one of them cannot be read.
         """
-        for attachment in [attach(source, label) for source in sources]:
-            self.pending.append(attachment)
-            self.screen.preview(attachment.small)
-            self.screen.say(self.describe(attachment))
+        self._add([attach(source, label) for source in sources])
+
+    def add_named(self, sources: Sequence[Path | Picture]) -> None:
+        """Add the pictures that a line names, all or none; those that the conversation ends with are not added again.
+
+        Raises:
+            PictureError: one of them cannot be read.
+        """
+        named, shown = [attach(source) for source in sources], self._shown
+        repeated = count_repeated(named, shown, self.session.runtime, self.settings.limits)
+        for number, attachment in enumerate(named[:repeated], len(shown) - repeated + 1):
+            self.screen.say(
+                f"{attachment.label} is in the conversation already (picture {number}); /image adds it again."
+            )
+        self._add(named[repeated:])
 
     def describe(self, attachment: Attachment) -> str:
         """Return one line about an added picture."""
@@ -153,7 +167,8 @@ class Chat:
         self.pending.clear()
         self.last_reply = reply
         self._explain(reply)
-        self.screen.status(status_parts(reply, self.n_ctx))
+        new_tiles = sum(len(picture.tiles) for picture in session.messages[-2].pictures)
+        self.screen.status(status_parts(reply, new_tiles, self.n_ctx - max(self.left, 0), self.n_ctx))
         return True
 
     def undo(self) -> HistoryQuestion | None:
@@ -243,6 +258,21 @@ class Chat:
             self._thread.post(TilesEncoded(done, total))
 
         self.session.on_tiles(tell)
+
+    @property
+    def _shown(self) -> list[MessagePicture | Attachment]:
+        """The pictures as /images numbers them: those of the conversation, then those of the next question."""
+        return [*(picture for message in self.session.messages for picture in message.pictures), *self.pending]
+
+    def _add(self, attachments: Sequence[Attachment]) -> None:
+        shown = self._shown
+        for attachment in attachments:
+            self.pending.append(attachment)
+            self.screen.preview(attachment.small)
+            number = number_of(attachment, shown, self.session.runtime)
+            if number:
+                self.screen.say(f"{attachment.label} is in the conversation already (picture {number}); added again.")
+            self.screen.say(self.describe(attachment))
 
     def _tokens(self, attachment: Attachment) -> int:
         vision = self.session.runtime.vision

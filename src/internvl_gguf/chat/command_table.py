@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from internvl_gguf.chat import commands
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.chat import Chat
 
-Completes = Literal["", "path", "model", "setting", "conversation"]
+Completes = Literal["", "path", "model", "setting", "conversation", "command"]
 
-_HELP_COLUMN = 22
+_HELP_COLUMN = 24
 _NARROW = 60
+_NO_BREAK = "\u00a0"  # textwrap breaks lines at plain spaces only
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Command:
     """A slash command.
 
     Attributes:
+        topic: what it is about, for the overview of /help.
         name: name, without the slash.
         arguments: its arguments, as /help shows them.
         help: one line of help.
@@ -32,49 +36,71 @@ class Command:
         completes: kind of completion for its arguments.
     """
 
+    topic: str
     name: str
     arguments: str
     help: str
     run: Callable[[Chat, str], str]
     completes: Completes = ""
 
+    @property
+    def usage(self) -> str:
+        """Name and arguments as they are typed."""
+        return f"/{self.name} {self.arguments}".rstrip()
+
 
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
-        Command("help", "", "Show this.", lambda chat, text: show_help(chat)),
-        Command("image", "PATH...", "Add pictures to the next question; dropping them into the line does it, too.",
-                commands.image, "path"),
-        Command("paste", "", "Add the picture in the clipboard.", commands.paste),
-        Command("images", "[remove N...]", "List the pictures, or take some out.", commands.images),
-        Command("tiles", "[N]", "Cut the next pictures into at most N tiles.", commands.tiles),
-        Command("undo", "", "Take the last question and its answer back.", commands.undo),
-        Command("regen", "[TEMPERATURE]", "Ask the last question again for another answer.", commands.regen),
-        Command("edit", "", "Put the last question back into the line.", commands.edit),
-        Command("clear", "", "Begin a new conversation.", commands.clear),
-        Command("drop", "[N...]", "Drop questions or pictures of the conversation to make room.", commands.drop),
-        Command("system", "[TEXT|none|default]", "Show or set the system message.", commands.system),
-        Command("set", "[NAME VALUE]", "Show the settings, or change one.", commands.set_value, "setting"),
-        Command("model", "[NAME:QUANT]", "Change the model or its quant; the conversation stays. :Q8_0 is enough.",
-                commands.model, "model"),
-        Command("show", "", "Show the model, where it runs, and the conversation.", commands.show),
-        Command("stats", "", "Show what the last answer took.", commands.stats),
-        Command("tokens", "", "Show what takes room in the context.", commands.tokens),
-        Command("save", "[FILE.json]", "Write the conversation to a file that /load reads.", commands.save, "path"),
-        Command("load", "[ID|FILE.json]", "List the last conversations, or go on with one.", commands.load,
-                "conversation"),
-        Command("export", "[FILE.md|.json]", "Write the conversation for people (.md) or programs (.json).",
-                commands.export, "path"),
-        Command("bye", "", "Leave; Ctrl-D does it, too.", commands.bye),
+        Command("Pictures", "image", "PATH...", "Add pictures to the next question, also those it has already; "
+                "dropping them into the line adds new ones.", commands.image, "path"),
+        Command("Pictures", "paste", "", "Add the picture in the clipboard.", commands.paste),
+        Command("Pictures", "images", "[remove N...]", "List the pictures, or take some out.", commands.images),
+        Command("Pictures", "tiles", "[N]", "Cut the next pictures into at most N tiles, not counting the thumbnail.",
+                commands.tiles),
+        Command("Last question", "undo", "", "Take the last question and its answer back.", commands.undo),
+        Command("Last question", "edit", "", "Put the last question back into the line.", commands.edit),
+        Command("Last question", "regen", "[TEMPERATURE]", "Ask the last question again for another answer.",
+                commands.regen),
+        Command("Conversation", "clear", "", "Begin a new conversation.", commands.clear),
+        Command("Conversation", "load", "[ID|FILE.json]", "List the last conversations, or go on with one.",
+                commands.load, "conversation"),
+        Command("Conversation", "save", "[FILE.json]", "Write the conversation to a file that /load reads.",
+                commands.save, "path"),
+        Command("Conversation", "export", "[FILE.md|.json]",
+                "Write the conversation for people (.md) or programs (.json).", commands.export, "path"),
+        Command("Room", "tokens", "", "Show what takes room in the context.", commands.tokens),
+        Command("Room", "drop", "[N...]", "Drop questions or pictures of the conversation to make room.",
+                commands.drop),
+        Command("Model", "model", "[NAME:QUANT]",
+                "Change the model or its quant; the conversation stays. :Q8_0 is enough.", commands.model, "model"),
+        Command("Model", "show", "", "Show the model, where it runs, and the conversation.", commands.show),
+        Command("Model", "stats", "", "Show what the last answer took.", commands.stats),
+        Command("Answers", "set", "[NAME VALUE]", "Show the settings, or change one.", commands.set_value, "setting"),
+        Command("Answers", "system", "[TEXT|none|default]", "Show or set the system message.", commands.system),
+        Command("Other", "help", "[COMMAND|all]", "Show an overview, one command or all of them.",
+                lambda chat, text: show_help(chat, text), "command"),
+        Command("Other", "bye", "", "Leave; exit, quit and Ctrl-D do it, too.", commands.bye),
     )
 }  # fmt: skip
 
+_KEYS = (
+    ("PATH", "A picture's path anywhere in the line adds it; drop files, quote names with spaces."),
+    ("Alt-Enter", 'A new line; so is Enter between """ and """.'),
+    ("Tab", "Completes names; after /, lists commands."),
+    ("Ctrl-C", "Stops the answer; twice leaves, as Ctrl-D."),
+)
+"""What else can be typed, with its help."""
 _ALIASES = {"exit": "bye", "quit": "bye", "q": "bye", "?": "help", "retry": "regen"}
+_BARE = frozenset({"help", "exit", "quit"})
+"""Words that are commands without the slash, too, where nothing else is in the line."""
 _CALL = re.compile(r"/([A-Za-z?][\w-]*)(?=\s|$)|/(\?)(?=\s|$)")
 
 
 def split_command(line: str) -> tuple[str, str] | None:
     """Split a line into command name and argument, known or not; None if it is no command, such as a path."""
+    if (word := line.strip().lower()) in _BARE:
+        return word, ""
     found = _CALL.match(line.lstrip())
     if found is None:
         return None
@@ -93,34 +119,49 @@ def unknown_command(name: str) -> str:
     return f"There is no command /{name}: {hint}/help lists them."
 
 
-def show_help(chat: Chat) -> str:
-    """Show the table of commands and the keys."""
+def show_help(chat: Chat, text: str) -> str:
+    """Show all commands where they fit the window, else an overview by topic; or one command, or all.
+
+    Raises:
+        InvalidRequestError: there is no such command.
+    """
     width = chat.screen.columns
-    lines = []
-    for command in COMMANDS.values():
-        head = f"/{command.name} {command.arguments}".rstrip()
-        lines += _entry(head, command.help, width)
-    chat.screen.show_lines(
-        [
-            *lines,
-            "",
-            *_entry(
-                "PATH", "A picture's path anywhere in the line adds it; drop files, quote names with spaces.", width
-            ),
-            *_entry('"""', "begins and ends a question of several lines.", width),
-            *_entry("Alt-Enter", "A new line.", width),
-            *_entry("Ctrl-C", "Stop the answer; twice leaves. Ctrl-D leaves.", width),
-        ]
-    )
+    name = text.lower().removeprefix("/")
+    whole = [line for command in COMMANDS.values() for line in _entry(command.usage, command.help, width)]
+    keys = [line for key, meaning in _KEYS for line in _entry(key, meaning, width)]
+    if name and name != "all":
+        command = find_command(name)
+        if command is None:
+            raise InvalidRequestError(f"There is no command {safe_name(text)}.", "/help lists them.")
+        chat.screen.show_lines(_entry(command.usage, command.help, width))
+    elif name or len(whole) + len(keys) < chat.screen.rows - 2:  # the line that was typed, and the next
+        chat.screen.show_lines([*whole, "", *keys])
+    else:
+        chat.screen.show_lines([*_overview(width), "/help COMMAND explains one, /help all explains all."])
     return ""
+
+
+def _overview(width: int) -> list[str]:
+    """Return the commands by topic, with their arguments, and the keys."""
+    topics: dict[str, list[str]] = {}
+    for command in COMMANDS.values():
+        topics.setdefault(command.topic, []).append(command.usage.replace(" ", _NO_BREAK))
+    rows = [*((topic, "  ".join(usages)) for topic, usages in topics.items()), *_KEYS]
+    column = max(map(len, topics)) + 2
+    return [line.replace(_NO_BREAK, " ") for head, text in rows for line in _side_by_side(head, text, width, column)]
 
 
 def _entry(head: str, text: str, width: int) -> list[str]:
     """Return the lines of one help entry: side by side, or one below the other on a narrow terminal."""
     if width < _NARROW:
         return [head, *textwrap.wrap(text, width - 1, initial_indent="  ", subsequent_indent="  ")]
-    gap = " " * (_HELP_COLUMN + 2)
-    lines = textwrap.wrap(text, width - 1, initial_indent=gap, subsequent_indent=gap)
-    if len(head) > _HELP_COLUMN:
+    return _side_by_side(head, text, width, _HELP_COLUMN)
+
+
+def _side_by_side(head: str, text: str, width: int, column: int) -> list[str]:
+    """Return lines with the text from a column on; a head that reaches it stands on its own line."""
+    gap = " " * column
+    lines = textwrap.wrap(text, width - 1, initial_indent=gap, subsequent_indent=gap, break_long_words=False)
+    if len(head) > column - 2:
         return [head, *lines]
-    return [head.ljust(len(gap)) + lines[0][len(gap) :], *lines[1:]]
+    return [head.ljust(column) + lines[0][column:], *lines[1:]]

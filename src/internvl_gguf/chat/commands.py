@@ -19,6 +19,7 @@ from internvl_gguf.chat.typed_line import parse_line, typed_path
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.planning.placement import describe
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
+from internvl_gguf.tiling import has_thumbnail
 from internvl_gguf.utils.safe_text import safe_name, safe_text
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def tiles(chat: Chat, text: str) -> str:
     if text:
         chat.settings = chat.settings.changed("max_tiles", text)
     limits = chat.settings.limits
-    chat.screen.say(f"The next pictures are cut into at most {count(limits.max_tiles, 'tile')}.")
+    besides = ", not counting the thumbnail" if limits.thumbnail and has_thumbnail(limits.max_tiles) else ""
+    chat.screen.say(f"The next pictures are cut into at most {count(limits.max_tiles, 'tile')}{besides}.")
     for each in chat.pending:
         chat.screen.say(chat.describe(each))
     return ""
@@ -112,7 +114,7 @@ def regen(chat: Chat, text: str) -> str:
     if temperature is not None:
         sampling = replace(sampling, temperature=temperature)
         if not text:
-            chat.screen.say(f"At temperature {temperature:g}: the likeliest answer would be the same again.")
+            chat.screen.say(f"Asked at temperature {temperature:g}: at 0 the answer would be the same.")
     pictures = replace(chat.settings.pictures, layout=asked.layout)
     try:
         is_answered = chat.ask(asked.text, replace(chat.settings, sampling=sampling, pictures=pictures))
@@ -239,7 +241,7 @@ def tokens(chat: Chat, text: str) -> str:
     whole = context_tokens(chat.session.runtime, chat.session.messages)
     rest = whole - sum(part.tokens for part in found if part.picture is None)
     chat.screen.show_lines(
-        [f"     system message and frame: {count(rest, 'token')}"]
+        [f"     system message and template: {count(rest, 'token')}"]
         + [part_line(at + 1, part) for at, part in enumerate(found)]
         + [f"     {each.label} waits for a question" for each in chat.pending]
     )
@@ -262,7 +264,7 @@ def load(chat: Chat, text: str) -> str:
     if not text:
         found = [each for each in chat.history.search(limit=_LISTED) if each.id != chat.conversation.id]
         chat.screen.show_lines(columns([summary_row(each) for each in found]))
-        chat.screen.say("/load ID goes on with one." if found else "No other conversations are kept.")
+        chat.screen.say("/load ID goes on with one." if found else _no_others(chat))
         return ""
     path = typed_path(text)
     is_file = path.suffix == ".json" or path.is_file()
@@ -291,7 +293,7 @@ def show_resumed(chat: Chat) -> str:
     if asked is None:
         return ""
     chat.add(asked.pictures)
-    chat.screen.say("Its last question was never answered; it stands in the line again.")
+    chat.screen.say("Its last question was never answered; it is in the line again.")
     return asked.text
 
 
@@ -332,7 +334,11 @@ def _numbers(text: str, most: int) -> set[int]:
 
 
 def _room(chat: Chat) -> str:
-    return f"{max(chat.left, 0):,} of {count(chat.n_ctx, 'position')} are free."
+    return f"{max(chat.left, 0):,} of {count(chat.n_ctx, 'token')} are free."
+
+
+def _no_others(chat: Chat) -> str:
+    return "This is the only conversation so far." if chat.history.is_kept else "This chat keeps no conversations."
 
 
 def _is_kept(chat: Chat) -> bool:

@@ -22,7 +22,8 @@ class ConversationPart:
     Attributes:
         turn: number of the question, from 0.
         picture: number of the picture in it, from 0; None for the whole turn.
-        tokens: positions that dropping it frees.
+        tokens: of a question, the positions that dropping it frees; of a picture, its visual tokens. A picture's place
+            in the text is a part of its question.
         text: the question, or the picture's name.
         pictures: number of pictures dropped with it.
     """
@@ -47,8 +48,8 @@ def droppable_parts(runtime: ModelRuntime, messages: Sequence[Message]) -> list[
         tokens = whole - context_tokens(runtime, without_parts(messages, [ConversationPart(turn, None, 0, "", 0)]))
         found.append(ConversationPart(turn, None, tokens, question.text, len(question.pictures)))
         for number, picture in enumerate(question.pictures):
-            one = ConversationPart(turn, number, 0, picture.name, 1)
-            found.append(replace(one, tokens=whole - context_tokens(runtime, without_parts(messages, [one]))))
+            visual_tokens = len(picture.tiles) * runtime.vision.tokens_per_tile
+            found.append(ConversationPart(turn, number, visual_tokens, picture.name, 1))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,11 @@ class _Suggested(Completer):
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         for found in suggestions(document.text_before_cursor, self._sources):
-            yield Completion(found.text, -found.replaces, display_meta=found.about[:_LONGEST_ABOUT])
+            yield Completion(
+                found.text,
+                -found.replaces,
+                display_meta=textwrap.shorten(found.about, _LONGEST_ABOUT, placeholder="..."),
+            )
 
 
 class LineEditor(Reader):
@@ -55,7 +60,7 @@ class LineEditor(Reader):
         self._session: PromptSession[str] = PromptSession(
             history=_history(folder),
             completer=_Suggested(sources),
-            complete_style=CompleteStyle.READLINE_LIKE,
+            complete_style=CompleteStyle.COLUMN,
             complete_while_typing=False,
             key_bindings=_keys(),
             multiline=True,

@@ -46,17 +46,24 @@ def added_line(attachment: Attachment, grid: Grid, tokens: int, left: int, n_ctx
     return f"{line}; {left:,} of {n_ctx:,} left"
 
 
-def status_parts(reply: Reply, n_ctx: int) -> list[str]:
-    """Return the short statistics of an answer: tiles, tokens, time to first token, speed, use of the context."""
+def status_parts(reply: Reply, new_tiles: int, used: int, n_ctx: int) -> list[str]:
+    """Return the short statistics of an answer: tiles read, tokens, time to first token, speed, use of the context.
+
+    Args:
+        new_tiles: tiles of this question's pictures; those that were not encoded for it came from a cache.
+        used: positions that the conversation takes now.
+    """
     usage, timings = reply.usage, reply.timings
-    found = [count(usage.tiles, "tile")] if usage.tiles else []
+    cached = new_tiles - usage.tiles_encoded
+    found = [f"{count(usage.tiles_encoded, 'tile')} read"] if usage.tiles_encoded else []
+    found += [f"{count(cached, 'tile')} cached"] if cached > 0 else []
     found.append(count(usage.completion_tokens, "token"))
     if usage.completion_tokens:
         found.append(f"first after {seconds(timings.time_to_first_token)}")
     speed = timings.decode_tokens_per_second
     if speed:
         found.append(f"{speed:,.0f} tokens/s" if speed >= 10 else f"{speed:.1f} tokens/s")
-    return [*found, f"{usage.prompt_tokens + usage.completion_tokens:,} of {n_ctx:,} used"]
+    return [*found, f"{used:,} of {n_ctx:,} used"]
 
 
 def statistics(reply: Reply) -> list[tuple[str, str]]:
@@ -64,7 +71,8 @@ def statistics(reply: Reply) -> list[tuple[str, str]]:
     usage, timings = reply.usage, reply.timings
     known = f"{usage.cached_tokens:,} known, {usage.prompt_tokens - usage.cached_tokens:,} read"
     rows = [
-        ("pictures", f"{usage.images} in {count(usage.tiles, 'tile')}, {usage.tiles_encoded} of them encoded now"),
+        ("in the context", f"{count(usage.images, 'picture')}, {count(usage.tiles, 'tile')}"),
+        ("read for this answer", count(usage.tiles_encoded, "tile")),
         ("prompt", f"{count(usage.prompt_tokens, 'token')}: {known}"),
         ("answer", f"{count(usage.completion_tokens, 'token')}, ended by {_ENDS[reply.finish_reason]}"),
         ("cutting tiles", seconds(timings.preprocess)),
@@ -88,7 +96,7 @@ def columns(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def part_line(number: int, part: ConversationPart) -> str:
-    """Return the line about a part of the conversation that can be dropped, with the tokens that frees."""
+    """Return the line about a part of the conversation that can be dropped, with its tokens."""
     if part.picture is not None:
         what = f"   picture {safe_name(PurePath(part.text).name, 40)}"
     else:

@@ -74,7 +74,8 @@ class Loop:
         """Execute one line.
 
         Returns:
-            The text that the editor begins with next: the line itself if the user has to correct it.
+            The text that the editor begins with next: a question that the user has to correct. A command that failed
+            is left to the Up key: the next line is seldom the same command.
 
         Raises:
             LeaveChat: the line is /bye.
@@ -84,9 +85,13 @@ class Loop:
         if not line.strip():
             return ""
         waiting = list(chat.pending)
+        command = split_command(line)
+        if command is not None and find_command(command[0]) is None and _is_picture(line):
+            command = None
+        if self._reader.is_script:
+            chat.screen.say(f"> {line}")  # beside the answers, to tell which is whose
         try:
-            command = split_command(line)
-            if command is not None and (find_command(command[0]) or not _is_picture(line)):
+            if command is not None:
                 return self._command(*command)
             return self._question(without_quotes(line), line, waiting)
         except InternVLError as error:
@@ -99,7 +104,7 @@ class Loop:
             chat.screen.progress()
             chat.screen.say("Stopped.")
         chat.pending = waiting
-        return "" if self._reader.is_script else line
+        return "" if self._reader.is_script or command is not None else line
 
     def _command(self, name: str, argument: str) -> str:
         command = find_command(name)
@@ -119,8 +124,8 @@ class Loop:
         if text == line:  # text between triple quotes is not checked for typing errors
             _refuse_nothing(typed.prompt)
         for hint in typed.hints:
-            chat.screen.say(f"({hint})")
-        chat.add(typed.pictures)
+            chat.screen.show_lines([f"  ({hint})"])
+        chat.add_named(typed.pictures)
         if not typed.prompt or self._ask(typed.prompt):
             return ""
         chat.pending = waiting
@@ -142,7 +147,7 @@ class Loop:
         if self._reader.is_script or not found:
             return False
         chat.screen.progress()
-        chat.screen.say(f"{error.message} {error.needed - error.available:,} positions are missing.")
+        chat.screen.say(f"{error.message} {error.needed - error.available:,} tokens are missing.")
         chat.screen.show_lines([part_line(at + 1, part) for at, part in enumerate(found[:_OFFERED])])
         while answer := self._reader.choose("What to drop (numbers, or Enter for nothing)?").strip():
             try:

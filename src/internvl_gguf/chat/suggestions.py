@@ -9,7 +9,7 @@ from pathlib import Path
 
 from internvl_gguf.chat.command_table import COMMANDS, find_command
 from internvl_gguf.chat.settings import setting_names, setting_values
-from internvl_gguf.chat.typed_line import expanded
+from internvl_gguf.chat.typed_line import expanded, has_picture_name
 from internvl_gguf.models.suggest import suggest_models
 
 _MOST_PATHS = 200
@@ -56,9 +56,9 @@ def suggestions(before: str, sources: Sources) -> Iterator[Suggestion]:
     line = before.lstrip()
     name, space, argument = line.partition(" ")
     if not line.startswith("/") or (command := find_command(name[1:])) is None or not space:
-        if line.startswith("/") and not space and "/" not in line[1:]:
-            yield from _commands(line)
-        yield from _paths_in_text(before)
+        is_name = line.startswith("/") and not space and "/" not in line[1:]
+        found = list(_commands(line, len(line))) if is_name else []
+        yield from found or _paths_in_text(before)  # folders of the root only where no command begins so
         return
     argument = argument.lstrip()
     if command.completes == "path":
@@ -68,6 +68,8 @@ def suggestions(before: str, sources: Sources) -> Iterator[Suggestion]:
         yield from _paths(_last_word(argument))
     elif command.completes == "setting":
         yield from _settings(argument)
+    elif command.completes == "command":
+        yield from _commands(f"/{argument.removeprefix('/')}", len(argument))
     elif command.completes == "conversation":
         yield from (
             Suggestion(found, len(argument), title)
@@ -77,10 +79,10 @@ def suggestions(before: str, sources: Sources) -> Iterator[Suggestion]:
         yield from _paths(_last_word(argument))
 
 
-def _commands(line: str) -> Iterator[Suggestion]:
+def _commands(line: str, replaces: int) -> Iterator[Suggestion]:
     for command in COMMANDS.values():
         if f"/{command.name}".startswith(line.lower()):
-            yield Suggestion(f"/{command.name}", len(line), command.help)
+            yield Suggestion(f"/{command.name}", replaces, command.help)
 
 
 def _settings(argument: str) -> Iterator[Suggestion]:
@@ -102,10 +104,16 @@ def _models(argument: str, current: str) -> Iterator[Suggestion]:
 
 
 def _paths_in_text(before: str) -> Iterator[Suggestion]:
-    """Complete the last word of a question if it begins like a path."""
+    """Complete the last word of a question: to any path if it begins like one, else to folders and pictures here."""
     word = _last_word(before)
     if word and _PATH_LIKE.match(word):
         yield from _paths(word)
+    elif word:
+        yield from (found for found in _paths(word) if _is_folder_or_picture(found.text))
+
+
+def _is_folder_or_picture(text: str) -> bool:
+    return text.endswith("/") or has_picture_name(text.rstrip("'\""))
 
 
 def _last_word(text: str) -> str:

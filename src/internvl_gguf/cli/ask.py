@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from internvl_gguf.chat.typed_line import TypedLine, has_picture_name
+from internvl_gguf.chat.typed_line import TypedLine
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
 from internvl_gguf.cli.output import (
     StatusLine,
     StreamedAnswer,
     print_json,
-    reply_as_json,
     say,
     show_library_log,
     status_line,
@@ -25,7 +24,6 @@ from internvl_gguf.cli.output import (
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.cli.streams import require_stdout
 from internvl_gguf.config import AskOptions, EngineConfig
-from internvl_gguf.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from internvl_gguf.session import Session
@@ -50,28 +48,38 @@ def ask(
             "--image", "-i", metavar="FILE", help="A picture, - for one on stdin; may be repeated.", show_default=False
         ),
     ] = None,
+    model_option: options.ModelFlag = None,
+    prompt_option: Annotated[
+        str | None,
+        typer.Option("--prompt", "-p", metavar="TEXT", help="The question, as PROMPT.", show_default=False),
+    ] = None,
     prompt_pictures: options.PromptPicturesOption = True,
     batch: options.BatchOption = None,
     output: options.OutputOption = None,
     parallel: options.ParallelOption = None,
     json_output: options.JSONOption = False,
-    verbose: options.VerboseOption = False,
+    verbose: options.TimingsOption = False,
+    log: options.LogOption = False,
     *,
     asking: AskingOptions,
 ) -> None:
     """Ask one question, about pictures or not. The answer goes to stdout, everything else to stderr."""
+    words, image = model_and_prompt or [], image or []
     if batch is None:
         _refuse_without_batch(output, parallel)
-        model, prompt = _split_arguments(model_and_prompt or [])
+        words, found = _without_pictures(words)
+        image = [*image, *found]
+        model, prompt = _split_arguments(words, model_option, prompt_option)
+        _refuse_stdin_twice(prompt, image)
     else:
-        model, prompt = _model_of_batch(model_and_prompt or [], image or []), None
+        model, prompt = model_option or _model_of_batch(words, image), None
     config = asking.engine
     if batch is not None:
         with option_errors():
             config = replace(config, n_parallel=options.BATCH_PARALLEL if parallel is None else parallel)
     if output is None:
         require_stdout()
-    if verbose:
+    if log:
         show_library_log()
     opening = {**asking.opening, "mmproj": asking.mmproj, **config.options}
     if batch is not None:
@@ -80,12 +88,12 @@ def ask(
         name = options.chosen_model(model)
         run_batch(BatchJob(None if str(batch) == "-" else batch, output, name, config, opening, asking.asked))
         return
-    question, pictures = _question(prompt, image or [], finds_pictures=prompt_pictures)
+    question, pictures = _question(prompt, image, finds_pictures=prompt_pictures)
     name = options.chosen_model(model)
     reply = _ask_once(name, question, pictures, config, opening, asking.asked, quiet=json_output)
     if json_output:
         print_json(_as_json(name, question, pictures, reply))
-    elif verbose:
+    elif verbose or log:
         _say_statistics(reply)
 
 
@@ -100,23 +108,18 @@ def _question(prompt: str | None, images: list[str], *, finds_pictures: bool) ->
 
     Raises:
         typer.BadParameter: there is no question.
-        InvalidRequestError: it is no text, or stdin is to give two things.
+        InvalidRequestError: it is no text.
         PictureError: a picture that cannot be read.
     """
     from internvl_gguf.cli.prompt_pictures import find_pictures, take_found
-    from internvl_gguf.cli.stdin import is_stdin, read_question, take_pictures
+    from internvl_gguf.cli.stdin import read_question, take_pictures
 
-    if prompt is None and any(map(is_stdin, images)):
-        raise InvalidRequestError(
-            "The question and a picture cannot both come on stdin.",
-            "Write the question out, or name the picture's file.",
-        )
     question = read_question() if prompt is None else prompt
     found = find_pictures(question, images) if finds_pictures and prompt is not None else TypedLine(question)
     if not found.prompt.strip():
         about = f"; ask something about {found.pictures[0]}" if found.pictures else ""
         raise typer.BadParameter(f"the question is empty{about}", param_hint="PROMPT")
-    return found.prompt, take_pictures(images) + take_found(found)
+    return found.prompt, take_pictures(images) + take_found(found, question)
 
 
 def _ask_once(
@@ -159,25 +162,57 @@ def _model_of_batch(arguments: list[str], images: list[str]) -> str | None:
     return arguments[0] if arguments else None
 
 
-def _split_arguments(arguments: list[str]) -> tuple[str | None, str | None]:
+def _without_pictures(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words of the command line without those that are picture files, and these."""
+    from internvl_gguf.chat.typed_line import has_picture_name
+
+    pictures = [word for word in words if has_picture_name(word) and Path(word).is_file()]
+    for picture in pictures:
+        say(f"Attached {picture}, as with -i.")
+    return [word for word in words if word not in pictures], pictures
+
+
+def _refuse_stdin_twice(prompt: str | None, images: list[str]) -> None:
+    from internvl_gguf.cli.stdin import is_stdin
+
+    if prompt is None and any(map(is_stdin, images)):
+        raise typer.BadParameter(
+            "the question and a picture cannot both come on stdin: write the question out, or name the picture's file",
+            param_hint="PROMPT",
+        )
+
+
+def _split_arguments(
+    words: list[str], model: str | None = None, prompt: str | None = None
+) -> tuple[str | None, str | None]:
     """MODEL and PROMPT of the command line; None for what is not there.
 
-    A single argument is the question, unless it names a model and the question comes through a pipe.
+    A single word is the question, unless it names a model and the question comes through a pipe.
+
+    Args:
+        words: the arguments.
+        model: of --model.
+        prompt: of --prompt.
     """
-    if len(arguments) > 2:
+    from internvl_gguf.chat.typed_line import has_picture_name
+
+    missing = (model is None) + (prompt is None)
+    if len(words) > missing:
         raise typer.BadParameter(
-            f"got {len(arguments)} arguments: quote the question, and give pictures with -i", param_hint="PROMPT"
+            f"got {len(words)} words beside the options: quote the question, and give pictures with -i",
+            param_hint="PROMPT",
         )
-    if len(arguments) == 2:
-        model, prompt = arguments
-        if has_picture_name(model):
-            raise typer.BadParameter(f"{model} is a picture: give it with -i", param_hint="MODEL")
-        return model, None if prompt == "-" else prompt
-    if not arguments or arguments == ["-"]:
-        return None, None
-    (single,) = arguments
-    names_model = " " not in single and options.names_model(single)
-    return (single, None) if names_model else (None, single)
+    if len(words) == 2 and has_picture_name(words[0]):
+        raise typer.BadParameter(f"there is no file {words[0]}; pictures are given with -i", param_hint="MODEL")
+    if len(words) == 2:
+        model, prompt = words
+    elif words and model is not None:
+        (prompt,) = words
+    elif words and (prompt is not None or (" " not in words[0] and options.names_model(words[0]))):
+        (model,) = words
+    elif words:
+        (prompt,) = words
+    return model, None if prompt == "-" else prompt
 
 
 @contextlib.contextmanager
@@ -220,7 +255,7 @@ def _answer(
 
 def _as_json(model: str, prompt: str, pictures: list[Picture], reply: Reply) -> dict[str, Any]:
     images = [str(picture.source) if picture.name is None else picture.name for picture in pictures]
-    return {"model": model, "prompt": prompt, "images": images, **reply_as_json(reply)}
+    return {"model": model, "prompt": prompt, "images": images, **reply.to_dict()}
 
 
 def _say_statistics(reply: Reply) -> None:

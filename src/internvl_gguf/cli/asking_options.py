@@ -96,8 +96,15 @@ def asks(command: Callable[..., Any]) -> bool:
     return getattr(command, "has_asking_options", False)
 
 
-def where_else(name: str) -> str:
-    """What the help of a command that asks says of other places for its options."""
+def where_else(name: str, *, asking: bool) -> str:
+    """What the help of a command says of other places for its options.
+
+    Args:
+        name: of the command.
+        asking: whether it has the asking options.
+    """
+    if not asking:
+        return f"Every option can be set by a variable, too: --{{NAME}} by {VARIABLES}_{name.upper()}_{{NAME}}."
     return (
         f"Every option can be set by a variable, --max-tiles by {VARIABLES}_MAX_TILES and --verbose, which other "
         f"commands have, too, by {VARIABLES}_{name.upper()}_VERBOSE; and in {settings_path()}, as max_tiles = 6. "

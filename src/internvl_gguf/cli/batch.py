@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import typer
 
 from internvl_gguf.cli.batch_lines import AnswerFile, InOrder, Line, question_of, read_lines, record_of
-from internvl_gguf.cli.output import ProgressBars, answer_stream, progress_bars, reply_as_json, say
+from internvl_gguf.cli.batch_report import LOOKED_AT, BatchProgress, BatchSpeed, Tally, estimate
+from internvl_gguf.cli.output import answer_stream, progress_bars, say
 from internvl_gguf.cli.run import FAILED
 from internvl_gguf.config import AskOptions, EngineConfig, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
@@ -21,6 +23,7 @@ from internvl_gguf.types import Question
 from internvl_gguf.utils.text_data import as_utf8, has_wide_mark
 
 if TYPE_CHECKING:
+    from internvl_gguf.session import Session
     from internvl_gguf.session.batch import Outcome
 
 _MARK_BYTES = 4
@@ -68,22 +71,38 @@ def run_batch(job: BatchJob) -> None:
         if done:
             say(f"{len(done)} of {len(done) + len(to_do)} lines were answered before.")
         wanted = set(to_do)
-        pending = (line for line in lines() if line.number in wanted)
+
+        def pending() -> Iterator[Line]:
+            return (line for line in lines() if line.number in wanted)
+
+        tally = Tally()
         try:
-            failed = _answer(job, pending, len(to_do), answers) if to_do else 0
+            if to_do:
+                _answer(job, pending, len(to_do), answers, tally)
         except KeyboardInterrupt:
             if answers:
                 answered = sum(answers.answers(line) for line in lines())
                 count = len(done) + len(to_do)
                 say(f"{answered} of {count} lines are answered; the same command goes on with the rest.")
             raise
-    if failed:
-        say(f"{failed} of {len(to_do)} lines failed; the output says why.")
+    for told in tally.summary():
+        say(told)
+    if tally.failed:
         raise typer.Exit(FAILED)
 
 
-def _answer(job: BatchJob, lines: Iterable[Line], count: int, answers: AnswerFile | None) -> int:
-    """Answer lines with a model; how many failed."""
+def _answer(
+    job: BatchJob, lines: Callable[[], Iterator[Line]], count: int, answers: AnswerFile | None, tally: Tally
+) -> None:
+    """Answer lines with a model.
+
+    Args:
+        job: what was asked for.
+        lines: gives the lines from the beginning, as often as it is called.
+        count: number of lines.
+        answers: gets the answers; None for stdout.
+        tally: counts them.
+    """
     from internvl_gguf.cli.downloads import obtain
     from internvl_gguf.planning.auto_quant import machine_chooser
     from internvl_gguf.session import Session
@@ -94,63 +113,91 @@ def _answer(job: BatchJob, lines: Iterable[Line], count: int, answers: AnswerFil
         file = stack.enter_context(answers.open()) if answers else answer_stream()
         opening = dict(job.opening)
         files = obtain(job.model, opening.pop("mmproj"), machine_chooser(job.config))
-        bars = progress_bars("bar", "count", "time left", transient=False, beside_answers=False)
-        progress = _Progress(stack.enter_context(bars), count)
-        records = _Records(lines, job.asked["sampling"], file, progress)
+        bars = progress_bars("bar", "count", "time left", transient=False, beside_answers=answers is not None)
+        progress = BatchProgress(stack.enter_context(bars), count, tally)
+        records = _Records(lines(), job.asked["sampling"], file, progress, tally)
         stack.callback(records.close)
         session = stack.enter_context(
             Session.open(
                 files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.notice, worker=True
             )
         )
-        session.batch(records.questions(), on_result=records.answered, **job.asked)
-        return records.failed
+        told = _estimate(job, session, lines(), count)
+        if told:
+            progress.notice(told)
+        tally.start()
+        for question, outcome in session.each(records.questions(), **job.asked):
+            records.answered(question, outcome)
+
+
+def _estimate(job: BatchJob, session: Session, lines: Iterable[Line], count: int) -> str | None:
+    """How long the lines will take, where that is known."""
+    runtime = session.runtime
+    speed = BatchSpeed(
+        runtime.configuration.speed,
+        runtime.vision.tokens_per_tile,
+        runtime.vision.image_size,
+        runtime.engine.n_parallel,
+        job.asked["sampling"].max_tokens,
+    )
+    return estimate(speed, count, _questions(lines, job.asked), session.limits)
+
+
+def _questions(lines: Iterable[Line], asked: AskOptions) -> Iterator[Question]:
+    """The questions of the first lines, with the options of all where they have none of their own."""
+    for line in itertools.islice(lines, LOOKED_AT):
+        with contextlib.suppress(InvalidRequestError):
+            question = question_of(line, asked["sampling"])
+            yield replace(question, options={**asked, **question.options})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LineQuestion(Question):
+    """The question of a line.
+
+    Attributes:
+        place: its place among the lines of this run, from 0.
+        line: the line.
+    """
+
+    place: int
+    line: Line
 
 
 class _Records:
-    """Turns lines into questions and their outcomes into records.
+    """Turns lines into questions and their outcomes into records."""
 
-    Attributes:
-        failed: lines that gave no answer.
-    """
-
-    def __init__(self, lines: Iterable[Line], sampling: SamplingParams, file: BinaryIO, progress: _Progress) -> None:
+    def __init__(
+        self, lines: Iterable[Line], sampling: SamplingParams, file: BinaryIO, progress: BatchProgress, tally: Tally
+    ) -> None:
         self._lines = lines
         self._sampling = sampling
         self._writer = InOrder(file)
         self._progress = progress
-        self._asked: dict[int, tuple[int, Line]] = {}
-        self.failed = 0
+        self._tally = tally
 
-    def questions(self) -> Iterator[Question]:
+    def questions(self) -> Iterator[_LineQuestion]:
         """The questions; a line that is none is recorded when its turn comes."""
-        asked = 0
         for place, line in enumerate(self._lines):
             try:
                 question = question_of(line, self._sampling)
             except InvalidRequestError as error:
                 self._put(place, line, error)
                 continue
-            self._asked[asked] = place, line
-            asked += 1
-            yield question
+            yield _LineQuestion(**vars(question), place=place, line=line)
 
-    def answered(self, index: int, outcome: Outcome) -> None:
-        """The outcome of a question, by its number."""
-        place, line = self._asked.pop(index)
-        self._put(place, line, outcome)
+    def answered(self, question: _LineQuestion, outcome: Outcome) -> None:
+        """The outcome of a question."""
+        self._put(question.place, question.line, outcome)
 
     def close(self) -> None:
         """Write what is left."""
         self._writer.close()
 
     def _put(self, place: int, line: Line, outcome: Outcome) -> None:
-        if isinstance(outcome, InternVLError):
-            self.failed += 1
-            self._writer.put(place, record_of(line, outcome))
-        else:
-            self._writer.put(place, record_of(line, reply_as_json(outcome)))
-        self._progress.advance(self.failed)
+        self._tally.add(line.number, outcome)
+        self._writer.put(place, record_of(line, outcome if isinstance(outcome, InternVLError) else outcome.to_dict()))
+        self._progress.advance()
 
 
 @contextlib.contextmanager
@@ -185,26 +232,3 @@ def _lines(source: Path | None) -> Iterator[Callable[[], Iterator[Line]]]:
 def _kept_lines(data: bytes, name: str) -> Callable[[], Iterator[Line]]:
     text = as_utf8(data, name)
     return lambda: read_lines(io.BytesIO(text))
-
-
-class _Progress:
-    """How far the lines are."""
-
-    def __init__(self, bars: ProgressBars, count: int) -> None:
-        self._bars = bars
-        self._change = bars.add("Loading the model", total=count)
-        self._told: set[str] = set()
-
-    def load(self, done: float) -> None:
-        """How far the model is loaded, 0 to 1."""
-        self._change(label=f"Loading the model, {done:.0%}" if done < 1 else "Answering")
-
-    def advance(self, failed: int) -> None:
-        """One line more is done."""
-        self._change(advance=1, label=f"{failed} failed" if failed else "Answering")
-
-    def notice(self, line: str) -> None:
-        """Say a line to the user, once; each record has its own."""
-        if line not in self._told:
-            self._told.add(line)
-            self._bars.say(line)

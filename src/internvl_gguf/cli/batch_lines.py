@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final
 
 from internvl_gguf.config import PictureOptions, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
+from internvl_gguf.session.question_options import unknown_option
 from internvl_gguf.types import Question
 from internvl_gguf.utils.atomic_write import write_atomically
 from internvl_gguf.utils.kinds import Kind, Texts
@@ -21,7 +22,7 @@ _SAMPLING: Final = options_of(SamplingParams)
 _PICTURES: Final = options_of(PictureOptions)
 _FIELDS: Final[dict[str, tuple[Kind, bool]]] = {
     "prompt": (Kind(), False),
-    "images": (Texts("a list of paths"), False),
+    "images": (Texts("a list of paths", takes_one=True), False),
     "system": (Kind(), False),
     **{name: (each.kind, each.is_optional) for name, each in {**_PICTURES, **_SAMPLING}.items()},
 }
@@ -88,25 +89,23 @@ def question_of(line: Line, sampling: SamplingParams) -> Question:
     known = ("id", *_FIELDS)
     for name, value in values.items():
         if name not in known:
-            raise InvalidRequestError(
-                f"There is no field {name!r} of a question.", f"The fields are {', '.join(known)}."
-            )
+            raise unknown_option("field", name, known)
         if name != "id":
-            _check_kind(name, value)
+            values[name] = _checked(name, value)
     if "prompt" not in values:
         raise InvalidRequestError("The line has no prompt.", _EXAMPLE)
     options: dict[str, Any] = {name: values[name] for name in _PICTURES if name in values}
     chosen = {name: values[name] for name in _SAMPLING if name in values}
     options["sampling"] = replace(sampling, **chosen)
-    return Question(values["prompt"], tuple(values.get("images", ())), options, values.get("system"))
+    return Question(values["prompt"], values.get("images", ()), options, values.get("system"))
 
 
-def _check_kind(name: str, value: Any) -> None:
+def _checked(name: str, value: Any) -> Any:
     kind, is_optional = _FIELDS[name]
     if value is None and is_optional:
-        return
+        return None
     try:
-        kind.accept(name, value)
+        return kind.accept(name, value)
     except InvalidRequestError:
         raise InvalidRequestError(f"{name} is {json.dumps(value)[:80]}.", f"Give {kind.written}.") from None
 

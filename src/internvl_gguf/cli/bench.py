@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from internvl_gguf._version import __version__
-from internvl_gguf.bench.settings import REPETITIONS, Sweep
+from internvl_gguf.bench.sweep import REPETITIONS, Sweep
 from internvl_gguf.cli import bench_options, options
 from internvl_gguf.cli.bench_output import BenchOutput
 from internvl_gguf.cli.bench_progress import LadderLine, bench_progress
@@ -26,10 +26,10 @@ from internvl_gguf.models.names import DEMO
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from internvl_gguf.bench.fitting import Fitting
+    from internvl_gguf.bench.benchmark_plan import MeasurementSettings
+    from internvl_gguf.bench.fitting import FittingChooser
     from internvl_gguf.bench.jobs import MachineFacts, Part
-    from internvl_gguf.bench.pairs import Pair
-    from internvl_gguf.bench.plan import Measures
+    from internvl_gguf.bench.pairs import FilePair
     from internvl_gguf.bench.results import Results
     from internvl_gguf.hardware.cpu_tuning import HostSettings
     from internvl_gguf.models.hub_resolver import HubResolver
@@ -65,7 +65,7 @@ def bench(
 
     Each is loaded alone, in a process of its bench_options. What was measured before is not measured again.
     """
-    from internvl_gguf.bench.plan import Measures
+    from internvl_gguf.bench.benchmark_plan import MeasurementSettings
     from internvl_gguf.utils.sizes import parse_size
 
     names = tuple(models or [options.chosen_model(None)])
@@ -73,10 +73,10 @@ def bench(
         tasks = _tasks(task, only, names)
         parts = _parts(only, no_speed=no_speed, no_quality=no_quality, has_task=bool(tasks))
         asked_tasks = tasks if "accuracy" in parts else ()
-        measures = Measures(parts, repetitions, parallel, text, pictures, asked_tasks, chunks)
-        wanted = _Asked(names, all_quants, fits, _split(mmproj), sweep, measures, _reference(reference))
+        measurements = MeasurementSettings(parts, repetitions, parallel, text, pictures, asked_tasks, chunks)
+        wanted = _Asked(names, all_quants, fits, _split(mmproj), sweep, measurements, _reference(reference))
         room = parse_size(budget) if budget is not None else None
-        report = BenchOutput(room, "json" if json_output else output_format, output, html, plot)
+        report = BenchOutput.parse(room, "json" if json_output else output_format, output, html, plot)
     report.check()
     results, is_interrupted = _run(wanted, fresh=not resume)
     report.write(results)
@@ -95,7 +95,7 @@ class _Asked:
         all_quants: whether all quants are.
         fits: the memory that they are to fit; None for no such bound.
         mmprojs: precisions or files.
-        sweep, measures: how.
+        sweep, measurements: how.
         reference: the quant that quality is measured against; None takes the one of the most bits.
     """
 
@@ -104,13 +104,13 @@ class _Asked:
     fits: str | None
     mmprojs: tuple[str, ...]
     sweep: Sweep
-    measures: Measures
+    measurements: MeasurementSettings
     reference: str | None
 
 
 def _run(asked: _Asked, *, fresh: bool) -> tuple[Results, bool]:
     """Find the files, lay out what is to be measured, measure it; whether Ctrl-C ended it."""
-    from internvl_gguf.bench.plan import make_plan
+    from internvl_gguf.bench.benchmark_plan import make_plan
     from internvl_gguf.bench.process import ask_machine
     from internvl_gguf.bench.results import Results
     from internvl_gguf.bench.runner import Runner
@@ -118,13 +118,13 @@ def _run(asked: _Asked, *, fresh: bool) -> tuple[Results, bool]:
     from internvl_gguf.utils.records import BENCHMARKS
 
     started_at = datetime.now().astimezone().isoformat(timespec="seconds")
-    notices = _check_sets(asked.measures)
+    notices = _check_sets(asked.measurements)
     chooser = _fitting(asked.fits, asked.sweep) if asked.fits is not None else None
     model, pairs = _find(asked, chooser)  # before a process is started for the next
     machine = ask_machine()
     with option_errors():
-        plan = make_plan(model, pairs, asked.sweep, asked.measures, _host(machine), asked.reference)
-    with bench_progress(len(plan.entries)) as progress:
+        plan = make_plan(model, pairs, asked.sweep, asked.measurements, _host(machine), asked.reference)
+    with bench_progress(len(plan.runs)) as progress:
         runner = Runner(plan, Store(BENCHMARKS.path / "results", fresh=fresh), machine.build, progress, notices)
         rows = runner.run()
     results = Results(
@@ -143,9 +143,9 @@ def _run(asked: _Asked, *, fresh: bool) -> tuple[Results, bool]:
     return results, runner.is_interrupted
 
 
-def _find(asked: _Asked, chooser: Fitting | None) -> tuple[str, list[Pair]]:
+def _find(asked: _Asked, chooser: FittingChooser | None) -> tuple[str, list[FilePair]]:
     """The model's name and the pairs of files to be measured."""
-    from internvl_gguf.bench.targets import PairFinder, Wanted
+    from internvl_gguf.bench.targets import PairFinder, RequestedModels
 
     with closing(LadderLine()) as line:
 
@@ -155,20 +155,20 @@ def _find(asked: _Asked, chooser: Fitting | None) -> tuple[str, list[Pair]]:
             return demo_ladder(labels, precisions, line.tell)
 
         finder = PairFinder(_resolver, make_ladder, say)
-        model, pairs = finder.find(Wanted(asked.models, asked.mmprojs, asked.all_quants, chooser))
+        model, pairs = finder.find(RequestedModels(asked.models, asked.mmprojs, asked.all_quants, chooser))
     if not pairs:
         raise ModelFileError("There is nothing to measure.", "Name quants, or use --all.")
     return model, pairs
 
 
-def _fitting(sizes: str, sweep: Sweep) -> Fitting:
+def _fitting(sizes: str, sweep: Sweep) -> FittingChooser:
     """Chooses the quants that fit."""
-    from internvl_gguf.bench.fitting import Fitting, budget_of
+    from internvl_gguf.bench.fitting import FittingChooser, budget_of
     from internvl_gguf.bench.process import ask_machine
 
     machine = ask_machine()
     with option_errors():
-        return Fitting(budget_of(sizes, machine), sweep, _host(machine))
+        return FittingChooser(budget_of(sizes, machine), sweep, _host(machine))
 
 
 def _host(machine: MachineFacts) -> HostSettings:
@@ -186,17 +186,17 @@ def _resolver() -> HubResolver:
     return HubResolver(HubClient(on_wait=say, keeps_listings=True))
 
 
-def _check_sets(measures: Measures) -> tuple[str, ...]:
+def _check_sets(measurements: MeasurementSettings) -> tuple[str, ...]:
     """Look at texts, pictures and tasks before anything is measured; what of them cannot be used."""
     from internvl_gguf.bench.quality.sets import OFF, check_sets
 
-    is_scored = "quality" in measures.parts
-    text = measures.text if is_scored else OFF
-    pictures = measures.pictures if is_scored else OFF
+    is_scored = "quality" in measurements.parts
+    text = measurements.text if is_scored else OFF
+    pictures = measurements.pictures if is_scored else OFF
     if is_scored and (text, pictures) == (OFF, OFF):
         with option_errors():
             raise InvalidRequestError("Neither text nor pictures are left to measure quality on.", "Use --no-quality.")
-    problems = tuple(check_sets(text, pictures, measures.tasks))
+    problems = tuple(check_sets(text, pictures, measurements.tasks))
     for line in problems:
         say(line)
     return problems

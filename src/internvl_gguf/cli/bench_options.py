@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from internvl_gguf.bench.settings import N_GEN, N_PROMPT, SWEPT, Sweep
+from internvl_gguf.bench.sweep import N_GEN, N_PROMPT, SWEPT, Sweep
 from internvl_gguf.cli.options import given
 from internvl_gguf.cli.parameters import Group, expand, parameter
 from internvl_gguf.cli.run import option_errors
@@ -96,10 +96,20 @@ BudgetOption = Annotated[
     given("SIZE", "Memory that the advice is for, as 12GiB; what is free if left out.", _REPORT, "--budget"),
 ]
 FormatOption = Annotated[
-    FormatName | None, given("md|json|csv", "The report in this form.", _REPORT, "-o", "--output-format")
+    FormatName | None, given("md|json|csv", "The report in this form.", _REPORT, "--output-format")
 ]
 JSONOption = Annotated[bool, typer.Option("--json", help="The same as -o json.", rich_help_panel=_REPORT)]
-OutputOption = Annotated[Path | None, given("FILE", "Write the report here, not to stdout.", _REPORT, "--output")]
+OutputOption = Annotated[
+    str | None,
+    given(
+        "FILE|FORM",
+        "Write the report to this file, in the form of its ending: .md, .json, .csv, .html, .png. A form alone, as md, "
+        "goes to stdout.",
+        _REPORT,
+        "-o",
+        "--output",
+    ),
+]
 HTMLOption = Annotated[Path | None, given("FILE", "Write a page with charts, too.", _REPORT, "--html")]
 PlotOption = Annotated[Path | None, given("FILE", "Write the charts, too; needs matplotlib.", _REPORT, "--plot")]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self, get_args
 
 from internvl_gguf.cli.bench_options import FormatName
 from internvl_gguf.cli.output import print_document, print_json_text, say
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from internvl_gguf.bench.results import Results
 
 _BY_SUFFIX: Final[dict[str, FormatName]] = {".json": "json", ".csv": "csv"}
+_FORMS: Final = get_args(FormatName)
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,38 @@ class BenchOutput:
     file: Path | None
     html: Path | None
     plot: Path | None
+
+    @classmethod
+    def parse(
+        cls, budget: int | None, form: FormatName | None, output: str | None, html: Path | None, plot: Path | None
+    ) -> Self:
+        """As the options say it.
+
+        Args:
+            budget, form, html, plot: as the attributes.
+            output: a file, whose ending says the form where none was given, or the name of a form.
+
+        Raises:
+            InvalidRequestError: `output` is neither, or names another form than `form`.
+        """
+        if output is None:
+            return cls(budget, form, None, html, plot)
+        named = next((known for known in _FORMS if output.lower() == known), None)
+        if named is not None:
+            if form not in (None, named):
+                raise InvalidRequestError(f"-o says {named}, and another option {form}.", "Use one of the two.")
+            return cls(budget, named, None, html, plot)
+        file = Path(output)
+        if not file.suffix and file.name == output and form is None:
+            raise InvalidRequestError(
+                f"-o is {output!r}, neither a form nor a file with an ending.",
+                f"Use one of {', '.join(_FORMS)}, or name a file such as report.md or report.html.",
+            )
+        if form is None and html is None and file.suffix.lower() in (".html", ".htm"):
+            return cls(budget, form, None, file, plot)
+        if form is None and plot is None and file.suffix.lower() == ".png":
+            return cls(budget, form, None, html, file)
+        return cls(budget, form, file, html, plot)
 
     def check(self) -> None:
         """See that everything can be written, before hours go into it.
@@ -68,10 +101,9 @@ class BenchOutput:
             write_page(self.html, results, self.budget)
             say(f"Wrote {self.html}")
         if self.plot:
-            from internvl_gguf.bench.report.advice import advise
             from internvl_gguf.bench.report.figures import write_plot
 
-            write_plot(self.plot, results, advise(results, self.budget))
+            write_plot(self.plot, results, self.budget)
             say(f"Wrote {self.plot}")
 
     def _write_report(self, results: Results) -> None:

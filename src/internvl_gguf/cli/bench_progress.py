@@ -11,8 +11,8 @@ from internvl_gguf.cli.downloads import download_bars
 from internvl_gguf.cli.output import ProgressBars, progress_bars, say
 
 if TYPE_CHECKING:
-    from internvl_gguf.bench.pairs import Pair
-    from internvl_gguf.bench.plan import Entry
+    from internvl_gguf.bench.benchmark_plan import PlannedRun
+    from internvl_gguf.bench.pairs import FilePair
     from internvl_gguf.bench.results import Row
     from internvl_gguf.models.local_files import ModelFiles
 
@@ -35,14 +35,14 @@ class BenchProgress:
         self._place = 0
         self._change = bars.add("", total=count)
 
-    def begin(self, place: int, entry: Entry) -> None:
+    def begin(self, place: int, planned: PlannedRun) -> None:
         """The configuration at this place of the order, from 0, is next."""
-        self._name, self._place = entry.name, place
+        self._name, self._place = planned.name, place
         if not self._bars.are_shown:
-            say(f"{place + 1} of {self._count}: {entry.name}")
+            say(f"{place + 1} of {self._count}: {planned.name}")
         self._show("looking at its files", 0.0, None)
 
-    def fetch(self, pair: Pair) -> ModelFiles:
+    def fetch(self, pair: FilePair) -> ModelFiles:
         """The files of a pair, fetched with a bar for each if they are not here."""
         if pair.is_here:
             return pair.fetch(lambda file, done: None, self.say)

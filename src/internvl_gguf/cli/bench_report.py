@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.bench.report.advice import advise
+from internvl_gguf.bench.report.advice import advise, recommend
 from internvl_gguf.bench.report.columns import NOTHING, Column, columns_of
 from internvl_gguf.bench.report.legend import (
-    BEST,
-    BEST_BY_SPEED,
     FAILED,
+    RECOMMENDED,
     circumstances,
     common_settings,
     failures,
     legend,
-    marks_of,
+    measured_rows,
+    not_run,
+    title,
 )
 from internvl_gguf.bench.report.wording import row_names
 from internvl_gguf.cli.output import Report
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
     from internvl_gguf.bench.results import Results
 
 _GAP: Final = 2
-_MARK_WIDTH: Final = 2
+_MARK_WIDTH: Final = 3
 _WITH_ERRORS: Final = 6  # columns; fewer of them would tell less than more of them without their errors
 _CHIEF: Final = 3
 _IN_PARAGRAPHS: Final = 8
-_STYLES: Final = {BEST: "bold green", BEST_BY_SPEED: "green", FAILED: "red"}
+_RECOMMENDED_STYLE: Final = "bold green"
 
 
 def print_report(results: Results, budget: int | None = None, *, width: int | None = None) -> None:
@@ -42,24 +43,47 @@ def print_report(results: Results, budget: int | None = None, *, width: int | No
         width: columns to fit it into; None takes the terminal's; a file or a pipe has room for all.
     """
     report = Report(width)
-    report.paragraph(safe_line(results.model), style="bold")
+    report.paragraph(title(results), style="bold")
     report.paragraph(circumstances(results), style="dim")
     report.paragraph(common_settings(results), style="dim")
-    columns = tuple(_known_column(report, column) for column in columns_of(results))
-    names = tuple(report.shown(name) for name in row_names(results))
-    layout = _layout(results, names, columns, report.width) if results.rows else None
+    recommended = recommend(results, budget)
+    rows = _rows(report, results, recommended)
+    columns = tuple(_known_column(report, column) for column in columns_of(results)) if rows else ()
+    layout = _layout(rows, columns, report.width) if rows else None
     if layout is None:
         shown = sorted(columns, key=lambda column: column.rank)[:_IN_PARAGRAPHS]
-        _print_paragraphs(report, results, names, [column for column in columns if column in shown])
+        _print_paragraphs(report, rows, [column for column in columns if column in shown])
     else:
         shown = list(layout.columns)
         report.blank()
-        _print_table(report, results, layout)
+        _print_table(report, rows, layout)
     if len(shown) < len(columns):
         more = len(columns) - len(shown)
-        what = "1 more number" if more == 1 else f"{more} more numbers"
-        report.paragraph(f"{what} of each in a wider window, with -o and with --html.", style="dim")
+        report.paragraph(f"{more} more column{'s' if more > 1 else ''}: widen the window, or use --html.", style="dim")
     _print_words(report, results, budget, with_errors=layout is None or layout.with_errors)
+
+
+@dataclass(frozen=True)
+class _TableRow:
+    """A row that was measured.
+
+    Attributes:
+        index: in `Results.rows`.
+        name: in the characters of the terminal.
+        mark: before it; empty but for the one to take.
+    """
+
+    index: int
+    name: str
+    mark: str
+
+
+def _rows(report: Report, results: Results, recommended: int | None) -> tuple[_TableRow, ...]:
+    names = row_names(results)
+    return tuple(
+        _TableRow(index, report.shown(names[index]), report.shown(RECOMMENDED) if index == recommended else "")
+        for index in measured_rows(results)
+    )
 
 
 @dataclass(frozen=True)
@@ -90,14 +114,14 @@ class _Layout:
         return column.cells if self.with_errors else column.bare
 
 
-def _layout(results: Results, names: Sequence[str], columns: Sequence[Column], width: int) -> _Layout | None:
+def _layout(rows: Sequence[_TableRow], columns: Sequence[Column], width: int) -> _Layout | None:
     """As much of the table as fits; None where not even the chief columns do.
 
     First the least important columns go, down to half a dozen; then the errors; then all columns but the chief ones; at
     last names take a line for each setting.
     """
     ranked = sorted(columns, key=lambda column: column.rank)
-    whole, broken = (_labels(results, names, between) for between in (" ", "\n"))
+    whole, broken = (tuple(row.name.replace(" ", between) for row in rows) for between in (" ", "\n"))
     steps = [(whole, count, True) for count in range(len(ranked), _WITH_ERRORS - 1, -1)]
     for labels in (whole, broken):
         steps += [(labels, count, False) for count in range(len(ranked), min(_CHIEF, len(ranked)) - 1, -1)]
@@ -109,17 +133,11 @@ def _layout(results: Results, names: Sequence[str], columns: Sequence[Column], w
     return None
 
 
-def _labels(results: Results, names: Sequence[str], between: str) -> tuple[str, ...]:
-    """Names of the rows with `between` for their blanks; one that was not measured has the reason below it."""
-    reasons = ["" if row.status == "measured" else f"\n{row.status}" for row in results.rows]
-    return tuple(f"{name.replace(' ', between)}{reason}" for name, reason in zip(names, reasons, strict=True))
-
-
 def _head(column: Column) -> tuple[str, ...]:
     return tuple(part for part in (column.group, column.name, column.unit) if part)
 
 
-def _print_table(report: Report, results: Results, layout: _Layout) -> None:
+def _print_table(report: Report, rows: Sequence[_TableRow], layout: _Layout) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -130,42 +148,42 @@ def _print_table(report: Report, results: Results, layout: _Layout) -> None:
     table.add_column("quant", no_wrap=True, vertical="top")
     for column in layout.columns:
         table.add_column(Text("\n".join(_head(column))), justify="right", no_wrap=True)
-    for index, (mark, label) in enumerate(zip(marks_of(results), layout.labels, strict=True)):
-        name = Text(f"{report.shown(mark):<{_MARK_WIDTH}}", style=_STYLES.get(mark, ""))
+    for row, label in zip(rows, layout.labels, strict=True):
+        name = Text(f"{row.mark:<{_MARK_WIDTH}}", style=_RECOMMENDED_STYLE if row.mark else "")
         name.append(label.replace("\n", f"\n{' ' * _MARK_WIDTH}"))
-        cells = [layout.cells(column)[index] for column in layout.columns]
+        cells = [layout.cells(column)[row.index] for column in layout.columns]
         table.add_row(name, *(Text(cell, style="dim" if cell == NOTHING else "") for cell in cells))
     report.draw(table)
 
 
-def _print_paragraphs(report: Report, results: Results, names: Sequence[str], columns: Sequence[Column]) -> None:
+def _print_paragraphs(report: Report, rows: Sequence[_TableRow], columns: Sequence[Column]) -> None:
     """Each row as its name with its numbers below, for windows that no table fits."""
-    for index, (mark, name) in enumerate(zip(marks_of(results), names, strict=True)):
-        row = results.rows[index]
+    for row in rows:
         report.blank()
-        report.paragraph(f"{mark} {name}".strip(), style=_STYLES.get(mark, ""))
-        facts: list[str] = [] if row.status == "measured" else [row.status]
-        cells = ((column, column.cells[index]) for column in columns)
-        facts += [f"{column.short_title} {cell} {column.unit}".strip() for column, cell in cells if cell != NOTHING]
+        report.paragraph(f"{row.mark} {row.name}".strip(), style=_RECOMMENDED_STYLE if row.mark else "")
+        cells = ((column, column.cells[row.index]) for column in columns)
+        facts = [f"{column.short_title} {cell} {column.unit}".strip() for column, cell in cells if cell != NOTHING]
         report.paragraph(", ".join(facts), indent=_MARK_WIDTH)
 
 
 def _print_words(report: Report, results: Results, budget: int | None, *, with_errors: bool) -> None:
-    """The legend, what failed, what else a reader should know, and the advice."""
+    """The legend, what failed or was not run, what else a reader should know, and the advice."""
     meanings = legend(results, with_errors=with_errors)
     if meanings:
         report.blank()
     for line in meanings:
         report.paragraph(line)
-    if any(failure.error for failure in failures(results)):
+    if failures(results):
         report.blank()
     for failure in failures(results):
-        if failure.error:
-            report.paragraph(f"{FAILED} {failure.name}, {failure.status}: {failure.error}")
+        report.paragraph(f"{FAILED} {failure.name}, {failure.status}: {failure.error}")
+    if left := not_run(results):
+        report.paragraph(left)
     for notice in results.notices:
         report.paragraph(safe_line(notice))
     report.blank()
-    report.paragraph(advise(results, budget), style="bold")
+    arrow = "" if recommend(results, budget) is None else f"{RECOMMENDED} "
+    report.paragraph(f"{arrow}{advise(results, budget)}", style="bold")
 
 
 def _known_column(report: Report, column: Column) -> Column:

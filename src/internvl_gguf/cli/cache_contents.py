@@ -50,7 +50,7 @@ def cache_contents() -> tuple[CacheContents, ...]:
         *map(_contents, _other_folders()),
         CacheContents(
             _MEASURED,
-            "facts about machine and files",
+            "measurements of this machine",
             cache_dir(),
             len(records),
             sum(records),

@@ -48,6 +48,7 @@ def show(context: typer.Context, json_output: options.JSONOption = False) -> Non
             )
             for cache in contents
         ],
+        least_first=("AT MOST", "FILES"),
     )
     say(f"{format_size(sum(cache.n_bytes for cache in contents))} in {cache_dir()}")
 

@@ -29,6 +29,17 @@ def chat(
             show_default=False,
         ),
     ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image",
+            "-i",
+            metavar="FILE",
+            help="A picture for the first question, as PICTURE; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    model_option: options.ModelFlag = None,
     go_on: Annotated[
         bool,
         typer.Option(
@@ -74,7 +85,9 @@ def chat(
     if go_on and resume is not None:
         raise typer.BadParameter("names another conversation than --continue", param_hint="--resume")
     require_stdout()
-    model, pictures = _split_arguments(model_and_pictures or [])
+    words = model_and_pictures or []
+    model, pictures = (model_option, words) if model_option else _split_arguments(words)
+    pictures = [*pictures, *(image or [])]
     if verbose:
         show_library_log()
     from internvl_gguf.cli.chat_terminal import Terminal  # only now: it brings rich with it

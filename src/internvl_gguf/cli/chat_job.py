@@ -137,8 +137,7 @@ def _talk(
         if job.asking.system is not None:
             chat.conversation.set_system(chat.session, job.asking.system)
         text = "" if is_script else show_resumed(chat)
-    for picture in pictures:
-        chat.add([picture])
+    chat.add_named(pictures)
     loop.run(text)
     chat.keep_state()
     chat.history.forget(())  # the pictures of questions that were taken back

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from internvl_gguf.errors import LibraryError
 from internvl_gguf.hardware.cpu_tuning import host_settings, recorded_tuning
 from internvl_gguf.hardware.roofline import recorded_roofline
 from internvl_gguf.hardware.trial.trial_report import TrialReport, trial_report
+from internvl_gguf.hardware.unused_gpu import find_unused_gpu
 from internvl_gguf.planning.machine_memory import free_host_memory
 from internvl_gguf.utils.paths import cache_dir, data_dir, free_bytes, is_writable
 from internvl_gguf.utils.sizes import format_size
@@ -93,11 +95,20 @@ def _library() -> tuple[dict[str, Any], TrialReport | None]:
             for device in library.devices()
         ],
     }
+    facts["unused_gpu"] = _unused_gpu(facts["devices"])
     gpus = {device["name"]: device["description"] for device in facts["devices"] if device["kind"] in ("gpu", "igpu")}
     report = trial_report(gpus)
     if report.positions_are_shifted is not None:
         facts["position_correction_needed"] = report.positions_are_shifted
     return {**facts, "trial": report.plain(), "problems": report.problems}, report
+
+
+def _unused_gpu(devices: Sequence[dict[str, Any]]) -> dict[str, str] | None:
+    """A GPU that the installed llama.cpp cannot use, with the command that builds one that can."""
+    if any(device["kind"] in ("gpu", "igpu") for device in devices):
+        return None
+    found = find_unused_gpu()
+    return {"name": found.name, "build_command": found.build_command, "needs": found.needs} if found else None
 
 
 def _cache() -> dict[str, Any]:
@@ -150,10 +161,10 @@ def _print(
     rows = [
         ("internvl-gguf", f"{report['internvl_gguf']}, Python {report['python']}"),
         ("system", report["platform"]),
-        ("llama.cpp", library.get("build", "not loaded")),
+        ("llama.cpp", _build_text(library.get("build"))),
     ]
     if "devices" in library:
-        rows.append(("ABI", "structures and version as this package expects them"))
+        rows.append(("binding", "ok"))
         rows.append(("CPU features", ", ".join(library["cpu_features"])))
         rows += [
             (
@@ -163,15 +174,17 @@ def _print(
             )
             for device in library["devices"]
         ]
+        if not any(device["kind"] in ("gpu", "igpu") for device in library["devices"]):
+            rows.append(("GPU", _gpu_text(library["unused_gpu"])))
         rows += [*threads, *machine_tuning.waiting_rows(library["waiting"])]
     if "position_correction_needed" in library:
         needed = library["position_correction_needed"]
         rows.append(
             (
-                "positions",
-                "shifted by one patch in this build; corrected in a copy of the mmproj"
+                "vision bug",
+                "this llama.cpp misplaces picture patches; worked around automatically"
                 if needed
-                else "right in this build; mmproj files are used as they are",
+                else "none: this llama.cpp places picture patches right",
             )
         )
     rows += trial.rows if trial else []
@@ -187,6 +200,22 @@ def _print(
         print_fact(name, text, _NAME_WIDTH + 1)
     if not report["problems"]:
         print_lines(_WORKS_REDUCED if trial and trial.reductions else "Everything is in place.")
+
+
+def _build_text(build: str | None) -> str:
+    if build is None:
+        return "not loaded"
+    # The Python package that compiles it changes a few of its files, which git calls dirty.
+    return f"{build.removesuffix('-dirty')} (with llama-cpp-python's changes)" if build.endswith("-dirty") else build
+
+
+def _gpu_text(unused: dict[str, str] | None) -> str:
+    if unused is None:
+        return "none found"
+    return (
+        f"{unused['name']}, which this build of llama.cpp cannot use: it is for the CPU alone. To use it, build again "
+        f"(needs {unused['needs']}): {unused['build_command']}"
+    )
 
 
 def _print_measured(measured: machine_speed.Measured) -> None:

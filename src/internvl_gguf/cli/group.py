@@ -18,6 +18,22 @@ from internvl_gguf.cli.parameters import VARIABLES
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 
 
+_RUN: Final = "run"  # as other runtimes call chatting and asking
+_ELSEWHERE: Final = {
+    "ps": "no model stays loaded when its command ends; `internvl list` shows the models that are here",
+    "generate": "`internvl ask MODEL QUESTION -i PICTURE` answers one question",
+    "search": "`internvl list --catalog` shows the models known by name",
+}
+"""Commands of other runtimes that have no like here, with what to do instead."""
+
+
+def _meant_by_run(arguments: list[str]) -> str:
+    """The command that `run MODEL`, `run MODEL PICTURE` or `run MODEL QUESTION` means."""
+    from internvl_gguf.chat.typed_line import has_picture_name
+
+    return "chat" if all(map(has_picture_name, arguments[1:])) or "--help" in arguments else "ask"
+
+
 class _LazyGroup(TyperGroup):
     """Knows the names and the help of its commands, and loads the one that is run."""
 
@@ -25,6 +41,10 @@ class _LazyGroup(TyperGroup):
         return help_text().rstrip()
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in _ELSEWHERE:
+            raise typer.BadParameter(_ELSEWHERE[args[0]], param_hint=args[0])
+        if args and args[0] == _RUN:
+            args = [_meant_by_run(args[1:]), *args[1:]]
         name, command, rest = super().resolve_command(ctx, args)
         return name, command and load(command.name or ""), rest
 
@@ -45,11 +65,22 @@ def load(name: str) -> Any:
     loaded = typer.Typer(add_completion=False, context_settings=_SETTINGS)
     if isinstance(target, typer.Typer):
         loaded.add_typer(target, name=name, context_settings=_SETTINGS)
-        return typer.main.get_group(loaded).commands[name]
+        group = typer.main.get_group(loaded).commands[name]
+        for each in getattr(group, "commands", {}).values():
+            _hide_variables(each)
+        return group
     wanted = settings_file.defaults_of(name, target, asking_types(), tuple(COMMANDS))
-    epilog = where_else(name) if asks(target) else None
+    epilog = where_else(name, asking=asks(target))
     loaded.command(name, epilog=epilog, context_settings={**_SETTINGS, "default_map": wanted})(target)
-    return typer.main.get_command(loaded)
+    command = typer.main.get_command(loaded)
+    _hide_variables(command)
+    return command
+
+
+def _hide_variables(command: Any) -> None:
+    """Leave the variables out of the rows of a command's help, which they would double."""
+    for each in command.params:
+        each.show_envvar = False
 
 
 def _not_loaded() -> None:
@@ -78,6 +109,7 @@ def _global_options(
     version: bool = typer.Option(
         False,
         "--version",
+        "-V",
         callback=_print_version,
         is_eager=True,
         help="Print the version.",

@@ -1,4 +1,4 @@
-"""`internvl history`: the conversations that were held, found again, shown, written to files and taken away."""
+"""`internvl history`: past chats listed, searched, shown, written to files and removed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ app = typer.Typer(
     cls=_HistoryGroup,
     add_completion=False,
     subcommand_metavar="[SEARCH]... | COMMAND [ARGS]...",
-    help="Show the conversations that were held with `internvl chat`; with words, those in which all of them occur.",
+    help="List past chats; with words, those in which all of them occur.",
 )
 
 
@@ -206,7 +206,8 @@ def _table(summaries: list[Summary], words: list[str], width: int) -> Iterator[s
             start = f"{summary.id:<6}  {when}  {name}{' ' * (column - cells(name))}  {summary.questions:>5}  "
             yield start + clipped(title, width - cells(start))
         else:
-            yield f"{summary.id:<6}  {when}"
+            about = f"{summary.id:<6}  {when}  {names[summary.model]}, {_count(summary.questions, 'question')}"
+            yield clipped(about, width)
             yield f"  {clipped(title, width - 2)}"
         if summary.excerpt and not all(word.casefold() in title.casefold() for word in words):
             yield dim(clipped(safe_text(f"  {summary.excerpt}"), width))

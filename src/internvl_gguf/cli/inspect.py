@@ -108,9 +108,9 @@ def inspect(
     mmproj: options.MmprojOption = None,
     *,
     pictures: PictureOptions,
-    n_ctx: Annotated[int, typer.Option("--n-ctx", "--context", "-c", help="Positions of the context.")] = DEFAULT_N_CTX,
+    n_ctx: Annotated[int, typer.Option("--n-ctx", "--context", "-c", help="Tokens of the context.")] = DEFAULT_N_CTX,
     prompt_tokens: Annotated[
-        int, typer.Option(help="Positions to allow for the system message and the question.")
+        int, typer.Option(help="Tokens to keep for the system message and the question.")
     ] = PROMPT_ALLOWANCE,
     save: Annotated[
         Path | None,
@@ -119,7 +119,7 @@ def inspect(
             "--output",
             "-o",
             metavar="PNG",
-            help="Draw the grid over the picture and save it; of several pictures as PNG-1, PNG-2, ...",
+            help="Draw the grid over the picture and save it, over an older file; of several as PNG-1, PNG-2, ...",
             show_default=False,
         ),
     ] = None,
@@ -130,7 +130,7 @@ def inspect(
         if n_ctx < 1:
             raise typer.BadParameter("use a positive context length", param_hint="--n-ctx")
         if prompt_tokens < 0:
-            raise typer.BadParameter("use 0 or more positions", param_hint="--prompt-tokens")
+            raise typer.BadParameter("use 0 or more tokens", param_hint="--prompt-tokens")
         targets = _overlay_files(save, image) if save else []
     from internvl_gguf.cli.stdin import take_pictures
     from internvl_gguf.images.load import load_image
@@ -156,6 +156,7 @@ def inspect(
         plan_cut(to_cut, budget, fit=False),
         plan_cut(to_cut, budget, fit=pictures.fit_pictures),
     )
+    replaced = {target for target in targets if target.exists()}
     for source, target, grid in zip(sources, targets, _shown_plan(inspection).grids, strict=False):
         _save_overlay(source, target, grid)
     if json_output:
@@ -163,8 +164,10 @@ def inspect(
     else:
         _print(inspection)
     _say_what_does_not_fit(inspection)
-    if not json_output:
-        for target in targets:
+    for target in targets:
+        if target in replaced:
+            say(f"Replaced {target}, which was there already")
+        elif not json_output:
             say(f"Saved {target}")
 
 
@@ -299,15 +302,13 @@ def _print(inspection: _Inspection) -> None:
         print_lines(f"{len(inspection.names)} pictures together")
         _print_fact("the model", f"sees {_seen(asked.tiles, encoder)}")
     positions, n_ctx = _positions(inspection, asked), asked.budget.n_ctx
-    _print_fact("context", f"{positions:,} of {n_ctx:,} positions, {positions / n_ctx:.0%}")
+    _print_fact("context", f"{positions:,} of {n_ctx:,} tokens, {positions / n_ctx:.0%}")
     if inspection.is_fitted:
         cut = f"max_tiles {plan.cap} for each" if several else _grid_text(plan.grids[0], encoder.tile_size)
         positions = _positions(inspection, plan)
         _print_fact("to fit", f"{cut}: {_seen(plan.tiles, encoder)}, {positions / n_ctx:.0%}")
     text = asked.budget.text_tokens - _MARKERS * inspection.places
-    _print_fact(
-        "besides", f"{text} positions allowed for the text, {inspection.prompt_tokens} of them by --prompt-tokens"
-    )
+    _print_fact("text", f"{text:,} tokens kept for your question (change with --prompt-tokens)")
 
 
 def _print_fact(label: str, fact: str) -> None:

@@ -69,7 +69,9 @@ def waiting_rows(waiting: Mapping[str, Any]) -> list[tuple[str, str]]:
         return []
     setting = ", ".join(waiting["settings"])
     source = "set in the environment" if waiting["set_by"] == "environment" else "set by internvl-gguf"
-    rows = [("waiting", f"{', '.join(waiting['runtimes'])} with {setting}, {source}")]
+    rows = [
+        ("idle threads", f"how they wait for each other: {setting} ({source}) for {', '.join(waiting['runtimes'])}")
+    ]
     if waiting["loaded_before"]:
         names = ", ".join(waiting["loaded_before"])
         rows.append(("", f"{names} had been loaded before llama.cpp, perhaps without that setting"))

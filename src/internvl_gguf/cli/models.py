@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,10 +15,14 @@ from internvl_gguf.models.catalog import Catalog, load_catalog
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
+    from internvl_gguf.gguf.header import GGUFHeader
     from internvl_gguf.gguf.report import TensorStatistics, TextReport, VisionReport
     from internvl_gguf.models.hub import CachedRepo, HubCache
 
 _LABEL = 14  # columns before the name of a file
+_UNSUPPORTED = "unsupported"
+_STATUS = {"listed": "checked", "documented": "checked", "named": "not checked", "none": "no GGUF yet"}
+"""What a status of the catalogue says to users."""
 
 
 def list_models(
@@ -47,6 +51,7 @@ def list_models(
                 )
                 for row in rows
             ],
+            least_first=("BITS/WEIGHT", "CONTEXT"),
         )  # fmt: skip
         say(f"{format_size(sum(row['bytes'] for row in rows))} in {cache.root}")
     else:
@@ -72,8 +77,8 @@ def show(
         copies = {"quants": _copies(contents.texts), "mmprojs": _copies(contents.mmprojs)} if contents else {}
         print_json({"model": model, "files": files, "text": text.as_json(), "vision": vision.as_json(), **copies})
         return
-    _print_text(found.text[0].label, text)
-    _print_vision(found.mmproj.label, vision)
+    _print_text(found.text, text)
+    _print_vision(found.mmproj, vision)
     if contents:
         _print_copies("quants", contents.texts)
         _print_copies("mmproj files", contents.mmprojs)
@@ -83,7 +88,7 @@ def rm(
     model: Annotated[str, typer.Argument(help="A catalogue's name or owner/repo; with :QUANT only that quant.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Take a model out of the cache: one quant, or everything of the repository."""
+    """Take a model off this machine: one quant, or everything of the repository."""
     from internvl_gguf.models.hub import HubCache
     from internvl_gguf.models.hub_resolver import HubResolver
 
@@ -116,16 +121,20 @@ def _list_catalog(catalog: Catalog, json_output: bool) -> None:
         print_json([spec.as_json() for spec in catalog])
         return
     print_table(
-        ("MODEL", "WEIGHTS", "REPOSITORY", "STATUS"),
+        ("MODEL", "PARAMS", "REPOSITORY", "STATUS"),
         [
             (
                 spec.name, f"{spec.parameters / 1e9:.1f}B" if spec.parameters else "", spec.repo or "",
-                "unsupported" if spec.unsupported else f"{len(spec.files)} files" if spec.files else spec.status,
+                _UNSUPPORTED if spec.unsupported else _STATUS[spec.status],
             )
             for spec in catalog
         ],
+        least_first=("REPOSITORY",),
     )  # fmt: skip
-    say("Status: the files its repository lists; documented by llama.cpp; named by others; none: no GGUF is known.")
+    say("checked: its files are listed, or documented by llama.cpp; not checked: others name the repository.")
+    for reason in dict.fromkeys(spec.unsupported for spec in catalog if spec.unsupported):
+        say(f"{_UNSUPPORTED}: {', '.join(spec.name for spec in catalog if spec.unsupported == reason)}: {reason}")
+    say("`internvl pick` says which of them suits this machine.")
 
 
 def _cached_rows(cache: HubCache, repo: CachedRepo, catalog: Catalog) -> Iterable[dict[str, Any]]:
@@ -161,34 +170,35 @@ def _cached_rows(cache: HubCache, repo: CachedRepo, catalog: Catalog) -> Iterabl
                "note": "pull it again to go on"}  # fmt: skip
 
 
-def _print_text(label: str, report: TextReport) -> None:
+def _print_text(headers: Sequence[GGUFHeader], report: TextReport) -> None:
     text = report.facts
-    print_lines(f"text          {label}", hang=_LABEL)
+    print_lines(f"text          {headers[0].label}", hang=_LABEL)
     print_lines(f"  {text.name or 'no name'}: {text.architecture}, {_count(report.tensors.parameters)} weights")
-    print_lines(f"  {_stored(report.tensors)}")
+    print_lines(f"  {_stored(report.tensors, sum(header.file_size for header in headers))}")
     print_lines(
         f"  {text.n_layers} layers, width {text.n_embd}, {text.n_head} heads ({text.n_head_kv} for keys and values), "
-        f"feed-forward {text.n_ff}, {text.n_vocab:,} tokens"
+        f"feed-forward {text.n_ff}, a vocabulary of {text.n_vocab:,}"
     )
     template = "a chat template" if report.has_template else "no chat template"
-    print_lines(f"  context {text.n_ctx_train:,}; {template} in the file (InternVL's own is used)")
+    print_lines(f"  a context of {text.n_ctx_train:,} tokens; {template} in the file (InternVL's own is used)")
 
 
-def _print_vision(label: str, report: VisionReport) -> None:
+def _print_vision(header: GGUFHeader, report: VisionReport) -> None:
     vision = report.facts
-    print_lines(f"mmproj        {label}", hang=_LABEL)
+    print_lines(f"mmproj        {header.label}", hang=_LABEL)
     weights = _count(report.tensors.parameters)
     print_lines(f"  {vision.name or 'no name'}: {vision.projector} projector, {weights} weights")
-    print_lines(f"  {_stored(report.tensors)}")
+    print_lines(f"  {_stored(report.tensors, header.file_size)}")
     print_lines(
         f"  {vision.n_layers} layers, width {vision.n_embd}; tiles of {vision.image_size} pixels, patches of "
         f"{vision.patch_size}: {vision.tokens_per_tile} visual tokens a tile, {vision.projection_dim} wide"
     )
 
 
-def _stored(tensors: TensorStatistics) -> str:
+def _stored(tensors: TensorStatistics, file_bytes: int) -> str:
     types = ", ".join(f"{count} {name}" for name, count in tensors.types.items())
-    return f"{tensors.bits_per_weight:.2f} bits a weight, {format_size(tensors.n_bytes)}: {types}"
+    size = f"{format_size(file_bytes)}, of which {format_size(tensors.n_bytes)} are weights"
+    return f"{size}; {tensors.bits_per_weight:.2f} bits a weight: {types}"
 
 
 def _count(parameters: int) -> str:

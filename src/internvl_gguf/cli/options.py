@@ -44,6 +44,10 @@ ModelOption = Annotated[
         show_envvar=True,
     ),
 ]
+ModelFlag = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="MODEL", help="The model, as MODEL.", show_default=False),
+]
 MmprojOption = Annotated[
     str | None,
     _shared(
@@ -66,7 +70,13 @@ WorkerTimeoutOption = Annotated[
     ),
 ]
 SystemOption = Annotated[
-    str | None, _shared("SYSTEM", help="System message instead of the official one.", show_default=False)
+    str | None,
+    _shared(
+        "SYSTEM",
+        help="System message instead of the official one, which is in Chinese; '' for none. It does not set the "
+        "language of answers: name that in the question where it matters.",
+        show_default=False,
+    ),
 ]
 PromptPicturesOption = Annotated[
     bool,
@@ -91,7 +101,8 @@ BatchOption = Annotated[
     typer.Option(
         metavar="FILE.jsonl",
         help="Answer the questions of a file (- for stdin), one JSON object a line: prompt, images, id, system, and "
-        "options by their names, as max_tokens. The answers are JSON lines, in the same order.",
+        "options by their names, as max_tokens. The answers are JSON lines, in the same order. Fewer --max-tiles are "
+        "faster.",
         show_default=False,
         rich_help_panel=_BATCH,
     ),
@@ -116,7 +127,9 @@ ParallelOption = Annotated[
     ),
 ]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show llama.cpp's log and the timings on stderr.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", "-vv", help="Show llama.cpp's log on stderr.")]
+TimingsOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the answer took, on stderr.")]
+LogOption = Annotated[bool, typer.Option("--log", "-vv", help="Show that and llama.cpp's log, on stderr.")]
 
 
 def chosen_model(model: str | None, tell: Callable[[str], None] = say) -> str:
@@ -134,8 +147,16 @@ def chosen_model(model: str | None, tell: Callable[[str], None] = say) -> str:
     named = os.environ.get(MODEL_VARIABLE) or wanted_model()
     if named:
         return named
-    tell(f"No model given: using `{DEMO}`, a toy that knows shapes, colours and printed letters. Set {MODEL_VARIABLE}.")
+    tell(f"No model given: using `{DEMO}`, a toy that knows shapes, colours and printed letters. {_others_here()}")
     return DEMO
+
+
+def _others_here() -> str:
+    """What to name instead of the demo model: a model that is here, if there is one."""
+    from internvl_gguf.models.suggest import cached_repos
+
+    here = next(iter(cached_repos()), None)
+    return f"Name another, or set {MODEL_VARIABLE}{f'; {here} is here' if here else ''}."
 
 
 def names_model(text: str) -> bool:

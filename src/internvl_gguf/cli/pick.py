@@ -13,6 +13,7 @@ from internvl_gguf.cli.output import say
 from internvl_gguf.cli.picks import Picks
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.tiling import MAX_TILES
+from internvl_gguf.utils.sizes import card_size_note
 
 if TYPE_CHECKING:
     from internvl_gguf.models.hub_resolver import HubResolver
@@ -36,9 +37,13 @@ def pick(
     show_all: pick_options.AllOption = False,
     json_output: options.JSONOption = False,
 ) -> None:
-    """Pick what to run: the quants that fit the memory there is, the best first, before anything is fetched.
+    """Pick what to run: the quants that fit this machine, or another, the best first, before anything is fetched.
 
-    Memory comes from rebuilding llama.cpp's own planning, speeds are estimates.
+    Memory is planned as llama.cpp plans it, speeds are estimates.
+
+    A Mac's GPU shares one memory with the CPU. On it, leave out --vram and --ram: both are known. For another Mac give
+    what macOS lets the GPU have, about two thirds, as --vram, and what programs leave of the rest as --ram: of 16 GiB
+    --vram 10GiB --ram 4GiB.
     """
     from internvl_gguf.cli.pick_report import explain, print_picks
     from internvl_gguf.hardware.cpu_tuning import host_settings
@@ -62,6 +67,8 @@ def pick(
     with option_errors():
         workload = _with_context(asked, context, listings)
     budget, notices = wanted.budget()
+    if note := card_size_note(vram):
+        notices = (note, *notices)
     picks = Picks(listings, budget, wanted.ram_is_ours, workload, preference, notices)
     for notice in (*notices, *(notice for listing in listings for notice in listing.notices)):
         say(notice)
@@ -90,14 +97,17 @@ class _Budgets:
 
     def budget(self) -> tuple[MemoryBudget, tuple[str, ...]]:
         """Bytes of each device, and what there is to say about this machine."""
+        from internvl_gguf.hardware.unused_gpu import find_unused_gpu
         from internvl_gguf.planning import MemoryBudget
         from internvl_gguf.planning.machine_memory import machine_budget, total_host_memory
 
         if self._vram is not None:
             return MemoryBudget(self._ram or total_host_memory(), self._vram), ()
         machine = machine_budget()
+        unused = None if machine.gpus else find_unused_gpu()
+        notices = (*machine.notices, *([unused.notice] if unused else ()))
         budget = machine.budget if self._ram is None else replace(machine.budget, host=self._ram)
-        return budget, machine.notices
+        return budget, notices
 
 
 def _listings(model: str | None, *, read_headers: bool) -> list[ModelListing]:

@@ -20,7 +20,8 @@ VRAMOption = Annotated[
     str | None,
     given(
         "SIZE[,SIZE]...",
-        'Memory of each GPU, as "12GiB" or "24GiB,12GiB"; "none" for no GPU; what is free here if left out.',
+        'Memory of each GPU, as "12GiB" or "24GiB,12GiB"; "none" for no GPU; what is free here if left out. A card of '
+        "12 GB has 12 GiB, of which a desktop often takes 0.5 to 1.",
         None,
     ),
 ]
@@ -29,7 +30,7 @@ ContextOption = Annotated[
     int | None,
     given(
         None,
-        "Positions of a conversation; 8192, or enough for the pictures, if left out.",
+        "Tokens of a conversation; 8192, or enough for the pictures, if left out.",
         None,
         "--context",
         "--n-ctx",
@@ -38,7 +39,9 @@ ContextOption = Annotated[
     ),
 ]
 ImagesOption = Annotated[int, typer.Option(min=0, help="Pictures of a conversation.")]
-MaxTilesOption = Annotated[int, typer.Option(help="Most tiles of a picture, the thumbnail not counted.")]
+MaxTilesOption = Annotated[
+    int, typer.Option(help="Most tiles of a picture, the thumbnail not counted: fewer are sooner read.")
+]
 ParallelOption = Annotated[int, typer.Option(min=1, help="Conversations at once.")]
 KVOption = Annotated[
     KVType | None,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from internvl_gguf.cli.output import columns, print_json, print_lines, print_table, say
+from internvl_gguf.cli.output import print_json, print_lines, print_table, say
+from internvl_gguf.cli.pick_table import loss_text, print_footnotes, range_text, ranking_table
 from internvl_gguf.config import DEFAULT_N_CTX
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoFile, find_copy, nearest_names
@@ -20,27 +21,29 @@ from internvl_gguf.planning import (
     Configuration,
     Planner,
     cost_of,
+    duration_text,
+    geometric_mean,
     memory_table,
     nothing_fits,
     placement_text,
     rank,
     reason,
+    verdict,
     ways_to_fit,
+    ways_to_shorten,
 )
 from internvl_gguf.tiling import MAX_TILES
-from internvl_gguf.utils.sizes import format_size
+from internvl_gguf.utils.sizes import format_size, rounded_size
 
 if TYPE_CHECKING:
     from internvl_gguf.cli.picks import Picks
-    from internvl_gguf.hardware.device_speed import Range
 
-_GIB = 2**30
 _SHOWN = 8
-_LEAST_FIRST = ("REST", "VISION", "WEIGHTS", "KV", "FREE RAM", "BITS", "MMPROJ", "RAM", "FILE")
+_LONG = 60.0  # seconds of a question from which on it is said what shortens it
 
 
 def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_output: bool) -> None:
-    """The ranking; where nothing fits, what would.
+    """The verdict and the ranking; where nothing fits, what would.
 
     Raises:
         InsufficientMemoryError: nothing fits.
@@ -58,15 +61,42 @@ def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_
         smallest = min(candidates, key=lambda candidate: candidate.size)
         _print_advice(advice, fits=False)
         raise nothing_fits(smallest, picks.budget, picks.workload, recorded_roofline())
-    print_lines(_headline(picks))
     several = len(picks.listings) > 1
     shown = ranked if show_all else ranked[:_SHOWN]
-    print_lines(f"Best: {ranked[0].candidate.model + ':' if several else ''}{reason(ranked, picks.preference)}")
+    print_lines(f"Best: {_name(ranked[0].candidate, several)}, {verdict(ranked[0])}")
+    if more := _faster(picks, ranked[0]) or _larger(ranked):
+        print_lines(more)
+    print_lines(_headline(picks))
+    print_lines(f"Why {reason(ranked, picks.preference)}")
     _print_advice(advice, fits=True)
     print_lines()
-    print_table(*_table(shown, several))
+    print_table(*ranking_table(shown, several))
     print_lines(f"Run it:\n  {_command(ranked[0])}", wrap=False)
-    _print_footnotes(shown, len(ranked), len(candidates))
+    print_footnotes(shown, several, more=len(ranked) - len(shown), too_large=len(candidates) - len(ranked))
+
+
+def _faster(picks: Picks, best: Configuration) -> str:
+    """What shortens a question that takes long; "" where none does, or it is soon answered."""
+    if geometric_mean(best.answer_seconds) < _LONG:
+        return ""
+    smaller = _smaller_models(best.candidate.text.parameters) if len(picks.listings) == 1 else []
+    ways = "; ".join(ways_to_shorten(best, smaller, recorded_roofline()))
+    return f"Sooner: {ways}." if ways else ""
+
+
+def _larger(ranked: Sequence[Configuration]) -> str:
+    """What the next larger model would take; "" where none fits."""
+    best = ranked[0]
+    larger = [each for each in ranked if each.candidate.text.parameters > 1.2 * best.candidate.text.parameters]
+    if not larger:
+        return ""
+    found = min(larger, key=lambda each: (each.candidate.text.parameters, ranked.index(each)))
+    where = "" if found.is_full else ", part of it on the CPU"
+    return f"The larger {_name(found.candidate, True)} would take {duration_text(found.answer_seconds)}{where}."
+
+
+def _name(candidate: Candidate, several: bool) -> str:
+    return f"{candidate.model}:{candidate.quant}" if several else candidate.quant
 
 
 def explain(picks: Picks, wanted: str, json_output: bool) -> None:
@@ -93,110 +123,43 @@ def explain(picks: Picks, wanted: str, json_output: bool) -> None:
         return
     place = ranked.index(found) + 1
     several = len(picks.listings) > 1
-    name = f"{candidate.model}:{candidate.quant}" if several else candidate.quant
-    print_lines(f"{name}, {place} of {len(ranked)} that fit: {placement_text(found)}, KV {found.request.kv_type}.")
+    name = _name(candidate, several)
+    print_lines(f"{name}, {verdict(found)}")
+    print_lines(
+        f"It is {place} of {len(ranked)} that fit: {placement_text(found)}, KV cache in {found.request.kv_type}."
+    )
     if place > 1:
         best = ranked[0]
         model = f"{best.candidate.model}:" if several else ""
-        print_lines(f"The best is {model}{reason(ranked, picks.preference)}")
-        print_lines(
-            f"It is expected to lose {_loss(best)} and to take {_range(best.answer_seconds)} s for an answer; this one "
-            f"{_loss(found)} and {_range(found.answer_seconds)} s."
-        )
+        print_lines(f"The best is {_name(best.candidate, several)}, {verdict(best)}")
+        print_lines(f"Why {model}{reason(ranked, picks.preference)}")
     print_lines(
-        f"{format_size(candidate.size)}, {candidate.bits_per_weight:.2f} bits a weight; expected to lose "
-        f"{_loss(found)} (mean KL divergence from the published weights, from published measurements of another model)."
+        f"{format_size(candidate.size)}, {candidate.bits_per_weight:.2f} bits a weight; loss: "
+        f"{loss_text(found, several=False)} (mean KL divergence from the unquantised weights, a rough guide from "
+        "another model)."
     )
     speed = found.speed
     print_lines(
-        f"About {_range(speed.decode)} tokens/s, {_range(speed.prefill)} read; a picture of "
-        f"{found.workload.tiles_per_picture} tiles takes {_range(speed.picture_seconds)} s."
+        f"About {range_text(speed.decode)} tokens/s written, {range_text(speed.prefill)} read; a picture of "
+        f"{found.workload.tiles_per_picture} tiles takes {range_text(speed.picture_seconds)} s."
     )
     print_lines()
     print_lines(memory_table(found), wrap=False)
-    _print_footnotes([found], 1, 1)
+    print_footnotes([found], several=False)
 
 
 def _headline(picks: Picks) -> str:
     budget, workload = picks.budget, picks.workload
     ours = "this machine's " if picks.ram_is_ours else ""
-    ram = f"{ours}{format_size(budget.host)} of RAM"
-    gpus = " + ".join(format_size(gpu) for gpu in budget.gpus)
+    ram = f"{ours}{rounded_size(budget.host)} of RAM"
+    gpus = " + ".join(rounded_size(gpu) for gpu in budget.gpus)
     memory = f"{gpus} of VRAM and {ram}" if gpus else f"{ram}, no GPU"
     vision = picks.listings[0].shape.vision
     positions = workload.picture_positions(vision.tokens_per_tile if vision else 0)
     number = "1 picture" if workload.pictures == 1 else f"{workload.pictures} pictures"
-    pictures = f" with {number} ({workload.tiles} tiles, {positions:,} positions)" if workload.pictures else ""
+    pictures = f" with {number} ({workload.tiles} tiles, {positions:,} tokens)" if workload.pictures else ""
     several = f", {workload.n_parallel} at once" if workload.n_parallel > 1 else ""
-    return f"For {memory}: a context of {workload.n_ctx:,}{pictures}{several}."
-
-
-def _table(shown: Sequence[Configuration], several: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and rows; parts of the memory are those of all devices together."""
-    unit = _unit(shown)
-    rows = _narrowed([_columns(each, several, lambda size: f"{size / unit:.2f}") for each in shown])
-    return tuple(rows[0]), [tuple(row.values()) for row in rows]
-
-
-def _narrowed(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Without the columns that matter least, as far as the terminal is too narrow for them."""
-    fewer = rows
-    for name in ("", *_LEAST_FIRST):
-        fewer = [{title: value for title, value in row.items() if title != name} for row in fewer]
-        # A column has two blanks at its right, and the table one at its left.
-        if sum(max(len(title), *(len(row[title]) for row in fewer)) + 2 for title in fewer[0]) + 1 <= columns():
-            return fewer
-    return rows  # so narrow that each row gets a paragraph, which has room for all
-
-
-def _columns(found: Configuration, several: bool, number: Callable[[int], str]) -> dict[str, str]:
-    candidate, plan = found.candidate, found.plan
-    weights = sum(device.weights for device in plan.devices)
-    cache = sum(device.kv_cache for device in plan.devices)
-    vision = sum(device.mmproj_weights + device.mmproj_compute_buffer + device.embeddings for device in plan.devices)
-    columns = {"MODEL": f"{candidate.model}:{candidate.quant}"} if several else {"QUANT": candidate.quant}
-    columns |= {"FILE": number(candidate.size), "BITS": f"{candidate.bits_per_weight:.2f}"}
-    has_gpus = found.budget.has_gpus
-    if has_gpus:
-        columns |= {"LAYERS": f"{found.gpu_layers}/{found.n_layers}"}
-    place = " GPU" if found.request.mmproj_on_gpu else " CPU" if has_gpus else ""
-    columns |= {
-        "KV TYPE": found.request.kv_type,
-        "MMPROJ": f"{found.encoder.name}{place}",
-        "WEIGHTS": number(weights),
-        "KV": number(cache),
-        "VISION": number(vision),
-        "REST": number(plan.total - weights - cache - vision),
-    }
-    if has_gpus:
-        columns |= {
-            "VRAM": "+".join(number(gpu.total) for gpu in plan.gpus) or "-",
-            "FREE": "+".join(number(room) for room in found.headroom[1:]) or "-",
-        }
-    return columns | {
-        "RAM": number(plan.host.total),
-        "FREE RAM": number(found.headroom[0]),
-        "TOKENS/S": _range(found.speed.decode),
-        "PICTURE": f"{_range(found.speed.picture_seconds)} s",
-        "LOSS": _loss(found),
-    }
-
-
-def _print_footnotes(shown: Sequence[Configuration], fitting: int, candidates: int) -> None:
-    if fitting > len(shown):
-        say(f"{fitting - len(shown)} more fit, whole or in part on the CPU (--all); {candidates - fitting} do not.")
-    unit = "GiB" if _unit(shown) == _GIB else "MiB"
-    cache = " and 0.02 for a q8_0 cache" if any(each.request.kv_type == "q8_0" for each in shown) else ""
-    say(f"Sizes in {unit}. LOSS: the mean KL divergence published for such quants of another model{cache}.")
-    sources = {each.candidate.source for each in shown}
-    if "listing" in sources:
-        say("Memory comes from the listed sizes of the files; --headers reads their headers for exact numbers.")
-    if "estimate" in sources:
-        say("Nobody has listed the files of some of these: their sizes are estimates.")
-    assumed = {text.removesuffix(", assumed") for each in shown for text in each.speed.assumed}
-    if assumed:
-        say(f"Speeds assume {' and '.join(sorted(assumed))}.")
-        say("`internvl doctor --measure` measures this machine's.")
+    return f"For {memory}: a context of {workload.n_ctx:,} tokens{pictures}{several}."
 
 
 def _print_advice(advice: Sequence[str], *, fits: bool) -> None:
@@ -206,13 +169,18 @@ def _print_advice(advice: Sequence[str], *, fits: bool) -> None:
             say(f"  {line}")
 
 
-def _advice(picks: Picks, candidates: Sequence[Candidate], *, whole: bool) -> list[str]:
+def _smaller_models(parameters: int) -> list[Sequence[Candidate]]:
+    """The quants of smaller models of the family, the largest model first."""
     from internvl_gguf.models.listing import family
 
-    largest = max(candidate.text.parameters for candidate in candidates)
-    smaller = [each for each in family() if each.shape.text.parameters < 0.9 * largest]
+    smaller = [each for each in family() if each.shape.text.parameters < 0.9 * parameters]
     smaller.sort(key=lambda each: -each.shape.text.parameters)
-    others = [each.candidates for each in smaller] if len(picks.listings) == 1 else []
+    return [each.candidates for each in smaller]
+
+
+def _advice(picks: Picks, candidates: Sequence[Candidate], *, whole: bool) -> list[str]:
+    largest = max(candidate.text.parameters for candidate in candidates)
+    others = _smaller_models(largest) if len(picks.listings) == 1 else []
     ways = ways_to_fit(candidates, others, picks.budget, picks.workload, recorded_roofline(), whole=whole)
     return list(ways)
 
@@ -328,24 +296,3 @@ def _row(found: Configuration) -> dict[str, Any]:
             "answer_seconds": asdict(found.answer_seconds),
         },
     }
-
-
-def _unit(shown: Sequence[Configuration]) -> int:
-    """GiB, but MiB for models so small that a GiB tells nothing."""
-    return _GIB if max(each.candidate.size for each in shown) >= _GIB // 4 else 2**20
-
-
-def _loss(found: Configuration) -> str:
-    return f"{found.loss:.3f}" if found.loss else "0"
-
-
-def _range(value: Range | None) -> str:
-    """Two digits of each end; one number where both are the same."""
-    if value is None:
-        return "-"
-    low, high = (_digits(end) for end in (value.low, value.high))
-    return low if low == high else f"{low}-{high}"
-
-
-def _digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 9.5 else f"{value:.1f}"

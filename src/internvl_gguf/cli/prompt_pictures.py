@@ -34,22 +34,27 @@ def find_pictures(prompt: str, given: Sequence[str]) -> TypedLine:
     return parse_line(prompt, FileLookup(kind, DISK.matches))
 
 
-def take_found(found: TypedLine) -> list[Picture]:
+def take_found(found: TypedLine, question: str) -> list[Picture]:
     """The pictures of a question, and a line for each that says so.
+
+    Args:
+        found: the pictures.
+        question: as it was typed: errors name a picture as the question does.
 
     Raises:
         PictureError: one that cannot be read.
     """
     for hint in found.hints:
         say(f"({hint})")
-    return [_taken(path) for path in found.pictures]
+    return [_taken(path, question) for path in found.pictures]
 
 
-def _taken(path: Path) -> Picture:
+def _taken(path: Path, question: str) -> Picture:
+    typed = f"./{path}" if f"./{path}" in question else str(path)
     try:
         picture = take_source(path)
     except PictureError as error:
         hint = f"{error.hint} With {OFF} the question is asked as it stands."
-        raise PictureError(error.message, hint) from None
+        raise PictureError(error.message.replace(str(path), typed, 1), hint) from None
     say(f"Attached {describe_source(path)}, which the question names ({OFF} leaves it text).")
     return replace(picture, name=str(path))

@@ -89,6 +89,7 @@ def tell_plans(quantizer: Quantizer, kinds: Sequence[QuantType] | None, *, json_
                     "types": [asdict(plan) for plan in plans]})  # fmt: skip
         return
     _print_plans(plans, len(source.matrices))
+    say("~: the size of the file, at most some kilobytes too large. Bits are those of the weights alone.")
     say(f"The source takes {format_size(source.n_bytes)}. Nothing was made.")
 
 
@@ -98,8 +99,8 @@ def _print_plans(plans: Sequence[PlannedFile], matrices: int) -> None:
         notes = ["needs an importance matrix"] if plan.needs_matrix else []
         if plan.fallbacks:
             notes.append(_fallbacks(plan.fallbacks, matrices))
-        rows.append((plan.label, format_size(plan.n_bytes), f"{plan.bits_per_weight:.2f}", "; ".join(notes)))
-    print_table(("TYPE", "SIZE", "BITS A WEIGHT", ""), rows)
+        rows.append((plan.label, f"~{format_size(plan.n_bytes)}", f"{plan.bits_per_weight:.2f}", "; ".join(notes)))
+    print_table(("TYPE", "SIZE", "BITS A WEIGHT", ""), rows, least_first=("BITS A WEIGHT",))
 
 
 def file_as_json(made: QuantizedFile) -> dict[str, Any]:

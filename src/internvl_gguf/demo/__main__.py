@@ -1,4 +1,4 @@
-"""`make demo`: asks the demo model about its example picture, and shows the paths of both."""
+"""`make demo`: ask the demo model about its example picture, and show the paths of both."""
 
 from __future__ import annotations
 

@@ -54,7 +54,14 @@ class ModelEngine(Protocol):
         """Number of requests that run at once."""
         ...
 
-    def submit(self, prompt: Sequence[Span], sampling: SamplingParams, on_tiles: TileProgress | None = None) -> Handle:
+    def submit(
+        self,
+        prompt: Sequence[Span],
+        sampling: SamplingParams,
+        on_tiles: TileProgress | None = None,
+        *,
+        evicts: bool = True,
+    ) -> Handle:
         """Ask for an answer."""
         ...
 

@@ -91,39 +91,51 @@ class EmbeddingStore:
                 found = _read(file, key)
         except OSError:
             return None
-        with contextlib.suppress(OSError):  # in a read-only folder the order of use is not kept
-            if found is None:
-                path.unlink()
-            else:
-                os.utime(path)
-        return found
+        if found is not None:
+            _mark_used(path)
+            return found
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return None
 
-    def put(self, key: bytes, embeddings: NDArray[np.float32]) -> None:
-        """Write the embeddings of a tile, unless they are stored already or larger than the whole store.
+    def put(self, key: bytes, embeddings: NDArray[np.float32], *, evicts: bool = True) -> bool:
+        """Write the embeddings of a tile, unless they are larger than the whole store.
 
         Args:
             key: key of the tile, 16 bytes.
             embeddings: C-contiguous float32 [tokens_per_tile, n_embd].
+            evicts: whether other entries are removed where there is no room. Without that the entry is written only
+                into free room, and counts as used longest ago until it is read: it is the first to go.
+
+        Returns:
+            Whether they are stored now.
 
         Raises:
             OSError: the folder cannot be written, or another process has had the lock for five seconds.
         """
         size = _blocks(_HEADER.size + embeddings.nbytes)
         if size > self.max_bytes:
-            return
+            return False
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # pictures can be guessed from embeddings
         path = self._path(key)
         with self._lock:
-            if path.exists() or not self._make_room(size):
-                return
+            if path.exists():
+                if evicts:
+                    _mark_used(path)
+                return True
+            if not self._make_room(size, evicts):
+                return False
             try:
                 with self._partial.open("wb", buffering=0) as file:
                     _write(file, key, embeddings)
+                if not evicts:
+                    _mark_used(self._partial, (0, 0))
                 self._partial.replace(path)
             except BaseException:
                 with contextlib.suppress(OSError):
                     self._partial.unlink(missing_ok=True)
                 raise
+        return True
 
     def files(self) -> Iterator[StoredFile]:
         """Yield the entries, unordered; none if the folder is missing or cannot be read."""
@@ -157,19 +169,20 @@ class EmbeddingStore:
     def _path(self, key: bytes) -> Path:
         return self.folder / f"{key.hex()}.tile"
 
-    def _make_room(self, size: int) -> bool:
-        """Remove the least recently used entries until `size` bytes fit, and reserve them; return whether they fit.
+    def _make_room(self, size: int, evicts: bool) -> bool:
+        """Reserve `size` bytes if they fit, after removing the least recently used entries if `evicts`; return whether.
 
         All processes share one running total. It is written before the file it counts: a process that dies in between
         leaves it too large, never too small. The files are counted again on the first write and whenever the store is
-        full.
+        full and room is to be made.
         """
         total = self._running_total() if self._has_counted else None
-        if total is None or total + size > self.max_bytes:
-            total = self._count_and_evict(size)
+        if total is None or (evicts and total + size > self.max_bytes):
+            total = self._count_and_evict(size, evicts)
         self._has_counted = True
         has_room = total + size <= self.max_bytes
-        self._total.write_text(str(total + size if has_room else total), "ascii")
+        if has_room or evicts:
+            self._total.write_text(str(total + size if has_room else total), "ascii")
         return has_room
 
     def _running_total(self) -> int | None:
@@ -178,11 +191,11 @@ class EmbeddingStore:
         except (OSError, ValueError):
             return None
 
-    def _count_and_evict(self, size: int) -> int:
+    def _count_and_evict(self, size: int, evicts: bool) -> int:
         """Return the bytes of all files; if `size` more do not fit, free an eighth at once, as counting costs time."""
         files = sorted(self.files(), key=lambda file: file.used)
         total = sum(file.n_bytes for file in files)
-        if total + size <= self.max_bytes:
+        if total + size <= self.max_bytes or not evicts:
             return total
         goal = max(0, self.max_bytes - self.max_bytes // 8 - size)
         for file in files:
@@ -192,6 +205,12 @@ class EmbeddingStore:
                 file.path.unlink(missing_ok=True)
                 total -= file.n_bytes
         return total
+
+
+def _mark_used(path: Path, times: tuple[int, int] | None = None) -> None:
+    """Set the time of the last use, now by default; in a read-only folder the order of use is not kept."""
+    with contextlib.suppress(OSError):
+        os.utime(path, times)
 
 
 def _blocks(n_bytes: int) -> int:

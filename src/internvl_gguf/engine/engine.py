@@ -17,9 +17,9 @@ from internvl_gguf.engine.tile_run import RequestReport, TileProgress, TileRun
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.native import closed
-from internvl_gguf.llama.vision import VisionEncoder
 from internvl_gguf.types import Span, Tile
 from internvl_gguf.utils.owned import Owned, disown_after_fork
+from internvl_gguf.vision.contract import TileEncoder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,7 @@ class Engine(Owned):
     def __init__(
         self,
         model: TextModel,
-        vision: VisionEncoder | None,
+        vision: TileEncoder | None,
         context: Context,
         cache: EmbeddingCache,
         cores: CoreWatch | None = None,
@@ -68,19 +68,27 @@ class Engine(Owned):
         """Number of requests that run at once; more wait for one of them to end."""
         return self.context.n_sequences
 
-    def submit(self, prompt: Sequence[Span], sampling: SamplingParams, on_tiles: TileProgress | None = None) -> Handle:
+    def submit(
+        self,
+        prompt: Sequence[Span],
+        sampling: SamplingParams,
+        on_tiles: TileProgress | None = None,
+        *,
+        evicts: bool = True,
+    ) -> Handle:
         """Ask for an answer.
 
         Args:
             prompt: the whole prompt.
             sampling: how the tokens of the answer are chosen.
             on_tiles: called with the progress of encoding the prompt's tiles, in whichever thread works at that moment.
+            evicts: whether the embeddings of its tiles may displace others on disk; False for a question of a batch.
 
         Raises:
             ValueError: the prompt does not fit, is empty or ends in a picture; callers check before.
             SessionStateError: the engine is closed.
         """
-        request = AnswerRequest(prompt, self.n_ctx, on_tiles, sampling, drafts=self.context.n_draft > 0)
+        request = AnswerRequest(prompt, self.n_ctx, on_tiles, sampling, drafts=self.context.n_draft > 0, evicts=evicts)
         self._add(request)
         return Handle(request, self.work_until, lambda: self.cancel(request))
 

@@ -39,6 +39,7 @@ class Request(ABC):
         is_cancelled: whether the caller has cancelled it.
         ending: its finish reason, or the error that ended it; None while it goes on.
         n_scored: number of positions at the end of the prompt whose logits are needed.
+        evicts: whether the embeddings of its tiles may displace others on disk (`EmbeddingCache.put`).
 
     Raises:
         ValueError: the prompt does not fit, is empty or ends in a picture; callers check before.
@@ -47,6 +48,7 @@ class Request(ABC):
     def __init__(self, prompt: Sequence[Span], n_ctx: int, on_tiles: TileProgress | None) -> None:
         self.length = total_length(prompt)
         self.n_scored = 1
+        self.evicts = True
         if not 0 < self.length <= n_ctx or not isinstance(prompt[-1], TokenSpan):
             raise ValueError(f"a prompt of {self.length} positions for a context of {n_ctx}")
         self.prompt = tuple(prompt)
@@ -147,6 +149,7 @@ class AnswerRequest(Request):
     Args:
         sampling: how the tokens of the answer are chosen.
         drafts: whether its next tokens are guessed (prompt lookup).
+        evicts: see `Request`.
 
     Attributes:
         lookup: makes the guesses, from the first token on; None without `drafts`.
@@ -163,8 +166,10 @@ class AnswerRequest(Request):
         sampling: SamplingParams,
         *,
         drafts: bool = False,
+        evicts: bool = True,
     ) -> None:
         super().__init__(prompt, n_ctx, on_tiles)
+        self.evicts = evicts
         self._sampling = sampling
         self._limit = min(sampling.max_tokens, n_ctx - self.length + 1)
         self._sampler: Sampler | None = None

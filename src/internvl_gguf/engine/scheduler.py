@@ -35,7 +35,7 @@ from internvl_gguf.engine.tile_run import TileRun
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.llama.context import Context, DecodeAbortedError, TokenRun
 from internvl_gguf.llama.interrupts import deferred_interrupts
-from internvl_gguf.types import FinishReason, Tile, TileSpan, TokenSpan
+from internvl_gguf.types import FinishReason, TileSpan, TokenSpan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +65,7 @@ class Scheduler:
         self,
         model: TextModel,
         context: Context,
-        make_tile_run: Callable[[Sequence[Tile]], TileRun],
+        make_tile_run: Callable[..., TileRun],
         cores: CoreWatch | None = None,
     ) -> None:
         self.sequences = Sequences(context)
@@ -170,7 +170,8 @@ class Scheduler:
                 continue
             try:
                 if request.tile_run is None:
-                    request.tile_run = self._make_tile_run([span.tile for span in request.next_tiles()])
+                    tiles = [span.tile for span in request.next_tiles()]
+                    request.tile_run = self._make_tile_run(tiles, evicts=request.evicts)
                 if not request.tile_run.is_complete:
                     request.tile_run.encode_batch(request.report, request.on_tiles)
                     return

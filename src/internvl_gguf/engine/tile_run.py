@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from internvl_gguf.engine.embedding_cache import EmbeddingCache
-    from internvl_gguf.llama.vision import VisionEncoder
+    from internvl_gguf.vision.contract import TileEncoder
 
 TileProgress = Callable[[int, int], None]
 """Called with (tiles encoded, tiles to encode) before the first tile and after each batch of them."""
@@ -49,16 +49,20 @@ class TileRun:
         tiles: the tiles; a tile that occurs twice is encoded once.
         vision: the encoder.
         cache: embeddings by tile; asked first, and given what is encoded.
+        evicts: see `EmbeddingCache.put`.
 
     Raises:
         ValueError: there is no encoder.
     """
 
-    def __init__(self, tiles: Sequence[Tile], vision: VisionEncoder | None, cache: EmbeddingCache) -> None:
+    def __init__(
+        self, tiles: Sequence[Tile], vision: TileEncoder | None, cache: EmbeddingCache, *, evicts: bool = True
+    ) -> None:
         if vision is None:
             raise ValueError("tiles for an engine without a vision encoder")
         self._vision = vision
         self._cache = cache
+        self._evicts = evicts
         self._known = {tile.key: cache.get(tile.key) for tile in tiles}
         self._missing = list({tile.key: tile for tile in tiles if self._known[tile.key] is None}.values())
         self._to_encode = len(self._missing)
@@ -98,7 +102,7 @@ class TileRun:
         report.tiles_encoded += len(batch)
         for tile, embeddings in zip(batch, encoded, strict=True):
             self._known[tile.key] = embeddings
-            self._cache.put(tile.key, embeddings)
+            self._cache.put(tile.key, embeddings, evicts=self._evicts)
         del self._missing[: len(batch)]
         if on_tiles:
             on_tiles(self._to_encode - len(self._missing), self._to_encode)

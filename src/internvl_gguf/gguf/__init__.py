@@ -1,14 +1,14 @@
-"""GGUF files, read without llama.cpp: their names, headers, shapes, and whether they can be trusted.
+"""Read GGUF files without llama.cpp: their names, headers and shapes, and checks whether they are safe to load.
 
-filenames      what a file of a repository is, by its name
-file_pieces    models that are split over several files
-values         typed values of a header, and where tensors lie
+filenames      kind and quant of a repository's files, from their names
+file_pieces    files that were cut by `split` and have to be joined
+values         typed values of a header, and the places of tensors
 header         reads headers, of local files and of the first bytes of remote ones
 validation/    checks files before llama.cpp sees them
-arch/          what an architecture is: sizes, keys, tensors
+arch/          architectures: sizes, keys, tensors
 weights        the tensors of a model, which memory and speed follow from
 read_shape     sizes and tensors from headers, or from a listing
-size_names     what models.toml and --json call the sizes
+size_names     names of the sizes in models.toml and --json
 fingerprint    identities of files by content
-report         what `internvl show` tells of a file
+report         the facts that `internvl show` prints
 """

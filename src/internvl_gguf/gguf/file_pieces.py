@@ -1,4 +1,4 @@
-"""Model files that were cut like any file, by `split` say, and not in llama.cpp's split format: they have to be joined.
+"""Model files cut by a general tool such as `split`, not in llama.cpp's split format: they have to be joined.
 
 Publishers of large files did this before llama.cpp could split them, as `model.Q6_K.gguf.part1of2` or
 `model.Q6_K.gguf-split-a`.
@@ -22,18 +22,18 @@ _FORMAT: Final = "cut into pieces that llama.cpp does not read"
 
 
 def whole_name(name: str) -> str | None:
-    """The file that a piece belongs to, by the piece's name or path; None where it is no piece."""
+    """Return the name of the file that a piece belongs to, from the piece's name or path; None if it is no piece."""
     found = _PIECE.fullmatch(name)
     return found["whole"] if found else None
 
 
 def in_order(pieces: Iterable[str]) -> list[str]:
-    """Pieces of one file, the first one first: part2 before part10."""
+    """Sort the pieces of one file by their numbers: part2 before part10."""
     return sorted(pieces, key=lambda name: [part.zfill(9) for part in re.split(r"(\d+)", name)])
 
 
 def join_command(pieces: Sequence[str]) -> str:
-    """The command that joins pieces, which are in order."""
+    """Return the shell command that joins pieces, given in order."""
     shown = list(map(shlex.quote, pieces))
     if len(shown) > _SHOWN:
         shown = [shown[0], shown[1], "...", shown[-1]]
@@ -42,7 +42,7 @@ def join_command(pieces: Sequence[str]) -> str:
 
 
 def piece_error(path: str) -> ModelFileError | None:
-    """What to say of a file that cannot be read because it is a piece; None where it is none."""
+    """Return the error for reading a file that is only a piece; None if it is no piece."""
     whole = whole_name(path)
     if whole is None:
         return None
@@ -52,7 +52,7 @@ def piece_error(path: str) -> ModelFileError | None:
 
 
 def missing_error(path: Path) -> ModelFileError | None:
-    """What to say of a file that is not there, while its pieces are; None where they are not either."""
+    """Return the error for a missing file whose pieces exist; None if there are no pieces."""
     pieces = _beside(str(path))
     if not pieces:
         return None
@@ -60,7 +60,7 @@ def missing_error(path: Path) -> ModelFileError | None:
 
 
 def listed_error(quant: str, where: str, pieces: Sequence[str]) -> ModelFileError:
-    """What to say of a quant that a repository or folder has in pieces only.
+    """Return the error for a quant that a repository or folder has in pieces only.
 
     Args:
         quant: its name.
@@ -74,7 +74,7 @@ def listed_error(quant: str, where: str, pieces: Sequence[str]) -> ModelFileErro
 
 
 def _beside(whole: str) -> list[str]:
-    """The pieces of a file that are on this machine."""
+    """Return the pieces of a file that lie in its folder."""
     path = Path(whole)
     try:
         return in_order(str(each) for each in path.parent.glob("*") if whole_name(str(each)) == str(path))

@@ -1,4 +1,4 @@
-"""What the files of a GGUF repository or folder are, told from their names alone.
+"""Classify the files of a GGUF repository or folder by their names alone.
 
 Publishers agree on little: a quant may stand in the file's name or in its folder's, large files are split into parts,
 Unsloth's Dynamic quants carry a `UD-` before the quant, and beside the text model lie mmproj files, importance matrices
@@ -29,8 +29,8 @@ class RepoFile:
 
     Attributes:
         path: its path inside the repository, with forward slashes.
-        size: bytes; None where nobody said.
-        digest: the hub's name of its content: sha256 in hexadecimal of a large file, git's sha1 of a small one.
+        size: bytes; None if unknown.
+        digest: the hub's digest of its content: sha256 in hexadecimal of a large file, git's sha1 of a small one.
     """
 
     path: str
@@ -44,7 +44,7 @@ DownloadProgress = Callable[[RepoFile, int], None]
 
 @dataclass(frozen=True)
 class Quant:
-    """A kind of quantisation as files are named after it.
+    """A quantisation type, as it stands in file names.
 
     Attributes:
         label: upper-case with underscores, for example Q4_K_XL.
@@ -59,7 +59,7 @@ class Quant:
 
     @classmethod
     def parse(cls, text: str) -> Quant | None:
-        """The quant that `text` spells, in any case, with - or _; None where it spells none."""
+        """Parse the name of a quant in any case, with - or _; None if `text` is no such name."""
         upper = text.strip().upper().replace("-", "_")
         dynamic = upper.startswith("UD_")
         label = upper.removeprefix("UD_")
@@ -73,8 +73,8 @@ class ModelCopy:
     """One quant of a text model, or one precision of an mmproj: a file, or the parts of a split one in order.
 
     Attributes:
-        quant: what its name says; None where it says nothing.
-        parts: all files of it, in order.
+        quant: quant in its name; None if the name has none.
+        parts: all its files, in order.
         is_complete: whether no part is missing, and llama.cpp reads them as they are.
     """
 
@@ -84,18 +84,18 @@ class ModelCopy:
 
     @property
     def first(self) -> RepoFile:
-        """The file that is opened; llama.cpp finds the other parts by their names."""
+        """The file to open; llama.cpp finds the other parts by their names."""
         return self.parts[0]
 
     @property
     def size(self) -> int | None:
-        """Bytes of all parts; None where one is not known."""
+        """Bytes of all parts; None if one is unknown."""
         sizes = [part.size for part in self.parts if part.size is not None]
         return sum(sizes) if len(sizes) == len(self.parts) else None
 
     @property
     def name(self) -> str:
-        """How it is told apart from the others: its quant, else its file's name."""
+        """Name to choose it by: its quant, else its file's name."""
         return str(self.quant) if self.quant else self.first.path
 
 
@@ -113,14 +113,14 @@ class RepoContents:
 
 
 def is_safe_path(path: str) -> bool:
-    """Whether a path from a listing stays inside the folder it is put in, on every system."""
+    """Return whether a path from a listing stays inside the folder it is put in, on every system."""
     if not path or "\\" in path or ":" in path or not path.isprintable() or path.startswith("/"):
         return False
     return all(part not in ("", ".", "..") for part in path.split("/"))
 
 
 def sort_out(files: Iterable[RepoFile]) -> RepoContents:
-    """Tell text models, mmproj files and everything else apart; unsafe paths count as everything else."""
+    """Sort files into text models, mmproj files and others; files with unsafe paths count as others."""
     texts: dict[tuple[str, str], list[tuple[int, int, RepoFile]]] = {}
     mmprojs: dict[tuple[str, str], list[tuple[int, int, RepoFile]]] = {}
     for file in files:
@@ -151,7 +151,7 @@ def _copies(groups: dict[tuple[str, str], list[tuple[int, int, RepoFile]]]) -> t
 
 
 def _quant_of(folder: str, stem: str) -> Quant | None:
-    """The last quant in the file's name, else in its folder's."""
+    """Return the last quant in the file's name, else in its folder's."""
     for text in (stem, PurePosixPath(folder).name):
         found = list(_IN_NAME.finditer(text))
         if found:
@@ -160,7 +160,7 @@ def _quant_of(folder: str, stem: str) -> Quant | None:
 
 
 def renamed(stem: str, label: str) -> str:
-    """How another quant of a file's model is called: `name-BF16-00001-of-00002` and Q4_K_M give `name-Q4_K_M`.
+    """Return the file name of another quant of a model: `name-BF16-00001-of-00002` and Q4_K_M give `name-Q4_K_M`.
 
     Args:
         stem: a file's name without its suffix.
@@ -174,9 +174,9 @@ def renamed(stem: str, label: str) -> str:
 
 
 def find_copy(copies: tuple[ModelCopy, ...], wanted: str) -> ModelCopy | None:
-    """The copy that `wanted` names: a quant in any spelling, or a file's name or path.
+    """Return the copy that `wanted` names: a quant in any spelling, or a file's name or path.
 
-    `Q4_K_M` means the plain file where a repository has it in plain and in Dynamic form, and the Dynamic one where it
+    `Q4_K_M` means the plain file if a repository has both a plain and a Dynamic one, and the Dynamic one if it
     is the only one; `UD-Q4_K_M` never means a plain one.
     """
     by_file = [
@@ -197,7 +197,7 @@ def find_copy(copies: tuple[ModelCopy, ...], wanted: str) -> ModelCopy | None:
 
 
 def nearest_names(copies: tuple[ModelCopy, ...], wanted: str) -> list[str]:
-    """Up to three names of copies that look like `wanted`."""
+    """Return up to three names of copies that look like `wanted`."""
     names = [copy.name for copy in copies]
     plain = {name.upper().removeprefix(_DYNAMIC): name for name in names}
     spelled = wanted.upper().replace("-", "_").removeprefix("UD_")

@@ -1,4 +1,4 @@
-"""Identity of a file by its content, remembered so that a large one is read once."""
+"""Fingerprints of files by their content, remembered so that a large file is read once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DIGEST_BYTES = 16
 
 
 def remembered_fingerprint(path: Path) -> str | None:
-    """The fingerprint of a file that was read before and has not changed since; None where that is not known."""
+    """Return the fingerprint of a file that was read before and has not changed since; None if there is none."""
     try:
         return FINGERPRINTS.get(_state(path), _text)
     except OSError:
@@ -20,7 +20,7 @@ def remembered_fingerprint(path: Path) -> str | None:
 
 
 def file_fingerprint(path: Path) -> str:
-    """BLAKE2b of a file's content, 32 hexadecimal digits.
+    """Return the BLAKE2b digest of a file's content, 32 hexadecimal digits.
 
     Remembered by path, size, modification time and inode. A cache that cannot be read or written costs time only.
 

@@ -1,4 +1,4 @@
-"""The header of a GGUF file, read and checked without trusting a byte of it.
+"""Read and check the header of a GGUF file without trusting any byte of it.
 
 llama.cpp aborts the process on some damaged headers and accepts others in silence, so every model file is read here
 first. The layout is the one of ggml's `gguf.cpp` (versions 2 and 3, little-endian): magic, version, two counts, typed
@@ -61,7 +61,7 @@ _LAYOUTS: Final = {code: struct.Struct(f"<{code}") for code in SCALAR_CODES.valu
 
 
 class IncompleteHeaderError(ModelFileError):
-    """The bytes at hand end inside the header although the file goes on.
+    """The given bytes end inside the header, although the file goes on.
 
     Attributes:
         needed: bytes from the start of the file that are needed to read on; the header may turn out longer still.
@@ -73,11 +73,11 @@ class IncompleteHeaderError(ModelFileError):
 
 
 class ByteSource(Protocol):
-    """Where a header is read from: a file here, or one behind ranged requests."""
+    """Source of a header's bytes: a local file, or a remote one read by ranged requests."""
 
     @property
     def label(self) -> str:
-        """What error messages call it."""
+        """Its name in error messages."""
 
     @property
     def size(self) -> int:
@@ -85,10 +85,10 @@ class ByteSource(Protocol):
 
     @property
     def first_window(self) -> int:
-        """Bytes to begin with; more are asked for as needed, at least twice as many each time."""
+        """Number of bytes to read first; if needed, each further request is at least twice as large."""
 
     def read_prefix(self, length: int) -> bytes:
-        """The first `length` bytes; `length` is at most `size`."""
+        """Return the first `length` bytes; `length` is at most `size`."""
 
 
 class LocalFile:
@@ -116,7 +116,7 @@ class LocalFile:
         self.size = status.st_size
 
     def read_prefix(self, length: int) -> bytes:
-        """The first `length` bytes, fewer if the file has shrunk since it was opened.
+        """Return the first `length` bytes, fewer if the file has shrunk since it was opened.
 
         Raises:
             ModelFileError: the file cannot be read.
@@ -187,7 +187,7 @@ def parse_header(data: bytes, file_size: int, label: str) -> GGUFHeader:
 
 
 class _Cursor:
-    """A position in the bytes of a header, which never goes past what the file can hold."""
+    """A position in the bytes of a header, which never goes past the end of the file."""
 
     def __init__(self, data: memoryview, file_size: int, label: str) -> None:
         self.data = data
@@ -199,7 +199,7 @@ class _Cursor:
         return ModelFileError(f"{self.label} is damaged: {what}.", DAMAGED_HINT)
 
     def require(self, end: int) -> None:
-        """See to it that the bytes before `end` are at hand."""
+        """Check that the bytes before `end` have been read."""
         if end <= len(self.data):
             return
         if end > self.file_size:
@@ -222,7 +222,7 @@ class _Cursor:
         return bytes(self.take(self.scalar("Q")))
 
     def name(self, what: str, longest: int) -> str:
-        """A key or a tensor's name: text that C code reads up to its first NUL."""
+        """Read a key or a tensor's name: text that C code reads up to its first NUL."""
         length = self.scalar("Q")
         if not 1 <= length <= longest:
             raise self.damaged(f"the name of {what} has {length} bytes, not 1 to {longest}")
@@ -236,13 +236,13 @@ class _Cursor:
         return text
 
     def skip_strings(self, count: int) -> memoryview:
-        """The bytes of `count` strings, each a 64-bit length and so many bytes."""
+        """Return the bytes of `count` strings, each a 64-bit length and that many bytes."""
         start = position = self.position
         if count > (self.file_size - start) // 8:
             raise self.damaged("an array of strings wants more bytes than the file has")
         data, unpack = self.data, U64.unpack_from
         try:
-            for _ in repeat(None, count):  # 300,000 times for a Qwen2.5: nothing but the sum belongs here
+            for _ in repeat(None, count):  # runs 300,000 times for a Qwen2.5, so it does nothing but sum
                 position += 8 + unpack(data, position)[0]
         except (struct.error, OverflowError):
             self.require(position + 8)
@@ -252,7 +252,7 @@ class _Cursor:
 
 
 def _read_counts(cursor: _Cursor) -> tuple[int, int, int]:
-    """Check magic and version; the version, the number of tensors and the number of keys."""
+    """Check magic and version; return the version, the number of tensors and the number of keys."""
     if bytes(cursor.take(min(4, cursor.file_size))) != _MAGIC:
         raise ModelFileError(f"{cursor.label} is not a GGUF file.", "Name a model in GGUF format (.gguf).")
     version = cursor.scalar("I")
@@ -311,7 +311,7 @@ def _alignment(cursor: _Cursor, key_values: Mapping[str, GGUFValue]) -> int:
 
 
 def _read_tensor_info(cursor: _Cursor, index: int) -> TensorInfo:
-    """One entry of the tensor table, its offset still counted from the start of the data."""
+    """Read one entry of the tensor table; its offset still counts from the start of the data."""
     name = cursor.name(f"tensor {index}", _MAX_NAME_BYTES)
     n_dims = cursor.scalar("I")
     if not 1 <= n_dims <= _MAX_DIMS:
@@ -337,7 +337,7 @@ def _read_tensor_info(cursor: _Cursor, index: int) -> TensorInfo:
 
 
 def _lay_out(cursor: _Cursor, infos: list[TensorInfo], data_offset: int, alignment: int) -> dict[str, TensorInfo]:
-    """Give the tensors their place in the file; they must follow each other without gap or overlap, and fill it."""
+    """Compute the tensors' places in the file; they must follow each other without gap or overlap, and fill it."""
     tensors: dict[str, TensorInfo] = {}
     expected = 0
     for info in infos:
@@ -355,7 +355,7 @@ def _lay_out(cursor: _Cursor, infos: list[TensorInfo], data_offset: int, alignme
         expected = _padded(info.offset + info.n_bytes, alignment)
         tensors[info.name] = TensorInfo(info.name, info.shape, info.type, start, info.n_bytes)
     surplus = cursor.file_size - data_offset - expected
-    if infos and surplus > 0:  # the last tensor has become smaller, or its type another
+    if infos and surplus > 0:  # the last tensor is smaller than its data, or of another type
         raise cursor.damaged(f"{surplus:,} bytes follow the last tensor")
     return tensors
 

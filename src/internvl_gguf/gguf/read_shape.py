@@ -1,4 +1,4 @@
-"""The shape of a model: from GGUF headers, or from catalogue facts and listed sizes."""
+"""Determine the shape of a model: from GGUF headers, or from catalogue facts and listed sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from internvl_gguf.errors import InvalidRequestError, ModelFileError
 from internvl_gguf.gguf.arch import KNOWN_ARCHITECTURES, TEXT_ARCHITECTURES
 from internvl_gguf.gguf.arch.base import MmprojShape, TensorSpec, TextShape, VisionShape
 from internvl_gguf.gguf.arch.internvit import INTERNVIT, read_mmproj_shape
-from internvl_gguf.gguf.weights import UNKNOWN_KIND, ModelShape, TextWeights, VisionWeights, Weight
+from internvl_gguf.gguf.model_weights import UNKNOWN_KIND, ModelShape, TextWeights, VisionWeights, Weight
 
 if TYPE_CHECKING:
     from internvl_gguf.gguf.header import GGUFHeader, TensorInfo
@@ -21,14 +21,14 @@ _WRONG_FILE: Final = "Name the text GGUF of an InternVL3 model, and its mmproj."
 
 
 def shape_from_headers(text: GGUFHeader | Sequence[GGUFHeader], mmproj: GGUFHeader | None = None) -> ModelShape:
-    """The shape of a model whose headers were read.
+    """Return the shape of a model from its headers.
 
     Args:
-        text: header of the text model; of a split one those of all parts, the first one first.
+        text: header of the text model; for a split one, the headers of all parts in order.
         mmproj: header of the vision half.
 
     Raises:
-        ModelFileError: keys or tensors are missing or cannot be meant.
+        ModelFileError: keys or tensors are missing, or have impossible values.
     """
     parts = text if isinstance(text, Sequence) else (text,)
     return ModelShape(_text_from_headers(parts), None if mmproj is None else _vision_from_header(mmproj))
@@ -37,14 +37,14 @@ def shape_from_headers(text: GGUFHeader | Sequence[GGUFHeader], mmproj: GGUFHead
 def shape_from_listing(
     text: TextShape, text_size: int, vision: VisionShape | None = None, mmproj_size: int | None = None
 ) -> ModelShape:
-    """The shape of a model that is known from the catalogue and the sizes of its files alone.
+    """Estimate the shape of a model from the catalogue and the sizes of its files.
 
-    Every matrix counts as stored like the average of its file, and nothing as known about the order of its layers'
-    sizes: what a quantiser did with single tensors shows in a header only.
+    Every matrix counts as stored like the average of its file: only a header shows the types that a quantiser gave to
+    single tensors.
 
     Args:
         text: sizes of the text half.
-        text_size: bytes of the text file, of all parts of a split one.
+        text_size: bytes of the text file; for a split one, of all parts.
         vision: sizes of the vision half, given with `mmproj_size`.
         mmproj_size: bytes of the mmproj.
 
@@ -64,7 +64,7 @@ def shape_from_listing(
 
 
 def resized_text(text: TextWeights, size: int) -> TextWeights:
-    """The same text model in a file of so many bytes, of which nothing else is known.
+    """Estimate the shape of the same text model in a file of `size` bytes.
 
     Raises:
         InvalidRequestError: a file smaller than its vectors alone.
@@ -73,7 +73,7 @@ def resized_text(text: TextWeights, size: int) -> TextWeights:
 
 
 def resized_vision(vision: VisionWeights, size: int) -> VisionWeights:
-    """The same vision encoder in a file of so many bytes.
+    """Estimate the shape of the same vision encoder in a file of `size` bytes.
 
     Raises:
         InvalidRequestError: a file smaller than its vectors alone.
@@ -128,7 +128,7 @@ def _require(header: GGUFHeader, names: Collection[str], expected: Iterable[Tens
 
 
 def _spread(tensors: Iterable[TensorSpec], size: int) -> tuple[Weight, ...]:
-    """The tensors of a file of so many bytes: F32 in every quant, or matrices that share what is left."""
+    """Distribute the bytes of a file over its tensors: F32 tensors take theirs, matrices share the rest."""
     specs = list(tensors)
     vectors = sum(4 * math.prod(spec.shape) for spec in specs if spec.storage == "f32")
     elements = sum(math.prod(spec.shape) for spec in specs if spec.storage != "f32")

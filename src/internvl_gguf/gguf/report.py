@@ -1,4 +1,4 @@
-"""What the headers of a model's files say, for people and scripts."""
+"""Collect the facts in the headers of a model's files, for users and scripts."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class TensorStatistics:
     """The tensors of a file, or of all parts of a split one.
 
     Attributes:
-        parameters: weights.
-        n_bytes: of all tensors.
+        parameters: number of weights.
+        n_bytes: bytes of all tensors.
         types: how many tensors are stored in each type, the most frequent first.
     """
 
@@ -31,7 +31,7 @@ class TensorStatistics:
 
     @classmethod
     def of(cls, headers: Sequence[GGUFHeader]) -> TensorStatistics:
-        """The tensors of these headers."""
+        """Return the statistics of the tensors in these headers."""
         tensors = [tensor for header in headers for tensor in header.tensors.values()]
         types = Counter(tensor.type.name for tensor in tensors)
         parameters = sum(math.prod(tensor.shape) for tensor in tensors)
@@ -39,11 +39,11 @@ class TensorStatistics:
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of all tensors by their weights."""
+        """Bits of all tensors, divided by the number of weights."""
         return 8 * self.n_bytes / self.parameters
 
     def as_json(self) -> dict[str, Any]:
-        """What `internvl show --json` says of them, beside their bytes."""
+        """Return the fields of `internvl show --json` on the tensors, their bytes aside."""
         return {
             "parameters": self.parameters,
             "bits_per_weight": self.bits_per_weight,
@@ -53,12 +53,12 @@ class TensorStatistics:
 
 @dataclass(frozen=True)
 class TextReport:
-    """A text model's header.
+    """Facts in a text model's header.
 
     Attributes:
-        facts: what it says.
-        tensors: what it holds.
-        has_template: whether it carries a chat template. Ours is InternVL's own, whatever the file says.
+        facts: checked facts.
+        tensors: statistics of its tensors.
+        has_template: whether it carries a chat template. It is not used: prompts follow InternVL's own template.
     """
 
     facts: TextModelFacts
@@ -66,7 +66,7 @@ class TextReport:
     has_template: bool
 
     def as_json(self) -> dict[str, Any]:
-        """What `internvl show --json` says of it."""
+        """Return the fields of `internvl show --json`."""
         return {
             "name": self.facts.name,
             "architecture": self.facts.architecture,
@@ -79,13 +79,13 @@ class TextReport:
 
 @dataclass(frozen=True)
 class VisionReport:
-    """An mmproj's header; attributes as those of `TextReport`."""
+    """Facts in an mmproj's header; attributes as those of `TextReport`."""
 
     facts: MmprojFacts
     tensors: TensorStatistics
 
     def as_json(self) -> dict[str, Any]:
-        """What `internvl show --json` says of it."""
+        """Return the fields of `internvl show --json`."""
         sizes = published_vision(self.facts)
         del sizes["norm"]
         return {
@@ -99,7 +99,7 @@ class VisionReport:
 
 
 def report_text(headers: Sequence[GGUFHeader]) -> TextReport:
-    """What the header of a text model says; those of all parts of a split one.
+    """Return the facts in the header of a text model, or in the headers of all parts of a split one.
 
     Raises:
         ModelFileError: it is damaged, or no text model of an InternVL.
@@ -109,7 +109,7 @@ def report_text(headers: Sequence[GGUFHeader]) -> TextReport:
 
 
 def report_vision(header: GGUFHeader) -> VisionReport:
-    """What the header of an mmproj says.
+    """Return the facts in the header of an mmproj.
 
     Raises:
         ModelFileError: it is damaged, or no mmproj of an InternVL.

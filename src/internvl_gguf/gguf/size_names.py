@@ -1,6 +1,6 @@
-"""What models.toml, `internvl list --catalog --json` and `internvl show --json` call the sizes of a model.
+"""Names of a model's sizes in models.toml, `internvl list --catalog --json` and `internvl show --json`.
 
-The code has llama.cpp's names (`gguf.arch.base`); these files and outputs are documented and keep theirs.
+The code uses llama.cpp's names (`gguf.arch.base`); these files and outputs are documented with the published names.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ VISION_NAMES: Final[Mapping[str, str]] = {
 
 
 def published_text(shape: TextShape) -> dict[str, Any]:
-    """The sizes of a text model by their published names."""
+    """Return the sizes of a text model by their published names."""
     return {name: getattr(shape, field) for name, field in TEXT_NAMES.items()}
 
 
 def published_vision(shape: VisionShape) -> dict[str, Any]:
-    """The sizes of a vision encoder by their published names."""
+    """Return the sizes of a vision encoder by their published names."""
     return {name: getattr(shape, field) for name, field in VISION_NAMES.items()}

@@ -1,6 +1,6 @@
-"""What a GGUF header holds: typed key-values, tensor infos, and getters that name what is wrong.
+"""The content of a GGUF header: typed key-values and tensor infos, with getters whose errors name the faulty key.
 
-The dataclasses that `gguf_header` fills in; import them from there.
+`gguf.header` fills in these dataclasses.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _INTEGER_TYPES: Final = frozenset(SCALAR_CODES) - _FLOAT_TYPES - {GGUFValueType.
 
 @dataclass(frozen=True)
 class GGUFArray:
-    """An array of a key-value, kept as its bytes until someone asks for the items.
+    """An array of a key-value, kept as bytes and decoded on demand.
 
     Attributes:
-        item_type: type of the items; never ARRAY, llama.cpp knows no nested arrays.
-        count: how many items there are.
-        data: the bytes of the items as they lie in the file.
+        item_type: type of the items; never ARRAY, since llama.cpp knows no nested arrays.
+        count: number of items.
+        data: bytes of the items, as in the file.
     """
 
     item_type: GGUFValueType
@@ -55,7 +55,7 @@ class GGUFArray:
     data: memoryview = field(repr=False, compare=False)
 
     def numbers(self) -> tuple[Any, ...]:
-        """The items as Python numbers (booleans as 0 and 1).
+        """Return the items as Python numbers (booleans as 0 and 1).
 
         Raises:
             TypeError: the items are strings.
@@ -66,7 +66,7 @@ class GGUFArray:
         return struct.unpack(f"<{self.count}{code}", self.data)
 
     def raw_strings(self) -> list[bytes]:
-        """The items as bytes, in any encoding.
+        """Return the items as bytes, in any encoding.
 
         Raises:
             TypeError: the items are not strings.
@@ -85,7 +85,7 @@ class GGUFArray:
 
 @dataclass(frozen=True)
 class GGUFValue:
-    """One value of the header with the type it was written in.
+    """One value of the header, with the type it has in the file.
 
     Attributes:
         type: the GGUF type; ARRAY for arrays.
@@ -110,9 +110,9 @@ class TensorInfo:
     Attributes:
         name: its name.
         shape: sizes of its axes, the fastest first, as ggml counts them; one to four.
-        type: how its elements are stored.
-        offset: where its data starts, in bytes from the start of the file.
-        n_bytes: how long its data is.
+        type: storage type of its elements.
+        offset: start of its data, in bytes from the start of the file.
+        n_bytes: bytes of its data.
     """
 
     name: str
@@ -132,16 +132,16 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class GGUFHeader:
-    """Everything a GGUF file says before its data.
+    """Everything in a GGUF file before its data.
 
     Attributes:
-        label: what error messages call the file.
+        label: name of the file in error messages.
         version: GGUF version, 2 or 3.
         byte_order: always "little"; big-endian files are refused.
         key_values: metadata by key.
         tensors: tensors by name, in the order of their data.
         alignment: the data of every tensor starts at a multiple of this, counted from `data_offset`.
-        data_offset: where the data of the tensors starts, in bytes from the start of the file.
+        data_offset: start of the tensors' data, in bytes from the start of the file.
         file_size: bytes of the whole file.
     """
 
@@ -158,7 +158,7 @@ class GGUFHeader:
         return key in self.key_values
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """A whole number of any integer type; `default` where the key is missing.
+        """Return a whole number of any integer type; `default` if the key is missing.
 
         Raises:
             ModelFileError: missing without a default, or of another type.
@@ -167,7 +167,7 @@ class GGUFHeader:
         return int(found.value) if found is not None else int(default or 0)  # type: ignore[arg-type]
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A float, or a whole number as one; `default` where the key is missing.
+        """Return a float, or a whole number as a float; `default` if the key is missing.
 
         Raises:
             ModelFileError: missing without a default, or of another type.
@@ -176,7 +176,7 @@ class GGUFHeader:
         return float(found.value) if found is not None else float(default or 0.0)  # type: ignore[arg-type]
 
     def boolean(self, key: str, default: bool | None = None) -> bool:
-        """A truth value; `default` where the key is missing.
+        """Return a boolean; `default` if the key is missing.
 
         Raises:
             ModelFileError: missing without a default, or of another type.
@@ -185,7 +185,7 @@ class GGUFHeader:
         return bool(found.value) if found is not None else bool(default)
 
     def text(self, key: str, default: str | None = None) -> str:
-        """A string; `default` where the key is missing.
+        """Return a string; `default` if the key is missing.
 
         Raises:
             ModelFileError: missing without a default, of another type, or not UTF-8.
@@ -199,7 +199,7 @@ class GGUFHeader:
             raise self.error(f"the text of {key} is not UTF-8") from None
 
     def array(self, key: str, item_type: GGUFValueType) -> GGUFArray:
-        """An array whose items are of exactly `item_type`.
+        """Return an array whose items are of exactly `item_type`.
 
         Raises:
             ModelFileError: missing, no array, or an array of something else.
@@ -210,7 +210,7 @@ class GGUFHeader:
         return found.value
 
     def bounded_integer(self, key: str, lowest: int, highest: int, default: int | None = None) -> int:
-        """A whole number within limits.
+        """Return a whole number within limits.
 
         Raises:
             ModelFileError: missing without a default, no whole number, or outside the limits.
@@ -221,7 +221,7 @@ class GGUFHeader:
         return value
 
     def bounded_number(self, key: str, lowest: float, highest: float, default: float | None = None) -> float:
-        """A finite number within limits.
+        """Return a finite number within limits.
 
         Raises:
             ModelFileError: missing without a default, no number, or outside the limits.
@@ -232,7 +232,7 @@ class GGUFHeader:
         return value
 
     def error(self, what: str, hint: str = DAMAGED_HINT) -> ModelFileError:
-        """The error for something wrong with the file: "FILE: WHAT."."""
+        """Return the error for a fault in the file: "FILE: WHAT."."""
         return ModelFileError(f"{self.label}: {what}.", hint)
 
     @cached_property

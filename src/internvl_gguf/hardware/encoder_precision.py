@@ -17,6 +17,8 @@ from internvl_gguf.utils.records import ENCODER_SPEED
 _BY_FAITHFULNESS = ("F16", "BF16", "F32", "Q8_0")
 _MEASURABLE = frozenset(_BY_FAITHFULNESS)
 _MAX_TIME_RATIO = 0.9  # a less faithful precision must take less than this share of the time
+_OPENVINO = "openvino"  # what labels of its encoders begin with
+_IN_LLAMA_CPP, _IN_OPENVINO = "internvl_gguf.llama.measure.encoder", "internvl_gguf.vision.measure"
 _TIMEOUT = 120.0  # seconds for all measurements
 
 
@@ -68,7 +70,7 @@ def measured_seconds(labels: Sequence[str], on_progress: Callable[[str], None] =
     known = ENCODER_SPEED.get(machine, _read) or {}
     missing = [label for label in labels if label not in known]
     if missing and library_version():
-        on_progress("Measuring once which precision of the vision encoder is the fastest here.")
+        on_progress("Measuring once which vision encoder is the fastest here.")
         found = _measure(missing)
         known |= found
         ENCODER_SPEED.merge(machine, _read, lambda before: {**(before or {}), **found})
@@ -80,8 +82,16 @@ def _read(kept: Any) -> dict[str, float]:
 
 
 def _measure(labels: Sequence[str]) -> dict[str, float]:
-    """Measure in a child process: a device that lacks a type may end it, and the lines before that still count."""
-    command = [sys.executable, "-m", "internvl_gguf.llama.measure.encoder", *labels]
+    """Measure in child processes, one for each library."""
+    seconds: dict[str, float] = {}
+    for module, is_openvino in ((_IN_LLAMA_CPP, False), (_IN_OPENVINO, True)):
+        if asked := [label for label in labels if label.startswith(_OPENVINO) == is_openvino]:
+            seconds |= _printed_seconds([sys.executable, "-m", module, *asked])
+    return seconds
+
+
+def _printed_seconds(command: Sequence[str]) -> dict[str, float]:
+    """Return what a process prints: a device that lacks a type may end it, and the lines before that still count."""
     seconds: dict[str, float] = {}
     with contextlib.suppress(OSError), child_process(command, timeout=_TIMEOUT, keeps_errors=False) as child:
         for line in child.objects():

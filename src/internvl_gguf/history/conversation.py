@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
@@ -96,7 +96,7 @@ class Conversation:
         return self._question(self._entries[-1]) if self._has_open_question else None
 
     def stream(
-        self, session: Session, prompt: str, images: Iterable[Any] = (), **options: Unpack[AskOptions]
+        self, session: Session, prompt: str, images: Any = (), **options: Unpack[AskOptions]
     ) -> Generator[Chunk, None, None]:
         """Ask as `Session.stream` does, and save everything: the question at once, the answer when it is complete.
 
@@ -357,9 +357,4 @@ def _statistics(reply: Reply | None) -> dict[str, Any]:
     """Return the statistics of a reply to save; of a stopped answer, only that it was aborted."""
     if reply is None:
         return {"finish_reason": "aborted"}
-    return {
-        "finish_reason": reply.finish_reason,
-        "usage": asdict(reply.usage),
-        "timings": asdict(reply.timings),
-        "notices": list(reply.notices),
-    }
+    return {name: value for name, value in reply.to_dict().items() if name != "text"}

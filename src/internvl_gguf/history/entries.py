@@ -65,7 +65,7 @@ class Entry:
         layout: how they are laid out in the prompt.
         tokens: for an answer, the sampled ids; None if they are not exactly the answer.
         model: for an answer, the model that gave it.
-        statistics: for an answer, its finish_reason, usage, timings and notices (`cli.output.reply_as_json`'s names).
+        statistics: for an answer, its finish_reason, usage, timings and notices (as `Reply.to_dict` has them).
     """
 
     role: Role

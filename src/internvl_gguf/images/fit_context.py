@@ -150,7 +150,7 @@ def cut_notices(plan: CutPlan) -> tuple[str, ...]:
     return (
         f"{pictures} cut into {count_tiles(plan.tiles)} instead of {asked.tiles} "
         f"(max_tiles {plan.cap} instead of {most}), "
-        f"so that {'they fit' if several else 'it fits'} the context of {plan.budget.n_ctx:,} positions{whole}.",
+        f"so that {'they fit' if several else 'it fits'} the context of {plan.budget.n_ctx:,} tokens{whole}.",
     )
 
 
@@ -167,7 +167,7 @@ def check_fits(plan: CutPlan) -> None:
     cap, larger = _sufficient_cap(plan), _sufficient_context(plan)
     ways = _ways_to_fit(plan, cap, larger)
     raise ContextOverflowError(
-        f"{start} prompt takes {plan.needed:,} positions{share}; the context has {plan.budget.n_ctx:,}.",
+        f"{start} prompt takes {plan.needed:,} tokens{share}; the context has {plan.budget.n_ctx:,}.",
         f"What would fit: {_either(ways)}." if ways else "Ask with fewer pictures or less text, or begin anew.",
         needed=plan.needed,
         available=plan.budget.n_ctx,

@@ -16,6 +16,7 @@ MAX_OVERLAY_SIDE = 2048
 
 _LEGIBLE_TILE, _SMALLEST_TILE = 160, 64
 _GAP = 16
+_CAPTION, _CAPTION_SIZE = 28, 16
 _Box: TypeAlias = tuple[int, int, int, int]
 _INK, _PAPER, _BACKGROUND = (255, 214, 0), (0, 0, 0), (48, 48, 52)
 
@@ -25,7 +26,8 @@ def draw_grid(image: Image.Image, tiled: TiledPicture | Grid) -> Image.Image:
 
     Tiles are numbered from 1 in the order the model receives them: row by row, the thumbnail last. The picture keeps
     its shape if its tiles stay large enough to be told apart; a picture of a few pixels is enlarged, and a strip is
-    stretched across, as the model's tiles are. The thumbnail is shown square, as the model receives it.
+    stretched across, as the model's tiles are. The thumbnail is shown square, as the model receives it, and its name
+    stands below it.
 
     Args:
         image: the whole picture, upright (as `load_image` gives it).
@@ -37,11 +39,12 @@ def draw_grid(image: Image.Image, tiled: TiledPicture | Grid) -> Image.Image:
     cut = tiled if isinstance(tiled, Grid) else Grid(*tiled.grid, thumbnail=tiled.has_thumbnail)
     grid, side = (cut.columns, cut.rows), _thumbnail_side(image.size) if cut.thumbnail else 0
     below = image.width >= 2 * image.height
-    beside_x, beside_y = (0, side + _GAP) if side and below else (side + _GAP, 0) if side else (0, 0)
+    block = side + _CAPTION if side else 0
+    beside_x, beside_y = (0, block + _GAP) if side and below else (side + _GAP, 0) if side else (0, 0)
     room = MAX_OVERLAY_SIDE - 2 * _GAP
     width, height = _shown_size(image.size, grid, (room - beside_x, room - beside_y))
 
-    canvas_size = (max(width + beside_x, side) + 2 * _GAP, max(height + beside_y, side) + 2 * _GAP)
+    canvas_size = (max(width + beside_x, side) + 2 * _GAP, max(height + beside_y, block) + 2 * _GAP)
     canvas = Image.new("RGB", canvas_size, _BACKGROUND)
     picture = image.convert("RGB")
     # A few pixels are shown as the squares they are; anything else is resampled smoothly.
@@ -49,13 +52,15 @@ def draw_grid(image: Image.Image, tiled: TiledPicture | Grid) -> Image.Image:
     canvas.paste(picture.resize((width, height), sampling), (_GAP, _GAP))
     boxes = list(_tile_boxes((width, height), grid))
     names = [str(number) for number in range(1, len(boxes) + 1)]
+    draw = ImageDraw.Draw(canvas)
     if side:
         left, top = (_GAP, height + 2 * _GAP) if below else (width + 2 * _GAP, _GAP)
         canvas.paste(picture.resize((side, side)), (left, top))
         boxes.append((left, top, left + side, top + side))
-        names.append(f"{len(boxes)} thumbnail")
-    _draw_borders(ImageDraw.Draw(canvas), boxes, max(1, round(4 * max(width, height) / MAX_OVERLAY_SIDE)))
-    _draw_names(ImageDraw.Draw(canvas), boxes, names)
+        font = ImageFont.load_default(size=_CAPTION_SIZE)
+        draw.text((left, top + block), f"{len(boxes)} thumbnail", font=font, fill=_INK, anchor="lb")
+    _draw_borders(draw, boxes, max(1, round(4 * max(width, height) / MAX_OVERLAY_SIDE)))
+    _draw_names(draw, boxes[: len(names)], names)
     return canvas
 
 
@@ -104,8 +109,8 @@ def _draw_borders(draw: ImageDraw.ImageDraw, boxes: list[_Box], line: int) -> No
 def _draw_names(draw: ImageDraw.ImageDraw, boxes: list[_Box], names: list[str]) -> None:
     """Draw the name of each box on a plate in its upper left corner."""
     narrowest = min(min(right - left, bottom - top) for left, top, right, bottom in boxes)
-    size = max(12, min(40, narrowest // 8))
-    font, pad = ImageFont.load_default(size=size), size // 3
+    size = max(11, min(22, narrowest // 14))  # legible, and hiding as little as can be
+    font, pad = ImageFont.load_default(size=size), size // 4
     for (left, top, _, _), name in zip(boxes, names, strict=True):
         x, y = left + 2 * pad, top + 2 * pad
         right, bottom = draw.textbbox((x, y), name, font=font, anchor="lt")[2:]

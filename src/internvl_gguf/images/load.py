@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from PIL import Image
@@ -91,18 +90,18 @@ def load_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS, nam
     raise PictureError(f"Cannot use {name}: it is not a kind of picture source.", _source_hint(source))
 
 
-def picture_list(images: Iterable[Any]) -> list[Any]:
-    """Return the pictures of a question as a list, from any iterable of them.
+def picture_list(images: Any) -> list[Any]:
+    """Return the pictures of a question as a list, from any iterable of them or from a single one.
 
     Raises:
-        InvalidRequestError: a single picture (an array would be taken for the list of its rows), or no list at all.
+        InvalidRequestError: neither a picture nor a list, or one array of several pictures.
     """
     if hasattr(images, "__array__") and getattr(images, "ndim", 3) == 4:
         raise InvalidRequestError("images is one array of several pictures.", "Write images=list(array).")
     is_one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, Picture, MessagePicture))
     if is_one or hasattr(images, "__array__") or hasattr(images, "read"):
-        raise InvalidRequestError("images is one picture, not a list of them.", "Write images=[picture].")
-    hint = "Give a list of pictures, or leave it out."
+        return [images]  # an array would be taken for the list of its rows
+    hint = "Give a picture or a list of pictures, or leave it out."
     if isinstance(images, (set, frozenset)):  # which picture is the first?
         raise arguments.wrong("images", images, hint)
     return list(arguments.items("images", images, hint))

@@ -23,7 +23,7 @@ _VARIABLE: Final = "GOMP_SPINCOUNT"
 _DECISIVE: Final = ("OMP_WAIT_POLICY", _VARIABLE)
 """Variables by which a user decides; the last one wins in libgomp."""
 _MAPS: Final = Path("/proc/self/maps")
-_RUNTIME: Final = re.compile(r"(lib(?:gomp|omp|iomp5)[-.][^/]*)$", re.MULTILINE)
+_RUNTIME: Final = re.compile(r"(lib(?:gomp|omp|iomp5)[-.][^/\n]*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

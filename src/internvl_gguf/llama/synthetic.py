@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, TokenType, quants
 
 from internvl_gguf.gguf.arch.base import MmprojShape
 from internvl_gguf.gguf.arch.internvit import INTERNVIT
+from internvl_gguf.gguf.validation.mmproj import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,8 +68,8 @@ def write_encoder(
     ):
         writer.add_uint32(f"clip.vision.{key}", value)
     writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-6)
-    writer.add_array("clip.vision.image_mean", [0.5, 0.5, 0.5])
-    writer.add_array("clip.vision.image_std", [0.5, 0.5, 0.5])
+    writer.add_array("clip.vision.image_mean", list(IMAGENET_MEAN))
+    writer.add_array("clip.vision.image_std", list(IMAGENET_STD))
     writer.add_bool("clip.use_gelu", True)
     for name, sizes in tensor_shapes(shape).items():
         is_norm = name.endswith(("ln1.weight", "ln2.weight", "mlp.0.weight"))

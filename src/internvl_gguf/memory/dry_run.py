@@ -1,4 +1,4 @@
-"""What llama.cpp itself says a configuration takes, asked with a header alone.
+"""Ask llama.cpp itself for the memory of a configuration, given a header alone.
 
 llama.cpp plans memory without allocating any (`no_alloc` of its model parameters, `llama_context::graph_reserve` with
 `sizes`). It wants a file of the full size: the header goes to a sparse file in a temporary folder, which takes no more
@@ -19,10 +19,10 @@ from typing import Any, Final
 
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.gguf.header import ByteSource, GGUFHeader, LocalFile, read_header
+from internvl_gguf.gguf.model_weights import ModelShape
 from internvl_gguf.gguf.read_shape import shape_from_headers
-from internvl_gguf.gguf.weights import ModelShape
+from internvl_gguf.memory.memory_request import MemoryRequest
 from internvl_gguf.memory.plan import DeviceMemory, MemoryPlan, predict_memory, text_weights
-from internvl_gguf.memory.request import MemoryRequest
 from internvl_gguf.utils.child_process import child_process
 from internvl_gguf.utils.paths import making_temporary
 from internvl_gguf.utils.process_end import describe_end
@@ -39,16 +39,16 @@ def dry_run(
     mmproj: GGUFHeader | None = None,
     timeout: float = TIMEOUT,
 ) -> list[MemoryPlan]:
-    """Ask llama.cpp what configurations take.
+    """Ask llama.cpp for the memory of configurations.
 
     It answers for the devices of this machine: `requests` must name as many GPUs as it has. It says nothing about the
     mmproj, the process and the CPU's work buffer; these parts are those of `predict_memory`.
 
     Args:
-        text: the text GGUF: a path, or anything that gives its first bytes; of a split model all parts in order.
-        requests: what to ask for.
-        mmproj: header of the vision half, to count it in.
-        timeout: seconds for all of them.
+        text: the text GGUF: a path or a `ByteSource`; for a split model all parts in order.
+        requests: the configurations.
+        mmproj: header of the vision half, to include it.
+        timeout: seconds for all requests.
 
     Returns:
         One plan for each request, with `source` "dry run".
@@ -73,13 +73,13 @@ def dry_run(
 def ask(
     path: Path, requests: Sequence[MemoryRequest], *, allocate: bool = False, timeout: float = TIMEOUT
 ) -> list[dict[str, Any]]:
-    """The answers of `internvl_gguf.llama.dry_run_process` about a file.
+    """Return the answers of `internvl_gguf.llama.dry_run_process` about a file.
 
     Args:
-        path: the text GGUF; of a split model its first part.
-        requests: what to ask for.
-        allocate: whether to load the weights after all.
-        timeout: seconds for all of them.
+        path: the text GGUF; for a split model its first part.
+        requests: the configurations.
+        allocate: whether to really load the weights.
+        timeout: seconds for all requests.
 
     Raises:
         LibraryError: llama.cpp refused, died, or took too long.
@@ -110,7 +110,7 @@ def _sources(text: Source | Sequence[Source]) -> list[ByteSource]:
 
 
 def _write_headers(folder: Path, sources: Sequence[ByteSource], headers: Sequence[GGUFHeader]) -> Path:
-    """Write each part's header, and nothing behind it up to its full size; the path of the first part."""
+    """Write sparse files with each part's header and full size; return the path of the first."""
     paths = [folder / f"model-{number:05}-of-{len(sources):05}.gguf" for number in range(1, len(sources) + 1)]
     try:
         for path, source, header in zip(paths, sources, headers, strict=True):
@@ -142,7 +142,7 @@ def _configuration(request: MemoryRequest) -> dict[str, Any]:
 
 
 def _plan(shape: ModelShape, request: MemoryRequest, predicted: MemoryPlan, answer: dict[str, Any]) -> MemoryPlan:
-    """The prediction with llama.cpp's numbers in place of ours, where it gives any."""
+    """Return the prediction, with llama.cpp's numbers in place of ours where it gives any."""
     layers: list[str] = answer["layers"]
     names = {device.device for device in predicted.devices}
     found = {*layers, *answer["compute"], *answer["output"]}
@@ -154,7 +154,7 @@ def _plan(shape: ModelShape, request: MemoryRequest, predicted: MemoryPlan, answ
     per_layer = answer["kv_cache"] // shape.text.n_layers
     *homes, output = layers[: shape.text.n_layers + 1]
     weights = text_weights(shape.text, homes, output, reorders=request.reorders)
-    # llama.cpp grows this buffer when guesses first need their rows.
+    # llama.cpp enlarges this buffer when drafted tokens first need their rows of logits.
     guesses = 4 * shape.text.n_vocab * request.n_draft
     unlisted = answer["weights"] - sum(weight.n_bytes for weight in shape.text.weights)
     if unlisted:

@@ -1,8 +1,8 @@
-"""How ggml lays the tensors of a graph into a compute buffer, replayed on sizes alone.
+"""Simulate how ggml places the tensors of a graph in a compute buffer, from their sizes alone.
 
 Follows `ggml_gallocr_alloc_graph_impl` and `ggml_dyn_tallocr_alloc` of llama.cpp's `ggml/src/ggml-alloc.c`: tensors are
-placed in the order of the graph, best fit first, in place over a parent where the operation allows it, and their room
-is given back after the last node that reads them. The largest end of any tensor is the size of the buffer.
+placed in the order of the graph, best fit first, in place over a parent if the operation allows it, and their room is
+freed after the last node that reads them. The largest end of any tensor is the size of the buffer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ENDLESS: Final = 2**62
 
 @dataclass(frozen=True)
 class Backend:
-    """What of a compute device matters to sizes.
+    """Properties of a compute device that affect buffer sizes.
 
     Attributes:
         name: "CPU", "GPU0", ...
@@ -37,12 +37,12 @@ CPU: Final = Backend("CPU", 32, is_gpu=False)
 
 
 def gpu(index: int) -> Backend:
-    """The GPU of that number, with CUDA's alignment (`ggml_backend_cuda_buffer_type_get_alignment`)."""
+    """Return the GPU of that index, with CUDA's alignment (`ggml_backend_cuda_buffer_type_get_alignment`)."""
     return Backend(f"GPU{index}", 128, is_gpu=True)
 
 
 class _Pool:
-    """One buffer: free blocks in the order of their offsets, the last of them endless."""
+    """One buffer: free blocks in the order of their offsets; the last one is unlimited."""
 
     def __init__(self, alignment: int) -> None:
         self._alignment = alignment
@@ -53,7 +53,7 @@ class _Pool:
         return size + -size % self._alignment
 
     def take(self, size: int) -> int:
-        """The offset of a new block: the tightest hole, of equals the last, else the end."""
+        """Return the offset of a new block: the smallest hole that fits (the last of equal ones), else the end."""
         size = self.padded(size)
         best, best_size = len(self._free) - 1, _ENDLESS
         for index, (_, room) in enumerate(self._free[:-1]):
@@ -82,7 +82,7 @@ class _Pool:
 
 @dataclass
 class _Slot:
-    """What the allocator keeps of a tensor: `readers` and `views` still to come, and where it lies."""
+    """Allocator state of a tensor: the numbers of `readers` and `views` still to come, and its place."""
 
     readers: int = 0
     views: int = 0
@@ -92,12 +92,12 @@ class _Slot:
 
 
 class Allocation:
-    """One pass over a graph.
+    """One allocation pass over a graph.
 
     Args:
-        backends: the devices, by number.
-        nodes: the graph in its order of computation, with the number of each node's backend.
-        leaves: tensors that nothing computes, with theirs; those without a buffer of their own are placed first.
+        backends: the devices, by index.
+        nodes: the graph in its order of computation, with the index of each node's backend.
+        leaves: tensors that no node computes, with their backends; those without a buffer of their own come first.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Allocation:
         slot.offset = self._pools[backend].take(self._room(tensor, backend))
 
     def _placed_over_parent(self, tensor: Tensor, slot: _Slot) -> bool:
-        """Whether the tensor took the room of a parent that nothing else reads; views never own any."""
+        """Place the tensor over a parent that nothing else reads; return whether that worked. Views own no memory."""
         for parent in tensor.sources:
             known = self._slot(parent)
             if not known.live or parent.is_output or parent.layout != tensor.layout:

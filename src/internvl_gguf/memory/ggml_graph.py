@@ -1,4 +1,4 @@
-"""Graphs of tensors without data, built the way ggml builds them.
+"""Build graphs of tensors without data, in the way ggml builds them.
 
 Each function here is named after a function of llama.cpp's `ggml/src/ggml.c` and makes a tensor of the same type, shape
 and strides, so that `text_graph` and `vision_graph` can be read beside the C++ they follow.
@@ -26,13 +26,13 @@ Shape = tuple[int, int, int, int]
 
 
 def row_bytes(kind: str, elements: int) -> int:
-    """Bytes of so many elements of a type (`ggml_row_size`)."""
+    """Return the bytes of `elements` elements of a type (`ggml_row_size`)."""
     block, size = BLOCKS[kind]
     return elements // block * size
 
 
 class Tensor:
-    """A tensor of a graph: what of it decides where it lies and how large it is.
+    """A tensor of a graph: the properties that determine its place and its size.
 
     Attributes:
         op: the operation that makes it; "none" for leaves.
@@ -40,15 +40,15 @@ class Tensor:
         shape: elements along each axis, the fastest first.
         strides: bytes between neighbours along each axis.
         sources: the tensors it is made from.
-        view_of: the tensor whose memory it shows, None where it has its own.
-        n_bytes: what it takes, strides considered.
+        view_of: the tensor whose memory it shares; None if it has its own.
+        n_bytes: its size, strides considered.
         is_input: filled before the graph runs.
         is_output: read after the graph has run, so that nothing may overwrite it.
         is_external: lies in a buffer of its own: a weight, or part of the KV cache.
         is_weight: a weight.
-        home: number of the backend of an external tensor's buffer.
-        pinned: number of the backend the graph's maker wants it computed on; None leaves it to the scheduler.
-        gpu_extra: bytes that CUDA wants behind it for the operation's own use.
+        home: index of the backend of an external tensor's buffer.
+        pinned: index of the backend that the graph's builder requires; None leaves it to the scheduler.
+        gpu_extra: bytes that CUDA needs after it as scratch memory of the operation.
     """
 
     __slots__ = (
@@ -92,87 +92,87 @@ class Tensor:
         self.gpu_extra = 0
 
     def _spanned(self) -> int:
-        """From the first byte to the last (`ggml_nbytes`)."""
+        """Return the bytes from the first element to the last (`ggml_nbytes`)."""
         block = BLOCKS.get(self.kind, (1, 1))[0]
         steps = zip(self.shape[1:], self.strides[1:], strict=True)
         return self.shape[0] // block * self.strides[0] + sum((count - 1) * stride for count, stride in steps)
 
     @property
     def layout(self) -> tuple[str, Shape, Shape]:
-        """Type, shape and strides: what `ggml_are_same_layout` compares."""
+        """Type, shape and strides, as compared by `ggml_are_same_layout`."""
         return self.kind, self.shape, self.strides
 
     @property
     def elements(self) -> int:
-        """How many elements it has."""
+        """Number of elements."""
         return self.shape[0] * self.shape[1] * self.shape[2] * self.shape[3]
 
 
 def contiguous(kind: str, shape: Shape) -> Shape:
-    """Strides of a tensor without gaps; types outside `BLOCKS`, which only weights have, count as bytes."""
+    """Return the strides of a tensor without gaps; types outside `BLOCKS`, which only weights have, count as bytes."""
     block, size = BLOCKS.get(kind, (1, 1))
     row = shape[0] // block * size
     return size, row, row * shape[1], row * shape[1] * shape[2]
 
 
 def new_tensor(kind: str, *sizes: int) -> Tensor:
-    """A leaf."""
+    """Make a leaf."""
     return Tensor("none", kind, _shape(sizes))
 
 
 def new_input(kind: str, *sizes: int) -> Tensor:
-    """A leaf that is filled before the graph runs."""
+    """Make a leaf that is filled before the graph runs."""
     tensor = new_tensor(kind, *sizes)
     tensor.is_input = True
     return tensor
 
 
 def external(kind: str, home: int, n_bytes: int, *sizes: int, weight: bool = True) -> Tensor:
-    """A weight or a part of the KV cache, in a buffer of its own on backend `home`."""
+    """Make a weight or a part of the KV cache, in a buffer of its own on backend `home`."""
     tensor = Tensor("none", kind, _shape(sizes), n_bytes=n_bytes)
     tensor.is_external, tensor.is_weight, tensor.home = True, weight, home
     return tensor
 
 
 def get_rows(table: Tensor, rows: Tensor) -> Tensor:
-    """Rows of a table as F32."""
+    """Return rows of a table as F32."""
     return Tensor("get_rows", "f32", (table.shape[0], rows.shape[0], 1, 1), (table, rows))
 
 
 def mul_mat(weight: Tensor, activations: Tensor) -> Tensor:
-    """Matrix product as F32."""
+    """Return a matrix product as F32."""
     shape = (weight.shape[1], activations.shape[1], activations.shape[2], activations.shape[3])
     return Tensor("mul_mat", "f32", shape, (weight, activations))
 
 
 def elementwise(op: str, first: Tensor, *others: Tensor) -> Tensor:
-    """An operation whose result is laid out like its first operand without gaps: add, mul, norms, rope, soft_max."""
+    """Apply an operation whose result has its first operand's shape, without gaps: add, mul, norms, rope, soft_max."""
     return Tensor(op, first.kind, first.shape, (first, *others))
 
 
 def cast(tensor: Tensor, kind: str) -> Tensor:
-    """A copy in another type; like ggml's it has itself among its sources."""
+    """Copy a tensor to another type; as in ggml, the copy is among its own sources."""
     result = Tensor("cpy", kind, tensor.shape, (tensor,))
     result.sources = (tensor, result)
     return result
 
 
 def cont(tensor: Tensor, *sizes: int) -> Tensor:
-    """A copy without gaps, in another shape where one is given."""
+    """Copy a tensor without gaps, optionally to another shape."""
     return Tensor("cont", tensor.kind, _shape(sizes) if sizes else tensor.shape, (tensor,))
 
 
 def concat(first: Tensor, second: Tensor, axis: int) -> Tensor:
-    """Two tensors joined along an axis."""
+    """Join two tensors along an axis."""
     sizes = list(first.shape)
     sizes[axis] += second.shape[axis]
     return Tensor("concat", first.kind, _shape(tuple(sizes)), (first, second))
 
 
 def flash_attention(query: Tensor, key: Tensor, value: Tensor, *mask: Tensor) -> Tensor:
-    """Attention in one operation: F32 [head_dim, heads, tokens, batch].
+    """Compute attention in one operation: F32 [head_dim, heads, tokens, batch].
 
-    CUDA keeps F16 copies of keys and values of another type behind the result
+    CUDA keeps F16 copies of keys and values of another type after the result
     (`ggml_cuda_flash_attn_ext_get_alloc_size` in `ggml-cuda/fattn.cu`, for the kernels that a prefill takes).
     """
     shape = (value.shape[0], query.shape[2], query.shape[1], query.shape[3])
@@ -182,17 +182,17 @@ def flash_attention(query: Tensor, key: Tensor, value: Tensor, *mask: Tensor) ->
 
 
 def set_rows(target: Tensor, rows: Tensor, places: Tensor) -> Tensor:
-    """Rows written into a part of the KV cache; the result shows that part."""
+    """Write rows into a part of the KV cache; the result is a view of that part."""
     return Tensor("set_rows", target.kind, target.shape, (rows, places, target), view_of=target)
 
 
 def reshape(tensor: Tensor, *sizes: int) -> Tensor:
-    """The same memory in another shape."""
+    """Return a view of the same memory in another shape."""
     return Tensor("reshape", tensor.kind, _shape(sizes), (tensor,), view_of=tensor)
 
 
 def permute(tensor: Tensor, *axes: int) -> Tensor:
-    """The same memory with axis i moved to place axes[i]."""
+    """Return a view of the same memory with axis i moved to place axes[i]."""
     sizes, strides = [0] * 4, [0] * 4
     for source, target in enumerate(axes):
         sizes[target], strides[target] = tensor.shape[source], tensor.strides[source]
@@ -207,7 +207,7 @@ def permute(tensor: Tensor, *axes: int) -> Tensor:
 
 
 def view(tensor: Tensor, sizes: tuple[int, ...], strides: Shape | None = None) -> Tensor:
-    """A part of the same memory, without gaps unless strides are given."""
+    """Return a view of a part of the same memory, without gaps unless strides are given."""
     return Tensor("view", tensor.kind, _shape(sizes), (tensor,), strides=strides, view_of=tensor)
 
 
@@ -225,8 +225,8 @@ class Graph:
         self._known: set[Tensor] = set()
 
     def expand(self, tensor: Tensor) -> None:
-        """Add a tensor and what it is made from, sources first, left to right."""
-        # Depth first with a stack of our own: a graph is deeper than Python's.
+        """Add a tensor and, before it, its sources recursively, left to right."""
+        # Depth first with an explicit stack, since a graph is deeper than Python's recursion limit.
         stack: list[tuple[Tensor, Iterator[Tensor]]] = []
         self._enter(tensor, stack)
         while stack:

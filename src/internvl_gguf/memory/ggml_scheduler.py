@@ -1,4 +1,4 @@
-"""Which device computes which node, and what is copied between devices.
+"""Assign the nodes of a graph to devices, and add the copies between them.
 
 Follows `ggml_backend_sched_split_graph` of llama.cpp's `ggml/src/ggml-backend.cpp`, for devices that support every
 operation of these graphs. The CPU comes last, and is the only one that reads host memory.
@@ -13,7 +13,7 @@ from typing import Final
 from internvl_gguf.memory.ggml_allocator import Allocation, Backend
 from internvl_gguf.memory.ggml_graph import Graph, Tensor
 
-OFFLOAD_ROWS: Final = 32  # op_offload_min_batch_size: from so many rows on, a GPU computes with weights of the CPU
+OFFLOAD_ROWS: Final = 32  # op_offload_min_batch_size: from this many rows on, a GPU computes with weights of the CPU
 _COPIES: Final = 4  # GGML_SCHED_MAX_COPIES, of inputs when several GPUs work as a pipeline
 _VIEWS: Final = frozenset({"view", "reshape", "permute"})
 
@@ -22,11 +22,11 @@ Placed = tuple[Tensor, int]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Where a graph is computed.
+    """Result of placing a graph on devices.
 
     Attributes:
         buffers: bytes of the compute buffer on each backend.
-        host_nodes: the nodes that the CPU computes.
+        host_nodes: nodes that the CPU computes.
     """
 
     buffers: tuple[int, ...]
@@ -39,10 +39,10 @@ def schedule(
     """Place a graph on its devices.
 
     Args:
-        graph: as the model builds it; its nodes' sources are redirected to copies, so it serves once.
+        graph: graph of the model; it is used up, since its nodes' sources are redirected to copies.
         backends: GPUs first, the CPU last.
-        offload_to: number of the GPU that takes over operations on weights of the CPU; None where none does.
-        pipeline: whether inputs are kept several times, as `llama_context` asks for when several GPUs hold all layers.
+        offload_to: index of the GPU that takes over operations on weights of the CPU; None if none does.
+        pipeline: whether inputs have several copies, as `llama_context` requires when several GPUs hold all layers.
     """
     if len(backends) == 1:
         allocation = Allocation(backends, [(node, 0) for node in graph.nodes], [(leaf, 0) for leaf in graph.leaves])
@@ -61,7 +61,7 @@ class _Scheduler:
         self._copied: dict[tuple[Tensor, int], list[Tensor]] = {}
 
     def run(self) -> Schedule:
-        """Assign, split, and place the tensors."""
+        """Assign nodes to devices, split the graph, and place the tensors."""
         self._assign_fixed()
         for order in (self._graph.nodes, self._graph.nodes[::-1]):
             self._spread(order, gpus_only=True)
@@ -74,7 +74,7 @@ class _Scheduler:
         return Schedule(Allocation(self._backends, nodes, leaves).sizes, host)
 
     def _assign_fixed(self) -> None:
-        """Pass 1: what lies in a buffer, what reads a weight, and the inputs."""
+        """Pass 1: assign tensors with a buffer, nodes that read a weight, and inputs."""
         for tensor in (*self._graph.leaves, *self._graph.nodes):
             backend = tensor.pinned if tensor.pinned is not None else self._fixed(tensor)
             if backend is not None:
@@ -96,7 +96,7 @@ class _Scheduler:
         return weight.home
 
     def _spread(self, order: Sequence[Tensor], *, gpus_only: bool) -> None:
-        """Pass 2: unassigned nodes follow their neighbours, GPUs before the CPU."""
+        """Pass 2: assign remaining nodes to the devices of their neighbours, GPUs before the CPU."""
         current: int | None = None
         for node in order:
             if node.op in _VIEWS:
@@ -108,7 +108,7 @@ class _Scheduler:
                 self._backend[node] = current
 
     def _assign_sources(self) -> None:
-        """Pass 4: views follow what they show, other sources the node that reads them."""
+        """Pass 4: assign views to the device of their base tensor, other sources to that of their reader."""
         for node in self._graph.nodes:
             if node.view_of is not None and node not in self._backend:
                 self._backend[node] = self._backend[node.view_of]
@@ -118,7 +118,7 @@ class _Scheduler:
                     self._backend[source] = self._backend[node] if follows is None else follows
 
     def _split(self) -> list[Placed]:
-        """Pass 5: cut where the device changes; a split begins with copies of what it reads from elsewhere."""
+        """Pass 5: cut the graph where the device changes; a split begins with copies of inputs from other devices."""
         placed: list[Placed] = []
         inputs: list[Tensor] = []
         members: list[Tensor] = []
@@ -141,7 +141,7 @@ class _Scheduler:
         return (owner.home if owner.is_external else self._backend[tensor]) == backend
 
     def _local(self, source: Tensor, backend: int, inputs: list[Tensor]) -> Tensor:
-        """The source itself where the backend reaches it, else its copy there, made once for the whole graph."""
+        """Return the source if the backend can read it, else its copy there, made once for the whole graph."""
         if self._reaches(source, backend):
             return source
         copies = self._copied.get((source, backend))
@@ -156,7 +156,7 @@ class _Scheduler:
         return copy
 
     def _finished(self, backend: int, inputs: list[Tensor], members: list[Tensor]) -> list[Placed]:
-        """A split as the allocator sees it: each input is read once more, then its copy appears."""
+        """Return a split for the allocator: each input is read once more, then its copy appears."""
         placed: list[Placed] = []
         for source in inputs:
             reader = Tensor("none", source.kind, source.shape, (source,), view_of=source, n_bytes=source.n_bytes)
@@ -164,7 +164,7 @@ class _Scheduler:
         return placed + [(node, self._backend[node]) for node in members]
 
     def _input_copies(self) -> list[Placed]:
-        """With several copies, those of the graph's inputs and of what crosses devices are placed before all else."""
+        """Return the copies of inputs and of tensors that cross devices; with several copies they are placed first."""
         if self._copies == 1:
             return []
         placed: list[Placed] = []
@@ -182,7 +182,7 @@ class _Scheduler:
 
 
 def _offloaded(tensor: Tensor) -> bool:
-    """Whether a GPU takes over an operation on a weight in host memory (`get_op_batch_size` in ggml-cuda.cu)."""
+    """Return whether a GPU takes over an operation on a weight in host memory (`get_op_batch_size` in ggml-cuda.cu)."""
     if tensor.op == "get_rows":
         return False
     rows = tensor.shape[1] if tensor.op == "mul_mat" else tensor.shape[1] * tensor.shape[2] * tensor.shape[3]

@@ -1,4 +1,4 @@
-"""What a configuration takes on each device, part by part."""
+"""Predict the memory of a configuration on each device, part by part."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final, Literal
 
-from internvl_gguf.gguf.weights import ModelShape, TextWeights, VisionWeights, Weight
+from internvl_gguf.gguf.model_weights import ModelShape, TextWeights, VisionWeights, Weight
 from internvl_gguf.memory.ggml_allocator import CPU, Backend, gpu
 from internvl_gguf.memory.ggml_graph import row_bytes
 from internvl_gguf.memory.ggml_scheduler import OFFLOAD_ROWS, schedule
-from internvl_gguf.memory.request import MemoryRequest
+from internvl_gguf.memory.memory_request import MemoryRequest
+from internvl_gguf.memory.openvino_memory import openvino_activations, openvino_weights
 from internvl_gguf.memory.text_graph import Placement, TextBatch, text_graph
 from internvl_gguf.memory.vision_graph import vision_graph
 from internvl_gguf.memory.work_buffer import work_buffer
@@ -34,19 +35,19 @@ _REPACKED_ROWS: Final = 8
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """What one device holds, in bytes.
+    """Memory on one device, in bytes.
 
     Attributes:
         device: "CPU" for the host's memory, "GPU0", "GPU1", ... for a GPU's own.
-        weights: of the text model.
+        weights: weights of the text model.
         kv_cache: keys and values of every position.
         compute_buffer: intermediate results of the text model's largest batch.
         output_buffer: logits.
-        mmproj_weights: of the vision encoder.
+        mmproj_weights: weights of the vision encoder.
         mmproj_compute_buffer: intermediate results of its largest batch of tiles.
-        embeddings: of the pictures, float32, kept for the next question.
+        embeddings: embeddings of the pictures, float32, kept for the next question.
         work_buffer: operands that the CPU converts before it multiplies them; grows while the context fills.
-        overhead: the process with its libraries and vocabulary; of a GPU its context.
+        overhead: the process with its libraries and vocabulary; on a GPU, its context.
         total: the sum.
     """
 
@@ -81,18 +82,18 @@ PARTS: Final = (
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a configuration takes.
+    """Memory of a configuration.
 
     Attributes:
-        source: where the numbers come from: GGUF headers by formula, a listing of file sizes by formula, or llama.cpp.
+        source: source of the numbers: GGUF headers by formula, a listing of file sizes by formula, or llama.cpp.
         devices: the host first, then the GPUs in order.
         cells: positions of the KV cache.
-        kv_bytes_per_position: of all layers, on whatever device.
+        kv_bytes_per_position: bytes of keys and values of one position, in all layers on all devices.
         picture_positions: positions that the pictures take.
         picture_kv: their share of the KV cache, in bytes.
-        page_cache: bytes of the file that are mapped besides what `devices` counts: the originals of weights that went
-            to a GPU or were brought into another order. The system drops them when it needs the room, but counts them
-            as the process's until then.
+        page_cache: mapped bytes of the file that `devices` does not count: the originals of weights that were copied to
+            a GPU or reordered for the CPU. The system drops them when it needs the memory, but counts them as the
+            process's until then.
     """
 
     source: Source
@@ -120,10 +121,10 @@ class MemoryPlan:
 
 
 def predict_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
-    """What a configuration takes on each device, by formula.
+    """Predict the memory of a configuration on each device, by formula.
 
     Raises:
-        InvalidRequestError: a configuration this model cannot be run in.
+        InvalidRequestError: the model cannot be run in this configuration.
     """
     request.check(shape)
     text, vision = shape.text, shape.vision
@@ -131,7 +132,7 @@ def predict_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
     cpu = len(homes.backends) - 1
     per_position = kv_bytes_per_position(text, request.kv_type)
     per_layer = per_position // text.n_layers * request.cells
-    buffers, text_work = _remembered_buffers(_BufferKey.of(text, request, homes))
+    buffers, text_work = _cached_buffers(_BufferKey.of(text, request, homes))
     names = [backend.name for backend in homes.backends]
     layers = [names[home] for home in homes.layers]
     weights = text_weights(text, layers, names[homes.output], reorders=request.reorders)
@@ -144,7 +145,7 @@ def predict_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
             kv_cache=per_layer * sum(home == index for home in homes.layers),
             compute_buffer=buffers[index],
             output_buffer=4 * text.n_vocab * (request.n_parallel + request.n_draft) if index == cpu else 0,
-            mmproj_weights=vision.weight_bytes if vision and index == encoder else 0,
+            mmproj_weights=_encoder_weights(vision, request) if vision and index == encoder else 0,
             mmproj_compute_buffer=vision_buffers[index],
             embeddings=4 * request.tiles * vision.tokens_per_tile * text.n_embd if vision and index == cpu else 0,
             work_buffer=text_work + vision_work if index == cpu else 0,
@@ -165,18 +166,18 @@ def predict_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
 
 
 def kv_bytes_per_position(text: TextWeights, kv_type: str) -> int:
-    """Bytes of keys and values of one position in all layers (`llama_kv_cache`'s constructor)."""
+    """Return the bytes of keys and values of one position in all layers (`llama_kv_cache`'s constructor)."""
     return 2 * text.n_layers * row_bytes(kv_type, text.kv_width)
 
 
 @dataclass(frozen=True)
 class Homes:
-    """Which backend each layer lies on.
+    """The backend that holds each layer.
 
     Attributes:
-        backends: GPUs first, the CPU last; the GPUs there are, whether anything lies on them or not.
-        layers: number of each layer's backend.
-        output: of the output matrix.
+        backends: all GPUs first, used or not; the CPU last.
+        layers: index of each layer's backend.
+        output: index of the output matrix's backend.
     """
 
     backends: tuple[Backend, ...]
@@ -185,7 +186,7 @@ class Homes:
 
 
 def layer_homes(n_layers: int, request: MemoryRequest) -> Homes:
-    """Which backend each layer lies on (`get_layer_buft_list` in `llama_model_base::load_tensors`)."""
+    """Return the backend that holds each layer (`get_layer_buft_list` in `llama_model_base::load_tensors`)."""
     return _homes(n_layers, request.gpu_layers(n_layers), request.gpus)
 
 
@@ -202,7 +203,7 @@ def _homes(n_layers: int, on_gpus: int, shares: tuple[float, ...]) -> Homes:
 
 
 def _split_ends(shares: Sequence[float]) -> list[float]:
-    """Where the part of each GPU ends, 0 to 1, in the single precision that llama.cpp computes with."""
+    """Return the end of each GPU's share, 0 to 1, computed in single precision as in llama.cpp."""
     ends: list[float] = []
     total = 0.0
     for share in shares:
@@ -217,13 +218,14 @@ def _float32(value: float) -> float:
 
 @dataclass(frozen=True)
 class _BufferKey:
-    """What the buffers of a text model depend on.
+    """Cache key of a text model's buffers: everything they depend on.
 
-    Of a listing these are the model's sizes, since every matrix counts as of one type; the bytes of its layers matter
-    only where a GPU copies layers of the host. So what one quant takes is known from another.
+    For a model from a listing that is its shape, since every matrix counts as of one type; the bytes of its layers
+    matter only if a GPU copies layers of the host. So all quants of a listed model share one entry. A model with a
+    header is identified by its object.
     """
 
-    sizes: tuple[object, ...]
+    shape: tuple[object, ...]
     request: MemoryRequest
     text: TextWeights = field(compare=False)
     homes: Homes = field(compare=False)
@@ -232,23 +234,23 @@ class _BufferKey:
     def of(cls, text: TextWeights, request: MemoryRequest, homes: Homes) -> _BufferKey:
         copies = request.offloads and len(homes.backends) - 1 in (*homes.layers, homes.output)
         layer_bytes = (text.layer_bytes[0], text.embedding.n_bytes) if copies else ()
-        sizes = (*text.sizes.values(), *layer_bytes)
-        fields = replace(request, pictures=0, tiles=0, tiles_per_batch=1, mmproj_gpu=None)
-        return cls(sizes if text.from_listing else (id(text),), fields, text, homes)
+        shape = (*text.sizes.values(), *layer_bytes)
+        fields = replace(request, pictures=0, tiles=0, tiles_per_batch=1, mmproj_gpu=None, encoder="llama.cpp")
+        return cls(shape if text.from_listing else (id(text),), fields, text, homes)
 
 
 @lru_cache(maxsize=256)
-def _remembered_buffers(key: _BufferKey) -> tuple[tuple[int, ...], int]:
+def _cached_buffers(key: _BufferKey) -> tuple[tuple[int, ...], int]:
     return _text_buffers(key.text, key.request, key.homes)
 
 
 def _text_buffers(text: TextWeights, request: MemoryRequest, homes: Homes) -> tuple[tuple[int, ...], int]:
-    """Compute buffer on each backend, and the CPU's work buffer."""
+    """Return the compute buffer on each backend, and the CPU's work buffer, in bytes."""
     gpus = len(homes.backends) - 1
     full = request.gpu_layers(text.n_layers) > text.n_layers
     is_large = request.ubatch >= OFFLOAD_ROWS
     offloads = request.offloads and is_large
-    kept = _telling_layers(text, homes, keeps_host_layers=offloads)
+    kept = _representative_layers(text, homes, keeps_host_layers=offloads)
     placement = Placement(
         layers=tuple(homes.layers[layer] for layer in kept),
         numbers=kept,
@@ -266,12 +268,12 @@ def _text_buffers(text: TextWeights, request: MemoryRequest, homes: Homes) -> tu
     return done.buffers, work_buffer(done.host_nodes, request.n_threads)
 
 
-def _telling_layers(text: TextWeights, homes: Homes, *, keeps_host_layers: bool) -> tuple[int, ...]:
-    """Enough layers to know the buffers: of each run of layers on one device the ends and the largest.
+def _representative_layers(text: TextWeights, homes: Homes, *, keeps_host_layers: bool) -> tuple[int, ...]:
+    """Return enough layers to determine the buffers: of each run of layers on one device the ends and the largest.
 
-    Between them every layer lies where the one before it did. That does not hold for layers of the host that a GPU
-    computes with: their weights come and go in its buffer, one size after another, and leave other holes each time,
-    unless they are all of one size.
+    The layers between them are placed in the buffer like the layer before. That does not hold for layers of the host
+    that a GPU computes: their weights are copied into its buffer one after the other, and leave other holes each time,
+    unless all have the same size.
     """
     sizes = text.layer_bytes
     cpu = len(homes.backends) - 1
@@ -291,16 +293,16 @@ def _telling_layers(text: TextWeights, homes: Homes, *, keeps_host_layers: bool)
 
 
 def text_weights(text: TextWeights, layers: Sequence[str], output: str, *, reorders: bool) -> dict[str, int]:
-    """Bytes of weights on each device.
+    """Return the bytes of weights on each device.
 
-    The rows of the tokens stay in host memory. Where they serve as output matrix too, that is another copy when it lies
-    on a GPU or in another order (`llama_model_loader::create_tensor`, TENSOR_DUPLICATED).
+    The token embedding stays in host memory. If it serves as output matrix, too, that is a second copy when it lies on
+    a GPU or is reordered (`llama_model_loader::create_tensor`, TENSOR_DUPLICATED).
 
     Args:
         text: the model.
         layers: the device of each layer, "CPU" for the host.
         output: the device of the output matrix.
-        reorders: whether the CPU brings weights into an order of its own: where it may, and no GPU computes with them.
+        reorders: see `MemoryRequest.reorders`.
     """
     sizes = {"CPU": text.embedding.n_bytes}
     ends = [weight.n_bytes for weight in (text.output_norm, text.output_bias, text.output) if weight is not None]
@@ -312,7 +314,7 @@ def text_weights(text: TextWeights, layers: Sequence[str], output: str, *, reord
 
 
 def _page_cache(text: TextWeights, homes: Homes, *, reorders: bool) -> int:
-    """Bytes of the file that no device counts, though the process maps them."""
+    """Return the mapped bytes of the file that no device counts."""
     cpu = len(homes.backends) - 1
     originals = 0
     for weight in text.weights:
@@ -325,7 +327,7 @@ def _page_cache(text: TextWeights, homes: Homes, *, reorders: bool) -> int:
 
 
 def is_repacked(weight: Weight) -> bool:
-    """Whether the CPU keeps a matrix in an order of its own; it does not where a GPU computes with it, too."""
+    """Return whether the CPU backend reorders a matrix, provided that no GPU computes with it."""
     kinds = _REPACKED_X86 if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else _REPACKED_ARM
     return len(weight.shape) == 2 and weight.shape[1] % _REPACKED_ROWS == 0 and weight.kind in kinds
 
@@ -333,17 +335,28 @@ def is_repacked(weight: Weight) -> bool:
 def _vision_memory(
     vision: VisionWeights | None, request: MemoryRequest, homes: Homes
 ) -> tuple[int, tuple[int, ...], int]:
-    """Number of the encoder's backend, its compute buffer on each backend, and its CPU backend's work buffer."""
+    """Return the index of the encoder's backend, its compute buffer on each backend, and the CPU's work buffer."""
     cpu = len(homes.backends) - 1
     encoder = cpu if request.mmproj_gpu is None else request.mmproj_gpu
     sizes = [0] * (cpu + 1)
     if vision is None:
+        return encoder, tuple(sizes), 0
+    if _is_openvino(request):
+        sizes[cpu] = openvino_activations(vision, request.tiles_per_batch)
         return encoder, tuple(sizes), 0
     computed = _encoding(vision, request.tiles_per_batch, request.n_threads, on_gpu=encoder != cpu)
     sizes[encoder] = computed.encoder
     if encoder != cpu:
         sizes[cpu] = computed.host
     return encoder, tuple(sizes), computed.work
+
+
+def _is_openvino(request: MemoryRequest) -> bool:
+    return request.mmproj_gpu is None and request.encoder != "llama.cpp"
+
+
+def _encoder_weights(vision: VisionWeights, request: MemoryRequest) -> int:
+    return openvino_weights(vision, request.encoder) if _is_openvino(request) else vision.weight_bytes
 
 
 @dataclass(frozen=True)
@@ -357,7 +370,7 @@ class _Encoding:
 
 @lru_cache(maxsize=64)
 def _encoding(vision: VisionWeights, tiles: int, n_threads: int, *, on_gpu: bool) -> _Encoding:
-    """What a batch of tiles takes; one encoder serves every quant of a text model."""
+    """Return the buffers for a batch of tiles; cached, since one encoder serves every quant of a text model."""
     graph = vision_graph(vision, tiles, min(vision.n_layers, 3))
     done = schedule(graph, (gpu(0), CPU) if on_gpu else (CPU,), offload_to=0 if on_gpu else None)
     return _Encoding(done.buffers[0], done.buffers[1] if on_gpu else 0, work_buffer(done.host_nodes, n_threads))

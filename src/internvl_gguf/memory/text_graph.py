@@ -1,7 +1,7 @@
-"""The graphs of text models as llama.cpp reserves memory for them; one for each architecture.
+"""Build the graphs that llama.cpp reserves memory for, one for each text architecture.
 
-That of Qwen2.5 follows `llama_model_qwen2::graph` in `src/models/qwen2.cpp` with the builders of `src/llama-graph.cpp`
-it calls (`build_inp_embd`, `build_qkv`, `build_attn`, `build_attn_mha`, `build_ffn`) and the cache of
+The graph of Qwen2.5 follows `llama_model_qwen2::graph` in `src/models/qwen2.cpp` with the builders that it calls in
+`src/llama-graph.cpp` (`build_inp_embd`, `build_qkv`, `build_attn`, `build_attn_mha`, `build_ffn`) and the cache of
 `src/llama-kv-cache.cpp`, for one unified stream. `llama_context::sched_reserve` builds it for the largest batch and a
 full cache.
 """
@@ -13,7 +13,7 @@ from typing import Final
 
 from internvl_gguf.config import is_quantised
 from internvl_gguf.gguf.arch.qwen2 import QWEN2
-from internvl_gguf.gguf.weights import TextWeights
+from internvl_gguf.gguf.model_weights import TextWeights
 from internvl_gguf.memory.ggml_graph import (
     Graph,
     Tensor,
@@ -37,7 +37,7 @@ _ROTATION = 64  # the smallest Hadamard matrix `build_input_k_rot` uses; heads o
 
 @dataclass(frozen=True)
 class TextBatch:
-    """What a graph is built for.
+    """The batch that a graph is built for.
 
     Attributes:
         tokens: positions computed at once, n_ubatch.
@@ -56,13 +56,13 @@ class TextBatch:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the layers lie, by number of their backend; the CPU is the last.
+    """The backends of the layers, by index; the CPU is the last.
 
     Attributes:
-        layers: of each layer that the graph has.
+        layers: backend of each layer in the graph.
         numbers: the layers' numbers in the model: a graph may leave out layers that repeat others.
-        output: of the output matrix.
-        cpu: number of the CPU.
+        output: backend of the output matrix.
+        cpu: index of the CPU.
         pins_norms: whether norms are tied to their layer's device (`llama_context::graph_get_cb`).
     """
 
@@ -74,7 +74,7 @@ class Placement:
 
 
 def text_graph(shape: TextWeights, batch: TextBatch, placement: Placement) -> Graph:
-    """The graph of one batch."""
+    """Build the graph of one batch."""
     return _GRAPHS[shape.architecture](shape, batch, placement).build()
 
 
@@ -131,7 +131,7 @@ class _Qwen2Graph:
         return elementwise("mul", normed, self._weight(name, home))
 
     def _rotations(self) -> tuple[Tensor | None, Tensor | None]:
-        """Inputs of the Hadamard rotation that a quantised cache gets (`build_input_k_rot`, `build_input_v_rot`)."""
+        """Make the inputs of the Hadamard rotation of a quantised cache (`build_input_k_rot`, `build_input_v_rot`)."""
         if not is_quantised(self._batch.kv_type) or self._head % _ROTATION:
             return None, None
         side = _ROTATION
@@ -158,7 +158,7 @@ class _Qwen2Graph:
         return query, key, value
 
     def _rotated(self, tensor: Tensor, rotation: Tensor | None) -> Tensor:
-        """`llama_mul_mat_hadamard`."""
+        """Apply a Hadamard rotation (`llama_mul_mat_hadamard`)."""
         if rotation is None:
             return tensor
         side = rotation.shape[0]
@@ -203,7 +203,7 @@ class _Qwen2Graph:
         return view(tensor, (self._kv_width, self._batch.tokens), (4, tensor.strides[2], tensor.strides[3], 0))
 
     def _stored_values(self, cache: Tensor, value: Tensor) -> Tensor:
-        """`cpy_v`: rows with flash attention; else one element a row, into a transposed cache."""
+        """Store values (`cpy_v`): as rows with flash attention, else one element a row into a transposed cache."""
         if self._batch.flash_attn:
             return set_rows(cache, self._flat(value), self._value_places)
         if value.strides[2] == 4 * self._kv_width:

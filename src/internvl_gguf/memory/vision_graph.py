@@ -1,4 +1,4 @@
-"""The graph of InternVL's vision encoder as llama.cpp reserves memory for it.
+"""Build the graph of InternVL's vision encoder that llama.cpp reserves memory for.
 
 Follows `clip_graph_internvl::build` in `tools/mtmd/models/internvl.cpp` with the builders of `tools/mtmd/clip.cpp` it
 calls (`build_inp`, `build_vit`, `build_attn`, `build_ffn`, `build_norm`) and `ggml_conv_2d`, with flash attention.
@@ -7,7 +7,7 @@ calls (`build_inp`, `build_vit`, `build_attn`, `build_ffn`, `build_norm`) and `g
 from __future__ import annotations
 
 from internvl_gguf.gguf.arch.base import Norm
-from internvl_gguf.gguf.weights import VisionWeights
+from internvl_gguf.gguf.model_weights import VisionWeights
 from internvl_gguf.memory.ggml_graph import (
     Graph,
     Tensor,
@@ -26,18 +26,18 @@ from internvl_gguf.memory.ggml_graph import (
 
 
 def vision_graph(shape: VisionWeights, tiles: int, n_layers: int) -> Graph:
-    """The graph that encodes so many tiles at once.
+    """Build the graph that encodes `tiles` tiles at once.
 
     Args:
-        shape: of the encoder.
-        tiles: in one batch.
-        n_layers: how many layers to build; those after the third lie where the ones before did.
+        shape: shape of the encoder.
+        tiles: tiles of one batch.
+        n_layers: number of layers to build; layers after the third are placed like the ones before.
     """
     return _Builder(shape, tiles).build(n_layers)
 
 
 class _Builder:
-    """Everything lies on the encoder's own device, number 0."""
+    """Builds the graph; everything lies on the encoder's own device, index 0."""
 
     def __init__(self, shape: VisionWeights, tiles: int) -> None:
         self._shape = shape
@@ -59,7 +59,7 @@ class _Builder:
         return self._graph
 
     def _weights(self, name: str) -> tuple[Tensor, ...]:
-        """The tensor of that name, nothing where the file has none."""
+        """Return the tensor of that name in a tuple, empty if the file has none."""
         weight = self._shape.weight(name)
         return () if weight is None else (external(weight.kind, 0, weight.n_bytes, *weight.shape),)
 
@@ -67,7 +67,7 @@ class _Builder:
         return self._weights("v.class_embd")
 
     def _patches(self) -> Tensor:
-        """`build_inp` with `ggml_conv_2d`: pixels unrolled to rows, times the kernel, transposed."""
+        """Embed the patches (`build_inp`, `ggml_conv_2d`): pixels unrolled to rows, times the kernel, transposed."""
         shape, tiles, side = self._shape, self._tiles, self._shape.patches_per_side
         pixels = new_input("f32", shape.image_size, shape.image_size, 3, tiles)
         (kernel,) = self._weights("v.patch_embd.weight")
@@ -81,7 +81,7 @@ class _Builder:
         return self._biased(cont(permute(product, 1, 0, 2, 3)), "v.patch_embd.bias")
 
     def _biased(self, tensor: Tensor, name: str, op: str = "add") -> Tensor:
-        """The tensor with a bias added, or scaled by a vector, where the file has it."""
+        """Add a bias to a tensor, or scale it by a vector, if the file has that."""
         vector = self._weights(name)
         return elementwise(op, tensor, *vector) if vector else tensor
 
@@ -132,7 +132,7 @@ class _Builder:
         return query, key, value
 
     def _unshuffled(self, hidden: Tensor) -> Tensor:
-        """Pixel unshuffle: scale_factor by scale_factor patches become one visual token."""
+        """Apply pixel unshuffle: scale_factor by scale_factor patches become one visual token."""
         shape, tiles, side = self._shape, self._tiles, self._shape.patches_per_side
         factor = shape.scale_factor
         width, short = shape.n_embd * factor, side // factor

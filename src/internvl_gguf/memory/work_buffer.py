@@ -1,6 +1,6 @@
-"""What the CPU backend takes for operands in another form, beside the compute buffer.
+"""Compute the size of the CPU backend's work buffer, which holds operands converted to another type.
 
-Follows `ggml_graph_plan` of llama.cpp's `ggml/src/ggml-cpu/ggml-cpu.c`; no log line of llama.cpp tells it.
+Follows `ggml_graph_plan` of llama.cpp's `ggml/src/ggml-cpu/ggml-cpu.c`; llama.cpp does not log this size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _AS_Q8_1: Final = frozenset({"q4_1", "q5_1", "unknown"})
 
 
 def work_buffer(nodes: Iterable[Tensor], n_threads: int) -> int:
-    """Bytes of the work buffer for these nodes: the most that one of them wants."""
+    """Return the bytes of the work buffer for these nodes: the largest need of a single node."""
     largest = max((_wanted(node, n_threads) for node in nodes), default=0)
     return largest + _CACHE_LINE * n_threads if largest else 0
 
@@ -36,7 +36,7 @@ def _wanted(node: Tensor, n_threads: int) -> int:
 
 
 def _converted(matrix: Tensor, activations: Tensor, *, n_threads: int) -> int:
-    """Activations in the type that the matrix is multiplied with (`vec_dot_type` in `type_traits_cpu`)."""
+    """Return the bytes of activations converted to the matrix's operand type (`vec_dot_type` in `type_traits_cpu`)."""
     kind = _operand_kind(matrix.kind)
     size = 0 if activations.kind == kind else row_bytes(kind, activations.elements)
     return size + -size % _CACHE_LINE + (_TILED_SLOT * n_threads if kind == "q8_K" else 0)

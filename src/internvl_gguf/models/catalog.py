@@ -110,8 +110,9 @@ class Catalog:
         return next((model for model in self.models if wanted in map(_fold, model.spellings)), None)
 
     def nearest(self, name: str) -> list[str]:
-        """Return names of up to three models whose name or alias looks like `name`, the likeliest first."""
-        owners = {_fold(spelling): model.name for model in self.models for spelling in model.spellings}
+        """Return names of up to three models that run here and look like `name`, the likeliest first."""
+        usable = [model for model in self.models if not model.unsupported]
+        owners = {_fold(spelling): model.name for model in usable for spelling in model.spellings}
         close = difflib.get_close_matches(_fold(name), owners, n=6, cutoff=0.6)
         return list(dict.fromkeys(owners[spelling] for spelling in close))[:3]
 

@@ -22,6 +22,8 @@ DEMO_TEXT, DEMO_MMPROJ = "demo-text-BF16.gguf", "demo-mmproj-F16.gguf"
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _ROOTED = re.compile(r"[./~]|[A-Za-z]:[\\/]|.*\\", re.DOTALL)
 """Matches paths that cannot be names: they begin at a root, or have a backslash anywhere."""
+_TAG = re.compile(r"(?P<size>[0-9]+b)(?:-(?P<quant>\w+))?", re.IGNORECASE)
+"""Matches what stands behind the colon elsewhere: internvl3:14b, internvl3:8b-q4_K_M."""
 _WEB = re.compile(r"^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
 
 
@@ -61,7 +63,8 @@ def parse_model_name(text: str, catalog: Catalog) -> LocalModel | HubModel:
     """Parse a path, an `owner/repo[@REVISION][:QUANT]` or a catalogue's `NAME[:QUANT]`.
 
     A text is a path if the path exists, if it begins with `.`, `/` or `~`, or if it ends in `.gguf` and does not name a
-    file of a repository (`owner/repo:file.gguf`).
+    file of a repository (`owner/repo:file.gguf`). A size in the place of the quant, as in `internvl3:14b`, means the
+    Instruct model of that size.
 
     Raises:
         ModelFileError: the catalogue has no such name, or the model is not supported.
@@ -69,8 +72,9 @@ def parse_model_name(text: str, catalog: Catalog) -> LocalModel | HubModel:
     if text.partition(":")[0].lower() == DEMO:
         if text.lower() != DEMO:
             raise ModelFileError(
-                "The demo model has one quant only.",
-                f"Ask `{DEMO}`; `internvl bench {DEMO} --all` makes and compares others.",
+                f"The package has the demo model in BF16 only, and {text!r} names another file.",
+                f"Ask `{DEMO}`; `internvl quantize {DEMO} Q8_0` makes a quant and says how to ask it. (`internvl bench "
+                f"{DEMO}:Q8_0` makes its own, to measure them.)",
             )
         return LocalModel(DEMO_FOLDER / DEMO_TEXT, is_demo=True)
     path = expanded(text)
@@ -111,6 +115,8 @@ def _hub_model(text: str, catalog: Catalog) -> HubModel:
         spec = next((spec for spec in catalog if name.lower() in _repos(spec)), None)
         return HubModel(name, revision or _pinned(spec, name), wanted or None, spec)
     found = catalog.find(name)
+    if found is None and (tagged := _TAG.fullmatch(wanted)):
+        found, wanted = catalog.find(f"{name}-{tagged['size']}-Instruct"), tagged["quant"] or ""
     if found is None:
         raise _unknown(name, catalog)
     if found.unsupported:

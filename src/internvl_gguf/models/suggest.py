@@ -27,7 +27,7 @@ def _names() -> Iterator[str]:
     for spec in _specs():
         if spec.repo and not spec.unsupported:
             yield spec.name
-    yield from _cached_repos()
+    yield from cached_repos()
 
 
 def _quants(prefix: str) -> Iterator[str]:
@@ -59,7 +59,7 @@ def _cache_root() -> Path:
     return Path(os.path.expanduser(folder))  # noqa: PTH111
 
 
-def _cached_repos() -> list[str]:
+def cached_repos() -> list[str]:
     """Return the cached repositories with GGUF files."""
     folders = sorted(_cache_root().glob("models--*--*"))
     found = [folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders]

@@ -18,8 +18,8 @@ plan_text        a plan in words and tables
 
 from internvl_gguf.planning.candidates import Candidate, Encoder
 from internvl_gguf.planning.choice import nothing_fits
-from internvl_gguf.planning.fit_hints import ways_to_fit
-from internvl_gguf.planning.plan_text import memory_table, placement_text, reason
+from internvl_gguf.planning.fit_hints import ways_to_fit, ways_to_shorten
+from internvl_gguf.planning.plan_text import duration_text, memory_table, placement_text, quality_text, reason, verdict
 from internvl_gguf.planning.planner import MARGIN, Configuration, Planner, geometric_mean
 from internvl_gguf.planning.ranking import USABLE_LOSS, cost_of, rank
 from internvl_gguf.planning.workload import (
@@ -43,11 +43,15 @@ __all__ = [
     "check_pictures_fit",
     "context_for",
     "cost_of",
+    "duration_text",
     "geometric_mean",
     "memory_table",
     "nothing_fits",
     "placement_text",
+    "quality_text",
     "rank",
     "reason",
+    "verdict",
     "ways_to_fit",
+    "ways_to_shorten",
 ]

@@ -11,7 +11,7 @@ from internvl_gguf.gguf.filenames import ModelCopy
 from internvl_gguf.hardware.device_speed import Roofline
 from internvl_gguf.memory import ModelShape, TextWeights
 from internvl_gguf.planning.candidates import Candidate, listed_candidates
-from internvl_gguf.planning.plan_text import memory_table, reason
+from internvl_gguf.planning.plan_text import memory_table, verdict
 from internvl_gguf.planning.planner import Planner
 from internvl_gguf.planning.ranking import cost_of, rank
 from internvl_gguf.planning.workload import MemoryBudget, Workload, context_for
@@ -86,7 +86,7 @@ def choose(
     if ranked:
         best = ranked[0]
         text = _copy(choices.texts, best.candidate.file)
-        why = f"Picked {reason(ranked)} (`internvl pick` shows the others.)"
+        why = f"Picked {best.candidate.quant}, {verdict(best)} (`internvl pick` says why, and shows the others.)"
         return Choice(text, _copy(choices.mmprojs, best.encoder.file), why)
     if not candidates:
         raise ModelFileError(

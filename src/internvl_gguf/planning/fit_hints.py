@@ -8,14 +8,17 @@ from typing import Final
 
 from internvl_gguf.config import is_quantised
 from internvl_gguf.hardware.device_speed import Roofline
-from internvl_gguf.memory.request import CELL_STEP
+from internvl_gguf.memory.memory_request import CELL_STEP
 from internvl_gguf.planning.candidates import Candidate
-from internvl_gguf.planning.planner import Configuration
+from internvl_gguf.planning.plan_text import duration_text
+from internvl_gguf.planning.planner import Configuration, geometric_mean
 from internvl_gguf.planning.ranking import USABLE_LOSS, rank
 from internvl_gguf.planning.workload import TEXT_ROOM, MemoryBudget, Workload
 from internvl_gguf.utils.sizes import format_size
 
 _SMALLEST_CONTEXT: Final = 2048
+_FEW_TILES: Final = 4
+_SHORTER: Final = 0.7  # parts of the time from which on it is worth a word
 
 
 def ways_to_fit(
@@ -63,6 +66,30 @@ def ways_to_fit(
             size = format_size(found.candidate.size)
             about = "about " if found.candidate.source == "estimate" else ""
             yield f"a smaller model, {found.candidate.model}: {found.candidate.quant}, {about}{size}"
+            break
+
+
+def ways_to_shorten(
+    slow: Configuration, smaller_models: Sequence[Sequence[Candidate]], roofline: Roofline | None
+) -> Iterator[str]:
+    """Yield what makes a question take clearly less long, as parts of a sentence.
+
+    Args:
+        slow: the configuration whose questions take long.
+        smaller_models: the quants of smaller models of its family, the largest model first.
+        roofline: how fast the devices are.
+    """
+    budget, workload, seconds = slow.budget, slow.workload, geometric_mean(slow.answer_seconds)
+    if workload.pictures and workload.max_tiles > _FEW_TILES:
+        fewer = replace(workload, max_tiles=_FEW_TILES)
+        found = rank([slow.candidate], budget, fewer, roofline)
+        if found and geometric_mean(found[0].answer_seconds) < _SHORTER * seconds:
+            yield f"--max-tiles {_FEW_TILES} (coarser pictures) {duration_text(found[0].answer_seconds)}"
+    for quants in smaller_models:
+        found = rank([quant for quant in quants if quant.loss <= USABLE_LOSS], budget, workload, roofline)
+        if found and geometric_mean(found[0].answer_seconds) < _SHORTER * seconds:
+            name = f"{found[0].candidate.model}:{found[0].candidate.quant}"
+            yield f"the smaller {name} {duration_text(found[0].answer_seconds)}"
             break
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.config import DEFAULT_N_UBATCH, EngineConfig
+from internvl_gguf.config import DEFAULT_N_UBATCH, EncoderKind, EngineConfig
 from internvl_gguf.errors import InsufficientMemoryError, LibraryError, ModelFileError
 from internvl_gguf.hardware.roofline import recorded_roofline
 from internvl_gguf.planning.candidates import Candidate, Encoder
@@ -36,6 +37,7 @@ def placements(
     budget: MemoryBudget,
     host_ubatch: int = DEFAULT_N_UBATCH,
     budget_now: Callable[[], MemoryBudget] | None = None,
+    encoder: EncoderKind = "llama.cpp",
 ) -> Iterator[Configuration]:
     """Yield ways to load a model, the best first; the next one is for after the one before has failed to load.
 
@@ -49,19 +51,21 @@ def placements(
         host_ubatch: see `Workload.host_ubatch`.
         budget_now: returns the free memory after a failure, since other programs may have taken some; None takes
             `budget`.
+        encoder: what is to encode pictures on the CPU; llama.cpp does where that does not fit or has failed.
 
     Raises:
         InsufficientMemoryError: nothing fits, and `config.force` is not set.
     """
     if shape.vision is None:
         raise ValueError("a shape without a vision half")
-    encoder = Encoder("mmproj", "", shape.vision.weight_bytes, shape.vision)
+    mmproj = Encoder("mmproj", "", shape.vision.weight_bytes, shape.vision)
     candidate = Candidate(
-        name, name, "", sum(weight.n_bytes for weight in shape.text.weights), 0.0, "header", shape.text, (encoder,)
+        name, name, "", sum(weight.n_bytes for weight in shape.text.weights), 0.0, "header", shape.text, (mmproj,)
     )
     workload = Workload.of(config, n_ctx, n_threads, host_ubatch)
-    for context in _contexts(workload.n_ctx, config):
-        found = _placed(candidate, config, replace(workload, n_ctx=context), budget)
+    encoders: tuple[EncoderKind, ...] = ("llama.cpp",) if encoder == "llama.cpp" else (encoder, "llama.cpp")
+    for context, kind in itertools.product(_contexts(workload.n_ctx, config), encoders):
+        found = _placed(candidate, config, replace(workload, n_ctx=context, encoder=kind), budget)
         if found:
             break
     else:
@@ -148,6 +152,9 @@ def _smaller_fallbacks(
     """Yield configurations that take less than one that has failed."""
     budget, workload = tried.budget, replace(tried.workload, n_ubatch=tried.request.n_ubatch)
     layers, mmproj_on_gpu = tried.gpu_layers, tried.request.mmproj_on_gpu
+    if workload.encoder != "llama.cpp":
+        workload = replace(workload, encoder="llama.cpp")
+        yield _planner(budget, workload).with_layers(candidate, layers, mmproj_on_gpu=mmproj_on_gpu)
     if config.n_gpu_layers == "auto" and (layers or mmproj_on_gpu):
         yield from _fallbacks_on_gpus(tried, candidate, workload, budget_now)
         layers, mmproj_on_gpu = 0, False

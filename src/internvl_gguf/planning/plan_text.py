@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from internvl_gguf.config import is_quantised
+from internvl_gguf.hardware.device_speed import Range
+from internvl_gguf.planning.expected_loss import loss_in_words
 from internvl_gguf.planning.planner import Configuration, geometric_mean
 from internvl_gguf.planning.ranking import NO_LOSS, USABLE_LOSS
-from internvl_gguf.planning.workload import Preference
-from internvl_gguf.utils.sizes import format_size
+from internvl_gguf.planning.workload import Preference, Workload
+from internvl_gguf.utils.sizes import format_size, rounded_size
 
 _PART_NAMES: Final = {
     "weights": "weights",
@@ -22,6 +24,47 @@ _PART_NAMES: Final = {
     "work_buffer": "work buffer",
     "overhead": "process, driver",
 }
+
+
+_QUALITY: Final = {
+    "nothing": "as exact as the published weights",
+    "hardly any": "hardly worse than unquantised",
+    "little": "a little worse than unquantised",
+    "some": "somewhat worse than unquantised",
+    "much": "much worse than unquantised",
+    "very much": "far worse than unquantised",
+}
+_NOTICEABLE: Final = 0.8  # a loss is said to be less where it is at most this part of another
+_MINUTES: Final = 120.0  # seconds from which on they are told as minutes
+
+
+def quality_text(found: Configuration) -> str:
+    """Say what quantising does to the answers: "a little worse than unquantised"."""
+    return _QUALITY[loss_in_words(found.loss)]
+
+
+def duration_text(seconds: Range) -> str:
+    """Say how long something takes, with the digits that an estimate is worth: "7 to 31 s", "3 to 14 minutes"."""
+    if seconds.high < 1:
+        return "less than 1 s"
+    if geometric_mean(seconds) < _MINUTES:
+        low, high = (f"{end:.0f}" if end >= 9.5 else f"{end:.1f}" for end in (seconds.low, seconds.high))
+        return f"about {low} s" if low == high else f"{low} to {high} s"
+    low, high = (f"{max(end / 60, 1):.0f}" for end in (seconds.low, seconds.high))
+    return f"about {low} minutes" if low == high else f"{low} to {high} minutes"
+
+
+def question_text(workload: Workload) -> str:
+    """Say what the question is whose time is told: "a question about 2 pictures"."""
+    if not workload.pictures:
+        return "a question"
+    number = "a picture" if workload.pictures == 1 else f"{workload.pictures} pictures"
+    return f"a question about {number}"
+
+
+def verdict(best: Configuration) -> str:
+    """Say in one sentence how good a configuration is and how long a question takes."""
+    return f"{quality_text(best)}; {question_text(best.workload)} takes {duration_text(best.answer_seconds)}."
 
 
 def placement_text(found: Configuration) -> str:
@@ -42,10 +85,10 @@ def placement_text(found: Configuration) -> str:
 
 
 def reason(ranked: Sequence[Configuration], preference: Preference = "balanced") -> str:
-    """Say in one sentence what the first of a ranking is, and why it precedes the next that would lose less."""
+    """Say in one sentence where the first of a ranking runs, and why it precedes the next that would lose less."""
     best = ranked[0]
     room = min(best.headroom[1:], default=best.headroom[0])
-    text = f"{best.candidate.quant}: {placement_text(best)}, {format_size(max(room, 0))} left"
+    text = f"{best.candidate.quant}: {placement_text(best)}, {rounded_size(max(room, 0))} left"
     if is_quantised(best.request.kv_type):
         text += f", with a {best.request.kv_type} KV cache"
     return f"{text}; {_why(best, ranked[1:], preference)}."
@@ -55,20 +98,23 @@ def _why(best: Configuration, others: Sequence[Configuration], preference: Prefe
     if preference == "speed":
         return f"the fastest of those that lose less than {USABLE_LOSS}"
     if preference == "quality":
-        return f"what loses least, less than {NO_LOSS} counting as nothing and a larger model as better"
+        return "the most exact that fits, of the largest model"
     alike = [other for other in others if other.candidate.model == best.candidate.model]
     if best.budget.has_gpus and not best.is_full:
         whole = any(other.is_full for other in alike)
-        return f"no quant lies on the GPU whole{f' without losing more than {USABLE_LOSS}' if whole else ''}"
-    better = next((other for other in alike if other.loss < best.loss - NO_LOSS / 2), None)
+        return f"no quant fits the GPU whole{f' without losing more than {USABLE_LOSS}' if whole else ''}"
+    if best.loss < NO_LOSS:
+        return "nothing that could be noticed is lost"
+    noticeable = min(best.loss - NO_LOSS / 2, best.loss * _NOTICEABLE)
+    better = next((other for other in alike if other.loss < noticeable), None)
     if better is None:
-        return "no other quant of it that fits is expected to lose less"
-    loses = f"{better.candidate.quant} would lose {better.loss:.3f} instead of {best.loss:.3f}"
-    if not better.is_full:
-        return f"{loses} and leave layers on the CPU"
-    seconds, instead = geometric_mean(better.answer_seconds), geometric_mean(best.answer_seconds)
-    waits = f"{seconds:.0f} s for an answer instead of {instead:.0f}"
-    return f"{loses} and take about {waits}"
+        return "no other quant that fits loses noticeably less"
+    loses = f"{better.candidate.quant} would lose less ({better.loss:.1g} instead of {best.loss:.1g})"
+    times = geometric_mean(better.answer_seconds) / geometric_mean(best.answer_seconds)
+    slower = f"take about {times:.1f} times as long"
+    if better.is_full:
+        return f"{loses}, but {slower}"
+    return f"{loses}, but part of it would run on the CPU{f' and {slower}' if times > 1.05 else ''}"
 
 
 def memory_table(found: Configuration) -> str:

@@ -290,6 +290,7 @@ class Planner:
             n_gpu_layers=layers,
             offload_gpu=self._budget.offload_gpu,
             mmproj_gpu=self._budget.largest_gpu if mmproj_on_gpu else None,
+            encoder=workload.encoder,
             tiles_per_batch=TILES_PER_GPU_BATCH if mmproj_on_gpu else 1,
             pictures=workload.pictures,
             tiles=workload.tiles,

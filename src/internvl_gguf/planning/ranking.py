@@ -20,6 +20,8 @@ _SOON: Final = 30.0
 _PER_LOSS: Final = 10.0
 # Twice the weights are worth as much as half of that: an 8B in 5 bits goes before a 14B in 3, a 14B in 4 before both.
 _PER_DOUBLING: Final = 0.5
+# Costs of one model's quants that differ by less are alike: seconds are known within a factor, and this is 7% of them.
+_ALIKE: Final = 0.1
 
 
 def cost_of(preference: Preference) -> Cost:
@@ -68,4 +70,20 @@ def rank(
     cost = cost_of(preference)
     planner = Planner(budget, workload, roofline, cost)
     found = [configuration for candidate in candidates if (configuration := planner.best(candidate))]
-    return sorted(found, key=lambda each: (*cost(each), each.candidate.size))
+    ranked = sorted(found, key=lambda each: (*cost(each), each.candidate.size))
+    return _most_exact_first(ranked, cost) if preference == "balanced" else ranked
+
+
+def _most_exact_first(ranked: list[Configuration], cost: Cost) -> list[Configuration]:
+    """Put first what loses least of the quants of the best model whose costs are like the best's."""
+    if not ranked:
+        return ranked
+    best = ranked[0]
+    (tier, least, *_) = cost(best)
+    alike = [
+        each
+        for each in ranked
+        if each.candidate.model == best.candidate.model and cost(each)[0] == tier and cost(each)[1] - least < _ALIKE
+    ]
+    first = min(alike, key=lambda each: max(each.loss, NO_LOSS))  # the earliest of several
+    return [first, *(each for each in ranked if each is not first)]

@@ -13,12 +13,12 @@ from typing import Final
 
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.gguf.arch.internvit import tile_operations
-from internvl_gguf.gguf.weights import UNKNOWN_KIND, Matrices, ModelShape, TextWeights, VisionWeights
+from internvl_gguf.gguf.model_weights import UNKNOWN_KIND, Matrices, ModelShape, TextWeights, VisionWeights
 from internvl_gguf.hardware.device_speed import DeviceSpeed, Range, Roofline, attention_kind, rate_of
 from internvl_gguf.hardware.typical_devices import completed
 from internvl_gguf.memory.ggml_scheduler import OFFLOAD_ROWS
+from internvl_gguf.memory.memory_request import CELL_STEP, MemoryRequest
 from internvl_gguf.memory.plan import kv_bytes_per_position, layer_homes
-from internvl_gguf.memory.request import CELL_STEP, MemoryRequest
 
 __all__ = ["Range", "SpeedEstimate", "estimate_speed"]
 

@@ -10,12 +10,13 @@ from internvl_gguf.config import (
     DEFAULT_N_CTX,
     DEFAULT_N_UBATCH,
     MAX_SEQUENCES,
+    EncoderKind,
     EngineConfig,
     FlashAttention,
     KVType,
 )
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.memory.request import check_context
+from internvl_gguf.memory.memory_request import check_context
 from internvl_gguf.tiling import MAX_TILES, has_thumbnail, validate_tile_limits
 
 Preference = Literal["balanced", "speed", "quality"]
@@ -104,6 +105,7 @@ class Workload:
         host_ubatch: replaces these 512 on the CPU alone; more than 512 only if nothing else has to give way.
         n_draft: most tokens guessed and verified at once.
         n_threads: CPU threads.
+        encoder: what encodes pictures on the CPU.
 
     Raises:
         InvalidRequestError: a value outside its range, or pictures that the context does not hold.
@@ -120,16 +122,24 @@ class Workload:
     host_ubatch: int = DEFAULT_N_UBATCH
     n_draft: int = EngineConfig.n_draft
     n_threads: int = 1
+    encoder: EncoderKind = "llama.cpp"
 
     @classmethod
-    def of(cls, config: EngineConfig, n_ctx: int, n_threads: int, host_ubatch: int = DEFAULT_N_UBATCH) -> Self:
+    def of(
+        cls,
+        config: EngineConfig,
+        n_ctx: int,
+        n_threads: int,
+        host_ubatch: int = DEFAULT_N_UBATCH,
+        encoder: EncoderKind = "llama.cpp",
+    ) -> Self:
         """Return the workload of one picture, with a model's configuration for the rest.
 
         Args:
             config: how the model is to be run.
             n_ctx: positions, if the configuration leaves them open.
             n_threads: CPU threads, if the configuration leaves them open.
-            host_ubatch: see the field of that name.
+            host_ubatch, encoder: see the fields of these names.
         """
         return cls(
             n_ctx=n_ctx,
@@ -141,6 +151,7 @@ class Workload:
             host_ubatch=host_ubatch,
             n_draft=config.n_draft,
             n_threads=n_threads,
+            encoder=encoder,
         )
 
     def __post_init__(self) -> None:
@@ -209,7 +220,7 @@ def check_pictures_fit(workload: Workload, tokens_per_tile: int, n_ctx_train: in
     ways = [f"--context {larger}"] if n_ctx_train is None or larger <= n_ctx_train else []
     ways += [f"--max-tiles {fewer}"] if fewer else []
     raise InvalidRequestError(
-        f"{workload.pictures} x {workload.tiles_per_picture} tiles take {needed:,} positions; the context has "
+        f"{workload.pictures} x {workload.tiles_per_picture} tiles take {needed:,} tokens; the context has "
         f"{workload.n_ctx:,}.",
         f"Use {' or '.join(ways)}, or fewer pictures." if ways else "Use fewer pictures.",
     )

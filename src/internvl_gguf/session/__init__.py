@@ -3,6 +3,7 @@
 session             the session as callers see it
 prompt_template     the official prompt: messages to control tokens, text and visual tokens
 prepare             a question as the engine takes it: spans of tokens and tiles that fit the context
+question_options    options of a question: checked, the names of other tools answered with those here
 answer              the stream of an answer: pieces of text, statistics, its end
 detokenizer         token bytes to text: whole characters only, stop strings held back
 batch               many questions at once

@@ -32,8 +32,10 @@ class AnswerStream:
         question: PreparedQuestion,
         history: Sequence[Message],
         on_tiles: TileProgress | None,
+        *,
+        evicts: bool = True,
     ) -> None:
-        self.handle: Handle = runtime.engine.submit(question.spans, question.sampling, on_tiles)
+        self.handle: Handle = runtime.engine.submit(question.spans, question.sampling, on_tiles, evicts=evicts)
         self.text = ""
         self._piece = runtime.engine.model.piece
         self._question = question

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from internvl_gguf.errors import InternVLError, WorkerDiedError
 from internvl_gguf.session.answer import AnswerStream
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Outcome = Reply | InternVLError
 """Result of one question of a batch: its reply, or the error that it ended in."""
+
+AnyQuestion = TypeVar("AnyQuestion", bound=Question | str)
+"""A question of a batch as it is given: a `Question`, a subclass of it, or only its text."""
 
 _PREPARING_THREADS: Final = 2  # a picture is cut in a fraction of the time it takes to encode
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import shutil
-import tempfile
+import math
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,33 +21,35 @@ from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.engine.embedding_store import EmbeddingStore
 from internvl_gguf.engine.free_cores import CoreWatch
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
+from internvl_gguf.gguf.arch.internvit import tile_operations
 from internvl_gguf.gguf.fingerprint import file_fingerprint, remembered_fingerprint
 from internvl_gguf.gguf.header import GGUFHeader
 from internvl_gguf.gguf.validation import ModelPair, validate_files
 from internvl_gguf.hardware.cores import seconds_used_by_others, usable_cores
 from internvl_gguf.hardware.cpu_tuning import host_settings
 from internvl_gguf.hardware.trial import Needs, find_usable_settings
+from internvl_gguf.hardware.unused_gpu import notice_once
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import Device, build, initialise
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.native import closed
-from internvl_gguf.llama.position_fix import corrected_copy, write_corrected
-from internvl_gguf.llama.vision import EncoderMemory, VisionEncoder, encoder_arithmetic
+from internvl_gguf.llama.vision import EncoderMemory
 from internvl_gguf.memory import shape_from_headers
-from internvl_gguf.memory.request import context_length
+from internvl_gguf.memory.memory_request import context_length
 from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.planning.machine_memory import MachineBudget, machine_budget
 from internvl_gguf.planning.placement import describe, placements, with_memory_hint
 from internvl_gguf.planning.planner import Configuration
 from internvl_gguf.planning.workload import MemoryBudget
 from internvl_gguf.session.model_runtime import LoadProgress
+from internvl_gguf.session.open_encoder import EncoderFile, EncoderPlace
 from internvl_gguf.session.prompt_template import END, IMAGE_END, IMAGE_START, START
 from internvl_gguf.session.saved_file import ModelIdentity
 from internvl_gguf.utils.notices import Notice, log_notice
 from internvl_gguf.utils.owned import Owned, disown_after_fork
-from internvl_gguf.utils.paths import cache_dir
 from internvl_gguf.utils.records import EMBEDDINGS
 from internvl_gguf.utils.sizes import parse_vram
+from internvl_gguf.vision.choice import choose_encoder
 
 _NO_GPU: Final = "No GPU that the installed llama.cpp can use: all layers stay on the CPU."
 
@@ -94,7 +96,6 @@ class InProcessRuntime(Owned):
         self.text, self.vision = pair.text, pair.mmproj
         n_ctx = context_length(config.n_ctx, self.text.n_ctx_train)
         _check_config(config, pair)
-        self._discarding: weakref.finalize[..., InProcessRuntime] | None = None
         initialise()
         self._on_cache_notice = on_notice
         self.files = files
@@ -111,31 +112,44 @@ class InProcessRuntime(Owned):
         machine = machine_budget(parse_vram(config.vram))
         self.settled = find_usable_settings(needs_of(pair, config), machine.usable)
         no_gpu = config.n_gpu_layers not in ("auto", 0) and not machine.gpus
-        for notice in (*machine.notices, *([_NO_GPU] if no_gpu else ()), *self.settled.notices):
-            on_notice(notice)
+        unused = notice_once() if not machine.gpus and config.n_gpu_layers != 0 and config.vram != "none" else ""
+        for notice in (*machine.notices, *([_NO_GPU] if no_gpu else ()), unused, *self.settled.notices):
+            if notice:
+                on_notice(notice)
         config = config if self.settled.flash_attn else replace(config, flash_attn=False)
-        shifted = self.settled.positions_are_shifted
-        mmproj = self._corrected(files.mmproj, pair.mmproj_header, fingerprint, on_notice) if shifted else files.mmproj
+        self._encoder_file = EncoderFile(
+            files.mmproj,
+            pair.mmproj_header,
+            pair.mmproj,
+            fingerprint,
+            is_shifted=self.settled.positions_are_shifted,
+            on_notice=on_notice,
+        )
         self._gpus = machine.gpus
         shape = shape_from_headers(pair.text_headers, pair.mmproj_header)
+        usable = self._usable(machine)
         ways = placements(
             files.text.stem,
             shape,
             config,
             n_ctx,
             self.host.most_threads,
-            self._usable(machine),
+            usable,
             self.host.n_ubatch,
             lambda: self._usable(machine_budget(parse_vram(config.vram))),
+            choose_encoder(
+                config,
+                most_common_kind(pair.mmproj_header),
+                tile_operations(pair.mmproj),
+                is_cpu_alone=not usable.gpus or config.n_gpu_layers == 0,
+                on_notice=on_notice,
+            ),
         )
         self.configuration = next(ways)
         if self.configuration.request.n_ctx < n_ctx:
             on_notice(f"There is no memory for a context of {n_ctx:,}: loading it with {describe(self.configuration)}.")
-        self.engine, self._owned = self._open_smaller(ways, mmproj, config, on_load, on_notice)
-        encoder_file = f"{fingerprint}|{shifted}"
-        self._encoder_file = hashlib.blake2b(encoder_file.encode()).digest()
-        arithmetic = encoder_arithmetic(self._encoder_gpu, flash_attn=self.settled.flash_attn)
-        self.encoder_identity = hashlib.blake2b(f"{encoder_file}|{arithmetic}".encode()).digest()
+        self.engine, self._owned = self._open_smaller(ways, config, on_load, on_notice)
+        self.encoder_identity = self._encoder_file.identity_in(self._encoder_place)
         _loaded.add(self)
         disown_after_fork(self)
 
@@ -158,34 +172,20 @@ class InProcessRuntime(Owned):
         parts = "|".join(file_fingerprint(part) for part in self._text_parts)
         return ModelIdentity(
             text=hashlib.blake2b(parts.encode(), digest_size=16).hexdigest(),
-            encoder=self._encoder_file.hex(),
+            encoder=self._encoder_file.identity.hex(),
             build=build(),
             kv_type=request.kv_type,
             flash_attn=request.flash_attn,
         )
 
-    def _corrected(self, mmproj: Path, header: GGUFHeader, fingerprint: str, on_notice: Notice) -> Path:
-        """Return a copy of the vision encoder with corrected position rows, in the cache or in a temporary folder."""
-        try:
-            return corrected_copy(mmproj, header, fingerprint)
-        except LibraryError as error:
-            try:
-                folder = Path(tempfile.mkdtemp(prefix="internvl-"))
-                self._discarding = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-                copy = write_corrected(mmproj, header, folder / mmproj.name)
-            except OSError:
-                raise error from None
-        on_notice(
-            f"{cache_dir()} cannot be written: nothing is kept for the next time, and the corrected vision encoder "
-            f"lies in {folder} meanwhile. INTERNVL_CACHE names another folder."
-        )
-        self._on_cache_notice = _ignore_notice
-        return copy
+    def _tell_of_cache(self, line: str) -> None:
+        """Tell that embeddings cannot be kept, unless it was told that nothing can be."""
+        if not self._encoder_file.is_cache_unwritable:
+            self._on_cache_notice(line)
 
     def _open_smaller(
         self,
         ways: Iterator[Configuration],
-        mmproj: Path,
         config: EngineConfig,
         on_load: LoadProgress | None,
         on_notice: Notice,
@@ -193,7 +193,7 @@ class InProcessRuntime(Owned):
         """Load everything in the current configuration, or while that fails, in the next smaller one of `ways`."""
         while True:
             try:
-                return self._open(mmproj, config, on_load)
+                return self._open(config, on_load)
             except (LibraryError, ModelFileError) as error:
                 smaller = next(ways, None)
                 if smaller is None:
@@ -201,7 +201,7 @@ class InProcessRuntime(Owned):
                 on_notice(f"{error.message} Trying it with {describe(smaller)}.")
                 self.configuration = smaller
 
-    def _open(self, mmproj: Path, config: EngineConfig, on_load: LoadProgress | None) -> tuple[Engine, ExitStack]:
+    def _open(self, config: EngineConfig, on_load: LoadProgress | None) -> tuple[Engine, ExitStack]:
         """Load everything in the current configuration; the stack frees it."""
         request = self.configuration.request
         is_split = len(request.gpus) > 1 and request.n_gpu_layers != 0
@@ -212,7 +212,7 @@ class InProcessRuntime(Owned):
         disk_bytes = config.embedding_disk_bytes
         store = EmbeddingStore(EMBEDDINGS.path, disk_bytes) if disk_bytes else None
         with ExitStack() as opening:
-            cache = EmbeddingCache(config.embedding_cache_bytes, store, self._on_cache_notice)
+            cache = EmbeddingCache(config.embedding_cache_bytes, store, self._tell_of_cache)
             opening.callback(cache.close)
             model = TextModel(
                 self.files.text,
@@ -223,18 +223,7 @@ class InProcessRuntime(Owned):
                 on_progress=on_load,
             )
             opening.callback(model.close)
-            encoder = VisionEncoder(
-                mmproj,
-                model,
-                tile_size=self.vision.image_size,
-                tokens_per_tile=self.vision.tokens_per_tile,
-                n_embd=self.text.n_embd,
-                use_gpu=request.mmproj_on_gpu,
-                n_threads=self.host.n_threads_batch,
-                flash_attn=self.settled.flash_attn,
-                device=self._encoder_gpu.handle if self._encoder_gpu else None,
-                room=self._encoder_room,
-            )
+            encoder = self._encoder_file.open(model, self._encoder_place)
             opening.callback(encoder.close)
             context = Context(
                 model,
@@ -260,11 +249,17 @@ class InProcessRuntime(Owned):
         return None if number is None else self._used_gpus[number]
 
     @property
-    def _encoder_room(self) -> EncoderMemory:
-        """What the vision encoder takes on its device, as planned."""
-        plan, number = self.configuration.plan, self.configuration.request.mmproj_gpu
-        device = plan.host if number is None else plan.gpus[number]
-        return EncoderMemory(device.mmproj_weights, device.mmproj_compute_buffer)
+    def _encoder_place(self) -> EncoderPlace:
+        """Where and how the vision encoder runs in the current configuration."""
+        plan, request = self.configuration.plan, self.configuration.request
+        device = plan.host if request.mmproj_gpu is None else plan.gpus[request.mmproj_gpu]
+        return EncoderPlace(
+            kind=request.encoder,
+            gpu=self._encoder_gpu,
+            memory=EncoderMemory(device.mmproj_weights, device.mmproj_compute_buffer),
+            n_threads=self.host.n_threads_batch,
+            flash_attn=self.settled.flash_attn,
+        )
 
     def share(self) -> InProcessRuntime:
         """Count one more user and return this runtime.
@@ -295,13 +290,11 @@ class InProcessRuntime(Owned):
         """See `Owned.disown`."""
         self._owned = ExitStack()
         self._lock = threading.Lock()
-        if self._discarding:
-            self._discarding.detach()
+        self._encoder_file.disown_temporary()
 
     def _close(self) -> None:
         self._owned.close()
-        if self._discarding:
-            self._discarding()
+        self._encoder_file.discard_temporary()
 
 
 _loaded: Final[weakref.WeakSet[InProcessRuntime]] = weakref.WeakSet()
@@ -312,10 +305,6 @@ def _close_all() -> None:
     """Close all idle runtimes in order; one that a daemon thread computes with is left to the system."""
     for runtime in list(_loaded):
         runtime.close_if_idle()
-
-
-def _ignore_notice(line: str) -> None:
-    """Ignore a notice that the user was given already."""
 
 
 def core_watch() -> CoreWatch | None:
@@ -330,6 +319,14 @@ def needs_of(pair: ModelPair, config: EngineConfig) -> Needs:
     """Return the parts of the library's trial that a model with this configuration depends on."""
     text, encoder = weight_kinds(*pair.text_headers), weight_kinds(pair.mmproj_header)
     return Needs(text, encoder, config.kv_type, config.flash_attn)
+
+
+def most_common_kind(header: GGUFHeader) -> str:
+    """Return the element type that most weights of a file have, such as "F16"."""
+    elements: Counter[str] = Counter()
+    for tensor in header.tensors.values():
+        elements[tensor.type.name] += math.prod(tensor.shape)
+    return elements.most_common(1)[0][0]
 
 
 def weight_kinds(*headers: GGUFHeader) -> frozenset[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import time
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from internvl_gguf.config import AskOptions, PictureOptions, SamplingParams
 from internvl_gguf.engine.kv_ledger import total_length
@@ -32,6 +32,7 @@ from internvl_gguf.session.prompt_template import (
     render,
     with_system,
 )
+from internvl_gguf.session.question_options import checked_options
 from internvl_gguf.tiling import Grid, TiledPicture, cut_by_grid
 from internvl_gguf.types import (
     Message,
@@ -44,7 +45,6 @@ from internvl_gguf.types import (
     TokenSpan,
 )
 from internvl_gguf.utils import arguments
-from internvl_gguf.utils.options import options_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -93,7 +93,7 @@ def prepare_question(
     limits: TileLimits,
     history: Sequence[Message],
     prompt: str,
-    images: Iterable[Any],
+    images: Any,
     options: AskOptions,
 ) -> PreparedQuestion:
     """Read the pictures, lay out the prompt and check that it fits; the model computes nothing.
@@ -153,7 +153,7 @@ def prepare_batch_question(
         raise arguments.wrong("A question", question, "Give a Question or its text.")
     if question.system is not None:
         history = with_system(history, arguments.text("system", question.system))
-    options = cast("AskOptions", {**shared, **checked_options(question.options)})
+    options = checked_options(question.options, shared)
     return prepare_question(runtime, limits, history, question.prompt, question.images, options)
 
 
@@ -253,30 +253,6 @@ def _message_picture(runtime: ModelRuntime, name: str, tiled: TiledPicture) -> M
 
 def _tile(runtime: ModelRuntime, pixels: bytes) -> Tile:
     return Tile(tile_key(runtime.encoder_identity, pixels), pixels)
-
-
-def checked_options(options: Mapping[str, Any]) -> AskOptions:
-    """Check the names and types of the options of a question; an option that is None is left out.
-
-    Raises:
-        InvalidRequestError: an unknown option, or a value of another type; numbers out of range are found later.
-    """
-    if not isinstance(options, Mapping):
-        raise arguments.wrong("options", options, 'Give a dict, as {"max_tiles": 6}.')
-    unknown = [name for name in options if name not in AskOptions.__annotations__]
-    if unknown:
-        raise InvalidRequestError(
-            f"There is no option {unknown[0]!r} of a question.",
-            f"The options are {', '.join(AskOptions.__annotations__)}.",
-        )
-    of_pictures = options_of(PictureOptions)
-    given = {name: value for name, value in options.items() if value is not None}
-    for name, value in given.items():
-        if name != "sampling":
-            given[name] = of_pictures[name].checked(value)
-        elif not isinstance(value, SamplingParams):
-            raise arguments.wrong(name, value, "Give a SamplingParams, as SamplingParams(temperature=0.8).")
-    return cast("AskOptions", given)
 
 
 def _check_question(prompt: str, images: Sequence[Any], options: AskOptions) -> None:

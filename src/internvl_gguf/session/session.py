@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -17,11 +17,12 @@ from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.models.resolve import DEMO
 from internvl_gguf.session import prepare, restore
 from internvl_gguf.session.answer import AnswerStream
-from internvl_gguf.session.batch import BatchModel, Outcome, answer_all, as_question
+from internvl_gguf.session.batch import AnyQuestion, BatchModel, Outcome, answer_all, as_question
 from internvl_gguf.session.model_runtime import LoadProgress, ModelRuntime
 from internvl_gguf.session.open_runtime import find_and_open
-from internvl_gguf.session.prepare import PreparedQuestion, checked_options
+from internvl_gguf.session.prepare import PreparedQuestion
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM, check_turns, with_system, without_last_question
+from internvl_gguf.session.question_options import checked_options
 from internvl_gguf.session.saved_file import read_saved, write_saved
 from internvl_gguf.session.session_lock import SessionLock
 from internvl_gguf.types import Chunk, Message, Question, Reply
@@ -51,6 +52,7 @@ class Session(Owned):
         self._lock = SessionLock()
         self._on_tiles: TileProgress | None = None
         self._is_inherited = False
+        self._is_parallel_open = False
         disown_after_fork(self)
 
     @classmethod
@@ -77,7 +79,8 @@ class Session(Owned):
                 of a text GGUF or of a folder. Missing files are fetched.
             mmproj: the vision encoder's GGUF, or a precision ("BF16") that the repository or folder has; by default the
                 one that suits this machine.
-            system: text of the system message; None for the official one, "" for no system message.
+            system: text of the system message; None for the official one, which is in Chinese, "" for no system
+                message. A question in another language may name the language of the answer.
             max_tiles: most tiles of a picture, the thumbnail not counted.
             min_tiles: fewest tiles of a picture.
             thumbnail: whether the whole picture follows several tiles in one more.
@@ -102,7 +105,9 @@ class Session(Owned):
         arguments.text_or_none("system", system)
         on_notice = log_notice if on_notice is None else on_notice
         runtime = find_and_open(model, mmproj, engine, on_load, on_download, on_notice, worker, worker_timeout)
-        return cls(runtime, OFFICIAL_SYSTEM if system is None else system, limits, on_notice)
+        session = cls(runtime, OFFICIAL_SYSTEM if system is None else system, limits, on_notice)
+        session._is_parallel_open = "n_parallel" not in engine
+        return session
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the conversation to a file: its text, its pictures and its KV, so that nothing is computed again.
@@ -161,6 +166,7 @@ class Session(Owned):
             model, mmproj, options, on_load, lambda file, done: None, on_notice, worker, worker_timeout
         )
         session = cls(runtime, "", TileLimits(*saved.limits), on_notice)
+        session._is_parallel_open = "n_parallel" not in engine
         try:
             session._messages = restore.restore_conversation(file, saved, session.runtime, recompute=recompute)
         except BaseException:
@@ -204,14 +210,14 @@ class Session(Owned):
             self._messages = restore.adapt_messages(runtime, self._messages)
             self._encoder_identity = runtime.encoder_identity
 
-    def ask(self, prompt: str, images: Iterable[Any] = (), **options: Unpack[AskOptions]) -> Reply:
+    def ask(self, prompt: str, images: Any = (), **options: Unpack[AskOptions]) -> Reply:
         """Ask a question, about pictures or not, and wait for the whole answer.
 
         Args:
             prompt: the question; one `<image>` for each picture may mark its place.
-            images: a list or iterator of paths, bytes, data URIs, PIL pictures, numpy arrays, `Picture`s with their own
-                tile limits, or pictures of earlier messages, which stay as they are cut.
-            **options: see `config.AskOptions`.
+            images: a picture, or a list or iterator of them: paths, bytes, data URIs, PIL pictures, numpy arrays,
+                `Picture`s with their own tile limits, or pictures of earlier messages, which stay as they are cut.
+            **options: see `config.AskOptions`; the fields of `SamplingParams` may be given by their names.
 
         Raises:
             InvalidRequestError: options or a prompt that cannot be used.
@@ -225,9 +231,7 @@ class Session(Owned):
         replies = [chunk.reply for chunk in self._answer(question, keep_partial=False) if chunk.reply]
         return replies[-1]
 
-    def stream(
-        self, prompt: str, images: Iterable[Any] = (), **options: Unpack[AskOptions]
-    ) -> Generator[Chunk, None, None]:
+    def stream(self, prompt: str, images: Any = (), **options: Unpack[AskOptions]) -> Generator[Chunk, None, None]:
         """Ask a question and receive the answer piece by piece; the last chunk carries the `Reply`.
 
         Arguments and errors are those of `ask`; the question is checked at once, the answer begins with the first
@@ -261,10 +265,62 @@ class Session(Owned):
             LibraryError: the model's process has died and cannot be started again.
             InvalidRequestError: questions that are no list, or options of all of them that cannot be used.
         """
-        runtime = self.runtime
-        arguments.items("questions", questions, "Give a list of Questions or of texts.")
-        shared = checked_options(options)
+        shared = self._checked_batch(questions, options)
         arguments.functions(on_result=on_result)
+        outcomes: dict[int, Outcome] = {}
+        with closing(self._outcomes(questions, shared)) as answers:
+            for index, _, outcome in answers:
+                outcomes[index] = outcome
+                if on_result:
+                    on_result(index, outcome)
+        return [outcomes[index] for index in sorted(outcomes)]
+
+    def each(
+        self, questions: Iterable[AnyQuestion], **options: Unpack[AskOptions]
+    ) -> Generator[tuple[AnyQuestion, Outcome], None, None]:
+        """Ask questions as `batch` does, and receive each with its outcome as soon as it has ended.
+
+        Nothing is kept: questions are read as they are needed, so that millions take no more memory than a few. Closing
+        the iterator ends the answers under way. Until it has ended or is closed, the session answers nothing else.
+
+        Args:
+            questions: each a `Question`, or only its text.
+            **options: see `config.AskOptions`; defaults for the options of each question.
+
+        Yields:
+            A question as it was given, and its `Reply` or the error that it alone ended in; in the order in which they
+            end, which with `n_parallel` above 1 is not that of the questions.
+
+        Raises:
+            As `batch`; arguments are checked at once.
+        """
+        shared = self._checked_batch(questions, options)
+
+        def pairs() -> Generator[tuple[AnyQuestion, Outcome], None, None]:
+            with closing(self._outcomes(questions, shared)) as outcomes:
+                for _, question, outcome in outcomes:
+                    yield question, outcome
+
+        return pairs()
+
+    def _checked_batch(self, questions: object, options: AskOptions) -> AskOptions:
+        _ = self.runtime
+        arguments.items("questions", questions, "Give a list of Questions or of texts.")
+        return checked_options(options)
+
+    def _outcomes(
+        self, questions: Iterable[AnyQuestion], shared: AskOptions
+    ) -> Generator[tuple[int, AnyQuestion, Outcome], None, None]:
+        """Answer questions; yield the number of each, the question as it was given and its outcome, as they end."""
+        runtime = self.runtime
+        given: dict[int, AnyQuestion] = {}
+
+        def read() -> Iterator[Question]:
+            for index, question in enumerate(questions):
+                if index == 1:
+                    self._note_one_at_a_time()
+                given[index] = question
+                yield as_question(question)
 
         def ready(question: Question) -> PreparedQuestion:
             return prepare.prepare_batch_question(runtime, self._limits, self._messages, question, shared)
@@ -274,21 +330,15 @@ class Session(Owned):
                 raise SessionStateError("The batch was stopped by abort().", "Ask again.")
             for line in question.notices:
                 self._on_notice(line)
-            return self._begin(question)
+            return self._begin(question, evicts=False)
 
-        outcomes: dict[int, Outcome] = {}
         model = BatchModel(runtime.engine, ready, begin, self.revive)
-        with self._exclusive(), closing(answer_all(model, map(as_question, questions))) as answers:
+        with self._exclusive(), closing(answer_all(model, read())) as answers:
             self.revive()
             for index, outcome in answers:
-                outcomes[index] = outcome
-                if on_result:
-                    on_result(index, outcome)
-        return [outcomes[index] for index in sorted(outcomes)]
+                yield index, given.pop(index), outcome
 
-    def next_token_logprobs(
-        self, prompt: str, images: Iterable[Any] = (), **options: Unpack[AskOptions]
-    ) -> NDArray[np.float32]:
+    def next_token_logprobs(self, prompt: str, images: Any = (), **options: Unpack[AskOptions]) -> NDArray[np.float32]:
         """Return the natural-log probabilities of the first token of the answer, float32 [n_vocab].
 
         Arguments and errors are those of `ask`. The conversation stays as it is.
@@ -380,6 +430,7 @@ class Session(Owned):
             fork = Session(self.runtime.share(), "", self._limits, self._on_notice)
             fork._messages = list(self._messages)
             fork._on_tiles = self._on_tiles
+            fork._is_parallel_open = self._is_parallel_open
             return fork
 
     def abort(self) -> None:
@@ -415,16 +466,25 @@ class Session(Owned):
         _ = self.runtime
         return self._lock.hold()
 
-    def _prepare(self, prompt: str, images: Iterable[Any], options: AskOptions) -> PreparedQuestion:
+    def _prepare(self, prompt: str, images: Any, options: AskOptions) -> PreparedQuestion:
         self.revive()
         question = prepare.prepare_question(self.runtime, self._limits, self._messages, prompt, images, options)
         for line in question.notices:
             self._on_notice(line)
         return question
 
-    def _begin(self, question: PreparedQuestion) -> AnswerStream:
+    def _note_one_at_a_time(self) -> None:
+        """Say that questions are answered one after the other, once, where nobody chose that."""
+        if self._is_parallel_open:
+            self._is_parallel_open = False
+            self._on_notice(
+                "The questions are answered one at a time. Session.open(..., n_parallel=4) answers four at once, each "
+                "with a KV cache of its own; n_parallel=1 keeps it so without this line."
+            )
+
+    def _begin(self, question: PreparedQuestion, *, evicts: bool = True) -> AnswerStream:
         """Submit a question; `abort` ends it from here on."""
-        answer = AnswerStream(self.runtime, question, self._messages, self._on_tiles)
+        answer = AnswerStream(self.runtime, question, self._messages, self._on_tiles, evicts=evicts)
         self._lock.track(answer.handle)
         return answer
 

@@ -1,16 +1,16 @@
-"""What every room needs and none owns.
+"""Helpers that every other package may use.
 
-arguments      checks of arguments from outside
-atomic_write   files written whole or not at all
-child_process  children that run native code
-kinds          what values an option takes, from Python, from files and typed
-notices        lines for people, on the log
-options        an option, declared once
-owned          what is closed when its owner is dropped
-paths          where files lie
-process_end    how a child process ended, in words
-records        every record and folder that is kept, declared once
-safe_text      text that a terminal shows and does not obey
-sizes          bytes in words and back
-text_data      text files and JSON, whatever is wrong with them
+arguments      checks of arguments from callers
+atomic_write   atomic writes of files
+child_process  child processes that run native code
+kinds          kinds of option values, from Python, from files and typed
+notices        notices to the user, on the log
+options        declaration of an option, in one place
+owned          base class of objects that belong to one process
+paths          the folders for caches, settings and data
+process_end    description of how a child process ended
+records        all records and folders in the cache, declared once
+safe_text      text without terminal control characters
+sizes          sizes in bytes, parsed and formatted
+text_data      decoding of text files
 """

@@ -1,4 +1,4 @@
-"""Arguments as callers of the Python interface give them: each is what it must be, or an error in words."""
+"""Check arguments from callers of the Python interface; errors say what to give instead."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _SHOWN: Final = 80  # characters of a value in a message
 
 
 def wrong(name: str, value: object, hint: str) -> InvalidRequestError:
-    """The error of an argument of another kind than it must be: "n_ctx is 'many'." and what to give."""
+    """Return the error of an argument of the wrong kind: "n_ctx is 'many'." and what to give."""
     return InvalidRequestError(f"{name} is {shown(value)}.", hint)
 
 
 def shown(value: object) -> str:
-    """A value as messages show it: short ones as they are written, others by their kind."""
+    """Format a value for a message: short values by their repr, others by their type."""
     if value is None or isinstance(value, str | bytes | bool | numbers.Number):
         text = repr(value)
         if len(text) <= _SHOWN:
@@ -29,10 +29,10 @@ def shown(value: object) -> str:
 
 
 def whole(name: str, value: object, hint: str = "Give a whole number.") -> int:
-    """A whole number, also one of numpy's; True and False are none.
+    """Return a whole number, numpy's included; True and False are refused.
 
     Raises:
-        InvalidRequestError: anything else, as do all of this module.
+        InvalidRequestError: the value is of another kind; so do all functions of this module.
     """
     if not isinstance(value, bool):
         try:
@@ -43,7 +43,7 @@ def whole(name: str, value: object, hint: str = "Give a whole number.") -> int:
 
 
 def number(name: str, value: object) -> float:
-    """A number, also one of numpy's or a fraction."""
+    """Return a number, numpy's and fractions included."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         try:
             return float(value)
@@ -53,26 +53,26 @@ def number(name: str, value: object) -> float:
 
 
 def switch(name: str, value: object) -> bool:
-    """True or False, also numpy's."""
+    """Return a boolean, numpy's included."""
     if isinstance(value, bool) or (type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")):
         return bool(value)
     raise wrong(name, value, "Give True or False.")
 
 
 def text(name: str, value: object, hint: str = "Give a str.") -> str:
-    """Text."""
+    """Return a text."""
     if isinstance(value, str):
         return value
     raise wrong(name, value, hint)
 
 
 def text_or_none(name: str, value: object) -> str | None:
-    """Text, or None."""
+    """Return a text or None."""
     return None if value is None else text(name, value, "Give a str, or None.")
 
 
 def path(name: str, value: object, hint: str = "Give a str or a pathlib.Path.") -> str:
-    """The path of a file or folder."""
+    """Return the path of a file or folder."""
     if isinstance(value, str | os.PathLike):
         found = os.fspath(value)
         if isinstance(found, str) and "\0" not in found:
@@ -81,14 +81,14 @@ def path(name: str, value: object, hint: str = "Give a str or a pathlib.Path.") 
 
 
 def functions(**named: object) -> None:
-    """Things that can be called, or None, each under its name."""
+    """Check that each named value is callable or None."""
     for name, value in named.items():
         if value is not None and not callable(value):
             raise wrong(name, value, "Give a function, or leave it out.")
 
 
 def items(name: str, value: object, hint: str) -> Iterable[Any]:
-    """Several of something: a list, a generator, but neither text nor a mapping."""
+    """Return an iterable of items: a list or a generator, but neither text nor a mapping."""
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
         return value
     raise wrong(name, value, hint)

@@ -1,8 +1,8 @@
-"""Files that are written whole or not at all: readers see the old content or the new, never a part.
+"""Atomic writes: readers see the old content of a file or the new, never a part.
 
-Everything that this package writes to a file of its own or of the user's goes through here, but for three that go on
-with what an earlier process left and so have a fixed name for it, under a lock: downloads (`models.hub.download`), the
-store of embeddings, and a benchmark's reference logits.
+All files that this package writes go through here, with three exceptions, which continue the work of an earlier process
+under a lock and so have fixed temporary names: downloads (`models.hub.download`), the store of embeddings, and a
+benchmark's reference logits.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # collections.abc has it from Python 3.12 on
 
-_NAME_PART: Final = 40  # characters of the name that the temporary's begins with: names may be 255 bytes long
+_NAME_PART: Final = 40  # characters of the file's name in the temporary name, which may have 255 bytes at most
 
 
 def write_atomically(path: Path, *parts: Buffer, shared: bool = False) -> None:
-    """Write a file from parts, one after the other, whole or not at all. Arguments and errors as `atomic_file`'s."""
+    """Write a file atomically from parts, one after the other. For arguments and errors, see `atomic_file`."""
     with atomic_file(path, shared=shared) as temporary, temporary.open("wb") as file:
         for part in parts:
             file.write(part)
@@ -29,15 +29,15 @@ def write_atomically(path: Path, *parts: Buffer, shared: bool = False) -> None:
 
 @contextmanager
 def atomic_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
-    """A temporary file beside `path` to write to: it becomes `path` if the block ends well, and is removed if not.
+    """Yield the path of a temporary file that replaces `path` if the block succeeds, and is removed if it fails.
 
-    It is on the disk before it takes the name. Only a killed process leaves its temporary file.
+    It is flushed to the disk before it gets the name. Only a killed process leaves its temporary file.
 
     Args:
         path: the file; a link is replaced, not followed.
-        shared: whether it is a file that the user named for others to read: it keeps the permissions of the one it
-            replaces, else has what the umask leaves, and its folder is there. If not, only its owner can read it, and
-            the folder is made.
+        shared: True for a file that the user named: it keeps the permissions of the file it replaces, else those of the
+            umask, and its folder must exist. False for the package's own files: only their owner can read them, and the
+            folder is created.
 
     Raises:
         OSError: the folder cannot be written, or has no room.

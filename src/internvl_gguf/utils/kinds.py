@@ -23,13 +23,13 @@ _WHOLE: Final = re.compile(r"[+-]?[0-9][0-9,]*")
 
 
 class Kind:
-    """What values an option takes. The base class takes text.
+    """A kind of option value. The base class accepts text.
 
     Attributes:
-        written: what a value is in JSON and TOML, for messages.
-        typed: what a value is on a command line, for messages.
-        choices: the values to choose from as they are typed; empty where there are more than a few.
-        parameter: type of the parameter of a command that takes such a value.
+        written: description of a value in JSON and TOML, for messages.
+        typed: description of a value on a command line, for messages.
+        choices: all values, as typed; empty if there are more than a few.
+        parameter: type of a command's parameter for such a value.
     """
 
     written: str = "text"
@@ -38,38 +38,38 @@ class Kind:
     parameter: Any = str
 
     def accept(self, name: str, value: object) -> Any:
-        """A value given from Python, or read from JSON or TOML, as options hold it.
+        """Check a value from Python, JSON or TOML, and return it in the option's type.
 
         Raises:
-            InvalidRequestError: it is of another kind; the message calls it `name`.
+            InvalidRequestError: it is of another kind; the message names it `name`.
         """
         return arguments.text(name, value)
 
     def read(self, text: str) -> Any:
-        """The value of a typed text.
+        """Parse a typed text.
 
         Raises:
-            ValueError: it is none of this kind.
+            ValueError: the text is no value of this kind.
         """
         return text
 
     def show(self, value: Any) -> str:
-        """A value as it is typed; "none" for one that is left open."""
+        """Format a value as it is typed; "none" for None."""
         return "none" if value is None else str(value)
 
 
 class Whole(Kind):
-    """A whole number; typed with commas between thousands if that is wanted."""
+    """A whole number; commas between thousands may be typed."""
 
     written = typed = "a whole number"
     parameter: Any = int
 
     def accept(self, name: str, value: object) -> int:
-        """As `Kind.accept`; whole numbers of numpy are some, True and False are none."""
+        """Check a value; see `Kind.accept`. Whole numbers of numpy are accepted, True and False are not."""
         return arguments.whole(name, value)
 
     def read(self, text: str) -> int:
-        """As `Kind.read`."""
+        """Parse a typed text; see `Kind.read`."""
         if not _WHOLE.fullmatch(text):
             raise ValueError(text)
         return int(text.replace(",", ""))
@@ -83,14 +83,14 @@ class Number(Kind):
     parameter = float
 
     def accept(self, name: str, value: object) -> float:
-        """As `Kind.accept`; numbers of numpy and fractions are some, True and False are none."""
+        """Check a value; see `Kind.accept`. Numbers of numpy and fractions are accepted, True and False are not."""
         found = arguments.number(name, value)
         if not math.isfinite(found):
             raise InvalidRequestError(f"{name} is {found}.", "Give a finite number.")
         return found
 
     def read(self, text: str) -> float:
-        """As `Kind.read`."""
+        """Parse a typed text; see `Kind.read`."""
         return float(text)
 
 
@@ -103,17 +103,17 @@ class Switch(Kind):
     parameter: Any = bool
 
     def accept(self, name: str, value: object) -> bool:
-        """As `Kind.accept`; numpy's are some, 0 and 1 are none."""
+        """Check a value; see `Kind.accept`. Booleans of numpy are accepted, 0 and 1 are not."""
         return arguments.switch(name, value)
 
     def read(self, text: str) -> bool:
-        """As `Kind.read`."""
+        """Parse a typed text; see `Kind.read`."""
         if text.lower() not in _ON + _OFF:
             raise ValueError(text)
         return text.lower() in _ON
 
     def show(self, value: Any) -> str:
-        """As `Kind.show`."""
+        """Format a value; see `Kind.show`."""
         return super().show(value) if value is None else _ON[0] if value else _OFF[0]
 
 
@@ -121,7 +121,7 @@ class Choice(Kind):
     """One of a few words.
 
     Args:
-        literal: the `typing.Literal` of them.
+        literal: `typing.Literal` of the words.
     """
 
     def __init__(self, literal: Any) -> None:
@@ -130,24 +130,24 @@ class Choice(Kind):
         self.parameter = literal
 
     def accept(self, name: str, value: object) -> str:
-        """As `Kind.accept`."""
+        """Check a value; see `Kind.accept`."""
         if not isinstance(value, str) or value not in self.choices:
             raise arguments.wrong(name, value, f"Use {self.written}.")
         return value
 
     def read(self, text: str) -> str:
-        """As `Kind.read`, in any case."""
+        """Parse a typed text in any case; see `Kind.read`."""
         if text.lower() not in self.choices:
             raise ValueError(text)
         return text.lower()
 
 
 class Texts(Kind):
-    """Several texts; typed as a shell reads words.
+    """Several texts; typed as words of a shell.
 
     Args:
-        written: what a value is in JSON and TOML, for messages.
-        takes_one: whether a text stands for a list of one.
+        written: description of a value in JSON and TOML, for messages.
+        takes_one: whether a single text is accepted as a list of one.
     """
 
     typed = "words, in quotes where one has spaces"
@@ -158,7 +158,7 @@ class Texts(Kind):
         self._takes_one = takes_one
 
     def accept(self, name: str, value: object) -> tuple[str, ...]:
-        """As `Kind.accept`."""
+        """Check a value; see `Kind.accept`."""
         hint = f"Give {self.written}."
         if self._takes_one and isinstance(value, str):
             return (value,)
@@ -166,14 +166,14 @@ class Texts(Kind):
         return tuple(arguments.text(f"{name}[{index}]", each, hint) for index, each in texts)
 
     def read(self, text: str) -> tuple[str, ...]:
-        """As `Kind.read`; a text with an open quote is one word."""
+        """Parse a typed text; see `Kind.read`. A text with an open quote is one word."""
         try:
             return tuple(shlex.split(text))
         except ValueError:
             return (text,)
 
     def show(self, value: Any) -> str:
-        """As `Kind.show`."""
+        """Format a value; see `Kind.show`."""
         return " ".join(map(shlex.quote, value)) if value else super().show(None)
 
 
@@ -186,17 +186,17 @@ class SwitchOrAuto(Switch):
     parameter = Literal["auto", "on", "off"]
 
     def accept(self, name: str, value: object) -> Any:
-        """As `Kind.accept`."""
+        """Check a value; see `Kind.accept`."""
         if isinstance(value, bool) or (isinstance(value, str) and value == "auto"):
             return value
         raise arguments.wrong(name, value, 'Use True, False or "auto".')
 
     def read(self, text: str) -> Any:
-        """As `Kind.read`."""
+        """Parse a typed text; see `Kind.read`."""
         return "auto" if text.lower() == "auto" else super().read(text)
 
     def show(self, value: Any) -> str:
-        """As `Kind.show`."""
+        """Format a value; see `Kind.show`."""
         return value if isinstance(value, str) else super().show(value)
 
 
@@ -210,15 +210,15 @@ class LayersOrAuto(Whole):
     hint = 'Use "auto", -1 (all layers), 0 (none) or a number of layers.'
 
     def accept(self, name: str, value: object) -> Any:
-        """As `Kind.accept`."""
+        """Check a value; see `Kind.accept`."""
         return value if isinstance(value, str) and value == "auto" else arguments.whole(name, value, self.hint)
 
     def read(self, text: str) -> Any:
-        """As `Kind.read`."""
+        """Parse a typed text; see `Kind.read`."""
         return text if text == "auto" else -1 if text == "all" else super().read(text)
 
     def show(self, value: Any) -> str:
-        """As `Kind.show`."""
+        """Format a value; see `Kind.show`."""
         return "all" if value == -1 else super().show(value)
 
 
@@ -226,16 +226,16 @@ class MemorySizes(Kind):
     """Memory of each GPU: "12GiB", "24GiB,12GiB", a number of bytes, or a list of either."""
 
     def accept(self, name: str, value: object) -> Any:
-        """As `Kind.accept`; the sizes stay as they were written."""
+        """Check a value; see `Kind.accept`. The sizes stay as they were written."""
         parse_vram(value)
         return value
 
 
 def kind_of(annotation: Any) -> Kind:
-    """The kind of a field or parameter by its type; None in a union only says that it may be left out.
+    """Return the kind of a field or parameter for its type; None in a union only means that it may be left out.
 
-    A type that names its kind, `Annotated[int | Literal["auto"], LayersOrAuto()]`, is of that kind. What is of no kind
-    of its own (a path, say) is text.
+    A type that names its kind, `Annotated[int | Literal["auto"], LayersOrAuto()]`, is of that kind. Any other type
+    (a path, for example) is text.
     """
     if get_origin(annotation) is Annotated:
         type_, *described = get_args(annotation)
@@ -252,5 +252,5 @@ def kind_of(annotation: Any) -> Kind:
 
 
 def may_be_none(annotation: Any) -> bool:
-    """Whether None is a value of a type."""
+    """Return whether None is a value of a type."""
     return get_origin(annotation) in (Union, UnionType) and NoneType in get_args(annotation)

@@ -1,4 +1,4 @@
-"""What people are told when something was changed for them: one line, through a callback of theirs or the log."""
+"""Notices to the user about changed settings or inputs: one line each, to a callback or the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An option, declared once: on the field of a configuration dataclass.
+"""Declare an option once: on the field of a configuration dataclass.
 
 `option` makes such a field of its default, its help, its names and its check. From these the dataclass checks itself
 (`check_options`), and every surface derives what it shows and takes: flags and variables of the command line, keys of
@@ -22,20 +22,20 @@ _METADATA: Final = "option"
 
 @dataclass(frozen=True)
 class Option:
-    """What a field says of itself beside its type and default.
+    """Metadata of an option field, beside its type and default.
 
     Attributes:
         help: one or two sentences, as `--help` shows them.
-        flags: names on the command line; `--` and the key where there are none.
-        key: name of the parameter, in config.toml and, in capitals after INTERNVL_, of the variable; the field's where
-            it is empty.
-        otherwise: what is taken where the option is left out, if its default does not say.
-        details: what docs/ say beyond the help.
-        allows: whether a value of the right kind is in range; None takes all.
-        hint: what to give instead of a value out of range.
-        metavar: what stands for the value in `--help`; None takes what the type says.
-        is_swept: whether `internvl bench` takes lists of it.
-        on_command_line: whether it is an option of commands that ask.
+        flags: names on the command line; `--` and the key if empty.
+        key: name of the parameter, in config.toml and, in capitals after INTERNVL_, of the variable; the field's name
+            if empty.
+        otherwise: description of the value used when the option is left out, if its default does not show it.
+        details: text for docs/ beyond the help.
+        allows: returns whether a value of the right kind is in range; None accepts all.
+        hint: hint of the error for a value out of range.
+        metavar: placeholder of the value in `--help`; None takes the one of the type.
+        is_swept: whether `internvl bench` accepts lists of values.
+        on_command_line: whether commands that ask a model have this option.
     """
 
     help: str
@@ -51,7 +51,7 @@ class Option:
 
 
 def option(default: Any, help_text: str, *flags: str, **more: Any) -> Any:
-    """A field of a dataclass that is an option.
+    """Make a dataclass field that is an option.
 
     Args:
         default: its default.
@@ -64,14 +64,14 @@ def option(default: Any, help_text: str, *flags: str, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class Declared:
-    """An option with what its field says: name, kind and default.
+    """An option together with its field's name, kind and default.
 
     Attributes:
-        name: of the field.
-        kind: what its values are.
-        is_optional: whether None is one of them.
+        name: name of the field.
+        kind: kind of its values.
+        is_optional: whether None is a value.
         default: the default.
-        option: the rest.
+        option: the metadata.
     """
 
     name: str
@@ -87,14 +87,14 @@ class Declared:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Names on the command line, the long ones first; a switch that is on has one that turns it off."""
+        """Names on the command line, the long ones first; a switch that is on by default has a name to turn it off."""
         dashed = self.key.replace("_", "-")
         is_on = isinstance(self.kind, Switch) and self.default is True
         return self.option.flags or (f"--{dashed}/--no-{dashed}" if is_on else f"--{dashed}",)
 
     @property
     def help(self) -> str:
-        """Its help with what is taken where it is left out."""
+        """Its help text, with the value used when the option is left out."""
         otherwise = self.option.otherwise
         if not otherwise:
             return self.option.help
@@ -102,14 +102,14 @@ class Declared:
 
     @property
     def can_be_open(self) -> bool:
-        """Whether its default is no value: None, or no texts."""
+        """Whether its default is empty: None, or no texts."""
         return self.default is None or self.default == ()
 
     def checked(self, value: object) -> Any:
-        """A value as the field holds it.
+        """Check a value and return it in the field's type.
 
         Raises:
-            InvalidRequestError: it is of another kind, or out of range.
+            InvalidRequestError: the value is of another kind, or out of range.
         """
         if value is None and self.is_optional:
             return None
@@ -119,10 +119,10 @@ class Declared:
         return found
 
     def read(self, value: Any) -> Any:
-        """The value that the parameter of a command stands for, for `checked`.
+        """Convert the parameter of a command to a value for `checked`.
 
         Raises:
-            InvalidRequestError: a text that is none.
+            InvalidRequestError: the text cannot be parsed.
         """
         if value is None:
             return self.default
@@ -136,7 +136,7 @@ class Declared:
 
 @cache
 def options_of(configuration: Any) -> Mapping[str, Declared]:
-    """The options of a configuration dataclass by the names of their fields, in order."""
+    """Return the options of a configuration dataclass by the names of their fields, in order."""
     types = get_type_hints(configuration, include_extras=True)
     return MappingProxyType(
         {
@@ -154,7 +154,7 @@ def options_of(configuration: Any) -> Mapping[str, Declared]:
 
 
 def check_options(configuration: Any) -> None:
-    """Check every option of a new frozen instance, and hold each value as its kind does.
+    """Check every option of a new frozen instance, and store each value in its field's type.
 
     Raises:
         InvalidRequestError: a value of another kind, or out of range.
@@ -164,10 +164,10 @@ def check_options(configuration: Any) -> None:
 
 
 def between(lowest: float, highest: float) -> Callable[[Any], bool]:
-    """For `Option.allows`: a number from `lowest` to `highest`, both included."""
+    """Return a check for `Option.allows`: a number from `lowest` to `highest`, both included."""
     return lambda value: bool(lowest <= value <= highest)
 
 
 def at_least(lowest: float) -> Callable[[Any], bool]:
-    """For `Option.allows`: a number of at least `lowest`."""
+    """Return a check for `Option.allows`: a number of at least `lowest`."""
     return lambda value: bool(value >= lowest)

@@ -1,4 +1,4 @@
-"""Where this package keeps what it can make again, what people said, and what they set."""
+"""The folders of this package: caches, conversations and settings."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from internvl_gguf.errors import InternVLError
 
 
 def expanded(text: str) -> Path:
-    """The path that a person typed, `~` replaced; as it stands where there is no such user or home.
+    """Return a typed path with `~` expanded; unchanged if there is no such user or home.
 
-    Path.expanduser raises there: for a name mistyped, and in a container with a bare user id.
+    Path.expanduser raises then: for a mistyped name, and in a container whose user id has no account.
     """
     return Path(os.path.expanduser(text))  # noqa: PTH111
 
 
 def cache_dir() -> Path:
-    """The cache folder: INTERNVL_CACHE if it is set, else the system's place for caches. Not created here."""
+    """Return the cache folder: INTERNVL_CACHE if it is set, else the system's place for caches. Not created here."""
     override = os.environ.get("INTERNVL_CACHE")
     return expanded(override) if override else Path(platformdirs.user_cache_dir("internvl-gguf"))
 
 
 def config_dir() -> Path:
-    """The folder of a person's own settings, for example their models.toml. Not created here.
+    """Return the folder of the user's settings, for example models.toml. Not created here.
 
     INTERNVL_CONFIG if it is set, else the system's place for settings: ~/.config/internvl on Linux. The same folder is
-    honoured on the other systems where it exists and the system's own place does not.
+    used on other systems, too, if it exists and the system's own place does not.
     """
     override = os.environ.get("INTERNVL_CONFIG")
     if override:
@@ -43,7 +43,7 @@ def config_dir() -> Path:
 
 
 def data_dir() -> Path:
-    """The folder of what people would miss: their conversations. Not created here.
+    """Return the folder of data that cannot be made again: the conversations. Not created here.
 
     INTERNVL_DATA if it is set, else the system's place for data: ~/.local/share/internvl on Linux.
     """
@@ -53,7 +53,7 @@ def data_dir() -> Path:
 
 @contextmanager
 def making_temporary() -> Iterator[None]:
-    """Make a temporary file or folder inside; where none can be made, that is told in words.
+    """Context for making a temporary file or folder: a failure becomes an error message.
 
     Raises:
         InternVLError: the system has no folder for temporary files that can be written.
@@ -67,7 +67,7 @@ def making_temporary() -> Iterator[None]:
 
 
 def free_bytes(path: Path) -> int | None:
-    """Bytes that this user can still write where `path` is or would be; None where the system does not say."""
+    """Return the bytes that this user can still write at the place of `path`; None if the system does not say."""
     try:
         return shutil.disk_usage(_nearest(path)).free
     except OSError:
@@ -75,7 +75,7 @@ def free_bytes(path: Path) -> int | None:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, or the folder itself where it does not exist yet."""
+    """Return whether files can be created in a folder, or the folder itself if it does not exist yet."""
     try:
         with tempfile.TemporaryFile(dir=_nearest(folder)):
             return True
@@ -84,7 +84,7 @@ def is_writable(folder: Path) -> bool:
 
 
 def _nearest(path: Path) -> Path:
-    """The path, or the nearest of its parents that exists and may be looked at."""
+    """Return the path, or its nearest parent that exists and may be read."""
     found = path.absolute()
     while found != found.parent and not os.path.exists(found):  # noqa: PTH110  (Path's raises where it may not look)
         found = found.parent

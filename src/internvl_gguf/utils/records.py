@@ -1,7 +1,7 @@
-"""What this package keeps in its cache folder: each record and folder declared once, here.
+"""Contents of the cache folder: each record and folder is declared here, once.
 
-Nothing else writes there (a test holds it), so that `internvl cache` shows and clears all of it. All of it can be made
-again. To keep something more, declare it in `RECORDS` or `FOLDERS`.
+Nothing else writes there (a test checks that), so that `internvl cache` shows and clears all of it. All of it can be
+computed again. To keep something more, declare it in `RECORDS` or `FOLDERS`.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from typing import Any, Final, TypeVar
 from internvl_gguf.utils.atomic_write import write_atomically
 from internvl_gguf.utils.paths import cache_dir
 
-_LOCK: Final = ".lock"  # one for all records: none is written for long
-_LOCK_SECONDS: Final = 5.0  # a writer that takes longer is stopped, or its file system knows no locks
-# What code that reads an entry raises where the entry is not what it should be.
+_LOCK: Final = ".lock"  # one lock for all records, since each write is short
+_LOCK_SECONDS: Final = 5.0  # after that, the other writer hangs, or the file system has no locks
+# Errors of code that reads a damaged entry.
 _DAMAGE: Final = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError)
 _Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
 class Record:
-    """A JSON file of facts that were measured or computed, each under the key of what it depends on.
+    """A JSON file of measured or computed facts, each under a key of everything it depends on.
 
-    Several machines may share the file: an entry counts under its own key only, and a writer leaves those of others.
-    Another version of this package, another program or a user may have written it: damage, entries of another form and
-    files of another version read as nothing, and what they held is measured anew.
+    Several machines may share the file: an entry is used under its own key only, and a writer keeps other entries.
+    Another version of this package, another program or a user may have written it: damaged entries and files of another
+    version are ignored, and their facts are measured again.
 
     Attributes:
         name: its file name.
-        purpose: what it holds, in a few words.
-        version: of the form of its entries.
-        most_entries: the newest so many are kept.
+        purpose: its contents, in a few words.
+        version: version of its entries' format.
+        most_entries: number of entries that are kept, the newest ones.
     """
 
     name: str
@@ -45,37 +45,37 @@ class Record:
 
     @property
     def path(self) -> Path:
-        """Where it is, or would be."""
+        """Its path, which need not exist."""
         return cache_dir() / self.name
 
     def get(self, key: str, read: Callable[[Any], _Read]) -> _Read | None:
-        """The entry of a key, as `read` makes it of what was put; None where there is none that it can be made of.
+        """Return the entry of a key, converted by `read`; None if there is none, or `read` cannot convert it.
 
         Args:
-            key: what the entry depends on.
-            read: makes the value; may raise ValueError, KeyError, TypeError, AttributeError, IndexError or
-                ArithmeticError of an entry that is none.
+            key: key of the entry.
+            read: converts the JSON value; may raise ValueError, KeyError, TypeError, AttributeError, IndexError or
+                ArithmeticError for a damaged entry.
         """
         return _entry(self._entries(), key, read)
 
     def put(self, key: str, value: Any) -> OSError | None:
-        """Keep a JSON value as the entry of a key, in place of the one before; the others stay.
+        """Write a JSON value as the entry of a key; other entries stay.
 
         Returns:
-            Why it could not be kept, which costs the next process the work and no more; None where it was.
+            The error if it could not be written, so that the next process has to measure again; None on success.
         """
         return self.merge(key, lambda entry: entry, lambda before: value)
 
     def merge(self, key: str, read: Callable[[Any], _Read], merged: Callable[[_Read | None], Any]) -> OSError | None:
-        """Keep what is made of the entry of a key as the new one; no other process writes meanwhile.
+        """Replace the entry of a key by a value computed from it; no other process writes meanwhile.
 
         Args:
-            key: what the entry depends on.
-            read: as for `get`.
-            merged: makes the JSON value to keep of the entry before, None where there was none.
+            key: key of the entry.
+            read: see `get`.
+            merged: computes the JSON value to write from the previous entry, or None if there was none.
 
         Returns:
-            As `put`.
+            See `put`.
         """
         from filelock import FileLock, Timeout  # only now: every command reads records, few write one
 
@@ -102,7 +102,7 @@ class Record:
         return {}
 
     def files(self) -> Iterator[Path]:
-        """Its file, and what processes that were killed left of others."""
+        """Return its file, and temporary files that killed processes left."""
         yield self.path
         with suppress(OSError):
             yield from cache_dir().glob(f".{self.name}.*")
@@ -110,11 +110,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of files that are found by what they were made of.
+    """A folder of files whose names are digests of everything they depend on.
 
     Attributes:
         name: its name.
-        purpose: what its files are, in a few words.
+        purpose: its contents, in a few words.
     """
 
     name: str
@@ -122,28 +122,30 @@ class Folder:
 
     @property
     def path(self) -> Path:
-        """Where it is, or would be."""
+        """Its path, which need not exist."""
         return cache_dir() / self.name
 
     def files(self) -> Iterator[Path]:
-        """The files in it, however deep; none where it is missing or cannot be read."""
+        """Return all files in it and its subfolders; none if it is missing or cannot be read."""
         with suppress(OSError):
             yield from self.path.rglob("*")
 
 
 EMBEDDINGS: Final = Folder("embeddings", "pictures as the model sees them")
-CORRECTED_ENCODERS: Final = Folder("mmproj", "vision encoders put right")
-HEADERS: Final = Folder("headers", "beginnings of files on the hub")
-BENCHMARKS: Final = Folder("bench", "results of benchmarks, with what they are measured against")
+CORRECTED_ENCODERS: Final = Folder("mmproj", "corrected vision encoders")
+HEADERS: Final = Folder("headers", "file headers from the hub")
+COMPILED_ENCODERS: Final = Folder("openvino", "vision encoders compiled for this machine")
+BENCHMARKS: Final = Folder("bench", "results of benchmarks")
 
 ENCODER_SPEED: Final = Record("encoder-speed.json", "speed of the vision encoder by precision")
 FINGERPRINTS: Final = Record("fingerprints.json", "contents of files already read", most_entries=64)
 ROOFLINE: Final = Record("roofline.json", "speed of this machine")
-TRIAL: Final = Record("trial.json", "what of the native library works on this machine")
+SAID_ONCE: Final = Record("said-once.json", "what was said and is not said again")
+TRIAL: Final = Record("trial.json", "parts of llama.cpp that work on this machine")
 TUNING: Final = Record("tuning.json", "threads and batches that suit this machine")
 
-FOLDERS: Final = (EMBEDDINGS, CORRECTED_ENCODERS, HEADERS, BENCHMARKS)
-RECORDS: Final = (ENCODER_SPEED, FINGERPRINTS, ROOFLINE, TRIAL, TUNING)
+FOLDERS: Final = (EMBEDDINGS, CORRECTED_ENCODERS, COMPILED_ENCODERS, HEADERS, BENCHMARKS)
+RECORDS: Final = (ENCODER_SPEED, FINGERPRINTS, ROOFLINE, SAID_ONCE, TRIAL, TUNING)
 
 
 def _entry(entries: Mapping[str, Any], key: str, read: Callable[[Any], _Read]) -> _Read | None:

@@ -1,6 +1,6 @@
-"""Text from outside (of a model, a file, the hub, another library), made harmless for a terminal or a document.
+"""Make text from outside (a model, a file, the hub, another library) safe for a terminal or a document.
 
-Every such text passes here before it is shown.
+Every such text passes through here before it is shown.
 """
 
 from __future__ import annotations
@@ -9,36 +9,36 @@ import re
 import unicodedata
 from typing import TextIO
 
-_BIDI = "\u061c\u202a-\u202e\u2066-\u2069"  # they show other letters than are there
+_BIDI = "\u061c\u202a-\u202e\u2066-\u2069"  # they reorder the letters on the screen
 _HARMFUL = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 _LONGEST_ERROR = 160
 
 
 def safe_text(text: str) -> str:
-    """The text with every character that a terminal acts on, or no document may hold, as its escape, such as `\\x1b`.
+    """Replace every character that a terminal interprets, or no document may hold, by its escape, such as `\\x1b`.
 
-    Line feeds and tabs stay. A carriage return is left out: it belongs to a line end, or would write over the line.
+    Line feeds and tabs stay. Carriage returns are removed: they belong to a line end, or would overwrite the line.
     """
     return _HARMFUL.sub(_escape, text)
 
 
 def safe_line(text: str) -> str:
-    """`safe_text` on one line: line ends and tabs are spaces."""
+    """Apply `safe_text` and join lines: line ends and tabs become spaces."""
     return safe_text(" ".join(text.split("\n")).replace("\t", " "))
 
 
 def safe_name(text: str, longest: int = 60) -> str:
-    """`safe_line` of a name, its middle left out where it is longer than `longest`."""
+    """Apply `safe_line` to a name, and leave out its middle if it is longer than `longest`."""
     return shortened(safe_line(text), longest)
 
 
 def error_line(error: BaseException) -> str:
-    """What an exception of another library says: `safe_line` without blanks at the ends, at most 160 characters."""
+    """Return the message of another library's exception: a stripped `safe_line` of at most 160 characters."""
     return safe_line(" ".join(str(error).split()) or type(error).__name__)[:_LONGEST_ERROR].rstrip(".")
 
 
 def shortened(text: str, longest: int) -> str:
-    """Text with its middle left out where it is longer than `longest`."""
+    """Leave out the middle of a text that is longer than `longest`."""
     if len(text) <= longest:
         return text
     head = (longest - 1) // 2
@@ -46,7 +46,7 @@ def shortened(text: str, longest: int) -> str:
 
 
 def can_show(out: TextIO, text: str) -> bool:
-    """Whether the encoding of a stream has all characters of a text."""
+    """Return whether the encoding of a stream has all characters of a text."""
     try:
         text.encode(out.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -55,12 +55,12 @@ def can_show(out: TextIO, text: str) -> bool:
 
 
 def cells(text: str) -> int:
-    """Columns that a text takes in a terminal: two for most characters of East Asia, none for combining marks."""
+    """Return the columns of a text in a terminal: two for most East Asian characters, none for combining marks."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def clipped(text: str, width: int) -> str:
-    """The beginning of a text, as much as `width` cells of a terminal hold."""
+    """Return the beginning of a text that fits `width` columns of a terminal."""
     if cells(text) <= width:
         return text
     kept, taken = "", 1
@@ -73,14 +73,14 @@ def clipped(text: str, width: int) -> str:
 
 
 def broken(line: str, width: int, hang: str | None = None) -> str:
-    """A line with line ends where it is wider than a terminal of so many columns, which breaks in words.
+    """Wrap a line to `width` columns at spaces, since a terminal would break it inside words.
 
-    It is broken at spaces; a word that is wider than a line, as a path may be, after a slash or wherever it must.
+    A word that is wider than a line, such as a path, is broken after a slash or, failing that, anywhere.
 
     Args:
         line: without line ends.
         width: columns.
-        hang: what the lines after the first begin with; as much space as the first one if None.
+        hang: beginning of the lines after the first; None repeats the indentation of the first.
     """
     start = len(line) - len(line.lstrip(" "))
     hang = (line[:start] if hang is None else hang)[: width // 2]
@@ -94,7 +94,7 @@ def broken(line: str, width: int, hang: str | None = None) -> str:
 
 
 def _break(line: str, width: int, start: int) -> int:
-    """Where to break a line that is too wide; something of what stands behind `start` comes before."""
+    """Return the place to break a line that is too wide; it lies after `start`."""
     end = start + 1
     while end < len(line) and cells(line[: end + 1]) <= width:
         end += 1

@@ -1,4 +1,4 @@
-"""Sizes as people write them, in bytes and back."""
+"""Parse and format sizes in bytes, such as "12GiB"."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from internvl_gguf.errors import InvalidRequestError
 
 _BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "p": 2**50}
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
-# A bare letter is binary, as the tools that speak of memory take it (docker, systemd, du).
+# A bare letter is binary, as in other tools for memory sizes (docker, systemd, du).
 _UNITS = (
     {"b": 1}
     | {f"{letter}ib": factor for letter, factor in _BINARY.items()}
@@ -20,10 +20,11 @@ _UNITS = (
 _SIZE = re.compile(r"\s*(?P<number>[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?P<unit>[A-Za-z]*)\s*")
 _FORM = 'Write a number above 0 with its unit, for example "12GiB", "500 MiB" or "12GB" (decimal).'
 _GPUS_FORM = 'Write one size for each GPU, for example "12GiB" or "24GiB,12GiB".'
+_CARD = re.compile(r"\s*[0-9.]+\s*[mg]b\s*", re.IGNORECASE)
 
 
 def parse_size(text: str, default_unit: str | None = None) -> int:
-    """The bytes that a written size stands for, rounded to the nearest one.
+    """Parse a size; return bytes, rounded to the nearest one.
 
     Args:
         text: a number and a unit in any case, with or without a space: KiB to PiB are powers of 1024, KB to PB are
@@ -31,7 +32,7 @@ def parse_size(text: str, default_unit: str | None = None) -> int:
         default_unit: the unit of a number without one, for example "GiB"; None refuses such a number.
 
     Raises:
-        InvalidRequestError: no such size, or less than one byte.
+        InvalidRequestError: the text is no size, or less than one byte.
     """
     match = _SIZE.fullmatch(text)
     if match is None:
@@ -53,13 +54,15 @@ def parse_size(text: str, default_unit: str | None = None) -> int:
 
 
 def parse_vram(value: object) -> tuple[int, ...] | None:
-    """Bytes of each GPU from sizes with commas between them, from a number of bytes, or from a list of either.
+    """Return the bytes of each GPU from comma-separated sizes, a number of bytes, or a list of either.
+
+    GB and MB are powers of 1024 here, for that is what they mean on a graphics card: one of "12 GB" has 12 GiB.
 
     Returns:
         None for None; () for "none", a machine without a GPU.
 
     Raises:
-        InvalidRequestError: no such sizes.
+        InvalidRequestError: the value cannot be parsed.
     """
     if value is None:
         return None
@@ -73,11 +76,30 @@ def parse_vram(value: object) -> tuple[int, ...] | None:
         return ()
     if value.strip() == "0":
         raise InvalidRequestError("A GPU of no memory.", 'Write "none" for a machine without a GPU.')
-    return tuple(parse_size(part) for part in value.split(","))
+    return tuple(parse_size(_of_card(part)) for part in value.split(","))
+
+
+def card_size_note(vram: str | None) -> str:
+    """What to say of GPU memory given in GB; "" where it was not."""
+    if vram is None or not any(map(_CARD.fullmatch, vram.split(","))):
+        return ""
+    meant = ", ".join(_of_card(part).strip() for part in vram.split(","))
+    return f"Read {vram.strip()} as {meant}: a graphics card's GB are powers of 1024."
+
+
+def _of_card(size: str) -> str:
+    return re.sub("b", "iB", size, flags=re.IGNORECASE) if _CARD.fullmatch(size) else size
+
+
+def rounded_size(size: int) -> str:
+    """As `format_size`, with as many digits as an estimate is worth: "512 B", "673 MiB", "8.5 GiB"."""
+    text, unit = format_size(size).split(" ")
+    value = float(text)
+    return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:.0f} {unit}"
 
 
 def format_size(size: int) -> str:
-    """A number of bytes, 0 or more, in the binary unit people would choose: "512 B", "672.66 MiB", "8.48 GiB"."""
+    """Format a number of bytes, 0 or more, in a suitable binary unit: "512 B", "672.66 MiB", "8.48 GiB"."""
     if size < 1024:
         return f"{size} B"
     value = float(size)

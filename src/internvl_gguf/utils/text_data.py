@@ -1,4 +1,4 @@
-"""Text that people bring in files and pipes, from any editor: UTF-8, or UTF-16 or UTF-32 with a byte order mark."""
+"""Decode the user's text from files and pipes: UTF-8, or UTF-16 or UTF-32 with a byte order mark."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _MARKS = (
 
 
 def decode_text(data: bytes, name: str) -> str:
-    """The text of a file, its byte order mark removed.
+    """Decode the text of a file, and remove its byte order mark.
 
     Args:
-        data: all of it.
-        name: how errors call it, at the beginning of a sentence.
+        data: the whole file.
+        name: its name at the beginning of an error message.
 
     Raises:
-        InvalidRequestError: it is in another encoding, or no text: UTF-16 without a mark is full of NULs.
+        InvalidRequestError: the encoding is another one, or the data is no text: UTF-16 without a mark is full of NULs.
     """
     mark, encoding = next((each for each in _MARKS if data.startswith(each[0])), (b"", "UTF-8"))
     try:
@@ -44,18 +44,18 @@ def decode_text(data: bytes, name: str) -> str:
 
 
 def as_utf8(data: bytes, name: str) -> bytes:
-    """Lines of text in UTF-8: those in UTF-16 or UTF-32, which a byte order mark tells, converted.
+    """Convert text to UTF-8 if a byte order mark says that it is UTF-16 or UTF-32; else return it unchanged.
 
     Args:
-        data: all of a file, or what stands at its beginning; its lines may each have faults of their own.
-        name: how errors call it.
+        data: the whole file, or its beginning; UTF-8 is not checked here, since each line may have faults of its own.
+        name: its name in error messages.
 
     Raises:
-        InvalidRequestError: it has a mark, and is something else.
+        InvalidRequestError: the data has a mark, but cannot be decoded accordingly.
     """
     return decode_text(data, name).encode() if has_wide_mark(data) else data.removeprefix(codecs.BOM_UTF8)
 
 
 def has_wide_mark(data: bytes) -> bool:
-    """Whether text begins with the byte order mark of UTF-16 or UTF-32."""
+    """Return whether text begins with the byte order mark of UTF-16 or UTF-32."""
     return any(data.startswith(mark) for mark, _ in _MARKS[1:])

@@ -1,7 +1,7 @@
-"""What a quant loses: divergence from a reference, and answers that are right.
+"""Quality of a quant: divergence from a reference, and the share of right answers.
 
-measure, picture_quality   divergence on a text, and on answers about pictures
-accuracy, matching         answers counted right, by the rules in `matching`
+measure_quality            divergence on a text, and, by picture_quality, on answers about pictures
+accuracy, matching         right answers, by the rules in `matching`
 sets                       the texts, pictures and questions
 scoring, divergence        next-token distributions of given tokens, and how far two of them are apart
 reference_logits           a reference's distributions on disk; packed_rows: one of them in bytes

@@ -1,4 +1,4 @@
-"""How many questions of a task a configuration answers right, greedily."""
+"""Count the questions of a task that a configuration answers right, decoding greedily."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from internvl_gguf.types import Question, Reply
 from internvl_gguf.utils.notices import Notice, log_notice
 
 if TYPE_CHECKING:
-    from internvl_gguf.bench.speed import Tell
+    from internvl_gguf.bench.speed import StageProgress
     from internvl_gguf.session import Session
     from internvl_gguf.session.batch import Outcome
 
 MAX_TOKENS: Final = 64
-"""Most tokens of an answer whose question does not say otherwise."""
+"""Most tokens of an answer, unless its question sets a limit."""
 
 _Z: Final = 1.959963984540054  # of a normal distribution, for 95% two-sided
 
@@ -27,47 +27,47 @@ _Z: Final = 1.959963984540054  # of a normal distribution, for 95% two-sided
 def measure_accuracy(
     session: Session,
     task: str | None,
-    tell: Tell = lambda what, done: None,
+    on_progress: StageProgress = lambda what, done: None,
     on_notice: Notice = log_notice,
 ) -> AccuracyResult:
     """Ask all questions of a task, as many at a time as the session answers at once.
 
     Args:
-        session: of the configuration; its conversation is forgotten.
+        session: of the configuration; its conversation is cleared.
         task: path of a file of questions (see `sets`); None for the demo model's held-out ones.
-        tell: how far it is, under the task's name.
-        on_notice: told of each question that could not be asked.
+        on_progress: called with the task's name and the fraction that is done.
+        on_notice: called with one line for each question that could not be asked.
 
     Raises:
         InvalidRequestError: the task cannot be read, or has no question that can be asked.
         LibraryError: llama.cpp refused, or the model computes what is no number.
     """
     session.clear()
-    asked = read_task(task)
+    picture_set = read_task(task)
     done = exact = relaxed = skipped = 0
 
     def count(index: int, outcome: Outcome) -> None:
         nonlocal done, exact, relaxed, skipped
-        item = asked.items[index]
+        item = picture_set.items[index]
         if isinstance(outcome, Reply):
             exact += is_exact(outcome.text, item.answers)
             relaxed += is_relaxed(outcome.text, item.answers, item.tolerance)
         elif isinstance(outcome, PictureError | InvalidRequestError):
             skipped += 1
-            on_notice(f"{asked.place(item)}: {outcome.message}")
+            on_notice(f"{picture_set.place(item)}: {outcome.message}")
         else:
             raise outcome
         done += 1
-        tell(asked.name, done / len(asked.items))
+        on_progress(picture_set.name, done / len(picture_set.items))
 
-    session.batch(map(_question, asked.items), on_result=count)
+    session.batch(map(_question, picture_set.items), on_result=count)
     questions = done - skipped
     low, high = wilson_interval(relaxed, questions)
-    return AccuracyResult(asked.name, questions, exact, relaxed, low, high, skipped + len(asked.problems))
+    return AccuracyResult(picture_set.name, questions, exact, relaxed, low, high, skipped + len(picture_set.problems))
 
 
 def wilson_interval(right: int, questions: int) -> tuple[float, float]:
-    """Ends of the 95% confidence interval of a fraction (Wilson, 1927); nothing is known without questions."""
+    """Return the ends of the 95% confidence interval of a fraction (Wilson, 1927); (0, 1) without questions."""
     if not questions:
         return 0.0, 1.0
     fraction, spread = right / questions, _Z * _Z / questions

@@ -1,4 +1,4 @@
-"""How far next-token distributions are from a reference's: noted token by token, summed up at the end."""
+"""Divergence of next-token distributions from a reference's, recorded token by token and summarised at the end."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _PERCENTS: Final = tuple(range(0, 101, 5))
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Natural-log probabilities of finite logits, float64 [n_vocab]."""
+    """Return natural-log probabilities of finite logits, float64 [n_vocab]."""
     return normalised(logits.astype(np.float64))
 
 
 def normalised(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same array, changed so that its exponentials sum to one."""
+    """Normalise log-probabilities in place, so that their exponentials sum to one; return the same array."""
     logits -= logits.max()  # so that no exponential overflows
     logits -= math.log(np.exp(logits).sum())
     return logits
 
 
 def kl_divergence(reference: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Sum of p * (ln p - ln q) in nats, p the reference; both are log-probabilities, float64 [n_vocab].
+    """Return the sum of p * (ln p - ln q) in nats, p the reference; both are log-probabilities, float64 [n_vocab].
 
-    It is never below zero; what rounding leaves below is zero.
+    A result that rounding puts below zero is returned as zero.
     """
     weighted = reference - other
     weighted *= np.exp(reference)
@@ -40,7 +40,7 @@ def kl_divergence(reference: NDArray[np.float64], other: NDArray[np.float64]) ->
 
 
 class DivergenceSum:
-    """What is known of the tokens scored so far: four numbers for each, no distribution is kept."""
+    """Accumulates four numbers for each scored token; no distribution is kept."""
 
     def __init__(self) -> None:
         self._divergences = array("d")
@@ -50,7 +50,7 @@ class DivergenceSum:
 
     @property
     def tokens(self) -> int:
-        """How many were scored."""
+        """Number of scored tokens."""
         return len(self._divergences)
 
     def add(
@@ -65,8 +65,8 @@ class DivergenceSum:
         Args:
             reference: log-probabilities by the reference, float64 [n_vocab].
             reference_top: its likeliest token.
-            log_probs: log-probabilities by the configuration that is measured.
-            token: the one that really came.
+            log_probs: log-probabilities by the configuration being measured.
+            token: the token that follows in the text.
         """
         self._divergences.append(kl_divergence(reference, log_probs))
         self._losses.append(-float(log_probs[token]))
@@ -74,7 +74,7 @@ class DivergenceSum:
         self._same_top += int(log_probs.argmax()) == reference_top
 
     def result(self) -> Divergence:
-        """The summary, the same in whichever order the tokens came.
+        """Return the summary, which does not depend on the order of the tokens.
 
         Percentiles between two values are interpolated linearly, as llama-perplexity does.
 
@@ -102,11 +102,11 @@ class DivergenceSum:
 
 def _mean(values: Iterable[float]) -> float:
     listed = list(values)
-    return math.fsum(listed) / len(listed)  # rounded once, so in any order the same
+    return math.fsum(listed) / len(listed)  # rounded once, so the order does not matter
 
 
 def _error_of_mean(values: NDArray[np.float64], mean: float) -> float:
-    """Standard error of a mean: the sample's standard deviation by the root of its size; 0 for one value."""
+    """Return the standard error of a mean: sample standard deviation / sqrt(n); 0 for one value."""
     n = len(values)
     return math.sqrt(math.fsum((values - mean) ** 2) / (n - 1) / n) if n > 1 else 0.0
 

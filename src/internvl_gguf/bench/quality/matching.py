@@ -1,14 +1,14 @@
-"""Whether an answer is right: word for word, or in a form that means the same.
+"""Decide whether an answer is right: word for word, or in other words of the same meaning.
 
 Exact: equal but for letter case and spaces.
 
 Relaxed: equal to any accepted answer after these rules, in this order.
 
 1. Unicode NFKC (full-width digits and letters become plain ones), letter case folded.
-2. Hyphens and slashes between words are spaces; thousands separators ("1,234") go; currency and percent signs go;
-   other punctuation goes where it is not inside a number or a word.
+2. Hyphens and slashes between words become spaces; thousands separators ("1,234"), currency and percent signs are
+   removed, and other punctuation that is not inside a number or a word.
 3. English number words from zero to twenty and the tens to ninety become digits; "none" is 0.
-4. The articles a, an and the go, unless nothing else is left: "A" may be the choice of a question.
+4. The articles "a", "an" and "the" are removed, unless nothing else is left: "A" may be the choice of a question.
 5. Where both sides are one number, they match if they differ by at most a fraction of the accepted one, 5% unless the
    question says otherwise: the relaxed accuracy of ChartQA (Masry et al., 2022).
 """
@@ -40,17 +40,17 @@ _SIGNS: Final = re.compile(r"[$€£¥%]")
 
 
 def is_exact(answer: str, accepted: Sequence[str]) -> bool:
-    """Whether an answer is one of the accepted ones word for word, letter case and spaces aside."""
+    """Return whether an answer is one of the accepted ones word for word, letter case and spaces aside."""
     return _plain(answer) in map(_plain, accepted)
 
 
 def is_relaxed(answer: str, accepted: Sequence[str], tolerance: float = TOLERANCE) -> bool:
-    """Whether an answer means the same as one of the accepted ones, by the rules above.
+    """Return whether an answer means the same as one of the accepted ones, by the rules above.
 
     Args:
-        answer: what was answered.
-        accepted: what is right.
-        tolerance: by what fraction of the accepted one a number may be off.
+        answer: the model's answer.
+        accepted: the right answers.
+        tolerance: largest error of a number, as a fraction of the accepted one.
     """
     words = _words(answer)
     return any(_plain(answer) == _plain(each) or _means(words, _words(each), tolerance) for each in accepted)
@@ -70,7 +70,7 @@ def _words(text: str) -> list[str]:
 
 
 def _bare(word: str) -> str:
-    """A word without the punctuation around it; a number keeps its sign."""
+    """Return a word without the punctuation around it; a number keeps its sign."""
     start, end = 0, len(word)
     while start < end and not word[start].isalnum() and not (word[start] in "+-." and _NUMBER.match(word, start)):
         start += 1

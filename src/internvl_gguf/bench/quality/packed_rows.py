@@ -1,7 +1,7 @@
-"""A next-token distribution in two bytes a token.
+"""Pack a next-token distribution into two bytes a token.
 
 Log-probabilities are kept in 65,535 steps over their whole range, from the least likely token to the likeliest, so that
-none is cut off. Each is at most half a step off, h = range / 65535 / 2, so that what is read back is the distribution
+none is cut off. Each is at most half a step off, h = range / 65535 / 2, so the distribution read back is
 p * exp(e) / sum(p * exp(e)) with |e| <= h. Its KL divergence from p is the integral of t * Var(e) under the
 distributions p * exp(t * e), t from 0 to 1; no variance of such an e is above h * h (Popoviciu), so it is at most
 h * h / 2. A range of 40 nats gives 5e-8 nats: a divergence below that is the format's, not the model's.
@@ -44,7 +44,7 @@ class ReferenceRow:
 
 @dataclass(frozen=True)
 class PackedRow:
-    """The same as it is kept: log-probabilities are minimum + step * steps.
+    """A packed distribution: log-probabilities are minimum + step * steps.
 
     Attributes:
         minimum, step: float32 values.
@@ -73,26 +73,26 @@ class PackedRow:
         return cls(float(minimum), float(step), int(log_probs.argmax()), np.rint(steps).astype("<u2"))
 
     def unpacked(self) -> ReferenceRow:
-        """What is known of the distribution."""
+        """Return the distribution, normalised."""
         return ReferenceRow(normalised(self.steps.astype(np.float64) * self.step + self.minimum), self.top)
 
     def write(self, write: Callable[[bytes | memoryview], object], key: bytes, number: int) -> None:
         """Write `row_bytes` bytes.
 
         Args:
-            write: takes them, in parts.
-            key: of the checksum; 32 bytes.
-            number: the row's place, which is under the checksum.
+            write: called with the bytes, in parts.
+            key: key of the checksum; 32 bytes.
+            number: the row's place, which is part of the checksum.
         """
         write(_HEAD.pack(self.minimum, self.step, self.top, self._digest(key, number)))
         write(self.steps.data)
 
     @classmethod
     def read(cls, data: memoryview, key: bytes, number: int) -> Self:
-        """Read what `write` wrote.
+        """Read a row that `write` wrote.
 
         Raises:
-            BenchmarkError: it was something else, or is damaged.
+            BenchmarkError: the bytes are no such row, or damaged.
         """
         minimum, step, top, digest = _HEAD.unpack_from(data)
         row = cls(minimum, step, top, np.frombuffer(data, "<u2", offset=_HEAD.size))
@@ -110,5 +110,5 @@ class PackedRow:
 
 
 def row_bytes(n_vocab: int) -> int:
-    """Bytes of a packed row."""
+    """Return the bytes of a packed row."""
     return _HEAD.size + 2 * n_vocab

@@ -1,4 +1,4 @@
-"""The reference's next-token distributions in a file: written row by row by one configuration, read by the others.
+"""File of the reference's next-token distributions, written row by row by one configuration and read by the others.
 
 The format, numbers little-endian:
 
@@ -11,8 +11,8 @@ The format, numbers little-endian:
     index     JSON in UTF-8: a list of `ReferenceItem`
     trailer   uint64 rows, uint64 bytes of the index, 32 bytes BLAKE2b of both and the index, "IVLREFE" and a newline
 
-The checksums behind the first are keyed with it, and a row's takes in its number: a row of another file or in another
-place is damage, too. The file has its name only once the trailer is there.
+The later checksums are keyed with the first one, and a row's checksum includes its number, so a row of another file or
+in another place is found as damage, too. The file gets its final name only after the trailer is written.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Role = Literal["write", "read"]
-"""On which side of a comparison a configuration is: the reference writes, the others read."""
+"""Role of a configuration in the comparison: the reference writes, the others read."""
 
 _MAGIC: Final = b"IVLREFS\n"
 _END: Final = b"IVLREFE\n"
@@ -50,12 +50,12 @@ _FIXED: Final = struct.Struct("<8sII")
 _COUNTS: Final = struct.Struct("<QQ")
 _DIGEST: Final = 32
 _TRAILER: Final = _COUNTS.size + _DIGEST + len(_END)
-_SPARE_BYTES: Final = 64 * 1024**2  # a disk filled to its last byte serves nobody
+_SPARE_BYTES: Final = 64 * 1024**2  # left free on the disk
 _AGAIN: Final = "Measure the reference configuration again."
 
 
 def vocabulary_digest(text_model: Path) -> str:
-    """Identity of a text model's vocabulary: BLAKE2b of its tokens as the file has them, 32 hexadecimal digits.
+    """Return the identity of a text model's vocabulary: BLAKE2b of its tokens in the file, 32 hexadecimal digits.
 
     Raises:
         ModelFileError: the file cannot be read.
@@ -66,14 +66,14 @@ def vocabulary_digest(text_model: Path) -> str:
 
 @dataclass(frozen=True)
 class ReferenceHead:
-    """What reference logits belong to.
+    """The model and the set that reference logits belong to.
 
     Attributes:
         model: the configuration that wrote them: names and fingerprints of its files.
         n_vocab: tokens of its vocabulary.
-        vocabulary: `vocabulary_digest` of it.
-        set_name: what was scored, in words.
-        set_digest: the same by content.
+        vocabulary: its `vocabulary_digest`.
+        set_name: description of the scored set.
+        set_digest: digest of the set's content.
     """
 
     model: dict[str, str]
@@ -85,14 +85,14 @@ class ReferenceHead:
 
 @dataclass(frozen=True)
 class ReferenceItem:
-    """What was scored in one go: a chunk of text, or an answer.
+    """One scored item: a chunk of text, or an answer.
 
     Attributes:
         number: its place in the set, from 0.
-        positions: of the prompt before its tokens.
-        tokens: the tokens that were scored; none where it was skipped.
-        first_row: the row of the first of them.
-        skipped: why nothing of it was scored; "" otherwise.
+        positions: positions of the prompt before its tokens.
+        tokens: the scored tokens; empty if the item was skipped.
+        first_row: row of the first token.
+        skipped: why the item was skipped; "" otherwise.
     """
 
     number: int
@@ -103,12 +103,12 @@ class ReferenceItem:
 
 
 class ReferenceWriter:
-    """Writes reference logits. Use it in a `with` statement: the file is there only if that ends without an error.
+    """Writes reference logits. Use it in a `with` statement: the file appears only if that ends without an error.
 
     Args:
-        path: of the file; its folder is made.
-        head: what it belongs to.
-        rows: how many there will be, to see beforehand whether there is room.
+        path: of the file; its folder is created.
+        head: the model and the set.
+        rows: number of rows that will be written, to check the room on the disk beforehand.
 
     Raises:
         BenchmarkError: the file cannot be written, or there is no room for it.
@@ -128,12 +128,12 @@ class ReferenceWriter:
             self._file.write(start + self._key)
 
     def begin(self, number: int, positions: int, tokens: Sequence[int]) -> None:
-        """The next rows are those of this item; see `ReferenceItem`."""
+        """Begin an item: the next rows belong to it; see `ReferenceItem`."""
         self._check_rows()
         self._items.append(ReferenceItem(number, positions, tuple(tokens), self._rows))
 
     def skip(self, number: int, reason: str) -> None:
-        """This item cannot be scored: nobody is to score it."""
+        """Record that an item cannot be scored, so that readers skip it."""
         self._check_rows()
         self._items.append(ReferenceItem(number, 0, (), self._rows, reason))
 
@@ -144,10 +144,10 @@ class ReferenceWriter:
             log_probs: natural-log probabilities, float64 [n_vocab].
 
         Returns:
-            The row as others will read it.
+            The row as readers will read it, rounded.
 
         Raises:
-            BenchmarkError: it cannot be written.
+            BenchmarkError: the file cannot be written.
         """
         row = PackedRow.of(log_probs)
         with _writing(self._path):
@@ -191,10 +191,10 @@ class ReferenceReader:
 
     Args:
         path: of the file.
-        head: what it has to belong to; whichever model wrote it.
+        head: the vocabulary and the set that it must belong to; any model may have written it.
 
     Attributes:
-        items: what was scored, by its place in the set.
+        items: scored items by their place in the set.
 
     Raises:
         BenchmarkError: there is no such file, it is damaged or cut, or of another vocabulary or set.
@@ -213,10 +213,10 @@ class ReferenceReader:
             opening.pop_all()
 
     def begin(self, number: int, positions: int, tokens: Sequence[int]) -> None:
-        """The next rows are those of this item; see `ReferenceItem`.
+        """Begin an item: the next rows belong to it; see `ReferenceItem`.
 
         Raises:
-            BenchmarkError: the reference scored other tokens of it, or behind another prompt.
+            BenchmarkError: the reference scored other tokens, or after another prompt.
         """
         item = self.items.get(number)
         if item is None or item.positions != positions or item.tokens != tuple(tokens):
@@ -231,7 +231,7 @@ class ReferenceReader:
         """Read the next row.
 
         Args:
-            log_probs: of the configuration that is measured; a writer would keep them.
+            log_probs: of the configuration being measured; a reader ignores them.
 
         Raises:
             BenchmarkError: the row is damaged or cannot be read.
@@ -261,7 +261,7 @@ class ReferenceReader:
         self._key = self._file.read(_DIGEST)
         if hashlib.blake2b(fixed + text, digest_size=_DIGEST).digest() != self._key:
             raise _damaged(self._path, "the checksum of its head does not hold")
-        if version != _VERSION:  # told apart from damage by the checksum
+        if version != _VERSION:  # not damage, since the checksum is right
             raise BenchmarkError(
                 f"{self._path} is of format {version}; this version of the package reads {_VERSION}.", _AGAIN
             )
@@ -269,7 +269,7 @@ class ReferenceReader:
         return ReferenceHead(**fields)
 
     def _read_index(self) -> dict[int, ReferenceItem]:
-        """The items; the file stands behind the head again."""
+        """Read the items of the index; the rest of this class seeks before it reads."""
         size = self._file.seek(0, 2)
         self._file.seek(max(0, size - _TRAILER))
         trailer = self._file.read()
@@ -287,7 +287,7 @@ class ReferenceReader:
 
 
 def _start(head: ReferenceHead) -> tuple[bytes, bytes]:
-    """What a file begins with, and its checksum."""
+    """Return the first bytes of a file, and their checksum."""
     text = json.dumps(asdict(head), ensure_ascii=False).encode()
     start = _FIXED.pack(_MAGIC, _VERSION, len(text)) + text
     return start, hashlib.blake2b(start, digest_size=_DIGEST).digest()

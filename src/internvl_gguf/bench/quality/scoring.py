@@ -1,4 +1,4 @@
-"""Tokens scored one by one: what a configuration thinks of them, beside what the reference thought."""
+"""Score given tokens one by one: the distributions of a configuration beside those of the reference."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from internvl_gguf.engine import Engine, Report
 
 N_DRAFT: Final = 63
-"""`EngineConfig.n_draft` for a session that scores: 64 rows of logits come from one computation. It is a multiple of
-four since llama.cpp's kernels for quantised weights take rows by fours and what is left over in another way, whose
-last bits are others."""
+"""`EngineConfig.n_draft` for a session that scores: 64 rows of logits come from one computation. That number is a
+multiple of four since llama.cpp's kernels for quantised weights process four rows at once, and compute remaining rows
+with another kernel whose last bits differ."""
 
 
 @dataclass(frozen=True)
 class Passage:
-    """Tokens to score, and what stands before them.
+    """Tokens to score, and the prompt before them.
 
     Attributes:
         prompt: ends in text.
@@ -39,23 +39,23 @@ class Passage:
 
     @property
     def positions(self) -> int:
-        """Of the prompt."""
+        """Positions of the prompt."""
         return total_length(self.prompt)
 
     @property
     def length(self) -> int:
-        """Positions that scoring takes: the last token is only looked up."""
+        """Positions that scoring needs: the last token is looked up in the logits, not decoded."""
         return self.positions + len(self.tokens) - 1
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The configuration that is measured.
+class ScoredModel:
+    """The configuration being measured.
 
     Attributes:
-        engine: runs it.
+        engine: the engine that runs it.
         model: names and fingerprints of its files; "text" is the text model's name.
-        vocabulary: `vocabulary_digest` of it.
+        vocabulary: its `vocabulary_digest`.
     """
 
     engine: Engine
@@ -63,31 +63,31 @@ class Subject:
     vocabulary: str
 
     def head(self, set_name: str, *content: object) -> ReferenceHead:
-        """What its distributions over a set belong to.
+        """Return the head of a file of its distributions over a set.
 
         Args:
-            set_name: the set in words.
-            content: all that makes it this set, texts and numbers.
+            set_name: description of the set.
+            content: texts and numbers that identify the set.
         """
         digest = hashlib.blake2b(repr(content).encode(errors="surrogatepass"), digest_size=16).hexdigest()
         return ReferenceHead(self.model, self.engine.model.n_vocab, self.vocabulary, set_name, digest)
 
 
 class References(Protocol):
-    """Where the reference's distributions go to, or come from: `reference_logits` has one of each."""
+    """Writes or reads the reference's distributions; see `ReferenceWriter` and `ReferenceReader`."""
 
     def begin(self, number: int, positions: int, tokens: Sequence[int]) -> None:
-        """The next rows are those of this item."""
+        """Begin an item: the next rows belong to it."""
 
     def exchange(self, log_probs: NDArray[np.float64]) -> ReferenceRow:
-        """Give ours, get the reference's."""
+        """Take the distribution of this configuration; return the reference's."""
 
 
 def text_passages(tokens: Sequence[int], n_ctx: int) -> list[Passage]:
-    """A text in chunks of `n_ctx` tokens, of each of which the second half is scored.
+    """Cut a text into chunks of `n_ctx` tokens, and score the second half of each.
 
-    Chunks begin anew, nothing is put before them, and what is left at the end is not used. The tokens that are scored
-    are those that llama-perplexity scores: of a chunk, all but the first n_ctx // 2 + 1.
+    Each chunk starts with an empty context and no added token; tokens left over at the end are not used. The scored
+    tokens are those of llama-perplexity: all of a chunk but the first n_ctx // 2 + 1.
 
     Args:
         tokens: of the whole text.
@@ -103,18 +103,18 @@ def score(engine: Engine, number: int, passage: Passage, references: References,
     """Score the tokens of a passage.
 
     Args:
-        engine: of the configuration that is measured.
-        number: the item that the passage is, for `references`.
+        engine: of the configuration being measured.
+        number: number of the passage's item, for `references`.
         passage: fits the context.
-        references: where the reference's distributions go to or come from.
-        sums: told of every token.
+        references: writes or reads the reference's distributions.
+        sums: accumulates the result of every token.
 
     Returns:
-        What it took.
+        The engine's report.
 
     Raises:
         BenchmarkError: the reference cannot be read or written, or is of other tokens.
-        InternVLError: what else ended it.
+        InternVLError: the engine failed.
     """
     references.begin(number, passage.positions, passage.tokens)
 

@@ -1,14 +1,14 @@
-"""What quality and accuracy are measured on: texts, and pictures with questions; those that come with the package too.
+"""Read the sets that quality and accuracy are measured on: texts, and pictures with questions.
 
-Pictures come with a file of one JSON object a line, or as a folder, which may hold such a file (`questions.jsonl`);
-without one, every picture of the folder is to be described.
+Some sets come with the package. Pictures come with a file of one JSON object a line, or as a folder, which may hold
+such a file (`questions.jsonl`); without one, the question is to describe each picture of the folder.
 
     {"image": "receipt.png", "prompt": "What is the total?", "answer": "12.40"}
 
-`image` or `images` are paths from where the file lies. `answer` or `answers` are what to expect. For accuracy any of
-them is right; for quality the first is scored, and without one what the reference answers itself. `max_tokens` bounds
-the answer, `max_tiles` the cut of the pictures, `tolerance` how far off a number may be (see `matching`). Lines that
-cannot be used are left out and told of.
+`image` or `images` are paths relative to the file's folder. `answer` or `answers` are the expected answers. For
+accuracy any of them is right; for quality the first is scored, or, without one, the reference's own answer.
+`max_tokens` limits the answer, `max_tiles` the tiles of a picture, `tolerance` the error of a number (see `matching`).
+Lines that cannot be used are reported and left out.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from internvl_gguf.images.load import check_source, load_image
 from internvl_gguf.utils.text_data import as_utf8, decode_text
 
 LANGUAGE: Final = 4096
-"""Tokens that a model for real questions has at least; the demo model has 768."""
+"""Smallest vocabulary of a model for real questions, in tokens; the demo model has 768."""
 OFF: Final = "off"
-"""In place of the path of a set: measure nothing of the kind."""
+"""In place of the path of a set: leave that measurement out."""
 
 
 _DATA: Final = Path(__file__).parents[1] / "data"
@@ -49,8 +49,8 @@ class TextSet:
     """A text to score.
 
     Attributes:
-        name: what messages call it.
-        text: without the newline it ends in.
+        name: its name in messages.
+        text: without the newline at its end.
     """
 
     name: str
@@ -62,12 +62,12 @@ class PictureItem:
     """A question about pictures.
 
     Attributes:
-        line: of the file, from 1; of a folder without one, the picture's place in it.
+        line: line of the file, from 1; in a folder without such a file, the picture's place.
         images: the pictures' files.
         prompt: the question.
-        answers: what is right; none where that is not known.
-        max_tokens, max_tiles: bounds of its own, if any.
-        tolerance: by what fraction a number may be off and still be right.
+        answers: the right answers; empty if not known.
+        max_tokens, max_tiles: limits of this question, if any.
+        tolerance: largest error of a number that counts as right, as a fraction.
     """
 
     line: int
@@ -84,10 +84,10 @@ class PictureSet:
     """Questions about pictures.
 
     Attributes:
-        name: what messages call it.
-        items: those that can be asked, as far as can be told without decoding a picture.
-        problems: the lines that cannot, each with its reason.
-        unit: what an item is one of.
+        name: its name in messages.
+        items: questions that can be asked, as far as is known without decoding a picture.
+        problems: lines that cannot be used, each with its reason.
+        unit: "line" or "picture", for messages.
     """
 
     name: str
@@ -96,12 +96,12 @@ class PictureSet:
     unit: str = "line"
 
     def place(self, item: PictureItem) -> str:
-        """What messages call an item: "questions.jsonl, line 3"."""
+        """Return the name of an item in messages: "questions.jsonl, line 3"."""
         return f"{self.name}, {self.unit} {item.line}"
 
     @cached_property
     def digest(self) -> str:
-        """Identity of what is asked, the pictures by their files' content.
+        """Digest of the questions and of the content of their picture files.
 
         Raises:
             PictureError: a picture is gone.
@@ -112,13 +112,13 @@ class PictureSet:
             for path in item.images:
                 if path not in pictures:
                     pictures[path] = _file_digest(path)
-            asked = [[pictures[path] for path in item.images], item.prompt, item.answers[:1], item.max_tokens]
-            digest.update(json.dumps([*asked, item.max_tiles]).encode())
+            facts = [[pictures[path] for path in item.images], item.prompt, item.answers[:1], item.max_tokens]
+            digest.update(json.dumps([*facts, item.max_tiles]).encode())
         return digest.hexdigest()
 
 
 def read_text(path: str | None) -> TextSet:
-    """A text of one's own, or the one that comes with the package.
+    """Read the user's text, or the one that comes with the package.
 
     Raises:
         InvalidRequestError: it cannot be read, is empty or is not UTF-8.
@@ -131,11 +131,11 @@ def read_text(path: str | None) -> TextSet:
 
 
 def read_pictures(path: str | None, n_vocab: int = LANGUAGE) -> PictureSet:
-    """A folder of pictures or a file of questions, or what comes with the package.
+    """Read a folder of pictures, a file of questions, or a set that comes with the package.
 
     Args:
-        path: of the folder or file; None for what suits the model: documents, charts, signs and scenes, or, where it
-            has fewer than `LANGUAGE` tokens, what the demo model was trained on.
+        path: of the folder or file; None for a set that suits the model: documents, charts, signs and scenes, or, for a
+            vocabulary smaller than `LANGUAGE`, pictures like those the demo model was trained on.
         n_vocab: tokens of the model's vocabulary.
 
     Raises:
@@ -153,7 +153,7 @@ def read_pictures(path: str | None, n_vocab: int = LANGUAGE) -> PictureSet:
 
 
 def read_task(path: str | None) -> PictureSet:
-    """Questions with accepted answers: a file of them, or the demo model's held-out ones.
+    """Read questions with accepted answers: a file of them, or the demo model's held-out ones.
 
     Raises:
         InvalidRequestError: there is no such file, or nothing in it can be used.
@@ -170,15 +170,15 @@ def read_task(path: str | None) -> PictureSet:
 def check_sets(
     text: str | None = None, pictures: str | None = None, tasks: Sequence[str | None] = (), n_ctx: int = 1
 ) -> list[str]:
-    """Look at all that quality and accuracy will be measured on, before anything is measured.
+    """Check all sets for quality and accuracy before anything is measured.
 
     Args:
-        text, pictures: as in `quality.QualityJob`.
+        text, pictures: see `quality.QualityJob`.
         tasks: files of questions; None for the one that comes with the package.
         n_ctx: tokens of a chunk of text.
 
     Returns:
-        What cannot be used and will be left out, a line each.
+        One line for each item that cannot be used and will be left out.
 
     Raises:
         InvalidRequestError: a set that cannot be used at all.
@@ -244,10 +244,10 @@ def _read_questions(path: Path, name: str) -> PictureSet:
 
 
 def _item(number: int, data: bytes, folder: Path) -> PictureItem:
-    """The question of a line.
+    """Parse the question of a line.
 
     Raises:
-        InvalidRequestError: it is none.
+        InvalidRequestError: the line is no question.
         PictureError: there is no such picture.
     """
     try:
@@ -279,7 +279,7 @@ def _item(number: int, data: bytes, folder: Path) -> PictureItem:
 
 
 def _texts(fields: dict[str, Any], one: str, several: str) -> Iterable[str]:
-    """The texts of a field that may be named in the singular or the plural."""
+    """Return the texts of a field that may be named in the singular or the plural."""
     if one in fields and several in fields:
         raise InvalidRequestError(f"It has both {one} and {several}.", "Give one of them.")
     value = [fields[one]] if one in fields else fields.get(several, [])
@@ -289,7 +289,7 @@ def _texts(fields: dict[str, Any], one: str, several: str) -> Iterable[str]:
 
 
 def _is_text(value: object) -> TypeGuard[str]:
-    """Whether it is text that has characters, all of them; JSON can hold half a surrogate pair."""
+    """Return whether a value is text, not empty and without lone surrogates, which JSON can hold."""
     return isinstance(value, str) and bool(value) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 

@@ -1,9 +1,9 @@
-"""The results of a benchmark, written for people and programs; knows nothing of how they were measured.
+"""Reports of a benchmark's results, for readers and programs; independent of how they were measured.
 
 formats, markdown          JSON, CSV, Markdown
 page, page_style, svg      one HTML page with charts
 figures                    charts as files
 charts                     which charts there are: point_charts, row_charts; axes, theme draw them
 columns, legend, wording   what every form of the table has in common
-advice, pareto             which rows no other beats, and which to take
+advice, loss_scale, pareto which rows no other beats, which to take, and what a loss means to a user
 """

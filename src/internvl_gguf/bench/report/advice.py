@@ -1,18 +1,33 @@
-"""One sentence for a person who has so much memory: which row to take, and why not its neighbours."""
+"""Which row to take in so much memory, and one sentence that says so, and why not its neighbours.
+
+Two runs over the same files give the same advice. Losses do not change from run to run, and decide; speeds do, and
+count only where rows are alike in loss and size and one is faster by more than its spread and more than 10%.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from internvl_gguf.bench.report.pareto import Loss, Measure, decode_speed, loss_of, measure_of, memory_needed, unbeaten
+from internvl_gguf.bench.report.loss_scale import CLEAR_LOSS, TEXT_SHARE, seen_in_answers
+from internvl_gguf.bench.report.pareto import (
+    Loss,
+    QualityMeasure,
+    decode_speed,
+    loss_of,
+    measure_of,
+    memory_needed,
+    unbeaten,
+)
 from internvl_gguf.bench.report.wording import number, row_names, with_error
 from internvl_gguf.bench.results import Results, Spread
 from internvl_gguf.planning.ranking import NO_LOSS
 from internvl_gguf.utils.sizes import format_size
 
 _ABOUT_AS_SMALL: Final = 1.03  # by less nobody chooses
+_ABOUT_AS_FAST: Final = 1.1  # medians of the same files differ by as much from one run to the next
 _SHARES: Final = ((0.45, 0.55, "half"), (0.31, 0.36, "a third"), (0.23, 0.27, "a quarter"), (0.18, 0.22, "a fifth"))
 
 
@@ -21,69 +36,144 @@ class _Choice:
     """A row that can be advised.
 
     Attributes:
+        index: of the row.
         name: as the reports call it.
         need: bytes it takes.
+        files: bytes of its files.
         loss: what it loses.
         loss_on_text: the same on text, where `loss` is with pictures; None where that was not measured.
         is_reference: whether the others are measured against it.
         decode: its speed in tokens a second.
     """
 
+    index: int
     name: str
     need: int
+    files: int
     loss: Loss
     loss_on_text: Loss | None
     is_reference: bool
     decode: Spread | None
 
-    def is_as_good_as(self, other: _Choice, measure: Measure) -> bool:
+    @property
+    def felt(self) -> float:
+        """Its loss as a user meets it: with pictures, or a share of that on text where it is more."""
+        return max(self.loss.value, TEXT_SHARE * self.loss_on_text.value if self.loss_on_text else 0.0)
+
+    def is_as_good_as(self, other: _Choice, measure: QualityMeasure) -> bool:
         """Whether what it loses more is within the standard error, or too little for anyone to tell.
 
         Of right answers none is as good as more: a few hundred questions are too few to show that two rows are alike.
         """
         if measure == "accuracy":
             return self.loss.value <= other.loss.value
+        if max(self.felt, other.felt) <= NO_LOSS:
+            return True
         pairs = [(self.loss, other.loss)]
         if self.loss_on_text and other.loss_on_text:
             pairs.append((self.loss_on_text, other.loss_on_text))
-        return all(_is_alike(own, its) for own, its in pairs)
+        return all(one.value - two.value <= math.hypot(one.error, two.error) for one, two in pairs)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """What there is to choose from, and by what.
+
+    Attributes:
+        measure: by what quality is compared; None where none was measured.
+        planned: whether `needs` are planned memory; else they are the sizes of files.
+        needs: bytes that each measured row takes, by its index.
+        fitting: indices of those that fit.
+        choices: those of them and of the others whose loss is known.
+    """
+
+    measure: QualityMeasure | None
+    planned: bool
+    needs: dict[int, int]
+    fitting: tuple[int, ...]
+    choices: tuple[_Choice, ...]
+
+    @property
+    def within(self) -> tuple[_Choice, ...]:
+        """The choices that fit."""
+        return tuple(each for each in self.choices if each.index in self.fitting)
+
+
+def recommend(results: Results, budget: int | None = None) -> int | None:
+    """The row to take in `budget` bytes, by its index; None where nothing fits or quality was not measured.
+
+    Of the rows that fit, the one that loses least; of those that nobody can tell from it, the smallest, and of those
+    about as small one that is clearly faster. The reference is left out of it as long as a smaller row is near, which
+    is one whose loss does not show clearly. Losses on text count `TEXT_SHARE` of those with pictures. What a row takes
+    is the planned memory of all devices, or its files where no memory was planned; `budget` None is what is free where
+    it was measured.
+    """
+    found = _compare(results, _room(results, budget)[0])
+    if found.measure is None or not found.within:
+        return None
+    return _chosen(found.within, found.measure)[0].index
 
 
 def advise(results: Results, budget: int | None = None) -> str:
-    """What to run in `budget` bytes, in one sentence; None is what is free where it was measured.
+    """What to run in `budget` bytes, in one sentence: the row of `recommend`, and what its neighbours would bring."""
+    names = row_names(results)
+    budget, room = _room(results, budget)
+    found = _compare(results, budget)
+    if not found.needs:
+        return "Nothing was measured, so nothing can be advised."
+    if not found.fitting:
+        smallest = min(found.needs, key=found.needs.__getitem__)
+        what = "takes" if found.planned else "has files of"
+        return f"Nothing measured fits {room}: the smallest, {names[smallest]}, {what} {_size(found.needs[smallest])}."
+    if found.measure is None or not found.within:
+        return _without_quality(results, found.fitting, names, room)
+    sentence = _sentence(found, found.measure)
+    return f"Within {room}, {sentence}" if room else sentence
 
-    Of the rows that fit, the one that loses least; of those that nobody can tell from it, the smallest, and of those
-    about as small the fastest. Where losses on text were measured beside those with pictures, both have to be alike.
-    What a row takes is the planned memory of all devices, or its files where no memory was planned.
-    """
+
+def _compare(results: Results, budget: int | None) -> _Comparison:
+    """What was measured, what of it fits `budget` bytes, and what each loses."""
     names = row_names(results)
     measured = [index for index, row in enumerate(results.rows) if row.status == "measured"]
-    if not measured:
-        return "Nothing was measured, so nothing can be advised."
-    needs = {index: memory_needed(results.rows[index]) for index in measured}
-    planned = None not in needs.values()
+    planned = {index: need for index in measured if (need := memory_needed(results.rows[index])) is not None}
     files = {index: results.rows[index].configuration.bytes for index in measured}
-    sizes = {index: need if planned and need is not None else files[index] for index, need in needs.items()}
-    budget, room = _room(results, budget)
-    fitting = [index for index in measured if budget is None or sizes[index] <= budget]
-    if not fitting:
-        smallest = min(measured, key=sizes.__getitem__)
-        what = "takes" if planned else "has files of"
-        return f"Nothing measured fits {room}: the smallest, {names[smallest]}, {what} {_size(sizes[smallest])}."
+    needs = planned if len(planned) == len(files) else files
     measure = measure_of(results)
-    choices: dict[int, _Choice] = {}
+    choices = []
     for index in measured:
         loss = loss_of(results, index, measure) if measure else None
         if loss:
             speed = results.rows[index].speed
-            decode = speed.decode if speed else None
-            text = loss_of(results, index, "text") if measure == "pictures" else None
-            choices[index] = _Choice(names[index], sizes[index], loss, text, index == results.reference, decode)
-    compared = [choices[index] for index in fitting if index in choices]
-    if measure is None or not compared:
-        return _without_quality(results, fitting, names, room)
-    sentence = _sentence(compared, list(choices.values()), measure, planned)
-    return f"Within {room}, {sentence}" if room else sentence
+            choices.append(
+                _Choice(
+                    index=index,
+                    name=names[index],
+                    need=needs[index],
+                    files=files[index],
+                    loss=loss,
+                    loss_on_text=loss_of(results, index, "text") if measure == "pictures" else None,
+                    is_reference=index == results.reference,
+                    decode=speed.decode if speed else None,
+                )
+            )
+    fitting = tuple(index for index in measured if budget is None or needs[index] <= budget)
+    return _Comparison(measure, needs is planned, needs, fitting, tuple(choices))
+
+
+def _chosen(fitting: Sequence[_Choice], measure: QualityMeasure) -> tuple[_Choice, _Choice]:
+    """The row to take, and the one that loses least of those it was chosen from."""
+    reference = next((each for each in fitting if each.is_reference), None)
+    near = [each for each in fitting if reference and each.felt < CLEAR_LOSS and each.files < reference.files]
+    compared = near or fitting
+    best = min(compared, key=lambda each: (each.felt, each.loss.value, each.files, each.need))
+    equals = [each for each in compared if each.is_as_good_as(best, measure)]
+    smallest = min(equals, key=lambda each: (each.files, each.need, each.felt))
+    chosen = smallest
+    for each in equals:
+        is_as_small = each.files <= _ABOUT_AS_SMALL * smallest.files and each.need <= _ABOUT_AS_SMALL * smallest.need
+        if is_as_small and _is_faster(each.decode, chosen.decode):
+            chosen = each
+    return chosen, best
 
 
 def _room(results: Results, budget: int | None) -> tuple[int | None, str]:
@@ -96,14 +186,10 @@ def _room(results: Results, budget: int | None) -> tuple[int | None, str]:
     return None, ""
 
 
-def _sentence(fitting: list[_Choice], choices: list[_Choice], measure: Measure, planned: bool) -> str:
-    best = min(fitting, key=lambda each: (each.loss.value, each.need))
-    equals = [each for each in fitting if each.is_as_good_as(best, measure)]
-    small = _ABOUT_AS_SMALL * min(each.need for each in equals)
-    chosen = min(
-        (each for each in equals if each.need <= small), key=lambda each: (-_rate(each), each.need, each.loss.value)
-    )
-    place = f"at {_size(chosen.need)}" if planned else f"with files of {_size(chosen.need)}"
+def _sentence(found: _Comparison, measure: QualityMeasure) -> str:
+    chosen, best = _chosen(found.within, measure)
+    choices = found.choices
+    place = f"at {_size(chosen.need)}" if found.planned else f"with files of {_size(chosen.need)}"
     if len(choices) == 1 and chosen.is_reference:
         return f"{chosen.name}, {place}, is all that was measured, so there is nothing to compare it with."
     kept = unbeaten({index: (each.need, each.loss.value) for index, each in enumerate(choices)})
@@ -118,12 +204,12 @@ def _sentence(fitting: list[_Choice], choices: list[_Choice], measure: Measure, 
     if larger:
         faster = _compared(chosen, larger)
         text += f", and is {faster}" if faster else ""
-        return f"{text}; {_why_not_larger(chosen, larger, measure, fits=larger in fitting)}."
+        return f"{text}; {_why_not_larger(chosen, larger, measure, fits=larger in found.within)}."
     faster = _compared(smaller, chosen) if smaller else ""
     return f"{text}; {smaller.name} is {faster}." if smaller and faster else f"{text}."
 
 
-def _beside_smaller(chosen: _Choice, smaller: _Choice, measure: Measure) -> str:
+def _beside_smaller(chosen: _Choice, smaller: _Choice, measure: QualityMeasure) -> str:
     """What is gained over the next smaller one."""
     less = smaller.loss.value - chosen.loss.value
     if less <= math.hypot(chosen.loss.error, smaller.loss.error):
@@ -135,7 +221,7 @@ def _beside_smaller(chosen: _Choice, smaller: _Choice, measure: Measure) -> str:
     return f"{word or _percent(share)} of what {smaller.name} loses"
 
 
-def _why_not_larger(chosen: _Choice, larger: _Choice, measure: Measure, *, fits: bool) -> str:
+def _why_not_larger(chosen: _Choice, larger: _Choice, measure: QualityMeasure, *, fits: bool) -> str:
     """What the next larger one would bring, and take."""
     size = _size(larger.need)
     if not fits:
@@ -143,12 +229,16 @@ def _why_not_larger(chosen: _Choice, larger: _Choice, measure: Measure, *, fits:
             return f"{larger.name}, the reference, needs {size}"
         return f"{larger.name} would {_loss(larger, measure, short=True, verb=False)} but needs {size}"
     loses = "the reference" if larger.is_reference else f"which {_loss(larger, measure, short=True)}"
-    if _is_imperceptible(chosen, larger):
-        return f"{larger.name}, {loses}, takes {size} for a difference too small to be seen in answers"
-    return f"{larger.name}, {loses}, takes {size} for a difference within the standard error"
+    if measure != "accuracy" and max(chosen.felt, larger.felt) <= NO_LOSS:
+        difference = "too small to be seen in answers"
+    elif measure == "accuracy" or chosen.is_as_good_as(larger, measure):
+        difference = "within the standard error"
+    else:
+        difference = f"that {seen_in_answers(chosen.felt)} in answers"
+    return f"{larger.name}, {loses}, takes {size} for a difference {difference}"
 
 
-def _without_quality(results: Results, fitting: list[int], names: tuple[str, ...], room: str) -> str:
+def _without_quality(results: Results, fitting: Sequence[int], names: tuple[str, ...], room: str) -> str:
     def bits(index: int) -> float:
         return results.rows[index].configuration.bits_per_weight
 
@@ -165,7 +255,7 @@ def _without_quality(results: Results, fitting: list[int], names: tuple[str, ...
     return f"{text}."
 
 
-def _loss(choice: _Choice, measure: Measure, *, short: bool = False, verb: bool = True) -> str:
+def _loss(choice: _Choice, measure: QualityMeasure, *, short: bool = False, verb: bool = True) -> str:
     """What a row loses, as a predicate: "loses 0.0312 ±0.0004 nats with pictures"; `verb` conjugates it."""
     loss = choice.loss
     ending = "s" if verb else ""
@@ -179,33 +269,25 @@ def _loss(choice: _Choice, measure: Measure, *, short: bool = False, verb: bool 
     if short:
         return f"lose{ending} {number(loss.value)} nats"
     on = "with pictures" if measure == "pictures" else "on text"
-    beside = f" ({number(choice.loss_on_text.value)} on text)" if choice.loss_on_text is not None else ""
+    on_text = f"{number(choice.loss_on_text.value)} on text; " if choice.loss_on_text is not None else ""
+    beside = f" ({on_text}that {seen_in_answers(choice.felt)})"
     return f"lose{ending} {with_error(loss.value, loss.error)} nats {on}{beside}"
-
-
-def _is_imperceptible(one: _Choice, other: _Choice) -> bool:
-    """Whether both lose so little that answers do not show it; a matter of KL divergences."""
-    losses = (one.loss, one.loss_on_text, other.loss, other.loss_on_text)
-    return all(loss.value <= NO_LOSS for loss in losses if loss)
-
-
-def _is_alike(own: Loss, other: Loss) -> bool:
-    """Whether a KL divergence is no larger than another, or not by more than can be told, in answers or at all."""
-    more = own.value - other.value
-    return more <= 0 or max(own.value, other.value) <= NO_LOSS or more <= math.hypot(own.error, other.error)
 
 
 def _compared(one: _Choice, other: _Choice) -> str:
     """How much faster one is: "2.1x as fast as Q6_K"; empty where a speed is missing."""
     if not one.decode or not other.decode or not other.decode.median > 0:
         return ""
-    overlaps = one.decode.low <= other.decode.high and other.decode.low <= one.decode.high
-    ratio = number(one.decode.median / other.decode.median, 2)
-    return f"about as fast as {other.name}" if overlaps or ratio == "1.0" else f"{ratio}x as fast as {other.name}"
+    if not _is_faster(one.decode, other.decode) and not _is_faster(other.decode, one.decode):
+        return f"about as fast as {other.name}"
+    return f"{number(one.decode.median / other.decode.median, 2)}x as fast as {other.name}"
 
 
-def _rate(choice: _Choice) -> float:
-    return choice.decode.median if choice.decode else 0.0
+def _is_faster(one: Spread | None, other: Spread | None) -> bool:
+    """Whether a speed is higher by more than both spreads, from quartile to quartile, and more than runs differ by."""
+    if one is None or other is None:
+        return False
+    return one.quartiles[0] > other.quartiles[1] and one.median > _ABOUT_AS_FAST * other.median
 
 
 def _percent(share: float) -> str:

@@ -1,4 +1,4 @@
-"""What the charts have in common: logarithmic axes with a place for 0, quiet frames, and names beside points."""
+"""Shared parts of the charts: logarithmic axes with a place for 0, plain frames, and names beside points."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LABEL_SIZE: Final = 8.0
 MARKER_RADIUS: Final = 3.6
 """Points from a marker's centre to its edge."""
 
-# Ticks of a decade, the densest first; the first that give few enough ticks are taken.
+# Ticks of a decade, the densest first; the first set with at most `_MOST_TICKS` ticks is used.
 _STEPS: Final = (
     (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9),
     (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9),
@@ -27,10 +27,12 @@ _STEPS: Final = (
     (1,),
 )  # fmt: skip
 _MOST_TICKS: Final = 9
+_NARROW: Final = 5.0  # inches of a figure, from which so many have room side by side
+_MOST_TICKS_OF_NARROW: Final = 5
 _LEAST: Final = 1e-30  # what is less counts as 0, and what is more as this: a chart needs room between its ends
 _MOST: Final = 1e30
 _MARGIN: Final = 0.06  # of the length of an axis
-_LINE: Final = 105  # characters of a line of a legend
+_PER_INCH: Final = 14  # characters of a legend
 _GAP: Final = 0.5  # points from a marker to its name
 _HANDLE: Final = 8  # those that a marker and the gap behind it take
 
@@ -40,11 +42,11 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class LogScale:
-    """A logarithmic axis; what is 0 or less lies on a line of its own below the least value.
+    """A logarithmic axis; values of 0 or less lie on a line of their own below the least positive value.
 
     Attributes:
-        low, high: ends of what is above 0.
-        floor: where 0 lies; None where nothing is 0.
+        low, high: ends of the range above 0.
+        floor: position of 0; None if no value is 0.
     """
 
     low: float
@@ -53,7 +55,7 @@ class LogScale:
 
     @classmethod
     def of(cls, values: Iterable[float], span: float = 2.0) -> Self:
-        """An axis for values, from end to end at least a factor of `span`; those that are not finite do not count."""
+        """Make an axis for values, which spans at least a factor of `span`; values that are not finite do not count."""
         finite = [min(value, _MOST) for value in values if math.isfinite(value)]
         positive = [value for value in finite if value > _LEAST] or [0.01]
         least, most = min(positive), max(positive)
@@ -62,7 +64,7 @@ class LogScale:
         return cls(low, high, low / (high / low) ** _MARGIN if any(value <= _LEAST for value in finite) else None)
 
     def place(self, value: float) -> float:
-        """Where a value lies: itself within the axis, its end beyond."""
+        """Return the position of a value, clipped to the axis."""
         if value <= _LEAST:
             return self.floor if self.floor is not None else self.low
         return min(max(value, self.low), self.high)
@@ -71,7 +73,9 @@ class LogScale:
         """Make this the x or y axis."""
         from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-        ticks = log_ticks(self.low, self.high)
+        figure = axes.get_figure(root=True)
+        is_narrow = which == "x" and figure is not None and figure.get_figwidth() < _NARROW
+        ticks = log_ticks(self.low, self.high, _MOST_TICKS_OF_NARROW if is_narrow else _MOST_TICKS)
         names = [f"{tick:g}" if tick >= 0.001 else number(tick, 1) for tick in ticks]
         bottom = self.low
         if self.floor is not None:
@@ -86,19 +90,19 @@ class LogScale:
         axis.set_minor_locator(NullLocator())
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers from `low` to `high`, at most nine of them; of very many decades only some."""
+def log_ticks(low: float, high: float, most: int = _MOST_TICKS) -> list[float]:
+    """Round numbers from `low` to `high`, at most `most` of them; of very many decades only some."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for steps in _STEPS:
         ticks = [float(f"{step}e{power}") for power in range(first, last + 1) for step in steps]
         ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) <= _MOST_TICKS:
+        if len(ticks) <= most:
             return ticks
-    return ticks[:: math.ceil(len(ticks) / _MOST_TICKS)]
+    return ticks[:: math.ceil(len(ticks) / most)]
 
 
 def style_axes(axes: Axes, *, rows: bool = False) -> None:
-    """A quiet frame and grid; with `rows` only upright lines, and no ticks at the names of rows."""
+    """Give axes a plain frame and grid; with `rows`, only vertical lines, and no ticks at the names of rows."""
     for side in ("top", "right", *(["left"] if rows else [])):
         axes.spines[side].set_visible(False)
     for side in ("bottom", "left"):
@@ -111,10 +115,13 @@ def style_axes(axes: Axes, *, rows: bool = False) -> None:
 
 
 def add_legend(axes: Axes) -> None:
-    """A legend of what has a label, above the chart, where it covers nothing."""
+    """Add a legend above the chart, where it covers nothing."""
     _, labels = axes.get_legend_handles_labels()
-    lines = math.ceil(sum(len(label) + _HANDLE for label in labels) / _LINE)
-    columns = math.ceil(len(labels) / lines)
+    figure = axes.get_figure(root=True)
+    line = _PER_INCH * (figure.get_figwidth() if figure else 1)
+    columns = next(
+        (count for count in range(len(labels), 1, -1) if count * (max(map(len, labels)) + _HANDLE) <= line), 1
+    )
     legend = axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=LABEL_SIZE,
         labelcolor=light("ink"), handletextpad=0.5, columnspacing=1.4, borderaxespad=0.2,
@@ -168,7 +175,7 @@ def label_points(
 
 
 def _sides(better: tuple[int, int]) -> list[tuple[int, int]]:
-    """Where a name may lie beside its point, the best place first."""
+    """Return places on a line, 4 points apart."""
     across, upright = better
     return [(across, upright), (across, 0), (-across, 0), (-across, -upright), (across, -upright), (-across, upright)]
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from internvl_gguf.bench.report.pareto import Aspect, divergence, has_split, measure_of
+from internvl_gguf.bench.report.pareto import DivergenceKind, divergence, has_split, measure_of
 from internvl_gguf.bench.report.wording import number, size_unit, spread, with_error
 from internvl_gguf.bench.results import Divergence, Results, Row, Spread
 from internvl_gguf.utils.safe_text import safe_line
 
 NOTHING: Final = "-"
-"""In the place of what was not measured."""
+"""Cell of a value that was not measured."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Column:
     Attributes:
         group, name: its title in two parts, such as "KLD" and "pictures".
         unit: of its numbers; empty for none.
-        rank: importance, 0 for what must be shown even in the narrowest window.
-        meaning: what it is, in a few words.
-        cells: of each row in the order of `Results.rows`, with errors and spreads.
-        bare: the same without them.
+        rank: importance; columns of rank 0 are shown in the narrowest window, too.
+        meaning: description in a few words.
+        cells: cell of each row in the order of `Results.rows`, with errors and spreads.
+        bare: the same cells without errors and spreads.
     """
 
     group: str
@@ -47,10 +47,10 @@ class Column:
         return f"{self.short_title}, {self.unit}" if self.unit else self.short_title
 
 
-_BESIDE_GPUS: Final = 11  # how much less the host's memory matters there
+_BESIDE_GPUS: Final = 11  # added to the rank of the host's memory on machines with GPUs
 _Cell = tuple[str, str] | None  # with its error and without it
 _CellOf = Callable[[Row], _Cell]
-_DIVERGENCES: Final[tuple[tuple[Aspect, str, str, int], ...]] = (
+_DIVERGENCES: Final[tuple[tuple[DivergenceKind, str, str, int], ...]] = (
     ("pictures", "pictures", "answers about pictures", 1),
     ("text", "text", "text", 5),
     ("quant_alone", "quant", "pictures, the text quant alone", 12),
@@ -66,7 +66,7 @@ _SPEEDS: Final = (
 
 
 def columns_of(results: Results) -> tuple[Column, ...]:
-    """The columns that at least one row has something in, in the order to show them."""
+    """Return the columns with a value in at least one row, in the order to show them."""
     return tuple(column for column in _columns(results) if any(cell != NOTHING for cell in column.cells))
 
 
@@ -97,16 +97,16 @@ def _memory_columns(results: Results, unit: str, scale: int) -> Iterator[Column]
         devices = dict.fromkeys(name for row in results.rows if row.memory for name in getattr(row.memory, kind))
         for place, device in enumerate(devices):
             name = safe_line(device) if len(devices) > 1 else ""
-            # Where there are GPUs, it is theirs that is scarce.
+            # On machines with GPUs, their memory is the scarce one.
             beside = _BESIDE_GPUS if len(devices) > 1 and place == 0 else 0
             yield _column(results, kind, name, unit, rank + beside, f"memory {how}", _memory(kind, device, scale))
 
 
 def _divergence_columns(results: Results) -> Iterator[Column]:
-    for aspect, name, about, rank in _DIVERGENCES if has_split(results) else _DIVERGENCES[:2]:
+    for kind, name, about, rank in _DIVERGENCES if has_split(results) else _DIVERGENCES[:2]:
         meaning = f"mean KL divergence from the reference on {about}, with its standard error"
-        yield _column(results, "KLD", name, "nats", rank, meaning, _mean(results, aspect))
-    main: Aspect = "text" if measure_of(results) == "text" else "pictures"
+        yield _column(results, "KLD", name, "nats", rank, meaning, _mean(results, kind))
+    main: DivergenceKind = "text" if measure_of(results) == "text" else "pictures"
     details: tuple[tuple[str, str, int, str, Callable[[Divergence], float]], ...] = (
         ("p99", "nats", 16, "KL divergence that 1 token in 100 exceeds", lambda found: found.p99),
         ("max", "nats", 19, "largest KL divergence", lambda found: found.maximum),
@@ -133,22 +133,22 @@ def _memory(kind: str, device: str, scale: int) -> _CellOf:
     return cell
 
 
-def _mean(results: Results, aspect: Aspect) -> _CellOf:
-    is_known = any(divergence(row, aspect) for row in results.rows)
+def _mean(results: Results, kind: DivergenceKind) -> _CellOf:
+    is_known = any(divergence(row, kind) for row in results.rows)
     reference = results.rows[results.reference] if results.reference is not None else None
 
     def cell(row: Row) -> _Cell:
         if row is reference and is_known and row.status == "measured":
-            return _both(0)  # from itself, whatever rounding makes of it
-        found = divergence(row, aspect)
+            return _both(0)  # divergence from itself, rounding aside
+        found = divergence(row, kind)
         return (with_error(found.mean, found.mean_error), number(found.mean)) if found else None
 
     return cell
 
 
-def _detail(aspect: Aspect, read: Callable[[Divergence], float]) -> _CellOf:
+def _detail(kind: DivergenceKind, read: Callable[[Divergence], float]) -> _CellOf:
     def cell(row: Row) -> _Cell:
-        found = divergence(row, aspect)
+        found = divergence(row, kind)
         return _both(read(found)) if found else None
 
     return cell

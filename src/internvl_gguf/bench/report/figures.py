@@ -1,7 +1,7 @@
-"""Charts as pictures: SVG for the page, PNG for `--plot`.
+"""Draw charts as pictures: SVG for the page, PNG for `--plot`.
 
 Matplotlib draws both from the same code; it has log axes, exact text extents and an SVG writer, which nothing else
-in Python has together without a browser. It is an extra (`plot`): who only asks a model about pictures can do without.
+in Python has together without a browser. It is an optional dependency (`plot`), which only the charts need.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from internvl_gguf.bench.report.legend import circumstances, common_settings
+from internvl_gguf.bench.report.advice import advise
+from internvl_gguf.bench.report.legend import circumstances, common_settings, title
 from internvl_gguf.bench.report.theme import light
 from internvl_gguf.bench.results import Results
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.atomic_write import write_atomically
-from internvl_gguf.utils.safe_text import safe_line, shortened
+from internvl_gguf.utils.safe_text import shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from internvl_gguf.bench.report.charts import Chart
 
-_WIDTH: Final = 7.6
+_WIDTH: Final = 7.6  # inches, in a picture
+_ON_PAGE: Final = 6.4  # two of them side by side in 1,280 pixels, with letters of 10
+_ON_NARROW_PAGE: Final = 4.0  # in 400 pixels
 _DPI: Final = 150
 _GAP: Final = 40  # pixels
 _HEAD: Final = 0.75
@@ -60,8 +63,12 @@ def require_place(path: Path) -> None:
         raise InvalidRequestError(f"{path} {problem}.", "Name a file in a folder that exists and is yours.")
 
 
-def chart_as_svg(chart: Chart) -> str:
+def chart_as_svg(chart: Chart, *, narrow: bool = False) -> str:
     """A chart as a document of SVG, its texts as text, in the colours of the light theme.
+
+    Args:
+        chart: what to draw.
+        narrow: for a window of about 400 pixels, where the letters of the wide one would be too small to read.
 
     Raises:
         InvalidRequestError: matplotlib is not installed.
@@ -70,12 +77,14 @@ def chart_as_svg(chart: Chart) -> str:
     with _drawing(72):
         out = io.StringIO()
         metadata: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        _figure(chart, 72, _WIDTH).savefig(out, format="svg", metadata=metadata, transparent=True)
+        _figure(chart, 72, _ON_NARROW_PAGE if narrow else _ON_PAGE).savefig(
+            out, format="svg", metadata=metadata, transparent=True
+        )
         return out.getvalue()
 
 
-def write_plot(path: Path, results: Results, advice: str = "") -> None:
-    """All charts in one picture, on white, with a head that says what was measured where.
+def write_plot(path: Path, results: Results, budget: int | None = None) -> None:
+    """All charts in one picture, on white, with a head that says what was measured where; advice is for `budget` bytes.
 
     Raises:
         InvalidRequestError: matplotlib is not installed, or the file cannot be written.
@@ -86,7 +95,7 @@ def write_plot(path: Path, results: Results, advice: str = "") -> None:
     from internvl_gguf.bench.report.charts import charts_of
 
     with _drawing(_DPI):
-        charts = charts_of(results)
+        charts = charts_of(results, budget)
         rows = [charts[start : start + 2] for start in range(0, len(charts), 2)]
         across = min(2, len(charts)) or 1
         width = across * _WIDTH + (across - 1) * _GAP / _DPI
@@ -94,7 +103,7 @@ def write_plot(path: Path, results: Results, advice: str = "") -> None:
             [_picture(_figure(chart, _DPI, width if len(row) == 1 else _WIDTH, titled=True)) for chart in row]
             for row in rows
         ]  # the last one takes the whole width where it stands alone
-        head = _picture(_head(results, advice, width, has_charts=bool(charts)))
+        head = _picture(_head(results, advise(results, budget), width, has_charts=bool(charts)))
     heights = [max(picture.height for picture in row) + _GAP for row in pictures]
     size = (int(width * _DPI) + 2 * _GAP, head.height + _GAP + sum(heights))
     sheet = Image.new("RGB", size, light("surface"))
@@ -128,7 +137,7 @@ def write_report(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def _drawing(dpi: int) -> Iterator[None]:
-    """Matplotlib's settings for these charts, whatever a person's own are."""
+    """Apply matplotlib's settings for these charts, whatever the user's own settings are."""
     import matplotlib
 
     ours: Any = {
@@ -162,7 +171,7 @@ def _figure(chart: Chart, dpi: int, width: float, *, titled: bool = False) -> Fi
 
 
 def _head(results: Results, advice: str, width: float, *, has_charts: bool) -> Figure:
-    """What was measured, where, and what follows from it."""
+    """Draw the head of the picture: the model, the machine and the advice."""
     import textwrap
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -177,7 +186,7 @@ def _head(results: Results, advice: str, width: float, *, has_charts: bool) -> F
     height = _HEAD + 0.19 * (len(lines) + len(advised))
     figure = Figure((width, height), dpi=_DPI, facecolor=light("surface"))
     FigureCanvasAgg(figure)
-    name = shortened(safe_line(results.model), int(60 * width / _WIDTH))
+    name = shortened(title(results), int(60 * width / _WIDTH))
     figure.text(0.01, 1 - 0.3 / height, name, fontsize=16, weight="bold", va="center", color=light("ink"))
     for number, line in enumerate([*lines, *advised]):
         figure.text(0.01, 1 - (0.65 + 0.19 * number) / height, line, fontsize=9, va="center",
@@ -186,7 +195,7 @@ def _head(results: Results, advice: str, width: float, *, has_charts: bool) -> F
 
 
 def _picture(figure: Figure) -> Any:
-    """A figure's pixels as a picture of Pillow."""
+    """Return a figure's pixels as a Pillow image."""
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image

@@ -1,7 +1,7 @@
-"""The results of a benchmark as JSON and CSV; JSON can be read back.
+"""Write the results of a benchmark as JSON, JSON lines and CSV; JSON can be read back.
 
-The JSON document is the fields of `Results` under their names, with `"format": 1` before them. A number that is not
-finite, which JSON has no form for, is the string "NaN", "Infinity" or "-Infinity". Fields may be added within a format.
+The JSON document has the fields of `Results` under their names, with `"format": 1` before them. A number that is not
+finite, which JSON cannot express, is the string "NaN", "Infinity" or "-Infinity". Fields may be added within a format.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from internvl_gguf.bench.plain_json import as_plain, damaged, from_plain
-from internvl_gguf.bench.report.advice import advise
+from internvl_gguf.bench.report.advice import advise, recommend
 from internvl_gguf.bench.report.markdown import results_to_markdown
-from internvl_gguf.bench.report.pareto import Aspect, best_rows, divergence
+from internvl_gguf.bench.report.pareto import DivergenceKind, best_rows, divergence
 from internvl_gguf.bench.results import Configuration, Divergence, Results, Row, SpeedResult, Spread
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.safe_text import safe_line
@@ -24,7 +24,7 @@ FORMAT: Final = 1
 OutputFormat = Literal["md", "json", "csv"]
 """The forms of `-o`."""
 
-_ASPECTS: Final[tuple[Aspect, ...]] = ("text", "pictures", "quant_alone", "mmproj_alone")
+_DIVERGENCE_KINDS: Final[tuple[DivergenceKind, ...]] = ("text", "pictures", "quant_alone", "mmproj_alone")
 _NATS: Final = ("mean", "mean_error", "median", "p99", "maximum")
 _SPEEDS: Final = {
     "load": "load_seconds",
@@ -36,23 +36,23 @@ _SPEEDS: Final = {
 }
 
 
-def render(results: Results, form: OutputFormat, budget: int | None = None) -> str:
-    """The results in one of the forms of `-o`, whole, its last line ended; Markdown and JSON advise for `budget`."""
+def render(results: Results, output_format: OutputFormat, budget: int | None = None) -> str:
+    """Return the whole report in a format of `-o`, with a newline at its end; Markdown and JSON advise for `budget`."""
     writers: dict[OutputFormat, Callable[[Results], str]] = {
         "md": lambda found: results_to_markdown(found, budget),
-        "json": lambda found: _json({**results_to_json(found), "advice": advise(found, budget)}),
+        "json": lambda found: _json({**results_to_json(found), **_advised(found, budget)}),
         "csv": results_to_csv,
     }
-    return writers[form](results)
+    return writers[output_format](results)
 
 
 def results_to_json(results: Results) -> dict[str, Any]:
-    """The document of a benchmark, of dicts, lists, strings, numbers, booleans and None only."""
+    """Return the document of a benchmark, made of dicts, lists, strings, numbers, booleans and None only."""
     return {"format": FORMAT, **as_plain(results)}
 
 
 def results_from_json(document: Any) -> Results:
-    """The benchmark of a document; a field that this version does not know is left out.
+    """Return the results in a document; unknown fields are ignored.
 
     Raises:
         InvalidRequestError: a document of another format, or a damaged one.
@@ -71,9 +71,9 @@ def results_from_json(document: Any) -> Results:
 
 
 def results_to_csv(results: Results) -> str:
-    """One line for each row after a line of names, by RFC 4180: commas, quotes where needed, CR LF.
+    """Return a line of names and one line for each row, by RFC 4180: commas, quotes where needed, CR LF.
 
-    The names have the unit in them; what was not measured is empty. Every row has every column that one of them has.
+    The names contain the unit; values that were not measured are empty. All rows have the same columns.
     """
     best = best_rows(results)
     flat = [
@@ -98,14 +98,14 @@ def results_to_csv(results: Results) -> str:
 
 
 def _flat_row(results: Results, row: Row, marks: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row's columns, in the same parts for every row."""
+    """Return the columns of a row, grouped in the same way for every row."""
     return [
         {"model": safe_line(results.model)},
         _flat_configuration(row.configuration),
         {"status": row.status, "error": safe_line(row.error), **marks},
         *_flat_speed(row.speed),
         *_flat_memory(row),
-        *(_flat_divergence(aspect, divergence(row, aspect)) for aspect in _ASPECTS),
+        *(_flat_divergence(kind, divergence(row, kind)) for kind in _DIVERGENCE_KINDS),
         {"quality_skipped": row.quality.skipped} if row.quality else {},
         _flat_accuracy(row),
         {
@@ -115,6 +115,11 @@ def _flat_row(results: Results, row: Row, marks: dict[str, Any]) -> list[dict[st
             "started_at": safe_line(results.started_at),
         },
     ]
+
+
+def _advised(results: Results, budget: int | None) -> dict[str, Any]:
+    """The row to take, by its index in `rows`, and the sentence about it."""
+    return {"recommended": recommend(results, budget), "advice": advise(results, budget)}
 
 
 def _json(document: dict[str, Any]) -> str:
@@ -162,18 +167,18 @@ def _flat_memory(row: Row) -> list[dict[str, Any]]:
     return [{f"{kind}_bytes_{safe_line(name)}": size for name, size in sizes.items()} for kind, sizes in kinds.items()]
 
 
-def _flat_divergence(aspect: Aspect, found: Divergence | None) -> dict[str, Any]:
+def _flat_divergence(kind: DivergenceKind, found: Divergence | None) -> dict[str, Any]:
     if found is None:
         return {}
     last = len(found.quantiles) - 1
     percent = {round(100 * place / last): value for place, value in enumerate(found.quantiles)} if last > 0 else {}
     return {
-        f"{aspect}_tokens": found.tokens,
-        **{f"{aspect}_kld_{name}_nats": getattr(found, name) for name in _NATS},
-        f"{aspect}_top1_fraction": found.top1,
-        f"{aspect}_perplexity": found.perplexity,
-        f"{aspect}_reference_perplexity": found.reference_perplexity,
-        **{f"{aspect}_kld_percentile_{share}_nats": value for share, value in percent.items()},
+        f"{kind}_tokens": found.tokens,
+        **{f"{kind}_kld_{name}_nats": getattr(found, name) for name in _NATS},
+        f"{kind}_top1_fraction": found.top1,
+        f"{kind}_perplexity": found.perplexity,
+        f"{kind}_reference_perplexity": found.reference_perplexity,
+        **{f"{kind}_kld_percentile_{share}_nats": value for share, value in percent.items()},
     }
 
 

@@ -5,24 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from internvl_gguf.bench.report.pareto import Aspect, best_rows, divergence, measure_of
+from internvl_gguf.bench.report.loss_scale import SCALE
+from internvl_gguf.bench.report.pareto import DivergenceKind, divergence
 from internvl_gguf.bench.report.wording import row_names
 from internvl_gguf.bench.results import Results
 from internvl_gguf.utils.safe_text import safe_line
 
-BEST: Final = "◆"
-BEST_BY_SPEED: Final = "◇"
+RECOMMENDED: Final = "→"
 FAILED: Final = "✗"
+
+_FEWEST_COMPARED: Final = 2
+_MOST_NAMES: Final = 3  # of rows that were not run: who stopped it knows what was to come
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A row that was not measured.
+    """A row that could not be measured.
 
     Attributes:
         name: of the row.
         status: why, in a few words.
-        error: what happened and what to do; empty where nothing did.
+        error: what happened and what to do.
     """
 
     name: str
@@ -30,25 +33,47 @@ class Failure:
     error: str
 
 
-def marks_of(results: Results) -> tuple[str, ...]:
-    """The mark of each row: unbeaten, unbeaten where speed counts too, not measured, or none of these (empty)."""
-    best = best_rows(results)
-    found = []
-    for index, row in enumerate(results.rows):
-        if row.status != "measured":
-            found.append(FAILED)
-        else:
-            found.append(BEST if index in best.by_size else BEST_BY_SPEED if index in best.by_speed else "")
-    return tuple(found)
+def title(results: Results) -> str:
+    """What was measured, in one line: "demo: 8 quants compared by size, loss, right answers and speed"."""
+    rows = [results.rows[index] for index in measured_rows(results)]
+    aspects = {
+        "size": True,
+        "loss": any(divergence(row, aspect) for row in rows for aspect in ("pictures", "text")),
+        "right answers": any(row.accuracy for row in rows),
+        "speed": any(row.speed for row in rows),
+    }
+    names = [name for name, is_there in aspects.items() if is_there]
+    model = safe_line(results.model) or "Benchmark"
+    if len(rows) < _FEWEST_COMPARED:
+        return model
+    quants = len({row.configuration.quant for row in rows})
+    what = f"{len(rows)} quants" if quants == len(rows) else f"{len(rows)} configurations"
+    by = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{model}: {what} compared by {by}"
+
+
+def measured_rows(results: Results) -> tuple[int, ...]:
+    """The rows that a table has, by their index: those that were measured."""
+    return tuple(index for index, row in enumerate(results.rows) if row.status == "measured")
 
 
 def failures(results: Results) -> tuple[Failure, ...]:
-    """The rows that were not measured, in their order."""
+    """The rows that failed, in their order."""
     return tuple(
         Failure(name, row.status, safe_line(row.error))
         for name, row in zip(row_names(results), results.rows, strict=True)
-        if row.status != "measured"
+        if row.status not in ("measured", "not run")
     )
+
+
+def not_run(results: Results) -> str:
+    """The rows that an interruption left, in one line; empty where there are none."""
+    names = [name for name, row in zip(row_names(results), results.rows, strict=True) if row.status == "not run"]
+    if not names:
+        return ""
+    more = len(names) - _MOST_NAMES
+    some = ", ".join(names if more <= 1 else (*names[:_MOST_NAMES], f"... {more} more"))
+    return f"Not measured (interrupted): {some}. Run it again to go on."
 
 
 def legend(results: Results, *, with_errors: bool = True) -> tuple[str, ...]:
@@ -59,9 +84,9 @@ def legend(results: Results, *, with_errors: bool = True) -> tuple[str, ...]:
         with_errors: whether it shows errors and spreads.
     """
     lines = [
-        _marks(results),
         _memory(results),
         _divergence(results, with_errors=with_errors),
+        SCALE if any(divergence(row, aspect) for row in results.rows for aspect in ("pictures", "text")) else "",
         _speed(results, with_errors=with_errors),
         _accuracy(results, with_errors=with_errors),
     ]
@@ -96,18 +121,6 @@ def reference_name(results: Results) -> str:
     return row_names(results)[results.reference] if results.reference is not None else ""
 
 
-def _marks(results: Results) -> str:
-    marks = marks_of(results)
-    quality = "right answers" if measure_of(results) == "accuracy" else "KLD"
-    meanings = {
-        BEST: f"unbeaten in size and {quality}",
-        BEST_BY_SPEED: f"unbeaten in size, {quality} and speed",
-        FAILED: "not measured",
-    }
-    found = [f"{mark} {meaning}" for mark, meaning in meanings.items() if mark in marks]
-    return f"{'; '.join(found)}." if found else ""
-
-
 def _memory(results: Results) -> str:
     if not any(row.memory for row in results.rows):
         return ""
@@ -115,7 +128,7 @@ def _memory(results: Results) -> str:
 
 
 def _divergence(results: Results, *, with_errors: bool) -> str:
-    sets: tuple[tuple[Aspect, str], ...] = (("pictures", "on pictures"), ("text", "on text"))
+    sets: tuple[tuple[DivergenceKind, str], ...] = (("pictures", "on pictures"), ("text", "on text"))
     scored = []
     for aspect, what in sets:
         tokens = {found.tokens for row in results.rows if (found := divergence(row, aspect))}
@@ -133,7 +146,7 @@ def _speed(results: Results, *, with_errors: bool) -> str:
     if not speeds:
         return ""
     repetitions = {speed.decode.repetitions for speed in speeds}
-    spread = " ± half the range" if with_errors else ""
+    spread = " ± half the interquartile range" if with_errors else ""
     measured = f"median of {_between(repetitions)}{spread}" if max(repetitions) > 1 else "measured once"
     return (
         f"Speed: {measured}; {_between({speed.answer_tokens for speed in speeds})} tokens decoded, "

@@ -1,13 +1,22 @@
-"""The results of a benchmark as Markdown that GitHub shows as a table."""
+"""Write the results of a benchmark as Markdown with a table that GitHub shows."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-from internvl_gguf.bench.report.advice import advise
+from internvl_gguf.bench.report.advice import advise, recommend
 from internvl_gguf.bench.report.columns import columns_of
-from internvl_gguf.bench.report.legend import circumstances, common_settings, failures, legend, marks_of
+from internvl_gguf.bench.report.legend import (
+    RECOMMENDED,
+    circumstances,
+    common_settings,
+    failures,
+    legend,
+    measured_rows,
+    not_run,
+    title,
+)
 from internvl_gguf.bench.report.wording import row_names
 from internvl_gguf.bench.results import Results
 from internvl_gguf.utils.safe_text import safe_line
@@ -19,31 +28,29 @@ _LIST: Final = re.compile(r"^(\d{1,9})([.)])(?=\s|$)")
 
 def results_to_markdown(results: Results, budget: int | None = None) -> str:
     """A title, the table, its legend, what failed, the advice for `budget` bytes, and where it was measured."""
-    columns = columns_of(results)
+    columns, names, recommended = columns_of(results), row_names(results), recommend(results, budget)
     head = ["Quant", *(escaped(column.title) for column in columns)]
     rows = [
-        [f"{mark} {escaped(name)}".strip(), *(column.cells[index] for column in columns)]
-        for index, (mark, name) in enumerate(zip(marks_of(results), _names(results), strict=True))
+        [
+            f"{RECOMMENDED if index == recommended else ''} {escaped(names[index])}".strip(),
+            *(column.cells[index] for column in columns),
+        ]
+        for index in measured_rows(results)
     ]
     table = [head, [":--", *("--:" for _ in columns)], *rows]
-    parts = ["\n".join(f"| {' | '.join(cells)} |" for cells in table)]
+    parts = ["\n".join(f"| {' | '.join(cells)} |" for cells in table)] if rows else []
     parts += [escaped(line) for line in legend(results)]
     failed = [f"- {escaped(f'{each.name}: {each.status}. {each.error}'.strip())}" for each in failures(results)]
     parts += ["\n".join(failed)] if failed else []
+    parts += [escaped(line) for line in (not_run(results),) if line]
     parts += [escaped(safe_line(notice)) for notice in results.notices]
     parts += [f"**{escaped(advise(results, budget))}**"]
     parts += [escaped(line) for line in (common_settings(results), circumstances(results)) if line]
     if results.command:
         parts.append(f"    {safe_line(results.command)}")
-    return f"## {escaped(safe_line(results.model)) or 'Benchmark'}\n\n" + "\n\n".join(parts) + "\n"
-
-
-def _names(results: Results) -> list[str]:
-    """Names of the rows, with the reason of those that were not measured."""
-    rows = zip(row_names(results), results.rows, strict=True)
-    return [name if row.status == "measured" else f"{name} ({row.status})" for name, row in rows]
+    return f"## {escaped(title(results))}\n\n" + "\n\n".join(parts) + "\n"
 
 
 def escaped(text: str) -> str:
-    """Text that shows as it is in a cell or a paragraph of Markdown."""
+    """Escape text so that Markdown shows it unchanged in a cell or a paragraph."""
     return _LIST.sub(r"\1\\\2", _MARKUP.sub(lambda match: f"\\{match[0]}", text))

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
-from typing import Final
 
-from internvl_gguf.bench.report.advice import advise
+from internvl_gguf.bench.report.advice import advise, recommend
 from internvl_gguf.bench.report.charts import Chart, charts_of
 from internvl_gguf.bench.report.columns import Column, columns_of
 from internvl_gguf.bench.report.figures import chart_as_svg, write_report
 from internvl_gguf.bench.report.legend import (
-    BEST,
-    BEST_BY_SPEED,
-    FAILED,
+    RECOMMENDED,
     circumstances,
     common_settings,
     failures,
     legend,
-    marks_of,
+    measured_rows,
+    not_run,
+    title,
 )
 from internvl_gguf.bench.report.page_style import STYLE
 from internvl_gguf.bench.report.svg import svg_for_page
 from internvl_gguf.bench.report.wording import row_names
 from internvl_gguf.bench.results import Results
 from internvl_gguf.utils.safe_text import safe_line
-
-_SPOKEN: Final = {BEST: "unbeaten", BEST_BY_SPEED: "unbeaten with speed", FAILED: "not measured"}
 
 
 def write_page(path: Path, results: Results, budget: int | None = None) -> None:
@@ -44,19 +41,19 @@ def results_to_page(results: Results, budget: int | None = None) -> str:
     Raises:
         InvalidRequestError: matplotlib is not installed.
     """
-    title = _text(results.model) or "Benchmark"
+    name = _text(title(results))
     parts = [
-        f"<header><h1>{title}</h1>",
+        f"<header><h1>{name}</h1>",
         *(f'<p class="facts">{_text(line)}</p>' for line in (circumstances(results), common_settings(results)) if line),
         f'<p class="advice"><strong>{_text(advise(results, budget))}</strong></p></header>',
         "<main>",
-        _table(results),
+        _table(results, recommend(results, budget)),
         _lists(results),
-        _charts(charts_of(results)),
+        _charts(charts_of(results, budget)),
         "</main>",
     ]
     if results.command:
-        parts.append(f"<footer><h2>Again</h2><pre><code>{_text(results.command)}</code></pre></footer>")
+        parts.append(f"<footer><h2>Run it again</h2><pre><code>{_text(results.command)}</code></pre></footer>")
     return "\n".join([
         "<!doctype html>",
         '<html lang="en">',
@@ -66,7 +63,7 @@ def results_to_page(results: Results, budget: int | None = None) -> str:
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<meta name="color-scheme" content="light dark">',
-        f"<title>{title}: quants compared</title>",
+        f"<title>{name}</title>",
         f"<style>{STYLE}</style>",
         "</head>",
         "<body>",
@@ -77,21 +74,23 @@ def results_to_page(results: Results, budget: int | None = None) -> str:
     ])  # fmt: skip
 
 
-def _table(results: Results) -> str:
-    if not results.rows:
+def _table(results: Results, recommended: int | None) -> str:
+    rows = measured_rows(results)
+    if not rows:
         return ""
-    columns = columns_of(results)
+    # The most telling first: in a narrow window the others are reached by scrolling.
+    columns = tuple(sorted(columns_of(results), key=lambda column: column.rank))
     head = "".join(f'<th scope="col">{_title(column)}</th>' for column in columns)
-    lines = [
-        _row(results, index, mark, name, columns)
-        for index, (mark, name) in enumerate(zip(marks_of(results), row_names(results), strict=True))
-    ]
+    names = row_names(results)
+    lines = [_row(index, names[index], columns, is_recommended=index == recommended) for index in rows]
     notes = "".join(f"<p>{_text(line)}</p>" for line in legend(results))
     meanings = "".join(f"<dt>{_title(column)}</dt><dd>{_text(column.meaning)}</dd>" for column in columns)
+    count = f"{len(columns)} columns, the most telling first; where they end in a shadow, scroll sideways"
     return "\n".join([
         '<section aria-labelledby="numbers"><h2 id="numbers">Numbers</h2>',
+        f'<p class="facts">{count}.</p>',
         '<div class="scroll" role="region" aria-labelledby="numbers" tabindex="0">',
-        "<table><caption>One line for each configuration, as it was asked for</caption>",
+        '<table><caption class="spoken">One line for each configuration, as it was asked for</caption>',
         f'<thead><tr><th scope="col">quant</th>{head}</tr></thead>',
         "<tbody>",
         *lines,
@@ -107,13 +106,20 @@ def _title(column: Column) -> str:
     return f"{_text(column.short_title)}{unit}"
 
 
-def _row(results: Results, index: int, mark: str, name: str, columns: tuple[Column, ...]) -> str:
-    row = results.rows[index]
-    shown = f'<span class="mark" aria-hidden="true">{mark}</span><span class="spoken">{_SPOKEN.get(mark, "")} </span>'
-    status = "" if row.status == "measured" else f" <small>{_text(row.status)}</small>"
-    cells = "".join(f"<td>{_text(column.cells[index])}</td>" for column in columns)
-    kind = {BEST: "best", BEST_BY_SPEED: "best", FAILED: "failed"}.get(mark, "plain")
-    return f'<tr class="{kind}"><th scope="row">{shown}{_text(name)}{status}</th>{cells}</tr>'
+def _row(index: int, name: str, columns: tuple[Column, ...], *, is_recommended: bool) -> str:
+    mark = RECOMMENDED if is_recommended else ""
+    spoken = '<span class="spoken">the one to take: </span>' if is_recommended else ""
+    shown = f'<span class="mark" aria-hidden="true">{mark}</span>{spoken}'
+    cells = "".join(f"<td>{_cell(column, index)}</td>" for column in columns)
+    kind = ' class="best"' if is_recommended else ""
+    return f'<tr{kind}><th scope="row">{shown}{_text(name)}</th>{cells}</tr>'
+
+
+def _cell(column: Column, index: int) -> str:
+    """A number, with its error in smaller letters."""
+    whole, bare = column.cells[index], column.bare[index]
+    error = whole.removeprefix(bare).strip()
+    return f"{_text(bare)} <small>{_text(error)}</small>" if error and error != whole else _text(whole)
 
 
 def _lists(results: Results) -> str:
@@ -122,8 +128,8 @@ def _lists(results: Results) -> str:
         f"<li><strong>{_text(each.name)}</strong>: {_text(f'{each.status}. {each.error}'.strip())}</li>"
         for each in failures(results)
     ]
-    notices = [f"<li>{_text(notice)}</li>" for notice in results.notices]
-    sections = [("not-measured", "Not measured", failed), ("notices", "To be known", notices)]
+    notices = [f"<li>{_text(notice)}</li>" for notice in (not_run(results), *results.notices) if notice]
+    sections = [("failed", "Failed", failed), ("notices", "Notes", notices)]
     return "\n".join(
         f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2><ul>{"".join(items)}</ul></section>'
         for name, title, items in sections
@@ -136,9 +142,13 @@ def _charts(charts: tuple[Chart, ...]) -> str:
         return "<section><p>There is nothing to draw: neither quality nor speed was measured.</p></section>"
     figures = []
     for place, chart in enumerate(charts):
-        svg = svg_for_page(chart_as_svg(chart), f"chart{place}", chart.title, chart.description)
+        # Drawn twice, since letters that are scaled with a chart are too small in one window or too large in another.
+        wide, narrow = (
+            svg_for_page(chart_as_svg(chart, narrow=narrow), f"{kind}{place}", chart.title, chart.description)
+            for kind, narrow in (("wide", False), ("narrow", True))
+        )
         figures.append(
-            f'<figure><h3>{_text(chart.title)}</h3><div class="scroll" tabindex="0">{svg}</div>'
+            f'<figure><h3>{_text(chart.title)}</h3><div class="wide">{wide}</div><div class="narrow">{narrow}</div>'
             f"<figcaption>{_text(chart.description)}</figcaption></figure>"
         )
     head = '<section aria-labelledby="charts"><h2 id="charts">Charts</h2>'

@@ -1,4 +1,4 @@
-"""How the page of a benchmark looks, on light and dark screens, wide and narrow ones, and on paper."""
+"""CSS of a benchmark's page, for light and dark screens, wide and narrow ones, and paper."""
 
 from __future__ import annotations
 
@@ -31,18 +31,23 @@ li, p { overflow-wrap: anywhere; }
 .facts, .notes, figcaption { color: var(--muted); font-size: 0.875rem; }
 .facts, .notes p { margin: 0.15rem 0; }
 .advice { border-left: 4px solid var(--pictures); padding-left: 0.75rem; font-size: 1.05rem; }
-.scroll { overflow-x: auto; }
+.scroll {
+  /* A shadow at the side to which the table goes on: what scrolls with it covers the shadow at its ends. */
+  overflow-x: auto; background:
+    linear-gradient(to right, var(--surface) 40%, transparent) left / 3rem 100% no-repeat local,
+    linear-gradient(to left, var(--surface) 40%, transparent) right / 3rem 100% no-repeat local,
+    linear-gradient(to left, var(--muted), transparent) right / 1rem 100% no-repeat scroll;
+}
+td small { color: var(--muted); }
 .scroll:focus-visible, summary:focus-visible { outline: 2px solid var(--pictures); outline-offset: 2px; }
-table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--muted); padding-bottom: 0.25rem; }
 th, td { padding: 0.2rem 0.6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--grid); }
 thead th { vertical-align: bottom; border-bottom: 2px solid var(--muted); white-space: normal; }
 thead small { display: block; font-weight: normal; color: var(--muted); }
 tr > :first-child { text-align: left; position: sticky; left: 0; background: var(--surface); padding-left: 0; }
 tbody th { font-weight: normal; }
-tbody th small { color: var(--muted); display: block; padding-left: 1.4em; }
 .best th { font-weight: 600; }
-.failed td { color: var(--muted); }
 .mark { display: inline-block; width: 1.4em; }
 .spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 dt { font-weight: 600; }
@@ -51,8 +56,10 @@ dd { margin: 0 0 0.4rem; }
 summary { cursor: pointer; margin-top: 0.75rem; }
 .charts { display: grid; gap: 2rem; grid-template-columns: minmax(0, 1fr); align-items: start; }
 @media (min-width: 80rem) { .charts { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
-figure { margin: 0; max-width: 60rem; }
-figure svg { display: block; width: 100%; min-width: 34rem; height: auto; }
+figure { margin: 0; max-width: 48rem; }
+figure svg { display: block; width: 100%; height: auto; }
+.narrow { display: none; }
+@media screen and (max-width: 40rem) { .wide { display: none; } .narrow { display: block; } }
 figure svg * { stroke-linejoin: round; stroke-linecap: butt; }
 pre { overflow-x: auto; padding: 0.75rem; border: 1px solid var(--grid); border-radius: 6px; }
 @media print { .scroll { overflow: visible; } figure { break-inside: avoid; } }

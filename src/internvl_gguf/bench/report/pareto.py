@@ -1,4 +1,4 @@
-"""Which configurations nobody need give up anything for: the ones that no other beats in everything."""
+"""The Pareto front: configurations that no other beats in every respect."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Final, Literal
 
 from internvl_gguf.bench.results import Divergence, Results, Row
 
-Measure = Literal["pictures", "text", "accuracy"]
-"""By what quality is compared: KL divergence on answers about pictures, on text, or right answers."""
-Aspect = Literal["text", "pictures", "quant_alone", "mmproj_alone"]
+QualityMeasure = Literal["pictures", "text", "accuracy"]
+"""Measure of quality to compare by: KL divergence on answers about pictures or on text, or right answers."""
+DivergenceKind = Literal["text", "pictures", "quant_alone", "mmproj_alone"]
 """The divergences of `QualityResult`."""
 
 _NORMAL_95: Final = 1.96  # half a 95% confidence interval in standard errors
@@ -19,7 +19,7 @@ _NORMAL_95: Final = 1.96  # half a 95% confidence interval in standard errors
 
 @dataclass(frozen=True)
 class Loss:
-    """What a configuration loses.
+    """Loss of quality of a configuration.
 
     Attributes:
         value: nats from the reference, or the fraction of questions not answered right.
@@ -35,16 +35,16 @@ class BestRows:
     """Rows by index in `Results.rows` that no other row beats.
 
     Attributes:
-        by_size: in size and quality together.
-        by_speed: in size, quality and decode speed together; those of `by_size` are mostly among them.
+        by_size: Pareto front of size and quality.
+        by_speed: Pareto front of size, quality and decode speed; it holds most rows of `by_size`.
     """
 
     by_size: frozenset[int]
     by_speed: frozenset[int]
 
 
-def measure_of(results: Results) -> Measure | None:
-    """By what the rows are compared: with pictures where that was measured, else on text, else by right answers."""
+def measure_of(results: Results) -> QualityMeasure | None:
+    """Return the quality measure to compare rows by: on pictures if measured, else on text, else right answers."""
     measured = [row for row in results.rows if row.status == "measured"]
     if any(row.quality and row.quality.pictures for row in measured):
         return "pictures"
@@ -53,27 +53,27 @@ def measure_of(results: Results) -> Measure | None:
     return "accuracy" if any(task.questions for row in measured for task in row.accuracy) else None
 
 
-def divergence(row: Row, aspect: Aspect) -> Divergence | None:
-    """One of a row's divergences."""
-    found: Divergence | None = getattr(row.quality, aspect) if row.quality else None
+def divergence(row: Row, kind: DivergenceKind) -> Divergence | None:
+    """Return one of a row's divergences; None if not measured."""
+    found: Divergence | None = getattr(row.quality, kind) if row.quality else None
     return found
 
 
 def has_split(results: Results) -> bool:
-    """Whether a row's mmproj loses something of its own, so that the losses of its two files can be told apart."""
+    """Return whether some row's mmproj has a loss of its own, so that the losses of the two files can be separated."""
     alone = [divergence(row, "mmproj_alone") for row in results.rows]
     return any(found.mean > 0 for found in alone if found)
 
 
-def loss_of(results: Results, index: int, measure: Measure) -> Loss | None:
-    """What a row loses by a measure; None where that was not measured or is no number."""
+def loss_of(results: Results, index: int, measure: QualityMeasure) -> Loss | None:
+    """Return the loss of a row by a quality measure; None if not measured or not finite."""
     row = results.rows[index]
     if row.status != "measured":
         return None
     if measure == "accuracy":
         return _share_wrong(row)
     if index == results.reference:
-        return Loss(0.0, 0.0)  # from itself, whatever rounding makes of it
+        return Loss(0.0, 0.0)  # divergence from itself, rounding aside
     found = divergence(row, measure)
     if found is None or not math.isfinite(found.mean):
         return None
@@ -81,7 +81,7 @@ def loss_of(results: Results, index: int, measure: Measure) -> Loss | None:
 
 
 def _share_wrong(row: Row) -> Loss | None:
-    """Of all tasks together; the error by their confidence intervals."""
+    """Return the share of wrong answers in all tasks together, with the error from their confidence intervals."""
     questions = sum(task.questions for task in row.accuracy)
     if not questions:
         return None
@@ -91,29 +91,29 @@ def _share_wrong(row: Row) -> Loss | None:
 
 
 def memory_needed(row: Row) -> int | None:
-    """Bytes of all devices by the plan; None where there was none."""
+    """Return the predicted bytes of all devices; None if there is no prediction."""
     return sum(row.memory.planned.values()) if row.memory and row.memory.planned else None
 
 
 def decode_speed(row: Row) -> float | None:
-    """Tokens a second of one answer; None where it was not measured."""
+    """Return the tokens a second of one answer; None if not measured."""
     return row.speed.decode.median if row.status == "measured" and row.speed else None
 
 
 def unbeaten(costs: Mapping[int, tuple[float, ...]]) -> frozenset[int]:
-    """Those whose costs no other has all as low, and one of them lower."""
+    """Return the non-dominated points: no other has every cost as low and one of them lower."""
     return frozenset(
         index
-        for index, own in costs.items()
-        if not any(other != own and all(a <= b for a, b in zip(other, own, strict=True)) for other in costs.values())
+        for index, cost in costs.items()
+        if not any(other != cost and all(a <= b for a, b in zip(other, cost, strict=True)) for other in costs.values())
     )
 
 
 def best_rows(results: Results) -> BestRows:
-    """The rows that no other row beats; none where quality was not measured.
+    """Return the rows that no other row beats; none if quality was not measured.
 
-    Size is that of the files, and the planned memory where every row has it: configurations of the same files differ in
-    memory only.
+    Size means the files, and the predicted memory as well if every row has it: configurations of the same files differ
+    in memory only.
     """
     measure = measure_of(results)
     if measure is None:

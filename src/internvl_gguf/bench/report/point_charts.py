@@ -1,4 +1,4 @@
-"""Charts with a point for each configuration, the unbeaten ones joined by a line."""
+"""Draw charts with a point for each configuration, and a line along the Pareto front."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.bench.report.axes import MARKER_RADIUS, LogScale, add_legend, label_points, style_axes
+from internvl_gguf.bench.report.legend import RECOMMENDED
 from internvl_gguf.bench.report.pareto import unbeaten
 from internvl_gguf.bench.report.theme import MARKERS, Role, light
 
@@ -19,12 +20,13 @@ _LESSER: Final = 0.85  # size of the markers of all series but the chief one
 
 @dataclass(frozen=True)
 class Point:
-    """A row in a chart: where it lies, and from where to where it may.
+    """A row in a chart, with its error bars.
 
     Attributes:
         name: beside the point.
         x, y: its place.
         x_range, y_range: ends of the bars through it; None for none.
+        x_outliers, y_outliers: what lies beyond the bars; it stretches no axis, and is marked at its end if need be.
     """
 
     name: str
@@ -32,25 +34,25 @@ class Point:
     y: float
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
+    x_outliers: tuple[float, ...] = ()
+    y_outliers: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The axes of a chart of points; x is logarithmic.
+    """The axes of a chart of points, both logarithmic.
 
     Attributes:
         x_label, y_label: what they show.
         more_is_better: of x and of y.
-        y_is_percent: whether y is a share from 0 to 100; else it is logarithmic too.
     """
 
     x_label: str
     y_label: str
     more_is_better: tuple[bool, bool]
-    y_is_percent: bool = False
 
     def unbeaten(self, points: Sequence[Point]) -> frozenset[int]:
-        """Places in `points` of those that no other one beats on both axes."""
+        """Return the indices of the points on the Pareto front."""
         x_sign, y_sign = (-1 if more else 1 for more in self.more_is_better)
         return unbeaten({place: (x_sign * point.x, y_sign * point.y) for place, point in enumerate(points)})
 
@@ -60,8 +62,8 @@ class Series:
     """Points of one kind.
 
     Attributes:
-        role: their colour and marker.
-        label: in the legend; empty for none.
+        role: role that decides colour and marker.
+        label: label in the legend; empty for none.
         points: not empty.
     """
 
@@ -71,29 +73,27 @@ class Series:
 
 
 def draw_points(axes: Axes, series: Sequence[Series], frame: Frame) -> None:
-    """Draw series of points; the first one is the chief one, with names and the line of its unbeaten points."""
+    """Draw series of points; the first one gets names and the line of its Pareto front."""
     style_axes(axes)
     every = [point for each in series for point in each.points]
     x = LogScale.of([end for point in every for end in (point.x, *(point.x_range or ()))])
     y = LogScale.of([end for point in every for end in (point.y, *(point.y_range or ()))], span=10)
     x.apply(axes, "x", frame.x_label)
-    if frame.y_is_percent:
-        ends = [min(max(end, 0), 100) for point in every for end in (point.y, *(point.y_range or ()))]
-        axes.set(ylim=(max(-2, min(ends) - 6), min(102, max(ends) + 6)), ylabel=frame.y_label)
-    else:
-        y.apply(axes, "y", frame.y_label)
-
-    def place_y(value: float) -> float:
-        return min(max(value, 0), 100) if frame.y_is_percent else y.place(value)
+    y.apply(axes, "y", frame.y_label)
 
     def place(point: Point) -> tuple[float, float]:
-        return x.place(point.x), place_y(point.y)
+        return x.place(point.x), y.place(point.y)
 
     def bars_of(point: Point) -> list[list[tuple[float, float]]]:
         middle_x, middle_y = place(point)
         across = [(x.place(end), middle_y) for end in point.x_range or ()]
-        upright = [(middle_x, place_y(end)) for end in point.y_range or ()]
+        upright = [(middle_x, y.place(end)) for end in point.y_range or ()]
         return [bar for bar in (across, upright) if bar]
+
+    def outliers_of(point: Point) -> list[tuple[float, float]]:
+        middle_x, middle_y = place(point)
+        across = [(x.place(value), middle_y) for value in point.x_outliers]
+        return across + [(middle_x, y.place(value)) for value in point.y_outliers]
 
     chief = series[0]
     best = {each.role: frame.unbeaten(each.points) for each in series}
@@ -105,6 +105,10 @@ def draw_points(axes: Axes, series: Sequence[Series], frame: Frame) -> None:
             bars = bars_of(point)
             for bar in bars:
                 axes.plot(*zip(*bar, strict=True), color=light(each.role), linewidth=1, alpha=0.6, zorder=2)
+            for outlier in outliers_of(point):
+                axes.plot(
+                    *[[where] for where in outlier], "x", color=light("muted"), markersize=4.5, zorder=2, clip_on=False
+                )
             axes.plot(
                 *[[where] for where in place(point)], MARKERS[each.role], markersize=size, markeredgewidth=1.3,
                 markeredgecolor=light(each.role), clip_on=False, zorder=4 - order / 10,
@@ -121,13 +125,14 @@ def draw_points(axes: Axes, series: Sequence[Series], frame: Frame) -> None:
 
 
 def _named(points: Sequence[Point], best: frozenset[int]) -> list[int]:
-    """Places in `points` of those to name, the most important first: the unbeaten ones, from end to end of their line.
+    """Places in `points` of those to name, the most important first: the one to take, then the unbeaten ones.
 
-    The ends come first, then the middle, then what is between, so that those that get no room are spread; then others,
-    where there are few points in all.
+    Of these the ends of their line come first, then the middle, then what is between, so that those that get no room
+    are spread; then others, where there are few points in all.
     """
     line = sorted(best, key=lambda index: points[index].x)
-    ordered = [line[0], line[-1]]
+    ordered = [index for index, point in enumerate(points) if point.name.startswith(RECOMMENDED)]
+    ordered += [line[0], line[-1]]
     step = len(line) // 2
     while step and len(ordered) < _MOST_LABELS:
         ordered += line[step::step]
@@ -137,17 +142,17 @@ def _named(points: Sequence[Point], best: frozenset[int]) -> list[int]:
 
 
 def _add_legend(axes: Axes, series: Sequence[Series], best: Mapping[Role, frozenset[int]]) -> None:
-    """Of what is in the chart: the series where there are several, and what hollow markers are."""
+    """Of what is in the chart: the series where there are several, what hollow markers are, and what crosses are."""
     size = 2 * MARKER_RADIUS
-    labelled = [each for each in series if len(series) > 1]
-    for each in labelled:
-        axes.plot([], [], MARKERS[each.role], color=light(each.role), markersize=size, label=each.label)
     chief = series[0]
+    for each in series if len(series) > 1 else ():
+        axes.plot([], [], MARKERS[each.role], color=light(each.role), markersize=size, label=each.label)
     if any(len(best[each.role]) < len(each.points) for each in series):
         axes.plot(
             [], [], MARKERS[chief.role], color=light(chief.role), markerfacecolor=light("surface"), markersize=size,
             markeredgewidth=1.3, label="hollow: another is better in both",
         )  # fmt: skip
-        add_legend(axes)
-    elif labelled:
+    if any(point.x_outliers or point.y_outliers for each in series for point in each.points):
+        axes.plot([], [], "x", color=light("muted"), markersize=4.5, label="a run far from the others")
+    if axes.get_legend_handles_labels()[1]:
         add_legend(axes)

@@ -1,4 +1,4 @@
-"""Matplotlib's SVG made fit to stand in a page: in the page's colours and font, identifiers unlike other charts'."""
+"""Adapt matplotlib's SVG to a page: the page's colours and font, and identifiers that differ between charts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _REFERENCE: Final = re.compile(r"url\(#([^)]+)\)")
 
 
 def svg_for_page(svg: str, name: str, title: str, description: str) -> str:
-    """A document of SVG as an element of a page.
+    """Return an SVG document as an element of a page.
 
     Args:
-        svg: as matplotlib writes it, in the light theme's colours; they become variables: `var(--ink)`.
-        name: prefix of its identifiers, another for each chart of a page.
-        title, description: for those who do not see it.
+        svg: written by matplotlib, in the light theme's colours, which become variables: `var(--ink)`.
+        name: prefix of its identifiers, unique for each chart of a page.
+        title, description: for screen readers.
     """
     root = ET.fromstring(svg)
     for parent in list(root.iter()):
@@ -49,13 +49,13 @@ def svg_for_page(svg: str, name: str, title: str, description: str) -> str:
 
 
 def _references(element: ET.Element) -> list[str]:
-    """The identifiers that an element refers to."""
+    """Return the identifiers that an element refers to."""
     found = [value[1:] for key, value in element.attrib.items() if _local(key) == "href"]
     return found + [match[1] for value in element.attrib.values() for match in _REFERENCE.finditer(value)]
 
 
 def _attribute(key: str, value: str, name: str) -> tuple[str, str]:
-    """An attribute as it stands in a page."""
+    """Return an attribute as written in the page."""
     if key == "id":
         value = f"{name}-{value}"
     elif key == "href":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Role = Literal["ink", "muted", "grid", "surface", "pictures", "text", "quant_alone", "mmproj_alone"]
-"""What a colour is for."""
+"""Use of a colour."""
 SERIES: Final[tuple[Role, ...]] = ("pictures", "text", "quant_alone", "mmproj_alone")
 
 
@@ -38,12 +38,12 @@ MARKERS: Final[dict[Role, str]] = {"pictures": "o", "text": "s", "quant_alone": 
 
 
 def light(role: Role) -> str:
-    """The colour of a role on white, which pictures are drawn in."""
+    """Return the colour of a role on white, used in all drawn pictures."""
     return SHADES[role].light
 
 
 def contrast(one: str, other: str) -> float:
-    """Contrast of two colours (#rrggbb), 1 to 21 (WCAG 2.2, relative luminance)."""
+    """Return the contrast of two colours (#rrggbb), 1 to 21 (WCAG 2.2, relative luminance)."""
     first, second = sorted((_luminance(one), _luminance(other)))
     return (second + 0.05) / (first + 0.05)
 

@@ -1,4 +1,4 @@
-"""Numbers and names as every report of a benchmark writes them."""
+"""Format numbers and names in the same way for every report of a benchmark."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GIB: Final = 2**30
 
 
 def number(value: float, digits: int = DIGITS) -> str:
-    """A number in so many significant digits: "0.0312", "11.2", "1,235", "3.12e-5"."""
+    """Format a number with `digits` significant digits: "0.0312", "11.2", "1,235", "3.12e-5"."""
     if not math.isfinite(value) or value == 0:
         return f"{value:.0f}"
     mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
@@ -27,13 +27,13 @@ def number(value: float, digits: int = DIGITS) -> str:
 
 
 def decimals(value: float, digits: int = DIGITS) -> int:
-    """Places behind the point that a number of so many significant digits has; `value` is not 0."""
+    """Return the decimal places of a number with `digits` significant digits; `value` is not 0."""
     exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded value: 9.996 has one place
     return max(0, digits - 1 - exponent)
 
 
 def with_error(value: float, error: float) -> str:
-    """A number and how far off it may be, in the digits that the number has: "0.0312 ±0.0004"."""
+    """Format a number with its error, both with the same decimal places: "0.0312 ±0.0004"."""
     if not error or not math.isfinite(error) or not math.isfinite(value):
         return number(value)
     if "e" in number(value):
@@ -43,23 +43,24 @@ def with_error(value: float, error: float) -> str:
 
 
 def spread(measured: Spread) -> str:
-    """Median and half the range of what was measured more than once."""
+    """Median and half the distance of the quartiles of what was measured more than once."""
     if measured.repetitions < 2:
         return number(measured.median)
-    return with_error(measured.median, (measured.high - measured.low) / 2)
+    lower, upper = measured.quartiles
+    return with_error(measured.median, (upper - lower) / 2)
 
 
 def size_unit(results: Results) -> tuple[str, int]:
-    """The unit of all sizes and its bytes: GiB, but MiB for models so small that a GiB tells nothing."""
+    """Return the unit of all sizes and its bytes: GiB, or MiB for very small models."""
     largest = max((row.configuration.bytes for row in results.rows), default=0)
     return ("GiB", _GIB) if largest >= _GIB // 4 else ("MiB", 2**20)
 
 
 def row_names(results: Results) -> tuple[str, ...]:
-    """A short name for each row.
+    """Return a short name for each row.
 
-    The quant, or the file's name where two files have the same; the mmproj likewise where rows differ in it; then the
-    settings that are not the same in all rows.
+    It consists of the quant (or the file's name if two files have the same quant), of the mmproj if rows differ in it,
+    and of the settings that differ between rows.
     """
     rows = [row.configuration for row in results.rows]
     texts = _distinct(rows, lambda row: (row.quant, row.text))
@@ -76,7 +77,7 @@ def row_names(results: Results) -> tuple[str, ...]:
 
 
 def _distinct(rows: Iterable[Configuration], names: Callable[[Configuration], tuple[str, str]]) -> list[str]:
-    """The label of each row's file, or the file's own name where another file has the same label."""
+    """Return the label of each row's file, or the file's name if another file has the same label."""
     pairs = [names(row) for row in rows]
     files: dict[str, set[str]] = {}
     for label, file in pairs:

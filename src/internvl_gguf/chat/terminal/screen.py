@@ -33,6 +33,11 @@ class Screen(ABC):
         """Number of columns used; the last column of a terminal stays free."""
         return max(shutil.get_terminal_size().columns - 1, 10)
 
+    @property
+    def rows(self) -> int:
+        """Number of lines of the window."""
+        return shutil.get_terminal_size().lines
+
     @abstractmethod
     def say(self, text: str = "") -> None:
         """Show a message to the user, wrapped at words."""
@@ -78,7 +83,7 @@ class Screen(ABC):
         if isinstance(error, InsufficientMemoryError) and error.table:
             self.show_lines(error.table.splitlines())
         self.say(f"Error: {error.message}")
-        self.say(error.hint)
+        self.show_lines([f"  {error.hint}"])
 
     def preview(self, picture: Image) -> None:
         """Show a small preview of a picture, if the terminal can."""

@@ -137,7 +137,7 @@ class TerminalScreen(Screen):
         if isinstance(error, InsufficientMemoryError) and error.table:
             self.show_lines(error.table.splitlines())
         self._print(Text.assemble(("Error: ", "bold red"), safe_text(error.message)))
-        self.say(error.hint)
+        self.show_lines([f"  {error.hint}"])
 
     def preview(self, picture: Image) -> None:
         if self._preview is None or self.columns < PREVIEW_COLUMNS:

@@ -14,7 +14,6 @@ from internvl_gguf.cli.output.documents import (
     print_document,
     print_json,
     print_json_text,
-    reply_as_json,
 )
 from internvl_gguf.cli.output.lines import (
     bold,
@@ -37,7 +36,7 @@ from internvl_gguf.cli.output.progress import (
     replaced_line,
     status_line,
 )
-from internvl_gguf.cli.output.tables import Report, print_fact, print_table
+from internvl_gguf.cli.output.tables import Report, narrowed, print_fact, print_table
 
 __all__ = [
     "Figure",
@@ -52,6 +51,7 @@ __all__ = [
     "dim",
     "flush",
     "is_terminal",
+    "narrowed",
     "print_document",
     "print_fact",
     "print_json",
@@ -61,7 +61,6 @@ __all__ = [
     "print_table",
     "progress_bars",
     "replaced_line",
-    "reply_as_json",
     "say",
     "say_error",
     "show_library_log",

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from typing import Any, BinaryIO
 
 import typer
 
 from internvl_gguf.cli.output.lines import is_terminal
-from internvl_gguf.types import Reply
 from internvl_gguf.utils.safe_text import safe_text
 
 
@@ -54,14 +52,3 @@ class StreamedAnswer:
         """It is over: end its last line."""
         if not self._ends_line:
             self.write("\n")
-
-
-def reply_as_json(reply: Reply) -> dict[str, Any]:
-    """An answer as `--json` and `--batch` show it."""
-    return {
-        "text": reply.text,
-        "finish_reason": reply.finish_reason,
-        "usage": {**asdict(reply.usage), "tiles_cached": reply.usage.tiles_cached},
-        "timings": asdict(reply.timings),
-        "notices": list(reply.notices),
-    }

@@ -5,38 +5,61 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.cli.output.lines import PIPE_WIDTH, columns, print_lines
-from internvl_gguf.utils.safe_text import can_show, safe_text
+from internvl_gguf.cli.output.lines import columns, print_lines
+from internvl_gguf.utils.safe_text import can_show, cells, safe_text
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _WIDE: Final = 48  # columns from which on what does not fit a fact's line stands below its beginning
 _FURTHER_IN: Final = 2
+_GAP: Final = 2  # blanks between columns
 # Characters of ours that few encodings have, for terminals that know ASCII only.
-_PLAIN: Final = str.maketrans({"◆": "*", "◇": "+", "✗": "!", "±": "+-", "–": "-", "…": "..."})
+_PLAIN: Final = str.maketrans({"→": "->", "✗": "!", "±": "+-", "–": "-", "…": "..."})
 
 
-def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """A table; where the terminal is too narrow for it, each row as a line with its facts below."""
+def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]], least_first: tuple[str, ...] = ()) -> None:
+    """A table; where the terminal is too narrow for it, each row as a line with its facts below.
+
+    Args:
+        head: the titles of the columns.
+        rows: a text for each title.
+        least_first: columns that are left out before that, as far as the terminal is too narrow for them.
+    """
     from rich.box import SIMPLE_HEAD
-    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
-    console = _console(columns())
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for index, title in enumerate(head):
-        table.add_column(title, no_wrap=True, justify="left" if index in (0, len(head) - 1) else "right")
-    for row in rows:
-        table.add_row(*(Text(safe_text(cell)) for cell in row))
-    if Measurement.get(console, console.options.update(max_width=PIPE_WIDTH), table).maximum <= console.width:
-        console.print(table)
+    head, rows = narrowed(head, rows, least_first)
+    if _table_width(head, rows) <= columns():
+        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        for index, title in enumerate(head):
+            table.add_column(title, no_wrap=True, justify="left" if index in (0, len(head) - 1) else "right")
+        for row in rows:
+            table.add_row(*(Text(safe_text(cell)) for cell in row))
+        _console(columns()).print(table)
         return
     for first, *rest in rows:
         print_lines(first, hang=4)
         facts = [f"{title.lower()} {fact}" for title, fact in zip(head[1:], rest, strict=True) if fact]
         print_lines(f"  {', '.join(facts)}")
+
+
+def narrowed(
+    head: tuple[str, ...], rows: list[tuple[str, ...]], least_first: tuple[str, ...]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows without the columns that matter least, as far as the terminal is too narrow for them."""
+    for name in least_first:
+        if _table_width(head, rows) <= columns():
+            break
+        kept = [index for index, title in enumerate(head) if title != name]
+        head, rows = tuple(head[index] for index in kept), [tuple(row[index] for index in kept) for row in rows]
+    return head, rows
+
+
+def _table_width(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> int:
+    widest = [max(map(cells, column)) for column in zip(*(map(safe_text, row) for row in (head, *rows)), strict=True)]
+    return sum(widest) + _GAP * (len(head) - 1)
 
 
 def print_fact(name: str, fact: str, column: int) -> None:

@@ -1,6 +1,6 @@
-"""What an architecture is: one file for each, read by validation, memory, planning and quantising.
+"""The model architectures, one file each; used by validation, memory, planning and quantising.
 
-base       sizes of models, descriptions of keys and tensors
+base       classes for the sizes of models, their keys and their tensors
 qwen2      text models: Qwen2.5
 internvit  the vision encoder with its projector
 

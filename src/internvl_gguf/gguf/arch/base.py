@@ -1,8 +1,8 @@
-"""The description of an architecture: sizes of a model under llama.cpp's names, keys and tensors of its files.
+"""Classes that describe an architecture: sizes of a model under llama.cpp's names, keys and tensors of its files.
 
 `TextShape` and `VisionShape` are the one vocabulary for sizes: the catalogue, checked headers, memory plans and reports
-all hold one of them, with more where they know more. An `Architecture` lists the tensors of its files as functions of
-these sizes, with the ways in which files may differ. Nothing here loads numpy or the gguf package.
+use them or subclasses with more facts. An `Architecture` lists the tensors of its files as functions of these sizes,
+with the alternatives that files may hold. Nothing here loads numpy or the gguf package.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class TextShape:
         n_head: query heads.
         n_head_kv: key and value heads; a divisor of n_head.
         n_ff: inner width of the feed-forward layers.
-        n_vocab: tokens; None where the catalogue does not say.
-        n_ctx_train: positions it was trained for; None where the catalogue does not say.
-        head_dim: width of an attention head, in values; 0 takes n_embd // n_head, as llama.cpp does where a file has no
+        n_vocab: tokens; None if the catalogue does not say.
+        n_ctx_train: positions it was trained for; None if the catalogue does not say.
+        head_dim: width of an attention head, in values; 0 takes n_embd // n_head, as llama.cpp does for a file without
             `attention.key_length`.
     """
 
@@ -56,12 +56,12 @@ class TextShape:
 
     @property
     def q_width(self) -> int:
-        """Values of the queries of one position in one layer, `n_embd_head_k * n_head` in llama.cpp."""
+        """Width of all query heads of one position in one layer: `n_embd_head_k * n_head` in llama.cpp."""
         return self.head_dim * self.n_head
 
     @property
     def kv_width(self) -> int:
-        """Values of a key, or of a value, of one position in one layer, `n_embd_k_gqa` in llama.cpp."""
+        """Width of all key heads (or value heads) of one position in one layer: `n_embd_k_gqa` in llama.cpp."""
         return self.head_dim * self.n_head_kv
 
     @cached_property
@@ -76,7 +76,7 @@ class VisionShape:
 
     Attributes:
         n_layers: transformer layers.
-        n_embd: width of the hidden state, in values a patch.
+        n_embd: width of the hidden state, in values for each patch.
         n_head: attention heads.
         n_ff: inner width of the feed-forward layers.
         image_size: side of a tile in pixels.
@@ -111,13 +111,13 @@ class VisionShape:
 
     @property
     def scale_factor(self) -> int:
-        """Patches along each side of the square that the pixel unshuffle joins to one visual token."""
+        """Patches along each side of the square that pixel unshuffle merges into one visual token."""
         return round(self.patches_per_side / math.sqrt(self.tokens_per_tile))
 
 
 @dataclass(frozen=True, kw_only=True)
 class MmprojShape(VisionShape):
-    """Sizes of a vision encoder with its projector, which is what an mmproj holds.
+    """Sizes of a vision encoder with its projector: the content of an mmproj.
 
     Attributes:
         projection_dim: width of a visual token, which is that of the text model.
@@ -129,7 +129,7 @@ class MmprojShape(VisionShape):
 
     @property
     def merged_width(self) -> int:
-        """Values of a visual token before the projector: those of all patches that it joins."""
+        """Width of a visual token before the projector, in values: the hidden states of all its patches."""
         return self.n_embd * self.scale_factor**2
 
     @property
@@ -143,13 +143,13 @@ Storage = Literal["any", "float", "f32"]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor that files of an architecture have.
+    """One tensor in the files of an architecture.
 
     Attributes:
-        name: its name; of a tensor of a layer without the layer's prefix until `Architecture.tensors` adds it.
+        name: its name; for a tensor of a layer without the layer's prefix, which `Architecture.tensors` adds.
         shape: sizes of its axes, the fastest first.
         storage: types it may be stored in: "any" that matrices can be multiplied in, "float" for F32, F16 and BF16
-            (convolution kernels), "f32" for what is added or scales.
+            (convolution kernels), "f32" for biases, norms and scales.
     """
 
     name: str
@@ -158,12 +158,12 @@ class TensorSpec:
 
 
 def matrix(name: str, *shape: int) -> TensorSpec:
-    """A tensor that is multiplied with, which quantisers store in any type."""
+    """Describe a matrix of a product, which quantisers store in any type."""
     return TensorSpec(name, shape, "any")
 
 
 def vector(name: str, length: int) -> TensorSpec:
-    """A norm, a bias or a scale, which llama.cpp wants in F32."""
+    """Describe a norm, a bias or a scale, which llama.cpp requires in F32."""
     return TensorSpec(name, (length,), "f32")
 
 
@@ -172,17 +172,17 @@ Part = tuple[tuple[TensorSpec, ...], ...]
 
 
 def always(*tensors: TensorSpec) -> Part:
-    """A part that every file holds in the same way."""
+    """Return a part that every file holds in the same way."""
     return (tensors,)
 
 
 def usual(*tensors: TensorSpec) -> Part:
-    """A part that published files have and others may lack, all its tensors together."""
+    """Return a part that published files have and others may lack, all its tensors together."""
     return (tensors, ())
 
 
 def unusual(*tensors: TensorSpec) -> Part:
-    """A part that published files lack and others may have."""
+    """Return a part that published files lack and others may have."""
     return ((), tensors)
 
 
@@ -195,11 +195,11 @@ class Architecture(Generic[S]):
 
     Attributes:
         name: `general.architecture`.
-        title: what error messages call it.
-        block: what the names of a layer's tensors start with, before its number.
-        before: parts in front of the layers, of a model of these sizes.
+        title: its name in error messages.
+        block: prefix of the names of a layer's tensors, before the layer's number.
+        before: parts before the layers, for a model of given sizes.
         layer: parts of each layer.
-        after: parts behind the layers.
+        after: parts after the layers.
     """
 
     name: str
@@ -210,12 +210,12 @@ class Architecture(Generic[S]):
     after: Callable[[S], Sequence[Part]]
 
     def tensors(self, shape: S, names: Collection[str] | None = None) -> Iterator[TensorSpec]:
-        """Every tensor that a file must have.
+        """Return every tensor that a file must have.
 
         Args:
             shape: sizes of the model.
-            names: tensors that the file has, which decide on the parts that files hold in several ways; the first layer
-                decides for all. None for a published file.
+            names: tensors of the file, which decide between the alternatives of a part; the first layer decides for
+                all. None for a published file.
         """
         for part in self.before(shape):
             yield from _chosen(part, "", names)
@@ -229,7 +229,7 @@ class Architecture(Generic[S]):
 
 
 def _chosen(part: Part, prefix: str, names: Collection[str] | None) -> tuple[TensorSpec, ...]:
-    """The way with the most tensors that a file has; of equal ones that which lacks the fewest."""
+    """Return the alternative that shares the most tensors with a file; if several do, the one that lacks the fewest."""
     if names is None or len(part) == 1:
         return part[0]
 
@@ -249,10 +249,10 @@ class Key:
 
     Attributes:
         kind: the type it must be written in, since llama.cpp converts nothing; "[INT32]" is an array of INT32.
-        between: the lowest and the highest number it may be; None where it is not looked at.
-        default: the number it counts as where it is missing; None where it must be there, if `between` is given.
-        only: the values it may have where it is there; empty for any.
-        refusal: what error messages say of another value, with {value} for it.
+        between: lowest and highest allowed number; None if it is not checked.
+        default: number that stands for a missing key; None if the key is required, provided `between` is given.
+        only: allowed values of a key that is present; empty for any.
+        refusal: error message for another value, with {value} in its place.
     """
 
     kind: KeyKind
@@ -263,7 +263,7 @@ class Key:
 
 
 def fixed(value: int) -> Key:
-    """A whole number that may be left out but must not be another."""
+    """Describe a key that may be missing, but must have this whole number if present."""
     return Key("UINT32", between=(value, value), default=value)
 
 
@@ -279,14 +279,14 @@ _SIZE_KEYS: Final = (
 
 
 def decoder_keys(shape: TextShape, title: str) -> dict[str, Key]:
-    """The settings that llama.cpp reads of every text model, as a decoder without experts has them.
+    """Return the keys that llama.cpp reads for every text model, with the values of a decoder without experts.
 
     Args:
         shape: sizes of the model.
-        title: what error messages call its architecture.
+        title: name of its architecture in error messages.
 
     Returns:
-        Keys by their names behind the architecture's; `llama_model_base::load_hparams`, and what graphs assert.
+        Keys by name, without the architecture's prefix; from `llama_model_base::load_hparams` and the graphs' asserts.
     """
     scale = Key("FLOAT32", between=(0.0, 1e4), default=1.0)
     return {
@@ -328,10 +328,10 @@ def decoder_keys(shape: TextShape, title: str) -> dict[str, Key]:
 
 @dataclass(frozen=True)
 class EncoderRelease:
-    """A published vision encoder, known by its layers and its width; shapes of tensors do not tell its heads.
+    """A published vision encoder, identified by its layers and width; shapes of tensors do not determine its heads.
 
     Attributes:
-        name: as its makers call it.
+        name: its published name.
         n_layers, n_embd, n_head, norm: as those of `VisionShape`.
     """
 
@@ -347,12 +347,11 @@ class TextArchitecture(Architecture[TextShape]):
     """An architecture of text models.
 
     Attributes:
-        settings: the keys beside those that sizes are read from, by their names behind the architecture's.
-        heads_span_width: whether llama.cpp takes for granted that all query heads together are as wide as the hidden
-            state.
+        settings: the keys that give no sizes, by name without the architecture's prefix.
+        heads_span_width: whether llama.cpp assumes that all query heads together are as wide as the hidden state.
         tokenizer: `tokenizer.ggml.model`.
         pre_tokenizers: every `tokenizer.ggml.pre` that splits text as this architecture's models were trained with.
-        encoders: the vision encoder that InternVL pairs a model with, by (n_layers, n_embd); those that are known.
+        encoders: the vision encoder of each known InternVL model, by (n_layers, n_embd) of the text model.
     """
 
     settings: Callable[[TextShape], Mapping[str, Key]]
@@ -362,27 +361,27 @@ class TextArchitecture(Architecture[TextShape]):
     encoders: Mapping[tuple[int, int], EncoderRelease] = field(default_factory=dict)
 
     def key(self, name: str) -> str:
-        """The full name of one of the architecture's keys."""
+        """Return the full name of one of the architecture's keys."""
         return f"{self.name}.{name}"
 
     @property
     def size_keys(self) -> dict[str, Key]:
-        """The keys that a `TextShape` is read from."""
+        """Return the keys that a `TextShape` is read from."""
         return {self.key(name): Key("UINT32") for name in _SIZE_KEYS}
 
     def setting_keys(self, shape: TextShape) -> dict[str, Key]:
-        """The other keys that llama.cpp reads of a model of these sizes."""
+        """Return the other keys that llama.cpp reads for a model of these sizes."""
         return {self.key(name): key for name, key in self.settings(shape).items()}
 
     def read_shape(self, header: GGUFHeader, n_vocab: int) -> TextShape:
-        """The sizes that a header of this architecture gives.
+        """Read the sizes from a header of this architecture.
 
         Args:
-            header: of the file, or of the first of a split model.
-            n_vocab: tokens, which no key tells for sure.
+            header: header of the file, or of the first part of a split model.
+            n_vocab: tokens; no key gives them reliably.
 
         Raises:
-            ModelFileError: a key is missing or outside what llama.cpp takes, or heads do not divide.
+            ModelFileError: a key is missing or outside llama.cpp's limits, or the head counts do not divide.
         """
         n_embd = header.bounded_integer(self.key("embedding_length"), 1, MAX_WIDTH)
         n_head = header.bounded_integer(self.key("attention.head_count"), 1, n_embd)

@@ -36,17 +36,17 @@ _MAX_PATCHES_PER_SIDE: Final = 128
 
 
 def release_of(n_layers: int, n_embd: int) -> EncoderRelease | None:
-    """The published encoder of these layers and this width; None for another."""
+    """Return the published encoder with this number of layers and this width; None for another."""
     return next((each for each in RELEASES if (each.n_layers, each.n_embd) == (n_layers, n_embd)), None)
 
 
 def read_mmproj_shape(header: GGUFHeader) -> MmprojShape:
-    """The sizes that the header of an mmproj gives.
+    """Read the sizes from the header of an mmproj.
 
-    llama.cpp takes the depth and width of InternViT-6B, and no other, for RMSNorm.
+    llama.cpp uses RMSNorm for the depth and width of InternViT-6B, and LayerNorm for all others.
 
     Raises:
-        ModelFileError: a key or the projector is missing, or outside what llama.cpp takes.
+        ModelFileError: a key or the projector is missing, or outside llama.cpp's limits.
     """
     n_layers = header.bounded_integer(f"{_PREFIX}.block_count", 1, _MAX_LAYERS)
     n_embd = header.bounded_integer(f"{_PREFIX}.embedding_length", 1, MAX_WIDTH)
@@ -111,7 +111,7 @@ FILE_KEYS: Final = {
 
 
 def encoder_keys(shape: MmprojShape) -> dict[str, Key]:
-    """The keys that must agree with the sizes, or lie within limits."""
+    """Return the keys that must agree with the sizes, or lie within limits."""
     return {
         f"{_PREFIX}.projection_dim": Key("UINT32", between=(0, MAX_WIDTH)),
         f"{_PREFIX}.attention.head_count_kv": fixed(shape.n_head),
@@ -134,10 +134,10 @@ def _before(shape: MmprojShape) -> Sequence[Part]:
 
 
 def _layer(shape: MmprojShape) -> Sequence[Part]:
-    """InternViT-6B has norms of queries and keys and no biases of them, InternViT-300M the reverse."""
+    """Return the parts of a layer. InternViT-6B norms queries and keys and has no biases for them; 300M the reverse."""
     width = shape.n_embd
     norms: tuple[TensorSpec, ...] = (vector("ln1.weight", width), vector("ln2.weight", width))
-    qk_norms: tuple[Part, ...] = ()  # beside LayerNorm llama.cpp would take the wrong kind of norm
+    qk_norms: tuple[Part, ...] = ()  # with LayerNorm, llama.cpp would use the wrong kind of norm
     if shape.norm == "layernorm":
         norms = tuple(vector(f"{norm}.{part}", width) for norm in ("ln1", "ln2") for part in ("weight", "bias"))
     else:
@@ -159,7 +159,7 @@ def _layer(shape: MmprojShape) -> Sequence[Part]:
 
 
 def _query_key_value(shape: MmprojShape) -> Part:
-    """From three matrices or, with LayerNorm, from one; each with or without biases."""
+    """Return the part for queries, keys and values: three matrices or, with LayerNorm, one; with or without biases."""
     width = shape.n_embd
     split = tuple(matrix(f"attn_{part}.weight", width, width) for part in "qkv")
     biased = tuple(each for weight in split for each in (weight, vector(weight.name.replace("weight", "bias"), width)))
@@ -188,9 +188,10 @@ INTERNVIT: Final = Architecture[MmprojShape](
 
 
 def tile_operations(shape: MmprojShape) -> int:
-    """Operations of encoder and projector for one tile, two for each multiplication (`clip_graph_internvl` in mtmd).
+    """Count the operations of encoder and projector for one tile (`clip_graph_internvl` in mtmd).
 
-    Matrix products and attention; the rest is below a hundredth. About 730e9 for InternViT-300M, tiles of 448 pixels.
+    A multiply-add counts as two. Only matrix products and attention count; the rest is below one percent. The result
+    for InternViT-300M and tiles of 448 pixels is about 730e9.
     """
     patches, width, hidden = shape.patches_per_side**2, shape.n_embd, shape.projector_hidden
     rows = patches + 1  # the class token

@@ -19,7 +19,7 @@ from internvl_gguf.gguf.arch.base import (
 from internvl_gguf.gguf.arch.internvit import INTERNVIT_6B, INTERNVIT_300M
 
 _TITLE: Final = "Qwen2.5"
-_USUAL_VOCAB: Final = 151_674  # of InternVL2.5 and 3, where the catalogue does not say
+_USUAL_VOCAB: Final = 151_674  # of InternVL2.5 and 3, if the catalogue does not say
 
 
 def _before(shape: TextShape) -> Sequence[Part]:
@@ -27,7 +27,7 @@ def _before(shape: TextShape) -> Sequence[Part]:
 
 
 def _layer(shape: TextShape) -> Sequence[Part]:
-    """Queries, keys and values come from three matrices or from one (`create_tensor_qkv`), always with biases."""
+    """Return the parts of a layer; one matrix or three give queries, keys, values (`create_tensor_qkv`), all biased."""
     width, rows = shape.n_embd, {"q": shape.q_width, "k": shape.kv_width, "v": shape.kv_width}
     split = tuple(
         tensor
@@ -49,7 +49,7 @@ def _layer(shape: TextShape) -> Sequence[Part]:
 
 
 def _after(shape: TextShape) -> Sequence[Part]:
-    """Without an output matrix of its own, the rows of the tokens serve for it; no InternVL was seen to do so."""
+    """Return the parts after the layers. The token embedding may serve as output matrix; no known InternVL does so."""
     n_vocab = shape.n_vocab or _USUAL_VOCAB
     return (
         always(vector("output_norm.weight", shape.n_embd)),
@@ -68,7 +68,7 @@ QWEN2: Final = TextArchitecture(
     settings=lambda shape: decoder_keys(shape, _TITLE),
     heads_span_width=True,
     tokenizer="gpt2",
-    pre_tokenizers=frozenset({"qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2"}),  # one and the same in llama.cpp
+    pre_tokenizers=frozenset({"qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2"}),  # the same in llama.cpp
     encoders={
         (24, 896): INTERNVIT_300M,  # 0.5B, in InternVL3-1B
         (28, 1536): INTERNVIT_300M,  # 1.5B, in 2B

@@ -1,6 +1,6 @@
-"""Model files checked before the native library sees them: llama.cpp aborts on some, and lies about others.
+"""Checks of model files before llama.cpp sees them: it aborts on some faults, and gives wrong answers on others.
 
-`validate_files` does it all for a pair of files. Its parts: `validate_text_model` and `validate_mmproj` for headers,
+`validate_files` checks a pair of files completely. Its parts: `validate_text_model` and `validate_mmproj` for headers,
 `check_finite` for weights, `validate_pair` for whether two files belong together.
 """
 

@@ -1,4 +1,4 @@
-"""What the checks of text models and mmprojs have in common: typed keys, numbers in range, tensors as expected."""
+"""Checks shared by text models and mmprojs: typed keys, numbers in range, expected tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from internvl_gguf.gguf.arch.base import Key, Storage, TensorSpec
 from internvl_gguf.gguf.header import GGUFArray, GGUFHeader, TensorInfo
 
 _MATRIX_TYPES: Final = frozenset(GGMLQuantizationType) - {
-    GGMLQuantizationType.Q8_1,  # these two exist inside computations only
+    GGMLQuantizationType.Q8_1,  # this and the next type exist inside computations only
     GGMLQuantizationType.Q8_K,
     GGMLQuantizationType.I8,
     GGMLQuantizationType.I16,
@@ -40,7 +40,7 @@ GENERAL_KEYS: Final = {
 
 @dataclass(frozen=True)
 class Identity:
-    """What a file says about where it comes from; empty where it says nothing.
+    """Origin of a file according to its metadata; fields are empty if it does not say.
 
     Attributes:
         name: `general.name`.
@@ -56,12 +56,12 @@ class Identity:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name a model may be recognised by, the file's own first."""
+        """All names that may identify the model, the file's own first."""
         return tuple(filter(None, (self.name, self.basename, *self.base_models)))
 
 
 def read_identity(header: GGUFHeader) -> Identity:
-    """The names in a header; keys that are missing or of an odd type count as empty."""
+    """Read the names in a header; keys that are missing or of a wrong type count as empty."""
     pattern = re.compile(r"general\.(base_model\.\d+\.(name|repo_url)|source\.(url|repo_url|huggingface\.repository))")
     base_models = tuple(_optional_text(header, key) for key in header.key_values if pattern.fullmatch(key))
     return Identity(
@@ -80,7 +80,7 @@ def _optional_text(header: GGUFHeader, key: str) -> str:
 
 
 def check_key_types(header: GGUFHeader, keys: Mapping[str, Key]) -> None:
-    """Every key of `keys` that is there must be of exactly its type: llama.cpp converts nothing.
+    """Check that every key of `keys` that is present has exactly its type, since llama.cpp converts nothing.
 
     Raises:
         ModelFileError: one is of another type.
@@ -98,10 +98,10 @@ def check_key_types(header: GGUFHeader, keys: Mapping[str, Key]) -> None:
 
 
 def check_keys(header: GGUFHeader, keys: Mapping[str, Key]) -> None:
-    """Every key must be of its type, and have a value that the model can be meant to have.
+    """Check that every key is of its type and has a plausible value.
 
     Raises:
-        ModelFileError: one is of another type, outside its limits, or missing though it must be there.
+        ModelFileError: one is of another type, outside its limits, or missing although required.
     """
     check_key_types(header, keys)
     for name, key in keys.items():
@@ -118,18 +118,18 @@ def check_keys(header: GGUFHeader, keys: Mapping[str, Key]) -> None:
 
 
 def check_tensors(header: GGUFHeader, tensors: Mapping[str, TensorInfo], expected: Iterable[TensorSpec]) -> set[str]:
-    """Every tensor must be there with its shape and in a type that llama.cpp computes with.
+    """Check that every tensor is present, with its shape and a type that llama.cpp computes with.
 
     Args:
-        header: of the file, or of the first of a split model.
-        tensors: those of all parts.
-        expected: what an architecture says.
+        header: header of the file, or of the first part of a split model.
+        tensors: tensors of all parts.
+        expected: tensors of the architecture.
 
     Returns:
-        Names of the tensors expected.
+        Names of the expected tensors.
 
     Raises:
-        ModelFileError: one is missing or another one.
+        ModelFileError: a tensor is missing, or has another shape or type.
     """
     names = set()
     for spec in expected:
@@ -145,10 +145,10 @@ def check_tensor(
     shape: tuple[int, ...],
     types: frozenset[GGMLQuantizationType],
 ) -> None:
-    """A tensor must be there with this shape (fastest axis first) and one of these types.
+    """Check that a tensor is present, with this shape (fastest axis first) and one of these types.
 
     Raises:
-        ModelFileError: it is missing or another one.
+        ModelFileError: it is missing, or has another shape or type.
     """
     tensor = tensors.get(name)
     if tensor is None:
@@ -163,7 +163,7 @@ def check_tensor(
 
 
 def check_all_known(header: GGUFHeader, names: Iterable[str], known: Iterable[str], reader: str) -> None:
-    """No tensor may be left over: a renamed one would be missing in silence, or stop the load.
+    """Check that no unknown tensor is left: a renamed one would be ignored silently, or stop the load.
 
     Raises:
         ModelFileError: a name in `names` is not in `known`.

@@ -1,7 +1,7 @@
-"""Whether the weights of a model are numbers at all.
+"""Check that the weights of a model are finite numbers.
 
-llama.cpp loads NaN and infinity without a word and then answers token 0 for ever. What is looked at are the elements of
-float tensors, and the scales of quantised ones: in every other bit pattern a quantised block is finite.
+llama.cpp loads NaN and infinity without an error and then answers token 0 for ever. Checked are the elements of float
+tensors, and the scales of quantised ones: a quantised block with finite scales is finite.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Bytes = NDArray[np.uint8]
 
-_CHUNK_BYTES: Final = 1024**2  # stays in the processor's cache between reading and looking
+_CHUNK_BYTES: Final = 1024**2  # stays in the processor's cache between reading and checking
 
 _T: Final = GGMLQuantizationType
 
@@ -42,7 +42,7 @@ _SCALE_BYTES: Final[dict[GGMLQuantizationType, tuple[int, ...]]] = {
 
 
 def check_finite(path: str | PathLike[str], header: GGUFHeader) -> None:
-    """Look at every weight of a model file; reads the whole of it once.
+    """Check every weight of a model file; reads the whole file once.
 
     Args:
         path: the file.
@@ -85,7 +85,7 @@ def _fill(stream: BinaryIO, window: memoryview, label: str) -> None:
 
 
 def _detector(kind: GGMLQuantizationType) -> Callable[[Bytes], bool] | None:
-    """What tells whether bytes of that type hold NaN or infinity; None where no bit pattern does."""
+    """Return a function that finds NaN or infinity in bytes of that type; None if the type has neither."""
     if kind is _T.F32:
         return lambda data: not bool(np.isfinite(data.view("<f4")).all())
     if kind is _T.F16:
@@ -108,6 +108,6 @@ def _exponent_is_full(values: NDArray[np.unsignedinteger], mask: int) -> bool:
 
 
 def _iq1_m_is_bad(data: Bytes) -> bool:
-    """IQ1_M spreads the bits of its scale over the upper halves of four 16-bit words at the end of a block."""
+    """Return whether a scale of IQ1_M is bad; its bits are spread over four 16-bit words at the end of a block."""
     high, low = data[55::56], data[53::56]
     return bool((((high & 0x70) == 0x70) & ((low & 0xC0) == 0xC0)).any())

@@ -1,8 +1,8 @@
-"""The vision half: an InternViT with pixel unshuffle and projector.
+"""Validate the header of an mmproj: an InternViT with pixel unshuffle and projector.
 
-What llama.cpp's loader and graph (`tools/mtmd/clip.cpp`, `models/internvl.cpp` at the revision in llama-cpp-python
-0.3.36) assert, dereference or take in silence is checked here before it sees the file. The loader takes most tensors as
-optional and ignores the ones it does not know, so that a renamed bias is a wrong answer and no error.
+The checks cover everything that llama.cpp's loader and graph (`tools/mtmd/clip.cpp`, `models/internvl.cpp` at the
+revision in llama-cpp-python 0.3.36) assert, dereference or accept silently. The loader treats most tensors as optional
+and ignores unknown ones, so that a renamed bias gives wrong answers and no error.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ _OTHER_MMPROJ_HINT: Final = "Use the mmproj that comes with the InternVL3 model.
 _MAX_TILES: Final = 1024
 _KEYS: Final = {**GENERAL_KEYS, "general.description": Key("STRING"), **FILE_KEYS, **SIZE_KEYS}
 
-# Tensors that clip.cpp's shared code would use although InternViT has none of them.
+# Tensors that InternViT does not have, but clip.cpp's shared code would use.
 _FOREIGN: Final = re.compile(r"v\.(pre_ln|post_ln|norm_embd|deepstack)\..*|v\.patch_embd\.weight\.1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MmprojFacts(MmprojShape):
-    """What the header of an mmproj says, checked: its sizes, and the following.
+    """Checked facts in the header of an mmproj: its sizes, and the following.
 
     Attributes:
         label: what error messages call the file.
@@ -76,7 +76,7 @@ class MmprojFacts(MmprojShape):
 
 
 def validate_mmproj(header: GGUFHeader) -> MmprojFacts:
-    """Check that a header is that of an InternVL mmproj which llama.cpp loads and computes rightly.
+    """Check that a header is that of an InternVL mmproj which llama.cpp loads and computes correctly.
 
     Raises:
         ModelFileError: it is damaged, or another kind of model.
@@ -123,7 +123,7 @@ def _check_kind(header: GGUFHeader) -> None:
 
 
 def _check_preprocessing(header: GGUFHeader) -> None:
-    """Activation, pixel statistics and tile limits: InternVL has the same everywhere."""
+    """Check activation, pixel statistics and tile limits, which are the same in every InternVL."""
     if header.boolean("clip.use_gelu", False) == header.boolean("clip.use_silu", False):
         raise header.error("it does not say which activation its feed-forward layers have, gelu or silu")
     for key, expected in (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_STD)):

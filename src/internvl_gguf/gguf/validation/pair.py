@@ -1,8 +1,8 @@
-"""Whether a text model and an mmproj belong together.
+"""Check that a text model and an mmproj belong together.
 
-Equal width is not enough: InternVL3-14B and 38B are both 5120 wide, and so is InternVL3.5-14B. What else the files tell
-is the vision transformer, which InternVL pairs with its text models by size, and the names that converters write. A
-pair is refused where the two contradict each other; where one of them says nothing, it passes.
+Equal width is not enough: InternVL3-14B and 38B are both 5120 wide, and so is InternVL3.5-14B. The files also show the
+vision transformer, which InternVL pairs with its text models by size, and the names that converters write. A pair is
+refused if the two contradict each other; if one of them says nothing, it passes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ModelPair:
     Attributes:
         text: facts of the text model.
         mmproj: facts of the mmproj.
-        text_headers: header of the text model; one for each file of a split one.
+        text_headers: header of the text model; for a split one, of every part.
         mmproj_header: header of the mmproj.
     """
 
@@ -50,7 +50,7 @@ class ModelPair:
 
 
 def validate_files(text: str | PathLike[str], mmproj: str | PathLike[str], *, check_weights: bool = True) -> ModelPair:
-    """Read and check the two files of a model, from their headers to whether they belong together.
+    """Read and check the two files of a model: headers, weights if requested, and whether they belong together.
 
     Args:
         text: the text model; the first file of a split one, whose others lie beside it.
@@ -73,7 +73,7 @@ def validate_files(text: str | PathLike[str], mmproj: str | PathLike[str], *, ch
 
 
 def validate_pair(text: TextModelFacts, mmproj: MmprojFacts) -> None:
-    """Check that two files belong together, as far as they tell.
+    """Check that two files belong together, as far as their headers show it.
 
     Raises:
         ModelPairError: another width, a vision transformer that this text model never has, or names of two models.
@@ -98,7 +98,7 @@ def validate_pair(text: TextModelFacts, mmproj: MmprojFacts) -> None:
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A member of the InternVL family as names tell it.
+    """A member of the InternVL family, as its name describes it.
 
     Attributes:
         series: "3", "2.5" and so on.
@@ -112,13 +112,13 @@ class NamedModel:
         return f"InternVL{self.series}" + (f"-{self.billions}B" if self.billions else "")
 
     def contradicts(self, other: NamedModel) -> bool:
-        """Whether the two cannot be one model."""
+        """Return whether the two cannot be the same model."""
         sizes = {self.billions, other.billions} - {None}
         return self.series != other.series or len(sizes) > 1
 
 
 def model_in(identity: Identity) -> NamedModel | None:
-    """The InternVL model that the first telling name speaks of; None if none does."""
+    """Return the InternVL model in the first name that contains one; None if there is none."""
     for name in identity.names:
         match = _MODEL_NAME.search(name)
         if match:

@@ -1,8 +1,8 @@
-"""The text half: a language model of a known architecture with InternVL's special tokens.
+"""Validate the header of a text model: a known architecture with InternVL's special tokens.
 
-What llama.cpp's loader and graphs (`llama-model.cpp`, `models/qwen2.cpp`, `llama-vocab.cpp` at the revision in
-llama-cpp-python 0.3.36) assert, dereference or take in silence is checked here before it sees the file. The keys and
-tensors of each architecture stand in `gguf.arch`.
+The checks cover everything that llama.cpp's loader and graphs (`llama-model.cpp`, `models/qwen2.cpp`, `llama-vocab.cpp`
+at the revision in llama-cpp-python 0.3.36) assert, dereference or accept silently. The keys and tensors of each
+architecture are in `gguf.arch`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from os import PathLike
 
-_MMAP_ALIGNMENT: Final = 32  # of ggml's CPU buffers; a GGUF may be laid out by 8 or 16, and then aborts
+_MMAP_ALIGNMENT: Final = 32  # of ggml's CPU buffers; a file aligned to only 8 or 16 bytes aborts
 
 _OTHER_MODELS: Final = {
     "qwen2vl": "Qwen2.5-VL",
@@ -53,7 +53,7 @@ _FILE_KEYS: Final = {**GENERAL_KEYS, **_SPLIT_KEYS, **TOKENIZER_KEYS}
 
 @dataclass(frozen=True, kw_only=True)
 class TextModelFacts(TextShape):
-    """What the header of a text model says, checked: its sizes, and the following.
+    """Checked facts in the header of a text model: its sizes, and the following.
 
     Attributes:
         label: what error messages call the file.
@@ -86,7 +86,7 @@ class TextModelFacts(TextShape):
 
 
 def read_text_headers(path: str | PathLike[str]) -> tuple[GGUFHeader, ...]:
-    """The header of a text model and, of a split one (`-00001-of-00003.gguf`), those of its other parts in order.
+    """Read the header of a text model and, if it is split (`-00001-of-00003.gguf`), those of its other parts in order.
 
     Raises:
         ModelFileError: a part is missing, unreadable or damaged, or `path` is not the first part.
@@ -110,8 +110,8 @@ def validate_text_model(header: GGUFHeader, parts: Sequence[GGUFHeader] = ()) ->
     """Check that a header is that of an InternVL3 text model which llama.cpp loads and runs.
 
     Args:
-        header: of the file, or of the first of a split model.
-        parts: of the other files of a split model, in order.
+        header: header of the file, or of the first part of a split model.
+        parts: headers of the other parts of a split model, in order.
 
     Raises:
         ModelFileError: it is damaged, another kind of model, or lacks what InternVL needs.
@@ -161,7 +161,7 @@ def _architecture(header: GGUFHeader) -> TextArchitecture:
 
 
 def _all_tensors(header: GGUFHeader, parts: Sequence[GGUFHeader]) -> Mapping[str, TensorInfo]:
-    """The tensors of all parts; what the parts say about the split must agree."""
+    """Return the tensors of all parts, after checking that the parts agree about the split."""
     count = header.integer("split.count", 1)
     if max(count, 1) != 1 + len(parts):
         raise header.error(f"the model consists of {count} files, of which {1 + len(parts)} are here")
@@ -181,7 +181,7 @@ def _all_tensors(header: GGUFHeader, parts: Sequence[GGUFHeader]) -> Mapping[str
 def _check_tensors(
     header: GGUFHeader, tensors: Mapping[str, TensorInfo], architecture: TextArchitecture, shape: TextShape
 ) -> None:
-    """Every tensor of the graph with its shape and a type the graph can use, and none besides."""
+    """Check that every tensor of the graph is present with its shape and a usable type, and no other tensor."""
     known = check_tensors(header, tensors, architecture.tensors(shape, tensors))
     scales = [vector(name, 1) for name in _scale_names(known) if name in tensors]
     known |= check_tensors(header, tensors, scales)
@@ -189,7 +189,7 @@ def _check_tensors(
 
 
 def _scale_names(names: set[str]) -> Iterator[str]:
-    """Scales of NVFP4 weights lie beside them."""
+    """Return the names of the scales that may accompany NVFP4 weights."""
     for name in names:
         if name.endswith(".weight"):
             yield from (name.removesuffix("weight") + part for part in ("scale", "input_scale"))

@@ -1,4 +1,4 @@
-"""The vocabulary of a text model: byte-level BPE with Qwen2's pre-split and InternVL's special tokens."""
+"""Validate the vocabulary of a text model: byte-level BPE with Qwen2's pre-split and InternVL's special tokens."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TOKENIZER_KEYS: Final = {
 
 
 def check_tokenizer(header: GGUFHeader, architecture: TextArchitecture) -> list[bytes]:
-    """The tokens of a vocabulary whose arrays fit each other and that can express every prompt.
+    """Return the tokens of a vocabulary, after checking that its arrays match and that it can encode every prompt.
 
     Raises:
         ModelFileError: it is another kind of tokenizer, or damaged.
@@ -69,7 +69,7 @@ def check_tokenizer(header: GGUFHeader, architecture: TextArchitecture) -> list[
     if len(known) != len(tokens):  # llama.cpp asserts this
         raise header.error("a token appears twice in its vocabulary")
     missing = sorted(set(_byte_letters()) - known)
-    if missing:  # llama.cpp would drop such bytes of a prompt without a word
+    if missing:  # llama.cpp would silently drop such bytes of a prompt
         raise header.error(f"its vocabulary has no token {missing[0].decode()}, which stands for a byte")
     merges = header.array("tokenizer.ggml.merges", GGUFValueType.STRING).raw_strings()
     joined = _check_strings(header, merges, "merge")
@@ -90,7 +90,7 @@ def _check_scores(header: GGUFHeader, n_vocab: int) -> None:
 
 
 def _check_strings(header: GGUFHeader, strings: list[bytes], what: str) -> bytes:
-    """All UTF-8, none empty, none with a NUL, where llama.cpp would cut it; the strings, one a line."""
+    """Check that strings are UTF-8, not empty, and free of NULs, which end a string in llama.cpp; return one a line."""
     joined = b"\n".join(strings)
     try:
         joined.decode("utf-8")
@@ -102,14 +102,14 @@ def _check_strings(header: GGUFHeader, strings: list[bytes], what: str) -> bytes
 
 
 def _byte_letters() -> list[bytes]:
-    """The 256 letters that stand for bytes: printable Latin-1 for itself, the rest from U+0100 on, as in GPT-2."""
+    """Return GPT-2's 256 letters that stand for bytes: printable Latin-1 for itself, the rest from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     substitutes = iter(range(0x100, 0x200))
     return [chr(byte if byte in printable else next(substitutes)).encode() for byte in range(256)]
 
 
 def special_token_ids(header: GGUFHeader, tokens: list[bytes]) -> tuple[int, ...]:
-    """Ids of `<|im_start|>`, `<|im_end|>`, `<img>`, `</img>` and `<IMG_CONTEXT>`, in this order.
+    """Return the ids of `<|im_start|>`, `<|im_end|>`, `<img>`, `</img>` and `<IMG_CONTEXT>`, in this order.
 
     Raises:
         ModelFileError: the vocabulary lacks one: a plain Qwen2.5, or another model.

@@ -36,10 +36,16 @@ _MISSING: Final = re.compile(r"(\S+\.so[.\d]*): cannot open shared object file")
 _DRIVERS: Final = {"libcuda.so": "the NVIDIA driver", "libvulkan.so": "the Vulkan loader"}
 
 
-def build_command() -> str:
-    """Return the command that compiles llama.cpp for this machine and installs it in this Python."""
+def build_command(cmake_args: str = "") -> str:
+    """Return the command that compiles llama.cpp for this machine and installs it in this Python.
+
+    Args:
+        cmake_args: arguments of CMake, as "-DGGML_CUDA=on".
+    """
     pip = ["-m", "pip", "install", "--force-reinstall", "--no-deps", "--no-cache-dir", REQUIREMENT]
     command = shlex.join([sys.executable, *pip])
+    if cmake_args:
+        command = f"CMAKE_ARGS={shlex.quote(cmake_args)} {command}"
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return command
     flags = shlex.quote(f'-include "{AMX_HEADER}"')

@@ -33,17 +33,22 @@ BLOCK_OPERATIONS = tile_operations(_SHAPE)
 """Operations of a tile through that encoder."""
 
 
-def encoder_timing(kind: GGMLQuantizationType, n_threads: int, *, use_gpu: bool) -> Timing:
-    """Time one tile through one block and the projector, with `n_threads` CPU threads."""
+def write_block(path: Path, kind: GGMLQuantizationType) -> None:
+    """Write an mmproj of one block with random weights, its matrices of one type."""
     random = np.random.default_rng(3)
     names = {f"v.blk.0.attn_{part}.weight": (1024, 1024) for part in ("q", "k", "v", "out")}
     names |= {"v.blk.0.ffn_up.weight": (4096, 1024), "v.blk.0.ffn_down.weight": (1024, 4096)}
     names |= {"mm.model.mlp.1.weight": (1024, 4096), "mm.model.mlp.3.weight": (1024, 1024)}
     weights = {name: 0.02 * random.standard_normal(sizes, dtype=np.float32) for name, sizes in names.items()}
+    write_encoder(path, _SHAPE, weights, kind)
+
+
+def encoder_timing(kind: GGMLQuantizationType, n_threads: int, *, use_gpu: bool) -> Timing:
+    """Time one tile through one block and the projector, with `n_threads` CPU threads."""
     with tempfile.TemporaryDirectory(prefix="internvl-speed-") as folder:
         text, mmproj = Path(folder, "text.gguf"), Path(folder, "mmproj.gguf")
         write_vocabulary(text, _SHAPE.projection_dim)
-        write_encoder(mmproj, _SHAPE, weights, kind)
+        write_block(mmproj, kind)
         with (
             TextModel(text, vocab_only=True) as model,
             VisionEncoder(

@@ -15,6 +15,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, quants
 
 from internvl_gguf.gguf.arch.base import MmprojShape
+from internvl_gguf.gguf.validation.mmproj import IMAGENET_MEAN, IMAGENET_STD
 from internvl_gguf.llama.synthetic import stored_kind, tensor_shapes, write_encoder
 from internvl_gguf.llama.trial.tiny_text import softmax
 
@@ -93,7 +94,7 @@ class TinyEncoder:
 
     def _patches(self) -> NDArray[np.float64]:
         """Return the embedded patches, row by row."""
-        normalised = (self.pixels.astype(np.float64) / 255 - 0.5) / 0.5
+        normalised = (self.pixels.astype(np.float64) / 255 - IMAGENET_MEAN) / IMAGENET_STD
         cut = normalised.reshape(_SIDE, SHAPE.patch_size, _SIDE, SHAPE.patch_size, 3).transpose(0, 2, 4, 1, 3)
         kernel = self.values["v.patch_embd.weight"].reshape(SHAPE.n_embd, -1)
         return cut.reshape(_SIDE * _SIDE, -1) @ kernel.T + self.values["v.patch_embd.bias"]

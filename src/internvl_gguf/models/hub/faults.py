@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterator
 from typing import Final
@@ -10,9 +11,11 @@ import httpx2
 from huggingface_hub.errors import HfHubHTTPError
 
 from internvl_gguf.errors import HubError
+from internvl_gguf.models.hub.cache import HubCache
 from internvl_gguf.models.hub.network import certificates_variable, proxy_of
 from internvl_gguf.utils.safe_text import error_line
 
+_NAMED: Final = 4  # repositories named in a hint
 TRANSIENT_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses after which a retry may succeed."""
 
@@ -21,6 +24,8 @@ def permanent_fault(error: Exception) -> HubError | None:
     """Return the error for a connection fault that no retry mends; None for other faults and for HTTP statuses."""
     if isinstance(error, HfHubHTTPError):
         return None
+    if any(isinstance(each, socket.gaierror) for each in _causes(error)):
+        return _unknown_host(error)
     tls = next((each for each in _causes(error) if isinstance(each, ssl.SSLError)), None)
     if isinstance(tls, ssl.SSLCertVerificationError):
         return _untrusted(error, tls)
@@ -63,6 +68,16 @@ def transient_fault(error: Exception) -> tuple[str, float | None]:
     proxy = _proxy(error)
     through = f" through {proxy}" if proxy else ""
     return f"The connection to {_host(error)}{through} failed ({error_line(error)})", None
+
+
+def _unknown_host(error: Exception) -> HubError:
+    """Return the error for a name that does not resolve, with what is here all the same."""
+    proxy = _proxy(error)
+    here = ", ".join(["demo", *(repo.repo for repo in HubCache().repos())][:_NAMED])
+    return HubError(
+        f"No network: {f'the host of {proxy}' if proxy else _host(error)} cannot be found.",
+        f"Connect, and run it again (a download goes on where it stopped). Here already: {here}; see `internvl list`.",
+    )
 
 
 def _untrusted(error: Exception, tls: ssl.SSLCertVerificationError) -> HubError:

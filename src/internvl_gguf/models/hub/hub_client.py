@@ -34,7 +34,8 @@ _LONGEST_WAIT = 60.0  # seconds, also for a longer Retry-After
 _RESULT = TypeVar("_RESULT")
 
 ONLINE_HINT = (
-    "Check the network (and HF_ENDPOINT) and run it again: what came is kept. `internvl list` shows what is here."
+    "Check the network (and HF_ENDPOINT) and run it again; a download goes on where it stopped. "
+    "`internvl list` shows what is here."
 )
 
 

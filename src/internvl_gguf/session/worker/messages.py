@@ -45,6 +45,7 @@ class SubmitAnswer(NamedTuple):
     request: int
     spans: Sequence[Span]
     sampling: SamplingParams
+    evicts: bool
 
 
 class SubmitLogits(NamedTuple):

@@ -92,11 +92,18 @@ class RemoteEngine:
         """Number of requests that run at once."""
         return self._client.facts.n_parallel
 
-    def submit(self, prompt: Sequence[Span], sampling: SamplingParams, on_tiles: TileProgress | None = None) -> Handle:
+    def submit(
+        self,
+        prompt: Sequence[Span],
+        sampling: SamplingParams,
+        on_tiles: TileProgress | None = None,
+        *,
+        evicts: bool = True,
+    ) -> Handle:
         """See `Engine.submit`; its errors end the answer instead of being raised here."""
         request = RemoteRequest(prompt, on_tiles=on_tiles)
         spans = messages.without_pixels(prompt)
-        number = self._client.submit(request, lambda number: messages.SubmitAnswer(number, spans, sampling))
+        number = self._client.submit(request, lambda number: messages.SubmitAnswer(number, spans, sampling, evicts))
         return Handle(request, self._client.work_until, lambda: self._client.cancel(number))
 
     def submit_logits(self, prompt: Sequence[Span], on_tiles: TileProgress | None = None) -> LogitsHandle:

@@ -185,7 +185,7 @@ class Server:
         keys = [key for key in tiles if engine.cache.get(key) is None]
         if isinstance(message, messages.SubmitLogits):
             return _RunningLogits(message.request, engine.submit_logits(spans, on_tiles), supply, keys)
-        answer = engine.submit(spans, message.sampling, on_tiles)
+        answer = engine.submit(spans, message.sampling, on_tiles, evicts=message.evicts)
         return _RunningAnswer(message.request, answer, engine.model.piece, supply, keys)
 
     def _tile_progress(self, number: int) -> TileProgress:

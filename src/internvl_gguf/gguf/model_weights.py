@@ -1,4 +1,4 @@
-"""The tensors of a model with their sizes: what its memory and its speed follow from."""
+"""The tensors of a model with their sizes, from which memory and speed are computed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Final
 from internvl_gguf.gguf.arch.base import MmprojShape, TextShape
 
 UNKNOWN_KIND: Final = "unknown"
-"""How the elements of a matrix are stored where only the size of its file is known."""
+"""`Weight.kind` of a matrix if only the size of its file is known."""
 
 
 @lru_cache(maxsize=8192)
 def _layer_of(name: str) -> int | None:
-    """One name is asked for again and again, once for each quant of a model."""
+    """Return the layer in a tensor's name; cached, since every quant of a model has the same names."""
     parts = name.removeprefix("v.").split(".")
     return int(parts[1]) if parts[0] == "blk" and parts[1].isdigit() else None
 
@@ -27,7 +27,7 @@ class Weight:
 
     Attributes:
         name: its name in the file.
-        kind: how its elements are stored, in lower case ("q4_k"), or `UNKNOWN_KIND`.
+        kind: storage type of its elements, in lower case ("q4_k"), or `UNKNOWN_KIND`.
         shape: sizes of its axes, the fastest first.
         n_bytes: bytes of its data.
     """
@@ -39,18 +39,18 @@ class Weight:
 
     @property
     def layer(self) -> int | None:
-        """The layer it belongs to; None for the tensors before and after the layers."""
+        """Number of the layer it belongs to; None for the tensors before and after the layers."""
         return _layer_of(self.name)
 
 
 @dataclass(frozen=True)
 class Matrices:
-    """Matrices of one type.
+    """Totals of the matrices of one type.
 
     Attributes:
-        kind: how their elements are stored, as `Weight.kind`.
-        n_bytes: bytes of all.
-        elements: elements of all.
+        kind: storage type of their elements, see `Weight.kind`.
+        n_bytes: bytes of all matrices.
+        elements: elements of all matrices.
     """
 
     kind: str
@@ -59,7 +59,7 @@ class Matrices:
 
     @staticmethod
     def among(weights: Iterable[Weight]) -> tuple[Matrices, ...]:
-        """The matrices among some tensors, type by type."""
+        """Return the totals of the matrices among some tensors, type by type."""
         sums: dict[str, list[int]] = {}
         for weight in weights:
             if len(weight.shape) == 2:
@@ -71,7 +71,7 @@ class Matrices:
 
 @dataclass(frozen=True, kw_only=True)
 class TextWeights(TextShape):
-    """A text model's sizes with the tensors of its file.
+    """The sizes of a text model, with the tensors of its file.
 
     Attributes:
         n_vocab: tokens, always known.
@@ -88,7 +88,7 @@ class TextWeights(TextShape):
         return {weight.name: weight for weight in self.weights}
 
     def weight(self, name: str) -> Weight:
-        """The tensor of that name."""
+        """Return the tensor of that name."""
         return self._by_name[name]
 
     @cached_property
@@ -102,12 +102,12 @@ class TextWeights(TextShape):
 
     @cached_property
     def parameters(self) -> int:
-        """How many weights it has."""
+        """Number of weights."""
         return sum(math.prod(weight.shape) for weight in self.weights)
 
     @cached_property
     def layer_matrices(self) -> tuple[tuple[Matrices, ...], ...]:
-        """Each layer's matrices, type by type."""
+        """The matrices of each layer, type by type."""
         layers: list[list[Weight]] = [[] for _ in range(self.n_layers)]
         for weight in self.weights:
             if weight.layer is not None and weight.layer < self.n_layers:
@@ -116,17 +116,17 @@ class TextWeights(TextShape):
 
     @property
     def embedding(self) -> Weight:
-        """The rows of the tokens; always in host memory."""
+        """The token embedding matrix; always in host memory."""
         return self._by_name["token_embd.weight"]
 
     @property
     def output(self) -> Weight | None:
-        """The output matrix; None where the embedding serves for it."""
+        """The output matrix; None if the token embedding serves as output matrix, too."""
         return self._by_name.get("output.weight")
 
     @property
     def output_bias(self) -> Weight | None:
-        """The output matrix's bias, which no Qwen2.5 has."""
+        """The bias of the output matrix; no Qwen2.5 has one."""
         return self._by_name.get("output.bias")
 
     @property
@@ -136,7 +136,7 @@ class TextWeights(TextShape):
 
     @property
     def fused_qkv(self) -> bool:
-        """Whether query, key and value come from one matrix."""
+        """Whether one matrix computes query, key and value."""
         return "blk.0.attn_qkv.weight" in self._by_name
 
 
@@ -163,7 +163,7 @@ class VisionWeights(MmprojShape):
         return {weight.name: weight for weight in self.weights}
 
     def weight(self, name: str) -> Weight | None:
-        """The tensor of that name, None where there is none."""
+        """Return the tensor of that name; None if there is none."""
         return self._by_name.get(name)
 
     @cached_property
@@ -178,7 +178,7 @@ class VisionWeights(MmprojShape):
 
     @cached_property
     def parameters(self) -> int:
-        """How many weights it has."""
+        """Number of weights."""
         return sum(math.prod(weight.shape) for weight in self.weights)
 
 

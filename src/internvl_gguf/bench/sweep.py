@@ -1,4 +1,4 @@
-"""How configurations are run: lists as llama-bench takes them, and the points that their product has."""
+"""Sweeps of settings: lists of values as llama-bench takes them, and the combinations to run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from internvl_gguf.config import EngineConfig, EngineOptions
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.memory.request import context_length
+from internvl_gguf.memory.memory_request import context_length
 from internvl_gguf.utils.kinds import Kind, Whole
 from internvl_gguf.utils.options import Declared, options_of
 
@@ -22,15 +22,15 @@ N_PROMPT, N_GEN, REPETITIONS = 512, 128, 5
 SWEPT: Final[Mapping[str, Declared]] = {
     name: declared for name, declared in options_of(EngineConfig).items() if declared.option.is_swept
 }
-"""Fields of `EngineConfig` that lists are taken of."""
+"""Fields of `EngineConfig` that can be swept."""
 
 
 @dataclass(frozen=True)
-class Point:
-    """One way to run a pair of files.
+class RunConfig:
+    """Settings to run a pair of files with.
 
     Attributes:
-        n_prompt: tokens of the prompt that is read.
+        n_prompt: tokens of the prompt.
         n_gen: tokens of the answer.
         engine: fields of `EngineConfig`.
         n_threads, n_threads_batch: CPU threads for one token, and for more at once.
@@ -44,7 +44,7 @@ class Point:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything under its name, as `Configuration.settings` has it."""
+        """All settings by name, for `Configuration.settings`."""
         found = {"n_prompt": self.n_prompt, "n_gen": self.n_gen, **self.engine, "n_threads": self.n_threads}
         if self.n_threads_batch != self.n_threads:
             found["n_threads_batch"] = self.n_threads_batch
@@ -57,8 +57,8 @@ class Sweep:
 
     Attributes:
         n_prompt, n_gen: tokens of the prompt and of the answer.
-        engine: values of fields of `EngineConfig` that are swept, by name; those left out have their default. Where
-            that is None, a context is the usual one of a session, and the rest is as a session takes it.
+        engine: values of fields of `EngineConfig`, by name; fields left out have their default. If that is None, the
+            value is chosen as a session chooses it.
     """
 
     n_prompt: tuple[int, ...] = (N_PROMPT,)
@@ -75,9 +75,9 @@ class Sweep:
         type_v: str | None = None,
         **engine: str | None,
     ) -> Self:
-        """Read lists with commas between their values; None is the default.
+        """Parse comma-separated lists; None is the default.
 
-        Keys and values of the KV cache have one type here: where both are given they are the same list.
+        Keys and values of the KV cache have the same type here: if both lists are given, they must be equal.
 
         Args:
             n_prompt, n_gen: lists of numbers of tokens.
@@ -106,13 +106,13 @@ class Sweep:
         }
         return cls(**tokens, engine=lists)
 
-    def points(self, n_ctx_train: int, host: HostSettings, n_parallel: int = 1) -> list[Point]:
-        """Every combination, the first value of each first, for a model trained for so many positions.
+    def run_configs(self, n_ctx_train: int, host: HostSettings, n_parallel: int = 1) -> list[RunConfig]:
+        """Return every combination of settings; the first one has the first value of each list.
 
         Args:
-            n_ctx_train: positions.
-            host: threads, and positions computed at once, where none are named.
-            n_parallel: answers that are to be decoded together, too.
+            n_ctx_train: positions the model was trained for.
+            host: threads, and positions computed at once, if the sweep does not name them.
+            n_parallel: answers that are decoded together, too.
 
         Raises:
             InvalidRequestError: a combination that cannot be run: a prompt or answer longer than the context, a context
@@ -121,29 +121,29 @@ class Sweep:
         lists = [self.engine.get(name, (declared.default,)) for name, declared in SWEPT.items()]
         found = []
         for n_prompt, n_gen, *values in itertools.product(self.n_prompt, self.n_gen, *lists):
-            asked = dict(zip(SWEPT, values, strict=True))
-            threads = asked["n_threads"]
+            values_by_name = dict(zip(SWEPT, values, strict=True))
+            threads = values_by_name["n_threads"]
             engine = {
-                **asked,
-                "n_ctx": context_length(asked["n_ctx"], n_ctx_train, "-c "),
-                "n_ubatch": asked["n_ubatch"] or min(host.n_ubatch, asked["n_batch"]),
+                **values_by_name,
+                "n_ctx": context_length(values_by_name["n_ctx"], n_ctx_train, "-c "),
+                "n_ubatch": values_by_name["n_ubatch"] or min(host.n_ubatch, values_by_name["n_batch"]),
             }
-            EngineConfig(**engine, n_parallel=n_parallel)  # it knows what it takes
-            point = Point(
+            EngineConfig(**engine, n_parallel=n_parallel)  # checks the values
+            run_config = RunConfig(
                 n_prompt,
                 n_gen,
                 cast("EngineOptions", engine),
                 threads or host.n_threads,
                 threads or host.n_threads_batch,
             )
-            _check_lengths(point, n_ctx_train)
-            found.append(point)
+            _check_lengths(run_config, n_ctx_train)
+            found.append(run_config)
         return found
 
 
-def _check_lengths(point: Point, trained: int) -> None:
-    n_ctx = cast(int, point.engine["n_ctx"])
-    for name, what, length in (("-p", "prompt", point.n_prompt), ("-n", "answer", point.n_gen)):
+def _check_lengths(run_config: RunConfig, trained: int) -> None:
+    n_ctx = cast(int, run_config.engine["n_ctx"])
+    for name, what, length in (("-p", "prompt", run_config.n_prompt), ("-n", "answer", run_config.n_gen)):
         if length > n_ctx:
             larger = f"-c {length}, or " if length <= trained else ""
             raise InvalidRequestError(
@@ -153,10 +153,10 @@ def _check_lengths(point: Point, trained: int) -> None:
 
 
 def _values(flag: str, kind: Kind, text: str) -> tuple[Any, ...]:
-    """The values of a list, each once, in order.
+    """Return the values of a list, each once, in order.
 
     Raises:
-        InvalidRequestError: one that is none of this kind; the message calls the list by its flag.
+        InvalidRequestError: a value is not of this kind; the message names the flag.
     """
     try:
         return tuple(dict.fromkeys(kind.read(part.strip()) for part in text.split(",")))
@@ -166,7 +166,7 @@ def _values(flag: str, kind: Kind, text: str) -> tuple[Any, ...]:
 
 
 def _allowed(declared: Declared, text: str) -> tuple[Any, ...]:
-    """The values of a list of an option, all of them in its range."""
+    """Return the values of an option's list, checked against its range."""
     flag, allows = declared.flags[-1], declared.option.allows
     found = _values(flag, declared.kind, text)
     wrong = [value for value in found if allows is not None and not allows(value)]

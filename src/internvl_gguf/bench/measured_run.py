@@ -1,4 +1,4 @@
-"""One configuration of a benchmark: what is known of it, what is still to be measured, and keeping it."""
+"""State of one configuration while a benchmark runs: known results, parts still to be measured, saving results."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from internvl_gguf.bench.jobs import Job, PartResult, Scoring
-from internvl_gguf.bench.keys import Subject
-from internvl_gguf.bench.plan import Entry, Measures
+from internvl_gguf.bench.benchmark_plan import MeasurementSettings, PlannedRun
+from internvl_gguf.bench.jobs import Job, PartResult, ScoringJob
+from internvl_gguf.bench.keys import RunIdentity
 from internvl_gguf.bench.quality.sets import OFF
 from internvl_gguf.bench.results import AccuracyResult, MemoryResult, QualityResult, Row, SpeedResult, Status
 from internvl_gguf.bench.store import Key, Store, digest_of
@@ -23,32 +23,32 @@ _KEPT_REFERENCES: Final = 2  # each takes 0.3 MB a token at a vocabulary of 151,
 
 @dataclass(frozen=True)
 class Reference:
-    """What quality is measured against.
+    """The configuration that quality is measured against.
 
     Attributes:
-        subject: the configuration.
+        identity: its files and settings by content.
         folder: where its distributions are.
     """
 
-    subject: Subject
+    identity: RunIdentity
     folder: Path
 
     @classmethod
-    def of(cls, subject: Subject, measures: Measures) -> Reference:
-        """The distributions of a configuration, written or not.
+    def of(cls, identity: RunIdentity, measurements: MeasurementSettings) -> Reference:
+        """Return the reference for a configuration, whether its distributions are written or not.
 
         Raises:
             InvalidRequestError, PictureError: a set cannot be read.
         """
-        return cls(subject, _references() / digest_of(subject.reference_key(measures)))
+        return cls(identity, _references() / digest_of(identity.reference_key(measurements)))
 
-    def is_written(self, measures: Measures) -> bool:
-        """Whether its distributions are here: a file for each set."""
-        wanted = [measures.text, measures.pictures]
+    def is_written(self, measurements: MeasurementSettings) -> bool:
+        """Return whether its distributions are on disk: one file for each set."""
+        wanted = [measurements.text, measurements.pictures]
         return len(list(self.folder.glob("*.reference"))) == len(wanted) - wanted.count(OFF)
 
     def keep(self) -> None:
-        """Remove those of other references, but for the few that were used last."""
+        """Mark these distributions as used, and remove those of all but the few references used last."""
         with contextlib.suppress(OSError):
             os.utime(self.folder)
             folders = sorted(_references().iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
@@ -67,21 +67,21 @@ _KINDS: Final[dict[_Kept, type[Any]]] = {
     "text": QualityResult,
     "pictures": QualityResult,
 }
-"""What is kept of a configuration beside its tasks. Both halves of its quality: that on text has nothing to do with the
-mmproj, and so is one for all of a text model."""
+"""Result type of each part that is kept, tasks aside. Quality on text does not depend on the mmproj, so it is kept
+apart from quality on pictures: one result serves every mmproj."""
 
 
 @dataclass
-class EntryRun:
-    """One configuration while it is measured.
+class MeasuredRun:
+    """State of one configuration while it is measured.
 
     Attributes:
-        entry: the configuration.
-        status, error: as in `Row`.
-        knows_earlier: whether some of it was measured by an earlier run.
+        planned: the configuration.
+        status, error: see `Row`.
+        knows_earlier: whether an earlier benchmark measured some of it.
     """
 
-    entry: Entry
+    planned: PlannedRun
     status: Status = "not run"
     error: str = ""
     knows_earlier: bool = False
@@ -92,14 +92,14 @@ class EntryRun:
 
     @property
     def has_quality(self) -> bool:
-        """Whether all that is wanted of its quality is known."""
+        """Whether all requested parts of its quality are known."""
         wanted = self._keys.keys() & {"text", "pictures"}
         return bool(wanted) and wanted <= self._known.keys()
 
     def row(self) -> Row:
-        """What the report says of it."""
+        """Return the row of the report, with the results known so far."""
         return Row(
-            self.entry.configuration,
+            self.planned.configuration,
             self.status,
             self.error,
             speed=self._known.get("speed"),
@@ -109,35 +109,37 @@ class EntryRun:
         )
 
     def _quality(self) -> QualityResult | None:
-        """Both halves together; None where none is known."""
+        """Return quality on text and on pictures in one result; None if neither is known."""
         text: QualityResult | None = self._known.get("text")
         pictures: QualityResult | None = self._known.get("pictures")
         if text is None or pictures is None:
             return text or pictures
         return replace(pictures, text=text.text)
 
-    def look_up(self, subject: Subject, measures: Measures, reference: Reference | None, store: Store) -> None:
-        """Take what was measured before.
+    def look_up(
+        self, identity: RunIdentity, measurements: MeasurementSettings, reference: Reference | None, store: Store
+    ) -> None:
+        """Load the results of earlier runs.
 
         Args:
-            subject: the configuration by content.
-            measures: what is wanted.
-            reference: what quality is measured against; None leaves quality out.
+            identity: files and settings by content.
+            measurements: the requested parts.
+            reference: the configuration that quality is measured against; None leaves quality out.
             store: where results are kept.
 
         Raises:
             InvalidRequestError, PictureError: a set cannot be read.
         """
-        if "speed" in measures.parts:
-            self._keys["speed"] = subject.speed_key(measures)
-        if "memory" in measures.parts:
-            self._keys["memory"] = subject.memory_key()
-        if reference and measures.text != OFF:
-            self._keys["text"] = subject.text_key(reference.subject, measures)
-        if reference and measures.pictures != OFF:
-            self._keys["pictures"] = subject.pictures_key(reference.subject, measures)
-        if "accuracy" in measures.parts:
-            self._task_keys = [subject.accuracy_key(task) for task in measures.tasks]
+        if "speed" in measurements.parts:
+            self._keys["speed"] = identity.speed_key(measurements)
+        if "memory" in measurements.parts:
+            self._keys["memory"] = identity.memory_key()
+        if reference and measurements.text != OFF:
+            self._keys["text"] = identity.text_key(reference.identity, measurements)
+        if reference and measurements.pictures != OFF:
+            self._keys["pictures"] = identity.pictures_key(reference.identity, measurements)
+        if "accuracy" in measurements.parts:
+            self._task_keys = [identity.accuracy_key(task) for task in measurements.tasks]
         for part, key in self._keys.items():
             found = store.get(part, key, _KINDS[part])
             if found is not None:
@@ -149,13 +151,13 @@ class EntryRun:
                 self._tasks[number] = result
                 self.knows_earlier |= not store.wrote("accuracy", key)
 
-    def job(self, files: ModelFiles, measures: Measures, quality: Scoring | None) -> Job:
-        """What is still to be measured.
+    def job(self, files: ModelFiles, measurements: MeasurementSettings, quality: ScoringJob | None) -> Job:
+        """Return the job that measures what is still missing.
 
         Args:
-            files: here.
-            measures: what is wanted.
-            quality: how all of its quality would be measured; None leaves it out.
+            files: on this machine.
+            measurements: the requested parts.
+            quality: how to measure all of its quality; None leaves quality out.
         """
         missing = self._keys.keys() - self._known.keys()
         if quality:
@@ -166,21 +168,21 @@ class EntryRun:
             )
         return replace(
             self.scoring_job(files, quality if missing & {"text", "pictures"} else None),
-            speed=measures.speed_job(self.entry.point) if "speed" in missing else None,
+            speed=measurements.speed_job(self.planned.run_config) if "speed" in missing else None,
             memory="memory" in missing,
-            tasks=tuple(measures.tasks[number] for number in self._open_tasks()),
+            tasks=tuple(measurements.tasks[number] for number in self._open_tasks()),
         )
 
-    def scoring_job(self, files: ModelFiles, quality: Scoring | None) -> Job:
-        """Quality alone, whether it is known or not."""
-        engine = {**self.entry.point.engine}
+    def scoring_job(self, files: ModelFiles, quality: ScoringJob | None) -> Job:
+        """Return a job that measures quality alone, whether it is known or not."""
+        engine = {**self.planned.run_config.engine}
         return Job(str(files.text.absolute()), str(files.mmproj.absolute()), engine, quality=quality)
 
     def take(self, result: PartResult, store: Store) -> None:
-        """A part was measured; tasks come in the order of the job.
+        """Save the result of a part; results of tasks arrive in the order of the job.
 
         Raises:
-            OSError: it cannot be kept, and is known for this time only.
+            OSError: the result cannot be written to disk; it is known in this run only.
         """
         if isinstance(result, SpeedResult):
             self._keep("speed", result, store)
@@ -205,11 +207,11 @@ class EntryRun:
 
 
 def with_losses_apart(rows: list[Row], crossed: list[tuple[int | None, int | None]]) -> tuple[Row, ...]:
-    """Rows with what their quant and their mmproj lose alone, which other rows tell.
+    """Return the rows with the loss of their quant alone and of their mmproj alone, taken from other rows.
 
     Args:
         rows: as they were measured.
-        crossed: for each row the two that have only one of its halves beside the reference's other; None for none.
+        crossed: for each row, see `BenchmarkPlan.crossed`.
     """
 
     def of(index: int | None) -> Any:

@@ -1,4 +1,4 @@
-"""A configuration whose memory is asked for."""
+"""A configuration to predict the memory of."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from internvl_gguf.config import (
     MAX_DRAFT,
     MAX_SEQUENCES,
     MAX_THREADS,
+    EncoderKind,
     EngineConfig,
     KVType,
     check_kv_heads,
     is_quantised,
 )
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.gguf.weights import ModelShape
+from internvl_gguf.gguf.model_weights import ModelShape
 
 CELL_STEP: Final = 256  # llama_context rounds the cache up to this
 MAX_GPUS: Final = 15  # GGML_SCHED_MAX_BACKENDS, less the CPU
@@ -29,14 +30,14 @@ _MAX_CELLS: Final = 2**27
 
 @dataclass(frozen=True)
 class MemoryRequest:
-    """How a model is to be run, as far as memory depends on it.
+    """The settings to run a model with, as far as memory depends on them.
 
     Attributes:
         n_ctx: positions of one conversation.
-        n_parallel: conversations kept at once; each has a row of logits, as `llama.context.Context` asks for them.
+        n_parallel: conversations kept at once; each has a row of logits, as in `llama.context.Context`.
         n_batch: most positions decoded in one call.
         n_ubatch: most positions computed at once.
-        n_draft: most tokens guessed and verified at once; each takes one more row of logits.
+        n_draft: most tokens drafted and verified at once; each takes one more row of logits.
         kv_type: element type of the KV cache.
         flash_attn: flash attention in the text model.
         gpus: one number for each GPU of the machine, the share of the layers it gets, in any unit; llama.cpp takes the
@@ -46,11 +47,12 @@ class MemoryRequest:
         n_gpu_layers: layers on GPUs, counted from the end: 1 is the output matrix alone, the number of layers + 1 all,
             -1 all too.
         mmproj_gpu: number of the GPU that the vision encoder lies on; None for the CPU.
+        encoder: what encodes pictures on the CPU.
         tiles_per_batch: tiles encoded at once.
         pictures: pictures in the conversation.
         tiles: tiles of all these pictures, thumbnails included.
         n_threads: CPU threads.
-        extra_buffers: whether the CPU may keep weights in orders of its own (llama.cpp's extra buffer types).
+        extra_buffers: whether the CPU backend may reorder weights (llama.cpp's extra buffer types).
 
     Raises:
         InvalidRequestError: a value outside its range.
@@ -67,6 +69,7 @@ class MemoryRequest:
     offload_gpu: int | None = 0
     n_gpu_layers: int = 0
     mmproj_gpu: int | None = None
+    encoder: EncoderKind = "llama.cpp"
     tiles_per_batch: int = 1
     pictures: int = 0
     tiles: int = 0
@@ -113,12 +116,12 @@ class MemoryRequest:
 
     @property
     def offloads(self) -> bool:
-        """Whether a GPU computes large batches with weights of the host, which then lie in memory that it reaches."""
+        """Whether a GPU computes large batches with weights of the host, which are then in memory it can access."""
         return bool(self.gpus) and self.offload_gpu is not None
 
     @property
     def reorders(self) -> bool:
-        """Whether the CPU brings weights into orders of its own; it does not where a GPU computes with them, too."""
+        """Whether the CPU backend reorders weights; it does not if a GPU computes with them, too."""
         return self.extra_buffers and not self.offloads
 
     @property
@@ -129,7 +132,7 @@ class MemoryRequest:
 
     @property
     def ubatch(self) -> int:
-        """Positions that a graph is reserved for: no more than the cache has, and equally many for each sequence."""
+        """Positions that a graph is reserved for: at most the size of the cache, and equally many for each sequence."""
         tokens = min(self.n_ubatch, self.n_batch, self.cells)
         return tokens + -tokens % self.n_parallel
 
@@ -139,7 +142,7 @@ class MemoryRequest:
         return min(self.n_ubatch, self.n_batch, self.cells, self.n_parallel + self.n_draft)
 
     def check(self, shape: ModelShape) -> None:
-        """See to it that a model can be run like this.
+        """Check that a model can be run with these settings.
 
         Raises:
             InvalidRequestError: a context beyond the model's, more layers than it has, or heads that a quantised cache
@@ -155,7 +158,7 @@ class MemoryRequest:
         check_kv_heads(self.kv_type, text.head_dim)
 
     def gpu_layers(self, n_layers: int) -> int:
-        """Layers on GPUs of a model with so many, the output matrix counted as one."""
+        """Return the layers on GPUs for a model of `n_layers` layers; the output matrix counts as one."""
         return n_layers + 1 if self.n_gpu_layers == -1 else self.n_gpu_layers
 
 
@@ -163,8 +166,8 @@ def check_context(n_ctx: int, n_ctx_train: int | None, option: str = "n_ctx=") -
     """Refuse a context longer than a model was trained for.
 
     Args:
-        n_ctx: positions that are asked for.
-        n_ctx_train: positions it was trained for; None where that is not known, which allows any.
+        n_ctx: requested positions.
+        n_ctx_train: positions it was trained for; None if unknown, which allows any.
         option: how the user writes the option, up to its value.
 
     Raises:
@@ -177,16 +180,16 @@ def check_context(n_ctx: int, n_ctx_train: int | None, option: str = "n_ctx=") -
         )
 
 
-def context_length(asked: int | None, n_ctx_train: int, option: str = "n_ctx=") -> int:
-    """The context to run a model with: the one asked for, else the usual one or all that it was trained for.
+def context_length(requested: int | None, n_ctx_train: int, option: str = "n_ctx=") -> int:
+    """Return the context to run a model with: the requested one, else the default, at most the trained length.
 
     Raises:
-        InvalidRequestError: as `check_context`.
+        InvalidRequestError: see `check_context`.
     """
-    if asked is None:
+    if requested is None:
         return min(DEFAULT_N_CTX, n_ctx_train)
-    check_context(asked, n_ctx_train, option)
-    return asked
+    check_context(requested, n_ctx_train, option)
+    return requested
 
 
 def _within(name: str, value: int, lowest: int, highest: int) -> None:

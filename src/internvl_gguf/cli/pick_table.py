@@ -1,0 +1,135 @@
+"""The table of `internvl pick`, as wide as the terminal, and the lines that explain it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from internvl_gguf.cli.output import narrowed, say
+from internvl_gguf.config import is_quantised
+from internvl_gguf.planning.expected_loss import loss_in_words
+
+if TYPE_CHECKING:
+    from internvl_gguf.hardware.device_speed import Range
+    from internvl_gguf.planning import Configuration
+
+_GIB: Final = 2**30
+_LEAST_FIRST: Final = (
+    *("REST", "VISION", "WEIGHTS", "KV", "FREE RAM", "BITS", "MMPROJ", "HOST RAM", "FILE", "KV TYPE", "LAYERS"),
+    "QUESTION",
+)
+"""Columns that are left out where the terminal is too narrow; the others are always there."""
+_FAMILY: Final = "InternVL3-"  # the catalogue knows the models without it, too
+
+
+def ranking_table(shown: Sequence[Configuration], several: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows that fit the terminal; parts of the memory are those of all devices together.
+
+    Args:
+        shown: the rows.
+        several: whether they are of several models.
+    """
+    unit = _unit(shown)
+    full = [_columns(each, several, lambda size: f"{size / unit:.2f}") for each in shown]
+    head, rows = narrowed(tuple(full[0]), [tuple(row.values()) for row in full], _LEAST_FIRST)
+    if several and "QUESTION" not in head:
+        rows = [(name.removeprefix(_FAMILY), *rest) for name, *rest in rows]
+    return head, rows
+
+
+def _columns(found: Configuration, several: bool, number: Callable[[int], str]) -> dict[str, str]:
+    candidate, plan = found.candidate, found.plan
+    weights = sum(device.weights for device in plan.devices)
+    cache = sum(device.kv_cache for device in plan.devices)
+    vision = sum(device.mmproj_weights + device.mmproj_compute_buffer + device.embeddings for device in plan.devices)
+    about = "~" if candidate.source == "estimate" else ""
+    columns = {"MODEL": f"{candidate.model}:{candidate.quant}"} if several else {"QUANT": candidate.quant}
+    columns |= {"FILE": about + number(candidate.size), "BITS": f"{candidate.bits_per_weight:.2f}"}
+    has_gpus = found.budget.has_gpus
+    if has_gpus:
+        columns |= {"LAYERS": f"{found.gpu_layers}/{found.n_layers}"}
+    place = " GPU" if found.request.mmproj_on_gpu else " CPU" if has_gpus else ""
+    columns |= {
+        "KV TYPE": found.request.kv_type,
+        "MMPROJ": f"{found.encoder.name}{place}",
+        "WEIGHTS": number(weights),
+        "KV": number(cache),
+        "VISION": number(vision),
+        "REST": number(plan.total - weights - cache - vision),
+    }
+    if has_gpus:
+        columns |= {
+            "VRAM": "+".join(about + number(gpu.total) for gpu in plan.gpus) or "-",
+            "FREE": "+".join(number(room) for room in found.headroom[1:]) or "-",
+            "HOST RAM": about + number(plan.host.total),
+            "FREE RAM": number(found.headroom[0]),
+        }
+    else:
+        columns |= {"RAM": about + number(plan.host.total), "FREE": number(found.headroom[0])}
+    return columns | {
+        "TOKENS/S": range_text(found.speed.decode),
+        "QUESTION": f"{range_text(found.answer_seconds)} s" if found.answer_seconds.high >= 1 else "< 1 s",
+        "LOSS": loss_text(found, several),
+    }
+
+
+def print_footnotes(shown: Sequence[Configuration], several: bool, more: int = 0, too_large: int = 0) -> None:
+    """Say on stderr what the columns mean, and what the numbers come from.
+
+    Args:
+        shown: the rows.
+        several: whether they are of several models.
+        more: quants that fit and are not shown.
+        too_large: quants that do not fit.
+    """
+    for line in _footnotes(shown, several, more, too_large):
+        say(line)
+
+
+def _footnotes(shown: Sequence[Configuration], several: bool, more: int, too_large: int) -> Iterator[str]:
+    if more:
+        left = f"; {too_large} would not" if too_large else ""
+        yield f"{more} more would run, some perhaps partly on the CPU (--all shows them){left}."
+    unit = "GiB" if _unit(shown) == _GIB else "MiB"
+    about = " Sizes marked ~ are estimates." if any(each.candidate.source == "estimate" for each in shown) else ""
+    yield f"Sizes in {unit}.{about} A question: reading it with its pictures, and writing 200 tokens."
+    yield (
+        "LOSS: what quantising costs against the same model unquantised, a rough guide from Llama-3-8B. "
+        + ("It does not compare models." if several else "0.001 nobody notices, 0.01 few, 0.1 most.")
+    )
+    if any(is_quantised(each.request.kv_type) for each in shown):
+        yield (
+            "LOSS with ?: 0.02 of it is for the q8_0 cache, measured on one small model (0.5B). Larger ones may lose "
+            "less."
+        )
+    if any(each.candidate.source == "listing" for each in shown):
+        yield "Memory comes from the listed sizes of the files; --headers reads their headers for exact numbers."
+    assumed = {text.removesuffix(", assumed") for each in shown for text in each.speed.assumed}
+    if assumed:
+        yield (
+            f"Speeds assume {' and '.join(sorted(assumed))}, of which half to nine tenths are reached: "
+            "hence the ranges. `internvl doctor --measure` measures this machine's."
+        )
+
+
+def _unit(shown: Sequence[Configuration]) -> int:
+    """GiB, but MiB for models so small that a GiB tells nothing."""
+    return _GIB if max(each.candidate.size for each in shown) >= _GIB // 4 else 2**20
+
+
+def loss_text(found: Configuration, several: bool) -> str:
+    """A loss in words, with its order of magnitude where all rows are of one model: "little 0.03"."""
+    number = "" if several or not found.loss else f" {found.loss:.1g}"
+    return f"{loss_in_words(found.loss)}{number}{' ?' if is_quantised(found.request.kv_type) else ''}"
+
+
+def range_text(value: Range | None) -> str:
+    """Two digits of each end; one number where both are the same."""
+    if value is None:
+        return "-"
+    low, high = (_digits(end) for end in (value.low, value.high))
+    return low if low == high else f"{low}-{high}"
+
+
+def _digits(value: float) -> str:
+    return f"{float(f'{value:.2g}'):,.0f}" if value >= 9.5 else f"{value:.1f}"

@@ -1,0 +1,77 @@
+"""Choose what encodes pictures on the CPU: OpenVINO where it is installed and was measured to be faster."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from internvl_gguf.config import EncoderKind, EngineConfig
+from internvl_gguf.errors import LibraryError
+from internvl_gguf.hardware.encoder_precision import measured_seconds
+
+if TYPE_CHECKING:
+    from internvl_gguf.utils.notices import Notice
+
+_WORTH_LOADING: Final = 50e9
+"""Operations of a tile: 730e9 for InternViT-300M. A smaller encoder takes less time than OpenVINO takes to load."""
+_WORTH_SWITCHING: Final = 0.9  # share of llama.cpp's time
+_INSTALL: Final = "pip install 'internvl-gguf[openvino]'"
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO can be found; it is not loaded."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def choose_encoder(
+    config: EngineConfig, mmproj_type: str, operations: float, *, is_cpu_alone: bool, on_notice: Notice
+) -> EncoderKind:
+    """Return what encodes the pictures of a model that is loaded.
+
+    Args:
+        config: what the user wants.
+        mmproj_type: storage type of most of the mmproj's weights, such as "F16".
+        operations: floating-point operations of one tile.
+        is_cpu_alone: whether nothing of the model may lie on a GPU.
+        on_notice: told where the user's choice cannot be had, and before a measurement of some seconds.
+    """
+    if config.encoder == "llama.cpp":
+        return "llama.cpp"
+    is_asked_for = config.encoder == "openvino"
+    if not is_installed():
+        if is_asked_for:
+            on_notice(f"OpenVINO is not installed: llama.cpp encodes the pictures. {_INSTALL} brings it.")
+        return "llama.cpp"
+    if not is_asked_for and (not is_cpu_alone or operations < _WORTH_LOADING):
+        return "llama.cpp"
+    try:
+        kind = _in_precision(config)
+    except LibraryError as error:
+        if is_asked_for:
+            on_notice(f"{error.message} llama.cpp encodes the pictures.")
+        return "llama.cpp"
+    if is_asked_for or _is_faster(kind, mmproj_type, on_notice):
+        return kind
+    return "llama.cpp"
+
+
+def _in_precision(config: EngineConfig) -> EncoderKind:
+    """OpenVINO in the precision that is asked for, or that suits the CPU.
+
+    Raises:
+        LibraryError: OpenVINO cannot be loaded, or cannot use this CPU.
+    """
+    if config.encoder_precision == "auto":
+        from internvl_gguf.vision.openvino_encoder import has_bfloat16
+
+        return "openvino bf16" if has_bfloat16() else "openvino f32"
+    return "openvino bf16" if config.encoder_precision == "bf16" else "openvino f32"
+
+
+def _is_faster(kind: EncoderKind, mmproj_type: str, on_progress: Callable[[str], None]) -> bool:
+    """Whether it takes clearly less time than llama.cpp, measured once on this machine."""
+    seconds = measured_seconds((mmproj_type, kind), on_progress)
+    if kind not in seconds or mmproj_type not in seconds:
+        return False
+    return seconds[kind] < _WORTH_SWITCHING * seconds[mmproj_type]

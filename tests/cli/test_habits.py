@@ -1,0 +1,94 @@
+"""What users of other runtimes type: done where the meaning is clear, else told with the right way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from internvl_gguf.cli.ask import _split_arguments
+from internvl_gguf.errors import ModelFileError
+from internvl_gguf.models.catalog import load_catalog
+from internvl_gguf.models.names import HubModel, parse_model_name
+
+EXAMPLE = Path(__file__).parents[2] / "src/internvl_gguf/demo/example.png"
+QUESTION = "What number is written?"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "internvl_gguf", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ask", "demo", str(EXAMPLE), QUESTION),
+        ("ask", "-m", "demo", "-p", QUESTION, "-i", str(EXAMPLE)),
+        ("run", "demo", QUESTION, str(EXAMPLE)),
+    ],
+)
+def test_one_question_in_the_ways_people_ask_it(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (0, "98\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "model", "prompt", "meant"),
+    [
+        (["demo", "Why?"], None, None, ("demo", "Why?")),
+        (["Why?"], "demo", None, ("demo", "Why?")),
+        (["demo"], None, "Why?", ("demo", "Why?")),
+        ([], "demo", "Why?", ("demo", "Why?")),
+        (["demo", "-"], None, None, ("demo", None)),
+        (["demo"], None, None, ("demo", None)),
+        (["Why?"], None, None, (None, "Why?")),
+    ],
+)
+def test_model_and_question_by_place_or_by_flag(
+    words: list[str], model: str | None, prompt: str | None, meant: tuple[str | None, str | None]
+) -> None:
+    assert _split_arguments(words, model, prompt) == meant
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("ps",), "`internvl list` shows the models that are here"),
+        (("ask", "demo", "-", "-i", "-"), "cannot both come on stdin"),
+        (("ask", "./missing.png", "What?"), "there is no file ./missing.png"),
+    ],
+)
+def test_what_is_not_there_is_named_with_the_right_way(arguments: tuple[str, ...], said: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("typed", "model", "quant"),
+    [
+        ("internvl3:14b", "InternVL3-14B-Instruct", None),
+        ("InternVL3:8b-q4_K_M", "InternVL3-8B-Instruct", "q4_K_M"),
+    ],
+)
+def test_a_size_behind_the_colon_is_that_model_of_the_family(typed: str, model: str, quant: str | None) -> None:
+    found = parse_model_name(typed, load_catalog())
+    assert isinstance(found, HubModel)
+    assert found.spec is not None
+    assert (found.spec.name, found.wanted) == (model, quant)
+
+
+def test_no_suggestion_is_a_model_that_does_not_run() -> None:
+    with pytest.raises(ModelFileError) as caught:
+        parse_model_name("internvl3", load_catalog())
+    assert "InternVL3-9B" not in caught.value.hint
+    assert "Did you mean InternVL3-" in caught.value.hint
