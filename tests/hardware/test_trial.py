@@ -18,11 +18,11 @@ from internvl_gguf import LibraryError
 from internvl_gguf.cli.cache_contents import cache_contents, clear_caches
 from internvl_gguf.hardware.trial import Needs, find_usable_settings, try_step
 from internvl_gguf.hardware.trial import record as records
-from internvl_gguf.hardware.trial.child_process import start_child
 from internvl_gguf.hardware.trial.circumstances import Circumstances, circumstances
 from internvl_gguf.hardware.trial.outcomes import Outcome
 from internvl_gguf.hardware.trial.record import Entry, record, recorded
 from internvl_gguf.hardware.trial.steps import Step
+from internvl_gguf.hardware.trial.trial_process import trial_process
 from internvl_gguf.hardware.trial.trial_report import trial_report
 from internvl_gguf.utils.paths import cache_dir
 
@@ -262,8 +262,8 @@ def test_ctrl_c_leaves_no_process_behind() -> None:
     pids = []
 
     def interrupted() -> None:
-        with start_child([sys.executable, "-c", "input(); input()"], {}, 60) as process:
-            pids.append(process._process.pid)
+        with trial_process([sys.executable, "-c", "input(); input()"], {}, 60) as process:
+            pids.append(process._child.process.pid)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

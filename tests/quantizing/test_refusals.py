@@ -195,7 +195,7 @@ def test_a_process_that_dies_is_an_error_and_the_next_job_gets_a_new_one(tmp_pat
             assert process is not None
             process.kill()
 
-        with pytest.raises(LibraryError, match=r"llama\.cpp ended with status"):
+        with pytest.raises(LibraryError, match=r"llama\.cpp was killed by SIGKILL"):
             quantizer.make(type_of("IQ1_M"), tmp_path / "dead.gguf", kill)
         assert not list(tmp_path.iterdir())
         assert quantizer.make(type_of("Q8_0"), tmp_path / "alive.gguf").path.exists()

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import IO, Any, Final
+from typing import Final
 
 from internvl_gguf.bench.jobs import KINDS, Job, MachineFacts, PartResult, job_as_line
 from internvl_gguf.bench.plain_json import from_plain
 from internvl_gguf.bench.results import Status
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.utils.paths import making_temporary
-from internvl_gguf.utils.process_end import describe_end, last_error_line, signal_name
+from internvl_gguf.utils.child_process import Child, child_process
+from internvl_gguf.utils.process_end import describe_end, signal_name
 
-_MEASURE: Final = "internvl_gguf.bench.child"
-_FACTS: Final = "internvl_gguf.bench.machine_facts"
+_MEASURE: Final = (sys.executable, "-m", "internvl_gguf.bench.child")
+_FACTS: Final = (sys.executable, "-m", "internvl_gguf.bench.machine_facts")
 _NO_MEMORY: Final = re.compile(r"out of memory|failed to allocate|unable to allocate|bad_alloc", re.IGNORECASE)
 _SMALLER: Final = "Take a smaller quant or context (-c), or end other programs."
 
@@ -60,10 +55,10 @@ def run_job(job: Job, listener: Listener) -> Ending:
 
     An exception in a callback, or Ctrl-C, kills the child at once.
     """
-    with _child(_MEASURE, job_as_line(job)) as (process, errors):
-        failure = _listen(process, listener)
-        code = process.wait()
-        return failure or (Ending("measured") if code == 0 else _death(code, last_error_line(errors)))
+    with child_process(_MEASURE, job_as_line(job)) as child:
+        failure = _listen(child, listener)
+        code = child.wait()
+        return failure or (Ending("measured") if code == 0 else _death(code, child.last_error_line()))
 
 
 @cache
@@ -73,69 +68,19 @@ def ask_machine() -> MachineFacts:
     Raises:
         LibraryError: llama.cpp does not work here.
     """
-    with _child(_FACTS, "") as (process, errors):
-        for message in _messages(process):
+    with child_process(_FACTS) as child:
+        for message in child.objects():
             if "error" in message:
                 raise LibraryError(message["error"]["message"], message["error"]["hint"])
             if "machine" in message:
                 return from_plain(MachineFacts, message["machine"])
-        ending = _death(process.wait(), last_error_line(errors))
+        ending = _death(child.wait(), child.last_error_line())
     raise LibraryError(f"llama.cpp does not start: {ending.error}", "`internvl doctor` says more.")
 
 
-@contextmanager
-def _child(module: str, line: str) -> Iterator[tuple[subprocess.Popen[str], IO[bytes]]]:
-    """Start a process that runs a module, write a line to it, and yield it with the file of its stderr; then kill it.
-
-    It gets a process group of its own, so that Ctrl-C on a terminal reaches only the parent, which saves the results.
-    """
-    group: dict[str, Any] = {"process_group": 0}
-    if sys.platform == "win32":
-        group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    with making_temporary():
-        temporary = tempfile.TemporaryFile()  # noqa: SIM115
-    with temporary as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            encoding="utf-8",
-            errors="replace",
-            env={**os.environ, "GGML_NO_BACKTRACE": "1"},
-            **group,
-        )
-        try:
-            with suppress(BrokenPipeError):  # it is dead already; `_death` explains why
-                _stream(process.stdin).write(f"{line}\n")
-                _stream(process.stdin).close()
-            yield process, errors
-        finally:
-            process.kill()
-            process.wait()
-            with suppress(BrokenPipeError):
-                _stream(process.stdin).close()
-            _stream(process.stdout).close()
-
-
-def _stream(stream: IO[str] | None) -> IO[str]:
-    if stream is None:
-        raise AssertionError("the process was started with pipes")
-    return stream
-
-
-def _messages(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
-    """Yield the answers of a process; other lines, which libraries print, are skipped."""
-    for line in _stream(process.stdout):
-        with suppress(ValueError):
-            message = json.loads(line)
-            if isinstance(message, dict):
-                yield message
-
-
-def _listen(process: subprocess.Popen[str], listener: Listener) -> Ending | None:
+def _listen(child: Child, listener: Listener) -> Ending | None:
     """Pass the answers of a process to a listener; return the error that it ended with, if any."""
-    for message in _messages(process):
+    for message in child.objects():
         if "stage" in message:
             listener.on_stage(message["stage"], message["done"])
         elif "notice" in message:

@@ -3,7 +3,6 @@
 identity           name and instruction sets of the CPU; the key that measurements are kept under
 cores, cgroups     cores that this process may use, and limits that containers set
 trial/             check llama.cpp in a child process before it loads a user's model
-measuring_process  child processes that measure
 cpu_tuning         measure the best thread counts and batch size
 encoder_precision  measure the vision encoder's speed by storage type
 roofline           measure operations and bytes a second

@@ -18,7 +18,7 @@ from internvl_gguf.config import DEFAULT_N_UBATCH
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.hardware.cores import default_threads, usable_cores, usable_physical_cores, usable_threads
 from internvl_gguf.hardware.identity import library_fingerprint, machine_identity, processor_name
-from internvl_gguf.hardware.measuring_process import measuring_process, printed_objects
+from internvl_gguf.utils.child_process import child_process
 from internvl_gguf.utils.records import TUNING
 
 OnProgress = Callable[[str], None]
@@ -197,8 +197,9 @@ class _Measurements:
         self._disturbed: dict[str, int] = {}
 
     def fill(self, arguments: Sequence[str], deadline: float) -> None:
-        with measuring_process([*_COMMAND, *arguments], deadline - time.monotonic()) as process:
-            for line in printed_objects(process):
+        left = deadline - time.monotonic()
+        with child_process([*_COMMAND, *arguments], timeout=left, keeps_errors=False) as child:
+            for line in child.objects():
                 self.add(line)
 
     def add(self, line: Mapping[str, Any]) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from internvl_gguf.hardware.identity import library_version, machine_identity
+from internvl_gguf.utils.child_process import child_process
 from internvl_gguf.utils.records import ENCODER_SPEED
 
 # Most faithful first. The published weights are BF16, so F32 and BF16 hold them exactly, but BF16 also rounds the
@@ -93,12 +92,11 @@ def _measure(labels: Sequence[str]) -> dict[str, float]:
 
 def _printed_seconds(command: Sequence[str]) -> dict[str, float]:
     """Return what a process prints: a device that lacks a type may end it, and the lines before that still count."""
-    try:
-        output = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
     seconds: dict[str, float] = {}
-    for line in output.splitlines():
-        with contextlib.suppress(ValueError, TypeError, AttributeError):
-            seconds |= _read(json.loads(line))
+    with contextlib.suppress(OSError), child_process(command, timeout=_TIMEOUT, keeps_errors=False) as child:
+        for line in child.objects():
+            with contextlib.suppress(ValueError, TypeError):
+                seconds |= _read(line)
+        if child.timed_out:
+            return {}
     return seconds

@@ -17,8 +17,8 @@ from typing import Any, Final
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.hardware.device_speed import BITS_PER_WEIGHT, TABLES, DeviceSpeed, Range, Roofline
 from internvl_gguf.hardware.identity import machine_identity
-from internvl_gguf.hardware.measuring_process import measuring_process, printed_objects
 from internvl_gguf.hardware.typical_devices import ASSUMED_HOST_TO_GPU, DeviceKind, assumed_device, completed
+from internvl_gguf.utils.child_process import child_process
 from internvl_gguf.utils.records import ROOFLINE
 
 __all__ = [
@@ -152,11 +152,11 @@ def _lines(kinds: Sequence[str], threads: Mapping[str, int | None]) -> Iterator[
     for _ in range(_DEATHS):
         last = None
         command = [*_COMMAND, *options, "--start", str(start), *kinds]
-        with measuring_process(command, deadline - time.monotonic()) as process:
-            for line in printed_objects(process):
+        with child_process(command, timeout=deadline - time.monotonic(), keeps_errors=False) as child:
+            for line in child.objects():
                 last = max(last or start, line.get("job", start))
                 yield line
-            came_to_its_end = process.wait() == 0
+            came_to_its_end = child.wait() == 0
         if came_to_its_end or last is None or time.monotonic() >= deadline:
             return
         start = last + 1

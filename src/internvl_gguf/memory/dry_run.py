@@ -9,8 +9,6 @@ its own (`internvl_gguf.llama.dry_run_process`).
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,7 +23,9 @@ from internvl_gguf.gguf.model_weights import ModelShape
 from internvl_gguf.gguf.read_shape import shape_from_headers
 from internvl_gguf.memory.memory_request import MemoryRequest
 from internvl_gguf.memory.plan import DeviceMemory, MemoryPlan, predict_memory, text_weights
+from internvl_gguf.utils.child_process import child_process
 from internvl_gguf.utils.paths import making_temporary
+from internvl_gguf.utils.process_end import describe_end
 
 Source = str | PathLike[str] | ByteSource
 _COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.dry_run_process")
@@ -85,29 +85,17 @@ def ask(
         LibraryError: llama.cpp refused, died, or took too long.
     """
     request = {"path": str(path), "allocate": allocate, "configurations": [_configuration(each) for each in requests]}
-    try:
-        done = subprocess.run(
-            _COMMAND,
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout,
-            env={**os.environ, "GGML_NO_BACKTRACE": "1"},
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise LibraryError(
-            f"The dry run took more than {timeout:g} seconds.", "Ask for fewer configurations."
-        ) from None
-    answers: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+    with child_process(_COMMAND, json.dumps(request), timeout=timeout) as child:
+        answers = list(child.objects())
+        status, words = child.wait(), child.last_error_line()
+    if child.timed_out:
+        raise LibraryError(f"The dry run took more than {timeout:g} seconds.", "Ask for fewer configurations.")
     for answer in answers:
         if "error" in answer:
             raise LibraryError(f"The dry run failed: {answer['error']}", answer["hint"])
     if len(answers) < len(requests):
         raise LibraryError(
-            f"The dry run ended with status {done.returncode} at {requests[len(answers)]}{_last_words(done.stderr)}.",
+            f"The dry run of {requests[len(answers)]} {describe_end(status, words)}.",
             "Use the prediction by formula, and report this with the model's name.",
         )
     return answers
@@ -183,8 +171,3 @@ def _plan(shape: ModelShape, request: MemoryRequest, predicted: MemoryPlan, answ
         )
 
     return replace(predicted, source="dry run", devices=tuple(map(measured, predicted.devices)))
-
-
-def _last_words(stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    return f" ({lines[-1]})" if lines else ""

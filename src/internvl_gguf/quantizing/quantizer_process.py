@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +12,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.utils.paths import making_temporary
+from internvl_gguf.utils.child_process import end_child, error_file, object_of, start_child, stdin_of, stdout_of
+from internvl_gguf.utils.process_end import describe_end, last_error_line
 
 _COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.quantize_process")
 _NO_FALLBACK: Final = "no tensor type fallback"
@@ -82,9 +80,8 @@ class QuantizeProcess:
     """
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-        with making_temporary():
-            self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr = error_file()
 
     def __enter__(self) -> Self:
         return self
@@ -174,46 +171,27 @@ class QuantizeProcess:
     def _ask(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the answers to a request, until the process ends."""
         if self._process is None or self._process.poll() is not None:
-            self._process = self._start()
-        stdin, stdout = self._process.stdin, self._process.stdout
-        if stdin is None or stdout is None:
-            raise ValueError("a process without pipes")
+            self._end()
+            self._process = start_child(_COMMAND, self._stderr)
         try:
-            stdin.write(json.dumps(request) + "\n")
-            stdin.flush()
+            stdin_of(self._process).write(json.dumps(request).encode() + b"\n")
+            stdin_of(self._process).flush()
         except BrokenPipeError:
             return
-        for line in stdout:
-            yield json.loads(line)
-
-    def _start(self) -> subprocess.Popen[str]:
-        self._end()
-        return subprocess.Popen(
-            _COMMAND,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            text=True,
-            encoding="utf-8",
-            env={**os.environ, "GGML_NO_BACKTRACE": "1"},
-        )
+        for line in stdout_of(self._process):
+            yield from object_of(line)
 
     def _end(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        with contextlib.suppress(BrokenPipeError), process:  # closes the pipes and waits
-            pass
+        if process is not None:
+            end_child(process)
 
     def _death_error(self, job: Job) -> LibraryError:
         status = self._process.wait() if self._process else 0
         self._end()
-        self._stderr.seek(0)
-        lines = [line.strip() for line in self._stderr if line.strip()]
-        words = f" ({lines[-1]})" if lines else ""
         return LibraryError(
-            f"llama.cpp ended with status {status} while making {job.label} of {job.source.name}{words}.",
+            f"llama.cpp {describe_end(status, last_error_line(self._stderr))} while making {job.label} of "
+            f"{job.source.name}.",
             "Make another type, and report this with the model's name.",
         )
 

@@ -9,9 +9,9 @@ from typing import Final
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.hardware.identity import processor_name
 from internvl_gguf.hardware.trial.build_hint import build_hint, loading_problem, missing_instruction_sets
-from internvl_gguf.hardware.trial.child_process import ProcessEnd, start_child
 from internvl_gguf.hardware.trial.circumstances import Circumstances, circumstances
 from internvl_gguf.hardware.trial.record import Entry, record, recorded
+from internvl_gguf.hardware.trial.trial_process import ProcessEnd, trial_process
 
 COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.trial.import_process")
 _TIMEOUT: Final = 120.0  # seconds: drivers of several GPUs take some to start
@@ -54,7 +54,7 @@ def _try_import() -> None:
         LibraryError: see `ensure_importable`.
     """
     built_for: tuple[str, ...] = ()
-    with start_child(COMMAND, {}, _TIMEOUT) as process:
+    with trial_process(COMMAND, {}, _TIMEOUT) as process:
         for line in process.lines():
             if "built_for" in line:
                 built_for = tuple(line["built_for"])

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from internvl_gguf.hardware.trial.child_process import ProcessEnd, start_child
 from internvl_gguf.hardware.trial.outcomes import Outcome, outcome_of
 from internvl_gguf.hardware.trial.record import Entry
 from internvl_gguf.hardware.trial.steps import UNREACHED, Step
+from internvl_gguf.hardware.trial.trial_process import ProcessEnd, trial_process
 
 COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.trial")
 _TIMEOUT: Final = 60.0  # seconds for one check, which takes a tenth of one on an idle CPU
@@ -27,7 +27,7 @@ def try_step(step: Step, needed: Sequence[str] = ()) -> Entry:
     found, features = dict[str, Outcome](), tuple[str, ...]()
     for _ in range(_MOST_DEATHS):
         running, finished = UNREACHED, False
-        with start_child(
+        with trial_process(
             COMMAND, {**step.request, "only": list(needed), "skip": list(found)}, _timeout(step)
         ) as process:
             for line in process.lines():

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
-import signal
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO, Any, Final
 
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.session.worker.channel import Channel
 from internvl_gguf.session.worker.messages import Close
-from internvl_gguf.utils.paths import making_temporary
+from internvl_gguf.utils.child_process import error_file, start_child, stdin_of, stdout_of
 from internvl_gguf.utils.process_end import describe_end, last_error_line
 
 logger = logging.getLogger("internvl_gguf.session.worker")
@@ -46,12 +43,9 @@ class WorkerProcess:
         self, on_message: Callable[[WorkerProcess, Any], None], on_end: Callable[[WorkerProcess], None]
     ) -> None:
         self.ending = ""
-        with making_temporary():
-            self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed when the process has ended)
+        self._errors = error_file()  # closed when the process has ended
         self._process = _start(self._errors)
-        stdin, stdout = self._process.stdin, self._process.stdout
-        if stdin is None or stdout is None:
-            raise AssertionError("the process was started with pipes")
+        stdin, stdout = stdin_of(self._process), stdout_of(self._process)
         self._pipes = (stdin, stdout)
         self._channel = Channel(stdout, stdin)  # type: ignore[arg-type]  # buffered, as Popen makes them by default
         self._outbox: queue.SimpleQueue[object] = queue.SimpleQueue()
@@ -111,35 +105,10 @@ class WorkerProcess:
 
 
 def _start(errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    options: dict[str, Any] = {}
-    if sys.platform == "win32":
-        options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP  # Ctrl-C is for the parent
     try:
-        with _interrupts_blocked():
-            return subprocess.Popen(
-                [sys.executable, *_COMMAND],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                pipesize=_PIPE_BYTES,
-                env={**os.environ, "GGML_NO_BACKTRACE": "1"},
-                **options,
-            )
+        return start_child([sys.executable, *_COMMAND], errors, pipe_bytes=_PIPE_BYTES)
     except OSError as error:
         raise LibraryError(
             f"No process for the model can be started: {error.strerror or error}.",
             "End other programs, or open the session without a worker.",
         ) from error
-
-
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Block Ctrl-C while a process is started: the child inherits that from its first instruction on."""
-    if sys.platform == "win32":
-        yield
-        return
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
