@@ -403,7 +403,7 @@ def test_without_a_quant_one_is_picked_for_this_machine(internvl: Shell) -> None
     done = internvl("ask", NAME, "Tell me.", "--mmproj", "F16", "-n", "4", "--n-ctx", "256")
     assert done.stdout.strip()
     assert done.stderr.startswith("Picked ")
-    assert "`internvl pick` shows the others" in done.stderr
+    assert "`internvl pick` says why" in done.stderr
     picked = done.stderr.removeprefix("Picked ").partition(":")[0]
     assert f"{NAME}:{picked}" in [row["model"] for row in json.loads(internvl("list", "--json").stdout)]
     again = internvl("ask", NAME, "Tell me.", "-n", "4", "--n-ctx", "256", HF_HUB_OFFLINE="1")

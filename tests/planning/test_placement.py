@@ -26,7 +26,7 @@ from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.planning.choice import Choices
 from internvl_gguf.planning.machine_memory import machine_budget
 from internvl_gguf.planning.placement import describe, placements, with_memory_hint
-from internvl_gguf.session import in_process_runtime
+from internvl_gguf.session import in_process_runtime, open_encoder
 from tests.support.pictures import noise
 from tests.support.stand_in_machine import write_container
 
@@ -172,7 +172,7 @@ def test_the_budget_decides_on_the_quant(monkeypatch: pytest.MonkeyPatch) -> Non
     sizes = {
         vram: machine_chooser(EngineConfig(vram=vram))(choices).text.size or 0 for vram in (None, "12GiB", "6GiB", GIB)
     }
-    assert sizes[None] > sizes["12GiB"] > sizes["6GiB"]
+    assert sizes[None] > sizes["12GiB"] >= sizes["6GiB"], "in 6 GiB part of it is on the CPU, for hardly more time"
 
 
 # --- Real loads ------------------------------------------------------------------------------------------------------
@@ -382,7 +382,7 @@ def test_devices_are_named_in_the_order_of_the_plan(monkeypatch: pytest.MonkeyPa
     found = [replace(gpu(GIB, name="Vulkan0"), handle=11), replace(gpu(2 * GIB, name="RPC0"), handle=22)]
     monkeypatch.setattr(machine_memory, "usable_gpus", lambda: found)
     monkeypatch.setattr(in_process_runtime, "TextModel", text_model)
-    monkeypatch.setattr(in_process_runtime, "VisionEncoder", encoder)
+    monkeypatch.setattr(open_encoder, "VisionEncoder", encoder)
     options: dict[str, Any] = {"n_threads": 1, "n_ctx": 512}
     with Session.open(tiny.text, tiny.mmproj, n_gpu_layers=1, **options):
         pass

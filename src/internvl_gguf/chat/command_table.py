@@ -90,7 +90,7 @@ _KEYS = (
     ("Tab", "Completes names; after /, lists commands."),
     ("Ctrl-C", "Stops the answer; twice leaves, as Ctrl-D."),
 )
-"""What else can be typed, with its help."""
+"""Other things that can be typed, each with its help."""
 _ALIASES = {"exit": "bye", "quit": "bye", "q": "bye", "?": "help", "retry": "regen"}
 _BARE = frozenset({"help", "exit", "quit"})
 """Words that are commands without the slash, too, where nothing else is in the line."""

@@ -1,4 +1,4 @@
-"""What /set changes: how answers are chosen and how pictures are cut."""
+"""The settings that /set changes: sampling, and how pictures are cut."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.utils.options import Declared, options_of
 
 _OPEN: Final = ("none", "default", "auto")
-"""What is typed to leave a setting open."""
+"""Words that leave a setting open."""
 _SETTINGS: Final = {
     name: (group, declared)
     for group, configuration in (("sampling", SamplingParams), ("pictures", PictureOptions))

@@ -35,7 +35,7 @@ def has_picture_name(text: str) -> bool:
 
 
 class PathKind(Enum):
-    """What a path names on disk."""
+    """Kinds of things that a path can name on disk."""
 
     PICTURE = "picture"
     FOLDER = "folder"

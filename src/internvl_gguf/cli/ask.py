@@ -1,4 +1,4 @@
-"""`internvl ask`: one question, one answer on stdout."""
+"""`internvl ask`: ask one question and print its answer to stdout."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def ask(
 
 
 def _question(prompt: str | None, images: list[str], *, finds_pictures: bool) -> tuple[str, list[Picture]]:
-    """The question and its pictures, looked at before a model of gigabytes is fetched for nothing.
+    """Return the question and its pictures, checked before a large model is downloaded.
 
     Args:
         prompt: what was typed; None where the question comes on stdin. Pictures are looked for in what was typed only:
@@ -154,7 +154,7 @@ def _refuse_without_batch(output: Path | None, parallel: int | None) -> None:
 
 
 def _model_of_batch(arguments: list[str], images: list[str]) -> str | None:
-    """MODEL of the command line where the questions come from a file; None if it is left out."""
+    """Return MODEL of the command line if the questions come from a file; None if it is left out."""
     if len(arguments) > 1:
         raise typer.BadParameter("the questions are in the file that --batch names", param_hint="PROMPT")
     if images:
@@ -163,7 +163,7 @@ def _model_of_batch(arguments: list[str], images: list[str]) -> str | None:
 
 
 def _without_pictures(words: list[str]) -> tuple[list[str], list[str]]:
-    """The words of the command line without those that are picture files, and these."""
+    """Return the words of the command line that are no picture files, and the picture files."""
     from internvl_gguf.chat.typed_line import has_picture_name
 
     pictures = [word for word in words if has_picture_name(word) and Path(word).is_file()]
@@ -185,7 +185,7 @@ def _refuse_stdin_twice(prompt: str | None, images: list[str]) -> None:
 def _split_arguments(
     words: list[str], model: str | None = None, prompt: str | None = None
 ) -> tuple[str | None, str | None]:
-    """MODEL and PROMPT of the command line; None for what is not there.
+    """Return MODEL and PROMPT of the command line; None for one that is missing.
 
     A single word is the question, unless it names a model and the question comes through a pipe.
 
@@ -222,7 +222,7 @@ def _progress() -> Iterator[_Progress]:
 
 
 class _Progress:
-    """What takes time, told on a line."""
+    """Show on one line what takes time at the moment."""
 
     def __init__(self, line: StatusLine) -> None:
         self.line = line

@@ -24,7 +24,7 @@ _OF_SESSION: Final = ("min_tiles", "thumbnail")
 
 @dataclass(frozen=True)
 class AskingOptions:
-    """How a model is loaded, how pictures are cut, how answers are chosen.
+    """Options that say how a model is loaded, how pictures are cut and how answers are chosen.
 
     Each option can be set by a variable, too: n_ctx by INTERNVL_N_CTX; and in config.toml (`settings_file`).
 
@@ -75,7 +75,7 @@ _PARAMETERS: Final = (
 
 
 def asking_options(values: dict[str, Any]) -> AskingOptions:
-    """The options of asking as the parameters of a command say them.
+    """Return the asking options that the parameters of a command give.
 
     Raises:
         typer.Exit: a value that cannot be used; the user was told.
@@ -87,17 +87,17 @@ def asking_options(values: dict[str, Any]) -> AskingOptions:
 
 
 def asking_types() -> dict[str, Any]:
-    """The type of each asking option, by the name of its parameter."""
+    """Return the type of each asking option, by the name of its parameter."""
     return {each.name: get_args(each.annotation)[0] for each in _PARAMETERS}
 
 
 def asks(command: Callable[..., Any]) -> bool:
-    """Whether a command has the asking options."""
+    """Return whether a command has the asking options."""
     return getattr(command, "has_asking_options", False)
 
 
 def where_else(name: str, *, asking: bool) -> str:
-    """What the help of a command says of other places for its options.
+    """Return the help text that names the other places where the options of a command can be set.
 
     Args:
         name: of the command.
@@ -113,14 +113,14 @@ def where_else(name: str, *, asking: bool) -> str:
 
 
 def takes_asking_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorator: puts the options of asking in the place of the command's parameter `asking`, an `AskingOptions`."""
+    """Decorator: replaces the command's parameter `asking`, an `AskingOptions`, by the asking options."""
     expanded = expand(command, {"asking": Group(_PARAMETERS, asking_options)})
     expanded.has_asking_options = True  # type: ignore[attr-defined]
     return expanded
 
 
 def takes_picture_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorator: puts the options of pictures in the place of the parameter `pictures`, a `PictureOptions`."""
+    """Decorator: replaces the command's parameter `pictures`, a `PictureOptions`, by the picture options."""
     return expand(command, {"pictures": Group(tuple(parameters_of(PictureOptions)), _picture_options)})
 
 

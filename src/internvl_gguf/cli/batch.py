@@ -1,4 +1,4 @@
-"""`internvl ask --batch`: the questions of a file, one JSON object a line, answered several at a time."""
+"""`internvl ask --batch`: answer the questions of a file, one JSON object a line, several at a time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MARK_BYTES = 4
 
 @dataclass(frozen=True)
 class BatchJob:
-    """What `internvl ask --batch` was asked for.
+    """The request given to `internvl ask --batch`.
 
     Attributes:
         source: the file of questions; None for stdin.
@@ -51,7 +51,7 @@ class BatchJob:
 
 
 def run_batch(job: BatchJob) -> None:
-    """Answer what is not answered yet.
+    """Answer the questions that are not answered yet.
 
     Raises:
         typer.Exit: with code 1 where a line failed.
@@ -131,7 +131,7 @@ def _answer(
 
 
 def _estimate(job: BatchJob, session: Session, lines: Iterable[Line], count: int) -> str | None:
-    """How long the lines will take, where that is known."""
+    """Return how long the lines will take, if that is known."""
     runtime = session.runtime
     speed = BatchSpeed(
         runtime.configuration.speed,
@@ -144,7 +144,7 @@ def _estimate(job: BatchJob, session: Session, lines: Iterable[Line], count: int
 
 
 def _questions(lines: Iterable[Line], asked: AskOptions) -> Iterator[Question]:
-    """The questions of the first lines, with the options of all where they have none of their own."""
+    """Return the questions of the first lines; an option that a line leaves out has the value common to all lines."""
     for line in itertools.islice(lines, LOOKED_AT):
         with contextlib.suppress(InvalidRequestError):
             question = question_of(line, asked["sampling"])
@@ -177,7 +177,7 @@ class _Records:
         self._tally = tally
 
     def questions(self) -> Iterator[_LineQuestion]:
-        """The questions; a line that is none is recorded when its turn comes."""
+        """Yield the questions; a line that is not a question is recorded as failed when its turn comes."""
         for place, line in enumerate(self._lines):
             try:
                 question = question_of(line, self._sampling)
@@ -187,11 +187,11 @@ class _Records:
             yield _LineQuestion(**vars(question), place=place, line=line)
 
     def answered(self, question: _LineQuestion, outcome: Outcome) -> None:
-        """The outcome of a question."""
+        """Record the outcome of a question."""
         self._put(question.place, question.line, outcome)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the records that are left."""
         self._writer.close()
 
     def _put(self, place: int, line: Line, outcome: Outcome) -> None:
@@ -202,7 +202,7 @@ class _Records:
 
 @contextlib.contextmanager
 def _lines(source: Path | None) -> Iterator[Callable[[], Iterator[Line]]]:
-    """A function that gives the lines from the beginning, as often as it is called.
+    """Return a function that gives the lines from the beginning each time it is called.
 
     Raises:
         InvalidRequestError: they cannot be read.

@@ -1,4 +1,4 @@
-"""The lines of `internvl ask --batch`: questions in, records out, and the file that a later run goes on with."""
+"""The lines of `internvl ask --batch`: read questions, write records, continue the output file of an earlier run."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Line:
 
     @property
     def digest(self) -> str:
-        """What tells it from another line in its place."""
+        """Digest of the line, which tells it from another line with the same number."""
         return hashlib.blake2b(self.data, digest_size=8).hexdigest()
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Its JSON object.
+        """Return the JSON object of the line.
 
         Raises:
             InvalidRequestError: it is none.
@@ -69,14 +69,14 @@ _EXAMPLE: Final = 'Write one object a line, as {"prompt": "What is it?", "images
 
 
 def read_lines(file: Iterable[bytes]) -> Iterator[Line]:
-    """The lines of a file that are not blank."""
+    """Return the lines of a file that are not blank."""
     for number, data in enumerate(file, 1):
         if data.strip():
             yield Line(number, data.rstrip(b"\r\n"))
 
 
 def question_of(line: Line, sampling: SamplingParams) -> Question:
-    """The question of a line.
+    """Return the question of a line.
 
     Args:
         line: the line.
@@ -111,7 +111,7 @@ def _checked(name: str, value: Any) -> Any:
 
 
 def record_of(line: Line, outcome: dict[str, Any] | InternVLError) -> dict[str, Any]:
-    """The record of a line: which it is, and its answer or what was wrong with it."""
+    """Return the record of a line: the number of the line, and its answer or its error."""
     record: dict[str, Any] = {"line": line.number}
     try:
         values = line.fields
@@ -142,14 +142,14 @@ class InOrder:
         self._held: dict[int, bytes] = {}
 
     def put(self, place: int, record: dict[str, Any]) -> None:
-        """The record of a place, from 0 without gaps."""
+        """Add the record of a place; places count from 0 without gaps."""
         self._held[place] = _as_line(record)
         while (data := self._held.pop(self._next, None)) is not None:
             self._next += 1
             self._write(data)
 
     def close(self) -> None:
-        """Write what is left, where the run ended before the records in between."""
+        """Write the records that still wait for earlier ones, because the run ended before those came."""
         for place in sorted(self._held):
             self._write(self._held[place])
         self._held.clear()
@@ -177,7 +177,7 @@ class AnswerFile:
         self._records = self._read()
 
     def answers(self, line: Line) -> bool:
-        """Whether a line was answered before; one that failed was not."""
+        """Return whether a line was answered before; a line that failed was not."""
         record = self._records.get(line.number)
         return record is not None and record.get("hash") == line.digest and "error" not in record
 
@@ -194,7 +194,7 @@ class AnswerFile:
             self._replace()
 
     def open(self) -> BinaryIO:
-        """The file, for records to be appended.
+        """Open the file so that records can be appended.
 
         Raises:
             InvalidRequestError: it cannot be written.
@@ -236,6 +236,6 @@ class AnswerFile:
         return records
 
     def _replace(self) -> None:
-        """Write the records anew, in order; whoever reads the file sees the old one or the new one."""
+        """Write all records again, in order; a reader sees the old file or the new one, never a mixture."""
         lines = (_as_line(self._records[number]) for number in sorted(self._records))
         write_atomically(self._path, *lines, shared=True)

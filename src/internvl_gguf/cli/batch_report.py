@@ -1,4 +1,4 @@
-"""What `internvl ask --batch` says of its run: how long it may take, how far it is, what it came to."""
+"""Report the run of `internvl ask --batch`: its expected time, its progress and its result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _NAMED: Final = re.compile(r"Cannot use (?P<name>.+?): (?P<reason>.+)", re.DOTAL
 
 @dataclass(frozen=True)
 class BatchSpeed:
-    """How fast a loaded model is, and what it is asked.
+    """The speed of a loaded model, and the size of the questions it is asked.
 
     Attributes:
         speed: the planner's estimate for this machine.
@@ -55,7 +55,7 @@ class BatchSpeed:
     max_tokens: int
 
     def seconds(self, tiles: float) -> Range:
-        """Seconds for a question about pictures of so many tiles in all.
+        """Return the seconds for a question whose pictures have this many tiles in all.
 
         The answers under way share each reading of the weights: at best their tokens cost an `n_parallel`th.
         """
@@ -66,7 +66,7 @@ class BatchSpeed:
 
 
 def estimate(speed: BatchSpeed, count: int, questions: Iterable[Question], limits: TileLimits) -> str | None:
-    """How long a batch will take, in a line for the user; None where that is not known.
+    """Return how long a batch will take, in a line for the user; None if that is not known.
 
     Args:
         speed: the model and its speed; nothing is told of speeds that are only assumed.
@@ -102,7 +102,7 @@ def estimate(speed: BatchSpeed, count: int, questions: Iterable[Question], limit
 
 
 def _cut(image: object, question: Question, limits: TileLimits, tile_size: int) -> tuple[int, int] | None:
-    """Tiles of a picture as it will be cut, and with FEWER_TILES; None if it cannot be used."""
+    """Return the number of tiles of a picture, and that with FEWER_TILES; None if the picture cannot be used."""
     from internvl_gguf.images.load import load_image
 
     if not isinstance(image, str) or not (image.startswith("data:") or Path(image).is_file()):  # a pipe is read once
@@ -116,7 +116,7 @@ def _cut(image: object, question: Question, limits: TileLimits, tile_size: int) 
 
 
 class Tally:
-    """What a run came to so far.
+    """The counts of a run so far.
 
     Attributes:
         answered: lines with an answer.
@@ -130,11 +130,11 @@ class Tally:
         self._started = time.perf_counter()
 
     def start(self) -> None:
-        """The model is loaded: time counts from here."""
+        """Start to count time, now that the model is loaded."""
         self._started = time.perf_counter()
 
     def add(self, number: int, outcome: Reply | InternVLError) -> None:
-        """The outcome of a line, by its number."""
+        """Count the outcome of a line, by its number."""
         if isinstance(outcome, InternVLError):
             self.failed += 1
             if self._first_failure is None or number < self._first_failure[0]:
@@ -146,7 +146,7 @@ class Tally:
         self._encoded += outcome.usage.tiles_encoded
 
     def summary(self) -> Sequence[str]:
-        """Lines for the user: how fast it went, and what failed first."""
+        """Return lines for the user: the speed of the run, and the first failures."""
         lines = [self._speed()] if self.answered else []
         if self._first_failure:
             number, error = self._first_failure
@@ -171,7 +171,7 @@ class Tally:
 
 
 class BatchProgress:
-    """A bar that shows how far the lines are.
+    """A bar that shows how many lines are done.
 
     Args:
         bars: where it is shown.
@@ -186,28 +186,28 @@ class BatchProgress:
         self._told: set[str] = set()
 
     def load(self, done: float) -> None:
-        """How far the model is loaded, 0 to 1."""
+        """Show how much of the model is loaded, 0 to 1."""
         self._change(label=f"Loading the model, {done:.0%}" if done < 1 else "Answering")
 
     def advance(self) -> None:
-        """One line more is done."""
+        """Count one more line as done."""
         self._change(advance=1, label=f"{self._tally.failed} failed" if self._tally.failed else "Answering")
 
     def notice(self, line: str) -> None:
-        """Say a line to the user, once; each record has its own."""
+        """Show a notice to the user, once; each record has its own notices."""
         if line not in self._told:
             self._told.add(line)
             self._bars.say(line)
 
 
 def _reason(error: InternVLError) -> str:
-    """What stands behind the number of a line: " (pics/50.jpg): it is not a picture of a known format."."""
+    """Return the text after the number of a line: " (pics/50.jpg): it is not a picture of a known format."."""
     named = _NAMED.fullmatch(error.message) if isinstance(error, PictureError) else None
     return f" ({named['name']}): {named['reason']}" if named else f": {error.message}"
 
 
 def _between(seconds: Range) -> str:
-    """A range of times, no more precise than it is known: "3.1 to 5.2 hours"."""
+    """Return a range of times as text, no more precise than it is known: "3.1 to 5.2 hours"."""
     unit, name = next((each for each in _UNITS if seconds.high >= 2 * each[0]), _UNITS[-1])
     low, high = _rounded(seconds.low / unit), _rounded(seconds.high / unit)
     return f"about {low} {name}" if low == high else f"{low} to {high} {name}"
@@ -219,5 +219,5 @@ def _rate(seconds: Range) -> str:
 
 
 def _rounded(value: float) -> str:
-    """A number of which two digits are known: "29,000", "140", "3.2"."""
+    """Return a number as text with its two known digits: "29,000", "140", "3.2"."""
     return f"{float(f'{value:.2g}'):,.{1 if value < 9.95 else 0}f}"

@@ -1,4 +1,4 @@
-"""`internvl bench`: quants side by side, each loaded alone in a process of its own, measured, freed."""
+"""`internvl bench`: compare quants; each is loaded, measured and freed alone, in a process of its own."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def bench(
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is to be measured, and how.
+    """The request: which models are measured, and how.
 
     Attributes:
         models: as they were typed.
@@ -109,7 +109,7 @@ class _Asked:
 
 
 def _run(asked: _Asked, *, fresh: bool) -> tuple[Results, bool]:
-    """Find the files, lay out what is to be measured, measure it; whether Ctrl-C ended it."""
+    """Find the files, plan the measurements and run them; return whether Ctrl-C ended them."""
     from internvl_gguf.bench.benchmark_plan import make_plan
     from internvl_gguf.bench.process import ask_machine
     from internvl_gguf.bench.results import Results
@@ -144,7 +144,7 @@ def _run(asked: _Asked, *, fresh: bool) -> tuple[Results, bool]:
 
 
 def _find(asked: _Asked, chooser: FittingChooser | None) -> tuple[str, list[FilePair]]:
-    """The model's name and the pairs of files to be measured."""
+    """Return the model's name and the pairs of files to measure."""
     from internvl_gguf.bench.targets import PairFinder, RequestedModels
 
     with closing(LadderLine()) as line:
@@ -162,7 +162,7 @@ def _find(asked: _Asked, chooser: FittingChooser | None) -> tuple[str, list[File
 
 
 def _fitting(sizes: str, sweep: Sweep) -> FittingChooser:
-    """Chooses the quants that fit."""
+    """Return the chooser of the quants that fit."""
     from internvl_gguf.bench.fitting import FittingChooser, budget_of
     from internvl_gguf.bench.process import ask_machine
 
@@ -172,7 +172,7 @@ def _fitting(sizes: str, sweep: Sweep) -> FittingChooser:
 
 
 def _host(machine: MachineFacts) -> HostSettings:
-    """How a session would use the CPU; beside a GPU it computes as many positions at once as ever."""
+    """Return how a session would use the CPU; with a GPU, the batch size stays the default."""
     from internvl_gguf.hardware.cpu_tuning import host_settings
 
     host = host_settings()
@@ -187,7 +187,7 @@ def _resolver() -> HubResolver:
 
 
 def _check_sets(measurements: MeasurementSettings) -> tuple[str, ...]:
-    """Look at texts, pictures and tasks before anything is measured; what of them cannot be used."""
+    """Check texts, pictures and tasks before anything is measured; say and return what is wrong with them."""
     from internvl_gguf.bench.quality.sets import OFF, check_sets
 
     is_scored = "quality" in measurements.parts
@@ -203,7 +203,7 @@ def _check_sets(measurements: MeasurementSettings) -> tuple[str, ...]:
 
 
 def _tasks(given: list[str] | None, only: str | None, models: Sequence[str]) -> tuple[str | None, ...]:
-    """The tasks to ask: those that were named, or the package's own for the demo model and where accuracy is wanted."""
+    """Return the named tasks, or the package's own for the demo model and where accuracy is wanted."""
     if given:
         return tuple(dict.fromkeys(given))
     is_demo = all(model.partition(":")[0].lower() == DEMO for model in models)
@@ -211,7 +211,7 @@ def _tasks(given: list[str] | None, only: str | None, models: Sequence[str]) -> 
 
 
 def _parts(only: str | None, *, no_speed: bool, no_quality: bool, has_task: bool) -> frozenset[Part]:
-    """What to measure.
+    """Return the measurements to make.
 
     Raises:
         InvalidRequestError: no such part, or options that contradict each other.
@@ -231,7 +231,7 @@ def _parts(only: str | None, *, no_speed: bool, no_quality: bool, has_task: bool
 
 
 def _reference(given: list[str] | None) -> str | None:
-    """The one reference there can be.
+    """Return the reference, of which there can be only one.
 
     Raises:
         InvalidRequestError: several were named.
@@ -245,7 +245,7 @@ def _reference(given: list[str] | None) -> str | None:
 
 
 def _split(text: str | None) -> tuple[str, ...]:
-    """The names of a list with commas.
+    """Return the names of a list with commas.
 
     Raises:
         InvalidRequestError: one of them is empty.

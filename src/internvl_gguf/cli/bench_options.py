@@ -120,7 +120,7 @@ def takes_sweep(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def sweep_parameters() -> Iterator[inspect.Parameter]:
-    """Those of llama-bench alone, and one for each field of `EngineConfig` that is swept, named by its first flag."""
+    """Yield the parameters that only llama-bench has, and one for each swept field of `EngineConfig`."""
     yield _list("n_prompt", "N", f"Tokens of the prompt that is read; {N_PROMPT} if left out.", "--n-prompt", "-p")
     yield _list("n_gen", "N", f"Tokens of the answer; {N_GEN} if left out.", "--n-gen", "-n")
     for name, declared in SWEPT.items():
@@ -141,7 +141,7 @@ def _parameter_name(declared: Declared) -> str:
 
 
 def _sweep(values: dict[str, Any]) -> Sweep:
-    """The lists that the parameters say, under the names of fields of `EngineConfig`.
+    """Return the lists that the parameters give, by the names of fields of `EngineConfig`.
 
     Raises:
         typer.Exit: a list that cannot be read; the user was told.

@@ -1,4 +1,4 @@
-"""Where the report of `internvl bench` goes: looked at before anything is measured, written when all is."""
+"""The destination of the report of `internvl bench`: checked before the measurements, written after them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORMS: Final = get_args(FormatName)
 
 @dataclass(frozen=True)
 class BenchOutput:
-    """What a person wants to see of a benchmark.
+    """The form of a benchmark's report, and the files it is written to.
 
     Attributes:
         budget: bytes that the advice is for; None is what is free on this machine.
@@ -40,7 +40,7 @@ class BenchOutput:
     def parse(
         cls, budget: int | None, form: FormatName | None, output: str | None, html: Path | None, plot: Path | None
     ) -> Self:
-        """As the options say it.
+        """Return the output that the options describe.
 
         Args:
             budget, form, html, plot: as the attributes.
@@ -69,7 +69,7 @@ class BenchOutput:
         return cls(budget, form, file, html, plot)
 
     def check(self) -> None:
-        """See that everything can be written, before hours go into it.
+        """Check that everything can be written, before measurements that take hours.
 
         Raises:
             InvalidRequestError: a file that cannot be written, one for two things, or charts without matplotlib.
@@ -89,7 +89,7 @@ class BenchOutput:
             raise InvalidRequestError("One file is named for two things.", "Name a file for each.")
 
     def write(self, results: Results) -> None:
-        """Print the report, or write it, and the page and the charts.
+        """Print the report or write it to its file, then write the page and the charts.
 
         Raises:
             InvalidRequestError: a file cannot be written after all.

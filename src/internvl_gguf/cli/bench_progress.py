@@ -1,4 +1,4 @@
-"""How far a benchmark is: a bar with the time that is left on a terminal, a line for each configuration elsewhere."""
+"""Show the progress of a benchmark: on a terminal a bar with the remaining time, else a line per configuration."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ class BenchProgress:
         self._change = bars.add("", total=count)
 
     def begin(self, place: int, planned: PlannedRun) -> None:
-        """The configuration at this place of the order, from 0, is next."""
+        """Begin the configuration at this place of the order, from 0."""
         self._name, self._place = planned.name, place
         if not self._bars.are_shown:
             say(f"{place + 1} of {self._count}: {planned.name}")
         self._show("looking at its files", 0.0, None)
 
     def fetch(self, pair: FilePair) -> ModelFiles:
-        """The files of a pair, fetched with a bar for each if they are not here."""
+        """Return the files of a pair; missing ones are downloaded, with a bar for each."""
         if pair.is_here:
             return pair.fetch(lambda file, done: None, self.say)
         with self._bars.hidden(), download_bars() as downloads:
             return pair.fetch(downloads.progress, downloads.say)
 
     def stage(self, what: str, done: float, left: float | None) -> None:
-        """What of it is measured, which part of that is done, and the seconds left for everything."""
+        """Show what is measured now, the part of it that is done, and the remaining seconds of the whole benchmark."""
         self._show(f"{what}, {done:.0%}" if done else what, 0.0, left)
 
     def end(self, row: Row, seconds: float | None, left: float | None) -> None:
-        """It is over."""
+        """End the configuration."""
         self._show(row.status, 1.0, left)
         if row.status != "measured":
             self.say(f"{self._name}: {row.status}. {row.error}")
@@ -63,7 +63,7 @@ class BenchProgress:
             say(f"  {how}{f', {_left(left)}' if left else ''}")
 
     def say(self, line: str) -> None:
-        """A line for the user, above the bar."""
+        """Show a line to the user, above the bar."""
         self._bars.say(line)
 
     def _show(self, what: str, done: float, left: float | None) -> None:
@@ -72,13 +72,13 @@ class BenchProgress:
 
 @contextlib.contextmanager
 def bench_progress(count: int) -> Iterator[BenchProgress]:
-    """Progress for as long as a benchmark runs."""
+    """Show progress while a benchmark runs."""
     with progress_bars("bar", "count", "note") as bars:
         yield BenchProgress(bars, count)
 
 
 class LadderLine:
-    """Tells what is made before anything is measured: a bar with the time that is left, or a line for each thing."""
+    """Show which quants are made before the measurements: a bar with the remaining time, or a line for each."""
 
     def __init__(self) -> None:
         self._shown = contextlib.ExitStack()
@@ -86,7 +86,7 @@ class LadderLine:
         self._last = ""
 
     def tell(self, what: str, label: str, done: float) -> None:
-        """What is done, the name of what it is at, and which part of it is done."""
+        """Show the activity, the name of the file it works on, and the part of it that is done."""
         if what != self._last:
             self._begin(what)
         self._change(label=f"{what}: {label}" if label else what, completed=done)
@@ -105,7 +105,7 @@ class LadderLine:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: "0.43 s", "12 s", "3 min", "1 h 20 min"."""
+    """Return a time in words: "0.43 s", "12 s", "3 min", "1 h 20 min"."""
     if seconds < 10:
         return f"{seconds:.2g} s"
     if seconds < 2 * _MINUTE:
@@ -117,5 +117,5 @@ def duration(seconds: float) -> str:
 
 
 def _left(seconds: float | None) -> str:
-    """Whole seconds; nothing where they are not known, or over."""
+    """Return the remaining whole seconds; nothing if they are not known or none remain."""
     return f"about {duration(math.ceil(seconds))} left" if seconds else ""

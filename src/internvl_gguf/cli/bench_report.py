@@ -1,4 +1,4 @@
-"""What `internvl bench` prints on a terminal: the table, what it means, what failed, and the advice."""
+"""The report of `internvl bench` on a terminal: the table, its legend, the failures and the advice."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _RECOMMENDED_STYLE: Final = "bold green"
 
 
 def print_report(results: Results, budget: int | None = None, *, width: int | None = None) -> None:
-    """The whole report on stdout.
+    """Print the whole report to stdout.
 
     Args:
         results: what was found.
@@ -88,7 +88,7 @@ def _rows(report: Report, results: Results, recommended: int | None) -> tuple[_T
 
 @dataclass(frozen=True)
 class _Layout:
-    """What of the table fits a window.
+    """The part of the table that fits a window.
 
     Attributes:
         labels: of the rows, of one line or more.
@@ -102,7 +102,7 @@ class _Layout:
 
     @property
     def width(self) -> int:
-        """Columns of the window that it takes."""
+        """Number of the window's columns that it takes."""
         from rich.cells import cell_len
 
         labels = (cell_len(line) for label in self.labels for line in label.splitlines())
@@ -110,12 +110,12 @@ class _Layout:
         return _MARK_WIDTH + max(labels, default=0) + sum(_GAP + max(map(cell_len, texts)) for texts in columns)
 
     def cells(self, column: Column) -> tuple[str, ...]:
-        """What the rows have in a column."""
+        """Return the cells of a column, one for each row."""
         return column.cells if self.with_errors else column.bare
 
 
 def _layout(rows: Sequence[_TableRow], columns: Sequence[Column], width: int) -> _Layout | None:
-    """As much of the table as fits; None where not even the chief columns do.
+    """Return as much of the table as fits; None if not even the chief columns fit.
 
     First the least important columns go, down to half a dozen; then the errors; then all columns but the chief ones; at
     last names take a line for each setting.
@@ -157,7 +157,7 @@ def _print_table(report: Report, rows: Sequence[_TableRow], layout: _Layout) -> 
 
 
 def _print_paragraphs(report: Report, rows: Sequence[_TableRow], columns: Sequence[Column]) -> None:
-    """Each row as its name with its numbers below, for windows that no table fits."""
+    """Print each row as its name with its numbers below, for windows that no table fits."""
     for row in rows:
         report.blank()
         report.paragraph(f"{row.mark} {row.name}".strip(), style=_RECOMMENDED_STYLE if row.mark else "")
@@ -167,7 +167,7 @@ def _print_paragraphs(report: Report, rows: Sequence[_TableRow], columns: Sequen
 
 
 def _print_words(report: Report, results: Results, budget: int | None, *, with_errors: bool) -> None:
-    """The legend, what failed or was not run, what else a reader should know, and the advice."""
+    """Print the legend, the failures, the configurations that were not run, other notes, and the advice."""
     meanings = legend(results, with_errors=with_errors)
     if meanings:
         report.blank()
@@ -187,7 +187,7 @@ def _print_words(report: Report, results: Results, budget: int | None, *, with_e
 
 
 def _known_column(report: Report, column: Column) -> Column:
-    """A column in the characters that the terminal's encoding has."""
+    """Return a column in the characters that the terminal's encoding has."""
     cells = tuple(report.shown(cell) for cell in column.cells)
     bare = tuple(report.shown(cell) for cell in column.bare)
     return replace(column, group=report.shown(column.group), name=report.shown(column.name), cells=cells, bare=bare)

@@ -1,4 +1,4 @@
-"""What this package keeps in its cache folder, and taking it out. All of it can be made again (docs/caches.md)."""
+"""List and clear the files of this package in its cache folder. All of them can be made again (docs/caches.md)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MEASURED: Final = "measured"
 
 @dataclass(frozen=True)
 class CacheContents:
-    """What one of the caches holds.
+    """The contents of one of the caches.
 
     Attributes:
         name: "embeddings", "mmproj", "headers", "bench" or "measured".
@@ -41,7 +41,7 @@ class CacheContents:
 
 
 def cache_contents() -> tuple[CacheContents, ...]:
-    """What each cache holds, the one that grows with use first."""
+    """Return the contents of each cache, the one that grows with use first."""
     stored = [file.n_bytes for file in _embeddings().files()]
     bound = EngineConfig.embedding_disk_bytes
     records = [n_bytes for record in RECORDS for _, n_bytes in _sizes(record.files())]
@@ -94,7 +94,7 @@ def _embeddings() -> EmbeddingStore:
 
 
 def _other_folders() -> list[Folder]:
-    """All but the one of the embeddings, whose files are in the hands of their store."""
+    """Return all cache folders but that of the embeddings, whose files only their store may remove."""
     return [folder for folder in FOLDERS if folder != EMBEDDINGS]
 
 

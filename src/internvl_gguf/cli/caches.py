@@ -1,4 +1,4 @@
-"""`internvl cache`: what is kept so that nothing is computed twice, and clearing it."""
+"""`internvl cache`: show and clear the files that are kept so that nothing is computed twice."""
 
 from __future__ import annotations
 

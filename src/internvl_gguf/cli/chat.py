@@ -101,7 +101,7 @@ def chat(
 
 
 def _split_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """MODEL and PICTUREs of the command line; a first argument that is a file or pipe, and no GGUF, is a picture."""
+    """Return MODEL and PICTUREs; a first argument that is a file or pipe, but no GGUF, is a picture."""
     from internvl_gguf.chat.typed_line import has_picture_name
 
     if not arguments or arguments[0] == STDIN:

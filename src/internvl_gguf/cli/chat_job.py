@@ -1,4 +1,4 @@
-"""From a command line to a chat: the model, the history, the terminal put together, and taken apart at the end."""
+"""Start a chat from a command line: open the model, the history and the terminal, and close them at the end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _LISTED = 20
 
 @dataclass(frozen=True)
 class ChatJob:
-    """What `internvl chat` was asked for.
+    """The request given to `internvl chat`.
 
     Attributes:
         model: the model's name; None where none was given.
@@ -108,7 +108,7 @@ def _hold(job: ChatJob, terminal: Terminal) -> int:
 
 
 def _first_pictures(job: ChatJob, terminal: Terminal) -> list[Picture]:
-    """The pictures of the first question.
+    """Return the pictures of the first question.
 
     Raises:
         PictureError: one that cannot be read.
@@ -124,7 +124,7 @@ def _first_pictures(job: ChatJob, terminal: Terminal) -> list[Picture]:
 def _talk(
     job: ChatJob, terminal: Terminal, chat: Chat, loop: Loop, pictures: Sequence[Picture], *, resumed: bool
 ) -> int:
-    """From the first line to the last."""
+    """Run the chat from the first line to the last."""
     is_script = terminal.kind == "script"
     if not is_script:
         chat.screen.say(
@@ -148,7 +148,7 @@ def _talk(
 
 
 def _wanted(job: ChatJob, history: History) -> Conversation | None:
-    """The conversation to go on with."""
+    """Return the conversation to go on with."""
     if job.resume is not None:
         return history.find(job.resume)
     if not job.go_on:
@@ -160,7 +160,7 @@ def _wanted(job: ChatJob, history: History) -> Conversation | None:
 
 
 def _models(job: ChatJob, screen: Screen, notice: Notice) -> ModelLoader:
-    """How this chat comes by models."""
+    """Return the loader that finds and loads models for this chat."""
 
     def find(name: str) -> ModelFiles:
         from internvl_gguf.cli.downloads import obtain
@@ -190,7 +190,7 @@ def _models(job: ChatJob, screen: Screen, notice: Notice) -> ModelLoader:
 
 
 def _full_name(files: ModelFiles) -> str:
-    """How a model is called so that it is found again: with its quant, paths absolute."""
+    """Return a name by which a model is found again: with its quant, paths absolute."""
     from internvl_gguf.gguf.filenames import RepoFile, sort_out
     from internvl_gguf.models.names import DEMO
 

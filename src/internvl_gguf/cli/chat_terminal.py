@@ -1,4 +1,4 @@
-"""What a chat is shown on and typed at: an editor and rendered answers, plain lines, or a script."""
+"""The input and output of a chat: an editor and rendered answers, plain lines, or a script."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Terminal:
 
     @classmethod
     def found(cls, takes_stdin: bool, *, plain: bool, preview: bool) -> Terminal:
-        """What this process was started with.
+        """Return the terminal that this process was started with.
 
         Args:
             takes_stdin: whether a picture comes on stdin, so that keys have to come from elsewhere.
@@ -75,7 +75,7 @@ class Terminal:
 
     @contextlib.contextmanager
     def without_echo(self) -> Iterator[None]:
-        """Keys that are pressed while nobody reads them wait for the editor, and do not show up in an answer."""
+        """Switch the echo off: keys pressed during an answer wait for the editor, and are not shown in the answer."""
         if self.kind != "editor" or termios is None:
             yield
             return
@@ -89,7 +89,7 @@ class Terminal:
             termios.tcsetattr(keys, termios.TCSADRAIN, before)
 
     def reader(self, sources: Sources, folder: Path | None) -> Reader:
-        """What reads lines.
+        """Return the reader of lines.
 
         Args:
             sources: what completion asks the chat.
@@ -109,7 +109,7 @@ class Terminal:
 
 
 def _obeys_sequences() -> bool:
-    """Whether the terminal acts on escape sequences: all do but old consoles of Windows."""
+    """Return whether the terminal acts on escape sequences: all do except old consoles of Windows."""
     if os.name != "nt":
         return True
     from rich.console import Console

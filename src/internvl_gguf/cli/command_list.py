@@ -1,4 +1,4 @@
-"""The commands there are, and what `internvl --help` says of them, without the libraries of the command line."""
+"""The list of commands and the text of `internvl --help`, without the libraries of the command line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _WIDEST: Final = 80
 
 
 def help_text() -> str:
-    """What `internvl --help` says, for the width of the terminal."""
+    """Return the text of `internvl --help`, for the width of the terminal."""
     import shutil
 
     from internvl_gguf.utils.safe_text import broken

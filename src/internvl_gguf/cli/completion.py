@@ -1,4 +1,4 @@
-"""Completion in bash, zsh and fish: the scripts, and the answers those ask for while somebody types."""
+"""Completion in bash, zsh and fish: the scripts, and the words that they ask for while the user types."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Which shell.", show_
 
 
 def answer(arguments: Sequence[str]) -> str:
-    """What a script of ours is told: a line for each word that may stand at the cursor.
+    """Return the answer to a completion script: a line for each word that may stand at the cursor.
 
     Args:
         arguments: the shell, and the words after the program's name, the unfinished one last; of bash the line up to
@@ -90,7 +90,7 @@ def answer(arguments: Sequence[str]) -> str:
 
 
 def _split(line: str) -> list[str]:
-    """The words of a line, the one under the cursor last, "" where none is begun."""
+    """Return the words of a line, the one under the cursor last, "" if none is begun."""
     try:
         words = shlex.split(line)
     except ValueError:  # a quote is open
@@ -124,7 +124,7 @@ def _answers(words: Sequence[str]) -> Iterator[Answer]:
 
 
 def _types(function: Any) -> Mapping[str, Any]:
-    """The types of a command's parameters; none of a group of commands."""
+    """Return the types of a command's parameters; empty for a group of commands."""
     import inspect
 
     if not callable(function) or hasattr(function, "registered_commands"):
@@ -153,7 +153,7 @@ def _values(option: Any, types: Mapping[str, Any], current: str) -> Iterator[Ans
 
 
 def _arguments(command: Any, types: Mapping[str, Any], current: str) -> Iterator[Answer]:
-    """Models and conversations where an argument is one; files are what shells complete by themselves."""
+    """Return models or conversations if the argument is one; shells complete files by themselves."""
     for argument in command.params:
         if argument.param_type_name == "argument":
             if "MODEL" in (argument.metavar or argument.name.upper()):
@@ -170,7 +170,7 @@ def _models(current: str) -> Iterator[Answer]:
 
 
 def _conversations() -> Iterator[Answer]:
-    """The last conversations, where there are any: nothing is begun here."""
+    """Return the last conversations, if a history exists; it is not created here."""
     from internvl_gguf.history.database import FILE
     from internvl_gguf.utils.paths import data_dir
 

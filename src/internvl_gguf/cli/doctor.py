@@ -1,4 +1,4 @@
-"""`internvl doctor`: is everything in place on this machine?"""
+"""`internvl doctor`: check whether everything works on this machine."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def doctor(
 
 
 def _library() -> tuple[dict[str, Any], TrialReport | None]:
-    """Facts about the installed library, and the report of its trial."""
+    """Return facts about the installed library, and the report of its trial."""
     try:
         from internvl_gguf.llama import library
         from internvl_gguf.llama.openmp import spin_settings
@@ -104,7 +104,7 @@ def _library() -> tuple[dict[str, Any], TrialReport | None]:
 
 
 def _unused_gpu(devices: Sequence[dict[str, Any]]) -> dict[str, str] | None:
-    """A GPU that the installed llama.cpp cannot use, with the command that builds one that can."""
+    """Return a GPU that the installed llama.cpp cannot use, with the command that builds a llama.cpp that can."""
     if any(device["kind"] in ("gpu", "igpu") for device in devices):
         return None
     found = find_unused_gpu()
@@ -142,7 +142,7 @@ def _conversations() -> dict[str, Any]:
 
 
 def _folder_problems(report: dict[str, Any]) -> list[str]:
-    """What each folder that cannot be written costs, and the variable that names another."""
+    """Return, for each folder that cannot be written, the consequence and the variable that names another folder."""
     return [
         f"{report[name]['folder']} cannot be written: {cost} Set {variable} to another folder."
         for name, cost, variable in (

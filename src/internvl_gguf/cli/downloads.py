@@ -1,4 +1,4 @@
-"""Fetching a model with a bar for each file, and telling what was chosen."""
+"""Fetch a model with a bar for each file, and tell what was chosen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WIDE = 80  # columns that a bar with its figures needs
 
 
 def obtain(model: str, mmproj: str | None, chooser: Chooser) -> ModelFiles:
-    """The files of a model, fetched if they are not here; tells on stderr what was chosen and how far it is.
+    """Return the files of a model, fetched if they are not here; stderr shows the choice and the progress.
 
     Args:
         model: how it was asked for.
@@ -38,7 +38,7 @@ def obtain(model: str, mmproj: str | None, chooser: Chooser) -> ModelFiles:
 
 
 class DownloadBars:
-    """A bar with speed and remaining time for each file; nothing but lines where there are no bars."""
+    """A bar with speed and remaining time for each file; only lines where no bars can be shown."""
 
     def __init__(self, bars: ProgressBars) -> None:
         self._bars = bars
@@ -46,7 +46,7 @@ class DownloadBars:
         self.say = bars.say
 
     def progress(self, file: RepoFile, done: int) -> None:
-        """A file has so many bytes."""
+        """Show how many bytes of a file have arrived."""
         if file.path not in self._changes:
             width = columns(err=True)
             longest = max(12, width - (48 if width >= _WIDE else 18))
@@ -58,7 +58,7 @@ class DownloadBars:
 
 @contextlib.contextmanager
 def download_bars() -> Iterator[DownloadBars]:
-    """Bars for as long as files are fetched; they appear with the first byte."""
+    """Show bars while files are fetched; they appear with the first byte."""
     wide: tuple[Figure, ...] = ("wide bar", "bytes", "speed")
     figures = wide if columns(err=True) >= _WIDE else ("percent",)
     with progress_bars(*figures, "short time left", transient=False) as bars:

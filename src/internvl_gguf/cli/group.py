@@ -28,7 +28,7 @@ _ELSEWHERE: Final = {
 
 
 def _meant_by_run(arguments: list[str]) -> str:
-    """The command that `run MODEL`, `run MODEL PICTURE` or `run MODEL QUESTION` means."""
+    """Return the command that `run MODEL`, `run MODEL PICTURE` or `run MODEL QUESTION` means."""
     from internvl_gguf.chat.typed_line import has_picture_name
 
     return "chat" if all(map(has_picture_name, arguments[1:])) or "--help" in arguments else "ask"
@@ -50,13 +50,13 @@ class _LazyGroup(TyperGroup):
 
 
 def function_of(name: str) -> Any:
-    """The function of a command, or the commands that a name stands for together."""
+    """Return the function of a command, or the group of commands that a name stands for."""
     module, attribute, _ = COMMANDS[name]
     return getattr(importlib.import_module(f"internvl_gguf.cli.{module}"), attribute)
 
 
 def load(name: str) -> Any:
-    """The command of a name, its options as the person's config.toml wants them.
+    """Return the command of a name, with the defaults from the user's config.toml.
 
     Raises:
         InvalidRequestError: config.toml cannot be used.

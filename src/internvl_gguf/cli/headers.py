@@ -1,4 +1,4 @@
-"""Headers of a model's files wherever they are, for commands that look and do not run."""
+"""Read the headers of a model's local or remote files, for commands that do not run the model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ModelHeaders:
 
 
 def model_headers(model: str, mmproj: str | None) -> ModelHeaders:
-    """The headers of a model: of its files if they are here, without a request, else fetched by ranged reads.
+    """Return the headers of a model: from local files without a request, else fetched by ranged reads.
 
     Raises:
         ModelFileError, HubError: no such model, or they cannot be had.

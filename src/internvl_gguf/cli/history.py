@@ -1,4 +1,4 @@
-"""`internvl history`: past chats listed, searched, shown, written to files and removed."""
+"""`internvl history`: list, search, show, export and remove past chats."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The conversation'
 
 
 class _HistoryGroup(TyperGroup):
-    """A group that lists where its first word is no command of its own."""
+    """A group of commands that lists conversations if its first word is not one of its commands."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
@@ -151,7 +151,7 @@ def rm(
 
 
 def _forget_typed_lines() -> str:
-    """Remove what the editor of the chat remembers; what to say of it."""
+    """Remove the lines that the chat's editor remembers, and return the message about it."""
     from internvl_gguf.chat.editor import HISTORY_FILE
 
     file = data_dir() / HISTORY_FILE
@@ -167,7 +167,7 @@ def _forget_typed_lines() -> str:
 
 
 def _open() -> History:
-    """The history; where there is none yet, none is made."""
+    """Open the history; if there is none yet, none is created."""
     from internvl_gguf.history import History
 
     if (data_dir() / FILE).exists():
@@ -191,7 +191,7 @@ def _as_json(summary: Summary) -> dict[str, Any]:
 
 
 def _table(summaries: list[Summary], words: list[str], width: int) -> Iterator[str]:
-    """Conversations as lines of at most `width` cells; with where words were found, if not in the title."""
+    """Return conversations as lines of at most `width` cells, with the text found if it is not in the title."""
     if not summaries:
         return
     names = {summary.model: clipped(_model_name(summary.model), _MODEL) for summary in summaries}
@@ -231,7 +231,7 @@ def _footer(history: History, text: str, found: int, shown: int) -> str:
 
 
 def _told(conversation: Conversation) -> Iterator[str]:
-    """A conversation as paragraphs."""
+    """Return a conversation as paragraphs."""
 
     def heading(text: str) -> str:
         return bold(safe_name(text))
@@ -256,7 +256,7 @@ def _picture_line(picture: HistoryPicture) -> str:
 
 
 def _model_name(model: str) -> str:
-    """A model as a list shows it: of a path the last part."""
+    """Return a model's name as lists show it: the last part of a path."""
     return safe_name(Path(model).name if model.lower().endswith(".gguf") else model)
 
 

@@ -1,4 +1,4 @@
-"""`internvl inspect`: what the model will see of pictures, without loading a model."""
+"""`internvl inspect`: show what the model will see of pictures, without loading a model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _LABEL_WIDTH = 13
 
 @dataclass(frozen=True)
 class _Encoder:
-    """What a model makes of a tile.
+    """The sizes of a model that determine how it encodes tiles.
 
     Attributes:
         name: of the model.
@@ -67,7 +67,7 @@ class _Encoder:
 
 @dataclass(frozen=True)
 class _Inspection:
-    """Pictures as one question would bring them.
+    """Pictures, cut as for one question.
 
     Attributes:
         names: the pictures as they were named.
@@ -94,7 +94,7 @@ class _Inspection:
 
     @property
     def is_fitted(self) -> bool:
-        """Whether the pictures do not fit as asked, but do as they would be cut."""
+        """Whether the pictures fit only because they are cut into fewer tiles than asked."""
         return self.plan.fits and not self.asked.fits
 
 
@@ -176,7 +176,7 @@ def _places(pictures: int, layout: PictureLayout) -> int:
 
 
 def _overlay_files(save: Path, images: Sequence[str]) -> list[Path]:
-    """Where the grids go: the file named, or numbered ones beside it.
+    """Return the files for the grids: the named file, or numbered ones beside it.
 
     Raises:
         typer.BadParameter: a file of another format, or one of the pictures.
@@ -192,7 +192,7 @@ def _overlay_files(save: Path, images: Sequence[str]) -> list[Path]:
 
 
 def _encoder(model: str | None, mmproj: str | None) -> _Encoder:
-    """Its numbers by the model's headers; those of a model the catalogue knows, without a request."""
+    """Return the encoder's numbers from the model's headers; for a model of the catalogue, without a request."""
     if model is None and mmproj is None:
         return _Encoder("InternVL3", TILE_SIZE, TOKENS_PER_TILE, TRAINED_CONTEXT)
     from internvl_gguf.gguf.header import read_header
@@ -224,12 +224,12 @@ def _encoder_of_header(model: str | None, header: GGUFHeader, n_ctx_train: int |
 
 
 def _shown_plan(inspection: _Inspection) -> CutPlan:
-    """The cut that `ask` would come to, or the one asked for where `ask` would refuse."""
+    """Return the cut that `ask` would choose, or the one asked for if `ask` would refuse."""
     return inspection.plan if inspection.is_fitted else inspection.asked
 
 
 def _document(inspection: _Inspection, saved: Sequence[Path]) -> dict[str, Any]:
-    """What `--json` prints; the facts of a single picture stand at the top level too."""
+    """Return the document of `--json`; the facts of a single picture are at the top level too."""
     pictures = [
         {
             "image": name,
@@ -282,7 +282,7 @@ def _cut_facts(inspection: _Inspection, cut: CutPlan) -> dict[str, Any]:
 
 
 def _positions(inspection: _Inspection, cut: CutPlan) -> int:
-    """Positions the pictures take with the markers around them."""
+    """Return the positions that the pictures take, with the markers around them."""
     return cut.visual_tokens + _MARKERS * inspection.places
 
 

@@ -1,4 +1,4 @@
-"""The part of `internvl doctor` about how fast this machine is."""
+"""The part of `internvl doctor` about the speed of this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured.
+    """The results of the measurements.
 
     Attributes:
         roofline: how fast the devices are.
@@ -31,7 +31,7 @@ class Measured:
 
 
 def measure() -> Measured:
-    """Measure and record it; on a terminal a line on stderr says how far that is.
+    """Measure the speed and record it; on a terminal a line on stderr shows the progress.
 
     The roofline is measured with the threads that models use from then on.
 
@@ -54,7 +54,7 @@ def measure() -> Measured:
 
 
 def speed_report(roofline: Roofline | None) -> dict[str, Any] | None:
-    """What `--json` says: bytes and operations a second, each as the lowest and the highest; None if never measured."""
+    """Return the speeds for `--json`: bytes and operations a second, each as lowest and highest; None if unmeasured."""
     if roofline is None:
         return None
     from internvl_gguf.hardware.device_speed import TABLES
@@ -77,7 +77,7 @@ def speed_report(roofline: Roofline | None) -> dict[str, Any] | None:
 
 
 def speed_rows(roofline: Roofline | None) -> list[tuple[str, str]]:
-    """What the table of `internvl doctor` says."""
+    """Return the rows about speed for the table of `internvl doctor`."""
     if roofline is None:
         return [
             ("speed", "not measured, so estimates are assumptions; `internvl doctor --measure` takes a minute or two")
@@ -92,7 +92,7 @@ def speed_rows(roofline: Roofline | None) -> list[tuple[str, str]]:
 
 
 def print_speeds(roofline: Roofline) -> None:
-    """The measured rates of each device, a line for each type of weights and of attention."""
+    """Print the measured rates of each device, a line for each type of weights and of attention."""
     for device in (roofline.host, *roofline.gpus):
         print_lines(f"\n{device.name}: {device.description}")
         print_lines(f"{'':<12}{'1 token':>12}{'512 tokens':>14}{'encoder':>12}", wrap=False)
@@ -114,7 +114,7 @@ def _line(kind: str, bandwidth: Mapping[str, Range], rate: Mapping[str, Range], 
 
 
 def _middle(rate: Range) -> float:
-    """Half-way between the ends, in billions."""
+    """Return the middle of a range, in billions."""
     return (rate.low + rate.high) / 2e9
 
 

@@ -20,7 +20,7 @@ _FIDELITY = (
 
 
 def tuning_report(settings: HostSettings, recorded: Tuning | None, measured: Tuning | None) -> dict[str, Any]:
-    """What `--json` says: what models use, when that was measured (null by rule), and the times in seconds.
+    """Return the tuning for `--json`: the settings, when they were measured (null by rule), the times in seconds.
 
     Args:
         settings: what models use.
@@ -44,7 +44,7 @@ def tuning_report(settings: HostSettings, recorded: Tuning | None, measured: Tun
 
 
 def tuning_rows(settings: HostSettings, recorded: Tuning | None) -> list[tuple[str, str]]:
-    """What the table of `internvl doctor` says."""
+    """Return the rows about tuning for the table of `internvl doctor`."""
     if recorded is None:
         rule = (
             f"{settings.n_threads}, one for each physical core; `internvl doctor --measure` looks for a better number"
@@ -60,7 +60,7 @@ def tuning_rows(settings: HostSettings, recorded: Tuning | None) -> list[tuple[s
 
 
 def waiting_rows(waiting: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """How threads wait for each other, for the table.
+    """Return rows that say how threads wait for each other.
 
     Args:
         waiting: `llama.openmp.SpinSettings` as a dictionary.
@@ -79,7 +79,7 @@ def waiting_rows(waiting: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def print_tuning(tuning: Tuning) -> None:
-    """The times of each setting as parts of the best one's, and which were chosen."""
+    """Print the time of each setting relative to the best one, and mark the chosen ones."""
     chosen = None if tuning.disturbed else tuning.chosen
     _title("CPU, time by threads: 1 is the best")
     token, batch = _of_best(tuning.token), _of_best(tuning.batch)

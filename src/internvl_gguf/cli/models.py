@@ -1,4 +1,4 @@
-"""`internvl list`, `show` and `rm`: what is here, what it is, and taking it away."""
+"""`internvl list`, `show` and `rm`: list the local models, describe them and remove them."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _list_catalog(catalog: Catalog, json_output: bool) -> None:
 
 
 def _cached_rows(cache: HubCache, repo: CachedRepo, catalog: Catalog) -> Iterable[dict[str, Any]]:
-    """One row for each quant of a cached repository, then one for what else of it takes space."""
+    """Return a row for each quant of a cached repository, then one for its other files."""
     from internvl_gguf.gguf.header import read_header
     from internvl_gguf.gguf.report import report_text
 

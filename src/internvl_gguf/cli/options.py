@@ -25,12 +25,12 @@ of what would gain the rest."""
 
 
 def _shared(variable: str, *names: str, **more: Any) -> Any:
-    """An option that a variable sets for every command that has it: INTERNVL_ and its name."""
+    """Return an option that the variable INTERNVL_ and its name sets for every command that has it."""
     return typer.Option(*names, envvar=f"{VARIABLES}_{variable}", show_envvar=False, **more)
 
 
 def given(metavar: str | None, help_text: str, panel: str | None, *names: str, **more: Any) -> Any:
-    """An option that is left out unless somebody gives it, and so has no default to show."""
+    """Return an option that has no default to show, since it counts only if it is given."""
     return typer.Option(*names, metavar=metavar, help=help_text, show_default=False, rich_help_panel=panel, **more)
 
 
@@ -133,7 +133,7 @@ LogOption = Annotated[bool, typer.Option("--log", "-vv", help="Show that and lla
 
 
 def chosen_model(model: str | None, tell: Callable[[str], None] = say) -> str:
-    """The model asked for, else INTERNVL_MODEL, else that of config.toml, else the demo model and a line that says so.
+    """Return the model asked for, else INTERNVL_MODEL, else that of config.toml, else the demo model with a notice.
 
     Args:
         model: the one asked for.
@@ -152,7 +152,7 @@ def chosen_model(model: str | None, tell: Callable[[str], None] = say) -> str:
 
 
 def _others_here() -> str:
-    """What to name instead of the demo model: a model that is here, if there is one."""
+    """Return the hint to name another model than the demo model; it names a local one if there is one."""
     from internvl_gguf.models.suggest import cached_repos
 
     here = next(iter(cached_repos()), None)
@@ -160,7 +160,7 @@ def _others_here() -> str:
 
 
 def names_model(text: str) -> bool:
-    """Whether a lone argument is a model rather than a question of one word or a picture."""
+    """Return whether a single argument is a model rather than a picture or a question of one word."""
     from internvl_gguf.chat.typed_line import has_picture_name
     from internvl_gguf.models.catalog import load_catalog
 

@@ -22,7 +22,7 @@ VARIABLES: Final = "INTERNVL"
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that stand for one of a command's.
+    """Parameters that replace one parameter of a command.
 
     Attributes:
         parameters: options of the command line.
@@ -34,7 +34,7 @@ class Group:
 
 
 def expand(command: Callable[..., None], groups: Mapping[str, Group]) -> Callable[..., None]:
-    """A command with groups of parameters in place of its parameters of those names.
+    """Return a command in which groups of parameters replace the parameters of those names.
 
     Args:
         command: its function.
@@ -58,7 +58,7 @@ def expand(command: Callable[..., None], groups: Mapping[str, Group]) -> Callabl
 
 
 def parameters_of(configuration: Any) -> Iterator[inspect.Parameter]:
-    """The parameters of a command for the options of a configuration dataclass.
+    """Return the parameters of a command for the options of a configuration dataclass.
 
     Each can be set by a variable for every command that has it: INTERNVL_ and its key.
     """
@@ -79,12 +79,12 @@ def parameters_of(configuration: Any) -> Iterator[inspect.Parameter]:
 
 
 def parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
-    """One option of the command line, its annotation described by a `typer.Option`."""
+    """Return one option of the command line, its annotation described by a `typer.Option`."""
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def taken(configuration: Any, values: dict[str, Any], **more: Any) -> Any:
-    """A configuration of what the parameters of `parameters_of` were given, which are taken out of the values.
+    """Return a configuration made of the values of `parameters_of`'s parameters, which are removed from `values`.
 
     Args:
         configuration: the dataclass.

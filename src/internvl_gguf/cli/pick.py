@@ -1,4 +1,4 @@
-"""`internvl pick`: what fits a machine, the best first, before anything is fetched."""
+"""`internvl pick`: rank the quants that fit a machine, before anything is fetched."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def pick(
 
 
 class _Budgets:
-    """The memory that was named, and this machine's where none was.
+    """The memory given by options, or this machine's if none was given.
 
     Raises:
         InvalidRequestError: sizes that are none.
@@ -96,7 +96,7 @@ class _Budgets:
         self.ram_is_ours = ram is None
 
     def budget(self) -> tuple[MemoryBudget, tuple[str, ...]]:
-        """Bytes of each device, and what there is to say about this machine."""
+        """Return the bytes of each device, and notices about this machine."""
         from internvl_gguf.hardware.unused_gpu import find_unused_gpu
         from internvl_gguf.planning import MemoryBudget
         from internvl_gguf.planning.machine_memory import machine_budget, total_host_memory
@@ -127,7 +127,7 @@ def _resolver() -> HubResolver:
 
 
 def _with_context(workload: Workload, context: int | None, listings: list[ModelListing]) -> Workload:
-    """The workload with the context asked for, or one that the pictures need.
+    """Return the workload with the context asked for, or with the context that the pictures need.
 
     Raises:
         InvalidRequestError: more than a model was trained for, or pictures that it does not hold.

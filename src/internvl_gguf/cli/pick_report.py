@@ -1,4 +1,4 @@
-"""What `internvl pick` prints: a table, a sentence why, one quant explained, or JSON."""
+"""The output of `internvl pick`: a table with the reason for the choice, one quant explained, or JSON."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _LONG = 60.0  # seconds of a question from which on it is said what shortens it
 
 
 def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_output: bool) -> None:
-    """The verdict and the ranking; where nothing fits, what would.
+    """Print the choice and the ranking; if nothing fits, the options that would help.
 
     Raises:
         InsufficientMemoryError: nothing fits.
@@ -76,7 +76,7 @@ def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_
 
 
 def _faster(picks: Picks, best: Configuration) -> str:
-    """What shortens a question that takes long; "" where none does, or it is soon answered."""
+    """Return advice that shortens a slow question; "" if there is none or the question is fast."""
     if geometric_mean(best.answer_seconds) < _LONG:
         return ""
     smaller = _smaller_models(best.candidate.text.parameters) if len(picks.listings) == 1 else []
@@ -85,7 +85,7 @@ def _faster(picks: Picks, best: Configuration) -> str:
 
 
 def _larger(ranked: Sequence[Configuration]) -> str:
-    """What the next larger model would take; "" where none fits."""
+    """Return what the next larger model would take; "" if none fits."""
     best = ranked[0]
     larger = [each for each in ranked if each.candidate.text.parameters > 1.2 * best.candidate.text.parameters]
     if not larger:
@@ -100,7 +100,7 @@ def _name(candidate: Candidate, several: bool) -> str:
 
 
 def explain(picks: Picks, wanted: str, json_output: bool) -> None:
-    """One quant: what it takes by part, what that leaves, and where it stands among the others.
+    """Print one quant: its memory part by part, the memory left, and its rank among the others.
 
     Raises:
         InvalidRequestError: no such quant.
@@ -170,7 +170,7 @@ def _print_advice(advice: Sequence[str], *, fits: bool) -> None:
 
 
 def _smaller_models(parameters: int) -> list[Sequence[Candidate]]:
-    """The quants of smaller models of the family, the largest model first."""
+    """Return the quants of smaller models of the family, the largest model first."""
     from internvl_gguf.models.listing import family
 
     smaller = [each for each in family() if each.shape.text.parameters < 0.9 * parameters]
@@ -186,7 +186,7 @@ def _advice(picks: Picks, candidates: Sequence[Candidate], *, whole: bool) -> li
 
 
 def _find(candidates: Sequence[Candidate], wanted: str) -> Candidate:
-    """The quant that a person means, as QUANT or MODEL:QUANT.
+    """Return the quant that the user named as QUANT or MODEL:QUANT.
 
     Raises:
         InvalidRequestError: there is none, or several models have it.
@@ -213,7 +213,7 @@ def _find(candidates: Sequence[Candidate], wanted: str) -> Candidate:
 
 
 def _command(found: Configuration) -> str:
-    """What to type to run a configuration."""
+    """Return the command that runs a configuration."""
     request, workload = found.request, found.workload
     words = ["internvl", "ask", f"{found.candidate.model}:{found.candidate.quant}", '"What is it?"', "-i", "PICTURE"]
     if found.candidate.model == DEMO:

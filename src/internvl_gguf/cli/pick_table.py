@@ -23,7 +23,7 @@ _FAMILY: Final = "InternVL3-"  # the catalogue knows the models without it, too
 
 
 def ranking_table(shown: Sequence[Configuration], several: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and rows that fit the terminal; parts of the memory are those of all devices together.
+    """Return head and rows that fit the terminal; parts of the memory are sums over all devices.
 
     Args:
         shown: the rows.
@@ -74,7 +74,7 @@ def _columns(found: Configuration, several: bool, number: Callable[[int], str]) 
 
 
 def print_footnotes(shown: Sequence[Configuration], several: bool, more: int = 0, too_large: int = 0) -> None:
-    """Say on stderr what the columns mean, and what the numbers come from.
+    """Print to stderr what the columns mean, and where the numbers come from.
 
     Args:
         shown: the rows.
@@ -113,18 +113,18 @@ def _footnotes(shown: Sequence[Configuration], several: bool, more: int, too_lar
 
 
 def _unit(shown: Sequence[Configuration]) -> int:
-    """GiB, but MiB for models so small that a GiB tells nothing."""
+    """Return GiB as the unit, or MiB for very small models."""
     return _GIB if max(each.candidate.size for each in shown) >= _GIB // 4 else 2**20
 
 
 def loss_text(found: Configuration, several: bool) -> str:
-    """A loss in words, with its order of magnitude where all rows are of one model: "little 0.03"."""
+    """Return a loss in words, with its order of magnitude if all rows are of one model: "little 0.03"."""
     number = "" if several or not found.loss else f" {found.loss:.1g}"
     return f"{loss_in_words(found.loss)}{number}{' ?' if is_quantised(found.request.kv_type) else ''}"
 
 
 def range_text(value: Range | None) -> str:
-    """Two digits of each end; one number where both are the same."""
+    """Return a range with two digits for each end; one number if both are the same."""
     if value is None:
         return "-"
     low, high = (_digits(end) for end in (value.low, value.high))

@@ -1,4 +1,4 @@
-"""What `internvl pick` chooses from."""
+"""The models and limits that `internvl pick` chooses from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Picks:
-    """What was asked for.
+    """The request given to `internvl pick`.
 
     Attributes:
         listings: the models to choose from.

@@ -1,4 +1,4 @@
-"""Pictures that a question names: who writes their path means what is in them."""
+"""Find pictures that a question names by their paths."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OFF: Final = "--no-prompt-pictures"
 
 
 def find_pictures(prompt: str, given: Sequence[str]) -> TypedLine:
-    """The pictures whose paths stand in a question, as the chat reads a line; those that are given stay text.
+    """Return the pictures whose paths are in a question, as the chat reads a line; paths of `given` ones stay text.
 
     Args:
         prompt: the question.
@@ -35,7 +35,7 @@ def find_pictures(prompt: str, given: Sequence[str]) -> TypedLine:
 
 
 def take_found(found: TypedLine, question: str) -> list[Picture]:
-    """The pictures of a question, and a line for each that says so.
+    """Read the pictures found in a question, and tell the user of each in a line.
 
     Args:
         found: the pictures.

@@ -1,4 +1,4 @@
-"""`internvl pull`: a model's files into the cache."""
+"""`internvl pull`: fetch a model's files into the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`internvl quantize`: other quants of a model, made here."""
+"""`internvl quantize`: make other quants of a model on this machine."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _Found:
 
 @dataclass(frozen=True)
 class _MatrixOptions:
-    """What the command line says of the importance matrix.
+    """The options of the importance matrix.
 
     Attributes:
         calibrate: what to make one of.
@@ -128,7 +128,7 @@ def quantize(
 
 
 def _one_output(place: Path | None, option: Path | None) -> Path | None:
-    """Where the file goes, behind the types or after -o.
+    """Return the output file, named after the types or by -o.
 
     Raises:
         InvalidRequestError: two different places.
@@ -160,7 +160,7 @@ def _check_free(path: Path, force: bool) -> None:
 
 
 def _find(source: str, kinds: Sequence[QuantType], mmproj: str | None, force: bool) -> _Found:
-    """The file to quantise, fetched if it is not here.
+    """Return the file to quantise, fetched if it is not here.
 
     Raises:
         ModelFileError, HubError: as `resolve.resolve_model`; or nothing of it is in whole precision.
@@ -191,7 +191,7 @@ def _find(source: str, kinds: Sequence[QuantType], mmproj: str | None, force: bo
 
 
 def _whole(choices: Choices) -> Choice:
-    """The text model of a repository or folder that has lost nothing."""
+    """Return the unquantised text model of a repository or folder."""
     from internvl_gguf.planning.choice import Choice
 
     labels = {copy.quant.label: copy for copy in choices.texts if copy.quant}
@@ -205,7 +205,7 @@ def _whole(choices: Choices) -> Choice:
 
 
 def _given(asked: _MatrixOptions, quantizer: Quantizer) -> ImportanceMatrix | None:
-    """The matrix of --imatrix, which the quantiser uses from here on.
+    """Return the matrix of --imatrix, which the quantiser uses from here on.
 
     Raises:
         ModelFileError, InvalidRequestError: damaged, or of another model; or the source is a vision encoder.
@@ -227,7 +227,7 @@ def _given(asked: _MatrixOptions, quantizer: Quantizer) -> ImportanceMatrix | No
 def _calibrated(
     asked: _MatrixOptions, known: ImportanceMatrix | None, found: _Found, threads: int | None, force: bool
 ) -> tuple[ImportanceMatrix, Calibration]:
-    """The matrix of --calibrate, added to a known one."""
+    """Return the matrix of --calibrate, added to a known one."""
     from internvl_gguf.quantizing import importance_matrix
     from internvl_gguf.quantizing.calibration_set import CalibrationQuestion, read_items
 
@@ -275,7 +275,7 @@ def _make(
 
 
 def _command(made: Path, source: Source, found: _Found) -> str:
-    """How to try a file."""
+    """Return the command that tries a file."""
     question = "'What is it?' -i PICTURE"
     if source.kind == "mmproj":
         return f"internvl ask MODEL {question} --mmproj {shlex.quote(str(made))}"

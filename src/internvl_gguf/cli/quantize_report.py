@@ -1,4 +1,4 @@
-"""What `internvl quantize` shows: a bar while it works, what was made, what could be."""
+"""The output of `internvl quantize`: a bar while it works, the files made, and those that could be made."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ProgressBar:
-    """How far something long is: a bar on a terminal, else nothing after the line that says what begins.
+    """Progress of long work: a bar on a terminal, elsewhere only the line that says what begins.
 
     Args:
         advance: called with how much of how much is done.
@@ -34,7 +34,7 @@ class ProgressBar:
 
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[ProgressBar]:
-    """Say what begins, and show how far it is as long as it takes."""
+    """Say what begins, and show its progress until it ends."""
     with progress_bars("bar", "count", "short time left") as bars:
         if not bars.are_shown:
             say(f"{label}.")
@@ -43,12 +43,12 @@ def progress_bar(label: str) -> Iterator[ProgressBar]:
 
 
 def counted(count: int, one: str, many: str) -> str:
-    """A number of things, as "1 chunk" or "1,200 chunks"."""
+    """Return a number of things, as "1 chunk" or "1,200 chunks"."""
     return f"{count:,} {one if count == 1 else many}"
 
 
 def tell_made(made: QuantizedFile) -> None:
-    """A file that is there now, on stdout."""
+    """Print a file that was made to stdout."""
     size = f"{format_size(made.n_bytes)} of {format_size(made.source_bytes)}"
     print_lines(f"{made.path}: {size}, {made.bits_per_weight:.2f} bits a weight, {made.seconds:.1f} s", hang=4)
     if made.fallbacks:
@@ -56,14 +56,14 @@ def tell_made(made: QuantizedFile) -> None:
 
 
 def _fallbacks(fallbacks: Sequence[Fallback], matrices: int) -> str:
-    """How many matrices did not get their type: "3 of 23 matrices fell back, 2 to Q5_0, 1 to Q8_0"."""
+    """Return how many matrices did not get their type: "3 of 23 matrices fell back, 2 to Q5_0, 1 to Q8_0"."""
     given = [fallback.given for fallback in fallbacks]
     counts = ", ".join(f"{given.count(kind)} to {kind}" for kind in dict.fromkeys(given))
     return f"{len(fallbacks)} of {matrices} matrices fell back, {counts}"
 
 
 def tell_plans(quantizer: Quantizer, kinds: Sequence[QuantType] | None, *, json_output: bool) -> None:
-    """What types would take, exact but for some kilobytes.
+    """Print the sizes that types would take, exact except for some kilobytes.
 
     Args:
         quantizer: of the model.
@@ -104,7 +104,7 @@ def _print_plans(plans: Sequence[PlannedFile], matrices: int) -> None:
 
 
 def file_as_json(made: QuantizedFile) -> dict[str, Any]:
-    """A file as `--json` shows it."""
+    """Return a file as `--json` shows it."""
     return {
         "path": str(made.path),
         "type": made.label,
@@ -119,7 +119,7 @@ def file_as_json(made: QuantizedFile) -> dict[str, Any]:
 
 
 def matrix_as_json(matrix: ImportanceMatrix | None, calibration: Calibration | None) -> dict[str, Any] | None:
-    """An importance matrix as `--json` shows it, with what the model read for it."""
+    """Return an importance matrix as `--json` shows it, with the amount of calibration data that the model read."""
     if matrix is None:
         return None
     shown: dict[str, Any] = {"tensors": len(matrix.entries), "positions": matrix.positions}

@@ -1,4 +1,4 @@
-"""Running a command line: every error in two lines, and an exit code."""
+"""Run a command line: report errors in two lines, and return an exit code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run(command: typer.Typer) -> int:
-    """Run a command line and give its exit code; no error of ours or of its use leaves a traceback.
+    """Run a command line and return its exit code; errors of this package or of usage show no traceback.
 
     A reader that left ends in the command line library, as SystemExit(1).
     """
@@ -52,7 +52,7 @@ def run(command: typer.Typer) -> int:
 
 
 def _usage_error(error: typer.TyperException) -> InternVLError:
-    """What is wrong with a command line, in our words: the library's are for programmers."""
+    """Describe an error in a command line in our own words, since the library's are for programmers."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context else " ".join(["internvl", *sys.argv[1:2]])
     message = getattr(error, "format_message", error.__str__)()

@@ -1,4 +1,4 @@
-"""config.toml: what a person wants the options to be where neither the command line nor a variable says otherwise.
+"""config.toml: the user's values for options that neither the command line nor a variable sets.
 
 model = "InternVL3-8B-Instruct:Q4_K_XL"   # what INTERNVL_MODEL would say
 temperature = 0.7                         # options of `internvl ask` and `internvl chat`, by their long names
@@ -30,12 +30,12 @@ MODEL: Final = "model"
 
 
 def settings_path() -> Path:
-    """Where the file is, or would be."""
+    """Return the path of the file, whether it exists or not."""
     return config_dir() / FILE_NAME
 
 
 def wanted_model() -> str | None:
-    """The model that the file names; None where it names none.
+    """Return the model that the file names; None if it names none.
 
     Raises:
         InvalidRequestError: the file cannot be read, or names something else than a model.
@@ -47,7 +47,7 @@ def wanted_model() -> str | None:
 def defaults_of(
     name: str, command: Callable[..., Any], shared: Mapping[str, Any], names: tuple[str, ...]
 ) -> dict[str, Any]:
-    """What the file says of the options of a command.
+    """Return the values that the file gives to the options of a command.
 
     Args:
         name: of the command.
@@ -81,7 +81,7 @@ def defaults_of(
 
 
 def option_types(command: Callable[..., Any]) -> dict[str, Any]:
-    """The options of a command with their types; its arguments are none."""
+    """Return the options of a command with their types; its arguments are left out."""
     from typer.models import OptionInfo
 
     found = {}
@@ -115,7 +115,7 @@ def _unknown(shown: str, what: str, key: str, known: tuple[str, ...]) -> Invalid
 
 
 def _checked(key: str, value: Any, type_: Any) -> Any:
-    """A value as the parameter of a command takes it.
+    """Return a value as the parameter of a command takes it.
 
     Raises:
         InvalidRequestError: it is of another kind.

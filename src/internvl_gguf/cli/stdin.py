@@ -1,4 +1,4 @@
-"""What comes on stdin: a picture, a question, or nothing that anybody would wait for."""
+"""Read a picture or a question from stdin; a terminal is not waited for."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _NAME: Final = "the picture on stdin"
 
 
 def is_stdin(image: str) -> bool:
-    """Whether the picture of that name is the one on stdin."""
+    """Return whether the picture of that name is the one on stdin."""
     return image == STDIN or image in _OTHER_NAMES
 
 
 def take_pictures(images: Sequence[str]) -> list[Picture]:
-    """Pictures of the command line, those on stdin and in pipes read; a name given twice is one picture twice.
+    """Return the pictures of the command line, read if on stdin or in pipes; a name given twice is one picture twice.
 
     Raises:
         PictureError: one that cannot be read.
@@ -38,7 +38,7 @@ def take_pictures(images: Sequence[str]) -> list[Picture]:
 
 
 def read_picture() -> bytes:
-    """The bytes of the picture on stdin.
+    """Return the bytes of the picture on stdin.
 
     Raises:
         InvalidRequestError: stdin is a terminal.
@@ -49,7 +49,7 @@ def read_picture() -> bytes:
 
 
 def read_question() -> str:
-    """The question on stdin, without line ends around it.
+    """Return the question on stdin, without line ends around it.
 
     Raises:
         typer.BadParameter: stdin is a terminal.

@@ -1,4 +1,4 @@
-"""The standard streams of a command, whatever it was started with: closed ones, and encodings without a character."""
+"""Make the standard streams of a command usable if they are closed or their encoding lacks characters."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def mend_streams() -> None:
 
 
 def _null_stream(number: int) -> TextIO:
-    """The null device under the number of a closed stream; that of stdout cannot be written to."""
+    """Open the null device under the number of a closed stream; that of stdout cannot be written to."""
     is_input = number != 2
     descriptor = os.open(os.devnull, os.O_RDONLY if is_input else os.O_WRONLY)
     if descriptor != number:
@@ -65,12 +65,12 @@ def _null_stream(number: int) -> TextIO:
 
 
 def is_stdout_closed() -> bool:
-    """Whether the process was started with a closed stdout."""
+    """Return whether the process was started with a closed stdout."""
     return not sys.stdout.writable()
 
 
 def closed_error() -> InternVLError:
-    """The error for an answer that no stream can take."""
+    """Return the error for an answer that cannot be written."""
     return InternVLError("The answer has nowhere to go: stdout is closed.", "Open it, or send it to a file: > FILE.")
 
 
@@ -85,7 +85,7 @@ def require_stdout() -> None:
 
 
 def replaced_line() -> str:
-    """What to say of characters that were replaced; "" where none were."""
+    """Return the message about replaced characters; "" if none were replaced."""
     if not _replacement.is_lossy:
         return ""
     return f"Characters that {sys.stdout.encoding} lacks were written as ?. PYTHONUTF8=1 writes them all."

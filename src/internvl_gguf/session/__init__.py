@@ -12,6 +12,7 @@ saved_file          the file of a saved conversation
 restore             a saved conversation put into a loaded model again
 model_runtime       protocol of a loaded model, in this process or in a worker
 open_runtime        loads a model, in this process or in a worker
+open_encoder        the vision encoder of a model: in llama.cpp, corrected if need be, or in OpenVINO
 in_process_runtime  a model loaded in this process: validated, placed, tried
 worker/             a model in a process of its own
 

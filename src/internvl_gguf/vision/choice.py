@@ -1,4 +1,4 @@
-"""Choose what encodes pictures on the CPU: OpenVINO where it is installed and was measured to be faster."""
+"""Choose the encoder of pictures on the CPU: OpenVINO if it is installed and was measured to be faster."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _INSTALL: Final = "pip install 'internvl-gguf[openvino]'"
 
 
 def is_installed() -> bool:
-    """Whether OpenVINO can be found; it is not loaded."""
+    """Return whether OpenVINO can be found; it is not loaded."""
     return importlib.util.find_spec("openvino") is not None
 
 
 def choose_encoder(
     config: EngineConfig, mmproj_type: str, operations: float, *, is_cpu_alone: bool, on_notice: Notice
 ) -> EncoderKind:
-    """Return what encodes the pictures of a model that is loaded.
+    """Return the encoder to use for the pictures of a model that is loaded.
 
     Args:
         config: what the user wants.
@@ -57,7 +57,7 @@ def choose_encoder(
 
 
 def _in_precision(config: EngineConfig) -> EncoderKind:
-    """OpenVINO in the precision that is asked for, or that suits the CPU.
+    """Return OpenVINO in the precision that is asked for, or that suits the CPU.
 
     Raises:
         LibraryError: OpenVINO cannot be loaded, or cannot use this CPU.
@@ -70,7 +70,7 @@ def _in_precision(config: EngineConfig) -> EncoderKind:
 
 
 def _is_faster(kind: EncoderKind, mmproj_type: str, on_progress: Callable[[str], None]) -> bool:
-    """Whether it takes clearly less time than llama.cpp, measured once on this machine."""
+    """Return whether OpenVINO takes clearly less time than llama.cpp, measured once on this machine."""
     seconds = measured_seconds((mmproj_type, kind), on_progress)
     if kind not in seconds or mmproj_type not in seconds:
         return False

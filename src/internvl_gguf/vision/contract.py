@@ -1,4 +1,4 @@
-"""What the engine asks of a vision encoder, whichever library computes it."""
+"""The protocol of a vision encoder as the engine uses it, for any library."""
 
 from __future__ import annotations
 

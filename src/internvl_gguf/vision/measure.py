@@ -1,4 +1,4 @@
-"""How long a tile takes in OpenVINO: the process behind `hardware.encoder_precision`, beside `llama.measure.encoder`.
+"""Measure a tile in OpenVINO: a child process of `hardware.encoder_precision`, as `llama.measure.encoder` is.
 
     python -m internvl_gguf.vision.measure "openvino f32" "openvino bf16"
 

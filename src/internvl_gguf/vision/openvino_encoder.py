@@ -1,4 +1,4 @@
-"""Tiles to embeddings through OpenVINO, on the CPU."""
+"""Encode tiles to embeddings with OpenVINO, on the CPU."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _BFLOAT16: Final = "BF16"  # among the plugin's capabilities where the CPU has u
 
 
 def has_bfloat16() -> bool:
-    """Whether this CPU computes in bfloat16 by instructions of its own.
+    """Return whether this CPU has instructions for bfloat16.
 
     Raises:
         LibraryError: OpenVINO cannot use this CPU.
@@ -47,7 +47,7 @@ def has_bfloat16() -> bool:
 
 
 def openvino_arithmetic(kind: EncoderKind) -> str:
-    """What, beside an mmproj and the pixels, decides how embeddings are rounded: library, precision and CPU."""
+    """Return what decides how embeddings are rounded, beside mmproj and pixels: library, precision and CPU."""
     return f"{kind} {ov.get_version()}|{processor_name()}|{' '.join(sorted(cpu_flags()))}"
 
 

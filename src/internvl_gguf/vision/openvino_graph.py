@@ -72,7 +72,7 @@ class _Weights:
         return name in self._tensors
 
     def constant(self, name: str) -> Node:
-        """A tensor in float32 to those who compute with it, its axes in numpy's order."""
+        """Return a tensor as a float32 constant, its axes in numpy's order."""
         tensor = self._tensors[name]
         shape = list(reversed(tensor.shape))
         stored = self._data[tensor.offset : tensor.offset + tensor.n_bytes]
@@ -99,7 +99,7 @@ class _Builder:
         return ov.Model([self._projected(self._unshuffled(hidden))], [pixels], "InternViT")
 
     def _patches(self, pixels: Node) -> Node:
-        """Embedded patches [tiles, patches, width] of normalised pixels."""
+        """Return embedded patches [tiles, patches, width] of normalised pixels."""
         facts = self.facts
         mean, std = (
             np.array(self.header.array(f"clip.vision.{key}", _FLOAT32).numbers(), np.float32) * 255
@@ -112,7 +112,7 @@ class _Builder:
         return ops.add(rows, self.weights.constant("v.patch_embd.bias"))
 
     def _positioned(self, patches: Node) -> Node:
-        """The class token and the patches, each with its own position row: [tiles, 1 + patches, width]."""
+        """Return the class token and the patches, each with its own position row: [tiles, 1 + patches, width]."""
         token = _shaped(self.weights.constant("v.class_embd"), 1, 1, self.facts.n_embd)
         tokens = ops.broadcast(token, ops.constant([self.tiles, 1, self.facts.n_embd]))
         return ops.add(ops.concat([tokens, patches], 1), self.weights.constant("v.position_embd.weight"))
@@ -138,14 +138,14 @@ class _Builder:
         return self._linear(_shaped(attended, self.tiles, -1, facts.n_embd), f"{name}.attn_out")
 
     def _projections(self, hidden: Node, name: str) -> list[Node]:
-        """Queries, keys and values [tiles, 1 + patches, width]; files keep their matrices apart or in one."""
+        """Return queries, keys and values [tiles, 1 + patches, width]; files keep their matrices apart or in one."""
         if f"{name}.attn_qkv.weight" not in self.weights:
             return [self._linear(hidden, f"{name}.attn_{part}") for part in "qkv"]
         together = self._linear(hidden, f"{name}.attn_qkv")
         return list(ops.split(together, ops.constant(-1), 3).outputs())
 
     def _unshuffled(self, hidden: Node) -> Node:
-        """Squares of neighbouring patches merged into one row, the class token left out.
+        """Merge squares of neighbouring patches into one row each, and leave out the class token.
 
         [tiles, tokens_per_tile, width * scale_factor^2], by `pixel_shuffle` of `modeling_internvl_chat.py`.
         """

@@ -1,4 +1,4 @@
-"""Loading OpenVINO, the extra `internvl-gguf[openvino]`, without the telemetry that its package starts when imported.
+"""Load OpenVINO, the extra `internvl-gguf[openvino]`, without the telemetry that its package starts when imported.
 
 `import openvino` sends an event to Intel where the package openvino-telemetry is installed, which it depends on.
 Nothing about a user leaves the machine from here, so that package cannot be found while OpenVINO is imported; OpenVINO

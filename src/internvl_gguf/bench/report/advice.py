@@ -77,7 +77,7 @@ class _Choice:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """What there is to choose from, and by what.
+    """The rows to choose from, and the measure of their loss.
 
     Attributes:
         measure: by what quality is compared; None where none was measured.
@@ -115,7 +115,7 @@ def recommend(results: Results, budget: int | None = None) -> int | None:
 
 
 def advise(results: Results, budget: int | None = None) -> str:
-    """What to run in `budget` bytes, in one sentence: the row of `recommend`, and what its neighbours would bring."""
+    """Advise in one sentence what to run in `budget` bytes: the row of `recommend` beside its neighbours."""
     names = row_names(results)
     budget, room = _room(results, budget)
     found = _compare(results, budget)
@@ -132,7 +132,7 @@ def advise(results: Results, budget: int | None = None) -> str:
 
 
 def _compare(results: Results, budget: int | None) -> _Comparison:
-    """What was measured, what of it fits `budget` bytes, and what each loses."""
+    """Collect the measured rows, those that fit `budget` bytes, and the loss of each."""
     names = row_names(results)
     measured = [index for index, row in enumerate(results.rows) if row.status == "measured"]
     planned = {index: need for index in measured if (need := memory_needed(results.rows[index])) is not None}
@@ -210,7 +210,7 @@ def _sentence(found: _Comparison, measure: QualityMeasure) -> str:
 
 
 def _beside_smaller(chosen: _Choice, smaller: _Choice, measure: QualityMeasure) -> str:
-    """What is gained over the next smaller one."""
+    """Say what the row gains over the next smaller one."""
     less = smaller.loss.value - chosen.loss.value
     if less <= math.hypot(chosen.loss.error, smaller.loss.error):
         return f"where {smaller.name} {_loss(smaller, measure, short=True)}, a difference within the standard error"
@@ -222,7 +222,7 @@ def _beside_smaller(chosen: _Choice, smaller: _Choice, measure: QualityMeasure) 
 
 
 def _why_not_larger(chosen: _Choice, larger: _Choice, measure: QualityMeasure, *, fits: bool) -> str:
-    """What the next larger one would bring, and take."""
+    """Say what the next larger row would gain, and the memory it needs."""
     size = _size(larger.need)
     if not fits:
         if larger.is_reference:
@@ -256,7 +256,7 @@ def _without_quality(results: Results, fitting: Sequence[int], names: tuple[str,
 
 
 def _loss(choice: _Choice, measure: QualityMeasure, *, short: bool = False, verb: bool = True) -> str:
-    """What a row loses, as a predicate: "loses 0.0312 ±0.0004 nats with pictures"; `verb` conjugates it."""
+    """Return the loss of a row as a predicate: "loses 0.0312 ±0.0004 nats with pictures"; `verb` conjugates it."""
     loss = choice.loss
     ending = "s" if verb else ""
     if measure == "accuracy":

@@ -1,4 +1,4 @@
-"""What the marks and numbers of a benchmark's table mean, in a few lines, and what went wrong."""
+"""The legend of a benchmark's table: its marks and numbers in a few lines, and what went wrong."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Failure:
 
 
 def title(results: Results) -> str:
-    """What was measured, in one line: "demo: 8 quants compared by size, loss, right answers and speed"."""
+    """Return in one line what was measured: "demo: 8 quants compared by size, loss, right answers and speed"."""
     rows = [results.rows[index] for index in measured_rows(results)]
     aspects = {
         "size": True,
@@ -77,7 +77,7 @@ def not_run(results: Results) -> str:
 
 
 def legend(results: Results, *, with_errors: bool = True) -> tuple[str, ...]:
-    """What a reader of the table has to know, one short paragraph each, of what is in it.
+    """Explain the marks and numbers that are in the table, a short paragraph each.
 
     Args:
         results: what is in the table.

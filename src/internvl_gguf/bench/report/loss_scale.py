@@ -1,4 +1,4 @@
-"""What a KL divergence means for the person who reads the answers.
+"""A scale for KL divergences: how much of a loss readers of answers notice.
 
 The limits are a judgement, made from the published tables of llama.cpp (planning.expected_loss) and the demo model's
 ladder (docs/bench.md): Q8_0 loses about 0.001 and Q6_K 0.005, which users call lossless; Q4_K_M about 0.03; from

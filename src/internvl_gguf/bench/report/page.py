@@ -123,7 +123,7 @@ def _cell(column: Column, index: int) -> str:
 
 
 def _lists(results: Results) -> str:
-    """What failed, and what else a reader should know."""
+    """Return the section of failures and notices."""
     failed = [
         f"<li><strong>{_text(each.name)}</strong>: {_text(f'{each.status}. {each.error}'.strip())}</li>"
         for each in failures(results)

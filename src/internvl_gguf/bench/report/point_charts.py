@@ -142,7 +142,7 @@ def _named(points: Sequence[Point], best: frozenset[int]) -> list[int]:
 
 
 def _add_legend(axes: Axes, series: Sequence[Series], best: Mapping[Role, frozenset[int]]) -> None:
-    """Of what is in the chart: the series where there are several, what hollow markers are, and what crosses are."""
+    """Add a legend: the series if there are several, and the meaning of hollow markers and of crosses."""
     size = 2 * MARKER_RADIUS
     chief = series[0]
     for each in series if len(series) > 1 else ():

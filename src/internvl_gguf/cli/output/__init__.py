@@ -1,4 +1,4 @@
-"""What the commands write: the answer to stdout, everything else to stderr. No other file of cli/ writes itself.
+"""Write the output of commands: the answer to stdout, all else to stderr. No file of cli/ outside this folder writes.
 
 lines       lines, broken at words where a terminal is narrower; errors in two lines; questions
 tables      tables and facts that fit the terminal; a styled report

@@ -1,4 +1,4 @@
-"""What goes to stdout for programs: JSON, documents as they stand, and answers as the model gives them."""
+"""Write to stdout for programs: JSON, documents unchanged, and answers as the model gives them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from internvl_gguf.utils.safe_text import safe_text
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document to stdout."""
     print_json_text(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def print_json_text(text: str) -> None:
-    """JSON on stdout; where that lacks a character, all beyond ASCII, which stand in strings, as JSON's escapes."""
+    """Print JSON to stdout; if stdout lacks a character, all characters beyond ASCII become JSON escapes."""
     try:
         text.encode(sys.stdout.encoding)
     except UnicodeEncodeError:
@@ -27,28 +27,28 @@ def print_json_text(text: str) -> None:
 
 
 def print_document(text: str) -> None:
-    """A document on stdout, as it stands: it ends as it ends."""
+    """Print a document to stdout unchanged; no line end is added."""
     typer.echo(text, nl=False)
 
 
 def answer_stream() -> BinaryIO:
-    """Stdout for records, one JSON object a line."""
+    """Return stdout as a stream for records, one JSON object a line."""
     return sys.stdout.buffer
 
 
 class StreamedAnswer:
-    """An answer on stdout, piece by piece. A file or a program gets what the model said, a terminal harmless text."""
+    """Write an answer to stdout, piece by piece. A file or program gets it unchanged, a terminal harmless text."""
 
     def __init__(self) -> None:
         self._ends_line = True
 
     def write(self, text: str) -> None:
-        """The next piece."""
+        """Write the next piece."""
         sys.stdout.write(safe_text(text) if is_terminal() else text)
         sys.stdout.flush()
         self._ends_line = text.endswith("\n")
 
     def end(self) -> None:
-        """It is over: end its last line."""
+        """End the last line of the answer."""
         if not self._ends_line:
             self.write("\n")

@@ -1,4 +1,4 @@
-"""Lines on stdout and stderr: harmless for a terminal, and broken at words where it is narrower."""
+"""Write lines to stdout and stderr: harmless for a terminal, and broken at words where it is too narrow."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _TERMINAL_WIDTH: Final = 80  # of a terminal that does not say
 
 
 def is_terminal(*, err: bool = False) -> bool:
-    """Whether stdout, or stderr, is a terminal."""
+    """Return whether stdout, or stderr, is a terminal."""
     return _stream(err).isatty()
 
 
 def columns(*, err: bool = False) -> int:
-    """Columns of the terminal that stdout, or stderr, is; `PIPE_WIDTH` where it is none."""
+    """Return the columns of stdout's or stderr's terminal; `PIPE_WIDTH` if it is not a terminal."""
     if not is_terminal(err=err):
         return PIPE_WIDTH
     with suppress(ValueError):
@@ -37,7 +37,7 @@ def columns(*, err: bool = False) -> int:
 
 
 def print_lines(text: str = "", *, hang: int | None = None, wrap: bool = True) -> None:
-    """Lines on stdout.
+    """Print lines to stdout.
 
     Args:
         text: the lines.
@@ -48,12 +48,12 @@ def print_lines(text: str = "", *, hang: int | None = None, wrap: bool = True) -
 
 
 def say(text: str, *, hang: int | None = None) -> None:
-    """Lines for the user on stderr; lost where it cannot be written. Arguments as `print_lines`'."""
+    """Print lines for the user to stderr; they are lost if it cannot be written. Arguments as in `print_lines`."""
     _write_err(_laid_out(text, err=True, hang=hang))
 
 
 def say_error(error: InternVLError) -> None:
-    """What happened and what to do, one line each."""
+    """Print what happened and what to do, one line each."""
     if isinstance(error, InsufficientMemoryError) and error.table:
         say(error.table)
     title = "Error:"
@@ -65,17 +65,17 @@ def say_error(error: InternVLError) -> None:
 
 
 def bold(text: str) -> str:
-    """Harmless text for `print_styled`, bold where stdout shows styles."""
+    """Return harmless text for `print_styled`, bold where stdout shows styles."""
     return _styled(text, bold=True)
 
 
 def dim(text: str) -> str:
-    """Harmless text for `print_styled`, dim where stdout shows styles."""
+    """Return harmless text for `print_styled`, dim where stdout shows styles."""
     return _styled(text, dim=True)
 
 
 def print_styled(text: str) -> None:
-    """Lines on stdout as they stand: made of `safe_text`, `bold` and `dim`."""
+    """Print lines to stdout unchanged; the caller made them with `safe_text`, `bold` and `dim`."""
     typer.echo(text)
 
 
@@ -89,7 +89,7 @@ def confirm(question: str) -> None:
 
 
 def flush() -> None:
-    """See that all that was written to stdout is on its way."""
+    """Flush stdout."""
     sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""What takes time, told on stderr: bars or one line on a terminal, lines or nothing elsewhere. rich is loaded late."""
+"""Show progress on stderr: bars or one line on a terminal, lines or nothing elsewhere. rich is loaded late."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SPINNER: Final = "⠋"
 
 
 class ProgressBars:
-    """Bars with labels, and lines above them; where there are no bars, only the lines.
+    """Bars with labels, and lines above them; only the lines where no bars can be shown.
 
     Attributes:
         are_shown: whether there are bars.
@@ -35,7 +35,7 @@ class ProgressBars:
         self.are_shown = bars is not None
 
     def add(self, label: str, total: float | None = None, completed: int = 0) -> Callable[..., None]:
-        """A bar more.
+        """Add a bar.
 
         Args:
             label: what stands before it.
@@ -51,7 +51,7 @@ class ProgressBars:
         return lambda **changes: self._change(task, **changes)
 
     def say(self, line: str) -> None:
-        """A line for the user, above the bars."""
+        """Show a line to the user, above the bars."""
         if self._bars is None:
             say(line)
         else:
@@ -59,7 +59,7 @@ class ProgressBars:
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """Without bars for as long as something else is on the terminal."""
+        """Hide the bars while something else is on the terminal."""
         if self._bars is not None:
             self._bars.stop()
         try:
@@ -86,7 +86,7 @@ class ProgressBars:
 
 @contextmanager
 def progress_bars(*figures: Figure, transient: bool = True, beside_answers: bool = True) -> Iterator[ProgressBars]:
-    """Bars on stderr, if it is a terminal, for as long as something takes.
+    """Show bars on stderr, if it is a terminal, until the work ends.
 
     Args:
         figures: what stands behind each label.
@@ -110,26 +110,26 @@ class StatusLine:
         self._status = status
 
     def show(self, text: str) -> None:
-        """What takes time now."""
+        """Show what takes time now."""
         if self._status:
             self._status.update(safe_text(text))
 
     def say(self, line: str) -> None:
-        """A line for the user, above it."""
+        """Show a line to the user, above the status line."""
         self.stop()
         say(line)
         if self._status:
             self._status.start()
 
     def stop(self) -> None:
-        """Leave the terminal to others."""
+        """Remove the line, so that others can write to the terminal."""
         if self._status:
             self._status.stop()
 
 
 @contextmanager
 def status_line(text: str) -> Iterator[StatusLine]:
-    """A line on stderr that tells what takes time, as long as it takes."""
+    """Show a line on stderr that tells what takes time, until the work ends."""
     if not is_terminal(err=True):
         yield StatusLine(None)
         return
@@ -142,7 +142,7 @@ def status_line(text: str) -> Iterator[StatusLine]:
 
 @contextmanager
 def replaced_line() -> Iterator[Callable[[str], None]]:
-    """A function that shows a line on stderr in place of the one before; nothing where that is no terminal.
+    """Return a function that replaces the line on stderr by another; it does nothing if stderr is not a terminal.
 
     Nothing moves by itself, so that it takes no time from what is measured meanwhile.
     """

@@ -1,4 +1,4 @@
-"""Tables, facts and reports on stdout that fit the terminal they are printed on. rich is loaded when it is needed."""
+"""Print tables, facts and reports to stdout, fitted to the terminal. rich is loaded when it is needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PLAIN: Final = str.maketrans({"→": "->", "✗": "!", "±": "+-", "–": "-", 
 
 
 def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]], least_first: tuple[str, ...] = ()) -> None:
-    """A table; where the terminal is too narrow for it, each row as a line with its facts below.
+    """Print a table; if the terminal is too narrow for it, each row as a line with its facts below.
 
     Args:
         head: the titles of the columns.
@@ -48,7 +48,7 @@ def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]], least_first:
 def narrowed(
     head: tuple[str, ...], rows: list[tuple[str, ...]], least_first: tuple[str, ...]
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and rows without the columns that matter least, as far as the terminal is too narrow for them."""
+    """Return head and rows without the least important columns, if the terminal is too narrow for them."""
     for name in least_first:
         if _table_width(head, rows) <= columns():
             break
@@ -63,7 +63,7 @@ def _table_width(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> int:
 
 
 def print_fact(name: str, fact: str, column: int) -> None:
-    """A fact behind its name, in one line; below each other in a terminal that is too narrow for it.
+    """Print a name and its fact in one line, broken at words if the terminal is too narrow.
 
     Args:
         name: of the fact.
@@ -89,18 +89,18 @@ class Report:
 
     @property
     def is_ascii(self) -> bool:
-        """Whether there are no lines to draw tables with."""
+        """Whether tables are drawn in ASCII, since stdout has no characters for lines."""
         return self._console.options.ascii_only
 
     def shown(self, text: str) -> str:
-        """Text, harmless and in the characters that stdout has; where it lacks one, ASCII that looks like it or a ?."""
+        """Return harmless text in the characters of stdout; one that it lacks becomes similar ASCII or a ?."""
         text, encoding = safe_text(text), self._console.encoding
         if can_show(sys.stdout, text):
             return text
         return text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
 
     def paragraph(self, text: str, *, style: str = "", indent: int = 0) -> None:
-        """Text, broken at words; nothing for an empty one."""
+        """Print text, broken at words; nothing if it is empty."""
         from rich.text import Text
 
         lines = Text(self.shown(text), style=style).wrap(self._console, self.width - indent, overflow="fold")
@@ -109,11 +109,11 @@ class Report:
             self._console.print(Text(" " * indent), line, sep="", soft_wrap=True)
 
     def blank(self) -> None:
-        """An empty line."""
+        """Print an empty line."""
         self._console.print()
 
     def draw(self, table: RenderableType) -> None:
-        """A table of rich's, whose texts are `shown`."""
+        """Print a table of rich's, whose texts were made with `shown`."""
         self._console.print(table)
 
 
