@@ -95,6 +95,6 @@ def test_an_error_is_red_where_colours_are_wanted(monkeypatch: pytest.MonkeyPatc
 def test_a_report_has_ascii_for_what_the_encoding_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    Report(80).paragraph("◆ 3 ±1 – 日")
+    Report(80).paragraph("→ 3 ±1 – 日")
     sys.stdout.flush()
-    assert raw.getvalue() == b"* 3 +-1 - ?\n"
+    assert raw.getvalue() == b"-> 3 +-1 - ?\n"
