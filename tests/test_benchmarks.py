@@ -76,6 +76,8 @@ ZERO = {
     ],
 }
 """Where nothing may be computed twice, so that the tables of caches are about what they say."""
+WITHOUT_THREADS = {"batch_cache"}
+"""Those that load no model."""
 NEED_TOOLS = {"parallel", "second_question", "text_speed", "tile_speed"}
 
 
@@ -96,7 +98,8 @@ def value_at(result: Any, path: str) -> Any:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_benchmark_runs_with_the_demo_model(name: str) -> None:
-    done = run(name, "--quick", "--threads", "1", PATH="")
+    threads = () if name in WITHOUT_THREADS else ("--threads", "1")
+    done = run(name, "--quick", *threads, PATH="")
     assert done.returncode == 0, done.stderr
     *said, last = done.stdout.splitlines()
     result = json.loads(last)

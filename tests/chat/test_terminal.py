@@ -102,7 +102,7 @@ def test_another_quant_goes_on_with_the_conversation(folder: Path) -> None:
         terminal.wait("^Added example.png")
         terminal.wait(PROMPT)
         terminal.type("What number is written?", ENTER, "What colour is the circle?", ENTER)  # ahead of the answer
-        terminal.wait(r"^98\n.* used\n\n> What colour is the circle\?\n\nRed\.\n.* used$")
+        terminal.wait(r"^98\n[^>]* used\n\n> What colour is the circle\?\n\nRed\.\n[^>]* used$")
         terminal.do("/model :F16", r"^The model is .*tiny-F16.gguf")
         terminal.do("What colour is the circle?", r"^Red\.$", 2)
         terminal.do("/model :Q9_9", r"^Error: ")

@@ -75,8 +75,8 @@ def test_stdin_named_twice_is_one_picture_twice(tiny: ModelFiles, photo: Path) -
 @pytest.mark.parametrize("question", [[], ["-"]])
 def test_stdin_does_not_give_both_a_picture_and_the_question(question: list[str], photo: Path) -> None:
     done = run("ask", "demo", *question, "-i", "-", stdin=photo.read_bytes())
-    assert_two_lines(done)
-    assert "cannot both come on stdin" in done.stderr
+    assert_two_lines(done, code=2)
+    assert "cannot both come on stdin" in done.stderr.replace("\n  ", " ")
 
 
 def test_an_empty_stdin_is_no_picture() -> None:
@@ -184,17 +184,17 @@ def test_a_word_that_looks_like_a_picture_is_a_hint(tiny: ModelFiles) -> None:
     assert "(no such file: missing.png)" in done.stderr
 
 
-def test_a_picture_alone_is_no_question(photo: Path, tmp_path: Path) -> None:
+def test_a_picture_among_the_words_is_attached_and_alone_is_no_question(tmp_path: Path) -> None:
     """A picture as the only argument was taken for a model's name, and nothing was said of the picture."""
     plain = tmp_path / "plain.png"
     noise(1).save(plain)
     for arguments in (["demo", plain], [plain]):
         done = run("ask", *arguments)
-        assert_two_lines(done, code=2)
-        assert f"ask something about {plain}" in done.stderr.replace("\n  ", " ")
-    done = run("ask", plain, "What is it?")
-    assert_two_lines(done, code=2)
-    assert "give it with -i" in done.stderr
+        assert done.returncode == 2
+        assert done.stderr.startswith("Attached ")
+        assert "the question is empty" in done.stderr
+    done = run("ask", "demo", plain, "What is it?", "--json", *FAST)
+    assert json.loads(done.stdout)["usage"]["images"] == 1
 
 
 def test_pictures_in_a_question_are_read_as_the_chat_reads_them(

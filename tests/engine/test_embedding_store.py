@@ -24,7 +24,7 @@ from internvl_gguf.engine import embedding_store
 from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.engine.embedding_store import EmbeddingStore
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.session import in_process_runtime
+from internvl_gguf.session import in_process_runtime, open_encoder
 from internvl_gguf.utils.records import RECORDS
 from tests.cli.test_commands import FAST, run
 from tests.support.known_embeddings import assert_same_bits, key, values
@@ -508,13 +508,14 @@ def test_another_correction_build_or_device_does_not_hit(
     tiny: ModelFiles, own_cache: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     seen(tiny)
-    original: Callable[..., Any] = getattr(in_process_runtime, part)
+    module = open_encoder if part == "encoder_arithmetic" else in_process_runtime
+    original: Callable[..., Any] = getattr(module, part)
     answers: dict[str, Callable[..., Any]] = {
         "find_usable_settings": lambda *asked: replace(original(*asked), positions_are_shifted=False),
         "encoder_arithmetic": lambda device, **asked: "another machine",
     }
     with monkeypatch.context() as patch:
-        patch.setattr(in_process_runtime, part, answers[part])
+        patch.setattr(module, part, answers[part])
         assert seen(tiny)[0].usage.tiles_encoded == 7
     assert seen(tiny)[0].usage.tiles_encoded == 0
 
@@ -596,7 +597,7 @@ def test_cache_shows_what_is_kept_and_clears_it(tiny: ModelFiles, own_cache: Pat
     (own_cache / "letter.txt").write_text("not ours")
     shown = json.loads(run("cache", "--json").stdout)
     caches = {cache["name"]: cache for cache in shown["caches"]}
-    assert caches.keys() == {"embeddings", "mmproj", "headers", "bench", "measured"}
+    assert caches.keys() == {"embeddings", "mmproj", "openvino", "headers", "bench", "measured"}
     assert caches["embeddings"]["entries"] == 7
     assert caches["embeddings"]["bytes"] == used_bytes(own_cache / "embeddings")
     assert caches["embeddings"]["max_bytes"] == 4 * 2**30

@@ -88,7 +88,7 @@ def test_a_question_that_fails_leaves_nothing(history: History, session: Session
     conversation = history.begin("tiny")
     for prompt, images, error in [
         ("What?", [tmp_path / "missing.png"], PictureError),
-        ("What?", "photo.png", InvalidRequestError),
+        ("What?", "missing.png", PictureError),
         ("What?", [b"no picture"], PictureError),
         ("", [], InvalidRequestError),
         ("\ud800", [], InvalidRequestError),

@@ -104,7 +104,7 @@ def test_the_next_process_goes_on_where_this_one_gave_up(rig: Rig, at: int) -> N
     rig.hub.faults.append(Fault("cdn", status=503, times=6))
     with pytest.raises(HubError, match="several times in a row") as failure:
         rig.pull()
-    assert "kept" in failure.value.hint
+    assert "goes on where it stopped" in failure.value.hint
     assert rig.partial().read_bytes() == CONTENT[:at]
     rig.hub.faults.clear()
     assert rig.pull().read_bytes() == CONTENT
@@ -280,7 +280,7 @@ def test_a_full_disk_keeps_what_came(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
         patch.setattr(Path, "open", small_disk)
         with pytest.raises(HubError, match="is full") as failure:
             rig.pull(listing)
-    assert "kept" in failure.value.hint
+    assert "goes on where it stopped" in failure.value.hint
     assert rig.partial().stat().st_size == written > 0
     assert rig.pull(listing).read_bytes() == CONTENT
     assert rig.hub.body_bytes < 2 * SIZE

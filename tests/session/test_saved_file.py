@@ -338,12 +338,12 @@ def test_a_conversation_goes_on_on_another_device(talk: tuple[Path, Session], mo
 
     The KV is the same whatever computed it; the embeddings of the new device are kept under its own keys.
     """
-    from internvl_gguf.session import in_process_runtime
+    from internvl_gguf.session import open_encoder
 
     path, session = talk
     live = session.ask("Once more?")
     session.close()
-    monkeypatch.setattr(in_process_runtime, "encoder_arithmetic", lambda device, **asked: "another device")
+    monkeypatch.setattr(open_encoder, "encoder_arithmetic", lambda device, **asked: "another device")
     with Session.restore(path, n_threads=1) as restored:
         again = restored.ask("Once more?")
         assert again.usage == live.usage

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
@@ -178,11 +178,6 @@ class InProcessRuntime(Owned):
             flash_attn=request.flash_attn,
         )
 
-    def _tell_of_cache(self, line: str) -> None:
-        """Tell that embeddings cannot be kept, unless it was told that nothing can be."""
-        if not self._encoder_file.is_cache_unwritable:
-            self._on_cache_notice(line)
-
     def _open_smaller(
         self,
         ways: Iterator[Configuration],
@@ -212,7 +207,9 @@ class InProcessRuntime(Owned):
         disk_bytes = config.embedding_disk_bytes
         store = EmbeddingStore(EMBEDDINGS.path, disk_bytes) if disk_bytes else None
         with ExitStack() as opening:
-            cache = EmbeddingCache(config.embedding_cache_bytes, store, self._tell_of_cache)
+            cache = EmbeddingCache(
+                config.embedding_cache_bytes, store, partial(_tell_of_cache, self._encoder_file, self._on_cache_notice)
+            )
             opening.callback(cache.close)
             model = TextModel(
                 self.files.text,
@@ -305,6 +302,15 @@ def _close_all() -> None:
     """Close all idle runtimes in order; one that a daemon thread computes with is left to the system."""
     for runtime in list(_loaded):
         runtime.close_if_idle()
+
+
+def _tell_of_cache(encoder: EncoderFile, on_notice: Notice, line: str) -> None:
+    """Tell that embeddings cannot be kept, unless it was told that nothing can be.
+
+    A method of the runtime would keep it alive: the engine that it owns holds this.
+    """
+    if not encoder.is_cache_unwritable:
+        on_notice(line)
 
 
 def core_watch() -> CoreWatch | None:
