@@ -280,7 +280,7 @@ def test_a_full_disk_keeps_what_came(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
         patch.setattr(Path, "open", small_disk)
         with pytest.raises(HubError, match="is full") as failure:
             rig.pull(listing)
-    assert "goes on where it stopped" in failure.value.hint
+    assert "what came is kept" in failure.value.hint
     assert rig.partial().stat().st_size == written > 0
     assert rig.pull(listing).read_bytes() == CONTENT
     assert rig.hub.body_bytes < 2 * SIZE

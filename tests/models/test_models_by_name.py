@@ -404,7 +404,7 @@ def test_without_a_quant_one_is_picked_for_this_machine(internvl: Shell) -> None
     assert done.stdout.strip()
     assert done.stderr.startswith("Picked ")
     assert "`internvl pick` says why" in done.stderr
-    picked = done.stderr.removeprefix("Picked ").partition(":")[0]
+    picked = done.stderr.removeprefix("Picked ").partition(",")[0]
     assert f"{NAME}:{picked}" in [row["model"] for row in json.loads(internvl("list", "--json").stdout)]
     again = internvl("ask", NAME, "Tell me.", "-n", "4", "--n-ctx", "256", HF_HUB_OFFLINE="1")
     assert again.stdout == done.stdout
