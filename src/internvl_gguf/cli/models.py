@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _LABEL = 14  # columns before the name of a file
 _UNSUPPORTED = "unsupported"
 _STATUS = {"listed": "checked", "documented": "checked", "named": "not checked", "none": "no GGUF yet"}
-"""What a status of the catalogue says to users."""
+"""Words for each status of the catalogue."""
 
 
 def list_models(

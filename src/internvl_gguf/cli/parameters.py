@@ -17,7 +17,7 @@ import typer
 from internvl_gguf.utils.options import options_of
 
 VARIABLES: Final = "INTERNVL"
-"""What the names of all variables begin with."""
+"""Prefix of the names of all environment variables."""
 
 
 @dataclass(frozen=True)
