@@ -246,7 +246,7 @@ class EngineConfig:
 
     n_ctx: int | None = option(
         None,
-        "Positions of the context.",
+        "Tokens that the context holds.",
         "--n-ctx",
         "--context",
         "-c",
@@ -324,22 +324,22 @@ class EngineConfig:
     )
     n_batch: int = option(
         2048,
-        "Most positions decoded in one call.",
+        "Most tokens decoded in one call.",
         "--batch-size",
         "-b",
         allows=between(1, MAX_BATCH),
-        hint=f"Use 1 to {MAX_BATCH:,} positions.",
+        hint=f"Use 1 to {MAX_BATCH:,} tokens.",
         is_swept=True,
     )
     n_ubatch: int | None = option(
         None,
-        "Most positions computed at once.",
+        "Most tokens computed at once.",
         "--ubatch-size",
         "-ub",
         otherwise=f"as `internvl doctor --measure` found best, or {DEFAULT_N_UBATCH}",
         details="More take more memory; left out, it is 128 where only that fits.",
         allows=between(1, MAX_BATCH),
-        hint=f"Use 1 to {MAX_BATCH:,} positions.",
+        hint=f"Use 1 to {MAX_BATCH:,} tokens.",
         is_swept=True,
     )
     n_draft: int = option(

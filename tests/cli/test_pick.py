@@ -232,7 +232,7 @@ def test_requests_that_cannot_be_meant(arguments: tuple[str, ...], said: str) ->
 
 def test_a_context_beyond_the_model() -> None:
     done = pick("InternVL3-1B-Instruct", "--vram", "12GiB", "--context", "40000", code=2)
-    assert "more than the 32,768 positions it was trained for" in done.stderr
+    assert "more than the 32,768 it was trained for" in done.stderr
     assert "--context 32768" in done.stderr
 
 

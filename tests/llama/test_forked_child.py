@@ -136,6 +136,28 @@ def test_a_child_neither_frees_nor_waits_for_what_its_parent_opened(leave: str) 
     assert (told, parent) == ("done", "True")
 
 
+@pytest.mark.parametrize("leave", ["os._exit", "sys.exit"])
+@pytest.mark.parametrize("kept", ["session", "garbage"])
+def test_a_child_leaves_the_encoder_of_openvino_to_its_parent(leave: str, kept: str) -> None:
+    """Its destructor waits for threads that the child lacks: every process started by a fork hung before it began."""
+    script = f"""
+        import gc
+        from internvl_gguf.demo.__main__ import EXAMPLE
+
+        gc.disable()
+        session.close()
+        session = Session.open("demo", n_threads=1, encoder="openvino")
+        answer = session.ask("What number is written?", images=[EXAMPLE]).text
+        kept = [session]
+        if "{kept}" == "garbage":
+            kept.append(kept)
+            del kept, session
+        in_child(gc.collect, {leave})
+        print(answer, Session.open("demo", encoder="openvino").ask("What number is written?", images=[EXAMPLE]).text)
+        """
+    assert run(script) == ["done", "98 98"]
+
+
 def test_a_child_forked_while_a_thread_computes_does_not_wait_for_that_thread() -> None:
     """The engine's turn is that of a thread which the child does not have."""
     told, parent = run(

@@ -270,7 +270,7 @@ def test_another_cache_type_or_a_context_too_small(talk: tuple[Path, Session]) -
     session.close()
     with pytest.raises(SavedSessionError, match="another KV type"):
         Session.restore(path, n_threads=1, kv_type="f32")
-    with pytest.raises(SavedSessionError, match=r"holds \d+ positions; this context has room for"):
+    with pytest.raises(SavedSessionError, match=r"holds \d+ tokens; this context has room for"):
         Session.restore(path, n_threads=1, n_ctx=64)
     with Session.restore(path, n_threads=1, kv_type="f32", recompute=True) as restored:
         assert restored.ask("And now?").text

@@ -147,7 +147,7 @@ def _check_lengths(run_config: RunConfig, trained: int) -> None:
         if length > n_ctx:
             larger = f"-c {length}, or " if length <= trained else ""
             raise InvalidRequestError(
-                f"The {what} has {length:,} tokens ({name}); the context has {n_ctx:,} positions.",
+                f"The {what} has {length:,} tokens ({name}); the context has room for {n_ctx:,}.",
                 f"Use {larger}{name} {n_ctx} or less.",
             )
 

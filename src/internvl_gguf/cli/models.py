@@ -11,7 +11,7 @@ from internvl_gguf.cli import options
 from internvl_gguf.cli.output import confirm, print_json, print_lines, print_table, say
 from internvl_gguf.errors import InternVLError, ModelFileError
 from internvl_gguf.gguf.filenames import ModelCopy, find_copy, sort_out
-from internvl_gguf.models.catalog import Catalog, load_catalog
+from internvl_gguf.models.catalog import Catalog, ModelSpec, load_catalog
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
@@ -121,20 +121,32 @@ def _list_catalog(catalog: Catalog, json_output: bool) -> None:
         print_json([spec.as_json() for spec in catalog])
         return
     print_table(
-        ("MODEL", "PARAMS", "REPOSITORY", "STATUS"),
+        ("MODEL", "PARAMS", "Q4_K_M", "REPOSITORY", "STATUS"),
         [
             (
-                spec.name, f"{spec.parameters / 1e9:.1f}B" if spec.parameters else "", spec.repo or "",
+                spec.name, f"{spec.parameters / 1e9:.1f}B" if spec.parameters else "", _download(spec), spec.repo or "",
                 _UNSUPPORTED if spec.unsupported else _STATUS[spec.status],
             )
             for spec in catalog
         ],
         least_first=("REPOSITORY",),
     )  # fmt: skip
+    say("Q4_K_M: what fetching this quant takes, the vision encoder with it; ~ where the files are not listed.")
     say("checked: its files are listed, or documented by llama.cpp; not checked: others name the repository.")
     for reason in dict.fromkeys(spec.unsupported for spec in catalog if spec.unsupported):
         say(f"{_UNSUPPORTED}: {', '.join(spec.name for spec in catalog if spec.unsupported == reason)}: {reason}")
     say("`internvl pick` says which of them suits this machine.")
+
+
+def _download(spec: ModelSpec) -> str:
+    """Return the size of the usual download of a model, as shown; nothing if it cannot be run or sized."""
+    from internvl_gguf.models.listing import usual_download
+
+    found = usual_download(spec)
+    if found is None:
+        return ""
+    size = f"{(found.size + found.encoders[0].size) / 2**30:.1f} GiB"
+    return f"~{size}" if found.source == "estimate" else size
 
 
 def _cached_rows(cache: HubCache, repo: CachedRepo, catalog: Catalog) -> Iterable[dict[str, Any]]:

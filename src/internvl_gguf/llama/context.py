@@ -112,7 +112,7 @@ class Context(NativeObject):
         forget_errors()
         if not self._make(lambda: llama_cpp.llama_init_from_model(model.handle, params)):
             raise LibraryError(
-                f"llama.cpp made no context of {cells} positions{last_error()}.",
+                f"llama.cpp made no context of {cells:,} tokens{last_error()}.",
                 "Use a smaller context (-c, n_ctx), or fewer conversations at once.",
             )
         self._memory: int = llama_cpp.llama_get_memory(self.handle)
@@ -211,7 +211,7 @@ class Context(NativeObject):
             raise DecodeAbortedError
         if status == _NO_ROOM:
             raise LibraryError(
-                f"The KV cache has no room for {count} more positions.", "Use a larger n_ctx, or fewer conversations."
+                f"The KV cache has no room for {count} more tokens.", "Use a larger n_ctx, or fewer conversations."
             )
         raise LibraryError(f"llama.cpp failed to decode, status {status}{last_error()}.", "Try a smaller n_batch.")
 

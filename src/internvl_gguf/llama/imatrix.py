@@ -151,7 +151,7 @@ class ActivationContext(NativeObject):
         params.cb_eval = self._callback
         if not self._make(lambda: llama_cpp.llama_init_from_model(model.handle, params)):
             raise LibraryError(
-                f"llama.cpp made no context of {n_ctx} positions{last_error()}.", "Use smaller chunks, or free memory."
+                f"llama.cpp made no context of {n_ctx:,} tokens{last_error()}.", "Use smaller chunks, or free memory."
             )
         # A row is an output or it does not go through the last layer's feed-forward matrices.
         self._outputs = (ctypes.c_int8 * n_batch)(*([1] * n_batch))

@@ -175,7 +175,7 @@ def check_context(n_ctx: int, n_ctx_train: int | None, option: str = "n_ctx=") -
     """
     if n_ctx_train is not None and n_ctx > n_ctx_train:
         raise InvalidRequestError(
-            f"A context of {n_ctx:,} positions is more than the {n_ctx_train:,} positions it was trained for.",
+            f"A context of {n_ctx:,} tokens is more than the {n_ctx_train:,} it was trained for.",
             f"Use {option}{n_ctx_train} or less.",
         )
 

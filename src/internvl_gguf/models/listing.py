@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.errors import HubError, ModelFileError
 from internvl_gguf.gguf.filenames import RepoContents, RepoFile, sort_out
@@ -24,6 +24,8 @@ from internvl_gguf.planning.candidates import (
 
 if TYPE_CHECKING:
     from internvl_gguf.models.hub_resolver import HubResolver
+
+_USUAL_QUANT: Final = "Q4_K_M"
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,14 @@ def family(catalog: Catalog | None = None) -> list[ModelListing]:
     return [
         _of_spec(spec.name, HubModel(spec.repo or "", spec.revision, None, spec), spec) for spec in by_size.values()
     ]
+
+
+def usual_download(spec: ModelSpec) -> Candidate | None:
+    """Return the Q4_K_M of a catalogue entry, which most people fetch; None if the entry cannot be run or sized."""
+    if spec.unsupported or not (spec.text and spec.vision and spec.repo):
+        return None
+    listing = _of_spec(spec.name, HubModel(spec.repo, spec.revision, None, spec), spec)
+    return next((candidate for candidate in listing.candidates if candidate.quant == _USUAL_QUANT), None)
 
 
 def _of_spec(name: str, model: HubModel, spec: ModelSpec) -> ModelListing:

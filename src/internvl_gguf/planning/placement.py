@@ -108,7 +108,7 @@ def describe(configuration: Configuration) -> str:
     """Describe a configuration in a few words."""
     request = configuration.request
     where = f"{placement_text(configuration)}, " if configuration.budget.has_gpus else ""
-    return f"{where}a context of {request.n_ctx:,} positions, batches of {request.n_ubatch}"
+    return f"{where}a context of {request.n_ctx:,} tokens, batches of {request.n_ubatch}"
 
 
 def _contexts(n_ctx: int, config: EngineConfig) -> Iterator[int]:

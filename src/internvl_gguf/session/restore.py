@@ -106,7 +106,7 @@ def restore_conversation(path: Path, saved: SavedSession, runtime: ModelRuntime,
         ]
     if not recompute and not differences:
         raise SavedSessionError(
-            f"{path} holds {positions:,} positions; this context has room for {n_ctx:,}.",
+            f"{path} holds {positions:,} tokens; this context has room for {n_ctx:,}.",
             f"Open it with an n_ctx of {saved.n_ctx:,}, as it was saved.",
         )
     if not recompute:

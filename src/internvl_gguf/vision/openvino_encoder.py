@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from internvl_gguf.errors import LibraryError, NotNumbersError
 from internvl_gguf.hardware.identity import cpu_flags, processor_name
 from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.native import closed
+from internvl_gguf.utils.owned import Owned, disown_after_fork, inherited
 from internvl_gguf.utils.records import COMPILED_ENCODERS
 from internvl_gguf.vision.openvino_graph import encoder_graph
 from internvl_gguf.vision.openvino_library import ov
@@ -51,7 +53,7 @@ def openvino_arithmetic(kind: EncoderKind) -> str:
     return f"{kind} {ov.get_version()}|{processor_name()}|{' '.join(sorted(cpu_flags()))}"
 
 
-class OpenVINOEncoder:
+class OpenVINOEncoder(Owned):
     """An mmproj compiled by OpenVINO. The published file is used as it is: its positions are right by construction.
 
     A compiled graph is kept on disk, so that the next process loads it in a fraction of the time and with half of the
@@ -91,6 +93,8 @@ class OpenVINOEncoder:
         self.precision = precision
         self._compile = partial(_compiled, path, header, facts, n_threads, tiles_per_batch, keep=keep)
         self._compiled: _Compiled | None = self._compile(precision)
+        self._is_inherited = False
+        disown_after_fork(self)
 
     def encode(self, tiles: Sequence[bytes]) -> NDArray[np.float32]:
         """Return the embeddings of tiles; see `contract.TileEncoder.encode`."""
@@ -113,9 +117,14 @@ class OpenVINOEncoder:
         """Free the compiled graph. Closing twice is harmless."""
         self._compiled = None
 
+    def disown(self) -> None:
+        """See `Owned.disown`. One more reference keeps the graph for ever: freeing it waits for OpenVINO's threads."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._compiled))
+        self._compiled, self._is_inherited = None, True
+
     def _infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         if self._compiled is None:
-            raise closed()
+            raise inherited() if self._is_inherited else closed()
         try:
             with deferred_interrupts():
                 return np.array(self._compiled.request.infer([pixels])[0])

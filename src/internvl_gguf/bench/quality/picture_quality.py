@@ -147,7 +147,7 @@ class PictureQuality:
         n_ctx = self._scored_model.engine.n_ctx
         if passage.length > n_ctx:
             raise InvalidRequestError(
-                f"Prompt and answer take {passage.length:,} positions; the context has {n_ctx:,}.",
+                f"Prompt and answer take {passage.length:,} tokens; the context has {n_ctx:,}.",
                 "Use a larger context, or a shorter answer.",
             )
         return passage
