@@ -53,7 +53,7 @@ coverage: $(VENV)/.installed-dev
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --sort=cover
 
-# The tables of options in docs/, from the code that declares the options.
+# Tables of options and outputs of commands in README and docs/, from the code and from the commands.
 docs: $(VENV)/.installed
 	$(BIN)/python docs/generate.py
 

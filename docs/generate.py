@@ -1,6 +1,7 @@
-"""Write the tables of options in these documents from the code that declares the options: `make docs`.
+"""Write into README and these documents what the code says of itself: `make docs`. A test compares.
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what stands there is replaced. A test compares.
+A table of options stands between `<!-- table: NAME -->` and `<!-- end -->`; what stands there is replaced. Outputs of
+commands are those of `outputs`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typer.models import OptionInfo
 
 from internvl_gguf.cli.bench_options import sweep_parameters
 from internvl_gguf.cli.group import function_of
+from internvl_gguf.cli.settings_file import option_types
 from internvl_gguf.config import EngineConfig, PictureOptions, SamplingParams
 from internvl_gguf.utils.kinds import kind_of
 from internvl_gguf.utils.options import Declared, options_of
@@ -49,11 +51,12 @@ def _default(declared: Declared) -> str:
 
 def _of_command(name: str, wanted: Collection[str] | None = None) -> str:
     """The options of a command, or of these parameters only."""
-    rows = []
+    rows, in_file = [], option_types(function_of(name))
     for parameter, described in _described(name):
         if wanted is None or parameter.name in wanted:
             flags = ", ".join(f"`{flag}`" for flag in _flags(parameter, described))
-            rows.append((flags, f"`{parameter.name}`", _shown(parameter), described.help or ""))
+            key = f"`{parameter.name}`" if parameter.name in in_file else ""
+            rows.append((flags, key, _shown(parameter), described.help or ""))
     return _table(("option", "in config.toml", "default", "meaning"), rows)
 
 
@@ -97,8 +100,10 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
 
 
 if __name__ == "__main__":
-    for path in sorted(FOLDER.glob("*.md")):
+    from outputs import with_outputs
+
+    for path in (FOLDER.parent / "README.md", *sorted(FOLDER.glob("*.md"))):
         text = path.read_text(encoding="utf-8")
-        if (new := updated(text)) != text:
+        if (new := with_outputs(updated(text))) != text:
             path.write_text(new, encoding="utf-8")
             print(f"{path.relative_to(FOLDER.parent)} is brought up to date.")

@@ -30,12 +30,12 @@ def with_outputs(text: str) -> str:
 def output_of(command: str) -> str:
     """Return what a command prints on a machine where nothing was measured or kept, folders of this machine as `…`."""
     program, *arguments = shlex.split(command)
-    module = ["-m", "internvl_gguf"] if program == "internvl" else []
+    arguments = ["-m", "internvl_gguf", *arguments] if program == "internvl" else arguments
     with tempfile.TemporaryDirectory() as folder:
         own = {f"INTERNVL_{name}": str(Path(folder, name)) for name in ("CACHE", "CONFIG", "DATA")}
         others = {name: value for name, value in os.environ.items() if not name.startswith("INTERNVL_")}
         shown = _on_a_terminal(
-            [sys.executable, *module, *arguments],
+            [sys.executable, *arguments],
             {**others, **own, "COLUMNS": str(_COLUMNS), "NO_COLOR": "1", "TERM": "dumb"},
         )
     command_path = os.path.relpath(Path(sys.executable).with_name("internvl"), _REPOSITORY)

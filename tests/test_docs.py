@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.support.pictures import noise
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "src" / "internvl_gguf"
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+OUTPUTS = REPOSITORY / "docs" / "outputs.py"
 BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>\S[^\n]*) -->\n)?```python\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
 )
@@ -140,6 +143,18 @@ def test_what_a_document_says_of_the_code_is_there(document: str) -> None:
         source = file.read_text(encoding="utf-8")
         for part in found["name"].split("."):
             assert re.search(rf"^ *(?:async )?(?:def|class) {part}\b|^{part}\b.*=", source, re.MULTILINE), found[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("document", DOCUMENTS, ids=short)
+def test_the_outputs_of_commands_are_what_they_print(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    assert text == runpy.run_path(str(OUTPUTS))["with_outputs"](text), "run `make docs`"
+
+
+def test_documents_show_outputs() -> None:
+    texts = [document.read_text(encoding="utf-8") for document in DOCUMENTS]
+    assert sum(text.count("<!-- output: ") for text in texts) >= 4
 
 
 def test_the_index_has_every_page() -> None:

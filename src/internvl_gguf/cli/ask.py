@@ -45,13 +45,25 @@ def ask(
     image: Annotated[
         list[str] | None,
         typer.Option(
-            "--image", "-i", metavar="FILE", help="A picture, - for one on stdin; may be repeated.", show_default=False
+            "--image",
+            "-i",
+            metavar="FILE",
+            help="A picture, - for one on stdin; may be repeated.",
+            show_default=False,
+            allow_from_autoenv=False,
         ),
     ] = None,
     model_option: options.ModelFlag = None,
     prompt_option: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", metavar="TEXT", help="The question, as PROMPT.", show_default=False),
+        typer.Option(
+            "--prompt",
+            "-p",
+            metavar="TEXT",
+            help="The question, as PROMPT.",
+            show_default=False,
+            allow_from_autoenv=False,
+        ),
     ] = None,
     prompt_pictures: options.PromptPicturesOption = True,
     batch: options.BatchOption = None,

@@ -46,7 +46,9 @@ ModelOption = Annotated[
 ]
 ModelFlag = Annotated[
     str | None,
-    typer.Option("--model", "-m", metavar="MODEL", help="The model, as MODEL.", show_default=False),
+    typer.Option(
+        "--model", "-m", metavar="MODEL", help="The model, as MODEL.", show_default=False, allow_from_autoenv=False
+    ),
 ]
 MmprojOption = Annotated[
     str | None,

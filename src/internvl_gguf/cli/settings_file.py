@@ -81,13 +81,13 @@ def defaults_of(
 
 
 def option_types(command: Callable[..., Any]) -> dict[str, Any]:
-    """Return the options of a command with their types; its arguments are left out."""
+    """Return the options of a command with their types; what is said of one run alone is left out, as arguments are."""
     from typer.models import OptionInfo
 
     found = {}
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
         kind, *described = get_args(parameter.annotation) if hasattr(parameter.annotation, "__metadata__") else (None,)
-        if any(isinstance(each, OptionInfo) for each in described):
+        if any(isinstance(each, OptionInfo) and each.allow_from_autoenv for each in described):
             found[parameter.name] = kind
     return found
 

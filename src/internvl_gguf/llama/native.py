@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable
@@ -102,3 +103,8 @@ def _free_before(free: Callable[[int], None], handle: int, _needs: tuple[NativeO
 def closed() -> SessionStateError:
     """Return the error for a use of a session, an engine or a native object after `close`."""
     return SessionStateError("The session is closed.", "Open a new one with Session.open().")
+
+
+def never_free(owned: object) -> None:
+    """Keep a Python object until the process ends, by a reference that nobody gives back: its destructor never runs."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(owned))

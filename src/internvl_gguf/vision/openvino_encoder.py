@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ import numpy as np
 from internvl_gguf.errors import LibraryError, NotNumbersError
 from internvl_gguf.hardware.identity import cpu_flags, processor_name
 from internvl_gguf.llama.interrupts import deferred_interrupts
-from internvl_gguf.llama.native import closed
+from internvl_gguf.llama.native import closed, never_free
 from internvl_gguf.utils.owned import Owned, disown_after_fork, inherited
 from internvl_gguf.utils.records import COMPILED_ENCODERS
 from internvl_gguf.vision.openvino_graph import encoder_graph
@@ -118,8 +117,8 @@ class OpenVINOEncoder(Owned):
         self._compiled = None
 
     def disown(self) -> None:
-        """See `Owned.disown`. One more reference keeps the graph for ever: freeing it waits for OpenVINO's threads."""
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._compiled))
+        """See `Owned.disown`. The graph is never freed: that would wait for OpenVINO's threads."""
+        never_free(self._compiled)
         self._compiled, self._is_inherited = None, True
 
     def _infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
