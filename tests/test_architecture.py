@@ -60,8 +60,8 @@ ROOMS: dict[str, set[str]] = {
     }
     | {"quantizing"},
     "chat": {*PUBLIC, "gguf", "images", "engine", "planning", "models", "session", "history"},
-    "cli": {*PUBLIC, "_version", "gguf", "images", "hardware", "llama", "engine", "planning", "models", "session"}
-    | {"history", "quantizing", "bench", "chat"},
+    "cli": {*PUBLIC, "_version", "gguf", "images", "hardware", "llama", "vision", "engine", "planning", "models"}
+    | {"session", "history", "quantizing", "bench", "chat"},
 }
 """Rooms, the lowest first, and the rooms below them that they may know. `__init__` and `__main__` are the doors."""
 

@@ -450,6 +450,8 @@ def test_each_rate_is_measured_with_its_threads() -> None:
         "node_seconds": 2,
         "bandwidth": 2,
         "matrix_rate": 3,
+        "plain_bandwidth": 2,
+        "plain_matrix_rate": 3,
         "attention_bandwidth": 2,
         "attention_rate": 3,
         "encoder_rate": 3,

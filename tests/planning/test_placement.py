@@ -107,7 +107,7 @@ def test_each_next_way_takes_less(shape: ModelShape) -> None:
     assert totals[-1] == 0  # not even what a GPU costs with nothing on it
     assert [each.request.n_ctx for each in found][-3:] == [8192, 4096, 2048]
     assert found[-1].request.n_ubatch == 128
-    assert describe(found[-1]).endswith("a context of 2,048 positions, batches of 128")
+    assert describe(found[-1]).endswith("a context of 2,048 tokens, batches of 128")
 
 
 # --- This machine ----------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_a_smaller_context_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with Session.open("demo", n_threads=1, on_notice=notices.append) as session:
         assert session.runtime.engine.n_ctx == session.runtime.configuration.request.n_ctx == 4096
     assert notices == [
-        "There is no memory for a context of 8,192: loading it with a context of 4,096 positions, batches of 128."
+        "There is no memory for a context of 8,192: loading it with a context of 4,096 tokens, batches of 128."
     ]
 
 
@@ -218,7 +218,7 @@ def test_a_load_that_fails_all_the_same_is_tried_smaller() -> None:
     assert done.returncode == 0, done.stderr
     size, finish, notices = done.stdout.splitlines()
     n_ctx, n_ubatch = map(int, size.split())
-    tried = re.findall(r"Trying it with a context of ([\d,]+) positions(?:, batches of (\d+))?", notices)
+    tried = re.findall(r"Trying it with a context of ([\d,]+) tokens(?:, batches of (\d+))?", notices)
     assert (n_ctx, n_ubatch) == (int(tried[-1][0].replace(",", "")), int(tried[-1][1] or 512))
     assert (n_ctx, n_ubatch) < (8192, 512)
     assert finish == "stop"

@@ -21,6 +21,7 @@ from internvl_gguf.hardware.unused_gpu import find_unused_gpu
 from internvl_gguf.planning.machine_memory import free_host_memory
 from internvl_gguf.utils.paths import cache_dir, data_dir, free_bytes, is_writable
 from internvl_gguf.utils.sizes import format_size
+from internvl_gguf.vision.choice import measured_choice
 
 if TYPE_CHECKING:
     from internvl_gguf.hardware.device_speed import Roofline
@@ -55,6 +56,7 @@ def doctor(
     report["problems"] = [*library["problems"], *_folder_problems(report)]
     measured = machine_speed.measure() if measure and not library["problems"] else None
     roofline = measured.roofline if measured else recorded_roofline()
+    report["encoder"] = _encoder()
     settings, tuning = host_settings(), recorded_tuning()
     if "devices" in library:
         library["threads"] = settings.n_threads
@@ -137,6 +139,11 @@ def _models() -> dict[str, Any]:
     }
 
 
+def _encoder() -> dict[str, str]:
+    kind, reason = measured_choice()
+    return {"on_cpu": kind, "reason": reason}
+
+
 def _conversations() -> dict[str, Any]:
     return {"folder": str(data_dir()), "writable": is_writable(data_dir())}
 
@@ -189,6 +196,8 @@ def _print(
         )
     rows += trial.rows if trial else []
     rows += machine_speed.speed_rows(roofline)
+    rows.append(("pictures", f"encoded on the CPU by {report['encoder']['on_cpu']}: {report['encoder']['reason']}"))
+    rows += machine_speed.kernel_rows(roofline)
     rows.append(("cache", f"{cache['folder']}, {format_size(cache['bytes'])} in {cache['files']:,} files"))
     models = report["models"]
     free = f", {format_size(models['free_bytes'])} free on its disk" if models["free_bytes"] is not None else ""

@@ -57,7 +57,7 @@ def speed_report(roofline: Roofline | None) -> dict[str, Any] | None:
     """Return the speeds for `--json`: bytes and operations a second, each as lowest and highest; None if unmeasured."""
     if roofline is None:
         return None
-    from internvl_gguf.hardware.device_speed import TABLES
+    from internvl_gguf.hardware.device_speed import PLAIN_TABLES, TABLES
 
     return {
         "measured_at": roofline.measured_at,
@@ -69,6 +69,7 @@ def speed_report(roofline: Roofline | None) -> dict[str, Any] | None:
                 "description": device.description,
                 "complete": device.measured,
                 **{table: {key: _ends(rate) for key, rate in getattr(device, table).items()} for table in TABLES},
+                **{table: {key: _ends(rate) for key, rate in getattr(device, table).items()} for table in PLAIN_TABLES},
                 "node_seconds": _ends(device.node_seconds),
             }
             for device in (roofline.host, *roofline.gpus)
@@ -89,6 +90,18 @@ def speed_rows(roofline: Roofline | None) -> list[tuple[str, str]]:
         rows.append(("", f"other programs disturbed {count} of it; measure again when the machine is idle"))
     rows += [("", f"{device.name} in part only: the rest is assumed") for device in devices if not device.measured]
     return rows
+
+
+def kernel_rows(roofline: Roofline | None) -> list[tuple[str, str]]:
+    """Return the rows about the kernels of the CPU for the table of `internvl doctor`."""
+    from internvl_gguf.planning.cpu_kernels import measured_gains
+
+    gains = measured_gains(roofline.host) if roofline else {}
+    if not gains:
+        return []
+    listed = ", ".join(f"{kind.upper()} {read:.1f}x, {written:.1f}x" for kind, (read, written) in gains.items())
+    text = f"weights as in the file, against llama.cpp's own layouts, for reading and for writing: {listed}"
+    return [("kernels", f"{text}; each model takes what answers a question about a picture sooner")]
 
 
 def print_speeds(roofline: Roofline) -> None:

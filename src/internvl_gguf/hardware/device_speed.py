@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, Self
 
@@ -39,6 +39,7 @@ BITS_PER_WEIGHT: Final[Mapping[str, float]] = MappingProxyType(
 )
 ENCODER_KINDS: Final = ("f16", "bf16", "f32", "q8_0")
 TABLES: Final = ("bandwidth", "matrix_rate", "encoder_rate", "attention_bandwidth", "attention_rate")
+PLAIN_TABLES: Final = ("plain_bandwidth", "plain_matrix_rate")
 _LOG_BITS: Final = {kind: math.log(bits) for kind, bits in BITS_PER_WEIGHT.items()}
 _ALIKE: Final = math.log(1.15)  # types that differ by less in bits a weight may be mixed in a file's average
 
@@ -92,6 +93,8 @@ class DeviceSpeed:
         attention_bandwidth: bytes/s of keys and values at which one token attends, by `attention_kind`.
         attention_rate: FLOP/s of the attention of 512 tokens, by `attention_kind`.
         node_seconds: seconds that even the smallest operation takes.
+        plain_bandwidth, plain_matrix_rate: `bandwidth` and `matrix_rate` with weights as they lie in the file, of the
+            types that this CPU stores in a layout of its own otherwise; empty if unmeasured.
 
     Raises:
         ValueError: a table without a rate, or a rate that may be 0.
@@ -106,12 +109,23 @@ class DeviceSpeed:
     attention_bandwidth: Mapping[str, Range] = field(repr=False)
     attention_rate: Mapping[str, Range] = field(repr=False)
     node_seconds: Range = field(repr=False)
+    plain_bandwidth: Mapping[str, Range] = field(repr=False, default_factory=dict)
+    plain_matrix_rate: Mapping[str, Range] = field(repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in TABLES:
+        for name in (*TABLES, *PLAIN_TABLES):
             rates = getattr(self, name).values()
-            if not rates or not all(rate.low > 0 for rate in rates):
+            if not (rates or name in PLAIN_TABLES) or not all(rate.low > 0 for rate in rates):
                 raise ValueError(f"{self.name} has no {name.replace('_', ' ')}")
+
+    @property
+    def plain(self) -> DeviceSpeed:
+        """The same device with weights as they lie in the file."""
+        return replace(
+            self,
+            bandwidth={**self.bandwidth, **self.plain_bandwidth},
+            matrix_rate={**self.matrix_rate, **self.plain_matrix_rate},
+        )
 
 
 @dataclass(frozen=True)

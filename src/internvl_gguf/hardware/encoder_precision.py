@@ -17,6 +17,7 @@ from internvl_gguf.utils.records import ENCODER_SPEED
 _BY_FAITHFULNESS = ("F16", "BF16", "F32", "Q8_0")
 _MEASURABLE = frozenset(_BY_FAITHFULNESS)
 _MAX_TIME_RATIO = 0.9  # a less faithful precision must take less than this share of the time
+OPENVINO_LABELS = ("openvino f32", "openvino bf16")
 _OPENVINO = "openvino"  # what labels of its encoders begin with
 _IN_LLAMA_CPP, _IN_OPENVINO = "internvl_gguf.llama.measure.encoder", "internvl_gguf.vision.measure"
 _TIMEOUT = 120.0  # seconds for all measurements
@@ -66,15 +67,27 @@ def most_faithful_precision(labels: Sequence[str]) -> Precision:
 
 def measured_seconds(labels: Sequence[str], on_progress: Callable[[str], None] = lambda line: None) -> dict[str, float]:
     """Return seconds of a tile through one block of the encoder by precision, as far as they can be measured here."""
-    machine = machine_identity()
-    known = ENCODER_SPEED.get(machine, _read) or {}
+    known = known_seconds()
     missing = [label for label in labels if label not in known]
     if missing and library_version():
         on_progress("Measuring once which vision encoder is the fastest here.")
         found = _measure(missing)
         known |= found
-        ENCODER_SPEED.merge(machine, _read, lambda before: {**(before or {}), **found})
+        ENCODER_SPEED.merge(machine_identity(), _read, lambda before: {**(before or {}), **found})
     return {label: known[label] for label in labels if label in known}
+
+
+def measured_afresh(labels: Sequence[str], on_progress: Callable[[str], None]) -> dict[str, float]:
+    """Measure precisions whether they are known or not, and keep what was found; see `measured_seconds`."""
+    on_progress(f"encoder: {', '.join(labels)}")
+    found = _measure(labels)
+    ENCODER_SPEED.merge(machine_identity(), _read, lambda before: {**(before or {}), **found})
+    return found
+
+
+def known_seconds() -> dict[str, float]:
+    """Return what was measured on this machine: seconds of a tile through one block, by precision."""
+    return ENCODER_SPEED.get(machine_identity(), _read) or {}
 
 
 def _read(kept: Any) -> dict[str, float]:
@@ -82,7 +95,7 @@ def _read(kept: Any) -> dict[str, float]:
 
 
 def _measure(labels: Sequence[str]) -> dict[str, float]:
-    """Measure in child processes, one for each library."""
+    """Measure in child processes, one for each library; what cannot be had here is left out."""
     seconds: dict[str, float] = {}
     for module, is_openvino in ((_IN_LLAMA_CPP, False), (_IN_OPENVINO, True)):
         if asked := [label for label in labels if label.startswith(_OPENVINO) == is_openvino]:

@@ -7,6 +7,7 @@ of a configuration from them.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.hardware.device_speed import BITS_PER_WEIGHT, TABLES, DeviceSpeed, Range, Roofline
+from internvl_gguf.hardware.device_speed import BITS_PER_WEIGHT, PLAIN_TABLES, TABLES, DeviceSpeed, Range, Roofline
+from internvl_gguf.hardware.encoder_precision import OPENVINO_LABELS, measured_afresh
 from internvl_gguf.hardware.identity import machine_identity
 from internvl_gguf.hardware.typical_devices import ASSUMED_HOST_TO_GPU, DeviceKind, assumed_device, completed
 from internvl_gguf.utils.child_process import child_process
@@ -61,6 +63,7 @@ def measure_roofline(
     """
     kinds = tuple(BITS_PER_WEIGHT)
     roofline = measured_roofline(kinds, on_progress, n_threads=n_threads, n_threads_batch=n_threads_batch)
+    roofline = replace(roofline, host=_with_openvino(roofline.host, on_progress))
     ROOFLINE.put(machine_identity(), asdict(roofline))
     return roofline
 
@@ -98,6 +101,20 @@ def measured_roofline(
     return replace(roofline, disturbed=len(disturbed))
 
 
+def _with_openvino(host: DeviceSpeed, on_progress: OnProgress) -> DeviceSpeed:
+    """Return the CPU with the rates of the encoder in OpenVINO, from its time beside llama.cpp's in the same minute."""
+    if importlib.util.find_spec("openvino") is None or "f16" not in host.encoder_rate:
+        return host
+    seconds = measured_afresh(("F16", *OPENVINO_LABELS), on_progress)
+    usual = host.encoder_rate["f16"]
+    rates = {
+        label: usual.times(seconds["F16"] / seconds[label])
+        for label in OPENVINO_LABELS
+        if label in seconds and "F16" in seconds
+    }
+    return replace(host, encoder_rate={**host.encoder_rate, **rates})
+
+
 @dataclass
 class _Findings:
     """Measurements of one device so far.
@@ -131,7 +148,10 @@ class _Findings:
         description = (
             self.description if measured else f"{self.description}, measured in part; else {assumed.description}"
         )
-        return DeviceSpeed(self.name, description, measured, **tables, node_seconds=node or assumed.node_seconds)
+        plain = {name: self.tables.get(name, {}) for name in PLAIN_TABLES}
+        return DeviceSpeed(
+            self.name, description, measured, **tables, node_seconds=node or assumed.node_seconds, **plain
+        )
 
 
 def _assembled(host: _Findings, gpus: Sequence[_Findings]) -> Roofline:
@@ -173,7 +193,7 @@ def _read(kept: Mapping[str, Any]) -> Roofline:
 
 
 def _device(kept: Mapping[str, Any]) -> DeviceSpeed:
-    tables = {name: {str(key): Range(**rate) for key, rate in kept[name].items()} for name in TABLES}
+    tables = {name: {str(key): Range(**rate) for key, rate in kept[name].items()} for name in (*TABLES, *PLAIN_TABLES)}
     return DeviceSpeed(
         name=str(kept["name"]),
         description=str(kept["description"]),

@@ -28,7 +28,7 @@ BYTES_PER_TOKEN: Final = 290
 GPU_CONTEXT_BYTES: Final = 400 * 1024**2
 
 # `ggml_repack_get_optimal_repack_type` in ggml/src/ggml-cpu/repack.cpp: types the CPU backend reorders.
-_REPACKED_X86: Final = frozenset({"q4_0", "q4_k", "q2_k", "iq4_nl", "mxfp4"})
+REPACKED_X86: Final = frozenset({"q4_0", "q4_k", "q2_k", "iq4_nl", "mxfp4"})
 _REPACKED_ARM: Final = frozenset({"q4_0", "q4_k", "q5_k", "q6_k", "q8_0", "iq4_nl", "mxfp4"})
 _REPACKED_ROWS: Final = 8
 
@@ -328,7 +328,7 @@ def _page_cache(text: TextWeights, homes: Homes, *, reorders: bool) -> int:
 
 def is_repacked(weight: Weight) -> bool:
     """Return whether the CPU backend reorders a matrix, provided that no GPU computes with it."""
-    kinds = _REPACKED_X86 if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else _REPACKED_ARM
+    kinds = REPACKED_X86 if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else _REPACKED_ARM
     return len(weight.shape) == 2 and weight.shape[1] % _REPACKED_ROWS == 0 and weight.kind in kinds
 
 

@@ -21,6 +21,7 @@ from internvl_gguf.memory import (
 )
 from internvl_gguf.memory.plan import layer_homes, text_weights
 from internvl_gguf.planning.candidates import Candidate, Encoder
+from internvl_gguf.planning.cpu_kernels import plain_is_faster
 from internvl_gguf.planning.speed_estimate import SpeedEstimate, estimate_speed
 from internvl_gguf.planning.workload import MemoryBudget, Workload
 
@@ -139,6 +140,7 @@ class Planner:
     def __init__(self, budget: MemoryBudget, workload: Workload, roofline: Roofline | None, cost: Cost) -> None:
         self._budget, self._workload, self._roofline, self._cost = budget, workload, roofline, cost
         self._overheads: dict[tuple[object, ...], tuple[int, ...]] = {}
+        self._plain: dict[tuple[object, ...], bool] = {}
 
     def best(self, candidate: Candidate) -> Configuration | None:
         """Return the best way to run a quant; None if no way fits.
@@ -295,7 +297,7 @@ class Planner:
             pictures=workload.pictures,
             tiles=workload.tiles,
             n_threads=workload.n_threads,
-            extra_buffers=self._budget.extra_buffers,
+            extra_buffers=self._budget.extra_buffers and not self._plain_is_faster(shape),
         )
         if len(request.gpus) < 2:
             return request
@@ -305,6 +307,15 @@ class Planner:
             for gpu, taken in zip(self._budget.gpus, self._overhead(shape, request)[1:], strict=True)
         ]
         return replace(request, gpus=tuple(share / sum(room) for share in room))
+
+    def _plain_is_faster(self, shape: ModelShape) -> bool:
+        """Return whether the CPU is faster with the weights as they lie in the file; computed once for each quant."""
+        key = tuple(shape.text.sizes.values()), shape.text.layer_matrices
+        if key not in self._plain:
+            host = self._roofline.host if self._roofline else None
+            prompt = self._used_positions(shape)
+            self._plain[key] = plain_is_faster(shape.text, host, n_prompt=prompt, n_answer=_ANSWER_TOKENS)
+        return self._plain[key]
 
     def _layers_fit_gpus(self, shape: ModelShape, request: MemoryRequest) -> bool:
         """Return whether the GPUs have memory by arithmetic: weights and cache of each layer, and the overhead."""

@@ -7,10 +7,11 @@ each of its tokens; a tile as long as the encoder's operations. docs/speed-estim
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
+from internvl_gguf.config import EncoderKind
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.gguf.arch.internvit import tile_operations
 from internvl_gguf.gguf.model_weights import UNKNOWN_KIND, Matrices, ModelShape, TextWeights, VisionWeights
@@ -76,6 +77,8 @@ def estimate_speed(
     if tiles_per_picture < 0:
         raise InvalidRequestError(f"tiles_per_picture is {tiles_per_picture}.", "Use 0 for no pictures, or more.")
     machine = completed(roofline, len(request.gpus))
+    if not request.extra_buffers:
+        machine = replace(machine, host=machine.host.plain)
     text = _Text(shape.text, request, machine)
     used = text.devices
     prompt = max(depth, min(request.ubatch, request.n_ctx))
@@ -83,7 +86,8 @@ def estimate_speed(
     if shape.vision is not None:
         encoder = machine.host if request.mmproj_gpu is None else machine.gpus[request.mmproj_gpu]
         used = (*used, encoder)
-        tile = _tile_seconds(shape.vision, encoder)
+        kind = request.encoder if request.mmproj_gpu is None else "llama.cpp"
+        tile = _tile_seconds(shape.vision, encoder, kind)
         if tiles_per_picture:
             positions = tiles_per_picture * shape.vision.tokens_per_tile + 2
             picture = tile.times(tiles_per_picture) + text.prefill_seconds(positions)
@@ -269,7 +273,8 @@ def _slower(first: Range, second: Range) -> Range:
     return Range(max(first.low, second.low), max(first.high, second.high))
 
 
-def _tile_seconds(vision: VisionWeights, device: DeviceSpeed) -> Range:
-    """Return seconds to encode one tile: its operations at the rate of the most common type of its weights."""
+def _tile_seconds(vision: VisionWeights, device: DeviceSpeed, kind: EncoderKind) -> Range:
+    """Return seconds to encode one tile: its operations at the rate of the encoder or the main type of its weights."""
     main = max(vision.block_matrices, key=lambda each: each.elements)
-    return _rate(device.encoder_rate, main).amount_over(tile_operations(vision)).times(*_ENCODE_ERROR)
+    rate = device.encoder_rate.get(kind) or _rate(device.encoder_rate, main)
+    return rate.amount_over(tile_operations(vision)).times(*_ENCODE_ERROR)

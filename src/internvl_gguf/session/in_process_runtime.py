@@ -216,7 +216,7 @@ class InProcessRuntime(Owned):
                 n_gpu_layers=request.n_gpu_layers,
                 devices=[gpu.handle for gpu in self._used_gpus],
                 tensor_split=request.gpus if is_split else (),
-                use_extra_bufts=self.settled.extra_buffers,
+                use_extra_bufts=request.extra_buffers,
                 on_progress=on_load,
             )
             opening.callback(model.close)

@@ -25,6 +25,7 @@ from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM, check_turns, 
 from internvl_gguf.session.question_options import checked_options
 from internvl_gguf.session.saved_file import read_saved, write_saved
 from internvl_gguf.session.session_lock import SessionLock
+from internvl_gguf.session.slow_answer import slow_answer_notice
 from internvl_gguf.types import Chunk, Message, Question, Reply
 from internvl_gguf.utils import arguments
 from internvl_gguf.utils.notices import Notice, log_notice
@@ -501,6 +502,8 @@ class Session(Owned):
                 rest = answer.finish()
                 reply = answer.reply()
                 self._messages += answer.messages(is_whole=True)
+                if notice := slow_answer_notice(self.runtime.configuration, reply.timings):
+                    self._on_notice(notice)
             except BaseException as error:
                 answer.handle.cancel()
                 if keep_partial and answer.text and not isinstance(error, InternVLError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.config import EncoderKind, EngineConfig
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.hardware.encoder_precision import measured_seconds
+from internvl_gguf.hardware.encoder_precision import known_seconds, measured_seconds
 
 if TYPE_CHECKING:
     from internvl_gguf.utils.notices import Notice
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _WORTH_LOADING: Final = 50e9
 """Operations of a tile: 730e9 for InternViT-300M. A smaller encoder takes less time than OpenVINO takes to load."""
 _WORTH_SWITCHING: Final = 0.9  # share of llama.cpp's time
+_FILE_TYPE: Final = "F16"
 _INSTALL: Final = "pip install 'internvl-gguf[openvino]'"
 
 
@@ -75,3 +76,21 @@ def _is_faster(kind: EncoderKind, mmproj_type: str, on_progress: Callable[[str],
     if kind not in seconds or mmproj_type not in seconds:
         return False
     return seconds[kind] < _WORTH_SWITCHING * seconds[mmproj_type]
+
+
+def measured_choice() -> tuple[EncoderKind, str]:
+    """Return what "auto" takes for a model on the CPU of this machine, and why; nothing is measured.
+
+    It is for InternViT-300M with an mmproj in F16. The reason follows the name in a sentence.
+    """
+    if not is_installed():
+        return "llama.cpp", f"OpenVINO, which is often faster, is not installed: {_INSTALL}"
+    seconds = known_seconds()
+    kinds: tuple[EncoderKind, ...] = ("openvino bf16", "openvino f32")
+    known = [kind for kind in kinds if kind in seconds and _FILE_TYPE in seconds]
+    if not known:
+        return "llama.cpp", "until `internvl doctor --measure`, or the first model, finds OpenVINO faster here"
+    ratio = seconds[known[0]] / seconds[_FILE_TYPE]
+    if ratio < _WORTH_SWITCHING:
+        return known[0], f"measured at {ratio:.2f} times llama.cpp's time"
+    return "llama.cpp", f"OpenVINO was measured at {ratio:.2f} times its time"

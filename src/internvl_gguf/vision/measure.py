@@ -19,7 +19,7 @@ from internvl_gguf.gguf.validation import validate_mmproj
 from internvl_gguf.hardware.cores import default_threads
 from internvl_gguf.llama.measure.encoder import write_block
 from internvl_gguf.llama.measure.timing import Timing, time_repeatedly
-from internvl_gguf.vision.openvino_encoder import EncoderPrecision, OpenVINOEncoder
+from internvl_gguf.vision.openvino_encoder import EncoderPrecision, OpenVINOEncoder, has_bfloat16
 
 
 def encoder_timing(precision: EncoderPrecision, n_threads: int) -> Timing:
@@ -35,10 +35,12 @@ def encoder_timing(precision: EncoderPrecision, n_threads: int) -> Timing:
 
 
 def main() -> None:
-    """Print one JSON line for each precision named on the command line, as soon as it is measured."""
+    """Print one JSON line for each precision named on the command line that the CPU has, as soon as it is measured."""
     n_threads = default_threads()
     for label in sys.argv[1:]:
         precision: EncoderPrecision = "bf16" if label.endswith("bf16") else "f32"
+        if precision == "bf16" and not has_bfloat16():
+            continue
         print(json.dumps({label: encoder_timing(precision, n_threads).median}), flush=True)
 
 

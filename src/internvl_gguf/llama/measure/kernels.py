@@ -142,7 +142,7 @@ class KernelBench:
         self._set_threads = self._procedure("ggml_backend_set_n_threads", None, _HANDLE, ctypes.c_int)
         self.use_threads(n_threads)
         self._own_type = self._ggml.buffer_type(self._device)
-        self._weight_types = [*(self._reordering_types() if reorders else ()), self._own_type]
+        self._layouts = [*(self._reordering_types() if reorders else ()), self._own_type]
 
     def __enter__(self) -> Self:
         return self
@@ -165,9 +165,29 @@ class KernelBench:
         with self.multiplying(kind, columns, rows, tokens, total) as run:
             return self._timed(run) if run else None
 
+    def plain_products(
+        self, kind: GGMLQuantizationType, columns: int, rows: int, tokens: int, total: int
+    ) -> Timing | None:
+        """Time what `products` does with matrices as they lie in a file.
+
+        Returns:
+            None where the device has no other layout for this type, so that `products` does the same.
+        """
+        if not any(self._takes(layout, kind, columns, rows, tokens) for layout in self._layouts[:-1]):
+            return None
+        with self.multiplying(kind, columns, rows, tokens, total, layouts=self._layouts[-1:]) as run:
+            return self._timed(run) if run else None
+
     @contextmanager
     def multiplying(
-        self, kind: GGMLQuantizationType, columns: int, rows: int, tokens: int, total: int, additions: int = 0
+        self,
+        kind: GGMLQuantizationType,
+        columns: int,
+        rows: int,
+        tokens: int,
+        total: int,
+        additions: int = 0,
+        layouts: Sequence[int] = (),
     ) -> Iterator[Run | None]:
         """Build a graph that multiplies the same tokens with one matrix after another.
 
@@ -177,12 +197,13 @@ class KernelBench:
             tokens: how many are multiplied at once.
             total: bytes of all matrices together; there is at least one.
             additions: small operations after each, as a layer of a model has between its matrices.
+            layouts: buffer types for the matrices, the first that takes them is used; those of models if empty.
 
         Yields:
             None where the device cannot multiply with this type.
         """
         data = _weights(kind, columns * rows)
-        for buffer_type in self._weight_types:
+        for buffer_type in layouts or self._layouts:
             with self._tables() as (weights, results):
                 count = max(1, total // data.nbytes)
                 matrices = [self._ggml.tensor(weights, kind, columns, rows, 1) for _ in range(count)]
@@ -312,6 +333,14 @@ class KernelBench:
                 tables.append(self._ggml.init(_InitParams(_TABLE, None, True)))
                 owned.callback(self._ggml.free, tables[-1])
             yield tables[0], tables[1]
+
+    def _takes(self, layout: int, kind: GGMLQuantizationType, columns: int, rows: int, tokens: int) -> bool:
+        """Return whether the device multiplies with matrices of a type in a buffer type."""
+        with self._tables() as (weights, results):
+            matrix = self._ggml.tensor(weights, kind, columns, rows, 1)
+            product = self._ggml.mul_mat(results, matrix, self._ggml.tensor(results, _F32, columns, tokens, 1))
+            with self._memory(weights, layout):
+                return bool(self._ggml.supports(self._device, product))
 
     @contextmanager
     def _memory(self, table: int, buffer_type: int) -> Iterator[None]:

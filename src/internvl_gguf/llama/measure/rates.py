@@ -40,7 +40,12 @@ _ENCODER_TYPES: Final = ("f16", "bf16", "f32", "q8_0")
 _NODES, _NODE_WIDTH = 256, 1024
 _SECOND_TRIES: Final = 2  # repetitions of disturbed measurements
 _UPLOAD_BYTES: Final = 256 * 1024**2
-_OF_BATCHES: Final = ("matrix_rate", "attention_rate", "encoder_rate")  # computed by the threads for batches
+_OF_BATCHES: Final = (
+    "matrix_rate",
+    "plain_matrix_rate",
+    "attention_rate",
+    "encoder_rate",
+)  # computed by the threads for batches
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,15 @@ def device_jobs(device: Device, kinds: Sequence[str], n_threads: int, n_threads_
     for kind in kinds:
         weight = GGMLQuantizationType[kind.upper()]
         matrix = _bytes(weight, _COLUMNS * _ROWS)
-        read = partial(KernelBench.products, kind=weight, columns=_COLUMNS, rows=_ROWS, tokens=1, total=_WEIGHT_BYTES)
-        jobs.append(_Job("bandwidth", kind, _WEIGHT_BYTES // matrix * matrix, read))
-        multiplied = partial(KernelBench.products, kind=weight, columns=_COLUMNS, rows=rows, tokens=_BATCH, total=0)
-        jobs.append(_Job("matrix_rate", kind, 2 * _COLUMNS * rows * _BATCH, multiplied))
+        sizes = {"kind": weight, "columns": _COLUMNS}
+        read = {**sizes, "rows": _ROWS, "tokens": 1, "total": _WEIGHT_BYTES}
+        multiplied = {**sizes, "rows": rows, "tokens": _BATCH, "total": 0}
+        n_bytes, operations = _WEIGHT_BYTES // matrix * matrix, 2 * _COLUMNS * rows * _BATCH
+        jobs.append(_Job("bandwidth", kind, n_bytes, partial(KernelBench.products, **read)))
+        jobs.append(_Job("matrix_rate", kind, operations, partial(KernelBench.products, **multiplied)))
+        if not is_gpu:
+            jobs.append(_Job("plain_bandwidth", kind, n_bytes, partial(KernelBench.plain_products, **read)))
+            jobs.append(_Job("plain_matrix_rate", kind, operations, partial(KernelBench.plain_products, **multiplied)))
     for kind in (each for each in _KV_TYPES if each in kinds):
         jobs += _attention_jobs(kind)
     for kind in (each for each in _ENCODER_TYPES if each in kinds):
