@@ -300,6 +300,13 @@ class EngineConfig:
         "Arithmetic of OpenVINO's encoder.",
         details="`auto` takes bf16 where the CPU computes in it by itself, else f32, which is the published model's.",
     )
+    encoder_device: str = option(
+        "CPU",
+        "Device of OpenVINO's encoder.",
+        metavar="NAME",
+        details="An Intel `GPU` or `NPU`, as OpenVINO names them, works by the same interface and is untried; "
+        'it takes `encoder="openvino"`.',
+    )
     n_threads: int | None = option(
         None,
         "CPU threads.",
@@ -407,6 +414,7 @@ class EngineOptions(TypedDict, total=False):
     flash_attn: FlashAttention
     encoder: EncoderLibrary
     encoder_precision: EncoderPrecision
+    encoder_device: str
     n_threads: int | None
     n_parallel: int
     n_batch: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -60,15 +62,53 @@ def test_the_user_decides(choose: Choose, notices: list[str]) -> None:
     assert notices == []
 
 
-def test_where_openvino_is_not_installed_llama_cpp_encodes(
-    choose: Choose, notices: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("version", "reason"), [(None, "is not installed"), ("2024.6.0", "2024.6.0 is installed")])
+def test_where_openvino_is_missing_or_of_another_release_llama_cpp_encodes(
+    choose: Choose, notices: list[str], monkeypatch: pytest.MonkeyPatch, version: str | None, reason: str
 ) -> None:
-    monkeypatch.setattr(choice, "is_installed", lambda: False)
+    def tell(name: str) -> str:
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(importlib.metadata, "version", tell)
     assert choose() == "llama.cpp"
     assert notices == []
     assert choose(encoder="openvino") == "llama.cpp"
     (notice,) = notices
+    assert reason in notice
     assert "pip install 'internvl-gguf[openvino]'" in notice
+    assert reason in choice.measured_choice()[1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected", "reason"),
+    [
+        ({"F16": 1.0, "openvino bf16": 0.3, "openvino f32": 0.8}, "openvino bf16", "measured at 0.30 times"),
+        ({"F16": 1.0, "openvino f32": 0.8}, "openvino f32", "measured at 0.80 times"),
+        ({"F16": 1.0, "openvino f32": 1.5}, "llama.cpp", "OpenVINO was measured at 1.50 times"),
+        ({"F16": 1.0}, "llama.cpp", "doctor --measure"),
+    ],
+)
+def test_doctor_says_what_encodes_and_why(
+    seconds: dict[str, float], expected: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "known_seconds", lambda: seconds)
+    kind, why = choice.measured_choice()
+    assert kind == expected
+    assert reason in why
+
+
+def test_an_openvino_that_cannot_be_loaded_leaves_the_pictures_to_llama_cpp(
+    tiny: ModelFiles, notices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wheel of another Python, a library that the system lacks."""
+    for name in [name for name in sys.modules if name.startswith("internvl_gguf.vision.openvino")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with Session.open(tiny.text, tiny.mmproj, n_ctx=512, encoder="openvino", on_notice=notices.append) as session:
+        assert session.runtime.configuration.request.encoder == "llama.cpp"
+    assert any("OpenVINO cannot be loaded" in notice for notice in notices)
 
 
 def test_where_openvino_cannot_use_the_cpu_llama_cpp_encodes(
@@ -96,6 +136,14 @@ def test_a_graph_that_cannot_be_compiled_leaves_the_pictures_to_llama_cpp(
     with Session.open(tiny.text, tiny.mmproj, n_ctx=512, encoder="openvino", on_notice=notices.append) as session:
         assert session.runtime.configuration.request.encoder == "llama.cpp"
     assert any("OpenVINO cannot encode pictures here" in notice for notice in notices)
+
+
+def test_a_device_that_is_not_there_is_named_with_those_that_are(tiny: ModelFiles, notices: list[str]) -> None:
+    with Session.open(
+        tiny.text, tiny.mmproj, n_ctx=512, encoder="openvino", encoder_device="NPU", on_notice=notices.append
+    ) as session:
+        assert session.runtime.configuration.request.encoder == "llama.cpp"
+    assert any("OpenVINO finds no device NPU here" in notice for notice in notices)
 
 
 def test_the_caches_tell_the_encoders_apart(tiny: ModelFiles) -> None:

@@ -98,6 +98,7 @@ class InProcessRuntime(Owned):
         _check_config(config, pair)
         initialise()
         self._on_cache_notice = on_notice
+        self._encoder_device = config.encoder_device
         self.files = files
         self._text_parts = [Path(header.label) for header in pair.text_headers]
         self.control_tokens: Mapping[str, int] = {
@@ -256,6 +257,7 @@ class InProcessRuntime(Owned):
             memory=EncoderMemory(device.mmproj_weights, device.mmproj_compute_buffer),
             n_threads=self.host.n_threads_batch,
             flash_attn=self.settled.flash_attn,
+            device=self._encoder_device,
         )
 
     def share(self) -> InProcessRuntime:

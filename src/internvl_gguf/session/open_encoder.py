@@ -36,6 +36,7 @@ class EncoderPlace:
         memory: memory that it takes there, as planned.
         n_threads: CPU threads.
         flash_attn: whether llama.cpp's flash attention is used.
+        device: OpenVINO's device.
     """
 
     kind: EncoderKind
@@ -43,6 +44,7 @@ class EncoderPlace:
     memory: EncoderMemory
     n_threads: int
     flash_attn: bool
+    device: str
 
 
 class EncoderFile:
@@ -90,7 +92,12 @@ class EncoderFile:
 
             precision: Literal["f32", "bf16"] = "bf16" if place.kind == "openvino bf16" else "f32"
             return OpenVINOEncoder(
-                self._path, self._header, self._facts, precision=precision, n_threads=place.n_threads
+                self._path,
+                self._header,
+                self._facts,
+                precision=precision,
+                n_threads=place.n_threads,
+                device=place.device,
             )
         return VisionEncoder(
             self._file_of_llama_cpp,
@@ -115,7 +122,7 @@ class EncoderFile:
         if place.gpu is None and place.kind != "llama.cpp":
             from internvl_gguf.vision.openvino_encoder import openvino_arithmetic
 
-            arithmetic = openvino_arithmetic(place.kind)
+            arithmetic = openvino_arithmetic(place.kind, place.device)
         else:
             arithmetic = encoder_arithmetic(place.gpu, flash_attn=place.flash_attn)
         return hashlib.blake2b(f"{self._identity_text}|{arithmetic}".encode()).digest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -16,13 +16,20 @@ if TYPE_CHECKING:
 _WORTH_LOADING: Final = 50e9
 """Operations of a tile: 730e9 for InternViT-300M. A smaller encoder takes less time than OpenVINO takes to load."""
 _WORTH_SWITCHING: Final = 0.9  # share of llama.cpp's time
+_RELEASES: Final = "2026"  # the extra in pyproject.toml asks for the same
 _FILE_TYPE: Final = "F16"
 _INSTALL: Final = "pip install 'internvl-gguf[openvino]'"
 
 
-def is_installed() -> bool:
-    """Return whether OpenVINO can be found; it is not loaded."""
-    return importlib.util.find_spec("openvino") is not None
+def why_not() -> str:
+    """Return why OpenVINO cannot be used, as a sentence that ends in what to do; "" if it can. It is not loaded."""
+    try:
+        version = importlib.metadata.version("openvino")
+    except importlib.metadata.PackageNotFoundError:
+        return f"OpenVINO is not installed: {_INSTALL} brings it."
+    if version.split(".")[0] != _RELEASES:
+        return f"OpenVINO {version} is installed, and this package works with {_RELEASES}: {_INSTALL} brings it."
+    return ""
 
 
 def choose_encoder(
@@ -40,9 +47,9 @@ def choose_encoder(
     if config.encoder == "llama.cpp":
         return "llama.cpp"
     is_asked_for = config.encoder == "openvino"
-    if not is_installed():
+    if problem := why_not():
         if is_asked_for:
-            on_notice(f"OpenVINO is not installed: llama.cpp encodes the pictures. {_INSTALL} brings it.")
+            on_notice(f"{problem} Meanwhile llama.cpp encodes the pictures.")
         return "llama.cpp"
     if not is_asked_for and (not is_cpu_alone or operations < _WORTH_LOADING):
         return "llama.cpp"
@@ -66,7 +73,8 @@ def _in_precision(config: EngineConfig) -> EncoderKind:
     if config.encoder_precision == "auto":
         from internvl_gguf.vision.openvino_encoder import has_bfloat16
 
-        return "openvino bf16" if has_bfloat16() else "openvino f32"
+        is_cpu = config.encoder_device == EngineConfig.encoder_device
+        return "openvino bf16" if is_cpu and has_bfloat16() else "openvino f32"
     return "openvino bf16" if config.encoder_precision == "bf16" else "openvino f32"
 
 
@@ -83,8 +91,8 @@ def measured_choice() -> tuple[EncoderKind, str]:
 
     It is for InternViT-300M with an mmproj in F16. The reason follows the name in a sentence.
     """
-    if not is_installed():
-        return "llama.cpp", f"OpenVINO, which is often faster, is not installed: {_INSTALL}"
+    if problem := why_not():
+        return "llama.cpp", problem.removesuffix(".")
     seconds = known_seconds()
     kinds: tuple[EncoderKind, ...] = ("openvino bf16", "openvino f32")
     known = [kind for kind in kinds if kind in seconds and _FILE_TYPE in seconds]

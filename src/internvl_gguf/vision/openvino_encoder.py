@@ -31,7 +31,7 @@ EncoderPrecision = Literal["f32", "bf16"]
 
 logger = logging.getLogger("internvl_gguf.vision")
 
-_DEVICE: Final = "CPU"
+_CPU: Final = "CPU"
 _BFLOAT16: Final = "BF16"  # among the plugin's capabilities where the CPU has units for it
 
 
@@ -42,14 +42,15 @@ def has_bfloat16() -> bool:
         LibraryError: OpenVINO cannot use this CPU.
     """
     try:
-        return _BFLOAT16 in ov.Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+        return _BFLOAT16 in ov.Core().get_property(_CPU, "OPTIMIZATION_CAPABILITIES")
     except RuntimeError as error:
         raise _refused(error) from error
 
 
-def openvino_arithmetic(kind: EncoderKind) -> str:
-    """Return what decides how embeddings are rounded, beside mmproj and pixels: library, precision and CPU."""
-    return f"{kind} {ov.get_version()}|{processor_name()}|{' '.join(sorted(cpu_flags()))}"
+def openvino_arithmetic(kind: EncoderKind, device: str) -> str:
+    """Return what decides how embeddings are rounded, beside mmproj and pixels: library, precision and processor."""
+    name = processor_name() if device == _CPU else ov.Core().get_property(device, "FULL_DEVICE_NAME")
+    return f"{kind} {ov.get_version()}|{device} {name}|{' '.join(sorted(cpu_flags()))}"
 
 
 class OpenVINOEncoder(Owned):
@@ -66,6 +67,7 @@ class OpenVINOEncoder(Owned):
         n_threads: CPU threads.
         tiles_per_batch: tiles encoded at once.
         keep: whether compiled graphs are kept on disk.
+        device: as OpenVINO names it; others than the CPU are untried.
 
     Attributes:
         precision: as asked for; "f32" after bfloat16 gave values that are not numbers.
@@ -84,13 +86,14 @@ class OpenVINOEncoder(Owned):
         n_threads: int,
         tiles_per_batch: int = 1,
         keep: bool = True,
+        device: str = _CPU,
     ) -> None:
         self.tile_size = facts.image_size
         self.tokens_per_tile = facts.tokens_per_tile
         self.n_embd = facts.projection_dim
         self.tiles_per_batch = tiles_per_batch
         self.precision = precision
-        self._compile = partial(_compiled, path, header, facts, n_threads, tiles_per_batch, keep=keep)
+        self._compile = partial(_compiled, path, header, facts, n_threads, tiles_per_batch, keep=keep, device=device)
         self._compiled: _Compiled | None = self._compile(precision)
         self._is_inherited = False
         disown_after_fork(self)
@@ -147,29 +150,29 @@ def _compiled(
     precision: EncoderPrecision,
     *,
     keep: bool,
+    device: str,
 ) -> _Compiled:
     """Compile the encoder, or load it from the cache folder where it was compiled before.
 
     Raises:
         LibraryError: OpenVINO refused, or has no memory for it.
     """
-    options = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": precision,
-        "INFERENCE_NUM_THREADS": n_threads,
-        "ENABLE_CPU_PINNING": False,  # other processes use these cores, too
-    }
+    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    if device == _CPU:
+        options |= {"INFERENCE_NUM_THREADS": n_threads, "ENABLE_CPU_PINNING": False}  # others use these cores, too
     try:
         core = ov.Core()
+        if device not in (found := core.available_devices):
+            raise LibraryError(f"OpenVINO finds no device {device} here.", f"It finds {', '.join(found) or 'none'}.")
         if keep:
             with suppress(OSError):  # a folder that cannot be written costs the next process the work, no more
                 COMPILED_ENCODERS.path.mkdir(parents=True, exist_ok=True)
                 core.set_property({"CACHE_DIR": str(COMPILED_ENCODERS.path)})
         graph = encoder_graph(path, header, facts, tiles=tiles)
-        compiled = core.compile_model(graph.model, _DEVICE, options)
+        compiled = core.compile_model(graph.model, device, options)
         if keep and not compiled.get_property("LOADED_FROM_CACHE"):
             del compiled  # which holds every weight twice
-            compiled = core.compile_model(graph.model, _DEVICE, options)
+            compiled = core.compile_model(graph.model, device, options)
         return _Compiled(compiled.create_infer_request(), graph.memory)
     except (RuntimeError, MemoryError, OSError) as error:
         raise _refused(error) from error

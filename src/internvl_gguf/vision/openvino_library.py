@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from internvl_gguf.errors import LibraryError
+
 _TELEMETRY: Final = "openvino_telemetry"
 
 
@@ -28,8 +30,13 @@ def _unfindable(name: str) -> Iterator[None]:
         del sys.modules[name]
 
 
-with _unfindable(_TELEMETRY):
-    import openvino as ov
-    from openvino import opset13 as ops
+try:
+    with _unfindable(_TELEMETRY):
+        import openvino as ov
+        from openvino import opset13 as ops
+except (ImportError, OSError, RuntimeError) as error:
+    raise LibraryError(
+        f"OpenVINO cannot be loaded: {error}.", "Install it again: pip install 'internvl-gguf[openvino]'."
+    ) from error
 
 __all__ = ["ops", "ov"]
