@@ -43,6 +43,7 @@ def saved(**changes: object) -> SavedSession:
         "/models/text.gguf",
         "/models/mmproj.gguf",
         IDENTITY,
+        "llama.cpp",
         2048,
         (12, 1, True),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from internvl_gguf import Session
 from internvl_gguf.config import EncoderKind, EncoderLibrary, EncoderPrecision, EngineConfig
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.models.resolve import ModelFiles
+from internvl_gguf.session.saved_file import read_saved
 from internvl_gguf.vision import choice
+from tests.support.pictures import noise
 
 LARGE, SMALL = 730e9, 1e9
 """Operations of a tile: InternViT-300M, and the demo model's encoder."""
@@ -153,6 +156,23 @@ def test_the_caches_tell_the_encoders_apart(tiny: ModelFiles) -> None:
         with Session.open(tiny.text, tiny.mmproj, n_ctx=512, encoder=library) as session:
             identities.add(session.runtime.encoder_identity)
     assert len(identities) == 2
+
+
+def test_a_saved_session_says_what_had_encoded_its_pictures(
+    tiny: ModelFiles, notices: list[str], tmp_path: Path
+) -> None:
+    """The conversation goes on with the other encoder, without a word computed again, and says so."""
+    path = tmp_path / "talk.session"
+    with Session.open(tiny.text, tiny.mmproj, n_ctx=512, encoder="openvino", encoder_precision="f32") as session:
+        session.ask("What is it?", [noise(1, 40, 30)], max_tokens=2)
+        session.save(path)
+    assert read_saved(path).encoder == "openvino f32"
+    with Session.restore(path, on_notice=notices.append, encoder="llama.cpp") as session:
+        assert session.ask("And?", max_tokens=2).usage.tiles_encoded == 0
+    assert notices == ["The pictures of this conversation were encoded by openvino f32; new ones are by llama.cpp."]
+    notices.clear()
+    with Session.restore(path, on_notice=notices.append, encoder="openvino", encoder_precision="f32"):
+        assert notices == []
 
 
 def test_the_plan_counts_weights_in_the_precision_they_are_computed_in(tiny: ModelFiles) -> None:

@@ -32,6 +32,7 @@ def session_to_save(runtime: ModelRuntime, messages: Sequence[Message], limits: 
         text_path=str(runtime.files.text.absolute()),
         mmproj_path=str(runtime.files.mmproj.absolute()),
         identity=runtime.identity,
+        encoder=runtime.configuration.request.encoder,
         n_ctx=runtime.engine.n_ctx,
         limits=(limits.max_tiles, limits.min_tiles, limits.thumbnail),
         messages=tuple(messages),
@@ -61,6 +62,17 @@ def engine_options(saved: SavedSession, given: EngineOptions) -> EngineOptions:
     if "kv_type" not in given:  # another type may need flash attention, so that "auto" has to decide again
         kept["flash_attn"] = saved.identity.flash_attn
     return cast("EngineOptions", {**kept, **given})
+
+
+def encoder_notice(saved: SavedSession, runtime: ModelRuntime) -> str:
+    """Return the notice that pictures are encoded by something else than before; "" if they are not, or there are none.
+
+    What the cache holds of the pictures stays as it was saved; the two differ by rounding (docs/parity.md).
+    """
+    now = runtime.configuration.request.encoder
+    if saved.encoder == now or not any(message.pictures for message in saved.messages):
+        return ""
+    return f"The pictures of this conversation were encoded by {saved.encoder}; new ones are by {now}."
 
 
 def saved_model_files(path: Path, saved: SavedSession) -> tuple[Path, Path]:

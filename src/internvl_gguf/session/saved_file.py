@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import numpy as np
 
 from internvl_gguf._version import __version__
-from internvl_gguf.config import FlashAttention, KVType
+from internvl_gguf.config import EncoderKind, FlashAttention, KVType
 from internvl_gguf.errors import SavedSessionError
 from internvl_gguf.types import Message, MessagePicture, Span, Tile, TileSpan, TokenSpan
 from internvl_gguf.utils.atomic_write import write_atomically
@@ -86,6 +86,7 @@ class SavedSession:
     Attributes:
         text_path, mmproj_path: files of the model it was held with.
         identity: identity of the KV cache.
+        encoder: what had encoded its pictures: llama.cpp, or OpenVINO in a precision.
         n_ctx: positions of its context.
         limits: tile limits of the session: max_tiles, min_tiles, thumbnail.
         messages: the conversation.
@@ -96,6 +97,7 @@ class SavedSession:
     text_path: str
     mmproj_path: str
     identity: ModelIdentity
+    encoder: EncoderKind
     n_ctx: int
     limits: tuple[int, int, bool]
     messages: tuple[Message, ...]
@@ -208,6 +210,7 @@ def _head(saved: SavedSession, tiles: _Tiles) -> dict[str, Any]:
         "text_path": saved.text_path,
         "mmproj_path": saved.mmproj_path,
         "identity": asdict(saved.identity),
+        "encoder": saved.encoder,
         "n_ctx": saved.n_ctx,
         "limits": saved.limits,
         "messages": messages,
@@ -281,6 +284,7 @@ def _saved(head: dict[str, Any], packed: NDArray[np.uint8], kv: NDArray[np.uint8
         head["text_path"],
         head["mmproj_path"],
         ModelIdentity(**head["identity"]),
+        head["encoder"],
         head["n_ctx"],
         tuple(head["limits"]),
         messages,

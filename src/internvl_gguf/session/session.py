@@ -170,6 +170,8 @@ class Session(Owned):
         session._is_parallel_open = "n_parallel" not in engine
         try:
             session._messages = restore.restore_conversation(file, saved, session.runtime, recompute=recompute)
+            if notice := restore.encoder_notice(saved, session.runtime):
+                on_notice(notice)
         except BaseException:
             session.close()
             raise
