@@ -342,7 +342,7 @@ def _vision_memory(
     if vision is None:
         return encoder, tuple(sizes), 0
     if _is_openvino(request):
-        sizes[cpu] = openvino_activations(vision, request.tiles_per_batch)
+        sizes[cpu] = openvino_activations(vision, request.tiles_per_batch, request.encoder)
         return encoder, tuple(sizes), 0
     computed = _encoding(vision, request.tiles_per_batch, request.n_threads, on_gpu=encoder != cpu)
     sizes[encoder] = computed.encoder
