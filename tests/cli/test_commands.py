@@ -327,7 +327,11 @@ def test_doctor_says_which_folder_cannot_be_written(
 
 def test_doctor_says_when_the_library_is_another(tmp_path: Path) -> None:
     """The version is pinned because the layout of structures passed by value changes without notice."""
-    (tmp_path / "sitecustomize.py").write_text("import llama_cpp\nllama_cpp.__version__ = '0.4.0'\n")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.metadata as metadata\n"
+        "version = metadata.version\n"
+        "metadata.version = lambda name: '0.4.0' if name == 'llama-cpp-python' else version(name)\n"
+    )
     done = run("doctor", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert "llama-cpp-python is 0.4.0, not 0.3.36" in done.stdout

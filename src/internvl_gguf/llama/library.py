@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.hardware.identity import library_version
 from internvl_gguf.hardware.trial.build_hint import build_hint, loading_problem
 from internvl_gguf.hardware.trial.first_import import ensure_importable
 from internvl_gguf.llama.fork_guard import note_use, refuse_child
@@ -29,8 +30,7 @@ ensure_importable()  # the import below may end the process
 
 try:
     with short_spins():
-        import llama_cpp
-        from llama_cpp import mtmd_cpp
+        from internvl_gguf.llama.bindings import llama_cpp, mtmd_cpp
 except (ImportError, OSError, RuntimeError) as error:
     raise LibraryError(*loading_problem(str(error))) from error
 
@@ -184,7 +184,7 @@ def _ggml_libraries() -> tuple[ctypes.CDLL, ...]:
     if sys.platform == "win32":  # which searches the named library only, and loads a file under one name only
         folder = Path(llama_cpp.__file__).parent / "lib"
         return tuple(ctypes.CDLL(str(folder / f"{name}.dll")) for name in ("ggml", "ggml-base"))
-    return (llama_cpp.llama_cpp._lib,)
+    return (llama_cpp._lib,)
 
 
 def devices() -> list[Device]:
@@ -247,7 +247,7 @@ def build() -> str:
     """Return the identity of the installed build: versions of llama-cpp-python and ggml, and ggml's commit."""
     version = ggml_function("ggml_version", ctypes.c_char_p)
     commit = ggml_function("ggml_commit", ctypes.c_char_p)
-    return f"{llama_cpp.__version__}+ggml.{version().decode()}.{commit().decode()}"
+    return f"{library_version()}+ggml.{version().decode()}.{commit().decode()}"
 
 
 def cpu_features() -> list[str]:
@@ -318,8 +318,8 @@ def abi_problems() -> list[str]:
     package and the values of the library's own defaults, read through our structures, are checked.
     """
     problems = []
-    if llama_cpp.__version__ != SUPPORTED_VERSION:
-        problems.append(f"llama-cpp-python is {llama_cpp.__version__}, not {SUPPORTED_VERSION}")
+    if (version := library_version()) != SUPPORTED_VERSION:
+        problems.append(f"llama-cpp-python is {version}, not {SUPPORTED_VERSION}")
     return problems + _unexpected_defaults()
 
 
