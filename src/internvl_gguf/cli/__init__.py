@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
+from typing import NoReturn
 
 
 def main() -> None:
@@ -34,4 +37,18 @@ def main() -> None:
     code = run(app)
     if line := replaced_line():
         say(line)
-    sys.exit(code)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process. What was registered for its end is done; Python and its libraries are not taken apart.
+
+    That takes a tenth of a second, for memory that the system takes back anyway.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):  # full, closed or missing: Python has its own way of telling
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    os._exit(code)
