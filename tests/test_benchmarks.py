@@ -24,6 +24,7 @@ from tests.support.pictures import noise
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = {
     "batch_cache": ["rules/room/MiB written/median", "rules/evict/MiB written/low", "rules/twice/first run, s/high"],
+    "cpu_kernels": ["Q4_0/prefill/llama.cpp's/median", "Q4_0/decode/as in the file/high"],
     "drafting": ["answers/a table read out/up to 4/median", "answers/an explanation/none/median"],
     "embedding_cache": [
         "store_ms_per_tile/896/write",
