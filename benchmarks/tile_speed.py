@@ -188,9 +188,9 @@ def main() -> None:
     print(measure.table(["", "side", "s, median (range)", "ours/other"], rows))
     operations = tile_operations(vision)
     reached = {precision: measure.Spread(tuple(both[precision])) for precision in limits}
-    for precision, rate in reached.items():
+    for name, rate in reached.items():
         least = operations / max(rate.values)
-        print(f"\nA large product in {precision}: {rate.median / 1e9:,.0f} GFLOP/s; a tile at its best: {least:.3g} s.")
+        print(f"\nA large product in {name}: {rate.median / 1e9:,.0f} GFLOP/s; a tile at its best: {least:.3g} s.")
     more = {"gflops": {precision: rate.median / 1e9 for precision, rate in reached.items()}, "operations": operations}
     measure.last_line("tile_speed", arguments, files.mmproj, {"tiles": count, "seconds_per_tile": result, **more})
 
