@@ -9,6 +9,7 @@ from typing import Any, Literal
 Role = Literal["system", "user", "assistant"]
 PictureLayout = Literal["separate", "combined", "frames"]
 FinishReason = Literal["stop", "length", "aborted"]
+_DIGITS = 4  # of times after the point, in seconds
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,12 @@ class Reply:
     notices: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer as `internvl ask --json` and `--batch` write it: only text, numbers, lists and dicts."""
-        return {**asdict(self), "notices": list(self.notices)}
+        """Return the answer as `internvl ask --json` and `--batch` write it: only text, numbers, lists and dicts.
+
+        Times are rounded to a tenth of a millisecond. Both commands add what was asked, and of which model.
+        """
+        timings = {name: round(value, _DIGITS) for name, value in asdict(self.timings).items()}
+        return {**asdict(self), "timings": timings, "notices": list(self.notices)}
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,15 @@ ParallelOption = Annotated[
         rich_help_panel=_BATCH,
     ),
 ]
+DropOthersOption = Annotated[
+    bool,
+    typer.Option(
+        "--drop-others",
+        help="Drop the answers in --output to lines that --batch does not have; without this they are an error.",
+        show_default=False,
+        rich_help_panel=_BATCH,
+    ),
+]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", "-vv", help="Show llama.cpp's log on stderr.")]
 TimingsOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the answer took, on stderr.")]

@@ -83,7 +83,7 @@ def unreadable_error(error: OSError | ValueError, path: str, name: str) -> Pictu
         hint = "Check the path; a relative one starts at the current folder."
         if len(path) > 250 and re.fullmatch(r"[A-Za-z0-9+/=_\s-]+", path):
             hint = "If it is base64, put data:image/png;base64, before it."
-        return PictureError(f"Cannot use {name}: there is no such file.", hint)
+        return PictureError(f"Cannot use {name}: there is no such file.", hint, is_missing=True)
     if isinstance(error, PermissionError):
         return PictureError(
             f"Cannot use {name}: you have no permission to read it.",
