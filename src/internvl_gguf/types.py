@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from internvl_gguf.utils.foreign_names import PICTURE, QUESTION, refuses_foreign_names
+
 Role = Literal["system", "user", "assistant"]
 PictureLayout = Literal["separate", "combined", "frames"]
 FinishReason = Literal["stop", "length", "aborted"]
 _DIGITS = 4  # of times after the point, in seconds
 
 
+@refuses_foreign_names(PICTURE)
 @dataclass(frozen=True)
 class Picture:
     """A picture with its own tile limits, wherever `images=` takes a plain source.
@@ -38,14 +41,35 @@ class Question:
     Attributes:
         prompt: the question.
         images: its pictures, as `Session.ask` takes them: a list, or one.
-        options: options of `Session.ask` for this question; they replace those of the whole batch.
+        options: options of `Session.ask` for this question; they replace those of the whole batch. They may also be
+            given by their names, as in `Question("What is it?", "photo.jpg", max_tokens=50)`.
         system: system message of this question; None for the session's, "" for none.
+
+    Raises:
+        InvalidRequestError: an option that only other tools have. What else is wrong is found when it is asked.
     """
 
     prompt: str
     images: Any = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     system: str | None = None
+
+    def __init__(
+        self,
+        prompt: str = "",
+        images: Any = (),
+        options: Mapping[str, Any] | None = None,
+        system: str | None = None,
+        **named: Any,
+    ) -> None:
+        for name in named:
+            if QUESTION.has(name):
+                raise QUESTION.unknown(name, ())
+        given = {} if options is None else options
+        object.__setattr__(self, "prompt", prompt)
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "options", {**given, **named} if named else given)
+        object.__setattr__(self, "system", system)
 
 
 @dataclass(frozen=True)

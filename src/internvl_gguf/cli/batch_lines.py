@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, Final
 
 from internvl_gguf.config import PictureOptions, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
-from internvl_gguf.session.question_options import unknown_option
 from internvl_gguf.types import Question, Reply
+from internvl_gguf.utils.foreign_names import QUESTION
 from internvl_gguf.utils.kinds import Kind, Texts
 from internvl_gguf.utils.options import options_of
 from internvl_gguf.utils.text_data import decode_text
@@ -129,7 +129,7 @@ class Common:
         known = ("id", *_FIELDS)
         for name, value in values.items():
             if name not in known:
-                raise unknown_option("field", name, known)
+                raise QUESTION.unknown(name, known, "field")
             if name != "id":
                 values[name] = _checked(name, value)
         prompt = values.get("prompt", self.prompt)
