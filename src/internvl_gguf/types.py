@@ -11,7 +11,6 @@ from internvl_gguf.utils.foreign_names import PICTURE, QUESTION, refuses_foreign
 Role = Literal["system", "user", "assistant"]
 PictureLayout = Literal["separate", "combined", "frames"]
 FinishReason = Literal["stop", "length", "aborted"]
-_DIGITS = 4  # of times after the point, in seconds
 
 
 @refuses_foreign_names(PICTURE)
@@ -224,9 +223,11 @@ class Reply:
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as `internvl ask --json` and `--batch` write it: only text, numbers, lists and dicts.
 
-        Times are rounded to a tenth of a millisecond. Both commands add what was asked, and of which model.
+        Times are rounded to a tenth of a millisecond, the rate to a tenth. Both commands add what was asked, and of
+        which model.
         """
-        timings = {name: round(value, _DIGITS) for name, value in asdict(self.timings).items()}
+        timings = {name: round(value, 4) for name, value in asdict(self.timings).items()}
+        timings["decode_tokens_per_second"] = round(self.timings.decode_tokens_per_second, 1)
         return {**asdict(self), "timings": timings, "notices": list(self.notices)}
 
 
