@@ -27,6 +27,7 @@ from internvl_gguf import (
     SamplingParams,
 )
 from internvl_gguf.cli import main
+from internvl_gguf.cli.batch import Work
 from internvl_gguf.cli.batch_lines import Common, Line, RecordWriter, read_lines, record_of
 from internvl_gguf.cli.batch_report import BatchSpeed, Tally, estimate
 from internvl_gguf.hardware.device_speed import Range
@@ -314,6 +315,15 @@ def test_an_estimate_counts_pictures_and_each_lines_own_answer(tmp_path: Path) -
     assert words is not None
     assert "questions an hour" in words
     assert "tile" not in words
+
+
+def test_an_estimate_looks_at_lines_from_all_over_the_file() -> None:
+    """It knew the first eight lines only, and a file may begin with its smallest pictures."""
+    lines = [Line(number, b'{"prompt": "%d"}' % number) for number in range(1, 1001)]
+    work = Work(lambda: iter(lines), DEFAULTS, frozenset({1}), 999, None)
+    seen = [int(each.prompt) for each in work.sample({"layout": "frames", "sampling": DEFAULTS.sampling})]
+    assert (seen[0], len(seen)) == (2, 16)
+    assert all(50 < later - earlier < 70 for earlier, later in itertools.pairwise(seen))
 
 
 def test_reading_pictures_takes_its_time_in_the_estimate(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class BatchJob:
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """The lines of a run.
 
     Attributes:
@@ -92,14 +92,14 @@ class _Work:
         """Return the lines that are not answered yet."""
         return (line for line in self.lines() if line.number not in self.answered)
 
-    def sample(self) -> Iterator[Question]:
-        """Return some of the pending questions, from all over the file, with all their options."""
+    def sample(self, asked: AskOptions) -> Iterator[Question]:
+        """Return some of the pending questions, from all over the file; `asked` are the options of all of them."""
         places = {count * self.count // LOOKED_AT for count in range(LOOKED_AT)}
         for place, line in enumerate(self.pending()):
             if place in places:
                 with contextlib.suppress(InvalidRequestError):
                     question = self.common.question_of(line)
-                    yield replace(question, options={**self.common.pictures, **question.options})
+                    yield replace(question, options={**asked, **question.options})
 
 
 def run_batch(job: BatchJob) -> None:
@@ -154,7 +154,7 @@ def _refuse_others(job: BatchJob, count: int) -> None:
         )
 
 
-def _work(lines: Callable[[], Iterator[Line]], common: Common, answers: AnswerFile | None) -> _Work:
+def _work(lines: Callable[[], Iterator[Line]], common: Common, answers: AnswerFile | None) -> Work:
     """Find out which lines are to be answered, and say so where some are answered."""
     kept = answers.kept(lines, common.hash_of) if answers else Kept(frozenset(), 0)
     count = sum(1 for _ in lines())
@@ -167,10 +167,10 @@ def _work(lines: Callable[[], Iterator[Line]], common: Common, answers: AnswerFi
             f"{counted(kept.changed, 'line')} {were} answered with another model, other options or other words, "
             f"and {are} asked again."
         )
-    return _Work(lines, common, kept.answered, count - len(kept.answered), answers)
+    return Work(lines, common, kept.answered, count - len(kept.answered), answers)
 
 
-def _answer(job: BatchJob, files: ModelFiles, work: _Work, tally: Tally) -> None:
+def _answer(job: BatchJob, files: ModelFiles, work: Work, tally: Tally) -> None:
     """Answer the pending lines with a model; `tally` counts them."""
     from internvl_gguf.session import Session
 
@@ -186,7 +186,7 @@ def _answer(job: BatchJob, files: ModelFiles, work: _Work, tally: Tally) -> None
                 files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.notice, worker=True
             )
         )
-        told = _estimate(session, work)
+        told = _estimate(session, work, job.asked)
         if told:
             progress.notice(told)
         tally.start()
@@ -194,7 +194,7 @@ def _answer(job: BatchJob, files: ModelFiles, work: _Work, tally: Tally) -> None
             records.answered(question, outcome)
 
 
-def _estimate(session: Session, work: _Work) -> str | None:
+def _estimate(session: Session, work: Work, asked: AskOptions) -> str | None:
     """Return how long the lines will take, or what would make that known; None where it is not worth a line."""
     runtime = session.runtime
     speed = BatchSpeed(
@@ -203,7 +203,7 @@ def _estimate(session: Session, work: _Work) -> str | None:
         runtime.vision.image_size,
         runtime.engine.n_parallel,
     )
-    return estimate(speed, work.count, work.sample(), session.limits)
+    return estimate(speed, work.count, work.sample(asked), session.limits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +222,7 @@ class _LineQuestion(Question):
 class _Records:
     """Turns lines into questions and their outcomes into records."""
 
-    def __init__(self, work: _Work, file: BinaryIO, progress: BatchProgress, tally: Tally) -> None:
+    def __init__(self, work: Work, file: BinaryIO, progress: BatchProgress, tally: Tally) -> None:
         self._work = work
         self._writer = RecordWriter(file, in_order=work.answers is None)
         self._progress = progress

@@ -115,7 +115,8 @@ OutputOption = Annotated[
         "--output",
         "-o",
         metavar="FILE.jsonl",
-        help="Write the answers of --batch here instead; run again, it goes on with what is not answered yet.",
+        help="Write the answers of --batch here instead; run again, it goes on with what is not answered yet, by this "
+        "model and with these options.",
         show_default=False,
         rich_help_panel=_BATCH,
     ),
