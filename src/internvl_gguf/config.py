@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Final, Literal, TypedDict, cast, get_arg
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.tiling import MAX_TILES, validate_tile_limits
 from internvl_gguf.types import PictureLayout
+from internvl_gguf.utils.foreign_names import ENGINE, SAMPLING, refuses_foreign_names
 from internvl_gguf.utils.kinds import LayersOrAuto, MemorySizes, SwitchOrAuto
 from internvl_gguf.utils.options import at_least, between, check_options, option
 
@@ -67,6 +68,7 @@ def _require(condition: bool, message: str, hint: str) -> None:
         raise InvalidRequestError(message, hint)
 
 
+@refuses_foreign_names(SAMPLING)
 @dataclass(frozen=True)
 class SamplingParams:
     """How the next token is chosen, in llama.cpp's own sampler chain. Each field says what it does.
@@ -234,6 +236,7 @@ class AskOptions(SamplingOptions, total=False):
     fit_pictures: bool
 
 
+@refuses_foreign_names(ENGINE)
 @dataclass(frozen=True)
 class EngineConfig:
     """How a model is loaded and run. Each field says what it does.

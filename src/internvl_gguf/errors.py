@@ -41,6 +41,10 @@ class InternVLError(Exception):
     def __str__(self) -> str:
         return f"{self.message} {self.hint}"
 
+    def to_dict(self) -> dict[str, str]:
+        """Return the error as `internvl ask --batch` writes it: its message as "error", and its "hint"."""
+        return {"error": self.message, "hint": self.hint}
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Errors come from worker processes; those with arguments by keyword could not be made again from `args`.
         return _remake, (type(self), self.args, self.__dict__)
@@ -85,7 +89,15 @@ class ContextOverflowError(InvalidRequestError):
 
 
 class PictureError(InternVLError):
-    """A picture that is missing, damaged, too large, or not a picture."""
+    """A picture that is missing, damaged, too large, or not a picture.
+
+    Attributes:
+        is_missing: whether there is no such file.
+    """
+
+    def __init__(self, message: str, hint: str, *, is_missing: bool = False) -> None:
+        super().__init__(message, hint)
+        self.is_missing = is_missing
 
 
 class ModelFileError(InternVLError):

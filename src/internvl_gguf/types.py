@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from internvl_gguf.utils.foreign_names import PICTURE, QUESTION, refuses_foreign_names
+
 Role = Literal["system", "user", "assistant"]
 PictureLayout = Literal["separate", "combined", "frames"]
 FinishReason = Literal["stop", "length", "aborted"]
 
 
+@refuses_foreign_names(PICTURE)
 @dataclass(frozen=True)
 class Picture:
     """A picture with its own tile limits, wherever `images=` takes a plain source.
@@ -37,14 +40,35 @@ class Question:
     Attributes:
         prompt: the question.
         images: its pictures, as `Session.ask` takes them: a list, or one.
-        options: options of `Session.ask` for this question; they replace those of the whole batch.
+        options: options of `Session.ask` for this question; they replace those of the whole batch. They may also be
+            given by their names, as in `Question("What is it?", "photo.jpg", max_tokens=50)`.
         system: system message of this question; None for the session's, "" for none.
+
+    Raises:
+        InvalidRequestError: an option that only other tools have. What else is wrong is found when it is asked.
     """
 
     prompt: str
     images: Any = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     system: str | None = None
+
+    def __init__(
+        self,
+        prompt: str = "",
+        images: Any = (),
+        options: Mapping[str, Any] | None = None,
+        system: str | None = None,
+        **named: Any,
+    ) -> None:
+        for name in named:
+            if QUESTION.has(name):
+                raise QUESTION.unknown(name, ())
+        given = {} if options is None else options
+        object.__setattr__(self, "prompt", prompt)
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "options", {**given, **named} if named else given)
+        object.__setattr__(self, "system", system)
 
 
 @dataclass(frozen=True)
@@ -197,8 +221,14 @@ class Reply:
     notices: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer as `internvl ask --json` and `--batch` write it: only text, numbers, lists and dicts."""
-        return {**asdict(self), "notices": list(self.notices)}
+        """Return the answer as `internvl ask --json` and `--batch` write it: only text, numbers, lists and dicts.
+
+        Times are rounded to a tenth of a millisecond, the rate to a tenth. Both commands add what was asked, and of
+        which model.
+        """
+        timings = {name: round(value, 4) for name, value in asdict(self.timings).items()}
+        timings["decode_tokens_per_second"] = round(self.timings.decode_tokens_per_second, 1)
+        return {**asdict(self), "timings": timings, "notices": list(self.notices)}
 
 
 @dataclass(frozen=True)

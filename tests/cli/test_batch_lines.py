@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import random
@@ -17,18 +18,27 @@ from typing import Any, Protocol
 import pexpect
 import pytest
 
-from internvl_gguf import InternVLError, InvalidRequestError, Question, SamplingParams
+from internvl_gguf import (
+    ContextOverflowError,
+    InvalidRequestError,
+    PictureError,
+    Question,
+    Reply,
+    SamplingParams,
+)
 from internvl_gguf.cli import main
-from internvl_gguf.cli.batch_lines import AnswerFile, InOrder, Line, question_of, read_lines, record_of
-from internvl_gguf.cli.batch_report import BatchSpeed, estimate
+from internvl_gguf.cli.batch import Work
+from internvl_gguf.cli.batch_lines import Common, Line, RecordWriter, read_lines, record_of
+from internvl_gguf.cli.batch_report import BatchSpeed, Tally, estimate
 from internvl_gguf.hardware.device_speed import Range
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.planning.speed_estimate import SpeedEstimate
+from internvl_gguf.types import Timings, Usage
 from tests.cli.test_commands import FAST, INTERNVL, assert_two_lines
 from tests.support.pictures import noise
 
-DEFAULTS = SamplingParams(max_tokens=7)
+DEFAULTS = Common(sampling=SamplingParams(max_tokens=7))
 
 
 class Run(Protocol):
@@ -52,7 +62,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[byt
 
 
 def question(**fields: Any) -> Any:
-    return question_of(Line(2, json.dumps({"prompt": "?", **fields}).encode()), DEFAULTS)
+    return DEFAULTS.question_of(Line(2, json.dumps({"prompt": "?", **fields}).encode()))
 
 
 def records(text: str) -> list[dict[str, Any]]:
@@ -96,8 +106,8 @@ def test_a_line_is_a_question() -> None:
 def test_a_line_that_is_no_question_says_why(data: bytes) -> None:
     line = Line(3, data)
     with pytest.raises(InvalidRequestError) as caught:
-        question_of(line, DEFAULTS)
-    record = record_of(line, caught.value)
+        DEFAULTS.question_of(line)
+    record = record_of(line, caught.value, DEFAULTS)
     assert record["line"] == 3
     assert "\n" not in record["error"]
     assert record["hint"]
@@ -112,7 +122,7 @@ def test_blank_lines_are_no_questions_and_count() -> None:
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
-    assert question_of(Line(1, b'\xef\xbb\xbf{"prompt": "?"}'), DEFAULTS).prompt == "?"
+    assert DEFAULTS.question_of(Line(1, b'\xef\xbb\xbf{"prompt": "?"}')).prompt == "?"
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -120,7 +130,7 @@ def test_records_are_written_as_soon_as_order_permits(seed: int) -> None:
     places = list(range(20))
     random.Random(seed).shuffle(places)
     file = io.BytesIO()
-    writer = InOrder(file)
+    writer = RecordWriter(file)
     for count, place in enumerate(places, 1):
         writer.put(place, {"place": place})
         done = set(places[:count])
@@ -130,43 +140,12 @@ def test_records_are_written_as_soon_as_order_permits(seed: int) -> None:
 
 def test_what_is_done_is_written_where_a_run_ends_early() -> None:
     file = io.BytesIO()
-    writer = InOrder(file)
+    writer = RecordWriter(file)
     for place in (0, 4, 2):
         writer.put(place, {"id": "\ud800", "place": place})
     writer.close()
     assert [record["place"] for record in records(file.getvalue().decode())] == [0, 2, 4]
     assert records(file.getvalue().decode())[0]["id"] == "\ud800"
-
-
-def answer(line: Line) -> bytes:
-    return json.dumps(record_of(line, {"text": "It."})).encode() + b"\n"
-
-
-def test_an_answer_file_knows_what_is_done_and_drops_the_rest(tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl"
-    lines = [Line(number, f"line {number}".encode()) for number in (1, 2, 3, 4)]
-    failed = json.dumps(record_of(lines[2], InternVLError("It failed.", "Try again."))).encode() + b"\n"
-    path.write_bytes(answer(lines[3]) + failed + answer(lines[0]) + answer(lines[1])[:-9])
-    answers = AnswerFile(path)
-    assert [answers.answers(line) for line in lines] == [True, False, False, True]
-    assert not answers.answers(Line(1, b"another question"))
-    answers.keep([lines[0], lines[3]])
-    with answers.open() as file:
-        file.write(answer(lines[2]))
-    answers.sort()
-    assert [record["line"] for record in records(path.read_text())] == [1, 3, 4]
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    "content", [b"holiday photos\n", b"{}\n", b'{"line": "1", "hash": "x"}\n', b'{"prompt": "?"}\n', b"\xff\xd8"]
-)
-def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "something.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(InvalidRequestError, match="something else"):
-        AnswerFile(path)
-    assert path.read_bytes() == content
 
 
 @pytest.fixture
@@ -191,7 +170,8 @@ def test_every_line_has_a_record_in_order_and_bad_ones_end_nothing(run: Run, tin
     speed, failures = done.stderr.splitlines()
     assert re.fullmatch(r"Answered 3 lines in [\d.]+ s: [\d,.]+ pictures an hour\.", speed)
     assert failures == (
-        "3 of 6 lines failed; the output says why. The first is line 3 (missing.png): there is no such file."
+        "3 of 6 lines failed (2 lines that are no questions, 1 missing file); the output says why. "
+        "The first is line 3 (missing.png): there is no such file."
     )
     found = records(done.stdout)
     assert [record["line"] for record in found] == [1, 2, 3, 4, 5, 7]
@@ -223,7 +203,7 @@ def test_a_run_goes_on_where_an_earlier_one_ended(run: Run, tiny: ModelFiles, li
     assert [record["line"] for record in second] == [1, 2, 3, 4, 5, 7]
     assert second[0] == first[0]
     assert second[1]["text"] == first[1]["text"]
-    nothing_left = run("ask", "no-such-model", *arguments[2:])
+    nothing_left = run(*arguments)
     assert nothing_left.returncode == 0
     assert nothing_left.stderr.splitlines() == ["6 of 6 lines were answered before."]
 
@@ -258,6 +238,10 @@ def test_ctrl_c_keeps_what_is_done(tiny: ModelFiles) -> None:
         ["--batch", "q.jsonl", "-i", "a.png"],
         ["--output", "o.jsonl", "A question?"],
         ["--parallel", "2", "A question?"],
+        ["--drop-others", "A question?"],
+        ["--batch", "q.jsonl", "--drop-others"],
+        ["--batch", "q.jsonl", "--json"],
+        ["--batch", "q.jsonl", "-v"],
         ["--batch", "q.jsonl", "--parallel", "0"],
         ["--batch", "q.jsonl", "--parallel", "1000"],
     ],
@@ -290,35 +274,159 @@ SPEED = SpeedEstimate(
 )
 
 
-def told(speed: SpeedEstimate, count: int, questions: list[Question]) -> str | None:
-    return estimate(BatchSpeed(speed, 256, 448, 4, 100), count, questions, TileLimits())
+def told(speed: SpeedEstimate, count: int, questions: list[Question], reading: float = 0) -> str | None:
+    """The estimate where the pictures of a question take `reading` seconds to read."""
+    clock = itertools.count(0, reading)
+    return estimate(BatchSpeed(speed, 256, 448, 4), count, questions, TileLimits(), lambda: next(clock))
 
 
-def test_a_run_is_estimated_by_its_first_pictures_and_names_what_makes_it_shorter(tmp_path: Path) -> None:
+def asked(*images: Path, **options: Any) -> Question:
+    return Question("Describe it.", tuple(map(str, images)), {"sampling": SamplingParams(max_tokens=100), **options})
+
+
+def test_a_run_is_estimated_by_its_pictures_and_names_what_makes_it_shorter(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     noise(1, 1600, 1200).save(path)
-    asked = [Question("Describe it.", (str(path),))] * 3
-    line = told(SPEED, 10_000, asked)
+    line = told(SPEED, 10_000, [asked(path)] * 3)
     assert line is not None
     # 13 tiles: 1.3 to 2.6 s, 3,428 tokens read in 1.7 to 3.4 s, 100 tokens said in 2.5 / 4 to 5 s.
-    assert line.startswith("10,000 questions with 13 tiles each will take 10 to 31 hours (330 to 990 an hour)")
+    assert line.startswith(
+        "10,000 questions (about 13 tiles a picture) will take 10 to 31 hours (330 to 990 pictures an hour) by"
+    )
     assert "--max-tiles 4 takes" in line
-    fewer = told(SPEED, 10_000, [replace(each, options={"max_tiles": 4}) for each in asked])
+    fewer = told(SPEED, 10_000, [asked(path, max_tiles=4)] * 3)
     assert fewer is not None
     assert "--max-tiles" not in fewer
     sooner = fewer.partition(" will take ")[2].partition(" (")[0]
     assert line.endswith(f"--max-tiles 4 takes {sooner}.")
 
 
+def test_an_estimate_counts_pictures_and_each_lines_own_answer(tmp_path: Path) -> None:
+    """The estimate counted questions an hour and the summary pictures; `max_tokens` of a line was ignored."""
+    paths = [tmp_path / f"{name}.png" for name in "ab"]
+    for path in paths:
+        noise(1, 300, 300).save(path)
+    line = told(SPEED, 3600, [asked(*paths, sampling=SamplingParams(max_tokens=1))])
+    assert line is not None
+    assert "(about 1 tile a picture)" in line
+    assert "pictures an hour" in line
+    assert line.endswith("answers of 1 token.")
+    words = told(SPEED, 3600, [asked()])
+    assert words is not None
+    assert "questions an hour" in words
+    assert "tile" not in words
+
+
+def test_an_estimate_looks_at_lines_from_all_over_the_file() -> None:
+    """It knew the first eight lines only, and a file may begin with its smallest pictures."""
+    lines = [Line(number, b'{"prompt": "%d"}' % number) for number in range(1, 1001)]
+    work = Work(lambda: iter(lines), DEFAULTS, frozenset({1}), 999, None)
+    seen = [int(each.prompt) for each in work.sample({"layout": "frames", "sampling": DEFAULTS.sampling})]
+    assert (seen[0], len(seen)) == (2, 16)
+    assert all(50 < later - earlier < 70 for earlier, later in itertools.pairwise(seen))
+
+
+def test_reading_pictures_takes_its_time_in_the_estimate(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    noise(1, 300, 300).save(path)
+    slow = told(SPEED, 24, [asked(path)], reading=3600)
+    assert slow is not None
+    assert "will take 12 to 24 hours" in slow  # two at a time, or one after the other
+
+
 def test_nothing_is_estimated_of_what_is_not_known(tmp_path: Path) -> None:
-    words = [Question("And now?")]
-    assert told(SPEED, 10_000, words) is not None
-    assert told(replace(SPEED, measured=False), 10_000, words) is None
-    assert told(SPEED, 5, words) is None
+    assert told(SPEED, 10_000, [asked()]) is not None
+    assert told(SPEED, 5, [asked()]) is None
     assert told(SPEED, 10_000, []) is None
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
-    assert told(SPEED, 10_000, [Question("?", (str(broken),)), Question("?", ("missing.png",))]) is None
+    assert told(SPEED, 10_000, [asked(broken), asked(tmp_path / "missing.png")]) is None
+    unmeasured = replace(SPEED, measured=False)
+    line = told(unmeasured, 10_000, [asked()])
+    assert line is not None
+    assert "internvl doctor --measure" in line
+    assert told(unmeasured, 5, [asked()]) is None
+
+
+def test_failures_are_counted_by_their_kinds_and_listed_by_a_command(tmp_path: Path) -> None:
+    """36 damaged pictures among 50,000 were "36 of 50000 lines failed", and nothing said which."""
+    tally = Tally(tmp_path / "my answers.jsonl")
+    missing = PictureError("Cannot use a.png: there is no such file.", "Check the path.", is_missing=True)
+    for number in range(1, 1825):
+        tally.add(number, missing if number % 2 else PictureError("Cannot use b.png: it is damaged.", "Export it."))
+    tally.add(1825, ContextOverflowError("Too long.", "Use less.", needed=2, available=1))
+    (line,) = tally.summary()
+    assert line.startswith(
+        "1,825 of 1,825 lines failed (912 missing files, 912 unusable pictures, 1 too long for the context); "
+    )
+    assert f"`grep '\"error\": ' '{tmp_path}/my answers.jsonl'` lists them." in line
+
+
+def test_one_line_is_no_lines() -> None:
+    """It said "1 of 1 lines failed"."""
+    tally = Tally()
+    tally.add(1, InvalidRequestError("The line has no prompt.", "Write one."))
+    (line,) = tally.summary()
+    assert line.startswith("1 of 1 line failed (1 line that is no question); the output says why.")
+
+
+def test_a_rerun_of_known_pictures_tells_no_speed_of_new_ones() -> None:
+    tally = Tally()
+    tally.add(1, reply(tiles_encoded=0))
+    (line,) = tally.summary()
+    assert "no picture was encoded, all were known from before." in line
+
+
+def reply(tiles_encoded: int) -> Reply:
+    usage = Usage(prompt_tokens=9, cached_tokens=0, completion_tokens=1, images=1, tiles=2, tiles_encoded=tiles_encoded)
+    return Reply("It.", "stop", usage, Timings(0.123456789, 0, 0, 0, 0, 0))
+
+
+def test_a_record_has_its_pictures_its_model_and_sensible_digits() -> None:
+    data = {"prompt": "?", "images": ["a.png", "data:image/png;base64,AAAA"], "id": 7}
+    common = replace(DEFAULTS, model="model-Q4_K_M.gguf")
+    record = record_of(Line(3, json.dumps(data).encode()), reply(tiles_encoded=2), common)
+    assert (record["line"], record["id"], record["model"]) == (3, 7, "model-Q4_K_M.gguf")
+    assert record["images"] == ["a.png", "data:image/png;base64,..."]
+    assert record["timings"]["preprocess"] == 0.1235
+    assert "prompt" not in record
+
+
+def test_a_path_alone_is_answered_with_the_line_that_it_should_be() -> None:
+    with pytest.raises(InvalidRequestError, match="not JSON") as caught:
+        DEFAULTS.question_of(Line(1, b"photos/a b.jpg"))
+    assert caught.value.hint.endswith('write {"prompt": "What is it?", "images": ["photos/a b.jpg"]}.')
+
+
+def test_a_prompt_beside_the_batch_is_that_of_lines_without(run: Run, tiny: ModelFiles, tmp_path: Path) -> None:
+    """`-p` beside --batch was ignored."""
+    path = tmp_path / "questions.jsonl"
+    path.write_text('{"max_tokens": 1}\n{"prompt": "Who?", "max_tokens": 1}\n')
+    assert run("ask", tiny.text, "--batch", path, "-p", "What is it?", *FAST).returncode == 0
+    assert run("ask", tiny.text, "--batch", path, *FAST).returncode == 1
+    line = Line(1, b"{}")
+    assert replace(DEFAULTS, prompt="What is it?").question_of(line).prompt == "What is it?"
+    assert replace(DEFAULTS, prompt="a").hash_of(line) != replace(DEFAULTS, prompt="b").hash_of(line)
+
+
+def test_other_options_are_told_and_other_lines_refused(run: Run, tiny: ModelFiles, tmp_path: Path) -> None:
+    """Both were silent: the first kept the old answers, the second threw them away."""
+    path, output = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
+    path.write_text('{"prompt": "Who?"}\n{"prompt": "When?"}\n')
+    arguments = ["ask", tiny.text, "--batch", path, "--output", output, "-c", "256", *FAST]
+    assert run(*arguments).returncode == 0
+    told = run(*arguments, "--system", "Be brief.").stderr.splitlines()
+    assert told[0] == "2 lines were answered with another model, other options or other words, and are asked again."
+    before = output.read_text()
+    path.write_text('{"prompt": "Who?"}\n')
+    refused = run("ask", "no-such-model", *arguments[2:])
+    assert_two_lines(refused)
+    assert "has 1 answer to a line that is not in the input" in refused.stderr
+    assert "--drop-others" in refused.stderr
+    assert output.read_text() == before
+    assert run(*arguments, "--system", "Be brief.", "--drop-others").returncode == 0
+    assert [record["line"] for record in records(output.read_text())] == [1]
+    assert run(*arguments, "--system", "Be brief.").stderr.splitlines() == ["1 of 1 line was answered before."]
 
 
 def test_the_bar_is_on_the_terminal_where_answers_go_to_a_file(tiny: ModelFiles, tmp_path: Path) -> None:

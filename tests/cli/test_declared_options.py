@@ -34,7 +34,7 @@ NEW_USE = """\
 SURFACES = """
 import json, runpy, sys
 from internvl_gguf.chat.settings import Settings, setting_names
-from internvl_gguf.cli.batch_lines import Line, question_of
+from internvl_gguf.cli.batch_lines import Common, Line
 from internvl_gguf.cli.completion import answer
 from internvl_gguf.config import SamplingParams
 from internvl_gguf.llama.library import llama_cpp
@@ -48,7 +48,7 @@ line = Line(1, b'{"prompt": "Hello?", "top_n_sigma": 1.5}')
 print(json.dumps({
     "set": Settings().changed("top-n-sigma", "0.5").sampling.top_n_sigma,
     "set completes": "top_n_sigma" in setting_names(),
-    "batch": question_of(line, SamplingParams()).options["sampling"].top_n_sigma,
+    "batch": Common().question_of(line).options["sampling"].top_n_sigma,
     "shell completes": answer(["zsh", "ask", "--top-n"]).split("\\t")[0],
     "docs": [line for line in runpy.run_path(sys.argv[1])["TABLES"]["sampling"]().splitlines() if "sigma" in line],
     "samplers more": length(top_n_sigma=1.0) - length(),

@@ -18,7 +18,7 @@ from internvl_gguf.chat.settings import Settings
 from internvl_gguf.cli import options
 from internvl_gguf.cli.ask import ask
 from internvl_gguf.cli.asking_options import asking_options, asking_types, asks
-from internvl_gguf.cli.batch_lines import Line, question_of
+from internvl_gguf.cli.batch_lines import Common, Line
 from internvl_gguf.cli.chat import chat
 from internvl_gguf.cli.command_list import COMMANDS, COMPLETE
 from internvl_gguf.cli.completion import answer
@@ -151,7 +151,7 @@ def test_an_option_of_a_question_is_on_every_surface(
     changed = Settings().changed(name, typed)
     assert one in (vars(changed.sampling) | vars(changed.pictures)).values()
     assert dict(changed.rows())[name] == typed
-    question = question_of(Line(1, f'{{"prompt": "Hello?", "{name}": {data}}}'.encode()), SamplingParams())
+    question = Common().question_of(Line(1, f'{{"prompt": "Hello?", "{name}": {data}}}'.encode()))
     assert ({**question.options} | vars(question.options["sampling"]))[name] == one
     assert flag[0] in words(command, flag[0][:-1])
 

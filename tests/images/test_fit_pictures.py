@@ -71,6 +71,24 @@ def test_pictures_too_many_are_cut_evenly_and_the_reply_says_so(
     small.runtime.engine.check_integrity()
 
 
+def test_a_loop_over_pictures_is_told_what_fills_the_context(small: Session, told: list[str]) -> None:
+    """`for path in paths: session.ask(...)` is one long conversation; nothing said so, nor what to do instead."""
+
+    def ask_all() -> None:
+        for picture in large(99):
+            small.ask("Describe it.", picture, sampling=SHORT)
+
+    with pytest.raises(ContextOverflowError) as caught:
+        ask_all()
+    assert "session.clear()" in caught.value.hint
+    assert "session.each() or batch()" in caught.value.hint
+    assert "The context holds" in told[-1]
+    assert "session.each() or batch()" in told[-1]
+    small.clear()
+    small.ask("Describe it.", large(6), sampling=SHORT)
+    assert "session.clear()" not in told[-1]  # where nothing was asked before
+
+
 def test_what_the_notice_calls_large_enough_is(tiny: ModelFiles, small: Session, told: list[str]) -> None:
     small.ask("What is it?", large(6), sampling=SHORT)
     enough = int(re.findall(r"\d+", told[0])[-1])

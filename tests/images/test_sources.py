@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 import pathlib
 import subprocess
@@ -15,7 +16,7 @@ from PIL import Image
 
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.images.load import describe_source, load_image
-from tests.support.pictures import encoded, random_picture, refusal
+from tests.support.pictures import encoded, noise, random_picture, refusal
 
 
 def pixels(picture: Image.Image) -> np.ndarray:
@@ -125,11 +126,35 @@ def test_arrays_that_are_no_picture(array: np.ndarray, said: str, hint: str) -> 
     assert hint in error.hint
 
 
+def test_open_files_are_pictures_and_read_from_their_beginning(tmp_path: Path) -> None:
+    """A BytesIO was refused, and stands at its end after `picture.save(file)`."""
+    path = tmp_path / "a.png"
+    random_picture().save(path)
+    expected = load_image(path).tobytes()
+    memory = io.BytesIO()
+    random_picture().save(memory, "PNG")
+    with path.open("rb") as file:
+        assert [load_image(each).tobytes() for each in (memory, memory, file)] == [expected] * 3
+    memory.close()
+    assert "closed" in refusal(memory).message
+
+
+def test_a_home_that_no_shell_expanded_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--image=~/photo.jpg`, lines of --batch and Python ended in "there is no such file"."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    random_picture().save(tmp_path / "a.png")
+    assert load_image("~/a.png").size == random_picture().size
+    (tmp_path / "~").mkdir()
+    noise(1, 7, 5).save(tmp_path / "~" / "a.png")
+    assert load_image("~/a.png").size == (7, 5)  # what is really called so
+
+
 def test_other_objects_are_refused_with_the_way_to_pass_them(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded(random_picture(), "PNG"))
-    with path.open("rb") as file:
-        assert "read()" in refusal(file).hint
+    with path.open() as file:
+        assert 'open(path, "rb")' in refusal(file).hint
     assert "numpy array" in refusal(None).hint
     assert "type list" in refusal([path]).message
     with pytest.raises(InvalidRequestError, match="max_pixels"):

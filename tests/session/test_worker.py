@@ -163,6 +163,18 @@ def test_the_log_of_the_library_comes_across(tiny: ModelFiles, caplog: pytest.Lo
     assert any(record.name == "internvl_gguf.llama" for record in caplog.records)
 
 
+def test_lines_of_the_library_are_shown_to_nobody_who_set_up_no_log() -> None:
+    """Ctrl-C spilled "llama_decode: failed to decode, ret = 2": the parent had no handler for the worker's warnings."""
+    script = (
+        "import logging; from internvl_gguf import Session\n"
+        "logging.getLogger('internvl_gguf.llama').warning('llama_decode: failed to decode, ret = 2')\n"
+        "logging.getLogger('internvl_gguf').warning('A line of our own.')\n"
+        "print(Session.__name__)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stderr == "A line of our own.\n"
+
+
 def test_a_session_that_is_dropped_ends_its_worker(tiny: ModelFiles) -> None:
     session = Session.open(tiny.text, tiny.mmproj, worker=True, system="Be brief.", n_ctx=1024, **EXACT)
     worker = psutil.Process(worker_pid(session))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -163,6 +164,14 @@ def test_sampling_by_its_names_of_another_kind(session: Session, name: str, valu
         ("do_sample", "temperature"),
         ("stream", "Session.stream"),
         ("tempreature", "Did you mean temperature?"),
+        ("question", "prompt"),
+        ("length_penalty", "no"),
+        ("min_tokens", "no least length"),
+        ("messages", "continue_with"),
+        ("response_format", "json.loads"),
+        ("guided_json", "json.loads"),
+        ("logprobs", "next_token_logprobs"),
+        ("n", "one answer"),
     ],
 )
 def test_an_option_of_another_tool_is_answered_with_the_one_here(session: Session, name: str, here: str) -> None:
@@ -170,6 +179,71 @@ def test_an_option_of_another_tool_is_answered_with_the_one_here(session: Sessio
         session.ask("Hello?", **{name: 5})  # type: ignore[arg-type]
     assert here in caught.value.hint
     assert is_in_words(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "here"),
+    [
+        (lambda: SamplingParams(max_new_tokens=1), "max_tokens"),  # type: ignore[call-arg]
+        (lambda: SamplingParams(tempreature=1), "temperature"),  # type: ignore[call-arg]
+        (lambda: SamplingParams(guided_json={}), "json.loads"),  # type: ignore[call-arg]
+        (lambda: Question("Hello?", image="a.png"), "images"),
+        (lambda: Question(question="Hello?"), "prompt"),
+        (lambda: Question("Hello?", custom_id="a"), "id"),
+        (lambda: Picture("a.png", max_num=4), "max_tiles"),  # type: ignore[call-arg]
+        (lambda: EngineConfig(num_ctx=512), "n_ctx"),  # type: ignore[call-arg]
+        (lambda: Session("demo"), "Session.open"),  # type: ignore[arg-type]
+        (lambda: Session("demo", n_ctx=512), "Session.open"),  # type: ignore[arg-type]
+        (lambda: Session.open(max_model_len=512), "n_ctx"),  # type: ignore[call-arg]
+        (lambda: Session.open(max_num_seqs=4), "n_parallel"),  # type: ignore[call-arg]
+        (lambda: Session.open(gpu_memory_utilization=0.9), "vram"),  # type: ignore[call-arg]
+        (lambda: Session.open(device_map="auto"), "n_gpu_layers"),  # type: ignore[call-arg]
+        (lambda: Session.open(num_threads=4), "n_threads"),  # type: ignore[call-arg]
+        (lambda: Session.open(cache_dir="a"), "INTERNVL_CACHE"),  # type: ignore[call-arg]
+        (lambda: Session.open(temperature=1.0), "ask"),  # type: ignore[call-arg]
+        (lambda: Session.open(logprobs=5), "ask"),  # type: ignore[call-arg]
+    ],
+)
+def test_a_name_of_another_tool_is_no_bare_type_error(make: Callable[[], object], here: str) -> None:
+    """Only `ask` knew the names of other tools: everything else ended in "unexpected keyword argument"."""
+    with pytest.raises(InvalidRequestError) as caught:
+        make()
+    assert here in caught.value.hint
+    assert is_in_words(caught.value)
+
+
+def test_a_question_takes_its_options_by_their_names(session: Session) -> None:
+    asked = Question("Hello?", (), {"max_tokens": 9, "seed": 1}, max_tokens=2)
+    assert asked.options == {"max_tokens": 2, "seed": 1}
+    assert replace(asked, prompt="And?").options == asked.options
+    (outcome, wrong) = session.batch([asked, Question("Hello?", tempreature=1)])
+    assert isinstance(outcome, Reply)
+    assert outcome.usage.completion_tokens == 2
+    assert isinstance(wrong, InvalidRequestError)
+    assert "temperature" in wrong.hint
+
+
+def test_outcomes_of_a_batch_are_written_alike(session: Session) -> None:
+    """`[outcome.to_dict() for outcome in outcomes]` failed at the first error."""
+    good, bad = (each.to_dict() for each in session.batch(["Hello?", Question("?", "missing.png")], sampling=SHORT))
+    assert good["text"]
+    assert set(bad) == {"error", "hint"}
+
+
+def test_a_session_says_what_it_is(session: Session) -> None:
+    assert repr(session) == "<Session of text.gguf, n_ctx=1,024>"
+    session.close()
+    assert repr(session) == "<Session, closed>"
+
+
+def test_tokens_have_ids_and_texts(session: Session) -> None:
+    ids = session.tokens("Hello?")
+    assert "".join(map(session.token_text, ids)) == "Hello?"
+    for wrong in (-1, 10**9, "a", 1.5):
+        with pytest.raises(InvalidRequestError):
+            session.token_text(wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequestError):
+        session.tokens(5)  # type: ignore[arg-type]
 
 
 def test_fields_of_the_sampling_are_options_by_their_names(session: Session) -> None:
@@ -270,9 +344,17 @@ def test_an_array_of_several_pictures_says_how_to_give_them(session: Session) ->
     assert caught.value.hint == "Write images=list(array)."
 
 
-@pytest.mark.parametrize("images", [None, 5, {"a.png": 1}, {"a.png"}, print])
+def test_no_pictures_may_be_none(session: Session) -> None:
+    """`images=None` was refused, though every program with an optional picture has it."""
+    expected = session.fork().ask("What is it?", sampling=SHORT).text
+    assert session.fork().ask("What is it?", images=None, sampling=SHORT).text == expected
+    (outcome,) = session.batch([Question("What is it?", None)], sampling=SHORT)
+    assert isinstance(outcome, Reply)
+    assert outcome.text == expected
+
+
+@pytest.mark.parametrize("images", [5, {"a.png": 1}, {"a.png"}, print])
 def test_images_that_are_no_list(session: Session, images: Any) -> None:
-    """`images=None` ended in "'NoneType' object is not iterable"."""
     with pytest.raises(InvalidRequestError, match="images is") as caught:
         session.ask("What is it?", images=images)
     assert is_in_words(caught.value)

@@ -60,7 +60,7 @@ def ask(
             "--prompt",
             "-p",
             metavar="TEXT",
-            help="The question, as PROMPT.",
+            help="The question, as PROMPT; with --batch that of lines without one.",
             show_default=False,
             allow_from_autoenv=False,
         ),
@@ -69,6 +69,7 @@ def ask(
     batch: options.BatchOption = None,
     output: options.OutputOption = None,
     parallel: options.ParallelOption = None,
+    drop_others: options.DropOthersOption = False,
     json_output: options.JSONOption = False,
     verbose: options.TimingsOption = False,
     log: options.LogOption = False,
@@ -78,13 +79,14 @@ def ask(
     """Ask one question, about pictures or not. The answer goes to stdout, everything else to stderr."""
     words, image = model_and_prompt or [], image or []
     if batch is None:
-        _refuse_without_batch(output, parallel)
+        _refuse_without_batch(output, parallel, drop_others)
         words, found = _without_pictures(words)
         image = [*image, *found]
         model, prompt = _split_arguments(words, model_option, prompt_option)
         _refuse_stdin_twice(prompt, image)
     else:
-        model, prompt = model_option or _model_of_batch(words, image), None
+        _refuse_with_batch(json_output, verbose, drop_others and output is None)
+        model, prompt = model_option or _model_of_batch(words, image), prompt_option
     config = asking.engine
     if batch is not None:
         with option_errors():
@@ -98,7 +100,8 @@ def ask(
         from internvl_gguf.cli.batch import BatchJob, run_batch
 
         name = options.chosen_model(model)
-        run_batch(BatchJob(None if str(batch) == "-" else batch, output, name, config, opening, asking.asked))
+        source = None if str(batch) == "-" else batch
+        run_batch(BatchJob(source, output, drop_others, name, config, opening, asking.asked, prompt))
         return
     question, pictures = _question(prompt, image, finds_pictures=prompt_pictures)
     name = options.chosen_model(model)
@@ -159,16 +162,33 @@ def _ask_once(
         return _answer(session, prompt, pictures, asked, quiet=quiet, progress=progress)
 
 
-def _refuse_without_batch(output: Path | None, parallel: int | None) -> None:
-    for value, name in ((output, "--output"), (parallel, "--parallel")):
-        if value is not None:
+def _refuse_without_batch(output: Path | None, parallel: int | None, drop_others: bool) -> None:
+    for is_given, name in (
+        (output is not None, "--output"),
+        (parallel is not None, "--parallel"),
+        (drop_others, "--drop-others"),
+    ):
+        if is_given:
             raise typer.BadParameter("goes with --batch only", param_hint=name)
+
+
+def _refuse_with_batch(json_output: bool, verbose: bool, drops_from_nothing: bool) -> None:
+    if json_output:
+        raise typer.BadParameter("the answers of --batch are JSON as they are", param_hint="--json")
+    if verbose:
+        raise typer.BadParameter(
+            "the records of --batch have usage and timings; -vv is the log", param_hint="--verbose"
+        )
+    if drops_from_nothing:
+        raise typer.BadParameter("goes with --output only", param_hint="--drop-others")
 
 
 def _model_of_batch(arguments: list[str], images: list[str]) -> str | None:
     """Return MODEL of the command line if the questions come from a file; None if it is left out."""
     if len(arguments) > 1:
-        raise typer.BadParameter("the questions are in the file that --batch names", param_hint="PROMPT")
+        raise typer.BadParameter(
+            "the questions are in the file that --batch names; -p gives one to all lines without", param_hint="PROMPT"
+        )
     if images:
         raise typer.BadParameter('name the pictures in each line, as "images": [...]', param_hint="--image")
     return arguments[0] if arguments else None

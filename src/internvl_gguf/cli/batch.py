@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import typer
 
-from internvl_gguf.cli.batch_lines import AnswerFile, InOrder, Line, question_of, read_lines, record_of
-from internvl_gguf.cli.batch_report import LOOKED_AT, BatchProgress, BatchSpeed, Tally, estimate
+from internvl_gguf.cli.batch_lines import Common, Line, RecordWriter, read_lines, record_of
+from internvl_gguf.cli.batch_output import AnswerFile, Kept, hold_answers
+from internvl_gguf.cli.batch_report import LOOKED_AT, BatchProgress, BatchSpeed, Tally, counted, estimate
 from internvl_gguf.cli.output import answer_stream, progress_bars, say
 from internvl_gguf.cli.run import FAILED
-from internvl_gguf.config import AskOptions, EngineConfig, SamplingParams
-from internvl_gguf.errors import InternVLError, InvalidRequestError
+from internvl_gguf.config import AskOptions, EngineConfig, PictureOptions, SamplingParams
+from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.types import Question
+from internvl_gguf.utils.options import options_of
 from internvl_gguf.utils.text_data import as_utf8, has_wide_mark
 
 if TYPE_CHECKING:
+    from internvl_gguf.models.local_files import ModelFiles
     from internvl_gguf.session import Session
     from internvl_gguf.session.batch import Outcome
 
@@ -36,18 +38,68 @@ class BatchJob:
     Attributes:
         source: the file of questions; None for stdin.
         output: the file of answers; None for stdout.
+        drop_others: whether answers in `output` to lines that are not in `source` are dropped.
         model: the model's name.
         config: how it is run.
         opening: arguments of `Session.open`.
         asked: options of every question that does not say otherwise, `sampling` among them.
+        prompt: the question of lines that have none; None if each has one.
     """
 
     source: Path | None
     output: Path | None
+    drop_others: bool
     model: str
     config: EngineConfig
     opening: dict[str, Any]
     asked: AskOptions
+    prompt: str | None
+
+    def common(self, files: ModelFiles) -> Common:
+        """Return what all lines have in common, now that the files of the model are known."""
+        of_session = {name: self.opening[name] for name in options_of(PictureOptions) if name in self.opening}
+        asked = {name: value for name, value in self.asked.items() if value is not None}
+        sampling = asked.pop("sampling")
+        return Common(
+            model=files.text.name,
+            encoder=files.mmproj.name,
+            sampling=cast("SamplingParams", sampling),
+            pictures={**of_session, **asked},
+            system=self.opening["system"],
+            prompt=self.prompt,
+        )
+
+
+@dataclass(frozen=True)
+class Work:
+    """The lines of a run.
+
+    Attributes:
+        lines: gives all lines from the beginning, as often as it is called.
+        common: what they have in common.
+        answered: numbers of those that an earlier run answered.
+        count: number of the others.
+        answers: gets the answers; None for stdout.
+    """
+
+    lines: Callable[[], Iterator[Line]]
+    common: Common
+    answered: frozenset[int]
+    count: int
+    answers: AnswerFile | None
+
+    def pending(self) -> Iterator[Line]:
+        """Return the lines that are not answered yet."""
+        return (line for line in self.lines() if line.number not in self.answered)
+
+    def sample(self, asked: AskOptions) -> Iterator[Question]:
+        """Return some of the pending questions, from all over the file; `asked` are the options of all of them."""
+        places = {count * self.count // LOOKED_AT for count in range(LOOKED_AT)}
+        for place, line in enumerate(self.pending()):
+            if place in places:
+                with contextlib.suppress(InvalidRequestError):
+                    question = self.common.question_of(line)
+                    yield replace(question, options={**asked, **question.options})
 
 
 def run_batch(job: BatchJob) -> None:
@@ -55,35 +107,32 @@ def run_batch(job: BatchJob) -> None:
 
     Raises:
         typer.Exit: with code 1 where a line failed.
-        InternVLError: the files or the model cannot be used.
+        InternVLError: the files or the model cannot be used, another run writes the output, or it has answers to lines
+            that are not there; nothing was computed.
     """
-    with _lines(job.source) as lines:
-        answers = AnswerFile(job.output) if job.output else None
-        done: list[Line] = []
-        to_do: list[int] = []
-        for line in lines():
-            if answers and answers.answers(line):
-                done.append(line)
-            else:
-                to_do.append(line.number)
+    from internvl_gguf.cli.downloads import obtain
+    from internvl_gguf.planning.auto_quant import machine_chooser
+
+    tally = Tally(job.output)
+    with contextlib.ExitStack() as stack:
+        lines = stack.enter_context(_lines(job.source))
+        answers = stack.enter_context(hold_answers(job.output)) if job.output else None
+        if answers and not job.drop_others:
+            _refuse_others(job, answers.others(lines()))
+        if not any(True for _ in lines()):
+            return
+        files = obtain(job.model, job.opening["mmproj"], machine_chooser(job.config))
+        common = job.common(files)
+        work = _work(lines, common, answers)
         if answers:
-            answers.keep(done)
-        if done:
-            say(f"{len(done)} of {len(done) + len(to_do)} lines were answered before.")
-        wanted = set(to_do)
-
-        def pending() -> Iterator[Line]:
-            return (line for line in lines() if line.number in wanted)
-
-        tally = Tally()
+            stack.callback(answers.finish, lines, common.hash_of, drop_others=job.drop_others)
         try:
-            if to_do:
-                _answer(job, pending, len(to_do), answers, tally)
+            if work.count:
+                _answer(job, files, work, tally)
         except KeyboardInterrupt:
             if answers:
-                answered = sum(answers.answers(line) for line in lines())
-                count = len(done) + len(to_do)
-                say(f"{answered} of {count} lines are answered; the same command goes on with the rest.")
+                done, count = len(work.answered) + tally.answered, len(work.answered) + work.count
+                say(f"{done:,} of {counted(count, 'line')} answered; the same command goes on with the rest.")
             raise
     for told in tally.summary():
         say(told)
@@ -91,38 +140,53 @@ def run_batch(job: BatchJob) -> None:
         raise typer.Exit(FAILED)
 
 
-def _answer(
-    job: BatchJob, lines: Callable[[], Iterator[Line]], count: int, answers: AnswerFile | None, tally: Tally
-) -> None:
-    """Answer lines with a model.
+def _refuse_others(job: BatchJob, count: int) -> None:
+    """Refuse an output with answers to other lines.
 
-    Args:
-        job: what was asked for.
-        lines: gives the lines from the beginning, as often as it is called.
-        count: number of lines.
-        answers: gets the answers; None for stdout.
-        tally: counts them.
+    Raises:
+        InvalidRequestError: there are some.
     """
-    from internvl_gguf.cli.downloads import obtain
-    from internvl_gguf.planning.auto_quant import machine_chooser
+    if count:
+        whose = "lines that are not in the input" if count > 1 else "a line that is not in the input"
+        raise InvalidRequestError(
+            f"{job.output} has {counted(count, 'answer')} to {whose}.",
+            "Name another file with --output; or --drop-others drops them when the run ends.",
+        )
+
+
+def _work(lines: Callable[[], Iterator[Line]], common: Common, answers: AnswerFile | None) -> Work:
+    """Find out which lines are to be answered, and say so where some are answered."""
+    kept = answers.kept(lines, common.hash_of) if answers else Kept(frozenset(), 0)
+    count = sum(1 for _ in lines())
+    if kept.answered:
+        were = "was" if count == 1 else "were"
+        say(f"{len(kept.answered):,} of {counted(count, 'line')} {were} answered before.")
+    if kept.changed:
+        were, are = ("was", "is") if kept.changed == 1 else ("were", "are")
+        say(
+            f"{counted(kept.changed, 'line')} {were} answered with another model, other options or other words, "
+            f"and {are} asked again."
+        )
+    return Work(lines, common, kept.answered, count - len(kept.answered), answers)
+
+
+def _answer(job: BatchJob, files: ModelFiles, work: Work, tally: Tally) -> None:
+    """Answer the pending lines with a model; `tally` counts them."""
     from internvl_gguf.session import Session
 
     with contextlib.ExitStack() as stack:
-        if answers:
-            stack.callback(answers.sort)
-        file = stack.enter_context(answers.open()) if answers else answer_stream()
-        opening = dict(job.opening)
-        files = obtain(job.model, opening.pop("mmproj"), machine_chooser(job.config))
-        bars = progress_bars("bar", "count", "time left", transient=False, beside_answers=answers is not None)
-        progress = BatchProgress(stack.enter_context(bars), count, tally)
-        records = _Records(lines(), job.asked["sampling"], file, progress, tally)
+        file = stack.enter_context(work.answers.open()) if work.answers else answer_stream()
+        opening = {name: value for name, value in job.opening.items() if name != "mmproj"}
+        bars = progress_bars("bar", "count", "time left", transient=False, beside_answers=work.answers is not None)
+        progress = BatchProgress(stack.enter_context(bars), work.count, tally)
+        records = _Records(work, file, progress, tally)
         stack.callback(records.close)
         session = stack.enter_context(
             Session.open(
                 files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.notice, worker=True
             )
         )
-        told = _estimate(job, session, lines(), count)
+        told = _estimate(session, work, job.asked)
         if told:
             progress.notice(told)
         tally.start()
@@ -130,25 +194,16 @@ def _answer(
             records.answered(question, outcome)
 
 
-def _estimate(job: BatchJob, session: Session, lines: Iterable[Line], count: int) -> str | None:
-    """Return how long the lines will take, if that is known."""
+def _estimate(session: Session, work: Work, asked: AskOptions) -> str | None:
+    """Return how long the lines will take, or what would make that known; None where it is not worth a line."""
     runtime = session.runtime
     speed = BatchSpeed(
         runtime.configuration.speed,
         runtime.vision.tokens_per_tile,
         runtime.vision.image_size,
         runtime.engine.n_parallel,
-        job.asked["sampling"].max_tokens,
     )
-    return estimate(speed, count, _questions(lines, job.asked), session.limits)
-
-
-def _questions(lines: Iterable[Line], asked: AskOptions) -> Iterator[Question]:
-    """Return the questions of the first lines; an option that a line leaves out has the value common to all lines."""
-    for line in itertools.islice(lines, LOOKED_AT):
-        with contextlib.suppress(InvalidRequestError):
-            question = question_of(line, asked["sampling"])
-            yield replace(question, options={**asked, **question.options})
+    return estimate(speed, work.count, work.sample(asked), session.limits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,20 +222,17 @@ class _LineQuestion(Question):
 class _Records:
     """Turns lines into questions and their outcomes into records."""
 
-    def __init__(
-        self, lines: Iterable[Line], sampling: SamplingParams, file: BinaryIO, progress: BatchProgress, tally: Tally
-    ) -> None:
-        self._lines = lines
-        self._sampling = sampling
-        self._writer = InOrder(file)
+    def __init__(self, work: Work, file: BinaryIO, progress: BatchProgress, tally: Tally) -> None:
+        self._work = work
+        self._writer = RecordWriter(file, in_order=work.answers is None)
         self._progress = progress
         self._tally = tally
 
     def questions(self) -> Iterator[_LineQuestion]:
         """Yield the questions; a line that is not a question is recorded as failed when its turn comes."""
-        for place, line in enumerate(self._lines):
+        for place, line in enumerate(self._work.pending()):
             try:
-                question = question_of(line, self._sampling)
+                question = self._work.common.question_of(line)
             except InvalidRequestError as error:
                 self._put(place, line, error)
                 continue
@@ -195,8 +247,8 @@ class _Records:
         self._writer.close()
 
     def _put(self, place: int, line: Line, outcome: Outcome) -> None:
+        self._writer.put(place, record_of(line, outcome, self._work.common))
         self._tally.add(line.number, outcome)
-        self._writer.put(place, record_of(line, outcome if isinstance(outcome, InternVLError) else outcome.to_dict()))
         self._progress.advance()
 
 

@@ -1,19 +1,18 @@
-"""The lines of `internvl ask --batch`: read questions, write records, continue the output file of an earlier run."""
+"""The lines of `internvl ask --batch`: read questions, write records."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Final
 
 from internvl_gguf.config import PictureOptions, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
-from internvl_gguf.session.question_options import unknown_option
-from internvl_gguf.types import Question
-from internvl_gguf.utils.atomic_write import write_atomically
+from internvl_gguf.types import Question, Reply
+from internvl_gguf.utils.foreign_names import QUESTION
 from internvl_gguf.utils.kinds import Kind, Texts
 from internvl_gguf.utils.options import options_of
 from internvl_gguf.utils.text_data import decode_text
@@ -27,6 +26,12 @@ _FIELDS: Final[dict[str, tuple[Kind, bool]]] = {
     **{name: (each.kind, each.is_optional) for name, each in {**_PICTURES, **_SAMPLING}.items()},
 }
 """What each field of a line must be, and whether null is one; `id` may be anything."""
+
+
+DIGEST_LENGTH: Final = 16
+"""Characters of each half of a hash."""
+_NOT_ASKED: Final = "0" * DIGEST_LENGTH
+"""The second half of the hash of a line that is no question."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,8 @@ class Line:
 
     @property
     def digest(self) -> str:
-        """Digest of the line, which tells it from another line with the same number."""
-        return hashlib.blake2b(self.data, digest_size=8).hexdigest()
+        """Digest of the line, by which it is found again at another place."""
+        return _digest(self.data)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -59,12 +64,31 @@ class Line:
             raise
         except (ValueError, RecursionError) as error:
             reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise InvalidRequestError(f"The line is not JSON: {reason}.", _EXAMPLE) from error
+            raise InvalidRequestError(f"The line is not JSON: {reason}.", self._example) from error
         if not isinstance(value, dict):
             raise InvalidRequestError("The line is no JSON object.", _EXAMPLE)
         return value
 
+    @property
+    def known_fields(self) -> dict[str, Any]:
+        """Return the JSON object of the line; an empty one if it is none."""
+        try:
+            return self.fields
+        except InvalidRequestError:
+            return {}
 
+    @property
+    def _example(self) -> str:
+        """How to write the line; one that is the path of a picture is named in it."""
+        text = self.data.decode("utf-8", "replace").strip()
+        if len(text) > _LONGEST_PATH or text[:1] in '{["' or not _PICTURE_NAME.search(text):
+            return _EXAMPLE
+        written = json.dumps({"prompt": "What is it?", "images": [text]}, ensure_ascii=False)
+        return f"A path alone is no question: write {written}."
+
+
+_LONGEST_PATH: Final = 300
+_PICTURE_NAME: Final = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic)$", re.IGNORECASE)
 _EXAMPLE: Final = 'Write one object a line, as {"prompt": "What is it?", "images": ["photo.jpg"]}.'
 
 
@@ -75,29 +99,72 @@ def read_lines(file: Iterable[bytes]) -> Iterator[Line]:
             yield Line(number, data.rstrip(b"\r\n"))
 
 
-def question_of(line: Line, sampling: SamplingParams) -> Question:
-    """Return the question of a line.
+@dataclass(frozen=True)
+class Common:
+    """What all lines of a batch have in common, where a line does not say otherwise.
 
-    Args:
-        line: the line.
-        sampling: how tokens are chosen where the line does not say otherwise.
-
-    Raises:
-        InvalidRequestError: the line is no question, or an option is out of range.
+    Attributes:
+        model: the model's name in the records: that of its file, which has the quant.
+        encoder: name of the vision encoder's file.
+        sampling: how tokens are chosen.
+        pictures: how pictures are cut; fields of `PictureOptions`.
+        system: the system message; None for the official one.
+        prompt: the question of lines that have none; None for an error.
     """
-    values = line.fields
-    known = ("id", *_FIELDS)
-    for name, value in values.items():
-        if name not in known:
-            raise unknown_option("field", name, known)
-        if name != "id":
-            values[name] = _checked(name, value)
-    if "prompt" not in values:
-        raise InvalidRequestError("The line has no prompt.", _EXAMPLE)
-    options: dict[str, Any] = {name: values[name] for name in _PICTURES if name in values}
-    chosen = {name: values[name] for name in _SAMPLING if name in values}
-    options["sampling"] = replace(sampling, **chosen)
-    return Question(values["prompt"], values.get("images", ()), options, values.get("system"))
+
+    model: str = ""
+    encoder: str = ""
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    pictures: Mapping[str, Any] = field(default_factory=dict)
+    system: str | None = None
+    prompt: str | None = None
+
+    def question_of(self, line: Line) -> Question:
+        """Return the question of a line.
+
+        Raises:
+            InvalidRequestError: the line is no question, or an option is out of range.
+        """
+        values = line.fields
+        known = ("id", *_FIELDS)
+        for name, value in values.items():
+            if name not in known:
+                raise QUESTION.unknown(name, known, "field")
+            if name != "id":
+                values[name] = _checked(name, value)
+        prompt = values.get("prompt", self.prompt)
+        if prompt is None:
+            raise InvalidRequestError("The line has no prompt.", f"{_EXAMPLE} -p gives one to all lines without.")
+        options: dict[str, Any] = {name: values[name] for name in _PICTURES if name in values}
+        chosen = {name: values[name] for name in _SAMPLING if name in values}
+        options["sampling"] = replace(self.sampling, **chosen) if chosen else self.sampling
+        return Question(prompt, values.get("images", ()), options, values.get("system"))
+
+    def hash_of(self, line: Line) -> str:
+        """Return the hash of a line's record: half of it of the line, half of all else that decides its answer.
+
+        That is the model, the prompt, the system message and every option of question and sampling. How the model is
+        run (context, threads, KV type) is no part of it.
+        """
+        try:
+            question = self.question_of(line)
+        except InvalidRequestError:
+            return f"{line.digest}{_NOT_ASKED}"
+        given = {name: value for name, value in question.options.items() if value is not None}
+        decides = {
+            **self.pictures,
+            **given,
+            "sampling": vars(given["sampling"]),
+            "prompt": question.prompt,
+            "system": self.system if question.system is None else question.system,
+            "model": self.model,
+            "encoder": self.encoder,
+        }
+        return line.digest + _digest(json.dumps(decides, sort_keys=True).encode())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=DIGEST_LENGTH // 2).hexdigest()
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -110,40 +177,55 @@ def _checked(name: str, value: Any) -> Any:
         raise InvalidRequestError(f"{name} is {json.dumps(value)[:80]}.", f"Give {kind.written}.") from None
 
 
-def record_of(line: Line, outcome: dict[str, Any] | InternVLError) -> dict[str, Any]:
-    """Return the record of a line: the number of the line, and its answer or its error."""
-    record: dict[str, Any] = {"line": line.number}
-    try:
-        values = line.fields
-    except InvalidRequestError:
-        values = {}
-    if "id" in values:
-        record["id"] = values["id"]
-    if isinstance(outcome, InternVLError):
-        outcome = {"error": outcome.message, "hint": outcome.hint}
-    return {**record, **outcome, "hash": line.digest}
+def record_of(line: Line, outcome: Reply | InternVLError, common: Common) -> dict[str, Any]:
+    """Return the record of a line: what it is known by, its pictures as given, the model, and its answer or error."""
+    given = line.known_fields
+    known = {name: given[name] for name in ("id",) if name in given}
+    if "images" in given:
+        known["images"] = _without_data(given["images"])
+    return {
+        "line": line.number,
+        **known,
+        "model": common.model,
+        **outcome.to_dict(),
+        "hash": common.hash_of(line),
+    }
 
 
-def _as_line(record: dict[str, Any]) -> bytes:
+def _without_data(images: Any) -> Any:
+    """Return pictures as they were given, but data URIs without their data."""
+    if isinstance(images, list):
+        return [_without_data(image) for image in images]
+    is_data = isinstance(images, str) and images[:5].lower() == "data:"
+    return f"{images.partition(',')[0]},..." if is_data else images
+
+
+def as_line(record: dict[str, Any]) -> bytes:
+    """Return a record as it is written: one line of JSON."""
     # Half a surrogate pair, which JSON may hold and UTF-8 may not, stays the escape that it came as.
     return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
-class InOrder:
+class RecordWriter:
     """Writes records in the order of their places, each as soon as those before it are written.
 
     Args:
         file: gets one line for each record, flushed.
+        in_order: False writes each record at once, so that a crash takes none with it that waits for an earlier one.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, *, in_order: bool = True) -> None:
         self._file = file
+        self._in_order = in_order
         self._next = 0
         self._held: dict[int, bytes] = {}
 
     def put(self, place: int, record: dict[str, Any]) -> None:
         """Add the record of a place; places count from 0 without gaps."""
-        self._held[place] = _as_line(record)
+        if not self._in_order:
+            self._write(as_line(record))
+            return
+        self._held[place] = as_line(record)
         while (data := self._held.pop(self._next, None)) is not None:
             self._next += 1
             self._write(data)
@@ -157,85 +239,3 @@ class InOrder:
     def _write(self, data: bytes) -> None:
         self._file.write(data)
         self._file.flush()
-
-
-class AnswerFile:
-    """The file that `--output` names: records of earlier runs stay, those of this one join them.
-
-    While a run goes on records are appended, so that nothing is lost to a power failure but the one being written;
-    `sort` brings them into the order of the lines.
-
-    Args:
-        path: the file, which need not exist.
-
-    Raises:
-        InvalidRequestError: there is a file that holds something else.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._records = self._read()
-
-    def answers(self, line: Line) -> bool:
-        """Return whether a line was answered before; a line that failed was not."""
-        record = self._records.get(line.number)
-        return record is not None and record.get("hash") == line.digest and "error" not in record
-
-    def keep(self, lines: Iterable[Line]) -> None:
-        """Drop the records of lines that changed, failed or are gone.
-
-        Args:
-            lines: the lines that were answered before.
-        """
-        numbers = {line.number for line in lines}
-        kept = {number: record for number, record in self._records.items() if number in numbers}
-        if kept != self._records:
-            self._records = kept
-            self._replace()
-
-    def open(self) -> BinaryIO:
-        """Open the file so that records can be appended.
-
-        Raises:
-            InvalidRequestError: it cannot be written.
-        """
-        try:
-            return self._path.open("ab")
-        except OSError as error:
-            raise InvalidRequestError(
-                f"{self._path} cannot be written: {error.strerror}.", "Name another file, or make its folder."
-            ) from error
-
-    def sort(self) -> None:
-        """Bring the records into the order of the lines."""
-        self._records = self._read()
-        if list(self._records) != sorted(self._records):
-            self._replace()
-
-    def _read(self) -> dict[int, dict[str, Any]]:
-        if not self._path.exists():
-            return {}
-        if not self._path.is_file():
-            raise InvalidRequestError(
-                f"{self._path} is no regular file.", "Leave --output out to have the answers on stdout."
-            )
-        lines = self._path.read_bytes().splitlines(keepends=True)
-        records = {}
-        for number, data in enumerate(lines, 1):
-            try:
-                record = json.loads(data)
-                records[record["line"]] = record
-                if not isinstance(record["line"], int) or not isinstance(record["hash"], str):
-                    raise ValueError("a record of something else")
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                if number == len(lines) and number > 1 and not data.endswith(b"\n"):
-                    break  # it was being written when the machine went down
-                raise InvalidRequestError(
-                    f"{self._path} holds something else than answers, in line {number}.", "Name another file."
-                ) from error
-        return records
-
-    def _replace(self) -> None:
-        """Write all records again, in order; a reader sees the old file or the new one, never a mixture."""
-        lines = (_as_line(self._records[number]) for number in sorted(self._records))
-        write_atomically(self._path, *lines, shared=True)

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
 import re
+import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.cli.bench_progress import duration
 from internvl_gguf.cli.output import ProgressBars
-from internvl_gguf.errors import InternVLError, PictureError
+from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError, PictureError
+from internvl_gguf.hardware.device_speed import Range
+from internvl_gguf.images.sources import is_data_uri, local_path
 from internvl_gguf.images.tile_limits import TileLimits
+from internvl_gguf.session.batch import PREPARING_THREADS
 from internvl_gguf.types import Picture, Question, Reply
 
 if TYPE_CHECKING:
-    from internvl_gguf.hardware.device_speed import Range
     from internvl_gguf.planning.speed_estimate import SpeedEstimate
 
 FEWER_TILES: Final = 4
 """The `--max-tiles` that is named to those who want a batch sooner: enough for what a picture shows, not for its small
 print."""
-LOOKED_AT: Final = 8
-"""Questions whose pictures are measured before the run; each is decoded for that."""
+LOOKED_AT: Final = 16
+"""Questions whose pictures are read before the run, to know their tiles and the time that reading takes."""
 WORTH_ESTIMATING: Final = 20
 """Fewest lines of which a run's time is told beforehand."""
 _ANSWER_TOKENS: Final = 200
@@ -45,72 +49,115 @@ class BatchSpeed:
         tokens_per_tile: visual tokens of a tile.
         tile_size: side of a tile in pixels.
         n_parallel: questions answered at once.
-        max_tokens: most tokens of an answer.
     """
 
     speed: SpeedEstimate
     tokens_per_tile: int
     tile_size: int
     n_parallel: int
-    max_tokens: int
 
-    def seconds(self, tiles: float) -> Range:
-        """Return the seconds for a question whose pictures have this many tiles in all.
+    def seconds(self, tiles: float, words: float, reading: float) -> Range:
+        """Return the seconds for one question.
 
-        The answers under way share each reading of the weights: at best their tokens cost an `n_parallel`th.
+        The answers under way share each reading of the weights: at best their tokens cost an `n_parallel`th. Pictures
+        are read and cut in threads beside the model: at best that costs no time, at worst all of it.
+
+        Args:
+            tiles: tiles of its pictures in all.
+            words: tokens of its answer.
+            reading: seconds in which its pictures are read and cut.
         """
-        words = min(self.max_tokens, _ANSWER_TOKENS)
         found = self.speed.decode.amount_over(words).times(1 / self.n_parallel, 1)
         found += self.speed.prefill.amount_over(_TEXT_TOKENS + tiles * self.tokens_per_tile)
-        return found if self.speed.tile_seconds is None else found + self.speed.tile_seconds.times(tiles)
+        if self.speed.tile_seconds is not None:
+            found += self.speed.tile_seconds.times(tiles)
+        return Range(max(found.low, reading / PREPARING_THREADS), found.high + reading)
 
 
-def estimate(speed: BatchSpeed, count: int, questions: Iterable[Question], limits: TileLimits) -> str | None:
+@dataclass(frozen=True)
+class _Looked:
+    """What was seen of one question.
+
+    Attributes:
+        pictures: how many it has.
+        tiles: their tiles.
+        fewer: their tiles with FEWER_TILES.
+        words: tokens of its answer, as far as they can be known.
+        seconds: time in which its pictures were read and cut.
+    """
+
+    pictures: int
+    tiles: int
+    fewer: int
+    words: int
+    seconds: float
+
+
+def estimate(
+    speed: BatchSpeed,
+    count: int,
+    questions: Iterable[Question],
+    limits: TileLimits,
+    clock: Callable[[], float] = time.perf_counter,
+) -> str | None:
     """Return how long a batch will take, in a line for the user; None if that is not known.
 
     Args:
-        speed: the model and its speed; nothing is told of speeds that are only assumed.
+        speed: the model and its speed; of speeds that are only assumed the line says how to measure them.
         count: number of questions.
-        questions: some of them, whose pictures are measured; those that cannot be used are passed over.
+        questions: some of them, from all over the batch, each with its `sampling`. Their pictures are read; those that
+            cannot be used are passed over.
         limits: tile limits of pictures whose question sets none.
+        clock: gives seconds.
     """
-    if not speed.speed.measured or count < WORTH_ESTIMATING:
+    if count < WORTH_ESTIMATING:
         return None
-    tiles: list[int] = []
-    fewer: list[int] = []
-    pictures = 0
-    for question in itertools.islice(questions, LOOKED_AT):
-        cuts = [cut for image in question.images if (cut := _cut(image, question, limits, speed.tile_size))]
-        if len(cuts) == len(question.images):
-            pictures += len(cuts)
-            tiles.append(sum(whole for whole, _ in cuts))
-            fewer.append(sum(least for _, least in cuts))
-    if not tiles:
+    if not speed.speed.measured:
+        return "How long this takes is not known; `internvl doctor --measure`, once, makes an estimate possible."
+    looked = [found for each in questions if (found := _look(each, limits, speed.tile_size, clock))]
+    if not looked:
         return None
-    mean, least = sum(tiles) / len(tiles), sum(fewer) / len(fewer)
-    each = speed.seconds(mean)
-    what = f"{count:,} questions" if not pictures else f"{count:,} questions with {mean:.2g} tiles each"
+    pictures = sum(each.pictures for each in looked)
+    tiles, words = fmean(each.tiles for each in looked), fmean(each.words for each in looked)
+    reading = fmean(each.seconds for each in looked)
+    each = speed.seconds(tiles, words, reading)
+    if pictures:
+        shown, of_one = pictures / len(looked), f" (about {_tiles(tiles * len(looked) / pictures)} a picture)"
+        rate = f"{_rate(each.times(1 / shown))} pictures an hour"
+    else:
+        shown, of_one, rate = 0.0, "", f"{_rate(each)} questions an hour"
     line = (
-        f"{what} will take {_between(each.times(count))} ({_rate(each)} an hour) by the speed of this machine, "
-        f"with answers of {min(speed.max_tokens, _ANSWER_TOKENS)} tokens."
+        f"{counted(count, 'question')}{of_one} will take {_between(each.times(count))} ({rate}) by the speed of this "
+        f"machine, with answers of {counted(round(words), 'token')}."
     )
-    if mean <= _MANY_TILES * max(1.0, pictures / len(tiles)):
+    if tiles <= _MANY_TILES * max(1.0, shown):
         return line
-    return (
-        f"{line} Fewer tiles are faster: --max-tiles {FEWER_TILES} takes {_between(speed.seconds(least).times(count))}."
-    )
+    least = speed.seconds(fmean(each.fewer for each in looked), words, reading)
+    return f"{line} Fewer tiles are faster: --max-tiles {FEWER_TILES} takes {_between(least.times(count))}."
+
+
+def _look(question: Question, limits: TileLimits, tile_size: int, clock: Callable[[], float]) -> _Looked | None:
+    """Read the pictures of a question; None if one cannot be used."""
+    began = clock()
+    cuts = [_cut(image, question, limits, tile_size) for image in question.images]
+    whole = [cut for cut in cuts if cut]
+    if len(whole) < len(cuts):
+        return None
+    words = min(question.options["sampling"].max_tokens, _ANSWER_TOKENS)
+    return _Looked(len(cuts), sum(cut[0] for cut in whole), sum(cut[1] for cut in whole), words, clock() - began)
 
 
 def _cut(image: object, question: Question, limits: TileLimits, tile_size: int) -> tuple[int, int] | None:
-    """Return the number of tiles of a picture, and that with FEWER_TILES; None if the picture cannot be used."""
+    """Cut a picture; return its tiles, and those with FEWER_TILES. None if the picture cannot be used."""
     from internvl_gguf.images.load import load_image
 
-    if not isinstance(image, str) or not (image.startswith("data:") or Path(image).is_file()):  # a pipe is read once
-        return None
     try:
-        size = load_image(image).size
+        if not isinstance(image, str) or not (is_data_uri(image) or Path(local_path(image, image)).is_file()):
+            return None  # a pipe is read once
+        picture = load_image(image)
         own = limits.narrowed(Picture(image), question.options)  # type: ignore[arg-type]  # a mapping of such options
-        return own.grid(size, tile_size).tiles, own.capped(FEWER_TILES).grid(size, tile_size).tiles
+        own.cut(picture, tile_size)
+        return own.grid(picture.size, tile_size).tiles, own.capped(FEWER_TILES).grid(picture.size, tile_size).tiles
     except (InternVLError, OSError, ValueError):
         return None
 
@@ -118,14 +165,19 @@ def _cut(image: object, question: Question, limits: TileLimits, tile_size: int) 
 class Tally:
     """The counts of a run so far.
 
+    Args:
+        output: the file of answers; None for stdout.
+
     Attributes:
         answered: lines with an answer.
         failed: lines without.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, output: Path | None = None) -> None:
         self.answered = self.failed = 0
+        self._output = output
         self._pictures = self._tiles = self._encoded = 0
+        self._kinds: Counter[tuple[str, str]] = Counter()
         self._first_failure: tuple[int, InternVLError] | None = None
         self._started = time.perf_counter()
 
@@ -137,6 +189,7 @@ class Tally:
         """Count the outcome of a line, by its number."""
         if isinstance(outcome, InternVLError):
             self.failed += 1
+            self._kinds[_kind(outcome)] += 1
             if self._first_failure is None or number < self._first_failure[0]:
                 self._first_failure = number, outcome
             return
@@ -146,27 +199,31 @@ class Tally:
         self._encoded += outcome.usage.tiles_encoded
 
     def summary(self) -> Sequence[str]:
-        """Return lines for the user: the speed of the run, and the first failures."""
+        """Return lines for the user: the speed of the run, and its failures by their kinds."""
         lines = [self._speed()] if self.answered else []
         if self._first_failure:
             number, error = self._first_failure
-            count = self.answered + self.failed
+            kinds = ", ".join(f"{count:,} {kind[count > 1]}" for kind, count in self._kinds.most_common())
+            where = f"`{_listing(self._output)}` lists them" if self._output else "the output says why"
             lines.append(
-                f"{self.failed:,} of {count:,} lines failed; the output says why. "
-                f"The first is line {number}{_reason(error)}"
+                f"{self.failed:,} of {counted(self.answered + self.failed, 'line')} failed ({kinds}); {where}. "
+                f"The first is line {number:,}{_reason(error)}"
             )
         return lines
 
     def _speed(self) -> str:
         seconds = time.perf_counter() - self._started
+        line = f"Answered {counted(self.answered, 'line')} in {duration(seconds)}: "
         what, count = ("pictures", self._pictures) if self._pictures else ("questions", self.answered)
+        line += f"{_rounded(count * _HOUR / seconds)} {what} an hour"
         known = self._tiles - self._encoded
-        rate = f"{_rounded(count * _HOUR / seconds)} {what} an hour"
-        line = f"Answered {self.answered:,} {'line' if self.answered == 1 else 'lines'} in {duration(seconds)}: {rate}"
-        line += f", {known:,} of {self._tiles:,} tiles known from before." if known else "."
+        if known and not self._encoded:
+            return f"{line}, which says nothing of new ones: no picture was encoded, all were known from before."
+        line += f", {known:,} of {counted(self._tiles, 'tile')} known from before." if known else "."
         if seconds > _LONG and self._encoded > _MANY_TILES * self._pictures:
-            mean = self._tiles / self._pictures
-            line += f" A picture had {mean:.2g} tiles; fewer are faster (--max-tiles {FEWER_TILES})."
+            line += (
+                f" A picture had {_tiles(self._tiles / self._pictures)}; fewer are faster (--max-tiles {FEWER_TILES})."
+            )
         return line
 
 
@@ -191,13 +248,38 @@ class BatchProgress:
 
     def advance(self) -> None:
         """Count one more line as done."""
-        self._change(advance=1, label=f"{self._tally.failed} failed" if self._tally.failed else "Answering")
+        self._change(advance=1, label=f"{self._tally.failed:,} failed" if self._tally.failed else "Answering")
 
     def notice(self, line: str) -> None:
         """Show a notice to the user, once; each record has its own notices."""
         if line not in self._told:
             self._told.add(line)
             self._bars.say(line)
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number of things in words: "1 line", "50,000 lines"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _tiles(mean: float) -> str:
+    return "1 tile" if (text := f"{mean:.2g}") == "1" else f"{text} tiles"
+
+
+def _listing(output: Path) -> str:
+    """Return the command that shows the records of an output that are errors."""
+    return f"grep '\"error\": ' {shlex.quote(str(output))}"
+
+
+def _kind(error: InternVLError) -> tuple[str, str]:
+    """Return what kind of failure an error is, for one and for several."""
+    if isinstance(error, PictureError):
+        return ("missing file", "missing files") if error.is_missing else ("unusable picture", "unusable pictures")
+    if isinstance(error, ContextOverflowError):
+        return "too long for the context", "too long for the context"
+    if isinstance(error, InvalidRequestError):
+        return "line that is no question", "lines that are no questions"
+    return "failure of the model", "failures of the model"
 
 
 def _reason(error: InternVLError) -> str:

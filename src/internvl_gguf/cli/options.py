@@ -115,7 +115,8 @@ OutputOption = Annotated[
         "--output",
         "-o",
         metavar="FILE.jsonl",
-        help="Write the answers of --batch here instead; run again, it goes on with what is not answered yet.",
+        help="Write the answers of --batch here instead; run again, it goes on with what is not answered yet, by this "
+        "model and with these options.",
         show_default=False,
         rich_help_panel=_BATCH,
     ),
@@ -124,6 +125,15 @@ ParallelOption = Annotated[
     int | None,
     typer.Option(
         help=f"Questions of --batch answered at once; {BATCH_PARALLEL} if left out. Each takes a KV cache.",
+        show_default=False,
+        rich_help_panel=_BATCH,
+    ),
+]
+DropOthersOption = Annotated[
+    bool,
+    typer.Option(
+        "--drop-others",
+        help="Drop the answers in --output to lines that --batch does not have; without this they are an error.",
         show_default=False,
         rich_help_panel=_BATCH,
     ),

@@ -16,6 +16,7 @@ ANSWER_ROOM = 1
 ANSWER_ALLOWANCE = 256
 """Positions kept for the answer when pictures are cut into fewer tiles: a few paragraphs."""
 
+_BEGIN_ANEW = "begin anew with session.clear() (/clear); for separate pictures use session.each() or batch()"
 _CONTEXT_STEP = 256  # llama.cpp rounds contexts up to this, so a suggestion may as well
 
 
@@ -30,6 +31,7 @@ class ContextBudget:
         answer_tokens: positions kept for the answer when pictures are cut into fewer tiles, ANSWER_ROOM or more.
         tile_size: side of a tile in pixels.
         tokens_per_tile: visual tokens of a tile.
+        earlier_questions: questions of the conversation that are in the context, too.
     """
 
     n_ctx: int
@@ -38,6 +40,7 @@ class ContextBudget:
     answer_tokens: int
     tile_size: int
     tokens_per_tile: int
+    earlier_questions: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,18 @@ def cut_notices(plan: CutPlan) -> tuple[str, ...]:
     return (
         f"{pictures} cut into {count_tiles(plan.tiles)} instead of {asked.tiles} "
         f"(max_tiles {plan.cap} instead of {most}), "
-        f"so that {'they fit' if several else 'it fits'} the context of {plan.budget.n_ctx:,} tokens{whole}.",
+        f"so that {'they fit' if several else 'it fits'} the context of {plan.budget.n_ctx:,} tokens{whole}."
+        f"{_earlier(plan.budget)}",
     )
+
+
+def _earlier(budget: ContextBudget) -> str:
+    """Return the sentence about the questions that the new one comes after; nothing where it is the first."""
+    count = budget.earlier_questions
+    if not count:
+        return ""
+    holds = f"{count:,} earlier questions" if count > 1 else "an earlier question"
+    return f" The context holds {holds}, too: {_BEGIN_ANEW}."
 
 
 def check_fits(plan: CutPlan) -> None:
@@ -168,12 +181,16 @@ def check_fits(plan: CutPlan) -> None:
     ways = _ways_to_fit(plan, cap, larger)
     raise ContextOverflowError(
         f"{start} prompt takes {plan.needed:,} tokens{share}; the context has {plan.budget.n_ctx:,}.",
-        f"What would fit: {_either(ways)}." if ways else "Ask with fewer pictures or less text, or begin anew.",
+        f"What would fit: {_either(ways)}.{_earlier(plan.budget)}" if ways else _no_way(plan.budget),
         needed=plan.needed,
         available=plan.budget.n_ctx,
         max_tiles=cap,
         n_ctx=larger,
     )
+
+
+def _no_way(budget: ContextBudget) -> str:
+    return f"Ask with fewer pictures or less text.{_earlier(budget)}"
 
 
 def _sufficient_cap(plan: CutPlan) -> int | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard
 
 from PIL import Image
 
@@ -27,6 +27,7 @@ from internvl_gguf.images.sources import (
     is_pipe,
     local_path,
     open_picture,
+    stream_bytes,
     unreadable_error,
 )
 from internvl_gguf.types import MessagePicture, Picture
@@ -37,8 +38,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | npt.NDArray[Any]"
-"""Sources of `load_image`: a path, a `data:` or `file://` URI, a file's bytes, a Pillow picture, a numpy array."""
+ImageSource: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | npt.NDArray[Any]"
+)
+"""Sources of `load_image`: a path, a `data:` or `file://` URI, a file's bytes, an open file, a Pillow picture, a numpy
+array."""
 
 DEFAULT_MAX_PIXELS = 128_000_000
 """Most pixels a picture may have. Phone photos have 50 to 108 megapixels, an A4 page at 1000 dpi has 97. Pillow takes 4
@@ -62,8 +66,9 @@ def load_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS, nam
     """Load a picture as RGB, upright and fully decoded; of an animation, the first frame.
 
     Args:
-        source: a path, a `data:` or `file://` URI, the bytes of a picture file, a Pillow picture (its current frame),
-            or a numpy array (height x width, or height x width x 1, 3 or 4). Nothing is fetched from a network.
+        source: a path, a `data:` or `file://` URI, the bytes of a picture file, a file opened in binary (read from its
+            beginning), a Pillow picture (its current frame), or a numpy array (height x width, or height x width x 1, 3
+            or 4). Nothing is fetched from a network.
         max_pixels: most pixels (width x height) accepted; a file is judged by its header, before decoding.
         name: name of the picture in errors; None for `describe_source`.
 
@@ -87,15 +92,19 @@ def load_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS, nam
         return _from_bytes(file_bytes(local_path(source, name), name), max_pixels, name)
     if _is_array(source):
         return _from_array(source, max_pixels, name)
+    if _is_stream(source):
+        return _from_bytes(stream_bytes(source, name), max_pixels, name)
     raise PictureError(f"Cannot use {name}: it is not a kind of picture source.", _source_hint(source))
 
 
 def picture_list(images: Any) -> list[Any]:
-    """Return the pictures of a question as a list, from any iterable of them or from a single one.
+    """Return the pictures of a question as a list, from any iterable of them or from a single one; None is none.
 
     Raises:
         InvalidRequestError: neither a picture nor a list, or one array of several pictures.
     """
+    if images is None:
+        return []
     if hasattr(images, "__array__") and getattr(images, "ndim", 3) == 4:
         raise InvalidRequestError("images is one array of several pictures.", "Write images=list(array).")
     is_one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, Picture, MessagePicture))
@@ -123,6 +132,8 @@ def picture_bytes(source: ImageSource) -> bytes:
         return data_uri_bytes(source, name)
     if isinstance(source, (str, os.PathLike)):
         return file_bytes(local_path(source, name), name)
+    if _is_stream(source):
+        return stream_bytes(source, name)
     file = io.BytesIO()
     load_image(source).save(file, "PNG", compress_level=1)
     return file.getvalue()
@@ -183,6 +194,9 @@ def describe_source(source: object) -> str:
         return "the picture given as bytes"
     if isinstance(source, Image.Image):
         return f"the Pillow picture ({source.mode}, {source.width} x {source.height})"
+    if isinstance(source, io.IOBase):
+        named = getattr(source, "name", None)
+        return describe_source(named) if isinstance(named, str) else "the picture in the open file"
     if _is_array(source):
         return f"the array ({' x '.join(map(str, source.shape)) or 'a single number'}, {source.dtype})"
     return f"the object of type {type(source).__name__}"
@@ -295,6 +309,11 @@ def _float_to_bytes(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8
     return scaled.astype("uint8")
 
 
+def _is_stream(source: object) -> TypeGuard[BinaryIO]:
+    """Return whether source is an open file, or something that is read as one."""
+    return hasattr(source, "read")
+
+
 def _is_array(source: object) -> TypeGuard[npt.NDArray[Any]]:
     """Return whether source is a numpy array, without importing numpy: a caller that has one has imported it."""
     numpy = sys.modules.get("numpy")
@@ -334,6 +353,4 @@ def _source_hint(source: object) -> str:
         return "Give one picture."
     if hasattr(source, "__array__"):
         return "Give numpy.asarray of it, height x width x 3."
-    if hasattr(source, "read"):
-        return "Give the path, or the bytes from its read()."
     return "Give a path, a data URI, the bytes of a file, a Pillow picture or a numpy array."

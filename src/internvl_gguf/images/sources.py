@@ -8,8 +8,9 @@ import errno
 import os
 import re
 import stat
+import threading
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 from urllib.parse import unquote_to_bytes
 
 from internvl_gguf.errors import PictureError
@@ -17,6 +18,9 @@ from internvl_gguf.utils.safe_text import error_line
 
 MAX_FILE_BYTES = 512 * 2**20
 """Most bytes a picture file may have; an uncompressed 16-bit RGB TIFF of 89 megapixels fits."""
+
+_one_reader: Final = threading.Lock()
+"""Held to read an open file: several questions of a batch may have it, and are prepared in threads."""
 
 
 def local_path(source: str | os.PathLike[str], name: str) -> str:
@@ -26,7 +30,8 @@ def local_path(source: str | os.PathLike[str], name: str) -> str:
         raise PictureError(f"Cannot use {name}: there is no file without a name.", "Give the path of a picture.")
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", path) if isinstance(source, str) else None
     if scheme is None:
-        return path
+        # A shell expands only a ~ that begins a word: not the one in --image=~/photo.jpg, and none in a file.
+        return os.path.expanduser(path) if path.startswith("~/") and not Path(path).exists() else path  # noqa: PTH111
     host, slash, rest = path[scheme.end() :].partition("/")
     if scheme[1].lower() != "file" or host.lower() not in ("", "localhost"):
         raise PictureError(
@@ -60,6 +65,24 @@ def file_bytes(path: str, name: str) -> bytes:
         raise unreadable_error(error, path, name) from None
 
 
+def stream_bytes(file: BinaryIO, name: str) -> bytes:
+    """Read the content of an open file, from its beginning where it can be read again, within MAX_FILE_BYTES."""
+    try:
+        with _one_reader:
+            if file.seekable():
+                file.seek(0)
+            data = file.read(MAX_FILE_BYTES + 1)
+        if isinstance(data, bytes):
+            return data
+    except UnicodeDecodeError:
+        pass
+    except (OSError, ValueError, AttributeError) as error:  # ValueError: a closed file
+        raise PictureError(
+            f"Cannot use {name}: reading it failed ({error_line(error)}).", "Give the path of the picture."
+        ) from None
+    raise PictureError(f"Cannot use {name}: it is open as text.", 'Open it with open(path, "rb").')
+
+
 def open_picture(path: str, name: str) -> BinaryIO:
     """Open a file or named pipe that may be a picture.
 
@@ -83,7 +106,7 @@ def unreadable_error(error: OSError | ValueError, path: str, name: str) -> Pictu
         hint = "Check the path; a relative one starts at the current folder."
         if len(path) > 250 and re.fullmatch(r"[A-Za-z0-9+/=_\s-]+", path):
             hint = "If it is base64, put data:image/png;base64, before it."
-        return PictureError(f"Cannot use {name}: there is no such file.", hint)
+        return PictureError(f"Cannot use {name}: there is no such file.", hint, is_missing=True)
     if isinstance(error, PermissionError):
         return PictureError(
             f"Cannot use {name}: you have no permission to read it.",

@@ -14,7 +14,7 @@ import numpy as np
 from internvl_gguf.config import DEFAULT_N_UBATCH, EngineConfig
 from internvl_gguf.errors import LibraryError, NotNumbersError
 from internvl_gguf.llama.interrupts import deferred_interrupts
-from internvl_gguf.llama.library import forget_errors, last_error, llama_cpp
+from internvl_gguf.llama.library import forget_errors, last_error, llama_cpp, log_sink
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.native import NativeObject
 
@@ -142,6 +142,7 @@ class Context(NativeObject):
             with deferred_interrupts(self.abort):
                 yield
         finally:
+            log_sink.is_aborting = False
             self._watch_abort(False)
 
     def limit_threads(self, most: int) -> None:
@@ -277,6 +278,8 @@ def _poll_abort(context: Context | None) -> bool:
     if context is None:
         return False
     context.polls += 1
+    if context.abort_requested:
+        log_sink.is_aborting = True  # what it logs from here on is that it stopped
     return context.abort_requested
 
 

@@ -22,6 +22,7 @@ from internvl_gguf.llama.fork_guard import note_use, refuse_child
 from internvl_gguf.llama.hard_exit import end_process
 from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.openmp import short_spins
+from internvl_gguf.utils.notices import LIBRARY_LOG
 
 # A failing GGML_ASSERT otherwise starts a debugger on the dying process and can hang it.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
@@ -48,13 +49,13 @@ __all__ = [
     "initialise",
     "last_error",
     "llama_cpp",
+    "log_sink",
     "mtmd_cpp",
 ]
 
 SUPPORTED_VERSION = "0.3.36"
 
-logger = logging.getLogger("internvl_gguf.llama")
-logger.addHandler(logging.NullHandler())  # where no logging is set up llama.cpp is silent; our own warnings are not
+logger = logging.getLogger(LIBRARY_LOG)
 
 _LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
 _CONTINUATION = 5
@@ -65,9 +66,14 @@ _ALLOCATION = re.compile(r"\balloc", re.IGNORECASE)
 
 
 class _LogSink:
-    """Turns llama.cpp's log pieces into whole lines of the `internvl_gguf.llama` logger."""
+    """Turns llama.cpp's log pieces into whole lines of the `internvl_gguf.llama` logger.
+
+    Attributes:
+        is_aborting: whether a computation was just told to stop. llama.cpp calls that an error, which it is to nobody.
+    """
 
     def __init__(self) -> None:
+        self.is_aborting = False
         self._level = 2
         self._line = ""
 
@@ -77,13 +83,17 @@ class _LogSink:
         self._line += text.decode("utf-8", errors="replace")
         *lines, self._line = self._line.split("\n")
         for line in filter(str.strip, lines):
+            if self.is_aborting:
+                logger.debug("%s", line.rstrip())
+                continue
             if self._level == 4:
                 recent_errors.append(line.strip())
             logger.log(_LEVELS.get(self._level, logging.DEBUG), "%s", line.rstrip())
 
 
 # The library keeps the pointer for ever: the callback must live as long as the process.
-_log_callback = llama_cpp.llama_log_callback(_LogSink())
+log_sink = _LogSink()
+_log_callback = llama_cpp.llama_log_callback(log_sink)
 
 
 def last_error() -> str:

@@ -22,7 +22,8 @@ Outcome = Reply | InternVLError
 AnyQuestion = TypeVar("AnyQuestion", bound=Question | str)
 """A question of a batch as it is given: a `Question`, a subclass of it, or only its text."""
 
-_PREPARING_THREADS: Final = 2  # a picture is cut in a fraction of the time it takes to encode
+PREPARING_THREADS: Final = 2
+"""Threads that read and cut pictures: one is cut in a fraction of the time it takes to encode."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class _Batch:
         self._suspects: deque[_BatchQuestion] = deque()
         self._running: dict[_BatchQuestion, AnswerStream] = {}
         self._has_died = False
-        self._pool = ThreadPoolExecutor(_PREPARING_THREADS, "internvl-pictures")
+        self._pool = ThreadPoolExecutor(PREPARING_THREADS, "internvl-pictures")
 
     def __enter__(self) -> _Batch:
         return self

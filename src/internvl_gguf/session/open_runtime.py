@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from internvl_gguf.config import EngineConfig, EngineOptions
+from internvl_gguf.config import AskOptions, EngineConfig, EngineOptions
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.models.resolve import resolve_model
 from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.utils import arguments
+from internvl_gguf.utils.foreign_names import of_engine
 
 if TYPE_CHECKING:
     from internvl_gguf.gguf.filenames import DownloadProgress
@@ -31,10 +32,7 @@ def find_and_open(
     """Find the files of a model, fetch missing ones, and load them; arguments and errors as in `Session.open`."""
     unknown = set(engine) - EngineOptions.__annotations__.keys()
     if unknown:
-        raise InvalidRequestError(
-            f"Session.open has no option {sorted(unknown)[0]!r}.",
-            f"The options are {', '.join(EngineOptions.__annotations__)}.",
-        )
+        raise of_engine(AskOptions.__annotations__).unknown(min(unknown), EngineOptions.__annotations__)
     arguments.functions(on_load=on_load, on_download=on_download, on_notice=on_notice)
     if not 0 <= arguments.number("worker_timeout", worker_timeout) < float("inf"):
         raise InvalidRequestError(f"worker_timeout is {worker_timeout!r}.", "Give seconds, or 0 to wait for ever.")

@@ -121,6 +121,7 @@ def prepare_question(
         answer_tokens=min(sampling.max_tokens, ANSWER_ALLOWANCE),
         tile_size=runtime.vision.image_size,
         tokens_per_tile=runtime.vision.tokens_per_tile,
+        earlier_questions=sum(message.role == "user" for message in history),
     )
     # Planned between decoding and cutting: the sizes are known then, and no picture is decoded twice.
     to_cut = [PictureToCut(each.image.size, each.limits) for each in decoded if isinstance(each, _DecodedPicture)]
@@ -213,14 +214,18 @@ def prompt_spans(runtime: ModelRuntime, messages: Sequence[Message]) -> list[Spa
         if isinstance(piece, ControlToken):
             spans.append(TokenSpan((runtime.control_tokens[piece.name],)))
         elif isinstance(piece, PlainText):
-            # The published tokenizer composes accents (NFC) before it splits; llama.cpp does not.
-            spans.append(TokenSpan(runtime.engine.model.tokenize(unicodedata.normalize("NFC", piece.text))))
+            spans.append(TokenSpan(text_tokens(runtime, piece.text)))
         elif isinstance(piece, AnswerTokens):
             spans.append(TokenSpan(piece.tokens))
         elif isinstance(piece, VisualTokens):
             length = runtime.vision.tokens_per_tile
             spans += [TileSpan(tile, length) for picture in piece.pictures for tile in picture.tiles]
     return [span for span in spans if span.length]
+
+
+def text_tokens(runtime: ModelRuntime, text: str) -> tuple[int, ...]:
+    """Return the tokens of a text, its accents composed (NFC) as the published tokenizer does; llama.cpp does not."""
+    return runtime.engine.model.tokenize(unicodedata.normalize("NFC", text))
 
 
 def _decode(limits: TileLimits, source: Any, options: AskOptions) -> _DecodedPicture:

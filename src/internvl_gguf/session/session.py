@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, AskOptions, EngineOptions
-from internvl_gguf.errors import InternVLError, SessionStateError
+from internvl_gguf.errors import InternVLError, InvalidRequestError, SessionStateError
 from internvl_gguf.gguf.filenames import DownloadProgress
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.models.resolve import DEMO
@@ -44,7 +44,16 @@ class Session(Owned):
     are independent; forks of one session share the model, and with `n_parallel` above 1 are answered together.
     """
 
-    def __init__(self, runtime: ModelRuntime, system: str, limits: TileLimits, on_notice: Notice = log_notice) -> None:
+    def __init__(
+        self,
+        runtime: ModelRuntime | None = None,
+        system: str = "",
+        limits: TileLimits | None = None,
+        on_notice: Notice = log_notice,
+        **opening: object,
+    ) -> None:
+        if runtime is None or isinstance(runtime, str | os.PathLike) or limits is None or opening:
+            raise InvalidRequestError("A Session is not made by its class.", 'Write Session.open("demo", ...).')
         self._runtime: ModelRuntime | None = runtime
         self._encoder_identity = runtime.encoder_identity
         self._limits = limits
@@ -55,6 +64,12 @@ class Session(Owned):
         self._is_inherited = False
         self._is_parallel_open = False
         disown_after_fork(self)
+
+    def __repr__(self) -> str:
+        if self._runtime is None:
+            return "<Session, closed>"
+        model, n_ctx = self._runtime.files.text.name, self._runtime.engine.n_ctx
+        return f"<Session of {model}, n_ctx={n_ctx:,}>"
 
     @classmethod
     def open(
@@ -353,6 +368,28 @@ class Session(Owned):
             logits = handle.result().astype(np.float64)
         logits -= logits.max()
         return np.asarray(logits - np.log(np.exp(logits).sum()), dtype=np.float32)
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """Return the ids of a text's tokens, without any of the chat template.
+
+        Raises:
+            InvalidRequestError: it is no text.
+        """
+        self.revive()
+        return prepare.text_tokens(self.runtime, arguments.text("text", text))
+
+    def token_text(self, token: int) -> str:
+        """Return the text of a token; bytes that are only a part of a character are shown as U+FFFD.
+
+        Raises:
+            InvalidRequestError: an id outside the vocabulary.
+        """
+        self.revive()
+        vocabulary = self.runtime.engine.model
+        number = arguments.whole("token", token)
+        if not 0 <= number < vocabulary.n_vocab:
+            raise arguments.wrong("token", token, f"Give an id from 0 to {vocabulary.n_vocab - 1}.")
+        return vocabulary.piece(number).decode("utf-8", "replace")
 
     def embed_image(
         self,
