@@ -132,6 +132,23 @@ def test_without_a_model_the_family_is_ranked() -> None:
     assert not re.search(r"(any|little|some|much) 0\.", done.stdout), "losses of several models stand side by side"
 
 
+def test_many_pictures_do_not_ask_a_smaller_model_for_more_than_it_was_trained_for() -> None:
+    """The answer stood there, and then the hint of a smaller model ended it with an error about n_ctx."""
+    done = pick(MODEL, "--vram", "24GB", "--images", "20")
+    assert "a context of 68,608 tokens" in done.stdout
+    assert "internvl ask" in done.stdout
+
+
+def test_pictures_that_the_models_do_not_hold_are_planned_as_a_question_cuts_them() -> None:
+    family = pick("--vram", "48GiB", "--images", "20")
+    assert "20 pictures of 13 tiles are more than the 32,768 tokens that some of these models" in family.stderr
+    assert "20 pictures (120 tiles" in family.stdout
+    assert "--max-tiles 5" in family.stdout
+    one = picked("InternVL3-8B-Instruct", "--vram", "12GiB", "--images", "20")
+    assert one["workload"]["max_tiles"] == 5
+    assert any("InternVL3-8B-Instruct was trained for" in notice for notice in one["notices"])
+
+
 def test_the_variable_names_the_model() -> None:
     done = pick("--vram", "12GiB", INTERNVL_MODEL="14B-Instruct")
     assert done.stdout.startswith("Best: UD-")

@@ -63,7 +63,7 @@ def bench(
 ) -> None:
     """Measure quants of a model side by side: size, memory, speed, and what they lose, with pictures and without.
 
-    Each is loaded alone, in a process of its bench_options. What was measured before is not measured again.
+    Each is loaded alone, in a process of its own. What was measured before is not measured again.
     """
     from internvl_gguf.bench.benchmark_plan import MeasurementSettings
     from internvl_gguf.utils.sizes import parse_size

@@ -65,10 +65,9 @@ def pick(
         )
     listings = _listings(model, read_headers=headers)
     with option_errors():
-        workload = _with_context(asked, context, listings)
+        workload, cut = _with_context(asked, context, listings)
     budget, notices = wanted.budget()
-    if note := card_size_note(vram):
-        notices = (note, *notices)
+    notices = (*(note for note in (card_size_note(vram), cut) if note), *notices)
     picks = Picks(listings, budget, wanted.ram_is_ours, workload, preference, notices)
     for notice in (*notices, *(notice for listing in listings for notice in listing.notices)):
         say(notice)
@@ -126,18 +125,30 @@ def _resolver() -> HubResolver:
     return HubResolver(HubClient(on_wait=say))
 
 
-def _with_context(workload: Workload, context: int | None, listings: list[ModelListing]) -> Workload:
+def _with_context(workload: Workload, context: int | None, listings: list[ModelListing]) -> tuple[Workload, str]:
     """Return the workload with the context asked for, or with the context that the pictures need.
+
+    Pictures that the models were not trained to hold are planned as a question has them: cut into fewer tiles. The text
+    says so; it is empty otherwise.
 
     Raises:
         InvalidRequestError: more than a model was trained for, or pictures that it does not hold.
     """
-    from internvl_gguf.planning import check_pictures_fit, context_for
+    from internvl_gguf.planning import check_pictures_fit, context_for, most_tiles
+    from internvl_gguf.planning.workload import TEXT_ROOM
 
     shapes = [listing.shape for listing in listings]
     trained = min((shape.text.n_ctx_train for shape in shapes if shape.text.n_ctx_train), default=None)
     tokens = max(shape.vision.tokens_per_tile if shape.vision else 0 for shape in shapes)
     n_ctx = context_for(workload.pictures, workload.max_tiles, tokens, trained, context)
     workload = replace(workload, n_ctx=n_ctx)
-    check_pictures_fit(workload, tokens, trained)
-    return workload
+    fewer = None if context else most_tiles(workload, tokens, TEXT_ROOM)
+    cut = replace(workload, max_tiles=fewer) if fewer else workload
+    check_pictures_fit(cut, tokens, trained)
+    if cut == workload:
+        return workload, ""
+    whose = "some of these models were" if len(listings) > 1 else f"{listings[0].name} was"
+    return cut, (
+        f"{workload.pictures} pictures of {workload.tiles_per_picture} tiles are more than the {n_ctx:,} tokens that "
+        f"{whose} trained for: planned with {cut.tiles_per_picture} tiles a picture, as a question cuts them."
+    )

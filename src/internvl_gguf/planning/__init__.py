@@ -28,6 +28,7 @@ from internvl_gguf.planning.workload import (
     Workload,
     check_pictures_fit,
     context_for,
+    most_tiles,
 )
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "duration_text",
     "geometric_mean",
     "memory_table",
+    "most_tiles",
     "nothing_fits",
     "placement_text",
     "quality_text",
