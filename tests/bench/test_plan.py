@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from internvl_gguf.bench.fitting import FittingChooser, budget_of
 from internvl_gguf.bench.jobs import Job, MachineFacts, ScoringJob, SpeedJob, job_as_line, job_of_line
-from internvl_gguf.bench.measured_run import with_losses_apart
+from internvl_gguf.bench.keys import RunIdentity
+from internvl_gguf.bench.measured_run import MeasuredRun, with_losses_apart
 from internvl_gguf.bench.pairs import TextHalf
 from internvl_gguf.bench.results import QualityResult, Row, SpeedResult, Spread
 from internvl_gguf.bench.store import Store
@@ -158,6 +159,23 @@ def test_a_fresh_store_knows_what_it_wrote_itself(tmp_path: Path) -> None:
     store = Store(tmp_path, fresh=True)
     store.put("speed", KEY, RESULT)
     assert store.get("speed", KEY, SpeedResult) == RESULT
+
+
+def test_a_disturbed_speed_is_measured_again(folder: Path, tmp_path: Path) -> None:
+    """555 ±1996 tokens a second were kept, and every later report showed them."""
+    planned_run = planned(find(folder / "tiny-Q8_0.gguf", mmprojs=("F16",))).runs[0]
+    identity = RunIdentity("text", "mmproj", "build", planned_run.run_config)
+    for decode, is_kept in ((Spread.of([10, 500, 4000, 20, 3000]), False), (Spread.of([500, 501, 502]), True)):
+        store = Store(tmp_path)
+        run = MeasuredRun(planned_run)
+        run.look_up(identity, SPEED, None, store)
+        steady = Spread.of([1.0])
+        speed = SpeedResult(steady, steady, steady, decode, steady, None, 512, 128, 1, 5)
+        run.take(speed, store)
+        assert run.row().speed == speed, "it is in this report"
+        again = MeasuredRun(planned_run)
+        again.look_up(identity, SPEED, None, store)
+        assert (again.row().speed == speed) is is_kept
 
 
 @pytest.mark.parametrize("damage", ["cut", "digit", "key", "empty", "no json", "list"])

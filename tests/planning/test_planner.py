@@ -17,7 +17,6 @@ from internvl_gguf.models.catalog import load_catalog
 from internvl_gguf.models.listing import ModelListing, family, list_model
 from internvl_gguf.planning import (
     MARGIN,
-    USABLE_LOSS,
     Configuration,
     MemoryBudget,
     Planner,
@@ -34,6 +33,7 @@ from internvl_gguf.planning import (
 from internvl_gguf.planning.candidates import Candidate, nominal_shape
 from internvl_gguf.planning.choice import Choices, choose
 from internvl_gguf.planning.expected_loss import expected_loss
+from internvl_gguf.planning.loss_scale import USABLE_LOSS
 from internvl_gguf.utils.sizes import parse_size, parse_vram
 
 GIB = 2**30

@@ -16,7 +16,6 @@ from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoFile, find_copy, 
 from internvl_gguf.hardware.roofline import recorded_roofline
 from internvl_gguf.models.names import DEMO
 from internvl_gguf.planning import (
-    USABLE_LOSS,
     Candidate,
     Configuration,
     Planner,
@@ -32,6 +31,7 @@ from internvl_gguf.planning import (
     ways_to_fit,
     ways_to_shorten,
 )
+from internvl_gguf.planning.loss_scale import USABLE_LOSS
 from internvl_gguf.tiling import MAX_TILES
 from internvl_gguf.utils.sizes import format_size, rounded_size
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.cli.output import narrowed, say
 from internvl_gguf.config import is_quantised
-from internvl_gguf.planning.expected_loss import loss_in_words
+from internvl_gguf.planning.loss_scale import loss_in_words
 
 if TYPE_CHECKING:
     from internvl_gguf.hardware.device_speed import Range

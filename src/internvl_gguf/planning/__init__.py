@@ -6,6 +6,7 @@ results ranked.
 workload         the request: context, pictures, memory budget
 candidates       the available quants of a model
 expected_loss    accuracy that a quant is expected to lose
+loss_scale       what a loss means to a reader of answers
 planner          search: the best configuration of a quant that fits
 speed_estimate   speed of a configuration on a machine
 ranking, choice  the best quant, or the error that none fits
@@ -21,7 +22,7 @@ from internvl_gguf.planning.choice import nothing_fits
 from internvl_gguf.planning.fit_hints import ways_to_fit, ways_to_shorten
 from internvl_gguf.planning.plan_text import duration_text, memory_table, placement_text, quality_text, reason, verdict
 from internvl_gguf.planning.planner import MARGIN, Configuration, Planner, geometric_mean
-from internvl_gguf.planning.ranking import USABLE_LOSS, cost_of, rank
+from internvl_gguf.planning.ranking import cost_of, rank
 from internvl_gguf.planning.workload import (
     MemoryBudget,
     Preference,
@@ -33,7 +34,6 @@ from internvl_gguf.planning.workload import (
 
 __all__ = [
     "MARGIN",
-    "USABLE_LOSS",
     "Candidate",
     "Configuration",
     "Encoder",

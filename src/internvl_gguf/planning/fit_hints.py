@@ -10,9 +10,10 @@ from internvl_gguf.config import is_quantised
 from internvl_gguf.hardware.device_speed import Roofline
 from internvl_gguf.memory.memory_request import CELL_STEP
 from internvl_gguf.planning.candidates import Candidate
+from internvl_gguf.planning.loss_scale import USABLE_LOSS
 from internvl_gguf.planning.plan_text import duration_text
 from internvl_gguf.planning.planner import Configuration, geometric_mean
-from internvl_gguf.planning.ranking import USABLE_LOSS, rank
+from internvl_gguf.planning.ranking import rank
 from internvl_gguf.planning.workload import TEXT_ROOM, MemoryBudget, Workload
 from internvl_gguf.utils.sizes import format_size
 

@@ -7,9 +7,8 @@ from typing import Final
 
 from internvl_gguf.config import is_quantised
 from internvl_gguf.hardware.device_speed import Range
-from internvl_gguf.planning.expected_loss import loss_in_words
+from internvl_gguf.planning.loss_scale import NO_LOSS, USABLE_LOSS, loss_in_words
 from internvl_gguf.planning.planner import Configuration, geometric_mean
-from internvl_gguf.planning.ranking import NO_LOSS, USABLE_LOSS
 from internvl_gguf.planning.workload import Preference, Workload
 from internvl_gguf.utils.sizes import format_size, rounded_size
 
@@ -28,7 +27,8 @@ _PART_NAMES: Final = {
 
 _QUALITY: Final = {
     "nothing": "as exact as the published weights",
-    "hardly any": "hardly worse than unquantised",
+    "hardly any": "hardly different from unquantised",
+    "very little": "hardly worse than unquantised",
     "little": "a little worse than unquantised",
     "some": "somewhat worse than unquantised",
     "much": "much worse than unquantised",

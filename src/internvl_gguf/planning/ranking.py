@@ -8,13 +8,10 @@ from typing import Final
 
 from internvl_gguf.hardware.device_speed import Roofline
 from internvl_gguf.planning.candidates import Candidate
+from internvl_gguf.planning.loss_scale import NO_LOSS, USABLE_LOSS
 from internvl_gguf.planning.planner import Configuration, Cost, Planner, geometric_mean
 from internvl_gguf.planning.workload import MemoryBudget, Preference, Workload
 
-# Below this answers cannot be told apart: Q8_0 loses 0.0014 (planning.expected_loss).
-NO_LOSS: Final = 0.002
-# Above it answers suffer visibly: Q3_K_M loses 0.08, Q3_K_S 0.2.
-USABLE_LOSS: Final = 0.12
 # An answer within half a minute is soon enough; each doubling beyond it costs as much as a loss of 0.1.
 _SOON: Final = 30.0
 _PER_LOSS: Final = 10.0
@@ -27,9 +24,9 @@ _ALIKE: Final = 0.1
 def cost_of(preference: Preference) -> Cost:
     """Return the cost function of a preference; the configuration of the least cost is the best.
 
-    balanced: configurations that lie on the GPUs whole and lose less than 0.12 come first; then the least
+    balanced: configurations that lie on the GPUs whole and lose at most 0.12 come first; then the least
     10 x loss + log2(max(answer seconds, 30) / 30) - 0.5 x log2(billions of weights).
-    quality: the same without GPUs and time. speed: the seconds alone, among configurations that lose less than 0.12.
+    quality: the same without GPUs and time. speed: the seconds alone, among configurations that lose at most 0.12.
     """
     if preference == "speed":
         return lambda found: (float(found.loss > USABLE_LOSS), geometric_mean(found.answer_seconds))
