@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from internvl_gguf.hardware.device_speed import Roofline
     from internvl_gguf.models.listing import ModelListing
     from internvl_gguf.planning import MemoryBudget, Preference, Workload
 
@@ -17,7 +18,8 @@ class Picks:
     Attributes:
         listings: the models to choose from.
         budget: bytes that may be taken.
-        ram_is_ours: whether the host memory is this machine's, for want of another figure.
+        memory: the same in words.
+        roofline: how fast the devices are; None assumes typical ones.
         workload: what is to be done.
         preference: what counts.
         notices: about the machine, one line each.
@@ -25,7 +27,8 @@ class Picks:
 
     listings: list[ModelListing]
     budget: MemoryBudget
-    ram_is_ours: bool
+    memory: str
+    roofline: Roofline | None
     workload: Workload
     preference: Preference
     notices: tuple[str, ...]

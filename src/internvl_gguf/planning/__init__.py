@@ -20,7 +20,16 @@ plan_text        a plan in words and tables
 from internvl_gguf.planning.candidates import Candidate, Encoder
 from internvl_gguf.planning.choice import nothing_fits
 from internvl_gguf.planning.fit_hints import ways_to_fit, ways_to_shorten
-from internvl_gguf.planning.plan_text import duration_text, memory_table, placement_text, quality_text, reason, verdict
+from internvl_gguf.planning.plan_text import (
+    duration_text,
+    memory_table,
+    placement_text,
+    quality_text,
+    reason,
+    short_duration_text,
+    two_digits,
+    verdict,
+)
 from internvl_gguf.planning.planner import MARGIN, Configuration, Planner, geometric_mean
 from internvl_gguf.planning.ranking import cost_of, rank
 from internvl_gguf.planning.workload import (
@@ -53,6 +62,8 @@ __all__ = [
     "quality_text",
     "rank",
     "reason",
+    "short_duration_text",
+    "two_digits",
     "verdict",
     "ways_to_fit",
     "ways_to_shorten",
