@@ -460,6 +460,15 @@ def test_the_advice_after_a_sweep_of_one_quant_is_the_fastest_setting() -> None:
     assert "Q8_K_XL" in common_settings(results)
 
 
+def test_two_lengths_of_answers_are_told_as_two() -> None:
+    """It was "32 to 64 tokens decoded"."""
+    rows = [
+        replace(row, speed=row.speed and replace(row.speed, answer_tokens=tokens))
+        for row, tokens in ((swept(128, 50), 32), (swept(512, 80), 64))
+    ]
+    assert any("32 or 64 tokens decoded" in line for line in legend(results_of(rows, reference=None)))
+
+
 def test_a_share_of_right_answers_never_exceeds_all() -> None:
     """Four right of four were 100 ±12%."""
     right = AccuracyResult("mine", 4, 4, 4, 0.51, 1.0)

@@ -138,7 +138,7 @@ def explain(picks: Picks, wanted: str, json_output: bool) -> None:
         print_lines(f"The best is {_name(best.candidate, several)}, {verdict(best)}")
         print_lines(f"Why {model}{reason(ranked, picks.preference)}")
     print_lines(
-        f"{format_size(candidate.size)}, {candidate.bits_per_weight:.2f} bits a weight; loss: "
+        f"{format_size(candidate.size)}, {candidate.bits_per_weight:.2f} bits of it a weight; loss: "
         f"{loss_text(found, several=False)} (mean KL divergence from the unquantised weights, a rough guide from "
         "another model)."
     )

@@ -128,7 +128,8 @@ def _of_columns(shown: Sequence[Configuration], several: bool, table: RankingTab
         unit = "GiB" if _unit(shown) == _GIB else "MiB"
         about = " Sizes marked ~ are estimates." if table.has_estimates else ""
         question = " A question: reading it with its pictures, and writing 200 tokens." * ("QUESTION" in table.head)
-        yield f"Sizes in {unit}.{about}{question}"
+        bits = " BITS: of the whole file, a weight." * ("BITS" in table.head)
+        yield f"Sizes in {unit}.{about}{bits}{question}"
     scale = "It does not compare models." if several else f"In nats, {SCALE}."
     yield f"LOSS: what quantising costs against the same model unquantised, a rough guide from Llama-3-8B. {scale}"
     if any(is_quantised(each.request.kv_type) for each in shown):

@@ -16,6 +16,8 @@ RECOMMENDED: Final = "→"
 FAILED: Final = "✗"
 
 _FEWEST_COMPARED: Final = 2
+_TWO: Final = 2
+_ENOUGH_FOR_QUARTILES: Final = 4
 _WHOLE_BITS: Final = 15.0  # a weight of BF16 and F16 takes 16, less what a tool may round
 _MOST_NAMES: Final = 3  # of rows that were not run: who stopped it knows what was to come
 
@@ -156,7 +158,8 @@ def _speed(results: Results, *, with_errors: bool) -> str:
     if not speeds:
         return ""
     repetitions = {speed.decode.repetitions for speed in speeds}
-    spread = " ± half the interquartile range" if with_errors else ""
+    half_of = "interquartile range" if min(repetitions) >= _ENOUGH_FOR_QUARTILES else "range"
+    spread = f" ± half the {half_of}" if with_errors else ""
     measured = f"median of {_between(repetitions)}{spread}" if max(repetitions) > 1 else "measured once"
     return (
         f"Speed: {measured}; {_between({speed.answer_tokens for speed in speeds})} tokens decoded, "
@@ -194,4 +197,4 @@ def _accuracy(results: Results, *, with_errors: bool) -> str:
 
 def _between(numbers: set[int]) -> str:
     low, high = min(numbers), max(numbers)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return f"{low:,}" if low == high else f"{low:,} {'or' if len(numbers) == _TWO else 'to'} {high:,}"
