@@ -445,9 +445,11 @@ def test_a_reference_that_is_quantised_is_called_so() -> None:
     assert not any("quantised itself" in line for line in legend(SAMPLES["ladder"]))
 
 
-def swept(n_prompt: int, decode: float) -> Row:
-    row = with_decode(ladder_row("Q8_K_XL"), *(decode + each for each in range(4)))
-    settings = {**row.configuration.settings, "n_prompt": n_prompt}
+def swept(n_prompt: int, prefill: float, n_gen: int = 32) -> Row:
+    row = with_decode(ladder_row("Q8_K_XL"), *(50.0 + each for each in range(4)))
+    assert row.speed
+    row = replace(row, speed=replace(row.speed, prefill=Spread.of([prefill + each for each in range(4)])))
+    settings = {**row.configuration.settings, "n_prompt": n_prompt, "n_gen": n_gen}
     return replace(row, quality=None, accuracy=(), configuration=replace(row.configuration, settings=settings))
 
 
@@ -455,8 +457,11 @@ def test_the_advice_after_a_sweep_of_one_quant_is_the_fastest_setting() -> None:
     """It "has the most bits a weight (8.64)", of equal bits; and its names were cut where they differ."""
     results = results_of([swept(128, 50), swept(512, 80)], reference=None)
     assert row_names(results) == ("n_prompt=128", "n_prompt=512")
-    assert advise(results).startswith("n_prompt=512 decodes fastest (81.5 tokens/s)")
-    assert "bits" not in advise(results)
+    assert advise(results) == "n_prompt=512 reads fastest (81.5 tokens/s)."
+    four = results_of([swept(length, 90 - length / 10, n_gen) for length in (128, 512) for n_gen in (32, 64)], None)
+    assert row_names(four)[0] == "n_prompt=128 n_gen=32"
+    assert advise(four) == "n_prompt=128 reads fastest (78.7 tokens/s)."
+    assert advise(results_of([swept(128, 50), swept(512, 50)], None)) == "No setting is clearly the fastest."
     assert "Q8_K_XL" in common_settings(results)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from internvl_gguf.bench.report.pareto import (
     Loss,
@@ -27,6 +27,7 @@ from internvl_gguf.utils.sizes import format_size
 TEXT_SHARE: Final = 0.2
 """How much a loss on running text counts beside one in answers about pictures, which are what the model is for."""
 
+_Name = TypeVar("_Name", int, str)
 _ABOUT_AS_SMALL: Final = 1.03  # by less nobody chooses
 _ABOUT_AS_FAST: Final = 1.1  # medians of the same files differ by as much from one run to the next
 _SEVERAL_TIMES: Final = (
@@ -249,7 +250,7 @@ def _without_quality(results: Results, fitting: Sequence[int], names: tuple[str,
 
     speeds = {index: speed.decode for index in fitting if (speed := results.rows[index].speed)}
     if len(fitting) > 1 and len({results.rows[index].configuration.text for index in fitting}) == 1:
-        return _fastest_setting(results, speeds, names)
+        return _fastest_setting(results, fitting, names)
     which = f" that fits {room}" if room else ""
     most = max(fitting, key=bits)
     text = f"Quality was not measured, so none can be called the best: of what was measured{which}, {names[most]} has"
@@ -261,23 +262,36 @@ def _without_quality(results: Results, fitting: Sequence[int], names: tuple[str,
     return f"{text}."
 
 
-def _fastest_setting(results: Results, decode: Mapping[int, Spread], names: tuple[str, ...]) -> str:
+def _fastest_setting(results: Results, measured: Sequence[int], names: tuple[str, ...]) -> str:
     """Say which settings of one quant are the fastest, all else being equal."""
-    prefill = {index: speed.prefill for index in decode if (speed := results.rows[index].speed)}
+    speeds = {index: speed for index in measured if (speed := results.rows[index].speed)}
     told = [
-        f"{names[fastest]} {what} fastest ({number(speeds[fastest].median)} tokens/s)"
-        for what, speeds in (("decodes", decode), ("reads", prefill))
-        if (fastest := _clearly_first(speeds)) is not None
+        f"{fastest} {what} fastest ({number(found[fastest].median)} tokens/s)"
+        for what, found in (
+            ("decodes", _by_setting({index: speed.decode for index, speed in speeds.items()}, names, "n_prompt")),
+            ("reads", _by_setting({index: speed.prefill for index, speed in speeds.items()}, names, "n_gen")),
+        )
+        if (fastest := _clearly_first(found)) is not None
     ]
     if told:
         return f"{' and '.join(told)}."
-    return "No setting is clearly the fastest." if decode else "Nothing was measured that one setting could be best in."
+    return "No setting is clearly the fastest." if speeds else "Nothing was measured that one setting could be best in."
 
 
-def _clearly_first(speeds: Mapping[int, Spread]) -> int | None:
-    """Return the row that is clearly faster than all others; None if none is, or one row alone is known."""
-    known = {index: speed for index, speed in speeds.items() if not speed.is_disturbed}
-    ranked = sorted(known, key=lambda index: -known[index].median)
+def _by_setting(speeds: Mapping[int, Spread], names: tuple[str, ...], without: str) -> dict[str, Spread]:
+    """Return the best speed under each setting; empty where rows differ only in `without`, which does not matter."""
+    best: dict[str, Spread] = {}
+    for index, speed in sorted(speeds.items(), key=lambda each: each[1].median):
+        name = " ".join(part for part in names[index].split() if not part.startswith(f"{without}="))
+        if name:
+            best[name] = speed
+    return best if len(best) > 1 else {}
+
+
+def _clearly_first(speeds: Mapping[_Name, Spread]) -> _Name | None:
+    """Return the one that is clearly faster than all others; None if none is, or one row alone is known."""
+    known = {name: speed for name, speed in speeds.items() if not speed.is_disturbed}
+    ranked = sorted(known, key=lambda name: -known[name].median)
     if not ranked or (len(ranked) > 1 and not _is_faster(known[ranked[0]], known[ranked[1]])):
         return None
     return ranked[0]
