@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from internvl_gguf.models.local_files import demo_files
+
 MODEL = "InternVL3-14B-Instruct"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9", "NO_COLOR": "1", "COLUMNS": "100"}
 
@@ -320,6 +322,17 @@ def test_a_header_that_is_damaged(tmp_path: Any) -> None:
     (tmp_path / "mmproj-F16.gguf").write_bytes(b"GGUF" + bytes(100))
     done = pick(str(path), code=1)
     assert len(done.stderr.strip().splitlines()) == 2
+
+
+def test_an_encoder_that_lies_elsewhere(tmp_path: Any) -> None:
+    """The hint was --mmproj FILE, which `pick` did not have."""
+    demo = demo_files()
+    text = tmp_path / "alone.gguf"
+    text.write_bytes(demo.text.read_bytes())
+    assert "--mmproj FILE" in pick(str(text), code=1).stderr
+    done = pick(str(text), "--mmproj", str(demo.mmproj))
+    command = done.stdout.splitlines()[-1].strip()
+    assert command == f'internvl ask {text} "What is it?" -i PICTURE --mmproj {demo.mmproj}', "without :BF16"
 
 
 def test_picking_loads_neither_llama_cpp_nor_numpy() -> None:

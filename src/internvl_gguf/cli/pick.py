@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 def pick(
     model: pick_options.ModelArgument = None,
+    mmproj: pick_options.MmprojOption = None,
     vram: pick_options.VRAMOption = None,
     ram: pick_options.RAMOption = None,
     mac: pick_options.MacOption = None,
@@ -64,12 +65,12 @@ def pick(
             host_ubatch=host.n_ubatch,
             n_threads=host.most_threads,
         )
-    listings = _listings(model, read_headers=headers)
+    listings = _listings(model, mmproj, read_headers=headers)
     with option_errors():
         workload, cut = _with_context(asked, context, listings)
     budget, memory, notices = wanted.budget()
     notices = (*(note for note in (memory_note(vram, ram, mac), cut) if note), *notices)
-    picks = Picks(listings, budget, memory, wanted.roofline(), workload, preference, notices)
+    picks = Picks(listings, budget, memory, wanted.roofline(), workload, preference, mmproj, notices)
     for notice in (*notices, *(notice for listing in listings for notice in listing.notices)):
         say(notice)
     explained = why or (listings[0].wanted if len(listings) == 1 else None)
@@ -141,12 +142,12 @@ def _in_words(gpus: list[str], ram: str) -> str:
     return f"{' + '.join(gpus)} of VRAM and {ram}" if gpus else f"{ram}, no GPU"
 
 
-def _listings(model: str | None, *, read_headers: bool) -> list[ModelListing]:
+def _listings(model: str | None, mmproj: str | None, *, read_headers: bool) -> list[ModelListing]:
     from internvl_gguf.models.listing import family, list_model
 
     name = model or os.environ.get(options.MODEL_VARIABLE)
     if name:
-        return [list_model(name, resolver=_resolver, read_headers=read_headers)]
+        return [list_model(name, mmproj=mmproj, resolver=_resolver, read_headers=read_headers)]
     return family()
 
 

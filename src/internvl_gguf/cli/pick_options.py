@@ -16,6 +16,10 @@ ModelArgument = Annotated[
         show_default=False,
     ),
 ]
+MmprojOption = Annotated[
+    str | None,
+    given("FILE", "The vision encoder of a text model on this disk; the one beside it if left out.", None, "--mmproj"),
+]
 VRAMOption = Annotated[
     str | None,
     given(

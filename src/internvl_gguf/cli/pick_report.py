@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,7 @@ def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_
     table = ranking_table(shown, several)
     print_table(table.head, table.rows)
     print_footnotes(shown, several, table, more=len(ranked) - len(shown), too_large=len(candidates) - len(ranked))
-    print_lines(f"Run it:\n  {_command(ranked[0])}", wrap=False)
+    print_lines(f"Run it:\n  {_command(ranked[0], picks.mmproj)}", wrap=False)
 
 
 def _faster(picks: Picks, best: Configuration) -> str:
@@ -212,12 +213,15 @@ def _find(candidates: Sequence[Candidate], wanted: str) -> Candidate:
     return copies[found]
 
 
-def _command(found: Configuration) -> str:
+def _command(found: Configuration, mmproj: str | None) -> str:
     """Return the command that runs a configuration."""
     request, workload = found.request, found.workload
-    words = ["internvl", "ask", f"{found.candidate.model}:{found.candidate.quant}", '"What is it?"', "-i", "PICTURE"]
-    if found.candidate.model == DEMO:
-        words[2] = DEMO
+    model, quant = found.candidate.model, found.candidate.quant
+    is_one_file = model == DEMO or model.lower().endswith(".gguf")
+    name = shlex.quote(model if is_one_file else f"{model}:{quant}")
+    words = ["internvl", "ask", name, '"What is it?"', "-i", "PICTURE"]
+    if mmproj:
+        words += ["--mmproj", shlex.quote(mmproj)]
     if request.n_ctx != DEFAULT_N_CTX:
         words += ["--n-ctx", str(request.n_ctx)]
     if request.kv_type != "f16":

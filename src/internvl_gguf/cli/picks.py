@@ -22,6 +22,7 @@ class Picks:
         roofline: how fast the devices are; None assumes typical ones.
         workload: what is to be done.
         preference: what counts.
+        mmproj: the vision encoder that was named; None if none was.
         notices: about the machine, one line each.
     """
 
@@ -31,4 +32,5 @@ class Picks:
     roofline: Roofline | None
     workload: Workload
     preference: Preference
+    mmproj: str | None
     notices: tuple[str, ...]
