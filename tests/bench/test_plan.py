@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from internvl_gguf.bench.fitting import FittingChooser, budget_of
 from internvl_gguf.bench.jobs import Job, MachineFacts, ScoringJob, SpeedJob, job_as_line, job_of_line
-from internvl_gguf.bench.measured_run import with_losses_apart
+from internvl_gguf.bench.keys import RunIdentity
+from internvl_gguf.bench.measured_run import MeasuredRun, with_losses_apart
+from internvl_gguf.bench.pairs import TextHalf
 from internvl_gguf.bench.results import QualityResult, Row, SpeedResult, Spread
 from internvl_gguf.bench.store import Store
 from internvl_gguf.bench.sweep import Sweep
@@ -19,6 +22,8 @@ from internvl_gguf.bench.time_left import TimeLeft
 from internvl_gguf.cli.bench_progress import duration
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError, ModelFileError
 from internvl_gguf.models.listing import list_model
+from internvl_gguf.quantizing import ImportanceMatrix, write_matrix
+from internvl_gguf.quantizing.matrix import Activations
 from tests.support.bench_plans import HOST, QUALITY, SPEED, fast, find, names, planned, resized, write_quants
 from tests.support.bench_samples import diverging
 
@@ -71,8 +76,8 @@ def test_a_list_that_cannot_be_read(given_lists: dict[str, str], words: str) -> 
 @pytest.mark.parametrize(
     ("given_lists", "words"),
     [
-        ({"n_prompt": "512,1025", "n_ctx": "1024"}, ["1,025 tokens (-p)", "1,024 positions", "-c 1025"]),
-        ({"n_prompt": "8193"}, ["8,193 tokens", "8,192 positions"]),
+        ({"n_prompt": "512,1025", "n_ctx": "1024"}, ["1,025 tokens (-p)", "for 1,024.", "-c 1025"]),
+        ({"n_prompt": "8193"}, ["8,193 tokens", "for 8,192."]),
         ({"n_gen": "2000", "n_ctx": "1024"}, ["answer has 2,000"]),
         ({"n_ctx": "8193"}, ["8,193", "8,192", "-c 8192"]),
         ({"n_batch": "256", "n_ubatch": "512"}, ["n_ubatch is 512"]),
@@ -156,6 +161,23 @@ def test_a_fresh_store_knows_what_it_wrote_itself(tmp_path: Path) -> None:
     assert store.get("speed", KEY, SpeedResult) == RESULT
 
 
+def test_a_disturbed_speed_is_measured_again(folder: Path, tmp_path: Path) -> None:
+    """555 ±1996 tokens a second were kept, and every later report showed them."""
+    planned_run = planned(find(folder / "tiny-Q8_0.gguf", mmprojs=("F16",))).runs[0]
+    identity = RunIdentity("text", "mmproj", "build", planned_run.run_config)
+    for decode, is_kept in ((Spread.of([10, 500, 4000, 20, 3000]), False), (Spread.of([500, 501, 502]), True)):
+        store = Store(tmp_path)
+        run = MeasuredRun(planned_run)
+        run.look_up(identity, SPEED, None, store)
+        steady = Spread.of([1.0])
+        speed = SpeedResult(steady, steady, steady, decode, steady, None, 512, 128, 1, 5)
+        run.take(speed, store)
+        assert run.row().speed == speed, "it is in this report"
+        again = MeasuredRun(planned_run)
+        again.look_up(identity, SPEED, None, store)
+        assert (again.row().speed == speed) is is_kept
+
+
 @pytest.mark.parametrize("damage", ["cut", "digit", "key", "empty", "no json", "list"])
 def test_a_damaged_entry_is_measured_again(tmp_path: Path, damage: str) -> None:
     Store(tmp_path).put("speed", KEY, RESULT)
@@ -203,6 +225,27 @@ def test_files_are_measured_each_once(folder: Path) -> None:
     q8 = folder / "tiny-Q8_0.gguf"
     pairs = find(q8, folder / "tiny-BF16.gguf", f"{folder}:Q8_0", mmprojs=(str(folder / "mmproj-F16.gguf"),))
     assert names(pairs) == [("Q8_0", "F16"), ("BF16", "F16")]
+
+
+def test_encoders_among_the_files_are_encoders(folder: Path) -> None:
+    """`bench *.gguf --mmproj F16,Q8_0` refused: "This folder has no mmproj F16. It has Q8_0"."""
+    files = sorted(folder.glob("*.gguf"))
+    assert names(find(*files, mmprojs=("F16",))) == [("BF16", "F16"), ("Q8_0", "F16"), ("UD-Q4_K_XL", "F16")]
+    two = [(text, mmproj) for text in ("BF16", "Q8_0", "UD-Q4_K_XL") for mmproj in ("F16", "Q8_0")]
+    assert names(find(*files, mmprojs=("F16", "Q8_0"))) == names(find(*files)) == two
+    with pytest.raises(ModelFileError, match="no text model among"):
+        find(folder / "mmproj-F16.gguf")
+
+
+def test_an_importance_matrix_beside_the_models_is_none(folder: Path, tmp_path: Path) -> None:
+    """One of --save-imatrix in the folder ended it: "general.architecture is missing ... published damaged"."""
+    for name in ("tiny-Q8_0.gguf", "mmproj-F16.gguf"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    matrix = tmp_path / "im.gguf"
+    write_matrix(matrix, ImportanceMatrix({"blk.0.attn_q.weight": Activations(np.ones(64), 512)}))
+    assert names(find(tmp_path)) == names(find(*tmp_path.glob("*.gguf"))) == [("Q8_0", "F16")]
+    with pytest.raises(ModelFileError, match="is an importance matrix, not a model"):
+        TextHalf.here(matrix)
 
 
 @pytest.mark.parametrize(

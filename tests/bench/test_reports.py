@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from internvl_gguf.bench.report.advice import advise, recommend
 from internvl_gguf.bench.report.columns import columns_of
 from internvl_gguf.bench.report.formats import render, results_from_json, results_to_csv, results_to_json
-from internvl_gguf.bench.report.legend import not_run
+from internvl_gguf.bench.report.legend import common_settings, legend, not_run
 from internvl_gguf.bench.report.pareto import best_rows, unbeaten
 from internvl_gguf.bench.report.wording import number, row_names, spread, with_error
 from internvl_gguf.bench.results import (
@@ -272,9 +272,9 @@ def test_the_advice_says_what_it_gives_up_and_gains() -> None:
         "needs 12.2 GiB."
     )
     assert advise(SAMPLES["gpu"], 12 * GIB) == (
-        "Within 12.0 GiB, Q4_K_M: at 11.5 GiB it loses 0.0530 ±0.0033 nats with pictures (0.0369 on text; that "
-        "shows now and then), 12% of what IQ2_M loses, and is 1.3x as fast as Q6_K; Q6_K would lose 0.00694 nats but "
-        "needs 14.4 GiB."
+        "Within 12.0 GiB, Q4_K_M: at 11.5 GiB it loses 0.0530 ±0.0033 nats with pictures (that shows now and then; "
+        "0.0369 on text, that rarely shows), 12% of what IQ2_M loses, and is 28% faster than Q6_K; Q6_K would lose "
+        "0.00694 nats but needs 14.4 GiB."
     )
     assert advise(SAMPLES["no speed"], 12 * GIB).startswith("Within 12.0 GiB, Q6_K: with files of 11.9 GiB")
     assert "nats on text" in advise(SAMPLES["text only"], 12 * GIB)
@@ -392,6 +392,86 @@ def test_of_rows_that_are_alike_and_about_as_small_the_fastest_is_advised() -> N
     for index in (1, 2):
         results = with_losses(results, index, 0.001, 0.001)
     assert advise(results).startswith("Q6_K: ")
+
+
+def with_decode(row: Row, *values: float) -> Row:
+    assert row.speed
+    return replace(row, speed=replace(row.speed, decode=Spread.of(values)))
+
+
+def in_the_same_memory(*quants: str) -> list[Row]:
+    """Quants of a model whose buffers are all its memory: each takes 214 MiB."""
+    memory = MemoryResult({"CPU": 214 * MIB}, {"CPU": 210 * MIB})
+    return [replace(ladder_row(quant, scale=1 / 4096), memory=memory) for quant in quants]
+
+
+def test_the_advice_calls_each_loss_by_the_scale() -> None:
+    """It said "9.5e-4 with pictures (0.111 on text; that rarely shows)", where 0.111 shows clearly by the scale."""
+    text = advise(with_losses(results_of([ladder_row("BF16"), ladder_row("Q4_K_M")]), 1, 0.00095, 0.111))
+    assert "loses 9.50e-4 ±1e-4 nats with pictures (that nobody sees; 0.111 on text, that shows clearly)" in text
+
+
+def test_a_quant_that_saves_no_memory_is_not_advised_for_it() -> None:
+    """Both took 214 MiB, and the one advised was twenty times slower as measured."""
+    whole, larger, smaller = in_the_same_memory("BF16", "Q6_K", "Q4_K_M")
+    rows = [whole, with_decode(larger, 2000, 2010, 1990, 2000), with_decode(smaller, 100, 101, 99, 100)]
+    results = with_losses(with_losses(results_of(rows), 1, 0.0008, 0.002), 2, 0.0008, 0.002)
+    assert advise(results).startswith("Q6_K: at 214 MiB")
+    two = replace(results, rows=(results.rows[0], results.rows[2]))
+    small = replace(two.rows[0], memory=MemoryResult({"CPU": 215 * MIB}, {}))
+    assert "takes about as much memory, and files of" in advise(replace(two, rows=(small, two.rows[1])))
+
+
+def test_a_disturbed_speed_is_marked_and_no_reason() -> None:
+    """A decode speed of 555 ±1996 stood in the advice, and without its ± looked like any other."""
+    results = results_of([ladder_row("BF16"), with_decode(ladder_row("Q4_K_M"), 555, 10, 4000, 600, 3000, 20, 500)])
+    decode = next(column for column in columns_of(results) if column.short_title == "decode")
+    assert decode.bare[1] == "~555"
+    assert any("measure again" in line for line in legend(results))
+    assert "fast" not in advise(results)
+    assert not any("measure again" in line for line in legend(SAMPLES["ladder"]))
+
+
+@pytest.mark.parametrize(("speed", "said"), [(61.0, "39% slower than"), (5.0, "20 times slower than")])
+def test_a_slower_quant_is_called_slower(speed: float, said: str) -> None:
+    """It was "0.61x as fast"."""
+    larger, smaller = with_decode(ladder_row("Q6_K"), 100), with_decode(ladder_row("Q4_K_M"), speed)
+    assert said in advise(results_of([ladder_row("BF16"), larger, smaller]), 11 * GIB)
+
+
+def test_a_reference_that_is_quantised_is_called_so() -> None:
+    quantised = legend(results_of([ladder_row("Q8_K_XL"), ladder_row("Q4_K_M")]))
+    assert any("The reference is quantised itself" in line for line in quantised)
+    assert not any("quantised itself" in line for line in legend(SAMPLES["ladder"]))
+
+
+def swept(n_prompt: int, prefill: float, n_gen: int = 32) -> Row:
+    row = with_decode(ladder_row("Q8_K_XL"), *(50.0 + each for each in range(4)))
+    assert row.speed
+    row = replace(row, speed=replace(row.speed, prefill=Spread.of([prefill + each for each in range(4)])))
+    settings = {**row.configuration.settings, "n_prompt": n_prompt, "n_gen": n_gen}
+    return replace(row, quality=None, accuracy=(), configuration=replace(row.configuration, settings=settings))
+
+
+def test_the_advice_after_a_sweep_of_one_quant_is_the_fastest_setting() -> None:
+    """It "has the most bits a weight (8.64)", of equal bits; and its names were cut where they differ."""
+    results = results_of([swept(128, 50), swept(512, 80)], reference=None)
+    assert row_names(results) == ("n_prompt=128", "n_prompt=512")
+    assert advise(results) == "n_prompt=512 reads fastest (81.5 tokens/s)."
+    four = results_of([swept(length, 90 - length / 10, n_gen) for length in (128, 512) for n_gen in (32, 64)], None)
+    assert row_names(four)[0] == "n_prompt=128 n_gen=32"
+    assert advise(four) == "n_prompt=128 reads fastest (78.7 tokens/s)."
+    assert advise(results_of([swept(128, 50), swept(512, 50)], None)) == "No setting is clearly the fastest."
+    assert "Q8_K_XL" in common_settings(results)
+
+
+def test_two_lengths_of_answers_are_told_as_two() -> None:
+    """It was "32 to 64 tokens decoded"."""
+    rows = [
+        replace(row, speed=row.speed and replace(row.speed, answer_tokens=tokens))
+        for row, tokens in ((swept(128, 50), 32), (swept(512, 80), 64))
+    ]
+    assert any("32 or 64 tokens decoded" in line for line in legend(results_of(rows, reference=None)))
 
 
 def test_a_share_of_right_answers_never_exceeds_all() -> None:

@@ -204,6 +204,17 @@ def test_without_its_reference_quality_is_left_out_and_said_so(folder: Path, res
     assert runner.notices == ["Quality was not measured: the reference, BF16 with mmproj F16, failed."]
 
 
+def test_questions_of_a_task_come_without_advice_on_sessions(folder: Path, results: Path, tmp_path: Path) -> None:
+    """Each row once told of Session.open(..., n_parallel=4), on the terminal and in every report."""
+    (tmp_path / "a.png").write_bytes(built_in_picture(28))
+    task = tmp_path / "task.jsonl"
+    task.write_text('{"image": "a.png", "prompt": "What?", "answer": "red"}\n' * 2)
+    measurements = MeasurementSettings(frozenset({"accuracy"}), repetitions=1, tasks=(str(task),))
+    (row,), runner = run(planned(find(folder / "tiny-Q8_0.gguf", mmprojs=("F16",)), measurements), results)
+    assert row.accuracy[0].questions == 2
+    assert runner.notices == []
+
+
 def test_speed_and_memory_of_the_demo_model(results: Path) -> None:
     """Everything is measured, several times, and the plan of the memory is near what was taken."""
     measurements = MeasurementSettings(frozenset({"speed", "memory"}), repetitions=2, parallel=2)

@@ -113,7 +113,7 @@ def test_every_form_of_the_report(
     rows = list(csv.DictReader(io.StringIO(answer)))
     decode = [row.speed.decode.median for row in results.rows if row.speed]
     assert [float(row["decode_tokens_per_second_median"]) for row in rows] == decode
-    assert "known" in said
+    assert "kept from an earlier run" in said
     report = tmp_path / "report.json"
     assert here(*models, "-o", report)[0] == ""
     assert [row["status"] for row in json.loads(report.read_text("utf-8"))["rows"]] == ["measured"] * 2
@@ -122,6 +122,14 @@ def test_every_form_of_the_report(
     assert (tmp_path / "report.md").read_text("utf-8").startswith("## ")
     here(*models, "-o", tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_the_advice_stands_on_the_terminal_where_the_report_goes_to_a_file(
+    folder: Path, here: Callable[..., tuple[str, str]], tmp_path: Path
+) -> None:
+    done = here(f"{folder}:BF16,Q8_0", *FAST, "-o", tmp_path / "report.md")
+    assert "Quality was not measured" in done[1]
+    assert "no report has that ending" in refused(folder, *FAST, "-o", tmp_path / "report.txt", code=2)
 
 
 def test_a_sweep_has_a_row_for_each_point_and_fresh_measures_anew(
@@ -208,7 +216,7 @@ BAD: list[tuple[list[str], list[str], int]] = [
     (["InternVL3-14B-Instruct"], ["Which quants", "--all or --fits", "UD-Q4_K_XL"], 1),
     (["FOLDER", "--reference", "BF16", "--reference", "Q8_0"], ["2 references", "BF16, Q8_0"], 2),
     (["FOLDER", "-p", "512,x"], ["-p is '512,x'"], 2),
-    (["FOLDER", "-p", "2000"], ["2,000 tokens (-p)", "1,024 positions"], 2),
+    (["FOLDER", "-p", "2000"], ["2,000 tokens (-p)", "room for 1,024"], 2),
     (["FOLDER", "--output", "/no/such/folder/report.md"], ["/no/such/folder/report.md"], 1),
 ]
 MORE_BAD: list[tuple[list[str], list[str], int]] = [

@@ -174,6 +174,19 @@ def test_ctrl_c_ends_with_130_and_no_traceback(tiny: ModelFiles) -> None:
     assert b"Traceback" not in errors
 
 
+def test_a_text_model_without_an_encoder_beside_it_is_shown(tiny: ModelFiles, tmp_path: Path, picture: Path) -> None:
+    """It was refused for the mmproj that the folder lacks."""
+    alone = tmp_path / "alone" / "tiny.gguf"
+    alone.parent.mkdir()
+    alone.write_bytes(tiny.text.read_bytes())
+    shown = run("show", alone)
+    assert shown.returncode == 0, shown.stderr
+    assert "bits a weight" in shown.stdout
+    assert "none beside it: name one with --mmproj" in shown.stdout
+    assert json.loads(run("show", alone, "--json").stdout)["files"]["mmproj"] is None
+    assert_two_lines(run("inspect", picture, "--model", alone))
+
+
 def test_inspect_says_when_a_file_is_replaced(tmp_path: Path) -> None:
     photo, saved = tmp_path / "photo.png", tmp_path / "grid.png"
     Image.new("RGB", (64, 48)).save(photo)

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from internvl_gguf.models.local_files import demo_files
+
 MODEL = "InternVL3-14B-Instruct"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9", "NO_COLOR": "1", "COLUMNS": "100"}
 
@@ -89,7 +91,8 @@ def test_one_gpu_where_one_holds_it_all() -> None:
 def test_why_one_quant() -> None:
     done = pick(MODEL, "--vram", "12GiB", "--ram", "32GiB", "--why", "q6_k")
     assert "Q6_K, " in done.stdout
-    assert "of 24 that fit" in done.stdout
+    assert "of the 24 that fit" in done.stdout
+    assert "Sizes in" not in done.stderr, "the table has units of its own"
     assert "The best is UD-Q4_K_XL" in done.stdout
     assert "there is" in done.stdout
     same = pick(f"{MODEL}:Q6_K", "--vram", "12GiB", "--ram", "32GiB")
@@ -132,6 +135,23 @@ def test_without_a_model_the_family_is_ranked() -> None:
     assert not re.search(r"(any|little|some|much) 0\.", done.stdout), "losses of several models stand side by side"
 
 
+def test_many_pictures_do_not_ask_a_smaller_model_for_more_than_it_was_trained_for() -> None:
+    """The answer stood there, and then the hint of a smaller model ended it with an error about n_ctx."""
+    done = pick(MODEL, "--vram", "24GB", "--images", "20")
+    assert "a context of 68,608 tokens" in done.stdout
+    assert "internvl ask" in done.stdout
+
+
+def test_pictures_that_the_models_do_not_hold_are_planned_as_a_question_cuts_them() -> None:
+    family = pick("--vram", "48GiB", "--images", "20")
+    assert "20 pictures of 13 tiles are more than the 32,768 tokens that some of these models" in family.stderr
+    assert "20 pictures (120 tiles" in family.stdout
+    assert "--max-tiles 5" in family.stdout
+    one = picked("InternVL3-8B-Instruct", "--vram", "12GiB", "--images", "20")
+    assert one["workload"]["max_tiles"] == 5
+    assert any("InternVL3-8B-Instruct was trained for" in notice for notice in one["notices"])
+
+
 def test_the_variable_names_the_model() -> None:
     done = pick("--vram", "12GiB", INTERNVL_MODEL="14B-Instruct")
     assert done.stdout.startswith("Best: UD-")
@@ -142,6 +162,57 @@ def test_the_gb_of_a_card_are_gib() -> None:
     of_card = pick(MODEL, "--vram", "12GB", "--ram", "32GiB")
     assert of_card.stdout == pick(MODEL, "--vram", "12GiB", "--ram", "32GiB").stdout
     assert "Read 12GB as 12GiB" in of_card.stderr
+    both = pick(MODEL, "--vram", "2x12GB", "--ram", "32GB")
+    assert "For 12 GiB + 12 GiB of VRAM and 32 GiB of RAM:" in both.stdout
+    assert "Read 12GB as 12GiB and 32GB as 32GiB: GB of memory are powers of 1024." in both.stderr
+    assert "powers of 1000" not in pick(MODEL, "--vram", "12", code=2).stderr
+    assert "For 11.5 GiB of VRAM" in pick(MODEL, "--vram", "11.5GiB", "--ram", "32GiB").stdout
+
+
+def test_a_mac_that_is_not_here() -> None:
+    """Two thirds of its memory are for the GPU, and it is no consumer card."""
+    done = pick(MODEL, "--mac", "16GB")
+    assert "For a Mac of 16 GiB, 11 GiB of it for the GPU" in done.stdout
+    assert "Apple M-series" in done.stderr
+    found = picked(MODEL, "--mac", "64GiB")
+    assert found["budget"]["vram"] == [48 * 2**30]
+    assert "Leave --vram and --ram out" in pick(MODEL, "--mac", "16GiB", "--vram", "10GiB", code=2).stderr
+
+
+def test_short_names_mean_the_model_that_was_checked() -> None:
+    """`pick 14B` took InternVL3-14B, which nobody had looked into, with guessed sizes."""
+    assert picked("14B", "--vram", "12GiB", "--ram", "32GiB")["models"] == [MODEL]
+
+
+def test_without_a_gpu_larger_models_are_told_of() -> None:
+    done = pick("--vram", "none", "--ram", "32GiB")
+    assert re.search(r"^Larger models fit, but a question to InternVL3-\S+ would take .*--quality", done.stdout, re.M)
+    assert "partly on the CPU" not in done.stderr
+
+
+def test_what_two_gpus_have_left() -> None:
+    two = pick(MODEL, "--vram", "8GiB,6GiB", "--ram", "32GiB").stdout
+    assert re.search(r"left on GPU0, [\d.]+ [GM]iB on GPU1", two)
+    one = pick(MODEL, "--vram", "24GiB,12GiB", "--ram", "32GiB").stdout
+    assert "on GPU0, the other left alone" in one
+
+
+def test_quality_takes_what_loses_nothing_where_it_fits() -> None:
+    done = pick(MODEL, "--vram", "12GiB", "--ram", "32GiB", "--quality")
+    assert done.stdout.startswith("Best: BF16, as exact as the published weights")
+    assert "of the largest model" not in done.stdout
+
+
+def test_the_command_is_the_last_thing_on_the_terminal() -> None:
+    assert on_a_terminal(80, stderr=True)[-1].startswith("  internvl ask ")
+
+
+def test_sizes_of_files_go_before_a_column_that_is_alike_in_all_rows() -> None:
+    head = next(line for line in on_a_terminal(80, "--vram", "24GiB") if "QUANT" in line).split()
+    assert "FILE" in head
+    assert "KV" not in head
+    partly = next(line for line in on_a_terminal(60, "--vram", "8GiB") if "QUANT" in line).split()
+    assert "LAYERS" in partly
 
 
 def test_a_question_of_minutes_is_said_first_with_what_shortens_it() -> None:
@@ -169,15 +240,15 @@ def test_this_machine_and_the_demo_model() -> None:
     assert "Sizes in MiB" in done.stderr
 
 
-def on_a_terminal(columns: int) -> list[str]:
-    """The lines that a terminal so wide shows, without colours."""
+def on_a_terminal(columns: int, *arguments: str, stderr: bool = False) -> list[str]:
+    """The lines that a terminal so wide shows, without colours; stderr's too if wanted."""
     import pty
 
     parent, child = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "internvl_gguf", "pick", MODEL, "--vram", "12GiB"],
+        [sys.executable, "-m", "internvl_gguf", "pick", MODEL, *(arguments or ("--vram", "12GiB"))],
         stdout=child,
-        stderr=subprocess.DEVNULL,
+        stderr=child if stderr else subprocess.DEVNULL,
         env={**os.environ, **OFFLINE, "COLUMNS": str(columns), "TERM": "xterm"},
     ) as process:
         os.close(child)
@@ -251,6 +322,17 @@ def test_a_header_that_is_damaged(tmp_path: Any) -> None:
     (tmp_path / "mmproj-F16.gguf").write_bytes(b"GGUF" + bytes(100))
     done = pick(str(path), code=1)
     assert len(done.stderr.strip().splitlines()) == 2
+
+
+def test_an_encoder_that_lies_elsewhere(tmp_path: Any) -> None:
+    """The hint was --mmproj FILE, which `pick` did not have."""
+    demo = demo_files()
+    text = tmp_path / "alone.gguf"
+    text.write_bytes(demo.text.read_bytes())
+    assert "--mmproj FILE" in pick(str(text), code=1).stderr
+    done = pick(str(text), "--mmproj", str(demo.mmproj))
+    command = done.stdout.splitlines()[-1].strip()
+    assert command == f'internvl ask {text} "What is it?" -i PICTURE --mmproj {demo.mmproj}', "without :BF16"
 
 
 def test_picking_loads_neither_llama_cpp_nor_numpy() -> None:

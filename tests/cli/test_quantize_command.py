@@ -85,6 +85,9 @@ def test_without_a_type_all_are_listed(tmp_path: Path) -> None:
     shown = {line.split()[0]: line for line in listed.stdout.splitlines() if line.strip()}
     assert {kind.label for kind in TYPES if kind.for_mmproj} <= shown.keys()
     assert "15 of 20 matrices fell back, 15 to Q5_0" in shown["Q4_K_S"]
+    sizes = [float(size) for size in re.findall(r"~([\d.]+) MiB", listed.stdout)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) >= 5
     document = json.loads(run("quantize", "demo", "Q4_K_M,IQ1_S", "--dry-run", "--json").stdout)
     assert [(each["label"], each["needs_matrix"]) for each in document["types"]] == [
         ("Q4_K_M", False),
@@ -150,5 +153,7 @@ def test_ctrl_c_ends_the_command_with_130(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
         assert process.wait(timeout=60) == 130
+    assert said.strip().splitlines()[-1].startswith("Interrupted; ")
+    assert "was not written" in said
     assert "Traceback" not in said
     assert not list((tmp_path / "out").iterdir())

@@ -80,7 +80,7 @@ def _measure_quality(job: Job, scoring: ScoringJob) -> QualityResult:
 
 
 def _open(job: Job, others: EngineOptions) -> Session:
-    engine: dict[str, Any] = {**job.engine, **others}
+    engine: dict[str, Any] = {"n_parallel": 1, **job.engine, **others}  # chosen, so that no batch suggests another
     return Session.open(job.text, job.mmproj, on_notice=_notice, **engine)
 
 

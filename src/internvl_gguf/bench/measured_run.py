@@ -142,7 +142,7 @@ class MeasuredRun:
             self._task_keys = [identity.accuracy_key(task) for task in measurements.tasks]
         for part, key in self._keys.items():
             found = store.get(part, key, _KINDS[part])
-            if found is not None:
+            if found is not None and not _is_disturbed(found):
                 self._known[part] = found
                 self.knows_earlier |= not store.wrote(part, key)
         for number, key in enumerate(self._task_keys):
@@ -200,10 +200,15 @@ class MeasuredRun:
 
     def _keep(self, part: _Kept, result: PartResult, store: Store) -> None:
         self._known[part] = result
-        store.put(part, self._keys[part], result)
+        if not _is_disturbed(result):  # else the next run measures it again
+            store.put(part, self._keys[part], result)
 
     def _open_tasks(self) -> list[int]:
         return [number for number in range(len(self._task_keys)) if number not in self._tasks]
+
+
+def _is_disturbed(result: object) -> bool:
+    return isinstance(result, SpeedResult) and result.is_disturbed
 
 
 def with_losses_apart(rows: list[Row], crossed: list[tuple[int | None, int | None]]) -> tuple[Row, ...]:

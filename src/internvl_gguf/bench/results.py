@@ -46,6 +46,12 @@ class Spread:
         return lower, upper
 
     @property
+    def is_disturbed(self) -> bool:
+        """Whether half the distance of the quartiles is as large as the median: other programs took the time."""
+        lower, upper = self.quartiles
+        return (upper - lower) / 2 >= self.median > 0
+
+    @property
     def outliers(self) -> tuple[float, ...]:
         """Repetitions farther from the quartiles than 1.5 times their distance (Tukey 1977)."""
         lower, upper = self.quartiles
@@ -106,6 +112,12 @@ class SpeedResult:
     answer_tokens: int
     parallel: int
     picture_tiles: int
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether a spread is as large as its value."""
+        measured = (self.load, self.tile, self.prefill, self.decode, self.time_to_first_token, self.decode_parallel)
+        return any(each is not None and each.is_disturbed for each in measured)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from internvl_gguf.bench.pairs import FilePair, TextHalf, VisionHalf, fetch_here
 from internvl_gguf.errors import HubError, InternVLError, ModelFileError
+from internvl_gguf.gguf.file_kind import FileKind, kind_of
+from internvl_gguf.gguf.header import read_header
 from internvl_gguf.hardware.encoder_precision import Precision, preferred_precision
 from internvl_gguf.models.catalog import load_catalog
 from internvl_gguf.models.listing import ModelListing, list_model
 from internvl_gguf.models.local_files import ModelFiles, folder_contents, local_files
 from internvl_gguf.models.names import DEMO, HubModel, LocalModel, parse_model_name
 from internvl_gguf.models.select_files import complete_texts
+from internvl_gguf.utils.paths import expanded
 
 if TYPE_CHECKING:
     from internvl_gguf.models.hub_resolver import HubResolver, Selection
@@ -78,6 +81,7 @@ class PairFinder:
             InsufficientMemoryError: no quant fits the budget.
             HubError: a repository is needed and cannot be reached.
         """
+        requested = self._sorted_out(requested)
         names: list[str] = []
         pairs: dict[tuple[int, int], FilePair] = {}
         for model in requested.models:
@@ -88,6 +92,36 @@ class PairFinder:
         if not pairs and requested.chooser:
             raise requested.chooser.none_chosen()
         return ", ".join(dict.fromkeys(names)), list(pairs.values())
+
+    def _sorted_out(self, requested: RequestedModels) -> RequestedModels:
+        """Return the request with the vision encoders among its files as its encoders, and no importance matrices.
+
+        Encoders that were named apart stay the only ones.
+
+        Raises:
+            ModelFileError: nothing else is named, or a file that is no GGUF.
+        """
+        kinds = {model: self._kind(model) for model in requested.models}
+        models = tuple(model for model, kind in kinds.items() if kind == "text")
+        if not models:
+            raise ModelFileError(
+                f"There is no text model among {', '.join(kinds)}.", "Name text models; encoders may stand beside them."
+            )
+        encoders = tuple(model for model, kind in kinds.items() if kind == "mmproj")
+        return replace(requested, models=models, mmprojs=requested.mmprojs or encoders)
+
+    def _kind(self, model: str) -> FileKind:
+        """Return what was named: what is no file is a model by its name. Importance matrices are told of."""
+        path = expanded(model)
+        kind = kind_of(read_header(path)) if model.lower().endswith(".gguf") and path.is_file() else "text"
+        if kind == "matrix":
+            self.say(f"{model} is an importance matrix, not a model: it is left out.")
+        return kind
+
+    def _texts_in(self, folder: Path, name: str) -> list[str]:
+        """Return the text models of a folder by their paths in it."""
+        paths = [copy.first.path for copy in complete_texts(folder_contents(folder).texts, name)]
+        return [path for path in paths if self._kind(str(folder / path)) == "text"]
 
     def _of_model(self, text: str, requested: RequestedModels) -> tuple[str, list[FilePair]]:
         head, _, quants = text.partition(":")
@@ -111,7 +145,7 @@ class PairFinder:
                 model.wanted,
                 requested,
                 lambda: list_model(str(model.path), mmproj=mmproj),
-                lambda: [copy.first.path for copy in complete_texts(folder_contents(model.path).texts, name)],
+                lambda: self._texts_in(model.path, name),
             )
         else:
             names = (

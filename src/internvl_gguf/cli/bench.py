@@ -63,10 +63,10 @@ def bench(
 ) -> None:
     """Measure quants of a model side by side: size, memory, speed, and what they lose, with pictures and without.
 
-    Each is loaded alone, in a process of its bench_options. What was measured before is not measured again.
+    Each is loaded alone, in a process of its own. What was measured before is not measured again.
     """
     from internvl_gguf.bench.benchmark_plan import MeasurementSettings
-    from internvl_gguf.utils.sizes import parse_size
+    from internvl_gguf.utils.sizes import parse_memory
 
     names = tuple(models or [options.chosen_model(None)])
     with option_errors():
@@ -75,7 +75,7 @@ def bench(
         asked_tasks = tasks if "accuracy" in parts else ()
         measurements = MeasurementSettings(parts, repetitions, parallel, text, pictures, asked_tasks, chunks)
         wanted = _Asked(names, all_quants, fits, _split(mmproj), sweep, measurements, _reference(reference))
-        room = parse_size(budget) if budget is not None else None
+        room = parse_memory(budget) if budget is not None else None
         report = BenchOutput.parse(room, "json" if json_output else output_format, output, html, plot)
     report.check()
     results, is_interrupted = _run(wanted, fresh=not resume)

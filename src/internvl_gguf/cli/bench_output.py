@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _BY_SUFFIX: Final[dict[str, FormatName]] = {".json": "json", ".csv": "csv"}
 _FORMS: Final = get_args(FormatName)
+_SUFFIXES: Final = ("", ".md", *_BY_SUFFIX, ".html", ".htm", ".png")
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class BenchOutput:
                 f"-o is {output!r}, neither a form nor a file with an ending.",
                 f"Use one of {', '.join(_FORMS)}, or name a file such as report.md or report.html.",
             )
+        if form is None and file.suffix.lower() not in _SUFFIXES:
+            raise InvalidRequestError(
+                f"-o is {output!r}, and no report has that ending.",
+                "Use .md, .json, .csv, .html or .png; or name the form with --output-format.",
+            )
         if form is None and html is None and file.suffix.lower() in (".html", ".htm"):
             return cls(budget, form, None, file, plot)
         if form is None and plot is None and file.suffix.lower() == ".png":
@@ -89,7 +95,7 @@ class BenchOutput:
             raise InvalidRequestError("One file is named for two things.", "Name a file for each.")
 
     def write(self, results: Results) -> None:
-        """Print the report or write it to its file, then write the page and the charts.
+        """Print the report or write it to its file with the advice on stderr, then write the page and the charts.
 
         Raises:
             InvalidRequestError: a file cannot be written after all.
@@ -105,6 +111,10 @@ class BenchOutput:
 
             write_plot(self.plot, results, self.budget)
             say(f"Wrote {self.plot}")
+        if self.file:
+            from internvl_gguf.bench.report.advice import advise
+
+            say(advise(results, self.budget))
 
     def _write_report(self, results: Results) -> None:
         form = self.form or (_BY_SUFFIX.get(self.file.suffix.lower(), "md") if self.file else None)

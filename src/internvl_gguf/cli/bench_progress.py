@@ -59,7 +59,7 @@ class BenchProgress:
         if row.status != "measured":
             self.say(f"{self._name}: {row.status}. {row.error}")
         elif not self._bars.are_shown:
-            how = "known" if seconds is None else f"measured in {duration(seconds)}"
+            how = "kept from an earlier run" if seconds is None else f"measured in {duration(seconds)}"
             say(f"  {how}{f', {_left(left)}' if left else ''}")
 
     def say(self, line: str) -> None:

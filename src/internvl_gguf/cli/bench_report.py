@@ -59,7 +59,9 @@ def print_report(results: Results, budget: int | None = None, *, width: int | No
         _print_table(report, rows, layout)
     if len(shown) < len(columns):
         more = len(columns) - len(shown)
-        report.paragraph(f"{more} more column{'s' if more > 1 else ''}: widen the window, or use --html.", style="dim")
+        report.paragraph(
+            f"{more} more column{'s' if more > 1 else ''}: widen the window, or use -o md or --html.", style="dim"
+        )
     _print_words(report, results, budget, with_errors=layout is None or layout.with_errors)
 
 

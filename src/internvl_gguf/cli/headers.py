@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from internvl_gguf.cli.output import say
+from internvl_gguf.gguf.file_kind import kind_of
 from internvl_gguf.gguf.filenames import RepoContents, sort_out
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.gguf.validation import read_text_headers
@@ -15,6 +16,7 @@ from internvl_gguf.models.names import LocalModel, parse_model_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from internvl_gguf.gguf.header import GGUFHeader
     from internvl_gguf.models.local_files import ModelFiles
@@ -26,13 +28,13 @@ class ModelHeaders:
 
     Attributes:
         text: of the text model; one for each part of a split one.
-        mmproj: of the vision encoder.
+        mmproj: of the vision encoder; None where a text model lies alone.
         contents: what else its repository or folder holds; None where it is no such thing.
         reasons: what was chosen for the person, one line each.
     """
 
     text: Sequence[GGUFHeader]
-    mmproj: GGUFHeader
+    mmproj: GGUFHeader | None
     contents: RepoContents | None = None
     reasons: tuple[str, ...] = ()
 
@@ -40,12 +42,16 @@ class ModelHeaders:
 def model_headers(model: str, mmproj: str | None) -> ModelHeaders:
     """Return the headers of a model: from local files without a request, else fetched by ranged reads.
 
+    A text model's file needs no vision encoder beside it.
+
     Raises:
         ModelFileError, HubError: no such model, or they cannot be had.
     """
     parsed = parse_model_name(model, load_catalog())
     if isinstance(parsed, LocalModel) and parsed.is_demo and mmproj is None:
         return _of_files(demo_files(), None)
+    if isinstance(parsed, LocalModel) and mmproj is None and _is_alone(parsed.path):
+        return ModelHeaders(read_text_headers(parsed.path), None)
     if isinstance(parsed, LocalModel):
         files = local_files(model, parsed, mmproj)
         return _of_files(files, folder_contents(parsed.path) if parsed.path.is_dir() else None)
@@ -63,6 +69,13 @@ def model_headers(model: str, mmproj: str | None) -> ModelHeaders:
         sort_out(selection.listing.files),
         selection.reasons,
     )
+
+
+def _is_alone(path: Path) -> bool:
+    """Return whether a path is the file of a text model without a vision encoder beside it."""
+    if not path.is_file() or folder_contents(path.parent).mmprojs:
+        return False
+    return kind_of(read_header(path)) == "text"
 
 
 def _of_files(files: ModelFiles, contents: RepoContents | None) -> ModelHeaders:

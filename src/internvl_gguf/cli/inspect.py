@@ -14,7 +14,7 @@ from internvl_gguf.cli.asking_options import takes_picture_options
 from internvl_gguf.cli.output import print_fact, print_json, print_lines, say
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.config import DEFAULT_N_CTX, PictureOptions
-from internvl_gguf.errors import ContextOverflowError
+from internvl_gguf.errors import ContextOverflowError, ModelFileError
 from internvl_gguf.images.fit_context import (
     ANSWER_ALLOWANCE,
     ContextBudget,
@@ -208,6 +208,8 @@ def _encoder(model: str | None, mmproj: str | None) -> _Encoder:
     if spec and spec.vision:
         return _Encoder(spec.name, spec.vision.image_size, spec.vision.tokens_per_tile, _trained_context(spec))
     headers = model_headers(name, mmproj)
+    if headers.mmproj is None:
+        raise ModelFileError(f"{name} has no mmproj beside it, which cuts the pictures.", "Name one with --mmproj.")
     first, *parts = headers.text
     return _encoder_of_header(model, headers.mmproj, validate_text_model(first, parts).n_ctx_train)
 

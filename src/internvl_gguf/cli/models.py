@@ -71,14 +71,21 @@ def show(
     found = model_headers(model, mmproj)
     for reason in found.reasons:
         say(reason)
-    text, vision, contents = report_text(found.text), report_vision(found.mmproj), found.contents
+    text, contents = report_text(found.text), found.contents
+    vision = report_vision(found.mmproj) if found.mmproj else None
     if json_output:
-        files = {"text": [header.label for header in found.text], "mmproj": found.mmproj.label}
+        mmproj_file = found.mmproj.label if found.mmproj else None
+        files = {"text": [header.label for header in found.text], "mmproj": mmproj_file}
         copies = {"quants": _copies(contents.texts), "mmprojs": _copies(contents.mmprojs)} if contents else {}
-        print_json({"model": model, "files": files, "text": text.as_json(), "vision": vision.as_json(), **copies})
+        print_json(
+            {"model": model, "files": files, "text": text.as_json(), "vision": vision and vision.as_json(), **copies}
+        )
         return
     _print_text(found.text, text)
-    _print_vision(found.mmproj, vision)
+    if found.mmproj and vision:
+        _print_vision(found.mmproj, vision)
+    else:
+        print_lines(f"{'mmproj':<{_LABEL}}none beside it: name one with --mmproj")
     if contents:
         _print_copies("quants", contents.texts)
         _print_copies("mmproj files", contents.mmprojs)

@@ -12,10 +12,12 @@ from internvl_gguf.cli import options, pick_options
 from internvl_gguf.cli.output import say
 from internvl_gguf.cli.picks import Picks
 from internvl_gguf.cli.run import option_errors
+from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.tiling import MAX_TILES
-from internvl_gguf.utils.sizes import card_size_note
+from internvl_gguf.utils.sizes import memory_note
 
 if TYPE_CHECKING:
+    from internvl_gguf.hardware.device_speed import Roofline
     from internvl_gguf.models.hub_resolver import HubResolver
     from internvl_gguf.models.listing import ModelListing
     from internvl_gguf.planning import MemoryBudget, Preference, Workload
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
 
 def pick(
     model: pick_options.ModelArgument = None,
+    mmproj: pick_options.MmprojOption = None,
     vram: pick_options.VRAMOption = None,
     ram: pick_options.RAMOption = None,
+    mac: pick_options.MacOption = None,
     context: pick_options.ContextOption = None,
     images: pick_options.ImagesOption = 1,
     max_tiles: pick_options.MaxTilesOption = MAX_TILES,
@@ -42,19 +46,17 @@ def pick(
     Memory is planned as llama.cpp plans it, speeds are estimates.
 
     A Mac's GPU shares one memory with the CPU. On it, leave out --vram and --ram: both are known. For another Mac give
-    what macOS lets the GPU have, about two thirds, as --vram, and what programs leave of the rest as --ram: of 16 GiB
-    --vram 10GiB --ram 4GiB.
+    its memory, as --mac 16GiB.
     """
     from internvl_gguf.cli.pick_report import explain, print_picks
     from internvl_gguf.hardware.cpu_tuning import host_settings
-    from internvl_gguf.hardware.roofline import recorded_roofline
     from internvl_gguf.planning import Workload, rank
 
     if speed and quality:
         raise typer.BadParameter("give --speed or --quality, not both", param_hint="--speed")
     preference: Preference = "speed" if speed else "quality" if quality else "balanced"
     with option_errors():
-        wanted, host = _Budgets(vram, ram), host_settings()
+        wanted, host = _Machine(vram, ram, mac), host_settings()
         asked = Workload(
             pictures=images,
             max_tiles=max_tiles,
@@ -63,59 +65,89 @@ def pick(
             host_ubatch=host.n_ubatch,
             n_threads=host.most_threads,
         )
-    listings = _listings(model, read_headers=headers)
+    listings = _listings(model, mmproj, read_headers=headers)
     with option_errors():
-        workload = _with_context(asked, context, listings)
-    budget, notices = wanted.budget()
-    if note := card_size_note(vram):
-        notices = (note, *notices)
-    picks = Picks(listings, budget, wanted.ram_is_ours, workload, preference, notices)
+        workload, cut = _with_context(asked, context, listings)
+    budget, memory, notices = wanted.budget()
+    notices = (*(note for note in (memory_note(vram, ram, mac), cut) if note), *notices)
+    picks = Picks(listings, budget, memory, wanted.roofline(), workload, preference, mmproj, notices)
     for notice in (*notices, *(notice for listing in listings for notice in listing.notices)):
         say(notice)
     explained = why or (listings[0].wanted if len(listings) == 1 else None)
     if explained:
         explain(picks, explained, json_output)
         return
-    roofline = recorded_roofline()
     candidates = [candidate for listing in listings for candidate in listing.candidates]
-    print_picks(picks, rank(candidates, budget, workload, roofline, preference), show_all, json_output)
+    print_picks(picks, rank(candidates, budget, workload, picks.roofline, preference), show_all, json_output)
 
 
-class _Budgets:
-    """The memory given by options, or this machine's if none was given.
+class _Machine:
+    """The machine that is picked for: memory given by options, or this one's if none was given.
 
     Raises:
-        InvalidRequestError: sizes that are none.
+        InvalidRequestError: sizes that are none, or of a Mac beside others.
     """
 
-    def __init__(self, vram: str | None, ram: str | None) -> None:
-        from internvl_gguf.utils.sizes import parse_size, parse_vram
+    def __init__(self, vram: str | None, ram: str | None, mac: str | None) -> None:
+        from internvl_gguf.utils.sizes import parse_memory, parse_vram
 
+        if mac is not None and (vram is not None or ram is not None):
+            raise InvalidRequestError("--mac is all of a Mac's memory.", "Leave --vram and --ram out.")
         self._vram = parse_vram(vram)
-        self._ram = parse_size(ram) if ram is not None else None
-        self.ram_is_ours = ram is None
+        self._ram = parse_memory(ram) if ram is not None else None
+        self._mac = parse_memory(mac) if mac is not None else None
 
-    def budget(self) -> tuple[MemoryBudget, tuple[str, ...]]:
-        """Return the bytes of each device, and notices about this machine."""
-        from internvl_gguf.hardware.unused_gpu import find_unused_gpu
+    def budget(self) -> tuple[MemoryBudget, str, tuple[str, ...]]:
+        """Return the bytes of each device, the same in words, and notices about this machine."""
         from internvl_gguf.planning import MemoryBudget
-        from internvl_gguf.planning.machine_memory import machine_budget, total_host_memory
+        from internvl_gguf.planning.machine_memory import mac_budget, total_host_memory
+        from internvl_gguf.utils.sizes import plain_size, rounded_size
 
-        if self._vram is not None:
-            return MemoryBudget(self._ram or total_host_memory(), self._vram), ()
+        if self._mac is not None:
+            budget = mac_budget(self._mac)
+            return budget, f"a Mac of {plain_size(self._mac)}, {rounded_size(budget.gpus[0])} of it for the GPU", ()
+        if self._vram is None:
+            return self._budget_here()
+        ram = total_host_memory() if self._ram is None else self._ram
+        host = f"this machine's {rounded_size(ram)}" if self._ram is None else plain_size(ram)
+        gpus = [plain_size(gpu) for gpu in self._vram]
+        return MemoryBudget(ram, self._vram), _in_words(gpus, f"{host} of RAM"), ()
+
+    def roofline(self) -> Roofline | None:
+        """Return how fast the devices are: as measured here, or of a typical Mac."""
+        from internvl_gguf.hardware.roofline import recorded_roofline
+        from internvl_gguf.hardware.typical_devices import assumed_device, completed
+
+        if self._mac is None:
+            return recorded_roofline()
+        return replace(completed(None, 0), gpus=(assumed_device("apple"),))
+
+    def _budget_here(self) -> tuple[MemoryBudget, str, tuple[str, ...]]:
+        from internvl_gguf.hardware.unused_gpu import find_unused_gpu
+        from internvl_gguf.planning.machine_memory import machine_budget, total_host_memory
+        from internvl_gguf.utils.sizes import plain_size, rounded_size
+
         machine = machine_budget()
         unused = None if machine.gpus else find_unused_gpu()
         notices = (*machine.notices, *([unused.notice] if unused else ()))
-        budget = machine.budget if self._ram is None else replace(machine.budget, host=self._ram)
-        return budget, notices
+        gpus = [f"{rounded_size(gpu)} free" for gpu in machine.budget.gpus]
+        if self._ram is not None:
+            budget = replace(machine.budget, host=self._ram)
+            return budget, _in_words(gpus, f"{plain_size(self._ram)} of RAM"), notices
+        free, total = rounded_size(machine.budget.host), rounded_size(total_host_memory())
+        return machine.budget, _in_words(gpus, f"this machine's {total} of RAM, {free} of it free"), notices
 
 
-def _listings(model: str | None, *, read_headers: bool) -> list[ModelListing]:
+def _in_words(gpus: list[str], ram: str) -> str:
+    return f"{' + '.join(gpus)} of VRAM and {ram}" if gpus else f"{ram}, no GPU"
+
+
+def _listings(model: str | None, mmproj: str | None, *, read_headers: bool) -> list[ModelListing]:
     from internvl_gguf.models.listing import family, list_model
 
     name = model or os.environ.get(options.MODEL_VARIABLE)
     if name:
-        return [list_model(name, resolver=_resolver, read_headers=read_headers)]
+        return [list_model(name, mmproj=mmproj, resolver=_resolver, read_headers=read_headers)]
     return family()
 
 
@@ -126,18 +158,30 @@ def _resolver() -> HubResolver:
     return HubResolver(HubClient(on_wait=say))
 
 
-def _with_context(workload: Workload, context: int | None, listings: list[ModelListing]) -> Workload:
+def _with_context(workload: Workload, context: int | None, listings: list[ModelListing]) -> tuple[Workload, str]:
     """Return the workload with the context asked for, or with the context that the pictures need.
+
+    Pictures that the models were not trained to hold are planned as a question has them: cut into fewer tiles. The text
+    says so; it is empty otherwise.
 
     Raises:
         InvalidRequestError: more than a model was trained for, or pictures that it does not hold.
     """
-    from internvl_gguf.planning import check_pictures_fit, context_for
+    from internvl_gguf.planning import check_pictures_fit, context_for, most_tiles
+    from internvl_gguf.planning.workload import TEXT_ROOM
 
     shapes = [listing.shape for listing in listings]
     trained = min((shape.text.n_ctx_train for shape in shapes if shape.text.n_ctx_train), default=None)
     tokens = max(shape.vision.tokens_per_tile if shape.vision else 0 for shape in shapes)
     n_ctx = context_for(workload.pictures, workload.max_tiles, tokens, trained, context)
     workload = replace(workload, n_ctx=n_ctx)
-    check_pictures_fit(workload, tokens, trained)
-    return workload
+    fewer = None if context else most_tiles(workload, tokens, TEXT_ROOM)
+    cut = replace(workload, max_tiles=fewer) if fewer else workload
+    check_pictures_fit(cut, tokens, trained)
+    if cut == workload:
+        return workload, ""
+    whose = "some of these models were" if len(listings) > 1 else f"{listings[0].name} was"
+    return cut, (
+        f"{workload.pictures} pictures of {workload.tiles_per_picture} tiles are more than the {n_ctx:,} tokens that "
+        f"{whose} trained for: planned with {cut.tiles_per_picture} tiles a picture, as a question cuts them."
+    )

@@ -16,16 +16,23 @@ ModelArgument = Annotated[
         show_default=False,
     ),
 ]
+MmprojOption = Annotated[
+    str | None,
+    given("FILE", "The vision encoder of a text model on this disk; the one beside it if left out.", None, "--mmproj"),
+]
 VRAMOption = Annotated[
     str | None,
     given(
         "SIZE[,SIZE]...",
-        'Memory of each GPU, as "12GiB" or "24GiB,12GiB"; "none" for no GPU; what is free here if left out. A card of '
-        "12 GB has 12 GiB, of which a desktop often takes 0.5 to 1.",
+        'Memory of each GPU, as "12GiB", "24GiB,12GiB" or "2x24GiB"; "none" for no GPU; what is free here if left '
+        "out. A card of 12 GB has 12 GiB, of which a desktop often takes 0.5 to 1.",
         None,
     ),
 ]
 RAMOption = Annotated[str | None, given("SIZE", "Host memory; what is free here if left out.", None)]
+MacOption = Annotated[
+    str | None, given("SIZE", "Memory of a Mac with an M-series chip, in place of --vram and --ram.", None)
+]
 ContextOption = Annotated[
     int | None,
     given(
@@ -53,8 +60,13 @@ KVOption = Annotated[
         "--kv-type",
     ),
 ]
-SpeedOption = Annotated[bool, typer.Option("--speed", help="The fastest of those that lose little.")]
-QualityOption = Annotated[bool, typer.Option("--quality", help="The most faithful, however slow.")]
+SpeedOption = Annotated[
+    bool, typer.Option("--speed", help="The fastest of those that lose little: of the family a small one.")
+]
+QualityOption = Annotated[
+    bool,
+    typer.Option("--quality", help="The most faithful, however slow: of the family a large one."),
+]
 WhyOption = Annotated[str | None, given("QUANT", "Explain one quant: its memory by part, and its place.", None)]
 HeadersOption = Annotated[
     bool, typer.Option("--headers", help="Read the headers of all files, 6 MB each, for exact numbers.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,8 @@ from internvl_gguf.cli.pick_table import loss_text, print_footnotes, range_text,
 from internvl_gguf.config import DEFAULT_N_CTX
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoFile, find_copy, nearest_names
-from internvl_gguf.hardware.roofline import recorded_roofline
 from internvl_gguf.models.names import DEMO
 from internvl_gguf.planning import (
-    USABLE_LOSS,
     Candidate,
     Configuration,
     Planner,
@@ -32,8 +31,9 @@ from internvl_gguf.planning import (
     ways_to_fit,
     ways_to_shorten,
 )
+from internvl_gguf.planning.loss_scale import USABLE_LOSS
 from internvl_gguf.tiling import MAX_TILES
-from internvl_gguf.utils.sizes import format_size, rounded_size
+from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
     from internvl_gguf.cli.picks import Picks
@@ -60,19 +60,21 @@ def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_
     if not ranked:
         smallest = min(candidates, key=lambda candidate: candidate.size)
         _print_advice(advice, fits=False)
-        raise nothing_fits(smallest, picks.budget, picks.workload, recorded_roofline())
+        raise nothing_fits(smallest, picks.budget, picks.workload, picks.roofline)
     several = len(picks.listings) > 1
     shown = ranked if show_all else ranked[:_SHOWN]
     print_lines(f"Best: {_name(ranked[0].candidate, several)}, {verdict(ranked[0])}")
-    if more := _faster(picks, ranked[0]) or _larger(ranked):
-        print_lines(more)
+    for more in (_faster(picks, ranked[0]), _larger(ranked)):
+        if more:
+            print_lines(more)
     print_lines(_headline(picks))
     print_lines(f"Why {reason(ranked, picks.preference)}")
     _print_advice(advice, fits=True)
     print_lines()
-    print_table(*ranking_table(shown, several))
-    print_lines(f"Run it:\n  {_command(ranked[0])}", wrap=False)
-    print_footnotes(shown, several, more=len(ranked) - len(shown), too_large=len(candidates) - len(ranked))
+    table = ranking_table(shown, several)
+    print_table(table.head, table.rows)
+    print_footnotes(shown, several, table, more=len(ranked) - len(shown), too_large=len(candidates) - len(ranked))
+    print_lines(f"Run it:\n  {_command(ranked[0], picks.mmproj)}", wrap=False)
 
 
 def _faster(picks: Picks, best: Configuration) -> str:
@@ -80,7 +82,7 @@ def _faster(picks: Picks, best: Configuration) -> str:
     if geometric_mean(best.answer_seconds) < _LONG:
         return ""
     smaller = _smaller_models(best.candidate.text.parameters) if len(picks.listings) == 1 else []
-    ways = "; ".join(ways_to_shorten(best, smaller, recorded_roofline()))
+    ways = "; ".join(ways_to_shorten(best, smaller, picks.roofline))
     return f"Sooner: {ways}." if ways else ""
 
 
@@ -91,6 +93,11 @@ def _larger(ranked: Sequence[Configuration]) -> str:
     if not larger:
         return ""
     found = min(larger, key=lambda each: (each.candidate.text.parameters, ranked.index(each)))
+    if not best.budget.has_gpus and geometric_mean(best.answer_seconds) < geometric_mean(found.answer_seconds):
+        return (
+            f"Larger models fit, but a question to {_name(found.candidate, True)} would take "
+            f"{duration_text(found.answer_seconds)} on the CPU; --quality picks the largest."
+        )
     where = "" if found.is_full else ", part of it on the CPU"
     return f"The larger {_name(found.candidate, True)} would take {duration_text(found.answer_seconds)}{where}."
 
@@ -107,15 +114,14 @@ def explain(picks: Picks, wanted: str, json_output: bool) -> None:
     """
     candidates = [candidate for listing in picks.listings for candidate in listing.candidates]
     candidate = _find(candidates, wanted)
-    roofline = recorded_roofline()
-    ranked = rank(candidates, picks.budget, picks.workload, roofline, picks.preference)
+    ranked = rank(candidates, picks.budget, picks.workload, picks.roofline, picks.preference)
     found = next((each for each in ranked if each.candidate == candidate), None)
     if json_output:
         print_json(_row(found) if found else {"quant": candidate.quant, "model": candidate.model, "fits": False})
         return
     print_lines(_headline(picks))
     if found is None:
-        found = Planner(picks.budget, picks.workload, roofline, cost_of(picks.preference)).smallest(candidate)
+        found = Planner(picks.budget, picks.workload, picks.roofline, cost_of(picks.preference)).smallest(candidate)
         print_lines(
             f"{candidate.quant} does not fit: {format_size(found.shortage)} are missing in the way that takes least."
         )
@@ -125,16 +131,15 @@ def explain(picks: Picks, wanted: str, json_output: bool) -> None:
     several = len(picks.listings) > 1
     name = _name(candidate, several)
     print_lines(f"{name}, {verdict(found)}")
-    print_lines(
-        f"It is {place} of {len(ranked)} that fit: {placement_text(found)}, KV cache in {found.request.kv_type}."
-    )
+    which = "the only one that fits" if len(ranked) == 1 else f"number {place} of the {len(ranked)} that fit"
+    print_lines(f"It is {which}: {placement_text(found)}, KV cache in {found.request.kv_type}.")
     if place > 1:
         best = ranked[0]
         model = f"{best.candidate.model}:" if several else ""
         print_lines(f"The best is {_name(best.candidate, several)}, {verdict(best)}")
         print_lines(f"Why {model}{reason(ranked, picks.preference)}")
     print_lines(
-        f"{format_size(candidate.size)}, {candidate.bits_per_weight:.2f} bits a weight; loss: "
+        f"{format_size(candidate.size)}, {candidate.bits_per_weight:.2f} bits of it a weight; loss: "
         f"{loss_text(found, several=False)} (mean KL divergence from the unquantised weights, a rough guide from "
         "another model)."
     )
@@ -149,17 +154,13 @@ def explain(picks: Picks, wanted: str, json_output: bool) -> None:
 
 
 def _headline(picks: Picks) -> str:
-    budget, workload = picks.budget, picks.workload
-    ours = "this machine's " if picks.ram_is_ours else ""
-    ram = f"{ours}{rounded_size(budget.host)} of RAM"
-    gpus = " + ".join(rounded_size(gpu) for gpu in budget.gpus)
-    memory = f"{gpus} of VRAM and {ram}" if gpus else f"{ram}, no GPU"
+    workload = picks.workload
     vision = picks.listings[0].shape.vision
     positions = workload.picture_positions(vision.tokens_per_tile if vision else 0)
     number = "1 picture" if workload.pictures == 1 else f"{workload.pictures} pictures"
     pictures = f" with {number} ({workload.tiles} tiles, {positions:,} tokens)" if workload.pictures else ""
     several = f", {workload.n_parallel} at once" if workload.n_parallel > 1 else ""
-    return f"For {memory}: a context of {workload.n_ctx:,} tokens{pictures}{several}."
+    return f"For {picks.memory}: a context of {workload.n_ctx:,} tokens{pictures}{several}."
 
 
 def _print_advice(advice: Sequence[str], *, fits: bool) -> None:
@@ -181,7 +182,7 @@ def _smaller_models(parameters: int) -> list[Sequence[Candidate]]:
 def _advice(picks: Picks, candidates: Sequence[Candidate], *, whole: bool) -> list[str]:
     largest = max(candidate.text.parameters for candidate in candidates)
     others = _smaller_models(largest) if len(picks.listings) == 1 else []
-    ways = ways_to_fit(candidates, others, picks.budget, picks.workload, recorded_roofline(), whole=whole)
+    ways = ways_to_fit(candidates, others, picks.budget, picks.workload, picks.roofline, whole=whole)
     return list(ways)
 
 
@@ -212,12 +213,15 @@ def _find(candidates: Sequence[Candidate], wanted: str) -> Candidate:
     return copies[found]
 
 
-def _command(found: Configuration) -> str:
+def _command(found: Configuration, mmproj: str | None) -> str:
     """Return the command that runs a configuration."""
     request, workload = found.request, found.workload
-    words = ["internvl", "ask", f"{found.candidate.model}:{found.candidate.quant}", '"What is it?"', "-i", "PICTURE"]
-    if found.candidate.model == DEMO:
-        words[2] = DEMO
+    model, quant = found.candidate.model, found.candidate.quant
+    is_one_file = model == DEMO or model.lower().endswith(".gguf")
+    name = shlex.quote(model if is_one_file else f"{model}:{quant}")
+    words = ["internvl", "ask", name, '"What is it?"', "-i", "PICTURE"]
+    if mmproj:
+        words += ["--mmproj", shlex.quote(mmproj)]
     if request.n_ctx != DEFAULT_N_CTX:
         words += ["--n-ctx", str(request.n_ctx)]
     if request.kv_type != "f16":

@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.cli.output import narrowed, say
 from internvl_gguf.config import is_quantised
-from internvl_gguf.planning.expected_loss import loss_in_words
+from internvl_gguf.planning.loss_scale import SCALE, loss_in_words
+from internvl_gguf.planning.plan_text import short_duration_text, two_digits
 
 if TYPE_CHECKING:
     from internvl_gguf.hardware.device_speed import Range
     from internvl_gguf.planning import Configuration
 
 _GIB: Final = 2**30
-_LEAST_FIRST: Final = (
-    *("REST", "VISION", "WEIGHTS", "KV", "FREE RAM", "BITS", "MMPROJ", "HOST RAM", "FILE", "KV TYPE", "LAYERS"),
-    "QUESTION",
-)
-"""Columns that are left out where the terminal is too narrow; the others are always there."""
+_PARTS: Final = ("REST", "VISION", "WEIGHTS", "KV")
+_DETAILS: Final = ("FREE RAM", "MMPROJ", "HOST RAM", "BITS", "FILE")
+_PLAIN_CACHE: Final = "f16"
+_ESTIMATED: Final = "~"
 _FAMILY: Final = "InternVL3-"  # the catalogue knows the models without it, too
 
 
-def ranking_table(shown: Sequence[Configuration], several: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return head and rows that fit the terminal; parts of the memory are sums over all devices.
+@dataclass(frozen=True)
+class RankingTable:
+    """A table that fits the terminal.
+
+    Attributes:
+        head: titles of the columns.
+        rows: cells.
+    """
+
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    @property
+    def has_estimates(self) -> bool:
+        """Whether a size is marked as an estimate."""
+        return any(_ESTIMATED in cell for row in self.rows for cell in row)
+
+
+def ranking_table(shown: Sequence[Configuration], several: bool) -> RankingTable:
+    """Return the table of a ranking; parts of the memory are sums over all devices.
 
     Args:
         shown: the rows.
@@ -31,10 +50,21 @@ def ranking_table(shown: Sequence[Configuration], several: bool) -> tuple[tuple[
     """
     unit = _unit(shown)
     full = [_columns(each, several, lambda size: f"{size / unit:.2f}") for each in shown]
-    head, rows = narrowed(tuple(full[0]), [tuple(row.values()) for row in full], _LEAST_FIRST)
+    head, rows = narrowed(tuple(full[0]), [tuple(row.values()) for row in full], _least_first(shown))
     if several and "QUESTION" not in head:
         rows = [(name.removeprefix(_FAMILY), *rest) for name, *rest in rows]
-    return head, rows
+    return RankingTable(head, rows)
+
+
+def _least_first(shown: Sequence[Configuration]) -> tuple[str, ...]:
+    """Return the columns that are left out where the terminal is too narrow; the others are always there.
+
+    A column in which all rows are alike tells less than the size of a file.
+    """
+    is_plain = all(each.request.kv_type == _PLAIN_CACHE for each in shown)
+    cache = ("KV TYPE", *_DETAILS) if is_plain else (*_DETAILS, "KV TYPE")
+    last = ("LAYERS", "QUESTION") if all(each.is_full for each in shown) else ("QUESTION", "LAYERS")
+    return (*_PARTS, *cache, *last)
 
 
 def _columns(found: Configuration, several: bool, number: Callable[[int], str]) -> dict[str, str]:
@@ -42,7 +72,7 @@ def _columns(found: Configuration, several: bool, number: Callable[[int], str]) 
     weights = sum(device.weights for device in plan.devices)
     cache = sum(device.kv_cache for device in plan.devices)
     vision = sum(device.mmproj_weights + device.mmproj_compute_buffer + device.embeddings for device in plan.devices)
-    about = "~" if candidate.source == "estimate" else ""
+    about = _ESTIMATED if candidate.source == "estimate" else ""
     columns = {"MODEL": f"{candidate.model}:{candidate.quant}"} if several else {"QUANT": candidate.quant}
     columns |= {"FILE": about + number(candidate.size), "BITS": f"{candidate.bits_per_weight:.2f}"}
     has_gpus = found.budget.has_gpus
@@ -68,40 +98,48 @@ def _columns(found: Configuration, several: bool, number: Callable[[int], str]) 
         columns |= {"RAM": about + number(plan.host.total), "FREE": number(found.headroom[0])}
     return columns | {
         "TOKENS/S": range_text(found.speed.decode),
-        "QUESTION": f"{range_text(found.answer_seconds)} s" if found.answer_seconds.high >= 1 else "< 1 s",
+        "QUESTION": short_duration_text(found.answer_seconds),
         "LOSS": loss_text(found, several),
     }
 
 
-def print_footnotes(shown: Sequence[Configuration], several: bool, more: int = 0, too_large: int = 0) -> None:
+def print_footnotes(
+    shown: Sequence[Configuration], several: bool, table: RankingTable | None = None, more: int = 0, too_large: int = 0
+) -> None:
     """Print to stderr what the columns mean, and where the numbers come from.
 
     Args:
         shown: the rows.
         several: whether they are of several models.
+        table: the rows as they are shown; None if no table is.
         more: quants that fit and are not shown.
         too_large: quants that do not fit.
     """
-    for line in _footnotes(shown, several, more, too_large):
+    if more:
+        left = f"; {too_large} would not" if too_large else ""
+        partly = ", some perhaps partly on the CPU" if shown[0].budget.has_gpus else ""
+        say(f"{more} more would run{partly} (--all shows them){left}.")
+    for line in (*_of_columns(shown, several, table), *_of_numbers(shown)):
         say(line)
 
 
-def _footnotes(shown: Sequence[Configuration], several: bool, more: int, too_large: int) -> Iterator[str]:
-    if more:
-        left = f"; {too_large} would not" if too_large else ""
-        yield f"{more} more would run, some perhaps partly on the CPU (--all shows them){left}."
-    unit = "GiB" if _unit(shown) == _GIB else "MiB"
-    about = " Sizes marked ~ are estimates." if any(each.candidate.source == "estimate" for each in shown) else ""
-    yield f"Sizes in {unit}.{about} A question: reading it with its pictures, and writing 200 tokens."
-    yield (
-        "LOSS: what quantising costs against the same model unquantised, a rough guide from Llama-3-8B. "
-        + ("It does not compare models." if several else "0.001 nobody notices, 0.01 few, 0.1 most.")
-    )
+def _of_columns(shown: Sequence[Configuration], several: bool, table: RankingTable | None) -> Iterator[str]:
+    if table:
+        unit = "GiB" if _unit(shown) == _GIB else "MiB"
+        about = " Sizes marked ~ are estimates." if table.has_estimates else ""
+        question = " A question: reading it with its pictures, and writing 200 tokens." * ("QUESTION" in table.head)
+        bits = " BITS: of the whole file, a weight." * ("BITS" in table.head)
+        yield f"Sizes in {unit}.{about}{bits}{question}"
+    scale = "It does not compare models." if several else f"In nats, {SCALE}."
+    yield f"LOSS: what quantising costs against the same model unquantised, a rough guide from Llama-3-8B. {scale}"
     if any(is_quantised(each.request.kv_type) for each in shown):
         yield (
             "LOSS with ?: 0.02 of it is for the q8_0 cache, measured on one small model (0.5B). Larger ones may lose "
             "less."
         )
+
+
+def _of_numbers(shown: Sequence[Configuration]) -> Iterator[str]:
     if any(each.candidate.source == "listing" for each in shown):
         yield "Memory comes from the listed sizes of the files; --headers reads their headers for exact numbers."
     assumed = {text.removesuffix(", assumed") for each in shown for text in each.speed.assumed}
@@ -127,9 +165,5 @@ def range_text(value: Range | None) -> str:
     """Return a range with two digits for each end; one number if both are the same."""
     if value is None:
         return "-"
-    low, high = (_digits(end) for end in (value.low, value.high))
+    low, high = two_digits(value.low), two_digits(value.high)
     return low if low == high else f"{low}-{high}"
-
-
-def _digits(value: float) -> str:
-    return f"{float(f'{value:.2g}'):,.0f}" if value >= 9.5 else f"{value:.1f}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from internvl_gguf.hardware.device_speed import Roofline
     from internvl_gguf.models.listing import ModelListing
     from internvl_gguf.planning import MemoryBudget, Preference, Workload
 
@@ -17,15 +18,19 @@ class Picks:
     Attributes:
         listings: the models to choose from.
         budget: bytes that may be taken.
-        ram_is_ours: whether the host memory is this machine's, for want of another figure.
+        memory: the same in words.
+        roofline: how fast the devices are; None assumes typical ones.
         workload: what is to be done.
         preference: what counts.
+        mmproj: the vision encoder that was named; None if none was.
         notices: about the machine, one line each.
     """
 
     listings: list[ModelListing]
     budget: MemoryBudget
-    ram_is_ours: bool
+    memory: str
+    roofline: Roofline | None
     workload: Workload
     preference: Preference
+    mmproj: str | None
     notices: tuple[str, ...]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import typer
 
 from internvl_gguf.cli import options, quantize_options
 from internvl_gguf.cli.output import print_json, say, show_library_log
@@ -18,7 +21,7 @@ from internvl_gguf.cli.quantize_report import (
     tell_made,
     tell_plans,
 )
-from internvl_gguf.cli.run import option_errors
+from internvl_gguf.cli.run import INTERRUPTED, option_errors
 from internvl_gguf.config import EngineConfig, GPULayers
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
 from internvl_gguf.models.names import LocalModel
@@ -233,7 +236,7 @@ def _calibrated(
 
     has_questions = any(isinstance(item, CalibrationQuestion) for item in read_items(asked.calibrate))
     mmproj = found.mmproj() if has_questions else None
-    with progress_bar("Reading to calibrate") as bar:
+    with _interruptible("nothing was written"), progress_bar("Reading to calibrate") as bar:
         calibration = importance_matrix(
             found.path,
             asked.calibrate,
@@ -267,11 +270,21 @@ def _make(
     """Make every type, and tell of each when it is there."""
     made = []
     for kind, path in zip(kinds, paths, strict=True):
-        with progress_bar(f"Making {path.name}") as bar:
+        with _interruptible(f"{path} was not written"), progress_bar(f"Making {path.name}") as bar:
             made.append(quantizer.make(kind, path, bar.advance))
         if not quiet:
             tell_made(made[-1])
     return made
+
+
+@contextlib.contextmanager
+def _interruptible(what: str) -> Iterator[None]:
+    """Say what Ctrl-C left, and exit."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"Interrupted; {what}.")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _command(made: Path, source: Source, found: _Found) -> str:

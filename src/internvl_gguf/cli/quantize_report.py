@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from internvl_gguf.cli.output import print_json, print_lines, print_table, progress_bars, say
 from internvl_gguf.errors import LibraryError
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from internvl_gguf.quantizing import Calibration, ImportanceMatrix, QuantizedFile, Quantizer, QuantType
     from internvl_gguf.quantizing.quantizer import PlannedFile
     from internvl_gguf.quantizing.quantizer_process import Fallback
+
+
+_LEAST_IN_GIB: Final = 2**28
 
 
 class ProgressBar:
@@ -95,11 +98,15 @@ def tell_plans(quantizer: Quantizer, kinds: Sequence[QuantType] | None, *, json_
 
 def _print_plans(plans: Sequence[PlannedFile], matrices: int) -> None:
     rows: list[tuple[str, ...]] = []
-    for plan in plans:
+    largest = max((plan.n_bytes for plan in plans), default=0)
+    unit, scale = ("GiB", 2**30) if largest >= _LEAST_IN_GIB else ("MiB", 2**20)
+    for plan in sorted(plans, key=lambda each: -each.n_bytes):
         notes = ["needs an importance matrix"] if plan.needs_matrix else []
         if plan.fallbacks:
             notes.append(_fallbacks(plan.fallbacks, matrices))
-        rows.append((plan.label, f"~{format_size(plan.n_bytes)}", f"{plan.bits_per_weight:.2f}", "; ".join(notes)))
+        rows.append(
+            (plan.label, f"~{plan.n_bytes / scale:.2f} {unit}", f"{plan.bits_per_weight:.2f}", "; ".join(notes))
+        )
     print_table(("TYPE", "SIZE", "BITS A WEIGHT", ""), rows, least_first=("BITS A WEIGHT",))
 
 

@@ -6,6 +6,7 @@ values         typed values of a header, and the places of tensors
 header         reads headers, of local files and of the first bytes of remote ones
 validation/    checks files before llama.cpp sees them
 arch/          architectures: sizes, keys, tensors
+file_kind      text model, vision encoder or importance matrix, by the header
 weights        the tensors of a model, which memory and speed follow from
 read_shape     sizes and tensors from headers, or from a listing
 size_names     names of the sizes in models.toml and --json

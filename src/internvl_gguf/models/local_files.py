@@ -166,12 +166,14 @@ def _check_kind(text: Path) -> None:
     """Refuse a file that is no text model, before the missing mmproj is reported.
 
     Raises:
-        ModelFileError: no GGUF, or an mmproj.
+        ModelFileError: no GGUF, an mmproj or an importance matrix.
     """
+    from internvl_gguf.gguf.file_kind import kind_of, refuse_matrix
     from internvl_gguf.gguf.header import read_header  # only now: it loads numpy
 
     header = read_header(text)
-    if "general.architecture" in header and header.text("general.architecture") == "clip":
+    refuse_matrix(header)
+    if kind_of(header) == "mmproj":
         raise ModelFileError(
             f"{text} is an mmproj, the vision half of a model.", "Name the text model, and this with --mmproj."
         )

@@ -6,6 +6,7 @@ results ranked.
 workload         the request: context, pictures, memory budget
 candidates       the available quants of a model
 expected_loss    accuracy that a quant is expected to lose
+loss_scale       what a loss means to a reader of answers
 planner          search: the best configuration of a quant that fits
 speed_estimate   speed of a configuration on a machine
 ranking, choice  the best quant, or the error that none fits
@@ -19,20 +20,29 @@ plan_text        a plan in words and tables
 from internvl_gguf.planning.candidates import Candidate, Encoder
 from internvl_gguf.planning.choice import nothing_fits
 from internvl_gguf.planning.fit_hints import ways_to_fit, ways_to_shorten
-from internvl_gguf.planning.plan_text import duration_text, memory_table, placement_text, quality_text, reason, verdict
+from internvl_gguf.planning.plan_text import (
+    duration_text,
+    memory_table,
+    placement_text,
+    quality_text,
+    reason,
+    short_duration_text,
+    two_digits,
+    verdict,
+)
 from internvl_gguf.planning.planner import MARGIN, Configuration, Planner, geometric_mean
-from internvl_gguf.planning.ranking import USABLE_LOSS, cost_of, rank
+from internvl_gguf.planning.ranking import cost_of, rank
 from internvl_gguf.planning.workload import (
     MemoryBudget,
     Preference,
     Workload,
     check_pictures_fit,
     context_for,
+    most_tiles,
 )
 
 __all__ = [
     "MARGIN",
-    "USABLE_LOSS",
     "Candidate",
     "Configuration",
     "Encoder",
@@ -46,11 +56,14 @@ __all__ = [
     "duration_text",
     "geometric_mean",
     "memory_table",
+    "most_tiles",
     "nothing_fits",
     "placement_text",
     "quality_text",
     "rank",
     "reason",
+    "short_duration_text",
+    "two_digits",
     "verdict",
     "ways_to_fit",
     "ways_to_shorten",

@@ -45,14 +45,6 @@ _CURVE: Final = ("IQ1_S", "IQ2_XXS", "IQ2_M", "IQ3_XXS", "IQ3_M", "Q3_K_M", "Q4_
 _FALL_PER_BIT: Final = 1.0  # fall of the loss's logarithm a bit, between Q4_K_M and Q6_K
 _MOST_CORRECTION: Final = 2.0
 _LOSSLESS: Final = frozenset({"BF16", "F16", "F32"})
-_WORDS: Final = (
-    (1e-6, "nothing"),
-    (0.02, "hardly any"),
-    (0.05, "little"),
-    (0.12, "some"),
-    (0.4, "much"),
-    (math.inf, "very much"),
-)
 _NEIGHBOURS: Final = {
     "Q8_K_XL": "Q8_0",
     "Q6_K_L": "Q6_K",
@@ -82,14 +74,6 @@ def expected_loss(quant: Quant | None, bits_per_weight: float) -> float:
             correction = math.exp(_FALL_PER_BIT * (bits - bits_per_weight))
             return loss * min(max(correction, 1 / _MOST_CORRECTION), _MOST_CORRECTION)
     return _by_bits(bits_per_weight)
-
-
-def loss_in_words(loss: float) -> str:
-    """Return what a mean KL divergence in nats means to a reader of the answers: "little".
-
-    The steps are a judgement by the order of magnitude: few notice 0.01, most notice 0.1.
-    """
-    return next(words for limit, words in _WORDS if loss < limit)
 
 
 def _by_bits(bits: float) -> float:

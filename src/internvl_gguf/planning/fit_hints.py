@@ -10,9 +10,10 @@ from internvl_gguf.config import is_quantised
 from internvl_gguf.hardware.device_speed import Roofline
 from internvl_gguf.memory.memory_request import CELL_STEP
 from internvl_gguf.planning.candidates import Candidate
+from internvl_gguf.planning.loss_scale import USABLE_LOSS
 from internvl_gguf.planning.plan_text import duration_text
 from internvl_gguf.planning.planner import Configuration, geometric_mean
-from internvl_gguf.planning.ranking import USABLE_LOSS, rank
+from internvl_gguf.planning.ranking import rank
 from internvl_gguf.planning.workload import TEXT_ROOM, MemoryBudget, Workload
 from internvl_gguf.utils.sizes import format_size
 
@@ -42,12 +43,7 @@ def ways_to_fit(
     """
 
     def best(quants: Sequence[Candidate], changed: Workload) -> Configuration | None:
-        usable = [
-            candidate
-            for candidate in quants
-            if candidate.loss <= USABLE_LOSS and changed.n_ctx <= (candidate.text.n_ctx_train or changed.n_ctx)
-        ]
-        found = rank(usable, budget, changed, roofline)
+        found = rank(_usable(quants, changed), budget, changed, roofline)
         return found[0] if found and (found[0].is_full or not whole) else None
 
     if workload.kv_type is not None and not is_quantised(workload.kv_type):
@@ -86,11 +82,20 @@ def ways_to_shorten(
         if found and geometric_mean(found[0].answer_seconds) < _SHORTER * seconds:
             yield f"--max-tiles {_FEW_TILES} (coarser pictures) {duration_text(found[0].answer_seconds)}"
     for quants in smaller_models:
-        found = rank([quant for quant in quants if quant.loss <= USABLE_LOSS], budget, workload, roofline)
+        found = rank(_usable(quants, workload), budget, workload, roofline)
         if found and geometric_mean(found[0].answer_seconds) < _SHORTER * seconds:
             name = f"{found[0].candidate.model}:{found[0].candidate.quant}"
             yield f"the smaller {name} {duration_text(found[0].answer_seconds)}"
             break
+
+
+def _usable(quants: Sequence[Candidate], workload: Workload) -> list[Candidate]:
+    """Return the quants that lose little enough, of models trained for a context so long."""
+    return [
+        quant
+        for quant in quants
+        if quant.loss <= USABLE_LOSS and workload.n_ctx <= (quant.text.n_ctx_train or workload.n_ctx)
+    ]
 
 
 def _smaller_contexts(workload: Workload, candidates: Sequence[Candidate]) -> Iterator[Workload]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psutil
 
@@ -15,6 +15,11 @@ from internvl_gguf.planning.workload import MemoryBudget
 
 if TYPE_CHECKING:
     from internvl_gguf.llama.library import Device
+
+
+_LARGE_MAC: Final = 36 * 2**30
+_SHARE_OF_MAC: Final = 2 / 3
+_SHARE_OF_LARGE_MAC: Final = 3 / 4
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,17 @@ def machine_budget(
     if vram == ():
         budget = budget.smaller()[-1]
     return MachineBudget(budget, tuple(gpus), tuple(map(_untold_notice, untold)))
+
+
+def mac_budget(memory: int) -> MemoryBudget:
+    """Return what a model may take of a Mac with so much memory: an eighth is left to the system and to programs.
+
+    macOS lets the GPU have two thirds of the memory, of 36 GiB and more three quarters
+    (`recommendedMaxWorkingSetSize` of Metal, by which llama.cpp goes).
+    """
+    share = _SHARE_OF_LARGE_MAC if memory >= _LARGE_MAC else _SHARE_OF_MAC
+    room = memory * 7 // 8
+    return MemoryBudget(room, (min(int(memory * share), room),), is_unified=True)
 
 
 def _room(gpu: Device, allowed: int | None) -> int:

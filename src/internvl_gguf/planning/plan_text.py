@@ -7,10 +7,9 @@ from typing import Final
 
 from internvl_gguf.config import is_quantised
 from internvl_gguf.hardware.device_speed import Range
-from internvl_gguf.planning.expected_loss import loss_in_words
+from internvl_gguf.planning.loss_scale import LITTLE_LOSS, NO_LOSS, USABLE_LOSS, loss_in_words
 from internvl_gguf.planning.planner import Configuration, geometric_mean
-from internvl_gguf.planning.ranking import NO_LOSS, USABLE_LOSS
-from internvl_gguf.planning.workload import Preference, Workload
+from internvl_gguf.planning.workload import MemoryBudget, Preference, Workload
 from internvl_gguf.utils.sizes import format_size, rounded_size
 
 _PART_NAMES: Final = {
@@ -28,7 +27,8 @@ _PART_NAMES: Final = {
 
 _QUALITY: Final = {
     "nothing": "as exact as the published weights",
-    "hardly any": "hardly worse than unquantised",
+    "hardly any": "hardly different from unquantised",
+    "very little": "hardly worse than unquantised",
     "little": "a little worse than unquantised",
     "some": "somewhat worse than unquantised",
     "much": "much worse than unquantised",
@@ -47,11 +47,29 @@ def duration_text(seconds: Range) -> str:
     """Say how long something takes, with the digits that an estimate is worth: "7 to 31 s", "3 to 14 minutes"."""
     if seconds.high < 1:
         return "less than 1 s"
+    low, high, unit = _duration(seconds)
+    unit = "minutes" if unit == "min" else unit
+    return f"about {low} {unit}" if low == high else f"{low} to {high} {unit}"
+
+
+def short_duration_text(seconds: Range) -> str:
+    """Say the same for a table: "7.3-31 s", "3-14 min"."""
+    if seconds.high < 1:
+        return "< 1 s"
+    low, high, unit = _duration(seconds)
+    return f"{low} {unit}" if low == high else f"{low}-{high} {unit}"
+
+
+def two_digits(value: float) -> str:
+    """Return a number with the two digits that an estimate is worth: "7.3", "37", "1,700"."""
+    return f"{float(f'{value:.2g}'):,.0f}" if value >= 9.5 else f"{value:.1f}"
+
+
+def _duration(seconds: Range) -> tuple[str, str, str]:
     if geometric_mean(seconds) < _MINUTES:
-        low, high = (f"{end:.0f}" if end >= 9.5 else f"{end:.1f}" for end in (seconds.low, seconds.high))
-        return f"about {low} s" if low == high else f"{low} to {high} s"
-    low, high = (f"{max(end / 60, 1):.0f}" for end in (seconds.low, seconds.high))
-    return f"about {low} minutes" if low == high else f"{low} to {high} minutes"
+        return two_digits(seconds.low), two_digits(seconds.high), "s"
+    low, high = (two_digits(max(round(end / 60), 1)).removesuffix(".0") for end in (seconds.low, seconds.high))
+    return low, high, "min"
 
 
 def question_text(workload: Workload) -> str:
@@ -72,9 +90,7 @@ def placement_text(found: Configuration) -> str:
     used, machine = found.budget.gpus, found.budget.machine_gpus or len(found.budget.gpus)
     if not used:
         return "on the CPU, the GPU left alone" if found.budget.has_gpus else "on the CPU"
-    gpus = (
-        "the GPU" if machine == 1 else f"{len(used)} GPUs" if len(used) == machine else f"{len(used)} of {machine} GPUs"
-    )
+    gpus = "the GPU" if machine == 1 else f"{len(used)} GPUs" if len(used) == machine else _some_gpus(found.budget)
     if found.gpu_layers == 0:
         return f"the encoder alone on {gpus}" if found.request.mmproj_on_gpu else f"nothing on {gpus}"
     whole = found.gpu_layers == found.n_layers
@@ -84,21 +100,41 @@ def placement_text(found: Configuration) -> str:
     return f"{layers} on {gpus}, the encoder on the CPU"
 
 
+def _some_gpus(budget: MemoryBudget) -> str:
+    """Name the GPUs that are used where others are left alone."""
+    names = " and ".join(f"GPU{number}" for number in budget.gpu_numbers)
+    others = "the other" if budget.machine_gpus == len(budget.gpus) + 1 else "the others"
+    return f"{names}, {others} left alone"
+
+
+def _room_text(found: Configuration) -> str:
+    """Say how much memory is left where the weights lie: "1.2 GiB left", "3.2 GiB left on GPU0, 6.2 GiB on GPU1"."""
+    gpus = found.headroom[1:]
+    if len(gpus) < 2:
+        return f"{rounded_size(max((gpus or found.headroom)[0], 0))} left"
+    first, *others = (
+        f"{rounded_size(max(room, 0))}{{}} on GPU{number}"
+        for room, number in zip(gpus, found.budget.gpu_numbers, strict=True)
+    )
+    return ", ".join((first.format(" left"), *(other.format("") for other in others)))
+
+
 def reason(ranked: Sequence[Configuration], preference: Preference = "balanced") -> str:
     """Say in one sentence where the first of a ranking runs, and why it precedes the next that would lose less."""
     best = ranked[0]
-    room = min(best.headroom[1:], default=best.headroom[0])
-    text = f"{best.candidate.quant}: {placement_text(best)}, {rounded_size(max(room, 0))} left"
+    text = f"{best.candidate.quant}: {placement_text(best)}, {_room_text(best)}"
     if is_quantised(best.request.kv_type):
         text += f", with a {best.request.kv_type} KV cache"
     return f"{text}; {_why(best, ranked[1:], preference)}."
 
 
 def _why(best: Configuration, others: Sequence[Configuration], preference: Preference) -> str:
+    several = len({each.candidate.model for each in (best, *others)}) > 1
     if preference == "speed":
-        return f"the fastest of those that lose less than {USABLE_LOSS}"
+        small = ", which are mostly of a small model" if several else ""
+        return f"the fastest of those that lose at most {LITTLE_LOSS}{small}"
     if preference == "quality":
-        return "the most exact that fits, of the largest model"
+        return f"{'the least lost for the most weights' if several else 'the most exact that fits'}, however slow"
     alike = [other for other in others if other.candidate.model == best.candidate.model]
     if best.budget.has_gpus and not best.is_full:
         whole = any(other.is_full for other in alike)

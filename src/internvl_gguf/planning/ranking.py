@@ -8,13 +8,10 @@ from typing import Final
 
 from internvl_gguf.hardware.device_speed import Roofline
 from internvl_gguf.planning.candidates import Candidate
+from internvl_gguf.planning.loss_scale import LITTLE_LOSS, NO_LOSS, USABLE_LOSS
 from internvl_gguf.planning.planner import Configuration, Cost, Planner, geometric_mean
 from internvl_gguf.planning.workload import MemoryBudget, Preference, Workload
 
-# Below this answers cannot be told apart: Q8_0 loses 0.0014 (planning.expected_loss).
-NO_LOSS: Final = 0.002
-# Above it answers suffer visibly: Q3_K_M loses 0.08, Q3_K_S 0.2.
-USABLE_LOSS: Final = 0.12
 # An answer within half a minute is soon enough; each doubling beyond it costs as much as a loss of 0.1.
 _SOON: Final = 30.0
 _PER_LOSS: Final = 10.0
@@ -27,14 +24,15 @@ _ALIKE: Final = 0.1
 def cost_of(preference: Preference) -> Cost:
     """Return the cost function of a preference; the configuration of the least cost is the best.
 
-    balanced: configurations that lie on the GPUs whole and lose less than 0.12 come first; then the least
+    balanced: configurations that lie on the GPUs whole and lose at most 0.12 come first; then the least
     10 x loss + log2(max(answer seconds, 30) / 30) - 0.5 x log2(billions of weights).
-    quality: the same without GPUs and time. speed: the seconds alone, among configurations that lose less than 0.12.
+    quality: the same without GPUs and time, and each loss counts. speed: the seconds alone, in doublings, among
+    configurations that lose little.
     """
     if preference == "speed":
-        return lambda found: (float(found.loss > USABLE_LOSS), geometric_mean(found.answer_seconds))
+        return lambda found: (float(found.loss > LITTLE_LOSS), math.log2(geometric_mean(found.answer_seconds)))
     if preference == "quality":
-        return lambda found: (_worth(found), geometric_mean(found.answer_seconds))
+        return lambda found: (_worth(found, least=0.0), geometric_mean(found.answer_seconds))
     return lambda found: (
         float(not found.is_full or found.loss > USABLE_LOSS),
         _worth(found) + _waiting(found),
@@ -42,9 +40,9 @@ def cost_of(preference: Preference) -> Cost:
     )
 
 
-def _worth(found: Configuration) -> float:
+def _worth(found: Configuration, least: float = NO_LOSS) -> float:
     billions = found.candidate.text.parameters / 1e9
-    return _PER_LOSS * max(found.loss, NO_LOSS) - _PER_DOUBLING * math.log2(billions)
+    return _PER_LOSS * max(found.loss, least) - _PER_DOUBLING * math.log2(billions)
 
 
 def _waiting(found: Configuration) -> float:
@@ -71,7 +69,7 @@ def rank(
     planner = Planner(budget, workload, roofline, cost)
     found = [configuration for candidate in candidates if (configuration := planner.best(candidate))]
     ranked = sorted(found, key=lambda each: (*cost(each), each.candidate.size))
-    return _most_exact_first(ranked, cost) if preference == "balanced" else ranked
+    return ranked if preference == "quality" else _most_exact_first(ranked, cost)
 
 
 def _most_exact_first(ranked: list[Configuration], cost: Cost) -> list[Configuration]:

@@ -193,6 +193,21 @@ def context_for(
     return wanted if n_ctx_train is None else min(wanted, n_ctx_train)
 
 
+def most_tiles(workload: Workload, tokens_per_tile: int, text_room: int = 0) -> int | None:
+    """Return the most tiles of a picture with which the pictures and some text fit the context; None if one does not.
+
+    Args:
+        workload: the pictures, cut into at most `max_tiles`, and the context.
+        tokens_per_tile: positions of a tile.
+        text_room: positions kept for text, of which there is one at least.
+    """
+    room = workload.n_ctx - max(text_room, 1)
+    cuts = range(workload.max_tiles, 0, -1)
+    return next(
+        (cut for cut in cuts if replace(workload, max_tiles=cut).picture_positions(tokens_per_tile) <= room), None
+    )
+
+
 def check_pictures_fit(workload: Workload, tokens_per_tile: int, n_ctx_train: int | None = None) -> None:
     """Refuse pictures that do not fit the context; the error says what would fit.
 
@@ -208,14 +223,7 @@ def check_pictures_fit(workload: Workload, tokens_per_tile: int, n_ctx_train: in
     if needed < workload.n_ctx:
         return
     larger = needed + TEXT_ROOM
-    fewer = next(
-        (
-            tiles
-            for tiles in range(workload.max_tiles - 1, 0, -1)
-            if replace(workload, max_tiles=tiles).picture_positions(tokens_per_tile) < workload.n_ctx
-        ),
-        None,
-    )
+    fewer = most_tiles(workload, tokens_per_tile)
     larger += -larger % _STEP
     ways = [f"--context {larger}"] if n_ctx_train is None or larger <= n_ctx_train else []
     ways += [f"--max-tiles {fewer}"] if fewer else []

@@ -45,8 +45,8 @@ def atomic_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
     if not shared:
         path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:_NAME_PART]}.{secrets.token_hex(4)}")
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if shared else 0o600))
-    try:
+    try:  # from the first instruction on: Ctrl-C comes at any
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if shared else 0o600))
         yield temporary
         if shared:
             with suppress(FileNotFoundError):

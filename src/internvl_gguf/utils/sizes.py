@@ -19,8 +19,9 @@ _UNITS = (
 # Fifteen digits are more than any size has, and keep a line of nines from becoming a number of a thousand bits.
 _SIZE = re.compile(r"\s*(?P<number>[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?P<unit>[A-Za-z]*)\s*")
 _FORM = 'Write a number above 0 with its unit, for example "12GiB", "500 MiB" or "12GB" (decimal).'
-_GPUS_FORM = 'Write one size for each GPU, for example "12GiB" or "24GiB,12GiB".'
-_CARD = re.compile(r"\s*[0-9.]+\s*[mg]b\s*", re.IGNORECASE)
+_GPUS_FORM = 'Write one size for each GPU, for example "12GiB", "24GiB,12GiB" or "2x24GiB".'
+_OF_MEMORY = re.compile(r"\s*[0-9.]+\s*[mg]b\s*", re.IGNORECASE)
+_SEVERAL = re.compile(r"\s*(?P<number>[1-9][0-9]?)\s*[x×]\s*(?P<size>[0-9].*)", re.IGNORECASE)
 
 
 def parse_size(text: str, default_unit: str | None = None) -> int:
@@ -56,7 +57,7 @@ def parse_size(text: str, default_unit: str | None = None) -> int:
 def parse_vram(value: object) -> tuple[int, ...] | None:
     """Return the bytes of each GPU from comma-separated sizes, a number of bytes, or a list of either.
 
-    GB and MB are powers of 1024 here, for that is what they mean on a graphics card: one of "12 GB" has 12 GiB.
+    "2x24GB" are two cards. Sizes are read as by `parse_memory`: a card of "12 GB" has 12 GiB.
 
     Returns:
         None for None; () for "none", a machine without a GPU.
@@ -76,19 +77,38 @@ def parse_vram(value: object) -> tuple[int, ...] | None:
         return ()
     if value.strip() == "0":
         raise InvalidRequestError("A GPU of no memory.", 'Write "none" for a machine without a GPU.')
-    return tuple(parse_size(_of_card(part)) for part in value.split(","))
+    return tuple(parse_memory(size) for part in value.split(",") for size in _each(part))
 
 
-def card_size_note(vram: str | None) -> str:
-    """What to say of GPU memory given in GB; "" where it was not."""
-    if vram is None or not any(map(_CARD.fullmatch, vram.split(","))):
-        return ""
-    meant = ", ".join(_of_card(part).strip() for part in vram.split(","))
-    return f"Read {vram.strip()} as {meant}: a graphics card's GB are powers of 1024."
+def parse_memory(text: str) -> int:
+    """Parse a size of memory; GB and MB are powers of 1024 here, as whoever sells it means them.
+
+    Raises:
+        InvalidRequestError: no size, or without a unit.
+    """
+    if re.fullmatch(r"\s*[0-9]+(?:\.[0-9]+)?\s*", text):
+        number = text.strip()
+        raise InvalidRequestError(
+            f"The size {number!r} has no unit.", f'Write "{number}GiB" (or "{number}GB": of memory it is the same).'
+        )
+    return parse_size(_in_binary(text))
 
 
-def _of_card(size: str) -> str:
-    return re.sub("b", "iB", size, flags=re.IGNORECASE) if _CARD.fullmatch(size) else size
+def memory_note(*given: str | None) -> str:
+    """What to say of memory given in GB; "" where none was."""
+    sizes = [size.strip() for text in given if text for part in text.split(",") for size in dict.fromkeys(_each(part))]
+    read = [f"{size} as {_in_binary(size)}" for size in dict.fromkeys(sizes) if _OF_MEMORY.fullmatch(size)]
+    return f"Read {' and '.join(read)}: GB of memory are powers of 1024." if read else ""
+
+
+def _each(part: str) -> list[str]:
+    """Return the sizes of a part of a list: "2x24GB" are two of them."""
+    several = _SEVERAL.fullmatch(part)
+    return [several["size"]] * int(several["number"]) if several else [part]
+
+
+def _in_binary(size: str) -> str:
+    return re.sub("b", "iB", size, flags=re.IGNORECASE) if _OF_MEMORY.fullmatch(size) else size
 
 
 def rounded_size(size: int) -> str:
@@ -96,6 +116,12 @@ def rounded_size(size: int) -> str:
     text, unit = format_size(size).split(" ")
     value = float(text)
     return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:.0f} {unit}"
+
+
+def plain_size(size: int) -> str:
+    """As `format_size`, without zeros behind the point: "12 GiB", "11.5 GiB"."""
+    text, unit = format_size(size).split(" ")
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"
 
 
 def format_size(size: int) -> str:

@@ -5,5 +5,5 @@ page, page_style, svg      one HTML page with charts
 figures                    charts as files
 charts                     which charts there are: point_charts, row_charts; axes, theme draw them
 columns, legend, wording   what every form of the table has in common
-advice, loss_scale, pareto which rows no other beats, which to take, and what a loss means to a user
+advice, pareto             which rows no other beats, and which to take
 """

@@ -7,15 +7,13 @@ count only where rows are alike in loss and size and one is faster by more than 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
-from internvl_gguf.bench.report.loss_scale import CLEAR_LOSS, TEXT_SHARE, seen_in_answers
 from internvl_gguf.bench.report.pareto import (
     Loss,
     QualityMeasure,
-    decode_speed,
     loss_of,
     measure_of,
     memory_needed,
@@ -23,11 +21,18 @@ from internvl_gguf.bench.report.pareto import (
 )
 from internvl_gguf.bench.report.wording import number, row_names, with_error
 from internvl_gguf.bench.results import Results, Spread
-from internvl_gguf.planning.ranking import NO_LOSS
+from internvl_gguf.planning.loss_scale import CLEAR_LOSS, NO_LOSS, seen_in_answers
 from internvl_gguf.utils.sizes import format_size
 
+TEXT_SHARE: Final = 0.2
+"""How much a loss on running text counts beside one in answers about pictures, which are what the model is for."""
+
+_Name = TypeVar("_Name", int, str)
 _ABOUT_AS_SMALL: Final = 1.03  # by less nobody chooses
 _ABOUT_AS_FAST: Final = 1.1  # medians of the same files differ by as much from one run to the next
+_SEVERAL_TIMES: Final = (
+    2.0  # from where on a speed is told as a multiple, and files that are smaller do not outweigh it
+)
 _SHARES: Final = ((0.45, 0.55, "half"), (0.31, 0.36, "a third"), (0.23, 0.27, "a quarter"), (0.18, 0.22, "a fifth"))
 
 
@@ -103,10 +108,10 @@ def recommend(results: Results, budget: int | None = None) -> int | None:
     """The row to take in `budget` bytes, by its index; None where nothing fits or quality was not measured.
 
     Of the rows that fit, the one that loses least; of those that nobody can tell from it, the smallest, and of those
-    about as small one that is clearly faster. The reference is left out of it as long as a smaller row is near, which
-    is one whose loss does not show clearly. Losses on text count `TEXT_SHARE` of those with pictures. What a row takes
-    is the planned memory of all devices, or its files where no memory was planned; `budget` None is what is free where
-    it was measured.
+    about as small one that is clearly faster; one of larger files that take no more memory where it is twice as fast.
+    The reference is left out of it as long as a smaller row is near, which is one whose loss does not show clearly.
+    Losses on text count `TEXT_SHARE` of those with pictures. What a row takes is the planned memory of all devices, or
+    its files where no memory was planned; `budget` None is what is free where it was measured.
     """
     found = _compare(results, _room(results, budget)[0])
     if found.measure is None or not found.within:
@@ -170,8 +175,8 @@ def _chosen(fitting: Sequence[_Choice], measure: QualityMeasure) -> tuple[_Choic
     smallest = min(equals, key=lambda each: (each.files, each.need, each.felt))
     chosen = smallest
     for each in equals:
-        is_as_small = each.files <= _ABOUT_AS_SMALL * smallest.files and each.need <= _ABOUT_AS_SMALL * smallest.need
-        if is_as_small and _is_faster(each.decode, chosen.decode):
+        least = _ABOUT_AS_FAST if each.files <= _ABOUT_AS_SMALL * smallest.files else _SEVERAL_TIMES
+        if _takes_as_much(each, smallest) and _is_faster(each.decode, chosen.decode, least):
             chosen = each
     return chosen, best
 
@@ -234,25 +239,62 @@ def _why_not_larger(chosen: _Choice, larger: _Choice, measure: QualityMeasure, *
     elif measure == "accuracy" or chosen.is_as_good_as(larger, measure):
         difference = "within the standard error"
     else:
-        difference = f"that {seen_in_answers(chosen.felt)} in answers"
-    return f"{larger.name}, {loses}, takes {size} for a difference {difference}"
+        difference = f"that {seen_in_answers(chosen.loss.value)} in answers"
+    takes = f"about as much memory, and files of {_size(larger.files)}" if _takes_as_much(larger, chosen) else size
+    return f"{larger.name}, {loses}, takes {takes} for a difference {difference}"
 
 
 def _without_quality(results: Results, fitting: Sequence[int], names: tuple[str, ...], room: str) -> str:
     def bits(index: int) -> float:
         return results.rows[index].configuration.bits_per_weight
 
-    most = max(fitting, key=bits)
-    speeds = {index: speed for index in fitting if (speed := decode_speed(results.rows[index])) is not None}
+    speeds = {index: speed.decode for index in fitting if (speed := results.rows[index].speed)}
+    if len(fitting) > 1 and len({results.rows[index].configuration.text for index in fitting}) == 1:
+        return _fastest_setting(results, fitting, names)
     which = f" that fits {room}" if room else ""
+    most = max(fitting, key=bits)
     text = f"Quality was not measured, so none can be called the best: of what was measured{which}, {names[most]} has"
     text += f" the most bits a weight ({number(bits(most))})"
-    if speeds:
-        fastest = max(speeds, key=speeds.__getitem__)
-        text += (
-            f" and {'it' if fastest == most else names[fastest]} is the fastest ({number(speeds[fastest])} tokens/s)"
-        )
+    fastest = _clearly_first(speeds)
+    if fastest is not None:
+        who = "it" if fastest == most else names[fastest]
+        text += f" and {who} is the fastest ({number(speeds[fastest].median)} tokens/s)"
     return f"{text}."
+
+
+def _fastest_setting(results: Results, measured: Sequence[int], names: tuple[str, ...]) -> str:
+    """Say which settings of one quant are the fastest, all else being equal."""
+    speeds = {index: speed for index in measured if (speed := results.rows[index].speed)}
+    told = [
+        f"{fastest} {what} fastest ({number(found[fastest].median)} tokens/s)"
+        for what, found in (
+            ("decodes", _by_setting({index: speed.decode for index, speed in speeds.items()}, names, "n_prompt")),
+            ("reads", _by_setting({index: speed.prefill for index, speed in speeds.items()}, names, "n_gen")),
+        )
+        if (fastest := _clearly_first(found)) is not None
+    ]
+    if told:
+        return f"{' and '.join(told)}."
+    return "No setting is clearly the fastest." if speeds else "Nothing was measured that one setting could be best in."
+
+
+def _by_setting(speeds: Mapping[int, Spread], names: tuple[str, ...], without: str) -> dict[str, Spread]:
+    """Return the best speed under each setting; empty where rows differ only in `without`, which does not matter."""
+    best: dict[str, Spread] = {}
+    for index, speed in sorted(speeds.items(), key=lambda each: each[1].median):
+        name = " ".join(part for part in names[index].split() if not part.startswith(f"{without}="))
+        if name:
+            best[name] = speed
+    return best if len(best) > 1 else {}
+
+
+def _clearly_first(speeds: Mapping[_Name, Spread]) -> _Name | None:
+    """Return the one that is clearly faster than all others; None if none is, or one row alone is known."""
+    known = {name: speed for name, speed in speeds.items() if not speed.is_disturbed}
+    ranked = sorted(known, key=lambda name: -known[name].median)
+    if not ranked or (len(ranked) > 1 and not _is_faster(known[ranked[0]], known[ranked[1]])):
+        return None
+    return ranked[0]
 
 
 def _loss(choice: _Choice, measure: QualityMeasure, *, short: bool = False, verb: bool = True) -> str:
@@ -269,25 +311,50 @@ def _loss(choice: _Choice, measure: QualityMeasure, *, short: bool = False, verb
     if short:
         return f"lose{ending} {number(loss.value)} nats"
     on = "with pictures" if measure == "pictures" else "on text"
-    on_text = f"{number(choice.loss_on_text.value)} on text; " if choice.loss_on_text is not None else ""
-    beside = f" ({on_text}that {seen_in_answers(choice.felt)})"
-    return f"lose{ending} {with_error(loss.value, loss.error)} nats {on}{beside}"
+    return f"lose{ending} {with_error(loss.value, loss.error)} nats {on} ({_shows(choice)})"
+
+
+def _shows(choice: _Choice) -> str:
+    """Say how a loss shows, with that on text beside it: "0.0167 on text; that rarely shows"."""
+    seen, on_text = f"that {seen_in_answers(choice.loss.value)}", choice.loss_on_text
+    if on_text is None:
+        return seen
+    seen_on_text = f"that {seen_in_answers(on_text.value)}"
+    if seen_on_text == seen:
+        return f"{number(on_text.value)} on text; {seen}"
+    return f"{seen}; {number(on_text.value)} on text, {seen_on_text}"
 
 
 def _compared(one: _Choice, other: _Choice) -> str:
-    """How much faster one is: "2.1x as fast as Q6_K"; empty where a speed is missing."""
-    if not one.decode or not other.decode or not other.decode.median > 0:
+    """How much faster one is: "40% faster than Q6_K"; empty where a speed is missing or was disturbed."""
+    if not one.decode or not other.decode or not one.decode.median > 0 or not other.decode.median > 0:
+        return ""
+    if one.decode.is_disturbed or other.decode.is_disturbed:
         return ""
     if not _is_faster(one.decode, other.decode) and not _is_faster(other.decode, one.decode):
         return f"about as fast as {other.name}"
-    return f"{number(one.decode.median / other.decode.median, 2)}x as fast as {other.name}"
+    times = one.decode.median / other.decode.median
+    if times >= _SEVERAL_TIMES:
+        return f"{number(times, 2)} times as fast as {other.name}"
+    if times > 1:
+        return f"{times - 1:.0%} faster than {other.name}"
+    slower = f"{number(1 / times, 2)} times" if times < 1 / _SEVERAL_TIMES else f"{1 - times:.0%}"
+    return f"{slower} slower than {other.name}"
 
 
-def _is_faster(one: Spread | None, other: Spread | None) -> bool:
-    """Whether a speed is higher by more than both spreads, from quartile to quartile, and more than runs differ by."""
-    if one is None or other is None:
+def _takes_as_much(one: _Choice, other: _Choice) -> bool:
+    """Whether nobody would choose one for its memory."""
+    return one.need <= _ABOUT_AS_SMALL * other.need
+
+
+def _is_faster(one: Spread | None, other: Spread | None, least: float = _ABOUT_AS_FAST) -> bool:
+    """Whether a speed is higher by more than both spreads, from quartile to quartile, and `least` times the other.
+
+    Nobody knows of a speed that was disturbed.
+    """
+    if one is None or other is None or one.is_disturbed or other.is_disturbed:
         return False
-    return one.quartiles[0] > other.quartiles[1] and one.median > _ABOUT_AS_FAST * other.median
+    return one.quartiles[0] > other.quartiles[1] and one.median > least * other.median
 
 
 def _percent(share: float) -> str:

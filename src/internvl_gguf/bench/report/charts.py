@@ -36,7 +36,7 @@ _SERIES: Final[dict[DivergenceKind, str]] = {
 }
 _NEXT_TO_NOTHING: Final = 1 / 30
 _LOSS: Final = "mean KL divergence, nats"
-_BARS: Final = "Bars have the middle half of the runs; a run far outside it is a cross, at the edge where it is beyond."
+_BARS: Final = "Bars: the middle half of the runs. Crosses: outlying runs, at the edge if off the chart."
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _loss_by_size(results: Results, names: Sequence[str], measure: DivergenceKin
         f"unbeaten in both; the line joins them.{_extremes(series[0])}"
     )
     if len(series) > 1:
-        text += f" A name is that of all markers above one another: {', '.join(each.label for each in series)}."
+        text += f" Markers in one column belong to the name beside them: {', '.join(each.label for each in series)}."
     if sum(len(each.points) for each in series) < sum(map(len, means.values())):
         text += " What a file alone loses is left out where it is next to nothing."
     frame = Frame(f"files of text model and mmproj, {unit}", _LOSS, (False, False))
@@ -181,8 +181,8 @@ def _spreads(results: Results, names: Sequence[str]) -> Iterator[Chart]:
             yield Chart(
                 f"spread-{kind}",
                 f"How the loss is spread over tokens, {_SERIES[kind]}",
-                "KL divergence from the reference of single tokens, the largest files first. Most tokens lose far less "
-                "than the mean, which a few tokens make.",
+                "KL divergence from the reference of single tokens, the largest files first. A few tokens make most of "
+                "the mean.",
                 _row_height(len(rows)),
                 partial(draw_spread, rows=rows, role=kind),
             )

@@ -13,6 +13,8 @@ from internvl_gguf.utils.safe_text import safe_line
 
 NOTHING: Final = "-"
 """Cell of a value that was not measured."""
+DISTURBED: Final = "~"
+"""Stands before a value whose spread is as large."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,8 @@ def _speed(field: str, parallel: int | None = None) -> _CellOf:
         measured: Spread | None = getattr(row.speed, field) if row.speed else None
         if measured is None or (row.speed and parallel not in (None, row.speed.parallel)):
             return None
-        return spread(measured), number(measured.median)
+        mark = DISTURBED if measured.is_disturbed else ""
+        return f"{mark}{spread(measured)}", f"{mark}{number(measured.median)}"
 
     return cell
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from internvl_gguf.bench.report.loss_scale import SCALE
+from internvl_gguf.bench.report.columns import DISTURBED
 from internvl_gguf.bench.report.pareto import DivergenceKind, divergence
 from internvl_gguf.bench.report.wording import row_names
 from internvl_gguf.bench.results import Results
+from internvl_gguf.planning.loss_scale import SCALE
 from internvl_gguf.utils.safe_text import safe_line
 
 RECOMMENDED: Final = "→"
 FAILED: Final = "✗"
 
 _FEWEST_COMPARED: Final = 2
+_TWO: Final = 2
+_ENOUGH_FOR_QUARTILES: Final = 4
+_WHOLE_BITS: Final = 15.0  # a weight of BF16 and F16 takes 16, less what a tool may round
 _MOST_NAMES: Final = 3  # of rows that were not run: who stopped it knows what was to come
 
 
@@ -86,9 +90,11 @@ def legend(results: Results, *, with_errors: bool = True) -> tuple[str, ...]:
     lines = [
         _memory(results),
         _divergence(results, with_errors=with_errors),
-        SCALE if any(divergence(row, aspect) for row in results.rows for aspect in ("pictures", "text")) else "",
+        _scale(results),
         _speed(results, with_errors=with_errors),
         _accuracy(results, with_errors=with_errors),
+        _quantised_reference(results),
+        _disturbed(results),
     ]
     return tuple(line for line in lines if line)
 
@@ -109,7 +115,8 @@ def common_settings(results: Results) -> str:
     rows = [row.configuration for row in results.rows]
     if not rows:
         return ""
-    facts = [f"mmproj {rows[0].precision}"] if len({row.precision for row in rows}) == 1 else []
+    facts = [rows[0].quant] if len(rows) > 1 and len({row.text for row in rows}) == 1 else []
+    facts += [f"mmproj {rows[0].precision}"] if len({row.precision for row in rows}) == 1 else []
     for name, value in rows[0].settings.items():
         if all(name in row.settings and row.settings[name] == value for row in rows):
             facts.append(f"{name}={value}")
@@ -141,18 +148,39 @@ def _divergence(results: Results, *, with_errors: bool) -> str:
     return f"KLD: mean KL divergence from {reference} in nats{error}; {', '.join(scored)}."
 
 
+def _scale(results: Results) -> str:
+    is_scored = any(divergence(row, aspect) for row in results.rows for aspect in ("pictures", "text"))
+    return f"Reading a KLD: {SCALE}." if is_scored else ""
+
+
 def _speed(results: Results, *, with_errors: bool) -> str:
     speeds = [row.speed for row in results.rows if row.speed]
     if not speeds:
         return ""
     repetitions = {speed.decode.repetitions for speed in speeds}
-    spread = " ± half the interquartile range" if with_errors else ""
+    half_of = "interquartile range" if min(repetitions) >= _ENOUGH_FOR_QUARTILES else "range"
+    spread = f" ± half the {half_of}" if with_errors else ""
     measured = f"median of {_between(repetitions)}{spread}" if max(repetitions) > 1 else "measured once"
     return (
         f"Speed: {measured}; {_between({speed.answer_tokens for speed in speeds})} tokens decoded, "
         f"{_between({speed.prompt_tokens for speed in speeds})} read, "
         f"{_between({speed.picture_tiles for speed in speeds})} tiles a picture."
     )
+
+
+def _quantised_reference(results: Results) -> str:
+    if results.reference is None:
+        return ""
+    bits = results.rows[results.reference].configuration.bits_per_weight
+    if bits >= _WHOLE_BITS:
+        return ""
+    return f"The reference is quantised itself, to {bits:.1f} bits a weight: what it lost is in none of these numbers."
+
+
+def _disturbed(results: Results) -> str:
+    if not any(row.speed and row.speed.is_disturbed for row in results.rows):
+        return ""
+    return f"{DISTURBED}: other programs disturbed what has a spread as large as itself: measure again."
 
 
 def _accuracy(results: Results, *, with_errors: bool) -> str:
@@ -169,4 +197,4 @@ def _accuracy(results: Results, *, with_errors: bool) -> str:
 
 def _between(numbers: set[int]) -> str:
     low, high = min(numbers), max(numbers)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return f"{low:,}" if low == high else f"{low:,} {'or' if len(numbers) == _TWO else 'to'} {high:,}"

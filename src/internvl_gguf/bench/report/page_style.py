@@ -44,6 +44,7 @@ table { border-collapse: separate; border-spacing: 0; font-size: 0.875rem; font-
 caption { text-align: left; color: var(--muted); padding-bottom: 0.25rem; }
 th, td { padding: 0.2rem 0.6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--grid); }
 thead th { vertical-align: bottom; border-bottom: 2px solid var(--muted); white-space: normal; }
+small { white-space: nowrap; }
 thead small { display: block; font-weight: normal; color: var(--muted); }
 tr > :first-child { text-align: left; position: sticky; left: 0; background: var(--surface); padding-left: 0; }
 tbody th { font-weight: normal; }

@@ -60,7 +60,7 @@ def row_names(results: Results) -> tuple[str, ...]:
     """Return a short name for each row.
 
     It consists of the quant (or the file's name if two files have the same quant), of the mmproj if rows differ in it,
-    and of the settings that differ between rows.
+    and of the settings that differ between rows: of these alone where all rows are of the same files.
     """
     rows = [row.configuration for row in results.rows]
     texts = _distinct(rows, lambda row: (row.quant, row.text))
@@ -68,11 +68,12 @@ def row_names(results: Results) -> tuple[str, ...]:
     several = len(set(mmprojs)) > 1
     names = dict.fromkeys(name for row in rows for name in row.settings)
     swept = [name for name in names if len({repr(row.settings.get(name)) for row in rows}) > 1]
+    same_files = swept and not several and len(set(texts)) == 1
     found = []
     for row, text, mmproj in zip(rows, texts, mmprojs, strict=True):
-        parts = [f"{text}+{mmproj}" if several else text]
+        parts = [] if same_files else [f"{text}+{mmproj}" if several else text]
         parts += [f"{name}={row.settings[name]}" for name in swept if row.settings.get(name) is not None]
-        found.append(safe_line(" ".join(parts)))
+        found.append(safe_line(" ".join(parts or [text])))
     return tuple(found)
 
 

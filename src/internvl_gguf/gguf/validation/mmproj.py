@@ -23,6 +23,7 @@ from internvl_gguf.gguf.arch.internvit import (
     read_mmproj_shape,
     release_of,
 )
+from internvl_gguf.gguf.file_kind import refuse_matrix
 from internvl_gguf.gguf.validation.checks import (
     GENERAL_KEYS,
     Identity,
@@ -107,6 +108,7 @@ def validate_mmproj(header: GGUFHeader) -> MmprojFacts:
 
 
 def _check_kind(header: GGUFHeader) -> None:
+    refuse_matrix(header)
     architecture = header.text("general.architecture")
     if architecture != "clip":
         raise header.error(

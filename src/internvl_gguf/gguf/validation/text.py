@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.gguf.arch import KNOWN_ARCHITECTURES, TEXT_ARCHITECTURES
 from internvl_gguf.gguf.arch.base import Key, TextArchitecture, TextShape, vector
+from internvl_gguf.gguf.file_kind import refuse_matrix
 from internvl_gguf.gguf.header import GGUFHeader, TensorInfo, read_header
 from internvl_gguf.gguf.validation.checks import (
     GENERAL_KEYS,
@@ -144,6 +145,7 @@ def validate_text_model(header: GGUFHeader, parts: Sequence[GGUFHeader] = ()) ->
 
 
 def _architecture(header: GGUFHeader) -> TextArchitecture:
+    refuse_matrix(header)
     name = header.text("general.architecture")
     if name == "clip":
         raise header.error(
