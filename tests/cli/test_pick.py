@@ -207,6 +207,11 @@ def test_the_command_is_the_last_thing_on_the_terminal() -> None:
     assert on_a_terminal(80, stderr=True)[-1].startswith("  internvl ask ")
 
 
+def test_a_terminal_that_calls_itself_dumb_is_as_wide_as_it_is() -> None:
+    """Editors' and logs' terminals; its tables were squeezed into 80 columns, a letter for each cell."""
+    assert any(line.startswith("UD-Q4_K_XL  ") for line in on_a_terminal(160, term="dumb"))
+
+
 def test_sizes_of_files_go_before_a_column_that_is_alike_in_all_rows() -> None:
     head = next(line for line in on_a_terminal(80, "--vram", "24GiB") if "QUANT" in line).split()
     assert "FILE" in head
@@ -240,7 +245,7 @@ def test_this_machine_and_the_demo_model() -> None:
     assert "Sizes in MiB" in done.stderr
 
 
-def on_a_terminal(columns: int, *arguments: str, stderr: bool = False) -> list[str]:
+def on_a_terminal(columns: int, *arguments: str, stderr: bool = False, term: str = "xterm") -> list[str]:
     """The lines that a terminal so wide shows, without colours; stderr's too if wanted."""
     import pty
 
@@ -249,7 +254,7 @@ def on_a_terminal(columns: int, *arguments: str, stderr: bool = False) -> list[s
         [sys.executable, "-m", "internvl_gguf", "pick", MODEL, *(arguments or ("--vram", "12GiB"))],
         stdout=child,
         stderr=child if stderr else subprocess.DEVNULL,
-        env={**os.environ, **OFFLINE, "COLUMNS": str(columns), "TERM": "xterm"},
+        env={**os.environ, **OFFLINE, "COLUMNS": str(columns), "TERM": term},
     ) as process:
         os.close(child)
         shown = b""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _WIDE: Final = 48  # columns from which on what does not fit a fact's line stands below its beginning
 _FURTHER_IN: Final = 2
+_ANY_HEIGHT: Final = 100
 _GAP: Final = 2  # blanks between columns
 # Characters of ours that few encodings have, for terminals that know ASCII only.
 _PLAIN: Final = str.maketrans({"→": "->", "✗": "!", "±": "+-", "–": "-", "…": "..."})
@@ -120,4 +121,5 @@ class Report:
 def _console(width: int) -> Console:
     from rich.console import Console
 
-    return Console(width=width, highlight=False, markup=False, emoji=False)
+    # With a height, too: without one a terminal that calls itself "dumb" has 80 columns for rich, whatever it has.
+    return Console(width=width, height=_ANY_HEIGHT, highlight=False, markup=False, emoji=False)
