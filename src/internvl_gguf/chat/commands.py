@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from internvl_gguf.chat.attachments import grid_text
 from internvl_gguf.chat.context_usage import ConversationPart, context_tokens
 from internvl_gguf.chat.formatting import columns, count, in_commands, part_line, statistics, summary_row
+from internvl_gguf.chat.shown_pictures import label_of
 from internvl_gguf.chat.terminal.clipboard import read_clipboard
 from internvl_gguf.chat.typed_line import parse_line, typed_path
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
@@ -68,7 +69,7 @@ def images(chat: Chat, text: str) -> str:
     shown = [picture for message in chat.session.messages for picture in message.pictures]
     words = chat.screen.for_screen_reader
     lines = [
-        f"{at + 1:>3}  {safe_name(Path(picture.name).name)}: "
+        f"{at + 1:>3}  {label_of(picture)}: "
         + grid_text(*picture.grid, has_thumbnail=picture.has_thumbnail, in_words=words)
         + f", {count(part.tokens, 'token')}"
         for at, (part, picture) in enumerate(zip(asked, shown, strict=True))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from internvl_gguf.chat.typed_line import TypedLine
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
 from internvl_gguf.cli.output import (
@@ -123,15 +122,15 @@ def _question(prompt: str | None, images: list[str], *, finds_pictures: bool) ->
         InvalidRequestError: it is no text.
         PictureError: a picture that cannot be read.
     """
-    from internvl_gguf.cli.prompt_pictures import find_pictures, take_found
+    from internvl_gguf.cli.prompt_pictures import FoundPictures, find_pictures, take_found
     from internvl_gguf.cli.stdin import read_question, take_pictures
 
     question = read_question() if prompt is None else prompt
-    found = find_pictures(question, images) if finds_pictures and prompt is not None else TypedLine(question)
-    if not found.prompt.strip():
-        about = f"; ask something about {found.pictures[0]}" if found.pictures else ""
+    found = find_pictures(question, images) if finds_pictures and prompt is not None else FoundPictures(question)
+    if not found.question.strip():
+        about = f"; ask something about {found.paths[0]}" if found.paths else ""
         raise typer.BadParameter(f"the question is empty{about}", param_hint="PROMPT")
-    return found.prompt, take_pictures(images) + take_found(found, question)
+    return found.question, take_pictures(images) + take_found(found, question)
 
 
 def _ask_once(
