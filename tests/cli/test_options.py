@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -217,6 +218,35 @@ def test_help_names_the_file(configure: Callable[[str], None], tmp_path: Path) -
     said = "".join(done.stdout.split())
     assert f"in{tmp_path}/config.toml" in said
     assert "--continue" in said
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_cuts_no_name_of_an_option(name: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It showed `--no-prompt-pic…` and `<separate|combin/ed|frames>`."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    command = load(name)
+    for each in (command, *getattr(command, "commands", {}).values()):
+        page = each.get_help(each.context_class(each, info_name=f"internvl {name}"))
+        assert max(map(len, page.splitlines())) < columns
+        shown = set(re.split(r"[ ,\n]+", page))
+        assert {option for parameter in each.params for option in parameter.opts if option.startswith("-")} <= shown
+        assert "<" not in page
+    if name == "ask":
+        assert {"--no-prompt-pictures", "--kv"} <= shown
+        assert "combined|" in page
+
+
+def test_a_variable_is_called_as_its_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Help said "--{NAME} by INTERNVL_SHOW_{NAME}", and --json had to be INTERNVL_SHOW_JSON_OUTPUT."""
+    assert load("show").epilog == "Every option can be set by a variable, too: --mmproj by INTERNVL_MMPROJ."
+    assert load("cache").epilog == "The option can be set by a variable, too: --json by INTERNVL_CACHE_JSON."
+    assert not load("completion").epilog
+    monkeypatch.setenv("INTERNVL_SHOW_JSON", "1")
+    assert given("show", "demo")["json_output"] is True
+    monkeypatch.setenv("INTERNVL_CACHE_CLEAR_ALL", "1")
+    clear = load("cache").commands["clear"]
+    assert clear.make_context("clear", []).params["everything"] is True
 
 
 def words(*line: str) -> list[str]:

@@ -61,7 +61,9 @@ _LISTED: Final = 20
 _FIRST: Final = {"--help": "Show the commands and exit.", "--version": "Print the version."}
 
 
-def completion(shell: Annotated[Shell, typer.Argument(help="Which shell.", show_default=False)]) -> None:
+def completion(
+    shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish", help="Which shell.", show_default=False)],
+) -> None:
     """Print the script that completes commands, options and models. The script says where it goes."""
     from internvl_gguf.cli.output import print_document  # only now: an answer to a shell does without
 
