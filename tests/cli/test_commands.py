@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from internvl_gguf.cli.command_list import COMMANDS
+from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.models.resolve import ModelFiles
 from tests.support.pictures import noise
 
@@ -248,7 +249,7 @@ def test_inspect_shows_how_pictures_would_be_fitted(photos: list[Path]) -> None:
     assert [picture["tiles"] for picture in fitted["pictures"]] == [3, 1, 1, 4]
     assert fitted["visual_tokens"] == 9 * 256
     assert facts["tiles"] == 31
-    assert facts["notices"] == [done.stderr.strip()]
+    assert list(map(in_flags, facts["notices"])) == [done.stderr.strip()]
     shown = run("inspect", *photos, "-c", 4096)
     assert "context    7,944 of 4,096 tokens, 194%" in shown.stdout
     assert "to fit     max_tiles 3 for each: 9 tiles, 2,304 visual tokens, 56%" in shown.stdout
@@ -265,7 +266,7 @@ def test_inspect_says_what_would_fit_where_fitting_does_not_help(photos: list[Pa
     tight = run("inspect", *photos, "-c", 512, "--json")
     facts = json.loads(tight.stdout)
     assert (facts["fits"], facts["fitted"], facts["notices"]) == (False, None, [])
-    assert "1 of the 4 pictures or a context of 1,536 (--n-ctx, n_ctx)" in tight.stderr
+    assert "1 of the 4 pictures or a context of 1,448 (--n-ctx)" in tight.stderr
     more = json.loads(run("inspect", *photos, "--prompt-tokens", 4000, "--json").stdout)
     assert more["fitted"]["max_tiles"] < 12
 

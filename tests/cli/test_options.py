@@ -24,6 +24,7 @@ from internvl_gguf.cli.chat import chat
 from internvl_gguf.cli.command_list import COMMANDS, COMPLETE
 from internvl_gguf.cli.completion import answer
 from internvl_gguf.cli.group import load
+from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.cli.settings_file import FILE_NAME, defaults_of, option_types, wanted_model
 from internvl_gguf.config import AskOptions, EngineConfig, PictureOptions, SamplingOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
@@ -247,6 +248,26 @@ def test_a_variable_is_called_as_its_option(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("INTERNVL_CACHE_CLEAR_ALL", "1")
     clear = load("cache").commands["clear"]
     assert clear.make_context("clear", []).params["everything"] is True
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("Use n_ctx=8192 or less.", "Use --n-ctx 8192 or less."),
+        ("a context of 768 (n_ctx)", "a context of 768 (--n-ctx)"),
+        ("n_ubatch is 5 and n_batch 4", "--ubatch-size is 5 and --batch-size 4"),
+        ("--force (force=True) loads it", "--force loads it"),
+        ("Use force=True, or name another file.", "Use --force, or name another file."),
+        ("fewer layers (-ngl, n_gpu_layers), less of it (vram)", "fewer layers (-ngl), less of it (--vram)"),
+        ("the CPU alone (vram='none')", "the CPU alone (--vram none)"),
+        ("by force, seed of the layout; stop", "by force, seed of the layout; stop"),
+        ("my_n_ctx and --n-ctx", "my_n_ctx and --n-ctx"),
+    ],
+)
+def test_the_command_line_calls_options_by_their_flags(said: str, shown: str) -> None:
+    """`-c 100000` was told to use n_ctx=8192, and `-t 0` that n_threads is 0."""
+    assert in_flags(said) == shown
+    assert in_flags("max_tiles 3 (n_ctx)", EngineConfig) == "max_tiles 3 (--n-ctx)"
 
 
 def words(*line: str) -> list[str]:

@@ -20,6 +20,7 @@ from internvl_gguf.cli.output import (
     show_library_log,
     status_line,
 )
+from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.cli.streams import require_stdout
 from internvl_gguf.config import AskOptions, EngineConfig
@@ -150,9 +151,7 @@ def _ask_once(
     files = obtain(model, opening.pop("mmproj"), machine_chooser(config))
     with (
         _progress() as progress,
-        Session.open(
-            files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.line.say
-        ) as session,
+        Session.open(files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.notice) as session,
     ):
         session.on_tiles(progress.tiles)
         return _answer(session, prompt, pictures, asked, quiet=quiet, progress=progress)
@@ -237,6 +236,9 @@ class _Progress:
 
     def __init__(self, line: StatusLine) -> None:
         self.line = line
+
+    def notice(self, line: str) -> None:
+        self.line.say(in_flags(line))
 
     def load(self, done: float) -> None:
         self.line.show(f"Loading the model, {done:.0%}")

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from typer.core import TyperCommand, TyperGroup
 
+from internvl_gguf.cli.parameters import value_sources
 from internvl_gguf.utils.safe_text import broken
 
 _WIDEST: Final = 100
@@ -22,7 +23,13 @@ _VALUE: Final = re.compile(r"<([^<>]+)>")
 
 
 class PlainCommand(TyperCommand):
-    """A command with such a page."""
+    """A command with such a page. Its options know where their values came from."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+        value_sources.set({name: source.name for name, source in sources.items() if source})
+        return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the page."""

@@ -12,6 +12,7 @@ import typer
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import takes_picture_options
 from internvl_gguf.cli.output import print_fact, print_json, print_lines, say
+from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.config import DEFAULT_N_CTX, PictureOptions
 from internvl_gguf.errors import ContextOverflowError
@@ -328,11 +329,11 @@ def _say_what_does_not_fit(inspection: _Inspection) -> None:
     try:
         check_fits(inspection.plan)
     except ContextOverflowError as error:
-        say(f"This does not fit. {error.message}")
-        say(f"  {error.hint}")
+        say(f"This does not fit. {in_flags(error.message)}")
+        say(f"  {in_flags(error.hint)}")
     else:
         for line in cut_notices(inspection.plan):
-            say(line)
+            say(in_flags(line))
 
 
 def _save_overlay(picture: Picture, target: Path, grid: Grid) -> None:
