@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from internvl_gguf.chat.attachments import grid_text
 from internvl_gguf.chat.context_usage import ConversationPart, context_tokens
 from internvl_gguf.chat.formatting import columns, count, in_commands, part_line, statistics, summary_row
+from internvl_gguf.chat.settings import setting_key
 from internvl_gguf.chat.shown_pictures import label_of
 from internvl_gguf.chat.terminal.clipboard import read_clipboard
 from internvl_gguf.chat.typed_line import parse_line, typed_path
@@ -185,7 +186,7 @@ def set_value(chat: Chat, text: str) -> str:
         return ""
     if value.strip():
         chat.settings = chat.settings.changed(name, value)
-    key = name.lower().replace("-", "_")
+    key = setting_key(name)
     shown = dict(chat.settings.rows()).get(key)
     if shown is None:
         chat.settings.changed(name, "")  # raises: there is no such setting

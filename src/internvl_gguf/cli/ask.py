@@ -24,6 +24,7 @@ from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.cli.streams import require_stdout
 from internvl_gguf.config import AskOptions, EngineConfig
+from internvl_gguf.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from internvl_gguf.session import Session
@@ -208,10 +209,11 @@ def _split_arguments(
 
     missing = (model is None) + (prompt is None)
     if len(words) > missing:
-        raise typer.BadParameter(
-            f"got {len(words)} words beside the options: quote the question, and give pictures with -i",
-            param_hint="PROMPT",
-        )
+        question = words[1:] if model is None and options.names_model(words[0]) else words
+        with option_errors():
+            raise InvalidRequestError(
+                f"The question came as {len(question)} words.", f'Put the question in quotes: "{" ".join(question)}"'
+            )
     if len(words) == 2 and has_picture_name(words[0]):
         raise typer.BadParameter(f"there is no file {words[0]}; pictures are given with -i", param_hint="MODEL")
     if len(words) == 2:

@@ -136,6 +136,8 @@ def _types(function: Any) -> Mapping[str, Any]:
 
 def _options(command: Any) -> Iterator[Answer]:
     for option in command.params:
+        if getattr(option, "hidden", False):
+            continue
         for name in (*option.opts, *option.secondary_opts):
             if name.startswith("--"):
                 yield name, getattr(option, "help", None) or ""

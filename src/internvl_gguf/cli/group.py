@@ -15,17 +15,23 @@ from internvl_gguf.cli.command_list import COMMANDS, help_text
 from internvl_gguf.cli.help_page import PlainCommand
 from internvl_gguf.cli.output import print_lines
 from internvl_gguf.cli.parameters import VARIABLES
+from internvl_gguf.cli.run import option_errors
+from internvl_gguf.errors import InvalidRequestError
 
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 
 
 _RUN: Final = "run"  # as other runtimes call chatting and asking
 _ELSEWHERE: Final = {
-    "ps": "no model stays loaded when its command ends; `internvl list` shows the models that are here",
-    "generate": "`internvl ask MODEL QUESTION -i PICTURE` answers one question",
-    "search": "`internvl list --catalog` shows the models known by name",
+    "ps": ("no model stays loaded when its command ends.", "`internvl list` shows the models that are here."),
+    "stop": ("no model stays loaded when its command ends.", "There is nothing to stop; Ctrl-C ends a command."),
+    "serve": ("there is no server yet.", "`internvl ask --batch FILE` answers many questions; Python has `Session`."),
+    "generate": ("one question is answered by ask.", "Use `internvl ask MODEL QUESTION -i PICTURE`."),
+    "search": ("the models known by name are in the catalogue.", "Use `internvl list --catalog`."),
+    "help": ("help is an option.", "Use `internvl --help`, or `internvl COMMAND --help`."),
+    "version": ("the version is an option.", "Use `internvl --version`."),
 }
-"""Commands of other runtimes that have no like here, with what to do instead."""
+"""Commands of other runtimes that have no like here: why, and what to do instead."""
 
 
 def _meant_by_run(arguments: list[str]) -> str:
@@ -43,7 +49,9 @@ class _LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] in _ELSEWHERE:
-            raise typer.BadParameter(_ELSEWHERE[args[0]], param_hint=args[0])
+            why, hint = _ELSEWHERE[args[0]]
+            with option_errors():
+                raise InvalidRequestError(f"There is no command {args[0]}: {why}", hint)
         if args and args[0] == _RUN:
             args = [_meant_by_run(args[1:]), *args[1:]]
         name, command, rest = super().resolve_command(ctx, args)

@@ -64,6 +64,7 @@ def _usage_error(error: typer.TyperException) -> InternVLError:
         said = first["msg"].removeprefix("Value error, ")
         name = max(error.param.opts if error.param else ["The argument"], key=len)
         message = f"{name}: {_REASONS[first['type']].format(first['input']) if first['type'] in _REASONS else said}"
+    message = " ".join(message.split())
     return InternVLError(message if message.endswith(("?", ".")) else f"{message}.", f"See {path} --help.")
 
 
