@@ -348,7 +348,7 @@ def test_a_full_context_offers_what_to_drop(chat: Chat) -> None:
     loop.take("How many shapes are there?")
     assert loop.take(long) == ""
     assert "9 is not in the list." in screen.text
-    assert re.search(r"1  question \"What number is written\?\" and 1 picture: \d+ tokens", screen.text)
+    assert re.search(r"1  question \"What number is written\?\" with its answer and 1 picture: \d+ tokens", screen.text)
     assert len(chat.session.messages) == 5, "the system message, and two questions with their answers"
     assert len(chat.conversation.entries) == 6, "the history keeps all"
     declined = Loop(chat, Chooser(""))
@@ -636,3 +636,11 @@ def test_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "InternVL3-14B-Instruct:Q4_K_XL" in suggest_models("InternVL3-14B-Instruct:Q4_K")
     assert offered("/help me ") == []
     assert offered("hello") == []
+
+
+def test_show_says_where_the_model_runs(chat: Chat, talk: Callable[..., str]) -> None:
+    """/help promised it; and "batches of 512" was not the --batch-size of 2048."""
+    talk("/show")
+    assert re.search(r"^  runs +on the CPU", recorder(chat).text, re.MULTILINE)
+    assert re.search(r"^  encoder +(llama.cpp|openvino)", recorder(chat).text, re.MULTILINE)
+    assert re.search(r"2,048 tokens a call, \d+ computed together", recorder(chat).text)

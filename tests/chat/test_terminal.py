@@ -85,7 +85,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_it_and_twice_leaves(folder: Path) -> 
         terminal.wait(PROMPT)
         terminal.type("no question", CTRL_C)  # gives up the line and nothing else, though an answer was stopped before
         terminal.wait(r"^> no question\n>\Z")
-        terminal.do("/tokens", r'question "Talk\.": [\d,]+ tokens')
+        terminal.do("/tokens", r'question "Talk\." with its answer: [\d,]+ tokens')
         terminal.do("/set seed 3", r"^seed is 3\.$")
         terminal.wait(PROMPT)
         terminal.type("Talk.", ENTER)

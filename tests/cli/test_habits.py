@@ -126,3 +126,10 @@ def test_names_of_llama_cpp_are_known() -> None:
     flags = ["--temp", "0", "--ctx-size", "1000", "--n-predict", "5", "--ngl", "0"]
     assert run("ask", "demo", "Hello?", *flags).returncode == 0
     assert Settings().changed("temp", "1").sampling.temperature == 1
+
+
+def test_the_speed_of_a_short_answer_is_not_told() -> None:
+    """One token came "at 0.0/s"."""
+    done = run("ask", "demo", QUESTION, "-i", str(EXAMPLE), "-v", "-n", "1")
+    assert "; 1 token\n" in done.stderr
+    assert "/s" not in done.stderr

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from internvl_gguf.session import Session
     from internvl_gguf.types import Picture, Reply
 
+_FEWEST_MEASURED = 10  # tokens of an answer below which its speed says nothing
+
 
 @takes_asking_options
 def ask(
@@ -274,11 +276,15 @@ def _as_json(model: str, prompt: str, pictures: list[Picture], reply: Reply) -> 
 
 
 def _say_statistics(reply: Reply) -> None:
+    from internvl_gguf.chat.formatting import count
+
     usage, timings = reply.usage, reply.timings
     guesses = f", {usage.accepted_tokens} of {usage.drafted_tokens} guesses right" if usage.drafted_tokens else ""
+    is_measured = usage.completion_tokens >= _FEWEST_MEASURED
+    speed = f" at {timings.decode_tokens_per_second:.1f}/s" if is_measured else ""
     say(
         f"pictures {usage.images}, tiles {usage.tiles} ({usage.tiles_encoded} encoded in {timings.encode:.2f} s); "
         f"{usage.prompt_tokens} prompt tokens ({usage.cached_tokens} cached, prefill {timings.prefill:.2f} s); "
         f"first token after {timings.time_to_first_token:.2f} s; "
-        f"{usage.completion_tokens} tokens at {timings.decode_tokens_per_second:.1f}/s{guesses}"
+        f"{count(usage.completion_tokens, 'token')}{speed}{guesses}"
     )

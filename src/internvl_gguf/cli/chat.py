@@ -109,8 +109,11 @@ def chat(
 
     terminal = Terminal.found(STDIN in pictures, plain=plain, preview=preview)
     terminal.screen.progress("Starting", at_once=True)
-    from internvl_gguf.cli.chat_job import ChatJob, run_chat  # only now: all that a model needs comes with it
-
+    try:
+        from internvl_gguf.cli.chat_job import ChatJob, run_chat  # only now: all that a model needs comes with it
+    except KeyboardInterrupt:
+        terminal.screen.progress()  # its line would stand before the shell's
+        raise
     job = ChatJob(model, pictures, go_on, resume, history, asking)
     raise typer.Exit(run_chat(job, terminal))
 
