@@ -12,11 +12,11 @@ import typer
 from internvl_gguf.cli import options
 from internvl_gguf.cli.help_page import PlainCommand, PlainGroup
 from internvl_gguf.cli.options import given
-from internvl_gguf.cli.output import bold, columns, confirm, dim, print_json, print_styled, say
+from internvl_gguf.cli.output import bold, columns, confirm, dim, is_terminal, print_json, print_styled, say
 from internvl_gguf.errors import HistoryError
 from internvl_gguf.history.database import FILE
 from internvl_gguf.utils.paths import data_dir
-from internvl_gguf.utils.safe_text import cells, clipped, safe_name, safe_text
+from internvl_gguf.utils.safe_text import broken, cells, clipped, safe_name, safe_text
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
@@ -247,7 +247,9 @@ def _told(conversation: Conversation) -> Iterator[str]:
 
 
 def _said(entry: Entry) -> list[str]:
-    return [safe_text(entry.text)] if entry.text else []
+    # In a pipe a line has room for whole paragraphs, as they were said.
+    lines = safe_text(entry.text).split("\n") if entry.text else []
+    return [broken(line, columns()) if is_terminal() else line for line in lines]
 
 
 def _picture_line(picture: HistoryPicture) -> str:

@@ -91,7 +91,7 @@ def confirm(question: str) -> None:
     Raises:
         typer.Abort: it was answered with no, or with nothing.
     """
-    typer.confirm(safe_text(question), abort=True, err=True)
+    typer.confirm(_laid_out(question, err=True), abort=True, err=True)
 
 
 def flush() -> None:
