@@ -64,7 +64,7 @@ def _described(name: str) -> Iterator[tuple[inspect.Parameter, OptionInfo]]:
     """The parameters of a command that are options, and what is declared of each for the command line."""
     for parameter in inspect.signature(function_of(name), eval_str=True).parameters.values():
         for each in get_args(parameter.annotation):
-            if isinstance(each, OptionInfo):
+            if isinstance(each, OptionInfo) and not each.hidden:
                 yield parameter, each
 
 

@@ -83,6 +83,7 @@ class SamplingParams:
         1024,
         "Most tokens of the answer.",
         "--max-tokens",
+        "--n-predict",
         "-n",
         details="The model card's number.",
         allows=at_least(1),
@@ -91,6 +92,8 @@ class SamplingParams:
     temperature: float = option(
         0.0,
         "0 takes the likeliest token each time.",
+        "--temperature",
+        "--temp",
         details="The model card's sampled examples use 0.8.",
         allows=at_least(0),
         hint="Use 0 (greedy) or more.",
@@ -252,6 +255,7 @@ class EngineConfig:
         "Tokens that the context holds.",
         "--n-ctx",
         "--context",
+        "--ctx-size",
         "-c",
         otherwise=f"as much as the model was trained for, up to {DEFAULT_N_CTX}",
         details="Text tokens and visual tokens of one conversation.",
@@ -263,6 +267,8 @@ class EngineConfig:
         "auto",
         "Layers on the GPU: auto, all or a number.",
         "--n-gpu-layers",
+        "--gpu-layers",
+        "--ngl",
         "-ngl",
         details="`auto` takes as many as fit beside everything else ([picking.md](picking.md)); from Python -1 is all.",
         allows=lambda value: value == "auto" or -1 <= value < 2**31,
@@ -277,7 +283,7 @@ class EngineConfig:
         "none is named.",
         metavar="SIZE[,SIZE]...",
     )
-    force: bool = option(False, "Load a model that by the plan has no room.", "--force")
+    force: bool = option(False, "Load it even if the plan says it does not fit.", "--force")
     kv_type: KVType = option(
         "f16", "Element type of the KV cache.", "--kv-type", "--kv", details=f"{', '.join(KV_TYPES)}.", is_swept=True
     )

@@ -208,7 +208,10 @@ def test_a_picture_that_does_not_load_leaves_the_line_and_what_waited(
     assert "broken.png" in recorder(chat).text
     assert talk("/image no.png") == "", "a command that failed is left to the Up key"
     assert "there is no such file" in recorder(chat).said[-2]
-    assert talk("what is in no.png?") == ""
+    assert talk("what is in no.png?") == "what is in no.png?"
+    assert recorder(chat).said[-1].endswith('Between """ and """ a name stays text.')
+    assert recorder(chat).answers == []
+    assert talk('"""what is no.png?"""') == ""
     assert "  (no such file: no.png)" in recorder(chat).said
     assert len(recorder(chat).answers) == 1
 
@@ -345,7 +348,7 @@ def test_a_full_context_offers_what_to_drop(chat: Chat) -> None:
     loop.take("How many shapes are there?")
     assert loop.take(long) == ""
     assert "9 is not in the list." in screen.text
-    assert re.search(r"1  question \"What number is written\?\" and 1 picture: \d+ tokens", screen.text)
+    assert re.search(r"1  question \"What number is written\?\" with its answer and 1 picture: \d+ tokens", screen.text)
     assert len(chat.session.messages) == 5, "the system message, and two questions with their answers"
     assert len(chat.conversation.entries) == 6, "the history keeps all"
     declined = Loop(chat, Chooser(""))
@@ -361,8 +364,10 @@ def test_what_does_not_fit_is_told_with_what_can_be_typed_here(chat: Chat) -> No
     loop.take("/set fit_pictures off")
     loop.take(" ".join(["again"] * 2000))
     assert re.fullmatch(r"What helps: a chat begun with --n-ctx \d+\.", screen.said[-1])
-    loop.take(f"{EXAMPLE} {EXAMPLE} {EXAMPLE} What number is written?")
+    loop.take(f"/image {EXAMPLE} {EXAMPLE} {EXAMPLE}")
+    loop.take("What number is written?")
     assert re.fullmatch(r"What helps: /tiles \d+, a chat begun with --n-ctx \d+\.", screen.said[-1])
+    loop.take("/images remove 1-3")
     loop.take("Hello")
     loop.take(" ".join(["again"] * 20000))
     assert screen.said[-1] == "What helps: /drop for parts of the conversation, /clear for a new one."
@@ -371,7 +376,8 @@ def test_what_does_not_fit_is_told_with_what_can_be_typed_here(chat: Chat) -> No
 
 
 def test_what_parts_take_is_what_is_free_without_them(chat: Chat, talk: Callable[..., str]) -> None:
-    talk(f"{EXAMPLE} {EXAMPLE} What number is written?", "/set max_tiles 1", f"{EXAMPLE} What is <image>?", "Hello")
+    talk(f"/image {EXAMPLE} {EXAMPLE}", "What number is written?", "/set max_tiles 1")
+    talk(f"/image {EXAMPLE}", "What is <image>?", "Hello")
     runtime, messages = chat.session.runtime, list(chat.session.messages)
     found = droppable_parts(runtime, messages)
     assert [(part.turn, part.picture) for part in found] == [(0, None), (0, 0), (0, 1), (1, None), (1, 0), (2, None)]
@@ -420,7 +426,7 @@ def test_help_fits_the_window(chat: Chat, talk: Callable[..., str], columns: int
     assert screen.said[-2] == "There is no command me."
 
 
-def test_a_picture_that_the_conversation_ends_with_is_not_added_again(
+def test_a_picture_that_the_conversation_has_is_added_again_by_a_command_only(
     chat: Chat, talk: Callable[..., str], tmp_path: Path
 ) -> None:
     """Everyone drags the photo in with each question; the copies made answers wrong."""
@@ -429,17 +435,30 @@ def test_a_picture_that_the_conversation_ends_with_is_not_added_again(
     noise(5, 100, 90).save(tmp_path / "other.png")
     talk(f"{EXAMPLE} What number is written?", "What colour is the circle? copy.png")
     assert screen.answers == ["98", "Red."]
-    known = "copy.png is in the conversation already (picture 1)"
+    known = "copy.png is the same picture as example.png (picture 1)"
     assert screen.said[-2] == f"{known}; /image adds it again."
-    talk("copy.png", "/tiles 1")
-    assert chat.pending == []
-    talk("copy.png")
-    assert screen.said[-2] == f"{known}; added again.", "it is cut in another way now"
-    assert len(chat.pending) == 1
-    talk("/images remove 2", "/tiles 12", "other.png", "other.png copy.png")
-    assert screen.said[-3] == "other.png is in the conversation already (picture 2); /image adds it again."
-    assert screen.said[-2] == f"{known}; added again.", "others came after it: a question would be about them"
-    assert [each.label for each in chat.pending] == ["other.png", "copy.png"]
+    talk("other.png", "copy.png")
+    assert screen.said[-1] == f"{known}; /image adds it again.", "whatever came after it"
+    talk(f"{EXAMPLE} other.png")
+    assert screen.said[-2:] == [
+        "example.png is in the conversation already (picture 1); /image adds it again.",
+        "other.png is in the conversation already (picture 2); /image adds it again.",
+    ]
+    assert [each.label for each in chat.pending] == ["other.png"]
+    talk("/image copy.png")
+    assert screen.said[-2] == f"{known}; added again."
+
+
+def test_a_sentence_calls_pictures_as_the_conversation_numbers_them(
+    chat: Chat, talk: Callable[..., str], tmp_path: Path
+) -> None:
+    """It was cut to "what is left of and right of?", in the title of the conversation, too."""
+    noise(5, 100, 90).save(tmp_path / "other.png")
+    talk(f"{EXAMPLE} What number is written?", "what is left of other.png and right of example.png?")
+    assert chat.conversation.entries[-2].text == "what is left of picture 2 and right of picture 1?"
+    assert [picture.name for picture in chat.conversation.entries[-2].pictures] == ["other.png"]
+    assert talk("/edit") == "what is left of picture 2 and right of picture 1?"
+    assert [each.label for each in chat.pending] == ["other.png"]
 
 
 @pytest.mark.parametrize("columns", [60, 80])
@@ -617,3 +636,11 @@ def test_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "InternVL3-14B-Instruct:Q4_K_XL" in suggest_models("InternVL3-14B-Instruct:Q4_K")
     assert offered("/help me ") == []
     assert offered("hello") == []
+
+
+def test_show_says_where_the_model_runs(chat: Chat, talk: Callable[..., str]) -> None:
+    """/help promised it; and "batches of 512" was not the --batch-size of 2048."""
+    talk("/show")
+    assert re.search(r"^  runs +on the CPU", recorder(chat).text, re.MULTILINE)
+    assert re.search(r"^  encoder +(llama.cpp|openvino)", recorder(chat).text, re.MULTILINE)
+    assert re.search(r"2,048 tokens a call, \d+ computed together", recorder(chat).text)

@@ -58,7 +58,7 @@ def test_a_path_with_any_printable_name_survives(spelled: Callable[[str], str], 
     path = f"{FOLDER}/{name}"
     typed = parse_line(f"look at {spelled(path)}{after}", files(path))
     assert typed.pictures == (Path(path),)
-    assert typed.prompt == f"look at{' ' * after.startswith((' w',))}{after.strip()}"
+    assert typed.prompt == f"look at the picture{after}".strip()
     assert typed.hints == ()
 
 
@@ -81,22 +81,31 @@ def test_where_there_are_no_files_a_line_stays_what_it_is(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "pictures", "prompt"),
     [
-        ("What is in photo.jpg, and b.png?", ["photo.jpg", "b.png"], "What is in, and?"),
-        ("What's in 'my photo.jpg'?", ["my photo.jpg"], "What's in?"),
+        ("What is in photo.jpg, and b.png?", ["photo.jpg", "b.png"], "What is in picture 1, and picture 2?"),
+        ("What's in 'my photo.jpg'?", ["my photo.jpg"], "What's in the picture?"),
         ("'it's here.png' now", ["it's here.png"], "now"),
-        ("(photo.jpg) and [b.png]", ["photo.jpg", "b.png"], "and"),
-        ("compare photo.jpg,b.png", ["photo.jpg", "b.png"], "compare,"),
+        ("(photo.jpg) and [b.png]", ["photo.jpg", "b.png"], "(picture 1) and [picture 2]"),
+        ("compare photo.jpg,b.png", ["photo.jpg", "b.png"], "compare picture 1,picture 2"),
         ("/home/me/my photo.jpg what is it", ["/home/me/my photo.jpg"], "what is it"),
         ("my photo.jpg what is it", ["my photo.jpg"], "what is it"),
-        ("What is in my photo.jpg?", ["my photo.jpg"], "What is in?"),
-        ("compare my photo.jpg and a.png", ["my photo.jpg", "a.png"], "compare and"),
-        ("is it /home/me/my photo.jpg?", ["/home/me/my photo.jpg"], "is it?"),
+        ("What is in my photo.jpg?", ["my photo.jpg"], "What is in the picture?"),
+        ("compare my photo.jpg and a.png", ["my photo.jpg", "a.png"], "compare picture 1 and picture 2"),
+        ("is it /home/me/my photo.jpg?", ["/home/me/my photo.jpg"], "is it the picture?"),
         (r"C:\Users\me\a.png what", [r"C:\Users\me\a.png"], "what"),
         (r'"C:\My Pictures\a.png" what', [r"C:\My Pictures\a.png"], "what"),
         ("file:///C:/My%20Pictures/a.png", ["C:/My Pictures/a.png"], ""),
         ("first\nphoto.jpg\nlast", ["photo.jpg"], "first\n\nlast"),
         ("photo.jpg photo.jpg", ["photo.jpg", "photo.jpg"], ""),
         ("pics/*.png which?", ["pics/1.png", "pics/2.png"], "which?"),
+        ("What is it? photo.jpg", ["photo.jpg"], "What is it?"),
+        ("What is it? (photo.jpg)", ["photo.jpg"], "What is it?"),
+        ("a.png, b.png: which is red?", ["a.png", "b.png"], "which is red?"),
+        ("a.png and b.png: which is red?", ["a.png", "b.png"], "picture 1 and picture 2: which is red?"),
+        ("describe photo.jpg", ["photo.jpg"], "describe the picture"),
+        ("Compare these: a.png b.png", ["a.png", "b.png"], "Compare these:"),
+        ("Left in a.png, right in a.png?", ["a.png"], "Left in the picture, right in the picture?"),
+        ("Which of pics/*.png is red?", ["pics/1.png", "pics/2.png"], "Which of pictures 1, 2 is red?"),
+        ("a.jpg 'STOP' or 'GO'?", ["a.jpg"], "'STOP' or 'GO'?"),
     ],
 )
 def test_lines_with_pictures(line: str, pictures: list[str], prompt: str) -> None:
@@ -109,8 +118,6 @@ def test_lines_with_pictures(line: str, pictures: list[str], prompt: str) -> Non
 @pytest.mark.parametrize(
     ("line", "hints"),
     [
-        ("what is in missing.png?", ["no such file: missing.png"]),
-        ("what's in a.jpg and 'b c.png'?", ["no such file: a.jpg", "no such file: b c.png"]),
         ("see https://example.org/a.png.", ["https://example.org/a.png is not fetched"]),
         ("see https://example.org/page", []),
         ("is .png better than .jpg?", []),
@@ -137,11 +144,26 @@ def test_what_looks_like_a_picture_and_is_none_stays_text_with_a_hint(line: str,
         ("/home/me/my holiday photo.png what is it?", "/home/me/my holiday photo.png"),
         ("What is in ../my photo.png?", "../my photo.png"),
         ("What is in ./nope.png?", "nope.png"),
+        ("what is in missing.png?", "missing.png"),
+        ("what's in 'b c.png'?", "b c.png"),
     ],
 )
 def test_a_picture_that_is_missing_is_not_answered_about(line: str, missing: str) -> None:
     """The name stayed text with a hint, and the model answered about whatever picture it had seen before."""
     assert parse_line(line, files()).pictures == (Path(missing),)
+
+
+def test_the_name_of_a_missing_picture_may_be_text() -> None:
+    line = "what's in a.jpg and 'b c.png'?"
+    typed = parse_line(line, files(), missing_is_text=True)
+    assert (typed.prompt, typed.pictures) == (line, ())
+    assert typed.hints == ("no such file: a.jpg", "no such file: b c.png")
+
+
+def test_many_pictures_of_a_conversation_are_counted_on() -> None:
+    typed = parse_line("Which of p/*.png is red?", files("p/1.png", "p/2.png", "p/3.png", "p/4.png"))
+    assert typed.question([3, 4, 5, 6], 6) == "Which of pictures 3 to 6 is red?"
+    assert typed.question([1, 2, 3, 2], 3) == "Which of pictures 1, 2, 3 is red?"
 
 
 def test_a_star_alone_is_no_wish_for_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +184,7 @@ def test_the_content_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     typed = parse_line("photo notes broken.png folder.png x" + "y" * 5000)
     assert typed.pictures == (Path("photo"), Path("broken.png"))
-    assert typed.prompt.startswith("notes folder.png xy")
+    assert typed.prompt.startswith("picture 1 notes picture 2 folder.png xy")
     assert typed.hints == ()
 
 

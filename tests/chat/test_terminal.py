@@ -52,13 +52,13 @@ def test_a_user_who_never_read_the_docs(folder: Path) -> None:
         terminal.type(CTRL_U, "What colour is the circle?", ENTER)
         terminal.wait(r"^Red\.$")
         terminal.do("/hlep", r"^There is no command /hlep: did you mean /help\?")
-        terminal.do("Is it the same in other.png?", r"^other.png is in the conversation already \(picture 1\)")
+        terminal.do("Is it the same in other.png?", r"^other.png is the same picture as my photo.png \(picture 1\)")
         terminal.wait("used$", 5)
         assert terminal.leave() == 0
         assert "Kept: internvl chat --resume " in terminal.text
     with ChatTerminal("--continue", *FAST, folder=folder) as terminal:
         terminal.wait(r"^Going on with \w{6}: What colour is the circle\? \(2 answers\)\.$")
-        terminal.wait(r"^> Is it the same in\?$")
+        terminal.wait(r"^> Is it the same in the picture\?$")
         terminal.wait(PROMPT)
         terminal.type(UP)
         terminal.wait(r"^> Is it the same in other.png\?\Z")
@@ -85,7 +85,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_it_and_twice_leaves(folder: Path) -> 
         terminal.wait(PROMPT)
         terminal.type("no question", CTRL_C)  # gives up the line and nothing else, though an answer was stopped before
         terminal.wait(r"^> no question\n>\Z")
-        terminal.do("/tokens", r'question "Talk\.": [\d,]+ tokens')
+        terminal.do("/tokens", r'question "Talk\." with its answer: [\d,]+ tokens')
         terminal.do("/set seed 3", r"^seed is 3\.$")
         terminal.wait(PROMPT)
         terminal.type("Talk.", ENTER)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from internvl_gguf.cli.command_list import COMMANDS
+from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.models.resolve import ModelFiles
 from tests.support.pictures import noise
 
@@ -193,7 +194,7 @@ def test_inspect_says_when_a_file_is_replaced(tmp_path: Path) -> None:
     first, second, machine = (run("inspect", photo, "--save", saved, *more) for more in ((), (), ("--json",)))
     assert first.stderr == f"Saved {saved}\n"
     assert second.stderr == machine.stderr == f"Replaced {saved}, which was there already\n"
-    assert "text       136 tokens kept for your question (change with --prompt-tokens)" in second.stdout
+    assert "text       128 tokens kept for your question (--prompt-tokens), 8 for labels" in second.stdout
     assert "context    3,330 of 8,192 tokens, 41%" in second.stdout
 
 
@@ -261,12 +262,12 @@ def test_inspect_shows_how_pictures_would_be_fitted(photos: list[Path]) -> None:
     assert [picture["tiles"] for picture in fitted["pictures"]] == [3, 1, 1, 4]
     assert fitted["visual_tokens"] == 9 * 256
     assert facts["tiles"] == 31
-    assert facts["notices"] == [done.stderr.strip()]
+    assert list(map(in_flags, facts["notices"])) == [done.stderr.strip()]
     shown = run("inspect", *photos, "-c", 4096)
-    assert "context    7,944 of 4,096 tokens, 194%" in shown.stdout
+    assert "context    7,944 of 4,096 tokens, 194%: does not fit" in shown.stdout
     assert "to fit     max_tiles 3 for each: 9 tiles, 2,304 visual tokens, 56%" in shown.stdout
     assert shown.stdout.count("\n  to fit") == 5
-    assert "text       160 tokens kept for your question" in shown.stdout
+    assert "text       128 tokens kept for your question (--prompt-tokens), 32 for labels" in shown.stdout
     assert shown.stderr == done.stderr
 
 
@@ -278,9 +279,33 @@ def test_inspect_says_what_would_fit_where_fitting_does_not_help(photos: list[Pa
     tight = run("inspect", *photos, "-c", 512, "--json")
     facts = json.loads(tight.stdout)
     assert (facts["fits"], facts["fitted"], facts["notices"]) == (False, None, [])
-    assert "1 of the 4 pictures or a context of 1,536 (--n-ctx, n_ctx)" in tight.stderr
+    assert "1 of the 4 pictures or a context of 1,448 (--n-ctx)" in tight.stderr
     more = json.loads(run("inspect", *photos, "--prompt-tokens", 4000, "--json").stdout)
     assert more["fitted"]["max_tiles"] < 12
+
+
+def test_inspect_goes_on_behind_a_broken_picture(photos: list[Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    done = run("inspect", photos[0], broken, photos[1], "--json")
+    facts = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert [picture["image"] for picture in facts["pictures"]] == [str(photos[0]), str(photos[1])]
+    assert [each["image"] for each in facts["unreadable"]] == [str(broken)]
+    assert "Left out: " in done.stderr.splitlines()[-1]
+    assert_two_lines(run("inspect", broken))
+
+
+def test_inspect_sums_the_pictures_of_a_folder_up(tmp_path: Path) -> None:
+    for number in range(21):
+        noise(1, 64, 64 if number else 640).save(tmp_path / f"{number}.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    shown = run("inspect", tmp_path, "--max-tiles", 2).stdout
+    assert "21 pictures together" in shown
+    assert "cut into   20 of 1 tile, 1 of 3 tiles" in shown
+    assert len(shown.splitlines()) < 8
+    (tmp_path / "empty").mkdir()
+    assert_two_lines(run("inspect", tmp_path / "empty"))
 
 
 def test_grids_of_several_pictures_are_saved_in_numbered_files(photos: list[Path], tmp_path: Path) -> None:

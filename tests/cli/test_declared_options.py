@@ -97,11 +97,11 @@ def test_the_command_line_knows_the_new_option_wherever_it_comes_from(edited: Pa
     assert "--top-n-sigma" in run(edited, *ask[:3], "--help").stdout
     (tmp_path / "config.toml").write_text("top_n_sigma = -3.0\n")
     of_file = {"INTERNVL_CONFIG": str(tmp_path)}
-    assert "top_n_sigma is -3.0." in run(edited, *ask, code=2, **of_file).stderr
+    assert f"In {tmp_path / 'config.toml'}: top_n_sigma is -3.0." in run(edited, *ask, code=2, **of_file).stderr
     of_variable = {**of_file, "INTERNVL_TOP_N_SIGMA": "-2"}
-    assert "top_n_sigma is -2.0." in run(edited, *ask, code=2, **of_variable).stderr
+    assert "INTERNVL_TOP_N_SIGMA is -2.0." in run(edited, *ask, code=2, **of_variable).stderr
     of_flag = run(edited, *ask, "--top-n-sigma", "-1", code=2, **of_variable).stderr
-    assert "top_n_sigma is -1.0." in of_flag
+    assert "--top-n-sigma is -1.0." in of_flag
     assert "Use 0 (keep all) or more." in of_flag
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from internvl_gguf.chat.settings import Settings
 from internvl_gguf.cli.ask import _split_arguments
 from internvl_gguf.errors import ModelFileError
 from internvl_gguf.models.catalog import load_catalog
 from internvl_gguf.models.names import HubModel, parse_model_name
+from tests.cli.test_commands import assert_two_lines
 
 EXAMPLE = Path(__file__).parents[2] / "src/internvl_gguf/demo/example.png"
 QUESTION = "What number is written?"
@@ -92,3 +94,42 @@ def test_no_suggestion_is_a_model_that_does_not_run() -> None:
         parse_model_name("internvl3", load_catalog())
     assert "InternVL3-9B" not in caught.value.hint
     assert "Did you mean InternVL3-" in caught.value.hint
+
+
+@pytest.mark.parametrize("command", ["ps", "stop", "serve", "generate", "search", "help", "version"])
+def test_commands_of_other_runtimes_say_what_to_do(command: str) -> None:
+    """It said "Invalid value for ps", and to see the help of a command that there is none of."""
+    done = run(command)
+    assert_two_lines(done, code=2)
+    assert done.stderr.startswith(f"Error: There is no command {command}: ")
+    assert f"internvl {command}" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["ask", "demo", "hello", "world", "again"], 'Put the question in quotes: "hello world again"'),
+        (["ask", "hello", "world", "again"], 'Put the question in quotes: "hello world again"'),
+        (["chat", "demo", "What is it?"], "Type it at the prompt, or use ask."),
+        (["chat", "What is it?"], "Type it at the prompt, or use ask."),
+        (["chat", "-p", "What?"], "Type it at the prompt, or use ask."),
+        (["completion"], "See internvl completion --help."),
+    ],
+)
+def test_a_question_in_the_wrong_place_is_told_in_two_lines(arguments: list[str], hint: str) -> None:
+    done = run(*arguments)
+    assert_two_lines(done, code=2)
+    assert done.stderr.splitlines()[1].strip() == hint
+
+
+def test_names_of_llama_cpp_are_known() -> None:
+    flags = ["--temp", "0", "--ctx-size", "1000", "--n-predict", "5", "--ngl", "0"]
+    assert run("ask", "demo", "Hello?", *flags).returncode == 0
+    assert Settings().changed("temp", "1").sampling.temperature == 1
+
+
+def test_the_speed_of_a_short_answer_is_not_told() -> None:
+    """One token came "at 0.0/s"."""
+    done = run("ask", "demo", QUESTION, "-i", str(EXAMPLE), "-v", "-n", "1")
+    assert "; 1 token\n" in done.stderr
+    assert "/s" not in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from internvl_gguf.cli.chat import chat
 from internvl_gguf.cli.command_list import COMMANDS, COMPLETE
 from internvl_gguf.cli.completion import answer
 from internvl_gguf.cli.group import load
+from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.cli.settings_file import FILE_NAME, defaults_of, option_types, wanted_model
 from internvl_gguf.config import AskOptions, EngineConfig, PictureOptions, SamplingOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
@@ -217,6 +219,60 @@ def test_help_names_the_file(configure: Callable[[str], None], tmp_path: Path) -
     said = "".join(done.stdout.split())
     assert f"in{tmp_path}/config.toml" in said
     assert "--continue" in said
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_cuts_no_name_of_an_option(name: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It showed `--no-prompt-pic…` and `<separate|combin/ed|frames>`."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    command = load(name)
+    for each in (command, *getattr(command, "commands", {}).values()):
+        page = each.get_help(each.context_class(each, info_name=f"internvl {name}"))
+        assert max(map(len, page.splitlines())) < columns
+        shown = set(re.split(r"[ ,\n]+", page))
+        assert {
+            option
+            for parameter in each.params
+            for option in parameter.opts
+            if option.startswith("-") and not getattr(parameter, "hidden", False)
+        } <= shown
+        assert "<" not in page
+    if name == "ask":
+        assert {"--no-prompt-pictures", "--kv"} <= shown
+        assert "combined|" in page
+
+
+def test_a_variable_is_called_as_its_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Help said "--{NAME} by INTERNVL_SHOW_{NAME}", and --json had to be INTERNVL_SHOW_JSON_OUTPUT."""
+    assert load("show").epilog == "Every option can be set by a variable, too: --mmproj by INTERNVL_MMPROJ."
+    assert load("cache").epilog == "The option can be set by a variable, too: --json by INTERNVL_CACHE_JSON."
+    assert not load("completion").epilog
+    monkeypatch.setenv("INTERNVL_SHOW_JSON", "1")
+    assert given("show", "demo")["json_output"] is True
+    monkeypatch.setenv("INTERNVL_CACHE_CLEAR_ALL", "1")
+    clear = load("cache").commands["clear"]
+    assert clear.make_context("clear", []).params["everything"] is True
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("Use n_ctx=8192 or less.", "Use --n-ctx 8192 or less."),
+        ("a context of 768 (n_ctx)", "a context of 768 (--n-ctx)"),
+        ("n_ubatch is 5 and n_batch 4", "--ubatch-size is 5 and --batch-size 4"),
+        ("--force (force=True) loads it", "--force loads it"),
+        ("Use force=True, or name another file.", "Use --force, or name another file."),
+        ("fewer layers (-ngl, n_gpu_layers), less of it (vram)", "fewer layers (-ngl), less of it (--vram)"),
+        ("the CPU alone (vram='none')", "the CPU alone (--vram none)"),
+        ("by force, seed of the layout; stop", "by force, seed of the layout; stop"),
+        ("my_n_ctx and --n-ctx", "my_n_ctx and --n-ctx"),
+    ],
+)
+def test_the_command_line_calls_options_by_their_flags(said: str, shown: str) -> None:
+    """`-c 100000` was told to use n_ctx=8192, and `-t 0` that n_threads is 0."""
+    assert in_flags(said) == shown
+    assert in_flags("max_tiles 3 (n_ctx)", EngineConfig) == "max_tiles 3 (--n-ctx)"
 
 
 def words(*line: str) -> list[str]:

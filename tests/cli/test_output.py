@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from internvl_gguf.cli.history import _said
 from internvl_gguf.cli.output import (
     Report,
     StreamedAnswer,
@@ -19,6 +20,7 @@ from internvl_gguf.cli.output import (
     say_error,
 )
 from internvl_gguf.errors import InternVLError
+from internvl_gguf.history import Entry
 
 HOSTILE = "a\x1b[31m\u202e[bold]b[/bold]"
 
@@ -49,6 +51,24 @@ def test_lines_are_broken_where_the_terminal_ends(monkeypatch: pytest.MonkeyPatc
     assert lines[1].startswith("    twelve")
     assert lines[-3].startswith("name      words words")
     assert lines[-2].startswith("  words")
+
+
+def test_columns_that_are_left_out_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cache` and `list --catalog` left them out without a word."""
+    shown = terminal(monkeypatch)
+    rows: list[tuple[str, ...]] = [("a" * 20, "b" * 10, "c" * 10)]
+    print_table(("NAME", "LESS", "MORE"), rows, least_first=("LESS",))
+    assert "LESS" not in shown.getvalue()
+    assert shown.getvalue().endswith("1 more column: widen the window.\n")
+
+
+def test_what_was_said_is_broken_at_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`history show` broke an answer inside words."""
+    terminal(monkeypatch)
+    answer = "I cannot tell. I know shapes, colours, places, numbers and short words only."
+    lines = _said(Entry("assistant", answer, 0.0))
+    assert " ".join("\n".join(lines).split()) == answer
+    assert max(map(len, "\n".join(lines).split("\n"))) <= 40
 
 
 def test_a_pipe_gets_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import pytest
 
 from internvl_gguf import Session
 from internvl_gguf.cli.prompt_pictures import find_pictures
+from internvl_gguf.demo.__main__ import EXAMPLE
 from internvl_gguf.errors import PictureError
 from internvl_gguf.history import History
 from internvl_gguf.images.load import check_source, take_source
@@ -149,10 +151,18 @@ def test_a_picture_that_the_question_names_is_attached(tiny: ModelFiles, photo: 
     assert (told["prompt"], told["images"]) == ("What is it?", [str(photo)])
 
 
-def test_a_picture_is_not_attached_twice(tiny: ModelFiles, photo: Path) -> None:
-    question = f"What is in '{photo}'?"
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_picture_is_not_attached_twice(tiny: ModelFiles, photo: Path, by_name: bool) -> None:
+    question = f"What is in '{photo.name if by_name else photo}'?"
     told = json.loads(run("ask", tiny.text, question, "-i", photo, "--json", *FAST).stdout)
-    assert (told["prompt"], told["images"]) == (question, [str(photo)])
+    assert (told["prompt"], told["images"]) == ("What is in the picture?", [str(photo)])
+
+
+def test_the_demo_model_answers_about_a_picture_that_its_question_names(tmp_path: Path) -> None:
+    """It knows no file names: "What number is written in photo.png?" had it say that it cannot tell."""
+    shutil.copy(EXAMPLE, tmp_path / "photo.png")
+    done = run("ask", "demo", f"What number is written in {tmp_path / 'photo.png'}?")
+    assert (done.returncode, done.stdout) == (0, "98\n")
 
 
 def test_a_named_picture_may_stay_text(tiny: ModelFiles, photo: Path) -> None:
@@ -170,7 +180,9 @@ def test_text_from_a_pipe_opens_no_file(tiny: ModelFiles, photo: Path) -> None:
     assert (told["prompt"], told["images"]) == (question, [])
 
 
-@pytest.mark.parametrize("question", ["What is in ./missing.png?", "/tmp/no/such.jpg What is it?"])
+@pytest.mark.parametrize(
+    "question", ["What is in ./missing.png?", "/tmp/no/such.jpg What is it?", "what's in nothere.png"]
+)
 def test_a_named_picture_that_is_missing_is_told(question: str) -> None:
     done = run("ask", "demo", question)
     assert_two_lines(done)
@@ -178,10 +190,10 @@ def test_a_named_picture_that_is_missing_is_told(question: str) -> None:
     assert "--no-prompt-pictures" in done.stderr
 
 
-def test_a_word_that_looks_like_a_picture_is_a_hint(tiny: ModelFiles) -> None:
-    done = run("ask", tiny.text, "What is missing.png?", *FAST)
-    assert done.returncode == 0
-    assert "(no such file: missing.png)" in done.stderr
+@pytest.mark.parametrize("question", ["What is a .png?", "Which is smaller, .png or .jpg?", "What is foo.txt?"])
+def test_a_kind_of_file_is_no_picture(question: str) -> None:
+    found = find_pictures(question, [])
+    assert (found.question, found.paths, found.hints) == (question, (), ())
 
 
 def test_a_picture_among_the_words_is_attached_and_alone_is_no_question(tmp_path: Path) -> None:
@@ -204,6 +216,19 @@ def test_pictures_in_a_question_are_read_as_the_chat_reads_them(
     for name in ("a.png", "b c.png"):
         noise(1).save(name)
     found = find_pictures('Compare ./a.png with "b c.png", please.', [])
-    assert (found.prompt, found.pictures) == ("Compare with, please.", (Path("a.png"), Path("b c.png")))
-    found = find_pictures("Compare ./a.png with 'b c.png'.", ["a.png", "-"])
-    assert (found.prompt, found.pictures) == ("Compare ./a.png with.", (Path("b c.png"),))
+    assert (found.question, found.paths) == (
+        "Compare picture 1 with picture 2, please.",
+        (Path("a.png"), Path("b c.png")),
+    )
+    found = find_pictures("Compare ./a.png with 'b c.png'.", ["-", "a.png"])
+    assert (found.question, found.paths) == ("Compare picture 2 with picture 3.", (Path("b c.png"),))
+
+
+def test_a_sentence_that_names_a_picture_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "Compare photo.png and other.jpg." reached the model as "Compare and."."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo.png", "other.jpg"):
+        noise(1).save(name)
+    assert find_pictures("Compare photo.png and other.jpg.", []).question == "Compare picture 1 and picture 2."
+    assert find_pictures("Is photo.png, my picture, red?", []).question == "Is the picture, my picture, red?"
+    assert find_pictures("photo.png What is it?", []).question == "What is it?"

@@ -99,7 +99,7 @@ def test_what_the_error_says_would_fit_does(pictures: list[PictureToCut], n_ctx:
         check_fits(plan)
     assert (caught.value.needed, caught.value.available) == (plan.needed, n_ctx)
     hint = caught.value.hint
-    larger = re.search(r"a context of ([\d,]+) \(--n-ctx, n_ctx\)", hint)
+    larger = re.search(r"a context of ([\d,]+) \(n_ctx\)", hint)
     assert larger
     with_larger = replace(budget, n_ctx=int(larger[1].replace(",", "")))
     assert plan_cut(pictures, with_larger, fit=fit).fits
@@ -108,7 +108,7 @@ def test_what_the_error_says_would_fit_does(pictures: list[PictureToCut], n_ctx:
         assert int(fewer[2]) == len(pictures)
         for first in range(len(pictures) - int(fewer[1]) + 1):
             assert plan_cut(pictures[first : first + int(fewer[1])], budget, fit=fit).fits
-    cap = re.search(r"(\d+) tiles?\b.* \(--max-tiles, max_tiles\)", hint)
+    cap = re.search(r"(\d+) tiles?\b.* \(max_tiles\)", hint)
     if fit:
         assert cap is None
     elif cap:
@@ -130,11 +130,11 @@ def test_the_cap_is_one_for_all_and_limits_of_a_picture_hold() -> None:
 def test_the_notice_says_what_was_done_and_what_would_take_them_whole() -> None:
     assert cut_notices(plan_cut([PHOTO] * 4, CARD, fit=True)) == (
         "The 4 pictures are cut into 28 tiles instead of 52 (max_tiles 11 instead of 12), so that they fit the context "
-        "of 8,192 tokens; a context of 13,824 (--n-ctx, n_ctx) would take them whole.",
+        "of 8,192 tokens; a context of 13,473 (n_ctx) would take them whole, 13,728 with 256 tokens for the answer.",
     )
     assert cut_notices(plan_cut([PHOTO], replace(CARD, n_ctx=1024), fit=True)) == (
         "The picture is cut into 1 tile instead of 13 (max_tiles 3 instead of 12), so that it fits the context of "
-        "1,024 tokens; a context of 3,840 (--n-ctx, n_ctx) would take it whole.",
+        "1,024 tokens; a context of 3,489 (n_ctx) would take it whole, 3,744 with 256 tokens for the answer.",
     )
     (beyond,) = cut_notices(plan_cut([PHOTO] * 4, replace(CARD, n_ctx_train=8192), fit=True))
     assert beyond.endswith("fit the context of 8,192 tokens.")
@@ -153,13 +153,13 @@ def test_frames_too_many_say_how_many_would_fit() -> None:
     assert caught.value.message == (
         "The prompt takes 7,841 tokens, 7,680 of them for the new pictures; the context has 4,096."
     )
-    assert caught.value.hint == "What would fit: 15 of the 30 pictures or a context of 8,192 (--n-ctx, n_ctx)."
+    assert caught.value.hint == "What would fit: 15 of the 30 pictures or a context of 8,096 (n_ctx)."
 
 
 def test_text_alone_that_is_too_long_is_not_blamed_on_pictures() -> None:
     with pytest.raises(ContextOverflowError) as caught:
         check_fits(plan_cut([], replace(CARD, text_tokens=9000), fit=True))
     assert caught.value.message == "The prompt takes 9,001 tokens; the context has 8,192."
-    assert caught.value.hint == "What would fit: a context of 9,472 (--n-ctx, n_ctx)."
+    assert caught.value.hint == "What would fit: a context of 9,256 (n_ctx)."
     with pytest.raises(ContextOverflowError, match="less text"):
         check_fits(plan_cut([], replace(CARD, text_tokens=40000), fit=True))

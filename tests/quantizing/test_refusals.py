@@ -74,7 +74,7 @@ def test_a_quantised_source_is_refused_unless_forced(tmp_path: Path, source: Pat
     small = make(source).path
     with pytest.raises(ModelFileError, match="quantised already") as caught:
         make(small, "Q4_0", tmp_path)
-    assert "--force" in caught.value.hint
+    assert "force=True" in caught.value.hint
     made = make(small, "Q4_0", tmp_path, force=True)
     assert types_in(made.path) == {"Q4_0"}
 

@@ -189,8 +189,8 @@ def test_overflow_is_told_before_anything_is_computed_with_what_would_fit(tiny: 
         with pytest.raises(ContextOverflowError) as caught:
             session.ask("What is it?", [noise(1)], fit_pictures=False)
         assert caught.value.needed > caught.value.available == 64
-        assert "(--max-tiles, max_tiles)" in caught.value.hint
-        assert "(--n-ctx, n_ctx)" in caught.value.hint
+        assert "(max_tiles)" in caught.value.hint
+        assert "(n_ctx)" in caught.value.hint
         assert len(engine_of(session).cache) == 0
         assert session.messages == ()
         fitting = int(caught.value.hint.split("at most ")[1].split()[0])

@@ -12,7 +12,8 @@ from internvl_gguf.chat.context_usage import ConversationPart, context_tokens, d
 from internvl_gguf.chat.formatting import added_line, status_parts
 from internvl_gguf.chat.settings import Settings
 from internvl_gguf.chat.show_answer import TilesEncoded, show_answer
-from internvl_gguf.chat.shown_pictures import count_repeated, number_of
+from internvl_gguf.chat.shown_pictures import known_as, label_of, number_of
+from internvl_gguf.chat.typed_line import DISK, FileLookup, PathKind
 from internvl_gguf.types import Picture
 
 if TYPE_CHECKING:
@@ -119,19 +120,40 @@ class Chat:
         """
         self._add([attach(source, label) for source in sources])
 
-    def add_named(self, sources: Sequence[Path | Picture]) -> None:
-        """Add the pictures that a line names, all or none; those that the conversation ends with are not added again.
+    def add_named(self, sources: Sequence[Path | Picture]) -> tuple[list[int], int]:
+        """Add the pictures that a line names, all or none; those that the conversation has already are not added again.
+
+        Returns:
+            The number of each, as /images numbers them, and how many pictures there are with them.
 
         Raises:
             PictureError: one of them cannot be read.
         """
-        named, shown = [attach(source) for source in sources], self._shown
-        repeated = count_repeated(named, shown, self.session.runtime, self.settings.limits)
-        for number, attachment in enumerate(named[:repeated], len(shown) - repeated + 1):
-            self.screen.say(
-                f"{attachment.label} is in the conversation already (picture {number}); /image adds it again."
-            )
-        self._add(named[repeated:])
+        shown, named = self._shown, [self._named(source) or attach(source) for source in sources]
+        numbers, new, said = list[int](), list[Attachment](), list[str]()
+        for each in named:
+            number = each if isinstance(each, int) else number_of(each, [*shown, *new], self.session.runtime)
+            if not number and isinstance(each, Attachment):
+                new.append(each)
+                number = len(shown) + len(new)
+            elif isinstance(each, Attachment):
+                said.append(f"{known_as(each, [*shown, *new][number - 1], number)}; /image adds it again.")
+            numbers.append(number)
+        for line in said:
+            self.screen.say(line)
+        self._add(new)
+        return numbers, len(shown) + len(new)
+
+    @property
+    def known_pictures(self) -> FileLookup:
+        """Looks up what a line names: files of this machine, and pictures of the conversation by their names."""
+        labels = set(map(label_of, self._shown))
+
+        def kind(path: Path) -> PathKind:
+            found = DISK.kind(path)
+            return PathKind.PICTURE if found is PathKind.NOTHING and str(path) in labels else found
+
+        return FileLookup(kind, DISK.matches)
 
     def describe(self, attachment: Attachment) -> str:
         """Return one line about an added picture."""
@@ -264,6 +286,13 @@ class Chat:
         """The pictures as /images numbers them: those of the conversation, then those of the next question."""
         return [*(picture for message in self.session.messages for picture in message.pictures), *self.pending]
 
+    def _named(self, source: Path | Picture) -> int:
+        """Return the number of the last picture of the conversation that a name means where no file has it; else 0."""
+        if isinstance(source, Picture) or DISK.kind(source) is not PathKind.NOTHING:
+            return 0
+        labels = list(map(label_of, self._shown))
+        return next((number for number in range(len(labels), 0, -1) if labels[number - 1] == str(source)), 0)
+
     def _add(self, attachments: Sequence[Attachment]) -> None:
         shown = self._shown
         for attachment in attachments:
@@ -271,7 +300,7 @@ class Chat:
             self.screen.preview(attachment.small)
             number = number_of(attachment, shown, self.session.runtime)
             if number:
-                self.screen.say(f"{attachment.label} is in the conversation already (picture {number}); added again.")
+                self.screen.say(f"{known_as(attachment, shown[number - 1], number)}; added again.")
             self.screen.say(self.describe(attachment))
 
     def _tokens(self, attachment: Attachment) -> int:

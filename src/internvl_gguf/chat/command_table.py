@@ -52,8 +52,8 @@ class Command:
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
-        Command("Pictures", "image", "PATH...", "Add pictures to the next question, also those it has already; "
-                "dropping them into the line adds new ones.", commands.image, "path"),
+        Command("Pictures", "image", "PATH...", "Add pictures to the next question, also ones that the "
+                "conversation has already; a path in the line adds new ones only.", commands.image, "path"),
         Command("Pictures", "paste", "", "Add the picture in the clipboard.", commands.paste),
         Command("Pictures", "images", "[remove N...]", "List the pictures, or take some out.", commands.images),
         Command("Pictures", "tiles", "[N]", "Cut the next pictures into at most N tiles, not counting the thumbnail.",
@@ -85,7 +85,7 @@ COMMANDS: dict[str, Command] = {
 }  # fmt: skip
 
 _KEYS = (
-    ("PATH", "A picture's path anywhere in the line adds it; drop files, quote names with spaces."),
+    ("PATH", "A picture's path anywhere in the line adds it, if it is new; drop files, quote names with spaces."),
     ("Alt-Enter", 'A new line; so is Enter between """ and """.'),
     ("Tab", "Completes names; after /, lists commands."),
     ("Ctrl-C", "Stops the answer; twice leaves, as Ctrl-D."),

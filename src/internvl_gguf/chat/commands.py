@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 from internvl_gguf.chat.attachments import grid_text
 from internvl_gguf.chat.context_usage import ConversationPart, context_tokens
 from internvl_gguf.chat.formatting import columns, count, in_commands, part_line, statistics, summary_row
+from internvl_gguf.chat.settings import setting_key
+from internvl_gguf.chat.shown_pictures import label_of
 from internvl_gguf.chat.terminal.clipboard import read_clipboard
 from internvl_gguf.chat.typed_line import parse_line, typed_path
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
-from internvl_gguf.planning.placement import describe
+from internvl_gguf.planning.plan_text import placement_text
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
 from internvl_gguf.tiling import has_thumbnail
 from internvl_gguf.utils.safe_text import safe_name, safe_text
@@ -68,7 +70,7 @@ def images(chat: Chat, text: str) -> str:
     shown = [picture for message in chat.session.messages for picture in message.pictures]
     words = chat.screen.for_screen_reader
     lines = [
-        f"{at + 1:>3}  {safe_name(Path(picture.name).name)}: "
+        f"{at + 1:>3}  {label_of(picture)}: "
         + grid_text(*picture.grid, has_thumbnail=picture.has_thumbnail, in_words=words)
         + f", {count(part.tokens, 'token')}"
         for at, (part, picture) in enumerate(zip(asked, shown, strict=True))
@@ -184,7 +186,7 @@ def set_value(chat: Chat, text: str) -> str:
         return ""
     if value.strip():
         chat.settings = chat.settings.changed(name, value)
-    key = name.lower().replace("-", "_")
+    key = setting_key(name)
     shown = dict(chat.settings.rows()).get(key)
     if shown is None:
         chat.settings.changed(name, "")  # raises: there is no such setting
@@ -212,11 +214,15 @@ def full_name(current: str, text: str) -> str:
 def show(chat: Chat, text: str) -> str:
     """Show the model, where it runs, and the conversation."""
     runtime, conversation = chat.session.runtime, chat.conversation
+    configuration, request = runtime.configuration, runtime.configuration.request
     rows = [
         ("model", chat.model),
         ("text model", str(chat.files.text)),
         ("vision encoder", str(chat.files.mmproj)),
-        ("loaded with", describe(runtime.configuration)),
+        ("runs", placement_text(configuration)),
+        ("encoder", "llama.cpp" if request.mmproj_on_gpu else request.encoder),
+        ("context", count(request.n_ctx, "token")),
+        ("read at once", f"{request.n_batch:,} tokens a call, {request.n_ubatch:,} computed together"),
         ("tiles", f"{runtime.vision.image_size} pixels, {count(runtime.vision.tokens_per_tile, 'token')} each"),
         ("conversation", conversation.id if chat.history.is_kept else "not kept"),
         ("questions", str(sum(entry.role == "user" for entry in conversation.entries))),

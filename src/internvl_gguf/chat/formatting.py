@@ -98,10 +98,10 @@ def columns(rows: Sequence[tuple[str, str]]) -> list[str]:
 def part_line(number: int, part: ConversationPart) -> str:
     """Return the line about a part of the conversation that can be dropped, with its tokens."""
     if part.picture is not None:
-        what = f"   picture {safe_name(PurePath(part.text).name, 40)}"
+        what = f"   of which picture {safe_name(PurePath(part.text).name, 40)}"
     else:
         pictures = f" and {count(part.pictures, 'picture')}" if part.pictures else ""
-        what = f'question "{safe_name(part.text, 40)}"{pictures}'
+        what = f'question "{safe_name(part.text, 40)}" with its answer{pictures}'
     return f"{number:>3}  {what}: {count(part.tokens, 'token')}"
 
 

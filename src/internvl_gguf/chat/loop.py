@@ -119,14 +119,20 @@ class Loop:
     def _question(self, text: str, line: str, waiting: list[Attachment]) -> str:
         """Ask a question with the pictures named in it; pictures alone are added to the next question."""
         chat = self._chat
-        typed = parse_line(text)
+        is_checked = text == line  # text between triple quotes is not checked for typing errors
+        typed = parse_line(text, chat.known_pictures, missing_is_text=not is_checked)
         _refuse_folder(typed.prompt)
-        if text == line:  # text between triple quotes is not checked for typing errors
+        if is_checked:
             _refuse_nothing(typed.prompt)
         for hint in typed.hints:
             chat.screen.show_lines([f"  ({hint})"])
-        chat.add_named(typed.pictures)
-        if not typed.prompt or self._ask(typed.prompt):
+        try:
+            prompt = typed.question(*chat.add_named(typed.pictures))
+        except PictureError as error:
+            is_missing = any(path_kind(path) is PathKind.NOTHING for path in typed.pictures)
+            as_text = ' Between """ and """ a name stays text.' if is_missing else ""
+            raise PictureError(error.message, error.hint + as_text) from None
+        if not prompt or self._ask(prompt):
             return ""
         chat.pending = waiting
         chat.screen.say("Stopped before there was an answer: nothing was asked.")

@@ -19,6 +19,13 @@ _SETTINGS: Final = {
     for name, declared in options_of(configuration).items()
 }
 """The field of `Settings` that each setting stands in, and what is declared of it."""
+_OTHER_NAMES: Final = {
+    flag.removeprefix("--").replace("-", "_"): name
+    for name, (_, declared) in _SETTINGS.items()
+    for flag in declared.flags
+    if flag.startswith("--")
+}
+"""The settings by their names on the command line, such as temp."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Settings:
         Raises:
             InvalidRequestError: no such setting, or a value that cannot be used.
         """
-        key = _key(name)
+        key = setting_key(name)
         if key not in _SETTINGS:
             near = difflib.get_close_matches(key, _SETTINGS, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"The settings are {', '.join(_SETTINGS)}."
@@ -73,14 +80,16 @@ def setting_names() -> tuple[str, ...]:
 
 def setting_values(name: str) -> tuple[str, ...]:
     """The values of a setting, where it has few."""
-    if (found := _SETTINGS.get(_key(name))) is None:
+    if (found := _SETTINGS.get(setting_key(name))) is None:
         return ()
     _, declared = found
     return declared.kind.choices or _OPEN[: declared.can_be_open]
 
 
-def _key(name: str) -> str:
-    return name.lower().replace("-", "_")
+def setting_key(name: str) -> str:
+    """Return the name of a setting that was typed in another spelling, or by another name."""
+    key = name.lower().replace("-", "_")
+    return _OTHER_NAMES.get(key, key)
 
 
 def _read(declared: Declared, text: str) -> Any:

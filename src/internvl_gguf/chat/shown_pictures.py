@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.attachments import Attachment
 from internvl_gguf.images.load import load_image
 from internvl_gguf.session.prepare import cut_as_before
-from internvl_gguf.tiling import Grid
+from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
-    from internvl_gguf.images.tile_limits import TileLimits
     from internvl_gguf.session.model_runtime import ModelRuntime
     from internvl_gguf.types import MessagePicture
 
@@ -21,30 +21,17 @@ def number_of(attachment: Attachment, shown: Sequence[MessagePicture | Attachmen
     return next((at + 1 for at in reversed(range(len(shown))) if _is_same(attachment, shown[at], runtime)), 0)
 
 
-def count_repeated(
-    named: Sequence[Attachment],
-    shown: Sequence[MessagePicture | Attachment],
-    runtime: ModelRuntime,
-    limits: TileLimits,
-) -> int:
-    """Return how many of the pictures that a line names the conversation ends with, in the same order and cut alike.
-
-    A question about them needs no copy. A picture that others came after does: a question about "it" means the last.
-    """
-    for many in range(min(len(named), len(shown)), 0, -1):
-        pairs = zip(named[:many], shown[-many:], strict=True)
-        if all(_is_cut_alike(one, other, runtime, limits) and _is_same(one, other, runtime) for one, other in pairs):
-            return many
-    return 0
+def label_of(picture: MessagePicture | Attachment) -> str:
+    """Return the name of a picture in the chat."""
+    return picture.label if isinstance(picture, Attachment) else safe_name(Path(picture.name).name)
 
 
-def _is_cut_alike(
-    one: Attachment, other: MessagePicture | Attachment, runtime: ModelRuntime, limits: TileLimits
-) -> bool:
-    tile_size = runtime.vision.image_size
-    if isinstance(other, Attachment):
-        return one.grid(limits, tile_size) == other.grid(limits, tile_size)
-    return one.grid(limits, tile_size) == Grid(*other.grid, other.has_thumbnail)
+def known_as(attachment: Attachment, known: MessagePicture | Attachment, number: int) -> str:
+    """Return the words for a picture that the conversation has already, under its name or another one."""
+    label = label_of(known)
+    if attachment.label == label:
+        return f"{label} is in the conversation already (picture {number})"
+    return f"{attachment.label} is the same picture as {label} (picture {number})"
 
 
 def _is_same(one: Attachment, other: MessagePicture | Attachment, runtime: ModelRuntime) -> bool:

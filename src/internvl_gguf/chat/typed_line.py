@@ -2,14 +2,16 @@
 
 A path counts as a picture if its file exists and is a picture by its content. So does a file that is not, but has the
 name of a picture: the user then gets an error that says why it cannot be read. So does the name of a missing picture,
-if it begins the line or names a folder: an answer without that picture would be about something else. Everything else
-stays text; for the name of a missing picture in the middle of a question there is a hint.
+for an answer without that picture would be about something else. Everything else stays text.
+
+Paths before or after the question, as files are dropped, are no part of it. Within a sentence a picture is called by
+its number, so that the sentence stays whole.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from glob import glob
@@ -25,8 +27,12 @@ _PICTURE_NAME = re.compile(
 )
 _WEB = re.compile(r"https?://\S+", re.IGNORECASE)
 _WORD = re.compile(r"\S+")
-_BRACKETS = ("()", "[]", "{}", "<>")
 _QUOTES = "\"'"
+_SPACES = " \t"
+_BETWEEN = f"{_SPACES}\n{OPENING}{CLOSING}"
+"""What may stand between pictures that were dropped together."""
+_SENTENCE_ENDS = (*".!?:;…\n", "。", "！", "？", "：")
+_MOST_NUMBERS = 3  # that are listed one by one
 
 
 def has_picture_name(text: str) -> bool:
@@ -48,14 +54,43 @@ class TypedLine:
     """A parsed line.
 
     Attributes:
-        prompt: the question; empty if the line names pictures only.
+        pieces: the question: texts, and between them the indexes of the pictures that stand there.
         pictures: paths of the pictures in order.
         hints: one line for each text that looks like a picture and is none.
     """
 
-    prompt: str
+    pieces: tuple[str | tuple[int, ...], ...]
     pictures: tuple[Path, ...] = ()
     hints: tuple[str, ...] = ()
+
+    @property
+    def prompt(self) -> str:
+        """The question where no other picture is there; empty if the line names pictures only."""
+        return self.question(range(1, len(self.pictures) + 1), len(self.pictures))
+
+    def question(self, numbers: Sequence[int], total: int) -> str:
+        """Return the question.
+
+        Args:
+            numbers: the number, from 1, of each picture in its conversation.
+            total: number of the pictures that the conversation has with them.
+        """
+        # A file's name would be as good English, but IMG_2033.jpg means nothing to a model: the demo model answers that
+        # it cannot tell. Several pictures have their numbers in the prompt.
+        return "".join(
+            piece if isinstance(piece, str) else _called([numbers[index] for index in piece], total)
+            for piece in self.pieces
+        ).strip()
+
+
+def _called(numbers: Sequence[int], total: int) -> str:
+    """Return the words for pictures of a conversation: "the picture", "picture 2", "pictures 2, 3"."""
+    if total == 1:
+        return "the picture"
+    unique = sorted(set(numbers))
+    if len(unique) > _MOST_NUMBERS and unique[-1] - unique[0] == len(unique) - 1:
+        return f"pictures {unique[0]} to {unique[-1]}"
+    return f"picture{'s' * (len(unique) > 1)} {', '.join(map(str, unique))}"
 
 
 @dataclass(frozen=True)
@@ -71,31 +106,84 @@ class FileLookup:
     matches: Callable[[str], list[Path]]
 
 
-def parse_line(line: str, files: FileLookup | None = None) -> TypedLine:
-    """Split a line into question and pictures."""
+@dataclass(frozen=True)
+class _Place:
+    """Pictures that stand at a place of a line, by their paths."""
+
+    begin: int
+    end: int
+    paths: list[Path]
+
+
+def parse_line(line: str, files: FileLookup | None = None, *, missing_is_text: bool = False) -> TypedLine:
+    """Split a line into question and pictures.
+
+    Args:
+        line: as it was typed.
+        files: looks paths up; those of this machine if None.
+        missing_is_text: whether the name of a missing picture stays text, with a hint.
+    """
     files = files or DISK
-    prompt, pictures, hints = "", list[Path](), list[str]()
-    at = done = 0
+    places, hints = list[_Place](), list[str]()
+    at = 0
     while word := _WORD.search(line, at):
         found = _picture_in(line, word.start(), word.end(), files)
         if found is None:
-            begin = word.start()
-            hint, missing, at = _hint(line, begin, word.end(), files)
-            is_first = not prompt and not line[done:begin].strip()
-            has_folder = any(slash in line[begin:at] for slash in "/\\")
-            if missing is None or not (is_first or has_folder):
+            hint, missing, begin, at = _hint(line, word.start(), word.end(), files)
+            if missing is None or missing_is_text:
                 hints += [hint] if hint and hint not in hints else []
                 continue
             found = begin, at, [missing]
         begin, at, paths = found
-        pictures += paths
-        if begin > done and line[begin - 1 : begin] + line[at : at + 1] in _BRACKETS:
-            begin, at = begin - 1, at + 1
-        prompt = _joined(prompt, line[done:begin])
-        done = at
+        places.append(_Place(begin, at, paths))
         while at < len(line) and line[at] in CLOSING:  # another may follow a comma
             at += 1
-    return TypedLine(_joined(prompt, line[done:]).strip(), tuple(pictures), tuple(hints))
+    groups = _groups(line, places)
+    if all(_is_beside_question(line, group[0].begin, group[-1].end) for group in groups):
+        return TypedLine((_without(line, groups),), tuple(path for place in places for path in place.paths), (*hints,))
+    return _with_places(line, places, tuple(hints))
+
+
+def _groups(line: str, places: Sequence[_Place]) -> list[list[_Place]]:
+    """Return places that follow each other directly, together."""
+    groups: list[list[_Place]] = []
+    for place in places:
+        if groups and not line[groups[-1][-1].end : place.begin].strip(_BETWEEN):
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return groups
+
+
+def _is_beside_question(line: str, begin: int, end: int) -> bool:
+    """Return whether pictures stand before or after a whole question, or on a line of their own."""
+    before, after = line[:begin].rstrip(OPENING).rstrip(_SPACES), line[end:].lstrip(CLOSING).lstrip(_SPACES)
+    if not before:
+        return True
+    if after:
+        return before.endswith("\n") and after.startswith("\n")
+    return before.endswith(_SENTENCE_ENDS)
+
+
+def _without(line: str, groups: Sequence[Sequence[_Place]]) -> str:
+    """Return a line without the pictures that stand beside its question, nor the brackets and commas around them."""
+    prompt, done = "", 0
+    for group in groups:
+        prompt = _joined(prompt, line[done : group[0].begin].rstrip(OPENING))
+        done = len(line) - len(line[group[-1].end :].lstrip(CLOSING))
+    return _joined(prompt, line[done:]).strip()
+
+
+def _with_places(line: str, places: Sequence[_Place], hints: tuple[str, ...]) -> TypedLine:
+    """Return a line whose sentence names pictures; one that it names twice is one picture."""
+    pictures: list[Path] = []
+    pieces: list[str | tuple[int, ...]] = []
+    done = 0
+    for place in places:
+        pictures += [path for path in place.paths if path not in pictures]
+        pieces += [line[done : place.begin], tuple(pictures.index(path) for path in place.paths)]
+        done = place.end
+    return TypedLine((*pieces, line[done:]), tuple(pictures), hints)
 
 
 def _picture_in(line: str, start: int, end: int, files: FileLookup) -> tuple[int, int, list[Path]] | None:
@@ -139,27 +227,26 @@ def typed_path(text: str) -> Path:
 
 def _joined(prompt: str, text: str) -> str:
     """Join a prompt and the text after a picture that was between them: with one space, unless a line ends there."""
-    left, right = prompt.rstrip(" \t"), text.lstrip(" \t")
-    if not left or not right or left.endswith("\n") or right.startswith("\n"):
-        return left + right
-    return left + right if right[0] in CLOSING else f"{left} {right}"
+    left, right = prompt.rstrip(_SPACES), text.lstrip(_SPACES)
+    is_apart = not left or not right or left.endswith("\n") or right.startswith("\n")
+    return left + right if is_apart else f"{left} {right}"
 
 
-def _hint(line: str, start: int, end: int, files: FileLookup) -> tuple[str | None, Path | None, int]:
-    """Return a hint about a word that looks like a picture and is none, its missing path, and the end of the word."""
+def _hint(line: str, start: int, end: int, files: FileLookup) -> tuple[str | None, Path | None, int, int]:
+    """Return a hint about a word that looks like a picture and is none, its missing path, and its begin and end."""
     web = _WEB.match(line, start)
     if web:
         address = web[0].rstrip(CLOSING)
         looks = has_picture_name(address)
         hint = f"{address} is not fetched: pictures come from this machine. Download it first."
-        return hint if looks else None, None, web.end()
+        return hint if looks else None, None, start, web.end()
     while start < end - 1 and line[start] in OPENING:
         start += 1
     name, end = _named_with_spaces(line, start, files) or _named(line, start, end)
     path = expanded(name) if has_picture_name(name) else None
     if path is None or files.kind(path) is not PathKind.NOTHING:
-        return None, None, end
-    return f"no such file: {name}", path, end
+        return None, None, start, end
+    return f"no such file: {name}", path, start, end
 
 
 def _named(line: str, start: int, end: int) -> tuple[str, int]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from internvl_gguf.chat.typed_line import TypedLine
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
 from internvl_gguf.cli.output import (
@@ -21,13 +20,17 @@ from internvl_gguf.cli.output import (
     show_library_log,
     status_line,
 )
+from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.cli.streams import require_stdout
 from internvl_gguf.config import AskOptions, EngineConfig
+from internvl_gguf.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from internvl_gguf.session import Session
     from internvl_gguf.types import Picture, Reply
+
+_FEWEST_MEASURED = 10  # tokens of an answer below which its speed says nothing
 
 
 @takes_asking_options
@@ -126,15 +129,15 @@ def _question(prompt: str | None, images: list[str], *, finds_pictures: bool) ->
         InvalidRequestError: it is no text.
         PictureError: a picture that cannot be read.
     """
-    from internvl_gguf.cli.prompt_pictures import find_pictures, take_found
+    from internvl_gguf.cli.prompt_pictures import FoundPictures, find_pictures, take_found
     from internvl_gguf.cli.stdin import read_question, take_pictures
 
     question = read_question() if prompt is None else prompt
-    found = find_pictures(question, images) if finds_pictures and prompt is not None else TypedLine(question)
-    if not found.prompt.strip():
-        about = f"; ask something about {found.pictures[0]}" if found.pictures else ""
+    found = find_pictures(question, images) if finds_pictures and prompt is not None else FoundPictures(question)
+    if not found.question.strip():
+        about = f"; ask something about {found.paths[0]}" if found.paths else ""
         raise typer.BadParameter(f"the question is empty{about}", param_hint="PROMPT")
-    return found.prompt, take_pictures(images) + take_found(found, question)
+    return found.question, take_pictures(images) + take_found(found, question)
 
 
 def _ask_once(
@@ -154,9 +157,7 @@ def _ask_once(
     files = obtain(model, opening.pop("mmproj"), machine_chooser(config))
     with (
         _progress() as progress,
-        Session.open(
-            files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.line.say
-        ) as session,
+        Session.open(files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.notice) as session,
     ):
         session.on_tiles(progress.tiles)
         return _answer(session, prompt, pictures, asked, quiet=quiet, progress=progress)
@@ -230,10 +231,11 @@ def _split_arguments(
 
     missing = (model is None) + (prompt is None)
     if len(words) > missing:
-        raise typer.BadParameter(
-            f"got {len(words)} words beside the options: quote the question, and give pictures with -i",
-            param_hint="PROMPT",
-        )
+        question = words[1:] if model is None and options.names_model(words[0]) else words
+        with option_errors():
+            raise InvalidRequestError(
+                f"The question came as {len(question)} words.", f'Put the question in quotes: "{" ".join(question)}"'
+            )
     if len(words) == 2 and has_picture_name(words[0]):
         raise typer.BadParameter(f"there is no file {words[0]}; pictures are given with -i", param_hint="MODEL")
     if len(words) == 2:
@@ -258,6 +260,9 @@ class _Progress:
 
     def __init__(self, line: StatusLine) -> None:
         self.line = line
+
+    def notice(self, line: str) -> None:
+        self.line.say(in_flags(line))
 
     def load(self, done: float) -> None:
         self.line.show(f"Loading the model, {done:.0%}")
@@ -291,11 +296,15 @@ def _as_json(model: str, prompt: str, pictures: list[Picture], reply: Reply) -> 
 
 
 def _say_statistics(reply: Reply) -> None:
+    from internvl_gguf.chat.formatting import count
+
     usage, timings = reply.usage, reply.timings
     guesses = f", {usage.accepted_tokens} of {usage.drafted_tokens} guesses right" if usage.drafted_tokens else ""
+    is_measured = usage.completion_tokens >= _FEWEST_MEASURED
+    speed = f" at {timings.decode_tokens_per_second:.1f}/s" if is_measured else ""
     say(
         f"pictures {usage.images}, tiles {usage.tiles} ({usage.tiles_encoded} encoded in {timings.encode:.2f} s); "
         f"{usage.prompt_tokens} prompt tokens ({usage.cached_tokens} cached, prefill {timings.prefill:.2f} s); "
         f"first token after {timings.time_to_first_token:.2f} s; "
-        f"{usage.completion_tokens} tokens at {timings.decode_tokens_per_second:.1f}/s{guesses}"
+        f"{count(usage.completion_tokens, 'token')}{speed}{guesses}"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast, get_args
 
@@ -96,15 +96,21 @@ def asks(command: Callable[..., Any]) -> bool:
     return getattr(command, "has_asking_options", False)
 
 
-def where_else(name: str, *, asking: bool) -> str:
-    """Return the help text that names the other places where the options of a command can be set.
+def elsewhere(variables: Mapping[str, str]) -> str:
+    """Return the help text that says how variables set the options of a command.
 
     Args:
-        name: of the command.
-        asking: whether it has the asking options.
+        variables: the name of each, by the long name of its option.
     """
-    if not asking:
-        return f"Every option can be set by a variable, too: --{{NAME}} by {VARIABLES}_{name.upper()}_{{NAME}}."
+    if not variables:
+        return ""
+    option, variable = next(iter(variables.items()))
+    each = "Every option" if len(variables) > 1 else "The option"
+    return f"{each} can be set by a variable, too: {option} by {variable}."
+
+
+def asking_elsewhere(name: str) -> str:
+    """Return the help text that names the other places where the asking options of a command can be set."""
     return (
         f"Every option can be set by a variable, --max-tiles by {VARIABLES}_MAX_TILES and --verbose, which other "
         f"commands have, too, by {VARIABLES}_{name.upper()}_VERBOSE; and in {settings_path()}, as max_tiles = 6. "

@@ -8,12 +8,13 @@ import typer
 
 from internvl_gguf.cli import options
 from internvl_gguf.cli.cache_contents import cache_contents, clear_caches
+from internvl_gguf.cli.help_page import PlainCommand, PlainGroup
 from internvl_gguf.cli.output import confirm, print_json, print_table, say
 from internvl_gguf.utils.paths import cache_dir
 from internvl_gguf.utils.records import EMBEDDINGS, Record
 from internvl_gguf.utils.sizes import format_size
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(cls=PlainGroup, add_completion=False)
 
 
 @app.callback(invoke_without_command=True)
@@ -57,7 +58,7 @@ def _shown(record: Record) -> dict[str, str]:
     return {"name": record.name, "purpose": record.purpose}
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def clear(
     everything: Annotated[
         bool, typer.Option("--all/--embeddings", help="Everything, or only what was seen of pictures.")

@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
+from internvl_gguf.chat.typed_line import has_picture_name
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
 from internvl_gguf.cli.output import show_library_log
 from internvl_gguf.cli.parameters import VARIABLES
+from internvl_gguf.cli.run import option_errors
 from internvl_gguf.cli.stdin import STDIN
 from internvl_gguf.cli.streams import require_stdout
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.utils.safe_text import safe_name
 
 _CONVERSATION = "Conversations"
 _TERMINAL = "The terminal"
@@ -41,6 +45,9 @@ def chat(
         ),
     ] = None,
     model_option: options.ModelFlag = None,
+    prompt_option: Annotated[
+        str | None, typer.Option("--prompt", "-p", hidden=True, show_default=False, allow_from_autoenv=False)
+    ] = None,
     go_on: Annotated[
         bool,
         typer.Option(
@@ -87,9 +94,14 @@ def chat(
     """
     if go_on and resume is not None:
         raise typer.BadParameter("names another conversation than --continue", param_hint="--resume")
+    if prompt_option is not None:
+        _refuse_question(prompt_option)
     require_stdout()
     words = model_and_pictures or []
     model, pictures = (model_option, words) if model_option else _split_arguments(words)
+    for word in pictures:
+        if word != STDIN and not Path(word).exists() and not has_picture_name(word):
+            _refuse_question(word)
     pictures = [*pictures, *(image or [])]
     if verbose:
         show_library_log()
@@ -97,20 +109,31 @@ def chat(
 
     terminal = Terminal.found(STDIN in pictures, plain=plain, preview=preview)
     terminal.screen.progress("Starting", at_once=True)
-    from internvl_gguf.cli.chat_job import ChatJob, run_chat  # only now: all that a model needs comes with it
-
+    try:
+        from internvl_gguf.cli.chat_job import ChatJob, run_chat  # only now: all that a model needs comes with it
+    except KeyboardInterrupt:
+        terminal.screen.progress()  # its line would stand before the shell's
+        raise
     job = ChatJob(model, pictures, go_on, resume, history, asking)
     raise typer.Exit(run_chat(job, terminal))
 
 
+def _refuse_question(question: str) -> None:
+    with option_errors():
+        raise InvalidRequestError(
+            f"chat takes no question on the command line: {safe_name(question)}",
+            "Type it at the prompt, or use ask.",
+        )
+
+
 def _split_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
     """Return MODEL and PICTUREs; a first argument that is a file or pipe, but no GGUF, is a picture."""
-    from internvl_gguf.chat.typed_line import has_picture_name
-
     if not arguments or arguments[0] == STDIN:
         return None, arguments
     first = Path(arguments[0])
     is_file = first.exists() and not first.is_dir() and first.suffix.lower() != ".gguf"
     if is_file or (has_picture_name(arguments[0]) and not options.names_model(arguments[0])):
         return None, arguments
+    if " " in arguments[0] and not first.exists():
+        _refuse_question(arguments[0])
     return arguments[0], arguments[1:]

@@ -18,8 +18,10 @@ from internvl_gguf.chat.suggestions import Sources
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions
 from internvl_gguf.cli.output import flush
+from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.cli.run import FAILED, INTERRUPTED
 from internvl_gguf.cli.stdin import STDIN
+from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.history import History
 from internvl_gguf.utils.paths import data_dir, expanded
@@ -78,6 +80,7 @@ def _hold(job: ChatJob, terminal: Terminal) -> int:
     worker, screen = BackgroundThread(), terminal.screen
 
     def notice(line: str) -> None:
+        line = in_flags(line, EngineConfig)  # what cuts pictures is called as /set does
         if not worker.post(NoticeLine(line)):
             screen.say(line)
 

@@ -61,7 +61,9 @@ _LISTED: Final = 20
 _FIRST: Final = {"--help": "Show the commands and exit.", "--version": "Print the version."}
 
 
-def completion(shell: Annotated[Shell, typer.Argument(help="Which shell.", show_default=False)]) -> None:
+def completion(
+    shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish", help="Which shell.", show_default=False)],
+) -> None:
     """Print the script that completes commands, options and models. The script says where it goes."""
     from internvl_gguf.cli.output import print_document  # only now: an answer to a shell does without
 
@@ -134,6 +136,8 @@ def _types(function: Any) -> Mapping[str, Any]:
 
 def _options(command: Any) -> Iterator[Answer]:
     for option in command.params:
+        if getattr(option, "hidden", False):
+            continue
         for name in (*option.opts, *option.secondary_opts):
             if name.startswith("--"):
                 yield name, getattr(option, "help", None) or ""

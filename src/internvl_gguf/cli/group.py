@@ -10,21 +10,28 @@ from typer.core import TyperGroup
 
 from internvl_gguf._version import __version__
 from internvl_gguf.cli import settings_file
-from internvl_gguf.cli.asking_options import asking_types, asks, where_else
+from internvl_gguf.cli.asking_options import asking_elsewhere, asking_types, asks, elsewhere
 from internvl_gguf.cli.command_list import COMMANDS, help_text
+from internvl_gguf.cli.help_page import PlainCommand
 from internvl_gguf.cli.output import print_lines
 from internvl_gguf.cli.parameters import VARIABLES
+from internvl_gguf.cli.run import option_errors
+from internvl_gguf.errors import InvalidRequestError
 
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 
 
 _RUN: Final = "run"  # as other runtimes call chatting and asking
 _ELSEWHERE: Final = {
-    "ps": "no model stays loaded when its command ends; `internvl list` shows the models that are here",
-    "generate": "`internvl ask MODEL QUESTION -i PICTURE` answers one question",
-    "search": "`internvl list --catalog` shows the models known by name",
+    "ps": ("no model stays loaded when its command ends.", "`internvl list` shows the models that are here."),
+    "stop": ("no model stays loaded when its command ends.", "There is nothing to stop; Ctrl-C ends a command."),
+    "serve": ("there is no server yet.", "`internvl ask --batch FILE` answers many questions; Python has `Session`."),
+    "generate": ("one question is answered by ask.", "Use `internvl ask MODEL QUESTION -i PICTURE`."),
+    "search": ("the models known by name are in the catalogue.", "Use `internvl list --catalog`."),
+    "help": ("help is an option.", "Use `internvl --help`, or `internvl COMMAND --help`."),
+    "version": ("the version is an option.", "Use `internvl --version`."),
 }
-"""Commands of other runtimes that have no like here, with what to do instead."""
+"""Commands of other runtimes that have no like here: why, and what to do instead."""
 
 
 def _meant_by_run(arguments: list[str]) -> str:
@@ -42,7 +49,9 @@ class _LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] in _ELSEWHERE:
-            raise typer.BadParameter(_ELSEWHERE[args[0]], param_hint=args[0])
+            why, hint = _ELSEWHERE[args[0]]
+            with option_errors():
+                raise InvalidRequestError(f"There is no command {args[0]}: {why}", hint)
         if args and args[0] == _RUN:
             args = [_meant_by_run(args[1:]), *args[1:]]
         name, command, rest = super().resolve_command(ctx, args)
@@ -66,21 +75,32 @@ def load(name: str) -> Any:
     if isinstance(target, typer.Typer):
         loaded.add_typer(target, name=name, context_settings=_SETTINGS)
         group = typer.main.get_group(loaded).commands[name]
-        for each in getattr(group, "commands", {}).values():
-            _hide_variables(each)
+        group.epilog = elsewhere(_name_variables(group, name))
+        for own_name, each in getattr(group, "commands", {}).items():
+            each.epilog = elsewhere(_name_variables(each, name, own_name))
         return group
     wanted = settings_file.defaults_of(name, target, asking_types(), tuple(COMMANDS))
-    epilog = where_else(name, asking=asks(target))
-    loaded.command(name, epilog=epilog, context_settings={**_SETTINGS, "default_map": wanted})(target)
+    loaded.command(name, cls=PlainCommand, context_settings={**_SETTINGS, "default_map": wanted})(target)
     command = typer.main.get_command(loaded)
-    _hide_variables(command)
+    variables = _name_variables(command, name)
+    command.epilog = asking_elsewhere(name) if asks(target) else elsewhere(variables)
     return command
 
 
-def _hide_variables(command: Any) -> None:
-    """Leave the variables out of the rows of a command's help, which they would double."""
+def _name_variables(command: Any, *path: str) -> dict[str, str]:
+    """Name the variable of each option of a command by its long name, and return the variables by these names.
+
+    The rows of its help leave them out, for they would double it.
+    """
+    found = {}
     for each in command.params:
         each.show_envvar = False
+        long = next((name for name in each.opts if name.startswith("--")), None)
+        if long and (each.envvar or each.allow_from_autoenv):
+            words = (VARIABLES, *path, long.removeprefix("--").replace("-", "_"))
+            each.envvar = each.envvar or "_".join(words).upper()
+            found[long] = each.envvar
+    return found
 
 
 def _not_loaded() -> None:

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
 
 from internvl_gguf.cli import options
+from internvl_gguf.cli.help_page import PlainCommand, PlainGroup
 from internvl_gguf.cli.options import given
-from internvl_gguf.cli.output import bold, columns, confirm, dim, print_json, print_styled, say
+from internvl_gguf.cli.output import bold, columns, confirm, dim, is_terminal, print_json, print_styled, say
 from internvl_gguf.errors import HistoryError
 from internvl_gguf.history.database import FILE
 from internvl_gguf.utils.paths import data_dir
-from internvl_gguf.utils.safe_text import cells, clipped, safe_name, safe_text
+from internvl_gguf.utils.safe_text import broken, cells, clipped, safe_name, safe_text
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _MODEL: Final = 24
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The conversation's id, or how that begins.")]
 
 
-class _HistoryGroup(TyperGroup):
+class _HistoryGroup(PlainGroup):
     """A group of commands that lists conversations if its first word is not one of its commands."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -47,7 +47,7 @@ app = typer.Typer(
 )
 
 
-@app.command(_LIST)
+@app.command(_LIST, cls=PlainCommand)
 def list_conversations(
     search: Annotated[
         list[str] | None,
@@ -78,7 +78,7 @@ def list_conversations(
         say(_footer(history, text, len(found), len(shown)))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def show(conversation: IdArgument, json_output: options.JSONOption = False) -> None:
     """Show what was said in a conversation."""
     from internvl_gguf.history.json_export import conversation_as_json
@@ -91,7 +91,7 @@ def show(conversation: IdArgument, json_output: options.JSONOption = False) -> N
     print_styled("\n\n".join(_told(found)))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def export(
     conversation: IdArgument,
     file: Annotated[
@@ -119,7 +119,7 @@ def export(
         say(f"Wrote {written}{f', its pictures to {folder}' if folder else ''}.")
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def rm(
     conversations: Annotated[
         list[str] | None, typer.Argument(metavar="ID", help="Their ids, or how those begin.", show_default=False)
@@ -247,7 +247,9 @@ def _told(conversation: Conversation) -> Iterator[str]:
 
 
 def _said(entry: Entry) -> list[str]:
-    return [safe_text(entry.text)] if entry.text else []
+    # In a pipe a line has room for whole paragraphs, as they were said.
+    lines = safe_text(entry.text).split("\n") if entry.text else []
+    return [broken(line, columns()) if is_terminal() else line for line in lines]
 
 
 def _picture_line(picture: HistoryPicture) -> str:

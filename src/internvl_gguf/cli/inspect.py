@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +14,10 @@ import typer
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import takes_picture_options
 from internvl_gguf.cli.output import print_fact, print_json, print_lines, say
-from internvl_gguf.cli.run import option_errors
+from internvl_gguf.cli.parameters import in_flags
+from internvl_gguf.cli.run import FAILED, option_errors
 from internvl_gguf.config import DEFAULT_N_CTX, PictureOptions
-from internvl_gguf.errors import ContextOverflowError, ModelFileError
+from internvl_gguf.errors import ContextOverflowError, ModelFileError, PictureError
 from internvl_gguf.images.fit_context import (
     ANSWER_ALLOWANCE,
     ContextBudget,
@@ -46,6 +49,7 @@ PLACE_ALLOWANCE = 10
 _MARKERS = 2  # <img> and </img>, which stand in every form
 
 _LABEL_WIDTH = 13
+_MOST_SHOWN = 20  # pictures that are described one by one
 
 
 @dataclass(frozen=True)
@@ -102,13 +106,19 @@ class _Inspection:
 def inspect(
     image: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE...", help="The pictures of one question; - is one on stdin.", show_default=False),
+        typer.Argument(
+            metavar="IMAGE...",
+            help="The pictures of one question, or folders of them; - is one on stdin.",
+            show_default=False,
+        ),
     ],
     model: options.ModelOption = None,
     mmproj: options.MmprojOption = None,
     *,
     pictures: PictureOptions,
-    n_ctx: Annotated[int, typer.Option("--n-ctx", "--context", "-c", help="Tokens of the context.")] = DEFAULT_N_CTX,
+    n_ctx: Annotated[
+        int, typer.Option("--n-ctx", "--context", "--ctx-size", "-c", help="Tokens of the context.")
+    ] = DEFAULT_N_CTX,
     prompt_tokens: Annotated[
         int, typer.Option(help="Tokens to keep for the system message and the question.")
     ] = PROMPT_ALLOWANCE,
@@ -131,24 +141,25 @@ def inspect(
             raise typer.BadParameter("use a positive context length", param_hint="--n-ctx")
         if prompt_tokens < 0:
             raise typer.BadParameter("use 0 or more tokens", param_hint="--prompt-tokens")
-        targets = _overlay_files(save, image) if save else []
-    from internvl_gguf.cli.stdin import take_pictures
-    from internvl_gguf.images.load import load_image
-
-    sources = take_pictures(image)
+    named = _with_folders(image)
+    with option_errors():
+        all_targets = _overlay_files(save, named) if save else []
+    found, unreadable = _read(named)
+    targets = [target for name, target in zip(named, all_targets, strict=False) if name in found]
+    names = [name for name in named if name in found]
+    sources, sizes = [found[name][0] for name in names], [found[name][1] for name in names]
     encoder = _encoder(model, mmproj)
-    sizes = [load_image(source.source, name=source.name).size for source in sources]
     budget = ContextBudget(
         n_ctx=n_ctx,
         n_ctx_train=encoder.n_ctx_train,
-        text_tokens=prompt_tokens + PLACE_ALLOWANCE * _places(len(image), pictures.layout),
+        text_tokens=prompt_tokens + PLACE_ALLOWANCE * _places(len(names), pictures.layout),
         answer_tokens=ANSWER_ALLOWANCE,
         tile_size=encoder.tile_size,
         tokens_per_tile=encoder.tokens_per_tile,
     )
     to_cut = [PictureToCut(size, TileLimits.of(pictures)) for size in sizes]
     inspection = _Inspection(
-        image,
+        names,
         sizes,
         encoder,
         pictures.layout,
@@ -160,7 +171,8 @@ def inspect(
     for source, target, grid in zip(sources, targets, _shown_plan(inspection).grids, strict=False):
         _save_overlay(source, target, grid)
     if json_output:
-        print_json(_document(inspection, targets))
+        errors = [{"image": name, "error": error.message} for name, error in unreadable.items()]
+        print_json({**_document(inspection, targets), "unreadable": errors})
     else:
         _print(inspection)
     _say_what_does_not_fit(inspection)
@@ -169,6 +181,53 @@ def inspect(
             say(f"Replaced {target}, which was there already")
         elif not json_output:
             say(f"Saved {target}")
+    for error in unreadable.values():
+        say(f"Left out: {error.message} {error.hint}")
+    if unreadable:
+        raise typer.Exit(FAILED)
+
+
+def _with_folders(images: Sequence[str]) -> list[str]:
+    """Return the names with each folder replaced by the pictures in it, page2 before page10.
+
+    Raises:
+        PictureError: a folder without pictures.
+    """
+    from internvl_gguf.chat.typed_line import DISK, PathKind
+
+    found: list[str] = []
+    for image in images:
+        if not Path(image).is_dir():
+            found.append(image)
+            continue
+        inside = [path for path in DISK.matches(f"{escape(image)}/*") if DISK.kind(path) is PathKind.PICTURE]
+        if not inside:
+            raise PictureError(f"{image} has no pictures in it.", "Name a folder of pictures, or the files.")
+        found += map(str, inside)
+    return found
+
+
+def _read(names: Sequence[str]) -> tuple[dict[str, tuple[Picture, tuple[int, int]]], dict[str, PictureError]]:
+    """Return pictures with their sizes, and the errors of those that cannot be read, by their names.
+
+    Raises:
+        PictureError: none can be read.
+    """
+    from internvl_gguf.cli.stdin import is_stdin, take_pictures
+    from internvl_gguf.images.load import load_image
+
+    found: dict[str, tuple[Picture, tuple[int, int]]] = {}
+    errors: dict[str, PictureError] = {}
+    for name in dict.fromkeys(names):
+        try:
+            known = next((found[each] for each in found if is_stdin(each) and is_stdin(name)), None)
+            (picture,) = [known[0]] if known else take_pictures([name])
+            found[name] = picture, load_image(picture.source, name=picture.name).size
+        except PictureError as error:
+            errors[name] = error
+    if not found:
+        raise next(iter(errors.values()))
+    return found, errors
 
 
 def _places(pictures: int, layout: PictureLayout) -> int:
@@ -291,7 +350,8 @@ def _positions(inspection: _Inspection, cut: CutPlan) -> int:
 def _print(inspection: _Inspection) -> None:
     encoder, several = inspection.encoder, len(inspection.names) > 1
     rows = zip(inspection.names, inspection.sizes, inspection.asked.grids, inspection.plan.grids, strict=True)
-    for name, (width, height), grid, planned in rows:
+    is_short = len(inspection.names) > _MOST_SHOWN
+    for name, (width, height), grid, planned in () if is_short else rows:
         print_lines(f"{name}: {width} x {height} pixels", hang=4)
         size = encoder.tile_size
         _print_fact("cut into", _grid_text(grid, size))
@@ -302,15 +362,27 @@ def _print(inspection: _Inspection) -> None:
     asked, plan = inspection.asked, inspection.plan
     if several:
         print_lines(f"{len(inspection.names)} pictures together")
+        if is_short:
+            _print_fact("cut into", _by_tiles(asked))
+            if inspection.is_fitted:
+                _print_fact("to fit", _by_tiles(plan))
         _print_fact("the model", f"sees {_seen(asked.tiles, encoder)}")
     positions, n_ctx = _positions(inspection, asked), asked.budget.n_ctx
-    _print_fact("context", f"{positions:,} of {n_ctx:,} tokens, {positions / n_ctx:.0%}")
+    beyond = "" if asked.fits else ": does not fit with the text" if positions <= n_ctx else ": does not fit"
+    _print_fact("context", f"{positions:,} of {n_ctx:,} tokens, {positions / n_ctx:.0%}{beyond}")
     if inspection.is_fitted:
         cut = f"max_tiles {plan.cap} for each" if several else _grid_text(plan.grids[0], encoder.tile_size)
         positions = _positions(inspection, plan)
         _print_fact("to fit", f"{cut}: {_seen(plan.tiles, encoder)}, {positions / n_ctx:.0%}")
-    text = asked.budget.text_tokens - _MARKERS * inspection.places
-    _print_fact("text", f"{text:,} tokens kept for your question (change with --prompt-tokens)")
+    labels = asked.budget.text_tokens - inspection.prompt_tokens - _MARKERS * inspection.places
+    kept = f"{inspection.prompt_tokens:,} tokens kept for your question (--prompt-tokens), {labels:,} for labels"
+    _print_fact("text", kept)
+
+
+def _by_tiles(cut: CutPlan) -> str:
+    """Return how many pictures have how many tiles: "3 of 1 tile, 20 of 13 tiles"."""
+    numbers = Counter(grid.tiles for grid in cut.grids)
+    return ", ".join(f"{numbers[tiles]} of {count_tiles(tiles)}" for tiles in sorted(numbers))
 
 
 def _print_fact(label: str, fact: str) -> None:
@@ -330,15 +402,14 @@ def _say_what_does_not_fit(inspection: _Inspection) -> None:
     try:
         check_fits(inspection.plan)
     except ContextOverflowError as error:
-        say(f"This does not fit. {error.message}")
-        say(f"  {error.hint}")
+        say(f"This does not fit. {in_flags(error.message)}")
+        say(f"  {in_flags(error.hint)}")
     else:
         for line in cut_notices(inspection.plan):
-            say(line)
+            say(in_flags(line))
 
 
 def _save_overlay(picture: Picture, target: Path, grid: Grid) -> None:
-    from internvl_gguf.errors import PictureError
     from internvl_gguf.images.grid_overlay import draw_grid
     from internvl_gguf.images.load import load_image
     from internvl_gguf.utils.atomic_write import atomic_file

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import typer
 
-from internvl_gguf.utils.options import options_of
+from internvl_gguf.cli.settings_file import SettingsError, settings_path
+from internvl_gguf.config import EngineConfig, PictureOptions, SamplingParams
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.utils.options import Declared, options_of
 
 VARIABLES: Final = "INTERNVL"
 """Prefix of the names of all environment variables."""
+value_sources: ContextVar[Mapping[str, str]] = ContextVar("value_sources", default={})  # noqa: B039  (never changed)
+"""Where each value of the running command came from, by the parameter: COMMANDLINE, ENVIRONMENT, DEFAULT_MAP, ..."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +102,45 @@ def taken(configuration: Any, values: dict[str, Any], **more: Any) -> Any:
         InvalidRequestError: a value that cannot be used.
     """
     given = {
-        declared.name: declared.read(values.pop(declared.key))
+        declared.name: _checked(declared, values.pop(declared.key))
         for declared in options_of(configuration).values()
         if declared.option.on_command_line
     }
     return configuration(**given, **more)
+
+
+def _checked(declared: Declared, value: Any) -> Any:
+    """Return the value of an option, called in errors as it was given: by its flag, its variable or its key."""
+    origin = value_sources.get().get(declared.key, "")
+    called = f"{VARIABLES}_{declared.key.upper()}" if origin == "ENVIRONMENT" else declared.flag
+    if origin != "DEFAULT_MAP":
+        return declared.checked(declared.read(value), called)
+    try:
+        return declared.checked(declared.read(value), declared.key)
+    except InvalidRequestError as error:
+        raise SettingsError(f"In {settings_path()}: {error.message}", error.hint) from None
+
+
+def in_flags(text: str, *configurations: Any) -> str:
+    """Return a message as the command line says it: options, which it calls as Python does, by their flags.
+
+    `n_ctx=8192` becomes `--n-ctx 8192`. A name that is an English word, too, counts in brackets or before a value only.
+
+    Args:
+        text: the message.
+        *configurations: dataclasses whose options are meant; all if none is given.
+    """
+    flags = {
+        name: declared.flag
+        for configuration in configurations or (SamplingParams, PictureOptions, EngineConfig)
+        for name, declared in options_of(configuration).items()
+        if declared.option.on_command_line
+    }
+    any_name, no_word = "|".join(flags), "|".join(name for name in flags if "_" in name)
+    text = re.sub(rf"(-+[a-z-]+)(?:, (?:{any_name})(?=\))| \((?:{any_name})=True\))", r"\1", text)  # both names
+    text = re.sub(
+        rf"\b({any_name})=(['\"]?)([\w.]+)\2",
+        lambda found: flags[found[1]] + ("" if found[3] == "True" else f" {found[3]}"),
+        text,
+    )
+    return re.sub(rf"(?<![-\w])(?:{no_word})(?![-\w])|(?<=\()(?:{any_name})(?=\))", lambda found: flags[found[0]], text)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from internvl_gguf.chat.typed_line import DISK, FileLookup, PathKind, TypedLine, parse_line
+from internvl_gguf.chat.typed_line import DISK, FileLookup, PathKind, parse_line
 from internvl_gguf.cli.output import say
 from internvl_gguf.cli.stdin import is_stdin
 from internvl_gguf.errors import PictureError
@@ -17,24 +17,51 @@ from internvl_gguf.types import Picture
 OFF: Final = "--no-prompt-pictures"
 
 
-def find_pictures(prompt: str, given: Sequence[str]) -> TypedLine:
-    """Return the pictures whose paths are in a question, as the chat reads a line; paths of `given` ones stay text.
+@dataclass(frozen=True)
+class FoundPictures:
+    """A question and the pictures that it names.
+
+    Attributes:
+        question: the question.
+        paths: of the pictures that are not given otherwise.
+        hints: one line for each text that looks like a picture and is none.
+    """
+
+    question: str
+    paths: tuple[Path, ...] = ()
+    hints: tuple[str, ...] = ()
+
+
+def find_pictures(prompt: str, given: Sequence[str]) -> FoundPictures:
+    """Return the pictures whose paths are in a question, as the chat reads a line.
 
     Args:
         prompt: the question.
-        given: pictures that come with it anyway.
+        given: pictures that come with it anyway, the first ones; a question may call them by their names.
     """
-    known = [Path(image) for image in given if not is_stdin(image) and Path(image).exists()]
+    known = {number: Path(image) for number, image in enumerate(given, 1) if not is_stdin(image)}
 
     def kind(path: Path) -> PathKind:
-        found = DISK.kind(path)
-        is_given = found is PathKind.PICTURE and any(path.samefile(each) for each in known)
-        return PathKind.OTHER if is_given else found
+        return PathKind.PICTURE if _number_of(path, known) else DISK.kind(path)
 
-    return parse_line(prompt, FileLookup(kind, DISK.matches))
+    typed = parse_line(prompt, FileLookup(kind, DISK.matches))
+    paths = [path for path in typed.pictures if not _number_of(path, known)]
+    new = iter(range(len(given) + 1, len(given) + len(paths) + 1))
+    numbers = [_number_of(path, known) or next(new) for path in typed.pictures]
+    return FoundPictures(typed.question(numbers, len(given) + len(paths)), tuple(paths), typed.hints)
 
 
-def take_found(found: TypedLine, question: str) -> list[Picture]:
+def _number_of(path: Path, known: Mapping[int, Path]) -> int:
+    """Return the number of the given picture that a path means: the file, or the name where no file has it; else 0."""
+    found = DISK.kind(path)
+    if found is PathKind.PICTURE:
+        return next((number for number, each in known.items() if each.exists() and path.samefile(each)), 0)
+    if found is PathKind.NOTHING:
+        return next((number for number, each in known.items() if str(path) == each.name), 0)
+    return 0
+
+
+def take_found(found: FoundPictures, question: str) -> list[Picture]:
     """Read the pictures found in a question, and tell the user of each in a line.
 
     Args:
@@ -46,7 +73,7 @@ def take_found(found: TypedLine, question: str) -> list[Picture]:
     """
     for hint in found.hints:
         say(f"({hint})")
-    return [_taken(path, question) for path in found.pictures]
+    return [_taken(path, question) for path in found.paths]
 
 
 def _taken(path: Path, question: str) -> Picture:

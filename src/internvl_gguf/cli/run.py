@@ -11,6 +11,8 @@ from typing import Any
 import typer
 
 from internvl_gguf.cli.output import say, say_error
+from internvl_gguf.cli.parameters import in_flags
+from internvl_gguf.cli.settings_file import SettingsError
 from internvl_gguf.cli.streams import closed_error, is_stdout_closed
 from internvl_gguf.errors import InternVLError, InvalidRequestError
 
@@ -32,7 +34,7 @@ def run(command: typer.Typer) -> int:
     try:
         code = typer.main.get_command(command).main(prog_name="internvl", standalone_mode=False)
     except InternVLError as error:
-        say_error(error)
+        _tell(error)
         return FAILED
     except typer.TyperException as error:
         say_error(_usage_error(error))
@@ -62,6 +64,7 @@ def _usage_error(error: typer.TyperException) -> InternVLError:
         said = first["msg"].removeprefix("Value error, ")
         name = max(error.param.opts if error.param else ["The argument"], key=len)
         message = f"{name}: {_REASONS[first['type']].format(first['input']) if first['type'] in _REASONS else said}"
+    message = " ".join(message.split())
     return InternVLError(message if message.endswith(("?", ".")) else f"{message}.", f"See {path} --help.")
 
 
@@ -71,5 +74,9 @@ def option_errors() -> Iterator[None]:
     try:
         yield
     except InvalidRequestError as error:
-        say_error(error)
+        _tell(error)
         raise typer.Exit(WRONG_USAGE) from error
+
+
+def _tell(error: InternVLError) -> None:
+    say_error(error, str if isinstance(error, SettingsError) else in_flags)

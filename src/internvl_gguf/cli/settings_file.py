@@ -29,6 +29,10 @@ FILE_NAME: Final = "config.toml"
 MODEL: Final = "model"
 
 
+class SettingsError(InvalidRequestError):
+    """config.toml cannot be used. Its messages call options as that file does."""
+
+
 def settings_path() -> Path:
     """Return the path of the file, whether it exists or not."""
     return config_dir() / FILE_NAME
@@ -99,19 +103,17 @@ def _read() -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise InvalidRequestError(
-            f"{path} cannot be read: {error.strerror or error}.", "Check its permissions."
-        ) from None
+        raise SettingsError(f"{path} cannot be read: {error.strerror or error}.", "Check its permissions.") from None
     except tomllib.TOMLDecodeError as error:
-        raise InvalidRequestError(
+        raise SettingsError(
             f"{path} is not TOML: {error}.", 'Write lines such as max_tiles = 6 or vram = "8GiB".'
         ) from None
 
 
-def _unknown(shown: str, what: str, key: str, known: tuple[str, ...]) -> InvalidRequestError:
+def _unknown(shown: str, what: str, key: str, known: tuple[str, ...]) -> SettingsError:
     near = difflib.get_close_matches(key, known, n=1)
     hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(sorted(known))}."
-    return InvalidRequestError(f"{settings_path()} has {shown}, which is no {what}.", hint)
+    return SettingsError(f"{settings_path()} has {shown}, which is no {what}.", hint)
 
 
 def _checked(key: str, value: Any, type_: Any) -> Any:
@@ -126,5 +128,5 @@ def _checked(key: str, value: Any, type_: Any) -> Any:
     try:
         found = kind.accept(key, value)
     except InvalidRequestError:
-        raise InvalidRequestError(f"{key} is {value!r} in {settings_path()}.", f"Give {kind.written}.") from None
+        raise SettingsError(f"{key} is {value!r} in {settings_path()}.", f"Give {kind.written}.") from None
     return list(found) if isinstance(found, tuple) else found

@@ -17,7 +17,6 @@ ANSWER_ALLOWANCE = 256
 """Positions kept for the answer when pictures are cut into fewer tiles: a few paragraphs."""
 
 _BEGIN_ANEW = "begin anew with session.clear() (/clear); for separate pictures use session.each() or batch()"
-_CONTEXT_STEP = 256  # llama.cpp rounds contexts up to this, so a suggestion may as well
 
 
 @dataclass(frozen=True)
@@ -148,8 +147,7 @@ def cut_notices(plan: CutPlan) -> tuple[str, ...]:
     several = len(plan.asked) > 1
     pictures = f"The {len(plan.asked)} pictures are" if several else "The picture is"
     most = max(picture.limits.max_tiles for picture in plan.asked)
-    larger = _sufficient_context(asked)
-    whole = f"; {_context(larger)} would take {'them' if several else 'it'} whole" if larger else ""
+    whole = _whole(asked, "them" if several else "it")
     return (
         f"{pictures} cut into {count_tiles(plan.tiles)} instead of {asked.tiles} "
         f"(max_tiles {plan.cap} instead of {most}), "
@@ -165,6 +163,17 @@ def _earlier(budget: ContextBudget) -> str:
         return ""
     holds = f"{count:,} earlier questions" if count > 1 else "an earlier question"
     return f" The context holds {holds}, too: {_BEGIN_ANEW}."
+
+
+def _whole(asked: CutPlan, them: str) -> str:
+    """Return the words for the contexts that take pictures uncut: the least, and one with room for the answer."""
+    budget = asked.budget
+    most = budget.n_ctx_train or asked.needed + budget.answer_tokens
+    if asked.needed > most:
+        return ""
+    roomy = asked.needed - ANSWER_ROOM + budget.answer_tokens
+    answer = f", {roomy:,} with {budget.answer_tokens} tokens for the answer" if asked.needed < roomy <= most else ""
+    return f"; {_context(asked.needed)} would take {them} whole{answer}"
 
 
 def check_fits(plan: CutPlan) -> None:
@@ -205,7 +214,7 @@ def _ways_to_fit(plan: CutPlan, cap: int | None, larger: int | None) -> list[str
     room = budget.n_ctx - budget.text_tokens - ANSWER_ROOM
     ways = []
     if cap:
-        ways.append(f"at most {count_tiles(cap)}{' each' if count > 1 else ''} (--max-tiles, max_tiles)")
+        ways.append(f"at most {count_tiles(cap)}{' each' if count > 1 else ''} (max_tiles)")
     largest = max((grid.tiles for grid in plan.grids), default=1) * budget.tokens_per_tile
     fewer = room // largest  # pictures that fit, whichever they are; their markers in the text are ignored
     if 0 < fewer < count:
@@ -219,14 +228,13 @@ def _sufficient_context(plan: CutPlan) -> int | None:
     """Return the context that holds a plan and its answer; None if the model was not trained for so many positions."""
     budget = plan.budget
     comfortable = plan.needed - ANSWER_ROOM + budget.answer_tokens
-    comfortable += -comfortable % _CONTEXT_STEP
     if budget.n_ctx_train is None:
         return comfortable
     return min(comfortable, budget.n_ctx_train) if plan.needed <= budget.n_ctx_train else None
 
 
 def _context(positions: int) -> str:
-    return f"a context of {positions:,} (--n-ctx, n_ctx)"
+    return f"a context of {positions:,} (n_ctx)"
 
 
 def _either(ways: Sequence[str]) -> str:

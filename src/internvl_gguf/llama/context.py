@@ -113,7 +113,7 @@ class Context(NativeObject):
         if not self._make(lambda: llama_cpp.llama_init_from_model(model.handle, params)):
             raise LibraryError(
                 f"llama.cpp made no context of {cells:,} tokens{last_error()}.",
-                "Use a smaller context (-c, n_ctx), or fewer conversations at once.",
+                "Use a smaller context (n_ctx), or fewer conversations at once.",
             )
         self._memory: int = llama_cpp.llama_get_memory(self.handle)
         self._watch_abort(False)

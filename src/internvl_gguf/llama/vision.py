@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TABLES = 192 * 1024**2  # host bytes: 158 MiB of ggml_backend_sched_new, never touched, and other needs of loading
-_MEMORY_HINT = (
-    "Free memory of the device, allow the model less of it (--vram, vram), or use the CPU alone (--vram none)."
-)
+_MEMORY_HINT = "Free memory of the device, allow the model less of it (vram), or use the CPU alone (vram='none')."
 
 
 def encoder_arithmetic(device: Device | None, *, flash_attn: bool = True) -> str:

@@ -61,7 +61,7 @@ def _check(path: Path, source: Source, force: bool) -> None:
     if path.is_dir():
         raise InvalidRequestError(f"{path} is a folder.", "Name another file.")
     if not force:
-        raise InvalidRequestError(f"{path} is there already.", "Use --force (force=True), or name another file.")
+        raise InvalidRequestError(f"{path} is there already.", "Use force=True, or name another file.")
 
 
 def check_room(folder: Path, needed: int) -> None:

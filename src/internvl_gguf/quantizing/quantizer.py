@@ -158,7 +158,7 @@ class Quantizer:
         if self.source.is_quantised and not self._force:
             raise ModelFileError(
                 f"{self.source.path} is quantised already, and would lose more than from the original.",
-                "Take the BF16 or F16 file of the model, or --force (force=True).",
+                "Take the BF16 or F16 file of the model, or use force=True.",
             )
         check_kind(self.source.kind, types)
         planned = [self.plan(kind) for kind in types]

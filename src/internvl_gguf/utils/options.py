@@ -93,6 +93,11 @@ class Declared:
         return self.option.flags or (f"--{dashed}/--no-{dashed}" if is_on else f"--{dashed}",)
 
     @property
+    def flag(self) -> str:
+        """Its first name on the command line."""
+        return self.flags[0].partition("/")[0]
+
+    @property
     def help(self) -> str:
         """Its help text, with the value used when the option is left out."""
         otherwise = self.option.otherwise
@@ -105,17 +110,22 @@ class Declared:
         """Whether its default is empty: None, or no texts."""
         return self.default is None or self.default == ()
 
-    def checked(self, value: object) -> Any:
+    def checked(self, value: object, called: str = "") -> Any:
         """Check a value and return it in the field's type.
+
+        Args:
+            value: the value.
+            called: name of the option in errors; the field's if empty.
 
         Raises:
             InvalidRequestError: the value is of another kind, or out of range.
         """
+        called = called or self.name
         if value is None and self.is_optional:
             return None
-        found = self.kind.accept(self.name, value)
+        found = self.kind.accept(called, value)
         if self.option.allows is not None and not self.option.allows(found):
-            raise InvalidRequestError(f"{self.name} is {found!r}.", self.option.hint)
+            raise InvalidRequestError(f"{called} is {found!r}.", self.option.hint)
         return found
 
     def read(self, value: Any) -> Any:
@@ -131,7 +141,7 @@ class Declared:
         try:
             return self.kind.read(value)
         except ValueError:
-            raise InvalidRequestError(f"{self.flags[0]} is {value!r}.", f"Give {self.kind.typed}.") from None
+            raise InvalidRequestError(f"{self.flag} is {value!r}.", f"Give {self.kind.typed}.") from None
 
 
 @cache

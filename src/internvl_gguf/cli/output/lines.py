@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TextIO
@@ -52,16 +53,21 @@ def say(text: str, *, hang: int | None = None) -> None:
     _write_err(_laid_out(text, err=True, hang=hang))
 
 
-def say_error(error: InternVLError) -> None:
-    """Print what happened and what to do, one line each."""
+def say_error(error: InternVLError, worded: Callable[[str], str] = str) -> None:
+    """Print what happened and what to do, one line each.
+
+    Args:
+        error: the error.
+        worded: makes the words of the command line of its message and hint.
+    """
     if isinstance(error, InsufficientMemoryError) and error.table:
         say(error.table)
     title = "Error:"
-    message = _laid_out(f"{title} {error.message}", err=True)
+    message = _laid_out(f"{title} {worded(error.message)}", err=True)
     if _is_styled(err=True):
         message = typer.style(title, fg="red", bold=True) + message.removeprefix(title)
     _write_err(message)
-    say(f"  {error.hint}")
+    say(f"  {worded(error.hint)}")
 
 
 def bold(text: str) -> str:
@@ -85,7 +91,7 @@ def confirm(question: str) -> None:
     Raises:
         typer.Abort: it was answered with no, or with nothing.
     """
-    typer.confirm(safe_text(question), abort=True, err=True)
+    typer.confirm(_laid_out(question, err=True), abort=True, err=True)
 
 
 def flush() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.cli.output.lines import columns, print_lines
+from internvl_gguf.cli.output.lines import columns, print_lines, say
 from internvl_gguf.utils.safe_text import can_show, cells, safe_text
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]], least_first:
     from rich.table import Table
     from rich.text import Text
 
+    whole = len(head)
     head, rows = narrowed(head, rows, least_first)
+    left_out = whole - len(head)
     if _table_width(head, rows) <= columns():
         table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
         for index, title in enumerate(head):
@@ -39,6 +41,8 @@ def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]], least_first:
         for row in rows:
             table.add_row(*(Text(safe_text(cell)) for cell in row))
         _console(columns()).print(table)
+        if left_out:
+            say(f"{left_out} more column{'s' * (left_out > 1)}: widen the window.")
         return
     for first, *rest in rows:
         print_lines(first, hang=4)
