@@ -101,7 +101,7 @@ def test_why_one_quant() -> None:
     assert "BF16 does not fit" in too_large.stdout
     one = json.loads(pick(MODEL, "--vram", "12GiB", "--ram", "32GiB", "--why", "Q6_K", "--json").stdout)
     assert one["quant"] == "Q6_K"
-    assert "the nearest are" in pick(MODEL, "--vram", "12GiB", "--why", "Q6_M", code=1).stderr
+    assert "the nearest: " in pick(MODEL, "--vram", "12GiB", "--why", "Q6_M", code=1).stderr
 
 
 def test_when_nothing_fits_whole_it_says_what_would() -> None:

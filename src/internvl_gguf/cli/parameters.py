@@ -137,7 +137,6 @@ def in_flags(text: str, *configurations: Any) -> str:
         if declared.option.on_command_line
     }
     any_name, no_word = "|".join(flags), "|".join(name for name in flags if "_" in name)
-    text = re.sub(rf"(-+[a-z-]+)(?:, (?:{any_name})(?=\))| \((?:{any_name})=True\))", r"\1", text)  # both names
     text = re.sub(
         rf"\b({any_name})=(['\"]?)([\w.]+)\2",
         lambda found: flags[found[1]] + ("" if found[3] == "True" else f" {found[3]}"),

@@ -47,7 +47,7 @@ ContextOption = Annotated[
 ]
 ImagesOption = Annotated[int, typer.Option(min=0, help="Pictures of a conversation.")]
 MaxTilesOption = Annotated[
-    int, typer.Option(help="Most tiles of a picture, the thumbnail not counted: fewer are sooner read.")
+    int, typer.Option(help="Most tiles of a picture, the thumbnail not counted: fewer are faster.")
 ]
 ParallelOption = Annotated[int, typer.Option(min=1, help="Conversations at once.")]
 KVOption = Annotated[

@@ -207,7 +207,7 @@ def _find(candidates: Sequence[Candidate], wanted: str) -> Candidate:
     if found is None:
         near = ", ".join(nearest_names(tuple(copies), quant))
         raise InvalidRequestError(
-            f"There is no quant {wanted!r}{f', the nearest are {near}' if near else ''}.",
+            f"There is no quant {wanted!r}{f'; the nearest: {near}' if near else ''}.",
             f"There are {', '.join(dict.fromkeys(each.quant for each in meant or candidates))}.",
         )
     return copies[found]

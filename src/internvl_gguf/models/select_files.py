@@ -22,7 +22,7 @@ def named_text(texts: tuple[ModelCopy, ...], wanted: str, where: str) -> ModelCo
     if found is None:
         near = ", ".join(nearest_names(texts, wanted))
         raise ModelFileError(
-            f"{where} has no quant {wanted!r}{f', the nearest are {near}' if near else ''}.",
+            f"{where} has no quant {wanted!r}{f'; the nearest: {near}' if near else ''}.",
             f"It has {_listed(texts)}.",
         )
     if not found.is_complete:

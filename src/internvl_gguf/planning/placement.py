@@ -84,7 +84,7 @@ def too_large_error(smallest: Configuration) -> InsufficientMemoryError:
         f"{smallest.candidate.model} does not fit this machine: {missing} are missing for a "
         f"context of {smallest.request.n_ctx:,}.",
         "Take a smaller quant or model (`internvl pick` lists what fits), a smaller context or fewer conversations. "
-        "--force (force=True) loads it all the same.",
+        "force=True loads it all the same.",
         table=memory_table(smallest),
     )
 
@@ -96,9 +96,9 @@ def with_memory_hint(
     if not _MEMORY.search(error.message):
         return error
     request = configuration.request
-    others = "a smaller quant or context (-c, n_ctx), or fewer conversations"
+    others = "a smaller quant or context (n_ctx), or fewer conversations"
     if configuration.gpu_layers or request.mmproj_on_gpu:
-        hint = f"Put fewer layers on the GPU (-ngl, n_gpu_layers), allow less of it (--vram, vram), or take {others}."
+        hint = f"Put fewer layers on the GPU (n_gpu_layers), allow less of it (vram), or take {others}."
     else:
         hint = f"End other programs, or take {others}."
     return type(error)(error.message, hint)

@@ -76,7 +76,7 @@ def _unknown_host(error: Exception) -> HubError:
     here = ", ".join(["demo", *(repo.repo for repo in HubCache().repos())][:_NAMED])
     return HubError(
         f"No network: {f'the host of {proxy}' if proxy else _host(error)} cannot be found.",
-        f"Connect, and run it again (a download goes on where it stopped). Here already: {here}; see `internvl list`.",
+        f"Connect, and run it again. Here already: {here}; see `internvl list`.",
     )
 
 
