@@ -33,6 +33,7 @@ SCRIPTS = {
         "questions/first/tiles_encoded/median",
         "questions/again/first_token/median",
     ],
+    "first_token": ["first_token/ours, OpenVINO/median", "first_token/ours, llama.cpp/ratio"],
     "growth": [
         "tiles/encode, s/sizes/4/by_linear",
         "tiles/prefill, s/sizes/4/median",
@@ -79,7 +80,7 @@ ZERO = {
 """Where nothing may be computed twice, so that the tables of caches are about what they say."""
 WITHOUT_THREADS = {"batch_cache"}
 """Those that load no model."""
-NEED_TOOLS = {"parallel", "second_question", "text_speed", "tile_speed"}
+NEED_TOOLS = {"first_token", "parallel", "second_question", "text_speed", "tile_speed"}
 
 
 def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,5 @@
 """`python -m internvl_gguf` is the `internvl` command."""
 
-from internvl_gguf.cli import main
+from internvl_gguf.cli import start
 
-main()
+start()

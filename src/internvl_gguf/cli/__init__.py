@@ -9,7 +9,7 @@ from typing import NoReturn
 
 
 def main() -> None:
-    """Entry point: exit codes are 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line: exit codes are 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     from internvl_gguf.cli.command_list import COMPLETE, help_text
     from internvl_gguf.cli.streams import is_stdout_closed, mend_streams, replaced_line
 
@@ -37,18 +37,26 @@ def main() -> None:
     code = run(app)
     if line := replaced_line():
         say(line)
-    _leave(code)
+    sys.exit(code)
 
 
-def _leave(code: int) -> NoReturn:
-    """End the process. What was registered for its end is done; Python and its libraries are not taken apart.
+def start() -> NoReturn:
+    """Run `main` as a process of its own, and end that process.
 
-    That takes a tenth of a second, for memory that the system takes back anyway.
+    What was registered for its end is done, but Python and its libraries are not taken apart: that takes a tenth of a
+    second, for memory that the system takes back anyway.
     """
+    code: str | int | None = 0
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    if not isinstance(code, int | None):
+        sys.exit(code)
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):  # full, closed or missing: Python has its own way of telling
         sys.exit(code)
     atexit._run_exitfuncs()
-    os._exit(code)
+    os._exit(code or 0)
