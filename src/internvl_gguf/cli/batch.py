@@ -14,13 +14,14 @@ import typer
 
 from internvl_gguf.cli.batch_lines import Common, Line, RecordWriter, read_lines, record_of
 from internvl_gguf.cli.batch_output import AnswerFile, Kept, hold_answers
-from internvl_gguf.cli.batch_report import LOOKED_AT, BatchProgress, BatchSpeed, Tally, counted, estimate
+from internvl_gguf.cli.batch_report import LOOKED_AT, BatchProgress, BatchSpeed, Tally, estimate
 from internvl_gguf.cli.output import answer_stream, progress_bars, say
 from internvl_gguf.cli.run import FAILED
 from internvl_gguf.config import AskOptions, EngineConfig, PictureOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.types import Question
 from internvl_gguf.utils.options import options_of
+from internvl_gguf.utils.sizes import counted
 from internvl_gguf.utils.text_data import as_utf8, has_wide_mark
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from internvl_gguf.images.sources import is_data_uri, local_path
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.session.batch import PREPARING_THREADS
 from internvl_gguf.types import Picture, Question, Reply
+from internvl_gguf.utils.sizes import counted
 
 if TYPE_CHECKING:
     from internvl_gguf.planning.speed_estimate import SpeedEstimate
@@ -255,11 +256,6 @@ class BatchProgress:
         if line not in self._told:
             self._told.add(line)
             self._bars.say(line)
-
-
-def counted(count: int, what: str) -> str:
-    """Return a number of things in words: "1 line", "50,000 lines"."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _tiles(mean: float) -> str:

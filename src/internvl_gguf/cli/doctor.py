@@ -20,7 +20,7 @@ from internvl_gguf.hardware.trial.trial_report import TrialReport, trial_report
 from internvl_gguf.hardware.unused_gpu import find_unused_gpu
 from internvl_gguf.planning.machine_memory import free_host_memory
 from internvl_gguf.utils.paths import cache_dir, data_dir, free_bytes, is_writable
-from internvl_gguf.utils.sizes import format_size
+from internvl_gguf.utils.sizes import counted, format_size
 from internvl_gguf.vision.choice import measured_choice
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _print(
     rows += machine_speed.speed_rows(roofline)
     rows.append(("pictures", f"encoded on the CPU by {report['encoder']['on_cpu']}: {report['encoder']['reason']}"))
     rows += machine_speed.kernel_rows(roofline)
-    rows.append(("cache", f"{cache['folder']}, {format_size(cache['bytes'])} in {cache['files']:,} files"))
+    rows.append(("cache", f"{cache['folder']}, {format_size(cache['bytes'])} in {counted(cache['files'], 'file')}"))
     models = report["models"]
     free = f", {format_size(models['free_bytes'])} free on its disk" if models["free_bytes"] is not None else ""
     rows.append(

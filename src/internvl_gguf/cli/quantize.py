@@ -14,7 +14,6 @@ import typer
 from internvl_gguf.cli import options, quantize_options
 from internvl_gguf.cli.output import print_json, say, show_library_log
 from internvl_gguf.cli.quantize_report import (
-    counted,
     file_as_json,
     matrix_as_json,
     progress_bar,
@@ -27,6 +26,7 @@ from internvl_gguf.errors import InvalidRequestError, ModelFileError
 from internvl_gguf.models.names import LocalModel
 from internvl_gguf.utils.options import options_of
 from internvl_gguf.utils.paths import expanded
+from internvl_gguf.utils.sizes import counted
 
 if TYPE_CHECKING:
     from internvl_gguf.planning.choice import Choice, Choices

@@ -45,11 +45,6 @@ def progress_bar(label: str) -> Iterator[ProgressBar]:
         yield ProgressBar(lambda done, count: change(completed=done, total=count), bars.say)
 
 
-def counted(count: int, one: str, many: str) -> str:
-    """Return a number of things, as "1 chunk" or "1,200 chunks"."""
-    return f"{count:,} {one if count == 1 else many}"
-
-
 def tell_made(made: QuantizedFile) -> None:
     """Print a file that was made to stdout."""
     size = f"{format_size(made.n_bytes)} of {format_size(made.source_bytes)}"

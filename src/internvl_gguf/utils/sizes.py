@@ -134,3 +134,14 @@ def format_size(size: int) -> str:
         if round(value, 2) < 1024:  # 1023.999 MiB reads 1.00 GiB, not 1024.00 MiB
             return f"{value:.2f} {unit}"
     return f"{value / 1024:.2f} PiB"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a number of things in words: "1 line", "50,000 lines".
+
+    Args:
+        count: how many.
+        one: the word for one.
+        many: the word for several; with an s at its end if left out.
+    """
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
