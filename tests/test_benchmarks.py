@@ -42,6 +42,7 @@ SCRIPTS = {
         "turn/each token, ms/sizes/3/median",
         "at once/decode, tokens~s/sizes/2/by_linear",
     ],
+    "overlap": ["seconds/one after the other/median", "seconds/at the same time/ratio"],
     "parallel": ["questions", "decode/1/ours/median", "decode/3/by_one", "whole/3/ours/low"],
     "second_question": [
         "ready/ours/median",
