@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TESTED := -c constraints.txt
 DEVICES_VENV ?= .venv-devices
-BENCHMARKS := growth drafting shared_cores worker_cost
-COMPARISONS := text_speed tile_speed parallel second_question
+BENCHMARKS := growth drafting shared_cores worker_cost overlap
+COMPARISONS := text_speed tile_speed first_token parallel second_question
 ON_MODEL := $(if $(MODEL),--model $(MODEL))
 WITH_TOOLS := $(if $(TOOLS),--tools $(TOOLS))
 
@@ -69,6 +69,7 @@ fuzz: $(VENV)/.installed-dev
 bench: $(VENV)/.installed
 	for each in $(BENCHMARKS); do $(BIN)/python benchmarks/$$each.py $(ON_MODEL) || exit; done
 	for each in $(COMPARISONS); do $(BIN)/python benchmarks/$$each.py $(ON_MODEL) $(WITH_TOOLS) || exit; done
+	$(BIN)/python benchmarks/cpu_kernels.py
 	$(BIN)/python benchmarks/embedding_cache.py
 	$(BIN)/python benchmarks/batch_cache.py
 
