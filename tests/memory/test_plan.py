@@ -302,7 +302,7 @@ def test_a_configuration_that_cannot_be(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        (MemoryRequest(513), "513 positions is more than the 512"),
+        (MemoryRequest(513), "513 tokens is more than the 512"),
         (MemoryRequest(512, gpus=(1,), n_gpu_layers=4), "2 layers and an output matrix"),
         (MemoryRequest(512, kv_type="q8_0", flash_attn=True), "heads of a multiple of 32"),
     ],

@@ -70,7 +70,7 @@ def test_layers_that_do_not_fit_are_refused_unless_forced(shape: ModelShape) -> 
     with pytest.raises(InsufficientMemoryError) as caught:
         ways(shape, budget, n_gpu_layers=-1)
     assert "GPU0" in caught.value.table
-    assert "--force" in caught.value.hint
+    assert "force=True" in caught.value.hint
     forced = ways(shape, budget, n_gpu_layers=-1, force=True)[0]
     assert forced.gpu_layers == forced.n_layers
     assert not forced.fits
@@ -326,9 +326,9 @@ def test_hints_name_what_would_help(shape: ModelShape) -> None:
     no_room = LibraryError("llama.cpp made no context (failed to allocate CUDA0 buffer).", "Use a smaller context.")
     damaged = ModelFileError("m.gguf cannot be loaded (invalid magic).", "Check the file.")
     on_gpu, on_cpu = ways(shape, MemoryBudget(32 * GIB, (16 * GIB,)))[0], ways(shape, MemoryBudget(32 * GIB))[0]
-    assert "-ngl" in with_memory_hint(no_room, on_gpu).hint
+    assert "n_gpu_layers" in with_memory_hint(no_room, on_gpu).hint
     assert "--vram" in with_memory_hint(no_room, on_gpu).hint
-    assert "-ngl" not in with_memory_hint(no_room, on_cpu).hint
+    assert "n_gpu_layers" not in with_memory_hint(no_room, on_cpu).hint
     assert with_memory_hint(no_room, on_gpu).message == no_room.message
     assert with_memory_hint(damaged, on_gpu) is damaged
 
