@@ -104,7 +104,7 @@ def in_pytorch(vision: VisionWeights, threads: int, precision: EncoderPrecision,
     model = InternVLVisionModel(config).to(kind).eval()
 
     def run(turn: int) -> float:
-        tiles = [torch.from_numpy(np.asarray(noise(1, 1, vision.image_size, seed=turn))) for _ in range(count)]
+        tiles = [torch.from_numpy(np.array(noise(1, 1, vision.image_size, seed=turn))) for _ in range(count)]
         started = time.perf_counter()
         with torch.inference_mode():
             for tile in tiles:

@@ -327,7 +327,7 @@ def test_hints_name_what_would_help(shape: ModelShape) -> None:
     damaged = ModelFileError("m.gguf cannot be loaded (invalid magic).", "Check the file.")
     on_gpu, on_cpu = ways(shape, MemoryBudget(32 * GIB, (16 * GIB,)))[0], ways(shape, MemoryBudget(32 * GIB))[0]
     assert "n_gpu_layers" in with_memory_hint(no_room, on_gpu).hint
-    assert "--vram" in with_memory_hint(no_room, on_gpu).hint
+    assert "(vram)" in with_memory_hint(no_room, on_gpu).hint
     assert "n_gpu_layers" not in with_memory_hint(no_room, on_cpu).hint
     assert with_memory_hint(no_room, on_gpu).message == no_room.message
     assert with_memory_hint(damaged, on_gpu) is damaged
