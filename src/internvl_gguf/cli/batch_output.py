@@ -137,7 +137,7 @@ class AnswerFile:
 
 
 class _Known:
-    """What the lines of an input are known by."""
+    """The keys of the lines of an input: their contents and their ids."""
 
     def __init__(self, lines: Iterable[Line]) -> None:
         self._keys = {key for line in lines for key in _keys_of(line)}

@@ -1,4 +1,4 @@
-"""What a GGUF file holds, by its header: the names of files are whatever their makers chose."""
+"""Tell by its header whether a GGUF file holds a text model, an encoder or an importance matrix; names tell nothing."""
 
 from __future__ import annotations
 

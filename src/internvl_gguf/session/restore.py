@@ -67,7 +67,7 @@ def engine_options(saved: SavedSession, given: EngineOptions) -> EngineOptions:
 def encoder_notice(saved: SavedSession, runtime: ModelRuntime) -> str:
     """Return the notice that pictures are encoded by something else than before; "" if they are not, or there are none.
 
-    What the cache holds of the pictures stays as it was saved; the two differ by rounding (docs/parity.md).
+    The KV of the earlier pictures stays as it was saved; the two encoders differ by rounding (docs/parity.md).
     """
     now = runtime.configuration.request.encoder
     if saved.encoder == now or not any(message.pictures for message in saved.messages):
