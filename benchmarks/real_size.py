@@ -5,7 +5,7 @@ Qwen2.5 0.5B in GGUF, of any quant, with nine of its padding tokens renamed to I
 that shape, whose answers are one token over and over. The vision encoder has random weights of a trained model's size
 and fits the text model's width. Both load in this package and in llama.cpp's tools.
 
-    python benchmarks/real_size.py FOLDER [--text QWEN.gguf] [--precision F16] [--quick]
+    python benchmarks/real_size.py FOLDER [--text QWEN.gguf] [--shape 0.5B] [--precision F16] [--quick]
 
 FOLDER/text.gguf and FOLDER/mmproj.gguf (0.6 GB) are written; other benchmarks take them with --model FOLDER/text.gguf.
 --quick makes both with one layer, and zeros for a few thousand tokens. The last line of the output is one JSON
@@ -72,10 +72,10 @@ def write_zero_text(path: Path, shape: headers.PublishedText) -> Path:
     return headers.write_sparse(path, _with_keys(header, {TEMPLATE: template}), headers.text_tensors(shape, QUANT))
 
 
-def write_mmproj(path: Path, precision: str, shape: VisionShape) -> Path:
-    """A vision encoder with random weights for that text model."""
-    tensors = headers.mmproj_tensors(shape, precision, TEXT.n_embd)
-    return write_random(path, headers.mmproj_header(shape, precision, TEXT.n_embd), tensors)
+def write_mmproj(path: Path, precision: str, shape: VisionShape, projection: int) -> Path:
+    """A vision encoder with random weights for a text model of this width."""
+    tensors = headers.mmproj_tensors(shape, precision, projection)
+    return write_random(path, headers.mmproj_header(shape, precision, projection), tensors)
 
 
 def _items(header: GGUFHeader, key: str) -> GGUFArray:
@@ -120,15 +120,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where both files go")
     parser.add_argument("--text", type=Path, help="a Qwen2.5 0.5B in GGUF; zeros if left out")
+    parser.add_argument("--shape", choices=tuple(headers.TEXT), default=TEXT.name, help="of the text model of zeros")
     parser.add_argument("--precision", choices=("F16", "BF16"), default="F16", help="of the vision encoder's matrices")
     parser.add_argument("--quick", action="store_true", help="one layer each, few tokens, to see that it runs")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
-    text_shape, vision_shape = (QUICK_TEXT, QUICK_VISION) if arguments.quick else (TEXT, VISION)
+    if arguments.text and arguments.shape != TEXT.name:
+        parser.error("--shape is for zeros; --text has a shape of its own")
+    whole = headers.TEXT[arguments.shape], VISION
+    text_shape, vision_shape = (QUICK_TEXT, QUICK_VISION) if arguments.quick else whole
     text = folder / "text.gguf"
     text = write_text(text, arguments.text) if arguments.text else write_zero_text(text, text_shape)
-    mmproj = write_mmproj(folder / "mmproj.gguf", arguments.precision, vision_shape)
+    mmproj = write_mmproj(folder / "mmproj.gguf", arguments.precision, vision_shape, text_shape.n_embd)
     for path in (text, mmproj):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     sizes = {"text_bytes": text.stat().st_size, "mmproj_bytes": mmproj.stat().st_size}
