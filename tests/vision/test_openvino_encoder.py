@@ -204,6 +204,28 @@ def test_weights_that_overflow_are_told(tmp_path: Path) -> None:
         encoder.encode([tile(1).tobytes()])
 
 
+def test_what_is_no_number_in_bfloat16_is_computed_in_float32(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No small model overflows in bfloat16 alone, so the first result is spoilt here; the rest is computed."""
+    path = write(tmp_path / "mmproj.gguf", tiny_mmproj())
+    header = read_header(path)
+    facts = validate_mmproj(header)
+    pixels = [tile(1).tobytes()]
+    expected = opened(path, header, facts).encode(pixels)
+    infer = OpenVINOEncoder._infer
+
+    def spoilt(encoder: OpenVINOEncoder, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return infer(encoder, tiles) * np.float32(np.nan if encoder.precision == "bf16" else 1)
+
+    monkeypatch.setattr(OpenVINOEncoder, "_infer", spoilt)
+    encoder = opened(path, header, facts, precision="bf16")
+    with caplog.at_level("WARNING", logger="internvl_gguf.vision"):
+        assert np.array_equal(encoder.encode(pixels), expected)
+    assert encoder.precision == "f32"
+    assert "float32 from now on" in caplog.text
+
+
 def test_what_openvino_refuses_is_two_lines(tmp_path: Path) -> None:
     plan = tiny_mmproj()
     path = write(tmp_path / "mmproj.gguf", plan)
