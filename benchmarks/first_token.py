@@ -35,10 +35,9 @@ from internvl_gguf.gguf.header import read_header
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.models.resolve import ModelFiles
 from measure import Settings
-from ours import jpeg, noise
+from ours import TILES, picture_of_tiles
 from second_question_children import FIRST, N_CTX, conversation
 
-GRID, TILES = (4, 3), 13
 LIBRARIES: tuple[EncoderLibrary, ...] = ("llama.cpp", "openvino")
 IMAGE_TOKEN = 0  # of the random weights
 TEXT_TOKENS = 60  # of system message and question
@@ -108,8 +107,7 @@ class Sides:
 
     def __init__(self, folder: Path, files: ModelFiles, settings: Settings) -> None:
         self._folder, self._files, self._settings = folder, files, settings
-        tile_size = read_header(files.mmproj).integer("clip.vision.image_size")
-        self._picture = jpeg(noise(*GRID, tile_size, seed=0))
+        self._picture = picture_of_tiles(files.mmproj)
         (folder / "picture.jpg").write_bytes(self._picture)
 
     def child(self, side: str, _turn: int) -> float:

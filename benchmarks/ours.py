@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -12,9 +13,12 @@ from internvl_gguf import Session
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.engine import Engine
 from internvl_gguf.engine.embedding_cache import EmbeddingCache
+from internvl_gguf.gguf.header import read_header
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.model import TextModel
 from measure import Settings
+
+GRID, TILES = (4, 3), 13
 
 
 class EndlessModel(TextModel):
@@ -56,6 +60,12 @@ def noise(columns: int, rows: int, tile_size: int, seed: int) -> Image.Image:
     smooth = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), dtype=np.int16)
     fine = draw.integers(-8, 9, smooth.shape, dtype=np.int16)
     return Image.fromarray((smooth + fine).clip(0, 255).astype(np.uint8))
+
+
+def picture_of_tiles(mmproj: Path) -> bytes:
+    """A JPEG that is `TILES` tiles for a vision encoder: twelve and a thumbnail."""
+    tile_size = read_header(mmproj).integer("clip.vision.image_size")
+    return jpeg(noise(*GRID, tile_size, seed=0))
 
 
 def jpeg(picture: Image.Image) -> bytes:

@@ -42,14 +42,12 @@ from typing import Any
 
 import measure
 import peers
-from internvl_gguf.gguf.header import read_header
 from internvl_gguf.models.resolve import ModelFiles
 from measure import Settings
-from ours import jpeg, noise
+from ours import TILES, picture_of_tiles
 from second_question_children import ANSWER, ASKED, FIRST, N_CTX, NEW, SECOND, Found, conversation
 
 CHILDREN = Path(__file__).with_name("second_question_children.py")
-GRID, TILES = (4, 3), 13
 SITUATIONS = {
     "ready": "ready",
     "first": "first",
@@ -73,8 +71,7 @@ class Sides:
 
     def __init__(self, folder: Path, files: ModelFiles, settings: Settings) -> None:
         self._folder, self._files, self._settings = folder, files, settings
-        tile_size = read_header(files.mmproj).integer("clip.vision.image_size")
-        self._picture = jpeg(noise(*GRID, tile_size, seed=0))
+        self._picture = picture_of_tiles(files.mmproj)
         (folder / "picture.jpg").write_bytes(self._picture)
         self.saved = folder / "saved.session"
 

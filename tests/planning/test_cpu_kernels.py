@@ -110,19 +110,15 @@ def test_the_plan_has_the_choice_and_its_speed(shape: ModelShape, read: float, *
     found = Planner(budget, Workload(), roofline, lambda each: (each.loss,)).best(candidate)
     assert found
     assert found.request.extra_buffers == (allowed and read < 1)
-    usual = estimate_speed(
-        candidate.shape(encoder),
-        replace(found.request, extra_buffers=True),
-        roofline,
-        tiles_per_picture=13,
-        depth=3000,
-    )
-    plain = estimate_speed(
-        candidate.shape(encoder),
-        replace(found.request, extra_buffers=False),
-        roofline,
-        tiles_per_picture=13,
-        depth=3000,
+    usual, plain = (
+        estimate_speed(
+            candidate.shape(encoder),
+            replace(found.request, extra_buffers=extra),
+            roofline,
+            tiles_per_picture=13,
+            depth=3000,
+        )
+        for extra in (True, False)
     )
     assert (plain.prefill.high > usual.prefill.high) == (read > 1)
 

@@ -1,8 +1,8 @@
 """Choose the kernels of a text model on the CPU: for weights in layouts of the CPU's own, or as they lie in the file.
 
 llama.cpp copies some types of weights into other layouts ("repacking", AMX tiles). Which kernels are faster depends on
-the CPU, the type and the phase: with AVX-512 the copied Q4_K reads a prompt at 0.6 times the speed and writes up to 1.4
-times as fast; the copied Q4_0 wins at both (docs/performance.md). One choice holds for all weights of a model.
+the CPU, the type and the phase: with AVX-512 the copied Q4_K reads a prompt at 0.6 times the speed and writes as fast;
+the copied Q4_0 wins at both (docs/performance.md). One choice holds for all weights of a model.
 """
 
 from __future__ import annotations
