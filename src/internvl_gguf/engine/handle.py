@@ -98,6 +98,11 @@ class Handle:
         """How likely each of `tokens` was; empty unless that was asked for."""
         return self._request.logprobs[: self._request.n_delivered]
 
+    def since(self, start: int) -> tuple[list[float], list[TokenLogprobs]]:
+        """Return `times` and `logprobs` from the token number `start` on, however long the answer is before it."""
+        end = self._request.n_delivered
+        return self._request.times[start:end], self._request.logprobs[start:end]
+
     @property
     def report(self) -> RequestReport:
         """Counters and times of the request."""

@@ -208,7 +208,7 @@ class _RunningRequest:
 
     @property
     def has_news(self) -> bool:
-        return self._has_read or any(answer.stream.handle.is_readable for answer in self._answers.values())
+        return self.is_over or self._has_read or any(a.stream.handle.is_readable for a in self._answers.values())
 
     @property
     def _has_read(self) -> bool:
@@ -275,8 +275,8 @@ class _RunningAnswer:
         return events
 
     def _new_tokens(self) -> list[TokenText]:
-        known = self.stream.handle.logprobs[self._shown.n_given :]
-        return [self._token_text(each) for each in known]
+        _, logprobs = self.stream.handle.since(self._shown.n_given)
+        return [self._token_text(each) for each in logprobs]
 
     def _token_text(self, token: TokenLogprobs) -> TokenText:
         top = tuple((self._piece(each), logprob) for each, logprob in token.top)

@@ -128,9 +128,10 @@ class MessageAnswer:
             raise RuntimeError("the answer has not ended")
         return {
             **self._envelope(),
-            "content": [{"type": "text", "text": event.reply.text}],
+            "content": [{"type": "text", "text": event.reply.text, "citations": None}],
             "stop_reason": self._reason(event),
             "stop_sequence": event.stop,
+            "stop_details": None,
             "usage": _usage(event.reply),
             "timings": timings([event.reply]),
             **({"notices": list(event.reply.notices)} if event.reply.notices else {}),
@@ -138,21 +139,17 @@ class MessageAnswer:
 
     def _begin(self) -> list[Frame]:
         self._has_begun = True
-        usage = {  # how much of it is known is told at the end
-            "input_tokens": self._prompt_tokens,
-            "output_tokens": 0,
-            "cache_read_input_tokens": 0,
-            "cache_creation_input_tokens": 0,
-        }
-        message = {**self._envelope(), "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
+        usage = _usage_json(self._prompt_tokens, 0, 0)  # how much of it is known is told at the end
+        ending = {"stop_reason": None, "stop_sequence": None, "stop_details": None}
+        message = {**self._envelope(), "content": [], **ending, "usage": usage}
         return [
             _event("message_start", message=message),
-            _event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+            _event("content_block_start", index=0, content_block={"type": "text", "text": "", "citations": None}),
             _event("ping"),
         ]
 
     def _envelope(self) -> dict[str, Any]:
-        return {"id": self._id, "type": "message", "role": "assistant", "model": self._model}
+        return {"id": self._id, "type": "message", "role": "assistant", "model": self._model, "container": None}
 
     def _reason(self, event: Finished) -> str:
         return "stop_sequence" if event.stop is not None else _REASONS[event.reply.finish_reason]
@@ -166,11 +163,22 @@ def _usage(reply: Reply) -> dict[str, Any]:
     """Return the usage as Anthropic counts it: tokens read from the cache are not among the input tokens."""
     found = reply.usage
     return {
-        "input_tokens": found.prompt_tokens - found.cached_tokens,
-        "cache_read_input_tokens": found.cached_tokens,
-        "cache_creation_input_tokens": 0,
-        "output_tokens": found.completion_tokens,
+        **_usage_json(found.prompt_tokens - found.cached_tokens, found.cached_tokens, found.completion_tokens),
         "images": found.images,
         "tiles": found.tiles,
         "tiles_encoded": found.tiles_encoded,
+    }
+
+
+def _usage_json(new: int, cached: int, output: int) -> dict[str, Any]:
+    return {
+        "input_tokens": new,
+        "cache_read_input_tokens": cached,
+        "cache_creation_input_tokens": 0,
+        "cache_creation": None,
+        "output_tokens": output,
+        "output_tokens_details": None,
+        "server_tool_use": None,
+        "service_tier": "standard",
+        "inference_geo": None,
     }

@@ -286,7 +286,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     }
     message, hint = known.get(status, ("The request cannot be answered.", "GET /openapi.json says what can."))
     refused = RefusedRequestError(message, hint, status=status, code="not_found" if status == 404 else None)
-    return error_response(request.url.path, failure_of(refused))
+    response = error_response(request.url.path, failure_of(refused))
+    if isinstance(error, HTTPException) and error.headers:
+        response.headers.update(error.headers)  # the methods that it takes
+    return response
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

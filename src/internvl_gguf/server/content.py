@@ -117,7 +117,7 @@ def conversation(turns: Iterable[Turn], param: str) -> tuple[Turn, ...]:
     messages of one role in a row, which other models take, are one turn here.
 
     Raises:
-        RefusedRequestError: no question, an answer before the first question, or pictures in no question.
+        RefusedRequestError: no question, an empty one at the end, or a picture in no question.
     """
     joined: list[Turn] = []
     for turn in turns:
@@ -127,11 +127,8 @@ def conversation(turns: Iterable[Turn], param: str) -> tuple[Turn, ...]:
             joined[-1] = Turn(turn.role, (*joined[-1].parts, *turn.parts))
         else:
             joined.append(turn)
-    spoken = [turn.role for turn in joined if turn.role != "system"]
-    if "user" not in spoken:
+    if not any(turn.role == "user" for turn in joined):
         raise refused(param, "have no message of the user", "Ask something.")
-    if spoken[0] != "user":
-        raise refused(param, "begin with an answer", "Begin with a message of the user.")
     last = joined[-1]
     if last.role == "system":
         raise refused(param, "end with a system message", "Give it before the question.")

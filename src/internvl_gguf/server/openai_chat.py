@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
+from internvl_gguf._version import __version__
 from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.server.answer_pump import Delta, Finished, TokenText
 from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
@@ -167,7 +168,7 @@ class ChatAnswer:
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
             "model": model,
-            "system_fingerprint": None,
+            "system_fingerprint": f"internvl-gguf-{__version__}",
         }
         self._n = request.n
         self._has_logprobs = request.top_logprobs is not None
@@ -214,7 +215,7 @@ class ChatAnswer:
         choices = [
             {
                 "index": each.choice,
-                "message": {"role": "assistant", "content": each.reply.text, "refusal": None},
+                "message": {"role": "assistant", "content": each.reply.text, "refusal": None, "annotations": []},
                 "logprobs": self._logprobs(self._tokens.get(each.choice, [])),
                 "finish_reason": FINISH_REASONS[each.reply.finish_reason],
             }

@@ -176,7 +176,8 @@ class EventStream(Response):
                     waiting = waiting or asyncio.ensure_future(anext(events))
                     await asyncio.wait({waiting}, timeout=PING_SECONDS if self._has_begun else _BEGIN_SECONDS)
                     if not waiting.done():
-                        yield comment(last) if last else b": waiting\n\n"
+                        for payload in self._in_silence(last):
+                            yield payload
                         continue
                     event, waiting = _taken(waiting), None
                     if event is None:
@@ -195,6 +196,15 @@ class EventStream(Response):
                 if waiting:
                     waiting.cancel()
                     await asyncio.gather(waiting, return_exceptions=True)
+
+
+    def _in_silence(self, last: Progress | None) -> list[bytes]:
+        """Return what is sent while nothing happens: the last progress again."""
+        if last is None:
+            return [b": waiting\n\n"]
+        if not self._tells_progress:
+            return [comment(last)]
+        return [frame.encoded() for frame in self._frames(last)]
 
 
 def _taken(done: asyncio.Future[AnswerEvent]) -> AnswerEvent | None:

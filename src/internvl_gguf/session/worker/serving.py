@@ -213,6 +213,7 @@ class _RunningAnswer:
         self._number, self._handle, self._piece = number, handle, piece
         self._supply, self._keys = supply, keys
         self._report: RequestReport | None = None
+        self._n_sent = 0
         supply.want(keys)
 
     @property
@@ -238,8 +239,8 @@ class _RunningAnswer:
         if ending is not None:
             self.is_over = True
             self._supply.release(self._keys)
-        times = handle.times[-len(tokens) :] if tokens else []
-        logprobs = handle.logprobs[-len(tokens) :] if tokens else []
+        times, logprobs = handle.since(self._n_sent)
+        self._n_sent += len(tokens)
         pieces = [*map(self._piece, tokens)]
         return messages.RequestUpdate(self._number, tokens, pieces, times, logprobs, report, ending)
 
