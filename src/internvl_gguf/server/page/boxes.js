@@ -82,8 +82,8 @@ export function boxesOverlay(boxes) {
         {
           x: `${(right ? box.x2 : box.x1) / 10}%`,
           y: `${box.y1 / 10}%`,
-          dx: right ? -6 : 6,
-          dy: low ? 17 : -7,
+          dx: right ? -5 : 5,
+          dy: low ? 19 : -8,
           "text-anchor": right ? "end" : "start",
         },
         box.label,

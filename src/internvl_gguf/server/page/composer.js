@@ -25,6 +25,7 @@ export class Composer {
     /** @type {Draft} */
     this.draft = { text: "", pictures: [] };
     this.running = false;
+    this.refused = "";
     this.asking = new AbortController();
     this.timer = 0;
     this.form = byId("composer", HTMLFormElement);
@@ -74,6 +75,7 @@ export class Composer {
   set(draft) {
     this.draft = draft;
     this.area.value = draft.text;
+    this.refused = "";
     this.say("");
     this.#showPictures();
     this.#changed();
@@ -92,7 +94,8 @@ export class Composer {
     this.draft.pictures.push(...pictures);
     this.#showPictures();
     this.#changed();
-    this.say(refused.join("\n"));
+    this.refused = refused.join("\n");
+    this.say("");
     this.focus();
   }
 
@@ -100,10 +103,11 @@ export class Composer {
     this.area.focus({ preventScroll: true });
   }
 
-  /** @param {string} line of what went wrong; "" for nothing */
+  /** @param {string} line of what went wrong, "" for nothing; what files were refused is said with it */
   say(line) {
-    this.note.textContent = line;
-    this.note.hidden = !line;
+    const lines = [this.refused, line].filter(Boolean).join("\n");
+    if (this.note.textContent !== lines) this.note.textContent = lines;
+    this.note.hidden = !lines;
   }
 
   /** @param {boolean} running whether an answer to this conversation is on its way */
@@ -122,6 +126,8 @@ export class Composer {
   }
 
   async #askCost() {
+    // What the question took stays shown until its answer is there.
+    if (this.running && !this.canAsk) return;
     this.asking = new AbortController();
     const { signal } = this.asking;
     try {

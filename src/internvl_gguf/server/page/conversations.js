@@ -132,6 +132,36 @@ export class Conversations {
   }
 }
 
+/**
+ * Note a text where it is written before the page goes, which IndexedDB does not promise.
+ *
+ * @param {string} name
+ * @param {string} text
+ */
+export function note(name, text) {
+  try {
+    localStorage.setItem(name, text);
+  } catch {
+    // Full, or nothing is kept: what IndexedDB has counts.
+  }
+}
+
+/**
+ * Take a noted text, which is then forgotten.
+ *
+ * @param {string} name
+ * @returns {string | null}
+ */
+export function takeNote(name) {
+  try {
+    const text = localStorage.getItem(name);
+    localStorage.removeItem(name);
+    return text;
+  } catch {
+    return null;
+  }
+}
+
 /** @param {Message} message @returns {Picture[]} */
 function picturesOf(message) {
   return message.role === "user" ? message.pictures : [];

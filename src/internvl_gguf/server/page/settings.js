@@ -15,6 +15,7 @@ const KEY = "key";
 
 /** @type {Settings} */
 let settings = read();
+let key = readKey();
 
 /** @returns {Settings} */
 function read() {
@@ -51,7 +52,27 @@ export function parameters() {
 
 /** The server's key: of this tab, or remembered; "" where there is none. */
 export function apiKey() {
-  return sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY) ?? "";
+  return key;
+}
+
+function readKey() {
+  try {
+    return sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+/** @param {string} given @param {boolean} remember beyond this tab */
+function changeKey(given, remember) {
+  key = given;
+  try {
+    sessionStorage.removeItem(KEY);
+    localStorage.removeItem(KEY);
+    (remember ? localStorage : sessionStorage).setItem(KEY, given);
+  } catch {
+    // It holds until the page is closed.
+  }
 }
 
 /**
@@ -70,10 +91,7 @@ export function askForKey(reason) {
     const form = /** @type {HTMLFormElement} */ (dialog.querySelector("form"));
     form.onsubmit = (event) => {
       event.preventDefault();
-      const remember = byId("key-remember", HTMLInputElement).checked;
-      sessionStorage.removeItem(KEY);
-      localStorage.removeItem(KEY);
-      (remember ? localStorage : sessionStorage).setItem(KEY, value.value.trim());
+      changeKey(value.value.trim(), byId("key-remember", HTMLInputElement).checked);
       given = true;
       dialog.close();
     };

@@ -255,10 +255,10 @@ function progressLine(progress) {
 function statsLine({ usage, timings }) {
   if (!usage) return "";
   const parts = [counted(usage.completion_tokens, "token")];
-  if (timings?.time_to_first_token) parts.push(`${seconds(timings.time_to_first_token)} to the first token`);
+  if (timings?.time_to_first_token) parts.push(`${seconds(timings.time_to_first_token)} to first token`);
   if (timings?.decode_tokens_per_second) parts.push(`${timings.decode_tokens_per_second.toFixed(1)} tokens a second`);
   const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
-  parts.push(`prompt ${counted(usage.prompt_tokens, "token")}${cached ? `, ${number(cached)} cached` : ""}`);
+  parts.push(`prompt ${number(usage.prompt_tokens)}${cached ? `, ${number(cached)} cached` : ""}`);
   if (usage.tiles) parts.push(`${number(usage.tiles_encoded ?? 0)} of ${counted(usage.tiles, "tile")} encoded`);
   return parts.join(" · ");
 }
