@@ -140,7 +140,9 @@ def test_links_lead_to_the_web_in_a_tab_of_their_own(
 
 
 def test_an_answer_in_pieces_ends_as_the_whole_one(tab: PageInBrowser) -> None:
-    text = "# a\n\n- b\n  - *c*\n\n1. d\n\n```py\ne\n```\n\n| f | g |\n| - | - |\n| h | i |\n\n> j\n\nTitle\n---\nk **l** m"
+    text = (
+        "# a\n\n- b\n  - *c*\n\n1. d\n\n```py\ne\n```\n\n| f | g |\n| - | - |\n| h | i |\n\n> j\n\nTitle\n---\nk **l**"
+    )
     both = tab.page.evaluate(
         """async (text) => {
           const { MarkdownView, renderMarkdown } = await import("/page/markdown.js");

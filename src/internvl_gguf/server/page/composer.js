@@ -26,6 +26,7 @@ export class Composer {
     this.draft = { text: "", pictures: [] };
     this.running = false;
     this.refused = "";
+    this.shownPictures = "[]";
     this.asking = new AbortController();
     this.timer = 0;
     this.form = byId("composer", HTMLFormElement);
@@ -183,6 +184,10 @@ export class Composer {
   }
 
   #showPictures() {
+    const shown = JSON.stringify(this.draft.pictures.map(({ id, cost, error }) => [id, cost, error]));
+    // Made anew only where they differ, so that a focus on them stays.
+    if (shown === this.shownPictures) return;
+    this.shownPictures = shown;
     this.strip.hidden = !this.draft.pictures.length;
     this.strip.replaceChildren(...this.draft.pictures.map((picture) => this.#thumbnail(picture)));
   }
@@ -201,6 +206,7 @@ export class Composer {
     const look = el("button", { type: "button", class: "look", "aria-label": `View ${name}`, onclick: () => this.actions.view(picture) }, view);
     const line = cost ? costLine(cost) : error ? "cannot be read" : "…";
     const title = cost ? gridLine(cost) : (error ?? name);
-    return el("li", { class: error && "bad", title }, look, el("span", { class: "cost" }, line), remove);
+    const pinned = el("span", { class: "pinned" }, look, remove);
+    return el("li", { class: error && "bad", title }, pinned, el("span", { class: "cost" }, line));
   }
 }

@@ -75,7 +75,7 @@ export function pictureView(picture, ...overlays) {
   const image = el("img", { src: addressOf(picture.blob), alt: picture.name, decoding: "async", draggable: "false" });
   const frame = el("span", { class: "frame" }, image, ...overlays);
   image.addEventListener("error", () => {
-    const kind = picture.type.replace("image/", "").toUpperCase();
+    const kind = (picture.name.includes(".") ? picture.name : picture.type).split(/[./]/).at(-1)?.toUpperCase();
     const note = el("span", { class: "placeholder" }, kind, el("small", {}, "no preview"));
     image.replaceWith(note);
   });

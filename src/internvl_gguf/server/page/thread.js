@@ -158,6 +158,7 @@ class AnswerView {
     this.answer = answer;
     this.picture = picture;
     this.actions = actions;
+    this.isLast = true;
     this.boxes = 0;
     this.frame = 0;
     this.body = el("div", { class: "markdown" });
@@ -175,7 +176,7 @@ class AnswerView {
   /** @param {Message} message @param {boolean} [isLast] */
   update(message, isLast) {
     this.answer = /** @type {Answer} */ (message);
-    if (isLast !== undefined) this.again.hidden = !isLast;
+    this.isLast = isLast ?? this.isLast;
     // Many pieces between two frames are shown once. A hidden page has no frames, so the end does not wait for one.
     if (this.answer.state !== "running") this.#show();
     else this.frame ||= requestAnimationFrame(() => this.#show());
@@ -188,8 +189,10 @@ class AnswerView {
     const running = state === "running";
     this.element.setAttribute("aria-busy", String(running));
     this.element.classList.toggle("running", running);
-    this.actionRow.hidden = running;
     this.copy.hidden = !text;
+    // Where the answer failed, its line has the button.
+    this.again.hidden = !this.isLast || state === "failed" || state === "interrupted";
+    this.actionRow.hidden = running || (this.copy.hidden && this.again.hidden);
     this.#showProgress();
     const read = this.picture ? readBoxes(text) : { text, boxes: [] };
     this.markdown.update(read.text);
@@ -232,7 +235,8 @@ class AnswerView {
 
   /** @param {string} line @param {string} verb @param {string} kind */
   #trouble(line, verb, kind) {
-    const button = el("button", { type: "button", class: "button", onclick: () => this.actions.again(this.answer) }, verb);
+    const onclick = () => this.actions.again(this.answer);
+    const button = this.isLast && el("button", { type: "button", class: "button", onclick }, verb);
     return el("div", { class: `trouble ${kind}` }, el("p", {}, line), button);
   }
 }
