@@ -146,6 +146,7 @@ function show() {
   thread.show(here.messages, emptyState());
   sidebar.show(all, here.id, (id) => runs.isRunning(id));
   composer.setRunning(runs.isRunning(here.id));
+  byId("heading", HTMLElement).textContent = here.title || "New conversation";
   document.title = here.title ? `${here.title} – InternVL` : "InternVL";
 }
 
@@ -160,7 +161,7 @@ function emptyState() {
   return el(
     "div",
     { class: "empty" },
-    el("h1", {}, "Ask about a picture"),
+    el("h2", {}, "Ask about a picture"),
     el("p", {}, "Drop it anywhere, paste it, or choose a file. It goes to your own server and nowhere else."),
     el("div", { class: "chips" }, ...chips),
   );
@@ -257,6 +258,8 @@ async function answerIn(conversation) {
     show();
     if (conversation === here) composer.refreshCost();
   }
+  // A model that was loaded for it has a context now.
+  loadModels();
   return true;
 }
 

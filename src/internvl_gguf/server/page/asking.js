@@ -26,7 +26,7 @@ async function bodyOf(messages) {
   const { system, model } = current();
   const said = await Promise.all(spoken(messages).map(asSent));
   const first = system ? [{ role: "system", content: system }] : [];
-  return { model, messages: [...first, ...said], ...parameters() };
+  return { ...(model && { model }), messages: [...first, ...said], ...parameters() };
 }
 
 /**

@@ -140,6 +140,7 @@ export class Composer {
       if (signal.aborted) return;
       this.showFill(undefined, undefined);
       if (error instanceof ApiError && error.status < 500) this.say(error.message);
+      else if (error instanceof ApiError) this.timer = setTimeout(() => this.#askCost(), LONG_PAUSE);
     }
     this.#showPictures();
   }

@@ -157,6 +157,12 @@ function showTheme() {
   button.setAttribute("aria-label", button.title);
 }
 
+/** @param {import("./api.js").Model} model */
+function named({ id, status }) {
+  if (status === "ready") return id;
+  return `${id} (${status === "unloaded" ? "not loaded" : status})`;
+}
+
 /**
  * Show the models to choose from; one alone is only named.
  *
@@ -167,14 +173,10 @@ export function showModels(models, onChoice) {
   const select = byId("model", HTMLSelectElement);
   const label = byId("model-name", HTMLElement);
   select.hidden = models.length < 2;
-  label.textContent = models.length === 1 ? models[0].id : "";
+  label.textContent = models.length === 1 ? named(models[0]) : "";
   label.title = label.textContent;
   if (!models.some(({ id }) => id === settings.model)) settings = { ...settings, model: models[0]?.id ?? "" };
-  const options = models.map(({ id, status }) => {
-    const note = status === "ready" ? "" : status === "unloaded" ? " (not loaded)" : ` (${status})`;
-    return el("option", { value: id }, id + note);
-  });
-  select.replaceChildren(...options);
+  select.replaceChildren(...models.map((model) => el("option", { value: model.id }, named(model))));
   select.value = settings.model;
   select.onchange = () => {
     change({ model: select.value });
