@@ -39,7 +39,7 @@ def opener(browser: Any, address: str) -> Iterator[Opener]:
     """Opens the page in a browser profile of its own; in the end nothing may have been complained about."""
     opened: list[tuple[Any, PageInBrowser]] = []
 
-    def open_page(scripted: bool = False, **profile: Any) -> PageInBrowser:
+    def open_page(scripted: bool = False, address: str = address, **profile: Any) -> PageInBrowser:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **profile})
         opened.append((context, PageInBrowser(context, address, scripted=scripted)))
         return opened[-1][1]
@@ -90,7 +90,7 @@ def test_a_pasted_picture_is_asked_about_and_the_answer_says_what_it_took(tab: P
     assert "98" in tab.answered()
     tab.shows(
         ".stats",
-        re.compile(r"\d+ tokens? · .+ to first token · .+ tokens a second · prompt \d+.* · \d+ of \d+ tiles? encoded"),
+        re.compile(r"tokens? ·\s.+ to first token ·\s.+ tokens a second ·\sprompt \d+.* ·\s\d+ of \d+ tiles? encoded"),
     )
     tab.shows("#announcer", "98")
 
@@ -226,27 +226,30 @@ def test_the_draft_stays_when_the_server_is_gone_and_the_page_notices_its_return
     tab.page.wait_for_selector("#banner", state="hidden")
 
 
-def test_a_key_is_asked_for_and_kept_for_this_tab_alone(opener: Opener, address: str) -> None:
-    tab = opener()
-    refusal = {
-        "error": {"message": "The key is missing. Send it.", "type": "authentication_error", "code": "invalid_api_key"}
-    }
+def test_a_key_is_asked_for_and_kept_for_this_tab_alone(opener: Opener) -> None:
+    with serving_demo("--api-key", "secret-of-this-test") as guarded:
+        tab = opener(address=guarded)
+        tab.shows("#key-reason", re.compile(r"key.*\."))
+        tab.page.fill("#key-value", "secret-of-this-test")
+        tab.page.press("#key-value", "Enter")
+        tab.until("document.querySelector('#model').value")
+        tab.ask("Hello?")
+        tab.answered()
+        tab.count(".trouble", 0)
+        kept = tab.page.evaluate("[sessionStorage, localStorage].map((kept) => kept.getItem('key'))")
+        assert kept == ["secret-of-this-test", None]
 
-    def guard(route: Any) -> None:
-        if route.request.headers.get("authorization") == "Bearer secret":
-            route.continue_()
-        else:
-            route.fulfill(status=401, json=refusal)
 
-    tab.page.route(re.compile("/v1/"), guard)
-    tab.page.reload()
-    tab.shows("#key-reason", "The key is missing. Send it.")
-    tab.page.fill("#key-value", "secret")
-    tab.page.press("#key-value", "Enter")
-    tab.until("document.querySelector('#model').value")
-    tab.ask("Hello?")
-    tab.answered()
-    assert tab.page.evaluate("[sessionStorage, localStorage].map((kept) => kept.getItem('key'))") == ["secret", None]
+def test_a_wrong_key_is_asked_for_again_and_then_the_question_is_answered(opener: Opener) -> None:
+    with serving_demo("--api-key", "secret-of-this-test") as guarded:
+        tab = opener(address=guarded)
+        for key in ("wrong", "secret-of-this-test"):
+            tab.shows("#key-reason", re.compile("key"))
+            tab.page.fill("#key-value", key)
+            tab.page.check("#key-remember")
+            tab.page.press("#key-value", "Enter")
+        tab.until("document.querySelector('#model').value")
+        assert tab.page.evaluate("localStorage.getItem('key')") == "secret-of-this-test"
 
 
 def test_settings_and_the_chosen_model_go_with_a_question(scripted: PageInBrowser) -> None:

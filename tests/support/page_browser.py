@@ -137,7 +137,7 @@ class PageInBrowser:
     def open(self) -> None:
         """Load the page and wait until it knows its model."""
         self.page.goto(self.address)
-        self.until("document.querySelector('#model').value || document.querySelector('#banner p')")
+        self.until("document.querySelector('#model').value || document.querySelector('#key[open], #banner p')")
 
     def until(self, condition: str) -> None:
         """Wait until an expression holds; the page's policy forbids the `eval` of Playwright's own way."""

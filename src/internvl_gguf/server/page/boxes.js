@@ -10,6 +10,9 @@ import { el, svg } from "./dom.js";
 /** Colours that follow each other; page.css has as many. */
 const COLOURS = 6;
 
+/** Characters of an untagged label at most. */
+const LONGEST_LABEL = 120;
+
 const CODE = /```[\s\S]*?(?:```|$)|`[^`\n]+`/;
 const MARKED = /(?:<ref>([^<\n]*)<\/ref>\s*)?(?:<box>\s*)?(\[\[\s*[-\d][-\d\s,[\]]*?(?:\]\s*\]|(?=<\/box>)|$))(?:\s*<\/box>)?/;
 const PIECES = new RegExp(`(${CODE.source})|${MARKED.source}`, "g");
@@ -32,8 +35,7 @@ export function readBoxes(text) {
     const [whole, code, name, corners] = found;
     shown += text.slice(last, found.index).replace(STRAY, "");
     last = found.index + whole.length;
-    const label = name?.trim() || labelBefore(shown);
-    const read = code ? [] : boxesOf(corners, label);
+    const read = code ? [] : boxesOf(corners, name?.trim() || labelBefore(shown));
     const cutOff = !code && last === text.length && !corners?.endsWith("]]");
     boxes.push(...read);
     shown += read.length || cutOff ? (name ?? "") : whole;
@@ -59,7 +61,7 @@ function boxesOf(corners, label) {
  * @param {string} text
  */
 function labelBefore(text) {
-  const phrase = text.split(/[\n,;:!?()]|\.\s/).at(-1) ?? "";
+  const phrase = text.slice(-LONGEST_LABEL).split(/[\n,;:!?()]|\.\s/).at(-1) ?? "";
   return phrase.replace(/^[\s\d.*_#>-]+|[\s*_]+$/g, "") || "box";
 }
 
