@@ -226,12 +226,13 @@ def test_the_draft_stays_when_the_server_is_gone_and_the_page_notices_its_return
     tab.page.wait_for_selector("#banner", state="hidden")
 
 
-def test_a_key_is_asked_for_and_kept_for_this_tab_alone(opener: Opener) -> None:
+def test_a_key_is_asked_for_until_it_is_right_and_kept_for_this_tab_alone(opener: Opener) -> None:
     with serving_demo("--api-key", "secret-of-this-test") as guarded:
         tab = opener(address=guarded)
-        tab.shows("#key-reason", re.compile(r"key.*\."))
-        tab.page.fill("#key-value", "secret-of-this-test")
-        tab.page.press("#key-value", "Enter")
+        for key in ("wrong", "secret-of-this-test"):
+            tab.shows("#key-reason", re.compile(r"key.*\."))
+            tab.page.fill("#key-value", key)
+            tab.page.press("#key-value", "Enter")
         tab.until("document.querySelector('#model').value")
         tab.ask("Hello?")
         tab.answered()
@@ -240,16 +241,18 @@ def test_a_key_is_asked_for_and_kept_for_this_tab_alone(opener: Opener) -> None:
         assert kept == ["secret-of-this-test", None]
 
 
-def test_a_wrong_key_is_asked_for_again_and_then_the_question_is_answered(opener: Opener) -> None:
-    with serving_demo("--api-key", "secret-of-this-test") as guarded:
-        tab = opener(address=guarded)
-        for key in ("wrong", "secret-of-this-test"):
-            tab.shows("#key-reason", re.compile("key"))
-            tab.page.fill("#key-value", key)
-            tab.page.check("#key-remember")
-            tab.page.press("#key-value", "Enter")
-        tab.until("document.querySelector('#model').value")
-        assert tab.page.evaluate("localStorage.getItem('key')") == "secret-of-this-test"
+def test_two_tabs_show_the_same_conversations(opener: Opener, address: str) -> None:
+    first = opener(scripted=True)
+    second = PageInBrowser(first.page.context, address)
+    first.begin_scripted("A question")
+    first.push("An answer")
+    first.end()
+    second.shows("#conversations .title", "A question")
+    second.page.click("#conversations .title")
+    second.shows(".markdown", "An answer")
+    second.page.get_by_label("Delete A question").click()
+    first.count("#conversations li", 0)
+    assert second.complaints == []
 
 
 def test_settings_and_the_chosen_model_go_with_a_question(scripted: PageInBrowser) -> None:

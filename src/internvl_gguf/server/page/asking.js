@@ -68,7 +68,7 @@ export async function costOf(messages, draft, signal) {
     draft.pictures.forEach((picture, at) => Object.assign(picture, { cost: own[at], error: undefined }));
     return cost;
   } catch (error) {
-    if (error instanceof ApiError && error.status === 400)
+    if (error instanceof ApiError && error.status === 400 && error.code !== "context_length_exceeded")
       for (const picture of draft.pictures)
         await price({ text: "", pictures: [picture] }, []).then(
           (alone) => Object.assign(picture, { cost: alone.images[0], error: undefined }),

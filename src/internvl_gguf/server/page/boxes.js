@@ -71,28 +71,21 @@ function labelBefore(text) {
  * @param {Box[]} boxes
  */
 export function boxesOverlay(boxes) {
-  const marks = boxes.map((box, at) => {
-    const right = box.x1 > 600;
-    const low = box.y1 < 60;
-    return svg(
-      "g",
-      { class: `box colour-${at % COLOURS}` },
-      svg("rect", { class: "halo", ...frame(box) }),
-      svg("rect", frame(box)),
-      svg(
-        "text",
-        {
-          x: `${(right ? box.x2 : box.x1) / 10}%`,
-          y: `${box.y1 / 10}%`,
-          dx: right ? -5 : 5,
-          dy: low ? 19 : -8,
-          "text-anchor": right ? "end" : "start",
-        },
-        box.label,
-      ),
-    );
-  });
-  return svg("svg", { class: "overlay", "aria-hidden": "true" }, ...marks);
+  const frames = boxes.map((box, at) =>
+    svg("g", { class: `box colour-${at % COLOURS}` }, svg("rect", { class: "halo", ...frame(box) }), svg("rect", frame(box))),
+  );
+  const drawing = svg("svg", { class: "overlay" }, ...frames);
+  return el("span", { class: "overlay", "aria-hidden": "true" }, drawing, ...boxes.map(labelOf));
+}
+
+/** The label of a box: above its upper edge, or inside where the picture ends there. @param {Box} box @param {number} at */
+function labelOf(box, at) {
+  const toLeft = box.x1 > 600;
+  const label = el("span", { class: `box-label colour-${at % COLOURS} ${box.y1 < 80 ? "inside" : ""}` }, box.label);
+  label.style.top = `${box.y1 / 10}%`;
+  if (toLeft) label.style.right = `${100 - box.x2 / 10}%`;
+  else label.style.left = `${box.x1 / 10}%`;
+  return label;
 }
 
 /** @param {Box} box */
