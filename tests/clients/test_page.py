@@ -302,6 +302,19 @@ def test_a_full_browser_is_said_and_the_conversation_goes_on(scripted: PageInBro
     scripted.shows("#banner", "The browser has no room left for this page. Delete older conversations.")
 
 
+def test_a_browser_that_keeps_nothing_is_said_and_the_page_answers(opener: Opener) -> None:
+    tab = opener(scripted=True)
+    refuse = "Object.defineProperty(window, 'NAME', { get() { throw new DOMException('refused', 'SecurityError'); } });"
+    for name in ("indexedDB", "localStorage", "sessionStorage"):
+        tab.page.add_init_script(refuse.replace("NAME", name))
+    tab.page.reload()
+    tab.shows("#banner", "The browser does not keep conversations for this page.")
+    tab.begin_scripted("Still there?")
+    tab.push("Yes.")
+    tab.end()
+    assert tab.answered() == "Yes."
+
+
 def test_files_that_are_no_pictures_or_too_large_are_refused_kindly(tab: PageInBrowser, tmp_path: Path) -> None:
     for name, size in (("report.pdf", 100), ("huge.png", 21 << 20)):
         with (tmp_path / name).open("wb") as file:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import internvl_gguf
 from tests.support.page_browser import PageInBrowser, headless_browser, serving_demo
 from tests.support.pictures import encoded, noise
 
@@ -171,6 +174,33 @@ def test_an_answer_in_pieces_ends_as_the_whole_one(tab: PageInBrowser) -> None:
 )
 def test_text_made_to_hurt_is_shown_as_text(tab: PageInBrowser, text: str) -> None:
     assert _rendered(tab, text) != ""
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_has_the_contrast_that_wcag_aa_wants(scheme: int) -> None:
+    sheet = (Path(internvl_gguf.__file__).parent / "server" / "page" / "page.css").read_text(encoding="utf-8")
+    pairs = re.findall(r"--([\w-]+): light-dark\(#(\w{6}), #(\w{6})\)", sheet)
+    colours = {name: both[scheme] for name, *both in pairs}
+    papers = {
+        "ink": "paper side raised shade bad-paper",
+        "soft": "paper side raised shade",
+        "accent": "paper raised shade",
+    }
+    for text, behind in {**papers, "on-accent": "accent", "bad": "paper raised"}.items():
+        for paper in behind.split():
+            assert _contrast(colours[text], colours[paper]) >= 4.5, f"{text} on {paper}"
+
+
+def _contrast(one: str, other: str) -> float:
+    """The ratio of WCAG 2.1 between two colours, rrggbb."""
+    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 @pytest.mark.parametrize(

@@ -27,13 +27,16 @@ export class Conversations {
 
   /** @returns {Promise<Conversations>} */
   static async open() {
-    const opening = indexedDB.open("internvl", 1);
-    opening.onupgradeneeded = () => {
-      opening.result.createObjectStore("conversations", { keyPath: "id" });
-      opening.result.createObjectStore("pictures", { keyPath: "id" }).createIndex("conversation", "conversation");
-      opening.result.createObjectStore("drafts", { keyPath: "id" });
-    };
-    return new Conversations(await kept(() => result(opening)));
+    const database = await kept(() => {
+      const opening = indexedDB.open("internvl", 1);
+      opening.onupgradeneeded = () => {
+        opening.result.createObjectStore("conversations", { keyPath: "id" });
+        opening.result.createObjectStore("pictures", { keyPath: "id" }).createIndex("conversation", "conversation");
+        opening.result.createObjectStore("drafts", { keyPath: "id" });
+      };
+      return result(opening);
+    });
+    return new Conversations(database);
   }
 
   /**

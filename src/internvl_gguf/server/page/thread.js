@@ -266,7 +266,7 @@ function statsOf({ usage, timings }) {
   const speed = timings?.decode_tokens_per_second;
   if (speed) parts.push(`${speed < 100 ? speed.toFixed(1) : number(Math.round(speed))} tokens a second`);
   const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
-  parts.push(`prompt ${number(usage.prompt_tokens)}${cached ? `, ${number(cached)} cached` : ""}`);
+  parts.push(`prompt ${number(usage.prompt_tokens)}${cached ? ` (${number(cached)} cached)` : ""}`);
   if (usage.tiles) parts.push(`${number(usage.tiles_encoded ?? 0)} of ${counted(usage.tiles, "tile")} encoded`);
   return parts;
 }
