@@ -354,7 +354,7 @@ def test_no_width_scrolls_sideways(opener: Opener, width: int) -> None:
     tab.end()
     tab.answered()
     sideways = "(place) => document.querySelector(place).scrollWidth <= document.querySelector(place).clientWidth"
-    assert all(tab.page.evaluate(sideways, place) for place in ("html", "main", "#scroll", "#dock"))
+    assert all(tab.page.evaluate(sideways, place) for place in ("html", "main", "header", "#scroll", "#dock"))
 
 
 def test_everything_is_done_by_keyboard_alone(opener: Opener) -> None:
