@@ -1,10 +1,10 @@
 /** The page: which conversation is shown, and what happens when something is asked, edited, stopped or deleted. */
 
 import { ApiError, isThere, models, ServerGone } from "./api.js";
-import { costOf, newAnswer, noteGrowing, Runs, takeUp } from "./asking.js";
+import { costOf, newAnswer, Runs, takeUp } from "./asking.js";
 import { boxesOverlay } from "./boxes.js";
 import { Composer } from "./composer.js";
-import { Conversations } from "./conversations.js";
+import { Conversations, note, takeNote } from "./conversations.js";
 import { announce, byId, el, newId, toast } from "./dom.js";
 import { gridLine, gridOverlay, pictureView } from "./pictures.js";
 import { askForKey, current, setUpSettings, showModels } from "./settings.js";
@@ -23,7 +23,7 @@ import { setUpEscape, setUpFiles, setUpScrolling, setUpSidebar } from "./window_
 /** Milliseconds between looks whether the server is back, and from a change of the draft until it is kept. */
 const LOOK_EVERY = 2000;
 const KEEP_AFTER = 300;
-const SUGGESTIONS = ["What is in this picture?", "Read the text in this picture.", "How many are there?"];
+const SUGGESTIONS = ["What is in this picture?", "Read the text in it.", "Describe it in one sentence."];
 
 /** @type {Conversations | null} null where the browser keeps nothing */
 let store = null;
@@ -110,7 +110,9 @@ async function openFromAddress(left) {
   const id = location.hash.slice(1);
   here = (id && (await loadConversation(id))) || newConversation();
   const draft = await keeping(async () => store?.loadDraft(draftName()));
-  composer.set({ text: draft?.text ?? "", pictures: draft?.pictures ?? [] });
+  const text = takeNote(`draft:${draftName()}`) ?? draft?.text ?? "";
+  // What was typed while the page loaded is the draft.
+  if (left || !composer.canAsk) composer.set({ text, pictures: draft?.pictures ?? [] });
   composer.showFill(undefined, undefined);
   show();
   toEnd();
@@ -123,7 +125,7 @@ async function loadConversation(id) {
   if (known) return known;
   const conversation = await keeping(async () => store?.load(id));
   if (!conversation || conversation.removed) return undefined;
-  takeUp(conversation);
+  if (takeUp(conversation)) keep(conversation);
   loaded.set(id, conversation);
   all = all.map((other) => (other.id === id ? conversation : other));
   return conversation;
@@ -144,6 +146,7 @@ function show() {
   thread.show(here.messages, emptyState());
   sidebar.show(all, here.id, (id) => runs.isRunning(id));
   composer.setRunning(runs.isRunning(here.id));
+  byId("heading", HTMLElement).textContent = here.title || "New conversation";
   document.title = here.title ? `${here.title} – InternVL` : "InternVL";
 }
 
@@ -158,7 +161,7 @@ function emptyState() {
   return el(
     "div",
     { class: "empty" },
-    el("h1", {}, "Ask about a picture"),
+    el("h2", {}, "Ask about a picture"),
     el("p", {}, "Drop it anywhere, paste it, or choose a file. It goes to your own server and nowhere else."),
     el("div", { class: "chips" }, ...chips),
   );
@@ -255,6 +258,8 @@ async function answerIn(conversation) {
     show();
     if (conversation === here) composer.refreshCost();
   }
+  // A model that was loaded for it has a context now.
+  loadModels();
   return true;
 }
 
@@ -265,10 +270,15 @@ function sayDone(conversation, answer) {
   else toast(`“${conversation.title}” is answered.`, { label: "Show", act: () => goTo(conversation.id) });
 }
 
+/** Whether the server said what a message took. @param {import("./conversations.js").Message} message @returns {message is Answer} */
+function isMeasured(message) {
+  return message.role === "assistant" && message.usage !== undefined;
+}
+
 /** @param {Draft} draft @param {AbortSignal} signal */
 async function draftCost(draft, signal) {
   if (!draft.text.trim() && !draft.pictures.length) {
-    const usage = here.messages.findLast((message) => message.role === "assistant")?.usage;
+    const usage = here.messages.findLast(isMeasured)?.usage;
     const context = served.find(({ id }) => id === current().model)?.context_length ?? null;
     return usage ? { input_tokens: usage.prompt_tokens + usage.completion_tokens, context_length: context, images: [] } : null;
   }
@@ -335,11 +345,12 @@ function keepDraft() {
   return keeping(async () => store?.saveDraft(draftName(), composer.draft));
 }
 
+/** The page goes: note what IndexedDB might not write any more. */
 function keepWhatGrows() {
-  keepDraft();
+  if (composer.draft.text) note(`draft:${draftName()}`, composer.draft.text);
   for (const conversation of all)
     for (const message of conversation.messages)
-      if (message.role === "assistant" && message.state === "running") noteGrowing(message);
+      if (message.role === "assistant" && message.state === "running") note(`growing:${message.id}`, message.text);
 }
 
 /**

@@ -1,6 +1,7 @@
 /** From a conversation to a request, and from the stream to an answer. */
 
 import { ApiError, ask, promptCost } from "./api.js";
+import { note, takeNote } from "./conversations.js";
 import { newId } from "./dom.js";
 import { dataUri } from "./pictures.js";
 import { current, parameters } from "./settings.js";
@@ -25,7 +26,7 @@ async function bodyOf(messages) {
   const { system, model } = current();
   const said = await Promise.all(spoken(messages).map(asSent));
   const first = system ? [{ role: "system", content: system }] : [];
-  return { model, messages: [...first, ...said], ...parameters() };
+  return { ...(model && { model }), messages: [...first, ...said], ...parameters() };
 }
 
 /**
@@ -67,7 +68,7 @@ export async function costOf(messages, draft, signal) {
     draft.pictures.forEach((picture, at) => Object.assign(picture, { cost: own[at], error: undefined }));
     return cost;
   } catch (error) {
-    if (error instanceof ApiError && error.status === 400)
+    if (error instanceof ApiError && error.status === 400 && error.code !== "context_length_exceeded")
       for (const picture of draft.pictures)
         await price({ text: "", pictures: [picture] }, []).then(
           (alone) => Object.assign(picture, { cost: alone.images[0], error: undefined }),
@@ -118,7 +119,7 @@ export class Runs {
         take(answer, piece);
         if (Date.now() - noted > NOTE_EVERY) {
           noted = Date.now();
-          noteGrowing(answer);
+          note(`growing:${answer.id}`, answer.text);
         }
         this.onChange(conversation, answer);
       }
@@ -131,7 +132,7 @@ export class Runs {
     } finally {
       if (this.controllers.get(conversation.id) === controller) this.controllers.delete(conversation.id);
       delete answer.progress;
-      forgetGrowing(answer);
+      takeNote(`growing:${answer.id}`);
       this.onChange(conversation, answer);
     }
   }
@@ -151,32 +152,18 @@ function take(answer, { text, progress, usage, timings, notices, finish }) {
 }
 
 /**
- * Note what has come of an answer where it is written before the page goes; IndexedDB promises that not.
- *
- * @param {Answer} answer
- */
-export function noteGrowing(answer) {
-  try {
-    localStorage.setItem(`growing:${answer.id}`, answer.text);
-  } catch {
-    // Full: a reload will show the answer as interrupted, without its text.
-  }
-}
-
-/** @param {Answer} answer */
-function forgetGrowing(answer) {
-  localStorage.removeItem(`growing:${answer.id}`);
-}
-
-/**
  * Take up answers that were on their way when the page went.
  *
  * @param {Conversation} conversation as it was kept
+ * @returns {boolean} whether there was one
  */
 export function takeUp(conversation) {
+  let found = false;
   for (const message of conversation.messages)
     if (message.role === "assistant" && message.state === "running") {
-      message.text = localStorage.getItem(`growing:${message.id}`) ?? message.text;
+      found = true;
+      message.text = takeNote(`growing:${message.id}`) ?? message.text;
       message.state = "interrupted";
     }
+  return found;
 }

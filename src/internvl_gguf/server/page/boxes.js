@@ -10,6 +10,9 @@ import { el, svg } from "./dom.js";
 /** Colours that follow each other; page.css has as many. */
 const COLOURS = 6;
 
+/** Characters of an untagged label at most. */
+const LONGEST_LABEL = 120;
+
 const CODE = /```[\s\S]*?(?:```|$)|`[^`\n]+`/;
 const MARKED = /(?:<ref>([^<\n]*)<\/ref>\s*)?(?:<box>\s*)?(\[\[\s*[-\d][-\d\s,[\]]*?(?:\]\s*\]|(?=<\/box>)|$))(?:\s*<\/box>)?/;
 const PIECES = new RegExp(`(${CODE.source})|${MARKED.source}`, "g");
@@ -32,8 +35,7 @@ export function readBoxes(text) {
     const [whole, code, name, corners] = found;
     shown += text.slice(last, found.index).replace(STRAY, "");
     last = found.index + whole.length;
-    const label = name?.trim() || labelBefore(shown);
-    const read = code ? [] : boxesOf(corners, label);
+    const read = code ? [] : boxesOf(corners, name?.trim() || labelBefore(shown));
     const cutOff = !code && last === text.length && !corners?.endsWith("]]");
     boxes.push(...read);
     shown += read.length || cutOff ? (name ?? "") : whole;
@@ -59,7 +61,7 @@ function boxesOf(corners, label) {
  * @param {string} text
  */
 function labelBefore(text) {
-  const phrase = text.split(/[\n,;:!?()]|\.\s/).at(-1) ?? "";
+  const phrase = text.slice(-LONGEST_LABEL).split(/[\n,;:!?()]|\.\s/).at(-1) ?? "";
   return phrase.replace(/^[\s\d.*_#>-]+|[\s*_]+$/g, "") || "box";
 }
 
@@ -69,28 +71,21 @@ function labelBefore(text) {
  * @param {Box[]} boxes
  */
 export function boxesOverlay(boxes) {
-  const marks = boxes.map((box, at) => {
-    const right = box.x1 > 600;
-    const low = box.y1 < 60;
-    return svg(
-      "g",
-      { class: `box colour-${at % COLOURS}` },
-      svg("rect", { class: "halo", ...frame(box) }),
-      svg("rect", frame(box)),
-      svg(
-        "text",
-        {
-          x: `${(right ? box.x2 : box.x1) / 10}%`,
-          y: `${box.y1 / 10}%`,
-          dx: right ? -6 : 6,
-          dy: low ? 17 : -7,
-          "text-anchor": right ? "end" : "start",
-        },
-        box.label,
-      ),
-    );
-  });
-  return svg("svg", { class: "overlay", "aria-hidden": "true" }, ...marks);
+  const frames = boxes.map((box, at) =>
+    svg("g", { class: `box colour-${at % COLOURS}` }, svg("rect", { class: "halo", ...frame(box) }), svg("rect", frame(box))),
+  );
+  const drawing = svg("svg", { class: "overlay" }, ...frames);
+  return el("span", { class: "overlay", "aria-hidden": "true" }, drawing, ...boxes.map(labelOf));
+}
+
+/** The label of a box: above its upper edge, or inside where the picture ends there. @param {Box} box @param {number} at */
+function labelOf(box, at) {
+  const toLeft = box.x1 > 600;
+  const label = el("span", { class: `box-label colour-${at % COLOURS} ${box.y1 < 80 ? "inside" : ""}` }, box.label);
+  label.style.top = `${box.y1 / 10}%`;
+  if (toLeft) label.style.right = `${100 - box.x2 / 10}%`;
+  else label.style.left = `${box.x1 / 10}%`;
+  return label;
 }
 
 /** @param {Box} box */

@@ -25,6 +25,8 @@ export class Composer {
     /** @type {Draft} */
     this.draft = { text: "", pictures: [] };
     this.running = false;
+    this.refused = "";
+    this.shownPictures = "[]";
     this.asking = new AbortController();
     this.timer = 0;
     this.form = byId("composer", HTMLFormElement);
@@ -74,6 +76,7 @@ export class Composer {
   set(draft) {
     this.draft = draft;
     this.area.value = draft.text;
+    this.refused = "";
     this.say("");
     this.#showPictures();
     this.#changed();
@@ -92,7 +95,8 @@ export class Composer {
     this.draft.pictures.push(...pictures);
     this.#showPictures();
     this.#changed();
-    this.say(refused.join("\n"));
+    this.refused = refused.join("\n");
+    this.say("");
     this.focus();
   }
 
@@ -100,10 +104,11 @@ export class Composer {
     this.area.focus({ preventScroll: true });
   }
 
-  /** @param {string} line of what went wrong; "" for nothing */
+  /** @param {string} line of what went wrong, "" for nothing; what files were refused is said with it */
   say(line) {
-    this.note.textContent = line;
-    this.note.hidden = !line;
+    const lines = [this.refused, line].filter(Boolean).join("\n");
+    if (this.note.textContent !== lines) this.note.textContent = lines;
+    this.note.hidden = !lines;
   }
 
   /** @param {boolean} running whether an answer to this conversation is on its way */
@@ -122,6 +127,8 @@ export class Composer {
   }
 
   async #askCost() {
+    // What the question took stays shown until its answer is there.
+    if (this.running && !this.canAsk) return;
     this.asking = new AbortController();
     const { signal } = this.asking;
     try {
@@ -133,6 +140,7 @@ export class Composer {
       if (signal.aborted) return;
       this.showFill(undefined, undefined);
       if (error instanceof ApiError && error.status < 500) this.say(error.message);
+      else if (error instanceof ApiError) this.timer = setTimeout(() => this.#askCost(), LONG_PAUSE);
     }
     this.#showPictures();
   }
@@ -177,6 +185,10 @@ export class Composer {
   }
 
   #showPictures() {
+    const shown = JSON.stringify(this.draft.pictures.map(({ id, cost, error }) => [id, cost, error]));
+    // Made anew only where they differ, so that a focus on them stays.
+    if (shown === this.shownPictures) return;
+    this.shownPictures = shown;
     this.strip.hidden = !this.draft.pictures.length;
     this.strip.replaceChildren(...this.draft.pictures.map((picture) => this.#thumbnail(picture)));
   }
@@ -195,6 +207,7 @@ export class Composer {
     const look = el("button", { type: "button", class: "look", "aria-label": `View ${name}`, onclick: () => this.actions.view(picture) }, view);
     const line = cost ? costLine(cost) : error ? "cannot be read" : "…";
     const title = cost ? gridLine(cost) : (error ?? name);
-    return el("li", { class: error && "bad", title }, look, el("span", { class: "cost" }, line), remove);
+    const pinned = el("span", { class: "pinned" }, look, remove);
+    return el("li", { class: error && "bad", title }, pinned, el("span", { class: "cost" }, line));
   }
 }

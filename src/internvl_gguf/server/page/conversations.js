@@ -27,13 +27,16 @@ export class Conversations {
 
   /** @returns {Promise<Conversations>} */
   static async open() {
-    const opening = indexedDB.open("internvl", 1);
-    opening.onupgradeneeded = () => {
-      opening.result.createObjectStore("conversations", { keyPath: "id" });
-      opening.result.createObjectStore("pictures", { keyPath: "id" }).createIndex("conversation", "conversation");
-      opening.result.createObjectStore("drafts", { keyPath: "id" });
-    };
-    return new Conversations(await kept(() => result(opening)));
+    const database = await kept(() => {
+      const opening = indexedDB.open("internvl", 1);
+      opening.onupgradeneeded = () => {
+        opening.result.createObjectStore("conversations", { keyPath: "id" });
+        opening.result.createObjectStore("pictures", { keyPath: "id" }).createIndex("conversation", "conversation");
+        opening.result.createObjectStore("drafts", { keyPath: "id" });
+      };
+      return result(opening);
+    });
+    return new Conversations(database);
   }
 
   /**
@@ -129,6 +132,36 @@ export class Conversations {
   /** @param {string} name */
   #store(name) {
     return this.database.transaction(name).objectStore(name);
+  }
+}
+
+/**
+ * Note a text where it is written before the page goes, which IndexedDB does not promise.
+ *
+ * @param {string} name
+ * @param {string} text
+ */
+export function note(name, text) {
+  try {
+    localStorage.setItem(name, text);
+  } catch {
+    // Full, or nothing is kept: what IndexedDB has counts.
+  }
+}
+
+/**
+ * Take a noted text, which is then forgotten.
+ *
+ * @param {string} name
+ * @returns {string | null}
+ */
+export function takeNote(name) {
+  try {
+    const text = localStorage.getItem(name);
+    localStorage.removeItem(name);
+    return text;
+  } catch {
+    return null;
   }
 }
 

@@ -127,27 +127,37 @@ export function announce(text) {
   byId("announcer", HTMLElement).replaceChildren(el("p", {}, text));
 }
 
+/** @type {() => void} lets the line at the foot go */
+let dismissToast = () => undefined;
+
 /**
  * Show a line at the foot for ten seconds, with one thing to do about it.
  *
  * @param {string} text
- * @param {{label: string, act: () => void}} [action]
+ * @param {{label: string, act: () => void}} action
  * @param {() => void} [onGone] called when the line goes without the action
  */
-export function toast(text, action, onGone) {
+export function toast(text, { label, act }, onGone) {
+  dismissToast();
   const place = byId("toast", HTMLElement);
-  /** @type {any} */ (place).gone?.();
-  const timer = setTimeout(() => leave(), 10_000);
-  const leave = (acted = false) => {
+  /** @param {() => void} [then] */
+  const leave = (then) => {
     clearTimeout(timer);
+    dismissToast = () => undefined;
     place.replaceChildren();
-    /** @type {any} */ (place).gone = undefined;
-    if (!acted) onGone?.();
+    then?.();
   };
-  /** @type {any} */ (place).gone = leave;
-  const button =
-    action && el("button", { type: "button", class: "button", onclick: () => (leave(true), action.act()) }, action.label);
-  place.replaceChildren(el("span", {}, text), ...(button ? [button] : []));
+  const tire = () => {
+    // Who is about to act has time.
+    if (place.matches(":hover, :focus-within")) timer = setTimeout(tire, 3000);
+    else dismissToast();
+  };
+  let timer = setTimeout(tire, 10_000);
+  dismissToast = () => leave(onGone);
+  place.replaceChildren(
+    el("span", {}, text),
+    el("button", { type: "button", class: "button", onclick: () => leave(act) }, label),
+  );
 }
 
 /**

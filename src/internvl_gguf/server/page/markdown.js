@@ -235,7 +235,7 @@ function renderList(lines, depth) {
     else items[items.length - 1].push(line);
     if (FENCE.test(line.trim())) fenced = !fenced;
   }
-  const loose = items.some((item) => item.some((line, at) => !line.trim() && item[at + 1]?.trim() && !ITEM.test(item[at + 1])));
+  const loose = lines.some((line) => !line.trim());
   const start = parseInt(first[2], 10);
   const numbered = isNumber(first[2]);
   const children = items.map((item) => renderItem(item, loose, depth));

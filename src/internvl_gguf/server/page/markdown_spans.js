@@ -22,6 +22,8 @@ const ENTITY = /&(amp|lt|gt|quot|apos|nbsp);/y;
 export function renderSpans(text, depth = 0) {
   const made = document.createDocumentFragment();
   let plain = "";
+  /** @type {Set<string>} marks that nothing ends from here on: looked for once, not at each of them */
+  const unclosed = new Set();
   /** @param {Node} node */
   const put = (node) => {
     if (plain) made.append(plain);
@@ -30,7 +32,7 @@ export function renderSpans(text, depth = 0) {
   };
   let at = 0;
   while (at < text.length) {
-    const span = depth < DEEPEST ? spanAt(text, at, depth) : null;
+    const span = depth < DEEPEST ? spanAt(text, at, depth, unclosed) : null;
     if (!span) {
       plain += text[at];
       at++;
@@ -50,9 +52,10 @@ export function renderSpans(text, depth = 0) {
  * @param {string} text
  * @param {number} at
  * @param {number} depth
+ * @param {Set<string>} unclosed
  * @returns {{made: Node | string, end: number} | null}
  */
-function spanAt(text, at, depth) {
+function spanAt(text, at, depth, unclosed) {
   switch (text[at]) {
     case "\\":
       if (text[at + 1] === "\n") return { made: el("br"), end: at + 2 };
@@ -60,11 +63,11 @@ function spanAt(text, at, depth) {
     case "\n":
       return { made: el("br"), end: at + 1 };
     case "`":
-      return codeAt(text, at);
+      return codeAt(text, at, unclosed);
     case "*":
     case "_":
     case "~":
-      return emphasisAt(text, at, depth);
+      return emphasisAt(text, at, depth, unclosed);
     case "!":
     case "[":
       return linkAt(text, at, depth);
@@ -96,26 +99,50 @@ function runAt(text, at) {
   return end - at;
 }
 
-/** @param {string} text @param {number} at @returns {{made: Node | string, end: number}} */
-function codeAt(text, at) {
+/**
+ * @param {string} text
+ * @param {number} at
+ * @param {Set<string>} unclosed
+ * @returns {{made: Node | string, end: number}}
+ */
+function codeAt(text, at, unclosed) {
   const ticks = runAt(text, at);
-  let close = at + ticks;
-  while (close < text.length) {
-    close = text.indexOf("`", close);
-    if (close < 0) break;
-    const run = runAt(text, close);
-    if (run === ticks) {
-      const inner = text.slice(at + ticks, close).replaceAll("\n", " ");
-      const padded = inner.startsWith(" ") && inner.endsWith(" ") && inner.trim();
-      return { made: el("code", {}, padded ? inner.slice(1, -1) : inner), end: close + ticks };
-    }
-    close += run;
-  }
-  return { made: "`".repeat(ticks), end: at + ticks };
+  const close = closingTicks(text, at, ticks, unclosed);
+  if (close < 0) return { made: "`".repeat(ticks), end: at + ticks };
+  const inner = text.slice(at + ticks, close).replaceAll("\n", " ");
+  const padded = inner.startsWith(" ") && inner.endsWith(" ") && inner.trim();
+  return { made: el("code", {}, padded ? inner.slice(1, -1) : inner), end: close + ticks };
 }
 
-/** @param {string} text @param {number} at @param {number} depth @returns {{made: Node | string, end: number}} */
-function emphasisAt(text, at, depth) {
+/**
+ * Where the backticks begin that end a code span, or -1.
+ *
+ * @param {string} text
+ * @param {number} at of the backticks that begin it
+ * @param {number} ticks how many
+ * @param {Set<string>} unclosed
+ */
+function closingTicks(text, at, ticks, unclosed) {
+  const mark = `code ${ticks}`;
+  if (unclosed.has(mark)) return -1;
+  let close = text.indexOf("`", at + ticks);
+  while (close >= 0) {
+    const run = runAt(text, close);
+    if (run === ticks) return close;
+    close = text.indexOf("`", close + run);
+  }
+  unclosed.add(mark);
+  return -1;
+}
+
+/**
+ * @param {string} text
+ * @param {number} at
+ * @param {number} depth
+ * @param {Set<string>} unclosed
+ * @returns {{made: Node | string, end: number}}
+ */
+function emphasisAt(text, at, depth, unclosed) {
   const mark = text[at];
   const run = runAt(text, at);
   const asText = { made: mark.repeat(run), end: at + run };
@@ -123,7 +150,7 @@ function emphasisAt(text, at, depth) {
   const after = text[at + run] ?? " ";
   if (/\s/.test(after) || (mark === "_" && WORD.test(before)) || (mark === "~" && run !== 2)) return asText;
   for (let size = Math.min(run, 3); size > 0; size--) {
-    const close = closing(text, at + run, mark, size);
+    const close = closing(text, at + run, mark, size, unclosed);
     if (close < 0) continue;
     const inner = mark.repeat(run - size) + text.slice(at + run, close);
     const content = renderSpans(inner, depth + 1);
@@ -140,12 +167,17 @@ function emphasisAt(text, at, depth) {
  * @param {number} from
  * @param {string} mark
  * @param {number} size of the marks
+ * @param {Set<string>} unclosed
  */
-function closing(text, from, mark, size) {
+function closing(text, from, mark, size, unclosed) {
+  if (unclosed.has(`${mark} ${size}`)) return -1;
   for (let at = from; at < text.length; at++) {
     if (text[at] === "\\") at++;
-    else if (text[at] === "`") at = codeAt(text, at).end - 1;
-    else if (text[at] === mark) {
+    else if (text[at] === "`") {
+      const ticks = runAt(text, at);
+      const close = closingTicks(text, at, ticks, unclosed);
+      at = (close < 0 ? at : close) + ticks - 1;
+    } else if (text[at] === mark) {
       const run = runAt(text, at);
       const fits = size === 1 ? run !== 2 : run >= size;
       const inWord = mark === "_" && WORD.test(text[at + run] ?? " ");
@@ -153,6 +185,7 @@ function closing(text, from, mark, size) {
       at += run - 1;
     }
   }
+  unclosed.add(`${mark} ${size}`);
   return -1;
 }
 

@@ -34,7 +34,7 @@ export function picturesOf(files) {
   const refused = [];
   for (const file of files) {
     const type = file.type || typeByName(file.name);
-    if (!type.startsWith("image/")) refused.push(`${file.name} is not a picture. Add a PNG, JPEG, WebP, AVIF, HEIC or TIFF.`);
+    if (!type.startsWith("image/")) refused.push(`${file.name} is not a picture. Add a PNG, JPEG, WebP, GIF, AVIF or TIFF.`);
     else if (file.size > LARGEST) {
       const size = (file.size / 1024 / 1024).toFixed(1);
       refused.push(`${file.name} has ${size} MB. A picture can have 20 MB: make it smaller and add it again.`);
@@ -68,14 +68,14 @@ export function dataUri({ blob, type }) {
  * A picture with something drawn over it, or a placeholder with its type where the browser cannot show it.
  *
  * @param {Picture} picture
- * @param {...(SVGElement | null | undefined)} overlays
+ * @param {...(Element | null | undefined)} overlays
  * @returns {HTMLElement}
  */
 export function pictureView(picture, ...overlays) {
   const image = el("img", { src: addressOf(picture.blob), alt: picture.name, decoding: "async", draggable: "false" });
   const frame = el("span", { class: "frame" }, image, ...overlays);
   image.addEventListener("error", () => {
-    const kind = picture.type.replace("image/", "").toUpperCase();
+    const kind = (picture.name.includes(".") ? picture.name : picture.type).split(/[./]/).at(-1)?.toUpperCase();
     const note = el("span", { class: "placeholder" }, kind, el("small", {}, "no preview"));
     image.replaceWith(note);
   });

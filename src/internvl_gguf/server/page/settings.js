@@ -15,6 +15,7 @@ const KEY = "key";
 
 /** @type {Settings} */
 let settings = read();
+let key = readKey();
 
 /** @returns {Settings} */
 function read() {
@@ -51,7 +52,27 @@ export function parameters() {
 
 /** The server's key: of this tab, or remembered; "" where there is none. */
 export function apiKey() {
-  return sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY) ?? "";
+  return key;
+}
+
+function readKey() {
+  try {
+    return sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+/** @param {string} given @param {boolean} remember beyond this tab */
+function changeKey(given, remember) {
+  key = given;
+  try {
+    sessionStorage.removeItem(KEY);
+    localStorage.removeItem(KEY);
+    (remember ? localStorage : sessionStorage).setItem(KEY, given);
+  } catch {
+    // It holds until the page is closed.
+  }
 }
 
 /**
@@ -70,10 +91,7 @@ export function askForKey(reason) {
     const form = /** @type {HTMLFormElement} */ (dialog.querySelector("form"));
     form.onsubmit = (event) => {
       event.preventDefault();
-      const remember = byId("key-remember", HTMLInputElement).checked;
-      sessionStorage.removeItem(KEY);
-      localStorage.removeItem(KEY);
-      (remember ? localStorage : sessionStorage).setItem(KEY, value.value.trim());
+      changeKey(value.value.trim(), byId("key-remember", HTMLInputElement).checked);
       given = true;
       dialog.close();
     };
@@ -139,6 +157,12 @@ function showTheme() {
   button.setAttribute("aria-label", button.title);
 }
 
+/** @param {import("./api.js").Model} model */
+function named({ id, status }) {
+  if (status === "ready") return id;
+  return `${id} (${status === "unloaded" ? "not loaded" : status})`;
+}
+
 /**
  * Show the models to choose from; one alone is only named.
  *
@@ -149,14 +173,10 @@ export function showModels(models, onChoice) {
   const select = byId("model", HTMLSelectElement);
   const label = byId("model-name", HTMLElement);
   select.hidden = models.length < 2;
-  label.textContent = models.length === 1 ? models[0].id : "";
+  label.textContent = models.length === 1 ? named(models[0]) : "";
   label.title = label.textContent;
   if (!models.some(({ id }) => id === settings.model)) settings = { ...settings, model: models[0]?.id ?? "" };
-  const options = models.map(({ id, status }) => {
-    const note = status === "ready" ? "" : status === "unloaded" ? " (not loaded)" : ` (${status})`;
-    return el("option", { value: id }, id + note);
-  });
-  select.replaceChildren(...options);
+  select.replaceChildren(...models.map((model) => el("option", { value: model.id }, named(model))));
   select.value = settings.model;
   select.onchange = () => {
     change({ model: select.value });

@@ -158,6 +158,7 @@ class AnswerView {
     this.answer = answer;
     this.picture = picture;
     this.actions = actions;
+    this.isLast = true;
     this.boxes = 0;
     this.frame = 0;
     this.body = el("div", { class: "markdown" });
@@ -175,7 +176,7 @@ class AnswerView {
   /** @param {Message} message @param {boolean} [isLast] */
   update(message, isLast) {
     this.answer = /** @type {Answer} */ (message);
-    if (isLast !== undefined) this.again.hidden = !isLast;
+    this.isLast = isLast ?? this.isLast;
     // Many pieces between two frames are shown once. A hidden page has no frames, so the end does not wait for one.
     if (this.answer.state !== "running") this.#show();
     else this.frame ||= requestAnimationFrame(() => this.#show());
@@ -188,8 +189,10 @@ class AnswerView {
     const running = state === "running";
     this.element.setAttribute("aria-busy", String(running));
     this.element.classList.toggle("running", running);
-    this.actionRow.hidden = running;
     this.copy.hidden = !text;
+    // Where the answer failed, its line has the button.
+    this.again.hidden = !this.isLast || state === "failed" || state === "interrupted";
+    this.actionRow.hidden = running || (this.copy.hidden && this.again.hidden);
     this.#showProgress();
     const read = this.picture ? readBoxes(text) : { text, boxes: [] };
     this.markdown.update(read.text);
@@ -225,14 +228,17 @@ class AnswerView {
     if (state === "stopped") lines.push(el("p", { class: "notice" }, text ? "Stopped." : "Stopped before it began."));
     if (state === "interrupted") lines.push(this.#trouble("The page was closed before the answer was complete.", "Ask again", ""));
     if (state === "failed") lines.push(this.#trouble(error ?? "", "Try again", "error"));
-    const stats = statsLine(this.answer);
-    if (stats) lines.push(el("p", { class: "stats" }, stats));
+    const stats = statsOf(this.answer);
+    // Each part stays on one line, with the dot after it.
+    const parts = stats.map((part, at) => el("span", {}, at < stats.length - 1 ? `${part} ·\u00a0` : part));
+    if (parts.length) lines.push(el("p", { class: "stats" }, ...parts));
     return lines;
   }
 
   /** @param {string} line @param {string} verb @param {string} kind */
   #trouble(line, verb, kind) {
-    const button = el("button", { type: "button", class: "button", onclick: () => this.actions.again(this.answer) }, verb);
+    const onclick = () => this.actions.again(this.answer);
+    const button = this.isLast && el("button", { type: "button", class: "button", onclick }, verb);
     return el("div", { class: `trouble ${kind}` }, el("p", {}, line), button);
   }
 }
@@ -241,26 +247,28 @@ class AnswerView {
 function progressLine(progress) {
   if (!progress) return "Asking";
   const { phase, done, total } = progress;
-  if (phase === "queued") return done > 0 ? `Waiting in the queue, place ${number(done)}` : "Waiting in the queue";
+  if (phase === "queued") return done > 0 ? `Waiting: ${counted(done, "question")} before this one` : "Waiting: this question is next";
   if (phase === "loading") return "Loading the model";
   if (phase === "encoding") return `Looking: ${number(done)} of ${counted(total, "tile")}`;
   return `Reading: ${number(done)} of ${counted(total, "token")}`;
 }
 
 /**
- * What an answer took, in one line; "" where the server did not say.
+ * What an answer took; nothing where the server did not say.
  *
  * @param {Answer} answer
+ * @returns {string[]}
  */
-function statsLine({ usage, timings }) {
-  if (!usage) return "";
+function statsOf({ usage, timings }) {
+  if (!usage) return [];
   const parts = [counted(usage.completion_tokens, "token")];
-  if (timings?.time_to_first_token) parts.push(`${seconds(timings.time_to_first_token)} to the first token`);
-  if (timings?.decode_tokens_per_second) parts.push(`${timings.decode_tokens_per_second.toFixed(1)} tokens a second`);
+  if (timings?.time_to_first_token) parts.push(`${seconds(timings.time_to_first_token)} to first token`);
+  const speed = timings?.decode_tokens_per_second;
+  if (speed) parts.push(`${speed < 100 ? speed.toFixed(1) : number(Math.round(speed))} tokens a second`);
   const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
-  parts.push(`prompt ${counted(usage.prompt_tokens, "token")}${cached ? `, ${number(cached)} cached` : ""}`);
+  parts.push(`prompt ${number(usage.prompt_tokens)}${cached ? ` (${number(cached)} cached)` : ""}`);
   if (usage.tiles) parts.push(`${number(usage.tiles_encoded ?? 0)} of ${counted(usage.tiles, "tile")} encoded`);
-  return parts.join(" · ");
+  return parts;
 }
 
 /** @param {number} value */

@@ -44,13 +44,16 @@ export function setUpScrolling() {
   const scroll = byId("scroll", HTMLElement);
   const latest = byId("latest", HTMLElement);
   let follows = true;
+  let top = 0;
   const toEnd = () => {
     follows = true;
     scroll.scrollTop = scroll.scrollHeight;
   };
   const isNear = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < NEAR;
   scroll.addEventListener("scroll", () => {
-    follows = isNear();
+    // Only a move up leaves the end: while an answer grows, a move to the end may end short of it.
+    follows = isNear() || (follows && scroll.scrollTop >= top);
+    top = scroll.scrollTop;
     latest.hidden = follows;
   });
   const growing = new ResizeObserver(() => {
