@@ -59,7 +59,7 @@ ROOMS: dict[str, set[str]] = {
         "session",
     }
     | {"quantizing"},
-    "chat": {*PUBLIC, "gguf", "images", "engine", "planning", "models", "session", "history"},
+    "chat": {*PUBLIC, "_version", "gguf", "images", "engine", "planning", "models", "session", "history"},
     "cli": {*PUBLIC, "_version", "gguf", "images", "hardware", "llama", "vision", "engine", "planning", "models"}
     | {"session", "history", "quantizing", "bench", "chat"},
 }

@@ -14,7 +14,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -71,6 +71,22 @@ def configured_client(endpoint: str) -> httpx2.Client:
     check_endpoint(endpoint)
     with _client_lock, _environment({**_proxies(endpoint), **_certificates()}):
         return get_session()
+
+
+def new_client(address: str, **arguments: Any) -> httpx2.Client:
+    """Return a client for an address that is no hub, made with the configured proxies and certificates.
+
+    Args:
+        address: where it leads.
+        **arguments: of `httpx2.Client`.
+
+    Raises:
+        HubError: a proxy or certificate cannot be used; it names the variable.
+    """
+    import httpx2
+
+    with _client_lock, _environment({**_proxies(address), **_certificates()}):
+        return httpx2.Client(**arguments)
 
 
 def proxy_of(url: httpx2.URL) -> str | None:

@@ -1,0 +1,78 @@
+"""The tiles and tokens of pictures as our server counts them, asked once for each picture and way to cut it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from internvl_gguf.chat.chat_model import PlannedCut
+from internvl_gguf.chat.remote.sent_picture import SentPicture
+from internvl_gguf.tiling import Grid
+
+CUTTING: Final = ("max_tiles", "min_tiles", "thumbnail", "layout")
+"""The options that say how a picture is cut."""
+_Key = tuple[bytes, tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class MeasuredPicture:
+    """A picture that a server measured alone.
+
+    Attributes:
+        cut: its grid and its tokens.
+        around: positions that the prompt takes beside the picture.
+    """
+
+    cut: PlannedCut
+    around: int
+
+
+class MeasuredRoom:
+    """What a server has said about pictures."""
+
+    def __init__(self) -> None:
+        self._found: dict[_Key, MeasuredPicture | None] = {}
+
+    def of(self, digest: bytes, options: Mapping[str, Any]) -> MeasuredPicture | None:
+        """Return what is known of a picture that is cut with these options."""
+        return self._found.get(_key(digest, options))
+
+    def has(self, digest: bytes, options: Mapping[str, Any]) -> bool:
+        """Return whether it was asked about, with or without success."""
+        return _key(digest, options) in self._found
+
+    def take(self, digest: bytes, options: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+        """Take the answer of a server about one picture; an answer that is none is remembered as nothing known."""
+        self._found[_key(digest, options)] = _measured(document)
+
+    def known(self, picture: SentPicture, options: Mapping[str, Any]) -> SentPicture:
+        """Return a picture with the grid and tokens that are known of it."""
+        found = self.of(picture.digest, options)
+        if found is None:
+            return picture
+        grid = found.cut.grid
+        return replace(picture, grid=(grid.columns, grid.rows), has_thumbnail=grid.thumbnail, tokens=found.cut.tokens)
+
+
+def whole(value: object) -> int | None:
+    """Return a whole number that a server sent; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9 else None
+
+
+def _measured(document: Mapping[str, Any]) -> MeasuredPicture | None:
+    images, needed = document.get("images"), whole(document.get("input_tokens"))
+    first = images[0] if isinstance(images, list) and len(images) == 1 else None
+    if not isinstance(first, dict) or needed is None:
+        return None
+    tokens, grid = whole(first.get("tokens")), first.get("grid")
+    sides = [whole(side) for side in grid] if isinstance(grid, list) else []
+    if tokens is None or len(sides) != 2 or not sides[0] or not sides[1] or tokens > needed:
+        return None
+    return MeasuredPicture(
+        PlannedCut(Grid(sides[0], sides[1], first.get("thumbnail") is True), tokens), needed - tokens
+    )
+
+
+def _key(digest: bytes, options: Mapping[str, Any]) -> _Key:
+    return digest, tuple(options.get(name) for name in CUTTING)
