@@ -13,7 +13,7 @@ import httpx2
 
 from internvl_gguf.chat.remote.address import Address
 from internvl_gguf.errors import ServerError
-from internvl_gguf.models.hub.network import proxy_of
+from internvl_gguf.models.network import proxy_of
 from internvl_gguf.utils.safe_text import error_line, safe_name
 
 CONNECT_SECONDS: Final = 10

@@ -122,8 +122,10 @@ class RemoteModel:
             "first token after": timings.time_to_first_token,
             "answering": timings.decode_tokens_per_second,
         }
-        rows = [(name, value) for name, value in statistics(reply) if known.get(name)]
-        return rows or [("the server", "counts nothing")]
+        rows = dict(row for row in statistics(reply) if known.get(row[0]))
+        if "prompt" in rows and not usage.cached_tokens:  # perhaps it does not say how many it knew
+            rows["prompt"] = count(usage.prompt_tokens, "token")
+        return list(rows.items()) or [("the server", "counts nothing")]
 
     def system_line(self, text: str | None) -> str:
         """Return the line about the system message."""

@@ -24,7 +24,7 @@ from internvl_gguf.chat.remote.faults import (
     refused,
 )
 from internvl_gguf.errors import ServerError
-from internvl_gguf.models.hub.network import new_client
+from internvl_gguf.models.network import new_client
 
 _OURS: Final = "internvl-gguf"
 _MODELS, _CHAT, _MEASURE = "/v1/models", "/v1/chat/completions", "/v1/chat/completions/input_tokens"
