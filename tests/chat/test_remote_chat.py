@@ -510,7 +510,7 @@ def test_in_a_terminal_ctrl_c_ends_the_answer_at_the_server(
 def test_from_a_pipe_nothing_of_llama_cpp_is_loaded(server: ChatServer, tmp_path: Path) -> None:
     server.answers = [Answer(["Yes."]), Answer(["No"], ends="cut")]
     script = (
-        f"import sys; sys.argv[1:] = ['chat', '--url', {server.url!r}, '--no-history']\n"
+        f"import sys; sys.argv[1:] = ['chat', '--url', {server.url!r}, '--no-history', '--system', 'Be brief.']\n"
         "from internvl_gguf.cli import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    print(end.code)\n"
         "print(*{'llama_cpp', 'huggingface_hub'} & sys.modules.keys())"
@@ -520,6 +520,7 @@ def test_from_a_pipe_nothing_of_llama_cpp_is_loaded(server: ChatServer, tmp_path
     )
     assert done.stdout.split("\n") == ["Yes.", "No", "1", "", ""]
     assert "The answer broke off" in done.stderr
+    assert [each.body["messages"][0]["content"] for each in server.questions] == ["Be brief."] * 2
 
 
 @pytest.mark.parametrize(

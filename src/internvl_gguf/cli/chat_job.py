@@ -113,6 +113,7 @@ def _hold(job: ChatJob, terminal: Terminal) -> int:
     resumed = conversation is not None
     if conversation is None:
         conversation = history.begin(found.name, job.asking.system)
+        conversation.continue_in(current.session)
     chat = Chat(models, found, current, history, conversation, _settings(job), worker, screen)
     sources = Sources(
         lambda: [(each.id, safe_name(each.title)) for each in history.search(limit=_LISTED)],

@@ -28,8 +28,8 @@ class ContextFullError(ServerError):
     """The server refuses a conversation that does not fit its context."""
 
 
-def connection_fault(error: Exception, address: Address) -> ServerError:
-    """Return the error for a connection that failed or broke off."""
+def connection_fault(error: Exception, address: Address, patience: float) -> ServerError:
+    """Return the error for a connection that failed or broke off; `patience` is how many seconds it may be silent."""
     url = address.url
     causes = list(_causes(error))
     if isinstance(error, httpx2.ProxyError):
@@ -57,9 +57,7 @@ def connection_fault(error: Exception, address: Address) -> ServerError:
             f"{url} did not answer within {CONNECT_SECONDS} s.", "Check --url, and whether a firewall is in between."
         )
     if isinstance(error, httpx2.TimeoutException):
-        return ServerError(
-            f"The server at {url} was silent for {SILENT_SECONDS} s.", "Look at the server, and ask again."
-        )
+        return ServerError(f"The server at {url} was silent for {patience:g} s.", "Look at the server, and ask again.")
     if isinstance(error, httpx2.ConnectError):
         return ServerError(
             f"{url} cannot be reached{_through(address)} ({error_line(error)}).", "Check --url, and the network."

@@ -30,6 +30,8 @@ _OURS: Final = "internvl-gguf"
 _MODELS, _CHAT, _MEASURE = "/v1/models", "/v1/chat/completions", "/v1/chat/completions/input_tokens"
 _LARGEST_DOCUMENT: Final = 8 * 2**20
 _LARGEST_REFUSAL: Final = 64 * 2**10
+_PATIENCE: Final = 30
+"""Seconds of silence until what takes no work of the model is given up."""
 _MOST_MODELS: Final = 10_000
 _LONGEST_NAME: Final = 500
 _END: Final = "[DONE]"
@@ -103,7 +105,6 @@ class ModelServer:
         self._client = new_client(
             address.url,
             headers={**key, "Accept-Encoding": "identity", "User-Agent": f"internvl-gguf/{__version__}"},
-            timeout=httpx2.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS),
             limits=_LIMITS,
             **arguments,  # a proxy does not lead back to this machine
         )
@@ -136,7 +137,7 @@ class ModelServer:
         Raises:
             ServerError: it cannot be reached, refuses, or the answer broke off.
         """
-        with self._response("POST", _CHAT, body, line) as response:
+        with self._response("POST", _CHAT, body, line, SILENT_SECONDS) as response:
             if "text/event-stream" not in response.headers.get("content-type", ""):
                 raise not_a_server(self.address, f"it answers {_CHAT} with something else than a stream")
             try:
@@ -167,7 +168,7 @@ class ModelServer:
         return chunk
 
     def _document(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        with self._response(method, path, body, Line()) as response:
+        with self._response(method, path, body, Line(), _PATIENCE) as response:
             data = self._read(response, _LARGEST_DOCUMENT)
         try:
             return json.loads(data)
@@ -176,9 +177,12 @@ class ModelServer:
 
     @contextlib.contextmanager
     def _response(
-        self, method: str, path: str, body: Mapping[str, Any] | None, line: Line
+        self, method: str, path: str, body: Mapping[str, Any] | None, line: Line, patience: float
     ) -> Iterator[httpx2.Response]:
         """Send a request, and give its answer if that is a success.
+
+        Args:
+            patience: seconds of silence after which it is given up.
 
         Raises:
             ServerError: it is none, or the connection failed.
@@ -189,6 +193,7 @@ class ModelServer:
                 method,
                 f"{self.address.url}{path}",
                 json=body,
+                timeout=httpx2.Timeout(patience, connect=CONNECT_SECONDS),
                 extensions={"trace": line.trace},
             ) as response:
                 if response.status_code != httpx2.codes.OK:
@@ -196,7 +201,7 @@ class ModelServer:
                     raise refusal(response.status_code, beginning, response.headers, self.address, path, model)
                 yield response
         except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError) as error:
-            raise connection_fault(error, self.address) from None
+            raise connection_fault(error, self.address, patience) from None
 
     def _read(self, response: httpx2.Response, most: int) -> bytes:
         """Read an answer up to a number of bytes; one that is longer is cut, and so no JSON any more."""
