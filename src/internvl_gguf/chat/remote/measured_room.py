@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from internvl_gguf.chat.chat_model import PlannedCut
 from internvl_gguf.chat.remote.sent_picture import SentPicture
 from internvl_gguf.tiling import Grid
+from internvl_gguf.types import MessagePicture
 
 CUTTING: Final = ("max_tiles", "min_tiles", "thumbnail", "layout")
 """The options that say how a picture is cut."""
@@ -46,13 +47,28 @@ class MeasuredRoom:
         """Take the answer of a server about one picture; an answer that is none is remembered as nothing known."""
         self._found[_key(digest, options)] = _measured(document)
 
-    def known(self, picture: SentPicture, options: Mapping[str, Any]) -> SentPicture:
-        """Return a picture with the grid and tokens that are known of it."""
-        found = self.of(picture.digest, options)
-        if found is None:
+    def forget(self, pictures: Sequence[MessagePicture], options: Mapping[str, Any]) -> None:
+        """Forget what was said of pictures that are cut with these options."""
+        for picture in pictures:
+            if isinstance(picture, SentPicture):
+                self._found[_key(picture.digest, options)] = None
+
+    def forget_unknown(self) -> None:
+        """Forget which pictures a server said nothing about, so that it is asked again."""
+        self._found = {key: found for key, found in self._found.items() if found is not None}
+
+    def known(self, picture: MessagePicture, options: Mapping[str, Any]) -> MessagePicture:
+        """Return a picture with the grid and tokens that are known of it, cut with these options."""
+        if not isinstance(picture, SentPicture):
             return picture
-        grid = found.cut.grid
-        return replace(picture, grid=(grid.columns, grid.rows), has_thumbnail=grid.thumbnail, tokens=found.cut.tokens)
+        found = self.of(picture.digest, options)
+        grid = found.cut.grid if found else Grid(0, 0, thumbnail=False)
+        return replace(
+            picture,
+            grid=(grid.columns, grid.rows),
+            has_thumbnail=grid.thumbnail,
+            tokens=found.cut.tokens if found else None,
+        )
 
 
 def whole(value: object) -> int | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from internvl_gguf.chat.formatting import count
 from internvl_gguf.chat.show_answer import Phase, TilesEncoded
 from internvl_gguf.types import FinishReason, Reply, Timings, Usage
 from internvl_gguf.utils.safe_text import safe_name
@@ -15,6 +16,8 @@ LONGEST_ANSWER: Final = 16 * 2**20
 """Most characters of an answer."""
 _LONGEST_NOTICE: Final = 300
 _MOST_NOTICES: Final = 20
+_LONG_ENOUGH: Final = 0.2
+"""Seconds of an answer from which its arrival says how fast it was made."""
 _LARGEST_NUMBER: Final = 10**12
 
 
@@ -89,6 +92,7 @@ class ReceivedAnswer:
         first = (self._first - self._started) if self._first else 0.0
         decode = (self._last - self._first) if self._first else 0.0
         tokens = _count(self._usage, "completion_tokens")
+        is_long = decode > _LONG_ENOUGH and tokens > 1
         times = self._timings if "time_to_first_token" in self._timings else {}
         return Timings(
             preprocess=_number(times, "preprocess"),
@@ -97,7 +101,7 @@ class ReceivedAnswer:
             time_to_first_token=first,  # with the way to the server, as the user sees it
             decode=_number(times, "decode") if times else decode,
             decode_tokens_per_second=(
-                _number(times, "decode_tokens_per_second") if times else (tokens - 1) / decode if decode else 0.0
+                _number(times, "decode_tokens_per_second") if times else (tokens - 1) / decode if is_long else 0.0
             ),
         )
 
@@ -114,7 +118,7 @@ def progress_event(chunk: Mapping[str, Any]) -> object | None:
     if phase == "loading":
         return Phase("The server loads the model", f"{min(done / total, 1):.0%}" if total else "")
     if phase == "queued":
-        return Phase("Waiting for the server", f"{done:,} before" if done else "")
+        return Phase("Waiting for the server", f"{count(done, 'question')} before this one" if done else "")
     return None
 
 

@@ -11,7 +11,7 @@ from typing import Any, Unpack
 from internvl_gguf.chat.remote.faults import ContextFullError
 from internvl_gguf.chat.remote.measured_room import MeasuredRoom
 from internvl_gguf.chat.remote.received import ReceivedAnswer, progress_event
-from internvl_gguf.chat.remote.sent_picture import SentPicture, sent_picture
+from internvl_gguf.chat.remote.sent_picture import sent_picture
 from internvl_gguf.chat.remote.server import Line, ModelServer, ServedModel
 from internvl_gguf.chat.remote.wire import request_fields, request_messages
 from internvl_gguf.chat.show_answer import Phase
@@ -70,7 +70,7 @@ class RemoteSession:
         checked_options(options)
         arguments.text("prompt", prompt)
         layout = options.get("layout", PictureOptions.layout)
-        pictures = tuple(self._room.known(sent_picture(image), options) for image in picture_list(images))
+        pictures = tuple(sent_picture(image) for image in picture_list(images))
         if not prompt and not pictures:
             raise InvalidRequestError("The prompt is empty.", "Ask something, or give a picture.")
         check_places(prompt, len(pictures), layout)
@@ -144,8 +144,9 @@ class RemoteSession:
 
     def body(self, messages: Sequence[Message], options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the request that asks with these messages and options."""
-        fields = request_fields(options, is_ours=self._model.is_ours)
-        return {"model": self._model.name, "messages": request_messages(messages), **fields}
+        is_ours = self._model.is_ours
+        fields = request_fields(options, is_ours=is_ours)
+        return {"model": self._model.name, "messages": request_messages(messages, is_ours=is_ours), **fields}
 
     def _answer(self, question: Message, options: AskOptions) -> Generator[Chunk, None, None]:
         answer, line = ReceivedAnswer(), Line()
@@ -153,7 +154,11 @@ class RemoteSession:
         is_kept = False
 
         def keep() -> None:
-            self._messages = [*before, self._as_asked(question, answer), Message("assistant", answer.text)]
+            if answer.notices:  # pictures of the question were cut otherwise than alone
+                self._room.forget(question.pictures, options)
+            self._room.forget_unknown()
+            asked = [self._as_cut(message, options) for message in (*before, question)]
+            self._messages = [*asked, Message("assistant", answer.text)]
             self.positions = answer.positions
 
         try:
@@ -212,17 +217,11 @@ class RemoteSession:
             return error
         return ContextOverflowError(error.message, error.hint, needed=needed, available=available)
 
-    def _as_asked(self, question: Message, answer: ReceivedAnswer) -> Message:
-        """Return a question as the conversation keeps it; pictures that the server cut otherwise have no known grid."""
-        if not answer.notices:
-            return question
-        pictures = tuple(
-            replace(picture, grid=(0, 0), has_thumbnail=False, tokens=None)
-            if isinstance(picture, SentPicture)
-            else picture
-            for picture in question.pictures
-        )
-        return replace(question, pictures=pictures)
+    def _as_cut(self, message: Message, options: Mapping[str, Any]) -> Message:
+        """Return a message with its pictures as these options cut them: a server cuts all anew for each question."""
+        if not message.pictures:
+            return message
+        return replace(message, pictures=tuple(self._room.known(each, options) for each in message.pictures))
 
     def _change(self, messages: list[Message]) -> None:
         self._messages = messages

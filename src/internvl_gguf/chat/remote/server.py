@@ -30,8 +30,8 @@ _OURS: Final = "internvl-gguf"
 _MODELS, _CHAT, _MEASURE = "/v1/models", "/v1/chat/completions", "/v1/chat/completions/input_tokens"
 _LARGEST_DOCUMENT: Final = 8 * 2**20
 _LARGEST_REFUSAL: Final = 64 * 2**10
-_PATIENCE: Final = 30
-"""Seconds of silence until what takes no work of the model is given up."""
+_PATIENCE, _MEASURING_PATIENCE = 30.0, 10.0
+"""Seconds of silence until what takes no work of the model is given up: the list of models, and a count of tokens."""
 _MOST_MODELS: Final = 10_000
 _LONGEST_NAME: Final = 500
 _END: Final = "[DONE]"
@@ -128,7 +128,7 @@ class ModelServer:
         Raises:
             ServerError: it cannot be reached, or refuses.
         """
-        document = self._document("POST", _MEASURE, body)
+        document = self._document("POST", _MEASURE, body, _MEASURING_PATIENCE)
         return document if isinstance(document, dict) else {}
 
     def answer(self, body: Mapping[str, Any], line: Line) -> Generator[Mapping[str, Any], None, None]:
@@ -167,8 +167,10 @@ class ModelServer:
             raise refused(error if isinstance(error, dict) else {"message": str(error)}, self.address)
         return chunk
 
-    def _document(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        with self._response(method, path, body, Line(), _PATIENCE) as response:
+    def _document(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, patience: float = _PATIENCE
+    ) -> Any:
+        with self._response(method, path, body, Line(), patience) as response:
             data = self._read(response, _LARGEST_DOCUMENT)
         try:
             return json.loads(data)

@@ -14,9 +14,13 @@ _ELSEWHERE: Final = {"penalty_last_n": "repeat_last_n"}
 """Names of fields that other servers than ours call otherwise, as llama-server does."""
 
 
-def request_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Return a conversation in the form of a request."""
-    return [{"role": message.role, "content": _content(message)} for message in messages]
+def request_messages(messages: Sequence[Message], *, is_ours: bool) -> list[dict[str, Any]]:
+    """Return a conversation in the form of a request.
+
+    Args:
+        is_ours: whether the server is `internvl serve`, which knows the places of pictures in a text.
+    """
+    return [{"role": message.role, "content": _content(message, is_ours=is_ours)} for message in messages]
 
 
 def request_fields(options: Mapping[str, Any], *, is_ours: bool) -> dict[str, Any]:
@@ -35,14 +39,14 @@ def request_fields(options: Mapping[str, Any], *, is_ours: bool) -> dict[str, An
     return fields if is_ours else {_ELSEWHERE.get(name, name): value for name, value in fields.items()}
 
 
-def _content(message: Message) -> str | list[dict[str, Any]]:
+def _content(message: Message, *, is_ours: bool) -> str | list[dict[str, Any]]:
     """Return the text of a message, or its parts if it has pictures: each in its place, else all before the text."""
     pictures = [picture for picture in message.pictures if isinstance(picture, SentPicture)]
     if not pictures:
         return message.text
     groups = [pictures] if message.layout == "combined" else [[picture] for picture in pictures]
     first, *rest = message.text.split(IMAGE_PLACE)
-    if len(rest) != len(groups):  # without places
+    if is_ours or len(rest) != len(groups):  # without places
         groups, first, rest = [pictures], "", [message.text]
     parts = [_text(first)]
     for group, following in zip(groups, rest, strict=True):
