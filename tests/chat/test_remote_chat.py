@@ -215,15 +215,17 @@ def test_the_context_of_a_conversation_that_was_changed_is_asked_for(
 def test_a_full_context_of_our_server_offers_what_to_drop(ours: ChatServer, begin: Callable[..., Chat]) -> None:
     full = {
         "message": "It does not fit. Ask for less.",
-        "type": "invalid_request_error",
+        "hint": "Ask for less.",
         "code": "context_length_exceeded",
+        "needed": 1100,
+        "available": 1024,
+        "max_tiles": 3,
     }
     chat = begin(ours)
     take(chat, "Hello")
     ours.answers = [Answer(status=400, document={"error": full}), Answer(["Yes."])]
-    ours.measured = Answer(document={**MEASURED, "input_tokens": 1100})
     assert Loop(chat, Chooser("1")).take("And now?") == ""
-    assert "It does not fit. Ask for less. 76 tokens are missing." in screen_of(chat).said
+    assert "It does not fit. 76 tokens are missing." in screen_of(chat).said
     assert screen_of(chat).answers == ["98", "Yes."]
     assert len(ours.questions[-1].body["messages"]) == 1
 
@@ -320,6 +322,11 @@ REFUSALS = [
         "/model lists",
     ),
     (Answer(status=404, document="<html>Not found</html>"), "is no OpenAI-compatible server", "http://HOST:PORT"),
+    (
+        Answer(status=400, document={"error": {"message": "top_p is 7. Use 0 to 1.", "hint": "Use 0 to 1."}}),
+        "The server refuses: top_p is 7.",
+        "Use 0 to 1.",
+    ),
     (Answer(status=413, document={"error": {"message": "too large"}}), "so large: too large.", "smaller pictures"),
     (
         Answer(status=400, document={"message": "maximum context length is 4096 tokens", "object": "error"}),

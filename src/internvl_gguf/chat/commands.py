@@ -81,7 +81,8 @@ def tiles(chat: Chat, text: str) -> str:
         chat.settings = chat.settings.changed("max_tiles", text)
     limits = chat.settings.limits
     besides = ", not counting the thumbnail" if limits.thumbnail and has_thumbnail(limits.max_tiles) else ""
-    chat.screen.say(f"The next pictures are cut into at most {count(limits.max_tiles, 'tile')}{besides}.")
+    which = "The next pictures" if not chat.current.place else "All pictures"  # a server is told with each question
+    chat.screen.say(f"{which} are cut into at most {count(limits.max_tiles, 'tile')}{besides}.")
     for each in chat.pending:
         chat.screen.say(chat.describe(each))
     return ""

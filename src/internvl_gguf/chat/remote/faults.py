@@ -12,7 +12,7 @@ from typing import Any, Final
 import httpx2
 
 from internvl_gguf.chat.remote.address import Address
-from internvl_gguf.errors import ServerError
+from internvl_gguf.errors import ContextOverflowError, ServerError
 from internvl_gguf.models.network import proxy_of
 from internvl_gguf.utils.safe_text import error_line, safe_name
 
@@ -21,11 +21,7 @@ SILENT_SECONDS: Final = 300
 _LONGEST_SAID: Final = 300
 _CONTEXT: Final = re.compile(r"context (length|size|window)|maximum context|too many tokens|prompt is too long", re.I)
 _AS_OPENAI: Final = "Check --url: it is the address before /v1, as http://HOST:PORT."
-KEY_HINT: Final = "Give it with --api-key KEY, or set INTERNVL_API_KEY."
-
-
-class ContextFullError(ServerError):
-    """The server refuses a conversation that does not fit its context."""
+_KEY_OPTIONS: Final = "with --api-key KEY or INTERNVL_API_KEY."
 
 
 def connection_fault(error: Exception, address: Address, patience: float) -> ServerError:
@@ -70,7 +66,7 @@ def connection_fault(error: Exception, address: Address, patience: float) -> Ser
 
 def refusal(
     status: int, body: bytes, headers: Mapping[str, str], address: Address, path: str, model: str | None
-) -> ServerError:
+) -> ServerError | ContextOverflowError:
     """Return the error for an HTTP status that is no success.
 
     Args:
@@ -83,8 +79,8 @@ def refusal(
     said = _said(error)
     if status in (401, 403):
         if address.key is None:
-            return ServerError(f"The server at {url} wants an API key.", KEY_HINT)
-        return ServerError(f"The server at {url} does not accept this API key.", f"{KEY_HINT} The right one, that is.")
+            return ServerError(f"The server at {url} wants an API key.", f"Give it {_KEY_OPTIONS}")
+        return ServerError(f"The server at {url} does not accept this API key.", f"Give the right one {_KEY_OPTIONS}")
     if 300 <= status < 400:
         place = safe_name(headers.get("location", "another place"), 120)
         return ServerError(f"{url} sends on to {place}.", "Give that address with --url.")
@@ -93,7 +89,8 @@ def refusal(
     if not said or status in (404, 405):
         return not_a_server(address, f"it answers {path} with status {status}")
     if status == 413:
-        return ServerError(f"The server takes no request so large: {said}", "Ask with fewer or smaller pictures.")
+        hint = _hint(error) or "Ask with fewer or smaller pictures."
+        return ServerError(f"The server takes no request so large: {said}", hint)
     if status in (429, 503):
         wait = headers.get("retry-after", "")
         after = f" in {wait} s" if re.fullmatch(r"\d{1,4}", wait) else ""
@@ -101,15 +98,20 @@ def refusal(
     return refused(error, address)
 
 
-def refused(error: Mapping[str, Any], address: Address) -> ServerError:
+def refused(error: Mapping[str, Any], address: Address) -> ServerError | ContextOverflowError:
     """Return the error for what a server says is wrong, in a refusal or in the middle of an answer."""
-    said = _said(error) or "it does not say why."
+    said, hint = _said(error) or "it does not say why.", _hint(error)
     kind = f"{error.get('code')} {error.get('type')}"
     if "context_length_exceeded" in kind or "exceed_context_size" in kind or _CONTEXT.search(said):
-        return ContextFullError(
-            said, "Make room: /drop takes parts of the conversation out, /clear begins a new one; or ask for less."
-        )
-    return ServerError(f"The server refuses: {said}", f"Change the question or its settings, or look at {address.url}.")
+        hint = "Make room: /drop takes parts of the conversation out, /clear begins a new one; or ask for less."
+        needed, available = whole(error.get("needed")), whole(error.get("available"))
+        if needed is None or available is None or needed <= available:
+            return ServerError(said, hint)
+        tiles = whole(error.get("max_tiles")) or None
+        return ContextOverflowError(said, hint, needed=needed, available=available, max_tiles=tiles)
+    return ServerError(
+        f"The server refuses: {said}", hint or f"Change the question or its settings, or look at {address.url}."
+    )
 
 
 def not_a_server(address: Address, why: str) -> ServerError:
@@ -133,11 +135,29 @@ def error_in(body: bytes) -> Mapping[str, Any]:
     return document if document.get("object") == "error" or "message" in document else {}
 
 
+def whole(value: object) -> int | None:
+    """Return a whole number that a server sent; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9 else None
+
+
 def _said(error: Mapping[str, Any]) -> str:
-    """Return what a server says, as one line that ends like a sentence; "" if it says nothing."""
+    """Return what a server says, as one line that ends like a sentence; "" if it says nothing.
+
+    What our server says to do about it is left out: that is `_hint`.
+    """
     message = error.get("message")
-    line = safe_name(message.strip(), _LONGEST_SAID) if isinstance(message, str) else ""
+    if not isinstance(message, str):
+        return ""
+    hint = error.get("hint")
+    message = message.removesuffix(hint) if isinstance(hint, str) else message
+    line = safe_name(message.strip(), _LONGEST_SAID)
     return line if not line or line.endswith((".", "!", "?")) else f"{line}."
+
+
+def _hint(error: Mapping[str, Any]) -> str:
+    """Return what our server says to do, as one line; "" of other servers, which do not say it apart."""
+    hint = error.get("hint")
+    return safe_name(hint.strip(), _LONGEST_SAID) if isinstance(hint, str) else ""
 
 
 def _through(address: Address) -> str:

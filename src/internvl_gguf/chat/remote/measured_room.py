@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from internvl_gguf.chat.chat_model import PlannedCut
+from internvl_gguf.chat.remote.faults import whole
 from internvl_gguf.chat.remote.sent_picture import SentPicture
 from internvl_gguf.tiling import Grid
 from internvl_gguf.types import MessagePicture
@@ -69,11 +70,6 @@ class MeasuredRoom:
             has_thumbnail=grid.thumbnail,
             tokens=found.cut.tokens if found else None,
         )
-
-
-def whole(value: object) -> int | None:
-    """Return a whole number that a server sent; None for anything else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9 else None
 
 
 def _measured(document: Mapping[str, Any]) -> MeasuredPicture | None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from internvl_gguf.chat.chat_model import PlannedCut
 from internvl_gguf.chat.context_usage import ConversationPart, questions
 from internvl_gguf.chat.formatting import count, statistics
-from internvl_gguf.chat.remote.measured_room import CUTTING, MeasuredPicture, MeasuredRoom, whole
+from internvl_gguf.chat.remote.faults import whole
+from internvl_gguf.chat.remote.measured_room import CUTTING, MeasuredPicture, MeasuredRoom
 from internvl_gguf.chat.remote.remote_session import RemoteSession
 from internvl_gguf.chat.remote.sent_picture import SentPicture, sent_picture
 from internvl_gguf.chat.remote.server import ModelServer, ServedModel

@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import replace
 from typing import Any, Unpack
 
-from internvl_gguf.chat.remote.faults import ContextFullError
 from internvl_gguf.chat.remote.measured_room import MeasuredRoom
 from internvl_gguf.chat.remote.received import ReceivedAnswer, progress_event
 from internvl_gguf.chat.remote.sent_picture import sent_picture
@@ -16,7 +15,7 @@ from internvl_gguf.chat.remote.server import Line, ModelServer, ServedModel
 from internvl_gguf.chat.remote.wire import request_fields, request_messages
 from internvl_gguf.chat.show_answer import Phase
 from internvl_gguf.config import AskOptions, PictureOptions
-from internvl_gguf.errors import AnswerBrokenError, ContextOverflowError, InvalidRequestError, ServerError
+from internvl_gguf.errors import AnswerBrokenError, InvalidRequestError, ServerError
 from internvl_gguf.images.load import picture_list
 from internvl_gguf.session.prompt_template import check_places, check_turns, with_system, without_last_question
 from internvl_gguf.session.question_options import checked_options
@@ -196,26 +195,9 @@ class RemoteSession:
                 raise AnswerBrokenError(
                     f"The answer broke off: {error.message}", "What came of it is kept; /regen asks again."
                 ) from None
-            if isinstance(error, ContextFullError):
-                raise self._overflow(error, messages, options) from None
             if not error.hint:
                 raise ServerError(error.message, "Ask again, or look at the server.") from None
             raise
-
-    def _overflow(
-        self, error: ContextFullError, messages: Sequence[Message], options: AskOptions
-    ) -> ServerError | ContextOverflowError:
-        """Return the error for a conversation that does not fit, with its size where our server says it."""
-        if not self._model.is_ours:
-            return error
-        try:
-            document = self._server.measure(self.body(messages, options))
-        except ServerError:
-            return error
-        needed, available = document.get("input_tokens"), document.get("context_length")
-        if not isinstance(needed, int) or not isinstance(available, int) or needed <= available:
-            return error
-        return ContextOverflowError(error.message, error.hint, needed=needed, available=available)
 
     def _as_cut(self, message: Message, options: Mapping[str, Any]) -> Message:
         """Return a message with its pictures as these options cut them: a server cuts all anew for each question."""
