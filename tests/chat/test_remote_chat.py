@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from PIL import Image
 
+from internvl_gguf import Session
 from internvl_gguf.chat.background_thread import BackgroundThread
 from internvl_gguf.chat.chat import Chat
 from internvl_gguf.chat.chat_model import Models
@@ -41,6 +42,7 @@ MEASURED = {
     "context_length": 1024,
     "images": [{"width": 480, "height": 480, "grid": [3, 3], "thumbnail": True, "tiles": 10, "tokens": 360}],
 }
+Found = TypeVar("Found")
 KEY = "sk-a-secret-key"
 
 
@@ -110,6 +112,21 @@ def pictures_of(body: Any) -> list[tuple[str, bytes]]:
                 head, _, data = part["image_url"]["url"].partition(";base64,")
                 found.append((head.removeprefix("data:"), base64.b64decode(data, validate=True)))
     return found
+
+
+def stopped_when_it_waits(server: ChatServer, chat: Chat, work: Callable[[], Found]) -> Found:
+    """Do something that is stopped from another thread as soon as the server waits."""
+
+    def stop() -> None:
+        assert server.is_waiting.wait(10)
+        chat.session.abort()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    try:
+        return work()
+    finally:
+        stopper.join()
 
 
 def test_an_answer_about_a_picture_and_the_next_one(server: ChatServer, begin: Callable[..., Chat]) -> None:
@@ -260,10 +277,7 @@ def test_stopping_closes_the_connection_and_keeps_what_was_said(server: ChatServ
     chat = begin(server)
     stream = chat.session.stream("Tell me a story.")
     pieces: list[Chunk] = [next(stream), next(stream)]
-    stopper = threading.Timer(0.05, chat.session.abort)
-    stopper.start()
-    pieces += stream
-    stopper.join()
+    pieces += stopped_when_it_waits(server, chat, lambda: list(stream))
     assert server.has_left.wait(10)
     assert pieces[-1].reply is not None
     assert pieces[-1].reply.finish_reason == "aborted"
@@ -273,8 +287,7 @@ def test_stopping_closes_the_connection_and_keeps_what_was_said(server: ChatServ
 def test_an_answer_is_stopped_before_it_begins(server: ChatServer, begin: Callable[..., Chat]) -> None:
     server.answers = [Answer(ends="waits")]
     chat = begin(server)
-    threading.Timer(0.05, chat.session.abort).start()
-    assert take(chat, "Tell me a story.") == "Tell me a story."
+    assert stopped_when_it_waits(server, chat, lambda: take(chat, "Tell me a story.")) == "Tell me a story."
     assert server.has_left.wait(10)
     assert chat.session.messages == ()
     assert chat.conversation.entries == ()
@@ -464,14 +477,44 @@ def test_a_proxy_does_not_stand_before_this_machine(
     assert screen_of(chat).answers == ["Yes."]
 
 
+def test_a_proxy_that_leads_nowhere_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("http_proxy", raising=False)
+    with pytest.raises(ServerError, match="The proxy of HTTP_PROXY does not lead to"):
+        ServedModels.of("http://elsewhere.invalid", None, print)
+
+
+def test_a_conversation_goes_on_with_a_model_here_and_back(
+    server: ChatServer, begin: Callable[..., Chat], history: History
+) -> None:
+    chat = begin(server)
+    take(chat, f"'{EXAMPLE}' What number is written?")
+    with Session.open("demo", n_threads=1, n_ctx=1024) as session:
+        conversation = history.find(chat.conversation.id)
+        conversation.continue_in(session)
+        assert session.messages[1].pictures[0].grid == (3, 3), "cut as a question cuts it"
+        chunks = list(conversation.stream(session, "What colour is the circle?"))
+        assert chunks[-1].reply is not None
+        assert chunks[-1].reply.text == "Red."
+    take(chat, f"/load {chat.conversation.id}", "Hello")
+    body = server.questions[-1].body
+    assert [message["role"] for message in body["messages"]] == ["user", "assistant"] * 2 + ["user"]
+    assert pictures_of(body) == [("image/png", EXAMPLE.read_bytes())]
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_events_are_read_however_they_are_cut(size: int, end: str) -> None:
     text = end.join([": ping", "", "event: x", "data: {", "data:  1}", "", "id: 3", "", "data: grün", "", "data: last"])
     data = text.encode()
     assert list(event_data(data[at : at + size] for at in range(0, len(data), size))) == ["{\n 1}", "grün", "last"]
+
+
+def test_an_event_of_many_lines_has_an_end() -> None:
     with pytest.raises(EventTooLargeError):
-        list(event_data([b"data: x\n"] * LARGEST_EVENT))
+        list(event_data([b"data: " + b"x" * 1000 + b"\n"] * (LARGEST_EVENT // 1000)))
 
 
 def test_half_a_character_and_wrong_numbers_do_no_harm(server: ChatServer, begin: Callable[..., Chat]) -> None:

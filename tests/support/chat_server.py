@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,29 +60,27 @@ class ChatServer:
 
     Args:
         *models: the entries of its list of models: names, or names with further fields.
-        tls: certificate and key for https.
 
     Attributes:
         asked: all requests, in order.
         answers: the answers to come; the last one stays.
         models_answer: an answer to the list of models instead of the list.
         measured: the answer of .../input_tokens.
-        has_left: set when a client has closed the connection of an answer that waits.
+        is_waiting: set when all of an answer that waits is sent.
+        has_left: set when a client has closed the connection of an answer.
     """
 
-    def __init__(self, *models: str | Mapping[str, Any], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *models: str | Mapping[str, Any]) -> None:
         self.asked: list[Asked] = []
         self.answers: list[Answer] = [Answer(["Yes."])]
         self.models_answer: Answer | None = None
         self.measured: Answer = Answer(status=404, document={"detail": "Not Found"})
+        self.is_waiting = threading.Event()
         self.has_left = threading.Event()
         self.models = [{"id": each} if isinstance(each, str) else dict(each) for each in models or ("one",)]
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
-        if tls is not None:
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        scheme = "http" if tls is None else "https"
-        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     @property
@@ -123,7 +120,10 @@ class ChatServer:
                 if answer.status != 200 or answer.document is not None:
                     _send_document(self, answer)
                 else:
-                    outer._stream(self, answer)
+                    try:
+                        outer._stream(self, answer)
+                    except ConnectionError:
+                        outer.has_left.set()
 
         return Handler
 
@@ -144,6 +144,7 @@ class ChatServer:
         for piece in answer.pieces:
             _send_event(handler, {"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
         if answer.ends == "waits":
+            self.is_waiting.set()
             if handler.connection.recv(1) == b"":
                 self.has_left.set()
             return

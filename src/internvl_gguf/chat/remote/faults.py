@@ -28,15 +28,19 @@ def connection_fault(error: Exception, address: Address, patience: float) -> Ser
     """Return the error for a connection that failed or broke off; `patience` is how many seconds it may be silent."""
     url = address.url
     causes = list(_causes(error))
-    if isinstance(error, httpx2.ProxyError):
+    proxy = _proxy(address)
+    if proxy and (
+        isinstance(error, httpx2.ProxyError) or any(isinstance(each, ConnectionRefusedError) for each in causes)
+    ):
         return ServerError(
-            f"The proxy does not lead to {url} ({error_line(error)}).", "Correct it, or name the host in NO_PROXY."
+            f"The proxy of {proxy} does not lead to {url} ({error_line(error)}).",
+            "Correct it, or name the host in NO_PROXY.",
         )
     if any(isinstance(each, socket.gaierror) for each in causes):
         return ServerError(f"The host of {url} cannot be found.", "Check --url, and the network.")
     if any(isinstance(each, ConnectionRefusedError) for each in causes):
         return ServerError(
-            f"Nobody listens at {url}{_through(address)}.",
+            f"Nobody listens at {url}.",
             "Start the server there, as with `internvl serve`, or correct --url.",
         )
     tls = next((each for each in causes if isinstance(each, ssl.SSLError)), None)
@@ -56,7 +60,7 @@ def connection_fault(error: Exception, address: Address, patience: float) -> Ser
         return ServerError(f"The server at {url} was silent for {patience:g} s.", "Look at the server, and ask again.")
     if isinstance(error, httpx2.ConnectError):
         return ServerError(
-            f"{url} cannot be reached{_through(address)} ({error_line(error)}).", "Check --url, and the network."
+            f"{url} cannot be reached ({error_line(error)}).", "Check --url, the network, and any proxy."
         )
     return ServerError(
         f"The server at {url} closed the connection ({error_line(error)}).",
@@ -160,9 +164,9 @@ def _hint(error: Mapping[str, Any]) -> str:
     return safe_name(hint.strip(), _LONGEST_SAID) if isinstance(hint, str) else ""
 
 
-def _through(address: Address) -> str:
-    proxy = None if address.is_here else proxy_of(httpx2.URL(address.url))
-    return f" through {proxy}" if proxy else ""
+def _proxy(address: Address) -> str | None:
+    """Return the variable of the proxy that leads to a server; None without one."""
+    return None if address.is_here else proxy_of(httpx2.URL(address.url))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
