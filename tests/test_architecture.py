@@ -42,7 +42,7 @@ ROOMS: dict[str, set[str]] = {
         "planning",
         "models",
     },
-    "history": {*PUBLIC, "images", "memory", "session"},
+    "history": {*PUBLIC, "images", "session"},
     "quantizing": {*PUBLIC, "gguf", "images", "hardware", "llama", "models", "session"},
     "demo": {"session"},
     "bench": {

@@ -79,13 +79,13 @@ def history(tmp_path: Path) -> Iterator[History]:
 def begin(worker: BackgroundThread, history: History) -> Callable[..., Chat]:
     """Begin a chat with the first model of a server."""
 
-    def chat(server: ChatServer, url: str = "", key: str | None = None, settings: Settings | None = None) -> Chat:
+    def chat(server: ChatServer | None, url: str = "", key: str | None = None) -> Chat:
         screen = Recorder()
-        served = ServedModels.of(url or server.url, key, screen.say)
+        served = ServedModels.of(url or (server.url if server else ""), key, screen.say)
         found = served.first()
         models = Models(served.find, served.listed, served.known)
         conversation = history.begin(found.name)
-        return Chat(models, found, found.open(), history, conversation, settings or Settings(), worker, screen)
+        return Chat(models, found, found.open(), history, conversation, Settings(), worker, screen)
 
     return chat
 
@@ -352,6 +352,12 @@ REFUSALS = [
         "Ask again in 7 s.",
     ),
     (Answer(status=500, document={"error": "\x1b[31mbroken"}), "refuses: \\x1b[31mbroken.", "look at"),
+    (Answer(status=502, document="<html>"), "fails (status 502).", "Look at the server"),
+    (
+        Answer(status=403, document={"error": {"message": "No such host. Name it.", "hint": "Name it."}}),
+        "No such host.",
+        "Name it.",
+    ),
     (Answer(status=302, document={}, headers={"Location": "http://else"}), "sends on to http://else.", "--url"),
     (Answer(document={"answer": 1}), "something else than a stream", "http://HOST:PORT"),
     (Answer(raw=b"data: nothing\n\n"), "no JSON object", "http://HOST:PORT"),
@@ -560,7 +566,8 @@ def test_in_a_terminal_ctrl_c_ends_the_answer_at_the_server(
 def test_from_a_pipe_nothing_of_llama_cpp_is_loaded(server: ChatServer, tmp_path: Path) -> None:
     server.answers = [Answer(["Yes."]), Answer(["No"], ends="cut")]
     script = (
-        f"import sys; sys.argv[1:] = ['chat', '--url', {server.url!r}, '--no-history', '--system', 'Be brief.']\n"
+        f"import sys; sys.argv[1:] = ['chat', '--url', {server.url!r}, '--no-history']\n"
+        "sys.argv += ['--system', 'Be brief.', '--top-k', '40']\n"
         "from internvl_gguf.cli import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    print(end.code)\n"
         "print(*{'llama_cpp', 'huggingface_hub'} & sys.modules.keys())"
@@ -571,6 +578,7 @@ def test_from_a_pipe_nothing_of_llama_cpp_is_loaded(server: ChatServer, tmp_path
     assert done.stdout.split("\n") == ["Yes.", "No", "1", "", ""]
     assert "The answer broke off" in done.stderr
     assert [each.body["messages"][0]["content"] for each in server.questions] == ["Be brief."] * 2
+    assert server.questions[0].body["top_k"] == 40, "given, though it is the default here"
 
 
 @pytest.mark.parametrize(
@@ -589,6 +597,56 @@ def test_options_that_do_not_go_together(arguments: list[str], message: str, tmp
     assert done.returncode == 2
     assert message in done.stderr
     assert KEY not in done.stderr
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[str]:
+    """The address of `internvl serve demo` with a small context."""
+    pytest.importorskip("starlette")
+    pytest.importorskip("uvicorn")
+    command = [
+        sys.executable,
+        "-m",
+        "internvl_gguf",
+        "serve",
+        "demo",
+        "--port",
+        "0",
+        "--n-ctx",
+        "600",
+        "--threads",
+        "1",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        try:
+            address = re.search(r"http://[\d.:]+", process.stderr.readline())
+            assert address
+            assert "is loaded" in process.stderr.readline()
+            yield address[0]
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+def test_a_chat_with_our_own_server(serve: str, begin: Callable[..., Chat]) -> None:
+    chat = begin(None, f"{serve}/v1")
+    screen = screen_of(chat)
+    take(chat, f"'{EXAMPLE}' What number is written?", "What colour is the circle?", "/images")
+    assert screen.answers == ["98", "Red."]
+    assert re.fullmatch(r"Added example.png: 3x3 tiles \+ thumbnail, 360 tokens; 2\d\d of 600 left", screen.said[0])
+    assert re.fullmatch(r"10 tiles \w+ · 2 tokens · first after .* of 600 used", screen.said[1])
+    assert screen.said[3] == "  1  example.png: 3x3 tiles + thumbnail, 360 tokens"
+    assert chat.last_reply is not None
+    assert chat.last_reply.usage.cached_tokens > 380, "the server goes on with what it knows"
+    take(chat, f"/image {EXAMPLE}", "/set fit_pictures off")
+    assert Loop(chat, Chooser("1")).take("What do you see?") == ""
+    assert "tokens are missing." in screen.text
+    assert screen.answers[-1].startswith("A red circle")
+    assert Loop(chat, Chooser("")).take("word " * 900) == "word " * 900
+    assert screen.said[-1] == "What helps: /drop for parts of the conversation, /clear for a new one."
+    take(chat, "/system none", "/clear", "Hello", "/undo", "/set seed 3", "/regen")
+    assert chat.last_reply.finish_reason == "stop"
 
 
 def test_the_error_of_a_broken_answer_keeps_its_kind(server: ChatServer, begin: Callable[..., Chat]) -> None:

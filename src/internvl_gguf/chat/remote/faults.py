@@ -81,7 +81,7 @@ def refusal(
     url = address.url
     error = error_in(body)
     said = _said(error)
-    if status in (401, 403):
+    if status == 401 or (status == 403 and not said):
         if address.key is None:
             return ServerError(f"The server at {url} wants an API key.", f"Give it {_KEY_OPTIONS}")
         return ServerError(f"The server at {url} does not accept this API key.", f"Give the right one {_KEY_OPTIONS}")
@@ -90,6 +90,8 @@ def refusal(
         return ServerError(f"{url} sends on to {place}.", "Give that address with --url.")
     if status == 404 and model is not None and said and (error.get("code") == "model_not_found" or "model" in said):
         return ServerError(f"The server at {url} has no model {safe_name(model)}.", "/model lists those that it has.")
+    if status >= 500 and not said:
+        return ServerError(f"The server at {url} fails (status {status}).", "Look at the server, and ask again.")
     if not said or status in (404, 405):
         return not_a_server(address, f"it answers {path} with status {status}")
     if status == 413:

@@ -83,7 +83,7 @@ class RemoteModel:
             return None
         measured = [self._measured(attachment, settings) for attachment in pending]
         known = [each for each in measured if each is not None]
-        used = self._conversation_tokens()
+        used = self._conversation_tokens(settings)
         if used is None or len(known) != len(measured):
             return None
         around = known[0].around if known and not questions(self._session.messages) else 0
@@ -138,7 +138,7 @@ class RemoteModel:
         """Set the function called with the progress of questions."""
         self._session.on_event = tell
 
-    def _conversation_tokens(self) -> int | None:
+    def _conversation_tokens(self, settings: Settings) -> int | None:
         """Return the positions of the conversation: counted with the last answer, else asked for."""
         session = self._session
         if session.positions is not None:
@@ -148,7 +148,7 @@ class RemoteModel:
         if self._counted is None or self._counted[0] is not session.messages_state:
             document: Any = {}
             with contextlib.suppress(InternVLError):
-                document = self._server.measure(session.body(session.messages, {}))
+                document = self._server.measure(session.body(session.messages, _cutting(settings)))
             self._counted = (session.messages_state, whole(document.get("input_tokens")))
         return self._counted[1]
 
@@ -157,9 +157,13 @@ class RemoteModel:
         options = settings.given_options
         if not self._room.has(attachment.digest, options) and self._model.is_ours and self.n_ctx is not None:
             question = Message("user", "", (sent_picture(attachment.picture),), settings.pictures.layout)
-            cutting = {name: value for name, value in options.items() if name in CUTTING}
             document: Any = {}
             with contextlib.suppress(InternVLError):
-                document = self._server.measure(self._session.body([question], cutting))
+                document = self._server.measure(self._session.body([question], _cutting(settings)))
             self._room.take(attachment.digest, options, document)
         return self._room.of(attachment.digest, options)
+
+
+def _cutting(settings: Settings) -> dict[str, Any]:
+    """Return the options of a question that say how its pictures are cut."""
+    return {name: value for name, value in settings.given_options.items() if name in CUTTING}
