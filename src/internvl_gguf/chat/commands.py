@@ -234,7 +234,7 @@ def tokens(chat: Chat, text: str) -> str:
     questions = [part.tokens for part in found if part.picture is None]
     known = [tokens for tokens in questions if tokens is not None]
     lines = [part_line(at + 1, part) for at, part in enumerate(found)]
-    if used is not None and len(known) == len(questions):
+    if used and len(known) == len(questions):  # a server counts nothing before there is a question
         lines.insert(0, f"     system message and template: {count(used - sum(known), 'token')}")
     chat.screen.show_lines([*lines, *(f"     {each.label} waits for a question" for each in chat.pending)])
     room = _room(chat)
