@@ -42,7 +42,7 @@ ROOMS: dict[str, set[str]] = {
         "planning",
         "models",
     },
-    "history": {*PUBLIC, "images", "memory", "session"},
+    "history": {*PUBLIC, "images", "session"},
     "quantizing": {*PUBLIC, "gguf", "images", "hardware", "llama", "models", "session"},
     "demo": {"session"},
     "bench": {
@@ -59,7 +59,7 @@ ROOMS: dict[str, set[str]] = {
         "session",
     }
     | {"quantizing"},
-    "chat": {*PUBLIC, "gguf", "images", "engine", "planning", "models", "session", "history"},
+    "chat": {*PUBLIC, "_version", "gguf", "images", "engine", "planning", "models", "session", "history"},
     "server": {*PUBLIC, "_version", "gguf", "hardware", "images", "engine", "memory", "planning", "models", "session"},
     "cli": {*PUBLIC, "_version", "gguf", "images", "hardware", "llama", "vision", "engine", "planning", "models"}
     | {"session", "history", "quantizing", "bench", "chat", "server"},

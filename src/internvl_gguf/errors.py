@@ -7,6 +7,8 @@
     ├── ModelFileError          a GGUF that is missing, damaged or of another kind
     │   └── ModelPairError      a text model and an mmproj that do not belong together
     ├── HubError                a repository or file that cannot be fetched: offline, refused, missing, or changed
+    ├── ServerError             a model server that cannot be reached, refuses, or answers as none does
+    │   └── AnswerBrokenError       an answer of a server that broke off; what came of it is kept
     ├── CatalogError            a models.toml that cannot be read
     ├── InsufficientMemoryError a model that does not fit the memory of this machine, or the given budget
     ├── LibraryError            llama.cpp refused, or is not the build this package is made for
@@ -110,6 +112,14 @@ class ModelPairError(ModelFileError):
 
 class HubError(InternVLError):
     """A repository or file of the hub that cannot be fetched: offline, refused, missing, or changed on the way."""
+
+
+class ServerError(InternVLError):
+    """A model server that cannot be reached, refuses a question, or answers as no such server does."""
+
+
+class AnswerBrokenError(ServerError):
+    """An answer of a server that broke off in the middle; what came of it is kept in the conversation."""
 
 
 class CatalogError(InternVLError):

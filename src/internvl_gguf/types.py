@@ -116,10 +116,10 @@ class MessagePicture:
 
     Attributes:
         name: its name in messages (a path, "the picture given as bytes").
-        grid: (columns, rows), the thumbnail not counted.
+        grid: (columns, rows), the thumbnail not counted; (0, 0) where a server cuts it and has not said how.
         has_thumbnail: whether the last tile shows the whole picture.
         source_size: (width, height) in pixels before the cut.
-        tiles: the tiles in the order the model sees them.
+        tiles: the tiles in the order the model sees them; none where a server cuts it.
     """
 
     name: str
@@ -127,6 +127,11 @@ class MessagePicture:
     has_thumbnail: bool
     source_size: tuple[int, int]
     tiles: tuple[Tile, ...]
+
+    @property
+    def n_tiles(self) -> int:
+        """Number of tiles by its grid, the thumbnail included; 0 where the grid is not known."""
+        return self.grid[0] * self.grid[1] + self.has_thumbnail
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,12 @@ import pytest
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.chat import commands
 from internvl_gguf.chat.background_thread import BackgroundThread
-from internvl_gguf.chat.chat import Chat, ModelLoader
+from internvl_gguf.chat.chat import Chat
+from internvl_gguf.chat.chat_model import FoundModel, Models
 from internvl_gguf.chat.command_table import COMMANDS, split_command
 from internvl_gguf.chat.commands import LeaveChat, full_name
 from internvl_gguf.chat.context_usage import ConversationPart, context_tokens, droppable_parts, without_parts
+from internvl_gguf.chat.local_model import LocalModel
 from internvl_gguf.chat.loop import Loop
 from internvl_gguf.chat.reader import Reader, ScriptReader
 from internvl_gguf.chat.settings import Settings, setting_names, setting_values
@@ -128,9 +129,10 @@ def chat(demo: Session, worker: BackgroundThread, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     with demo.fork() as session, History.open(tmp_path / "data") as history:
         session.set_system(None)
-        models = ModelLoader(lambda name: demo_files(), lambda files: demo.fork(), lambda files: files.name)
+        found = FoundModel("demo", lambda: LocalModel(demo.fork(), demo_files(), "demo"))
+        current = LocalModel(session, demo_files(), "demo")
         conversation = history.begin("demo")
-        yield Chat(models, demo_files(), session, history, conversation, Settings(), worker, Recorder())
+        yield Chat(Models(lambda name: found), found, current, history, conversation, Settings(), worker, Recorder())
 
 
 @pytest.fixture
@@ -145,6 +147,11 @@ def talk(chat: Chat) -> Callable[..., str]:
         return left
 
     return take
+
+
+def session_of(chat: Chat) -> Session:
+    assert isinstance(chat.session, Session)
+    return chat.session
 
 
 def recorder(chat: Chat) -> Recorder:
@@ -192,7 +199,7 @@ def test_pictures_wait_for_their_question(chat: Chat, talk: Callable[..., str]) 
     assert recorder(chat).said[-1] == "  1  example.png: 3x3 tiles + thumbnail, 360 tokens"
     talk("/images remove 1")
     assert recorder(chat).said[-1].startswith("1 picture removed; ")
-    assert context_tokens(chat.session.runtime, chat.session.messages) < 60
+    assert context_tokens(session_of(chat).runtime, chat.session.messages) < 60
 
 
 def test_a_picture_that_does_not_load_leaves_the_line_and_what_waited(
@@ -310,26 +317,21 @@ def test_files(chat: Chat, talk: Callable[..., str], tmp_path: Path) -> None:
     assert recorder(chat).said[-1] == "Call the file .md or .json."
 
 
-def test_the_model_is_changed_and_the_conversation_stays(
-    chat: Chat, talk: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_model_is_changed_and_the_conversation_stays(chat: Chat, talk: Callable[..., str]) -> None:
     talk(f"{EXAMPLE} What number is written?")
     before = chat.session
     talk("/model other", "What colour is the circle?")
     assert chat.session is not before
     assert recorder(chat).answers == ["98", "Red."]
 
-    def fail(files: object) -> Session:
-        failures.append(files)
-        if len(failures) == 1:
-            raise InvalidRequestError("No.", "Never.")
-        return load(demo_files())
+    def refuse() -> LocalModel:
+        raise InvalidRequestError("No.", "Never.")
 
-    failures: list[object] = []
-    load = chat._models.load
-    monkeypatch.setattr(chat, "_models", replace(chat._models, load=fail))
+    before = chat.session
+    chat.models = Models(lambda name: FoundModel(name, refuse))
     assert talk("/model broken") == ""
-    assert len(failures) == 2, "the old one is there again"
+    assert chat.session is not before, "the old one is there again"
+    assert chat.model == "demo"
     talk("How many shapes are there?")
     assert recorder(chat).answers[-1] == "Two."
 
@@ -378,7 +380,7 @@ def test_what_does_not_fit_is_told_with_what_can_be_typed_here(chat: Chat) -> No
 def test_what_parts_take_is_what_is_free_without_them(chat: Chat, talk: Callable[..., str]) -> None:
     talk(f"/image {EXAMPLE} {EXAMPLE}", "What number is written?", "/set max_tiles 1")
     talk(f"/image {EXAMPLE}", "What is <image>?", "Hello")
-    runtime, messages = chat.session.runtime, list(chat.session.messages)
+    runtime, messages = session_of(chat).runtime, list(chat.session.messages)
     found = droppable_parts(runtime, messages)
     assert [(part.turn, part.picture) for part in found] == [(0, None), (0, 0), (0, 1), (1, None), (1, 0), (2, None)]
     whole = context_tokens(runtime, messages)
@@ -473,11 +475,12 @@ def test_show_fits_the_terminal_wherever_the_model_lies(
     plain = PlainScreen(terminal, terminal, is_script=False, for_screen_reader=False)
     chat.screen = plain if is_plain else TerminalScreen(terminal, None)
     folder = Path("/opt", "a-folder-of-models" * 5, *["nested"] * 20)
-    chat.files = ModelFiles("long", folder / "a-model-with-a-long-name-Q4_K_M.gguf", folder / "mmproj.gguf")
+    files = ModelFiles("long", folder / "a-model-with-a-long-name-Q4_K_M.gguf", folder / "mmproj.gguf")
+    chat.current = LocalModel(session_of(chat), files, "long")
     talk("/show", "/stats", "/model", "/set", "/tokens", "/help")
     assert max(map(len, terminal.lines)) <= columns
     shown = "".join(line.strip() for line in terminal.lines)
-    assert str(chat.files.text) in shown, "nothing of the path is lost"
+    assert str(files.text) in shown, "nothing of the path is lost"
 
 
 def test_unknown_commands_suggest_the_nearest(chat: Chat, talk: Callable[..., str]) -> None:

@@ -55,12 +55,17 @@ def attach(source: Path | bytes | Picture, label: str | None = None) -> Attachme
     """
     picture = source if isinstance(source, Picture) else take_source(source, label)
     image = load_image(picture.source, name=picture.name)
-    size, digest = image.size, hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+    size, digest = image.size, pixel_digest(image)
     image.thumbnail(_SMALL)
     if label is None:
         name = picture.name or picture.source
         label = Path(name).name if isinstance(name, (str, Path)) else describe_source(name)
     return Attachment(picture, safe_name(label), size, image, digest)
+
+
+def pixel_digest(image: Image) -> bytes:
+    """Return the hash of a picture's pixels, 16 bytes."""
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
 def grid_text(columns: int, rows: int, *, has_thumbnail: bool, in_words: bool) -> str:

@@ -2,51 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.attachments import Attachment, attach
-from internvl_gguf.chat.context_usage import ConversationPart, context_tokens, droppable_parts, without_parts
+from internvl_gguf.chat.context_usage import ConversationPart, without_parts
 from internvl_gguf.chat.formatting import added_line, status_parts
 from internvl_gguf.chat.settings import Settings
-from internvl_gguf.chat.show_answer import TilesEncoded, show_answer
+from internvl_gguf.chat.show_answer import show_answer
 from internvl_gguf.chat.shown_pictures import known_as, label_of, number_of
 from internvl_gguf.chat.typed_line import DISK, FileLookup, PathKind
+from internvl_gguf.errors import AnswerBrokenError
 from internvl_gguf.types import Picture
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.background_thread import BackgroundThread
+    from internvl_gguf.chat.chat_model import ChatModel, FoundModel, Models
     from internvl_gguf.chat.terminal.screen import Screen
     from internvl_gguf.history import Conversation, History, HistoryQuestion
-    from internvl_gguf.models.local_files import ModelFiles
-    from internvl_gguf.session import Session
+    from internvl_gguf.session.contract import AnySession
     from internvl_gguf.types import MessagePicture, Reply
-
-
-@dataclass(frozen=True)
-class ModelLoader:
-    """Finds and loads models for a chat.
-
-    Attributes:
-        find: returns the files of a model by its name; missing ones are fetched.
-        load: opens a session with them.
-        name: returns the full name of a model: with its quant, or an absolute path.
-    """
-
-    find: Callable[[str], ModelFiles]
-    load: Callable[[ModelFiles], Session]
-    name: Callable[[ModelFiles], str]
 
 
 class Chat:
     """A running chat. Close it when it ends.
 
     Args:
-        models: finds and loads another model.
-        files: files of the current model.
-        session: session with the current model.
+        models: finds another model.
+        found: the current model as it was found.
+        current: the current model, opened.
         history: history that saves the conversations.
         conversation: the current conversation.
         settings: sampling and tile settings of the next questions.
@@ -57,22 +42,22 @@ class Chat:
         pending: pictures added to the next question.
         last_reply: the last answer of this process; None before.
         was_stopped: whether Ctrl-C ended the last answer.
+        broken_answers: number of answers that broke off; what came of them is kept.
     """
 
     def __init__(
         self,
-        models: ModelLoader,
-        files: ModelFiles,
-        session: Session,
+        models: Models,
+        found: FoundModel,
+        current: ChatModel,
         history: History,
         conversation: Conversation,
         settings: Settings,
         thread: BackgroundThread,
         screen: Screen,
     ) -> None:
-        self._models = models
-        self.files = files
-        self.session = session
+        self.models = models
+        self.current = current
         self.history = history
         self.conversation = conversation
         self.settings = settings
@@ -80,13 +65,20 @@ class Chat:
         self.pending: list[Attachment] = []
         self.last_reply: Reply | None = None
         self.was_stopped = False
+        self.broken_answers = 0
+        self._found = found
         self._thread = thread
-        self._watch_tiles()
+        current.watch(thread.post)
 
     @property
     def model(self) -> str:
         """Full name of the model."""
-        return self._models.name(self.files)
+        return self._found.name
+
+    @property
+    def session(self) -> AnySession:
+        """The session with the model."""
+        return self.current.session
 
     @property
     def short_model(self) -> str:
@@ -94,17 +86,19 @@ class Chat:
         return Path(self.model).name if self.model.lower().endswith(".gguf") else self.model
 
     @property
-    def n_ctx(self) -> int:
-        """Number of positions of the context."""
-        return self.session.runtime.engine.n_ctx
+    def n_ctx(self) -> int | None:
+        """Number of positions of the context; None where a server has not said it."""
+        return self.current.n_ctx
 
     @property
-    def left(self) -> int:
-        """Number of positions left by the conversation and the added pictures; negative if these do not fit."""
-        self.session.revive()
-        runtime = self.session.runtime
-        waiting = sum(self._tokens(attachment) for attachment in self.pending)
-        return self.n_ctx - context_tokens(runtime, self.session.messages) - waiting
+    def left(self) -> int | None:
+        """Number of positions left by the conversation and the added pictures; negative if these do not fit.
+
+        None where a server has not said it.
+        """
+        used = self.current.used(self.pending, self.settings)
+        n_ctx = self.n_ctx
+        return None if used is None or n_ctx is None else n_ctx - used
 
     def add(self, sources: Sequence[Path | bytes | Picture], label: str | None = None) -> None:
         """Add pictures to the next question, all or none, and show how many tokens they take.
@@ -132,7 +126,7 @@ class Chat:
         shown, named = self._shown, [self._named(source) or attach(source) for source in sources]
         numbers, new, said = list[int](), list[Attachment](), list[str]()
         for each in named:
-            number = each if isinstance(each, int) else number_of(each, [*shown, *new], self.session.runtime)
+            number = each if isinstance(each, int) else number_of(each, [*shown, *new], self.current.is_same)
             if not number and isinstance(each, Attachment):
                 new.append(each)
                 number = len(shown) + len(new)
@@ -157,15 +151,16 @@ class Chat:
 
     def describe(self, attachment: Attachment) -> str:
         """Return one line about an added picture."""
-        grid = attachment.grid(self.settings.limits, self.session.runtime.vision.image_size)
-        words = self.screen.for_screen_reader
-        return added_line(attachment, grid, self._tokens(attachment), self.left, self.n_ctx, in_words=words)
+        cut, left, n_ctx = self.current.cut(attachment, self.settings), self.left, self.n_ctx
+        return added_line(attachment, cut, left, n_ctx, in_words=self.screen.for_screen_reader)
 
     def ask(self, prompt: str, settings: Settings | None = None) -> bool:
         """Ask a question with the added pictures; show the answer and its statistics.
 
         Args:
             settings: settings of this question; None for those of the chat.
+
+        An answer that breaks off stays as far as it came, and the error is shown.
 
         Returns:
             Whether there is an answer; False if Ctrl-C came before it began: the question counts as not asked then.
@@ -175,11 +170,18 @@ class Chat:
             LeaveChatAtOnce: Ctrl-C was pressed twice.
         """
         session, conversation = self.session, self.conversation
-        options = (settings or self.settings).ask_options
+        options = self.current.ask_options(settings or self.settings)
         pictures = [attachment.picture for attachment in self.pending]
-        reply = show_answer(
-            self._thread, lambda: conversation.stream(session, prompt, pictures, **options), session, self.screen
-        )
+        self.was_stopped = False
+        try:
+            reply = show_answer(
+                self._thread, lambda: conversation.stream(session, prompt, pictures, **options), session, self.screen
+            )
+        except AnswerBrokenError as error:
+            self.pending.clear()
+            self.broken_answers += 1
+            self.screen.fail(error)
+            return True
         self.was_stopped = reply is None or reply.finish_reason == "aborted"
         if reply is None:
             return False
@@ -189,8 +191,10 @@ class Chat:
         self.pending.clear()
         self.last_reply = reply
         self._explain(reply)
-        new_tiles = sum(len(picture.tiles) for picture in session.messages[-2].pictures)
-        self.screen.status(status_parts(reply, new_tiles, self.n_ctx - max(self.left, 0), self.n_ctx))
+        new_tiles = sum(picture.n_tiles for picture in session.messages[-2].pictures)
+        left, n_ctx = self.left, self.n_ctx
+        used = None if left is None or n_ctx is None else n_ctx - max(left, 0)
+        self.screen.status(status_parts(reply, new_tiles, used, n_ctx))
         return True
 
     def undo(self) -> HistoryQuestion | None:
@@ -230,11 +234,11 @@ class Chat:
         Raises:
             InternVLError: the new model cannot be loaded or continue the conversation; the old one is loaded again.
         """
-        old = self.files
-        files = self._models.find(name)
+        old = self._found
+        found = self.models.find(name)
         self.session.close()  # two models at once need the memory of both
         try:
-            self._open(files)
+            self._open(found)
         except BaseException:
             self.session.close()
             self._open(old)
@@ -248,8 +252,7 @@ class Chat:
 
     def droppable_parts(self) -> list[ConversationPart]:
         """Return the parts of the conversation that can be dropped to make room."""
-        self.session.revive()
-        return droppable_parts(self.session.runtime, self.session.messages)
+        return self.current.droppable_parts()
 
     def drop(self, dropped: Collection[ConversationPart]) -> None:
         """Remove parts from what the model reads; the history keeps them."""
@@ -257,7 +260,7 @@ class Chat:
 
     def keep_state(self) -> None:
         """Save the KV, so that a resumed chat answers at once."""
-        if self.conversation.entries and self.history.is_kept:
+        if self.conversation.entries and self.history.is_kept and self.session.kv_bytes(1) is not None:
             self.screen.progress("Keeping the conversation", at_once=True)
             self.conversation.keep_state(self.session)
             self.screen.progress()
@@ -269,17 +272,11 @@ class Chat:
         self.session.close()
         self.history.close()
 
-    def _open(self, files: ModelFiles) -> None:
-        self.session = self._models.load(files)
-        self.files = files
-        self._watch_tiles()
+    def _open(self, found: FoundModel) -> None:
+        self.current = found.open()
+        self._found = found
+        self.current.watch(self._thread.post)
         self.conversation.continue_in(self.session)
-
-    def _watch_tiles(self) -> None:
-        def tell(done: int, total: int) -> None:
-            self._thread.post(TilesEncoded(done, total))
-
-        self.session.on_tiles(tell)
 
     @property
     def _shown(self) -> list[MessagePicture | Attachment]:
@@ -298,21 +295,17 @@ class Chat:
         for attachment in attachments:
             self.pending.append(attachment)
             self.screen.preview(attachment.small)
-            number = number_of(attachment, shown, self.session.runtime)
+            number = number_of(attachment, shown, self.current.is_same)
             if number:
                 self.screen.say(f"{known_as(attachment, shown[number - 1], number)}; added again.")
             self.screen.say(self.describe(attachment))
-
-    def _tokens(self, attachment: Attachment) -> int:
-        vision = self.session.runtime.vision
-        return attachment.grid(self.settings.limits, vision.image_size).tiles * vision.tokens_per_tile
 
     def _explain(self, reply: Reply) -> None:
         """Say why an answer is incomplete or empty."""
         if reply.finish_reason == "aborted":
             self.screen.say("Stopped; what was said is kept. Ctrl-C again or Ctrl-D leaves.")
         elif reply.finish_reason == "length":
-            if self.left <= 0:
+            if self.left is not None and self.left <= 0:
                 self.screen.say("The context is full. /drop makes room; /clear begins anew.")
             else:
                 self.screen.say("The answer was cut at its limit: /set max_tokens raises it.")

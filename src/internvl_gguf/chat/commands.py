@@ -12,21 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.attachments import grid_text
-from internvl_gguf.chat.context_usage import ConversationPart, context_tokens
-from internvl_gguf.chat.formatting import columns, count, in_commands, part_line, statistics, summary_row
+from internvl_gguf.chat.context_usage import ConversationPart
+from internvl_gguf.chat.formatting import columns, count, in_commands, part_line, summary_row
 from internvl_gguf.chat.settings import setting_key
 from internvl_gguf.chat.shown_pictures import label_of
 from internvl_gguf.chat.terminal.clipboard import read_clipboard
 from internvl_gguf.chat.typed_line import parse_line, typed_path
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
-from internvl_gguf.planning.plan_text import placement_text
-from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
 from internvl_gguf.tiling import has_thumbnail
 from internvl_gguf.utils.safe_text import safe_name, safe_text
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.chat import Chat
     from internvl_gguf.history import Conversation, Entry
+    from internvl_gguf.types import MessagePicture
 
 _REGEN_TEMPERATURE = 0.8  # of the model card's sampled examples
 _LISTED = 10
@@ -62,19 +61,15 @@ def images(chat: Chat, text: str) -> str:
         chosen = [part for at, part in enumerate(asked) if at + 1 in numbers]
         if chosen:
             chat.drop(chosen)
-        chat.screen.say(f"{count(len(numbers), 'picture')} removed; {_room(chat)}")
+        chat.screen.say(_with_room(f"{count(len(numbers), 'picture')} removed", chat))
         return ""
     if not asked and not chat.pending:
         chat.screen.say("No pictures yet: type a path, or drop a file into the line.")
         return ""
     shown = [picture for message in chat.session.messages for picture in message.pictures]
     words = chat.screen.for_screen_reader
-    lines = [
-        f"{at + 1:>3}  {label_of(picture)}: "
-        + grid_text(*picture.grid, has_thumbnail=picture.has_thumbnail, in_words=words)
-        + f", {count(part.tokens, 'token')}"
-        for at, (part, picture) in enumerate(zip(asked, shown, strict=True))
-    ]
+    listed = enumerate(zip(asked, shown, strict=True), 1)
+    lines = [f"{at:>3}  {_shown_picture(picture, part.tokens, in_words=words)}" for at, (part, picture) in listed]
     lines += [f"{len(asked) + at + 1:>3}  {each.label}: waits for a question" for at, each in enumerate(chat.pending)]
     chat.screen.show_lines(lines)
     return ""
@@ -86,7 +81,8 @@ def tiles(chat: Chat, text: str) -> str:
         chat.settings = chat.settings.changed("max_tiles", text)
     limits = chat.settings.limits
     besides = ", not counting the thumbnail" if limits.thumbnail and has_thumbnail(limits.max_tiles) else ""
-    chat.screen.say(f"The next pictures are cut into at most {count(limits.max_tiles, 'tile')}{besides}.")
+    which = "The next pictures" if not chat.current.place else "All pictures"  # a server is told with each question
+    chat.screen.say(f"{which} are cut into at most {count(limits.max_tiles, 'tile')}{besides}.")
     for each in chat.pending:
         chat.screen.say(chat.describe(each))
     return ""
@@ -147,7 +143,7 @@ def drop(chat: Chat, text: str) -> str:
         chat.screen.say("There are no messages yet.")
     elif text:
         chat.drop(chosen_parts(found, text))
-        chat.screen.say(f"Dropped; {_room(chat)} The history keeps it.")
+        chat.screen.say(f"{_with_room('Dropped', chat)} The history keeps it.")
     else:
         chat.screen.show_lines([part_line(at + 1, part) for at, part in enumerate(found)])
         chat.screen.say("/drop with numbers, such as /drop 1 3, takes them out of what the model reads.")
@@ -169,12 +165,7 @@ def system(chat: Chat, text: str) -> str:
     if text:
         known = {"none": "", "default": None}
         chat.conversation.set_system(chat.session, known.get(text.lower(), text))
-    wording = chat.conversation.system
-    if wording == "":
-        chat.screen.say("No system message.")
-    else:
-        official = " (the official one)" if wording is None else ""
-        chat.screen.say(f"System message{official}: {safe_text(OFFICIAL_SYSTEM if wording is None else wording)}")
+    chat.screen.say(chat.current.system_line(chat.conversation.system))
     return ""
 
 
@@ -195,10 +186,12 @@ def set_value(chat: Chat, text: str) -> str:
 
 
 def model(chat: Chat, text: str) -> str:
-    """Change the model or its quant; the conversation stays."""
+    """Change the model or its quant; the conversation stays. Alone, list the models where they are a short list."""
     if text:
         chat.change_model(full_name(chat.model, text))
-    chat.screen.say(f"The model is {chat.short_model}; {_room(chat)}")
+    elif chat.models.listed is not None:
+        chat.screen.show_lines([f"{'*' if name == chat.model else ' '} {name}" for name in chat.models.listed()])
+    chat.screen.say(_with_room(f"The model is {chat.short_model}", chat))
     return ""
 
 
@@ -213,21 +206,14 @@ def full_name(current: str, text: str) -> str:
 
 def show(chat: Chat, text: str) -> str:
     """Show the model, where it runs, and the conversation."""
-    runtime, conversation = chat.session.runtime, chat.conversation
-    configuration, request = runtime.configuration, runtime.configuration.request
+    conversation = chat.conversation
     rows = [
-        ("model", chat.model),
-        ("text model", str(chat.files.text)),
-        ("vision encoder", str(chat.files.mmproj)),
-        ("runs", placement_text(configuration)),
-        ("encoder", "llama.cpp" if request.mmproj_on_gpu else request.encoder),
-        ("context", count(request.n_ctx, "token")),
-        ("read at once", f"{request.n_batch:,} tokens a call, {request.n_ubatch:,} computed together"),
-        ("tiles", f"{runtime.vision.image_size} pixels, {count(runtime.vision.tokens_per_tile, 'token')} each"),
+        *chat.current.facts(),
         ("conversation", conversation.id if chat.history.is_kept else "not kept"),
         ("questions", str(sum(entry.role == "user" for entry in conversation.entries))),
-        ("room", _room(chat)),
     ]
+    if room := _room(chat):
+        rows.append(("room", room))
     chat.screen.show_lines(columns([(name, safe_text(value)) for name, value in rows]))
     return ""
 
@@ -237,21 +223,22 @@ def stats(chat: Chat, text: str) -> str:
     if chat.last_reply is None:
         chat.screen.say("No answer yet.")
     else:
-        chat.screen.show_lines(columns(statistics(chat.last_reply)))
+        chat.screen.show_lines(columns(chat.current.statistics(chat.last_reply)))
     return ""
 
 
 def tokens(chat: Chat, text: str) -> str:
     """Show how the context is used."""
     found = chat.droppable_parts()
-    whole = context_tokens(chat.session.runtime, chat.session.messages)
-    rest = whole - sum(part.tokens for part in found if part.picture is None)
-    chat.screen.show_lines(
-        [f"     system message and template: {count(rest, 'token')}"]
-        + [part_line(at + 1, part) for at, part in enumerate(found)]
-        + [f"     {each.label} waits for a question" for each in chat.pending]
-    )
-    chat.screen.say(_room(chat).capitalize())
+    used = chat.current.used((), chat.settings)
+    questions = [part.tokens for part in found if part.picture is None]
+    known = [tokens for tokens in questions if tokens is not None]
+    lines = [part_line(at + 1, part) for at, part in enumerate(found)]
+    if used and len(known) == len(questions):  # a server counts nothing before there is a question
+        lines.insert(0, f"     system message and template: {count(used - sum(known), 'token')}")
+    chat.screen.show_lines([*lines, *(f"     {each.label} waits for a question" for each in chat.pending)])
+    room = _room(chat)
+    chat.screen.say(room.capitalize() or "The server does not say how much room there is in the context.")
     return ""
 
 
@@ -340,7 +327,23 @@ def _numbers(text: str, most: int) -> set[int]:
 
 
 def _room(chat: Chat) -> str:
-    return f"{max(chat.left, 0):,} of {count(chat.n_ctx, 'token')} are free."
+    """Return the sentence about the room in the context; "" where a server does not say it."""
+    left, n_ctx = chat.left, chat.n_ctx
+    return "" if left is None or n_ctx is None else f"{max(left, 0):,} of {count(n_ctx, 'token')} are free."
+
+
+def _with_room(text: str, chat: Chat) -> str:
+    room = _room(chat)
+    return f"{text}; {room}" if room else f"{text}."
+
+
+def _shown_picture(picture: MessagePicture, tokens: int | None, *, in_words: bool) -> str:
+    """Return what /images says about a picture of the conversation: its tiles, or its size where a server cuts it."""
+    if not picture.n_tiles or tokens is None:
+        width, height = picture.source_size
+        return f"{label_of(picture)}: {width} {'by' if in_words else 'x'} {height} pixels"
+    cut = grid_text(*picture.grid, has_thumbnail=picture.has_thumbnail, in_words=in_words)
+    return f"{label_of(picture)}: {cut}, {count(tokens, 'token')}"
 
 
 def _no_others(chat: Chat) -> str:

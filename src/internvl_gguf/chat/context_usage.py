@@ -23,14 +23,14 @@ class ConversationPart:
         turn: number of the question, from 0.
         picture: number of the picture in it, from 0; None for the whole turn.
         tokens: of a question, the positions that dropping it frees; of a picture, its visual tokens. A picture's place
-            in the text is a part of its question.
+            in the text is a part of its question. None where only a server knows.
         text: the question, or the picture's name.
         pictures: number of pictures dropped with it.
     """
 
     turn: int
     picture: int | None
-    tokens: int
+    tokens: int | None
     text: str
     pictures: int
 

@@ -13,9 +13,9 @@ from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.attachments import Attachment
+    from internvl_gguf.chat.chat_model import PlannedCut
     from internvl_gguf.chat.context_usage import ConversationPart
     from internvl_gguf.history import Summary
-    from internvl_gguf.tiling import Grid
     from internvl_gguf.types import Reply
 
 
@@ -31,39 +31,47 @@ def seconds(duration: float) -> str:
     return f"{duration:.0f} s" if duration >= 10 else f"{duration:.1f} s" if duration >= 1 else f"{duration:.2f} s"
 
 
-def added_line(attachment: Attachment, grid: Grid, tokens: int, left: int, n_ctx: int, *, in_words: bool) -> str:
-    """Return the line about an added picture: its tiles, its tokens, and the positions left.
+def added_line(
+    attachment: Attachment, cut: PlannedCut | None, left: int | None, n_ctx: int | None, *, in_words: bool
+) -> str:
+    """Return the line about an added picture: its tiles, its tokens, and the positions left, as far as they are known.
 
     Args:
-        grid: grid it is cut by.
-        tokens: positions it takes.
+        cut: how it is cut.
         left: positions left after it; negative if it does not fit.
+        n_ctx: positions of the context.
     """
-    cut = grid_text(grid.columns, grid.rows, has_thumbnail=grid.thumbnail, in_words=in_words)
-    line = f"Added {attachment.label}: {cut}, {count(tokens, 'token')}"
+    if cut is None:
+        return f"Added {attachment.label}."
+    grid = grid_text(cut.grid.columns, cut.grid.rows, has_thumbnail=cut.grid.thumbnail, in_words=in_words)
+    line = f"Added {attachment.label}: {grid}, {count(cut.tokens, 'token')}"
+    if left is None or n_ctx is None:
+        return f"{line}."
     if left < 0:
         return f"{line}, {-left:,} more than are left: it will be cut smaller if that helps."
     return f"{line}; {left:,} of {n_ctx:,} left"
 
 
-def status_parts(reply: Reply, new_tiles: int, used: int, n_ctx: int) -> list[str]:
+def status_parts(reply: Reply, new_tiles: int, used: int | None, n_ctx: int | None) -> list[str]:
     """Return the short statistics of an answer: tiles read, tokens, time to first token, speed, use of the context.
 
     Args:
         new_tiles: tiles of this question's pictures; those that were not encoded for it came from a cache.
-        used: positions that the conversation takes now.
+        used: positions that the conversation takes now, if that is known.
+        n_ctx: positions of the context, if that is known.
     """
     usage, timings = reply.usage, reply.timings
     cached = new_tiles - usage.tiles_encoded
     found = [f"{count(usage.tiles_encoded, 'tile')} read"] if usage.tiles_encoded else []
     found += [f"{count(cached, 'tile')} cached"] if cached > 0 else []
-    found.append(count(usage.completion_tokens, "token"))
-    if usage.completion_tokens:
+    if usage.prompt_tokens:  # a server may count nothing
+        found.append(count(usage.completion_tokens, "token"))
+    if timings.time_to_first_token:
         found.append(f"first after {seconds(timings.time_to_first_token)}")
     speed = timings.decode_tokens_per_second
     if speed:
         found.append(f"{speed:,.0f} tokens/s" if speed >= 10 else f"{speed:.1f} tokens/s")
-    return [*found, f"{used:,} of {n_ctx:,} used"]
+    return [*found, f"{used:,} of {n_ctx:,} used"] if used is not None and n_ctx is not None else found
 
 
 def statistics(reply: Reply) -> list[tuple[str, str]]:
@@ -102,7 +110,7 @@ def part_line(number: int, part: ConversationPart) -> str:
     else:
         pictures = f" and {count(part.pictures, 'picture')}" if part.pictures else ""
         what = f'question "{safe_name(part.text, 40)}" with its answer{pictures}'
-    return f"{number:>3}  {what}: {count(part.tokens, 'token')}"
+    return f"{number:>3}  {what}" + ("" if part.tokens is None else f": {count(part.tokens, 'token')}")
 
 
 def in_commands(error: InternVLError, *, has_parts: bool) -> InternVLError:

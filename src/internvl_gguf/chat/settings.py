@@ -35,10 +35,12 @@ class Settings:
     Attributes:
         sampling: how tokens are chosen.
         pictures: how pictures are cut and laid out.
+        chosen: names of the settings that the user has given, perhaps with the value of their default.
     """
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
     pictures: PictureOptions = field(default_factory=PictureOptions)
+    chosen: frozenset[str] = frozenset()
 
     @property
     def limits(self) -> TileLimits:
@@ -50,6 +52,17 @@ class Settings:
         """The same as options of `Session.stream`."""
         limits = {"max_tiles": self.pictures.most_tiles, "min_tiles": self.pictures.least_tiles}
         return cast("AskOptions", {"sampling": self.sampling, **vars(self.pictures), **limits})
+
+    @property
+    def given_options(self) -> AskOptions:
+        """Those of them that the user has given or that are not at their defaults, each by its name."""
+        values = {**vars(self.sampling), **vars(self.pictures)}
+        given = {
+            name: values[name]
+            for name, (_, declared) in _SETTINGS.items()
+            if name in self.chosen or values[name] != declared.default
+        }
+        return cast("AskOptions", {name: value for name, value in given.items() if value is not None})
 
     def changed(self, name: str, text: str) -> Settings:
         """These settings with one of them read from what was typed.
@@ -63,9 +76,10 @@ class Settings:
             hint = f"Did you mean {near[0]}?" if near else f"The settings are {', '.join(_SETTINGS)}."
             raise InvalidRequestError(f"There is no setting {name!r}.", hint)
         group, declared = _SETTINGS[key]
+        is_open = declared.can_be_open and text.strip().lower() in _OPEN
         value = _read(declared, text.strip())
         changed: dict[str, Any] = {group: replace(getattr(self, group), **{key: value})}
-        return replace(self, **changed)
+        return replace(self, **changed, chosen=self.chosen - {key} if is_open else self.chosen | {key})
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of each."""

@@ -12,7 +12,7 @@ from internvl_gguf.types import Chunk
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.terminal.screen import Screen
-    from internvl_gguf.session import Session
+    from internvl_gguf.session.contract import AnySession
     from internvl_gguf.types import Reply
 
 TICK = 0.1  # seconds
@@ -31,6 +31,19 @@ class TilesEncoded:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """Event: another phase of the work that comes before an answer.
+
+    Attributes:
+        text: the phase.
+        detail: how far it is.
+    """
+
+    text: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
 class NoticeLine:
     """Event: a notice for the user."""
 
@@ -38,7 +51,7 @@ class NoticeLine:
 
 
 def show_answer(
-    thread: BackgroundThread, stream: Callable[[], Iterable[Chunk]], session: Session, screen: Screen
+    thread: BackgroundThread, stream: Callable[[], Iterable[Chunk]], session: AnySession, screen: Screen
 ) -> Reply | None:
     """Ask a question, show the answer as it streams, and stop it on Ctrl-C.
 
@@ -73,7 +86,7 @@ class _AnswerDisplay:
         reply: the finished answer; None before.
     """
 
-    def __init__(self, session: Session, screen: Screen) -> None:
+    def __init__(self, session: AnySession, screen: Screen) -> None:
         self.reply: Reply | None = None
         self._session = session
         self._screen = screen
@@ -93,6 +106,8 @@ class _AnswerDisplay:
             self._answer(event)
         elif isinstance(event, TilesEncoded) and not self._interrupts:
             self._tiles(event)
+        elif isinstance(event, Phase) and not self._interrupts and not self._has_begun:
+            self._screen.progress(event.text, event.detail)
         elif isinstance(event, NoticeLine):
             self._screen.say(event.line)
         elif event is None:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.attachments import Attachment
-from internvl_gguf.images.load import load_image
-from internvl_gguf.session.prepare import cut_as_before
 from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
-    from internvl_gguf.session.model_runtime import ModelRuntime
     from internvl_gguf.types import MessagePicture
 
 
-def number_of(attachment: Attachment, shown: Sequence[MessagePicture | Attachment], runtime: ModelRuntime) -> int:
+IsSame = Callable[[Attachment, "MessagePicture"], bool]
+"""Returns whether an added picture is one of the conversation."""
+
+
+def number_of(attachment: Attachment, shown: Sequence[MessagePicture | Attachment], is_same: IsSame) -> int:
     """Return the number, from 1, of the last picture that is the same as an added one; 0 if there is none."""
-    return next((at + 1 for at in reversed(range(len(shown))) if _is_same(attachment, shown[at], runtime)), 0)
+    for number in range(len(shown), 0, -1):
+        other = shown[number - 1]
+        if other.digest == attachment.digest if isinstance(other, Attachment) else is_same(attachment, other):
+            return number
+    return 0
 
 
 def label_of(picture: MessagePicture | Attachment) -> str:
@@ -32,12 +37,3 @@ def known_as(attachment: Attachment, known: MessagePicture | Attachment, number:
     if attachment.label == label:
         return f"{label} is in the conversation already (picture {number})"
     return f"{attachment.label} is the same picture as {label} (picture {number})"
-
-
-def _is_same(one: Attachment, other: MessagePicture | Attachment, runtime: ModelRuntime) -> bool:
-    if isinstance(other, Attachment):
-        return one.digest == other.digest
-    if one.size != other.source_size:  # most are told apart by this, without reading the file again
-        return False
-    image = load_image(one.picture.source, name=one.picture.name)
-    return cut_as_before(runtime, image, other.name, other.grid, other.has_thumbnail).tiles == other.tiles

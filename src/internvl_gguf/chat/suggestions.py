@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +40,12 @@ class Sources:
     Attributes:
         conversations: returns id and title of the last conversations.
         model: returns the name of the current model.
+        models: returns the models that the chat can change to, where they are a short list.
     """
 
     conversations: Callable[[], list[tuple[str, str]]] = list
     model: Callable[[], str] = str
+    models: Callable[[], Sequence[str]] | None = None
 
 
 def suggestions(before: str, sources: Sources) -> Iterator[Suggestion]:
@@ -63,6 +65,8 @@ def suggestions(before: str, sources: Sources) -> Iterator[Suggestion]:
     argument = argument.lstrip()
     if command.completes == "path":
         yield from _paths(_last_word(argument))
+    elif command.completes == "model" and sources.models is not None:
+        yield from (Suggestion(name, len(argument)) for name in sources.models() if name.startswith(argument))
     elif command.completes == "model":
         yield from _models(argument, sources.model())
         yield from _paths(_last_word(argument))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.background_thread import BackgroundThread
-from internvl_gguf.chat.chat import Chat, ModelLoader
+from internvl_gguf.chat.chat import Chat
+from internvl_gguf.chat.chat_model import FoundModel, Models
 from internvl_gguf.chat.commands import show_resumed
+from internvl_gguf.chat.local_model import LocalModel
 from internvl_gguf.chat.loop import Loop
 from internvl_gguf.chat.settings import Settings
 from internvl_gguf.chat.show_answer import LeaveChatAtOnce, NoticeLine
@@ -18,25 +20,40 @@ from internvl_gguf.chat.suggestions import Sources
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions
 from internvl_gguf.cli.output import flush
-from internvl_gguf.cli.parameters import in_flags
+from internvl_gguf.cli.parameters import in_flags, value_sources
 from internvl_gguf.cli.run import FAILED, INTERRUPTED
 from internvl_gguf.cli.stdin import STDIN
-from internvl_gguf.config import EngineConfig
+from internvl_gguf.config import EngineConfig, PictureOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.history import History
 from internvl_gguf.utils.paths import data_dir, expanded
 from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
+    from internvl_gguf.chat.chat_model import ChatModel
     from internvl_gguf.chat.terminal.screen import Screen
     from internvl_gguf.cli.chat_terminal import Terminal
     from internvl_gguf.history import Conversation
     from internvl_gguf.models.local_files import ModelFiles
-    from internvl_gguf.session import Session
     from internvl_gguf.types import Picture
     from internvl_gguf.utils.notices import Notice
 
 _LISTED = 20
+_GIVEN = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
+"""Where a value of an option comes from that is not its default."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that has the model of a chat.
+
+    Attributes:
+        url: its address.
+        api_key: the key that it asks for, if any.
+    """
+
+    url: str
+    api_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,7 @@ class ChatJob:
         resume: the conversation to go on with, by its id.
         is_kept: whether the conversation is kept.
         asking: how the model is loaded and asked.
+        server: the server that has the model; None for a model on this machine.
     """
 
     model: str | None
@@ -58,6 +76,7 @@ class ChatJob:
     resume: str | None
     is_kept: bool
     asking: AskingOptions
+    server: Server | None = None
 
 
 def run_chat(job: ChatJob, terminal: Terminal) -> int:
@@ -87,18 +106,19 @@ def _hold(job: ChatJob, terminal: Terminal) -> int:
     pictures = _first_pictures(job, terminal)  # before a model of gigabytes is fetched for nothing
     history = History.open_or_forget(on_notice=notice) if job.is_kept else History.forgetful(on_notice=notice)
     conversation = _wanted(job, history)
-    models = _models(job, screen, notice)
-    name = job.model or (conversation.model if conversation else options.chosen_model(None, screen.say))
-    files = models.find(name)
-    session = models.load(files)
+    find = _served if job.server else _local
+    models, found = find(job, conversation, screen, notice)
+    current = found.open()
     screen.progress()
     resumed = conversation is not None
     if conversation is None:
-        conversation = history.begin(models.name(files), job.asking.system)
-    settings = Settings(job.asking.sampling, job.asking.pictures)
-    chat = Chat(models, files, session, history, conversation, settings, worker, screen)
+        conversation = history.begin(found.name, job.asking.system)
+        conversation.continue_in(current.session)
+    chat = Chat(models, found, current, history, conversation, _settings(job), worker, screen)
     sources = Sources(
-        lambda: [(each.id, safe_name(each.title)) for each in history.search(limit=_LISTED)], lambda: chat.model
+        lambda: [(each.id, safe_name(each.title)) for each in history.search(limit=_LISTED)],
+        lambda: chat.model,
+        models.known,
     )
     try:
         loop = Loop(chat, terminal.reader(sources, data_dir() if history.is_kept else None))
@@ -130,9 +150,10 @@ def _talk(
     """Run the chat from the first line to the last."""
     is_script = terminal.kind == "script"
     if not is_script:
+        place = f" at {chat.current.place}" if chat.current.place else ""
+        context = f", a context of {chat.n_ctx:,}" if chat.n_ctx else ""
         chat.screen.say(
-            f"{chat.short_model}, a context of {chat.n_ctx:,}. "
-            "Drop a picture into the line and ask; /help lists the rest."
+            f"{chat.short_model}{place}{context}. Drop a picture into the line and ask; /help lists the rest."
         )
     text = ""
     if resumed:
@@ -147,7 +168,7 @@ def _talk(
     if not is_script and chat.history.is_kept and chat.conversation.entries:
         chat.screen.say(f"Kept: internvl chat --resume {chat.conversation.id} goes on with it.")
     chat.close()
-    return FAILED if is_script and loop.failures else 0
+    return FAILED if is_script and (loop.failures or chat.broken_answers) else 0
 
 
 def _wanted(job: ChatJob, history: History) -> Conversation | None:
@@ -162,34 +183,65 @@ def _wanted(job: ChatJob, history: History) -> Conversation | None:
     return latest
 
 
-def _models(job: ChatJob, screen: Screen, notice: Notice) -> ModelLoader:
-    """Return the loader that finds and loads models for this chat."""
+def _settings(job: ChatJob) -> Settings:
+    """Return the settings of the chat, and which of them somebody gave."""
+    given = {name for name, source in value_sources.get().items() if source in _GIVEN}
+    known = {each.name for configuration in (SamplingParams, PictureOptions) for each in fields(configuration)}
+    return Settings(job.asking.sampling, job.asking.pictures, frozenset(given & known))
 
-    def find(name: str) -> ModelFiles:
+
+def _served(
+    job: ChatJob, conversation: Conversation | None, screen: Screen, notice: Notice
+) -> tuple[Models, FoundModel]:
+    """Return the models of a server, and the one to begin with: the one named, else the conversation's, else the first.
+
+    Raises:
+        ServerError: it cannot be reached, or has no such model.
+    """
+    from internvl_gguf.chat.remote.served_models import ServedModels
+
+    assert job.server is not None
+    screen.progress("Asking the server for its models", at_once=True)
+    served = ServedModels.of(job.server.url, job.server.api_key, notice)
+    models = Models(served.find, served.listed, served.known)
+    preferred = conversation.model if conversation else None
+    return models, served.find(job.model) if job.model else served.first(preferred)
+
+
+def _local(
+    job: ChatJob, conversation: Conversation | None, screen: Screen, notice: Notice
+) -> tuple[Models, FoundModel]:
+    """Return the models of this machine, and the one to begin with."""
+
+    def find(name: str) -> FoundModel:
         from internvl_gguf.cli.downloads import obtain
         from internvl_gguf.planning.auto_quant import machine_chooser
 
         screen.progress()  # the bars of a download take its place
-        return obtain(name, job.asking.mmproj, machine_chooser(job.asking.engine))
+        files = obtain(name, job.asking.mmproj, machine_chooser(job.asking.engine))
+        return FoundModel(_full_name(files), lambda: _load(job, files, screen, notice))
 
-    def load(files: ModelFiles) -> Session:
-        from internvl_gguf.session import Session
+    name = job.model or (conversation.model if conversation else options.chosen_model(None, screen.say))
+    return Models(find), find(name)
 
-        screen.progress("Loading the model", at_once=True)
-        try:
-            return Session.open(
-                files.text,
-                files.mmproj,
-                **job.asking.opening,
-                **job.asking.engine.options,
-                on_load=lambda done: screen.progress("Loading the model", f"{done:.0%}", at_once=True),
-                on_notice=notice,
-                worker=True,
-            )
-        finally:
-            screen.progress()
 
-    return ModelLoader(find, load, _full_name)
+def _load(job: ChatJob, files: ModelFiles, screen: Screen, notice: Notice) -> ChatModel:
+    from internvl_gguf.session import Session
+
+    screen.progress("Loading the model", at_once=True)
+    try:
+        session = Session.open(
+            files.text,
+            files.mmproj,
+            **job.asking.opening,
+            **job.asking.engine.options,
+            on_load=lambda done: screen.progress("Loading the model", f"{done:.0%}", at_once=True),
+            on_notice=notice,
+            worker=True,
+        )
+    finally:
+        screen.progress()
+    return LocalModel(session, files, _full_name(files))
 
 
 def _full_name(files: ModelFiles) -> str:

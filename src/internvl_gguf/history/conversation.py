@@ -19,11 +19,11 @@ from internvl_gguf.history.json_export import export_json, is_json_of
 from internvl_gguf.history.markdown_export import export_markdown, is_markdown_of, picture_folder
 from internvl_gguf.history.picture_files import missing_picture_notice
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
-from internvl_gguf.types import Chunk, Message, Picture, Reply
+from internvl_gguf.types import Chunk, Message, MessagePicture, Picture, Reply
 from internvl_gguf.utils import arguments
 
 if TYPE_CHECKING:
-    from internvl_gguf.session import Session
+    from internvl_gguf.session.contract import AnySession
 
 
 _FORMATS: Final = {
@@ -96,7 +96,7 @@ class Conversation:
         return self._question(self._entries[-1]) if self._has_open_question else None
 
     def stream(
-        self, session: Session, prompt: str, images: Any = (), **options: Unpack[AskOptions]
+        self, session: AnySession, prompt: str, images: Any = (), **options: Unpack[AskOptions]
     ) -> Generator[Chunk, None, None]:
         """Ask as `Session.stream` does, and save everything: the question at once, the answer when it is complete.
 
@@ -122,7 +122,7 @@ class Conversation:
         self.keep()
         return self._recorded(session, stream, len(session.messages))
 
-    def undo(self, session: Session) -> HistoryQuestion | None:
+    def undo(self, session: AnySession) -> HistoryQuestion | None:
         """Remove the last question and its answer, here and in the session, and return it; None if there is none."""
         _check_session(session)
         if not self._entries:
@@ -135,7 +135,7 @@ class Conversation:
         self.keep()
         return question
 
-    def set_system(self, session: Session, text: str | None) -> None:
+    def set_system(self, session: AnySession, text: str | None) -> None:
         """Replace the system message, here and in the session: "" for none, None for the official one."""
         _check_session(session)
         session.set_system(text)
@@ -147,7 +147,7 @@ class Conversation:
         self.model = arguments.text("name", name)
         self.keep()
 
-    def continue_in(self, session: Session) -> None:
+    def continue_in(self, session: AnySession) -> None:
         """Make a session continue this conversation: after a resume, or with another model or quant.
 
         Pictures are cut again from their stored bytes as they were before; a missing one is left out with a notice. The
@@ -157,10 +157,11 @@ class Conversation:
 
         _check_session(session)
         answered = self._entries[:-1] if self._has_open_question else self._entries
-        messages = rebuild_messages(session, self.system, answered, self._history.pictures, self._history.on_notice)
+        messages = rebuild_messages(session, answered, self._history.pictures, self._history.on_notice)
         session.continue_with(messages, saved=self._history.states.path(self.id))
+        session.set_system(self.system)
 
-    def keep_state(self, session: Session) -> bool:
+    def keep_state(self, session: AnySession) -> bool:
         """Save the KV of the session for `continue_in`, when a chat ends; return whether it was saved."""
         _check_session(session)
         if self._revision is None or self.is_removed or not self._entries or self._has_open_question:
@@ -251,7 +252,7 @@ class Conversation:
         return heading.id, 0 if revision is None else revision + 1
 
     def _recorded(
-        self, session: Session, stream: Generator[Chunk, None, None], before: int
+        self, session: AnySession, stream: Generator[Chunk, None, None], before: int
     ) -> Generator[Chunk, None, None]:
         """Pass on the stream of an answer, and save the answer when it is complete, or the part that came."""
         is_kept = False
@@ -272,8 +273,8 @@ class Conversation:
         self._written = min(self._written, len(self._entries))
         if messages:
             question, answer = messages
-            cuts = [PictureCut(each.grid, each.has_thumbnail, each.source_size) for each in question.pictures]
-            pictures = tuple(replace(kept, cut=cut) for kept, cut in zip(asked.pictures, cuts, strict=True))
+            shown = zip(asked.pictures, question.pictures, strict=True)
+            pictures = tuple(replace(kept, cut=_cut_of(picture)) for kept, picture in shown)
             self._entries.append(replace(asked, pictures=pictures))
             self._entries.append(
                 Entry(
@@ -315,10 +316,15 @@ class Conversation:
 
 
 def _check_session(session: object) -> None:
-    from internvl_gguf.session import Session
+    from internvl_gguf.session.contract import AnySession
 
-    if not isinstance(session, Session):
+    if not isinstance(session, AnySession):
         raise arguments.wrong("session", session, "Give a Session, as Session.open() makes one.")
+
+
+def _cut_of(picture: MessagePicture) -> PictureCut | None:
+    """Return how a picture was cut; None where a server cut it and did not say how."""
+    return PictureCut(picture.grid, picture.has_thumbnail, picture.source_size) if picture.n_tiles else None
 
 
 def _beginning(path: Path) -> str:

@@ -8,30 +8,26 @@ from typing import TYPE_CHECKING
 from internvl_gguf.errors import PictureError
 from internvl_gguf.history.entries import Entry, HistoryPicture
 from internvl_gguf.history.picture_files import PictureFiles, missing_picture_notice
-from internvl_gguf.images.load import load_image
-from internvl_gguf.session.prepare import cut_as_before, prepare_picture
-from internvl_gguf.session.prompt_template import IMAGE_PLACE, OFFICIAL_SYSTEM
+from internvl_gguf.session.prompt_template import IMAGE_PLACE
 from internvl_gguf.types import Message, MessagePicture, Picture, PictureLayout
 from internvl_gguf.utils.notices import Notice
 
 if TYPE_CHECKING:
-    from internvl_gguf.session import Session
+    from internvl_gguf.session.contract import AnySession
 
 
 def rebuild_messages(
-    session: Session, system: str | None, entries: Sequence[Entry], files: PictureFiles, on_notice: Notice
+    session: AnySession, entries: Sequence[Entry], files: PictureFiles, on_notice: Notice
 ) -> list[Message]:
-    """Return a conversation as `Session.continue_with` takes it, its pictures cut as they were before.
+    """Return questions and answers as `Session.continue_with` takes them, pictures cut as they were before.
 
     Args:
-        session: session whose model it is for.
-        system: text of the system message; "" for none, None for the official one.
+        session: session whose model they are for.
         entries: questions and answers in turn.
         files: the pictures.
         on_notice: called for each missing picture; the conversation goes on without it.
     """
-    text = OFFICIAL_SYSTEM if system is None else system
-    messages = [Message("system", text)] if text else []
+    messages = []
     for entry in entries:
         pictures = [_cut(session, kept, files) for kept in entry.pictures]
         gone = {place for place, picture in enumerate(pictures) if picture is None}
@@ -43,16 +39,16 @@ def rebuild_messages(
     return messages
 
 
-def _cut(session: Session, kept: HistoryPicture, files: PictureFiles) -> MessagePicture | None:
+def _cut(session: AnySession, kept: HistoryPicture, files: PictureFiles) -> MessagePicture | None:
     """Return a picture cut as it was before; None if it is missing or cannot be read any more."""
     data = files.get(kept.digest)
     if data is None:
         return None
     try:
+        picture = Picture(data, *kept.limits, name=kept.name)
         if kept.cut is None:
-            return prepare_picture(session.runtime, session.limits, Picture(data, *kept.limits, name=kept.name), {})
-        image = load_image(data, name=kept.name)
-        return cut_as_before(session.runtime, image, kept.name, kept.cut.grid, kept.cut.has_thumbnail)
+            return session.picture(picture)
+        return session.picture(picture, kept.cut.grid, has_thumbnail=kept.cut.has_thumbnail)
     except PictureError:
         return None
 

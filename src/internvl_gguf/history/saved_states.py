@@ -11,7 +11,7 @@ from internvl_gguf.errors import InternVLError
 from internvl_gguf.utils.paths import free_bytes
 
 if TYPE_CHECKING:
-    from internvl_gguf.session import Session
+    from internvl_gguf.session.contract import AnySession
 
 MOST_STATES: Final = 32
 _SUFFIX: Final = ".session"
@@ -37,7 +37,7 @@ class SavedStates:
         path = self._folder / f"{conversation}{_SUFFIX}"
         return path if path.is_file() else None
 
-    def keep(self, conversation: str, session: Session, positions: int) -> bool:
+    def keep(self, conversation: str, session: AnySession, positions: int) -> bool:
         """Save the session of a conversation, and remove the oldest others if there is no room.
 
         Args:
@@ -48,14 +48,12 @@ class SavedStates:
         Returns:
             Whether it was saved.
         """
-        from internvl_gguf.memory import kv_bytes_per_position
-
-        if self._folder is None or self._max_bytes == 0 or not session.runtime.is_alive:
+        if self._folder is None or self._max_bytes == 0:
             return False
         try:
-            configuration = session.runtime.configuration
-            per_position = kv_bytes_per_position(configuration.candidate.text, configuration.request.kv_type)
-            size = positions * per_position
+            size = session.kv_bytes(positions)
+            if size is None:
+                return False
             free = free_bytes(self._folder)
             if size > self._max_bytes or (free is not None and size + _SPARE > free):
                 return False

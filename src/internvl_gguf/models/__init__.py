@@ -5,6 +5,7 @@ catalog       the shipped models.toml merged with the user's
 select_files  select the named files of a repository or folder, or the best ones
 local_files   models under a path, and the demo model
 hub_resolver  select, check and download models of the hub
+network       proxies and certificates of the environment, for any HTTP client
 hub/          the only user of huggingface_hub
 resolve       all of the above in one call
 listing       list the quants of a model

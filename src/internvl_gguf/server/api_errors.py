@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from internvl_gguf.errors import (
@@ -51,6 +52,7 @@ class Failure:
         kind: OpenAI's type of error.
         message: what happened, and what to do.
         param, code, retry_after: as in `RefusedRequestError`.
+        parts: further fields of OpenAI's error for our own client: the hint alone, and the sizes of a full context.
     """
 
     status: int
@@ -59,6 +61,7 @@ class Failure:
     param: str | None = None
     code: str | None = None
     retry_after: int | None = None
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -85,15 +88,17 @@ _INTERNAL: Final = Failure(
 
 def failure_of(error: Exception) -> Failure:
     """Return what a client is told of an error. Messages about files and memory stay with the owner of the server."""
+    parts = {"hint": error.hint} if isinstance(error, InternVLError) else {}
     if isinstance(error, RefusedRequestError):
         kind = _KINDS.get(error.status, "server_error")
-        return Failure(error.status, kind, str(error), error.param, error.code, error.retry_after)
+        return Failure(error.status, kind, str(error), error.param, error.code, error.retry_after, parts)
     if isinstance(error, ContextOverflowError):
-        return Failure(400, _KINDS[400], str(error), "messages", "context_length_exceeded")
+        sizes = {"needed": error.needed, "available": error.available, "max_tiles": error.max_tiles}
+        return Failure(400, _KINDS[400], str(error), "messages", "context_length_exceeded", parts={**parts, **sizes})
     if isinstance(error, PictureError):
-        return Failure(400, _KINDS[400], str(error), "messages", "invalid_image")
+        return Failure(400, _KINDS[400], str(error), "messages", "invalid_image", parts=parts)
     if isinstance(error, InvalidRequestError):
-        return Failure(400, _KINDS[400], str(error))
+        return Failure(400, _KINDS[400], str(error), parts=parts)
     if isinstance(error, WorkerDiedError):
         said = f"{error.message} It is loaded again: ask again."
         return Failure(503, _KINDS[503], said, code="model_process_ended", retry_after=2)
@@ -111,7 +116,7 @@ def is_expected(error: Exception) -> bool:
 def openai_body(failure: Failure) -> dict[str, Any]:
     """Return the body of an error in OpenAI's shape."""
     inner = {"message": failure.message, "type": failure.kind, "param": failure.param, "code": failure.code}
-    return {"error": inner}
+    return {"error": {**inner, **failure.parts}}
 
 
 _ANTHROPIC_KINDS: Final = {

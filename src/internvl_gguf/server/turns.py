@@ -113,7 +113,7 @@ class Turns:
             if turn.role == "user":
                 kept, key = self._question(runtime, messages, turn, options, key)
                 messages.append(kept.message)
-            else:
+            elif turn.role == "assistant" or turn.text:  # an empty system message is the wish for none
                 message, key = self._said(turn, key)
                 messages.append(message)
         kept, key = self._question(runtime, messages, last, options, key)

@@ -193,6 +193,17 @@ def rekey_tile(runtime: ModelRuntime, tile: Tile) -> Tile:
     return _tile(runtime, tile.pixels)
 
 
+def recut_picture(runtime: ModelRuntime, source: Any, grid: tuple[int, int], has_thumbnail: bool) -> MessagePicture:
+    """Read one picture and cut it by a grid that was chosen before; see `cut_as_before`.
+
+    Raises:
+        PictureError: a picture that cannot be read.
+    """
+    picture = source if isinstance(source, Picture) else Picture(source)
+    name = describe_source(picture.source if picture.name is None else picture.name)
+    return cut_as_before(runtime, load_image(picture.source, name=name), name, grid, has_thumbnail)
+
+
 def cut_as_before(
     runtime: ModelRuntime, image: Image, name: str, grid: tuple[int, int], has_thumbnail: bool
 ) -> MessagePicture:

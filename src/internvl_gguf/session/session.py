@@ -26,7 +26,7 @@ from internvl_gguf.session.question_options import checked_options
 from internvl_gguf.session.saved_file import read_saved, write_saved
 from internvl_gguf.session.session_lock import SessionLock
 from internvl_gguf.session.slow_answer import slow_answer_notice
-from internvl_gguf.types import Chunk, Message, Question, Reply
+from internvl_gguf.types import Chunk, Message, MessagePicture, Question, Reply
 from internvl_gguf.utils import arguments
 from internvl_gguf.utils.notices import Notice, log_notice
 from internvl_gguf.utils.owned import Owned, disown_after_fork, inherited
@@ -412,6 +412,32 @@ class Session(Owned):
             self.revive()
             picture = prepare.prepare_picture(self.runtime, self._limits, image, given)
             return np.stack(self.runtime.engine.embed(picture.tiles, self._on_tiles, lambda: self._lock.is_aborted))
+
+    def picture(
+        self, image: Any, grid: tuple[int, int] | None = None, *, has_thumbnail: bool = False
+    ) -> MessagePicture:
+        """Return a picture as messages hold it, cut for this model.
+
+        Args:
+            image: as in `ask`.
+            grid: (columns, rows) that it was cut by before, perhaps for another model; None cuts it as a question does.
+            has_thumbnail: whether the whole picture followed in one more tile then.
+
+        Raises:
+            PictureError: a picture that cannot be read.
+        """
+        if grid is None:
+            return prepare.prepare_picture(self.runtime, self._limits, image, {})
+        return prepare.recut_picture(self.runtime, image, grid, has_thumbnail)
+
+    def kv_bytes(self, positions: int) -> int | None:
+        """Return the bytes of the KV that `save` writes for so many positions; None while the model is not loaded."""
+        from internvl_gguf.memory import kv_bytes_per_position
+
+        if not self.runtime.is_alive:
+            return None
+        configuration = self.runtime.configuration
+        return positions * kv_bytes_per_position(configuration.candidate.text, configuration.request.kv_type)
 
     def clear(self) -> None:
         """Forget the conversation; the system message stays."""

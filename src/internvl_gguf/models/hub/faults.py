@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from internvl_gguf.errors import HubError
 from internvl_gguf.models.hub.cache import HubCache
-from internvl_gguf.models.hub.network import certificates_variable, proxy_of
+from internvl_gguf.models.network import certificates_variable, proxy_of
 from internvl_gguf.utils.safe_text import error_line
 
 _NAMED: Final = 4  # repositories named in a hint
