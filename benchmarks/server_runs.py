@@ -8,6 +8,7 @@ import math
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ from peers import LOOPBACK, START_PATIENCE
 WORKER = "internvl_gguf.session.worker.child_main"
 CHAT = "/v1/chat/completions"
 STOP_PATIENCE = 40.0  # seconds until a server has ended: it lets requests under way finish for 30
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients of plain HTTP: to read the system's certificates would take longer than many an answer."""
 ANSWER_PATIENCE = 3600.0  # seconds for one answer
 
 
@@ -84,7 +87,7 @@ class OurServer:
 
     def gauge(self, name: str) -> float:
         """A number of /metrics, of all models together."""
-        text = httpx2.get(f"{self.url}/metrics", timeout=30, trust_env=False).text
+        text = httpx2.get(f"{self.url}/metrics", timeout=30, trust_env=False, verify=NO_TLS).text
         found = re.findall(rf"^{name}(?:{{[^}}]*}})? ([0-9.e+]+)$", text, re.MULTILINE)
         if not found:
             raise SystemExit(f"The server's /metrics has no {name}.")
@@ -124,7 +127,9 @@ class OurServer:
 
     def _is_healthy(self) -> bool:
         try:
-            return httpx2.get(f"{self.url}/health", timeout=1, trust_env=False).status_code == HTTPStatus.OK
+            return (
+                httpx2.get(f"{self.url}/health", timeout=1, trust_env=False, verify=NO_TLS).status_code == HTTPStatus.OK
+            )
         except httpx2.HTTPError:
             return False
 
@@ -157,7 +162,7 @@ class Served:
 def client_of(url: str, connections: int = 100) -> httpx2.AsyncClient:
     """A client of a server; the environment's proxies are not asked."""
     limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return httpx2.AsyncClient(base_url=url, timeout=ANSWER_PATIENCE, limits=limits, trust_env=False)
+    return httpx2.AsyncClient(base_url=url, timeout=ANSWER_PATIENCE, limits=limits, trust_env=False, verify=NO_TLS)
 
 
 def question(text: str, picture: str | None = None, **fields: Any) -> dict[str, Any]:
