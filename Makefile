@@ -88,7 +88,7 @@ $(VENV)/.library: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.library
-	$(PIP) install $(TESTED) -e .
+	$(PIP) install $(TESTED) -e '.[serve]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.library

@@ -60,8 +60,9 @@ ROOMS: dict[str, set[str]] = {
     }
     | {"quantizing"},
     "chat": {*PUBLIC, "gguf", "images", "engine", "planning", "models", "session", "history"},
+    "server": {*PUBLIC, "_version", "gguf", "hardware", "images", "engine", "memory", "planning", "models", "session"},
     "cli": {*PUBLIC, "_version", "gguf", "images", "hardware", "llama", "vision", "engine", "planning", "models"}
-    | {"session", "history", "quantizing", "bench", "chat"},
+    | {"session", "history", "quantizing", "bench", "chat", "server"},
 }
 """Rooms, the lowest first, and the rooms below them that they may know. `__init__` and `__main__` are the doors."""
 

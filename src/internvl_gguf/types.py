@@ -150,6 +150,21 @@ class Message:
 
 
 @dataclass(frozen=True)
+class TokenLogprobs:
+    """How likely a token of an answer was, by the model's own distribution, before temperature and other sampling.
+
+    Attributes:
+        token: its id.
+        logprob: natural logarithm of its probability.
+        top: ids and logprobs of the likeliest tokens at its place, the likeliest first.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Usage:
     """Numbers of tokens, pictures and tiles of an answer.
 

@@ -25,7 +25,6 @@ _RUN: Final = "run"  # as other runtimes call chatting and asking
 _ELSEWHERE: Final = {
     "ps": ("no model stays loaded when its command ends.", "`internvl list` shows the models that are here."),
     "stop": ("no model stays loaded when its command ends.", "There is nothing to stop; Ctrl-C ends a command."),
-    "serve": ("there is no server yet.", "`internvl ask --batch FILE` answers many questions; Python has `Session`."),
     "generate": ("one question is answered by ask.", "Use `internvl ask MODEL QUESTION -i PICTURE`."),
     "search": ("the models known by name are in the catalogue.", "Use `internvl list --catalog`."),
     "help": ("help is an option.", "Use `internvl --help`, or `internvl COMMAND --help`."),

@@ -61,6 +61,7 @@ class ModelEngine(Protocol):
         on_tiles: TileProgress | None = None,
         *,
         evicts: bool = True,
+        top_logprobs: int | None = None,
     ) -> Handle:
         """Ask for an answer."""
         ...

@@ -75,6 +75,7 @@ class Engine(Owned):
         on_tiles: TileProgress | None = None,
         *,
         evicts: bool = True,
+        top_logprobs: int | None = None,
     ) -> Handle:
         """Ask for an answer.
 
@@ -83,12 +84,22 @@ class Engine(Owned):
             sampling: how the tokens of the answer are chosen.
             on_tiles: called with the progress of encoding the prompt's tiles, in whichever thread works at that moment.
             evicts: whether the embeddings of its tiles may displace others on disk; False for a question of a batch.
+            top_logprobs: how many of the likeliest tokens are told at the place of each token of the answer
+                (`Handle.logprobs`); 0 tells only how likely each token was, None nothing.
 
         Raises:
             ValueError: the prompt does not fit, is empty or ends in a picture; callers check before.
             SessionStateError: the engine is closed.
         """
-        request = AnswerRequest(prompt, self.n_ctx, on_tiles, sampling, drafts=self.context.n_draft > 0, evicts=evicts)
+        request = AnswerRequest(
+            prompt,
+            self.n_ctx,
+            on_tiles,
+            sampling,
+            drafts=self.context.n_draft > 0,
+            evicts=evicts,
+            top_logprobs=top_logprobs,
+        )
         self._add(request)
         return Handle(request, self.work_until, lambda: self.cancel(request))
 

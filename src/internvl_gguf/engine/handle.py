@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from internvl_gguf.errors import SessionStateError
-from internvl_gguf.types import FinishReason
+from internvl_gguf.types import FinishReason, TokenLogprobs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,11 +35,13 @@ class AnswerState(RequestState, Protocol):
     Attributes:
         tokens: the answer so far, without the token that ended it.
         times: time.perf_counter() at which each token was sampled.
+        logprobs: how likely each token was; empty unless that was asked for.
         n_delivered: number of tokens that its reader has received.
     """
 
     tokens: list[int]
     times: list[float]
+    logprobs: list[TokenLogprobs]
     n_delivered: int
 
     def is_readable(self) -> bool:
@@ -90,6 +92,11 @@ class Handle:
     def times(self) -> list[float]:
         """time.perf_counter() at which each of `tokens` was sampled, whenever it was read."""
         return self._request.times[: self._request.n_delivered]
+
+    @property
+    def logprobs(self) -> list[TokenLogprobs]:
+        """How likely each of `tokens` was; empty unless that was asked for."""
+        return self._request.logprobs[: self._request.n_delivered]
 
     @property
     def report(self) -> RequestReport:

@@ -11,7 +11,7 @@ from internvl_gguf.engine.drafting import PromptLookup
 from internvl_gguf.engine.kv_ledger import SequenceLedger, drop_prefix, total_length
 from internvl_gguf.engine.tile_run import RequestReport, TileProgress, TileRun
 from internvl_gguf.llama.sampler import Sampler, sampler_for
-from internvl_gguf.types import FinishReason, Span, TileSpan, TokenSpan
+from internvl_gguf.types import FinishReason, Span, TileSpan, TokenLogprobs, TokenSpan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,12 +91,14 @@ class Request(ABC):
         """Start reading after the first `known` positions, which its sequence holds."""
         self.unread = drop_prefix(self.spans, known)
         self.tile_run = None
+        self._note_progress()
 
     def mark_read(self, count: int) -> None:
         """Remove the first `count` positions from `unread`: its sequence holds them now."""
         self.unread = drop_prefix(self.unread, count)
         if not self.unread or isinstance(self.unread[0], TokenSpan):
             self.tile_run = None
+        self._note_progress()
 
     def next_tokens(self, limit: int) -> list[int]:
         """Return the next tokens to decode, at most `limit`; none if a tile comes next."""
@@ -134,6 +136,9 @@ class Request(ABC):
         self.ending = self.ending or ending
         self.unread, self.tile_run = [], None
 
+    def _note_progress(self) -> None:
+        self.report.prompt_read = min(self.length, total_length(self.spans) - total_length(self.unread))
+
     @abstractmethod
     def use_logits(self, context: Context, row: int, model: TextModel) -> None:
         """Use the logits of the next position that needs them, from one row of the last decode.
@@ -150,11 +155,13 @@ class AnswerRequest(Request):
         sampling: how the tokens of the answer are chosen.
         drafts: whether its next tokens are guessed (prompt lookup).
         evicts: see `Request`.
+        top_logprobs: how many of the likeliest tokens are told at the place of each token; None tells no logprobs.
 
     Attributes:
         lookup: makes the guesses, from the first token on; None without `drafts`.
         tokens: the answer so far, without the token that ended it.
         times: time.perf_counter() at which each token was sampled.
+        logprobs: how likely each token was, if that was asked for.
         n_delivered: number of tokens that its reader has received.
     """
 
@@ -167,6 +174,7 @@ class AnswerRequest(Request):
         *,
         drafts: bool = False,
         evicts: bool = True,
+        top_logprobs: int | None = None,
     ) -> None:
         super().__init__(prompt, n_ctx, on_tiles)
         self.evicts = evicts
@@ -174,9 +182,11 @@ class AnswerRequest(Request):
         self._limit = min(sampling.max_tokens, n_ctx - self.length + 1)
         self._sampler: Sampler | None = None
         self._drafts = drafts
+        self._top_logprobs = top_logprobs
         self.lookup: PromptLookup | None = None
         self.tokens: list[int] = []
         self.times: list[float] = []
+        self.logprobs: list[TokenLogprobs] = []
         self.n_delivered = 0
 
     @property
@@ -207,6 +217,8 @@ class AnswerRequest(Request):
         if model.is_end_of_generation(token):
             self.ending = "stop"
             return
+        if self._top_logprobs is not None:
+            self.logprobs.append(token_logprobs(context.logits(row), token, self._top_logprobs))
         self.times.append(time.perf_counter())
         self.tokens.append(token)
         if self.lookup:
@@ -220,6 +232,25 @@ class AnswerRequest(Request):
         if self._sampler:
             self._sampler.close()
             self._sampler = None
+
+
+def token_logprobs(logits: NDArray[np.float32], token: int, n_top: int) -> TokenLogprobs:
+    """Return how likely a token was.
+
+    Args:
+        logits: float32 [n_vocab].
+        token: the token.
+        n_top: how many of the likeliest tokens are told beside it.
+    """
+    import numpy as np
+
+    wide = logits.astype(np.float64)
+    wide -= wide.max()
+    wide -= np.log(np.exp(wide).sum())
+    n_top = min(n_top, len(wide))
+    likeliest = np.argpartition(wide, len(wide) - n_top)[len(wide) - n_top :] if n_top else np.empty(0, np.int64)
+    ordered = likeliest[np.argsort(-wide[likeliest], kind="stable")]
+    return TokenLogprobs(token, float(wide[token]), tuple((int(each), float(wide[each])) for each in ordered))
 
 
 class LogitsRequest(Request):

@@ -27,6 +27,7 @@ class RequestReport:
 
     Attributes:
         cached_tokens: positions whose KV was already there.
+        prompt_read: positions of the prompt that its sequence holds so far, cached ones included.
         tiles_encoded: tiles the vision encoder had to see.
         encode_seconds: time in the vision encoder.
         prefill_seconds: time in the text model; of a call shared with others, this prompt's part by positions.
@@ -35,6 +36,7 @@ class RequestReport:
     """
 
     cached_tokens: int = 0
+    prompt_read: int = 0
     tiles_encoded: int = 0
     encode_seconds: float = 0.0
     prefill_seconds: float = 0.0

@@ -203,6 +203,24 @@ def decode(data: bytes, max_pixels: int, name: str) -> ImageFile.ImageFile:
     return picture
 
 
+def stored_size(data: bytes, max_pixels: int, name: str) -> tuple[int, int]:
+    """Return (width, height) of a picture file in pixels, as stored, from its header; nothing is decoded.
+
+    Raises:
+        PictureError: as `decode`, for what the header shows.
+    """
+    kind = identify(data, name)
+    _check_structure(kind, data, name)
+    with quiet_pillow:
+        try:
+            size = _DECODERS[kind](io.BytesIO(data)).size
+        except Exception as error:  # decoders raise all kinds of errors for damaged data
+            reason = f"the {kind} data is damaged or cut short ({error_line(error)})"
+            raise PictureError(f"Cannot use {name}: {reason}.", _AGAIN) from error
+    check_size(size, max_pixels, name)
+    return size
+
+
 def orientation(info: dict[Any, Any]) -> int:
     """Return the EXIF orientation (1 to 8) in a Pillow picture's `info`, else the one in its XMP, else 1.
 

@@ -20,6 +20,7 @@ class AnswerStream:
         question: the prepared question; it is submitted at once.
         history: the messages before it.
         on_tiles: called with the progress of encoding its pictures.
+        evicts, top_logprobs: as in `Engine.submit`.
 
     Attributes:
         handle: the engine's handle of the question; cancel it to end the answer.
@@ -34,8 +35,11 @@ class AnswerStream:
         on_tiles: TileProgress | None,
         *,
         evicts: bool = True,
+        top_logprobs: int | None = None,
     ) -> None:
-        self.handle: Handle = runtime.engine.submit(question.spans, question.sampling, on_tiles, evicts=evicts)
+        self.handle: Handle = runtime.engine.submit(
+            question.spans, question.sampling, on_tiles, evicts=evicts, top_logprobs=top_logprobs
+        )
         self.text = ""
         self._piece = runtime.engine.model.piece
         self._question = question
@@ -55,9 +59,17 @@ class AnswerStream:
         Raises:
             InternVLError: the error that ended it.
         """
-        for token in self.handle.ready():
-            self._feed(token)
+        self.ready_text()
         return self.handle.is_over
+
+    def ready_text(self) -> str:
+        """Return the text that is there and was not taken yet, without waiting. Raises as `take_ready`."""
+        return "".join(map(self._feed, self.handle.ready()))
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a stop string ended it."""
+        return self._stream.stopped
 
     def finish(self) -> str:
         """Return the text still held back; call it once, after the last piece."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from internvl_gguf.types import Span, Tile, TileSpan
+from internvl_gguf.types import Span, Tile, TileSpan, TokenLogprobs
 
 if TYPE_CHECKING:
     from internvl_gguf.config import EngineConfig, SamplingParams
@@ -46,6 +46,7 @@ class SubmitAnswer(NamedTuple):
     spans: Sequence[Span]
     sampling: SamplingParams
     evicts: bool
+    top_logprobs: int | None
 
 
 class SubmitLogits(NamedTuple):
@@ -148,6 +149,7 @@ class RequestUpdate(NamedTuple):
         tokens: new tokens of the answer.
         pieces: their UTF-8 bytes.
         times: time.perf_counter() of each; both processes read the same clock.
+        logprobs: how likely each was, if that was asked for.
         report: counters and times so far; None if unchanged.
         ending: its finish reason, or the error that ended it; None while it goes on.
         result: logits, embeddings, or the return value of a call; sent with the ending.
@@ -157,6 +159,7 @@ class RequestUpdate(NamedTuple):
     tokens: Sequence[int] = ()
     pieces: Sequence[bytes] = ()
     times: Sequence[float] = ()
+    logprobs: Sequence[TokenLogprobs] = ()
     report: RequestReport | None = None
     ending: FinishReason | Exception | None = None
     result: Any = None

@@ -99,11 +99,14 @@ class RemoteEngine:
         on_tiles: TileProgress | None = None,
         *,
         evicts: bool = True,
+        top_logprobs: int | None = None,
     ) -> Handle:
         """See `Engine.submit`; its errors end the answer instead of being raised here."""
         request = RemoteRequest(prompt, on_tiles=on_tiles)
         spans = messages.without_pixels(prompt)
-        number = self._client.submit(request, lambda number: messages.SubmitAnswer(number, spans, sampling, evicts))
+        number = self._client.submit(
+            request, lambda number: messages.SubmitAnswer(number, spans, sampling, evicts, top_logprobs)
+        )
         return Handle(request, self._client.work_until, lambda: self._client.cancel(number))
 
     def submit_logits(self, prompt: Sequence[Span], on_tiles: TileProgress | None = None) -> LogitsHandle:

@@ -185,7 +185,9 @@ class Server:
         keys = [key for key in tiles if engine.cache.get(key) is None]
         if isinstance(message, messages.SubmitLogits):
             return _RunningLogits(message.request, engine.submit_logits(spans, on_tiles), supply, keys)
-        answer = engine.submit(spans, message.sampling, on_tiles, evicts=message.evicts)
+        answer = engine.submit(
+            spans, message.sampling, on_tiles, evicts=message.evicts, top_logprobs=message.top_logprobs
+        )
         return _RunningAnswer(message.request, answer, engine.model.piece, supply, keys)
 
     def _tile_progress(self, number: int) -> TileProgress:
@@ -215,7 +217,8 @@ class _RunningAnswer:
 
     @property
     def is_readable(self) -> bool:
-        return self._handle.is_readable
+        read = self._report.prompt_read if self._report else 0
+        return self._handle.is_readable or self._handle.report.prompt_read != read
 
     def cancel(self) -> None:
         self._handle.cancel()
@@ -236,7 +239,9 @@ class _RunningAnswer:
             self.is_over = True
             self._supply.release(self._keys)
         times = handle.times[-len(tokens) :] if tokens else []
-        return messages.RequestUpdate(self._number, tokens, [*map(self._piece, tokens)], times, report, ending)
+        logprobs = handle.logprobs[-len(tokens) :] if tokens else []
+        pieces = [*map(self._piece, tokens)]
+        return messages.RequestUpdate(self._number, tokens, pieces, times, logprobs, report, ending)
 
 
 class _RunningLogits:

@@ -17,7 +17,7 @@ from internvl_gguf.errors import SessionStateError, WorkerDiedError
 from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.session.worker import messages
 from internvl_gguf.session.worker.worker_process import WorkerProcess
-from internvl_gguf.types import FinishReason, Span, Tile, TileSpan
+from internvl_gguf.types import FinishReason, Span, Tile, TileSpan, TokenLogprobs
 from internvl_gguf.utils.notices import Notice
 from internvl_gguf.utils.owned import inherited
 
@@ -52,6 +52,7 @@ class RemoteRequest:
         self.ending: FinishReason | Exception | None = None
         self.tokens: list[int] = []
         self.times: list[float] = []
+        self.logprobs: list[TokenLogprobs] = []
         self.n_delivered = 0
         self.result: Any = None
         self.tiles = {tile.key: tile for tile in (*tiles, *(each.tile for each in spans if isinstance(each, TileSpan)))}
@@ -261,6 +262,7 @@ class WorkerClient:
         request.report = update.report or request.report
         self.pieces.update(zip(update.tokens, update.pieces, strict=True))
         request.times += update.times
+        request.logprobs += update.logprobs
         request.tokens += update.tokens
         if update.ending is not None:
             request.result = update.result

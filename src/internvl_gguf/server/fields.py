@@ -1,0 +1,401 @@
+"""The fields of requests: used, ignored or refused.
+
+A field that would change the answer and is not supported is refused by name, as is one that nobody knows: an ignored
+wish is worse than an error. One that changes nothing in an answer is ignored. From these tables come the checks, the
+tables in docs/server.md and the OpenAPI description.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from internvl_gguf.config import MAX_LAST_N, MAX_SEED, MAX_TOP_K, SamplingParams
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.server.api_errors import RefusedRequestError
+from internvl_gguf.server.chat_request import AnswerDefaults, Body
+from internvl_gguf.types import PictureLayout
+from internvl_gguf.utils.options import options_of
+
+MOST_CHOICES: Final = 16
+MOST_TOP_LOGPROBS: Final = 20
+MOST_STOPS: Final = 16
+
+Schema = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Used:
+    """A field that is used.
+
+    Attributes:
+        schema: JSON schema of its values; null is accepted, too, as if it were left out.
+        about: what it does, for docs.
+    """
+
+    schema: Schema
+    about: str
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A field that is accepted and changes nothing.
+
+    Attributes:
+        why: why it changes nothing, for docs.
+    """
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A field that is refused unless its value asks for nothing.
+
+    Attributes:
+        why: what is missing, for docs and errors.
+        neutral: values that ask for nothing; null always does.
+    """
+
+    why: str
+    neutral: tuple[Any, ...] = field(default=())
+
+
+Field = Used | Ignored | Refused
+Fields = Mapping[str, Field]
+
+
+def _number(low: float | None, high: float | None, about: str) -> Used:
+    bounds = {"minimum": low, "maximum": high}
+    return Used({"type": "number", **{name: bound for name, bound in bounds.items() if bound is not None}}, about)
+
+
+def _whole(low: int, high: int | None, about: str) -> Used:
+    return Used({"type": "integer", "minimum": low, **({} if high is None else {"maximum": high})}, about)
+
+
+_TEXT: Final[Schema] = {"type": "string"}
+MODEL: Final = Used(_TEXT, "one that `/v1/models` lists; left out, the first of them")
+STREAM: Final = Used({"type": "boolean"}, "the answer as server-sent events")
+TEMPERATURE: Final = _number(0, None, "0 takes the likeliest token each time; left out, the server's, which is 0")
+TOP_P: Final = Used(
+    {"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "the likeliest tokens up to this sum of probability"
+)
+STOP: Final = Used(
+    {"oneOf": [_TEXT, {"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": MOST_STOPS}]},
+    "end the answer at this text, or at one of these",
+)
+SEED: Final = _whole(-1, MAX_SEED, "makes sampling repeatable; choice number i takes seed + i; -1 draws one")
+MAX_TOKENS: Final = _whole(1, None, "most tokens of an answer; left out, the server's `--max-tokens`")
+PROGRESS: Final = Used(
+    {"type": "boolean"},
+    "with `stream`: events with `progress` while the request waits and while pictures and prompt are read; without it "
+    "these are comments of the stream",
+)
+TOP_LOGPROBS: Final = _whole(0, MOST_TOP_LOGPROBS, "how many of the likeliest tokens are told at each place")
+
+SAMPLING_EXTRAS: Final[Fields] = {
+    "min_p": Used(
+        {"type": "number", "minimum": 0, "exclusiveMaximum": 1}, "drop tokens below this fraction of the likeliest"
+    ),
+    "repeat_penalty": Used({"type": "number", "exclusiveMinimum": 0}, "divides the logits of recent tokens; 1 is off"),
+    "repetition_penalty": Used({"type": "number", "exclusiveMinimum": 0}, "the same, as vLLM calls it"),
+    "penalty_last_n": _whole(0, MAX_LAST_N, "how many tokens back the penalties look"),
+    "repeat_last_n": _whole(0, MAX_LAST_N, "the same, as llama.cpp calls it"),
+}
+PENALTIES: Final[Fields] = {
+    "presence_penalty": _number(None, None, "subtracted from the logits of recent tokens"),
+    "frequency_penalty": _number(None, None, "subtracted for each recent occurrence of a token"),
+}
+TOP_K: Final = _whole(0, MAX_TOP_K, "keep the k likeliest tokens; 0 keeps all")
+PICTURE_FIELDS: Final[Fields] = {
+    "max_tiles": _whole(1, None, "most tiles of a picture whose `detail` is `auto`, the thumbnail not counted"),
+    "min_tiles": _whole(1, None, "fewest tiles of a picture"),
+    "layout": Used(
+        {"type": "string", "enum": list(PictureLayout.__args__)},  # type: ignore[attr-defined]
+        "how several pictures stand in the prompt",
+    ),
+    "thumbnail": Used({"type": "boolean"}, "whether the whole picture follows its tiles in one more"),
+    "fit_pictures": Used(
+        {"type": "boolean"}, "false makes it an error, instead of fewer tiles, that pictures do not fit the context"
+    ),
+}
+NO_EFFECT: Final = "changes nothing in an answer"
+_SCHEMAS: Final = "answers bound to a schema are not there yet"
+_TOOLS: Final = "tools are not there yet"
+_OTHER_SAMPLERS: Final = "this sampler is not offered"
+
+OTHER_RUNTIMES: Final[Fields] = {
+    "cache_prompt": Ignored("what is known of a prompt is never read again"),
+    "id_slot": Ignored("a request runs wherever most of its prompt is known"),
+    "timings_per_token": Ignored("timings come with the end of the answer"),
+    "n_keep": Ignored("nothing of a prompt is dropped"),
+    "keep_alive": Ignored("`--idle-unload` says how long a model stays"),
+    "add_generation_prompt": Ignored("an answer goes on with the conversation's last turn if that is an assistant's"),
+    "continue_final_message": Ignored("an answer goes on with the conversation's last turn if that is an assistant's"),
+    "chat_template_kwargs": Refused("the prompt is the published one", ({},)),
+    "chat_template": Refused("the prompt is the published one"),
+    "grammar": Refused(_SCHEMAS, ("",)),
+    "json_schema": Refused(_SCHEMAS),
+    "structured_outputs": Refused(_SCHEMAS, ({},)),
+    "guided_json": Refused(_SCHEMAS),
+    "guided_regex": Refused(_SCHEMAS),
+    "guided_choice": Refused(_SCHEMAS),
+    "guided_grammar": Refused(_SCHEMAS),
+    "best_of": Refused("only answers that are returned are made", (1,)),
+    "use_beam_search": Refused("answers are sampled", (False,)),
+    "length_penalty": Refused("answers are sampled", (1, 0)),
+    "ignore_eos": Refused("an answer ends where the model ends it", (False,)),
+    "min_tokens": Refused("an answer ends where the model ends it", (0,)),
+    "stop_token_ids": Refused("give the texts as `stop`", ([],)),
+    "typical_p": Refused(_OTHER_SAMPLERS, (1,)),
+    "typ_p": Refused(_OTHER_SAMPLERS, (1,)),
+    "tfs_z": Refused(_OTHER_SAMPLERS, (1,)),
+    "top_a": Refused(_OTHER_SAMPLERS, (0,)),
+    "mirostat": Refused(_OTHER_SAMPLERS, (0,)),
+    "mirostat_tau": Ignored("mirostat is not offered"),
+    "mirostat_eta": Ignored("mirostat is not offered"),
+    "dry_multiplier": Refused(_OTHER_SAMPLERS, (0,)),
+    "xtc_probability": Refused(_OTHER_SAMPLERS, (0,)),
+    "dynatemp_range": Refused(_OTHER_SAMPLERS, (0,)),
+    "samplers": Refused("the order of the samplers is fixed"),
+}
+"""Fields that llama-server, vLLM and Ollama have beside OpenAI's."""
+
+CHAT_FIELDS: Final[Fields] = {
+    "model": MODEL,
+    "messages": Used({"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/ChatMessage"}},
+                     "the conversation; if its last message is the assistant's, the answer goes on with it"),
+    "stream": STREAM,
+    "stream_options": Used(
+        {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
+        "`include_usage`: the last event carries the usage",
+    ),
+    "max_completion_tokens": MAX_TOKENS,
+    "max_tokens": MAX_TOKENS,
+    "temperature": TEMPERATURE,
+    "top_p": TOP_P,
+    **PENALTIES,
+    "seed": SEED,
+    "stop": STOP,
+    "n": _whole(1, MOST_CHOICES, "number of answers; the pictures and the prompt are read once for all of them"),
+    "logprobs": Used({"type": "boolean"}, "how likely each token was, by the model's own distribution"),
+    "top_logprobs": TOP_LOGPROBS,
+    "top_k": TOP_K,
+    **SAMPLING_EXTRAS,
+    **PICTURE_FIELDS,
+    "return_progress": PROGRESS,
+    "user": Ignored(NO_EFFECT),
+    "metadata": Ignored(NO_EFFECT),
+    "store": Ignored("nothing is stored"),
+    "service_tier": Ignored(NO_EFFECT),
+    "safety_identifier": Ignored(NO_EFFECT),
+    "prompt_cache_key": Ignored("what is known of a prompt is never read again"),
+    "prompt_cache_retention": Ignored("what is known of a prompt is never read again"),
+    "prediction": Ignored("it would only speed up"),
+    "reasoning_effort": Ignored("the models do not think before they answer"),
+    "parallel_tool_calls": Ignored(_TOOLS),
+    "modalities": Refused("answers are text", (["text"],)),
+    "audio": Refused("answers are text"),
+    "logit_bias": Refused("the logits are the model's", ({},)),
+    "response_format": Refused(_SCHEMAS, ({"type": "text"},)),
+    "verbosity": Refused("say it in the prompt", ("medium",)),
+    "web_search_options": Refused("the model asks nobody", ({},)),
+    "tools": Refused(_TOOLS, ([],)),
+    "tool_choice": Refused(_TOOLS, ("none", "auto")),
+    "functions": Refused(_TOOLS, ([],)),
+    "function_call": Refused(_TOOLS, ("none", "auto")),
+    **OTHER_RUNTIMES,
+}  # fmt: skip
+
+RESPONSES_FIELDS: Final[Fields] = {
+    "model": MODEL,
+    "input": Used({"oneOf": [_TEXT, {"type": "array", "items": {"type": "object"}}]},
+                  "a question, or the items of a conversation"),
+    "instructions": Used(_TEXT, "the system message"),
+    "stream": STREAM,
+    "max_output_tokens": MAX_TOKENS,
+    "temperature": TEMPERATURE,
+    "top_p": TOP_P,
+    **PENALTIES,
+    "top_logprobs": TOP_LOGPROBS,
+    "include": Used({"type": "array", "items": _TEXT}, "`message.output_text.logprobs` only"),
+    "seed": SEED,
+    "stop": STOP,
+    "top_k": TOP_K,
+    **SAMPLING_EXTRAS,
+    **PICTURE_FIELDS,
+    "return_progress": PROGRESS,
+    "user": Ignored(NO_EFFECT),
+    "metadata": Ignored("it is returned as it came"),
+    "store": Ignored("nothing is stored"),
+    "service_tier": Ignored(NO_EFFECT),
+    "safety_identifier": Ignored(NO_EFFECT),
+    "prompt_cache_key": Ignored("what is known of a prompt is never read again"),
+    "prompt_cache_retention": Ignored("what is known of a prompt is never read again"),
+    "reasoning": Ignored("the models do not think before they answer"),
+    "stream_options": Ignored(NO_EFFECT),
+    "parallel_tool_calls": Ignored(_TOOLS),
+    "max_tool_calls": Ignored(_TOOLS),
+    "previous_response_id": Refused("nothing is stored: send the whole conversation as `input`"),
+    "conversation": Refused("nothing is stored: send the whole conversation as `input`"),
+    "background": Refused("nothing is stored: wait for the answer", (False,)),
+    "prompt": Refused("no prompts are stored"),
+    "truncation": Refused("nothing of a conversation is dropped", ("disabled",)),
+    "text": Refused(_SCHEMAS, ({}, {"format": {"type": "text"}}, {"format": {"type": "text"}, "verbosity": "medium"},
+                               {"verbosity": "medium"})),
+    "tools": Refused(_TOOLS, ([],)),
+    "tool_choice": Refused(_TOOLS, ("none", "auto")),
+    **OTHER_RUNTIMES,
+}  # fmt: skip
+
+MESSAGES_FIELDS: Final[Fields] = {
+    "model": MODEL,
+    "messages": Used({"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/AnthropicMessage"}},
+                     "the conversation; if its last message is the assistant's, the answer goes on with it"),
+    "system": Used({"oneOf": [_TEXT, {"type": "array", "items": {"type": "object"}}]}, "the system message"),
+    "max_tokens": MAX_TOKENS,
+    "stream": STREAM,
+    "temperature": TEMPERATURE,
+    "top_p": TOP_P,
+    "top_k": TOP_K,
+    "stop_sequences": Used(
+        {"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": MOST_STOPS},
+        "end the answer at one of these texts",
+    ),
+    **PENALTIES,
+    "seed": SEED,
+    **SAMPLING_EXTRAS,
+    **PICTURE_FIELDS,
+    "return_progress": PROGRESS,
+    "metadata": Ignored(NO_EFFECT),
+    "service_tier": Ignored(NO_EFFECT),
+    "container": Ignored(NO_EFFECT),
+    "cache_control": Ignored("what is known of a prompt is never read again"),
+    "context_management": Refused("nothing of a conversation is dropped", ({},)),
+    "mcp_servers": Refused("the model asks nobody", ([],)),
+    "output_format": Refused(_SCHEMAS),
+    "output_config": Refused(_SCHEMAS, ({},)),
+    "thinking": Refused("the models do not think before they answer", ({"type": "disabled"},)),
+    "tools": Refused(_TOOLS, ([],)),
+    "tool_choice": Refused(_TOOLS, ({"type": "none"}, {"type": "auto"})),
+    **OTHER_RUNTIMES,
+}  # fmt: skip
+
+
+def check_fields(body: Body, fields: Fields) -> Body:
+    """Return the fields of a body that are used and not null.
+
+    Raises:
+        RefusedRequestError: a field that is refused, or that nobody knows.
+    """
+    found: dict[str, Any] = {}
+    for name, value in body.items():
+        known = fields.get(name)
+        if known is None:
+            raise _unknown(name, fields)
+        if isinstance(known, Refused) and value is not None and value not in known.neutral:
+            raise RefusedRequestError(
+                f"The field {name} is not supported: {known.why}.",
+                "Leave it out.",
+                code="unsupported_parameter",
+                param=name,
+            )
+        if isinstance(known, Used) and value is not None:
+            found[name] = value
+    return found
+
+
+def _unknown(name: str, fields: Fields) -> RefusedRequestError:
+    shown = name if len(name) <= 60 and name.isprintable() else "with a name of another kind"
+    near = difflib.get_close_matches(name[:60], fields, n=1)
+    hint = f"Did you mean {near[0]}?" if near else "Leave it out."
+    return RefusedRequestError(
+        f"There is no field {shown}.", hint, code="unknown_parameter", param=shown if shown == name else None
+    )
+
+
+def wrong(param: str, what: str, hint: str) -> RefusedRequestError:
+    """Return the error of a field whose value cannot be used."""
+    return RefusedRequestError(f"{param} {what}.", hint, code="invalid_value", param=param)
+
+
+def switch(body: Body, name: str, *, default: bool = False) -> bool:
+    """Return a field that is true or false.
+
+    Raises:
+        RefusedRequestError: it is something else.
+    """
+    value = body.get(name, default)
+    if not isinstance(value, bool):
+        raise wrong(name, "is neither true nor false", "Give true or false.")
+    return value
+
+
+def whole(body: Body, name: str, low: int, high: int, default: int) -> int:
+    """Return a field that is a whole number within bounds, both included.
+
+    Raises:
+        RefusedRequestError: it is something else.
+    """
+    value = body.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise wrong(name, f"is no whole number from {low} to {high}", "Give one.")
+    return value
+
+
+_SAMPLING_NAMES: Final[Mapping[str, Sequence[str]]] = {
+    "max_tokens": ("max_completion_tokens", "max_output_tokens", "max_tokens"),
+    "stop": ("stop", "stop_sequences"),
+    "repeat_penalty": ("repeat_penalty", "repetition_penalty"),
+    "penalty_last_n": ("penalty_last_n", "repeat_last_n"),
+}
+"""The names of our options in the interfaces, where these are others."""
+
+
+def sampling_of(body: Body, defaults: AnswerDefaults) -> SamplingParams:
+    """Return how the tokens of an answer are chosen.
+
+    Raises:
+        RefusedRequestError: a value of another kind or out of range.
+    """
+    chosen = dict(vars(defaults.sampling))
+    for name, declared in options_of(SamplingParams).items():
+        given = next((each for each in _SAMPLING_NAMES.get(name, (name,)) if each in body), None)
+        if given is not None:
+            chosen[name] = _checked(declared, given, body[given])
+    return SamplingParams(**chosen)
+
+
+def _checked(declared: Any, given: str, value: Any) -> Any:
+    if declared.name == "seed" and value == -1:
+        return None
+    if declared.name == "stop":
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not all(isinstance(each, str) and each for each in texts):
+            raise wrong(given, "is neither a text nor a list of texts", "Give texts that are not empty.")
+        if len(texts) > MOST_STOPS:
+            raise wrong(given, f"has more than {MOST_STOPS} texts", "Give fewer.")
+    if isinstance(value, float) and value.is_integer() and declared.name in ("max_tokens", "top_k", "seed"):
+        value = int(value)  # JavaScript writes no difference
+    try:
+        return declared.checked(value, given)
+    except InvalidRequestError as error:
+        raise RefusedRequestError(error.message, error.hint, code="invalid_value", param=given) from None
+
+
+def pictures_of(body: Body, defaults: AnswerDefaults) -> Any:
+    """Return how the pictures of a request are cut and laid out.
+
+    Raises:
+        RefusedRequestError: a value of another kind, or limits that no grid satisfies.
+    """
+    given = {name: body[name] for name in PICTURE_FIELDS if name in body}
+    try:
+        return type(defaults.pictures)(**{**vars(defaults.pictures), **given})
+    except InvalidRequestError as error:
+        raise RefusedRequestError(
+            error.message, error.hint, code="invalid_value", param=next(iter(given), None)
+        ) from None

@@ -1,0 +1,72 @@
+"""Whether one more model can be loaded beside others as well as it could be alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from internvl_gguf.config import EngineConfig
+from internvl_gguf.errors import InsufficientMemoryError
+from internvl_gguf.gguf.validation import validate_files
+from internvl_gguf.hardware.cpu_tuning import host_settings
+from internvl_gguf.memory import shape_from_headers
+from internvl_gguf.memory.memory_request import context_length
+from internvl_gguf.models.local_files import ModelFiles
+from internvl_gguf.planning.placement import placements
+from internvl_gguf.planning.planner import Configuration
+from internvl_gguf.planning.workload import MemoryBudget
+
+
+def fits_beside(files: ModelFiles, config: EngineConfig, whole: MemoryBudget, loaded: Sequence[Configuration]) -> bool:
+    """Return whether a model fits beside loaded ones without a smaller context or fewer layers on GPUs than alone.
+
+    Args:
+        files, config: the model, and how it is to be run.
+        whole: memory of the machine while none of them is loaded.
+        loaded: how the others are loaded.
+
+    Raises:
+        ModelFileError: files that are damaged.
+    """
+    alone = _best(files, config, whole)
+    if alone is None:
+        return True  # it fits nowhere: loading it says why
+    beside = _best(files, config, _rest(whole, loaded))
+    return beside is not None and _quality(beside) == _quality(alone)
+
+
+def _best(files: ModelFiles, config: EngineConfig, budget: MemoryBudget) -> Configuration | None:
+    pair = validate_files(files.text, files.mmproj, check_weights=False)
+    host = host_settings(config.n_threads)
+    try:
+        return next(
+            placements(
+                files.text.stem,
+                shape_from_headers(pair.text_headers, pair.mmproj_header),
+                config,
+                context_length(config.n_ctx, pair.text.n_ctx_train),
+                host.most_threads,
+                budget,
+                host.n_ubatch,
+            )
+        )
+    except InsufficientMemoryError:
+        return None
+
+
+def _rest(whole: MemoryBudget, loaded: Sequence[Configuration]) -> MemoryBudget:
+    """Return the memory that loaded models leave, by their plans."""
+    gpus = dict(zip(whole.gpu_numbers, whole.gpus, strict=True))
+    host = whole.host
+    for configuration in loaded:
+        plan = configuration.plan
+        host -= plan.total if whole.is_unified else plan.host.total
+        for number, gpu in zip(configuration.budget.gpu_numbers, plan.gpus, strict=True):
+            gpus[number] = gpus.get(number, 0) - gpu.total
+    left = tuple(max(gpus[number], 0) for number in whole.gpu_numbers)
+    return replace(whole, host=max(host, 0), gpus=left)
+
+
+def _quality(configuration: Configuration) -> tuple[int, int, bool]:
+    request = configuration.request
+    return request.n_ctx, configuration.gpu_layers, request.mmproj_on_gpu

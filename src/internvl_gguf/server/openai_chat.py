@@ -1,0 +1,281 @@
+"""POST /v1/chat/completions: OpenAI's chat, and llama-server's count of a prompt's tokens beside it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from internvl_gguf.engine.kv_ledger import total_length
+from internvl_gguf.server.answer_pump import Delta, Finished, TokenText
+from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
+from internvl_gguf.server.chat_request import AnswerDefaults, Body, ChatRequest, Part, TextPart, Turn
+from internvl_gguf.server.content import (
+    as_list,
+    as_object,
+    as_text,
+    conversation,
+    parts_of,
+    picture_part,
+    refused,
+    role_of,
+    unknown_part,
+)
+from internvl_gguf.server.fields import (
+    CHAT_FIELDS,
+    MOST_CHOICES,
+    MOST_TOP_LOGPROBS,
+    check_fields,
+    pictures_of,
+    sampling_of,
+    switch,
+    whole,
+    wrong,
+)
+from internvl_gguf.server.responding import Frame
+from internvl_gguf.server.turns import PreparedConversation
+from internvl_gguf.types import FinishReason, Reply
+
+FINISH_REASONS: Final[dict[FinishReason, str]] = {"stop": "stop", "length": "length", "aborted": "stop"}
+DONE: Final = Frame("[DONE]")
+
+
+def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWishes]:
+    """Return what a body asks for.
+
+    Raises:
+        RefusedRequestError: it cannot be used.
+    """
+    used = check_fields(body, CHAT_FIELDS)
+    messages = as_list(used.get("messages"), "messages")
+    turns = [_turn(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    request = ChatRequest(
+        model=as_text(used["model"], "model") if "model" in used else None,
+        turns=conversation(turns, "messages"),
+        sampling=sampling_of(used, defaults),
+        pictures=pictures_of(used, defaults),
+        n=whole(used, "n", 1, MOST_CHOICES, 1),
+        top_logprobs=_top_logprobs(used),
+    )
+    options = as_object(used.get("stream_options", {}), "stream_options")
+    wishes = StreamWishes(
+        streams=switch(used, "stream"),
+        includes_usage=switch(options, "include_usage"),
+        tells_progress=switch(used, "return_progress"),
+    )
+    return request, wishes
+
+
+class StreamWishes:
+    """How an answer is wanted.
+
+    Attributes:
+        streams: as a stream.
+        includes_usage: with the usage at the end of the stream.
+        tells_progress: with events for progress.
+    """
+
+    def __init__(self, *, streams: bool, includes_usage: bool, tells_progress: bool) -> None:
+        self.streams = streams
+        self.includes_usage = includes_usage
+        self.tells_progress = tells_progress
+
+
+def _turn(value: object, param: str) -> Turn:
+    message = as_object(value, param)
+    role = role_of(message, param)
+    for name in ("tool_calls", "function_call"):
+        if message.get(name):
+            raise refused(f"{param}.{name}", "is given, and tools are not there yet", "Leave it out.")
+    if message.get("audio"):
+        raise refused(f"{param}.audio", "is given, and the model hears nothing", "Leave it out.")
+    content = message.get("content")
+    if content is None and role != "assistant":
+        raise refused(f"{param}.content", "is missing", "Give a text or a list of parts.")
+    return Turn(role, parts_of(content, f"{param}.content", _part))
+
+
+def _part(part: dict[str, Any], param: str) -> Part:
+    kind = part.get("type")
+    if kind in ("text", "refusal"):
+        return TextPart(as_text(part.get(kind), f"{param}.{kind}"))
+    if kind == "image_url":
+        image = part.get("image_url")
+        if isinstance(image, str):  # as some clients write it
+            return picture_part(image, part.get("detail"), f"{param}.image_url")
+        found = as_object(image, f"{param}.image_url")
+        return picture_part(found.get("url"), found.get("detail"), f"{param}.image_url")
+    raise unknown_part(part, param, "text or image_url")
+
+
+def _top_logprobs(used: Body) -> int | None:
+    top = whole(used, "top_logprobs", 0, MOST_TOP_LOGPROBS, 0)
+    if not switch(used, "logprobs"):
+        if top:
+            raise wrong("top_logprobs", "needs logprobs", 'Set "logprobs": true.')
+        return None
+    return top
+
+
+def usage(replies: Sequence[Reply]) -> dict[str, Any]:
+    """Return the usage of the answers to one request: its prompt counts once."""
+    first = replies[0].usage
+    completion = sum(reply.usage.completion_tokens for reply in replies)
+    return {
+        "prompt_tokens": first.prompt_tokens,
+        "completion_tokens": completion,
+        "total_tokens": first.prompt_tokens + completion,
+        "prompt_tokens_details": {"cached_tokens": first.cached_tokens},
+        "images": first.images,
+        "tiles": first.tiles,
+        "tiles_encoded": sum(reply.usage.tiles_encoded for reply in replies),
+    }
+
+
+def timings(replies: Sequence[Reply]) -> dict[str, float]:
+    """Return the timings of the first answer to a request, in seconds."""
+    found: dict[str, float] = replies[0].to_dict()["timings"]
+    return found
+
+
+def token_json(token: TokenText) -> dict[str, Any]:
+    """Return a token with its logprob as OpenAI writes it."""
+    return {
+        "token": token.piece.decode("utf-8", "replace"),
+        "logprob": token.logprob,
+        "bytes": list(token.piece),
+        "top_logprobs": [
+            {"token": piece.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(piece)}
+            for piece, logprob in token.top
+        ],
+    }
+
+
+class ChatAnswer:
+    """The answers to one request, as chunks of a stream or as one completion.
+
+    Args:
+        model: the id of the model.
+        request: the request.
+        wishes: how the answer is wanted.
+    """
+
+    def __init__(self, model: str, request: ChatRequest, wishes: StreamWishes) -> None:
+        self._wishes = wishes
+        self._base: dict[str, Any] = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": None,
+        }
+        self._n = request.n
+        self._has_logprobs = request.top_logprobs is not None
+        self._begun: set[int] = set()
+        self._tokens: dict[int, list[TokenText]] = {}
+        self._replies: dict[int, Finished] = {}
+
+    def frames(self, event: AnswerEvent) -> list[Frame]:
+        """Return the frames of an event in a stream."""
+        if isinstance(event, Progress):
+            progress = {"phase": event.phase, "done": event.done, "total": event.total}
+            return [self._chunk([], progress=progress)]
+        if isinstance(event, Begun):
+            return []
+        first = (
+            [] if event.choice in self._begun else [self._choice(event.choice, {"role": "assistant", "content": ""})]
+        )
+        self._begun.add(event.choice)
+        if isinstance(event, Delta):
+            return [*first, self._choice(event.choice, {"content": event.text}, event.tokens)]
+        self._replies[event.choice] = event
+        frames = [*first]
+        is_last = len(self._replies) == self._n
+        replies = [self._replies[choice].reply for choice in sorted(self._replies)]
+        more = {"timings": timings(replies), **_notices(replies)} if is_last else {}
+        frames.append(self._choice(event.choice, {}, reason=FINISH_REASONS[event.reply.finish_reason], **more))
+        if is_last:
+            if self._wishes.includes_usage:
+                frames.append(self._chunk([], usage=usage(replies)))
+            frames.append(DONE)
+        return frames
+
+    def add(self, event: AnswerEvent) -> None:
+        """Take an event of an answer that is not streamed."""
+        if isinstance(event, Delta):
+            self._tokens.setdefault(event.choice, []).extend(event.tokens)
+        elif isinstance(event, Finished):
+            self._replies[event.choice] = event
+
+    def completion(self) -> dict[str, Any]:
+        """Return the whole answer."""
+        ordered = [self._replies[choice] for choice in sorted(self._replies)]
+        replies = [each.reply for each in ordered]
+        choices = [
+            {
+                "index": each.choice,
+                "message": {"role": "assistant", "content": each.reply.text, "refusal": None},
+                "logprobs": self._logprobs(self._tokens.get(each.choice, [])),
+                "finish_reason": FINISH_REASONS[each.reply.finish_reason],
+            }
+            for each in ordered
+        ]
+        return {
+            **self._base,
+            "object": "chat.completion",
+            "choices": choices,
+            "usage": usage(replies),
+            "timings": timings(replies),
+            **_notices(replies),
+        }
+
+    def _logprobs(self, tokens: Sequence[TokenText]) -> dict[str, Any] | None:
+        return {"content": list(map(token_json, tokens)), "refusal": None} if self._has_logprobs else None
+
+    def _choice(
+        self,
+        choice: int,
+        delta: dict[str, Any],
+        tokens: Sequence[TokenText] = (),
+        reason: str | None = None,
+        **more: Any,
+    ) -> Frame:
+        logprobs = self._logprobs(tokens) if tokens else None
+        return self._chunk([{"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": reason}], **more)
+
+    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> Frame:
+        nothing = {"usage": None} if self._wishes.includes_usage else {}
+        return Frame({**self._base, "object": "chat.completion.chunk", "choices": choices, **nothing, **more})
+
+
+def _notices(replies: Sequence[Reply]) -> dict[str, Any]:
+    return {"notices": list(replies[0].notices)} if replies[0].notices else {}
+
+
+def counted(prepared: PreparedConversation, n_ctx: int, tokens_per_tile: int, kind: str) -> dict[str, Any]:
+    """Return what a prompt takes: its tokens, and the tiles of each of its pictures.
+
+    Args:
+        prepared: the prompt.
+        n_ctx: positions of the context.
+        tokens_per_tile: visual tokens of a tile.
+        kind: the name of the interface's object.
+    """
+    pictures = [
+        {
+            "width": picture.source_size[0],
+            "height": picture.source_size[1],
+            "grid": list(picture.grid),
+            "thumbnail": picture.has_thumbnail,
+            "tiles": len(picture.tiles),
+            "tokens": len(picture.tiles) * tokens_per_tile,
+        }
+        for picture in prepared.pictures
+    ]
+    return {
+        "object": kind,
+        "input_tokens": total_length(prepared.question.spans),
+        "context_length": n_ctx,
+        "images": pictures,
+        **({"notices": list(prepared.question.notices)} if prepared.question.notices else {}),
+    }

@@ -1,0 +1,189 @@
+"""The OpenAPI description of the service, made of the same tables of fields that requests are checked by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Final
+
+from internvl_gguf._version import __version__
+from internvl_gguf.server.fields import CHAT_FIELDS, MESSAGES_FIELDS, RESPONSES_FIELDS, Fields, Refused, Used
+
+_ERROR: Final = {"$ref": "#/components/schemas/Error"}
+_STATUSES: Final = {
+    400: "The request cannot be used; the error says why.",
+    401: "The server's key is missing or wrong.",
+    403: "The Host or Origin is not allowed.",
+    404: "There is no such model.",
+    408: "The body came too slowly.",
+    413: "The body is too large.",
+    415: "The body is not application/json.",
+    500: "The server failed; its log says more.",
+    503: "The model is being loaded or has died, or too many requests wait; Retry-After says when to ask again.",
+}
+
+
+@cache
+def description() -> dict[str, Any]:
+    """Return the description of the service, OpenAPI 3.1."""
+    chat, responses, messages = "/v1/chat/completions", "/v1/responses", "/v1/messages"
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "internvl serve",
+            "version": __version__,
+            "description": "Answers about pictures by InternVL models, by OpenAI's and Anthropic's interfaces.",
+        },
+        "security": [{}, {"bearer": []}],
+        "paths": {
+            "/health": {
+                "get": _get("health", "Whether the server can answer.", "Health", key=False, also={503: "Health"})
+            },
+            "/metrics": {"get": _metrics()},
+            "/v1/models": {"get": _get("models", "The models that the server has.", "Models")},
+            "/v1/models/{model}": {"get": _one_model()},
+            chat: {"post": _post("chat", "An answer to a conversation.", "ChatRequest", "Completion", streams=True)},
+            f"{chat}/input_tokens": {
+                "post": _post("chat_tokens", "What a conversation takes.", "ChatRequest", "Count")
+            },
+            responses: {
+                "post": _post("respond", "An answer to a conversation.", "ResponsesRequest", "Response", streams=True)
+            },
+            f"{responses}/input_tokens": {
+                "post": _post("respond_tokens", "What a conversation takes.", "ResponsesRequest", "Count")
+            },
+            messages: {
+                "post": _post("message", "An answer to a conversation.", "MessagesRequest", "Message", streams=True)
+            },
+            f"{messages}/count_tokens": {
+                "post": _post("message_tokens", "What a conversation takes.", "MessagesRequest", "Count")
+            },
+        },
+        "components": {"schemas": _schemas(), "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _reference(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _errors(*statuses: int) -> dict[str, Any]:
+    return {str(status): {"description": _STATUSES[status], "content": _json(_ERROR)} for status in statuses}
+
+
+def _get(
+    name: str, summary: str, schema: str, *, key: bool = True, also: Mapping[int, str] | None = None
+) -> dict[str, Any]:
+    responses = {"200": {"description": summary, "content": _json(_reference(schema))}, **_errors(403)}
+    if key:
+        responses |= _errors(401)
+    for status, other in (also or {}).items():
+        responses[str(status)] = {"description": "It cannot at this moment.", "content": _json(_reference(other))}
+    return {"operationId": name, "summary": summary, "responses": responses, **({} if key else {"security": []})}
+
+
+def _metrics() -> dict[str, Any]:
+    content = {"text/plain": {"schema": {"type": "string"}}}
+    return {
+        "operationId": "metrics",
+        "summary": "Counters in the text format of Prometheus.",
+        "responses": {"200": {"description": "The counters.", "content": content}, **_errors(401, 403)},
+    }
+
+
+def _one_model() -> dict[str, Any]:
+    name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    found = _get("model", "One model.", "Model")
+    found["responses"] |= _errors(404)
+    return {**found, "parameters": [name]}
+
+
+def _post(name: str, summary: str, request: str, answer: str, *, streams: bool = False) -> dict[str, Any]:
+    content: dict[str, Any] = _json(_reference(answer))
+    if streams:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "requestBody": {"required": True, "content": _json(_reference(request))},
+        "responses": {"200": {"description": summary, "content": content}, **_errors(*_STATUSES)},
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    text, whole = {"type": "string"}, {"type": "integer"}
+    return {
+        "ChatRequest": _request(CHAT_FIELDS, "messages"),
+        "ResponsesRequest": _request(RESPONSES_FIELDS, "input"),
+        "MessagesRequest": _request(MESSAGES_FIELDS, "messages"),
+        "ChatMessage": _message(["system", "developer", "user", "assistant"], "ChatPart"),
+        "ChatPart": {
+            "oneOf": [
+                _object({"type": {"const": "text"}, "text": text}),
+                _object({"type": {"const": "image_url"}, "image_url": _reference("ImageURL")}),
+            ]
+        },
+        "ImageURL": {
+            "type": "object",
+            "required": ["url"],
+            "properties": {"url": text, "detail": {"enum": ["auto", "low", "high"]}},
+        },
+        "AnthropicMessage": _message(["user", "assistant"], "AnthropicBlock"),
+        "AnthropicBlock": {
+            "oneOf": [
+                _object({"type": {"const": "text"}, "text": text}),
+                _object({"type": {"const": "image"}, "source": _reference("AnthropicSource")}),
+            ]
+        },
+        "AnthropicSource": {
+            "oneOf": [
+                _object({"type": {"const": "base64"}, "media_type": text, "data": text}),
+                _object({"type": {"const": "url"}, "url": text}),
+            ]
+        },
+        "Completion": _object(
+            {"id": text, "object": {"const": "chat.completion"}, "created": whole, "model": text,
+             "choices": {"type": "array"}, "usage": {"type": "object"}}
+        ),
+        "Response": _object({"id": text, "object": {"const": "response"}, "status": text, "output": {"type": "array"}}),
+        "Message": _object(
+            {"id": text, "type": {"const": "message"}, "role": {"const": "assistant"}, "content": {"type": "array"},
+             "usage": {"type": "object"}}
+        ),
+        "Count": _object(
+            {"object": text, "input_tokens": whole, "context_length": whole, "images": {"type": "array"}}
+        ),
+        "Model": _object(
+            {"id": text, "object": {"const": "model"}, "created": whole, "owned_by": text, "status": text}
+        ),
+        "Models": _object({"object": {"const": "list"}, "data": {"type": "array", "items": _reference("Model")}}),
+        "Health": _object({"status": text, "models": {"type": "object"}, "version": text}),
+        "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "object"}}},
+    }  # fmt: skip
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an object that has all these properties, and perhaps others."""
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _message(roles: list[str], part: str) -> dict[str, Any]:
+    content = {"oneOf": [{"type": "string"}, {"type": "array", "items": _reference(part)}]}
+    return _object({"role": {"enum": roles}, "content": content})
+
+
+def _request(fields: Fields, required: str) -> dict[str, Any]:
+    """Return the schema of a request: a field that is refused may only ask for nothing."""
+    properties: dict[str, Any] = {}
+    for name, known in fields.items():
+        if isinstance(known, Used):
+            properties[name] = {**known.schema, "description": known.about}
+        elif isinstance(known, Refused):
+            properties[name] = {"enum": [None, *known.neutral], "description": f"Refused: {known.why}."}
+        else:
+            properties[name] = {"description": f"Ignored: {known.why}."}
+    return {"type": "object", "required": [required], "properties": properties, "additionalProperties": False}
