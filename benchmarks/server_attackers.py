@@ -2,9 +2,9 @@
 
     python benchmarks/server_attackers.py NAME URL SECONDS
 
-Each attack goes on for so many seconds, as fast as the server answers; the last line says what it answered, as JSON:
-numbers of answers by their status; "closed" where the server ended the connection without one, and "held" for
-connections that were still open at the end.
+Each attack says when it begins and goes on for so many seconds, as fast as the server answers. The last line says what
+it answered, as JSON: numbers of answers by their status; "closed" where the server ended the connection without one,
+and "held" for connections that were still open at the end.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Attack:
 
     def __init__(self, url: str, seconds: float) -> None:
         self._host, self._port = str(urlsplit(url).hostname), urlsplit(url).port
-        self._end = time.monotonic() + seconds
+        self._seconds, self._end = seconds, 0.0
         self.answers: Counter[str] = Counter()
         self._headers = HEADERS.format(host=urlsplit(url).netloc)
 
@@ -84,6 +84,9 @@ class Attack:
         await self._repeat(ASKING, lambda: self._ask(bodies))
 
     async def _repeat(self, count: int, attack: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        print("begins", flush=True)
+        self._end = time.monotonic() + self._seconds
+
         async def again() -> None:
             while not self.is_over:
                 await attack()

@@ -1,4 +1,7 @@
-"""The parts of `server_faults.py`: each asks a server of its own in a way that goes wrong, and says what came of it."""
+"""The parts of `server_faults.py`: each asks a server of its own in a way that goes wrong, and says what came of it.
+
+Each takes how much of it is wanted, what decides on random choices, and the folder of what the servers compute.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ PROBE_SECONDS: Final = 0.02
 ATTACKERS: Final = Path(__file__).with_name("server_attackers.py")
 ENDED: Final = "ended before"
 KINDS: Final = ("short", "long", "1 tile", "13 tiles")
+KNOWN_PICTURES, KNOWN_NUMBERS = 50, 100
 EVENTS: Final = {"short": 3, "long": 12, "1 tile": 6, "13 tiles": 20}
 """Events of a stream with which a client may go."""
 TEXTS: Final = ("How many shapes are there?", "Is it red?", "What number is written?", "What can you do?")
@@ -51,18 +55,19 @@ class Questions:
     def __init__(self, draw: random.Random) -> None:
         self._draw = draw
         self._large = [data_uri(jpeg(noise(*GRID, TILE, seed))) for seed in range(4)]
+        self._small = [data_uri(jpeg(noise(1, 1, 64, seed))) for seed in range(KNOWN_PICTURES)]
 
     def short(self) -> dict[str, Any]:
-        """A question that is answered in a few words; no two are equal."""
-        return question(f"{self._draw.choice(TEXTS)} {self._draw.randrange(10**9)}", max_tokens=4)
+        """A question that is answered in a few words, of many."""
+        return question(f"{self._draw.choice(TEXTS)} {self._draw.randrange(KNOWN_NUMBERS)}", max_tokens=4)
 
     def long(self) -> dict[str, Any]:
         """A question with a long answer, which is nonsense: the demo model says little that is longer."""
         return {**self.short(), "max_tokens": 400, "temperature": 2.0, "top_p": 1.0, "top_k": 0}
 
     def small_picture(self) -> dict[str, Any]:
-        """A question about a picture of one tile that nobody has seen."""
-        return question("What is it?", data_uri(jpeg(noise(1, 1, 64, self._draw.randrange(2**32)))), max_tokens=4)
+        """A question about a picture of one tile, of `KNOWN_PICTURES`."""
+        return question("What is it?", self._draw.choice(self._small), max_tokens=4)
 
     def large_picture(self) -> dict[str, Any]:
         """A question about 13 tiles, some of which were seen before."""
@@ -92,12 +97,15 @@ def seconds_text(value: float) -> str:
 # Memory
 
 
-async def memory(count: int, draw: random.Random) -> Found:
-    """Many requests, one in five about a picture, from several clients; memory at three moments."""
+async def memory(count: int, draw: random.Random, cache: Path) -> Found:
+    """Many requests, one in five about a picture, from several clients; memory at three moments.
+
+    Questions and pictures come again and again, so that nothing new is kept after the first requests, on purpose.
+    """
     questions, done, wrong = Questions(draw), 0, Counter[str]()
     marks: dict[str, tuple[float, float]] = {}
-    with OurServer("demo") as server:
-        warm_up = max(1, count // 50)
+    with OurServer("demo", cache=cache) as server:
+        warm_up = max(1, count // 5)
 
         async def work() -> None:
             nonlocal done
@@ -133,10 +141,10 @@ async def memory(count: int, draw: random.Random) -> Found:
 # Disconnects
 
 
-async def disconnects(count: int, draw: random.Random) -> Found:
+async def disconnects(count: int, draw: random.Random, cache: Path) -> Found:
     """Clients that go at a random moment of their request; afterwards nothing may be left of them."""
     questions, phases = Questions(draw), Counter[str]()
-    with OurServer("demo", "--parallel", "2") as server:
+    with OurServer("demo", "--parallel", "2", cache=cache) as server:
         usual = await _usual_seconds(server.url, questions)
 
         async def work() -> None:
@@ -235,10 +243,10 @@ async def _answer(url: str, questions: Questions) -> Served:
 # Kills
 
 
-async def kills(count: int, draw: random.Random) -> Found:
+async def kills(count: int, draw: random.Random, cache: Path) -> Found:
     """Kill the process of the model under load; each request ends whole or in words, and service comes back."""
-    questions, back, outcomes = Questions(draw), list[float](), Counter[str]()
-    with OurServer("demo", "--parallel", "2") as server:
+    questions, killed, back, outcomes = Questions(draw), 0, list[float](), Counter[str]()
+    with OurServer("demo", "--parallel", "2", cache=cache) as server:
         is_over = False
 
         async def work() -> None:
@@ -247,27 +255,29 @@ async def kills(count: int, draw: random.Random) -> Found:
                     outcomes[_outcome(await ask(client, questions.of(questions.kind()), HANG_SECONDS))] += 1
 
         load = [asyncio.create_task(work()) for _ in range(CLIENTS)]
-        while len(back) < count:
+        while killed < count:
             await asyncio.sleep(draw.uniform(0, 1.0))
             for worker in server.workers():
                 with contextlib.suppress(psutil.Error):
                     worker.kill()
-                    back.append(await _until_back(server.url, questions))
-            if len(back) % max(1, count // 10) == 0:
-                say(f"kills: {len(back)} of {count}; {dict(outcomes)}")
+                    killed += 1
+                    is_last = killed == count or draw.random() < 0.75
+                    back += [await _until_back(server.url, questions)] if is_last else []
+                if killed % max(1, count // 10) == 0:
+                    say(f"kills: {killed} of {count}; {dict(outcomes)}")
         is_over = True
         await asyncio.gather(*load)
         restarts, settled = server.gauge("internvl_model_restarts"), await _settle(server)
         left_over, children = _left(server), server.process.children(recursive=True)
     orphans = sum(child.is_running() for child in children)
     rows = [
-        ["kills of the model's process", f"{len(back)}; {restarts:.0f} times it was started again"],
+        ["kills of the model's process", f"{killed}; {restarts:.0f} times it was started again"],
         ["requests meanwhile", _counts(outcomes)],
         ["seconds until the next answer", f"median {statistics.median(back):.2f}, at most {max(back):.2f}"],
         ["requests left, processes left", f"{left_over:.0f}, {orphans}"],
     ]
     return rows, {
-        "kills": len(back),
+        "kills": killed,
         "restarts": restarts,
         "outcomes": outcomes,
         "back": {"median": statistics.median(back), "worst": max(back)},
@@ -301,18 +311,19 @@ async def _until_back(url: str, questions: Questions) -> float:
 # Hostile clients
 
 
-async def hostile(seconds: int, draw: random.Random) -> Found:
+async def hostile(seconds: int, draw: random.Random, cache: Path) -> Found:
     """Attack after attack, and a good client that asks every moment meanwhile."""
     questions = Questions(draw)
-    with OurServer("demo") as server:
-        await _good_answers(server, questions, 2.0)
+    with OurServer("demo", cache=cache) as server:
+        await _good_answers(server, questions, min(seconds, 5))  # a warm-up
         quiet = await _good_answers(server, questions, seconds)
         rows = [["nobody else", _good_text(quiet), f"{quiet['memory']:.0f} MiB", ""]]
         result: dict[str, Any] = {"nobody else": quiet}
         for name, about in ABOUT.items():
-            command = [sys.executable, str(ATTACKERS), name, server.url, str(seconds + 2)]
+            command = [sys.executable, str(ATTACKERS), name, server.url, str(seconds + 1)]
             attack = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-            await asyncio.sleep(1.5)  # until it has begun
+            assert attack.stdout is not None
+            await attack.stdout.readline()  # it begins
             found = await _good_answers(server, questions, seconds)
             output, _ = await attack.communicate()
             answers = json.loads(output) if attack.returncode == 0 else {"failed": 1}

@@ -3,16 +3,19 @@
 Method. Each part starts a server with the demo model and default options (two requests at once where clients go and
 where the model is killed), in a process of its own, and asks it over HTTP from this one.
 
-memory       REQUESTS short questions from four clients, every fifth about a picture of one tile that is new. Memory
-             (RSS) of the server and of its model's process after the first fiftieth, in the middle and at the end.
+memory       REQUESTS short questions from four clients, every fifth about a picture of one tile, after a fifth as many
+             that do not count. There are 400 questions and 50 pictures, so what the server keeps on purpose, it has
+             before the count begins. Memory (RSS) of the server and of its model's process at the start, in the middle
+             and at the end.
 disconnects  Requests of all kinds (short, long, pictures of 1 and 13 tiles, streamed or not) from eight clients, each
              of which closes its connection at a random moment of the time that such a request usually takes, or
              with a random event of its stream, until DISCONNECTS were cut off. Counted by what the server was doing as
              far as the client knew. Then: seconds until /metrics counts no request running or
              waiting, and the time of the next answer.
 kills        Four clients ask without a pause; KILLS times the process of the model is killed (SIGKILL) at a random
-             moment within a second. Each request has to be answered whole or to fail in words (a status of 5xx with a
-             message, or an `error` event); everything else is counted as LOST or HUNG. Seconds from each kill until a
+             moment within a second after service came back, or, one time in four, after the last kill: while it
+             starts and loads. Each request has to be answered whole or to fail in words (a status of 5xx with a
+             message, or an `error` event); everything else is counted as LOST or HUNG. Seconds from a kill until a
              question that is asked again and again is answered.
 hostile      A good client asks one short question after the other for SECONDS, every second one over a new connection:
              first alone, then beside each attack of `server_attackers.py`, which run in one more process. Its median
@@ -31,7 +34,9 @@ import argparse
 import asyncio
 import json
 import random
+import tempfile
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import measure
@@ -39,7 +44,7 @@ from internvl_gguf.hardware.identity import processor_name
 from internvl_gguf.llama.library import build
 from server_fault_parts import Found, disconnects, hostile, kills, memory
 
-PARTS: dict[str, tuple[Callable[[int, random.Random], Coroutine[Any, Any, Found]], str, int, int]] = {
+PARTS: dict[str, tuple[Callable[[int, random.Random, Path], Coroutine[Any, Any, Found]], str, int, int]] = {
     "memory": (memory, "requests", 10_000, 40),
     "disconnects": (disconnects, "disconnects", 1000, 16),
     "kills": (kills, "kills", 200, 2),
@@ -59,12 +64,13 @@ def main() -> None:
     arguments = parser.parse_args()
     result: dict[str, Any] = {}
     print(f"{processor_name()}; {build()}\n")
-    for name in arguments.only or PARTS:
-        part, argument, usual, quick = PARTS[name]
-        count = getattr(arguments, argument) or (quick if arguments.quick else usual)
-        rows, result[name] = asyncio.run(part(count, random.Random(arguments.seed)))
-        header = HOSTILE_HEADER if name == "hostile" else [name, ""]
-        print(measure.table(header, rows) + "\n", flush=True)
+    with tempfile.TemporaryDirectory(prefix="internvl-faults-", ignore_cleanup_errors=True) as cache:
+        for name in arguments.only or PARTS:
+            part, argument, usual, quick = PARTS[name]
+            count = getattr(arguments, argument) or (quick if arguments.quick else usual)
+            rows, result[name] = asyncio.run(part(count, random.Random(arguments.seed), Path(cache)))
+            header = HOSTILE_HEADER if name == "hostile" else [name, ""]
+            print(measure.table(header, rows) + "\n", flush=True)
     print(json.dumps({"benchmark": "server_faults", "cpu": processor_name(), "build": build(), **result}))
 
 

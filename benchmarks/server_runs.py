@@ -36,7 +36,9 @@ ANSWER_PATIENCE = 3600.0  # seconds for one answer
 class OurServer:
     """An `internvl serve` on a free port of the loopback device, in a process of its own; ended on leaving.
 
-    It keeps what it computes in a folder of its own, so no run finds the pictures of the last one.
+    Args:
+        arguments: of the command.
+        cache: folder of what it computes; one of its own if None, so that no run finds the pictures of the last one.
 
     Attributes:
         url: of its root.
@@ -47,7 +49,7 @@ class OurServer:
         SystemExit: it does not start.
     """
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, cache: Path | None = None) -> None:
         with socket.socket() as free:
             free.bind((LOOPBACK, 0))
             port = free.getsockname()[1]
@@ -55,7 +57,7 @@ class OurServer:
         self._folder = tempfile.TemporaryDirectory(prefix="internvl-server-", ignore_cleanup_errors=True)
         self._log = Path(self._folder.name) / "log"
         command = [sys.executable, "-m", "internvl_gguf", "serve", *arguments, "--port", str(port)]
-        environment = {**os.environ, "INTERNVL_CACHE": str(Path(self._folder.name) / "cache")}
+        environment = {**os.environ, "INTERNVL_CACHE": str(cache or Path(self._folder.name) / "cache")}
         started = time.perf_counter()
         with self._log.open("wb") as log:
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
