@@ -29,10 +29,10 @@ import asyncio
 import random
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ from internvl_gguf.hardware.identity import processor_name
 from measure import Settings
 from ours import GRID, jpeg, noise
 from parallel import sizes_of
-from server_runs import OurServer, Served, question, together
+from server_runs import OurServer, Served, question, streamed, together
 
 TOOL = "llama-server"
 DEFAULT = "ours, one at a time"
@@ -86,11 +86,8 @@ class Questions:
     answer: int
     tile_size: int
 
-    def bodies(self, clients: int, turn: int) -> list[dict[str, Any]]:
-        """One question for each client, all different, and different in every round."""
-        return [self._body(f"{self.kind} {clients} {turn} {client}") for client in range(clients)]
-
-    def _body(self, seed: str) -> dict[str, Any]:
+    def body(self, seed: str) -> dict[str, Any]:
+        """A question that the seed decides."""
         draw = random.Random(seed)
         if self.kind == "text":
             return question(" ".join(draw.choices(WORDS, k=self.words)), max_tokens=self.answer)
@@ -98,9 +95,15 @@ class Questions:
         return question("What is it?", peers.data_uri(picture), max_tokens=self.answer)
 
 
-def one_run(url: str, bodies: Callable[[int], list[dict[str, Any]]], turn: int) -> Run:
+@lru_cache(maxsize=1)
+def requests_of(questions: Questions, clients: int, turn: int) -> list[bytes]:
+    """One question for each client, all different, and different in every round."""
+    return [streamed(questions.body(f"{questions.kind} {clients} {turn} {client}")) for client in range(clients)]
+
+
+def one_run(url: str, questions: Questions, clients: int, turn: int) -> Run:
     """The clients of a run at one server."""
-    return Run.of(*asyncio.run(together(url, bodies(turn))))
+    return Run.of(*asyncio.run(together(url, requests_of(questions, clients, turn))))
 
 
 def start(arguments: Any, parallel: int, tool: Path | None, owned: ExitStack) -> dict[str, str]:
@@ -162,7 +165,7 @@ def main() -> None:
         for kind in (arguments.only,) if arguments.only else KINDS:
             questions, result[kind] = Questions(kind, words, answer, tile_size), {}
             for clients in sizes:
-                runs = {name: partial(one_run, url, partial(questions.bodies, clients)) for name, url in sides.items()}
+                runs = {name: partial(one_run, url, questions, clients) for name, url in sides.items()}
                 found = measure.interleaved(runs, measure.rounds_of(arguments))
                 some, result[kind][str(clients)] = report(found, kind, clients)
                 rows += some

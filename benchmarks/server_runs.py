@@ -175,6 +175,11 @@ def question(text: str, picture: str | None = None, **fields: Any) -> dict[str, 
     return {"messages": [{"role": "user", "content": content}], "temperature": 0, **fields}
 
 
+def streamed(body: dict[str, Any]) -> bytes:
+    """A request as it is sent, for an answer piece by piece that ends with the number of its tokens."""
+    return json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
+
+
 async def ask(
     client: httpx2.AsyncClient,
     body: dict[str, Any] | bytes,
@@ -185,12 +190,11 @@ async def ask(
 
     Args:
         client: of the server.
-        body: a request without its streaming options, or a whole one in bytes.
+        body: a request without its streaming options, or one as `streamed` makes it.
         patience: seconds after which the answer is given up.
         saw: is shown every event of the stream.
     """
-    stream = {"stream": True, "stream_options": {"include_usage": True}}
-    content = body if isinstance(body, bytes) else json.dumps({**body, **stream}).encode()
+    content = body if isinstance(body, bytes) else streamed(body)
     started, status, first, tokens = time.perf_counter(), 0, math.nan, 0
     pieces: list[str] = []
     error, is_done = "", False
@@ -241,7 +245,7 @@ def words_of(body: bytes) -> str:
         return ""
 
 
-async def together(url: str, bodies: Sequence[dict[str, Any]]) -> tuple[list[Served], float]:
+async def together(url: str, bodies: Sequence[bytes]) -> tuple[list[Served], float]:
     """Ask all at once, each from a client of its own; the answers, and seconds until the last has ended.
 
     Raises:
