@@ -46,7 +46,6 @@ class Connection:
         except ConnectionError:
             return True
 
-
     async def close(self) -> None:
         self._writer.close()
         with contextlib.suppress(ConnectionError):
