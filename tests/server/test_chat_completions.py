@@ -279,6 +279,24 @@ def test_a_conversation_that_does_not_fit_is_a_400(demo: Served, stream: bool) -
     assert response.json()["error"]["code"] == "context_length_exceeded"
 
 
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [user("a" * 20_000_000)],
+        [{"role": "system", "content": "a " * 10_000_000}, user("x")],
+        [user("x"), assistant("a " * 10_000_000)],
+        [message for _ in range(5000) for message in (user("a"), assistant("b"))],
+    ],
+    ids=["a question", "a system message", "an answer begun", "turns"],
+)
+def test_what_can_never_fit_is_refused_before_it_is_tokenised(demo: Served, messages: Any) -> None:
+    """Fifty megabytes of text took llama.cpp half a minute and gigabytes, and everybody else waited."""
+    with demo.client() as client:
+        response = client.post(CHAT, json={"messages": messages}, timeout=20)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "context_length_exceeded"
+
+
 def test_another_model_is_a_404_that_names_those_here(demo: Served) -> None:
     response = demo.post(CHAT, {"model": "gpt-4o", "messages": [user("x")]})
     assert response.status_code == 404
