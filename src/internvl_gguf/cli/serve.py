@@ -27,7 +27,7 @@ def serve(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL]...",
+            metavar="MODEL",
             help="The models (names with :QUANT, owner/repo:QUANT, .gguf paths or `demo`; "
             f"{options.MODEL_VARIABLE} if left out). The first is loaded at once, each other when it is asked for.",
             show_default=False,
