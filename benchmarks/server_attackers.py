@@ -31,6 +31,7 @@ PIECE: Final = b"10000\r\n" + b" " * 2**16 + b"\r\n"
 HALF: Final = 32 * 2**20
 """Bytes of a body of twice as many that come before it stalls."""
 DEEP: Final = 10_000
+WIDE, LONG, MESSAGES = 16, 4, 1000  # MiB of empty lists, MiB of text, messages of a conversation
 SIDE: Final = 40_000
 """Pixels on a side of the picture that says so; the other one says 8."""
 
@@ -74,6 +75,21 @@ class Attack:
         deep = b"[" * DEEP + b"]" * DEEP
         bodies = (deep, b'{"messages": [{"role": "user", "content": ' + deep + b"}]}", b'{"a": ' * DEEP)
         await self._repeat(ASKING, lambda: self._ask(bodies))
+
+    async def wide_json(self) -> None:
+        """Millions of empty lists, which take far more memory than their text."""
+        await self._repeat(1, lambda: self._ask((b'{"messages": [' + b"[]," * (WIDE * 2**20 // 3) + b"[]]}",)))
+
+    async def long_text(self) -> None:
+        """A text far longer than any context, of few and of many words."""
+        bodies = tuple(json.dumps(question(text * (LONG * 2**20 // len(text)))).encode() for text in ("a", "word "))
+        await self._repeat(1, lambda: self._ask(bodies))
+
+    async def many_messages(self) -> None:
+        """A conversation of many short messages, all different."""
+        body = question("And now?", max_tokens=1)
+        body["messages"] = [{"role": "system", "content": f"{n}"} for n in range(MESSAGES)] + body["messages"]
+        await self._repeat(1, lambda: self._ask((json.dumps(body).encode(),)))
 
     async def bombs(self) -> None:
         """Pictures that decode to far more than they are: a huge one, and one with far more rows than it says."""
@@ -169,6 +185,9 @@ ATTACKS: Final[dict[str, Callable[[Attack], Coroutine[Any, Any, None]]]] = {
     "endless body": Attack.endless_body,
     "half bodies": Attack.half_bodies,
     "deep JSON": Attack.deep_json,
+    "wide JSON": Attack.wide_json,
+    "long text": Attack.long_text,
+    "many messages": Attack.many_messages,
     "picture bombs": Attack.bombs,
     "idle connections": Attack.idle,
 }
@@ -177,6 +196,9 @@ ABOUT: Final = {
     "endless body": f"{FLOODING} connections with bodies without an end",
     "half bodies": f"{STALLING} connections that stall after half of a body of {2 * HALF >> 20} MiB",
     "deep JSON": f"{ASKING} connections with JSON {DEEP:,} deep",
+    "wide JSON": f"1 connection with {WIDE} MiB of empty lists",
+    "long text": f"1 connection with {LONG} MiB of text",
+    "many messages": f"1 connection with {MESSAGES:,} messages",
     "picture bombs": f"{ASKING} connections with decompression bombs",
     "idle connections": f"{IDLE:,} connections that say nothing",
 }
