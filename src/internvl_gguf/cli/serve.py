@@ -197,7 +197,8 @@ def serve(
         _check_files(tls_cert, tls_key)
         _check_folder(media_root)
         origins = [_origin(each) for each in cors_origin or []]
-        parallel = parallel or host_settings(asking.engine.n_threads).n_parallel
+        measured = host_settings(asking.engine.n_threads).n_parallel
+        parallel = parallel or min(measured, conversations or measured)
         if conversations is not None and conversations < parallel:
             raise InvalidRequestError(
                 f"--conversations {conversations} is less than --parallel {parallel}.", "Each answer needs a KV cache."
