@@ -145,8 +145,11 @@ def test_several_streamed_answers_are_told_apart(demo: Served) -> None:
 
 def test_an_answer_that_the_client_began_is_gone_on_with(demo: Served, example: bytes) -> None:
     question = user("What is in the picture?", example)
-    answer = demo.chat([question, assistant("A red circle at the top left, a blue")])
-    assert answer["choices"][0]["message"]["content"] == RED_CIRCLE.removeprefix("A red circle at the top left, a blue")
+    begun = [question, assistant("A red circle at the top left, a blue")]
+    rest = RED_CIRCLE.removeprefix("A red circle at the top left, a blue")
+    assert demo.chat(begun)["choices"][0]["message"]["content"] == rest
+    as_vllm_asks = {"add_generation_prompt": False, "continue_final_message": True}
+    assert demo.chat(begun, **as_vllm_asks)["choices"][0]["message"]["content"] == rest
 
 
 def test_detail_decides_on_the_tiles(demo: Served, example: bytes) -> None:
@@ -244,6 +247,18 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "top_logprobs alone": ({"messages": [user("x")], "top_logprobs": 2}, "top_logprobs"),
     "no tiles": ({"messages": [user("x")], "max_tiles": 0}, "max_tiles"),
     "a layout of ours misspelt": ({"messages": [user("x")], "layout": "grid"}, "layout"),
+    "an answer that goes on with a question": (
+        {"messages": [user("x")], "continue_final_message": True},
+        "continue_final_message",
+    ),
+    "an answer that goes on and begins anew": (
+        {
+            "messages": [user("x"), assistant("x")],
+            "continue_final_message": True,
+            "add_generation_prompt": True,
+        },
+        "add_generation_prompt",
+    ),
     "stream as text": ({"messages": [user("x")], "stream": "yes"}, "stream"),
 }
 
