@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from internvl_gguf.server.run import ListenSettings, address_of, serve
 if TYPE_CHECKING:
     from internvl_gguf.models.local_files import ModelFiles
 
+_PART: Final = re.compile(r"-00001-of-\d{5}$")
 _PICTURE_BYTES: Final = 48 * 2**20
 
 
@@ -105,7 +107,7 @@ def _named(files: Sequence[ModelFiles]) -> list[tuple[str, ModelFiles]]:
     named: dict[str, ModelFiles] = {}
     for each in files:
         found = full_name(each)
-        name = each.text.stem if Path(found).is_absolute() else found
+        name = _PART.sub("", each.text.stem) if Path(found).is_absolute() else found
         unique, number = name, 2
         while unique.lower() in {other.lower() for other in named}:
             unique, number = f"{name}-{number}", number + 1

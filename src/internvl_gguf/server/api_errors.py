@@ -81,6 +81,8 @@ _KINDS: Final = {
     415: "invalid_request_error",
     503: "unavailable_error",
 }
+_OWNERS: Final = ("(n_ctx)", "(the server's owner can give it with -c)")
+"""What a client cannot set, and what it is told instead."""
 _INTERNAL: Final = Failure(
     500, "server_error", "The server failed at this request. Its log says more; ask again.", code="internal_error"
 )
@@ -93,8 +95,10 @@ def failure_of(error: Exception) -> Failure:
         kind = _KINDS.get(error.status, "server_error")
         return Failure(error.status, kind, str(error), error.param, error.code, error.retry_after, parts)
     if isinstance(error, ContextOverflowError):
+        said = str(error).replace(_OWNERS[0], _OWNERS[1])
+        parts["hint"] = error.hint.replace(*_OWNERS)
         sizes = {"needed": error.needed, "available": error.available, "max_tiles": error.max_tiles}
-        return Failure(400, _KINDS[400], str(error), "messages", "context_length_exceeded", parts={**parts, **sizes})
+        return Failure(400, _KINDS[400], said, "messages", "context_length_exceeded", parts={**parts, **sizes})
     if isinstance(error, PictureError):
         return Failure(400, _KINDS[400], str(error), "messages", "invalid_image", parts=parts)
     if isinstance(error, InvalidRequestError):

@@ -116,6 +116,7 @@ class Service:
             Route(f"{responses}/input_tokens", self._endpoint(self._response_tokens, openai_body), methods=["POST"]),
             Route(messages, self._endpoint(self._messages, anthropic_body), methods=["POST"]),
             Route(f"{messages}/count_tokens", self._endpoint(self._message_tokens, anthropic_body), methods=["POST"]),
+            Route("/favicon.ico", self._icon, methods=["GET"]),
             Mount("/page", _PageFiles(directory=PAGE)),
         ]
         return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _unexpected})
@@ -232,6 +233,9 @@ class Service:
     async def _page(self, request: Request) -> Response:
         return FileResponse(PAGE / "index.html", headers=_FRESH)
 
+    async def _icon(self, request: Request) -> Response:
+        return FileResponse(PAGE / "icon.svg", media_type="image/svg+xml", headers=_FRESH)
+
     async def _health(self, request: Request) -> Response:
         model = self.pool.models[0]
         states = {each.name: each.state for each in self.pool.models}
@@ -253,13 +257,27 @@ class Service:
         return JSONResponse(description())
 
     async def _models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [_model_json(model) for model in self.pool.models]})
+        return JSONResponse({"object": "list", "data": list(map(self._model_json, self.pool.models))})
 
     async def _model(self, request: Request) -> Response:
         try:
-            return JSONResponse(_model_json(self.pool.find(request.path_params["name"])))
+            return JSONResponse(self._model_json(self.pool.find(request.path_params["name"])))
         except RefusedRequestError as error:
             return error_response(request.url.path, failure_of(error))
+
+    def _model_json(self, model: ServedModel) -> dict[str, Any]:
+        aliases = list(self.pool.aliases) if model is self.pool.models[0] else []
+        return {
+            "id": model.name,
+            "object": "model",
+            "created": model.created,
+            "owned_by": "internvl-gguf",
+            "status": model.state,
+            "aliases": aliases,
+            "input_modalities": ["text", "image"],
+            "output_modalities": ["text"],
+            "context_length": model.n_ctx,
+        }
 
 
 class _PageFiles(StaticFiles):
@@ -270,19 +288,6 @@ class _PageFiles(StaticFiles):
         response = super().file_response(*args, **more)
         response.headers.update(_FRESH)
         return response
-
-
-def _model_json(model: ServedModel) -> dict[str, Any]:
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": model.created,
-        "owned_by": "internvl-gguf",
-        "status": model.state,
-        "input_modalities": ["text", "image"],
-        "output_modalities": ["text"],
-        "context_length": model.n_ctx,
-    }
 
 
 def client_of(request: Request) -> Hashable:

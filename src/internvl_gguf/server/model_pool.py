@@ -161,13 +161,17 @@ class ModelPool:
         aliases: other names of the first model.
         settings: how they are loaded.
         tell: tells the owner of the server something, in one line.
+
+    Attributes:
+        models, aliases: as given.
+        is_stopping: whether nothing is loaded any more.
     """
 
     def __init__(
         self, models: Sequence[ServedModel], aliases: Sequence[str], settings: ModelSettings, tell: Notice
     ) -> None:
         self.models = list(models)
-        self._aliases = {alias.lower() for alias in aliases}
+        self.aliases = tuple(aliases)
         self._settings = settings
         self._tell = tell
         self._loads: dict[str, asyncio.Task[None]] = {}
@@ -210,7 +214,7 @@ class ModelPool:
         if name is None:
             return self.models[0]
         wanted = name.lower()
-        if wanted in self._aliases:
+        if wanted in (alias.lower() for alias in self.aliases):
             return self.models[0]
         exact = [model for model in self.models if model.name.lower() == wanted]
         loose = [model for model in self.models if model.name.lower().startswith(f"{wanted}:")]
