@@ -197,7 +197,6 @@ class EventStream(Response):
                     waiting.cancel()
                     await asyncio.gather(waiting, return_exceptions=True)
 
-
     def _in_silence(self, last: Progress | None) -> list[bytes]:
         """Return what is sent while nothing happens: the last progress again."""
         if last is None:
