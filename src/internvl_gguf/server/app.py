@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -250,7 +251,9 @@ class Service:
         return JSONResponse(description())
 
     async def _models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [_model_json(model) for model in self.pool.models]})
+        models = [_model_json(model) for model in self.pool.models]
+        pages = {"has_more": False, "first_id": models[0]["id"], "last_id": models[-1]["id"]}
+        return JSONResponse({"object": "list", "data": models, **pages})
 
     async def _model(self, request: Request) -> Response:
         try:
@@ -260,6 +263,7 @@ class Service:
 
 
 def _model_json(model: ServedModel) -> dict[str, Any]:
+    """Return a model as OpenAI's clients read it, and Anthropic's, which have other names for the same."""
     return {
         "id": model.name,
         "object": "model",
@@ -269,6 +273,10 @@ def _model_json(model: ServedModel) -> dict[str, Any]:
         "input_modalities": ["text", "image"],
         "output_modalities": ["text"],
         "context_length": model.n_ctx,
+        "type": "model",
+        "display_name": model.name,
+        "created_at": datetime.fromtimestamp(model.created, UTC).isoformat(timespec="seconds"),
+        "max_input_tokens": model.n_ctx,
     }
 
 
