@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TESTED := -c constraints.txt
 DEVICES_VENV ?= .venv-devices
 BENCHMARKS := growth drafting shared_cores worker_cost overlap
-COMPARISONS := text_speed tile_speed first_token parallel second_question
+COMPARISONS := text_speed tile_speed first_token parallel second_question server_load
 ON_MODEL := $(if $(MODEL),--model $(MODEL))
 WITH_TOOLS := $(if $(TOOLS),--tools $(TOOLS))
 

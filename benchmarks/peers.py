@@ -117,9 +117,10 @@ def tile_seconds(
 
 
 class Server:
-    """A llama-server on a free port of the loopback device, for one conversation at a time; ended on leaving.
+    """A llama-server on a free port of the loopback device, for `settings.n_parallel` at a time; ended on leaving.
 
     Attributes:
+        url: of its root.
         ready: seconds from its start until it could be asked.
 
     Raises:
@@ -130,8 +131,10 @@ class Server:
         with socket.socket() as free:
             free.bind((LOOPBACK, 0))
             self._port = free.getsockname()[1]
+        self.url = f"http://{LOOPBACK}:{self._port}"
         command = [str(tool), "-m", str(text), "--mmproj", str(mmproj), "--no-mmproj-offload", *settings.tool_flags()]
-        command += ["-c", str(settings.n_ctx), "-np", "1", "--host", LOOPBACK, "--port", str(self._port)]
+        command += ["-c", str(settings.n_ctx * settings.n_parallel), "-np", str(settings.n_parallel)]
+        command += ["--host", LOOPBACK, "--port", str(self._port)]
         command += ["--offline", "--no-ui", "-lv", "4"]  # at this level it says how many slices it encodes
         self._folder = tempfile.TemporaryDirectory(prefix="internvl-server-")
         self._log = Path(self._folder.name) / "log"

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import measure
 import model_headers
+import server_attackers
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.gguf.header import GGUFArray, read_header
 from tests.support.pictures import noise
@@ -55,6 +56,17 @@ SCRIPTS = {
         "saved_session_bytes",
         "save_seconds",
     ],
+    "server_faults": [
+        "memory/mib/end/server",
+        "memory/mib/end/worker",
+        "disconnects/disconnects",
+        "kills/back/median",
+        "kills/outcomes/answered",
+        "hostile/nobody else/answers",
+        "hostile/deep JSON/answers/400",
+        "hostile/idle connections/worst",
+    ],
+    "server_load": ["text/1/ours/first/median", "text/2/ours/rate/low", "picture/2/ours/first/high"],
     "shared_cores": [
         "prefill/0/ours/median",
         "prefill/1/Llama/ratio",
@@ -73,15 +85,17 @@ SCRIPTS = {
 }
 """What the last line of each says with a number above zero, as paths; ~ stands for a slash in a name."""
 ZERO = {
+    "server_faults": ["disconnects/left", "kills/left", "kills/orphans"]
+    + [f"hostile/{name}/failed" for name in server_attackers.ABOUT],
     "embedding_cache": ["questions/again/tiles_encoded/median", "questions/again/encode/median"],
     "second_question": [
         f"{situation}/ours/tiles_encoded" for situation in ("second", "new conversation", "restart", "saved session")
     ],
 }
-"""Where nothing may be computed twice, so that the tables of caches are about what they say."""
-WITHOUT_THREADS = {"batch_cache"}
-"""Those that load no model."""
-NEED_TOOLS = {"first_token", "parallel", "second_question", "text_speed", "tile_speed"}
+"""Where nothing may be computed twice, so that the tables of caches are about what they say; what may not be lost."""
+WITHOUT_THREADS = {"batch_cache", "server_faults"}
+"""Those that load no model, or one as a user would."""
+NEED_TOOLS = {"first_token", "parallel", "second_question", "server_load", "text_speed", "tile_speed"}
 
 
 def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

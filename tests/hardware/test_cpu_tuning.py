@@ -30,6 +30,7 @@ from internvl_gguf.hardware.cpu_tuning import (
     AttentionSeconds,
     HostSettings,
     Tuning,
+    best_parallel,
     best_ubatch,
     host_settings,
     measure_tuning,
@@ -55,7 +56,8 @@ TOKEN = {1: 0.040, 2: 0.0202, 3: 0.020, 4: 0.021}
 BATCH = {1: 0.300, 2: 0.160, 3: 0.110, 4: 0.109}
 UBATCH = {128: 1.08e-3, 256: 1.00e-3, 512: 1.10e-3, 1024: 1.20e-3, 2048: 1.30e-3}
 ATTENTION = {"f16": (0.010, 0.10), "f16 flash": (0.018, 0.09), "q8_0 flash": (0.030, 0.80)}
-CHOSEN = HostSettings(n_threads=2, n_threads_batch=3, n_ubatch=256)
+CHOSEN = HostSettings(n_threads=2, n_threads_batch=3, n_ubatch=256, n_parallel=2)
+ANSWERED = {1: 0.010, 2: 0.012, 4: 0.022}
 GIB = 2**30
 AT_ONCE = TimingLimits(sample=1e-6, run=0, comparison=0)
 
@@ -88,7 +90,9 @@ def thread_lines(**changes: Any) -> Lines:
 
 
 def ubatch_lines(seconds: Mapping[int, float] = UBATCH, **changes: Any) -> Lines:
-    return lines("ubatch", {size: size * each for size, each in seconds.items()}, **changes)
+    """The times of batches, which `changes` are for, and those of answers at once."""
+    ubatch = lines("ubatch", {size: size * each for size, each in seconds.items()}, **changes)
+    return ubatch + lines("answers", ANSWERED)
 
 
 def attention_lines(**changes: Any) -> Lines:
@@ -101,7 +105,7 @@ def attention_lines(**changes: Any) -> Lines:
 def tuned(**changes: Any) -> Tuning:
     """What the lines above say."""
     attention = {name: AttentionSeconds(*pair) for name, pair in ATTENTION.items()}
-    return replace(Tuning(TOKEN, BATCH, UBATCH, attention, "2026-11-21T12:00:00+00:00"), **changes)
+    return replace(Tuning(TOKEN, BATCH, UBATCH, ANSWERED, attention, "2026-11-21T12:00:00+00:00"), **changes)
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +170,21 @@ def test_the_smallest_number_near_the_best_is_taken(seconds: dict[int, float], s
     best = min(seconds.values())
     assert seconds[chosen] <= best * (1 + slack)
     assert all(seconds[smaller] > best * (1 + slack) for smaller in seconds if smaller < chosen)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "parallel"),
+    [
+        ({1: 1.0, 2: 1.0, 4: 1.0}, 4),
+        ({1: 1.0, 2: 1.3, 4: 1.7}, 4),
+        ({1: 1.0, 2: 1.3, 4: 2.1}, 2),
+        ({1: 1.0, 2: 1.5, 4: 1.8}, 4),  # kernels that take four rows at once
+        ({1: 1.0, 2: 1.5, 4: 2.5}, 1),
+        ({1: 1.0, 2: 2.0, 4: 4.0}, 1),
+    ],
+)
+def test_answers_are_made_at_once_where_that_is_worth_their_caches(seconds: dict[int, float], parallel: int) -> None:
+    assert best_parallel(seconds) == parallel
 
 
 @given(seconds=tables, factor=st.sampled_from([0.125, 0.5, 2.0, 64.0]))
@@ -251,7 +270,8 @@ def test_what_the_process_says_is_remembered(script: Script) -> None:
     assert progress == ["CPU: 1, 2, 3, 4 threads (1 of 2)", "CPU: sizes of batches, attention (2 of 2)"]
     first, second = map(json.loads, calls.read_text().splitlines())
     assert first == ["threads", "1", "2", "3", "4"]
-    assert second == ["sizes", "--threads", "2", "--batch-threads", "3", *map(str, UBATCHES)]
+    options = ["--threads", "2", "--batch-threads", "3", "--answers", "1", "2", "4"]
+    assert second == ["sizes", *options, "--", *map(str, UBATCHES)]
 
 
 def test_by_rule_where_nothing_was_measured() -> None:
@@ -262,7 +282,7 @@ def test_by_rule_where_nothing_was_measured() -> None:
 def test_what_a_person_says_wins(recorded: Tuning) -> None:
     assert host_settings() == recorded.chosen == CHOSEN
     assert host_settings().most_threads == 3
-    assert host_settings(1) == HostSettings(1, 1, 256)
+    assert host_settings(1) == HostSettings(1, 1, 256, n_parallel=2)
 
 
 def test_nothing_is_chosen_by_disturbed_times(script: Script) -> None:
@@ -422,7 +442,7 @@ def test_the_real_process_measures() -> None:
         waking=(1, 8),
     )
     with cpu_bench(AT_ONCE) as bench:
-        said = [*thread_tables(bench, [1, 2], small), *size_tables(bench, 1, 2, [8, 16], small)]
+        said = [*thread_tables(bench, [1, 2], small), *size_tables(bench, 1, 2, [8, 16], [1, 2], small)]
         assert bench.n_threads == 2
     settings: dict[str, list[str]] = {}
     for line in json.loads(json.dumps(said)):
@@ -434,6 +454,7 @@ def test_the_real_process_measures() -> None:
         "token": ["1", "2"],
         "batch": ["1", "2"],
         "ubatch": ["8", "16"],
+        "answers": ["1", "2"],
         "token attention": caches,
         "batch attention": caches,
     }
@@ -597,6 +618,8 @@ def test_the_doctor_says_what_was_chosen_and_when(script: Script, no_roofline: P
     assert "batches of 256 1.00 for prompts" in rows
     assert "batches of 512 1.10" in rows
     assert "f16 1.00 1.00 1.00" in rows
+    assert "2 1.67 by serve" in rows
+    assert "at once 2 answers by `internvl serve`: measured" in rows
     assert "q8_0 flash 3.00 8.00 0.53" in rows
     assert "not chosen by speed: they change what the model says (docs/parity.md)" in shown
     assert "--threads 2 --batch-threads 3 " in no_roofline.read_text()  # estimates are for what will run
@@ -611,6 +634,7 @@ def test_the_doctor_has_it_in_json(script: Script, no_roofline: Path) -> None:
         "n_threads": CORES,
         "n_threads_batch": CORES,
         "n_ubatch": 512,
+        "n_parallel": 1,
         "measured_at": None,
         "disturbed_measurements": 0,
         "seconds": None,
@@ -620,7 +644,7 @@ def test_the_doctor_has_it_in_json(script: Script, no_roofline: Path) -> None:
     for arguments in (["--measure", "--json"], ["--json"]):
         found = json.loads(doctor(*arguments))
         host = found["host"]
-        assert (host["n_threads"], host["n_threads_batch"], host["n_ubatch"]) == (2, 3, 256)
+        assert (host["n_threads"], host["n_threads_batch"], host["n_ubatch"], host["n_parallel"]) == (2, 3, 256, 2)
         assert host["measured_at"].startswith("20")
         assert host["seconds"]["one_token_by_threads"] == {str(count): each for count, each in TOKEN.items()}
         assert host["seconds"]["attention"]["f16 flash"] == {"token": 0.018, "batch": 0.09}

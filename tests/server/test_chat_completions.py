@@ -204,7 +204,7 @@ def test_pictures_as_other_clients_send_them(demo: Served, example: bytes, sourc
     assert demo.chat([{"role": "user", "content": parts}])["choices"][0]["message"]["content"] == RED_CIRCLE
 
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no messages": ({}, "messages"),
     "an empty list": ({"messages": []}, "messages"),
     "a text for messages": ({"messages": "hello"}, "messages"),

@@ -19,6 +19,7 @@ from internvl_gguf.chat.show_answer import LeaveChatAtOnce, NoticeLine
 from internvl_gguf.chat.suggestions import Sources
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions
+from internvl_gguf.cli.downloads import full_name, obtain
 from internvl_gguf.cli.output import flush
 from internvl_gguf.cli.parameters import in_flags, value_sources
 from internvl_gguf.cli.run import FAILED, INTERRUPTED
@@ -26,7 +27,7 @@ from internvl_gguf.cli.stdin import STDIN
 from internvl_gguf.config import EngineConfig, PictureOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.history import History
-from internvl_gguf.utils.paths import data_dir, expanded
+from internvl_gguf.utils.paths import data_dir
 from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
@@ -214,12 +215,11 @@ def _local(
     """Return the models of this machine, and the one to begin with."""
 
     def find(name: str) -> FoundModel:
-        from internvl_gguf.cli.downloads import obtain
         from internvl_gguf.planning.auto_quant import machine_chooser
 
         screen.progress()  # the bars of a download take its place
         files = obtain(name, job.asking.mmproj, machine_chooser(job.asking.engine))
-        return FoundModel(_full_name(files), lambda: _load(job, files, screen, notice))
+        return FoundModel(full_name(files), lambda: _load(job, files, screen, notice))
 
     name = job.model or (conversation.model if conversation else options.chosen_model(None, screen.say))
     return Models(find), find(name)
@@ -241,21 +241,4 @@ def _load(job: ChatJob, files: ModelFiles, screen: Screen, notice: Notice) -> Ch
         )
     finally:
         screen.progress()
-    return LocalModel(session, files, _full_name(files))
-
-
-def _full_name(files: ModelFiles) -> str:
-    """Return a name by which a model is found again: with its quant, paths absolute."""
-    from internvl_gguf.gguf.filenames import RepoFile, sort_out
-    from internvl_gguf.models.names import DEMO
-
-    if files.name.lower() == DEMO:
-        return DEMO
-    path = expanded(files.name)
-    if path.is_file():
-        return str(path.absolute())
-    name, _, quant = files.name.rpartition(":") if ":" in files.name else (files.name, "", "")
-    if path.is_dir() or expanded(name).is_dir():
-        return str(files.text.absolute())
-    texts = sort_out([RepoFile(files.text.name)]).texts
-    return files.name if quant or not texts or texts[0].quant is None else f"{name}:{texts[0].quant}"
+    return LocalModel(session, files, full_name(files))

@@ -1,4 +1,4 @@
-"""Fetch a model with a bar for each file, and tell what was chosen."""
+"""Fetch a model with a bar for each file, and tell what was chosen; name it so that it is found again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from internvl_gguf.cli.output import Figure, ProgressBars, columns, progress_bars, say
-from internvl_gguf.gguf.filenames import RepoFile
+from internvl_gguf.gguf.filenames import RepoFile, sort_out
+from internvl_gguf.models.names import DEMO
+from internvl_gguf.utils.paths import expanded
 
 if TYPE_CHECKING:
     from internvl_gguf.models.local_files import ModelFiles
@@ -63,3 +65,17 @@ def download_bars() -> Iterator[DownloadBars]:
     figures = wide if columns(err=True) >= _WIDE else ("percent",)
     with progress_bars(*figures, "short time left", transient=False) as bars:
         yield DownloadBars(bars)
+
+
+def full_name(files: ModelFiles) -> str:
+    """Return a name by which a model is found again: with its quant, paths absolute."""
+    if files.name.lower() == DEMO:
+        return DEMO
+    path = expanded(files.name)
+    if path.is_file():
+        return str(path.absolute())
+    name, _, quant = files.name.rpartition(":") if ":" in files.name else (files.name, "", "")
+    if path.is_dir() or expanded(name).is_dir():
+        return str(files.text.absolute())
+    texts = sort_out([RepoFile(files.text.name)]).texts
+    return files.name if quant or not texts or texts[0].quant is None else f"{name}:{texts[0].quant}"

@@ -38,6 +38,7 @@ def tuning_report(settings: HostSettings, recorded: Tuning | None, measured: Tun
             "one_token_by_threads": shown.token,
             "512_tokens_by_threads": shown.batch,
             "position_by_n_ubatch": shown.ubatch,
+            "token_of_each_by_answers_at_once": shown.answers,
             "attention": {name: seconds._asdict() for name, seconds in shown.attention.items()},
         },
     }
@@ -55,7 +56,8 @@ def tuning_rows(settings: HostSettings, recorded: Tuning | None) -> list[tuple[s
             "threads",
             f"{settings.n_threads} for a token, {settings.n_threads_batch} for batches and pictures; batches of "
             f"{settings.n_ubatch} on the CPU: measured {recorded.measured_at}",
-        )
+        ),
+        ("at once", f"{settings.n_parallel} answer{'s'[: settings.n_parallel > 1]} by `internvl serve`: measured"),
     ]
 
 
@@ -98,6 +100,14 @@ def print_tuning(tuning: Tuning) -> None:
             for size, ratio in _of_best(tuning.ubatch).items()
         ],
     )
+    _title("CPU, tokens a second of several answers at once: 1 is one at a time")
+    print_table(
+        ("", "tokens a second", "chosen"),
+        [
+            (str(count), f"{count * tuning.answers[1] / seconds:.2f}", _if_served(chosen, count))
+            for count, seconds in sorted(tuning.answers.items())
+        ],
+    )
     if tuning.disturbed:
         print_lines(
             f"Other programs disturbed {tuning.disturbed} of these times, so nothing was chosen by them and nothing "
@@ -137,6 +147,10 @@ def _of_best(seconds: Mapping[int, float]) -> dict[int, float]:
 
 def _threads(count: int) -> str:
     return "1 thread" if count == 1 else f"{count} threads"
+
+
+def _if_served(chosen: HostSettings | None, count: int) -> str:
+    return "by serve" if chosen and count == chosen.n_parallel else ""
 
 
 def _uses(chosen: HostSettings, count: int) -> str:

@@ -15,6 +15,7 @@ from internvl_gguf.cli.parameters import VARIABLES
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.config import MAX_SEQUENCES
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.hardware.cpu_tuning import host_settings
 
 _LISTENING: Final = "Who may ask"
 _REQUESTS: Final = "What is taken"
@@ -113,15 +114,17 @@ def serve(
         int, typer.Option(metavar="N", min=1, max=4096, help="Most pictures of a request.", rich_help_panel=_REQUESTS)
     ] = 64,
     parallel: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="N",
             min=1,
             max=MAX_SEQUENCES - 1,
-            help="Requests answered at once by a model; each takes a KV cache. More are waited for in turn.",
+            help="Requests answered at once by a model, each with a KV cache; the others wait in turn. Left out, it is "
+            "as `internvl doctor --measure` found best, or 1.",
+            show_default=False,
             rich_help_panel=_MODELS,
         ),
-    ] = 1,
+    ] = None,
     conversations: Annotated[
         int | None,
         typer.Option(
@@ -194,6 +197,7 @@ def serve(
         _check_files(tls_cert, tls_key)
         _check_folder(media_root)
         origins = [_origin(each) for each in cors_origin or []]
+        parallel = parallel or host_settings(asking.engine.n_threads).n_parallel
         if conversations is not None and conversations < parallel:
             raise InvalidRequestError(
                 f"--conversations {conversations} is less than --parallel {parallel}.", "Each answer needs a KV cache."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions
-from internvl_gguf.cli.downloads import obtain
+from internvl_gguf.cli.downloads import full_name, obtain
 from internvl_gguf.cli.output import say
 from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.cli.run import option_errors
@@ -103,8 +103,8 @@ def _named(files: Sequence[ModelFiles]) -> list[tuple[str, ModelFiles]]:
     """Return models with the names that requests call them by: a file's without its folder and ending."""
     named: dict[str, ModelFiles] = {}
     for each in files:
-        is_path = Path(each.name).suffix.lower() == ".gguf" or Path(each.name).exists()
-        name = each.text.stem if is_path else each.name
+        found = full_name(each)
+        name = each.text.stem if Path(found).is_absolute() else found
         unique, number = name, 2
         while unique.lower() in {other.lower() for other in named}:
             unique, number = f"{name}-{number}", number + 1

@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -23,6 +23,8 @@ from internvl_gguf.utils.records import TUNING
 
 OnProgress = Callable[[str], None]
 
+ANSWERS: Final = (1, 2, 4)
+"""Numbers of answers that are made at once; more than four gain little, and each takes a KV cache."""
 UBATCHES: Final = (128, 256, 512, 1024, 2048)
 _COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.measure.threads")
 _TIMEOUT: Final = 120.0  # seconds for everything
@@ -39,11 +41,13 @@ class HostSettings:
         n_threads: threads for one token.
         n_threads_batch: threads for more at once, and for the vision encoder.
         n_ubatch: positions computed at once by a model of which nothing lies on a GPU.
+        n_parallel: answers that a server makes at once.
     """
 
     n_threads: int
     n_threads_batch: int
     n_ubatch: int
+    n_parallel: int = 1
 
     @property
     def most_threads(self) -> int:
@@ -71,9 +75,10 @@ class Tuning:
         token: one token through matrices larger than caches, by threads.
         batch: 512 tokens through one matrix, by threads.
         ubatch: one position of a batch, by positions computed at once.
+        answers: one token of each of several answers, by their number.
         attention: by type of keys and values: "f16", "f16 flash", "q8_0 flash"; those that could be measured.
         measured_at: time of the measurement, in ISO 8601 with the offset from UTC.
-        disturbed: number of times in the first three tables that other programs made too slow.
+        disturbed: number of times in the first four tables that other programs made too slow.
 
     Raises:
         ValueError: a table without a time, or impossible times and settings.
@@ -82,12 +87,13 @@ class Tuning:
     token: Mapping[int, float]
     batch: Mapping[int, float]
     ubatch: Mapping[int, float]
+    answers: Mapping[int, float]
     attention: Mapping[str, AttentionSeconds]
     measured_at: str
     disturbed: int = 0
 
     def __post_init__(self) -> None:
-        for table in (self.token, self.batch, self.ubatch):
+        for table in (self.token, self.batch, self.ubatch, self.answers):
             if not table or min(table) < 1 or not all(0 < seconds < math.inf for seconds in table.values()):
                 raise ValueError(f"no table of times: {table}")
         if not all(0 < seconds < math.inf for pair in self.attention.values() for seconds in pair):
@@ -95,11 +101,15 @@ class Tuning:
 
     @property
     def chosen(self) -> HostSettings:
-        """The smallest thread counts within 3% of the best; a batch size of 512, or one that is better by 5%."""
+        """The smallest thread counts within 3% of the best; a batch size of 512, or one that is better by 5%.
+
+        So many answers are made at once as are worth their KV caches.
+        """
         return HostSettings(
             n_threads=smallest_near_best(self.token, _THREADS_SLACK),
             n_threads_batch=smallest_near_best(self.batch, _THREADS_SLACK),
             n_ubatch=best_ubatch(self.ubatch),
+            n_parallel=best_parallel(self.answers),
         )
 
 
@@ -112,7 +122,7 @@ def host_settings(n_threads: int | None = None) -> HostSettings:
     tuning = recorded_tuning()
     threads = n_threads or default_threads()
     chosen = tuning.chosen if tuning else HostSettings(threads, threads, DEFAULT_N_UBATCH)
-    return HostSettings(n_threads, n_threads, chosen.n_ubatch) if n_threads else chosen
+    return replace(chosen, n_threads=n_threads, n_threads_batch=n_threads) if n_threads else chosen
 
 
 def recorded_tuning() -> Tuning | None:
@@ -139,12 +149,13 @@ def measure_tuning(on_progress: OnProgress = lambda line: None) -> Tuning:
     token, batch = found.numbers("token", counts), found.numbers("batch", counts)
     threads = [smallest_near_best(seconds, _THREADS_SLACK) for seconds in (token, batch)]
     on_progress("CPU: sizes of batches, attention (2 of 2)")
-    options = ["--threads", str(threads[0]), "--batch-threads", str(threads[1])]
-    found.fill(["sizes", *options, *map(str, UBATCHES)], deadline)
+    options = ["--threads", str(threads[0]), "--batch-threads", str(threads[1]), "--answers", *map(str, ANSWERS)]
+    found.fill(["sizes", *options, "--", *map(str, UBATCHES)], deadline)
     tuning = Tuning(
         token=token,
         batch=batch,
         ubatch={size: seconds / size for size, seconds in found.numbers("ubatch", UBATCHES).items()},
+        answers=found.numbers("answers", ANSWERS),
         attention=found.attention(),
         measured_at=datetime.now().astimezone().isoformat(timespec="seconds"),
         disturbed=found.disturbed,
@@ -189,6 +200,15 @@ def best_ubatch(seconds: Mapping[int, float]) -> int:
     return DEFAULT_N_UBATCH if near else smallest_near_best(seconds, _UBATCH_SLACK)
 
 
+def best_parallel(seconds: Mapping[int, float]) -> int:
+    """Return how many answers are worth their KV caches: the most that give √n times the tokens a second of one.
+
+    Args:
+        seconds: for one token of each answer, by the number of answers: 1, 2, 4, ...
+    """
+    return max(count for count, each in seconds.items() if count * seconds[1] / each >= math.sqrt(count))
+
+
 class _Measurements:
     """Samples that the measuring process printed, by table and setting."""
 
@@ -227,7 +247,7 @@ class _Measurements:
     @property
     def disturbed(self) -> int:
         """Number of disturbed times in the tables that settings are chosen by."""
-        return sum(self._disturbed.get(table, 0) for table in ("token", "batch", "ubatch"))
+        return sum(self._disturbed.get(table, 0) for table in ("token", "batch", "ubatch", "answers"))
 
 
 def _circumstances() -> str:
@@ -247,6 +267,7 @@ def _read(kept: Mapping[str, Any]) -> Tuning:
         token=_by_number(kept["token"], range(1, usable_threads() + 1)),
         batch=_by_number(kept["batch"], range(1, usable_threads() + 1)),
         ubatch=_by_number(kept["ubatch"], UBATCHES),
+        answers=_by_number(kept["answers"], ANSWERS),
         attention={str(name): AttentionSeconds(*map(float, pair)) for name, pair in kept["attention"].items()},
         measured_at=str(kept["measured_at"]),
     )

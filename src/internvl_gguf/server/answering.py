@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -97,8 +97,9 @@ class Answerer:
         model = self.pool.find(asking.request.model)
         model.admission.check_room(self._preparing)
         request = replace(asking.request, turns=await self._sources.with_bytes(asking.request.turns))
-        async for progress in self._leased(model):
-            yield progress
+        async with aclosing(self._leased(model)) as waiting:
+            async for progress in waiting:
+                yield progress
         try:
             prepared = await self._prepared(model, request)
             async with aclosing(self._answered(model, request, prepared, asking.client)) as events:
@@ -121,7 +122,7 @@ class Answerer:
         finally:
             model.release()
 
-    def _leased(self, model: ServedModel) -> AsyncIterator[Progress]:
+    def _leased(self, model: ServedModel) -> AsyncGenerator[Progress]:
         return _while_waiting(
             self.pool.lease(model), lambda: Progress("loading", round(100 * model.loaded_part), 100), model.release
         )
@@ -141,15 +142,18 @@ class Answerer:
     ) -> AsyncGenerator[AnswerEvent]:
         place = model.admission.enter(client)
         try:
-            async for progress in _while_waiting(
+            queued = _while_waiting(
                 place.has_begun.wait(), lambda: Progress("queued", place.waiting_before, model.admission.waiting)
-            ):
-                yield progress
+            )
+            async with aclosing(queued) as waiting:
+                async for progress in waiting:
+                    yield progress
             if place.refusal is not None:
                 raise place.refusal
             if model.has_died or model.state != "ready":  # meanwhile; its encoder may be another now
-                async for progress in self._leased(model):
-                    yield progress
+                async with aclosing(self._leased(model)) as waiting:
+                    async for progress in waiting:
+                        yield progress
                 model.release()  # this request was counted before
             if model.runtime.encoder_identity != prepared.encoder_identity:
                 prepared = await self._prepared(model, request)
@@ -214,7 +218,7 @@ def _call(loop: asyncio.AbstractEventLoop, deliver: Callable[[Event], None], eve
 
 async def _while_waiting(
     work: Awaitable[object], progress: Callable[[], Progress], undo: Callable[[], None] = lambda: None
-) -> AsyncIterator[Progress]:
+) -> AsyncGenerator[Progress]:
     """Wait for something, and yield the progress now and then, whenever it has changed.
 
     Args:

@@ -42,6 +42,9 @@ from internvl_gguf.utils.notices import Notice
 logger: Final = logging.getLogger("internvl_gguf.server")
 PAGE: Final = Path(__file__).parent / "page"
 
+_FRESH: Final = {"cache-control": "no-cache"}
+"""A browser asks whether what it has is current: modules of two versions would not fit together."""
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -114,7 +117,7 @@ class Service:
             Route(f"{responses}/input_tokens", self._endpoint(self._response_tokens, openai_body), methods=["POST"]),
             Route(messages, self._endpoint(self._messages, anthropic_body), methods=["POST"]),
             Route(f"{messages}/count_tokens", self._endpoint(self._message_tokens, anthropic_body), methods=["POST"]),
-            Mount("/page", StaticFiles(directory=PAGE)),
+            Mount("/page", _PageFiles(directory=PAGE)),
         ]
         return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _unexpected})
 
@@ -228,7 +231,7 @@ class Service:
         await whole(request, collect())
 
     async def _page(self, request: Request) -> Response:
-        return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
+        return FileResponse(PAGE / "index.html", headers=_FRESH)
 
     async def _health(self, request: Request) -> Response:
         model = self.pool.models[0]
@@ -260,6 +263,16 @@ class Service:
             return JSONResponse(_model_json(self.pool.find(request.path_params["name"])))
         except RefusedRequestError as error:
             return error_response(request.url.path, failure_of(error))
+
+
+class _PageFiles(StaticFiles):
+    """The files of the page."""
+
+    def file_response(self, *args: Any, **more: Any) -> Response:
+        """Return a file, which is asked for anew each time."""
+        response = super().file_response(*args, **more)
+        response.headers.update(_FRESH)
+        return response
 
 
 def _model_json(model: ServedModel) -> dict[str, Any]:

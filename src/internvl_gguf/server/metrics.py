@@ -24,7 +24,7 @@ class Metrics:
     """
 
     def __init__(self, models: Sequence[ServedModel]) -> None:
-        disable_created_metrics()  # a second row for each counter, with the time of its making
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second row for each counter, with the time of its making
         self._registry = registry = CollectorRegistry()
         registry.register(_ModelGauges(models))
 

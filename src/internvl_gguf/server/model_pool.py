@@ -66,6 +66,9 @@ class ServedModel:
         n_ctx: positions of its context; None before it was loaded once.
         restarts: number of processes that were started in place of dead ones.
         created: Unix time at which the server began to offer it.
+        users: number of its requests that are not answered yet.
+        idle: set while it has none.
+        stays: cleared while it is to be unloaded: new requests wait for that, and then for it to be loaded again.
     """
 
     def __init__(self, name: str, files: ModelFiles, settings: ModelSettings) -> None:
@@ -81,7 +84,8 @@ class ServedModel:
         self.created = int(time.time())
         self.last_used = time.monotonic()
         self.users = 0
-        self.is_leaving = False
+        self.stays = asyncio.Event()
+        self.stays.set()
         self.idle = asyncio.Event()
         self.idle.set()
         self._runtime: WorkerRuntime | None = None
@@ -227,9 +231,10 @@ class ModelPool:
         Raises:
             RefusedRequestError: it cannot be loaded, or the server is stopping.
         """
-        while model.state != "ready" or model.is_leaving or model.has_died:
+        while model.state != "ready" or model.has_died or not model.stays.is_set():
             if self.is_stopping:
                 raise stopping_error()
+            await model.stays.wait()
             await asyncio.shield(self._begin_load(model))
             if model.state == "failed":
                 raise _unavailable(model)
@@ -264,10 +269,12 @@ class ModelPool:
             logger.exception("%s cannot be loaded", model.name)
 
     async def _revive(self, model: ServedModel) -> None:
-        model.restarts += 1
-        await self._in_thread(model.runtime.revive)
-        model.n_ctx = model.runtime.engine.n_ctx
-        model.state, model.loaded_part = "ready", 1.0
+        runtime = model.runtime
+        model.restarts += model.has_died
+        await self._in_thread(runtime.revive)
+        if model.is_loaded:  # and was not unloaded meanwhile
+            model.n_ctx = runtime.engine.n_ctx
+            model.state, model.loaded_part = "ready", 1.0
 
     async def _open(self, model: ServedModel) -> None:
         """Load a model; if there is no memory beside the others, without them."""
@@ -325,12 +332,12 @@ class ModelPool:
         if not others:
             return False
         oldest = min(others, key=lambda other: (other.users > 0, other.last_used))
-        oldest.is_leaving = True
+        oldest.stays.clear()
         try:
             await oldest.idle.wait()
             await self._unload(oldest, f"makes room for {model.name}")
         finally:
-            oldest.is_leaving = False
+            oldest.stays.set()
         return True
 
     async def _unload(self, model: ServedModel, why: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from internvl_gguf._version import __version__
@@ -42,6 +43,21 @@ FINISH_REASONS: Final[dict[FinishReason, str]] = {"stop": "stop", "length": "len
 DONE: Final = Frame("[DONE]")
 
 
+@dataclass(frozen=True)
+class StreamWishes:
+    """How an answer is wanted.
+
+    Attributes:
+        streams: as a stream.
+        includes_usage: with the usage at the end of the stream.
+        tells_progress: with events for progress.
+    """
+
+    streams: bool
+    includes_usage: bool
+    tells_progress: bool
+
+
 def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWishes]:
     """Return what a body asks for.
 
@@ -66,21 +82,6 @@ def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWish
         tells_progress=switch(used, "return_progress"),
     )
     return request, wishes
-
-
-class StreamWishes:
-    """How an answer is wanted.
-
-    Attributes:
-        streams: as a stream.
-        includes_usage: with the usage at the end of the stream.
-        tells_progress: with events for progress.
-    """
-
-    def __init__(self, *, streams: bool, includes_usage: bool, tells_progress: bool) -> None:
-        self.streams = streams
-        self.includes_usage = includes_usage
-        self.tells_progress = tells_progress
 
 
 def _turn(value: object, param: str) -> Turn:
@@ -212,7 +213,7 @@ class ChatAnswer:
         """Return the whole answer."""
         ordered = [self._replies[choice] for choice in sorted(self._replies)]
         replies = [each.reply for each in ordered]
-        choices = [
+        choices: list[dict[str, Any]] = [
             {
                 "index": each.choice,
                 "message": {"role": "assistant", "content": each.reply.text, "refusal": None, "annotations": []},

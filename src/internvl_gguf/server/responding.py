@@ -32,6 +32,9 @@ _HEADERS: Final = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"ca
                    (b"x-accel-buffering", b"no"))  # fmt: skip
 _GONE: Final = 499  # as nginx counts a client that closed its request
 
+_LINE_ENDS: Final = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
+"""Characters at which some clients end a line, though the standard of server-sent events does not."""
+
 ErrorBody = Callable[[Failure], dict[str, Any]]
 """Makes the body of an error, in the shape of an interface."""
 
@@ -51,6 +54,7 @@ class Frame:
     def encoded(self) -> bytes:
         """Return it as it is sent."""
         data = self.data if isinstance(self.data, str) else json.dumps(self.data, ensure_ascii=False)
+        data = data.translate(_LINE_ENDS)
         name = f"event: {self.event}\n" if self.event else ""
         return f"{name}data: {data}\n\n".encode()
 

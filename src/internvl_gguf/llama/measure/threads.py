@@ -1,7 +1,7 @@
 """Measure CPU work with other thread counts and batch sizes: the child process of `internvl_gguf.hardware.cpu_tuning`.
 
     python -m internvl_gguf.llama.measure.threads threads 1 2 4
-    python -m internvl_gguf.llama.measure.threads sizes --threads 2 --batch-threads 4 256 512 1024
+    python -m internvl_gguf.llama.measure.threads sizes --threads 2 --batch-threads 4 --answers 1 2 4 -- 256 512 1024
 
 The process prints one JSON object a line: `table`, `setting`, the `seconds` of each sample, and `disturbed`. The runs
 of one table are measured in turns.
@@ -81,19 +81,22 @@ def size_tables(
     n_threads: int,
     n_threads_batch: int,
     ubatches: Sequence[int],
+    answers: Sequence[int],
     sizes: WorkSizes = _FULL_SIZES,
 ) -> Iterator[dict[str, Any]]:
-    """Measure batches of several sizes, and attention at a depth of 4,096.
+    """Measure batches of several sizes, several answers at once, and attention at a depth of 4,096.
 
     Args:
         bench: the CPU.
         n_threads: threads for one token.
         n_threads_batch: threads for more.
         ubatches: positions computed at once.
+        answers: numbers of answers of which one token each is computed at once.
         sizes: of everything else.
 
     Yields:
-        lines of the tables `ubatch`, by size, `token attention` and `batch attention`, by type of keys and values.
+        lines of the tables `ubatch`, by size, `answers`, by their number, and `token attention` and `batch attention`,
+        by type of keys and values.
     """
     with ExitStack() as ready:
         wake = ready.enter_context(bench.adding(*sizes.waking))
@@ -106,6 +109,16 @@ def size_tables(
                 for size in ubatches
             }
             yield from _lines("ubatch", runs, bench, wake, _SAMPLES)
+        with ExitStack() as graphs:
+            width, total = sizes.width, sizes.weight_bytes
+            runs = {
+                str(count): (
+                    graphs.enter_context(bench.multiplying(_KIND, width, width, count, total, _ADDITIONS)),
+                    n_threads if count == 1 else n_threads_batch,
+                )
+                for count in answers
+            }
+            yield from _lines("answers", runs, bench, wake, _SAMPLES)
         for table, shape, threads in (
             ("token attention", sizes.decoding, n_threads),
             ("batch attention", sizes.reading, n_threads_batch),
@@ -153,12 +166,13 @@ def main() -> None:
     sizes.add_argument("ubatches", type=int, nargs="+")
     sizes.add_argument("--threads", type=int, required=True)
     sizes.add_argument("--batch-threads", type=int, required=True)
+    sizes.add_argument("--answers", type=int, nargs="+", required=True)
     asked = parser.parse_args()
     with cpu_bench() as bench:
         lines = (
             thread_tables(bench, asked.counts)
             if asked.tables == "threads"
-            else size_tables(bench, asked.threads, asked.batch_threads, asked.ubatches)
+            else size_tables(bench, asked.threads, asked.batch_threads, asked.ubatches, asked.answers)
         )
         for line in lines:
             print(json.dumps(line), flush=True)
