@@ -7,17 +7,20 @@ commands are those of `outputs`.
 from __future__ import annotations
 
 import inspect
+import json
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from typer.models import OptionInfo
 
+from internvl_gguf.cli.asking_options import asking_types
 from internvl_gguf.cli.bench_options import sweep_parameters
 from internvl_gguf.cli.group import function_of
 from internvl_gguf.cli.settings_file import option_types
 from internvl_gguf.config import EngineConfig, PictureOptions, SamplingParams
+from internvl_gguf.server.fields import CHAT_FIELDS, MESSAGES_FIELDS, RESPONSES_FIELDS, Fields, Ignored, Refused, Used
 from internvl_gguf.utils.kinds import kind_of
 from internvl_gguf.utils.options import Declared, options_of
 from internvl_gguf.utils.sizes import format_size
@@ -83,6 +86,69 @@ def _shown(parameter: inspect.Parameter) -> str:
     return kind_of(parameter.annotation).show(parameter.default)
 
 
+def _own_options(name: str) -> str:
+    """The options of a command that are not those of every command that asks."""
+    return _of_command(name, inspect.signature(function_of(name)).parameters.keys() - asking_types().keys())
+
+
+def _shared_fields() -> Fields:
+    """The fields that mean the same in all interfaces."""
+    others = (RESPONSES_FIELDS, MESSAGES_FIELDS)
+    return {name: field for name, field in CHAT_FIELDS.items() if all(each.get(name) == field for each in others)}
+
+
+def _of_interface(fields: Fields) -> str:
+    """The fields of an interface but the shared ones."""
+    shared = _shared_fields()
+    return _of_fields({name: field for name, field in fields.items() if name not in shared})
+
+
+def _of_fields(fields: Fields) -> str:
+    """Fields of requests: each that is used, and the others by the reason why they are not."""
+    used = [
+        (f"`{name}`", _values(field.schema), field.about) for name, field in fields.items() if isinstance(field, Used)
+    ]
+    ignored: dict[str, list[str]] = {}
+    refused: dict[str, list[str]] = {}
+    for name, field in fields.items():
+        if isinstance(field, Ignored):
+            ignored.setdefault(field.why, []).append(f"`{name}`")
+        elif isinstance(field, Refused):
+            refused.setdefault(field.why, []).append(_but_for(name, field))
+    rows = [
+        *used,
+        *((", ".join(names), "**ignored**", why) for why, names in ignored.items()),
+        *((", ".join(names), "**refused**", why) for why, names in refused.items()),
+    ]
+    return _table(("field", "values", "meaning, or why not"), rows)
+
+
+def _but_for(name: str, field: Refused) -> str:
+    neutral = " or ".join(f"`{json.dumps(value)}`" for value in field.neutral)
+    return f"`{name}` (but {neutral})" if neutral else f"`{name}`"
+
+
+def _values(schema: Mapping[str, Any]) -> str:
+    """What values a field takes, by its JSON schema."""
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "oneOf" in schema:
+        return " or ".join(map(_values, schema["oneOf"]))
+    kinds = {"integer": "whole", "boolean": "true, false", "string": "text", "array": "list"}
+    words = [kinds.get(schema["type"], schema["type"])]
+    for key, word in (
+        ("minimum", "from"),
+        ("exclusiveMinimum", "above"),
+        ("maximum", "to"),
+        ("exclusiveMaximum", "below"),
+    ):
+        if key in schema:
+            words.append(f"{word} {schema[key]}")
+    if "maxItems" in schema:
+        words.append(f"of at most {schema['maxItems']}")
+    return " ".join(words)
+
+
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     cells = [" | ".join(_LINK.sub(r"[\1](\1)", cell).replace("|", r"\|") for cell in line) for line in lines]
@@ -94,6 +160,11 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "pictures": lambda: _in_python(PictureOptions),
     "sampling": lambda: _in_python(SamplingParams),
     "chat": lambda: _of_command("chat"),
+    "serve": lambda: _own_options("serve"),
+    "shared fields": lambda: _of_fields(_shared_fields()),
+    "chat fields": lambda: _of_interface(CHAT_FIELDS),
+    "responses fields": lambda: _of_interface(RESPONSES_FIELDS),
+    "messages fields": lambda: _of_interface(MESSAGES_FIELDS),
     "sweeps": lambda: _of_command("bench", {each.name for each in sweep_parameters()}),
 }
 """What makes each table, by the name that documents give it."""

@@ -96,7 +96,7 @@ def test_no_suggestion_is_a_model_that_does_not_run() -> None:
     assert "Did you mean InternVL3-" in caught.value.hint
 
 
-@pytest.mark.parametrize("command", ["ps", "stop", "serve", "generate", "search", "help", "version"])
+@pytest.mark.parametrize("command", ["ps", "stop", "generate", "search", "help", "version"])
 def test_commands_of_other_runtimes_say_what_to_do(command: str) -> None:
     """It said "Invalid value for ps", and to see the help of a command that there is none of."""
     done = run(command)

@@ -145,8 +145,11 @@ def test_several_streamed_answers_are_told_apart(demo: Served) -> None:
 
 def test_an_answer_that_the_client_began_is_gone_on_with(demo: Served, example: bytes) -> None:
     question = user("What is in the picture?", example)
-    answer = demo.chat([question, assistant("A red circle at the top left, a blue")])
-    assert answer["choices"][0]["message"]["content"] == RED_CIRCLE.removeprefix("A red circle at the top left, a blue")
+    begun = [question, assistant("A red circle at the top left, a blue")]
+    rest = RED_CIRCLE.removeprefix("A red circle at the top left, a blue")
+    assert demo.chat(begun)["choices"][0]["message"]["content"] == rest
+    as_vllm_asks = {"add_generation_prompt": False, "continue_final_message": True}
+    assert demo.chat(begun, **as_vllm_asks)["choices"][0]["message"]["content"] == rest
 
 
 def test_detail_decides_on_the_tiles(demo: Served, example: bytes) -> None:
@@ -246,6 +249,18 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "top_logprobs alone": ({"messages": [user("x")], "top_logprobs": 2}, "top_logprobs"),
     "no tiles": ({"messages": [user("x")], "max_tiles": 0}, "max_tiles"),
     "a layout of ours misspelt": ({"messages": [user("x")], "layout": "grid"}, "layout"),
+    "an answer that goes on with a question": (
+        {"messages": [user("x")], "continue_final_message": True},
+        "continue_final_message",
+    ),
+    "an answer that goes on and begins anew": (
+        {
+            "messages": [user("x"), assistant("x")],
+            "continue_final_message": True,
+            "add_generation_prompt": True,
+        },
+        "add_generation_prompt",
+    ),
     "stream as text": ({"messages": [user("x")], "stream": "yes"}, "stream"),
 }
 
@@ -277,6 +292,24 @@ def test_null_is_as_good_as_nothing(demo: Served) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_conversation_that_does_not_fit_is_a_400(demo: Served, stream: bool) -> None:
     response = demo.post(CHAT, {"messages": [user("word " * 9000)], "stream": stream})
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [user("a" * 20_000_000)],
+        [{"role": "system", "content": "a " * 10_000_000}, user("x")],
+        [user("x"), assistant("a " * 10_000_000)],
+        [message for _ in range(5000) for message in (user("a"), assistant("b"))],
+    ],
+    ids=["a question", "a system message", "an answer begun", "turns"],
+)
+def test_what_can_never_fit_is_refused_before_it_is_tokenised(demo: Served, messages: Any) -> None:
+    """Fifty megabytes of text took llama.cpp half a minute and gigabytes, and everybody else waited."""
+    with demo.client() as client:
+        response = client.post(CHAT, json={"messages": messages}, timeout=20)
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "context_length_exceeded"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from typing import Any
 
@@ -63,6 +64,13 @@ def test_deep_json_is_refused() -> None:
     assert status(deep, reader=BodyReader(10**6, 10**7)) == 400
 
 
+@pytest.mark.parametrize("part", [b"[],", b"{},", b"1,", b'"\\u0041",'])
+def test_json_of_very_many_parts_is_refused_unparsed(part: bytes) -> None:
+    """Sixty megabytes of empty lists took 1.6 GB and held everybody up for 15 seconds."""
+    body = b'{"messages": [' + part * 2_100_000 + b"1]}"
+    assert status(body, reader=BodyReader(10**8, 10**9)) == 400
+
+
 def test_huge_numbers_are_refused() -> None:
     assert status(b'{"seed": ' + b"9" * 10_000 + b"}", reader=BodyReader(10**6, 10**7)) == 400
 
@@ -91,6 +99,12 @@ def test_all_bodies_together_are_bounded() -> None:
     reader = BodyReader(1000, 8)
     for _ in range(3):  # what was read counts no more
         assert read(b'{"a": 1}', reader=reader) == {"a": 1}
+
+
+def test_a_body_that_drips_is_refused() -> None:
+    """A byte now and then keeps a connection alive; what came before it took the memory of others' bodies."""
+    clock = itertools.count(0, 8)
+    assert status(b"{", *[b" "] * 50, b"}", reader=BodyReader(1000, 5000, lambda: next(clock))) == 408
 
 
 def test_a_client_that_leaves_is_noticed() -> None:

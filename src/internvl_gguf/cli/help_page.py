@@ -20,6 +20,8 @@ _PIECE: Final = re.compile(r"[^ |]*(?:\| ?|, | / | |$)")
 _VALUES: Final = {"int": "N", "int range": "N", "float": "NUMBER", "str": "TEXT", "list[str]": "TEXT", "path": "FILE"}
 """Words for the types of values, which the library names as Python does."""
 _VALUE: Final = re.compile(r"<([^<>]+)>")
+_BETWEEN: Final = re.compile(r"([\d.]+)<=x<=([\d.]+)(?=\])")
+_AT_LEAST: Final = re.compile(r"x>=(\d+)(?:\.0)?(?=\])")
 
 
 class PlainCommand(TyperCommand):
@@ -72,12 +74,17 @@ def _sections(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
             is_argument = each.param_type_name == "argument"
             panel = "Arguments" if is_argument else getattr(each, "rich_help_panel", None) or "Options"
             names = _argument(each) if is_argument else _VALUE.sub(lambda type_: _value(type_[1]), record[0])
-            about = record[1].removesuffix("  [required]").replace("  [", " [")
+            about = _plain_bounds(record[1].removesuffix("  [required]").replace("  [", " ["))
             found.setdefault(panel, []).append((names, about))
     for name, each in getattr(command, "commands", {}).items():
         found.setdefault("Commands", []).append((name, " ".join((each.help or "").split("\n\n")[0].split())))
     first = [title for title in ("Arguments", "Options") if title in found]
     return {title: found[title] for title in dict.fromkeys([*first, *found])}
+
+
+def _plain_bounds(about: str) -> str:
+    """Return what an option does with its bounds in words; the library writes them as `x>=1`."""
+    return _AT_LEAST.sub(r"at least \1", _BETWEEN.sub(r"\1 to \2", about))
 
 
 def _argument(argument: Any) -> str:

@@ -28,7 +28,7 @@ def serve(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL]...",
+            metavar="MODEL",
             help="The models (names with :QUANT, owner/repo:QUANT, .gguf paths or `demo`; "
             f"{options.MODEL_VARIABLE} if left out). The first is loaded at once, each other when it is asked for.",
             show_default=False,
@@ -197,7 +197,8 @@ def serve(
         _check_files(tls_cert, tls_key)
         _check_folder(media_root)
         origins = [_origin(each) for each in cors_origin or []]
-        parallel = parallel or host_settings(asking.engine.n_threads).n_parallel
+        measured = host_settings(asking.engine.n_threads).n_parallel
+        parallel = parallel or min(measured, conversations or measured)
         if conversations is not None and conversations < parallel:
             raise InvalidRequestError(
                 f"--conversations {conversations} is less than --parallel {parallel}.", "Each answer needs a KV cache."

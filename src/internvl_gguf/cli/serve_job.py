@@ -69,6 +69,7 @@ def run_server(job: ServeJob) -> None:
     sources = PictureSources(
         most=job.max_pictures,
         most_bytes=min(_PICTURE_BYTES, job.max_body),
+        all_bytes=job.max_body,
         remote=RemotePictures() if job.allow_remote_images else None,
         media_root=job.media_root,
     )

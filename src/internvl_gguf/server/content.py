@@ -119,14 +119,16 @@ def conversation(turns: Iterable[Turn], param: str) -> tuple[Turn, ...]:
     Raises:
         RefusedRequestError: no question, an empty one at the end, or a picture in no question.
     """
-    joined: list[Turn] = []
+    roles: list[Role] = []
+    parts: list[list[Part]] = []
     for turn in turns:
         if turn.pictures and turn.role != "user":
             raise refused(param, f"have a picture in a message of the {turn.role}", "Give it in a message of the user.")
-        if joined and joined[-1].role == turn.role:
-            joined[-1] = Turn(turn.role, (*joined[-1].parts, *turn.parts))
-        else:
-            joined.append(turn)
+        if not roles or roles[-1] != turn.role:
+            roles.append(turn.role)
+            parts.append([])
+        parts[-1] += turn.parts
+    joined = [Turn(role, tuple(each)) for role, each in zip(roles, parts, strict=True)]
     if not any(turn.role == "user" for turn in joined):
         raise refused(param, "have no message of the user", "Ask something.")
     last = joined[-1]

@@ -214,6 +214,9 @@ CHAT_FIELDS: Final[Fields] = {
     "functions": Refused(_TOOLS, ([],)),
     "function_call": Refused(_TOOLS, ("none", "auto")),
     **OTHER_RUNTIMES,
+    "add_generation_prompt": Used({"type": "boolean"}, "refused unless it is what happens: false if the last message "
+                                  "is the assistant's, else true"),
+    "continue_final_message": Used({"type": "boolean"}, "the same the other way round"),
 }  # fmt: skip
 
 RESPONSES_FIELDS: Final[Fields] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NoReturn
 
@@ -12,6 +13,11 @@ from internvl_gguf.server.api_errors import RefusedRequestError
 _SILENCE_SECONDS: Final = 20.0
 _WHOLE_SECONDS: Final = 300.0
 _LARGE: Final = 2**18  # bytes; a larger body is parsed in a thread, so that others are answered meanwhile
+_MOST_CONTAINERS: Final = 100_000
+_MOST_VALUES: Final = 1_000_000
+_MOST_ESCAPES: Final = 2_000_000
+_LEAST_RATE: Final = 8 * 1024  # bytes a second, after a beginning
+_BEGINNING_SECONDS: Final = 10.0
 _MEDIA_TYPE: Final = "application/json"
 
 Receive = Callable[[], Awaitable[Any]]
@@ -27,9 +33,11 @@ class BodyReader:
     Args:
         max_bytes: most bytes of one body.
         max_total: most bytes of all bodies at once.
+        clock: seconds, of which only differences count.
     """
 
-    def __init__(self, max_bytes: int, max_total: int) -> None:
+    def __init__(self, max_bytes: int, max_total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._max_bytes = max_bytes
         self._max_total = max_total
         self._held = 0
@@ -45,6 +53,7 @@ class BodyReader:
         self._check_length(headers.get("content-length"))
         data = bytearray()
         held = 0
+        started = self._clock()
         try:
             async with asyncio.timeout(_WHOLE_SECONDS):
                 while True:
@@ -61,6 +70,8 @@ class BodyReader:
                         raise _busy()
                     if not message.get("more_body", False):
                         break
+                    if len(data) < (self._clock() - started - _BEGINNING_SECONDS) * _LEAST_RATE:
+                        raise TimeoutError
             if len(data) < _LARGE:
                 return _object(data)
             return await asyncio.to_thread(_object, data)
@@ -109,6 +120,7 @@ def _check_media_type(headers: Mapping[str, str]) -> None:
 
 
 def _object(data: bytearray) -> dict[str, Any]:
+    _refuse_costly(data)
     try:
         found = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
         # Half of a surrogate pair is no text; it would fail wherever it is encoded first.
@@ -124,6 +136,17 @@ def _object(data: bytearray) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise RefusedRequestError("The body is no JSON object.", "Send one JSON object.")
     return found
+
+
+def _refuse_costly(data: bytearray) -> None:
+    """Refuse JSON of very many parts: a few bytes of each become a hundred, and nothing else runs meanwhile.
+
+    Raises:
+        RefusedRequestError: there are more than any request of the interfaces has. Pictures in base64 have none.
+    """
+    containers = data.count(b"[") + data.count(b"{")
+    if containers > _MOST_CONTAINERS or data.count(b",") > _MOST_VALUES or data.count(b"\\") > _MOST_ESCAPES:
+        raise RefusedRequestError("The JSON has too many parts.", "Send a request of the API.")
 
 
 def _no_constant(name: str) -> NoReturn:

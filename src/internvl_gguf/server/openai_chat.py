@@ -75,6 +75,7 @@ def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWish
         n=whole(used, "n", 1, MOST_CHOICES, 1),
         top_logprobs=_top_logprobs(used),
     )
+    _check_beginning(used, request.turns)
     options = as_object(used.get("stream_options", {}), "stream_options")
     wishes = StreamWishes(
         streams=switch(used, "stream"),
@@ -109,6 +110,17 @@ def _part(part: dict[str, Any], param: str) -> Part:
         found = as_object(image, f"{param}.image_url")
         return picture_part(found.get("url"), found.get("detail"), f"{param}.image_url")
     raise unknown_part(part, param, "text or image_url")
+
+
+def _check_beginning(used: Body, turns: Sequence[Turn]) -> None:
+    """Refuse the wish that an answer begins otherwise than the last message has it."""
+    goes_on = turns[-1].role == "assistant"
+    for name, due in (("continue_final_message", goes_on), ("add_generation_prompt", not goes_on)):
+        if switch(used, name, default=due) != due:
+            whose = "the assistant's" if goes_on else "the user's"
+            raise wrong(
+                name, f"is {str(not due).lower()}, and the last message is {whose}", f"Give {str(due).lower()}."
+            )
 
 
 def _top_logprobs(used: Body) -> int | None:

@@ -16,10 +16,11 @@ from internvl_gguf.images.load import DEFAULT_MAX_PIXELS
 from internvl_gguf.images.raster_formats import stored_size
 from internvl_gguf.images.sources import data_uri_bytes, file_bytes, is_data_uri, local_path
 from internvl_gguf.server.api_errors import RefusedRequestError
-from internvl_gguf.server.chat_request import Part, PicturePart, Turn
+from internvl_gguf.server.chat_request import PicturePart, Turn
 from internvl_gguf.server.remote_pictures import RemotePictures
 
 _SCHEME: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):")
+_ALL_SECONDS: Final = 60.0  # for all pictures of a request that are fetched
 _ALL_PIXELS: Final = 2 * DEFAULT_MAX_PIXELS  # of one request: all its pictures are decoded before they are cut
 
 
@@ -30,12 +31,14 @@ class PictureSources:
     Attributes:
         most: most pictures of a request.
         most_bytes: most bytes of one picture's file.
+        all_bytes: most bytes of all pictures of a request.
         remote: fetches addresses; None refuses them.
         media_root: folder whose files `file://` may name; None refuses them.
     """
 
     most: int
     most_bytes: int
+    all_bytes: int
     remote: RemotePictures | None = None
     media_root: Path | None = None
 
@@ -56,24 +59,42 @@ class PictureSources:
             )
         if not count:
             return tuple(turns)
-        found: list[Turn] = []
-        number = pixels = 0
-        for turn in turns:
-            parts: list[Part] = []
-            for part in turn.parts:
-                if isinstance(part, PicturePart):
-                    number += 1
-                    data = await self._bytes(part.source, f"picture {number}")
-                    pixels += await asyncio.to_thread(_pixels, data, f"picture {number}")
-                    if pixels > _ALL_PIXELS:
-                        raise PictureError(
-                            f"The pictures of the request have more than {_ALL_PIXELS // 10**6} megapixels together.",
-                            "Send fewer, or smaller ones: the model sees at most 2.4 megapixels of each.",
-                        )
-                    part = replace(part, source=data)
-                parts.append(part)
-            found.append(replace(turn, parts=tuple(parts)))
-        return tuple(found)
+        sources = [picture.source for turn in turns for picture in turn.pictures]
+        try:
+            async with asyncio.timeout(_ALL_SECONDS), asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._bytes(source, f"picture {number}"))
+                    for number, source in enumerate(sources, 1)
+                ]
+        except TimeoutError:
+            raise PictureError("The pictures took too long to fetch.", "Send them as data URIs.") from None
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        files = [task.result() for task in tasks]
+        await asyncio.to_thread(self._check_together, files)
+        left = iter(files)
+        return tuple(
+            replace(
+                turn,
+                parts=tuple(
+                    replace(part, source=next(left)) if isinstance(part, PicturePart) else part for part in turn.parts
+                ),
+            )
+            for turn in turns
+        )
+
+    def _check_together(self, files: Sequence[bytes]) -> None:
+        """Refuse pictures that are too much together: all are decoded before they are cut."""
+        if sum(map(len, files)) > self.all_bytes:
+            raise PictureError(
+                f"The pictures of the request have more than {self.all_bytes >> 20} MiB together.",
+                "Send fewer, or smaller ones.",
+            )
+        if sum(_pixels(data, f"picture {number}") for number, data in enumerate(files, 1)) > _ALL_PIXELS:
+            raise PictureError(
+                f"The pictures of the request have more than {_ALL_PIXELS // 10**6} megapixels together.",
+                "Send fewer, or smaller ones: the model sees at most 2.4 megapixels of each.",
+            )
 
     async def _bytes(self, source: str | bytes, name: str) -> bytes:
         if isinstance(source, bytes):

@@ -22,7 +22,7 @@ from internvl_gguf.images.fit_context import ANSWER_ALLOWANCE
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.server.chat_request import ChatRequest, PicturePart, TextPart, Turn
 from internvl_gguf.session.model_runtime import ModelRuntime
-from internvl_gguf.session.prepare import PreparedQuestion, prepare_question, text_tokens
+from internvl_gguf.session.prepare import PreparedQuestion, prepare_question, refuse_endless, text_tokens
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
 from internvl_gguf.tiling import MAX_TILES
 from internvl_gguf.types import Message, Picture, TokenSpan
@@ -97,6 +97,7 @@ class Turns:
             PictureError: a picture that cannot be read.
         """
         started = time.perf_counter()
+        _refuse_too_many(request.turns, runtime.engine.n_ctx)
         options = _options(request)
         identity = runtime.encoder_identity
         room = min(request.sampling.max_tokens, ANSWER_ALLOWANCE)  # all that it decides about how pictures are cut
@@ -141,6 +142,8 @@ class Turns:
     ) -> tuple[_KeptTurn, Key]:
         """Return a turn of the user as it was, or is now, prepared, and the key of the conversation up to it."""
         key = _key(key, "user", *(_content(part) for part in turn.parts))
+        if not turn.pictures:
+            return _KeptTurn(Message("user", turn.text)), key
         kept = self._find(key)
         if kept is None:
             text = prompt_text(turn)
@@ -185,6 +188,22 @@ def prompt_text(turn: Turn) -> str:
     if not is_between or IMAGE_PLACE in turn.text:
         return turn.text
     return "\n".join(part.text if isinstance(part, TextPart) else IMAGE_PLACE for part in turn.parts)
+
+
+def _refuse_too_many(turns: Sequence[Turn], n_ctx: int) -> None:
+    """Refuse more turns than fit: each has a beginning, a role, an end and a line end, of one token each.
+
+    Raises:
+        ContextOverflowError: there are more.
+    """
+    needed = 4 * len(turns)
+    if needed > n_ctx:
+        raise ContextOverflowError(
+            f"The conversation has {len(turns):,} turns, more than a context of {n_ctx:,} tokens can hold.",
+            "Leave earlier turns out.",
+            needed=needed,
+            available=n_ctx,
+        )
 
 
 def _options(request: ChatRequest) -> AskOptions:
@@ -233,6 +252,7 @@ def _with_prefix(runtime: ModelRuntime, question: PreparedQuestion, prefix: str)
     Raises:
         ContextOverflowError: it does not fit the context.
     """
+    refuse_endless(runtime, [prefix])
     spans = [*question.spans, TokenSpan(text_tokens(runtime, prefix))]
     needed, n_ctx = total_length(spans) + 1, runtime.engine.n_ctx
     if needed > n_ctx:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from internvl_gguf.config import AskOptions, PictureOptions, SamplingParams
 from internvl_gguf.engine.kv_ledger import total_length
-from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.errors import ContextOverflowError, InvalidRequestError
 from internvl_gguf.images.fit_context import (
     ANSWER_ALLOWANCE,
     ContextBudget,
@@ -219,9 +219,15 @@ def cut_as_before(
 
 
 def prompt_spans(runtime: ModelRuntime, messages: Sequence[Message]) -> list[Span]:
-    """Return the whole prompt of a conversation as spans of tokens and tiles."""
+    """Return the whole prompt of a conversation as spans of tokens and tiles.
+
+    Raises:
+        ContextOverflowError: its text is so long that no tokens could hold it; it was not tokenised.
+    """
     spans: list[Span] = []
-    for piece in render(messages):
+    pieces = render(messages)
+    refuse_endless(runtime, [piece.text for piece in pieces if isinstance(piece, PlainText)])
+    for piece in pieces:
         if isinstance(piece, ControlToken):
             spans.append(TokenSpan((runtime.control_tokens[piece.name],)))
         elif isinstance(piece, PlainText):
@@ -232,6 +238,27 @@ def prompt_spans(runtime: ModelRuntime, messages: Sequence[Message]) -> list[Spa
             length = runtime.vision.tokens_per_tile
             spans += [TileSpan(tile, length) for picture in piece.pictures for tile in picture.tiles]
     return [span for span in spans if span.length]
+
+
+def refuse_endless(runtime: ModelRuntime, texts: Iterable[str]) -> None:
+    """Refuse texts with more bytes than the longest tokens could hold in the whole context.
+
+    llama.cpp takes a second for each two megabytes that it tokenises, and gigabytes of memory for some.
+
+    Raises:
+        ContextOverflowError: they have more.
+    """
+    n_ctx = runtime.engine.n_ctx
+    # Composing accents (NFC) makes of three bytes one at most.
+    most = 3 * n_ctx * runtime.text.longest_token
+    length = sum(map(len, texts))
+    if length > most:
+        raise ContextOverflowError(
+            f"The prompt has {length:,} characters, more than a context of {n_ctx:,} tokens can hold.",
+            "Ask with less text.",
+            needed=length // (3 * runtime.text.longest_token),
+            available=n_ctx,
+        )
 
 
 def text_tokens(runtime: ModelRuntime, text: str) -> tuple[int, ...]:

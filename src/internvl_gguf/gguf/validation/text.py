@@ -65,6 +65,7 @@ class TextModelFacts(TextShape):
             `<IMG_CONTEXT>`, looked up by their text.
         eos: id of the token the file names as end of a sequence; None where it names none.
         weight_bytes: bytes of all tensors, of all parts of a split model.
+        longest_token: bytes of the longest token as the vocabulary spells it, which no token's text is longer than.
     """
 
     label: str
@@ -79,6 +80,7 @@ class TextModelFacts(TextShape):
     img_context: int
     eos: int | None
     weight_bytes: int
+    longest_token: int
 
     @property
     def name(self) -> str:
@@ -141,6 +143,7 @@ def validate_text_model(header: GGUFHeader, parts: Sequence[GGUFHeader] = ()) ->
         img_context=ids[4],
         eos=header.integer(eos_key) if eos_key in header else None,
         weight_bytes=sum(tensor.n_bytes for tensor in tensors.values()),
+        longest_token=max(map(len, tokens)),
     )
 
 

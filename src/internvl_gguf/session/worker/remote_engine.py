@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from internvl_gguf.engine.tile_run import TileProgress
 
 _REMEMBERED_TEXTS = 256
+_LONGEST_REMEMBERED = 16_384  # characters: with their tokens, all of them take up to 50 MB
 
 
 class RemoteVocabulary:
@@ -32,12 +33,16 @@ class RemoteVocabulary:
     def __init__(self, client: WorkerClient) -> None:
         self._client = client
         self._ends: frozenset[int] | None = None
-        self.tokenize = lru_cache(_REMEMBERED_TEXTS)(self._tokenize)
+        self._remembered = lru_cache(_REMEMBERED_TEXTS)(self._tokenize)
 
     @property
     def n_vocab(self) -> int:
         """Number of tokens."""
         return self._client.facts.n_vocab
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        """See `TextModel.tokenize`."""
+        return self._remembered(text) if len(text) <= _LONGEST_REMEMBERED else self._tokenize(text)
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
         return cast("tuple[int, ...]", self._client.call("tokenize", text))
