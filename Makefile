@@ -9,6 +9,8 @@ BENCHMARKS := growth drafting shared_cores worker_cost overlap
 COMPARISONS := text_speed tile_speed first_token parallel second_question server_load
 ON_MODEL := $(if $(MODEL),--model $(MODEL))
 WITH_TOOLS := $(if $(TOOLS),--tools $(TOOLS))
+NODE := tests/clients/node
+NODE_PACKAGES := $(if $(shell command -v npm),$(NODE)/node_modules/.package-lock.json)
 
 # llama.cpp is compiled for the CPU at hand. GCC 12.2 and its kin compile its AMX kernels wrong without the header, which is
 # empty elsewhere. pip's cache is left out: it would take a wheel that was built with other flags, or on another machine.
@@ -23,13 +25,17 @@ export CMAKE_ARGS
 override CMAKE_ARGS += $(BASELINE)
 endif
 
-.PHONY: demo test test-devices library check coverage docs parity fuzz bench clean
+.PHONY: demo test test-clients test-devices library check coverage docs parity fuzz bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m internvl_gguf.demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not thorough"
+
+# The server asked by clients that no one here wrote: packages for Python and JavaScript, suites of others, a browser.
+test-clients: $(VENV)/.installed-clients $(NODE_PACKAGES)
+	$(BIN)/python -m pytest -rs tests/clients
 
 # llama.cpp once more, for a GPU (CMAKE_ARGS=-DGGML_CUDA=on) or for other machines than this one (PORTABLE=1: x86-64
 # with AVX2, that is Intel since 2013 and AMD since 2015).
@@ -75,7 +81,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/batch_cache.py
 
 clean:
-	rm -rf $(VENV) $(DEVICES_VENV) build dist
+	rm -rf $(VENV) $(DEVICES_VENV) $(NODE)/node_modules build dist
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
@@ -94,6 +100,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.library
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.library
 	$(PIP) install $(TESTED) -e '.[dev]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-clients: pyproject.toml constraints.txt $(VENV)/.library
+	$(PIP) install $(TESTED) -e '.[dev,clients]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-dev
+
+$(NODE)/node_modules/.package-lock.json: $(NODE)/package.json $(NODE)/package-lock.json $(NODE)/.npmrc
+	@cd $(NODE) && npm ci --omit=dev --silent && touch node_modules/.package-lock.json || \
+	echo "The packages for JavaScript could not be installed: their tests are skipped." >&2
 
 # No cache of wheels: pip would take one that was built with other options, and keep this one for other environments.
 $(DEVICES_VENV)/.installed: pyproject.toml constraints.txt tests/devices/include/vulkan/vulkan.hpp

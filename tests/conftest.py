@@ -1,4 +1,4 @@
-"""Shared fixtures: a cache folder of the test's own, and tiny models that llama.cpp really loads."""
+"""Shared fixtures: a cache folder of the test's own, tiny models that llama.cpp really loads, and a server."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from internvl_gguf.models.resolve import ModelFiles
 from tests.support.exact import EXACT
 from tests.support.kept_trial import keep_trial
 from tests.support.pictures import noise
+from tests.support.served import EXAMPLE, Served, served
 from tests.support.tiny_models import write_tiny_mmproj, write_tiny_text
 
 # Native threads collapse when test processes share the cores.
@@ -56,6 +57,27 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
         write_tiny_text(folder / "text.gguf", n_ctx=2048),
         write_tiny_mmproj(folder / "mmproj.gguf"),
     )
+
+
+@pytest.fixture(scope="session")
+def demo(cache_folder: Path) -> Iterator[Served]:
+    """A server with the demo model."""
+    with served(["demo"]) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def example() -> bytes:
+    """The file of the demo model's picture: a red circle, a blue square and the number 98."""
+    return Path(EXAMPLE).read_bytes()
+
+
+@pytest.fixture(scope="session")
+def endless_files(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+    """Random weights with a context of 32,768: `tests.support.served.long` has them say the same for ever."""
+    folder = tmp_path_factory.mktemp("endless")
+    text = write_tiny_text(folder / "text.gguf", n_ctx=32_768)
+    return ModelFiles("endless", text, write_tiny_mmproj(folder / "mmproj.gguf"))
 
 
 @pytest.fixture

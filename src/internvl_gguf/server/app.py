@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -257,7 +258,9 @@ class Service:
         return JSONResponse(description())
 
     async def _models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": list(map(self._model_json, self.pool.models))})
+        models = list(map(self._model_json, self.pool.models))
+        pages = {"has_more": False, "first_id": models[0]["id"], "last_id": models[-1]["id"]}
+        return JSONResponse({"object": "list", "data": models, **pages})
 
     async def _model(self, request: Request) -> Response:
         try:
@@ -266,6 +269,7 @@ class Service:
             return error_response(request.url.path, failure_of(error))
 
     def _model_json(self, model: ServedModel) -> dict[str, Any]:
+        """Return a model as OpenAI's clients read it, and Anthropic's, which have other names for the same."""
         aliases = list(self.pool.aliases) if model is self.pool.models[0] else []
         return {
             "id": model.name,
@@ -277,6 +281,10 @@ class Service:
             "input_modalities": ["text", "image"],
             "output_modalities": ["text"],
             "context_length": model.n_ctx,
+            "type": "model",
+            "display_name": model.name,
+            "created_at": datetime.fromtimestamp(model.created, UTC).isoformat(timespec="seconds"),
+            "max_input_tokens": model.n_ctx,
         }
 
 

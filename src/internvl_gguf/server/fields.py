@@ -62,6 +62,12 @@ class Refused:
     why: str
     neutral: tuple[Any, ...] = field(default=())
 
+    def is_neutral(self, value: object) -> bool:
+        """Return whether a value asks for nothing; false is not 0 and true not 1, as JSON has it."""
+        return value is None or any(
+            value == each and isinstance(value, bool) == isinstance(each, bool) for each in self.neutral
+        )
+
 
 Field = Used | Ignored | Refused
 Fields = Mapping[str, Field]
@@ -299,7 +305,7 @@ def check_fields(body: Body, fields: Fields) -> Body:
         known = fields.get(name)
         if known is None:
             raise _unknown(name, fields)
-        if isinstance(known, Refused) and value is not None and value not in known.neutral:
+        if isinstance(known, Refused) and not known.is_neutral(value):
             raise RefusedRequestError(
                 f"The field {name} is not supported: {known.why}.",
                 "Leave it out.",
@@ -366,9 +372,9 @@ def sampling_of(body: Body, defaults: AnswerDefaults) -> SamplingParams:
     """
     chosen = dict(vars(defaults.sampling))
     for name, declared in options_of(SamplingParams).items():
-        given = next((each for each in _SAMPLING_NAMES.get(name, (name,)) if each in body), None)
-        if given is not None:
-            chosen[name] = _checked(declared, given, body[given])
+        values = [_checked(declared, each, body[each]) for each in _SAMPLING_NAMES.get(name, (name,)) if each in body]
+        if values:
+            chosen[name] = values[0]  # all are checked, the first of the names counts
     return SamplingParams(**chosen)
 
 
@@ -376,9 +382,11 @@ def _checked(declared: Any, given: str, value: Any) -> Any:
     if declared.name == "seed" and value == -1:
         return None
     if declared.name == "stop":
-        texts = [value] if isinstance(value, str) else value
+        takes_one = given == "stop"  # Anthropic's stop_sequences are a list
+        texts = [value] if isinstance(value, str) and takes_one else value
         if not isinstance(texts, list) or not all(isinstance(each, str) and each for each in texts):
-            raise wrong(given, "is neither a text nor a list of texts", "Give texts that are not empty.")
+            what = "is neither a text nor a list of texts" if takes_one else "is no list of texts"
+            raise wrong(given, what, "Give texts that are not empty.")
         if len(texts) > MOST_STOPS:
             raise wrong(given, f"has more than {MOST_STOPS} texts", "Give fewer.")
     if isinstance(value, float) and value.is_integer() and declared.name in ("max_tokens", "top_k", "seed"):

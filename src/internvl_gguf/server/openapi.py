@@ -9,6 +9,12 @@ from typing import Any, Final
 from internvl_gguf._version import __version__
 from internvl_gguf.server.fields import CHAT_FIELDS, MESSAGES_FIELDS, RESPONSES_FIELDS, Fields, Refused, Used
 
+_CONVERSATION: Final = {"messages": [{"role": "user", "content": "What is red?"}], "max_tokens": 30}
+_EXAMPLES: Final = {
+    "ChatRequest": _CONVERSATION,
+    "MessagesRequest": _CONVERSATION,
+    "ResponsesRequest": {"input": "What is red?", "max_output_tokens": 30},
+}
 _ERROR: Final = {"$ref": "#/components/schemas/Error"}
 _STATUSES: Final = {
     400: "The request cannot be used; the error says why.",
@@ -103,13 +109,14 @@ def _one_model() -> dict[str, Any]:
 
 
 def _post(name: str, summary: str, request: str, answer: str, *, streams: bool = False) -> dict[str, Any]:
+    asked = {"application/json": {"schema": _reference(request), "example": _EXAMPLES[request]}}
     content: dict[str, Any] = _json(_reference(answer))
     if streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": _reference("Event")}  # of each event
     return {
         "operationId": name,
         "summary": summary,
-        "requestBody": {"required": True, "content": _json(_reference(request))},
+        "requestBody": {"required": True, "content": asked},
         "responses": {"200": {"description": summary, "content": content}, **_errors(*_STATUSES)},
     }
 
@@ -120,19 +127,26 @@ def _schemas() -> dict[str, Any]:
         "ChatRequest": _request(CHAT_FIELDS, "messages"),
         "ResponsesRequest": _request(RESPONSES_FIELDS, "input"),
         "MessagesRequest": _request(MESSAGES_FIELDS, "messages"),
-        "ChatMessage": _message(["system", "developer", "user", "assistant"], "ChatPart"),
+        "ChatMessage": {
+            "anyOf": [
+                _message(["system", "developer", "user", "assistant"], "ChatPart"),
+                {"type": "object", "required": ["role"],
+                 "properties": {"role": {"const": "assistant"}, "content": {"type": "null"}}},
+            ]
+        },
         "ChatPart": {
             "oneOf": [
                 _object({"type": {"const": "text"}, "text": text}),
-                _object({"type": {"const": "image_url"}, "image_url": _reference("ImageURL")}),
+                _object({"type": {"const": "refusal"}, "refusal": text}),
+                _object({"type": {"const": "image_url"}, "image_url": {"anyOf": [_reference("ImageURL"), text]}}),
             ]
         },
         "ImageURL": {
             "type": "object",
             "required": ["url"],
-            "properties": {"url": text, "detail": {"enum": ["auto", "low", "high"]}},
+            "properties": {"url": text, "detail": {"enum": ["auto", "low", "high", None]}},
         },
-        "AnthropicMessage": _message(["user", "assistant"], "AnthropicBlock"),
+        "AnthropicMessage": _message(["system", "developer", "user", "assistant"], "AnthropicBlock"),
         "AnthropicBlock": {
             "oneOf": [
                 _object({"type": {"const": "text"}, "text": text}),
@@ -154,6 +168,7 @@ def _schemas() -> dict[str, Any]:
             {"id": text, "type": {"const": "message"}, "role": {"const": "assistant"}, "content": {"type": "array"},
              "usage": {"type": "object"}}
         ),
+        "Event": {"type": "object", "required": ["data"], "properties": {"event": text, "data": text}},
         "Count": _object(
             {"object": text, "input_tokens": whole, "context_length": whole, "images": {"type": "array"}}
         ),
@@ -177,11 +192,12 @@ def _message(roles: list[str], part: str) -> dict[str, Any]:
 
 
 def _request(fields: Fields, required: str) -> dict[str, Any]:
-    """Return the schema of a request: a field that is refused may only ask for nothing."""
+    """Return the schema of a request: a field that is refused may only ask for nothing, and null is no field."""
     properties: dict[str, Any] = {}
     for name, known in fields.items():
         if isinstance(known, Used):
-            properties[name] = {**known.schema, "description": known.about}
+            schema = known.schema if name == required else {"anyOf": [known.schema, {"type": "null"}]}
+            properties[name] = {**schema, "description": known.about}
         elif isinstance(known, Refused):
             properties[name] = {"enum": [None, *known.neutral], "description": f"Refused: {known.why}."}
         else:

@@ -169,7 +169,8 @@ class AnswerView {
     this.again = iconButton("again", "Answer again", () => actions.again(this.answer));
     this.copy = iconButton("copy", "Copy the answer", () => copyText(this.answer.text, this.copy));
     this.actionRow = el("div", { class: "actions" }, this.copy, this.again);
-    this.element = el("article", { class: "answer", "aria-label": "Answer" });
+    // Until it is shown, no answer is taken for a whole one.
+    this.element = el("article", { class: "answer running", "aria-busy": "true", "aria-label": "Answer" });
     this.element.append(this.progress, this.body, this.figure, this.foot, this.actionRow);
   }
 
