@@ -42,8 +42,8 @@ def folder(tmp_path: Path) -> Path:
     [
         ("--host 0.0.0.0", "0.0.0.0 can be reached from other machines, and no key is set."),
         ("--host nowhere.invalid --api-key k", "The host nowhere.invalid is not known."),
-        ("--cors-origin *", "--cors-origin * is no origin."),
-        ("--cors-origin https://x/y", "--cors-origin https://x/y is no origin."),
+        ("--cors-origin *", "--cors-origin is '*'."),
+        ("--cors-origin https://x/y", "--cors-origin is 'https://x/y'."),
         ("--tls-cert note.txt", "A certificate needs its key"),
         ("--tls-key note.txt", "A certificate needs its key"),
         ("--tls-cert missing.pem --tls-key note.txt", "missing.pem cannot be read."),

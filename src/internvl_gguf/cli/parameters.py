@@ -23,6 +23,7 @@ from internvl_gguf.utils.options import Declared, options_of
 
 VARIABLES: Final = "INTERNVL"
 """Prefix of the names of all environment variables."""
+_SHARED: Final = {*options_of(SamplingParams), *options_of(PictureOptions), *options_of(EngineConfig)}
 value_sources: ContextVar[Mapping[str, str]] = ContextVar("value_sources", default={})  # noqa: B039  (never changed)
 """Where each value of the running command came from, by the parameter: COMMANDLINE, ENVIRONMENT, DEFAULT_MAP, ..."""
 
@@ -64,10 +65,13 @@ def expand(command: Callable[..., None], groups: Mapping[str, Group]) -> Callabl
     return run
 
 
-def parameters_of(configuration: Any) -> Iterator[inspect.Parameter]:
+def parameters_of(configuration: Any, *, are_shared: bool = True) -> Iterator[inspect.Parameter]:
     """Return the parameters of a command for the options of a configuration dataclass.
 
-    Each can be set by a variable for every command that has it: INTERNVL_ and its key.
+    Args:
+        configuration: the dataclass.
+        are_shared: whether each can be set by a variable for every command that has it: INTERNVL_ and its key. Those of
+            one command have variables with the command's name, as all its own options.
     """
     for declared in options_of(configuration).values():
         if declared.option.on_command_line:
@@ -76,7 +80,7 @@ def parameters_of(configuration: Any) -> Iterator[inspect.Parameter]:
                 *declared.flags,
                 help=declared.help,
                 metavar=declared.option.metavar,
-                envvar=f"{VARIABLES}_{declared.key.upper()}",
+                envvar=f"{VARIABLES}_{declared.key.upper()}" if are_shared else declared.option.variable or None,
                 show_envvar=False,
                 show_default=not declared.can_be_open,
                 rich_help_panel=configuration.PANEL,
@@ -112,7 +116,8 @@ def taken(configuration: Any, values: dict[str, Any], **more: Any) -> Any:
 def _checked(declared: Declared, value: Any) -> Any:
     """Return the value of an option, called in errors as it was given: by its flag, its variable or its key."""
     origin = value_sources.get().get(declared.key, "")
-    called = f"{VARIABLES}_{declared.key.upper()}" if origin == "ENVIRONMENT" else declared.flag
+    is_named = origin == "ENVIRONMENT" and declared.name in _SHARED
+    called = f"{VARIABLES}_{declared.key.upper()}" if is_named else declared.flag
     if origin != "DEFAULT_MAP":
         return declared.checked(declared.read(value), called)
     try:

@@ -18,6 +18,7 @@ from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.hardware.cpu_tuning import host_settings
 from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.server.app import ServiceSettings
 from internvl_gguf.server.chat_request import AnswerDefaults
@@ -26,6 +27,7 @@ from internvl_gguf.server.model_pool import ModelSettings
 from internvl_gguf.server.pictures import PictureSources
 from internvl_gguf.server.remote_pictures import RemotePictures
 from internvl_gguf.server.run import ListenSettings, address_of, serve
+from internvl_gguf.server.serve_options import ListenOptions, ModelOptions, TakenOptions
 
 if TYPE_CHECKING:
     from internvl_gguf.models.local_files import ModelFiles
@@ -36,25 +38,24 @@ _PICTURE_BYTES: Final = 48 * 2**20
 
 @dataclass(frozen=True)
 class ServeJob:
-    """The request given to `internvl serve`; its attributes are the options of the command."""
+    """The request given to `internvl serve`.
+
+    Attributes:
+        models: names of the models.
+        keys: keys of which a request must bring one.
+        opened: the port.
+        listening, taking, keeping, asking: the options.
+        shows_requests: whether each request is shown.
+    """
 
     models: Sequence[str]
     keys: Sequence[str]
-    listening: ListenSettings
     opened: socket.socket
-    allowed_hosts: Sequence[str]
-    cors_origins: Sequence[str]
-    allow_remote_images: bool
-    media_root: Path | None
-    max_body: int
-    max_pictures: int
-    parallel: int
-    conversations: int | None
-    queue: int
-    idle_seconds: float | None
-    aliases: Sequence[str]
-    shows_requests: bool
+    listening: ListenOptions
+    taking: TakenOptions
+    keeping: ModelOptions
     asking: AskingOptions
+    shows_requests: bool
 
 
 def run_server(job: ServeJob) -> None:
@@ -63,42 +64,47 @@ def run_server(job: ServeJob) -> None:
     Raises:
         InternVLError: a model that cannot be found or fetched, or a certificate that cannot be used.
     """
-    _check_certificate(job.listening)
-    asking = job.asking
+    listening, keeping, asking = job.listening, job.keeping, job.asking
+    _check_certificate(listening)
     names = list(job.models) or [options.chosen_model(None)]
     chooser = machine_chooser(asking.engine)
     files = [obtain(name, asking.mmproj, chooser) for name in dict.fromkeys(names)]
-    sources = PictureSources(
-        most=job.max_pictures,
-        most_bytes=min(_PICTURE_BYTES, job.max_body),
-        all_bytes=job.max_body,
-        remote=RemotePictures() if job.allow_remote_images else None,
-        media_root=job.media_root,
-    )
-    service = ServiceSettings(
-        guard=GuardSettings(job.keys, job.listening.host, job.allowed_hosts, job.cors_origins),
-        sources=sources,
-        defaults=AnswerDefaults(asking.system, asking.sampling, asking.pictures),
-        max_body=job.max_body,
-        tell_request=say if job.shows_requests else None,
-    )
     models = ModelSettings(
         config=asking.engine,
-        parallel=job.parallel,
-        conversations=job.conversations,
-        most_waiting=job.queue,
-        idle_seconds=job.idle_seconds,
+        parallel=keeping.answers_at_once(host_settings(asking.engine.n_threads).n_parallel),
+        conversations=keeping.conversations,
+        most_waiting=keeping.queue,
+        idle_seconds=None if keeping.idle_unload is None else keeping.idle_unload * 60,
         worker_timeout=asking.worker_timeout,
     )
-    say(f"Serving on {address_of(job.opened, job.listening)} (a page for a browser; /v1 for programs). Ctrl-C ends it.")
+    address = address_of(job.opened, listening.host, is_encrypted=listening.tls_cert is not None)
+    say(f"Serving on {address} (a page for a browser; /v1 for programs). Ctrl-C ends it.")
     serve(
         _named(files),
-        job.aliases,
+        keeping.alias,
         models,
-        service,
-        job.listening,
+        _service_settings(job),
+        ListenSettings(keeping.grace, listening.tls_cert, listening.tls_key),
         job.opened,
         lambda line: say(in_flags(line, EngineConfig)),
+    )
+
+
+def _service_settings(job: ServeJob) -> ServiceSettings:
+    listening, taking, asking = job.listening, job.taking, job.asking
+    max_body = taking.max_body * 2**20
+    return ServiceSettings(
+        guard=GuardSettings(job.keys, listening.host, listening.allowed_host, listening.cors_origin),
+        sources=PictureSources(
+            most=taking.max_pictures,
+            most_bytes=min(_PICTURE_BYTES, max_body),
+            all_bytes=max_body,
+            remote=RemotePictures() if taking.allow_remote_images else None,
+            media_root=None if taking.media_root is None else Path(taking.media_root),
+        ),
+        defaults=AnswerDefaults(asking.system, asking.sampling, asking.pictures),
+        max_body=max_body,
+        tell_request=say if job.shows_requests else None,
     )
 
 
@@ -115,14 +121,12 @@ def _named(files: Sequence[ModelFiles]) -> list[tuple[str, ModelFiles]]:
     return list(named.items())
 
 
-def _check_certificate(listening: ListenSettings) -> None:
-    if listening.certificate is None:
+def _check_certificate(listening: ListenOptions) -> None:
+    if listening.tls_cert is None:
         return
     with option_errors():
         try:
-            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
-                listening.certificate, listening.private_key
-            )
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(listening.tls_cert, listening.tls_key)
         except (ssl.SSLError, OSError):
             raise InvalidRequestError(
                 "The certificate and the key cannot be used together.", "Give both in PEM format, the key unencrypted."

@@ -30,34 +30,30 @@ _LAST_SECONDS: Final = 2  # for the last words of requests that were ended
 
 @dataclass(frozen=True)
 class ListenSettings:
-    """Where the service listens, and how it ends.
+    """How the service ends, and how it is encrypted.
 
     Attributes:
-        host: address or name to listen on.
-        port: port; 0 takes a free one.
         grace_seconds: seconds that requests under way have to finish after a signal.
         certificate: file of a TLS certificate; None for no TLS.
         private_key: file of its key.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8080
     grace_seconds: float = 30.0
     certificate: str | None = None
     private_key: str | None = None
 
 
-def listen(settings: ListenSettings) -> socket.socket:
-    """Open the port.
+def listen(host: str, port: int) -> socket.socket:
+    """Open a port; 0 takes a free one.
 
     Raises:
         InvalidRequestError: the name is not known, or the port cannot be had.
     """
-    shown = f"{settings.host}:{settings.port}"
+    shown = f"{host}:{port}"
     try:
-        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
-        raise InvalidRequestError(f"The host {settings.host} is not known.", "Use 127.0.0.1.") from None
+        raise InvalidRequestError(f"The host {host} is not known.", "Use 127.0.0.1.") from None
     family, kind, protocol, _, address = found[0]
     opened = socket.socket(family, kind, protocol)
     try:
@@ -77,13 +73,19 @@ def listen(settings: ListenSettings) -> socket.socket:
     return opened
 
 
-def address_of(opened: socket.socket, settings: ListenSettings) -> str:
-    """Return the URL at which a browser on this machine finds the service."""
-    host = settings.host if is_loopback(settings.host) else opened.getsockname()[0]
+def address_of(opened: socket.socket, host: str, *, is_encrypted: bool) -> str:
+    """Return the URL at which a browser on this machine finds the service.
+
+    Args:
+        opened: the port.
+        host: the name that it was opened by.
+        is_encrypted: whether it has a certificate.
+    """
+    host = host if is_loopback(host) else opened.getsockname()[0]
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1"
     shown = f"[{host}]" if ":" in host else host
-    return f"{'https' if settings.certificate else 'http'}://{shown}:{opened.getsockname()[1]}"
+    return f"{'https' if is_encrypted else 'http'}://{shown}:{opened.getsockname()[1]}"
 
 
 def serve(

@@ -36,6 +36,7 @@ class Option:
         metavar: placeholder of the value in `--help`; None takes the one of the type.
         is_swept: whether `internvl bench` accepts lists of values.
         on_command_line: whether commands that ask a model have this option.
+        variable: environment variable of a command's own option; "" for INTERNVL_, the command's name and the key's.
     """
 
     help: str
@@ -48,6 +49,7 @@ class Option:
     metavar: str | None = None
     is_swept: bool = False
     on_command_line: bool = True
+    variable: str = ""
 
 
 def option(default: Any, help_text: str, *flags: str, **more: Any) -> Any:
@@ -125,7 +127,8 @@ class Declared:
             return None
         found = self.kind.accept(called, value)
         if self.option.allows is not None and not self.option.allows(found):
-            raise InvalidRequestError(f"{called} is {found!r}.", self.option.hint)
+            shown = ", ".join(map(repr, found)) if isinstance(found, tuple) else repr(found)
+            raise InvalidRequestError(f"{called} is {shown}.", self.option.hint)
         return found
 
     def read(self, value: Any) -> Any:
