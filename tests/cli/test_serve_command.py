@@ -6,10 +6,12 @@ import os
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from internvl_gguf.cli.serve import _LIBRARIES
 from tests.cli.test_commands import assert_two_lines
 
 _COMMAND = ("-m", "internvl_gguf")
@@ -87,4 +89,9 @@ def test_a_library_that_is_missing_is_named_with_what_installs_it(folder: Path, 
     assert_two_lines(done, code=2)
     first, second = done.stderr.splitlines()
     assert first == f"Error: The server needs {library}, which is not installed."
-    assert second.strip() == "Run pip install 'internvl-gguf[serve]'."
+    assert second.strip().startswith(f"Run {sys.executable} -m pip install ")
+
+
+def test_what_the_hint_installs_is_what_the_extra_has() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert tuple(project["project"]["optional-dependencies"]["serve"]) == _LIBRARIES

@@ -314,6 +314,22 @@ def test_what_can_never_fit_is_refused_before_it_is_tokenised(demo: Served, mess
     assert response.json()["error"]["code"] == "context_length_exceeded"
 
 
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/chat/completions", "Put /v1 at the end of the base URL."),
+        ("/v1/v1/messages", "Leave /v1 out of the base URL."),
+        ("/v1/embeddings", "Ask about them instead."),
+        ("/v1/completions", "Use /v1/chat/completions."),
+        ("/nothing", "GET /openapi.json lists what there is."),
+    ],
+)
+def test_a_wrong_address_is_told_what_is_wrong_with_it(demo: Served, path: str, hint: str) -> None:
+    response = demo.post(path, {})
+    assert response.status_code == 404
+    assert response.json()["error"]["message"].endswith(hint)
+
+
 def test_another_model_is_a_404_that_names_those_here(demo: Served) -> None:
     response = demo.post(CHAT, {"model": "gpt-4o", "messages": [user("x")]})
     assert response.status_code == 404

@@ -184,3 +184,17 @@ def test_a_request_line_is_shown_without_what_it_says(cache_folder: Path) -> Non
         metrics = server.get("/metrics", authorization="Bearer very-secret").text
         assert "private" not in said + metrics
         assert "very-secret" not in said + metrics
+
+
+@posix
+def test_the_parent_decides_when_a_model_ends(cache_folder: Path, endless_files: ModelFiles) -> None:
+    """systemd, and `timeout`, signal all processes of a service; the model died, and answers had no time to finish."""
+    with endless_server(endless_files) as server, ExitStack() as stack:
+        stream = Stream(server, stack, **long(max_tokens=3000))
+        stream.until_text()
+        server.worker.terminate()
+        server.process.terminate()
+        *_, (_, last) = stream.events
+        assert last == "[DONE]"
+        assert server.process.wait(SECONDS) == 0
+        assert not any("loaded again" in line for line in server.lines)

@@ -141,7 +141,7 @@ def test_two_deaths_in_a_row_cost_two_questions(far: Session) -> None:
     assert far.ask("What is it?", sampling=SHORT).text
 
 
-@pytest.mark.parametrize("number", [signal.SIGILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
 def test_an_error_names_what_killed_it(far: Session, number: signal.Signals) -> None:
     stream = far.stream("Talk.", sampling=LONG)
     next(stream)

@@ -66,8 +66,8 @@ WorkerTimeoutOption = Annotated[
         "WORKER_TIMEOUT",
         "--worker-timeout",
         metavar="SECONDS",
-        help="Chat and --batch run the model in a process of its own; one that gives no sign of life for so long is "
-        "ended and started again. 0 waits for ever.",
+        help="Chat, --batch and serve run the model in a process of its own; one that gives no sign of life for so "
+        "long is ended and started again. 0 waits for ever.",
         rich_help_panel=EngineConfig.PANEL,
     ),
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -15,6 +17,9 @@ from internvl_gguf.cli.parameters import VARIABLES, Group, expand, parameters_of
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.server.serve_options import ListenOptions, ModelOptions, TakenOptions
+
+_LIBRARIES: Final = ("prometheus-client>=0.22", "starlette>=1.0,<2", "uvicorn>=0.54,<0.55")
+"""What the extra `serve` installs; a test compares."""
 
 
 def _own_options(command: Any) -> Any:
@@ -55,7 +60,8 @@ def serve(
 ) -> None:
     """Serve models to other programs by OpenAI's and Anthropic's interfaces, and a page to a browser.
 
-    Ctrl-C ends it. docs/server.md says what each interface takes.
+    `internvl serve demo` and a browser at http://127.0.0.1:8080 show what it does. Options of pictures and answers
+    are for requests that say nothing else. Ctrl-C ends it; docs/server.md says what each interface takes.
     """
     if log:
         show_library_log()
@@ -66,14 +72,15 @@ def serve(
         from internvl_gguf.server.run import listen
 
         is_local = is_loopback(listening.host)
+        opened = listen(listening.host, listening.port)
         if not keys and not is_local:
+            opened.close()
             raise InvalidRequestError(
                 f"{listening.host} can be reached from other machines, and no key is set.",
                 f"Set {VARIABLES}_API_KEY or --api-key-file, or leave --host out.",
             )
         _check_files(listening.tls_cert, listening.tls_key)
         _check_folder(taking.media_root)
-        opened = listen(listening.host, listening.port)
     if keys and not is_local and listening.tls_cert is None:
         say("Keys and pictures travel in clear text; --tls-cert and --tls-key, or a proxy before it, encrypt them.")
     from internvl_gguf.cli.serve_job import ServeJob, run_server  # only now: it brings all that a model needs
@@ -88,7 +95,8 @@ def _check_library() -> None:
         import uvicorn
     except ImportError as error:
         raise InvalidRequestError(
-            f"The server needs {error.name}, which is not installed.", "Run pip install 'internvl-gguf[serve]'."
+            f"The server needs {error.name}, which is not installed.",
+            f"Run {sys.executable} -m pip install {' '.join(map(shlex.quote, _LIBRARIES))}.",
         ) from None
     del prometheus_client, starlette, uvicorn
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from internvl_gguf.errors import InternVLError
 from internvl_gguf.session.answer import AnswerStream
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prepare import PreparedQuestion
-from internvl_gguf.types import Message, Reply, TokenLogprobs
+from internvl_gguf.types import Message, Reply, Span, TileSpan, TokenLogprobs
 
 logger: Final = logging.getLogger("internvl_gguf.server")
 
@@ -35,7 +36,7 @@ class TokenText:
 
 @dataclass(frozen=True)
 class Encoding:
-    """Tiles that are encoded, of those that have to be."""
+    """Tiles whose embeddings are known, of all that follow what was known of the prompt."""
 
     done: int
     total: int
@@ -188,6 +189,7 @@ class _RunningRequest:
         emit: Emit,
     ) -> None:
         self._emit = emit
+        self._spans = question.spans
         self._total = sum(span.length for span in question.spans)
         self._read = -1
         self._answers: dict[int, _RunningAnswer] = {}
@@ -196,7 +198,7 @@ class _RunningRequest:
                 runtime,
                 replace(question, sampling=sampling),
                 history,
-                (lambda done, total: emit(Encoding(done, total))) if choice == 0 else None,
+                self._tell_tiles if choice == 0 else None,
                 top_logprobs=top_logprobs,
             )
             self._answers[choice] = _RunningAnswer(choice, stream, runtime, sampling)
@@ -213,6 +215,14 @@ class _RunningRequest:
     @property
     def _has_read(self) -> bool:
         return self._first is not None and self._first.handle.report.prompt_read > max(self._read, 0)
+
+    def _tell_tiles(self, done: int, total: int) -> None:
+        """Tell how many tiles are encoded, of all pictures; the engine counts those of one at a time."""
+        if self._first is None:
+            return
+        report = self._first.handle.report
+        to_end_of_run, every = tile_counts(self._spans, report.cached_tokens, report.prompt_read)
+        self._emit(Encoding(to_end_of_run - (total - done), every))
 
     def cancel(self) -> None:
         for answer in list(self._answers.values()):
@@ -242,6 +252,21 @@ class _RunningRequest:
                 logger.exception("An answer could not be passed on")
                 self.fail(error)
                 return
+
+
+def tile_counts(spans: Sequence[Span], cached: int, read: int) -> tuple[int, int]:
+    """Return how many new tiles a prompt has up to the end of those that are encoded next, and in all.
+
+    Args:
+        spans: the prompt.
+        cached: positions that were known before the request.
+        read: positions that are read.
+    """
+    placed = list(zip(itertools.accumulate((span.length for span in spans), initial=0), spans, strict=False))
+    new = [start for start, span in placed if isinstance(span, TileSpan) and start >= cached]
+    rest = (span for start, span in placed if start >= read)
+    run = sum(1 for _ in itertools.takewhile(lambda span: isinstance(span, TileSpan), rest))
+    return sum(start < read for start in new) + run, len(new)
 
 
 class _RunningAnswer:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from internvl_gguf._version import __version__
 from internvl_gguf.server import anthropic_messages, openai_chat, openai_responses
@@ -38,12 +38,15 @@ from internvl_gguf.server.openapi import description
 from internvl_gguf.server.pictures import PictureSources
 from internvl_gguf.server.responding import ErrorBody, EventStream, Frame, Outcome, whole
 from internvl_gguf.utils.notices import Notice
+from internvl_gguf.utils.safe_text import safe_name
 
 logger: Final = logging.getLogger("internvl_gguf.server")
 PAGE: Final = Path(__file__).parent / "page"
 
 _FRESH: Final = {"cache-control": "no-cache"}
 """A browser asks whether what it has is current: modules of two versions would not fit together."""
+
+_LONGEST_PATH: Final = 80  # characters in a line of the log
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -86,7 +89,8 @@ class Service:
         self._metrics = Metrics(pool.models)
         self._answerer = Answerer(pool, settings.sources, settings.defaults, self._metrics)
         self._bodies = BodyReader(settings.max_body, max(8 * settings.max_body, 2**29))
-        self.app: ASGIApp = Guard(self._routes(), settings.guard)
+        app: ASGIApp = Guard(self._routes(), settings.guard)
+        self.app = _RequestLines(app, settings.tell_request) if settings.tell_request else app
 
     @property
     def busy(self) -> int:
@@ -128,15 +132,8 @@ class Service:
         """Return the handler of an interface: it reads the body, and answers errors in the interface's shape."""
 
         async def handle(request: Request) -> Response:
-            started = time.monotonic()
             path = request.url.path
-
-            def ended(status: int) -> None:
-                self._metrics.responded(path, status)
-                if self._settings.tell_request:
-                    self._settings.tell_request(f"POST {path} {status} {time.monotonic() - started:.2f} s")
-
-            outcome = Outcome(ended, self._metrics.cancelled)
+            outcome = Outcome(lambda status: self._metrics.responded(path, status), self._metrics.cancelled)
             try:
                 if self.is_stopping:
                     raise stopping_error()
@@ -307,7 +304,7 @@ def client_of(request: Request) -> Hashable:
 async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     known = {
-        404: ("There is nothing at this address.", "GET /openapi.json lists what there is."),
+        404: _missing(request.url.path),
         405: ("The address does not take this method.", "GET /openapi.json lists what it takes."),
     }
     message, hint = known.get(status, ("The request cannot be answered.", "GET /openapi.json says what can."))
@@ -316,6 +313,46 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.headers:
         response.headers.update(error.headers)  # the methods that it takes
     return response
+
+
+_NOT_OFFERED: Final = {
+    "/v1/completions": ("Texts without a conversation are not completed here.", "Use /v1/chat/completions."),
+    "/v1/embeddings": ("The models have no vectors that compare texts or pictures.", "Ask about them instead."),
+}
+
+
+def _missing(path: str) -> tuple[str, str]:
+    """Return what happened and what to do for an address that is not there: most often a wrong base URL."""
+    if path in _NOT_OFFERED:
+        return _NOT_OFFERED[path]
+    if path.startswith("/v1/v1/"):
+        return "The address has /v1 twice.", "Leave /v1 out of the base URL."
+    if path.startswith(("/chat/completions", "/responses", "/messages", "/models")):
+        return "The address lacks /v1.", "Put /v1 at the end of the base URL."
+    return "There is nothing at this address.", "GET /openapi.json lists what there is."
+
+
+class _RequestLines:
+    """Tells of each request that ended: method, path, status and seconds."""
+
+    def __init__(self, app: ASGIApp, tell: Notice) -> None:
+        self._app = app
+        self._tell = tell
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, status = time.monotonic(), 499
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            path = safe_name(scope["path"], _LONGEST_PATH)
+            self._tell(f"{scope['method']} {path} {status} {time.monotonic() - started:.2f} s")
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -34,6 +34,7 @@ _SAFE_HEADERS: Final = {
 }
 _CORS_METHODS: Final = "GET, POST, OPTIONS"
 _CORS_HEADERS: Final = "authorization, content-type, x-api-key, anthropic-version, anthropic-beta"
+_ANTHROPICS: Final = ("/v1/messages", "/v1/v1/messages", "/messages")  # with two usual mistakes
 _LOCAL_SUFFIX: Final = ".localhost"
 
 
@@ -167,7 +168,7 @@ def is_loopback(name: str) -> bool:
 
 def error_response(path: str, failure: Failure) -> Response:
     """Return an error in the shape of the interface that a path belongs to."""
-    body = anthropic_body(failure) if path.startswith("/v1/messages") else openai_body(failure)
+    body = anthropic_body(failure) if path.startswith(_ANTHROPICS) else openai_body(failure)
     return JSONResponse(body, failure.status, headers=failure.headers)
 
 

@@ -189,10 +189,11 @@ class ModelPool:
     def end_requests(self) -> None:
         """End all requests, waiting and running, with an error that says that the server is stopping."""
         self.is_stopping = True
+        ended = stopping_error("The server was stopped before the answer ended.")
         for model in self.models:
-            model.admission.refuse_waiting(stopping_error())
+            model.admission.refuse_waiting(ended)
             if model.is_loaded:
-                model.pump.fail_all(stopping_error())
+                model.pump.fail_all(ended)
 
     async def close(self) -> None:
         """Unload everything."""
@@ -369,11 +370,9 @@ class ModelPool:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def stopping_error() -> RefusedRequestError:
-    """Return the error of a request that comes while the server stops."""
-    return RefusedRequestError(
-        "The server is stopping.", "Ask again when it is back.", status=503, code="stopping", retry_after=10
-    )
+def stopping_error(what: str = "The server is stopping.") -> RefusedRequestError:
+    """Return the error of a request that comes while the server stops, or is ended by that."""
+    return RefusedRequestError(what, "Ask again when it is back.", status=503, code="stopping", retry_after=10)
 
 
 def _unavailable(model: ServedModel) -> RefusedRequestError:

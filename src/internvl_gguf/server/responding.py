@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -175,10 +176,12 @@ class EventStream(Response):
         async with aclosing(self._events) as events:
             waiting: asyncio.Future[AnswerEvent] | None = None
             last: Progress | None = None
+            begin_at = time.monotonic() + _BEGIN_SECONDS  # however much progress there is until then
             try:
                 while True:
                     waiting = waiting or asyncio.ensure_future(anext(events))
-                    await asyncio.wait({waiting}, timeout=PING_SECONDS if self._has_begun else _BEGIN_SECONDS)
+                    left = max(begin_at - time.monotonic(), 0)
+                    await asyncio.wait({waiting}, timeout=PING_SECONDS if self._has_begun else left)
                     if not waiting.done():
                         for payload in self._in_silence(last):
                             yield payload
@@ -188,12 +191,13 @@ class EventStream(Response):
                         return
                     if isinstance(event, Progress):
                         last = event
-                        if not self._tells_progress:
-                            if self._has_begun:
-                                yield comment(event)
+                        is_early = not self._has_begun and time.monotonic() < begin_at
+                        # Until then it may still end in an error that has a status.
+                        if is_early and not (self._tells_progress and event.phase in ("encoding", "reading")):
                             continue
-                        if not self._has_begun and event.phase in ("loading", "queued"):
-                            continue  # it may still end in an error that has a status
+                        if not self._tells_progress:
+                            yield comment(event)
+                            continue
                     for frame in self._frames(event):
                         yield frame.encoded()
             finally:

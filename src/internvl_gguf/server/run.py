@@ -74,7 +74,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(opened: socket.socket, host: str, *, is_encrypted: bool) -> str:
-    """Return the URL at which a browser on this machine finds the service.
+    """Return the URL at which a browser on this machine finds the service, and whether others find it, too.
 
     Args:
         opened: the port.
@@ -82,10 +82,13 @@ def address_of(opened: socket.socket, host: str, *, is_encrypted: bool) -> str:
         is_encrypted: whether it has a certificate.
     """
     host = host if is_loopback(host) else opened.getsockname()[0]
-    if host in ("0.0.0.0", "::"):
+    port = opened.getsockname()[1]
+    is_for_all = host in ("0.0.0.0", "::")
+    if is_for_all:
         host = "127.0.0.1"
     shown = f"[{host}]" if ":" in host else host
-    return f"{'https' if is_encrypted else 'http'}://{shown}:{opened.getsockname()[1]}"
+    others = f" and, for other machines, on port {port} of this one" if is_for_all else ""
+    return f"{'https' if is_encrypted else 'http'}://{shown}:{port}{others}"
 
 
 def serve(
@@ -147,7 +150,8 @@ async def _run(
         await asyncio.wait({serving, asyncio.create_task(stop.first.wait())}, return_when=asyncio.FIRST_COMPLETED)
         service.is_stopping = True
         if service.busy:
-            tell(f"Stopping: {service.busy} requests have {listening.grace_seconds:g} s to finish; again ends them.")
+            some = "one request has" if service.busy == 1 else f"{service.busy} requests have"
+            tell(f"Stopping: {some} {listening.grace_seconds:g} s to finish; Ctrl-C again ends that at once.")
         end = time.monotonic() + listening.grace_seconds
         while service.busy and time.monotonic() < end and not stop.second.is_set():
             await asyncio.sleep(0.05)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from typing import Final
 
@@ -30,6 +31,8 @@ def main() -> None:
     """Load the model that the first message names, and serve it until the parent closes it."""
     parent = os.getppid()
     channel = _own_pipes()
+    # Who stops a service signals all its processes: the parent decides what is still finished, and ends this one.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def send(message: object) -> None:
         try:

@@ -191,7 +191,12 @@ class Server:
         return _RunningAnswer(message.request, answer, engine.model.piece, supply, keys)
 
     def _tile_progress(self, number: int) -> TileProgress:
-        return lambda done, total: self._send(messages.TilesEncoded(number, done, total))
+        def tell(done: int, total: int) -> None:
+            if number in self._runs:  # how much of the prompt was read before these tiles
+                self._send_update(number, self._runs[number])
+            self._send(messages.TilesEncoded(number, done, total))
+
+        return tell
 
     def _answer(self, call: messages.Call, calls: object) -> None:
         try:
