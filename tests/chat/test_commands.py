@@ -223,6 +223,25 @@ def test_a_picture_that_does_not_load_leaves_the_line_and_what_waited(
     assert len(recorder(chat).answers) == 1
 
 
+def test_the_address_of_a_picture_puts_the_line_back(chat: Chat, talk: Callable[..., str]) -> None:
+    """The question was asked without the picture, and its answer, about an earlier one, was kept."""
+    talk(f"{EXAMPLE} What number is written?")
+    screen, kept = recorder(chat), chat.conversation.entries
+    line = "https://example.org/x.png What is it?"
+    assert talk(line) == line
+    assert screen.said[-2:] == [
+        "https://example.org/x.png is not fetched: pictures come from this machine.",
+        'Download it first. Between """ and """ an address stays text.',
+    ]
+    mixed = f"Is https://example.org/x.png like '{EXAMPLE}'?"
+    assert talk(mixed) == mixed
+    assert talk("/image https://example.org/x.png") == ""
+    assert screen.said[-1] == "Download it first."
+    assert (chat.pending, chat.conversation.entries, screen.answers) == ([], kept, ["98"])
+    talk(f'"""{line}"""', "What is at https://example.org/page?")
+    assert [entry.text for entry in chat.conversation.entries[2::2]] == [line, "What is at https://example.org/page?"]
+
+
 def test_a_folder_is_no_question(chat: Chat, talk: Callable[..., str], tmp_path: Path) -> None:
     assert talk(f"'{tmp_path}' ") == f"'{tmp_path}' "
     assert "is a folder" in recorder(chat).text

@@ -40,6 +40,7 @@ def image(chat: Chat, text: str) -> str:
     if not text:
         raise InvalidRequestError("/image needs a path.", "Write /image photo.jpg, or drop the file into the line.")
     typed = parse_line(text)
+    typed.refuse_addresses()
     if typed.pictures and typed.prompt:
         raise PictureError(f"{safe_name(typed.prompt)} is no picture.", "Give paths only; quote those with spaces.")
     chat.add(typed.pictures or [typed_path(text)])  # raises an error that says what is wrong with it

@@ -8,7 +8,7 @@ from internvl_gguf.chat.command_table import find_command, split_command, unknow
 from internvl_gguf.chat.commands import LeaveChat, chosen_parts
 from internvl_gguf.chat.formatting import in_commands, part_line
 from internvl_gguf.chat.reader import without_quotes
-from internvl_gguf.chat.typed_line import PathKind, parse_line, path_kind, typed_path
+from internvl_gguf.chat.typed_line import PathKind, TypedLine, parse_line, path_kind, typed_path
 from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.utils.safe_text import safe_name
 
@@ -124,14 +124,14 @@ class Loop:
         _refuse_folder(typed.prompt)
         if is_checked:
             _refuse_nothing(typed.prompt)
-        for hint in typed.hints:
-            chat.screen.show_lines([f"  ({hint})"])
         try:
+            if is_checked:
+                typed.refuse_addresses()
+            for hint in typed.hints:
+                chat.screen.show_lines([f"  ({hint})"])
             prompt = typed.question(*chat.add_named(typed.pictures))
         except PictureError as error:
-            is_missing = any(path_kind(path) is PathKind.NOTHING for path in typed.pictures)
-            as_text = ' Between """ and """ a name stays text.' if is_missing else ""
-            raise PictureError(error.message, error.hint + as_text) from None
+            raise PictureError(error.message, error.hint + _as_text(typed)) from None
         if not prompt or self._ask(prompt):
             return ""
         chat.pending = waiting
@@ -167,6 +167,13 @@ class Loop:
 def _is_picture(line: str) -> bool:
     """Return whether a line that looks like a command begins with a picture's path."""
     return path_kind(typed_path(line.split()[0])) is PathKind.PICTURE
+
+
+def _as_text(typed: TypedLine) -> str:
+    """Return the advice for a line whose pictures cannot be had but may be meant as text; else ""."""
+    is_missing = any(path_kind(path) is PathKind.NOTHING for path in typed.pictures)
+    what = "an address" if typed.addresses else "a name" if is_missing else ""
+    return f' Between """ and """ {what} stays text.' if what else ""
 
 
 def _refuse_folder(prompt: str) -> None:
