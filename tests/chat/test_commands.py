@@ -242,6 +242,50 @@ def test_the_address_of_a_picture_puts_the_line_back(chat: Chat, talk: Callable[
     assert [entry.text for entry in chat.conversation.entries[2::2]] == [line, "What is at https://example.org/page?"]
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("good.png What is it?", "Stopped before there was an answer: nothing was asked. It is in the line again."),
+        ("good.png", "Stopped: nothing was added. It is in the line again."),
+    ],
+)
+def test_ctrl_c_while_pictures_are_added_puts_the_line_back_and_says_so(
+    chat: Chat, talk: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str
+) -> None:
+    """It said "Stopped." alone, and the next question was typed behind the old one."""
+
+    def stopped(self: LocalModel, *arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    noise(1).save(tmp_path / "good.png")
+    monkeypatch.setattr(LocalModel, "used", stopped)
+    assert talk(line) == line
+    assert recorder(chat).said == [said]
+    assert (chat.pending, recorder(chat).answers) == ([], [])
+    with pytest.raises(KeyboardInterrupt):
+        Loop(chat, ScriptReader(io.BytesIO(line.encode()))).run()
+
+
+def test_ctrl_c_before_an_answer_puts_the_line_back_and_says_so(
+    chat: Chat, talk: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk("Hello")
+    screen, said = recorder(chat), "Stopped before there was an answer: nothing was asked."
+
+    def stopped(prompt: str, settings: Settings | None = None) -> bool:
+        chat.was_stopped = True
+        return False
+
+    monkeypatch.setattr(chat, "ask", stopped)
+    assert talk("/regen") == "Hello"
+    assert screen.said[-1] == f"{said} It is in the line again."
+    assert talk("How are you?") == "How are you?"
+    assert screen.said[-1] == f"{said} It is in the line again."
+    with pytest.raises(KeyboardInterrupt):
+        Loop(chat, ScriptReader(io.BytesIO(b"Hello"))).run()
+    assert screen.said[-1] == said, "a script has no line"
+
+
 def test_a_folder_is_no_question(chat: Chat, talk: Callable[..., str], tmp_path: Path) -> None:
     assert talk(f"'{tmp_path}' ") == f"'{tmp_path}' "
     assert "is a folder" in recorder(chat).text

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _OFFERED = 20
 """Most parts of a conversation that are offered to be dropped; the oldest come first."""
+_NOTHING_ASKED = "Stopped before there was an answer: nothing was asked."
+_NOTHING_ADDED = "Stopped: nothing was added."
 
 
 class Loop:
@@ -102,7 +104,10 @@ class Loop:
             if self._reader.is_script:
                 raise
             chat.screen.progress()
-            chat.screen.say("Stopped.")
+            if command is None:
+                self._say_stopped(_NOTHING_ASKED)
+            else:
+                chat.screen.say("Stopped.")
         chat.pending = waiting
         return "" if self._reader.is_script or command is not None else line
 
@@ -114,7 +119,10 @@ class Loop:
             return ""
         if argument and not command.arguments:
             raise InvalidRequestError(f"/{command.name} takes nothing after it.", f"Type /{command.name} alone.")
-        return command.run(self._chat, argument)
+        text = command.run(self._chat, argument)
+        if text and self._chat.was_stopped:
+            self._say_stopped(_NOTHING_ASKED)
+        return text
 
     def _question(self, text: str, line: str, waiting: list[Attachment]) -> str:
         """Ask a question with the pictures named in it; pictures alone are added to the next question."""
@@ -132,11 +140,22 @@ class Loop:
             prompt = typed.question(*chat.add_named(typed.pictures))
         except PictureError as error:
             raise PictureError(error.message, error.hint + _as_text(typed)) from None
-        if not prompt or self._ask(prompt):
-            return ""
+        except KeyboardInterrupt:
+            if typed.prompt or self._reader.is_script:
+                raise
+            chat.screen.progress()
+            stopped = _NOTHING_ADDED
+        else:
+            if not prompt or self._ask(prompt):
+                return ""
+            stopped = _NOTHING_ASKED
         chat.pending = waiting
-        chat.screen.say("Stopped before there was an answer: nothing was asked.")
+        self._say_stopped(stopped)
         return "" if self._reader.is_script else line
+
+    def _say_stopped(self, what: str) -> None:
+        """Say that Ctrl-C stopped a line, and that the editor begins with it: people type the next one behind it."""
+        self._chat.screen.say(what if self._reader.is_script else f"{what} It is in the line again.")
 
     def _ask(self, prompt: str) -> bool:
         while True:
