@@ -202,6 +202,34 @@ def test_pictures_wait_for_their_question(chat: Chat, talk: Callable[..., str]) 
     assert context_tokens(session_of(chat).runtime, chat.session.messages) < 60
 
 
+def test_many_pictures_have_one_line_together(
+    chat: Chat, talk: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty pictures had a line each, and again after each Ctrl-C."""
+    screen = recorder(chat)
+    for number in range(1, 7):
+        noise(number, 20, 20).save(tmp_path / f"p{number}.png")
+    talk("/tiles 1", "p1.png p2.png p3.png p4.png")
+    assert [line.split(":")[0] for line in screen.said[1:]] == [f"Added p{number}.png" for number in range(1, 5)]
+    talk("/images remove 1-4")
+    screen.said.clear()
+    talk("p[1-5].png")
+    assert screen.said == ["Added 5 pictures: 5 tiles, 180 tokens; 827 of 1,024 left"]
+    talk("/tiles 1")
+    assert screen.said[2:] == screen.said[:1]
+    screen.said.clear()
+    talk("/image *.png")
+    assert screen.said[0] == "5 of these pictures are in the conversation already; added again."
+    assert re.fullmatch(r"Added 6 pictures: 6 tiles, 216 tokens; \d+ of 1,024 left", screen.said[1])
+    talk("/images remove 1-11", "/tiles 12", "/set min_tiles 12", "*.png")
+    assert re.search(r"tokens, [\d,]+ more than are left: they will be cut smaller if that helps\.$", screen.said[-1])
+    talk("/images remove 1-6")
+    for unknown in ("cut", "used"):  # as with servers that do not say it
+        monkeypatch.setattr(LocalModel, unknown, lambda *arguments: None)
+    talk("*.png")
+    assert screen.said[-1] == "Added 6 pictures."
+
+
 def test_a_picture_that_does_not_load_leaves_the_line_and_what_waited(
     chat: Chat, talk: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -84,8 +84,8 @@ def tiles(chat: Chat, text: str) -> str:
     besides = ", not counting the thumbnail" if limits.thumbnail and has_thumbnail(limits.max_tiles) else ""
     which = "The next pictures" if not chat.current.place else "All pictures"  # a server is told with each question
     chat.screen.say(f"{which} are cut into at most {count(limits.max_tiles, 'tile')}{besides}.")
-    for each in chat.pending:
-        chat.screen.say(chat.describe(each))
+    for line in chat.describe_pending():
+        chat.screen.say(line)
     return ""
 
 
