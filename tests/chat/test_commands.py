@@ -395,6 +395,21 @@ def test_a_new_conversation_and_the_old_one_again(chat: Chat, talk: Callable[...
     assert "zzzzzz" in recorder(chat).said[-2]
 
 
+def test_a_conversation_that_goes_on_tells_its_size_and_its_pictures(
+    chat: Chat, talk: Callable[..., str], tmp_path: Path
+) -> None:
+    """Only the last exchange was shown: nobody knew which picture "picture 2" was."""
+    screen, first = recorder(chat), chat.conversation.id
+    talk("Hello", f"/load {first}")
+    assert screen.said[-3] == f"Going on with {first}: Hello (1 question)."
+    for number in range(1, 7):
+        noise(number, 20, 20).save(tmp_path / f"p{number}.png")
+    talk("/tiles 1", "p1.png p2.png Which?", "/clear", f"/load {first}")
+    assert screen.said[-4:-2] == [f"Going on with {first}: Hello (2 questions).", "Its pictures: p1.png, p2.png."]
+    talk("p[3-6].png Which?", "/clear", f"/load {first}")
+    assert screen.said[-3] == "Its pictures: p1.png, p2.png, p3.png, p4.png and 2 more; /images lists them."
+
+
 def test_files(chat: Chat, talk: Callable[..., str], tmp_path: Path) -> None:
     talk("/export")
     assert recorder(chat).said[-1] == "There are no messages yet."

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _REGEN_TEMPERATURE = 0.8  # of the model card's sampled examples
 _LISTED = 10
+_NAMED = 4  # pictures of a resumed conversation; two lines
 
 
 class LeaveChat(Exception):  # noqa: N818  (nothing went wrong)
@@ -272,15 +273,18 @@ def bye(chat: Chat, text: str) -> str:
 
 
 def show_resumed(chat: Chat) -> str:
-    """Show the title and the last turn of a resumed conversation.
+    """Show the title, size, pictures and last turn of a resumed conversation.
 
     Returns:
         Its last question if that was never answered, else "".
     """
     conversation = chat.conversation
-    answered = [entry for entry in conversation.entries if entry.role == "assistant"]
+    asked_so_far = sum(entry.role == "user" for entry in conversation.entries)
     title = safe_name(conversation.title)
-    chat.screen.say(f"Going on with {conversation.id}: {title} ({count(len(answered), 'answer')}).")
+    chat.screen.say(f"Going on with {conversation.id}: {title} ({count(asked_so_far, 'question')}).")
+    names = [label_of(picture) for message in chat.session.messages for picture in message.pictures]
+    if names:
+        chat.screen.say(f"Its pictures: {_listed_names(names)}.")
     for entry in _last_turn(conversation):
         chat.screen.quote(entry.role, entry.text)
     asked = conversation.unanswered
@@ -289,6 +293,12 @@ def show_resumed(chat: Chat) -> str:
     chat.add(asked.pictures)
     chat.screen.say("Its last question was never answered; it is in the line again.")
     return asked.text
+
+
+def _listed_names(names: Sequence[str]) -> str:
+    """Return names in a line or two: the first ones, and how many there are besides."""
+    shown = ", ".join(safe_name(name, 30) for name in names[:_NAMED])
+    return f"{shown} and {len(names) - _NAMED} more; /images lists them" if len(names) > _NAMED else shown
 
 
 def _last_turn(conversation: Conversation) -> Sequence[Entry]:
