@@ -202,6 +202,34 @@ def test_pictures_wait_for_their_question(chat: Chat, talk: Callable[..., str]) 
     assert context_tokens(session_of(chat).runtime, chat.session.messages) < 60
 
 
+def test_many_pictures_have_one_line_together(
+    chat: Chat, talk: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty pictures had a line each, and again after each Ctrl-C."""
+    screen = recorder(chat)
+    for number in range(1, 7):
+        noise(number, 20, 20).save(tmp_path / f"p{number}.png")
+    talk("/tiles 1", "p1.png p2.png p3.png p4.png")
+    assert [line.split(":")[0] for line in screen.said[1:]] == [f"Added p{number}.png" for number in range(1, 5)]
+    talk("/images remove 1-4")
+    screen.said.clear()
+    talk("p[1-5].png")
+    assert screen.said == ["Added 5 pictures: 5 tiles, 180 tokens; 827 of 1,024 left"]
+    talk("/tiles 1")
+    assert screen.said[2:] == screen.said[:1]
+    screen.said.clear()
+    talk("/image *.png")
+    assert screen.said[0] == "5 of these pictures are in the conversation already; added again."
+    assert re.fullmatch(r"Added 6 pictures: 6 tiles, 216 tokens; \d+ of 1,024 left", screen.said[1])
+    talk("/images remove 1-11", "/tiles 12", "/set min_tiles 12", "*.png")
+    assert re.search(r"tokens, [\d,]+ more than are left: they will be cut smaller if that helps\.$", screen.said[-1])
+    talk("/images remove 1-6")
+    for unknown in ("cut", "used"):  # as with servers that do not say it
+        monkeypatch.setattr(LocalModel, unknown, lambda *arguments: None)
+    talk("*.png")
+    assert screen.said[-1] == "Added 6 pictures."
+
+
 def test_a_picture_that_does_not_load_leaves_the_line_and_what_waited(
     chat: Chat, talk: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -221,6 +249,69 @@ def test_a_picture_that_does_not_load_leaves_the_line_and_what_waited(
     assert talk('"""what is no.png?"""') == ""
     assert "  (no such file: no.png)" in recorder(chat).said
     assert len(recorder(chat).answers) == 1
+
+
+def test_the_address_of_a_picture_puts_the_line_back(chat: Chat, talk: Callable[..., str]) -> None:
+    """The question was asked without the picture, and its answer, about an earlier one, was kept."""
+    talk(f"{EXAMPLE} What number is written?")
+    screen, kept = recorder(chat), chat.conversation.entries
+    line = "https://example.org/x.png What is it?"
+    assert talk(line) == line
+    assert screen.said[-2:] == [
+        "https://example.org/x.png is not fetched: pictures come from this machine.",
+        'Download it first. Between """ and """ an address stays text.',
+    ]
+    mixed = f"Is https://example.org/x.png like '{EXAMPLE}'?"
+    assert talk(mixed) == mixed
+    assert talk("/image https://example.org/x.png") == ""
+    assert screen.said[-1] == "Download it first."
+    assert (chat.pending, chat.conversation.entries, screen.answers) == ([], kept, ["98"])
+    talk(f'"""{line}"""', "What is at https://example.org/page?")
+    assert [entry.text for entry in chat.conversation.entries[2::2]] == [line, "What is at https://example.org/page?"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("good.png What is it?", "Stopped before there was an answer: nothing was asked. It is in the line again."),
+        ("good.png", "Stopped: nothing was added. It is in the line again."),
+    ],
+)
+def test_ctrl_c_while_pictures_are_added_puts_the_line_back_and_says_so(
+    chat: Chat, talk: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str
+) -> None:
+    """It said "Stopped." alone, and the next question was typed behind the old one."""
+
+    def stopped(self: LocalModel, *arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    noise(1).save(tmp_path / "good.png")
+    monkeypatch.setattr(LocalModel, "used", stopped)
+    assert talk(line) == line
+    assert recorder(chat).said == [said]
+    assert (chat.pending, recorder(chat).answers) == ([], [])
+    with pytest.raises(KeyboardInterrupt):
+        Loop(chat, ScriptReader(io.BytesIO(line.encode()))).run()
+
+
+def test_ctrl_c_before_an_answer_puts_the_line_back_and_says_so(
+    chat: Chat, talk: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk("Hello")
+    screen, said = recorder(chat), "Stopped before there was an answer: nothing was asked."
+
+    def stopped(prompt: str, settings: Settings | None = None) -> bool:
+        chat.was_stopped = True
+        return False
+
+    monkeypatch.setattr(chat, "ask", stopped)
+    assert talk("/regen") == "Hello"
+    assert screen.said[-1] == f"{said} It is in the line again."
+    assert talk("How are you?") == "How are you?"
+    assert screen.said[-1] == f"{said} It is in the line again."
+    with pytest.raises(KeyboardInterrupt):
+        Loop(chat, ScriptReader(io.BytesIO(b"Hello"))).run()
+    assert screen.said[-1] == said, "a script has no line"
 
 
 def test_a_folder_is_no_question(chat: Chat, talk: Callable[..., str], tmp_path: Path) -> None:
@@ -302,6 +393,21 @@ def test_a_new_conversation_and_the_old_one_again(chat: Chat, talk: Callable[...
     assert recorder(chat).answers[-1] == "Red."
     assert talk("/load zzzzzz") == ""
     assert "zzzzzz" in recorder(chat).said[-2]
+
+
+def test_a_conversation_that_goes_on_tells_its_size_and_its_pictures(
+    chat: Chat, talk: Callable[..., str], tmp_path: Path
+) -> None:
+    """Only the last exchange was shown: nobody knew which picture "picture 2" was."""
+    screen, first = recorder(chat), chat.conversation.id
+    talk("Hello", f"/load {first}")
+    assert screen.said[-3] == f"Going on with {first}: Hello (1 question)."
+    for number in range(1, 7):
+        noise(number, 20, 20).save(tmp_path / f"p{number}.png")
+    talk("/tiles 1", "p1.png p2.png Which?", "/clear", f"/load {first}")
+    assert screen.said[-4:-2] == [f"Going on with {first}: Hello (2 questions).", "Its pictures: p1.png, p2.png."]
+    talk("p[3-6].png Which?", "/clear", f"/load {first}")
+    assert screen.said[-3] == "Its pictures: p1.png, p2.png, p3.png, p4.png and 2 more; /images lists them."
 
 
 def test_files(chat: Chat, talk: Callable[..., str], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ STAR = EXAMPLE.parents[1] / "bench" / "data" / "exam" / "colours-027.png"
 TRANSCRIPT = re.compile(r"^```\n(\$ internvl chat.*?)^```$", re.DOTALL | re.MULTILINE)
 CHANGES = re.compile(r"[\d,.]+ (?=s\b|tokens/s)|(?<=--resume )\w+|(?<=Going on with )\w+")
 """What is another in every run: times, speeds, and the names of conversations."""
-SHOWN_AGAIN = re.compile(r"^Going on with .*\n> .*\n", re.MULTILINE)
+SHOWN_AGAIN = re.compile(r"^Going on with .*\nIts pictures: .*\n> .*\n", re.MULTILINE)
 START = "$ internvl chat "
 EDIT = "/edit"
 

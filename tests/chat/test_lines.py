@@ -15,6 +15,7 @@ from PIL import Image
 
 from internvl_gguf.chat.reader import is_complete, without_quotes
 from internvl_gguf.chat.typed_line import FileLookup, PathKind, parse_line
+from internvl_gguf.errors import PictureError
 
 FOLDER = "/home/me/my pictures"
 NAMES = st.text(
@@ -131,6 +132,36 @@ def test_what_looks_like_a_picture_and_is_none_stays_text_with_a_hint(line: str,
     assert typed.pictures == ()
     assert len(typed.hints) == len(hints)
     assert all(said.startswith(hint) for said, hint in zip(typed.hints, hints, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("line", "address"),
+    [
+        ("https://example.org/x.png What is it?", "https://example.org/x.png"),
+        ("What is in http://example.org/a/X.JPG?", "http://example.org/a/X.JPG"),
+        ("Look (https://example.org/x.png), what is it?", "https://example.org/x.png"),
+        ("![x](https://example.org/x.png) what?", "https://example.org/x.png"),
+        ("'https://example.org/x.png'", "https://example.org/x.png"),
+        ("https://example.org/x.webp?width=30#top what?", "https://example.org/x.webp?width=30#top"),
+        ("https://example.org/x.png是什么？", "https://example.org/x.png"),
+        ("see https://example.org/page and https://example.org/x.png", "https://example.org/x.png"),
+        ("see https://example.org/page", None),
+        ("see (https://example.org/a.png/page).", None),
+        ("is https://example.org/a.png.html down? and https://example.org?", None),
+    ],
+)
+def test_the_address_of_a_picture_is_refused_and_that_of_a_page_is_text(line: str, address: str | None) -> None:
+    """The question was asked at once, and the model answered about whatever picture it had seen before."""
+    typed = parse_line(line, files())
+    assert typed.prompt == line
+    assert typed.pictures == ()
+    if address is None:
+        typed.refuse_addresses()
+        assert (typed.addresses, typed.hints) == ((), ())
+    else:
+        with pytest.raises(PictureError, match=re.escape(f"{address} is not fetched")):
+            typed.refuse_addresses()
+        assert typed.addresses == (address,)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,9 @@ def test_a_user_who_never_read_the_docs(folder: Path) -> None:
         assert terminal.leave() == 0
         assert "Kept: internvl chat --resume " in terminal.text
     with ChatTerminal("--continue", *FAST, folder=folder) as terminal:
-        terminal.wait(r"^Going on with \w{6}: What colour is the circle\? \(2 answers\)\.$")
+        terminal.wait(
+            r"^Going on with \w{6}: What colour is the circle\? \(2 questions\)\.\nIts pictures: my photo.png\.$"
+        )
         terminal.wait(r"^> Is it the same in the picture\?$")
         terminal.wait(PROMPT)
         terminal.type(UP)

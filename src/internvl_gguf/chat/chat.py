@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.attachments import Attachment, attach
 from internvl_gguf.chat.context_usage import ConversationPart, without_parts
-from internvl_gguf.chat.formatting import added_line, status_parts
+from internvl_gguf.chat.formatting import added_line, added_together_line, status_parts
 from internvl_gguf.chat.settings import Settings
 from internvl_gguf.chat.show_answer import show_answer
 from internvl_gguf.chat.shown_pictures import known_as, label_of, number_of
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from internvl_gguf.history import Conversation, History, HistoryQuestion
     from internvl_gguf.session.contract import AnySession
     from internvl_gguf.types import MessagePicture, Reply
+
+_MOST_ADDED_LINES = 4
+"""Most pictures added together that have a line each."""
 
 
 class Chat:
@@ -149,10 +152,11 @@ class Chat:
 
         return FileLookup(kind, DISK.matches)
 
-    def describe(self, attachment: Attachment) -> str:
-        """Return one line about an added picture."""
-        cut, left, n_ctx = self.current.cut(attachment, self.settings), self.left, self.n_ctx
-        return added_line(attachment, cut, left, n_ctx, in_words=self.screen.for_screen_reader)
+    def describe_pending(self) -> list[str]:
+        """Return one line about each picture that was added to the next question, or one about many together."""
+        if len(self.pending) > _MOST_ADDED_LINES:
+            return [self._described_together(self.pending)]
+        return [self._described(attachment) for attachment in self.pending]
 
     def ask(self, prompt: str, settings: Settings | None = None) -> bool:
         """Ask a question with the added pictures; show the answer and its statistics.
@@ -291,14 +295,32 @@ class Chat:
         return next((number for number in range(len(labels), 0, -1) if labels[number - 1] == str(source)), 0)
 
     def _add(self, attachments: Sequence[Attachment]) -> None:
-        shown = self._shown
+        shown, again = self._shown, list[str]()
+        is_many = len(attachments) > _MOST_ADDED_LINES
         for attachment in attachments:
             self.pending.append(attachment)
             self.screen.preview(attachment.small)
             number = number_of(attachment, shown, self.current.is_same)
             if number:
-                self.screen.say(f"{known_as(attachment, shown[number - 1], number)}; added again.")
-            self.screen.say(self.describe(attachment))
+                again.append(f"{known_as(attachment, shown[number - 1], number)}; added again.")
+            if not is_many:
+                for line in (*again, self._described(attachment)):
+                    self.screen.say(line)
+                again.clear()
+        if len(again) > _MOST_ADDED_LINES:
+            again = [f"{len(again)} of these pictures are in the conversation already; added again."]
+        for line in (*again, self._described_together(attachments)) if is_many else ():
+            self.screen.say(line)
+
+    def _described(self, attachment: Attachment) -> str:
+        """Return the line about an added picture."""
+        cut, left, n_ctx = self.current.cut(attachment, self.settings), self.left, self.n_ctx
+        return added_line(attachment, cut, left, n_ctx, in_words=self.screen.for_screen_reader)
+
+    def _described_together(self, attachments: Sequence[Attachment]) -> str:
+        """Return the line about many added pictures."""
+        cuts = [self.current.cut(attachment, self.settings) for attachment in attachments]
+        return added_together_line(cuts, self.left, self.n_ctx)
 
     def _explain(self, reply: Reply) -> None:
         """Say why an answer is incomplete or empty."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _REGEN_TEMPERATURE = 0.8  # of the model card's sampled examples
 _LISTED = 10
+_NAMED = 4  # pictures of a resumed conversation; two lines
 
 
 class LeaveChat(Exception):  # noqa: N818  (nothing went wrong)
@@ -40,6 +41,7 @@ def image(chat: Chat, text: str) -> str:
     if not text:
         raise InvalidRequestError("/image needs a path.", "Write /image photo.jpg, or drop the file into the line.")
     typed = parse_line(text)
+    typed.refuse_addresses()
     if typed.pictures and typed.prompt:
         raise PictureError(f"{safe_name(typed.prompt)} is no picture.", "Give paths only; quote those with spaces.")
     chat.add(typed.pictures or [typed_path(text)])  # raises an error that says what is wrong with it
@@ -83,8 +85,8 @@ def tiles(chat: Chat, text: str) -> str:
     besides = ", not counting the thumbnail" if limits.thumbnail and has_thumbnail(limits.max_tiles) else ""
     which = "The next pictures" if not chat.current.place else "All pictures"  # a server is told with each question
     chat.screen.say(f"{which} are cut into at most {count(limits.max_tiles, 'tile')}{besides}.")
-    for each in chat.pending:
-        chat.screen.say(chat.describe(each))
+    for line in chat.describe_pending():
+        chat.screen.say(line)
     return ""
 
 
@@ -271,15 +273,18 @@ def bye(chat: Chat, text: str) -> str:
 
 
 def show_resumed(chat: Chat) -> str:
-    """Show the title and the last turn of a resumed conversation.
+    """Show the title, size, pictures and last turn of a resumed conversation.
 
     Returns:
         Its last question if that was never answered, else "".
     """
     conversation = chat.conversation
-    answered = [entry for entry in conversation.entries if entry.role == "assistant"]
+    asked_so_far = sum(entry.role == "user" for entry in conversation.entries)
     title = safe_name(conversation.title)
-    chat.screen.say(f"Going on with {conversation.id}: {title} ({count(len(answered), 'answer')}).")
+    chat.screen.say(f"Going on with {conversation.id}: {title} ({count(asked_so_far, 'question')}).")
+    names = [label_of(picture) for message in chat.session.messages for picture in message.pictures]
+    if names:
+        chat.screen.say(f"Its pictures: {_listed_names(names)}.")
     for entry in _last_turn(conversation):
         chat.screen.quote(entry.role, entry.text)
     asked = conversation.unanswered
@@ -288,6 +293,12 @@ def show_resumed(chat: Chat) -> str:
     chat.add(asked.pictures)
     chat.screen.say("Its last question was never answered; it is in the line again.")
     return asked.text
+
+
+def _listed_names(names: Sequence[str]) -> str:
+    """Return names in a line or two: the first ones, and how many there are besides."""
+    shown = ", ".join(safe_name(name, 30) for name in names[:_NAMED])
+    return f"{shown} and {len(names) - _NAMED} more; /images lists them" if len(names) > _NAMED else shown
 
 
 def _last_turn(conversation: Conversation) -> Sequence[Entry]:

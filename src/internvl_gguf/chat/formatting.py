@@ -45,11 +45,31 @@ def added_line(
         return f"Added {attachment.label}."
     grid = grid_text(cut.grid.columns, cut.grid.rows, has_thumbnail=cut.grid.thumbnail, in_words=in_words)
     line = f"Added {attachment.label}: {grid}, {count(cut.tokens, 'token')}"
-    if left is None or n_ctx is None:
+    return line + _room_left(left, n_ctx, "it")
+
+
+def added_together_line(cuts: Sequence[PlannedCut | None], left: int | None, n_ctx: int | None) -> str:
+    """Return the line about several added pictures: their tiles and tokens together, and the positions left.
+
+    Args:
+        cuts: how each is cut.
+        left: positions left after them; negative if they do not fit.
+        n_ctx: positions of the context.
+    """
+    line, known = f"Added {count(len(cuts), 'picture')}", [cut for cut in cuts if cut is not None]
+    if len(known) < len(cuts):
         return f"{line}."
+    tiles, tokens = sum(cut.grid.tiles for cut in known), sum(cut.tokens for cut in known)
+    return f"{line}: {count(tiles, 'tile')}, {count(tokens, 'token')}{_room_left(left, n_ctx, 'they')}"
+
+
+def _room_left(left: int | None, n_ctx: int | None, who: str) -> str:
+    """Return the end of a line about added pictures: the positions left, as far as they are known."""
+    if left is None or n_ctx is None:
+        return "."
     if left < 0:
-        return f"{line}, {-left:,} more than are left: it will be cut smaller if that helps."
-    return f"{line}; {left:,} of {n_ctx:,} left"
+        return f", {-left:,} more than are left: {who} will be cut smaller if that helps."
+    return f"; {left:,} of {n_ctx:,} left"
 
 
 def status_parts(reply: Reply, new_tiles: int, used: int | None, n_ctx: int | None) -> list[str]:

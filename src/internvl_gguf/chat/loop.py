@@ -8,7 +8,7 @@ from internvl_gguf.chat.command_table import find_command, split_command, unknow
 from internvl_gguf.chat.commands import LeaveChat, chosen_parts
 from internvl_gguf.chat.formatting import in_commands, part_line
 from internvl_gguf.chat.reader import without_quotes
-from internvl_gguf.chat.typed_line import PathKind, parse_line, path_kind, typed_path
+from internvl_gguf.chat.typed_line import PathKind, TypedLine, parse_line, path_kind, typed_path
 from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.utils.safe_text import safe_name
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _OFFERED = 20
 """Most parts of a conversation that are offered to be dropped; the oldest come first."""
+_NOTHING_ASKED = "Stopped before there was an answer: nothing was asked."
+_NOTHING_ADDED = "Stopped: nothing was added."
 
 
 class Loop:
@@ -102,7 +104,10 @@ class Loop:
             if self._reader.is_script:
                 raise
             chat.screen.progress()
-            chat.screen.say("Stopped.")
+            if command is None:
+                self._say_stopped(_NOTHING_ASKED)
+            else:
+                chat.screen.say("Stopped.")
         chat.pending = waiting
         return "" if self._reader.is_script or command is not None else line
 
@@ -114,7 +119,10 @@ class Loop:
             return ""
         if argument and not command.arguments:
             raise InvalidRequestError(f"/{command.name} takes nothing after it.", f"Type /{command.name} alone.")
-        return command.run(self._chat, argument)
+        text = command.run(self._chat, argument)
+        if text and self._chat.was_stopped:
+            self._say_stopped(_NOTHING_ASKED)
+        return text
 
     def _question(self, text: str, line: str, waiting: list[Attachment]) -> str:
         """Ask a question with the pictures named in it; pictures alone are added to the next question."""
@@ -124,19 +132,30 @@ class Loop:
         _refuse_folder(typed.prompt)
         if is_checked:
             _refuse_nothing(typed.prompt)
-        for hint in typed.hints:
-            chat.screen.show_lines([f"  ({hint})"])
         try:
+            if is_checked:
+                typed.refuse_addresses()
+            for hint in typed.hints:
+                chat.screen.show_lines([f"  ({hint})"])
             prompt = typed.question(*chat.add_named(typed.pictures))
         except PictureError as error:
-            is_missing = any(path_kind(path) is PathKind.NOTHING for path in typed.pictures)
-            as_text = ' Between """ and """ a name stays text.' if is_missing else ""
-            raise PictureError(error.message, error.hint + as_text) from None
-        if not prompt or self._ask(prompt):
-            return ""
+            raise PictureError(error.message, error.hint + _as_text(typed)) from None
+        except KeyboardInterrupt:
+            if typed.prompt or self._reader.is_script:
+                raise
+            chat.screen.progress()
+            stopped = _NOTHING_ADDED
+        else:
+            if not prompt or self._ask(prompt):
+                return ""
+            stopped = _NOTHING_ASKED
         chat.pending = waiting
-        chat.screen.say("Stopped before there was an answer: nothing was asked.")
+        self._say_stopped(stopped)
         return "" if self._reader.is_script else line
+
+    def _say_stopped(self, what: str) -> None:
+        """Say that Ctrl-C stopped a line, and that the editor begins with it: people type the next one behind it."""
+        self._chat.screen.say(what if self._reader.is_script else f"{what} It is in the line again.")
 
     def _ask(self, prompt: str) -> bool:
         while True:
@@ -167,6 +186,13 @@ class Loop:
 def _is_picture(line: str) -> bool:
     """Return whether a line that looks like a command begins with a picture's path."""
     return path_kind(typed_path(line.split()[0])) is PathKind.PICTURE
+
+
+def _as_text(typed: TypedLine) -> str:
+    """Return the advice for a line whose pictures cannot be had but may be meant as text; else ""."""
+    is_missing = any(path_kind(path) is PathKind.NOTHING for path in typed.pictures)
+    what = "an address" if typed.addresses else "a name" if is_missing else ""
+    return f' Between """ and """ {what} stays text.' if what else ""
 
 
 def _refuse_folder(prompt: str) -> None:

@@ -2,7 +2,8 @@
 
 A path counts as a picture if its file exists and is a picture by its content. So does a file that is not, but has the
 name of a picture: the user then gets an error that says why it cannot be read. So does the name of a missing picture,
-for an answer without that picture would be about something else. Everything else stays text.
+and a picture's address on the web, for an answer without that picture would be about something else. Everything else
+stays text.
 
 Paths before or after the question, as files are dropped, are no part of it. Within a sentence a picture is called by
 its number, so that the sentence stays whole.
@@ -16,16 +17,21 @@ from dataclasses import dataclass
 from enum import Enum
 from glob import glob
 from pathlib import Path
+from typing import TypeAlias
 
 from internvl_gguf.chat.path_readings import CLOSING, OPENING, PathReading, path_readings
 from internvl_gguf.errors import PictureError
+from internvl_gguf.utils.safe_text import safe_name
 
 _HEAD_BYTES = 1024
-_PICTURE_NAME = re.compile(
-    r"[^\s./\\]\.(png|jpe?g|jpe|jfif|webp|gif|bmp|tiff?|avif|p[bgpn]m|hei[cf]|svg|pdf|psd|jp2|jxl|ico|exr|hdr|eps)$",
-    re.IGNORECASE,
+_NAMED_PICTURE = (
+    r"[^\s./\\]\.(png|jpe?g|jpe|jfif|webp|gif|bmp|tiff?|avif|p[bgpn]m|hei[cf]|svg|pdf|psd|jp2|jxl|ico|exr|hdr|eps)"
 )
+_PICTURE_NAME = re.compile(rf"{_NAMED_PICTURE}$", re.IGNORECASE)
 _WEB = re.compile(r"https?://\S+", re.IGNORECASE)
+_WEB_PICTURE = re.compile(  # Chinese follows a name without a space
+    rf"https?://\S*?{_NAMED_PICTURE}(?:[?#]\S*|(?=[{re.escape(CLOSING)}]*(?:\s|$)|[^\x00-\x7f]))", re.IGNORECASE
+)
 _WORD = re.compile(r"\S+")
 _QUOTES = "\"'"
 _SPACES = " \t"
@@ -33,6 +39,9 @@ _BETWEEN = f"{_SPACES}\n{OPENING}{CLOSING}"
 """What may stand between pictures that were dropped together."""
 _SENTENCE_ENDS = (*".!?:;…\n", "。", "！", "？", "：")
 _MOST_NUMBERS = 3  # that are listed one by one
+_NOT_FETCHED = "not fetched: pictures come from this machine."
+
+_Pieces: TypeAlias = tuple[str | tuple[int, ...], ...]
 
 
 def has_picture_name(text: str) -> bool:
@@ -57,11 +66,13 @@ class TypedLine:
         pieces: the question: texts, and between them the indexes of the pictures that stand there.
         pictures: paths of the pictures in order.
         hints: one line for each text that looks like a picture and is none.
+        addresses: addresses of pictures on the web; they stay text, and each has a hint.
     """
 
-    pieces: tuple[str | tuple[int, ...], ...]
+    pieces: _Pieces
     pictures: tuple[Path, ...] = ()
     hints: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> str:
@@ -81,6 +92,15 @@ class TypedLine:
             piece if isinstance(piece, str) else _called([numbers[index] for index in piece], total)
             for piece in self.pieces
         ).strip()
+
+    def refuse_addresses(self) -> None:
+        """Refuse a line with the address of a picture.
+
+        Raises:
+            PictureError: it has one.
+        """
+        for address in self.addresses:
+            raise PictureError(f"{safe_name(address)} is {_NOT_FETCHED}", "Download it first.")
 
 
 def _called(numbers: Sequence[int], total: int) -> str:
@@ -124,10 +144,15 @@ def parse_line(line: str, files: FileLookup | None = None, *, missing_is_text: b
         missing_is_text: whether the name of a missing picture stays text, with a hint.
     """
     files = files or DISK
-    places, hints = list[_Place](), list[str]()
+    places, hints, addresses = list[_Place](), list[str](), list[str]()
     at = 0
     while word := _WORD.search(line, at):
         found = _picture_in(line, word.start(), word.end(), files)
+        web = None if found else _WEB_PICTURE.search(line, word.start(), word.end())
+        if web:
+            addresses.append(web[0].rstrip(CLOSING))
+            at = word.end()
+            continue
         if found is None:
             hint, missing, begin, at = _hint(line, word.start(), word.end(), files)
             if missing is None or missing_is_text:
@@ -138,10 +163,15 @@ def parse_line(line: str, files: FileLookup | None = None, *, missing_is_text: b
         places.append(_Place(begin, at, paths))
         while at < len(line) and line[at] in CLOSING:  # another may follow a comma
             at += 1
+    addresses = list(dict.fromkeys(addresses))
+    hints += [f"{address} is {_NOT_FETCHED} Download it first." for address in addresses]
     groups = _groups(line, places)
     if all(_is_beside_question(line, group[0].begin, group[-1].end) for group in groups):
-        return TypedLine((_without(line, groups),), tuple(path for place in places for path in place.paths), (*hints,))
-    return _with_places(line, places, tuple(hints))
+        pieces: _Pieces = (_without(line, groups),)
+        pictures = tuple(path for place in places for path in place.paths)
+    else:
+        pieces, pictures = _with_places(line, places)
+    return TypedLine(pieces, pictures, tuple(hints), tuple(addresses))
 
 
 def _groups(line: str, places: Sequence[_Place]) -> list[list[_Place]]:
@@ -174,8 +204,8 @@ def _without(line: str, groups: Sequence[Sequence[_Place]]) -> str:
     return _joined(prompt, line[done:]).strip()
 
 
-def _with_places(line: str, places: Sequence[_Place], hints: tuple[str, ...]) -> TypedLine:
-    """Return a line whose sentence names pictures; one that it names twice is one picture."""
+def _with_places(line: str, places: Sequence[_Place]) -> tuple[_Pieces, tuple[Path, ...]]:
+    """Return the pieces of a line whose sentence names pictures, and these; one that it names twice is one picture."""
     pictures: list[Path] = []
     pieces: list[str | tuple[int, ...]] = []
     done = 0
@@ -183,7 +213,7 @@ def _with_places(line: str, places: Sequence[_Place], hints: tuple[str, ...]) ->
         pictures += [path for path in place.paths if path not in pictures]
         pieces += [line[done : place.begin], tuple(pictures.index(path) for path in place.paths)]
         done = place.end
-    return TypedLine((*pieces, line[done:]), tuple(pictures), hints)
+    return (*pieces, line[done:]), tuple(pictures)
 
 
 def _picture_in(line: str, start: int, end: int, files: FileLookup) -> tuple[int, int, list[Path]] | None:
@@ -236,10 +266,7 @@ def _hint(line: str, start: int, end: int, files: FileLookup) -> tuple[str | Non
     """Return a hint about a word that looks like a picture and is none, its missing path, and its begin and end."""
     web = _WEB.match(line, start)
     if web:
-        address = web[0].rstrip(CLOSING)
-        looks = has_picture_name(address)
-        hint = f"{address} is not fetched: pictures come from this machine. Download it first."
-        return hint if looks else None, None, start, web.end()
+        return None, None, start, web.end()
     while start < end - 1 and line[start] in OPENING:
         start += 1
     name, end = _named_with_spaces(line, start, files) or _named(line, start, end)
