@@ -7,7 +7,7 @@ import { Composer } from "./composer.js";
 import { Conversations, note, takeNote } from "./conversations.js";
 import { announce, byId, el, newId, toast } from "./dom.js";
 import { gridLine, gridOverlay, pictureView } from "./pictures.js";
-import { askForKey, current, setUpSettings, showModels } from "./settings.js";
+import { askForKey, current, keyReason, setUpSettings, showModels } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
 import { Thread } from "./thread.js";
 import { setUpEscape, setUpFiles, setUpScrolling, setUpSidebar } from "./window_events.js";
@@ -154,6 +154,7 @@ function emptyState() {
   const chips = SUGGESTIONS.map((text) => {
     const onclick = () => {
       composer.set({ ...composer.draft, text });
+      if (composer.draft.pictures.length && composer.canAsk) askDraft();
       composer.focus();
     };
     return el("button", { type: "button", class: "button", onclick }, text);
@@ -236,14 +237,14 @@ async function answerIn(conversation) {
   conversation.changed = Date.now();
   all.sort((a, b) => b.changed - a.changed);
   const run = runs.run(conversation, answer);
-  if (conversation === here) toEnd();
   show();
+  if (conversation === here) toEnd();
   keep(conversation);
   try {
     await run;
     sayDone(conversation, answer);
   } catch (error) {
-    if (error instanceof ApiError && error.status === 401 && (await askForKey(error.message))) {
+    if (error instanceof ApiError && error.status === 401 && (await askForKey())) {
       conversation.messages.pop();
       loadModels();
       return answerIn(conversation);
@@ -376,17 +377,16 @@ async function loadModels() {
     composer.refreshCost();
   } catch (error) {
     if (error instanceof ServerGone) serverGone();
-    else if (error instanceof ApiError && error.status === 401) wantKey(error.message);
+    else if (error instanceof ApiError && error.status === 401) wantKey();
     else showBanner(/** @type {Error} */ (error).message, { label: "Try again", act: () => (hideBanner(), loadModels()) });
   }
 }
 
-/** @param {string} reason */
-async function wantKey(reason) {
-  if (await askForKey(reason)) {
+async function wantKey() {
+  if (await askForKey()) {
     hideBanner();
     await loadModels();
-  } else showBanner(reason, { label: "Enter the key", act: () => wantKey(reason) });
+  } else showBanner(keyReason(), { label: "Enter the key", act: wantKey });
 }
 
 /** Say that no server answers, and look until one does. */

@@ -268,8 +268,14 @@ function statsOf({ usage, timings }) {
   if (speed) parts.push(`${speed < 100 ? speed.toFixed(1) : number(Math.round(speed))} tokens a second`);
   const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
   parts.push(`prompt ${number(usage.prompt_tokens)}${cached ? ` (${number(cached)} cached)` : ""}`);
-  if (usage.tiles) parts.push(`${number(usage.tiles_encoded ?? 0)} of ${counted(usage.tiles, "tile")} encoded`);
+  if (usage.tiles) parts.push(tilesLine(usage.tiles, usage.tiles_encoded));
   return parts;
+}
+
+/** @param {number} tiles of all pictures @param {number | undefined} encoded those that the server did not know yet */
+function tilesLine(tiles, encoded) {
+  if (encoded === undefined) return counted(tiles, "tile");
+  return `${counted(tiles, "tile")}, ${encoded ? `${number(encoded)} encoded` : "known already"}`;
 }
 
 /** @param {number} value */
