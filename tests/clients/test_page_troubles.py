@@ -13,7 +13,7 @@ _EXAMPLE = Path(internvl_gguf.demo.__file__).with_name("example.png")
 _GOOD = ("good.png", "image/png", _EXAMPLE.read_bytes())
 _BAD = ("notes.png", "image/png", b"no picture at all")
 _USAGE = {"prompt_tokens": 500, "completion_tokens": 40, "tiles": 10}
-_LEFT_OUT = ".question.left-out .notice:visible"
+_LEFT_OUT = ".question.left-out .aside:visible"
 
 
 def _answer(tab: PageInBrowser, question: str, count: int, text: str = "An answer") -> None:

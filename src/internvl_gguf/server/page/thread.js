@@ -84,7 +84,7 @@ class QuestionView {
     this.question = question;
     this.actions = actions;
     this.element = el("article", { class: "question", "aria-label": "Question" });
-    this.leftOut = el("p", { class: "notice", hidden: true }, "Not sent with later questions: not part of the conversation.");
+    this.leftOut = el("p", { class: "aside", hidden: true }, "Not sent with later questions: not part of the conversation.");
     this.#show();
   }
 
