@@ -4,62 +4,19 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import internvl_gguf.demo
 from internvl_gguf.tiling import choose_grid
-from tests.support.page_browser import PageInBrowser, headless_browser, serving_demo
+from tests.clients.conftest import Opener
+from tests.support.page_browser import PageInBrowser, serving_demo
 from tests.support.pictures import encoded, noise
 
 _EXAMPLE = Path(internvl_gguf.demo.__file__).with_name("example.png")
 _NUMBER = "What number is written?"
 _TOKENS_OF_A_TILE = 36
-
-Opener = Callable[..., PageInBrowser]
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with serving_demo() as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with headless_browser() as opened:
-        yield opened
-
-
-@pytest.fixture
-def opener(browser: Any, address: str) -> Iterator[Opener]:
-    """Opens the page in a browser profile of its own; in the end nothing may have been complained about."""
-    opened: list[tuple[Any, PageInBrowser]] = []
-
-    def open_page(scripted: bool = False, address: str = address, **profile: Any) -> PageInBrowser:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **profile})
-        opened.append((context, PageInBrowser(context, address, scripted=scripted)))
-        return opened[-1][1]
-
-    yield open_page
-    complaints = [complaint for _, tab in opened for complaint in tab.complaints]
-    for context, _ in opened:
-        context.close()
-    assert complaints == []
-
-
-@pytest.fixture
-def tab(opener: Opener) -> PageInBrowser:
-    return opener()
-
-
-@pytest.fixture
-def scripted(opener: Opener) -> PageInBrowser:
-    """A page whose answers come from the test."""
-    return opener(scripted=True)
 
 
 def test_a_dropped_picture_shows_its_tiles_and_what_it_takes_before_anything_is_asked(tab: PageInBrowser) -> None:
@@ -90,7 +47,7 @@ def test_a_pasted_picture_is_asked_about_and_the_answer_says_what_it_took(tab: P
     assert "98" in tab.answered()
     tab.shows(
         ".stats",
-        re.compile(r"tokens? ·\s.+ to first token ·\s.+ tokens a second ·\sprompt \d+.* ·\s\d+ of \d+ tiles? encoded"),
+        re.compile(r"tokens? ·\s.+ to first token ·\s.+ tokens a second ·\sprompt \d+.* ·\s\d+ tiles?, \d+ encoded"),
     )
     tab.shows("#announcer", "98")
 
@@ -151,15 +108,6 @@ def test_editing_a_question_replaces_everything_after_it(scripted: PageInBrowser
     scripted.count(".question", 1)
 
 
-def test_an_answer_is_made_again_in_its_place(tab: PageInBrowser) -> None:
-    tab.add([("example.png", "image/png", _EXAMPLE.read_bytes())], "drop")
-    tab.ask(_NUMBER)
-    tab.answered()
-    with tab.page.expect_request("**/v1/chat/completions"):
-        tab.page.get_by_label("Answer again").click()
-    assert "98" in tab.answered(1)
-
-
 def test_a_reload_keeps_conversations_with_their_pictures_and_the_draft(tab: PageInBrowser) -> None:
     tab.add([("example.png", "image/png", _EXAMPLE.read_bytes())], "drop")
     tab.ask(_NUMBER)
@@ -183,25 +131,6 @@ def test_a_reload_in_the_middle_keeps_what_had_come_and_offers_to_ask_again(scri
     scripted.push("There was")
     scripted.end()
     assert scripted.answered() == "There was"
-
-
-def test_what_the_server_refuses_is_said_in_its_words_before_and_after_asking(tab: PageInBrowser) -> None:
-    tab.add(
-        [("notes.png", "image/png", b"no picture at all"), ("good.png", "image/png", _EXAMPLE.read_bytes())], "drop"
-    )
-    tab.shows("#pictures li.bad .cost", "cannot be read")
-    tab.shows("#composer-note", re.compile(r"\w.*\.$"))
-    tab.count("#pictures li.bad", 1)
-    refusal = tab.page.inner_text("#composer-note")
-    tab.ask("What is it?")
-    tab.answered()
-    tab.shows(".trouble.error", refusal)
-    tab.page.get_by_label("Edit the question").click()
-    tab.page.get_by_label("Remove notes.png").click()
-    tab.page.fill(".editor textarea", _NUMBER)
-    tab.page.press(".editor textarea", "Enter")
-    tab.count(".trouble", 0)
-    assert "98" in tab.answered()
 
 
 def test_an_error_in_the_middle_keeps_the_text_and_can_be_tried_again(scripted: PageInBrowser) -> None:
@@ -229,8 +158,9 @@ def test_the_draft_stays_when_the_server_is_gone_and_the_page_notices_its_return
 def test_a_key_is_asked_for_until_it_is_right_and_kept_for_this_tab_alone(opener: Opener) -> None:
     with serving_demo("--api-key", "secret-of-this-test") as guarded:
         tab = opener(address=guarded)
-        for key in ("wrong", "secret-of-this-test"):
-            tab.shows("#key-reason", re.compile(r"key.*\."))
+        wanted = "the key that the server was started with."
+        for key, reason in (("wrong", f"Enter {wanted}"), ("secret-of-this-test", "That key is wrong.")):
+            tab.shows("#key-reason", reason)
             tab.page.fill("#key-value", key)
             tab.page.press("#key-value", "Enter")
         tab.until("document.querySelector('#model').value")
@@ -321,7 +251,7 @@ def test_files_that_are_no_pictures_or_too_large_are_refused_kindly(tab: PageInB
             file.truncate(size)
     tab.page.set_input_files("#files", [tmp_path / "report.pdf", tmp_path / "huge.png"])
     tab.shows("#composer-note", "report.pdf is not a picture.")
-    tab.shows("#composer-note", "huge.png has 21.0 MB.")
+    tab.shows("#composer-note", "huge.png has 21.0 MiB. A picture can have 20 MiB")
     tab.count("#pictures li", 0)
 
 
@@ -379,7 +309,7 @@ def test_everything_is_done_by_keyboard_alone(opener: Opener) -> None:
         "Delete Line one",
         "Settings",
         "Copy the answer",
-        "Answer again",
+        "Answer again, at temperature 0.8",
         "Add pictures",
         "Your question",
     }

@@ -147,7 +147,8 @@ class Turns:
         kept = self._find(key)
         if kept is None:
             text = prompt_text(turn)
-            pictures = [_picture(part, number, options) for number, part in enumerate(turn.pictures, 1)]
+            before = sum(len(message.pictures) for message in history)
+            pictures = [_picture(part, number, options) for number, part in enumerate(turn.pictures, before + 1)]
             question = prepare_question(runtime, TileLimits(), history, text, pictures, options)
             kept = _KeptTurn(question.message, question.notices)
             self._keep(key, kept)

@@ -1,13 +1,13 @@
 /** The page: which conversation is shown, and what happens when something is asked, edited, stopped or deleted. */
 
 import { ApiError, isThere, models, ServerGone } from "./api.js";
-import { costOf, newAnswer, Runs, takeUp } from "./asking.js";
+import { costOf, costSoFar, newAnswer, Runs, takeUp } from "./asking.js";
 import { boxesOverlay } from "./boxes.js";
 import { Composer } from "./composer.js";
 import { Conversations, note, takeNote } from "./conversations.js";
 import { announce, byId, el, newId, toast } from "./dom.js";
 import { gridLine, gridOverlay, pictureView } from "./pictures.js";
-import { askForKey, current, setUpSettings, showModels } from "./settings.js";
+import { askForKey, current, keyReason, setUpSettings, showModels } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
 import { Thread } from "./thread.js";
 import { setUpEscape, setUpFiles, setUpScrolling, setUpSidebar } from "./window_events.js";
@@ -43,8 +43,15 @@ const runs = new Runs((conversation, answer) => {
   if (conversation === here) thread.update(answer);
 });
 const thread = new Thread(byId("thread", HTMLElement), {
-  again: (answer) => replaceFrom(answer.id, []),
-  edit: (question, text, pictures) => replaceFrom(question.id, [{ id: newId(), role: "user", text, pictures }]),
+  again: (answer, varied) => {
+    const { usage } = answer;
+    composer.showFill(usage?.prompt_tokens, contextLength());
+    replaceFrom(answer.id, [], varied);
+  },
+  edit: (question, text, pictures) => {
+    composer.showFill(undefined, undefined);
+    replaceFrom(question.id, [{ id: newId(), role: "user", text, pictures }]);
+  },
   view: viewPicture,
 });
 const sidebar = new Sidebar({ open: goTo, rename, remove });
@@ -71,7 +78,10 @@ function newConversation() {
 }
 
 async function start() {
-  setUpSettings(() => composer.refreshCost());
+  setUpSettings(() => {
+    show();
+    composer.refreshCost();
+  });
   setUpFiles((files) => composer.add(files));
   setUpEscape(() => runs.stop(here.id));
   byId("new", HTMLElement).onclick = () => goTo("");
@@ -112,7 +122,7 @@ async function openFromAddress(left) {
   const draft = await keeping(async () => store?.loadDraft(draftName()));
   const text = takeNote(`draft:${draftName()}`) ?? draft?.text ?? "";
   // What was typed while the page loaded is the draft.
-  if (left || !composer.canAsk) composer.set({ text, pictures: draft?.pictures ?? [] });
+  if (left || composer.isEmpty) composer.set({ text, pictures: draft?.pictures ?? [] });
   composer.showFill(undefined, undefined);
   show();
   toEnd();
@@ -154,6 +164,7 @@ function emptyState() {
   const chips = SUGGESTIONS.map((text) => {
     const onclick = () => {
       composer.set({ ...composer.draft, text });
+      if (composer.draft.pictures.length && composer.canAsk) askDraft();
       composer.focus();
     };
     return el("button", { type: "button", class: "button", onclick }, text);
@@ -198,7 +209,7 @@ function titleOf({ text, pictures }) {
  */
 function takeBack(conversation, question, draft) {
   conversation.messages.splice(conversation.messages.indexOf(question));
-  if (conversation === here && !composer.canAsk) composer.set(draft);
+  if (conversation === here && composer.isEmpty) composer.set(draft);
   if (conversation.messages.length) keep(conversation);
   else {
     all = all.filter((other) => other !== conversation);
@@ -214,39 +225,45 @@ function takeBack(conversation, question, draft) {
  *
  * @param {string} id of the message
  * @param {Question[]} questions in its place
+ * @param {boolean} [varied] whether another answer than the last is wanted
  */
-async function replaceFrom(id, questions) {
+async function replaceFrom(id, questions, varied) {
   const conversation = here;
   runs.stop(conversation.id);
   const at = conversation.messages.findIndex((message) => message.id === id);
   conversation.messages.splice(at, Infinity, ...questions);
-  await answerIn(conversation);
+  const answered = answerIn(conversation, varied);
   composer.refreshCost();
+  await answered;
 }
 
 /**
  * Answer the question at the end of a conversation.
  *
  * @param {Conversation} conversation
+ * @param {boolean} [varied] whether another answer than the last is wanted
  * @returns {Promise<boolean>} false where no server got the question
  */
-async function answerIn(conversation) {
+async function answerIn(conversation, varied) {
   const answer = newAnswer();
   conversation.messages.push(answer);
   conversation.changed = Date.now();
   all.sort((a, b) => b.changed - a.changed);
-  const run = runs.run(conversation, answer);
-  if (conversation === here) toEnd();
+  const run = runs.run(conversation, answer, varied);
   show();
+  if (conversation === here) toEnd();
   keep(conversation);
   try {
     await run;
     sayDone(conversation, answer);
   } catch (error) {
-    if (error instanceof ApiError && error.status === 401 && (await askForKey(error.message))) {
-      conversation.messages.pop();
-      loadModels();
-      return answerIn(conversation);
+    if (error instanceof ApiError && error.status === 401) {
+      if (await askForKey()) {
+        conversation.messages.pop();
+        loadModels();
+        return answerIn(conversation, varied);
+      }
+      answer.error = keyReason();
     }
     announce(`Error: ${answer.error}`);
     if (error instanceof ServerGone && !answer.text) {
@@ -270,22 +287,21 @@ function sayDone(conversation, answer) {
   else toast(`“${conversation.title}” is answered.`, { label: "Show", act: () => goTo(conversation.id) });
 }
 
-/** Whether the server said what a message took. @param {import("./conversations.js").Message} message @returns {message is Answer} */
-function isMeasured(message) {
-  return message.role === "assistant" && message.usage !== undefined;
+/** Tokens that the chosen model's context has, null where it is unknown. */
+function contextLength() {
+  return served.find(({ id }) => id === current().model)?.context_length ?? null;
 }
 
 /** @param {Draft} draft @param {AbortSignal} signal */
 async function draftCost(draft, signal) {
-  if (!draft.text.trim() && !draft.pictures.length) {
-    const usage = here.messages.findLast(isMeasured)?.usage;
-    const context = served.find(({ id }) => id === current().model)?.context_length ?? null;
-    return usage ? { input_tokens: usage.prompt_tokens + usage.completion_tokens, context_length: context, images: [] } : null;
-  }
-  return costOf(here.messages, draft, signal).catch((error) => {
+  const { messages } = here;
+  try {
+    const cost = composer.isEmpty ? null : await costOf(messages, draft, signal);
+    return cost ?? (await costSoFar(messages, contextLength(), signal));
+  } catch (error) {
     if (error instanceof ServerGone) serverGone();
     throw error;
-  });
+  }
 }
 
 /** @param {string} id @param {string} title */
@@ -376,17 +392,16 @@ async function loadModels() {
     composer.refreshCost();
   } catch (error) {
     if (error instanceof ServerGone) serverGone();
-    else if (error instanceof ApiError && error.status === 401) wantKey(error.message);
+    else if (error instanceof ApiError && error.status === 401) wantKey();
     else showBanner(/** @type {Error} */ (error).message, { label: "Try again", act: () => (hideBanner(), loadModels()) });
   }
 }
 
-/** @param {string} reason */
-async function wantKey(reason) {
-  if (await askForKey(reason)) {
+async function wantKey() {
+  if (await askForKey()) {
     hideBanner();
     await loadModels();
-  } else showBanner(reason, { label: "Enter the key", act: () => wantKey(reason) });
+  } else showBanner(keyReason(), { label: "Enter the key", act: wantKey });
 }
 
 /** Say that no server answers, and look until one does. */

@@ -12,10 +12,18 @@ import { current, parameters } from "./settings.js";
  * @typedef {import("./conversations.js").Draft} Draft
  * @typedef {import("./conversations.js").Message} Message
  * @typedef {import("./conversations.js").Question} Question
+ * @typedef {import("./pictures.js").Picture} Picture
  */
 
 /** Milliseconds between two notes of a growing answer, from which a reload takes it up. */
 const NOTE_EVERY = 250;
+
+/** Statuses and codes of errors that the same question would meet again. */
+const FINAL_STATUSES = [400, 413];
+const FINAL_CODES = ["invalid_image", "context_length_exceeded"];
+
+/** The temperature of another answer where the user set none: the same question at 0 has the same answer. */
+export const VARIED_TEMPERATURE = 0.8;
 
 /**
  * The body of a request for the next answer.
@@ -41,6 +49,30 @@ function spoken(messages) {
   });
 }
 
+/**
+ * Whether the question at a place was left without an answer, so that later questions are asked without it.
+ *
+ * @param {Message[]} messages
+ * @param {number} at
+ */
+export function isLeftOut(messages, at) {
+  const answer = messages[at + 1];
+  return messages[at].role === "user" && answer?.role === "assistant" && answer.state !== "running" && !answer.text;
+}
+
+/**
+ * An error of the server with the names of the pictures that it numbers.
+ *
+ * @param {unknown} error
+ * @param {Message[]} messages that were sent
+ */
+function withNames(error, messages) {
+  if (!(error instanceof ApiError)) return error;
+  const pictures = spoken(messages).flatMap((message) => (message.role === "user" ? message.pictures : []));
+  const named = error.message.replace(/\bpicture (\d+)\b/g, (whole, at) => pictures[at - 1]?.name ?? whole);
+  return new ApiError(named, error.status, error.code);
+}
+
 /** @param {Message} message */
 async function asSent(message) {
   if (message.role === "assistant") return { role: "assistant", content: message.text };
@@ -51,30 +83,82 @@ async function asSent(message) {
 }
 
 /**
- * What a conversation with this draft would take. Each picture of the draft gets its cost, or the reason why it has none.
+ * @param {Message[]} messages
+ * @param {AbortSignal} signal
+ * @returns {Promise<import("./api.js").PromptCost>}
+ */
+async function priceOf(messages, signal) {
+  try {
+    return await promptCost(await bodyOf(messages), signal);
+  } catch (error) {
+    throw withNames(error, messages);
+  }
+}
+
+/**
+ * What a conversation takes as it stands; of an answer that is on its way, what it was asked with.
+ *
+ * @param {Message[]} messages
+ * @param {number | null} contextLength
+ * @param {AbortSignal} signal
+ * @returns {Promise<import("./api.js").PromptCost | null>} null where nothing was said
+ */
+export async function costSoFar(messages, contextLength, signal) {
+  const isGrowing = messages.some((message) => message.role === "assistant" && message.state === "running");
+  const said = isGrowing ? messages.slice(0, -1) : spoken(messages);
+  const last = said.at(-1);
+  if (!last) return null;
+  if (last.role === "user" || !last.usage) return priceOf(said, signal);
+  const { prompt_tokens, completion_tokens } = last.usage;
+  return { input_tokens: prompt_tokens + completion_tokens, context_length: contextLength, images: [] };
+}
+
+/**
+ * What a conversation with this draft would take. Each picture of the draft gets its cost, or the reason why it has none;
+ * those that cannot be read are not counted.
  *
  * @param {Message[]} messages
  * @param {Draft} draft
  * @param {AbortSignal} signal
- * @returns {Promise<import("./api.js").PromptCost>}
+ * @returns {Promise<import("./api.js").PromptCost | null>} null where only such pictures are in the draft
  */
 export async function costOf(messages, draft, signal) {
-  /** @param {Draft} content @param {Message[]} before */
-  const price = async ({ text, pictures }, before) =>
-    promptCost(await bodyOf([...before, { id: "", role: "user", text, pictures }]), signal);
-  try {
-    const cost = await price(draft, messages);
-    const own = draft.pictures.length ? cost.images.slice(-draft.pictures.length) : [];
-    draft.pictures.forEach((picture, at) => Object.assign(picture, { cost: own[at], error: undefined }));
+  // An answer that has not begun will stand between its question and the draft.
+  const before = messages.map((message) =>
+    message.role === "assistant" && message.state === "running" ? { ...message, text: message.text || "…" } : message,
+  );
+  /** @param {Picture[]} pictures */
+  const price = async (pictures) => {
+    const cost = await priceOf([...before, { id: "", role: "user", text: draft.text, pictures }], signal);
+    const own = pictures.length ? cost.images.slice(-pictures.length) : [];
+    pictures.forEach((picture, at) => Object.assign(picture, { cost: own[at], error: undefined }));
     return cost;
+  };
+  const { pictures } = draft;
+  try {
+    return await price(pictures);
   } catch (error) {
-    if (error instanceof ApiError && error.status === 400 && error.code !== "context_length_exceeded")
-      for (const picture of draft.pictures)
-        await price({ text: "", pictures: [picture] }, []).then(
-          (alone) => Object.assign(picture, { cost: alone.images[0], error: undefined }),
-          (reason) => reason instanceof ApiError && Object.assign(picture, { cost: undefined, error: reason.message }),
-        );
-    throw error;
+    if (!(error instanceof ApiError && error.code === "invalid_image")) throw error;
+    for (const picture of pictures) await tryAlone(picture, signal);
+    const read = pictures.filter((picture) => !picture.error);
+    if (read.length === pictures.length) throw error;
+    return read.length || draft.text.trim() ? price(read) : null;
+  }
+}
+
+/**
+ * Note at a picture that it cannot be read, if so.
+ *
+ * @param {Picture} picture
+ * @param {AbortSignal} signal
+ */
+async function tryAlone(picture, signal) {
+  try {
+    await priceOf([{ id: "", role: "user", text: "", pictures: [picture] }], signal);
+    picture.error = undefined;
+  } catch (error) {
+    if (!(error instanceof ApiError && error.code === "invalid_image")) throw error;
+    Object.assign(picture, { cost: undefined, error: error.message });
   }
 }
 
@@ -107,14 +191,16 @@ export class Runs {
    *
    * @param {Conversation} conversation that ends with the answer
    * @param {Answer} answer
+   * @param {boolean} [varied] whether another answer than the last is wanted
    * @throws {ApiError | import("./api.js").ServerGone} after noting it in the answer
    */
-  async run(conversation, answer) {
+  async run(conversation, answer, varied = false) {
     const controller = new AbortController();
     this.controllers.set(conversation.id, controller);
+    const messages = conversation.messages.slice(0, conversation.messages.indexOf(answer));
     let noted = 0;
     try {
-      const body = await bodyOf(conversation.messages.slice(0, conversation.messages.indexOf(answer)));
+      const body = { ...(varied && { temperature: VARIED_TEMPERATURE }), ...(await bodyOf(messages)) };
       for await (const piece of ask(body, controller.signal)) {
         take(answer, piece);
         if (Date.now() - noted > NOTE_EVERY) {
@@ -127,8 +213,10 @@ export class Runs {
     } catch (error) {
       answer.state = controller.signal.aborted ? "stopped" : "failed";
       if (controller.signal.aborted) return;
-      answer.error = /** @type {Error} */ (error).message;
-      throw error;
+      const named = withNames(error, messages);
+      answer.error = /** @type {Error} */ (named).message;
+      answer.isFinal = named instanceof ApiError && (FINAL_STATUSES.includes(named.status) || FINAL_CODES.includes(named.code ?? ""));
+      throw named;
     } finally {
       if (this.controllers.get(conversation.id) === controller) this.controllers.delete(conversation.id);
       delete answer.progress;

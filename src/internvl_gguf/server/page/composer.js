@@ -68,8 +68,17 @@ export class Composer {
     };
   }
 
+  get isEmpty() {
+    return !this.draft.text.trim() && !this.draft.pictures.length;
+  }
+
+  /** Pictures of the draft that the server cannot read. */
+  get unread() {
+    return this.draft.pictures.filter(({ error }) => error);
+  }
+
   get canAsk() {
-    return this.draft.text.trim() !== "" || this.draft.pictures.length > 0;
+    return !this.isEmpty && !this.unread.length;
   }
 
   /** @param {Draft} draft */
@@ -128,14 +137,15 @@ export class Composer {
 
   async #askCost() {
     // What the question took stays shown until its answer is there.
-    if (this.running && !this.canAsk) return;
+    if (this.running && this.isEmpty && !byId("fill", HTMLElement).hidden) return;
     this.asking = new AbortController();
     const { signal } = this.asking;
     try {
       const cost = await this.actions.cost(this.draft, signal);
       if (signal.aborted) return;
       this.showFill(cost?.input_tokens, cost?.context_length);
-      this.say("");
+      const names = this.unread.map(({ name }) => name);
+      this.say(names.length ? `Remove ${names.join(" and ")} to ask: the server cannot read ${names.length > 1 ? "them" : "it"}.` : "");
     } catch (error) {
       if (signal.aborted) return;
       this.showFill(undefined, undefined);
@@ -143,6 +153,7 @@ export class Composer {
       else if (error instanceof ApiError) this.timer = setTimeout(() => this.#askCost(), LONG_PAUSE);
     }
     this.#showPictures();
+    this.#showButton();
   }
 
   /**
@@ -181,7 +192,8 @@ export class Composer {
     this.button.textContent = this.running ? "Stop" : "Ask";
     this.button.classList.toggle("primary", !this.running);
     this.button.disabled = !this.running && !this.canAsk;
-    this.button.title = this.running ? "Stop the answer (Esc)" : "Ask (Enter)";
+    const ask = this.unread.length ? "Remove what cannot be read first" : "Ask (Enter)";
+    this.button.title = this.running ? "Stop the answer (Esc)" : ask;
   }
 
   #showPictures() {
@@ -205,7 +217,7 @@ export class Composer {
     });
     const view = pictureView(picture, gridOverlay(cost));
     const look = el("button", { type: "button", class: "look", "aria-label": `View ${name}`, onclick: () => this.actions.view(picture) }, view);
-    const line = cost ? costLine(cost) : error ? "cannot be read" : "…";
+    const line = cost ? costLine(cost) : (error ?? "…");
     const title = cost ? gridLine(cost) : (error ?? name);
     const pinned = el("span", { class: "pinned" }, look, remove);
     return el("li", { class: error && "bad", title }, pinned, el("span", { class: "cost" }, line));

@@ -36,8 +36,9 @@ export function picturesOf(files) {
     const type = file.type || typeByName(file.name);
     if (!type.startsWith("image/")) refused.push(`${file.name} is not a picture. Add a PNG, JPEG, WebP, GIF, AVIF or TIFF.`);
     else if (file.size > LARGEST) {
-      const size = (file.size / 1024 / 1024).toFixed(1);
-      refused.push(`${file.name} has ${size} MB. A picture can have 20 MB: make it smaller and add it again.`);
+      // Rounded up, so that no size above the bound reads as the bound.
+      const size = (Math.ceil((file.size * 10) / 1024 / 1024) / 10).toFixed(1);
+      refused.push(`${file.name} has ${size} MiB. A picture can have 20 MiB: make it smaller and add it again.`);
     } else pictures.push({ id: newId(), name: file.name || "Pasted picture", type, blob: file });
   }
   return { pictures, refused };

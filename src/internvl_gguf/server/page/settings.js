@@ -75,16 +75,21 @@ function changeKey(given, remember) {
   }
 }
 
+/** Why the server refused a request for want of its key. */
+export function keyReason() {
+  const wanted = "the key that the server was started with.";
+  return key ? `That key is wrong. Enter ${wanted}` : `Enter ${wanted}`;
+}
+
 /**
  * Ask for the server's key.
  *
- * @param {string} reason in the server's words
  * @returns {Promise<boolean>} whether one was given
  */
-export function askForKey(reason) {
+export function askForKey() {
   const dialog = byId("key", HTMLDialogElement);
   const value = byId("key-value", HTMLInputElement);
-  byId("key-reason", HTMLElement).textContent = reason;
+  byId("key-reason", HTMLElement).textContent = keyReason();
   value.value = "";
   return new Promise((resolve) => {
     let given = false;

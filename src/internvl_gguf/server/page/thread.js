@@ -1,16 +1,18 @@
 /** The conversation on the page: questions, growing answers, and what can be done with them. */
 
+import { isLeftOut, VARIED_TEMPERATURE } from "./asking.js";
 import { boxesList, boxesOverlay, readBoxes } from "./boxes.js";
 import { copyText, counted, el, iconButton, number } from "./dom.js";
 import { MarkdownView } from "./markdown.js";
 import { costLine, gridLine, pictureView } from "./pictures.js";
+import { current } from "./settings.js";
 
 /**
  * @typedef {import("./conversations.js").Answer} Answer
  * @typedef {import("./conversations.js").Message} Message
  * @typedef {import("./conversations.js").Question} Question
  * @typedef {import("./pictures.js").Picture} Picture
- * @typedef {{again: (answer: Answer) => void, view: (picture: Picture, boxes?: import("./boxes.js").Box[]) => void,
+ * @typedef {{again: (answer: Answer, varied: boolean) => void, view: (picture: Picture, boxes?: import("./boxes.js").Box[]) => void,
  *   edit: (question: Question, text: string, pictures: Picture[]) => void}} Actions
  */
 
@@ -38,10 +40,11 @@ export class Thread {
     /** @type {Picture | undefined} */
     let picture;
     this.views = new Map();
-    for (const message of messages) {
+    for (const [at, message] of messages.entries()) {
       if (message.role === "user") picture = message.pictures.at(-1) ?? picture;
       const view = kept.get(message.id) ?? this.#viewOf(message, picture);
-      view.update(message, message === messages.at(-1));
+      if (view instanceof QuestionView) view.update(message, isLeftOut(messages, at));
+      else view.update(message, message === messages.at(-1));
       this.views.set(message.id, view);
     }
     const elements = Array.from(this.views.values(), (view) => view.element);
@@ -81,12 +84,17 @@ class QuestionView {
     this.question = question;
     this.actions = actions;
     this.element = el("article", { class: "question", "aria-label": "Question" });
+    this.leftOut = el("p", { class: "aside", hidden: true }, "Not sent with later questions: not part of the conversation.");
     this.#show();
   }
 
-  /** @param {Message} message */
-  update(message) {
+  /** @param {Message} message @param {boolean} [isLeftOut] of what later questions are asked with */
+  update(message, isLeftOut) {
     this.question = /** @type {Question} */ (message);
+    if (isLeftOut === undefined) return;
+    this.leftOut.hidden = !isLeftOut;
+    this.element.classList.toggle("left-out", isLeftOut);
+    this.element.setAttribute("aria-label", isLeftOut ? "Question, not part of the conversation" : "Question");
   }
 
   #show() {
@@ -96,6 +104,7 @@ class QuestionView {
     this.element.replaceChildren(
       this.#pictures(pictures, (picture) => this.actions.view(picture)),
       ...(text ? [el("p", { class: "said" }, text)] : []),
+      this.leftOut,
       el("div", { class: "actions" }, copy, edit),
     );
   }
@@ -166,12 +175,17 @@ class AnswerView {
     this.progress = el("div", { class: "progress" });
     this.figure = el("figure", { class: "found", hidden: true });
     this.foot = el("div");
-    this.again = iconButton("again", "Answer again", () => actions.again(this.answer));
+    this.again = iconButton("again", "Answer again", () => actions.again(this.answer, this.isWhole));
     this.copy = iconButton("copy", "Copy the answer", () => copyText(this.answer.text, this.copy));
     this.actionRow = el("div", { class: "actions" }, this.copy, this.again);
     // Until it is shown, no answer is taken for a whole one.
     this.element = el("article", { class: "answer running", "aria-busy": "true", "aria-label": "Answer" });
     this.element.append(this.progress, this.body, this.figure, this.foot, this.actionRow);
+  }
+
+  /** Whether another answer is wanted by who asks again, not the same one whole. */
+  get isWhole() {
+    return this.answer.state === "done";
   }
 
   /** @param {Message} message @param {boolean} [isLast] */
@@ -192,6 +206,8 @@ class AnswerView {
     this.element.classList.toggle("running", running);
     this.copy.hidden = !text;
     // Where the answer failed, its line has the button.
+    this.again.title = againLine(this.isWhole);
+    this.again.setAttribute("aria-label", this.again.title);
     this.again.hidden = !this.isLast || state === "failed" || state === "interrupted";
     this.actionRow.hidden = running || (this.copy.hidden && this.again.hidden);
     this.#showProgress();
@@ -238,10 +254,15 @@ class AnswerView {
 
   /** @param {string} line @param {string} verb @param {string} kind */
   #trouble(line, verb, kind) {
-    const onclick = () => this.actions.again(this.answer);
-    const button = this.isLast && el("button", { type: "button", class: "button", onclick }, verb);
+    const onclick = () => this.actions.again(this.answer, false);
+    const button = this.isLast && !this.answer.isFinal && el("button", { type: "button", class: "button", onclick }, verb);
     return el("div", { class: `trouble ${kind}` }, el("p", {}, line), button);
   }
+}
+
+/** What asking again does. @param {boolean} varied */
+function againLine(varied) {
+  return varied && !current().temperature ? `Answer again, at temperature ${VARIED_TEMPERATURE}` : "Answer again";
 }
 
 /** @param {import("./api.js").Progress | undefined} progress */
@@ -268,8 +289,14 @@ function statsOf({ usage, timings }) {
   if (speed) parts.push(`${speed < 100 ? speed.toFixed(1) : number(Math.round(speed))} tokens a second`);
   const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
   parts.push(`prompt ${number(usage.prompt_tokens)}${cached ? ` (${number(cached)} cached)` : ""}`);
-  if (usage.tiles) parts.push(`${number(usage.tiles_encoded ?? 0)} of ${counted(usage.tiles, "tile")} encoded`);
+  if (usage.tiles) parts.push(tilesLine(usage.tiles, usage.tiles_encoded));
   return parts;
+}
+
+/** @param {number} tiles of all pictures @param {number | undefined} encoded those that the server did not know yet */
+function tilesLine(tiles, encoded) {
+  if (encoded === undefined) return counted(tiles, "tile");
+  return `${counted(tiles, "tile")}, ${encoded ? `${number(encoded)} encoded` : "known already"}`;
 }
 
 /** @param {number} value */

@@ -48,6 +48,8 @@ export function setUpScrolling() {
   const toEnd = () => {
     follows = true;
     scroll.scrollTop = scroll.scrollHeight;
+    // A composer that lost its pictures leaves less to scroll: that move up is not the reader's.
+    top = scroll.scrollTop;
   };
   const isNear = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < NEAR;
   scroll.addEventListener("scroll", () => {
