@@ -192,8 +192,9 @@ class Server:
 
     def _tile_progress(self, number: int) -> TileProgress:
         def tell(done: int, total: int) -> None:
-            if number in self._runs:  # how much of the prompt was read before these tiles
-                self._send_update(number, self._runs[number])
+            run = self._runs.get(number)
+            if isinstance(run, _RunningAnswer):  # how much of the prompt was read before these tiles
+                self._send_update(number, run)
             self._send(messages.TilesEncoded(number, done, total))
 
         return tell
