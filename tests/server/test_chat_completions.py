@@ -234,6 +234,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "messages",
     ),
     "a system message at the end": ({"messages": [user("x"), {"role": "system", "content": "x"}]}, "messages"),
+    "an answer that follows no question": (
+        {"messages": [user("x"), {"role": "system", "content": "x"}, assistant("x")]},
+        "messages",
+    ),
     "a misspelt field": ({"messages": [user("x")], "max_tile": 3}, "max_tile"),
     "true for one": ({"messages": [user("x")], "best_of": True}, "best_of"),
     "a refused field": ({"messages": [user("x")], "logit_bias": {"5": 1}}, "logit_bias"),

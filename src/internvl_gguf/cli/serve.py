@@ -19,7 +19,7 @@ from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.server.serve_options import ListenOptions, ModelOptions, TakenOptions
 
 _LIBRARIES: Final = ("prometheus-client>=0.22", "starlette>=1.0,<2", "uvicorn>=0.54,<0.55")
-"""What the extra `serve` installs; a test compares."""
+"""The requirements of the extra `serve`; a test compares them with pyproject.toml."""
 
 
 def _own_options(command: Any) -> Any:

@@ -45,7 +45,7 @@ class RefusedRequestError(InternVLError):
 
 @dataclass(frozen=True)
 class Failure:
-    """What a client is told of an error.
+    """An error as a client is told it.
 
     Attributes:
         status: HTTP status.
@@ -82,7 +82,7 @@ _KINDS: Final = {
     503: "unavailable_error",
 }
 _OWNERS: Final = ("(n_ctx)", "(the server's owner can give it with -c)")
-"""What a client cannot set, and what it is told instead."""
+"""A name of an option that clients cannot set, and the words that replace it."""
 _INTERNAL: Final = Failure(
     500, "server_error", "The server failed at this request. Its log says more; ask again.", code="internal_error"
 )

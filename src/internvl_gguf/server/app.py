@@ -53,7 +53,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """What a service offers, and to whom.
+    """Settings of a service: what it offers, and to whom.
 
     Attributes:
         guard: who may ask.

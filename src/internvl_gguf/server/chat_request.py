@@ -81,7 +81,7 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class AnswerDefaults:
-    """What the owner of the server chose for fields that a request leaves out.
+    """Values for fields that a request leaves out, as the server's owner chose them.
 
     Attributes:
         system: the system message; None for the official one, "" for none.

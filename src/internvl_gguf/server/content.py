@@ -134,6 +134,8 @@ def conversation(turns: Iterable[Turn], param: str) -> tuple[Turn, ...]:
     last = joined[-1]
     if last.role == "system":
         raise refused(param, "end with a system message", "Give it before the question.")
+    if last.role == "assistant" and joined[-2].role != "user":
+        raise refused(param, "end with an answer that follows no question", "Give it behind a message of the user.")
     if last.role == "user" and not last.pictures and not last.text.strip():
         raise refused(param, "end with an empty question", "Ask something, or give a picture.")
     return tuple(joined)

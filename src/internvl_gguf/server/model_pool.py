@@ -325,9 +325,8 @@ class ModelPool:
             if not loaded or self._whole is None:
                 return
             configurations = [other.runtime.configuration for other in loaded]
-            if await self._in_thread(
-                partial(fits_beside, model.files, self._settings.config, self._whole, configurations)
-            ):
+            config = replace(self._settings.config, n_parallel=self._settings.parallel)  # as few as it can be
+            if await self._in_thread(partial(fits_beside, model.files, config, self._whole, configurations)):
                 return
             await self._unload_one_but(model)
 
