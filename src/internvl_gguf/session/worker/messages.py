@@ -47,6 +47,7 @@ class SubmitAnswer(NamedTuple):
     sampling: SamplingParams
     evicts: bool
     top_logprobs: int | None
+    grammar: str | None
 
 
 class SubmitLogits(NamedTuple):
