@@ -1,0 +1,84 @@
+"""What is asked: a question of the user, or what tools returned, as messages whose pictures are not read yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from internvl_gguf.config import AskOptions, PictureOptions
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.images.load import picture_list
+from internvl_gguf.session.prompt_template import check_places
+from internvl_gguf.types import Message, PictureLayout, ToolResult
+from internvl_gguf.utils import arguments
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One message of what is asked.
+
+    Attributes:
+        message: the message without its pictures.
+        images: its pictures, as they were given.
+    """
+
+    message: Message
+    images: tuple[Any, ...]
+
+
+def asked(prompt: str | Sequence[ToolResult], images: Any, options: AskOptions) -> list[Asked]:
+    """Return what is asked as messages.
+
+    Args:
+        prompt: the question, or what the tools returned that the last answer called.
+        images: pictures of the question.
+        options: checked options; the form of the answer may add to the question.
+
+    Raises:
+        InvalidRequestError: nothing is asked, or places of pictures that do not fit the pictures.
+    """
+    layout = options.get("layout", PictureOptions.layout)
+    given = tuple(picture_list(images))
+    if isinstance(prompt, list | tuple):
+        if given:
+            raise InvalidRequestError("Results of tools have pictures of their own.", "Give them to each ToolResult.")
+        return [_result(result, layout) for result in arguments.items("prompt", prompt, "Give the results of tools.")]
+    arguments.text("prompt", prompt)
+    if not prompt and not given:
+        raise InvalidRequestError("The prompt is empty.", "Ask something, or give a picture.")
+    check_places(prompt, len(given), layout)
+    return [Asked(Message("user", _with_note(prompt, options), layout=layout), given)]
+
+
+def result_text(content: Any) -> str:
+    """Return what a tool returned as the model reads it: text as it is, anything else as JSON."""
+    if isinstance(content, str):
+        return content
+    return json.dumps(content, ensure_ascii=False, default=_plain)
+
+
+def _result(result: object, layout: PictureLayout) -> Asked:
+    if not isinstance(result, ToolResult):
+        raise arguments.wrong("A result", result, "Give ToolResults, one for each of reply.tool_calls.")
+    given = tuple(picture_list(result.images))
+    text = result_text(result.content)
+    check_places(text, len(given), layout)
+    return Asked(Message("tool", text, layout=layout), given)
+
+
+def _with_note(prompt: str, options: AskOptions) -> str:
+    """Return a question followed by what the model has to know about the form of its answer."""
+    form = options.get("answer_format")
+    if form is None or not form.note or not options.get("format_in_prompt", True):
+        return prompt
+    return f"{prompt}\n\n{form.note}" if prompt else form.note
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON does not know as what it is made of, else as its text."""
+    for dump in ("model_dump", "_asdict", "tolist", "isoformat"):
+        if callable(method := getattr(value, dump, None)):
+            return method()
+    return vars(value) if hasattr(value, "__dataclass_fields__") else str(value)
