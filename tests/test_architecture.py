@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "config": {"errors", "types", "utils", "tiling"},
     "gguf": {"errors", "utils"},
     "images": PUBLIC,
+    "structured": {"errors", "types", "config", "utils"},
     "hardware": {"errors", "config", "utils"},
     "llama": {"errors", "config", "utils", "gguf", "hardware"},
     "vision": {"errors", "config", "utils", "gguf", "hardware", "llama"},
