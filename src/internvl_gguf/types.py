@@ -11,6 +11,11 @@ from internvl_gguf.utils.foreign_names import PICTURE, QUESTION, refuses_foreign
 Role = Literal["system", "user", "assistant"]
 PictureLayout = Literal["separate", "combined", "frames"]
 FinishReason = Literal["stop", "length", "aborted"]
+BoxIssue = (
+    Literal["swapped", "clipped", "fractions", "rounded", "no area"]
+    | Literal["no brackets", "no tags", "no label", "not closed", "guessed"]
+)
+"""What was mended of a box, or is not certain of it; docs/boxes.md says what each means."""
 
 
 @refuses_foreign_names(PICTURE)
@@ -222,6 +227,36 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class Box:
+    """A box that an answer names.
+
+    Attributes:
+        label: what it names; "" where the answer does not say.
+        image: number of its picture, from 0: among all pictures of the conversation, in the order in which they were
+            given, or among the sizes that `boxes.parse_boxes` was given.
+        xyxy: left, top, right and bottom in pixels of that picture, upright and as large as it was given.
+        thousandths: the same in thousandths of its width and height, as the model answers them, mended (`issues`).
+        confidence: mean probability of the tokens of its numbers, by the model's own distribution, before temperature
+            and other sampling; None where that is not known.
+        issues: what was mended or is not certain.
+    """
+
+    label: str
+    image: int
+    xyxy: tuple[float, float, float, float]
+    thousandths: tuple[int, int, int, int]
+    confidence: float | None = None
+    issues: tuple[BoxIssue, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the box as `--json` writes it: pixels rounded to hundredths, confidence to four digits."""
+        confidence = None if self.confidence is None else round(self.confidence, 4)
+        xyxy = [round(pixel, 2) for pixel in self.xyxy]
+        numbers = {"xyxy": xyxy, "thousandths": list(self.thousandths)}
+        return {**asdict(self), **numbers, "confidence": confidence, "issues": list(self.issues)}
+
+
+@dataclass(frozen=True)
 class Reply:
     """A finished answer.
 
@@ -231,7 +266,8 @@ class Reply:
             "aborted".
         usage: numbers of tokens, pictures and tiles.
         timings: durations of its phases.
-        notices: changes made so that the question fits the context, one line each.
+        notices: changes made so that the question fits the context, and boxes that could not be read, one line each.
+        boxes: the boxes that it names, in its order; none without a picture in the conversation.
     """
 
     text: str
@@ -239,6 +275,7 @@ class Reply:
     usage: Usage
     timings: Timings
     notices: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as `internvl ask --json` and `--batch` write it: only text, numbers, lists and dicts.
@@ -248,7 +285,8 @@ class Reply:
         """
         timings = {name: round(value, 4) for name, value in asdict(self.timings).items()}
         timings["decode_tokens_per_second"] = round(self.timings.decode_tokens_per_second, 1)
-        return {**asdict(self), "timings": timings, "notices": list(self.notices)}
+        boxes = [box.to_dict() for box in self.boxes]
+        return {**asdict(self), "timings": timings, "notices": list(self.notices), "boxes": boxes}
 
 
 @dataclass(frozen=True)
