@@ -12,6 +12,11 @@ from internvl_gguf.utils.foreign_names import PICTURE, QUESTION, refuses_foreign
 Role = Literal["system", "user", "assistant", "tool"]
 PictureLayout = Literal["separate", "combined", "frames"]
 FinishReason = Literal["stop", "length", "aborted"]
+BoxIssue = (
+    Literal["swapped", "clipped", "fractions", "rounded", "no area"]
+    | Literal["no brackets", "no tags", "no label", "not closed", "guessed"]
+)
+"""What was mended of a box, or is not certain of it; docs/boxes.md says what each means."""
 
 
 @refuses_foreign_names(PICTURE)
@@ -163,11 +168,13 @@ class ToolCall:
         id: its name in this conversation, "call_..." and 24 hexadecimal digits.
         name: the tool's.
         arguments: values by the names of its parameters; they fit the tool's schema.
+        index: number of the call in its answer, from 0.
     """
 
     id: str
     name: str
     arguments: dict[str, Any]
+    index: int = 0
 
 
 @dataclass(frozen=True)
@@ -270,6 +277,36 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class Box:
+    """A box that an answer names.
+
+    Attributes:
+        label: what it names; "" where the answer does not say.
+        image: number of its picture, from 0: among all pictures of the conversation, in the order in which they were
+            given, or among the sizes that `boxes.parse_boxes` was given.
+        xyxy: left, top, right and bottom in pixels of that picture, upright and as large as it was given.
+        thousandths: the same in thousandths of its width and height, as the model answers them, mended (`issues`).
+        confidence: mean probability of the tokens of its numbers, by the model's own distribution, before temperature
+            and other sampling; None where that is not known.
+        issues: what was mended or is not certain.
+    """
+
+    label: str
+    image: int
+    xyxy: tuple[float, float, float, float]
+    thousandths: tuple[int, int, int, int]
+    confidence: float | None = None
+    issues: tuple[BoxIssue, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the box as `--json` writes it: pixels rounded to hundredths, confidence to four digits."""
+        confidence = None if self.confidence is None else round(self.confidence, 4)
+        xyxy = [round(pixel, 2) for pixel in self.xyxy]
+        numbers = {"xyxy": xyxy, "thousandths": list(self.thousandths)}
+        return {**asdict(self), **numbers, "confidence": confidence, "issues": list(self.issues)}
+
+
+@dataclass(frozen=True)
 class Reply:
     """A finished answer.
 
@@ -279,7 +316,9 @@ class Reply:
             "aborted".
         usage: numbers of tokens, pictures and tiles.
         timings: durations of its phases.
-        notices: changes made so that the question fits the context, and why there is no `parsed` value; one line each.
+        notices: changes made so that the question fits the context, boxes that could not be read, and why there is no
+            `parsed` value; one line each.
+        boxes: the boxes that it names, in its order; none without a picture in the conversation.
         parsed: the value of an answer that had to have a form: what its JSON says, or an instance of the type that was
             given; the choice; the text that fits a grammar. None where none was asked for, or the answer was cut off.
         tool_calls: the tools that the answer calls; they are not part of `text`.
@@ -290,6 +329,7 @@ class Reply:
     usage: Usage
     timings: Timings
     notices: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
     parsed: Any = None
     tool_calls: tuple[ToolCall, ...] = ()
 
@@ -307,6 +347,7 @@ class Reply:
             "usage": asdict(self.usage),
             "timings": timings,
             "notices": list(self.notices),
+            "boxes": [box.to_dict() for box in self.boxes],
             "parsed": plain(self.parsed),
             "tool_calls": [asdict(call) for call in self.tool_calls],
         }
@@ -314,7 +355,7 @@ class Reply:
 
 def plain(value: Any) -> Any:
     """Return a value as JSON can hold it: models, dataclasses and enumerations as what they are made of."""
-    if value is None or isinstance(value, bool | int | float | str) and not isinstance(value, Enum):
+    if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, Enum)):
         return value
     from pydantic_core import to_jsonable_python
 

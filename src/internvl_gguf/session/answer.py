@@ -126,18 +126,20 @@ class AnswerStream:
         reason = self.handle.finish_reason or "stop"
         parsed, notices = self._parsed(reason)
         calls = tuple(self._calls.calls) if self._calls else ()
-        return Reply(self.text, reason, usage, timings, (*question.notices, *notices), parsed, calls)
+        return Reply(self.text, reason, usage, timings, (*question.notices, *notices), parsed=parsed, tool_calls=calls)
 
     def _parsed(self, reason: FinishReason) -> tuple[Any, tuple[str, ...]]:
         """Return the value of an answer that had to have a form, or why there is none."""
         form = self._question.form
-        if form is None or (self._calls and self._calls.calls):
+        if form is not None and form.kind == "tools":
+            form = None if self._calls and self._calls.calls else form.otherwise
+        if form is None:
             return None, ()
         if reason != "stop" or self._stream.stopped:
             why = "at a stop string" if self._stream.stopped else "before its form was complete"
-            return None, (f"The answer ended {why}, so there is no parsed value.",) if form.has_value else ()
+            return None, (f"The answer ended {why}, so there is no parsed value.",)
         try:
-            return form.value(self._written), ()
+            return form.parse(self._written), ()
         except InvalidAnswerError as error:
             return None, (error.message,)
 

@@ -41,11 +41,13 @@ def asked(prompt: str | Sequence[ToolResult], images: Any, options: AskOptions) 
     """
     layout = options.get("layout", PictureOptions.layout)
     given = tuple(picture_list(images))
-    if isinstance(prompt, list | tuple):
+    if not isinstance(prompt, str) and isinstance(prompt, Sequence):
         if given:
             raise InvalidRequestError("Results of tools have pictures of their own.", "Give them to each ToolResult.")
-        return [_result(result, layout) for result in arguments.items("prompt", prompt, "Give the results of tools.")]
-    arguments.text("prompt", prompt)
+        if not prompt:
+            raise InvalidRequestError("There are no results of tools.", "Give a ToolResult for each call.")
+        return [_result(result, layout) for result in prompt]
+    prompt = arguments.text("prompt", prompt)
     if not prompt and not given:
         raise InvalidRequestError("The prompt is empty.", "Ask something, or give a picture.")
     check_places(prompt, len(given), layout)

@@ -34,6 +34,8 @@ from internvl_gguf.session.prompt_template import (
 )
 from internvl_gguf.session.question_options import checked_options, tools_and_form
 from internvl_gguf.session.tool_prompt import with_tools
+from internvl_gguf.structured.tool_format import GROUNDING
+from internvl_gguf.structured.tool_stream import CALL_BEGINS, CALL_ENDS
 from internvl_gguf.tiling import Grid, TiledPicture, cut_by_grid
 from internvl_gguf.types import (
     Message,
@@ -116,7 +118,7 @@ def prepare_question(
     """
     started = time.perf_counter()
     options = checked_options(options)
-    tools, form = tools_and_form(options)
+    tools, form = tools_and_form(options, _tokens_of_forms(runtime))
     messages = asked(prompt, images, options)
     decoded = [[_read(runtime, limits, image, options) for image in each.images] for each in messages]
     preprocess = time.perf_counter() - started
@@ -147,9 +149,14 @@ def prepare_question(
     ]
     preprocess += time.perf_counter() - cutting
     spans = prompt_spans(runtime, [*history, *cut], tools)
-    return PreparedQuestion(
-        tuple(cut), spans, sampling, started, preprocess, len(history), cut_notices(plan), form
-    )
+    return PreparedQuestion(tuple(cut), spans, sampling, started, preprocess, len(history), cut_notices(plan), form)
+
+
+def _tokens_of_forms(runtime: ModelRuntime) -> list[str]:
+    """Return the tags that a grammar may name and that are single tokens of the vocabulary."""
+    tokenize = runtime.engine.model.tokenize
+    tags = [tag for tag in (CALL_BEGINS, CALL_ENDS) if len(tokenize(tag)) == 1]
+    return [*tags, *(tag for tag in GROUNDING if tag in runtime.control_tokens)]
 
 
 def _read(

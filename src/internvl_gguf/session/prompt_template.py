@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.types import Message, MessagePicture, PictureLayout, Role
+from internvl_gguf.types import Message, MessagePicture, PictureLayout
 from internvl_gguf.utils import arguments
 
 OFFICIAL_SYSTEM = (
@@ -20,7 +20,7 @@ OFFICIAL_SYSTEM = (
 IMAGE_PLACE = "<image>"
 
 START, END, IMAGE_START, IMAGE_END = "<|im_start|>", "<|im_end|>", "<img>", "</img>"
-_FOLLOWS: Final[Mapping[Role, Collection[Role]]] = {
+_FOLLOWS: Final[Mapping[str, Collection[str]]] = {
     "system": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant"),
 }  # fmt: skip
 
@@ -83,7 +83,7 @@ def check_turns(messages: Iterable[Message]) -> list[Message]:
     for message in found:
         _check_message(message)
     turns = found[1:] if found and found[0].role == "system" else found
-    before: Role = "system"
+    before = "system"
     for index, message in enumerate(turns):
         if message.role not in _FOLLOWS[before]:
             raise InvalidRequestError(

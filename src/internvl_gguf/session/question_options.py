@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from internvl_gguf.config import AskOptions, PictureOptions, SamplingParams
+from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils import arguments
 from internvl_gguf.utils.foreign_names import QUESTION
 from internvl_gguf.utils.options import options_of
@@ -59,11 +60,12 @@ def checked_options(options: Mapping[str, Any], shared: AskOptions | None = None
     return cast("AskOptions", given)
 
 
-def tools_and_form(options: AskOptions) -> tuple[tuple[Tool, ...], AnswerFormat | None]:
+def tools_and_form(options: AskOptions, tokens: Collection[str]) -> tuple[tuple[Tool, ...], AnswerFormat | None]:
     """Return the tools that an answer may call, and what it has to be like; None for any text.
 
     Args:
         options: checked options.
+        tokens: as in `structured.tool_format`.
 
     Raises:
         InvalidRequestError: a tool is asked for that is not there.
@@ -74,9 +76,9 @@ def tools_and_form(options: AskOptions) -> tuple[tuple[Tool, ...], AnswerFormat 
         if choice not in ("auto", "none"):
             raise InvalidRequestError("tool_choice asks for a tool, and there are none.", "Give tools.")
         return (), form
-    from internvl_gguf.structured import tool_format
+    from internvl_gguf.structured.tool_format import tool_format
 
-    return tools, tool_format(tools, choice, options.get("parallel_tool_calls", True), otherwise=form)
+    return tools, tool_format(tools, choice, options.get("parallel_tool_calls", True), otherwise=form, tokens=tokens)
 
 
 def _form(given: Mapping[str, Any]) -> AnswerFormat:
@@ -98,7 +100,9 @@ def _form(given: Mapping[str, Any]) -> AnswerFormat:
         from internvl_gguf.boxes import box_format
 
         return box_format()
-    return format_of(**given)
+    form = format_of(**given)
+    assert form is not None
+    return form
 
 
 def _tools(value: Any) -> tuple[Tool, ...]:

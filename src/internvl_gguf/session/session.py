@@ -17,8 +17,8 @@ from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.models.resolve import DEMO
 from internvl_gguf.session import prepare, restore
 from internvl_gguf.session.answer import AnswerStream
-from internvl_gguf.session.call_reader import AnswerPiece
 from internvl_gguf.session.batch import AnyQuestion, BatchModel, Outcome, answer_all, as_question
+from internvl_gguf.session.call_reader import AnswerPiece
 from internvl_gguf.session.model_runtime import LoadProgress, ModelRuntime
 from internvl_gguf.session.open_runtime import find_and_open
 from internvl_gguf.session.prepare import PreparedQuestion
@@ -230,9 +230,7 @@ class Session(Owned):
             self._messages = restore.adapt_messages(runtime, self._messages)
             self._encoder_identity = runtime.encoder_identity
 
-    def ask(
-        self, prompt: str | Sequence[ToolResult], images: Any = (), **options: Unpack[AskOptions]
-    ) -> Reply:
+    def ask(self, prompt: str | Sequence[ToolResult], images: Any = (), **options: Unpack[AskOptions]) -> Reply:
         """Ask a question, about pictures or not, and wait for the whole answer.
 
         Args:

@@ -1,14 +1,14 @@
-"""`Session.run`: asks, calls the tools that the answer calls, gives back what they return, until an answer calls none."""
+"""`Session.run`: ask, call the tools that the answer calls, give back what they return, until an answer calls none."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from internvl_gguf.config import AskOptions
-from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.errors import InternVLError, InvalidRequestError
 from internvl_gguf.types import Picture, Reply, ToolCall, ToolResult
 from internvl_gguf.utils import arguments
 
@@ -93,7 +93,9 @@ def as_result(value: Any) -> ToolResult:
 def _is_picture(value: Any) -> bool:
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     is_array = kind == "numpy.ndarray" and getattr(value, "ndim", 0) == 3 and str(value.dtype) == "uint8"
-    return is_array or any(f"{each.__module__}.{each.__qualname__}" == "PIL.Image.Image" for each in type(value).__mro__)
+    return is_array or any(
+        f"{each.__module__}.{each.__qualname__}" == "PIL.Image.Image" for each in type(value).__mro__
+    )
 
 
 def _callable_tools(given: Any) -> dict[str, Tool]:
@@ -111,5 +113,7 @@ def _callable_tools(given: Any) -> dict[str, Tool]:
 
 
 def _in_words(error: BaseException) -> str:
+    if isinstance(error, InternVLError):
+        return error.message
     text = str(error).strip()
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -16,6 +16,24 @@ No engine and no session is known here. llguidance, pydantic and docstring_parse
 
 from __future__ import annotations
 
-from internvl_gguf.structured.answer_format import AnswerFormat, format_of
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["AnswerFormat", "format_of"]
+if TYPE_CHECKING:
+    from internvl_gguf.structured.answer_format import AnswerFormat, format_of
+    from internvl_gguf.structured.tools import Tool, tools_of
+
+__all__ = ["AnswerFormat", "Tool", "format_of", "tools_of"]
+
+_HOMES: Final = {
+    "AnswerFormat": "answer_format",
+    "Tool": "tools",
+    "format_of": "answer_format",
+    "tools_of": "tools",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"internvl_gguf.structured.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

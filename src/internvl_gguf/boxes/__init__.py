@@ -1,0 +1,58 @@
+"""Boxes that answers name: read from the text, drawn over the picture, exported.
+
+parse          the text of an answer to boxes
+corners        four numbers to the corners of a box, mended
+which_picture  the picture that a box lies in
+draw           boxes over a picture
+label_places   where labels stand so that they hide little
+export         COCO's JSON, and arrays for supervision
+grammar        the grammar of an answer that consists of boxes
+
+Names are imported on first use: reading boxes needs neither Pillow nor numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from internvl_gguf.boxes.draw import draw_boxes
+    from internvl_gguf.boxes.export import to_arrays, to_coco
+    from internvl_gguf.boxes.grammar import box_format, box_grammar
+    from internvl_gguf.boxes.parse import BoxReading, parse_boxes, read_boxes
+    from internvl_gguf.types import Box
+
+__all__ = [
+    "Box",
+    "BoxReading",
+    "box_format",
+    "box_grammar",
+    "draw_boxes",
+    "parse_boxes",
+    "read_boxes",
+    "to_arrays",
+    "to_coco",
+]
+
+_HOMES: Final = {
+    "Box": "types",
+    "BoxReading": "boxes.parse",
+    "box_format": "boxes.grammar",
+    "box_grammar": "boxes.grammar",
+    "draw_boxes": "boxes.draw",
+    "parse_boxes": "boxes.parse",
+    "read_boxes": "boxes.parse",
+    "to_arrays": "boxes.export",
+    "to_coco": "boxes.export",
+}
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"internvl_gguf.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
