@@ -46,12 +46,12 @@ def asked(prompt: str | Sequence[ToolResult], images: Any, options: AskOptions) 
             raise InvalidRequestError("Results of tools have pictures of their own.", "Give them to each ToolResult.")
         if not prompt:
             raise InvalidRequestError("There are no results of tools.", "Give a ToolResult for each call.")
-        return [_result(result, layout) for result in prompt]
+        return [_result(result, "separate") for result in prompt]
     prompt = arguments.text("prompt", prompt)
     if not prompt and not given:
         raise InvalidRequestError("The prompt is empty.", "Ask something, or give a picture.")
     check_places(prompt, len(given), layout)
-    return [Asked(Message("user", _with_note(prompt, options), layout=layout), given)]
+    return [Asked(Message("user", with_note(prompt, options), layout=layout), given)]
 
 
 def result_text(content: Any) -> str:
@@ -70,7 +70,7 @@ def _result(result: object, layout: PictureLayout) -> Asked:
     return Asked(Message("tool", text, layout=layout), given)
 
 
-def _with_note(prompt: str, options: AskOptions) -> str:
+def with_note(prompt: str, options: AskOptions) -> str:
     """Return a question followed by what the model has to know about the form of its answer."""
     form = options.get("answer_format")
     if form is None or not form.note or not options.get("format_in_prompt", True):
