@@ -106,8 +106,8 @@ def _turns(value: object, param: str) -> list[Turn]:
         raise refused(f"{param}.content", "has other blocks before a tool_result", "Give the results of tools first.")
     turns = [_result(block, places[index]) for index, block in results.items()]
     calls = tuple(
-        sent_call(use.get("id"), use.get("name"), use.get("input"), f"{places[index]}.input")
-        for index, use in uses.items()
+        sent_call(use.get("id"), use.get("name"), as_object(use.get("input"), f"{place}.input"), f"{place}.input")
+        for place, use in ((places[index], use) for index, use in uses.items())
     )
     rest = [(block, places[index]) for index, block in enumerate(blocks) if index not in uses | results]
     if isinstance(content, list):

@@ -95,6 +95,21 @@ class _KeptTurn:
         return _MESSAGE_BYTES * len(self.messages) + 4 * texts + sum(len(tile.pixels) for tile in tiles)
 
 
+@dataclass(frozen=True)
+class _Preparing:
+    """What stays the same while the turns of a request are prepared.
+
+    Attributes:
+        runtime: the model.
+        options: of `prepare_question`.
+        cut: key of all that decides how pictures are cut, beside the conversation before them.
+    """
+
+    runtime: ModelRuntime
+    options: AskOptions
+    cut: Key
+
+
 class Turns:
     """Prepares conversations for one model. Any thread may use it.
 
@@ -129,7 +144,8 @@ class Turns:
         options = _options(request, wishes)
         identity = runtime.encoder_identity
         room = min(request.sampling.max_tokens, ANSWER_ALLOWANCE)  # all that it decides about how pictures are cut
-        key = _key(b"", "options", identity, repr((room, request.pictures)))
+        preparing = _Preparing(runtime, options, _key(b"", identity, repr((room, request.pictures))))
+        key = b""
         messages: list[Message] = []
         *earlier, last = _questions_and_answers(request.turns)
         prefix = last[0].text if last[0].role == "assistant" else ""
@@ -138,15 +154,15 @@ class Turns:
         if request.turns[0].role != "system" and system:
             messages.append(Message("system", system))
             key = _key(key, "system", system)
-        key = self._read(runtime, messages, earlier, options, key, has_results=last[0].role == "tool")
-        kept, key = self._asked(runtime, messages, last, options, key)
+        key = self._read(preparing, messages, earlier, key, has_results=last[0].role == "tool")
+        kept, key = self._asked(preparing, messages, last, key)
         try:
             question = _question(runtime, messages, kept, options)
         except ContextOverflowError:
             if not (wishes.options and kept.has_pictures):
                 raise
             # The pictures may have been cut when the prompt had less beside them.
-            kept, key = self._asked(runtime, messages, last, options, key, is_new=True)
+            kept, _ = self._asked(preparing, messages, last, key, is_new=True)
             question = _question(runtime, messages, kept, options)
         question = replace(question, started=started, notices=kept.notices)
         if prefix:
@@ -172,10 +188,9 @@ class Turns:
 
     def _read(
         self,
-        runtime: ModelRuntime,
+        preparing: _Preparing,
         messages: list[Message],
         groups: Sequence[Sequence[Turn]],
-        options: AskOptions,
         key: Key,
         *,
         has_results: bool,
@@ -191,10 +206,10 @@ class Turns:
         for index, group in enumerate(groups):
             turn = group[0]
             if turn.role in ("user", "tool"):
-                kept, key = self._asked(runtime, messages, group, options, key)
+                kept, key = self._asked(preparing, messages, group, key)
                 messages += kept.messages
                 if index == answered:
-                    messages[-1] = replace(messages[-1], text=with_note(messages[-1].text, options))
+                    messages[-1] = replace(messages[-1], text=with_note(messages[-1].text, preparing.options))
             elif turn.role == "assistant":
                 kept, key = self._answered(turn, key)
                 if kept.question:
@@ -207,10 +222,9 @@ class Turns:
 
     def _asked(
         self,
-        runtime: ModelRuntime,
+        preparing: _Preparing,
         history: Sequence[Message],
         turns: Sequence[Turn],
-        options: AskOptions,
         key: Key,
         *,
         is_new: bool = False,
@@ -220,24 +234,25 @@ class Turns:
         Args:
             is_new: prepare it now, though it may have been before; `key` is what was returned then.
         """
+        options = preparing.options
         if not is_new:
             for turn in turns:
                 key = _key(key, turn.role, *(_content(part) for part in turn.parts))
         if not any(turn.pictures for turn in turns):
             return _KeptTurn(tuple(Message(turn.role, turn.text) for turn in turns)), key
-        kept = None if is_new else self._find(key)
+        cut_key = _key(key, preparing.cut)
+        kept = None if is_new else self._find(cut_key)
         if kept is None:
             numbers = itertools.count(1 + sum(len(message.pictures) for message in history))
             texts = [prompt_text(turn) for turn in turns]
             pictures = [[_picture(part, next(numbers), options) for part in turn.pictures] for turn in turns]
             # What tools may be called binds the answer only; here is measured what fits.
             measuring = cast("AskOptions", {**options, "tool_choice": "none" if options.get("tools") else None})
-            question = prepare_question(
-                runtime, TileLimits(), history, *_as_prompt(turns[0].role, texts, pictures), measuring
-            )
+            prompt = _as_prompt(turns[0].role, texts, pictures)
+            question = prepare_question(preparing.runtime, TileLimits(), history, *prompt, measuring)
             messages = (replace(each, text=text) for each, text in zip(question.messages, texts, strict=True))
             kept = _KeptTurn(tuple(messages), question.notices)
-            self._keep(key, kept)
+            self._keep(cut_key, kept)
         return kept, key
 
     def _answered(self, turn: Turn, key: Key) -> tuple[_KeptTurn, Key]:
