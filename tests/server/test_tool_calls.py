@@ -71,7 +71,7 @@ def test_a_call_in_responses(demo: Served) -> None:
     assert item["id"].startswith("fc_")
     assert item["call_id"].startswith("call_")
     assert fits_tool(json.loads(item["arguments"]))
-    assert response["tools"] == response_tools()
+    assert response["tools"] == [{**tool, "strict": True} for tool in response_tools()]
     assert response["tool_choice"] == "required"
     assert response["parallel_tool_calls"] is False
     events = streamed(demo, RESPONSES, body)

@@ -311,6 +311,7 @@ MESSAGES_FIELDS: Final[Fields] = {
     "container": Ignored(NO_EFFECT),
     "cache_control": Ignored("what is known of a prompt is never read again"),
     "context_management": Refused("nothing of a conversation is dropped", ({},)),
+    "thread": Refused("nothing is stored: send the whole conversation (`thread=False` in `tool_runner`)", (False,)),
     "mcp_servers": Refused("the model asks nobody", ([],)),
     "thinking": Refused("the models do not think before they answer", ({"type": "disabled"},)),
     **OTHER_RUNTIMES,

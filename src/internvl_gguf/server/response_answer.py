@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from internvl_gguf.server.answer_pump import CallDelta, Delta, Finished, TokenText
 from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
@@ -15,6 +15,10 @@ from internvl_gguf.server.openai_chat import timings, token_json
 from internvl_gguf.server.responding import Frame
 from internvl_gguf.server.written_calls import WrittenCalls
 from internvl_gguf.types import Reply
+
+
+_TOOL: Final = {"description": None, "parameters": None, "strict": True}
+"""What a tool in a response has where the request leaves it out: calls are always bound to the parameters."""
 
 
 class ResponseAnswer:
@@ -109,7 +113,7 @@ class ResponseAnswer:
             "frequency_penalty": sampling.frequency_penalty,
             "text": _text_json(self._body),
             "tool_choice": self._body.get("tool_choice") or "auto",
-            "tools": self._body.get("tools") or [],
+            "tools": [{**_TOOL, **tool} for tool in self._body.get("tools") or []],
             "top_logprobs": self._request.top_logprobs or 0,
             "top_p": sampling.top_p,
             "truncation": "disabled",

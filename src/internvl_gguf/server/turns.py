@@ -183,7 +183,7 @@ class Turns:
         if answer.tokens is None or prepared.prefix or is_cut_call:
             return
         asked = prepared.question.message
-        key = _answer_key(prepared.key, reply.text, [(call.name, call.arguments) for call in reply.tool_calls])
+        key = answer_key(prepared.key, reply.text, [(call.name, call.arguments) for call in reply.tool_calls])
         self._keep(key, _KeptTurn((answer,), question=asked.text if asked.role == "user" else ""))
 
     def _read(
@@ -258,7 +258,7 @@ class Turns:
     def _answered(self, turn: Turn, key: Key) -> tuple[_KeptTurn, Key]:
         """Return a turn of the assistant; an answer of this model with the tokens that it sampled."""
         calls = [(call.name, call.arguments) for call in turn.calls]
-        key = _answer_key(key, turn.text, calls)
+        key = answer_key(key, turn.text, calls)
         return self._find(key) or _KeptTurn((Message("assistant", with_calls(turn.text, calls)),)), key
 
     def _find(self, key: Key) -> _KeptTurn | None:
@@ -376,7 +376,7 @@ def _key(before: Key, *parts: str | bytes) -> Key:
     return found.digest()
 
 
-def _answer_key(before: Key, text: str, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> Key:
+def answer_key(before: Key, text: str, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> Key:
     """Return a key of an answer, which clients send back with white space and JSON of their own."""
     return _key(before, "assistant", text.strip(), *(part for name, values in calls for part in (name, _plain(values))))
 
