@@ -73,8 +73,9 @@ def _of_type(given: Mapping[str, Any], param: str) -> FormWish | None:
     if kind == "text":
         return None
     if kind == "json_object":  # llama.cpp and others take a schema here
-        schema = given.get("schema")
-        return FormWish("schema", _ANY_OBJECT if schema is None else as_object(schema, f"{param}.schema"), param)
+        if given.get("schema") is None:
+            return FormWish("schema", _ANY_OBJECT, param)
+        return FormWish("schema", as_object(given["schema"], f"{param}.schema"), f"{param}.schema")
     raise refused(f"{param}.type", "is not known", "Use text, json_object or json_schema.")
 
 
