@@ -69,6 +69,7 @@ class PreparedQuestion:
         history_length: messages of the conversation it was prepared for.
         notices: changes made so that it fits, one line each.
         form: what the answer has to be like; None for any text.
+        tools: what it may call.
     """
 
     messages: tuple[Message, ...]
@@ -79,6 +80,7 @@ class PreparedQuestion:
     history_length: int
     notices: tuple[str, ...]
     form: AnswerFormat | None = None
+    tools: tuple[Tool, ...] = ()
 
     @property
     def message(self) -> Message:
@@ -119,7 +121,7 @@ def prepare_question(
     started = time.perf_counter()
     options = checked_options(options)
     tools, form = tools_and_form(options, _tokens_of_forms(runtime))
-    messages = asked(prompt, images, options)
+    messages = asked(history, prompt, images, options)
     decoded = [[_read(runtime, limits, image, options) for image in each.images] for each in messages]
     preprocess = time.perf_counter() - started
     sampling = options.get("sampling") or SamplingParams()
@@ -149,7 +151,9 @@ def prepare_question(
     ]
     preprocess += time.perf_counter() - cutting
     spans = prompt_spans(runtime, [*history, *cut], tools)
-    return PreparedQuestion(tuple(cut), spans, sampling, started, preprocess, len(history), cut_notices(plan), form)
+    return PreparedQuestion(
+        tuple(cut), spans, sampling, started, preprocess, len(history), cut_notices(plan), form, tools
+    )
 
 
 def _tokens_of_forms(runtime: ModelRuntime) -> list[str]:

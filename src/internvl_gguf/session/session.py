@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from internvl_gguf.engine import TileProgress
+    from internvl_gguf.structured import Tool
 
 
 class Session(Owned):
@@ -61,6 +62,7 @@ class Session(Owned):
         self._limits = limits
         self._on_notice = on_notice
         self._messages = with_system([], system)
+        self._tools: tuple[Tool, ...] = ()  # of the last question: the KV of the conversation begins with them
         self._lock = SessionLock()
         self._on_tiles: TileProgress | None = None
         self._is_inherited = False
@@ -139,7 +141,7 @@ class Session(Owned):
         file = Path(arguments.path("path", path))
         with self._exclusive():
             self.revive()
-            write_saved(file, restore.session_to_save(self.runtime, self._messages, self._limits))
+            write_saved(file, restore.session_to_save(self.runtime, self._messages, self._tools, self._limits))
 
     @classmethod
     def restore(
@@ -546,6 +548,7 @@ class Session(Owned):
         with self._exclusive():
             fork = Session(self.runtime.share(), "", self._limits, self._on_notice)
             fork._messages = list(self._messages)
+            fork._tools = self._tools
             fork._on_tiles = self._on_tiles
             fork._is_parallel_open = self._is_parallel_open
             return fork
@@ -618,6 +621,7 @@ class Session(Owned):
                 *rest, last = answer.finish() or [AnswerPiece()]
                 reply = answer.reply()
                 self._messages += answer.messages(is_whole=True)
+                self._tools = question.tools
                 if notice := slow_answer_notice(self.runtime.configuration, reply.timings):
                     self._on_notice(notice)
             except BaseException as error:
