@@ -6,6 +6,7 @@ which_picture  the picture that a box lies in
 draw           boxes over a picture
 label_places   where labels stand so that they hide little
 export         COCO's JSON, and arrays for supervision
+prompts        the published prompts that ask for boxes
 grammar        the grammar of an answer that consists of boxes
 
 Names are imported on first use: reading boxes needs neither Pillow nor numpy.
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
     from internvl_gguf.boxes.export import to_arrays, to_coco
     from internvl_gguf.boxes.grammar import box_grammar
     from internvl_gguf.boxes.parse import BoxReading, parse_boxes, read_boxes
+    from internvl_gguf.boxes.prompts import DETECT_PROMPT, detect_prompt, locate_prompt
     from internvl_gguf.types import Box
 
 __all__ = [
+    "DETECT_PROMPT",
     "Box",
     "BoxReading",
     "box_grammar",
+    "detect_prompt",
     "draw_boxes",
+    "locate_prompt",
     "parse_boxes",
     "read_boxes",
     "to_arrays",
@@ -35,10 +40,13 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "DETECT_PROMPT": "boxes.prompts",
     "Box": "types",
     "BoxReading": "boxes.parse",
     "box_grammar": "boxes.grammar",
+    "detect_prompt": "boxes.prompts",
     "draw_boxes": "boxes.draw",
+    "locate_prompt": "boxes.prompts",
     "parse_boxes": "boxes.parse",
     "read_boxes": "boxes.parse",
     "to_arrays": "boxes.export",

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from internvl_gguf.engine import Handle, TileProgress
 from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.session.detokenizer import TextStream
+from internvl_gguf.session.grounding import AnswerBoxes
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prepare import PreparedQuestion
 from internvl_gguf.types import Message, Reply, Timings, Usage
@@ -37,8 +38,14 @@ class AnswerStream:
         evicts: bool = True,
         top_logprobs: int | None = None,
     ) -> None:
+        self._boxes = AnswerBoxes(runtime, [*history, question.message])
         self.handle: Handle = runtime.engine.submit(
-            question.spans, question.sampling, on_tiles, evicts=evicts, top_logprobs=top_logprobs
+            question.spans,
+            question.sampling,
+            on_tiles,
+            evicts=evicts,
+            top_logprobs=top_logprobs,
+            logprobs_between=self._boxes.logprobs_between,
         )
         self.text = ""
         self._piece = runtime.engine.model.piece
@@ -109,10 +116,12 @@ class AnswerStream:
             decode=decode,
             decode_tokens_per_second=(len(times) - 1) / decode if decode else 0.0,
         )
-        return Reply(self.text, self.handle.finish_reason or "stop", usage, timings, question.notices)
+        boxes = self._boxes.read(self.text, self.handle.logprobs)
+        notices = (*question.notices, *boxes.notices)
+        return Reply(self.text, self.handle.finish_reason or "stop", usage, timings, notices, boxes.boxes)
 
     def _feed(self, token: int) -> str:
-        piece = self._stream.feed(self._piece(token))
+        piece = self._stream.feed(self._boxes.shown(token, self._piece(token)))
         if self._stream.stopped:
             self.handle.cancel("stop")
         self.text += piece

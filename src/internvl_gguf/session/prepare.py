@@ -22,6 +22,7 @@ from internvl_gguf.images.fit_context import (
 )
 from internvl_gguf.images.load import describe_source, load_image, picture_list
 from internvl_gguf.images.tile_limits import TileLimits
+from internvl_gguf.session.grounding import split_at_tags
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prompt_template import (
     AnswerTokens,
@@ -231,7 +232,7 @@ def prompt_spans(runtime: ModelRuntime, messages: Sequence[Message]) -> list[Spa
         if isinstance(piece, ControlToken):
             spans.append(TokenSpan((runtime.control_tokens[piece.name],)))
         elif isinstance(piece, PlainText):
-            spans.append(TokenSpan(text_tokens(runtime, piece.text)))
+            spans += [TokenSpan(ids) for ids in grounded_tokens(runtime, piece.text)]
         elif isinstance(piece, AnswerTokens):
             spans.append(TokenSpan(piece.tokens))
         elif isinstance(piece, VisualTokens):
@@ -264,6 +265,16 @@ def refuse_endless(runtime: ModelRuntime, texts: Iterable[str]) -> None:
 def text_tokens(runtime: ModelRuntime, text: str) -> tuple[int, ...]:
     """Return the tokens of a text, its accents composed (NFC) as the published tokenizer does; llama.cpp does not."""
     return runtime.engine.model.tokenize(unicodedata.normalize("NFC", text))
+
+
+def grounded_tokens(runtime: ModelRuntime, text: str) -> list[tuple[int, ...]]:
+    """Return the tokens of a message's text, with `<ref>`, `</ref>`, `<box>` and `</box>` as the tokens of these names.
+
+    The published tokenizer reads them so, and the published prompts have them. Nothing else in a text becomes a control
+    token. Where the vocabulary lacks these tokens, they are text.
+    """
+    ids = dict(runtime.text.grounding)
+    return [(ids[part],) if part in ids else text_tokens(runtime, part) for part in split_at_tags(text, ids)]
 
 
 def _decode(limits: TileLimits, source: Any, options: AskOptions) -> _DecodedPicture:
