@@ -5,6 +5,7 @@ corners        four numbers to the corners of a box, mended
 which_picture  the picture that a box lies in
 draw           boxes over a picture
 label_places   where labels stand so that they hide little
+save           files of drawn boxes, and of COCO's JSON
 export         COCO's JSON, and arrays for supervision
 prompts        the published prompts that ask for boxes
 grammar        the grammar of an answer that consists of boxes

@@ -94,15 +94,18 @@ class AnswerBoxes:
     ) -> list[float | None]:
         """Return the mean probability of the tokens with digits in each span of the text; spans are in order."""
         found: list[float | None] = []
-        index = 0
+        n_known, first = min(len(self._ends), len(logprobs)), 0
         for start, end in spans:
+            while first < n_known and self._ends[first] <= start:
+                first += 1
             likely: list[float] = []
-            while index < min(len(self._ends), len(logprobs)) and self._ends[index] <= end:
-                before = self._ends[index - 1] if index else 0
-                has_digit = any(letter.isdigit() for letter in text[max(before, start) : self._ends[index]])
+            index, before = first, start
+            while index < n_known and before < end:
+                after = self._ends[index]
+                has_digit = any(letter.isdigit() for letter in text[before : min(after, end)])
                 if has_digit and not math.isnan(logprobs[index].logprob):
                     likely.append(math.exp(logprobs[index].logprob))
-                index += 1
+                index, before = index + 1, max(before, after)
             found.append(sum(likely) / len(likely) if likely else None)
         return found
 
