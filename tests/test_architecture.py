@@ -63,9 +63,21 @@ ROOMS: dict[str, set[str]] = {
         "session",
     }
     | {"quantizing"},
-    "chat": {*PUBLIC, "_version", "gguf", "images", "engine", "planning", "models", "session", "history"},
+    "chat": {*PUBLIC, "_version", "gguf", "images", "boxes", "engine", "planning", "models", "session", "history"},
     "server": {*PUBLIC, "_version", "gguf", "hardware", "images", "engine", "memory", "planning", "models", "session"},
-    "cli": {*PUBLIC, "_version", "gguf", "images", "hardware", "llama", "vision", "engine", "planning", "models"}
+    "cli": {
+        *PUBLIC,
+        "_version",
+        "gguf",
+        "images",
+        "boxes",
+        "hardware",
+        "llama",
+        "vision",
+        "engine",
+        "planning",
+        "models",
+    }
     | {"session", "history", "quantizing", "bench", "chat", "server"},
 }
 """Rooms, the lowest first, and the rooms below them that they may know. `__init__` and `__main__` are the doors."""

@@ -210,6 +210,7 @@ class _Reader:
         """Note what a list has besides whole boxes: a part of one at the end of the answer, or other numbers."""
         if is_cut:
             self._is_cut_off, self._lost_last = True, is_lost
+            self._label.has_box = True
         elif is_lost:
             self._n_unread += 1
 

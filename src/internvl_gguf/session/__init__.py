@@ -6,6 +6,7 @@ prepare             a question as the engine takes it: spans of tokens and tiles
 question_options    options of a question: checked, the names of other tools answered with those here
 answer              the stream of an answer: pieces of text, statistics, its end
 detokenizer         token bytes to text: whole characters only, stop strings held back
+grounding           boxes of an answer: their tags hidden in its text, kept where it is read
 batch               many questions at once
 session_lock        one operation on a session at a time
 saved_file          the file of a saved conversation

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from internvl_gguf.boxes.prompts import detect_prompt, locate_prompt
 from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, AskOptions, EngineOptions
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SessionStateError
 from internvl_gguf.gguf.filenames import DownloadProgress
+from internvl_gguf.images.load import picture_list
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.models.resolve import DEMO
 from internvl_gguf.session import prepare, restore
 from internvl_gguf.session.answer import AnswerStream
 from internvl_gguf.session.batch import AnyQuestion, BatchModel, Outcome, answer_all, as_question
 from internvl_gguf.session.call_reader import AnswerPiece
+from internvl_gguf.session.grounding import check_can_box
 from internvl_gguf.session.model_runtime import LoadProgress, ModelRuntime
 from internvl_gguf.session.open_runtime import find_and_open
 from internvl_gguf.session.prepare import PreparedQuestion
@@ -310,6 +313,40 @@ class Session(Owned):
         error the conversation is as it was before.
         """
         return self._answer(self._prepare(prompt, images, options), keep_partial=True)
+
+    def detect(self, images: Any = (), labels: Iterable[str] | None = None, **options: Unpack[AskOptions]) -> Reply:
+        """Ask for all objects of a picture, by the prompt with which InternVL was taught to detect them.
+
+        It is a question as any other and becomes part of the conversation; `Reply.boxes` has what was found.
+
+        Args:
+            images: as in `ask`; without one, the pictures of the conversation are meant.
+            labels: what to look for; None for all objects.
+            **options: as in `ask`.
+
+        Raises:
+            InvalidRequestError: there is no picture, or the model has no tokens for boxes.
+            As `ask`.
+        """
+        return self._find(detect_prompt(labels), images, options)
+
+    def locate(self, images: Any, phrase: str, **options: Unpack[AskOptions]) -> Reply:
+        """Ask where something is in a picture, by the prompt with which InternVL was taught to find it.
+
+        Args:
+            images: as in `detect`; `()` for the pictures of the conversation.
+            phrase: what to find: "the lady with the blue shirt".
+            **options: as in `ask`.
+
+        Raises:
+            As `detect`.
+        """
+        return self._find(locate_prompt(phrase), images, options)
+
+    def _find(self, prompt: str, images: Any, options: AskOptions) -> Reply:
+        given = picture_list(images)
+        check_can_box(self.runtime, self._messages, given)
+        return self.ask(prompt, given, **options)
 
     def batch(
         self,
