@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Final
 
-from internvl_gguf.config import FormOptions, PictureOptions, SamplingParams
+from internvl_gguf.config import FORMS, FormOptions, PictureOptions, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
 from internvl_gguf.types import Question, Reply
 from internvl_gguf.utils.foreign_names import QUESTION
@@ -156,9 +156,11 @@ class Common:
         except InvalidRequestError:
             return f"{line.digest}{_NOT_ASKED}"
         given = {name: value for name, value in question.options.items() if value is not None}
+        has_form = not FORMS.isdisjoint(given)
+        form = {name: value for name, value in self.form.items() if not (has_form and name in FORMS)}
         decides = {
             **self.pictures,
-            **self.form,
+            **form,
             **given,
             "sampling": vars(given["sampling"]),
             "prompt": question.prompt,
