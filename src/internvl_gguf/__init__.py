@@ -38,7 +38,18 @@ if TYPE_CHECKING:
         WorkerDiedError,
     )
     from internvl_gguf.session import Session
-    from internvl_gguf.types import Box, Chunk, Message, Picture, Question, Reply, Timings, Usage
+    from internvl_gguf.types import (
+        Box,
+        Chunk,
+        Message,
+        Picture,
+        Question,
+        Reply,
+        Timings,
+        ToolCall,
+        ToolResult,
+        Usage,
+    )
 
 __all__ = [
     "BenchmarkError",
@@ -66,7 +77,9 @@ __all__ = [
     "Session",
     "SessionStateError",
     "Timings",
+    "ToolCall",
     "ToolError",
+    "ToolResult",
     "Usage",
     "WorkerDiedError",
     "__version__",
@@ -100,6 +113,8 @@ _HOMES: Final = {
     "Session": "session.session",
     "SessionStateError": "errors",
     "Timings": "types",
+    "ToolCall": "types",
+    "ToolResult": "types",
     "ToolError": "errors",
     "Usage": "types",
     "WorkerDiedError": "errors",
