@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from internvl_gguf.chat.answer_boxes import show_boxes
 from internvl_gguf.chat.attachments import Attachment, attach
 from internvl_gguf.chat.context_usage import ConversationPart, without_parts
 from internvl_gguf.chat.formatting import added_line, added_together_line, status_parts
@@ -195,6 +196,7 @@ class Chat:
         self.pending.clear()
         self.last_reply = reply
         self._explain(reply)
+        show_boxes(self, reply.boxes)
         new_tiles = sum(picture.n_tiles for picture in session.messages[-2].pictures)
         left, n_ctx = self.left, self.n_ctx
         used = None if left is None or n_ctx is None else n_ctx - max(left, 0)
