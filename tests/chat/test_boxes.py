@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from internvl_gguf import Session
-from internvl_gguf.chat import answer_boxes, commands
+from internvl_gguf.chat import box_command, commands
 from internvl_gguf.chat.background_thread import BackgroundThread
 from internvl_gguf.chat.chat import Chat
 from internvl_gguf.chat.chat_model import FoundModel, Models
@@ -79,7 +79,7 @@ def test_an_answer_with_boxes_shows_the_drawn_picture_and_names_them(chat: Chat,
 def test_boxes_are_listed_in_pixels(chat: Chat, photo: Path) -> None:
     chat.add([photo])
     chat.ask("Where is the car?")
-    answer_boxes.boxes(chat, "")
+    box_command.boxes(chat, "")
     (line,) = [line for line in screen(chat).said if "sure" in line]
     assert line.split("red car: ")[1].startswith("40, 120 to 200, 540, ")
 
@@ -88,14 +88,14 @@ def test_boxes_are_saved_as_a_picture_or_as_coco_and_over_no_file(chat: Chat, ph
     chat.add([photo])
     chat.ask("Where is the car?")
     for name in ("drawn.png", "drawn.json"):
-        answer_boxes.boxes(chat, str(tmp_path / name))
+        box_command.boxes(chat, str(tmp_path / name))
         with pytest.raises(InvalidRequestError, match="exists already"):
-            answer_boxes.boxes(chat, str(tmp_path / name))
+            box_command.boxes(chat, str(tmp_path / name))
     assert Image.open(tmp_path / "drawn.png").size == (400, 600)
     coco = json.loads((tmp_path / "drawn.json").read_text())
     assert coco["annotations"][0]["bbox"] == [40.0, 120.0, 160.0, 420.0]
     with pytest.raises(InvalidRequestError, match="exists already"):
-        answer_boxes.boxes(chat, str(photo))
+        box_command.boxes(chat, str(photo))
 
 
 def test_a_picture_of_an_earlier_question_is_drawn_also_after_another_was_dropped(
@@ -110,12 +110,15 @@ def test_a_picture_of_an_earlier_question_is_drawn_also_after_another_was_droppe
     commands.drop(chat, "1")
     chat.ask("Where is the car now?")
     assert screen(chat).previews[-1] == ((400, 600), 1)
+    commands.drop(chat, "1")
+    box_command.boxes(chat, str(tmp_path / "drawn.png"))
+    assert Image.open(tmp_path / "drawn.png").size == (400, 600)
 
 
 def test_without_boxes_there_is_nothing_to_show(chat: Chat) -> None:
-    answer_boxes.boxes(chat, "")
+    box_command.boxes(chat, "")
     chat.ask("Where is the car?")
-    answer_boxes.boxes(chat, "out.png")
+    box_command.boxes(chat, "out.png")
     assert screen(chat).said[0] == "No answer yet."
     assert screen(chat).said[-1] == "The last answer has no boxes."
 
