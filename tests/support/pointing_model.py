@@ -33,7 +33,7 @@ def write_pointing_model(folder: Path, answer: Sequence[str] = ANSWER) -> ModelF
         shape = tensor.shape[::-1]
         values = np.ones(shape) if "norm" in str(tensor.name) else np.zeros(shape)
         if tensor.name == "token_embd.weight":
-            values = np.eye(*shape)
+            values = np.eye(shape[0], shape[1])
         elif tensor.name == "output.weight":
             for before, after in pairwise(places):
                 values[after, before] = 1.0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from internvl_gguf.chat import commands
+from internvl_gguf.chat import box_command, commands
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.safe_text import safe_name
 
@@ -58,6 +58,8 @@ COMMANDS: dict[str, Command] = {
         Command("Pictures", "images", "[remove N...]", "List the pictures, or take some out.", commands.images),
         Command("Pictures", "tiles", "[N]", "Cut the next pictures into at most N tiles, not counting the thumbnail.",
                 commands.tiles),
+        Command("Pictures", "boxes", "[FILE]", "List the boxes of the last answer, or write them: over the picture "
+                "(.png, .jpg, .webp) or in COCO's format (.json).", box_command.boxes, "path"),
         Command("Last question", "undo", "", "Take the last question and its answer back.", commands.undo),
         Command("Last question", "edit", "", "Put the last question back into the line.", commands.edit),
         Command("Last question", "regen", "[TEMPERATURE]", "Ask the last question again for another answer.",

@@ -38,7 +38,7 @@ class AnswerBoxes:
     def __init__(self, runtime: ModelRuntime, messages: Sequence[Message]) -> None:
         self._ids = dict(runtime.text.grounding)
         self._names = {token: name for name, token in self._ids.items()}
-        self._pictures = _asked_pictures(messages)
+        self._pictures = asked_pictures(messages)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._length = 0
         self._tags: list[tuple[int, str]] = []
@@ -125,7 +125,7 @@ class _Shift:
         return place - self._hidden
 
 
-def _asked_pictures(messages: Sequence[Message]) -> AskedPictures | None:
+def asked_pictures(messages: Sequence[Message]) -> AskedPictures | None:
     """Return the pictures of a conversation as its last question asks about them; None without any."""
     sizes = [picture.source_size for message in messages for picture in message.pictures]
     if not sizes:

@@ -659,6 +659,8 @@ class Session(Owned):
                 reply = answer.reply()
                 self._messages += answer.messages(is_whole=True)
                 self._tools = question.tools
+                for line in reply.notices[len(question.notices) :]:
+                    self._on_notice(line)
                 if notice := slow_answer_notice(self.runtime.configuration, reply.timings):
                     self._on_notice(notice)
             except BaseException as error:
