@@ -94,7 +94,7 @@ $(VENV)/.library: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.library
-	$(PIP) install $(TESTED) -e '.[serve]'
+	$(PIP) install $(TESTED) -e '.[serve,structured]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.library

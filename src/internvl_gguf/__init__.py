@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         HubError,
         InsufficientMemoryError,
         InternVLError,
+        InvalidAnswerError,
         InvalidRequestError,
         LibraryError,
         ModelFileError,
@@ -33,10 +34,22 @@ if TYPE_CHECKING:
         PictureError,
         SavedSessionError,
         SessionStateError,
+        ToolError,
         WorkerDiedError,
     )
     from internvl_gguf.session import Session
-    from internvl_gguf.types import Box, Chunk, Message, Picture, Question, Reply, Timings, Usage
+    from internvl_gguf.types import (
+        Box,
+        Chunk,
+        Message,
+        Picture,
+        Question,
+        Reply,
+        Timings,
+        ToolCall,
+        ToolResult,
+        Usage,
+    )
 
 __all__ = [
     "BenchmarkError",
@@ -48,6 +61,7 @@ __all__ = [
     "HubError",
     "InsufficientMemoryError",
     "InternVLError",
+    "InvalidAnswerError",
     "InvalidRequestError",
     "LibraryError",
     "Message",
@@ -63,6 +77,9 @@ __all__ = [
     "Session",
     "SessionStateError",
     "Timings",
+    "ToolCall",
+    "ToolError",
+    "ToolResult",
     "Usage",
     "WorkerDiedError",
     "__version__",
@@ -80,6 +97,7 @@ _HOMES: Final = {
     "HubError": "errors",
     "InsufficientMemoryError": "errors",
     "InternVLError": "errors",
+    "InvalidAnswerError": "errors",
     "InvalidRequestError": "errors",
     "LibraryError": "errors",
     "Message": "types",
@@ -95,6 +113,9 @@ _HOMES: Final = {
     "Session": "session.session",
     "SessionStateError": "errors",
     "Timings": "types",
+    "ToolCall": "types",
+    "ToolResult": "types",
+    "ToolError": "errors",
     "Usage": "types",
     "WorkerDiedError": "errors",
     "__version__": "_version",

@@ -14,6 +14,8 @@
     ├── LibraryError            llama.cpp refused, or is not the build this package is made for
     │   ├── NotNumbersError         llama.cpp computed NaN or infinity
     │   └── WorkerDiedError         the process in which a model ran has ended; the session goes on with a new one
+    ├── InvalidAnswerError      an answer that does not have the form it was to have: cut off, or refused by a check
+    ├── ToolError               a tool that the model called wrongly, or that failed; the words may go back to the model
     ├── SavedSessionError       a saved session that is missing, damaged, or of another model
     ├── SessionStateError       a closed session, or one already busy in another thread
     ├── HistoryError            a history that cannot be opened or is of a later version, or a conversation not in it
@@ -163,6 +165,17 @@ class WorkerDiedError(LibraryError):
     """The process in which a model ran has ended: killed, crashed, or stopped because it hung.
 
     Only the running questions are lost. The session starts another process for its next question.
+    """
+
+
+class InvalidAnswerError(InternVLError):
+    """An answer that does not have the form it was to have: cut off, or refused by a check of the caller's type."""
+
+
+class ToolError(InternVLError):
+    """A tool that was called with arguments it does not take, that is not there, or that failed.
+
+    The message is in words that can go back to the model as the tool's result.
     """
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from internvl_gguf.boxes.draw import draw_boxes
     from internvl_gguf.boxes.export import to_arrays, to_coco
-    from internvl_gguf.boxes.grammar import box_grammar
+    from internvl_gguf.boxes.grammar import box_format, box_grammar
     from internvl_gguf.boxes.parse import BoxReading, parse_boxes, read_boxes
     from internvl_gguf.boxes.prompts import DETECT_PROMPT, detect_prompt, locate_prompt
     from internvl_gguf.types import Box
@@ -30,6 +30,7 @@ __all__ = [
     "DETECT_PROMPT",
     "Box",
     "BoxReading",
+    "box_format",
     "box_grammar",
     "detect_prompt",
     "draw_boxes",
@@ -44,6 +45,7 @@ _HOMES: Final = {
     "DETECT_PROMPT": "boxes.prompts",
     "Box": "types",
     "BoxReading": "boxes.parse",
+    "box_format": "boxes.grammar",
     "box_grammar": "boxes.grammar",
     "detect_prompt": "boxes.prompts",
     "draw_boxes": "boxes.draw",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from internvl_gguf.structured.answer_format import AnswerFormat
+
 MAX_LABELS: Final = 100
 """Most labels of a constrained answer. What has no bound may never end: a small model repeats itself."""
 
@@ -31,6 +33,11 @@ box: "[" NUMBER ", " NUMBER ", " NUMBER ", " NUMBER "]"
 LABEL: /[^<>\[\]\x00-\x1f\x7f]{{1,{LONGEST_LABEL}}}/
 NUMBER: /0|[1-9][0-9]{{0,2}}|1000/
 """
+
+
+def box_format() -> AnswerFormat:
+    """Return the form of an answer that consists of boxes; its value is the text, which `parse_boxes` reads."""
+    return AnswerFormat("boxes", box_grammar(), "", str, lambda text: text or None)
 
 
 def _repeated(what: str, most: int) -> str:

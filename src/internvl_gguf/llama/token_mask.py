@@ -29,5 +29,5 @@ class TokenMask:
     @cached_property
     def tokens(self) -> NDArray[np.intp]:
         """Their ids in order, intp [tokens]."""
-        bits = np.frombuffer(self._bits, np.uint8)
-        return np.flatnonzero(np.unpackbits(bits, count=self._n_vocab, bitorder="little"))
+        bits = np.unpackbits(np.frombuffer(self._bits, np.uint8), count=self._n_vocab, bitorder="little")
+        return bits.view(np.bool_).nonzero()[0]  # of numbers instead of booleans it takes ten times as long

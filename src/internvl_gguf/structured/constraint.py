@@ -1,0 +1,209 @@
+"""llguidance: grammars made, checked within bounds, and finished texts matched against them.
+
+A grammar is a text that `llguidance.LLMatcher` takes. It is tried here with a vocabulary of single bytes and the
+control tokens that Qwen2.5 and InternVL write as `<...>`, so that a fault is found before any model is asked.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from typing import Any, Final
+
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.structured.libraries import library
+from internvl_gguf.structured.schema_tree import MAX_BYTES, walk
+from internvl_gguf.utils.safe_text import safe_line, safe_name, shortened
+
+CONTROL_TOKENS: Final = (
+    *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<tool_call>", "</tool_call>", "<img>", "</img>"),
+    *("<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>"),
+)
+"""Tokens that a Lark grammar names bare. The byte vocabulary has them after its 256 bytes."""
+WRITING: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""JSON on one line with the separators that models write: others lower the quality of what stands between them."""
+LIMITS: Final = {
+    "initial_lexer_fuel": 1_000_000,
+    "step_lexer_fuel": 200_000,
+    "step_max_items": 50_000,
+    "max_items_in_row": 2_000,
+    "max_lexer_states": 50_000,
+    "max_grammar_size": 500_000,
+    "verbose_errors": False,
+}
+"""`llguidance.LLParserLimits` of every matcher, here and in the engine: what a step may compute and keep."""
+
+_A_BOUND_ANSWER: Final = "An answer bound to a form"
+_PAGE: Final = "docs/structured.md lists what works."
+_LONGEST: Final = 160
+_CONTROL: Final = re.compile("|".join(map(re.escape, CONTROL_TOKENS)))
+_UNSUPPORTED: Final = re.compile(r"Unimplemented keys: (\[.*?\])")
+_LARK_PLACE: Final = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
+_REGEX_ERROR: Final = re.compile(r"regex parse error:\s*(.*?)\n\s*\^*\s*\n?error: (.*)", re.DOTALL)
+
+
+def llguidance() -> Any:
+    """Return the module llguidance.
+
+    Raises:
+        InvalidRequestError: it is not installed.
+    """
+    return library("llguidance", _A_BOUND_ANSWER)
+
+
+def parser_limits() -> Any:
+    """Return `LIMITS` as llguidance takes them."""
+    return llguidance().LLParserLimits(**LIMITS)
+
+
+class _ByteVocabulary:
+    """The vocabulary of single bytes, as llguidance reads one."""
+
+    tokens: Final = [bytes([byte]) for byte in range(256)] + [name.encode() for name in CONTROL_TOKENS]
+    special_token_ids: Final = list(range(256, 256 + len(CONTROL_TOKENS)))
+    eos_token_id: Final = 256 + CONTROL_TOKENS.index("<|im_end|>")
+    bos_token_id: Final = None
+
+    def __call__(self, text: str | bytes, **_: object) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+
+@functools.cache
+def byte_tokenizer() -> Any:
+    """Return llguidance's tokenizer of the byte vocabulary: ids 0 to 255, then `CONTROL_TOKENS`."""
+    library_ = llguidance()
+    return library_.LLTokenizer(library_.TokenizerWrapper(_ByteVocabulary()))
+
+
+def byte_tokens(text: str) -> list[int]:
+    """Return a text in the byte vocabulary, control tokens as tokens."""
+    tokens: list[int] = []
+    place = 0
+    for control in _CONTROL.finditer(text):
+        tokens += text[place : control.start()].encode(errors="replace")
+        tokens.append(256 + CONTROL_TOKENS.index(control.group()))
+        place = control.end()
+    return tokens + list(text[place:].encode(errors="replace"))
+
+
+def matches(grammar: str, text: str) -> bool:
+    """Return whether a finished text is one that a grammar allows."""
+    matcher = llguidance().LLMatcher(byte_tokenizer(), grammar, log_level=0, limits=parser_limits())
+    tokens = byte_tokens(text)
+    return bool(matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting())
+
+
+def schema_grammar(schema: dict[str, Any], *, coerce_one_of: bool = False) -> str:
+    """Return the grammar of a plain JSON schema: one line of JSON as models write it.
+
+    A text in it has no longest length: a bound of ours would cut what the caller asked for. Where a model does not
+    close a string, its `max_tokens` ends the answer, which says so.
+    """
+    options = {**WRITING, "lenient": False, "coerce_one_of": coerce_one_of}
+    grammar: str = llguidance().LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=options)
+    return grammar
+
+
+def fault(grammar: str) -> str:
+    """Return why no answer can be bound to a grammar, in llguidance's words without its backtrace; "" if one can."""
+    library_ = llguidance()
+    limits = parser_limits()
+    is_error, texts = library_.LLMatcher.validate_grammar_with_warnings(grammar, byte_tokenizer(), limits=limits)
+    if is_error:
+        return _without_backtrace(texts[0])
+    matcher = library_.LLMatcher(byte_tokenizer(), grammar, log_level=0, limits=limits)
+    mask = matcher.compute_bitmask() if not matcher.is_error() else b""
+    if matcher.is_error():
+        return _without_backtrace(matcher.get_error())
+    if not any(mask):
+        return "NoExtension"
+    return ""
+
+
+def check_schema(grammar: str, schema: dict[str, Any]) -> None:
+    """Refuse a schema that llguidance cannot bind an answer to.
+
+    Raises:
+        InvalidRequestError: it has a key that is not supported, nothing fits it, or it is too complex.
+    """
+    problem = fault(grammar)
+    if not problem:
+        return
+    if unsupported := _UNSUPPORTED.search(problem):
+        keys = sorted(json.loads(unsupported.group(1)))
+        place = next((path for path, node in walk(schema) if set(keys) & node.keys()), "#")
+        raise InvalidRequestError(
+            f"The schema has {' and '.join(map(safe_name, keys))} at {safe_name(place, 80)}, "
+            "to which an answer cannot be bound.",
+            f"Leave it out, and check what comes back. {_PAGE}",
+        )
+    if problem.startswith("Unsatisfiable schema"):
+        raise InvalidRequestError(
+            f"No answer fits the schema: {problem.removeprefix('Unsatisfiable schema: ')}.",
+            "Change it so that some value fits it.",
+        )
+    if problem.startswith("NoExtension"):
+        raise InvalidRequestError("No answer fits the schema.", "Change it so that some value fits it.")
+    if "oneOf constraints are not supported" in problem:
+        raise InvalidRequestError(
+            "The schema has a oneOf whose parts cannot be told apart.",
+            "Use anyOf, or give each part a const of its own.",
+        )
+    raise InvalidRequestError(f"The schema cannot be used: {_in_one_line(problem)}.", f"Correct it. {_PAGE}")
+
+
+def check_language(grammar: str, what: str, hint: str, *, has_lines: bool = True) -> None:
+    """Refuse a grammar or regular expression that llguidance cannot bind an answer to.
+
+    Args:
+        grammar: what llguidance is given.
+        what: what the caller gave, as the subject of a sentence: "The grammar".
+        hint: what to do about it.
+        has_lines: whether lines and columns that llguidance names are those of what the caller gave.
+
+    Raises:
+        InvalidRequestError: it is wrong, allows no text, or is too complex.
+    """
+    problem = fault(grammar)
+    if problem.startswith("NoExtension"):
+        raise InvalidRequestError(f"{what} allows no text.", "Change it so that some finished text fits it.")
+    if problem:
+        where = ""
+        if place := _LARK_PLACE.match(problem):
+            where = f" at line {place.group(1)}, column {place.group(2)}" if has_lines else ""
+            problem = problem[place.end() :]
+        raise InvalidRequestError(f"{what} is wrong{where}: {_in_one_line(problem)}.", hint)
+
+
+def check_size(text: str, what: str) -> None:
+    """Refuse a text that is larger than `MAX_BYTES`, or that UTF-8 cannot hold."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise InvalidRequestError(
+            f"{what} has half a surrogate pair.", "Give it as text that UTF-8 can hold."
+        ) from None
+    if size > MAX_BYTES:
+        raise InvalidRequestError(f"{what} is larger than {MAX_BYTES // 1024} KiB.", "Give a smaller one.")
+
+
+def _without_backtrace(text: str) -> str:
+    """Return the message of an error, or of a panic that llguidance caught, without state and backtrace."""
+    text = text.split("\n<state>")[0].split("<state>")[0]
+    if "panick" in text.lower() or "backtrace" in text.lower():
+        return "it is too complex"
+    return text.strip()
+
+
+def _in_one_line(problem: str) -> str:
+    """Return a message of llguidance as part of a sentence: no drawing of the place, one line, 160 characters."""
+    if regex := _REGEX_ERROR.search(problem):
+        problem = f"{regex.group(2).splitlines()[0]} (in /{shortened(_first_line(regex.group(1)), 60)}/)"
+    if not problem:
+        problem = "it is too complex"
+    return shortened(safe_line(_first_line(problem)), _LONGEST).rstrip(". ")
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n")[0].strip()

@@ -1,0 +1,132 @@
+"""Choices, Lark and GBNF grammars, and regular expressions, as grammars for llguidance."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+import re
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.structured.constraint import check_language, check_size, llguidance
+from internvl_gguf.utils.arguments import shown
+from internvl_gguf.utils.safe_text import error_line, safe_name
+
+MAX_CHOICES: Final = 10_000
+
+_GIVE_CHOICES: Final = 'Give the texts of which the answer is to be one: choices=["red", "blue"], or an Enum.'
+_GBNF: Final = re.compile(r"^\s*[A-Za-z][\w-]*\s*::=", re.MULTILINE)
+
+
+def choice_items(given: object) -> dict[str, Any]:
+    """Return choices by their texts, in order: text as it is, numbers by `str`, members of an Enum by their values.
+
+    Raises:
+        InvalidRequestError: none, too many, one that is empty, is there twice or is no text.
+    """
+    if typing.get_origin(given) is typing.Literal:
+        given = typing.get_args(given)
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise InvalidRequestError(f"choices is {shown(given)}.", _GIVE_CHOICES)
+    items: dict[str, Any] = {}
+    for item in given:
+        text = _choice_text(item)
+        if not text.strip():
+            raise InvalidRequestError("choices has an empty text.", "Leave it out: an answer has some text.")
+        if text in items:
+            raise InvalidRequestError(f"choices has {safe_name(text)!r} twice.", "Give each choice once.")
+        if len(items) == MAX_CHOICES:
+            raise InvalidRequestError(f"choices has more than {MAX_CHOICES:,} texts.", "Give fewer.")
+        items[text] = item
+    if not items:
+        raise InvalidRequestError("choices is empty.", _GIVE_CHOICES)
+    return items
+
+
+def _choice_text(item: object) -> str:
+    if isinstance(item, enum.Enum):
+        return item.value if isinstance(item.value, str) else _number_text(item.value) or item.name
+    if isinstance(item, str):
+        return item
+    if text := _number_text(item):
+        return text
+    raise InvalidRequestError(f"choices has {shown(item)}.", "Give texts or numbers, or an Enum of them.")
+
+
+def _number_text(item: object) -> str:
+    """Return a number as text; "" for anything else."""
+    if isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item) and abs(item) < 1e300:
+        return str(item)
+    return ""
+
+
+def choices_grammar(texts: Iterable[str]) -> str:
+    """Return the grammar of an answer that is one of some texts. Where one begins another, the end token decides."""
+    texts = list(texts)
+    check_size("".join(texts), "The text of all choices together")
+    grammar = "start: " + "\n     | ".join(json.dumps(text, ensure_ascii=False) for text in texts)
+    check_language(grammar, "choices", _GIVE_CHOICES, has_lines=False)
+    return grammar
+
+
+def regex_grammar(given: object) -> str:
+    """Return the grammar of an answer that a regular expression matches as a whole.
+
+    Raises:
+        InvalidRequestError: it is no text, wrong, too large or too complex, or nothing matches it.
+    """
+    if isinstance(given, re.Pattern):
+        given = given.pattern
+    if not isinstance(given, str) or not given:
+        raise InvalidRequestError(f"regex is {shown(given)}.", r'Give a regular expression: regex=r"\d{4}-\d{2}".')
+    check_size(given, "The regular expression")
+    grammar: str = llguidance().LLMatcher.grammar_from_regex(given)
+    hint = "Correct it; look-around and backreferences do not work, and ^ and $ only at its ends."
+    check_language(grammar, "The regular expression", hint, has_lines=False)
+    return grammar
+
+
+def language_grammar(given: object) -> str:
+    """Return a grammar in Lark or GBNF, which its `::=` tells apart, as llguidance takes it.
+
+    Raises:
+        InvalidRequestError: it is no text, wrong, too large or too complex, or it allows no text.
+    """
+    if not isinstance(given, str) or not given.strip():
+        raise InvalidRequestError(
+            f"grammar is {shown(given)}.",
+            "Give a grammar in Lark, which begins at `start:`, or in GBNF, at `root ::=`.",
+        )
+    check_size(given, "The grammar")
+    if _GBNF.search(given):
+        grammar = _from_gbnf(given)
+        check_language(
+            grammar, "The grammar", "Correct it; docs/structured.md says what of GBNF works.", has_lines=False
+        )
+        return grammar
+    if given.lstrip().startswith("{"):
+        raise InvalidRequestError(
+            "grammar is JSON, not a grammar.", "Give a JSON schema as schema=, or a grammar in Lark or GBNF."
+        )
+    check_language(given, "The grammar", "Correct it; docs/structured.md shows the form of a Lark grammar.")
+    return given
+
+
+def _from_gbnf(given: str) -> str:
+    """Return a GBNF grammar in Lark, by llguidance's own converter."""
+    llguidance()
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
+    convert: Callable[[str], str] = gbnf_to_lark
+    try:
+        return convert(given)
+    except RecursionError:
+        problem = "it is nested too deep"
+    except Exception as error:  # the converter raises Exception itself
+        problem = error_line(error)
+    raise InvalidRequestError(
+        f"The grammar is wrong: {problem}.", "Correct it; docs/structured.md says what of GBNF works."
+    )
