@@ -6,7 +6,6 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,8 +53,7 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Say:
     """A grammar that leaves the model one answer."""
 
     def bind(session: Session, text: str) -> None:
-        engine = session.runtime.engine
-        monkeypatch.setattr(engine, "submit", partial(type(engine).submit, engine, grammar=one_answer(text)))
+        bind_answers(monkeypatch, session, one_answer(text))
 
     return bind
 
@@ -65,10 +63,16 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[Session], None]:
     """A grammar that leaves the model the choice of one label and one box."""
 
     def bind(session: Session) -> None:
-        engine = session.runtime.engine
-        monkeypatch.setattr(engine, "submit", partial(type(engine).submit, engine, grammar=box_grammar(1, 1)))
+        bind_answers(monkeypatch, session, box_grammar(1, 1))
 
     return bind
+
+
+def bind_answers(patch: pytest.MonkeyPatch, session: Session, grammar: str) -> None:
+    """Have a grammar hold for every answer, in whichever way it is asked for."""
+    engine = session.runtime.engine
+    submit = type(engine).submit
+    patch.setattr(engine, "submit", lambda *given, **named: submit(engine, *given, **{**named, "grammar": grammar}))
 
 
 def one_answer(text: str) -> str:

@@ -58,8 +58,6 @@ COMMANDS: dict[str, Command] = {
         Command("Pictures", "images", "[remove N...]", "List the pictures, or take some out.", commands.images),
         Command("Pictures", "tiles", "[N]", "Cut the next pictures into at most N tiles, not counting the thumbnail.",
                 commands.tiles),
-        Command("Pictures", "boxes", "[FILE]", "List the boxes of the last answer, or write them: over the picture "
-                "(.png, .jpg, .webp) or in COCO's format (.json).", box_command.boxes, "path"),
         Command("Last question", "undo", "", "Take the last question and its answer back.", commands.undo),
         Command("Last question", "edit", "", "Put the last question back into the line.", commands.edit),
         Command("Last question", "regen", "[TEMPERATURE]", "Ask the last question again for another answer.",
@@ -78,6 +76,8 @@ COMMANDS: dict[str, Command] = {
                 "Change the model or its quant; the conversation stays. :Q8_0 is enough.", commands.model, "model"),
         Command("Model", "show", "", "Show the model, where it runs, and the conversation.", commands.show),
         Command("Model", "stats", "", "Show what the last answer took.", commands.stats),
+        Command("Answers", "boxes", "[FILE]", "List the boxes of the last answer, or write them: over the picture "
+                "(.png, .jpg, .webp) or in COCO's format (.json).", box_command.boxes, "path"),
         Command("Answers", "set", "[NAME VALUE]", "Show the settings, or change one.", commands.set_value, "setting"),
         Command("Answers", "system", "[TEXT|none|default]", "Show or set the system message.", commands.system),
         Command("Other", "help", "[COMMAND|all]", "Show an overview, one command or all of them.",
