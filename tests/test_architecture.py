@@ -63,7 +63,7 @@ ROOMS: dict[str, set[str]] = {
         "session",
     }
     | {"quantizing"},
-    "chat": {*PUBLIC, "_version", "gguf", "images", "engine", "planning", "models", "session", "history"},
+    "chat": {*PUBLIC, "_version", "gguf", "images", "boxes", "engine", "planning", "models", "session", "history"},
     "server": {
         *PUBLIC,
         "_version",
@@ -77,7 +77,19 @@ ROOMS: dict[str, set[str]] = {
         "models",
         "session",
     },
-    "cli": {*PUBLIC, "_version", "gguf", "images", "hardware", "llama", "vision", "engine", "planning", "models"}
+    "cli": {
+        *PUBLIC,
+        "_version",
+        "gguf",
+        "images",
+        "boxes",
+        "hardware",
+        "llama",
+        "vision",
+        "engine",
+        "planning",
+        "models",
+    }
     | {"session", "history", "quantizing", "bench", "chat", "server"},
 }
 """Rooms, the lowest first, and the rooms below them that they may know. `__init__` and `__main__` are the doors."""

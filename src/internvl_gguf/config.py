@@ -248,6 +248,10 @@ class FormOptions(TypedDict, total=False):
     parallel_tool_calls: bool
 
 
+FORMS: Final = frozenset(("schema", "choices", "grammar", "regex", "boxes", "answer_format"))
+"""The options of `FormOptions` of which a question has one."""
+
+
 class AskOptions(SamplingOptions, FormOptions, total=False):
     """What `Session.ask`, `stream` and `next_token_logprobs` accept beside the prompt and its pictures.
 

@@ -147,7 +147,7 @@ def test_guesses_change_nothing(
 GRAMMARS = (None, RECEIPT, DATE, 'start: "yes" | "no" | "not at all"')
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_in_company_as_alone(engine: Engine, data: st.DataObject) -> None:
     sampling = st.sampled_from((SamplingParams(max_tokens=30), SEEDED, SamplingParams(max_tokens=3)))

@@ -95,9 +95,9 @@ def test_a_conversation_without_tools_is_laid_out_as_ever() -> None:
 def test_results_stand_between_two_answers(roles: str) -> None:
     with pytest.raises(InvalidRequestError):
         check_turns([Message(role, "x") for role in roles.split()])  # type: ignore[arg-type]
-    check_turns(
-        [
-            Message(role, "x")
-            for role in ["system", "user", "assistant", "tool", "tool", "assistant", "user", "assistant"]
-        ]
-    )  # type: ignore[arg-type]
+
+
+def test_a_conversation_with_results_may_be_continued() -> None:
+    roles = ("system", "user", "assistant", "tool", "tool", "assistant", "user", "assistant")
+    messages = [Message(role, "x") for role in roles]  # type: ignore[arg-type]
+    assert check_turns(messages) == messages

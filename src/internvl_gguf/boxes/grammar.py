@@ -26,10 +26,11 @@ def box_grammar(max_labels: int = MAX_LABELS, max_boxes: int = MAX_BOXES) -> str
         max_labels: most lines, at least 1.
         max_boxes: most boxes of a line, at least 1.
     """
-    return rf"""start: item ("\n" item){{0,{max_labels - 1}}}
-item: <ref> LABEL </ref> <box> "[" box (", " box){{0,{max_boxes - 1}}} "]" </box>
+    lines, boxes = _repeated('"\\n" item', max_labels), _repeated('", " box', max_boxes)
+    return rf"""start: item{lines}
+item: <ref> LABEL </ref> <box> "[" box{boxes} "]" </box>
 box: "[" NUMBER ", " NUMBER ", " NUMBER ", " NUMBER "]"
-LABEL: /[^<>\[\]\n\r]{{1,{LONGEST_LABEL}}}/
+LABEL: /[^<>\[\]\x00-\x1f\x7f]{{1,{LONGEST_LABEL}}}/
 NUMBER: /0|[1-9][0-9]{{0,2}}|1000/
 """
 
@@ -37,3 +38,8 @@ NUMBER: /0|[1-9][0-9]{{0,2}}|1000/
 def box_format() -> AnswerFormat:
     """Return the form of an answer that consists of boxes; its value is the text, which `parse_boxes` reads."""
     return AnswerFormat("boxes", box_grammar(), "", str, lambda text: text or None)
+
+
+def _repeated(what: str, most: int) -> str:
+    """Return what may follow the first of several, `most` in all; llguidance knows no {0,0}."""
+    return f" ({what}){{0,{most - 1}}}" if most > 1 else ""

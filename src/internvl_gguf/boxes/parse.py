@@ -25,7 +25,7 @@ GROUNDING_TOKENS: Final = (REF, REF_END, BOX, BOX_END)
 _NUMBER: Final = r"[-+]?\d++(?:\.\d++)?"
 _NUMBERS: Final = re.compile(_NUMBER)
 _CORNERS: Final = re.compile(r"\[\s*+" + r"\s*+,\s*+".join([f"({_NUMBER})"] * 4) + r"\s*+\]")
-_MARK: Final = re.compile(r"<ref>|<box>|<(?:quad|poly)>|\[\s*+\[")
+_MARK: Final = re.compile(r"<ref>|<box>|<(?:quad|poly)>|\[\s*+\[|```(?P<language>\w*+)")
 _LABEL: Final = re.compile(r"(?P<label>(?:[^<\n]|<(?!/?(?:ref|box)>))*+)(?P<end></ref>)?")
 _RUN: Final = re.compile(r"[-+\d.,\s\[\]()]*+")
 _WORD: Final = re.compile(r"\w")
@@ -131,6 +131,8 @@ class _Reader:
         self._without_box: list[str] = []
         self._n_polygons = 0
         self._n_unread = 0
+        self._is_in_fence = False
+        self._is_code = False
         self._is_cut_off = False
         self._lost_last = False
 
@@ -143,6 +145,11 @@ class _Reader:
                 at = self._take_tagged(mark.start(), mark.end())
             elif mark[0].startswith("["):
                 at = self._take_untagged(mark.start())
+            elif mark[0].startswith("`"):
+                # Lists of objects stand in fences without a language.
+                self._is_code = not self._is_in_fence and bool(mark["language"])
+                self._is_in_fence = not self._is_in_fence
+                at = self._last_end = mark.end()
             else:
                 self._n_polygons += 1
                 at = self._last_end = self._end_of_list(mark.end())
@@ -193,7 +200,7 @@ class _Reader:
         """Read the list of boxes that begins with the `[[` at `mark`, if it is one; return where it ends."""
         text, end = self._text, self._end_of_list(mark)
         after = end + len(BOX_END) if text.startswith(BOX_END, end) else end
-        if text[max(0, mark - 4) : mark].rstrip().endswith(_CODE):
+        if self._is_code or text[max(0, mark - 4) : mark].rstrip().endswith(_CODE):
             return after
         corners = list(_CORNERS.finditer(text, mark, end))
         is_open = text.count("[", mark, end) > text.count("]", mark, end)
@@ -210,6 +217,7 @@ class _Reader:
         """Note what a list has besides whole boxes: a part of one at the end of the answer, or other numbers."""
         if is_cut:
             self._is_cut_off, self._lost_last = True, is_lost
+            self._label.has_box = True
         elif is_lost:
             self._n_unread += 1
 

@@ -78,6 +78,7 @@ class Engine(Owned):
         *,
         evicts: bool = True,
         top_logprobs: int | None = None,
+        logprobs_between: tuple[int, int] | None = None,
         grammar: str | None = None,
     ) -> Handle:
         """Ask for an answer.
@@ -89,6 +90,8 @@ class Engine(Owned):
             evicts: whether the embeddings of its tiles may displace others on disk; False for a question of a batch.
             top_logprobs: how many of the likeliest tokens are told at the place of each token of the answer
                 (`Handle.logprobs`); 0 tells only how likely each token was, None nothing.
+            logprobs_between: two tokens between which it is told how likely each token was, with NaN as the logprob of
+                all others. With `top_logprobs` it has no effect: they tell it of all.
             grammar: what the answer has to match, in Lark's or JSON's form of llguidance. One that is no grammar ends
                 the answer in an InvalidRequestError before anything is computed.
 
@@ -105,6 +108,7 @@ class Engine(Owned):
             drafts=self.context.n_draft > 0,
             evicts=evicts,
             top_logprobs=top_logprobs,
+            logprobs_between=logprobs_between,
             constraint=None if grammar is None else self._constraints.compile(grammar),
         )
         self._add(request)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from internvl_gguf.engine.constraint import Constraint
 from internvl_gguf.engine.drafting import DecodeCost, PromptLookup
 from internvl_gguf.engine.kv_ledger import SequenceLedger, drop_prefix, total_length
+from internvl_gguf.engine.stretch_logprobs import StretchLogprobs
 from internvl_gguf.engine.tile_run import RequestReport, TileProgress, TileRun
 from internvl_gguf.llama.sampler import Sampler, sampler_for
 from internvl_gguf.types import FinishReason, Span, TileSpan, TokenLogprobs, TokenSpan
@@ -177,6 +178,7 @@ class AnswerRequest(Request):
         evicts: see `Request`.
         top_logprobs: how many of the likeliest tokens are told at the place of each token; None tells no logprobs.
             With them a token that has to follow is computed as the others are: it has no logits otherwise.
+        logprobs_between: see `Engine.submit`.
         constraint: the grammar of the answer, being compiled; None for any text.
 
     Attributes:
@@ -197,6 +199,7 @@ class AnswerRequest(Request):
         drafts: bool = False,
         evicts: bool = True,
         top_logprobs: int | None = None,
+        logprobs_between: tuple[int, int] | None = None,
         constraint: futures.Future[Constraint] | None = None,
     ) -> None:
         super().__init__(prompt, n_ctx, on_tiles)
@@ -209,6 +212,7 @@ class AnswerRequest(Request):
         self._sampler: Sampler | None = None
         self._drafts = drafts
         self._top_logprobs = top_logprobs
+        self._stretches = StretchLogprobs(*logprobs_between) if logprobs_between and top_logprobs is None else None
         self.lookup: PromptLookup | None = None
         self.tokens: list[int] = []
         self.times: list[float] = []
@@ -269,6 +273,8 @@ class AnswerRequest(Request):
             return
         if self._top_logprobs is not None:
             self.logprobs.append(token_logprobs(context.logits(row), token, self._top_logprobs))
+        if self._stretches:
+            self.logprobs.append(self._stretches.of(token, context, row))
         self._append(token)
         if self._constraint:
             self._take_forced()
@@ -301,6 +307,8 @@ class AnswerRequest(Request):
             self._to_follow += forced
             forced = []
         for token in forced:
+            if self._stretches:
+                self.logprobs.append(self._stretches.of(token, None))
             self._append(token)
             if self._sampler:
                 self._sampler.accept(token)

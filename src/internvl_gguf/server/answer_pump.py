@@ -209,7 +209,7 @@ class _RunningRequest:
                 self._tell_tiles if choice == 0 else None,
                 top_logprobs=top_logprobs,
             )
-            self._answers[choice] = _RunningAnswer(choice, stream, runtime, sampling)
+            self._answers[choice] = _RunningAnswer(choice, stream, runtime, sampling, top_logprobs is not None)
         self._first = self._answers[0].stream if self._answers else None
 
     @property
@@ -280,12 +280,15 @@ def tile_counts(spans: Sequence[Span], cached: int, read: int) -> tuple[int, int
 class _RunningAnswer:
     """One answer of a request."""
 
-    def __init__(self, choice: int, stream: AnswerStream, runtime: ModelRuntime, sampling: SamplingParams) -> None:
+    def __init__(
+        self, choice: int, stream: AnswerStream, runtime: ModelRuntime, sampling: SamplingParams, tells_tokens: bool
+    ) -> None:
         self.stream = stream
         self.is_over = False
         self._choice = choice
         self._piece = runtime.engine.model.piece
         self._stops = sampling.stop
+        self._tells_tokens = tells_tokens
         self._shown = _ShownTokens()
 
     def events(self) -> list[Event]:
@@ -310,6 +313,8 @@ class _RunningAnswer:
         return events
 
     def _new_tokens(self) -> list[TokenText]:
+        if not self._tells_tokens:
+            return []
         _, logprobs = self.stream.handle.since(self._shown.n_given)
         return [self._token_text(each) for each in logprobs]
 

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from internvl_gguf.server.answer_pump import CallDelta, Delta, Finished
 from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
+from internvl_gguf.server.boxes_field import boxes_field
 from internvl_gguf.server.openai_chat import timings
 from internvl_gguf.server.responding import Frame
 from internvl_gguf.server.written_calls import WrittenCall, WrittenCalls
@@ -48,7 +49,7 @@ class MessageAnswer:
         self.add(event)
         frames = [] if self._blocks else self._begin_block("text", _text_block(""))
         ending = {"stop_reason": self._reason(event), "stop_sequence": event.stop}
-        more: dict[str, Any] = {"timings": timings([event.reply])}
+        more: dict[str, Any] = {"timings": timings([event.reply]), **boxes_field(event.reply)}
         if event.reply.notices:
             more["notices"] = list(event.reply.notices)
         return [
@@ -80,6 +81,7 @@ class MessageAnswer:
             "stop_details": None,
             "usage": _usage(event.reply),
             "timings": timings([event.reply]),
+            **boxes_field(event.reply),
             **({"notices": list(event.reply.notices)} if event.reply.notices else {}),
         }
 

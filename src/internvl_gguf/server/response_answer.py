@@ -10,12 +10,12 @@ from typing import Any, Final
 from internvl_gguf.server.answer_pump import CallDelta, Delta, Finished, TokenText
 from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
 from internvl_gguf.server.api_errors import Failure
+from internvl_gguf.server.boxes_field import boxes_field
 from internvl_gguf.server.chat_request import Body, ChatRequest
 from internvl_gguf.server.openai_chat import timings, token_json
 from internvl_gguf.server.responding import Frame
 from internvl_gguf.server.written_calls import WrittenCalls
 from internvl_gguf.types import Reply
-
 
 _TOOL: Final = {"description": None, "parameters": None, "strict": True}
 """What a tool in a response has where the request leaves it out: calls are always bound to the parameters."""
@@ -121,6 +121,7 @@ class ResponseAnswer:
             "user": self._body.get("user"),
             "metadata": self._body.get("metadata") or {},
             **({"timings": timings([reply])} if reply else {}),
+            **boxes_field(reply),
             **({"notices": list(reply.notices)} if reply and reply.notices else {}),
         }
 

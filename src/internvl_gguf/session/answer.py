@@ -11,6 +11,7 @@ from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.errors import InvalidAnswerError
 from internvl_gguf.session.call_reader import AnswerPiece, CallReader
 from internvl_gguf.session.detokenizer import TextStream
+from internvl_gguf.session.grounding import AnswerBoxes
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prepare import PreparedQuestion
 from internvl_gguf.types import FinishReason, Message, Reply, Timings, Usage
@@ -41,6 +42,7 @@ class AnswerStream:
         evicts: bool = True,
         top_logprobs: int | None = None,
     ) -> None:
+        self._boxes = AnswerBoxes(runtime, [*history, *question.messages])
         self.handle: Handle = runtime.engine.submit(
             question.spans,
             question.sampling,
@@ -48,6 +50,7 @@ class AnswerStream:
             evicts=evicts,
             top_logprobs=top_logprobs,
             grammar=question.form.grammar if question.form else None,
+            logprobs_between=self._boxes.logprobs_between,
         )
         self.text = ""
         self._written = ""
@@ -126,7 +129,17 @@ class AnswerStream:
         reason = self.handle.finish_reason or "stop"
         parsed, notices = self._parsed(reason)
         calls = tuple(self._calls.calls) if self._calls else ()
-        return Reply(self.text, reason, usage, timings, (*question.notices, *notices), parsed=parsed, tool_calls=calls)
+        boxes = self._boxes.read(self.text, self.handle.logprobs)
+        return Reply(
+            self.text,
+            reason,
+            usage,
+            timings,
+            (*question.notices, *boxes.notices, *notices),
+            boxes=boxes.boxes,
+            parsed=parsed,
+            tool_calls=calls,
+        )
 
     def _parsed(self, reason: FinishReason) -> tuple[Any, tuple[str, ...]]:
         """Return the value of an answer that had to have a form, or why there is none."""
@@ -144,7 +157,7 @@ class AnswerStream:
             return None, (error.message,)
 
     def _feed(self, token: int) -> list[AnswerPiece]:
-        text = self._stream.feed(self._piece(token))
+        text = self._stream.feed(self._boxes.shown(token, self._piece(token)))
         if self._stream.stopped:
             self.handle.cancel("stop")
         return self._take(text)

@@ -11,8 +11,10 @@ from internvl_gguf.config import AskOptions, PictureOptions
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.images.load import picture_list
 from internvl_gguf.session.prompt_template import check_places
+from internvl_gguf.structured.tool_stream import AFTER_ARGUMENTS
 from internvl_gguf.types import Message, PictureLayout, ToolResult
 from internvl_gguf.utils import arguments
+from internvl_gguf.utils.sizes import counted
 
 
 @dataclass(frozen=True)
@@ -28,26 +30,31 @@ class Asked:
     images: tuple[Any, ...]
 
 
-def asked(prompt: str | Sequence[ToolResult], images: Any, options: AskOptions) -> list[Asked]:
+def asked(
+    history: Sequence[Message], prompt: str | Sequence[ToolResult], images: Any, options: AskOptions
+) -> list[Asked]:
     """Return what is asked as messages.
 
     Args:
+        history: the conversation before it.
         prompt: the question, or what the tools returned that the last answer called.
         images: pictures of the question.
         options: checked options; the form of the answer may add to the question.
 
     Raises:
-        InvalidRequestError: nothing is asked, or places of pictures that do not fit the pictures.
+        InvalidRequestError: nothing is asked, results that no call waits for, or places of pictures that do not fit
+            the pictures.
     """
     layout = options.get("layout", PictureOptions.layout)
     given = tuple(picture_list(images))
-    if not isinstance(prompt, str) and isinstance(prompt, Sequence):
+    if isinstance(prompt, list | tuple) and all(isinstance(each, ToolResult) for each in prompt):
         if given:
             raise InvalidRequestError("Results of tools have pictures of their own.", "Give them to each ToolResult.")
         if not prompt:
             raise InvalidRequestError("There are no results of tools.", "Give a ToolResult for each call.")
+        _check_calls(history, len(prompt))
         return [_result(result, "separate") for result in prompt]
-    prompt = arguments.text("prompt", prompt)
+    prompt = arguments.text("prompt", prompt, "Give a str, or a ToolResult for each of reply.tool_calls.")
     if not prompt and not given:
         raise InvalidRequestError("The prompt is empty.", "Ask something, or give a picture.")
     check_places(prompt, len(given), layout)
@@ -61,9 +68,20 @@ def result_text(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, default=_plain)
 
 
-def _result(result: object, layout: PictureLayout) -> Asked:
-    if not isinstance(result, ToolResult):
-        raise arguments.wrong("A result", result, "Give ToolResults, one for each of reply.tool_calls.")
+def _check_calls(history: Sequence[Message], n_results: int) -> None:
+    """Refuse results unless there is one for each call of the last answer."""
+    last = history[-1] if history else None
+    n_calls = last.text.count(AFTER_ARGUMENTS) if last and last.role == "assistant" else 0
+    if not n_calls:
+        raise InvalidRequestError("There is no call of a tool to give results for.", "Ask with tools=[...] first.")
+    if n_results != n_calls:
+        raise InvalidRequestError(
+            f"There are {counted(n_results, 'result')} for {counted(n_calls, 'call')}.",
+            "Give a ToolResult for each of reply.tool_calls, in their order.",
+        )
+
+
+def _result(result: ToolResult, layout: PictureLayout) -> Asked:
     given = tuple(picture_list(result.images))
     text = result_text(result.content)
     check_places(text, len(given), layout)

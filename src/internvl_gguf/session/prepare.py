@@ -23,6 +23,7 @@ from internvl_gguf.images.fit_context import (
 from internvl_gguf.images.load import describe_source, load_image
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.session.asked import asked
+from internvl_gguf.session.grounding import check_can_box, split_at_tags
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prompt_template import (
     AnswerTokens,
@@ -69,6 +70,7 @@ class PreparedQuestion:
         history_length: messages of the conversation it was prepared for.
         notices: changes made so that it fits, one line each.
         form: what the answer has to be like; None for any text.
+        tools: what it may call.
     """
 
     messages: tuple[Message, ...]
@@ -79,6 +81,7 @@ class PreparedQuestion:
     history_length: int
     notices: tuple[str, ...]
     form: AnswerFormat | None = None
+    tools: tuple[Tool, ...] = ()
 
     @property
     def message(self) -> Message:
@@ -119,7 +122,9 @@ def prepare_question(
     started = time.perf_counter()
     options = checked_options(options)
     tools, form = tools_and_form(options, _tokens_of_forms(runtime))
-    messages = asked(prompt, images, options)
+    messages = asked(history, prompt, images, options)
+    if form is not None and form.kind == "boxes":
+        check_can_box(runtime, history, [image for each in messages for image in each.images])
     decoded = [[_read(runtime, limits, image, options) for image in each.images] for each in messages]
     preprocess = time.perf_counter() - started
     sampling = options.get("sampling") or SamplingParams()
@@ -149,14 +154,16 @@ def prepare_question(
     ]
     preprocess += time.perf_counter() - cutting
     spans = prompt_spans(runtime, [*history, *cut], tools)
-    return PreparedQuestion(tuple(cut), spans, sampling, started, preprocess, len(history), cut_notices(plan), form)
+    return PreparedQuestion(
+        tuple(cut), spans, sampling, started, preprocess, len(history), cut_notices(plan), form, tools
+    )
 
 
 def _tokens_of_forms(runtime: ModelRuntime) -> list[str]:
     """Return the tags that a grammar may name and that are single tokens of the vocabulary."""
     tokenize = runtime.engine.model.tokenize
     tags = [tag for tag in (CALL_BEGINS, CALL_ENDS) if len(tokenize(tag)) == 1]
-    return [*tags, *(tag for tag in GROUNDING if tag in runtime.control_tokens)]
+    return [*tags, *(tag for tag in GROUNDING if tag in dict(runtime.text.grounding))]
 
 
 def _read(
@@ -269,7 +276,7 @@ def prompt_spans(runtime: ModelRuntime, messages: Sequence[Message], tools: Sequ
         if isinstance(piece, ControlToken):
             spans.append(TokenSpan((runtime.control_tokens[piece.name],)))
         elif isinstance(piece, PlainText):
-            spans.append(TokenSpan(text_tokens(runtime, piece.text)))
+            spans += [TokenSpan(ids) for ids in grounded_tokens(runtime, piece.text)]
         elif isinstance(piece, AnswerTokens):
             spans.append(TokenSpan(piece.tokens))
         elif isinstance(piece, VisualTokens):
@@ -302,6 +309,16 @@ def refuse_endless(runtime: ModelRuntime, texts: Iterable[str]) -> None:
 def text_tokens(runtime: ModelRuntime, text: str) -> tuple[int, ...]:
     """Return the tokens of a text, its accents composed (NFC) as the published tokenizer does; llama.cpp does not."""
     return runtime.engine.model.tokenize(unicodedata.normalize("NFC", text))
+
+
+def grounded_tokens(runtime: ModelRuntime, text: str) -> list[tuple[int, ...]]:
+    """Return the tokens of a message's text, with `<ref>`, `</ref>`, `<box>` and `</box>` as the tokens of these names.
+
+    The published tokenizer reads them so, and the published prompts have them. Nothing else in a text becomes a control
+    token. Where the vocabulary lacks these tokens, they are text.
+    """
+    ids = dict(runtime.text.grounding)
+    return [(ids[part],) if part in ids else text_tokens(runtime, part) for part in split_at_tags(text, ids)]
 
 
 def _decode(limits: TileLimits, source: Any, options: AskOptions) -> _DecodedPicture:

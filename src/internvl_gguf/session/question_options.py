@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from internvl_gguf.config import AskOptions, PictureOptions, SamplingParams
+from internvl_gguf.config import FORMS, AskOptions, PictureOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils import arguments
 from internvl_gguf.utils.foreign_names import QUESTION
@@ -39,11 +39,11 @@ def checked_options(options: Mapping[str, Any], shared: AskOptions | None = None
     of_pictures, of_sampling = options_of(PictureOptions), options_of(SamplingParams)
     given: dict[str, Any] = {**(shared or {})}
     fields: dict[str, Any] = {}
-    form = {name: value for name, value in options.items() if name in _FORMS and value not in (None, False)}
+    form = {name: value for name, value in options.items() if name in FORMS and value not in (None, False)}
     if form:
         given["answer_format"] = _form(form)
     for name, value in options.items():
-        if value is None or name in _FORMS:
+        if value is None or name in FORMS:
             continue
         if name in of_sampling:
             fields[name] = value
@@ -110,9 +110,6 @@ def _tools(value: Any) -> tuple[Tool, ...]:
 
     return tools_of(value)
 
-
-_FORMS: Final = ("schema", "choices", "grammar", "regex", "boxes", "answer_format")
-"""Options that say what an answer has to be like; a question has one of them."""
 
 _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "format_in_prompt": partial(arguments.switch, "format_in_prompt"),

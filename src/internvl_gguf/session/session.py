@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from internvl_gguf.boxes.prompts import detect_prompt, locate_prompt
 from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, AskOptions, EngineOptions
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SessionStateError
 from internvl_gguf.gguf.filenames import DownloadProgress
+from internvl_gguf.images.load import picture_list
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.models.resolve import DEMO
 from internvl_gguf.session import prepare, restore
 from internvl_gguf.session.answer import AnswerStream
 from internvl_gguf.session.batch import AnyQuestion, BatchModel, Outcome, answer_all, as_question
 from internvl_gguf.session.call_reader import AnswerPiece
+from internvl_gguf.session.grounding import check_can_box
 from internvl_gguf.session.model_runtime import LoadProgress, ModelRuntime
 from internvl_gguf.session.open_runtime import find_and_open
 from internvl_gguf.session.prepare import PreparedQuestion
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from internvl_gguf.engine import TileProgress
+    from internvl_gguf.structured import Tool
 
 
 class Session(Owned):
@@ -61,6 +65,7 @@ class Session(Owned):
         self._limits = limits
         self._on_notice = on_notice
         self._messages = with_system([], system)
+        self._tools: tuple[Tool, ...] = ()  # of the last question: the KV of the conversation begins with them
         self._lock = SessionLock()
         self._on_tiles: TileProgress | None = None
         self._is_inherited = False
@@ -139,7 +144,7 @@ class Session(Owned):
         file = Path(arguments.path("path", path))
         with self._exclusive():
             self.revive()
-            write_saved(file, restore.session_to_save(self.runtime, self._messages, self._limits))
+            write_saved(file, restore.session_to_save(self.runtime, self._messages, self._tools, self._limits))
 
     @classmethod
     def restore(
@@ -308,6 +313,40 @@ class Session(Owned):
         error the conversation is as it was before.
         """
         return self._answer(self._prepare(prompt, images, options), keep_partial=True)
+
+    def detect(self, images: Any = (), labels: Iterable[str] | None = None, **options: Unpack[AskOptions]) -> Reply:
+        """Ask for all objects of a picture, by the prompt with which InternVL was taught to detect them.
+
+        It is a question as any other and becomes part of the conversation; `Reply.boxes` has what was found.
+
+        Args:
+            images: as in `ask`; without one, the pictures of the conversation are meant.
+            labels: what to look for; None for all objects.
+            **options: as in `ask`.
+
+        Raises:
+            InvalidRequestError: there is no picture, or the model has no tokens for boxes.
+            As `ask`.
+        """
+        return self._find(detect_prompt(labels), images, options)
+
+    def locate(self, images: Any, phrase: str, **options: Unpack[AskOptions]) -> Reply:
+        """Ask where something is in a picture, by the prompt with which InternVL was taught to find it.
+
+        Args:
+            images: as in `detect`; `()` for the pictures of the conversation.
+            phrase: what to find: "the lady with the blue shirt".
+            **options: as in `ask`.
+
+        Raises:
+            As `detect`.
+        """
+        return self._find(locate_prompt(phrase), images, options)
+
+    def _find(self, prompt: str, images: Any, options: AskOptions) -> Reply:
+        given = picture_list(images)
+        check_can_box(self.runtime, self._messages, given)
+        return self.ask(prompt, given, **options)
 
     def batch(
         self,
@@ -546,6 +585,7 @@ class Session(Owned):
         with self._exclusive():
             fork = Session(self.runtime.share(), "", self._limits, self._on_notice)
             fork._messages = list(self._messages)
+            fork._tools = self._tools
             fork._on_tiles = self._on_tiles
             fork._is_parallel_open = self._is_parallel_open
             return fork
@@ -618,6 +658,9 @@ class Session(Owned):
                 *rest, last = answer.finish() or [AnswerPiece()]
                 reply = answer.reply()
                 self._messages += answer.messages(is_whole=True)
+                self._tools = question.tools
+                for line in reply.notices[len(question.notices) :]:
+                    self._on_notice(line)
                 if notice := slow_answer_notice(self.runtime.configuration, reply.timings):
                     self._on_notice(notice)
             except BaseException as error:

@@ -47,6 +47,7 @@ class SubmitAnswer(NamedTuple):
     sampling: SamplingParams
     evicts: bool
     top_logprobs: int | None
+    logprobs_between: tuple[int, int] | None
     grammar: str | None
 
 

@@ -191,6 +191,7 @@ class Server:
             on_tiles,
             evicts=message.evicts,
             top_logprobs=message.top_logprobs,
+            logprobs_between=message.logprobs_between,
             grammar=message.grammar,
         )
         return _RunningAnswer(message.request, answer, engine.model.piece, supply, keys)
