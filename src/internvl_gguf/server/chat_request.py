@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from internvl_gguf.config import PictureOptions, SamplingParams
 
 Detail = Literal["auto", "low", "high"]
+TOOL_MODES: Final = ("none", "auto", "required")
+"""Choices of tools that name none."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class AnswerWishes:
         form: None for any text.
         form_in_prompt: whether the question ends with what the model has to know of the form.
         tools: the tools.
-        tool_choice: "auto", "none", "required", or the name of the tool that is called.
+        tool_choice: one of `TOOL_MODES`, or the name of the tool that is called.
         parallel_calls: whether there may be several calls.
     """
 
@@ -128,6 +130,11 @@ class AnswerWishes:
     tools: tuple[ToolWish, ...] = ()
     tool_choice: str = "auto"
     parallel_calls: bool = True
+
+    @property
+    def calls_several(self) -> bool:
+        """Whether an answer may call several times; a tool that is named is called once, as clients rely on."""
+        return self.parallel_calls and self.tool_choice in TOOL_MODES
 
 
 @dataclass(frozen=True)

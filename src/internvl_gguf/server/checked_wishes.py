@@ -62,7 +62,7 @@ def checked(wishes: AnswerWishes) -> CheckedWishes:
         "format_in_prompt": wishes.form_in_prompt,
         "tools": tools or None,
         "tool_choice": wishes.tool_choice if tools else None,
-        "parallel_tool_calls": wishes.parallel_calls,
+        "parallel_tool_calls": wishes.calls_several,
     }
     return CheckedWishes(form, tools, options)
 
@@ -119,7 +119,7 @@ def _check_together(wishes: AnswerWishes, form: AnswerFormat | None, tools: tupl
         return
     from internvl_gguf.structured.tool_format import tool_format
 
-    choice, parallel = wishes.tool_choice, wishes.parallel_calls
+    choice, parallel = wishes.tool_choice, wishes.calls_several
     param = wishes.form.param if wishes.form and wishes.form.kind != "schema" else "tools"
     _refusing(lambda: tool_format(tools, choice, parallel, otherwise=form), param, "invalid_value")
 

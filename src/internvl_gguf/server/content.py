@@ -86,12 +86,12 @@ def sent_call(call_id: object, name: object, arguments: object, param: str) -> S
     place = param.rpartition(".")[0]
     call_id = "" if call_id is None else as_text(call_id, f"{place}.id")
     tool = as_text(name, f"{place}.name")
-    if isinstance(arguments, str):
-        try:
+    try:
+        if isinstance(arguments, str):
             arguments = json.loads(arguments or "{}", parse_constant=_no_constant)
-            json.dumps(arguments, ensure_ascii=False).encode()  # half of a surrogate pair is no text
-        except (ValueError, RecursionError):
-            raise refused(param, "are no JSON", "Give them as the answer had them.") from None
+        json.dumps(arguments, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    except (ValueError, RecursionError):
+        raise refused(param, "are no JSON", "Give them as the answer had them.") from None
     if not isinstance(arguments, dict):
         raise refused(param, "are no JSON object", "Give them as the answer had them.")
     return SentCall(call_id, tool, arguments)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from internvl_gguf.server.chat_request import Body, ToolWish
+from internvl_gguf.server.chat_request import TOOL_MODES, Body, ToolWish
 from internvl_gguf.server.content import as_list, as_object, as_text, refused
 from internvl_gguf.utils.safe_text import safe_name
 
-_MODES: Final = ("none", "auto", "required")
 _GIVE_FUNCTIONS: Final = "Give tools that the client runs, of the type function."
 
 ReadTool = Callable[[Mapping[str, Any], str], ToolWish]
@@ -83,8 +82,8 @@ def openai_choice(
     """
     choice = body.get("tool_choice", "auto")
     if isinstance(choice, str):
-        if choice not in _MODES:
-            raise refused("tool_choice", "is not known", f"Use {', '.join(_MODES)}, or name a function.")
+        if choice not in TOOL_MODES:
+            raise refused("tool_choice", "is not known", f"Use {', '.join(TOOL_MODES)}, or name a function.")
     else:
         choice = as_object(choice, "tool_choice")
         if choice.get("type") == "allowed_tools":
@@ -134,7 +133,7 @@ def named_choice(name: str, tools: tuple[ToolWish, ...], param: str) -> str:
     """
     if name not in (tool.name for tool in tools):
         raise refused(param, f"names {safe_name(name, 64)}, which no tool is called", "Name one of the tools.")
-    if name in _MODES:
+    if name in TOOL_MODES:
         raise refused(param, f"names a tool called {name}", "Give the tool another name to choose it.")
     return name
 
