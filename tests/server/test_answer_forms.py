@@ -198,6 +198,8 @@ def nested(depth: int) -> dict[str, Any]:
     return schema
 
 
+EXPLODES = "start: A\nA: " + " & ".join(f"/(?s:.*){'ab' * count}(?s:.*)/" for count in range(1, 30))
+COMBINED = {"allOf": [{"type": "string", "pattern": f"^.*{'ab' * count}.*$"} for count in range(1, 30)]}
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "two forms": ({"response_format": RESPONSE_FORMAT, "grammar": 'root ::= "a"'}, "grammar"),
     "two in one": ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs.choice"),
@@ -216,6 +218,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no choices": ({"guided_choice": []}, "guided_choice"),
     "a choice twice": ({"guided_choice": ["a", "a"]}, "guided_choice"),
     "a wrong grammar": ({"grammar": "root ::= ("}, "grammar"),
+    "a grammar that explodes": ({"grammar": EXPLODES}, "grammar"),
+    "a schema in a grammar that explodes": ({"grammar": f"start: %json {json.dumps(COMBINED)}"}, "grammar"),
     "a wrong expression": ({"guided_regex": "(a"}, "guided_regex"),
     "a form of an answer that was begun": ({"messages": [*QUESTION, assistant("It")], "json_schema": SCHEMA},
                                            "json_schema"),
@@ -252,6 +256,19 @@ def test_errors_have_the_shape_of_the_interface(demo: Served, path: str, fields:
     assert error["type"] == "invalid_request_error"
     assert ("param" in error) == (path == RESPONSES)
     assert re.search(r"text\.format\.schema|output_format\.schema|output_config\.colour", error["message"])
+
+
+def test_others_are_answered_while_a_grammar_is_tried(demo: Served) -> None:
+    """llguidance holds Python's lock: tried in the server, this grammar stopped every request."""
+    explodes = EXPLODES.replace("ab", "cd")
+    refused: list[int] = []
+    asking = threading.Thread(
+        target=lambda: refused.append(demo.post(CHAT, {"messages": QUESTION, "grammar": explodes}).status_code)
+    )
+    asking.start()
+    while asking.is_alive():
+        assert demo.get("/health").status_code == 200
+    assert refused == [400]
 
 
 def test_without_the_library_a_form_is_a_501_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
