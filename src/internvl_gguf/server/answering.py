@@ -20,6 +20,7 @@ from internvl_gguf.server.pictures import PictureSources
 from internvl_gguf.server.turns import PreparedConversation
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
 
+_CHECKING_THREADS: Final = 2  # of forms and tools: one that takes long keeps back no request without
 _PREPARING_THREADS: Final = 2  # a picture of 128 megapixels takes up to 1.2 GiB while it is decoded
 _ASK_SECONDS: Final = 0.5  # how often a waiting request tells its place
 
@@ -84,11 +85,13 @@ class Answerer:
         self._sources = sources
         self._metrics = metrics
         self._threads = ThreadPoolExecutor(_PREPARING_THREADS, "internvl-pictures")
+        self._checking_threads = ThreadPoolExecutor(_CHECKING_THREADS, "internvl-forms")
         self._preparing = 0
 
     def close(self) -> None:
         """End the threads that prepare."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._checking_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def events(self, asking: Asking) -> AsyncGenerator[AnswerEvent]:
         """Yield the progress of a request, pieces of its answers, and the end of each. Closing it ends the answers.
@@ -133,17 +136,19 @@ class Answerer:
 
     async def _prepared(self, model: ServedModel, request: ChatRequest, wishes: CheckedWishes) -> PreparedConversation:
         system = OFFICIAL_SYSTEM if self.defaults.system is None else self.defaults.system
-        return await self._in_thread(model.turns.prepare, model.runtime, request, system, wishes)
+        return await self._in_thread(self._threads, model.turns.prepare, model.runtime, request, system, wishes)
 
     async def _checked(self, request: ChatRequest) -> CheckedWishes:
         """Check what an answer is to be like before a model is waited for: meanwhile a stream may begin."""
         wishes = request.wishes
-        return await self._in_thread(checked, wishes) if wishes.form or wishes.tools else NO_WISHES
+        if not (wishes.form or wishes.tools):
+            return NO_WISHES
+        return await self._in_thread(self._checking_threads, checked, wishes)
 
-    async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
+    async def _in_thread(self, threads: ThreadPoolExecutor, work: Callable[..., Result], *arguments: Any) -> Result:
         self._preparing += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
         finally:
             self._preparing -= 1
 
