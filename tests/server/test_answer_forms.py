@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from internvl_gguf.server.api_errors import RefusedRequestError, failure_of
 from internvl_gguf.server.chat_request import AnswerWishes, FormWish
 from internvl_gguf.server.checked_wishes import checked
 from tests.support.pictures import encoded, noise
-from tests.support.served import Served, assistant, streamed, user
+from tests.support.served import Served, assistant, served, streamed, user
 from tests.support.wishes import SCHEMA, chat_tools, fits
 
 CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
@@ -108,7 +109,9 @@ def test_text_and_nothing_ask_for_nothing(demo: Served, example: bytes) -> None:
 
 
 def test_an_answer_that_is_cut_says_so_and_is_given_as_it_is(demo: Served) -> None:
-    choice = demo.chat("x", response_format=RESPONSE_FORMAT, max_tokens=3)["choices"][0]
+    answer = demo.chat("x", response_format=RESPONSE_FORMAT, max_tokens=3)
+    assert "notices" not in answer
+    choice = answer["choices"][0]
     assert choice["finish_reason"] == "length"
     assert choice["message"]["content"].startswith("{")
     assert not choice["message"]["content"].endswith("}")
@@ -148,6 +151,20 @@ def test_a_second_turn_reads_only_what_is_new(demo: Served, in_prompt: bool) -> 
         assert two["usage"]["prompt_tokens_details"]["cached_tokens"] >= (
             one["usage"]["prompt_tokens"] + one["usage"]["completion_tokens"] - 4
         )
+
+
+def test_a_picture_is_cut_again_where_the_form_leaves_less_room(cache_folder: Path) -> None:
+    """It was cut when the prompt had no form, and found again with all its tiles."""
+    question = [user("What is in the picture?", encoded(noise(84, 480, 480), "PNG"))]
+    wordy = {**SCHEMA["properties"]["colour"], "description": "The colour of the largest shape. " * 12}
+    schema = {**SCHEMA, "properties": {**SCHEMA["properties"], "colour": wordy}}
+    with served(["demo"], "-c", "512", "--max-tokens", "40") as server:
+        plain = server.chat(question)
+        assert plain["usage"]["tiles"] == 10
+        bound = server.chat(question, json_schema=schema)
+    assert fits(bound["choices"][0]["message"]["content"])
+    assert bound["usage"]["tiles"] < 10
+    assert bound["notices"]
 
 
 def test_one_question_with_two_forms_goes_on_as_each_was_asked(demo: Served) -> None:

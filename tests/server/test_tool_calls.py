@@ -413,3 +413,19 @@ def test_errors_in_responses_name_the_item(demo: Served, body: dict[str, Any], p
     response = demo.post(RESPONSES, body)
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize("layout", ["separate", "combined", "frames"])
+def test_pictures_of_results_have_places_whatever_the_layout_is(demo: Served, layout: str) -> None:
+    parts = [
+        {"type": "image_url", "image_url": {"url": data_uri(encoded(noise(seed, 60, 60), "PNG")), "detail": "low"}}
+        for seed in (96, 97)
+    ]
+    messages = [
+        *QUESTION,
+        {**CALLED, "tool_calls": [CALL, {**CALL, "id": "b"}]},
+        {**RESULT, "tool_call_id": "b", "content": [parts[0], {"type": "text", "text": "and"}, parts[1]]},
+        {**RESULT, "content": parts},
+    ]
+    answer = demo.chat(messages, layout=layout, max_tokens=4)
+    assert (answer["usage"]["images"], answer["usage"]["tiles"]) == (4, 4)

@@ -208,6 +208,7 @@ class _RunningRequest:
                 history,
                 self._tell_tiles if choice == 0 else None,
                 top_logprobs=top_logprobs,
+                reads_value=False,  # the client reads it
             )
             self._answers[choice] = _RunningAnswer(choice, stream, runtime, sampling, top_logprobs is not None)
         self._first = self._answers[0].stream if self._answers else None

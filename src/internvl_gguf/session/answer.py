@@ -26,6 +26,7 @@ class AnswerStream:
         history: the messages before it.
         on_tiles: called with the progress of encoding its pictures.
         evicts, top_logprobs: as in `Engine.submit`.
+        reads_value: whether the reply has the value of an answer that has to have a form.
 
     Attributes:
         handle: the engine's handle of the question; cancel it to end the answer.
@@ -41,6 +42,7 @@ class AnswerStream:
         *,
         evicts: bool = True,
         top_logprobs: int | None = None,
+        reads_value: bool = True,
     ) -> None:
         self._boxes = AnswerBoxes(runtime, [*history, *question.messages])
         self.handle: Handle = runtime.engine.submit(
@@ -56,6 +58,7 @@ class AnswerStream:
         self._written = ""
         self._piece = runtime.engine.model.piece
         self._question = question
+        self._reads_value = reads_value
         self._pictures = [picture for message in [*history, *question.messages] for picture in message.pictures]
         self._stream = TextStream(question.sampling.stop)
         self._calls = CallReader() if question.form and question.form.kind == "tools" else None
@@ -143,7 +146,7 @@ class AnswerStream:
 
     def _parsed(self, reason: FinishReason) -> tuple[Any, tuple[str, ...]]:
         """Return the value of an answer that had to have a form, or why there is none."""
-        form = self._question.form
+        form = self._question.form if self._reads_value else None
         if form is not None and form.kind == "tools":
             form = None if self._calls and self._calls.calls else form.otherwise
         if form is None:
