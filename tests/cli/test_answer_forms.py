@@ -65,7 +65,10 @@ def test_a_regular_expression_and_a_grammar(run: Run, model: list[object], tmp_p
 def test_an_answer_that_was_cut_off_is_a_failure(run: Run, model: list[object]) -> None:
     done = run("ask", *model, "-p", "What is it?", "--schema", json.dumps(SCHEMA), "-n", 3)
     assert done.returncode == 1
-    assert done.stderr.startswith("The answer was cut at its limit; raise it with --max-tokens")
+    assert done.stderr.splitlines() == [
+        "The answer ended before its form was complete, so there is no parsed value.",
+        "The answer was cut at its limit; raise it with --max-tokens, or the context with --n-ctx.",
+    ]
     done = run("ask", *model, "-p", "What is it?", "--schema", json.dumps(SCHEMA), "--stop", "drink")
     assert done.returncode == 1
     assert "stop string" in done.stderr

@@ -126,9 +126,6 @@ def ask(
     elif verbose or log:
         _say_statistics(reply)
     if form and reply.parsed is None and reply.text != "null":
-        if reply.finish_reason != "length":  # of which the user was told
-            for notice in reply.notices:
-                say(notice)
         raise typer.Exit(FAILED)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.llama.grammar_tokenizer import grammar_tokenizer
 from internvl_gguf.llama.token_mask import TokenMask
+from internvl_gguf.structured.constraint import new_matcher
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -130,11 +131,9 @@ class ConstraintCompiler:
         return Constraint(matcher.deep_copy(), self._model.n_vocab)
 
     def _matcher(self, grammar: str) -> LLMatcher:
-        from llguidance import LLMatcher
-
         if self._tokenizer is None:
             self._tokenizer = grammar_tokenizer(self._model)
-        matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
+        matcher: LLMatcher = new_matcher(self._tokenizer, grammar)
         if matcher.is_error():
             raise InvalidRequestError(
                 f"The form of the answer cannot be used: {_first_line(matcher.get_error())}", "Check the grammar."

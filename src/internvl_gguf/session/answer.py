@@ -31,7 +31,6 @@ class AnswerStream:
     Attributes:
         handle: the engine's handle of the question; cancel it to end the answer.
         text: the text of the answer so far, without calls of tools.
-        box_notices: what of its boxes could not be read, once there is a reply.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class AnswerStream:
             logprobs_between=self._boxes.logprobs_between,
         )
         self.text = ""
-        self.box_notices: tuple[str, ...] = ()
         self._written = ""
         self._piece = runtime.engine.model.piece
         self._question = question
@@ -138,7 +136,6 @@ class AnswerStream:
         parsed, notices = self._parsed(reason)
         calls = tuple(self._calls.calls) if self._calls else ()
         boxes = self._boxes.read(self.text, self.handle.logprobs)
-        self.box_notices = boxes.notices
         return Reply(
             self.text,
             reason,

@@ -658,9 +658,9 @@ class Session(Owned):
                 *rest, last = answer.finish() or [AnswerPiece()]
                 reply = answer.reply()
                 self._messages += answer.messages(is_whole=True)
-                for line in answer.box_notices:
-                    self._on_notice(line)
                 self._tools = question.tools
+                for line in reply.notices[len(question.notices) :]:
+                    self._on_notice(line)
                 if notice := slow_answer_notice(self.runtime.configuration, reply.timings):
                     self._on_notice(notice)
             except BaseException as error:

@@ -2,7 +2,9 @@
 
     answer_format    AnswerFormat, and format_of: from what the caller gives to what the engine needs
     schema_source    JSON schemas, types and the short form, as a plain JSON schema and a reader of answers
-    schema_tree      bounds of a schema, its subschemas and local references, definitions that never end
+    schema_tree      a JSON schema as a tree: a copy within bounds, its subschemas and references
+    schema_checks    what is refused before llguidance sees it: what leads nowhere, never ends or explodes
+    schema_rewrite   a schema in the keys that llguidance has; objects closed to keys that they do not list
     outline          the form of a schema as the prompt shows it
     constraint       llguidance: grammars made, checked within bounds, and texts matched
     languages        choices, Lark, GBNF and regular expressions
@@ -16,24 +18,18 @@ No engine and no session is known here. llguidance, pydantic and docstring_parse
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from internvl_gguf.structured.answer_format import AnswerFormat, format_of
+from internvl_gguf.structured.tool_format import ToolChoice, tool_format
+from internvl_gguf.structured.tool_stream import ToolStream, parse_calls
+from internvl_gguf.structured.tools import Tool, tools_of
 
-if TYPE_CHECKING:
-    from internvl_gguf.structured.answer_format import AnswerFormat, format_of
-    from internvl_gguf.structured.tools import Tool, tools_of
-
-__all__ = ["AnswerFormat", "Tool", "format_of", "tools_of"]
-
-_HOMES: Final = {
-    "AnswerFormat": "answer_format",
-    "Tool": "tools",
-    "format_of": "answer_format",
-    "tools_of": "tools",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"internvl_gguf.structured.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = [
+    "AnswerFormat",
+    "Tool",
+    "ToolChoice",
+    "ToolStream",
+    "format_of",
+    "parse_calls",
+    "tool_format",
+    "tools_of",
+]

@@ -11,8 +11,9 @@ from internvl_gguf.structured.constraint import check_schema, matches, schema_gr
 from internvl_gguf.structured.languages import choice_items, choices_grammar, language_grammar, regex_grammar
 from internvl_gguf.structured.outline import outline
 from internvl_gguf.structured.partial_json import partial_value
+from internvl_gguf.structured.schema_checks import check_schema_tree
+from internvl_gguf.structured.schema_rewrite import closed, rewritten
 from internvl_gguf.structured.schema_source import SchemaSource, schema_source
-from internvl_gguf.structured.schema_tree import check_references, closed
 from internvl_gguf.utils.safe_text import safe_name
 
 FormatKind = Literal["schema", "choices", "grammar", "regex", "boxes", "tools"]
@@ -89,8 +90,9 @@ def format_of(
 
 
 def _schema_format(source: SchemaSource) -> AnswerFormat:
-    check_references(source.schema)
-    schema = closed(source.schema)
+    plain = rewritten(source.schema)
+    check_schema_tree(plain)
+    schema = closed(plain)
     # pydantic tells the parts of its own oneOf apart by their discriminator.
     grammar = schema_grammar(schema, coerce_one_of=source.is_checked)
     check_schema(grammar, schema)
@@ -102,7 +104,7 @@ def _schema_format(source: SchemaSource) -> AnswerFormat:
             raise InvalidAnswerError(f"The answer does not fit the schema: {safe_name(text)}", _MORE_TOKENS)
         return value
 
-    form = outline(source.schema)
+    form = outline(plain)
     note = f"Answer with JSON of this form:\n{form}" if form != "any" else "Answer with JSON."
     return AnswerFormat("schema", grammar, note, read, partial_value)
 

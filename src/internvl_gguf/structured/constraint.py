@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import json
 import re
+import threading
 from typing import Any, Final
 
-from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError
 from internvl_gguf.structured.libraries import library
 from internvl_gguf.structured.schema_tree import MAX_BYTES, walk
 from internvl_gguf.utils.safe_text import safe_line, safe_name, shortened
@@ -24,10 +25,10 @@ CONTROL_TOKENS: Final = (
 WRITING: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """JSON on one line with the separators that models write: others lower the quality of what stands between them."""
 LIMITS: Final = {
-    "initial_lexer_fuel": 1_000_000,
+    "initial_lexer_fuel": 500_000,
     "step_lexer_fuel": 200_000,
     "step_max_items": 50_000,
-    "max_items_in_row": 2_000,
+    "max_items_in_row": 10_000,
     "max_lexer_states": 50_000,
     "max_grammar_size": 500_000,
     "verbose_errors": False,
@@ -35,10 +36,14 @@ LIMITS: Final = {
 """`llguidance.LLParserLimits` of every matcher, here and in the engine: what a step may compute and keep."""
 
 _A_BOUND_ANSWER: Final = "An answer bound to a form"
+_STACK_BYTES: Final = 256 * 1024 * 1024  # of addresses; memory is taken as far as it is used
+_STACK_LOCK: Final = threading.Lock()
+_MOST_FORCED: Final = 4096
 _PAGE: Final = "docs/structured.md lists what works."
 _LONGEST: Final = 160
 _CONTROL: Final = re.compile("|".join(map(re.escape, CONTROL_TOKENS)))
 _UNSUPPORTED: Final = re.compile(r"Unimplemented keys: (\[.*?\])")
+_MISSING: Final = re.compile(r"Resource '(.*?)' is not present in a registry")
 _LARK_PLACE: Final = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
 _REGEX_ERROR: Final = re.compile(r"regex parse error:\s*(.*?)\n\s*\^*\s*\n?error: (.*)", re.DOTALL)
 
@@ -87,9 +92,37 @@ def byte_tokens(text: str) -> list[int]:
     return tokens + list(text[place:].encode(errors="replace"))
 
 
+def new_matcher(tokenizer: Any, grammar: str) -> Any:
+    """Return an `llguidance.LLMatcher` within `LIMITS`; one that has an error where the grammar is wrong.
+
+    It is made in a thread with a deep stack: llguidance recurses along references and rules, and at the end of a stack
+    it ends the process. No grammar of `MAX_BYTES` needs more than this one.
+    """
+    box: list[Any] = []
+    limits = parser_limits()
+    matcher = llguidance().LLMatcher
+
+    def make() -> None:
+        box.append(matcher(tokenizer, grammar, log_level=0, limits=limits))
+
+    with _STACK_LOCK:
+        before = threading.stack_size(_STACK_BYTES)
+        try:
+            thread = threading.Thread(target=make, name="grammar")
+            thread.start()
+        except (RuntimeError, MemoryError):
+            raise InsufficientMemoryError(
+                "There is no memory to read a grammar.", "Close other programs, or raise the limit of this process."
+            ) from None
+        finally:
+            threading.stack_size(before)
+    thread.join()
+    return box[0]
+
+
 def matches(grammar: str, text: str) -> bool:
     """Return whether a finished text is one that a grammar allows."""
-    matcher = llguidance().LLMatcher(byte_tokenizer(), grammar, log_level=0, limits=parser_limits())
+    matcher = new_matcher(byte_tokenizer(), grammar)
     tokens = byte_tokens(text)
     return bool(matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting())
 
@@ -107,18 +140,15 @@ def schema_grammar(schema: dict[str, Any], *, coerce_one_of: bool = False) -> st
 
 def fault(grammar: str) -> str:
     """Return why no answer can be bound to a grammar, in llguidance's words without its backtrace; "" if one can."""
-    library_ = llguidance()
-    limits = parser_limits()
-    is_error, texts = library_.LLMatcher.validate_grammar_with_warnings(grammar, byte_tokenizer(), limits=limits)
-    if is_error:
-        return _without_backtrace(texts[0])
-    matcher = library_.LLMatcher(byte_tokenizer(), grammar, log_level=0, limits=limits)
-    mask = matcher.compute_bitmask() if not matcher.is_error() else b""
+    matcher = new_matcher(byte_tokenizer(), grammar)
+    mask = b"" if matcher.is_error() else matcher.compute_bitmask()
+    if any(mask) and (forced := matcher.compute_ff_tokens()[:_MOST_FORCED]):
+        # What an object begins with is forced, and the choice of a key, which may be too large, comes after it.
+        matcher.consume_tokens(forced)
+        mask = b"" if matcher.is_error() else matcher.compute_bitmask()
     if matcher.is_error():
         return _without_backtrace(matcher.get_error())
-    if not any(mask):
-        return "NoExtension"
-    return ""
+    return "" if any(mask) else "NoExtension"
 
 
 def check_schema(grammar: str, schema: dict[str, Any]) -> None:
@@ -140,7 +170,7 @@ def check_schema(grammar: str, schema: dict[str, Any]) -> None:
         )
     if problem.startswith("Unsatisfiable schema"):
         raise InvalidRequestError(
-            f"No answer fits the schema: {problem.removeprefix('Unsatisfiable schema: ')}.",
+            f"No answer fits the schema: {_in_one_line(problem.removeprefix('Unsatisfiable schema: '))}.",
             "Change it so that some value fits it.",
         )
     if problem.startswith("NoExtension"):
@@ -149,6 +179,11 @@ def check_schema(grammar: str, schema: dict[str, Any]) -> None:
         raise InvalidRequestError(
             "The schema has a oneOf whose parts cannot be told apart.",
             "Use anyOf, or give each part a const of its own.",
+        )
+    if missing := _MISSING.search(problem):
+        raise InvalidRequestError(
+            f"The schema refers to {safe_name(missing.group(1))}, and nothing is fetched.",
+            "Put the definition into the schema, under $defs, without addresses; leave an unknown $schema out.",
         )
     raise InvalidRequestError(f"The schema cannot be used: {_in_one_line(problem)}.", f"Correct it. {_PAGE}")
 

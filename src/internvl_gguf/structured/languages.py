@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import json
-import math
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -16,8 +15,14 @@ from internvl_gguf.utils.arguments import shown
 from internvl_gguf.utils.safe_text import error_line, safe_name
 
 MAX_CHOICES: Final = 10_000
+MAX_RULES: Final = 300
+"""Most rules of a grammar: llguidance takes seconds to say that something is wrong in a chain of more."""
+_LARGEST: Final = 10**300
 
 _GIVE_CHOICES: Final = 'Give the texts of which the answer is to be one: choices=["red", "blue"], or an Enum.'
+_DEFINES: Final = re.compile(
+    r"^[ \t]*[?!]?[A-Za-z_][\w-]*[ \t]*(?:\[[^\]\n]*\])?[ \t]*(?:\.-?\d+)?[ \t]*(?:::=|:)", re.MULTILINE
+)
 _GBNF: Final = re.compile(r"^\s*[A-Za-z][\w-]*\s*::=", re.MULTILINE)
 
 
@@ -58,16 +63,17 @@ def _choice_text(item: object) -> str:
 
 def _number_text(item: object) -> str:
     """Return a number as text; "" for anything else."""
-    if isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item) and abs(item) < 1e300:
-        return str(item)
-    return ""
+    if isinstance(item, bool) or not isinstance(item, int | float) or not -_LARGEST < item < _LARGEST:
+        return ""  # neither NaN is between them
+    return str(item)
 
 
 def choices_grammar(texts: Iterable[str]) -> str:
     """Return the grammar of an answer that is one of some texts. Where one begins another, the end token decides."""
     texts = list(texts)
     check_size("".join(texts), "The text of all choices together")
-    grammar = "start: " + "\n     | ".join(json.dumps(text, ensure_ascii=False) for text in texts)
+    # One terminal: as alternatives of a rule they would be too many for a step of the parser.
+    grammar = "start: CHOICE\nCHOICE: " + "\n      | ".join(json.dumps(text, ensure_ascii=False) for text in texts)
     check_language(grammar, "choices", _GIVE_CHOICES, has_lines=False)
     return grammar
 
@@ -101,6 +107,10 @@ def language_grammar(given: object) -> str:
             "Give a grammar in Lark, which begins at `start:`, or in GBNF, at `root ::=`.",
         )
     check_size(given, "The grammar")
+    if len(_DEFINES.findall(given)) > MAX_RULES:
+        raise InvalidRequestError(f"The grammar has more than {MAX_RULES} rules.", "Give fewer.")
+    if "x-guidance" in given:  # its option `lenient` lets through what a schema in the grammar refuses
+        raise InvalidRequestError("The grammar has the key x-guidance.", "Leave it out of the schemas in it.")
     if _GBNF.search(given):
         grammar = _from_gbnf(given)
         check_language(

@@ -24,7 +24,7 @@ from typing import Any, Final
 from internvl_gguf.structured.schema_tree import binding_keys, children, target
 
 _LONGEST: Final = 20_000  # characters: beyond them every definition is named, and shown once
-_MOST_NESTED: Final = 40
+_MOST_NESTED: Final = 100  # forms within each other, references followed
 _STEP: Final = "  "
 _SHORT_PATTERN: Final = 60
 _FORMS: Final = {
@@ -66,36 +66,40 @@ class _TooLongError(Exception):
 
 
 def _recursive(root: dict[str, Any]) -> set[int]:
-    """Return the identities of the targets of references that can be reached from themselves."""
+    """Return the identities of the targets of references that lie in a circle, or between two."""
     edges: dict[int, set[int]] = {}
     targets: set[int] = set()
-    waiting: list[dict[str, Any]] = [root]
+    waiting: list[Any] = [root]
     while waiting:
         node = waiting.pop()
-        if id(node) in edges:
+        if not isinstance(node, dict) or id(node) in edges:
             continue
         inside = [child for step, child in children(node) if not step.startswith(("/$defs/", "/definitions/"))]
         if isinstance(node.get("$ref"), str):
             named = target(root, node["$ref"])
             targets.add(id(named))
             inside.append(named)
-        inside = [each for each in inside if isinstance(each, dict)]
-        edges[id(node)] = {id(each) for each in inside}
+        edges[id(node)] = {id(each) for each in inside if isinstance(each, dict)}
         waiting += inside
-    return {each for each in targets if each in edges and _reaches_itself(each, edges)}
+    backwards: dict[int, set[int]] = {node: set() for node in edges}
+    for node, following in edges.items():
+        for each in following:
+            backwards[each].add(node)
+    return targets & _without_leaves(edges, backwards) & _without_leaves(backwards, edges)
 
 
-def _reaches_itself(start: int, edges: dict[int, set[int]]) -> bool:
-    seen: set[int] = set()
-    waiting = list(edges[start])
-    while waiting:
-        node = waiting.pop()
-        if node == start:
-            return True
-        if node not in seen:
-            seen.add(node)
-            waiting += edges[node]
-    return False
+def _without_leaves(edges: dict[int, set[int]], backwards: dict[int, set[int]]) -> set[int]:
+    """Return the nodes of a graph that are left when those from which nothing follows go, again and again."""
+    following = {node: len(each) for node, each in edges.items()}
+    leaves = [node for node, number in following.items() if not number]
+    while leaves:
+        leaf = leaves.pop()
+        del following[leaf]
+        for node in backwards[leaf]:
+            following[node] -= 1
+            if not following[node]:
+                leaves.append(node)
+    return set(following)
 
 
 class _Outline:
@@ -112,6 +116,7 @@ class _Outline:
         self._names: dict[int, str] = {}
         self._to_show: list[tuple[str, dict[str, Any]]] = []
         self._written = 0
+        self._level = 0
 
     def text(self) -> str:
         parts = [self._form(self._root, 0)]
@@ -121,9 +126,13 @@ class _Outline:
 
     def _form(self, schema: Any, depth: int) -> str:
         """Return the form of a subschema; its lines after the first are indented by `depth` steps."""
+        self._level += 1
+        if self._named is not None and self._level > _MOST_NESTED:
+            raise _TooLongError
         form = self._form_of(schema, depth)
+        self._level -= 1
         self._written += len(form)
-        if self._named is not None and (self._written > _LONGEST * 10 or len(form) > _LONGEST or depth > _MOST_NESTED):
+        if self._named is not None and (self._written > _LONGEST * 10 or len(form) > _LONGEST):
             raise _TooLongError
         return form
 

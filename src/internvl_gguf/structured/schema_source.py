@@ -105,7 +105,7 @@ def short_form(text: str) -> dict[str, Any]:
     Raises:
         InvalidRequestError: a field has no name, an unknown type, or the name of another.
     """
-    fields = text.split("\n") if "\n" in text else re.split(r",(?![^\[]*\])", text)
+    fields = text.split("\n") if "\n" in text else text.split(",")
     properties: dict[str, Any] = {}
     for field in filter(None, map(str.strip, fields)):
         head, _, description = field.partition(":")
@@ -137,9 +137,11 @@ def with_known_formats(schema: dict[str, Any]) -> dict[str, Any]:
     """Take formats that refuse no text out of a schema; others that are unknown are refused by name."""
     for path, node in walk(schema):
         form = node.get("format")
+        if not isinstance(form, str):
+            continue
         if form in _SAYS_NOTHING:
             del node["format"]
-        elif isinstance(form, str) and form not in FORMATS:
+        elif form not in FORMATS:
             raise InvalidRequestError(
                 f"The schema has the format {safe_name(form)!r} at {safe_name(path, 80)}, "
                 "to which an answer cannot be bound.",

@@ -1,4 +1,4 @@
-"""A JSON schema as a tree: its bounds, its subschemas, its references, and what of it never ends.
+"""A JSON schema as a tree: a copy of it within bounds, its subschemas, and what its references name.
 
 Everything here walks without recursion: a schema may come from a stranger.
 """
@@ -13,7 +13,6 @@ from urllib.parse import unquote
 
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.arguments import shown
-from internvl_gguf.utils.safe_text import safe_name
 
 MAX_BYTES: Final = 256 * 1024
 """Most bytes of a schema as JSON, of a grammar, of a regular expression, and of all choices together."""
@@ -36,7 +35,6 @@ _ANNOTATIONS: Final = frozenset(
     )
 )
 """Keys that bind no value."""
-_PASSES: Final = 64
 
 _SMALLER: Final = "Give a smaller one, or ask in several questions."
 _NO_SCHEMA: Final = (
@@ -160,148 +158,11 @@ def binding_keys(schema: dict[str, Any]) -> set[str]:
     return set(schema) - _ANNOTATIONS
 
 
-def check_references(root: dict[str, Any]) -> None:
-    """Refuse references to other documents and to what is not there, options of llguidance, and what never ends.
-
-    Raises:
-        InvalidRequestError: the schema has one of these.
-    """
-    own_names = {node["$id"] for _, node in walk(root) if isinstance(node.get("$id"), str)}
-    for path, node in walk(root):
-        if "x-guidance" in node:
-            # Its option `lenient` lets through what the schema refuses, and the others change how JSON is written.
-            raise InvalidRequestError(
-                f"The schema has the key x-guidance at {_place(path)}.", "Leave it out: an answer is bound to all keys."
-            )
-        reference = node.get("$ref")
-        if not isinstance(reference, str):
-            continue
-        if reference.startswith("#"):
-            if not isinstance(target(root, reference), dict | bool):
-                raise InvalidRequestError(
-                    f"The schema refers to {safe_name(reference)} at {_place(path)}, which it does not have.",
-                    "Put the definition under $defs, or correct the reference.",
-                )
-        elif not own_names:
-            raise InvalidRequestError(
-                f"The schema refers to {safe_name(reference)} at {_place(path)}, and nothing is fetched.",
-                "Put the definition into the schema, under $defs.",
-            )
-    _check_ends(root)
-
-
-def _place(path: str) -> str:
-    return safe_name(path, 80)
-
-
-def _check_ends(root: dict[str, Any]) -> None:
-    """Refuse schemas that only endless values fit: the least fixed point of "some finite value may fit"."""
-    reached = _reached(root)
-    ends = dict.fromkeys(reached, False)
-    for _ in range(_PASSES):
-        before = sum(ends.values())
-        for key in reversed(reached):
-            ends[key] = ends[key] or _can_end(root, reached[key][1], ends)
-        if sum(ends.values()) == before:
-            break
-    else:
-        return  # too long a chain to follow; llguidance has bounds of its own
-    for key, (path, _) in reached.items():
-        if not ends[key]:
-            raise InvalidRequestError(
-                f"The schema is recursive without end: {_place(path)} always needs another of itself.",
-                "Let the recursion end: make the key optional, or allow null beside it.",
-            )
-
-
-def _reached(root: dict[str, Any]) -> dict[int, tuple[str, dict[str, Any]]]:
-    """Return the schemas that values are read by, by identity: definitions only where they are referred to."""
-    reached: dict[int, tuple[str, dict[str, Any]]] = {}
-    waiting: list[tuple[str, Any]] = [("#", root)]
-    while waiting:
-        path, node = waiting.pop()
-        if not isinstance(node, dict) or id(node) in reached:
-            continue
-        reached[id(node)] = (path, node)
-        waiting += (
-            (path + step, child) for step, child in children(node) if not step.startswith(("/$defs/", "/definitions/"))
-        )
-        if isinstance(reference := node.get("$ref"), str):
-            waiting.append((reference, target(root, reference)))
-    return reached
-
-
-def _can_end(root: dict[str, Any], node: dict[str, Any], ends: dict[int, bool]) -> bool:
-    """Return whether a finite value may fit a schema, as far as is known of the schemas it needs."""
-
-    def known(each: Any) -> bool:
-        return ends.get(id(each), True)
-
-    if "$ref" in node and not known(target(root, node["$ref"])):
-        return False
-    if isinstance(every := node.get("allOf"), list) and not all(map(known, every)):
-        return False
-    for key in ("anyOf", "oneOf"):
-        if isinstance(some := node.get(key), list) and some and not any(map(known, some)):
-            return False
-    types = node.get("type")
-    if types == "object" or types == ["object"]:
-        return all(known(each) for each in _required_values(node))
-    if types == "array" or types == ["array"]:
-        return all(known(each) for each in _required_items(node))
-    return True
-
-
-def _required_values(node: dict[str, Any]) -> Iterator[Any]:
-    properties, required = node.get("properties"), node.get("required")
-    if isinstance(required, list):
-        for name in required:
-            if isinstance(properties, dict) and isinstance(name, str) and name in properties:
-                yield properties[name]
-            elif not node.get("patternProperties"):
-                yield node.get("additionalProperties")
-
-
-def _required_items(node: dict[str, Any]) -> Iterator[Any]:
-    least = node.get("minItems")
-    least = least if isinstance(least, int) else 0
-    first = node.get("prefixItems")
-    rest = node.get("items")
-    if isinstance(rest, list):
-        first, rest = rest, node.get("additionalItems")
-    first = first if isinstance(first, list) else []
-    yield from first[:least]
-    if least > len(first):
-        yield rest
-
-
-def closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema whose objects have the keys that they list and no others, where it leaves that open.
-
-    Every value that fits it fits the schema given. A schema that combines (`allOf`, or keys beside `anyOf` or a
-    reference) is returned as it is: an object of one part has keys of the others.
-    """
-    for _, node in walk(schema):
-        keys = binding_keys(node)
-        combined = keys & {"allOf", "anyOf", "oneOf", "$ref"}
-        if "allOf" in keys or (combined and keys - combined) or len(combined) > 1:
-            return schema
-    copy: dict[str, Any] = json.loads(json.dumps(schema))
-    for _, node in walk(copy):
-        if _lists_its_keys(node):
-            node["additionalProperties"] = False
-    return copy
-
-
-def _lists_its_keys(node: dict[str, Any]) -> bool:
-    others = {"additionalProperties", "patternProperties", "unevaluatedProperties", "minProperties", "maxProperties"}
-    properties, required = node.get("properties"), node.get("required", [])
-    return (
-        isinstance(properties, dict)
-        and isinstance(required, list)
-        and not others & node.keys()
-        and all(isinstance(name, str) and name in properties for name in required)
-    )
+def intersects(schema: dict[str, Any]) -> bool:
+    """Return whether a value has to fit several subschemas of a schema at once."""
+    keys = binding_keys(schema)
+    combined = keys & {"allOf", "anyOf", "oneOf", "$ref"}
+    return "allOf" in keys or bool(combined and keys - combined) or len(combined) > 1
 
 
 def _escaped(name: str) -> str:

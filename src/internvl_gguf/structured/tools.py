@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import json
@@ -16,6 +15,8 @@ from typing import Any, Final
 from internvl_gguf.errors import InvalidRequestError, ToolError
 from internvl_gguf.structured.constraint import check_schema, schema_grammar
 from internvl_gguf.structured.libraries import library
+from internvl_gguf.structured.schema_checks import check_schema_tree
+from internvl_gguf.structured.schema_rewrite import closed, rewritten
 from internvl_gguf.structured.schema_source import (
     pydantic_errors,
     pydantic_words,
@@ -23,7 +24,7 @@ from internvl_gguf.structured.schema_source import (
     with_known_formats,
     without_own_checks,
 )
-from internvl_gguf.structured.schema_tree import check_references, closed, plain_schema, walk
+from internvl_gguf.structured.schema_tree import plain_schema, walk
 from internvl_gguf.utils.arguments import shown
 from internvl_gguf.utils.safe_text import error_line, safe_line, safe_name, shortened
 
@@ -81,13 +82,13 @@ class Tool:
     def _check(self, parameters: dict[str, Any]) -> None:
         if self._signature is None:
             with_known_formats(parameters)
-        check_references(parameters)
         schema = self._bound(parameters)
+        check_schema_tree(schema)
         check_schema(schema_grammar(schema, coerce_one_of=self._signature is not None), schema)
 
     @staticmethod
     def _bound(parameters: dict[str, Any]) -> dict[str, Any]:
-        return closed({"properties": {}, **parameters, "type": "object"})
+        return closed(rewritten({"properties": {}, **parameters, "type": "object"}))
 
     @property
     def arguments_schema(self) -> dict[str, Any]:
@@ -312,6 +313,8 @@ def _finished(result: Any) -> Any:
     """Return a result; a coroutine is run in a thread of its own, since a loop may be running in this one."""
     if not inspect.iscoroutine(result):
         return result
+    import asyncio  # takes as long to load as this whole room
+
     box: list[Any] = []
     failed: list[BaseException] = []
 

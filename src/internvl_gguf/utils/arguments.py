@@ -21,7 +21,10 @@ def wrong(name: str, value: object, hint: str) -> InvalidRequestError:
 def shown(value: object) -> str:
     """Format a value for a message: short values by their repr, others by their type."""
     if value is None or isinstance(value, str | bytes | bool | numbers.Number):
-        text = repr(value)
+        try:
+            text = repr(value)
+        except ValueError:  # Python writes no number of more than 4300 digits
+            return "a number of thousands of digits"
         if len(text) <= _SHOWN:
             return text
     kind = type(value).__name__
