@@ -211,16 +211,16 @@ def check_language(grammar: str, what: str, hint: str, *, has_lines: bool = True
         raise InvalidRequestError(f"{what} is wrong{where}: {_in_one_line(problem)}.", hint)
 
 
-def check_size(text: str, what: str) -> None:
-    """Refuse a text that is larger than `MAX_BYTES`, or that UTF-8 cannot hold."""
+def check_size(text: str, what: str, most: int = MAX_BYTES) -> None:
+    """Refuse a text of more than `most` bytes, or that UTF-8 cannot hold."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
         raise InvalidRequestError(
             f"{what} has half a surrogate pair.", "Give it as text that UTF-8 can hold."
         ) from None
-    if size > MAX_BYTES:
-        raise InvalidRequestError(f"{what} is larger than {MAX_BYTES // 1024} KiB.", "Give a smaller one.")
+    if size > most:
+        raise InvalidRequestError(f"{what} is larger than {most // 1024} KiB.", "Give a smaller one.")
 
 
 def _without_backtrace(text: str) -> str:

@@ -6,6 +6,7 @@ bytes could take hours or the process.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
@@ -19,10 +20,13 @@ MAX_KEYS: Final = 1_000
 MAX_KEY_PATTERNS: Final = 50
 MAX_COMBINED: Final = 6
 """Most patterns and formats that one text has to fit at once: the states of all of them multiply."""
+MAX_PATTERN: Final = 4_096  # characters
 MAX_STEP: Final = 10_000
 """Largest `multipleOf`, without the zeros at its end: a number is read by an automaton of so many states."""
 
 _PASSES: Final = 64
+_CLASSES: Final = re.compile(r"\\.|\[\^\]?(?:\\.|[^\]\\])*\]|\[\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+"""Escapes and classes of an expression; those that exclude begin with `[^`."""
 _MOST_COMBINED_NODES: Final = 50_000
 _DEEPEST_COMBINED: Final = 12
 
@@ -41,12 +45,42 @@ def check_schema_tree(root: dict[str, Any]) -> None:
         for key, most in (("properties", MAX_KEYS), ("required", MAX_KEYS), ("patternProperties", MAX_KEY_PATTERNS)):
             if isinstance(node.get(key), dict | list) and len(node[key]) > most:
                 raise InvalidRequestError(f"The schema has more than {most} {key} at {_place(path)}.", _SIMPLER)
+        patterns = node.get("patternProperties")
+        for pattern in (node.get("pattern"), *(patterns if isinstance(patterns, dict) else ())):
+            _check_pattern(pattern, path)
         if _steps(node.get("multipleOf")) > MAX_STEP:
             raise InvalidRequestError(
                 f"The schema has a multipleOf of more than {MAX_STEP:,} steps at {_place(path)}.", _SIMPLER
             )
     _check_ends(root)
     _check_combined(root)
+
+
+def _check_pattern(pattern: Any, path: str) -> None:
+    """Refuse a class that excludes a quote or a backslash: llguidance lets them through as `\\"` and `\\\\`."""
+    if not isinstance(pattern, str):
+        return
+    if len(pattern) > MAX_PATTERN:
+        raise InvalidRequestError(
+            f"The schema has a pattern of more than {MAX_PATTERN:,} characters at {_place(path)}.", _SIMPLER
+        )
+    for found in _CLASSES.finditer(pattern):
+        if found.group().startswith("[^") and not _allows_both(found.group()):
+            raise InvalidRequestError(
+                f"The pattern {safe_name(pattern)} at {_place(path)} excludes a quote or a backslash.",
+                "Write the characters that are allowed in place of those that are not.",
+            )
+
+
+def _allows_both(characters: str) -> bool:
+    """Return whether a class allows a quote and a backslash; False where it is written as Rust alone does."""
+    if any(sign in characters[2:] for sign in ("[", "&&", "--", "~~")):
+        return False
+    try:
+        expression = re.compile(characters)
+    except (re.error, OverflowError):
+        return False
+    return bool(expression.match('"') and expression.match("\\"))
 
 
 def _steps(number: Any) -> int:
