@@ -86,6 +86,8 @@ TEXTS = [
     Form({"type": "string", "format": "uri"}, ['"https://example.org/a?b=c#d"'], ['"example"', '"a b"']),
     Form({"type": "string", "format": "date", "description": "day"}, ['"2024-01-31"'], ['"2024-01-32"']),
     Form({"type": "string", "format": "password"}, ['"x"'], ["x"]),
+    Form({"type": "string", "pattern": r"^[^\x00-\x1f]+$"}, ['"a b"'], [r'"a\nb"', '""']),
+    Form({"const": r"\u0001"}, [r'"\\u0001"'], [r'"\u0001"']),
     Form({"type": "string", "contentEncoding": "base64"}, ['"YQ=="'], ["1"]),
 ]  # fmt: skip
 
@@ -152,6 +154,7 @@ OBJECTS = [
     Form(_object({"a": TEXT}, "a", additionalProperties=WHOLE), ['{"a": "x", "b": 1}'], ['{"a": "x", "b": "y"}']),
     Form({"type": "object", "additionalProperties": TEXT}, ["{}", '{"a": "x", "b": "y"}'], ['{"a": 1}']),
     Form({"type": "object", "additionalProperties": {"type": "array", "items": WHOLE}}, ['{"a": [1]}'], ['{"a": 1}']),
+    Form(_object({"a": WHOLE}, additionalProperties=TEXT), ['{"a": 1, "b": "x"}'], [r'{"\u0061": "x"}', '{"a": "x"}']),
     Form({"type": "object", "additionalProperties": False}, ["{}"], ['{"a": 1}']),
     Form({"type": "object", "properties": {}}, ["{}"], ['{"a": 1}']),
     Form({"properties": {"a": WHOLE}, "type": "object"}, ["{}", '{"a": 1}'], ['{"a": "x"}']),
@@ -290,6 +293,10 @@ REFUSED: list[tuple[Schema, str]] = [
     ({"type": "string", "pattern": r"^[^\\/]*$"}, "excludes a quote or a backslash"),
     ({"type": "string", "pattern": "^[^!-~]$"}, "excludes a quote"),
     ({"type": "object", "patternProperties": {r"[^\x22]": {}}}, "excludes a quote"),
+    ({"const": "a\x01b"}, "control character at #"),
+    ({"enum": ["a", ["\x7f"]]}, "control character"),
+    (_object({"\x00": WHOLE}), "control character"),
+    ({"type": "string", "pattern": r"^a\x01$"}, "control character"),
     ({"type": "string", "pattern": "("}, "unclosed group"),
     ({"type": "string", "x-guidance": {"lenient": True}}, "x-guidance at #"),
     (_object({"a": {"x-guidance": {"lenient": True}, "uniqueItems": True}}), "x-guidance at #/properties/a"),

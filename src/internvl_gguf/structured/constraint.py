@@ -22,8 +22,16 @@ CONTROL_TOKENS: Final = (
     *("<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>"),
 )
 """Tokens that a Lark grammar names bare. The byte vocabulary has them after its 256 bytes."""
-WRITING: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""JSON on one line with the separators that models write: others lower the quality of what stands between them."""
+WRITING: Final = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "json_allowed_escapes": 'nrtbf\\"',
+}
+"""JSON on one line with the separators that models write: others lower the quality of what stands between them.
+
+Without `\\u`, in which a key that is bound could be spelled so that llguidance takes it for another.
+"""
 LIMITS: Final = {
     "initial_lexer_fuel": 500_000,
     "step_lexer_fuel": 200_000,

@@ -6,6 +6,7 @@ bytes could take hours or the process.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
@@ -27,6 +28,11 @@ MAX_STEP: Final = 10_000
 _PASSES: Final = 64
 _CLASSES: Final = re.compile(r"\\.|\[\^\]?(?:\\.|[^\]\\])*\]|\[\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 """Escapes and classes of an expression; those that exclude begin with `[^`."""
+_UNWRITABLE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u00[01]|\x7f")
+"""What is not written, in JSON: llguidance would leave such a character out of a text."""
+_UNWRITABLE_PATTERN: Final = re.compile(
+    r"[\x00-\x08\x0b\x0e-\x1f\x7f]|\\x[01]|\\x7[fF]|\\u00[01]|\\u007[fF]|\\[cave0]|\\[pP]\{?C"
+)
 _MOST_COMBINED_NODES: Final = 50_000
 _DEEPEST_COMBINED: Final = 12
 
@@ -45,6 +51,10 @@ def check_schema_tree(root: dict[str, Any]) -> None:
         for key, most in (("properties", MAX_KEYS), ("required", MAX_KEYS), ("patternProperties", MAX_KEY_PATTERNS)):
             if isinstance(node.get(key), dict | list) and len(node[key]) > most:
                 raise InvalidRequestError(f"The schema has more than {most} {key} at {_place(path)}.", _SIMPLER)
+        names = list(node["properties"]) if isinstance(node.get("properties"), dict) else []
+        texts = [node.get("const"), node.get("enum"), node.get("required"), names]
+        if _UNWRITABLE.search(json.dumps(texts, ensure_ascii=False)):
+            raise _has_control(path)
         patterns = node.get("patternProperties")
         for pattern in (node.get("pattern"), *(patterns if isinstance(patterns, dict) else ())):
             _check_pattern(pattern, path)
@@ -64,12 +74,25 @@ def _check_pattern(pattern: Any, path: str) -> None:
         raise InvalidRequestError(
             f"The schema has a pattern of more than {MAX_PATTERN:,} characters at {_place(path)}.", _SIMPLER
         )
+    if _UNWRITABLE_PATTERN.search(_CLASSES.sub(_escape_alone, pattern)):
+        raise _has_control(path)
     for found in _CLASSES.finditer(pattern):
         if found.group().startswith("[^") and not _allows_both(found.group()):
             raise InvalidRequestError(
                 f"The pattern {safe_name(pattern)} at {_place(path)} excludes a quote or a backslash.",
                 "Write the characters that are allowed in place of those that are not.",
             )
+
+
+def _escape_alone(found: re.Match[str]) -> str:
+    """Leave out classes: of those, characters that are not written can be left out."""
+    return found.group() if found.group().startswith("\\") else "."
+
+
+def _has_control(path: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The schema has a text with a control character at {_place(path)}.", "An answer has line ends and tabs only."
+    )
 
 
 def _allows_both(characters: str) -> bool:
