@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from internvl_gguf import tiling
+    from internvl_gguf import boxes, tiling
     from internvl_gguf._version import __version__
     from internvl_gguf.config import SamplingParams
     from internvl_gguf.errors import (
@@ -38,10 +38,22 @@ if TYPE_CHECKING:
         WorkerDiedError,
     )
     from internvl_gguf.session import Session
-    from internvl_gguf.types import Chunk, Message, Picture, Question, Reply, Timings, Usage
+    from internvl_gguf.types import (
+        Box,
+        Chunk,
+        Message,
+        Picture,
+        Question,
+        Reply,
+        Timings,
+        ToolCall,
+        ToolResult,
+        Usage,
+    )
 
 __all__ = [
     "BenchmarkError",
+    "Box",
     "CatalogError",
     "Chunk",
     "ContextOverflowError",
@@ -65,15 +77,19 @@ __all__ = [
     "Session",
     "SessionStateError",
     "Timings",
+    "ToolCall",
     "ToolError",
+    "ToolResult",
     "Usage",
     "WorkerDiedError",
     "__version__",
+    "boxes",
     "tiling",
 ]
 
 _HOMES: Final = {
     "BenchmarkError": "errors",
+    "Box": "types",
     "CatalogError": "errors",
     "Chunk": "types",
     "ContextOverflowError": "errors",
@@ -97,6 +113,8 @@ _HOMES: Final = {
     "Session": "session.session",
     "SessionStateError": "errors",
     "Timings": "types",
+    "ToolCall": "types",
+    "ToolResult": "types",
     "ToolError": "errors",
     "Usage": "types",
     "WorkerDiedError": "errors",
@@ -110,8 +128,8 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "tiling":
-        return importlib.import_module("internvl_gguf.tiling")
+    if name in ("boxes", "tiling"):
+        return importlib.import_module(f"internvl_gguf.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"internvl_gguf.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, ClassVar, Final, Literal, TypedDict, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypedDict, cast, get_args
 
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.tiling import MAX_TILES, validate_tile_limits
@@ -17,6 +17,9 @@ from internvl_gguf.types import PictureLayout
 from internvl_gguf.utils.foreign_names import ENGINE, SAMPLING, refuses_foreign_names
 from internvl_gguf.utils.kinds import LayersOrAuto, MemorySizes, SwitchOrAuto
 from internvl_gguf.utils.options import at_least, between, check_options, option
+
+if TYPE_CHECKING:
+    from internvl_gguf.structured import AnswerFormat
 
 KVType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 FlashAttention = Annotated[bool | Literal["auto"], SwitchOrAuto()]
@@ -223,7 +226,33 @@ class SamplingOptions(TypedDict, total=False):
     stop: str | Sequence[str]
 
 
-class AskOptions(SamplingOptions, total=False):
+class FormOptions(TypedDict, total=False):
+    """What an answer has to be like, and the tools that it may call.
+
+    One of `schema` (a JSON schema, a pydantic model, a dataclass, any type, or "name, age int"), `choices`, `grammar`
+    (Lark or GBNF), `regex`, `boxes` (the answer places boxes) and `answer_format` (what `structured.format_of` made of
+    one of the others). `format_in_prompt` is whether the question ends with the keys of a schema and with the choices;
+    a model that does not see them answers worse. `tools` are functions, or dicts as OpenAI's interface has them;
+    `tool_choice` is "auto", "none", "required" or a tool's name.
+    """
+
+    schema: Any
+    choices: Any
+    grammar: str
+    regex: str
+    boxes: bool
+    answer_format: AnswerFormat
+    format_in_prompt: bool
+    tools: Any
+    tool_choice: str
+    parallel_tool_calls: bool
+
+
+FORMS: Final = frozenset(("schema", "choices", "grammar", "regex", "boxes", "answer_format"))
+"""The options of `FormOptions` of which a question has one."""
+
+
+class AskOptions(SamplingOptions, FormOptions, total=False):
     """What `Session.ask`, `stream` and `next_token_logprobs` accept beside the prompt and its pictures.
 
     `sampling` says how tokens are chosen, greedily by default; each field of `SamplingParams` given by its own name

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from enum import Enum
 from typing import Any, Literal
 
 from internvl_gguf.utils.foreign_names import PICTURE, QUESTION, refuses_foreign_names
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 PictureLayout = Literal["separate", "combined", "frames"]
 FinishReason = Literal["stop", "length", "aborted"]
+BoxIssue = (
+    Literal["swapped", "clipped", "fractions", "rounded", "no area"]
+    | Literal["no brackets", "no tags", "no label", "not closed", "guessed"]
+)
+"""What was mended of a box, or is not certain of it; docs/boxes.md says what each means."""
 
 
 @refuses_foreign_names(PICTURE)
@@ -139,9 +145,9 @@ class Message:
     """One message of a conversation.
 
     Attributes:
-        role: "system", "user" or "assistant".
-        text: the text as given or answered.
-        pictures: the pictures of a user message, in order.
+        role: "system", "user", "assistant", or "tool" for what a tool returned.
+        text: the text as given or answered; calls of tools are part of it, as the model writes them.
+        pictures: the pictures of a message of the user or of a tool, in order.
         layout: layout of several pictures in the prompt.
         tokens: for an answer of the model, the sampled ids, so that the KV cache of the turn is reused; None for any
             other text.
@@ -152,6 +158,53 @@ class Message:
     pictures: tuple[MessagePicture, ...] = ()
     layout: PictureLayout = "separate"
     tokens: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call of a tool by an answer.
+
+    Attributes:
+        id: its name in this conversation, "call_..." and 24 hexadecimal digits.
+        name: the tool's.
+        arguments: values by the names of its parameters; they fit the tool's schema.
+        index: number of the call in its answer, from 0.
+    """
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class ToolCallDelta:
+    """A piece of a call in a streamed answer.
+
+    Attributes:
+        index: number of the call in the answer, from 0.
+        id: its id; in the first piece of a call only, "" in others.
+        name: the tool's name; in the first piece only.
+        arguments: what is new of its arguments, as JSON text.
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What a tool returned, as the next question to the model.
+
+    Attributes:
+        content: text, or any value that JSON can hold; an error of the tool in words, too.
+        images: its pictures, as `Session.ask` takes them.
+    """
+
+    content: Any
+    images: Any = ()
 
 
 @dataclass(frozen=True)
@@ -183,6 +236,7 @@ class Usage:
         tiles_cached: tiles whose embeddings or KV were already there, those from disk included.
         drafted_tokens: tokens of the answer that were guessed (`EngineConfig.n_draft`).
         accepted_tokens: guesses that were right.
+        forced_tokens: tokens of the answer that its form left no choice for.
     """
 
     prompt_tokens: int
@@ -194,6 +248,7 @@ class Usage:
     tiles_cached: int = field(init=False)
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    forced_tokens: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tiles_cached", self.tiles - self.tiles_encoded)
@@ -222,6 +277,36 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class Box:
+    """A box that an answer names.
+
+    Attributes:
+        label: what it names; "" where the answer does not say.
+        image: number of its picture, from 0: among all pictures of the conversation, in the order in which they were
+            given, or among the sizes that `boxes.parse_boxes` was given.
+        xyxy: left, top, right and bottom in pixels of that picture, upright and as large as it was given.
+        thousandths: the same in thousandths of its width and height, as the model answers them, mended (`issues`).
+        confidence: mean probability of the tokens of its numbers, by the model's own distribution, before temperature
+            and other sampling; None where that is not known.
+        issues: what was mended or is not certain.
+    """
+
+    label: str
+    image: int
+    xyxy: tuple[float, float, float, float]
+    thousandths: tuple[int, int, int, int]
+    confidence: float | None = None
+    issues: tuple[BoxIssue, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the box as `--json` writes it: pixels rounded to hundredths, confidence to four digits."""
+        confidence = None if self.confidence is None else round(self.confidence, 4)
+        xyxy = [round(pixel, 2) for pixel in self.xyxy]
+        numbers = {"xyxy": xyxy, "thousandths": list(self.thousandths)}
+        return {**asdict(self), **numbers, "confidence": confidence, "issues": list(self.issues)}
+
+
+@dataclass(frozen=True)
 class Reply:
     """A finished answer.
 
@@ -231,7 +316,12 @@ class Reply:
             "aborted".
         usage: numbers of tokens, pictures and tiles.
         timings: durations of its phases.
-        notices: changes made so that the question fits the context, one line each.
+        notices: changes made so that the question fits the context, boxes that could not be read, and why there is no
+            `parsed` value; one line each.
+        boxes: the boxes that it names, in its order; none without a picture in the conversation.
+        parsed: the value of an answer that had to have a form: what its JSON says, or an instance of the type that was
+            given; the choice; the text that fits a grammar. None where none was asked for, or the answer was cut off.
+        tool_calls: the tools that the answer calls; they are not part of `text`.
     """
 
     text: str
@@ -239,6 +329,9 @@ class Reply:
     usage: Usage
     timings: Timings
     notices: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    parsed: Any = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as `internvl ask --json` and `--batch` write it: only text, numbers, lists and dicts.
@@ -248,12 +341,46 @@ class Reply:
         """
         timings = {name: round(value, 4) for name, value in asdict(self.timings).items()}
         timings["decode_tokens_per_second"] = round(self.timings.decode_tokens_per_second, 1)
-        return {**asdict(self), "timings": timings, "notices": list(self.notices)}
+        return {
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "usage": asdict(self.usage),
+            "timings": timings,
+            "notices": list(self.notices),
+            "boxes": [box.to_dict() for box in self.boxes],
+            "parsed": plain(self.parsed),
+            "tool_calls": [asdict(call) for call in self.tool_calls],
+        }
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: models, dataclasses and enumerations as what they are made of."""
+    if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, Enum)):
+        return value
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(value)
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a streamed answer; the last one carries the whole reply and may have no text."""
+    """A piece of a streamed answer; the last one carries the whole reply and may have no text.
+
+    Attributes:
+        text: what is new of the text.
+        reply: the whole answer, in the last chunk.
+        tool_call: what is new of a call of a tool.
+    """
 
     text: str
     reply: Reply | None = None
+    tool_call: ToolCallDelta | None = None
+    _partial: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def partial(self) -> Any:
+        """What is there of the value of an answer that has to have a form, up to this chunk; None for nothing.
+
+        It is read from the text when it is asked for.
+        """
+        return self._partial() if self._partial else None

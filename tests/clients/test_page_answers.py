@@ -221,7 +221,14 @@ def _luminance(colour: str) -> float:
         ("<ref>cat</ref><bo", "cat", []),
         ("a cat[[1, 2", "a cat", []),
         ("[[1, 2], [3, 4]] is a matrix", "[[1, 2], [3, 4]] is a matrix", []),
-        ("```\ncat[[1, 2, 3, 4]]\n```", "```\ncat[[1, 2, 3, 4]]\n```", []),
+        ("```\nx = [[1, 2, 3, 4]]\n```", "```\nx = [[1, 2, 3, 4]]\n```", []),
+        ("```python\ncat[[1, 2, 3, 4]]\n```", "```python\ncat[[1, 2, 3, 4]]\n```", []),
+        (
+            "Sure.\n\n```\ncat[[1, 2, 3, 4]]\na dog[[5, 6, 7, 8], [1, 1, 2, 2]]\n```",
+            "Sure.\n\ncat\na dog\n",
+            [["cat", 1, 2, 3, 4], ["a dog", 5, 6, 7, 8], ["a dog", 1, 1, 2, 2]],
+        ),
+        ("```\n<ref>cat</ref><box>[[1, 2, 3, 4]]</box>\na do", "cat\na do", [["cat", 1, 2, 3, 4]]),
         ("no boxes < here", "no boxes < here", []),
     ],
 )

@@ -168,8 +168,9 @@ def test_sampling_by_its_names_of_another_kind(session: Session, name: str, valu
         ("length_penalty", "no"),
         ("min_tokens", "no least length"),
         ("messages", "continue_with"),
-        ("response_format", "json.loads"),
-        ("guided_json", "json.loads"),
+        ("response_format", "schema"),
+        ("guided_json", "schema"),
+        ("functions", "tools"),
         ("logprobs", "next_token_logprobs"),
         ("n", "one answer"),
     ],
@@ -186,7 +187,7 @@ def test_an_option_of_another_tool_is_answered_with_the_one_here(session: Sessio
     [
         (lambda: SamplingParams(max_new_tokens=1), "max_tokens"),  # type: ignore[call-arg]
         (lambda: SamplingParams(tempreature=1), "temperature"),  # type: ignore[call-arg]
-        (lambda: SamplingParams(guided_json={}), "json.loads"),  # type: ignore[call-arg]
+        (lambda: SamplingParams(guided_json={}), "ask"),  # type: ignore[call-arg]
         (lambda: Question("Hello?", image="a.png"), "images"),
         (lambda: Question(question="Hello?"), "prompt"),
         (lambda: Question("Hello?", custom_id="a"), "id"),

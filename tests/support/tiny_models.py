@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
+GROUNDING_TOKENS = ("<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>")
 MERGED = ("th", "the", "in", "ing", "er", "an", "on", "re")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -60,13 +61,17 @@ def tiny_text(
     name: str = "Tiny InternVL",
     seed: int = 1,
     weights: bool = True,
+    grounding: bool = False,
+    spoken: tuple[str, ...] = (),
 ) -> Blueprint:
     """The plan of a qwen2 text model with InternVL's special tokens.
 
     Args:
+        spoken: more tokens of text, which no prompt has: nothing merges to them.
+        grounding: whether those of boxes are among them.
         weights: False gives tensors without data, for headers of any size (see `damage.write_sparse`).
     """
-    tokens, types, merges = _vocabulary()
+    tokens, types, merges = _vocabulary(grounding, spoken)
     keys = [
         text("general.architecture", "qwen2"),
         text("general.type", "model"),
@@ -178,13 +183,14 @@ def _tensors(specs: Iterable[TensorSpec], seed: int, weights: bool) -> list[Tens
     return tensors
 
 
-@lru_cache(maxsize=1)
-def _vocabulary() -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
+@lru_cache(maxsize=4)
+def _vocabulary(grounding: bool, spoken: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
     """Tokens, their types and merges: the 256 bytes in GPT-2's alphabet, a few merges, the special tokens."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     tokens = [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(256 - len(printable))]
     merges = [f"{token[:-1]} {token[-1]}" for token in MERGED if len(token) == 2]
     merges += [f"{token[:2]} {token[2:]}" for token in MERGED if len(token) == 3]
-    tokens += sorted(MERGED, key=len)
-    types = [int(TokenType.NORMAL)] * len(tokens) + [int(TokenType.CONTROL)] * len(SPECIAL_TOKENS)
-    return (*tokens, *SPECIAL_TOKENS), tuple(types), tuple(merges)
+    tokens += [*sorted(MERGED, key=len), *spoken]
+    special = (*SPECIAL_TOKENS, *(GROUNDING_TOKENS if grounding else ()))
+    types = [int(TokenType.NORMAL)] * len(tokens) + [int(TokenType.CONTROL)] * len(special)
+    return (*tokens, *special), tuple(types), tuple(merges)

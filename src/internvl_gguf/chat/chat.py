@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from internvl_gguf.chat.answer_boxes import show_boxes
 from internvl_gguf.chat.attachments import Attachment, attach
 from internvl_gguf.chat.context_usage import ConversationPart, without_parts
 from internvl_gguf.chat.formatting import added_line, added_together_line, status_parts
@@ -44,6 +45,7 @@ class Chat:
     Attributes:
         pending: pictures added to the next question.
         last_reply: the last answer of this process; None before.
+        last_shown: the pictures of the conversation at that answer, as its boxes count them.
         was_stopped: whether Ctrl-C ended the last answer.
         broken_answers: number of answers that broke off; what came of them is kept.
     """
@@ -67,6 +69,7 @@ class Chat:
         self.screen = screen
         self.pending: list[Attachment] = []
         self.last_reply: Reply | None = None
+        self.last_shown: list[MessagePicture] = []
         self.was_stopped = False
         self.broken_answers = 0
         self._found = found
@@ -194,7 +197,9 @@ class Chat:
             return False
         self.pending.clear()
         self.last_reply = reply
+        self.last_shown = [picture for message in session.messages for picture in message.pictures]
         self._explain(reply)
+        show_boxes(self.screen, conversation, self.last_shown, reply.boxes)
         new_tiles = sum(picture.n_tiles for picture in session.messages[-2].pictures)
         left, n_ctx = self.left, self.n_ctx
         used = None if left is None or n_ctx is None else n_ctx - max(left, 0)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from internvl_gguf.chat import commands
+from internvl_gguf.chat import box_command, commands
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.safe_text import safe_name
 
@@ -76,6 +76,8 @@ COMMANDS: dict[str, Command] = {
                 "Change the model or its quant; the conversation stays. :Q8_0 is enough.", commands.model, "model"),
         Command("Model", "show", "", "Show the model, where it runs, and the conversation.", commands.show),
         Command("Model", "stats", "", "Show what the last answer took.", commands.stats),
+        Command("Answers", "boxes", "[FILE]", "List the boxes of the last answer, or write them: over the picture "
+                "(.png, .jpg, .webp) or in COCO's format (.json).", box_command.boxes, "path"),
         Command("Answers", "set", "[NAME VALUE]", "Show the settings, or change one.", commands.set_value, "setting"),
         Command("Answers", "system", "[TEXT|none|default]", "Show or set the system message.", commands.system),
         Command("Other", "help", "[COMMAND|all]", "Show an overview, one command or all of them.",

@@ -6,12 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from internvl_gguf.cli import options
+from internvl_gguf.cli import form_options, options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
+from internvl_gguf.cli.boxes_output import box_files, write_boxes
 from internvl_gguf.cli.output import (
     StatusLine,
     StreamedAnswer,
@@ -21,7 +22,7 @@ from internvl_gguf.cli.output import (
     status_line,
 )
 from internvl_gguf.cli.parameters import in_flags
-from internvl_gguf.cli.run import option_errors
+from internvl_gguf.cli.run import FAILED, option_errors
 from internvl_gguf.cli.streams import require_stdout
 from internvl_gguf.config import AskOptions, EngineConfig
 from internvl_gguf.errors import InvalidRequestError
@@ -69,6 +70,12 @@ def ask(
         ),
     ] = None,
     prompt_pictures: options.PromptPicturesOption = True,
+    schema: form_options.SchemaOption = None,
+    choices: form_options.ChoicesOption = None,
+    regex: form_options.RegexOption = None,
+    grammar: form_options.GrammarOption = None,
+    format_in_prompt: form_options.FormatInPromptOption = True,
+    boxes: options.BoxesOption = None,
     batch: options.BatchOption = None,
     output: options.OutputOption = None,
     parallel: options.ParallelOption = None,
@@ -88,7 +95,7 @@ def ask(
         model, prompt = _split_arguments(words, model_option, prompt_option)
         _refuse_stdin_twice(prompt, image)
     else:
-        _refuse_with_batch(json_output, verbose, drop_others and output is None)
+        _refuse_with_batch(json_output, verbose, drop_others and output is None, boxes is not None)
         model, prompt = model_option or _model_of_batch(words, image), prompt_option
     config = asking.engine
     if batch is not None:
@@ -99,20 +106,27 @@ def ask(
     if log:
         show_library_log()
     opening = {**asking.opening, "mmproj": asking.mmproj, **config.options}
+    form = form_options.given_form(schema, choices, regex, grammar)
+    asked = cast("AskOptions", {**asking.asked, **form, "format_in_prompt": format_in_prompt})
     if batch is not None:
         from internvl_gguf.cli.batch import BatchJob, run_batch
 
         name = options.chosen_model(model)
         source = None if str(batch) == "-" else batch
-        run_batch(BatchJob(source, output, drop_others, name, config, opening, asking.asked, prompt))
+        run_batch(BatchJob(source, output, drop_others, name, config, opening, asked, form, prompt))
         return
     question, pictures = _question(prompt, image, finds_pictures=prompt_pictures)
+    files = box_files(boxes, pictures) if boxes else []
     name = options.chosen_model(model)
-    reply = _ask_once(name, question, pictures, config, opening, asking.asked, quiet=json_output)
+    reply = _ask_once(name, question, pictures, config, opening, asked, quiet=json_output)
+    saved = write_boxes(files, pictures, reply.boxes) if files else []
     if json_output:
-        print_json(_as_json(name, question, pictures, reply))
+        written = {"saved": list(map(str, saved))} if files else {}
+        print_json({**_as_json(name, question, pictures, reply), **written})
     elif verbose or log:
         _say_statistics(reply)
+    if form and reply.parsed is None and reply.text != "null":
+        raise typer.Exit(FAILED)
 
 
 def _question(prompt: str | None, images: list[str], *, finds_pictures: bool) -> tuple[str, list[Picture]]:
@@ -173,7 +187,9 @@ def _refuse_without_batch(output: Path | None, parallel: int | None, drop_others
             raise typer.BadParameter("goes with --batch only", param_hint=name)
 
 
-def _refuse_with_batch(json_output: bool, verbose: bool, drops_from_nothing: bool) -> None:
+def _refuse_with_batch(json_output: bool, verbose: bool, drops_from_nothing: bool, draws: bool) -> None:
+    if draws:
+        raise typer.BadParameter("the records of --batch have the boxes of each answer", param_hint="--boxes")
     if json_output:
         raise typer.BadParameter("the answers of --batch are JSON as they are", param_hint="--json")
     if verbose:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -44,6 +44,7 @@ class BatchJob:
         config: how it is run.
         opening: arguments of `Session.open`.
         asked: options of every question that does not say otherwise, `sampling` among them.
+        form: those of them that say what an answer has to be like, as they were given.
         prompt: the question of lines that have none; None if each has one.
     """
 
@@ -54,18 +55,22 @@ class BatchJob:
     config: EngineConfig
     opening: dict[str, Any]
     asked: AskOptions
+    form: Mapping[str, Any]
     prompt: str | None
 
     def common(self, files: ModelFiles) -> Common:
         """Return what all lines have in common, now that the files of the model are known."""
         of_session = {name: self.opening[name] for name in options_of(PictureOptions) if name in self.opening}
-        asked = {name: value for name, value in self.asked.items() if value is not None}
+        of_form = {*self.form, "format_in_prompt"}
+        asked = {name: value for name, value in self.asked.items() if value is not None and name not in of_form}
         sampling = asked.pop("sampling")
+        is_shown = self.asked.get("format_in_prompt", True)
         return Common(
             model=files.text.name,
             encoder=files.mmproj.name,
             sampling=cast("SamplingParams", sampling),
             pictures={**of_session, **asked},
+            form={**self.form, "format_in_prompt": is_shown} if self.form else {},
             system=self.opening["system"],
             prompt=self.prompt,
         )
@@ -174,6 +179,7 @@ def _work(lines: Callable[[], Iterator[Line]], common: Common, answers: AnswerFi
 def _answer(job: BatchJob, files: ModelFiles, work: Work, tally: Tally) -> None:
     """Answer the pending lines with a model; `tally` counts them."""
     from internvl_gguf.session import Session
+    from internvl_gguf.session.question_options import checked_options
 
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(work.answers.open()) if work.answers else answer_stream()
@@ -191,7 +197,7 @@ def _answer(job: BatchJob, files: ModelFiles, work: Work, tally: Tally) -> None:
         if told:
             progress.notice(told)
         tally.start()
-        for question, outcome in session.each(records.questions(), **job.asked):
+        for question, outcome in session.each(records.questions(), **checked_options(job.asked)):
             records.answered(question, outcome)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Final
 
-from internvl_gguf.config import PictureOptions, SamplingParams
+from internvl_gguf.config import FORMS, FormOptions, PictureOptions, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
 from internvl_gguf.types import Question, Reply
 from internvl_gguf.utils.foreign_names import QUESTION
@@ -26,6 +26,9 @@ _FIELDS: Final[dict[str, tuple[Kind, bool]]] = {
     **{name: (each.kind, each.is_optional) for name, each in {**_PICTURES, **_SAMPLING}.items()},
 }
 """What each field of a line must be, and whether null is one; `id` may be anything."""
+
+_FORM: Final = tuple(name for name in FormOptions.__annotations__ if name != "answer_format")
+"""Fields that say what the answer has to be like, and its tools; the session checks them when it asks."""
 
 
 DIGEST_LENGTH: Final = 16
@@ -108,6 +111,7 @@ class Common:
         encoder: name of the vision encoder's file.
         sampling: how tokens are chosen.
         pictures: how pictures are cut; fields of `PictureOptions`.
+        form: what an answer has to be like, as it was given; fields of `FormOptions`.
         system: the system message; None for the official one.
         prompt: the question of lines that have none; None for an error.
     """
@@ -116,6 +120,7 @@ class Common:
     encoder: str = ""
     sampling: SamplingParams = field(default_factory=SamplingParams)
     pictures: Mapping[str, Any] = field(default_factory=dict)
+    form: Mapping[str, Any] = field(default_factory=dict)
     system: str | None = None
     prompt: str | None = None
 
@@ -126,16 +131,16 @@ class Common:
             InvalidRequestError: the line is no question, or an option is out of range.
         """
         values = line.fields
-        known = ("id", *_FIELDS)
+        known = ("id", *_FIELDS, *_FORM)
         for name, value in values.items():
             if name not in known:
                 raise QUESTION.unknown(name, known, "field")
-            if name != "id":
+            if name in _FIELDS:
                 values[name] = _checked(name, value)
         prompt = values.get("prompt", self.prompt)
         if prompt is None:
             raise InvalidRequestError("The line has no prompt.", f"{_EXAMPLE} -p gives one to all lines without.")
-        options: dict[str, Any] = {name: values[name] for name in _PICTURES if name in values}
+        options: dict[str, Any] = {name: values[name] for name in (*_PICTURES, *_FORM) if name in values}
         chosen = {name: values[name] for name in _SAMPLING if name in values}
         options["sampling"] = replace(self.sampling, **chosen) if chosen else self.sampling
         return Question(prompt, values.get("images", ()), options, values.get("system"))
@@ -151,8 +156,11 @@ class Common:
         except InvalidRequestError:
             return f"{line.digest}{_NOT_ASKED}"
         given = {name: value for name, value in question.options.items() if value is not None}
+        has_form = not FORMS.isdisjoint(given)
+        form = {name: value for name, value in self.form.items() if not (has_form and name in FORMS)}
         decides = {
             **self.pictures,
+            **form,
             **given,
             "sampling": vars(given["sampling"]),
             "prompt": question.prompt,

@@ -88,6 +88,16 @@ PromptPicturesOption = Annotated[
         rich_help_panel=PictureOptions.PANEL,
     ),
 ]
+BoxesOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write the boxes of the answer: drawn over the picture (.png, .jpg, .webp; of several pictures as FILE-1, "
+        "FILE-2, ...) or in COCO's format (.json). An older file is replaced.",
+        show_default=False,
+        allow_from_autoenv=False,
+    ),
+]
 NoCacheOption = Annotated[
     bool,
     typer.Option(

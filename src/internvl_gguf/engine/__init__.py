@@ -13,6 +13,8 @@ thread as usual, nothing runs that no caller waits for, and closing is simple.
     scheduler   one step: admit, encode, read, decode, end
     request     the state of one request
     tile_run    the next tiles of a prompt, encoded batch by batch
+    constraint  what a grammar allows an answer to go on with
+    stretch_logprobs  how likely the tokens of some stretches of an answer were
     drafting    prompt lookup: guesses of the next tokens
     sequences   the sequences of the KV cache: contents, owners, choice
     embedding_cache, embedding_store  embeddings of encoded tiles, in memory and on disk

@@ -62,6 +62,8 @@ class ModelEngine(Protocol):
         *,
         evicts: bool = True,
         top_logprobs: int | None = None,
+        logprobs_between: tuple[int, int] | None = None,
+        grammar: str | None = None,
     ) -> Handle:
         """Ask for an answer."""
         ...

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from internvl_gguf.config import SamplingParams
+from internvl_gguf.engine.constraint import ConstraintCompiler
 from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.engine.free_cores import CoreWatch
 from internvl_gguf.engine.handle import Handle, LogitsHandle, ScoreHandle, cancelled_error
@@ -55,6 +56,7 @@ class Engine(Owned):
         # No part refers to the engine: it is freed, with all its parts, as soon as its last reference is dropped.
         self._make_tile_run = partial(TileRun, vision=vision, cache=cache)
         self._scheduler = Scheduler(model, context, self._make_tile_run, cores)
+        self._constraints = ConstraintCompiler(model)
         self._is_closed = False
         disown_after_fork(self)
 
@@ -76,6 +78,8 @@ class Engine(Owned):
         *,
         evicts: bool = True,
         top_logprobs: int | None = None,
+        logprobs_between: tuple[int, int] | None = None,
+        grammar: str | None = None,
     ) -> Handle:
         """Ask for an answer.
 
@@ -86,11 +90,16 @@ class Engine(Owned):
             evicts: whether the embeddings of its tiles may displace others on disk; False for a question of a batch.
             top_logprobs: how many of the likeliest tokens are told at the place of each token of the answer
                 (`Handle.logprobs`); 0 tells only how likely each token was, None nothing.
+            logprobs_between: two tokens between which it is told how likely each token was, with NaN as the logprob of
+                all others. With `top_logprobs` it has no effect: they tell it of all.
+            grammar: what the answer has to match, in Lark's or JSON's form of llguidance. One that is no grammar ends
+                the answer in an InvalidRequestError before anything is computed.
 
         Raises:
             ValueError: the prompt does not fit, is empty or ends in a picture; callers check before.
             SessionStateError: the engine is closed.
         """
+        self._check_open()
         request = AnswerRequest(
             prompt,
             self.n_ctx,
@@ -99,6 +108,8 @@ class Engine(Owned):
             drafts=self.context.n_draft > 0,
             evicts=evicts,
             top_logprobs=top_logprobs,
+            logprobs_between=logprobs_between,
+            constraint=None if grammar is None else self._constraints.compile(grammar),
         )
         self._add(request)
         return Handle(request, self.work_until, lambda: self.cancel(request))
@@ -226,6 +237,7 @@ class Engine(Owned):
     def _end_all(self) -> None:
         self._is_closed = True
         self._scheduler.end_all(closed())
+        self._constraints.close()
 
     def _add(self, request: Request) -> None:
         self._check_open()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from typing import TYPE_CHECKING
 
-from internvl_gguf.engine.drafting import PromptLookup
+from internvl_gguf.engine.constraint import Constraint
+from internvl_gguf.engine.drafting import DecodeCost, PromptLookup
 from internvl_gguf.engine.kv_ledger import SequenceLedger, drop_prefix, total_length
+from internvl_gguf.engine.stretch_logprobs import StretchLogprobs
 from internvl_gguf.engine.tile_run import RequestReport, TileProgress, TileRun
 from internvl_gguf.llama.sampler import Sampler, sampler_for
 from internvl_gguf.types import FinishReason, Span, TileSpan, TokenLogprobs, TokenSpan
@@ -62,6 +66,23 @@ class Request(ABC):
         self._outline = SequenceLedger()
         for span in prompt:
             self._outline.append(span)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be admitted: its grammar, if any, is compiled."""
+        return True
+
+    def wait_ready(self, seconds: float) -> None:
+        """Wait until it is ready, at most so long."""
+        return  # most have no grammar
+
+    def start(self) -> None:
+        """Prepare for being admitted; it may end here already.
+
+        Raises:
+            InvalidRequestError: its grammar cannot be compiled.
+        """
+        return
 
     @property
     def is_admitted(self) -> bool:
@@ -156,6 +177,9 @@ class AnswerRequest(Request):
         drafts: whether its next tokens are guessed (prompt lookup).
         evicts: see `Request`.
         top_logprobs: how many of the likeliest tokens are told at the place of each token; None tells no logprobs.
+            With them a token that has to follow is computed as the others are: it has no logits otherwise.
+        logprobs_between: see `Engine.submit`.
+        constraint: the grammar of the answer, being compiled; None for any text.
 
     Attributes:
         lookup: makes the guesses, from the first token on; None without `drafts`.
@@ -175,14 +199,20 @@ class AnswerRequest(Request):
         drafts: bool = False,
         evicts: bool = True,
         top_logprobs: int | None = None,
+        logprobs_between: tuple[int, int] | None = None,
+        constraint: futures.Future[Constraint] | None = None,
     ) -> None:
         super().__init__(prompt, n_ctx, on_tiles)
         self.evicts = evicts
+        self._compiling = constraint
+        self._constraint: Constraint | None = None
+        self._to_follow: deque[int] = deque()
         self._sampling = sampling
         self._limit = min(sampling.max_tokens, n_ctx - self.length + 1)
         self._sampler: Sampler | None = None
         self._drafts = drafts
         self._top_logprobs = top_logprobs
+        self._stretches = StretchLogprobs(*logprobs_between) if logprobs_between and top_logprobs is None else None
         self.lookup: PromptLookup | None = None
         self.tokens: list[int] = []
         self.times: list[float] = []
@@ -195,7 +225,7 @@ class AnswerRequest(Request):
         return [*self.prompt, TokenSpan(tuple(self.tokens))] if self.tokens else list(self.prompt)
 
     def next_tokens(self, limit: int) -> list[int]:
-        """See `Request.next_tokens`; once the prompt is read, return the newest token of the answer."""
+        """See `Request.next_tokens`; once all is read, return the newest token of the answer."""
         return super().next_tokens(limit) if self.unread else self.tokens[-1:]
 
     @property
@@ -207,24 +237,86 @@ class AnswerRequest(Request):
         """Return whether its reader would not have to wait."""
         return self.n_delivered < len(self.tokens) or self.ending is not None or self.is_cancelled
 
+    @property
+    def is_ready(self) -> bool:
+        """See `Request.is_ready`."""
+        return self._compiling is None or self._compiling.done()
+
+    def wait_ready(self, seconds: float) -> None:
+        """See `Request.wait_ready`."""
+        if self._compiling is not None:
+            futures.wait([self._compiling], seconds)
+
+    def start(self) -> None:
+        """See `Request.start`. Tokens with which every answer of its grammar begins are read with the prompt."""
+        if self._drafts and self.lookup is None:
+            self.lookup = PromptLookup(self.prompt)
+        if self._compiling is not None and self._constraint is None:  # may be called again after an interruption
+            self._constraint = self._compiling.result()
+            self._take_forced()
+
+    def guess(self, most: int, cost: DecodeCost) -> list[int]:
+        """Return guesses of the next tokens, at most `most`, if verifying them is likely to be faster."""
+        guesses = self.lookup.guess(most, cost) if self.lookup else []
+        return self._constraint.acceptable(guesses) if self._constraint and guesses else guesses
+
     def use_logits(self, context: Context, row: int, model: TextModel) -> None:
         """Sample the next token of the answer. See `Request.use_logits`."""
         if self._sampler is None:
             context.logits(row)  # raises for damaged weights, which would otherwise answer with one token for ever
             self._sampler = sampler_for(self._sampling, model.n_vocab)
-            self.lookup = PromptLookup(self.prompt) if self._drafts else None
-        token = self._sampler.sample(context, row)
+            for token in self.tokens:
+                self._sampler.accept(token)
+        token = self._choose(self._sampler, context, row)
         if model.is_end_of_generation(token):
             self.ending = "stop"
             return
         if self._top_logprobs is not None:
             self.logprobs.append(token_logprobs(context.logits(row), token, self._top_logprobs))
+        if self._stretches:
+            self.logprobs.append(self._stretches.of(token, context, row))
+        self._append(token)
+        if self._constraint:
+            self._take_forced()
+
+    def _choose(self, sampler: Sampler, context: Context, row: int) -> int:
+        if self._constraint is None:
+            return sampler.sample(context, row)
+        self._constraint.follow(self.tokens)  # where an interruption came between a token and its grammar
+        if self._to_follow:
+            token = self._to_follow.popleft()
+            sampler.accept(token)
+            return token
+        return sampler.sample(context, row, self._constraint.allowed())
+
+    def _append(self, token: int) -> None:
         self.times.append(time.perf_counter())
         self.tokens.append(token)
         if self.lookup:
             self.lookup.add(token)
         if len(self.tokens) >= self._limit:
             self.ending = "length"
+
+    def _take_forced(self) -> None:
+        """Take the tokens that have to follow, to be read with the newest one; end the answer where none can."""
+        assert self._constraint is not None
+        self._constraint.follow(self.tokens)
+        forced = [] if self._to_follow else self._constraint.forced()[: self.room]
+        self.report.forced_tokens += len(forced)
+        if self._top_logprobs is not None:
+            self._to_follow += forced
+            forced = []
+        for token in forced:
+            if self._stretches:
+                self.logprobs.append(self._stretches.of(token, None))
+            self._append(token)
+            if self._sampler:
+                self._sampler.accept(token)
+        self._constraint.follow(self.tokens)
+        if self._constraint.is_complete:
+            self.ending = "stop"
+        elif forced and self.is_admitted:
+            self.unread = [TokenSpan(tuple(self.tokens[-1 - len(forced) :]))]
 
     def end(self, ending: FinishReason | Exception) -> None:
         """See `Request.end`."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from internvl_gguf.engine.drafting import DecodeCost
 from internvl_gguf.engine.free_cores import CoreWatch
@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from internvl_gguf.llama.model import TextModel
+
+_LONGEST_WAIT: Final = (
+    0.05  # seconds for a grammar to be compiled while nothing else is to be done; Ctrl-C waits with it
+)
 
 
 class _TokenPiece(NamedTuple):
@@ -145,15 +149,34 @@ class Scheduler:
             self.end_cancelled()
 
     def _admit(self) -> None:
-        while self._waiting and self.sequences.has_free:
-            request = self._waiting[0]
+        for request in list(self._waiting):
+            if not self.sequences.has_free:
+                return
+            if not request.is_ready:
+                continue
             if self._is_being_read(request):
                 return
+            if not self._start(request):
+                continue
             sequence, known = self.sequences.acquire(request.prompt, request.logits_from)
             request.sequence = sequence
             request.report.cached_tokens = known
             request.resume_after(known)
-            self._running.append(self._waiting.popleft())
+            self._running.append(request)
+            self._waiting.remove(request)
+        if self._waiting and not self._running:
+            self._waiting[0].wait_ready(_LONGEST_WAIT)
+
+    def _start(self, request: Request) -> bool:
+        """Prepare a request for being admitted; return whether it goes on."""
+        try:
+            request.start()
+        except Exception as error:
+            self._end(request, error)
+            return False
+        if request.ending is not None:
+            self._end(request, request.ending)
+        return request.ending is None
 
     def _is_being_read(self, request: Request) -> bool:
         """Return whether a running request is still reading a prefix of this one that no sequence holds yet."""
@@ -248,7 +271,8 @@ class Scheduler:
         for request, tokens, _ in pieces:
             if request.unread:
                 ledgers[request.sequence].append(TokenSpan(tuple(tokens)))
-                request.report.prefill_seconds += seconds_each * len(tokens)
+                if request.report.prompt_read < request.length:
+                    request.report.prefill_seconds += seconds_each * len(tokens)
                 request.mark_read(len(tokens))
             else:
                 ledgers[request.sequence].append_token(tokens[0])
@@ -292,10 +316,10 @@ class Scheduler:
 
     def _draft(self, request: Request, length: int) -> list[int]:
         """Return guesses of the next tokens if verifying them is likely to be faster than decoding one by one."""
-        if not isinstance(request, AnswerRequest) or request.lookup is None:
+        if not isinstance(request, AnswerRequest):
             return []
         most = min(self._context.n_draft, request.room - 1, self._context.n_ctx - length - 1)
-        return request.lookup.guess(most, self._cost)
+        return request.guess(most, self._cost)
 
     def _verify(self, request: Request, tokens: list[int]) -> None:
         """Decode the newest token together with guesses of the next ones; keep the guesses that the sampler chooses."""
@@ -311,7 +335,10 @@ class Scheduler:
                 break
             ledger.append_token(token)
             kept += 1
-            self._use_logits(request, row)
+            if request.unread:  # a token that had to follow, of which more may be unread
+                request.mark_read(1)
+            if not request.unread:
+                self._use_logits(request, row)
         request.report.accepted_tokens += kept - 1
         self.sequences.cut_to_ledgers()
 

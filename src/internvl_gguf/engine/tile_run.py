@@ -33,6 +33,7 @@ class RequestReport:
         prefill_seconds: time in the text model; of a call shared with others, this prompt's part by positions.
         drafted_tokens: tokens of the answer that were guessed.
         accepted_tokens: guesses that were right.
+        forced_tokens: tokens of the answer that its grammar left no choice for.
     """
 
     cached_tokens: int = 0
@@ -42,6 +43,7 @@ class RequestReport:
     prefill_seconds: float = 0.0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    forced_tokens: int = 0
 
 
 class TileRun:

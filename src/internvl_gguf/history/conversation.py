@@ -122,6 +122,23 @@ class Conversation:
         self.keep()
         return self._recorded(session, stream, len(session.messages))
 
+    def picture_of(self, shown: Sequence[MessagePicture], number: int) -> Picture | None:
+        """Return the file of a picture that a session shows; None if it is not in the history any more.
+
+        Args:
+            shown: all pictures of the session's messages; those that were dropped from them are still in the history.
+            number: which of them, from 0.
+        """
+        kept = [picture for entry in self._entries for picture in entry.pictures]
+        for index in range(len(shown) - 1, number - 1, -1):
+            while kept and kept[-1].name != shown[index].name:
+                kept.pop()
+            if not kept:
+                return None
+            found = kept.pop()
+        data = self._history.pictures.get(found.digest) if number < len(shown) else None
+        return None if data is None else Picture(data, *found.limits, name=found.name)
+
     def undo(self, session: AnySession) -> HistoryQuestion | None:
         """Remove the last question and its answer, here and in the session, and return it; None if there is none."""
         _check_session(session)

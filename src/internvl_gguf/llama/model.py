@@ -112,15 +112,23 @@ class TextModel(NativeObject):
             return known
         if not 0 <= token < self.n_vocab:
             raise ValueError(f"token {token} is outside the vocabulary of {self.n_vocab}")
+        self._pieces[token] = self._detokenize(token, special=False)
+        return self._pieces[token]
+
+    def written(self, token: int) -> bytes:
+        """Return the bytes of a token as `piece` does, and those of a control token as it is written: b"<box>"."""
+        if not 0 <= token < self.n_vocab:
+            raise ValueError(f"token {token} is outside the vocabulary of {self.n_vocab}")
+        return self._detokenize(token, special=True)
+
+    def _detokenize(self, token: int, *, special: bool) -> bytes:
         room = 64
         while True:
             buffer = ctypes.create_string_buffer(room)
-            length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, room, 0, False)
+            length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, room, 0, special)
             if length >= 0:
-                break
+                return buffer.raw[:length]
             room = -length
-        self._pieces[token] = buffer.raw[:length]
-        return self._pieces[token]
 
     def is_end_of_generation(self, token: int) -> bool:
         """Return whether the model file marks the token as one that ends an answer."""

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import ctypes
 import secrets
-from typing import Protocol
+from typing import Final, Protocol
+
+import numpy as np
 
 from internvl_gguf.config import MAX_SEED, SamplingParams
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import last_error, llama_cpp
 from internvl_gguf.llama.native import NativeObject
+from internvl_gguf.llama.token_mask import TokenMask
+
+_CANDIDATE: Final = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+"""llama_token_data."""
 
 
 class Sampler(Protocol):
     """Chooses the tokens of one answer."""
 
-    def sample(self, context: Context, row: int) -> int:
-        """Return the next token, from the logits of a row of the last decode; -1 for the last row that has any."""
+    def sample(self, context: Context, row: int, allowed: TokenMask | None = None) -> int:
+        """Return the next token.
+
+        Args:
+            context: holds the logits of the last decode.
+            row: the row to sample from; -1 for the last one that has logits.
+            allowed: the tokens to choose from; None for all.
+        """
+
+    def accept(self, token: int) -> None:
+        """Take note of a token of the answer that was not sampled here, for the penalties."""
 
     def close(self) -> None:
         """Free the native objects, if any."""
@@ -34,13 +50,20 @@ class Likeliest:
     everything else between two decodes; this class reads them in place.
     """
 
-    def sample(self, context: Context, row: int) -> int:
+    def sample(self, context: Context, row: int, allowed: TokenMask | None = None) -> int:
         """See `Sampler.sample`.
 
         Raises:
             NotNumbersError: a logit is NaN or infinite.
         """
-        return context.likeliest_token(row)
+        token = context.likeliest_token(row)
+        # Most often the model writes what it may: then the list of all allowed tokens need not be made.
+        if allowed is None or token in allowed:
+            return token
+        return int(allowed.tokens[context.logits(row)[allowed.tokens].argmax()])
+
+    def accept(self, token: int) -> None:
+        """Do nothing: it has no penalties."""
 
     def close(self) -> None:
         """Do nothing: there are no native objects."""
@@ -88,9 +111,24 @@ class SamplerChain(NativeObject):
             raise LibraryError(f"llama.cpp made no sampler{last_error()}.", "Check the sampling parameters.")
         llama_cpp.llama_sampler_chain_add(self.handle, sampler)
 
-    def sample(self, context: Context, row: int) -> int:
-        """See `Sampler.sample`."""
-        return int(llama_cpp.llama_sampler_sample(self.handle, context.handle, row))
+    def sample(self, context: Context, row: int, allowed: TokenMask | None = None) -> int:
+        """See `Sampler.sample`. The chain sees the allowed tokens alone: top_k keeps the likeliest k of them."""
+        if allowed is None:
+            return int(llama_cpp.llama_sampler_sample(self.handle, context.handle, row))
+        candidates = np.empty(len(allowed.tokens), _CANDIDATE)
+        candidates["id"] = allowed.tokens
+        candidates["logit"] = context.logits(row)[allowed.tokens]
+        candidates["p"] = 0
+        data = candidates.ctypes.data_as(llama_cpp.llama_token_data_p)
+        array = llama_cpp.llama_token_data_array(data, len(candidates), -1, False)
+        llama_cpp.llama_sampler_apply(self.handle, ctypes.byref(array))
+        token = int(array.data[array.selected].id)  # samplers may put other candidates in the place of these
+        llama_cpp.llama_sampler_accept(self.handle, token)
+        return token
+
+    def accept(self, token: int) -> None:
+        """See `Sampler.accept`."""
+        llama_cpp.llama_sampler_accept(self.handle, token)
 
     @staticmethod
     def _free(handle: int) -> None:

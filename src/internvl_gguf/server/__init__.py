@@ -13,6 +13,7 @@ One request goes through it from the top to the bottom of this list, and its ans
     content        turns and parts of messages that the interfaces share
     pictures       bytes of a picture: data URIs, files under --media-root, addresses if they are allowed
     remote_pictures, picture_urls, public_addresses    fetch an address that a stranger named
+    boxes_field    the field with the boxes of an answer
     responding     sends an answer, whole or as server-sent events, and notices a client that leaves
     answering      a request on its way: model, preparation, place in the queue, events
     turns          messages to a prompt; turns that were seen before are neither decoded nor cut again

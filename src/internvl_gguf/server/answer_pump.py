@@ -14,7 +14,7 @@ from internvl_gguf.errors import InternVLError
 from internvl_gguf.session.answer import AnswerStream
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prepare import PreparedQuestion
-from internvl_gguf.types import Message, Reply, Span, TileSpan, TokenLogprobs
+from internvl_gguf.types import Message, Reply, Span, TileSpan, TokenLogprobs, ToolCallDelta
 
 logger: Final = logging.getLogger("internvl_gguf.server")
 
@@ -66,6 +66,14 @@ class Delta:
 
 
 @dataclass(frozen=True)
+class CallDelta:
+    """A piece of a call of a tool; it comes after all text of its answer."""
+
+    choice: int
+    call: ToolCallDelta
+
+
+@dataclass(frozen=True)
 class Finished:
     """The end of an answer.
 
@@ -89,7 +97,7 @@ class Failed:
     error: Exception
 
 
-Event = Encoding | Reading | Delta | Finished | Failed
+Event = Encoding | Reading | Delta | CallDelta | Finished | Failed
 Emit = Callable[[Event], None]
 
 
@@ -201,7 +209,7 @@ class _RunningRequest:
                 self._tell_tiles if choice == 0 else None,
                 top_logprobs=top_logprobs,
             )
-            self._answers[choice] = _RunningAnswer(choice, stream, runtime, sampling)
+            self._answers[choice] = _RunningAnswer(choice, stream, runtime, sampling, top_logprobs is not None)
         self._first = self._answers[0].stream if self._answers else None
 
     @property
@@ -272,12 +280,15 @@ def tile_counts(spans: Sequence[Span], cached: int, read: int) -> tuple[int, int
 class _RunningAnswer:
     """One answer of a request."""
 
-    def __init__(self, choice: int, stream: AnswerStream, runtime: ModelRuntime, sampling: SamplingParams) -> None:
+    def __init__(
+        self, choice: int, stream: AnswerStream, runtime: ModelRuntime, sampling: SamplingParams, tells_tokens: bool
+    ) -> None:
         self.stream = stream
         self.is_over = False
         self._choice = choice
         self._piece = runtime.engine.model.piece
         self._stops = sampling.stop
+        self._tells_tokens = tells_tokens
         self._shown = _ShownTokens()
 
     def events(self) -> list[Event]:
@@ -287,19 +298,23 @@ class _RunningAnswer:
             InternVLError: the error that ended it.
         """
         stream, events = self.stream, list[Event]()
-        text = stream.ready_text()
+        pieces = stream.ready()
         is_over = stream.handle.is_over
         if is_over:
-            text += stream.finish()
+            pieces += stream.finish()
+        text = "".join(piece.text for piece in pieces)
         tokens = self._shown.taken(self._new_tokens(), text, is_last=is_over and not stream.is_stopped)
         if text or tokens:
             events.append(Delta(self._choice, text, tokens))
+        events += [CallDelta(self._choice, piece.call) for piece in pieces if piece.call]
         if is_over:
             self.is_over = True
             events.append(Finished(self._choice, stream.reply(), stream.messages(is_whole=True)[-1], self._stop()))
         return events
 
     def _new_tokens(self) -> list[TokenText]:
+        if not self._tells_tokens:
+            return []
         _, logprobs = self.stream.handle.since(self._shown.n_given)
         return [self._token_text(each) for each in logprobs]
 

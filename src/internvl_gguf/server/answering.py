@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from internvl_gguf.config import MAX_SEED, SamplingParams
 from internvl_gguf.engine.kv_ledger import total_length
-from internvl_gguf.server.answer_pump import Delta, Encoding, Event, Failed, Finished, Reading
+from internvl_gguf.server.answer_pump import CallDelta, Delta, Encoding, Event, Failed, Finished, Reading
 from internvl_gguf.server.chat_request import AnswerDefaults, ChatRequest
 from internvl_gguf.server.metrics import Metrics
 from internvl_gguf.server.model_pool import ModelPool, ServedModel
@@ -50,7 +50,7 @@ class Begun:
     prompt_tokens: int
 
 
-AnswerEvent = Progress | Begun | Delta | Finished
+AnswerEvent = Progress | Begun | Delta | CallDelta | Finished
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from internvl_gguf.server.answer_pump import Delta, Finished
 from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
+from internvl_gguf.server.boxes_field import boxes_field
 from internvl_gguf.server.chat_request import AnswerDefaults, Body, ChatRequest, Part, PicturePart, TextPart, Turn
 from internvl_gguf.server.content import (
     as_list,
@@ -106,7 +107,7 @@ class MessageAnswer:
             return [*frames, _event("content_block_delta", index=0, delta=delta)] if event.text else frames
         self._finished = event
         ending = {"stop_reason": self._reason(event), "stop_sequence": event.stop}
-        more: dict[str, Any] = {"timings": timings([event.reply])}
+        more: dict[str, Any] = {"timings": timings([event.reply]), **boxes_field(event.reply)}
         if event.reply.notices:
             more["notices"] = list(event.reply.notices)
         return [
@@ -134,6 +135,7 @@ class MessageAnswer:
             "stop_details": None,
             "usage": _usage(event.reply),
             "timings": timings([event.reply]),
+            **boxes_field(event.reply),
             **({"notices": list(event.reply.notices)} if event.reply.notices else {}),
         }
 

@@ -12,6 +12,7 @@ from internvl_gguf._version import __version__
 from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.server.answer_pump import Delta, Finished, TokenText
 from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
+from internvl_gguf.server.boxes_field import boxes_field
 from internvl_gguf.server.chat_request import AnswerDefaults, Body, ChatRequest, Part, TextPart, Turn
 from internvl_gguf.server.content import (
     as_list,
@@ -207,7 +208,9 @@ class ChatAnswer:
         is_last = len(self._replies) == self._n
         replies = [self._replies[choice].reply for choice in sorted(self._replies)]
         more = {"timings": timings(replies), **_notices(replies)} if is_last else {}
-        frames.append(self._choice(event.choice, {}, reason=FINISH_REASONS[event.reply.finish_reason], **more))
+        reason = FINISH_REASONS[event.reply.finish_reason]
+        last = {"index": event.choice, "delta": {}, "logprobs": None, "finish_reason": reason}
+        frames.append(self._chunk([{**last, **boxes_field(event.reply)}], **more))
         if is_last:
             if self._wishes.includes_usage:
                 frames.append(self._chunk([], usage=usage(replies)))
@@ -231,6 +234,7 @@ class ChatAnswer:
                 "message": {"role": "assistant", "content": each.reply.text, "refusal": None, "annotations": []},
                 "logprobs": self._logprobs(self._tokens.get(each.choice, [])),
                 "finish_reason": FINISH_REASONS[each.reply.finish_reason],
+                **boxes_field(each.reply),
             }
             for each in ordered
         ]
@@ -246,16 +250,9 @@ class ChatAnswer:
     def _logprobs(self, tokens: Sequence[TokenText]) -> dict[str, Any] | None:
         return {"content": list(map(token_json, tokens)), "refusal": None} if self._has_logprobs else None
 
-    def _choice(
-        self,
-        choice: int,
-        delta: dict[str, Any],
-        tokens: Sequence[TokenText] = (),
-        reason: str | None = None,
-        **more: Any,
-    ) -> Frame:
+    def _choice(self, choice: int, delta: dict[str, Any], tokens: Sequence[TokenText] = ()) -> Frame:
         logprobs = self._logprobs(tokens) if tokens else None
-        return self._chunk([{"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": reason}], **more)
+        return self._chunk([{"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": None}])
 
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> Frame:
         nothing = {"usage": None} if self._wishes.includes_usage else {}

@@ -10,6 +10,7 @@ from typing import Any, Final
 from internvl_gguf.server.answer_pump import Delta, Finished, TokenText
 from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
 from internvl_gguf.server.api_errors import Failure
+from internvl_gguf.server.boxes_field import boxes_field
 from internvl_gguf.server.chat_request import AnswerDefaults, Body, ChatRequest, Part, TextPart, Turn
 from internvl_gguf.server.content import (
     as_list,
@@ -196,6 +197,7 @@ class ResponseAnswer:
             "user": self._body.get("user"),
             "metadata": self._body.get("metadata") or {},
             **({"timings": timings([reply])} if reply else {}),
+            **boxes_field(reply),
             **({"notices": list(reply.notices)} if reply and reply.notices else {}),
         }
 

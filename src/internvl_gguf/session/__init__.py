@@ -3,9 +3,14 @@
 session             the session as callers see it
 prompt_template     the official prompt: messages to control tokens, text and visual tokens
 prepare             a question as the engine takes it: spans of tokens and tiles that fit the context
+asked               what is asked, as messages: a question, or what tools returned
+tool_prompt         how tools and their results stand in the prompt
+tool_loop           Session.run: call the tools that an answer calls, and ask on
+call_reader         calls of tools in an answer under way
 question_options    options of a question: checked, the names of other tools answered with those here
 answer              the stream of an answer: pieces of text, statistics, its end
 detokenizer         token bytes to text: whole characters only, stop strings held back
+grounding           boxes of an answer: their tags hidden in its text, kept where it is read
 batch               many questions at once
 session_lock        one operation on a session at a time
 saved_file          the file of a saved conversation

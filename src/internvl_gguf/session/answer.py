@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 from internvl_gguf.engine import Handle, TileProgress
 from internvl_gguf.engine.kv_ledger import total_length
+from internvl_gguf.errors import InvalidAnswerError
+from internvl_gguf.session.call_reader import AnswerPiece, CallReader
 from internvl_gguf.session.detokenizer import TextStream
+from internvl_gguf.session.grounding import AnswerBoxes
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prepare import PreparedQuestion
-from internvl_gguf.types import Message, Reply, Timings, Usage
+from internvl_gguf.types import FinishReason, Message, Reply, Timings, Usage
 
 
 class AnswerStream:
@@ -24,7 +29,7 @@ class AnswerStream:
 
     Attributes:
         handle: the engine's handle of the question; cancel it to end the answer.
-        text: the answer so far.
+        text: the text of the answer so far, without calls of tools.
     """
 
     def __init__(
@@ -37,21 +42,28 @@ class AnswerStream:
         evicts: bool = True,
         top_logprobs: int | None = None,
     ) -> None:
+        self._boxes = AnswerBoxes(runtime, [*history, *question.messages])
         self.handle: Handle = runtime.engine.submit(
-            question.spans, question.sampling, on_tiles, evicts=evicts, top_logprobs=top_logprobs
+            question.spans,
+            question.sampling,
+            on_tiles,
+            evicts=evicts,
+            top_logprobs=top_logprobs,
+            grammar=question.form.grammar if question.form else None,
+            logprobs_between=self._boxes.logprobs_between,
         )
         self.text = ""
+        self._written = ""
         self._piece = runtime.engine.model.piece
         self._question = question
-        self._pictures = [picture for message in [*history, question.message] for picture in message.pictures]
+        self._pictures = [picture for message in [*history, *question.messages] for picture in message.pictures]
         self._stream = TextStream(question.sampling.stop)
+        self._calls = CallReader() if question.form and question.form.kind == "tools" else None
 
-    def pieces(self) -> Iterator[str]:
+    def pieces(self) -> Iterator[AnswerPiece]:
         """Yield the answer piece by piece; text that may be the beginning of a stop string is held back."""
         for token in self.handle.stream():
-            piece = self._feed(token)
-            if piece:
-                yield piece
+            yield from self._feed(token)
 
     def take_ready(self) -> bool:
         """Take the part of the answer that is there, without waiting; return whether the answer has ended.
@@ -59,23 +71,27 @@ class AnswerStream:
         Raises:
             InternVLError: the error that ended it.
         """
-        self.ready_text()
+        self.ready()
         return self.handle.is_over
 
-    def ready_text(self) -> str:
-        """Return the text that is there and was not taken yet, without waiting. Raises as `take_ready`."""
-        return "".join(map(self._feed, self.handle.ready()))
+    def ready(self) -> list[AnswerPiece]:
+        """Return what is there and was not taken yet, without waiting. Raises as `take_ready`."""
+        return [piece for token in self.handle.ready() for piece in self._feed(token)]
 
     @property
     def is_stopped(self) -> bool:
         """Whether a stop string ended it."""
         return self._stream.stopped
 
-    def finish(self) -> str:
-        """Return the text still held back; call it once, after the last piece."""
-        rest = self._stream.finish()
-        self.text += rest
-        return rest
+    def finish(self) -> list[AnswerPiece]:
+        """Return what was still held back; call it once, after the last piece."""
+        pieces = self._take(self._stream.finish())
+        return [*pieces, *self._shown(self._calls.finish())] if self._calls else pieces
+
+    def partial(self) -> Callable[[], Any] | None:
+        """Return a function that reads the value of the answer as far as it has come now; None if it has no form."""
+        form, written = self._question.form, self._written
+        return partial(form.parse_partial, written) if form else None
 
     def messages(self, *, is_whole: bool) -> list[Message]:
         """Return question and answer as the conversation keeps them.
@@ -85,7 +101,7 @@ class AnswerStream:
         """
         is_exact = is_whole and not self._stream.stopped
         tokens = tuple(self.handle.tokens) if is_exact else None
-        return [self._question.message, Message("assistant", self.text, tokens=tokens)]
+        return [*self._question.messages, Message("assistant", self._written, tokens=tokens)]
 
     def reply(self) -> Reply:
         """Return the finished answer with its usage and timings."""
@@ -99,6 +115,7 @@ class AnswerStream:
             tiles_encoded=report.tiles_encoded,
             drafted_tokens=report.drafted_tokens,
             accepted_tokens=report.accepted_tokens,
+            forced_tokens=report.forced_tokens,
         )
         decode = times[-1] - times[0] if times else 0.0
         timings = Timings(
@@ -109,11 +126,48 @@ class AnswerStream:
             decode=decode,
             decode_tokens_per_second=(len(times) - 1) / decode if decode else 0.0,
         )
-        return Reply(self.text, self.handle.finish_reason or "stop", usage, timings, question.notices)
+        reason = self.handle.finish_reason or "stop"
+        parsed, notices = self._parsed(reason)
+        calls = tuple(self._calls.calls) if self._calls else ()
+        boxes = self._boxes.read(self.text, self.handle.logprobs)
+        return Reply(
+            self.text,
+            reason,
+            usage,
+            timings,
+            (*question.notices, *boxes.notices, *notices),
+            boxes=boxes.boxes,
+            parsed=parsed,
+            tool_calls=calls,
+        )
 
-    def _feed(self, token: int) -> str:
-        piece = self._stream.feed(self._piece(token))
+    def _parsed(self, reason: FinishReason) -> tuple[Any, tuple[str, ...]]:
+        """Return the value of an answer that had to have a form, or why there is none."""
+        form = self._question.form
+        if form is not None and form.kind == "tools":
+            form = None if self._calls and self._calls.calls else form.otherwise
+        if form is None:
+            return None, ()
+        if reason != "stop" or self._stream.stopped:
+            why = "at a stop string" if self._stream.stopped else "before its form was complete"
+            return None, (f"The answer ended {why}, so there is no parsed value.",)
+        try:
+            return form.parse(self._written), ()
+        except InvalidAnswerError as error:
+            return None, (error.message,)
+
+    def _feed(self, token: int) -> list[AnswerPiece]:
+        text = self._stream.feed(self._boxes.shown(token, self._piece(token)))
         if self._stream.stopped:
             self.handle.cancel("stop")
-        self.text += piece
-        return piece
+        return self._take(text)
+
+    def _take(self, text: str) -> list[AnswerPiece]:
+        self._written += text
+        if not text:
+            return []
+        return self._shown(self._calls.feed(text) if self._calls else [AnswerPiece(text)])
+
+    def _shown(self, pieces: list[AnswerPiece]) -> list[AnswerPiece]:
+        self.text += "".join(piece.text for piece in pieces)
+        return pieces

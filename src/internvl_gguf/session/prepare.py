@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,19 +20,23 @@ from internvl_gguf.images.fit_context import (
     cut_notices,
     plan_cut,
 )
-from internvl_gguf.images.load import describe_source, load_image, picture_list
+from internvl_gguf.images.load import describe_source, load_image
 from internvl_gguf.images.tile_limits import TileLimits
+from internvl_gguf.session.asked import asked
+from internvl_gguf.session.grounding import check_can_box, split_at_tags
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prompt_template import (
     AnswerTokens,
     ControlToken,
     PlainText,
     VisualTokens,
-    check_places,
     render,
     with_system,
 )
-from internvl_gguf.session.question_options import checked_options
+from internvl_gguf.session.question_options import checked_options, tools_and_form
+from internvl_gguf.session.tool_prompt import with_tools
+from internvl_gguf.structured.tool_format import GROUNDING
+from internvl_gguf.structured.tool_stream import CALL_BEGINS, CALL_ENDS
 from internvl_gguf.tiling import Grid, TiledPicture, cut_by_grid
 from internvl_gguf.types import (
     Message,
@@ -43,11 +47,14 @@ from internvl_gguf.types import (
     Tile,
     TileSpan,
     TokenSpan,
+    ToolResult,
 )
 from internvl_gguf.utils import arguments
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from internvl_gguf.structured import AnswerFormat, Tool
 
 
 @dataclass(frozen=True)
@@ -55,22 +62,31 @@ class PreparedQuestion:
     """A question ready for the engine.
 
     Attributes:
-        message: the question as the conversation will hold it.
+        messages: the question as the conversation will hold it, or what tools returned.
         spans: the whole prompt, earlier messages included.
         sampling: how tokens are chosen.
         started: time.perf_counter() when the question came.
         preprocess_seconds: time it took to read and cut the pictures.
         history_length: messages of the conversation it was prepared for.
         notices: changes made so that it fits, one line each.
+        form: what the answer has to be like; None for any text.
+        tools: what it may call.
     """
 
-    message: Message
+    messages: tuple[Message, ...]
     spans: list[Span]
     sampling: SamplingParams
     started: float
     preprocess_seconds: float
     history_length: int
     notices: tuple[str, ...]
+    form: AnswerFormat | None = None
+    tools: tuple[Tool, ...] = ()
+
+    @property
+    def message(self) -> Message:
+        """The last of its messages."""
+        return self.messages[-1]
 
 
 @dataclass(frozen=True)
@@ -92,7 +108,7 @@ def prepare_question(
     runtime: ModelRuntime,
     limits: TileLimits,
     history: Sequence[Message],
-    prompt: str,
+    prompt: str | Sequence[ToolResult],
     images: Any,
     options: AskOptions,
 ) -> PreparedQuestion:
@@ -104,38 +120,62 @@ def prepare_question(
         PictureError: a picture that cannot be read.
     """
     started = time.perf_counter()
-    given = picture_list(images)
     options = checked_options(options)
-    _check_question(prompt, given, options)
-    decoded = [
-        rekey_picture(runtime, image) if isinstance(image, MessagePicture) else _decode(limits, image, options)
-        for image in given
-    ]
+    tools, form = tools_and_form(options, _tokens_of_forms(runtime))
+    messages = asked(history, prompt, images, options)
+    if form is not None and form.kind == "boxes":
+        check_can_box(runtime, history, [image for each in messages for image in each.images])
+    decoded = [[_read(runtime, limits, image, options) for image in each.images] for each in messages]
     preprocess = time.perf_counter() - started
     sampling = options.get("sampling") or SamplingParams()
-    message = Message("user", prompt, tuple(map(_without_tiles, decoded)), options.get("layout", PictureOptions.layout))
+    uncut = [
+        replace(each.message, pictures=tuple(map(_without_tiles, pictures)))
+        for each, pictures in zip(messages, decoded, strict=True)
+    ]
     budget = ContextBudget(
         n_ctx=runtime.engine.n_ctx,
         n_ctx_train=runtime.text.n_ctx_train,
-        text_tokens=total_length(prompt_spans(runtime, [*history, message])),
+        text_tokens=total_length(prompt_spans(runtime, [*history, *uncut], tools)),
         answer_tokens=min(sampling.max_tokens, ANSWER_ALLOWANCE),
         tile_size=runtime.vision.image_size,
         tokens_per_tile=runtime.vision.tokens_per_tile,
         earlier_questions=sum(message.role == "user" for message in history),
     )
     # Planned between decoding and cutting: the sizes are known then, and no picture is decoded twice.
-    to_cut = [PictureToCut(each.image.size, each.limits) for each in decoded if isinstance(each, _DecodedPicture)]
+    every = [picture for pictures in decoded for picture in pictures]
+    to_cut = [PictureToCut(each.image.size, each.limits) for each in every if isinstance(each, _DecodedPicture)]
     plan = plan_cut(to_cut, budget, fit=options.get("fit_pictures", PictureOptions.fit_pictures))
     check_fits(plan)
     cutting = time.perf_counter()
     planned = iter(plan.pictures)
-    pictures = tuple(
-        each if isinstance(each, MessagePicture) else _cut(runtime, each, next(planned).limits) for each in decoded
-    )
+    cut = [
+        replace(message, pictures=tuple(_cut_as_planned(runtime, picture, planned) for picture in pictures))
+        for message, pictures in zip(uncut, decoded, strict=True)
+    ]
     preprocess += time.perf_counter() - cutting
-    message = replace(message, pictures=pictures)
-    spans = prompt_spans(runtime, [*history, message])
-    return PreparedQuestion(message, spans, sampling, started, preprocess, len(history), cut_notices(plan))
+    spans = prompt_spans(runtime, [*history, *cut], tools)
+    return PreparedQuestion(
+        tuple(cut), spans, sampling, started, preprocess, len(history), cut_notices(plan), form, tools
+    )
+
+
+def _tokens_of_forms(runtime: ModelRuntime) -> list[str]:
+    """Return the tags that a grammar may name and that are single tokens of the vocabulary."""
+    tokenize = runtime.engine.model.tokenize
+    tags = [tag for tag in (CALL_BEGINS, CALL_ENDS) if len(tokenize(tag)) == 1]
+    return [*tags, *(tag for tag in GROUNDING if tag in dict(runtime.text.grounding))]
+
+
+def _read(
+    runtime: ModelRuntime, limits: TileLimits, image: Any, options: AskOptions
+) -> _DecodedPicture | MessagePicture:
+    return rekey_picture(runtime, image) if isinstance(image, MessagePicture) else _decode(limits, image, options)
+
+
+def _cut_as_planned(
+    runtime: ModelRuntime, picture: _DecodedPicture | MessagePicture, planned: Iterator[PictureToCut]
+) -> MessagePicture:
+    return picture if isinstance(picture, MessagePicture) else _cut(runtime, picture, next(planned).limits)
 
 
 def prepare_batch_question(
@@ -218,20 +258,25 @@ def cut_as_before(
     return _message_picture(runtime, name, cut_by_grid(image, Grid(*grid, has_thumbnail), runtime.vision.image_size))
 
 
-def prompt_spans(runtime: ModelRuntime, messages: Sequence[Message]) -> list[Span]:
+def prompt_spans(runtime: ModelRuntime, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[Span]:
     """Return the whole prompt of a conversation as spans of tokens and tiles.
+
+    Args:
+        runtime: the model.
+        messages: the conversation.
+        tools: the tools that the next answer may call.
 
     Raises:
         ContextOverflowError: its text is so long that no tokens could hold it; it was not tokenised.
     """
     spans: list[Span] = []
-    pieces = render(messages)
+    pieces = render(with_tools(messages, tools))
     refuse_endless(runtime, [piece.text for piece in pieces if isinstance(piece, PlainText)])
     for piece in pieces:
         if isinstance(piece, ControlToken):
             spans.append(TokenSpan((runtime.control_tokens[piece.name],)))
         elif isinstance(piece, PlainText):
-            spans.append(TokenSpan(text_tokens(runtime, piece.text)))
+            spans += [TokenSpan(ids) for ids in grounded_tokens(runtime, piece.text)]
         elif isinstance(piece, AnswerTokens):
             spans.append(TokenSpan(piece.tokens))
         elif isinstance(piece, VisualTokens):
@@ -266,6 +311,16 @@ def text_tokens(runtime: ModelRuntime, text: str) -> tuple[int, ...]:
     return runtime.engine.model.tokenize(unicodedata.normalize("NFC", text))
 
 
+def grounded_tokens(runtime: ModelRuntime, text: str) -> list[tuple[int, ...]]:
+    """Return the tokens of a message's text, with `<ref>`, `</ref>`, `<box>` and `</box>` as the tokens of these names.
+
+    The published tokenizer reads them so, and the published prompts have them. Nothing else in a text becomes a control
+    token. Where the vocabulary lacks these tokens, they are text.
+    """
+    ids = dict(runtime.text.grounding)
+    return [(ids[part],) if part in ids else text_tokens(runtime, part) for part in split_at_tags(text, ids)]
+
+
 def _decode(limits: TileLimits, source: Any, options: AskOptions) -> _DecodedPicture:
     picture = source if isinstance(source, Picture) else Picture(source)
     narrowed = limits.narrowed(picture, options)
@@ -296,13 +351,6 @@ def _message_picture(runtime: ModelRuntime, name: str, tiled: TiledPicture) -> M
 
 def _tile(runtime: ModelRuntime, pixels: bytes) -> Tile:
     return Tile(tile_key(runtime.encoder_identity, pixels), pixels)
-
-
-def _check_question(prompt: str, images: Sequence[Any], options: AskOptions) -> None:
-    arguments.text("prompt", prompt)
-    if not prompt and not images:
-        raise InvalidRequestError("The prompt is empty.", "Ask something, or give a picture.")
-    check_places(prompt, len(images), options.get("layout", PictureOptions.layout))
 
 
 def tile_key(encoder_identity: bytes, pixels: bytes) -> bytes:

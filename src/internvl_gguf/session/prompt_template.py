@@ -6,8 +6,9 @@ prompt is a list, not a string to be parsed again: text that users typed can nev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.types import Message, MessagePicture, PictureLayout
@@ -19,6 +20,10 @@ OFFICIAL_SYSTEM = (
 IMAGE_PLACE = "<image>"
 
 START, END, IMAGE_START, IMAGE_END = "<|im_start|>", "<|im_end|>", "<img>", "</img>"
+_FOLLOWS: Final[Mapping[str, Collection[str]]] = {
+    "system": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant"),
+}  # fmt: skip
+
 CONTROL_TOKENS = (START, END, IMAGE_START, IMAGE_END)
 
 
@@ -71,20 +76,24 @@ def check_turns(messages: Iterable[Message]) -> list[Message]:
     """Check that messages are a conversation that a question may follow, and return them as a list.
 
     Raises:
-        InvalidRequestError: they are not at most one system message, then questions and answers in turn.
+        InvalidRequestError: they are not at most one system message, then questions and answers in turn; what tools
+            returned may stand between two answers.
     """
     found = list(arguments.items("messages", messages, "Give a list of Messages, as `Session.messages` is one."))
     for message in found:
         _check_message(message)
     turns = found[1:] if found and found[0].role == "system" else found
+    before = "system"
     for index, message in enumerate(turns):
-        if message.role != ("user", "assistant")[index % 2]:
+        if message.role not in _FOLLOWS[before]:
             raise InvalidRequestError(
                 f"Message {index + 1} of the conversation is of the role {message.role}.",
-                "After a system message, if any, questions (user) and answers (assistant) come in turn.",
+                "After a system message, if any, questions (user) and answers (assistant) come in turn; results of "
+                "tools (tool) stand between two answers.",
             )
+        before = message.role
         check_places(message.text, len(message.pictures), message.layout)
-    if len(turns) % 2:
+    if before in ("user", "tool"):
         raise InvalidRequestError("The last question of the conversation has no answer.", "Leave it out, and ask it.")
     return found
 

@@ -19,15 +19,24 @@ from internvl_gguf.types import Message, Span, TileSpan
 if TYPE_CHECKING:
     from internvl_gguf.images.tile_limits import TileLimits
     from internvl_gguf.session.model_runtime import ModelRuntime
+    from internvl_gguf.structured import Tool
 
 
-def session_to_save(runtime: ModelRuntime, messages: Sequence[Message], limits: TileLimits) -> SavedSession:
+def session_to_save(
+    runtime: ModelRuntime, messages: Sequence[Message], tools: Sequence[Tool], limits: TileLimits
+) -> SavedSession:
     """Return a conversation with as much of its KV as the cache still holds, ready to be written.
+
+    Args:
+        runtime: the model.
+        messages: the conversation.
+        tools: those of its last question, which the KV begins with.
+        limits: its tile limits.
 
     Raises:
         LibraryError: llama.cpp refused.
     """
-    spans, kv = runtime.engine.export(prompt_spans(runtime, messages)) or ((), NO_KV)
+    spans, kv = runtime.engine.export(prompt_spans(runtime, messages, tools)) or ((), NO_KV)
     return SavedSession(
         text_path=str(runtime.files.text.absolute()),
         mmproj_path=str(runtime.files.mmproj.absolute()),

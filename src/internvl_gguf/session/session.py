@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from internvl_gguf.boxes.prompts import detect_prompt, locate_prompt
 from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, AskOptions, EngineOptions
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SessionStateError
 from internvl_gguf.gguf.filenames import DownloadProgress
+from internvl_gguf.images.load import picture_list
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.models.resolve import DEMO
 from internvl_gguf.session import prepare, restore
 from internvl_gguf.session.answer import AnswerStream
 from internvl_gguf.session.batch import AnyQuestion, BatchModel, Outcome, answer_all, as_question
+from internvl_gguf.session.call_reader import AnswerPiece
+from internvl_gguf.session.grounding import check_can_box
 from internvl_gguf.session.model_runtime import LoadProgress, ModelRuntime
 from internvl_gguf.session.open_runtime import find_and_open
 from internvl_gguf.session.prepare import PreparedQuestion
@@ -26,7 +30,8 @@ from internvl_gguf.session.question_options import checked_options
 from internvl_gguf.session.saved_file import read_saved, write_saved
 from internvl_gguf.session.session_lock import SessionLock
 from internvl_gguf.session.slow_answer import slow_answer_notice
-from internvl_gguf.types import Chunk, Message, MessagePicture, Question, Reply
+from internvl_gguf.session.tool_loop import DEFAULT_MAX_STEPS, DEFAULT_TOOL_TIMEOUT, OnCall, run_tools
+from internvl_gguf.types import Chunk, Message, MessagePicture, Question, Reply, ToolResult
 from internvl_gguf.utils import arguments
 from internvl_gguf.utils.notices import Notice, log_notice
 from internvl_gguf.utils.owned import Owned, disown_after_fork, inherited
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from internvl_gguf.engine import TileProgress
+    from internvl_gguf.structured import Tool
 
 
 class Session(Owned):
@@ -59,6 +65,7 @@ class Session(Owned):
         self._limits = limits
         self._on_notice = on_notice
         self._messages = with_system([], system)
+        self._tools: tuple[Tool, ...] = ()  # of the last question: the KV of the conversation begins with them
         self._lock = SessionLock()
         self._on_tiles: TileProgress | None = None
         self._is_inherited = False
@@ -137,7 +144,7 @@ class Session(Owned):
         file = Path(arguments.path("path", path))
         with self._exclusive():
             self.revive()
-            write_saved(file, restore.session_to_save(self.runtime, self._messages, self._limits))
+            write_saved(file, restore.session_to_save(self.runtime, self._messages, self._tools, self._limits))
 
     @classmethod
     def restore(
@@ -228,14 +235,17 @@ class Session(Owned):
             self._messages = restore.adapt_messages(runtime, self._messages)
             self._encoder_identity = runtime.encoder_identity
 
-    def ask(self, prompt: str, images: Any = (), **options: Unpack[AskOptions]) -> Reply:
+    def ask(self, prompt: str | Sequence[ToolResult], images: Any = (), **options: Unpack[AskOptions]) -> Reply:
         """Ask a question, about pictures or not, and wait for the whole answer.
 
         Args:
-            prompt: the question; one `<image>` for each picture may mark its place.
+            prompt: the question; one `<image>` for each picture may mark its place. Or what the tools returned that the
+                last answer called, a `ToolResult` for each of its `tool_calls`.
             images: a picture, or a list or iterator of them: paths, bytes, data URIs, PIL pictures, numpy arrays,
                 `Picture`s with their own tile limits, or pictures of earlier messages, which stay as they are cut.
-            **options: see `config.AskOptions`; the fields of `SamplingParams` may be given by their names.
+            **options: see `config.AskOptions`; the fields of `SamplingParams` may be given by their names. `schema`,
+                `choices`, `grammar`, `regex` or `boxes` bind the answer to a form (`Reply.parsed`, `Reply.boxes`);
+                `tools` are what it may call (`Reply.tool_calls`).
 
         Raises:
             InvalidRequestError: options or a prompt that cannot be used.
@@ -249,7 +259,53 @@ class Session(Owned):
         replies = [chunk.reply for chunk in self._answer(question, keep_partial=False) if chunk.reply]
         return replies[-1]
 
-    def stream(self, prompt: str, images: Any = (), **options: Unpack[AskOptions]) -> Generator[Chunk, None, None]:
+    def run(
+        self,
+        prompt: str,
+        images: Any = (),
+        *,
+        max_steps: int = DEFAULT_MAX_STEPS,
+        tool_timeout: float = DEFAULT_TOOL_TIMEOUT,
+        on_call: OnCall | None = None,
+        **options: Unpack[AskOptions],
+    ) -> Reply:
+        """Ask a question and call the `tools` that the answer calls, until an answer calls none.
+
+        Several calls of one answer are made one after the other, in its order. What a tool raises goes back to the
+        model in words; so does that it took too long.
+
+        Args:
+            prompt, images: as in `ask`.
+            max_steps: most answers; the last one may still call tools, which are not called any more.
+            tool_timeout: seconds to wait for a tool, which goes on in a thread of its own; 0 waits for ever.
+            on_call: called with each call and its result.
+            **options: as in `ask`; `tools` have to be functions. What they return goes to the model as text, or as
+                JSON; a picture (PIL, uint8 [height, width, 3], `Picture`) as a picture; a `ToolResult` as it says.
+
+        Returns:
+            The last answer; `messages` has all of them.
+
+        Raises:
+            As `ask`; after an error the conversation is as it was before the question.
+        """
+        before = list(self._messages)
+        try:
+            return run_tools(
+                self.ask,
+                prompt,
+                images,
+                max_steps=max_steps,
+                tool_timeout=tool_timeout,
+                on_call=on_call,
+                **options,
+            )
+        except BaseException:
+            self._messages = before
+            raise
+
+    def stream(
+        self, prompt: str | Sequence[ToolResult], images: Any = (), **options: Unpack[AskOptions]
+    ) -> Generator[Chunk, None, None]:
         """Ask a question and receive the answer piece by piece; the last chunk carries the `Reply`.
 
         Arguments and errors are those of `ask`; the question is checked at once, the answer begins with the first
@@ -257,6 +313,40 @@ class Session(Owned):
         error the conversation is as it was before.
         """
         return self._answer(self._prepare(prompt, images, options), keep_partial=True)
+
+    def detect(self, images: Any = (), labels: Iterable[str] | None = None, **options: Unpack[AskOptions]) -> Reply:
+        """Ask for all objects of a picture, by the prompt with which InternVL was taught to detect them.
+
+        It is a question as any other and becomes part of the conversation; `Reply.boxes` has what was found.
+
+        Args:
+            images: as in `ask`; without one, the pictures of the conversation are meant.
+            labels: what to look for; None for all objects.
+            **options: as in `ask`.
+
+        Raises:
+            InvalidRequestError: there is no picture, or the model has no tokens for boxes.
+            As `ask`.
+        """
+        return self._find(detect_prompt(labels), images, options)
+
+    def locate(self, images: Any, phrase: str, **options: Unpack[AskOptions]) -> Reply:
+        """Ask where something is in a picture, by the prompt with which InternVL was taught to find it.
+
+        Args:
+            images: as in `detect`; `()` for the pictures of the conversation.
+            phrase: what to find: "the lady with the blue shirt".
+            **options: as in `ask`.
+
+        Raises:
+            As `detect`.
+        """
+        return self._find(locate_prompt(phrase), images, options)
+
+    def _find(self, prompt: str, images: Any, options: AskOptions) -> Reply:
+        given = picture_list(images)
+        check_can_box(self.runtime, self._messages, given)
+        return self.ask(prompt, given, **options)
 
     def batch(
         self,
@@ -495,6 +585,7 @@ class Session(Owned):
         with self._exclusive():
             fork = Session(self.runtime.share(), "", self._limits, self._on_notice)
             fork._messages = list(self._messages)
+            fork._tools = self._tools
             fork._on_tiles = self._on_tiles
             fork._is_parallel_open = self._is_parallel_open
             return fork
@@ -532,7 +623,7 @@ class Session(Owned):
         _ = self.runtime
         return self._lock.hold()
 
-    def _prepare(self, prompt: str, images: Any, options: AskOptions) -> PreparedQuestion:
+    def _prepare(self, prompt: str | Sequence[ToolResult], images: Any, options: AskOptions) -> PreparedQuestion:
         self.revive()
         question = prepare.prepare_question(self.runtime, self._limits, self._messages, prompt, images, options)
         for line in question.notices:
@@ -563,10 +654,13 @@ class Session(Owned):
             answer = self._begin(question)
             try:
                 for piece in answer.pieces():
-                    yield Chunk(piece)
-                rest = answer.finish()
+                    yield Chunk(piece.text, tool_call=piece.call, _partial=answer.partial())
+                *rest, last = answer.finish() or [AnswerPiece()]
                 reply = answer.reply()
                 self._messages += answer.messages(is_whole=True)
+                self._tools = question.tools
+                for line in reply.notices[len(question.notices) :]:
+                    self._on_notice(line)
                 if notice := slow_answer_notice(self.runtime.configuration, reply.timings):
                     self._on_notice(notice)
             except BaseException as error:
@@ -574,4 +668,6 @@ class Session(Owned):
                 if keep_partial and answer.text and not isinstance(error, InternVLError):
                     self._messages += answer.messages(is_whole=False)
                 raise
-        yield Chunk(rest, reply)
+        for piece in rest:
+            yield Chunk(piece.text, tool_call=piece.call, _partial=answer.partial())
+        yield Chunk(last.text, reply, last.call, answer.partial())

@@ -20,13 +20,12 @@ from __future__ import annotations
 
 from internvl_gguf.structured.answer_format import AnswerFormat, format_of
 from internvl_gguf.structured.tool_format import ToolChoice, tool_format
-from internvl_gguf.structured.tool_stream import ToolCall, ToolStream, parse_calls
+from internvl_gguf.structured.tool_stream import ToolStream, parse_calls
 from internvl_gguf.structured.tools import Tool, tools_of
 
 __all__ = [
     "AnswerFormat",
     "Tool",
-    "ToolCall",
     "ToolChoice",
     "ToolStream",
     "format_of",

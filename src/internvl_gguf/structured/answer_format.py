@@ -16,7 +16,7 @@ from internvl_gguf.structured.schema_rewrite import closed, rewritten
 from internvl_gguf.structured.schema_source import SchemaSource, schema_source
 from internvl_gguf.utils.safe_text import safe_name
 
-FormatKind = Literal["schema", "choices", "grammar", "regex", "tools"]
+FormatKind = Literal["schema", "choices", "grammar", "regex", "boxes", "tools"]
 
 _MORE_TOKENS = "It may have been cut off: give it more max_tokens."
 
@@ -29,6 +29,7 @@ class AnswerFormat:
         kind: what the caller gave; "tools" where the answer may be or must be calls of tools.
         grammar: what `llguidance.LLMatcher` takes, checked.
         note: what the prompt ends with so that the model knows the form; "" for nothing.
+        otherwise: of "tools", what an answer without calls is bound to; None for any text.
     """
 
     kind: FormatKind
@@ -36,6 +37,7 @@ class AnswerFormat:
     note: str
     _read: Callable[[str], Any] = field(repr=False, compare=False)
     _read_partial: Callable[[str], Any] = field(repr=False, compare=False)
+    otherwise: AnswerFormat | None = None
 
     def parse(self, text: str) -> Any:
         """Return the value of a finished answer.

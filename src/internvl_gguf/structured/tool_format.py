@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, Literal
 
 from internvl_gguf.errors import InvalidAnswerError, InvalidRequestError
@@ -20,11 +20,11 @@ from internvl_gguf.structured.tool_stream import (
     CallBegun,
     CallEnded,
     TextPiece,
-    ToolCall,
     ToolStream,
     parse_calls,
 )
 from internvl_gguf.structured.tools import Tool
+from internvl_gguf.types import ToolCall
 from internvl_gguf.utils.arguments import shown
 
 ToolChoice = Literal["auto", "none", "required"] | str
@@ -36,7 +36,12 @@ _MAX_BYTES: Final = 1024 * 1024
 
 
 def tool_format(
-    tools: Sequence[Tool], choice: ToolChoice = "auto", parallel: bool = True, *, text_tokens: Sequence[str] = GROUNDING
+    tools: Sequence[Tool],
+    choice: ToolChoice = "auto",
+    parallel: bool = True,
+    *,
+    otherwise: AnswerFormat | None = None,
+    tokens: Collection[str] = (*GROUNDING, CALL_BEGINS, CALL_ENDS),
 ) -> AnswerFormat | None:
     """Return what an answer with tools is bound to; None if there are no tools.
 
@@ -46,11 +51,18 @@ def tool_format(
         tools: the tools, each with a name of its own.
         choice: "auto", "none", "required", or the name of the only tool to call.
         parallel: whether the answer may have several calls.
-        text_tokens: control tokens that the text before the calls may have; those that the model's vocabulary has.
+        otherwise: what an answer without calls is bound to, a schema; None for any text.
+        tokens: those of `GROUNDING` and of the tags of a call that are single tokens of the model's vocabulary; a model
+            without the others writes tags of a call in letters.
 
     Raises:
-        InvalidRequestError: no tool has the name, or the tools are too many to bind an answer to.
+        InvalidRequestError: no tool has the name, the tools are too many to bind an answer to, or `otherwise` is no
+            schema.
     """
+    if otherwise is not None and otherwise.kind != "schema":
+        raise InvalidRequestError(
+            f"An answer with tools cannot be bound to {otherwise.kind}, too.", "Give a schema, or leave the tools out."
+        )
     if choice not in ("auto", "none", "required"):
         tools = [tool for tool in tools if tool.name == choice]
         if not tools:
@@ -64,7 +76,7 @@ def tool_format(
                 "tool_choice is required, and there are no tools.", "Give tools, or leave it out."
             )
         return None
-    grammar = _grammar(tools, choice, parallel, text_tokens)
+    grammar = _grammar(tools, choice, parallel, otherwise, tokens)
     if len(grammar.encode()) > _MAX_BYTES:
         raise InvalidRequestError("The tools together are larger than 1 MiB.", "Give fewer, or shorter schemas.")
     check_language(grammar, "What the tools' calls are bound to", "Give fewer or simpler tools.", has_lines=False)
@@ -72,7 +84,7 @@ def tool_format(
     def read(text: str) -> tuple[str, tuple[ToolCall, ...]]:
         return parse_calls(text)
 
-    return AnswerFormat("tools", grammar, "", read, partial_calls)
+    return AnswerFormat("tools", grammar, otherwise.note if otherwise else "", read, partial_calls, otherwise)
 
 
 def partial_calls(text: str) -> tuple[str, tuple[ToolCall, ...]] | None:
@@ -100,21 +112,34 @@ def partial_calls(text: str) -> tuple[str, tuple[ToolCall, ...]] | None:
     return (before, tuple(calls.values())) if before or calls else None
 
 
-def _grammar(tools: Sequence[Tool], choice: ToolChoice, parallel: bool, text_tokens: Sequence[str]) -> str:
+def _grammar(
+    tools: Sequence[Tool],
+    choice: ToolChoice,
+    parallel: bool,
+    otherwise: AnswerFormat | None,
+    tokens: Collection[str],
+) -> str:
     """Return the grammar in llguidance's Lark.
 
     Control tokens stand bare there. Text is never `<tool_call>` in letters either: what reads the answer sees letters.
     """
+    begins, ends = (tag if tag in tokens else _literal(tag) for tag in (CALL_BEGINS, CALL_ENDS))
     calls = "call" + (' ("\\n" call)*' if parallel else "")
-    # Two of TEXT never stand side by side: `<tool_call` would end one of them, and `>` begin the next.
-    text = f"TEXT (({' | '.join(text_tokens)}) TEXT)*" if text_tokens else "TEXT"
-    start = {"none": text, "auto": f"{text} ({calls})?"}.get(choice, calls)
-    lines = [f"start: {start}"]
-    if choice in ("none", "auto"):
-        lines.append(f"TEXT: /(?s:.*)/ & ~/(?s:.*){CALL_BEGINS}(?s:.*)/")
+    lines = []
+    if otherwise is not None:
+        bound = json.loads(otherwise.grammar)["grammars"][0]["json_schema"]
+        lines.append({"none": "start: otherwise", "auto": f"start: otherwise | {calls}"}.get(choice, f"start: {calls}"))
+        lines.append(f"otherwise: %json {json.dumps(bound)}")
+    else:
+        grounding = " | ".join(tag for tag in GROUNDING if tag in tokens)
+        # Two of TEXT never stand side by side: `<tool_call` would end one of them, and `>` begin the next.
+        text = f"TEXT (({grounding}) TEXT)*" if grounding else "TEXT"
+        lines.append(f"start: { ({'none': text, 'auto': f'{text} ({calls})?'}.get(choice, calls)) }")
+        if choice in ("none", "auto"):
+            lines.append(f"TEXT: /(?s:.*)/ & ~/(?s:.*){CALL_BEGINS}(?s:.*)/")
     if choice != "none":
         end = AFTER_ARGUMENTS.removesuffix(CALL_ENDS)
-        lines.append(f"call: {CALL_BEGINS} {_literal(BEFORE_NAME)} named {_literal(end)} {CALL_ENDS}")
+        lines.append(f"call: {begins} {_literal(BEFORE_NAME)} named {_literal(end)} {ends}")
         lines.append(f"named: {' | '.join(f'tool_{index}' for index in range(len(tools)))}")
         for index, tool in enumerate(tools):
             lines.append(f"tool_{index}: {_literal(tool.name + BEFORE_ARGUMENTS)} arguments_{index}")

@@ -17,9 +17,10 @@ import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from internvl_gguf.errors import InvalidAnswerError
+from internvl_gguf.types import ToolCall
 
 CALL_BEGINS: Final = "<tool_call>"
 CALL_ENDS: Final = "</tool_call>"
@@ -30,23 +31,6 @@ BETWEEN_CALLS: Final = f"\n{CALL_BEGINS}"
 
 _IN_ARGUMENTS: Final = re.compile(r'["{}\[\]]')
 _IN_STRING: Final = re.compile(r'["\\]')
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """A call that the model made.
-
-    Attributes:
-        id: names the call, such as "call_5f3a…": a tool's result is given for it.
-        name: the tool.
-        arguments: its arguments, which have the form of the tool's parameters.
-        index: number of the call in its answer, from 0.
-    """
-
-    id: str
-    name: str
-    arguments: dict[str, Any]
-    index: int = 0
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,6 @@ def refuses_foreign_names(names: ForeignNames) -> Callable[[_Class], _Class]:
     return decorate
 
 
-_NO_FORM: Final = (
-    "No form of an answer can be enforced: ask for JSON in the question, and check what comes with json.loads."
-)
 _ONE_ANSWER: Final = "A question has one answer: ask it several times, with a temperature and another seed each time."
 _LOGPROBS: Final = "Session.next_token_logprobs gives the probabilities of an answer's first token."
 _OF_ASK: Final = "It belongs to a question: give it to ask, stream, batch or each."
@@ -105,11 +102,22 @@ SAMPLING_OTHERWISE: Final = {
     "logprobs": _LOGPROBS,
     "top_logprobs": _LOGPROBS,
     "prompt_logprobs": _LOGPROBS,
-    **dict.fromkeys(
-        ("response_format", "guided_json", "guided_decoding", "grammar", "format", "json_schema"), _NO_FORM
-    ),
 }
-SAMPLING: Final = ForeignNames("SamplingParams", OF_SAMPLING, SAMPLING_OTHERWISE)
+OF_FORMS: Final = {
+    **dict.fromkeys(("response_format", "guided_json", "guided_decoding", "format", "json_schema"), "schema"),
+    **dict.fromkeys(("output_schema", "response_model", "output_type", "json"), "schema"),
+    "guided_choice": "choices",
+    "choice": "choices",
+    "guided_regex": "regex",
+    "guided_grammar": "grammar",
+    "functions": "tools",
+    "function_call": "tool_choice",
+}
+SAMPLING: Final = ForeignNames(
+    "SamplingParams",
+    OF_SAMPLING,
+    {**SAMPLING_OTHERWISE, **dict.fromkeys((*OF_FORMS, "schema", "choices", "grammar", "regex", "tools"), _OF_ASK)},
+)
 PICTURE: Final = ForeignNames("a Picture", {**OF_PICTURES, "path": "source", "image": "source", "url": "source"}, {})
 QUESTION: Final = ForeignNames(
     "a question",
@@ -123,6 +131,7 @@ QUESTION: Final = ForeignNames(
         "custom_id": "id",
         **OF_PICTURES,
         **OF_SAMPLING,
+        **OF_FORMS,
     },
     {
         **SAMPLING_OTHERWISE,
@@ -148,7 +157,7 @@ ENGINE: Final = ForeignNames(
         "cache_dir": f"Set the variable INTERNVL_CACHE for what is computed; {_FILES}",
         "quantization": 'Name the quant with the model, as "InternVL3-8B-Instruct:Q4_K_M".',
         "quant": 'Name the quant with the model, as "InternVL3-8B-Instruct:Q4_K_M".',
-        **dict.fromkeys((*OF_SAMPLING, *SAMPLING_OTHERWISE), _OF_ASK),
+        **dict.fromkeys((*OF_SAMPLING, *SAMPLING_OTHERWISE, *OF_FORMS), _OF_ASK),
     },
 )
 

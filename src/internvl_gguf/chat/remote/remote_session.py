@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import replace
 from typing import Any, Unpack
 
+from internvl_gguf.boxes.parse import read_boxes
 from internvl_gguf.chat.remote.measured_room import MeasuredRoom
 from internvl_gguf.chat.remote.received import ReceivedAnswer, progress_event
 from internvl_gguf.chat.remote.sent_picture import sent_picture
@@ -17,9 +18,10 @@ from internvl_gguf.chat.show_answer import Phase
 from internvl_gguf.config import AskOptions, PictureOptions
 from internvl_gguf.errors import AnswerBrokenError, InvalidRequestError, ServerError
 from internvl_gguf.images.load import picture_list
+from internvl_gguf.session.grounding import asked_pictures
 from internvl_gguf.session.prompt_template import check_places, check_turns, with_system, without_last_question
 from internvl_gguf.session.question_options import checked_options
-from internvl_gguf.types import Chunk, Message, MessagePicture
+from internvl_gguf.types import Chunk, Message, MessagePicture, Reply
 from internvl_gguf.utils import arguments
 from internvl_gguf.utils.notices import Notice
 
@@ -170,7 +172,7 @@ class RemoteSession:
                 keep()
         for notice in answer.notices:
             self._on_notice(notice)
-        yield Chunk("", answer.reply(is_stopped=line.is_cut))
+        yield Chunk("", self._with_boxes(answer.reply(is_stopped=line.is_cut)))
 
     def _pieces(
         self, messages: Sequence[Message], options: AskOptions, answer: ReceivedAnswer, line: Line
@@ -198,6 +200,11 @@ class RemoteSession:
             if not error.hint:
                 raise ServerError(error.message, "Ask again, or look at the server.") from None
             raise
+
+    def _with_boxes(self, reply: Reply) -> Reply:
+        """Return a reply with the boxes of its text; a server sends it without tags."""
+        pictures = asked_pictures(self._messages[:-1])
+        return replace(reply, boxes=read_boxes(reply.text, pictures).boxes) if pictures else reply
 
     def _as_cut(self, message: Message, options: Mapping[str, Any]) -> Message:
         """Return a message with its pictures as these options cut them: a server cuts all anew for each question."""

@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from internvl_gguf.types import Box
+
 PREVIEW_COLUMNS, PREVIEW_ROWS = 28, 8
 """Most columns and rows of a preview."""
+
+BOXES_COLUMNS, BOXES_ROWS = 60, 20
+"""Most columns and rows of a preview with boxes, whose labels are to be read."""
 
 _CELL = (10, 20)  # pixels of a cell, about; terminals scale to whole cells
 _KITTY_CHUNK = 4096
@@ -51,14 +56,29 @@ def protocol_of(environment: Mapping[str, str]) -> Protocol:
     return blocks
 
 
-def draw(picture: Image, protocol: Protocol) -> str:
-    """Return the text that makes a terminal show an RGB picture; it ends at the beginning of a line."""
-    columns, rows = _size_in_cells(picture.size)
+def draw(
+    picture: Image,
+    protocol: Protocol,
+    room: tuple[int, int] = (PREVIEW_COLUMNS, PREVIEW_ROWS),
+    boxes: Sequence[Box] = (),
+) -> str:
+    """Return the text that makes a terminal show an RGB picture; it ends at the beginning of a line.
+
+    Args:
+        picture: the picture, upright.
+        protocol: how it is drawn.
+        room: most columns and rows.
+        boxes: boxes to draw on it; in half blocks their frames alone, for letters have no room there.
+    """
+    from internvl_gguf.boxes.draw import draw_boxes, draw_frames
+
+    columns, rows = _size_in_cells(picture.size, room)
     if protocol in (Protocol.BLOCKS, Protocol.BLOCKS_256):
-        small = picture.resize((columns, rows * 2))
+        small = draw_frames(picture.resize((columns, rows * 2)), boxes)
         line = _true_line if protocol is Protocol.BLOCKS else _indexed_line
         return "".join(f"{line(small, row)}\x1b[0m\n" for row in range(rows))
-    small = picture.resize((columns * _CELL[0], rows * _CELL[1]))
+    pixels = (columns * _CELL[0], rows * _CELL[1])
+    small = draw_boxes(picture.resize(pixels), boxes).resize(pixels) if boxes else picture.resize(pixels)
     if protocol is Protocol.SIXEL:
         from internvl_gguf.chat.terminal.sixel import encode_sixel
 
@@ -72,11 +92,11 @@ def draw(picture: Image, protocol: Protocol) -> str:
     return "".join(_kitty(data.getvalue(), columns, rows)) + "\n"
 
 
-def _size_in_cells(size: tuple[int, int]) -> tuple[int, int]:
+def _size_in_cells(size: tuple[int, int], room: tuple[int, int]) -> tuple[int, int]:
     """Return columns and rows of a preview with the picture's aspect ratio; a cell is about twice as high as wide."""
-    width, height = size
-    columns = min(PREVIEW_COLUMNS, max(1, round(2 * PREVIEW_ROWS * width / height)))
-    rows = min(PREVIEW_ROWS, max(1, round(columns * height / width / 2)))
+    (width, height), (most_columns, most_rows) = size, room
+    columns = min(most_columns, max(1, round(2 * most_rows * width / height)))
+    rows = min(most_rows, max(1, round(columns * height / width / 2)))
     return columns, rows
 
 

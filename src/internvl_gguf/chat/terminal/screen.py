@@ -13,6 +13,8 @@ from internvl_gguf.utils.safe_text import broken, safe_text
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from internvl_gguf.types import Box
+
 
 _HANG = 4
 _TICKS_BEFORE_PROGRESS = 10
@@ -24,9 +26,11 @@ class Screen(ABC):
 
     Attributes:
         for_screen_reader: whether symbols are written as words.
+        shows_pictures: whether `preview` shows anything.
     """
 
     for_screen_reader = False
+    shows_pictures = False
 
     @property
     def columns(self) -> int:
@@ -85,8 +89,8 @@ class Screen(ABC):
         self.say(f"Error: {error.message}")
         self.show_lines([f"  {error.hint}"])
 
-    def preview(self, picture: Image) -> None:
-        """Show a small preview of a picture, if the terminal can."""
+    def preview(self, picture: Image, boxes: Sequence[Box] = ()) -> None:
+        """Show a small preview of a picture, if the terminal can; with boxes a larger one, on which they are drawn."""
         return
 
 

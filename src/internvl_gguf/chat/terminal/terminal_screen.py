@@ -15,13 +15,22 @@ from rich.theme import Theme
 from internvl_gguf.chat.terminal.live_area import LiveArea
 from internvl_gguf.chat.terminal.markdown_blocks import BlockStream
 from internvl_gguf.chat.terminal.markdown_view import MarkdownView
-from internvl_gguf.chat.terminal.preview import PREVIEW_COLUMNS, Protocol, draw
+from internvl_gguf.chat.terminal.preview import (
+    BOXES_COLUMNS,
+    BOXES_ROWS,
+    PREVIEW_COLUMNS,
+    PREVIEW_ROWS,
+    Protocol,
+    draw,
+)
 from internvl_gguf.chat.terminal.screen import Screen
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError
 from internvl_gguf.utils.safe_text import can_show, cells, safe_name, safe_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from internvl_gguf.types import Box
 
 _FRAMES_A_SECOND = 25
 _SHARE_OF_DRAWING = 0.1
@@ -61,6 +70,7 @@ class TerminalScreen(Screen):
         self._area = LiveArea(out)
         draws_blocks = preview in (Protocol.BLOCKS, Protocol.BLOCKS_256)
         self._preview = None if draws_blocks and not can_show(out, _BLOCK) else preview
+        self.shows_pictures = self._preview is not None
         self._answer: BlockStream | None = None
         self._is_stale = False
         self._draws_next = 0.0
@@ -139,11 +149,12 @@ class TerminalScreen(Screen):
         self._print(Text.assemble(("Error: ", "bold red"), safe_text(error.message)))
         self.show_lines([f"  {error.hint}"])
 
-    def preview(self, picture: Image) -> None:
+    def preview(self, picture: Image, boxes: Sequence[Box] = ()) -> None:
         if self._preview is None or self.columns < PREVIEW_COLUMNS:
             return
+        room = (min(BOXES_COLUMNS, self.columns), BOXES_ROWS) if boxes else (PREVIEW_COLUMNS, PREVIEW_ROWS)
         self._area.show([])
-        self._out.write(draw(picture, self._preview))
+        self._out.write(draw(picture, self._preview, room, boxes))
         self._out.flush()
 
     def _print(self, text: Text) -> None:

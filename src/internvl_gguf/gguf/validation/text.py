@@ -30,6 +30,7 @@ from internvl_gguf.gguf.validation.tokenizer import (
     NOT_INTERNVL_HINT,
     TOKENIZER_KEYS,
     check_tokenizer,
+    grounding_token_ids,
     special_token_ids,
 )
 
@@ -65,6 +66,7 @@ class TextModelFacts(TextShape):
             `<IMG_CONTEXT>`, looked up by their text.
         eos: id of the token the file names as end of a sequence; None where it names none.
         weight_bytes: bytes of all tensors, of all parts of a split model.
+        grounding: names and ids of `<ref>`, `</ref>`, `<box>` and `</box>`; none where the vocabulary lacks one.
         longest_token: bytes of the longest token as the vocabulary spells it, which no token's text is longer than.
     """
 
@@ -81,6 +83,7 @@ class TextModelFacts(TextShape):
     eos: int | None
     weight_bytes: int
     longest_token: int
+    grounding: tuple[tuple[str, int], ...] = ()
 
     @property
     def name(self) -> str:
@@ -144,6 +147,7 @@ def validate_text_model(header: GGUFHeader, parts: Sequence[GGUFHeader] = ()) ->
         eos=header.integer(eos_key) if eos_key in header else None,
         weight_bytes=sum(tensor.n_bytes for tensor in tensors.values()),
         longest_token=max(map(len, tokens)),
+        grounding=grounding_token_ids(header, tokens),
     )
 
 

@@ -16,6 +16,8 @@ NOT_INTERNVL_HINT: Final = "Use the text GGUF of an InternVL3 model; its mmproj 
 
 _SPECIAL_TOKENS: Final = ("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
 
+_GROUNDING_TOKENS: Final = ("<ref>", "</ref>", "<box>", "</box>")
+
 _PAIR: Final = re.compile(rb"^[^\n][^ \n]* [^\n]", re.MULTILINE)
 
 _TOKEN_ID_KEYS: Final = tuple(
@@ -121,3 +123,12 @@ def special_token_ids(header: GGUFHeader, tokens: list[bytes]) -> tuple[int, ...
             NOT_INTERNVL_HINT,
         )
     return tuple(tokens.index(name.encode()) for name in _SPECIAL_TOKENS)
+
+
+def grounding_token_ids(header: GGUFHeader, tokens: list[bytes]) -> tuple[tuple[str, int], ...]:
+    """Return names and ids of `<ref>`, `</ref>`, `<box>` and `</box>`; none unless all four are tokens of their own."""
+    types = header.array("tokenizer.ggml.token_type", GGUFValueType.INT32).numbers()
+    places = {token: place for place, token in enumerate(tokens) if token.startswith(b"<")}
+    found = [(name, places[name.encode()]) for name in _GROUNDING_TOKENS if name.encode() in places]
+    whole = (int(TokenType.CONTROL), int(TokenType.USER_DEFINED))
+    return tuple(found) if len(found) == 4 and all(types[place] in whole for _, place in found) else ()

@@ -20,13 +20,32 @@ const CORNERS = /\[\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(-?\d+)\s*\]/g;
 /** Tags that stand alone, and the beginning of one at the end of what has come so far. */
 const STRAY = /<\/?(?:ref|box)>|<\/?(?:r|re|ref|b|bo|box)?$|\[\[[-\d\s,[\]]*$/g;
 
+/** A fence, and a line of the list of objects that InternVL writes into one. */
+const FENCE = /```[ \t]*\n([\s\S]*?)(```|$)/g;
+const DETECTED = /^\s*[^[\]=({\n]+\[\[\s*[-\d][-\d\s,[\]]*\]\s*\](?:<\/box>)?\s*$/;
+
+/**
+ * The text with the lists of objects out of their fences; a fence around anything else is code.
+ *
+ * @param {string} text
+ */
+function withoutListFences(text) {
+  return text.replace(FENCE, (fence, body, end) => {
+    const lines = body.split("\n");
+    if (!end) lines.pop(); // more of it may come
+    const listed = lines.filter((/** @type {string} */ line) => line.trim());
+    return listed.length && listed.every((/** @type {string} */ line) => DETECTED.test(line)) ? body : fence;
+  });
+}
+
 /**
  * Read the boxes of an answer, also of one that is cut off: a last box without all its numbers is left out.
  *
- * @param {string} text
+ * @param {string} answer
  * @returns {{text: string, boxes: Box[]}} the text to show, without coordinates, and the boxes
  */
-export function readBoxes(text) {
+export function readBoxes(answer) {
+  const text = withoutListFences(answer);
   /** @type {Box[]} */
   const boxes = [];
   let shown = "";

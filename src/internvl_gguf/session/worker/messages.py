@@ -47,6 +47,8 @@ class SubmitAnswer(NamedTuple):
     sampling: SamplingParams
     evicts: bool
     top_logprobs: int | None
+    logprobs_between: tuple[int, int] | None
+    grammar: str | None
 
 
 class SubmitLogits(NamedTuple):

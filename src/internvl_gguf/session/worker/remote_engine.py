@@ -105,12 +105,17 @@ class RemoteEngine:
         *,
         evicts: bool = True,
         top_logprobs: int | None = None,
+        logprobs_between: tuple[int, int] | None = None,
+        grammar: str | None = None,
     ) -> Handle:
         """See `Engine.submit`; its errors end the answer instead of being raised here."""
         request = RemoteRequest(prompt, on_tiles=on_tiles)
         spans = messages.without_pixels(prompt)
         number = self._client.submit(
-            request, lambda number: messages.SubmitAnswer(number, spans, sampling, evicts, top_logprobs)
+            request,
+            lambda number: messages.SubmitAnswer(
+                number, spans, sampling, evicts, top_logprobs, logprobs_between, grammar
+            ),
         )
         return Handle(request, self._client.work_until, lambda: self._client.cancel(number))
 

@@ -186,7 +186,13 @@ class Server:
         if isinstance(message, messages.SubmitLogits):
             return _RunningLogits(message.request, engine.submit_logits(spans, on_tiles), supply, keys)
         answer = engine.submit(
-            spans, message.sampling, on_tiles, evicts=message.evicts, top_logprobs=message.top_logprobs
+            spans,
+            message.sampling,
+            on_tiles,
+            evicts=message.evicts,
+            top_logprobs=message.top_logprobs,
+            logprobs_between=message.logprobs_between,
+            grammar=message.grammar,
         )
         return _RunningAnswer(message.request, answer, engine.model.piece, supply, keys)
 

@@ -1,0 +1,119 @@
+"""`Session.run`: ask, call the tools that the answer calls, give back what they return, until an answer calls none."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, Unpack
+
+from internvl_gguf.config import AskOptions
+from internvl_gguf.errors import InternVLError, InvalidRequestError
+from internvl_gguf.types import Picture, Reply, ToolCall, ToolResult
+from internvl_gguf.utils import arguments
+
+if TYPE_CHECKING:
+    from internvl_gguf.structured import Tool
+
+OnCall = Callable[[ToolCall, ToolResult], None]
+Ask = Callable[..., Reply]
+
+DEFAULT_MAX_STEPS: Final = 8
+DEFAULT_TOOL_TIMEOUT: Final = 60.0  # seconds
+
+
+def run_tools(
+    ask: Ask,
+    prompt: str,
+    images: Any,
+    *,
+    max_steps: int,
+    tool_timeout: float,
+    on_call: OnCall | None,
+    **options: Unpack[AskOptions],
+) -> Reply:
+    """Ask until an answer calls no tool, or `max_steps` answers were given. See `Session.run`.
+
+    Args:
+        ask: `Session.ask`.
+    """
+    tools = _callable_tools(options.get("tools"))
+    steps = arguments.whole("max_steps", max_steps)
+    if steps < 1:
+        raise arguments.wrong("max_steps", max_steps, "Give 1 or more.")
+    reply = ask(prompt, images, **options)
+    for _ in range(steps - 1):
+        if not reply.tool_calls:
+            break
+        results = []
+        for call in reply.tool_calls:
+            results.append(call_tool(tools[call.name], call, tool_timeout))
+            if on_call:
+                on_call(call, results[-1])
+        # A tool that has to be called was called: what follows may be the answer in words.
+        reply = ask(results, **{**options, "tool_choice": "auto"})
+    return reply
+
+
+def call_tool(tool: Tool, call: ToolCall, timeout: float) -> ToolResult:
+    """Call a tool and return its result; what it raises, and that it took too long, is a result, too, in words.
+
+    Args:
+        tool: the tool.
+        call: the call.
+        timeout: seconds after which it is not waited for any more; it goes on in a thread of its own. 0 waits for ever.
+    """
+    outcomes: SimpleQueue[ToolResult | BaseException] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            outcomes.put(as_result(tool.call(call.arguments)))
+        except BaseException as error:  # SystemExit, too: a tool may not end the program
+            outcomes.put(error)
+
+    threading.Thread(target=work, name=f"internvl-tool-{tool.name}", daemon=True).start()
+    try:
+        outcome = outcomes.get(timeout=timeout or None)
+    except Empty:
+        return ToolResult(f"Error: {tool.name} took longer than {timeout:g} seconds.")
+    if isinstance(outcome, BaseException):
+        return ToolResult(f"Error: {_in_words(outcome)}")
+    return outcome
+
+
+def as_result(value: Any) -> ToolResult:
+    """Return what a function returned as a result: pictures as pictures, anything else as its content."""
+    if isinstance(value, ToolResult):
+        return value
+    if isinstance(value, Picture) or _is_picture(value):
+        return ToolResult("", [value])
+    return ToolResult("None" if value is None else value)
+
+
+def _is_picture(value: Any) -> bool:
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    is_array = kind == "numpy.ndarray" and getattr(value, "ndim", 0) == 3 and str(value.dtype) == "uint8"
+    return is_array or any(
+        f"{each.__module__}.{each.__qualname__}" == "PIL.Image.Image" for each in type(value).__mro__
+    )
+
+
+def _callable_tools(given: Any) -> dict[str, Tool]:
+    from internvl_gguf.structured import tools_of
+
+    tools = tools_of(given or ())
+    if not tools:
+        raise InvalidRequestError("There are no tools to run.", "Give tools=[function, ...].")
+    for tool in tools:
+        if tool.function is None:
+            raise InvalidRequestError(
+                f"The tool {tool.name} has no function.", "Give a Python function, or answer its calls with ask()."
+            )
+    return {tool.name: tool for tool in tools}
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, InternVLError):
+        return error.message
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

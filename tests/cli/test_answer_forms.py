@@ -1,0 +1,126 @@
+"""`internvl ask --schema` and its like: the answer in the form that was asked for, or an exit code that says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from internvl_gguf.models.resolve import ModelFiles
+from tests.cli.test_batch_lines import Run, records, run
+from tests.cli.test_commands import assert_two_lines
+
+__all__ = ["run"]
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"drink": {"enum": ["tea", "soup"], "description": "what is in the cup"}, "hot": {"type": "boolean"}},
+    "required": ["drink", "hot"],
+}
+
+
+@pytest.fixture
+def model(tiny: ModelFiles) -> list[object]:
+    return [tiny.text, "--mmproj", tiny.mmproj, "-t", 1, "--n-ctx", 1024]
+
+
+def test_a_schema_from_a_file_as_json_and_as_keys(run: Run, model: list[object], tmp_path: Path) -> None:
+    file = tmp_path / "a schema.json"
+    file.write_text(json.dumps(SCHEMA))
+    for given in (file, json.dumps(SCHEMA)):
+        done = run("ask", *model, "-p", "What is it?", "--schema", given)
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        assert answer["drink"] in ("tea", "soup")
+        assert isinstance(answer["hot"], bool)
+    done = run("ask", *model, "-p", "What is it?", "--schema", "hot bool, round bool")
+    assert list(json.loads(done.stdout)) == ["hot", "round"]
+
+
+def test_json_has_the_value(run: Run, model: list[object]) -> None:
+    done = run("ask", *model, "-p", "What is it?", "--schema", json.dumps(SCHEMA), "--json")
+    found = json.loads(done.stdout)
+    assert found["parsed"] == json.loads(found["text"])
+
+
+@pytest.mark.parametrize("given", ["tea,soup", "tea, soup", '["tea", "soup"]'])
+def test_choices(run: Run, model: list[object], given: str) -> None:
+    assert run("ask", *model, "-p", "Which?", "--choices", given).stdout in ("tea\n", "soup\n")
+
+
+def test_a_choice_with_a_comma(run: Run, model: list[object]) -> None:
+    assert run("ask", *model, "-p", "Which?", "--choices", '["yes, it is"]').stdout == "yes, it is\n"
+
+
+def test_a_regular_expression_and_a_grammar(run: Run, model: list[object], tmp_path: Path) -> None:
+    assert run("ask", *model, "-p", "Which?", "--regex", "[ab]{3}").stdout.strip("ab") == "\n"
+    file = tmp_path / "grammar.gbnf"
+    file.write_text('root ::= "x" [yz]\n')
+    assert run("ask", *model, "-p", "Which?", "--grammar", file).stdout in ("xy\n", "xz\n")
+    assert run("ask", *model, "-p", "Which?", "--grammar", 'start: "x" ("y" | "z")').stdout in ("xy\n", "xz\n")
+
+
+def test_an_answer_that_was_cut_off_is_a_failure(run: Run, model: list[object]) -> None:
+    done = run("ask", *model, "-p", "What is it?", "--schema", json.dumps(SCHEMA), "-n", 3)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "The answer ended before its form was complete, so there is no parsed value.",
+        "The answer was cut at its limit; raise it with --max-tokens, or the context with --n-ctx.",
+    ]
+    done = run("ask", *model, "-p", "What is it?", "--schema", json.dumps(SCHEMA), "--stop", "drink")
+    assert done.returncode == 1
+    assert "stop string" in done.stderr
+
+
+def test_null_is_a_value(run: Run, model: list[object]) -> None:
+    done = run("ask", *model, "-p", "What is it?", "--schema", '{"type": "null"}')
+    assert (done.returncode, done.stdout) == (0, "null\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--schema", "{"], "JSON"),
+        (["--schema", '{"type": "nothing"}'], "nothing"),
+        (["--schema", "there-is-none.json"], "There is no file there-is-none.json"),
+        (["--schema", "name", "--choices", "a,b"], "one form"),
+        (["--choices", ""], "empty"),
+        (["--choices", "[1"], "--choices"),
+        (["--regex", "("], "regular expression"),
+        (["--grammar", "start: nothing"], "nothing"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_used_is_told_before_anything_is_loaded(run: Run, arguments: list[str], told: str) -> None:
+    done = run("ask", "there/is/none.gguf", "What is it?", *arguments)
+    assert_two_lines(done, code=2)
+    assert told in done.stderr
+
+
+def test_lines_of_a_batch_may_have_forms_of_their_own(run: Run, model: list[object], tmp_path: Path) -> None:
+    lines: list[dict[str, Any]] = [
+        {"prompt": "a"},
+        {"prompt": "b", "schema": SCHEMA},
+        {"prompt": "c", "regex": "[xy]{2}"},
+        {"prompt": "d", "schema": {"type": "array", "uniqueItems": True}},
+        {"prompt": "e", "answer_format": 1},
+    ]
+    file, output = tmp_path / "lines.jsonl", tmp_path / "answers.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    command = ("ask", *model, "--batch", file, "--output", output, "--choices", "tea,soup")
+    done = run(*command)
+    assert done.returncode == 1
+    found = {record["line"]: record for record in records(output.read_text())}
+    assert found[1]["parsed"] in ("tea", "soup")
+    assert found[2]["parsed"]["drink"] in ("tea", "soup")
+    assert set(found[3]["parsed"]) <= {"x", "y"}
+    assert "uniqueItems" in found[4]["error"]
+    assert "answer_format" in found[5]["error"]
+    assert "were answered before" in run(*command).stderr
+    # Other choices are another question, for the line without a form of its own.
+    again = run(*command[:-1], "cake,pie").stderr
+    assert "1 line was answered with another model, other options or other words" in again
+    found = {record["line"]: record for record in records(output.read_text())}
+    assert found[1]["parsed"] in ("cake", "pie")
