@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from internvl_gguf.errors import InvalidAnswerError, InvalidRequestError
-from internvl_gguf.structured import Tool, ToolStream, parse_calls, tool_format, tools_of
+from internvl_gguf.structured import Tool, ToolStream, format_of, parse_calls, tool_format, tools_of
 from internvl_gguf.structured.constraint import byte_tokenizer, byte_tokens, matches, new_matcher
-from internvl_gguf.structured.tool_stream import ArgumentsPiece, CallBegun, CallEnded, TextPiece, ToolCall, ToolEvent
+from internvl_gguf.structured.tool_stream import ArgumentsPiece, CallBegun, CallEnded, TextPiece, ToolEvent
+from internvl_gguf.types import ToolCall
 
 NOTHING = Tool("nothing")
 ADD = Tool("add", "Adds.", {"properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a"]})
@@ -26,6 +27,7 @@ def call(tool: str, /, **arguments: Any) -> str:
     return f"<tool_call>\n{written}\n</tool_call>"
 
 
+TAGS = ("<tool_call>", "</tool_call>")
 ONE = call("add", a=1)
 TWO = f"{call('add', a=1, b=-2)}\n{call('nothing')}"
 
@@ -79,10 +81,10 @@ def test_a_call_that_fits_no_tool_cannot_be_written(wrong: str) -> None:
 
 
 @pytest.mark.parametrize("choice", ["auto", "none"])
-@pytest.mark.parametrize("text_tokens", [(), ("<box>", "</box>")])
-def test_the_token_of_a_call_cannot_be_written_in_letters(choice: str, text_tokens: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("tokens", [TAGS, (*TAGS, "<box>", "</box>")])
+def test_the_token_of_a_call_cannot_be_written_in_letters(choice: str, tokens: tuple[str, ...]) -> None:
     """What reads an answer sees letters, so text would have been taken for a call."""
-    made = tool_format([ADD], choice, text_tokens=text_tokens)
+    made = tool_format([ADD], choice, tokens=tokens)
     matcher = new_matcher(byte_tokenizer(), made.grammar)
     letters = list(b"see <tool_call> <tool_call>")
     assert matcher.try_consume_tokens(letters) == len(b"see <tool_call")
@@ -91,7 +93,24 @@ def test_the_token_of_a_call_cannot_be_written_in_letters(choice: str, text_toke
 def test_text_points_at_things_and_calls_follow() -> None:
     pointing = "<ref>a cat</ref><box>[[1, 2, 3, 4]]</box>"
     assert matches(tool_format([ADD]).grammar, f"{pointing}\n{ONE}")
-    assert not matches(tool_format([ADD], text_tokens=()).grammar, pointing)
+    assert not matches(tool_format([ADD], tokens=TAGS).grammar, pointing)
+
+
+def test_a_model_without_the_tokens_writes_the_tags_in_letters() -> None:
+    made = tool_format([ADD], tokens=())
+    letters = f"Well\n{ONE}".encode()
+    matcher = new_matcher(byte_tokenizer(), made.grammar)
+    assert matcher.try_consume_tokens(list(letters)) == len(letters)
+    assert matcher.is_accepting()
+
+
+def test_an_answer_without_calls_may_be_bound_to_a_schema() -> None:
+    otherwise = format_of(schema={"type": "integer"})
+    made = tool_format([ADD], otherwise=otherwise)
+    assert made.note == otherwise.note
+    assert [matches(made.grammar, text) for text in ("12", ONE, "hello", f"12\n{ONE}")] == [True, True, False, False]
+    with pytest.raises(InvalidRequestError, match="bound to regex, too"):
+        tool_format([ADD], otherwise=format_of(regex="a"))
 
 
 def test_without_tools_an_answer_is_free() -> None:
