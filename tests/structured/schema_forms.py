@@ -111,6 +111,7 @@ NUMBERS = [
     Form({"type": "number", "multipleOf": 0.01}, ["0.01", "19.99"], ["0.001"]),
     Form({"type": "number", "minimum": -90, "maximum": 90}, ["-90", "45.5", "90"], ["-90.1", "91"]),
     Form({"type": "number", "minimum": 0.5, "maximum": 2.5}, ["0.5", "1", "2.5"], ["0.4", "2.6"]),
+    Form({"allOf": [{"type": "integer", "multipleOf": 4}, {"multipleOf": 6}]}, ["0", "12"], ["4", "6"]),
     Form({"type": "integer", "minimum": 3, "maximum": 3}, ["3"], ["2", "4"]),
     Form({"type": "integer", "minimum": 3, "exclusiveMinimum": True}, ["4"], ["3"]),
     Form({"type": "number", "minimum": 0, "multipleOf": 10}, ["0", "20"], ["-10", "5"]),

@@ -7,6 +7,7 @@ bytes could take hours or the process.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
@@ -35,6 +36,7 @@ _UNWRITABLE_PATTERN: Final = re.compile(
 )
 _MOST_COMBINED_NODES: Final = 50_000
 _DEEPEST_COMBINED: Final = 12
+_STEPS_OF: Final = "steps of "
 
 _SIMPLER: Final = "Make it simpler, or check that in what comes back."
 
@@ -280,12 +282,16 @@ def _below(path: tuple[str, ...] | None, step: str) -> tuple[str, ...] | None:
 
 
 def _count_combined(node: dict[str, Any], constraints: set[str]) -> None:
-    for key in ("pattern", "format", "multipleOf"):
+    for key in ("pattern", "format"):
         if key in node:
             constraints.add(f"{key} {node[key]!r:.2000}")
-    steps = sum(each.startswith("multipleOf ") for each in constraints)
-    if len(constraints) - steps > MAX_COMBINED or steps > 1:
-        what = (
-            "is to be a multiple of several numbers" if steps > 1 else f"has to fit more than {MAX_COMBINED} patterns"
-        )
-        raise InvalidRequestError(f"The schema has a value that {what} at once.", "Write them as one.")
+    if _steps(node.get("multipleOf")):
+        constraints.add(f"{_STEPS_OF}{_steps(node['multipleOf'])}")
+    steps = [int(each.removeprefix(_STEPS_OF)) for each in constraints if each.startswith(_STEPS_OF)]
+    if len(constraints) - len(steps) > MAX_COMBINED:
+        what = f"has to fit more than {MAX_COMBINED} patterns"
+    elif math.prod(steps) > MAX_STEP:
+        what = "is to be a multiple of several numbers"
+    else:
+        return
+    raise InvalidRequestError(f"The schema has a value that {what} at once.", "Write them as one.")
