@@ -69,6 +69,7 @@ class ChatRequest:
         pictures: how pictures are cut and laid out.
         n: number of answers.
         top_logprobs: how many likeliest tokens are told beside each token; None tells no logprobs.
+        keeps_tags: whether the text of the answer has the tags of boxes.
     """
 
     model: str | None
@@ -77,6 +78,7 @@ class ChatRequest:
     pictures: PictureOptions
     n: int = 1
     top_logprobs: int | None = None
+    keeps_tags: bool = False
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWish
         pictures=pictures_of(used, defaults),
         n=whole(used, "n", 1, MOST_CHOICES, 1),
         top_logprobs=_top_logprobs(used),
+        keeps_tags=not switch(used, "skip_special_tokens", default=True),
     )
     _check_beginning(used, request.turns)
     options = as_object(used.get("stream_options", {}), "stream_options")
