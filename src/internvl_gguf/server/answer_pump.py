@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -123,6 +123,8 @@ class AnswerPump:
         samplings: Sequence[SamplingParams],
         top_logprobs: int | None,
         emit: Emit,
+        *,
+        keeps_tags: bool = False,
     ) -> Callable[[], None]:
         """Submit a question.
 
@@ -132,6 +134,7 @@ class AnswerPump:
             samplings: one for each answer.
             top_logprobs: as in `Engine.submit`.
             emit: called with each event, in threads of the model.
+            keeps_tags: whether the text has the tags of boxes.
 
         Returns:
             Function that ends its answers; callable from any thread, and harmless later.
@@ -139,7 +142,7 @@ class AnswerPump:
         Raises:
             InternVLError: the engine does not take it.
         """
-        request = _RunningRequest(self._runtime, question, history, samplings, top_logprobs, emit)
+        request = _RunningRequest(self._runtime, question, history, samplings, top_logprobs, emit, keeps_tags)
         with self._news:
             self._requests[request] = None
             self._news.notify()
@@ -195,6 +198,7 @@ class _RunningRequest:
         samplings: Sequence[SamplingParams],
         top_logprobs: int | None,
         emit: Emit,
+        keeps_tags: bool,
     ) -> None:
         self._emit = emit
         self._spans = question.spans
@@ -208,8 +212,9 @@ class _RunningRequest:
                 history,
                 self._tell_tiles if choice == 0 else None,
                 top_logprobs=top_logprobs,
+                keeps_tags=keeps_tags,
             )
-            self._answers[choice] = _RunningAnswer(choice, stream, runtime, sampling, top_logprobs is not None)
+            self._answers[choice] = _RunningAnswer(choice, stream, sampling, tells_tokens=top_logprobs is not None)
         self._first = self._answers[0].stream if self._answers else None
 
     @property
@@ -280,13 +285,11 @@ def tile_counts(spans: Sequence[Span], cached: int, read: int) -> tuple[int, int
 class _RunningAnswer:
     """One answer of a request."""
 
-    def __init__(
-        self, choice: int, stream: AnswerStream, runtime: ModelRuntime, sampling: SamplingParams, tells_tokens: bool
-    ) -> None:
+    def __init__(self, choice: int, stream: AnswerStream, sampling: SamplingParams, *, tells_tokens: bool) -> None:
         self.stream = stream
         self.is_over = False
         self._choice = choice
-        self._piece = runtime.engine.model.piece
+        self._piece = stream.piece
         self._stops = sampling.stop
         self._tells_tokens = tells_tokens
         self._shown = _ShownTokens()
@@ -306,7 +309,7 @@ class _RunningAnswer:
         tokens = self._shown.taken(self._new_tokens(), text, is_last=is_over and not stream.is_stopped)
         if text or tokens:
             events.append(Delta(self._choice, text, tokens))
-        events += [CallDelta(self._choice, piece.call) for piece in pieces if piece.call]
+        events += [CallDelta(self._choice, call) for call in _joined(piece.call for piece in pieces if piece.call)]
         if is_over:
             self.is_over = True
             events.append(Finished(self._choice, stream.reply(), stream.messages(is_whole=True)[-1], self._stop()))
@@ -329,6 +332,15 @@ class _RunningAnswer:
         whole = b"".join(map(self._piece, self.stream.handle.tokens)).decode("utf-8", "replace")
         found = [(whole.find(stop), stop) for stop in self._stops if stop in whole]
         return min(found)[1] if found else None
+
+
+def _joined(pieces: Iterable[ToolCallDelta]) -> Iterator[ToolCallDelta]:
+    """Join what is there of each call's arguments to one piece; the first piece of a call stays without any."""
+    for (index, is_first), group in itertools.groupby(pieces, lambda piece: (piece.index, bool(piece.id))):
+        if is_first:
+            yield from group
+        else:
+            yield ToolCallDelta(index, arguments="".join(piece.arguments for piece in group))
 
 
 class _ShownTokens:
