@@ -64,7 +64,19 @@ ROOMS: dict[str, set[str]] = {
     }
     | {"quantizing"},
     "chat": {*PUBLIC, "_version", "gguf", "images", "boxes", "engine", "planning", "models", "session", "history"},
-    "server": {*PUBLIC, "_version", "gguf", "hardware", "images", "engine", "memory", "planning", "models", "session"},
+    "server": {
+        *PUBLIC,
+        "_version",
+        "gguf",
+        "hardware",
+        "images",
+        "structured",
+        "engine",
+        "memory",
+        "planning",
+        "models",
+        "session",
+    },
     "cli": {
         *PUBLIC,
         "_version",

@@ -275,6 +275,11 @@ class Timings:
     decode: float
     decode_tokens_per_second: float
 
+    def to_dict(self) -> dict[str, float]:
+        """Return them rounded: times to a tenth of a millisecond, the rate to a tenth."""
+        rounded = {name: round(value, 4) for name, value in asdict(self).items()}
+        return {**rounded, "decode_tokens_per_second": round(self.decode_tokens_per_second, 1)}
+
 
 @dataclass(frozen=True)
 class Box:
@@ -336,16 +341,13 @@ class Reply:
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as `internvl ask --json` and `--batch` write it: only text, numbers, lists and dicts.
 
-        Times are rounded to a tenth of a millisecond, the rate to a tenth. Both commands add what was asked, and of
-        which model.
+        Both commands add what was asked, and of which model.
         """
-        timings = {name: round(value, 4) for name, value in asdict(self.timings).items()}
-        timings["decode_tokens_per_second"] = round(self.timings.decode_tokens_per_second, 1)
         return {
             "text": self.text,
             "finish_reason": self.finish_reason,
             "usage": asdict(self.usage),
-            "timings": timings,
+            "timings": self.timings.to_dict(),
             "notices": list(self.notices),
             "boxes": [box.to_dict() for box in self.boxes],
             "parsed": plain(self.parsed),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import Any
+import json
+from operator import attrgetter
+from typing import Any, Literal
 
 import pytest
 
 from tests.clients.conftest import KEY, RED_CIRCLE
 from tests.support.served import Served
+from tests.support.wishes import anthropic_tools, fits_tool
 
+pydantic = pytest.importorskip("pydantic", reason="pydantic is not installed: make test-clients")
 anthropic = pytest.importorskip("anthropic", reason="the package anthropic is not installed: make test-clients")
 
 RED = [{"role": "user", "content": "What is red?"}]
@@ -95,6 +99,52 @@ def test_tokens_are_counted(client: Any, asked: dict[str, Any]) -> None:
     assert count.input_tokens == usage.input_tokens + usage.cache_read_input_tokens
 
 
+@pytest.mark.parametrize("kind", ["messages", "beta.messages"])
+def test_an_answer_read_into_a_model(client: Any, kind: str) -> None:
+    seen = pydantic.create_model("Seen", colour=(Literal["red", "blue"], ...), exact=(bool, ...))
+    message = attrgetter(kind)(client).parse(model="demo", max_tokens=60, messages=RED, output_format=seen)
+    assert isinstance(message.parsed_output, seen)
+
+
+def test_a_tool_as_a_stream_and_its_result(client: Any, example: bytes) -> None:
+    options = {"model": "demo", "max_tokens": 200, "tools": anthropic_tools()}
+    choice = {"type": "any", "disable_parallel_tool_use": True}
+    with client.messages.stream(messages=RED, tool_choice=choice, **options) as stream:
+        told = "".join(event.partial_json for event in stream if event.type == "input_json")
+        message = stream.get_final_message()
+    (use,) = message.content
+    assert json.loads(told) == use.input
+    assert fits_tool(use.input)
+    assert message.stop_reason == "tool_use"
+    whole = client.messages.create(messages=RED, tool_choice=choice, **options)
+    assert whole.content[0].input == use.input
+    source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(example).decode()}
+    seen = [{"type": "text", "text": "This is what I saw."}, {"type": "image", "source": source}]
+    results = [{"type": "tool_result", "tool_use_id": use.id, "content": seen}]
+    more = [*RED, {"role": "assistant", "content": message.content}, {"role": "user", "content": results}]
+    counted = client.messages.count_tokens(model="demo", messages=more, tools=anthropic_tools())
+    after = client.messages.create(messages=more, tool_choice={"type": "none"}, **options)
+    assert after.usage.cache_read_input_tokens > message.usage.input_tokens
+    assert counted.input_tokens == after.usage.input_tokens + after.usage.cache_read_input_tokens
+    assert after.usage.tiles == 10
+
+
+def test_the_package_runs_tools(client: Any) -> None:
+    calls = []
+
+    def count(colour: Literal["red", "blue"], exact: bool) -> str:
+        """Count shapes."""
+        calls.append((colour, exact))
+        return "3"
+
+    runner = client.beta.messages.tool_runner(
+        model="demo", max_tokens=200, max_iterations=2, messages=RED, tools=[anthropic.beta_tool(count)],
+        tool_choice={"type": "any", "disable_parallel_tool_use": True}, thread=False,
+    )  # fmt: skip
+    assert [message.stop_reason for message in runner] == ["tool_use", "tool_use"]
+    assert len(calls) >= 1
+
+
 def test_the_models(client: Any) -> None:
     (model,) = client.models.list()
     assert (model.id, model.type, model.display_name) == ("demo", "model", "demo")
@@ -129,7 +179,8 @@ def test_asyncio(demo: Served, asked: dict[str, Any]) -> None:
         ({"messages": [{"role": "user", "content": "red " * 9000}]}, "tokens"),
         ({"stop_sequences": "red"}, "stop_sequences"),
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
-        ({"tools": [{"name": "look", "input_schema": {"type": "object"}}]}, "tools"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search"),
+        ({"tools": [{"name": "look", "input_schema": {"type": "frog"}}]}, r"tools\[0\]\.input_schema"),
     ],
 )
 def test_bad_requests(client: Any, wrong: dict[str, Any], says: str, stream: bool) -> None:

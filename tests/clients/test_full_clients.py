@@ -64,6 +64,7 @@ def llm(demo: Served, tmp_path: Path) -> Any:
     """The program llm, whose only model is the server's: takes arguments, returns what it says."""
     pytest.importorskip("llm", reason="llm is not installed: make test-clients")
     model = {"model_id": "demo", "model_name": "demo", "api_base": f"{demo.url}/v1", "vision": True}
+    model |= {"supports_schema": True, "supports_tools": True}
     (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([model]))  # JSON is YAML
 
     def run(*arguments: str) -> str:
@@ -85,3 +86,19 @@ def test_llm(llm: Any, demo: Served, more: tuple[str, ...]) -> None:
     assert demo.gauges["internvl_tiles_encoded_total"] == encoded
     (first, second) = json.loads(llm("logs", "--json"))
     assert first["conversation_id"] == second["conversation_id"]
+
+
+@pytest.mark.parametrize("more", [(), ("--no-stream",)], ids=["streamed", "whole"])
+def test_llm_with_a_schema(llm: Any, more: tuple[str, ...]) -> None:
+    answer = json.loads(llm("-m", "demo", *more, "--schema", "exact bool, sure bool", "Is a shape red?", "-a", EXAMPLE))
+    assert set(answer) == {"exact", "sure"}
+    assert all(isinstance(value, bool) for value in answer.values())
+
+
+@pytest.mark.parametrize("more", [(), ("--no-stream",)], ids=["streamed", "whole"])
+def test_llm_with_a_tool(llm: Any, more: tuple[str, ...]) -> None:
+    """llm leaves the model the choice, so the tool is called or not."""
+    tool = 'def look(exact: bool) -> str:\n    "Looks at shapes."\n    return "three"\n'
+    llm("-m", "demo", *more, "--functions", tool, "--chain-limit", "2", "Which shapes are red?")
+    (first, *_) = json.loads(llm("logs", "--json"))
+    assert [each["name"] for each in first["tools"]] == ["look"]

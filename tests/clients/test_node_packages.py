@@ -12,6 +12,7 @@ import pytest
 
 from tests.clients.conftest import RED_CIRCLE
 from tests.support.served import EXAMPLE, Served
+from tests.support.wishes import fits_tool
 
 FOLDER = Path(__file__).with_name("node")
 
@@ -50,6 +51,18 @@ def test_ai_sdk(node: str, demo: Served) -> None:
     assert found["tokens"][0] == found["tokens"][1] > 0
     assert found["second"] == "98"
     assert found["refused"] == ["AI_APICallError", 404]
+
+
+def test_ai_sdk_with_schemas_and_tools(node: str, demo: Served) -> None:
+    found = told(node, "ai_sdk_tools.mjs", demo)
+    assert found["object"] == found["partial"]
+    assert found["calls"]
+    assert all(map(fits_tool, [found["object"], *found["calls"]]))
+    assert found["steps"] == ["tool-calls", "tool-calls"]
+    assert found["cached"] > 300
+    assert found["reason"] == "tool-calls"
+    assert all(name == "look" and fits_tool(given) and not invalid for name, given, invalid in found["streamed"])
+    assert found["refused"] == ["AI_APICallError", 400]
 
 
 def test_the_lock_file_names_no_host() -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from tests.clients.conftest import KEY, RED_CIRCLE
 from tests.support.served import Served, data_uri, user
+from tests.support.wishes import COLOURS
 
+pydantic = pytest.importorskip("pydantic", reason="pydantic is not installed: make test-clients")
 openai = pytest.importorskip("openai", reason="the package openai is not installed: make test-clients")
 
 WHAT = "What is in the picture?"
 RED = "What is red?"
+ONE = {"tool_choice": "required", "parallel_tool_calls": False}
 
 
 def client_of(server: Served, key: str = "any", kind: str = "OpenAI") -> Any:
@@ -24,6 +27,18 @@ def client_of(server: Served, key: str = "any", kind: str = "OpenAI") -> Any:
 def client(demo: Served) -> Any:
     with client_of(demo) as opened:
         yield opened
+
+
+def seen() -> Any:
+    """A model that an answer is read into."""
+    number = pydantic.Field(ge=0, le=99)
+    return pydantic.create_model("Seen", colour=(Literal["red", "blue"], ...), number=(int, number))
+
+
+def look() -> Any:
+    """A tool whose arguments are read into a model."""
+    arguments = pydantic.create_model("Look", colour=(Literal["red", "blue"], ...), exact=(bool, ...))
+    return openai.pydantic_function_tool(arguments, name="look", description="Looks at shapes.")
 
 
 def items(picture: bytes) -> list[dict[str, Any]]:
@@ -135,6 +150,61 @@ def test_a_response_that_is_cut(client: Any) -> None:
     events = list(client.responses.create(model="demo", input=RED, max_output_tokens=1, stream=True))
     assert events[-1].type == "response.incomplete"
     assert events[-1].response.incomplete_details.reason == "max_output_tokens"
+
+
+def test_an_answer_read_into_a_model(client: Any, example: bytes) -> None:
+    answer = client.chat.completions.parse(model="demo", messages=[user(WHAT, example)], response_format=seen())
+    assert answer.choices[0].message.parsed.colour in COLOURS
+    response = client.responses.parse(model="demo", input=items(example), text_format=seen())
+    assert response.output_parsed.number in range(100)
+    with client.responses.stream(model="demo", input=items(example), text_format=seen()) as stream:
+        stream.until_done()
+        assert stream.get_final_response().output_text == response.output_text
+
+
+def test_an_answer_that_is_cut_is_not_parsed(client: Any) -> None:
+    with pytest.raises(openai.LengthFinishReasonError):
+        client.chat.completions.parse(model="demo", messages=[user(RED)], response_format=seen(), max_tokens=3)
+
+
+def test_tools_of_completions(client: Any) -> None:
+    options = {"model": "demo", "messages": [user(RED)], "tools": [look()], **ONE}
+    (call,) = client.chat.completions.parse(**options).choices[0].message.tool_calls
+    assert call.function.parsed_arguments.colour in COLOURS
+    with client.chat.completions.stream(**options) as stream:
+        told = [event for event in stream if event.type.startswith("tool_calls")]
+        message = stream.get_final_completion().choices[0].message
+    assert told[-1].type == "tool_calls.function.arguments.done"
+    assert message.tool_calls[0].function.arguments == call.function.arguments
+    result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "3"}
+    more = [user(RED), message.to_dict(), result]
+    after = client.chat.completions.create(**{**options, "messages": more, "tool_choice": "none"}, max_tokens=20)
+    assert after.choices[0].message.content
+    assert after.usage.prompt_tokens_details.cached_tokens > 300
+
+
+def test_tools_of_responses(client: Any) -> None:
+    tool = {"type": "function", **look()["function"]}
+    options = {"model": "demo", "tools": [tool], **ONE}
+    response = client.responses.create(input=RED, **options)
+    (call,) = response.output
+    with client.responses.stream(input=RED, **options) as stream:
+        kinds = [event.type for event in stream]
+        streamed = stream.get_final_response()
+    assert "response.function_call_arguments.done" in kinds
+    assert streamed.output[0].arguments == call.arguments
+    more = [user(RED), *streamed.output, {"type": "function_call_output", "call_id": streamed.output[0].call_id,
+                                          "output": "3"}]  # fmt: skip
+    after = client.responses.create(input=more, **{**options, "tool_choice": "none"}, max_output_tokens=20)
+    assert after.output_text
+    assert after.usage.input_tokens_details.cached_tokens > 300
+
+
+def test_a_schema_that_cannot_be_used_names_its_field(client: Any) -> None:
+    wrong = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "frog"}}}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="demo", messages=[user(RED)], response_format=wrong, stream=True)
+    assert (caught.value.param, caught.value.code) == ("response_format.json_schema.schema", "invalid_json_schema")
 
 
 def test_the_models(client: Any) -> None:

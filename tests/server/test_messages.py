@@ -91,7 +91,7 @@ def test_tokens_are_counted(demo: Served, example: bytes) -> None:
         {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": "x"}}]}]},
         {"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]},
         {"messages": [{"role": "user", "content": "x"}], "thinking": {"type": "enabled", "budget_tokens": 1024}},
-        {"messages": [{"role": "user", "content": "x"}], "tools": [{"name": "f"}]},
+        {"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "web_search_20250305", "name": "f"}]},
         {"messages": [{"role": "user", "content": "x"}], "stop_sequences": [1]},
     ],
 )

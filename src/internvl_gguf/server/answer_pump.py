@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -309,7 +309,7 @@ class _RunningAnswer:
         tokens = self._shown.taken(self._new_tokens(), text, is_last=is_over and not stream.is_stopped)
         if text or tokens:
             events.append(Delta(self._choice, text, tokens))
-        events += [CallDelta(self._choice, piece.call) for piece in pieces if piece.call]
+        events += [CallDelta(self._choice, call) for call in _joined(piece.call for piece in pieces if piece.call)]
         if is_over:
             self.is_over = True
             events.append(Finished(self._choice, stream.reply(), stream.messages(is_whole=True)[-1], self._stop()))
@@ -332,6 +332,15 @@ class _RunningAnswer:
         whole = b"".join(map(self._piece, self.stream.handle.tokens)).decode("utf-8", "replace")
         found = [(whole.find(stop), stop) for stop in self._stops if stop in whole]
         return min(found)[1] if found else None
+
+
+def _joined(pieces: Iterable[ToolCallDelta]) -> Iterator[ToolCallDelta]:
+    """Join what is there of each call's arguments to one piece; the first piece of a call stays without any."""
+    for (index, is_first), group in itertools.groupby(pieces, lambda piece: (piece.index, bool(piece.id))):
+        if is_first:
+            yield from group
+        else:
+            yield ToolCallDelta(index, arguments="".join(piece.arguments for piece in group))
 
 
 class _ShownTokens:

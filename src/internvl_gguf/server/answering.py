@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from internvl_gguf.config import MAX_SEED, SamplingParams
 from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.server.answer_pump import CallDelta, Delta, Encoding, Event, Failed, Finished, Reading
 from internvl_gguf.server.chat_request import AnswerDefaults, ChatRequest
+from internvl_gguf.server.checked_wishes import NO_WISHES, CheckedWishes, checked
 from internvl_gguf.server.metrics import Metrics
 from internvl_gguf.server.model_pool import ModelPool, ServedModel
 from internvl_gguf.server.pictures import PictureSources
@@ -22,6 +23,7 @@ from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
 _PREPARING_THREADS: Final = 2  # a picture of 128 megapixels takes up to 1.2 GiB while it is decoded
 _ASK_SECONDS: Final = 0.5  # how often a waiting request tells its place
 
+Result = TypeVar("Result")
 Phase = Literal["loading", "queued", "encoding", "reading"]
 
 
@@ -96,13 +98,14 @@ class Answerer:
         """
         model = self.pool.find(asking.request.model)
         model.admission.check_room(self._preparing)
+        wishes = await self._checked(asking.request)
         request = replace(asking.request, turns=await self._sources.with_bytes(asking.request.turns))
         async with aclosing(self._leased(model)) as waiting:
             async for progress in waiting:
                 yield progress
         try:
-            prepared = await self._prepared(model, request)
-            async with aclosing(self._answered(model, request, prepared, asking.client)) as events:
+            prepared = await self._prepared(model, request, wishes)
+            async with aclosing(self._answered(model, request, prepared, wishes, asking.client)) as events:
                 async for event in events:
                     yield event
         finally:
@@ -115,10 +118,11 @@ class Answerer:
             InternVLError: as `events`.
         """
         model = self.pool.find(request.model)
+        wishes = await self._checked(request)
         request = replace(request, turns=await self._sources.with_bytes(request.turns))
         await self.pool.lease(model)
         try:
-            return await self._prepared(model, request), model
+            return await self._prepared(model, request, wishes), model
         finally:
             model.release()
 
@@ -127,18 +131,29 @@ class Answerer:
             self.pool.lease(model), lambda: Progress("loading", round(100 * model.loaded_part), 100), model.release
         )
 
-    async def _prepared(self, model: ServedModel, request: ChatRequest) -> PreparedConversation:
+    async def _prepared(self, model: ServedModel, request: ChatRequest, wishes: CheckedWishes) -> PreparedConversation:
         system = OFFICIAL_SYSTEM if self.defaults.system is None else self.defaults.system
-        runtime = model.runtime
+        return await self._in_thread(model.turns.prepare, model.runtime, request, system, wishes)
+
+    async def _checked(self, request: ChatRequest) -> CheckedWishes:
+        """Check what an answer is to be like before a model is waited for: meanwhile a stream may begin."""
+        wishes = request.wishes
+        return await self._in_thread(checked, wishes) if wishes.form or wishes.tools else NO_WISHES
+
+    async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
         self._preparing += 1
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, model.turns.prepare, runtime, request, system)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
         finally:
             self._preparing -= 1
 
     async def _answered(
-        self, model: ServedModel, request: ChatRequest, prepared: PreparedConversation, client: Hashable
+        self,
+        model: ServedModel,
+        request: ChatRequest,
+        prepared: PreparedConversation,
+        wishes: CheckedWishes,
+        client: Hashable,
     ) -> AsyncGenerator[AnswerEvent]:
         place = model.admission.enter(client)
         try:
@@ -156,7 +171,7 @@ class Answerer:
                         yield progress
                 model.release()  # this request was counted before
             if model.runtime.encoder_identity != prepared.encoder_identity:
-                prepared = await self._prepared(model, request)
+                prepared = await self._prepared(model, request, wishes)
             events: asyncio.Queue[Event] = asyncio.Queue()
             loop = asyncio.get_running_loop()
             unfinished = request.n
@@ -171,7 +186,7 @@ class Answerer:
 
             cancel = model.pump.begin(
                 prepared.question,
-                prepared.messages[:-1],
+                prepared.history,
                 _samplings(request),
                 request.top_logprobs,
                 lambda event: _call(loop, deliver, event),
@@ -199,7 +214,7 @@ class Answerer:
             place.release()
 
     def _finished(self, model: ServedModel, prepared: PreparedConversation, event: Finished) -> None:
-        model.turns.remember(prepared, event.message)
+        model.turns.remember(prepared, event.message, event.reply)
         self._metrics.answered(event.reply, is_first=event.choice == 0)
 
 

@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from internvl_gguf._version import __version__
-from internvl_gguf.server import anthropic_messages, openai_chat, openai_responses
+from internvl_gguf.server import anthropic_messages, message_answer, openai_chat, openai_responses, response_answer
 from internvl_gguf.server.answering import Answerer, AnswerEvent, Asking
 from internvl_gguf.server.api_errors import (
     RefusedRequestError,
@@ -163,13 +163,13 @@ class Service:
 
     async def _responses(self, request: Request, body: dict[str, Any], outcome: Outcome) -> Response:
         asked, wishes = openai_responses.parse(body, self._settings.defaults)
-        answer = openai_responses.ResponseAnswer(self.pool.find(asked.model).name, asked, body)
+        answer = response_answer.ResponseAnswer(self.pool.find(asked.model).name, asked, body)
         if wishes.streams:
             return self._stream(
                 request,
                 asked,
                 answer.frames,
-                openai_responses.error_body,
+                response_answer.error_body,
                 "error",
                 outcome,
                 tells=wishes.tells_progress,
@@ -179,7 +179,7 @@ class Service:
 
     async def _messages(self, request: Request, body: dict[str, Any], outcome: Outcome) -> Response:
         asked, wishes = anthropic_messages.parse(body, self._settings.defaults)
-        answer = anthropic_messages.MessageAnswer(self.pool.find(asked.model).name)
+        answer = message_answer.MessageAnswer(self.pool.find(asked.model).name)
         if wishes.streams:
             return self._stream(
                 request, asked, answer.frames, anthropic_body, "error", outcome, tells=wishes.tells_progress

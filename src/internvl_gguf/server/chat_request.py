@@ -36,16 +36,35 @@ Part = TextPart | PicturePart
 
 
 @dataclass(frozen=True)
+class SentCall:
+    """A call of a tool, in an answer that a client sends back.
+
+    Attributes:
+        id: its name in the conversation; "" if the client gave none.
+        name: the tool's.
+        arguments: values by the names of its parameters.
+    """
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True)
 class Turn:
     """One message of a conversation.
 
     Attributes:
-        role: who said it.
+        role: who said it; "tool" for what a tool returned.
         parts: its texts and pictures, in order.
+        calls: calls of tools in an answer, which stand after its text.
+        answers: of "tool", the id of the call that it answers, or the name of the tool; "" if the client gave neither.
     """
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     parts: tuple[Part, ...]
+    calls: tuple[SentCall, ...] = ()
+    answers: str = ""
 
     @property
     def text(self) -> str:
@@ -56,6 +75,59 @@ class Turn:
     def pictures(self) -> list[PicturePart]:
         """Its pictures."""
         return [part for part in self.parts if isinstance(part, PicturePart)]
+
+
+@dataclass(frozen=True)
+class FormWish:
+    """What a client wants an answer to be like, as it was given: it is checked later, in another thread.
+
+    Attributes:
+        kind: what `value` is, as `structured.format_of` calls it.
+        value: a JSON schema, texts of choices, a grammar or a regular expression.
+        param: its name in errors, such as "response_format.json_schema.schema".
+        about: what the client says of it for the model; "" for nothing.
+    """
+
+    kind: Literal["schema", "choices", "grammar", "regex"]
+    value: Any = field(repr=False)
+    param: str
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class ToolWish:
+    """A tool that a client has, as it was given.
+
+    Attributes:
+        name: its name.
+        description: what it does, for the model.
+        parameters: JSON schema of its arguments; None for none.
+        param: the name of `parameters` in errors.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any] | None = field(repr=False)
+    param: str
+
+
+@dataclass(frozen=True)
+class AnswerWishes:
+    """What an answer has to be like, and the tools that it may call.
+
+    Attributes:
+        form: None for any text.
+        form_in_prompt: whether the question ends with what the model has to know of the form.
+        tools: the tools.
+        tool_choice: "auto", "none", "required", or the name of the tool that is called.
+        parallel_calls: whether there may be several calls.
+    """
+
+    form: FormWish | None = None
+    form_in_prompt: bool = True
+    tools: tuple[ToolWish, ...] = ()
+    tool_choice: str = "auto"
+    parallel_calls: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,6 +142,7 @@ class ChatRequest:
         n: number of answers.
         top_logprobs: how many likeliest tokens are told beside each token; None tells no logprobs.
         keeps_tags: whether the text of the answer has the tags of boxes.
+        wishes: what an answer has to be like, and the tools that it may call.
     """
 
     model: str | None
@@ -79,6 +152,7 @@ class ChatRequest:
     n: int = 1
     top_logprobs: int | None = None
     keeps_tags: bool = False
+    wishes: AnswerWishes = field(default_factory=AnswerWishes)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,21 @@
-"""Turns of a conversation from the messages of the three interfaces."""
+"""Parts of messages that the three interfaces share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Literal, cast, get_args
+import json
+from collections.abc import Callable
+from typing import Any, Final, Literal, NoReturn, cast, get_args
 
 from internvl_gguf.server.api_errors import RefusedRequestError
-from internvl_gguf.server.chat_request import Detail, Part, PicturePart, TextPart, Turn
+from internvl_gguf.server.chat_request import Detail, Part, PicturePart, SentCall, TextPart
 
-_ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-_TOOL_ROLES: Final = ("tool", "function")
+_ROLES: Final = {
+    "system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool",
+    "function": "tool",
+}  # fmt: skip
 _DETAILS: Final = get_args(Detail)
-_NO_TOOLS: Final = "tools are not there yet"
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 ReadPart = Callable[[dict[str, Any], str], Part]
 """Makes a part of a JSON object and of its name in errors, such as `messages[0].content[1]`."""
 
@@ -57,18 +59,46 @@ def as_text(value: object, param: str) -> str:
 
 
 def role_of(message: dict[str, Any], param: str) -> Role:
-    """Return the role of a message; a developer is the system.
+    """Return the role of a message; a developer is the system, and a function a tool.
 
     Raises:
-        RefusedRequestError: a role that is not known, or of tools.
+        RefusedRequestError: a role that is not known.
     """
     role = message.get("role")
-    if isinstance(role, str) and role in _TOOL_ROLES:
-        raise refused(f"{param}.role", f"is {role}, and {_NO_TOOLS}", "Leave it out.", "unsupported_value")
     found = _ROLES.get(role) if isinstance(role, str) else None
     if found is None:
-        raise refused(f"{param}.role", "is not known", "Use system, developer, user or assistant.")
+        raise refused(f"{param}.role", "is not known", "Use system, developer, user, assistant or tool.")
     return cast("Role", found)
+
+
+def sent_call(call_id: object, name: object, arguments: object, param: str) -> SentCall:
+    """Return a call of a tool that a client sends back.
+
+    Args:
+        call_id: its id; None for none.
+        name: the tool's.
+        arguments: a JSON object, or the text of one; an empty text is no arguments.
+        param: the name of the arguments in errors.
+
+    Raises:
+        RefusedRequestError: values of another kind, or arguments that are no JSON object.
+    """
+    place = param.rpartition(".")[0]
+    call_id = "" if call_id is None else as_text(call_id, f"{place}.id")
+    tool = as_text(name, f"{place}.name")
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}", parse_constant=_no_constant)
+            json.dumps(arguments, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        except (ValueError, RecursionError):
+            raise refused(param, "are no JSON", "Give them as the answer had them.") from None
+    if not isinstance(arguments, dict):
+        raise refused(param, "are no JSON object", "Give them as the answer had them.")
+    return SentCall(call_id, tool, arguments)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)
 
 
 def parts_of(content: object, param: str, read_part: ReadPart) -> tuple[Part, ...]:
@@ -108,45 +138,3 @@ def picture_part(source: object, detail: object, param: str) -> PicturePart:
     if detail not in _DETAILS:
         raise refused(f"{param}.detail", "is not known", f"Use {', '.join(_DETAILS)}.")
     return PicturePart(source, cast("Detail", detail))
-
-
-def conversation(turns: Iterable[Turn], param: str) -> tuple[Turn, ...]:
-    """Return the turns of a conversation, neighbours of one role joined.
-
-    The published prompt has one system message at its beginning and then questions and answers in turn; several
-    messages of one role in a row, which other models take, are one turn here.
-
-    Raises:
-        RefusedRequestError: no question, an empty one at the end, or a picture in no question.
-    """
-    roles: list[Role] = []
-    parts: list[list[Part]] = []
-    for turn in turns:
-        if turn.pictures and turn.role != "user":
-            raise refused(param, f"have a picture in a message of the {turn.role}", "Give it in a message of the user.")
-        if not roles or roles[-1] != turn.role:
-            roles.append(turn.role)
-            parts.append([])
-        parts[-1] += turn.parts
-    joined = [Turn(role, tuple(each)) for role, each in zip(roles, parts, strict=True)]
-    if not any(turn.role == "user" for turn in joined):
-        raise refused(param, "have no message of the user", "Ask something.")
-    last = joined[-1]
-    if last.role == "system":
-        raise refused(param, "end with a system message", "Give it before the question.")
-    if last.role == "assistant" and joined[-2].role != "user":
-        raise refused(param, "end with an answer that follows no question", "Give it behind a message of the user.")
-    if last.role == "user" and not last.pictures and not last.text.strip():
-        raise refused(param, "end with an empty question", "Ask something, or give a picture.")
-    return tuple(joined)
-
-
-def texts_only(parts: Sequence[Part], param: str) -> tuple[Part, ...]:
-    """Return parts that must all be text.
-
-    Raises:
-        RefusedRequestError: a picture is among them.
-    """
-    if any(isinstance(part, PicturePart) for part in parts):
-        raise refused(param, "has a picture", "Give pictures in messages of the user.")
-    return tuple(parts)

@@ -7,17 +7,12 @@ tables in docs/server.md and the OpenAPI description.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from internvl_gguf.config import MAX_LAST_N, MAX_SEED, MAX_TOP_K, SamplingParams
-from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.server.api_errors import RefusedRequestError
-from internvl_gguf.server.chat_request import AnswerDefaults, Body
+from internvl_gguf.config import MAX_LAST_N, MAX_SEED, MAX_TOP_K
 from internvl_gguf.types import PictureLayout
-from internvl_gguf.utils.options import options_of
 
 MOST_CHOICES: Final = 16
 MOST_TOP_LOGPROBS: Final = 20
@@ -82,7 +77,17 @@ def _whole(low: int, high: int | None, about: str) -> Used:
     return Used({"type": "integer", "minimum": low, **({} if high is None else {"maximum": high})}, about)
 
 
+def _named(name: str) -> Schema:
+    """Return the schema of an object that openapi.py describes."""
+    return {"type": "object", "$ref": f"#/components/schemas/{name}"}
+
+
+def _tools_named(name: str) -> Used:
+    return Used({"type": "array", "items": _named(name)}, "what the answer may call; the client runs it")
+
+
 _TEXT: Final[Schema] = {"type": "string"}
+_OBJECT: Final[Schema] = {"type": "object"}
 MODEL: Final = Used(_TEXT, "one that `/v1/models` lists; left out, the first of them")
 STREAM: Final = Used({"type": "boolean"}, "the answer as server-sent events")
 TEMPERATURE: Final = _number(0, None, "0 takes the likeliest token each time; left out, the server's, which is 0")
@@ -128,9 +133,24 @@ PICTURE_FIELDS: Final[Fields] = {
         {"type": "boolean"}, "false makes it an error, instead of fewer tiles, that pictures do not fit the context"
     ),
 }
+_CHOICES: Final[Schema] = {"type": "array", "minItems": 1}
+FORM_FIELDS: Final[Fields] = {
+    "json_schema": Used(_OBJECT, "the answer is JSON of this schema, as llama.cpp calls it"),
+    "grammar": Used(_TEXT, "the answer is of this grammar, in GBNF or llguidance's Lark"),
+    "structured_outputs": Used(
+        _named("StructuredOutputs"), "the answer is JSON of a schema (`json`), or of `regex`, `choice` or `grammar`"
+    ),
+    "guided_json": Used({"oneOf": [_OBJECT, _TEXT]}, "the same as `structured_outputs.json`, as vLLM called it before"),
+    "guided_regex": Used(_TEXT, "the same as `structured_outputs.regex`"),
+    "guided_choice": Used(_CHOICES, "the same as `structured_outputs.choice`"),
+    "guided_grammar": Used(_TEXT, "the same as `structured_outputs.grammar`"),
+    "format_in_prompt": Used(
+        {"type": "boolean"}, "false leaves the keys of a schema and the choices out of the prompt, which ends with them"
+    ),
+}
+"""What an answer is bound to, in the words of other runtimes, in all interfaces."""
+PARALLEL_CALLS: Final = Used({"type": "boolean"}, "false: at most one call of a tool in an answer")
 NO_EFFECT: Final = "changes nothing in an answer"
-_SCHEMAS: Final = "answers bound to a schema are not there yet"
-_TOOLS: Final = "tools are not there yet"
 _OTHER_SAMPLERS: Final = "this sampler is not offered"
 
 OTHER_RUNTIMES: Final[Fields] = {
@@ -143,13 +163,6 @@ OTHER_RUNTIMES: Final[Fields] = {
     "continue_final_message": Ignored("an answer goes on with the conversation's last turn if that is an assistant's"),
     "chat_template_kwargs": Refused("the prompt is the published one", ({},)),
     "chat_template": Refused("the prompt is the published one"),
-    "grammar": Refused(_SCHEMAS, ("",)),
-    "json_schema": Refused(_SCHEMAS),
-    "structured_outputs": Refused(_SCHEMAS, ({},)),
-    "guided_json": Refused(_SCHEMAS),
-    "guided_regex": Refused(_SCHEMAS),
-    "guided_choice": Refused(_SCHEMAS),
-    "guided_grammar": Refused(_SCHEMAS),
     "best_of": Refused("only answers that are returned are made", (1,)),
     "use_beam_search": Refused("answers are sampled", (False,)),
     "length_penalty": Refused("answers are sampled", (1, 0)),
@@ -197,6 +210,14 @@ CHAT_FIELDS: Final[Fields] = {
     **SAMPLING_EXTRAS,
     **PICTURE_FIELDS,
     "return_progress": PROGRESS,
+    "response_format": Used(_named("ResponseFormat"), "the answer is JSON: any object, or of a schema"),
+    **FORM_FIELDS,
+    "tools": _tools_named("ChatTool"),
+    "tool_choice": Used(
+        {"oneOf": [{"enum": ["none", "auto", "required"]}, _named("ChatToolChoice")]},
+        "whether the answer may, must or must not call tools, or which of them",
+    ),
+    "parallel_tool_calls": PARALLEL_CALLS,
     "user": Ignored(NO_EFFECT),
     "metadata": Ignored(NO_EFFECT),
     "store": Ignored("nothing is stored"),
@@ -206,17 +227,13 @@ CHAT_FIELDS: Final[Fields] = {
     "prompt_cache_retention": Ignored("what is known of a prompt is never read again"),
     "prediction": Ignored("it would only speed up"),
     "reasoning_effort": Ignored("the models do not think before they answer"),
-    "parallel_tool_calls": Ignored(_TOOLS),
     "modalities": Refused("answers are text", (["text"],)),
     "audio": Refused("answers are text"),
     "logit_bias": Refused("the logits are the model's", ({},)),
-    "response_format": Refused(_SCHEMAS, ({"type": "text"},)),
     "verbosity": Refused("say it in the prompt", ("medium",)),
     "web_search_options": Refused("the model asks nobody", ({},)),
-    "tools": Refused(_TOOLS, ([],)),
-    "tool_choice": Refused(_TOOLS, ("none", "auto")),
-    "functions": Refused(_TOOLS, ([],)),
-    "function_call": Refused(_TOOLS, ("none", "auto")),
+    "functions": Refused("it is the old form of `tools`: give those", ([],)),
+    "function_call": Refused("it is the old form of `tool_choice`: give that", ("none", "auto")),
     **OTHER_RUNTIMES,
     "add_generation_prompt": Used({"type": "boolean"}, "refused unless it is what happens: false if the last message "
                                   "is the assistant's, else true"),
@@ -241,6 +258,14 @@ RESPONSES_FIELDS: Final[Fields] = {
     **SAMPLING_EXTRAS,
     **PICTURE_FIELDS,
     "return_progress": PROGRESS,
+    "text": Used(_named("ResponseText"), "`format`: the answer is JSON, any object or of a schema"),
+    **FORM_FIELDS,
+    "tools": _tools_named("ResponseTool"),
+    "tool_choice": Used(
+        {"oneOf": [{"enum": ["none", "auto", "required"]}, _named("ResponseToolChoice")]},
+        "whether the answer may, must or must not call tools, or which of them",
+    ),
+    "parallel_tool_calls": PARALLEL_CALLS,
     "user": Ignored(NO_EFFECT),
     "metadata": Ignored("it is returned as it came"),
     "store": Ignored("nothing is stored"),
@@ -250,17 +275,12 @@ RESPONSES_FIELDS: Final[Fields] = {
     "prompt_cache_retention": Ignored("what is known of a prompt is never read again"),
     "reasoning": Ignored("the models do not think before they answer"),
     "stream_options": Ignored(NO_EFFECT),
-    "parallel_tool_calls": Ignored(_TOOLS),
-    "max_tool_calls": Ignored(_TOOLS),
+    "max_tool_calls": Ignored("the server calls no tools, it only asks for calls"),
     "previous_response_id": Refused("nothing is stored: send the whole conversation as `input`"),
     "conversation": Refused("nothing is stored: send the whole conversation as `input`"),
     "background": Refused("nothing is stored: wait for the answer", (False,)),
     "prompt": Refused("no prompts are stored"),
     "truncation": Refused("nothing of a conversation is dropped", ("disabled",)),
-    "text": Refused(_SCHEMAS, ({}, {"format": {"type": "text"}}, {"format": {"type": "text"}, "verbosity": "medium"},
-                               {"verbosity": "medium"})),
-    "tools": Refused(_TOOLS, ([],)),
-    "tool_choice": Refused(_TOOLS, ("none", "auto")),
     **OTHER_RUNTIMES,
 }  # fmt: skip
 
@@ -283,134 +303,20 @@ MESSAGES_FIELDS: Final[Fields] = {
     **SAMPLING_EXTRAS,
     **PICTURE_FIELDS,
     "return_progress": PROGRESS,
+    "output_config": Used(_named("OutputConfig"), "`format`: the answer is JSON of a schema; `effort` is ignored"),
+    "output_format": Used(_named("FlatFormat"), "the same as `output_config.format`, as it was called before"),
+    **FORM_FIELDS,
+    "tools": _tools_named("AnthropicTool"),
+    "tool_choice": Used(
+        _named("AnthropicToolChoice"), "whether the answer may, must or must not call tools, or which; and how many"
+    ),
     "metadata": Ignored(NO_EFFECT),
     "service_tier": Ignored(NO_EFFECT),
     "container": Ignored(NO_EFFECT),
     "cache_control": Ignored("what is known of a prompt is never read again"),
     "context_management": Refused("nothing of a conversation is dropped", ({},)),
+    "thread": Refused("nothing is stored: send the whole conversation (`thread=False` in `tool_runner`)", (False,)),
     "mcp_servers": Refused("the model asks nobody", ([],)),
-    "output_format": Refused(_SCHEMAS),
-    "output_config": Refused(_SCHEMAS, ({},)),
     "thinking": Refused("the models do not think before they answer", ({"type": "disabled"},)),
-    "tools": Refused(_TOOLS, ([],)),
-    "tool_choice": Refused(_TOOLS, ({"type": "none"}, {"type": "auto"})),
     **OTHER_RUNTIMES,
 }  # fmt: skip
-
-
-def check_fields(body: Body, fields: Fields) -> Body:
-    """Return the fields of a body that are used and not null.
-
-    Raises:
-        RefusedRequestError: a field that is refused, or that nobody knows.
-    """
-    found: dict[str, Any] = {}
-    for name, value in body.items():
-        known = fields.get(name)
-        if known is None:
-            raise _unknown(name, fields)
-        if isinstance(known, Refused) and not known.is_neutral(value):
-            raise RefusedRequestError(
-                f"The field {name} is not supported: {known.why}.",
-                "Leave it out.",
-                code="unsupported_parameter",
-                param=name,
-            )
-        if isinstance(known, Used) and value is not None:
-            found[name] = value
-    return found
-
-
-def _unknown(name: str, fields: Fields) -> RefusedRequestError:
-    shown = name if len(name) <= 60 and name.isprintable() else "with a name of another kind"
-    near = difflib.get_close_matches(name[:60], fields, n=1)
-    hint = f"Did you mean {near[0]}?" if near else "Leave it out."
-    return RefusedRequestError(
-        f"There is no field {shown}.", hint, code="unknown_parameter", param=shown if shown == name else None
-    )
-
-
-def wrong(param: str, what: str, hint: str) -> RefusedRequestError:
-    """Return the error of a field whose value cannot be used."""
-    return RefusedRequestError(f"{param} {what}.", hint, code="invalid_value", param=param)
-
-
-def switch(body: Body, name: str, *, default: bool = False) -> bool:
-    """Return a field that is true or false.
-
-    Raises:
-        RefusedRequestError: it is something else.
-    """
-    value = body.get(name, default)
-    if not isinstance(value, bool):
-        raise wrong(name, "is neither true nor false", "Give true or false.")
-    return value
-
-
-def whole(body: Body, name: str, low: int, high: int, default: int) -> int:
-    """Return a field that is a whole number within bounds, both included.
-
-    Raises:
-        RefusedRequestError: it is something else.
-    """
-    value = body.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise wrong(name, f"is no whole number from {low} to {high}", "Give one.")
-    return value
-
-
-_SAMPLING_NAMES: Final[Mapping[str, Sequence[str]]] = {
-    "max_tokens": ("max_completion_tokens", "max_output_tokens", "max_tokens"),
-    "stop": ("stop", "stop_sequences"),
-    "repeat_penalty": ("repeat_penalty", "repetition_penalty"),
-    "penalty_last_n": ("penalty_last_n", "repeat_last_n"),
-}
-"""The names of our options in the interfaces, where these are others."""
-
-
-def sampling_of(body: Body, defaults: AnswerDefaults) -> SamplingParams:
-    """Return how the tokens of an answer are chosen.
-
-    Raises:
-        RefusedRequestError: a value of another kind or out of range.
-    """
-    chosen = dict(vars(defaults.sampling))
-    for name, declared in options_of(SamplingParams).items():
-        values = [_checked(declared, each, body[each]) for each in _SAMPLING_NAMES.get(name, (name,)) if each in body]
-        if values:
-            chosen[name] = values[0]  # all are checked, the first of the names counts
-    return SamplingParams(**chosen)
-
-
-def _checked(declared: Any, given: str, value: Any) -> Any:
-    if declared.name == "seed" and value == -1:
-        return None
-    if declared.name == "stop":
-        takes_one = given == "stop"  # Anthropic's stop_sequences are a list
-        texts = [value] if isinstance(value, str) and takes_one else value
-        if not isinstance(texts, list) or not all(isinstance(each, str) and each for each in texts):
-            what = "is neither a text nor a list of texts" if takes_one else "is no list of texts"
-            raise wrong(given, what, "Give texts that are not empty.")
-        if len(texts) > MOST_STOPS:
-            raise wrong(given, f"has more than {MOST_STOPS} texts", "Give fewer.")
-    if isinstance(value, float) and value.is_integer() and declared.name in ("max_tokens", "top_k", "seed"):
-        value = int(value)  # JavaScript writes no difference
-    try:
-        return declared.checked(value, given)
-    except InvalidRequestError as error:
-        raise RefusedRequestError(error.message, error.hint, code="invalid_value", param=given) from None
-
-
-def pictures_of(body: Body, defaults: AnswerDefaults) -> Any:
-    """Return how the pictures of a request are cut and laid out.
-
-    Raises:
-        RefusedRequestError: a value of another kind, or limits that no grid satisfies.
-    """
-    given = {name: body[name] for name in PICTURE_FIELDS if name in body}
-    try:
-        return type(defaults.pictures)(**{**vars(defaults.pictures), **given})
-    except InvalidRequestError as error:
-        raise RefusedRequestError(
-            error.message, error.hint, code="invalid_value", param=next(iter(given), None)
-        ) from None

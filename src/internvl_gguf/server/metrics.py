@@ -36,6 +36,7 @@ class Metrics:
         self._prompt = counter("prompt_tokens", "Tokens of prompts.")
         self._cached = counter("cached_tokens", "Tokens of prompts that were known already.")
         self._completion = counter("completion_tokens", "Tokens of answers.")
+        self._calls = counter("tool_calls", "Calls of tools in answers.")
         self._tiles = counter("tiles", "Tiles in prompts.")
         self._encoded = counter("tiles_encoded", "Tiles that had to be encoded.")
         self._first = Histogram(
@@ -61,6 +62,7 @@ class Metrics:
         """
         usage = reply.usage
         self._completion.inc(usage.completion_tokens)
+        self._calls.inc(len(reply.tool_calls))
         self._encoded.inc(usage.tiles_encoded)
         if is_first:
             self._prompt.inc(usage.prompt_tokens)

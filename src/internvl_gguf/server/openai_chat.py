@@ -10,34 +10,38 @@ from typing import Any, Final
 
 from internvl_gguf._version import __version__
 from internvl_gguf.engine.kv_ledger import total_length
-from internvl_gguf.server.answer_pump import Delta, Finished, TokenText
+from internvl_gguf.server.answer_pump import CallDelta, Delta, Finished, TokenText
 from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
 from internvl_gguf.server.boxes_field import boxes_field
-from internvl_gguf.server.chat_request import AnswerDefaults, Body, ChatRequest, Part, TextPart, Turn
+from internvl_gguf.server.chat_request import (
+    AnswerDefaults,
+    AnswerWishes,
+    Body,
+    ChatRequest,
+    Part,
+    SentCall,
+    TextPart,
+    Turn,
+)
 from internvl_gguf.server.content import (
     as_list,
     as_object,
     as_text,
-    conversation,
     parts_of,
     picture_part,
     refused,
     role_of,
+    sent_call,
     unknown_part,
 )
-from internvl_gguf.server.fields import (
-    CHAT_FIELDS,
-    MOST_CHOICES,
-    MOST_TOP_LOGPROBS,
-    check_fields,
-    pictures_of,
-    sampling_of,
-    switch,
-    whole,
-    wrong,
-)
+from internvl_gguf.server.conversation import conversation
+from internvl_gguf.server.field_values import check_fields, pictures_of, sampling_of, switch, whole, wrong
+from internvl_gguf.server.fields import CHAT_FIELDS, MOST_CHOICES, MOST_TOP_LOGPROBS
+from internvl_gguf.server.form_fields import form_of, refuse_begun, response_format
 from internvl_gguf.server.responding import Frame
+from internvl_gguf.server.tool_fields import chat_choice_name, chat_tool, openai_choice, tools_of_body
 from internvl_gguf.server.turns import PreparedConversation
+from internvl_gguf.server.written_calls import WrittenCall, WrittenCalls
 from internvl_gguf.types import FinishReason, Reply
 
 FINISH_REASONS: Final[dict[FinishReason, str]] = {"stop": "stop", "length": "length", "aborted": "stop"}
@@ -76,7 +80,9 @@ def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWish
         n=whole(used, "n", 1, MOST_CHOICES, 1),
         top_logprobs=_top_logprobs(used),
         keeps_tags=not switch(used, "skip_special_tokens", default=True),
+        wishes=_wishes(used),
     )
+    refuse_begun(request)
     _check_beginning(used, request.turns)
     options = as_object(used.get("stream_options", {}), "stream_options")
     wishes = StreamWishes(
@@ -87,18 +93,49 @@ def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWish
     return request, wishes
 
 
+def _wishes(used: Body) -> AnswerWishes:
+    choice, tools = openai_choice(used, tools_of_body(used, chat_tool), chat_choice_name)
+    return AnswerWishes(
+        form=form_of(used, response_format(used)),
+        form_in_prompt=switch(used, "format_in_prompt", default=True),
+        tools=tools,
+        tool_choice=choice,
+        parallel_calls=switch(used, "parallel_tool_calls", default=True),
+    )
+
+
 def _turn(value: object, param: str) -> Turn:
     message = as_object(value, param)
     role = role_of(message, param)
-    for name in ("tool_calls", "function_call"):
-        if message.get(name):
-            raise refused(f"{param}.{name}", "is given, and tools are not there yet", "Leave it out.")
     if message.get("audio"):
         raise refused(f"{param}.audio", "is given, and the model hears nothing", "Leave it out.")
     content = message.get("content")
     if content is None and role != "assistant":
         raise refused(f"{param}.content", "is missing", "Give a text or a list of parts.")
-    return Turn(role, parts_of(content, f"{param}.content", _part))
+    calls = _calls(message, param)
+    if calls and role != "assistant":
+        raise refused(f"{param}.role", "is not the assistant's, and there are calls of tools", "Give the assistant's.")
+    answers = message.get("tool_call_id", message.get("name")) if role == "tool" else None
+    answers = "" if answers is None else as_text(answers, f"{param}.tool_call_id")
+    return Turn(role, parts_of(content, f"{param}.content", _part), calls, answers)
+
+
+def _calls(message: Body, param: str) -> tuple[SentCall, ...]:
+    """Return the calls of tools in a message, and the one of `function_call`, their old form."""
+    given = message.get("tool_calls")
+    calls = [
+        (as_object(each, f"{param}.tool_calls[{index}]"), f"{param}.tool_calls[{index}].function")
+        for index, each in enumerate([] if given is None else as_list(given, f"{param}.tool_calls"))
+    ]
+    found = [_call(call.get("id"), call.get("function"), place) for call, place in calls]
+    if message.get("function_call") is not None:
+        found.append(_call(None, message["function_call"], f"{param}.function_call"))
+    return tuple(found)
+
+
+def _call(call_id: object, function: object, param: str) -> SentCall:
+    given = as_object(function, param)
+    return sent_call(call_id, given.get("name"), given.get("arguments", ""), f"{param}.arguments")
 
 
 def _part(part: dict[str, Any], param: str) -> Part:
@@ -151,8 +188,7 @@ def usage(replies: Sequence[Reply]) -> dict[str, Any]:
 
 def timings(replies: Sequence[Reply]) -> dict[str, float]:
     """Return the timings of the first answer to a request, in seconds."""
-    found: dict[str, float] = replies[0].to_dict()["timings"]
-    return found
+    return replies[0].timings.to_dict()
 
 
 def token_json(token: TokenText) -> dict[str, Any]:
@@ -189,6 +225,7 @@ class ChatAnswer:
         self._has_logprobs = request.top_logprobs is not None
         self._begun: set[int] = set()
         self._tokens: dict[int, list[TokenText]] = {}
+        self._calls: dict[int, WrittenCalls] = {choice: WrittenCalls() for choice in range(request.n)}
         self._replies: dict[int, Finished] = {}
 
     def frames(self, event: AnswerEvent) -> list[Frame]:
@@ -198,10 +235,12 @@ class ChatAnswer:
             return [self._chunk([], progress=progress)]
         if isinstance(event, Begun):
             return []
-        first = (
-            [] if event.choice in self._begun else [self._choice(event.choice, {"role": "assistant", "content": ""})]
-        )
+        content = None if isinstance(event, CallDelta) else ""
+        beginning = self._choice(event.choice, {"role": "assistant", "content": content})
+        first = [] if event.choice in self._begun else [beginning]
         self._begun.add(event.choice)
+        if isinstance(event, CallDelta):
+            return [*first, self._choice(event.choice, {"tool_calls": [_call_piece(event)]})]
         if isinstance(event, Delta):
             return [*first, self._choice(event.choice, {"content": event.text}, event.tokens)]
         self._replies[event.choice] = event
@@ -209,8 +248,7 @@ class ChatAnswer:
         is_last = len(self._replies) == self._n
         replies = [self._replies[choice].reply for choice in sorted(self._replies)]
         more = {"timings": timings(replies), **_notices(replies)} if is_last else {}
-        reason = FINISH_REASONS[event.reply.finish_reason]
-        last = {"index": event.choice, "delta": {}, "logprobs": None, "finish_reason": reason}
+        last = {"index": event.choice, "delta": {}, "logprobs": None, "finish_reason": _reason(event.reply)}
         frames.append(self._chunk([{**last, **boxes_field(event.reply)}], **more))
         if is_last:
             if self._wishes.includes_usage:
@@ -222,6 +260,8 @@ class ChatAnswer:
         """Take an event of an answer that is not streamed."""
         if isinstance(event, Delta):
             self._tokens.setdefault(event.choice, []).extend(event.tokens)
+        elif isinstance(event, CallDelta):
+            self._calls[event.choice].add(event.call)
         elif isinstance(event, Finished):
             self._replies[event.choice] = event
 
@@ -232,9 +272,9 @@ class ChatAnswer:
         choices: list[dict[str, Any]] = [
             {
                 "index": each.choice,
-                "message": {"role": "assistant", "content": each.reply.text, "refusal": None, "annotations": []},
+                "message": self._message(each),
                 "logprobs": self._logprobs(self._tokens.get(each.choice, [])),
-                "finish_reason": FINISH_REASONS[each.reply.finish_reason],
+                "finish_reason": _reason(each.reply),
                 **boxes_field(each.reply),
             }
             for each in ordered
@@ -248,6 +288,12 @@ class ChatAnswer:
             **_notices(replies),
         }
 
+    def _message(self, answer: Finished) -> dict[str, Any]:
+        calls = self._calls[answer.choice].whole(answer.reply)
+        content = answer.reply.text if answer.reply.text or not calls else None
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None, "annotations": []}
+        return {**message, "tool_calls": list(map(_call_json, calls))} if calls else message
+
     def _logprobs(self, tokens: Sequence[TokenText]) -> dict[str, Any] | None:
         return {"content": list(map(token_json, tokens)), "refusal": None} if self._has_logprobs else None
 
@@ -258,6 +304,23 @@ class ChatAnswer:
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> Frame:
         nothing = {"usage": None} if self._wishes.includes_usage else {}
         return Frame({**self._base, "object": "chat.completion.chunk", "choices": choices, **nothing, **more})
+
+
+def _reason(reply: Reply) -> str:
+    ended_itself = reply.finish_reason == "stop"
+    return "tool_calls" if reply.tool_calls and ended_itself else FINISH_REASONS[reply.finish_reason]
+
+
+def _call_json(call: WrittenCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _call_piece(event: CallDelta) -> dict[str, Any]:
+    """Return a piece of a call in a stream: its name and id are in the first of them."""
+    call = event.call
+    if not call.id:
+        return {"index": call.index, "function": {"arguments": call.arguments}}
+    return {"index": call.index, **_call_json(WrittenCall(call.id, call.name, call.arguments))}
 
 
 def _notices(replies: Sequence[Reply]) -> dict[str, Any]:

@@ -8,6 +8,14 @@ from typing import Any, Final
 
 from internvl_gguf._version import __version__
 from internvl_gguf.server.fields import CHAT_FIELDS, MESSAGES_FIELDS, RESPONSES_FIELDS, Fields, Refused, Used
+from internvl_gguf.server.openapi_parts import (
+    anthropic_messages,
+    chat_messages,
+    described,
+    forms,
+    reference,
+    tools,
+)
 
 _CONVERSATION: Final = {"messages": [{"role": "user", "content": "What is red?"}], "max_tokens": 30}
 _EXAMPLES: Final = {
@@ -25,6 +33,7 @@ _STATUSES: Final = {
     413: "The body is too large.",
     415: "The body is not application/json.",
     500: "The server failed; its log says more.",
+    501: "The server lacks what binds an answer to a form.",
     503: "The model is being loaded or has died, or too many requests wait; Retry-After says when to ask again.",
 }
 
@@ -73,10 +82,6 @@ def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 
-def _reference(name: str) -> dict[str, Any]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
 def _errors(*statuses: int) -> dict[str, Any]:
     return {str(status): {"description": _STATUSES[status], "content": _json(_ERROR)} for status in statuses}
 
@@ -84,11 +89,11 @@ def _errors(*statuses: int) -> dict[str, Any]:
 def _get(
     name: str, summary: str, schema: str, *, key: bool = True, also: Mapping[int, str] | None = None
 ) -> dict[str, Any]:
-    responses = {"200": {"description": summary, "content": _json(_reference(schema))}, **_errors(403)}
+    responses = {"200": {"description": summary, "content": _json(reference(schema))}, **_errors(403)}
     if key:
         responses |= _errors(401)
     for status, other in (also or {}).items():
-        responses[str(status)] = {"description": "It cannot at this moment.", "content": _json(_reference(other))}
+        responses[str(status)] = {"description": "It cannot at this moment.", "content": _json(reference(other))}
     return {"operationId": name, "summary": summary, "responses": responses, **({} if key else {"security": []})}
 
 
@@ -109,10 +114,10 @@ def _one_model() -> dict[str, Any]:
 
 
 def _post(name: str, summary: str, request: str, answer: str, *, streams: bool = False) -> dict[str, Any]:
-    asked = {"application/json": {"schema": _reference(request), "example": _EXAMPLES[request]}}
-    content: dict[str, Any] = _json(_reference(answer))
+    asked = {"application/json": {"schema": reference(request), "example": _EXAMPLES[request]}}
+    content: dict[str, Any] = _json(reference(answer))
     if streams:
-        content["text/event-stream"] = {"schema": _reference("Event")}  # of each event
+        content["text/event-stream"] = {"schema": reference("Event")}  # of each event
     return {
         "operationId": name,
         "summary": summary,
@@ -127,18 +132,12 @@ def _schemas() -> dict[str, Any]:
         "ChatRequest": _request(CHAT_FIELDS, "messages"),
         "ResponsesRequest": _request(RESPONSES_FIELDS, "input"),
         "MessagesRequest": _request(MESSAGES_FIELDS, "messages"),
-        "ChatMessage": {
-            "anyOf": [
-                _message(["system", "developer", "user", "assistant"], "ChatPart"),
-                {"type": "object", "required": ["role"],
-                 "properties": {"role": {"const": "assistant"}, "content": {"type": "null"}}},
-            ]
-        },
+        **chat_messages(),
         "ChatPart": {
             "oneOf": [
-                _object({"type": {"const": "text"}, "text": text}),
-                _object({"type": {"const": "refusal"}, "refusal": text}),
-                _object({"type": {"const": "image_url"}, "image_url": {"anyOf": [_reference("ImageURL"), text]}}),
+                described({"type": {"const": "text"}, "text": text}),
+                described({"type": {"const": "refusal"}, "refusal": text}),
+                described({"type": {"const": "image_url"}, "image_url": {"anyOf": [reference("ImageURL"), text]}}),
             ]
         },
         "ImageURL": {
@@ -146,49 +145,37 @@ def _schemas() -> dict[str, Any]:
             "required": ["url"],
             "properties": {"url": text, "detail": {"enum": ["auto", "low", "high", None]}},
         },
-        "AnthropicMessage": _message(["system", "developer", "user", "assistant"], "AnthropicBlock"),
-        "AnthropicBlock": {
-            "oneOf": [
-                _object({"type": {"const": "text"}, "text": text}),
-                _object({"type": {"const": "image"}, "source": _reference("AnthropicSource")}),
-            ]
-        },
+        **anthropic_messages(),
+        **forms(),
+        **tools(),
         "AnthropicSource": {
             "oneOf": [
-                _object({"type": {"const": "base64"}, "media_type": text, "data": text}),
-                _object({"type": {"const": "url"}, "url": text}),
+                described({"type": {"const": "base64"}, "media_type": text, "data": text}),
+                described({"type": {"const": "url"}, "url": text}),
             ]
         },
-        "Completion": _object(
+        "Completion": described(
             {"id": text, "object": {"const": "chat.completion"}, "created": whole, "model": text,
              "choices": {"type": "array"}, "usage": {"type": "object"}}
         ),
-        "Response": _object({"id": text, "object": {"const": "response"}, "status": text, "output": {"type": "array"}}),
-        "Message": _object(
+        "Response": described(
+            {"id": text, "object": {"const": "response"}, "status": text, "output": {"type": "array"}}
+        ),
+        "Message": described(
             {"id": text, "type": {"const": "message"}, "role": {"const": "assistant"}, "content": {"type": "array"},
              "usage": {"type": "object"}}
         ),
         "Event": {"type": "object", "required": ["data"], "properties": {"event": text, "data": text}},
-        "Count": _object(
+        "Count": described(
             {"object": text, "input_tokens": whole, "context_length": whole, "images": {"type": "array"}}
         ),
-        "Model": _object(
+        "Model": described(
             {"id": text, "object": {"const": "model"}, "created": whole, "owned_by": text, "status": text}
         ),
-        "Models": _object({"object": {"const": "list"}, "data": {"type": "array", "items": _reference("Model")}}),
-        "Health": _object({"status": text, "models": {"type": "object"}, "version": text}),
+        "Models": described({"object": {"const": "list"}, "data": {"type": "array", "items": reference("Model")}}),
+        "Health": described({"status": text, "models": {"type": "object"}, "version": text}),
         "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "object"}}},
     }  # fmt: skip
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of an object that has all these properties, and perhaps others."""
-    return {"type": "object", "required": list(properties), "properties": properties}
-
-
-def _message(roles: list[str], part: str) -> dict[str, Any]:
-    content = {"oneOf": [{"type": "string"}, {"type": "array", "items": _reference(part)}]}
-    return _object({"role": {"enum": roles}, "content": content})
 
 
 def _request(fields: Fields, required: str) -> dict[str, Any]:

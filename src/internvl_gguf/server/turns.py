@@ -2,16 +2,19 @@
 
 A turn that was prepared before is found by its content and by all that came before it: its pictures are neither
 decoded nor cut again, they are cut as they were then, and an answer of the model is continued with the very tokens that
-it sampled. So the prompt begins with spans that the KV cache holds, and only what is new is computed.
+it sampled, calls of tools included. So the prompt begins with spans that the KV cache holds, and only what is new is
+computed. What a question's prompt said of the form of its answer is found with the answer: clients do not send it back.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
@@ -21,11 +24,15 @@ from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.images.fit_context import ANSWER_ALLOWANCE
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.server.chat_request import ChatRequest, PicturePart, TextPart, Turn
+from internvl_gguf.server.checked_wishes import NO_WISHES, CheckedWishes
+from internvl_gguf.session.asked import with_note
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prepare import PreparedQuestion, grounded_tokens, prepare_question, refuse_endless
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
+from internvl_gguf.session.tool_prompt import with_calls
+from internvl_gguf.structured.tool_stream import CALL_BEGINS
 from internvl_gguf.tiling import MAX_TILES
-from internvl_gguf.types import Message, Picture, TokenSpan
+from internvl_gguf.types import Message, Picture, Reply, TokenSpan, ToolResult
 
 KEPT_BYTES: Final = 256 * 2**20
 _MESSAGE_BYTES: Final = 512  # of a message without pictures, about
@@ -38,7 +45,7 @@ class PreparedConversation:
     """A conversation ready for the engine.
 
     Attributes:
-        question: the last question with the whole prompt.
+        question: the last question, or the last results of tools, with the whole prompt.
         messages: all messages, without the part of the answer that the client gave.
         prefix: the part of the answer that the client gave, which is gone on with; "" for none.
         key: key of the answer among kept turns.
@@ -52,6 +59,11 @@ class PreparedConversation:
     encoder_identity: bytes
 
     @property
+    def history(self) -> tuple[Message, ...]:
+        """The messages before the question."""
+        return self.messages[: len(self.messages) - len(self.question.messages)]
+
+    @property
     def pictures(self) -> list[Any]:
         """All its pictures, cut."""
         return [picture for message in self.messages for picture in message.pictures]
@@ -59,15 +71,43 @@ class PreparedConversation:
 
 @dataclass(frozen=True)
 class _KeptTurn:
-    """A turn that was prepared before: its message, and what was changed so that it fits."""
+    """A turn that was prepared before, or the results of several calls.
 
-    message: Message
+    Attributes:
+        messages: its message, or one for each result, without what a prompt says of the form of an answer.
+        notices: what was changed so that it fits.
+        question: of an answer, the text of the question as its prompt had it; "" for not known.
+    """
+
+    messages: tuple[Message, ...]
     notices: tuple[str, ...] = ()
+    question: str = ""
+
+    @property
+    def has_pictures(self) -> bool:
+        return any(message.pictures for message in self.messages)
 
     @property
     def n_bytes(self) -> int:
-        tiles = (tile for picture in self.message.pictures for tile in picture.tiles)
-        return _MESSAGE_BYTES + 4 * len(self.message.text) + sum(len(tile.pixels) for tile in tiles)
+        texts = sum(len(message.text) for message in self.messages) + len(self.question)
+        pictures = (picture for message in self.messages for picture in message.pictures)
+        tiles = (tile for picture in pictures for tile in picture.tiles)
+        return _MESSAGE_BYTES * len(self.messages) + 4 * texts + sum(len(tile.pixels) for tile in tiles)
+
+
+@dataclass(frozen=True)
+class _Preparing:
+    """What stays the same while the turns of a request are prepared.
+
+    Attributes:
+        runtime: the model.
+        options: of `prepare_question`.
+        cut: key of all that decides how pictures are cut, beside the conversation before them.
+    """
+
+    runtime: ModelRuntime
+    options: AskOptions
+    cut: Key
 
 
 class Turns:
@@ -83,13 +123,16 @@ class Turns:
         self._kept: OrderedDict[Key, _KeptTurn] = OrderedDict()
         self._lock = threading.Lock()
 
-    def prepare(self, runtime: ModelRuntime, request: ChatRequest, system: str) -> PreparedConversation:
+    def prepare(
+        self, runtime: ModelRuntime, request: ChatRequest, system: str, wishes: CheckedWishes = NO_WISHES
+    ) -> PreparedConversation:
         """Return the prompt of a request; the model computes nothing.
 
         Args:
             runtime: the model.
             request: its pictures are bytes.
             system: the system message where the request has none; "" for none.
+            wishes: the request's, checked.
 
         Raises:
             InvalidRequestError: a prompt that cannot be used.
@@ -98,67 +141,125 @@ class Turns:
         """
         started = time.perf_counter()
         _refuse_too_many(request.turns, runtime.engine.n_ctx)
-        options = _options(request)
+        options = _options(request, wishes)
         identity = runtime.encoder_identity
         room = min(request.sampling.max_tokens, ANSWER_ALLOWANCE)  # all that it decides about how pictures are cut
-        key = _key(b"", "options", identity, repr((room, request.pictures)))
+        preparing = _Preparing(runtime, options, _key(b"", identity, repr((room, request.pictures))))
+        key = b""
         messages: list[Message] = []
-        *earlier, last = request.turns
-        prefix = last.text if last.role == "assistant" else ""
-        if last.role == "assistant":
+        *earlier, last = _questions_and_answers(request.turns)
+        prefix = last[0].text if last[0].role == "assistant" else ""
+        if last[0].role == "assistant":
             *earlier, last = earlier
         if request.turns[0].role != "system" and system:
             messages.append(Message("system", system))
             key = _key(key, "system", system)
-        for turn in earlier:
-            if turn.role == "user":
-                kept, key = self._question(runtime, messages, turn, options, key)
-                messages.append(kept.message)
-            elif turn.role == "assistant" or turn.text:  # an empty system message is the wish for none
-                message, key = self._said(turn, key)
-                messages.append(message)
-        kept, key = self._question(runtime, messages, last, options, key)
-        question = prepare_question(runtime, TileLimits(), messages, kept.message.text, kept.message.pictures, options)
+        key = self._read(preparing, messages, earlier, key, has_results=last[0].role == "tool")
+        kept, key = self._asked(preparing, messages, last, key)
+        try:
+            question = _question(runtime, messages, kept, options)
+        except ContextOverflowError:
+            if not (wishes.options and kept.has_pictures):
+                raise
+            # The pictures may have been cut when the prompt had less beside them.
+            kept, _ = self._asked(preparing, messages, last, key, is_new=True)
+            question = _question(runtime, messages, kept, options)
         question = replace(question, started=started, notices=kept.notices)
         if prefix:
             question = _with_prefix(runtime, question, prefix)
-        preprocess = question.preprocess_seconds if not kept.message.pictures else time.perf_counter() - started
+        preprocess = time.perf_counter() - started if kept.has_pictures else question.preprocess_seconds
         question = replace(question, preprocess_seconds=preprocess)
-        return PreparedConversation(question, (*messages, question.message), prefix, key, identity)
+        return PreparedConversation(question, (*messages, *question.messages), prefix, key, identity)
 
-    def remember(self, prepared: PreparedConversation, answer: Message) -> None:
+    def remember(self, prepared: PreparedConversation, answer: Message, reply: Reply) -> None:
         """Keep an answer with its tokens, for the turn in which the client sends it back.
 
         Args:
             prepared: the conversation that it answers.
             answer: the answer, without what the client gave of it.
+            reply: the same, as the client gets it.
         """
-        if answer.tokens is None or prepared.prefix:
+        is_cut_call = reply.finish_reason != "stop" and CALL_BEGINS in answer.text  # the client gets none of it
+        if answer.tokens is None or prepared.prefix or is_cut_call:
             return
-        self._keep(_key(prepared.key, "assistant", answer.text.strip()), _KeptTurn(answer))
+        asked = prepared.question.message
+        key = answer_key(prepared.key, reply.text, [(call.name, call.arguments) for call in reply.tool_calls])
+        self._keep(key, _KeptTurn((answer,), question=asked.text if asked.role == "user" else ""))
 
-    def _question(
-        self, runtime: ModelRuntime, history: Sequence[Message], turn: Turn, options: AskOptions, key: Key
+    def _read(
+        self,
+        preparing: _Preparing,
+        messages: list[Message],
+        groups: Sequence[Sequence[Turn]],
+        key: Key,
+        *,
+        has_results: bool,
+    ) -> Key:
+        """Add the turns before the question to the messages, and return the key of the conversation up to it.
+
+        Args:
+            has_results: whether results of tools follow instead of a question. Then the last question among the turns
+                is the one that is answered, so it says what form the answer has.
+        """
+        questions = [index for index, group in enumerate(groups) if group[0].role == "user"]
+        answered = questions[-1] if has_results else -1
+        for index, group in enumerate(groups):
+            turn = group[0]
+            if turn.role in ("user", "tool"):
+                kept, key = self._asked(preparing, messages, group, key)
+                messages += kept.messages
+                if index == answered:
+                    messages[-1] = replace(messages[-1], text=with_note(messages[-1].text, preparing.options))
+            elif turn.role == "assistant":
+                kept, key = self._answered(turn, key)
+                if kept.question:
+                    messages[-1] = replace(messages[-1], text=kept.question)
+                messages += kept.messages
+            elif turn.text:  # an empty system message is the wish for none
+                messages.append(Message("system", turn.text))
+                key = _key(key, "system", turn.text)
+        return key
+
+    def _asked(
+        self,
+        preparing: _Preparing,
+        history: Sequence[Message],
+        turns: Sequence[Turn],
+        key: Key,
+        *,
+        is_new: bool = False,
     ) -> tuple[_KeptTurn, Key]:
-        """Return a turn of the user as it was, or is now, prepared, and the key of the conversation up to it."""
-        key = _key(key, "user", *(_content(part) for part in turn.parts))
-        if not turn.pictures:
-            return _KeptTurn(Message("user", turn.text)), key
-        kept = self._find(key)
+        """Return a question, or results of tools, as prepared before or now, and the key of the conversation up to it.
+
+        Args:
+            is_new: prepare it now, though it may have been before; `key` is what was returned then.
+        """
+        options = preparing.options
+        if not is_new:
+            for turn in turns:
+                key = _key(key, turn.role, *(_content(part) for part in turn.parts))
+        if not any(turn.pictures for turn in turns):
+            return _KeptTurn(tuple(Message(turn.role, turn.text) for turn in turns)), key
+        cut_key = _key(key, preparing.cut)
+        kept = None if is_new else self._find(cut_key)
         if kept is None:
-            text = prompt_text(turn)
-            before = sum(len(message.pictures) for message in history)
-            pictures = [_picture(part, number, options) for number, part in enumerate(turn.pictures, before + 1)]
-            question = prepare_question(runtime, TileLimits(), history, text, pictures, options)
-            kept = _KeptTurn(question.message, question.notices)
-            self._keep(key, kept)
+            numbers = itertools.count(1 + sum(len(message.pictures) for message in history))
+            texts = [prompt_text(turn) for turn in turns]
+            pictures = [[_picture(part, next(numbers), options) for part in turn.pictures] for turn in turns]
+            # What tools may be called binds the answer only; here is measured what fits.
+            measuring = cast("AskOptions", {**options, "tool_choice": "none" if options.get("tools") else None})
+            prompt = _as_prompt(turns[0].role, texts, pictures)
+            question = prepare_question(preparing.runtime, TileLimits(), history, *prompt, measuring)
+            messages = (replace(each, text=text) for each, text in zip(question.messages, texts, strict=True))
+            kept = _KeptTurn(tuple(messages), question.notices)
+            self._keep(cut_key, kept)
         return kept, key
 
-    def _said(self, turn: Turn, key: Key) -> tuple[Message, Key]:
-        """Return a turn of the assistant or the system; an answer of this model with the tokens that it sampled."""
-        key = _key(key, turn.role, turn.text.strip() if turn.role == "assistant" else turn.text)
-        kept = self._find(key)
-        return (kept.message if kept else Message(turn.role, turn.text)), key
+    def _answered(self, turn: Turn, key: Key) -> tuple[_KeptTurn, Key]:
+        """Return a turn of the assistant; an answer of this model with the tokens that it sampled."""
+        calls = [(call.name, call.arguments) for call in turn.calls]
+        key = answer_key(key, turn.text, calls)
+        return self._find(key) or _KeptTurn((Message("assistant", with_calls(turn.text, calls)),)), key
 
     def _find(self, key: Key) -> _KeptTurn | None:
         with self._lock:
@@ -207,7 +308,34 @@ def _refuse_too_many(turns: Sequence[Turn], n_ctx: int) -> None:
         )
 
 
-def _options(request: ChatRequest) -> AskOptions:
+def _questions_and_answers(turns: Sequence[Turn]) -> Iterator[tuple[Turn, ...]]:
+    """Yield turns one by one, but results of tools that follow each other together."""
+    for is_result, group in itertools.groupby(turns, lambda turn: turn.role == "tool"):
+        if is_result:
+            yield tuple(group)
+        else:
+            yield from ((turn,) for turn in group)
+
+
+def _as_prompt(
+    role: str, texts: Sequence[str], pictures: Sequence[Sequence[Any]]
+) -> tuple[str | list[ToolResult], Sequence[Any]]:
+    """Return a question, or results of tools, as `prepare_question` takes it, with the pictures of a question."""
+    if role == "tool":
+        return [ToolResult(text, list(each)) for text, each in zip(texts, pictures, strict=True)], ()
+    return texts[0], pictures[0]
+
+
+def _question(
+    runtime: ModelRuntime, history: Sequence[Message], kept: _KeptTurn, options: AskOptions
+) -> PreparedQuestion:
+    texts = [message.text for message in kept.messages]
+    pictures = [message.pictures for message in kept.messages]
+    prompt = _as_prompt(kept.messages[0].role, texts, pictures)
+    return prepare_question(runtime, TileLimits(), history, *prompt, options)
+
+
+def _options(request: ChatRequest, wishes: CheckedWishes) -> AskOptions:
     pictures = request.pictures
     return cast(
         "AskOptions",
@@ -218,6 +346,7 @@ def _options(request: ChatRequest) -> AskOptions:
             "thumbnail": pictures.thumbnail,
             "layout": pictures.layout,
             "fit_pictures": pictures.fit_pictures,
+            **wishes.options,
         },
     )
 
@@ -245,6 +374,21 @@ def _key(before: Key, *parts: str | bytes) -> Key:
         data = part if isinstance(part, bytes) else part.encode()
         found.update(len(data).to_bytes(8, "little") + data)
     return found.digest()
+
+
+def answer_key(before: Key, text: str, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> Key:
+    """Return a key of an answer, which clients send back with white space and JSON of their own."""
+    return _key(before, "assistant", text.strip(), *(part for name, values in calls for part in (name, _plain(values))))
+
+
+def _plain(arguments: Mapping[str, Any]) -> str:
+    """Return arguments as one text, whatever program wrote them: JavaScript makes no difference between 1.0 and 1."""
+    return json.dumps(json.loads(json.dumps(arguments), parse_float=_number), sort_keys=True)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def _with_prefix(runtime: ModelRuntime, question: PreparedQuestion, prefix: str) -> PreparedQuestion:

@@ -11,7 +11,7 @@ from internvl_gguf.config import AskOptions, PictureOptions
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.images.load import picture_list
 from internvl_gguf.session.prompt_template import check_places
-from internvl_gguf.structured.tool_stream import CALL_ENDS
+from internvl_gguf.structured.tool_stream import AFTER_ARGUMENTS
 from internvl_gguf.types import Message, PictureLayout, ToolResult
 from internvl_gguf.utils import arguments
 from internvl_gguf.utils.sizes import counted
@@ -53,12 +53,12 @@ def asked(
         if not prompt:
             raise InvalidRequestError("There are no results of tools.", "Give a ToolResult for each call.")
         _check_calls(history, len(prompt))
-        return [_result(result, layout) for result in prompt]
+        return [_result(result, "separate") for result in prompt]
     prompt = arguments.text("prompt", prompt, "Give a str, or a ToolResult for each of reply.tool_calls.")
     if not prompt and not given:
         raise InvalidRequestError("The prompt is empty.", "Ask something, or give a picture.")
     check_places(prompt, len(given), layout)
-    return [Asked(Message("user", _with_note(prompt, options), layout=layout), given)]
+    return [Asked(Message("user", with_note(prompt, options), layout=layout), given)]
 
 
 def result_text(content: Any) -> str:
@@ -71,7 +71,7 @@ def result_text(content: Any) -> str:
 def _check_calls(history: Sequence[Message], n_results: int) -> None:
     """Refuse results unless there is one for each call of the last answer."""
     last = history[-1] if history else None
-    n_calls = last.text.count(CALL_ENDS) if last and last.role == "assistant" else 0
+    n_calls = last.text.count(AFTER_ARGUMENTS) if last and last.role == "assistant" else 0
     if not n_calls:
         raise InvalidRequestError("There is no call of a tool to give results for.", "Ask with tools=[...] first.")
     if n_results != n_calls:
@@ -88,7 +88,7 @@ def _result(result: ToolResult, layout: PictureLayout) -> Asked:
     return Asked(Message("tool", text, layout=layout), given)
 
 
-def _with_note(prompt: str, options: AskOptions) -> str:
+def with_note(prompt: str, options: AskOptions) -> str:
     """Return a question followed by what the model has to know about the form of its answer."""
     form = options.get("answer_format")
     if form is None or not form.note or not options.get("format_in_prompt", True):

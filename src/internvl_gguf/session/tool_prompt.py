@@ -8,12 +8,13 @@ InternVL's files mostly leave this out.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
+from internvl_gguf.structured.tool_stream import AFTER_ARGUMENTS, BEFORE_ARGUMENTS, BEFORE_NAME, CALL_BEGINS
 from internvl_gguf.types import Message
 
 if TYPE_CHECKING:
@@ -44,6 +45,19 @@ def with_tools(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Messa
     listed = "\n".join(json.dumps(tool.to_dict(), ensure_ascii=False) for tool in tools)
     parts = [system, f"{_BEFORE_TOOLS}{listed}{_AFTER_TOOLS}"]
     return [Message("system", "\n\n".join(filter(None, parts))), *shown]
+
+
+def with_calls(text: str, calls: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """Return the text of an answer with calls of tools as the model writes them.
+
+    Args:
+        text: what the answer says before them.
+        calls: name and arguments of each.
+    """
+    before = f"{CALL_BEGINS}{BEFORE_NAME}"
+    values = ((name, json.dumps(arguments, ensure_ascii=False)) for name, arguments in calls)
+    written = (f"{before}{name}{BEFORE_ARGUMENTS}{value}{AFTER_ARGUMENTS}" for name, value in values)
+    return "\n".join(filter(None, (text, *written)))
 
 
 def _with_results(messages: Sequence[Message]) -> Iterator[Message]:

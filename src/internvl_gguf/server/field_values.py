@@ -1,0 +1,132 @@
+"""The values of fields of requests, checked by their tables."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from internvl_gguf.config import SamplingParams
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.server.api_errors import RefusedRequestError
+from internvl_gguf.server.chat_request import AnswerDefaults, Body
+from internvl_gguf.server.fields import MOST_STOPS, PICTURE_FIELDS, Fields, Refused, Used
+from internvl_gguf.utils.options import options_of
+
+
+def check_fields(body: Body, fields: Fields) -> Body:
+    """Return the fields of a body that are used and not null.
+
+    Raises:
+        RefusedRequestError: a field that is refused, or that nobody knows.
+    """
+    found: dict[str, Any] = {}
+    for name, value in body.items():
+        known = fields.get(name)
+        if known is None:
+            raise _unknown(name, fields)
+        if isinstance(known, Refused) and not known.is_neutral(value):
+            raise RefusedRequestError(
+                f"The field {name} is not supported: {known.why}.",
+                "Leave it out.",
+                code="unsupported_parameter",
+                param=name,
+            )
+        if isinstance(known, Used) and value is not None:
+            found[name] = value
+    return found
+
+
+def _unknown(name: str, fields: Fields) -> RefusedRequestError:
+    shown = name if len(name) <= 60 and name.isprintable() else "with a name of another kind"
+    near = difflib.get_close_matches(name[:60], fields, n=1)
+    hint = f"Did you mean {near[0]}?" if near else "Leave it out."
+    return RefusedRequestError(
+        f"There is no field {shown}.", hint, code="unknown_parameter", param=shown if shown == name else None
+    )
+
+
+def wrong(param: str, what: str, hint: str) -> RefusedRequestError:
+    """Return the error of a field whose value cannot be used."""
+    return RefusedRequestError(f"{param} {what}.", hint, code="invalid_value", param=param)
+
+
+def switch(body: Body, name: str, *, default: bool = False) -> bool:
+    """Return a field that is true or false.
+
+    Raises:
+        RefusedRequestError: it is something else.
+    """
+    value = body.get(name, default)
+    if not isinstance(value, bool):
+        raise wrong(name, "is neither true nor false", "Give true or false.")
+    return value
+
+
+def whole(body: Body, name: str, low: int, high: int, default: int) -> int:
+    """Return a field that is a whole number within bounds, both included.
+
+    Raises:
+        RefusedRequestError: it is something else.
+    """
+    value = body.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise wrong(name, f"is no whole number from {low} to {high}", "Give one.")
+    return value
+
+
+_SAMPLING_NAMES: Final[Mapping[str, Sequence[str]]] = {
+    "max_tokens": ("max_completion_tokens", "max_output_tokens", "max_tokens"),
+    "stop": ("stop", "stop_sequences"),
+    "repeat_penalty": ("repeat_penalty", "repetition_penalty"),
+    "penalty_last_n": ("penalty_last_n", "repeat_last_n"),
+}
+"""The names of our options in the interfaces, where these are others."""
+
+
+def sampling_of(body: Body, defaults: AnswerDefaults) -> SamplingParams:
+    """Return how the tokens of an answer are chosen.
+
+    Raises:
+        RefusedRequestError: a value of another kind or out of range.
+    """
+    chosen = dict(vars(defaults.sampling))
+    for name, declared in options_of(SamplingParams).items():
+        values = [_checked(declared, each, body[each]) for each in _SAMPLING_NAMES.get(name, (name,)) if each in body]
+        if values:
+            chosen[name] = values[0]  # all are checked, the first of the names counts
+    return SamplingParams(**chosen)
+
+
+def _checked(declared: Any, given: str, value: Any) -> Any:
+    if declared.name == "seed" and value == -1:
+        return None
+    if declared.name == "stop":
+        takes_one = given == "stop"  # Anthropic's stop_sequences are a list
+        texts = [value] if isinstance(value, str) and takes_one else value
+        if not isinstance(texts, list) or not all(isinstance(each, str) and each for each in texts):
+            what = "is neither a text nor a list of texts" if takes_one else "is no list of texts"
+            raise wrong(given, what, "Give texts that are not empty.")
+        if len(texts) > MOST_STOPS:
+            raise wrong(given, f"has more than {MOST_STOPS} texts", "Give fewer.")
+    if isinstance(value, float) and value.is_integer() and declared.name in ("max_tokens", "top_k", "seed"):
+        value = int(value)  # JavaScript writes no difference
+    try:
+        return declared.checked(value, given)
+    except InvalidRequestError as error:
+        raise RefusedRequestError(error.message, error.hint, code="invalid_value", param=given) from None
+
+
+def pictures_of(body: Body, defaults: AnswerDefaults) -> Any:
+    """Return how the pictures of a request are cut and laid out.
+
+    Raises:
+        RefusedRequestError: a value of another kind, or limits that no grid satisfies.
+    """
+    given = {name: body[name] for name in PICTURE_FIELDS if name in body}
+    try:
+        return type(defaults.pictures)(**{**vars(defaults.pictures), **given})
+    except InvalidRequestError as error:
+        raise RefusedRequestError(
+            error.message, error.hint, code="invalid_value", param=next(iter(given), None)
+        ) from None
