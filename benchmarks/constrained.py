@@ -1,4 +1,4 @@
-"""What it costs to bind an answer to a JSON schema: a mask of the allowed tokens here, llama.cpp's grammar sampler there.
+"""What it costs to bind an answer to a JSON schema: masks of allowed tokens here, llama.cpp's grammar sampler there.
 
 Two measurements, all sides of each in turn within one process.
 
@@ -195,6 +195,10 @@ class Peer:
         return (len(times) - 1) / (times[-1] - times[0])
 
 
+def _run(runner: Ours | Peer, prompt: Sequence[int], length: int, _turn: int) -> float:
+    return runner.run(prompt, length)
+
+
 def measure_answers(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Tokens a second of both sides with and without a schema."""
     settings = Settings(arguments.threads, N_CTX)
@@ -209,7 +213,9 @@ def measure_answers(path: Path, arguments: argparse.Namespace) -> dict[str, Any]
             "Llama, schema": Peer(path, settings, owned, ENDLESS),
         }
         prompt = list(range(40, 40 + PROMPT))
-        sides = {name: partial(lambda runner, _turn: runner.run(prompt, length), each) for name, each in runners.items()}
+        sides = {
+            name: partial(lambda runner, _turn: runner.run(prompt, length), each) for name, each in runners.items()
+        }
         found = measure.interleaved(sides, measure.rounds_of(arguments))
     rows, result = measure.comparison(found, "decode", ours="ours, schema")
     print(f"\nTokens a second, {length} tokens of an answer; each side divided into ours with the schema.\n")
@@ -219,7 +225,9 @@ def measure_answers(path: Path, arguments: argparse.Namespace) -> dict[str, Any]
 
 def main() -> None:
     parser = measure.parser(__doc__)
-    parser.add_argument("--vocabulary", type=Path, help="a GGUF whose tokens the masks are for; the model's if left out")
+    parser.add_argument(
+        "--vocabulary", type=Path, help="a GGUF whose tokens the masks are for; the model's if left out"
+    )
     arguments = parser.parse_args()
     path = measure.text_file(arguments)
     masks = measure_masks(arguments.vocabulary or path, measure.rounds_of(arguments))

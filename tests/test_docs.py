@@ -102,7 +102,7 @@ def test_the_python_of_a_document_runs(document: Path, given: dict[str, Any]) ->
     """One block after another, each in what the ones before it left."""
     opened = given["session"]
     for block in blocks(document):
-        code = compile("\n" * (block.line - 1) + block.code, str(document), "exec")
+        code = compile("\n" * (block.line - 1) + block.code, str(document), "exec", dont_inherit=True)
         if block.reason:
             continue
         make_files(block.code)

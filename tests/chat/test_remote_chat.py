@@ -653,3 +653,18 @@ def test_the_error_of_a_broken_answer_keeps_its_kind(server: ChatServer, begin: 
     server.answers = [Answer(["Once"], ends="cut")]
     with pytest.raises(AnswerBrokenError, match=r"in the middle|closed the connection"):
         list(begin(server).session.stream("Tell me a story."))
+
+
+def test_boxes_that_a_server_answers_are_read_from_its_text(
+    server: ChatServer, begin: Callable[..., Chat], tmp_path: Path
+) -> None:
+    """Tags are control tokens, which servers leave out of the text."""
+    Image.new("RGB", (400, 600)).save(tmp_path / "photo.png")
+    server.answers = [Answer(["red car", "[[100, 200, ", "500, 900]]"])]
+    chat = begin(server)
+    take(chat, f"{tmp_path / 'photo.png'} Where is the car?", f"/boxes {tmp_path / 'drawn.png'}", "/boxes")
+    assert chat.last_reply is not None
+    (box,) = chat.last_reply.boxes
+    assert (box.label, box.xyxy, box.confidence) == ("red car", (40.0, 120.0, 200.0, 540.0), None)
+    assert Image.open(tmp_path / "drawn.png").size == (400, 600)
+    assert "red car: 40, 120 to 200, 540 (no tags)" in screen_of(chat).text

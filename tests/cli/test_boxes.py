@@ -106,3 +106,27 @@ def test_a_batch_has_the_boxes_of_each_answer(pointing: ModelFiles, photo: Path,
     done = run("ask", pointing.text, "--batch", questions)
     (record,) = map(json.loads, done.stdout.splitlines())
     assert record["boxes"][0]["xyxy"] == [40.0, 120.0, 200.0, 540.0]
+
+
+ANSWER = "<ref>red car</ref><box>[[100, 200, 500, 900]]</box>"
+
+
+def test_inspect_shows_the_boxes_of_an_answer_from_elsewhere(photo: Path, tmp_path: Path) -> None:
+    """Given as text, as a file of it, or as what `ask --json` wrote; no model is needed."""
+    (tmp_path / "answer.txt").write_text(ANSWER)
+    (tmp_path / "answer.json").write_text(json.dumps({"text": SHOWN, "boxes": []}))
+    for answer, mended in ((ANSWER, ""), (tmp_path / "answer.txt", ""), (tmp_path / "answer.json", " (no tags)")):
+        done = run("inspect", photo, "--boxes", answer)
+        assert f"  box 1      red car: 40, 120 to 200, 540{mended}\n" in done.stdout
+    facts = json.loads(run("inspect", photo, "--boxes", ANSWER, "--json").stdout)
+    assert facts["boxes"][0]["xyxy"] == [40.0, 120.0, 200.0, 540.0]
+    assert "boxes" not in json.loads(run("inspect", photo, "--json").stdout)
+
+
+def test_inspect_draws_the_boxes_instead_of_the_grid(photo: Path, tmp_path: Path) -> None:
+    target = tmp_path / "drawn.png"
+    done = run("inspect", photo, "--boxes", f"{ANSWER} <ref>dog</ref>", "--save", target)
+    assert done.stderr == f"The answer names without a box: dog.\nSaved {target}\n"
+    drawing = Image.open(target)
+    assert (drawing.size, drawing.getpixel((120, 330))) == ((400, 600), (255, 255, 255))
+    assert "none in this answer" in run("inspect", photo, "--boxes", "a red car " * 100).stdout

@@ -26,7 +26,7 @@ from internvl_gguf.cli.completion import answer
 from internvl_gguf.cli.group import load
 from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.cli.settings_file import FILE_NAME, defaults_of, option_types, wanted_model
-from internvl_gguf.config import AskOptions, EngineConfig, PictureOptions, SamplingOptions, SamplingParams
+from internvl_gguf.config import AskOptions, EngineConfig, FormOptions, PictureOptions, SamplingOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.history import History
 from internvl_gguf.utils.kinds import Choice, Number, Switch, Texts
@@ -191,7 +191,7 @@ def test_every_way_to_load_a_model_is_an_option_or_has_a_reason_not_to_be() -> N
 
 def test_options_of_a_question_are_options_of_pictures() -> None:
     own = AskOptions.__annotations__.keys() - SamplingOptions.__annotations__.keys()
-    assert own == {"sampling"} | options_of(PictureOptions).keys()
+    assert own == {"sampling"} | options_of(PictureOptions).keys() | FormOptions.__annotations__.keys()
 
 
 def test_every_field_of_the_sampling_is_an_option_of_a_question() -> None:

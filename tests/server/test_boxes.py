@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.support.pictures import encoded
 from tests.support.pointing_model import SHOWN, write_pointing_model
-from tests.support.served import Served, data_uri, served, streamed, user
+from tests.support.served import Served, assistant, data_uri, served, streamed, user
 
 PHOTO = encoded(Image.new("RGB", (400, 600), "white"), "PNG")
 
@@ -46,6 +46,22 @@ def test_the_end_of_a_stream_has_the_boxes_and_no_tokens_are_told(pointing: Serv
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == SHOWN
     check(chunks[-1]["choices"][0]["boxes"])
     assert all(chunk["choices"][0]["logprobs"] is None for chunk in chunks)
+
+
+MARKED = "<ref>red car</ref><box>[[100, 200, 500, 900]]</box>"
+
+
+def test_tags_stay_in_the_text_if_a_client_wants_them(pointing: Served) -> None:
+    """As with vLLM's field. The next turn, which has them, finds its beginning computed."""
+    question = user("Where is the car?", PHOTO)
+    found = pointing.chat([question], skip_special_tokens=False, logprobs=True)
+    (choice,) = found["choices"]
+    assert choice["message"]["content"] == MARKED
+    assert "".join(token["token"] for token in choice["logprobs"]["content"]) == MARKED
+    check(choice["boxes"])
+    again = pointing.chat([question, assistant(MARKED), user("And now?")], skip_special_tokens=False)
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] >= found["usage"]["total_tokens"]
+    check(again["choices"][0]["boxes"])
 
 
 def test_the_other_interfaces_have_them_too(pointing: Served) -> None:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from internvl_gguf.boxes.save import save_drawing
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import takes_picture_options
+from internvl_gguf.cli.inspect_boxes import AnswerOption, print_boxes, read_answer, say_unread, show_boxes
 from internvl_gguf.cli.output import print_fact, print_json, print_lines, say
 from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.cli.run import FAILED, option_errors
@@ -133,6 +135,7 @@ def inspect(
             show_default=False,
         ),
     ] = None,
+    answer: AnswerOption = None,
     json_output: options.JSONOption = False,
 ) -> None:
     """Show how pictures are cut into tiles, and what they take of the context. Without a model, InternVL3's numbers."""
@@ -168,13 +171,23 @@ def inspect(
         plan_cut(to_cut, budget, fit=pictures.fit_pictures),
     )
     replaced = {target for target in targets if target.exists()}
-    for source, target, grid in zip(sources, targets, _shown_plan(inspection).grids, strict=False):
-        _save_overlay(source, target, grid)
+    reading = None if answer is None else read_answer(answer, sizes)
+    for number, (source, target) in enumerate(zip(sources, targets, strict=False)):
+        if reading is None:
+            _save_overlay(source, target, _shown_plan(inspection).grids[number])
+        else:
+            save_drawing(target, source.source, reading.boxes, number)
     if json_output:
+        boxes = {} if reading is None else {"boxes": [box.to_dict() for box in reading.boxes]}
         errors = [{"image": name, "error": error.message} for name, error in unreadable.items()]
-        print_json({**_document(inspection, targets), "unreadable": errors})
+        print_json({**_document(inspection, targets), **boxes, "unreadable": errors})
     else:
         _print(inspection)
+        if reading is not None:
+            print_boxes(reading, names, _LABEL_WIDTH)
+            show_boxes(sources, reading.boxes)
+    if reading is not None:
+        say_unread(reading)
     _say_what_does_not_fit(inspection)
     for target in targets:
         if target in replaced:

@@ -123,6 +123,8 @@ class AnswerPump:
         samplings: Sequence[SamplingParams],
         top_logprobs: int | None,
         emit: Emit,
+        *,
+        keeps_tags: bool = False,
     ) -> Callable[[], None]:
         """Submit a question.
 
@@ -132,6 +134,7 @@ class AnswerPump:
             samplings: one for each answer.
             top_logprobs: as in `Engine.submit`.
             emit: called with each event, in threads of the model.
+            keeps_tags: whether the text has the tags of boxes.
 
         Returns:
             Function that ends its answers; callable from any thread, and harmless later.
@@ -139,7 +142,7 @@ class AnswerPump:
         Raises:
             InternVLError: the engine does not take it.
         """
-        request = _RunningRequest(self._runtime, question, history, samplings, top_logprobs, emit)
+        request = _RunningRequest(self._runtime, question, history, samplings, top_logprobs, emit, keeps_tags)
         with self._news:
             self._requests[request] = None
             self._news.notify()
@@ -195,6 +198,7 @@ class _RunningRequest:
         samplings: Sequence[SamplingParams],
         top_logprobs: int | None,
         emit: Emit,
+        keeps_tags: bool,
     ) -> None:
         self._emit = emit
         self._spans = question.spans
@@ -208,9 +212,10 @@ class _RunningRequest:
                 history,
                 self._tell_tiles if choice == 0 else None,
                 top_logprobs=top_logprobs,
+                keeps_tags=keeps_tags,
                 reads_value=False,  # the client reads it
             )
-            self._answers[choice] = _RunningAnswer(choice, stream, runtime, sampling, top_logprobs is not None)
+            self._answers[choice] = _RunningAnswer(choice, stream, sampling, tells_tokens=top_logprobs is not None)
         self._first = self._answers[0].stream if self._answers else None
 
     @property
@@ -281,13 +286,11 @@ def tile_counts(spans: Sequence[Span], cached: int, read: int) -> tuple[int, int
 class _RunningAnswer:
     """One answer of a request."""
 
-    def __init__(
-        self, choice: int, stream: AnswerStream, runtime: ModelRuntime, sampling: SamplingParams, tells_tokens: bool
-    ) -> None:
+    def __init__(self, choice: int, stream: AnswerStream, sampling: SamplingParams, *, tells_tokens: bool) -> None:
         self.stream = stream
         self.is_over = False
         self._choice = choice
-        self._piece = runtime.engine.model.piece
+        self._piece = stream.piece
         self._stops = sampling.stop
         self._tells_tokens = tells_tokens
         self._shown = _ShownTokens()

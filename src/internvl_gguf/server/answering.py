@@ -195,6 +195,7 @@ class Answerer:
                 _samplings(request),
                 request.top_logprobs,
                 lambda event: _call(loop, deliver, event),
+                keeps_tags=request.keeps_tags,
             )
             try:
                 yield Begun(total_length(prepared.question.spans))

@@ -148,6 +148,7 @@ class ChatRequest:
         pictures: how pictures are cut and laid out.
         n: number of answers.
         top_logprobs: how many likeliest tokens are told beside each token; None tells no logprobs.
+        keeps_tags: whether the text of the answer has the tags of boxes.
         wishes: what an answer has to be like, and the tools that it may call.
     """
 
@@ -157,6 +158,7 @@ class ChatRequest:
     pictures: PictureOptions
     n: int = 1
     top_logprobs: int | None = None
+    keeps_tags: bool = False
     wishes: AnswerWishes = field(default_factory=AnswerWishes)
 
 

@@ -199,6 +199,10 @@ CHAT_FIELDS: Final[Fields] = {
     **PENALTIES,
     "seed": SEED,
     "stop": STOP,
+    "skip_special_tokens": Used(
+        {"type": "boolean"},
+        "false leaves the tags `<ref>` and `<box>` in the text, as vLLM does; `boxes` has what they say either way",
+    ),
     "n": _whole(1, MOST_CHOICES, "number of answers; the pictures and the prompt are read once for all of them"),
     "logprobs": Used({"type": "boolean"}, "how likely each token was, by the model's own distribution"),
     "top_logprobs": TOP_LOGPROBS,

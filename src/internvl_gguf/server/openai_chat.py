@@ -79,6 +79,7 @@ def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWish
         pictures=pictures_of(used, defaults),
         n=whole(used, "n", 1, MOST_CHOICES, 1),
         top_logprobs=_top_logprobs(used),
+        keeps_tags=not switch(used, "skip_special_tokens", default=True),
         wishes=_wishes(used),
     )
     refuse_begun(request)

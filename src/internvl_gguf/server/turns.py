@@ -27,7 +27,7 @@ from internvl_gguf.server.chat_request import ChatRequest, PicturePart, TextPart
 from internvl_gguf.server.checked_wishes import NO_WISHES, CheckedWishes
 from internvl_gguf.session.asked import with_note
 from internvl_gguf.session.model_runtime import ModelRuntime
-from internvl_gguf.session.prepare import PreparedQuestion, prepare_question, refuse_endless, text_tokens
+from internvl_gguf.session.prepare import PreparedQuestion, grounded_tokens, prepare_question, refuse_endless
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
 from internvl_gguf.session.tool_prompt import with_calls
 from internvl_gguf.structured.tool_stream import CALL_BEGINS
@@ -398,7 +398,7 @@ def _with_prefix(runtime: ModelRuntime, question: PreparedQuestion, prefix: str)
         ContextOverflowError: it does not fit the context.
     """
     refuse_endless(runtime, [prefix])
-    spans = [*question.spans, TokenSpan(text_tokens(runtime, prefix))]
+    spans = [*question.spans, *(TokenSpan(ids) for ids in grounded_tokens(runtime, prefix))]
     needed, n_ctx = total_length(spans) + 1, runtime.engine.n_ctx
     if needed > n_ctx:
         raise ContextOverflowError(

@@ -26,6 +26,7 @@ class AnswerStream:
         history: the messages before it.
         on_tiles: called with the progress of encoding its pictures.
         evicts, top_logprobs: as in `Engine.submit`.
+        keeps_tags: whether the text has the tags of boxes.
         reads_value: whether the reply has the value of an answer that has to have a form.
 
     Attributes:
@@ -42,9 +43,10 @@ class AnswerStream:
         *,
         evicts: bool = True,
         top_logprobs: int | None = None,
+        keeps_tags: bool = False,
         reads_value: bool = True,
     ) -> None:
-        self._boxes = AnswerBoxes(runtime, [*history, *question.messages])
+        self._boxes = AnswerBoxes(runtime, [*history, *question.messages], keeps_tags=keeps_tags)
         self.handle: Handle = runtime.engine.submit(
             question.spans,
             question.sampling,
@@ -67,6 +69,10 @@ class AnswerStream:
         """Yield the answer piece by piece; text that may be the beginning of a stop string is held back."""
         for token in self.handle.stream():
             yield from self._feed(token)
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes of a token as the text has them."""
+        return self._boxes.piece(token, self._piece(token))
 
     def take_ready(self) -> bool:
         """Take the part of the answer that is there, without waiting; return whether the answer has ended.

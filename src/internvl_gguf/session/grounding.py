@@ -33,11 +33,13 @@ class AnswerBoxes:
     Args:
         runtime: the model.
         messages: the conversation with the question; where it has no picture, an answer has no boxes.
+        keeps_tags: whether the tags are part of the text after all.
     """
 
-    def __init__(self, runtime: ModelRuntime, messages: Sequence[Message]) -> None:
+    def __init__(self, runtime: ModelRuntime, messages: Sequence[Message], *, keeps_tags: bool = False) -> None:
         self._ids = dict(runtime.text.grounding)
         self._names = {token: name for name, token in self._ids.items()}
+        self._keeps_tags = keeps_tags
         self._pictures = asked_pictures(messages)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._length = 0
@@ -49,8 +51,8 @@ class AnswerBoxes:
         """Tokens between which the engine tells how likely each is, for `Box.confidence`; None where no box can be."""
         return (self._ids[BOX], self._ids[BOX_END]) if self._ids and self._pictures else None
 
-    def shown(self, token: int, piece: bytes) -> bytes:
-        """Take the next token of the answer and return the bytes that are shown of it: none of a tag.
+    def piece(self, token: int, piece: bytes) -> bytes:
+        """Return the bytes that are shown of a token: none of a tag, unless tags are kept.
 
         Args:
             token: its id.
@@ -58,11 +60,17 @@ class AnswerBoxes:
         """
         name = self._names.get(token)
         if name is None:
-            self._length += len(self._decoder.decode(piece))
-        else:
-            self._tags.append((self._length, name))
+            return piece
+        return name.encode() if self._keeps_tags else b""
+
+    def shown(self, token: int, piece: bytes) -> bytes:
+        """Take the next token of the answer and return what `piece` does."""
+        shown = self.piece(token, piece)
+        if token in self._names and not self._keeps_tags:
+            self._tags.append((self._length, self._names[token]))
+        self._length += len(self._decoder.decode(shown))
         self._ends.append(self._length)
-        return b"" if name else piece
+        return shown
 
     def read(self, text: str, logprobs: Sequence[TokenLogprobs]) -> BoxReading:
         """Return the boxes of the finished answer.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -59,7 +59,7 @@ class AnswerFormat:
 
 
 def format_of(
-    *, schema: Any = None, choices: Iterable[Any] | None = None, grammar: str | None = None, regex: str | None = None
+    *, schema: Any = None, choices: Any = None, grammar: str | None = None, regex: str | None = None
 ) -> AnswerFormat | None:
     """Return the format of an answer, checked; None if nothing is given.
 

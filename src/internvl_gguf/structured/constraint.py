@@ -22,8 +22,16 @@ CONTROL_TOKENS: Final = (
     *("<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>"),
 )
 """Tokens that a Lark grammar names bare. The byte vocabulary has them after its 256 bytes."""
-WRITING: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""JSON on one line with the separators that models write: others lower the quality of what stands between them."""
+WRITING: Final = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "json_allowed_escapes": 'nrtbf\\"',
+}
+"""JSON on one line with the separators that models write: others lower the quality of what stands between them.
+
+Without `\\u`, in which a key that is bound could be spelled so that llguidance takes it for another.
+"""
 LIMITS: Final = {
     "initial_lexer_fuel": 500_000,
     "step_lexer_fuel": 200_000,
@@ -211,16 +219,16 @@ def check_language(grammar: str, what: str, hint: str, *, has_lines: bool = True
         raise InvalidRequestError(f"{what} is wrong{where}: {_in_one_line(problem)}.", hint)
 
 
-def check_size(text: str, what: str) -> None:
-    """Refuse a text that is larger than `MAX_BYTES`, or that UTF-8 cannot hold."""
+def check_size(text: str, what: str, most: int = MAX_BYTES) -> None:
+    """Refuse a text of more than `most` bytes, or that UTF-8 cannot hold."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
         raise InvalidRequestError(
             f"{what} has half a surrogate pair.", "Give it as text that UTF-8 can hold."
         ) from None
-    if size > MAX_BYTES:
-        raise InvalidRequestError(f"{what} is larger than {MAX_BYTES // 1024} KiB.", "Give a smaller one.")
+    if size > most:
+        raise InvalidRequestError(f"{what} is larger than {most // 1024} KiB.", "Give a smaller one.")
 
 
 def _without_backtrace(text: str) -> str:

@@ -17,6 +17,9 @@ from internvl_gguf.utils.safe_text import error_line, safe_name
 MAX_CHOICES: Final = 10_000
 MAX_RULES: Final = 300
 """Most rules of a grammar: llguidance takes seconds to say that something is wrong in a chain of more."""
+MAX_LANGUAGE_BYTES: Final = 64 * 1024
+"""Most bytes of a grammar or a regular expression."""
+MAX_CHOICE: Final = 4_096  # characters
 _LARGEST: Final = 10**300
 
 _GIVE_CHOICES: Final = 'Give the texts of which the answer is to be one: choices=["red", "blue"], or an Enum.'
@@ -41,6 +44,8 @@ def choice_items(given: object) -> dict[str, Any]:
         text = _choice_text(item)
         if not text.strip():
             raise InvalidRequestError("choices has an empty text.", "Leave it out: an answer has some text.")
+        if len(text) > MAX_CHOICE:
+            raise InvalidRequestError(f"A choice is longer than {MAX_CHOICE:,} characters.", "Give a shorter one.")
         if text in items:
             raise InvalidRequestError(f"choices has {safe_name(text)!r} twice.", "Give each choice once.")
         if len(items) == MAX_CHOICES:
@@ -88,7 +93,7 @@ def regex_grammar(given: object) -> str:
         given = given.pattern
     if not isinstance(given, str) or not given:
         raise InvalidRequestError(f"regex is {shown(given)}.", r'Give a regular expression: regex=r"\d{4}-\d{2}".')
-    check_size(given, "The regular expression")
+    check_size(given, "The regular expression", MAX_LANGUAGE_BYTES)
     grammar: str = llguidance().LLMatcher.grammar_from_regex(given)
     hint = "Correct it; look-around and backreferences do not work, and ^ and $ only at its ends."
     check_language(grammar, "The regular expression", hint, has_lines=False)
@@ -106,7 +111,7 @@ def language_grammar(given: object) -> str:
             f"grammar is {shown(given)}.",
             "Give a grammar in Lark, which begins at `start:`, or in GBNF, at `root ::=`.",
         )
-    check_size(given, "The grammar")
+    check_size(given, "The grammar", MAX_LANGUAGE_BYTES)
     if len(_DEFINES.findall(given)) > MAX_RULES:
         raise InvalidRequestError(f"The grammar has more than {MAX_RULES} rules.", "Give fewer.")
     if "x-guidance" in given:  # its option `lenient` lets through what a schema in the grammar refuses

@@ -6,6 +6,9 @@ bytes could take hours or the process.
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
@@ -19,12 +22,21 @@ MAX_KEYS: Final = 1_000
 MAX_KEY_PATTERNS: Final = 50
 MAX_COMBINED: Final = 6
 """Most patterns and formats that one text has to fit at once: the states of all of them multiply."""
+MAX_PATTERN: Final = 4_096  # characters
 MAX_STEP: Final = 10_000
 """Largest `multipleOf`, without the zeros at its end: a number is read by an automaton of so many states."""
 
 _PASSES: Final = 64
+_CLASSES: Final = re.compile(r"\\.|\[\^\]?(?:\\.|[^\]\\])*\]|\[\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+"""Escapes and classes of an expression; those that exclude begin with `[^`."""
+_UNWRITABLE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u00[01]|\x7f")
+"""What is not written, in JSON: llguidance would leave such a character out of a text."""
+_UNWRITABLE_PATTERN: Final = re.compile(
+    r"[\x00-\x08\x0b\x0e-\x1f\x7f]|\\x[01]|\\x7[fF]|\\u00[01]|\\u007[fF]|\\[cave0]|\\[pP]\{?C"
+)
 _MOST_COMBINED_NODES: Final = 50_000
 _DEEPEST_COMBINED: Final = 12
+_STEPS_OF: Final = "steps of "
 
 _SIMPLER: Final = "Make it simpler, or check that in what comes back."
 
@@ -41,12 +53,59 @@ def check_schema_tree(root: dict[str, Any]) -> None:
         for key, most in (("properties", MAX_KEYS), ("required", MAX_KEYS), ("patternProperties", MAX_KEY_PATTERNS)):
             if isinstance(node.get(key), dict | list) and len(node[key]) > most:
                 raise InvalidRequestError(f"The schema has more than {most} {key} at {_place(path)}.", _SIMPLER)
+        names = list(node["properties"]) if isinstance(node.get("properties"), dict) else []
+        texts = [node.get("const"), node.get("enum"), node.get("required"), names]
+        if _UNWRITABLE.search(json.dumps(texts, ensure_ascii=False)):
+            raise _has_control(path)
+        patterns = node.get("patternProperties")
+        for pattern in (node.get("pattern"), *(patterns if isinstance(patterns, dict) else ())):
+            _check_pattern(pattern, path)
         if _steps(node.get("multipleOf")) > MAX_STEP:
             raise InvalidRequestError(
                 f"The schema has a multipleOf of more than {MAX_STEP:,} steps at {_place(path)}.", _SIMPLER
             )
     _check_ends(root)
     _check_combined(root)
+
+
+def _check_pattern(pattern: Any, path: str) -> None:
+    """Refuse a class that excludes a quote or a backslash: llguidance lets them through as `\\"` and `\\\\`."""
+    if not isinstance(pattern, str):
+        return
+    if len(pattern) > MAX_PATTERN:
+        raise InvalidRequestError(
+            f"The schema has a pattern of more than {MAX_PATTERN:,} characters at {_place(path)}.", _SIMPLER
+        )
+    if _UNWRITABLE_PATTERN.search(_CLASSES.sub(_escape_alone, pattern)):
+        raise _has_control(path)
+    for found in _CLASSES.finditer(pattern):
+        if found.group().startswith("[^") and not _allows_both(found.group()):
+            raise InvalidRequestError(
+                f"The pattern {safe_name(pattern)} at {_place(path)} excludes a quote or a backslash.",
+                "Write the characters that are allowed in place of those that are not.",
+            )
+
+
+def _escape_alone(found: re.Match[str]) -> str:
+    """Leave out classes: of those, characters that are not written can be left out."""
+    return found.group() if found.group().startswith("\\") else "."
+
+
+def _has_control(path: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The schema has a text with a control character at {_place(path)}.", "An answer has line ends and tabs only."
+    )
+
+
+def _allows_both(characters: str) -> bool:
+    """Return whether a class allows a quote and a backslash; False where it is written as Rust alone does."""
+    if any(sign in characters[2:] for sign in ("[", "&&", "--", "~~")):
+        return False
+    try:
+        expression = re.compile(characters)
+    except (re.error, OverflowError):
+        return False
+    return bool(expression.match('"') and expression.match("\\"))
 
 
 def _steps(number: Any) -> int:
@@ -223,12 +282,16 @@ def _below(path: tuple[str, ...] | None, step: str) -> tuple[str, ...] | None:
 
 
 def _count_combined(node: dict[str, Any], constraints: set[str]) -> None:
-    for key in ("pattern", "format", "multipleOf"):
+    for key in ("pattern", "format"):
         if key in node:
             constraints.add(f"{key} {node[key]!r:.2000}")
-    steps = sum(each.startswith("multipleOf ") for each in constraints)
-    if len(constraints) - steps > MAX_COMBINED or steps > 1:
-        what = (
-            "is to be a multiple of several numbers" if steps > 1 else f"has to fit more than {MAX_COMBINED} patterns"
-        )
-        raise InvalidRequestError(f"The schema has a value that {what} at once.", "Write them as one.")
+    if _steps(node.get("multipleOf")):
+        constraints.add(f"{_STEPS_OF}{_steps(node['multipleOf'])}")
+    steps = [int(each.removeprefix(_STEPS_OF)) for each in constraints if each.startswith(_STEPS_OF)]
+    if len(constraints) - len(steps) > MAX_COMBINED:
+        what = f"has to fit more than {MAX_COMBINED} patterns"
+    elif math.prod(steps) > MAX_STEP:
+        what = "is to be a multiple of several numbers"
+    else:
+        return
+    raise InvalidRequestError(f"The schema has a value that {what} at once.", "Write them as one.")

@@ -195,7 +195,11 @@ def _with_new_typed_dicts(given: Any, made: dict[Any, Any]) -> Any:
     new = tuple(_with_new_typed_dicts(each, made) for each in arguments)
     if new == arguments:
         return given
-    return typing.Union[new] if isinstance(given, types.UnionType) else given.copy_with(new)  # noqa: UP007
+    if isinstance(given, types.UnionType):
+        return typing.Union[new]  # noqa: UP007  # `|` takes no tuple
+    if hasattr(given, "copy_with"):
+        return given.copy_with(new[:1] if hasattr(given, "__metadata__") else new)
+    return typing.get_origin(given)[new]
 
 
 def without_own_checks(schema: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.arguments import shown
 
 MAX_BYTES: Final = 256 * 1024
-"""Most bytes of a schema as JSON, of a grammar, of a regular expression, and of all choices together."""
+"""Most bytes of a schema as JSON, and of all choices together."""
 MAX_DEPTH: Final = 64
 """Most levels of objects and arrays within each other in a schema, which are about 32 of the values described."""
 MAX_NODES: Final = 20_000

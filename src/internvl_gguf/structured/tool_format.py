@@ -124,27 +124,40 @@ def _grammar(
     Control tokens stand bare there. Text is never `<tool_call>` in letters either: what reads the answer sees letters.
     """
     begins, ends = (tag if tag in tokens else _literal(tag) for tag in (CALL_BEGINS, CALL_ENDS))
-    calls = "call" + (' ("\\n" call)*' if parallel else "")
-    lines = []
-    if otherwise is not None:
+    more = ' ("\\n" call)*' if parallel else ""
+    lines = [f"start: call{more}"]
+    if otherwise is not None and choice in ("none", "auto"):
+        lines = ["start: otherwise" + (f" | call{more}" if choice == "auto" else "")]
         bound = json.loads(otherwise.grammar)["grammars"][0]["json_schema"]
-        lines.append({"none": "start: otherwise", "auto": f"start: otherwise | {calls}"}.get(choice, f"start: {calls}"))
         lines.append(f"otherwise: %json {json.dumps(bound)}")
-    else:
-        grounding = " | ".join(tag for tag in GROUNDING if tag in tokens)
-        # Two of TEXT never stand side by side: `<tool_call` would end one of them, and `>` begin the next.
-        text = f"TEXT (({grounding}) TEXT)*" if grounding else "TEXT"
-        lines.append(f"start: { ({'none': text, 'auto': f'{text} ({calls})?'}.get(choice, calls)) }")
-        if choice in ("none", "auto"):
-            lines.append(f"TEXT: /(?s:.*)/ & ~/(?s:.*){CALL_BEGINS}(?s:.*)/")
+    elif choice in ("none", "auto"):
+        lines = _text_lines(more, tokens, has_calls=choice == "auto")
     if choice != "none":
         end = AFTER_ARGUMENTS.removesuffix(CALL_ENDS)
-        lines.append(f"call: {begins} {_literal(BEFORE_NAME)} named {_literal(end)} {ends}")
+        lines.append(f"call: {begins} opened")
+        lines.append(f"opened: {_literal(BEFORE_NAME)} named {_literal(end)} {ends}")
         lines.append(f"named: {' | '.join(f'tool_{index}' for index in range(len(tools)))}")
         for index, tool in enumerate(tools):
             lines.append(f"tool_{index}: {_literal(tool.name + BEFORE_ARGUMENTS)} arguments_{index}")
             lines.append(f"arguments_{index}: %json {_arguments(tool)}")
     return "\n".join(lines) + "\n"
+
+
+def _text_lines(more: str, tokens: Collection[str], *, has_calls: bool) -> list[str]:
+    """Return the rules of text that calls may follow, with the control tokens that text may have.
+
+    Two of TEXT never stand side by side: `<tool_call` would end one of them, and `>` begin the next. A tag in letters
+    cannot follow TEXT, which would have taken its letters, so it ends a text of its own, as soon as it is there.
+    """
+    grounding = " | ".join(tag for tag in GROUNDING if tag in tokens)
+    before = f"(TEXT ({grounding}))* " if grounding else ""
+    last, rules = "TEXT", [f"TEXT: /(?s:.*)/ & ~/(?s:.*){CALL_BEGINS}(?s:.*)/"]
+    if has_calls and CALL_BEGINS in tokens:
+        last = f"TEXT (call{more})?"
+    elif has_calls:
+        last = f"(TEXT | text_and_tag opened{more})"
+        rules.append(f"text_and_tag[lazy]: /(?s:.*){CALL_BEGINS}/")
+    return [f"start: {before}{last}", *rules]
 
 
 def _arguments(tool: Tool) -> str:

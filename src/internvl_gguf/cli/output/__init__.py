@@ -11,6 +11,7 @@ from __future__ import annotations
 from internvl_gguf.cli.output.documents import (
     StreamedAnswer,
     answer_stream,
+    can_print,
     print_document,
     print_json,
     print_json_text,
@@ -46,6 +47,7 @@ __all__ = [
     "StreamedAnswer",
     "answer_stream",
     "bold",
+    "can_print",
     "columns",
     "confirm",
     "dim",

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import typer
 
 from internvl_gguf.cli.output.lines import is_terminal
-from internvl_gguf.utils.safe_text import safe_text
+from internvl_gguf.utils.safe_text import can_show, safe_text
 
 
 def print_json(value: Any) -> None:
@@ -29,6 +29,11 @@ def print_json_text(text: str) -> None:
 def print_document(text: str) -> None:
     """Print a document to stdout unchanged; no line end is added."""
     typer.echo(text, nl=False)
+
+
+def can_print(text: str) -> bool:
+    """Return whether the encoding of stdout has all characters of a text."""
+    return can_show(sys.stdout, text)
 
 
 def answer_stream() -> BinaryIO:
