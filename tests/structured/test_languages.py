@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import pytest
 
 from internvl_gguf.errors import InvalidAnswerError, InvalidRequestError
-from internvl_gguf.structured import format_of
+from internvl_gguf.structured import format_of, grammar_trial
 from internvl_gguf.structured.constraint import matches
+from internvl_gguf.structured.grammar_trial import ends_in_time
 
 
 @pytest.mark.parametrize(
@@ -108,3 +110,17 @@ def test_an_expression_that_is_wrong_is_refused(regex: Any, message: str) -> Non
         format_of(regex=regex)
     assert message in caught.value.message
     assert "\n" not in caught.value.message
+
+
+EXPLODES = "start: A\nA: " + " & ".join(f"/(?s:.*){'ab' * count}(?s:.*)/" for count in range(1, 30))
+COMBINED = {"allOf": [{"type": "string", "pattern": f"^.*{'ab' * count}.*$"} for count in range(1, 30)]}
+
+
+@pytest.mark.parametrize("grammar", [EXPLODES, f"start: %json {json.dumps(COMBINED)}"], ids=["&", "allOf"])
+def test_a_grammar_that_would_keep_the_process_for_ever_is_refused(
+    grammar: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grammar_trial, "SECONDS", 1.0)
+    ends_in_time.cache_clear()
+    with pytest.raises(InvalidRequestError, match="not read within"):
+        format_of(grammar=grammar)

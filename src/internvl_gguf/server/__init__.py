@@ -20,7 +20,7 @@ One request goes through it from the top to the bottom of this list, and its ans
     responding     sends an answer, whole or as server-sent events, and notices a client that leaves
     response_answer, message_answer    the answers of the last two: events to their shapes; calls are in written_calls
     answering      a request on its way: model, preparation, place in the queue, events
-    checked_wishes a form and tools checked, in a thread; grammar_trial tries grammars in a process
+    checked_wishes a form and tools checked, in a thread
     turns          messages to a prompt; turns that were seen before are neither decoded nor cut again
     admission      places for requests: as many at once as were asked for, in turn by client
     model_pool     the models: loaded when asked for, unloaded when idle or in the way, found back when they die

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.server.api_errors import RefusedRequestError
 from internvl_gguf.server.chat_request import AnswerWishes, FormWish, ToolWish
-from internvl_gguf.server.grammar_trial import ends_in_time
 
 if TYPE_CHECKING:
     from internvl_gguf.structured import AnswerFormat, Tool
@@ -82,13 +81,6 @@ def _form(wish: FormWish) -> AnswerFormat:
     from internvl_gguf.structured import format_of
 
     code = "invalid_json_schema" if wish.kind == "schema" else "invalid_value"
-    if wish.kind == "grammar" and not ends_in_time(wish.value):
-        raise RefusedRequestError(
-            f"{wish.param}: The grammar takes too long to be read.",
-            "Give a simpler one: fewer expressions combined by &, above all.",
-            code=code,
-            param=wish.param,
-        )
     form = _refusing(lambda: format_of(**{wish.kind: wish.value}), wish.param, code)
     assert form is not None
     return replace(form, note=f"{wish.about}\n{form.note}") if wish.about and form.note else form

@@ -8,6 +8,7 @@
     outline          the form of a schema as the prompt shows it
     constraint       llguidance: grammars made, checked within bounds, and texts matched
     languages        choices, Lark, GBNF and regular expressions
+    grammar_trial    grammars that may keep llguidance busy for ever, tried in a process of their own
     partial_json     the value of a JSON text that is still being written
     tools            tools as values: their schemas from functions or dicts, and calls of them
     tool_format      what an answer with calls is bound to, and the calls of a finished one

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.structured.constraint import check_language, check_size, llguidance
+from internvl_gguf.structured.grammar_trial import SECONDS, ends_in_time
 from internvl_gguf.utils.arguments import shown
 from internvl_gguf.utils.safe_text import error_line, safe_name
 
@@ -26,6 +27,7 @@ _GIVE_CHOICES: Final = 'Give the texts of which the answer is to be one: choices
 _DEFINES: Final = re.compile(
     r"^[ \t]*[?!]?[A-Za-z_][\w-]*[ \t]*(?:\[[^\]\n]*\])?[ \t]*(?:\.-?\d+)?[ \t]*(?:::=|:)", re.MULTILINE
 )
+_COMBINES: Final = re.compile(r"[&~]|%json")
 _GBNF: Final = re.compile(r"^\s*[A-Za-z][\w-]*\s*::=", re.MULTILINE)
 
 
@@ -125,6 +127,11 @@ def language_grammar(given: object) -> str:
     if given.lstrip().startswith("{"):
         raise InvalidRequestError(
             "grammar is JSON, not a grammar.", "Give a JSON schema as schema=, or a grammar in Lark or GBNF."
+        )
+    if _COMBINES.search(given) and not ends_in_time(given):
+        raise InvalidRequestError(
+            f"The grammar is not read within {SECONDS:g} seconds.",
+            "Combine fewer expressions by &, or fewer parts of a schema by allOf.",
         )
     check_language(given, "The grammar", "Correct it; docs/structured.md shows the form of a Lark grammar.")
     return given
