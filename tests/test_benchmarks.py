@@ -27,6 +27,13 @@ SCRIPTS = {
     "batch_cache": ["rules/room/MiB written/median", "rules/evict/MiB written/low", "rules/twice/first run, s/high"],
     "cpu_kernels": ["Q4_0/prefill/llama.cpp's/median", "Q4_0/decode/as in the file/high"],
     "drafting": ["answers/a table read out/up to 4/median", "answers/an explanation/none/median"],
+    "constrained": [
+        "masks/ours/median",
+        "masks/llama.cpp/p99",
+        "masks/schema_seconds",
+        "answers/ours, schema/median",
+        "answers/Llama, schema/ratio",
+    ],
     "embedding_cache": [
         "store_ms_per_tile/896/write",
         "store_ms_per_tile/896/read",
