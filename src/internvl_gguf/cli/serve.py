@@ -18,7 +18,7 @@ from internvl_gguf.cli.run import option_errors
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.server.serve_options import ListenOptions, ModelOptions, TakenOptions
 
-_LIBRARIES: Final = ("prometheus-client>=0.22", "starlette>=1.0,<2", "uvicorn>=0.54,<0.55")
+_LIBRARIES: Final = ("llguidance>=1.9,<2", "prometheus-client>=0.22", "starlette>=1.0,<2", "uvicorn>=0.54,<0.55")
 """The requirements of the extra `serve`; a test compares them with pyproject.toml."""
 
 
