@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,13 +35,18 @@ SUITES = (
 )
 
 
-def load_model(path: Path, averaged: bool = True) -> tuple[DemoModel, Tokenizer]:
+def model_of(state: dict[str, Any], averaged: bool = True) -> tuple[DemoModel, Tokenizer]:
     """The model (its averaged weights, or the last) and the tokenizer of a checkpoint."""
-    state = torch.load(path, weights_only=True)
-    tokenizer = Tokenizer(tuple(map(tuple, state["merges"])), state["size"])
-    model = DemoModel(VisionShape(), TextShape(vocab_size=tokenizer.size))
+    tokenizer = Tokenizer(tuple(map(tuple, state["merges"])), state["size"], state.get("early"))
+    layers = state.get("layers", TextShape.num_hidden_layers)
+    model = DemoModel(VisionShape(), TextShape(vocab_size=tokenizer.size, num_hidden_layers=layers))
     model.load_state_dict(state["average" if averaged else "net"])
     return model.eval(), tokenizer
+
+
+def load_model(path: Path, averaged: bool = True) -> tuple[DemoModel, Tokenizer]:
+    """The model and the tokenizer of a checkpoint's file."""
+    return model_of(torch.load(path, weights_only=True), averaged)
 
 
 @torch.no_grad()
