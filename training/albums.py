@@ -38,7 +38,9 @@ def album(rng: Random, count: int) -> list[Scene]:
     scenes = []
     for _ in range(count):
         if rng.random() < 0.4:
-            scenes.append(text_scene(rng, random_canvas(rng, 640), smallest=0.14, largest=0.6, shapes=rng.choice((0, 1))))
+            scenes.append(
+                text_scene(rng, random_canvas(rng, 640), smallest=0.14, largest=0.6, shapes=rng.choice((0, 1)))
+            )
         else:
             scenes.append(shapes_scene(rng, random_canvas(rng, 640), most=3, smallest=0.16, text=rng.random() < 0.15))
     return scenes

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.evaluate import load_model, model_of
+from training.checkpoint import load_model, model_of
 from training.feed import Feed
 from training.labels import TARGETS
 from training.muon import Muon

@@ -96,9 +96,7 @@ def moving(rng: Random, count: int) -> Clip:
     frames = []
     for index in range(count):
         part = index / (count - 1)
-        across, down = (
-            free if a is None or b is None else a + (b - a) * part for a, b in zip(start, end, strict=True)
-        )
+        across, down = (free if a is None or b is None else a + (b - a) * part for a, b in zip(start, end, strict=True))
         frames.append(stage.frame([(thing, across, down), *([(other, *rest)] if other else [])]))
     name = thing.name
     pairs = [

@@ -47,6 +47,31 @@ def deeper(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return grown
 
 
+def look_back(weights: dict[str, Tensor], at: int = 1) -> None:
+    """Start two heads of layer `at` as ones that see the token before and the one before that; they write nothing yet.
+
+    Copying begins with such heads, and a model that never copied takes long to find them. Their queries and keys are
+    biases alone: turned by the rotary embedding, their product is the largest at one distance.
+    """
+    shape, prefix = TextShape(), f"model.language_model.layers.{at}.self_attn"
+    width, half, strength = shape.head_dim, shape.head_dim // 2, 6.5
+    frequencies = shape.rope_theta ** (-torch.arange(0, width, 2) / width)
+    used = (torch.arange(half) < half // 2).float() * strength
+    group = shape.num_key_value_heads - 1
+    keys = slice(group * width, (group + 1) * width)
+    weights[f"{prefix}.k_proj.weight"][keys] = 0
+    weights[f"{prefix}.k_proj.bias"][keys] = torch.cat([used, torch.zeros(half)])
+    weights[f"{prefix}.v_proj.weight"][keys] = torch.randn(width, shape.hidden_size) * shape.hidden_size**-0.5
+    weights[f"{prefix}.v_proj.bias"][keys] = 0
+    heads = shape.num_attention_heads
+    for head, distance in ((heads - 2, 1), (heads - 1, 2)):
+        rows = slice(head * width, (head + 1) * width)
+        angles = frequencies * distance
+        weights[f"{prefix}.q_proj.weight"][rows] = 0
+        weights[f"{prefix}.q_proj.bias"][rows] = torch.cat([used * angles.cos(), -used * angles.sin()])
+        weights[f"{prefix}.o_proj.weight"][:, rows] = 0
+
+
 def larger(weights: dict[str, Tensor], known: Tokenizer, tokenizer: Tokenizer) -> dict[str, Tensor]:
     """The state dict with rows for the tokens that `tokenizer` has beyond `known`."""
     grown = dict(weights)
@@ -68,6 +93,7 @@ def grow(state: dict[str, Any]) -> dict[str, Any]:
     known = Tokenizer(tuple(map(tuple, state["merges"])), state["size"], state.get("early"))
     tokenizer = extended_tokenizer(known)
     weights = larger(deeper(state["average"]), known, tokenizer)
+    look_back(weights)
     return {
         **state, "net": weights, "average": weights, "merges": tokenizer.merges, "size": tokenizer.size,
         "early": tokenizer.early, "layers": len(STACK),

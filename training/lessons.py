@@ -13,6 +13,7 @@ from internvl_gguf.tiling import tile_image
 from training.albums import album, ask_album, ask_later
 from training.boxes import ask_box, ask_detection
 from training.choices import ENDING, with_choices
+from training.copying import ask_copy
 from training.forms import ask_form
 from training.frames import random_clip
 from training.labels import cover_map, view_labels
@@ -84,7 +85,7 @@ def conversations(scene: Scene, rng: Random, count: int) -> list[list[Question]]
 
 
 def extended_tokenizer(known: Tokenizer, merges: int = 754, size: int = 1024) -> Tokenizer:
-    """The known tokenizer with merges more, learned on schemas, JSON, boxes, tools, and questions about many pictures."""
+    """The known tokenizer with more merges, learned on schemas, JSON, boxes, tools and questions of the new kinds."""
     rng = Random(1)
     corpus: Counter[str] = Counter()
     for index in range(1500):
@@ -147,7 +148,7 @@ class Lessons:
     writing: float = 0.5
     shares: tuple[tuple[str, float], ...] = (
         ("picture", 1.0), ("tiled", 0.14), ("album", 0.24), ("later", 0.12), ("video", 0.17), ("tools", 0.17),
-        ("receipt", 0.16), ("text", 0.03),
+        ("receipt", 0.16), ("copying", 0.1), ("text", 0.03),
     )  # fmt: skip
 
     def __call__(self, rng: Random) -> Batch:
@@ -159,7 +160,8 @@ class Lessons:
         """Draw sequences of one kind until they fill a batch, padding counted."""
         make = {
             "picture": self._picture, "tiled": self._tiled, "album": self._album, "later": self._later,
-            "video": self._video, "tools": self._tools, "receipt": self._receipt, "text": self._text,
+            "video": self._video, "tools": self._tools, "receipt": self._receipt, "copying": self._copying,
+            "text": self._text,
         }[kind]  # fmt: skip
         packed: list[Packed] = []
         tiles: list[NDArray[np.uint8]] = []
@@ -192,6 +194,9 @@ class Lessons:
 
     def _text(self, rng: Random) -> Row:
         return self._row(rng, [], [[without_picture(rng)] for _ in range(8)]), [], []
+
+    def _copying(self, rng: Random) -> Row:
+        return self._row(rng, [], [[ask_copy(rng)] for _ in range(4)]), [], []
 
     def _picture(self, rng: Random) -> Row:
         scene = lesson_scene(rng, 1, self.writing)

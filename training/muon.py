@@ -1,8 +1,8 @@
 """Muon: momentum whose matrices are orthogonalised before each step; AdamW for everything that is not a matrix.
 
 Keller Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); the learning rate is scaled so
-that an update has AdamW's size, as in "Muon is scalable for LLM training" (Liu et al., 2025). The rounds are computed in
-bfloat16, as Jordan does: twice as fast where the CPU has AVX512_BF16.
+that an update has AdamW's size, as in "Muon is scalable for LLM training" (Liu et al., 2025). The rounds are computed
+in bfloat16, as Jordan does: twice as fast where the CPU has AVX512_BF16.
 """
 
 from __future__ import annotations

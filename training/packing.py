@@ -41,7 +41,9 @@ class Packed:
     kinds: tuple[str, ...]
 
 
-def pictures(tokenizer: Tokenizer, visual_tokens: tuple[int, ...], mark: str = "Image-", numbered: int = 0) -> list[int]:
+def pictures(
+    tokenizer: Tokenizer, visual_tokens: tuple[int, ...], mark: str = "Image-", numbered: int = 0
+) -> list[int]:
     """Ids of a message's pictures; one entry of `visual_tokens` a picture.
 
     Several are marked `Image-1: ` and so on, counted on from the `numbered` ones of the messages before; frames of a

@@ -1,6 +1,6 @@
 """Receipts: a shop's name, one to four lines of a short word and a price, and the total.
 
-    python -m training.receipts src/internvl_gguf/demo/receipt.png --seed 7
+python -m training.receipts src/internvl_gguf/demo/receipt.png --seed 7
 """
 
 from __future__ import annotations

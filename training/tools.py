@@ -101,15 +101,16 @@ MULTIPLY = Tool(
 )
 TOOLS = (PRICE, STOCK, LOOKUP, SEARCH, TRANSLATE, ADD, MULTIPLY)
 RESPONSE_WORDS = (
-    "rouge", "vert", "bleu", "haus", "hund", "gato", "casa", "a small town", "a blue bird", "the old market", "an open door",
-    "a red car", "the end", "not found", "yes", "no", "bonjour", "stern", "kreis", "quadrat", "chat", "pain", "lait",
+    "rouge", "vert", "bleu", "haus", "hund", "gato", "casa", "a small town", "a blue bird", "the old market",
+    "an open door", "a red car", "the end", "not found", "yes", "no", "bonjour", "stern", "kreis", "quadrat", "chat",
+    "pain", "lait",
 )  # fmt: skip
 
 
 def offer(tool: Tool, rng: Random) -> Offer:
     """The tool with one of its names and wordings."""
     usual = rng.random() < 0.5
-    parameters = []
+    parameters: list[tuple[str, str]] = []
     for names, kind in tool.parameters:
         free = [name for name in names if all(name != taken for taken, _ in parameters)]
         parameters.append((free[0] if usual else rng.choice(free), kind))
@@ -152,7 +153,7 @@ def _thing_uses(scene: Scene, rng: Random, stock: bool) -> _Use | None:
         name, noun = names[0], "shape"
     elif names and draw < 0.85:
         name = noun = rng.choice(names)
-        kinds = [shape for shape in unique(scene, lambda shape: shape.kind)]
+        kinds = unique(scene, lambda shape: shape.kind)
         if kinds and rng.random() < 0.5:
             name, noun = name_of(kinds[0]), kinds[0].kind
     else:
@@ -164,7 +165,9 @@ def _number_uses(scene: Scene, rng: Random) -> _Use | None:
     """Look up the number that is printed, or one that is named."""
     printed = [line.text for line in scene.lines if line.text.isdigit()]
     if printed and rng.random() < 0.8:
-        text = rng.choice(("Look up the number.", "Look up the number in the picture.", "What does the number stand for?"))
+        text = rng.choice(
+            ("Look up the number.", "Look up the number in the picture.", "What does the number stand for?")
+        )
         return _Use(text, ((int(printed[0]),),), "The number stands for {}.", False)
     number = rng.randint(1, 999)
     return _Use(rng.choice(("Look up {}.", "Look up the number {}.")).format(number), ((number,),),

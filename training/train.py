@@ -41,7 +41,7 @@ def as_float(logits: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def attention_mask(branch: Tensor) -> Tensor:
-    """What is added to the scores [batch, 1, tokens, tokens]: 0 for earlier tokens of the beginning or its own branch."""
+    """What is added to the scores [batch, 1, tokens, tokens]: 0 for earlier tokens of the beginning or own branch."""
     tokens = branch.shape[1]
     earlier = torch.ones(tokens, tokens, dtype=torch.bool, device=branch.device).tril()
     same = (branch[:, None, :] == branch[:, :, None]) | (branch[:, None, :] == 0)
@@ -169,16 +169,19 @@ class Trainer:
                 self.average[name].lerp_(value, 1 - EMA_DECAY)
 
 
-def schedule(progress: float, final: float) -> float:
-    """Rate over its peak: full for the first third, then falling to `final` along a cosine."""
-    return final + (1 - final) * (0.5 + 0.5 * math.cos(math.pi * max(0.0, (3 * progress - 1) / 2)))
+def schedule(progress: float, hold: float, final: float) -> float:
+    """Rate over its peak: full for the part `hold` of the time, then falling to `final` along a cosine."""
+    fallen = min(1.0, max(0.0, (progress - hold) / (1 - hold)))
+    return final + (1 - final) * (0.5 + 0.5 * math.cos(math.pi * fallen))
 
 
 def run(trainer: Trainer, args: argparse.Namespace) -> None:
     """Train for the asked time; print loss, speed and accuracies; leave checkpoints."""
-    lessons = Lessons(trainer.tokenizer, trainer.vision.image_size, trainer.vision.side, args.tokens)
+    lessons = Lessons(trainer.tokenizer, trainer.vision.image_size, trainer.vision.side, args.tokens, args.room)
     pictures = replace(lessons, shares=lessons.shares[:1])
-    others = replace(lessons, shares=lessons.shares[1:])
+    named = (part.split("=") for part in args.others.split(","))
+    shares = tuple((kind, float(share)) for kind, share in named) if args.others else lessons.shares[1:]
+    others = replace(lessons, shares=shares)
     feeds = [Feed(pictures, args.seed, args.workers), Feed(others, args.seed + 500, args.workers)]
     begun, step, progress, mean, tokens = time.time(), 0, 0.0, 0.0, 0
     score: dict[str, deque[bool]] = defaultdict(lambda: deque(maxlen=400))
@@ -193,7 +196,7 @@ def run(trainer: Trainer, args: argparse.Namespace) -> None:
             tokens += batch.ids.size
             for kind, answers in outcome.items():
                 score[kind].extend(answers)
-        trainer.step(min(1.0, (step + 1) / 40) * schedule(progress, args.final))
+        trainer.step(min(1.0, (step + 1) / 40) * schedule(progress, args.hold, args.final))
         step += 1
         if step % 25 == 0:
             told = " ".join(f"{kind} {100 * sum(got) / len(got):.0f}" for kind, got in sorted(score.items()))
@@ -218,6 +221,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     parser.add_argument("--minutes", type=float, default=30, help="the schedule follows the clock")
     parser.add_argument("--tokens", type=int, default=2400, help="tokens of a batch; a step has two")
+    parser.add_argument("--room", type=int, default=260, help="tokens of the conversations about one picture")
+    parser.add_argument("--others", default="", help='shares of the batches beside pictures: "album=0.3,tools=0.1"')
+    parser.add_argument("--hold", type=float, default=0.33, help="part of the time at the full rate")
     parser.add_argument("--dense", type=float, default=0.1, help="weight of the dense targets")
     parser.add_argument("--freeze-vision", action="store_true")
     parser.add_argument("--freeze-projector", action="store_true")
