@@ -128,7 +128,7 @@ def ask_album(scenes: list[Scene], rng: Random) -> Question:
         draw = rng.random()
         if draw < 0.02:
             return ask_how_many(scenes, rng)
-        question = ask_which(scenes, rng) if draw < 0.45 else ask_about_one(scenes, rng)
+        question = ask_which(scenes, rng) if draw < 0.55 else ask_about_one(scenes, rng)
         if question is not None:
             return question
 

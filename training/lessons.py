@@ -110,9 +110,9 @@ def varied(scene: Scene, rng: Random, tokenizer: Tokenizer, room: int) -> list[l
         turns += [[chosen]] if chosen else []
     while room > sum(length(tokenizer, turn) for turn in turns):
         draw = rng.random()
-        made = ask_form(scene, rng) if draw < 0.5 else None
+        made = ask_form(scene, rng) if draw < 0.42 else None
         if made is None:
-            made = ask_box(scene, rng) if draw < 0.84 else ask_detection(scene, rng)
+            made = ask_box(scene, rng) if draw < 0.86 else ask_detection(scene, rng)
         if made is not None:
             turns.append([made])
         elif draw > 0.97:

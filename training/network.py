@@ -305,6 +305,7 @@ class LanguageModel(nn.Module):
         self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.layers = nn.ModuleList(TextLayer(shape) for _ in range(shape.num_hidden_layers))
         self.norm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
+        self.inner: list[Tensor] = []  # what each layer but the last gave, for targets that only training has
 
     def forward(self, embeddings: Tensor, mask: Tensor, positions: Tensor, wanted: Tensor | None = None) -> Tensor:
         """[batch, tokens, width] with a mask [batch, 1, tokens, tokens] (0: may look, else very low).
@@ -313,8 +314,10 @@ class LanguageModel(nn.Module):
         """
         rope = rotary(positions, self.shape)
         x = embeddings
+        self.inner = []
         for layer in self.layers[:-1]:
             x = layer(x, mask, rope)
+            self.inner.append(x)
         return self.norm(self.layers[-1](x, mask, rope, wanted))
 
 

@@ -23,6 +23,7 @@ SPECIAL_TOKENS = (
 # Written by the model and read in prompts as one token each, also in text that users typed (Qwen2.5 has them so).
 TOOL_TOKENS = ("<tool_call>", "</tool_call>")
 _TOOL_MARKS = re.compile("(" + "|".join(map(re.escape, TOOL_TOKENS)) + ")")
+_SPECIAL_MARKS = re.compile("(" + "|".join(map(re.escape, SPECIAL_TOKENS)) + ")")
 _ALL_MARKS = re.compile("(" + "|".join(map(re.escape, (*SPECIAL_TOKENS, *TOOL_TOKENS))) + ")")
 # Qwen2's pre-tokenizer, with Python's classes for letters and numbers.
 _PIECES = re.compile(
@@ -121,7 +122,7 @@ class Tokenizer:
 
     def encode_marked(self, text: str) -> list[int]:
         """Token ids of a text in which special tokens are written out, as `<ref>` and `<box>` are."""
-        return self._encode(text, _ALL_MARKS)
+        return self._encode(text, _SPECIAL_MARKS if self.early is None else _ALL_MARKS)
 
     def _encode(self, text: str, marks: re.Pattern[str]) -> list[int]:
         out: list[int] = []

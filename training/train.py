@@ -26,6 +26,7 @@ from training.feed import Feed
 from training.lessons import Lessons, demo_tokenizer
 from training.muon import Muon
 from training.network import DemoModel, TextShape, VisionShape
+from training.text_heads import PictureHead
 from training.tokenizer import Tokenizer
 from training.train_vision import PatchHeads, TokenHeads, dense_loss, normalise
 
@@ -64,8 +65,10 @@ class Trainer:
         self.net = DemoModel(self.vision, self.text)
         self.patch_heads = PatchHeads(self.vision.hidden_size)
         self.token_heads = TokenHeads(self.text.hidden_size, self.vision.side)
+        self.picture_head = PictureHead(self.text.hidden_size)
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
-        self.context = tokenizer.special("<IMG_CONTEXT>")
+        self.context, self.image = tokenizer.special("<IMG_CONTEXT>"), tokenizer.special("<img>")
+        self.apart = 0.0  # how many visual tokens of the last batch knew their picture
         groups: dict[tuple[str, float], list[nn.Parameter]] = defaultdict(list)
         for name, parameter in self.net.named_parameters():
             own = vision_lr if "vision_tower" in name else lr
@@ -74,7 +77,8 @@ class Trainer:
                 groups["adamw", 0.06 * own].append(parameter)
             else:
                 groups["muon" if inside else "adamw", own if inside else 0.6 * own].append(parameter)
-        groups["adamw", 0.6 * lr] += [*self.patch_heads.parameters(), *self.token_heads.parameters()]
+        heads = (self.patch_heads, self.token_heads, self.picture_head)
+        groups["adamw", 0.6 * lr] += [parameter for head in heads for parameter in head.parameters()]
         self.parameters = [parameter for group in groups.values() for parameter in group]
         self.peaks = [rate for _, rate in groups]
         self.optimisers = [
@@ -88,7 +92,8 @@ class Trainer:
         """Write a checkpoint that `load` and `evaluate` read."""
         state = {
             "net": self.net.state_dict(), "average": self.average, "patch_heads": self.patch_heads.state_dict(),
-            "token_heads": self.token_heads.state_dict(), "merges": self.tokenizer.merges, "size": self.tokenizer.size,
+            "token_heads": self.token_heads.state_dict(), "picture_head": self.picture_head.state_dict(),
+            "merges": self.tokenizer.merges, "size": self.tokenizer.size,
             "early": self.tokenizer.early, "layers": self.text.num_hidden_layers, "step": step,
         }  # fmt: skip
         torch.save(state, path.with_suffix(".tmp"))
@@ -101,6 +106,8 @@ class Trainer:
         if "token_heads" in state:  # the files of an embedded model have none
             self.patch_heads.load_state_dict(state["patch_heads"])
             self.token_heads.load_state_dict(state["token_heads"])
+        if "picture_head" in state:
+            self.picture_head.load_state_dict(state["picture_head"])
 
     def take_vision(self, state: dict[str, Any]) -> None:
         """Take the vision tower from `train_vision`'s checkpoint."""
@@ -139,6 +146,7 @@ class Trainer:
         most = int(answering.sum(1).max())
         where = answering.int().argsort(dim=1, descending=True, stable=True)[:, :most]
         hidden = self.net.hidden(ids, visual, self.context, mask, torch.from_numpy(batch.positions), where)
+        extra = extra + self._inner_loss(batch, ids)
         logits = self.net.lm_head(hidden[torch.take_along_dim(answering, where, 1)]).float()
         wanted = ids[rows, columns + 1]
         right = (logits.argmax(1) == wanted).tolist()
@@ -155,6 +163,17 @@ class Trainer:
         weight = lengths[rows, number].rsqrt()  # a long description must not drown the one-word answers
         loss = (F.cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
         return loss + extra, outcome
+
+    def _inner_loss(self, batch: Batch, ids: Tensor) -> Tensor:
+        """The loss of what hidden states are to know halfway: which picture a visual token is of."""
+        inner, loss = self.net.model.language_model.inner, torch.zeros(())
+        if batch.tiles is None:
+            return loss
+        if int((ids == self.image).sum(1).max()) > 1:
+            branch = torch.from_numpy(batch.branch)
+            told, self.apart = self.picture_head.loss(inner[len(inner) // 2], ids, branch, self.image, self.context)
+            loss = loss + 0.5 * told
+        return loss
 
     def step(self, rate: float) -> None:
         """Update the weights from their gradients, at `rate` times the peak rates."""
@@ -203,7 +222,7 @@ def run(trainer: Trainer, args: argparse.Namespace) -> None:
             speed = tokens / (time.time() - begun)
             print(
                 f"{time.strftime('%H:%M:%S')} {100 * progress:.0f}% step {step} loss {mean:.3f} {speed:.0f} tokens/s "
-                f"| {told}",
+                f"pictures apart {100 * trainer.apart:.0f} | {told}",
                 flush=True,
             )
         if step % 100 == 0 or progress >= 1:
