@@ -11,76 +11,59 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
-from internvl_gguf.tiling import tile_image
-from training.exam import READING_KINDS, SHAPE_KINDS, items
-from training.network import DemoModel, TextShape, VisionShape
-from training.packing import beginning, collate, pack
-from training.phrases import SYSTEM_OFFICIAL
-from training.questions import Question
-from training.tokenizer import Tokenizer
-from training.train import attention_mask
-from training.train_vision import normalise
+from training.exam import NEW_KINDS, READING_KINDS, SHAPE_KINDS, Turn, items
+from training.read_gguf import TEXT_FILE, VISION_FILE, read, training_tokenizer
+from training.scoring import score
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from internvl_gguf import Session
     from training.exam import Item
 
 SUITES = (
     *((kind, 1) for kind in (*SHAPE_KINDS, *READING_KINDS, "absent", "small print")),
     *((kind, 12) for kind in ("small print", *SHAPE_KINDS, *READING_KINDS, "absent", "text")),
+    *((kind, 1) for kind in NEW_KINDS),
+    *((kind, 6) for kind in ("boxes", "json", "receipts", "receipt questions")),
 )
 
 
-def load_model(path: Path, averaged: bool = True) -> tuple[DemoModel, Tokenizer]:
-    """The model (its averaged weights, or the last) and the tokenizer of a checkpoint."""
-    state = torch.load(path, weights_only=True)
-    tokenizer = Tokenizer(tuple(map(tuple, state["merges"])), state["size"])
-    model = DemoModel(VisionShape(), TextShape(vocab_size=tokenizer.size))
-    model.load_state_dict(state["average" if averaged else "net"])
-    return model.eval(), tokenizer
-
-
-@torch.no_grad()
-def answer_with_torch(model: DemoModel, tokenizer: Tokenizer, item: Item, longest: int = 80) -> str:
-    """Greedy decoding without a cache; slow and simple."""
-    shape = model.vision_shape
-    tiles = []
-    if item.picture is not None:
-        cut = tile_image(item.picture, max_tiles=item.max_tiles, tile_size=shape.image_size)
-        tiles = [np.stack([np.asarray(tile) for tile in cut.tiles])]
-    shared = beginning(tokenizer, SYSTEM_OFFICIAL, (shape.visual_tokens * len(tiles[0]),) if tiles else ())
-    visual = model.visual_tokens(normalise(torch.from_numpy(tiles[0])))[1] if tiles else None
-    batch = collate([pack(tokenizer, shared, [[Question("", item.question, "")]])], tiles, [])
-    ids = torch.from_numpy(batch.ids)[:, :-1]
-    given, end = ids.shape[1], tokenizer.special("<|im_end|>")
-    for _ in range(longest):
-        mask = attention_mask(torch.zeros_like(ids))
-        hidden = model.hidden(ids, visual, tokenizer.special("<IMG_CONTEXT>"), mask, torch.arange(ids.shape[1])[None])
-        best = model.lm_head(hidden[:, -1]).argmax(1, keepdim=True)
-        if int(best) == end:
-            break
-        ids = torch.cat([ids, best], 1)
-    return tokenizer.decode(ids[0, given:].tolist())
-
-
 def measure(answer: Callable[[Item], str], count: int, suites: tuple[tuple[str, int], ...], show: int) -> None:
-    """Print each suite's accuracy and its first wrong answers."""
+    """Print each suite's accuracy, how much is right where answers have parts, and the first wrong answers."""
     for suite, max_tiles in suites:
-        begun, wrong = time.time(), []
+        begun, wrong, scores = time.time(), [], []
         for item in items(suite, count, max_tiles):
             said = answer(item)
-            if said != item.answer:
+            scores.append(score(item, said))
+            if scores[-1] < 1:
                 wrong.append((item.question, item.answer, said))
+        parts = f", {100 * sum(scores) / count:.0f}% of the parts" if any(0 < part < 1 for part in scores) else ""
         print(
-            f"{suite:13} max_tiles {max_tiles:2}: {count - len(wrong)} of {count} ({time.time() - begun:.0f} s)",
+            f"{suite:17} max_tiles {max_tiles:2}: {count - len(wrong)} of {count}{parts} ({time.time() - begun:.0f} s)",
             flush=True,
         )
         for question, wanted, said in wrong[:show]:
-            print(f"    {question} {wanted!r}, said {said!r}")
+            print(f"    {question!r} {wanted!r}, said {said!r}")
+
+
+def answerer(session: Session, folder: Path) -> Callable[[Item], str]:
+    """What answers an item through the runtime with the files of `folder`; special tokens are written out."""
+    tokenizer = training_tokenizer(read(folder).tokenizer)
+
+    def answer(item: Item) -> str:
+        session.clear()
+        session.set_system(item.system)
+        said = ""
+        for turn in (*item.earlier, Turn(item.question, item.shown)):
+            session.ask(
+                turn.text, images=list(turn.pictures), max_tiles=item.max_tiles, layout=item.layout, temperature=0,
+                max_tokens=240,
+            )  # fmt: skip
+            said = tokenizer.decode(session.messages[-1].tokens or (), marked=True)
+        return said.removesuffix("<|im_end|>")
+
+    return answer
 
 
 def main() -> None:
@@ -91,26 +74,20 @@ def main() -> None:
     parser.add_argument("--show", type=int, default=3, help="wrong answers shown of each suite")
     parser.add_argument("--suites", default="", help="comma-separated names; all by default")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     suites = tuple(s for s in SUITES if not args.suites or s[0] in args.suites.split(","))
     if args.model.endswith(".pt"):
+        from training.checkpoint import answer_with_torch, load_model
+
         model, tokenizer = load_model(Path(args.model))
         measure(lambda item: answer_with_torch(model, tokenizer, item), args.count, suites, args.show)
         return
-    from internvl_gguf import SamplingParams, Session
+    from internvl_gguf import Session
+    from internvl_gguf.models.resolve import resolve_model
 
-    folder = Path(args.model)
-    files = {"model": folder / "demo-text-BF16.gguf", "mmproj": folder / "demo-mmproj-F16.gguf"}
-    given = files if folder.is_dir() else {"model": args.model}
-    with Session.open(**given, n_threads=1, embedding_disk_bytes=0) as session:  # each picture is seen once
-
-        def ask(item: Item) -> str:
-            session.clear()
-            images = [item.picture] if item.picture is not None else []
-            sampling = SamplingParams(temperature=0)
-            return session.ask(item.question, images=images, max_tiles=item.max_tiles, sampling=sampling).text
-
-        measure(ask, args.count, suites, args.show)
+    folder = Path(args.model) if Path(args.model).is_dir() else resolve_model(args.model).text.parent
+    text, vision = folder / TEXT_FILE, folder / VISION_FILE
+    with Session.open(text, vision, n_threads=1, embedding_disk_bytes=0) as session:  # each picture is seen once
+        measure(answerer(session, folder), args.count, suites, args.show)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from training.albums import album, ask_about_one, ask_later, ask_which
+from training.boxes import ask_box, ask_detection
+from training.choices import with_choices
+from training.forms import ask_form
+from training.frames import appearing, changing, moving, slides
+from training.phrases import SYSTEM_OFFICIAL
 from training.questions import (
     ask_colour,
     ask_count,
@@ -17,9 +23,12 @@ from training.questions import (
     ask_presence,
     ask_reading,
     ask_shape,
+    random_question,
     without_picture,
 )  # fmt: skip
+from training.receipts import ask_receipt, ask_receipt_form, random_receipt
 from training.scenes import Scene, new_scene, random_canvas, shapes_scene, text_scene
+from training.tools import ask_tools, random_offers, with_tools
 from training.words import TEST_WORDS, random_number
 
 if TYPE_CHECKING:
@@ -35,15 +44,49 @@ SHAPE_KINDS = ("shapes", "colours", "counts", "places", "presence", "description
 READING_KINDS = ("numbers", "words")
 
 
+NEW_KINDS = (
+    "second questions", "which of three", "one of three", "later picture", "movement", "order", "change", "slides",
+    "boxes", "boxes of writing", "boxes of several", "detection", "json", "receipts", "receipt questions", "choices",
+    "tool call", "tool result", "no tool",
+)  # fmt: skip
+# Kinds of the clips' questions, and how the questions of tools are told apart.
+_CLIPS = {"movement": moving, "order": appearing, "change": changing, "slides": slides}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An earlier turn of the conversation: what is said, with pictures or not."""
+
+    text: str
+    pictures: tuple[Image, ...] = ()
+
+
 @dataclass(frozen=True)
 class Item:
-    """One question of the exam; `picture` is None where there is none."""
+    """One question of the exam.
+
+    Attributes:
+        picture: None where there is none, or several.
+        pictures: several pictures, that come with the question.
+        layout: how several are marked in the prompt.
+        system: the system message; None for the official one.
+        earlier: turns before, which the model answers itself.
+    """
 
     suite: str
     picture: Image | None
     question: str
     answer: str
     max_tiles: int
+    pictures: tuple[Image, ...] = ()
+    layout: Literal["separate", "frames"] = "separate"
+    system: str | None = None
+    earlier: tuple[Turn, ...] = ()
+
+    @property
+    def shown(self) -> tuple[Image, ...]:
+        """All pictures that come with the question."""
+        return self.pictures if self.picture is None else (self.picture,)
 
 
 def _shape_item(ask: Callable[[Scene, Random], Question | None], rng: Random) -> tuple[Scene, Question]:
@@ -75,8 +118,79 @@ _ASKERS = {
 }  # fmt: skip
 
 
+def _new_item(suite: str, rng: Random, max_tiles: int) -> Item:
+    """A question of one of NEW_KINDS."""
+    if suite in _CLIPS:
+        clip = _CLIPS[suite](rng, rng.choice((4, 5, 6)))
+        question = rng.choice(clip.questions)
+        frames = tuple(scene.image for scene in clip.frames)
+        return Item(suite, None, question.text, question.answer, max_tiles, frames, "frames")
+    if suite in ("receipts", "receipt questions"):
+        receipt = random_receipt(rng, TEST_WORDS)
+        question = (ask_receipt_form if suite == "receipts" else ask_receipt)(receipt, rng)
+        return Item(suite, receipt.scene.image, question.text, question.answer, max_tiles)
+    if suite in ("which of three", "one of three", "boxes of several", "later picture"):
+        return _album_item(suite, rng, max_tiles)
+    while True:
+        scene = shapes_scene(rng, most=4, smallest=0.16, text=rng.random() < 0.5)
+        if suite in ("tool call", "tool result", "no tool"):
+            offers = random_offers(rng)
+            turns = ask_tools(scene, offers, rng)
+            if turns[-1].kind == suite and scene.shapes:
+                earlier = tuple(Turn(turn.text, (scene.image,)) for turn in turns[:-1])
+                picture = None if earlier else scene.image
+                system = with_tools(SYSTEM_OFFICIAL, offers)
+                return Item(suite, picture, turns[-1].text, turns[-1].answer, max_tiles, system=system, earlier=earlier)
+            continue
+        asked = _asked_of(suite, scene, rng)
+        if asked is None:
+            continue
+        if suite == "second questions":
+            earlier = (Turn(random_question(scene, rng).text, (scene.image,)),)
+            return Item(suite, None, asked.text, asked.answer, max_tiles, earlier=earlier)
+        return Item(suite, scene.image, asked.text, asked.answer, max_tiles)
+
+
+def _asked_of(suite: str, scene: Scene, rng: Random) -> Question | None:
+    """A question about one scene, of the suites that need nothing else; None where it does not fit."""
+    if suite in ("boxes", "boxes of writing"):
+        found = ask_box(scene, rng, official=True)
+        return found if found is not None and found.kind == suite else None
+    if suite == "detection":
+        return ask_detection(scene, rng) if scene.boxes else None
+    if suite == "json":
+        return ask_form(scene, rng)
+    while True:
+        found = random_question(scene, rng)
+        if found.kind in ("descriptions", "outside"):
+            continue
+        return found if suite == "second questions" else with_choices(found, rng)
+
+
+def _album_item(suite: str, rng: Random, max_tiles: int) -> Item:
+    """A question about three pictures, or one that brings a second."""
+    while True:
+        scenes = album(rng, 2 if suite == "later picture" else 3)
+        if suite == "later picture":
+            question: Question | None = ask_later(scenes, 1, rng)
+        elif suite == "which of three":
+            question = ask_which(scenes, rng)
+        elif suite == "boxes of several":
+            index = rng.randrange(3)
+            question = ask_box(scenes[index], rng, f" in Image-{index + 1}")
+        else:
+            question = ask_about_one(scenes, rng)
+        if question is None or (suite == "one of three") != (question.kind == "one of several"):
+            continue
+        pictures = tuple(scene.image for scene in scenes)
+        if suite == "later picture":
+            first = Turn(random_question(scenes[0], rng).text, pictures[:1])
+            return Item(suite, pictures[1], question.text, question.answer, max_tiles, earlier=(first,))
+        return Item(suite, None, question.text, question.answer, max_tiles, pictures)
+
+
 def items(suite: str, count: int, max_tiles: int, seed: int = SEED) -> Iterator[Item]:
-    """`count` questions of one suite: a kind of SHAPE_KINDS or READING_KINDS, "small print", "absent" or "text".
+    """`count` questions of one suite: of SHAPE_KINDS, READING_KINDS, NEW_KINDS, "small print", "absent" or "text".
 
     Small print has capitals of a ninth to a sixth of a tile's height when the picture is cut into 12 tiles; other
     printed lines have an eighth or more of the picture's height; shapes have 0.14 or more of its shorter side.
@@ -86,6 +200,9 @@ def items(suite: str, count: int, max_tiles: int, seed: int = SEED) -> Iterator[
         if suite == "text":
             question = without_picture(rng)
             yield Item(suite, None, question.text, question.answer, max_tiles)
+            continue
+        if suite in NEW_KINDS:
+            yield _new_item(suite, rng, max_tiles)
             continue
         if suite in _ASKERS:
             scene, question = _shape_item(_ASKERS[suite], rng)

@@ -321,6 +321,24 @@ def _byte_alphabet() -> tuple[str, ...]:
 _BYTE_ALPHABET = _byte_alphabet()
 
 
+def state_name(gguf_name: str) -> str:
+    """The name that a tensor of either file has in the state dict: what `export_text` and `export_mmproj` undo.
+
+    Raises:
+        ValueError: neither file has a tensor of this name.
+    """
+    for pattern, replacement in (*_TEXT_NAMES, *_VISION_NAMES):
+        groups = re.findall(r"\([^)]*\)", pattern)
+        parts = re.split(r"\\(\d)", replacement)
+        inverse = "".join(groups[int(part) - 1] if at % 2 else re.escape(part) for at, part in enumerate(parts))
+        if match := re.fullmatch(inverse, gguf_name):
+            values = dict(zip(parts[1::2], match.groups(), strict=True))
+            plain = re.split(r"\([^)]*\)", pattern)
+            filled = "".join(text + values.get(str(at), "") for at, text in enumerate(plain, 1))
+            return filled.replace("\\", "")
+    raise ValueError(f"no tensor of the model is called {gguf_name!r}")
+
+
 def _renamed(tensors: Tensors, names: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """The tensors that `names` covers, under their GGUF names; a name no file has a place for is an error."""
     for name, data in tensors.items():

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def _draw_forever(make: Callable[[Random], Any], seed: int, queue: Any) -> None:
     parent, rng = os.getppid(), Random(seed)
+    queue.cancel_join_thread()  # else a worker whose parent was killed waits for ever to hand over its last batches
     while os.getppid() == parent:
         batch = make(rng)
         while os.getppid() == parent:  # a parent that was killed takes nothing more

@@ -10,6 +10,8 @@ A view is a box of the canvas shown as one tile. Each patch of the view gets the
     same kind, same colour, alike, shapes
                      where a shape covers the middle of the patch and the view is the whole canvas: how many shapes
                      are of its kind, of its colour, of both, and in all. The text part learns to count far slower.
+    left, top, right, bottom
+                     where a shape or a printed line lies: the edges of what is seen of it, 1 + fiftieths of the tile
 """
 
 from __future__ import annotations
@@ -20,16 +22,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from training.scenes import CHARACTERS, COLOURS, SHAPES, Box, Glyph, Scene, Shape, draw_shape
+from training.scenes import CHARACTERS, COLOURS, SHAPES, Box, Glyph, Scene, Shape, draw_shape, extent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TARGETS = (
     "glyph1", "glyph2", "centre", "kind", "colour", "row", "column", "same kind", "same colour", "alike", "shapes",
+    "left", "top", "right", "bottom",
 )  # fmt: skip
 MOST_PATCHES = 12  # along a side
 MOST_SHAPES = 7
+EDGE_STEPS = 50
 CLASSES = (
     len(CHARACTERS) + 1,
     len(CHARACTERS) + 1,
@@ -39,6 +43,7 @@ CLASSES = (
     MOST_PATCHES + 1,
     MOST_PATCHES + 1,
     *4 * (MOST_SHAPES + 1,),
+    *4 * (EDGE_STEPS + 2,),
 )
 IGNORE = -1
 _MAP_SIDE = 128
@@ -140,8 +145,31 @@ def view_labels(scene: Scene, covers: NDArray[np.uint8], view: Box, tile_size: i
     labels[5:7] = np.where(held, np.indices((side, side)) + 1, IGNORE)
     labels[7:] = IGNORE
     if view == (0.0, 0.0, float(scene.image.width), float(scene.image.height)):
-        labels[7:] = _counts(scene, labels[3], labels[4])
+        labels[7:11] = _counts(scene, labels[3], labels[4])
+    _tell_edges(labels[11:15], scene, view, side)
     return labels
+
+
+def _tell_edges(labels: NDArray[np.int16], scene: Scene, view: Box, side: int) -> None:
+    """Write the edges of each shape and line, cut by the view, on the patches whose middle it covers (one at least).
+
+    Where lines are many, which no question asks the box of, theirs are not told.
+    """
+    lines = scene.lines if len(scene.lines) < 3 else ()
+    left, top = view[0], view[1]
+    across, down = 1 / (view[2] - left), 1 / (view[3] - top)
+    for box in (*(extent(shape) for shape in scene.shapes), *(line.box for line in lines)):
+        x0, x1 = (min(1.0, max(0.0, (edge - left) * across)) for edge in (box[0], box[2]))
+        y0, y1 = (min(1.0, max(0.0, (edge - top) * down)) for edge in (box[1], box[3]))
+        if x1 - x0 < 0.02 or y1 - y0 < 0.02:
+            continue
+        spans = []
+        for low, high in ((y0 * side, y1 * side), (x0 * side, x1 * side)):
+            first, last = math.ceil(low - 0.5), math.floor(high - 0.5)
+            middle = min(side - 1, int((low + high) / 2))
+            spans.append(slice(min(first, middle), max(last, middle) + 1))
+        edges = np.array([1 + round(EDGE_STEPS * edge) for edge in (x0, y0, x1, y1)])
+        labels[:, spans[0], spans[1]] = edges[:, None, None]
 
 
 def _counts(scene: Scene, kinds: NDArray[np.int16], colours: NDArray[np.int16]) -> NDArray[np.int16]:

@@ -1,8 +1,8 @@
 """Muon: momentum whose matrices are orthogonalised before each step; AdamW for everything that is not a matrix.
 
 Keller Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); the learning rate is scaled so
-that an update has AdamW's size, as in "Muon is scalable for LLM training" (Liu et al., 2025). float32 throughout: on
-CPUs without matrix units bfloat16 is the slower.
+that an update has AdamW's size, as in "Muon is scalable for LLM training" (Liu et al., 2025). The rounds are computed
+in bfloat16, as Jordan does: twice as fast where the CPU has AVX512_BF16.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 def orthogonalised(matrices: Tensor, rounds: int = 5) -> Tensor:
     """The nearest semi-orthogonal matrices, roughly, by Newton-Schulz rounds: [n, rows, columns], rows <= columns."""
     a, b, c = _QUINTIC
-    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = (matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
     for _ in range(rounds):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x
+    return x.to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):

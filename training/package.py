@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import gguf
 
-from training.evaluate import load_model
+from training.checkpoint import load_model
 from training.export_gguf import Metadata, TextShape, TokenizerSpec, VisionShape, export_mmproj, export_text
-from training.tokenizer import SPECIAL_TOKENS
+from training.read_gguf import TEXT_FILE, VISION_FILE
+from training.tokenizer import SPECIAL_TOKENS, TOOL_TOKENS
 
 if TYPE_CHECKING:
     from training.tokenizer import Tokenizer
@@ -27,11 +28,10 @@ DESCRIPTION = "A very small InternVL that knows shapes, colours, counts, places,
 
 def tokenizer_spec(tokenizer: Tokenizer) -> TokenizerSpec:
     """The tokenizer as the exporter takes it."""
-    control, unused, normal = gguf.TokenType.CONTROL, gguf.TokenType.UNUSED, gguf.TokenType.NORMAL
-    types = [
-        control if token in SPECIAL_TOKENS else unused if token.startswith("<unused") else normal
-        for token in tokenizer.tokens
-    ]
+    kinds = dict.fromkeys(SPECIAL_TOKENS, gguf.TokenType.CONTROL)
+    kinds |= dict.fromkeys(TOOL_TOKENS, gguf.TokenType.USER_DEFINED)  # read in any text, as in Qwen2.5
+    unused, normal = gguf.TokenType.UNUSED, gguf.TokenType.NORMAL
+    types = [kinds.get(token, unused if token.startswith("<unused") else normal) for token in tokenizer.tokens]
     return TokenizerSpec(
         tokens=tuple(tokenizer.tokens), types=tuple(types), merges=tuple(map(" ".join, tokenizer.merges)),
         eos=tokenizer.special("<|im_end|>"), pad=tokenizer.special("<|endoftext|>"), chat_template=CHAT_TEMPLATE,
@@ -44,7 +44,7 @@ def package(checkpoint: Path, folder: Path) -> tuple[Path, Path]:
     tensors = {name: value.numpy() for name, value in model.state_dict().items()}
     text, vision = model.text_shape, model.vision_shape
     folder.mkdir(parents=True, exist_ok=True)
-    text_path, vision_path = folder / "demo-text-BF16.gguf", folder / "demo-mmproj-F16.gguf"
+    text_path, vision_path = folder / TEXT_FILE, folder / VISION_FILE
     text_shape = TextShape(
         vocab=text.vocab_size, width=text.hidden_size, layers=text.num_hidden_layers, heads=text.num_attention_heads,
         kv_heads=text.num_key_value_heads, ffn=text.intermediate_size, context_length=text.max_position_embeddings,

@@ -41,20 +41,34 @@ class Packed:
     kinds: tuple[str, ...]
 
 
-def beginning(tokenizer: Tokenizer, system: str | None, visual_tokens: tuple[int, ...]) -> list[int]:
-    """Ids up to where the question starts; one entry of `visual_tokens` a picture, several are numbered."""
+def pictures(
+    tokenizer: Tokenizer, visual_tokens: tuple[int, ...], mark: str = "Image-", numbered: int = 0
+) -> list[int]:
+    """Ids of a message's pictures; one entry of `visual_tokens` a picture.
+
+    Several are marked `Image-1: ` and so on, counted on from the `numbered` ones of the messages before; frames of a
+    video (mark "Frame") from 1, also a single one.
+    """
+    ids: list[int] = []
+    for number, count in enumerate(visual_tokens, 1):
+        if mark != "Image-":
+            ids += tokenizer.encode(f"{mark}{number}: ")
+        elif len(visual_tokens) > 1:
+            ids += tokenizer.encode(f"{mark}{numbered + number}: ")
+        context = [tokenizer.special("<IMG_CONTEXT>")] * count
+        ids += [tokenizer.special("<img>"), *context, tokenizer.special("</img>"), *tokenizer.encode("\n")]
+    return ids
+
+
+def beginning(
+    tokenizer: Tokenizer, system: str | None, visual_tokens: tuple[int, ...], mark: str = "Image-"
+) -> list[int]:
+    """Ids up to where the question starts; one entry of `visual_tokens` a picture."""
     start, end = tokenizer.special("<|im_start|>"), tokenizer.special("<|im_end|>")
-    newline = tokenizer.encode("\n")
     ids: list[int] = []
     if system is not None:
-        ids = [start, *tokenizer.encode("system\n"), *tokenizer.encode(system), end, *newline]
-    ids += [start, *tokenizer.encode("user\n")]
-    for number, count in enumerate(visual_tokens, 1):
-        if len(visual_tokens) > 1:
-            ids += tokenizer.encode(f"Image-{number}: ")
-        context = [tokenizer.special("<IMG_CONTEXT>")] * count
-        ids += [tokenizer.special("<img>"), *context, tokenizer.special("</img>"), *newline]
-    return ids
+        ids = [start, *tokenizer.encode("system\n"), *tokenizer.encode(system), end, *tokenizer.encode("\n")]
+    return [*ids, start, *tokenizer.encode("user\n"), *pictures(tokenizer, visual_tokens, mark)]
 
 
 def answer_cue(tokenizer: Tokenizer) -> list[int]:
@@ -63,8 +77,16 @@ def answer_cue(tokenizer: Tokenizer) -> list[int]:
     return [end, *tokenizer.encode("\n"), start, *tokenizer.encode("assistant\n")]
 
 
-def pack(tokenizer: Tokenizer, shared: list[int], turns: list[list[Question]]) -> Packed:
-    """The shared beginning followed by one branch for each conversation in `turns`."""
+def pack(
+    tokenizer: Tokenizer, shared: list[int], turns: list[list[Question]], per_tile: int = 36, numbered: int = 1
+) -> Packed:
+    """The shared beginning followed by one branch for each conversation in `turns`.
+
+    Args:
+        shared: what `beginning` gives.
+        per_tile: visual tokens of a tile.
+        numbered: pictures in the beginning, which later ones are counted on from.
+    """
     start, end = tokenizer.special("<|im_start|>"), tokenizer.special("<|im_end|>")
     again = [*tokenizer.encode("\n"), start, *tokenizer.encode("user\n")]
     ids, branch, positions, answer = list(shared), [0] * len(shared), list(range(len(shared))), [0] * len(shared)
@@ -73,8 +95,10 @@ def pack(tokenizer: Tokenizer, shared: list[int], turns: list[list[Question]]) -
         own: list[int] = []
         told: list[int] = []
         for turn, question in enumerate(conversation):
-            asked = [*(again if turn else []), *tokenizer.encode(question.text), *answer_cue(tokenizer)]
-            reply = [*tokenizer.encode(question.answer), end]
+            encode = tokenizer.encode_marked if question.marked else tokenizer.encode
+            brought = pictures(tokenizer, tuple(per_tile * tiles for tiles in question.tiles), numbered=numbered)
+            asked = [*(again if turn else []), *brought, *encode(question.text), *answer_cue(tokenizer)]
+            reply = [*tokenizer.encode_marked(question.answer), end]
             own += asked + reply
             kinds.append(question.kind)
             told += [0] * (len(asked) - 1) + [len(kinds)] * len(reply) + [0]

@@ -43,11 +43,18 @@ PLACES = {
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its answer, and the kind it is counted under."""
+    """A question, its answer, and the kind it is counted under.
+
+    Attributes:
+        marked: whether special tokens written in the text are meant as such; in an answer they always are.
+        tiles: tiles of each picture that comes with this question, beyond those of the shared beginning.
+    """
 
     kind: str
     text: str
     answer: str
+    marked: bool = False
+    tiles: tuple[int, ...] = ()
 
 
 def article(noun: str) -> str:
@@ -75,18 +82,22 @@ def where(scene: Scene, thing: Shape | Line) -> str:
     return PLACES[place_of(scene, thing.box)]
 
 
+def in_order(scene: Scene) -> list[Shape]:
+    """The shapes as a description tells them: by place, top to bottom and left to right."""
+    order = list(PLACES)
+    return sorted(scene.shapes, key=lambda shape: (order.index(place_of(scene, shape.box)), shape.x))
+
+
 def description(scene: Scene) -> str:
     """Everything in the scene with its place, top to bottom and left to right, the writing last."""
-    order = list(PLACES)
-    shapes = sorted(scene.shapes, key=lambda shape: (order.index(place_of(scene, shape.box)), shape.x))
-    parts = [f"{article(name_of(shape))} {where(scene, shape)}" for shape in shapes]
+    parts = [f"{article(name_of(shape))} {where(scene, shape)}" for shape in in_order(scene)]
     parts += [f"{name_of_line(line)} {where(scene, line)}" for line in scene.lines]
     if not parts:
         return "The picture is empty."
     return sentence(parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}")
 
 
-def _unique(scene: Scene, key: Callable[[Shape], str]) -> list[Shape]:
+def unique(scene: Scene, key: Callable[[Shape], str]) -> list[Shape]:
     counts = Counter(key(shape) for shape in scene.shapes)
     return [shape for shape in scene.shapes if counts[key(shape)] == 1]
 
@@ -118,7 +129,7 @@ def ask_colour(scene: Scene, rng: Random) -> Question | None:
     if draw < 0.2 and scene.lines:
         noun = rng.choice(("writing", "text", "number" if scene.lines[0].text.isdigit() else "word"))
         return Question("colours", rng.choice(COLOUR_OF_TEXT).format(noun), sentence(scene.lines[0].colour))
-    single = _unique(scene, lambda shape: shape.kind)
+    single = unique(scene, lambda shape: shape.kind)
     if single:
         shape = rng.choice(single)
         return Question("colours", rng.choice(COLOURS_OF).format(shape.kind), sentence(shape.colour))
@@ -133,12 +144,12 @@ def ask_shape(scene: Scene, rng: Random) -> Question | None:
     """Which shape has a colour or lies in a place, or what the only shape is."""
     if len(scene.shapes) == 1 and not scene.lines and rng.random() < 0.4:
         return Question("shapes", rng.choice(SINGLE), sentence(article(name_of(scene.shapes[0]))))
-    by_colour = _unique(scene, lambda shape: shape.colour)
+    by_colour = unique(scene, lambda shape: shape.colour)
     if by_colour and rng.random() < 0.6:
         shape = rng.choice(by_colour)
         return Question("shapes", rng.choice(SHAPE_OF).format(shape.colour), sentence(article(shape.kind)))
     taken = {where(scene, line) for line in scene.lines}
-    by_place = [s for s in _unique(scene, lambda shape: where(scene, shape)) if where(scene, s) not in taken]
+    by_place = [s for s in unique(scene, lambda shape: where(scene, shape)) if where(scene, s) not in taken]
     if not by_place:
         return None
     shape = rng.choice(by_place)
@@ -153,7 +164,7 @@ def ask_place(scene: Scene, rng: Random) -> Question | None:
         return Question("places", rng.choice(WHERE_TEXT).format(noun), sentence(where(scene, scene.lines[0])))
     by_kind = rng.random() < 0.4
     key: Callable[[Shape], str] = (lambda shape: shape.kind) if by_kind else name_of
-    single = _unique(scene, key)
+    single = unique(scene, key)
     if single and rng.random() < 0.9:
         shape = rng.choice(single)
         return Question("places", rng.choice(WHERE).format(key(shape)), sentence(where(scene, shape)))

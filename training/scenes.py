@@ -191,6 +191,14 @@ def draw_shape(
         canvas.polygon(_polygon(kind, x, y, radius), fill=fill, outline=outline, width=max(1, width))
 
 
+def extent(shape: Shape) -> Box:
+    """The tight box around a shape: its `box` is that of its radius, whatever its kind."""
+    if shape.kind == "circle":
+        return shape.box
+    xs, ys = zip(*_polygon(shape.kind, shape.x, shape.y, shape.radius), strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
 def _free(box: Box, taken: list[Box], gap: float) -> bool:
     return all(
         box[2] + gap <= other[0] or other[2] + gap <= box[0] or box[3] + gap <= other[1] or other[3] + gap <= box[1]
@@ -268,7 +276,7 @@ def print_line(
     glyphs = tuple(
         Glyph(character, (edges[i], box[1], edges[i + 1], box[3]))
         for i, character in enumerate(text)
-        if character != " "
+        if character in CHARACTERS
     )
     line = Line(text, glyphs, cap, box, ink)
     scene.lines.append(line)

@@ -1,8 +1,8 @@
 """Teach the whole model to answer; start it from the vision part that `train_vision` made, or from a checkpoint.
 
     python -m training.train_vision --out runs/vision.pt
-    python -m training.train --vision runs/vision.pt --out runs/single.pt
-    python -m training.train --resume runs/single.pt --out runs/tiles.pt --multi 0.6
+    python -m training.train --vision runs/vision.pt --out runs/first.pt --minutes 180
+    python -m training.train --resume runs/grown.pt --freeze-vision --out runs/more.pt --minutes 80
 
 Pictures never repeat, so the accuracies printed while training are those on pictures not seen before. An answer counts
 only if every token of it is the likeliest one: then greedy decoding writes exactly this answer.
@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections import defaultdict
-from functools import partial
+from collections import defaultdict, deque
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.feed import Feed
-from training.labels import CLASSES
 from training.lessons import Lessons, demo_tokenizer
 from training.muon import Muon
 from training.network import DemoModel, TextShape, VisionShape
+from training.text_heads import PictureHead
 from training.tokenizer import Tokenizer
-from training.train_vision import PatchHeads, dense_loss, normalise
-from training.views import vision_batch
+from training.train_vision import PatchHeads, TokenHeads, dense_loss, normalise
 
 if TYPE_CHECKING:
     from training.packing import Batch
@@ -37,26 +36,17 @@ if TYPE_CHECKING:
 EMA_DECAY = 0.995
 
 
-class TokenHeads(nn.Module):
-    """The dense targets of the four patches of each visual token, read from the projector's output."""
-
-    def __init__(self, width: int, side: int) -> None:
-        super().__init__()
-        self.norm, self.half = nn.LayerNorm(width), side // 2
-        self.out = nn.Linear(width, 4 * sum(CLASSES))
-
-    def forward(self, visual: Tensor) -> tuple[Tensor, ...]:
-        """[tiles, tokens, width] to logits [tiles, patches, classes] for each target."""
-        blocks = self.out(self.norm(visual)).view(-1, self.half, self.half, 2, 2, sum(CLASSES))
-        return blocks.permute(0, 1, 3, 2, 4, 5).flatten(1, 4).split(CLASSES, 2)
+def as_float(logits: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Logits in float32, in which losses are computed."""
+    return tuple(part.float() for part in logits)
 
 
 def attention_mask(branch: Tensor) -> Tensor:
-    """Which token may look at which: [batch, 1, tokens, tokens]; earlier ones, of the beginning or its own branch."""
+    """What is added to the scores [batch, 1, tokens, tokens]: 0 for earlier tokens of the beginning or own branch."""
     tokens = branch.shape[1]
     earlier = torch.ones(tokens, tokens, dtype=torch.bool, device=branch.device).tril()
     same = (branch[:, None, :] == branch[:, :, None]) | (branch[:, None, :] == 0)
-    return (earlier & same)[:, None]
+    return torch.zeros(same.shape).masked_fill_(~(earlier & same), -1e4)[:, None]
 
 
 class Trainer:
@@ -66,16 +56,19 @@ class Trainer:
         tokenizer: the model's.
         lr: peak rate of the text part.
         vision_lr: peak rate of the vision part.
+        layers: of the text part.
     """
 
-    def __init__(self, tokenizer: Tokenizer, lr: float, vision_lr: float) -> None:
+    def __init__(self, tokenizer: Tokenizer, lr: float, vision_lr: float, layers: int = 3) -> None:
         self.tokenizer = tokenizer
-        self.vision, self.text = VisionShape(), TextShape(vocab_size=tokenizer.size)
+        self.vision, self.text = VisionShape(), TextShape(vocab_size=tokenizer.size, num_hidden_layers=layers)
         self.net = DemoModel(self.vision, self.text)
         self.patch_heads = PatchHeads(self.vision.hidden_size)
         self.token_heads = TokenHeads(self.text.hidden_size, self.vision.side)
+        self.picture_head = PictureHead(self.text.hidden_size)
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
-        self.context = tokenizer.special("<IMG_CONTEXT>")
+        self.context, self.image = tokenizer.special("<IMG_CONTEXT>"), tokenizer.special("<img>")
+        self.apart = 0.0  # how many visual tokens of the last batch knew their picture
         groups: dict[tuple[str, float], list[nn.Parameter]] = defaultdict(list)
         for name, parameter in self.net.named_parameters():
             own = vision_lr if "vision_tower" in name else lr
@@ -84,7 +77,8 @@ class Trainer:
                 groups["adamw", 0.06 * own].append(parameter)
             else:
                 groups["muon" if inside else "adamw", own if inside else 0.6 * own].append(parameter)
-        groups["adamw", 0.6 * lr] += [*self.patch_heads.parameters(), *self.token_heads.parameters()]
+        heads = (self.patch_heads, self.token_heads, self.picture_head)
+        groups["adamw", 0.6 * lr] += [parameter for head in heads for parameter in head.parameters()]
         self.parameters = [parameter for group in groups.values() for parameter in group]
         self.peaks = [rate for _, rate in groups]
         self.optimisers = [
@@ -98,8 +92,9 @@ class Trainer:
         """Write a checkpoint that `load` and `evaluate` read."""
         state = {
             "net": self.net.state_dict(), "average": self.average, "patch_heads": self.patch_heads.state_dict(),
-            "token_heads": self.token_heads.state_dict(), "merges": self.tokenizer.merges, "size": self.tokenizer.size,
-            "step": step,
+            "token_heads": self.token_heads.state_dict(), "picture_head": self.picture_head.state_dict(),
+            "merges": self.tokenizer.merges, "size": self.tokenizer.size,
+            "early": self.tokenizer.early, "layers": self.text.num_hidden_layers, "step": step,
         }  # fmt: skip
         torch.save(state, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
@@ -108,8 +103,11 @@ class Trainer:
         """Take weights and averages from a checkpoint."""
         self.net.load_state_dict(state["net"])
         self.average = {name: value.clone() for name, value in state["average"].items()}
-        self.patch_heads.load_state_dict(state["patch_heads"])
-        self.token_heads.load_state_dict(state["token_heads"])
+        if "token_heads" in state:  # the files of an embedded model have none
+            self.patch_heads.load_state_dict(state["patch_heads"])
+            self.token_heads.load_state_dict(state["token_heads"])
+        if "picture_head" in state:
+            self.picture_head.load_state_dict(state["picture_head"])
 
     def take_vision(self, state: dict[str, Any]) -> None:
         """Take the vision tower from `train_vision`'s checkpoint."""
@@ -118,18 +116,29 @@ class Trainer:
         for name, value in state["tower"].items():
             self.average[f"model.vision_tower.{name}"] = value.clone()
 
+    def take_seeing(self, state: dict[str, Any]) -> None:
+        """Take vision tower, projector and heads from a checkpoint of the whole model."""
+        own = self.net.state_dict()
+        for name, value in state["average"].items():
+            if "vision_tower" in name or "multi_modal_projector" in name:
+                own[name].copy_(value)
+                self.average[name].copy_(value)
+        self.patch_heads.load_state_dict(state["patch_heads"])
+        self.token_heads.load_state_dict(state["token_heads"])
+
     def loss(self, batch: Batch, dense: float, train_vision: bool) -> tuple[Tensor, dict[str, list[bool]]]:
         """The loss of a batch, and for each kind of question which answers were right to the last token."""
         ids, visual, extra = torch.from_numpy(batch.ids), None, torch.zeros(())
         if batch.tiles is not None:
-            pixels, labels = normalise(torch.from_numpy(batch.tiles)), torch.from_numpy(batch.labels)
+            pixels = normalise(torch.from_numpy(batch.tiles))
             with torch.set_grad_enabled(train_vision):
                 features = self.net.model.vision_tower(pixels)
-            visual = self.net.model.multi_modal_projector(features)
-            if dense:
-                extra = dense * dense_loss(self.token_heads(visual), labels)[0]
+            visual = self.net.model.multi_modal_projector(features).float()
+            if dense and batch.labels is not None:
+                labels = torch.from_numpy(batch.labels)
+                extra = dense * dense_loss(as_float(self.token_heads(visual)), labels)[0]
                 if train_vision:
-                    extra = extra + dense * dense_loss(self.patch_heads(features), labels)[0]
+                    extra = extra + dense * dense_loss(as_float(self.patch_heads(features)), labels)[0]
         mask = attention_mask(torch.from_numpy(batch.branch))
         answer = torch.from_numpy(batch.answer)
         rows, columns = answer.nonzero(as_tuple=True)
@@ -137,7 +146,8 @@ class Trainer:
         most = int(answering.sum(1).max())
         where = answering.int().argsort(dim=1, descending=True, stable=True)[:, :most]
         hidden = self.net.hidden(ids, visual, self.context, mask, torch.from_numpy(batch.positions), where)
-        logits = self.net.lm_head(hidden[torch.take_along_dim(answering, where, 1)])
+        extra = extra + self._inner_loss(batch, ids)
+        logits = self.net.lm_head(hidden[torch.take_along_dim(answering, where, 1)]).float()
         wanted = ids[rows, columns + 1]
         right = (logits.argmax(1) == wanted).tolist()
         whole: dict[tuple[int, int], bool] = {}
@@ -154,11 +164,16 @@ class Trainer:
         loss = (F.cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
         return loss + extra, outcome
 
-    def vision_loss(self, tiles: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """The dense loss of tiles that nothing is asked about, and the accuracy read from the visual tokens."""
-        features, visual = self.net.visual_tokens(normalise(tiles))
-        loss, accuracy = dense_loss(self.token_heads(visual), labels)
-        return loss + dense_loss(self.patch_heads(features), labels)[0], accuracy
+    def _inner_loss(self, batch: Batch, ids: Tensor) -> Tensor:
+        """The loss of what hidden states are to know halfway: which picture a visual token is of."""
+        inner, loss = self.net.model.language_model.inner, torch.zeros(())
+        if batch.tiles is None:
+            return loss
+        if int((ids == self.image).sum(1).max()) > 1:
+            branch = torch.from_numpy(batch.branch)
+            told, self.apart = self.picture_head.loss(inner[len(inner) // 2], ids, branch, self.image, self.context)
+            loss = loss + 0.5 * told
+        return loss
 
     def step(self, rate: float) -> None:
         """Update the weights from their gradients, at `rate` times the peak rates."""
@@ -173,62 +188,47 @@ class Trainer:
                 self.average[name].lerp_(value, 1 - EMA_DECAY)
 
 
-def schedule(progress: float, final: float) -> float:
-    """Rate over its peak: full for the first half, then falling to `final` along a cosine."""
-    return final + (1 - final) * (0.5 + 0.5 * math.cos(math.pi * max(0.0, 2 * progress - 1)))
+def schedule(progress: float, hold: float, final: float) -> float:
+    """Rate over its peak: full for the part `hold` of the time, then falling to `final` along a cosine."""
+    fallen = min(1.0, max(0.0, (progress - hold) / (1 - hold)))
+    return final + (1 - final) * (0.5 + 0.5 * math.cos(math.pi * fallen))
 
 
 def run(trainer: Trainer, args: argparse.Namespace) -> None:
     """Train for the asked time; print loss, speed and accuracies; leave checkpoints."""
-    lessons = Lessons(
-        trainer.tokenizer,
-        trainer.vision.image_size,
-        trainer.vision.side,
-        args.pictures,
-        args.branches,
-        args.multi,
-        args.writing,
-    )
-    feed = Feed(lessons, args.seed, args.workers)
-    make = partial(vision_batch, tiles=args.walls, tile_size=trainer.vision.image_size, side=trainer.vision.side)
-    walls = Feed(make, args.seed + 500, args.workers) if args.walls else None
-    begun, step, progress, mean, pictures, asked = time.time(), 0, 0.0, 0.0, 0, 0
-    score: dict[str, list[bool]] = defaultdict(list)
-    dense_mean: dict[str, float] = defaultdict(float)
+    lessons = Lessons(trainer.tokenizer, trainer.vision.image_size, trainer.vision.side, args.tokens, args.room)
+    pictures = replace(lessons, shares=lessons.shares[:1])
+    named = (part.split("=") for part in args.others.split(","))
+    shares = tuple((kind, float(share)) for kind, share in named) if args.others else lessons.shares[1:]
+    others = replace(lessons, shares=shares)
+    feeds = [Feed(pictures, args.seed, args.workers), Feed(others, args.seed + 500, args.workers)]
+    begun, step, progress, mean, tokens = time.time(), 0, 0.0, 0.0, 0
+    score: dict[str, deque[bool]] = defaultdict(lambda: deque(maxlen=400))
     while progress < 1:
-        batch = feed.next()
         progress = (time.time() - begun) / 60 / args.minutes
-        dense = args.dense * max(args.dense_floor, 1 - 2 * progress)
-        tiles = 0 if batch.tiles is None else len(batch.tiles) // len(batch.ids)
-        loss, outcome = trainer.loss(batch, dense, tiles == 1 and not args.freeze_vision)
-        loss.backward()
-        if walls is not None and tiles == 1:
-            seen, accuracy = trainer.vision_loss(*map(torch.from_numpy, walls.next()))
-            (args.dense * seen).backward()
-            for name, value in accuracy.items():
-                if not math.isnan(value):
-                    dense_mean[name] += 0.02 * (value - dense_mean[name])
-        trainer.step(min(1.0, (step + 1) / 40) * schedule(progress, args.final))
-        step, pictures, asked = step + 1, pictures + len(batch.ids), asked + sum(map(len, batch.kinds))
-        mean += 0.02 * (float(loss.detach()) - mean)
-        for kind, answers in outcome.items():
-            score[kind + ("+" if tiles > 1 else "")] += answers
+        for feed in feeds:
+            batch = feed.next()
+            with torch.autocast("cpu", torch.bfloat16, enabled=not args.float32):
+                loss, outcome = trainer.loss(batch, args.dense, not args.freeze_vision)
+            (loss / len(feeds)).backward()
+            mean += 0.01 * (float(loss.detach()) - mean)
+            tokens += batch.ids.size
+            for kind, answers in outcome.items():
+                score[kind].extend(answers)
+        trainer.step(min(1.0, (step + 1) / 40) * schedule(progress, args.hold, args.final))
+        step += 1
         if step % 25 == 0:
-            told = " ".join(
-                f"{kind} {100 * sum(got[-400:]) / len(got[-400:]):.0f}" for kind, got in sorted(score.items())
-            )
-            told += " | " + " ".join(f"{name} {100 * value:.0f}" for name, value in dense_mean.items())
-            speed = pictures / (time.time() - begun)
+            told = " ".join(f"{kind} {100 * sum(got) / len(got):.0f}" for kind, got in sorted(score.items()))
+            speed = tokens / (time.time() - begun)
             print(
-                f"{time.strftime('%H:%M:%S')} {100 * progress:.0f}% step {step} loss {mean:.3f} {pictures} pictures "
-                f"{asked} questions {speed:.1f}/s | {told}",
+                f"{time.strftime('%H:%M:%S')} {100 * progress:.0f}% step {step} loss {mean:.3f} {speed:.0f} tokens/s "
+                f"pictures apart {100 * trainer.apart:.0f} | {told}",
                 flush=True,
             )
         if step % 100 == 0 or progress >= 1:
             trainer.save(args.out, step)
-    feed.close()
-    if walls is not None:
-        walls.close()
+    for feed in feeds:
+        feed.close()
 
 
 def main() -> None:
@@ -236,31 +236,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vision", type=Path, help="vision part to start from (train_vision's --out)")
     parser.add_argument("--resume", type=Path, help="checkpoint to go on from")
+    parser.add_argument("--seen-by", type=Path, help="checkpoint whose vision part and projector to take")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     parser.add_argument("--minutes", type=float, default=30, help="the schedule follows the clock")
-    parser.add_argument("--pictures", type=int, default=16, help="one-tile pictures in a batch")
-    parser.add_argument("--walls", type=int, default=8, help="tiles more in a batch, for the dense targets alone")
-    parser.add_argument("--branches", type=int, default=8, help="conversations about each picture")
-    parser.add_argument("--multi", type=float, default=0.0, help="part of the batches cut into several tiles")
-    parser.add_argument("--writing", type=float, default=0.5, help="part of the pictures about a printed line")
-    parser.add_argument("--dense", type=float, default=0.3, help="weight of the dense targets at the start")
-    parser.add_argument("--dense-floor", type=float, default=0.3, help="what part of that weight stays to the end")
+    parser.add_argument("--tokens", type=int, default=2400, help="tokens of a batch; a step has two")
+    parser.add_argument("--room", type=int, default=260, help="tokens of the conversations about one picture")
+    parser.add_argument("--others", default="", help='shares of the batches beside pictures: "album=0.3,tools=0.1"')
+    parser.add_argument("--hold", type=float, default=0.33, help="part of the time at the full rate")
+    parser.add_argument("--dense", type=float, default=0.1, help="weight of the dense targets")
     parser.add_argument("--freeze-vision", action="store_true")
+    parser.add_argument("--freeze-projector", action="store_true")
+    parser.add_argument("--float32", action="store_true", help="for CPUs whose bfloat16 is the slower")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--vision-lr", type=float, default=8e-4)
-    parser.add_argument("--final", type=float, default=0.1, help="rate at the end, as a part of the peak")
-    parser.add_argument("--workers", type=int, default=1, help="drawing processes")
+    parser.add_argument("--final", type=float, default=0.05, help="rate at the end, as a part of the peak")
+    parser.add_argument("--workers", type=int, default=1, help="drawing processes for each of two feeds")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     state = torch.load(args.resume, weights_only=True) if args.resume else None
-    tokenizer = Tokenizer(tuple(map(tuple, state["merges"])), state["size"]) if state else demo_tokenizer()
-    trainer = Trainer(tokenizer, args.lr, args.vision_lr)
+    if state:
+        tokenizer = Tokenizer(tuple(map(tuple, state["merges"])), state["size"], state.get("early"))
+    else:
+        tokenizer = demo_tokenizer()
+    trainer = Trainer(tokenizer, args.lr, args.vision_lr, state["layers"] if state else TextShape.num_hidden_layers)
     if state:
         trainer.load(state)
     if args.vision:
         trainer.take_vision(torch.load(args.vision, weights_only=True))
+    if args.seen_by:
+        trainer.take_seeing(torch.load(args.seen_by, weights_only=True))
+    trainer.net.model.multi_modal_projector.requires_grad_(not args.freeze_projector)
     run(trainer, args)
 
 

@@ -22,9 +22,9 @@ from training.views import vision_batch
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 # Shares of the targets in the loss: characters are the hardest.
-SHARES = (3.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2, 0.7, 0.7, 0.7, 0.7)
+SHARES = (3.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2, 0.7, 0.7, 0.7, 0.7, *4 * (0.6,))
 # Weights of "nothing here", by far the most frequent, in each target.
-NONE_WEIGHTS = (0.4, 0.4, 1.0, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+NONE_WEIGHTS = (0.4, 0.4, 1.0, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, *4 * (1.0,))
 
 
 class PatchHeads(nn.Module):
@@ -38,6 +38,20 @@ class PatchHeads(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
         """Logits [tiles, patches, classes] for each of TARGETS."""
         return self.out(self.norm(features)).split(CLASSES, 2)
+
+
+class TokenHeads(nn.Module):
+    """The dense targets of the four patches of each visual token, read from the projector's output."""
+
+    def __init__(self, width: int, side: int) -> None:
+        super().__init__()
+        self.norm, self.half = nn.LayerNorm(width), side // 2
+        self.out = nn.Linear(width, 4 * sum(CLASSES))
+
+    def forward(self, visual: Tensor) -> tuple[Tensor, ...]:
+        """[tiles, tokens, width] to logits [tiles, patches, classes] for each target."""
+        blocks = self.out(self.norm(visual)).view(-1, self.half, self.half, 2, 2, sum(CLASSES))
+        return blocks.permute(0, 1, 3, 2, 4, 5).flatten(1, 4).split(CLASSES, 2)
 
 
 def normalise(tiles: Tensor) -> Tensor:

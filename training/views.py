@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training.labels import cover_map, view_labels
+from training.receipts import random_receipt
 from training.scenes import Box, Scene, random_canvas, shapes_scene, text_scene, wall_scene
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def random_view(scene: Scene, rng: Random) -> Box:
 def random_scene(rng: Random) -> Scene:
     """A scene of any kind; shapes most often, of which fewer views are taken."""
     draw = rng.random()
-    if draw < 0.3:
+    if draw < 0.08:
+        return random_receipt(rng).scene
+    if draw < 0.22:
         return wall_scene(rng, random_canvas(rng, 512))
     if draw < 0.86:
         return shapes_scene(rng, random_canvas(rng, 512), smallest=0.12, text=rng.random() < 0.3)
