@@ -79,6 +79,11 @@ def test_null_is_a_value(run: Run, model: list[object]) -> None:
     assert (done.returncode, done.stdout) == (0, "null\n")
 
 
+def test_a_file_that_is_no_text(run: Run, photo: Path) -> None:
+    done = run("ask", "there/is/none.gguf", "What is it?", "--schema", photo)
+    assert_two_lines(done, code=2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -216,6 +216,10 @@ def refused(options: dict[str, Any]) -> Callable[[Session], object]:
         ({"answer_format": 5}, "answer_format"),
         ({"format_in_prompt": "no"}, "format_in_prompt"),
         ({"boxes": True, "regex": "a"}, "one form"),
+        ({"boxes": "x.png"}, "boxes is"),
+        ({"schema": False}, "schema is False"),
+        ({"schema": Point(1, 1)}, "is no type"),
+        ({"schema": "schema.json"}, "is none"),
     ],
     ids=str,
 )
@@ -235,3 +239,25 @@ def test_a_form_of_one_question_of_a_batch_fails_alone(session: Session) -> None
     assert isinstance(outcomes[0], Reply)
     assert isinstance(outcomes[1], InvalidRequestError)
     assert isinstance(outcomes[2], Reply)
+
+
+def test_a_grammar_may_name_the_tags_of_boxes() -> None:
+    """Its answer was matched without them, and had no value."""
+    grammar = 'start: <ref> "circle" </ref> <box> "[[100, 200, 300, 400]]" </box>'
+    with Session.open("demo", n_threads=1, embedding_disk_bytes=0) as session:
+        reply = session.ask("Where?", [noise(1)], grammar=grammar, max_tiles=1)
+    assert reply.parsed == "<ref>circle</ref><box>[[100, 200, 300, 400]]</box>"
+    assert reply.text == "circle[[100, 200, 300, 400]]"
+    assert [box.thousandths for box in reply.boxes] == [(100, 200, 300, 400)]
+
+
+@pytest.mark.parametrize("form", [{"regex": "<ref>ab</ref>"}, {"schema": {"const": "<ref>ab</ref>"}}])
+def test_tags_in_letters_are_letters(session: Session, form: dict[str, Any]) -> None:
+    reply = session.ask("What?", **form)
+    assert reply.parsed == "<ref>ab</ref>"
+    assert reply.notices == ()
+
+
+def test_what_has_properties_is_an_object(session: Session) -> None:
+    schema = {"properties": {"word": {"enum": ["tea", "cake"]}}, "required": ["word"]}
+    assert session.ask("What?", schema=schema).parsed["word"] in ("tea", "cake")

@@ -98,6 +98,7 @@ def test_a_call_that_was_cut_off_is_none(session: Session) -> None:
     assert reply.tool_calls == ()
     assert session.messages[-1].text.startswith("<tool_call>\n")  # nothing is lost
     assert reply.text == ""
+    assert "inside a call" in reply.notices[0]
 
 
 def test_a_schema_beside_tools(session: Session) -> None:
@@ -168,6 +169,15 @@ def test_a_tool_that_fails_tells_the_model(session: Session) -> None:
     assert "\n" not in "".join(found)
 
 
+def test_a_tool_whose_picture_cannot_be_read_tells_the_model(session: Session) -> None:
+    def camera(place: Literal["door"]) -> Picture:
+        return Picture("gone.jpg")
+
+    found = results_of(session, camera)
+    assert found
+    assert all(each.startswith("Error: ") and "gone.jpg" in each for each in found)
+
+
 def test_a_tool_that_hangs_is_not_waited_for(session: Session) -> None:
     released = threading.Event()
 
@@ -206,7 +216,8 @@ def test_pictures_that_a_tool_returns_are_seen(session: Session) -> None:
 
 def test_what_a_function_returns_becomes_a_result() -> None:
     assert as_result("text") == ToolResult("text")
-    assert as_result(None) == ToolResult("None")
+    assert as_result(None) == ToolResult(None)
+    assert as_result(b"picture").images == [b"picture"]
     assert as_result([1, 2]) == ToolResult([1, 2])
     assert as_result(ToolResult("x", ["a.png"])) == ToolResult("x", ["a.png"])
     assert as_result(np.zeros((4, 4, 3), np.uint8)).content == ""
@@ -226,6 +237,7 @@ def test_what_a_function_returns_becomes_a_result() -> None:
         ({"tools": [weather], "tool_choice": "nothing"}, "nothing"),
         ({"tools": [weather], "max_steps": 0}, "max_steps"),
         ({"tools": [weather], "tool_choice": 5}, "tool_choice"),
+        ({"tools": [weather], "tool_timeout": -1}, "tool_timeout"),
     ],
     ids=lambda given: given if isinstance(given, str) else "",
 )

@@ -276,9 +276,21 @@ class _Progress:
 
     def __init__(self, line: StatusLine) -> None:
         self.line = line
+        self.is_answering = False
+        self._after_answer: list[str] = []
 
     def notice(self, line: str) -> None:
-        self.line.say(in_flags(line))
+        """Show a notice; one that comes while the answer is written waits for its end."""
+        if self.is_answering:
+            self._after_answer.append(in_flags(line))
+        else:
+            self.line.say(in_flags(line))
+
+    def answered(self) -> None:
+        """Show the notices that waited."""
+        self.is_answering = False
+        for line in self._after_answer:
+            say(line)
 
     def load(self, done: float) -> None:
         self.line.show(f"Loading the model, {done:.0%}")
@@ -294,11 +306,13 @@ def _answer(
     for chunk in session.stream(prompt, pictures, **asked):
         if chunk.text and not quiet:
             progress.line.stop()
+            progress.is_answering = True
             answer.write(chunk.text)
         reply = chunk.reply or reply
     if not quiet:
         progress.line.stop()
         answer.end()
+        progress.answered()
     if reply is None:
         raise AssertionError("a stream ends with its reply")
     if reply.finish_reason == "length":

@@ -10,7 +10,7 @@ import typer
 
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.utils.text_data import as_utf8
+from internvl_gguf.utils.text_data import decode_text
 
 _PANEL: Final = "The form of the answer"
 _LONGEST_NAME: Final = 4096
@@ -70,7 +70,7 @@ def _content(given: str, option: str) -> str:
     if len(given) > _LONGEST_NAME or "\n" in given or not path.suffix or any(char in given for char in '{"'):
         return given
     try:
-        return as_utf8(path.read_bytes(), given).decode()
+        return decode_text(path.read_bytes(), given)
     except FileNotFoundError:
         raise InvalidRequestError(f"There is no file {given}.", f"Check the path given with {option}.") from None
     except OSError as error:

@@ -14,7 +14,8 @@ from internvl_gguf.cli.output import can_print, is_terminal, print_document, pri
 from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
-    from internvl_gguf.boxes import BoxReading
+    from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.boxes import BoxReading
     from internvl_gguf.types import Box, Picture
 
 AnswerOption = Annotated[
@@ -48,6 +49,8 @@ def read_answer(given: str, sizes: Sequence[tuple[int, int]]) -> BoxReading:
         is_file = path.is_file()
     except (OSError, ValueError):  # an answer may be longer than any name
         is_file = False
+    if not is_file and path.suffix in (".json", ".txt") and "[" not in given:
+        raise InvalidRequestError(f"There is no file {safe_name(given)}.", "Check the path given with --boxes.")
     text = decode_text(path.read_bytes(), safe_name(given)) if is_file else given
     try:
         document = json.loads(text) if is_file else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from internvl_gguf.engine import Handle, TileProgress
 from internvl_gguf.engine.kv_ledger import total_length
@@ -15,6 +15,9 @@ from internvl_gguf.session.grounding import AnswerBoxes
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prepare import PreparedQuestion
 from internvl_gguf.types import FinishReason, Message, Reply, Timings, Usage
+
+_LEAST_MEASURED: Final = 1e-4
+"""Seconds of decoding below which it has no rate: all tokens behind the first had to follow."""
 
 
 class AnswerStream:
@@ -133,7 +136,7 @@ class AnswerStream:
             prefill=report.prefill_seconds,
             time_to_first_token=times[0] - question.started if times else 0.0,
             decode=decode,
-            decode_tokens_per_second=(len(times) - 1) / decode if decode else 0.0,
+            decode_tokens_per_second=(len(times) - 1) / decode if decode > _LEAST_MEASURED else 0.0,
         )
         reason = self.handle.finish_reason or "stop"
         parsed, notices = self._parsed(reason)
@@ -153,6 +156,8 @@ class AnswerStream:
     def _parsed(self, reason: FinishReason) -> tuple[Any, tuple[str, ...]]:
         """Return the value of an answer that had to have a form, or why there is none."""
         form = self._question.form if self._reads_value else None
+        if self._calls and self._calls.is_inside:
+            return None, ("The answer ended inside a call of a tool, which is not among its calls.",)
         if form is not None and form.kind == "tools":
             form = None if self._calls and self._calls.calls else form.otherwise
         if form is None:
@@ -161,7 +166,7 @@ class AnswerStream:
             why = "at a stop string" if self._stream.stopped else "before its form was complete"
             return None, (f"The answer ended {why}, so there is no parsed value.",)
         try:
-            return form.parse(self._written), ()
+            return form.parse(self._written if form.kind != "grammar" else self._boxes.marked(self._written)), ()
         except InvalidAnswerError as error:
             return None, (error.message,)
 

@@ -65,7 +65,14 @@ def result_text(content: Any) -> str:
     """Return what a tool returned as the model reads it: text as it is, anything else as JSON."""
     if isinstance(content, str):
         return content
-    return json.dumps(content, ensure_ascii=False, default=_plain)
+    from pydantic_core import to_jsonable_python
+
+    return json.dumps(to_jsonable_python(content, fallback=_last_resort), ensure_ascii=False)
+
+
+def _last_resort(value: Any) -> Any:
+    """Return an array as lists, and what JSON has no form of as its text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _check_calls(history: Sequence[Message], n_results: int) -> None:
@@ -94,11 +101,3 @@ def with_note(prompt: str, options: AskOptions) -> str:
     if form is None or not form.note or not options.get("format_in_prompt", True):
         return prompt
     return f"{prompt}\n\n{form.note}" if prompt else form.note
-
-
-def _plain(value: Any) -> Any:
-    """Return a value that JSON does not know as what it is made of, else as its text."""
-    for dump in ("model_dump", "_asdict", "tolist", "isoformat"):
-        if callable(method := getattr(value, dump, None)):
-            return method()
-    return vars(value) if hasattr(value, "__dataclass_fields__") else str(value)

@@ -27,6 +27,11 @@ class CallReader:
         self.calls: list[ToolCall] = []
         self._stream = ToolStream()
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether a call has begun and not ended."""
+        return self._stream.is_inside_call
+
     def feed(self, text: str) -> list[AnswerPiece]:
         """Take more of the answer, and return what is new."""
         return [piece for event in self._stream.feed(text) for piece in self._pieces(event)]

@@ -72,6 +72,16 @@ class AnswerBoxes:
         self._ends.append(self._length)
         return shown
 
+    def marked(self, text: str) -> str:
+        """Return the text of the answer, as it is shown, with its tags."""
+        tags = self._tags_in(text)
+        places = [0, *(place for place, _ in tags), len(text)]
+        names = [*(name for _, name in tags), ""]
+        return "".join(text[start:end] + name for (start, end), name in zip(pairwise(places), names, strict=True))
+
+    def _tags_in(self, text: str) -> list[tuple[int, str]]:
+        return [(place, name) for place, name in self._tags if place <= len(text)]
+
     def read(self, text: str, logprobs: Sequence[TokenLogprobs]) -> BoxReading:
         """Return the boxes of the finished answer.
 
@@ -81,12 +91,8 @@ class AnswerBoxes:
         """
         if self._pictures is None:
             return BoxReading((), (), (), is_cut_off=False)
-        tags = [(place, name) for place, name in self._tags if place <= len(text)]
-        places = [0, *(place for place, _ in tags), len(text)]
-        parts = [text[start:end] for start, end in pairwise(places)]
-        names = [name for _, name in tags]
-        marked = "".join(part + name for part, name in zip(parts, [*names, ""], strict=True))
-        reading = read_boxes(marked, self._pictures)
+        tags = self._tags_in(text)
+        reading = read_boxes(self.marked(text), self._pictures)
         if not logprobs:
             return reading
         shift = _Shift(tags)

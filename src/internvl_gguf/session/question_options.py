@@ -39,7 +39,9 @@ def checked_options(options: Mapping[str, Any], shared: AskOptions | None = None
     of_pictures, of_sampling = options_of(PictureOptions), options_of(SamplingParams)
     given: dict[str, Any] = {**(shared or {})}
     fields: dict[str, Any] = {}
-    form = {name: value for name, value in options.items() if name in FORMS and value not in (None, False)}
+    if "boxes" in options and not arguments.switch("boxes", options["boxes"] or False):
+        options = {name: value for name, value in options.items() if name != "boxes"}
+    form = {name: value for name, value in options.items() if name in FORMS and value is not None}
     if form:
         given["answer_format"] = _form(form)
     for name, value in options.items():

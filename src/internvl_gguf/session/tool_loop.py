@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from internvl_gguf.config import AskOptions
 from internvl_gguf.errors import InternVLError, InvalidRequestError
-from internvl_gguf.types import Picture, Reply, ToolCall, ToolResult
+from internvl_gguf.types import MessagePicture, Picture, Reply, ToolCall, ToolResult
 from internvl_gguf.utils import arguments
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def run_tools(
     """
     tools = _callable_tools(options.get("tools"))
     steps = arguments.whole("max_steps", max_steps)
+    if arguments.number("tool_timeout", tool_timeout) < 0:
+        raise arguments.wrong("tool_timeout", tool_timeout, "Give seconds; 0 waits for ever.")
     if steps < 1:
         raise arguments.wrong("max_steps", max_steps, "Give 1 or more.")
     reply = ask(prompt, images, **options)
@@ -67,7 +70,7 @@ def call_tool(tool: Tool, call: ToolCall, timeout: float) -> ToolResult:
 
     def work() -> None:
         try:
-            outcomes.put(as_result(tool.call(call.arguments)))
+            outcomes.put(_with_read_pictures(as_result(tool.call(call.arguments))))
         except BaseException as error:  # SystemExit, too: a tool may not end the program
             outcomes.put(error)
 
@@ -82,12 +85,28 @@ def call_tool(tool: Tool, call: ToolCall, timeout: float) -> ToolResult:
 
 
 def as_result(value: Any) -> ToolResult:
-    """Return what a function returned as a result: pictures as pictures, anything else as its content."""
+    """Return what a function returned as a result: pictures and bytes as pictures, anything else as its content."""
     if isinstance(value, ToolResult):
         return value
-    if isinstance(value, Picture) or _is_picture(value):
+    if isinstance(value, Picture | bytes) or _is_picture(value):
         return ToolResult("", [value])
-    return ToolResult("None" if value is None else value)
+    return ToolResult(value)
+
+
+def _with_read_pictures(result: ToolResult) -> ToolResult:
+    """Return a result with its pictures read: one that cannot be read is a fault of the tool."""
+    from internvl_gguf.images.load import describe_source, load_image, picture_list
+
+    given = [
+        each if isinstance(each, Picture | MessagePicture) else Picture(each) for each in picture_list(result.images)
+    ]
+    read = [
+        replace(each, source=load_image(each.source, name=each.name or describe_source(each.source)))
+        if isinstance(each, Picture)
+        else each
+        for each in given
+    ]
+    return replace(result, images=read)
 
 
 def _is_picture(value: Any) -> bool:

@@ -100,7 +100,7 @@ def _schema_format(source: SchemaSource) -> AnswerFormat:
     def read(text: str) -> Any:
         text = text.strip()
         value = source.read(text)
-        if not source.is_checked and not matches(grammar, text):
+        if not source.is_checked and not matches(grammar, text, has_tags=False):
             raise InvalidAnswerError(f"The answer does not fit the schema: {safe_name(text)}", _MORE_TOKENS)
         return value
 
@@ -127,7 +127,7 @@ def _choices_format(items: dict[str, Any]) -> AnswerFormat:
 
 def _text_format(kind: FormatKind, grammar: str) -> AnswerFormat:
     def read(text: str) -> str:
-        if not matches(grammar, text):
+        if not matches(grammar, text, has_tags=kind == "grammar"):
             what = "grammar" if kind == "grammar" else "regular expression"
             raise InvalidAnswerError(f"The answer does not fit the {what}: {safe_name(text)!r}.", _MORE_TOKENS)
         return text

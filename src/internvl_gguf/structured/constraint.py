@@ -128,10 +128,16 @@ def new_matcher(tokenizer: Any, grammar: str) -> Any:
     return box[0]
 
 
-def matches(grammar: str, text: str) -> bool:
-    """Return whether a finished text is one that a grammar allows."""
+def matches(grammar: str, text: str, *, has_tags: bool = True) -> bool:
+    """Return whether a finished text is one that a grammar allows.
+
+    Args:
+        grammar: what llguidance takes.
+        text: the text, control tokens written out.
+        has_tags: whether what is written as a control token is one; else it is letters, as everywhere but in Lark.
+    """
     matcher = new_matcher(byte_tokenizer(), grammar)
-    tokens = byte_tokens(text)
+    tokens = byte_tokens(text) if has_tags else list(text.encode(errors="replace"))
     return bool(matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting())
 
 

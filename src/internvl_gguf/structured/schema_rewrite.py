@@ -200,7 +200,12 @@ def closed(schema: dict[str, Any]) -> dict[str, Any]:
     for _, node in walk(copy):
         if _lists_its_keys(node):
             node["additionalProperties"] = False
+        if isinstance(node.get("properties"), dict) and not _OTHER_VALUES & node.keys():
+            node["type"] = "object"  # JSON Schema means any other value as well, and no writer of such a schema does
     return copy
+
+
+_OTHER_VALUES: Final = {"type", "enum", "const", "$ref", "anyOf", "oneOf", "allOf"}
 
 
 def _lists_its_keys(node: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import re
@@ -25,6 +26,7 @@ FORMATS: Final = frozenset(
 _SAYS_NOTHING: Final = frozenset(("int32", "int64", "float", "double", "password", "binary", "byte"))
 """Formats of OpenAPI, which no text is refused for."""
 
+_KEY: Final = re.compile(r"[^\W\d][\w-]*")
 _TYPES: Final = {
     "str": "string", "string": "string", "int": "integer", "integer": "integer", "float": "number", "number": "number",
     "bool": "boolean", "boolean": "boolean",
@@ -112,6 +114,15 @@ def short_form(text: str) -> dict[str, Any]:
         name, _, kind = head.strip().partition(" ")
         if not name:
             raise InvalidRequestError(f"A field of the schema has no name: {safe_name(field)!r}.", _FORMS)
+        if not _KEY.fullmatch(name):
+            raise InvalidRequestError(
+                f"The schema is a list of names, and {safe_name(name)!r} is none.",
+                "Names have letters, digits, _ and -; write others, and a schema of a file, as JSON.",
+            )
+        if description.strip() in _TYPES:
+            raise InvalidRequestError(
+                f"The field {safe_name(name)} has its type behind a colon.", f"Write `{name} {description.strip()}`."
+            )
         if name in properties:
             raise InvalidRequestError(f"The schema has the field {safe_name(name)} twice.", "Give each once.")
         properties[name] = _short_type(kind.strip(), name)
@@ -153,6 +164,11 @@ def with_known_formats(schema: dict[str, Any]) -> dict[str, Any]:
 def _of_type(given: Any) -> SchemaSource:
     """Return the schema of a pydantic model or any other type, as pydantic writes it."""
     pydantic = library("pydantic", "A schema that is a type")
+    is_type = isinstance(given, type) or typing.get_origin(given) is not None
+    if not is_type and not hasattr(given, "__supertype__") and not hasattr(given, "__value__"):
+        name = type(given).__qualname__
+        hint = f"Give the class: schema={name}." if dataclasses.is_dataclass(given) or _is_model(given) else _GIVE
+        raise InvalidRequestError(f"schema is {shown(given)}, which is no type.", hint)
     try:
         adapter = pydantic.TypeAdapter(_with_new_typed_dicts(given, {}))
         schema = adapter.json_schema(schema_generator=schema_generator())
@@ -176,6 +192,10 @@ def _of_type(given: Any) -> SchemaSource:
             ) from error
 
     return SchemaSource(plain, read, True)
+
+
+def _is_model(given: Any) -> bool:
+    return isinstance(given, library("pydantic", "A schema that is a type").BaseModel)
 
 
 def _with_new_typed_dicts(given: Any, made: dict[Any, Any]) -> Any:
