@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from internvl_gguf.cli.output import can_print, is_terminal, print_document, print_fact, say
+from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
-    from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.boxes import BoxReading
+    from internvl_gguf.boxes import BoxReading
     from internvl_gguf.types import Box, Picture
 
 AnswerOption = Annotated[
@@ -39,7 +39,7 @@ def read_answer(given: str, sizes: Sequence[tuple[int, int]]) -> BoxReading:
         sizes: (width, height) of each picture that it is about.
 
     Raises:
-        InvalidRequestError: a file that holds no text.
+        InvalidRequestError: a file that is not there or holds no text.
     """
     from internvl_gguf.boxes import read_boxes
     from internvl_gguf.utils.text_data import decode_text
