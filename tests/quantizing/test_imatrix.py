@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 import re
-import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from hypothesis import strategies as st
 from internvl_gguf import InvalidRequestError, LibraryError, ModelFileError, Session
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.images.tile_limits import TileLimits
-from internvl_gguf.llama.imatrix import ActivationContext
 from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.quantizing import (
     TYPES,
@@ -363,18 +363,35 @@ def test_weights_that_are_no_numbers_are_found_while_reading(tmp_path: Path, tex
         importance_matrix(write(tmp_path / "broken.gguf", plan), [text_file], n_threads=1)
 
 
-def test_ctrl_c_while_reading_ends_it_soon(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes inside the library's callback, where an exception would be lost."""
-    seen: list[str] = []
-    add = ActivationContext._add
+CHILD = """
+import signal
+import sys
+from pathlib import Path
 
-    def interrupting(context: ActivationContext, name: str, address: int) -> None:
-        seen.append(name)
-        if len(seen) == 3:
-            signal.raise_signal(signal.SIGINT)
-        add(context, name, address)
+from internvl_gguf.models.local_files import demo_files
+from internvl_gguf.llama.imatrix import ActivationContext
+from internvl_gguf.quantizing import importance_matrix
 
-    monkeypatch.setattr(ActivationContext, "_add", interrupting)
-    with pytest.raises(KeyboardInterrupt):
-        importance_matrix(DEMO.text, [text_file], n_threads=1)
-    assert len(seen) == 3
+signal.signal(signal.SIGINT, signal.default_int_handler)
+seen, add = [], ActivationContext._add
+
+
+def interrupting(context, name, address):
+    seen.append(name)
+    if len(seen) == 3:
+        signal.raise_signal(signal.SIGINT)
+    add(context, name, address)
+
+
+ActivationContext._add = interrupting
+try:
+    importance_matrix(demo_files().text, [Path(sys.argv[1])], n_threads=1)
+except KeyboardInterrupt:
+    print("interrupted after", len(seen))
+"""
+
+
+def test_ctrl_c_while_reading_ends_it_soon(text_file: Path) -> None:
+    """It comes inside the library's callback, where an exception would be lost. A process of its own takes it."""
+    done = subprocess.run([sys.executable, "-c", CHILD, str(text_file)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted after 3\n", "")
