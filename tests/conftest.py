@@ -43,6 +43,13 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
+def ctrl_c_raises() -> None:
+    """Whatever an earlier test left: the system's own handler would end the test process without a word."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
 def no_picture_was_seen_before(cache_folder: Path) -> None:
     """What an earlier test encoded is encoded again."""
     shutil.rmtree(cache_folder / "embeddings", ignore_errors=True)
