@@ -1,4 +1,4 @@
-"""What a grammar allows an answer to go on with.
+"""A constraint keeps an answer to its grammar, token by token.
 
 llguidance keeps the grammar: after each token it tells which tokens may follow, and which have to. A token that has to
 follow needs no logits; it is read with the next computation instead of being sampled.

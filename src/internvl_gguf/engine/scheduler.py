@@ -43,9 +43,8 @@ if TYPE_CHECKING:
 
     from internvl_gguf.llama.model import TextModel
 
-_LONGEST_WAIT: Final = (
-    0.05  # seconds for a grammar to be compiled while nothing else is to be done; Ctrl-C waits with it
-)
+_LONGEST_WAIT: Final = 0.05
+"""Seconds that a step waits for a grammar to be compiled where nothing else is to be done; Ctrl-C waits with it."""
 
 
 class _TokenPiece(NamedTuple):

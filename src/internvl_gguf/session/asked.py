@@ -1,4 +1,4 @@
-"""What is asked: a question of the user, or what tools returned, as messages whose pictures are not read yet."""
+"""A question of the user, or the results of tools, as messages whose pictures are not read yet."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from internvl_gguf.types import ToolCall, ToolCallDelta
 
 @dataclass(frozen=True)
 class AnswerPiece:
-    """What is new of an answer: text, or a part of a call."""
+    """A new piece of an answer: text, or a part of a call."""
 
     text: str = ""
     call: ToolCallDelta | None = None
