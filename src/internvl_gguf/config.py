@@ -227,7 +227,7 @@ class SamplingOptions(TypedDict, total=False):
 
 
 class FormOptions(TypedDict, total=False):
-    """What an answer has to be like, and the tools that it may call.
+    """The form of an answer, and the tools that it may call.
 
     One of `schema` (a JSON schema, a pydantic model, a dataclass, any type, or "name, age int"), `choices`, `grammar`
     (Lark or GBNF), `regex`, `boxes` (the answer places boxes) and `answer_format` (what `structured.format_of` made of

@@ -81,7 +81,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class FormWish:
-    """What a client wants an answer to be like, as it was given: it is checked later, in another thread.
+    """The form that a client wants an answer to have, as it was given: it is checked later, in another thread.
 
     Attributes:
         kind: what `value` is, as `structured.format_of` calls it.
@@ -115,7 +115,7 @@ class ToolWish:
 
 @dataclass(frozen=True)
 class AnswerWishes:
-    """What an answer has to be like, and the tools that it may call.
+    """The form that an answer has to have, and the tools that it may call.
 
     Attributes:
         form: None for any text.

@@ -1,4 +1,4 @@
-"""What an answer has to be like and the tools that it may call, checked: a stranger gave them, and it takes time."""
+"""The form and the tools of a request, checked: a stranger gave them, and checking takes time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class CheckedWishes:
 
     @property
     def note(self) -> str:
-        """What the question ends with; "" for nothing."""
+        """The end of the question, which shows the form; "" for none."""
         return self.form.note if self.form and self.options["format_in_prompt"] else ""
 
 

@@ -18,7 +18,7 @@ from internvl_gguf.server.written_calls import WrittenCalls
 from internvl_gguf.types import Reply
 
 _TOOL: Final = {"description": None, "parameters": None, "strict": True}
-"""What a tool in a response has where the request leaves it out: calls are always bound to the parameters."""
+"""Fields of a tool in a response that its request left out: calls are always bound to the parameters."""
 
 
 class ResponseAnswer:

@@ -1,4 +1,4 @@
-"""What an answer may be bound to, as values: schemas, choices, grammars, regular expressions, and tools.
+"""Forms that an answer may be bound to, as values: schemas, choices, grammars, regular expressions, and tools.
 
     answer_format    AnswerFormat, and format_of: from what the caller gives to what the engine needs
     schema_source    JSON schemas, types and the short form, as a plain JSON schema and a reader of answers

@@ -23,7 +23,7 @@ _MORE_TOKENS = "It may have been cut off: give it more max_tokens."
 
 @dataclass(frozen=True)
 class AnswerFormat:
-    """What an answer is bound to. `format_of` makes one from what a caller gives.
+    """The form that an answer is bound to. `format_of` makes one from what a caller gives.
 
     Attributes:
         kind: what the caller gave; "tools" where the answer may be or must be calls of tools.

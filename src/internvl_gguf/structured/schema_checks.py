@@ -1,4 +1,4 @@
-"""What is refused in a schema before llguidance sees it: references that lead nowhere, what never ends, what explodes.
+"""Checks of a schema before llguidance sees it: references that lead nowhere, what never ends, what explodes.
 
 llguidance recurses along references and combines expressions without a bound of its own, so a schema of a few hundred
 bytes could take hours or the process.
@@ -30,7 +30,7 @@ _PASSES: Final = 64
 _CLASSES: Final = re.compile(r"\\.|\[\^\]?(?:\\.|[^\]\\])*\]|\[\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 """Escapes and classes of an expression; those that exclude begin with `[^`."""
 _UNWRITABLE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u00[01]|\x7f")
-"""What is not written, in JSON: llguidance would leave such a character out of a text."""
+"""Characters that JSON has to escape: llguidance would leave them out of a text."""
 _UNWRITABLE_PATTERN: Final = re.compile(
     r"[\x00-\x08\x0b\x0e-\x1f\x7f]|\\x[01]|\\x7[fF]|\\u00[01]|\\u007[fF]|\\[cave0]|\\[pP]\{?C"
 )

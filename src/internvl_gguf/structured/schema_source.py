@@ -1,4 +1,4 @@
-"""What `schema=` takes, as a plain JSON schema and a reader of finished answers: schemas, types, the short form."""
+"""Schemas as `schema=` takes them (JSON, types, the short form), made a plain JSON schema and a reader of answers."""
 
 from __future__ import annotations
 

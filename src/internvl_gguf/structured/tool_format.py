@@ -1,4 +1,4 @@
-"""What an answer is bound to where tools are given: text, calls, or text and then calls."""
+"""The form of an answer that may call tools: text, calls, or text and then calls."""
 
 from __future__ import annotations
 
