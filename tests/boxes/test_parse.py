@@ -247,7 +247,9 @@ def test_boxes_that_are_written_are_read_again(lines: list[tuple[str, list[tuple
 @pytest.mark.parametrize("head", ["", "<ref>", "<ref>a</ref>", "<box>", "<box>[[", "<ref>" + "b" * 100_000 + "</ref>"])
 def test_a_hostile_answer_takes_steps_in_proportion_to_its_length(head: str, piece: str) -> None:
     """Reading that took the square of the length would take hours here."""
-    read_boxes(head + piece * (300_000 // len(piece)), [(640, 480), (480, 640)])
+    reading = read_boxes(head + piece * (300_000 // len(piece)), [(640, 480), (480, 640)])
+    assert all(0 <= number <= 1000 for box in reading.boxes for number in box.thousandths)
+    assert len(reading.places) == len(reading.boxes)
 
 
 @pytest.mark.parametrize("size", [(), (0, 4), (4,), 5, "ab", [(4, 4), (4, 0)], (1.5, 2)])

@@ -15,7 +15,6 @@ from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
 from internvl_gguf.server.boxes_field import boxes_field
 from internvl_gguf.server.chat_request import (
     AnswerDefaults,
-    AnswerWishes,
     Body,
     ChatRequest,
     Part,
@@ -39,7 +38,7 @@ from internvl_gguf.server.field_values import check_fields, pictures_of, samplin
 from internvl_gguf.server.fields import CHAT_FIELDS, MOST_CHOICES, MOST_TOP_LOGPROBS
 from internvl_gguf.server.form_fields import form_of, refuse_begun, response_format
 from internvl_gguf.server.responding import Frame
-from internvl_gguf.server.tool_fields import chat_choice_name, chat_tool, openai_choice, tools_of_body
+from internvl_gguf.server.tool_fields import chat_choice_name, chat_tool, openai_wishes
 from internvl_gguf.server.turns import PreparedConversation
 from internvl_gguf.server.written_calls import WrittenCall, WrittenCalls
 from internvl_gguf.types import FinishReason, Reply
@@ -80,7 +79,7 @@ def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWish
         n=whole(used, "n", 1, MOST_CHOICES, 1),
         top_logprobs=_top_logprobs(used),
         keeps_tags=not switch(used, "skip_special_tokens", default=True),
-        wishes=_wishes(used),
+        wishes=openai_wishes(used, form_of(used, response_format(used)), chat_tool, chat_choice_name),
     )
     refuse_begun(request)
     _check_beginning(used, request.turns)
@@ -91,17 +90,6 @@ def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWish
         tells_progress=switch(used, "return_progress"),
     )
     return request, wishes
-
-
-def _wishes(used: Body) -> AnswerWishes:
-    choice, tools = openai_choice(used, tools_of_body(used, chat_tool), chat_choice_name)
-    return AnswerWishes(
-        form=form_of(used, response_format(used)),
-        form_in_prompt=switch(used, "format_in_prompt", default=True),
-        tools=tools,
-        tool_choice=choice,
-        parallel_calls=switch(used, "parallel_tool_calls", default=True),
-    )
 
 
 def _turn(value: object, param: str) -> Turn:

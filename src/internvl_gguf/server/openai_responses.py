@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from internvl_gguf.server.chat_request import (
     AnswerDefaults,
-    AnswerWishes,
     Body,
     ChatRequest,
     FormWish,
@@ -30,7 +29,7 @@ from internvl_gguf.server.field_values import check_fields, pictures_of, samplin
 from internvl_gguf.server.fields import MOST_TOP_LOGPROBS, RESPONSES_FIELDS
 from internvl_gguf.server.form_fields import flat_format, form_of, refuse_begun
 from internvl_gguf.server.openai_chat import StreamWishes
-from internvl_gguf.server.tool_fields import openai_choice, response_choice_name, response_tool, tools_of_body
+from internvl_gguf.server.tool_fields import openai_wishes, response_choice_name, response_tool
 
 _LOGPROBS: Final = "message.output_text.logprobs"
 
@@ -57,7 +56,7 @@ def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWish
         sampling=sampling_of(used, defaults),
         pictures=pictures_of(used, defaults),
         top_logprobs=_top_logprobs(used),
-        wishes=_wishes(used),
+        wishes=openai_wishes(used, form_of(used, _text_format(used)), response_tool, response_choice_name),
     )
     refuse_begun(request)
     wishes = StreamWishes(
@@ -89,17 +88,6 @@ def _turn(value: object, param: str) -> Turn:
     if role == "tool":
         raise refused(f"{param}.role", "is not known", "Give an item of the type function_call_output.")
     return Turn(role, parts_of(item.get("content"), f"{param}.content", _part))
-
-
-def _wishes(used: Body) -> AnswerWishes:
-    choice, tools = openai_choice(used, tools_of_body(used, response_tool), response_choice_name)
-    return AnswerWishes(
-        form=form_of(used, _text_format(used)),
-        form_in_prompt=switch(used, "format_in_prompt", default=True),
-        tools=tools,
-        tool_choice=choice,
-        parallel_calls=switch(used, "parallel_tool_calls", default=True),
-    )
 
 
 def _text_format(used: Body) -> FormWish | None:

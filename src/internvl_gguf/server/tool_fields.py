@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from internvl_gguf.server.chat_request import TOOL_MODES, Body, ToolWish
+from internvl_gguf.server.chat_request import TOOL_MODES, AnswerWishes, Body, FormWish, ToolWish
 from internvl_gguf.server.content import as_list, as_object, as_text, refused
+from internvl_gguf.server.field_values import switch
 from internvl_gguf.utils.safe_text import safe_name
 
 _GIVE_FUNCTIONS: Final = "Give tools that the client runs, of the type function."
@@ -64,6 +65,33 @@ def _tool(given: Mapping[str, Any], param: str, schema: str) -> ToolWish:
         "" if description is None else as_text(description, f"{param}.description"),
         None if parameters is None else as_object(parameters, f"{param}.{schema}"),
         f"{param}.{schema}",
+    )
+
+
+def openai_wishes(
+    body: Body,
+    form: FormWish | None,
+    read_tool: ReadTool,
+    name_of: Callable[[Mapping[str, Any], str], str],
+) -> AnswerWishes:
+    """Return the form and the tools of a request of OpenAI's interfaces.
+
+    Args:
+        body: the fields of the request.
+        form: its form, if any.
+        read_tool: reads a tool, as in `tools_of_body`.
+        name_of: as in `openai_choice`.
+
+    Raises:
+        RefusedRequestError: tools or their choice cannot be used.
+    """
+    choice, tools = openai_choice(body, tools_of_body(body, read_tool), name_of)
+    return AnswerWishes(
+        form=form,
+        form_in_prompt=switch(body, "format_in_prompt", default=True),
+        tools=tools,
+        tool_choice=choice,
+        parallel_calls=switch(body, "parallel_tool_calls", default=True),
     )
 
 
