@@ -15,7 +15,7 @@ from internvl_gguf.server.api_errors import RefusedRequestError, failure_of
 from internvl_gguf.server.chat_request import AnswerWishes, FormWish
 from internvl_gguf.server.checked_wishes import checked
 from tests.support.pictures import encoded, noise
-from tests.support.served import Served, assistant, served, streamed, user
+from tests.support.served import Served, assert_refused, assistant, served, streamed, user
 from tests.support.wishes import SCHEMA, chat_tools, fits
 
 CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
@@ -249,12 +249,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_cannot_be_used_is_refused_by_name(demo: Served, case: str, stream: bool) -> None:
     fields, param = WRONG[case]
-    response = demo.post(CHAT, {"messages": QUESTION, "stream": stream, **fields})
-    assert response.status_code == 400, response.text
-    error = response.json()["error"]
-    assert error["param"] == param
-    assert error["code"]
-    assert param in error["message"]
+    assert_refused(demo, CHAT, {"messages": QUESTION, "stream": stream, **fields}, param)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.pictures import encoded, noise
-from tests.support.served import Served, data_uri, streamed, user
+from tests.support.served import Served, assert_refused, data_uri, streamed, user
 from tests.support.wishes import SCHEMA, TOOLS, anthropic_tools, chat_tools, fits, fits_tool, response_tools
 
 CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
@@ -356,11 +356,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_cannot_be_used_is_refused_by_name(demo: Served, case: str, stream: bool) -> None:
     fields, param = WRONG[case]
-    response = demo.post(CHAT, {"messages": QUESTION, "stream": stream, **fields})
-    assert response.status_code == 400, response.text
-    error = response.json()["error"]
-    assert error["param"] == param
-    assert error["code"]
+    assert_refused(demo, CHAT, {"messages": QUESTION, "stream": stream, **fields}, param)
 
 
 USE = {"type": "tool_use", "id": "a", "name": "find", "input": {}}

@@ -166,6 +166,16 @@ def events(response: httpx2.Response) -> Iterator[tuple[str | None, Any]]:
             name = None
 
 
+def assert_refused(server: Served, path: str, body: dict[str, Any], param: str) -> None:
+    """A request is refused by the name of the field that cannot be used, in OpenAI's shape."""
+    response = server.post(path, body)
+    assert response.status_code == 400, response.text
+    error = response.json()["error"]
+    assert error["param"] == param
+    assert error["code"]
+    assert param in error["message"]
+
+
 def streamed(server: Served, path: str, body: dict[str, Any]) -> list[tuple[str | None, Any]]:
     """All events of a streamed answer."""
     with server.client() as client, client.stream("POST", path, json={**body, "stream": True}) as response:
