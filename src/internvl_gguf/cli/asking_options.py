@@ -112,8 +112,9 @@ def elsewhere(variables: Mapping[str, str]) -> str:
 def asking_elsewhere(name: str) -> str:
     """Return the help text that names the other places where the asking options of a command can be set."""
     return (
-        f"Every option can be set by a variable, --max-tiles by {VARIABLES}_MAX_TILES and --verbose, which other "
-        f"commands have, too, by {VARIABLES}_{name.upper()}_VERBOSE; and in {settings_path()}, as max_tiles = 6. "
+        f"Every option that is not of one question can be set by a variable, --max-tiles by {VARIABLES}_MAX_TILES and "
+        f"--verbose, which other commands have, too, by {VARIABLES}_{name.upper()}_VERBOSE; and in {settings_path()}, "
+        "as max_tiles = 6. "
         "The command line wins."
     )
 
