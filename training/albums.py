@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from training.boxes import ask_box
@@ -18,7 +19,7 @@ from training.questions import (
     ask_shape,
     name_of,
 )
-from training.scenes import COLOURS, SHAPES, Scene, random_canvas, shapes_scene, text_scene
+from training.scenes import COLOURS, SHAPES, Scene, Target, random_canvas, shapes_scene, text_scene
 
 if TYPE_CHECKING:
     from random import Random
@@ -70,7 +71,7 @@ def ask_which(scenes: list[Scene], rng: Random) -> Question | None:
     if not own:
         return None
     answer = f"Image-{index + 1}." if "image" in text else f"The {ORDINALS[index]}."
-    return Question("which picture", text.format(rng.choice(own)), answer)
+    return Question("which picture", text.format(rng.choice(own)), answer, target=Target(index + 1))
 
 
 def place_in_album(index: int, count: int, rng: Random) -> str:
@@ -82,11 +83,18 @@ def place_in_album(index: int, count: int, rng: Random) -> str:
     return rng.choice(ways)
 
 
-def about(question: Question, place: str) -> Question:
-    """The question asked about one picture of several."""
+def in_picture(question: Question, number: int) -> Question:
+    """The question with its targets in the picture of this number."""
+    target = replace(question.target or Target(), picture=number)
+    marks = tuple((at, replace(mark, picture=number)) for at, mark in question.marks)
+    return replace(question, target=target, marks=marks)
+
+
+def about(question: Question, place: str, number: int) -> Question:
+    """The question asked about one picture of several, which is put in words as `place`."""
     mark = question.text[-1] if question.text[-1] in "?." else ""
     text = re.sub(r" in (the|this) (picture|image)$", "", question.text.rstrip("?."))
-    return Question("one of several", f"{text} {place}{mark}", question.answer, question.marked)
+    return in_picture(replace(question, kind="one of several", text=f"{text} {place}{mark}"), number)
 
 
 def ask_about_one(scenes: list[Scene], rng: Random) -> Question | None:
@@ -95,7 +103,9 @@ def ask_about_one(scenes: list[Scene], rng: Random) -> Question | None:
     scene, place = scenes[index], place_in_album(index, len(scenes), rng)
     if rng.random() < 0.12:
         question = ask_box(scene, rng, f" {place}")
-        return question and Question("box of several", question.text, question.answer, question.marked)
+        if question is None:
+            return None
+        return in_picture(replace(question, kind="box of several"), index + 1)
     if scene.lines and rng.random() < 0.65:
         found: Question | None = ask_reading(scene, rng)
     elif not scene.shapes:
@@ -112,8 +122,8 @@ def ask_about_one(scenes: list[Scene], rng: Random) -> Question | None:
             return None
         if found.kind == "absent" and scene.lines:
             return None
-        found = Question(found.kind, bare[found.kind], found.answer)
-    return about(found, place)
+        found = replace(found, text=bare[found.kind])
+    return about(found, place, index + 1)
 
 
 def ask_how_many(scenes: list[Scene], rng: Random) -> Question:
@@ -143,8 +153,8 @@ def ask_later(scenes: list[Scene], tiles: int, rng: Random) -> Question:
                 found = rng.choice(_ASKERS)(scene, rng)
             if found is not None:
                 text = re.sub(r" in the (picture|image)", r" in this \1", found.text)
-                return Question("later picture", text, found.answer, tiles=(tiles,))
+                return in_picture(replace(found, kind="later picture", text=text, tiles=(tiles,)), len(scenes))
         else:
             asked = ask_which(scenes, rng) if rng.random() < 0.4 else ask_about_one(scenes, rng)
             if asked is not None:
-                return Question("later picture", asked.text, asked.answer, asked.marked, (tiles,))
+                return replace(asked, kind="later picture", tiles=(tiles,))

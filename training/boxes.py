@@ -1,6 +1,6 @@
 """Boxes in InternVL's form: `<ref>red circle</ref><box>[[x1, y1, x2, y2]]</box>`, in thousandths of the picture.
 
-The demo model tells edges in steps of ten thousandths: the units would be noise to a model that sees 144 pixels.
+The demo model tells edges in fiftieths of the picture: finer steps would be noise to a model that sees 144 pixels.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from training.questions import Question, in_order, name_of, name_of_line, unique
-from training.scenes import COLOURS, SHAPES, Box, Line, Scene, Shape, extent
+from training.scenes import COLOURS, EDGE_STEPS, SHAPES, Line, Scene, Shape, Target, target_of
 
 if TYPE_CHECKING:
     from random import Random
@@ -24,19 +24,11 @@ DETECT = (
     "Please detect and label all objects in the following image and mark their positions.",
     "Detect all objects.", "Mark all objects with boxes.",
 )  # fmt: skip
-STEP = 10
 
 
-def box_of(thing: Shape | Line) -> Box:
-    """The tight box, in canvas pixels."""
-    return extent(thing) if isinstance(thing, Shape) else thing.box
-
-
-def thousandths(scene: Scene, box: Box) -> list[int]:
-    """[x1, y1, x2, y2] in thousandths of the picture's width and height, in steps of STEP."""
-    across, down = scene.image.width, scene.image.height
-    edges = (box[0] / across, box[1] / down, box[2] / across, box[3] / down)
-    return [min(1000, max(0, STEP * round(1000 * edge / STEP))) for edge in edges]
+def thousandths(target: Target) -> list[int]:
+    """[x1, y1, x2, y2] in thousandths of the picture's width and height."""
+    return [1000 // EDGE_STEPS * edge for edge in target.edges]
 
 
 def marked(label: str, boxes: list[list[int]]) -> str:
@@ -72,20 +64,30 @@ def ask_box(scene: Scene, rng: Random, where: str = "", official: bool = False) 
     label, thing = rng.choice(single)
     text, tags = _asked(rng, label, official)
     kind = "boxes" if isinstance(thing, Shape) else "boxes of writing"
-    return Question(kind, text + where, marked(label, [thousandths(scene, box_of(thing))]), tags)
+    target = target_of(scene, thing)
+    answer = marked(label, [thousandths(target)])
+    marks = ((answer.index("<box>"), target),)
+    return Question(kind, text + where, answer, tags, target=target, marks=marks)
 
 
 def ask_detection(scene: Scene, rng: Random, where: str = "") -> Question | None:
     """All things: one line for each kind of shape, its boxes in the order of a description, and the writing last."""
-    groups: dict[str, list[list[int]]] = {}
+    groups: dict[str, list[Target]] = {}
     for shape in in_order(scene):
-        groups.setdefault(shape.kind, []).append(thousandths(scene, box_of(shape)))
+        groups.setdefault(shape.kind, []).append(target_of(scene, shape))
     for line in scene.lines:
-        groups[name_of_line(line)] = [thousandths(scene, box_of(line))]
+        groups[name_of_line(line)] = [target_of(scene, line)]
     if not groups or sum(map(len, groups.values())) > 5:
         return None
-    text = rng.choice(DETECT)
-    return Question("detection", text + where, "\n".join(marked(label, boxes) for label, boxes in groups.items()))
+    answer, marks = "", []
+    for label, found in groups.items():
+        answer += "\n" if answer else ""
+        written = marked(label, list(map(thousandths, found)))
+        starts = [at.start() for at in re.finditer(r"\[\d", written)]
+        marks += [(len(answer), found[0]), (len(answer) + written.index("<box>"), found[0])]
+        marks += [(len(answer) + start, target) for start, target in zip(starts[1:], found[1:], strict=True)]
+        answer += written
+    return Question("detection", rng.choice(DETECT) + where, answer, marks=tuple(marks))
 
 
 def boxes_in(answer: str) -> list[tuple[str, list[int]]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from training.questions import PLACES, UNKNOWN, Question
+from training.questions import PLACES, UNKNOWN
 from training.scenes import COLOURS, SHAPES
 
 if TYPE_CHECKING:
     from random import Random
+
+    from training.questions import Question
 
 ENDING = "\n\nAnswer with one of these: {}"
 _NUMBERS = ("none", "one", "two", "three", "four", "five", "six")
@@ -56,4 +59,5 @@ def _changed(text: str, rng: Random) -> str:
 def _asked(question: Question, options: list[str], right: str, rng: Random) -> Question:
     options = list(dict.fromkeys(options))
     rng.shuffle(options)
-    return Question("choices", question.text + ENDING.format(", ".join(options)), right)
+    text = question.text + ENDING.format(", ".join(options))
+    return replace(question, kind="choices", text=text, answer=right, marks=())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.exam import NEW_KINDS, READING_KINDS, SHAPE_KINDS, Turn, items
+from training.forms import FORM
 from training.read_gguf import TEXT_FILE, VISION_FILE, read, training_tokenizer
 from training.scoring import score
 
@@ -47,8 +48,11 @@ def measure(answer: Callable[[Item], str], count: int, suites: tuple[tuple[str, 
             print(f"    {question!r} {wanted!r}, said {said!r}")
 
 
-def answerer(session: Session, folder: Path) -> Callable[[Item], str]:
-    """What answers an item through the runtime with the files of `folder`; special tokens are written out."""
+def answerer(session: Session, folder: Path, bound: bool = False) -> Callable[[Item], str]:
+    """What answers an item through the runtime with the files of `folder`; special tokens are written out.
+
+    With `bound`, answers with a JSON schema are bound to it.
+    """
     tokenizer = training_tokenizer(read(folder).tokenizer)
 
     def answer(item: Item) -> str:
@@ -56,9 +60,10 @@ def answerer(session: Session, folder: Path) -> Callable[[Item], str]:
         session.set_system(item.system)
         said = ""
         for turn in (*item.earlier, Turn(item.question, item.shown)):
+            form = item.schema if bound and turn.text == item.question else None
             session.ask(
-                turn.text, images=list(turn.pictures), max_tiles=item.max_tiles, layout=item.layout, temperature=0,
-                max_tokens=240,
+                turn.text.split(FORM)[0] if form else turn.text, images=list(turn.pictures), max_tiles=item.max_tiles,
+                layout=item.layout, temperature=0, max_tokens=240, schema=form,
             )  # fmt: skip
             said = tokenizer.decode(session.messages[-1].tokens or (), marked=True)
         return said.removesuffix("<|im_end|>")
@@ -71,6 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a checkpoint (.pt), or for the runtime `demo` or a folder that `package` wrote")
     parser.add_argument("--count", type=int, default=50)
+    parser.add_argument("--bound", action="store_true", help="bind JSON to its schema (through the runtime)")
     parser.add_argument("--show", type=int, default=3, help="wrong answers shown of each suite")
     parser.add_argument("--suites", default="", help="comma-separated names; all by default")
     args = parser.parse_args()
@@ -87,7 +93,7 @@ def main() -> None:
     folder = Path(args.model) if Path(args.model).is_dir() else resolve_model(args.model).text.parent
     text, vision = folder / TEXT_FILE, folder / VISION_FILE
     with Session.open(text, vision, n_threads=1, embedding_disk_bytes=0) as session:  # each picture is seen once
-        measure(answerer(session, folder), args.count, suites, args.show)
+        measure(answerer(session, folder, args.bound), args.count, suites, args.show)
 
 
 if __name__ == "__main__":

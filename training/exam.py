@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from training.albums import album, ask_about_one, ask_later, ask_which
 from training.boxes import ask_box, ask_detection
@@ -71,6 +71,7 @@ class Item:
         layout: how several are marked in the prompt.
         system: the system message; None for the official one.
         earlier: turns before, which the model answers itself.
+        schema: the JSON schema whose form stands behind the question, where one does.
     """
 
     suite: str
@@ -82,6 +83,7 @@ class Item:
     layout: Literal["separate", "frames"] = "separate"
     system: str | None = None
     earlier: tuple[Turn, ...] = ()
+    schema: dict[str, Any] | None = None
 
     @property
     def shown(self) -> tuple[Image, ...]:
@@ -128,7 +130,7 @@ def _new_item(suite: str, rng: Random, max_tiles: int) -> Item:
     if suite in ("receipts", "receipt questions"):
         receipt = random_receipt(rng, TEST_WORDS)
         question = (ask_receipt_form if suite == "receipts" else ask_receipt)(receipt, rng)
-        return Item(suite, receipt.scene.image, question.text, question.answer, max_tiles)
+        return Item(suite, receipt.scene.image, question.text, question.answer, max_tiles, schema=question.schema)
     if suite in ("which of three", "one of three", "boxes of several", "later picture"):
         return _album_item(suite, rng, max_tiles)
     while True:
@@ -148,7 +150,7 @@ def _new_item(suite: str, rng: Random, max_tiles: int) -> Item:
         if suite == "second questions":
             earlier = (Turn(random_question(scene, rng).text, (scene.image,)),)
             return Item(suite, None, asked.text, asked.answer, max_tiles, earlier=earlier)
-        return Item(suite, scene.image, asked.text, asked.answer, max_tiles)
+        return Item(suite, scene.image, asked.text, asked.answer, max_tiles, schema=asked.schema)
 
 
 def _asked_of(suite: str, scene: Scene, rng: Random) -> Question | None:

@@ -7,11 +7,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from training.questions import Question, in_order
-from training.scenes import COLOURS, PLACE_COLUMNS, PLACE_ROWS, SHAPES, Scene, Shape, place_of
+from training.scenes import (
+    COLOURS,
+    PLACE_COLUMNS,
+    PLACE_ROWS,
+    SHAPES,
+    Line,
+    Scene,
+    Shape,
+    Target,
+    place_of,
+    spelling,
+    target_of,
+)
 
 if TYPE_CHECKING:
     from random import Random
@@ -47,6 +59,48 @@ class Member:
 ABSENT = object()
 
 
+@dataclass(frozen=True)
+class Leaf:
+    """A value that one thing of the picture gives.
+
+    Attributes:
+        value: as JSON has it.
+        target: where the thing lies.
+        written: the value's JSON, where it is to be written in another way than Python's, as "3.50" is.
+        spelled: where characters of the value lie, with their index.
+    """
+
+    value: Any
+    target: Target
+    written: str = ""
+    spelled: tuple[tuple[int, Target], ...] = ()
+
+
+def read_leaf(scene: Scene, line: Line, value: Any, written: str = "") -> Leaf:
+    """A value that is printed."""
+    return Leaf(value, target_of(scene, line), written, spelling(scene, line))
+
+
+def json_text(value: Any) -> tuple[str, tuple[tuple[int, Target], ...]]:
+    """One line of JSON, and where in it the values of things begin."""
+    if isinstance(value, Leaf):
+        quote = int(isinstance(value.value, str))
+        letters = tuple((at + quote, target) for at, target in value.spelled)
+        return value.written or json.dumps(value.value), ((0, value.target), *letters)
+    if not isinstance(value, dict | list):
+        return json.dumps(value), ()
+    text, marks = "[{"[isinstance(value, dict)], []
+    for number, entry in enumerate(value):
+        text += "," if number else ""
+        if isinstance(value, dict):
+            text += f"{' ' if number else ''}{json.dumps(entry)}:"
+        gap = " " if isinstance(value, dict) or number else ""
+        inner, found = json_text(value[entry] if isinstance(value, dict) else entry)
+        marks += [(len(text) + (at and at + len(gap)), target) for at, target in found]
+        text += gap + inner
+    return text + "]}"[isinstance(value, dict)], tuple(marks)
+
+
 def schema_text(members: tuple[Member, ...], indent: str = "") -> str:
     """The schema as it stands in the prompt."""
     lines = ["{"]
@@ -65,6 +119,27 @@ def schema_text(members: tuple[Member, ...], indent: str = "") -> str:
     return "\n".join([*lines, indent + "}"])
 
 
+def json_schema(members: tuple[Member, ...]) -> dict[str, Any]:
+    """The JSON schema that the runtime writes into the prompt as `schema_text` does."""
+    properties = {member.key: _type_schema(member) for member in members}
+    required = [member.key for member in members if not member.optional]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _type_schema(member: Member) -> dict[str, Any]:
+    if not isinstance(member.type, str):
+        inner = json_schema(member.type)
+        found: dict[str, Any] = {"type": "array", "items": inner} if member.listed else inner
+    elif member.type.startswith('"'):
+        found = {"enum": [json.loads(option) for option in member.type.split(" | ")]}
+    elif member.type.startswith("["):
+        found = {"type": "array", "items": {"type": member.type.strip("[]")}}
+    else:
+        names = member.type.split(" | ")
+        found = {"type": names if len(names) > 1 else names[0]}
+    return {**found, "description": member.note} if member.note else found
+
+
 def value_of(members: tuple[Member, ...]) -> dict[str, Any]:
     """The object that the answer gives."""
     found: dict[str, Any] = {}
@@ -78,7 +153,8 @@ def value_of(members: tuple[Member, ...]) -> dict[str, Any]:
 
 def form_question(kind: str, asked: str, members: tuple[Member, ...]) -> Question:
     """The question with its schema, and the answer as one line of JSON."""
-    return Question(kind, asked + FORM + schema_text(members), json.dumps(value_of(members)))
+    answer, marks = json_text(value_of(members))
+    return Question(kind, asked + FORM + schema_text(members), answer, marks=marks, schema=json_schema(members))
 
 
 def enumeration(options: tuple[str, ...], value: str, rng: Random, least: int = 2) -> str:
@@ -161,11 +237,11 @@ def _writing(scene: Scene, rng: Random) -> Member:
         found = text if text is not None and text.isdigit() else None
     else:
         key, asked, found = rng.choice(("text", "writing", "text_written", "printed", "label")), "string", text
-    value: Any = int(found) if found is not None and asked == "integer" else found
-    if value is None:
+    if found is None:
         if rng.random() < 0.4:
             return Member(key, asked, ABSENT, optional=True)
         return Member(key, f"{asked} | null", None)
+    value = read_leaf(scene, scene.lines[0], int(found) if asked == "integer" else found)
     if rng.random() < 0.2:
         return Member(key, asked, value, optional=True)
     return Member(key, asked if rng.random() < 0.5 else f"{asked} | null", value)
@@ -173,11 +249,13 @@ def _writing(scene: Scene, rng: Random) -> Member:
 
 def _colours(scene: Scene, rng: Random) -> Member:
     """All colours of the shapes, or all kinds, each once, in the order of a description."""
-    if rng.random() < 0.65:
-        found, keys = [shape.colour for shape in in_order(scene)], ("colours", "colors", "colours", "all_colours")
-    else:
-        found, keys = [shape.kind for shape in in_order(scene)], ("shapes", "kinds", "forms", "shapes")
-    return Member(rng.choice(keys), "[string]", list(dict.fromkeys(found)))
+    by_colour = rng.random() < 0.65
+    keys = ("colours", "colors", "colours", "all_colours") if by_colour else ("shapes", "kinds", "forms", "shapes")
+    first: dict[str, Leaf] = {}
+    for shape in in_order(scene):
+        value = shape.colour if by_colour else shape.kind
+        first.setdefault(value, Leaf(value, target_of(scene, shape)))
+    return Member(rng.choice(keys), "[string]", list(first.values()))
 
 
 def _objects(scene: Scene, rng: Random) -> Member:
@@ -198,7 +276,8 @@ def _objects(scene: Scene, rng: Random) -> Member:
                 values[member.key] = place
             else:
                 values[member.key] = place.split(" ")[-1 if '"left"' in str(member.type) else 0]
-        found.append(values)
+        target = target_of(scene, shape)
+        found.append({key: Leaf(value, target) for key, value in values.items()})
     kept = tuple(Member(member.key, "string" if " | " in str(member.type) and "middle" not in str(member.type) else
                         member.type) for member in types)  # fmt: skip
     return Member(rng.choice(("shapes", "objects", "items", "things")), kept, found, listed=True)
@@ -221,14 +300,23 @@ def _line(scene: Scene, rng: Random) -> Member | None:
     if rng.random() < 0.4:
         members.append(_colour(line.colour, rng))
     rng.shuffle(members)
-    return Member(rng.choice(("writing", "line", "print")), tuple(members[: rng.choice((1, 2, 2, 3))]))
+    chosen = [
+        replace(member, value=read_leaf(scene, line, line.text)) if member.key == "text" else member
+        for member in _told_of(members[: rng.choice((1, 2, 2, 3))], target_of(scene, line))
+    ]
+    return Member(rng.choice(("writing", "line", "print")), tuple(chosen))
+
+
+def _told_of(members: list[Member], target: Target) -> list[Member]:
+    """The members with values that one thing gives."""
+    return [replace(member, value=Leaf(member.value, target)) for member in members]
 
 
 def _one_shape(scene: Scene, rng: Random) -> list[Member]:
     """Members about the only shape: side by side, or in an object of their own."""
     members = list(_shape_members(scene, scene.shapes[0], rng))
     rng.shuffle(members)
-    chosen = members[: rng.choice((1, 2, 2, 3))]
+    chosen = _told_of(members[: rng.choice((1, 2, 2, 3))], target_of(scene, scene.shapes[0]))
     if rng.random() < 0.25:
         keys = [key for key in ("object", "thing", "shape") if all(key != member.key for member in chosen)]
         return [Member(rng.choice(keys), tuple(chosen))]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
 from training.questions import Question, article, sentence
-from training.scenes import COLOURS, PALETTE, RGB, SHAPES, Scene, Shape, add_text, distance, draw_shape, jitter
+from training.scenes import COLOURS, PALETTE, RGB, SHAPES, Scene, Shape, Target, add_text, distance, draw_shape, jitter
 from training.words import random_text
 
 if TYPE_CHECKING:
@@ -79,8 +80,18 @@ class _Stage:
         return scene
 
 
-def _questions(kind: str, pairs: list[tuple[tuple[str, ...], str]]) -> tuple[Question, ...]:
-    return tuple(Question(kind, text, answer) for texts, answer in pairs for text in texts)
+def _questions(kind: str, told: list[tuple[tuple[str, ...], str, int]], *order: int) -> tuple[Question, ...]:
+    """One question for each wording; the number is that of the frame it is about, 0 for none.
+
+    Answers with several parts, joined by "then", "from" or "to", have a frame of `order` for each.
+    """
+    found = []
+    for texts, answer, frame in told:
+        starts = [at.end() for at in re.finditer(r"^(?=An? )|, then|and then|(?<=turns) from| to(?= \w+\.$)", answer)]
+        marks = tuple(zip(starts, map(Target, order), strict=True)) if len(starts) == len(order) > 1 else ()
+        target = Target(frame) if frame else None
+        found += [Question(kind, text, answer, target=target, marks=marks) for text in texts]
+    return tuple(found)
 
 
 def moving(rng: Random, count: int) -> Clip:
@@ -99,13 +110,13 @@ def moving(rng: Random, count: int) -> Clip:
         across, down = (free if a is None or b is None else a + (b - a) * part for a, b in zip(start, end, strict=True))
         frames.append(stage.frame([(thing, across, down), *([(other, *rest)] if other else [])]))
     name = thing.name
-    pairs = [
+    asked = [
         ((f"Where does the {name} move to?", f"Where does the {thing.kind} go?",
-          f"In which direction does the {thing.kind} move?", f"Where does the {thing.kind} move?"), sentence(way)),
-        (("What happens?", "What happens in the video?", "Describe the video."), f"The {name} moves {way}."),
-        (("What moves?", "Which shape moves?"), f"The {name}."),
+          f"In which direction does the {thing.kind} move?", f"Where does the {thing.kind} move?"), sentence(way), 0),
+        (("What happens?", "What happens in the video?", "Describe the video."), f"The {name} moves {way}.", 0),
+        (("What moves?", "Which shape moves?"), f"The {name}.", 0),
     ]  # fmt: skip
-    return Clip(tuple(frames), _questions("movement", pairs))
+    return Clip(tuple(frames), _questions("movement", asked))
 
 
 def appearing(rng: Random, count: int) -> Clip:
@@ -123,20 +134,20 @@ def appearing(rng: Random, count: int) -> Clip:
     ]  # fmt: skip
     names = [article(thing.name) for thing in things]
     order = f"{names[0]}, then {' and then '.join(names[1:])}"
-    pairs = [
-        (("What comes first?", "What appears first?", "Which shape comes first?"), sentence(names[0])),
-        (("What comes last?", "What appears last?", "Which shape comes last?"), sentence(names[-1])),
-        (("What happens first?",), sentence(f"{names[0]} appears")),
-        (("What happens last?",), sentence(f"{names[-1]} appears")),
+    asked = [
+        (("What comes first?", "What appears first?", "Which shape comes first?"), sentence(names[0]), 1),
+        (("What comes last?", "What appears last?", "Which shape comes last?"), sentence(names[-1]), starts[-1] + 1),
+        (("What happens first?",), sentence(f"{names[0]} appears"), 1),
+        (("What happens last?",), sentence(f"{names[-1]} appears"), starts[-1] + 1),
         (("In which order do they appear?", "In which order do the shapes come?", "What happens?",
-          "What happens in the video?"), sentence(order)),
+          "What happens in the video?"), sentence(order), 0),
     ]  # fmt: skip
     for thing, at in list(zip(things, starts, strict=True))[1:]:
-        pairs.append(((f"In which frame does the {thing.name} appear?", f"When does the {thing.kind} appear?"),
-                      f"Frame{at + 1}."))  # fmt: skip
+        asked.append(((f"In which frame does the {thing.name} appear?", f"When does the {thing.kind} appear?"),
+                      f"Frame{at + 1}.", at + 1))  # fmt: skip
     if len(names) == 3:
-        pairs.append(((f"What comes after the {things[0].name}?",), sentence(names[1])))
-    return Clip(tuple(frames), _questions("order", pairs))
+        asked.append(((f"What comes after the {things[0].name}?",), sentence(names[1]), starts[1] + 1))
+    return Clip(tuple(frames), _questions("order", asked, *(start + 1 for start in starts)))
 
 
 def changing(rng: Random, count: int) -> Clip:
@@ -148,16 +159,16 @@ def changing(rng: Random, count: int) -> Clip:
     at, spot = rng.randint(1, count - 1), (rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.75))
     frames = [stage.frame([(after if index >= at else thing, *spot)]) for index in range(count)]
     kind = thing.kind
-    pairs = [
+    asked = [
         ((f"What colour is the {kind} at first?", f"What colour is the {kind} in the first frame?",
-          f"What colour is the {kind} at the beginning?"), sentence(thing.colour)),
+          f"What colour is the {kind} at the beginning?"), sentence(thing.colour), 1),
         ((f"What colour is the {kind} at last?", f"What colour is the {kind} in the last frame?",
-          f"What colour does the {kind} become?", f"What colour is the {kind} at the end?"), sentence(colour)),
+          f"What colour does the {kind} become?", f"What colour is the {kind} at the end?"), sentence(colour), count),
         (("What happens?", "What happens in the video?", "Describe the video."),
-         f"The {kind} turns from {thing.colour} to {colour}."),
-        (("In which frame does the colour change?",), f"Frame{at + 1}."),
+         f"The {kind} turns from {thing.colour} to {colour}.", 0),
+        (("In which frame does the colour change?",), f"Frame{at + 1}.", at + 1),
     ]  # fmt: skip
-    return Clip(tuple(frames), _questions("change", pairs))
+    return Clip(tuple(frames), _questions("change", asked, 1, at + 1))
 
 
 def slides(rng: Random, count: int) -> Clip:
@@ -180,22 +191,24 @@ def slides(rng: Random, count: int) -> Clip:
             told.append(article(thing.name))
             read.append("")
         frames.append(scene)
-    pairs = [
-        (("What comes first?", "What is in the first frame?", "What is in Frame1?"), sentence(told[0])),
-        (("What comes last?", "What is in the last frame?"), sentence(told[-1])),
+    asked = [
+        (("What comes first?", "What is in the first frame?", "What is in Frame1?"), sentence(told[0]), 1),
+        (("What comes last?", "What is in the last frame?"), sentence(told[-1]), len(told)),
     ]
     for index, (what, text) in enumerate(zip(told, read, strict=True)):
-        pairs.append(((f"What is in Frame{index + 1}?", f"What is in the {ORDINALS[index]} frame?"), sentence(what)))
+        asked.append(
+            ((f"What is in Frame{index + 1}?", f"What is in the {ORDINALS[index]} frame?"), sentence(what), index + 1)
+        )
         if text:
             noun = "number" if text.isdigit() else "word"
-            pairs.append(((f"What {noun} is written in the {ORDINALS[index]} frame?",
-                           f"What {noun} is written in Frame{index + 1}?"), text))  # fmt: skip
+            asked.append(((f"What {noun} is written in the {ORDINALS[index]} frame?",
+                           f"What {noun} is written in Frame{index + 1}?"), text, index + 1))  # fmt: skip
         if told.count(what) == 1 and index < len(told) - 1:
             bare = what.split(" ", 1)[1]
-            pairs.append(((f"What comes after the {bare}?",), sentence(told[index + 1])))
+            asked.append(((f"What comes after the {bare}?",), sentence(told[index + 1]), index + 2))
         if told.count(what) == 1:
-            pairs.append(((f"In which frame is {what}?",), f"Frame{index + 1}."))
-    return Clip(tuple(frames), _questions("slides", pairs))
+            asked.append(((f"In which frame is {what}?",), f"Frame{index + 1}.", index + 1))
+    return Clip(tuple(frames), _questions("slides", asked))
 
 
 def random_clip(rng: Random, count: int) -> Clip:

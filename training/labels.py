@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from training.scenes import CHARACTERS, COLOURS, SHAPES, Box, Glyph, Scene, Shape, draw_shape, extent
+from training.scenes import CHARACTERS, COLOURS, EDGE_STEPS, SHAPES, Box, Glyph, Scene, Shape, draw_shape, extent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +33,6 @@ TARGETS = (
 )  # fmt: skip
 MOST_PATCHES = 12  # along a side
 MOST_SHAPES = 7
-EDGE_STEPS = 50
 CLASSES = (
     len(CHARACTERS) + 1,
     len(CHARACTERS) + 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -77,7 +77,7 @@ def conversations(scene: Scene, rng: Random, count: int) -> list[list[Question]]
         asked = [random_question(scene, rng) for _ in range(rng.choices((1, 2, 3), weights=(70, 22, 8))[0])]
         turns.append(
             [
-                Question("small print" if small and q.kind == "reading" else q.kind, loosely(q.text, rng), q.answer)
+                replace(q, kind="small print" if small and q.kind == "reading" else q.kind, text=loosely(q.text, rng))
                 for q in asked
             ]
         )
@@ -108,11 +108,13 @@ def varied(scene: Scene, rng: Random, tokenizer: Tokenizer, room: int) -> list[l
     for question in (random_question(scene, rng) for _ in range(3)):
         chosen = with_choices(question, rng)
         turns += [[chosen]] if chosen else []
+    located = ask_box(scene, rng)
+    turns += [[located]] if located else []
     while room > sum(length(tokenizer, turn) for turn in turns):
         draw = rng.random()
         made = ask_form(scene, rng) if draw < 0.42 else None
         if made is None:
-            made = ask_box(scene, rng) if draw < 0.86 else ask_detection(scene, rng)
+            made = ask_box(scene, rng) if draw < 0.93 else ask_detection(scene, rng)
         if made is not None:
             turns.append([made])
         elif draw > 0.97:

@@ -6,7 +6,9 @@ mask and restarted positions make this equal to that many separate conversations
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +21,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from training.questions import Question
+    from training.scenes import Target
     from training.tokenizer import Tokenizer
+
+
+TARGET_FIELDS = 6
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Packed:
         positions: rotary positions [tokens].
         answer: 1, 2, ... where the next token is part of the first, second, ... answer, else 0 [tokens].
         kinds: the kind of each question answered.
+        targets: token, picture, left, top, right, bottom of each thing asked about, -1 for what is not told
+            [targets, 6]; the token is the last one before the part of the answer that is about the thing.
     """
 
     ids: NDArray[np.int64]
@@ -39,6 +47,7 @@ class Packed:
     positions: NDArray[np.int64]
     answer: NDArray[np.int64]
     kinds: tuple[str, ...]
+    targets: NDArray[np.int64]
 
 
 def pictures(
@@ -91,6 +100,7 @@ def pack(
     again = [*tokenizer.encode("\n"), start, *tokenizer.encode("user\n")]
     ids, branch, positions, answer = list(shared), [0] * len(shared), list(range(len(shared))), [0] * len(shared)
     kinds: list[str] = []
+    targets: list[tuple[int, ...]] = []
     for number, conversation in enumerate(turns, 1):
         own: list[int] = []
         told: list[int] = []
@@ -99,6 +109,12 @@ def pack(
             brought = pictures(tokenizer, tuple(per_tile * tiles for tiles in question.tiles), numbered=numbered)
             asked = [*(again if turn else []), *brought, *encode(question.text), *answer_cue(tokenizer)]
             reply = [*tokenizer.encode_marked(question.answer), end]
+            if question.target:
+                targets.append(_told(len(ids) + len(own) + len(asked) - 1, question.target))
+            if question.marks:
+                ends = [0, *accumulate(len(tokenizer.decode([token], marked=True)) for token in reply[:-1])]
+                cue = len(ids) + len(own) + len(asked) - 1
+                targets += [_told(cue + bisect_right(ends, at) - 1, mark) for at, mark in question.marks]
             own += asked + reply
             kinds.append(question.kind)
             told += [0] * (len(asked) - 1) + [len(kinds)] * len(reply) + [0]
@@ -106,7 +122,14 @@ def pack(
         answer += told
         branch += [number] * len(own)
         positions += range(len(shared), len(shared) + len(own))
-    return Packed(np.array(ids), np.array(branch), np.array(positions), np.array(answer), tuple(kinds))
+    told_of = np.array(targets, np.int64).reshape(-1, TARGET_FIELDS)
+    return Packed(
+        np.array(ids), np.array(branch), np.array(positions), np.array(answer), kinds=tuple(kinds), targets=told_of
+    )
+
+
+def _told(token: int, target: Target) -> tuple[int, ...]:
+    return (token, target.picture, *(target.edges or (-1,) * 4))
 
 
 def random_system(rng: Random) -> str | None:
@@ -119,7 +142,7 @@ def random_system(rng: Random) -> str | None:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded sequences of pictures with equally many tiles; `labels` and `tiles` are [pictures * tiles, ...]."""
+    """Padded sequences of pictures; `labels` and `tiles` are [all tiles, ...], `targets` begin with their row."""
 
     tiles: NDArray[np.uint8] | None
     labels: NDArray[np.int16] | None
@@ -128,6 +151,7 @@ class Batch:
     positions: NDArray[np.int64]
     answer: NDArray[np.int64]
     kinds: tuple[tuple[str, ...], ...]
+    targets: NDArray[np.int64]
 
 
 def collate(packed: list[Packed], tiles: list[NDArray[np.uint8]], labels: list[NDArray[np.int16]]) -> Batch:
@@ -142,4 +166,5 @@ def collate(packed: list[Packed], tiles: list[NDArray[np.uint8]], labels: list[N
         np.concatenate(tiles) if tiles else None, np.concatenate(labels) if labels else None,
         padded("ids", 0), padded("branch", -1), padded("positions", 0), padded("answer", 0),
         tuple(p.kinds for p in packed),
+        np.concatenate([np.insert(p.targets, 0, row, 1) for row, p in enumerate(packed)]),
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.phrases import (
     ABOUT_ITSELF,
@@ -25,7 +25,7 @@ from training.phrases import (
     WHERE,
     WHERE_TEXT,
 )  # fmt: skip
-from training.scenes import COLOURS, SHAPES, Line, Scene, Shape, place_of
+from training.scenes import COLOURS, SHAPES, Line, Scene, Shape, Target, place_of, spelling, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +48,9 @@ class Question:
     Attributes:
         marked: whether special tokens written in the text are meant as such; in an answer they always are.
         tiles: tiles of each picture that comes with this question, beyond those of the shared beginning.
+        target: the one thing that it asks about, where there is one.
+        marks: things that parts of the answer are about, each with the character before which its part begins.
+        schema: the JSON schema whose form stands behind the question, where one does.
     """
 
     kind: str
@@ -55,6 +58,9 @@ class Question:
     answer: str
     marked: bool = False
     tiles: tuple[int, ...] = ()
+    target: Target | None = None
+    marks: tuple[tuple[int, Target], ...] = ()
+    schema: dict[str, Any] | None = None
 
 
 def article(noun: str) -> str:
@@ -88,13 +94,21 @@ def in_order(scene: Scene) -> list[Shape]:
     return sorted(scene.shapes, key=lambda shape: (order.index(place_of(scene, shape.box)), shape.x))
 
 
-def description(scene: Scene) -> str:
-    """Everything in the scene with its place, top to bottom and left to right, the writing last."""
-    parts = [f"{article(name_of(shape))} {where(scene, shape)}" for shape in in_order(scene)]
-    parts += [f"{name_of_line(line)} {where(scene, line)}" for line in scene.lines]
-    if not parts:
-        return "The picture is empty."
-    return sentence(parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}")
+def description(scene: Scene) -> tuple[str, tuple[tuple[int, Target], ...]]:
+    """Everything in the scene with its place, top to bottom and left to right, the writing last; and its marks."""
+    things: list[Shape | Line] = [*in_order(scene), *scene.lines]
+    told, marks = "", []
+    for number, thing in enumerate(things):
+        if number:
+            told += "," if number < len(things) - 1 else " and"
+        marks.append((len(told), target_of(scene, thing)))
+        name = article(name_of(thing)) if isinstance(thing, Shape) else name_of_line(thing)
+        told += f"{' ' if number else ''}{name}"
+        if isinstance(thing, Line):
+            begins = len(told) - len(thing.text)
+            marks += [(begins + at, target) for at, target in spelling(scene, thing)]
+        told += f" {where(scene, thing)}"
+    return (sentence(told), tuple(marks)) if things else ("The picture is empty.", ())
 
 
 def unique(scene: Scene, key: Callable[[Shape], str]) -> list[Shape]:
@@ -128,11 +142,14 @@ def ask_colour(scene: Scene, rng: Random) -> Question | None:
         return Question("colours", rng.choice(BACKGROUNDS), sentence(scene.background))
     if draw < 0.2 and scene.lines:
         noun = rng.choice(("writing", "text", "number" if scene.lines[0].text.isdigit() else "word"))
-        return Question("colours", rng.choice(COLOUR_OF_TEXT).format(noun), sentence(scene.lines[0].colour))
+        line = scene.lines[0]
+        text = rng.choice(COLOUR_OF_TEXT).format(noun)
+        return Question("colours", text, sentence(line.colour), target=target_of(scene, line))
     single = unique(scene, lambda shape: shape.kind)
     if single:
         shape = rng.choice(single)
-        return Question("colours", rng.choice(COLOURS_OF).format(shape.kind), sentence(shape.colour))
+        text = rng.choice(COLOURS_OF).format(shape.kind)
+        return Question("colours", text, sentence(shape.colour), target=target_of(scene, shape))
     missing = [kind for kind in SHAPES if all(shape.kind != kind for shape in scene.shapes)]
     if missing and rng.random() < 0.3:
         kind = rng.choice(missing)
@@ -147,27 +164,31 @@ def ask_shape(scene: Scene, rng: Random) -> Question | None:
     by_colour = unique(scene, lambda shape: shape.colour)
     if by_colour and rng.random() < 0.6:
         shape = rng.choice(by_colour)
-        return Question("shapes", rng.choice(SHAPE_OF).format(shape.colour), sentence(article(shape.kind)))
+        text = rng.choice(SHAPE_OF).format(shape.colour)
+        return Question("shapes", text, sentence(article(shape.kind)), target=target_of(scene, shape))
     taken = {where(scene, line) for line in scene.lines}
     by_place = [s for s in unique(scene, lambda shape: where(scene, shape)) if where(scene, s) not in taken]
     if not by_place:
         return None
     shape = rng.choice(by_place)
     text = rng.choice(("What is {}?", "What shape is {}?", "Which shape is {}?")).format(where(scene, shape))
-    return Question("shapes", text, sentence(article(name_of(shape))))
+    return Question("shapes", text, sentence(article(name_of(shape))), target=target_of(scene, shape))
 
 
 def ask_place(scene: Scene, rng: Random) -> Question | None:
     """Where the only shape of its name (or of its kind) is, or where the writing is."""
     if scene.lines and rng.random() < 0.2:
         noun = rng.choice(("writing", "text", "number" if scene.lines[0].text.isdigit() else "word"))
-        return Question("places", rng.choice(WHERE_TEXT).format(noun), sentence(where(scene, scene.lines[0])))
+        line = scene.lines[0]
+        text = rng.choice(WHERE_TEXT).format(noun)
+        return Question("places", text, sentence(where(scene, line)), target=target_of(scene, line))
     by_kind = rng.random() < 0.4
     key: Callable[[Shape], str] = (lambda shape: shape.kind) if by_kind else name_of
     single = unique(scene, key)
     if single and rng.random() < 0.9:
         shape = rng.choice(single)
-        return Question("places", rng.choice(WHERE).format(key(shape)), sentence(where(scene, shape)))
+        text = rng.choice(WHERE).format(key(shape))
+        return Question("places", text, sentence(where(scene, shape)), target=target_of(scene, shape))
     name = f"{rng.choice(COLOURS)} {rng.choice(SHAPES)}"
     if any(name_of(shape) == name for shape in scene.shapes):
         return None
@@ -206,12 +227,15 @@ def ask_reading(scene: Scene, rng: Random) -> Question:
     draw = rng.random()
     if draw < 0.06:
         return Question("absent", rng.choice(other), f"There is no {'word' if text.isdigit() else 'number'}.")
-    return Question("reading", rng.choice(own if draw < 0.55 else READ_ANY), text)
+    asked = rng.choice(own if draw < 0.55 else READ_ANY)
+    line = scene.lines[0]
+    return Question("reading", asked, text, target=target_of(scene, line), marks=spelling(scene, line))
 
 
 def ask_description(scene: Scene, rng: Random) -> Question:
     """Everything at once."""
-    return Question("descriptions", rng.choice(DESCRIBE), description(scene))
+    told, marks = description(scene)
+    return Question("descriptions", rng.choice(DESCRIBE), told, marks=marks)
 
 
 def ask_outside(scene: Scene, rng: Random) -> Question:

@@ -6,8 +6,7 @@ python -m training.receipts src/internvl_gguf/demo/receipt.png
 from __future__ import annotations
 
 import argparse
-import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 from training.fonts import EMBEDDED, faces, sized
-from training.forms import Member, form_question
+from training.forms import Leaf, Member, form_question, read_leaf
 from training.questions import Question
-from training.scenes import Scene, print_line, random_face
+from training.scenes import Line, Scene, print_line, random_face, spelling, target_of
 from training.words import TRAIN_WORDS, random_letters
 
 if TYPE_CHECKING:
@@ -114,12 +113,26 @@ def ask_receipt_form(receipt: Receipt, rng: Random) -> Question:
     ]
     if rng.random() < 0.15:
         line.reverse()
-    values = [{name: word, price: _amount(cents)} for word, cents in receipt.items]
+    scene = receipt.scene
+    printed = scene.lines[1:-2]
+    values = [
+        {name: read_leaf(scene, words, word), price: _amount(scene, amount, cents)}
+        for (word, cents), words, amount in zip(receipt.items, printed[::2], printed[1::2], strict=True)
+    ]
     listed = [{member.key: value[member.key] for member in line} for value in values]
     members = [
-        Member(rng.choice(("shop", "shop", "merchant", "merchant", "store")), "string", receipt.shop),
+        Member(
+            rng.choice(("shop", "shop", "merchant", "merchant", "store")),
+            "string",
+            read_leaf(scene, scene.lines[0], receipt.shop),
+        ),
         Member(rng.choice(("items", "items", "lines", "products")), tuple(line), listed, listed=True),
-        Member(rng.choice(("total", "total", "sum")), "number", _amount(receipt.total), optional=rng.random() < 0.1),
+        Member(
+            rng.choice(("total", "total", "sum")),
+            "number",
+            _amount(scene, scene.lines[-1], receipt.total),
+            optional=rng.random() < 0.1,
+        ),
     ]
     if rng.random() < 0.2:
         members.append(Member(rng.choice(("count", "how_many")), "integer", len(receipt.items)))
@@ -129,13 +142,12 @@ def ask_receipt_form(receipt: Receipt, rng: Random) -> Question:
     elif draw < 0.4:
         rng.shuffle(members)
     asked = rng.choice(("Read the receipt.", "Read the receipt.", "What does the receipt say?", "What was bought?"))
-    question = form_question("receipts", asked, tuple(members))
-    return replace(question, answer=re.sub(r'"@([\d.]+)"', r"\1", question.answer))
+    return form_question("receipts", asked, tuple(members))
 
 
-def _amount(cents: int) -> str:
-    """A placeholder for an amount, which JSON is to show with two decimals, as it is printed."""
-    return f"@{money(cents)}"
+def _amount(scene: Scene, line: Line, cents: int) -> Leaf:
+    """An amount, which JSON is to show with two decimals, as it is printed."""
+    return read_leaf(scene, line, cents / 100, money(cents))
 
 
 def ask_receipt(receipt: Receipt, rng: Random) -> Question:
@@ -143,16 +155,23 @@ def ask_receipt(receipt: Receipt, rng: Random) -> Question:
     draw = rng.random()
     if draw < 0.25:
         text = rng.choice(("What is the total?", "How much is it in all?"))
-        return Question("receipt questions", text, money(receipt.total))
+        return _reading(receipt, text, -1)
     if draw < 0.5:
         text = rng.choice(("Which shop is it?", "What is the shop called?"))
-        return Question("receipt questions", text, receipt.shop)
-    word, cents = rng.choice(receipt.items)
+        return _reading(receipt, text, 0)
+    number = rng.randrange(len(receipt.items))
+    word, _ = receipt.items[number]
     if draw < 0.9:
         text = rng.choice((f"What does {word} cost?", f"What is the price of {word}?"))
-        return Question("receipt questions", text, money(cents))
+        return _reading(receipt, text, 2 + 2 * number)
     counts = ("One.", "Two.", "Three.", "Four.")
     return Question("receipt questions", "How many things were bought?", counts[len(receipt.items) - 1])
+
+
+def _reading(receipt: Receipt, text: str, at: int) -> Question:
+    """A question whose answer is a printed line, of this index."""
+    scene, line = receipt.scene, receipt.scene.lines[at]
+    return Question("receipt questions", text, line.text, target=target_of(scene, line), marks=spelling(scene, line))
 
 
 def example_receipt(seed: int) -> Receipt | None:

@@ -36,6 +36,7 @@ COMMON_SIZES = (
     (640, 480), (640, 480), (400, 300), (400, 300), (800, 600), (500, 500), (512, 512), (320, 240), (1024, 768),
     (448, 448), (300, 300), (600, 400), (1280, 720), (480, 640), (224, 224), (256, 256), (300, 200), (200, 200),
 )  # fmt: skip
+EDGE_STEPS = 50  # in which edges of things are told: fiftieths of the picture
 PLACE_ROWS = ("top", "middle", "bottom")
 PLACE_COLUMNS = ("left", "middle", "right")
 Box = tuple[float, float, float, float]
@@ -103,6 +104,33 @@ class Scene:
     def back(self) -> RGB:
         """The colour of the canvas in its corner, which nothing is drawn over."""
         return cast("RGB", self.image.getpixel((0, 0)))
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the thing that a question is about lies; training's targets only, no answer tells it.
+
+    Attributes:
+        picture: its number, from 1.
+        edges: left, top, right, bottom in fiftieths of the picture; empty where the question has no one thing.
+    """
+
+    picture: int = 1
+    edges: tuple[int, ...] = ()
+
+
+def target_of(scene: Scene, thing: Shape | Line | Glyph) -> Target:
+    """The target of a question about a shape, a printed line or a character."""
+    box = extent(thing) if isinstance(thing, Shape) else thing.box
+    across, down = scene.image.width, scene.image.height
+    edges = (box[0] / across, box[1] / down, box[2] / across, box[3] / down)
+    return Target(1, tuple(min(EDGE_STEPS, max(0, round(EDGE_STEPS * edge))) for edge in edges))
+
+
+def spelling(scene: Scene, line: Line) -> tuple[tuple[int, Target], ...]:
+    """Where each character but the first lies, with its index in the line's text: reading is pointing."""
+    known = [at for at, character in enumerate(line.text) if character in CHARACTERS]
+    return tuple((at, target_of(scene, glyph)) for at, glyph in zip(known, line.glyphs, strict=True) if at)
 
 
 def place_of(scene: Scene, box: Box) -> str:

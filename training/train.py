@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import tempfile
 import time
 from collections import defaultdict, deque
 from dataclasses import replace
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed
+import torch.multiprocessing
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,7 +29,7 @@ from training.feed import Feed
 from training.lessons import Lessons, demo_tokenizer
 from training.muon import Muon
 from training.network import DemoModel, TextShape, VisionShape
-from training.text_heads import PictureHead
+from training.text_heads import PictureHead, TargetHead
 from training.tokenizer import Tokenizer
 from training.train_vision import PatchHeads, TokenHeads, dense_loss, normalise
 
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from training.packing import Batch
 
 EMA_DECAY = 0.995
+# The layers of the text part, from its end, after which the thing asked about is to be known.
+TARGETS_AFTER = (-2, -1)
 
 
 def as_float(logits: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -66,6 +71,7 @@ class Trainer:
         self.patch_heads = PatchHeads(self.vision.hidden_size)
         self.token_heads = TokenHeads(self.text.hidden_size, self.vision.side)
         self.picture_head = PictureHead(self.text.hidden_size)
+        self.target_heads = nn.ModuleList(TargetHead(self.text.hidden_size) for _ in TARGETS_AFTER)
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.context, self.image = tokenizer.special("<IMG_CONTEXT>"), tokenizer.special("<img>")
         self.apart = 0.0  # how many visual tokens of the last batch knew their picture
@@ -77,7 +83,7 @@ class Trainer:
                 groups["adamw", 0.06 * own].append(parameter)
             else:
                 groups["muon" if inside else "adamw", own if inside else 0.6 * own].append(parameter)
-        heads = (self.patch_heads, self.token_heads, self.picture_head)
+        heads = (self.patch_heads, self.token_heads, self.picture_head, self.target_heads)
         groups["adamw", 0.6 * lr] += [parameter for head in heads for parameter in head.parameters()]
         self.parameters = [parameter for group in groups.values() for parameter in group]
         self.peaks = [rate for _, rate in groups]
@@ -93,6 +99,7 @@ class Trainer:
         state = {
             "net": self.net.state_dict(), "average": self.average, "patch_heads": self.patch_heads.state_dict(),
             "token_heads": self.token_heads.state_dict(), "picture_head": self.picture_head.state_dict(),
+            "target_heads": self.target_heads.state_dict(),
             "merges": self.tokenizer.merges, "size": self.tokenizer.size,
             "early": self.tokenizer.early, "layers": self.text.num_hidden_layers, "step": step,
         }  # fmt: skip
@@ -108,6 +115,8 @@ class Trainer:
             self.token_heads.load_state_dict(state["token_heads"])
         if "picture_head" in state:
             self.picture_head.load_state_dict(state["picture_head"])
+        if "target_heads" in state:
+            self.target_heads.load_state_dict(state["target_heads"])
 
     def take_vision(self, state: dict[str, Any]) -> None:
         """Take the vision tower from `train_vision`'s checkpoint."""
@@ -146,14 +155,15 @@ class Trainer:
         most = int(answering.sum(1).max())
         where = answering.int().argsort(dim=1, descending=True, stable=True)[:, :most]
         hidden = self.net.hidden(ids, visual, self.context, mask, torch.from_numpy(batch.positions), where)
-        extra = extra + self._inner_loss(batch, ids)
+        told, inner_outcome = self._inner_loss(batch, ids)
+        extra = extra + told
         logits = self.net.lm_head(hidden[torch.take_along_dim(answering, where, 1)]).float()
         wanted = ids[rows, columns + 1]
         right = (logits.argmax(1) == wanted).tolist()
         whole: dict[tuple[int, int], bool] = {}
         for row, index, token_right in zip(rows.tolist(), answer[rows, columns].tolist(), right, strict=True):
             whole[row, index] = whole.get((row, index), True) and token_right
-        outcome: dict[str, list[bool]] = defaultdict(list)
+        outcome: dict[str, list[bool]] = defaultdict(list, inner_outcome)
         for (row, index), good in whole.items():
             outcome[batch.kinds[row][index - 1]].append(good)
         number = answer[rows, columns]
@@ -164,16 +174,32 @@ class Trainer:
         loss = (F.cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
         return loss + extra, outcome
 
-    def _inner_loss(self, batch: Batch, ids: Tensor) -> Tensor:
-        """The loss of what hidden states are to know halfway: which picture a visual token is of."""
+    def _inner_loss(self, batch: Batch, ids: Tensor) -> tuple[Tensor, dict[str, list[bool]]]:
+        """The loss of what hidden states are to know halfway: a visual token its picture, a question its thing."""
         inner, loss = self.net.model.language_model.inner, torch.zeros(())
-        if batch.tiles is None:
-            return loss
-        if int((ids == self.image).sum(1).max()) > 1:
+        outcome: dict[str, list[bool]] = {}
+        several = (ids == self.image).sum(1) > 1
+        if several.any():
             branch = torch.from_numpy(batch.branch)
             told, self.apart = self.picture_head.loss(inner[len(inner) // 2], ids, branch, self.image, self.context)
             loss = loss + 0.5 * told
-        return loss
+        if len(batch.targets):
+            targets = torch.from_numpy(batch.targets)
+            for head, layer in zip(self.target_heads, TARGETS_AFTER, strict=True):
+                told, outcome = head.loss(inner[layer], targets, several)
+                loss = loss + 0.2 * told
+        return loss, outcome
+
+    def share(self, progress: float) -> float:
+        """Add up the gradients of all processes; returns the first one's progress, so that all end together."""
+        trained = [parameter for parameter in self.parameters if parameter.requires_grad]
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        own = torch.tensor([progress if torch.distributed.get_rank() == 0 else 0.0])
+        flat = torch.cat([part.flatten() for part in (*parts, own)])
+        torch.distributed.all_reduce(flat)
+        for parameter, part in zip(trained, flat[:-1].split([p.numel() for p in trained]), strict=True):
+            parameter.grad = part.view_as(parameter)
+        return float(flat[-1])
 
     def step(self, rate: float) -> None:
         """Update the weights from their gradients, at `rate` times the peak rates."""
@@ -194,19 +220,22 @@ def schedule(progress: float, hold: float, final: float) -> float:
     return final + (1 - final) * (0.5 + 0.5 * math.cos(math.pi * fallen))
 
 
-def run(trainer: Trainer, args: argparse.Namespace) -> None:
-    """Train for the asked time; print loss, speed and accuracies; leave checkpoints."""
+def run(trainer: Trainer, args: argparse.Namespace, rank: int) -> None:
+    """Train for the asked time; print loss, speed and accuracies; leave checkpoints.
+
+    A step has two batches, one of pictures and one of the other kinds. Of two processes each computes one of them.
+    """
     lessons = Lessons(trainer.tokenizer, trainer.vision.image_size, trainer.vision.side, args.tokens, args.room)
     pictures = replace(lessons, shares=lessons.shares[:1])
     named = (part.split("=") for part in args.others.split(","))
     shares = tuple((kind, float(share)) for kind, share in named) if args.others else lessons.shares[1:]
     others = replace(lessons, shares=shares)
     feeds = [Feed(pictures, args.seed, args.workers), Feed(others, args.seed + 500, args.workers)]
+    own = feeds[rank :: args.processes]
     begun, step, progress, mean, tokens = time.time(), 0, 0.0, 0.0, 0
     score: dict[str, deque[bool]] = defaultdict(lambda: deque(maxlen=400))
     while progress < 1:
-        progress = (time.time() - begun) / 60 / args.minutes
-        for feed in feeds:
+        for feed in own:
             batch = feed.next()
             with torch.autocast("cpu", torch.bfloat16, enabled=not args.float32):
                 loss, outcome = trainer.loss(batch, args.dense, not args.freeze_vision)
@@ -215,17 +244,20 @@ def run(trainer: Trainer, args: argparse.Namespace) -> None:
             tokens += batch.ids.size
             for kind, answers in outcome.items():
                 score[kind].extend(answers)
+        progress = (time.time() - begun) / 60 / args.minutes
+        if args.processes > 1:
+            progress = trainer.share(progress)
         trainer.step(min(1.0, (step + 1) / 40) * schedule(progress, args.hold, args.final))
         step += 1
         if step % 25 == 0:
-            told = " ".join(f"{kind} {100 * sum(got) / len(got):.0f}" for kind, got in sorted(score.items()))
+            told = " ".join(f"{kind} {100 * sum(got) / len(got):.0f}" for kind, got in sorted(score.items()) if got)
             speed = tokens / (time.time() - begun)
             print(
                 f"{time.strftime('%H:%M:%S')} {100 * progress:.0f}% step {step} loss {mean:.3f} {speed:.0f} tokens/s "
                 f"pictures apart {100 * trainer.apart:.0f} | {told}",
                 flush=True,
             )
-        if step % 100 == 0 or progress >= 1:
+        if rank == 0 and (step % 100 == 0 or progress >= 1):
             trainer.save(args.out, step)
     for feed in feeds:
         feed.close()
@@ -250,10 +282,24 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--vision-lr", type=float, default=8e-4)
     parser.add_argument("--final", type=float, default=0.05, help="rate at the end, as a part of the peak")
-    parser.add_argument("--workers", type=int, default=1, help="drawing processes for each of two feeds")
+    parser.add_argument("--workers", type=int, default=0, help="drawing processes for each of two feeds")
+    parser.add_argument("--processes", type=int, default=1, choices=(1, 2), help="that share the batches of a step")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
+    if args.processes == 1:
+        train(0, args)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            torch.multiprocessing.spawn(train, (args, f"{folder}/meeting"), args.processes)
+
+
+def train(rank: int, args: argparse.Namespace, meeting: str = "") -> None:
+    """One process of the training; with several, they meet at a file of the name `meeting`."""
     torch.set_num_threads(1)
+    if meeting:
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{meeting}", rank=rank, world_size=args.processes
+        )
     torch.manual_seed(args.seed)
     state = torch.load(args.resume, weights_only=True) if args.resume else None
     if state:
@@ -268,7 +314,9 @@ def main() -> None:
     if args.seen_by:
         trainer.take_seeing(torch.load(args.seen_by, weights_only=True))
     trainer.net.model.multi_modal_projector.requires_grad_(not args.freeze_projector)
-    run(trainer, args)
+    for frozen in (trainer.net.model.vision_tower, trainer.patch_heads):
+        frozen.requires_grad_(not args.freeze_vision)
+    run(trainer, args, rank)
 
 
 if __name__ == "__main__":
