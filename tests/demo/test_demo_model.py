@@ -6,7 +6,9 @@ docs/demo-model.md.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -15,8 +17,12 @@ from internvl_gguf import Session
 from internvl_gguf.demo.__main__ import EXAMPLE
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.models.resolve import resolve_model
+from training.evaluate import answerer
 from training.exam import items
 from training.fonts import EMBEDDED, faces
+from training.read_gguf import read, training_tokenizer
+from training.scoring import score
+from training.tools import random_offers, with_tools
 from training.words import TEST_WORDS, TRAIN_WORDS
 
 
@@ -28,7 +34,7 @@ def demo() -> Iterator[Session]:
 
 def test_it_is_small_and_every_quant_applies_to_it() -> None:
     files = resolve_model("demo")
-    assert files.text.stat().st_size + files.mmproj.stat().st_size <= 16_000_000
+    assert files.text.stat().st_size + files.mmproj.stat().st_size <= 12_000_000
     matrices = [t for t in read_header(files.text).tensors.values() if len(t.trimmed_shape) == 2]
     assert matrices
     assert all(tensor.shape[0] % 256 == 0 for tensor in matrices)
@@ -63,7 +69,8 @@ def test_the_example_picture_is_answered_right(demo: Session) -> None:
 def pillow_font_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one face that every machine has, so that the same pictures are drawn everywhere."""
     embedded = tuple(face for face in faces() if face.path == EMBEDDED)
-    monkeypatch.setattr("training.scenes.faces", lambda: embedded)
+    for module in ("scenes", "receipts"):
+        monkeypatch.setattr(f"training.{module}.faces", lambda: embedded)
 
 
 def accuracy(session: Session, suite: str, max_tiles: int, count: int) -> float:
@@ -87,3 +94,54 @@ def test_held_out_pictures_are_answered(demo: Session, suite: str, bar: float) -
 @pytest.mark.usefixtures("pillow_font_only")
 def test_small_print_is_read_where_tiles_make_it_readable(demo: Session) -> None:
     assert accuracy(demo, "small print", 12, 40) >= accuracy(demo, "small print", 1, 40) + 0.4
+
+
+def part_right(session: Session, suite: str, max_tiles: int, count: int) -> float:
+    """How much of the answers of a suite is right, as `training.scoring` counts it."""
+    answer = answerer(session, resolve_model("demo").text.parent)
+    right = sum(score(item, answer(item)) for item in items(suite, count, max_tiles))
+    session.set_system(None)
+    return right / count
+
+
+@pytest.mark.parametrize(
+    ("suite", "max_tiles", "bar"),
+    [("second questions", 1, 0.85), ("one of three", 1, 0.7), ("which of three", 1, 0.8), ("later picture", 1, 0.7),
+     ("order", 1, 0.7), ("change", 1, 0.75), ("movement", 1, 0.75), ("json", 1, 0.7), ("choices", 1, 0.85),
+     ("tool call", 1, 0.65), ("tool result", 1, 0.8), ("no tool", 1, 0.8), ("receipts", 6, 0.3),
+     ("boxes", 1, 0.75), ("boxes of writing", 1, 0.6)],
+)  # fmt: skip
+@pytest.mark.usefixtures("pillow_font_only")
+def test_the_new_skills_are_there(demo: Session, suite: str, max_tiles: int, bar: float) -> None:
+    """Bars lie below what docs/demo-model.md measured; they hold what the model has, not what it should have."""
+    assert part_right(demo, suite, max_tiles, 30) >= bar
+
+
+FORM = """Read the receipt.
+
+Answer with JSON of this form:
+{
+  "shop": string,
+  "items": [
+    {
+      "name": string,
+      "price": number
+    }
+  ],
+  "total": number
+}"""
+
+
+def test_text_is_cut_into_tokens_as_in_training(demo: Session) -> None:
+    tokenizer = training_tokenizer(read(resolve_model("demo").text.parent).tokenizer)
+    for text in (FORM, with_tools("Be brief.", random_offers(Random(3))), "Frame2: What is the price? <tool_call>\n"):
+        assert list(demo.runtime.engine.model.tokenize(text)) == tokenizer.encode(text)
+
+
+def test_the_example_receipt_is_read_right(demo: Session) -> None:
+    demo.clear()
+    assert json.loads(demo.ask(FORM, images=[EXAMPLE.with_name("receipt.png")], max_tokens=200).text) == {
+        "shop": "CAFE",
+        "items": [{"name": "MILK", "price": 5.0}, {"name": "BREAD", "price": 1.75}],
+        "total": 6.75,
+    }
