@@ -90,8 +90,14 @@ def test_a_file_that_is_no_text(run: Run, photo: Path) -> None:
         (["--schema", "{"], "JSON"),
         (["--schema", '{"type": "nothing"}'], "nothing"),
         (["--schema", "there-is-none.json"], "There is no file there-is-none.json"),
-        (["--schema", "name", "--choices", "a,b"], "one form"),
+        (["--schema", "[1]"], 'Give a JSON schema, or "name, age int, tags list".'),
+        (["--schema", ""], 'Give a JSON schema, or "name, age int, tags list".'),
+        (["--schema", "name", "--choices", "a,b"], "not --schema and --choices."),
         (["--choices", ""], "empty"),
+        (["--choices", "[]"], """--choices '["red", "blue"]'."""),
+        (["--choices", "[null]"], "Give texts or numbers."),
+        (["--regex", ""], "--regex is ''."),
+        (["--grammar", "{}"], "Give a JSON schema as --schema"),
         (["--choices", "[1"], "--choices"),
         (["--regex", "("], "regular expression"),
         (["--grammar", "start: nothing"], "nothing"),
@@ -111,6 +117,9 @@ def test_lines_of_a_batch_may_have_forms_of_their_own(run: Run, model: list[obje
         {"prompt": "c", "regex": "[xy]{2}"},
         {"prompt": "d", "schema": {"type": "array", "uniqueItems": True}},
         {"prompt": "e", "answer_format": 1},
+        {"prompt": "f", "choices": []},
+        {"prompt": "g", "boxes": "boxes.png"},
+        {"prompt": "h", "logprobs": 5},
     ]
     file, output = tmp_path / "lines.jsonl", tmp_path / "answers.jsonl"
     file.write_text("\n".join(map(json.dumps, lines)))
@@ -123,6 +132,9 @@ def test_lines_of_a_batch_may_have_forms_of_their_own(run: Run, model: list[obje
     assert set(found[3]["parsed"]) <= {"x", "y"}
     assert "uniqueItems" in found[4]["error"]
     assert "answer_format" in found[5]["error"]
+    assert '"choices": ["red", "blue"]' in found[6]["hint"]
+    assert found[7]["hint"] == "Give true or false."
+    assert found[8]["hint"].startswith("A batch writes none")
     assert "were answered before" in run(*command).stderr
     # Other choices are another question, for the line without a form of its own.
     again = run(*command[:-1], "cake,pie").stderr

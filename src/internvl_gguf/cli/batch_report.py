@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
+from internvl_gguf.cli.batch_lines import in_fields
 from internvl_gguf.cli.bench_progress import duration
 from internvl_gguf.cli.output import ProgressBars
 from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError, PictureError
@@ -281,7 +282,7 @@ def _kind(error: InternVLError) -> tuple[str, str]:
 def _reason(error: InternVLError) -> str:
     """Return the text after the number of a line: " (pics/50.jpg): it is not a picture of a known format."."""
     named = _NAMED.fullmatch(error.message) if isinstance(error, PictureError) else None
-    return f" ({named['name']}): {named['reason']}" if named else f": {error.message}"
+    return f" ({named['name']}): {named['reason']}" if named else f": {in_fields(error.message)}"
 
 
 def _between(seconds: Range) -> str:

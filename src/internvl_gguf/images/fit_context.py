@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.images.tile_limits import TileLimits
@@ -16,7 +17,8 @@ ANSWER_ROOM = 1
 ANSWER_ALLOWANCE = 256
 """Positions kept for the answer when pictures are cut into fewer tiles: a few paragraphs."""
 
-_BEGIN_ANEW = "begin anew with session.clear() (/clear); for separate pictures use session.each() or batch()"
+BEGIN_ANEW: Final = "begin anew with session.clear() (/clear); for separate pictures use session.each() or batch()"
+"""Advice where earlier questions fill the context."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def _earlier(budget: ContextBudget) -> str:
     if not count:
         return ""
     holds = f"{count:,} earlier questions" if count > 1 else "an earlier question"
-    return f" The context holds {holds}, too: {_BEGIN_ANEW}."
+    return f" The context holds {holds}, too: {BEGIN_ANEW}."
 
 
 def _whole(asked: CutPlan, them: str) -> str:
