@@ -74,6 +74,16 @@ def test_an_answer_that_was_cut_off_is_a_failure(run: Run, model: list[object]) 
     assert "stop string" in done.stderr
 
 
+def test_a_schema_that_fills_the_context_is_named(run: Run, model: list[object]) -> None:
+    keys = ", ".join(f"a_long_name_of_a_key_{number}" for number in range(100))
+    done = run("ask", *model, "-p", "What is it?", "--schema", keys)
+    assert_two_lines(done, code=1)
+    assert "The form of the answer takes" in done.stderr
+    assert "(--no-format-in-prompt)" in done.stderr
+    shorter = run("ask", *model, "-p", "What is it?", "--schema", keys, "--no-format-in-prompt", "-n", 1)
+    assert "The answer was cut at its limit" in shorter.stderr
+
+
 def test_null_is_a_value(run: Run, model: list[object]) -> None:
     done = run("ask", *model, "-p", "What is it?", "--schema", '{"type": "null"}')
     assert (done.returncode, done.stdout) == (0, "null\n")

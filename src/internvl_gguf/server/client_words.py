@@ -9,6 +9,7 @@ from internvl_gguf.images.fit_context import BEGIN_ANEW
 
 _OF_CLIENTS: Final = {
     "(n_ctx)": "(the server's owner can give it with -c)",
+    "(format_in_prompt=False)": '("format_in_prompt": false)',
     BEGIN_ANEW: "leave some of the messages out",
 }
 """What only users of the Python interface can do, and the words that replace it."""
