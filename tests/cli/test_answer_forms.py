@@ -120,6 +120,20 @@ def test_what_cannot_be_used_is_told_before_anything_is_loaded(run: Run, argumen
     assert told in done.stderr
 
 
+def test_a_batch_says_which_answers_have_no_value(run: Run, model: list[object], tmp_path: Path) -> None:
+    lines = [{"prompt": "a", "max_tokens": 2}, {"prompt": "b", "schema": SCHEMA, "max_tokens": 3}, {"prompt": "c"}]
+    file = tmp_path / "lines.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    done = run("ask", *model, "--batch", file, "-n", 4)
+    assert done.returncode == 1
+    assert [(each["finish_reason"], each["parsed"]) for each in records(done.stdout)] == [("length", None)] * 3
+    assert "1 of 3 answers ended at the limit before the form was complete" in done.stderr
+    assert "The first is line 2." in done.stderr
+    done = run("ask", *model, "--batch", file, "--choices", "tea,soup", "-n", 99)
+    assert "2 of 3 answers" in done.stderr  # the form of all lines binds the first one, too
+    assert "The first is line 1." in done.stderr
+
+
 def test_lines_of_a_batch_may_have_forms_of_their_own(run: Run, model: list[object], tmp_path: Path) -> None:
     lines: list[dict[str, Any]] = [
         {"prompt": "a"},

@@ -162,6 +162,10 @@ class Common:
         options["sampling"] = replace(self.sampling, **chosen) if chosen else self.sampling
         return Question(prompt, values.get("images", ()), options, values.get("system"))
 
+    def is_bound(self, question: Question) -> bool:
+        """Return whether the answer of a line is bound to a form."""
+        return bool(self.form) or any(question.options.get(name) for name in FORMS)
+
     def hash_of(self, line: Line) -> str:
         """Return the hash of a line's record: half of it of the line, half of all else that decides its answer.
 
