@@ -164,9 +164,5 @@ def _as_typed(flag: str, value: str) -> str:
     """Return a flag with a value that a message writes in Python; a switch has none."""
     if value in ("True", "False"):
         return flag if value == "True" else f"--no-{flag.removeprefix('--')}"
-    return f"{flag} {shlex.quote(unquoted(value))}"
-
-
-def unquoted(value: str) -> str:
-    """Return a value that a message writes in Python, without the quotes of a text."""
-    return value.removeprefix("r")[1:-1] if value.endswith(("'", '"')) else value
+    text = value.removeprefix("r")[1:-1] if value.endswith(("'", '"')) else value
+    return f"{flag} {shlex.quote(text)}"
