@@ -74,6 +74,16 @@ def test_an_answer_that_was_cut_off_is_a_failure(run: Run, model: list[object]) 
     assert "stop string" in done.stderr
 
 
+def test_a_schema_that_fills_the_context_is_named(run: Run, model: list[object]) -> None:
+    keys = ", ".join(f"a_long_name_of_a_key_{number}" for number in range(100))
+    done = run("ask", *model, "-p", "What is it?", "--schema", keys)
+    assert_two_lines(done, code=1)
+    assert "The form of the answer takes" in done.stderr
+    assert "(--no-format-in-prompt)" in done.stderr
+    shorter = run("ask", *model, "-p", "What is it?", "--schema", keys, "--no-format-in-prompt", "-n", 1)
+    assert "The answer was cut at its limit" in shorter.stderr
+
+
 def test_null_is_a_value(run: Run, model: list[object]) -> None:
     done = run("ask", *model, "-p", "What is it?", "--schema", '{"type": "null"}')
     assert (done.returncode, done.stdout) == (0, "null\n")
@@ -90,8 +100,14 @@ def test_a_file_that_is_no_text(run: Run, photo: Path) -> None:
         (["--schema", "{"], "JSON"),
         (["--schema", '{"type": "nothing"}'], "nothing"),
         (["--schema", "there-is-none.json"], "There is no file there-is-none.json"),
-        (["--schema", "name", "--choices", "a,b"], "one form"),
+        (["--schema", "[1]"], 'Give a JSON schema, or "name, age int, tags list".'),
+        (["--schema", ""], 'Give a JSON schema, or "name, age int, tags list".'),
+        (["--schema", "name", "--choices", "a,b"], "not --schema and --choices."),
         (["--choices", ""], "empty"),
+        (["--choices", "[]"], """--choices '["red", "blue"]'."""),
+        (["--choices", "[null]"], "Give texts or numbers."),
+        (["--regex", ""], "--regex is ''."),
+        (["--grammar", "{}"], "Give a JSON schema as --schema"),
         (["--choices", "[1"], "--choices"),
         (["--regex", "("], "regular expression"),
         (["--grammar", "start: nothing"], "nothing"),
@@ -104,6 +120,20 @@ def test_what_cannot_be_used_is_told_before_anything_is_loaded(run: Run, argumen
     assert told in done.stderr
 
 
+def test_a_batch_says_which_answers_have_no_value(run: Run, model: list[object], tmp_path: Path) -> None:
+    lines = [{"prompt": "a", "max_tokens": 2}, {"prompt": "b", "schema": SCHEMA, "max_tokens": 3}, {"prompt": "c"}]
+    file = tmp_path / "lines.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    done = run("ask", *model, "--batch", file, "-n", 4)
+    assert done.returncode == 1
+    assert [(each["finish_reason"], each["parsed"]) for each in records(done.stdout)] == [("length", None)] * 3
+    assert "1 of 3 answers ended at the limit before the form was complete" in done.stderr
+    assert "The first is line 2." in done.stderr
+    done = run("ask", *model, "--batch", file, "--choices", "tea,soup", "-n", 99)
+    assert "2 of 3 answers" in done.stderr  # the form of all lines binds the first one, too
+    assert "The first is line 1." in done.stderr
+
+
 def test_lines_of_a_batch_may_have_forms_of_their_own(run: Run, model: list[object], tmp_path: Path) -> None:
     lines: list[dict[str, Any]] = [
         {"prompt": "a"},
@@ -111,6 +141,9 @@ def test_lines_of_a_batch_may_have_forms_of_their_own(run: Run, model: list[obje
         {"prompt": "c", "regex": "[xy]{2}"},
         {"prompt": "d", "schema": {"type": "array", "uniqueItems": True}},
         {"prompt": "e", "answer_format": 1},
+        {"prompt": "f", "choices": []},
+        {"prompt": "g", "boxes": "boxes.png"},
+        {"prompt": "h", "logprobs": 5},
     ]
     file, output = tmp_path / "lines.jsonl", tmp_path / "answers.jsonl"
     file.write_text("\n".join(map(json.dumps, lines)))
@@ -123,6 +156,9 @@ def test_lines_of_a_batch_may_have_forms_of_their_own(run: Run, model: list[obje
     assert set(found[3]["parsed"]) <= {"x", "y"}
     assert "uniqueItems" in found[4]["error"]
     assert "answer_format" in found[5]["error"]
+    assert '"choices": ["red", "blue"]' in found[6]["hint"]
+    assert found[7]["hint"] == "Give true or false."
+    assert found[8]["hint"].startswith("A batch writes none")
     assert "were answered before" in run(*command).stderr
     # Other choices are another question, for the line without a form of its own.
     again = run(*command[:-1], "cake,pie").stderr

@@ -362,6 +362,22 @@ def test_failures_are_counted_by_their_kinds_and_listed_by_a_command(tmp_path: P
     assert f"`grep '\"error\": ' '{tmp_path}/my answers.jsonl'` lists them." in line
 
 
+def test_answers_without_a_value_are_told_apart(tmp_path: Path) -> None:
+    """Answers that --max-tokens cut before their JSON was whole counted as any others, and the run as done."""
+    tally = Tally(tmp_path / "answers.jsonl")
+    cut = replace(reply(tiles_encoded=0), finish_reason="length")
+    for number, is_bound in ((9, True), (1, False), (7, True)):
+        tally.add(number, cut, is_bound=is_bound)
+    tally.add(2, reply(tiles_encoded=0), is_bound=True)
+    assert (tally.answered, tally.cut_off, tally.failed) == (4, 2, 0)
+    _, line = tally.summary()
+    assert line == (
+        "2 of 4 answers ended at the limit before the form was complete, without a value; "
+        f'`grep \'"finish_reason": "length"\' {tmp_path}/answers.jsonl` lists what was cut. '
+        "Give more max_tokens to these lines, or --max-tokens to all. The first is line 7."
+    )
+
+
 def test_one_line_is_no_lines() -> None:
     """It said "1 of 1 lines failed"."""
     tally = Tally()

@@ -19,7 +19,7 @@ from internvl_gguf.chat.settings import Settings
 from internvl_gguf.cli import options
 from internvl_gguf.cli.ask import ask
 from internvl_gguf.cli.asking_options import asking_options, asking_types, asks
-from internvl_gguf.cli.batch_lines import Common, Line
+from internvl_gguf.cli.batch_lines import Common, Line, in_fields
 from internvl_gguf.cli.chat import chat
 from internvl_gguf.cli.command_list import COMMANDS, COMPLETE
 from internvl_gguf.cli.completion import answer
@@ -29,6 +29,7 @@ from internvl_gguf.cli.settings_file import FILE_NAME, defaults_of, option_types
 from internvl_gguf.config import AskOptions, EngineConfig, FormOptions, PictureOptions, SamplingOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.history import History
+from internvl_gguf.images.fit_context import BEGIN_ANEW
 from internvl_gguf.utils.kinds import Choice, Number, Switch, Texts
 from internvl_gguf.utils.options import Declared, options_of
 
@@ -267,12 +268,44 @@ def test_a_variable_is_called_as_its_option(monkeypatch: pytest.MonkeyPatch) -> 
         ("the CPU alone (vram='none')", "the CPU alone (--vram none)"),
         ("by force, seed of the layout; stop", "by force, seed of the layout; stop"),
         ("my_n_ctx and --n-ctx", "my_n_ctx and --n-ctx"),
+        ("regex is ''.", "--regex is ''."),
+        ("The choices of a schema, seed is 5", "The choices of a schema, seed is 5"),
+        ('Give the texts: choices=["red", "blue"].', """Give the texts: --choices '["red", "blue"]'."""),
+        (r'Give one: regex=r"\d{4}-\d{2}".', r"Give one: --regex '\d{4}-\d{2}'."),
+        (
+            "Give it as schema=, or a grammar; not schema= and choices=.",
+            "Give it as --schema, or a grammar; not --schema and --choices.",
+        ),
+        ("Leave it out (format_in_prompt=False).", "Leave it out (--no-format-in-prompt)."),
+        ("n_parallel is 300 and n_batch is 20.", "--parallel is 300 and --batch-size is 20."),
+        (
+            f"Too much: {BEGIN_ANEW}.",
+            "Too much: begin anew with /clear; for separate pictures use `internvl ask --batch`.",
+        ),
     ],
 )
 def test_the_command_line_calls_options_by_their_flags(said: str, shown: str) -> None:
     """`-c 100000` was told to use n_ctx=8192, and `-t 0` that n_threads is 0."""
     assert in_flags(said) == shown
     assert in_flags("max_tiles 3 (n_ctx)", EngineConfig) == "max_tiles 3 (--n-ctx)"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ('choices is empty. Give them: choices=["red"].', 'choices is empty. Give them: "choices": ["red"].'),
+        (r'Give one: regex=r"\d{4}".', r'Give one: "regex": "\\d{4}".'),
+        ("Give it as schema=, not schema= and choices=.", 'Give it as "schema", not "schema" and "choices".'),
+        ("temperature=0.8, thumbnail=False, stop='x'", '"temperature": 0.8, "thumbnail": false, "stop": "x"'),
+        ("Ask with tools=[...] first.", "Ask with tools=[...] first."),
+        (
+            "at most 3 tiles (max_tiles) or a context of 768 (n_ctx)",
+            "at most 3 tiles (max_tiles) or a context of 768 (--n-ctx)",
+        ),
+    ],
+)
+def test_the_lines_of_a_batch_call_options_by_their_fields(said: str, shown: str) -> None:
+    assert in_fields(said) == shown
 
 
 def words(*line: str) -> list[str]:

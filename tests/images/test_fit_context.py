@@ -156,10 +156,29 @@ def test_frames_too_many_say_how_many_would_fit() -> None:
     assert caught.value.hint == "What would fit: 15 of the 30 pictures or a context of 8,096 (n_ctx)."
 
 
+def hint_of(**taken: int) -> str:
+    """The hint of the error where text alone does not fit."""
+    with pytest.raises(ContextOverflowError) as caught:
+        check_fits(plan_cut([], replace(CARD, **taken), fit=True))
+    return caught.value.hint
+
+
+def test_a_form_and_tools_that_take_a_quarter_of_the_context_are_named() -> None:
+    """A schema of thousands of tokens was only told of as a prompt that is too long."""
+    assert hint_of(text_tokens=9000, form_tokens=7000) == (
+        "What would fit: a context of 9,256 (n_ctx). The form of the answer takes 7,000 tokens: give a smaller one, or "
+        "leave it out of the prompt (format_in_prompt=False)."
+    )
+    both = hint_of(text_tokens=40000, form_tokens=2048, tool_tokens=9000, earlier_questions=1)
+    assert both.startswith("Ask with fewer pictures or less text. The form of the answer takes 2,048 tokens: ")
+    assert " The tools take 9,000 tokens: give fewer of them, or shorter descriptions. The context holds" in both
+
+
 def test_text_alone_that_is_too_long_is_not_blamed_on_pictures() -> None:
     with pytest.raises(ContextOverflowError) as caught:
         check_fits(plan_cut([], replace(CARD, text_tokens=9000), fit=True))
     assert caught.value.message == "The prompt takes 9,001 tokens; the context has 8,192."
     assert caught.value.hint == "What would fit: a context of 9,256 (n_ctx)."
+    assert hint_of(text_tokens=9000, form_tokens=2047, tool_tokens=2047) == caught.value.hint
     with pytest.raises(ContextOverflowError, match="less text"):
         check_fits(plan_cut([], replace(CARD, text_tokens=40000), fit=True))

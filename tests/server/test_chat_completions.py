@@ -293,9 +293,13 @@ def test_null_is_as_good_as_nothing(demo: Served) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_conversation_that_does_not_fit_is_a_400(demo: Served, stream: bool) -> None:
-    response = demo.post(CHAT, {"messages": [user("word " * 9000)], "stream": stream})
+    earlier = [user("What is red?"), assistant("A colour.")]
+    response = demo.post(CHAT, {"messages": [*earlier, user("word " * 9000)], "stream": stream})
     assert response.status_code == 400
-    assert response.json()["error"]["code"] == "context_length_exceeded"
+    error = response.json()["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert "an earlier question, too: leave some of the messages out." in error["message"]
+    assert "session." not in error["message"]
 
 
 @pytest.mark.parametrize(

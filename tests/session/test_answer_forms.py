@@ -200,7 +200,7 @@ def refused(options: dict[str, Any]) -> Callable[[Session], object]:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"schema": SMALL, "choices": ["a"]}, "one form, not schema and choices"),
+        ({"schema": SMALL, "choices": ["a"]}, "one form, not schema= and choices="),
         ({"schema": {"type": "nothing"}}, "schema"),
         ({"schema": {"type": "string", "minLength": 5, "maxLength": 2}}, "No answer fits"),
         ({"schema": {"$ref": "https://example.com/schema.json"}}, "example.com"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from internvl_gguf import InternVLError, InvalidRequestError, Picture, Session
+from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.session.tool_loop import as_result
 from internvl_gguf.types import Message, ToolCall, ToolResult
 from tests.support.pictures import noise
@@ -259,6 +261,18 @@ def test_results_without_a_call_are_refused(session: Session) -> None:
     with pytest.raises(InvalidRequestError, match="2 results"):
         session.ask([ToolResult("5"), ToolResult("6")])
     assert session.ask([ToolResult("5")], max_tokens=2).text is not None
+
+
+def test_tools_that_fill_the_context_are_named(session: Session) -> None:
+    def look_up(word: str) -> str:
+        return word
+
+    look_up.__doc__ = "Look up a word. " * 200
+    with pytest.raises(ContextOverflowError) as caught:
+        session.ask("What is it?", tools=[look_up])
+    found = re.search(r"The tools take ([\d,]+) tokens", caught.value.hint)
+    assert found
+    assert 1024 < int(found[1].replace(",", "")) < caught.value.needed
 
 
 def test_a_conversation_with_tools_is_saved_and_forked(session: Session, tmp_path: Any) -> None:

@@ -3,6 +3,7 @@
 parse          the text of an answer to boxes
 corners        four numbers to the corners of a box, mended
 which_picture  the picture that a box lies in
+given          arguments of these, checked
 draw           boxes over a picture
 label_places   where labels stand so that they hide little
 save           files of drawn boxes, and of COCO's JSON

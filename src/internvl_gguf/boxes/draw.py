@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from PIL import Image, ImageDraw, ImageFont
 
+from internvl_gguf.boxes.given import given_boxes, given_number
 from internvl_gguf.boxes.label_places import Rect, place_labels
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.images.load import ImageSource, load_image
@@ -95,10 +96,11 @@ def draw_boxes(
 
     Raises:
         PictureError: a picture that cannot be read.
-        InvalidRequestError: a font that cannot be read.
+        InvalidRequestError: boxes that are none, a number that is none, or a font that cannot be read.
     """
     path = None if font is None else arguments.path("font", font)
-    drawn = [box for box in boxes if picture is None or box.image == picture]
+    wanted = given_number("picture", picture)
+    drawn = [box for box in given_boxes(boxes) if wanted is None or box.image == wanted]
     upright = load_image(image)
     factor = max(1, -(-SMALLEST_SIDE // max(upright.size)))
     if factor > 1:

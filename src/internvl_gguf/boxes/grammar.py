@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from internvl_gguf.structured.answer_format import AnswerFormat
+from internvl_gguf.utils import arguments
 
 MAX_LABELS: Final = 100
 """Most labels of a constrained answer. What has no bound may never end: a small model repeats itself."""
@@ -25,7 +26,13 @@ def box_grammar(max_labels: int = MAX_LABELS, max_boxes: int = MAX_BOXES) -> str
     Args:
         max_labels: most lines, at least 1.
         max_boxes: most boxes of a line, at least 1.
+
+    Raises:
+        InvalidRequestError: a number that is none, or below 1.
     """
+    for name, most in (("max_labels", max_labels), ("max_boxes", max_boxes)):
+        if arguments.whole(name, most) < 1:
+            raise arguments.wrong(name, most, "Give 1 or more.")
     lines, boxes = _repeated('"\\n" item', max_labels), _repeated('", " box', max_boxes)
     return rf"""start: item{lines}
 item: <ref> LABEL </ref> <box> "[" box{boxes} "]" </box>

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from internvl_gguf.boxes.corners import in_pixels, mended_corners
+from internvl_gguf.boxes.given import given_size
 from internvl_gguf.boxes.which_picture import AskedPictures, Size
 from internvl_gguf.types import Box, BoxIssue
 from internvl_gguf.utils import arguments
@@ -86,15 +87,11 @@ def read_boxes(text: str, pictures: AskedPictures | Size | Sequence[Size]) -> Bo
 def _asked(given: object) -> AskedPictures:
     hint = "Give (width, height) in pixels, or a list with one of each picture."
     items = list(arguments.items("size", given, hint))
-    pairs = [items] if items and not isinstance(items[0], Sequence) else [list(pair) for pair in items]
-    sizes: list[Size] = []
-    for pair in pairs:
-        if len(pair) != 2 or any(arguments.whole("size", side, hint) < 1 for side in pair):
-            raise arguments.wrong("size", given, hint)
-        sizes.append(cast("Size", tuple(int(side) for side in pair)))
-    if not sizes:
+    if not items:
         raise arguments.wrong("size", given, hint)
-    return AskedPictures(tuple(sizes), 0, len(sizes))
+    is_one = not isinstance(items[0], Sequence)
+    sizes = tuple(given_size("size", pair, hint) for pair in ([items] if is_one else items))
+    return AskedPictures(sizes, 0, len(sizes))
 
 
 @dataclass

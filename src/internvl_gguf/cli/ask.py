@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
-from internvl_gguf.cli import form_options, options
+from internvl_gguf.cli import ask_options, form_options, options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
 from internvl_gguf.cli.boxes_output import box_files, write_boxes
 from internvl_gguf.cli.output import (
@@ -36,53 +36,24 @@ _FEWEST_MEASURED = 10  # tokens of an answer below which its speed says nothing
 
 @takes_asking_options
 def ask(
-    model_and_prompt: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[MODEL] PROMPT",
-            help="The model (a name with :QUANT, owner/repo:QUANT, a .gguf path or `demo`; "
-            f"{options.MODEL_VARIABLE} if left out) and the question. "
-            "Without a question, or with -, it is read from stdin.",
-            show_default=False,
-        ),
-    ] = None,
-    image: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--image",
-            "-i",
-            metavar="FILE",
-            help="A picture, - for one on stdin; may be repeated.",
-            show_default=False,
-            allow_from_autoenv=False,
-        ),
-    ] = None,
+    model_and_prompt: ask_options.WordsArgument = None,
+    image: ask_options.ImageOption = None,
     model_option: options.ModelFlag = None,
-    prompt_option: Annotated[
-        str | None,
-        typer.Option(
-            "--prompt",
-            "-p",
-            metavar="TEXT",
-            help="The question, as PROMPT; with --batch that of lines without one.",
-            show_default=False,
-            allow_from_autoenv=False,
-        ),
-    ] = None,
-    prompt_pictures: options.PromptPicturesOption = True,
+    prompt_option: ask_options.PromptOption = None,
+    prompt_pictures: ask_options.PromptPicturesOption = True,
     schema: form_options.SchemaOption = None,
     choices: form_options.ChoicesOption = None,
     regex: form_options.RegexOption = None,
     grammar: form_options.GrammarOption = None,
     format_in_prompt: form_options.FormatInPromptOption = True,
-    boxes: options.BoxesOption = None,
-    batch: options.BatchOption = None,
-    output: options.OutputOption = None,
-    parallel: options.ParallelOption = None,
-    drop_others: options.DropOthersOption = False,
+    boxes: ask_options.BoxesOption = None,
+    batch: ask_options.BatchOption = None,
+    output: ask_options.OutputOption = None,
+    parallel: ask_options.ParallelOption = None,
+    drop_others: ask_options.DropOthersOption = False,
     json_output: options.JSONOption = False,
-    verbose: options.TimingsOption = False,
-    log: options.LogOption = False,
+    verbose: ask_options.TimingsOption = False,
+    log: ask_options.LogOption = False,
     *,
     asking: AskingOptions,
 ) -> None:
@@ -100,7 +71,7 @@ def ask(
     config = asking.engine
     if batch is not None:
         with option_errors():
-            config = replace(config, n_parallel=options.BATCH_PARALLEL if parallel is None else parallel)
+            config = replace(config, n_parallel=ask_options.BATCH_PARALLEL if parallel is None else parallel)
     if output is None:
         require_stdout()
     if log:

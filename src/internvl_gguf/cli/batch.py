@@ -112,7 +112,7 @@ def run_batch(job: BatchJob) -> None:
     """Answer the questions that are not answered yet.
 
     Raises:
-        typer.Exit: with code 1 where a line failed.
+        typer.Exit: with code 1 where a line failed, or an answer was cut off before its form was complete.
         InternVLError: the files or the model cannot be used, another run writes the output, or it has answers to lines
             that are not there; nothing was computed.
     """
@@ -142,7 +142,7 @@ def run_batch(job: BatchJob) -> None:
             raise
     for told in tally.summary():
         say(told)
-    if tally.failed:
+    if tally.failed or tally.cut_off:
         raise typer.Exit(FAILED)
 
 
@@ -247,15 +247,15 @@ class _Records:
 
     def answered(self, question: _LineQuestion, outcome: Outcome) -> None:
         """Record the outcome of a question."""
-        self._put(question.place, question.line, outcome)
+        self._put(question.place, question.line, outcome, is_bound=self._work.common.is_bound(question))
 
     def close(self) -> None:
         """Write the records that are left."""
         self._writer.close()
 
-    def _put(self, place: int, line: Line, outcome: Outcome) -> None:
+    def _put(self, place: int, line: Line, outcome: Outcome, *, is_bound: bool = False) -> None:
         self._writer.put(place, record_of(line, outcome, self._work.common))
-        self._tally.add(line.number, outcome)
+        self._tally.add(line.number, outcome, is_bound=is_bound)
         self._progress.advance()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import hashlib
 import json
 import re
@@ -9,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Final
 
-from internvl_gguf.config import FORMS, FormOptions, PictureOptions, SamplingParams
+from internvl_gguf.cli.parameters import VALUE, in_flags
+from internvl_gguf.config import FORMS, EngineConfig, FormOptions, PictureOptions, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
 from internvl_gguf.types import Question, Reply
 from internvl_gguf.utils.foreign_names import QUESTION
-from internvl_gguf.utils.kinds import Kind, Texts
+from internvl_gguf.utils.kinds import Kind, Switch, Texts
 from internvl_gguf.utils.options import options_of
 from internvl_gguf.utils.text_data import decode_text
 
@@ -23,13 +26,27 @@ _FIELDS: Final[dict[str, tuple[Kind, bool]]] = {
     "prompt": (Kind(), False),
     "images": (Texts("a list of paths", takes_one=True), False),
     "system": (Kind(), False),
+    **dict.fromkeys(("regex", "grammar", "tool_choice"), (Kind(), True)),
+    **dict.fromkeys(("boxes", "format_in_prompt", "parallel_tool_calls"), (Switch(), True)),
     **{name: (each.kind, each.is_optional) for name, each in {**_PICTURES, **_SAMPLING}.items()},
 }
 """What each field of a line must be, and whether null is one; `id` may be anything."""
 
 _FORM: Final = tuple(name for name in FormOptions.__annotations__ if name != "answer_format")
-"""Fields that say what the answer has to be like, and its tools; the session checks them when it asks."""
+"""Fields that say what the answer has to be like, and its tools; the session checks their values when it asks."""
 
+_NO_LOGPROBS: Final = "A batch writes none; from Python, Session.next_token_logprobs gives those of the first token."
+_NAMES: Final = replace(
+    QUESTION,
+    otherwise={
+        **QUESTION.otherwise,
+        **dict.fromkeys(("logprobs", "top_logprobs", "prompt_logprobs"), _NO_LOGPROBS),
+        "stream": "Leave it out: an answer is written when it is whole.",
+        "messages": "A line is one question: give its prompt, and perhaps a system message.",
+    },
+)
+"""The names of other tools for the fields of a line."""
+_ASSIGNED: Final = re.compile(rf"\b({'|'.join((*_FIELDS, *_FORM))})=({VALUE})?")
 
 DIGEST_LENGTH: Final = 16
 """Characters of each half of a hash."""
@@ -131,10 +148,10 @@ class Common:
             InvalidRequestError: the line is no question, or an option is out of range.
         """
         values = line.fields
-        known = ("id", *_FIELDS, *_FORM)
+        known = tuple(dict.fromkeys(("id", *_FIELDS, *_FORM)))
         for name, value in values.items():
             if name not in known:
-                raise QUESTION.unknown(name, known, "field")
+                raise _NAMES.unknown(name, known, "field")
             if name in _FIELDS:
                 values[name] = _checked(name, value)
         prompt = values.get("prompt", self.prompt)
@@ -144,6 +161,10 @@ class Common:
         chosen = {name: values[name] for name in _SAMPLING if name in values}
         options["sampling"] = replace(self.sampling, **chosen) if chosen else self.sampling
         return Question(prompt, values.get("images", ()), options, values.get("system"))
+
+    def is_bound(self, question: Question) -> bool:
+        """Return whether the answer of a line is bound to a form."""
+        return bool(self.form) or any(question.options.get(name) for name in FORMS)
 
     def hash_of(self, line: Line) -> str:
         """Return the hash of a line's record: half of it of the line, half of all else that decides its answer.
@@ -185,17 +206,35 @@ def _checked(name: str, value: Any) -> Any:
         raise InvalidRequestError(f"{name} is {json.dumps(value)[:80]}.", f"Give {kind.written}.") from None
 
 
+def in_fields(text: str) -> str:
+    """Return a message as the lines of a batch say it: their fields as JSON has them, options of the model by flags.
+
+    `choices=["red"]` becomes `"choices": ["red"]`.
+    """
+
+    def field_of(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        with contextlib.suppress(ValueError, SyntaxError, TypeError):  # an ellipsis, or a name of Python
+            return f'"{name}"' if value is None else f'"{name}": {json.dumps(ast.literal_eval(value))}'
+        return found[0]
+
+    return in_flags(_ASSIGNED.sub(field_of, text), EngineConfig)
+
+
 def record_of(line: Line, outcome: Reply | InternVLError, common: Common) -> dict[str, Any]:
     """Return the record of a line: what it is known by, its pictures as given, the model, and its answer or error."""
     given = line.known_fields
     known = {name: given[name] for name in ("id",) if name in given}
     if "images" in given:
         known["images"] = _without_data(given["images"])
+    answer = outcome.to_dict()
+    if isinstance(outcome, InternVLError):
+        answer = {name: in_fields(said) for name, said in answer.items()}
     return {
         "line": line.number,
         **known,
         "model": common.model,
-        **outcome.to_dict(),
+        **answer,
         "hash": common.hash_of(line),
     }
 

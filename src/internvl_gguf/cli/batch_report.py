@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
+from internvl_gguf.cli.batch_lines import in_fields
 from internvl_gguf.cli.bench_progress import duration
 from internvl_gguf.cli.output import ProgressBars
 from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError, PictureError
@@ -36,6 +37,7 @@ _ANSWER_TOKENS: Final = 200
 _TEXT_TOKENS: Final = 100
 _LONG: Final = 60.0  # seconds
 _MANY_TILES: Final = FEWER_TILES + 1.5  # with its thumbnail, a picture of FEWER_TILES has one more
+_ERROR, _LENGTH = '"error": ', '"finish_reason": "length"'
 _HOUR: Final = 3600
 _UNITS: Final = ((24 * _HOUR, "days"), (_HOUR, "hours"), (60, "minutes"), (1, "seconds"))
 _NAMED: Final = re.compile(r"Cannot use (?P<name>.+?): (?P<reason>.+)", re.DOTALL)
@@ -172,22 +174,31 @@ class Tally:
     Attributes:
         answered: lines with an answer.
         failed: lines without.
+        cut_off: lines whose answer ended at its limit before the form that it was bound to was complete: it holds no
+            value.
     """
 
     def __init__(self, output: Path | None = None) -> None:
-        self.answered = self.failed = 0
+        self.answered = self.failed = self.cut_off = 0
         self._output = output
         self._pictures = self._tiles = self._encoded = 0
         self._kinds: Counter[tuple[str, str]] = Counter()
         self._first_failure: tuple[int, InternVLError] | None = None
+        self._first_cut_off = 0
         self._started = time.perf_counter()
 
     def start(self) -> None:
         """Start to count time, now that the model is loaded."""
         self._started = time.perf_counter()
 
-    def add(self, number: int, outcome: Reply | InternVLError) -> None:
-        """Count the outcome of a line, by its number."""
+    def add(self, number: int, outcome: Reply | InternVLError, *, is_bound: bool = False) -> None:
+        """Count the outcome of a line.
+
+        Args:
+            number: of the line.
+            outcome: its answer or error.
+            is_bound: whether the answer had to have a form.
+        """
         if isinstance(outcome, InternVLError):
             self.failed += 1
             self._kinds[_kind(outcome)] += 1
@@ -195,17 +206,27 @@ class Tally:
                 self._first_failure = number, outcome
             return
         self.answered += 1
+        if is_bound and outcome.finish_reason == "length":
+            self.cut_off += 1
+            self._first_cut_off = min(self._first_cut_off or number, number)
         self._pictures += outcome.usage.images
         self._tiles += outcome.usage.tiles
         self._encoded += outcome.usage.tiles_encoded
 
     def summary(self) -> Sequence[str]:
-        """Return lines for the user: the speed of the run, and its failures by their kinds."""
+        """Return lines for the user: the speed of the run, answers without a value, and failures by their kinds."""
         lines = [self._speed()] if self.answered else []
+        if self.cut_off:
+            where = f"; `{_listing(self._output, _LENGTH)}` lists what was cut" if self._output else ""
+            lines.append(
+                f"{self.cut_off:,} of {counted(self.answered, 'answer')} ended at the limit before the form was "
+                f"complete, without a value{where}. Give more max_tokens to these lines, or --max-tokens to all. "
+                f"The first is line {self._first_cut_off:,}."
+            )
         if self._first_failure:
             number, error = self._first_failure
             kinds = ", ".join(f"{count:,} {kind[count > 1]}" for kind, count in self._kinds.most_common())
-            where = f"`{_listing(self._output)}` lists them" if self._output else "the output says why"
+            where = f"`{_listing(self._output, _ERROR)}` lists them" if self._output else "the output says why"
             lines.append(
                 f"{self.failed:,} of {counted(self.answered + self.failed, 'line')} failed ({kinds}); {where}. "
                 f"The first is line {number:,}{_reason(error)}"
@@ -262,9 +283,9 @@ def _tiles(mean: float) -> str:
     return "1 tile" if (text := f"{mean:.2g}") == "1" else f"{text} tiles"
 
 
-def _listing(output: Path) -> str:
-    """Return the command that shows the records of an output that are errors."""
-    return f"grep '\"error\": ' {shlex.quote(str(output))}"
+def _listing(output: Path, part: str) -> str:
+    """Return the command that shows the records of an output that have a part."""
+    return f"grep {shlex.quote(part)} {shlex.quote(str(output))}"
 
 
 def _kind(error: InternVLError) -> tuple[str, str]:
@@ -281,7 +302,7 @@ def _kind(error: InternVLError) -> tuple[str, str]:
 def _reason(error: InternVLError) -> str:
     """Return the text after the number of a line: " (pics/50.jpg): it is not a picture of a known format."."""
     named = _NAMED.fullmatch(error.message) if isinstance(error, PictureError) else None
-    return f" ({named['name']}): {named['reason']}" if named else f": {error.message}"
+    return f" ({named['name']}): {named['reason']}" if named else f": {in_fields(error.message)}"
 
 
 def _between(seconds: Range) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from internvl_gguf.chat.typed_line import has_picture_name
-from internvl_gguf.cli import options
+from internvl_gguf.cli import chat_options, options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
 from internvl_gguf.cli.output import show_library_log
-from internvl_gguf.cli.parameters import VARIABLES, value_sources
+from internvl_gguf.cli.parameters import value_sources
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.cli.stdin import STDIN
 from internvl_gguf.cli.streams import require_stdout
@@ -20,98 +19,23 @@ from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.options import options_of
 from internvl_gguf.utils.safe_text import safe_name
 
-_SERVER = "A model elsewhere"
-_CONVERSATION = "Conversations"
-_TERMINAL = "The terminal"
-_KEY_VARIABLE = f"{VARIABLES}_API_KEY"
 _OF_THIS_MACHINE = ("mmproj", "no_cache", "worker_timeout")
 """Options beside those of `EngineConfig` that say how a model is loaded here."""
 
 
 @takes_asking_options
 def chat(
-    model_and_pictures: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="MODEL|PICTURE",
-            help="The model (a name with :QUANT, owner/repo:QUANT, a .gguf path or `demo`; "
-            f"{options.MODEL_VARIABLE} if left out), and pictures for the first question; - is one on stdin.",
-            show_default=False,
-        ),
-    ] = None,
-    image: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--image",
-            "-i",
-            metavar="FILE",
-            help="A picture for the first question, as PICTURE; may be repeated.",
-            show_default=False,
-            allow_from_autoenv=False,
-        ),
-    ] = None,
+    model_and_pictures: chat_options.WordsArgument = None,
+    image: chat_options.ImageOption = None,
     model_option: options.ModelFlag = None,
-    prompt_option: Annotated[
-        str | None, typer.Option("--prompt", "-p", hidden=True, show_default=False, allow_from_autoenv=False)
-    ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Talk with a model of this OpenAI-compatible server, as `internvl serve` is one: http://HOST:PORT. "
-            "MODEL is then one that it lists; its first if left out.",
-            show_default=False,
-            rich_help_panel=_SERVER,
-        ),
-    ] = None,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY",
-            help=f"The key that the server asks for; {_KEY_VARIABLE} keeps it out of the list of processes.",
-            envvar=_KEY_VARIABLE,
-            show_envvar=False,
-            show_default=False,
-            allow_from_autoenv=False,
-            rich_help_panel=_SERVER,
-        ),
-    ] = None,
-    go_on: Annotated[
-        bool,
-        typer.Option(
-            "--continue",
-            "-C",
-            help="Go on with the last conversation.",
-            envvar=f"{VARIABLES}_CHAT_CONTINUE",
-            show_envvar=False,
-            allow_from_autoenv=False,
-            rich_help_panel=_CONVERSATION,
-        ),
-    ] = False,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID",
-            help="Go on with one that `internvl history` lists.",
-            show_default=False,
-            allow_from_autoenv=False,
-            rich_help_panel=_CONVERSATION,
-        ),
-    ] = None,
-    history: Annotated[
-        bool, typer.Option("--history/--no-history", help="Keep the conversation.", rich_help_panel=_CONVERSATION)
-    ] = True,
-    plain: Annotated[
-        bool,
-        typer.Option(
-            "--plain",
-            help="Redraw nothing, and say words for symbols: for screen readers.",
-            rich_help_panel=_TERMINAL,
-        ),
-    ] = False,
-    preview: Annotated[
-        bool, typer.Option("--preview/--no-preview", help="Show pictures in small.", rich_help_panel=_TERMINAL)
-    ] = True,
+    prompt_option: chat_options.QuestionOption = None,
+    url: chat_options.URLOption = None,
+    api_key: chat_options.KeyOption = None,
+    go_on: chat_options.ContinueOption = False,
+    resume: chat_options.ResumeOption = None,
+    history: chat_options.HistoryOption = True,
+    plain: chat_options.PlainOption = False,
+    preview: chat_options.PreviewOption = True,
     verbose: options.VerboseOption = False,
     *,
     asking: AskingOptions,

@@ -78,13 +78,12 @@ def _content(given: str, option: str) -> str:
 
 
 def _as_schema(text: str) -> Any:
-    """Return a JSON schema as an object; the short form stays text."""
-    if not text.lstrip().startswith(("{", "[")):
-        return text
+    """Return a JSON schema as an object; the short form stays text, and so does what the schema's own check refuses."""
     try:
-        return json.loads(text)
+        schema = json.loads(text)
     except (ValueError, RecursionError):
-        return text  # the schema's own check says where it is wrong
+        return text
+    return schema if isinstance(schema, dict) else text
 
 
 def _as_choices(text: str) -> list[Any]:

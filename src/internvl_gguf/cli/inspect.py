@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,25 +13,24 @@ from internvl_gguf.boxes.save import save_drawing
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import takes_picture_options
 from internvl_gguf.cli.inspect_boxes import AnswerOption, print_boxes, read_answer, say_unread, show_boxes
-from internvl_gguf.cli.output import print_fact, print_json, print_lines, say
-from internvl_gguf.cli.parameters import in_flags
+from internvl_gguf.cli.inspect_report import (
+    LABEL_WIDTH,
+    Encoder,
+    Inspection,
+    document,
+    places_of,
+    print_inspection,
+    say_what_does_not_fit,
+)
+from internvl_gguf.cli.output import print_json, say
 from internvl_gguf.cli.run import FAILED, option_errors
 from internvl_gguf.config import DEFAULT_N_CTX, PictureOptions
-from internvl_gguf.errors import ContextOverflowError, ModelFileError, PictureError
-from internvl_gguf.images.fit_context import (
-    ANSWER_ALLOWANCE,
-    ContextBudget,
-    CutPlan,
-    PictureToCut,
-    check_fits,
-    count_tiles,
-    cut_notices,
-    plan_cut,
-)
+from internvl_gguf.errors import ModelFileError, PictureError
+from internvl_gguf.images.fit_context import ANSWER_ALLOWANCE, ContextBudget, PictureToCut, plan_cut
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.models.names import DEMO
 from internvl_gguf.tiling import TILE_SIZE, Grid
-from internvl_gguf.types import Picture, PictureLayout
+from internvl_gguf.types import Picture
 
 if TYPE_CHECKING:
     from internvl_gguf.gguf.header import GGUFHeader
@@ -48,93 +45,40 @@ PROMPT_ALLOWANCE = 128
 characters and its template about a dozen tokens, which leaves a question of 40 words or more."""
 PLACE_ALLOWANCE = 10
 """Positions of a picture's place in the text, at most: "Image-123: <img></img>" and a line break."""
-_MARKERS = 2  # <img> and </img>, which stand in every form
 
-_LABEL_WIDTH = 13
-_MOST_SHOWN = 20  # pictures that are described one by one
-
-
-@dataclass(frozen=True)
-class _Encoder:
-    """The sizes of a model that determine how it encodes tiles.
-
-    Attributes:
-        name: of the model.
-        tile_size: side of a tile in pixels.
-        tokens_per_tile: visual tokens of a tile.
-        n_ctx_train: positions the text model was trained for; None where only the vision encoder is known.
-    """
-
-    name: str
-    tile_size: int
-    tokens_per_tile: int
-    n_ctx_train: int | None
-
-
-@dataclass(frozen=True)
-class _Inspection:
-    """Pictures, cut as for one question.
-
-    Attributes:
-        names: the pictures as they were named.
-        sizes: (width, height) of each in pixels.
-        encoder: whose tiles they are cut into.
-        layout: how they stand in the prompt.
-        prompt_tokens: positions allowed for the system message and the question.
-        asked: their cut by the limits given.
-        plan: their cut as `ask` would do it, which is the same if they fit or may not be fitted.
-    """
-
-    names: Sequence[str]
-    sizes: Sequence[tuple[int, int]]
-    encoder: _Encoder
-    layout: PictureLayout
-    prompt_tokens: int
-    asked: CutPlan
-    plan: CutPlan
-
-    @property
-    def places(self) -> int:
-        """Places of pictures in the text."""
-        return _places(len(self.names), self.layout)
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether the pictures fit only because they are cut into fewer tiles than asked."""
-        return self.plan.fits and not self.asked.fits
+_ImagesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE...",
+        help="The pictures of one question, or folders of them; - is one on stdin.",
+        show_default=False,
+    ),
+]
+_ContextOption = Annotated[int, typer.Option("--n-ctx", "--context", "--ctx-size", "-c", help="Tokens of the context.")]
+_PromptTokensOption = Annotated[int, typer.Option(help="Tokens to keep for the system message and the question.")]
+_SaveOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--save",
+        "--output",
+        "-o",
+        metavar="PNG",
+        help="Draw the grid over the picture and save it, over an older file; of several as PNG-1, PNG-2, ...",
+        show_default=False,
+    ),
+]
 
 
 @takes_picture_options
 def inspect(
-    image: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="IMAGE...",
-            help="The pictures of one question, or folders of them; - is one on stdin.",
-            show_default=False,
-        ),
-    ],
+    image: _ImagesArgument,
     model: options.ModelOption = None,
     mmproj: options.MmprojOption = None,
     *,
     pictures: PictureOptions,
-    n_ctx: Annotated[
-        int, typer.Option("--n-ctx", "--context", "--ctx-size", "-c", help="Tokens of the context.")
-    ] = DEFAULT_N_CTX,
-    prompt_tokens: Annotated[
-        int, typer.Option(help="Tokens to keep for the system message and the question.")
-    ] = PROMPT_ALLOWANCE,
-    save: Annotated[
-        Path | None,
-        typer.Option(
-            "--save",
-            "--output",
-            "-o",
-            metavar="PNG",
-            help="Draw the grid over the picture and save it, over an older file; of several as PNG-1, PNG-2, ...",
-            show_default=False,
-        ),
-    ] = None,
+    n_ctx: _ContextOption = DEFAULT_N_CTX,
+    prompt_tokens: _PromptTokensOption = PROMPT_ALLOWANCE,
+    save: _SaveOption = None,
     answer: AnswerOption = None,
     json_output: options.JSONOption = False,
 ) -> None:
@@ -151,44 +95,26 @@ def inspect(
     targets = [target for name, target in zip(named, all_targets, strict=False) if name in found]
     names = [name for name in named if name in found]
     sources, sizes = [found[name][0] for name in names], [found[name][1] for name in names]
-    encoder = _encoder(model, mmproj)
-    budget = ContextBudget(
-        n_ctx=n_ctx,
-        n_ctx_train=encoder.n_ctx_train,
-        text_tokens=prompt_tokens + PLACE_ALLOWANCE * _places(len(names), pictures.layout),
-        answer_tokens=ANSWER_ALLOWANCE,
-        tile_size=encoder.tile_size,
-        tokens_per_tile=encoder.tokens_per_tile,
-    )
-    to_cut = [PictureToCut(size, TileLimits.of(pictures)) for size in sizes]
-    inspection = _Inspection(
-        names,
-        sizes,
-        encoder,
-        pictures.layout,
-        prompt_tokens,
-        plan_cut(to_cut, budget, fit=False),
-        plan_cut(to_cut, budget, fit=pictures.fit_pictures),
-    )
+    inspection = _inspection(names, sizes, _encoder(model, mmproj), pictures, n_ctx, prompt_tokens)
     replaced = {target for target in targets if target.exists()}
     reading = None if answer is None else read_answer(answer, sizes)
     for number, (source, target) in enumerate(zip(sources, targets, strict=False)):
         if reading is None:
-            _save_overlay(source, target, _shown_plan(inspection).grids[number])
+            _save_overlay(source, target, inspection.shown_plan.grids[number])
         else:
             save_drawing(target, source.source, reading.boxes, number)
     if json_output:
         boxes = {} if reading is None else {"boxes": [box.to_dict() for box in reading.boxes]}
         errors = [{"image": name, "error": error.message} for name, error in unreadable.items()]
-        print_json({**_document(inspection, targets), **boxes, "unreadable": errors})
+        print_json({**document(inspection, targets), **boxes, "unreadable": errors})
     else:
-        _print(inspection)
+        print_inspection(inspection)
         if reading is not None:
-            print_boxes(reading, names, _LABEL_WIDTH)
+            print_boxes(reading, names, LABEL_WIDTH)
             show_boxes(sources, reading.boxes)
     if reading is not None:
         say_unread(reading)
-    _say_what_does_not_fit(inspection)
+    say_what_does_not_fit(inspection)
     for target in targets:
         if target in replaced:
             say(f"Replaced {target}, which was there already")
@@ -198,6 +124,28 @@ def inspect(
         say(f"Left out: {error.message} {error.hint}")
     if unreadable:
         raise typer.Exit(FAILED)
+
+
+def _inspection(
+    names: Sequence[str],
+    sizes: Sequence[tuple[int, int]],
+    encoder: Encoder,
+    pictures: PictureOptions,
+    n_ctx: int,
+    prompt_tokens: int,
+) -> Inspection:
+    """Cut pictures as for one question of so many tokens."""
+    budget = ContextBudget(
+        n_ctx=n_ctx,
+        n_ctx_train=encoder.n_ctx_train,
+        text_tokens=prompt_tokens + PLACE_ALLOWANCE * places_of(len(names), pictures.layout),
+        answer_tokens=ANSWER_ALLOWANCE,
+        tile_size=encoder.tile_size,
+        tokens_per_tile=encoder.tokens_per_tile,
+    )
+    to_cut = [PictureToCut(size, TileLimits.of(pictures)) for size in sizes]
+    asked, plan = (plan_cut(to_cut, budget, fit=fit) for fit in (False, pictures.fit_pictures))
+    return Inspection(names, sizes, encoder, pictures.layout, prompt_tokens, asked, plan)
 
 
 def _with_folders(images: Sequence[str]) -> list[str]:
@@ -243,10 +191,6 @@ def _read(names: Sequence[str]) -> tuple[dict[str, tuple[Picture, tuple[int, int
     return found, errors
 
 
-def _places(pictures: int, layout: PictureLayout) -> int:
-    return 1 if layout == "combined" else pictures
-
-
 def _overlay_files(save: Path, images: Sequence[str]) -> list[Path]:
     """Return the files for the grids: the named file, or numbered ones beside it.
 
@@ -263,10 +207,10 @@ def _overlay_files(save: Path, images: Sequence[str]) -> list[Path]:
     return targets
 
 
-def _encoder(model: str | None, mmproj: str | None) -> _Encoder:
+def _encoder(model: str | None, mmproj: str | None) -> Encoder:
     """Return the encoder's numbers from the model's headers; for a model of the catalogue, without a request."""
     if model is None and mmproj is None:
-        return _Encoder("InternVL3", TILE_SIZE, TOKENS_PER_TILE, TRAINED_CONTEXT)
+        return Encoder("InternVL3", TILE_SIZE, TOKENS_PER_TILE, TRAINED_CONTEXT)
     from internvl_gguf.gguf.header import read_header
 
     if mmproj and Path(mmproj).is_file():
@@ -278,7 +222,7 @@ def _encoder(model: str | None, mmproj: str | None) -> _Encoder:
     name = model or DEMO
     spec = load_catalog().find(name.partition(":")[0])
     if spec and spec.vision:
-        return _Encoder(spec.name, spec.vision.image_size, spec.vision.tokens_per_tile, _trained_context(spec))
+        return Encoder(spec.name, spec.vision.image_size, spec.vision.tokens_per_tile, _trained_context(spec))
     headers = model_headers(name, mmproj)
     if headers.mmproj is None:
         raise ModelFileError(f"{name} has no mmproj beside it, which cuts the pictures.", "Name one with --mmproj.")
@@ -290,136 +234,11 @@ def _trained_context(spec: ModelSpec) -> int | None:
     return spec.text.n_ctx_train if spec.text else None
 
 
-def _encoder_of_header(model: str | None, header: GGUFHeader, n_ctx_train: int | None) -> _Encoder:
+def _encoder_of_header(model: str | None, header: GGUFHeader, n_ctx_train: int | None) -> Encoder:
     from internvl_gguf.gguf.validation import validate_mmproj
 
     facts = validate_mmproj(header)
-    return _Encoder(model or Path(header.label).name, facts.image_size, facts.tokens_per_tile, n_ctx_train)
-
-
-def _shown_plan(inspection: _Inspection) -> CutPlan:
-    """Return the cut that `ask` would choose, or the one asked for if `ask` would refuse."""
-    return inspection.plan if inspection.is_fitted else inspection.asked
-
-
-def _document(inspection: _Inspection, saved: Sequence[Path]) -> dict[str, Any]:
-    """Return the document of `--json`; the facts of a single picture are at the top level too."""
-    pictures = [
-        {
-            "image": name,
-            "width": width,
-            "height": height,
-            **_grid_facts(grid, inspection.encoder),
-        }
-        for name, (width, height), grid in zip(inspection.names, inspection.sizes, inspection.asked.grids, strict=True)
-    ]
-    for picture, target in zip(pictures, saved, strict=False):
-        picture["saved"] = str(target)
-    budget = inspection.asked.budget
-    fitted = None
-    if inspection.is_fitted:
-        grids = [_grid_facts(grid, inspection.encoder) for grid in inspection.plan.grids]
-        fitted = {"max_tiles": inspection.plan.cap, **_cut_facts(inspection, inspection.plan), "pictures": grids}
-    return {
-        **(pictures[0] if len(pictures) == 1 else {}),
-        "encoder": inspection.encoder.name,
-        "tile_size": inspection.encoder.tile_size,
-        "layout": inspection.layout,
-        **_cut_facts(inspection, inspection.asked),
-        "n_ctx": budget.n_ctx,
-        "text_tokens": budget.text_tokens,
-        "fits": inspection.asked.fits,
-        "fitted": fitted,
-        "notices": list(cut_notices(inspection.plan)) if inspection.is_fitted else [],
-        "pictures": pictures,
-    }
-
-
-def _grid_facts(grid: Grid, encoder: _Encoder) -> dict[str, Any]:
-    return {
-        "columns": grid.columns,
-        "rows": grid.rows,
-        "thumbnail": grid.thumbnail,
-        "tiles": grid.tiles,
-        "visual_tokens": grid.tiles * encoder.tokens_per_tile,
-    }
-
-
-def _cut_facts(inspection: _Inspection, cut: CutPlan) -> dict[str, Any]:
-    positions = _positions(inspection, cut)
-    return {
-        "tiles": cut.tiles,
-        "visual_tokens": cut.visual_tokens,
-        "prompt_tokens": positions,
-        "context_share": positions / cut.budget.n_ctx,
-    }
-
-
-def _positions(inspection: _Inspection, cut: CutPlan) -> int:
-    """Return the positions that the pictures take, with the markers around them."""
-    return cut.visual_tokens + _MARKERS * inspection.places
-
-
-def _print(inspection: _Inspection) -> None:
-    encoder, several = inspection.encoder, len(inspection.names) > 1
-    rows = zip(inspection.names, inspection.sizes, inspection.asked.grids, inspection.plan.grids, strict=True)
-    is_short = len(inspection.names) > _MOST_SHOWN
-    for name, (width, height), grid, planned in () if is_short else rows:
-        print_lines(f"{name}: {width} x {height} pixels", hang=4)
-        size = encoder.tile_size
-        _print_fact("cut into", _grid_text(grid, size))
-        _print_fact("stretched", f"to {grid.columns * size} x {grid.rows * size} pixels")
-        _print_fact("the model", f"sees {_seen(grid.tiles, encoder)} ({encoder.name})")
-        if inspection.is_fitted and several:
-            _print_fact("to fit", f"{_grid_text(planned, size)}: {_seen(planned.tiles, encoder)}")
-    asked, plan = inspection.asked, inspection.plan
-    if several:
-        print_lines(f"{len(inspection.names)} pictures together")
-        if is_short:
-            _print_fact("cut into", _by_tiles(asked))
-            if inspection.is_fitted:
-                _print_fact("to fit", _by_tiles(plan))
-        _print_fact("the model", f"sees {_seen(asked.tiles, encoder)}")
-    positions, n_ctx = _positions(inspection, asked), asked.budget.n_ctx
-    beyond = "" if asked.fits else ": does not fit with the text" if positions <= n_ctx else ": does not fit"
-    _print_fact("context", f"{positions:,} of {n_ctx:,} tokens, {positions / n_ctx:.0%}{beyond}")
-    if inspection.is_fitted:
-        cut = f"max_tiles {plan.cap} for each" if several else _grid_text(plan.grids[0], encoder.tile_size)
-        positions = _positions(inspection, plan)
-        _print_fact("to fit", f"{cut}: {_seen(plan.tiles, encoder)}, {positions / n_ctx:.0%}")
-    labels = asked.budget.text_tokens - inspection.prompt_tokens - _MARKERS * inspection.places
-    kept = f"{inspection.prompt_tokens:,} tokens kept for your question (--prompt-tokens), {labels:,} for labels"
-    _print_fact("text", kept)
-
-
-def _by_tiles(cut: CutPlan) -> str:
-    """Return how many pictures have how many tiles: "3 of 1 tile, 20 of 13 tiles"."""
-    numbers = Counter(grid.tiles for grid in cut.grids)
-    return ", ".join(f"{numbers[tiles]} of {count_tiles(tiles)}" for tiles in sorted(numbers))
-
-
-def _print_fact(label: str, fact: str) -> None:
-    print_fact(f"  {label}", fact, _LABEL_WIDTH)
-
-
-def _grid_text(grid: Grid, tile_size: int) -> str:
-    tiles = "tile" if grid.columns * grid.rows == 1 else "tiles"
-    return f"{grid.columns} x {grid.rows} {tiles} of {tile_size} pixels{' + thumbnail' if grid.thumbnail else ''}"
-
-
-def _seen(tiles: int, encoder: _Encoder) -> str:
-    return f"{count_tiles(tiles)}, {tiles * encoder.tokens_per_tile:,} visual tokens"
-
-
-def _say_what_does_not_fit(inspection: _Inspection) -> None:
-    try:
-        check_fits(inspection.plan)
-    except ContextOverflowError as error:
-        say(f"This does not fit. {in_flags(error.message)}")
-        say(f"  {in_flags(error.hint)}")
-    else:
-        for line in cut_notices(inspection.plan):
-            say(in_flags(line))
+    return Encoder(model or Path(header.label).name, facts.image_size, facts.tokens_per_tile, n_ctx_train)
 
 
 def _save_overlay(picture: Picture, target: Path, grid: Grid) -> None:

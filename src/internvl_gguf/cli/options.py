@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,12 +15,6 @@ from internvl_gguf.config import EngineConfig, PictureOptions
 from internvl_gguf.models.names import DEMO
 
 MODEL_VARIABLE = f"{VARIABLES}_MODEL"
-
-_BATCH = "Many questions"
-
-BATCH_PARALLEL = 4
-"""Questions of a batch answered at once where nothing else is said: most of what batching gains, a quarter the memory
-of what would gain the rest."""
 
 
 def _shared(variable: str, *names: str, **more: Any) -> Any:
@@ -80,24 +73,6 @@ SystemOption = Annotated[
         show_default=False,
     ),
 ]
-PromptPicturesOption = Annotated[
-    bool,
-    typer.Option(
-        "--prompt-pictures/--no-prompt-pictures",
-        help="Attach the pictures whose paths stand in the question.",
-        rich_help_panel=PictureOptions.PANEL,
-    ),
-]
-BoxesOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Write the boxes of the answer: drawn over the picture (.png, .jpg, .webp; of several pictures as FILE-1, "
-        "FILE-2, ...) or in COCO's format (.json). An older file is replaced.",
-        show_default=False,
-        allow_from_autoenv=False,
-    ),
-]
 NoCacheOption = Annotated[
     bool,
     typer.Option(
@@ -108,50 +83,8 @@ NoCacheOption = Annotated[
         rich_help_panel=PictureOptions.PANEL,
     ),
 ]
-BatchOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE.jsonl",
-        help="Answer the questions of a file (- for stdin), one JSON object a line: prompt, images, id, system, and "
-        "options by their names, as max_tokens. The answers are JSON lines, in the same order. Fewer --max-tiles are "
-        "faster.",
-        show_default=False,
-        rich_help_panel=_BATCH,
-    ),
-]
-OutputOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE.jsonl",
-        help="Write the answers of --batch here instead; run again, it goes on with what is not answered yet, by this "
-        "model and with these options.",
-        show_default=False,
-        rich_help_panel=_BATCH,
-    ),
-]
-ParallelOption = Annotated[
-    int | None,
-    typer.Option(
-        help=f"Questions of --batch answered at once; {BATCH_PARALLEL} if left out. Each takes a KV cache.",
-        show_default=False,
-        rich_help_panel=_BATCH,
-    ),
-]
-DropOthersOption = Annotated[
-    bool,
-    typer.Option(
-        "--drop-others",
-        help="Drop the answers in --output to lines that --batch does not have; without this they are an error.",
-        show_default=False,
-        rich_help_panel=_BATCH,
-    ),
-]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", "-vv", help="Show llama.cpp's log on stderr.")]
-TimingsOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the answer took, on stderr.")]
-LogOption = Annotated[bool, typer.Option("--log", "-vv", help="Show that and llama.cpp's log, on stderr.")]
 
 
 def chosen_model(model: str | None, tell: Callable[[str], None] = say) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,6 +25,15 @@ from internvl_gguf.utils.options import Declared, options_of
 VARIABLES: Final = "INTERNVL"
 """Prefix of the names of all environment variables."""
 _SHARED: Final = {*options_of(SamplingParams), *options_of(PictureOptions), *options_of(EngineConfig)}
+_OTHER_FLAGS: Final = {
+    **{name: f"--{name}" for name in ("schema", "choices", "regex", "grammar")},
+    "format_in_prompt": "--format-in-prompt",
+    "n_parallel": "--parallel",
+}
+"""Flags of options that are declared in no dataclass of `in_flags`."""
+_CALLS: Final = {"session.clear() (/clear)": "/clear", "session.each() or batch()": "`internvl ask --batch`"}
+"""Calls that messages recommend, and what does the same from a command line."""
+VALUE: Final = r"""\[[^\]\n]*\]|r?'[^'\n]*'|r?"[^"\n]*"|-?\w+(?:\.\w+)*"""  # as messages write it behind `name=`
 value_sources: ContextVar[Mapping[str, str]] = ContextVar("value_sources", default={})  # noqa: B039  (never changed)
 """Where each value of the running command came from, by the parameter: COMMANDLINE, ENVIRONMENT, DEFAULT_MAP, ..."""
 
@@ -129,22 +139,30 @@ def _checked(declared: Declared, value: Any) -> Any:
 def in_flags(text: str, *configurations: Any) -> str:
     """Return a message as the command line says it: options, which it calls as Python does, by their flags.
 
-    `n_ctx=8192` becomes `--n-ctx 8192`. A name that is an English word, too, counts in brackets or before a value only.
+    `n_ctx=8192` becomes `--n-ctx 8192`, and a call in Python a command. A name that is an English word, too, counts in
+    brackets, before `=` and as the subject of the message only.
 
     Args:
         text: the message.
-        *configurations: dataclasses whose options are meant; all if none is given.
+        *configurations: dataclasses whose options are meant; all, and those that bind an answer, if none is given.
     """
+    for call, command in _CALLS.items():
+        text = text.replace(call, command)
     flags = {
         name: declared.flag
         for configuration in configurations or (SamplingParams, PictureOptions, EngineConfig)
         for name, declared in options_of(configuration).items()
         if declared.option.on_command_line
-    }
+    } | ({} if configurations else _OTHER_FLAGS)
     any_name, no_word = "|".join(flags), "|".join(name for name in flags if "_" in name)
-    text = re.sub(
-        rf"\b({any_name})=(['\"]?)([\w.]+)\2",
-        lambda found: flags[found[1]] + ("" if found[3] == "True" else f" {found[3]}"),
-        text,
-    )
-    return re.sub(rf"(?<![-\w])(?:{no_word})(?![-\w])|(?<=\()(?:{any_name})(?=\))", lambda found: flags[found[0]], text)
+    text = re.sub(rf"\b({any_name})=({VALUE})?", lambda found: _as_typed(flags[found[1]], found[2] or "True"), text)
+    called = rf"(?<![-\w])(?:{no_word})(?![-\w])|(?<=\()(?:{any_name})(?=\))|\A(?:{any_name})(?= (?:is|has)\b)"
+    return re.sub(called, lambda found: flags[found[0]], text)
+
+
+def _as_typed(flag: str, value: str) -> str:
+    """Return a flag with a value that a message writes in Python; a switch has none."""
+    if value in ("True", "False"):
+        return flag if value == "True" else f"--no-{flag.removeprefix('--')}"
+    text = value.removeprefix("r")[1:-1] if value.endswith(("'", '"')) else value
+    return f"{flag} {shlex.quote(text)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.images.tile_limits import TileLimits
@@ -16,7 +17,11 @@ ANSWER_ROOM = 1
 ANSWER_ALLOWANCE = 256
 """Positions kept for the answer when pictures are cut into fewer tiles: a few paragraphs."""
 
-_BEGIN_ANEW = "begin anew with session.clear() (/clear); for separate pictures use session.each() or batch()"
+_LARGE_PART: Final = 0.25
+"""Least part of the context from which on the form of the answer, or the tools, are named in an error."""
+_LESS_FORM: Final = "give a smaller one, or leave it out of the prompt (format_in_prompt=False)"
+BEGIN_ANEW: Final = "begin anew with session.clear() (/clear); for separate pictures use session.each() or batch()"
+"""Advice where earlier questions fill the context."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class ContextBudget:
         tile_size: side of a tile in pixels.
         tokens_per_tile: visual tokens of a tile.
         earlier_questions: questions of the conversation that are in the context, too.
+        form_tokens: what of `text_tokens` says the form of the answer: a schema, or choices.
+        tool_tokens: what of `text_tokens` lists the tools.
     """
 
     n_ctx: int
@@ -40,6 +47,8 @@ class ContextBudget:
     tile_size: int
     tokens_per_tile: int
     earlier_questions: int = 0
+    form_tokens: int = 0
+    tool_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,13 +165,21 @@ def cut_notices(plan: CutPlan) -> tuple[str, ...]:
     )
 
 
+def _large_parts(budget: ContextBudget) -> str:
+    """Return the sentences about the form of the answer and the tools, where they take a good part of the context."""
+    form = f" The form of the answer takes {budget.form_tokens:,} tokens: {_LESS_FORM}."
+    tools = f" The tools take {budget.tool_tokens:,} tokens: give fewer of them, or shorter descriptions."
+    least = budget.n_ctx * _LARGE_PART
+    return form * (budget.form_tokens >= least) + tools * (budget.tool_tokens >= least)
+
+
 def _earlier(budget: ContextBudget) -> str:
     """Return the sentence about the questions that the new one comes after; nothing where it is the first."""
     count = budget.earlier_questions
     if not count:
         return ""
     holds = f"{count:,} earlier questions" if count > 1 else "an earlier question"
-    return f" The context holds {holds}, too: {_BEGIN_ANEW}."
+    return f" The context holds {holds}, too: {BEGIN_ANEW}."
 
 
 def _whole(asked: CutPlan, them: str) -> str:
@@ -188,18 +205,15 @@ def check_fits(plan: CutPlan) -> None:
     start = "Even with the pictures cut into as few tiles as allowed, the" if plan.cap else "The"
     cap, larger = _sufficient_cap(plan), _sufficient_context(plan)
     ways = _ways_to_fit(plan, cap, larger)
+    more = f"{_large_parts(plan.budget)}{_earlier(plan.budget)}"
     raise ContextOverflowError(
         f"{start} prompt takes {plan.needed:,} tokens{share}; the context has {plan.budget.n_ctx:,}.",
-        f"What would fit: {_either(ways)}.{_earlier(plan.budget)}" if ways else _no_way(plan.budget),
+        f"What would fit: {_either(ways)}.{more}" if ways else f"Ask with fewer pictures or less text.{more}",
         needed=plan.needed,
         available=plan.budget.n_ctx,
         max_tiles=cap,
         n_ctx=larger,
     )
-
-
-def _no_way(budget: ContextBudget) -> str:
-    return f"Ask with fewer pictures or less text.{_earlier(budget)}"
 
 
 def _sufficient_cap(plan: CutPlan) -> int | None:

@@ -167,7 +167,7 @@ def check_size(size: tuple[int, int], max_pixels: int, name: str) -> None:
         raise PictureError(
             f"Cannot use {name}: {width} x {height} is {width * height / 1e6:,.1f} megapixels,"
             f" more than the limit of {max_pixels / 1e6:,.1f}.",
-            "Scale it down first, or raise max_pixels if you trust it and have the memory (4 to 16 bytes a pixel).",
+            "Scale it down first; it would take 4 to 16 bytes of memory a pixel.",
         )
     if max(width, height) > MAX_SIDE:
         raise PictureError(

@@ -17,6 +17,7 @@ One request goes through it from the top to the bottom of this list, and its ans
     pictures       bytes of a picture: data URIs, files under --media-root, addresses if they are allowed
     remote_pictures, picture_urls, public_addresses    fetch an address that a stranger named
     boxes_field    the field with the boxes of an answer
+    client_words   notices and errors in words that clients can follow
     responding     sends an answer, whole or as server-sent events, and notices a client that leaves
     response_answer, message_answer    the answers of the last two: events to their shapes; calls are in written_calls
     answering      a request on its way: model, preparation, place in the queue, events

@@ -14,6 +14,7 @@ from internvl_gguf.errors import (
     SessionStateError,
     WorkerDiedError,
 )
+from internvl_gguf.server.client_words import for_clients
 
 
 class RefusedRequestError(InternVLError):
@@ -81,8 +82,6 @@ _KINDS: Final = {
     415: "invalid_request_error",
     503: "unavailable_error",
 }
-_OWNERS: Final = ("(n_ctx)", "(the server's owner can give it with -c)")
-"""A name of an option that clients cannot set, and the words that replace it."""
 _INTERNAL: Final = Failure(
     500, "server_error", "The server failed at this request. Its log says more; ask again.", code="internal_error"
 )
@@ -95,8 +94,7 @@ def failure_of(error: Exception) -> Failure:
         kind = _KINDS.get(error.status, "server_error")
         return Failure(error.status, kind, str(error), error.param, error.code, error.retry_after, parts)
     if isinstance(error, ContextOverflowError):
-        said = str(error).replace(_OWNERS[0], _OWNERS[1])
-        parts["hint"] = error.hint.replace(*_OWNERS)
+        said, parts["hint"] = for_clients(str(error)), for_clients(error.hint)
         sizes = {"needed": error.needed, "available": error.available, "max_tiles": error.max_tiles}
         return Failure(400, _KINDS[400], said, "messages", "context_length_exceeded", parts={**parts, **sizes})
     if isinstance(error, PictureError):

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from internvl_gguf.server.answer_pump import CallDelta, Delta, Finished
 from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
 from internvl_gguf.server.boxes_field import boxes_field
+from internvl_gguf.server.client_words import notices_field
 from internvl_gguf.server.openai_chat import timings
 from internvl_gguf.server.responding import Frame
 from internvl_gguf.server.written_calls import WrittenCall, WrittenCalls
@@ -49,9 +50,7 @@ class MessageAnswer:
         self.add(event)
         frames = [] if self._blocks else self._begin_block("text", _text_block(""))
         ending = {"stop_reason": self._reason(event), "stop_sequence": event.stop}
-        more: dict[str, Any] = {"timings": timings([event.reply]), **boxes_field(event.reply)}
-        if event.reply.notices:
-            more["notices"] = list(event.reply.notices)
+        more = {"timings": timings([event.reply]), **boxes_field(event.reply), **notices_field(event.reply.notices)}
         return [
             *frames,
             *self._end_block(),
@@ -82,7 +81,7 @@ class MessageAnswer:
             "usage": _usage(event.reply),
             "timings": timings([event.reply]),
             **boxes_field(event.reply),
-            **({"notices": list(event.reply.notices)} if event.reply.notices else {}),
+            **notices_field(event.reply.notices),
         }
 
     def _text_frames(self, event: Delta) -> list[Frame]:

@@ -22,6 +22,7 @@ from internvl_gguf.server.chat_request import (
     TextPart,
     Turn,
 )
+from internvl_gguf.server.client_words import notices_field
 from internvl_gguf.server.content import (
     as_list,
     as_object,
@@ -235,7 +236,7 @@ class ChatAnswer:
         frames = [*first]
         is_last = len(self._replies) == self._n
         replies = [self._replies[choice].reply for choice in sorted(self._replies)]
-        more = {"timings": timings(replies), **_notices(replies)} if is_last else {}
+        more = {"timings": timings(replies), **notices_field(replies[0].notices)} if is_last else {}
         last = {"index": event.choice, "delta": {}, "logprobs": None, "finish_reason": _reason(event.reply)}
         frames.append(self._chunk([{**last, **boxes_field(event.reply)}], **more))
         if is_last:
@@ -273,7 +274,7 @@ class ChatAnswer:
             "choices": choices,
             "usage": usage(replies),
             "timings": timings(replies),
-            **_notices(replies),
+            **notices_field(replies[0].notices),
         }
 
     def _message(self, answer: Finished) -> dict[str, Any]:
@@ -311,10 +312,6 @@ def _call_piece(event: CallDelta) -> dict[str, Any]:
     return {"index": call.index, **_call_json(WrittenCall(call.id, call.name, call.arguments))}
 
 
-def _notices(replies: Sequence[Reply]) -> dict[str, Any]:
-    return {"notices": list(replies[0].notices)} if replies[0].notices else {}
-
-
 def counted(prepared: PreparedConversation, n_ctx: int, tokens_per_tile: int, kind: str) -> dict[str, Any]:
     """Return what a prompt takes: its tokens, and the tiles of each of its pictures.
 
@@ -340,5 +337,5 @@ def counted(prepared: PreparedConversation, n_ctx: int, tokens_per_tile: int, ki
         "input_tokens": total_length(prepared.question.spans),
         "context_length": n_ctx,
         "images": pictures,
-        **({"notices": list(prepared.question.notices)} if prepared.question.notices else {}),
+        **notices_field(prepared.question.notices),
     }

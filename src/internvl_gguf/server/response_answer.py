@@ -12,6 +12,7 @@ from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
 from internvl_gguf.server.api_errors import Failure
 from internvl_gguf.server.boxes_field import boxes_field
 from internvl_gguf.server.chat_request import Body, ChatRequest
+from internvl_gguf.server.client_words import notices_field
 from internvl_gguf.server.openai_chat import timings, token_json
 from internvl_gguf.server.responding import Frame
 from internvl_gguf.server.written_calls import WrittenCalls
@@ -122,7 +123,7 @@ class ResponseAnswer:
             "metadata": self._body.get("metadata") or {},
             **({"timings": timings([reply])} if reply else {}),
             **boxes_field(reply),
-            **({"notices": list(reply.notices)} if reply and reply.notices else {}),
+            **notices_field(reply.notices if reply else ()),
         }
 
     def _output(self, reply: Reply) -> list[dict[str, Any]]:

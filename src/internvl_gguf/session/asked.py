@@ -97,7 +97,10 @@ def _result(result: ToolResult, layout: PictureLayout) -> Asked:
 
 def with_note(prompt: str, options: AskOptions) -> str:
     """Return a question followed by what the model has to know about the form of its answer."""
+    return "\n\n".join(filter(None, (prompt, form_note(options))))
+
+
+def form_note(options: AskOptions) -> str:
+    """Return what the prompt says about the form of the answer; "" for nothing."""
     form = options.get("answer_format")
-    if form is None or not form.note or not options.get("format_in_prompt", True):
-        return prompt
-    return f"{prompt}\n\n{form.note}" if prompt else form.note
+    return form.note if form is not None and options.get("format_in_prompt", True) else ""

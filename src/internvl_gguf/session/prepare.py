@@ -22,7 +22,7 @@ from internvl_gguf.images.fit_context import (
 )
 from internvl_gguf.images.load import describe_source, load_image
 from internvl_gguf.images.tile_limits import TileLimits
-from internvl_gguf.session.asked import asked
+from internvl_gguf.session.asked import asked, form_note
 from internvl_gguf.session.grounding import check_can_box, split_at_tags
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prompt_template import (
@@ -34,7 +34,7 @@ from internvl_gguf.session.prompt_template import (
     with_system,
 )
 from internvl_gguf.session.question_options import checked_options, tools_and_form
-from internvl_gguf.session.tool_prompt import with_tools
+from internvl_gguf.session.tool_prompt import tools_text, with_tools
 from internvl_gguf.structured.tool_format import GROUNDING
 from internvl_gguf.structured.tool_stream import CALL_BEGINS, CALL_ENDS
 from internvl_gguf.tiling import Grid, TiledPicture, cut_by_grid
@@ -140,6 +140,8 @@ def prepare_question(
         tile_size=runtime.vision.image_size,
         tokens_per_tile=runtime.vision.tokens_per_tile,
         earlier_questions=sum(message.role == "user" for message in history),
+        form_tokens=len(text_tokens(runtime, form_note(options))) if isinstance(prompt, str) else 0,
+        tool_tokens=len(text_tokens(runtime, tools_text(tools))),
     )
     # Planned between decoding and cutting: the sizes are known then, and no picture is decoded twice.
     every = [picture for pictures in decoded for picture in pictures]
@@ -300,7 +302,7 @@ def refuse_endless(runtime: ModelRuntime, texts: Iterable[str]) -> None:
     if length > most:
         raise ContextOverflowError(
             f"The prompt has {length:,} characters, more than a context of {n_ctx:,} tokens can hold.",
-            "Ask with less text.",
+            "Ask with less text; a schema, choices and tools are a part of it.",
             needed=length // (3 * runtime.text.longest_token),
             available=n_ctx,
         )

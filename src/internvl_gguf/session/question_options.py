@@ -92,7 +92,7 @@ def _form(given: Mapping[str, Any]) -> AnswerFormat:
     from internvl_gguf.structured import AnswerFormat, format_of
 
     if len(given) > 1:
-        raise InvalidRequestError(f"An answer has one form, not {' and '.join(given)}.", "Give one of them.")
+        raise InvalidRequestError(f"An answer has one form, not {'= and '.join(given)}=.", "Give one of them.")
     ((name, value),) = given.items()
     if name == "answer_format":
         if not isinstance(value, AnswerFormat):

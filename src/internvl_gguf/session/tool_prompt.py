@@ -42,9 +42,15 @@ def with_tools(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Messa
     if not tools:
         return shown
     system = shown.pop(0).text if shown and shown[0].role == "system" else ""
+    return [Message("system", "\n\n".join(filter(None, (system, tools_text(tools))))), *shown]
+
+
+def tools_text(tools: Sequence[Tool]) -> str:
+    """Return the part of the system message that lists tools; "" for none."""
+    if not tools:
+        return ""
     listed = "\n".join(json.dumps(tool.to_dict(), ensure_ascii=False) for tool in tools)
-    parts = [system, f"{_BEFORE_TOOLS}{listed}{_AFTER_TOOLS}"]
-    return [Message("system", "\n\n".join(filter(None, parts))), *shown]
+    return f"{_BEFORE_TOOLS}{listed}{_AFTER_TOOLS}"
 
 
 def with_calls(text: str, calls: Iterable[tuple[str, Mapping[str, Any]]]) -> str:

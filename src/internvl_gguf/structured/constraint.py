@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError
 from internvl_gguf.structured.libraries import library
+from internvl_gguf.structured.schema_checks import contradiction
 from internvl_gguf.structured.schema_tree import MAX_BYTES, walk
 from internvl_gguf.utils.safe_text import safe_line, safe_name, shortened
 
@@ -50,6 +51,7 @@ _MOST_FORCED: Final = 4096
 _PAGE: Final = "docs/structured.md lists what works."
 _LONGEST: Final = 160
 _CONTROL: Final = re.compile("|".join(map(re.escape, CONTROL_TOKENS)))
+_UNSATISFIABLE: Final = "Unsatisfiable schema: "
 _UNSUPPORTED: Final = re.compile(r"Unimplemented keys: (\[.*?\])")
 _MISSING: Final = re.compile(r"Resource '(.*?)' is not present in a registry")
 _LARK_PLACE: Final = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
@@ -182,13 +184,12 @@ def check_schema(grammar: str, schema: dict[str, Any]) -> None:
             "to which an answer cannot be bound.",
             f"Leave it out, and check what comes back. {_PAGE}",
         )
-    if problem.startswith("Unsatisfiable schema"):
+    if problem.startswith((_UNSATISFIABLE, "NoExtension")):
+        told = _in_one_line(problem.removeprefix(_UNSATISFIABLE)) if problem.startswith(_UNSATISFIABLE) else ""
+        why = contradiction(schema) or told
         raise InvalidRequestError(
-            f"No answer fits the schema: {_in_one_line(problem.removeprefix('Unsatisfiable schema: '))}.",
-            "Change it so that some value fits it.",
+            f"No answer fits the schema{': ' if why else ''}{why}.", "Change it so that some value fits it."
         )
-    if problem.startswith("NoExtension"):
-        raise InvalidRequestError("No answer fits the schema.", "Change it so that some value fits it.")
     if "oneOf constraints are not supported" in problem:
         raise InvalidRequestError(
             "The schema has a oneOf whose parts cannot be told apart.",

@@ -23,7 +23,7 @@ MAX_LANGUAGE_BYTES: Final = 64 * 1024
 MAX_CHOICE: Final = 4_096  # characters
 _LARGEST: Final = 10**300
 
-_GIVE_CHOICES: Final = 'Give the texts of which the answer is to be one: choices=["red", "blue"], or an Enum.'
+_GIVE_CHOICES: Final = 'Give the texts of which the answer is to be one: choices=["red", "blue"].'
 _DEFINES: Final = re.compile(
     r"^[ \t]*[?!]?[A-Za-z_][\w-]*[ \t]*(?:\[[^\]\n]*\])?[ \t]*(?:\.-?\d+)?[ \t]*(?:::=|:)", re.MULTILINE
 )
@@ -65,7 +65,7 @@ def _choice_text(item: object) -> str:
         return item
     if text := _number_text(item):
         return text
-    raise InvalidRequestError(f"choices has {shown(item)}.", "Give texts or numbers, or an Enum of them.")
+    raise InvalidRequestError(f"choices has {shown(item)}.", "Give texts or numbers.")
 
 
 def _number_text(item: object) -> str:

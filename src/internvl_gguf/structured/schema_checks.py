@@ -38,6 +38,17 @@ _MOST_COMBINED_NODES: Final = 50_000
 _DEEPEST_COMBINED: Final = 12
 _STEPS_OF: Final = "steps of "
 
+_BOUNDS: Final = tuple(
+    (least, most)
+    for leasts, mosts in (
+        (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")),
+        *(((f"min{what}",), (f"max{what}",)) for what in ("Length", "Items", "Properties")),
+    )
+    for least in leasts
+    for most in mosts
+)
+"""Keys between which a value has to lie."""
+
 _SIMPLER: Final = "Make it simpler, or check that in what comes back."
 
 
@@ -66,6 +77,31 @@ def check_schema_tree(root: dict[str, Any]) -> None:
             )
     _check_ends(root)
     _check_combined(root)
+
+
+def contradiction(root: dict[str, Any]) -> str:
+    """Return the first two bounds of a schema with nothing between them, and where they are; "" if there are none.
+
+    Bounds of one schema and of the parts of its `allOf` hold together. Where such a schema is one of several, or of a
+    key that may be missing, something fits all the same.
+    """
+    for path, node in walk(root):
+        every = node.get("allOf")
+        parts = [node, *(part for part in every if isinstance(part, dict))] if isinstance(every, list) else [node]
+        for least, most in _BOUNDS:
+            lows, highs = ([part[key] for part in parts if _is_number(part.get(key))] for key in (least, most))
+            if not lows or not highs:
+                continue
+            low, high = max(lows), min(highs)
+            is_open = least.startswith("exclusive") or most.startswith("exclusive")
+            if low > high or (is_open and low == high):
+                relation = "equal to" if low == high else "greater than"
+                return f"{least} ({low}) is {relation} {most} ({high}) at {_place(path)}"
+    return ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_pattern(pattern: Any, path: str) -> None:

@@ -33,6 +33,7 @@ _TYPES: Final = {
 }  # fmt: skip
 _LIST: Final = re.compile(r"list(?:\[\s*(\w+)\s*\])?\Z")
 _FORMS: Final = 'Write it as "name, age int, tags list", or one field a line as `name type: description`.'
+_GIVE_TEXT: Final = 'Give a JSON schema, or "name, age int, tags list".'
 _GIVE: Final = 'Give a JSON schema, a pydantic model, a dataclass, another type, or "name, age int, tags list".'
 
 
@@ -86,15 +87,18 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"JSON has no {name}")
 
 
-def _from_text(text: str) -> Any:
+def _from_text(text: str) -> dict[str, Any]:
     """Return the schema that a text holds: JSON, or the short form."""
     if len(text) > MAX_BYTES:
         raise InvalidRequestError(f"The schema is larger than {MAX_BYTES // 1024} KiB.", "Give a smaller one.")
     if text.lstrip().startswith(("{", "[", '"')):
         try:
-            return json.loads(text)
+            schema = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise InvalidRequestError(f"The schema is not JSON: {error_line(error)}.", _GIVE) from None
+            raise InvalidRequestError(f"The schema is not JSON: {error_line(error)}.", _GIVE_TEXT) from None
+        if not isinstance(schema, dict):
+            raise InvalidRequestError(f"The schema is {shown(schema)}.", _GIVE_TEXT)
+        return schema
     return short_form(text)
 
 
@@ -129,7 +133,7 @@ def short_form(text: str) -> dict[str, Any]:
         if description.strip():
             properties[name]["description"] = description.strip()
     if not properties:
-        raise InvalidRequestError("The schema is empty.", _GIVE)
+        raise InvalidRequestError("The schema is empty.", _GIVE_TEXT)
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 

@@ -1,0 +1,203 @@
+"""The report of `internvl inspect`: how pictures are cut, and what they take of the context."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from internvl_gguf.cli.output import print_fact, print_lines, say
+from internvl_gguf.cli.parameters import in_flags
+from internvl_gguf.errors import ContextOverflowError
+from internvl_gguf.images.fit_context import CutPlan, check_fits, count_tiles, cut_notices
+from internvl_gguf.tiling import Grid
+from internvl_gguf.types import PictureLayout
+
+LABEL_WIDTH: Final = 13
+"""Columns of the labels of facts."""
+_MARKERS: Final = 2  # <img> and </img>, which stand in every form
+_MOST_SHOWN: Final = 20  # pictures that are described one by one
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The sizes of a model that determine how it encodes tiles.
+
+    Attributes:
+        name: of the model.
+        tile_size: side of a tile in pixels.
+        tokens_per_tile: visual tokens of a tile.
+        n_ctx_train: positions the text model was trained for; None where only the vision encoder is known.
+    """
+
+    name: str
+    tile_size: int
+    tokens_per_tile: int
+    n_ctx_train: int | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Pictures, cut as for one question.
+
+    Attributes:
+        names: the pictures as they were named.
+        sizes: (width, height) of each in pixels.
+        encoder: whose tiles they are cut into.
+        layout: how they stand in the prompt.
+        prompt_tokens: positions allowed for the system message and the question.
+        asked: their cut by the limits given.
+        plan: their cut as `ask` would do it, which is the same if they fit or may not be fitted.
+    """
+
+    names: Sequence[str]
+    sizes: Sequence[tuple[int, int]]
+    encoder: Encoder
+    layout: PictureLayout
+    prompt_tokens: int
+    asked: CutPlan
+    plan: CutPlan
+
+    @property
+    def places(self) -> int:
+        """Places of pictures in the text."""
+        return places_of(len(self.names), self.layout)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the pictures fit only because they are cut into fewer tiles than asked."""
+        return self.plan.fits and not self.asked.fits
+
+    @property
+    def shown_plan(self) -> CutPlan:
+        """The cut that `ask` would choose, or the one asked for if `ask` would refuse."""
+        return self.plan if self.is_fitted else self.asked
+
+
+def places_of(pictures: int, layout: PictureLayout) -> int:
+    """Return the number of places that pictures have in the text."""
+    return 1 if layout == "combined" else pictures
+
+
+def document(inspection: Inspection, saved: Sequence[Path]) -> dict[str, Any]:
+    """Return the document of `--json`; the facts of a single picture are at the top level too."""
+    pictures = [
+        {
+            "image": name,
+            "width": width,
+            "height": height,
+            **_grid_facts(grid, inspection.encoder),
+        }
+        for name, (width, height), grid in zip(inspection.names, inspection.sizes, inspection.asked.grids, strict=True)
+    ]
+    for picture, target in zip(pictures, saved, strict=False):
+        picture["saved"] = str(target)
+    budget = inspection.asked.budget
+    fitted = None
+    if inspection.is_fitted:
+        grids = [_grid_facts(grid, inspection.encoder) for grid in inspection.plan.grids]
+        fitted = {"max_tiles": inspection.plan.cap, **_cut_facts(inspection, inspection.plan), "pictures": grids}
+    return {
+        **(pictures[0] if len(pictures) == 1 else {}),
+        "encoder": inspection.encoder.name,
+        "tile_size": inspection.encoder.tile_size,
+        "layout": inspection.layout,
+        **_cut_facts(inspection, inspection.asked),
+        "n_ctx": budget.n_ctx,
+        "text_tokens": budget.text_tokens,
+        "fits": inspection.asked.fits,
+        "fitted": fitted,
+        "notices": list(cut_notices(inspection.plan)) if inspection.is_fitted else [],
+        "pictures": pictures,
+    }
+
+
+def _grid_facts(grid: Grid, encoder: Encoder) -> dict[str, Any]:
+    return {
+        "columns": grid.columns,
+        "rows": grid.rows,
+        "thumbnail": grid.thumbnail,
+        "tiles": grid.tiles,
+        "visual_tokens": grid.tiles * encoder.tokens_per_tile,
+    }
+
+
+def _cut_facts(inspection: Inspection, cut: CutPlan) -> dict[str, Any]:
+    positions = _positions(inspection, cut)
+    return {
+        "tiles": cut.tiles,
+        "visual_tokens": cut.visual_tokens,
+        "prompt_tokens": positions,
+        "context_share": positions / cut.budget.n_ctx,
+    }
+
+
+def _positions(inspection: Inspection, cut: CutPlan) -> int:
+    """Return the positions that the pictures take, with the markers around them."""
+    return cut.visual_tokens + _MARKERS * inspection.places
+
+
+def print_inspection(inspection: Inspection) -> None:
+    """Print how the pictures are cut; of more than a few, how many have how many tiles."""
+    encoder, several = inspection.encoder, len(inspection.names) > 1
+    rows = zip(inspection.names, inspection.sizes, inspection.asked.grids, inspection.plan.grids, strict=True)
+    is_short = len(inspection.names) > _MOST_SHOWN
+    for name, (width, height), grid, planned in () if is_short else rows:
+        print_lines(f"{name}: {width} x {height} pixels", hang=4)
+        size = encoder.tile_size
+        _print_fact("cut into", _grid_text(grid, size))
+        _print_fact("stretched", f"to {grid.columns * size} x {grid.rows * size} pixels")
+        _print_fact("the model", f"sees {_seen(grid.tiles, encoder)} ({encoder.name})")
+        if inspection.is_fitted and several:
+            _print_fact("to fit", f"{_grid_text(planned, size)}: {_seen(planned.tiles, encoder)}")
+    asked, plan = inspection.asked, inspection.plan
+    if several:
+        print_lines(f"{len(inspection.names)} pictures together")
+        if is_short:
+            _print_fact("cut into", _by_tiles(asked))
+            if inspection.is_fitted:
+                _print_fact("to fit", _by_tiles(plan))
+        _print_fact("the model", f"sees {_seen(asked.tiles, encoder)}")
+    positions, n_ctx = _positions(inspection, asked), asked.budget.n_ctx
+    beyond = "" if asked.fits else ": does not fit with the text" if positions <= n_ctx else ": does not fit"
+    _print_fact("context", f"{positions:,} of {n_ctx:,} tokens, {positions / n_ctx:.0%}{beyond}")
+    if inspection.is_fitted:
+        cut = f"max_tiles {plan.cap} for each" if several else _grid_text(plan.grids[0], encoder.tile_size)
+        positions = _positions(inspection, plan)
+        _print_fact("to fit", f"{cut}: {_seen(plan.tiles, encoder)}, {positions / n_ctx:.0%}")
+    labels = asked.budget.text_tokens - inspection.prompt_tokens - _MARKERS * inspection.places
+    kept = f"{inspection.prompt_tokens:,} tokens kept for your question (--prompt-tokens), {labels:,} for labels"
+    _print_fact("text", kept)
+
+
+def _by_tiles(cut: CutPlan) -> str:
+    """Return how many pictures have how many tiles: "3 of 1 tile, 20 of 13 tiles"."""
+    numbers = Counter(grid.tiles for grid in cut.grids)
+    return ", ".join(f"{numbers[tiles]} of {count_tiles(tiles)}" for tiles in sorted(numbers))
+
+
+def _print_fact(label: str, fact: str) -> None:
+    print_fact(f"  {label}", fact, LABEL_WIDTH)
+
+
+def _grid_text(grid: Grid, tile_size: int) -> str:
+    tiles = "tile" if grid.columns * grid.rows == 1 else "tiles"
+    return f"{grid.columns} x {grid.rows} {tiles} of {tile_size} pixels{' + thumbnail' if grid.thumbnail else ''}"
+
+
+def _seen(tiles: int, encoder: Encoder) -> str:
+    return f"{count_tiles(tiles)}, {tiles * encoder.tokens_per_tile:,} visual tokens"
+
+
+def say_what_does_not_fit(inspection: Inspection) -> None:
+    """Say what `ask` would change so that the pictures fit, or that they do not."""
+    try:
+        check_fits(inspection.plan)
+    except ContextOverflowError as error:
+        say(f"This does not fit. {in_flags(error.message)}")
+        say(f"  {in_flags(error.hint)}")
+    else:
+        for line in cut_notices(inspection.plan):
+            say(in_flags(line))

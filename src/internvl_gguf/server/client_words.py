@@ -1,0 +1,27 @@
+"""Messages about a context that is too small, in words that clients of the server can follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from internvl_gguf.images.fit_context import BEGIN_ANEW
+
+_OF_CLIENTS: Final = {
+    "(n_ctx)": "(the server's owner can give it with -c)",
+    "(format_in_prompt=False)": '("format_in_prompt": false)',
+    BEGIN_ANEW: "leave some of the messages out",
+}
+"""What only users of the Python interface can do, and the words that replace it."""
+
+
+def for_clients(text: str) -> str:
+    """Return a message or hint as a client can follow it."""
+    for ours, theirs in _OF_CLIENTS.items():
+        text = text.replace(ours, theirs)
+    return text
+
+
+def notices_field(notices: Sequence[str]) -> dict[str, Any]:
+    """Return the field `notices` of an answer: what was changed so that it fits; no field where nothing was."""
+    return {"notices": list(map(for_clients, notices))} if notices else {}
