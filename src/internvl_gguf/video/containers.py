@@ -1,0 +1,353 @@
+"""Decode the frames of MP4, Matroska and AVI files with FFmpeg, by PyAV. Imported only by the child process.
+
+A frame is reached by a seek to the keyframe before it and exact time stamps from there; frames between two keyframes
+share that way. Pixels are those of PyAV's `VideoFrame.to_image`, or with their transparency where a clip has any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import av
+
+# PyAV imports these when it meets such a stream, when this process can open no file any more.
+import av.audio.codeccontext
+import av.audio.stream
+import av.subtitles.codeccontext
+import av.subtitles.stream
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from internvl_gguf.video.decoder import ClipRefusedError, RawFrame, check_frame_size
+from internvl_gguf.video.timeline import (
+    CountedTimeline,
+    EstimatedTimeline,
+    IndexedTimeline,
+    IndexEntry,
+    Numbers,
+    Timeline,
+)
+
+CODECS: Final = (
+    *("h264", "hevc", "libdav1d", "av1", "vp8", "vp9", "mpeg4", "msmpeg4v2", "msmpeg4", "h263", "flv", "mpeg1video"),
+    *("mpeg2video", "mjpeg", "prores", "dnxhd", "qtrle", "png", "ffv1", "huffyuv", "rawvideo", "cinepak", "theora"),
+)
+"""Decoders that may run: those of phones, cameras, screen recorders and editors. FFmpeg has some 200 more."""
+
+_BUFFER_BYTES: Final = 2**18
+_AGAIN: Final = "Export or download it again."
+_CONVERT: Final = "Convert it to MP4 with H.264 first, for example with ffmpeg."
+_ENCRYPTED_TAGS: Final = ("encv", "drmi", "drms")
+_DISAGREEMENT: Final = 0.05
+_TURNS: Final = {
+    (1, 0, 0, 1): "",
+    (0, 1, -1, 0): "ROTATE_270",  # Pillow's angles are counterclockwise
+    (-1, 0, 0, -1): "ROTATE_180",
+    (0, -1, 1, 0): "ROTATE_90",
+    (-1, 0, 0, 1): "FLIP_LEFT_RIGHT",
+    (1, 0, 0, -1): "FLIP_TOP_BOTTOM",
+    (0, 1, 1, 0): "TRANSPOSE",
+    (0, -1, -1, 0): "TRANSVERSE",
+}
+
+
+def open_container(file: io.RawIOBase, demuxer: str, limits: Mapping[str, Any], threads: int) -> ContainerDecoder:
+    """Open a clip.
+
+    Args:
+        file: its bytes.
+        demuxer: FFmpeg's name of the only demuxer to use.
+        limits: "size" (bytes of the file), "pixels" of a frame, "streams", "counted_bytes".
+        threads: threads that decode.
+
+    Raises:
+        ClipRefusedError: it is damaged, has no pictures, is encrypted, or needs more than the limits.
+    """
+    buffered = io.BufferedReader(file, _BUFFER_BYTES)
+    options = {
+        "format_whitelist": demuxer,
+        "protocol_whitelist": "none",  # a container that names another file finds it nowhere
+        "codec_whitelist": ",".join(CODECS),
+        "max_streams": str(limits["streams"]),
+        "max_pixels": str(limits["pixels"]),
+        "fflags": "+genpts",
+    }
+    try:
+        container = av.open(
+            buffered, "r", format=demuxer, options=options, buffer_size=_BUFFER_BYTES, metadata_errors="replace"
+        )
+        return ContainerDecoder(container, limits, threads)
+    except FFmpegError as error:
+        raise _damaged(error) from error
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A decoded frame with its number and time stamp."""
+
+    number: int
+    pts: int
+    frame: VideoFrame
+
+
+class ContainerDecoder:
+    """An open clip; see `open_container`."""
+
+    def __init__(self, container: InputContainer, limits: Mapping[str, Any], threads: int) -> None:
+        self._container = container
+        self._most_pixels: int = limits["pixels"]
+        self._stream = _choose_stream(container, limits["streams"])
+        context = self._stream.codec_context
+        check_frame_size(max(1, context.width), max(1, context.height), self._most_pixels)
+        context.options = {"max_pixels": str(self._most_pixels)}
+        context.thread_type, context.thread_count = "AUTO", threads
+        self._timeline = self._read_timeline(limits["size"], limits["counted_bytes"])
+        if self._timeline.n_frames < 1:
+            raise ClipRefusedError("it has no frames", _AGAIN)
+        self._run: _Run | None = None
+        self._last: _Shown | None = None
+        self._end: int | None = None  # from this number on nothing can be decoded
+        first = self._reach(0)
+        if first is None:
+            raise ClipRefusedError("none of its frames can be decoded", _AGAIN)
+        self._first = first
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of `ClipInfo` but for its name and container; see `Decoder`."""
+        frame, timeline = self._first.frame, self._timeline
+        turned = _turn(frame) in ("ROTATE_90", "ROTATE_270", "TRANSPOSE", "TRANSVERSE")
+        duration = self._duration
+        return {
+            "codec": self._stream.codec_context.name,
+            "size": (frame.height, frame.width) if turned else (frame.width, frame.height),
+            "n_frames": timeline.n_frames,
+            "fps": self._rate(timeline.n_frames + timeline.n_missing, duration),
+            "duration": duration,
+            "is_counted": timeline.is_counted,
+            "n_missing": timeline.n_missing,
+        }
+
+    def frames(self, wanted: Sequence[int]) -> Iterator[RawFrame]:
+        """Yield a frame for each number; see `Decoder`.
+
+        Raises:
+            ClipRefusedError: none can be decoded, or one is too large.
+        """
+        for number in wanted:
+            found = self._reach(number) or self._last or self._first
+            self._last = found
+            yield self._raw(found, number)
+
+    def _reach(self, number: int) -> _Shown | None:
+        """Decode up to a frame; return it or the one before it, None if nothing can be decoded from there on."""
+        if self._end is not None and number >= self._end:
+            return None
+        place, steps = self._timeline.place(number), 1
+        if self._run is not None and self._run.leads_to(number, self._timeline.first_number(place)):
+            return self._run.to(number)
+        while True:
+            self._run = self._begin(place)
+            found = self._run.to(number) if self._run else None
+            if self._run is not None and found is not None and (place == 0 or self._run.is_good(found, number)):
+                return found
+            if place == 0:
+                self._end = number
+                return None
+            place, steps = self._timeline.earlier(place, steps), 2 * steps
+
+    def _begin(self, place: int) -> _Run | None:
+        """Seek to a place; None where the packets there are not known."""
+        try:
+            self._container.seek(self._timeline.seek_time(place), stream=self._stream)
+        except FFmpegError:
+            self._stream.codec_context.flush_buffers()
+            with contextlib.suppress(FFmpegError):
+                self._container.seek(0)
+        packets = self._container.demux(self._stream)
+        first = next(packets, None)
+        if first is None or not first.size:
+            return None
+        numbers = self._timeline.numbers(first)
+        return _Run(first, packets, numbers) if numbers else None
+
+    def _raw(self, shown: _Shown, stands_for: int) -> RawFrame:
+        frame = shown.frame
+        check_frame_size(frame.width, frame.height, self._most_pixels)
+        components = frame.format.components
+        has_alpha = len(components) in (2, 4) and any(each.is_alpha for each in components)
+        flat = frame.reformat(format="rgba" if has_alpha else "rgb24")
+        time = float((shown.pts - self._first.pts) * (self._stream.time_base or 0))
+        size = (frame.width, frame.height)
+        pixels = _without_gaps(flat, 4 if has_alpha else 3)
+        return RawFrame(
+            shown.number, stands_for, max(0.0, time), size, "RGBA" if has_alpha else "RGB", _turn(frame), pixels
+        )
+
+    @property
+    def _duration(self) -> float:
+        """Seconds of the clip: the stream's, else the container's, else by its frames and their rate."""
+        base = self._stream.time_base
+        if self._stream.duration and base:
+            return float(self._stream.duration * base)
+        if self._container.duration:
+            return self._container.duration / av.time_base
+        return self._timeline.n_frames / float(self._stream.average_rate or self._stream.guessed_rate or 25)
+
+    def _rate(self, n_frames: int, duration: float) -> float:
+        """Return the average rate that the container states, as the card takes it, or by count where that is wrong."""
+        stated = float(self._stream.average_rate or 0)
+        counted = n_frames / duration if duration > 0 else stated or 1.0
+        agrees = abs(stated - counted) <= _DISAGREEMENT * counted + 1 / max(duration, 1e-9)
+        return stated if stated > 0 and agrees else counted
+
+    def _read_timeline(self, size: int, counted_bytes: int) -> Timeline:
+        index = self._stream.index_entries
+        if self._stream.frames and self._stream.frames == len(index) and "mp4" in self._container.format.name:
+            entries = (IndexEntry(e.timestamp, e.is_keyframe, not e.is_discard, e.pos + e.size) for e in index)
+            return IndexedTimeline(entries, size)
+        if size > counted_bytes and self._container.duration:
+            return self._estimated_timeline()
+        return self._counted_timeline()
+
+    def _counted_timeline(self) -> CountedTimeline:
+        """Read all packets; a file that breaks off has those before."""
+        shown: list[int] = []
+        keys: list[tuple[int, int]] = []
+        by_decoding = "matroska" not in self._container.format.name
+        with contextlib.suppress(FFmpegError):
+            for packet in self._container.demux(self._stream):
+                time = packet.dts if packet.pts is None else packet.pts
+                if not packet.size or packet.is_discard or time is None:
+                    continue
+                shown.append(time)
+                if packet.is_keyframe:
+                    keys.append((time, packet.dts if by_decoding and packet.dts is not None else time))
+        keys.sort()
+        return CountedTimeline(sorted(shown), [key for key, _ in keys], [seek for _, seek in keys])
+
+    def _estimated_timeline(self) -> EstimatedTimeline:
+        rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
+        base = float(self._stream.time_base or 1)
+        n_frames = max(1, int(self._duration * rate))
+        return EstimatedTimeline(n_frames, self._stream.start_time or 0, 1 / (rate * base), rate)
+
+
+class _Run:
+    """Frames that are decoded one after another from a keyframe on."""
+
+    def __init__(self, first: Any, packets: Iterator[Any], numbers: Numbers) -> None:
+        self._key_pts: int = first.pts if first.pts is not None else first.dts or 0
+        self._numbers = numbers
+        self._frames = self._decoded(first, packets)
+        self._behind: _Shown | None = None
+        self._ahead: _Shown | None = None
+
+    def leads_to(self, number: int, key: int) -> bool:
+        """Return whether decoding on is the way to a frame, whose keyframe has the number `key`."""
+        nearest = self._ahead or self._behind
+        if nearest is None:
+            return False
+        if self._behind is not None and self._behind.number <= number < nearest.number:
+            return True
+        return nearest.number <= number and key <= nearest.number
+
+    def to(self, number: int) -> _Shown | None:
+        """Decode up to a frame; return it, or the one before it if it is missing, or the first one after it."""
+        while self._ahead is None or self._ahead.number < number:
+            self._behind = self._ahead or self._behind
+            self._ahead = next(self._frames, None)
+            if self._ahead is None:
+                return self._behind
+        if self._ahead.number == number or self._behind is None:
+            return self._ahead
+        return self._behind
+
+    def is_good(self, found: _Shown, number: int) -> bool:
+        """Return whether a frame is as it was coded, and not beyond the one that was looked for.
+
+        Frames that are shown before their keyframe need what was decoded before it. A seek may lead too far.
+        """
+        return found.number <= number and found.pts >= self._key_pts
+
+    def _decoded(self, first: Any, packets: Iterator[Any]) -> Iterator[_Shown]:
+        number = -1
+        packet = first
+        while packet is not None:
+            if packet.size:
+                self._numbers.feed(packet)
+            for frame in _decode(packet):
+                pts = frame.pts if frame.pts is not None else frame.dts
+                number = number + 1 if pts is None else self._numbers.of(pts)
+                yield _Shown(number, pts or 0, frame)
+            packet = _next(packets)
+
+
+def _decode(packet: Any) -> list[VideoFrame]:
+    """Return the frames that a packet completes; a damaged packet completes none."""
+    try:
+        return cast("list[VideoFrame]", packet.decode())
+    except FFmpegError:
+        return []
+
+
+def _next(packets: Iterator[Any]) -> Any:
+    """Return the next packet; None at the end, be it that of a damaged file."""
+    try:
+        return next(packets, None)
+    except FFmpegError:
+        return None
+
+
+def _choose_stream(container: InputContainer, most: int) -> VideoStream:
+    """Return the stream of pictures that FFmpeg thinks is the main one.
+
+    Raises:
+        ClipRefusedError: there is none, or it cannot be decoded.
+    """
+    if len(container.streams) > most:
+        raise ClipRefusedError(f"it has more than {most} streams", "Export it with its pictures alone.")
+    covers = Disposition.attached_pic | Disposition.timed_thumbnails
+    clips = [each for each in container.streams.video if not each.disposition & covers]
+    if not clips:
+        raise ClipRefusedError("it has sound and no moving pictures", "Give a clip with pictures.")
+    best = container.streams.best("video")
+    stream = best if best in clips else clips[0]
+    context = getattr(stream, "codec_context", None)
+    if stream.codec_tag in _ENCRYPTED_TAGS or any(name.startswith("enc_") for name in stream.metadata):
+        raise ClipRefusedError("its pictures are encrypted", "Give a clip without copy protection.")
+    if context is None or context.name not in CODECS:
+        name = "an unknown codec" if context is None else f"the codec {context.name}"
+        raise ClipRefusedError(f"its pictures are coded by {name}, which is not decoded here", _CONVERT)
+    return stream
+
+
+def _turn(frame: VideoFrame) -> str:
+    """Return the name of Pillow's turn that the display matrix of a frame asks for; "" for none."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return ""
+    a, b, _, c, d = struct.unpack_from("=5i", cast("Any", matrix))
+    largest = max(abs(a), abs(b), abs(c), abs(d), 1)
+    return _TURNS.get((round(a / largest), round(b / largest), round(c / largest), round(d / largest)), "")
+
+
+def _without_gaps(frame: VideoFrame, pixel_bytes: int) -> bytes:
+    """Return the rows of an RGB or RGBA frame; FFmpeg pads them."""
+    plane = frame.planes[0]
+    data, width, step = bytes(plane), frame.width * pixel_bytes, plane.line_size
+    if step == width:
+        return data[: width * frame.height]
+    return b"".join(data[row * step : row * step + width] for row in range(frame.height))
+
+
+def _damaged(error: FFmpegError) -> ClipRefusedError:
+    reason = (error.strerror or type(error).__name__).rstrip(".")
+    return ClipRefusedError(f"it is damaged or cut off ({reason})", _AGAIN)
