@@ -7,11 +7,13 @@ choice      which frames of a clip a `Video` asks for
 clip_file   the bytes of a clip: a path, a pipe, a URI, bytes
 formats     what a file is by its first bytes, and how it is read
 reader      the parent's side of the process that decodes
+decoder     what the child asks of what decodes
 wire        messages between the two processes
 child_main  the process that decodes
 served_file a file whose bytes the parent has
 confinement limits of the system on the process that decodes
 containers  clips that FFmpeg decodes, by PyAV
+decoding    frames from a keyframe on
 timeline    numbers and times of the frames of a container
 animations  GIF, WebP and APNG, by Pillow
 

@@ -10,7 +10,6 @@ import contextlib
 import io
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import av
@@ -27,12 +26,13 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from internvl_gguf.video.decoder import ClipRefusedError, RawFrame, check_frame_size
+from internvl_gguf.video.decoding import Run, Shown
 from internvl_gguf.video.timeline import (
     CountedTimeline,
+    DecodingTimeline,
     EstimatedTimeline,
     IndexedTimeline,
     IndexEntry,
-    Numbers,
     Timeline,
 )
 
@@ -42,7 +42,7 @@ CODECS: Final = (
 )
 """Decoders that may run: those of phones, cameras, screen recorders and editors. FFmpeg has some 200 more."""
 
-_BUFFER_BYTES: Final = 2**18
+_BUFFER_BYTES: Final = 2**17
 _AGAIN: Final = "Export or download it again."
 _CONVERT: Final = "Convert it to MP4 with H.264 first, for example with ffmpeg."
 _ENCRYPTED_TAGS: Final = ("encv", "drmi", "drms")
@@ -59,7 +59,7 @@ _TURNS: Final = {
 }
 
 
-def open_container(file: io.RawIOBase, demuxer: str, limits: Mapping[str, Any], threads: int) -> ContainerDecoder:
+def open_container(file: io.IOBase, demuxer: str, limits: Mapping[str, Any], threads: int) -> ContainerDecoder:
     """Open a clip.
 
     Args:
@@ -71,7 +71,6 @@ def open_container(file: io.RawIOBase, demuxer: str, limits: Mapping[str, Any], 
     Raises:
         ClipRefusedError: it is damaged, has no pictures, is encrypted, or needs more than the limits.
     """
-    buffered = io.BufferedReader(file, _BUFFER_BYTES)
     options = {
         "format_whitelist": demuxer,
         "protocol_whitelist": "none",  # a container that names another file finds it nowhere
@@ -82,27 +81,19 @@ def open_container(file: io.RawIOBase, demuxer: str, limits: Mapping[str, Any], 
     }
     try:
         container = av.open(
-            buffered, "r", format=demuxer, options=options, buffer_size=_BUFFER_BYTES, metadata_errors="replace"
+            file, "r", format=demuxer, options=options, buffer_size=_BUFFER_BYTES, metadata_errors="replace"
         )
-        return ContainerDecoder(container, limits, threads)
+        return ContainerDecoder(container, demuxer, limits, threads)
     except FFmpegError as error:
         raise _damaged(error) from error
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A decoded frame with its number and time stamp."""
-
-    number: int
-    pts: int
-    frame: VideoFrame
 
 
 class ContainerDecoder:
     """An open clip; see `open_container`."""
 
-    def __init__(self, container: InputContainer, limits: Mapping[str, Any], threads: int) -> None:
+    def __init__(self, container: InputContainer, demuxer: str, limits: Mapping[str, Any], threads: int) -> None:
         self._container = container
+        self._demuxer = demuxer
         self._most_pixels: int = limits["pixels"]
         self._stream = _choose_stream(container, limits["streams"])
         context = self._stream.codec_context
@@ -112,13 +103,19 @@ class ContainerDecoder:
         self._timeline = self._read_timeline(limits["size"], limits["counted_bytes"])
         if self._timeline.n_frames < 1:
             raise ClipRefusedError("it has no frames", _AGAIN)
-        self._run: _Run | None = None
-        self._last: _Shown | None = None
+        self._run: Run | None = None
+        self._last: Shown | None = None
         self._end: int | None = None  # from this number on nothing can be decoded
+        self._first = self._decode_first()
+
+    def _decode_first(self) -> Shown:
         first = self._reach(0)
+        if first is not None and isinstance(self._timeline, DecodingTimeline):
+            self._timeline.delay, self._run = first.number, None
+            first = self._reach(0)
         if first is None:
             raise ClipRefusedError("none of its frames can be decoded", _AGAIN)
-        self._first = first
+        return first
 
     def facts(self) -> dict[str, Any]:
         """Return the fields of `ClipInfo` but for its name and container; see `Decoder`."""
@@ -146,7 +143,7 @@ class ContainerDecoder:
             self._last = found
             yield self._raw(found, number)
 
-    def _reach(self, number: int) -> _Shown | None:
+    def _reach(self, number: int) -> Shown | None:
         """Decode up to a frame; return it or the one before it, None if nothing can be decoded from there on."""
         if self._end is not None and number >= self._end:
             return None
@@ -163,7 +160,7 @@ class ContainerDecoder:
                 return None
             place, steps = self._timeline.earlier(place, steps), 2 * steps
 
-    def _begin(self, place: int) -> _Run | None:
+    def _begin(self, place: int) -> Run | None:
         """Seek to a place; None where the packets there are not known."""
         try:
             self._container.seek(self._timeline.seek_time(place), stream=self._stream)
@@ -176,15 +173,15 @@ class ContainerDecoder:
         if first is None or not first.size:
             return None
         numbers = self._timeline.numbers(first)
-        return _Run(first, packets, numbers) if numbers else None
+        return Run(self._stream.codec_context, first, packets, numbers) if numbers else None
 
-    def _raw(self, shown: _Shown, stands_for: int) -> RawFrame:
+    def _raw(self, shown: Shown, stands_for: int) -> RawFrame:
         frame = shown.frame
         check_frame_size(frame.width, frame.height, self._most_pixels)
         components = frame.format.components
         has_alpha = len(components) in (2, 4) and any(each.is_alpha for each in components)
         flat = frame.reformat(format="rgba" if has_alpha else "rgb24")
-        time = float((shown.pts - self._first.pts) * (self._stream.time_base or 0))
+        time = float((shown.stamp - self._first.stamp) * (self._stream.time_base or 0))
         size = (frame.width, frame.height)
         pixels = _without_gaps(flat, 4 if has_alpha else 3)
         return RawFrame(
@@ -193,12 +190,15 @@ class ContainerDecoder:
 
     @property
     def _duration(self) -> float:
-        """Seconds of the clip: the stream's, else the container's, else by its frames and their rate."""
-        base = self._stream.time_base
+        """Seconds of the clip: by the times of its frames, else as the stream or the container states."""
+        base, timeline = self._stream.time_base, self._timeline
+        if isinstance(timeline, CountedTimeline) and timeline.n_frames > 1 and base:
+            between = float((timeline.shown[-1] - timeline.shown[0]) * base) / (timeline.n_frames - 1)
+            return between * timeline.n_frames
         if self._stream.duration and base:
             return float(self._stream.duration * base)
         if self._container.duration:
-            return self._container.duration / av.time_base
+            return (self._container.duration - max(0, self._container.start_time or 0)) / av.time_base
         return self._timeline.n_frames / float(self._stream.average_rate or self._stream.guessed_rate or 25)
 
     def _rate(self, n_frames: int, duration: float) -> float:
@@ -210,7 +210,7 @@ class ContainerDecoder:
 
     def _read_timeline(self, size: int, counted_bytes: int) -> Timeline:
         index = self._stream.index_entries
-        if self._stream.frames and self._stream.frames == len(index) and "mp4" in self._container.format.name:
+        if self._stream.frames and self._stream.frames == len(index) and self._demuxer == "mov":
             entries = (IndexEntry(e.timestamp, e.is_keyframe, not e.is_discard, e.pos + e.size) for e in index)
             return IndexedTimeline(entries, size)
         if size > counted_bytes and self._container.duration:
@@ -219,91 +219,29 @@ class ContainerDecoder:
 
     def _counted_timeline(self) -> CountedTimeline:
         """Read all packets; a file that breaks off has those before."""
+        is_avi = self._demuxer == "avi"
+        by_decoding = self._demuxer != "matroska"
         shown: list[int] = []
         keys: list[tuple[int, int]] = []
-        by_decoding = "matroska" not in self._container.format.name
         with contextlib.suppress(FFmpegError):
             for packet in self._container.demux(self._stream):
-                time = packet.dts if packet.pts is None else packet.pts
+                times = (packet.dts, packet.pts) if is_avi else (packet.pts, packet.dts)
+                time = next((each for each in times if each is not None), None)
                 if not packet.size or packet.is_discard or time is None:
                     continue
                 shown.append(time)
                 if packet.is_keyframe:
                     keys.append((time, packet.dts if by_decoding and packet.dts is not None else time))
         keys.sort()
-        return CountedTimeline(sorted(shown), [key for key, _ in keys], [seek for _, seek in keys])
+        kind = DecodingTimeline if is_avi else CountedTimeline
+        return kind(sorted(shown), [key for key, _ in keys], [seek for _, seek in keys])
 
     def _estimated_timeline(self) -> EstimatedTimeline:
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
         base = float(self._stream.time_base or 1)
-        n_frames = max(1, int(self._duration * rate))
+        seconds = (self._container.duration or 0) / av.time_base - float((self._stream.start_time or 0) * base)
+        n_frames = max(1, int(seconds * rate))
         return EstimatedTimeline(n_frames, self._stream.start_time or 0, 1 / (rate * base), rate)
-
-
-class _Run:
-    """Frames that are decoded one after another from a keyframe on."""
-
-    def __init__(self, first: Any, packets: Iterator[Any], numbers: Numbers) -> None:
-        self._key_pts: int = first.pts if first.pts is not None else first.dts or 0
-        self._numbers = numbers
-        self._frames = self._decoded(first, packets)
-        self._behind: _Shown | None = None
-        self._ahead: _Shown | None = None
-
-    def leads_to(self, number: int, key: int) -> bool:
-        """Return whether decoding on is the way to a frame, whose keyframe has the number `key`."""
-        nearest = self._ahead or self._behind
-        if nearest is None:
-            return False
-        if self._behind is not None and self._behind.number <= number < nearest.number:
-            return True
-        return nearest.number <= number and key <= nearest.number
-
-    def to(self, number: int) -> _Shown | None:
-        """Decode up to a frame; return it, or the one before it if it is missing, or the first one after it."""
-        while self._ahead is None or self._ahead.number < number:
-            self._behind = self._ahead or self._behind
-            self._ahead = next(self._frames, None)
-            if self._ahead is None:
-                return self._behind
-        if self._ahead.number == number or self._behind is None:
-            return self._ahead
-        return self._behind
-
-    def is_good(self, found: _Shown, number: int) -> bool:
-        """Return whether a frame is as it was coded, and not beyond the one that was looked for.
-
-        Frames that are shown before their keyframe need what was decoded before it. A seek may lead too far.
-        """
-        return found.number <= number and found.pts >= self._key_pts
-
-    def _decoded(self, first: Any, packets: Iterator[Any]) -> Iterator[_Shown]:
-        number = -1
-        packet = first
-        while packet is not None:
-            if packet.size:
-                self._numbers.feed(packet)
-            for frame in _decode(packet):
-                pts = frame.pts if frame.pts is not None else frame.dts
-                number = number + 1 if pts is None else self._numbers.of(pts)
-                yield _Shown(number, pts or 0, frame)
-            packet = _next(packets)
-
-
-def _decode(packet: Any) -> list[VideoFrame]:
-    """Return the frames that a packet completes; a damaged packet completes none."""
-    try:
-        return cast("list[VideoFrame]", packet.decode())
-    except FFmpegError:
-        return []
-
-
-def _next(packets: Iterator[Any]) -> Any:
-    """Return the next packet; None at the end, be it that of a damaged file."""
-    try:
-        return next(packets, None)
-    except FFmpegError:
-        return None
 
 
 def _choose_stream(container: InputContainer, most: int) -> VideoStream:
@@ -321,7 +259,8 @@ def _choose_stream(container: InputContainer, most: int) -> VideoStream:
     best = container.streams.best("video")
     stream = best if best in clips else clips[0]
     context = getattr(stream, "codec_context", None)
-    if stream.codec_tag in _ENCRYPTED_TAGS or any(name.startswith("enc_") for name in stream.metadata):
+    tag = "" if context is None else context.codec_tag
+    if tag in _ENCRYPTED_TAGS or any(name.startswith("enc_") for name in stream.metadata):
         raise ClipRefusedError("its pictures are encrypted", "Give a clip without copy protection.")
     if context is None or context.name not in CODECS:
         name = "an unknown codec" if context is None else f"the codec {context.name}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 _BACK_SECONDS = 10.0
 
@@ -28,12 +28,21 @@ class Packet(Protocol):
 class Numbers(Protocol):
     """Numbers of the frames that are decoded from a keyframe on."""
 
+    @property
+    def by_decoding(self) -> bool:
+        """Whether a frame's time stamp is that of the packet with which it came out of the decoder."""
+        ...
+
     def feed(self, packet: Packet) -> None:
         """Note a packet that goes to the decoder."""
         ...
 
     def of(self, pts: int) -> int:
         """Return the number of a frame; all packets of frames that are shown before it were fed."""
+        ...
+
+    def stamp(self, number: int, pts: int) -> int:
+        """Return the time stamp at which a frame is shown."""
         ...
 
 
@@ -90,6 +99,7 @@ class CountedTimeline:
     seek_times: Sequence[int]
     is_counted: bool = True
     n_missing: int = 0
+    by_decoding: ClassVar[bool] = False
 
     @property
     def n_frames(self) -> int:
@@ -122,6 +132,29 @@ class CountedTimeline:
     def of(self, pts: int) -> int:
         """Return the number of a frame."""
         return bisect_left(self.shown, pts)
+
+    def stamp(self, number: int, pts: int) -> int:
+        """Return the frame's own time stamp."""
+        return pts
+
+
+class DecodingTimeline(CountedTimeline):
+    """The frames of an AVI, which has no time stamps but those of decoding: a frame comes out of the decoder late.
+
+    Attributes:
+        delay: packets that the decoder takes before the first frame comes out.
+    """
+
+    delay = 0
+    by_decoding: ClassVar[bool] = True
+
+    def of(self, pts: int) -> int:
+        """Return the number of a frame."""
+        return super().of(pts) - self.delay
+
+    def stamp(self, number: int, pts: int) -> int:
+        """Return the time of decoding of the packet that has the frame's number."""
+        return self.shown[max(0, min(number, self.n_frames - 1))]
 
 
 @dataclass(frozen=True)
@@ -196,6 +229,7 @@ class _Ranked:
 
     base: int
     fed: list[int] = field(default_factory=list)
+    by_decoding: ClassVar[bool] = False
 
     def feed(self, packet: Packet) -> None:
         """Note a packet whose frame is shown."""
@@ -205,6 +239,10 @@ class _Ranked:
     def of(self, pts: int) -> int:
         """Return the number of a frame by how many of the packets are shown before it."""
         return self.base + bisect_left(self.fed, pts)
+
+    def stamp(self, number: int, pts: int) -> int:
+        """Return the frame's own time stamp."""
+        return pts
 
 
 @dataclass
@@ -224,6 +262,7 @@ class EstimatedTimeline:
     fps: float
     is_counted: bool = False
     n_missing: int = 0
+    by_decoding: ClassVar[bool] = False
 
     def place(self, number: int) -> int:
         """Return the number itself: the container finds the keyframe."""
@@ -251,6 +290,10 @@ class EstimatedTimeline:
     def of(self, pts: int) -> int:
         """Return the number of a frame by its time."""
         return round((pts - self.start) / self.ticks)
+
+    def stamp(self, number: int, pts: int) -> int:
+        """Return the frame's own time stamp."""
+        return pts
 
     @property
     def _back(self) -> int:
