@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
+from av.video.stream import VideoStream
 from PIL import Image
 
 from internvl_gguf.errors import VideoError
@@ -65,10 +66,10 @@ def clip(
     stamps = [number * 40 for number in range(len(pictures))] if times is None else times
     file = io.BytesIO()
     with av.open(path or file, "w", format=container, options=container_options or {}) as out:
-        stream = out.add_stream(codec, rate=25, options={"g": "12", **(options or {})})
+        stream = cast("VideoStream", out.add_stream(codec, rate=25, options={"g": "12", **(options or {})}))
         stream.width, stream.height, stream.pix_fmt = (*size, pixel_format)
         stream.codec_context.time_base = Fraction(1, TICKS)
-        silence = cast("AudioStream", out.add_stream("aac", rate=8000)) if sound else None
+        silence = out.add_stream("aac", rate=8000) if sound else None
         for each, stamp in zip(pictures, stamps, strict=True):
             frame = av.VideoFrame.from_ndarray(np.asarray(each), format="rgba" if each.mode == "RGBA" else "rgb24")
             frame = frame.reformat(format=pixel_format)
@@ -84,7 +85,7 @@ def sound_alone() -> bytes:
     """The bytes of an MP4 with sound and nothing else."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as out:
-        _be_silent(out, cast("AudioStream", out.add_stream("aac", rate=8000)))
+        _be_silent(out, out.add_stream("aac", rate=8000))
     return file.getvalue()
 
 

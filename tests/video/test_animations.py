@@ -73,21 +73,22 @@ def test_a_still_that_is_told_to_be_a_clip_is_one_frame() -> None:
 def test_a_picture_for_programs_without_animation_is_no_frame() -> None:
     frames = [noise(2), noise(3)]
     data = encoded(noise(1), "PNG", save_all=True, default_image=True, append_images=frames)
-    found = read_clip(Video(data, frames=2))
+    found = read_clip(Video(data, frames=4))
     assert found.info.n_frames == 2
-    assert [frame.image.tobytes() for frame in found.frames] == [frame.tobytes() for frame in frames]
+    assert {frame.index for frame in found.frames} == {0, 1}
+    assert all(frame.image.tobytes() == frames[frame.index].tobytes() for frame in found.frames)
 
 
 def test_an_animation_that_is_cut_off_has_its_first_frames() -> None:
     data = animation("PNG")
-    found = read_clip(Video(data[: len(data) // 2], frames=2))
+    found = read_clip(Video(data[:-300], frames=2))
     assert 0 < found.info.n_frames < 7
     assert found.info.n_frames + found.info.n_missing == 7
     assert "is cut off" in found.notices[-1]
 
 
 def test_animations_that_cost_too_much_are_refused() -> None:
-    """One that is too large, one of ten million frames that takes too long, one that takes too much memory."""
+    """One with frames that are too large, and one of a million small frames."""
     assert "more than the limit" in refusal(animation("GIF"), limits=ClipLimits(pixels=100)).message
     frame = b"\x2c\0\0\0\0\x40\0\x30\0\0\x02\x16\x8c\x2d\x99\x87\x2a\x1c\xdc\x33\xa0\x02\x75\xec\x95\xfa\xa8\xde\0"
     endless = encoded(noise(1), "GIF")[:-1] + frame * 1_000_000

@@ -87,7 +87,9 @@ def test_sound_without_pictures_is_refused() -> None:
 
 def test_an_encrypted_clip_is_refused() -> None:
     key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "01" * 16, "encryption_kid": "02" * 16}
-    assert "its pictures are encrypted" in refusal(clip(frames=3, container_options=key)).message
+    error = refusal(clip(frames=3, container_options=key))
+    assert "its pictures are encrypted" in error.message
+    assert error.hint == "Give a clip without copy protection."
 
 
 def test_an_unknown_codec_is_refused() -> None:

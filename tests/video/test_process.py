@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import struct
 import subprocess
@@ -15,10 +14,18 @@ import pytest
 
 from internvl_gguf.errors import InvalidRequestError, VideoError
 from internvl_gguf.types import Video
-from internvl_gguf.video import ClipLimits, open_clip, read_clip, reader
+from internvl_gguf.video import ClipFrame, ClipLimits, open_clip, read_clip, reader
 from tests.support.clips import clip, refusal
 
-INFO = {"codec": "h264", "size": [2, 2], "n_frames": 9, "fps": 25.0, "duration": 1.0, "is_counted": True, "n_missing": 0}
+INFO = {
+    "codec": "h264",
+    "size": [2, 2],
+    "n_frames": 9,
+    "fps": 25.0,
+    "duration": 1.0,
+    "is_counted": True,
+    "n_missing": 0,
+}
 FRAME = {"index": 4, "stands_for": 4, "time": 0.1, "size": [2, 2], "mode": "RGB", "turn": ""}
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits")
 
@@ -64,7 +71,6 @@ def test_a_process_that_is_killed_takes_nothing_along() -> None:
         opened._process.wait()
         with pytest.raises(VideoError) as caught:
             list(frames)
-            list(opened.frames((1,)))
     assert "Cannot use film: its decoder was killed" in caught.value.message
 
 
@@ -82,7 +88,7 @@ def test_numbers_that_are_not_in_the_clip_are_refused(indices: tuple[int, ...]) 
 
 
 def test_numbers_are_whole() -> None:
-    with open_clip(Video(clip())) as opened, pytest.raises(InvalidRequestError, match="indices is 1.5"):
+    with open_clip(Video(clip())) as opened, pytest.raises(InvalidRequestError, match="indices is"):
         list(opened.frames([1.5]))  # type: ignore[list-item]
 
 
@@ -175,16 +181,21 @@ def survive(runs: int, seed: int) -> int:
     read = 0
     for run in range(runs):
         data = damaged(rng, rng.choice(whole), rng.choice(whole))
-        try:
-            found = read_clip(Video(data, frames=4), limits=ClipLimits(seconds=60, memory=2**30, pixels=10**6))
-        except VideoError as error:
-            assert error.message.isprintable(), (seed, run)
-            assert "took longer" not in error.message, (seed, run)
-        else:
-            read += 1
-            assert all(frame.image.mode == "RGB" for frame in found.frames), (seed, run)
-            assert all(frame.image.width * frame.image.height <= 10**6 for frame in found.frames), (seed, run)
+        found, said = _read(data)
+        assert said.isprintable(), (seed, run)
+        assert "took longer" not in said, (seed, run)
+        read += bool(found)
+        assert all(frame.image.mode == "RGB" for frame in found), (seed, run)
+        assert all(frame.image.width * frame.image.height <= 10**6 for frame in found), (seed, run)
     return read
+
+
+def _read(data: bytes) -> tuple[tuple[ClipFrame, ...], str]:
+    """The frames of a clip, or what is said against it."""
+    try:
+        return read_clip(Video(data, frames=4), limits=ClipLimits(seconds=60, memory=2**30, pixels=10**6)).frames, ""
+    except VideoError as error:
+        return (), error.message
 
 
 def test_damaged_clips_end_in_frames_or_a_refusal() -> None:
@@ -198,12 +209,12 @@ def test_500_damaged_clips_end_in_frames_or_a_refusal(seed: int) -> None:
 
 
 def test_a_clip_that_says_to_be_enormous_is_refused() -> None:
-    """The size stands in the header of the track, in the entry of the codec, and in the codec's own data."""
-    data = bytearray(clip("avi", "rawvideo", frames=2, pixel_format="bgr24"))
-    place = data.index(b"strf") + 8 + 4
-    data[place : place + 8] = struct.pack("<ii", 30_000, 30_000)
-    error = refusal(bytes(data))
-    assert "megapixels" in error.message or "damaged" in error.message
+    """The file says 64 x 48, and each keyframe of VP8 once more, here 16,383 x 16,383."""
+    data = clip("webm", "libvpx", frames=2)
+    start = b"\x9d\x01\x2a" + struct.pack("<HH", 64, 48)
+    assert start in data
+    error = refusal(data.replace(start, start[:3] + struct.pack("<HH", 0x3FFF, 0x3FFF)))
+    assert "none of its frames can be decoded" in error.message
 
 
 def test_a_clip_that_says_to_have_endless_frames_is_bounded() -> None:
@@ -212,6 +223,5 @@ def test_a_clip_that_says_to_have_endless_frames_is_bounded() -> None:
     for box in (b"stsz", b"stts"):
         place = data.index(box) + 8
         data[place : place + 8] = struct.pack(">II", 1, 0xFFFFFFFF)
-    error = refusal(bytes(data), limits=ClipLimits(seconds=30))
-    assert error.message
-    assert os.getpid()
+    message = refusal(bytes(data), limits=ClipLimits(seconds=30)).message
+    assert "no frames" in message or "damaged" in message or "memory" in message

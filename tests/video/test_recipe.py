@@ -141,4 +141,6 @@ def test_frames_without_end_are_refused() -> None:
 
 
 def test_what_is_missing_of_a_clip_is_said() -> None:
-    assert choose_frames(Video("a"), info(n_missing=3)).notices == ("clip.mp4 is cut off: its last 3 frames are missing.",)
+    assert choose_frames(Video("a"), info(n_missing=3)).notices == (
+        "clip.mp4 is cut off: its last 3 frames are missing.",
+    )

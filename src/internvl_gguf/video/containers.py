@@ -45,6 +45,7 @@ CODECS: Final = (
 _BUFFER_BYTES: Final = 2**17
 _AGAIN: Final = "Export or download it again."
 _CONVERT: Final = "Convert it to MP4 with H.264 first, for example with ffmpeg."
+_ENCRYPTED: Final = ("its pictures are encrypted", "Give a clip without copy protection.")
 _ENCRYPTED_TAGS: Final = ("encv", "drmi", "drms")
 _DISAGREEMENT: Final = 0.05
 _TURNS: Final = {
@@ -172,6 +173,8 @@ class ContainerDecoder:
         first = next(packets, None)
         if first is None or not first.size:
             return None
+        if first.has_sidedata("encryption_info"):
+            raise ClipRefusedError(*_ENCRYPTED)
         numbers = self._timeline.numbers(first)
         return Run(self._stream.codec_context, first, packets, numbers) if numbers else None
 
@@ -261,7 +264,7 @@ def _choose_stream(container: InputContainer, most: int) -> VideoStream:
     context = getattr(stream, "codec_context", None)
     tag = "" if context is None else context.codec_tag
     if tag in _ENCRYPTED_TAGS or any(name.startswith("enc_") for name in stream.metadata):
-        raise ClipRefusedError("its pictures are encrypted", "Give a clip without copy protection.")
+        raise ClipRefusedError(*_ENCRYPTED)
     if context is None or context.name not in CODECS:
         name = "an unknown codec" if context is None else f"the codec {context.name}"
         raise ClipRefusedError(f"its pictures are coded by {name}, which is not decoded here", _CONVERT)
