@@ -80,8 +80,8 @@ class ClipReader:
     def frames(self, indices: Sequence[int]) -> Iterator[ClipFrame]:
         """Yield frames of the clip, one at a time, so that no more than one has to be held.
 
-        Frames are decoded from the keyframe before each; those near one another share that. Take all of them, or close
-        the reader.
+        Frames are decoded from the keyframe before each; those near one another share that. The reader is closed if
+        not all of them are taken.
 
         Args:
             indices: their numbers, ascending; see `choose_frames`. One that is there several times is yielded as often.
@@ -99,11 +99,15 @@ class ClipReader:
             )
         distinct = sorted(set(wanted))
         self._tell({"frames": distinct})
-        for index in distinct:
-            message, pixels = self._next(self._limits.pixels * 4)
-            frame = self._frame(message.get("frame"), pixels, index)
-            for _ in range(wanted.count(index)):
-                yield frame
+        try:
+            for index in distinct:
+                message, pixels = self._next(self._limits.pixels * 4)
+                frame = self._frame(message.get("frame"), pixels, index)
+                for _ in range(wanted.count(index)):
+                    yield frame
+        except GeneratorExit:  # the frames that are left would be taken for those of another request
+            self.close()
+            raise
         self._next(0)
 
     def _read_info(self, kind: ClipFormat) -> ClipInfo:
