@@ -150,8 +150,9 @@ def test_limits_are_kept(tmp_path: Path) -> None:
 def test_without_the_extra_a_clip_says_how_to_install_it(tmp_path: Path) -> None:
     """In a process in which PyAV cannot be found; an animation needs only Pillow."""
     script = (
-        "import sys; sys.modules['av'] = None; import importlib.util as u; find = u.find_spec\n"
-        "u.find_spec = lambda name, *rest: None if name == 'av' else find(name, *rest)\n"
+        "import sys, importlib.metadata as known; sys.modules['av'] = None\n"
+        "def version(name): raise known.PackageNotFoundError(name)\n"
+        "known.version = version\n"
         "from internvl_gguf.video import Video, read_clip\n"
         "from internvl_gguf.errors import VideoError\n"
         "try: read_clip(Video(sys.argv[1]))\n"

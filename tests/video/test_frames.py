@@ -173,8 +173,18 @@ def test_a_file_that_is_too_large_to_count_has_frames_by_their_times() -> None:
     expected = decoded(data)
     found = read_clip(Video(data, frames=5), limits=ClipLimits(counted_bytes=100))
     assert not found.info.is_counted
-    assert found.info.n_frames == FRAMES
+    assert (found.info.n_frames, found.info.fps) == (FRAMES, 25)
     assert "numbered by time" in found.notices[0]
     assert [frame.image.tobytes() for frame in found.frames] == [
         expected[frame.index][1].tobytes() for frame in found.frames
     ]
+
+
+def test_frames_that_an_edit_list_leaves_out_are_not_counted() -> None:
+    """Five frames before time 0, needed for the others and not shown."""
+    stamps = [40 * number - 200 for number in range(FRAMES)]
+    data = clip(times=stamps, options={"bf": "3"}, container_options={"avoid_negative_ts": "disabled"})
+    expected = decoded(data)
+    cut = decoder(data, "mp4")
+    assert cut.facts()["n_frames"] == len(expected) == FRAMES - 5
+    assert [frame.pixels for frame in cut.frames(range(len(expected)))] == [image.tobytes() for _, image in expected]

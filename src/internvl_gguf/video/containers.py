@@ -10,6 +10,7 @@ import contextlib
 import io
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, cast
 
 import av
@@ -48,6 +49,7 @@ _CONVERT: Final = "Convert it to MP4 with H.264 first, for example with ffmpeg."
 _ENCRYPTED: Final = ("its pictures are encrypted", "Give a clip without copy protection.")
 _ENCRYPTED_TAGS: Final = ("encv", "drmi", "drms")
 _DISAGREEMENT: Final = 0.05
+_FIRST_PACKETS: Final = 250
 _TURNS: Final = {
     (1, 0, 0, 1): "",
     (0, 1, -1, 0): "ROTATE_270",  # Pillow's angles are counterclockwise
@@ -240,11 +242,20 @@ class ContainerDecoder:
         return kind(sorted(shown), [key for key, _ in keys], [seek for _, seek in keys])
 
     def _estimated_timeline(self) -> EstimatedTimeline:
-        rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
         base = float(self._stream.time_base or 1)
+        rate = self._rate_of_beginning(base)
         seconds = (self._container.duration or 0) / av.time_base - float((self._stream.start_time or 0) * base)
         n_frames = max(1, int(seconds * rate))
         return EstimatedTimeline(n_frames, self._stream.start_time or 0, 1 / (rate * base), rate)
+
+    def _rate_of_beginning(self, base: float) -> float:
+        """Return the frames a second of the first packets; what is stated may be the resolution of the time stamps."""
+        packets = islice(self._container.demux(self._stream), _FIRST_PACKETS)
+        with contextlib.suppress(FFmpegError):
+            stamps = [packet.pts for packet in packets if packet.pts is not None]
+            if len(stamps) > 1 and max(stamps) > min(stamps):
+                return self._rate(len(stamps) - 1, (max(stamps) - min(stamps)) * base)
+        return float(self._stream.average_rate or 25)
 
 
 def _choose_stream(container: InputContainer, most: int) -> VideoStream:

@@ -21,7 +21,7 @@ class ClipLimits:
             there are; in a larger one they are estimated from its duration and rate.
     """
 
-    seconds: float = 120.0
+    seconds: float = 300.0
     memory: int = 3 * 2**30
     pixels: int = 36_000_000
     frames: int = 1024

@@ -6,7 +6,7 @@ A process starts in a tenth of a second. It is not kept for the next clip: what 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib.metadata
 import json
 import math
 import subprocess
@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 from PIL import Image
 
@@ -35,6 +35,7 @@ from internvl_gguf.video.wire import WireEndError, WireError, receive, send
 
 _COMMAND: Final = (sys.executable, "-P", "-m", "internvl_gguf.video.child_main")
 _NO_LIMITS: Final = ClipLimits()
+_RELEASES: Final = "18"  # the extra in pyproject.toml asks for the same
 _PIPE_BYTES: Final = 2**20  # Linux: frames pass with fewer switches between the processes
 _LONGEST_TEXT: Final = 200
 _ENDING_SECONDS: Final = 5.0
@@ -258,12 +259,24 @@ def damage_notices(info: ClipInfo, frames: Sequence[ClipFrame]) -> tuple[str, ..
     return (f"{replaced} of the frames of {info.name} cannot be decoded; those nearest to them are shown.",)
 
 
-def _start(kind: ClipFormat, size: int, limits: ClipLimits, errors: Any, name: str) -> Any:
-    if kind.demuxer and importlib.util.find_spec("av") is None:
-        raise VideoError(
-            f"Cannot use {name}: clips are decoded by PyAV, which is not installed.",
-            "Install it: pip install 'internvl-gguf[video]'.",
-        )
+def _check_decoder(name: str) -> None:
+    """Refuse a clip if PyAV is missing or too old; it is not imported.
+
+    Raises:
+        VideoError: saying which.
+    """
+    install = "Install it: pip install 'internvl-gguf[video]'."
+    try:
+        version = importlib.metadata.version("av")
+    except importlib.metadata.PackageNotFoundError:
+        raise VideoError(f"Cannot use {name}: clips are decoded by PyAV, which is not installed.", install) from None
+    if not version.startswith(f"{_RELEASES}."):
+        raise VideoError(f"Cannot use {name}: clips need PyAV {_RELEASES}, and {version} is installed.", install)
+
+
+def _start(kind: ClipFormat, size: int, limits: ClipLimits, errors: IO[bytes], name: str) -> subprocess.Popen[bytes]:
+    if kind.demuxer:
+        _check_decoder(name)
     order = {
         "demuxer": kind.demuxer,
         "size": size,
