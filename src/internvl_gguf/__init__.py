@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         SavedSessionError,
         SessionStateError,
         ToolError,
+        VideoError,
         WorkerDiedError,
     )
     from internvl_gguf.session import Session
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         ToolCall,
         ToolResult,
         Usage,
+        Video,
     )
 
 __all__ = [
@@ -81,6 +83,8 @@ __all__ = [
     "ToolError",
     "ToolResult",
     "Usage",
+    "Video",
+    "VideoError",
     "WorkerDiedError",
     "__version__",
     "boxes",
@@ -117,6 +121,8 @@ _HOMES: Final = {
     "ToolResult": "types",
     "ToolError": "errors",
     "Usage": "types",
+    "Video": "types",
+    "VideoError": "errors",
     "WorkerDiedError": "errors",
     "__version__": "_version",
 }

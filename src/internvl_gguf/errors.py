@@ -4,6 +4,7 @@
     ├── InvalidRequestError     an argument, prompt or sampling parameter that cannot be used
     │   └── ContextOverflowError    the prompt and its pictures do not fit the context
     ├── PictureError            a picture that is missing, damaged, too large or no picture
+    │   └── VideoError              the same of a clip, or a clip that has not the frames that were asked for
     ├── ModelFileError          a GGUF that is missing, damaged or of another kind
     │   └── ModelPairError      a text model and an mmproj that do not belong together
     ├── HubError                a repository or file that cannot be fetched: offline, refused, missing, or changed
@@ -102,6 +103,13 @@ class PictureError(InternVLError):
     def __init__(self, message: str, hint: str, *, is_missing: bool = False) -> None:
         super().__init__(message, hint)
         self.is_missing = is_missing
+
+
+class VideoError(PictureError):
+    """A clip that is missing, damaged, too large or no clip, or that has not the frames that were asked for.
+
+    It is a `PictureError`, since clips are taken wherever pictures are.
+    """
 
 
 class ModelFileError(InternVLError):

@@ -1,13 +1,15 @@
-"""Small frozen value classes that several rooms use: pictures, questions, tiles, messages, replies."""
+"""Small frozen value classes that several rooms use: pictures, clips, questions, tiles, messages, replies."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
-from internvl_gguf.utils.foreign_names import PICTURE, QUESTION, refuses_foreign_names
+from internvl_gguf.utils import arguments
+from internvl_gguf.utils.foreign_names import PICTURE, QUESTION, VIDEO, refuses_foreign_names
 
 Role = Literal["system", "user", "assistant", "tool"]
 PictureLayout = Literal["separate", "combined", "frames"]
@@ -37,6 +39,56 @@ class Picture:
     min_tiles: int | None = None
     thumbnail: bool | None = None
     name: str | None = None
+
+
+@refuses_foreign_names(VIDEO)
+@dataclass(frozen=True)
+class Video:
+    """A clip, wherever `images=` takes a picture: the model sees some of its frames, each as a picture.
+
+    Attributes:
+        source: path, bytes of a file, `data:` or `file://` URI. Nothing is fetched from a network.
+        frames: number of frames; "auto" for as many as fit the context; None for 8, or for as many as `fps` asks for.
+            With `fps` it is the most.
+        start: seconds from which on frames are taken; None for the beginning.
+        end: seconds up to which they are taken; None for the end.
+        fps: frames a second of the clip's time; None where `frames` says how many.
+        max_tiles: most tiles of a frame, the thumbnail not counted; None takes the call's, else 1.
+        name: its name in messages; None for its path, or a description such as "the clip given as bytes".
+
+    Raises:
+        InvalidRequestError: a value of another kind, no frames, or an end that is not after the start.
+    """
+
+    source: Any
+    frames: int | Literal["auto"] | None = None
+    start: float | None = None
+    end: float | None = None
+    fps: float | None = None
+    max_tiles: int | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.frames is not None and self.frames != "auto":
+            hint = 'Give a whole number of 1 or more, or "auto".'
+            frames = arguments.whole("frames", self.frames, hint)
+            if frames < 1:
+                raise arguments.wrong("frames", frames, hint)
+            object.__setattr__(self, "frames", frames)
+        for name in ("start", "end", "fps"):
+            self._check_seconds(name)
+        if self.end is not None and self.end <= (self.start or 0.0):
+            raise arguments.wrong("end", self.end, f"Give an end after the start, {self.start or 0:g}.")
+
+    def _check_seconds(self, name: str) -> None:
+        given = getattr(self, name)
+        if given is None:
+            return
+        value = arguments.number(name, given)
+        if not (0 < value < math.inf or (value == 0 and name != "fps")):
+            hint = "Give a number above 0." if name == "fps" else "Give seconds from the beginning of the clip."
+            raise arguments.wrong(name, given, hint)
+        object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)

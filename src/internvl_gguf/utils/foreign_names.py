@@ -119,6 +119,18 @@ SAMPLING: Final = ForeignNames(
     {**SAMPLING_OTHERWISE, **dict.fromkeys((*OF_FORMS, "schema", "choices", "grammar", "regex", "tools"), _OF_ASK)},
 )
 PICTURE: Final = ForeignNames("a Picture", {**OF_PICTURES, "path": "source", "image": "source", "url": "source"}, {})
+VIDEO: Final = ForeignNames(
+    "a Video",
+    {
+        **dict.fromkeys(("path", "video", "url", "file"), "source"),
+        **dict.fromkeys(("num_frames", "num_segments", "n_frames", "nframes", "max_frames"), "frames"),
+        **dict.fromkeys(("video_start", "start_time"), "start"),
+        **dict.fromkeys(("video_end", "end_time"), "end"),
+        **dict.fromkeys(("sample_fps", "video_fps", "frame_rate"), "fps"),
+        "max_num": "max_tiles",
+    },
+    {"bound": "Give it as start and end, in seconds."},
+)
 QUESTION: Final = ForeignNames(
     "a question",
     {
