@@ -38,6 +38,7 @@ ROOMS: dict[str, set[str]] = {
         "gguf",
         "images",
         "video",
+        "video",
         "structured",
         "boxes",
         "hardware",

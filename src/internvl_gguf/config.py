@@ -192,6 +192,11 @@ class PictureOptions:
         "Cut pictures into fewer tiles where they would not fit the context, and say so.",
         details="False makes that an error.",
     )
+    frame_times: bool = option(
+        False,
+        "Write the time of each frame of a clip into the prompt.",
+        details="`Frame1 (0.5 s): <image>`. The model was not trained with times.",
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -266,6 +271,7 @@ class AskOptions(SamplingOptions, FormOptions, total=False):
     thumbnail: bool
     layout: PictureLayout
     fit_pictures: bool
+    frame_times: bool
 
 
 @refuses_foreign_names(ENGINE)

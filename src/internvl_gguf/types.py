@@ -32,6 +32,10 @@ class Picture:
         min_tiles: fewest tiles of this picture; None takes the call's.
         thumbnail: whether a thumbnail follows several tiles; None takes the call's.
         name: its name in messages; None for its path, or a description such as "the picture given as bytes".
+        label: text before it in the prompt; "" for what the layout says, such as "Image-1: ".
+
+    Raises:
+        InvalidRequestError: a label that is no text.
     """
 
     source: Any
@@ -39,6 +43,10 @@ class Picture:
     min_tiles: int | None = None
     thumbnail: bool | None = None
     name: str | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        arguments.text("label", self.label)
 
 
 @refuses_foreign_names(VIDEO)
@@ -178,6 +186,7 @@ class MessagePicture:
         has_thumbnail: whether the last tile shows the whole picture.
         source_size: (width, height) in pixels before the cut.
         tiles: the tiles in the order the model sees them; none where a server cuts it.
+        label: text before it in the prompt; "" for what the layout says.
     """
 
     name: str
@@ -185,6 +194,7 @@ class MessagePicture:
     has_thumbnail: bool
     source_size: tuple[int, int]
     tiles: tuple[Tile, ...]
+    label: str = ""
 
     @property
     def n_tiles(self) -> int:

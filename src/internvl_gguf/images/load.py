@@ -30,7 +30,7 @@ from internvl_gguf.images.sources import (
     stream_bytes,
     unreadable_error,
 )
-from internvl_gguf.types import MessagePicture, Picture
+from internvl_gguf.types import MessagePicture, Picture, Video
 from internvl_gguf.utils import arguments
 from internvl_gguf.utils.safe_text import error_line, safe_name
 
@@ -107,7 +107,9 @@ def picture_list(images: Any) -> list[Any]:
         return []
     if hasattr(images, "__array__") and getattr(images, "ndim", 3) == 4:
         raise InvalidRequestError("images is one array of several pictures.", "Write images=list(array).")
-    is_one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, Picture, MessagePicture))
+    is_one = isinstance(
+        images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, Picture, Video, MessagePicture)
+    )
     if is_one or hasattr(images, "__array__") or hasattr(images, "read"):
         return [images]  # an array would be taken for the list of its rows
     hint = "Give a picture or a list of pictures, or leave it out."

@@ -22,10 +22,12 @@ from internvl_gguf.images.fit_context import (
 )
 from internvl_gguf.images.load import describe_source, load_image
 from internvl_gguf.images.tile_limits import TileLimits
-from internvl_gguf.session.asked import asked, form_note
+from internvl_gguf.session.asked import Asked, asked, form_note
+from internvl_gguf.session.clips import longest_label, with_frames
 from internvl_gguf.session.grounding import check_can_box, split_at_tags
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prompt_template import (
+    IMAGE_PLACE,
     AnswerTokens,
     ControlToken,
     PlainText,
@@ -48,6 +50,7 @@ from internvl_gguf.types import (
     TileSpan,
     TokenSpan,
     ToolResult,
+    Video,
 )
 from internvl_gguf.utils import arguments
 
@@ -97,11 +100,13 @@ class _DecodedPicture:
         name: its name in messages.
         image: its pixels, RGB and upright.
         limits: its tile limits.
+        label: text before it in the prompt.
     """
 
     name: str
     image: Image
     limits: TileLimits
+    label: str = ""
 
 
 def prepare_question(
@@ -118,16 +123,20 @@ def prepare_question(
         InvalidRequestError: options or a prompt that cannot be used.
         ContextOverflowError: prompt and pictures do not fit the context.
         PictureError: a picture that cannot be read.
+        VideoError: a clip that cannot be read.
     """
     started = time.perf_counter()
     options = checked_options(options)
     tools, form = tools_and_form(options, _tokens_of_forms(runtime))
-    messages = asked(history, prompt, images, options)
+    sampling = options.get("sampling") or SamplingParams()
+    answer_tokens = min(sampling.max_tokens, ANSWER_ALLOWANCE)
+    messages, clip_notices = _with_frames(
+        runtime, history, asked(history, prompt, images, options), options, tools, answer_tokens
+    )
     if form is not None and form.kind == "boxes":
         check_can_box(runtime, history, [image for each in messages for image in each.images])
     decoded = [[_read(runtime, limits, image, options) for image in each.images] for each in messages]
     preprocess = time.perf_counter() - started
-    sampling = options.get("sampling") or SamplingParams()
     uncut = [
         replace(each.message, pictures=tuple(map(_without_tiles, pictures)))
         for each, pictures in zip(messages, decoded, strict=True)
@@ -136,7 +145,7 @@ def prepare_question(
         n_ctx=runtime.engine.n_ctx,
         n_ctx_train=runtime.text.n_ctx_train,
         text_tokens=total_length(prompt_spans(runtime, [*history, *uncut], tools)),
-        answer_tokens=min(sampling.max_tokens, ANSWER_ALLOWANCE),
+        answer_tokens=answer_tokens,
         tile_size=runtime.vision.image_size,
         tokens_per_tile=runtime.vision.tokens_per_tile,
         earlier_questions=sum(message.role == "user" for message in history),
@@ -156,9 +165,29 @@ def prepare_question(
     ]
     preprocess += time.perf_counter() - cutting
     spans = prompt_spans(runtime, [*history, *cut], tools)
-    return PreparedQuestion(
-        tuple(cut), spans, sampling, started, preprocess, len(history), cut_notices(plan), form, tools
-    )
+    notices = (*clip_notices, *cut_notices(plan))
+    return PreparedQuestion(tuple(cut), spans, sampling, started, preprocess, len(history), notices, form, tools)
+
+
+def _with_frames(
+    runtime: ModelRuntime,
+    history: Sequence[Message],
+    messages: Sequence[Asked],
+    options: AskOptions,
+    tools: Sequence[Tool],
+    answer_tokens: int,
+) -> tuple[list[Asked], tuple[str, ...]]:
+    """Return messages whose clips are pictures; a clip with `frames="auto"` gets what the context has left."""
+
+    def most() -> int:
+        bare = [replace(each.message, text=each.message.text.replace(IMAGE_PLACE, "")) for each in messages]
+        taken = total_length(prompt_spans(runtime, [*history, *bare], tools))
+        marks = len(text_tokens(runtime, f"{longest_label(options)}\n")) + 2  # <img> and </img>
+        pictures = sum(not isinstance(image, Video) for each in messages for image in each.images)
+        room = runtime.engine.n_ctx - taken - answer_tokens
+        return room // (runtime.vision.tokens_per_tile + marks) - pictures
+
+    return with_frames(messages, options, most)
 
 
 def _tokens_of_forms(runtime: ModelRuntime) -> list[str]:
@@ -327,18 +356,20 @@ def _decode(limits: TileLimits, source: Any, options: AskOptions) -> _DecodedPic
     picture = source if isinstance(source, Picture) else Picture(source)
     narrowed = limits.narrowed(picture, options)
     name = describe_source(picture.source if picture.name is None else picture.name)
-    return _DecodedPicture(name, load_image(picture.source, name=name), narrowed)
+    return _DecodedPicture(name, load_image(picture.source, name=name), narrowed, picture.label)
 
 
 def _without_tiles(picture: _DecodedPicture | MessagePicture) -> MessagePicture:
     """Return the stand-in of a picture while the prompt around it is measured: no tiles, unless it is cut already."""
     if isinstance(picture, MessagePicture):
         return picture
-    return MessagePicture(picture.name, grid=(1, 1), has_thumbnail=False, source_size=picture.image.size, tiles=())
+    size = picture.image.size
+    return MessagePicture(picture.name, (1, 1), has_thumbnail=False, source_size=size, tiles=(), label=picture.label)
 
 
 def _cut(runtime: ModelRuntime, picture: _DecodedPicture, limits: TileLimits) -> MessagePicture:
-    return _message_picture(runtime, picture.name, limits.cut(picture.image, runtime.vision.image_size))
+    cut = _message_picture(runtime, picture.name, limits.cut(picture.image, runtime.vision.image_size))
+    return replace(cut, label=picture.label)
 
 
 def _message_picture(runtime: ModelRuntime, name: str, tiled: TiledPicture) -> MessagePicture:

@@ -6,6 +6,7 @@ prompt is a list, not a string to be parsed again: text that users typed can nev
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -124,7 +125,7 @@ def render(messages: Sequence[Message], *, answer: bool = True) -> list[PromptPi
             pieces.append(AnswerTokens(message.tokens))
         else:
             pieces += _user_pieces(message, numbered)
-        numbered += len(message.pictures)
+        numbered += sum(not picture.label for picture in message.pictures)
         pieces += [ControlToken(END), PlainText("\n")]
     if answer:
         pieces += [ControlToken(START), PlainText("assistant\n")]
@@ -150,7 +151,8 @@ def _user_pieces(message: Message, numbered: int) -> Iterator[PromptPiece]:
     """Yield a message's text with its pictures in their places.
 
     Text without places gets those of the model card before it. A later message with several pictures counts on from the
-    `numbered` pictures before it, so that "Image-1" means one picture in a conversation.
+    `numbered` pictures before it, so that "Image-1" means one picture in a conversation. Pictures with a label, such as
+    frames of a clip, are not counted.
     """
     if not message.pictures:
         yield PlainText(message.text)
@@ -158,7 +160,8 @@ def _user_pieces(message: Message, numbered: int) -> Iterator[PromptPiece]:
     groups = [message.pictures] if message.layout == "combined" else [(picture,) for picture in message.pictures]
     text = message.text
     if IMAGE_PLACE not in text:
-        text = _official_places(len(groups), message.layout, numbered) + text
+        labels = [group[0].label for group in groups]
+        text = _official_places(labels, message.layout, numbered) + text
     first, *rest = text.split(IMAGE_PLACE)
     yield PlainText(first)
     for group, following in zip(groups, rest, strict=True):
@@ -168,12 +171,13 @@ def _user_pieces(message: Message, numbered: int) -> Iterator[PromptPiece]:
         yield PlainText(following)
 
 
-def _official_places(groups: int, layout: PictureLayout, numbered: int) -> str:
-    if layout == "frames":
-        return "".join(f"Frame{index}: {IMAGE_PLACE}\n" for index in range(1, groups + 1))
-    if groups == 1:
-        return f"{IMAGE_PLACE}\n"
-    return "".join(f"Image-{numbered + index}: {IMAGE_PLACE}\n" for index in range(1, groups + 1))
+def _official_places(labels: Sequence[str], layout: PictureLayout, numbered: int) -> str:
+    """Return the places of pictures that have these labels, each in a line of its own."""
+    name, before = ("Frame", 0) if layout == "frames" else ("Image-", numbered)
+    if len(labels) == 1 and layout != "frames":
+        return f"{labels[0]}{IMAGE_PLACE}\n"
+    numbers = itertools.count(before + 1)
+    return "".join(f"{label or f'{name}{next(numbers)}: '}{IMAGE_PLACE}\n" for label in labels)
 
 
 def _join_text(pieces: Sequence[PromptPiece]) -> Iterator[PromptPiece]:

@@ -3,7 +3,7 @@
 The format (docs/caches.md), numbers little-endian:
 
     8 bytes   "IVLSESS" and a newline
-    uint32    version of the format, 1
+    uint32    version of the format, 2
     uint64    bytes of the head
     head      JSON in UTF-8, see `_head`
     32 bytes  BLAKE2b of everything before
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAGIC: Final = b"IVLSESS\n"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _FIXED: Final = struct.Struct("<IQ")
 _DIGEST: Final = 32
 _LARGEST_HEAD: Final = 256 * 1024**2
@@ -194,6 +194,7 @@ def _head(saved: SavedSession, tiles: _Tiles) -> dict[str, Any]:
                     "grid": picture.grid,
                     "has_thumbnail": picture.has_thumbnail,
                     "source_size": picture.source_size,
+                    "label": picture.label,
                     "tiles": [tiles.add(tile) for tile in picture.tiles],
                 }
                 for picture in message.pictures
@@ -268,6 +269,7 @@ def _saved(head: dict[str, Any], packed: NDArray[np.uint8], kv: NDArray[np.uint8
                     picture["has_thumbnail"],
                     tuple(picture["source_size"]),
                     tuple(tiles[index] for index in picture["tiles"]),
+                    picture["label"],
                 )
                 for picture in message["pictures"]
             ),

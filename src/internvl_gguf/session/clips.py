@@ -1,0 +1,122 @@
+"""The clips of a question as pictures: some of their frames, each with its label in the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from internvl_gguf.config import AskOptions, PictureOptions
+from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.session.asked import Asked
+from internvl_gguf.session.prompt_template import IMAGE_PLACE
+from internvl_gguf.types import Picture, Video
+from internvl_gguf.video import ClipFrame, ClipInfo, choose_frames, open_clip
+from internvl_gguf.video.reader import damage_notices
+
+
+def longest_label(options: AskOptions) -> str:
+    """Return a label as long as those of frames become, to measure what a frame takes beside its visual tokens."""
+    return _label(888, 8888.8, options.get("frame_times", PictureOptions.frame_times))
+
+
+def with_frames(
+    messages: Sequence[Asked], options: AskOptions, most: Callable[[], int]
+) -> tuple[list[Asked], tuple[str, ...]]:
+    """Return messages whose clips are pictures, and what users should know of them, one line each.
+
+    Frames are labelled `Frame1: `, `Frame2: ` and so on, as the model card labels them; of several clips each is begun
+    by a line `Video-1:`. With `frame_times` the label has the frame's time: `Frame1 (0.5 s): `.
+
+    Args:
+        messages: what is asked.
+        options: options of the question.
+        most: called for the number of frames that the context has room for, where a clip takes as many as fit.
+
+    Raises:
+        VideoError: a clip that cannot be read.
+        InvalidRequestError: clips in the layout `combined`.
+    """
+    clips = [image for each in messages for image in each.images if isinstance(image, Video)]
+    if not clips:
+        return list(messages), ()
+    if any(each.message.layout == "combined" for each in messages):
+        raise InvalidRequestError(
+            "A clip cannot be asked about in the layout combined.", "Leave layout out: frames have labels of their own."
+        )
+    open_ended = sum(clip.frames == "auto" for clip in clips)
+    share = max(1, most() // open_ended) if open_ended else None
+    notices: list[str] = []
+    number = 0
+    found = []
+    for each in messages:
+        shown: list[list[Picture]] = []
+        for image in each.images:
+            if isinstance(image, Video):
+                number += 1
+                first = f"Video-{number}:\n" if len(clips) > 1 else ""
+                pictures, told = clip_pictures(image, options, share, first)
+                notices += told
+                shown.append(pictures)
+            else:
+                shown.append([image])
+        text = _with_places(each.message.text, shown)
+        images = tuple(picture for pictures in shown for picture in pictures)
+        found.append(Asked(replace(each.message, text=text), images))
+    return found, tuple(notices)
+
+
+def clip_pictures(
+    video: Video, options: AskOptions, most: int | None = None, first: str = ""
+) -> tuple[list[Picture], list[str]]:
+    """Return the frames of a clip as labelled pictures, and what users should know of it.
+
+    Args:
+        video: the clip.
+        options: options of the question: `max_tiles` where the clip says nothing, `frame_times`.
+        most: most frames that `frames="auto"` may be; see `choose_frames`.
+        first: text before the label of the first frame.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
+    with open_clip(video) as reader:
+        choice = choose_frames(video, reader.info, most=most)
+        frames = list(reader.frames(choice.indices))
+    most_tiles = options.get("max_tiles", 1) if video.max_tiles is None else video.max_tiles
+    timed = options.get("frame_times", PictureOptions.frame_times)
+    pictures = [
+        Picture(
+            frame.image,
+            max_tiles=most_tiles,
+            name=frame_name(reader.info, frame),
+            label=(first if number == 1 else "") + _label(number, frame.time, timed),
+        )
+        for number, frame in enumerate(frames, 1)
+    ]
+    return pictures, [*choice.notices, *damage_notices(reader.info, frames)]
+
+
+def frame_name(info: ClipInfo, frame: ClipFrame) -> str:
+    """Return the name of a frame in messages, for example "clip.mp4 at 12.5 s"."""
+    return f"{info.name} at {frame.time:.1f} s"
+
+
+def _label(number: int, seconds: float, timed: bool) -> str:
+    return f"Frame{number} ({seconds:.1f} s): " if timed else f"Frame{number}: "
+
+
+def _with_places(text: str, shown: Sequence[Sequence[Picture]]) -> str:
+    """Return a text whose place of a clip is one place for each of its frames, labelled."""
+    if IMAGE_PLACE not in text:
+        return text
+    before, *rest = text.split(IMAGE_PLACE)
+    return before + "".join(f"{_places(pictures)}{after}" for pictures, after in zip(shown, rest, strict=True))
+
+
+def _places(pictures: Sequence[Picture]) -> str:
+    def lines() -> Iterator[str]:
+        for picture in pictures:
+            label = picture.label if isinstance(picture, Picture) else ""
+            yield f"{label}{IMAGE_PLACE}"
+
+    return "\n".join(lines())
