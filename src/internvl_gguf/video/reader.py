@@ -74,6 +74,11 @@ class ClipReader:
     ) -> None:
         self.close()
 
+    @property
+    def process_id(self) -> int:
+        """Id of the process that decodes."""
+        return self._process.pid
+
     def close(self) -> None:
         """End the process and close the file. Closing twice is harmless."""
         self._open.close()
