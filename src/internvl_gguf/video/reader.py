@@ -1,6 +1,6 @@
 """Read clips: the parent's side of the process that decodes them, which is started for one clip and ends with it.
 
-A process starts in a tenth of a second. It is not kept for the next clip: what a damaged file does to it ends there.
+It is not kept for the next clip: what a damaged file does to it ends there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import IO, Any, Final, Self
 
 from PIL import Image
 
-from internvl_gguf.errors import InternVLError, VideoError
+from internvl_gguf.errors import InternVLError, InvalidRequestError, VideoError
 from internvl_gguf.types import Video
 from internvl_gguf.utils import arguments
 from internvl_gguf.utils.child_process import end_child, error_file, start_child, stdin_of, stdout_of
@@ -74,6 +74,11 @@ class ClipReader:
     ) -> None:
         self.close()
 
+    @property
+    def process_id(self) -> int:
+        """Id of the process that decodes."""
+        return self._process.pid
+
     def close(self) -> None:
         """End the process and close the file. Closing twice is harmless."""
         self._open.close()
@@ -88,14 +93,13 @@ class ClipReader:
             indices: their numbers, ascending; see `choose_frames`. One that is there several times is yielded as often.
 
         Raises:
-            InvalidRequestError: a number that is no whole one.
-            VideoError: numbers that do not ascend or are not in the clip; a clip that is damaged, or takes more time or
-                memory than the limits.
+            InvalidRequestError: numbers that are not whole, do not ascend or are not in the clip.
+            VideoError: a clip that is damaged, or takes more time or memory than the limits.
         """
         wanted = [arguments.whole("indices", index) for index in indices]
         if wanted and (wanted != sorted(wanted) or wanted[0] < 0 or wanted[-1] >= self.info.n_frames):
-            raise VideoError(
-                f"Cannot use {self._name}: the wanted frames are not all in it, or not in order.",
+            raise InvalidRequestError(
+                f"indices are not all frames of {self._name}, or not in order.",
                 f"Give ascending numbers from 0 to {self.info.n_frames - 1}.",
             )
         distinct = sorted(set(wanted))
