@@ -10,7 +10,6 @@ import importlib.metadata
 import json
 import math
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from PIL import Image
 from internvl_gguf.errors import InternVLError, InvalidRequestError, VideoError
 from internvl_gguf.types import Video
 from internvl_gguf.utils import arguments
-from internvl_gguf.utils.child_process import end_child, error_file, start_child, stdin_of, stdout_of
+from internvl_gguf.utils.child_process import end_child, error_file, python_module, start_child, stdin_of, stdout_of
 from internvl_gguf.utils.process_end import describe_end, last_error_line
 from internvl_gguf.utils.safe_text import safe_line, shortened
 from internvl_gguf.video.choice import choose_frames
@@ -33,7 +32,7 @@ from internvl_gguf.video.limits import ClipLimits
 from internvl_gguf.video.served_file import MOST_BYTES
 from internvl_gguf.video.wire import WireEndError, WireError, receive, send
 
-_COMMAND: Final = (sys.executable, "-P", "-m", "internvl_gguf.video.child_main")
+_COMMAND: Final = python_module("internvl_gguf.video.child_main")
 _NO_LIMITS: Final = ClipLimits()
 _RELEASES: Final = "18"  # the extra in pyproject.toml asks for the same
 _PIPE_BYTES: Final = 2**20  # Linux: frames pass with fewer switches between the processes
