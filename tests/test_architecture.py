@@ -38,7 +38,6 @@ ROOMS: dict[str, set[str]] = {
         "gguf",
         "images",
         "video",
-        "video",
         "structured",
         "boxes",
         "hardware",
