@@ -65,7 +65,19 @@ ROOMS: dict[str, set[str]] = {
         "session",
     }
     | {"quantizing"},
-    "chat": {*PUBLIC, "_version", "gguf", "images", "boxes", "engine", "planning", "models", "session", "history"},
+    "chat": {
+        *PUBLIC,
+        "_version",
+        "gguf",
+        "images",
+        "video",
+        "boxes",
+        "engine",
+        "planning",
+        "models",
+        "session",
+        "history",
+    },
     "server": {
         *PUBLIC,
         "_version",

@@ -120,7 +120,7 @@ def clip_pictures(video: Video, options: AskOptions, most: int | None = None, fi
         Picture(
             frame.image,
             max_tiles=most_tiles,
-            name=frame_name(reader.info, frame),
+            name=frame_name(reader.info.name, frame.time),
             label=(first if number == 1 else "") + _label(number, frame.time, timed),
         )
         for number, frame in enumerate(frames, 1)
@@ -128,9 +128,9 @@ def clip_pictures(video: Video, options: AskOptions, most: int | None = None, fi
     return ClipPictures(reader.info, frames, pictures, (*choice.notices, *damage_notices(reader.info, frames)))
 
 
-def frame_name(info: ClipInfo, frame: ClipFrame) -> str:
+def frame_name(clip: str, seconds: float) -> str:
     """Return the name of a frame in messages, for example "clip.mp4 at 12.5 s"."""
-    return f"{info.name} at {frame.time:.1f} s"
+    return f"{clip} at {seconds:.1f} s"
 
 
 def _label(number: int, seconds: float, timed: bool) -> str:
