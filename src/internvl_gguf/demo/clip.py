@@ -10,14 +10,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final
 
 from PIL import Image, ImageDraw
 
 from internvl_gguf.errors import InternVLError, InvalidRequestError
-
-if TYPE_CHECKING:
-    from av.video.stream import VideoStream
 
 SIZE: Final = (320, 240)
 SECONDS: Final = 4
@@ -71,17 +68,18 @@ def _write_mp4(path: Path, frames: Sequence[Image.Image]) -> None:
     """Write frames by FFmpeg's own encoder of MPEG-4, which has no licence but FFmpeg's."""
     try:
         import av
+        import numpy as np
     except ImportError:
         raise InternVLError(
             "An MP4 is written by PyAV, which is not installed.",
             "Install it: pip install 'internvl-gguf[video]'; or name a .gif.",
         ) from None
     with av.open(str(path), "w", format="mp4") as out:
-        stream = cast("VideoStream", out.add_stream("mpeg4", rate=_RATES[".mp4"]))
+        stream = out.add_stream("mpeg4", rate=_RATES[".mp4"])
         stream.width, stream.height, stream.pix_fmt = (*SIZE, "yuv420p")
         stream.bit_rate = 1_000_000
         for each in frames:
-            out.mux(stream.encode(av.VideoFrame.from_image(each)))
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(each), format="rgb24")))
         out.mux(stream.encode(None))
 
 

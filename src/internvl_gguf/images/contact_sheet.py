@@ -16,6 +16,7 @@ MAX_SHEET_SIDE: Final = 4096
 _LARGEST_TILE, _SMALLEST_TILE = 320, 64  # pixels of a tile's drawn side
 _COMFORTABLE: Final = 2048  # pixels of a sheet's side within which tiles are drawn as large as may be
 _SHAPE: Final = 1.5  # width by height that a sheet is near to
+_ONE_ROW: Final = 4  # frames that stand in one row
 _ONE_LINE: Final = 160  # pixels of a frame's width from which on its caption is one line
 _GAP, _INNER_GAP = 16, 4
 _INK, _LINE, _BACKGROUND = (255, 214, 0), (0, 0, 0), (48, 48, 52)
@@ -97,17 +98,20 @@ class _Cell:
         """Height with the caption and the gap below it."""
         return self.side * self.down + _INNER_GAP + self.lines * (self.text + 4) + _GAP
 
+    def columns(self, count: int) -> int:
+        """Return the columns with which a sheet of so many frames is near to _SHAPE."""
+        return min(count, max(1, round(math.sqrt(count * _SHAPE * self.height / self.width))))
+
 
 def _layout(count: int, across: int, down: int) -> tuple[_Cell, int]:
     """Return the cell of a frame and the columns of a sheet that is near to _SHAPE and suits a screen."""
     for side in range(_LARGEST_TILE, _SMALLEST_TILE - 1, -8):
         cell = _Cell(side, across, down)
-        columns = min(count, max(1, round(math.sqrt(count * _SHAPE * cell.height / cell.width))))
+        columns = count if count <= _ONE_ROW else cell.columns(count)
         if max(columns * cell.width, math.ceil(count / columns) * cell.height) + _GAP <= _COMFORTABLE:
             return cell, columns
     cell = _Cell(_SMALLEST_TILE, across, down)
-    columns = round(math.sqrt(count * _SHAPE * cell.height / cell.width))
-    return cell, min(count, max(1, columns), (MAX_SHEET_SIDE - _GAP) // cell.width)
+    return cell, min(cell.columns(count), max(1, (MAX_SHEET_SIDE - _GAP) // cell.width))
 
 
 def _draw_frame(
