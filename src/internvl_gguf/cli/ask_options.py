@@ -70,9 +70,9 @@ BatchOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE.jsonl",
-        help="Answer the questions of a file (- for stdin), one JSON object a line: prompt, images, videos, id, system, and "
-        "options by their names, as max_tokens. The answers are JSON lines, in the same order. Fewer --max-tiles are "
-        "faster.",
+        help="Answer the questions of a file (- for stdin), one JSON object a line: prompt, images, videos, id, "
+        "system, and options by their names, as max_tokens. The answers are JSON lines, in the same order. Fewer "
+        "--max-tiles are faster.",
         show_default=False,
         rich_help_panel=_BATCH,
     ),

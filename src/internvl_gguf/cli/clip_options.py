@@ -46,7 +46,7 @@ _FPSOption = Annotated[
 _StartOption = Annotated[
     str | None, _option(_TIME, "Where in the clip to begin: seconds, 1:23.5 or 0:01:23.5.", "--start")
 ]
-_EndOption = Annotated[str | None, _option(_TIME, "Where in the clip to end, written so, too.", "--end")]
+_EndOption = Annotated[str | None, _option(_TIME, "Where in the clip to end, in the same form.", "--end")]
 _PARAMETERS: Final = (
     parameter("frames", _FramesOption),
     parameter("fps", _FPSOption),

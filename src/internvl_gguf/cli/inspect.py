@@ -63,7 +63,7 @@ PLACE_ALLOWANCE = 10
 _ImagesArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="IMAGE...",
+        metavar="IMAGE",
         help="The pictures and clips of one question, or folders of them; - is one on stdin.",
         show_default=False,
     ),
