@@ -341,6 +341,12 @@ def test_what_inspect_says_fits_is_what_ask_takes(run: Run, tiny: ModelFiles, ma
     assert len(shown(json.loads(done.stdout))[0]) == fitting
 
 
+def test_what_does_not_fit_is_told_with_how_many_would(run: Run, made: Path) -> None:
+    done = run("inspect", made / "film.mp4", "--frames", 100, "-c", 4096)
+    assert "would fit  13 frames in all (--frames)" in done.stdout
+    assert "13 of the 100 frames (--frames)" in done.stderr.replace("\n", " ")
+
+
 def test_inspect_draws_the_frames_side_by_side(run: Run, made: Path, tmp_path: Path) -> None:
     target = tmp_path / "sheet.png"
     done = run("inspect", made / "film.mp4", "--frames", 3, "--save", target, "--json")
