@@ -50,7 +50,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "history": {*PUBLIC, "images", "session"},
     "quantizing": {*PUBLIC, "gguf", "images", "hardware", "llama", "models", "session"},
-    "demo": {"session"},
+    "demo": {"errors", "session"},
     "bench": {
         *PUBLIC,
         "_version",
@@ -65,7 +65,19 @@ ROOMS: dict[str, set[str]] = {
         "session",
     }
     | {"quantizing"},
-    "chat": {*PUBLIC, "_version", "gguf", "images", "boxes", "engine", "planning", "models", "session", "history"},
+    "chat": {
+        *PUBLIC,
+        "_version",
+        "gguf",
+        "images",
+        "video",
+        "boxes",
+        "engine",
+        "planning",
+        "models",
+        "session",
+        "history",
+    },
     "server": {
         *PUBLIC,
         "_version",
@@ -84,6 +96,7 @@ ROOMS: dict[str, set[str]] = {
         "_version",
         "gguf",
         "images",
+        "video",
         "boxes",
         "hardware",
         "llama",

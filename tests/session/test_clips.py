@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,15 @@ def test_times_are_written_where_they_are_wanted(session: Session, film: Path) -
     assert [picture.name for picture in message.pictures] == [f"{film} at 0.4 s", f"{film} at 1.2 s"]
 
 
+def test_a_reply_says_which_frames_were_shown(session: Session, film: Path) -> None:
+    """A script finds the frame of a box, and its time, without decoding the clip again."""
+    session.ask("What is it?", noise(1), max_tiles=1, max_tokens=1)
+    reply = session.ask("What happens?", [noise(2), Video(film, frames=2)], max_tiles=1, max_tokens=1)
+    frames = [{"image": 2, "index": 9, "time": 0.36}, {"image": 3, "index": 29, "time": 1.16}]
+    assert reply.to_dict()["clips"] == [{"name": str(film), "frames": frames}]
+    assert session.ask("And then?", max_tokens=1).clips == ()
+
+
 def test_as_many_frames_as_fit_are_taken_and_said(tiny: ModelFiles, film: Path) -> None:
     notices: list[str] = []
     with Session.open(tiny.text, tiny.mmproj, system="", n_ctx=400, on_notice=notices.append, **EXACT) as session:
@@ -112,9 +122,17 @@ def test_a_frame_may_have_more_tiles(session: Session, film: Path) -> None:
 
 
 def test_a_clip_that_does_not_fit_is_refused_with_what_would(session: Session, film: Path) -> None:
-    with pytest.raises(ContextOverflowError, match="the context has 1,024"):
+    with pytest.raises(ContextOverflowError, match="the context has 1,024") as refused:
         session.ask("What happens?", Video(film, frames=200))
     assert len(session.messages) == 1
+    offered = re.search(r"([0-9]+) of the 200 frames \(frames\)", refused.value.hint)
+    assert offered
+    assert session.ask("What happens?", Video(film, frames=int(offered[1])), max_tokens=1).finish_reason == "length"
+
+
+def test_frames_of_several_tiles_are_cut_into_fewer_where_they_do_not_fit(session: Session, film: Path) -> None:
+    reply = session.ask("What happens?", Video(film, frames=32, max_tiles=6), max_tokens=1)
+    assert "The 32 frames are cut into" in reply.notices[0]
 
 
 def test_a_batch_and_a_saved_conversation_hold_clips(session: Session, film: Path, tmp_path: Path) -> None:

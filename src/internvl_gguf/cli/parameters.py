@@ -26,12 +26,16 @@ VARIABLES: Final = "INTERNVL"
 """Prefix of the names of all environment variables."""
 _SHARED: Final = {*options_of(SamplingParams), *options_of(PictureOptions), *options_of(EngineConfig)}
 _OTHER_FLAGS: Final = {
-    **{name: f"--{name}" for name in ("schema", "choices", "regex", "grammar")},
+    **{name: f"--{name}" for name in ("schema", "choices", "regex", "grammar", "frames", "fps", "start", "end")},
     "format_in_prompt": "--format-in-prompt",
     "n_parallel": "--parallel",
 }
 """Flags of options that are declared in no dataclass of `in_flags`."""
-_CALLS: Final = {"session.clear() (/clear)": "/clear", "session.each() or batch()": "`internvl ask --batch`"}
+_CALLS: Final = {
+    "session.clear() (/clear)": "/clear",
+    "session.each() or batch()": "`internvl ask --batch`",
+    "without Video": "with -i",
+}
 """Calls that messages recommend, and what does the same from a command line."""
 VALUE: Final = r"""\[[^\]\n]*\]|r?'[^'\n]*'|r?"[^"\n]*"|-?\w+(?:\.\w+)*"""  # as messages write it behind `name=`
 value_sources: ContextVar[Mapping[str, str]] = ContextVar("value_sources", default={})  # noqa: B039  (never changed)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from internvl_gguf.config import AskOptions, PictureOptions
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.session.asked import Asked
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
-from internvl_gguf.types import Picture, Video
+from internvl_gguf.types import Picture, PictureLayout, ShownClip, ShownFrame, Video
 from internvl_gguf.video import ClipFrame, ClipInfo, choose_frames, open_clip
 from internvl_gguf.video.reader import damage_notices
 
@@ -20,9 +20,9 @@ def longest_label(options: AskOptions) -> str:
 
 
 def with_frames(
-    messages: Sequence[Asked], options: AskOptions, most: Callable[[], int]
-) -> tuple[list[Asked], tuple[str, ...]]:
-    """Return messages whose clips are pictures, and what users should know of them, one line each.
+    messages: Sequence[Asked], options: AskOptions, most: Callable[[], int], n_before: int = 0
+) -> tuple[list[Asked], tuple[ShownClip, ...], tuple[str, ...]]:
+    """Return messages whose clips are pictures, the frames that these are, and what users should know, one line each.
 
     Frames are labelled `Frame1: `, `Frame2: ` and so on, as the model card labels them; of several clips each is begun
     by a line `Video-1:`. With `frame_times` the label has the frame's time: `Frame1 (0.5 s): `.
@@ -31,6 +31,7 @@ def with_frames(
         messages: what is asked.
         options: options of the question.
         most: called for the number of frames that the context has room for, where a clip takes as many as fit.
+        n_before: pictures of the conversation before these messages.
 
     Raises:
         VideoError: a clip that cannot be read.
@@ -38,37 +39,68 @@ def with_frames(
     """
     clips = [image for each in messages for image in each.images if isinstance(image, Video)]
     if not clips:
-        return list(messages), ()
-    if any(each.message.layout == "combined" for each in messages):
-        raise InvalidRequestError(
-            "A clip cannot be asked about in the layout combined.", "Leave layout out: frames have labels of their own."
-        )
+        return list(messages), (), ()
+    for each in messages:
+        check_layout(each.message.layout)
     open_ended = sum(clip.frames == "auto" for clip in clips)
     share = max(1, most() // open_ended) if open_ended else None
     notices: list[str] = []
-    number = 0
+    shown_clips: list[ShownClip] = []
     found = []
     for each in messages:
         shown: list[list[Picture]] = []
         for image in each.images:
             if isinstance(image, Video):
-                number += 1
-                first = f"Video-{number}:\n" if len(clips) > 1 else ""
-                pictures, told = clip_pictures(image, options, share, first)
-                notices += told
-                shown.append(pictures)
+                first = f"Video-{len(shown_clips) + 1}:\n" if len(clips) > 1 else ""
+                read = clip_pictures(image, options, share, first)
+                notices += read.notices
+                shown_clips.append(read.shown(n_before))
+                shown.append(read.pictures)
             else:
                 shown.append([image])
+            n_before += len(shown[-1])
         text = _with_places(each.message.text, shown)
         images = tuple(picture for pictures in shown for picture in pictures)
         found.append(Asked(replace(each.message, text=text), images))
-    return found, tuple(notices)
+    return found, tuple(shown_clips), tuple(notices)
 
 
-def clip_pictures(
-    video: Video, options: AskOptions, most: int | None = None, first: str = ""
-) -> tuple[list[Picture], list[str]]:
-    """Return the frames of a clip as labelled pictures, and what users should know of it.
+def check_layout(layout: PictureLayout) -> None:
+    """Refuse a layout that has no place for a clip.
+
+    Raises:
+        InvalidRequestError: it is `combined`.
+    """
+    if layout == "combined":
+        raise InvalidRequestError(
+            "A clip cannot be asked about in the layout combined.", "Leave layout out: frames have labels of their own."
+        )
+
+
+@dataclass(frozen=True)
+class ClipPictures:
+    """The frames of a clip as pictures.
+
+    Attributes:
+        info: facts of the clip.
+        frames: the frames.
+        pictures: the same, labelled.
+        notices: what users should know of it, one line each.
+    """
+
+    info: ClipInfo
+    frames: list[ClipFrame]
+    pictures: list[Picture]
+    notices: tuple[str, ...]
+
+    def shown(self, first: int) -> ShownClip:
+        """Return which frames these are; `first` is the number of the first picture in its conversation."""
+        frames = (ShownFrame(number, each.index, each.time) for number, each in enumerate(self.frames, first))
+        return ShownClip(self.info.name, tuple(frames))
+
+
+def clip_pictures(video: Video, options: AskOptions, most: int | None = None, first: str = "") -> ClipPictures:
+    """Return the frames of a clip as labelled pictures.
 
     Args:
         video: the clip.
@@ -88,17 +120,17 @@ def clip_pictures(
         Picture(
             frame.image,
             max_tiles=most_tiles,
-            name=frame_name(reader.info, frame),
+            name=frame_name(reader.info.name, frame.time),
             label=(first if number == 1 else "") + _label(number, frame.time, timed),
         )
         for number, frame in enumerate(frames, 1)
     ]
-    return pictures, [*choice.notices, *damage_notices(reader.info, frames)]
+    return ClipPictures(reader.info, frames, pictures, (*choice.notices, *damage_notices(reader.info, frames)))
 
 
-def frame_name(info: ClipInfo, frame: ClipFrame) -> str:
+def frame_name(clip: str, seconds: float) -> str:
     """Return the name of a frame in messages, for example "clip.mp4 at 12.5 s"."""
-    return f"{info.name} at {frame.time:.1f} s"
+    return f"{clip} at {seconds:.1f} s"
 
 
 def _label(number: int, seconds: float, timed: bool) -> str:

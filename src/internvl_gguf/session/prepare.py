@@ -45,6 +45,7 @@ from internvl_gguf.types import (
     MessagePicture,
     Picture,
     Question,
+    ShownClip,
     Span,
     Tile,
     TileSpan,
@@ -74,6 +75,7 @@ class PreparedQuestion:
         notices: changes made so that it fits, one line each.
         form: what the answer has to be like; None for any text.
         tools: what it may call.
+        clips: its clips, with the frames that are shown.
     """
 
     messages: tuple[Message, ...]
@@ -85,6 +87,7 @@ class PreparedQuestion:
     notices: tuple[str, ...]
     form: AnswerFormat | None = None
     tools: tuple[Tool, ...] = ()
+    clips: tuple[ShownClip, ...] = ()
 
     @property
     def message(self) -> Message:
@@ -130,7 +133,7 @@ def prepare_question(
     tools, form = tools_and_form(options, _tokens_of_forms(runtime))
     sampling = options.get("sampling") or SamplingParams()
     answer_tokens = min(sampling.max_tokens, ANSWER_ALLOWANCE)
-    messages, clip_notices = _with_frames(
+    messages, clips, clip_notices = _with_frames(
         runtime, history, asked(history, prompt, images, options), options, tools, answer_tokens
     )
     if form is not None and form.kind == "boxes":
@@ -151,6 +154,8 @@ def prepare_question(
         earlier_questions=sum(message.role == "user" for message in history),
         form_tokens=len(text_tokens(runtime, form_note(options))) if isinstance(prompt, str) else 0,
         tool_tokens=len(text_tokens(runtime, tools_text(tools))),
+        frames=sum(len(clip.frames) for clip in clips),
+        frame_tokens=_frame_tokens(runtime, options),
     )
     # Planned between decoding and cutting: the sizes are known then, and no picture is decoded twice.
     every = [picture for pictures in decoded for picture in pictures]
@@ -166,7 +171,7 @@ def prepare_question(
     preprocess += time.perf_counter() - cutting
     spans = prompt_spans(runtime, [*history, *cut], tools)
     notices = (*clip_notices, *cut_notices(plan))
-    return PreparedQuestion(tuple(cut), spans, sampling, started, preprocess, len(history), notices, form, tools)
+    return PreparedQuestion(tuple(cut), spans, sampling, started, preprocess, len(history), notices, form, tools, clips)
 
 
 def _with_frames(
@@ -176,18 +181,22 @@ def _with_frames(
     options: AskOptions,
     tools: Sequence[Tool],
     answer_tokens: int,
-) -> tuple[list[Asked], tuple[str, ...]]:
-    """Return messages whose clips are pictures; a clip with `frames="auto"` gets what the context has left."""
+) -> tuple[list[Asked], tuple[ShownClip, ...], tuple[str, ...]]:
+    """Return what `with_frames` does; a clip with `frames="auto"` gets what the context has left."""
 
     def most() -> int:
         bare = [replace(each.message, text=each.message.text.replace(IMAGE_PLACE, "")) for each in messages]
         taken = total_length(prompt_spans(runtime, [*history, *bare], tools))
-        marks = len(text_tokens(runtime, f"{longest_label(options)}\n")) + 2  # <img> and </img>
         pictures = sum(not isinstance(image, Video) for each in messages for image in each.images)
         room = runtime.engine.n_ctx - taken - answer_tokens
-        return room // (runtime.vision.tokens_per_tile + marks) - pictures
+        return room // (runtime.vision.tokens_per_tile + _frame_tokens(runtime, options)) - pictures
 
-    return with_frames(messages, options, most)
+    return with_frames(messages, options, most, sum(len(message.pictures) for message in history))
+
+
+def _frame_tokens(runtime: ModelRuntime, options: AskOptions) -> int:
+    """Return the positions that the label of a frame and the marks around it take, at most."""
+    return len(text_tokens(runtime, f"{longest_label(options)}\n")) + 2  # <img> and </img>
 
 
 def _tokens_of_forms(runtime: ModelRuntime) -> list[str]:
