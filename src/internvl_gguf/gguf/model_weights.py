@@ -51,22 +51,41 @@ class Matrices:
         kind: storage type of their elements, see `Weight.kind`.
         n_bytes: bytes of all matrices.
         elements: elements of all matrices.
+        used: share of them that one token is multiplied with: less than 1 of experts.
     """
 
     kind: str
     n_bytes: int
     elements: int
+    used: float = 1.0
 
     @staticmethod
-    def among(weights: Iterable[Weight]) -> tuple[Matrices, ...]:
-        """Return the totals of the matrices among some tensors, type by type."""
-        sums: dict[str, list[int]] = {}
-        for weight in weights:
-            if len(weight.shape) == 2:
-                entry = sums.setdefault(weight.kind, [0, 0])
-                entry[0] += weight.n_bytes
-                entry[1] += weight.shape[0] * weight.shape[1]
-        return tuple(Matrices(kind, n_bytes, elements) for kind, (n_bytes, elements) in sums.items())
+    def among(weights: Iterable[Weight], used_experts: float = 1.0) -> tuple[Matrices, ...]:
+        """Return the totals of the matrices among some tensors, type by type.
+
+        Args:
+            weights: the tensors; those of three axes hold a matrix for each expert.
+            used_experts: share of the experts that one token goes through.
+        """
+        found = (
+            Matrices(each.kind, each.n_bytes, math.prod(each.shape), used_experts if len(each.shape) > 2 else 1.0)
+            for each in weights
+            if len(each.shape) > 1
+        )
+        return Matrices.joined(found)
+
+    @staticmethod
+    def joined(parts: Iterable[Matrices]) -> tuple[Matrices, ...]:
+        """Return the totals of several, by type and by the share that a token uses."""
+        sums: dict[tuple[str, float], tuple[int, int]] = {}
+        for each in parts:
+            n_bytes, elements = sums.get((each.kind, each.used), (0, 0))
+            sums[each.kind, each.used] = n_bytes + each.n_bytes, elements + each.elements
+        return tuple(Matrices(kind, *sizes, used) for (kind, used), sizes in sums.items())
+
+    def read_share(self, tokens: int) -> float:
+        """Return the share that a batch of tokens reads, where each expert is as likely as another."""
+        return 1.0 - (1.0 - self.used) ** tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +131,12 @@ class TextWeights(TextShape):
         for weight in self.weights:
             if weight.layer is not None and weight.layer < self.n_layers:
                 layers[weight.layer].append(weight)
-        return tuple(map(Matrices.among, layers))
+        return tuple(Matrices.among(layer, self.used_experts) for layer in layers)
+
+    @property
+    def used_experts(self) -> float:
+        """Share of the experts that one token goes through; 1 for a model without experts."""
+        return self.n_expert_used / self.n_expert if self.n_expert else 1.0
 
     @property
     def embedding(self) -> Weight:

@@ -329,7 +329,7 @@ def _page_cache(text: TextWeights, homes: Homes, *, reorders: bool) -> int:
 def is_repacked(weight: Weight) -> bool:
     """Return whether the CPU backend reorders a matrix, provided that no GPU computes with it."""
     kinds = REPACKED_X86 if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else _REPACKED_ARM
-    return len(weight.shape) == 2 and weight.shape[1] % _REPACKED_ROWS == 0 and weight.kind in kinds
+    return len(weight.shape) > 1 and weight.shape[1] % _REPACKED_ROWS == 0 and weight.kind in kinds
 
 
 def _vision_memory(
