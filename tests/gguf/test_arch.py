@@ -19,6 +19,7 @@ from internvl_gguf.gguf.arch.internvit import (
     tile_operations,
 )
 from internvl_gguf.gguf.arch.qwen2 import QWEN2
+from internvl_gguf.gguf.arch.text_architecture import TextArchitecture
 from internvl_gguf.gguf.header import GGUFHeader, read_header
 from internvl_gguf.gguf.size_names import TEXT_NAMES, VISION_NAMES
 from internvl_gguf.memory import MemoryRequest, predict_memory, shape_from_headers, shape_from_listing

@@ -152,7 +152,10 @@ def test_a_matrix_survives_its_file(tmp_path: Path, matrix: ImportanceMatrix) ->
 
 def test_the_file_is_that_of_llama_imatrix(tmp_path: Path) -> None:
     """Compared with a file of the real llama-imatrix once, to the byte; this holds what was found."""
-    entries = {"blk.0.b.weight": Activations(np.array([2.0, 4.0]), 1024), "blk.0.a.weight": Activations(np.ones(3), 7)}
+    entries = {
+        "blk.0.b.weight": Activations(np.array([2.0, 4.0]), np.array([1024])),
+        "blk.0.a.weight": Activations(np.ones(3), np.array([7])),
+    }
     write_matrix(tmp_path / "m.gguf", ImportanceMatrix(entries, ("a.txt",)))
     header = read_header(tmp_path / "m.gguf")
     assert list(header.key_values) == ["general.type", "imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size"]
@@ -206,7 +209,7 @@ def test_matrices_add_up(matrix: ImportanceMatrix) -> None:
     assert twice.positions == 2 * matrix.positions
     for name, entry in twice.entries.items():
         assert np.array_equal(entry.means, matrix.entries[name].means)
-    other = ImportanceMatrix({"blk.0.attn_q.weight": Activations(np.ones(8), 600)})
+    other = ImportanceMatrix({"blk.0.attn_q.weight": Activations(np.ones(8), np.array([600]))})
     with pytest.raises(InvalidRequestError, match="of two models"):
         _ = matrix + other
 
@@ -265,7 +268,7 @@ def test_a_matrix_of_another_model_is_refused(tmp_path: Path, change: dict[str, 
 @pytest.mark.parametrize("damage", ["cut", "text", "model", "counts", "infinite", "missing"])
 def test_a_damaged_matrix_is_one_clear_error(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "imatrix.gguf"
-    write_matrix(path, ImportanceMatrix({"blk.0.attn_q.weight": Activations(np.ones(8), 600)}))
+    write_matrix(path, ImportanceMatrix({"blk.0.attn_q.weight": Activations(np.ones(8), np.array([600]))}))
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-40])
     elif damage == "text":
