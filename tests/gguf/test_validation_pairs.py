@@ -209,7 +209,7 @@ def test_an_mmproj_of_a_release_without_such_text_models_is_refused() -> None:
 def test_two_text_models_of_one_width_and_release_are_told_apart_by_name() -> None:
     """InternVL3.5-2B and 30B-A3B are both 2048 wide and have the same vision encoder."""
     ours = text_facts_of(tiny_text(kind="qwen3moe", name="InternVL3_5-30B-A3B"))
-    with pytest.raises(ModelPairError, match="it is of InternVL3.5-2B, the text model of InternVL3.5-30B"):
+    with pytest.raises(ModelPairError, match=r"it is of InternVL3\.5-2B, the text model of InternVL3\.5-30B"):
         validate_pair(ours, mmproj_facts_of(tiny_mmproj(name="InternVL3_5-2B")))
 
 
@@ -303,7 +303,7 @@ def test_each_expert_may_have_a_scale_of_its_own() -> None:
     )
     assert text_facts_of(plan).n_expert == 4
     plan.fill("blk.0.ffn_up_exps.scale", (1,))
-    with pytest.raises(ModelFileError, match="ffn_up_exps.scale has the shape"):
+    with pytest.raises(ModelFileError, match=r"ffn_up_exps\.scale has the shape"):
         text_facts_of(plan)
 
 

@@ -263,7 +263,16 @@ def test_sizes_of_experts_and_heads_are_read_where_they_are_given(own_file: Path
         own_file,
         """[[model]]
         name = "Mine"
-        text = {architecture="qwen3moe", layers=48, width=2048, heads=32, kv_heads=4, ffn=6144, head_width=128, experts=128, experts_used=8, expert_ffn=768}
+        text.architecture = "qwen3moe"
+        text.layers = 48
+        text.width = 2048
+        text.heads = 32
+        text.kv_heads = 4
+        text.ffn = 6144
+        text.head_width = 128
+        text.experts = 128
+        text.experts_used = 8
+        text.expert_ffn = 768
         """,
     )
     mine = load_catalog().find("Mine")
