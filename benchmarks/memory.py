@@ -248,7 +248,10 @@ def on_stand_in(
 
 
 def _configuration(request: MemoryRequest) -> dict[str, Any]:
-    names = ("n_ctx", "n_parallel", "n_batch", "n_ubatch", "kv_type", "flash_attn", "n_gpu_layers", "gpus", "n_threads")
+    names = (
+        *("n_ctx", "n_parallel", "n_batch", "n_ubatch", "n_draft", "kv_type", "flash_attn"),
+        *("n_gpu_layers", "n_cpu_moe", "gpus", "n_threads", "extra_buffers"),
+    )
     return {name: getattr(request, name) for name in names}
 
 

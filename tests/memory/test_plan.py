@@ -245,7 +245,7 @@ def test_without_extra_buffers_nothing_is_copied(tmp_path: Path) -> None:
     table = replace(shape.text.embedding, shape=(128, 272))
     tied = replace(shape.text, weights=(table, *(each for each in shape.text.weights if each.name != table.name)))
     homes = ["CPU"] * tied.n_layers
-    copied, plain = (text_weights(tied, homes, "CPU", reorders=reorders)["CPU"] for reorders in (True, False))
+    copied, plain = (text_weights(tied, homes, "CPU", homes, reorders=reorders)["CPU"] for reorders in (True, False))
     assert copied - plain == table.n_bytes
 
 

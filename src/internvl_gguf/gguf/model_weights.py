@@ -42,6 +42,11 @@ class Weight:
         """Number of the layer it belongs to; None for the tensors before and after the layers."""
         return _layer_of(self.name)
 
+    @property
+    def is_of_experts(self) -> bool:
+        """Whether it holds the matrices of all experts of a layer."""
+        return len(self.shape) > 2
+
 
 @dataclass(frozen=True)
 class Matrices:
@@ -68,7 +73,7 @@ class Matrices:
             used_experts: share of the experts that one token goes through.
         """
         found = (
-            Matrices(each.kind, each.n_bytes, math.prod(each.shape), used_experts if len(each.shape) > 2 else 1.0)
+            Matrices(each.kind, each.n_bytes, math.prod(each.shape), used_experts if each.is_of_experts else 1.0)
             for each in weights
             if len(each.shape) > 1
         )
@@ -120,6 +125,15 @@ class TextWeights(TextShape):
         return tuple(sizes)
 
     @cached_property
+    def expert_bytes(self) -> tuple[int, ...]:
+        """Bytes of the experts of each layer."""
+        sizes = [0] * self.n_layers
+        for weight in self.weights:
+            if weight.is_of_experts and weight.layer is not None and weight.layer < self.n_layers:
+                sizes[weight.layer] += weight.n_bytes
+        return tuple(sizes)
+
+    @cached_property
     def parameters(self) -> int:
         """Number of weights."""
         return sum(math.prod(weight.shape) for weight in self.weights)
@@ -157,6 +171,11 @@ class TextWeights(TextShape):
     def output_norm(self) -> Weight:
         """The norm before the output matrix."""
         return self._by_name["output_norm.weight"]
+
+    @property
+    def norms_heads(self) -> bool:
+        """Whether queries and keys are normed."""
+        return "blk.0.attn_q_norm.weight" in self._by_name
 
     @property
     def fused_qkv(self) -> bool:

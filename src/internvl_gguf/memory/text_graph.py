@@ -65,6 +65,7 @@ class Placement:
 
     Attributes:
         layers: backend of each layer in the graph.
+        experts: backend of the experts of each layer, if it has any.
         numbers: the layers' numbers in the model: a graph may leave out layers that repeat others.
         output: backend of the output matrix.
         cpu: index of the CPU.
@@ -72,6 +73,7 @@ class Placement:
     """
 
     layers: tuple[int, ...]
+    experts: tuple[int, ...]
     numbers: tuple[int, ...]
     output: int
     cpu: int
@@ -261,14 +263,15 @@ class _Qwen3MoeGraph(_Qwen3Graph):
         shape, graph = self._shape, self._graph
         hidden = self._norm(hidden, f"blk.{layer}.ffn_norm.weight", home)
         tokens, used = hidden.shape[1], shape.n_expert_used
+        place = self._place.experts[self._place.numbers.index(layer)]
         chosen, shares = self._routing(hidden, layer, home)
         graph.expand(shares)
         hidden = reshape(hidden, shape.n_embd, 1, tokens)
         up, gate = (
-            mul_mat_id(self._weight(f"blk.{layer}.ffn_{part}_exps.weight", home), hidden, chosen)
+            mul_mat_id(self._weight(f"blk.{layer}.ffn_{part}_exps.weight", place), hidden, chosen)
             for part in ("up", "gate")
         )
-        down = self._weight(f"blk.{layer}.ffn_down_exps.weight", home)
+        down = self._weight(f"blk.{layer}.ffn_down_exps.weight", place)
         weighted = elementwise("mul", mul_mat_id(down, elementwise("glu", gate, up), chosen), shares)
         graph.expand(weighted)
         row = weighted.strides[2]

@@ -113,8 +113,8 @@ class _Share:
     Attributes:
         device: the device.
         is_host: whether it is the CPU.
-        n_layers: number of layers.
-        matrices: the matrices of these layers, by type.
+        n_layers: number of layers; 0 where it has only experts of other devices' layers.
+        matrices: the matrices of these layers and experts, by type.
         unread: matrices that most tokens of a prompt skip: after the last attention only tokens whose logits are wanted
             continue (`inp_out_ids` in `llm_build_qwen2`).
     """
@@ -145,17 +145,24 @@ class _Text:
         devices = (*machine.gpus, machine.host)
         cpu = len(devices) - 1
         layers: list[list[tuple[Matrices, ...]]] = [[] for _ in devices]
-        for home, matrices in zip(homes.layers, text.layer_matrices, strict=True):
-            layers[home].append(matrices)
-        last = (each for each in text.weights if each.layer == text.n_layers - 1 and ".ffn_" in each.name)
-        unread = Matrices.among(last, text.used_experts)
+        for home, place, matrices in zip(homes.layers, homes.experts, text.layer_matrices, strict=True):
+            if home == place:
+                layers[home].append(matrices)
+            else:
+                layers[home].append(tuple(each for each in matrices if each.used == 1.0))
+                layers[place].append(tuple(each for each in matrices if each.used != 1.0))
+        last = [each for each in text.weights if each.layer == text.n_layers - 1 and ".ffn_" in each.name]
+        unread: list[tuple[Matrices, ...]] = [() for _ in devices]
+        for home, of_experts in ((homes.layers[-1], False), (homes.experts[-1], True)):
+            matrices = Matrices.among((each for each in last if each.is_of_experts is of_experts), text.used_experts)
+            unread[home] = (*unread[home], *matrices)
         self._shares = [
             _Share(
                 device,
                 is_host=index == cpu,
-                n_layers=len(layers[index]),
+                n_layers=homes.layers.count(index),
                 matrices=Matrices.joined(chain.from_iterable(layers[index])),
-                unread=unread if index == homes.layers[-1] else (),
+                unread=unread[index],
             )
             for index, device in enumerate(devices)
             if layers[index]
