@@ -269,6 +269,19 @@ def test_all_experts_are_in_memory_whatever_a_token_uses() -> None:
     assert plan.kv_bytes_per_position == 98_304
 
 
+def test_experts_lie_where_they_are_sent() -> None:
+    shape = shape_from_headers(header("Qwen3 30B-A3B", n_layers=8))
+    whole, some, none = (
+        predict_memory(shape, MemoryRequest(4096, flash_attn=True, gpus=(1,), n_gpu_layers=-1, n_cpu_moe=count))
+        for count in (0, 3, -1)
+    )
+    assert len({sum(device.weights for device in plan.devices) for plan in (whole, some, none)}) == 1
+    assert some.host.weights - whole.host.weights == sum(shape.text.expert_bytes[:3])
+    assert none.host.weights - whole.host.weights == sum(shape.text.expert_bytes)
+    assert whole.gpus[0].kv_cache == none.gpus[0].kv_cache  # attention stays on the GPU
+    assert none.gpus[0].compute_buffer > whole.gpus[0].compute_buffer  # copies of a layer's experts for large batches
+
+
 def test_a_plan_is_json_with_its_sums() -> None:
     plan = predict_memory(tiny_shape(), MemoryRequest(512, gpus=(1,), n_gpu_layers=1))
     loaded = json.loads(json.dumps(asdict(plan)))
