@@ -282,6 +282,12 @@ MMPROJ_DEFECTS = {
 
 TEXT_DEFECTS = {
     "another architecture": Defect(_with("general.architecture", "llama"), 'architecture is "llama"', "refuses"),
+    "an InternLM2": Defect(
+        _with("general.architecture", "internlm2"), "(InternLM2, the text model of InternVL2 and 2.5)", "refuses"
+    ),
+    "a GPT-OSS": Defect(
+        _with("general.architecture", "gpt-oss"), "(GPT-OSS, the text model of InternVL3.5-20B-A4B)", "refuses"
+    ),
     "Qwen2.5-VL": Defect(_with("general.architecture", "qwen2vl"), "Qwen2.5-VL", "refuses"),
     "no architecture": Defect(_without("general.architecture"), "general.architecture is missing", "refuses"),
     "a plain Qwen2.5": Defect(
@@ -411,6 +417,16 @@ def test_defects_of_an_mmproj_are_refused(name: str) -> None:
     assert MMPROJ_DEFECTS[name].expected in caught.value.message
     assert caught.value.message.startswith("model.gguf: ")
     assert caught.value.hint
+
+
+def test_text_models_of_the_family_that_do_not_run_name_those_that_do() -> None:
+    for name in ("internlm2", "llama", "gpt-oss"):
+        plan = tiny_text()
+        plan.set("general.architecture", name)
+        with pytest.raises(ModelFileError) as caught:
+            text_facts_of(plan)
+        assert f'"{name}"' in caught.value.message
+        assert "a Qwen2.5 or Qwen3" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", TEXT_DEFECTS)

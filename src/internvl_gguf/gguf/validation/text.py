@@ -46,7 +46,10 @@ _OTHER_MODELS: Final = {
     "qwen3vl": "Qwen3-VL",
     "internlm2": "InternLM2, the text model of InternVL2 and 2.5",
     "llama": "Llama, or InternLM3 as in InternVL3-9B",
+    "gpt-oss": "GPT-OSS, the text model of InternVL3.5-20B-A4B",
 }
+_OF_THE_FAMILY: Final = frozenset({"internlm2", "llama", "gpt-oss"})
+_OTHER_SIZE_HINT: Final = "Use a size of InternVL whose text model is a Qwen2.5 or Qwen3; docs/models.md lists them."
 
 _SPLIT_KEYS: Final = {"split.no": Key("UINT16"), "split.count": Key("UINT16"), "split.tensors.count": Key("INT32")}
 _FILE_KEYS: Final = {**GENERAL_KEYS, **_SPLIT_KEYS, **TOKENIZER_KEYS}
@@ -164,7 +167,7 @@ def _architecture(header: GGUFHeader) -> TextArchitecture:
         described = f" ({known})" if known else ""
         raise header.error(
             f'its architecture is "{name}"{described}, not {KNOWN_ARCHITECTURES} as in InternVL text models',
-            NOT_INTERNVL_HINT,
+            _OTHER_SIZE_HINT if name in _OF_THE_FAMILY else NOT_INTERNVL_HINT,
         )
     return TEXT_ARCHITECTURES[name]
 
