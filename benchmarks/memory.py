@@ -44,6 +44,18 @@ MEASURED = ("weights", "kv_cache", "compute_buffer", "output_buffer")
 LARGE = 16 * MIB  # parts below this are compared as part of the total only
 PER_FILE = 10
 SMALL = replace(headers.TEXT["0.5B"], n_layers=6)
+EXPERTS = replace(headers.TEXT["Qwen3 30B-A3B"], n_layers=8, n_vocab=4096)
+SMALL_EXPERTS = replace(
+    EXPERTS,
+    n_layers=3,
+    n_embd=256,
+    n_head=4,
+    n_head_kv=2,
+    n_expert=8,
+    n_expert_used=2,
+    n_ff_exp=256,
+    name="small experts",
+)
 SMALL_VISION = replace(headers.VISION["InternViT-300M"], n_layers=3)
 
 
@@ -90,6 +102,8 @@ def named(model: str, request: MemoryRequest) -> str:
         words.append(f"{request.n_parallel} conversations")
     if request.gpus:
         words.append(f"{request.n_gpu_layers} layers on {len(request.gpus)} GPU{'s' * (len(request.gpus) > 1)}")
+    if request.n_cpu_moe:
+        words.append(f"experts of {'all' if request.n_cpu_moe == -1 else request.n_cpu_moe} layers on the host")
     return ", ".join(words)
 
 
@@ -123,7 +137,7 @@ def write_mmproj(folder: Path, architecture: VisionShape, kind: str, n_embd: int
 
 
 def formula_against_dry_run(folder: Path) -> tuple[list[Comparison], list[float]]:
-    """Six architectures, every quant among them; also the seconds of each call of `dry_run`."""
+    """All text models, every quant among them; also the seconds of each call of `dry_run`."""
     found, seconds = [], []
     quants = list(headers.QUANTS)
     for index, architecture in enumerate(headers.TEXT.values()):
@@ -215,18 +229,21 @@ def formula_against_stand_in(folder: Path, library: Path) -> list[Comparison]:
         found += on_stand_in(folder, library, headers.TEXT[model], quant, gpus, allocate=False)
     for gpus in (1, 2, 3):
         found += on_stand_in(folder, library, SMALL, "Q4_K_M", gpus, allocate=True)
-    return found
+    for gpus in (1, 2):
+        found += on_stand_in(folder, library, EXPERTS, "Q4_K_M", gpus, allocate=False)
+    return found + on_stand_in(folder, library, SMALL_EXPERTS, "Q8_0", 1, allocate=True)
 
 
 def on_stand_in(
     folder: Path, library: Path, architecture: headers.PublishedText, quant: str, gpus: int, *, allocate: bool
 ) -> list[Comparison]:
-    """One model with none, one, half and all of its layers on GPUs."""
+    """One model with none, one, half and all of its layers on GPUs, and with experts of some layers on the host."""
     path = write_text(folder, architecture, quant)
     shape = shape_from_headers(read_header(path))
     layers = architecture.n_layers
     requests = [
-        replace(request, gpus=(3.0, 1.0, 2.0)[:gpus], n_gpu_layers=count)
+        replace(request, gpus=(3.0, 1.0, 2.0)[:gpus], n_gpu_layers=count, n_cpu_moe=experts)
+        for experts in ((0, 1, layers // 2, -1) if architecture.n_expert else (0,))
         for count in (0, 1, layers // 2, layers, layers + 1)
         for request in draw_requests(6, f"{architecture.name} {count}")
     ]
@@ -248,7 +265,10 @@ def on_stand_in(
 
 
 def _configuration(request: MemoryRequest) -> dict[str, Any]:
-    names = ("n_ctx", "n_parallel", "n_batch", "n_ubatch", "kv_type", "flash_attn", "n_gpu_layers", "gpus", "n_threads")
+    names = (
+        *("n_ctx", "n_parallel", "n_batch", "n_ubatch", "n_draft", "kv_type", "flash_attn"),
+        *("n_gpu_layers", "n_cpu_moe", "gpus", "n_threads", "extra_buffers"),
+    )
     return {name: getattr(request, name) for name in names}
 
 

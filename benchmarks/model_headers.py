@@ -1,6 +1,7 @@
 """Headers of GGUF files of published shapes and quants, written without weights: a sparse file does for the rest.
 
-The six text models are Qwen2.5's, the two vision encoders InternViT's, with the sizes that InternVL3 uses. A quant is a
+The text models are those of InternVL3 (Qwen2.5) and InternVL3.5 (Qwen3 and Qwen3-MoE), the two vision encoders
+InternViT's. A quant is a
 mixture of types as llama.cpp's `llama-quantize` makes it (`llama_tensor_get_type` in `src/llama-quant.cpp`, simplified
 to what changes a file's size: output and embedding rows, values, down projections, and what rows of another length than
 a multiple of 256 fall back to). The vocabulary is made up, of the published length.
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
@@ -52,6 +53,19 @@ TEXT = {
         PublishedText("qwen2", 48, 5120, 40, 8, 13824, name="14B"),
         PublishedText("qwen2", 64, 5120, 40, 8, 27648, name="32B"),
         PublishedText("qwen2", 80, 8192, 64, 8, 29568, name="72B"),
+        *(
+            replace(shape, name=f"Qwen3 {shape.name}", n_vocab=151_936, n_ctx_train=40_960)
+            for shape in (
+                PublishedText("qwen3", 28, 1024, 16, 8, 3072, 128, name="0.6B"),
+                PublishedText("qwen3", 28, 2048, 16, 8, 6144, 128, name="1.7B"),
+                PublishedText("qwen3", 36, 2560, 32, 8, 9728, 128, name="4B"),
+                PublishedText("qwen3", 36, 4096, 32, 8, 12288, 128, name="8B"),
+                PublishedText("qwen3", 40, 5120, 40, 8, 17408, 128, name="14B"),
+                PublishedText("qwen3", 64, 5120, 64, 8, 25600, 128, name="32B"),
+                PublishedText("qwen3moe", 48, 2048, 32, 4, 6144, 128, 128, 8, 768, name="30B-A3B"),
+                PublishedText("qwen3moe", 94, 4096, 64, 4, 12288, 128, 128, 8, 1536, name="235B-A22B"),
+            )
+        ),
     )
 }
 VISION = {
@@ -132,7 +146,7 @@ def text_tensors(shape: PublishedText, quant: str) -> list[Entry]:
             return _fitting(output, spec.shape[0])
         _, _, within = spec.name.partition("blk.")
         is_better = within and _gets_more_bits(int(within.split(".")[0]), shape.n_layers)
-        gets_more = is_better and spec.name.endswith(("attn_v.weight", "ffn_down.weight"))
+        gets_more = is_better and spec.name.endswith(("attn_v.weight", "ffn_down.weight", "ffn_down_exps.weight"))
         return _fitting(better if gets_more else base, spec.shape[0])
 
     return [(spec.name, spec.shape, stored(spec)) for spec in architecture.tensors(shape, names)]
@@ -165,10 +179,17 @@ def _text_keys(shape: PublishedText) -> dict[str, Value]:
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
     tokens, merges = _vocabulary(shape.n_vocab - len(special))
     architecture = shape.architecture
+    heads: dict[str, Value] = {f"attention.{part}_length": shape.head_dim for part in ("key", "value")}
+    experts: dict[str, Value] = {
+        "expert_count": shape.n_expert,
+        "expert_used_count": shape.n_expert_used,
+        "expert_feed_forward_length": shape.n_ff_exp,
+    }
+    own = (heads if architecture != "qwen2" else {}) | (experts if shape.n_expert else {})
     return {
         "general.architecture": architecture,
         "general.type": "model",
-        "general.name": f"Header of a Qwen2.5 {shape.name}",
+        "general.name": f"Header of a text model, {shape.name}",
         f"{architecture}.block_count": shape.n_layers,
         f"{architecture}.context_length": shape.n_ctx_train,
         f"{architecture}.embedding_length": shape.n_embd,
@@ -177,6 +198,7 @@ def _text_keys(shape: PublishedText) -> dict[str, Value]:
         f"{architecture}.attention.head_count_kv": shape.n_head_kv,
         f"{architecture}.rope.freq_base": 1e6,
         f"{architecture}.attention.layer_norm_rms_epsilon": 1e-6,
+        **{f"{architecture}.{name}": value for name, value in own.items()},
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "qwen2",
         "tokenizer.ggml.tokens": tokens + special,

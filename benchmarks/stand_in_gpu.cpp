@@ -102,12 +102,17 @@ ggml_backend_buffer_type_t dev_host_buft(ggml_backend_dev_t) { return &host_type
 bool dev_supports_op(ggml_backend_dev_t, const ggml_tensor *) { return true; }
 bool dev_supports_buft(ggml_backend_dev_t dev, ggml_backend_buffer_type_t buft) { return buft == dev_buft(dev); }
 
-bool dev_offload_op(ggml_backend_dev_t, const ggml_tensor * op) {
-    if (op->op == GGML_OP_GET_ROWS) {
-        return false;
+int64_t batch_size(const ggml_tensor * op) {
+    switch (op->op) {
+        case GGML_OP_GET_ROWS: return 0;
+        case GGML_OP_MUL_MAT: return op->ne[1];
+        case GGML_OP_MUL_MAT_ID:
+        case GGML_OP_ROPE: return op->ne[2];
+        default: return ggml_nrows(op);
     }
-    return (op->op == GGML_OP_MUL_MAT ? op->ne[1] : ggml_nrows(op)) >= 32;
 }
+
+bool dev_offload_op(ggml_backend_dev_t, const ggml_tensor * op) { return batch_size(op) >= 32; }
 
 ggml_backend_event_t dev_event_new(ggml_backend_dev_t dev) { return new ggml_backend_event{dev, nullptr}; }
 void dev_event_free(ggml_backend_dev_t, ggml_backend_event_t event) { delete event; }

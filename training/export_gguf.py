@@ -1,8 +1,8 @@
-"""Write an InternVL model as the two files llama.cpp reads: a text GGUF (qwen2) and an mmproj GGUF (clip, internvl).
+"""Write an InternVL model as the two files llama.cpp reads: a text GGUF (Qwen2.5 or Qwen3) and an mmproj GGUF (clip).
 
 Tensors come in under the names that transformers' `InternVLForConditionalGeneration.state_dict()` gives them, as
 float32 arrays. Names, keys and storage types going out are those of llama.cpp's own converter (`convert_hf_to_gguf.py`
-for InternVL3, at the revision that llama-cpp-python 0.3.36 carries), so that a file written here is read like a
+for InternVL3 and 3.5, at the revision that llama-cpp-python 0.3.36 carries), so that a file written here is read like a
 published one; in particular `v.position_embd.weight` keeps the class token's row first.
 """
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, NDArray[np.float32]]
 
 StorageType = Literal["f32", "f16", "bf16"]
+TextKind = Literal["qwen2", "qwen3", "qwen3moe"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -45,9 +46,12 @@ _TEXT_NAMES = (
     (r"lm_head\.weight", "output.weight"),
     (r"model\.language_model\.layers\.(\d+)\.input_layernorm\.weight", r"blk.\1.attn_norm.weight"),
     (r"model\.language_model\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)", r"blk.\1.attn_\2.\3"),
+    (r"model\.language_model\.layers\.(\d+)\.self_attn\.([qk])_norm\.weight", r"blk.\1.attn_\2_norm.weight"),
     (r"model\.language_model\.layers\.(\d+)\.self_attn\.o_proj\.weight", r"blk.\1.attn_output.weight"),
     (r"model\.language_model\.layers\.(\d+)\.post_attention_layernorm\.weight", r"blk.\1.ffn_norm.weight"),
     (r"model\.language_model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\.weight", r"blk.\1.ffn_\2.weight"),
+    (r"model\.language_model\.layers\.(\d+)\.mlp\.gate\.weight", r"blk.\1.ffn_gate_inp.weight"),
+    (r"model\.language_model\.layers\.(\d+)\.mlp\.experts\.(gate|up|down)_proj", r"blk.\1.ffn_\2_exps.weight"),
 )
 _VISION_NAMES = (
     (r"model\.vision_tower\.embeddings\.cls_token", "v.class_embd"),
@@ -72,7 +76,7 @@ _VISION_NAMES = (
 
 @dataclass(frozen=True)
 class TextShape:
-    """A Qwen2 language model.
+    """A language model of the Qwen family.
 
     Attributes:
         vocab: rows of the embedding table, padding rows included.
@@ -81,6 +85,9 @@ class TextShape:
         kv_heads: key and value heads.
         ffn: inner width of the gated feed-forward layer.
         tied: whether the output projection is the embedding table (then no `output.weight` is written).
+        kind: `general.architecture`. Qwen2 has biases of queries, keys and values, Qwen3 norms of queries and keys.
+        head_dim: width of a head; 0 for width / heads, as Qwen2 has it.
+        experts, experts_used, expert_ffn: of Qwen3-MoE: experts of a layer, those of one token, their inner width.
     """
 
     vocab: int
@@ -93,26 +100,46 @@ class TextShape:
     tied: bool
     rope_theta: float = 1_000_000.0
     norm_eps: float = 1e-6
+    kind: TextKind = "qwen2"
+    head_dim: int = 0
+    experts: int = 0
+    experts_used: int = 0
+    expert_ffn: int = 0
+
+    @property
+    def head_width(self) -> int:
+        """Width of a head."""
+        return self.head_dim or self.width // self.heads
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor the text GGUF holds, by GGUF name, in numpy order (rows first)."""
-        kv_width = self.width // self.heads * self.kv_heads
+        q_width, kv_width = self.head_width * self.heads, self.head_width * self.kv_heads
         shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (self.vocab, self.width)}
         for layer in range(self.layers):
             block = f"blk.{layer}"
             shapes[f"{block}.attn_norm.weight"] = (self.width,)
-            for name, rows in (("q", self.width), ("k", kv_width), ("v", kv_width)):
+            for name, rows in (("q", q_width), ("k", kv_width), ("v", kv_width)):
                 shapes[f"{block}.attn_{name}.weight"] = (rows, self.width)
-                shapes[f"{block}.attn_{name}.bias"] = (rows,)
-            shapes[f"{block}.attn_output.weight"] = (self.width, self.width)
+                if self.kind == "qwen2":
+                    shapes[f"{block}.attn_{name}.bias"] = (rows,)
+                elif name != "v":
+                    shapes[f"{block}.attn_{name}_norm.weight"] = (self.head_width,)
+            shapes[f"{block}.attn_output.weight"] = (self.width, q_width)
             shapes[f"{block}.ffn_norm.weight"] = (self.width,)
-            shapes[f"{block}.ffn_gate.weight"] = (self.ffn, self.width)
-            shapes[f"{block}.ffn_up.weight"] = (self.ffn, self.width)
-            shapes[f"{block}.ffn_down.weight"] = (self.width, self.ffn)
+            shapes |= {f"{block}.{name}": shape for name, shape in self._feed_forward_shapes()}
         shapes["output_norm.weight"] = (self.width,)
         if not self.tied:
             shapes["output.weight"] = (self.vocab, self.width)
         return shapes
+
+    def _feed_forward_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        if self.experts:
+            yield "ffn_gate_inp.weight", (self.experts, self.width)
+        count, suffix = ((self.experts,), "_exps") if self.experts else ((), "")
+        inner = self.expert_ffn if self.experts else self.ffn
+        yield f"ffn_gate{suffix}.weight", (*count, inner, self.width)
+        yield f"ffn_up{suffix}.weight", (*count, inner, self.width)
+        yield f"ffn_down{suffix}.weight", (*count, self.width, inner)
 
 
 @dataclass(frozen=True)
@@ -240,7 +267,7 @@ def export_text(
     metadata: Metadata,
     dtype: StorageType = "f32",
 ) -> None:
-    """Write the language model of `tensors` as a text GGUF of architecture qwen2.
+    """Write the language model of `tensors` as a text GGUF.
 
     Args:
         path: the file to write.
@@ -252,12 +279,12 @@ def export_text(
             the embedding table; the vocabulary does not have `shape.vocab` tokens.
     """
     _check_tokenizer(tokenizer, shape.vocab)
-    chosen = dict(_renamed(tensors, _TEXT_NAMES))
+    chosen = dict(_renamed(_with_separate_experts(tensors), _TEXT_NAMES))
     output = chosen.pop("output.weight", None) if shape.tied else None
     if output is not None and not np.array_equal(output, chosen["token_embd.weight"]):
         raise ValueError("lm_head.weight differs from the embedding table; set tied=False")
     _check_shapes(chosen, shape.tensor_shapes())
-    writer = gguf.GGUFWriter(path, "qwen2")
+    writer = gguf.GGUFWriter(path, shape.kind)
     _write_metadata(writer, metadata, gguf.GGUFType.MODEL, dtype)
     writer.add_block_count(shape.layers)
     writer.add_context_length(shape.context_length)
@@ -267,6 +294,13 @@ def export_text(
     writer.add_head_count_kv(shape.kv_heads)
     writer.add_rope_freq_base(shape.rope_theta)
     writer.add_layer_norm_rms_eps(shape.norm_eps)
+    if shape.head_dim:
+        writer.add_key_length(shape.head_dim)
+        writer.add_value_length(shape.head_dim)
+    if shape.experts:
+        writer.add_expert_count(shape.experts)
+        writer.add_expert_used_count(shape.experts_used)
+        writer.add_expert_feed_forward_length(shape.expert_ffn)
     _write_tokenizer(writer, tokenizer)
     _write_file(writer, chosen, shape.tensor_shapes(), dtype)
 
@@ -289,7 +323,7 @@ def export_mmproj(
     Raises:
         ValueError: a tensor is unknown, missing or of another shape than `shape` says.
     """
-    chosen = dict(_renamed(tensors, _VISION_NAMES))
+    chosen = dict(_renamed(_with_separate_experts(tensors), _VISION_NAMES))
     _check_shapes(chosen, shape.tensor_shapes())
     writer = gguf.GGUFWriter(path, "clip")
     _write_metadata(writer, metadata, gguf.GGUFType.MMPROJ, dtype)
@@ -337,6 +371,18 @@ def state_name(gguf_name: str) -> str:
             filled = "".join(text + values.get(str(at), "") for at, text in enumerate(plain, 1))
             return filled.replace("\\", "")
     raise ValueError(f"no tensor of the model is called {gguf_name!r}")
+
+
+def _with_separate_experts(tensors: Tensors) -> Tensors:
+    """The tensors with `gate_up_proj` of experts, which transformers keeps in one, as two."""
+    separate = {}
+    for name, data in tensors.items():
+        if name.endswith("mlp.experts.gate_up_proj"):
+            stem = name.removesuffix("gate_up_proj")
+            separate[f"{stem}gate_proj"], separate[f"{stem}up_proj"] = np.split(data, 2, axis=1)
+        else:
+            separate[name] = data
+    return separate
 
 
 def _renamed(tensors: Tensors, names: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -396,8 +442,8 @@ def _write_tokenizer(writer: gguf.GGUFWriter, tokenizer: TokenizerSpec) -> None:
 
 
 def _tensor_type(name: str, dimensions: int, dtype: StorageType) -> gguf.GGMLQuantizationType:
-    """The converter's rule: vectors, norms, embeddings of position and class stay float32."""
-    if dimensions == 1 or name in ("v.class_embd", "v.position_embd.weight"):
+    """The converter's rule: vectors, norms, embeddings of position and class, and rows of routers stay float32."""
+    if dimensions == 1 or name in ("v.class_embd", "v.position_embd.weight") or ".ffn_gate_inp." in name:
         return gguf.GGMLQuantizationType.F32
     if name == "v.patch_embd.weight" and dtype == "bf16":
         return gguf.GGMLQuantizationType.F32

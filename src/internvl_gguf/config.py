@@ -311,6 +311,22 @@ class EngineConfig:
         hint=LayersOrAuto.hint,
         is_swept=True,
     )
+    cpu_moe: bool = option(
+        False,
+        "Keep all experts in host memory, and the rest of their layers on the GPU where it fits.",
+        "--cpu-moe",
+    )
+    n_cpu_moe: int | None = option(
+        None,
+        "Layers, from the first on, whose experts stay in host memory.",
+        "--n-cpu-moe",
+        "-ncmoe",
+        otherwise="as many as the GPU has no room for",
+        details="Of a model with experts, such as InternVL3.5-30B-A3B ([picking.md](picking.md)).",
+        allows=at_least(0),
+        hint="Use 0 or more layers; cpu_moe is for all.",
+        metavar="N",
+    )
     vram: VRAM | None = option(
         None,
         'Memory of each GPU that may be taken, as "12GiB".',
@@ -441,6 +457,11 @@ class EngineConfig:
             f"A {self.kv_type} KV cache needs flash attention, which is off.",
             'Leave flash_attn at "auto", or use kv_type f16.',
         )
+        _require(
+            not (self.cpu_moe and self.n_cpu_moe is not None),
+            f"cpu_moe keeps all experts in host memory, n_cpu_moe those of {self.n_cpu_moe} layers.",
+            "Use one of them.",
+        )
 
     @property
     def options(self) -> EngineOptions:
@@ -453,6 +474,8 @@ class EngineOptions(TypedDict, total=False):
 
     n_ctx: int | None
     n_gpu_layers: GPULayers
+    cpu_moe: bool
+    n_cpu_moe: int | None
     vram: VRAM | None
     force: bool
     kv_type: KVType

@@ -242,7 +242,7 @@ def test_an_importance_matrix_beside_the_models_is_none(folder: Path, tmp_path: 
     for name in ("tiny-Q8_0.gguf", "mmproj-F16.gguf"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     matrix = tmp_path / "im.gguf"
-    write_matrix(matrix, ImportanceMatrix({"blk.0.attn_q.weight": Activations(np.ones(64), 512)}))
+    write_matrix(matrix, ImportanceMatrix({"blk.0.attn_q.weight": Activations(np.ones(64), np.array([512]))}))
     assert names(find(tmp_path)) == names(find(*tmp_path.glob("*.gguf"))) == [("Q8_0", "F16")]
     with pytest.raises(ModelFileError, match="is an importance matrix, not a model"):
         TextHalf.here(matrix)

@@ -21,6 +21,7 @@ from training.export_gguf import (
     byte_level,
     export_mmproj,
     export_text,
+    state_name,
 )
 
 TEXT = TextShape(vocab=270, width=32, layers=2, heads=4, kv_heads=2, ffn=48, context_length=512, tied=False)
@@ -201,6 +202,43 @@ def test_queries_and_keys_normalised_over_the_width(tmp_path: Path) -> None:
     vision = replace(VISION, qk_norm=True)
     _, written = write_pair(tmp_path, state_dict(vision=vision), vision=vision)
     assert {"v.blk.1.attn_q_norm.weight", "v.blk.1.attn_k_norm.weight"} <= {tensor.name for tensor in written.tensors}
+
+
+QWEN3 = replace(TEXT, kind="qwen3", head_dim=16)
+QWEN3MOE = replace(QWEN3, kind="qwen3moe", experts=4, experts_used=2, expert_ffn=24)
+
+
+def qwen3_state_dict(shape: TextShape) -> StateDict:
+    """The text tensors of a Qwen3 under transformers' names, which keeps gate and up of all experts in one."""
+    random = np.random.default_rng(4)
+    tensors: StateDict = {}
+    for name, sizes in shape.tensor_shapes().items():
+        data = random.standard_normal(sizes, dtype=np.float32)
+        if name.endswith(("ffn_gate_exps.weight", "ffn_up_exps.weight")):
+            stem = state_name(name).rsplit(".", 1)[0]
+            tensors.setdefault(f"{stem}.gate_up_proj", np.zeros((4, 48, 32), np.float32))
+            place = slice(0, 24) if "gate" in name else slice(24, 48)
+            tensors[f"{stem}.gate_up_proj"][:, place] = data
+        else:
+            tensors[state_name(name)] = data
+    return tensors
+
+
+@pytest.mark.parametrize("shape", [QWEN3, QWEN3MOE], ids=lambda shape: shape.kind)
+def test_the_text_models_of_internvl3_5_arrive_and_are_accepted(shape: TextShape, tmp_path: Path) -> None:
+    tensors = qwen3_state_dict(shape)
+    export_text(tmp_path / "text.gguf", tensors, shape, TOKENIZER, METADATA, "f16")
+    written = {tensor.name: tensor for tensor in GGUFReader(tmp_path / "text.gguf").tensors}
+    assert written.keys() == shape.tensor_shapes().keys()
+    facts = validate_text_model(read_header(tmp_path / "text.gguf"))
+    assert (facts.architecture, facts.head_dim, facts.n_expert, facts.n_ff_exp) == (
+        (shape.kind, 16, shape.experts, shape.expert_ffn)
+    )
+    if shape.experts:
+        kept = tensors["model.language_model.layers.1.mlp.experts.gate_up_proj"].astype(np.float16)
+        assert np.array_equal(written["blk.1.ffn_gate_exps.weight"].data, kept[:, :24])
+        assert np.array_equal(written["blk.1.ffn_up_exps.weight"].data, kept[:, 24:])
+        assert written["blk.1.ffn_gate_inp.weight"].tensor_type.name == "F32"
 
 
 def test_rms_norm_is_for_the_6b_encoder_alone() -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFValueType
 
+import model_headers
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.gguf.header import read_header
+from internvl_gguf.gguf.header import parse_header, read_header
 from internvl_gguf.gguf.validation import (
     validate_mmproj,
     validate_text_model,
@@ -43,6 +44,22 @@ def test_facts_of_a_text_model() -> None:
     assert (facts.head_dim, facts.n_ff, facts.n_vocab, facts.n_ctx_train, facts.file_type) == (8, 80, 270, 1234, 0)
     assert (facts.im_start, facts.im_end, facts.img, facts.img_end, facts.img_context) == (265, 266, 267, 268, 269)
     assert facts.eos == facts.im_end
+
+
+def test_facts_of_the_text_models_of_internvl3_5() -> None:
+    """Heads of a width of their own, no biases, norms of queries and keys, experts."""
+    dense = text_facts_of(tiny_text(kind="qwen3", head_dim=32))
+    assert (dense.architecture, dense.head_dim, dense.q_width, dense.kv_width) == ("qwen3", 32, 128, 64)
+    assert (dense.n_expert, dense.n_expert_used, dense.n_ff_exp) == (0, 0, 0)
+    sparse = text_facts_of(tiny_text(kind="qwen3moe", head_dim=32, n_ff=96, n_expert=8, n_expert_used=3))
+    assert (sparse.architecture, sparse.head_dim, sparse.n_ff) == ("qwen3moe", 32, 96)
+    assert (sparse.n_expert, sparse.n_expert_used, sparse.n_ff_exp) == (8, 3, 32)
+
+
+def test_experts_share_the_feed_forward_width_where_the_file_does_not_say() -> None:
+    plan = tiny_text(kind="qwen3moe", n_ff=96, n_expert_used=2)
+    plan.remove("qwen3moe.expert_feed_forward_length")
+    assert text_facts_of(plan).n_ff_exp == 48
 
 
 def test_facts_of_an_mmproj() -> None:
@@ -98,6 +115,14 @@ def test_the_text_models_of_every_internvl3_are_accepted(
     )
 
 
+@pytest.mark.parametrize("name", [name for name in model_headers.TEXT if name.startswith("Qwen3 ")])
+def test_the_text_models_of_every_internvl3_5_are_accepted(name: str) -> None:
+    shape = replace(model_headers.TEXT[name], n_vocab=4096)
+    data, tensors = model_headers.text_header(shape, "Q4_K_M"), model_headers.text_tensors(shape, "Q4_K_M")
+    facts = validate_text_model(parse_header(data, model_headers.file_size(data, tensors), "text.gguf"))
+    assert facts.sizes == shape.sizes
+
+
 @dataclass(frozen=True)
 class Defect:
     """A damaged plan.
@@ -108,11 +133,17 @@ class Defect:
         stock: what happens to it unchecked: llama.cpp "dies", "lies" (loads it and computes something else), or
             "refuses" it (or computes NaN, which our wrapper refuses); or it is "harmless": the numbers are the same
             here, and the defect shows elsewhere (other prompts, special tokens).
+        kind: architecture of the valid plan, if it is that of a text model.
     """
 
     change: Callable[[Blueprint], object]
     expected: str
     stock: str
+    kind: str = "qwen2"
+
+    def plan(self) -> Blueprint:
+        """A valid plan of a text model."""
+        return tiny_text(kind=self.kind, head_dim=0 if self.kind == "qwen2" else 32)
 
 
 def _renamed(before: str, after: str) -> Callable[[Blueprint], object]:
@@ -145,6 +176,16 @@ def _fewer_layers(plan: Blueprint) -> None:
 def _all_biases_renamed(plan: Blueprint) -> None:
     for tensor in plan.tensors:
         tensor.name = str(tensor.name).replace("ln1.bias", "ln1.bia")
+
+
+def _more_tokens(plan: Blueprint) -> None:
+    plan.key("tokenizer.ggml.tokens").value += ["[PAD270]", "[PAD271]"]
+    plan.key("tokenizer.ggml.token_type").value += [5, 5]
+
+
+def _fewer_tokens(plan: Blueprint) -> None:
+    for name in ("tokens", "token_type"):
+        del plan.key(f"tokenizer.ggml.{name}").value[256]
 
 
 MMPROJ_DEFECTS = {
@@ -241,12 +282,61 @@ MMPROJ_DEFECTS = {
 
 TEXT_DEFECTS = {
     "another architecture": Defect(_with("general.architecture", "llama"), 'architecture is "llama"', "refuses"),
+    "an InternLM2": Defect(
+        _with("general.architecture", "internlm2"), "(InternLM2, the text model of InternVL2 and 2.5)", "refuses"
+    ),
+    "a GPT-OSS": Defect(
+        _with("general.architecture", "gpt-oss"), "(GPT-OSS, the text model of InternVL3.5-20B-A4B)", "refuses"
+    ),
     "Qwen2.5-VL": Defect(_with("general.architecture", "qwen2vl"), "Qwen2.5-VL", "refuses"),
     "no architecture": Defect(_without("general.architecture"), "general.architecture is missing", "refuses"),
     "a plain Qwen2.5": Defect(
         lambda plan: plan.key("tokenizer.ggml.tokens").value.__setitem__(slice(-3, None), ["a1", "a2", "a3"]),
-        "no InternVL text model: its vocabulary has no <img>, </img>, <IMG_CONTEXT>",
+        "a Qwen2.5 and no InternVL text model: its vocabulary has no <img>, </img>, <IMG_CONTEXT>",
         "harmless",
+    ),
+    "a plain Qwen3": Defect(
+        lambda plan: plan.key("tokenizer.ggml.tokens").value.__setitem__(slice(-3, None), ["a1", "a2", "a3"]),
+        "a Qwen3 and no InternVL text model: its vocabulary has no <img>, </img>, <IMG_CONTEXT>",
+        "harmless",
+        "qwen3",
+    ),
+    "a vocabulary that was padded": Defect(
+        _more_tokens, "its vocabulary of 272 tokens was padded: its embedding table has 270 rows", "refuses", "qwen3"
+    ),
+    "a vocabulary that was cut": Defect(
+        _fewer_tokens, "its vocabulary of 269 tokens was cut: its embedding table has 270 rows", "refuses", "qwen3"
+    ),
+    "no norm of queries": Defect(
+        _without("blk.1.attn_q_norm.weight"), "blk.1.attn_q_norm.weight is missing", "refuses", "qwen3"
+    ),
+    "a bias that no Qwen3 has": Defect(
+        _tensor_like("blk.0.attn_q.bias", "blk.0.attn_q_norm.weight"), "no place for the tensor", "refuses", "qwen3"
+    ),
+    "heads that were divided": Defect(
+        _without("qwen3.attention.key_length"), "value_length is 32, outside 16 to 16", "refuses", "qwen3"
+    ),
+    "no experts": Defect(_with("qwen3moe.expert_count", 0), "expert_count is 0, outside 1", "dies", "qwen3moe"),
+    "more experts than llama.cpp knows": Defect(
+        _with("qwen3moe.expert_count", 1025), "expert_count is 1025, outside 1 to 1024", "dies", "qwen3moe"
+    ),
+    "more experts for a token than there are": Defect(
+        _with("qwen3moe.expert_used_count", 5), "expert_used_count is 5, outside 1 to 4", "dies", "qwen3moe"
+    ),
+    "another number of experts": Defect(
+        _with("qwen3moe.expert_count", 3), "blk.0.ffn_gate_inp.weight has the shape [64, 4]", "refuses", "qwen3moe"
+    ),
+    "experts of another width": Defect(
+        _with("qwen3moe.expert_feed_forward_length", 32),
+        "blk.0.ffn_gate_exps.weight has the shape [64, 48, 4]",
+        "refuses",
+        "qwen3moe",
+    ),
+    "experts in groups": Defect(
+        _with("qwen3moe.expert_group_count", 2, UINT32), "expert_group_count is 2, outside 0 to 0", "dies", "qwen3moe"
+    ),
+    "no rows to choose experts by": Defect(
+        _without("blk.1.ffn_gate_inp.weight"), "blk.1.ffn_gate_inp.weight is missing", "refuses", "qwen3moe"
     ),
     "a token twice": Defect(
         lambda plan: plan.key("tokenizer.ggml.tokens").value.__setitem__(3, "the"), "a token appears twice", "dies"
@@ -329,9 +419,19 @@ def test_defects_of_an_mmproj_are_refused(name: str) -> None:
     assert caught.value.hint
 
 
+def test_text_models_of_the_family_that_do_not_run_name_those_that_do() -> None:
+    for name in ("internlm2", "llama", "gpt-oss"):
+        plan = tiny_text()
+        plan.set("general.architecture", name)
+        with pytest.raises(ModelFileError) as caught:
+            text_facts_of(plan)
+        assert f'"{name}"' in caught.value.message
+        assert "a Qwen2.5 or Qwen3" in caught.value.hint
+
+
 @pytest.mark.parametrize("name", TEXT_DEFECTS)
 def test_defects_of_a_text_model_are_refused(name: str) -> None:
-    plan = tiny_text()
+    plan = TEXT_DEFECTS[name].plan()
     TEXT_DEFECTS[name].change(plan)
     with pytest.raises(ModelFileError) as caught:
         text_facts_of(plan)
@@ -378,6 +478,6 @@ def test_what_stock_llama_cpp_does_with_such_an_mmproj(name: str, native_child: 
 @pytest.mark.parametrize("name", TEXT_DEFECTS)
 def test_what_stock_llama_cpp_does_with_such_a_text_model(name: str, native_child: NativeChild, tmp_path: Path) -> None:
     """The reason for the check, and a sign when a newer library no longer needs it."""
-    plan = tiny_text()
+    valid, plan = TEXT_DEFECTS[name].plan(), TEXT_DEFECTS[name].plan()
     TEXT_DEFECTS[name].change(plan)
-    assert _behaviour(native_child, "text", plan, tiny_text(), tmp_path) == TEXT_DEFECTS[name].stock
+    assert _behaviour(native_child, "text", plan, valid, tmp_path) == TEXT_DEFECTS[name].stock

@@ -9,6 +9,7 @@ import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType, quants
 
 from internvl_gguf.errors import ModelFileError, ModelPairError
+from internvl_gguf.gguf.arch import TEXT_ARCHITECTURES
 from internvl_gguf.gguf.header import read_header
 from internvl_gguf.gguf.validation import (
     Identity,
@@ -104,17 +105,24 @@ def test_a_model_that_shrinks_while_its_weights_are_read_is_refused(tmp_path: Pa
         check_finite(path, header)
 
 
+def _quantised(plan: Blueprint, kind: str) -> Blueprint:
+    for tensor in plan.tensors:
+        if len(tensor.shape) in (2, 3) and not any(
+            part in str(tensor.name) for part in ("position", "class", "gate_inp")
+        ):
+            plan.retype(str(tensor.name), GGMLQuantizationType[kind])
+    return plan
+
+
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q5_1"])
 def test_quantised_models_are_accepted_and_run(kind: str, native_child: NativeChild, tmp_path: Path) -> None:
-    mmproj, words = tiny_mmproj(n_ff=64), tiny_text()
-    for plan in (mmproj, words):
-        for tensor in plan.tensors:
-            if len(tensor.shape) == 2 and "position" not in str(tensor.name):
-                plan.retype(str(tensor.name), GGMLQuantizationType[kind])
+    mmproj = _quantised(tiny_mmproj(n_ff=64), kind)
     assert mmproj_facts_of(mmproj).n_ff == 64
-    assert text_facts_of(words).n_embd == 64
     assert native_child.run_mmproj(write(tmp_path / "mmproj.gguf", mmproj), 32, 4).error is None
-    assert native_child.run_text(write(tmp_path / "text.gguf", words)).error is None
+    for architecture in TEXT_ARCHITECTURES:
+        words = _quantised(tiny_text(kind=architecture, n_ff=128), kind)
+        assert text_facts_of(words).n_embd == 64
+        assert native_child.run_text(write(tmp_path / "text.gguf", words)).error is None
 
 
 def test_rows_that_a_quant_cannot_hold_are_refused() -> None:
@@ -185,6 +193,24 @@ def test_models_of_one_shape_are_told_apart_by_name(tmp_path: Path) -> None:
     validate_pair(
         _shaped(tmp_path, 48, 5120, 40, "my own finetune"), _vit(tmp_path, 5120, large=False, name="InternVL2_5-14B")
     )
+
+
+def test_an_mmproj_of_a_release_without_such_text_models_is_refused() -> None:
+    """The text model of a finetune has another name; its architecture tells that it is of InternVL3.5."""
+    for kind, other in (("qwen3", "InternVL3-14B"), ("qwen3moe", "InternVL2_5-4B"), ("qwen2", "InternVL3_5-14B")):
+        ours = text_facts_of(tiny_text(kind=kind, name="my own finetune"))
+        with pytest.raises(ModelPairError, match=f"no text model of that release is a Qwen{kind[4]}") as caught:
+            validate_pair(ours, mmproj_facts_of(tiny_mmproj(name=other)))
+        assert "the repository the text model came from" in caught.value.hint
+        same = "InternVL3" if kind == "qwen2" else "InternVL3.5"
+        validate_pair(ours, mmproj_facts_of(tiny_mmproj(name=same)))
+
+
+def test_two_text_models_of_one_width_and_release_are_told_apart_by_name() -> None:
+    """InternVL3.5-2B and 30B-A3B are both 2048 wide and have the same vision encoder."""
+    ours = text_facts_of(tiny_text(kind="qwen3moe", name="InternVL3_5-30B-A3B"))
+    with pytest.raises(ModelPairError, match=r"it is of InternVL3\.5-2B, the text model of InternVL3\.5-30B"):
+        validate_pair(ours, mmproj_facts_of(tiny_mmproj(name="InternVL3_5-2B")))
 
 
 @pytest.mark.parametrize(
@@ -270,6 +296,17 @@ def test_extra_scales_of_nvfp4_weights_are_known() -> None:
     assert text_facts_of(plan).n_layers == 2
 
 
+def test_each_expert_may_have_a_scale_of_its_own() -> None:
+    plan = tiny_text(kind="qwen3moe", n_expert=4)
+    plan.tensors.append(
+        Tensor("blk.0.ffn_up_exps.scale", (4,), GGMLQuantizationType.F32, np.ones(4, np.float32).tobytes())
+    )
+    assert text_facts_of(plan).n_expert == 4
+    plan.fill("blk.0.ffn_up_exps.scale", (1,))
+    with pytest.raises(ModelFileError, match=r"ffn_up_exps\.scale has the shape"):
+        text_facts_of(plan)
+
+
 def test_rope_scaling_and_odd_but_harmless_keys_pass() -> None:
     plan = tiny_text()
     plan.keys += [
@@ -292,9 +329,11 @@ def test_scores_of_another_number_are_refused() -> None:
 
 
 def test_fused_attention_weights_are_accepted_and_run(native_child: NativeChild, tmp_path: Path) -> None:
-    plan, words = tiny_mmproj(n_layers=1), tiny_text(n_layers=1)
-    for source, block in ((plan, "v.blk.0"), (words, "blk.0")):
-        for part in ("weight", "bias"):
+    plan = tiny_mmproj(n_layers=1)
+    texts = [tiny_text(n_layers=1, kind=kind) for kind in TEXT_ARCHITECTURES]
+    for source, block in ((plan, "v.blk.0"), *((words, "blk.0") for words in texts)):
+        names = {tensor.name for tensor in source.tensors}
+        for part in ("weight", "bias") if f"{block}.attn_q.bias" in names else ("weight",):
             pieces = [source.tensor(f"{block}.attn_{letter}.{part}") for letter in "qkv"]
             rows = sum(piece.shape[-1] for piece in pieces)
             shape = (pieces[0].shape[0], rows) if part == "weight" else (rows,)
@@ -303,13 +342,14 @@ def test_fused_attention_weights_are_accepted_and_run(native_child: NativeChild,
                 source.remove(f"{block}.attn_{letter}.{part}")
             source.tensors.append(Tensor(f"{block}.attn_qkv.{part}", shape, GGMLQuantizationType.F32, data))
     assert mmproj_facts_of(plan).n_layers == 1
-    assert text_facts_of(words).n_layers == 1
+    assert [text_facts_of(words).n_layers for words in texts] == [1] * len(texts)
     fused = native_child.run_mmproj(write(tmp_path / "m.gguf", plan), 32, 4)
     separate = native_child.run_mmproj(write_tiny_mmproj(tmp_path / "s.gguf", n_layers=1), 32, 4)
     assert fused.values is not None
     assert separate.values is not None
     np.testing.assert_allclose(fused.values, separate.values, rtol=1e-4, atol=1e-5)
-    assert native_child.run_text(write(tmp_path / "t.gguf", words)).error is None
+    for words in texts:
+        assert native_child.run_text(write(tmp_path / "t.gguf", words)).error is None
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])

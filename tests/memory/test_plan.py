@@ -12,6 +12,7 @@ import pytest
 
 import model_headers
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
+from internvl_gguf.gguf.arch import TEXT_ARCHITECTURES
 from internvl_gguf.gguf.arch.base import TextShape, VisionShape
 from internvl_gguf.gguf.header import parse_header, read_header
 from internvl_gguf.memory import (
@@ -105,6 +106,10 @@ class Prefix:
         ("7B", "BF16", 6, REQUESTS[:3]),
         ("14B", "IQ2_XXS", 8, REQUESTS[3:6]),
         ("72B", "Q8_0", 5, REQUESTS[::3]),
+        ("Qwen3 0.6B", "Q4_K_M", 28, REQUESTS),
+        ("Qwen3 4B", "BF16", 6, REQUESTS[3:]),
+        ("Qwen3 30B-A3B", "Q4_K_M", 8, REQUESTS),
+        ("Qwen3 235B-A22B", "Q8_0", 4, REQUESTS[::3]),
     ],
 )
 def test_the_formula_is_what_llama_cpp_plans(
@@ -120,8 +125,9 @@ def test_the_formula_is_what_llama_cpp_plans(
             assert abs(ours - theirs) <= LOGGED, (request, part)
 
 
-def test_the_dry_run_is_what_a_load_logs(tmp_path: Path) -> None:
-    path = write_tiny_text(tmp_path / "tiny.gguf", n_layers=3)
+@pytest.mark.parametrize("kind", TEXT_ARCHITECTURES)
+def test_the_dry_run_is_what_a_load_logs(kind: str, tmp_path: Path) -> None:
+    path = write_tiny_text(tmp_path / "tiny.gguf", n_layers=3, kind=kind)
     requests = [MemoryRequest(512, n_ubatch=64), MemoryRequest(256, kv_type="f32", flash_attn=True, n_parallel=2)]
     planned, loaded = ask(path, requests), ask(path, requests, allocate=True)
     for plan, load in zip(planned, loaded, strict=True):
@@ -149,6 +155,7 @@ def split_keys(index: int, tensors: int) -> Iterator[Any]:
     yield number("split.tensors.count", tensors, GGUFValueType.INT32)
 
 
+@pytest.mark.parametrize("name", ["14B", "Qwen3 30B-A3B"])
 @pytest.mark.parametrize(
     "request_",
     [
@@ -160,8 +167,10 @@ def split_keys(index: int, tensors: int) -> Iterator[Any]:
     ],
     ids=str,
 )
-def test_leaving_out_layers_changes_nothing(request_: MemoryRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    shape = shape_from_headers(header("14B", n_layers=20), mmproj_header())
+def test_leaving_out_layers_changes_nothing(
+    name: str, request_: MemoryRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = shape_from_headers(header(name, n_layers=20), mmproj_header())
     short = predict_memory(shape, request_)
     monkeypatch.setattr(plans, "_representative_layers", lambda text, homes, **_: tuple(range(text.n_layers)))
     assert short == predict_memory(shape, request_)
@@ -236,7 +245,7 @@ def test_without_extra_buffers_nothing_is_copied(tmp_path: Path) -> None:
     table = replace(shape.text.embedding, shape=(128, 272))
     tied = replace(shape.text, weights=(table, *(each for each in shape.text.weights if each.name != table.name)))
     homes = ["CPU"] * tied.n_layers
-    copied, plain = (text_weights(tied, homes, "CPU", reorders=reorders)["CPU"] for reorders in (True, False))
+    copied, plain = (text_weights(tied, homes, "CPU", homes, reorders=reorders)["CPU"] for reorders in (True, False))
     assert copied - plain == table.n_bytes
 
 
@@ -250,6 +259,27 @@ def test_a_listing_comes_close_to_the_header() -> None:
         assert (exact.source, rough.source) == ("header", "listing")
         for ours, theirs in zip(rough.devices, exact.devices, strict=True):
             assert abs(ours.total / theirs.total - 1) < 0.02
+
+
+def test_all_experts_are_in_memory_whatever_a_token_uses() -> None:
+    """InternVL3.5-30B-A3B computes like a 3B and takes the memory of a 30B."""
+    shape = shape_from_headers(header("Qwen3 30B-A3B", "Q4_K_M"))
+    plan = predict_memory(shape, MemoryRequest(8192))
+    assert plan.host.weights == sum(weight.n_bytes for weight in shape.text.weights) > 17 * 10**9
+    assert plan.kv_bytes_per_position == 98_304
+
+
+def test_experts_lie_where_they_are_sent() -> None:
+    shape = shape_from_headers(header("Qwen3 30B-A3B", n_layers=8))
+    whole, some, none = (
+        predict_memory(shape, MemoryRequest(4096, flash_attn=True, gpus=(1,), n_gpu_layers=-1, n_cpu_moe=count))
+        for count in (0, 3, -1)
+    )
+    assert len({sum(device.weights for device in plan.devices) for plan in (whole, some, none)}) == 1
+    assert some.host.weights - whole.host.weights == sum(shape.text.expert_bytes[:3])
+    assert none.host.weights - whole.host.weights == sum(shape.text.expert_bytes)
+    assert whole.gpus[0].kv_cache == none.gpus[0].kv_cache  # attention stays on the GPU
+    assert none.gpus[0].compute_buffer > whole.gpus[0].compute_buffer  # copies of a layer's experts for large batches
 
 
 def test_a_plan_is_json_with_its_sums() -> None:

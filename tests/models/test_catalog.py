@@ -258,6 +258,28 @@ def test_text_and_vision_are_read_in_every_form_of_toml(own_file: Path) -> None:
     assert mine.vision == VisionShape(1, 2, 3, 4, 5, 6, 7, "rmsnorm")
 
 
+def test_sizes_of_experts_and_heads_are_read_where_they_are_given(own_file: Path) -> None:
+    write(
+        own_file,
+        """[[model]]
+        name = "Mine"
+        text.architecture = "qwen3moe"
+        text.layers = 48
+        text.width = 2048
+        text.heads = 32
+        text.kv_heads = 4
+        text.ffn = 6144
+        text.head_width = 128
+        text.experts = 128
+        text.experts_used = 8
+        text.expert_ffn = 768
+        """,
+    )
+    mine = load_catalog().find("Mine")
+    assert mine is not None
+    assert mine.text == TextShape("qwen3moe", 48, 2048, 32, 4, 6144, None, None, 128, 128, 8, 768)
+
+
 def test_an_empty_own_file_changes_nothing(own_file: Path, shipped: Catalog) -> None:
     write(own_file, "# nothing yet\n")
     assert load_catalog() == shipped

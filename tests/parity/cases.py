@@ -1,4 +1,4 @@
-"""What the reference is asked: pictures, prompts in the official form, and the two model shapes they go to.
+"""What the reference is asked: pictures, prompts in the official form, and the model shapes they go to.
 
 Data only, read by the script that makes the golden outputs and by the tests that hold the runtime to them.
 """
@@ -196,6 +196,16 @@ FULL_CASES = (
     ),
 )
 
+# Of the small cases those that a text part could answer in another way: tiles, several pictures, later turns.
+QWEN3_CASES = tuple(
+    case
+    for case in SMALL_CASES
+    if case.name in ("text only", "1 tiles", "3 tiles", "7 tiles", "13 tiles", "spaces and line ends")
+    or len(case.turns) > 1
+    or len(case.turns[0].pictures) > 1
+)
+QWEN3_PICTURES = tuple(TILE_COUNTS[count] for count in (1, 3, 13))
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -203,6 +213,9 @@ class Reference:
 
     Attributes:
         token_stride: of the visual tokens of each tile, every which one is kept in the golden file.
+        kind: architecture of the text part, as llama.cpp names it.
+        head_dim: width of a head of the text part; 0 for width / heads.
+        experts, experts_used, expert_ffn: of qwen3moe.
     """
 
     name: str
@@ -223,6 +236,11 @@ class Reference:
     embedded: tuple[Picture, ...]
     token_stride: int = 1
     vocab: int = 448
+    kind: Literal["qwen2", "qwen3", "qwen3moe"] = "qwen2"
+    head_dim: int = 0
+    experts: int = 0
+    experts_used: int = 0
+    expert_ffn: int = 0
 
     @property
     def tokens_per_tile(self) -> int:
@@ -266,5 +284,48 @@ REFERENCES = (
         cases=FULL_CASES,
         embedded=(Picture(41, 448, 448), Picture(42, 300, 200), Picture(43, 1024, 768)),
         token_stride=7,
+    ),
+    Reference(
+        "qwen3",
+        seed=3,
+        image_size=56,
+        patch_size=14,
+        vision_width=64,
+        vision_layers=2,
+        vision_heads=2,
+        vision_ffn=128,
+        width=64,
+        layers=3,
+        heads=4,
+        kv_heads=2,
+        ffn=160,
+        tied=False,
+        cases=QWEN3_CASES,
+        embedded=QWEN3_PICTURES,
+        kind="qwen3",
+        head_dim=32,
+    ),
+    Reference(
+        "qwen3moe",
+        seed=6,
+        image_size=56,
+        patch_size=14,
+        vision_width=64,
+        vision_layers=2,
+        vision_heads=2,
+        vision_ffn=128,
+        width=64,
+        layers=3,
+        heads=4,
+        kv_heads=1,
+        ffn=160,
+        tied=False,
+        cases=QWEN3_CASES,
+        embedded=QWEN3_PICTURES,
+        kind="qwen3moe",
+        head_dim=32,
+        experts=8,
+        experts_used=4,
+        expert_ffn=48,
     ),
 )

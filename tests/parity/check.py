@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .cases import REFERENCES
 from .files import DATA, export
 from .measures import divergence, worst_tile_error
 from .model import ReferenceModel
 from .runtime import DEFAULTS, EXACT, answer, embed, open_session
 
 if TYPE_CHECKING:
-    from .cases import Case, Picture
+    from collections.abc import Sequence
+
+    from .cases import Case, Picture, Reference
     from .model import Answered
 
 EMBEDDING_LIMIT = 1e-3
@@ -87,11 +88,11 @@ def report_committed(model: ReferenceModel, folder: Path) -> None:
     print(f"golden outputs made again to KL {worst:.1e}")
 
 
-def check(seed: int) -> bool:
-    """Check every reference with pictures of this seed; whether all cases are within the limits."""
+def check(references: Sequence[Reference], seed: int) -> bool:
+    """Check references with pictures of this seed; whether all cases are within the limits."""
     held = True
     with tempfile.TemporaryDirectory(prefix="internvl-parity-") as root:
-        models = [ReferenceModel(reference) for reference in REFERENCES]
+        models = [ReferenceModel(reference) for reference in references]
         for model in models:
             folder = Path(root, model.reference.name)
             export(model, folder)

@@ -1,7 +1,8 @@
-"""Make the committed reference: two random models as GGUF pairs, and what transformers answers with them.
+"""Make the committed reference: random models as GGUF pairs, and what transformers answers with them.
 
     python -m tests.parity.make_reference            # make it anew
     python -m tests.parity.make_reference --check    # transformers live against the runtime; see check.py
+    python -m tests.parity.make_reference qwen3      # one of them alone, as with --check
 
 The first writes `tests/parity/data/<name>/text.gguf`, `mmproj.gguf` and `golden.npz` and prints how telling each case
 is. It refuses to write a reference that proves nothing: whose answers do not depend on the pictures, or are certain.
@@ -27,8 +28,9 @@ from .measures import divergence
 from .model import ReferenceModel
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Sequence
 
+    from .cases import Reference
 
 LEAST_PICTURE_EFFECT = 0.005
 LEAST_ENTROPY, MOST_ENTROPY = 1.0, 5.8
@@ -62,9 +64,9 @@ def golden_outputs(model: ReferenceModel) -> dict[str, np.ndarray]:
     return golden
 
 
-def make() -> None:
-    """Write every reference."""
-    for reference in REFERENCES:
+def make(references: Sequence[Reference]) -> None:
+    """Write these references."""
+    for reference in references:
         model = ReferenceModel(reference)
         golden = golden_outputs(model)
         folder = DATA / reference.name
@@ -77,13 +79,17 @@ def make() -> None:
 def main() -> int:
     """Make the reference or check it; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="the references; all if none is named")
     parser.add_argument("--check", action="store_true", help="write nothing; compare the runtime with transformers")
     parser.add_argument("--seed", type=int, default=1, help="with --check: other seeds draw other pictures (default 1)")
     arguments = parser.parse_args()
+    if unknown := set(arguments.names) - {reference.name for reference in REFERENCES}:
+        parser.error(f"no reference is called {min(unknown)}")
+    references = [each for each in REFERENCES if not arguments.names or each.name in arguments.names]
     torch.set_num_threads(1)
     if arguments.check:
-        return 0 if check(arguments.seed) else 1
-    make()
+        return 0 if check(references, arguments.seed) else 1
+    make(references)
     return 0
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CONTEXT_LENGTH = 8192
 ROPE_THETA = 1_000_000.0
 NORM_EPS = 1e-6
+ROUTER_GAIN = 3.0  # the last of the chosen experts counts little, so that a near tie between two of them does, too
 
 
 def text_shape(reference: Reference) -> TextShape:
@@ -39,6 +40,11 @@ def text_shape(reference: Reference) -> TextShape:
         tied=reference.tied,
         rope_theta=ROPE_THETA,
         norm_eps=NORM_EPS,
+        kind=reference.kind,
+        head_dim=reference.head_dim,
+        experts=reference.experts,
+        experts_used=reference.experts_used,
+        expert_ffn=reference.expert_ffn,
     )
 
 
@@ -56,6 +62,18 @@ def vision_shape(reference: Reference) -> VisionShape:
     )
 
 
+def _own_sizes(reference: Reference) -> dict[str, int]:
+    """What the configurations of Qwen3 and Qwen3-MoE have beside those of Qwen2."""
+    head = {"head_dim": reference.head_dim} if reference.head_dim else {}
+    experts = {
+        "num_experts": reference.experts,
+        "num_experts_per_tok": reference.experts_used,
+        "moe_intermediate_size": reference.expert_ffn,
+        "norm_topk_prob": True,
+    }
+    return head | (experts if reference.experts else {})
+
+
 def _config(reference: Reference, image_token_id: int) -> InternVLConfig:
     return InternVLConfig(
         vision_config={
@@ -69,7 +87,7 @@ def _config(reference: Reference, image_token_id: int) -> InternVLConfig:
             "layer_norm_eps": NORM_EPS,
         },
         text_config={
-            "model_type": "qwen2",
+            "model_type": {"qwen3moe": "qwen3_moe"}.get(reference.kind, reference.kind),
             "vocab_size": reference.vocab,
             "hidden_size": reference.width,
             "num_hidden_layers": reference.layers,
@@ -80,6 +98,7 @@ def _config(reference: Reference, image_token_id: int) -> InternVLConfig:
             "rms_norm_eps": NORM_EPS,
             "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
             "tie_word_embeddings": reference.tied,
+            **_own_sizes(reference),
         },
         image_token_id=image_token_id,
         image_seq_length=reference.tokens_per_tile,
@@ -105,13 +124,18 @@ def random_weights(
         elif name.endswith(("lambda_1", "lambda_2")):
             scale, mean = 0.1, 0.5
         elif "norm" in name and name.endswith("weight"):
-            scale, mean = 0.2, 1.0
+            is_of_heads = name.endswith(("self_attn.q_norm.weight", "self_attn.k_norm.weight"))
+            scale, mean = 0.2, 1.3 if is_of_heads else 1.0
         elif name.endswith("bias"):
             scale, mean = 0.2, 0.0
         elif name.endswith(("embed_tokens.weight", "lm_head.weight")):
             scale, mean = 2.0 / np.sqrt(shapes[name][1]), 0.0
             rare = np.setdiff1d(np.arange(shapes[name][0]), plain_rows)
             noise[rare] *= 0.25
+        elif ".mlp.experts." in name:
+            scale, mean = 1.0 / np.sqrt(shapes[name][-1]), 0.0
+        elif name.endswith(".mlp.gate.weight"):
+            scale, mean = ROUTER_GAIN / np.sqrt(shapes[name][-1]), 0.0
         else:
             gain = 1.3 if "q_proj" in name or "k_proj" in name else 1.0
             scale, mean = gain / np.sqrt(np.prod(shapes[name][1:])), 0.0

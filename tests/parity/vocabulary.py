@@ -97,6 +97,5 @@ def tokenizer_spec(tokenizer: Tokenizer, vocab: int) -> TokenizerSpec:
 def _training_text() -> Iterator[str]:
     yield _SAMPLE
     yield OFFICIAL_SYSTEM
-    for reference in REFERENCES:
-        for case in reference.cases:
-            yield from (f"user\n{turn.prompt.replace('<image>', '')}assistant\n" for turn in case.turns)
+    for case in dict.fromkeys(case for reference in REFERENCES for case in reference.cases):
+        yield from (f"user\n{turn.prompt.replace('<image>', '')}assistant\n" for turn in case.turns)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from internvl_gguf.config import VRAM, EngineConfig, KVType
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError, ModelFileError
+from internvl_gguf.gguf.arch.base import TextShape, VisionShape
 from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoFile, sort_out
 from internvl_gguf.memory import predict_memory
 from internvl_gguf.models.catalog import load_catalog
@@ -30,10 +31,12 @@ from internvl_gguf.planning import (
     reason,
     ways_to_fit,
 )
-from internvl_gguf.planning.candidates import Candidate, nominal_shape
+from internvl_gguf.planning.candidates import Candidate, estimated_candidates, nominal_shape
 from internvl_gguf.planning.choice import Choices, choose
 from internvl_gguf.planning.expected_loss import expected_loss
 from internvl_gguf.planning.loss_scale import LITTLE_LOSS, USABLE_LOSS
+from internvl_gguf.planning.placement import placements
+from internvl_gguf.planning.plan_text import placement_text
 from internvl_gguf.utils.sizes import parse_size, parse_vram
 
 GIB = 2**30
@@ -471,3 +474,74 @@ def test_devices_of_other_machines_compute_with_no_weights_of_this_one(listing: 
     mixed = MemoryBudget(64 * GIB, (8 * GIB, 4 * GIB), offloading=(False, True))
     assert planner(mixed).with_layers(candidate, half, mmproj_on_gpu=False).request.offload_gpu == 1
     assert [budget.offloading for budget in mixed.smaller()] == [(False,), ()]
+
+
+# --- Experts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_experts() -> Candidate:
+    """InternVL3.5-30B-A3B in Q4_K_M: 17 GiB, of which 16 are experts."""
+    text = TextShape("qwen3moe", 48, 2048, 32, 4, 6144, 151_936, 40_960, 128, 128, 8, 768)
+    shape = nominal_shape(text, VisionShape(24, 1024, 16, 4096, 448, 14, 256, "layernorm"))
+    return next(each for each in estimated_candidates("InternVL3.5-30B-A3B", shape) if each.quant == "Q4_K_M")
+
+
+@pytest.mark.parametrize("vram", [5, 8, 12])
+def test_experts_stay_in_host_memory_where_only_they_do_not_fit(with_experts: Candidate, vram: int) -> None:
+    """Every layer's attention on the GPU and as many experts as fit beside it: faster than whole layers on the CPU."""
+    found = planner(MemoryBudget(32 * GIB, (vram * GIB,))).best(with_experts)
+    assert found is not None
+    assert found.fits
+    assert found.gpu_layers == found.n_layers
+    assert 0 < found.host_experts < 48
+    assert not found.is_full
+    assert f"all 49 layers without the experts of {found.host_experts}" in placement_text(found)
+    more = replace(found.request, n_cpu_moe=found.host_experts - 1)
+    assert not replace(found, request=more).fits
+
+
+def test_experts_lie_on_the_gpu_where_they_fit(with_experts: Candidate) -> None:
+    found = planner(MemoryBudget(32 * GIB, (24 * GIB,))).best(with_experts)
+    assert found is not None
+    assert found.is_full
+    assert found.host_experts == 0
+
+
+def test_what_was_said_about_experts_is_kept(with_experts: Candidate) -> None:
+    budget = MemoryBudget(32 * GIB, (24 * GIB,))
+    shape = with_experts.shape(with_experts.encoders[0])
+
+    def first(**settings: bool | int) -> Configuration:
+        return next(placements("m", shape, EngineConfig(**settings), 8192, 2, budget))  # type: ignore[arg-type]
+
+    every = first(cpu_moe=True)
+    assert (every.gpu_layers, every.host_experts, every.request.n_cpu_moe) == (49, 48, -1)
+    assert every.plan.gpus[0].weights < 2 * GIB
+    some = first(n_cpu_moe=40)
+    assert (some.gpu_layers, some.host_experts) == (49, 40)
+    assert every.plan.gpus[0].weights < some.plan.gpus[0].weights
+    assert first(n_cpu_moe=0, n_gpu_layers=10).host_experts == 0
+    with pytest.raises(InvalidRequestError, match="cpu_moe keeps all experts in host memory"):
+        EngineConfig(cpu_moe=True, n_cpu_moe=3)
+
+
+def test_experts_of_a_model_without_any_are_an_error(listing: ModelListing) -> None:
+    candidate = quant(listing, "Q4_K_M")
+    with pytest.raises(InvalidRequestError, match="this model has none") as caught:
+        next(
+            placements(
+                "m", candidate.shape(candidate.encoders[0]), EngineConfig(cpu_moe=True), 8192, 2, MemoryBudget(32 * GIB)
+            )
+        )
+    assert caught.value.hint == "Leave n_cpu_moe and cpu_moe out."
+
+
+def test_a_model_with_experts_that_does_not_fit_is_refused(with_experts: Candidate) -> None:
+    """A token uses 3 billion weights of it; all 30 have to be somewhere."""
+    shape = with_experts.shape(with_experts.encoders[0])
+    with pytest.raises(InsufficientMemoryError) as caught:
+        next(placements("30B-A3B", shape, EngineConfig(), 8192, 2, MemoryBudget(8 * GIB, (4 * GIB,))))
+    assert "30B-A3B does not fit this machine" in caught.value.message
+    assert "internvl pick" in caught.value.hint
+    assert "\n" not in caught.value.message + caught.value.hint

@@ -104,6 +104,22 @@ def test_a_token_takes_as_long_as_reading_the_weights() -> None:
     )
 
 
+def test_a_token_reads_the_experts_that_it_goes_through() -> None:
+    """A model of 30 billion weights of which a token uses 3 answers about as fast as one of 3 billion."""
+    sparse, dense = shape("Qwen3 30B-A3B").text, shape("Qwen3 4B").text
+    read = sum(each.n_bytes * each.used for layer in sparse.layer_matrices for each in layer)
+    assert sparse.output is not None
+    exact = 40 * GB / (read + sparse.output.n_bytes)
+    decode = estimated(ModelShape(sparse)).decode
+    assert decode.low < exact < decode.high
+    assert decode.low > estimated(ModelShape(dense)).decode.low
+
+
+def test_a_prompt_is_multiplied_with_the_experts_that_each_token_goes_through() -> None:
+    sparse, dense = (estimated(shape(f"Qwen3 {size}"), depth=4096).prefill for size in ("30B-A3B", "32B"))
+    assert sparse.low > 5 * dense.high
+
+
 def test_a_prompt_takes_as_long_as_multiplying_the_weights() -> None:
     model = shape()
     elements = sum(each.elements for layer in model.text.layer_matrices for each in layer)

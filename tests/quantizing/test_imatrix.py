@@ -113,6 +113,33 @@ def test_every_matrix_of_the_layers_is_measured_at_every_position(matrix: Import
     assert matrix.datasets == ("text.txt", "example.png")
 
 
+def test_each_expert_is_measured_at_the_positions_that_go_through_it(tmp_path: Path, text_file: Path) -> None:
+    """Every token goes through two of four; what all experts get is what the rows that choose among them get, twice."""
+    source = write_tiny_text(tmp_path / "moe.gguf", kind="qwen3moe", head_dim=32, n_ff=128, n_ctx=1024)
+    found = importance_matrix(source, [text_file], n_threads=1).matrix
+    check_matrix(found, open_source(source))
+    for layer in (0, 1):
+        entries = {
+            name: found.entries[f"blk.{layer}.ffn_{name}.weight"] for name in ("gate_inp", "gate_exps", "up_exps")
+        }
+        chooser, gate = entries["gate_inp"], entries["gate_exps"]
+        assert (chooser.count, gate.counts.sum()) == (found.positions, 2 * found.positions)
+        assert (len(gate.counts), len(gate.sums)) == (4, 4 * 64)
+        assert np.allclose(gate.sums.reshape(4, 64).sum(axis=0), 2 * chooser.sums)
+        assert np.array_equal(gate.sums, entries["up_exps"].sums)
+        assert len(found.entries[f"blk.{layer}.ffn_down_exps.weight"].sums) == 4 * 64
+    write_matrix(tmp_path / "imatrix.gguf", found)
+    read = read_matrix(tmp_path / "imatrix.gguf").entries["blk.1.ffn_down_exps.weight"]
+    assert np.allclose(read.means, found.entries["blk.1.ffn_down_exps.weight"].means, rtol=1e-6)
+    made = quantize_text(source, "Q4_0", tmp_path / "Q4_0.gguf", matrix=found, pure=True)
+    types = {name: tensor.type.name for name, tensor in read_header(made.path).tensors.items()}
+    assert (types["blk.0.ffn_down_exps.weight"], types["blk.0.ffn_gate_inp.weight"]) == ("Q4_0", "F32")
+
+
+def test_an_expert_that_read_nothing_weighs_all_alike() -> None:
+    assert Activations(np.array([6.0, 2.0, 0.0, 0.0]), np.array([2, 0])).means.tolist() == [3.0, 1.0, 1.0, 1.0]
+
+
 def test_only_so_many_chunks_are_read(text_file: Path) -> None:
     progress: list[tuple[int, int]] = []
     first = importance_matrix(
@@ -152,7 +179,10 @@ def test_a_matrix_survives_its_file(tmp_path: Path, matrix: ImportanceMatrix) ->
 
 def test_the_file_is_that_of_llama_imatrix(tmp_path: Path) -> None:
     """Compared with a file of the real llama-imatrix once, to the byte; this holds what was found."""
-    entries = {"blk.0.b.weight": Activations(np.array([2.0, 4.0]), 1024), "blk.0.a.weight": Activations(np.ones(3), 7)}
+    entries = {
+        "blk.0.b.weight": Activations(np.array([2.0, 4.0]), np.array([1024])),
+        "blk.0.a.weight": Activations(np.ones(3), np.array([7])),
+    }
     write_matrix(tmp_path / "m.gguf", ImportanceMatrix(entries, ("a.txt",)))
     header = read_header(tmp_path / "m.gguf")
     assert list(header.key_values) == ["general.type", "imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size"]
@@ -206,7 +236,7 @@ def test_matrices_add_up(matrix: ImportanceMatrix) -> None:
     assert twice.positions == 2 * matrix.positions
     for name, entry in twice.entries.items():
         assert np.array_equal(entry.means, matrix.entries[name].means)
-    other = ImportanceMatrix({"blk.0.attn_q.weight": Activations(np.ones(8), 600)})
+    other = ImportanceMatrix({"blk.0.attn_q.weight": Activations(np.ones(8), np.array([600]))})
     with pytest.raises(InvalidRequestError, match="of two models"):
         _ = matrix + other
 
@@ -265,7 +295,7 @@ def test_a_matrix_of_another_model_is_refused(tmp_path: Path, change: dict[str, 
 @pytest.mark.parametrize("damage", ["cut", "text", "model", "counts", "infinite", "missing"])
 def test_a_damaged_matrix_is_one_clear_error(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "imatrix.gguf"
-    write_matrix(path, ImportanceMatrix({"blk.0.attn_q.weight": Activations(np.ones(8), 600)}))
+    write_matrix(path, ImportanceMatrix({"blk.0.attn_q.weight": Activations(np.ones(8), np.array([600]))}))
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-40])
     elif damage == "text":
@@ -376,11 +406,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 seen, add = [], ActivationContext._add
 
 
-def interrupting(context, name, address):
+def interrupting(context, name, product, n_matrices):
     seen.append(name)
     if len(seen) == 3:
         signal.raise_signal(signal.SIGINT)
-    add(context, name, address)
+    add(context, name, product, n_matrices)
 
 
 ActivationContext._add = interrupting

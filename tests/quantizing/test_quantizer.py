@@ -56,7 +56,7 @@ def type_of(label: str) -> QuantType:
 def even_matrix(text: Path) -> ImportanceMatrix:
     """A matrix to which everything matters alike."""
     source = open_source(text)
-    entries = {name: Activations(np.ones(source.tensors[name].shape[0]), 1) for name in source.matrices}
+    entries = {name: Activations(np.ones(source.tensors[name].shape[0]), np.array([1])) for name in source.matrices}
     return ImportanceMatrix(entries)
 
 

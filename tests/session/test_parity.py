@@ -95,7 +95,7 @@ def test_the_reference_hangs_on_its_pictures(reference: Reference) -> None:
 
 
 def test_the_reference_covers_one_to_thirteen_tiles() -> None:
-    small, full = (golden(reference.name) for reference in REFERENCES)
+    small, full = (golden(reference.name) for reference in REFERENCES[:2])
     assert [len(small[f"embeddings/{TILE_COUNTS[count].name}"]) for count in range(1, 14)] == list(range(1, 14))
     full_counts = [len(full[f"embeddings/{case.turns[0].pictures[0].name}"]) for case in FULL_CASES[:3]]
     assert full_counts == [1, 7, 13]

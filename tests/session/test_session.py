@@ -29,6 +29,7 @@ from internvl_gguf.models.resolve import ModelFiles
 from tests.support.exact import EXACT
 from tests.support.pictures import noise
 from tests.support.sessions import engine_of
+from tests.support.tiny_models import write_tiny_text
 
 SHORT = SamplingParams(max_tokens=12)
 
@@ -54,6 +55,17 @@ def test_a_cached_turn_equals_a_fresh_one(session: Session, other: Session) -> N
     assert fresh.usage.tiles_encoded == 13
     assert fresh.text == second.text
     session.runtime.engine.check_integrity()
+
+
+def test_experts_that_stay_in_host_memory_are_the_same_ones(tiny: ModelFiles, tmp_path: Path) -> None:
+    """llama.cpp is told by patterns of names where they lie; a wrong one would end the load or change nothing."""
+    text = write_tiny_text(tmp_path / "experts.gguf", kind="qwen3moe", head_dim=32, n_ctx=1024)
+    found = []
+    for settings in ({}, {"cpu_moe": True}, {"n_cpu_moe": 1}):
+        with Session.open(text, tiny.mmproj, system="", n_gpu_layers=0, **EXACT, **settings) as opened:
+            found.append(opened.next_token_logprobs("What is it?"))
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
 
 
 def test_streamed_equals_whole(session: Session, other: Session) -> None:

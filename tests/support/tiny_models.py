@@ -1,7 +1,7 @@
 """A text model and an mmproj of a few dozen kilobytes that llama.cpp loads and runs, written in milliseconds.
 
 The weights are random and fixed by `seed`; nothing they answer means anything. Every key and tensor of a published
-InternVL3 file of the same kind is there.
+InternVL file of the same kind is there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from internvl_gguf.gguf.arch import TEXT_ARCHITECTURES
 from internvl_gguf.gguf.arch.base import MmprojShape, TensorSpec, TextShape
 from internvl_gguf.gguf.arch.internvit import INTERNVIT
 from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts, validate_mmproj, validate_text_model
-from tests.support.damage import Blueprint, Tensor, array, header_of, number, real, text, truth, write
+from tests.support.damage import Blueprint, Key, Tensor, array, header_of, number, real, text, truth, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -63,29 +63,35 @@ def tiny_text(
     weights: bool = True,
     grounding: bool = False,
     spoken: tuple[str, ...] = (),
+    kind: str = "qwen2",
+    head_dim: int = 0,
+    n_expert: int = 4,
+    n_expert_used: int = 2,
 ) -> Blueprint:
-    """The plan of a qwen2 text model with InternVL's special tokens.
+    """The plan of a text model with InternVL's special tokens.
 
     Args:
+        kind: its architecture; of qwen3moe alone are the experts, which share `n_ff` evenly.
+        head_dim: width of a head; 0 for width / n_head, which qwen2 requires.
         spoken: more tokens of text, which no prompt has: nothing merges to them.
         grounding: whether those of boxes are among them.
         weights: False gives tensors without data, for headers of any size (see `damage.write_sparse`).
     """
     tokens, types, merges = _vocabulary(grounding, spoken)
     keys = [
-        text("general.architecture", "qwen2"),
+        text("general.architecture", kind),
         text("general.type", "model"),
         text("general.name", name),
         number("general.file_type", 0),
         number("general.quantization_version", 2),
-        number("qwen2.block_count", n_layers),
-        number("qwen2.context_length", n_ctx),
-        number("qwen2.embedding_length", width),
-        number("qwen2.feed_forward_length", n_ff),
-        number("qwen2.attention.head_count", n_head),
-        number("qwen2.attention.head_count_kv", n_head_kv),
-        real("qwen2.rope.freq_base", 1e6),
-        real("qwen2.attention.layer_norm_rms_epsilon", 1e-6),
+        number(f"{kind}.block_count", n_layers),
+        number(f"{kind}.context_length", n_ctx),
+        number(f"{kind}.embedding_length", width),
+        number(f"{kind}.feed_forward_length", n_ff),
+        number(f"{kind}.attention.head_count", n_head),
+        number(f"{kind}.attention.head_count_kv", n_head_kv),
+        real(f"{kind}.rope.freq_base", 1e6),
+        real(f"{kind}.attention.layer_norm_rms_epsilon", 1e-6),
         text("tokenizer.ggml.model", "gpt2"),
         text("tokenizer.ggml.pre", "qwen2"),
         array("tokenizer.ggml.tokens", GGUFValueType.STRING, list(tokens)),
@@ -96,10 +102,23 @@ def tiny_text(
         truth("tokenizer.ggml.add_bos_token", False),
         text("tokenizer.chat_template", "{% for m in messages %}{{ m['content'] }}{% endfor %}"),
     ]
-    shape = TextShape("qwen2", n_layers, width, n_head, n_head_kv, n_ff, len(tokens), n_ctx)
-    architecture = TEXT_ARCHITECTURES[shape.architecture]
+    architecture = TEXT_ARCHITECTURES[kind]
+    sizes = (n_expert, n_expert_used, n_ff // n_expert_used) if architecture.has_experts else (0, 0, 0)
+    shape = TextShape(kind, n_layers, width, n_head, n_head_kv, n_ff, len(tokens), n_ctx, head_dim, *sizes)
+    keys += _own_keys(shape, head_dim)
     names = {spec.name for spec in architecture.tensors(shape)} - ({"output.weight"} if tied else set())
     return Blueprint(keys, _tensors(architecture.tensors(shape, names), seed, weights))
+
+
+def _own_keys(shape: TextShape, head_dim: int) -> Iterator[Key]:
+    """The keys that the text models of InternVL3.5 have and those of InternVL3 lack."""
+    if head_dim:
+        for part in ("key", "value"):
+            yield number(f"{shape.architecture}.attention.{part}_length", head_dim)
+    if shape.n_expert:
+        yield number(f"{shape.architecture}.expert_count", shape.n_expert)
+        yield number(f"{shape.architecture}.expert_used_count", shape.n_expert_used)
+        yield number(f"{shape.architecture}.expert_feed_forward_length", shape.n_ff_exp)
 
 
 def tiny_mmproj(

@@ -15,6 +15,7 @@ from internvl_gguf.models.catalog import Catalog, ModelSpec, load_catalog
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
+    from internvl_gguf.gguf.arch.base import TextShape
     from internvl_gguf.gguf.header import GGUFHeader
     from internvl_gguf.gguf.report import TensorStatistics, TextReport, VisionReport
     from internvl_gguf.models.hub import CachedRepo, HubCache
@@ -196,10 +197,16 @@ def _print_text(headers: Sequence[GGUFHeader], report: TextReport) -> None:
     print_lines(f"  {_stored(report.tensors, sum(header.file_size for header in headers))}")
     print_lines(
         f"  {text.n_layers} layers, width {text.n_embd}, {text.n_head} heads ({text.n_head_kv} for keys and values), "
-        f"feed-forward {text.n_ff}, a vocabulary of {text.n_vocab:,}"
+        f"{_feed_forward(text)}, a vocabulary of {text.n_vocab:,}"
     )
     template = "a chat template" if report.has_template else "no chat template"
     print_lines(f"  a context of {text.n_ctx_train:,} tokens; {template} in the file (InternVL's own is used)")
+
+
+def _feed_forward(text: TextShape) -> str:
+    if text.n_expert:
+        return f"{text.n_expert_used} of {text.n_expert} experts for each token, each feed-forward {text.n_ff_exp}"
+    return f"feed-forward {text.n_ff}"
 
 
 def _print_vision(header: GGUFHeader, report: VisionReport) -> None:

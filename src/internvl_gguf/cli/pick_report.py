@@ -267,6 +267,7 @@ def _row(found: Configuration) -> dict[str, Any]:
         "whole": found.is_full,
         "gpu_layers": found.gpu_layers,
         "layers": found.n_layers,
+        "host_experts": found.host_experts,
         "tensor_split": list(request.gpus) if len(request.gpus) > 1 else [],
         "n_ctx": request.n_ctx,
         "n_parallel": request.n_parallel,

@@ -42,6 +42,11 @@ class Weight:
         """Number of the layer it belongs to; None for the tensors before and after the layers."""
         return _layer_of(self.name)
 
+    @property
+    def is_of_experts(self) -> bool:
+        """Whether it holds the matrices of all experts of a layer."""
+        return len(self.shape) > 2
+
 
 @dataclass(frozen=True)
 class Matrices:
@@ -51,22 +56,41 @@ class Matrices:
         kind: storage type of their elements, see `Weight.kind`.
         n_bytes: bytes of all matrices.
         elements: elements of all matrices.
+        used: share of them that one token is multiplied with: less than 1 of experts.
     """
 
     kind: str
     n_bytes: int
     elements: int
+    used: float = 1.0
 
     @staticmethod
-    def among(weights: Iterable[Weight]) -> tuple[Matrices, ...]:
-        """Return the totals of the matrices among some tensors, type by type."""
-        sums: dict[str, list[int]] = {}
-        for weight in weights:
-            if len(weight.shape) == 2:
-                entry = sums.setdefault(weight.kind, [0, 0])
-                entry[0] += weight.n_bytes
-                entry[1] += weight.shape[0] * weight.shape[1]
-        return tuple(Matrices(kind, n_bytes, elements) for kind, (n_bytes, elements) in sums.items())
+    def among(weights: Iterable[Weight], used_experts: float = 1.0) -> tuple[Matrices, ...]:
+        """Return the totals of the matrices among some tensors, type by type.
+
+        Args:
+            weights: the tensors; those of three axes hold a matrix for each expert.
+            used_experts: share of the experts that one token goes through.
+        """
+        found = (
+            Matrices(each.kind, each.n_bytes, math.prod(each.shape), used_experts if each.is_of_experts else 1.0)
+            for each in weights
+            if len(each.shape) > 1
+        )
+        return Matrices.joined(found)
+
+    @staticmethod
+    def joined(parts: Iterable[Matrices]) -> tuple[Matrices, ...]:
+        """Return the totals of several, by type and by the share that a token uses."""
+        sums: dict[tuple[str, float], tuple[int, int]] = {}
+        for each in parts:
+            n_bytes, elements = sums.get((each.kind, each.used), (0, 0))
+            sums[each.kind, each.used] = n_bytes + each.n_bytes, elements + each.elements
+        return tuple(Matrices(kind, *sizes, used) for (kind, used), sizes in sums.items())
+
+    def read_share(self, tokens: int) -> float:
+        """Return the share that a batch of tokens reads, where each expert is as likely as another."""
+        return 1.0 - (1.0 - self.used) ** tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +125,15 @@ class TextWeights(TextShape):
         return tuple(sizes)
 
     @cached_property
+    def expert_bytes(self) -> tuple[int, ...]:
+        """Bytes of the experts of each layer."""
+        sizes = [0] * self.n_layers
+        for weight in self.weights:
+            if weight.is_of_experts and weight.layer is not None and weight.layer < self.n_layers:
+                sizes[weight.layer] += weight.n_bytes
+        return tuple(sizes)
+
+    @cached_property
     def parameters(self) -> int:
         """Number of weights."""
         return sum(math.prod(weight.shape) for weight in self.weights)
@@ -112,7 +145,12 @@ class TextWeights(TextShape):
         for weight in self.weights:
             if weight.layer is not None and weight.layer < self.n_layers:
                 layers[weight.layer].append(weight)
-        return tuple(map(Matrices.among, layers))
+        return tuple(Matrices.among(layer, self.used_experts) for layer in layers)
+
+    @property
+    def used_experts(self) -> float:
+        """Share of the experts that one token goes through; 1 for a model without experts."""
+        return self.n_expert_used / self.n_expert if self.n_expert else 1.0
 
     @property
     def embedding(self) -> Weight:
@@ -133,6 +171,11 @@ class TextWeights(TextShape):
     def output_norm(self) -> Weight:
         """The norm before the output matrix."""
         return self._by_name["output_norm.weight"]
+
+    @property
+    def norms_heads(self) -> bool:
+        """Whether queries and keys are normed."""
+        return "blk.0.attn_q_norm.weight" in self._by_name
 
     @property
     def fused_qkv(self) -> bool:

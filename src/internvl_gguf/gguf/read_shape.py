@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _LISTED_HEADER: Final = 6 * 1024**2  # of a text GGUF, mostly its vocabulary
 _TOKEN_ROWS: Final = "token_embd.weight"
-_WRONG_FILE: Final = "Name the text GGUF of an InternVL3 model, and its mmproj."
+_WRONG_FILE: Final = "Name the text GGUF of an InternVL model, and its mmproj."
 
 
 def shape_from_headers(text: GGUFHeader | Sequence[GGUFHeader], mmproj: GGUFHeader | None = None) -> ModelShape:

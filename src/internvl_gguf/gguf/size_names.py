@@ -19,6 +19,10 @@ TEXT_NAMES: Final[Mapping[str, str]] = {
     "ffn": "n_ff",
     "vocab": "n_vocab",
     "context": "n_ctx_train",
+    "head_width": "head_dim",
+    "experts": "n_expert",
+    "experts_used": "n_expert_used",
+    "expert_ffn": "n_ff_exp",
 }
 """The field of a `TextShape` behind each published name."""
 

@@ -21,6 +21,7 @@ from typing import Any
 from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import InternVLError, ModelFileError
 from internvl_gguf.llama.context import Context
+from internvl_gguf.llama.expert_overrides import expert_overrides
 from internvl_gguf.llama.library import Device, devices, gpus, initialise, last_error, llama_cpp, recent_errors
 from internvl_gguf.llama.native import NativeObject
 
@@ -28,7 +29,7 @@ _MIB = 1024 * 1024
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _LAYER = re.compile(r"layer +(\d+) assigned to device (\S+?),")
 _BUFFER = re.compile(r"(\S+) +(model|output|compute) buffer size = +([0-9.]+) MiB")
-_NOT_OF_CONTEXTS = ("n_ctx", "gpus", "n_threads", "extra_buffers")
+_NOT_OF_CONTEXTS = ("n_cpu_moe", "n_ctx", "gpus", "n_threads", "extra_buffers")
 _CACHE = re.compile(r"llama_kv_cache: size = +([0-9.]+) MiB")
 
 
@@ -39,6 +40,7 @@ class _Model(NativeObject):
         self,
         path: Path,
         n_gpu_layers: int,
+        n_cpu_moe: int,
         shares: tuple[float, ...],
         extra_buffers: bool,
         *,
@@ -48,6 +50,8 @@ class _Model(NativeObject):
         super().__init__()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
+        overrides = expert_overrides(n_cpu_moe)
+        params.tensor_buft_overrides = ctypes.addressof(overrides)
         params.use_extra_bufts = extra_buffers
         handles = (ctypes.c_void_p * (len(used) + 1))(*(gpu.handle for gpu in used), None)  # ends in a null pointer
         params.devices = ctypes.addressof(handles)
@@ -89,7 +93,8 @@ def answers(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     with ExitStack() as opened:
         loaded: tuple[Any, _Model] | None = None
         for configuration in request["configurations"]:
-            place = configuration["n_gpu_layers"], tuple(configuration["gpus"]), configuration["extra_buffers"]
+            layers = configuration["n_gpu_layers"], configuration["n_cpu_moe"]
+            place = *layers, tuple(configuration["gpus"]), configuration["extra_buffers"]
             try:
                 if loaded is None or loaded[0] != place:
                     opened.close()

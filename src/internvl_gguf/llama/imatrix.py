@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _HANDLE: Final = ctypes.c_void_p
 _CELL_STEP: Final = 256  # llama.cpp rounds the cache up to this
 _F32: Final = llama_cpp.GGML_TYPE_F32
+_I32: Final = llama_cpp.GGML_TYPE_I32
 _LAYERS: Final = "blk."
 
 
@@ -58,9 +59,17 @@ class _InitParams(ctypes.Structure):
     _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", _HANDLE), ("no_alloc", ctypes.c_bool))
 
 
+@dataclass(frozen=True)
+class ProductCodes:
+    """ggml's op codes of a product with one matrix, and of products with some matrices of many: those of experts."""
+
+    whole: int
+    chosen: int
+
+
 @lru_cache(maxsize=1)
-def check_layout() -> int:
-    """Check that our ggml_tensor layout is right, on a test matmul; return ggml's op code of a matmul.
+def check_layout() -> ProductCodes:
+    """Check that our ggml_tensor layout is right, on test products; return ggml's op codes of them.
 
     Raises:
         LibraryError: the layout is another one.
@@ -69,7 +78,11 @@ def check_layout() -> int:
     free = ggml_function("ggml_free", None, _HANDLE)
     matrix = ggml_function("ggml_new_tensor_2d", _HANDLE, _HANDLE, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     name = ggml_function("ggml_set_name", _HANDLE, _HANDLE, ctypes.c_char_p)
+    cube = ggml_function(
+        "ggml_new_tensor_3d", _HANDLE, _HANDLE, ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64
+    )
     multiply = ggml_function("ggml_mul_mat", _HANDLE, _HANDLE, _HANDLE, _HANDLE)
+    multiply_chosen = ggml_function("ggml_mul_mat_id", _HANDLE, _HANDLE, _HANDLE, _HANDLE, _HANDLE)
     op_name = ggml_function("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
     data = ggml_function("ggml_get_data", _HANDLE, _HANDLE)
     size = ggml_function("ggml_tensor_overhead", ctypes.c_size_t)
@@ -79,6 +92,8 @@ def check_layout() -> int:
         name(weight, b"blk.0.weight")
         product = multiply(context, weight, rows)
         node, factor = _Node.from_address(product), _Node.from_address(weight)
+        experts, ids = cube(context, _F32, 8, 3, 4), matrix(context, _I32, 2, 5)
+        chosen = _Node.from_address(multiply_chosen(context, experts, cube(context, _F32, 8, 1, 5), ids))
         is_right = (
             (node.src[0], node.src[1], node.src[2]) == (weight, rows, None)
             and (tuple(node.ne), tuple(node.nb)) == ((3, 5, 1, 1), (4, 12, 60, 60))
@@ -86,8 +101,11 @@ def check_layout() -> int:
             and (factor.name, factor.type, factor.data) == (b"blk.0.weight", _F32, data(weight))
             and 0 < node.op < 1024
             and op_name(node.op) == b"MUL_MAT"
+            and (chosen.src[0], chosen.src[2], tuple(chosen.ne)) == (experts, ids, (3, 2, 5, 1))
+            and 0 < chosen.op < 1024
+            and op_name(chosen.op) == b"MUL_MAT_ID"
         )
-        number = int(node.op)
+        codes = ProductCodes(int(node.op), int(chosen.op))
     finally:
         free(context)
     if not is_right:
@@ -95,20 +113,20 @@ def check_layout() -> int:
             "The installed llama.cpp lays out its tensors in another way than this package knows.",
             f"Install the matching build: pip install llama-cpp-python=={SUPPORTED_VERSION}",
         )
-    return number
+    return codes
 
 
 @dataclass
 class Sums:
-    """Sums of squares of the inputs of one matrix.
+    """Sums of squares of the inputs of one matrix, or of the matrices of all experts of a layer.
 
     Attributes:
-        squares: sum of squares of each column, float64 [columns].
-        rows: number of positions summed.
+        squares: sum of squares of each column, float64 [columns], expert after expert.
+        rows: number of positions summed, int64 [experts]; one number where there are no experts.
     """
 
     squares: NDArray[np.float64]
-    rows: int
+    rows: NDArray[np.int64]
 
 
 class ActivationContext(NativeObject):
@@ -129,15 +147,16 @@ class ActivationContext(NativeObject):
 
     def __init__(self, model: TextModel, *, n_ctx: int, n_batch: int, n_threads: int) -> None:
         super().__init__(model)
-        self._product = check_layout()
+        self._products = check_layout()
         self._read = ggml_function("ggml_backend_tensor_get", None, _HANDLE, _HANDLE, ctypes.c_size_t, ctypes.c_size_t)
         self._n_bytes = ggml_function("ggml_nbytes", ctypes.c_size_t, _HANDLE)
         self.sums: dict[str, Sums] = {}
         self.n_batch = n_batch
         self.n_embd = model.n_embd
         # Nothing after this is of interest, and the output matrix is up to a quarter of a small model.
-        self._last = f"{_LAYERS}{llama_cpp.llama_model_n_layer(model.handle) - 1}.ffn_down.weight"
-        self._inputs: dict[int, NDArray[np.float64]] = {}
+        last = f"{_LAYERS}{llama_cpp.llama_model_n_layer(model.handle) - 1}"
+        self._last = (f"{last}.ffn_down.weight", f"{last}.ffn_down_exps.weight")
+        self._inputs: dict[tuple[int, int | None], Sums] = {}
         self._trouble: BaseException | None = None
         self._is_stopped = threading.Event()
         params = llama_cpp.llama_context_default_params()
@@ -205,49 +224,76 @@ class ActivationContext(NativeObject):
         """Tell ggml whether a node is of interest (`ask`), or take a computed node and tell whether to continue."""
         try:
             node = _Node.from_address(address)
-            if node.op != self._product:
+            if node.op not in (self._products.whole, self._products.chosen):
                 return False
-            name = _weight_name(_Node.from_address(node.src[0]).name)
+            weight = _Node.from_address(node.src[0])
+            name = _weight_name(weight.name)
             if not name.startswith(_LAYERS):
                 return False
             if not ask:
-                self._add(name, node.src[1])
-            return ask or (name != self._last and not self._is_stopped.is_set())
+                self._add(name, node, weight.ne[2])
+            return ask or (name not in self._last and not self._is_stopped.is_set())
         except BaseException as error:  # nothing may pass through C
             self._trouble = error
             return False
 
-    def _add(self, name: str, source: int) -> None:
+    def _add(self, name: str, product: _Node, n_matrices: int) -> None:
         """Add the squares of a product's right operand to the sums of its left one, the weight matrix."""
-        node = _Node.from_address(source)
-        n_rows = node.ne[1] * node.ne[2] * node.ne[3]
-        squares = self._inputs.get(source)
-        if squares is None:  # queries, keys and values have one input, and so have gate and up
-            squares = self._inputs[source] = self._squares(source, node)
+        ids = product.src[2] if product.op == self._products.chosen else None
+        found = self._inputs.get((product.src[1], ids))
+        if found is None:  # queries, keys and values have one input, and so have gate and up
+            rows = self._values(product.src[1], _F32, np.float32)
+            found = _sums(rows) if ids is None else _sums_of_chosen(rows, self._values(ids, _I32, np.int32), n_matrices)
+            if not np.isfinite(found.squares).all():
+                raise LibraryError(
+                    "The text model gave values that are not numbers.", "Fetch its file again: the weights are damaged."
+                )
+            self._inputs[product.src[1], ids] = found
         known = self.sums.get(name)
         if known is None:
-            self.sums[name] = Sums(squares.copy(), n_rows)
+            self.sums[name] = Sums(found.squares.copy(), found.rows.copy())
         else:
-            known.squares += squares
-            known.rows += n_rows
+            known.squares += found.squares
+            known.rows += found.rows
 
-    def _squares(self, source: int, node: _Node) -> NDArray[np.float64]:
-        if node.type != _F32:
-            raise LibraryError("llama.cpp multiplies with values that are not float32.", "Report this with your model.")
-        data = np.empty(self._n_bytes(source), np.uint8)
-        self._read(source, data.ctypes.data, 0, data.nbytes)  # from whatever device it is on
-        shape, strides = tuple(node.ne)[::-1], tuple(node.nb)[::-1]
-        rows = np.ndarray(shape, np.float32, data, strides=strides).reshape(-1, shape[-1])
-        squares: NDArray[np.float64] = np.einsum("ij,ij->j", rows, rows).astype(np.float64)
-        if not np.isfinite(squares).all():
+    def _values(self, address: int, kind: int, dtype: type[np.generic]) -> NDArray[Any]:
+        """Return a copy of a node's values, the slowest axis first, from whatever device it is on."""
+        node = _Node.from_address(address)
+        if node.type != kind:
             raise LibraryError(
-                "The text model gave values that are not numbers.", "Fetch its file again: the weights are damaged."
+                "llama.cpp multiplies with values of a type that this package does not know.",
+                "Report this with your model.",
             )
-        return squares
+        data = np.empty(self._n_bytes(address), np.uint8)
+        self._read(address, data.ctypes.data, 0, data.nbytes)
+        return np.ndarray(tuple(node.ne)[::-1], dtype, data, strides=tuple(node.nb)[::-1])
 
     @staticmethod
     def _free(handle: int) -> None:
         llama_cpp.llama_free(handle)
+
+
+def _sums(rows: NDArray[np.float32]) -> Sums:
+    flat = rows.reshape(-1, rows.shape[-1])
+    return Sums(np.einsum("ij,ij->j", flat, flat).astype(np.float64), np.array([len(flat)]))
+
+
+def _sums_of_chosen(rows: NDArray[np.float32], chosen: NDArray[np.int32], n_experts: int) -> Sums:
+    """Return the sums of each expert.
+
+    Args:
+        rows: inputs, float32 [1, tokens, 1 or experts of a token, columns].
+        chosen: numbers of the experts, int32 [1, 1, tokens, experts of a token].
+        n_experts: experts of the layer.
+    """
+    places = chosen[0, 0]
+    inputs = np.broadcast_to(rows[0], (*places.shape, rows.shape[-1]))
+    squares = np.zeros((n_experts, rows.shape[-1]))
+    counts = np.zeros(n_experts, np.int64)
+    for expert in np.unique(places):
+        of_expert = _sums(inputs[places == expert])
+        squares[expert], counts[expert] = of_expert.squares, of_expert.rows[0]
+    return Sums(squares.reshape(-1), counts)
 
 
 def _weight_name(raw: bytes) -> str:

@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
+from internvl_gguf.llama.expert_overrides import expert_overrides
 from internvl_gguf.llama.library import devices as library_devices
 from internvl_gguf.llama.library import forget_errors, gpus, initialise, last_error, llama_cpp
 from internvl_gguf.llama.native import NativeObject
@@ -25,6 +26,7 @@ class TextModel(NativeObject):
     Args:
         path: a GGUF that `gguf.validation` accepted: llama.cpp aborts on some others.
         n_gpu_layers: layers to put on GPUs, -1 for all.
+        n_cpu_moe: layers, from the first on, whose experts stay in host memory; -1 for all.
         devices: ggml handles of the GPUs to use, in the order in which layers go to them; None for all that a model may
             lie on, an empty tuple for none.
         tensor_split: share of the layers for each GPU, in any unit; empty lets llama.cpp share by free memory.
@@ -41,6 +43,7 @@ class TextModel(NativeObject):
         path: Path,
         *,
         n_gpu_layers: int = 0,
+        n_cpu_moe: int = 0,
         devices: Sequence[int] | None = None,
         tensor_split: Sequence[float] = (),
         use_extra_bufts: bool = True,
@@ -51,6 +54,8 @@ class TextModel(NativeObject):
         initialise()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
+        overrides = expert_overrides(n_cpu_moe)
+        params.tensor_buft_overrides = ctypes.addressof(overrides)
         if devices is None:
             devices = [] if vocab_only else [gpu.handle for gpu in gpus(library_devices())]
         # By default llama.cpp puts remote devices first, and adds integrated GPUs to them.

@@ -134,6 +134,7 @@ def _configuration(request: MemoryRequest) -> dict[str, Any]:
         "kv_type": request.kv_type,
         "flash_attn": request.flash_attn,
         "n_gpu_layers": request.n_gpu_layers,
+        "n_cpu_moe": request.n_cpu_moe,
         "gpus": request.gpus,
         "n_threads": request.n_threads,
         "extra_buffers": request.extra_buffers,
@@ -152,7 +153,9 @@ def _plan(shape: ModelShape, request: MemoryRequest, predicted: MemoryPlan, answ
         )
     per_layer = answer["kv_cache"] // shape.text.n_layers
     *homes, output = layers[: shape.text.n_layers + 1]
-    weights = text_weights(shape.text, homes, output, reorders=request.reorders)
+    on_host = request.host_experts(shape.text.n_layers)
+    experts = ["CPU"] * on_host + homes[on_host:]
+    weights = text_weights(shape.text, homes, output, experts, reorders=request.reorders)
     # llama.cpp enlarges this buffer when drafted tokens first need their rows of logits.
     guesses = 4 * shape.text.n_vocab * request.n_draft
     unlisted = answer["weights"] - sum(weight.n_bytes for weight in shape.text.weights)

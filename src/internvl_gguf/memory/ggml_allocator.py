@@ -14,7 +14,7 @@ from typing import Final
 from internvl_gguf.memory.ggml_graph import Tensor
 
 # `ggml_op_can_inplace`, as far as these graphs use it.
-_IN_PLACE: Final = frozenset({"add", "mul", "rms_norm", "rope", "soft_max", "gelu"})
+_IN_PLACE: Final = frozenset({"add", "mul", "div", "clamp", "rms_norm", "rope", "soft_max", "gelu"})
 _ENDLESS: Final = 2**62
 
 

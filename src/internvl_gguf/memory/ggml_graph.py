@@ -135,14 +135,36 @@ def external(kind: str, home: int, n_bytes: int, *sizes: int, weight: bool = Tru
 
 
 def get_rows(table: Tensor, rows: Tensor) -> Tensor:
-    """Return rows of a table as F32."""
-    return Tensor("get_rows", "f32", (table.shape[0], rows.shape[0], 1, 1), (table, rows))
+    """Return rows of a table as F32; of several tables, those that each list of `rows` names."""
+    return Tensor("get_rows", "f32", (table.shape[0], *rows.shape[:3]), (table, rows))
 
 
 def mul_mat(weight: Tensor, activations: Tensor) -> Tensor:
     """Return a matrix product as F32."""
     shape = (weight.shape[1], activations.shape[1], activations.shape[2], activations.shape[3])
     return Tensor("mul_mat", "f32", shape, (weight, activations))
+
+
+def mul_mat_id(experts: Tensor, activations: Tensor, chosen: Tensor) -> Tensor:
+    """Return the products with some matrices of many as F32 [rows, chosen matrices, tokens].
+
+    Args:
+        experts: all matrices.
+        activations: [columns, 1 or the number of chosen matrices, tokens].
+        chosen: numbers of the matrices for each token.
+    """
+    shape = (experts.shape[1], chosen.shape[0], activations.shape[2], 1)
+    return Tensor("mul_mat_id", "f32", shape, (experts, activations, chosen))
+
+
+def argsort(tensor: Tensor) -> Tensor:
+    """Return the order of each row's values as I32."""
+    return Tensor("argsort", "i32", tensor.shape, (tensor,))
+
+
+def sum_rows(tensor: Tensor) -> Tensor:
+    """Return the sum of each row."""
+    return Tensor("sum_rows", tensor.kind, (1, *tensor.shape[1:]), (tensor,))
 
 
 def elementwise(op: str, first: Tensor, *others: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ operation of these graphs. The CPU comes last, and is the only one that reads ho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -185,5 +186,6 @@ def _offloaded(tensor: Tensor) -> bool:
     """Return whether a GPU takes over an operation on a weight in host memory (`get_op_batch_size` in ggml-cuda.cu)."""
     if tensor.op == "get_rows":
         return False
-    rows = tensor.shape[1] if tensor.op == "mul_mat" else tensor.shape[1] * tensor.shape[2] * tensor.shape[3]
+    axis = {"mul_mat": 1, "mul_mat_id": 2}.get(tensor.op)
+    rows = math.prod(tensor.shape[1:]) if axis is None else tensor.shape[axis]
     return rows >= OFFLOAD_ROWS

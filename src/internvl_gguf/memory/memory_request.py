@@ -46,6 +46,7 @@ class MemoryRequest:
         offload_gpu: number of the GPU that does so; None where none does, as devices of other machines.
         n_gpu_layers: layers on GPUs, counted from the end: 1 is the output matrix alone, the number of layers + 1 all,
             -1 all too.
+        n_cpu_moe: layers, from the first on, whose experts stay in host memory; -1 for all.
         mmproj_gpu: number of the GPU that the vision encoder lies on; None for the CPU.
         encoder: what encodes pictures on the CPU.
         tiles_per_batch: tiles encoded at once.
@@ -68,6 +69,7 @@ class MemoryRequest:
     gpus: tuple[float, ...] = ()
     offload_gpu: int | None = 0
     n_gpu_layers: int = 0
+    n_cpu_moe: int = 0
     mmproj_gpu: int | None = None
     encoder: EncoderKind = "llama.cpp"
     tiles_per_batch: int = 1
@@ -83,6 +85,7 @@ class MemoryRequest:
         _within("n_ubatch", self.n_ubatch, 1, self.n_batch)
         _within("n_draft", self.n_draft, 0, MAX_DRAFT)
         _within("n_gpu_layers", self.n_gpu_layers, -1, 2**16)
+        _within("n_cpu_moe", self.n_cpu_moe, -1, 2**16)
         _within("tiles_per_batch", self.tiles_per_batch, 1, 4096)
         _within("tiles", self.tiles, 0, 2**20)
         _within("pictures", self.pictures, 1 if self.tiles else 0, self.tiles)
@@ -145,8 +148,8 @@ class MemoryRequest:
         """Check that a model can be run with these settings.
 
         Raises:
-            InvalidRequestError: a context beyond the model's, more layers than it has, or heads that a quantised cache
-                cannot hold.
+            InvalidRequestError: a context beyond the model's, more layers than it has, experts of a model without any,
+                or heads that a quantised cache cannot hold.
         """
         text = shape.text
         check_context(self.n_ctx, text.n_ctx_train)
@@ -155,7 +158,15 @@ class MemoryRequest:
                 f"n_gpu_layers is {self.n_gpu_layers}; this model has {text.n_layers} layers and an output matrix.",
                 f"Use -1 to {text.n_layers + 1}.",
             )
+        if self.n_cpu_moe and not text.n_expert:
+            raise InvalidRequestError(
+                "Experts are to stay in host memory; this model has none.", "Leave n_cpu_moe and cpu_moe out."
+            )
         check_kv_heads(self.kv_type, text.head_dim)
+
+    def host_experts(self, n_layers: int) -> int:
+        """Return the layers whose experts stay in host memory, for a model of `n_layers` layers."""
+        return n_layers if self.n_cpu_moe == -1 else min(self.n_cpu_moe, n_layers)
 
     def gpu_layers(self, n_layers: int) -> int:
         """Return the layers on GPUs for a model of `n_layers` layers; the output matrix counts as one."""

@@ -135,7 +135,8 @@ def predict_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
     buffers, text_work = _cached_buffers(_BufferKey.of(text, request, homes))
     names = [backend.name for backend in homes.backends]
     layers = [names[home] for home in homes.layers]
-    weights = text_weights(text, layers, names[homes.output], reorders=request.reorders)
+    experts = [names[home] for home in homes.experts]
+    weights = text_weights(text, layers, names[homes.output], experts, reorders=request.reorders)
     encoder, vision_buffers, vision_work = _vision_memory(vision, request, homes)
     positions = request.tiles * vision.tokens_per_tile + 2 * request.pictures if vision else 0
     devices = [
@@ -177,29 +178,33 @@ class Homes:
     Attributes:
         backends: all GPUs first, used or not; the CPU last.
         layers: index of each layer's backend.
+        experts: index of the backend of each layer's experts, if it has any.
         output: index of the output matrix's backend.
     """
 
     backends: tuple[Backend, ...]
     layers: tuple[int, ...]
+    experts: tuple[int, ...]
     output: int
 
 
 def layer_homes(n_layers: int, request: MemoryRequest) -> Homes:
     """Return the backend that holds each layer (`get_layer_buft_list` in `llama_model_base::load_tensors`)."""
-    return _homes(n_layers, request.gpu_layers(n_layers), request.gpus)
+    return _homes(n_layers, request.gpu_layers(n_layers), request.host_experts(n_layers), request.gpus)
 
 
 @lru_cache(maxsize=1024)
-def _homes(n_layers: int, on_gpus: int, shares: tuple[float, ...]) -> Homes:
+def _homes(n_layers: int, on_gpus: int, host_experts: int, shares: tuple[float, ...]) -> Homes:
     backends = (*(gpu(index) for index in range(len(shares))), CPU)
     first = n_layers + 1 - on_gpus
     ends = _split_ends(shares)
-    homes = [len(backends) - 1] * (n_layers + 1)
+    cpu = len(backends) - 1
+    homes = [cpu] * (n_layers + 1)
     for layer in range(first, n_layers + 1):
         place = _float32((layer - first) / on_gpus)
         homes[layer] = next(index for index, end in enumerate(ends) if end > place)
-    return Homes(backends, tuple(homes[:-1]), homes[-1])
+    layers = tuple(homes[:-1])
+    return Homes(backends, layers, (cpu,) * host_experts + layers[host_experts:], homes[-1])
 
 
 def _split_ends(shares: Sequence[float]) -> list[float]:
@@ -232,7 +237,7 @@ class _BufferKey:
 
     @classmethod
     def of(cls, text: TextWeights, request: MemoryRequest, homes: Homes) -> _BufferKey:
-        copies = request.offloads and len(homes.backends) - 1 in (*homes.layers, homes.output)
+        copies = request.offloads and len(homes.backends) - 1 in (*homes.layers, *homes.experts, homes.output)
         layer_bytes = (text.layer_bytes[0], text.embedding.n_bytes) if copies else ()
         shape = (*text.sizes.values(), *layer_bytes)
         fields = replace(request, pictures=0, tiles=0, tiles_per_batch=1, mmproj_gpu=None, encoder="llama.cpp")
@@ -249,10 +254,12 @@ def _text_buffers(text: TextWeights, request: MemoryRequest, homes: Homes) -> tu
     gpus = len(homes.backends) - 1
     full = request.gpu_layers(text.n_layers) > text.n_layers
     is_large = request.ubatch >= OFFLOAD_ROWS
-    offloads = request.offloads and is_large
+    # Norms of queries and keys have a row for each head, which is enough for a GPU to take them over.
+    offloads = request.offloads and (is_large or text.norms_heads)
     kept = _representative_layers(text, homes, keeps_host_layers=offloads)
     placement = Placement(
         layers=tuple(homes.layers[layer] for layer in kept),
+        experts=tuple(homes.experts[layer] for layer in kept),
         numbers=kept,
         output=homes.output,
         cpu=gpus,
@@ -263,7 +270,7 @@ def _text_buffers(text: TextWeights, request: MemoryRequest, homes: Homes) -> tu
         text_graph(text, batch, placement),
         homes.backends,
         offload_to=request.offload_gpu if offloads else None,
-        pipeline=gpus > 1 and full,
+        pipeline=gpus > 1 and full and not request.n_cpu_moe,
     )
     return done.buffers, work_buffer(done.host_nodes, request.n_threads)
 
@@ -279,11 +286,12 @@ def _representative_layers(text: TextWeights, homes: Homes, *, keeps_host_layers
     cpu = len(homes.backends) - 1
     kept: list[int] = []
     run: list[int] = []
-    for layer, home in enumerate(homes.layers):
+    places = tuple(zip(homes.layers, homes.experts, strict=True))
+    for layer, place in enumerate(places):
         run.append(layer)
-        if layer + 1 == text.n_layers or homes.layers[layer + 1] != home:
+        if layer + 1 == text.n_layers or places[layer + 1] != place:
             largest = max(run, key=lambda each: sizes[each])
-            if home == cpu and keeps_host_layers:
+            if cpu in place and keeps_host_layers:
                 has_one_size = len({sizes[each] for each in run}) == 1
                 kept += sorted({*run[:2], *run[-2:]}) if has_one_size else run
             else:
@@ -292,7 +300,9 @@ def _representative_layers(text: TextWeights, homes: Homes, *, keeps_host_layers
     return tuple(kept)
 
 
-def text_weights(text: TextWeights, layers: Sequence[str], output: str, *, reorders: bool) -> dict[str, int]:
+def text_weights(
+    text: TextWeights, layers: Sequence[str], output: str, experts: Sequence[str], *, reorders: bool
+) -> dict[str, int]:
     """Return the bytes of weights on each device.
 
     The token embedding stays in host memory. If it serves as output matrix, too, that is a second copy when it lies on
@@ -302,13 +312,16 @@ def text_weights(text: TextWeights, layers: Sequence[str], output: str, *, reord
         text: the model.
         layers: the device of each layer, "CPU" for the host.
         output: the device of the output matrix.
+        experts: the device of the experts of each layer, if it has any.
         reorders: see `MemoryRequest.reorders`.
     """
     sizes = {"CPU": text.embedding.n_bytes}
     ends = [weight.n_bytes for weight in (text.output_norm, text.output_bias, text.output) if weight is not None]
     if text.output is None and (output != "CPU" or (reorders and is_repacked(text.embedding))):
         ends.append(text.embedding.n_bytes)
-    for home, size in ((output, sum(ends)), *zip(layers, text.layer_bytes, strict=True)):
+    rest = (whole - of_experts for whole, of_experts in zip(text.layer_bytes, text.expert_bytes, strict=True))
+    of_layers = (*zip(layers, rest, strict=True), *zip(experts, text.expert_bytes, strict=True))
+    for home, size in ((output, sum(ends)), *of_layers):
         sizes[home] = sizes.get(home, 0) + size
     return sizes
 
@@ -320,7 +333,8 @@ def _page_cache(text: TextWeights, homes: Homes, *, reorders: bool) -> int:
     for weight in text.weights:
         if weight.name == "token_embd.weight":
             continue
-        home = homes.output if weight.layer is None else homes.layers[weight.layer]
+        places = homes.experts if weight.is_of_experts else homes.layers
+        home = homes.output if weight.layer is None else places[weight.layer]
         if home != cpu or (reorders and is_repacked(weight)):
             originals += weight.n_bytes
     return originals
@@ -329,7 +343,7 @@ def _page_cache(text: TextWeights, homes: Homes, *, reorders: bool) -> int:
 def is_repacked(weight: Weight) -> bool:
     """Return whether the CPU backend reorders a matrix, provided that no GPU computes with it."""
     kinds = REPACKED_X86 if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else _REPACKED_ARM
-    return len(weight.shape) == 2 and weight.shape[1] % _REPACKED_ROWS == 0 and weight.kind in kinds
+    return len(weight.shape) > 1 and weight.shape[1] % _REPACKED_ROWS == 0 and weight.kind in kinds
 
 
 def _vision_memory(

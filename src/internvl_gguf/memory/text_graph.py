@@ -1,9 +1,9 @@
 """Build the graphs that llama.cpp reserves memory for, one for each text architecture.
 
-The graph of Qwen2.5 follows `llama_model_qwen2::graph` in `src/models/qwen2.cpp` with the builders that it calls in
-`src/llama-graph.cpp` (`build_inp_embd`, `build_qkv`, `build_attn`, `build_attn_mha`, `build_ffn`) and the cache of
-`src/llama-kv-cache.cpp`, for one unified stream. `llama_context::sched_reserve` builds it for the largest batch and a
-full cache.
+They follow `llama_model_qwen2::graph` in `src/models/qwen2.cpp`, those of Qwen3 and Qwen3-MoE beside it, and the
+builders that these call in `src/llama-graph.cpp` (`build_inp_embd`, `build_qkv`, `build_attn`, `build_attn_mha`,
+`build_ffn`, `build_moe_ffn`) with the cache of `src/llama-kv-cache.cpp`, for one unified stream.
+`llama_context::sched_reserve` builds them for the largest batch and a full cache.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from typing import Final
 
 from internvl_gguf.config import is_quantised
 from internvl_gguf.gguf.arch.qwen2 import QWEN2
+from internvl_gguf.gguf.arch.qwen3 import QWEN3
+from internvl_gguf.gguf.arch.qwen3moe import QWEN3MOE
 from internvl_gguf.gguf.model_weights import TextWeights
 from internvl_gguf.memory.ggml_graph import (
     Graph,
     Tensor,
+    argsort,
     cast,
     cont,
     elementwise,
@@ -24,11 +27,13 @@ from internvl_gguf.memory.ggml_graph import (
     flash_attention,
     get_rows,
     mul_mat,
+    mul_mat_id,
     new_input,
     permute,
     reshape,
     row_bytes,
     set_rows,
+    sum_rows,
     view,
 )
 
@@ -60,6 +65,7 @@ class Placement:
 
     Attributes:
         layers: backend of each layer in the graph.
+        experts: backend of the experts of each layer, if it has any.
         numbers: the layers' numbers in the model: a graph may leave out layers that repeat others.
         output: backend of the output matrix.
         cpu: index of the CPU.
@@ -67,6 +73,7 @@ class Placement:
     """
 
     layers: tuple[int, ...]
+    experts: tuple[int, ...]
     numbers: tuple[int, ...]
     output: int
     cpu: int
@@ -79,6 +86,8 @@ def text_graph(shape: TextWeights, batch: TextBatch, placement: Placement) -> Gr
 
 
 class _Qwen2Graph:
+    has_biases = True
+
     def __init__(self, shape: TextWeights, batch: TextBatch, placement: Placement) -> None:
         self._shape = shape
         self._batch = batch
@@ -140,9 +149,11 @@ class _Qwen2Graph:
         return new_input("f32", side, side), new_input("f32", _ROTATION, _ROTATION)
 
     def _projected(self, hidden: Tensor, part: str, heads: int, layer: int, home: int) -> Tensor:
-        result = mul_mat(self._weight(f"blk.{layer}.attn_{part}.weight", home), hidden)
-        result = elementwise("add", result, self._weight(f"blk.{layer}.attn_{part}.bias", home))
-        return reshape(result, self._head, heads, self._batch.tokens)
+        return reshape(self._biased(hidden, f"blk.{layer}.attn_{part}", home), self._head, heads, self._batch.tokens)
+
+    def _biased(self, hidden: Tensor, name: str, home: int) -> Tensor:
+        result = mul_mat(self._weight(f"{name}.weight", home), hidden)
+        return elementwise("add", result, self._weight(f"{name}.bias", home)) if self.has_biases else result
 
     def _query_key_value(self, hidden: Tensor, layer: int, home: int) -> tuple[Tensor, Tensor, Tensor]:
         shape, tokens = self._shape, self._batch.tokens
@@ -150,8 +161,7 @@ class _Qwen2Graph:
         if not shape.fused_qkv:
             query, key, value = (self._projected(hidden, part, heads[part], layer, home) for part in "qkv")
             return query, key, value
-        joined = mul_mat(self._weight(f"blk.{layer}.attn_qkv.weight", home), hidden)
-        joined = elementwise("add", joined, self._weight(f"blk.{layer}.attn_qkv.bias", home))
+        joined = self._biased(hidden, f"blk.{layer}.attn_qkv", home)
         row = joined.strides[1]
         strides = (4, 4 * self._head, row, row * tokens)
         query, key, value = (view(joined, (self._head, heads[part], tokens), strides) for part in "qkv")
@@ -239,4 +249,51 @@ class _Qwen2Graph:
         return mul_mat(self._weight(f"blk.{layer}.ffn_down.weight", home), elementwise("glu", gate, up))
 
 
-_GRAPHS: Final = {QWEN2.name: _Qwen2Graph}
+class _Qwen3Graph(_Qwen2Graph):
+    has_biases = False
+
+    def _query_key_value(self, hidden: Tensor, layer: int, home: int) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = super()._query_key_value(hidden, layer, home)
+        query = self._norm(query, f"blk.{layer}.attn_q_norm.weight", home)
+        return query, self._norm(key, f"blk.{layer}.attn_k_norm.weight", home), value
+
+
+class _Qwen3MoeGraph(_Qwen3Graph):
+    def _feed_forward(self, hidden: Tensor, layer: int, home: int) -> Tensor:
+        shape, graph = self._shape, self._graph
+        hidden = self._norm(hidden, f"blk.{layer}.ffn_norm.weight", home)
+        tokens, used = hidden.shape[1], shape.n_expert_used
+        place = self._place.experts[self._place.numbers.index(layer)]
+        chosen, shares = self._routing(hidden, layer, home)
+        graph.expand(shares)
+        hidden = reshape(hidden, shape.n_embd, 1, tokens)
+        up, gate = (
+            mul_mat_id(self._weight(f"blk.{layer}.ffn_{part}_exps.weight", place), hidden, chosen)
+            for part in ("up", "gate")
+        )
+        down = self._weight(f"blk.{layer}.ffn_down_exps.weight", place)
+        weighted = elementwise("mul", mul_mat_id(down, elementwise("glu", gate, up), chosen), shares)
+        graph.expand(weighted)
+        row = weighted.strides[2]
+        parts = [view(weighted, (shape.n_embd, tokens), (4, row, row * tokens, row * tokens)) for _ in range(used)]
+        for part in parts:
+            graph.expand(part)
+        total = parts[0]
+        for part in parts[1:]:
+            total = elementwise("add", total, part)
+            graph.expand(total)
+        return total if used > 1 else cont(total)
+
+    def _routing(self, hidden: Tensor, layer: int, home: int) -> tuple[Tensor, Tensor]:
+        """Choose the experts of each token: their numbers, and the shares of the result that they give."""
+        tokens, used = hidden.shape[1], self._shape.n_expert_used
+        chances = elementwise("soft_max", mul_mat(self._weight(f"blk.{layer}.ffn_gate_inp.weight", home), hidden))
+        order = argsort(chances)
+        chosen = view(order, (used, tokens), order.strides)
+        shares = get_rows(reshape(chances, 1, self._shape.n_expert, tokens), chosen)
+        shares = reshape(shares, used, tokens)
+        shares = elementwise("div", shares, elementwise("clamp", sum_rows(shares)))
+        return chosen, reshape(shares, 1, used, tokens)
+
+
+_GRAPHS: Final = {QWEN2.name: _Qwen2Graph, QWEN3.name: _Qwen3Graph, QWEN3MOE.name: _Qwen3MoeGraph}

@@ -11,6 +11,7 @@ from typing import Final
 from internvl_gguf.memory.ggml_graph import Tensor, row_bytes
 
 _CACHE_LINE: Final = 64
+_ROW: Final = 8  # of the lists of rows that each expert gets
 _FLASH_TILE: Final = 64  # GGML_FA_TILE_Q and GGML_FA_TILE_KV
 _TILED_SLOT: Final = 512 * 1024  # TILED_WS_SLOT in ggml-cpu/tiled, a thread, for K-quants
 
@@ -28,6 +29,10 @@ def work_buffer(nodes: Iterable[Tensor], n_threads: int) -> int:
 def _wanted(node: Tensor, n_threads: int) -> int:
     if node.op == "mul_mat":
         return _converted(*node.sources, n_threads=n_threads)
+    if node.op == "mul_mat_id":
+        experts, activations, chosen = node.sources
+        rows = _ROW * (experts.shape[2] * (chosen.elements + 1) + 3) + _CACHE_LINE * (experts.shape[2] + 1)
+        return rows + _converted(experts, activations, n_threads=n_threads)
     if node.op in ("soft_max", "rope"):
         return 4 * node.shape[0] * n_threads
     if node.op == "flash_attn":

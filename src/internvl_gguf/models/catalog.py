@@ -211,7 +211,7 @@ _MODEL_KEYS = (
     "vision",
     "files",
 )
-_OPTIONAL_TEXT_KEYS = ("vocab", "context")
+_OPTIONAL_TEXT_KEYS = ("vocab", "context", "head_width", "experts", "experts_used", "expert_ffn")
 _FILE_KEYS = ("name", "bytes", "listed")
 
 
@@ -280,7 +280,8 @@ def _text_shape(table: Table | None) -> TextShape | None:
     if table is None:
         return None
     table.require(*(key for key in TEXT_NAMES if key not in _OPTIONAL_TEXT_KEYS))
-    numbers: dict[str, Any] = {field: table.number(key) for key, field in TEXT_NAMES.items() if key != "architecture"}
+    fields_by_key = {key: field for key, field in TEXT_NAMES.items() if key != "architecture" and key in table}
+    numbers: dict[str, Any] = {field: table.number(key) for key, field in fields_by_key.items()}
     return TextShape(architecture=cast(str, table.text("architecture")), **numbers)
 
 

@@ -61,7 +61,7 @@ def _seconds(matrices: Iterable[Matrices], host: DeviceSpeed, n_prompt: int, n_a
         bits = 8 * each.n_bytes / each.elements
         read = rate_of(host.matrix_rate, each.kind, bits).high
         written = rate_of(host.bandwidth, each.kind, bits).high
-        seconds += 2 * each.elements * n_prompt / read + each.n_bytes * n_answer / written
+        seconds += each.used * (2 * each.elements * n_prompt / read + each.n_bytes * n_answer / written)
     return seconds
 
 

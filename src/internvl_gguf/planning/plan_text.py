@@ -95,6 +95,8 @@ def placement_text(found: Configuration) -> str:
         return f"the encoder alone on {gpus}" if found.request.mmproj_on_gpu else f"nothing on {gpus}"
     whole = found.gpu_layers == found.n_layers
     layers = f"all {found.n_layers} layers" if whole else f"{found.gpu_layers} of {found.n_layers} layers"
+    if found.host_experts:
+        layers += f" without the experts of {found.host_experts}"
     if found.request.mmproj_on_gpu:
         return f"{layers} and the encoder on {gpus}"
     return f"{layers} on {gpus}, the encoder on the CPU"

@@ -73,11 +73,17 @@ class Configuration:
         return self.request.gpu_layers(self.candidate.text.n_layers)
 
     @property
+    def host_experts(self) -> int:
+        """Number of layers whose experts stay in host memory although the rest of them lies on a GPU."""
+        n_layers = self.candidate.text.n_layers
+        return max(self.request.host_experts(n_layers) - max(self.n_layers - self.gpu_layers, 0), 0)
+
+    @property
     def is_full(self) -> bool:
         """Whether everything computes where it is fastest: on GPUs if there are any."""
         if not self.budget.has_gpus:
             return True
-        return self.gpu_layers == self.n_layers and self.request.mmproj_on_gpu
+        return self.gpu_layers == self.n_layers and self.request.mmproj_on_gpu and not self.host_experts
 
     @property
     def headroom(self) -> tuple[int, ...]:
@@ -188,15 +194,17 @@ class Planner:
         """Return the way to run a quant that misses the least memory: whole on the GPUs, or without them."""
         encoder = min(candidate.encoders, key=lambda each: each.size)
 
-        def least(planner: Planner, layers: int) -> Configuration:
+        def least(planner: Planner, layers: int, host_experts: int = 0) -> Configuration:
             shape = candidate.shape(encoder)
             request = planner._request(shape, planner._kv_types[-1], layers, layers > 0, planner._ubatches[-1])
-            return planner._configure(candidate, encoder, request)
+            return planner._configure(candidate, encoder, planner._with_host_experts(request, host_experts))
 
         alone = least(self._with_fewer_gpus[-1] if self._with_fewer_gpus else self, 0)
         if not self._budget.gpus:
             return alone
-        return min(alone, least(self, candidate.text.n_layers + 1), key=lambda found: found.shortage)
+        whole = candidate.text.n_layers + 1
+        ways = [alone, least(self, whole), *([least(self, whole, -1)] if candidate.text.n_expert else [])]
+        return min(ways, key=lambda found: found.shortage)
 
     def _configure(self, candidate: Candidate, encoder: Encoder, request: MemoryRequest) -> Configuration:
         shape = candidate.shape(encoder)
@@ -233,12 +241,14 @@ class Planner:
         return self._workload.picture_positions(tokens) + _QUESTION_TOKENS
 
     def _alternatives(self, candidate: Candidate, ubatch: int) -> Iterator[Configuration | None]:
-        """Yield compromises: a quantised cache, a smaller encoder, one on the CPU, fewer layers on the GPUs."""
+        """Yield compromises: a quantised cache, a smaller encoder, one on the CPU, fewer layers or experts on GPUs."""
         smallest = min(candidate.encoders, key=lambda encoder: encoder.size)
         for kv_type in self._kv_types:
             for on_gpu in (True, False) if self._budget.gpus else (False,):
                 for encoder in dict.fromkeys((candidate.encoders[0], smallest)):
                     yield self._draft(candidate, encoder, kv_type, on_gpu, ubatch)
+                    if self._budget.gpus and candidate.text.n_expert and self._workload.n_cpu_moe is None:
+                        yield self._draft_without_experts(candidate, encoder, kv_type, on_gpu, ubatch)
 
     def _draft(
         self, candidate: Candidate, encoder: Encoder, kv_type: KVType, mmproj_on_gpu: bool, ubatch: int
@@ -261,16 +271,51 @@ class Planner:
         too_many = bisect.bisect_left(range(most), True, key=is_too_much)
         return self._configure(candidate, encoder, request(too_many - 1)) if too_many else None
 
+    def _draft_without_experts(
+        self, candidate: Candidate, encoder: Encoder, kv_type: KVType, mmproj_on_gpu: bool, ubatch: int
+    ) -> Configuration | None:
+        """Return all layers on the GPUs, as few experts in host memory as arithmetic allows; None if it allows none."""
+        text, shape = candidate.text, candidate.shape(encoder)
+        if is_quantised(kv_type) and text.head_dim % KV_BLOCK:
+            return None
+        whole = self._request(shape, kv_type, text.n_layers + 1, mmproj_on_gpu, ubatch)
+
+        def fits_gpus(count: int) -> bool:
+            return self._layers_fit_gpus(shape, self._with_host_experts(whole, count))
+
+        count = bisect.bisect_left(range(text.n_layers + 1), True, lo=1, key=fits_gpus)
+        if count > text.n_layers:
+            return None
+        return self._configure(candidate, encoder, self._with_host_experts(whole, count))
+
+    def _with_host_experts(self, request: MemoryRequest, count: int) -> MemoryRequest:
+        """Return a request with the experts of so many layers in host memory, unless the workload says how many."""
+        return request if self._workload.n_cpu_moe is not None else replace(request, n_cpu_moe=count)
+
     def _fitted(self, draft: Configuration) -> Configuration | None:
-        """Return a draft with as many layers on the GPUs as the plan allows; None if arithmetic was far off."""
+        """Return a draft with as much on the GPUs as the plan allows; None if arithmetic was far off."""
+        asked = draft.request
+        if asked.n_cpu_moe > 0 and self._workload.n_cpu_moe is None:
+            return self._fitted_by_experts(draft)
         for layers in range(draft.gpu_layers, max(-1, draft.gpu_layers - _STEPS), -1):
-            asked = draft.request
             shape = draft.candidate.shape(draft.encoder)
             request = self._request(shape, asked.kv_type, layers, asked.mmproj_on_gpu, asked.n_ubatch)
             fitted = draft if layers == draft.gpu_layers else self._configure(draft.candidate, draft.encoder, request)
             if fitted.fits:
                 return fitted
             if fitted.headroom[0] < 0:  # fewer on the GPUs are more on the host
+                return None
+        return None
+
+    def _fitted_by_experts(self, draft: Configuration) -> Configuration | None:
+        """Return a draft with as few experts in host memory as the plan allows; None if arithmetic was far off."""
+        first = draft.request.n_cpu_moe
+        for count in range(first, min(first + _STEPS, draft.candidate.text.n_layers + 1)):
+            request = replace(draft.request, n_cpu_moe=count)
+            fitted = draft if count == first else self._configure(draft.candidate, draft.encoder, request)
+            if fitted.fits:
+                return fitted
+            if fitted.headroom[0] < 0:  # more in host memory does not help
                 return None
         return None
 
@@ -290,6 +335,7 @@ class Planner:
             flash_attn=needs_flash if workload.flash_attn == "auto" else workload.flash_attn,
             gpus=tuple(1.0 for _ in self._budget.gpus),
             n_gpu_layers=layers,
+            n_cpu_moe=workload.n_cpu_moe or 0,
             offload_gpu=self._budget.offload_gpu,
             mmproj_gpu=self._budget.largest_gpu if mmproj_on_gpu else None,
             encoder=workload.encoder,
@@ -331,7 +377,8 @@ class Planner:
         text, vision = shape.text, shape.vision
         full = request.gpu_layers(text.n_layers) > text.n_layers
         some = -1 if full else min(request.n_gpu_layers, text.n_layers // 2)
-        usual = replace(request, gpus=tuple(1.0 for _ in request.gpus), n_gpu_layers=some)
+        experts = 1 if request.n_cpu_moe else 0  # one layer's copies take as much of a buffer as those of several
+        usual = replace(request, gpus=tuple(1.0 for _ in request.gpus), n_gpu_layers=some, n_cpu_moe=experts)
         sizes = tuple(text.sizes.values())
         key = (sizes, vision.weight_bytes if vision else 0, replace(usual, n_gpu_layers=min(some, 1)))
         if key not in self._overheads:
@@ -345,7 +392,8 @@ def layers_by_device(text: TextWeights, request: MemoryRequest) -> tuple[int, ..
     homes = layer_homes(text.n_layers, request)
     names = [backend.name for backend in homes.backends]
     layers = [names[home] for home in homes.layers]
-    weights = text_weights(text, layers, names[homes.output], reorders=request.reorders)
+    experts = [names[home] for home in homes.experts]
+    weights = text_weights(text, layers, names[homes.output], experts, reorders=request.reorders)
     per_layer = kv_bytes_per_position(text, request.kv_type) // text.n_layers * request.cells
     totals = [weights.get(name, 0) for name in names]
     for home in homes.layers:

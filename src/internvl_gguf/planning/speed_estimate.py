@@ -1,14 +1,16 @@
 """Estimate the speed of a configuration from the model's shape and the machine's roofline, before any download.
 
-A token of an answer takes as long as reading every weight once; a prompt as long as multiplying every weight with
-each of its tokens; a tile as long as the encoder's operations. docs/speed-estimates.md has method and measured errors.
+A token of an answer takes as long as reading every weight once, of experts those that it goes through; a prompt as
+long as multiplying these weights with each of its tokens; a tile as long as the encoder's operations.
+docs/speed-estimates.md has method and measured errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Final
 
 from internvl_gguf.config import EncoderKind
@@ -25,6 +27,7 @@ __all__ = ["Range", "SpeedEstimate", "estimate_speed"]
 
 # Operations of a layer that are no views (`llm_build_qwen2`, `build_attn` in llama.cpp): each is handed out on its own.
 _NODES_PER_LAYER: Final = 24
+_NODES_OF_EXPERTS: Final = 7  # choosing and weighing them (`build_moe_ffn`), besides an addition for each
 _MEASURED_SHARING: Final = 7  # query heads to each key in the attention of `llama.measure.rates`
 # Measured time divided by computed time, of the fastest and the slowest real run (docs/speed-estimates.md).
 _DECODE_ERROR: Final = (0.95, 1.4)
@@ -110,8 +113,8 @@ class _Share:
     Attributes:
         device: the device.
         is_host: whether it is the CPU.
-        n_layers: number of layers.
-        matrices: the matrices of these layers, by type.
+        n_layers: number of layers; 0 where it has only experts of other devices' layers.
+        matrices: the matrices of these layers and experts, by type.
         unread: matrices that most tokens of a prompt skip: after the last attention only tokens whose logits are wanted
             continue (`inp_out_ids` in `llm_build_qwen2`).
     """
@@ -125,10 +128,12 @@ class _Share:
     @cached_property
     def multiplied(self) -> tuple[Matrices, ...]:
         """The matrices that every token of a prompt is multiplied with."""
-        left = {each.kind: each for each in self.matrices}
+        left = {(each.kind, each.used): each for each in self.matrices}
         for each in self.unread:
-            whole = left[each.kind]
-            left[each.kind] = Matrices(each.kind, whole.n_bytes - each.n_bytes, whole.elements - each.elements)
+            whole = left[each.kind, each.used]
+            left[each.kind, each.used] = replace(
+                whole, n_bytes=whole.n_bytes - each.n_bytes, elements=whole.elements - each.elements
+            )
         return tuple(each for each in left.values() if each.elements)
 
 
@@ -140,17 +145,24 @@ class _Text:
         devices = (*machine.gpus, machine.host)
         cpu = len(devices) - 1
         layers: list[list[tuple[Matrices, ...]]] = [[] for _ in devices]
-        for home, matrices in zip(homes.layers, text.layer_matrices, strict=True):
-            layers[home].append(matrices)
-        last = (each for each in text.weights if each.layer == text.n_layers - 1 and ".ffn_" in each.name)
-        unread = Matrices.among(last)
+        for home, place, matrices in zip(homes.layers, homes.experts, text.layer_matrices, strict=True):
+            if home == place:
+                layers[home].append(matrices)
+            else:
+                layers[home].append(tuple(each for each in matrices if each.used == 1.0))
+                layers[place].append(tuple(each for each in matrices if each.used != 1.0))
+        last = [each for each in text.weights if each.layer == text.n_layers - 1 and ".ffn_" in each.name]
+        unread: list[tuple[Matrices, ...]] = [() for _ in devices]
+        for home, of_experts in ((homes.layers[-1], False), (homes.experts[-1], True)):
+            matrices = Matrices.among((each for each in last if each.is_of_experts is of_experts), text.used_experts)
+            unread[home] = (*unread[home], *matrices)
         self._shares = [
             _Share(
                 device,
                 is_host=index == cpu,
-                n_layers=len(layers[index]),
-                matrices=_joined(layers[index]),
-                unread=unread if index == homes.layers[-1] else (),
+                n_layers=homes.layers.count(index),
+                matrices=Matrices.joined(chain.from_iterable(layers[index])),
+                unread=unread[index],
             )
             for index, device in enumerate(devices)
             if layers[index]
@@ -166,6 +178,7 @@ class _Text:
         self._attention = attention_kind(request.kv_type, flash_attn=request.flash_attn)
         self._kv_bytes = kv_bytes_per_position(text, request.kv_type) // text.n_layers
         self._sharing = text.n_head // text.n_head_kv
+        self._nodes = _NODES_PER_LAYER + (_NODES_OF_EXPERTS + text.n_expert_used if text.n_expert else 0)
         self._attention_flops = 4 * text.n_head * text.head_dim  # of a token with a position in a layer: QK and PV
 
     @property
@@ -195,7 +208,7 @@ class _Text:
             keys_and_values = share.n_layers * self._kv_bytes * positions
             seconds += _read(share.matrices, share.device)
             seconds += self._attention_bandwidth(share.device).amount_over(keys_and_values)
-            seconds += share.device.node_seconds.times(share.n_layers * _NODES_PER_LAYER)
+            seconds += share.device.node_seconds.times(share.n_layers * self._nodes)
         return seconds.times(*_DECODE_ERROR)
 
     def prefill_seconds(self, tokens: int) -> Range:
@@ -209,13 +222,13 @@ class _Text:
             moved = _NOTHING
             if share.is_host and self._helper and tokens >= OFFLOAD_ROWS:
                 device = self._helper
-                weights = len(batches) * sum(matrices.n_bytes for matrices in share.multiplied)
+                weights = sum(each.n_bytes * sum(map(each.read_share, batches)) for each in share.multiplied)
                 cache = sum(ends) * self._kv_bytes * share.n_layers
                 moved = self._to_helper.amount_over(weights + cache)
-            computed = _multiplied(share.multiplied, device, tokens, len(batches)) + _read(share.unread, device)
+            computed = _multiplied(share.multiplied, device, batches) + _read(share.unread, device)
             rate = _attention_rate(device.attention_rate, self._attention)
             computed += rate.amount_over(self._attention_flops * pairs * share.n_layers)
-            computed += device.node_seconds.times(len(batches) * share.n_layers * _NODES_PER_LAYER)
+            computed += device.node_seconds.times(len(batches) * share.n_layers * self._nodes)
             seconds += _slower(moved, computed)
         return seconds.times(*_PREFILL_ERROR)
 
@@ -238,34 +251,25 @@ def _attention_rate(table: Mapping[str, Range], kind: str) -> Range:
     return Range(min(rate.low for rate in table.values()), max(rate.high for rate in table.values()))
 
 
-def _joined(layers: Iterable[tuple[Matrices, ...]]) -> tuple[Matrices, ...]:
-    """Return the matrices of several layers, type by type."""
-    sums: dict[str, tuple[int, int]] = {}
-    for matrices in layers:
-        for each in matrices:
-            n_bytes, elements = sums.get(each.kind, (0, 0))
-            sums[each.kind] = n_bytes + each.n_bytes, elements + each.elements
-    return tuple(Matrices(kind, *sizes) for kind, sizes in sums.items())
-
-
 def _rate(table: Mapping[str, Range], matrices: Matrices) -> Range:
     return rate_of(table, matrices.kind, 8 * matrices.n_bytes / matrices.elements)
 
 
 def _read(matrices: Iterable[Matrices], device: DeviceSpeed) -> Range:
-    """Return seconds to multiply one token with each matrix."""
+    """Return seconds to multiply one token with each matrix that it uses."""
     seconds = _NOTHING
     for each in matrices:
-        seconds += _rate(device.bandwidth, each).amount_over(each.n_bytes)
+        seconds += _rate(device.bandwidth, each).amount_over(each.n_bytes * each.used)
     return seconds
 
 
-def _multiplied(matrices: Iterable[Matrices], device: DeviceSpeed, tokens: int, batches: int) -> Range:
-    """Return seconds to multiply many tokens with each matrix, which is read once a batch."""
+def _multiplied(matrices: Iterable[Matrices], device: DeviceSpeed, batches: Sequence[int]) -> Range:
+    """Return seconds to multiply batches of tokens with each matrix, which is read once a batch."""
     seconds = _NOTHING
     for each in matrices:
-        multiplied = _rate(device.matrix_rate, each).amount_over(2 * each.elements * tokens)
-        seconds += _slower(multiplied, _rate(device.bandwidth, each).amount_over(each.n_bytes * batches))
+        read = each.n_bytes * sum(map(each.read_share, batches))
+        multiplied = _rate(device.matrix_rate, each).amount_over(2 * each.elements * each.used * sum(batches))
+        seconds += _slower(multiplied, _rate(device.bandwidth, each).amount_over(read))
     return seconds
 
 

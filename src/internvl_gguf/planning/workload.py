@@ -106,6 +106,7 @@ class Workload:
         n_draft: most tokens guessed and verified at once.
         n_threads: CPU threads.
         encoder: what encodes pictures on the CPU.
+        n_cpu_moe: layers whose experts stay in host memory, -1 for all; None takes as few as fit.
 
     Raises:
         InvalidRequestError: a value outside its range, or pictures that the context does not hold.
@@ -123,6 +124,7 @@ class Workload:
     n_draft: int = EngineConfig.n_draft
     n_threads: int = 1
     encoder: EncoderKind = "llama.cpp"
+    n_cpu_moe: int | None = None
 
     @classmethod
     def of(
@@ -152,6 +154,7 @@ class Workload:
             n_draft=config.n_draft,
             n_threads=n_threads,
             encoder=encoder,
+            n_cpu_moe=-1 if config.cpu_moe else config.n_cpu_moe,
         )
 
     def __post_init__(self) -> None:

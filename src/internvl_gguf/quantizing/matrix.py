@@ -7,6 +7,7 @@ a magic number, which is read and not written.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,25 +36,30 @@ _AGAIN: Final = "Get or make it again: `--calibrate` makes one, and --save-imatr
 
 @dataclass(frozen=True)
 class Activations:
-    """Squared inputs of one weight matrix.
+    """Squared inputs of one weight matrix, or of the matrices of all experts of a layer.
 
     Attributes:
-        sums: sum of squares of each input, float64 [columns of the matrix].
-        count: number of positions summed.
+        sums: sum of squares of each input, float64 [columns of the matrix], expert after expert.
+        counts: number of positions summed, int64 [experts]; one number where there are no experts.
     """
 
     sums: NDArray[np.float64]
-    count: int
+    counts: NDArray[np.int64]
 
     def __add__(self, other: Activations) -> Activations:
-        return Activations(self.sums + other.sums, self.count + other.count)
+        return Activations(self.sums + other.sums, self.counts + other.counts)
+
+    @property
+    def count(self) -> int:
+        """Positions summed, of the expert that got the most."""
+        return int(self.counts.max())
 
     @property
     def means(self) -> NDArray[np.float32]:
-        """Mean squares, the input of the quantiser; ones if nothing was read, as in llama-quantize."""
-        if not self.count:
-            return np.ones(len(self.sums), np.float32)
-        return np.asarray(self.sums / self.count, np.float32)
+        """Mean squares, the input of the quantiser; ones for what read nothing, as in llama-quantize."""
+        counts = self.counts[:, None]
+        means = np.where(counts > 0, self.sums.reshape(len(counts), -1) / np.maximum(counts, 1), 1.0)
+        return np.asarray(means.reshape(-1), np.float32)
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def check_matrix(matrix: ImportanceMatrix, source: Source) -> None:
             "An importance matrix is for the text model; a vision encoder takes none.", "Leave it out."
         )
     hint = "Take the matrix of this very model, or make one with --calibrate."
-    columns = {name: source.tensors[name].shape[0] for name in source.matrices}
+    columns = {name: _inputs(tensor.trimmed_shape) for name, tensor in source.tensors.items()}
     for name, entry in matrix.entries.items():
         if columns.get(name) != len(entry.sums):
             there = f"has {columns[name]} columns" if name in columns else "is not there"
@@ -118,12 +124,17 @@ def check_matrix(matrix: ImportanceMatrix, source: Source) -> None:
                 f"{source.path.name} {there}.",
                 hint,
             )
-    missing = [name for name in columns if name.startswith("blk.") and name not in matrix.entries]
+    missing = [name for name in source.matrices if name.startswith("blk.") and name not in matrix.entries]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InvalidRequestError(
             f"The importance matrix is of another model: it has nothing about {missing[0]}{more}.", hint
         )
+
+
+def _inputs(shape: tuple[int, ...]) -> int:
+    """Return the number of inputs of a matrix, or of the matrices of all experts."""
+    return shape[0] * math.prod(shape[2:])
 
 
 class _Writer(GGUFWriter):  # type: ignore[misc]
@@ -151,7 +162,7 @@ def _write(path: Path, matrix: ImportanceMatrix) -> None:
     writer.add_uint32(_CHUNK_SIZE, CHUNK)
     for name, entry in sorted(matrix.entries.items()):
         writer.add_tensor(name + _SUMS, np.asarray(entry.sums, np.float32))
-        writer.add_tensor(name + _COUNTS, np.array([entry.count], np.float32))
+        writer.add_tensor(name + _COUNTS, np.asarray(entry.counts, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -189,14 +200,12 @@ def _read_gguf(header: GGUFHeader) -> ImportanceMatrix:
             counts = header.tensors.get(stem + _COUNTS)
             if counts is None:
                 raise ModelFileError(f"{header.label} is damaged: {stem} has sums and no counts.", _AGAIN)
-            if counts.n_bytes != 4:
-                raise ModelFileError(
-                    f"{header.label} is of another model: {stem} is of several experts.", "InternVL3 has none."
-                )
+            if not counts.n_bytes or tensor.n_bytes % counts.n_bytes:
+                raise ModelFileError(f"{header.label} is damaged: {stem} has more counts than sums.", _AGAIN)
             file.seek(tensor.offset)
-            sums = np.fromfile(file, "<f4", tensor.n_bytes // 4)
+            sums = np.fromfile(file, "<f4", tensor.n_bytes // 4).astype(np.float64)
             file.seek(counts.offset)
-            entries[stem] = Activations(sums.astype(np.float64), _count(np.fromfile(file, "<f4", 1), header.label))
+            entries[stem] = Activations(sums, _counts(np.fromfile(file, "<f4", counts.n_bytes // 4), header.label))
     if not entries:
         raise ModelFileError(f"{header.label} is no importance matrix.", _AGAIN)
     names: Sequence[bytes] = ()
@@ -205,10 +214,11 @@ def _read_gguf(header: GGUFHeader) -> ImportanceMatrix:
     return ImportanceMatrix(entries, tuple(name.decode("utf-8", "replace") for name in names if name))
 
 
-def _count(values: NDArray[np.float32], label: str) -> int:
-    if not np.isfinite(values).all() or values[0] < 0:
-        raise ModelFileError(f"{label} is damaged: a count is {values[0]}.", _AGAIN)
-    return round(float(values[0]))
+def _counts(values: NDArray[np.float32], label: str) -> NDArray[np.int64]:
+    wrong = values[~np.isfinite(values) | (values < 0)]
+    if len(wrong):
+        raise ModelFileError(f"{label} is damaged: a count is {wrong[0]}.", _AGAIN)
+    return np.rint(values).astype(np.int64)
 
 
 def _read_older(path: Path) -> ImportanceMatrix:
@@ -235,7 +245,7 @@ def _read_older(path: Path) -> ImportanceMatrix:
         if calls < 0:
             raise ModelFileError(f"{path} is damaged: {name} was called {calls} times.", _AGAIN)
         # A call was a chunk; the sums of one without a count are the means themselves.
-        entries[name] = Activations(sums * CHUNK, calls * CHUNK) if calls else Activations(sums * CHUNK, CHUNK)
+        entries[name] = Activations(sums * CHUNK, np.array([max(calls, 1) * CHUNK]))
     if not entries:
         raise ModelFileError(f"{path} is no importance matrix.", _AGAIN)
     datasets: tuple[str, ...] = ()

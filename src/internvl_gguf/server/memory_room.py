@@ -67,6 +67,6 @@ def _rest(whole: MemoryBudget, loaded: Sequence[Configuration]) -> MemoryBudget:
     return replace(whole, host=max(host, 0), gpus=left)
 
 
-def _quality(configuration: Configuration) -> tuple[int, int, bool]:
+def _quality(configuration: Configuration) -> tuple[int, int, int, bool]:
     request = configuration.request
-    return request.n_ctx, configuration.gpu_layers, request.mmproj_on_gpu
+    return request.n_ctx, configuration.gpu_layers, -configuration.host_experts, request.mmproj_on_gpu

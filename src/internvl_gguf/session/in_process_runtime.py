@@ -215,6 +215,7 @@ class InProcessRuntime(Owned):
             model = TextModel(
                 self.files.text,
                 n_gpu_layers=request.n_gpu_layers,
+                n_cpu_moe=request.n_cpu_moe,
                 devices=[gpu.handle for gpu in self._used_gpus],
                 tensor_split=request.gpus if is_split else (),
                 use_extra_bufts=request.extra_buffers,

@@ -8,19 +8,17 @@ with the alternatives that files may hold. Nothing here loads numpy or the gguf 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
-    from internvl_gguf.gguf.values import GGUFHeader
+    pass
 
 Norm = Literal["layernorm", "rmsnorm"]
 
-MAX_LAYERS: Final = 512  # LLAMA_MAX_LAYERS
 MAX_WIDTH: Final = 2**20
-MAX_CONTEXT: Final = 2**27
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,9 @@ class TextShape:
         n_ctx_train: positions it was trained for; None if the catalogue does not say.
         head_dim: width of an attention head, in values; 0 takes n_embd // n_head, as llama.cpp does for a file without
             `attention.key_length`.
+        n_expert: experts in each layer; 0 where all tokens go through the same feed-forward matrices.
+        n_expert_used: experts that one token goes through.
+        n_ff_exp: inner width of an expert.
     """
 
     architecture: str
@@ -49,6 +50,9 @@ class TextShape:
     n_vocab: int | None = None
     n_ctx_train: int | None = None
     head_dim: int = 0
+    n_expert: int = 0
+    n_expert_used: int = 0
+    n_ff_exp: int = 0
 
     def __post_init__(self) -> None:
         if not self.head_dim:
@@ -149,7 +153,7 @@ class TensorSpec:
         name: its name; for a tensor of a layer without the layer's prefix, which `Architecture.tensors` adds.
         shape: sizes of its axes, the fastest first.
         storage: types it may be stored in: "any" that matrices can be multiplied in, "float" for F32, F16 and BF16
-            (convolution kernels), "f32" for biases, norms and scales.
+            (convolution kernels), "f32" for biases, norms, scales and the rows that choose experts.
     """
 
     name: str
@@ -160,6 +164,11 @@ class TensorSpec:
 def matrix(name: str, *shape: int) -> TensorSpec:
     """Describe a matrix of a product, which quantisers store in any type."""
     return TensorSpec(name, shape, "any")
+
+
+def experts(name: str, columns: int, rows: int, count: int) -> TensorSpec:
+    """Describe the matrices of all experts of a layer, in one tensor."""
+    return TensorSpec(name, (columns, rows, count), "any")
 
 
 def vector(name: str, length: int) -> TensorSpec:
@@ -267,65 +276,6 @@ def fixed(value: int) -> Key:
     return Key("UINT32", between=(value, value), default=value)
 
 
-_SIZE_KEYS: Final = (
-    "context_length",
-    "embedding_length",
-    "block_count",
-    "feed_forward_length",
-    "attention.head_count",
-    "attention.head_count_kv",
-    "attention.key_length",
-)
-
-
-def decoder_keys(shape: TextShape, title: str) -> dict[str, Key]:
-    """Return the keys that llama.cpp reads for every text model, with the values of a decoder without experts.
-
-    Args:
-        shape: sizes of the model.
-        title: name of its architecture in error messages.
-
-    Returns:
-        Keys by name, without the architecture's prefix; from `llama_model_base::load_hparams` and the graphs' asserts.
-    """
-    scale = Key("FLOAT32", between=(0.0, 1e4), default=1.0)
-    return {
-        "vocab_size": Key("UINT32"),
-        "embedding_length_out": Key(
-            "UINT32",
-            only=(0, shape.n_embd),
-            refusal=f"{shape.architecture}.embedding_length_out differs from its width of {shape.n_embd}",
-        ),
-        "attention.layer_norm_rms_epsilon": Key("FLOAT32", between=(1e-9, 1e-2)),
-        "attention.value_length": fixed(shape.head_dim),
-        "attention.key_length_swa": Key("UINT32"),
-        "attention.value_length_swa": Key("UINT32"),
-        "attention.causal": Key("BOOL", only=(True,), refusal="its attention is not causal"),
-        "pooling_type": fixed(0),
-        "classifier.pooling_type": Key("UINT32"),
-        "classifier.output_labels": Key("[STRING]"),
-        "nextn_predict_layers": fixed(0),
-        "expert_count": fixed(0),
-        "expert_used_count": fixed(0),
-        "expert_group_count": fixed(0),
-        "expert_group_used_count": fixed(0),
-        "rope.dimension_count": fixed(shape.head_dim),
-        "rope.dimension_count_swa": Key("UINT32"),
-        "rope.freq_base": Key("FLOAT32", between=(1.0, 1e12)),
-        "rope.scale_linear": scale,
-        "rope.scaling.type": Key(
-            "STRING",
-            only=("none", "linear", "yarn"),
-            refusal=f'its RoPE scaling "{{value}}" is none that {title} has',
-        ),
-        "rope.scaling.factor": scale,
-        "rope.scaling.attn_factor": scale,
-        "rope.scaling.alpha": scale,
-        "rope.scaling.original_context_length": Key("UINT32", between=(1, MAX_CONTEXT), default=1),
-        "rope.scaling.finetuned": Key("BOOL"),
-    }
-
-
 @dataclass(frozen=True)
 class EncoderRelease:
     """A published vision encoder, identified by its layers and width; shapes of tensors do not determine its heads.
@@ -340,66 +290,3 @@ class EncoderRelease:
     n_embd: int
     n_head: int
     norm: Norm
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextArchitecture(Architecture[TextShape]):
-    """An architecture of text models.
-
-    Attributes:
-        settings: the keys that give no sizes, by name without the architecture's prefix.
-        heads_span_width: whether llama.cpp assumes that all query heads together are as wide as the hidden state.
-        tokenizer: `tokenizer.ggml.model`.
-        pre_tokenizers: every `tokenizer.ggml.pre` that splits text as this architecture's models were trained with.
-        encoders: the vision encoder of each known InternVL model, by (n_layers, n_embd) of the text model.
-    """
-
-    settings: Callable[[TextShape], Mapping[str, Key]]
-    heads_span_width: bool
-    tokenizer: str
-    pre_tokenizers: frozenset[str]
-    encoders: Mapping[tuple[int, int], EncoderRelease] = field(default_factory=dict)
-
-    def key(self, name: str) -> str:
-        """Return the full name of one of the architecture's keys."""
-        return f"{self.name}.{name}"
-
-    @property
-    def size_keys(self) -> dict[str, Key]:
-        """Return the keys that a `TextShape` is read from."""
-        return {self.key(name): Key("UINT32") for name in _SIZE_KEYS}
-
-    def setting_keys(self, shape: TextShape) -> dict[str, Key]:
-        """Return the other keys that llama.cpp reads for a model of these sizes."""
-        return {self.key(name): key for name, key in self.settings(shape).items()}
-
-    def read_shape(self, header: GGUFHeader, n_vocab: int) -> TextShape:
-        """Read the sizes from a header of this architecture.
-
-        Args:
-            header: header of the file, or of the first part of a split model.
-            n_vocab: tokens; no key gives them reliably.
-
-        Raises:
-            ModelFileError: a key is missing or outside llama.cpp's limits, or the head counts do not divide.
-        """
-        n_embd = header.bounded_integer(self.key("embedding_length"), 1, MAX_WIDTH)
-        n_head = header.bounded_integer(self.key("attention.head_count"), 1, n_embd)
-        n_head_kv = header.bounded_integer(self.key("attention.head_count_kv"), 1, n_head, default=n_head)
-        divided = n_embd // n_head
-        lowest, highest = (divided, divided) if self.heads_span_width else (1, MAX_WIDTH)
-        head_dim = header.bounded_integer(self.key("attention.key_length"), lowest, highest, default=divided)
-        spans = not self.heads_span_width or n_head * head_dim == n_embd
-        if not spans or n_head % n_head_kv or head_dim % 2:
-            raise header.error(f"{n_head} heads with {n_head_kv} for keys and values do not divide a width of {n_embd}")
-        return TextShape(
-            architecture=self.name,
-            n_layers=header.bounded_integer(self.key("block_count"), 1, MAX_LAYERS),
-            n_embd=n_embd,
-            n_head=n_head,
-            n_head_kv=n_head_kv,
-            n_ff=header.bounded_integer(self.key("feed_forward_length"), 1, MAX_WIDTH),
-            n_vocab=n_vocab,
-            n_ctx_train=header.bounded_integer(self.key("context_length"), 1, MAX_CONTEXT),
-            head_dim=head_dim,
-        )

@@ -5,56 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from internvl_gguf.gguf.arch.base import (
-    Part,
-    TextArchitecture,
-    TextShape,
-    always,
-    decoder_keys,
-    matrix,
-    unusual,
-    usual,
-    vector,
-)
+from internvl_gguf.gguf.arch import decoder
+from internvl_gguf.gguf.arch.base import Part, TextShape, always, vector
 from internvl_gguf.gguf.arch.internvit import INTERNVIT_6B, INTERNVIT_300M
+from internvl_gguf.gguf.arch.text_architecture import TextArchitecture, decoder_keys
 
 _TITLE: Final = "Qwen2.5"
 _USUAL_VOCAB: Final = 151_674  # of InternVL2.5 and 3, if the catalogue does not say
 
-
-def _before(shape: TextShape) -> Sequence[Part]:
-    return (always(matrix("token_embd.weight", shape.n_embd, shape.n_vocab or _USUAL_VOCAB)),)
+PRE_TOKENIZERS: Final = frozenset({"qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2"})
+"""Names of the pre-split of Qwen2, 2.5 and 3, which are the same in llama.cpp."""
 
 
 def _layer(shape: TextShape) -> Sequence[Part]:
-    """Return the parts of a layer; one matrix or three give queries, keys, values (`create_tensor_qkv`), all biased."""
-    width, rows = shape.n_embd, {"q": shape.q_width, "k": shape.kv_width, "v": shape.kv_width}
-    split = tuple(
-        tensor
-        for part, length in rows.items()
-        for tensor in (matrix(f"attn_{part}.weight", width, length), vector(f"attn_{part}.bias", length))
-    )
-    joined = sum(rows.values())
     return (
-        always(vector("attn_norm.weight", width)),
-        (split, (matrix("attn_qkv.weight", width, joined), vector("attn_qkv.bias", joined))),
-        always(
-            matrix("attn_output.weight", shape.q_width, width),
-            vector("ffn_norm.weight", width),
-            matrix("ffn_gate.weight", width, shape.n_ff),
-            matrix("ffn_up.weight", width, shape.n_ff),
-            matrix("ffn_down.weight", shape.n_ff, width),
-        ),
+        always(vector("attn_norm.weight", shape.n_embd)),
+        decoder.queries_keys_values(shape, biased=True),
+        decoder.attention_output(shape),
+        decoder.gated_feed_forward(shape),
     )
 
 
 def _after(shape: TextShape) -> Sequence[Part]:
-    """Return the parts after the layers. The token embedding may serve as output matrix; no known InternVL does so."""
-    n_vocab = shape.n_vocab or _USUAL_VOCAB
     return (
-        always(vector("output_norm.weight", shape.n_embd)),
-        usual(matrix("output.weight", shape.n_embd, n_vocab)),
-        unusual(vector("output.bias", n_vocab)),
+        decoder.output_norm(shape),
+        decoder.output_rows(shape, _USUAL_VOCAB),
+        decoder.output_bias(shape, _USUAL_VOCAB),
     )
 
 
@@ -62,13 +38,14 @@ QWEN2: Final = TextArchitecture(
     name="qwen2",
     title=_TITLE,
     block="blk.",
-    before=_before,
+    before=lambda shape: (decoder.embedding_rows(shape, _USUAL_VOCAB),),
     layer=_layer,
     after=_after,
     settings=lambda shape: decoder_keys(shape, _TITLE),
     heads_span_width=True,
+    series=frozenset({"2", "2.5", "3"}),
     tokenizer="gpt2",
-    pre_tokenizers=frozenset({"qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2"}),  # the same in llama.cpp
+    pre_tokenizers=PRE_TOKENIZERS,
     encoders={
         (24, 896): INTERNVIT_300M,  # 0.5B, in InternVL3-1B
         (28, 1536): INTERNVIT_300M,  # 1.5B, in 2B

@@ -1,8 +1,9 @@
 """Check that a text model and an mmproj belong together.
 
 Equal width is not enough: InternVL3-14B and 38B are both 5120 wide, and so is InternVL3.5-14B. The files also show the
-vision transformer, which InternVL pairs with its text models by size, and the names that converters write. A pair is
-refused if the two contradict each other; if one of them says nothing, it passes.
+vision transformer, which InternVL pairs with its text models by size, the architecture of the text model, which tells
+the releases that have it, and the names that converters write. A pair is refused if the two contradict each other; if
+one of them says nothing, it passes.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def validate_pair(text: TextModelFacts, mmproj: MmprojFacts) -> None:
     """Check that two files belong together, as far as their headers show it.
 
     Raises:
-        ModelPairError: another width, a vision transformer that this text model never has, or names of two models.
+        ModelPairError: another width, a vision transformer that this text model never has, a release without such text
+            models, or names of two models.
     """
     both = f"{mmproj.label} does not belong to {text.label}"
     if mmproj.projection_dim != text.n_embd:
@@ -84,7 +86,8 @@ def validate_pair(text: TextModelFacts, mmproj: MmprojFacts) -> None:
             f"{both}: it makes embeddings {mmproj.projection_dim} wide, the text model takes {text.n_embd}.",
             _SAME_REPO_HINT,
         )
-    expected = TEXT_ARCHITECTURES[text.architecture].encoders.get((text.n_layers, text.n_embd))
+    architecture = TEXT_ARCHITECTURES[text.architecture]
+    expected = architecture.encoders.get((text.n_layers, text.n_embd))
     found = release_of(mmproj.n_layers, mmproj.n_embd)
     if expected is not None and found is not None and found != expected:
         raise ModelPairError(
@@ -94,6 +97,10 @@ def validate_pair(text: TextModelFacts, mmproj: MmprojFacts) -> None:
     ours, theirs = model_in(text.identity), model_in(mmproj.identity)
     if ours and theirs and ours.contradicts(theirs):
         raise ModelPairError(f"{both}: it is of {theirs}, the text model of {ours}.", _SAME_REPO_HINT)
+    if theirs and theirs.series not in architecture.series:
+        raise ModelPairError(
+            f"{both}: it is of {theirs}, and no text model of that release is a {architecture.title}.", _SAME_REPO_HINT
+        )
 
 
 @dataclass(frozen=True)

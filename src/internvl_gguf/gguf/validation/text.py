@@ -1,6 +1,6 @@
 """Validate the header of a text model: a known architecture with InternVL's special tokens.
 
-The checks cover everything that llama.cpp's loader and graphs (`llama-model.cpp`, `models/qwen2.cpp`, `llama-vocab.cpp`
+The checks cover everything that llama.cpp's loader and graphs (`llama-model.cpp`, `models/qwen*.cpp`, `llama-vocab.cpp`
 at the revision in llama-cpp-python 0.3.36) assert, dereference or accept silently. The keys and tensors of each
 architecture are in `gguf.arch`.
 """
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.gguf.arch import KNOWN_ARCHITECTURES, TEXT_ARCHITECTURES
-from internvl_gguf.gguf.arch.base import Key, TextArchitecture, TextShape, vector
+from internvl_gguf.gguf.arch.base import Key, TextShape, vector
+from internvl_gguf.gguf.arch.text_architecture import TextArchitecture
 from internvl_gguf.gguf.file_kind import refuse_matrix
 from internvl_gguf.gguf.header import GGUFHeader, TensorInfo, read_header
 from internvl_gguf.gguf.validation.checks import (
@@ -42,12 +43,13 @@ _MMAP_ALIGNMENT: Final = 32  # of ggml's CPU buffers; a file aligned to only 8 o
 
 _OTHER_MODELS: Final = {
     "qwen2vl": "Qwen2.5-VL",
-    "qwen3": "Qwen3, the text model of InternVL3.5 and others",
-    "qwen3moe": "Qwen3-MoE, the text model of InternVL3.5 and others",
     "qwen3vl": "Qwen3-VL",
     "internlm2": "InternLM2, the text model of InternVL2 and 2.5",
     "llama": "Llama, or InternLM3 as in InternVL3-9B",
+    "gpt-oss": "GPT-OSS, the text model of InternVL3.5-20B-A4B",
 }
+_OF_THE_FAMILY: Final = frozenset({"internlm2", "llama", "gpt-oss"})
+_OTHER_SIZE_HINT: Final = "Use a size of InternVL whose text model is a Qwen2.5 or Qwen3; docs/models.md lists them."
 
 _SPLIT_KEYS: Final = {"split.no": Key("UINT16"), "split.count": Key("UINT16"), "split.tensors.count": Key("INT32")}
 _FILE_KEYS: Final = {**GENERAL_KEYS, **_SPLIT_KEYS, **TOKENIZER_KEYS}
@@ -113,7 +115,7 @@ def read_text_headers(path: str | PathLike[str]) -> tuple[GGUFHeader, ...]:
 
 
 def validate_text_model(header: GGUFHeader, parts: Sequence[GGUFHeader] = ()) -> TextModelFacts:
-    """Check that a header is that of an InternVL3 text model which llama.cpp loads and runs.
+    """Check that a header is that of an InternVL text model which llama.cpp loads and runs.
 
     Args:
         header: header of the file, or of the first part of a split model.
@@ -131,7 +133,8 @@ def validate_text_model(header: GGUFHeader, parts: Sequence[GGUFHeader] = ()) ->
     tokens = check_tokenizer(header, architecture)
     shape = architecture.read_shape(header, len(tokens))
     check_keys(header, architecture.setting_keys(shape))
-    ids = special_token_ids(header, tokens)
+    ids = special_token_ids(header, tokens, architecture)
+    _check_rows(header, tensors, len(tokens))
     _check_tensors(header, tensors, architecture, shape)
     eos_key = "tokenizer.ggml.eos_token_id"
     return TextModelFacts(
@@ -163,8 +166,8 @@ def _architecture(header: GGUFHeader) -> TextArchitecture:
         known = _OTHER_MODELS.get(name)
         described = f" ({known})" if known else ""
         raise header.error(
-            f'its architecture is "{name}"{described}, not the {KNOWN_ARCHITECTURES} of InternVL3 text models',
-            NOT_INTERNVL_HINT,
+            f'its architecture is "{name}"{described}, not {KNOWN_ARCHITECTURES} as in InternVL text models',
+            _OTHER_SIZE_HINT if name in _OF_THE_FAMILY else NOT_INTERNVL_HINT,
         )
     return TEXT_ARCHITECTURES[name]
 
@@ -187,18 +190,32 @@ def _all_tensors(header: GGUFHeader, parts: Sequence[GGUFHeader]) -> Mapping[str
     return merged
 
 
+def _check_rows(header: GGUFHeader, tensors: Mapping[str, TensorInfo], n_vocab: int) -> None:
+    """Check that the embedding table has a row for each token; some converters pad or cut one of the two alone."""
+    table = tensors.get("token_embd.weight")
+    rows = table.trimmed_shape[-1] if table and len(table.trimmed_shape) == 2 else n_vocab
+    if rows != n_vocab:
+        done = "padded" if n_vocab > rows else "cut"
+        raise header.error(
+            f"its vocabulary of {n_vocab:,} tokens was {done}: its embedding table has {rows:,} rows",
+            "Take the file from another repository, or convert the model again.",
+        )
+
+
 def _check_tensors(
     header: GGUFHeader, tensors: Mapping[str, TensorInfo], architecture: TextArchitecture, shape: TextShape
 ) -> None:
     """Check that every tensor of the graph is present with its shape and a usable type, and no other tensor."""
     known = check_tensors(header, tensors, architecture.tensors(shape, tensors))
-    scales = [vector(name, 1) for name in _scale_names(known) if name in tensors]
+    scales = [vector(name, length) for name, length in _scales(tensors, known) if name in tensors]
     known |= check_tensors(header, tensors, scales)
     check_all_known(header, tensors, known, f"a {architecture.title} model")
 
 
-def _scale_names(names: set[str]) -> Iterator[str]:
-    """Return the names of the scales that may accompany NVFP4 weights."""
+def _scales(tensors: Mapping[str, TensorInfo], names: set[str]) -> Iterator[tuple[str, int]]:
+    """Return names and lengths of the scales that may accompany NVFP4 weights; each expert has one of its own."""
     for name in names:
         if name.endswith(".weight"):
-            yield from (name.removesuffix("weight") + part for part in ("scale", "input_scale"))
+            shape = tensors[name].trimmed_shape
+            length = shape[2] if len(shape) > 2 else 1
+            yield from ((name.removesuffix("weight") + part, length) for part in ("scale", "input_scale"))

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 from gguf import GGUFValueType, TokenType
 
-from internvl_gguf.gguf.arch.base import Key, TextArchitecture
+from internvl_gguf.gguf.arch.base import Key
+from internvl_gguf.gguf.arch.text_architecture import TextArchitecture
 
 if TYPE_CHECKING:
     from internvl_gguf.gguf.header import GGUFHeader
 
-NOT_INTERNVL_HINT: Final = "Use the text GGUF of an InternVL3 model; its mmproj comes with it."
+NOT_INTERNVL_HINT: Final = "Use the text GGUF of an InternVL model; its mmproj comes with it."
 
 _SPECIAL_TOKENS: Final = ("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
 
@@ -110,16 +111,18 @@ def _byte_letters() -> list[bytes]:
     return [chr(byte if byte in printable else next(substitutes)).encode() for byte in range(256)]
 
 
-def special_token_ids(header: GGUFHeader, tokens: list[bytes]) -> tuple[int, ...]:
+def special_token_ids(header: GGUFHeader, tokens: list[bytes], architecture: TextArchitecture) -> tuple[int, ...]:
     """Return the ids of `<|im_start|>`, `<|im_end|>`, `<img>`, `</img>` and `<IMG_CONTEXT>`, in this order.
 
+    They are looked up by their text: 151667 is `<IMG_CONTEXT>` in InternVL3 and `<think>` in InternVL3.5.
+
     Raises:
-        ModelFileError: the vocabulary lacks one: a plain Qwen2.5, or another model.
+        ModelFileError: the vocabulary lacks one: a plain Qwen, or another model.
     """
     missing = [name for name in _SPECIAL_TOKENS if name.encode() not in tokens]
     if missing:
         raise header.error(
-            f"it is no InternVL text model: its vocabulary has no {', '.join(missing)}",
+            f"it is a {architecture.title} and no InternVL text model: its vocabulary has no {', '.join(missing)}",
             NOT_INTERNVL_HINT,
         )
     return tuple(tokens.index(name.encode()) for name in _SPECIAL_TOKENS)
