@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from internvl_gguf.config import AskOptions, PictureOptions
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.session.asked import Asked
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
-from internvl_gguf.types import Picture, Video
+from internvl_gguf.types import Frames, Picture, Video
 from internvl_gguf.video import ClipFrame, ClipInfo, choose_frames, open_clip
-from internvl_gguf.video.reader import damage_notices
+from internvl_gguf.video.reader import ClipReader, damage_notices
+
+OpenClip: TypeAlias = Callable[[Video], ClipReader]
+"""Opens a clip as `open_clip` does, within limits of its own."""
 
 
 def longest_label(options: AskOptions) -> str:
     """Return a label as long as those of frames become, to measure what a frame takes beside its visual tokens."""
-    return _label(888, 8888.8, options.get("frame_times", PictureOptions.frame_times))
+    return _label(888, 8888.8 if options.get("frame_times", PictureOptions.frame_times) else None)
 
 
 def with_frames(
-    messages: Sequence[Asked], options: AskOptions, most: Callable[[], int]
+    messages: Sequence[Asked], options: AskOptions, most: Callable[[], int], opens: OpenClip = open_clip
 ) -> tuple[list[Asked], tuple[str, ...]]:
     """Return messages whose clips are pictures, and what users should know of them, one line each.
 
@@ -31,19 +35,20 @@ def with_frames(
         messages: what is asked.
         options: options of the question.
         most: called for the number of frames that the context has room for, where a clip takes as many as fit.
+        opens: opens clips.
 
     Raises:
         VideoError: a clip that cannot be read.
         InvalidRequestError: clips in the layout `combined`.
     """
-    clips = [image for each in messages for image in each.images if isinstance(image, Video)]
+    clips = [image for each in messages for image in each.images if isinstance(image, Video | Frames)]
     if not clips:
         return list(messages), ()
     if any(each.message.layout == "combined" for each in messages):
         raise InvalidRequestError(
             "A clip cannot be asked about in the layout combined.", "Leave layout out: frames have labels of their own."
         )
-    open_ended = sum(clip.frames == "auto" for clip in clips)
+    open_ended = sum(isinstance(clip, Video) and clip.frames == "auto" for clip in clips)
     share = max(1, most() // open_ended) if open_ended else None
     notices: list[str] = []
     number = 0
@@ -51,49 +56,51 @@ def with_frames(
     for each in messages:
         shown: list[list[Picture]] = []
         for image in each.images:
-            if isinstance(image, Video):
-                number += 1
-                first = f"Video-{number}:\n" if len(clips) > 1 else ""
-                pictures, told = clip_pictures(image, options, share, first)
-                notices += told
-                shown.append(pictures)
-            else:
+            if not isinstance(image, Video | Frames):
                 shown.append([image])
+                continue
+            number += 1
+            if isinstance(image, Video):
+                image, told = clip_frames(image, options, share, opens)
+                notices += told
+            shown.append(_labelled(image, options, f"Video-{number}:\n" if len(clips) > 1 else ""))
         text = _with_places(each.message.text, shown)
         images = tuple(picture for pictures in shown for picture in pictures)
         found.append(Asked(replace(each.message, text=text), images))
     return found, tuple(notices)
 
 
-def clip_pictures(
-    video: Video, options: AskOptions, most: int | None = None, first: str = ""
-) -> tuple[list[Picture], list[str]]:
-    """Return the frames of a clip as labelled pictures, and what users should know of it.
+def clip_frames(
+    video: Video, options: AskOptions, most: int | None = None, opens: OpenClip = open_clip
+) -> tuple[Frames, tuple[str, ...]]:
+    """Return the frames of a clip, without labels, and what users should know of it.
 
     Args:
         video: the clip.
-        options: options of the question: `max_tiles` where the clip says nothing, `frame_times`.
+        options: options of the question: `max_tiles` where the clip says nothing.
         most: most frames that `frames="auto"` may be; see `choose_frames`.
-        first: text before the label of the first frame.
+        opens: opens the clip.
 
     Raises:
         VideoError: it cannot be read.
     """
-    with open_clip(video) as reader:
-        choice = choose_frames(video, reader.info, most=most)
+    with opens(video) as reader:
+        choice = choose_frames(video, reader.info, most=most, limits=reader.limits)
         frames = list(reader.frames(choice.indices))
     most_tiles = options.get("max_tiles", 1) if video.max_tiles is None else video.max_tiles
-    timed = options.get("frame_times", PictureOptions.frame_times)
-    pictures = [
-        Picture(
-            frame.image,
-            max_tiles=most_tiles,
-            name=frame_name(reader.info, frame),
-            label=(first if number == 1 else "") + _label(number, frame.time, timed),
-        )
-        for number, frame in enumerate(frames, 1)
+    pictures = [Picture(each.image, max_tiles=most_tiles, name=frame_name(reader.info, each)) for each in frames]
+    notices = (*choice.notices, *damage_notices(reader.info, frames))
+    return Frames(tuple(pictures), tuple(frame.time for frame in frames)), notices
+
+
+def _labelled(frames: Frames, options: AskOptions, first: str) -> list[Picture]:
+    """Return frames with their labels; `first` is text before that of the first frame."""
+    is_timed = options.get("frame_times", PictureOptions.frame_times)
+    times = frames.times if is_timed and frames.times else (None,) * len(frames.pictures)
+    return [
+        replace(picture, label=(first if number == 1 else "") + _label(number, seconds))
+        for number, (picture, seconds) in enumerate(zip(frames.pictures, times, strict=True), 1)
     ]
-    return pictures, [*choice.notices, *damage_notices(reader.info, frames)]
 
 
 def frame_name(info: ClipInfo, frame: ClipFrame) -> str:
@@ -101,8 +108,8 @@ def frame_name(info: ClipInfo, frame: ClipFrame) -> str:
     return f"{info.name} at {frame.time:.1f} s"
 
 
-def _label(number: int, seconds: float, timed: bool) -> str:
-    return f"Frame{number} ({seconds:.1f} s): " if timed else f"Frame{number}: "
+def _label(number: int, seconds: float | None) -> str:
+    return f"Frame{number}: " if seconds is None else f"Frame{number} ({seconds:.1f} s): "
 
 
 def _with_places(text: str, shown: Sequence[Sequence[Picture]]) -> str:

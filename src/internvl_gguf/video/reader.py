@@ -48,10 +48,11 @@ class ClipReader:
 
     Attributes:
         info: facts of the clip.
+        limits: bounds on what it may cost.
     """
 
     def __init__(self, video: Video, limits: ClipLimits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._name = describe_clip(video)
         self._seconds_left = limits.seconds
         self._timed_out = False
@@ -102,7 +103,7 @@ class ClipReader:
         self._tell({"frames": distinct})
         try:
             for index in distinct:
-                message, pixels = self._next(self._limits.pixels * 4)
+                message, pixels = self._next(self.limits.pixels * 4)
                 frame = self._frame(message.get("frame"), pixels, index)
                 for _ in range(wanted.count(index)):
                     yield frame
@@ -207,7 +208,7 @@ class ClipReader:
         status = self._process.wait()
         if self._timed_out:
             return VideoError(
-                f"Cannot use {self._name}: decoding it took longer than the limit of {self._limits.seconds:g} s.",
+                f"Cannot use {self._name}: decoding it took longer than the limit of {self.limits.seconds:g} s.",
                 "Cut out the part that matters, ask for fewer frames, or save it at a lower resolution.",
             )
         ending = describe_end(status, last_error_line(self._errors)) if is_ending else "sent what is no frame"
