@@ -31,6 +31,7 @@ from internvl_gguf.video.clip_file import describe_clip, open_clip_file
 from internvl_gguf.video.formats import HEAD_BYTES, ClipFormat, identify
 from internvl_gguf.video.limits import ClipLimits
 from internvl_gguf.video.served_file import MOST_BYTES
+from internvl_gguf.video.stop import ClipStop
 from internvl_gguf.video.wire import WireEndError, WireError, receive, send
 
 _COMMAND: Final = (sys.executable, "-P", "-m", "internvl_gguf.video.child_main")
@@ -51,7 +52,7 @@ class ClipReader:
         limits: bounds on what it may cost.
     """
 
-    def __init__(self, video: Video, limits: ClipLimits) -> None:
+    def __init__(self, video: Video, limits: ClipLimits, stop: ClipStop | None = None) -> None:
         self.limits = limits
         self._name = describe_clip(video)
         self._seconds_left = limits.seconds
@@ -64,6 +65,8 @@ class ClipReader:
             self._errors = opened.enter_context(error_file())
             self._process = _start(kind, self._file.size, limits, self._errors, self._name)
             opened.callback(end_child, self._process)
+            if stop is not None:
+                stop.watch(self._process)
             self.info = self._read_info(kind)
             self._open = opened.pop_all()
 
@@ -215,18 +218,19 @@ class ClipReader:
         return VideoError(f"Cannot use {self._name}: its decoder {ending}.", _AGAIN)
 
 
-def open_clip(video: Video, *, limits: ClipLimits = _NO_LIMITS) -> ClipReader:
+def open_clip(video: Video, *, limits: ClipLimits = _NO_LIMITS, stop: ClipStop | None = None) -> ClipReader:
     """Open a clip and read its facts; its first frame is decoded, and no other.
 
     Args:
         video: the clip; its wishes for frames are not looked at.
         limits: bounds on what it may cost.
+        stop: ends its process from another thread, while it is opened, too.
 
     Raises:
         VideoError: no such file, not a clip, damaged, encrypted, coded in a way that is not read, beyond the limits, or
             PyAV is not installed.
     """
-    return ClipReader(video, limits)
+    return ClipReader(video, limits, stop)
 
 
 def probe_clip(video: Video, *, limits: ClipLimits = _NO_LIMITS) -> ClipInfo:
