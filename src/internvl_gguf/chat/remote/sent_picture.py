@@ -23,7 +23,7 @@ _SIGNATURES: Final = (
 """Formats that every server reads: media type, first bytes, and further bytes at a place."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SentPicture(MessagePicture):
     """A picture of a message whose server cuts it.
 
