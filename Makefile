@@ -79,6 +79,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/cpu_kernels.py
 	$(BIN)/python benchmarks/embedding_cache.py
 	$(BIN)/python benchmarks/batch_cache.py
+	$(BIN)/python benchmarks/clip_frames.py
 
 clean:
 	rm -rf $(VENV) $(DEVICES_VENV) $(NODE)/node_modules build dist

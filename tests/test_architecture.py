@@ -263,3 +263,10 @@ def test_help_waits_for_no_library() -> None:
     *shown, loaded = result.stdout.splitlines()
     assert shown[0].startswith("Usage: internvl")
     assert not {"typer", "pydantic", "rich", "dataclasses"} & set(loaded.split())
+
+
+def test_one_function_names_the_command_of_a_child() -> None:
+    """A child that runs Python with -m alone imports from the current folder first, whoever put files there."""
+    for path in PACKAGE.rglob("*.py"):
+        if path.name != "child_process.py":
+            assert 'sys.executable, "-m"' not in path.read_text(encoding="utf-8"), path

@@ -25,6 +25,7 @@ from tests.support.pictures import noise
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = {
     "batch_cache": ["rules/room/MiB written/median", "rules/evict/MiB written/low", "rules/twice/first run, s/high"],
+    "clip_frames": ["clips/MP4 10 s, 8/opened, s/median", "clips/Matroska 20 s, 32/MiB/high"],
     "cpu_kernels": ["Q4_0/prefill/llama.cpp's/median", "Q4_0/decode/as in the file/high"],
     "drafting": ["answers/a table read out/up to 4/median", "answers/an explanation/none/median"],
     "constrained": [
@@ -100,7 +101,7 @@ ZERO = {
     ],
 }
 """Where nothing may be computed twice, so that the tables of caches are about what they say; what may not be lost."""
-WITHOUT_THREADS = {"batch_cache", "server_faults"}
+WITHOUT_THREADS = {"batch_cache", "clip_frames", "server_faults"}
 """Those that load no model, or one as a user would."""
 NEED_TOOLS = {"first_token", "parallel", "second_question", "server_load", "text_speed", "tile_speed"}
 

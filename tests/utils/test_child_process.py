@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
-from internvl_gguf.utils.child_process import child_process
+from internvl_gguf.utils.child_process import child_process, python_module
 
 
 def python(script: str) -> list[str]:
@@ -59,3 +61,13 @@ def test_ctrl_c_is_not_for_the_child() -> None:
         next(child.objects())
         os.kill(child.process.pid, signal.SIGINT)
         assert child.wait() == 0
+
+
+def test_modules_in_the_current_folder_are_not_run(tmp_path: Path) -> None:
+    """A folder of downloads may hold a file of any name."""
+    for name in ("json", "numpy", "internvl_gguf"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('this was run')")
+    command = python_module("internvl_gguf.structured.grammar_trial")
+    ran = subprocess.run(command, input=b'start: "a"', cwd=tmp_path, capture_output=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert b"this was run" not in ran.stderr

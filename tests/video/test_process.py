@@ -89,7 +89,7 @@ def test_frames_that_nobody_takes_end_the_process() -> None:
 
 @pytest.mark.parametrize("indices", [(3, 1), (-1,), (40,)])
 def test_numbers_that_are_not_in_the_clip_are_refused(indices: tuple[int, ...]) -> None:
-    with open_clip(Video(clip())) as opened, pytest.raises(VideoError, match="ascending numbers from 0 to 39"):
+    with open_clip(Video(clip())) as opened, pytest.raises(InvalidRequestError, match="ascending numbers from 0 to 39"):
         list(opened.frames(indices))
 
 

@@ -107,7 +107,7 @@ def test_eight_frames_are_taken_as_on_the_card() -> None:
     ],
 )
 def test_the_number_of_frames(wishes: dict[str, Any], most: int | None, count: int) -> None:
-    """A rate counts the seconds of the range; "auto" takes what there is room for, and no frame twice."""
+    """A rate counts the seconds of the range; "auto" takes what there is room for, and not more than there are."""
     video = Video("clip.mp4", **wishes)
     found = choose_frames(video, info(), most=most)
     assert found.indices == frame_indices(250, 25.0, count, video.start, video.end)

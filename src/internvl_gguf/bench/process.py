@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -13,11 +12,11 @@ from internvl_gguf.bench.jobs import KINDS, Job, MachineFacts, PartResult, job_a
 from internvl_gguf.bench.plain_json import from_plain
 from internvl_gguf.bench.results import Status
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.utils.child_process import Child, child_process
+from internvl_gguf.utils.child_process import Child, child_process, python_module
 from internvl_gguf.utils.process_end import describe_end, signal_name
 
-_MEASURE: Final = (sys.executable, "-m", "internvl_gguf.bench.child")
-_FACTS: Final = (sys.executable, "-m", "internvl_gguf.bench.machine_facts")
+_MEASURE: Final = python_module("internvl_gguf.bench.child")
+_FACTS: Final = python_module("internvl_gguf.bench.machine_facts")
 _NO_MEMORY: Final = re.compile(r"out of memory|failed to allocate|unable to allocate|bad_alloc", re.IGNORECASE)
 _SMALLER: Final = "Take a smaller quant or context (-c), or end other programs."
 

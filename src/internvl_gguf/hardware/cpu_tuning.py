@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,7 @@ from internvl_gguf.config import DEFAULT_N_UBATCH
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.hardware.cores import default_threads, usable_cores, usable_physical_cores, usable_threads
 from internvl_gguf.hardware.identity import library_fingerprint, machine_identity, processor_name
-from internvl_gguf.utils.child_process import child_process
+from internvl_gguf.utils.child_process import child_process, python_module
 from internvl_gguf.utils.records import TUNING
 
 OnProgress = Callable[[str], None]
@@ -26,7 +25,7 @@ OnProgress = Callable[[str], None]
 ANSWERS: Final = (1, 2, 4)
 """Numbers of answers that are made at once; more than four gain little, and each takes a KV cache."""
 UBATCHES: Final = (128, 256, 512, 1024, 2048)
-_COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.measure.threads")
+_COMMAND: Final = python_module("internvl_gguf.llama.measure.threads")
 _TIMEOUT: Final = 120.0  # seconds for everything
 _THREADS_SLACK: Final = 0.03  # more threads must save more than this share of the time
 _UBATCH_SLACK: Final = 0.05  # another size than the default must save more than this share

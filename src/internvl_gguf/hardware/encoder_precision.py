@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from internvl_gguf.hardware.identity import library_version, machine_identity
-from internvl_gguf.utils.child_process import child_process
+from internvl_gguf.utils.child_process import child_process, python_module
 from internvl_gguf.utils.records import ENCODER_SPEED
 
 # Most faithful first. The published weights are BF16, so F32 and BF16 hold them exactly, but BF16 also rounds the
@@ -99,7 +98,7 @@ def _measure(labels: Sequence[str]) -> dict[str, float]:
     seconds: dict[str, float] = {}
     for module, is_openvino in ((_IN_LLAMA_CPP, False), (_IN_OPENVINO, True)):
         if asked := [label for label in labels if label.startswith(_OPENVINO) == is_openvino]:
-            seconds |= _printed_seconds([sys.executable, "-m", module, *asked])
+            seconds |= _printed_seconds([*python_module(module), *asked])
     return seconds
 
 

@@ -20,7 +20,7 @@ from internvl_gguf.hardware.device_speed import BITS_PER_WEIGHT, PLAIN_TABLES, T
 from internvl_gguf.hardware.encoder_precision import OPENVINO_LABELS, measured_afresh
 from internvl_gguf.hardware.identity import machine_identity
 from internvl_gguf.hardware.typical_devices import ASSUMED_HOST_TO_GPU, DeviceKind, assumed_device, completed
-from internvl_gguf.utils.child_process import child_process
+from internvl_gguf.utils.child_process import child_process, python_module
 from internvl_gguf.utils.records import ROOFLINE
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
 
 OnProgress = Callable[[str], None]
 
-_COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.measure.rates")
+_COMMAND: Final = python_module("internvl_gguf.llama.measure.rates")
 _TIMEOUT: Final = 300.0  # seconds for everything; measurements made by then count
 _DEATHS: Final = 16  # deaths of the process after which the rest is given up
 _NOT_MEASURED: Final = "Run `internvl doctor` to see what llama.cpp finds here."

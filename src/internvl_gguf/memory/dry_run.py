@@ -9,7 +9,6 @@ its own (`internvl_gguf.llama.dry_run_process`).
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,12 +22,12 @@ from internvl_gguf.gguf.model_weights import ModelShape
 from internvl_gguf.gguf.read_shape import shape_from_headers
 from internvl_gguf.memory.memory_request import MemoryRequest
 from internvl_gguf.memory.plan import DeviceMemory, MemoryPlan, predict_memory, text_weights
-from internvl_gguf.utils.child_process import child_process
+from internvl_gguf.utils.child_process import child_process, python_module
 from internvl_gguf.utils.paths import making_temporary
 from internvl_gguf.utils.process_end import describe_end
 
 Source = str | PathLike[str] | ByteSource
-_COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.dry_run_process")
+_COMMAND: Final = python_module("internvl_gguf.llama.dry_run_process")
 TIMEOUT: Final = 120.0  # seconds for all configurations of a call; one takes about a tenth of a second, loading one
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +11,18 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from internvl_gguf.errors import LibraryError
-from internvl_gguf.utils.child_process import end_child, error_file, object_of, start_child, stdin_of, stdout_of
+from internvl_gguf.utils.child_process import (
+    end_child,
+    error_file,
+    object_of,
+    python_module,
+    start_child,
+    stdin_of,
+    stdout_of,
+)
 from internvl_gguf.utils.process_end import describe_end, last_error_line
 
-_COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.quantize_process")
+_COMMAND: Final = python_module("internvl_gguf.llama.quantize_process")
 _NO_FALLBACK: Final = "no tensor type fallback"
 _NOT_WRITTEN: Final = "iostream"  # C++'s error for a file that cannot be written
 _BAD_VALUES: Final = ("validation failed", "invalid data")

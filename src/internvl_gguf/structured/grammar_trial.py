@@ -14,6 +14,8 @@ import sys
 from functools import lru_cache
 from typing import Final
 
+from internvl_gguf.utils.child_process import python_module
+
 SECONDS: Final = 5.0
 """How long a grammar may take; the process itself takes a quarter of a second of them."""
 
@@ -21,7 +23,7 @@ SECONDS: Final = 5.0
 @lru_cache(maxsize=32)
 def ends_in_time(grammar: str) -> bool:
     """Return whether a grammar is read, or refused, within `SECONDS`."""
-    command = [sys.executable, "-m", __name__]
+    command = python_module(__name__)
     try:
         ran = subprocess.run(command, input=grammar.encode(), capture_output=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:

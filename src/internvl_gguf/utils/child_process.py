@@ -25,6 +25,14 @@ _ENVIRONMENT: Final = {"GGML_NO_BACKTRACE": "1"}
 _DEFAULT_PIPE: Final = -1
 
 
+def python_module(name: str) -> tuple[str, ...]:
+    """Return the command that runs a module of this package in a process of its own.
+
+    Without -P modules would be imported from the current folder first: an `av.py` among somebody's downloads would run.
+    """
+    return (sys.executable, "-P", "-m", name)
+
+
 class Child:
     """A process that prints one JSON object a line. Made by `child_process`.
 

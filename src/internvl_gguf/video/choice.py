@@ -32,7 +32,7 @@ def choose_frames(
     """Return the frames of a clip that are asked for.
 
     With `Video.fps` their number is the seconds of the range times that rate, rounded, 1 at least; which frames they
-    are says the same recipe. With "auto" it is `most`, but no frame is taken twice.
+    are says the same recipe. With "auto" it is `most`, and not more than there are.
 
     Args:
         video: what is wanted.

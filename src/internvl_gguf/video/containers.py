@@ -27,7 +27,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from internvl_gguf.video.decoder import ClipRefusedError, RawFrame, check_frame_size
-from internvl_gguf.video.decoding import Run, Shown
+from internvl_gguf.video.decoding import Run, Shown, next_packet
 from internvl_gguf.video.timeline import (
     CountedTimeline,
     DecodingTimeline,
@@ -87,6 +87,8 @@ def open_container(file: io.IOBase, demuxer: str, limits: Mapping[str, Any], thr
             file, "r", format=demuxer, options=options, buffer_size=_BUFFER_BYTES, metadata_errors="replace"
         )
         return ContainerDecoder(container, demuxer, limits, threads)
+    except MemoryError:
+        raise
     except FFmpegError as error:
         raise _damaged(error) from error
 
@@ -142,9 +144,17 @@ class ContainerDecoder:
             ClipRefusedError: none can be decoded, or one is too large.
         """
         for number in wanted:
-            found = self._reach(number) or self._last or self._first
+            try:
+                found = self._reach(number)
+                if found is None:
+                    found = self._last if self._last and self._last.number <= number else self._first
+                raw = self._raw(found, number)
+            except MemoryError:
+                raise
+            except FFmpegError as error:
+                raise _damaged(error) from error
             self._last = found
-            yield self._raw(found, number)
+            yield raw
 
     def _reach(self, number: int) -> Shown | None:
         """Decode up to a frame; return it or the one before it, None if nothing can be decoded from there on."""
@@ -172,7 +182,7 @@ class ContainerDecoder:
             with contextlib.suppress(FFmpegError):
                 self._container.seek(0)
         packets = self._container.demux(self._stream)
-        first = next(packets, None)
+        first = next_packet(packets)
         if first is None or not first.size:
             return None
         if first.has_sidedata("encryption_info"):

@@ -96,7 +96,7 @@ class Run:
         while packet is not None and packet.size:
             self._numbers.feed(packet)
             yield from self._decode(packet)
-            packet = _next(packets)
+            packet = next_packet(packets)
         yield from self._decode(None)
 
     def _decode(self, packet: Any) -> list[VideoFrame]:
@@ -109,7 +109,7 @@ class Run:
             return []
 
 
-def _next(packets: Iterator[Any]) -> Any:
+def next_packet(packets: Iterator[Any]) -> Any:
     """Return the next packet; None at the end, be it that of a damaged file."""
     try:
         return next(packets, None)

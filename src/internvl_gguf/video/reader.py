@@ -1,6 +1,6 @@
 """Read clips: the parent's side of the process that decodes them, which is started for one clip and ends with it.
 
-A process starts in a tenth of a second. It is not kept for the next clip: what a damaged file does to it ends there.
+It is not kept for the next clip: what a damaged file does to it ends there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import importlib.metadata
 import json
 import math
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,10 +18,10 @@ from typing import IO, Any, Final, Self
 
 from PIL import Image
 
-from internvl_gguf.errors import InternVLError, VideoError
+from internvl_gguf.errors import InternVLError, InvalidRequestError, VideoError
 from internvl_gguf.types import Video
 from internvl_gguf.utils import arguments
-from internvl_gguf.utils.child_process import end_child, error_file, start_child, stdin_of, stdout_of
+from internvl_gguf.utils.child_process import end_child, error_file, python_module, start_child, stdin_of, stdout_of
 from internvl_gguf.utils.process_end import describe_end, last_error_line
 from internvl_gguf.utils.safe_text import safe_line, shortened
 from internvl_gguf.video.choice import choose_frames
@@ -34,7 +33,7 @@ from internvl_gguf.video.served_file import MOST_BYTES
 from internvl_gguf.video.stop import ClipStop
 from internvl_gguf.video.wire import WireEndError, WireError, receive, send
 
-_COMMAND: Final = (sys.executable, "-P", "-m", "internvl_gguf.video.child_main")
+_COMMAND: Final = python_module("internvl_gguf.video.child_main")
 _NO_LIMITS: Final = ClipLimits()
 _RELEASES: Final = "18"  # the extra in pyproject.toml asks for the same
 _PIPE_BYTES: Final = 2**20  # Linux: frames pass with fewer switches between the processes
@@ -78,6 +77,11 @@ class ClipReader:
     ) -> None:
         self.close()
 
+    @property
+    def process_id(self) -> int:
+        """Id of the process that decodes."""
+        return self._process.pid
+
     def close(self) -> None:
         """End the process and close the file. Closing twice is harmless."""
         self._open.close()
@@ -92,14 +96,13 @@ class ClipReader:
             indices: their numbers, ascending; see `choose_frames`. One that is there several times is yielded as often.
 
         Raises:
-            InvalidRequestError: a number that is no whole one.
-            VideoError: numbers that do not ascend or are not in the clip; a clip that is damaged, or takes more time or
-                memory than the limits.
+            InvalidRequestError: numbers that are not whole, do not ascend or are not in the clip.
+            VideoError: a clip that is damaged, or takes more time or memory than the limits.
         """
         wanted = [arguments.whole("indices", index) for index in indices]
         if wanted and (wanted != sorted(wanted) or wanted[0] < 0 or wanted[-1] >= self.info.n_frames):
-            raise VideoError(
-                f"Cannot use {self._name}: the wanted frames are not all in it, or not in order.",
+            raise InvalidRequestError(
+                f"indices are not all frames of {self._name}, or not in order.",
                 f"Give ascending numbers from 0 to {self.info.n_frames - 1}.",
             )
         distinct = sorted(set(wanted))

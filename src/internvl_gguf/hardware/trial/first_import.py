@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Final
 
 from internvl_gguf.errors import LibraryError
@@ -12,8 +11,9 @@ from internvl_gguf.hardware.trial.build_hint import build_hint, loading_problem,
 from internvl_gguf.hardware.trial.circumstances import Circumstances, circumstances
 from internvl_gguf.hardware.trial.record import Entry, record, recorded
 from internvl_gguf.hardware.trial.trial_process import ProcessEnd, trial_process
+from internvl_gguf.utils.child_process import python_module
 
-COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.trial.import_process")
+COMMAND: Final = python_module("internvl_gguf.llama.trial.import_process")
 _TIMEOUT: Final = 120.0  # seconds: drivers of several GPUs take some to start
 _TRIED: Final = "_INTERNVL_IMPORT_TRIED"
 """Environment variable with the digest of a library that was imported: child processes need not try it again."""

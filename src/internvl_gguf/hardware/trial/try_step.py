@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,8 +9,9 @@ from internvl_gguf.hardware.trial.outcomes import Outcome, outcome_of
 from internvl_gguf.hardware.trial.record import Entry
 from internvl_gguf.hardware.trial.steps import UNREACHED, Step
 from internvl_gguf.hardware.trial.trial_process import ProcessEnd, trial_process
+from internvl_gguf.utils.child_process import python_module
 
-COMMAND: Final = (sys.executable, "-m", "internvl_gguf.llama.trial")
+COMMAND: Final = python_module("internvl_gguf.llama.trial")
 _TIMEOUT: Final = 60.0  # seconds for one check, which takes a tenth of one on an idle CPU
 _GPU_TIMEOUT: Final = 300.0  # drivers compile their kernels at first use
 _MOST_DEATHS: Final = 12  # of processes; the remaining checks then count as dead, too

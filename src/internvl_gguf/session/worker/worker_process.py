@@ -6,7 +6,6 @@ import contextlib
 import logging
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from typing import IO, Any, Final
@@ -14,12 +13,12 @@ from typing import IO, Any, Final
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.session.worker.channel import Channel
 from internvl_gguf.session.worker.messages import Close
-from internvl_gguf.utils.child_process import error_file, start_child, stdin_of, stdout_of
+from internvl_gguf.utils.child_process import error_file, python_module, start_child, stdin_of, stdout_of
 from internvl_gguf.utils.process_end import describe_end, last_error_line
 
 logger = logging.getLogger("internvl_gguf.session.worker")
 
-_COMMAND: Final = ("-m", "internvl_gguf.session.worker.child_main")
+_COMMAND: Final = python_module("internvl_gguf.session.worker.child_main")
 _PIPE_BYTES: Final = 2**20  # Linux: tiles pass with fewer switches between the processes
 
 
@@ -106,7 +105,7 @@ class WorkerProcess:
 
 def _start(errors: IO[bytes]) -> subprocess.Popen[bytes]:
     try:
-        return start_child([sys.executable, *_COMMAND], errors, pipe_bytes=_PIPE_BYTES)
+        return start_child(_COMMAND, errors, pipe_bytes=_PIPE_BYTES)
     except OSError as error:
         raise LibraryError(
             f"No process for the model can be started: {error.strerror or error}.",
