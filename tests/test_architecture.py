@@ -97,6 +97,7 @@ ROOMS: dict[str, set[str]] = {
         "_version",
         "gguf",
         "images",
+        "video",
         "boxes",
         "hardware",
         "llama",

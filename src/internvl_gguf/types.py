@@ -389,6 +389,38 @@ class Box:
 
 
 @dataclass(frozen=True)
+class ShownFrame:
+    """A frame of a clip that the model saw.
+
+    Attributes:
+        image: number of its picture, from 0, among all pictures of the conversation, as a `Box` counts them.
+        index: its number in the clip, from 0.
+        time: seconds from the clip's first frame.
+    """
+
+    image: int
+    index: int
+    time: float
+
+
+@dataclass(frozen=True)
+class ShownClip:
+    """A clip of a question, and the frames of it that the model saw.
+
+    Attributes:
+        name: its name in messages: its path, or a description such as "the clip given as bytes".
+        frames: the frames in order.
+    """
+
+    name: str
+    frames: tuple[ShownFrame, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the clip as `--json` writes it: times rounded to thousandths of a second."""
+        return {"name": self.name, "frames": [{**asdict(each), "time": round(each.time, 3)} for each in self.frames]}
+
+
+@dataclass(frozen=True)
 class Reply:
     """A finished answer.
 
@@ -404,6 +436,7 @@ class Reply:
         parsed: the value of an answer that had to have a form: what its JSON says, or an instance of the type that was
             given; the choice; the text that fits a grammar. None where none was asked for, or the answer was cut off.
         tool_calls: the tools that the answer calls; they are not part of `text`.
+        clips: the clips of the question, with the frames that were shown.
     """
 
     text: str
@@ -414,6 +447,7 @@ class Reply:
     boxes: tuple[Box, ...] = ()
     parsed: Any = None
     tool_calls: tuple[ToolCall, ...] = ()
+    clips: tuple[ShownClip, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as `internvl ask --json` and `--batch` write it: only text, numbers, lists and dicts.
@@ -429,6 +463,7 @@ class Reply:
             "boxes": [box.to_dict() for box in self.boxes],
             "parsed": plain(self.parsed),
             "tool_calls": [asdict(call) for call in self.tool_calls],
+            "clips": [clip.to_dict() for clip in self.clips],
         }
 
 

@@ -47,7 +47,13 @@ def test_a_clip_continues_with_the_tiles_that_the_model_saw(
 
 
 def test_it_is_the_question_that_a_session_asks_by_itself(history: History, session: Session, film: Path) -> None:
-    told = ask(history.begin("tiny", "Be brief."), session, "What happens?", [Video(film, frames=2), noise(1)], frame_times=True)
+    told = ask(
+        history.begin("tiny", "Be brief."),
+        session,
+        "What happens?",
+        [Video(film, frames=2), noise(1)],
+        frame_times=True,
+    )
     kept = session.messages
     session.clear()
     reply = session.ask("What happens?", [Video(film, frames=2), noise(1)], frame_times=True, max_tokens=8)

@@ -69,6 +69,7 @@ def test_an_answer_is_the_one_of_a_session(demo: Served, film: bytes) -> None:
     assert found["choices"][0]["message"]["content"] == reply.text
     assert found["usage"]["prompt_tokens"] == reply.usage.prompt_tokens
     assert (found["usage"]["images"], found["usage"]["tiles"]) == (3, 3)
+    assert found["clips"] == [{**reply.clips[0].to_dict(), "name": "clip 1"}]
 
 
 def test_a_second_turn_decodes_and_encodes_nothing_again(demo: Served, film: bytes) -> None:

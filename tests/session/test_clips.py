@@ -95,6 +95,15 @@ def test_times_are_written_where_they_are_wanted(session: Session, film: Path) -
     assert [picture.name for picture in message.pictures] == [f"{film} at 0.4 s", f"{film} at 1.2 s"]
 
 
+def test_a_reply_says_which_frames_were_shown(session: Session, film: Path) -> None:
+    """A script finds the frame of a box, and its time, without decoding the clip again."""
+    session.ask("What is it?", noise(1), max_tiles=1, max_tokens=1)
+    reply = session.ask("What happens?", [noise(2), Video(film, frames=2)], max_tiles=1, max_tokens=1)
+    frames = [{"image": 2, "index": 9, "time": 0.36}, {"image": 3, "index": 29, "time": 1.16}]
+    assert reply.to_dict()["clips"] == [{"name": str(film), "frames": frames}]
+    assert session.ask("And then?", max_tokens=1).clips == ()
+
+
 def test_as_many_frames_as_fit_are_taken_and_said(tiny: ModelFiles, film: Path) -> None:
     notices: list[str] = []
     with Session.open(tiny.text, tiny.mmproj, system="", n_ctx=400, on_notice=notices.append, **EXACT) as session:

@@ -357,7 +357,7 @@ def _with_frames(
     layout = options.get("layout", "separate")
     check_places(arguments.text("prompt", prompt), len(images), layout)
     asked = Asked(Message("user", prompt, layout=layout), tuple(images))
-    (found,), notices = with_frames([asked], options, lambda: session.frame_room(prompt, images, **options))
+    (found,), _, notices = with_frames([asked], options, lambda: session.frame_room(prompt, images, **options))
     return found.message.text, found.images, notices
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from internvl_gguf.errors import VideoError
 from internvl_gguf.server.api_errors import RefusedRequestError
 from internvl_gguf.session.clips import OpenClip
-from internvl_gguf.types import Video
+from internvl_gguf.types import ShownClip, Video
 from internvl_gguf.video import ClipLimits, open_clip
 from internvl_gguf.video.reader import ClipReader
 from internvl_gguf.video.stop import ClipStop
@@ -23,6 +24,11 @@ LIMITS: Final = ClipLimits(seconds=60.0, frames=256, all_pixels=2**29, file_byte
 def opener(stop: ClipStop) -> OpenClip:
     """Return what opens the clips of a request, until `stop` ends it."""
     return partial(_opened, stop)
+
+
+def clips_field(clips: Sequence[ShownClip]) -> dict[str, Any]:
+    """Return the field `clips` of an answer: the frames that the model saw; no field without a clip."""
+    return {"clips": [clip.to_dict() for clip in clips]} if clips else {}
 
 
 def has_decoder() -> bool:

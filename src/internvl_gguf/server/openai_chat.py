@@ -23,6 +23,7 @@ from internvl_gguf.server.chat_request import (
     Turn,
 )
 from internvl_gguf.server.client_words import notices_field
+from internvl_gguf.server.clips import clips_field
 from internvl_gguf.server.content import (
     as_list,
     as_object,
@@ -254,7 +255,8 @@ class ChatAnswer:
         frames = [*first]
         is_last = len(self._replies) == self._n
         replies = [self._replies[choice].reply for choice in sorted(self._replies)]
-        more = {"timings": timings(replies), **notices_field(replies[0].notices)} if is_last else {}
+        about = {**notices_field(replies[0].notices), **clips_field(replies[0].clips)}
+        more = {"timings": timings(replies), **about} if is_last else {}
         last = {"index": event.choice, "delta": {}, "logprobs": None, "finish_reason": _reason(event.reply)}
         frames.append(self._chunk([{**last, **boxes_field(event.reply)}], **more))
         if is_last:
@@ -293,6 +295,7 @@ class ChatAnswer:
             "usage": usage(replies),
             "timings": timings(replies),
             **notices_field(replies[0].notices),
+            **clips_field(replies[0].clips),
         }
 
     def _message(self, answer: Finished) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from internvl_gguf.session.prompt_template import IMAGE_PLACE
 from internvl_gguf.session.tool_prompt import with_calls
 from internvl_gguf.structured.tool_stream import CALL_BEGINS
 from internvl_gguf.tiling import MAX_TILES
-from internvl_gguf.types import Frames, Message, Picture, Reply, TokenSpan, ToolResult, Video
+from internvl_gguf.types import Frames, Message, Picture, Reply, ShownClip, TokenSpan, ToolResult, Video
 from internvl_gguf.video import open_clip
 
 KEPT_BYTES: Final = 256 * 2**20
@@ -78,11 +78,13 @@ class _KeptTurn:
     Attributes:
         messages: its message, or one for each result, without what a prompt says of the form of an answer.
         notices: what was changed so that it fits.
+        clips: its clips, with the frames that were shown.
         question: of an answer, the text of the question as its prompt had it; "" for not known.
     """
 
     messages: tuple[Message, ...]
     notices: tuple[str, ...] = ()
+    clips: tuple[ShownClip, ...] = ()
     question: str = ""
 
     @property
@@ -174,7 +176,7 @@ class Turns:
             # The pictures may have been cut when the prompt had less beside them.
             kept, _ = self._asked(preparing, messages, last, key, is_new=True)
             question = _question(runtime, messages, kept, options)
-        question = replace(question, started=started, notices=kept.notices)
+        question = replace(question, started=started, notices=kept.notices, clips=kept.clips)
         if prefix:
             question = _with_prefix(runtime, question, prefix)
         preprocess = time.perf_counter() - started if kept.has_pictures else question.preprocess_seconds
@@ -262,7 +264,7 @@ class Turns:
             messages = question.messages
             if turns[0].role == "user":
                 messages = tuple(replace(each, text=without_note(each.text, options)) for each in messages)
-            kept = _KeptTurn(messages, question.notices)
+            kept = _KeptTurn(messages, question.notices, question.clips)
             self._keep(cut_key, kept)
         return kept, key
 

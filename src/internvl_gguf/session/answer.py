@@ -151,6 +151,7 @@ class AnswerStream:
             boxes=boxes.boxes,
             parsed=parsed,
             tool_calls=calls,
+            clips=question.clips,
         )
 
     def _parsed(self, reason: FinishReason) -> tuple[Any, tuple[str, ...]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from internvl_gguf.config import AskOptions, PictureOptions
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.session.asked import Asked
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
-from internvl_gguf.types import Frames, Picture, Video
+from internvl_gguf.types import Frames, Picture, PictureLayout, ShownClip, ShownFrame, Video
 from internvl_gguf.video import ClipFrame, ClipInfo, choose_frames, open_clip
 from internvl_gguf.video.reader import ClipReader, damage_notices
 
@@ -24,9 +24,13 @@ def longest_label(options: AskOptions) -> str:
 
 
 def with_frames(
-    messages: Sequence[Asked], options: AskOptions, most: Callable[[], int], opens: OpenClip = open_clip
-) -> tuple[list[Asked], tuple[str, ...]]:
-    """Return messages whose clips are pictures, and what users should know of them, one line each.
+    messages: Sequence[Asked],
+    options: AskOptions,
+    most: Callable[[], int],
+    n_before: int = 0,
+    opens: OpenClip = open_clip,
+) -> tuple[list[Asked], tuple[ShownClip, ...], tuple[str, ...]]:
+    """Return messages whose clips are pictures, the frames that these are, and what users should know, one line each.
 
     Frames are labelled `Frame1: `, `Frame2: ` and so on, as the model card labels them; of several clips each is begun
     by a line `Video-1:`. With `frame_times` the label has the frame's time: `Frame1 (0.5 s): `.
@@ -35,6 +39,7 @@ def with_frames(
         messages: what is asked.
         options: options of the question.
         most: called for the number of frames that the context has room for, where a clip takes as many as fit.
+        n_before: pictures of the conversation before these messages.
         opens: opens clips.
 
     Raises:
@@ -43,42 +48,81 @@ def with_frames(
     """
     clips = [image for each in messages for image in each.images if isinstance(image, Video | Frames)]
     if not clips:
-        return list(messages), ()
-    if any(each.message.layout == "combined" for each in messages):
-        raise InvalidRequestError(
-            "A clip cannot be asked about in the layout combined.", "Leave layout out: frames have labels of their own."
-        )
+        return list(messages), (), ()
+    for each in messages:
+        check_layout(each.message.layout)
     open_ended = sum(isinstance(clip, Video) and clip.frames == "auto" for clip in clips)
     share = max(1, most() // open_ended) if open_ended else None
     notices: list[str] = []
+    shown_clips: list[ShownClip] = []
     number = 0
     found = []
     for each in messages:
         shown: list[list[Picture]] = []
         for image in each.images:
-            if not isinstance(image, Video | Frames):
+            if isinstance(image, Video | Frames):
+                number += 1
+                first = f"Video-{number}:\n" if len(clips) > 1 else ""
+                if isinstance(image, Video):
+                    read = clip_pictures(image, options, share, first, opens)
+                    notices += read.notices
+                    shown_clips.append(read.shown(n_before))
+                    shown.append(read.pictures)
+                else:
+                    shown.append(_labelled(image, options, first))
+            else:
                 shown.append([image])
-                continue
-            number += 1
-            if isinstance(image, Video):
-                image, told = clip_frames(image, options, share, opens)
-                notices += told
-            shown.append(_labelled(image, options, f"Video-{number}:\n" if len(clips) > 1 else ""))
+            n_before += len(shown[-1])
         text = _with_places(each.message.text, shown)
         images = tuple(picture for pictures in shown for picture in pictures)
         found.append(Asked(replace(each.message, text=text), images))
-    return found, tuple(notices)
+    return found, tuple(shown_clips), tuple(notices)
 
 
-def clip_frames(
-    video: Video, options: AskOptions, most: int | None = None, opens: OpenClip = open_clip
-) -> tuple[Frames, tuple[str, ...]]:
-    """Return the frames of a clip, without labels, and what users should know of it.
+def check_layout(layout: PictureLayout) -> None:
+    """Refuse a layout that has no place for a clip.
+
+    Raises:
+        InvalidRequestError: it is `combined`.
+    """
+    if layout == "combined":
+        raise InvalidRequestError(
+            "A clip cannot be asked about in the layout combined.", "Leave layout out: frames have labels of their own."
+        )
+
+
+@dataclass(frozen=True)
+class ClipPictures:
+    """The frames of a clip as pictures.
+
+    Attributes:
+        info: facts of the clip.
+        frames: the frames.
+        pictures: the same, labelled.
+        notices: what users should know of it, one line each.
+    """
+
+    info: ClipInfo
+    frames: list[ClipFrame]
+    pictures: list[Picture]
+    notices: tuple[str, ...]
+
+    def shown(self, first: int) -> ShownClip:
+        """Return which frames these are; `first` is the number of the first picture in its conversation."""
+        frames = (ShownFrame(number, each.index, each.time) for number, each in enumerate(self.frames, first))
+        return ShownClip(self.info.name, tuple(frames))
+
+
+def clip_pictures(
+    video: Video, options: AskOptions, most: int | None = None, first: str = "", opens: OpenClip = open_clip
+) -> ClipPictures:
+    """Return the frames of a clip as labelled pictures.
 
     Args:
         video: the clip.
-        options: options of the question: `max_tiles` where the clip says nothing.
+        options: options of the question: `max_tiles` where the clip says nothing, `frame_times`.
         most: most frames that `frames="auto"` may be; see `choose_frames`.
+        first: text before the label of the first frame.
         opens: opens the clip.
 
     Raises:
@@ -89,8 +133,8 @@ def clip_frames(
         frames = list(reader.frames(choice.indices))
     most_tiles = options.get("max_tiles", 1) if video.max_tiles is None else video.max_tiles
     pictures = [Picture(each.image, max_tiles=most_tiles, name=frame_name(reader.info, each)) for each in frames]
-    notices = (*choice.notices, *damage_notices(reader.info, frames))
-    return Frames(tuple(pictures), tuple(frame.time for frame in frames)), notices
+    labelled = _labelled(Frames(tuple(pictures), tuple(frame.time for frame in frames)), options, first)
+    return ClipPictures(reader.info, frames, labelled, (*choice.notices, *damage_notices(reader.info, frames)))
 
 
 def _labelled(frames: Frames, options: AskOptions, first: str) -> list[Picture]:

@@ -46,6 +46,7 @@ from internvl_gguf.types import (
     MessagePicture,
     Picture,
     Question,
+    ShownClip,
     Span,
     Tile,
     TileSpan,
@@ -76,6 +77,7 @@ class PreparedQuestion:
         notices: changes made so that it fits, one line each.
         form: what the answer has to be like; None for any text.
         tools: what it may call.
+        clips: its clips, with the frames that are shown.
     """
 
     messages: tuple[Message, ...]
@@ -87,6 +89,7 @@ class PreparedQuestion:
     notices: tuple[str, ...]
     form: AnswerFormat | None = None
     tools: tuple[Tool, ...] = ()
+    clips: tuple[ShownClip, ...] = ()
 
     @property
     def message(self) -> Message:
@@ -149,7 +152,8 @@ def prepare_question(
     def most() -> int:
         return _frame_room(runtime, history, given, options, tools, answer_tokens)
 
-    messages, clip_notices = with_frames(given, options, most, opens)
+    n_before = sum(len(message.pictures) for message in history)
+    messages, clips, clip_notices = with_frames(given, options, most, n_before, opens)
     if form is not None and form.kind == "boxes":
         check_can_box(runtime, history, [image for each in messages for image in each.images])
     decoded = [[_read(runtime, limits, image, options) for image in each.images] for each in messages]
@@ -183,7 +187,7 @@ def prepare_question(
     preprocess += time.perf_counter() - cutting
     spans = prompt_spans(runtime, [*history, *cut], tools)
     notices = (*clip_notices, *cut_notices(plan))
-    return PreparedQuestion(tuple(cut), spans, sampling, started, preprocess, len(history), notices, form, tools)
+    return PreparedQuestion(tuple(cut), spans, sampling, started, preprocess, len(history), notices, form, tools, clips)
 
 
 def frame_room(runtime: ModelRuntime, history: Sequence[Message], prompt: str, images: Any, options: AskOptions) -> int:
