@@ -54,6 +54,11 @@ COMMANDS: dict[str, Command] = {
     for command in (
         Command("Pictures", "image", "PATH...", "Add pictures to the next question, also ones that the "
                 "conversation has already; a path in the line adds new ones only.", commands.image, "path"),
+        Command("Pictures", "video", "PATH...", "Add clips, also animations; --frames N, --fps RATE, --start TIME and --end TIME "
+                "say which of their frames are shown.",
+                commands.video, "path"),
+        Command("Pictures", "frames", "[N|auto]", "Show N frames of the next clips, or as many as fit.",
+                commands.frames),
         Command("Pictures", "paste", "", "Add the picture in the clipboard.", commands.paste),
         Command("Pictures", "images", "[remove N...]", "List the pictures, or take some out.", commands.images),
         Command("Pictures", "tiles", "[N]", "Cut the next pictures into at most N tiles, not counting the thumbnail.",

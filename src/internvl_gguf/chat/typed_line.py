@@ -1,9 +1,9 @@
-"""Parsing a typed line: the pictures named anywhere in it, and the rest, which is the question.
+"""Parsing a typed line: the pictures and clips named anywhere in it, and the rest, which is the question.
 
-A path counts as a picture if its file exists and is a picture by its content. So does a file that is not, but has the
-name of a picture: the user then gets an error that says why it cannot be read. So does the name of a missing picture,
+A path counts as a picture if its file exists and is a picture or a clip by its content. So does a file that is not, but
+has the name of one: the user then gets an error that says why it cannot be read. So does the name of a missing picture,
 and a picture's address on the web, for an answer without that picture would be about something else. Everything else
-stays text.
+stays text. Clips are pictures here but for what a question calls them.
 
 Paths before or after the question, as files are dropped, are no part of it. Within a sentence a picture is called by
 its number, so that the sentence stays whole.
@@ -12,7 +12,7 @@ its number, so that the sentence stays whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from glob import glob
@@ -22,10 +22,12 @@ from typing import TypeAlias
 from internvl_gguf.chat.path_readings import CLOSING, OPENING, PathReading, path_readings
 from internvl_gguf.errors import PictureError
 from internvl_gguf.utils.safe_text import safe_name
+from internvl_gguf.video.formats import is_clip
 
 _HEAD_BYTES = 1024
 _NAMED_PICTURE = (
-    r"[^\s./\\]\.(png|jpe?g|jpe|jfif|webp|gif|bmp|tiff?|avif|p[bgpn]m|hei[cf]|svg|pdf|psd|jp2|jxl|ico|exr|hdr|eps)"
+    r"[^\s./\\]\.(png|jpe?g|jpe|jfif|webp|gif|bmp|tiff?|avif|p[bgpn]m|hei[cf]|svg|pdf|psd|jp2|jxl|ico|exr|hdr|eps"
+    r"|mp4|m4v|mov|3gp|mkv|webm|avi)"
 )
 _PICTURE_NAME = re.compile(rf"{_NAMED_PICTURE}$", re.IGNORECASE)
 _WEB = re.compile(r"https?://\S+", re.IGNORECASE)
@@ -45,7 +47,7 @@ _Pieces: TypeAlias = tuple[str | tuple[int, ...], ...]
 
 
 def has_picture_name(text: str) -> bool:
-    """Return whether a text ends like the file name of a picture, in a supported format or not."""
+    """Return whether a text ends like the file name of a picture or a clip, in a supported format or not."""
     return _PICTURE_NAME.search(text) is not None
 
 
@@ -79,19 +81,27 @@ class TypedLine:
         """The question where no other picture is there; empty if the line names pictures only."""
         return self.question(range(1, len(self.pictures) + 1), len(self.pictures))
 
-    def question(self, numbers: Sequence[int], total: int) -> str:
+    def question(self, numbers: Sequence[int], total: int, clips: Collection[int] = (), total_clips: int = 0) -> str:
         """Return the question.
 
         Args:
-            numbers: the number, from 1, of each picture in its conversation.
-            total: number of the pictures that the conversation has with them.
+            numbers: the number, from 1, of each picture in its conversation; that of a clip counts clips.
+            total: number of the pictures that the conversation has with them, without clips.
+            clips: indexes of the pictures that are clips.
+            total_clips: number of the clips that the conversation has with them.
         """
+
         # A file's name would be as good English, but IMG_2033.jpg means nothing to a model: the demo model answers that
         # it cannot tell. Several pictures have their numbers in the prompt.
-        return "".join(
-            piece if isinstance(piece, str) else _called([numbers[index] for index in piece], total)
-            for piece in self.pieces
-        ).strip()
+        def called(piece: tuple[int, ...]) -> str:
+            kinds = (("picture", total, False), ("video", total_clips, True))
+            named = (
+                _called([numbers[index] for index in piece if (index in clips) == is_clip], noun, count)
+                for noun, count, is_clip in kinds
+            )
+            return " and ".join(filter(None, named))
+
+        return "".join(piece if isinstance(piece, str) else called(piece) for piece in self.pieces).strip()
 
     def refuse_addresses(self) -> None:
         """Refuse a line with the address of a picture.
@@ -103,14 +113,16 @@ class TypedLine:
             raise PictureError(f"{safe_name(address)} is {_NOT_FETCHED}", "Download it first.")
 
 
-def _called(numbers: Sequence[int], total: int) -> str:
-    """Return the words for pictures of a conversation: "the picture", "picture 2", "pictures 2, 3"."""
+def _called(numbers: Sequence[int], noun: str, total: int) -> str:
+    """Return the words for pictures of a conversation: "the picture", "picture 2", "pictures 2, 3"; "" for none."""
+    if not numbers:
+        return ""
     if total == 1:
-        return "the picture"
+        return f"the {noun}"
     unique = sorted(set(numbers))
     if len(unique) > _MOST_NUMBERS and unique[-1] - unique[0] == len(unique) - 1:
-        return f"pictures {unique[0]} to {unique[-1]}"
-    return f"picture{'s' * (len(unique) > 1)} {', '.join(map(str, unique))}"
+        return f"{noun}s {unique[0]} to {unique[-1]}"
+    return f"{noun}{'s' * (len(unique) > 1)} {', '.join(map(str, unique))}"
 
 
 @dataclass(frozen=True)
@@ -317,7 +329,9 @@ def path_kind(path: Path) -> PathKind:
         from internvl_gguf.images.raster_formats import identify  # only now: it brings Pillow with it
 
         with path.open("rb") as file:
-            identify(file.read(_HEAD_BYTES), path.name)
+            head = file.read(_HEAD_BYTES)
+        if not is_clip(head):
+            identify(head, path.name)
     except (OSError, ValueError, PictureError):  # a name too long, no permission, no picture
         return PathKind.OTHER if _exists(path) else PathKind.NOTHING
     return PathKind.PICTURE

@@ -69,3 +69,12 @@ def identify(head: bytes, name: str) -> ClipFormat:
         if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
             raise VideoError(f"Cannot use {name}: it is {what}.", hint)
     raise VideoError(f"Cannot use {name}: it is not a clip of a known format.", f"Use {FORMATS}.")
+
+
+def is_clip(head: bytes) -> bool:
+    """Return whether a file that is given as a picture is a clip. An animation is not: as a picture it is a still.
+
+    Args:
+        head: its first bytes, as `identify` takes them.
+    """
+    return any(known.demuxer and re.match(pattern, head, re.DOTALL) for pattern, known in _KNOWN)

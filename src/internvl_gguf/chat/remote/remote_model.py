@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from internvl_gguf.chat.chat_model import PlannedCut
 from internvl_gguf.chat.context_usage import ConversationPart, questions
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from internvl_gguf.chat.attachments import Attachment
     from internvl_gguf.chat.settings import Settings
     from internvl_gguf.types import Reply
+
+_TILE_SIZE: Final = 448
 
 
 class RemoteModel:
@@ -61,6 +63,11 @@ class RemoteModel:
                 listed = {each.name: each.n_ctx for each in self._server.models()}
                 self._n_ctx = listed.get(self._model.name)
         return self._n_ctx
+
+    @property
+    def tile_size(self) -> int | None:
+        """Pixels of the side of its tiles: those of every InternVL model with our server, else not known."""
+        return _TILE_SIZE if self._model.is_ours else None
 
     def ask_options(self, settings: Settings) -> AskOptions:
         """Return what every server knows, and what the user has set: a strict server refuses other fields."""

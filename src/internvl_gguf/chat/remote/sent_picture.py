@@ -62,11 +62,12 @@ def sent_picture(source: Any) -> SentPicture:
         name,
         grid=(0, 0),
         has_thumbnail=False,
-        source_size=image.size,
+        source_size=picture.source_size or image.size,
         tiles=(),
         data=data,
         media_type=media_type,
         digest=pixel_digest(image),
+        label=picture.label,
     )
 
 
