@@ -279,6 +279,7 @@ class Service:
             "input_modalities": ["text", "image", *(["video"] if has_decoder() else [])],
             "output_modalities": ["text"],
             "context_length": model.n_ctx,
+            "tile_size": model.tile_size,
             "type": "model",
             "display_name": model.name,
             "created_at": datetime.fromtimestamp(model.created, UTC).isoformat(timespec="seconds"),

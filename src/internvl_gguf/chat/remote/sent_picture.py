@@ -32,12 +32,14 @@ class SentPicture(MessagePicture):
         media_type: their format.
         digest: hash of its pixels, as `Attachment.digest`.
         tokens: positions that it takes; None where the server has not said it.
+        is_one_tile: whether it is to be one tile, as frames of clips are.
     """
 
     data: bytes = field(repr=False)
     media_type: str
     digest: bytes = field(repr=False)
     tokens: int | None = None
+    is_one_tile: bool = False
 
     @property
     def uri(self) -> str:
@@ -68,6 +70,7 @@ def sent_picture(source: Any) -> SentPicture:
         media_type=media_type,
         digest=pixel_digest(image),
         label=picture.label,
+        is_one_tile=bool(picture.label) and picture.max_tiles == 1,
     )
 
 

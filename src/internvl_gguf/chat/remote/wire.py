@@ -63,9 +63,14 @@ def _content(message: Message, *, is_ours: bool) -> str | list[dict[str, Any]]:
         groups, first, rest = [pictures], "", [message.text]
     parts = [_text(first)]
     for group, following in zip(groups, rest, strict=True):
-        parts += [{"type": "image_url", "image_url": {"url": picture.uri}} for picture in group]
+        parts += [_shown(picture, is_ours=is_ours) for picture in group]
         parts.append(_text(following))
     return [part for part in parts if part.get("text") != ""]
+
+
+def _shown(picture: SentPicture, *, is_ours: bool) -> dict[str, Any]:
+    detail = {"detail": "low"} if is_ours and picture.is_one_tile else {}
+    return {"type": "image_url", "image_url": {"url": picture.uri, **detail}}
 
 
 def _text(text: str) -> dict[str, Any]:
