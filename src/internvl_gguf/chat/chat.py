@@ -12,11 +12,11 @@ from internvl_gguf.chat.answer_boxes import show_boxes
 from internvl_gguf.chat.attachments import Attachment, attach
 from internvl_gguf.chat.clips import (
     FrameCount,
+    as_counted,
     as_images,
     attach_clip,
-    clip_beginnings,
     clip_of,
-    is_frame,
+    groups_of,
     preview_of,
 )
 from internvl_gguf.chat.context_usage import ConversationPart, without_parts
@@ -142,14 +142,14 @@ class Chat:
         before, waiting = self.clip_frames, self.pending
         self.clip_frames, self.pending = frames, []
         try:
-            for group in _groups(waiting):
+            for group in groups_of(waiting):
                 clip = group[0].clip
                 self.pending += self._read(replace(clip.video, frames=frames, fps=None), None) if clip else group
         except BaseException:
             self.clip_frames, self.pending = before, waiting
             raise
 
-    def add_named(self, sources: Sequence[Path | Picture]) -> tuple[list[int], int, set[int], int]:
+    def add_named(self, sources: Sequence[Path | Picture | Video]) -> tuple[list[int], int, set[int], int]:
         """Add the pictures that a line names, all or none; those that the conversation has already are not added again.
 
         Returns:
@@ -178,7 +178,7 @@ class Chat:
         for line in said:
             self.screen.say(line)
         self._add(new)
-        return _as_counted(first, shown)
+        return as_counted(first, shown)
 
     @property
     def known_pictures(self) -> FileLookup:
@@ -193,7 +193,7 @@ class Chat:
 
     def describe_pending(self) -> list[str]:
         """Return one line about each picture that was added to the next question, or one about many together."""
-        groups = _groups(self.pending)
+        groups = groups_of(self.pending)
         lines = [line for group in groups if group[0].clip for line in self._clip_lines(group)]
         pictures = [group[0] for group in groups if not group[0].clip]
         if len(pictures) > _MOST_ADDED_LINES:
@@ -331,9 +331,9 @@ class Chat:
         """The pictures as /images numbers them: those of the conversation, then those of the next question."""
         return [*(picture for message in self.session.messages for picture in message.pictures), *self.pending]
 
-    def _named(self, source: Path | Picture) -> int:
+    def _named(self, source: Path | bytes | Picture | Video) -> int:
         """Return the number of the last picture of the conversation that a name means where no file has it; else 0."""
-        if isinstance(source, Picture) or DISK.kind(source) is not PathKind.NOTHING:
+        if not isinstance(source, Path) or DISK.kind(source) is not PathKind.NOTHING:
             return 0
         labels = list(map(label_of, self._shown))
         return next((number for number in range(len(labels), 0, -1) if labels[number - 1] == str(source)), 0)
@@ -414,25 +414,3 @@ class Chat:
                 self.screen.say("The answer was cut at its limit: /set max_tokens raises it.")
         elif not reply.text.strip():
             self.screen.say("The model ended its answer without a word.")
-
-
-def _groups(attachments: Sequence[Attachment]) -> list[list[Attachment]]:
-    """Return attachments one by one, but the frames of a clip together."""
-    keyed = groupby(enumerate(attachments), lambda at: id(at[1].clip) if at[1].clip else -1 - at[0])
-    return [[each for _, each in group] for _, group in keyed]
-
-
-def _as_counted(
-    first: Sequence[int], shown: Sequence[MessagePicture | Attachment]
-) -> tuple[list[int], int, set[int], int]:
-    """Return numbers as a question names them, and how many pictures and clips there are.
-
-    Args:
-        first: index, among those shown, of each named picture or of the first frame of each named clip.
-        shown: all pictures, those of the question last.
-    """
-    clips = clip_beginnings(shown)
-    pictures = [index for index, each in enumerate(shown) if not is_frame(each)]
-    numbers = [sum(index <= at for index in (clips if is_frame(shown[at]) else pictures)) for at in first]
-    are_clips = {place for place, at in enumerate(first) if is_frame(shown[at])}
-    return numbers, len(pictures), are_clips, len(clips)

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -55,13 +56,18 @@ def clip_of(source: Any, frames: FrameCount) -> Video | None:
         return Video(source, frames=frames, name=name) if is_clip(source[:HEAD_BYTES]) else None
     if not isinstance(source, (str, os.PathLike)):
         return None
+    path = Path(source)
+    return Video(path, frames=frames, name=name) if _is_clip_file(path) else None
+
+
+def _is_clip_file(path: Path) -> bool:
     try:
-        path = Path(source)
+        if not path.is_file():  # a pipe gives its bytes once
+            return False
         with path.open("rb") as file:
-            found = path.is_file() and is_clip(file.read(HEAD_BYTES))
+            return is_clip(file.read(HEAD_BYTES))
     except (OSError, ValueError):
-        return None
-    return Video(path, frames=frames, name=name) if found else None
+        return False
 
 
 def video_of(path: Path, text: str) -> Video:
@@ -180,3 +186,25 @@ def preview_of(frames: Sequence[Attachment]) -> Image.Image:
         small = frames[round(place * (len(frames) - 1) / 3)].small.resize((width, height))
         sheet.paste(small, (place % 2 * width, place // 2 * height))
     return sheet
+
+
+def groups_of(attachments: Sequence[Attachment]) -> list[list[Attachment]]:
+    """Return attachments one by one, but the frames of a clip together."""
+    keyed = groupby(enumerate(attachments), lambda at: id(at[1].clip) if at[1].clip else -1 - at[0])
+    return [[each for _, each in group] for _, group in keyed]
+
+
+def as_counted(
+    first: Sequence[int], shown: Sequence[MessagePicture | Attachment]
+) -> tuple[list[int], int, set[int], int]:
+    """Return numbers as a question names them, and how many pictures and clips there are.
+
+    Args:
+        first: index, among those shown, of each named picture or of the first frame of each named clip.
+        shown: all pictures, those of the question last.
+    """
+    clips = clip_beginnings(shown)
+    pictures = [index for index, each in enumerate(shown) if not is_frame(each)]
+    numbers = [sum(index <= at for index in (clips if is_frame(shown[at]) else pictures)) for at in first]
+    are_clips = {place for place, at in enumerate(first) if is_frame(shown[at])}
+    return numbers, len(pictures), are_clips, len(clips)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from internvl_gguf.chat import box_command, commands
+from internvl_gguf.chat import box_command, clip_commands, commands
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.safe_text import safe_name
 
@@ -55,10 +55,10 @@ COMMANDS: dict[str, Command] = {
         Command("Pictures", "image", "PATH...", "Add pictures to the next question, also ones that the "
                 "conversation has already; a path in the line adds new ones only.", commands.image, "path"),
         Command("Pictures", "video", "PATH...", "Add clips, also animations; --frames N, --fps RATE, --start TIME and "
-                "--end TIME say which of their frames are shown.", commands.video, "path"),
+                "--end TIME say which of their frames are shown.", clip_commands.video, "path"),
         Command("Pictures", "paste", "", "Add the picture in the clipboard.", commands.paste),
         Command("Pictures", "frames", "[N|auto]", "Show N frames of the next clips, or as many as fit.",
-                commands.frames),
+                clip_commands.frames),
         Command("Pictures", "images", "[remove N...]", "List the pictures, or take some out.", commands.images),
         Command("Last question", "undo", "", "Take the last question and its answer back.", commands.undo),
         Command("Last question", "edit", "", "Put the last question back into the line.", commands.edit),

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 from internvl_gguf.config import AskOptions
 from internvl_gguf.errors import HistoryError
 from internvl_gguf.history import rows
-from internvl_gguf.history.clip_frames import as_tile, in_shape
+from internvl_gguf.history.clip_frames import as_tile, frames_of, in_shape
 from internvl_gguf.history.conversation_store import ConversationStore
 from internvl_gguf.history.entries import Entry, Heading, HistoryPicture, HistoryQuestion, PictureCut, new_id, title_of
 from internvl_gguf.history.json_export import export_json, is_json_of
 from internvl_gguf.history.markdown_export import export_markdown, is_markdown_of, picture_folder
 from internvl_gguf.history.picture_files import missing_picture_notice
-from internvl_gguf.session.prompt_template import IMAGE_PLACE, check_places
-from internvl_gguf.types import Chunk, Frames, Message, MessagePicture, Picture, Reply, Video
+from internvl_gguf.session.prompt_template import IMAGE_PLACE
+from internvl_gguf.types import Chunk, Message, MessagePicture, Picture, Reply, ShownClip
 from internvl_gguf.utils import arguments
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Conversation:
         from internvl_gguf.images.load import picture_list
 
         _check_session(session)
-        prompt, given, notices = _with_frames(session, prompt, picture_list(images), options)
+        prompt, given, clips, notices = frames_of(session, prompt, picture_list(images), options)
         taken = [self._take(session, image) for image in given]
         stream = session.stream(prompt, [picture for picture, _ in taken], **options)
         for notice in notices:
@@ -125,7 +125,7 @@ class Conversation:
         pictures = tuple(kept for _, kept in taken)
         self._entries.append(Entry("user", prompt, time.time(), pictures, options.get("layout", "separate")))
         self.keep()
-        return self._recorded(session, stream, len(session.messages))
+        return self._recorded(session, stream, len(session.messages), clips)
 
     def picture_of(self, shown: Sequence[MessagePicture], number: int) -> Picture | None:
         """Return the file of a picture that a session shows; None if it is not in the history any more.
@@ -278,16 +278,19 @@ class Conversation:
         return heading.id, 0 if revision is None else revision + 1
 
     def _recorded(
-        self, session: AnySession, stream: Generator[Chunk, None, None], before: int
+        self, session: AnySession, stream: Generator[Chunk, None, None], before: int, clips: tuple[ShownClip, ...]
     ) -> Generator[Chunk, None, None]:
         """Pass on the stream of an answer, and save the answer when it is complete, or the part that came."""
         is_kept = False
         try:
             for chunk in stream:
-                if chunk.reply:
-                    self._answer(session.messages[before:], chunk.reply)
-                    is_kept = True
-                yield chunk
+                if chunk.reply is None:
+                    yield chunk
+                    continue
+                reply = replace(chunk.reply, clips=clips or chunk.reply.clips)
+                self._answer(session.messages[before:], reply)
+                is_kept = True
+                yield replace(chunk, reply=reply)
         finally:
             stream.close()
             if not is_kept:
@@ -343,22 +346,6 @@ class Conversation:
     @property
     def _has_open_question(self) -> bool:
         return bool(self._entries) and self._entries[-1].role == "user"
-
-
-def _with_frames(
-    session: AnySession, prompt: str, images: Sequence[Any], options: AskOptions
-) -> tuple[str, Sequence[Any], tuple[str, ...]]:
-    """Return a question whose clips are their frames, with their labels, and what users should know of them."""
-    if not any(isinstance(image, Video | Frames) for image in images):
-        return prompt, images, ()
-    from internvl_gguf.session.asked import Asked
-    from internvl_gguf.session.clips import with_frames
-
-    layout = options.get("layout", "separate")
-    check_places(arguments.text("prompt", prompt), len(images), layout)
-    asked = Asked(Message("user", prompt, layout=layout), tuple(images))
-    (found,), _, notices = with_frames([asked], options, lambda: session.frame_room(prompt, images, **options))
-    return found.message.text, found.images, notices
 
 
 def _check_session(session: object) -> None:

@@ -23,8 +23,9 @@ from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.images.fit_context import ANSWER_ALLOWANCE
 from internvl_gguf.images.tile_limits import TileLimits
-from internvl_gguf.server.chat_request import ChatRequest, ClipPart, FramesPart, Part, PicturePart, TextPart, Turn
+from internvl_gguf.server.chat_request import ChatRequest, TextPart, Turn
 from internvl_gguf.server.checked_wishes import NO_WISHES, CheckedWishes
+from internvl_gguf.server.shown_parts import content_of, image_of
 from internvl_gguf.session.asked import with_note, without_note
 from internvl_gguf.session.clips import OpenClip
 from internvl_gguf.session.model_runtime import ModelRuntime
@@ -32,8 +33,7 @@ from internvl_gguf.session.prepare import PreparedQuestion, grounded_tokens, pre
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
 from internvl_gguf.session.tool_prompt import with_calls
 from internvl_gguf.structured.tool_stream import CALL_BEGINS
-from internvl_gguf.tiling import MAX_TILES
-from internvl_gguf.types import Frames, Message, Picture, Reply, ShownClip, TokenSpan, ToolResult, Video
+from internvl_gguf.types import Message, Reply, ShownClip, TokenSpan, ToolResult
 from internvl_gguf.video import open_clip
 
 KEPT_BYTES: Final = 256 * 2**20
@@ -249,14 +249,14 @@ class Turns:
         options = preparing.options
         if not is_new:
             for turn in turns:
-                key = _key(key, turn.role, *(_content(part) for part in turn.parts))
+                key = _key(key, turn.role, *(content_of(part) for part in turn.parts))
         if not any(turn.shown for turn in turns):
             return _KeptTurn(tuple(Message(turn.role, turn.text) for turn in turns)), key
         cut_key = _key(key, preparing.cut)
         kept = None if is_new else self._find(cut_key)
         if kept is None:
             texts = [prompt_text(turn) for turn in turns]
-            pictures = [[_image(part, options) for part in turn.shown] for turn in turns]
+            pictures = [[image_of(part, options) for part in turn.shown] for turn in turns]
             # What tools may be called binds the answer only; here is measured what fits.
             measuring = cast("AskOptions", {**options, "tool_choice": "none" if options.get("tools") else None})
             prompt = _as_prompt(turns[0].role, texts, pictures)
@@ -363,37 +363,6 @@ def _options(request: ChatRequest, wishes: CheckedWishes) -> AskOptions:
             **wishes.options,
         },
     )
-
-
-def _image(part: PicturePart | ClipPart | FramesPart, options: AskOptions) -> Picture | Video | Frames:
-    """Return a part as a question takes it; frames of a clip are one tile unless the request says otherwise."""
-    if isinstance(part, ClipPart):
-        return replace(part.video, max_tiles=part.video.max_tiles or 1)
-    if isinstance(part, FramesPart):
-        frames = [
-            Picture(source, max_tiles=part.max_tiles or 1, name=f"frame {number} of {part.name}")
-            for number, source in enumerate(part.sources, 1)
-        ]
-        return Frames(tuple(frames), tuple(at / part.fps for at in range(len(frames))) if part.fps else ())
-    if part.detail == "low":
-        return Picture(part.source, max_tiles=1, min_tiles=1, name=part.name)
-    if part.detail == "high":
-        return Picture(part.source, max_tiles=max(MAX_TILES, options.get("min_tiles", 1)), name=part.name)
-    return Picture(part.source, name=part.name)
-
-
-def _content(part: Part) -> bytes:
-    if isinstance(part, TextPart):
-        return b"text" + part.text.encode()
-    if isinstance(part, ClipPart):
-        return b"clip" + repr(replace(part.video, source=None)).encode() + _digest(part.video.source)
-    if isinstance(part, FramesPart):
-        return b"frames" + repr((part.fps, part.max_tiles)).encode() + b"".join(map(_digest, part.sources))
-    return b"picture" + part.detail.encode() + _digest(part.source)
-
-
-def _digest(source: str | bytes) -> bytes:
-    return hashlib.blake2b(source if isinstance(source, bytes) else source.encode(), digest_size=16).digest()
 
 
 def _key(before: Key, *parts: str | bytes) -> Key:
