@@ -50,7 +50,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "history": {*PUBLIC, "images", "video", "session"},
     "quantizing": {*PUBLIC, "gguf", "images", "hardware", "llama", "models", "session"},
-    "demo": {"session"},
+    "demo": {"errors", "session"},
     "bench": {
         *PUBLIC,
         "_version",

@@ -195,6 +195,7 @@ class PictureOptions:
     frame_times: bool = option(
         False,
         "Write the time of each frame of a clip into the prompt.",
+        "--frame-times/--no-frame-times",
         details="`Frame1 (0.5 s): <image>`. The model was not trained with times.",
     )
 

@@ -13,6 +13,7 @@ import typer
 from internvl_gguf.cli import ask_options, form_options, options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
 from internvl_gguf.cli.boxes_output import box_files, write_boxes
+from internvl_gguf.cli.clip_options import ClipWishes, VideoOption, refuse_wishes_without_clip, takes_clip_options
 from internvl_gguf.cli.output import (
     StatusLine,
     StreamedAnswer,
@@ -26,18 +27,21 @@ from internvl_gguf.cli.run import FAILED, option_errors
 from internvl_gguf.cli.streams import require_stdout
 from internvl_gguf.config import AskOptions, EngineConfig
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.types import Picture, Video
 
 if TYPE_CHECKING:
     from internvl_gguf.session import Session
-    from internvl_gguf.types import Picture, Reply
+    from internvl_gguf.types import Reply
 
 _FEWEST_MEASURED = 10  # tokens of an answer below which its speed says nothing
 
 
+@takes_clip_options
 @takes_asking_options
 def ask(
     model_and_prompt: ask_options.WordsArgument = None,
     image: ask_options.ImageOption = None,
+    video: VideoOption = None,
     model_option: options.ModelFlag = None,
     prompt_option: ask_options.PromptOption = None,
     prompt_pictures: ask_options.PromptPicturesOption = True,
@@ -55,19 +59,20 @@ def ask(
     verbose: ask_options.TimingsOption = False,
     log: ask_options.LogOption = False,
     *,
+    wishes: ClipWishes,
     asking: AskingOptions,
 ) -> None:
-    """Ask one question, about pictures or not. The answer goes to stdout, everything else to stderr."""
-    words, image = model_and_prompt or [], image or []
+    """Ask one question, about pictures, clips or neither. The answer goes to stdout, everything else to stderr."""
+    words, image, video = model_and_prompt or [], image or [], video or []
     if batch is None:
         _refuse_without_batch(output, parallel, drop_others)
         words, found = _without_pictures(words)
         image = [*image, *found]
         model, prompt = _split_arguments(words, model_option, prompt_option)
-        _refuse_stdin_twice(prompt, image)
+        _refuse_stdin_twice(prompt, [*image, *video])
     else:
         _refuse_with_batch(json_output, verbose, drop_others and output is None, boxes is not None)
-        model, prompt = model_option or _model_of_batch(words, image), prompt_option
+        model, prompt = model_option or _model_of_batch(words, image, video), prompt_option
     config = asking.engine
     if batch is not None:
         with option_errors():
@@ -84,13 +89,17 @@ def ask(
 
         name = options.chosen_model(model)
         source = None if str(batch) == "-" else batch
-        run_batch(BatchJob(source, output, drop_others, name, config, opening, asked, form, prompt))
+        run_batch(BatchJob(source, output, drop_others, name, config, opening, asked, form, prompt, wishes))
         return
-    question, pictures = _question(prompt, image, finds_pictures=prompt_pictures)
-    files = box_files(boxes, pictures) if boxes else []
+    question, pictures = _question(prompt, image, video, wishes, finds_pictures=prompt_pictures)
+    _check_clips(pictures, wishes, asking)
+    stills = [picture for picture in pictures if isinstance(picture, Picture)]
+    if boxes and len(stills) < len(pictures):
+        raise typer.BadParameter("boxes are drawn on pictures; those of frames are in --json", param_hint="--boxes")
+    files = box_files(boxes, stills) if boxes else []
     name = options.chosen_model(model)
     reply = _ask_once(name, question, pictures, config, opening, asked, quiet=json_output)
-    saved = write_boxes(files, pictures, reply.boxes) if files else []
+    saved = write_boxes(files, stills, reply.boxes) if files else []
     if json_output:
         written = {"saved": list(map(str, saved))} if files else {}
         print_json({**_as_json(name, question, pictures, reply), **written})
@@ -100,13 +109,17 @@ def ask(
         raise typer.Exit(FAILED)
 
 
-def _question(prompt: str | None, images: list[str], *, finds_pictures: bool) -> tuple[str, list[Picture]]:
-    """Return the question and its pictures, checked before a large model is downloaded.
+def _question(
+    prompt: str | None, images: list[str], videos: list[str], wishes: ClipWishes, *, finds_pictures: bool
+) -> tuple[str, list[Picture | Video]]:
+    """Return the question with its pictures and clips, checked before a large model is downloaded.
 
     Args:
         prompt: what was typed; None where the question comes on stdin. Pictures are looked for in what was typed only:
             what comes through a pipe may be anybody's text.
         images: names of pictures.
+        videos: names of clips.
+        wishes: which frames of clips are shown.
         finds_pictures: whether pictures are looked for.
 
     Raises:
@@ -114,21 +127,46 @@ def _question(prompt: str | None, images: list[str], *, finds_pictures: bool) ->
         InvalidRequestError: it is no text.
         PictureError: a picture that cannot be read.
     """
+    from internvl_gguf.cli.given_pictures import GivenPictures
     from internvl_gguf.cli.prompt_pictures import FoundPictures, find_pictures, take_found
-    from internvl_gguf.cli.stdin import read_question, take_pictures
+    from internvl_gguf.cli.stdin import read_question
 
     question = read_question() if prompt is None else prompt
-    found = find_pictures(question, images) if finds_pictures and prompt is not None else FoundPictures(question)
+    is_searched = finds_pictures and prompt is not None
+    found = find_pictures(question, images, videos) if is_searched else FoundPictures(question)
     if not found.question.strip():
         about = f"; ask something about {found.paths[0]}" if found.paths else ""
         raise typer.BadParameter(f"the question is empty{about}", param_hint="PROMPT")
-    return found.question, take_pictures(images) + take_found(found, question)
+    given = GivenPictures(wishes)
+    taken = [*map(given.picture, images), *map(given.video, videos)]
+    return found.question, taken + take_found(found, question, wishes)
+
+
+def _check_clips(pictures: list[Picture | Video], wishes: ClipWishes, asking: AskingOptions) -> None:
+    """Refuse clips that cannot be shown, and options of clips where there is none.
+
+    Raises:
+        typer.BadParameter: there is none.
+        typer.Exit: the layout has no place for a clip; the user was told.
+        VideoError: a clip that cannot be read, or has not the frames that are wanted.
+    """
+    clips = [picture for picture in pictures if isinstance(picture, Video)]
+    if not clips:
+        refuse_wishes_without_clip(wishes)
+        return
+    from internvl_gguf.cli.given_pictures import check_clip
+    from internvl_gguf.session.clips import check_layout
+
+    with option_errors():
+        check_layout(asking.pictures.layout)
+    for clip in clips:
+        check_clip(clip)
 
 
 def _ask_once(
     model: str,
     prompt: str,
-    pictures: list[Picture],
+    pictures: list[Picture | Video],
     config: EngineConfig,
     opening: dict[str, Any],
     asked: AskOptions,
@@ -141,7 +179,7 @@ def _ask_once(
 
     files = obtain(model, opening.pop("mmproj"), machine_chooser(config))
     with (
-        _progress() as progress,
+        _progress("picture" if any(isinstance(each, Picture) for each in pictures) else "clip") as progress,
         Session.open(files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.notice) as session,
     ):
         session.on_tiles(progress.tiles)
@@ -171,7 +209,7 @@ def _refuse_with_batch(json_output: bool, verbose: bool, drops_from_nothing: boo
         raise typer.BadParameter("goes with --output only", param_hint="--drop-others")
 
 
-def _model_of_batch(arguments: list[str], images: list[str]) -> str | None:
+def _model_of_batch(arguments: list[str], images: list[str], videos: list[str]) -> str | None:
     """Return MODEL of the command line if the questions come from a file; None if it is left out."""
     if len(arguments) > 1:
         raise typer.BadParameter(
@@ -179,11 +217,13 @@ def _model_of_batch(arguments: list[str], images: list[str]) -> str | None:
         )
     if images:
         raise typer.BadParameter('name the pictures in each line, as "images": [...]', param_hint="--image")
+    if videos:
+        raise typer.BadParameter('name the clips in each line, as "videos": [...]', param_hint="--video")
     return arguments[0] if arguments else None
 
 
 def _without_pictures(words: list[str]) -> tuple[list[str], list[str]]:
-    """Return the words of the command line that are no picture files, and the picture files."""
+    """Return the words of the command line that are no files of pictures or clips, and those files."""
     from internvl_gguf.chat.typed_line import has_picture_name
 
     pictures = [word for word in words if has_picture_name(word) and Path(word).is_file()]
@@ -237,16 +277,22 @@ def _split_arguments(
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[_Progress]:
+def _progress(noun: str) -> Iterator[_Progress]:
     with status_line("Loading the model") as line:
-        yield _Progress(line)
+        yield _Progress(line, noun)
 
 
 class _Progress:
-    """Show on one line what takes time at the moment."""
+    """Show on one line what takes time at the moment.
 
-    def __init__(self, line: StatusLine) -> None:
+    Args:
+        line: where it is shown.
+        noun: what the question is about, "picture" or "clip".
+    """
+
+    def __init__(self, line: StatusLine, noun: str) -> None:
         self.line = line
+        self._noun = noun
         self.is_answering = False
         self._after_answer: list[str] = []
 
@@ -267,11 +313,17 @@ class _Progress:
         self.line.show(f"Loading the model, {done:.0%}")
 
     def tiles(self, done: int, total: int) -> None:
-        self.line.show(f"Looking at the picture, tile {min(done + 1, total)} of {total}")
+        self.line.show(f"Looking at the {self._noun}, tile {min(done + 1, total)} of {total}")
 
 
 def _answer(
-    session: Session, prompt: str, pictures: list[Picture], asked: AskOptions, *, quiet: bool, progress: _Progress
+    session: Session,
+    prompt: str,
+    pictures: list[Picture | Video],
+    asked: AskOptions,
+    *,
+    quiet: bool,
+    progress: _Progress,
 ) -> Reply:
     answer, reply = StreamedAnswer(), None
     for chunk in session.stream(prompt, pictures, **asked):
@@ -291,8 +343,18 @@ def _answer(
     return reply
 
 
-def _as_json(model: str, prompt: str, pictures: list[Picture], reply: Reply) -> dict[str, Any]:
-    images = [str(picture.source) if picture.name is None else picture.name for picture in pictures]
+def _as_json(model: str, prompt: str, pictures: list[Picture | Video], reply: Reply) -> dict[str, Any]:
+    """Return the document of `--json`; `images` has a name for each frame of a clip, so that boxes count in it."""
+    from internvl_gguf.session.clips import frame_name
+
+    images: list[str] = []
+    clips = iter(reply.clips)
+    for picture in pictures:
+        if isinstance(picture, Video):
+            clip = next(clips)
+            images += [frame_name(clip.name, frame.time) for frame in clip.frames]
+        else:
+            images.append(str(picture.source) if picture.name is None else picture.name)
     return {"model": model, "prompt": prompt, "images": images, **reply.to_dict()}
 
 
@@ -300,11 +362,13 @@ def _say_statistics(reply: Reply) -> None:
     from internvl_gguf.chat.formatting import count
 
     usage, timings = reply.usage, reply.timings
+    frames = sum(len(clip.frames) for clip in reply.clips)
+    shown = f"pictures {usage.images - frames}, frames {frames}" if frames else f"pictures {usage.images}"
     guesses = f", {usage.accepted_tokens} of {usage.drafted_tokens} guesses right" if usage.drafted_tokens else ""
     is_measured = usage.completion_tokens >= _FEWEST_MEASURED
     speed = f" at {timings.decode_tokens_per_second:.1f}/s" if is_measured else ""
     say(
-        f"pictures {usage.images}, tiles {usage.tiles} ({usage.tiles_encoded} encoded in {timings.encode:.2f} s); "
+        f"{shown}, tiles {usage.tiles} ({usage.tiles_encoded} encoded in {timings.encode:.2f} s); "
         f"{usage.prompt_tokens} prompt tokens ({usage.cached_tokens} cached, prefill {timings.prefill:.2f} s); "
         f"first token after {timings.time_to_first_token:.2f} s; "
         f"{count(usage.completion_tokens, 'token')}{speed}{guesses}"

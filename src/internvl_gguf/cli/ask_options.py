@@ -32,7 +32,7 @@ ImageOption = Annotated[
         "--image",
         "-i",
         metavar="FILE",
-        help="A picture, - for one on stdin; may be repeated.",
+        help="A picture or a clip, - for one on stdin; may be repeated.",
         show_default=False,
         allow_from_autoenv=False,
     ),
@@ -52,7 +52,7 @@ PromptPicturesOption = Annotated[
     bool,
     typer.Option(
         "--prompt-pictures/--no-prompt-pictures",
-        help="Attach the pictures whose paths stand in the question.",
+        help="Attach the pictures and clips whose paths stand in the question.",
         rich_help_panel=PictureOptions.PANEL,
     ),
 ]
@@ -70,9 +70,9 @@ BatchOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE.jsonl",
-        help="Answer the questions of a file (- for stdin), one JSON object a line: prompt, images, id, system, and "
-        "options by their names, as max_tokens. The answers are JSON lines, in the same order. Fewer --max-tiles are "
-        "faster.",
+        help="Answer the questions of a file (- for stdin), one JSON object a line: prompt, images, videos, id, "
+        "system, and options by their names, as max_tokens. The answers are JSON lines, in the same order. Fewer "
+        "--max-tiles are faster.",
         show_default=False,
         rich_help_panel=_BATCH,
     ),

@@ -15,6 +15,7 @@ import typer
 from internvl_gguf.cli.batch_lines import Common, Line, RecordWriter, read_lines, record_of
 from internvl_gguf.cli.batch_output import AnswerFile, Kept, hold_answers
 from internvl_gguf.cli.batch_report import LOOKED_AT, BatchProgress, BatchSpeed, Tally, estimate
+from internvl_gguf.cli.clip_options import ClipWishes
 from internvl_gguf.cli.output import answer_stream, progress_bars, say
 from internvl_gguf.cli.run import FAILED
 from internvl_gguf.config import AskOptions, EngineConfig, PictureOptions, SamplingParams
@@ -46,6 +47,7 @@ class BatchJob:
         asked: options of every question that does not say otherwise, `sampling` among them.
         form: those of them that say what an answer has to be like, as they were given.
         prompt: the question of lines that have none; None if each has one.
+        wishes: which frames of clips are shown that do not say otherwise.
     """
 
     source: Path | None
@@ -57,6 +59,7 @@ class BatchJob:
     asked: AskOptions
     form: Mapping[str, Any]
     prompt: str | None
+    wishes: ClipWishes
 
     def common(self, files: ModelFiles) -> Common:
         """Return what all lines have in common, now that the files of the model are known."""
@@ -73,6 +76,7 @@ class BatchJob:
             form={**self.form, "format_in_prompt": is_shown} if self.form else {},
             system=self.opening["system"],
             prompt=self.prompt,
+            wishes=self.wishes,
         )
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Final
 
+from internvl_gguf.cli.batch_clips import CLIP_FIELDS, clips_of, deciding, with_clips
+from internvl_gguf.cli.clip_options import ClipWishes
 from internvl_gguf.cli.parameters import VALUE, in_flags
 from internvl_gguf.config import FORMS, EngineConfig, FormOptions, PictureOptions, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
@@ -108,7 +110,9 @@ class Line:
 
 
 _LONGEST_PATH: Final = 300
-_PICTURE_NAME: Final = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic)$", re.IGNORECASE)
+_PICTURE_NAME: Final = re.compile(
+    r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic|mp4|m4v|mov|mkv|webm|avi)$", re.IGNORECASE
+)
 _EXAMPLE: Final = 'Write one object a line, as {"prompt": "What is it?", "images": ["photo.jpg"]}.'
 
 
@@ -131,6 +135,7 @@ class Common:
         form: what an answer has to be like, as it was given; fields of `FormOptions`.
         system: the system message; None for the official one.
         prompt: the question of lines that have none; None for an error.
+        wishes: which frames of clips are shown.
     """
 
     model: str = ""
@@ -140,15 +145,21 @@ class Common:
     form: Mapping[str, Any] = field(default_factory=dict)
     system: str | None = None
     prompt: str | None = None
+    wishes: ClipWishes = field(default_factory=ClipWishes)
 
     def question_of(self, line: Line) -> Question:
-        """Return the question of a line.
+        """Return the question of a line; files are looked at to tell clips from pictures.
 
         Raises:
             InvalidRequestError: the line is no question, or an option is out of range.
         """
+        question = self._written(line)
+        return replace(question, images=with_clips(question.images, self.wishes))
+
+    def _written(self, line: Line) -> Question:
+        """Return the question of a line as it is written: all its `images` are pictures. Raises as `question_of`."""
         values = line.fields
-        known = tuple(dict.fromkeys(("id", *_FIELDS, *_FORM)))
+        known = tuple(dict.fromkeys(("id", "prompt", "images", *CLIP_FIELDS, *_FIELDS, *_FORM)))
         for name, value in values.items():
             if name not in known:
                 raise _NAMES.unknown(name, known, "field")
@@ -160,7 +171,8 @@ class Common:
         options: dict[str, Any] = {name: values[name] for name in (*_PICTURES, *_FORM) if name in values}
         chosen = {name: values[name] for name in _SAMPLING if name in values}
         options["sampling"] = replace(self.sampling, **chosen) if chosen else self.sampling
-        return Question(prompt, values.get("images", ()), options, values.get("system"))
+        images = (*values.get("images", ()), *clips_of(values, self.wishes))
+        return Question(prompt, images, options, values.get("system"))
 
     def is_bound(self, question: Question) -> bool:
         """Return whether the answer of a line is bound to a form."""
@@ -173,9 +185,10 @@ class Common:
         run (context, threads, KV type) is no part of it.
         """
         try:
-            question = self.question_of(line)
+            question = self._written(line)
         except InvalidRequestError:
             return f"{line.digest}{_NOT_ASKED}"
+        clips = deciding(question.images, self.wishes)
         given = {name: value for name, value in question.options.items() if value is not None}
         has_form = not FORMS.isdisjoint(given)
         form = {name: value for name, value in self.form.items() if not (has_form and name in FORMS)}
@@ -188,6 +201,7 @@ class Common:
             "system": self.system if question.system is None else question.system,
             "model": self.model,
             "encoder": self.encoder,
+            **({"clips": clips} if clips else {}),
         }
         return line.digest + _digest(json.dumps(decides, sort_keys=True).encode())
 
@@ -225,8 +239,9 @@ def record_of(line: Line, outcome: Reply | InternVLError, common: Common) -> dic
     """Return the record of a line: what it is known by, its pictures as given, the model, and its answer or error."""
     given = line.known_fields
     known = {name: given[name] for name in ("id",) if name in given}
-    if "images" in given:
-        known["images"] = _without_data(given["images"])
+    for name in ("images", *CLIP_FIELDS):
+        if name in given:
+            known[name] = _without_data(given[name])
     answer = outcome.to_dict()
     if isinstance(outcome, InternVLError):
         answer = {name: in_fields(said) for name, said in answer.items()}
@@ -243,6 +258,8 @@ def _without_data(images: Any) -> Any:
     """Return pictures as they were given, but data URIs without their data."""
     if isinstance(images, list):
         return [_without_data(image) for image in images]
+    if isinstance(images, dict):
+        return {name: _without_data(value) for name, value in images.items()}
     is_data = isinstance(images, str) and images[:5].lower() == "data:"
     return f"{images.partition(',')[0]},..." if is_data else images
 

@@ -10,20 +10,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from internvl_gguf.cli.batch_lines import in_fields
 from internvl_gguf.cli.bench_progress import duration
 from internvl_gguf.cli.output import ProgressBars
-from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError, PictureError
+from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError, PictureError, VideoError
 from internvl_gguf.hardware.device_speed import Range
-from internvl_gguf.images.sources import is_data_uri, local_path
+from internvl_gguf.images.sources import is_data_uri, is_pipe, local_path
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.session.batch import PREPARING_THREADS
-from internvl_gguf.types import Picture, Question, Reply
+from internvl_gguf.types import Picture, Question, Reply, Video
 from internvl_gguf.utils.sizes import counted
 
 if TYPE_CHECKING:
+    from internvl_gguf.config import AskOptions
     from internvl_gguf.planning.speed_estimate import SpeedEstimate
 
 FEWER_TILES: Final = 4
@@ -142,7 +143,13 @@ def estimate(
 def _look(question: Question, limits: TileLimits, tile_size: int, clock: Callable[[], float]) -> _Looked | None:
     """Read the pictures of a question; None if one cannot be used."""
     began = clock()
-    cuts = [_cut(image, question, limits, tile_size) for image in question.images]
+    if any(isinstance(image, Video) and is_pipe(image.source) for image in question.images):
+        return None  # it is read once
+    try:
+        images = [each for image in question.images for each in _shown(image, question)]
+    except VideoError:
+        return None
+    cuts = [_cut(image, question, limits, tile_size) for image in images]
     whole = [cut for cut in cuts if cut]
     if len(whole) < len(cuts):
         return None
@@ -150,15 +157,24 @@ def _look(question: Question, limits: TileLimits, tile_size: int, clock: Callabl
     return _Looked(len(cuts), sum(cut[0] for cut in whole), sum(cut[1] for cut in whole), words, clock() - began)
 
 
+def _shown(image: Any, question: Question) -> Sequence[Any]:
+    """Return the frames of a clip, as many as without a bound by the context; another picture alone."""
+    from internvl_gguf.session.clips import clip_pictures
+
+    return clip_pictures(image, cast("AskOptions", question.options)).pictures if isinstance(image, Video) else [image]
+
+
 def _cut(image: object, question: Question, limits: TileLimits, tile_size: int) -> tuple[int, int] | None:
     """Cut a picture; return its tiles, and those with FEWER_TILES. None if the picture cannot be used."""
     from internvl_gguf.images.load import load_image
 
     try:
-        if not isinstance(image, str) or not (is_data_uri(image) or Path(local_path(image, image)).is_file()):
+        is_file = isinstance(image, str) and (is_data_uri(image) or Path(local_path(image, image)).is_file())
+        if not is_file and not isinstance(image, Picture):
             return None  # a pipe is read once
-        picture = load_image(image)
-        own = limits.narrowed(Picture(image), question.options)  # type: ignore[arg-type]  # a mapping of such options
+        given = image if isinstance(image, Picture) else Picture(image)
+        picture = load_image(given.source)
+        own = limits.narrowed(given, question.options)  # type: ignore[arg-type]  # a mapping of such options
         own.cut(picture, tile_size)
         return own.grid(picture.size, tile_size).tiles, own.capped(FEWER_TILES).grid(picture.size, tile_size).tiles
     except (InternVLError, OSError, ValueError):
@@ -181,7 +197,7 @@ class Tally:
     def __init__(self, output: Path | None = None) -> None:
         self.answered = self.failed = self.cut_off = 0
         self._output = output
-        self._pictures = self._tiles = self._encoded = 0
+        self._pictures = self._frames = self._tiles = self._encoded = 0
         self._kinds: Counter[tuple[str, str]] = Counter()
         self._first_failure: tuple[int, InternVLError] | None = None
         self._first_cut_off = 0
@@ -210,6 +226,7 @@ class Tally:
             self.cut_off += 1
             self._first_cut_off = min(self._first_cut_off or number, number)
         self._pictures += outcome.usage.images
+        self._frames += sum(len(clip.frames) for clip in outcome.clips)
         self._tiles += outcome.usage.tiles
         self._encoded += outcome.usage.tiles_encoded
 
@@ -236,7 +253,8 @@ class Tally:
     def _speed(self) -> str:
         seconds = time.perf_counter() - self._started
         line = f"Answered {counted(self.answered, 'line')} in {duration(seconds)}: "
-        what, count = ("pictures", self._pictures) if self._pictures else ("questions", self.answered)
+        noun = "pictures" if not self._frames else "frames" if self._frames == self._pictures else "pictures and frames"
+        what, count = (noun, self._pictures) if self._pictures else ("questions", self.answered)
         line += f"{_rounded(count * _HOUR / seconds)} {what} an hour"
         known = self._tiles - self._encoded
         if known and not self._encoded:
@@ -291,7 +309,8 @@ def _listing(output: Path, part: str) -> str:
 def _kind(error: InternVLError) -> tuple[str, str]:
     """Return what kind of failure an error is, for one and for several."""
     if isinstance(error, PictureError):
-        return ("missing file", "missing files") if error.is_missing else ("unusable picture", "unusable pictures")
+        what = "unusable clip" if isinstance(error, VideoError) else "unusable picture"
+        return ("missing file", "missing files") if error.is_missing else (what, f"{what}s")
     if isinstance(error, ContextOverflowError):
         return "too long for the context", "too long for the context"
     if isinstance(error, InvalidRequestError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +14,17 @@ import typer
 from internvl_gguf.boxes.save import save_drawing
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import takes_picture_options
+from internvl_gguf.cli.clip_options import ClipWishes, VideoOption, refuse_wishes_without_clip, takes_clip_options
 from internvl_gguf.cli.inspect_boxes import AnswerOption, print_boxes, read_answer, say_unread, show_boxes
+from internvl_gguf.cli.inspect_clips import (
+    CLIP_ALLOWANCE,
+    InspectedClip,
+    OpenedClip,
+    draw_clip,
+    frame_allowance,
+    open_clip_of,
+    read_frames,
+)
 from internvl_gguf.cli.inspect_report import (
     LABEL_WIDTH,
     Encoder,
@@ -29,10 +41,12 @@ from internvl_gguf.errors import ModelFileError, PictureError
 from internvl_gguf.images.fit_context import ANSWER_ALLOWANCE, ContextBudget, PictureToCut, plan_cut
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.models.names import DEMO
-from internvl_gguf.tiling import TILE_SIZE, Grid
-from internvl_gguf.types import Picture
+from internvl_gguf.tiling import TILE_SIZE
+from internvl_gguf.types import Picture, Video
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from internvl_gguf.gguf.header import GGUFHeader
     from internvl_gguf.models.catalog import ModelSpec
 
@@ -47,10 +61,10 @@ PLACE_ALLOWANCE = 10
 """Positions of a picture's place in the text, at most: "Image-123: <img></img>" and a line break."""
 
 _ImagesArgument = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
-        metavar="IMAGE...",
-        help="The pictures of one question, or folders of them; - is one on stdin.",
+        metavar="IMAGE",
+        help="The pictures and clips of one question, or folders of them; - is one on stdin.",
         show_default=False,
     ),
 ]
@@ -63,18 +77,35 @@ _SaveOption = Annotated[
         "--output",
         "-o",
         metavar="PNG",
-        help="Draw the grid over the picture and save it, over an older file; of several as PNG-1, PNG-2, ...",
+        help="Draw the grid over the picture, or the frames of a clip side by side, and save that, over an older file; "
+        "of several as PNG-1, PNG-2, ...",
         show_default=False,
     ),
 ]
 
 
+@dataclass(frozen=True)
+class _Still:
+    """A picture that was read.
+
+    Attributes:
+        picture: the picture.
+        size: (width, height) in pixels.
+    """
+
+    picture: Picture
+    size: tuple[int, int]
+
+
+@takes_clip_options
 @takes_picture_options
 def inspect(
-    image: _ImagesArgument,
+    image: _ImagesArgument = None,
+    video: VideoOption = None,
     model: options.ModelOption = None,
     mmproj: options.MmprojOption = None,
     *,
+    wishes: ClipWishes,
     pictures: PictureOptions,
     n_ctx: _ContextOption = DEFAULT_N_CTX,
     prompt_tokens: _PromptTokensOption = PROMPT_ALLOWANCE,
@@ -82,7 +113,13 @@ def inspect(
     answer: AnswerOption = None,
     json_output: options.JSONOption = False,
 ) -> None:
-    """Show how pictures are cut into tiles, and what they take of the context. Without a model, InternVL3's numbers."""
+    """Show how pictures and the frames of clips are cut into tiles, and what they take of the context.
+
+    Without a model, with InternVL3's numbers.
+    """
+    image, video = image or [], video or []
+    if not image and not video:
+        raise typer.BadParameter("name a picture or a clip", param_hint="IMAGE")
     with option_errors():
         if n_ctx < 1:
             raise typer.BadParameter("use a positive context length", param_hint="--n-ctx")
@@ -90,19 +127,21 @@ def inspect(
             raise typer.BadParameter("use 0 or more tokens", param_hint="--prompt-tokens")
     named = _with_folders(image)
     with option_errors():
-        all_targets = _overlay_files(save, named) if save else []
-    found, unreadable = _read(named)
-    targets = [target for name, target in zip(named, all_targets, strict=False) if name in found]
-    names = [name for name in named if name in found]
-    sources, sizes = [found[name][0] for name in names], [found[name][1] for name in names]
-    inspection = _inspection(names, sizes, _encoder(model, mmproj), pictures, n_ctx, prompt_tokens)
+        all_targets = _drawn_files(save, [*named, *video]) if save else []
+    with ExitStack() as opened:
+        found, unreadable = _read(named, video, wishes, opened)
+        targets = [target for item, target in zip(found, all_targets, strict=False) if item]
+        items = [item for item in found if item]
+        _check_clips(items, wishes, pictures, has_answer=answer is not None)
+        names = [name for item, name in zip(found, [*named, *video], strict=True) if item]
+        inspection = _inspection(names, items, _encoder(model, mmproj), pictures, n_ctx, prompt_tokens)
     replaced = {target for target in targets if target.exists()}
-    reading = None if answer is None else read_answer(answer, sizes)
-    for number, (source, target) in enumerate(zip(sources, targets, strict=False)):
-        if reading is None:
-            _save_overlay(source, target, inspection.shown_plan.grids[number])
+    reading = None if answer is None else read_answer(answer, inspection.sizes)
+    for number, (item, target) in enumerate(zip(items, targets, strict=False)):
+        if isinstance(item, _Still) and reading is not None:
+            save_drawing(target, item.picture.source, reading.boxes, number)
         else:
-            save_drawing(target, source.source, reading.boxes, number)
+            _save(target, _drawing(item, number, inspection))
     if json_output:
         boxes = {} if reading is None else {"boxes": [box.to_dict() for box in reading.boxes]}
         errors = [{"image": name, "error": error.message} for name, error in unreadable.items()]
@@ -111,7 +150,7 @@ def inspect(
         print_inspection(inspection)
         if reading is not None:
             print_boxes(reading, names, LABEL_WIDTH)
-            show_boxes(sources, reading.boxes)
+            show_boxes([item.picture for item in items if isinstance(item, _Still)], reading.boxes)
     if reading is not None:
         say_unread(reading)
     say_what_does_not_fit(inspection)
@@ -126,30 +165,72 @@ def inspect(
         raise typer.Exit(FAILED)
 
 
+def _check_clips(
+    items: Sequence[_Still | OpenedClip], wishes: ClipWishes, pictures: PictureOptions, *, has_answer: bool
+) -> None:
+    """Refuse options of clips where there is none, and what clips do not go with.
+
+    Raises:
+        typer.BadParameter: options that do not go together.
+        typer.Exit: the layout has no place for a clip; the user was told.
+    """
+    if all(isinstance(item, _Still) for item in items):
+        refuse_wishes_without_clip(wishes)
+        return
+    from internvl_gguf.session.clips import check_layout
+
+    with option_errors():
+        check_layout(pictures.layout)
+    if has_answer:
+        raise typer.BadParameter("boxes are shown on pictures, not on clips", param_hint="--boxes")
+
+
 def _inspection(
     names: Sequence[str],
-    sizes: Sequence[tuple[int, int]],
+    items: Sequence[_Still | OpenedClip],
     encoder: Encoder,
     pictures: PictureOptions,
     n_ctx: int,
     prompt_tokens: int,
 ) -> Inspection:
-    """Cut pictures as for one question of so many tokens."""
+    """Cut pictures and the frames of clips as for one question of so many tokens.
+
+    Raises:
+        VideoError: a clip that is damaged.
+    """
+    n_stills = sum(isinstance(item, _Still) for item in items)
+    n_clips = len(items) - n_stills
+    n_open = sum(isinstance(item, OpenedClip) and item.video.frames == "auto" for item in items)
+    place = frame_allowance(pictures)
+    room = n_ctx - prompt_tokens - ANSWER_ALLOWANCE
+    most = (room // (encoder.tokens_per_tile + place) - n_stills) // max(1, n_open)
+    shown: list[str] = []
+    to_cut: list[PictureToCut] = []
+    clips: dict[int, InspectedClip] = {}
+    for name, item in zip(names, items, strict=True):
+        if isinstance(item, _Still):
+            shown.append(name)
+            to_cut.append(PictureToCut(item.size, TileLimits.of(pictures)))
+            continue
+        clip = clips[len(shown)] = read_frames(item, pictures, max(1, most))
+        shown += clip.names
+        to_cut += [PictureToCut(size, clip.limits) for size in clip.sizes]
+    labels = PLACE_ALLOWANCE * places_of(n_stills, pictures.layout) + place * (len(shown) - n_stills)
     budget = ContextBudget(
         n_ctx=n_ctx,
         n_ctx_train=encoder.n_ctx_train,
-        text_tokens=prompt_tokens + PLACE_ALLOWANCE * places_of(len(names), pictures.layout),
+        text_tokens=prompt_tokens + labels + CLIP_ALLOWANCE * (n_clips if n_clips > 1 else 0),
         answer_tokens=ANSWER_ALLOWANCE,
         tile_size=encoder.tile_size,
         tokens_per_tile=encoder.tokens_per_tile,
     )
-    to_cut = [PictureToCut(size, TileLimits.of(pictures)) for size in sizes]
     asked, plan = (plan_cut(to_cut, budget, fit=fit) for fit in (False, pictures.fit_pictures))
-    return Inspection(names, sizes, encoder, pictures.layout, prompt_tokens, asked, plan)
+    sizes = [each.size for each in to_cut]
+    return Inspection(shown, sizes, encoder, pictures.layout, prompt_tokens, asked, plan, clips, place)
 
 
 def _with_folders(images: Sequence[str]) -> list[str]:
-    """Return the names with each folder replaced by the pictures in it, page2 before page10.
+    """Return the names with each folder replaced by the pictures and clips in it, page2 before page10.
 
     Raises:
         PictureError: a folder without pictures.
@@ -168,37 +249,47 @@ def _with_folders(images: Sequence[str]) -> list[str]:
     return found
 
 
-def _read(names: Sequence[str]) -> tuple[dict[str, tuple[Picture, tuple[int, int]]], dict[str, PictureError]]:
-    """Return pictures with their sizes, and the errors of those that cannot be read, by their names.
+def _read(
+    names: Sequence[str], videos: Sequence[str], wishes: ClipWishes, opened: ExitStack
+) -> tuple[list[_Still | OpenedClip | None], dict[str, PictureError]]:
+    """Return pictures and open clips, None for those that cannot be read, and the errors of these by their names.
 
     Raises:
         PictureError: none can be read.
     """
-    from internvl_gguf.cli.stdin import is_stdin, take_pictures
+    from internvl_gguf.cli.given_pictures import GivenPictures
     from internvl_gguf.images.load import load_image
 
-    found: dict[str, tuple[Picture, tuple[int, int]]] = {}
+    given = GivenPictures(wishes)
+    found: list[_Still | OpenedClip | None] = []
+    known: dict[tuple[str, bool], _Still | OpenedClip] = {}
     errors: dict[str, PictureError] = {}
-    for name in dict.fromkeys(names):
+    for name, is_video in [*((name, False) for name in names), *((name, True) for name in videos)]:
         try:
-            known = next((found[each] for each in found if is_stdin(each) and is_stdin(name)), None)
-            (picture,) = [known[0]] if known else take_pictures([name])
-            found[name] = picture, load_image(picture.source, name=picture.name).size
+            if (name, is_video) not in known:
+                taken = given.video(name) if is_video else given.picture(name)
+                known[name, is_video] = (
+                    open_clip_of(taken, opened)
+                    if isinstance(taken, Video)
+                    else _Still(taken, load_image(taken.source, name=taken.name).size)
+                )
+            found.append(known[name, is_video])
         except PictureError as error:
             errors[name] = error
-    if not found:
+            found.append(None)
+    if not known:
         raise next(iter(errors.values()))
     return found, errors
 
 
-def _overlay_files(save: Path, images: Sequence[str]) -> list[Path]:
-    """Return the files for the grids: the named file, or numbered ones beside it.
+def _drawn_files(save: Path, images: Sequence[str]) -> list[Path]:
+    """Return the files for the drawings: the named file, or numbered ones beside it.
 
     Raises:
         typer.BadParameter: a file of another format, or one of the pictures.
     """
     if save.suffix.lower() != ".png":
-        raise typer.BadParameter("the grid is saved as PNG: name it with .png", param_hint="--save")
+        raise typer.BadParameter("the drawing is saved as PNG: name it with .png", param_hint="--save")
     numbered = [save.with_stem(f"{save.stem}-{number}") for number in range(1, len(images) + 1)]
     targets = [save] if len(images) == 1 else numbered
     for target in targets:
@@ -241,13 +332,30 @@ def _encoder_of_header(model: str | None, header: GGUFHeader, n_ctx_train: int |
     return Encoder(model or Path(header.label).name, facts.image_size, facts.tokens_per_tile, n_ctx_train)
 
 
-def _save_overlay(picture: Picture, target: Path, grid: Grid) -> None:
+def _drawing(item: _Still | OpenedClip, number: int, inspection: Inspection) -> Image:
+    """Return the drawing of a picture or a clip, as the model sees it.
+
+    Args:
+        item: the picture or clip.
+        number: its place among these.
+        inspection: how they are cut.
+    """
     from internvl_gguf.images.grid_overlay import draw_grid
     from internvl_gguf.images.load import load_image
+
+    first, clip = inspection.items[number]
+    grids = inspection.shown_plan.grids
+    if clip is not None:
+        return draw_clip(clip, grids[first : first + len(clip.frames)])
+    assert isinstance(item, _Still)
+    return draw_grid(load_image(item.picture.source, name=item.picture.name), grids[first])
+
+
+def _save(target: Path, drawing: Image) -> None:
     from internvl_gguf.utils.atomic_write import atomic_file
 
     try:
         with atomic_file(target, shared=True) as temporary:
-            draw_grid(load_image(picture.source, name=picture.name), grid).save(temporary, format="PNG")
+            drawing.save(temporary, format="PNG")
     except OSError as error:
         raise PictureError(f"{target} cannot be written: {error.strerror}.", "Choose another place for it.") from error

@@ -1,19 +1,21 @@
-"""The report of `internvl inspect`: how pictures are cut, and what they take of the context."""
+"""The report of `internvl inspect`: how pictures and clips are cut, and what they take of the context."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from internvl_gguf.cli.inspect_clips import InspectedClip, clip_document, print_clip, print_frames
 from internvl_gguf.cli.output import print_fact, print_lines, say
 from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.images.fit_context import CutPlan, check_fits, count_tiles, cut_notices
 from internvl_gguf.tiling import Grid
 from internvl_gguf.types import PictureLayout
+from internvl_gguf.utils.sizes import counted
 
 LABEL_WIDTH: Final = 13
 """Columns of the labels of facts."""
@@ -40,16 +42,18 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Pictures, cut as for one question.
+    """Pictures and frames of clips, cut as for one question.
 
     Attributes:
-        names: the pictures as they were named.
+        names: the pictures as they were named, and the frames.
         sizes: (width, height) of each in pixels.
         encoder: whose tiles they are cut into.
         layout: how they stand in the prompt.
         prompt_tokens: positions allowed for the system message and the question.
         asked: their cut by the limits given.
         plan: their cut as `ask` would do it, which is the same if they fit or may not be fitted.
+        clips: the clips, by the place of the first frame of each.
+        frame_place: positions allowed for a frame's place in the text.
     """
 
     names: Sequence[str]
@@ -59,6 +63,36 @@ class Inspection:
     prompt_tokens: int
     asked: CutPlan
     plan: CutPlan
+    clips: Mapping[int, InspectedClip] = field(default_factory=dict)
+    frame_place: int = 0
+
+    @property
+    def items(self) -> list[tuple[int, InspectedClip | None]]:
+        """What was named: the place of each picture, or of the first frame of each clip, and the clip."""
+        found: list[tuple[int, InspectedClip | None]] = []
+        place = 0
+        while place < len(self.names):
+            clip = self.clips.get(place)
+            found.append((place, clip))
+            place += len(clip.frames) if clip else 1
+        return found
+
+    @property
+    def n_frames(self) -> int:
+        """Number of the frames of all clips."""
+        return sum(len(clip.frames) for clip in self.clips.values())
+
+    @property
+    def room(self) -> int:
+        """Number of frames that fit the context beside the pictures and the shortest text, cut as these are."""
+        plan, size = self.shown_plan, self.encoder.tokens_per_tile
+        of_frames = [
+            plan.grids[first + number].tiles for first, clip in self.items if clip for number in range(len(clip.frames))
+        ]
+        stills = (plan.tiles - sum(of_frames)) * size
+        texts = plan.budget.text_tokens - self.frame_place * self.n_frames
+        free = plan.budget.n_ctx - texts - stills - plan.budget.answer_tokens
+        return max(0, free // (max(of_frames) * size + self.frame_place))
 
     @property
     def places(self) -> int:
@@ -92,15 +126,16 @@ def document(inspection: Inspection, saved: Sequence[Path]) -> dict[str, Any]:
         }
         for name, (width, height), grid in zip(inspection.names, inspection.sizes, inspection.asked.grids, strict=True)
     ]
-    for picture, target in zip(pictures, saved, strict=False):
-        picture["saved"] = str(target)
+    clips = {first: clip_document(clip, first) for first, clip in inspection.clips.items()}
+    for (first, clip), target in zip(inspection.items, saved, strict=False):
+        (pictures[first] if clip is None else clips[first])["saved"] = str(target)
     budget = inspection.asked.budget
     fitted = None
     if inspection.is_fitted:
         grids = [_grid_facts(grid, inspection.encoder) for grid in inspection.plan.grids]
         fitted = {"max_tiles": inspection.plan.cap, **_cut_facts(inspection, inspection.plan), "pictures": grids}
     return {
-        **(pictures[0] if len(pictures) == 1 else {}),
+        **(pictures[0] if len(pictures) == 1 and not clips else {}),
         "encoder": inspection.encoder.name,
         "tile_size": inspection.encoder.tile_size,
         "layout": inspection.layout,
@@ -109,9 +144,14 @@ def document(inspection: Inspection, saved: Sequence[Path]) -> dict[str, Any]:
         "text_tokens": budget.text_tokens,
         "fits": inspection.asked.fits,
         "fitted": fitted,
-        "notices": list(cut_notices(inspection.plan)) if inspection.is_fitted else [],
+        "notices": [*_clip_notices(inspection), *(cut_notices(inspection.plan) if inspection.is_fitted else ())],
         "pictures": pictures,
+        **({"clips": list(clips.values()), "frames_that_fit": inspection.room} if clips else {}),
     }
+
+
+def _clip_notices(inspection: Inspection) -> list[str]:
+    return [line for clip in inspection.clips.values() for line in clip.notices]
 
 
 def _grid_facts(grid: Grid, encoder: Encoder) -> dict[str, Any]:
@@ -141,20 +181,16 @@ def _positions(inspection: Inspection, cut: CutPlan) -> int:
 
 def print_inspection(inspection: Inspection) -> None:
     """Print how the pictures are cut; of more than a few, how many have how many tiles."""
-    encoder, several = inspection.encoder, len(inspection.names) > 1
-    rows = zip(inspection.names, inspection.sizes, inspection.asked.grids, inspection.plan.grids, strict=True)
-    is_short = len(inspection.names) > _MOST_SHOWN
-    for name, (width, height), grid, planned in () if is_short else rows:
-        print_lines(f"{name}: {width} x {height} pixels", hang=4)
-        size = encoder.tile_size
-        _print_fact("cut into", _grid_text(grid, size))
-        _print_fact("stretched", f"to {grid.columns * size} x {grid.rows * size} pixels")
-        _print_fact("the model", f"sees {_seen(grid.tiles, encoder)} ({encoder.name})")
-        if inspection.is_fitted and several:
-            _print_fact("to fit", f"{_grid_text(planned, size)}: {_seen(planned.tiles, encoder)}")
+    encoder, n_stills = inspection.encoder, len(inspection.names) - inspection.n_frames
+    several, is_short = len(inspection.items) > 1, n_stills > _MOST_SHOWN
+    for first, clip in inspection.items:
+        if clip is not None:
+            _print_clip(inspection, first, clip)
+        elif not is_short:
+            _print_picture(inspection, first)
     asked, plan = inspection.asked, inspection.plan
     if several:
-        print_lines(f"{len(inspection.names)} pictures together")
+        print_lines(f"{_what(n_stills, len(inspection.clips))} together")
         if is_short:
             _print_fact("cut into", _by_tiles(asked))
             if inspection.is_fitted:
@@ -164,12 +200,45 @@ def print_inspection(inspection: Inspection) -> None:
     beyond = "" if asked.fits else ": does not fit with the text" if positions <= n_ctx else ": does not fit"
     _print_fact("context", f"{positions:,} of {n_ctx:,} tokens, {positions / n_ctx:.0%}{beyond}")
     if inspection.is_fitted:
-        cut = f"max_tiles {plan.cap} for each" if several else _grid_text(plan.grids[0], encoder.tile_size)
+        are_many = len(inspection.names) > 1
+        cut = f"max_tiles {plan.cap} for each" if are_many else _grid_text(plan.grids[0], encoder.tile_size)
         positions = _positions(inspection, plan)
         _print_fact("to fit", f"{cut}: {_seen(plan.tiles, encoder)}, {positions / n_ctx:.0%}")
+    if inspection.clips:
+        _print_fact("would fit", f"{counted(inspection.room, 'frame')} in all (--frames)")
     labels = asked.budget.text_tokens - inspection.prompt_tokens - _MARKERS * inspection.places
     kept = f"{inspection.prompt_tokens:,} tokens kept for your question (--prompt-tokens), {labels:,} for labels"
     _print_fact("text", kept)
+
+
+def _print_picture(inspection: Inspection, place: int) -> None:
+    encoder, (width, height) = inspection.encoder, inspection.sizes[place]
+    grid, planned, size = inspection.asked.grids[place], inspection.plan.grids[place], encoder.tile_size
+    print_lines(f"{inspection.names[place]}: {width} x {height} pixels", hang=4)
+    _print_fact("cut into", _grid_text(grid, size))
+    _print_fact("stretched", f"to {grid.columns * size} x {grid.rows * size} pixels")
+    _print_fact("the model", f"sees {_seen(grid.tiles, encoder)} ({encoder.name})")
+    if inspection.is_fitted and len(inspection.names) > 1:
+        _print_fact("to fit", f"{_grid_text(planned, size)}: {_seen(planned.tiles, encoder)}")
+
+
+def _print_clip(inspection: Inspection, first: int, clip: InspectedClip) -> None:
+    encoder, place = inspection.encoder, slice(first, first + len(clip.frames))
+    grids, planned = inspection.asked.grids[place], inspection.plan.grids[place]
+    print_clip(clip, LABEL_WIDTH)
+    each = " each" if len(grids) > 1 else ""
+    _print_fact("cut into", f"{_grid_text(grids[0], encoder.tile_size)}{each}")
+    _print_fact("the model", f"sees {_seen(sum(grid.tiles for grid in grids), encoder)} ({encoder.name})")
+    if inspection.is_fitted and len(inspection.items) > 1:
+        seen = _seen(sum(grid.tiles for grid in planned), encoder)
+        _print_fact("to fit", f"{_grid_text(planned[0], encoder.tile_size)}{each}: {seen}")
+    print_frames(clip, grids)
+
+
+def _what(stills: int, clips: int) -> str:
+    """Return the words for so many pictures and clips: "2 pictures and 1 clip"."""
+    named = ((stills, "picture"), (clips, "clip"))
+    return " and ".join(counted(number, noun) for number, noun in named if number)
 
 
 def _by_tiles(cut: CutPlan) -> str:
@@ -192,7 +261,9 @@ def _seen(tiles: int, encoder: Encoder) -> str:
 
 
 def say_what_does_not_fit(inspection: Inspection) -> None:
-    """Say what `ask` would change so that the pictures fit, or that they do not."""
+    """Say what `ask` would change so that the pictures fit, or that they do not, and what it would say of clips."""
+    for line in _clip_notices(inspection):
+        say(line)
     try:
         check_fits(inspection.plan)
     except ContextOverflowError as error:

@@ -31,7 +31,11 @@ _OTHER_FLAGS: Final = {
     "n_parallel": "--parallel",
 }
 """Flags of options that are declared in no dataclass of `in_flags`."""
-_CALLS: Final = {"session.clear() (/clear)": "/clear", "session.each() or batch()": "`internvl ask --batch`"}
+_CALLS: Final = {
+    "session.clear() (/clear)": "/clear",
+    "session.each() or batch()": "`internvl ask --batch`",
+    "without Video": "with -i",
+}
 """Calls that messages recommend, and what does the same from a command line."""
 VALUE: Final = r"""\[[^\]\n]*\]|r?'[^'\n]*'|r?"[^"\n]*"|-?\w+(?:\.\w+)*"""  # as messages write it behind `name=`
 value_sources: ContextVar[Mapping[str, str]] = ContextVar("value_sources", default={})  # noqa: B039  (never changed)

@@ -132,7 +132,9 @@ def clip_pictures(
         choice = choose_frames(video, reader.info, most=most, limits=reader.limits)
         frames = list(reader.frames(choice.indices))
     most_tiles = options.get("max_tiles", 1) if video.max_tiles is None else video.max_tiles
-    pictures = [Picture(each.image, max_tiles=most_tiles, name=frame_name(reader.info, each)) for each in frames]
+    pictures = [
+        Picture(each.image, max_tiles=most_tiles, name=frame_name(reader.info.name, each.time)) for each in frames
+    ]
     labelled = _labelled(Frames(tuple(pictures), tuple(frame.time for frame in frames)), options, first)
     return ClipPictures(reader.info, frames, labelled, (*choice.notices, *damage_notices(reader.info, frames)))
 
@@ -147,9 +149,9 @@ def _labelled(frames: Frames, options: AskOptions, first: str) -> list[Picture]:
     ]
 
 
-def frame_name(info: ClipInfo, frame: ClipFrame) -> str:
+def frame_name(clip: str, seconds: float) -> str:
     """Return the name of a frame in messages, for example "clip.mp4 at 12.5 s"."""
-    return f"{info.name} at {frame.time:.1f} s"
+    return f"{clip} at {seconds:.1f} s"
 
 
 def _label(number: int, seconds: float | None) -> str:

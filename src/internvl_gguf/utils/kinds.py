@@ -222,6 +222,23 @@ class LayersOrAuto(Whole):
         return "all" if value == -1 else super().show(value)
 
 
+class FramesOrAuto(Whole):
+    """A number of frames, or "auto"."""
+
+    written = 'a whole number of 1 or more, or "auto"'
+    typed = "auto or a number of frames"
+    choices = ("auto",)
+    parameter = str
+
+    def accept(self, name: str, value: object) -> Any:
+        """Check a value; see `Kind.accept`."""
+        return value if value == "auto" else arguments.whole(name, value, f"Give {self.written}.")
+
+    def read(self, text: str) -> Any:
+        """Parse a typed text; see `Kind.read`."""
+        return text if text == "auto" else super().read(text)
+
+
 class MemorySizes(Kind):
     """Memory of each GPU: "12GiB", "24GiB,12GiB", a number of bytes, or a list of either."""
 

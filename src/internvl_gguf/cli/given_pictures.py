@@ -1,0 +1,96 @@
+"""The pictures and clips that a command line names. What is given as a picture is a clip if its first bytes say so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from internvl_gguf.cli.clip_options import ClipWishes
+from internvl_gguf.cli.stdin import is_stdin, read_picture
+from internvl_gguf.errors import PictureError
+from internvl_gguf.images.load import describe_source, take_source
+from internvl_gguf.images.sources import data_uri_bytes, is_data_uri, is_pipe, local_path
+from internvl_gguf.types import Picture, Video
+from internvl_gguf.video.formats import HEAD_BYTES, is_clip
+from internvl_gguf.video.limits import ClipLimits
+
+_PICTURE_ON_STDIN, _CLIP_ON_STDIN = "the picture on stdin", "the clip on stdin"
+
+
+def is_clip_file(name: str) -> bool:
+    """Return whether what is given as a picture is a clip by its first bytes; a pipe is not looked at.
+
+    Args:
+        name: a path, or a `data:` or `file://` URI. What cannot be read is no clip.
+    """
+    try:
+        if is_data_uri(name):
+            return is_clip(data_uri_bytes(name, name))
+        path = Path(local_path(name, name))
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return is_clip(file.read(HEAD_BYTES))
+    except (OSError, ValueError, PictureError):
+        return False
+
+
+class GivenPictures:
+    """The pictures and clips that a command line names; one on stdin or in a pipe is read, once.
+
+    Args:
+        wishes: which frames of clips are shown.
+    """
+
+    def __init__(self, wishes: ClipWishes) -> None:
+        self._wishes = wishes
+        self._stdin: bytes | None = None
+        self._taken: dict[str, Picture | Video] = {}
+
+    def picture(self, name: str) -> Picture | Video:
+        """Return what is given as a picture: a clip where its first bytes say so.
+
+        A name given twice is one picture twice.
+
+        Raises:
+            PictureError: it cannot be read.
+            InvalidRequestError: none comes on stdin.
+        """
+        if name not in self._taken:
+            self._taken[name] = self._read_picture(name)
+        return self._taken[name]
+
+    def video(self, name: str) -> Video:
+        """Return what is given as a clip, an animation perhaps. Raises as `picture`; the clip is not read yet."""
+        if is_stdin(name):
+            return self._wishes.video(self._on_stdin(), _CLIP_ON_STDIN)
+        if not is_data_uri(name) and is_pipe(name):
+            with Path(name).open("rb") as pipe:
+                return self._wishes.video(pipe.read(ClipLimits().held_bytes + 1), describe_source(name))
+        return self._wishes.video(name)
+
+    def _on_stdin(self) -> bytes:
+        if self._stdin is None:
+            self._stdin = read_picture()
+        return self._stdin
+
+    def _read_picture(self, name: str) -> Picture | Video:
+        if is_stdin(name):
+            data = self._on_stdin()
+            return self.video(name) if is_clip(data) else take_source(data, _PICTURE_ON_STDIN)
+        if is_clip_file(name):
+            return self._wishes.video(name)
+        picture = take_source(name)
+        if isinstance(picture.source, bytes) and is_clip(picture.source):  # a pipe
+            return self._wishes.video(picture.source, picture.name)
+        return picture
+
+
+def check_clip(video: Video) -> None:
+    """Open a clip, and refuse it where its frames could not be shown: before a large model is downloaded for it.
+
+    Raises:
+        VideoError: it cannot be read, or has not the frames that are wanted.
+    """
+    from internvl_gguf.video import choose_frames, probe_clip
+
+    choose_frames(video, probe_clip(video))
