@@ -118,6 +118,7 @@ def test_times_and_tiles_of_frames(demo: Served, film: bytes) -> None:
     assert counted(demo, {**listed, "fps": 2}, frame_times=True)[1] > counted(demo, listed, frame_times=True)[1]
     assert counted(demo, video_url(url, frames=2), max_tiles=6)[1] > plain
     assert counted(demo, video_url(url, frames=2, max_tiles=1), max_tiles=6)[1] == plain
+    assert counted(demo, video_url(url, frames=2), min_tiles=6)[1] == plain
 
 
 def test_pictures_and_clips_stand_where_they_are(demo: Served, film: bytes, example: bytes) -> None:

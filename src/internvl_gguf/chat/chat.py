@@ -347,12 +347,14 @@ class Chat:
         clip = clip if clip.name or label is None or not isinstance(clip.source, bytes) else replace(clip, name=label)
         self.screen.progress("Reading the clip")
         try:
-            options = self.current.ask_options(self.settings)
-            waiting = sum(cut.grid.tiles for each in self.pending if (cut := self.current.cut(each, self.settings)))
-            most = self.session.frame_room("?", **options) - waiting if clip.frames == "auto" else 1
-            return attach_clip(clip, self.current.tile_size, most)
+            return attach_clip(clip, self.current.tile_size, self._frame_room() if clip.frames == "auto" else 1)
         finally:
             self.screen.progress()
+
+    def _frame_room(self) -> int:
+        """Return how many frames the context has room for, beside what is added already."""
+        waiting = sum(cut.grid.tiles for each in self.pending if (cut := self.current.cut(each, self.settings)))
+        return self.session.frame_room("?", **self.current.ask_options(self.settings)) - waiting
 
     def _add(self, groups: Sequence[Sequence[Attachment]]) -> None:
         for is_clip, several in groupby(groups, lambda group: group[0].clip is not None):

@@ -140,13 +140,25 @@ def clip_pictures(
 
 
 def _labelled(frames: Frames, options: AskOptions, first: str) -> list[Picture]:
-    """Return frames with their labels; `first` is text before that of the first frame."""
+    """Return frames with their labels; `first` is text before that of the first frame.
+
+    The question's `min_tiles` gives way to the most tiles of a frame.
+    """
     is_timed = options.get("frame_times", PictureOptions.frame_times)
     times = frames.times if is_timed and frames.times else (None,) * len(frames.pictures)
     return [
-        replace(picture, label=(first if number == 1 else "") + _label(number, seconds))
+        replace(
+            picture,
+            label=(first if number == 1 else "") + _label(number, seconds),
+            min_tiles=_least_tiles(picture, options),
+        )
         for number, (picture, seconds) in enumerate(zip(frames.pictures, times, strict=True), 1)
     ]
+
+
+def _least_tiles(picture: Picture, options: AskOptions) -> int | None:
+    least, most = options.get("min_tiles"), picture.max_tiles
+    return picture.min_tiles if least is None or most is None or picture.min_tiles is not None else min(least, most)
 
 
 def frame_name(clip: str, seconds: float) -> str:
