@@ -112,7 +112,7 @@ def varied(scene: Scene, rng: Random, tokenizer: Tokenizer, room: int) -> list[l
     turns += [[located]] if located else []
     while room > sum(length(tokenizer, turn) for turn in turns):
         draw = rng.random()
-        made = ask_form(scene, rng) if draw < 0.42 else None
+        made = ask_form(scene, rng) if draw < 0.7 else None
         if made is None:
             made = ask_box(scene, rng) if draw < 0.93 else ask_detection(scene, rng)
         if made is not None:
@@ -127,6 +127,11 @@ def length(tokenizer: Tokenizer, turns: list[Question]) -> int:
     return sum(
         len(tokenizer.encode(q.text)) + len(tokenizer.encode_marked(q.answer)) + 6 + 38 * sum(q.tiles) for q in turns
     )
+
+
+def _most_tiles(rng: Random) -> int:
+    """The tile limit of pictures that one tile shows well: mostly 1, now and then those that users leave it at."""
+    return rng.choices((1, 4, 12), weights=(6, 2, 2))[0]
 
 
 @dataclass(frozen=True)
@@ -215,21 +220,23 @@ class Lessons:
 
     def _album(self, rng: Random) -> Row:
         scenes = album(rng, rng.choices((2, 3, 4), weights=(3, 5, 1))[0])
-        tiles = [self._cut(scene, 1 if rng.random() < 0.97 else 2) for scene in scenes]
+        most = _most_tiles(rng)
+        tiles = [self._cut(scene, most) for scene in scenes]
         turns = [[ask_album(scenes, rng) for _ in range(rng.choice((1, 1, 1, 2)))] for _ in range(9)]
         return self._row(rng, tiles, turns), tiles, []
 
     def _later(self, rng: Random) -> Row:
-        scenes = album(rng, rng.choice((1, 1, 2)))
-        tiles, turns, brought = [self._cut(scene, 1) for scene in scenes], [], []
+        scenes, most = album(rng, rng.choice((1, 1, 2))), _most_tiles(rng)
+        tiles, turns, brought = [self._cut(scene, most) for scene in scenes], [], []
         for _ in range(4):
             scene = album(rng, 1)[0]
+            shown = self._cut(scene, most)
             first = ask_album(scenes, rng) if len(scenes) > 1 else random_question(scenes[0], rng)
-            conversation = [first, ask_later([*scenes, scene], 1, rng)]
+            conversation = [first, ask_later([*scenes, scene], len(shown), rng)]
             if rng.random() < 0.4:
                 conversation.append(ask_album([*scenes, scene], rng))
             turns.append(conversation)
-            brought.append(self._cut(scene, 1))
+            brought.append(shown)
         return self._row(rng, tiles, turns), [*tiles, *brought], []
 
     def _video(self, rng: Random) -> Row:
@@ -241,7 +248,7 @@ class Lessons:
     def _tools(self, rng: Random) -> Row:
         offers = random_offers(rng)
         scene = lesson_scene(rng, 1, 0.6)
-        tiles = self._cut(scene, 1)
+        tiles = self._cut(scene, _most_tiles(rng))
         system = with_tools(random_system(rng) or SYSTEM_OFFICIAL, offers)
         return self._row(rng, [tiles], [ask_tools(scene, offers, rng) for _ in range(5)], system=system), [tiles], []
 

@@ -12,20 +12,23 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from internvl_gguf import SamplingParams, Session, Video
+from internvl_gguf import Question, SamplingParams, Session, Video
 from internvl_gguf.cli.batch_lines import Common, Line
 from internvl_gguf.cli.clip_options import ClipWishes
 from internvl_gguf.cli.completion import answer
 from internvl_gguf.cli.prompt_pictures import find_pictures
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.models.resolve import ModelFiles
-from tests.cli.test_batch_lines import Run, records, run
+from internvl_gguf.video.formats import is_clip
+from tests.cli.test_batch_lines import SPEED, Run, records, run
+from tests.cli.test_batch_lines import told as estimated
 from tests.cli.test_commands import FAST, assert_two_lines
 from tests.cli.test_commands import run as run_alone
+from tests.cli.test_pictures_named import needs_pipes, pipe_of
 from tests.support.clips import clip, sound_alone
 from tests.support.pictures import encoded, noise
 
-assert run  # the fixture
+__all__ = ["run"]
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +136,39 @@ def test_what_users_should_know_is_on_stderr(run: Run, tiny: ModelFiles, made: P
     assert "pictures 0, frames " in done.stderr
     done = run("ask", tiny.text, "What?", "--video", one, "--frames", 2, *FAST)
     assert "has 1 frame; of the 2 that are shown, some are the same." in done.stderr.replace("\n", " ")
+
+
+@needs_pipes
+def test_a_clip_comes_through_a_pipe(run: Run, tiny: ModelFiles, made: Path, tmp_path: Path) -> None:
+    """It is looked at before the model is loaded, and read after that, though a pipe gives its bytes once."""
+    for option in ("-i", "--video"):
+        with pipe_of((made / "film.mp4").read_bytes(), tmp_path / option) as pipe:
+            done = run("ask", tiny.text, "What?", option, pipe, "--frames", 2, "--json", *FAST)
+        document = json.loads(done.stdout)
+        assert shown(document) == [[9, 29]]
+        assert document["clips"][0]["name"] == str(pipe)
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (b"\0\0\0\x20ftypisom", True),
+        (b"\0\0\0\x14ftypqt  ", True),
+        (b"\0\0\0\x08moov", True),
+        (b"\x1a\x45\xdf\xa3", True),
+        (b"RIFF\0\0\0\0AVI ", True),
+        (b"\0\0\0\x20ftypavif", False),
+        (b"\0\0\0\x20ftypavis", False),
+        (b"\0\0\0\x20ftypheic", False),
+        (b"GIF89a", False),
+        (b"RIFF\0\0\0\0WEBP", False),
+        (b"\x89PNG\r\n\x1a\n", False),
+        (b"#EXTM3U", False),
+        (b"", False),
+    ],
+)
+def test_stills_and_animations_given_as_pictures_stay_pictures(head: bytes, expected: bool) -> None:
+    assert is_clip(head) == expected
 
 
 BAD = [
@@ -309,6 +345,16 @@ def test_clips_beside_a_batch_are_in_its_lines(run: Run, made: Path) -> None:
     assert '"videos": [...]' in done.stderr
 
 
+def test_an_estimate_counts_the_frames_of_a_clip(made: Path) -> None:
+    film = Video(str(made / "film.mp4"), frames=5)
+    asked = Question("What?", (film,), {"sampling": SamplingParams()})
+    words = estimated(SPEED, 100, [asked])
+    assert words is not None
+    assert "about 1 tile a picture" in words
+    missing = Question("What?", (Video(str(made / "absent.mp4")),), {"sampling": SamplingParams()})
+    assert estimated(SPEED, 100, [missing]) is None
+
+
 # internvl inspect
 
 
@@ -339,6 +385,12 @@ def test_what_inspect_says_fits_is_what_ask_takes(run: Run, tiny: ModelFiles, ma
     assert 1 < fitting < 32
     done = run("ask", tiny.text, "What?", "--video", film, "--frames", fitting, "-c", 512, "--json", *FAST)
     assert len(shown(json.loads(done.stdout))[0]) == fitting
+
+
+def test_what_does_not_fit_is_told_with_how_many_would(run: Run, made: Path) -> None:
+    done = run("inspect", made / "film.mp4", "--frames", 100, "-c", 4096)
+    assert "would fit  13 frames in all (--frames)" in done.stdout
+    assert "13 of the 100 frames (--frames)" in done.stderr.replace("\n", " ")
 
 
 def test_inspect_draws_the_frames_side_by_side(run: Run, made: Path, tmp_path: Path) -> None:

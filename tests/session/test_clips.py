@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -126,9 +127,17 @@ def test_fewest_tiles_of_pictures_give_way_to_the_one_of_a_frame(session: Sessio
 
 
 def test_a_clip_that_does_not_fit_is_refused_with_what_would(session: Session, film: Path) -> None:
-    with pytest.raises(ContextOverflowError, match="the context has 1,024"):
+    with pytest.raises(ContextOverflowError, match="the context has 1,024") as refused:
         session.ask("What happens?", Video(film, frames=200))
     assert len(session.messages) == 1
+    offered = re.search(r"([0-9]+) of the 200 frames \(frames\)", refused.value.hint)
+    assert offered
+    assert session.ask("What happens?", Video(film, frames=int(offered[1])), max_tokens=1).finish_reason == "length"
+
+
+def test_frames_of_several_tiles_are_cut_into_fewer_where_they_do_not_fit(session: Session, film: Path) -> None:
+    reply = session.ask("What happens?", Video(film, frames=32, max_tiles=6), max_tokens=1)
+    assert "The 32 frames are cut into" in reply.notices[0]
 
 
 def test_a_batch_and_a_saved_conversation_hold_clips(session: Session, film: Path, tmp_path: Path) -> None:

@@ -93,10 +93,7 @@ def _wishes(values: dict[str, Any]) -> ClipWishes:
                 values[name] = parse_time(f"--{name}", values[name])
         if values["frames"] is not None:
             values["frames"] = _frames(values["frames"])
-        try:
-            return ClipWishes(**values)
-        except InvalidRequestError as error:
-            raise InvalidRequestError(f"--{error.message}", error.hint) from None
+        return ClipWishes(**values)
 
 
 def _frames(text: str) -> int | str:

@@ -8,7 +8,7 @@ from internvl_gguf.cli.clip_options import ClipWishes
 from internvl_gguf.cli.stdin import is_stdin, read_picture
 from internvl_gguf.errors import PictureError
 from internvl_gguf.images.load import describe_source, take_source
-from internvl_gguf.images.sources import data_uri_bytes, is_data_uri, is_pipe, local_path
+from internvl_gguf.images.sources import data_uri_bytes, is_data_uri, is_pipe, local_path, unreadable_error
 from internvl_gguf.types import Picture, Video
 from internvl_gguf.video.formats import HEAD_BYTES, is_clip
 from internvl_gguf.video.limits import ClipLimits
@@ -63,10 +63,13 @@ class GivenPictures:
         """Return what is given as a clip, an animation perhaps. Raises as `picture`; the clip is not read yet."""
         if is_stdin(name):
             return self._wishes.video(self._on_stdin(), _CLIP_ON_STDIN)
-        if not is_data_uri(name) and is_pipe(name):
+        if is_data_uri(name) or not is_pipe(name):
+            return self._wishes.video(name)
+        try:
             with Path(name).open("rb") as pipe:
                 return self._wishes.video(pipe.read(ClipLimits().held_bytes + 1), describe_source(name))
-        return self._wishes.video(name)
+        except OSError as error:
+            raise unreadable_error(error, name, describe_source(name)) from None
 
     def _on_stdin(self) -> bytes:
         if self._stdin is None:

@@ -223,10 +223,12 @@ def _inspection(
         answer_tokens=ANSWER_ALLOWANCE,
         tile_size=encoder.tile_size,
         tokens_per_tile=encoder.tokens_per_tile,
+        frames=len(shown) - n_stills,
+        frame_tokens=place,
     )
     asked, plan = (plan_cut(to_cut, budget, fit=fit) for fit in (False, pictures.fit_pictures))
     sizes = [each.size for each in to_cut]
-    return Inspection(shown, sizes, encoder, pictures.layout, prompt_tokens, asked, plan, clips, place)
+    return Inspection(shown, sizes, encoder, pictures.layout, prompt_tokens, asked, plan, clips)
 
 
 def _with_folders(images: Sequence[str]) -> list[str]:

@@ -62,7 +62,9 @@ class InspectedClip:
     @property
     def names(self) -> list[str]:
         """A name for each frame."""
-        return [f"{self.info.name} at {frame.time:.1f} s" for frame in self.frames]
+        from internvl_gguf.session.clips import frame_name
+
+        return [frame_name(self.info.name, frame.time) for frame in self.frames]
 
     @property
     def sizes(self) -> list[tuple[int, int]]:

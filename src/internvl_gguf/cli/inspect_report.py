@@ -53,7 +53,6 @@ class Inspection:
         asked: their cut by the limits given.
         plan: their cut as `ask` would do it, which is the same if they fit or may not be fitted.
         clips: the clips, by the place of the first frame of each.
-        frame_place: positions allowed for a frame's place in the text.
     """
 
     names: Sequence[str]
@@ -64,7 +63,6 @@ class Inspection:
     asked: CutPlan
     plan: CutPlan
     clips: Mapping[int, InspectedClip] = field(default_factory=dict)
-    frame_place: int = 0
 
     @property
     def items(self) -> list[tuple[int, InspectedClip | None]]:
@@ -90,9 +88,10 @@ class Inspection:
             plan.grids[first + number].tiles for first, clip in self.items if clip for number in range(len(clip.frames))
         ]
         stills = (plan.tiles - sum(of_frames)) * size
-        texts = plan.budget.text_tokens - self.frame_place * self.n_frames
-        free = plan.budget.n_ctx - texts - stills - plan.budget.answer_tokens
-        return max(0, free // (max(of_frames) * size + self.frame_place))
+        budget = plan.budget
+        texts = budget.text_tokens - budget.frame_tokens * budget.frames
+        free = budget.n_ctx - texts - stills - budget.answer_tokens
+        return max(0, free // (max(of_frames) * size + budget.frame_tokens))
 
     @property
     def places(self) -> int:

@@ -26,7 +26,7 @@ VARIABLES: Final = "INTERNVL"
 """Prefix of the names of all environment variables."""
 _SHARED: Final = {*options_of(SamplingParams), *options_of(PictureOptions), *options_of(EngineConfig)}
 _OTHER_FLAGS: Final = {
-    **{name: f"--{name}" for name in ("schema", "choices", "regex", "grammar")},
+    **{name: f"--{name}" for name in ("schema", "choices", "regex", "grammar", "frames", "fps", "start", "end")},
     "format_in_prompt": "--format-in-prompt",
     "n_parallel": "--parallel",
 }

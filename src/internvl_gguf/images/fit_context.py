@@ -38,6 +38,8 @@ class ContextBudget:
         earlier_questions: questions of the conversation that are in the context, too.
         form_tokens: what of `text_tokens` says the form of the answer: a schema, or choices.
         tool_tokens: what of `text_tokens` lists the tools.
+        frames: number of the new pictures that are frames of clips.
+        frame_tokens: what of `text_tokens` is the label of one of them and the marks around it, at most.
     """
 
     n_ctx: int
@@ -49,6 +51,8 @@ class ContextBudget:
     earlier_questions: int = 0
     form_tokens: int = 0
     tool_tokens: int = 0
+    frames: int = 0
+    frame_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,11 @@ class CutPlan:
     def fits(self) -> bool:
         return self.needed <= self.budget.n_ctx
 
+    @property
+    def noun(self) -> str:
+        """The word for one of the pictures: "frame" if all are frames of clips."""
+        return "frame" if self.pictures and self.budget.frames == len(self.pictures) else "picture"
+
 
 def largest_cap(pictures: Sequence[PictureToCut], room: int, *, tile_size: int, tokens_per_tile: int) -> int | None:
     """Return the largest cap on max_tiles with which the pictures take at most `room` positions; None if none does.
@@ -154,7 +163,7 @@ def cut_notices(plan: CutPlan) -> tuple[str, ...]:
         return ()
     asked = CutPlan(plan.budget, plan.asked, plan.asked)
     several = len(plan.asked) > 1
-    pictures = f"The {len(plan.asked)} pictures are" if several else "The picture is"
+    pictures = f"The {len(plan.asked)} {plan.noun}s are" if several else f"The {plan.noun} is"
     most = max(picture.limits.max_tiles for picture in plan.asked)
     whole = _whole(asked, "them" if several else "it")
     return (
@@ -201,8 +210,8 @@ def check_fits(plan: CutPlan) -> None:
     """
     if plan.fits:
         return
-    share = f", {plan.visual_tokens:,} of them for the new pictures" if plan.pictures else ""
-    start = "Even with the pictures cut into as few tiles as allowed, the" if plan.cap else "The"
+    share = f", {plan.visual_tokens:,} of them for the new {plan.noun}s" if plan.pictures else ""
+    start = f"Even with the {plan.noun}s cut into as few tiles as allowed, the" if plan.cap else "The"
     cap, larger = _sufficient_cap(plan), _sufficient_context(plan)
     ways = _ways_to_fit(plan, cap, larger)
     more = f"{_large_parts(plan.budget)}{_earlier(plan.budget)}"
@@ -229,6 +238,8 @@ def _ways_to_fit(plan: CutPlan, cap: int | None, larger: int | None) -> list[str
     ways = []
     if cap:
         ways.append(f"at most {count_tiles(cap)}{' each' if count > 1 else ''} (max_tiles)")
+    if plan.noun == "frame":
+        return [*ways, *_fewer_frames(plan), *([_context(larger)] if larger else [])]
     largest = max((grid.tiles for grid in plan.grids), default=1) * budget.tokens_per_tile
     fewer = room // largest  # pictures that fit, whichever they are; their markers in the text are ignored
     if 0 < fewer < count:
@@ -236,6 +247,17 @@ def _ways_to_fit(plan: CutPlan, cap: int | None, larger: int | None) -> list[str
     if larger:
         ways.append(_context(larger))
     return ways
+
+
+def _fewer_frames(plan: CutPlan) -> list[str]:
+    """Return the words for as many frames as fit with the answer; nothing if none does."""
+    budget = plan.budget
+    of_frame = max(grid.tiles for grid in plan.grids) * budget.tokens_per_tile + budget.frame_tokens
+    text = budget.text_tokens - budget.frames * budget.frame_tokens
+    fewer = (budget.n_ctx - text - budget.answer_tokens) // of_frame
+    if not 0 < fewer < budget.frames:
+        return []
+    return [f"{fewer} of the {budget.frames} frames (frames)"]
 
 
 def _sufficient_context(plan: CutPlan) -> int | None:

@@ -87,7 +87,7 @@ _UNSUPPORTED_SIGNATURES = (
     (rb"%PDF-", "a PDF", "Export the page as a PNG first."),
     (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript", "Export it as a PNG first."),
     (rb".{4}ftyp(hei|hev|mif1|msf1)", "a HEIC picture", "Convert it, or open it with pillow-heif and pass the result."),
-    (rb".{4}ftyp|\x1a\x45\xdf\xa3|RIFF.{4}AVI ", "a video", "Extract a frame as PNG or JPEG first."),
+    (rb".{4}ftyp|\x1a\x45\xdf\xa3|RIFF.{4}AVI ", "a video", "Give it as Video(path), or extract a frame as PNG."),
     (rb"RIFF.{4}WEBP", "a WebP of an unknown kind", _AGAIN),
     (rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!DOCTYPE svg[^>]*>\s*)?<svg", "an SVG drawing",
      "Render it to PNG first."),

@@ -172,6 +172,8 @@ def prepare_question(
         earlier_questions=sum(message.role == "user" for message in history),
         form_tokens=len(text_tokens(runtime, form_note(options))) if isinstance(prompt, str) else 0,
         tool_tokens=len(text_tokens(runtime, tools_text(tools))),
+        frames=sum(len(clip.frames) for clip in clips),
+        frame_tokens=_frame_tokens(runtime, options),
     )
     # Planned between decoding and cutting: the sizes are known then, and no picture is decoded twice.
     every = [picture for pictures in decoded for picture in pictures]
@@ -213,13 +215,17 @@ def _frame_room(
 ) -> int:
     bare = [replace(each.message, text=each.message.text.replace(IMAGE_PLACE, "")) for each in messages]
     taken = total_length(prompt_spans(runtime, [*history, *bare], tools))
-    marks = len(text_tokens(runtime, f"{longest_label(options)}\n")) + 2  # <img> and </img>
     pictures = 0
     for image in (image for each in messages for image in each.images):
         if not isinstance(image, Video):
             pictures += len(image.pictures) if isinstance(image, Frames) else 1
     room = runtime.engine.n_ctx - taken - answer_tokens
-    return room // (runtime.vision.tokens_per_tile + marks) - pictures
+    return room // (runtime.vision.tokens_per_tile + _frame_tokens(runtime, options)) - pictures
+
+
+def _frame_tokens(runtime: ModelRuntime, options: AskOptions) -> int:
+    """Return the positions that the label of a frame and the marks around it take, at most."""
+    return len(text_tokens(runtime, f"{longest_label(options)}\n")) + 2  # <img> and </img>
 
 
 def _tokens_of_forms(runtime: ModelRuntime) -> list[str]:
