@@ -152,6 +152,13 @@ def test_what_cannot_be_used_is_said(chat: Chat, line: str) -> None:
     assert chat.pending == []
 
 
+def test_a_clip_that_does_not_fit_is_told_what_helps(chat: Chat) -> None:
+    take(chat, "/frames 40", "film.mp4 What happens?")
+    assert any("more than are left" in line for line in said(chat))
+    assert "What helps: /frames with a smaller number, a chat begun with --n-ctx " in said(chat)[-1]
+    assert chat.pending == []
+
+
 def test_video_takes_wishes_and_animations(chat: Chat, tmp_path: Path) -> None:
     frames = [picture(number) for number in range(6)]
     frames[0].save(tmp_path / "moves.gif", save_all=True, append_images=frames[1:], duration=500)

@@ -153,6 +153,12 @@ def test_what_is_no_clip_is_refused(demo: Served, source: bytes, problem: str) -
     assert problem in message
 
 
+def test_a_clip_that_is_sent_as_a_picture_is_told_its_place(demo: Served, film: bytes) -> None:
+    status, code, message = refusal(demo, {"type": "image_url", "image_url": {"url": uri(film)}})
+    assert (status, code) == (400, "invalid_image")
+    assert "Send it as video_url" in message
+
+
 def test_a_damaged_clip_is_refused_and_the_server_goes_on(demo: Served, film: bytes) -> None:
     status, code, message = refusal(demo, video_url(uri(film[: len(film) // 4])))
     assert (status, code) == (400, "invalid_video"), message

@@ -298,6 +298,11 @@ class Chat:
         """Whether there are parts to drop; does not need the model, which may have failed."""
         return any(message.role == "user" for message in self.session.messages)
 
+    @property
+    def has_clip(self) -> bool:
+        """Whether a clip was added to the next question."""
+        return any(each.clip for each in self.pending)
+
     def droppable_parts(self) -> list[ConversationPart]:
         """Return the parts of the conversation that can be dropped to make room."""
         return self.current.droppable_parts()

@@ -164,16 +164,18 @@ def part_line(number: int, part: ConversationPart) -> str:
     return f"{number:>3}  {what}" + ("" if part.tokens is None else f": {count(part.tokens, 'token')}")
 
 
-def in_commands(error: InternVLError, *, has_parts: bool) -> InternVLError:
+def in_commands(error: InternVLError, *, has_parts: bool, has_clip: bool = False) -> InternVLError:
     """Return an error as the chat shows it: for a question that does not fit, the hint names slash commands.
 
     Args:
         error: the error that was raised.
         has_parts: whether the conversation has parts to drop.
+        has_clip: whether there is a clip with the question.
     """
     if not isinstance(error, ContextOverflowError):
         return error
     ways = [f"/tiles {error.max_tiles}" if error.max_tiles else ""]
+    ways += ["/frames with a smaller number"] if has_clip else []
     ways += ["/drop for parts of the conversation", "/clear for a new one"] if has_parts else []
     ways += [f"a chat begun with --n-ctx {error.n_ctx}" if error.n_ctx else ""]
     found = [way for way in ways if way]

@@ -100,7 +100,8 @@ def failure_of(error: Exception) -> Failure:
         return Failure(400, _KINDS[400], said, "messages", "context_length_exceeded", parts={**parts, **sizes})
     if isinstance(error, PictureError):
         code = "invalid_video" if isinstance(error, VideoError) else "invalid_image"
-        return Failure(400, _KINDS[400], str(error), "messages", code, parts=parts)
+        parts["hint"] = for_clients(error.hint)
+        return Failure(400, _KINDS[400], for_clients(str(error)), "messages", code, parts=parts)
     if isinstance(error, InvalidRequestError):
         return Failure(400, _KINDS[400], str(error), parts=parts)
     if isinstance(error, WorkerDiedError):
