@@ -48,7 +48,7 @@ ROOMS: dict[str, set[str]] = {
         "planning",
         "models",
     },
-    "history": {*PUBLIC, "images", "session"},
+    "history": {*PUBLIC, "images", "video", "session"},
     "quantizing": {*PUBLIC, "gguf", "images", "hardware", "llama", "models", "session"},
     "demo": {"errors", "session"},
     "bench": {
@@ -84,6 +84,7 @@ ROOMS: dict[str, set[str]] = {
         "gguf",
         "hardware",
         "images",
+        "video",
         "structured",
         "engine",
         "memory",

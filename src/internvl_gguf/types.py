@@ -33,6 +33,7 @@ class Picture:
         thumbnail: whether a thumbnail follows several tiles; None takes the call's.
         name: its name in messages; None for its path, or a description such as "the picture given as bytes".
         label: text before it in the prompt; "" for what the layout says, such as "Image-1: ".
+        source_size: (width, height) of what `source` is a smaller copy of: boxes are meant in it; None for its own.
 
     Raises:
         InvalidRequestError: a label that is no text.
@@ -44,6 +45,7 @@ class Picture:
     thumbnail: bool | None = None
     name: str | None = None
     label: str = ""
+    source_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         arguments.text("label", self.label)
@@ -97,6 +99,19 @@ class Video:
             hint = "Give a number above 0." if name == "fps" else "Give seconds from the beginning of the clip."
             raise arguments.wrong(name, given, hint)
         object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of a clip that are pictures already, wherever `images=` takes a picture; `Video` reads them from a file.
+
+    Attributes:
+        pictures: the frames in order, one or more; their labels say which they are.
+        times: seconds of each from the clip's beginning on; () where they are not known.
+    """
+
+    pictures: tuple[Picture, ...]
+    times: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,45 @@ def test_the_picture_that_the_question_names_is_no_guess() -> None:
     assert (box.image, box.issues) == (2, ())
 
 
+CLIPS = AskedPictures.of(
+    [(100, 100), (200, 200), (300, 300), (400, 400), (500, 500), (600, 600)],
+    first=1,
+    count=5,
+    prompt="Where is the cat?",
+    labels=["", "Frame1: ", "Frame2: ", "", "Video-2:\nFrame1 (0.5 s): ", "Frame2 (1.5 s): "],
+)
+"""A picture of an earlier question, then a clip of two frames, a picture, and a second clip."""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Image-1: cat[[1, 2, 3, 4]]", 0),
+        ("Image-2: cat[[1, 2, 3, 4]]", 3),
+        ("In the first picture: cat[[1, 2, 3, 4]]", 3),
+        ("Frame1: cat[[1, 2, 3, 4]]", 4),
+        ("Frame2 (1.5 s): cat[[1, 2, 3, 4]]", 5),
+        ("In the last frame: cat[[1, 2, 3, 4]]", 5),
+    ],
+)
+def test_pictures_and_frames_of_clips_are_counted_as_the_prompt_numbers_them(text: str, expected: int) -> None:
+    (box,) = read_boxes(text, CLIPS).boxes
+    assert (box.image, "guessed" in box.issues) == (expected, False)
+
+
+@pytest.mark.parametrize("text", ["Image-3: cat[[1, 2, 3, 4]]", "Frame3: cat[[1, 2, 3, 4]]"])
+def test_a_number_that_no_picture_or_frame_has_is_no_mention(text: str) -> None:
+    (box,) = read_boxes(text, CLIPS).boxes
+    assert (box.image, "guessed" in box.issues) == (1, True)
+
+
+def test_frames_alone_are_the_pictures_too() -> None:
+    frames = AskedPictures.of([(9, 9)] * 3, 0, 3, "Where?", ["Frame1: ", "Frame2: ", "Frame3: "])
+    asked = AskedPictures.of([(9, 9)] * 3, 0, 3, "Where is the cat in Frame3?", frames.labels)
+    assert asked.asked == 2
+    assert [frames.named(text) for text in ("the second picture", "frame #3", "Image-1")] == [1, 2, 0]
+
+
 TAGS = st.sampled_from(
     ["<ref>", "</ref>", "<box>", "</box>", "<quad>", "[", "[[", "]", "]]", ",", ", ", "```", "\n", " "]
 )

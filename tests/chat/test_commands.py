@@ -356,7 +356,14 @@ def test_settings_hold_for_the_next_questions(chat: Chat, talk: Callable[..., st
 
 
 def test_every_setting_can_be_read_back() -> None:
-    values = {"stop": "'a b' c", "layout": "frames", "thumbnail": "off", "fit_pictures": "off", "min_p": "0.5"}
+    values = {
+        "stop": "'a b' c",
+        "layout": "frames",
+        "thumbnail": "off",
+        "fit_pictures": "off",
+        "frame_times": "on",
+        "min_p": "0.5",
+    }
     for name in setting_names():
         changed = Settings().changed(name, values.get(name, "1"))
         assert dict(changed.rows())[name] in (values.get(name, "1"), "1.0")

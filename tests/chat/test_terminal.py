@@ -15,6 +15,7 @@ import pytest
 
 from internvl_gguf.models.local_files import demo_files
 from tests.support.chat_terminal import ALT_ENTER, CTRL_C, CTRL_U, ENTER, PROMPT, TAB, UP, ChatTerminal
+from tests.support.clips import clip
 
 EXAMPLE = demo_files().text.with_name("example.png")
 FAST = ["-t", "1"]
@@ -73,6 +74,21 @@ def test_a_user_who_never_read_the_docs(folder: Path) -> None:
         terminal.wait(PROMPT)
         assert terminal.leave(CTRL_C, CTRL_C) == 0
     assert "What colour is the square?" in (folder / "talk.md").read_text()
+
+
+def test_a_clip_is_dropped_into_the_line(folder: Path) -> None:
+    """A GIF is given as a clip; a path on the command line and one that is dropped are clips by themselves."""
+    (folder / "my film.mp4").write_bytes(clip())
+    with ChatTerminal("demo", *FAST, "my film.mp4", folder=folder) as terminal:
+        terminal.wait(r"^Added my film\.mp4: 8 frames of 1\.6 s, at 0\.1, 0\.3, ")
+        terminal.do("/images remove 1-8", r"^8 pictures removed")
+        terminal.do("/frames 2", r"^Of the next clips 2 frames are shown\.")
+        terminal.drop(folder / "my film.mp4")
+        terminal.type("What happens?", ENTER)
+        terminal.wait(r"^Added my film\.mp4: 2 frames of 1\.6 s, at 0\.4, 1\.2 s; 2 tiles")
+        terminal.wait(r"2 tiles (read|cached)")
+        assert "\u2580" in terminal.text, "a preview in half blocks"
+        assert terminal.leave() == 0
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_it_and_twice_leaves(folder: Path) -> None:

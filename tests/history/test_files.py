@@ -141,11 +141,12 @@ def _document(told: Conversation, tmp_path: Path) -> dict[str, Any]:
 
 
 NONSENSE: list[tuple[list[Any], Any]] = [
-    (["format"], "something"), (["version"], 2), (["version"], None), (["model"], 5), (["model"], "\ud800"),
+    (["format"], "something"), (["version"], 3), (["version"], None), (["model"], 5), (["model"], "\ud800"),
     (["created"], "yesterday"), (["created"], 10**30), (["messages"], {}), (["messages", 0], None),
     (["messages", 0, "role"], "assistant"), (["messages", 0, "role"], "system"), (["messages", 0, "text"], None),
     (["messages", 0, "text"], "one <image>"), (["messages", 0, "layout"], "circle"),
     (["messages", 0, "pictures"], 5), (["messages", 0, "pictures", 0, "digest"], 7),
+    (["messages", 0, "pictures", 0, "label"], 1), (["messages", 0, "pictures", 0, "label"], "Frame1: <image>"),
     (["messages", 0, "pictures", 0, "max_tiles"], 0), (["messages", 0, "pictures", 0, "max_tiles"], True),
     (["messages", 0, "pictures", 0, "min_tiles"], 9), (["messages", 0, "pictures", 0, "cut", "grid"], [9, 9]),
     (["messages", 0, "pictures", 0, "cut", "grid"], [1]), (["messages", 0, "pictures", 0, "cut"], None),

@@ -81,6 +81,7 @@ def fetched_from(
     tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
     path: str = "/a.png",
     is_allowed: Callable[[Address], bool] = lambda _address: True,
+    is_clip: bool = False,
     **limits: float,
 ) -> tuple[bytes | PictureError, Server]:
     """Fetch from a server on loopback that has the name picture.example; `tls`: the server's and the client's."""
@@ -92,7 +93,8 @@ def fetched_from(
             pictures = RemotePictures(allowed, is_allowed=is_allowed, resolve=names or Names(["127.0.0.1"]), tls=mine)
             try:
                 scheme = "https" if theirs else "http"
-                return await pictures.fetch(f"{scheme}://picture.example:{server.port}{path}"), server
+                url = f"{scheme}://picture.example:{server.port}{path}"
+                return await pictures.fetch(url, is_clip=is_clip), server
             except PictureError as error:
                 return error, server
             finally:
@@ -127,6 +129,24 @@ def test_a_picture_comes(headers: tuple[str, ...]) -> None:
         "host", "user-agent", "accept", "accept-encoding", "connection"
     }  # fmt: skip
     assert f"Host: picture.example:{server.port}" in sent
+
+
+@pytest.mark.parametrize("kind", ["video/mp4", "image/gif", "application/octet-stream"])
+def test_a_clip_comes(kind: str) -> None:
+    found, server = fetched_from(ok(b"a clip", f"Content-Type: {kind}"), is_clip=True)
+    assert found == b"a clip"
+    assert "accept: video/*,image/*" in server.heads[0].lower()
+
+
+def test_a_clip_has_bounds_and_kinds_of_its_own() -> None:
+    video, page = "Content-Type: video/mp4", "Content-Type: text/html"
+    assert "its server says that it is no picture" in refusal_from(ok(PICTURE, video))
+    assert "the clip at picture.example: its server says that it is no clip" in refusal_from(
+        ok(PICTURE, page), is_clip=True
+    )
+    assert fetched_from(ok(PICTURE, video), is_clip=True, max_bytes=4)[0] == PICTURE
+    assert "it has more than" in refusal_from(ok(PICTURE, video), is_clip=True, clip_bytes=4)
+    assert "no address on the public internet" in refusal_from(ok(PICTURE), is_clip=True, is_allowed=is_remote)
 
 
 def test_a_chunked_picture_comes() -> None:

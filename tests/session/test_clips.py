@@ -121,6 +121,11 @@ def test_a_frame_may_have_more_tiles(session: Session, film: Path) -> None:
     assert len(by_question.pictures[0].tiles) == len(by_clip.pictures[0].tiles) > 1
 
 
+def test_fewest_tiles_of_pictures_give_way_to_the_one_of_a_frame(session: Session, film: Path) -> None:
+    message = asked(session, "What differs?", [noise(1), Video(film, frames=1)], min_tiles=2)
+    assert [len(picture.tiles) > 1 for picture in message.pictures] == [True, False]
+
+
 def test_a_clip_that_does_not_fit_is_refused_with_what_would(session: Session, film: Path) -> None:
     with pytest.raises(ContextOverflowError, match="the context has 1,024") as refused:
         session.ask("What happens?", Video(film, frames=200))

@@ -15,6 +15,7 @@ import pytest
 from internvl_gguf.errors import InvalidRequestError, VideoError
 from internvl_gguf.types import Video
 from internvl_gguf.video import ClipFrame, ClipLimits, open_clip, read_clip, reader
+from internvl_gguf.video.stop import ClipStop
 from tests.support.clips import clip, refusal
 
 INFO = {
@@ -78,6 +79,26 @@ def test_a_reader_leaves_no_process() -> None:
         pass
     assert opened._process.returncode is not None
     opened.close()
+
+
+def test_another_thread_ends_the_process_of_a_clip() -> None:
+    stop = ClipStop()
+    with open_clip(Video(clip()), stop=stop) as opened:
+        frames = opened.frames(range(40))
+        next(frames)
+        stop.set()
+        with pytest.raises(VideoError, match="its decoder"):
+            list(frames)
+    with pytest.raises(VideoError, match="its decoder"):
+        open_clip(Video(clip()), stop=stop)
+
+
+def test_frames_are_bounded_together() -> None:
+    """All of them are held until they are cut."""
+    data, limits = clip(), ClipLimits(all_pixels=4 * 64 * 48)
+    assert len(read_clip(Video(data, frames=4), limits=limits).frames) == 4
+    assert "5 frames of it have 0 megapixels together" in refusal(data, limits=limits, frames=5).message
+    assert len(read_clip(Video(data, frames="auto"), limits=limits).frames) == 4
 
 
 def test_frames_that_nobody_takes_end_the_process() -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 Size = tuple[int, int]
 """Width and height of a picture in pixels."""
 
 _ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-_KINDS: Final = r"(?:image|picture|photo|frame)"
+_KINDS: Final = r"(?P<noun>image|picture|photo|frame)"
+_FIRST_FRAME: Final = re.compile(r"(?:^|\n)Frame1[ :]")
 _MENTION: Final = re.compile(
     rf"\b(?P<kind>image|picture|photo|frame)[ -]?\#?(?P<number>\d{{1,4}})\b"
     rf"|\b(?:(?P<word>{'|'.join(_ORDINALS)}|last)|(?P<nth>\d{{1,4}})(?:st|nd|rd|th))\s{{1,3}}{_KINDS}\b",
@@ -30,24 +31,29 @@ class AskedPictures:
 
     Attributes:
         sizes: (width, height) of all pictures of the conversation; "Image-2" is the second of them, as the prompt
-            numbers them.
+            numbers them, which leaves frames of clips out.
         first: number, from 0, of the first picture that the question shows; of the last question that shows one, if
-            it shows none. "The second picture" counts from here, and so does "Frame2".
+            it shows none. "The second picture" counts from here, and so does "Frame2" where there is no clip.
         count: number of pictures that this question shows.
         asked: number of the picture that the question names; None if it names none or several.
+        labels: text before each picture in the prompt; "" for what the layout says, () for that of all. Frames of a
+            clip have a label. "Frame2" is the second of the last clip.
     """
 
     sizes: tuple[Size, ...]
     first: int = 0
     count: int = 0
     asked: int | None = None
+    labels: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, sizes: Sequence[Size], first: int, count: int, prompt: str) -> AskedPictures:
+    def of(
+        cls, sizes: Sequence[Size], first: int, count: int, prompt: str, labels: Sequence[str] = ()
+    ) -> AskedPictures:
         """Return the pictures of a question, with the one that its prompt names, if any."""
-        pictures = cls(tuple(sizes), first, count)
+        pictures = cls(tuple(sizes), first, count, labels=tuple(labels))
         named = set(pictures._mentions(prompt))
-        return cls(pictures.sizes, first, count, named.pop() if len(named) == 1 else None)
+        return replace(pictures, asked=named.pop() if len(named) == 1 else None)
 
     def named(self, text: str, start: int = 0, end: int | None = None) -> int | None:
         """Return the number of the picture that a part of a text names last; None if it names none."""
@@ -69,14 +75,41 @@ class AskedPictures:
 
     def _index(self, mention: re.Match[str]) -> int:
         """Return the number of a mentioned picture; it may lie outside the conversation."""
+        is_frame = (mention["kind"] or mention["noun"]).lower() == "frame"
+        frames = self._last_clip if is_frame else range(0)
         if mention["number"]:
-            shift = self.first if mention["kind"].lower() == "frame" else 0
-            return shift + int(mention["number"]) - 1
-        first, count = (self.first, self.count) if self.count > 1 else (0, len(self.sizes))
+            place = int(mention["number"]) - 1
+            if is_frame and not frames:
+                return self.first + place
+            return _at(frames or self._numbered, place)
+        asked = range(self.first, self.first + self.count) if self.count > 1 else range(len(self.sizes))
+        numbered = [each for each in asked if not self._label(each)]
+        places = frames or (asked if is_frame else numbered or asked)
         if mention["nth"]:
-            place = int(mention["nth"]) - 1
-        elif mention["word"].lower() == "last":
-            place = count - 1
-        else:
-            place = _ORDINALS.index(mention["word"].lower())
-        return first + place if 0 <= place < count else -1
+            return _at(places, int(mention["nth"]) - 1)
+        word = mention["word"].lower()
+        return _at(places, len(places) - 1 if word == "last" else _ORDINALS.index(word))
+
+    @property
+    def _numbered(self) -> list[int]:
+        """The pictures that the prompt counts, or all where it counts none."""
+        everything = range(len(self.sizes))
+        return [each for each in everything if not self._label(each)] or list(everything)
+
+    @property
+    def _last_clip(self) -> range:
+        """The frames of the last clip, up to the question; none without one."""
+        begins = [at for at in range(len(self.labels)) if _FIRST_FRAME.search(self.labels[at])]
+        if not begins:
+            return range(0)
+        end = begins[-1] + 1
+        while end < len(self.labels) and self.labels[end]:
+            end += 1
+        return range(begins[-1], end)
+
+    def _label(self, index: int) -> str:
+        return self.labels[index] if index < len(self.labels) else ""
+
+
+def _at(places: Sequence[int], index: int) -> int:
+    return places[index] if 0 <= index < len(places) else -1

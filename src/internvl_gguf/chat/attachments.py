@@ -1,4 +1,4 @@
-"""Pictures that were added to the next question."""
+"""Pictures, and frames of clips, that were added to the next question."""
 
 from __future__ import annotations
 
@@ -16,8 +16,29 @@ if TYPE_CHECKING:
 
     from internvl_gguf.images.tile_limits import TileLimits
     from internvl_gguf.tiling import Grid
+    from internvl_gguf.types import Video
+    from internvl_gguf.video import ClipInfo
 
 _SMALL = (640, 640)
+
+
+@dataclass(frozen=True, eq=False)
+class AttachedClip:
+    """A clip whose frames were added to the next question; one that is added twice is two.
+
+    Attributes:
+        video: the clip, as it is read.
+        label: its name in the chat.
+        info: facts of it.
+        times: seconds of its frames.
+        notices: what users should know of it, one line each.
+    """
+
+    video: Video
+    label: str
+    info: ClipInfo
+    times: tuple[float, ...]
+    notices: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -30,6 +51,8 @@ class Attachment:
         size: (width, height) in pixels.
         small: a small copy for the preview.
         digest: hash of its pixels.
+        clip: the clip that it is a frame of.
+        time: of a frame, seconds from the clip's beginning.
     """
 
     picture: Picture
@@ -37,6 +60,8 @@ class Attachment:
     size: tuple[int, int]
     small: Image
     digest: bytes
+    clip: AttachedClip | None = None
+    time: float = 0.0
 
     def grid(self, limits: TileLimits, tile_size: int) -> Grid:
         """Return the grid it will be cut by if it fits the context."""
@@ -55,7 +80,7 @@ def attach(source: Path | bytes | Picture, label: str | None = None) -> Attachme
     """
     picture = source if isinstance(source, Picture) else take_source(source, label)
     image = load_image(picture.source, name=picture.name)
-    size, digest = image.size, pixel_digest(image)
+    size, digest = picture.source_size or image.size, pixel_digest(image)
     image.thumbnail(_SMALL)
     if label is None:
         name = picture.name or picture.source

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.answer_boxes import show_boxes
 from internvl_gguf.chat.attachments import Attachment, attach
+from internvl_gguf.chat.clips import (
+    FrameCount,
+    as_counted,
+    as_images,
+    attach_clip,
+    clip_of,
+    groups_of,
+    preview_of,
+)
 from internvl_gguf.chat.context_usage import ConversationPart, without_parts
-from internvl_gguf.chat.formatting import added_line, added_together_line, status_parts
+from internvl_gguf.chat.formatting import added_clip_line, added_line, added_together_line, status_parts
 from internvl_gguf.chat.settings import Settings
 from internvl_gguf.chat.show_answer import show_answer
-from internvl_gguf.chat.shown_pictures import known_as, label_of, number_of
+from internvl_gguf.chat.shown_pictures import clip_known, known_as, label_of, number_of
 from internvl_gguf.chat.typed_line import DISK, FileLookup, PathKind
 from internvl_gguf.errors import AnswerBrokenError
-from internvl_gguf.types import Picture
+from internvl_gguf.types import Picture, Video
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.background_thread import BackgroundThread
@@ -43,7 +54,8 @@ class Chat:
         screen: shows everything.
 
     Attributes:
-        pending: pictures added to the next question.
+        pending: pictures, and frames of clips, added to the next question.
+        clip_frames: how many frames of the next clips are shown.
         last_reply: the last answer of this process; None before.
         last_shown: the pictures of the conversation at that answer, as its boxes count them.
         was_stopped: whether Ctrl-C ended the last answer.
@@ -68,6 +80,7 @@ class Chat:
         self.settings = settings
         self.screen = screen
         self.pending: list[Attachment] = []
+        self.clip_frames: FrameCount = None
         self.last_reply: Reply | None = None
         self.last_shown: list[MessagePicture] = []
         self.was_stopped = False
@@ -106,43 +119,66 @@ class Chat:
         n_ctx = self.n_ctx
         return None if used is None or n_ctx is None else n_ctx - used
 
-    def add(self, sources: Sequence[Path | bytes | Picture], label: str | None = None) -> None:
-        """Add pictures to the next question, all or none, and show how many tokens they take.
+    def add(self, sources: Sequence[Path | bytes | Picture | Video], label: str | None = None) -> None:
+        """Add pictures and clips to the next question, all or none, and show how many tokens they take.
 
         Pictures that are in the conversation already are added again, with a line that says so.
 
         Args:
-            sources: paths, bytes of files, or pictures of earlier questions.
+            sources: paths, bytes of files, pictures of earlier questions, or clips.
             label: name of a picture that has none.
 
         Raises:
             PictureError: one of them cannot be read.
         """
-        self._add([attach(source, label) for source in sources])
+        self._add([self._read(source, label) for source in sources])
 
-    def add_named(self, sources: Sequence[Path | Picture]) -> tuple[list[int], int]:
+    def set_frames(self, frames: FrameCount) -> None:
+        """Set how many frames the next clips show; those that wait for a question are read again.
+
+        Raises:
+            VideoError: one of them cannot be read.
+        """
+        before, waiting = self.clip_frames, self.pending
+        self.clip_frames, self.pending = frames, []
+        try:
+            for group in groups_of(waiting):
+                clip = group[0].clip
+                self.pending += self._read(replace(clip.video, frames=frames, fps=None), None) if clip else group
+        except BaseException:
+            self.clip_frames, self.pending = before, waiting
+            raise
+
+    def add_named(self, sources: Sequence[Path | Picture | Video]) -> tuple[list[int], int, set[int], int]:
         """Add the pictures that a line names, all or none; those that the conversation has already are not added again.
 
         Returns:
-            The number of each, as /images numbers them, and how many pictures there are with them.
+            What `TypedLine.question` takes: numbers of the pictures and clips as the prompt counts them, and how many
+            there are.
 
         Raises:
             PictureError: one of them cannot be read.
         """
-        shown, named = self._shown, [self._named(source) or attach(source) for source in sources]
-        numbers, new, said = list[int](), list[Attachment](), list[str]()
+        shown, named = self._shown, [self._named(source) or self._read(source, None) for source in sources]
+        first, new, said = list[int](), list[list[Attachment]](), list[str]()
         for each in named:
-            number = each if isinstance(each, int) else number_of(each, [*shown, *new], self.current.is_same)
-            if not number and isinstance(each, Attachment):
+            if isinstance(each, int):
+                first.append(each - 1)
+                continue
+            known = [number_of(frame, shown, self.current.is_same) for frame in each]
+            if all(known):
+                first.append(known[0] - 1)
+                label = each[0].clip.label if each[0].clip else None
+                about = known_as(each[0], shown[known[0] - 1], known[0]) if label is None else clip_known(label, known)
+                said.append(f"{about}; /image adds it again.")
+            else:
+                first.append(len(shown))
+                shown += each
                 new.append(each)
-                number = len(shown) + len(new)
-            elif isinstance(each, Attachment):
-                said.append(f"{known_as(each, [*shown, *new][number - 1], number)}; /image adds it again.")
-            numbers.append(number)
         for line in said:
             self.screen.say(line)
         self._add(new)
-        return numbers, len(shown) + len(new)
+        return as_counted(first, shown)
 
     @property
     def known_pictures(self) -> FileLookup:
@@ -157,9 +193,12 @@ class Chat:
 
     def describe_pending(self) -> list[str]:
         """Return one line about each picture that was added to the next question, or one about many together."""
-        if len(self.pending) > _MOST_ADDED_LINES:
-            return [self._described_together(self.pending)]
-        return [self._described(attachment) for attachment in self.pending]
+        groups = groups_of(self.pending)
+        lines = [line for group in groups if group[0].clip for line in self._clip_lines(group)]
+        pictures = [group[0] for group in groups if not group[0].clip]
+        if len(pictures) > _MOST_ADDED_LINES:
+            return [*lines, self._described_together(pictures)]
+        return [*lines, *(self._described(attachment) for attachment in pictures)]
 
     def ask(self, prompt: str, settings: Settings | None = None) -> bool:
         """Ask a question with the added pictures; show the answer and its statistics.
@@ -178,7 +217,7 @@ class Chat:
         """
         session, conversation = self.session, self.conversation
         options = self.current.ask_options(settings or self.settings)
-        pictures = [attachment.picture for attachment in self.pending]
+        pictures = as_images(self.pending)
         self.was_stopped = False
         try:
             reply = show_answer(
@@ -259,6 +298,11 @@ class Chat:
         """Whether there are parts to drop; does not need the model, which may have failed."""
         return any(message.role == "user" for message in self.session.messages)
 
+    @property
+    def has_clip(self) -> bool:
+        """Whether a clip was added to the next question."""
+        return any(each.clip for each in self.pending)
+
     def droppable_parts(self) -> list[ConversationPart]:
         """Return the parts of the conversation that can be dropped to make room."""
         return self.current.droppable_parts()
@@ -292,14 +336,53 @@ class Chat:
         """The pictures as /images numbers them: those of the conversation, then those of the next question."""
         return [*(picture for message in self.session.messages for picture in message.pictures), *self.pending]
 
-    def _named(self, source: Path | Picture) -> int:
+    def _named(self, source: Path | bytes | Picture | Video) -> int:
         """Return the number of the last picture of the conversation that a name means where no file has it; else 0."""
-        if isinstance(source, Picture) or DISK.kind(source) is not PathKind.NOTHING:
+        if not isinstance(source, Path) or DISK.kind(source) is not PathKind.NOTHING:
             return 0
         labels = list(map(label_of, self._shown))
         return next((number for number in range(len(labels), 0, -1) if labels[number - 1] == str(source)), 0)
 
-    def _add(self, attachments: Sequence[Attachment]) -> None:
+    def _read(self, source: Path | bytes | Picture | Video, label: str | None) -> list[Attachment]:
+        """Read a picture, or the frames of a clip."""
+        clip = clip_of(source, self.clip_frames)
+        if clip is None:
+            assert not isinstance(source, Video)
+            return [attach(source, label)]
+        clip = clip if clip.name or label is None or not isinstance(clip.source, bytes) else replace(clip, name=label)
+        self.screen.progress("Reading the clip")
+        try:
+            return attach_clip(clip, self.current.tile_size, self._frame_room() if clip.frames == "auto" else 1)
+        finally:
+            self.screen.progress()
+
+    def _frame_room(self) -> int:
+        """Return how many frames the context has room for, beside what is added already."""
+        waiting = sum(cut.grid.tiles for each in self.pending if (cut := self.current.cut(each, self.settings)))
+        return self.session.frame_room("?", **self.current.ask_options(self.settings)) - waiting
+
+    def _add(self, groups: Sequence[Sequence[Attachment]]) -> None:
+        for is_clip, several in groupby(groups, lambda group: group[0].clip is not None):
+            if is_clip:
+                for frames in several:
+                    self._add_clip(frames)
+            else:
+                self._add_pictures([group[0] for group in several])
+
+    def _add_clip(self, frames: Sequence[Attachment]) -> None:
+        self.pending += frames
+        self.screen.preview(preview_of(frames))
+        for line in self._clip_lines(frames):
+            self.screen.say(line)
+
+    def _clip_lines(self, frames: Sequence[Attachment]) -> list[str]:
+        """Return the lines about an added clip."""
+        clip = frames[0].clip
+        assert clip is not None
+        cuts = [self.current.cut(frame, self.settings) for frame in frames]
+        return [*clip.notices, added_clip_line(clip, cuts, self.left, self.n_ctx)]
+
+    def _add_pictures(self, attachments: Sequence[Attachment]) -> None:
         shown, again = self._shown, list[str]()
         is_many = len(attachments) > _MOST_ADDED_LINES
         for attachment in attachments:

@@ -47,6 +47,11 @@ class ChatModel(Protocol):
         """Number of positions of the context."""
         ...
 
+    @property
+    def tile_size(self) -> int | None:
+        """Pixels of the side of its tiles; None for a model that may be any."""
+        ...
+
     def ask_options(self, settings: Settings) -> AskOptions:
         """Return the options of a question that is asked with these settings."""
         ...

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from internvl_gguf.chat import box_command, commands
+from internvl_gguf.chat import box_command, clip_commands, commands
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.safe_text import safe_name
 
@@ -54,10 +54,12 @@ COMMANDS: dict[str, Command] = {
     for command in (
         Command("Pictures", "image", "PATH...", "Add pictures to the next question, also ones that the "
                 "conversation has already; a path in the line adds new ones only.", commands.image, "path"),
+        Command("Pictures", "video", "PATH...", "Add clips, also animations; --frames N, --fps RATE, --start TIME and "
+                "--end TIME say which of their frames are shown.", clip_commands.video, "path"),
         Command("Pictures", "paste", "", "Add the picture in the clipboard.", commands.paste),
+        Command("Pictures", "frames", "[N|auto]", "Show N frames of the next clips, or as many as fit.",
+                clip_commands.frames),
         Command("Pictures", "images", "[remove N...]", "List the pictures, or take some out.", commands.images),
-        Command("Pictures", "tiles", "[N]", "Cut the next pictures into at most N tiles, not counting the thumbnail.",
-                commands.tiles),
         Command("Last question", "undo", "", "Take the last question and its answer back.", commands.undo),
         Command("Last question", "edit", "", "Put the last question back into the line.", commands.edit),
         Command("Last question", "regen", "[TEMPERATURE]", "Ask the last question again for another answer.",
@@ -72,6 +74,8 @@ COMMANDS: dict[str, Command] = {
         Command("Room", "tokens", "", "Show what takes room in the context.", commands.tokens),
         Command("Room", "drop", "[N...]", "Drop questions or pictures of the conversation to make room.",
                 commands.drop),
+        Command("Room", "tiles", "[N]", "Cut the next pictures into at most N tiles, not counting the thumbnail.",
+                commands.tiles),
         Command("Model", "model", "[NAME:QUANT]",
                 "Change the model or its quant; the conversation stays. :Q8_0 is enough.", commands.model, "model"),
         Command("Model", "show", "", "Show the model, where it runs, and the conversation.", commands.show),

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.attachments import grid_text
 from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError
+from internvl_gguf.utils.clip_times import format_time
 from internvl_gguf.utils.safe_text import safe_name
 
 if TYPE_CHECKING:
-    from internvl_gguf.chat.attachments import Attachment
+    from internvl_gguf.chat.attachments import AttachedClip, Attachment
     from internvl_gguf.chat.chat_model import PlannedCut
     from internvl_gguf.chat.context_usage import ConversationPart
     from internvl_gguf.history import Summary
     from internvl_gguf.types import Reply
+
+
+_MOST_TIMES = 8
 
 
 def count(number: int, one: str, several: str | None = None) -> str:
@@ -46,6 +50,33 @@ def added_line(
     grid = grid_text(cut.grid.columns, cut.grid.rows, has_thumbnail=cut.grid.thumbnail, in_words=in_words)
     line = f"Added {attachment.label}: {grid}, {count(cut.tokens, 'token')}"
     return line + _room_left(left, n_ctx, "it")
+
+
+def added_clip_line(clip: AttachedClip, cuts: Sequence[PlannedCut | None], left: int | None, n_ctx: int | None) -> str:
+    """Return the line about an added clip: its frames and their times, its tokens, and the positions left.
+
+    Args:
+        clip: the clip.
+        cuts: how each frame is cut.
+        left: positions left after it; negative if it does not fit.
+        n_ctx: positions of the context.
+    """
+    info, known = clip.info, [cut for cut in cuts if cut is not None]
+    of = f"{count(len(clip.times), 'frame')} of {seconds(info.duration)}"
+    line = f"Added {clip.label}: {of}, at {_times(clip.times)}"
+    if len(known) < len(cuts):
+        return f"{line}."
+    tiles, tokens = sum(cut.grid.tiles for cut in known), sum(cut.tokens for cut in known)
+    return f"{line}; {count(tiles, 'tile')}, {count(tokens, 'token')}{_room_left(left, n_ctx, 'they')}"
+
+
+def _times(times: Sequence[float]) -> str:
+    """Return the times of frames: all of a few, else the first and the last ones."""
+    shown = [format_time(time).removesuffix(" s") for time in times]
+    if len(shown) > _MOST_TIMES:
+        shown = [*shown[:3], "…", shown[-1]]
+    listed = ", ".join(shown).replace(", …, ", " … ")
+    return listed if ":" in shown[-1] else f"{listed} s"
 
 
 def added_together_line(cuts: Sequence[PlannedCut | None], left: int | None, n_ctx: int | None) -> str:
@@ -133,16 +164,18 @@ def part_line(number: int, part: ConversationPart) -> str:
     return f"{number:>3}  {what}" + ("" if part.tokens is None else f": {count(part.tokens, 'token')}")
 
 
-def in_commands(error: InternVLError, *, has_parts: bool) -> InternVLError:
+def in_commands(error: InternVLError, *, has_parts: bool, has_clip: bool = False) -> InternVLError:
     """Return an error as the chat shows it: for a question that does not fit, the hint names slash commands.
 
     Args:
         error: the error that was raised.
         has_parts: whether the conversation has parts to drop.
+        has_clip: whether there is a clip with the question.
     """
     if not isinstance(error, ContextOverflowError):
         return error
     ways = [f"/tiles {error.max_tiles}" if error.max_tiles else ""]
+    ways += ["/frames with a smaller number"] if has_clip else []
     ways += ["/drop for parts of the conversation", "/clear for a new one"] if has_parts else []
     ways += [f"a chat begun with --n-ctx {error.n_ctx}" if error.n_ctx else ""]
     found = [way for way in ways if way]

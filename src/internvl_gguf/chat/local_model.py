@@ -50,6 +50,11 @@ class LocalModel:
         """Number of positions of the context."""
         return self._session.runtime.engine.n_ctx
 
+    @property
+    def tile_size(self) -> int:
+        """Pixels of the side of its tiles."""
+        return self._session.runtime.vision.image_size
+
     def ask_options(self, settings: Settings) -> AskOptions:
         """Return the options of a question: all of them, for the session was opened with others."""
         return settings.ask_options

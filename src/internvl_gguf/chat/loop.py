@@ -98,7 +98,7 @@ class Loop:
             return self._question(without_quotes(line), line, waiting)
         except InternVLError as error:
             chat.screen.progress()
-            chat.screen.fail(in_commands(error, has_parts=chat.has_parts))
+            chat.screen.fail(in_commands(error, has_parts=chat.has_parts, has_clip=chat.has_clip))
             self.failures += 1
         except KeyboardInterrupt:  # for example, while a model was loaded
             if self._reader.is_script:

@@ -31,6 +31,12 @@ def label_of(picture: MessagePicture | Attachment) -> str:
     return picture.label if isinstance(picture, Attachment) else safe_name(Path(picture.name).name)
 
 
+def clip_known(label: str, numbers: Sequence[int]) -> str:
+    """Return the words for a clip all of whose frames the conversation has already, as pictures of these numbers."""
+    which = f"pictures {min(numbers)} to {max(numbers)}" if len(set(numbers)) > 1 else f"picture {numbers[0]}"
+    return f"{label} is in the conversation already ({which})"
+
+
 def known_as(attachment: Attachment, known: MessagePicture | Attachment, number: int) -> str:
     """Return the words for a picture that the conversation has already, under its name or another one."""
     label = label_of(known)

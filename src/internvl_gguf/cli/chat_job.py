@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.background_thread import BackgroundThread
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from internvl_gguf.cli.chat_terminal import Terminal
     from internvl_gguf.history import Conversation
     from internvl_gguf.models.local_files import ModelFiles
-    from internvl_gguf.types import Picture
+    from internvl_gguf.types import Picture, Video
     from internvl_gguf.utils.notices import Notice
 
 _LISTED = 20
@@ -131,22 +131,28 @@ def _hold(job: ChatJob, terminal: Terminal) -> int:
         raise
 
 
-def _first_pictures(job: ChatJob, terminal: Terminal) -> list[Picture]:
-    """Return the pictures of the first question.
+def _first_pictures(job: ChatJob, terminal: Terminal) -> list[Picture | Video]:
+    """Return the pictures and clips of the first question.
 
     Raises:
         PictureError: one that cannot be read.
     """
+    from internvl_gguf.chat.clips import clip_of
     from internvl_gguf.images.load import take_source
 
-    return [
-        take_source(terminal.stdin or b"", "the picture on stdin") if picture == STDIN else take_source(picture)
-        for picture in job.pictures
-    ]
+    found: list[Picture | Video] = []
+    for name in job.pictures:
+        if name == STDIN:
+            data = terminal.stdin or b""
+            clip = clip_of(data, None)
+            found.append(replace(clip, name="the clip on stdin") if clip else take_source(data, "the picture on stdin"))
+        else:
+            found.append(clip_of(name, None) or take_source(name))
+    return found
 
 
 def _talk(
-    job: ChatJob, terminal: Terminal, chat: Chat, loop: Loop, pictures: Sequence[Picture], *, resumed: bool
+    job: ChatJob, terminal: Terminal, chat: Chat, loop: Loop, pictures: Sequence[Picture | Video], *, resumed: bool
 ) -> int:
     """Run the chat from the first line to the last."""
     is_script = terminal.kind == "script"

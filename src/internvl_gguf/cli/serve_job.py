@@ -25,7 +25,7 @@ from internvl_gguf.server.chat_request import AnswerDefaults
 from internvl_gguf.server.guard import GuardSettings
 from internvl_gguf.server.model_pool import ModelSettings
 from internvl_gguf.server.pictures import PictureSources
-from internvl_gguf.server.remote_pictures import RemotePictures
+from internvl_gguf.server.remote_pictures import FetchLimits, RemotePictures
 from internvl_gguf.server.run import ListenSettings, address_of, serve
 from internvl_gguf.server.serve_options import ListenOptions, ModelOptions, TakenOptions
 
@@ -92,14 +92,15 @@ def run_server(job: ServeJob) -> None:
 
 def _service_settings(job: ServeJob) -> ServiceSettings:
     listening, taking, asking = job.listening, job.taking, job.asking
-    max_body = taking.max_body * 2**20
+    max_body, max_clip = taking.max_body * 2**20, taking.max_clip * 2**20
     return ServiceSettings(
         guard=GuardSettings(job.keys, listening.host, listening.allowed_host, listening.cors_origin),
         sources=PictureSources(
             most=taking.max_pictures,
             most_bytes=min(_PICTURE_BYTES, max_body),
-            all_bytes=max_body,
-            remote=RemotePictures() if taking.allow_remote_images else None,
+            clip_bytes=max_clip,
+            all_bytes=max(max_body, max_clip),
+            remote=RemotePictures(FetchLimits(clip_bytes=max_clip)) if taking.allow_remote_images else None,
             media_root=None if taking.media_root is None else Path(taking.media_root),
         ),
         defaults=AnswerDefaults(asking.system, asking.sampling, asking.pictures),

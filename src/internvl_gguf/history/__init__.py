@@ -7,6 +7,7 @@
     database, rows      the SQLite schema and its rows; a damaged database is moved aside
     word_search         search by words, with a trigram index if SQLite has one
     picture_files       files of pictures, named by content
+    clip_frames         frames of clips, kept as their tiles
     saved_states        the KV of the last conversations
     rebuild_messages    stored entries as messages of a session
     json_export         JSON export and import

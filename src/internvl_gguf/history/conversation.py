@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 from internvl_gguf.config import AskOptions
 from internvl_gguf.errors import HistoryError
 from internvl_gguf.history import rows
+from internvl_gguf.history.clip_frames import as_tile, frames_of, in_shape
 from internvl_gguf.history.conversation_store import ConversationStore
 from internvl_gguf.history.entries import Entry, Heading, HistoryPicture, HistoryQuestion, PictureCut, new_id, title_of
 from internvl_gguf.history.json_export import export_json, is_json_of
 from internvl_gguf.history.markdown_export import export_markdown, is_markdown_of, picture_folder
 from internvl_gguf.history.picture_files import missing_picture_notice
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
-from internvl_gguf.types import Chunk, Message, MessagePicture, Picture, Reply
+from internvl_gguf.types import Chunk, Message, MessagePicture, Picture, Reply, ShownClip
 from internvl_gguf.utils import arguments
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ class Conversation:
 
         Args:
             session: the session that answers.
-            prompt, images, options: as in `Session.stream`; pictures as sources, not already cut.
+            prompt, images, options: as in `Session.stream`; pictures as sources, not already cut. Of a clip the frames
+                are kept that the model sees: a frame of one tile as the pixels of its tile, whatever the clip's size.
 
         Raises:
             As `Session.stream`: an invalid question is refused at once, and not saved.
@@ -113,14 +115,17 @@ class Conversation:
         from internvl_gguf.images.load import picture_list
 
         _check_session(session)
-        taken = [self._take(image) for image in picture_list(images)]
+        prompt, given, clips, notices = frames_of(session, prompt, picture_list(images), options)
+        taken = [self._take(session, image) for image in given]
         stream = session.stream(prompt, [picture for picture, _ in taken], **options)
+        for notice in notices:
+            self._history.on_notice(notice)
         if self._has_open_question:
             self._entries.pop()
         pictures = tuple(kept for _, kept in taken)
         self._entries.append(Entry("user", prompt, time.time(), pictures, options.get("layout", "separate")))
         self.keep()
-        return self._recorded(session, stream, len(session.messages))
+        return self._recorded(session, stream, len(session.messages), clips)
 
     def picture_of(self, shown: Sequence[MessagePicture], number: int) -> Picture | None:
         """Return the file of a picture that a session shows; None if it is not in the history any more.
@@ -137,7 +142,11 @@ class Conversation:
                 return None
             found = kept.pop()
         data = self._history.pictures.get(found.digest) if number < len(shown) else None
-        return None if data is None else Picture(data, *found.limits, name=found.name)
+        if data is None:
+            return None
+        if found.label and found.cut:
+            return replace(found.of(in_shape(data, found.cut.source_size)), label="")
+        return Picture(data, *found.limits, name=found.name)
 
     def undo(self, session: AnySession) -> HistoryQuestion | None:
         """Remove the last question and its answer, here and in the session, and return it; None if there is none."""
@@ -269,16 +278,19 @@ class Conversation:
         return heading.id, 0 if revision is None else revision + 1
 
     def _recorded(
-        self, session: AnySession, stream: Generator[Chunk, None, None], before: int
+        self, session: AnySession, stream: Generator[Chunk, None, None], before: int, clips: tuple[ShownClip, ...]
     ) -> Generator[Chunk, None, None]:
         """Pass on the stream of an answer, and save the answer when it is complete, or the part that came."""
         is_kept = False
         try:
             for chunk in stream:
-                if chunk.reply:
-                    self._answer(session.messages[before:], chunk.reply)
-                    is_kept = True
-                yield chunk
+                if chunk.reply is None:
+                    yield chunk
+                    continue
+                reply = replace(chunk.reply, clips=clips or chunk.reply.clips)
+                self._answer(session.messages[before:], reply)
+                is_kept = True
+                yield replace(chunk, reply=reply)
         finally:
             stream.close()
             if not is_kept:
@@ -291,7 +303,7 @@ class Conversation:
         if messages:
             question, answer = messages
             shown = zip(asked.pictures, question.pictures, strict=True)
-            pictures = tuple(replace(kept, cut=_cut_of(picture)) for kept, picture in shown)
+            pictures = tuple(replace(kept, cut=_cut_of(picture) or kept.cut) for kept, picture in shown)
             self._entries.append(replace(asked, pictures=pictures))
             self._entries.append(
                 Entry(
@@ -301,11 +313,13 @@ class Conversation:
             )  # fmt: skip
         self.keep()
 
-    def _take(self, image: Any) -> tuple[Picture, HistoryPicture]:
+    def _take(self, session: AnySession, image: Any) -> tuple[Picture, HistoryPicture]:
         """Return a picture with the bytes of its file, and the record of it for the history."""
         from internvl_gguf.images.load import describe_source, picture_bytes
 
         picture = image if isinstance(image, Picture) else Picture(image)
+        if picture.label and picture.max_tiles == 1 and picture.source_size is None:
+            picture = as_tile(session, picture)
         data = picture_bytes(picture.source)
         name = describe_source(picture.source if picture.name is None else picture.name)
         kept = HistoryPicture(
@@ -313,6 +327,8 @@ class Conversation:
             name,
             _path_of(picture, len(data)),
             (picture.max_tiles, picture.min_tiles, picture.thumbnail),
+            None if picture.source_size is None else PictureCut((1, 1), False, picture.source_size),
+            picture.label,
         )
         return replace(picture, source=data, name=name), kept
 
@@ -324,7 +340,7 @@ class Conversation:
             if data is None:
                 self._history.on_notice(missing_picture_notice(kept.name))
             else:
-                pictures.append(Picture(data, *kept.limits, name=kept.name))
+                pictures.append(kept.of(data))
         return HistoryQuestion(entry.text, tuple(pictures), entry.layout)
 
     @property

@@ -19,7 +19,8 @@ from internvl_gguf.errors import HistoryError
 from internvl_gguf.utils.notices import Notice
 
 FILE: Final = "history.sqlite"
-VERSION: Final = 1
+VERSION: Final = 2
+"""Format of the database. 2: pictures have labels."""
 _APPLICATION: Final = 0x49564C48  # "IVLH", in the file's header
 _LOCK_SECONDS: Final = 10.0  # seconds
 _DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -56,6 +57,7 @@ CREATE TABLE pictures (
     path TEXT,
     limits TEXT NOT NULL,        -- JSON: max_tiles, min_tiles, thumbnail
     cut TEXT,                    -- JSON: columns, rows, thumbnail, width, height
+    label TEXT NOT NULL DEFAULT '',  -- before it in the prompt, of a frame of a clip
     PRIMARY KEY (message, place)
 ) WITHOUT ROWID;
 CREATE INDEX pictures_by_content ON pictures (digest);
@@ -142,11 +144,22 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
                 connection.execute(f"PRAGMA user_version = {VERSION}")
     if not _is_ours(connection) or not _tables(connection) >= _TABLES:
         raise _damage("it is not a history")
+    if version == 1:
+        _add_labels(connection)
     with contextlib.suppress(sqlite3.OperationalError):  # a file system without shared memory keeps the other journal
         connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA secure_delete = ON")  # removed messages must not stay readable in the file
+
+
+def _add_labels(connection: sqlite3.Connection) -> None:
+    """Make a database of format 1 one of format 2, unless another process was faster."""
+    with transaction(connection):
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 1:
+            connection.execute("ALTER TABLE pictures ADD COLUMN label TEXT NOT NULL DEFAULT ''")
+            connection.execute("PRAGMA user_version = 2")
 
 
 def _is_ours(connection: sqlite3.Connection) -> bool:

@@ -43,7 +43,9 @@ class HistoryPicture:
         name: its name in messages.
         path: absolute path of the original file; None if it came from no file.
         limits: max_tiles, min_tiles and thumbnail as requested; None for each that was not.
-        cut: the grid it was cut by; None for a question that was never answered.
+        cut: the grid it was cut by; None for a question that was never answered. Of a frame that is kept as its tile it
+            has the size that the frame had.
+        label: text before it in the prompt, which a frame of a clip has; "" for what the layout says.
     """
 
     digest: str
@@ -51,6 +53,12 @@ class HistoryPicture:
     path: str | None = None
     limits: tuple[int | None, int | None, bool | None] = (None, None, None)
     cut: PictureCut | None = None
+    label: str = ""
+
+    def of(self, data: bytes) -> Picture:
+        """Return the picture as `images` takes it, with the bytes of its file."""
+        size = self.cut.source_size if self.cut and self.label else None
+        return Picture(data, *self.limits, name=self.name, label=self.label, source_size=size)
 
 
 @dataclass(frozen=True)

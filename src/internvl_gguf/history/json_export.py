@@ -13,14 +13,16 @@ from typing import Any, Final, get_args
 from internvl_gguf.errors import HistoryError, InvalidRequestError
 from internvl_gguf.history.entries import Entry, Heading, HistoryPicture, PictureCut
 from internvl_gguf.history.picture_files import PictureFiles, digest_of
-from internvl_gguf.session.prompt_template import check_places
+from internvl_gguf.session.prompt_template import IMAGE_PLACE, check_places
 from internvl_gguf.tiling import MAX_TILES_LIMIT, validate_tile_limits
 from internvl_gguf.types import PictureLayout
 from internvl_gguf.utils.atomic_write import write_atomically
 from internvl_gguf.utils.safe_text import error_line
 
 _FORMAT: Final = "internvl conversation"
-_VERSION: Final = 1
+_VERSION: Final = 2
+_READ: Final = (1, _VERSION)
+"""Formats that are read; in 1 no picture has a label."""
 _MOST_BYTES: Final = 2**30
 
 
@@ -109,6 +111,8 @@ def _picture(picture: HistoryPicture) -> dict[str, Any]:
     max_tiles, min_tiles, thumbnail = picture.limits
     found: dict[str, Any] = {"digest": picture.digest, "name": picture.name, "path": picture.path}
     found |= {"max_tiles": max_tiles, "min_tiles": min_tiles, "thumbnail": thumbnail}
+    if picture.label:
+        found["label"] = picture.label
     if picture.cut:
         cut = picture.cut
         found["cut"] = {"grid": cut.grid, "has_thumbnail": cut.has_thumbnail, "source_size": cut.source_size}
@@ -121,7 +125,7 @@ def _picture(picture: HistoryPicture) -> dict[str, Any]:
 def _conversation(document: Any) -> tuple[Heading, list[Entry], list[bytes]]:
     if _of(document, dict).get("format") != _FORMAT:
         raise ValueError("it does not say that it is one")
-    if document["version"] != _VERSION:
+    if document["version"] not in _READ:
         raise ValueError(f"it is of format {document['version']!r}, this version of the package reads {_VERSION}")
     system = document["system"]
     heading = Heading(
@@ -170,7 +174,16 @@ def _kept(picture: dict[str, Any]) -> HistoryPicture:
     validate_tile_limits(limits[1] or 1, limits[0] or MAX_TILES_LIMIT)
     if limits[2] is not None:
         _of(limits[2], bool)
-    kept = HistoryPicture(_text(found["digest"]), _text(found["name"]), None if path is None else _text(path), limits)
+    label = _text(found.get("label", ""))
+    if IMAGE_PLACE in label:
+        raise ValueError(f"a label with {IMAGE_PLACE}")
+    kept = HistoryPicture(
+        _text(found["digest"]),
+        _text(found["name"]),
+        None if path is None else _text(path),
+        limits,
+        label=label,
+    )
     if "cut" not in found:
         return kept
     columns, rows = (_whole(side, 1, MAX_TILES_LIMIT) for side in found["cut"]["grid"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import Final
 from urllib.parse import quote
 
 from internvl_gguf.errors import PictureError
+from internvl_gguf.history.clip_frames import in_shape
 from internvl_gguf.history.entries import Entry, Heading, HistoryPicture
 from internvl_gguf.history.picture_files import PictureFiles, digest_of
 from internvl_gguf.utils.atomic_write import write_atomically
@@ -18,6 +20,7 @@ from internvl_gguf.utils.atomic_write import write_atomically
 _SUFFIXES: Final = {"JPEG": ".jpg", "TIFF": ".tif"}
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _LONGEST_NAME: Final = 60
+_FRAME_SIDE: Final = 896  # pixels of the longer side of a frame
 
 
 def export_markdown(
@@ -45,7 +48,7 @@ def export_markdown(
         parts.append(_quoted(f"System: {heading.system}"))
     for entry in entries:
         if entry.role == "user":
-            shown = [f"![{_escaped(Path(picture.name).name)}]({links[picture.digest]})" for picture in entry.pictures]
+            shown = [f"![{_caption(picture)}]({links[picture.digest]})" for picture in entry.pictures]
             parts += ["## You", *shown, *([_quoted(entry.text)] if entry.text else [])]
         else:
             parts += [f"## {_plain(entry.model or heading.model)}", _closed(_plain(entry.text))]
@@ -68,14 +71,23 @@ def _place(path: Path, picture: HistoryPicture, files: PictureFiles, copy_pictur
     if not copy_pictures and picture.path and _holds(Path(picture.path), picture.digest):
         return quote(Path(picture.path).as_posix(), safe="/:")
     data = files.get(picture.digest)
+    if data is not None and picture.label and picture.cut:
+        with contextlib.suppress(PictureError):  # damaged: it is written as it is
+            data = in_shape(data, _small(picture.cut.source_size))
     folder = picture_folder(path)
-    for name in _names(picture.name, data or b""):
+    base = f"{picture.name}." if picture.label else picture.name  # "clip.mp4 at 0.5 s" has no suffix
+    for name in _names(base, data or b""):
         link = quote(f"{folder.name}/{name}")
         if link not in taken:
             if data is not None:
                 write_atomically(folder / name, data)
             return link
     raise AssertionError("there is always another name")
+
+
+def _caption(picture: HistoryPicture) -> str:
+    """Return the name of a picture; of a frame, with the label that the prompt has: "Frame1: clip.mp4 at 0.5 s"."""
+    return _escaped(f"{picture.label}{Path(picture.name).name}")
 
 
 def _holds(path: Path, digest: str) -> bool:
@@ -103,6 +115,12 @@ def _names(name: str, data: bytes) -> Iterator[str]:
     yield f"{stem}{suffix}"
     for number in count(2):
         yield f"{stem}-{number}{suffix}"
+
+
+def _small(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the size of a frame in an export: its shape, and no more pixels than its tile can tell."""
+    scale = min(1.0, _FRAME_SIDE / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _plain(text: str) -> str:

@@ -9,7 +9,7 @@ from internvl_gguf.errors import PictureError
 from internvl_gguf.history.entries import Entry, HistoryPicture
 from internvl_gguf.history.picture_files import PictureFiles, missing_picture_notice
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
-from internvl_gguf.types import Message, MessagePicture, Picture, PictureLayout
+from internvl_gguf.types import Message, MessagePicture, PictureLayout
 from internvl_gguf.utils.notices import Notice
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _cut(session: AnySession, kept: HistoryPicture, files: PictureFiles) -> Mess
     if data is None:
         return None
     try:
-        picture = Picture(data, *kept.limits, name=kept.name)
+        picture = kept.of(data)
         if kept.cut is None:
             return session.picture(picture)
         return session.picture(picture, kept.cut.grid, has_thumbnail=kept.cut.has_thumbnail)

@@ -56,7 +56,7 @@ def replace_entries(connection: sqlite3.Connection, conversation: str, start: in
             ),
         )
         connection.executemany(
-            "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [_picture_row(row.lastrowid, place, picture) for place, picture in enumerate(entry.pictures)],
         )
 
@@ -65,8 +65,8 @@ def read_entries(connection: sqlite3.Connection, conversation: str) -> list[Entr
     """Return the messages of a conversation in order."""
     pictures: dict[int, list[HistoryPicture]] = {}
     for message, *columns in connection.execute(
-        "SELECT message, digest, pictures.name, path, limits, cut FROM pictures JOIN messages ON message = messages.id "
-        "WHERE conversation = ? ORDER BY message, place",
+        "SELECT message, digest, pictures.name, path, limits, cut, label FROM pictures "
+        "JOIN messages ON message = messages.id WHERE conversation = ? ORDER BY message, place",
         (conversation,),
     ):
         pictures.setdefault(message, []).append(_picture(*columns))
@@ -139,13 +139,14 @@ def shown_pictures(connection: sqlite3.Connection) -> set[str]:
 def _picture_row(message: int | None, place: int, picture: HistoryPicture) -> tuple[object, ...]:
     cut = picture.cut
     cut_json = None if cut is None else json.dumps([*cut.grid, cut.has_thumbnail, *cut.source_size])
-    return message, place, picture.digest, picture.name, picture.path, json.dumps(picture.limits), cut_json
+    limits = json.dumps(picture.limits)
+    return message, place, picture.digest, picture.name, picture.path, limits, cut_json, picture.label
 
 
-def _picture(digest: str, name: str, path: str | None, limits: str, cut: str | None) -> HistoryPicture:
+def _picture(digest: str, name: str, path: str | None, limits: str, cut: str | None, label: str) -> HistoryPicture:
     found = None
     if cut is not None:
         columns, rows, has_thumbnail, width, height = json.loads(cut)
         found = PictureCut((columns, rows), has_thumbnail, (width, height))
     max_tiles, min_tiles, thumbnail = json.loads(limits)
-    return HistoryPicture(digest, name, path, (max_tiles, min_tiles, thumbnail), found)
+    return HistoryPicture(digest, name, path, (max_tiles, min_tiles, thumbnail), found, label)

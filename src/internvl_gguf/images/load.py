@@ -30,7 +30,7 @@ from internvl_gguf.images.sources import (
     stream_bytes,
     unreadable_error,
 )
-from internvl_gguf.types import MessagePicture, Picture, Video
+from internvl_gguf.types import Frames, MessagePicture, Picture, Video
 from internvl_gguf.utils import arguments
 from internvl_gguf.utils.safe_text import error_line, safe_name
 
@@ -108,7 +108,7 @@ def picture_list(images: Any) -> list[Any]:
     if hasattr(images, "__array__") and getattr(images, "ndim", 3) == 4:
         raise InvalidRequestError("images is one array of several pictures.", "Write images=list(array).")
     is_one = isinstance(
-        images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, Picture, Video, MessagePicture)
+        images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, Picture, Video, Frames, MessagePicture)
     )
     if is_one or hasattr(images, "__array__") or hasattr(images, "read"):
         return [images]  # an array would be taken for the list of its rows

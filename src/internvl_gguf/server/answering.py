@@ -14,11 +14,13 @@ from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.server.answer_pump import CallDelta, Delta, Encoding, Event, Failed, Finished, Reading
 from internvl_gguf.server.chat_request import AnswerDefaults, ChatRequest
 from internvl_gguf.server.checked_wishes import NO_WISHES, CheckedWishes, checked
+from internvl_gguf.server.clips import AT_ONCE, opener
 from internvl_gguf.server.metrics import Metrics
 from internvl_gguf.server.model_pool import ModelPool, ServedModel
 from internvl_gguf.server.pictures import PictureSources
 from internvl_gguf.server.turns import PreparedConversation
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
+from internvl_gguf.video.stop import ClipStop
 
 _CHECKING_THREADS: Final = 2  # of forms and tools: one that takes long keeps back no request without
 _PREPARING_THREADS: Final = 2  # a picture of 128 megapixels takes up to 1.2 GiB while it is decoded
@@ -85,12 +87,13 @@ class Answerer:
         self._sources = sources
         self._metrics = metrics
         self._threads = ThreadPoolExecutor(_PREPARING_THREADS, "internvl-pictures")
+        self._clip_threads = ThreadPoolExecutor(AT_ONCE, "internvl-clips")
         self._checking_threads = ThreadPoolExecutor(_CHECKING_THREADS, "internvl-forms")
         self._preparing = 0
 
     def close(self) -> None:
         """End the threads that prepare."""
-        for threads in (self._threads, self._checking_threads):
+        for threads in (self._threads, self._clip_threads, self._checking_threads):
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def events(self, asking: Asking) -> AsyncGenerator[AnswerEvent]:
@@ -136,7 +139,14 @@ class Answerer:
 
     async def _prepared(self, model: ServedModel, request: ChatRequest, wishes: CheckedWishes) -> PreparedConversation:
         system = OFFICIAL_SYSTEM if self.defaults.system is None else self.defaults.system
-        return await self._in_thread(self._threads, model.turns.prepare, model.runtime, request, system, wishes)
+        threads = self._clip_threads if request.has_clips else self._threads
+        stop = ClipStop()
+        try:
+            return await self._in_thread(
+                threads, model.turns.prepare, model.runtime, request, system, wishes, opener(stop)
+            )
+        finally:
+            stop.set()  # the thread of a request that was cancelled would go on
 
     async def _checked(self, request: ChatRequest) -> CheckedWishes:
         """Check what an answer is to be like before a model is waited for: meanwhile a stream may begin."""

@@ -20,6 +20,7 @@ from internvl_gguf.server.content import (
     as_list,
     as_object,
     as_text,
+    elsewhere,
     parts_of,
     refused,
     role_of,
@@ -138,7 +139,7 @@ def _part(part: dict[str, Any], param: str) -> Part:
         return TextPart(as_text(part.get("text"), f"{param}.text"))
     if kind == "image":
         return _picture(as_object(part.get("source"), f"{param}.source"), f"{param}.source")
-    raise unknown_part(part, param, "text, image, tool_use or tool_result")
+    raise unknown_part(part, param, f"text, image, tool_use or tool_result{elsewhere(kind)}")
 
 
 def _picture(source: dict[str, Any], param: str) -> PicturePart:

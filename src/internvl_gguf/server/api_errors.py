@@ -12,6 +12,7 @@ from internvl_gguf.errors import (
     InvalidRequestError,
     PictureError,
     SessionStateError,
+    VideoError,
     WorkerDiedError,
 )
 from internvl_gguf.server.client_words import for_clients
@@ -98,7 +99,9 @@ def failure_of(error: Exception) -> Failure:
         sizes = {"needed": error.needed, "available": error.available, "max_tiles": error.max_tiles}
         return Failure(400, _KINDS[400], said, "messages", "context_length_exceeded", parts={**parts, **sizes})
     if isinstance(error, PictureError):
-        return Failure(400, _KINDS[400], str(error), "messages", "invalid_image", parts=parts)
+        code = "invalid_video" if isinstance(error, VideoError) else "invalid_image"
+        parts["hint"] = for_clients(error.hint)
+        return Failure(400, _KINDS[400], for_clients(str(error)), "messages", code, parts=parts)
     if isinstance(error, InvalidRequestError):
         return Failure(400, _KINDS[400], str(error), parts=parts)
     if isinstance(error, WorkerDiedError):

@@ -30,6 +30,7 @@ from internvl_gguf.server.api_errors import (
     openai_body,
 )
 from internvl_gguf.server.chat_request import AnswerDefaults, ChatRequest
+from internvl_gguf.server.clips import has_decoder
 from internvl_gguf.server.guard import Guard, GuardSettings, error_response
 from internvl_gguf.server.json_body import BodyReader, ClientLeftError
 from internvl_gguf.server.metrics import CONTENT_TYPE, Metrics
@@ -275,9 +276,10 @@ class Service:
             "owned_by": "internvl-gguf",
             "status": model.state,
             "aliases": aliases,
-            "input_modalities": ["text", "image"],
+            "input_modalities": ["text", "image", *(["video"] if has_decoder() else [])],
             "output_modalities": ["text"],
             "context_length": model.n_ctx,
+            "tile_size": model.tile_size,
             "type": "model",
             "display_name": model.name,
             "created_at": datetime.fromtimestamp(model.created, UTC).isoformat(timespec="seconds"),

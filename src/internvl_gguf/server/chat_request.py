@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from internvl_gguf.config import PictureOptions, SamplingParams
+from internvl_gguf.types import Video
 
 Detail = Literal["auto", "low", "high"]
 TOOL_MODES: Final = ("none", "auto", "required")
@@ -28,13 +29,46 @@ class PicturePart:
         source: a data URI, base64, `file://` URI or address, as the client gave it; the bytes of the file once they are
             here.
         detail: OpenAI's wish for its tiles: "low" is one, "high" is the model's own limit, "auto" the request's.
+        name: its name in messages, once its bytes are here.
     """
 
     source: str | bytes = field(repr=False)
     detail: Detail = "auto"
+    name: str = ""
 
 
-Part = TextPart | PicturePart
+@dataclass(frozen=True)
+class ClipPart:
+    """A clip of a turn.
+
+    Attributes:
+        video: the clip and which of its frames are wanted. Its source is what the client gave, as that of a picture, or
+            the bytes of the file once they are here; then it has a name, too.
+    """
+
+    video: Video
+
+
+@dataclass(frozen=True)
+class FramesPart:
+    """A clip of a turn whose frames the client took: a list of pictures.
+
+    Attributes:
+        sources: the frames in order, each as a picture's source.
+        fps: frames a second of the clip that the list has; None if the client does not say it.
+        max_tiles: most tiles of a frame; None for the request's.
+        name: its name in messages, once its bytes are here.
+    """
+
+    sources: tuple[str | bytes, ...] = field(repr=False)
+    fps: float | None = None
+    max_tiles: int | None = None
+    name: str = ""
+
+
+Shown = PicturePart | ClipPart | FramesPart
+"""What a turn shows."""
+Part = TextPart | Shown
 
 
 @dataclass(frozen=True)
@@ -58,7 +92,7 @@ class Turn:
 
     Attributes:
         role: who said it; "tool" for what a tool returned.
-        parts: its texts and pictures, in order.
+        parts: its texts, pictures and clips, in order.
         calls: calls of tools in an answer, which stand after its text.
         answers: of "tool", the id of the call that it answers, or the name of the tool; "" if the client gave neither.
     """
@@ -74,9 +108,9 @@ class Turn:
         return "\n".join(part.text for part in self.parts if isinstance(part, TextPart))
 
     @property
-    def pictures(self) -> list[PicturePart]:
-        """Its pictures."""
-        return [part for part in self.parts if isinstance(part, PicturePart)]
+    def shown(self) -> list[Shown]:
+        """Its pictures and clips."""
+        return [part for part in self.parts if not isinstance(part, TextPart)]
 
 
 @dataclass(frozen=True)
@@ -160,6 +194,11 @@ class ChatRequest:
     top_logprobs: int | None = None
     keeps_tags: bool = False
     wishes: AnswerWishes = field(default_factory=AnswerWishes)
+
+    @property
+    def has_clips(self) -> bool:
+        """Whether there is a clip to decode."""
+        return any(isinstance(part, ClipPart) for turn in self.turns for part in turn.parts)
 
 
 @dataclass(frozen=True)

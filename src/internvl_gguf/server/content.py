@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Final, Literal, NoReturn, cast, get_args
 
+from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.server.api_errors import RefusedRequestError
-from internvl_gguf.server.chat_request import Detail, Part, PicturePart, SentCall, TextPart
+from internvl_gguf.server.chat_request import ClipPart, Detail, FramesPart, Part, PicturePart, SentCall, TextPart, Turn
+from internvl_gguf.tiling import MAX_TILES_LIMIT
+from internvl_gguf.types import Video
 
 _ROLES: Final = {
     "system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool",
     "function": "tool",
 }  # fmt: skip
 _DETAILS: Final = get_args(Detail)
+
+CLIP_WISHES: Final = ("frames", "fps", "start", "end", "max_tiles")
+"""What a part may say beside its clip: the fields of `Video`."""
+_JPEG_FRAMES: Final = "data:video/jpeg;base64,"
 
 Role = Literal["system", "user", "assistant", "tool"]
 ReadPart = Callable[[dict[str, Any], str], Part]
@@ -125,6 +133,11 @@ def unknown_part(part: dict[str, Any], param: str, known: str) -> RefusedRequest
     return refused(f"{param}.type", f"is {shown}, which is not supported", f"Use {known}.", "unsupported_value")
 
 
+def elsewhere(kind: object) -> str:
+    """Return the words about clips for interfaces whose formats have none; "" for a part of another kind."""
+    return "; /v1/chat/completions takes clips" if isinstance(kind, str) and "video" in kind else ""
+
+
 def picture_part(source: object, detail: object, param: str) -> PicturePart:
     """Return a picture by its source and OpenAI's `detail`.
 
@@ -138,3 +151,62 @@ def picture_part(source: object, detail: object, param: str) -> PicturePart:
     if detail not in _DETAILS:
         raise refused(f"{param}.detail", "is not known", f"Use {', '.join(_DETAILS)}.")
     return PicturePart(source, cast("Detail", detail))
+
+
+def clip_part(source: object, wishes: dict[str, Any], param: str) -> ClipPart | FramesPart:
+    """Return a clip by its source, or by a list of its frames, and the wishes beside it.
+
+    A `data:video/jpeg` URI has frames as JPEG, in base64 with commas between them, as vLLM takes them.
+
+    Raises:
+        RefusedRequestError: values that cannot be used.
+    """
+    if isinstance(source, str) and source[: len(_JPEG_FRAMES)].lower() == _JPEG_FRAMES:
+        source = [f"data:image/jpeg;base64,{each}" for each in source[len(_JPEG_FRAMES) :].split(",")]
+    given = {name: wishes[name] for name in CLIP_WISHES if wishes.get(name) is not None}
+    max_tiles = given.get("max_tiles")
+    if max_tiles is not None and not (type(max_tiles) is int and 1 <= max_tiles <= MAX_TILES_LIMIT):
+        raise refused(f"{param}.max_tiles", "is no number of tiles", f"Give 1 to {MAX_TILES_LIMIT}.")
+    try:
+        video = Video("", **given)
+    except InvalidRequestError as error:
+        raise RefusedRequestError(f"{param}: {error.message}", error.hint, code="invalid_value", param=param) from None
+    if isinstance(source, list):
+        return _frames_part(source, given, video, param)
+    if not isinstance(source, str) or not source:
+        raise refused(param, "is neither a text nor a list of frames", "Give a data URI: data:video/mp4;base64,DATA.")
+    return ClipPart(replace(video, source=source))
+
+
+def _frames_part(frames: list[Any], given: dict[str, Any], video: Video, param: str) -> FramesPart:
+    if not frames or not all(isinstance(each, str) and each for each in frames):
+        raise refused(param, "is no list of frames", "Give each frame as a data URI: data:image/png;base64,DATA.")
+    for name in ("frames", "start", "end"):
+        if name in given:
+            raise refused(f"{param}.{name}", "is given beside a list of frames", "Leave it out: all of them are shown.")
+    return FramesPart(tuple(frames), video.fps, video.max_tiles)
+
+
+def with_clip_wishes(turns: Iterable[Turn], wishes: dict[str, Any], param: str) -> list[Turn]:
+    """Return turns whose clips have the wishes of the request where a clip has none of its own.
+
+    Args:
+        turns: the turns.
+        wishes: some of `CLIP_WISHES`, by their names.
+        param: the field they stand in, for errors.
+
+    Raises:
+        RefusedRequestError: a wish that cannot be used.
+    """
+
+    def part_with(part: Part) -> Part:
+        if isinstance(part, FramesPart):
+            return replace(part, max_tiles=part.max_tiles or wishes.get("max_tiles"))
+        if not isinstance(part, ClipPart):
+            return part
+        own = {name: getattr(part.video, name) for name in CLIP_WISHES}
+        counts = {"frames", "fps"} if own["frames"] or own["fps"] else set()  # one says it all
+        more = {name: value for name, value in wishes.items() if own[name] is None and name not in counts}
+        return clip_part(part.video.source, {**own, **more}, param)
+
+    return [replace(turn, parts=tuple(map(part_with, turn.parts))) for turn in turns]

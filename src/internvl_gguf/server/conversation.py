@@ -24,8 +24,10 @@ def conversation(turns: Iterable[Turn], param: str) -> tuple[Turn, ...]:
     """
     joined: list[Turn] = []
     for turn in turns:
-        if turn.pictures and turn.role not in ("user", "tool"):
-            raise refused(param, f"have a picture in a message of the {turn.role}", "Give it in a message of the user.")
+        if turn.shown and turn.role not in ("user", "tool"):
+            raise refused(
+                param, f"have a picture or clip in a message of the {turn.role}", "Give it in a message of the user."
+            )
         if joined and joined[-1].role == turn.role != "tool":
             before = joined[-1]
             joined[-1] = replace(before, parts=before.parts + turn.parts, calls=before.calls + turn.calls)
@@ -39,7 +41,7 @@ def conversation(turns: Iterable[Turn], param: str) -> tuple[Turn, ...]:
         raise refused(param, "end with a system message", "Give it before the question.")
     if last.role == "assistant" and joined[-2].role not in ("user", "tool"):
         raise refused(param, "end with an answer that follows no question", "Give it behind a message of the user.")
-    if last.role == "user" and not last.pictures and not last.text.strip():
+    if last.role == "user" and not last.shown and not last.text.strip():
         raise refused(param, "end with an empty question", "Ask something, or give a picture.")
     return tuple(joined)
 

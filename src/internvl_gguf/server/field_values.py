@@ -117,13 +117,30 @@ def _checked(declared: Any, given: str, value: Any) -> Any:
         raise RefusedRequestError(error.message, error.hint, code="invalid_value", param=given) from None
 
 
+def clip_wishes_of(body: Body) -> dict[str, Any]:
+    """Return what a request says about all its clips, by the names of `Video`: `max_tiles`, and vLLM's words.
+
+    Raises:
+        RefusedRequestError: vLLM's words in a shape that cannot be used.
+    """
+    found = {"max_tiles": body["max_tiles"]} if "max_tiles" in body else {}
+    media = body.get("media_io_kwargs", {})
+    kinds = media.get("video", {}) if isinstance(media, dict) and set(media) <= {"video"} else None
+    if not isinstance(kinds, dict) or not set(kinds) <= {"num_frames", "fps"}:
+        raise wrong("media_io_kwargs", "is no object that it can be", 'Give {"video": {"num_frames": 8, "fps": 1}}.')
+    for name, ours in (("num_frames", "frames"), ("fps", "fps")):
+        if kinds.get(name) not in (None, -1):  # -1: as many as there are, or at any rate
+            found[ours] = kinds[name]
+    return found
+
+
 def pictures_of(body: Body, defaults: AnswerDefaults) -> Any:
     """Return how the pictures of a request are cut and laid out.
 
     Raises:
         RefusedRequestError: a value of another kind, or limits that no grid satisfies.
     """
-    given = {name: body[name] for name in PICTURE_FIELDS if name in body}
+    given = {name: body[name] for name in (*PICTURE_FIELDS, "frame_times") if name in body}
     try:
         return type(defaults.pictures)(**{**vars(defaults.pictures), **given})
     except InvalidRequestError as error:

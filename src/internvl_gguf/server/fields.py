@@ -133,6 +133,7 @@ PICTURE_FIELDS: Final[Fields] = {
         {"type": "boolean"}, "false makes it an error, instead of fewer tiles, that pictures do not fit the context"
     ),
 }
+FRAME_TIMES: Final = Used({"type": "boolean"}, "the time of each frame of a clip stands in the prompt")
 _CHOICES: Final[Schema] = {"type": "array", "minItems": 1}
 FORM_FIELDS: Final[Fields] = {
     "json_schema": Used(_OBJECT, "the answer is JSON of this schema, as llama.cpp calls it"),
@@ -209,6 +210,11 @@ CHAT_FIELDS: Final[Fields] = {
     "top_k": TOP_K,
     **SAMPLING_EXTRAS,
     **PICTURE_FIELDS,
+    "frame_times": FRAME_TIMES,
+    "media_io_kwargs": Used(
+        _named("MediaOptions"), "`video`: `num_frames` and `fps` of clips that do not say it themselves, as vLLM has it"
+    ),
+    "mm_processor_kwargs": Refused("say `max_tiles`, and `frames` or `fps` beside the URL of a clip", ({},)),
     "return_progress": PROGRESS,
     "response_format": Used(_named("ResponseFormat"), "the answer is JSON: any object, or of a schema"),
     **FORM_FIELDS,

@@ -64,6 +64,7 @@ class ServedModel:
         turns: conversations prepared before.
         admission: places for its requests.
         n_ctx: positions of its context; None before it was loaded once.
+        tile_size: pixels of the side of its tiles; None before it was loaded once.
         restarts: number of processes that were started in place of dead ones.
         created: Unix time at which the server began to offer it.
         users: number of its requests that are not answered yet.
@@ -80,6 +81,7 @@ class ServedModel:
         self.turns = Turns()
         self.admission = Admission(settings.parallel, settings.most_waiting)
         self.n_ctx: int | None = None
+        self.tile_size: int | None = None
         self.restarts = 0
         self.created = int(time.time())
         self.last_used = time.monotonic()
@@ -122,7 +124,7 @@ class ServedModel:
     def take(self, runtime: WorkerRuntime) -> None:
         """Take a loaded model."""
         self._runtime, self._pump = runtime, AnswerPump(runtime)
-        self.n_ctx = runtime.engine.n_ctx
+        self.n_ctx, self.tile_size = runtime.engine.n_ctx, runtime.vision.image_size
         self.state, self.error, self.loaded_part = "ready", None, 1.0
         self.last_used = time.monotonic()
 
@@ -278,7 +280,7 @@ class ModelPool:
         model.restarts += model.has_died
         await self._in_thread(runtime.revive)
         if model.is_loaded:  # and was not unloaded meanwhile
-            model.n_ctx = runtime.engine.n_ctx
+            model.n_ctx, model.tile_size = runtime.engine.n_ctx, runtime.vision.image_size
             model.state, model.loaded_part = "ready", 1.0
 
     async def _open(self, model: ServedModel) -> None:

@@ -23,19 +23,30 @@ from internvl_gguf.server.chat_request import (
     Turn,
 )
 from internvl_gguf.server.client_words import notices_field
+from internvl_gguf.server.clips import clips_field
 from internvl_gguf.server.content import (
     as_list,
     as_object,
     as_text,
+    clip_part,
     parts_of,
     picture_part,
     refused,
     role_of,
     sent_call,
     unknown_part,
+    with_clip_wishes,
 )
 from internvl_gguf.server.conversation import conversation
-from internvl_gguf.server.field_values import check_fields, pictures_of, sampling_of, switch, whole, wrong
+from internvl_gguf.server.field_values import (
+    check_fields,
+    clip_wishes_of,
+    pictures_of,
+    sampling_of,
+    switch,
+    whole,
+    wrong,
+)
 from internvl_gguf.server.fields import CHAT_FIELDS, MOST_CHOICES, MOST_TOP_LOGPROBS
 from internvl_gguf.server.form_fields import form_of, refuse_begun, response_format
 from internvl_gguf.server.responding import Frame
@@ -74,7 +85,7 @@ def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWish
     turns = [_turn(message, f"messages[{index}]") for index, message in enumerate(messages)]
     request = ChatRequest(
         model=as_text(used["model"], "model") if "model" in used else None,
-        turns=conversation(turns, "messages"),
+        turns=conversation(with_clip_wishes(turns, clip_wishes_of(used), "media_io_kwargs.video"), "messages"),
         sampling=sampling_of(used, defaults),
         pictures=pictures_of(used, defaults),
         n=whole(used, "n", 1, MOST_CHOICES, 1),
@@ -137,7 +148,15 @@ def _part(part: dict[str, Any], param: str) -> Part:
             return picture_part(image, part.get("detail"), f"{param}.image_url")
         found = as_object(image, f"{param}.image_url")
         return picture_part(found.get("url"), found.get("detail"), f"{param}.image_url")
-    raise unknown_part(part, param, "text or image_url")
+    if kind == "video_url":
+        clip = part.get("video_url")
+        if isinstance(clip, str):
+            return clip_part(clip, part, f"{param}.video_url")
+        found = as_object(clip, f"{param}.video_url")
+        return clip_part(found.get("url"), {**part, **found}, f"{param}.video_url")
+    if kind == "video":
+        return clip_part(part.get("video"), part, f"{param}.video")
+    raise unknown_part(part, param, "text, image_url, video_url or video")
 
 
 def _check_beginning(used: Body, turns: Sequence[Turn]) -> None:
@@ -236,7 +255,8 @@ class ChatAnswer:
         frames = [*first]
         is_last = len(self._replies) == self._n
         replies = [self._replies[choice].reply for choice in sorted(self._replies)]
-        more = {"timings": timings(replies), **notices_field(replies[0].notices)} if is_last else {}
+        about = {**notices_field(replies[0].notices), **clips_field(replies[0].clips)}
+        more = {"timings": timings(replies), **about} if is_last else {}
         last = {"index": event.choice, "delta": {}, "logprobs": None, "finish_reason": _reason(event.reply)}
         frames.append(self._chunk([{**last, **boxes_field(event.reply)}], **more))
         if is_last:
@@ -275,6 +295,7 @@ class ChatAnswer:
             "usage": usage(replies),
             "timings": timings(replies),
             **notices_field(replies[0].notices),
+            **clips_field(replies[0].clips),
         }
 
     def _message(self, answer: Finished) -> dict[str, Any]:

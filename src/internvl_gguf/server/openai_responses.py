@@ -17,6 +17,7 @@ from internvl_gguf.server.content import (
     as_list,
     as_object,
     as_text,
+    elsewhere,
     parts_of,
     picture_part,
     refused,
@@ -108,7 +109,7 @@ def _part(part: dict[str, Any], param: str) -> Part:
         if part.get("file_id"):
             raise refused(f"{param}.file_id", "is given, and no files are stored", "Give image_url, a data URI.")
         return picture_part(part.get("image_url"), part.get("detail"), f"{param}.image_url")
-    raise unknown_part(part, param, "input_text, output_text or input_image")
+    raise unknown_part(part, param, f"input_text, output_text or input_image{elsewhere(kind)}")
 
 
 def _top_logprobs(used: Body) -> int | None:

@@ -11,8 +11,10 @@ from internvl_gguf.server.fields import CHAT_FIELDS, MESSAGES_FIELDS, RESPONSES_
 from internvl_gguf.server.openapi_parts import (
     anthropic_messages,
     chat_messages,
+    clip_wishes,
     described,
     forms,
+    media_options,
     reference,
     tools,
 )
@@ -128,6 +130,7 @@ def _post(name: str, summary: str, request: str, answer: str, *, streams: bool =
 
 def _schemas() -> dict[str, Any]:
     text, whole = {"type": "string"}, {"type": "integer"}
+    frames = {"type": "array", "items": text, "minItems": 1}
     return {
         "ChatRequest": _request(CHAT_FIELDS, "messages"),
         "ResponsesRequest": _request(RESPONSES_FIELDS, "input"),
@@ -138,8 +141,12 @@ def _schemas() -> dict[str, Any]:
                 described({"type": {"const": "text"}, "text": text}),
                 described({"type": {"const": "refusal"}, "refusal": text}),
                 described({"type": {"const": "image_url"}, "image_url": {"anyOf": [reference("ImageURL"), text]}}),
+                described({"type": {"const": "video_url"}, "video_url": {"anyOf": [reference("VideoURL"), text]}}),
+                described({"type": {"const": "video"}, "video": {"anyOf": [text, frames]}}, clip_wishes()),
             ]
         },
+        "VideoURL": described({"url": text}, clip_wishes()),
+        "MediaOptions": media_options(),
         "ImageURL": {
             "type": "object",
             "required": ["url"],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from internvl_gguf.tiling import MAX_TILES_LIMIT
+
 Schema = dict[str, Any]
 
 _TEXT: Final[Schema] = {"type": "string"}
@@ -52,6 +54,29 @@ def chat_messages() -> dict[str, Schema]:
         },
         "ChatCall": described({"function": function}, {"id": _TEXT_OR_NULL}),
     }
+
+
+def clip_wishes() -> Schema:
+    """Return the schemas of what a part may say beside its clip."""
+    seconds: Schema = {"type": ["number", "null"], "minimum": 0}
+    count: Schema = {"type": "integer", "minimum": 1}
+    return {
+        "frames": {"anyOf": [count, {"enum": ["auto", None]}]},
+        "fps": {"type": ["number", "null"], "exclusiveMinimum": 0},
+        "start": seconds,
+        "end": seconds,
+        "max_tiles": _or_null({**count, "maximum": MAX_TILES_LIMIT}),
+    }
+
+
+def media_options() -> Schema:
+    """Return the schema of vLLM's `media_io_kwargs`, as far as it is taken."""
+    counts: Schema = {
+        "num_frames": {"anyOf": [{"type": "integer", "minimum": 1}, {"enum": [-1, None]}]},
+        "fps": {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"enum": [-1, None]}]},
+    }
+    video = {**described({}, counts), "additionalProperties": False}
+    return {**described({}, {"video": video}), "additionalProperties": False}
 
 
 def anthropic_messages() -> dict[str, Schema]:

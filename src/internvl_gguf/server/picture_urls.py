@@ -20,7 +20,7 @@ from internvl_gguf.server.public_addresses import Address
 
 LONGEST: Final = 4096
 """Characters of a URL; signed ones of object stores have about 1,500."""
-INSTEAD: Final = "Send the picture itself, as data:image/png;base64,DATA."
+INSTEAD: Final = "Send the file itself, as data:image/png;base64,DATA or data:video/mp4;base64,DATA."
 
 _PORTS: Final = {"http": 80, "https": 443}
 _URL: Final = re.compile(r"(https?)://([^/?#]+)([/?][^#]*)?(?:#.*)?", re.IGNORECASE | re.ASCII)
@@ -141,4 +141,4 @@ def _to_ascii(host: str) -> str:
 
 
 def _refusal(reason: str) -> PictureError:
-    return PictureError(f"Cannot use the URL of a picture: {reason}.", INSTEAD)
+    return PictureError(f"Cannot use the URL: {reason}.", INSTEAD)

@@ -1,4 +1,4 @@
-"""Fetch a picture that a stranger named by its URL, without lending the stranger this machine's place in its network.
+"""Fetch a file that a stranger named by its URL, without lending the stranger this machine's place in its network.
 
 What is defended: services that only this machine or its network can reach (server-side request forgery), and the
 server's memory and time. So each hop goes the same way: the URL is read strictly (`picture_urls`), its name is looked
@@ -40,21 +40,43 @@ _ONE: Final = httpx2.Limits(max_connections=1, max_keepalive_connections=0)
 
 @dataclass(frozen=True)
 class FetchLimits:
-    """What a stranger's picture may cost.
+    """What a stranger's picture or clip may cost.
 
     Attributes:
-        max_bytes: size of its file.
-        seconds: whole time, with the wait for one of the places, the lookups and all redirects.
+        max_bytes: size of a picture's file.
+        seconds: whole time of a picture, with the wait for one of the places, the lookups and all redirects.
+        clip_bytes: size of a clip's file.
+        clip_seconds: whole time of a clip.
         redirects: how often it may be somewhere else.
-        at_once: pictures that are fetched at the same time; others wait.
+        at_once: files that are fetched at the same time; others wait.
         ports: TCP ports that may be asked.
     """
 
     max_bytes: int = 20 * 2**20
     seconds: float = 15.0
+    clip_bytes: int = 64 * 2**20
+    clip_seconds: float = 45.0
     redirects: int = 3
     at_once: int = 8
     ports: frozenset[int] = frozenset({80, 443})
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What kind of file is fetched.
+
+    Attributes:
+        noun: its name in errors.
+        accept: content types that are asked for.
+        types: how those that are taken begin; an animation is a clip and an image.
+        max_bytes, seconds: bounds.
+    """
+
+    noun: str
+    accept: str
+    types: tuple[str, ...]
+    max_bytes: int
+    seconds: float
 
 
 def look_up(host: str, port: int) -> list[str]:
@@ -89,6 +111,9 @@ class RemotePictures:
             tls: whom to trust; if None, whom this system trusts (SSL_CERT_FILE and SSL_CERT_DIR count).
         """
         self._limits = limits or FetchLimits()
+        self._picture = _Wanted("picture", "image/*", ("image/",), self._limits.max_bytes, self._limits.seconds)
+        clip_types = ("video/", "image/")
+        self._clip = _Wanted("clip", "video/*,image/*", clip_types, self._limits.clip_bytes, self._limits.clip_seconds)
         self._is_allowed = is_allowed
         self._resolve = resolve
         self._tls = tls or httpx2.create_ssl_context()
@@ -96,33 +121,38 @@ class RemotePictures:
         # Threads of its own: a stranger's slow name servers keep no other work of the event loop's threads waiting.
         self._lookups = ThreadPoolExecutor(self._limits.at_once, thread_name_prefix="picture-lookup")
 
-    async def fetch(self, url: str) -> bytes:
+    async def fetch(self, url: str, *, is_clip: bool = False) -> bytes:
         """Return the file at a URL.
 
+        Args:
+            url: as the stranger wrote it.
+            is_clip: whether it is to be a clip, not a picture.
+
         Raises:
-            PictureError: it may not be asked for, cannot be had, is too large, too slow, or no picture.
+            PictureError: it may not be asked for, cannot be had, is too large, too slow, or of another kind.
         """
+        wanted = self._clip if is_clip else self._picture
         target = parse_url(url, self._limits.ports)
         try:
-            async with asyncio.timeout(self._limits.seconds), self._places:
-                return await self._follow(target)
+            async with asyncio.timeout(wanted.seconds), self._places:
+                return await self._follow(target, wanted)
         except TimeoutError:
-            raise _failure(target, f"it did not come within {self._limits.seconds:g} s") from None
+            raise _failure(target, wanted, f"it did not come within {wanted.seconds:g} s") from None
 
     async def aclose(self) -> None:
         """Let go of the threads; lookups under way end by themselves."""
         self._lookups.shutdown(wait=False, cancel_futures=True)
 
-    async def _follow(self, first: PictureUrl) -> bytes:
+    async def _follow(self, first: PictureUrl, wanted: _Wanted) -> bytes:
         target = first
         for _ in range(self._limits.redirects + 1):
-            found = await self._ask(target, await self._addresses(target))
+            found = await self._ask(target, await self._addresses(target, wanted), wanted)
             if isinstance(found, bytes):
                 return found
             target = redirected(target, found, self._limits.ports)
-        raise _failure(first, f"it is redirected more than {self._limits.redirects} times")
+        raise _failure(first, wanted, f"it is redirected more than {self._limits.redirects} times")
 
-    async def _addresses(self, target: PictureUrl) -> list[Address]:
+    async def _addresses(self, target: PictureUrl, wanted: _Wanted) -> list[Address]:
         """Return the addresses of a host; one that is not allowed spoils all, since no honest name has both."""
         if target.address:
             addresses = [target.address]
@@ -135,28 +165,28 @@ class RemotePictures:
                 addresses = []
         # One answer for names that do not exist and those of the inner network: it tells nobody which is which.
         if not addresses or not all(map(self._is_allowed, addresses)):
-            raise _failure(target, "its host has no address on the public internet")
+            raise _failure(target, wanted, "its host has no address on the public internet")
         return addresses[:_TRIED]
 
-    async def _ask(self, target: PictureUrl, addresses: list[Address]) -> bytes | str:
+    async def _ask(self, target: PictureUrl, addresses: list[Address], wanted: _Wanted) -> bytes | str:
         """Return the file, or where it is instead (a Location header)."""
         for address in addresses:
             try:
-                return await self._ask_at(target, address)
+                return await self._ask_at(target, address, wanted)
             except (httpx2.ConnectError, httpx2.ConnectTimeout):
                 continue
             except (httpx2.HTTPError, OSError):
-                raise _failure(target, "the connection broke, or what came is not HTTP") from None
-        raise _failure(target, "its host cannot be reached, or has no valid certificate")
+                raise _failure(target, wanted, "the connection broke, or what came is not HTTP") from None
+        raise _failure(target, wanted, "its host cannot be reached, or has no valid certificate")
 
-    async def _ask_at(self, target: PictureUrl, address: Address) -> bytes | str:
+    async def _ask_at(self, target: PictureUrl, address: Address, wanted: _Wanted) -> bytes | str:
         request = httpx2.Request(
             "GET",
             httpx2.URL(scheme=target.scheme, host=str(address), port=target.port, raw_path=target.path.encode("ascii")),
             headers={
                 "Host": target.authority,
                 "User-Agent": f"internvl-gguf/{__version__}",
-                "Accept": "image/*",
+                "Accept": wanted.accept,
                 "Accept-Encoding": "identity",
                 "Connection": "close",
             },
@@ -167,39 +197,46 @@ class RemotePictures:
             try:
                 if response.status_code in _MOVED and (location := response.headers.get("Location")):
                     return location
-                self._check_headers(target, response)
-                return await self._read(target, response)
+                self._check_headers(target, wanted, response)
+                return await self._read(target, wanted, response)
             finally:
                 await response.aclose()
 
-    def _check_headers(self, target: PictureUrl, response: httpx2.Response) -> None:
-        """Refuse what is no picture before any of it is read."""
+    def _check_headers(self, target: PictureUrl, wanted: _Wanted, response: httpx2.Response) -> None:
+        """Refuse what is of another kind before any of it is read."""
         if response.status_code != httpx2.codes.OK:
-            raise _failure(target, f"its server answered with status {response.status_code}")
+            raise _failure(target, wanted, f"its server answered with status {response.status_code}")
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind and kind not in _BYTES and not kind.startswith("image/"):
-            raise _failure(target, "its server says that it is no picture", "Give the URL of the picture itself.")
+        if kind and kind not in _BYTES and not kind.startswith(wanted.types):
+            raise _failure(
+                target,
+                wanted,
+                f"its server says that it is no {wanted.noun}",
+                f"Give the URL of the {wanted.noun} itself.",
+            )
         if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-            raise _failure(target, "its server compressed it once more, though asked not to")
+            raise _failure(target, wanted, "its server compressed it once more, though asked not to")
         length = response.headers.get("Content-Length", "")
-        if length.isdecimal() and int(length) > self._limits.max_bytes:
-            raise self._too_large(target)
+        if length.isdecimal() and int(length) > wanted.max_bytes:
+            raise _too_large(target, wanted)
 
-    async def _read(self, target: PictureUrl, response: httpx2.Response) -> bytes:
+    async def _read(self, target: PictureUrl, wanted: _Wanted, response: httpx2.Response) -> bytes:
         """Read the body, but never more than one piece beyond the limit."""
         pieces, size = [], 0
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         async for piece in response.stream:
             size += len(piece)
-            if size > self._limits.max_bytes:
-                raise self._too_large(target)
+            if size > wanted.max_bytes:
+                raise _too_large(target, wanted)
             pieces.append(piece)
         return b"".join(pieces)
 
-    def _too_large(self, target: PictureUrl) -> PictureError:
-        limit = self._limits.max_bytes / 2**20
-        return _failure(target, f"it has more than {limit:g} MiB", "Scale it down, or save it in a compressed format.")
+
+def _too_large(target: PictureUrl, wanted: _Wanted) -> PictureError:
+    limit = wanted.max_bytes / 2**20
+    hint = "Scale it down, or save it in a compressed format."
+    return _failure(target, wanted, f"it has more than {limit:g} MiB", hint)
 
 
-def _failure(target: PictureUrl, reason: str, hint: str = INSTEAD) -> PictureError:
-    return PictureError(f"Cannot use the picture at {target.host}: {reason}.", hint)
+def _failure(target: PictureUrl, wanted: _Wanted, reason: str, hint: str = INSTEAD) -> PictureError:
+    return PictureError(f"Cannot use the {wanted.noun} at {target.host}: {reason}.", hint)

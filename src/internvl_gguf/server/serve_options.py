@@ -63,13 +63,16 @@ class TakenOptions:
 
     allow_remote_images: bool = option(
         False,
-        "Fetch pictures whose address a request names, from public addresses only.",
+        "Fetch pictures and clips whose address a request names, from public addresses only.",
         "--allow-remote-images",
     )
     media_root: str | None = option(None, "Let requests name files in this folder by file://.", metavar="FOLDER")
     max_body: int = option(64, "Most MiB of a request.", allows=between(1, 4096), hint="Use 1 to 4096.", metavar="MIB")
     max_pictures: int = option(
         64, "Most pictures of a request.", allows=between(1, 4096), hint="Use 1 to 4096.", metavar="N"
+    )
+    max_clip: int = option(
+        64, "Most MiB of a clip's file.", allows=between(1, 2048), hint="Use 1 to 2048.", metavar="MIB"
     )
 
     def __post_init__(self) -> None:

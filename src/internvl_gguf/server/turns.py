@@ -23,16 +23,18 @@ from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.images.fit_context import ANSWER_ALLOWANCE
 from internvl_gguf.images.tile_limits import TileLimits
-from internvl_gguf.server.chat_request import ChatRequest, PicturePart, TextPart, Turn
+from internvl_gguf.server.chat_request import ChatRequest, TextPart, Turn
 from internvl_gguf.server.checked_wishes import NO_WISHES, CheckedWishes
-from internvl_gguf.session.asked import with_note
+from internvl_gguf.server.shown_parts import content_of, image_of
+from internvl_gguf.session.asked import with_note, without_note
+from internvl_gguf.session.clips import OpenClip
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prepare import PreparedQuestion, grounded_tokens, prepare_question, refuse_endless
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
 from internvl_gguf.session.tool_prompt import with_calls
 from internvl_gguf.structured.tool_stream import CALL_BEGINS
-from internvl_gguf.tiling import MAX_TILES
-from internvl_gguf.types import Message, Picture, Reply, TokenSpan, ToolResult
+from internvl_gguf.types import Message, Reply, ShownClip, TokenSpan, ToolResult
+from internvl_gguf.video import open_clip
 
 KEPT_BYTES: Final = 256 * 2**20
 _MESSAGE_BYTES: Final = 512  # of a message without pictures, about
@@ -76,11 +78,13 @@ class _KeptTurn:
     Attributes:
         messages: its message, or one for each result, without what a prompt says of the form of an answer.
         notices: what was changed so that it fits.
+        clips: its clips, with the frames that were shown.
         question: of an answer, the text of the question as its prompt had it; "" for not known.
     """
 
     messages: tuple[Message, ...]
     notices: tuple[str, ...] = ()
+    clips: tuple[ShownClip, ...] = ()
     question: str = ""
 
     @property
@@ -103,11 +107,13 @@ class _Preparing:
         runtime: the model.
         options: of `prepare_question`.
         cut: key of all that decides how pictures are cut, beside the conversation before them.
+        opens: opens clips.
     """
 
     runtime: ModelRuntime
     options: AskOptions
     cut: Key
+    opens: OpenClip
 
 
 class Turns:
@@ -124,7 +130,12 @@ class Turns:
         self._lock = threading.Lock()
 
     def prepare(
-        self, runtime: ModelRuntime, request: ChatRequest, system: str, wishes: CheckedWishes = NO_WISHES
+        self,
+        runtime: ModelRuntime,
+        request: ChatRequest,
+        system: str,
+        wishes: CheckedWishes = NO_WISHES,
+        opens: OpenClip = open_clip,
     ) -> PreparedConversation:
         """Return the prompt of a request; the model computes nothing.
 
@@ -133,18 +144,19 @@ class Turns:
             request: its pictures are bytes.
             system: the system message where the request has none; "" for none.
             wishes: the request's, checked.
+            opens: opens its clips.
 
         Raises:
             InvalidRequestError: a prompt that cannot be used.
             ContextOverflowError: it does not fit the context.
-            PictureError: a picture that cannot be read.
+            PictureError: a picture or clip that cannot be read.
         """
         started = time.perf_counter()
         _refuse_too_many(request.turns, runtime.engine.n_ctx)
         options = _options(request, wishes)
         identity = runtime.encoder_identity
         room = min(request.sampling.max_tokens, ANSWER_ALLOWANCE)  # all that it decides about how pictures are cut
-        preparing = _Preparing(runtime, options, _key(b"", identity, repr((room, request.pictures))))
+        preparing = _Preparing(runtime, options, _key(b"", identity, repr((room, request.pictures))), opens)
         key = b""
         messages: list[Message] = []
         *earlier, last = _questions_and_answers(request.turns)
@@ -164,7 +176,7 @@ class Turns:
             # The pictures may have been cut when the prompt had less beside them.
             kept, _ = self._asked(preparing, messages, last, key, is_new=True)
             question = _question(runtime, messages, kept, options)
-        question = replace(question, started=started, notices=kept.notices)
+        question = replace(question, started=started, notices=kept.notices, clips=kept.clips)
         if prefix:
             question = _with_prefix(runtime, question, prefix)
         preprocess = time.perf_counter() - started if kept.has_pictures else question.preprocess_seconds
@@ -237,21 +249,22 @@ class Turns:
         options = preparing.options
         if not is_new:
             for turn in turns:
-                key = _key(key, turn.role, *(_content(part) for part in turn.parts))
-        if not any(turn.pictures for turn in turns):
+                key = _key(key, turn.role, *(content_of(part) for part in turn.parts))
+        if not any(turn.shown for turn in turns):
             return _KeptTurn(tuple(Message(turn.role, turn.text) for turn in turns)), key
         cut_key = _key(key, preparing.cut)
         kept = None if is_new else self._find(cut_key)
         if kept is None:
-            numbers = itertools.count(1 + sum(len(message.pictures) for message in history))
             texts = [prompt_text(turn) for turn in turns]
-            pictures = [[_picture(part, next(numbers), options) for part in turn.pictures] for turn in turns]
+            pictures = [[image_of(part, options) for part in turn.shown] for turn in turns]
             # What tools may be called binds the answer only; here is measured what fits.
             measuring = cast("AskOptions", {**options, "tool_choice": "none" if options.get("tools") else None})
             prompt = _as_prompt(turns[0].role, texts, pictures)
-            question = prepare_question(preparing.runtime, TileLimits(), history, *prompt, measuring)
-            messages = (replace(each, text=text) for each, text in zip(question.messages, texts, strict=True))
-            kept = _KeptTurn(tuple(messages), question.notices)
+            question = prepare_question(preparing.runtime, TileLimits(), history, *prompt, measuring, preparing.opens)
+            messages = question.messages
+            if turns[0].role == "user":
+                messages = tuple(replace(each, text=without_note(each.text, options)) for each in messages)
+            kept = _KeptTurn(messages, question.notices, question.clips)
             self._keep(cut_key, kept)
         return kept, key
 
@@ -284,7 +297,7 @@ def prompt_text(turn: Turn) -> str:
     Pictures before or after all text get the places of the model card, which are before the text; so do pictures whose
     places the text marks itself.
     """
-    kinds = [isinstance(part, PicturePart) for part in turn.parts]
+    kinds = [not isinstance(part, TextPart) for part in turn.parts]
     text_at = [index for index, is_picture in enumerate(kinds) if not is_picture]
     is_between = bool(text_at) and any(kinds[text_at[0] : text_at[-1]])
     if not is_between or IMAGE_PLACE in turn.text:
@@ -346,25 +359,10 @@ def _options(request: ChatRequest, wishes: CheckedWishes) -> AskOptions:
             "thumbnail": pictures.thumbnail,
             "layout": pictures.layout,
             "fit_pictures": pictures.fit_pictures,
+            "frame_times": pictures.frame_times,
             **wishes.options,
         },
     )
-
-
-def _picture(part: PicturePart, number: int, options: AskOptions) -> Picture:
-    name = f"picture {number}"
-    if part.detail == "low":
-        return Picture(part.source, max_tiles=1, min_tiles=1, name=name)
-    if part.detail == "high":
-        return Picture(part.source, max_tiles=max(MAX_TILES, options.get("min_tiles", 1)), name=name)
-    return Picture(part.source, name=name)
-
-
-def _content(part: TextPart | PicturePart) -> bytes:
-    if isinstance(part, TextPart):
-        return b"text" + part.text.encode()
-    source = part.source if isinstance(part.source, bytes) else part.source.encode()
-    return b"picture" + part.detail.encode() + hashlib.blake2b(source, digest_size=16).digest()
 
 
 def _key(before: Key, *parts: str | bytes) -> Key:

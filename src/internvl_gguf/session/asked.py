@@ -100,6 +100,12 @@ def with_note(prompt: str, options: AskOptions) -> str:
     return "\n\n".join(filter(None, (prompt, form_note(options))))
 
 
+def without_note(text: str, options: AskOptions) -> str:
+    """Return the question of which `with_note` made a text."""
+    note = form_note(options)
+    return text.removesuffix(note).removesuffix("\n\n") if note else text
+
+
 def form_note(options: AskOptions) -> str:
     """Return what the prompt says about the form of the answer; "" for nothing."""
     form = options.get("answer_format")

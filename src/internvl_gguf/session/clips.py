@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from internvl_gguf.config import AskOptions, PictureOptions
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.session.asked import Asked
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
-from internvl_gguf.types import Picture, PictureLayout, ShownClip, ShownFrame, Video
+from internvl_gguf.types import Frames, Picture, PictureLayout, ShownClip, ShownFrame, Video
 from internvl_gguf.video import ClipFrame, ClipInfo, choose_frames, open_clip
-from internvl_gguf.video.reader import damage_notices
+from internvl_gguf.video.reader import ClipReader, damage_notices
+
+OpenClip: TypeAlias = Callable[[Video], ClipReader]
+"""Opens a clip as `open_clip` does, within limits of its own."""
 
 
 def longest_label(options: AskOptions) -> str:
     """Return a label as long as those of frames become, to measure what a frame takes beside its visual tokens."""
-    return _label(888, 8888.8, options.get("frame_times", PictureOptions.frame_times))
+    return _label(888, 8888.8 if options.get("frame_times", PictureOptions.frame_times) else None)
 
 
 def with_frames(
-    messages: Sequence[Asked], options: AskOptions, most: Callable[[], int], n_before: int = 0
+    messages: Sequence[Asked],
+    options: AskOptions,
+    most: Callable[[], int],
+    n_before: int = 0,
+    opens: OpenClip = open_clip,
 ) -> tuple[list[Asked], tuple[ShownClip, ...], tuple[str, ...]]:
     """Return messages whose clips are pictures, the frames that these are, and what users should know, one line each.
 
@@ -32,30 +40,36 @@ def with_frames(
         options: options of the question.
         most: called for the number of frames that the context has room for, where a clip takes as many as fit.
         n_before: pictures of the conversation before these messages.
+        opens: opens clips.
 
     Raises:
         VideoError: a clip that cannot be read.
         InvalidRequestError: clips in the layout `combined`.
     """
-    clips = [image for each in messages for image in each.images if isinstance(image, Video)]
+    clips = [image for each in messages for image in each.images if isinstance(image, Video | Frames)]
     if not clips:
         return list(messages), (), ()
     for each in messages:
         check_layout(each.message.layout)
-    open_ended = sum(clip.frames == "auto" for clip in clips)
+    open_ended = sum(isinstance(clip, Video) and clip.frames == "auto" for clip in clips)
     share = max(1, most() // open_ended) if open_ended else None
     notices: list[str] = []
     shown_clips: list[ShownClip] = []
+    number = 0
     found = []
     for each in messages:
         shown: list[list[Picture]] = []
         for image in each.images:
-            if isinstance(image, Video):
-                first = f"Video-{len(shown_clips) + 1}:\n" if len(clips) > 1 else ""
-                read = clip_pictures(image, options, share, first)
-                notices += read.notices
-                shown_clips.append(read.shown(n_before))
-                shown.append(read.pictures)
+            if isinstance(image, Video | Frames):
+                number += 1
+                first = f"Video-{number}:\n" if len(clips) > 1 else ""
+                if isinstance(image, Video):
+                    read = clip_pictures(image, options, share, first, opens)
+                    notices += read.notices
+                    shown_clips.append(read.shown(n_before))
+                    shown.append(read.pictures)
+                else:
+                    shown.append(_labelled(image, options, first))
             else:
                 shown.append([image])
             n_before += len(shown[-1])
@@ -99,7 +113,9 @@ class ClipPictures:
         return ShownClip(self.info.name, tuple(frames))
 
 
-def clip_pictures(video: Video, options: AskOptions, most: int | None = None, first: str = "") -> ClipPictures:
+def clip_pictures(
+    video: Video, options: AskOptions, most: int | None = None, first: str = "", opens: OpenClip = open_clip
+) -> ClipPictures:
     """Return the frames of a clip as labelled pictures.
 
     Args:
@@ -107,25 +123,42 @@ def clip_pictures(video: Video, options: AskOptions, most: int | None = None, fi
         options: options of the question: `max_tiles` where the clip says nothing, `frame_times`.
         most: most frames that `frames="auto"` may be; see `choose_frames`.
         first: text before the label of the first frame.
+        opens: opens the clip.
 
     Raises:
         VideoError: it cannot be read.
     """
-    with open_clip(video) as reader:
-        choice = choose_frames(video, reader.info, most=most)
+    with opens(video) as reader:
+        choice = choose_frames(video, reader.info, most=most, limits=reader.limits)
         frames = list(reader.frames(choice.indices))
     most_tiles = options.get("max_tiles", 1) if video.max_tiles is None else video.max_tiles
-    timed = options.get("frame_times", PictureOptions.frame_times)
     pictures = [
-        Picture(
-            frame.image,
-            max_tiles=most_tiles,
-            name=frame_name(reader.info.name, frame.time),
-            label=(first if number == 1 else "") + _label(number, frame.time, timed),
-        )
-        for number, frame in enumerate(frames, 1)
+        Picture(each.image, max_tiles=most_tiles, name=frame_name(reader.info.name, each.time)) for each in frames
     ]
-    return ClipPictures(reader.info, frames, pictures, (*choice.notices, *damage_notices(reader.info, frames)))
+    labelled = _labelled(Frames(tuple(pictures), tuple(frame.time for frame in frames)), options, first)
+    return ClipPictures(reader.info, frames, labelled, (*choice.notices, *damage_notices(reader.info, frames)))
+
+
+def _labelled(frames: Frames, options: AskOptions, first: str) -> list[Picture]:
+    """Return frames with their labels; `first` is text before that of the first frame.
+
+    The question's `min_tiles` gives way to the most tiles of a frame.
+    """
+    is_timed = options.get("frame_times", PictureOptions.frame_times)
+    times = frames.times if is_timed and frames.times else (None,) * len(frames.pictures)
+    return [
+        replace(
+            picture,
+            label=(first if number == 1 else "") + _label(number, seconds),
+            min_tiles=_least_tiles(picture, options),
+        )
+        for number, (picture, seconds) in enumerate(zip(frames.pictures, times, strict=True), 1)
+    ]
+
+
+def _least_tiles(picture: Picture, options: AskOptions) -> int | None:
+    least, most = options.get("min_tiles"), picture.max_tiles
+    return picture.min_tiles if least is None or most is None or picture.min_tiles is not None else min(least, most)
 
 
 def frame_name(clip: str, seconds: float) -> str:
@@ -133,8 +166,8 @@ def frame_name(clip: str, seconds: float) -> str:
     return f"{clip} at {seconds:.1f} s"
 
 
-def _label(number: int, seconds: float, timed: bool) -> str:
-    return f"Frame{number} ({seconds:.1f} s): " if timed else f"Frame{number}: "
+def _label(number: int, seconds: float | None) -> str:
+    return f"Frame{number}: " if seconds is None else f"Frame{number} ({seconds:.1f} s): "
 
 
 def _with_places(text: str, shown: Sequence[Sequence[Picture]]) -> str:

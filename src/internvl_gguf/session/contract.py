@@ -49,6 +49,10 @@ class AnySession(Protocol):
         """
         ...
 
+    def frame_room(self, prompt: str, images: Any = (), **options: Unpack[AskOptions]) -> int:
+        """Return how many frames of a clip the context has room for, beside the conversation and a question."""
+        ...
+
     def kv_bytes(self, positions: int) -> int | None:
         """Return the bytes of the KV that `save` writes for so many positions; None if there is nothing to save."""
         ...

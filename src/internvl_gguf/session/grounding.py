@@ -141,11 +141,12 @@ class _Shift:
 
 def asked_pictures(messages: Sequence[Message]) -> AskedPictures | None:
     """Return the pictures of a conversation as its last question asks about them; None without any."""
-    sizes = [picture.source_size for message in messages for picture in message.pictures]
-    if not sizes:
+    shown = [picture for message in messages for picture in message.pictures]
+    if not shown:
         return None
     count = next(len(message.pictures) for message in reversed(messages) if message.pictures)
-    return AskedPictures.of(sizes, len(sizes) - count, count, messages[-1].text)
+    sizes, labels = [picture.source_size for picture in shown], [picture.label for picture in shown]
+    return AskedPictures.of(sizes, len(shown) - count, count, messages[-1].text, labels)
 
 
 def check_can_box(runtime: ModelRuntime, messages: Sequence[Message], images: Sequence[object]) -> None:

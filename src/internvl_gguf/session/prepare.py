@@ -23,7 +23,7 @@ from internvl_gguf.images.fit_context import (
 from internvl_gguf.images.load import describe_source, load_image
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.session.asked import Asked, asked, form_note
-from internvl_gguf.session.clips import longest_label, with_frames
+from internvl_gguf.session.clips import OpenClip, longest_label, with_frames
 from internvl_gguf.session.grounding import check_can_box, split_at_tags
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prompt_template import (
@@ -41,6 +41,7 @@ from internvl_gguf.structured.tool_format import GROUNDING
 from internvl_gguf.structured.tool_stream import CALL_BEGINS, CALL_ENDS
 from internvl_gguf.tiling import Grid, TiledPicture, cut_by_grid
 from internvl_gguf.types import (
+    Frames,
     Message,
     MessagePicture,
     Picture,
@@ -54,6 +55,7 @@ from internvl_gguf.types import (
     Video,
 )
 from internvl_gguf.utils import arguments
+from internvl_gguf.video import open_clip
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -104,12 +106,14 @@ class _DecodedPicture:
         image: its pixels, RGB and upright.
         limits: its tile limits.
         label: text before it in the prompt.
+        source_size: the size in which boxes are meant; None for that of `image`.
     """
 
     name: str
     image: Image
     limits: TileLimits
     label: str = ""
+    source_size: tuple[int, int] | None = None
 
 
 def prepare_question(
@@ -119,8 +123,18 @@ def prepare_question(
     prompt: str | Sequence[ToolResult],
     images: Any,
     options: AskOptions,
+    opens: OpenClip = open_clip,
 ) -> PreparedQuestion:
     """Read the pictures, lay out the prompt and check that it fits; the model computes nothing.
+
+    Args:
+        runtime: the model.
+        limits: tile limits of pictures for which nothing else says them.
+        history: the conversation before it.
+        prompt: the question, or what the tools returned that the last answer called.
+        images: pictures and clips of the question.
+        options: of the question.
+        opens: opens its clips.
 
     Raises:
         InvalidRequestError: options or a prompt that cannot be used.
@@ -133,9 +147,13 @@ def prepare_question(
     tools, form = tools_and_form(options, _tokens_of_forms(runtime))
     sampling = options.get("sampling") or SamplingParams()
     answer_tokens = min(sampling.max_tokens, ANSWER_ALLOWANCE)
-    messages, clips, clip_notices = _with_frames(
-        runtime, history, asked(history, prompt, images, options), options, tools, answer_tokens
-    )
+    given = asked(history, prompt, images, options)
+
+    def most() -> int:
+        return _frame_room(runtime, history, given, options, tools, answer_tokens)
+
+    n_before = sum(len(message.pictures) for message in history)
+    messages, clips, clip_notices = with_frames(given, options, most, n_before, opens)
     if form is not None and form.kind == "boxes":
         check_can_box(runtime, history, [image for each in messages for image in each.images])
     decoded = [[_read(runtime, limits, image, options) for image in each.images] for each in messages]
@@ -174,24 +192,35 @@ def prepare_question(
     return PreparedQuestion(tuple(cut), spans, sampling, started, preprocess, len(history), notices, form, tools, clips)
 
 
-def _with_frames(
+def frame_room(runtime: ModelRuntime, history: Sequence[Message], prompt: str, images: Any, options: AskOptions) -> int:
+    """Return how many frames of one tile the context has room for, beside a conversation, a question and its pictures.
+
+    Raises:
+        InvalidRequestError: options or a prompt that cannot be used.
+    """
+    options = checked_options(options)
+    tools, _ = tools_and_form(options, _tokens_of_forms(runtime))
+    sampling = options.get("sampling") or SamplingParams()
+    given = asked(history, prompt, images, options)
+    return _frame_room(runtime, history, given, options, tools, min(sampling.max_tokens, ANSWER_ALLOWANCE))
+
+
+def _frame_room(
     runtime: ModelRuntime,
     history: Sequence[Message],
     messages: Sequence[Asked],
     options: AskOptions,
     tools: Sequence[Tool],
     answer_tokens: int,
-) -> tuple[list[Asked], tuple[ShownClip, ...], tuple[str, ...]]:
-    """Return what `with_frames` does; a clip with `frames="auto"` gets what the context has left."""
-
-    def most() -> int:
-        bare = [replace(each.message, text=each.message.text.replace(IMAGE_PLACE, "")) for each in messages]
-        taken = total_length(prompt_spans(runtime, [*history, *bare], tools))
-        pictures = sum(not isinstance(image, Video) for each in messages for image in each.images)
-        room = runtime.engine.n_ctx - taken - answer_tokens
-        return room // (runtime.vision.tokens_per_tile + _frame_tokens(runtime, options)) - pictures
-
-    return with_frames(messages, options, most, sum(len(message.pictures) for message in history))
+) -> int:
+    bare = [replace(each.message, text=each.message.text.replace(IMAGE_PLACE, "")) for each in messages]
+    taken = total_length(prompt_spans(runtime, [*history, *bare], tools))
+    pictures = 0
+    for image in (image for each in messages for image in each.images):
+        if not isinstance(image, Video):
+            pictures += len(image.pictures) if isinstance(image, Frames) else 1
+    room = runtime.engine.n_ctx - taken - answer_tokens
+    return room // (runtime.vision.tokens_per_tile + _frame_tokens(runtime, options)) - pictures
 
 
 def _frame_tokens(runtime: ModelRuntime, options: AskOptions) -> int:
@@ -281,7 +310,8 @@ def recut_picture(runtime: ModelRuntime, source: Any, grid: tuple[int, int], has
     """
     picture = source if isinstance(source, Picture) else Picture(source)
     name = describe_source(picture.source if picture.name is None else picture.name)
-    return cut_as_before(runtime, load_image(picture.source, name=name), name, grid, has_thumbnail)
+    cut = cut_as_before(runtime, load_image(picture.source, name=name), name, grid, has_thumbnail)
+    return replace(cut, label=picture.label, source_size=picture.source_size or cut.source_size)
 
 
 def cut_as_before(
@@ -365,20 +395,21 @@ def _decode(limits: TileLimits, source: Any, options: AskOptions) -> _DecodedPic
     picture = source if isinstance(source, Picture) else Picture(source)
     narrowed = limits.narrowed(picture, options)
     name = describe_source(picture.source if picture.name is None else picture.name)
-    return _DecodedPicture(name, load_image(picture.source, name=name), narrowed, picture.label)
+    image = load_image(picture.source, name=name)
+    return _DecodedPicture(name, image, narrowed, picture.label, picture.source_size)
 
 
 def _without_tiles(picture: _DecodedPicture | MessagePicture) -> MessagePicture:
     """Return the stand-in of a picture while the prompt around it is measured: no tiles, unless it is cut already."""
     if isinstance(picture, MessagePicture):
         return picture
-    size = picture.image.size
+    size = picture.source_size or picture.image.size
     return MessagePicture(picture.name, (1, 1), has_thumbnail=False, source_size=size, tiles=(), label=picture.label)
 
 
 def _cut(runtime: ModelRuntime, picture: _DecodedPicture, limits: TileLimits) -> MessagePicture:
     cut = _message_picture(runtime, picture.name, limits.cut(picture.image, runtime.vision.image_size))
-    return replace(cut, label=picture.label)
+    return replace(cut, label=picture.label, source_size=picture.source_size or cut.source_size)
 
 
 def _message_picture(runtime: ModelRuntime, name: str, tiled: TiledPicture) -> MessagePicture:

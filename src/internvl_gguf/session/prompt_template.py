@@ -161,7 +161,7 @@ def _user_pieces(message: Message, numbered: int) -> Iterator[PromptPiece]:
     text = message.text
     if IMAGE_PLACE not in text:
         labels = [group[0].label for group in groups]
-        text = _official_places(labels, message.layout, numbered) + text
+        text = official_places(labels, message.layout, numbered) + text
     first, *rest = text.split(IMAGE_PLACE)
     yield PlainText(first)
     for group, following in zip(groups, rest, strict=True):
@@ -171,8 +171,14 @@ def _user_pieces(message: Message, numbered: int) -> Iterator[PromptPiece]:
         yield PlainText(following)
 
 
-def _official_places(labels: Sequence[str], layout: PictureLayout, numbered: int) -> str:
-    """Return the places of pictures that have these labels, each in a line of its own."""
+def official_places(labels: Sequence[str], layout: PictureLayout, numbered: int) -> str:
+    """Return the places of pictures that have these labels, each in a line of its own.
+
+    Args:
+        labels: text before each; "" for what the layout says.
+        layout: layout of the question.
+        numbered: pictures without a label before it in the conversation.
+    """
     name, before = ("Frame", 0) if layout == "frames" else ("Image-", numbered)
     if len(labels) == 1 and layout != "frames":
         return f"{labels[0]}{IMAGE_PLACE}\n"

@@ -520,6 +520,19 @@ class Session(Owned):
             return prepare.prepare_picture(self.runtime, self._limits, image, {})
         return prepare.recut_picture(self.runtime, image, grid, has_thumbnail)
 
+    def frame_room(self, prompt: str, images: Any = (), **options: Unpack[AskOptions]) -> int:
+        """Return how many frames of one tile the context has room for, beside the conversation and a question.
+
+        It is what `Video(frames="auto")` takes at most.
+
+        Args:
+            prompt, images, **options: as in `ask`; clips among the pictures do not count.
+
+        Raises:
+            InvalidRequestError: options or a prompt that cannot be used.
+        """
+        return prepare.frame_room(self.runtime, self._messages, prompt, images, options)
+
     def kv_bytes(self, positions: int) -> int | None:
         """Return the bytes of the KV that `save` writes for so many positions; None while the model is not loaded."""
         from internvl_gguf.memory import kv_bytes_per_position

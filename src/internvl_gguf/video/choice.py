@@ -50,20 +50,28 @@ def choose_frames(
             f"Cannot use {info.name}: it lasts {info.duration:.2f} s, and start is {video.start or 0:g} s.",
             "Give a start before its end.",
         )
-    count = _count(video, info, last - first + 1, most)
+    area = info.size[0] * info.size[1]
+    held = max(1, limits.all_pixels // area)
+    count = _count(video, info, last - first + 1, min(held, TRAINED_FRAMES if most is None else most))
     if count > limits.frames:
         raise VideoError(
             f"Cannot use {info.name}: {count:,} frames of it are wanted, more than the limit of {limits.frames:,}.",
             "Ask for fewer frames, or for a shorter range (start, end).",
+        )
+    if count > held:
+        raise VideoError(
+            f"Cannot use {info.name}: {count:,} frames of it have {count * area / 1e6:,.0f} megapixels together, more "
+            f"than the limit of {limits.all_pixels / 1e6:,.0f}.",
+            "Ask for fewer frames, or save it at a lower resolution.",
         )
     return FrameChoice(
         frame_indices(info.n_frames, info.fps, count, video.start, video.end), _notices(video, info, count)
     )
 
 
-def _count(video: Video, info: ClipInfo, available: int, most: int | None) -> int:
+def _count(video: Video, info: ClipInfo, available: int, most: int) -> int:
     """Return how many frames are wanted of a range of `available` frames."""
-    room = min(available, TRAINED_FRAMES if most is None else max(1, most))
+    room = min(available, max(1, most))
     if video.fps is None:
         return room if video.frames == "auto" else video.frames or DEFAULT_FRAMES
     by_rate = max(1, round(available / info.fps * video.fps))

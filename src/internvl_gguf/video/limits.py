@@ -14,6 +14,7 @@ class ClipLimits:
         memory: bytes of address space of the process that decodes it. Only Linux keeps to it.
         pixels: width x height of a frame; 8K has 33 million.
         frames: most frames taken of it.
+        all_pixels: width x height of all frames taken of it together: they are held until they are cut into tiles.
         streams: most streams in its file: pictures, sounds, subtitles.
         file_bytes: bytes of its file on a disk.
         held_bytes: bytes of a clip that comes by a pipe, in a `data:` URI or as bytes.
@@ -25,6 +26,7 @@ class ClipLimits:
     memory: int = 3 * 2**30
     pixels: int = 36_000_000
     frames: int = 1024
+    all_pixels: int = 2**31
     streams: int = 64
     file_bytes: int = 64 * 2**30
     held_bytes: int = 2 * 2**30

@@ -30,6 +30,7 @@ from internvl_gguf.video.clip_file import describe_clip, open_clip_file
 from internvl_gguf.video.formats import HEAD_BYTES, ClipFormat, identify
 from internvl_gguf.video.limits import ClipLimits
 from internvl_gguf.video.served_file import MOST_BYTES
+from internvl_gguf.video.stop import ClipStop
 from internvl_gguf.video.wire import WireEndError, WireError, receive, send
 
 _COMMAND: Final = python_module("internvl_gguf.video.child_main")
@@ -47,10 +48,11 @@ class ClipReader:
 
     Attributes:
         info: facts of the clip.
+        limits: bounds on what it may cost.
     """
 
-    def __init__(self, video: Video, limits: ClipLimits) -> None:
-        self._limits = limits
+    def __init__(self, video: Video, limits: ClipLimits, stop: ClipStop | None = None) -> None:
+        self.limits = limits
         self._name = describe_clip(video)
         self._seconds_left = limits.seconds
         self._timed_out = False
@@ -62,6 +64,8 @@ class ClipReader:
             self._errors = opened.enter_context(error_file())
             self._process = _start(kind, self._file.size, limits, self._errors, self._name)
             opened.callback(end_child, self._process)
+            if stop is not None:
+                stop.watch(self._process)
             self.info = self._read_info(kind)
             self._open = opened.pop_all()
 
@@ -105,7 +109,7 @@ class ClipReader:
         self._tell({"frames": distinct})
         try:
             for index in distinct:
-                message, pixels = self._next(self._limits.pixels * 4)
+                message, pixels = self._next(self.limits.pixels * 4)
                 frame = self._frame(message.get("frame"), pixels, index)
                 for _ in range(wanted.count(index)):
                     yield frame
@@ -210,25 +214,26 @@ class ClipReader:
         status = self._process.wait()
         if self._timed_out:
             return VideoError(
-                f"Cannot use {self._name}: decoding it took longer than the limit of {self._limits.seconds:g} s.",
+                f"Cannot use {self._name}: decoding it took longer than the limit of {self.limits.seconds:g} s.",
                 "Cut out the part that matters, ask for fewer frames, or save it at a lower resolution.",
             )
         ending = describe_end(status, last_error_line(self._errors)) if is_ending else "sent what is no frame"
         return VideoError(f"Cannot use {self._name}: its decoder {ending}.", _AGAIN)
 
 
-def open_clip(video: Video, *, limits: ClipLimits = _NO_LIMITS) -> ClipReader:
+def open_clip(video: Video, *, limits: ClipLimits = _NO_LIMITS, stop: ClipStop | None = None) -> ClipReader:
     """Open a clip and read its facts; its first frame is decoded, and no other.
 
     Args:
         video: the clip; its wishes for frames are not looked at.
         limits: bounds on what it may cost.
+        stop: ends its process from another thread, while it is opened, too.
 
     Raises:
         VideoError: no such file, not a clip, damaged, encrypted, coded in a way that is not read, beyond the limits, or
             PyAV is not installed.
     """
-    return ClipReader(video, limits)
+    return ClipReader(video, limits, stop)
 
 
 def probe_clip(video: Video, *, limits: ClipLimits = _NO_LIMITS) -> ClipInfo:

@@ -39,7 +39,7 @@ class RemoteModel:
         self._server = server
         self._model = model
         self._room = MeasuredRoom()
-        self._n_ctx = model.n_ctx
+        self._n_ctx, self._tile_size = model.n_ctx, model.tile_size
         self._counted: tuple[object, int | None] | None = None
         self._session = RemoteSession(server, model, self._room, on_notice)
 
@@ -56,11 +56,22 @@ class RemoteModel:
     @property
     def n_ctx(self) -> int | None:
         """Number of positions of the context. Our server knows it as soon as the model has answered."""
+        self._look_up()
+        return self._n_ctx
+
+    def _look_up(self) -> None:
+        """Ask our server what it did not say before the model was loaded."""
         if self._n_ctx is None and self._model.is_ours and self._session.positions is not None:
             with contextlib.suppress(InternVLError):
-                listed = {each.name: each.n_ctx for each in self._server.models()}
-                self._n_ctx = listed.get(self._model.name)
-        return self._n_ctx
+                listed = {each.name: each for each in self._server.models()}
+                if found := listed.get(self._model.name):
+                    self._n_ctx, self._tile_size = found.n_ctx, found.tile_size
+
+    @property
+    def tile_size(self) -> int | None:
+        """Pixels of the side of its tiles, which our server says as soon as the model is loaded."""
+        self._look_up()
+        return self._tile_size
 
     def ask_options(self, settings: Settings) -> AskOptions:
         """Return what every server knows, and what the user has set: a strict server refuses other fields."""

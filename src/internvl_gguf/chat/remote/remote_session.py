@@ -24,6 +24,7 @@ from internvl_gguf.session.question_options import checked_options
 from internvl_gguf.types import Chunk, Message, MessagePicture, Reply
 from internvl_gguf.utils import arguments
 from internvl_gguf.utils.notices import Notice
+from internvl_gguf.video.recipe import DEFAULT_FRAMES
 
 
 class RemoteSession:
@@ -110,6 +111,10 @@ class RemoteSession:
             PictureError: a picture that cannot be read.
         """
         return sent_picture(image)
+
+    def frame_room(self, prompt: str, images: Any = (), **options: Unpack[AskOptions]) -> int:
+        """Return the number of frames that a clip has by default: the server knows the room."""
+        return DEFAULT_FRAMES
 
     def kv_bytes(self, positions: int) -> int | None:
         """Return None: the KV is with the server."""

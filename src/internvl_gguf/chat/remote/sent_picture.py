@@ -23,7 +23,7 @@ _SIGNATURES: Final = (
 """Formats that every server reads: media type, first bytes, and further bytes at a place."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SentPicture(MessagePicture):
     """A picture of a message whose server cuts it.
 
@@ -32,12 +32,14 @@ class SentPicture(MessagePicture):
         media_type: their format.
         digest: hash of its pixels, as `Attachment.digest`.
         tokens: positions that it takes; None where the server has not said it.
+        is_one_tile: whether it is to be one tile, as frames of clips are.
     """
 
     data: bytes = field(repr=False)
     media_type: str
     digest: bytes = field(repr=False)
     tokens: int | None = None
+    is_one_tile: bool = False
 
     @property
     def uri(self) -> str:
@@ -62,11 +64,13 @@ def sent_picture(source: Any) -> SentPicture:
         name,
         grid=(0, 0),
         has_thumbnail=False,
-        source_size=image.size,
+        source_size=picture.source_size or image.size,
         tiles=(),
         data=data,
         media_type=media_type,
         digest=pixel_digest(image),
+        label=picture.label,
+        is_one_tile=bool(picture.label) and picture.max_tiles == 1,
     )
 
 

@@ -47,11 +47,13 @@ class ServedModel:
         name: its name.
         is_ours: whether the server is `internvl serve`.
         n_ctx: positions of its context; None where the server does not say it, or not yet.
+        tile_size: pixels of the side of its tiles; None where the server does not say it, or not yet.
     """
 
     name: str
     is_ours: bool = False
     n_ctx: int | None = None
+    tile_size: int | None = None
 
 
 class Line:
@@ -220,11 +222,16 @@ def _served(entry: object) -> ServedModel | None:
     name = entry.get("id") if isinstance(entry, dict) else None
     if not isinstance(entry, dict) or not isinstance(name, str) or not name.isprintable():
         return None
-    n_ctx = entry.get("context_length")
+    n_ctx, tile_size = _positive(entry.get("context_length")), _positive(entry.get("tile_size"))
     is_ours = entry.get("owned_by") == _OURS
-    has_length = isinstance(n_ctx, int) and not isinstance(n_ctx, bool) and n_ctx > 0
     return (
-        ServedModel(name, is_ours, n_ctx if is_ours and has_length else None)
+        ServedModel(name, True, n_ctx, tile_size)
+        if is_ours
+        else ServedModel(name)
         if 0 < len(name) <= _LONGEST_NAME
         else None
     )
+
+
+def _positive(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

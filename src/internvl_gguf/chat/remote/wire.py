@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from internvl_gguf.chat.remote.sent_picture import SentPicture
 from internvl_gguf.config import SamplingParams
-from internvl_gguf.session.prompt_template import IMAGE_PLACE
+from internvl_gguf.session.prompt_template import IMAGE_PLACE, official_places
 from internvl_gguf.types import Message
 
 _ELSEWHERE: Final = {"penalty_last_n": "repeat_last_n"}
@@ -20,7 +21,19 @@ def request_messages(messages: Sequence[Message], *, is_ours: bool) -> list[dict
     Args:
         is_ours: whether the server is `internvl serve`, which knows the places of pictures in a text.
     """
-    return [{"role": message.role, "content": _content(message, is_ours=is_ours)} for message in messages]
+    found, numbered = [], 0
+    for message in messages:
+        found.append({"role": message.role, "content": _content(_placed(message, numbered), is_ours=is_ours)})
+        numbered += sum(not picture.label for picture in message.pictures)
+    return found
+
+
+def _placed(message: Message, numbered: int) -> Message:
+    """Return a message whose text has the places and labels of frames, which a server does not know otherwise."""
+    labels = [picture.label for picture in message.pictures]
+    if not any(labels) or IMAGE_PLACE in message.text:
+        return message
+    return replace(message, text=official_places(labels, message.layout, numbered) + message.text)
 
 
 def request_fields(options: Mapping[str, Any], *, is_ours: bool) -> dict[str, Any]:
@@ -30,7 +43,7 @@ def request_fields(options: Mapping[str, Any], *, is_ours: bool) -> dict[str, An
         options: as `config.AskOptions`; of `sampling` the fields that are not at their defaults.
         is_ours: whether the server is `internvl serve`.
     """
-    given = dict(options)
+    given = {name: value for name, value in options.items() if name != "frame_times"}  # the labels have them
     sampling = given.pop("sampling", None)
     if isinstance(sampling, SamplingParams):
         changed = {name: value for name, value in vars(sampling).items() if value != getattr(SamplingParams, name)}
@@ -50,9 +63,14 @@ def _content(message: Message, *, is_ours: bool) -> str | list[dict[str, Any]]:
         groups, first, rest = [pictures], "", [message.text]
     parts = [_text(first)]
     for group, following in zip(groups, rest, strict=True):
-        parts += [{"type": "image_url", "image_url": {"url": picture.uri}} for picture in group]
+        parts += [_shown(picture, is_ours=is_ours) for picture in group]
         parts.append(_text(following))
     return [part for part in parts if part.get("text") != ""]
+
+
+def _shown(picture: SentPicture, *, is_ours: bool) -> dict[str, Any]:
+    detail = {"detail": "low"} if is_ours and picture.is_one_tile else {}
+    return {"type": "image_url", "image_url": {"url": picture.uri, **detail}}
 
 
 def _text(text: str) -> dict[str, Any]:
