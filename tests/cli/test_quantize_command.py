@@ -39,7 +39,7 @@ def test_the_command_makes_several_types(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in lines] == [
         str(tmp_path / f"demo-text-{label}.gguf") for label in ("Q8_0", "Q4_K_M")
     ]
-    assert re.search(r": 2\.23 MiB of 4\.16 MiB, 8\.54 bits a weight, [\d.]+ s$", lines[0])
+    assert re.search(r": 3\.58 MiB of 6\.68 MiB, 8\.54 bits a weight, [\d.]+ s$", lines[0])
     assert "internvl ask" in done.stderr
     command = done.stderr.split("Try it: internvl ")[1].split()
     assert command[:2] == ["ask", str(tmp_path / "demo-text-Q8_0.gguf")]
@@ -67,7 +67,7 @@ def test_the_command_calibrates_with_text_and_pictures(tmp_path: Path, text_file
     shown = json.loads(done.stdout)
     assert done.returncode == 0
     assert shown["imatrix"] | {"positions": 0} == {
-        "tensors": 21, "positions": 0, "chunks": 2, "questions": 1, "visual_tokens": 360, "skipped": 0
+        "tensors": 35, "positions": 0, "chunks": 2, "questions": 1, "visual_tokens": 360, "skipped": 0
     }  # fmt: skip
     (made,) = shown["files"]
     assert (made["path"], made["type"], made["imatrix"]) == (str(tmp_path / "demo-text-Q2_K_S.gguf"), "Q2_K_S", True)

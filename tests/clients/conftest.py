@@ -19,7 +19,6 @@ Opener = Callable[..., "PageInBrowser"]
 """Opens the page: `scripted`, the `address` of the server, and options of the browser's profile."""
 
 KEY = "a-key-of-the-tests"
-RED_CIRCLE = "A red circle at the top left, a blue square at the top right and the number 98 at the bottom."
 """What the demo model says of its picture."""
 
 

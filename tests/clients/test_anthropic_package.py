@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import pytest
 
-from tests.clients.conftest import KEY, RED_CIRCLE
-from tests.support.served import Served
+from tests.clients.conftest import KEY
+from tests.support.served import DESCRIPTION, Served
 from tests.support.wishes import anthropic_tools, fits_tool
 
 pydantic = pytest.importorskip("pydantic", reason="pydantic is not installed: make test-clients")
@@ -40,7 +40,7 @@ def asked(example: bytes) -> dict[str, Any]:
 
 def test_a_message_about_a_picture(client: Any, asked: dict[str, Any]) -> None:
     message = client.messages.create(**asked)
-    assert [block.text for block in message.content] == [RED_CIRCLE]
+    assert [block.text for block in message.content] == [DESCRIPTION]
     assert (message.stop_reason, message.stop_sequence) == ("end_turn", None)
     assert message.usage.input_tokens + message.usage.cache_read_input_tokens > 360
     assert message._request_id.startswith("req_")
@@ -50,7 +50,7 @@ def test_the_package_puts_a_stream_together(client: Any, asked: dict[str, Any]) 
     with client.messages.stream(**asked) as stream:
         told = "".join(stream.text_stream)
         message = stream.get_final_message()
-    assert told == message.content[0].text == RED_CIRCLE
+    assert told == message.content[0].text == DESCRIPTION
     assert message.stop_reason == "end_turn"
     assert message.usage.output_tokens > 0
 
@@ -67,14 +67,14 @@ def test_the_events_of_a_stream(client: Any, asked: dict[str, Any]) -> None:
 def test_stop_sequences(client: Any, asked: dict[str, Any]) -> None:
     message = client.messages.create(**asked, stop_sequences=["green", "blue"])
     assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "blue")
-    assert message.content[0].text == RED_CIRCLE.partition("blue")[0]
+    assert message.content[0].text == DESCRIPTION.partition("blue")[0]
 
 
 def test_an_answer_that_the_client_began_is_gone_on_with(client: Any, asked: dict[str, Any]) -> None:
     begun = "A red circle at the"
     messages = [*asked["messages"], {"role": "assistant", "content": begun}]
     message = client.messages.create(**{**asked, "messages": messages})
-    assert begun + message.content[0].text == RED_CIRCLE
+    assert begun + message.content[0].text == DESCRIPTION
 
 
 def test_a_second_turn_with_the_blocks_of_the_first(client: Any, asked: dict[str, Any]) -> None:
@@ -166,7 +166,7 @@ def test_asyncio(demo: Served, asked: dict[str, Any]) -> None:
             return await asyncio.gather(client.messages.create(**asked), read(), count)
 
     message, streamed, count = asyncio.run(ask())
-    assert message.content[0].text == streamed.content[0].text == RED_CIRCLE
+    assert message.content[0].text == streamed.content[0].text == DESCRIPTION
     assert count.input_tokens > 360
 
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.conftest import RED_CIRCLE
-from tests.support.served import EXAMPLE, Served
+from tests.support.served import DESCRIPTION, EXAMPLE, Served
 from tests.support.wishes import fits_tool
 
 FOLDER = Path(__file__).with_name("node")
@@ -39,14 +38,14 @@ def told(node: str, script: str, server: Served) -> dict[str, Any]:
 
 def test_openai(node: str, demo: Served) -> None:
     found = told(node, "openai.mjs", demo)
-    assert found["whole"] == found["streamed"] == found["response"] == RED_CIRCLE
+    assert found["whole"] == found["streamed"] == found["response"] == DESCRIPTION
     assert found["tokens"][0] == found["tokens"][1] > 0
     assert found["refused"] == ["NotFoundError", 404, "model_not_found"]
 
 
 def test_ai_sdk(node: str, demo: Served) -> None:
     found = told(node, "ai_sdk.mjs", demo)
-    assert found["whole"] == found["streamed"] == RED_CIRCLE
+    assert found["whole"] == found["streamed"] == DESCRIPTION
     assert found["reason"] == "stop"
     assert found["tokens"][0] == found["tokens"][1] > 0
     assert found["second"] == "98"

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import pytest
 
-from tests.clients.conftest import KEY, RED_CIRCLE
-from tests.support.served import Served, data_uri, user
+from tests.clients.conftest import KEY
+from tests.support.served import DESCRIPTION, Served, data_uri, user
 from tests.support.wishes import COLOURS
 
 pydantic = pytest.importorskip("pydantic", reason="pydantic is not installed: make test-clients")
@@ -52,7 +52,7 @@ def items(picture: bytes) -> list[dict[str, Any]]:
 
 def test_a_completion_about_a_picture(client: Any, example: bytes) -> None:
     answer = client.chat.completions.create(model="demo", messages=[user(WHAT, example)])
-    assert answer.choices[0].message.content == RED_CIRCLE
+    assert answer.choices[0].message.content == DESCRIPTION
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
     assert answer.usage.tiles == 10
@@ -61,7 +61,7 @@ def test_a_completion_about_a_picture(client: Any, example: bytes) -> None:
 def test_a_completion_as_a_stream(client: Any, example: bytes) -> None:
     options = {"stream": True, "stream_options": {"include_usage": True}}
     *chunks, usage = client.chat.completions.create(model="demo", messages=[user(WHAT, example)], **options)
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == RED_CIRCLE
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == DESCRIPTION
     assert chunks[-1].choices[0].finish_reason == "stop"
     assert usage.choices == []
     assert usage.usage.completion_tokens > 0
@@ -72,8 +72,8 @@ def test_the_package_puts_a_stream_together(client: Any, example: bytes) -> None
     with client.chat.completions.stream(model="demo", messages=[user(WHAT, example)], **options) as stream:
         told = [event.delta for event in stream if event.type == "content.delta"]
         answer = stream.get_final_completion()
-    assert "".join(told) == answer.choices[0].message.content == RED_CIRCLE
-    assert "".join(token.token for token in answer.choices[0].logprobs.content) == RED_CIRCLE
+    assert "".join(told) == answer.choices[0].message.content == DESCRIPTION
+    assert "".join(token.token for token in answer.choices[0].logprobs.content) == DESCRIPTION
     assert answer.usage.completion_tokens == len(answer.choices[0].logprobs.content)
 
 
@@ -98,7 +98,7 @@ def test_a_seed_repeats_an_answer(client: Any) -> None:
 def test_stops_and_lengths(client: Any, example: bytes) -> None:
     messages = [user(WHAT, example)]
     stopped = client.chat.completions.create(model="demo", messages=messages, stop=["blue", "green"]).choices[0]
-    assert (stopped.message.content, stopped.finish_reason) == (RED_CIRCLE.partition("blue")[0], "stop")
+    assert (stopped.message.content, stopped.finish_reason) == (DESCRIPTION.partition("blue")[0], "stop")
     cut = client.chat.completions.create(model="demo", messages=messages, max_completion_tokens=3)
     assert (cut.choices[0].finish_reason, cut.usage.completion_tokens) == ("length", 3)
 
@@ -133,9 +133,9 @@ def test_a_response_as_a_stream(client: Any, example: bytes) -> None:
     with client.responses.stream(model="demo", input=items(example), include=include) as stream:
         told = [event.delta for event in stream if event.type == "response.output_text.delta"]
         response = stream.get_final_response()
-    assert "".join(told) == response.output_text == RED_CIRCLE
+    assert "".join(told) == response.output_text == DESCRIPTION
     assert response.status == "completed"
-    assert "".join(token.token for token in response.output[0].content[0].logprobs) == RED_CIRCLE
+    assert "".join(token.token for token in response.output[0].content[0].logprobs) == DESCRIPTION
     assert response.usage.output_tokens > 0
 
 
@@ -231,7 +231,7 @@ def test_asyncio(demo: Served, example: bytes) -> None:
             return answer, text, response
 
     answer, text, response = asyncio.run(ask())
-    assert answer.choices[0].message.content == text == response.output_text == RED_CIRCLE
+    assert answer.choices[0].message.content == text == response.output_text == DESCRIPTION
 
 
 @pytest.mark.parametrize("stream", [False, True])

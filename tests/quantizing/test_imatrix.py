@@ -248,7 +248,7 @@ def test_a_matrix_spends_the_bits_where_they_matter(tmp_path: Path, matrix: Impo
     assert guided.has_matrix
     assert guided.n_bytes - plain.n_bytes < 512  # the keys that say so
     header = read_header(guided.path)
-    assert header.integer("quantize.imatrix.entries_count") == 21
+    assert header.integer("quantize.imatrix.entries_count") == 35
     assert header.text("quantize.imatrix.dataset") == "text.txt, example.png"
     source, without, with_it = map(weights_of, (DEMO.text, plain.path, guided.path))
     errors = []

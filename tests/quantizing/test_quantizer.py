@@ -193,7 +193,7 @@ def test_what_was_made_is_told(tmp_path: Path) -> None:
     assert made.source_bytes == DEMO.text.stat().st_size
     assert made.n_bytes == made.path.stat().st_size
     assert 6.5 < made.bits_per_weight < 6.7
-    assert (made.matrices, made.fallbacks, made.has_matrix) == (23, (), False)
+    assert (made.matrices, made.fallbacks, made.has_matrix) == (37, (), False)
     assert progress == [(done, 39) for done in range(1, 40)]
     assert os.listdir(tmp_path) == [made.path.name]  # noqa: PTH208
 

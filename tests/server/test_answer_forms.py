@@ -15,11 +15,10 @@ from internvl_gguf.server.api_errors import RefusedRequestError, failure_of
 from internvl_gguf.server.chat_request import AnswerWishes, FormWish
 from internvl_gguf.server.checked_wishes import checked
 from tests.support.pictures import encoded, noise
-from tests.support.served import Served, assert_refused, assistant, served, streamed, user
+from tests.support.served import DESCRIPTION, Served, assert_refused, assistant, served, streamed, user
 from tests.support.wishes import SCHEMA, chat_tools, fits
 
 CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
-RED_CIRCLE = "A red circle at the top left, a blue square at the top right and the number 98 at the bottom."
 RESPONSE_FORMAT = {"type": "json_schema", "json_schema": {"name": "seen", "schema": SCHEMA, "strict": True}}
 FLAT = {"type": "json_schema", "name": "seen", "schema": SCHEMA}
 QUESTION = [{"role": "user", "content": "What is in the picture?"}]
@@ -105,7 +104,7 @@ def test_text_and_nothing_ask_for_nothing(demo: Served, example: bytes) -> None:
         {"response_format": {"type": "text"}}, {"structured_outputs": {}}, {"grammar": ""}, {"tools": []},
     ]  # fmt: skip
     for fields in nothing:
-        assert demo.chat(question, **fields)["choices"][0]["message"]["content"] == RED_CIRCLE
+        assert demo.chat(question, **fields)["choices"][0]["message"]["content"] == DESCRIPTION
 
 
 def test_an_answer_that_is_cut_says_so_and_is_given_as_it_is(demo: Served) -> None:
@@ -193,7 +192,7 @@ def test_two_clients_at_once_do_not_bind_each_other(demo: Served, example: bytes
     free = [demo.chat(question)["choices"][0]["message"]["content"] for _ in range(3)]
     for thread in threads:
         thread.join()
-    assert free == [RED_CIRCLE] * 3
+    assert free == [DESCRIPTION] * 3
     assert len(bound) == 3
     assert all(map(fits, bound))
 

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from tests.support.pictures import encoded, noise
-from tests.support.served import Served, assistant, data_uri, streamed, user
+from tests.support.served import DESCRIPTION, Served, assistant, data_uri, streamed, user
 
 CHAT = "/v1/chat/completions"
-RED_CIRCLE = "A red circle at the top left, a blue square at the top right and the number 98 at the bottom."
 
 
 def chunks(server: Served, **body: Any) -> list[dict[str, Any]]:
@@ -23,7 +22,7 @@ def chunks(server: Served, **body: Any) -> list[dict[str, Any]]:
 def test_a_question_about_a_picture(demo: Served, example: bytes) -> None:
     answer = demo.chat([user("What is in the picture?", example)], model="demo")
     (choice,) = answer["choices"]
-    assert choice["message"]["content"] == RED_CIRCLE
+    assert choice["message"]["content"] == DESCRIPTION
     assert choice["finish_reason"] == "stop"
     assert choice["logprobs"] is None
     assert answer["object"] == "chat.completion"
@@ -57,7 +56,7 @@ def test_no_answer_is_about_an_earlier_picture(demo: Served, example: bytes) -> 
     answers = {}
     for name, picture in (("example", example), ("other", other), ("example again", example)):
         answers[name] = demo.chat([user("What is in the picture?", picture)])["choices"][0]["message"]["content"]
-    assert answers["example"] == answers["example again"] == RED_CIRCLE != answers["other"]
+    assert answers["example"] == answers["example again"] == DESCRIPTION != answers["other"]
 
 
 def test_the_shape_of_a_stream(demo: Served, example: bytes) -> None:
@@ -65,7 +64,7 @@ def test_the_shape_of_a_stream(demo: Served, example: bytes) -> None:
     first, *middle, last, usage = found
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert all("role" not in chunk["choices"][0]["delta"] for chunk in middle)
-    assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in middle) == RED_CIRCLE
+    assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in middle) == DESCRIPTION
     assert all(chunk["choices"][0]["finish_reason"] is None for chunk in [first, *middle])
     assert last["choices"][0] == {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}
     assert last["timings"]["decode"] > 0
@@ -146,7 +145,7 @@ def test_several_streamed_answers_are_told_apart(demo: Served) -> None:
 def test_an_answer_that_the_client_began_is_gone_on_with(demo: Served, example: bytes) -> None:
     question = user("What is in the picture?", example)
     begun = [question, assistant("A red circle at the top left, a blue")]
-    rest = RED_CIRCLE.removeprefix("A red circle at the top left, a blue")
+    rest = DESCRIPTION.removeprefix("A red circle at the top left, a blue")
     assert demo.chat(begun)["choices"][0]["message"]["content"] == rest
     as_vllm_asks = {"add_generation_prompt": False, "continue_final_message": True}
     assert demo.chat(begun, **as_vllm_asks)["choices"][0]["message"]["content"] == rest
@@ -204,7 +203,7 @@ def test_pictures_as_other_clients_send_them(demo: Served, example: bytes, sourc
     uri = data_uri(example)
     image: Any = {"url": uri.partition(",")[2]} if source == "base64" else uri
     parts = [{"type": "image_url", "image_url": image}, {"type": "text", "text": "What is in the picture?"}]
-    assert demo.chat([{"role": "user", "content": parts}])["choices"][0]["message"]["content"] == RED_CIRCLE
+    assert demo.chat([{"role": "user", "content": parts}])["choices"][0]["message"]["content"] == DESCRIPTION
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.served import Served, streamed
+from tests.support.served import DESCRIPTION, Served, streamed
 
 MESSAGES = "/v1/messages"
-RED_CIRCLE = "A red circle at the top left, a blue square at the top right and the number 98 at the bottom."
 
 
 def question(picture: bytes) -> list[dict[str, Any]]:
@@ -28,7 +27,7 @@ def ask(server: Served, messages: Any, **fields: Any) -> dict[str, Any]:
 
 def test_a_question_about_a_picture(demo: Served, example: bytes) -> None:
     answer = ask(demo, question(example))
-    assert answer["content"] == [{"type": "text", "text": RED_CIRCLE, "citations": None}]
+    assert answer["content"] == [{"type": "text", "text": DESCRIPTION, "citations": None}]
     assert (answer["type"], answer["role"], answer["stop_reason"]) == ("message", "assistant", "end_turn")
     usage = answer["usage"]
     again = ask(demo, question(example))["usage"]
@@ -48,7 +47,7 @@ def test_the_order_of_events(demo: Served, example: bytes) -> None:
         ["content_block_stop", "message_delta", "message_stop"],
     )
     assert kinds == [*begin, *["content_block_delta"] * len(deltas), *end]
-    assert "".join(deltas) == RED_CIRCLE
+    assert "".join(deltas) == DESCRIPTION
     start, ending = found[0][1]["message"], found[-2][1]
     assert start["content"] == []
     assert (
@@ -71,7 +70,7 @@ def test_an_answer_that_is_cut_says_so(demo: Served) -> None:
 def test_a_prefilled_answer_is_gone_on_with(demo: Served, example: bytes) -> None:
     begun = {"role": "assistant", "content": "A red circle at the top left, a blue"}
     answer = ask(demo, [*question(example), begun])
-    assert answer["content"][0]["text"] == RED_CIRCLE.removeprefix("A red circle at the top left, a blue")
+    assert answer["content"][0]["text"] == DESCRIPTION.removeprefix("A red circle at the top left, a blue")
 
 
 def test_tokens_are_counted(demo: Served, example: bytes) -> None:

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.served import Served, data_uri, streamed
+from tests.support.served import DESCRIPTION, Served, data_uri, streamed
 
 RESPONSES = "/v1/responses"
-RED_CIRCLE = "A red circle at the top left, a blue square at the top right and the number 98 at the bottom."
 
 
 def question(picture: bytes) -> list[dict[str, Any]]:
@@ -23,7 +22,7 @@ def question(picture: bytes) -> list[dict[str, Any]]:
 def test_a_question_about_a_picture(demo: Served, example: bytes) -> None:
     response = demo.post(RESPONSES, {"model": "demo", "input": question(example)}).json()
     (message,) = response["output"]
-    assert message["content"][0]["text"] == RED_CIRCLE
+    assert message["content"][0]["text"] == DESCRIPTION
     assert response["status"] == message["status"] == "completed"
     assert response["usage"]["tiles"] == 10
     assert response["store"] is False
@@ -38,9 +37,9 @@ def test_the_order_of_events(demo: Served, example: bytes) -> None:
     begin = ["response.created", "response.in_progress", "response.output_item.added", "response.content_part.added"]
     end = ["response.output_text.done", "response.content_part.done", "response.output_item.done", "response.completed"]
     assert kinds == [*begin, *["response.output_text.delta"] * len(deltas), *end]
-    assert "".join(deltas) == RED_CIRCLE
+    assert "".join(deltas) == DESCRIPTION
     last = found[-1][1]["response"]
-    assert last["output"][0]["content"][0]["text"] == RED_CIRCLE
+    assert last["output"][0]["content"][0]["text"] == DESCRIPTION
     assert last["id"].startswith("resp_")
     assert last["output"][0]["id"].startswith("msg_")
     assert {data["item_id"] for _, data in found if "item_id" in data} == {last["output"][0]["id"]}

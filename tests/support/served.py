@@ -20,6 +20,8 @@ import psutil
 from internvl_gguf.demo import __file__ as demo_door
 
 EXAMPLE = demo_door.replace("__init__.py", "example.png")
+DESCRIPTION = "A red circle at the top left, a blue square at the top right and a blue square at the bottom right."
+"""All that the demo model says of that picture in its tiles. The last part is its own mistake: a number is there."""
 SECONDS = 60.0
 
 
