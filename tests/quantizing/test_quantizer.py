@@ -194,7 +194,7 @@ def test_what_was_made_is_told(tmp_path: Path) -> None:
     assert made.n_bytes == made.path.stat().st_size
     assert 6.5 < made.bits_per_weight < 6.7
     assert (made.matrices, made.fallbacks, made.has_matrix) == (37, (), False)
-    assert progress == [(done, 39) for done in range(1, 40)]
+    assert progress == [(done, 63) for done in range(1, 64)]
     assert os.listdir(tmp_path) == [made.path.name]  # noqa: PTH208
 
 

@@ -139,7 +139,7 @@ def test_several_streamed_answers_are_told_apart(demo: Served) -> None:
         text = "".join(choice["delta"].get("content", "") for choice in own)
         assert text == whole["choices"][index]["message"]["content"]
         assert own[0]["delta"]["role"] == "assistant"
-        assert own[-1]["finish_reason"] == "stop"
+        assert own[-1]["finish_reason"] == whole["choices"][index]["finish_reason"]
 
 
 def test_an_answer_that_the_client_began_is_gone_on_with(demo: Served, example: bytes) -> None:
