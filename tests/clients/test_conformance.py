@@ -20,9 +20,7 @@ NO_MODEL_NEEDED = "a request without a model is answered by the first model, for
 NOT_SENT = "it is sent to models with the names of those that think before they answer"
 
 REFUSED = {
-    "chat-tool-calling": ENDLESS,
     "anth-tool-calling": ENDLESS,
-    "tool-calling": ENDLESS,
     "chat-error-handling": NO_MODEL_NEEDED,
     "error-handling": NO_MODEL_NEEDED,
 }

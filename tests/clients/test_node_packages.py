@@ -58,7 +58,7 @@ def test_ai_sdk_with_schemas_and_tools(node: str, demo: Served) -> None:
     assert found["calls"]
     assert all(map(fits_tool, [found["object"], *found["calls"]]))
     assert found["steps"] == ["tool-calls", "tool-calls"]
-    assert found["cached"] > 300
+    assert found["cached"] > found["read"] - 40  # the new turn alone
     assert found["reason"] == "tool-calls"
     assert all(name == "look" and fits_tool(given) and not invalid for name, given, invalid in found["streamed"])
     assert found["refused"] == ["AI_APICallError", 400]

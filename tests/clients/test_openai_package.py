@@ -180,7 +180,7 @@ def test_tools_of_completions(client: Any) -> None:
     more = [user(RED), message.to_dict(), result]
     after = client.chat.completions.create(**{**options, "messages": more, "tool_choice": "none"}, max_tokens=20)
     assert after.choices[0].message.content
-    assert after.usage.prompt_tokens_details.cached_tokens > 300
+    assert after.usage.prompt_tokens_details.cached_tokens > after.usage.prompt_tokens - 40  # the new turn alone
 
 
 def test_tools_of_responses(client: Any) -> None:
@@ -197,7 +197,7 @@ def test_tools_of_responses(client: Any) -> None:
                                           "output": "3"}]  # fmt: skip
     after = client.responses.create(input=more, **{**options, "tool_choice": "none"}, max_output_tokens=20)
     assert after.output_text
-    assert after.usage.input_tokens_details.cached_tokens > 300
+    assert after.usage.input_tokens_details.cached_tokens > after.usage.input_tokens - 40
 
 
 def test_a_schema_that_cannot_be_used_names_its_field(client: Any) -> None:

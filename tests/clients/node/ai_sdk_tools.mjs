@@ -46,6 +46,7 @@ console.log(
     calls,
     steps: called.steps.map((step) => step.finishReason),
     cached: called.steps[1].usage.cachedInputTokens,
+    read: called.steps[1].usage.inputTokens,
     streamed: streamed.map((each) => [each.toolName, each.input, each.invalid ?? false]),
     reason: await stream.finishReason,
     refused: [refused.name, refused.statusCode],
