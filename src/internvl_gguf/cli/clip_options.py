@@ -73,7 +73,7 @@ class ClipWishes:
 
     @property
     def given(self) -> Mapping[str, Any]:
-        """Those that are not left out, by their names."""
+        """The fields that are not left out, by their names."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def video(self, source: Any, name: str | None = None) -> Video:

@@ -67,7 +67,7 @@ class FramesPart:
 
 
 Shown = PicturePart | ClipPart | FramesPart
-"""What a turn shows."""
+"""The pictures and clips of a turn."""
 Part = TextPart | Shown
 
 

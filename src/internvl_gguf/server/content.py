@@ -20,7 +20,7 @@ _ROLES: Final = {
 _DETAILS: Final = get_args(Detail)
 
 CLIP_WISHES: Final = ("frames", "fps", "start", "end", "max_tiles")
-"""What a part may say beside its clip: the fields of `Video`."""
+"""Fields of `Video` that a part may have beside its clip."""
 _JPEG_FRAMES: Final = "data:video/jpeg;base64,"
 
 Role = Literal["system", "user", "assistant", "tool"]

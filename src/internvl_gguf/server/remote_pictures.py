@@ -40,7 +40,7 @@ _ONE: Final = httpx2.Limits(max_connections=1, max_keepalive_connections=0)
 
 @dataclass(frozen=True)
 class FetchLimits:
-    """What a stranger's picture or clip may cost.
+    """Bounds on the cost of a stranger's picture or clip.
 
     Attributes:
         max_bytes: size of a picture's file.

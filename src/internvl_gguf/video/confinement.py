@@ -13,7 +13,7 @@ _SPARE_SECONDS: Final = 5
 def confine(memory: int, cpu_seconds: float) -> None:
     """Take rights from this process for good: it can open no file or connection, and has bounds on memory and time.
 
-    What it needs has to be imported before. Windows has none of these limits, and macOS does not keep to that on
+    Its libraries have to be imported before. Windows has none of these limits, and macOS does not keep to that on
     memory; the parent's own limits on time, pixels and messages hold there, too.
 
     Args:

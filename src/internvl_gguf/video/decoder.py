@@ -1,4 +1,4 @@
-"""What the process that decodes asks of a decoder, and what it gets."""
+"""The interface of a decoder to the process that decodes."""
 
 from __future__ import annotations
 
