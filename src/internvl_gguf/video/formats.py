@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, whatever its name says, and what reads it.
+"""The kinds of files that are clips, told by their first bytes whatever their name says, and their readers.
 
 Only what is listed here is read, and the reader is told which demuxer to use: no other one, no playlist and no list of
 files is ever tried.

@@ -17,7 +17,7 @@ _BACK_SECONDS = 10.0
 
 
 class Packet(Protocol):
-    """What is asked of a packet of PyAV."""
+    """The part of a packet of PyAV that is used."""
 
     pts: int | None
     dts: int | None
