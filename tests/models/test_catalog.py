@@ -14,13 +14,17 @@ import pytest
 import internvl_gguf
 from internvl_gguf import CatalogError, InvalidRequestError
 from internvl_gguf.gguf.arch.base import TextShape, VisionShape
-from internvl_gguf.models.catalog import Catalog, CatalogFile, load_catalog, parse_catalog
+from internvl_gguf.models.catalog import Catalog, load_catalog, parse_catalog
+from internvl_gguf.models.model_spec import CatalogFile
 from internvl_gguf.utils import paths
 from internvl_gguf.utils.sizes import format_size, parse_size
 
 REPOSITORY = Path(__file__).parents[2]
 LISTING = REPOSITORY / "tests" / "data" / "unsloth-internvl3-14b-instruct-gguf.tsv"
-FAMILY = ("1B", "2B", "8B", "9B", "14B", "38B", "78B")
+THREE = ("1B", "2B", "8B", "9B", "14B", "38B", "78B")
+TWO_AND_A_HALF = ("1B", "2B", "4B", "8B", "26B", "38B", "78B")
+THREE_AND_A_HALF = ("1B", "2B", "4B", "8B", "14B", "30B-A3B", "38B", "241B-A28B")
+FLASH = ("1B", "2B", "4B", "8B", "14B", "30B-A3B", "38B")
 LISTED = "InternVL3-14B-Instruct"
 
 
@@ -60,9 +64,20 @@ def test_the_listed_repository_has_exactly_the_files_of_the_listing(shipped: Cat
 
 
 def test_the_whole_family_is_there_once(shipped: Catalog) -> None:
-    assert [model.name for model in shipped] == [
-        f"InternVL3-{size}{variant}" for size in FAMILY for variant in ("-Instruct", "")
-    ]
+    assert sorted(model.name for model in shipped) == sorted(
+        [
+            *(f"InternVL3-{size}{stage}" for size in THREE for stage in ("-Instruct", "", "-Pretrained")),
+            *(f"InternVL2_5-{size}{stage}" for size in TWO_AND_A_HALF for stage in ("", "-MPO")),
+            *(
+                f"InternVL3_5-{size}{stage}"
+                for size in THREE_AND_A_HALF
+                for stage in ("", "-Instruct", "-MPO", "-Pretrained")
+            ),
+            *(f"InternVL3_5-{size}-Flash" for size in FLASH),
+            "InternVL3_5-GPT-OSS-20B-A4B-Preview",
+        ]
+    )
+    assert list(dict.fromkeys(model.generation for model in shipped)) == ["InternVL3.5", "InternVL3", "InternVL2.5"]
 
 
 @pytest.mark.parametrize(
@@ -86,12 +101,78 @@ def test_both_variants_of_a_size_have_its_shapes(shipped: Catalog, size: str, te
         assert model.unsupported is None
 
 
-def test_the_size_with_another_text_model_says_why_it_is_unsupported(shipped: Catalog) -> None:
-    for name in ("9b", "9b-instruct"):
-        model = shipped.find(name)
+@pytest.mark.parametrize(
+    ("size", "text", "kv_bytes"),
+    [
+        ("1B", TextShape("qwen3", 28, 1024, 16, 8, 3072, 151936, 40960, 128), 114_688),
+        ("2B", TextShape("qwen3", 28, 2048, 16, 8, 6144, 151936, 40960, 128), 114_688),
+        ("4B", TextShape("qwen3", 36, 2560, 32, 8, 9728, 151936, 40960, 128), 147_456),
+        ("8B", TextShape("qwen3", 36, 4096, 32, 8, 12288, 151936, 40960, 128), 147_456),
+        ("14B", TextShape("qwen3", 40, 5120, 40, 8, 17408, 151936, 40960, 128), 163_840),
+        ("38B", TextShape("qwen3", 64, 5120, 64, 8, 25600, 151936, 40960, 128), 262_144),
+        ("30B-A3B", TextShape("qwen3moe", 48, 2048, 32, 4, 6144, 151936, 40960, 128, 128, 8, 768), 98_304),
+        ("241B-A28B", TextShape("qwen3moe", 94, 4096, 64, 4, 12288, 151936, 40960, 128, 128, 8, 1536), 192_512),
+    ],
+)
+def test_heads_and_experts_of_the_newest_release(shipped: Catalog, size: str, text: TextShape, kv_bytes: int) -> None:
+    for stage in ("", "-Instruct", "-MPO", "-Pretrained"):
+        model = shipped.find(f"InternVL3_5-{size}{stage}")
         assert model is not None
-        assert "InternLM3" in (model.unsupported or "")
-        assert model.text is None
+        assert model.text == text
+        assert model.vision is not None
+        assert model.vision.norm == ("rmsnorm" if size in ("38B", "241B-A28B") else "layernorm")
+    assert 2 * text.n_layers * text.kv_width * 2 == kv_bytes  # keys and values in F16
+
+
+def test_what_does_not_run_says_why(shipped: Catalog) -> None:
+    reasons = {model.name: model.unsupported for model in shipped if model.unsupported}
+    assert len(reasons) == 3 + 6 + 7 + 1  # 3-9B; 2.5-2B, 8B and 26B; Flash; GPT-OSS
+    for name, reason in reasons.items():
+        word = "router" if "Flash" in name else "GPT-OSS" if "GPT" in name else "InternLM"
+        assert word in reason
+    runs = {model.text.architecture for model in shipped if model.text and not model.unsupported}
+    assert runs == {"qwen2", "qwen3", "qwen3moe"}
+
+
+def test_scores_are_those_that_were_published(shipped: Catalog) -> None:
+    model = shipped.find("InternVL3-8B")
+    assert model is not None
+    assert model.scores is not None
+    assert "2504.10479" in model.scores.source
+    assert model.scores.figures["ocrbench"] == 880
+    points = model.scores.points()
+    assert points["ocr"] == pytest.approx((88.0 + 92.7 + 76.8 + 80.2) / 4)
+    assert points["charts"] == pytest.approx((86.6 + 76.8) / 2)
+    assert points["reasoning"] == 62.7
+    assert points["video"] == pytest.approx((66.3 + 75.4) / 2)
+    assert points["grounding"] == 89.6
+
+
+def test_a_task_with_a_figure_missing_is_unknown(shipped: Catalog) -> None:
+    """Of InternVL2.5-4B only MMMU was seen, of 8B all but that."""
+    four, eight = (shipped.find(f"InternVL2.5-{size}") for size in ("4B", "8B"))
+    assert four is not None
+    assert eight is not None
+    assert four.scores is not None
+    assert eight.scores is not None
+    assert four.scores.points() == {"reasoning": 51.8}
+    assert set(eight.scores.points()) == {"ocr", "charts", "video", "grounding"}
+
+
+def test_scores_of_a_stage_are_its_own_or_marked_as_those_of_another(shipped: Catalog) -> None:
+    for model in shipped:
+        found = shipped.scores(model)
+        of = model.name if model.scores else model.scores_of
+        assert (found[0] if found else None) == of
+        assert model.scores_of in (None, model.name.removesuffix("-Instruct"))
+    instruct, trained = shipped.find("InternVL3-8B-Instruct"), shipped.find("InternVL3-8B")
+    assert instruct is not None
+    assert trained is not None
+    assert instruct.scores is None
+    assert shipped.scores(instruct) == ("InternVL3-8B", trained.scores)
+    by_stage = [shipped.find(f"InternVL3.5-8B{stage}").scores for stage in ("-Instruct", "-MPO", "")]
+    assert [scores.figures["reasoning"] for scores in by_stage] == [53.6, 56.3, 60.3]
+    assert [scores.points().get("ocr") is not None for scores in by_stage] == [False, False, True]
 
 
 def test_status_says_how_much_is_known_of_a_repository(shipped: Catalog) -> None:
@@ -280,6 +361,38 @@ def test_sizes_of_experts_and_heads_are_read_where_they_are_given(own_file: Path
     assert mine.text == TextShape("qwen3moe", 48, 2048, 32, 4, 6144, None, None, 128, 128, 8, 768)
 
 
+def test_an_own_entry_may_name_a_shape_of_the_shipped_file_or_its_own(own_file: Path, shipped: Catalog) -> None:
+    write(
+        own_file,
+        """
+        [text.tuned]
+        architecture = "qwen3"
+        layers = 2
+        width = 3
+        heads = 4
+        kv_heads = 5
+        ffn = 6
+        [[model]]
+        name = "Mine"
+        text = "Qwen3-8B"
+        vision = "InternViT-300M"
+        [[model]]
+        name = "Other"
+        text = "tuned"
+        scores = { source = "my own measurement", chartqa = 50, infovqa = 70.5 }
+        """,
+    )
+    catalog = load_catalog()
+    mine, other, published = catalog.find("Mine"), catalog.find("Other"), shipped.find("InternVL3_5-8B")
+    assert mine is not None
+    assert other is not None
+    assert published is not None
+    assert (mine.text, mine.vision) == (published.text, published.vision)
+    assert other.text == TextShape("qwen3", 2, 3, 4, 5, 6)
+    assert other.scores is not None
+    assert other.scores.points() == {"charts": 60.25}
+
+
 def test_an_empty_own_file_changes_nothing(own_file: Path, shipped: Catalog) -> None:
     write(own_file, "# nothing yet\n")
     assert load_catalog() == shipped
@@ -361,7 +474,15 @@ MISTAKES: list[tuple[str, str, int | str, str]] = [
     ("truth", entry("parameters = true"), ".parameters", "'parameters' is true or false"),
     ("date", entry("revision = 2025-05-01 07:32:00"), ".revision", "'revision' is a date or time"),
     ("zero", entry("", "[model.text]", TEXT.replace("heads = 1", "heads = 0", 1)), ".text.heads", "'heads' is 0"),
-    ("text for table", entry('vision = "big"'), ".vision", "'vision' is text, not a table"),
+    ("number for table", entry("vision = 6"), ".vision", "'vision' is a whole number, not a table"),
+    ("unknown shape", entry('vision = "big"'), ".vision", "there is no shape 'big'"),
+    ("shapes in a list", "\n[[text]]\nlayers = 1\n", "text", "'text' is a list, not a table of tables"),
+    ("a shape that lacks a size", "\n[vision.small]\nlayers = 1\n", "vision.small", "'width' is missing"),
+    ("scores without a source", entry("scores = { mmmu = 50 }"), ".scores", "'source' is missing"),
+    ("another benchmark", entry('scores = { source = "x", mmm = 50 }'), ".scores.mmm", "unknown key 'mmm'"),
+    ("text as a score", entry('scores = { source = "x", mmmu = "50" }'), ".scores.mmmu", "'mmmu' is text"),
+    ("too good a score", entry('scores = { source = "x", mmmu = 101 }'), ".scores.mmmu", "'mmmu' is 101"),
+    ("a score of nothing", entry('scores = { source = "x", mmmu = 0 }'), ".scores.mmmu", "'mmmu' is 0"),
     ("list of numbers for files", entry("files = [1]"), ".files 1", "an entry of 'files' is a whole number"),
     ("another norm", entry("", "[model.vision]", *VISION, 'norm = "batch"'), ".vision.norm", "'norm' is 'batch'"),
     ("another status", entry('status = "known"'), ".status", "'status' is 'known'"),

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from internvl_gguf.gguf.header import GGUFHeader
-    from internvl_gguf.models.catalog import ModelSpec
+    from internvl_gguf.models.model_spec import ModelSpec
 
 TOKENS_PER_TILE = 256
 """Visual tokens of a 448-pixel tile in every published InternVL3."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -11,7 +12,8 @@ from internvl_gguf.cli import options
 from internvl_gguf.cli.output import confirm, print_json, print_lines, print_table, say
 from internvl_gguf.errors import InternVLError, ModelFileError
 from internvl_gguf.gguf.filenames import ModelCopy, find_copy, sort_out
-from internvl_gguf.models.catalog import Catalog, ModelSpec, load_catalog
+from internvl_gguf.models.catalog import Catalog, load_catalog
+from internvl_gguf.models.model_spec import ModelSpec
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
@@ -21,9 +23,10 @@ if TYPE_CHECKING:
     from internvl_gguf.models.hub import CachedRepo, HubCache
 
 _LABEL = 14  # columns before the name of a file
-_UNSUPPORTED = "unsupported"
-_STATUS = {"listed": "checked", "documented": "checked", "named": "not checked", "none": "no GGUF yet"}
-"""Words for each status of the catalogue."""
+_STATUS: Final = {"listed": "checked", "documented": "checked", "named": "not checked"}
+"""Words for each status of the catalogue's repositories."""
+_OTHERS: Final = "Others"
+_RELEASE: Final = re.compile(r"^InternVL\d(?:[._]\d)?-")
 
 
 def list_models(
@@ -125,25 +128,43 @@ def rm(
 
 
 def _list_catalog(catalog: Catalog, json_output: bool) -> None:
+    """Print the models by generation: those with a repository in a table, then the names of the others."""
     if json_output:
         print_json([spec.as_json() for spec in catalog])
         return
-    print_table(
-        ("MODEL", "PARAMS", "Q4_K_M", "REPOSITORY", "STATUS"),
-        [
-            (
-                spec.name, f"{spec.parameters / 1e9:.1f}B" if spec.parameters else "", _download(spec), spec.repo or "",
-                _UNSUPPORTED if spec.unsupported else _STATUS[spec.status],
-            )
-            for spec in catalog
-        ],
-        least_first=("REPOSITORY",),
-    )  # fmt: skip
+    generations = list(dict.fromkeys(spec.generation for spec in catalog))
+    groups = {name or _OTHERS: [spec for spec in catalog if spec.generation == name] for name in generations}
+    rows: list[tuple[str, ...]] = []
+    for name, specs in groups.items():
+        listed = [spec for spec in specs if spec.repo and not spec.unsupported]
+        rows += [(name, "", "", "", ""), *map(_catalog_row, listed)] if listed else []
+    print_table(("MODEL", "PARAMS", "Q4_K_M", "REPOSITORY", "STATUS"), rows, least_first=("REPOSITORY",))
     say("Q4_K_M: what fetching this quant takes, the vision encoder with it; ~ where the files are not listed.")
     say("checked: its files are listed, or documented by llama.cpp; not checked: others name the repository.")
-    for reason in dict.fromkeys(spec.unsupported for spec in catalog if spec.unsupported):
-        say(f"{_UNSUPPORTED}: {', '.join(spec.name for spec in catalog if spec.unsupported == reason)}: {reason}")
+    say("Of InternVL3.5 the models without a suffix are those that its card recommends.")
+    for name, specs in groups.items():
+        _say_without_repository(name, specs)
     say("`internvl pick` says which of them suits this machine.")
+
+
+def _catalog_row(spec: ModelSpec) -> tuple[str, ...]:
+    parameters = f"{spec.parameters / 1e9:.1f}B" if spec.parameters else ""
+    return f"  {spec.name}", parameters, _download(spec), spec.repo or "", _STATUS[spec.status]
+
+
+def _say_without_repository(generation: str, specs: Sequence[ModelSpec]) -> None:
+    """Name the models of a generation that cannot be fetched by name, or not run, with the reasons."""
+    unknown = [spec for spec in specs if not spec.repo and not spec.unsupported]
+    if unknown:
+        say(f"{generation}, no GGUF repository known: {_short_names(unknown)}.")
+    for reason in dict.fromkeys(spec.unsupported for spec in specs if spec.unsupported):
+        names = _short_names([spec for spec in specs if spec.unsupported == reason])
+        say(f"{generation}, does not run here: {names}. {reason}")
+
+
+def _short_names(specs: Sequence[ModelSpec]) -> str:
+    """Return names without that of their release, which stands before them."""
+    return ", ".join(_RELEASE.sub("", spec.name) for spec in specs)
 
 
 def _download(spec: ModelSpec) -> str:

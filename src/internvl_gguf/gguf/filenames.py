@@ -130,7 +130,8 @@ def sort_out(files: Iterable[RepoFile]) -> RepoContents:
             continue
         part = _PART.search(path.stem)
         # Pieces stand for themselves: the file that they are pieces of may lie beside them.
-        stem = path.name if whole else path.stem[: part.start()] if part else path.stem
+        # The names of parts may differ in case: 38B in one, 38b in the next.
+        stem = path.name if whole else path.stem[: part.start()].lower() if part else path.stem
         index, count = (int(part["index"]), int(part["count"])) if part else (1, 1)
         group = mmprojs if _MMPROJ.search(path.name) else texts
         group.setdefault((str(path.parent), stem), []).append((index, count, file))

@@ -209,6 +209,10 @@ class HubResolver:
         wanted = None if mmproj is None else os.fspath(mmproj)
         local = expanded(wanted) if wanted is not None and expanded(wanted).is_file() else None
         reasons: list[str] = []
+        if wanted is None and not contents.mmprojs:
+            # A text model of another kind has none: that is the better thing to say.
+            first, *parts = self.headers(listing, complete_texts(contents.texts, model.repo)[-1])
+            validate_text_model(first, parts)
         if local:
             encoders = [ModelCopy(None, (RepoFile(str(local.absolute()), local.stat().st_size),))]
         else:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.errors import HubError, ModelFileError
 from internvl_gguf.gguf.filenames import RepoContents, RepoFile, sort_out
 from internvl_gguf.hardware.encoder_precision import most_faithful_precision
 from internvl_gguf.memory import ModelShape, TextWeights, shape_from_headers
-from internvl_gguf.models.catalog import Catalog, ModelSpec, load_catalog
+from internvl_gguf.models.catalog import Catalog, load_catalog
 from internvl_gguf.models.local_files import local_choices
+from internvl_gguf.models.model_spec import ModelSpec
 from internvl_gguf.models.names import HubModel, LocalModel, parse_model_name
 from internvl_gguf.models.select_files import complete_texts
 from internvl_gguf.planning.candidates import (
@@ -21,6 +22,7 @@ from internvl_gguf.planning.candidates import (
     listed_candidates,
     nominal_shape,
 )
+from internvl_gguf.planning.task_scores import TaskScores
 
 if TYPE_CHECKING:
     from internvl_gguf.models.hub_resolver import HubResolver
@@ -72,6 +74,11 @@ def list_model(
     model = parse_model_name(text, catalog)
     if isinstance(model, LocalModel):
         return _local(text, model, mmproj)
+    return _scored(_of_name(model, resolver, read_headers), catalog, model.spec)
+
+
+def _of_name(model: HubModel, resolver: Callable[[], HubResolver] | None, read_headers: bool) -> ModelListing:
+    """Return the listing of a repository, or of a catalogue entry where no request is needed or possible."""
     name = model.spec.name if model.spec else model.repo
     if model.spec and model.spec.files and not read_headers:
         return _of_spec(name, model, model.spec)
@@ -95,18 +102,30 @@ def list_model(
 
 
 def family(catalog: Catalog | None = None) -> list[ModelListing]:
-    """Return one listing for each size of InternVL3 that runs here, without a request."""
+    """Return one listing for each size of each release that runs here, without a request."""
     by_size: dict[str, ModelSpec] = {}
     rank = ("listed", "documented", "named", "none")
-    for spec in catalog or load_catalog():
+    catalog = catalog or load_catalog()
+    for spec in catalog:
         if spec.text and spec.vision and spec.repo and not spec.unsupported:
-            key = f"{spec.text.n_layers}x{spec.text.n_embd}"
+            key = f"{spec.generation} {spec.text.n_layers}x{spec.text.n_embd}"
             known = by_size.get(key)
             if known is None or rank.index(spec.status) < rank.index(known.status):
                 by_size[key] = spec
     return [
-        _of_spec(spec.name, HubModel(spec.repo or "", spec.revision, None, spec), spec) for spec in by_size.values()
+        _scored(_of_spec(spec.name, HubModel(spec.repo or "", spec.revision, None, spec), spec), catalog, spec)
+        for spec in by_size.values()
     ]
+
+
+def _scored(listing: ModelListing, catalog: Catalog, spec: ModelSpec | None) -> ModelListing:
+    """Return a listing whose quants have the published scores of their model, where the catalogue has them."""
+    found = catalog.scores(spec) if spec else None
+    if found is None:
+        return listing
+    name, published = found
+    scores = TaskScores(name, published.points())
+    return replace(listing, candidates=tuple(replace(each, scores=scores) for each in listing.candidates))
 
 
 def usual_download(spec: ModelSpec) -> Candidate | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from internvl_gguf.errors import ModelFileError
+from internvl_gguf.gguf.family import named_model
 from internvl_gguf.gguf.file_pieces import missing_error
 from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoContents, RepoFile, find_copy, sort_out
 from internvl_gguf.hardware.encoder_precision import Precision, preferred_precision
@@ -116,9 +117,24 @@ def _encoder(
     if mmproj is None and not contents.mmprojs and text.is_file():
         _check_kind(text)
     beside = tuple(copy for copy in contents.mmprojs if folder / copy.first.path != text)
+    if text.is_file() and mmproj is None:
+        beside = _of_model(beside, text.name)
     where = f"The folder {folder}" if folder != Path() else "This folder"
     vision, why = choose_mmproj(beside, mmproj, where, prefer)
     return folder / vision.first.path, why
+
+
+def _of_model(mmprojs: tuple[ModelCopy, ...], text: str) -> tuple[ModelCopy, ...]:
+    """Return the vision encoders whose names do not contradict that of a text model.
+
+    Those that name its model go before those that name none (`mmproj-F16.gguf`), which may be of any in the folder.
+    """
+    wanted = named_model(text)
+    if wanted is None:
+        return mmprojs
+    named = [(copy, named_model(copy.first.path)) for copy in mmprojs]
+    matching = tuple(copy for copy, other in named if other and not wanted.contradicts(other))
+    return matching or tuple(copy for copy, other in named if other is None) or mmprojs
 
 
 def _choices(name: str, folder: Path, texts: Sequence[ModelCopy], mmproj: Path) -> Choices:
@@ -163,17 +179,13 @@ def folder_contents(folder: Path) -> RepoContents:
 
 
 def _check_kind(text: Path) -> None:
-    """Refuse a file that is no text model, before the missing mmproj is reported.
+    """Refuse a file that is no text model of InternVL, before the missing mmproj is reported.
 
     Raises:
-        ModelFileError: no GGUF, an mmproj or an importance matrix.
+        ModelFileError: no GGUF, an mmproj, an importance matrix, or another kind of text model.
     """
-    from internvl_gguf.gguf.file_kind import kind_of, refuse_matrix
-    from internvl_gguf.gguf.header import read_header  # only now: it loads numpy
+    from internvl_gguf.gguf.validation import validate_text_model  # only now: it loads numpy
+    from internvl_gguf.gguf.validation.text import read_text_headers
 
-    header = read_header(text)
-    refuse_matrix(header)
-    if kind_of(header) == "mmproj":
-        raise ModelFileError(
-            f"{text} is an mmproj, the vision half of a model.", "Name the text model, and this with --mmproj."
-        )
+    first, *parts = read_text_headers(text)
+    validate_text_model(first, parts)

@@ -13,7 +13,8 @@ from internvl_gguf.gguf.filenames import Quant
 from internvl_gguf.utils.paths import expanded
 
 if TYPE_CHECKING:
-    from internvl_gguf.models.catalog import Catalog, ModelSpec
+    from internvl_gguf.models.catalog import Catalog
+    from internvl_gguf.models.model_spec import ModelSpec
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
@@ -22,8 +23,9 @@ DEMO_TEXT, DEMO_MMPROJ = "demo-text-BF16.gguf", "demo-mmproj-F16.gguf"
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _ROOTED = re.compile(r"[./~]|[A-Za-z]:[\\/]|.*\\", re.DOTALL)
 """Matches paths that cannot be names: they begin at a root, or have a backslash anywhere."""
-_TAG = re.compile(r"(?P<size>[0-9]+b)(?:-(?P<quant>\w+))?", re.IGNORECASE)
-"""Matches what stands behind the colon elsewhere: internvl3:14b, internvl3:8b-q4_K_M."""
+_TAG = re.compile(r"(?P<size>[0-9]+b(?:-a[0-9]+b)?)(?:-(?P<quant>\w+))?", re.IGNORECASE)
+"""Matches what stands behind the colon elsewhere: internvl3:14b, internvl3.5:30b-a3b, internvl3:8b-q4_K_M."""
+_INSTRUCT = "internvl3"  # of this release a size alone is the Instruct model; of the others the one without a suffix
 _WEB = re.compile(r"^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
 
 
@@ -64,7 +66,8 @@ def parse_model_name(text: str, catalog: Catalog) -> LocalModel | HubModel:
 
     A text is a path if the path exists, if it begins with `.`, `/` or `~`, or if it ends in `.gguf` and does not name a
     file of a repository (`owner/repo:file.gguf`). A size in the place of the quant, as in `internvl3:14b`, means the
-    Instruct model of that size.
+    model of that size: of InternVL3 the Instruct model, else the one without a suffix. `OpenGVLab/NAME` means
+    NAME, since OpenGVLab has no GGUF files of it.
 
     Raises:
         ModelFileError: the catalogue has no such name, or the model is not supported.
@@ -111,12 +114,13 @@ def _hub_model(text: str, catalog: Catalog) -> HubModel:
     head, _, wanted = _WEB.sub("", text.strip()).partition(":")
     name, _, revision = head.partition("@")
     name = name.rstrip("/")
-    if _REPO.fullmatch(name):
+    found = catalog.find(name)
+    if found is None and _REPO.fullmatch(name):
         spec = next((spec for spec in catalog if name.lower() in _repos(spec)), None)
         return HubModel(name, revision or _pinned(spec, name), wanted or None, spec)
-    found = catalog.find(name)
     if found is None and (tagged := _TAG.fullmatch(wanted)):
-        found, wanted = catalog.find(f"{name}-{tagged['size']}-Instruct"), tagged["quant"] or ""
+        stage = "-Instruct" if name.casefold() == _INSTRUCT else ""
+        found, wanted = catalog.find(f"{name}-{tagged['size']}{stage}"), tagged["quant"] or ""
     if found is None:
         raise _unknown(name, catalog)
     if found.unsupported:

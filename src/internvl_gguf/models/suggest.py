@@ -8,7 +8,7 @@ from pathlib import Path
 
 from internvl_gguf.errors import CatalogError
 from internvl_gguf.gguf.filenames import RepoFile, sort_out
-from internvl_gguf.models.catalog import ModelSpec, load_catalog
+from internvl_gguf.models.catalog import Catalog, load_catalog
 from internvl_gguf.models.names import DEMO
 
 
@@ -18,22 +18,23 @@ def suggest_models(prefix: str) -> list[str]:
     No request is made, and no file is loaded.
     """
     wanted = prefix.lower()
-    names = _quants(prefix) if ":" in prefix else _names()
+    names = _quants(prefix) if ":" in prefix else _names("." in prefix)
     return list(dict.fromkeys(name for name in names if name.lower().startswith(wanted)))
 
 
-def _names() -> Iterator[str]:
+def _names(has_dot: bool) -> Iterator[str]:
+    """Yield names of models; `InternVL3_5-8B` is `InternVL3.5-8B` to somebody who types a dot."""
     yield DEMO
-    for spec in _specs():
+    for spec in _catalog():
         if spec.repo and not spec.unsupported:
-            yield spec.name
+            yield spec.name.replace("_", ".") if has_dot else spec.name
     yield from cached_repos()
 
 
 def _quants(prefix: str) -> Iterator[str]:
     """Yield NAME:QUANT for the files of a model that catalogue and cache know."""
     name = prefix.partition(":")[0]
-    spec = next((spec for spec in _specs() if name.lower() in (each.lower() for each in spec.spellings)), None)
+    spec = _catalog().find(name)
     repo = spec.repo if spec else name
     files = [RepoFile(file.name) for file in spec.files] if spec else []
     files += [RepoFile(path) for path in _cached_files(repo or name)]
@@ -43,11 +44,11 @@ def _quants(prefix: str) -> Iterator[str]:
             yield f"{name}:{copy.quant.label}"
 
 
-def _specs() -> list[ModelSpec]:
+def _catalog() -> Catalog:
     try:
-        return list(load_catalog())
+        return load_catalog()
     except CatalogError:  # told when a model is opened
-        return []
+        return Catalog(())
 
 
 def _cache_root() -> Path:

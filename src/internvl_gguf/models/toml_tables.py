@@ -76,6 +76,10 @@ class Table:
         """Return an error about the value that `keys` lead to from here."""
         return self._document.error((*self._path, *keys), what, hint)
 
+    def is_text(self, key: str) -> bool:
+        """Return whether there is text at a key."""
+        return isinstance(self._content.get(key), str)
+
     def require(self, *keys: str) -> None:
         """Refuse a table that lacks one of `keys`."""
         for key in keys:
@@ -108,6 +112,15 @@ class Table:
             raise self.error(f"{key!r} is {value}", "Write a whole number above 0.", key)
         return value
 
+    def decimal(self, key: str, most: float) -> float:
+        """Return a number above 0 and at most `most` at a key that is there."""
+        value = self._content[key]
+        if type(value) not in (int, float):
+            raise self._wrong_kind(value, "a number", key)
+        if not 0 < value <= most:
+            raise self.error(f"{key!r} is {value}", f"Write a number above 0, at most {most:g}.", key)
+        return float(value)
+
     def choice(self, key: str, choices: tuple[str, ...]) -> str | None:
         """Return one of the texts of `choices` at a key, None if absent."""
         value = self.text(key)
@@ -120,6 +133,13 @@ class Table:
         if key not in self._content:
             return None
         return Table(self._document, (*self._path, key), self._content[key], known)
+
+    def named_tables(self, key: str, known: tuple[str, ...]) -> dict[str, Table]:
+        """Return the tables in the table at a key by their names, empty if absent."""
+        content = self._content.get(key, {})
+        if not isinstance(content, dict):
+            raise self._wrong_kind(content, "a table of tables", key)
+        return {name: Table(self._document, (*self._path, key, name), value, known) for name, value in content.items()}
 
     def tables(self, key: str, known: tuple[str, ...]) -> list[Table]:
         """Return the tables of a list at a key, empty if absent."""

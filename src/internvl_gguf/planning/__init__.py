@@ -9,6 +9,7 @@ expected_loss    accuracy that a quant is expected to lose
 loss_scale       what a loss means to a reader of answers
 planner          search: the best configuration of a quant that fits
 speed_estimate   speed of a configuration on a machine
+task_scores      published scores of models, by task
 ranking, choice  the best quant, or the error that none fits
 machine_memory   free memory of this machine's devices
 auto_quant       choose a quant for this machine when the user names none
@@ -32,6 +33,7 @@ from internvl_gguf.planning.plan_text import (
 )
 from internvl_gguf.planning.planner import MARGIN, Configuration, Planner, geometric_mean
 from internvl_gguf.planning.ranking import cost_of, rank
+from internvl_gguf.planning.task_scores import Task, TaskScores
 from internvl_gguf.planning.workload import (
     MemoryBudget,
     Preference,
@@ -49,6 +51,8 @@ __all__ = [
     "MemoryBudget",
     "Planner",
     "Preference",
+    "Task",
+    "TaskScores",
     "Workload",
     "check_pictures_fit",
     "context_for",

@@ -18,6 +18,7 @@ from internvl_gguf.memory import (
     shape_from_listing,
 )
 from internvl_gguf.planning.expected_loss import expected_loss
+from internvl_gguf.planning.task_scores import NO_SCORES, TaskScores
 
 if TYPE_CHECKING:
     from internvl_gguf.gguf.arch.base import TextShape, VisionShape
@@ -61,6 +62,7 @@ class Candidate:
             are not listed.
         text: shape of the text model.
         encoders: encoders that it can be run with, the best first.
+        scores: published scores of the unquantised model.
     """
 
     model: str
@@ -71,6 +73,7 @@ class Candidate:
     source: Source
     text: TextWeights
     encoders: tuple[Encoder, ...]
+    scores: TaskScores = NO_SCORES
 
     @property
     def bits_per_weight(self) -> float:

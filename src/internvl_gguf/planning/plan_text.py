@@ -9,6 +9,7 @@ from internvl_gguf.config import is_quantised
 from internvl_gguf.hardware.device_speed import Range
 from internvl_gguf.planning.loss_scale import LITTLE_LOSS, NO_LOSS, USABLE_LOSS, loss_in_words
 from internvl_gguf.planning.planner import Configuration, geometric_mean
+from internvl_gguf.planning.task_scores import Task
 from internvl_gguf.planning.workload import MemoryBudget, Preference, Workload
 from internvl_gguf.utils.sizes import format_size, rounded_size
 
@@ -121,22 +122,24 @@ def _room_text(found: Configuration) -> str:
     return ", ".join((first.format(" left"), *(other.format("") for other in others)))
 
 
-def reason(ranked: Sequence[Configuration], preference: Preference = "balanced") -> str:
+def reason(ranked: Sequence[Configuration], preference: Preference = "balanced", task: Task | None = None) -> str:
     """Say in one sentence where the first of a ranking runs, and why it precedes the next that would lose less."""
     best = ranked[0]
     text = f"{best.candidate.quant}: {placement_text(best)}, {_room_text(best)}"
     if is_quantised(best.request.kv_type):
         text += f", with a {best.request.kv_type} KV cache"
-    return f"{text}; {_why(best, ranked[1:], preference)}."
+    return f"{text}; {_why(best, ranked[1:], preference, task)}."
 
 
-def _why(best: Configuration, others: Sequence[Configuration], preference: Preference) -> str:
+def _why(best: Configuration, others: Sequence[Configuration], preference: Preference, task: Task | None) -> str:
     several = len({each.candidate.model for each in (best, *others)}) > 1
     if preference == "speed":
         small = ", which are mostly of a small model" if several else ""
+        small += "; points do not count with --speed" if task else ""
         return f"the fastest of those that lose at most {LITTLE_LOSS}{small}"
     if preference == "quality":
-        return f"{'the least lost for the most weights' if several else 'the most exact that fits'}, however slow"
+        most = "points" if task else "weights"
+        return f"{f'the least lost for the most {most}' if several else 'the most exact that fits'}, however slow"
     alike = [other for other in others if other.candidate.model == best.candidate.model]
     if best.budget.has_gpus and not best.is_full:
         whole = any(other.is_full for other in alike)

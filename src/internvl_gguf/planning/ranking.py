@@ -10,6 +10,7 @@ from internvl_gguf.hardware.device_speed import Roofline
 from internvl_gguf.planning.candidates import Candidate
 from internvl_gguf.planning.loss_scale import LITTLE_LOSS, NO_LOSS, USABLE_LOSS
 from internvl_gguf.planning.planner import Configuration, Cost, Planner, geometric_mean
+from internvl_gguf.planning.task_scores import POINTS_PER_COST, Task
 from internvl_gguf.planning.workload import MemoryBudget, Preference, Workload
 
 # An answer within half a minute is soon enough; each doubling beyond it costs as much as a loss of 0.1.
@@ -21,28 +22,49 @@ _PER_DOUBLING: Final = 0.5
 _ALIKE: Final = 0.1
 
 
-def cost_of(preference: Preference) -> Cost:
+def cost_of(preference: Preference, task: Task | None = None) -> Cost:
     """Return the cost function of a preference; the configuration of the least cost is the best.
 
     balanced: configurations that lie on the GPUs whole and lose at most 0.12 come first; then the least
     10 x loss + log2(max(answer seconds, 30) / 30) - 0.5 x log2(billions of weights).
     quality: the same without GPUs and time, and each loss counts. speed: the seconds alone, in doublings, among
     configurations that lose little.
+
+    Of a task, published points / 5 stand in place of the weights' term, and models of which none are published come
+    behind those of which they are. With speed alone the points do not count.
     """
     if preference == "speed":
         return lambda found: (float(found.loss > LITTLE_LOSS), math.log2(geometric_mean(found.answer_seconds)))
     if preference == "quality":
-        return lambda found: (_worth(found, least=0.0), geometric_mean(found.answer_seconds))
+        return lambda found: (
+            _is_unknown(found, task),
+            _worth(found, task, least=0.0),
+            geometric_mean(found.answer_seconds),
+        )
     return lambda found: (
-        float(not found.is_full or found.loss > USABLE_LOSS),
-        _worth(found) + _waiting(found),
+        2 * float(not found.is_full or found.loss > USABLE_LOSS) + _is_unknown(found, task),
+        _worth(found, task) + _waiting(found),
         geometric_mean(found.answer_seconds),
     )
 
 
-def _worth(found: Configuration, least: float = NO_LOSS) -> float:
-    billions = found.candidate.text.parameters / 1e9
-    return _PER_LOSS * max(found.loss, least) - _PER_DOUBLING * math.log2(billions)
+def _worth(found: Configuration, task: Task | None, least: float = NO_LOSS) -> float:
+    points = _points(found, task)
+    if points is None:
+        value = _PER_DOUBLING * math.log2(found.candidate.text.parameters / 1e9)
+    else:
+        value = points / POINTS_PER_COST
+    return _PER_LOSS * max(found.loss, least) - value
+
+
+def _points(found: Configuration, task: Task | None) -> float | None:
+    """Return the published points of a model for a task; None without a task, and where none were published."""
+    return None if task is None else found.candidate.scores.points.get(task)
+
+
+def _is_unknown(found: Configuration, task: Task | None) -> float:
+    """Return 1 for a model without published points for a task, else 0."""
+    return float(task is not None and _points(found, task) is None)
 
 
 def _waiting(found: Configuration) -> float:
@@ -55,6 +77,7 @@ def rank(
     workload: Workload,
     roofline: Roofline | None,
     preference: Preference = "balanced",
+    task: Task | None = None,
 ) -> list[Configuration]:
     """Return every quant that fits, each in its best configuration, the best first.
 
@@ -64,8 +87,9 @@ def rank(
         workload: the work to be done.
         roofline: how fast the devices are; None assumes typical ones.
         preference: the user's preference.
+        task: what the model is for: published scores for it are weighed, too.
     """
-    cost = cost_of(preference)
+    cost = cost_of(preference, task)
     planner = Planner(budget, workload, roofline, cost)
     found = [configuration for candidate in candidates if (configuration := planner.best(candidate))]
     ranked = sorted(found, key=lambda each: (*cost(each), each.candidate.size))

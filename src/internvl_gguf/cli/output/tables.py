@@ -45,9 +45,10 @@ def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]], least_first:
             say(f"{left_out} more column{'s' * (left_out > 1)}: widen the window.")
         return
     for first, *rest in rows:
-        print_lines(first, hang=4)
+        print_lines(first.strip(), hang=4)
         facts = [f"{title.lower()} {fact}" for title, fact in zip(head[1:], rest, strict=True) if fact]
-        print_lines(f"  {', '.join(facts)}")
+        if facts:
+            print_lines(f"  {', '.join(facts)}", hang=4)
 
 
 def narrowed(

@@ -7,14 +7,13 @@
 from internvl_gguf.gguf.validation.checks import Identity
 from internvl_gguf.gguf.validation.finite import check_finite
 from internvl_gguf.gguf.validation.mmproj import MmprojFacts, validate_mmproj
-from internvl_gguf.gguf.validation.pair import ModelPair, NamedModel, model_in, validate_files, validate_pair
+from internvl_gguf.gguf.validation.pair import ModelPair, model_in, validate_files, validate_pair
 from internvl_gguf.gguf.validation.text import TextModelFacts, read_text_headers, validate_text_model
 
 __all__ = [
     "Identity",
     "MmprojFacts",
     "ModelPair",
-    "NamedModel",
     "TextModelFacts",
     "check_finite",
     "model_in",

@@ -8,13 +8,13 @@ one of them says nothing, it passes.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.errors import ModelPairError
 from internvl_gguf.gguf.arch import TEXT_ARCHITECTURES
 from internvl_gguf.gguf.arch.internvit import release_of
+from internvl_gguf.gguf.family import NamedModel, named_model
 from internvl_gguf.gguf.header import GGUFHeader, read_header
 from internvl_gguf.gguf.validation.finite import check_finite
 from internvl_gguf.gguf.validation.mmproj import MmprojFacts, validate_mmproj
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from internvl_gguf.gguf.validation.checks import Identity
 
 _SAME_REPO_HINT: Final = "Use the mmproj from the repository the text model came from."
-
-# "InternVL3-14B-Instruct", "Internvl3 14B", "InternVL3_5-8B": series, half series, size in billions.
-_MODEL_NAME: Final = re.compile(
-    r"intern[-_ ]?vl[-_ ]?(\d)(?:[._](\d))?(?:[^/]*?[-_ ](\d+)b(?![a-z0-9]))?", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True)
@@ -103,32 +98,6 @@ def validate_pair(text: TextModelFacts, mmproj: MmprojFacts) -> None:
         )
 
 
-@dataclass(frozen=True)
-class NamedModel:
-    """A member of the InternVL family, as its name describes it.
-
-    Attributes:
-        series: "3", "2.5" and so on.
-        billions: the size in its name; None where the name has none.
-    """
-
-    series: str
-    billions: int | None
-
-    def __str__(self) -> str:
-        return f"InternVL{self.series}" + (f"-{self.billions}B" if self.billions else "")
-
-    def contradicts(self, other: NamedModel) -> bool:
-        """Return whether the two cannot be the same model."""
-        sizes = {self.billions, other.billions} - {None}
-        return self.series != other.series or len(sizes) > 1
-
-
 def model_in(identity: Identity) -> NamedModel | None:
     """Return the InternVL model in the first name that contains one; None if there is none."""
-    for name in identity.names:
-        match = _MODEL_NAME.search(name)
-        if match:
-            series, half, billions = match.groups()
-            return NamedModel(f"{series}.{half}" if half else series, int(billions) if billions else None)
-    return None
+    return next(filter(None, map(named_model, identity.names)), None)
