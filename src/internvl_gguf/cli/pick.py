@@ -34,6 +34,7 @@ def pick(
     max_tiles: pick_options.MaxTilesOption = MAX_TILES,
     parallel: pick_options.ParallelOption = 1,
     kv: pick_options.KVOption = None,
+    task: pick_options.TaskOption = None,
     speed: pick_options.SpeedOption = False,
     quality: pick_options.QualityOption = False,
     why: pick_options.WhyOption = None,
@@ -70,7 +71,7 @@ def pick(
         workload, cut = _with_context(asked, context, listings)
     budget, memory, notices = wanted.budget()
     notices = (*(note for note in (memory_note(vram, ram, mac), cut) if note), *notices)
-    picks = Picks(listings, budget, memory, wanted.roofline(), workload, preference, mmproj, notices)
+    picks = Picks(listings, budget, memory, wanted.roofline(), workload, preference, task, mmproj, notices)
     for notice in (*notices, *(notice for listing in listings for notice in listing.notices)):
         say(notice)
     explained = why or (listings[0].wanted if len(listings) == 1 else None)
@@ -78,7 +79,7 @@ def pick(
         explain(picks, explained, json_output)
         return
     candidates = [candidate for listing in listings for candidate in listing.candidates]
-    print_picks(picks, rank(candidates, budget, workload, picks.roofline, preference), show_all, json_output)
+    print_picks(picks, rank(candidates, budget, workload, picks.roofline, preference, task), show_all, json_output)
 
 
 class _Machine:

@@ -8,11 +8,12 @@ import typer
 
 from internvl_gguf.cli.options import MODEL_VARIABLE, given
 from internvl_gguf.config import KVType
+from internvl_gguf.planning.task_scores import Task
 
 ModelArgument = Annotated[
     str | None,
     typer.Argument(
-        help=f"A catalogue's name, owner/repo, a path or `demo`; {MODEL_VARIABLE}, or all of InternVL3, if left out.",
+        help=f"A catalogue's name, owner/repo, a path or `demo`; {MODEL_VARIABLE}, or the whole family, if left out.",
         show_default=False,
     ),
 ]
@@ -58,6 +59,15 @@ KVOption = Annotated[
         None,
         "--kv",
         "--kv-type",
+    ),
+]
+TaskOption = Annotated[
+    Task | None,
+    given(
+        None,
+        "Weigh published scores for a task beside memory, speed and the loss of a quant.",
+        None,
+        "--for",
     ),
 ]
 SpeedOption = Annotated[

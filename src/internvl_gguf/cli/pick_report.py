@@ -11,8 +11,10 @@ import typer
 
 from internvl_gguf.cli.output import print_json, print_lines, print_table, say
 from internvl_gguf.cli.pick_table import loss_text, print_footnotes, range_text, ranking_table
+from internvl_gguf.cli.pick_task import better_line, score_line, task_notes
 from internvl_gguf.config import DEFAULT_N_CTX
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.gguf.family import named_model
 from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoFile, find_copy, nearest_names
 from internvl_gguf.models.names import DEMO
 from internvl_gguf.planning import (
@@ -62,28 +64,45 @@ def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_
         _print_advice(advice, fits=False)
         raise nothing_fits(smallest, picks.budget, picks.workload, picks.roofline)
     several = len(picks.listings) > 1
-    shown = ranked if show_all else ranked[:_SHOWN]
+    shown = ranked if show_all else _of_each_model(ranked) if several and picks.task else ranked[:_SHOWN]
     print_lines(f"Best: {_name(ranked[0].candidate, several)}, {verdict(ranked[0])}")
-    for more in (_faster(picks, ranked[0]), _larger(ranked)):
+    for more in (_faster(picks, ranked[0]), *_alternatives(picks, ranked)):
         if more:
             print_lines(more)
     print_lines(_headline(picks))
-    print_lines(f"Why {reason(ranked, picks.preference)}")
+    print_lines(f"Why {reason(ranked, picks.preference, picks.task)}")
     _print_advice(advice, fits=True)
     print_lines()
-    table = ranking_table(shown, several)
+    table = ranking_table(shown, several, picks.task)
     print_table(table.head, table.rows)
     print_footnotes(shown, several, table, more=len(ranked) - len(shown), too_large=len(candidates) - len(ranked))
+    for line in task_notes(shown, candidates, picks.task) if picks.task else ():
+        say(line)
     print_lines(f"Run it:\n  {_command(ranked[0], picks.mmproj)}", wrap=False)
+
+
+def _of_each_model(ranked: Sequence[Configuration]) -> list[Configuration]:
+    """Return the best quant of each model: scores are of models, so quants of one would fill the table alike."""
+    first: dict[str, Configuration] = {}
+    for each in ranked:
+        first.setdefault(each.candidate.model, each)
+    return list(first.values())
 
 
 def _faster(picks: Picks, best: Configuration) -> str:
     """Return advice that shortens a slow question; "" if there is none or the question is fast."""
     if geometric_mean(best.answer_seconds) < _LONG:
         return ""
-    smaller = _smaller_models(best.candidate.text.parameters) if len(picks.listings) == 1 else []
+    smaller = _smaller_models(best.candidate.model, best.candidate.text.parameters) if len(picks.listings) == 1 else []
     ways = "; ".join(ways_to_shorten(best, smaller, picks.roofline))
     return f"Sooner: {ways}." if ways else ""
+
+
+def _alternatives(picks: Picks, ranked: Sequence[Configuration]) -> tuple[str, ...]:
+    """Return what was published of the best and what would score more for the task; else what a larger model takes."""
+    if picks.task is None:
+        return (_larger(ranked),)
+    return score_line(ranked[0].candidate, picks.task), better_line(ranked, picks.task)
 
 
 def _larger(ranked: Sequence[Configuration]) -> str:
@@ -114,7 +133,7 @@ def explain(picks: Picks, wanted: str, json_output: bool) -> None:
     """
     candidates = [candidate for listing in picks.listings for candidate in listing.candidates]
     candidate = _find(candidates, wanted)
-    ranked = rank(candidates, picks.budget, picks.workload, picks.roofline, picks.preference)
+    ranked = rank(candidates, picks.budget, picks.workload, picks.roofline, picks.preference, picks.task)
     found = next((each for each in ranked if each.candidate == candidate), None)
     if json_output:
         print_json(_row(found) if found else {"quant": candidate.quant, "model": candidate.model, "fits": False})
@@ -137,7 +156,9 @@ def explain(picks: Picks, wanted: str, json_output: bool) -> None:
         best = ranked[0]
         model = f"{best.candidate.model}:" if several else ""
         print_lines(f"The best is {_name(best.candidate, several)}, {verdict(best)}")
-        print_lines(f"Why {model}{reason(ranked, picks.preference)}")
+        print_lines(f"Why {model}{reason(ranked, picks.preference, picks.task)}")
+    if picks.task:
+        print_lines(score_line(candidate, picks.task))
     print_lines(
         f"{format_size(candidate.size)}, {candidate.bits_per_weight:.2f} bits of it a weight; loss: "
         f"{loss_text(found, several=False)} (mean KL divergence from the unquantised weights, a rough guide from "
@@ -170,18 +191,28 @@ def _print_advice(advice: Sequence[str], *, fits: bool) -> None:
             say(f"  {line}")
 
 
-def _smaller_models(parameters: int) -> list[Sequence[Candidate]]:
-    """Return the quants of smaller models of the family, the largest model first."""
+def _smaller_models(name: str, parameters: int) -> list[Sequence[Candidate]]:
+    """Return the quants of smaller models of a model's release, the largest model first; of all if it names none."""
     from internvl_gguf.models.listing import family
 
-    smaller = [each for each in family() if each.shape.text.parameters < 0.9 * parameters]
+    own = named_model(name)
+    smaller = [
+        each
+        for each in family()
+        if each.shape.text.parameters < 0.9 * parameters and (own is None or own.series == _series(each.name))
+    ]
     smaller.sort(key=lambda each: -each.shape.text.parameters)
     return [each.candidates for each in smaller]
 
 
+def _series(name: str) -> str | None:
+    named = named_model(name)
+    return named.series if named else None
+
+
 def _advice(picks: Picks, candidates: Sequence[Candidate], *, whole: bool) -> list[str]:
     largest = max(candidate.text.parameters for candidate in candidates)
-    others = _smaller_models(largest) if len(picks.listings) == 1 else []
+    others = _smaller_models(picks.listings[0].name, largest) if len(picks.listings) == 1 else []
     ways = ways_to_fit(candidates, others, picks.budget, picks.workload, picks.roofline, whole=whole)
     return list(ways)
 
@@ -242,8 +273,9 @@ def _document(
         "budget": {"ram": picks.budget.host, "vram": list(picks.budget.gpus)},
         "workload": asdict(picks.workload),
         "preference": picks.preference,
+        "task": picks.task,
         "best": f"{ranked[0].candidate.model}:{ranked[0].candidate.quant}" if ranked else None,
-        "reason": reason(ranked, picks.preference) if ranked else None,
+        "reason": reason(ranked, picks.preference, picks.task) if ranked else None,
         "picks": [_row(each) for each in ranked],
         "too_large": [{"model": each.model, "quant": each.quant} for each in candidates if each not in fitting],
         "advice": list(advice),
@@ -263,6 +295,7 @@ def _row(found: Configuration) -> dict[str, Any]:
         "parameters": candidate.text.parameters,
         "source": candidate.source,
         "expected_kl_divergence": found.loss,
+        "published": {"of": candidate.scores.of or None, "points": dict(candidate.scores.points)},
         "fits": found.fits,
         "whole": found.is_full,
         "gpu_layers": found.gpu_layers,

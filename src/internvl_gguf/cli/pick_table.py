@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.cli.output import narrowed, say
+from internvl_gguf.cli.pick_task import points_text
 from internvl_gguf.config import is_quantised
 from internvl_gguf.planning.loss_scale import SCALE, loss_in_words
 from internvl_gguf.planning.plan_text import short_duration_text, two_digits
 
 if TYPE_CHECKING:
     from internvl_gguf.hardware.device_speed import Range
-    from internvl_gguf.planning import Configuration
+    from internvl_gguf.planning import Configuration, Task
 
 _GIB: Final = 2**30
 _PARTS: Final = ("REST", "VISION", "WEIGHTS", "KV")
 _DETAILS: Final = ("FREE RAM", "MMPROJ", "HOST RAM", "BITS", "FILE")
 _PLAIN_CACHE: Final = "f16"
 _ESTIMATED: Final = "~"
-_FAMILY: Final = "InternVL3-"  # the catalogue knows the models without it, too
+_FAMILY: Final = "InternVL"  # the catalogue knows the models without it, too
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,20 @@ class RankingTable:
         return any(_ESTIMATED in cell for row in self.rows for cell in row)
 
 
-def ranking_table(shown: Sequence[Configuration], several: bool) -> RankingTable:
+def ranking_table(shown: Sequence[Configuration], several: bool, task: Task | None = None) -> RankingTable:
     """Return the table of a ranking; parts of the memory are sums over all devices.
 
     Args:
         shown: the rows.
         several: whether they are of several models.
+        task: the task whose published points are shown; None for none.
     """
     unit = _unit(shown)
-    full = [_columns(each, several, lambda size: f"{size / unit:.2f}") for each in shown]
+    full = [
+        _columns(each, several, lambda size: f"{size / unit:.2f}")
+        | ({task.upper(): points_text(each.candidate, task)} if task else {})
+        for each in shown
+    ]
     head, rows = narrowed(tuple(full[0]), [tuple(row.values()) for row in full], _least_first(shown))
     if several and "QUESTION" not in head:
         rows = [(name.removeprefix(_FAMILY), *rest) for name, *rest in rows]

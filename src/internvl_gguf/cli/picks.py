@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from internvl_gguf.hardware.device_speed import Roofline
     from internvl_gguf.models.listing import ModelListing
-    from internvl_gguf.planning import MemoryBudget, Preference, Workload
+    from internvl_gguf.planning import MemoryBudget, Preference, Task, Workload
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Picks:
         roofline: how fast the devices are; None assumes typical ones.
         workload: what is to be done.
         preference: what counts.
+        task: what the model is for; None if nothing was said.
         mmproj: the vision encoder that was named; None if none was.
         notices: about the machine, one line each.
     """
@@ -32,5 +33,6 @@ class Picks:
     roofline: Roofline | None
     workload: Workload
     preference: Preference
+    task: Task | None
     mmproj: str | None
     notices: tuple[str, ...]
