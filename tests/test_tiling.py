@@ -87,6 +87,44 @@ def test_grid_is_the_one_that_listing_all_of_them_finds(
     assert grid.tiles == grid.columns * grid.rows + (grid.columns * grid.rows > 1)
 
 
+def closest_of_card(width: int, height: int, max_tiles: int) -> tuple[int, int]:
+    """`find_closest_aspect_ratio` of the card, line by line, over the card's grids of 448 pixels."""
+    best_difference = float("inf")
+    best = (1, 1)
+    area = width * height
+    for ratio in grids_of_card(1, max_tiles):
+        difference = abs(width / height - ratio[0] / ratio[1])
+        if difference < best_difference:
+            best_difference = difference
+            best = ratio
+        elif difference == best_difference and area > 0.5 * 448 * 448 * ratio[0] * ratio[1]:
+            best = ratio
+    return best
+
+
+@pytest.mark.parametrize("max_tiles", [6, 12, 18, 24])
+@given(width=st.integers(1, 8000), height=st.integers(1, 8000))
+@settings(max_examples=300, deadline=None)
+@example(width=448, height=448)
+@example(width=4480, height=448)
+@example(width=350, height=100)  # midway between 3 x 1 and 4 x 1
+@example(width=2000, height=2000)
+def test_limits_that_benchmarks_use_are_cut_by_the_cards_own_steps(max_tiles: int, width: int, height: int) -> None:
+    """Published scores were taken with 6, 12, 18 and 24 tiles."""
+    expected = closest_of_card(width, height, max_tiles)
+    found = choose_grid(width, height, max_tiles=max_tiles)
+    assert (found.columns, found.rows) == expected
+    assert found.thumbnail == (expected != (1, 1))
+    assert found.tiles <= max_tiles + 1
+
+
+@pytest.mark.parametrize(("max_tiles", "grid"), [(6, (2, 3)), (12, (2, 3)), (18, (2, 3)), (24, (4, 6))])
+def test_a_scanned_page_gains_from_24_tiles_alone(max_tiles: int, grid: tuple[int, int]) -> None:
+    """An A4 page of 200 dots an inch: 2 x 3 is nearest in shape, and 4 x 6 is the next that is as near."""
+    found = choose_grid(1654, 2339, max_tiles=max_tiles)
+    assert (found.columns, found.rows) == closest_of_card(1654, 2339, max_tiles) == grid
+
+
 @pytest.mark.parametrize("tile_size", [28, 56, 448])
 def test_a_grid_of_the_same_shape_needs_more_than_half_of_its_pixels(tile_size: int) -> None:
     """Squares around the sizes where 2x2 replaces 1x1 and 3x3 replaces 2x2."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypedDict, cast, get_args
 
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.tiling import MAX_TILES, validate_tile_limits
+from internvl_gguf.tiling import CARD_RANGE, MAX_TILES, MAX_TILES_LIMIT, TileRange, validate_tile_limits
 from internvl_gguf.types import PictureLayout
 from internvl_gguf.utils.foreign_names import ENGINE, SAMPLING, refuses_foreign_names
 from internvl_gguf.utils.kinds import LayersOrAuto, MemorySizes, SwitchOrAuto
@@ -174,10 +174,10 @@ class PictureOptions:
     max_tiles: int | None = option(
         None,
         "Most tiles of a picture, the thumbnail not counted.",
-        otherwise=f"{MAX_TILES}, or 1 for frames",
-        details="The time for a picture grows with its tiles.",
+        otherwise=f"as the mmproj says, else {MAX_TILES}; 1 for frames",
+        details=f"At most {MAX_TILES_LIMIT}. The time for a picture grows with its tiles.",
     )
-    min_tiles: int = option(1, "Fewest tiles of a picture.")
+    min_tiles: int | None = option(None, "Fewest tiles of a picture.", otherwise="as the mmproj says, else 1")
     thumbnail: bool = option(
         True, "Add the whole picture after its tiles.", details="A picture of one tile has no thumbnail."
     )
@@ -201,19 +201,20 @@ class PictureOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
-        validate_tile_limits(self.least_tiles, self.most_tiles)
+        asked = self.tiles()
+        validate_tile_limits(asked.least, asked.most)
 
-    @property
-    def most_tiles(self) -> int:
-        """Most tiles of a picture: a video frame is one, unless `max_tiles` says otherwise."""
+    def tiles(self, own: TileRange = CARD_RANGE) -> TileRange:
+        """Return how many tiles a picture is cut into: what is given here, else a model's own range.
+
+        A video frame is one tile, unless `max_tiles` says otherwise; `min_tiles` gives way to that.
+        """
         if self.max_tiles is not None:
-            return self.max_tiles
-        return 1 if self.layout == "frames" else max(MAX_TILES, self.min_tiles)
-
-    @property
-    def least_tiles(self) -> int:
-        """Fewest tiles of a picture; `min_tiles` gives way to the one tile of a video frame."""
-        return self.min_tiles if self.max_tiles is not None else min(self.min_tiles, self.most_tiles)
+            least = min(own.least, self.max_tiles) if self.min_tiles is None else self.min_tiles
+            return TileRange(least, self.max_tiles)
+        least = own.least if self.min_tiles is None else self.min_tiles
+        most = 1 if self.layout == "frames" else max(own.most, least)
+        return TileRange(min(least, most), most)
 
 
 class SamplingOptions(TypedDict, total=False):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils import arguments
@@ -19,6 +19,43 @@ if TYPE_CHECKING:
 MAX_TILES = 12
 MAX_TILES_LIMIT = 64
 TILE_SIZE = 448
+
+
+class SaysTiles(Protocol):
+    """A vision encoder whose file may say how pictures are cut for it."""
+
+    @property
+    def min_tiles(self) -> int | None:
+        """Fewest tiles of a picture; None if the file does not say."""
+        ...
+
+    @property
+    def max_tiles(self) -> int | None:
+        """Most tiles of a picture, the thumbnail not counted; None if the file does not say."""
+        ...
+
+
+@dataclass(frozen=True)
+class TileRange:
+    """How many tiles a picture is cut into where nobody says otherwise, the thumbnail not counted.
+
+    Attributes:
+        least: fewest tiles.
+        most: most tiles.
+    """
+
+    least: int = 1
+    most: int = MAX_TILES
+
+    @classmethod
+    def of(cls, encoder: SaysTiles) -> TileRange:
+        """Return the range that an encoder's file says; the model card's for what it does not say."""
+        least = cls.least if encoder.min_tiles is None else encoder.min_tiles
+        return cls(least, max(cls.most, least) if encoder.max_tiles is None else encoder.max_tiles)
+
+
+CARD_RANGE: Final = TileRange()
+"""The range of the model card."""
 
 
 @dataclass(frozen=True)

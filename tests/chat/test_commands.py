@@ -370,7 +370,7 @@ def test_every_setting_can_be_read_back() -> None:
         assert all(Settings().changed(name, value) for value in setting_values(name))
     with pytest.raises(InvalidRequestError):
         Settings().changed("nothing", "1")
-    assert Settings(pictures=PictureOptions(layout="frames")).ask_options["max_tiles"] == 1
+    assert Settings(pictures=PictureOptions(layout="frames")).ask_options()["max_tiles"] == 1
     assert Settings(SamplingParams(stop=("x",))).changed("stop", "none").sampling.stop == ()
 
 

@@ -135,6 +135,38 @@ def test_without_a_model_the_family_is_ranked() -> None:
     assert not re.search(r"(any|little|some|much) 0\.", done.stdout), "losses of several models stand side by side"
 
 
+def test_for_a_task_every_model_has_a_row_with_its_published_points() -> None:
+    done = pick("--for", "ocr", "--vram", "12GiB", "--ram", "32GiB")
+    head, *rows = done.stdout[done.stdout.index("MODEL") :].splitlines()
+    assert head.split()[-1] == "OCR"
+    points = {row.split()[0].partition(":")[0]: row.split()[-1] for row in rows if row.startswith("InternVL")}
+    assert points["InternVL3_5-8B"] == "83.4"
+    assert points["InternVL3-8B-Instruct"] == "84.4*"
+    assert points["InternVL2_5-4B"] == "?"
+    assert len(points) >= 12
+    assert "as published of InternVL3-14B, the same model after more training" in done.stdout
+    for note in ("in BF16, with 6 to 24 tiles", "*: of ", "no figures were found of InternVL2_5-4B"):
+        assert note in done.stderr
+
+
+def test_points_of_a_task_in_json() -> None:
+    found = picked("--for", "reasoning", "--vram", "12GiB", "--ram", "32GiB")
+    assert found["task"] == "reasoning"
+    assert found["best"].startswith("InternVL3_5-8B:")
+    published = {row["model"]: row["published"] for row in found["picks"]}
+    assert published["InternVL3_5-8B"]["points"]["reasoning"] == 73.4
+    assert published["InternVL3-8B-Instruct"]["of"] == "InternVL3-8B"
+    assert published["InternVL2_5-4B"]["points"] == {"reasoning": 51.8}
+
+
+def test_a_model_without_figures_says_so() -> None:
+    done = pick("demo", "--for", "charts", "--context", "2048")
+    assert "For charts: no figure of demo was found (ChartQA and InfoVQA)." in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("  internvl ask demo")
+    refused = pick("--for", "cooking", code=2)
+    assert "'ocr', 'charts', 'reasoning', 'video', 'grounding'" in " ".join(refused.stderr.split())
+
+
 def test_many_pictures_do_not_ask_a_smaller_model_for_more_than_it_was_trained_for() -> None:
     """The answer stood there, and then the hint of a smaller model ended it with an error about n_ctx."""
     done = pick(MODEL, "--vram", "24GB", "--images", "20")

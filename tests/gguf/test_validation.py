@@ -197,11 +197,13 @@ MMPROJ_DEFECTS = {
     "use_gelu as a whole number": Defect(_with("clip.use_gelu", 1, UINT32), "is UINT32 where BOOL belongs", "dies"),
     "a name that is a number": Defect(_with("general.name", 7, UINT32), "UINT32 where STRING belongs", "dies"),
     "has_vision_encoder as text": Defect(_with("clip.has_vision_encoder", "yes", STRING), "STRING where", "dies"),
-    "preproc_min_tiles 0": Defect(_with(f"{VIT}.preproc_min_tiles", 0), "preproc_min_tiles is 0, outside 1", "dies"),
-    "preproc_min_tiles above max": Defect(_with(f"{VIT}.preproc_min_tiles", 13), "preproc_max_tiles is 12", "dies"),
-    "preproc_min_tiles without a grid": Defect(_with(f"{VIT}.preproc_min_tiles", 4), "outside 16 to", "dies"),
+    "preproc_min_tiles 0": Defect(_with(f"{VIT}.preproc_min_tiles", 0), "least 0 and at most 12 tiles", "dies"),
+    "preproc_min_tiles above max": Defect(
+        _with(f"{VIT}.preproc_min_tiles", 13), "least 13 and at most 12 tiles", "dies"
+    ),
+    "preproc_min_tiles without a grid": Defect(_with(f"{VIT}.preproc_min_tiles", 4), "wants 4 along each side", "dies"),
     "preproc_max_tiles of billions": Defect(
-        _with(f"{VIT}.preproc_max_tiles", 2**32 - 1), "preproc_max_tiles is 4294967295", "refuses"
+        _with(f"{VIT}.preproc_max_tiles", 2**32 - 1), "at most 4294967295 tiles, and 64 are the most", "refuses"
     ),
     "image size 0": Defect(_with(f"{VIT}.image_size", 0), "image_size is 0, outside 1 to", "dies"),
     "image size beyond its position rows": Defect(

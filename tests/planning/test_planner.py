@@ -383,6 +383,8 @@ def test_pictures_and_their_context() -> None:
     assert context_for(1, 12, 256, None) == 8192
     assert context_for(4, 12, 256, None) == 15360
     assert context_for(40, 12, 256, 32768) == 32768
+    assert context_for(1, 24, 256, 40960) == 8192  # 25 tiles and 1,024 tokens of text
+    assert context_for(4, 24, 256, 40960) == 27648
     with pytest.raises(InvalidRequestError, match="take 13,320 tokens") as caught:
         check_pictures_fit(Workload(n_ctx=8192, pictures=4), 256)
     assert "--context 15360 or --max-tiles 6" in caught.value.hint

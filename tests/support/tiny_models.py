@@ -134,6 +134,8 @@ def tiny_mmproj(
     qkv_bias: bool = True,
     qk_norm: bool = False,
     rms_norm: bool = False,
+    min_tiles: int | None = 1,
+    max_tiles: int | None = 12,
     name: str = "Tiny InternVL",
     seed: int = 2,
     weights: bool = True,
@@ -141,6 +143,7 @@ def tiny_mmproj(
     """The plan of an InternViT with its projector: image_size 32 and patch 8 give 4 visual tokens a tile.
 
     Args:
+        min_tiles, max_tiles: what the file says of the tiles of a picture; None for a file that says nothing.
         weights: False gives tensors without data, for headers of any size (see `damage.write_sparse`).
     """
     keys = [
@@ -163,9 +166,9 @@ def tiny_mmproj(
         array("clip.vision.image_mean", GGUFValueType.FLOAT32, list(IMAGENET_MEAN)),
         array("clip.vision.image_std", GGUFValueType.FLOAT32, list(IMAGENET_STD)),
         number("clip.vision.projector.scale_factor", scale_factor),
-        number("clip.vision.preproc_min_tiles", 1),
-        number("clip.vision.preproc_max_tiles", 12),
     ]
+    limits = (("min", min_tiles), ("max", max_tiles))
+    keys += [number(f"clip.vision.preproc_{end}_tiles", value) for end, value in limits if value is not None]
     shape = MmprojShape(
         n_layers, width, n_head, n_ff, image_size, patch_size, (image_size // patch_size // scale_factor) ** 2,
         "rmsnorm" if rms_norm else "layernorm", projection_dim=projection, projector_hidden=projection,

@@ -9,6 +9,8 @@ import pytest
 
 from internvl_gguf.config import EngineConfig, GPULayers, PictureOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.images.tile_limits import TileLimits
+from internvl_gguf.tiling import TileRange
 from internvl_gguf.utils.kinds import Choice, Kind, LayersOrAuto, Number, Switch, Texts, Whole, kind_of
 from internvl_gguf.utils.options import Declared, options_of
 
@@ -95,12 +97,32 @@ def test_typed_text_of_another_kind(kind: Kind, text: str) -> None:
 def test_a_video_frame_is_one_tile_and_the_fewest_tiles_may_be_more_than_the_usual_most() -> None:
     """`--min-tiles 13` alone was refused: at least 13 and at most 12."""
     frames = PictureOptions(layout="frames", min_tiles=3)
-    assert (frames.least_tiles, frames.most_tiles) == (1, 1)
-    assert PictureOptions(layout="frames", max_tiles=4).most_tiles == 4
-    many = PictureOptions(min_tiles=13)
-    assert (many.least_tiles, many.most_tiles) == (13, 13)
+    assert frames.tiles() == TileRange(1, 1)
+    assert PictureOptions(layout="frames", max_tiles=4).tiles() == TileRange(1, 4)
+    assert PictureOptions(min_tiles=13).tiles() == TileRange(13, 13)
     with pytest.raises(InvalidRequestError, match="at least 5 and at most 4"):
         PictureOptions(min_tiles=5, max_tiles=4)
+
+
+@pytest.mark.parametrize(
+    ("options", "own", "tiles"),
+    [
+        ({}, TileRange(1, 6), TileRange(1, 6)),
+        ({}, TileRange(2, 24), TileRange(2, 24)),
+        ({"max_tiles": 24}, TileRange(1, 6), TileRange(1, 24)),
+        ({"max_tiles": 1}, TileRange(2, 12), TileRange(1, 1)),
+        ({"min_tiles": 8}, TileRange(1, 6), TileRange(8, 8)),
+        ({"min_tiles": 1}, TileRange(2, 6), TileRange(1, 6)),
+        ({"layout": "frames"}, TileRange(2, 24), TileRange(1, 1)),
+    ],
+)
+def test_what_is_given_goes_before_what_the_model_says(
+    options: dict[str, Any], own: TileRange, tiles: TileRange
+) -> None:
+    assert PictureOptions(**options).tiles(own) == tiles
+    if "layout" not in options:
+        found = TileLimits.given(options.get("max_tiles"), options.get("min_tiles"), True, own)
+        assert (found.min_tiles, found.max_tiles) == (tiles.least, tiles.most)
 
 
 def test_memory_of_gpus_is_checked_where_it_is_given() -> None:

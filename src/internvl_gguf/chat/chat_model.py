@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from internvl_gguf.chat.settings import Settings
     from internvl_gguf.config import AskOptions
     from internvl_gguf.session.contract import AnySession
-    from internvl_gguf.tiling import Grid
+    from internvl_gguf.tiling import Grid, TileRange
     from internvl_gguf.types import MessagePicture, Reply
 
 
@@ -50,6 +50,11 @@ class ChatModel(Protocol):
     @property
     def tile_size(self) -> int | None:
         """Pixels of the side of its tiles; None for a model that may be any."""
+        ...
+
+    @property
+    def tile_range(self) -> TileRange:
+        """How many tiles a picture is cut into where nobody says otherwise, as far as that is known."""
         ...
 
     def ask_options(self, settings: Settings) -> AskOptions:

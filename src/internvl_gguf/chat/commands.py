@@ -81,7 +81,7 @@ def tiles(chat: Chat, text: str) -> str:
     """Show or set the most tiles of the next pictures."""
     if text:
         chat.settings = chat.settings.changed("max_tiles", text)
-    limits = chat.settings.limits
+    limits = chat.settings.limits(chat.current.tile_range)
     besides = ", not counting the thumbnail" if limits.thumbnail and has_thumbnail(limits.max_tiles) else ""
     which = "The next pictures" if not chat.current.place else "All pictures"  # a server is told with each question
     chat.screen.say(f"{which} are cut into at most {count(limits.max_tiles, 'tile')}{besides}.")
@@ -175,12 +175,12 @@ def set_value(chat: Chat, text: str) -> str:
     """Show the settings, or change one."""
     name, _, value = text.partition(" ")
     if not name:
-        chat.screen.show_lines(columns(chat.settings.rows()))
+        chat.screen.show_lines(columns(chat.settings.rows(chat.current.tile_range)))
         return ""
     if value.strip():
         chat.settings = chat.settings.changed(name, value)
     key = setting_key(name)
-    shown = dict(chat.settings.rows()).get(key)
+    shown = dict(chat.settings.rows(chat.current.tile_range)).get(key)
     if shown is None:
         chat.settings.changed(name, "")  # raises: there is no such setting
     chat.screen.say(f"{key} is {shown}.")

@@ -13,6 +13,7 @@ from internvl_gguf.images.load import load_image
 from internvl_gguf.planning.plan_text import placement_text
 from internvl_gguf.session.prepare import cut_as_before
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
+from internvl_gguf.tiling import TileRange
 from internvl_gguf.utils.safe_text import safe_text
 
 if TYPE_CHECKING:
@@ -55,14 +56,19 @@ class LocalModel:
         """Pixels of the side of its tiles."""
         return self._session.runtime.vision.image_size
 
+    @property
+    def tile_range(self) -> TileRange:
+        """How many tiles a picture is cut into where nobody says otherwise."""
+        return TileRange.of(self._session.runtime.vision)
+
     def ask_options(self, settings: Settings) -> AskOptions:
         """Return the options of a question: all of them, for the session was opened with others."""
-        return settings.ask_options
+        return settings.ask_options(self.tile_range)
 
     def cut(self, attachment: Attachment, settings: Settings) -> PlannedCut:
         """Return how an added picture will be cut."""
         vision = self._session.runtime.vision
-        grid = attachment.grid(settings.limits, vision.image_size)
+        grid = attachment.grid(settings.limits(self.tile_range), vision.image_size)
         return PlannedCut(grid, grid.tiles * vision.tokens_per_tile)
 
     def used(self, pending: Sequence[Attachment], settings: Settings) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 from internvl_gguf.config import AskOptions, PictureOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.images.tile_limits import TileLimits
+from internvl_gguf.tiling import CARD_RANGE, TileRange
 from internvl_gguf.utils.options import Declared, options_of
 
 _OPEN: Final = ("none", "default", "auto")
@@ -42,15 +43,14 @@ class Settings:
     pictures: PictureOptions = field(default_factory=PictureOptions)
     chosen: frozenset[str] = frozenset()
 
-    @property
-    def limits(self) -> TileLimits:
-        """How pictures are cut."""
-        return TileLimits.of(self.pictures)
+    def limits(self, own: TileRange = CARD_RANGE) -> TileLimits:
+        """Return how pictures are cut for a model whose file says `own`."""
+        return TileLimits.of(self.pictures, own)
 
-    @property
-    def ask_options(self) -> AskOptions:
-        """The same as options of `Session.stream`."""
-        limits = {"max_tiles": self.pictures.most_tiles, "min_tiles": self.pictures.least_tiles}
+    def ask_options(self, own: TileRange = CARD_RANGE) -> AskOptions:
+        """Return the same as options of `Session.stream`."""
+        asked = self.pictures.tiles(own)
+        limits = {"max_tiles": asked.most, "min_tiles": asked.least}
         return cast("AskOptions", {"sampling": self.sampling, **vars(self.pictures), **limits})
 
     @property
@@ -81,9 +81,10 @@ class Settings:
         changed: dict[str, Any] = {group: replace(getattr(self, group), **{key: value})}
         return replace(self, **changed, chosen=self.chosen - {key} if is_open else self.chosen | {key})
 
-    def rows(self) -> list[tuple[str, str]]:
-        """Name and value of each."""
-        values = {**vars(self.sampling), **vars(self.pictures), "max_tiles": self.pictures.most_tiles}
+    def rows(self, own: TileRange = CARD_RANGE) -> list[tuple[str, str]]:
+        """Return name and value of each, with the tiles of a model whose file says `own`."""
+        asked = self.pictures.tiles(own)
+        values = {**vars(self.sampling), **vars(self.pictures), "max_tiles": asked.most, "min_tiles": asked.least}
         return [(name, declared.kind.show(values[name])) for name, (_, declared) in _SETTINGS.items()]
 
 

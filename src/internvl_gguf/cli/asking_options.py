@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, cast, get_args
 
 from internvl_gguf.cli import options
@@ -47,12 +47,11 @@ class AskingOptions:
     @property
     def opening(self) -> dict[str, Any]:
         """Arguments of `Session.open` beside the files and the engine's options."""
-        limits = replace(self.pictures, layout=PictureOptions.layout)
         return {
             "system": self.system,
-            "max_tiles": limits.most_tiles,
-            "min_tiles": limits.min_tiles,
-            "thumbnail": limits.thumbnail,
+            "max_tiles": self.pictures.max_tiles,
+            "min_tiles": self.pictures.min_tiles,
+            "thumbnail": self.pictures.thumbnail,
             "worker_timeout": self.worker_timeout,
         }
 

@@ -41,7 +41,7 @@ from internvl_gguf.errors import ModelFileError, PictureError
 from internvl_gguf.images.fit_context import ANSWER_ALLOWANCE, ContextBudget, PictureToCut, plan_cut
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.models.names import DEMO
-from internvl_gguf.tiling import TILE_SIZE
+from internvl_gguf.tiling import TILE_SIZE, TileRange
 from internvl_gguf.types import Picture, Video
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _inspection(
     for name, item in zip(names, items, strict=True):
         if isinstance(item, _Still):
             shown.append(name)
-            to_cut.append(PictureToCut(item.size, TileLimits.of(pictures)))
+            to_cut.append(PictureToCut(item.size, TileLimits.of(pictures, encoder.tiles)))
             continue
         clip = clips[len(shown)] = read_frames(item, pictures, max(1, most))
         shown += clip.names
@@ -228,7 +228,8 @@ def _inspection(
     )
     asked, plan = (plan_cut(to_cut, budget, fit=fit) for fit in (False, pictures.fit_pictures))
     sizes = [each.size for each in to_cut]
-    return Inspection(shown, sizes, encoder, pictures.layout, prompt_tokens, asked, plan, clips)
+    is_limited = pictures.max_tiles is not None
+    return Inspection(shown, sizes, encoder, pictures.layout, is_limited, prompt_tokens, asked, plan, clips)
 
 
 def _with_folders(images: Sequence[str]) -> list[str]:
@@ -331,7 +332,14 @@ def _encoder_of_header(model: str | None, header: GGUFHeader, n_ctx_train: int |
     from internvl_gguf.gguf.validation import validate_mmproj
 
     facts = validate_mmproj(header)
-    return Encoder(model or Path(header.label).name, facts.image_size, facts.tokens_per_tile, n_ctx_train)
+    return Encoder(
+        model or Path(header.label).name,
+        facts.image_size,
+        facts.tokens_per_tile,
+        n_ctx_train,
+        TileRange.of(facts),
+        says_tiles=facts.max_tiles is not None,
+    )
 
 
 def _drawing(item: _Still | OpenedClip, number: int, inspection: Inspection) -> Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from internvl_gguf.cli.output import print_fact, print_lines, print_table
@@ -111,8 +111,7 @@ def read_frames(clip: OpenedClip, pictures: PictureOptions, most: int) -> Inspec
 
 def frame_limits(pictures: PictureOptions) -> TileLimits:
     """Return how a frame may be cut: into one tile, unless `max_tiles` is given."""
-    most = pictures.max_tiles or 1
-    return TileLimits(most, min(pictures.min_tiles, most), pictures.thumbnail)
+    return TileLimits.of(replace(pictures, layout="frames"))
 
 
 def frame_allowance(pictures: PictureOptions) -> int:

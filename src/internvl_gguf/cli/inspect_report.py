@@ -6,20 +6,27 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from internvl_gguf.cli.inspect_clips import InspectedClip, clip_document, print_clip, print_frames
 from internvl_gguf.cli.output import print_fact, print_lines, say
 from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.images.fit_context import CutPlan, check_fits, count_tiles, cut_notices
-from internvl_gguf.tiling import Grid
+from internvl_gguf.tiling import CARD_RANGE, Grid, TileRange
 from internvl_gguf.types import PictureLayout
 from internvl_gguf.utils.sizes import counted
 
 LABEL_WIDTH: Final = 13
 """Columns of the labels of facts."""
 _MARKERS: Final = 2  # <img> and </img>, which stand in every form
+TileSource = Literal["option", "frames", "mmproj", "card"]
+_LIMIT_WORDS: Final[Mapping[TileSource, str]] = {
+    "option": "as asked for (--max-tiles)",
+    "frames": "since pictures are frames of a video (--layout)",
+    "mmproj": "as the mmproj says",
+    "card": "as the model card says",
+}
 _MOST_SHOWN: Final = 20  # pictures that are described one by one
 
 
@@ -32,12 +39,16 @@ class Encoder:
         tile_size: side of a tile in pixels.
         tokens_per_tile: visual tokens of a tile.
         n_ctx_train: positions the text model was trained for; None where only the vision encoder is known.
+        tiles: how many tiles a picture is cut into where nobody says otherwise.
+        says_tiles: whether its file says so; else these are the model card's.
     """
 
     name: str
     tile_size: int
     tokens_per_tile: int
     n_ctx_train: int | None
+    tiles: TileRange = CARD_RANGE
+    says_tiles: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,7 @@ class Inspection:
         sizes: (width, height) of each in pixels.
         encoder: whose tiles they are cut into.
         layout: how they stand in the prompt.
+        is_limited: whether the most tiles of a picture were given.
         prompt_tokens: positions allowed for the system message and the question.
         asked: their cut by the limits given.
         plan: their cut as `ask` would do it, which is the same if they fit or may not be fitted.
@@ -59,6 +71,7 @@ class Inspection:
     sizes: Sequence[tuple[int, int]]
     encoder: Encoder
     layout: PictureLayout
+    is_limited: bool
     prompt_tokens: int
     asked: CutPlan
     plan: CutPlan
@@ -109,6 +122,15 @@ class Inspection:
         return self.plan if self.is_fitted else self.asked
 
 
+def _limit_source(inspection: Inspection) -> TileSource:
+    """Return where the most tiles of a picture come from."""
+    if inspection.is_limited:
+        return "option"
+    if inspection.layout == "frames":
+        return "frames"
+    return "mmproj" if inspection.encoder.says_tiles else "card"
+
+
 def places_of(pictures: int, layout: PictureLayout) -> int:
     """Return the number of places that pictures have in the text."""
     return 1 if layout == "combined" else pictures
@@ -138,6 +160,7 @@ def document(inspection: Inspection, saved: Sequence[Path]) -> dict[str, Any]:
         "encoder": inspection.encoder.name,
         "tile_size": inspection.encoder.tile_size,
         "layout": inspection.layout,
+        **_limit_facts(inspection),
         **_cut_facts(inspection, inspection.asked),
         "n_ctx": budget.n_ctx,
         "text_tokens": budget.text_tokens,
@@ -147,6 +170,18 @@ def document(inspection: Inspection, saved: Sequence[Path]) -> dict[str, Any]:
         "pictures": pictures,
         **({"clips": list(clips.values()), "frames_that_fit": inspection.room} if clips else {}),
     }
+
+
+def _limit_facts(inspection: Inspection) -> dict[str, Any]:
+    """Return the most tiles of a picture and where that comes from; nothing where there are only clips."""
+    most = _most_tiles(inspection)
+    return {} if most is None else {"max_tiles": most, "max_tiles_from": _limit_source(inspection)}
+
+
+def _most_tiles(inspection: Inspection) -> int | None:
+    """Return the most tiles of a picture; None where there are only clips."""
+    first = next((place for place, clip in inspection.items if clip is None), None)
+    return None if first is None else inspection.asked.pictures[first].limits.max_tiles
 
 
 def _clip_notices(inspection: Inspection) -> list[str]:
@@ -195,6 +230,8 @@ def print_inspection(inspection: Inspection) -> None:
             if inspection.is_fitted:
                 _print_fact("to fit", _by_tiles(plan))
         _print_fact("the model", f"sees {_seen(asked.tiles, encoder)}")
+    if (most := _most_tiles(inspection)) is not None:
+        _print_fact("at most", f"{count_tiles(most)} a picture, {_LIMIT_WORDS[_limit_source(inspection)]}")
     positions, n_ctx = _positions(inspection, asked), asked.budget.n_ctx
     beyond = "" if asked.fits else ": does not fit with the text" if positions <= n_ctx else ": does not fit"
     _print_fact("context", f"{positions:,} of {n_ctx:,} tokens, {positions / n_ctx:.0%}{beyond}")

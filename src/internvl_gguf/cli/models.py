@@ -240,6 +240,8 @@ def _print_vision(header: GGUFHeader, report: VisionReport) -> None:
         f"  {vision.n_layers} layers, width {vision.n_embd}; tiles of {vision.image_size} pixels, patches of "
         f"{vision.patch_size}: {vision.tokens_per_tile} visual tokens a tile, {vision.projection_dim} wide"
     )
+    if vision.max_tiles is not None:
+        print_lines(f"  its file says {vision.min_tiles or 1} to {vision.max_tiles} tiles a picture")
 
 
 def _stored(tensors: TensorStatistics, file_bytes: int) -> str:

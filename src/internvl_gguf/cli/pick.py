@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import typer
 
 from internvl_gguf.cli import options, pick_options
 from internvl_gguf.cli.output import say
-from internvl_gguf.cli.picks import Picks
+from internvl_gguf.cli.picks import Picks, usual_tiles
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.tiling import MAX_TILES
@@ -31,7 +32,7 @@ def pick(
     mac: pick_options.MacOption = None,
     context: pick_options.ContextOption = None,
     images: pick_options.ImagesOption = 1,
-    max_tiles: pick_options.MaxTilesOption = MAX_TILES,
+    max_tiles: pick_options.MaxTilesOption = None,
     parallel: pick_options.ParallelOption = 1,
     kv: pick_options.KVOption = None,
     task: pick_options.TaskOption = None,
@@ -60,17 +61,19 @@ def pick(
         wanted, host = _Machine(vram, ram, mac), host_settings()
         asked = Workload(
             pictures=images,
-            max_tiles=max_tiles,
+            max_tiles=MAX_TILES if max_tiles is None else max_tiles,
             n_parallel=parallel,
             kv_type=kv,
             host_ubatch=host.n_ubatch,
             n_threads=host.most_threads,
         )
     listings = _listings(model, mmproj, read_headers=headers)
+    asked = replace(asked, max_tiles=usual_tiles(listings)) if max_tiles is None else asked
     with option_errors():
         workload, cut = _with_context(asked, context, listings)
     budget, memory, notices = wanted.budget()
-    notices = (*(note for note in (memory_note(vram, ram, mac), cut) if note), *notices)
+    limit = _limit_note(max_tiles, listings)
+    notices = (*(note for note in (memory_note(vram, ram, mac), limit, cut) if note), *notices)
     picks = Picks(listings, budget, memory, wanted.roofline(), workload, preference, task, mmproj, notices)
     for notice in (*notices, *(notice for listing in listings for notice in listing.notices)):
         say(notice)
@@ -80,6 +83,14 @@ def pick(
         return
     candidates = [candidate for listing in listings for candidate in listing.candidates]
     print_picks(picks, rank(candidates, budget, workload, picks.roofline, preference, task), show_all, json_output)
+
+
+def _limit_note(max_tiles: int | None, listings: Sequence[ModelListing]) -> str:
+    """Say that the mmproj has another limit on tiles than the model card; "" if it does not, or one was given."""
+    usual = usual_tiles(listings)
+    if max_tiles is not None or usual == MAX_TILES:
+        return ""
+    return f"Pictures of up to {usual} tiles, as the mmproj says; the model card has {MAX_TILES}."
 
 
 class _Machine:

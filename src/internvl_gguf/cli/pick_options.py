@@ -48,7 +48,13 @@ ContextOption = Annotated[
 ]
 ImagesOption = Annotated[int, typer.Option(min=0, help="Pictures of a conversation.")]
 MaxTilesOption = Annotated[
-    int, typer.Option(help="Most tiles of a picture, the thumbnail not counted: fewer are faster.")
+    int | None,
+    given(
+        None,
+        "Most tiles of a picture, the thumbnail not counted: fewer are faster; as the mmproj says, else 12, if left "
+        "out.",
+        None,
+    ),
 ]
 ParallelOption = Annotated[int, typer.Option(min=1, help="Conversations at once.")]
 KVOption = Annotated[

@@ -34,7 +34,6 @@ from internvl_gguf.planning import (
     ways_to_shorten,
 )
 from internvl_gguf.planning.loss_scale import USABLE_LOSS
-from internvl_gguf.tiling import MAX_TILES
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_
     print_footnotes(shown, several, table, more=len(ranked) - len(shown), too_large=len(candidates) - len(ranked))
     for line in task_notes(shown, candidates, picks.task) if picks.task else ():
         say(line)
-    print_lines(f"Run it:\n  {_command(ranked[0], picks.mmproj)}", wrap=False)
+    print_lines(f"Run it:\n  {_command(ranked[0], picks)}", wrap=False)
 
 
 def _of_each_model(ranked: Sequence[Configuration]) -> list[Configuration]:
@@ -244,20 +243,20 @@ def _find(candidates: Sequence[Candidate], wanted: str) -> Candidate:
     return copies[found]
 
 
-def _command(found: Configuration, mmproj: str | None) -> str:
+def _command(found: Configuration, picks: Picks) -> str:
     """Return the command that runs a configuration."""
     request, workload = found.request, found.workload
     model, quant = found.candidate.model, found.candidate.quant
     is_one_file = model == DEMO or model.lower().endswith(".gguf")
     name = shlex.quote(model if is_one_file else f"{model}:{quant}")
     words = ["internvl", "ask", name, '"What is it?"', "-i", "PICTURE"]
-    if mmproj:
-        words += ["--mmproj", shlex.quote(mmproj)]
+    if picks.mmproj:
+        words += ["--mmproj", shlex.quote(picks.mmproj)]
     if request.n_ctx != DEFAULT_N_CTX:
         words += ["--n-ctx", str(request.n_ctx)]
     if request.kv_type != "f16":
         words += ["--kv-type", request.kv_type]
-    if workload.max_tiles != MAX_TILES:
+    if workload.max_tiles != picks.usual_tiles:
         words += ["--max-tiles", str(workload.max_tiles)]
     if found.budget.has_gpus and not found.budget.gpus:
         words += ["--vram", "none"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from internvl_gguf.tiling import MAX_TILES
 
 if TYPE_CHECKING:
     from internvl_gguf.hardware.device_speed import Roofline
@@ -36,3 +39,14 @@ class Picks:
     task: Task | None
     mmproj: str | None
     notices: tuple[str, ...]
+
+    @property
+    def usual_tiles(self) -> int:
+        """Most tiles of a picture that a question to these models has where nothing is said."""
+        return usual_tiles(self.listings)
+
+
+def usual_tiles(listings: Sequence[ModelListing]) -> int:
+    """Return the most tiles that the mmproj of the only model says; else those of the model card."""
+    own = listings[0].max_tiles if len(listings) == 1 else None
+    return MAX_TILES if own is None else own

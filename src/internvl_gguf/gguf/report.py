@@ -93,6 +93,8 @@ class VisionReport:
             "projector": self.facts.projector,
             **self.tensors.as_json(),
             **sizes,
+            "min_tiles": self.facts.min_tiles,
+            "max_tiles": self.facts.max_tiles,
             "projection": self.facts.projection_dim,
             "bytes": self.tensors.n_bytes,
         }

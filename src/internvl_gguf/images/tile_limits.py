@@ -6,7 +6,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from internvl_gguf.config import AskOptions, PictureOptions
-from internvl_gguf.tiling import MAX_TILES, Grid, TiledPicture, choose_grid, tile_image, validate_tile_limits
+from internvl_gguf.tiling import (
+    CARD_RANGE,
+    Grid,
+    TiledPicture,
+    TileRange,
+    choose_grid,
+    tile_image,
+    validate_tile_limits,
+)
 from internvl_gguf.types import Picture
 from internvl_gguf.utils import arguments
 
@@ -24,8 +32,8 @@ class TileLimits:
         InvalidRequestError: limits that no grid satisfies.
     """
 
-    max_tiles: int = MAX_TILES
-    min_tiles: int = PictureOptions.min_tiles
+    max_tiles: int = CARD_RANGE.most
+    min_tiles: int = CARD_RANGE.least
     thumbnail: bool = PictureOptions.thumbnail
 
     def __post_init__(self) -> None:
@@ -35,9 +43,27 @@ class TileLimits:
         validate_tile_limits(self.min_tiles, self.max_tiles)
 
     @classmethod
-    def of(cls, options: PictureOptions) -> TileLimits:
-        """The limits that options of pictures mean."""
-        return cls(options.most_tiles, options.least_tiles, options.thumbnail)
+    def of(cls, options: PictureOptions, own: TileRange = CARD_RANGE) -> TileLimits:
+        """The limits that options of pictures mean for a model whose file says `own`."""
+        asked = options.tiles(own)
+        return cls(asked.most, asked.least, options.thumbnail)
+
+    @classmethod
+    def given(
+        cls, max_tiles: int | None, min_tiles: int | None, thumbnail: bool, own: TileRange = CARD_RANGE
+    ) -> TileLimits:
+        """The limits that are given, with a model's own for those that are None.
+
+        Raises:
+            InvalidRequestError: a value of another kind, or limits that no grid satisfies.
+        """
+        for name, value in (("max_tiles", max_tiles), ("min_tiles", min_tiles)):
+            if value is not None:
+                arguments.whole(name, value)
+        if max_tiles is None:
+            least = own.least if min_tiles is None else min_tiles
+            return cls(max(own.most, least), least, thumbnail)
+        return cls(max_tiles, min(own.least, max_tiles) if min_tiles is None else min_tiles, thumbnail)
 
     def narrowed(self, picture: Picture, options: AskOptions) -> TileLimits:
         """Return the limits of one picture: its own, else the question's, else these; a video frame is one tile."""

@@ -39,6 +39,7 @@ class ModelListing:
         candidates: its quants.
         shape: shape of the model; the sizes of its weights do not matter.
         wanted: the quant that the user named; None if none.
+        max_tiles: most tiles of a picture that the mmproj says; None where it was not read or does not say.
         notices: facts that the user should know about the source of the numbers, one line each.
     """
 
@@ -46,6 +47,7 @@ class ModelListing:
     candidates: tuple[Candidate, ...]
     shape: ModelShape
     wanted: str | None = None
+    max_tiles: int | None = None
     notices: tuple[str, ...] = ()
 
 
@@ -98,7 +100,7 @@ def _of_name(model: HubModel, resolver: Callable[[], HubResolver] | None, read_h
     except HubError as error:
         shape = nominal_shape(spec.text, spec.vision)
         notice = f"{error.message} The sizes below are those that such quants usually have."
-        return ModelListing(name, tuple(estimated_candidates(name, shape)), shape, model.wanted, (notice,))
+        return ModelListing(name, tuple(estimated_candidates(name, shape)), shape, model.wanted, notices=(notice,))
 
 
 def family(catalog: Catalog | None = None) -> list[ModelListing]:
@@ -166,16 +168,19 @@ def _of_hub(name: str, model: HubModel, resolver: HubResolver, read_headers: boo
         found = _listing(name, contents, nominal_shape(spec.text, spec.vision), model.wanted, {})
         if found.candidates:
             return found
+    from internvl_gguf.gguf.validation import most_tiles_of  # only now: it loads numpy
+
     texts = complete_texts(contents.texts, model.repo)
     to_read = texts if read_headers else [min(texts, key=lambda copy: copy.size or 0)]
     vision = resolver.headers(listing, by_precision(contents.mmprojs)[0])[0]
     shapes = {copy.first.path: shape_from_headers(resolver.headers(listing, copy), vision) for copy in to_read}
     known = {path: shape.text for path, shape in shapes.items()}
-    return _listing(name, contents, next(iter(shapes.values())), model.wanted, known)
+    found = _listing(name, contents, next(iter(shapes.values())), model.wanted, known)
+    return replace(found, max_tiles=most_tiles_of(vision))
 
 
 def _local(text: str, model: LocalModel, mmproj: str | None) -> ModelListing:
     """Return the listing of a file, a folder or the demo model, by headers."""
     choices = local_choices(text, model, most_faithful_precision, mmproj)
     candidates = listed_candidates(text, choices.texts, choices.mmprojs, choices.shape, choices.known)
-    return ModelListing(text, tuple(candidates), choices.shape, model.wanted)
+    return ModelListing(text, tuple(candidates), choices.shape, model.wanted, choices.max_tiles)

@@ -140,6 +140,7 @@ def _of_model(mmprojs: tuple[ModelCopy, ...], text: str) -> tuple[ModelCopy, ...
 def _choices(name: str, folder: Path, texts: Sequence[ModelCopy], mmproj: Path) -> Choices:
     """Return the text models of a folder with their shapes; files with damaged headers are left out."""
     from internvl_gguf.gguf.header import read_header  # only now: it loads numpy
+    from internvl_gguf.gguf.validation import most_tiles_of
 
     vision = read_header(mmproj)
     known: dict[str, TextWeights] = {}
@@ -156,7 +157,7 @@ def _choices(name: str, folder: Path, texts: Sequence[ModelCopy], mmproj: Path) 
     readable = [copy for copy in texts if copy.first.path in known]
     quant = next((copy.quant for copy in sort_out([RepoFile(mmproj.name)]).mmprojs), None)
     encoder = ModelCopy(quant, (RepoFile(str(mmproj), mmproj.stat().st_size),))
-    return Choices(name, readable, [encoder], shape, known)
+    return Choices(name, readable, [encoder], shape, known, most_tiles_of(vision))
 
 
 def folder_contents(folder: Path) -> RepoContents:

@@ -28,6 +28,7 @@ class Choices:
         mmprojs: vision encoders, the best first.
         shape: shape of the model; the sizes of its weights do not matter.
         known: shapes that were read from headers, by the path of the text file.
+        max_tiles: most tiles of a picture that the mmproj says; None where it was not read or does not say.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Choices:
     mmprojs: Sequence[ModelCopy]
     shape: ModelShape
     known: Mapping[str, TextWeights]
+    max_tiles: int | None = None
 
 
 @dataclass(frozen=True)

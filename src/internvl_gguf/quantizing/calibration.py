@@ -32,6 +32,7 @@ from internvl_gguf.quantizing.source import Source, open_source
 from internvl_gguf.session.in_process_runtime import InProcessRuntime, weight_kinds
 from internvl_gguf.session.prepare import prepare_question
 from internvl_gguf.session.prompt_template import END, OFFICIAL_SYSTEM, with_system
+from internvl_gguf.tiling import TileRange
 from internvl_gguf.types import Span, TileSpan, TokenSpan
 from internvl_gguf.utils.notices import Notice, log_notice
 
@@ -221,7 +222,7 @@ class _Reader:
         system = OFFICIAL_SYSTEM if question.system is None else question.system
         request = prepare_question(
             runtime,
-            TileLimits(),
+            TileLimits.given(None, None, True, TileRange.of(runtime.vision)),
             with_system([], system),
             question.prompt,
             question.images,

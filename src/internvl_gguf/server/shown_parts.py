@@ -7,12 +7,20 @@ from dataclasses import replace
 
 from internvl_gguf.config import AskOptions
 from internvl_gguf.server.chat_request import ClipPart, FramesPart, Part, PicturePart, TextPart
-from internvl_gguf.tiling import MAX_TILES
+from internvl_gguf.tiling import TileRange
 from internvl_gguf.types import Frames, Picture, Video
 
 
-def image_of(part: PicturePart | ClipPart | FramesPart, options: AskOptions) -> Picture | Video | Frames:
-    """Return a part as a question takes it; frames of a clip are one tile unless the request says otherwise."""
+def image_of(
+    part: PicturePart | ClipPart | FramesPart, options: AskOptions, own: TileRange
+) -> Picture | Video | Frames:
+    """Return a part as a question takes it; frames of a clip are one tile unless the request says otherwise.
+
+    Args:
+        part: the part.
+        options: of the request.
+        own: how many tiles the model's file says, which `detail` "high" means.
+    """
     if isinstance(part, ClipPart):
         return replace(part.video, max_tiles=part.video.max_tiles or 1)
     if isinstance(part, FramesPart):
@@ -24,7 +32,7 @@ def image_of(part: PicturePart | ClipPart | FramesPart, options: AskOptions) -> 
     if part.detail == "low":
         return Picture(part.source, max_tiles=1, min_tiles=1, name=part.name)
     if part.detail == "high":
-        return Picture(part.source, max_tiles=max(MAX_TILES, options.get("min_tiles", 1)), name=part.name)
+        return Picture(part.source, max_tiles=max(own.most, options.get("min_tiles", 1)), name=part.name)
     return Picture(part.source, name=part.name)
 
 

@@ -33,6 +33,7 @@ from internvl_gguf.session.prepare import PreparedQuestion, grounded_tokens, pre
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
 from internvl_gguf.session.tool_prompt import with_calls
 from internvl_gguf.structured.tool_stream import CALL_BEGINS
+from internvl_gguf.tiling import TileRange
 from internvl_gguf.types import Message, Reply, ShownClip, TokenSpan, ToolResult
 from internvl_gguf.video import open_clip
 
@@ -153,7 +154,7 @@ class Turns:
         """
         started = time.perf_counter()
         _refuse_too_many(request.turns, runtime.engine.n_ctx)
-        options = _options(request, wishes)
+        options = _options(request, wishes, TileRange.of(runtime.vision))
         identity = runtime.encoder_identity
         room = min(request.sampling.max_tokens, ANSWER_ALLOWANCE)  # all that it decides about how pictures are cut
         preparing = _Preparing(runtime, options, _key(b"", identity, repr((room, request.pictures))), opens)
@@ -256,7 +257,8 @@ class Turns:
         kept = None if is_new else self._find(cut_key)
         if kept is None:
             texts = [prompt_text(turn) for turn in turns]
-            pictures = [[image_of(part, options) for part in turn.shown] for turn in turns]
+            own = TileRange.of(preparing.runtime.vision)
+            pictures = [[image_of(part, options, own) for part in turn.shown] for turn in turns]
             # What tools may be called binds the answer only; here is measured what fits.
             measuring = cast("AskOptions", {**options, "tool_choice": "none" if options.get("tools") else None})
             prompt = _as_prompt(turns[0].role, texts, pictures)
@@ -348,14 +350,15 @@ def _question(
     return prepare_question(runtime, TileLimits(), history, *prompt, options)
 
 
-def _options(request: ChatRequest, wishes: CheckedWishes) -> AskOptions:
-    pictures = request.pictures
+def _options(request: ChatRequest, wishes: CheckedWishes, own: TileRange) -> AskOptions:
+    """Return a request's options of the question; `own` is how many tiles the model's file says."""
+    pictures, tiles = request.pictures, request.pictures.tiles(own)
     return cast(
         "AskOptions",
         {
             "sampling": request.sampling,
-            "max_tiles": pictures.most_tiles,
-            "min_tiles": pictures.least_tiles,
+            "max_tiles": tiles.most,
+            "min_tiles": tiles.least,
             "thumbnail": pictures.thumbnail,
             "layout": pictures.layout,
             "fit_pictures": pictures.fit_pictures,

@@ -31,6 +31,7 @@ from internvl_gguf.session.saved_file import read_saved, write_saved
 from internvl_gguf.session.session_lock import SessionLock
 from internvl_gguf.session.slow_answer import slow_answer_notice
 from internvl_gguf.session.tool_loop import DEFAULT_MAX_STEPS, DEFAULT_TOOL_TIMEOUT, OnCall, run_tools
+from internvl_gguf.tiling import TileRange
 from internvl_gguf.types import Chunk, Message, MessagePicture, Question, Reply, ToolResult
 from internvl_gguf.utils import arguments
 from internvl_gguf.utils.notices import Notice, log_notice
@@ -85,8 +86,8 @@ class Session(Owned):
         mmproj: str | os.PathLike[str] | None = None,
         *,
         system: str | None = None,
-        max_tiles: int = TileLimits.max_tiles,
-        min_tiles: int = TileLimits.min_tiles,
+        max_tiles: int | None = None,
+        min_tiles: int | None = None,
         thumbnail: bool = TileLimits.thumbnail,
         on_load: LoadProgress | None = None,
         on_download: DownloadProgress = lambda file, done: None,
@@ -104,8 +105,8 @@ class Session(Owned):
                 one that suits this machine.
             system: text of the system message; None for the official one, which is in Chinese, "" for no system
                 message. A question in another language may name the language of the answer.
-            max_tiles: most tiles of a picture, the thumbnail not counted.
-            min_tiles: fewest tiles of a picture.
+            max_tiles: most tiles of a picture, the thumbnail not counted; None takes what the mmproj says, else 12.
+            min_tiles: fewest tiles of a picture; None takes what the mmproj says, else 1.
             thumbnail: whether the whole picture follows several tiles in one more.
             on_load: called with the fraction of the text model that is loaded.
             on_download: called with each file and the number of its bytes that are here.
@@ -124,10 +125,11 @@ class Session(Owned):
             LibraryError: llama.cpp is not the build this package is made for, or refused; with a worker also if its
                 process died while the model was loaded.
         """
-        limits = TileLimits(max_tiles, min_tiles, thumbnail)
+        TileLimits.given(max_tiles, min_tiles, thumbnail)  # refuse before anything is loaded
         arguments.text_or_none("system", system)
         on_notice = log_notice if on_notice is None else on_notice
         runtime = find_and_open(model, mmproj, engine, on_load, on_download, on_notice, worker, worker_timeout)
+        limits = TileLimits.given(max_tiles, min_tiles, thumbnail, TileRange.of(runtime.vision))
         session = cls(runtime, OFFICIAL_SYSTEM if system is None else system, limits, on_notice)
         session._is_parallel_open = "n_parallel" not in engine
         return session

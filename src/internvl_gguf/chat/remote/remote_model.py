@@ -16,6 +16,7 @@ from internvl_gguf.chat.remote.sent_picture import SentPicture, sent_picture
 from internvl_gguf.chat.remote.server import ModelServer, ServedModel
 from internvl_gguf.config import AskOptions
 from internvl_gguf.errors import InternVLError
+from internvl_gguf.tiling import CARD_RANGE, TileRange
 from internvl_gguf.types import Message, MessagePicture
 from internvl_gguf.utils.notices import Notice
 from internvl_gguf.utils.safe_text import safe_text
@@ -72,6 +73,11 @@ class RemoteModel:
         """Pixels of the side of its tiles, which our server says as soon as the model is loaded."""
         self._look_up()
         return self._tile_size
+
+    @property
+    def tile_range(self) -> TileRange:
+        """How many tiles a picture is cut into where nobody says otherwise: no server says more than the model card."""
+        return CARD_RANGE
 
     def ask_options(self, settings: Settings) -> AskOptions:
         """Return what every server knows, and what the user has set: a strict server refuses other fields."""

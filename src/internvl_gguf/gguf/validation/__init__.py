@@ -6,7 +6,7 @@
 
 from internvl_gguf.gguf.validation.checks import Identity
 from internvl_gguf.gguf.validation.finite import check_finite
-from internvl_gguf.gguf.validation.mmproj import MmprojFacts, validate_mmproj
+from internvl_gguf.gguf.validation.mmproj import MmprojFacts, most_tiles_of, validate_mmproj
 from internvl_gguf.gguf.validation.pair import ModelPair, model_in, validate_files, validate_pair
 from internvl_gguf.gguf.validation.text import TextModelFacts, read_text_headers, validate_text_model
 
@@ -17,6 +17,7 @@ __all__ = [
     "TextModelFacts",
     "check_finite",
     "model_in",
+    "most_tiles_of",
     "read_text_headers",
     "validate_files",
     "validate_mmproj",

@@ -41,7 +41,11 @@ IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 _OTHER_MMPROJ_HINT: Final = "Use the mmproj that comes with the InternVL3 model."
-_MAX_TILES: Final = 1024
+_TILES_HINT: Final = "Take an mmproj that was converted with the limits of its model card: 1 and 12."
+_LEAST_TILES: Final = "clip.vision.preproc_min_tiles"
+_MOST_TILES: Final = "clip.vision.preproc_max_tiles"
+_MAX_TILES: Final = 64  # as many as `tiling` cuts a picture into
+_CARD_TILES: Final = (1, 12)  # what llama.cpp takes for limits that the file does not have
 _KEYS: Final = {**GENERAL_KEYS, "general.description": Key("STRING"), **FILE_KEYS, **SIZE_KEYS}
 
 # Tensors that InternViT does not have, but clip.cpp's shared code would use.
@@ -58,6 +62,8 @@ class MmprojFacts(MmprojShape):
         qk_norm: whether queries and keys are normalised (InternViT-6B).
         projector: always "internvl".
         file_type: `general.file_type`, llama.cpp's number of the storage type; None where the file does not say.
+        min_tiles, max_tiles: fewest and most tiles of a picture, the thumbnail not counted; None where the file does
+            not say.
         identity: names in the metadata.
         weight_bytes: bytes of all tensors.
     """
@@ -67,6 +73,8 @@ class MmprojFacts(MmprojShape):
     qk_norm: bool
     projector: str
     file_type: int | None
+    min_tiles: int | None
+    max_tiles: int | None
     identity: Identity
     weight_bytes: int
 
@@ -101,10 +109,22 @@ def validate_mmproj(header: GGUFHeader) -> MmprojFacts:
         eps=header.number("clip.vision.attention.layer_norm_epsilon"),
         qk_norm="v.blk.0.attn_q_norm.weight" in header.tensors,
         projector=PROJECTOR,
-        file_type=header.integer("general.file_type") if "general.file_type" in header else None,
+        file_type=_integer_if_given(header, "general.file_type"),
+        min_tiles=_integer_if_given(header, _LEAST_TILES),
+        max_tiles=_integer_if_given(header, _MOST_TILES),
         identity=read_identity(header),
         weight_bytes=header.weight_bytes,
     )
+
+
+def most_tiles_of(header: GGUFHeader) -> int | None:
+    """Return the most tiles of a picture that an mmproj says, the thumbnail not counted; None if it does not say.
+
+    Raises:
+        ModelFileError: limits that contradict each other.
+    """
+    _check_tile_limits(header)
+    return _integer_if_given(header, _MOST_TILES)
 
 
 def _check_kind(header: GGUFHeader) -> None:
@@ -133,9 +153,23 @@ def _check_preprocessing(header: GGUFHeader) -> None:
         if len(found) != 3 or not all(abs(a - b) < 0.005 for a, b in zip(found, expected, strict=True)):
             shown = ", ".join(f"{value:g}" for value in found[:4])
             raise header.error(f"its {key} is [{shown}], not ImageNet's, which every InternVL is trained with")
-    lowest = header.bounded_integer("clip.vision.preproc_min_tiles", 1, _MAX_TILES, default=1)
-    # With fewer, llama.cpp finds no grid at all, since it wants `lowest` tiles along both sides, and aborts.
-    header.bounded_integer("clip.vision.preproc_max_tiles", lowest**2, _MAX_TILES, default=12)
+    _check_tile_limits(header)
     for key in ("feature_layer", "image_grid_pinpoints"):
         if f"clip.vision.{key}" in header and header.array(f"clip.vision.{key}", GGUFValueType.INT32).count:
             raise header.error(f"it has {key}, which no InternVL has", _OTHER_MMPROJ_HINT)
+
+
+def _check_tile_limits(header: GGUFHeader) -> None:
+    """Check the tile limits that a file may have. Where they leave no grid, llama.cpp ends the process."""
+    least, most = header.integer(_LEAST_TILES, _CARD_TILES[0]), header.integer(_MOST_TILES, _CARD_TILES[1])
+    said = f"it says that a picture is cut into at least {least} and at most {most} tiles"
+    if least < 1 or most < least:
+        raise header.error(f"{said}, which no picture can be", _TILES_HINT)
+    if most > _MAX_TILES:
+        raise header.error(f"{said}, and {_MAX_TILES} are the most here", _TILES_HINT)
+    if most < least**2:
+        raise header.error(f"{said}; llama.cpp wants {least} along each side and finds no grid", _TILES_HINT)
+
+
+def _integer_if_given(header: GGUFHeader, key: str) -> int | None:
+    return header.integer(key) if key in header else None
