@@ -20,6 +20,8 @@ from internvl_gguf.cli.bench_options import sweep_parameters
 from internvl_gguf.cli.group import function_of
 from internvl_gguf.cli.settings_file import option_types
 from internvl_gguf.config import EngineConfig, PictureOptions, SamplingParams
+from internvl_gguf.models.catalog import load_catalog
+from internvl_gguf.models.published_scores import BENCHMARKS
 from internvl_gguf.server.fields import CHAT_FIELDS, MESSAGES_FIELDS, RESPONSES_FIELDS, Fields, Ignored, Refused, Used
 from internvl_gguf.utils.kinds import kind_of
 from internvl_gguf.utils.options import Declared, options_of
@@ -155,6 +157,22 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {line} |\n" for line in cells)
 
 
+def _published_scores() -> str:
+    """The scores of models in the catalogue that were measured on more than one benchmark."""
+    shown = [key for key in BENCHMARKS if key != "videomme_subtitles"]
+    rows = [
+        (spec.name, *(_score(spec.scores.figures.get(key), BENCHMARKS[key].full) for key in shown))
+        for spec in load_catalog()
+        if spec.scores and spec.scores.figures.keys() - {"reasoning"}
+    ]
+    return _table(("model", *(BENCHMARKS[key].title for key in shown)), rows)
+
+
+def _score(marks: float | None, full: int) -> str:
+    """A score with the digits that it was published with; a dash where none was seen."""
+    return "–" if marks is None else f"{marks:.1f}" if full == 100 else f"{marks:.0f}"
+
+
 TABLES: Final[dict[str, Callable[[], str]]] = {
     "engine": lambda: _in_python(EngineConfig),
     "pictures": lambda: _in_python(PictureOptions),
@@ -166,6 +184,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "responses fields": lambda: _of_interface(RESPONSES_FIELDS),
     "messages fields": lambda: _of_interface(MESSAGES_FIELDS),
     "sweeps": lambda: _of_command("bench", {each.name for each in sweep_parameters()}),
+    "published scores": _published_scores,
 }
 """What makes each table, by the name that documents give it."""
 

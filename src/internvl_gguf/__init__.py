@@ -1,4 +1,4 @@
-"""A local runtime for InternVL3 in GGUF that shows the model what it was trained on.
+"""A local runtime for InternVL in GGUF that shows the model what it was trained on.
 
     from internvl_gguf import Session
 

@@ -235,6 +235,15 @@ def test_names_of_models_are_recognised_as_converters_write_them(
     assert str(model_in(Identity(name, basename, "", base_models))) == expected
 
 
+def test_a_vocabulary_padded_on_both_sides_is_one_of_qwen3_and_runs(native_child: NativeChild, tmp_path: Path) -> None:
+    """Qwen3's tables have 151,936 rows for 151,678 tokens; converters write unused tokens for the rest."""
+    plain, padded = (tiny_text(kind="qwen3", head_dim=16, padding=padding) for padding in (0, 42))
+    facts = text_facts_of(padded)
+    assert facts.n_vocab == text_facts_of(plain).n_vocab + 42
+    assert (facts.img_context, facts.im_end) == (text_facts_of(plain).img_context, text_facts_of(plain).im_end)
+    assert native_child.run_text(write(tmp_path / "padded.gguf", padded)).error is None
+
+
 def test_names_in_the_metadata_are_all_read_and_odd_ones_passed_over() -> None:
     plan = tiny_text()
     plan.keys += [

@@ -185,6 +185,16 @@ def test_a_name_leads_to_its_repository(
     assert found.text.read_bytes() == contents["text"]
 
 
+def test_whose_files_are_taken_is_said_where_the_original_was_named(
+    hub: LoopbackHub, tmp_path: Path, contents: Mapping[str, bytes]
+) -> None:
+    repo = "bartowski/OpenGVLab_InternVL3_5-8B-GGUF"
+    hub.add_repo(repo, {"a-Q4_K_M.gguf": contents["text"], "mmproj-a-f16.gguf": contents[MMPROJ]})
+    found = resolve_model("OpenGVLab/InternVL3_5-8B:Q4_K_M", resolver=resolver(hub, tmp_path))
+    assert found.choice == f"OpenGVLab has no GGUF files of it: those of {repo} are taken."
+    assert resolve_model(f"{repo}:Q4_K_M", resolver=resolver(hub, tmp_path)).choice == ""
+
+
 def test_parts_whose_names_differ_in_case_are_one_model() -> None:
     names = ("InternVL3_5-38B-f16-00001-of-00002.gguf", "InternVL3_5-38b-f16-00002-of-00002.gguf")
     (copy,) = sort_out(RepoFile(name) for name in names).texts

@@ -118,7 +118,7 @@ def test_engine_options_of_another_kind(tiny: ModelFiles, name: str, value: Any)
             "model": [None, 5, b"demo", ["demo"], "a\0b"],
             "mmproj": [5, b"BF16"],
             "system": [5, ["Be brief."]],
-            "max_tiles": ["12", 1.5, None],
+            "max_tiles": ["12", 1.5],
             "min_tiles": ["1"],
             "thumbnail": ["no"],
             "on_load": [5],

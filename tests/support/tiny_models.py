@@ -63,6 +63,7 @@ def tiny_text(
     weights: bool = True,
     grounding: bool = False,
     spoken: tuple[str, ...] = (),
+    padding: int = 0,
     kind: str = "qwen2",
     head_dim: int = 0,
     n_expert: int = 4,
@@ -74,10 +75,11 @@ def tiny_text(
         kind: its architecture; of qwen3moe alone are the experts, which share `n_ff` evenly.
         head_dim: width of a head; 0 for width / n_head, which qwen2 requires.
         spoken: more tokens of text, which no prompt has: nothing merges to them.
+        padding: unused tokens behind all others, as converters add them where a table has more rows than tokens.
         grounding: whether those of boxes are among them.
         weights: False gives tensors without data, for headers of any size (see `damage.write_sparse`).
     """
-    tokens, types, merges = _vocabulary(grounding, spoken)
+    tokens, types, merges = _vocabulary(grounding, spoken, padding)
     keys = [
         text("general.architecture", kind),
         text("general.type", "model"),
@@ -206,7 +208,9 @@ def _tensors(specs: Iterable[TensorSpec], seed: int, weights: bool) -> list[Tens
 
 
 @lru_cache(maxsize=4)
-def _vocabulary(grounding: bool, spoken: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
+def _vocabulary(
+    grounding: bool, spoken: tuple[str, ...], padding: int
+) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
     """Tokens, their types and merges: the 256 bytes in GPT-2's alphabet, a few merges, the special tokens."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     tokens = [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(256 - len(printable))]
@@ -215,4 +219,5 @@ def _vocabulary(grounding: bool, spoken: tuple[str, ...]) -> tuple[tuple[str, ..
     tokens += [*sorted(MERGED, key=len), *spoken]
     special = (*SPECIAL_TOKENS, *(GROUNDING_TOKENS if grounding else ()))
     types = [int(TokenType.NORMAL)] * len(tokens) + [int(TokenType.CONTROL)] * len(special)
-    return (*tokens, *special), tuple(types), tuple(merges)
+    unused = [f"[PAD{len(types) + number}]" for number in range(padding)]
+    return (*tokens, *special, *unused), (*types, *[int(TokenType.UNUSED)] * padding), tuple(merges)

@@ -14,6 +14,8 @@ from internvl_gguf.errors import InternVLError, ModelFileError
 from internvl_gguf.gguf.filenames import ModelCopy, find_copy, sort_out
 from internvl_gguf.models.catalog import Catalog, load_catalog
 from internvl_gguf.models.model_spec import ModelSpec
+from internvl_gguf.models.names import HubModel, parse_model_name
+from internvl_gguf.models.published_scores import BENCHMARKS, PublishedScores
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
@@ -75,14 +77,21 @@ def show(
     found = model_headers(model, mmproj)
     for reason in found.reasons:
         say(reason)
-    text, contents = report_text(found.text), found.contents
+    text, contents, published = report_text(found.text), found.contents, _published(model)
     vision = report_vision(found.mmproj) if found.mmproj else None
     if json_output:
         mmproj_file = found.mmproj.label if found.mmproj else None
         files = {"text": [header.label for header in found.text], "mmproj": mmproj_file}
         copies = {"quants": _copies(contents.texts), "mmprojs": _copies(contents.mmprojs)} if contents else {}
         print_json(
-            {"model": model, "files": files, "text": text.as_json(), "vision": vision and vision.as_json(), **copies}
+            {
+                "model": model,
+                "files": files,
+                "text": text.as_json(),
+                "vision": vision and vision.as_json(),
+                "published": published and {"of": published[0], "source": published[1].source, **published[1].figures},
+                **copies,
+            }
         )
         return
     _print_text(found.text, text)
@@ -90,9 +99,21 @@ def show(
         _print_vision(found.mmproj, vision)
     else:
         print_lines(f"{'mmproj':<{_LABEL}}none beside it: name one with --mmproj")
+    if published:
+        of, scores = published
+        figures = ", ".join(f"{BENCHMARKS[key].title} {marks:g}" for key, marks in scores.figures.items())
+        print_lines(f"{'published':<{_LABEL}}{figures}", hang=_LABEL)
+        print_lines(f"  of {of} in BF16, with other tile limits and prompts: {scores.source}")
     if contents:
         _print_copies("quants", contents.texts)
         _print_copies("mmproj files", contents.mmprojs)
+
+
+def _published(model: str) -> tuple[str, PublishedScores] | None:
+    """Return the published scores of a model of the catalogue and the name of the one that was measured."""
+    catalog = load_catalog()
+    named = parse_model_name(model, catalog)
+    return catalog.scores(named.spec) if isinstance(named, HubModel) and named.spec else None
 
 
 def rm(

@@ -72,7 +72,7 @@ def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_
     print_lines(f"Why {reason(ranked, picks.preference, picks.task)}")
     _print_advice(advice, fits=True)
     print_lines()
-    table = ranking_table(shown, several, picks.task)
+    table = ranking_table(shown, several, picks.task if several else None)
     print_table(table.head, table.rows)
     print_footnotes(shown, several, table, more=len(ranked) - len(shown), too_large=len(candidates) - len(ranked))
     for line in task_notes(shown, candidates, picks.task) if picks.task else ():

@@ -208,7 +208,7 @@ class HubResolver:
             raise ModelFileError(f"{model.repo} holds no GGUF of a text model.", "Name a repository of GGUF files.")
         wanted = None if mmproj is None else os.fspath(mmproj)
         local = expanded(wanted) if wanted is not None and expanded(wanted).is_file() else None
-        reasons: list[str] = []
+        reasons = _repo_reasons(name, model)
         if wanted is None and not contents.mmprojs:
             # A text model of another kind has none: that is the better thing to say.
             first, *parts = self.headers(listing, complete_texts(contents.texts, model.repo)[-1])
@@ -250,3 +250,10 @@ class HubResolver:
                 return Choices(name, texts, encoders, shape, {})
         shape = shape_from_headers(self.headers(listing, smallest), self._header_of(listing, encoders[0]))
         return Choices(name, texts, encoders, shape, {smallest.first.path: shape.text})
+
+
+def _repo_reasons(name: str, model: HubModel) -> list[str]:
+    """Say whose files are taken where the user named the repository of the original weights."""
+    if "/" not in name or model.repo.casefold() in name.casefold():
+        return []
+    return [f"OpenGVLab has no GGUF files of it: those of {model.repo} are taken."]
