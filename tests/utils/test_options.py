@@ -120,9 +120,8 @@ def test_what_is_given_goes_before_what_the_model_says(
     options: dict[str, Any], own: TileRange, tiles: TileRange
 ) -> None:
     assert PictureOptions(**options).tiles(own) == tiles
-    if "layout" not in options:
-        found = TileLimits.given(options.get("max_tiles"), options.get("min_tiles"), True, own)
-        assert (found.min_tiles, found.max_tiles) == (tiles.least, tiles.most)
+    found = TileLimits.of(PictureOptions(**options), own)
+    assert (found.min_tiles, found.max_tiles) == (tiles.least, tiles.most)
 
 
 def test_memory_of_gpus_is_checked_where_it_is_given() -> None:

@@ -48,23 +48,6 @@ class TileLimits:
         asked = options.tiles(own)
         return cls(asked.most, asked.least, options.thumbnail)
 
-    @classmethod
-    def given(
-        cls, max_tiles: int | None, min_tiles: int | None, thumbnail: bool, own: TileRange = CARD_RANGE
-    ) -> TileLimits:
-        """The limits that are given, with a model's own for those that are None.
-
-        Raises:
-            InvalidRequestError: a value of another kind, or limits that no grid satisfies.
-        """
-        for name, value in (("max_tiles", max_tiles), ("min_tiles", min_tiles)):
-            if value is not None:
-                arguments.whole(name, value)
-        if max_tiles is None:
-            least = own.least if min_tiles is None else min_tiles
-            return cls(max(own.most, least), least, thumbnail)
-        return cls(max_tiles, min(own.least, max_tiles) if min_tiles is None else min_tiles, thumbnail)
-
     def narrowed(self, picture: Picture, options: AskOptions) -> TileLimits:
         """Return the limits of one picture: its own, else the question's, else these; a video frame is one tile."""
         frames = options.get("layout") == "frames"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
-from internvl_gguf.config import AskOptions, EngineConfig, GPULayers, SamplingParams
+from internvl_gguf.config import AskOptions, EngineConfig, GPULayers, PictureOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError, ModelFileError, PictureError
 from internvl_gguf.gguf.validation import TextModelFacts
 from internvl_gguf.hardware.cores import default_threads
@@ -222,7 +222,7 @@ class _Reader:
         system = OFFICIAL_SYSTEM if question.system is None else question.system
         request = prepare_question(
             runtime,
-            TileLimits.given(None, None, True, TileRange.of(runtime.vision)),
+            TileLimits.of(PictureOptions(), TileRange.of(runtime.vision)),
             with_system([], system),
             question.prompt,
             question.images,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from internvl_gguf.boxes.prompts import detect_prompt, locate_prompt
-from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, AskOptions, EngineOptions
+from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, AskOptions, EngineOptions, PictureOptions
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SessionStateError
 from internvl_gguf.gguf.filenames import DownloadProgress
 from internvl_gguf.images.load import picture_list
@@ -125,11 +125,11 @@ class Session(Owned):
             LibraryError: llama.cpp is not the build this package is made for, or refused; with a worker also if its
                 process died while the model was loaded.
         """
-        TileLimits.given(max_tiles, min_tiles, thumbnail)  # refuse before anything is loaded
+        pictures = PictureOptions(max_tiles=max_tiles, min_tiles=min_tiles, thumbnail=thumbnail)
         arguments.text_or_none("system", system)
         on_notice = log_notice if on_notice is None else on_notice
         runtime = find_and_open(model, mmproj, engine, on_load, on_download, on_notice, worker, worker_timeout)
-        limits = TileLimits.given(max_tiles, min_tiles, thumbnail, TileRange.of(runtime.vision))
+        limits = TileLimits.of(pictures, TileRange.of(runtime.vision))
         session = cls(runtime, OFFICIAL_SYSTEM if system is None else system, limits, on_notice)
         session._is_parallel_open = "n_parallel" not in engine
         return session
