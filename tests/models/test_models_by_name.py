@@ -373,6 +373,11 @@ def test_the_commands_of_a_first_day(hub: LoopbackHub, internvl: Shell) -> None:
     assert shown["text"]["architecture"] == "qwen2"
     assert shown["vision"]["projector"] == "internvl"
     assert len(shown["quants"]) == 24
+    assert shown["published"]["of"] == "InternVL3-14B"
+    assert shown["published"]["ocrbench"] == 875
+    said = internvl("show", *model).stdout
+    assert "OCRBench 875" in said
+    assert "of InternVL3-14B in BF16, with other tile limits and prompts: arXiv 2504.10479" in " ".join(said.split())
     assert json.loads(internvl("list", "--json").stdout) == []
     assert "is here: " in internvl("pull", *model).stderr
     assert "was here already" in internvl("pull", *model).stderr
