@@ -173,6 +173,15 @@ def test_the_files_of_a_publisher_are_found_and_fetched(
     assert found.mmproj.is_file()
 
 
+def test_the_parts_of_a_split_model_are_selected_together(
+    hub: LoopbackHub, tmp_path: Path, contents: Mapping[str, bytes]
+) -> None:
+    repo, files = next((row[0], row[1]) for row in REPOSITORIES if "30B-A3B" in row[0])
+    hub.add_repo(repo, {name: contents[MMPROJ if MMPROJ in name else "text"] for name in files})
+    selection = resolver(hub, tmp_path).select("InternVL3.5-30B-A3B:bf16")
+    assert [part.path for part in selection.text.parts] == files[:2]
+
+
 @pytest.mark.parametrize("name", ["InternVL3_5-1B", "InternVL3_5-8B", "InternVL2_5-4B", "InternVL3-2B"])
 def test_a_name_leads_to_its_repository(
     hub: LoopbackHub, tmp_path: Path, contents: Mapping[str, bytes], name: str
