@@ -155,7 +155,9 @@ class Turns:
         _refuse_too_many(request.turns, runtime.engine.n_ctx)
         options = _options(request, wishes)
         identity = runtime.encoder_identity
-        room = min(request.sampling.max_tokens, ANSWER_ALLOWANCE)  # all that it decides about how pictures are cut
+        room = min(
+            request.sampling.effective_max_tokens, ANSWER_ALLOWANCE
+        )  # all that it decides about how pictures are cut
         preparing = _Preparing(runtime, options, _key(b"", identity, repr((room, request.pictures))), opens)
         key = b""
         messages: list[Message] = []
