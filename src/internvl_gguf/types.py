@@ -462,7 +462,6 @@ class Reply:
         """
         return {
             "text": self.text,
-            "thinking": self.thinking,
             "finish_reason": self.finish_reason,
             "usage": asdict(self.usage),
             "timings": self.timings.to_dict(),
@@ -471,6 +470,7 @@ class Reply:
             "parsed": plain(self.parsed),
             "tool_calls": [asdict(call) for call in self.tool_calls],
             "clips": [clip.to_dict() for clip in self.clips],
+            "thinking": self.thinking,
         }
 
 

@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from internvl_gguf import InvalidRequestError, Question, Reply, SamplingParams, Session
-from internvl_gguf.config import AskOptions
 from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.session.prepare import prompt_spans
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
 from internvl_gguf.session.thinking import THINKING_SYSTEM, Place, ThoughtReader, with_thinking
 from internvl_gguf.types import Message, TokenSpan
-from tests.support.chain_model import write_chain_model
+from tests.support.chain_model import THINKING, write_chain_model
 from tests.support.exact import EXACT
 from tests.support.pictures import noise
 from tests.support.tiny_models import write_tiny_mmproj, write_tiny_text
@@ -26,12 +25,11 @@ THOUGHTFUL = ("<think>", "\t", "Hm, red?", " No.", "\r", "</think>", " ", "Blue"
 """White space around thought and answer is not shown."""
 THOUGHT, ANSWER = "Hm, red? No.", "Blue."
 ENDLESS = ("a", "b", "a")
-KINDS = {"kind": "qwen3", "thinking": True, "n_head": 4, "head_dim": 32}
-GREEDY: AskOptions = {"temperature": 0.0, "max_tokens": 64}
+GREEDY: dict[str, Any] = {"temperature": 0.0, "max_tokens": 64}
 
 
 def write(folder: Path, name: str, answer: tuple[str, ...]) -> ModelFiles:
-    return write_chain_model(folder, answer, name, **KINDS)
+    return write_chain_model(folder, answer, name, **THINKING)
 
 
 @pytest.fixture(scope="module")
@@ -177,14 +175,14 @@ def test_the_form_of_an_answer_begins_behind_its_thought(
     """Also where the model ends its turn inside the thought, or opens it again and again."""
     with opened(models[name], n_draft=n_draft) as session:
         budget = {"thinking_budget": 6} if name == "doubled" else {}
-        asks: AskOptions = {**GREEDY, "thinking": True, **budget}  # type: ignore[typeddict-item]
+        asks: dict[str, Any] = {**GREEDY, "thinking": True, **budget}
         reply = session.ask("What color?", choices=["red", "dark blue"], **asks)
         assert reply.parsed in ("red", "dark blue")
         assert reply.text == reply.parsed
         assert reply.thinking == {"thoughtful": THOUGHT, "broken off": "Hm, red?", "doubled": ""}[name]
         again = session.ask("What color?", schema="n int", **asks)
         assert set(again.parsed) == {"n"} or again.finish_reason == "length"
-        session.runtime.engine.check_integrity()  # type: ignore[attr-defined]
+        session.runtime.engine.check_integrity()
 
 
 def test_a_form_without_a_thought_binds_the_answer_from_its_beginning(thoughtful: Session) -> None:

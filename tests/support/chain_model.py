@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _WIDTH = 320  # a direction of its own for each token
 _END = "<|im_end|>"
+THINKING: dict[str, Any] = {"kind": "qwen3", "thinking": True, "n_head": 4, "head_dim": 32}
+"""The plan of a model with the text part and the tokens of InternVL3.5."""
 
 
 def write_chain_model(folder: Path, answer: Sequence[str], name: str = "chain", **plan: Any) -> ModelFiles:

@@ -274,7 +274,7 @@ class Turns:
         """Return a turn of the assistant; an answer of this model with the tokens that it sampled."""
         calls = [(call.name, call.arguments) for call in turn.calls]
         key = answer_key(key, turn.text, calls)
-        return self._find(key) or _KeptTurn((Message("assistant", with_calls(turn.text, calls)),)), key
+        return self._find(key) or _KeptTurn((_answer(turn, calls),)), key
 
     def _find(self, key: Key) -> _KeptTurn | None:
         with self._lock:
@@ -291,6 +291,12 @@ class Turns:
             while self._used > self._most:
                 _, dropped = self._kept.popitem(last=False)
                 self._used -= dropped.n_bytes
+
+
+def _answer(turn: Turn, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> Message:
+    """Return an answer that another model gave, or that was forgotten, as the model writes one."""
+    thinking = f"\n{turn.thinking.strip()}\n" if turn.thinking.strip() else ""
+    return Message("assistant", with_calls(turn.text, calls), thinking=thinking)
 
 
 def prompt_text(turn: Turn) -> str:
