@@ -23,8 +23,8 @@ def terminal(tmp_path: Path) -> Iterator[ChatTerminal]:
     chain = ("<think>", "\t", THOUGHT, "\r", "</think>", " ", "Blue", ".")
     files = write_chain_model(tmp_path, chain, **THINKING)
     options = ["--mmproj", files.mmproj, "-t", 1, "-c", 1024, "--temp", 0]
-    data = {"INTERNVL_DATA": str(tmp_path / "data")}
-    with ChatTerminal(files.text, *options, folder=tmp_path, columns=100, **data) as opened:
+    data = str(tmp_path / "data")
+    with ChatTerminal(files.text, *options, folder=tmp_path, columns=100, INTERNVL_DATA=data) as opened:
         yield opened
 
 
