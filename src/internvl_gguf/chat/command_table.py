@@ -82,8 +82,8 @@ COMMANDS: dict[str, Command] = {
         Command("Model", "stats", "", "Show what the last answer took.", commands.stats),
         Command("Answers", "boxes", "[FILE]", "List the boxes of the last answer, or write them: over the picture "
                 "(.png, .jpg, .webp) or in COCO's format (.json).", box_command.boxes, "path"),
-        Command("Answers", "think", "[on|off|N]", "Let the model think before it answers, at most N tokens, or not; auto "
-                "leaves it to the model, drop takes earlier thoughts out of the prompt, keep leaves them.",
+        Command("Answers", "think", "[on|off|N]", "Let the model think before it answers, at most N tokens, or not; "
+                "auto leaves it to the model, drop takes earlier thoughts out of the prompt, keep leaves them.",
                 thinking_commands.think),
         Command("Answers", "set", "[NAME VALUE]", "Show the settings, or change one.", commands.set_value, "setting"),
         Command("Answers", "thought", "", "Show the thought before the last answer.", thinking_commands.thought),
