@@ -80,8 +80,8 @@ def test_a_pair_of_the_newer_family_goes_through_every_command(
     speed = ["--only", "speed", "-r", 1, "-p", 32, "-n", 8, "-t", 1, "-c", 512]
     benched = internvl(environment, "bench", quant, "--mmproj", mmproj, *speed, "--output-format", "json")
     assert "Q8_0" in benched
-    terminal = ChatTerminal(quant, "--mmproj", mmproj, *options, folder=tmp_path, **environment)
-    with terminal as chat:
+    variables: dict[str, Any] = {**environment}
+    with ChatTerminal(quant, "--mmproj", mmproj, *options, folder=tmp_path, **variables) as chat:
         chat.do("What color?", rf"^\s*{ANSWER}")
         chat.wait(r"of them a thought")
         assert chat.leave() == 0
