@@ -157,7 +157,7 @@ def prepare_question(
         return _frame_room(runtime, history, given, options, tools, answer_tokens)
 
     n_before = sum(len(message.pictures) for message in history)
-    messages, clips, clip_notices = with_frames(given, options, most, n_before, opens)
+    messages, clips, clip_notices = with_frames(given, options, most, n_before, opens, runtime.vision.image_size)
     if form is not None and form.kind == "boxes":
         check_can_box(runtime, history, [image for each in messages for image in each.images])
     decoded = [[_read(runtime, limits, image, options) for image in each.images] for each in messages]
