@@ -1,4 +1,4 @@
-"""A pair in the shape of InternVL3.5 through every command, as a stranger uses it: planned, pulled, asked, quantised."""
+"""A pair in the shape of InternVL3.5 through every command, as a stranger would: planned, pulled, asked, quantised."""
 
 from __future__ import annotations
 

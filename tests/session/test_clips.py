@@ -71,7 +71,7 @@ def test_frames_of_one_tile_are_not_held_whole(film: Path) -> None:
     assert {picture.source.size for picture in read.pictures} == {(28, 28)}
     assert {picture.source_size for picture in read.pictures} == {read.info.size}
     whole = clip_pictures(Video(film, frames=3), {"max_tiles": 4}, tile_size=28)
-    assert {picture.source.size for picture in whole.pictures} == {read.info.size}
+    assert {(picture.source.size, picture.source_size) for picture in whole.pictures} == {(read.info.size, None)}
 
 
 def test_frames_that_were_seen_before_are_not_encoded_again(session: Session, film: Path) -> None:

@@ -144,12 +144,12 @@ def clip_pictures(
     with opens(video) as reader:
         choice = choose_frames(video, reader.info, most=most, limits=reader.limits)
         for each in reader.frames(choice.indices):
-            name, size = frame_name(reader.info.name, each.time), each.image.size
+            picture = Picture(each.image, max_tiles=most_tiles, name=frame_name(reader.info.name, each.time))
             if tile_size and most_tiles == 1:
-                (tile,) = cut_by_grid(each.image, Grid(1, 1, thumbnail=False), tile_size).tiles
-                each = replace(each, image=tile)  # noqa: PLW2901
-            frames.append(each)
-            pictures.append(Picture(each.image, max_tiles=most_tiles, name=name, source_size=size))
+                cut = cut_by_grid(each.image, Grid(1, 1, thumbnail=False), tile_size)
+                picture = replace(picture, source=cut.tiles[0], source_size=cut.source_size)
+            frames.append(replace(each, image=picture.source))
+            pictures.append(picture)
     labelled = _labelled(Frames(tuple(pictures), tuple(frame.time for frame in frames)), options, first)
     return ClipPictures(reader.info, frames, labelled, (*choice.notices, *damage_notices(reader.info, frames)))
 
