@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
 GROUNDING_TOKENS = ("<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>")
+THINKING_TOKENS = ("<tool_call>", "</tool_call>", "<think>", "</think>")
 MERGED = ("th", "the", "in", "ing", "er", "an", "on", "re")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -64,6 +65,7 @@ def tiny_text(
     grounding: bool = False,
     spoken: tuple[str, ...] = (),
     padding: int = 0,
+    thinking: bool = False,
     kind: str = "qwen2",
     head_dim: int = 0,
     n_expert: int = 4,
@@ -77,9 +79,10 @@ def tiny_text(
         spoken: more tokens of text, which no prompt has: nothing merges to them.
         padding: unused tokens behind all others, as converters add them where a table has more rows than tokens.
         grounding: whether those of boxes are among them.
+        thinking: whether those of thoughts are.
         weights: False gives tensors without data, for headers of any size (see `damage.write_sparse`).
     """
-    tokens, types, merges = _vocabulary(grounding, spoken, padding)
+    tokens, types, merges = _vocabulary(grounding, spoken, thinking, padding)
     keys = [
         text("general.architecture", kind),
         text("general.type", "model"),
@@ -209,7 +212,7 @@ def _tensors(specs: Iterable[TensorSpec], seed: int, weights: bool) -> list[Tens
 
 @lru_cache(maxsize=4)
 def _vocabulary(
-    grounding: bool, spoken: tuple[str, ...], padding: int
+    grounding: bool, spoken: tuple[str, ...], thinking: bool, padding: int
 ) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
     """Tokens, their types and merges: the 256 bytes in GPT-2's alphabet, a few merges, the special tokens."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -218,6 +221,8 @@ def _vocabulary(
     merges += [f"{token[:2]} {token[2:]}" for token in MERGED if len(token) == 3]
     tokens += [*sorted(MERGED, key=len), *spoken]
     special = (*SPECIAL_TOKENS, *(GROUNDING_TOKENS if grounding else ()))
+    added = THINKING_TOKENS if thinking else ()
     types = [int(TokenType.NORMAL)] * len(tokens) + [int(TokenType.CONTROL)] * len(special)
-    unused = [f"[PAD{len(types) + number}]" for number in range(padding)]
-    return (*tokens, *special, *unused), (*types, *[int(TokenType.UNUSED)] * padding), tuple(merges)
+    types += [int(TokenType.USER_DEFINED)] * len(added) + [int(TokenType.UNUSED)] * padding
+    unused = [f"[PAD{len(types) - padding + number}]" for number in range(padding)]
+    return (*tokens, *special, *added, *unused), tuple(types), tuple(merges)

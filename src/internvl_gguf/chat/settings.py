@@ -83,8 +83,16 @@ class Settings:
 
     def rows(self, own: TileRange = CARD_RANGE) -> list[tuple[str, str]]:
         """Return name and value of each, with the tiles of a model whose file says `own`."""
-        asked = self.pictures.tiles(own)
-        values = {**vars(self.sampling), **vars(self.pictures), "max_tiles": asked.most, "min_tiles": asked.least}
+        sampling, asked = self.sampling, self.pictures.tiles(own)
+        values = {
+            **vars(sampling),
+            **vars(self.pictures),
+            "max_tiles": asked.most,
+            "min_tiles": asked.least,
+            "max_tokens": sampling.effective_max_tokens,
+            "temperature": sampling.effective_temperature,
+            "top_p": sampling.effective_top_p,
+        }
         return [(name, declared.kind.show(values[name])) for name, (_, declared) in _SETTINGS.items()]
 
 

@@ -28,11 +28,13 @@ from internvl_gguf.gguf.validation.checks import (
     read_identity,
 )
 from internvl_gguf.gguf.validation.tokenizer import (
+    GROUNDING_TOKENS,
     NOT_INTERNVL_HINT,
+    THINKING_TOKENS,
     TOKENIZER_KEYS,
     check_tokenizer,
-    grounding_token_ids,
     special_token_ids,
+    whole_tokens,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ class TextModelFacts(TextShape):
         eos: id of the token the file names as end of a sequence; None where it names none.
         weight_bytes: bytes of all tensors, of all parts of a split model.
         grounding: names and ids of `<ref>`, `</ref>`, `<box>` and `</box>`; none where the vocabulary lacks one.
+        thinking: names and ids of `<think>` and `</think>`; none where the vocabulary lacks one.
         longest_token: bytes of the longest token as the vocabulary spells it, which no token's text is longer than.
     """
 
@@ -86,6 +89,7 @@ class TextModelFacts(TextShape):
     weight_bytes: int
     longest_token: int
     grounding: tuple[tuple[str, int], ...] = ()
+    thinking: tuple[tuple[str, int], ...] = ()
 
     @property
     def name(self) -> str:
@@ -150,7 +154,8 @@ def validate_text_model(header: GGUFHeader, parts: Sequence[GGUFHeader] = ()) ->
         eos=header.integer(eos_key) if eos_key in header else None,
         weight_bytes=sum(tensor.n_bytes for tensor in tensors.values()),
         longest_token=max(map(len, tokens)),
-        grounding=grounding_token_ids(header, tokens),
+        grounding=whole_tokens(header, tokens, GROUNDING_TOKENS),
+        thinking=whole_tokens(header, tokens, THINKING_TOKENS),
     )
 
 
