@@ -86,12 +86,12 @@ def test_both_variants_of_a_size_have_its_shapes(shipped: Catalog, size: str, te
         assert model.unsupported is None
 
 
-def test_the_size_with_another_text_model_says_why_it_is_unsupported(shipped: Catalog) -> None:
+def test_a_size_that_nobody_published_as_gguf_runs_all_the_same(shipped: Catalog) -> None:
+    """llama.cpp's converter fails on InternLM3; a file made otherwise is loaded."""
     for name in ("9b", "9b-instruct"):
         model = shipped.find(name)
         assert model is not None
-        assert "InternLM3" in (model.unsupported or "")
-        assert model.text is None
+        assert (model.status, model.repo, model.unsupported) == ("none", None, None)
 
 
 def test_status_says_how_much_is_known_of_a_repository(shipped: Catalog) -> None:

@@ -7,7 +7,6 @@ InternVL, are weighted as in use.
 from __future__ import annotations
 
 import itertools
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -204,7 +203,7 @@ class _Reader:
         size = self._context.n_batch
         waiting: list[int] = []
         for piece in _pieces(text.text):
-            waiting += self._model.tokenize(unicodedata.normalize("NFC", piece))
+            waiting += self._model.tokenize(piece)
             while len(waiting) > size:
                 yield waiting[:size]
                 del waiting[:size]
@@ -214,7 +213,7 @@ class _Reader:
         runtime, question = self._runtime, item.question
         if runtime is None:
             raise ValueError("a question for a model without its vision encoder")
-        answer = list(self._model.tokenize(unicodedata.normalize("NFC", item.answer)))
+        answer = list(self._model.tokenize(item.answer))
         if answer:
             answer.append(runtime.control_tokens[END])
         options = {**question.options, "sampling": SamplingParams(max_tokens=len(answer) + 1)}

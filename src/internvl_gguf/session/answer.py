@@ -66,6 +66,7 @@ class AnswerStream:
         self._reads_value = reads_value
         self._pictures = [picture for message in [*history, *question.messages] for picture in message.pictures]
         self._stream = TextStream(question.sampling.stop)
+        self._strips_space = runtime.text.strips_space and question.form is None
         self._calls = CallReader() if question.form and question.form.kind == "tools" else None
 
     def pieces(self) -> Iterator[AnswerPiece]:
@@ -172,7 +173,10 @@ class AnswerStream:
             return None, (error.message,)
 
     def _feed(self, token: int) -> list[AnswerPiece]:
-        text = self._stream.feed(self._boxes.shown(token, self._piece(token)))
+        piece = self._piece(token)
+        if self._strips_space:
+            piece, self._strips_space = piece.removeprefix(b" "), False
+        text = self._stream.feed(self._boxes.shown(token, piece))
         if self._stream.stopped:
             self.handle.cancel("stop")
         return self._take(text)

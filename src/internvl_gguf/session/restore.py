@@ -189,4 +189,5 @@ def _is_spelled(runtime: ModelRuntime, message: Message) -> bool:
         if token in control or not 0 <= token < model.n_vocab or model.is_end_of_generation(token):
             return False
         text += stream.feed(model.piece(token))
-    return text + stream.finish() == message.text
+    text += stream.finish()
+    return (text.removeprefix(" ") if runtime.text.strips_space else text) == message.text
