@@ -48,10 +48,10 @@ def measure(answer: Callable[[Item], str], count: int, suites: tuple[tuple[str, 
             print(f"    {question!r} {wanted!r}, said {said!r}")
 
 
-def answerer(session: Session, folder: Path, bound: bool = False) -> Callable[[Item], str]:
+def answerer(session: Session, folder: Path, bound: bool = False, clips: bool = False) -> Callable[[Item], str]:
     """What answers an item through the runtime with the files of `folder`; special tokens are written out.
 
-    With `bound`, answers with a JSON schema are bound to it.
+    With `bound`, answers with a JSON schema are bound to it. With `clips`, frames come in a clip's file.
     """
     tokenizer = training_tokenizer(read(folder).tokenizer)
 
@@ -61,8 +61,13 @@ def answerer(session: Session, folder: Path, bound: bool = False) -> Callable[[I
         said = ""
         for turn in (*item.earlier, Turn(item.question, item.shown)):
             form = item.schema if bound and turn.text == item.question else None
+            images: list[object] = list(turn.pictures)
+            if clips and item.layout == "frames" and images:
+                from training.clip_files import as_clip
+
+                images = [as_clip(turn.pictures)]
             session.ask(
-                turn.text.split(FORM)[0] if form else turn.text, images=list(turn.pictures), max_tiles=item.max_tiles,
+                turn.text.split(FORM)[0] if form else turn.text, images=images, max_tiles=item.max_tiles,
                 layout=item.layout, temperature=0, max_tokens=240, schema=form,
             )  # fmt: skip
             said = tokenizer.decode(session.messages[-1].tokens or (), marked=True)
@@ -77,6 +82,7 @@ def main() -> None:
     parser.add_argument("model", help="a checkpoint (.pt), or for the runtime `demo` or a folder that `package` wrote")
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--bound", action="store_true", help="bind JSON to its schema (through the runtime)")
+    parser.add_argument("--clips", action="store_true", help="put frames into clips (through the runtime, with PyAV)")
     parser.add_argument("--show", type=int, default=3, help="wrong answers shown of each suite")
     parser.add_argument("--suites", default="", help="comma-separated names; all by default")
     args = parser.parse_args()
@@ -93,7 +99,7 @@ def main() -> None:
     folder = Path(args.model) if Path(args.model).is_dir() else resolve_model(args.model).text.parent
     text, vision = folder / TEXT_FILE, folder / VISION_FILE
     with Session.open(text, vision, n_threads=1, embedding_disk_bytes=0) as session:  # each picture is seen once
-        measure(answerer(session, folder, args.bound), args.count, suites, args.show)
+        measure(answerer(session, folder, args.bound, args.clips), args.count, suites, args.show)
 
 
 if __name__ == "__main__":

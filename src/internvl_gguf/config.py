@@ -47,6 +47,14 @@ MAX_SEED = 2**32 - 2  # llama.cpp reads 2**32 - 1 as "draw a seed"
 MAX_TOP_K = 2**31 - 1
 MAX_LAST_N = 2**20  # llama.cpp takes memory for as many
 
+DEFAULT_MAX_TOKENS: Final = 1024  # the model card's number
+DEFAULT_TEMPERATURE: Final = 0.0
+DEFAULT_TOP_P: Final = 0.8
+THINKING_MAX_TOKENS: Final = 4096
+"""Thoughts of 1,126 to 1,463 tokens were seen of InternVL3.5-30B-A3B about easy pictures."""
+THINKING_TEMPERATURE: Final = 0.6  # the model card's for thinking, as the next one is vLLM's
+THINKING_TOP_P: Final = 0.95
+
 
 def is_quantised(kv_type: str) -> bool:
     """Whether a KV cache of this element type is stored in blocks, which only flash attention can read."""
@@ -82,22 +90,24 @@ class SamplingParams:
 
     PANEL: ClassVar = "How the answer is chosen"
 
-    max_tokens: int = option(
-        1024,
-        "Most tokens of the answer.",
+    max_tokens: int | None = option(
+        None,
+        "Most tokens of the answer, thoughts included.",
         "--max-tokens",
         "--n-predict",
         "-n",
-        details="The model card's number.",
+        otherwise=f"{DEFAULT_MAX_TOKENS}, or {THINKING_MAX_TOKENS} with thinking",
+        details="The first is the model card's number.",
         allows=at_least(1),
         hint="Ask for at least one token.",
     )
-    temperature: float = option(
-        0.0,
+    temperature: float | None = option(
+        None,
         "0 takes the likeliest token each time.",
         "--temperature",
         "--temp",
-        details="The model card's sampled examples use 0.8.",
+        otherwise=f"{DEFAULT_TEMPERATURE:g}, or {THINKING_TEMPERATURE} with thinking",
+        details="The model card's sampled examples use 0.8, and 0.6 with thinking.",
         allows=at_least(0),
         hint="Use 0 (greedy) or more.",
     )
@@ -107,9 +117,10 @@ class SamplingParams:
         allows=between(0, MAX_TOP_K),
         hint="Use 0 (keep all) or more.",
     )
-    top_p: float = option(
-        0.8,
+    top_p: float | None = option(
+        None,
         "Keep the likeliest tokens up to this sum.",
+        otherwise=f"{DEFAULT_TOP_P}, or {THINKING_TOP_P} with thinking",
         details="The smallest set of tokens whose probabilities sum to at least this; 1 keeps all.",
         allows=lambda value: 0 < value <= 1,
         hint="Use a value above 0 and up to 1.",
@@ -150,9 +161,58 @@ class SamplingParams:
         allows=all,
         hint="Leave the empty text out: every answer contains it.",
     )
+    thinking: bool | None = option(
+        None,
+        "Let the model think before it answers, or keep it from that.",
+        "--think/--no-think",
+        otherwise="as the model does by itself, which is mostly not to think",
+        details="Of models that can, InternVL3.5 ([thinking.md](thinking.md)).",
+    )
+    thinking_budget: int | None = option(
+        None,
+        "Tokens after which a thought is ended.",
+        otherwise="no limit but that of the answer",
+        details="A budget alone asks for thinking, too.",
+        allows=at_least(1),
+        hint="Use 1 or more tokens; thinking=False is for none.",
+        metavar="N",
+    )
+    keep_thinking: bool = option(
+        True,
+        "Keep the thoughts of earlier answers in the prompt.",
+        "--keep-thinking/--drop-thinking",
+        details="As the published chat does. Without them the context lasts longer, and each earlier answer is read "
+        "once more.",
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model is asked to think before it answers; a budget for that asks for it, too."""
+        return self.thinking is True or (self.thinking is None and self.thinking_budget is not None)
+
+    @property
+    def effective_max_tokens(self) -> int:
+        """Most tokens of the answer."""
+        if self.max_tokens is not None:
+            return self.max_tokens
+        return THINKING_MAX_TOKENS if self.thinks else DEFAULT_MAX_TOKENS
+
+    @property
+    def effective_temperature(self) -> float:
+        """The temperature, 0 for the likeliest token each time."""
+        if self.temperature is not None:
+            return self.temperature
+        return THINKING_TEMPERATURE if self.thinks else DEFAULT_TEMPERATURE
+
+    @property
+    def effective_top_p(self) -> float:
+        """The sum of probabilities up to which tokens are kept."""
+        if self.top_p is not None:
+            return self.top_p
+        return THINKING_TOP_P if self.thinks else DEFAULT_TOP_P
 
     @property
     def penalises(self) -> bool:
@@ -219,10 +279,10 @@ class PictureOptions:
 class SamplingOptions(TypedDict, total=False):
     """The fields of `SamplingParams` as keyword arguments, for callers and their editors; a test holds both equal."""
 
-    max_tokens: int
-    temperature: float
+    max_tokens: int | None
+    temperature: float | None
     top_k: int
-    top_p: float
+    top_p: float | None
     min_p: float
     repeat_penalty: float
     presence_penalty: float
@@ -230,6 +290,9 @@ class SamplingOptions(TypedDict, total=False):
     penalty_last_n: int
     seed: int | None
     stop: str | Sequence[str]
+    thinking: bool | None
+    thinking_budget: int | None
+    keep_thinking: bool
 
 
 class FormOptions(TypedDict, total=False):

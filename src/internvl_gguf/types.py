@@ -226,8 +226,9 @@ class Message:
         text: the text as given or answered; calls of tools are part of it, as the model writes them.
         pictures: the pictures of a message of the user or of a tool, in order.
         layout: layout of several pictures in the prompt.
-        tokens: for an answer of the model, the sampled ids, so that the KV cache of the turn is reused; None for any
-            other text.
+        tokens: for an answer of the model, its ids in the prompt, so that the KV cache of the turn is reused: those
+            that were sampled, behind those that it was begun with; None for any other text.
+        thinking: for an answer, its thought as it was written, line ends included; it is no part of `text`.
     """
 
     role: Role
@@ -235,6 +236,7 @@ class Message:
     pictures: tuple[MessagePicture, ...] = ()
     layout: PictureLayout = "separate"
     tokens: tuple[int, ...] | None = None
+    thinking: str = ""
 
 
 @dataclass(frozen=True)
@@ -314,6 +316,7 @@ class Usage:
         drafted_tokens: tokens of the answer that were guessed (`EngineConfig.n_draft`).
         accepted_tokens: guesses that were right.
         forced_tokens: tokens of the answer that its form left no choice for.
+        thinking_tokens: those of `completion_tokens` that are of its thought.
     """
 
     prompt_tokens: int
@@ -326,6 +329,7 @@ class Usage:
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     forced_tokens: int = 0
+    thinking_tokens: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tiles_cached", self.tiles - self.tiles_encoded)
@@ -437,6 +441,7 @@ class Reply:
             given; the choice; the text that fits a grammar. None where none was asked for, or the answer was cut off.
         tool_calls: the tools that the answer calls; they are not part of `text`.
         clips: the clips of the question, with the frames that were shown.
+        thinking: the thought before the answer, which is no part of `text`; "" for none.
     """
 
     text: str
@@ -448,6 +453,7 @@ class Reply:
     parsed: Any = None
     tool_calls: tuple[ToolCall, ...] = ()
     clips: tuple[ShownClip, ...] = ()
+    thinking: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as `internvl ask --json` and `--batch` write it: only text, numbers, lists and dicts.
@@ -464,6 +470,7 @@ class Reply:
             "parsed": plain(self.parsed),
             "tool_calls": [asdict(call) for call in self.tool_calls],
             "clips": [clip.to_dict() for clip in self.clips],
+            "thinking": self.thinking,
         }
 
 
@@ -484,11 +491,13 @@ class Chunk:
         text: what is new of the text.
         reply: the whole answer, in the last chunk.
         tool_call: what is new of a call of a tool.
+        thinking: what is new of the thought before the answer.
     """
 
     text: str
     reply: Reply | None = None
     tool_call: ToolCallDelta | None = None
+    thinking: str = ""
     _partial: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
 
     @property

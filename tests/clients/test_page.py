@@ -81,6 +81,24 @@ def test_an_answer_appears_piece_by_piece_after_its_progress(scripted: PageInBro
     scripted.shows(".notice", "The picture was cut into fewer tiles.")
 
 
+def test_a_thought_is_folded_above_its_answer(scripted: PageInBrowser) -> None:
+    scripted.page.click("#open-settings")
+    scripted.page.select_option("#set-thinking", "high")
+    scripted.page.click("#settings button[type=submit]")
+    assert scripted.begin_scripted("Why?")["reasoning_effort"] == "high"
+    scripted.chunk(choices=[{"index": 0, "delta": {"reasoning_content": "Let me *see*.\n"}, "finish_reason": None}])
+    scripted.shows(".progress", "Thinking")
+    assert scripted.page.is_hidden(".thought-text")
+    scripted.page.click(".thought summary")
+    scripted.shows(".thought-text", "Let me *see*.")
+    scripted.push("Because.")
+    scripted.end()
+    assert scripted.answered() == "Because."
+    sent = scripted.begin_scripted("And?")["messages"]
+    assert sent[1] == {"role": "assistant", "content": "Because.", "reasoning_content": "Let me *see*.\n"}
+    scripted.end()
+
+
 def test_escape_stops_an_answer_and_keeps_what_had_come(scripted: PageInBrowser) -> None:
     scripted.begin_scripted("Count to a million.")
     scripted.push("One, two")

@@ -150,6 +150,7 @@ def test_a_history_from_before_clips_gets_what_they_need(
         ask(old, session, "What is it?", [Picture(photo)])
     with closing(sqlite3.connect(folder / FILE)) as connection:
         connection.execute("ALTER TABLE pictures DROP COLUMN label")
+        connection.execute("ALTER TABLE messages DROP COLUMN thinking")
         connection.execute("PRAGMA user_version = 1")
         connection.commit()
     session.clear()

@@ -141,7 +141,7 @@ def _document(told: Conversation, tmp_path: Path) -> dict[str, Any]:
 
 
 NONSENSE: list[tuple[list[Any], Any]] = [
-    (["format"], "something"), (["version"], 3), (["version"], None), (["model"], 5), (["model"], "\ud800"),
+    (["format"], "something"), (["version"], 4), (["version"], None), (["model"], 5), (["model"], "\ud800"),
     (["created"], "yesterday"), (["created"], 10**30), (["messages"], {}), (["messages", 0], None),
     (["messages", 0, "role"], "assistant"), (["messages", 0, "role"], "system"), (["messages", 0, "text"], None),
     (["messages", 0, "text"], "one <image>"), (["messages", 0, "layout"], "circle"),

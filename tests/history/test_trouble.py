@@ -203,9 +203,9 @@ def test_a_later_version_is_refused_and_left_alone(folder: Path, session: Sessio
     with History.open(folder) as history:
         ask(history.begin("tiny"), session, "One?")
     with closing(sqlite3.connect(folder / FILE)) as connection:
-        connection.execute("PRAGMA user_version = 3")
+        connection.execute("PRAGMA user_version = 4")
     before = (folder / FILE).read_bytes()
-    with pytest.raises(HistoryError, match="is of format 3; this version of the package reads 2"):
+    with pytest.raises(HistoryError, match="is of format 4; this version of the package reads 3"):
         History.open(folder)
     with History.open_or_forget(folder, on_notice=notices.append) as history:
         assert not history.is_kept

@@ -68,7 +68,7 @@ def test_pictures_too_many_are_cut_evenly_and_the_reply_says_so(
     assert reply.usage.tiles == int(re.findall(r"\d+", line)[1]) < 78
     (grid,) = {picture.grid for picture in small.messages[0].pictures}
     assert grid[0] * grid[1] <= int(re.findall(r"\d+", line)[3])
-    assert reply.usage.prompt_tokens + SHORT.max_tokens <= N_CTX
+    assert reply.usage.prompt_tokens + SHORT.effective_max_tokens <= N_CTX
     small.runtime.engine.check_integrity()
 
 

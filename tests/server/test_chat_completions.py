@@ -280,7 +280,7 @@ def test_what_cannot_be_used_is_refused_by_name(demo: Served, case: str, stream:
     assert todo.endswith((".", "?"))
 
 
-@pytest.mark.parametrize("field", ["user", "metadata", "store", "cache_prompt", "prompt_cache_key", "reasoning_effort"])
+@pytest.mark.parametrize("field", ["user", "metadata", "store", "cache_prompt", "prompt_cache_key"])
 def test_what_changes_nothing_is_ignored(demo: Served, field: str) -> None:
     assert demo.chat("What is red?", **{field: "x"})["choices"]
 

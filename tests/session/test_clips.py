@@ -11,6 +11,7 @@ from PIL import Image
 from internvl_gguf import Picture, Session, Video
 from internvl_gguf.errors import ContextOverflowError, InvalidRequestError, VideoError
 from internvl_gguf.models.resolve import ModelFiles
+from internvl_gguf.session.clips import clip_pictures
 from internvl_gguf.session.prompt_template import render
 from internvl_gguf.types import Message
 from internvl_gguf.video import frame_indices, read_clip
@@ -62,6 +63,15 @@ def test_a_frame_is_a_picture_like_others(session: Session, film: Path) -> None:
     assert clip_answer.text == frames_answer.text
     assert clip_answer.usage.prompt_tokens == frames_answer.usage.prompt_tokens
     assert frames_answer.usage.cached_tokens == frames_answer.usage.prompt_tokens - 1
+
+
+def test_frames_of_one_tile_are_not_held_whole(film: Path) -> None:
+    """64 frames of a clip in 4K would take 1.6 GB; boxes are in the size that they had."""
+    read = clip_pictures(Video(film, frames=3), {}, tile_size=28)
+    assert {picture.source.size for picture in read.pictures} == {(28, 28)}
+    assert {picture.source_size for picture in read.pictures} == {read.info.size}
+    whole = clip_pictures(Video(film, frames=3), {"max_tiles": 4}, tile_size=28)
+    assert {(picture.source.size, picture.source_size) for picture in whole.pictures} == {(read.info.size, None)}
 
 
 def test_frames_that_were_seen_before_are_not_encoded_again(session: Session, film: Path) -> None:

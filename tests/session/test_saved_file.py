@@ -117,9 +117,9 @@ def test_a_later_format_is_not_called_damaged(tmp_path: Path) -> None:
     import hashlib
 
     path = tmp_path / "talk"
-    start = b"IVLSESS\n" + struct.pack("<IQ", 3, 2) + b"{}"
+    start = b"IVLSESS\n" + struct.pack("<IQ", 4, 2) + b"{}"
     path.write_bytes(start + hashlib.blake2b(start, digest_size=32).digest())
-    with pytest.raises(SavedSessionError, match="is of format 3"):
+    with pytest.raises(SavedSessionError, match="is of format 4"):
         read_saved(path)
 
 

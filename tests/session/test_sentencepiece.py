@@ -10,9 +10,9 @@ import pytest
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.session.prepare import prompt_spans
 from internvl_gguf.types import TokenSpan
+from tests.support.chain_model import chain_weights
 from tests.support.damage import write
 from tests.support.exact import EXACT
-from tests.support.pointing_model import point
 from tests.support.tiny_models import tiny_text, write_tiny_mmproj, write_tiny_text
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def test_accents_stay_as_they_are_typed(internlm: Session, session: Session) -> 
 @pytest.mark.parametrize(("space_prefix", "shown"), [(True, "the user"), (False, " the user")])
 def test_the_space_before_every_text_is_no_part_of_an_answer(space_prefix: bool, shown: str, tmp_path: Path) -> None:
     plan = tiny_text(kind="internlm2", width=512, n_ctx=512, space_prefix=space_prefix)
-    point(plan, ["\n", "▁the", "▁", "user", "<|im_end|>"])
+    chain_weights(plan, ["\n", "▁the", "▁", "user", "<|im_end|>"])
     mmproj = write_tiny_mmproj(tmp_path / "mmproj.gguf", projection=512)
     with Session.open(write(tmp_path / "text.gguf", plan), mmproj, **EXACT) as session:
         first = session.ask("a?", sampling=GREEDY)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -151,12 +152,19 @@ def test_an_error_names_what_killed_it(far: Session, number: signal.Signals) -> 
 
 
 def test_a_death_while_loading_is_an_error(tiny: ModelFiles) -> None:
-    def kill_it(done: float) -> None:
-        for process in workers_of(psutil.Process()):
-            process.kill()
+    """It is killed as soon as it is there: progress of a tiny model may come when all of it is loaded."""
+    this = psutil.Process()
 
+    def kill_it() -> None:
+        while not (found := workers_of(this)):
+            pass
+        found[0].kill()
+
+    killer = threading.Thread(target=kill_it, daemon=True)
+    killer.start()
     with pytest.raises(WorkerDiedError, match=r"SIGKILL.* while the model was loaded"):
-        Session.open(tiny.text, tiny.mmproj, worker=True, on_load=kill_it, system="Be brief.", n_ctx=1024, **EXACT)
+        Session.open(tiny.text, tiny.mmproj, worker=True, system="Be brief.", n_ctx=1024, **EXACT)
+    killer.join()
 
 
 def test_a_process_that_hangs_is_ended_and_started_again(tiny: ModelFiles) -> None:

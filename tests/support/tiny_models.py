@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
 GROUNDING_TOKENS = ("<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>")
+THINKING_TOKENS = ("<tool_call>", "</tool_call>", "<think>", "</think>")
 WORDS = ("th", "the", "in", "ing", "▁the", "us", "user", "▁a", "<i", "<im", "<img", "er", "an", "on", "re")
 MERGED = ("th", "the", "in", "ing", "er", "an", "on", "re")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -65,6 +66,7 @@ def tiny_text(
     weights: bool = True,
     grounding: bool = False,
     spoken: tuple[str, ...] = (),
+    thinking: bool = False,
     kind: str = "qwen2",
     head_dim: int = 0,
     space_prefix: bool = False,
@@ -79,13 +81,14 @@ def tiny_text(
         space_prefix: of a SentencePiece vocabulary: whether it spells the beginning of a text with a space.
         spoken: more tokens of text, which no prompt has: nothing merges to them.
         grounding: whether those of boxes are among them.
+        thinking: whether those of thoughts are.
         weights: False gives tensors without data, for headers of any size (see `damage.write_sparse`).
     """
     architecture = TEXT_ARCHITECTURES[kind]
     if architecture.tokenizer == SENTENCEPIECE:
         tokens, vocabulary = _pieces(grounding, space_prefix)
     else:
-        tokens, vocabulary = _byte_pairs(grounding, spoken)
+        tokens, vocabulary = _byte_pairs(grounding, spoken, thinking)
     keys = [
         text("general.architecture", kind),
         text("general.type", "model"),
@@ -203,9 +206,9 @@ def _tensors(specs: Iterable[TensorSpec], seed: int, weights: bool) -> list[Tens
     return tensors
 
 
-def _byte_pairs(grounding: bool, spoken: tuple[str, ...]) -> tuple[tuple[str, ...], list[Key]]:
+def _byte_pairs(grounding: bool, spoken: tuple[str, ...], thinking: bool) -> tuple[tuple[str, ...], list[Key]]:
     """The tokens of a byte-level BPE vocabulary, and the keys of a file that has it."""
-    tokens, types, merges = _vocabulary(grounding, spoken)
+    tokens, types, merges = _vocabulary(grounding, spoken, thinking)
     return tokens, [
         text("tokenizer.ggml.model", "gpt2"),
         text("tokenizer.ggml.pre", "qwen2"),
@@ -242,7 +245,9 @@ def _pieces(grounding: bool, space_prefix: bool) -> tuple[tuple[str, ...], list[
 
 
 @lru_cache(maxsize=4)
-def _vocabulary(grounding: bool, spoken: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
+def _vocabulary(
+    grounding: bool, spoken: tuple[str, ...], thinking: bool
+) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
     """Tokens, their types and merges: the 256 bytes in GPT-2's alphabet, a few merges, the special tokens."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     tokens = [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(256 - len(printable))]
@@ -250,5 +255,7 @@ def _vocabulary(grounding: bool, spoken: tuple[str, ...]) -> tuple[tuple[str, ..
     merges += [f"{token[:2]} {token[2:]}" for token in MERGED if len(token) == 3]
     tokens += [*sorted(MERGED, key=len), *spoken]
     special = (*SPECIAL_TOKENS, *(GROUNDING_TOKENS if grounding else ()))
+    added = THINKING_TOKENS if thinking else ()
     types = [int(TokenType.NORMAL)] * len(tokens) + [int(TokenType.CONTROL)] * len(special)
-    return (*tokens, *special), tuple(types), tuple(merges)
+    types += [int(TokenType.USER_DEFINED)] * len(added)
+    return (*tokens, *special, *added), tuple(types), tuple(merges)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from internvl_gguf.chat import box_command, clip_commands, commands
+from internvl_gguf.chat import box_command, clip_commands, commands, thinking_commands
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.safe_text import safe_name
 
@@ -82,7 +82,11 @@ COMMANDS: dict[str, Command] = {
         Command("Model", "stats", "", "Show what the last answer took.", commands.stats),
         Command("Answers", "boxes", "[FILE]", "List the boxes of the last answer, or write them: over the picture "
                 "(.png, .jpg, .webp) or in COCO's format (.json).", box_command.boxes, "path"),
+        Command("Answers", "think", "[on|off|N]", "Let the model think before it answers, at most N tokens, or not; "
+                "auto leaves it to the model, drop takes earlier thoughts out of the prompt, keep leaves them.",
+                thinking_commands.think),
         Command("Answers", "set", "[NAME VALUE]", "Show the settings, or change one.", commands.set_value, "setting"),
+        Command("Answers", "thought", "", "Show the thought before the last answer.", thinking_commands.thought),
         Command("Answers", "system", "[TEXT|none|default]", "Show or set the system message.", commands.system),
         Command("Other", "help", "[COMMAND|all]", "Show an overview, one command or all of them.",
                 lambda chat, text: show_help(chat, text), "command"),
@@ -91,7 +95,7 @@ COMMANDS: dict[str, Command] = {
 }  # fmt: skip
 
 _KEYS = (
-    ("PATH", "A picture's path anywhere in the line adds it, if it is new; drop files, quote names with spaces."),
+    ("PATH", "A path in the line adds a new picture; drop files, quote names with spaces."),
     ("Alt-Enter", 'A new line; so is Enter between """ and """.'),
     ("Tab", "Completes names; after /, lists commands."),
     ("Ctrl-C", "Stops the answer; twice leaves, as Ctrl-D."),

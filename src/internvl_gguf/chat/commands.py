@@ -105,7 +105,7 @@ def regen(chat: Chat, text: str) -> str:
     temperature = None
     if text:
         temperature = chat.settings.changed("temperature", text).sampling.temperature
-    elif chat.settings.sampling.temperature == 0:
+    elif chat.settings.sampling.effective_temperature == 0:
         temperature = _REGEN_TEMPERATURE
     asked = chat.undo()
     if asked is None:

@@ -117,12 +117,21 @@ def status_parts(reply: Reply, new_tiles: int, used: int | None, n_ctx: int | No
     found += [f"{count(cached, 'tile')} cached"] if cached > 0 else []
     if usage.prompt_tokens:  # a server may count nothing
         found.append(count(usage.completion_tokens, "token"))
+    if reply.thinking:
+        of = f"{usage.thinking_tokens:,} of them a thought" if usage.thinking_tokens else "a thought before it"
+        found.append(f"{of} (/thought)")
     if timings.time_to_first_token:
         found.append(f"first after {seconds(timings.time_to_first_token)}")
     speed = timings.decode_tokens_per_second
     if speed:
         found.append(f"{speed:,.0f} tokens/s" if speed >= 10 else f"{speed:.1f} tokens/s")
     return [*found, f"{used:,} of {n_ctx:,} used"] if used is not None and n_ctx is not None else found
+
+
+def thought_end(thought: str, width: int) -> str:
+    """Return the end of a thought under way, in one line of at most so many characters."""
+    line = " ".join(thought.split())
+    return line if len(line) <= width else f"…{line[len(line) - width + 1 :]}"
 
 
 def statistics(reply: Reply) -> list[tuple[str, str]]:
@@ -140,6 +149,8 @@ def statistics(reply: Reply) -> list[tuple[str, str]]:
         ("first token after", seconds(timings.time_to_first_token)),
         ("answering", f"{seconds(timings.decode)}, {timings.decode_tokens_per_second:,.1f} tokens a second"),
     ]
+    if usage.thinking_tokens:
+        rows.append(("thinking", f"{count(usage.thinking_tokens, 'token')} of the answer"))
     if usage.drafted_tokens:
         rows.append(("guessed ahead", f"{usage.drafted_tokens:,} tokens, {usage.accepted_tokens:,} of them right"))
     return rows

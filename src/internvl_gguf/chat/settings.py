@@ -83,7 +83,15 @@ class Settings:
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of each."""
-        values = {**vars(self.sampling), **vars(self.pictures), "max_tiles": self.pictures.most_tiles}
+        sampling = self.sampling
+        values = {
+            **vars(sampling),
+            **vars(self.pictures),
+            "max_tiles": self.pictures.most_tiles,
+            "max_tokens": sampling.effective_max_tokens,
+            "temperature": sampling.effective_temperature,
+            "top_p": sampling.effective_top_p,
+        }
         return [(name, declared.kind.show(values[name])) for name, (_, declared) in _SETTINGS.items()]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.chat.background_thread import BackgroundThread, Interrupt, interrupts_as_events
-from internvl_gguf.chat.formatting import count
+from internvl_gguf.chat.formatting import count, thought_end
 from internvl_gguf.types import Chunk
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from internvl_gguf.types import Reply
 
 TICK = 0.1  # seconds
+_THINKING: Final = "Thinking"
+_BESIDE: Final = 4  # columns of the spinner, the comma and two spaces
 
 
 class LeaveChatAtOnce(Exception):  # noqa: N818  (nothing went wrong)
@@ -91,6 +93,7 @@ class _AnswerDisplay:
         self._session = session
         self._screen = screen
         self._has_begun = False
+        self._thought = ""
         self._interrupts = 0
         screen.progress("Reading the question")
 
@@ -123,6 +126,10 @@ class _AnswerDisplay:
 
     def _answer(self, chunk: Chunk) -> None:
         self.reply = chunk.reply or self.reply
+        self._thought += chunk.thinking
+        if chunk.thinking and not self._interrupts:
+            width = self._screen.columns - len(_THINKING) - _BESIDE
+            self._screen.progress(_THINKING, thought_end(self._thought, max(width, 1)))
         if not chunk.text:
             return
         if not self._has_begun:

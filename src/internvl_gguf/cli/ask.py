@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -104,6 +105,8 @@ def ask(
         written = {"saved": list(map(str, saved))} if files else {}
         print_json({**_as_json(name, question, pictures, reply), **written})
     elif verbose or log:
+        if reply.thinking:
+            say(f"Thought: {reply.thinking}")
         _say_statistics(reply)
     if form and reply.parsed is None and reply.text != "null":
         raise typer.Exit(FAILED)
@@ -294,6 +297,7 @@ class _Progress:
         self.line = line
         self._noun = noun
         self.is_answering = False
+        self._thought = ""
         self._after_answer: list[str] = []
 
     def notice(self, line: str) -> None:
@@ -312,6 +316,13 @@ class _Progress:
     def load(self, done: float) -> None:
         self.line.show(f"Loading the model, {done:.0%}")
 
+    def think(self, piece: str) -> None:
+        """Show the end of the thought under way."""
+        from internvl_gguf.chat.formatting import thought_end
+
+        self._thought += piece
+        self.line.show(f"Thinking, {thought_end(self._thought, shutil.get_terminal_size().columns - 16)}")
+
     def tiles(self, done: int, total: int) -> None:
         self.line.show(f"Looking at the {self._noun}, tile {min(done + 1, total)} of {total}")
 
@@ -327,6 +338,8 @@ def _answer(
 ) -> Reply:
     answer, reply = StreamedAnswer(), None
     for chunk in session.stream(prompt, pictures, **asked):
+        if chunk.thinking:
+            progress.think(chunk.thinking)
         if chunk.text and not quiet:
             progress.line.stop()
             progress.is_answering = True
@@ -338,7 +351,7 @@ def _answer(
         progress.answered()
     if reply is None:
         raise AssertionError("a stream ends with its reply")
-    if reply.finish_reason == "length":
+    if reply.finish_reason == "length" and (reply.text or not reply.thinking):  # else a notice says more
         say("The answer was cut at its limit; raise it with --max-tokens, or the context with --n-ctx.")
     return reply
 

@@ -153,7 +153,7 @@ def _look(question: Question, limits: TileLimits, tile_size: int, clock: Callabl
     whole = [cut for cut in cuts if cut]
     if len(whole) < len(cuts):
         return None
-    words = min(question.options["sampling"].max_tokens, _ANSWER_TOKENS)
+    words = min(question.options["sampling"].effective_max_tokens, _ANSWER_TOKENS)
     return _Looked(len(cuts), sum(cut[0] for cut in whole), sum(cut[1] for cut in whole), words, clock() - began)
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from internvl_gguf.config import SamplingParams
     from internvl_gguf.engine.handle import Handle, LogitsHandle
+    from internvl_gguf.engine.thought import ThoughtBounds
     from internvl_gguf.engine.tile_run import TileProgress
     from internvl_gguf.types import Span, Tile
 
@@ -64,6 +65,7 @@ class ModelEngine(Protocol):
         top_logprobs: int | None = None,
         logprobs_between: tuple[int, int] | None = None,
         grammar: str | None = None,
+        thought: ThoughtBounds | None = None,
     ) -> Handle:
         """Ask for an answer."""
         ...

@@ -14,6 +14,7 @@ from internvl_gguf.engine.handle import Handle, LogitsHandle, ScoreHandle, cance
 from internvl_gguf.engine.request import AnswerRequest, LogitsRequest, Request, ScoreRequest
 from internvl_gguf.engine.scheduler import Scheduler
 from internvl_gguf.engine.step_lock import InheritedStepLock, StepLock
+from internvl_gguf.engine.thought import ThoughtBounds
 from internvl_gguf.engine.tile_run import RequestReport, TileProgress, TileRun
 from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.model import TextModel
@@ -80,6 +81,7 @@ class Engine(Owned):
         top_logprobs: int | None = None,
         logprobs_between: tuple[int, int] | None = None,
         grammar: str | None = None,
+        thought: ThoughtBounds | None = None,
     ) -> Handle:
         """Ask for an answer.
 
@@ -94,6 +96,7 @@ class Engine(Owned):
                 all others. With `top_logprobs` it has no effect: they tell it of all.
             grammar: what the answer has to match, in Lark's or JSON's form of llguidance. One that is no grammar ends
                 the answer in an InvalidRequestError before anything is computed.
+            thought: how the thought ends that the prompt has opened; the grammar begins behind it.
 
         Raises:
             ValueError: the prompt does not fit, is empty or ends in a picture; callers check before.
@@ -110,6 +113,7 @@ class Engine(Owned):
             top_logprobs=top_logprobs,
             logprobs_between=logprobs_between,
             constraint=None if grammar is None else self._constraints.compile(grammar),
+            thought=thought,
         )
         self._add(request)
         return Handle(request, self.work_until, lambda: self.cancel(request))

@@ -13,6 +13,7 @@ from internvl_gguf.engine.constraint import Constraint
 from internvl_gguf.engine.drafting import DecodeCost, PromptLookup
 from internvl_gguf.engine.kv_ledger import SequenceLedger, drop_prefix, total_length
 from internvl_gguf.engine.stretch_logprobs import StretchLogprobs
+from internvl_gguf.engine.thought import OpenThought, ThoughtBounds
 from internvl_gguf.engine.tile_run import RequestReport, TileProgress, TileRun
 from internvl_gguf.llama.sampler import Sampler, sampler_for
 from internvl_gguf.types import FinishReason, Span, TileSpan, TokenLogprobs, TokenSpan
@@ -180,6 +181,7 @@ class AnswerRequest(Request):
             With them a token that has to follow is computed as the others are: it has no logits otherwise.
         logprobs_between: see `Engine.submit`.
         constraint: the grammar of the answer, being compiled; None for any text.
+        thought: how the thought ends that the prompt has opened, behind which the grammar begins; None without one.
 
     Attributes:
         lookup: makes the guesses, from the first token on; None without `drafts`.
@@ -201,14 +203,16 @@ class AnswerRequest(Request):
         top_logprobs: int | None = None,
         logprobs_between: tuple[int, int] | None = None,
         constraint: futures.Future[Constraint] | None = None,
+        thought: ThoughtBounds | None = None,
     ) -> None:
         super().__init__(prompt, n_ctx, on_tiles)
         self.evicts = evicts
         self._compiling = constraint
         self._constraint: Constraint | None = None
+        self._thought = OpenThought(thought, is_bound=constraint is not None) if thought else None
         self._to_follow: deque[int] = deque()
         self._sampling = sampling
-        self._limit = min(sampling.max_tokens, n_ctx - self.length + 1)
+        self._limit = min(sampling.effective_max_tokens, n_ctx - self.length + 1)
         self._sampler: Sampler | None = None
         self._drafts = drafts
         self._top_logprobs = top_logprobs
@@ -258,7 +262,8 @@ class AnswerRequest(Request):
     def guess(self, most: int, cost: DecodeCost) -> list[int]:
         """Return guesses of the next tokens, at most `most`, if verifying them is likely to be faster."""
         guesses = self.lookup.guess(most, cost) if self.lookup else []
-        return self._constraint.acceptable(guesses) if self._constraint and guesses else guesses
+        is_bound = self._constraint is not None and not self._is_thinking
+        return self._constraint.acceptable(guesses) if self._constraint and is_bound and guesses else guesses
 
     def use_logits(self, context: Context, row: int, model: TextModel) -> None:
         """Sample the next token of the answer. See `Request.use_logits`."""
@@ -269,24 +274,31 @@ class AnswerRequest(Request):
                 self._sampler.accept(token)
         token = self._choose(self._sampler, context, row)
         if model.is_end_of_generation(token):
-            self.ending = "stop"
+            if self._is_thinking and self._constraint:
+                self._take_forced(turn_ended=True)
+            else:
+                self.ending = "stop"
             return
         if self._top_logprobs is not None:
             self.logprobs.append(token_logprobs(context.logits(row), token, self._top_logprobs))
         if self._stretches:
             self.logprobs.append(self._stretches.of(token, context, row))
         self._append(token)
-        if self._constraint:
+        if self._constraint or self._thought:
             self._take_forced()
 
+    @property
+    def _is_thinking(self) -> bool:
+        return self._thought is not None and self._thought.answer_start is None
+
     def _choose(self, sampler: Sampler, context: Context, row: int) -> int:
-        if self._constraint is None:
-            return sampler.sample(context, row)
-        self._constraint.follow(self.tokens)  # where an interruption came between a token and its grammar
         if self._to_follow:
             token = self._to_follow.popleft()
             sampler.accept(token)
             return token
+        if self._constraint is None or self._is_thinking:
+            return sampler.sample(context, row)
+        self._follow_grammar()  # where an interruption came between a token and its grammar
         return sampler.sample(context, row, self._constraint.allowed())
 
     def _append(self, token: int) -> None:
@@ -297,11 +309,13 @@ class AnswerRequest(Request):
         if len(self.tokens) >= self._limit:
             self.ending = "length"
 
-    def _take_forced(self) -> None:
-        """Take the tokens that have to follow, to be read with the newest one; end the answer where none can."""
-        assert self._constraint is not None
-        self._constraint.follow(self.tokens)
-        forced = [] if self._to_follow else self._constraint.forced()[: self.room]
+    def _take_forced(self, *, turn_ended: bool = False) -> None:
+        """Take the tokens that have to follow, to be read with the newest one; end the answer where none can.
+
+        Args:
+            turn_ended: whether the model ended its turn inside its thought: then all tokens so far have been read.
+        """
+        forced = [] if self._to_follow else self._must_follow(turn_ended=turn_ended)[: self.room]
         self.report.forced_tokens += len(forced)
         if self._top_logprobs is not None:
             self._to_follow += forced
@@ -312,11 +326,29 @@ class AnswerRequest(Request):
             self._append(token)
             if self._sampler:
                 self._sampler.accept(token)
-        self._constraint.follow(self.tokens)
-        if self._constraint.is_complete:
+        self._follow_grammar()
+        if self._constraint and not self._is_thinking and self._constraint.is_complete:
             self.ending = "stop"
         elif forced and self.is_admitted:
-            self.unread = [TokenSpan(tuple(self.tokens[-1 - len(forced) :]))]
+            n_unread = len(forced) if turn_ended else 1 + len(forced)
+            self.unread = [TokenSpan(tuple(self.tokens[-n_unread:]))]
+
+    def _must_follow(self, *, turn_ended: bool) -> list[int]:
+        forced: list[int] = []
+        if self._thought and self._is_thinking:
+            forced = self._thought.must_follow(self.tokens, turn_ended=turn_ended)
+            if self._is_thinking:
+                return []
+        if self._constraint is None:
+            return forced
+        self._follow_grammar()
+        return forced + self._constraint.forced()
+
+    def _follow_grammar(self) -> None:
+        """Let the grammar take the tokens of the answer that it has not taken yet; a thought is none of it."""
+        if self._constraint and not self._is_thinking:
+            start = self._thought.answer_start if self._thought else None
+            self._constraint.follow(self.tokens[start or 0 :])
 
     def end(self, ending: FinishReason | Exception) -> None:
         """See `Request.end`."""

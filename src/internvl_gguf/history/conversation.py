@@ -308,7 +308,7 @@ class Conversation:
             self._entries.append(
                 Entry(
                     "assistant", answer.text, time.time(), tokens=answer.tokens, model=self.model,
-                    statistics=_statistics(reply),
+                    statistics=_statistics(reply), thinking=answer.thinking,
                 )
             )  # fmt: skip
         self.keep()

@@ -19,8 +19,8 @@ from internvl_gguf.errors import HistoryError
 from internvl_gguf.utils.notices import Notice
 
 FILE: Final = "history.sqlite"
-VERSION: Final = 2
-"""Format of the database. 2: pictures have labels."""
+VERSION: Final = 3
+"""Format of the database. 2: pictures have labels. 3: answers have thoughts."""
 _APPLICATION: Final = 0x49564C48  # "IVLH", in the file's header
 _LOCK_SECONDS: Final = 10.0  # seconds
 _DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -47,6 +47,7 @@ CREATE TABLE messages (
     tokens TEXT,                 -- JSON
     model TEXT,
     statistics TEXT NOT NULL,    -- JSON
+    thinking TEXT NOT NULL DEFAULT '',  -- before the answer, and no part of it
     UNIQUE (conversation, number)
 );
 CREATE TABLE pictures (
@@ -144,8 +145,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
                 connection.execute(f"PRAGMA user_version = {VERSION}")
     if not _is_ours(connection) or not _tables(connection) >= _TABLES:
         raise _damage("it is not a history")
-    if version == 1:
-        _add_labels(connection)
+    if version < VERSION:
+        _add_columns(connection)
     with contextlib.suppress(sqlite3.OperationalError):  # a file system without shared memory keeps the other journal
         connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA foreign_keys = ON")
@@ -153,13 +154,15 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA secure_delete = ON")  # removed messages must not stay readable in the file
 
 
-def _add_labels(connection: sqlite3.Connection) -> None:
-    """Make a database of format 1 one of format 2, unless another process was faster."""
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """Make a database of an earlier format one of this, unless another process was faster."""
     with transaction(connection):
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 1:
             connection.execute("ALTER TABLE pictures ADD COLUMN label TEXT NOT NULL DEFAULT ''")
-            connection.execute("PRAGMA user_version = 2")
+        if version < VERSION:
+            connection.execute("ALTER TABLE messages ADD COLUMN thinking TEXT NOT NULL DEFAULT ''")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _is_ours(connection: sqlite3.Connection) -> bool:

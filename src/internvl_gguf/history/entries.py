@@ -73,6 +73,7 @@ class Entry:
         layout: how they are laid out in the prompt.
         tokens: for an answer, the sampled ids; None if they are not exactly the answer.
         model: for an answer, the model that gave it.
+        thinking: for an answer, its thought, as `Message` has it.
         statistics: for an answer, its finish_reason, usage, timings and notices (as `Reply.to_dict` has them).
     """
 
@@ -84,6 +85,7 @@ class Entry:
     tokens: tuple[int, ...] | None = None
     model: str | None = None
     statistics: Mapping[str, Any] = field(default_factory=dict)
+    thinking: str = ""
 
 
 @dataclass(frozen=True)

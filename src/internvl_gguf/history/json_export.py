@@ -20,9 +20,9 @@ from internvl_gguf.utils.atomic_write import write_atomically
 from internvl_gguf.utils.safe_text import error_line
 
 _FORMAT: Final = "internvl conversation"
-_VERSION: Final = 2
-_READ: Final = (1, _VERSION)
-"""Formats that are read; in 1 no picture has a label."""
+_VERSION: Final = 3
+_READ: Final = (1, 2, _VERSION)
+"""Formats that are read; in 1 no picture has a label, and before 3 no answer a thought."""
 _MOST_BYTES: Final = 2**30
 
 
@@ -104,6 +104,8 @@ def _message(entry: Entry) -> dict[str, Any]:
         message |= {"layout": entry.layout, "pictures": [_picture(picture) for picture in entry.pictures]}
     if entry.role == "assistant":
         message |= {"model": entry.model, "tokens": entry.tokens, "statistics": entry.statistics}
+    if entry.thinking:
+        message["thinking"] = entry.thinking
     return message
 
 
@@ -161,6 +163,7 @@ def _entry(message: dict[str, Any]) -> Entry:
         tokens=None if tokens is None else tuple(_whole(token, 0, 2**31 - 1) for token in _of(tokens, list)),
         model=None if model is None else _text(model),
         statistics=_of(message.get("statistics", {}), dict),
+        thinking=_text(message.get("thinking", "")),
     )
 
 

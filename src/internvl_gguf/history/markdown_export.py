@@ -51,7 +51,9 @@ def export_markdown(
             shown = [f"![{_caption(picture)}]({links[picture.digest]})" for picture in entry.pictures]
             parts += ["## You", *shown, *([_quoted(entry.text)] if entry.text else [])]
         else:
-            parts += [f"## {_plain(entry.model or heading.model)}", _closed(_plain(entry.text))]
+            thought = entry.thinking.strip()
+            folded = [f"<details><summary>Thought</summary>\n\n{_quoted(thought)}\n\n</details>"] if thought else []
+            parts += [f"## {_plain(entry.model or heading.model)}", *folded, _closed(_plain(entry.text))]
     write_atomically(path, ("\n\n".join(parts) + "\n").encode("utf-8", "replace"))
 
 

@@ -35,7 +35,7 @@ def rebuild_messages(
             on_notice(missing_picture_notice(entry.pictures[place].name))
         text = _without_places(entry.text, entry.layout, gone) if gone else entry.text
         shown = tuple(picture for picture in pictures if picture is not None)
-        messages.append(Message(entry.role, text, shown, entry.layout, entry.tokens))
+        messages.append(Message(entry.role, text, shown, entry.layout, entry.tokens, entry.thinking))
     return messages
 
 

@@ -41,8 +41,9 @@ def replace_entries(connection: sqlite3.Connection, conversation: str, start: in
     connection.execute("DELETE FROM messages WHERE conversation = ? AND number >= ?", (conversation, start))
     for number, entry in enumerate(entries, start):
         row = connection.execute(
-            "INSERT INTO messages (conversation, number, role, text, created, layout, tokens, model, statistics) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO messages "
+            "(conversation, number, role, text, created, layout, tokens, model, statistics, thinking) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 conversation,
                 number,
@@ -53,6 +54,7 @@ def replace_entries(connection: sqlite3.Connection, conversation: str, start: in
                 None if entry.tokens is None else json.dumps(entry.tokens),
                 entry.model,
                 json.dumps(entry.statistics, ensure_ascii=False),
+                entry.thinking,
             ),
         )
         connection.executemany(
@@ -80,9 +82,10 @@ def read_entries(connection: sqlite3.Connection, conversation: str) -> list[Entr
             None if tokens is None else tuple(json.loads(tokens)),
             model,
             json.loads(statistics),
+            thinking,
         )
-        for message, role, text, created, layout, tokens, model, statistics in connection.execute(
-            "SELECT id, role, text, created, layout, tokens, model, statistics FROM messages "
+        for message, role, text, created, layout, tokens, model, statistics, thinking in connection.execute(
+            "SELECT id, role, text, created, layout, tokens, model, statistics, thinking FROM messages "
             "WHERE conversation = ? ORDER BY number",
             (conversation,),
         )

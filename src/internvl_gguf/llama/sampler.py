@@ -40,7 +40,7 @@ class Sampler(Protocol):
 
 def sampler_for(params: SamplingParams, n_vocab: int) -> Sampler:
     """Return the sampler of one answer: `Likeliest` for greedy decoding without penalties, else a `SamplerChain`."""
-    return Likeliest() if params.temperature == 0 and not params.penalises else SamplerChain(params, n_vocab)
+    return Likeliest() if params.effective_temperature == 0 and not params.penalises else SamplerChain(params, n_vocab)
 
 
 class Likeliest:
@@ -93,16 +93,16 @@ class SamplerChain(NativeObject):
                     params.presence_penalty,
                 )
             )
-        if params.temperature == 0:
+        if params.effective_temperature == 0:
             self._add(llama_cpp.llama_sampler_init_greedy())
             return
         if params.top_k:
             self._add(llama_cpp.llama_sampler_init_top_k(params.top_k))
-        if params.top_p < 1:
-            self._add(llama_cpp.llama_sampler_init_top_p(params.top_p, 1))
+        if params.effective_top_p < 1:
+            self._add(llama_cpp.llama_sampler_init_top_p(params.effective_top_p, 1))
         if params.min_p:
             self._add(llama_cpp.llama_sampler_init_min_p(params.min_p, 1))
-        self._add(llama_cpp.llama_sampler_init_temp(params.temperature))
+        self._add(llama_cpp.llama_sampler_init_temp(params.effective_temperature))
         seed = secrets.randbelow(MAX_SEED + 1) if params.seed is None else params.seed
         self._add(llama_cpp.llama_sampler_init_dist(seed))
 

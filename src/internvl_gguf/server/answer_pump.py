@@ -66,6 +66,14 @@ class Delta:
 
 
 @dataclass(frozen=True)
+class ThoughtDelta:
+    """A piece of the thought before an answer; it comes before all else of the answer."""
+
+    choice: int
+    text: str
+
+
+@dataclass(frozen=True)
 class CallDelta:
     """A piece of a call of a tool; it comes after all text of its answer."""
 
@@ -97,7 +105,7 @@ class Failed:
     error: Exception
 
 
-Event = Encoding | Reading | Delta | CallDelta | Finished | Failed
+Event = Encoding | Reading | ThoughtDelta | Delta | CallDelta | Finished | Failed
 Emit = Callable[[Event], None]
 
 
@@ -306,6 +314,8 @@ class _RunningAnswer:
         is_over = stream.handle.is_over
         if is_over:
             pieces += stream.finish()
+        if thought := "".join(piece.thinking for piece in pieces):
+            events.append(ThoughtDelta(self._choice, thought))
         text = "".join(piece.text for piece in pieces)
         tokens = self._shown.taken(self._new_tokens(), text, is_last=is_over and not stream.is_stopped)
         if text or tokens:
@@ -317,9 +327,10 @@ class _RunningAnswer:
         return events
 
     def _new_tokens(self) -> list[TokenText]:
-        if not self._tells_tokens:
+        start = self.stream.answer_start
+        if not self._tells_tokens or start is None:
             return []
-        _, logprobs = self.stream.handle.since(self._shown.n_given)
+        _, logprobs = self.stream.handle.since(start + self._shown.n_given)
         return [self._token_text(each) for each in logprobs]
 
     def _token_text(self, token: TokenLogprobs) -> TokenText:

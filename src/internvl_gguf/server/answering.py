@@ -11,7 +11,16 @@ from typing import Any, Final, Literal, TypeVar
 
 from internvl_gguf.config import MAX_SEED, SamplingParams
 from internvl_gguf.engine.kv_ledger import total_length
-from internvl_gguf.server.answer_pump import CallDelta, Delta, Encoding, Event, Failed, Finished, Reading
+from internvl_gguf.server.answer_pump import (
+    CallDelta,
+    Delta,
+    Encoding,
+    Event,
+    Failed,
+    Finished,
+    Reading,
+    ThoughtDelta,
+)
 from internvl_gguf.server.chat_request import AnswerDefaults, ChatRequest
 from internvl_gguf.server.checked_wishes import NO_WISHES, CheckedWishes, checked
 from internvl_gguf.server.clips import AT_ONCE, opener
@@ -20,6 +29,7 @@ from internvl_gguf.server.model_pool import ModelPool, ServedModel
 from internvl_gguf.server.pictures import PictureSources
 from internvl_gguf.server.turns import PreparedConversation
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
+from internvl_gguf.session.thinking import can_think
 from internvl_gguf.video.stop import ClipStop
 
 _CHECKING_THREADS: Final = 2  # of forms and tools: one that takes long keeps back no request without
@@ -55,7 +65,7 @@ class Begun:
     prompt_tokens: int
 
 
-AnswerEvent = Progress | Begun | Delta | CallDelta | Finished
+AnswerEvent = Progress | Begun | ThoughtDelta | Delta | CallDelta | Finished
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,7 @@ class Answerer:
             async for progress in waiting:
                 yield progress
         try:
+            request = _as_able(model, request)
             prepared = await self._prepared(model, request, wishes)
             async with aclosing(self._answered(model, request, prepared, wishes, asking.client)) as events:
                 async for event in events:
@@ -128,7 +139,7 @@ class Answerer:
         request = replace(request, turns=await self._sources.with_bytes(request.turns))
         await self.pool.lease(model)
         try:
-            return await self._prepared(model, request, wishes), model
+            return await self._prepared(model, _as_able(model, request), wishes), model
         finally:
             model.release()
 
@@ -231,6 +242,14 @@ class Answerer:
     def _finished(self, model: ServedModel, prepared: PreparedConversation, event: Finished) -> None:
         model.turns.remember(prepared, event.message, event.reply)
         self._metrics.answered(event.reply, is_first=event.choice == 0)
+
+
+def _as_able(model: ServedModel, request: ChatRequest) -> ChatRequest:
+    """Return a request without its wish for a thought, where the model cannot think or has begun its answer."""
+    is_begun = request.turns[-1].role == "assistant"
+    if request.must_think or not request.sampling.thinks or (can_think(model.runtime) and not is_begun):
+        return request
+    return replace(request, sampling=replace(request.sampling, thinking=None, thinking_budget=None))
 
 
 def _samplings(request: ChatRequest) -> list[SamplingParams]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from internvl_gguf.server.chat_request import (
     AnswerDefaults,
@@ -32,8 +32,11 @@ from internvl_gguf.server.field_values import check_fields, pictures_of, samplin
 from internvl_gguf.server.fields import MESSAGES_FIELDS
 from internvl_gguf.server.form_fields import flat_format, form_of, refuse_begun
 from internvl_gguf.server.openai_chat import StreamWishes
+from internvl_gguf.server.thinking_fields import thinking_of
 from internvl_gguf.server.tool_fields import anthropic_choice, anthropic_tool, tools_of_body
 from internvl_gguf.utils.safe_text import safe_name
+
+_THOUGHTS: Final = ("thinking", "redacted_thinking")
 
 
 def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWishes]:
@@ -47,14 +50,16 @@ def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWish
     turns = [turn for index, message in enumerate(messages) for turn in _turns(message, f"messages[{index}]")]
     if "system" in used:
         turns.insert(0, Turn("system", parts_of(used["system"], "system", _part)))
+    thinking = thinking_of(used)
     request = ChatRequest(
         model=as_text(used["model"], "model") if "model" in used else None,
         turns=conversation(turns, "messages"),
-        sampling=sampling_of(used, defaults),
+        sampling=thinking.applied(sampling_of(used, defaults)),
         pictures=pictures_of(used, defaults),
         wishes=_wishes(used),
+        must_think=thinking.is_firm,
     )
-    refuse_begun(request)
+    refuse_begun(request, thinking)
     wishes = StreamWishes(
         streams=switch(used, "stream"), includes_usage=True, tells_progress=switch(used, "return_progress")
     )
@@ -97,7 +102,8 @@ def _turns(value: object, param: str) -> list[Turn]:
     places = {index: f"{param}.content[{index}]" for index in range(len(blocks))}
     uses = {index: each for index, each in enumerate(blocks) if _kind(each) == "tool_use"}
     results = {index: each for index, each in enumerate(blocks) if _kind(each) == "tool_result"}
-    for found, owner in ((uses, "assistant"), (results, "user")):
+    thoughts = {index: each for index, each in enumerate(blocks) if _kind(each) in _THOUGHTS}
+    for found, owner in ((uses, "assistant"), (thoughts, "assistant"), (results, "user")):
         if found and role != owner:
             place = places[next(iter(found))]
             raise refused(
@@ -110,12 +116,15 @@ def _turns(value: object, param: str) -> list[Turn]:
         sent_call(use.get("id"), use.get("name"), as_object(use.get("input"), f"{place}.input"), f"{place}.input")
         for place, use in ((places[index], use) for index, use in uses.items())
     )
-    rest = [(block, places[index]) for index, block in enumerate(blocks) if index not in uses | results]
+    thinking = "\n".join(
+        as_text(each.get("thinking", ""), f"{places[index]}.thinking") for index, each in thoughts.items()
+    )
+    rest = [(block, places[index]) for index, block in enumerate(blocks) if index not in uses | thoughts | results]
     if isinstance(content, list):
         parts = tuple(_part(as_object(block, place), place) for block, place in rest)
     else:
         parts = parts_of(content, f"{param}.content", _part)
-    return [*turns, Turn(role, parts, calls)] if parts or calls or not turns else turns
+    return [*turns, Turn(role, parts, calls, thinking=thinking)] if parts or calls or thinking or not turns else turns
 
 
 def _kind(block: object) -> object:

@@ -95,12 +95,14 @@ class Turn:
         parts: its texts, pictures and clips, in order.
         calls: calls of tools in an answer, which stand after its text.
         answers: of "tool", the id of the call that it answers, or the name of the tool; "" if the client gave neither.
+        thinking: the thought before an answer, which the client sends back; "" for none.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
     parts: tuple[Part, ...]
     calls: tuple[SentCall, ...] = ()
     answers: str = ""
+    thinking: str = ""
 
     @property
     def text(self) -> str:
@@ -184,6 +186,7 @@ class ChatRequest:
         top_logprobs: how many likeliest tokens are told beside each token; None tells no logprobs.
         keeps_tags: whether the text of the answer has the tags of boxes.
         wishes: what an answer has to be like, and the tools that it may call.
+        must_think: whether a model that cannot think as `sampling` asks is an error.
     """
 
     model: str | None
@@ -194,6 +197,7 @@ class ChatRequest:
     top_logprobs: int | None = None
     keeps_tags: bool = False
     wishes: AnswerWishes = field(default_factory=AnswerWishes)
+    must_think: bool = False
 
     @property
     def has_clips(self) -> bool:

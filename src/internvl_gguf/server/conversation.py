@@ -30,7 +30,10 @@ def conversation(turns: Iterable[Turn], param: str) -> tuple[Turn, ...]:
             )
         if joined and joined[-1].role == turn.role != "tool":
             before = joined[-1]
-            joined[-1] = replace(before, parts=before.parts + turn.parts, calls=before.calls + turn.calls)
+            thinking = "\n".join(filter(None, (before.thinking, turn.thinking)))
+            joined[-1] = replace(
+                before, parts=before.parts + turn.parts, calls=before.calls + turn.calls, thinking=thinking
+            )
         else:
             joined.append(turn)
     if not any(turn.role == "user" for turn in joined):

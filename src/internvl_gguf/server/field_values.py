@@ -92,6 +92,8 @@ def sampling_of(body: Body, defaults: AnswerDefaults) -> SamplingParams:
     """
     chosen = dict(vars(defaults.sampling))
     for name, declared in options_of(SamplingParams).items():
+        if name == "thinking":  # `thinking_fields` reads it
+            continue
         values = [_checked(declared, each, body[each]) for each in _SAMPLING_NAMES.get(name, (name,)) if each in body]
         if values:
             chosen[name] = values[0]  # all are checked, the first of the names counts

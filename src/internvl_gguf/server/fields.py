@@ -133,6 +133,15 @@ PICTURE_FIELDS: Final[Fields] = {
         {"type": "boolean"}, "false makes it an error, instead of fewer tiles, that pictures do not fit the context"
     ),
 }
+THINKING_FIELDS: Final[Fields] = {
+    "thinking_budget": _whole(1, None, "tokens after which a thought is ended; it asks for one, too"),
+    "keep_thinking": Used({"type": "boolean"}, "false leaves the thoughts of earlier answers out of the prompt"),
+}
+"""Beside what each interface calls thinking itself."""
+_EFFORT: Final = Used(
+    {"enum": ["none", "minimal", "low", "medium", "high", "xhigh"]},
+    "how long to think before the answer; a model that cannot does not",
+)
 FRAME_TIMES: Final = Used({"type": "boolean"}, "the time of each frame of a clip stands in the prompt")
 _CHOICES: Final[Schema] = {"type": "array", "minItems": 1}
 FORM_FIELDS: Final[Fields] = {
@@ -162,7 +171,10 @@ OTHER_RUNTIMES: Final[Fields] = {
     "keep_alive": Ignored("`--idle-unload` says how long a model stays"),
     "add_generation_prompt": Ignored("an answer goes on with the conversation's last turn if that is an assistant's"),
     "continue_final_message": Ignored("an answer goes on with the conversation's last turn if that is an assistant's"),
-    "chat_template_kwargs": Refused("the prompt is the published one", ({},)),
+    "chat_template_kwargs": Used(_OBJECT, "`enable_thinking` alone: whether to think; the prompt is the published one"),
+    "reasoning_format": Ignored("thoughts always stand apart from the answer"),
+    "include_reasoning": Ignored("thoughts always stand apart from the answer"),
+    "separate_reasoning": Ignored("thoughts always stand apart from the answer"),
     "chat_template": Refused("the prompt is the published one"),
     "best_of": Refused("only answers that are returned are made", (1,)),
     "use_beam_search": Refused("answers are sampled", (False,)),
@@ -232,7 +244,8 @@ CHAT_FIELDS: Final[Fields] = {
     "prompt_cache_key": Ignored("what is known of a prompt is never read again"),
     "prompt_cache_retention": Ignored("what is known of a prompt is never read again"),
     "prediction": Ignored("it would only speed up"),
-    "reasoning_effort": Ignored("the models do not think before they answer"),
+    "reasoning_effort": _EFFORT,
+    **THINKING_FIELDS,
     "modalities": Refused("answers are text", (["text"],)),
     "audio": Refused("answers are text"),
     "logit_bias": Refused("the logits are the model's", ({},)),
@@ -279,7 +292,11 @@ RESPONSES_FIELDS: Final[Fields] = {
     "safety_identifier": Ignored(NO_EFFECT),
     "prompt_cache_key": Ignored("what is known of a prompt is never read again"),
     "prompt_cache_retention": Ignored("what is known of a prompt is never read again"),
-    "reasoning": Ignored("the models do not think before they answer"),
+    "reasoning": Used(
+        {"type": "object", "properties": {"effort": _EFFORT.schema}},
+        "`effort`, as `reasoning_effort` of chat completions",
+    ),
+    **THINKING_FIELDS,
     "stream_options": Ignored(NO_EFFECT),
     "max_tool_calls": Ignored("the server calls no tools, it only asks for calls"),
     "previous_response_id": Refused("nothing is stored: send the whole conversation as `input`"),
@@ -323,6 +340,11 @@ MESSAGES_FIELDS: Final[Fields] = {
     "context_management": Refused("nothing of a conversation is dropped", ({},)),
     "thread": Refused("nothing is stored: send the whole conversation (`thread=False` in `tool_runner`)", (False,)),
     "mcp_servers": Refused("the model asks nobody", ([],)),
-    "thinking": Refused("the models do not think before they answer", ({"type": "disabled"},)),
+    "thinking": Used(
+        {"type": "object", "properties": {"type": {"enum": ["enabled", "disabled", "adaptive"]},
+                                          "budget_tokens": {"type": "integer", "minimum": 1}}},
+        "whether to think before the answer; `adaptive` where the model can",
+    ),
+    **THINKING_FIELDS,
     **OTHER_RUNTIMES,
 }  # fmt: skip

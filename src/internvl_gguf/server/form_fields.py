@@ -9,6 +9,7 @@ from typing import Any, Final
 from internvl_gguf.server.chat_request import Body, ChatRequest, FormWish
 from internvl_gguf.server.content import as_list, as_object, as_text, refused
 from internvl_gguf.server.field_values import switch
+from internvl_gguf.server.thinking_fields import ThinkingWish
 
 _ANY_OBJECT: Final = {"type": "object"}
 _OUTPUTS: Final = ("json", "json_object", "regex", "choice", "grammar")
@@ -32,15 +33,18 @@ def form_of(body: Body, *of_interface: FormWish | None) -> FormWish | None:
     return found[0] if found else None
 
 
-def refuse_begun(request: ChatRequest) -> None:
-    """Refuse a form for an answer that the client began: what is bound is a whole answer.
+def refuse_begun(request: ChatRequest, thinking: ThinkingWish) -> None:
+    """Refuse a form or a thought for an answer that the client began: what is bound is a whole answer.
 
     Raises:
         RefusedRequestError: there are both.
     """
-    form = request.wishes.form
-    if form is not None and request.turns[-1].role == "assistant":
-        raise refused(form.param, "is given, and the last message begins the answer", "Leave one of them out.")
+    if request.turns[-1].role != "assistant":
+        return
+    form = request.wishes.form.param if request.wishes.form else ""
+    for param in (form, thinking.param if thinking.thinking and thinking.is_firm else ""):
+        if param:
+            raise refused(param, "is given, and the last message begins the answer", "Leave one of them out.")
 
 
 def response_format(body: Body) -> FormWish | None:

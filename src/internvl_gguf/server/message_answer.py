@@ -6,7 +6,7 @@ import json
 import secrets
 from typing import Any, Final, Literal
 
-from internvl_gguf.server.answer_pump import CallDelta, Delta, Finished
+from internvl_gguf.server.answer_pump import CallDelta, Delta, Finished, ThoughtDelta
 from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
 from internvl_gguf.server.boxes_field import boxes_field
 from internvl_gguf.server.client_words import notices_field
@@ -14,6 +14,8 @@ from internvl_gguf.server.openai_chat import timings
 from internvl_gguf.server.responding import Frame
 from internvl_gguf.server.written_calls import WrittenCall, WrittenCalls
 from internvl_gguf.types import FinishReason, Reply
+
+BlockKind = Literal["thinking", "text", "tool_use"]
 
 _REASONS: Final[dict[FinishReason, str]] = {"stop": "end_turn", "length": "max_tokens", "aborted": "end_turn"}
 
@@ -33,7 +35,7 @@ class MessageAnswer:
         self._prompt_tokens = 0
         self._calls = WrittenCalls()
         self._blocks = 0
-        self._open: Literal["text", "tool_use"] | None = None
+        self._open: BlockKind | None = None
 
     def frames(self, event: AnswerEvent) -> list[Frame]:
         """Return the frames of an event in a stream."""
@@ -43,8 +45,13 @@ class MessageAnswer:
         if isinstance(event, Begun):
             self._prompt_tokens = event.prompt_tokens
             return []
+        if isinstance(event, ThoughtDelta):
+            return self._piece_frames(
+                "thinking", _thought_block(""), {"type": "thinking_delta", "thinking": event.text}
+            )
         if isinstance(event, Delta):
-            return self._text_frames(event) if event.text else []
+            piece = {"type": "text_delta", "text": event.text}
+            return self._piece_frames("text", _text_block(""), piece) if event.text else []
         if isinstance(event, CallDelta):
             return self._call_frames(event)
         self.add(event)
@@ -71,10 +78,11 @@ class MessageAnswer:
         if event is None:
             raise RuntimeError("the answer has not ended")
         calls = [_call_block(call, json.loads(call.arguments)) for call in self._calls.whole(event.reply)]
-        text = [] if calls and not event.reply.text else [_text_block(event.reply.text)]
+        thought = [_thought_block(event.reply.thinking)] if event.reply.thinking else []
+        text = [_text_block(event.reply.text)] if event.reply.text or not (calls or thought) else []
         return {
             **self._envelope(),
-            "content": [*text, *calls],
+            "content": [*thought, *text, *calls],
             "stop_reason": self._reason(event),
             "stop_sequence": event.stop,
             "stop_details": None,
@@ -84,9 +92,9 @@ class MessageAnswer:
             **notices_field(event.reply.notices),
         }
 
-    def _text_frames(self, event: Delta) -> list[Frame]:
-        frames = [] if self._open == "text" else self._begin_block("text", _text_block(""))
-        delta = {"type": "text_delta", "text": event.text}
+    def _piece_frames(self, kind: BlockKind, block: dict[str, Any], delta: dict[str, Any]) -> list[Frame]:
+        """Return a piece of a block, which begins if it is not open."""
+        frames = [] if self._open == kind else self._begin_block(kind, block)
         return [*frames, _event("content_block_delta", index=self._blocks - 1, delta=delta)]
 
     def _call_frames(self, event: CallDelta) -> list[Frame]:
@@ -97,7 +105,7 @@ class MessageAnswer:
         delta = {"type": "input_json_delta", "partial_json": event.call.arguments}
         return [*frames, _event("content_block_delta", index=self._blocks - 1, delta=delta)]
 
-    def _begin_block(self, kind: Literal["text", "tool_use"], block: dict[str, Any]) -> list[Frame]:
+    def _begin_block(self, kind: BlockKind, block: dict[str, Any]) -> list[Frame]:
         """Return the end of the block before and the beginning of the next; of the message, too, if it is the first."""
         before, after = self._end_block(), list[Frame]()
         if not self._has_begun:
@@ -130,6 +138,10 @@ class MessageAnswer:
 
 def _text_block(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text, "citations": None}
+
+
+def _thought_block(text: str) -> dict[str, Any]:
+    return {"type": "thinking", "thinking": text, "signature": ""}  # nothing here tells whose thought it is
 
 
 def _call_block(call: WrittenCall, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from internvl_gguf._version import __version__
 from internvl_gguf.engine.kv_ledger import total_length
-from internvl_gguf.server.answer_pump import CallDelta, Delta, Finished, TokenText
+from internvl_gguf.server.answer_pump import CallDelta, Delta, Finished, ThoughtDelta, TokenText
 from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
 from internvl_gguf.server.boxes_field import boxes_field
 from internvl_gguf.server.chat_request import (
@@ -50,6 +50,7 @@ from internvl_gguf.server.field_values import (
 from internvl_gguf.server.fields import CHAT_FIELDS, MOST_CHOICES, MOST_TOP_LOGPROBS
 from internvl_gguf.server.form_fields import form_of, refuse_begun, response_format
 from internvl_gguf.server.responding import Frame
+from internvl_gguf.server.thinking_fields import thinking_of
 from internvl_gguf.server.tool_fields import chat_choice_name, chat_tool, openai_wishes
 from internvl_gguf.server.turns import PreparedConversation
 from internvl_gguf.server.written_calls import WrittenCall, WrittenCalls
@@ -83,17 +84,19 @@ def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWish
     used = check_fields(body, CHAT_FIELDS)
     messages = as_list(used.get("messages"), "messages")
     turns = [_turn(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    thinking = thinking_of(used)
     request = ChatRequest(
         model=as_text(used["model"], "model") if "model" in used else None,
         turns=conversation(with_clip_wishes(turns, clip_wishes_of(used), "media_io_kwargs.video"), "messages"),
-        sampling=sampling_of(used, defaults),
+        sampling=thinking.applied(sampling_of(used, defaults)),
         pictures=pictures_of(used, defaults),
         n=whole(used, "n", 1, MOST_CHOICES, 1),
         top_logprobs=_top_logprobs(used),
         keeps_tags=not switch(used, "skip_special_tokens", default=True),
         wishes=openai_wishes(used, form_of(used, response_format(used)), chat_tool, chat_choice_name),
+        must_think=thinking.is_firm,
     )
-    refuse_begun(request)
+    refuse_begun(request, thinking)
     _check_beginning(used, request.turns)
     options = as_object(used.get("stream_options", {}), "stream_options")
     wishes = StreamWishes(
@@ -117,7 +120,15 @@ def _turn(value: object, param: str) -> Turn:
         raise refused(f"{param}.role", "is not the assistant's, and there are calls of tools", "Give the assistant's.")
     answers = message.get("tool_call_id", message.get("name")) if role == "tool" else None
     answers = "" if answers is None else as_text(answers, f"{param}.tool_call_id")
-    return Turn(role, parts_of(content, f"{param}.content", _part), calls, answers)
+    return Turn(role, parts_of(content, f"{param}.content", _part), calls, answers, _thought(message, param))
+
+
+def _thought(message: Body, param: str) -> str:
+    """Return the thought that a client sends back, in the words of llama.cpp and DeepSeek, or of vLLM."""
+    for name in ("reasoning_content", "reasoning"):
+        if message.get(name) is not None:
+            return as_text(message[name], f"{param}.{name}")
+    return ""
 
 
 def _calls(message: Body, param: str) -> tuple[SentCall, ...]:
@@ -188,6 +199,7 @@ def usage(replies: Sequence[Reply]) -> dict[str, Any]:
         "completion_tokens": completion,
         "total_tokens": first.prompt_tokens + completion,
         "prompt_tokens_details": {"cached_tokens": first.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": sum(reply.usage.thinking_tokens for reply in replies)},
         "images": first.images,
         "tiles": first.tiles,
         "tiles_encoded": sum(reply.usage.tiles_encoded for reply in replies),
@@ -243,12 +255,14 @@ class ChatAnswer:
             return [self._chunk([], progress=progress)]
         if isinstance(event, Begun):
             return []
-        content = None if isinstance(event, CallDelta) else ""
+        content = None if isinstance(event, CallDelta | ThoughtDelta) else ""
         beginning = self._choice(event.choice, {"role": "assistant", "content": content})
         first = [] if event.choice in self._begun else [beginning]
         self._begun.add(event.choice)
         if isinstance(event, CallDelta):
             return [*first, self._choice(event.choice, {"tool_calls": [_call_piece(event)]})]
+        if isinstance(event, ThoughtDelta):
+            return [*first, self._choice(event.choice, {"reasoning_content": event.text})]
         if isinstance(event, Delta):
             return [*first, self._choice(event.choice, {"content": event.text}, event.tokens)]
         self._replies[event.choice] = event
@@ -302,6 +316,8 @@ class ChatAnswer:
         calls = self._calls[answer.choice].whole(answer.reply)
         content = answer.reply.text if answer.reply.text or not calls else None
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None, "annotations": []}
+        if answer.reply.thinking:
+            message["reasoning_content"] = answer.reply.thinking
         return {**message, "tool_calls": list(map(_call_json, calls))} if calls else message
 
     def _logprobs(self, tokens: Sequence[TokenText]) -> dict[str, Any] | None:

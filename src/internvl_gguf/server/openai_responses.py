@@ -30,6 +30,7 @@ from internvl_gguf.server.field_values import check_fields, pictures_of, samplin
 from internvl_gguf.server.fields import MOST_TOP_LOGPROBS, RESPONSES_FIELDS
 from internvl_gguf.server.form_fields import flat_format, form_of, refuse_begun
 from internvl_gguf.server.openai_chat import StreamWishes
+from internvl_gguf.server.thinking_fields import thinking_of
 from internvl_gguf.server.tool_fields import openai_wishes, response_choice_name, response_tool
 
 _LOGPROBS: Final = "message.output_text.logprobs"
@@ -51,15 +52,17 @@ def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWish
     else:
         items = as_list(given, "input")
         turns += [_turn(item, f"input[{index}]") for index, item in enumerate(items)]
+    thinking = thinking_of(used)
     request = ChatRequest(
         model=as_text(used["model"], "model") if "model" in used else None,
         turns=conversation(turns, "input"),
-        sampling=sampling_of(used, defaults),
+        sampling=thinking.applied(sampling_of(used, defaults)),
         pictures=pictures_of(used, defaults),
         top_logprobs=_top_logprobs(used),
         wishes=openai_wishes(used, form_of(used, _text_format(used)), response_tool, response_choice_name),
+        must_think=thinking.is_firm,
     )
-    refuse_begun(request)
+    refuse_begun(request, thinking)
     wishes = StreamWishes(
         streams=switch(used, "stream"), includes_usage=True, tells_progress=switch(used, "return_progress")
     )
@@ -78,17 +81,30 @@ def _turn(value: object, param: str) -> Turn:
             raise refused(f"{param}.output", "is missing", "Give a text or a list of parts.")
         call_id = as_text(item.get("call_id"), f"{param}.call_id")
         return Turn("tool", parts_of(output, f"{param}.output", _part), answers=call_id)
+    if kind == "reasoning":
+        return Turn("assistant", (), thinking=_thought(item, param))
     if kind != "message":
         raise refused(
             f"{param}.type",
             "is not supported",
-            "Give messages, and calls of functions with their outputs.",
+            "Give messages, thoughts, and calls of functions with their outputs.",
             "unsupported_value",
         )
     role = role_of(item, param)
     if role == "tool":
         raise refused(f"{param}.role", "is not known", "Give an item of the type function_call_output.")
     return Turn(role, parts_of(item.get("content"), f"{param}.content", _part))
+
+
+def _thought(item: dict[str, Any], param: str) -> str:
+    """Return the thought that a client sends back; a summary of it, where it has no more."""
+    for name in ("content", "summary"):
+        parts = item.get(name)
+        if parts:
+            places = [f"{param}.{name}[{index}]" for index in range(len(as_list(parts, f"{param}.{name}")))]
+            texts = [as_object(part, place).get("text") for part, place in zip(parts, places, strict=True)]
+            return "\n".join(as_text(text, f"{place}.text") for text, place in zip(texts, places, strict=True))
+    return ""
 
 
 def _text_format(used: Body) -> FormWish | None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from internvl_gguf.server.answer_pump import CallDelta, Delta, Finished, TokenText
+from internvl_gguf.server.answer_pump import CallDelta, Delta, Finished, ThoughtDelta, TokenText
 from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
 from internvl_gguf.server.api_errors import Failure
 from internvl_gguf.server.boxes_field import boxes_field
@@ -34,12 +34,15 @@ class ResponseAnswer:
     def __init__(self, model: str, request: ChatRequest, body: Body) -> None:
         self._id = f"resp_{secrets.token_hex(16)}"
         self._message_id = f"msg_{secrets.token_hex(16)}"
+        self._thought_id = f"rs_{secrets.token_hex(16)}"
         self._created = int(time.time())
         self._model = model
         self._request = request
         self._body = body
         self._number = 0
         self._text = ""
+        self._thought = ""
+        self._is_thought_open = False
         self._tokens: list[TokenText] = []
         self._calls = WrittenCalls()
         self._call_ids: list[str] = []
@@ -56,6 +59,8 @@ class ResponseAnswer:
         if isinstance(event, Progress):
             progress = {"phase": event.phase, "done": event.done, "total": event.total}
             return [*frames, self._event("response.progress", progress=progress)]
+        if isinstance(event, ThoughtDelta):
+            return [*frames, *self._thought_frames(event)]
         if isinstance(event, Delta):
             if event.text or self._is_message_open or not self._request.wishes.tools:
                 return [*frames, *self._text_frames(event)]
@@ -64,9 +69,9 @@ class ResponseAnswer:
         if isinstance(event, CallDelta):
             return [*frames, *self._call_frames(event)]
         self.add(event)
-        if not (self._has_message or self._call_ids):
+        if not (self._has_message or self._call_ids or self._thought):
             frames += self._open_message()
-        frames += [*self._close_message(), *self._close_call()]
+        frames += [*self._close_thought(), *self._close_message(), *self._close_call()]
         ended = "response.completed" if _reason(event.reply) is None else "response.incomplete"
         return [*frames, self._event(ended, response=self.response())]
 
@@ -75,6 +80,8 @@ class ResponseAnswer:
         if isinstance(event, Delta):
             self._text += event.text
             self._tokens += event.tokens
+        elif isinstance(event, ThoughtDelta):
+            self._thought += event.text
         elif isinstance(event, CallDelta):
             if event.call.id:
                 self._call_ids.append(f"fc_{secrets.token_hex(16)}")
@@ -105,18 +112,18 @@ class ResponseAnswer:
             "parallel_tool_calls": self._request.wishes.parallel_calls,
             "previous_response_id": None,
             "prompt_cache_key": self._body.get("prompt_cache_key"),
-            "reasoning": {"effort": None, "summary": None},
+            "reasoning": {"effort": None, "summary": None, **(self._body.get("reasoning") or {})},
             "safety_identifier": self._body.get("safety_identifier"),
             "service_tier": "default",
             "store": False,
-            "temperature": sampling.temperature,
+            "temperature": sampling.effective_temperature,
             "presence_penalty": sampling.presence_penalty,
             "frequency_penalty": sampling.frequency_penalty,
             "text": _text_json(self._body),
             "tool_choice": self._body.get("tool_choice") or "auto",
             "tools": [{**_TOOL, **tool} for tool in self._body.get("tools") or []],
             "top_logprobs": self._request.top_logprobs or 0,
-            "top_p": sampling.top_p,
+            "top_p": sampling.effective_top_p,
             "truncation": "disabled",
             "usage": _usage(reply) if reply else None,
             "user": self._body.get("user"),
@@ -129,8 +136,9 @@ class ResponseAnswer:
     def _output(self, reply: Reply) -> list[dict[str, Any]]:
         """Return the items of a finished answer: no message without text beside calls, and no call that was cut off."""
         calls = self._calls.whole(reply)
-        message = [] if self._call_ids and not self._text else [self._message()]
-        return [*message, *(self._call(index, "completed") for index in range(len(calls)))]
+        thought = [self._thought_item("completed")] if self._thought else []
+        message = [] if (self._call_ids or thought) and not self._text else [self._message()]
+        return [*thought, *message, *(self._call(index, "completed") for index in range(len(calls)))]
 
     def _begin(self) -> list[Frame]:
         self._has_begun = True
@@ -139,11 +147,45 @@ class ResponseAnswer:
             self._event("response.in_progress", response=self.response()),
         ]
 
+    @property
+    def _thought_place(self) -> dict[str, Any]:
+        return {"item_id": self._thought_id, "output_index": 0, "content_index": 0}
+
+    @property
+    def _message_place(self) -> dict[str, Any]:
+        return {"item_id": self._message_id, "output_index": int(bool(self._thought)), "content_index": 0}
+
+    def _thought_frames(self, event: ThoughtDelta) -> list[Frame]:
+        frames = []
+        if not self._is_thought_open:
+            self._is_thought_open = True
+            frames = [
+                self._event("response.output_item.added", output_index=0, item=self._thought_item("in_progress")),
+                self._event("response.content_part.added", **self._thought_place, part=_thought_part("")),
+            ]
+        self.add(event)
+        return [*frames, self._event("response.reasoning_text.delta", **self._thought_place, delta=event.text)]
+
+    def _close_thought(self) -> list[Frame]:
+        if not self._is_thought_open:
+            return []
+        self._is_thought_open = False
+        place = self._thought_place
+        return [
+            self._event("response.reasoning_text.done", **place, text=self._thought),
+            self._event("response.content_part.done", **place, part=_thought_part(self._thought)),
+            self._event("response.output_item.done", output_index=0, item=self._thought_item("completed")),
+        ]
+
+    def _thought_item(self, status: str) -> dict[str, Any]:
+        content = [] if status == "in_progress" else [_thought_part(self._thought)]
+        return {"id": self._thought_id, "type": "reasoning", "status": status, "summary": [], "content": content}
+
     def _text_frames(self, event: Delta) -> list[Frame]:
         frames = [] if self._has_message else self._open_message()
         self.add(event)
         logprobs = list(map(token_json, event.tokens))
-        place = {"item_id": self._message_id, "output_index": 0, "content_index": 0}
+        place = self._message_place
         return [*frames, self._event("response.output_text.delta", **place, delta=event.text, logprobs=logprobs)]
 
     def _open_message(self) -> list[Frame]:
@@ -151,9 +193,10 @@ class ResponseAnswer:
         message = {
             "id": self._message_id, "type": "message", "status": "in_progress", "role": "assistant", "content": [],
         }  # fmt: skip
-        place = {"item_id": self._message_id, "output_index": 0, "content_index": 0}
+        place = self._message_place
         return [
-            self._event("response.output_item.added", output_index=0, item=message),
+            *self._close_thought(),
+            self._event("response.output_item.added", output_index=place["output_index"], item=message),
             self._event("response.content_part.added", **place, part=_text_part("")),
         ]
 
@@ -162,20 +205,20 @@ class ResponseAnswer:
             return []
         self._is_message_open = False
         part = self._part()
-        place = {"item_id": self._message_id, "output_index": 0, "content_index": 0}
+        place = self._message_place
         return [
             self._event("response.output_text.done", **place, text=self._text, logprobs=part["logprobs"]),
             self._event("response.content_part.done", **place, part=part),
-            self._event("response.output_item.done", output_index=0, item=self._message()),
+            self._event("response.output_item.done", output_index=place["output_index"], item=self._message()),
         ]
 
     def _call_frames(self, event: CallDelta) -> list[Frame]:
         frames: list[Frame] = []
         if event.call.id:
-            frames = [*self._close_message(), *self._close_call()]
+            frames = [*self._close_thought(), *self._close_message(), *self._close_call()]
         self.add(event)
         index = event.call.index
-        place = {"item_id": self._call_ids[index], "output_index": self._has_message + index}
+        place = {"item_id": self._call_ids[index], "output_index": self._call_output_index(index)}
         if event.call.id:
             item = self._call(index, "in_progress")
             frames.append(self._event("response.output_item.added", output_index=place["output_index"], item=item))
@@ -184,12 +227,15 @@ class ResponseAnswer:
             frames.append(self._event("response.function_call_arguments.delta", **place, delta=delta))
         return frames
 
+    def _call_output_index(self, index: int) -> int:
+        return bool(self._thought) + self._has_message + index
+
     def _close_call(self) -> list[Frame]:
         """Return the end of the last call so far; one that the end of the answer cut off is incomplete."""
         index = len(self._call_ids) - 1
         if index < 0:
             return []
-        place = {"item_id": self._call_ids[index], "output_index": self._has_message + index}
+        place = {"item_id": self._call_ids[index], "output_index": self._call_output_index(index)}
         is_whole = self._finished is None or index < len(self._finished.reply.tool_calls)
         item = self._call(index, "completed" if is_whole else "incomplete")
         frames = []
@@ -250,13 +296,17 @@ def _text_part(text: str, tokens: Sequence[TokenText] = ()) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(map(token_json, tokens))}
 
 
+def _thought_part(text: str) -> dict[str, Any]:
+    return {"type": "reasoning_text", "text": text}
+
+
 def _usage(reply: Reply) -> dict[str, Any]:
     found = reply.usage
     return {
         "input_tokens": found.prompt_tokens,
         "input_tokens_details": {"cached_tokens": found.cached_tokens},
         "output_tokens": found.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": found.thinking_tokens},
         "total_tokens": found.prompt_tokens + found.completion_tokens,
         "images": found.images,
         "tiles": found.tiles,

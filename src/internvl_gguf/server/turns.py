@@ -155,7 +155,9 @@ class Turns:
         _refuse_too_many(request.turns, runtime.engine.n_ctx)
         options = _options(request, wishes)
         identity = runtime.encoder_identity
-        room = min(request.sampling.max_tokens, ANSWER_ALLOWANCE)  # all that it decides about how pictures are cut
+        room = min(
+            request.sampling.effective_max_tokens, ANSWER_ALLOWANCE
+        )  # all that it decides about how pictures are cut
         preparing = _Preparing(runtime, options, _key(b"", identity, repr((room, request.pictures))), opens)
         key = b""
         messages: list[Message] = []
@@ -272,7 +274,7 @@ class Turns:
         """Return a turn of the assistant; an answer of this model with the tokens that it sampled."""
         calls = [(call.name, call.arguments) for call in turn.calls]
         key = answer_key(key, turn.text, calls)
-        return self._find(key) or _KeptTurn((Message("assistant", with_calls(turn.text, calls)),)), key
+        return self._find(key) or _KeptTurn((_answer(turn, calls),)), key
 
     def _find(self, key: Key) -> _KeptTurn | None:
         with self._lock:
@@ -289,6 +291,12 @@ class Turns:
             while self._used > self._most:
                 _, dropped = self._kept.popitem(last=False)
                 self._used -= dropped.n_bytes
+
+
+def _answer(turn: Turn, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> Message:
+    """Return an answer that another model gave, or that was forgotten, as the model writes one."""
+    thinking = f"\n{turn.thinking.strip()}\n" if turn.thinking.strip() else ""
+    return Message("assistant", with_calls(turn.text, calls), thinking=thinking)
 
 
 def prompt_text(turn: Turn) -> str:

@@ -14,10 +14,14 @@ from internvl_gguf.session.detokenizer import TextStream
 from internvl_gguf.session.grounding import AnswerBoxes
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prepare import PreparedQuestion
-from internvl_gguf.types import FinishReason, Message, Reply, Timings, Usage
+from internvl_gguf.session.thinking import Place, ThoughtReader
+from internvl_gguf.types import Chunk, FinishReason, Message, Reply, Timings, Usage
 
 _LEAST_MEASURED: Final = 1e-4
 """Seconds of decoding below which it has no rate: all tokens behind the first had to follow."""
+_CUT_IN_THOUGHT: Final = (
+    "The answer ended inside its thought: give it more max_tokens, or end the thought sooner with a thinking_budget."
+)
 
 
 class AnswerStream:
@@ -58,9 +62,15 @@ class AnswerStream:
             top_logprobs=top_logprobs,
             grammar=question.form.grammar if question.form else None,
             logprobs_between=self._boxes.logprobs_between,
+            thought=question.thought.bounds,
         )
         self.text = ""
         self._written = ""
+        self._thought = ""
+        self._n_taken = 0
+        self._n_answered = 0
+        self._thoughts = ThoughtReader(runtime.text.thinking)
+        self._thought_stream = TextStream()
         self._piece = runtime.engine.model.piece
         self._question = question
         self._reads_value = reads_value
@@ -68,6 +78,9 @@ class AnswerStream:
         self._stream = TextStream(question.sampling.stop)
         self._strips_space = runtime.text.strips_space and question.form is None
         self._calls = CallReader() if question.form and question.form.kind == "tools" else None
+        for token in question.thought.opening:  # not new to anyone
+            for part in self._thoughts.take(token, self._piece(token)):
+                self._taken(*part)
 
     def pieces(self) -> Iterator[AnswerPiece]:
         """Yield the answer piece by piece; text that may be the beginning of a stop string is held back."""
@@ -92,13 +105,21 @@ class AnswerStream:
         return [piece for token in self.handle.ready() for piece in self._feed(token)]
 
     @property
+    def answer_start(self) -> int | None:
+        """Number of the first sampled token of the answer behind its thought; None before it is there."""
+        return self._n_taken - self._n_answered if self._n_answered else None
+
+    @property
     def is_stopped(self) -> bool:
         """Whether a stop string ended it."""
         return self._stream.stopped
 
     def finish(self) -> list[AnswerPiece]:
         """Return what was still held back; call it once, after the last piece."""
-        pieces = self._take(self._stream.finish())
+        pieces = [piece for part in self._thoughts.finish() for piece in self._taken(*part)]
+        self._thought += (rest := self._thought_stream.finish())
+        pieces += [AnswerPiece(thinking=rest)] if rest else []
+        pieces += self._take(self._stream.finish())
         return [*pieces, *self._shown(self._calls.finish())] if self._calls else pieces
 
     def partial(self) -> Callable[[], Any] | None:
@@ -113,8 +134,9 @@ class AnswerStream:
         iterator closed early, there are tokens that the user was not shown.
         """
         is_exact = is_whole and not self._stream.stopped
-        tokens = tuple(self.handle.tokens) if is_exact else None
-        return [*self._question.messages, Message("assistant", self._written, tokens=tokens)]
+        tokens = (*self._question.thought.opening, *self.handle.tokens) if is_exact else None
+        answer = Message("assistant", self._written, tokens=tokens, thinking=self._thought)
+        return [*self._question.messages, answer]
 
     def reply(self) -> Reply:
         """Return the finished answer with its usage and timings."""
@@ -129,6 +151,7 @@ class AnswerStream:
             drafted_tokens=report.drafted_tokens,
             accepted_tokens=report.accepted_tokens,
             forced_tokens=report.forced_tokens,
+            thinking_tokens=max(0, self._thoughts.n_tokens - len(question.thought.opening)),
         )
         decode = times[-1] - times[0] if times else 0.0
         timings = Timings(
@@ -142,7 +165,7 @@ class AnswerStream:
         reason = self.handle.finish_reason or "stop"
         parsed, notices = self._parsed(reason)
         calls = tuple(self._calls.calls) if self._calls else ()
-        boxes = self._boxes.read(self.text, self.handle.logprobs)
+        boxes = self._boxes.read(self.text, self.handle.logprobs[self.answer_start or 0 :])
         return Reply(
             self.text,
             reason,
@@ -153,11 +176,14 @@ class AnswerStream:
             parsed=parsed,
             tool_calls=calls,
             clips=question.clips,
+            thinking=self._thought.strip(),
         )
 
     def _parsed(self, reason: FinishReason) -> tuple[Any, tuple[str, ...]]:
         """Return the value of an answer that had to have a form, or why there is none."""
         form = self._question.form if self._reads_value else None
+        if self._thoughts.is_inside and reason == "length":
+            return None, (_CUT_IN_THOUGHT,)
         if self._calls and self._calls.is_inside:
             return None, ("The answer ended inside a call of a tool, which is not among its calls.",)
         if form is not None and form.kind == "tools":
@@ -176,6 +202,17 @@ class AnswerStream:
         piece = self._piece(token)
         if self._strips_space:
             piece, self._strips_space = piece.removeprefix(b" "), False
+        pieces = [piece for part in self._thoughts.take(token, piece) for piece in self._taken(*part)]
+        self._n_taken += 1
+        return pieces
+
+    def _taken(self, place: Place, token: int, piece: bytes) -> list[AnswerPiece]:
+        """Return what is new by a token that is shown: a piece of the thought, or of the answer."""
+        if place is Place.THOUGHT:
+            thought = self._thought_stream.feed(piece)
+            self._thought += thought
+            return [AnswerPiece(thinking=thought)] if thought else []
+        self._n_answered += 1
         text = self._stream.feed(self._boxes.shown(token, piece))
         if self._stream.stopped:
             self.handle.cancel("stop")
@@ -190,3 +227,8 @@ class AnswerStream:
     def _shown(self, pieces: list[AnswerPiece]) -> list[AnswerPiece]:
         self.text += "".join(piece.text for piece in pieces)
         return pieces
+
+
+def as_chunk(piece: AnswerPiece, answer: AnswerStream) -> Chunk:
+    """Return a piece of an answer as callers of `Session.stream` receive it."""
+    return Chunk(piece.text, tool_call=piece.call, thinking=piece.thinking, _partial=answer.partial())

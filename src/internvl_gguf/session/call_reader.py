@@ -10,9 +10,10 @@ from internvl_gguf.types import ToolCall, ToolCallDelta
 
 @dataclass(frozen=True)
 class AnswerPiece:
-    """A new piece of an answer: text, or a part of a call."""
+    """A new piece of an answer: of its thought, of its text, or of a call."""
 
     text: str = ""
+    thinking: str = ""
     call: ToolCallDelta | None = None
 
 

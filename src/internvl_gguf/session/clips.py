@@ -10,6 +10,7 @@ from internvl_gguf.config import AskOptions, PictureOptions
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.session.asked import Asked
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
+from internvl_gguf.tiling import Grid, cut_by_grid
 from internvl_gguf.types import Frames, Picture, PictureLayout, ShownClip, ShownFrame, Video
 from internvl_gguf.video import ClipFrame, ClipInfo, choose_frames, open_clip
 from internvl_gguf.video.reader import ClipReader, damage_notices
@@ -29,6 +30,7 @@ def with_frames(
     most: Callable[[], int],
     n_before: int = 0,
     opens: OpenClip = open_clip,
+    tile_size: int | None = None,
 ) -> tuple[list[Asked], tuple[ShownClip, ...], tuple[str, ...]]:
     """Return messages whose clips are pictures, the frames that these are, and what users should know, one line each.
 
@@ -41,6 +43,7 @@ def with_frames(
         most: called for the number of frames that the context has room for, where a clip takes as many as fit.
         n_before: pictures of the conversation before these messages.
         opens: opens clips.
+        tile_size: as in `clip_pictures`.
 
     Raises:
         VideoError: a clip that cannot be read.
@@ -64,7 +67,7 @@ def with_frames(
                 number += 1
                 first = f"Video-{number}:\n" if len(clips) > 1 else ""
                 if isinstance(image, Video):
-                    read = clip_pictures(image, options, share, first, opens)
+                    read = clip_pictures(image, options, share, first, opens, tile_size)
                     notices += read.notices
                     shown_clips.append(read.shown(n_before))
                     shown.append(read.pictures)
@@ -114,7 +117,12 @@ class ClipPictures:
 
 
 def clip_pictures(
-    video: Video, options: AskOptions, most: int | None = None, first: str = "", opens: OpenClip = open_clip
+    video: Video,
+    options: AskOptions,
+    most: int | None = None,
+    first: str = "",
+    opens: OpenClip = open_clip,
+    tile_size: int | None = None,
 ) -> ClipPictures:
     """Return the frames of a clip as labelled pictures.
 
@@ -124,17 +132,24 @@ def clip_pictures(
         most: most frames that `frames="auto"` may be; see `choose_frames`.
         first: text before the label of the first frame.
         opens: opens the clip.
+        tile_size: side of a tile in pixels. A frame of one tile is stretched to it as soon as it is read: those of a
+            large clip would take gigabytes together. None leaves all frames whole.
 
     Raises:
         VideoError: it cannot be read.
     """
+    most_tiles = options.get("max_tiles", 1) if video.max_tiles is None else video.max_tiles
+    frames: list[ClipFrame] = []
+    pictures: list[Picture] = []
     with opens(video) as reader:
         choice = choose_frames(video, reader.info, most=most, limits=reader.limits)
-        frames = list(reader.frames(choice.indices))
-    most_tiles = options.get("max_tiles", 1) if video.max_tiles is None else video.max_tiles
-    pictures = [
-        Picture(each.image, max_tiles=most_tiles, name=frame_name(reader.info.name, each.time)) for each in frames
-    ]
+        for each in reader.frames(choice.indices):
+            picture = Picture(each.image, max_tiles=most_tiles, name=frame_name(reader.info.name, each.time))
+            if tile_size and most_tiles == 1:
+                cut = cut_by_grid(each.image, Grid(1, 1, thumbnail=False), tile_size)
+                picture = replace(picture, source=cut.tiles[0], source_size=cut.source_size)
+            frames.append(replace(each, image=picture.source))
+            pictures.append(picture)
     labelled = _labelled(Frames(tuple(pictures), tuple(frame.time for frame in frames)), options, first)
     return ClipPictures(reader.info, frames, labelled, (*choice.notices, *damage_notices(reader.info, frames)))
 

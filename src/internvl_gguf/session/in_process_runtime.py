@@ -106,6 +106,7 @@ class InProcessRuntime(Owned):
             END: self.text.im_end,
             IMAGE_START: self.text.img,
             IMAGE_END: self.text.img_end,
+            **dict(self.text.thinking),
         }
         self._users = 1
         self._lock = threading.Lock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from internvl_gguf.config import AskOptions, PictureOptions, SamplingParams
@@ -35,6 +35,7 @@ from internvl_gguf.session.prompt_template import (
     with_system,
 )
 from internvl_gguf.session.question_options import checked_options, tools_and_form
+from internvl_gguf.session.thinking import ThoughtPlan, can_think, thought_plan, with_thinking
 from internvl_gguf.session.tool_prompt import tools_text, with_tools
 from internvl_gguf.structured.tool_format import GROUNDING
 from internvl_gguf.structured.tool_stream import CALL_BEGINS, CALL_ENDS
@@ -77,6 +78,7 @@ class PreparedQuestion:
         form: what the answer has to be like; None for any text.
         tools: what it may call.
         clips: its clips, with the frames that are shown.
+        thought: how its answer begins.
     """
 
     messages: tuple[Message, ...]
@@ -89,6 +91,7 @@ class PreparedQuestion:
     form: AnswerFormat | None = None
     tools: tuple[Tool, ...] = ()
     clips: tuple[ShownClip, ...] = ()
+    thought: ThoughtPlan = field(default_factory=ThoughtPlan)
 
     @property
     def message(self) -> Message:
@@ -145,14 +148,15 @@ def prepare_question(
     options = checked_options(options)
     tools, form = tools_and_form(options, _tokens_of_forms(runtime))
     sampling = options.get("sampling") or SamplingParams()
-    answer_tokens = min(sampling.max_tokens, ANSWER_ALLOWANCE)
+    thought = thought_plan(runtime, sampling, is_bound=form is not None)
+    answer_tokens = min(sampling.effective_max_tokens, ANSWER_ALLOWANCE) + len(thought.opening)
     given = asked(history, prompt, images, options)
 
     def most() -> int:
         return _frame_room(runtime, history, given, options, tools, answer_tokens)
 
     n_before = sum(len(message.pictures) for message in history)
-    messages, clips, clip_notices = with_frames(given, options, most, n_before, opens)
+    messages, clips, clip_notices = with_frames(given, options, most, n_before, opens, runtime.vision.image_size)
     if form is not None and form.kind == "boxes":
         check_can_box(runtime, history, [image for each in messages for image in each.images])
     decoded = [[_read(runtime, limits, image, options) for image in each.images] for each in messages]
@@ -164,7 +168,7 @@ def prepare_question(
     budget = ContextBudget(
         n_ctx=runtime.engine.n_ctx,
         n_ctx_train=runtime.text.n_ctx_train,
-        text_tokens=total_length(prompt_spans(runtime, [*history, *uncut], tools)),
+        text_tokens=total_length(prompt_spans(runtime, [*history, *uncut], tools, sampling)),
         answer_tokens=answer_tokens,
         tile_size=runtime.vision.image_size,
         tokens_per_tile=runtime.vision.tokens_per_tile,
@@ -186,9 +190,13 @@ def prepare_question(
         for message, pictures in zip(uncut, decoded, strict=True)
     ]
     preprocess += time.perf_counter() - cutting
-    spans = prompt_spans(runtime, [*history, *cut], tools)
+    spans = prompt_spans(runtime, [*history, *cut], tools, sampling)
+    if thought.opening:
+        spans.append(TokenSpan(thought.opening))
     notices = (*clip_notices, *cut_notices(plan))
-    return PreparedQuestion(tuple(cut), spans, sampling, started, preprocess, len(history), notices, form, tools, clips)
+    return PreparedQuestion(
+        tuple(cut), spans, sampling, started, preprocess, len(history), notices, form, tools, clips, thought
+    )
 
 
 def frame_room(runtime: ModelRuntime, history: Sequence[Message], prompt: str, images: Any, options: AskOptions) -> int:
@@ -201,7 +209,7 @@ def frame_room(runtime: ModelRuntime, history: Sequence[Message], prompt: str, i
     tools, _ = tools_and_form(options, _tokens_of_forms(runtime))
     sampling = options.get("sampling") or SamplingParams()
     given = asked(history, prompt, images, options)
-    return _frame_room(runtime, history, given, options, tools, min(sampling.max_tokens, ANSWER_ALLOWANCE))
+    return _frame_room(runtime, history, given, options, tools, min(sampling.effective_max_tokens, ANSWER_ALLOWANCE))
 
 
 def _frame_room(
@@ -213,7 +221,7 @@ def _frame_room(
     answer_tokens: int,
 ) -> int:
     bare = [replace(each.message, text=each.message.text.replace(IMAGE_PLACE, "")) for each in messages]
-    taken = total_length(prompt_spans(runtime, [*history, *bare], tools))
+    taken = total_length(prompt_spans(runtime, [*history, *bare], tools, options.get("sampling")))
     pictures = 0
     for image in (image for each in messages for image in each.images):
         if not isinstance(image, Video):
@@ -327,20 +335,27 @@ def cut_as_before(
     return _message_picture(runtime, name, cut_by_grid(image, Grid(*grid, has_thumbnail), runtime.vision.image_size))
 
 
-def prompt_spans(runtime: ModelRuntime, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[Span]:
+def prompt_spans(
+    runtime: ModelRuntime,
+    messages: Sequence[Message],
+    tools: Sequence[Tool] = (),
+    sampling: SamplingParams | None = None,
+) -> list[Span]:
     """Return the whole prompt of a conversation as spans of tokens and tiles.
 
     Args:
         runtime: the model.
         messages: the conversation.
         tools: the tools that the next answer may call.
+        sampling: that of the question, which says whether to think; None for its default.
 
     Raises:
         ContextOverflowError: its text is so long that no tokens could hold it; it was not tokenised.
     """
     bos = runtime.text.bos
     spans: list[Span] = [] if bos is None else [TokenSpan((bos,))]
-    pieces = render(with_tools(messages, tools))
+    shown = with_tools(with_thinking(messages, sampling or SamplingParams()), tools)
+    pieces = render(shown, thoughts=can_think(runtime))
     refuse_endless(runtime, [piece.text for piece in pieces if isinstance(piece, PlainText)])
     for piece in pieces:
         if isinstance(piece, ControlToken):

@@ -21,6 +21,7 @@ OFFICIAL_SYSTEM = (
 IMAGE_PLACE = "<image>"
 
 START, END, IMAGE_START, IMAGE_END = "<|im_start|>", "<|im_end|>", "<img>", "</img>"
+THOUGHT_START, THOUGHT_END = "<think>", "</think>"
 _FOLLOWS: Final[Mapping[str, Collection[str]]] = {
     "system": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant"),
 }  # fmt: skip
@@ -103,6 +104,7 @@ def _check_message(message: object) -> None:
     if not isinstance(message, Message):
         raise arguments.wrong("A message", message, "Give Messages, as those of `Session.messages`.")
     arguments.text("The text of a message", message.text)
+    arguments.text("The thinking of a message", message.thinking)
     tokens = message.tokens
     if tokens is not None and not (isinstance(tokens, tuple) and all(isinstance(token, int) for token in tokens)):
         raise arguments.wrong("tokens", tokens, "Give the ids of an answer as a tuple, or None.")
@@ -110,12 +112,13 @@ def _check_message(message: object) -> None:
         raise arguments.wrong("pictures", message.pictures, "Give pictures as messages hold them, in a tuple.")
 
 
-def render(messages: Sequence[Message], *, answer: bool = True) -> list[PromptPiece]:
+def render(messages: Sequence[Message], *, answer: bool = True, thoughts: bool = True) -> list[PromptPiece]:
     """Return the whole prompt of a conversation, neighbouring texts joined so that they tokenise as one string.
 
     Args:
         messages: system message first (if any), then user and assistant in turn.
         answer: whether the prompt ends by opening the assistant's next message.
+        thoughts: whether the vocabulary has the tokens of thoughts; without them answers stand alone.
     """
     pieces: list[PromptPiece] = []
     numbered = 0
@@ -123,6 +126,9 @@ def render(messages: Sequence[Message], *, answer: bool = True) -> list[PromptPi
         pieces += [ControlToken(START), PlainText(f"{message.role}\n")]
         if message.tokens is not None:
             pieces.append(AnswerTokens(message.tokens))
+        elif message.thinking and thoughts:
+            pieces += [ControlToken(THOUGHT_START), PlainText(message.thinking), ControlToken(THOUGHT_END)]
+            pieces.append(PlainText(f"\n{message.text}"))
         else:
             pieces += _user_pieces(message, numbered)
         numbered += sum(not picture.label for picture in message.pictures)

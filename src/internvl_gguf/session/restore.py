@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from internvl_gguf.config import EngineOptions
+from internvl_gguf.config import EngineOptions, SamplingParams
 from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SavedSessionError
 from internvl_gguf.session.detokenizer import TextStream
 from internvl_gguf.session.prepare import prompt_spans, rekey_picture, rekey_tile
 from internvl_gguf.session.saved_file import NO_KV, SavedSession, read_identity, read_saved
+from internvl_gguf.session.thinking import Place, ThoughtReader
 from internvl_gguf.types import Message, Span, TileSpan
 
 if TYPE_CHECKING:
@@ -23,20 +24,24 @@ if TYPE_CHECKING:
 
 
 def session_to_save(
-    runtime: ModelRuntime, messages: Sequence[Message], tools: Sequence[Tool], limits: TileLimits
+    runtime: ModelRuntime,
+    messages: Sequence[Message],
+    tools: Sequence[Tool],
+    sampling: SamplingParams,
+    limits: TileLimits,
 ) -> SavedSession:
     """Return a conversation with as much of its KV as the cache still holds, ready to be written.
 
     Args:
         runtime: the model.
         messages: the conversation.
-        tools: those of its last question, which the KV begins with.
+        tools, sampling: those of its last question, which the KV begins with.
         limits: its tile limits.
 
     Raises:
         LibraryError: llama.cpp refused.
     """
-    spans, kv = runtime.engine.export(prompt_spans(runtime, messages, tools)) or ((), NO_KV)
+    spans, kv = runtime.engine.export(prompt_spans(runtime, messages, tools, sampling)) or ((), NO_KV)
     return SavedSession(
         text_path=str(runtime.files.text.absolute()),
         mmproj_path=str(runtime.files.mmproj.absolute()),
@@ -180,14 +185,19 @@ def adapt_messages(runtime: ModelRuntime, messages: Iterable[Message]) -> list[M
 
 
 def _is_spelled(runtime: ModelRuntime, message: Message) -> bool:
-    """Return whether the tokens of an answer spell its text in this vocabulary, without control tokens."""
+    """Return whether the tokens of an answer spell its thought and its text in this vocabulary, without other tags."""
     model = runtime.engine.model
-    control = {*runtime.control_tokens.values(), runtime.text.img_context}
-    stream = TextStream()
-    text = ""
+    control = {*runtime.control_tokens.values(), runtime.text.img_context} - set(dict(runtime.text.thinking).values())
+    reader = ThoughtReader(runtime.text.thinking)
+    streams = {place: TextStream() for place in Place}
+    texts = dict.fromkeys(Place, "")
     for token in message.tokens or ():
         if token in control or not 0 <= token < model.n_vocab or model.is_end_of_generation(token):
             return False
-        text += stream.feed(model.piece(token))
-    text += stream.finish()
-    return (text.removeprefix(" ") if runtime.text.strips_space else text) == message.text
+        for place, _, piece in reader.take(token, model.piece(token)):
+            texts[place] += streams[place].feed(piece)
+    for place, _, piece in reader.finish():
+        texts[place] += streams[place].feed(piece)
+    thought, answer = (texts[place] + streams[place].finish() for place in (Place.THOUGHT, Place.ANSWER))
+    shown = answer.removeprefix(" ") if runtime.text.strips_space else answer
+    return (thought, shown) == (message.thinking, message.text)

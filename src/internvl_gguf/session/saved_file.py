@@ -3,7 +3,7 @@
 The format (docs/caches.md), numbers little-endian:
 
     8 bytes   "IVLSESS" and a newline
-    uint32    version of the format, 2
+    uint32    version of the format, 3
     uint64    bytes of the head
     head      JSON in UTF-8, see `_head`
     32 bytes  BLAKE2b of everything before
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAGIC: Final = b"IVLSESS\n"
-_VERSION: Final = 2
+_VERSION: Final = 3
 _FIXED: Final = struct.Struct("<IQ")
 _DIGEST: Final = 32
 _LARGEST_HEAD: Final = 256 * 1024**2
@@ -186,6 +186,7 @@ def _head(saved: SavedSession, tiles: _Tiles) -> dict[str, Any]:
         {
             "role": message.role,
             "text": message.text,
+            "thinking": message.thinking,
             "layout": message.layout,
             "tokens": message.tokens,
             "pictures": [
@@ -275,6 +276,7 @@ def _saved(head: dict[str, Any], packed: NDArray[np.uint8], kv: NDArray[np.uint8
             ),
             message["layout"],
             None if message["tokens"] is None else tuple(message["tokens"]),
+            message["thinking"],
         )
         for message in head["messages"]
     )

@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from internvl_gguf.boxes.prompts import detect_prompt, locate_prompt
-from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, AskOptions, EngineOptions
+from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, AskOptions, EngineOptions, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SessionStateError
 from internvl_gguf.gguf.filenames import DownloadProgress
 from internvl_gguf.images.load import picture_list
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.models.resolve import DEMO
 from internvl_gguf.session import prepare, restore
-from internvl_gguf.session.answer import AnswerStream
+from internvl_gguf.session.answer import AnswerStream, as_chunk
 from internvl_gguf.session.batch import AnyQuestion, BatchModel, Outcome, answer_all, as_question
 from internvl_gguf.session.call_reader import AnswerPiece
 from internvl_gguf.session.grounding import check_can_box
@@ -65,7 +66,9 @@ class Session(Owned):
         self._limits = limits
         self._on_notice = on_notice
         self._messages = with_system([], system)
-        self._tools: tuple[Tool, ...] = ()  # of the last question: the KV of the conversation begins with them
+        # Those of the last question: the KV of the conversation begins with them.
+        self._tools: tuple[Tool, ...] = ()
+        self._sampling = SamplingParams()
         self._lock = SessionLock()
         self._on_tiles: TileProgress | None = None
         self._is_inherited = False
@@ -144,7 +147,8 @@ class Session(Owned):
         file = Path(arguments.path("path", path))
         with self._exclusive():
             self.revive()
-            write_saved(file, restore.session_to_save(self.runtime, self._messages, self._tools, self._limits))
+            saved = restore.session_to_save(self.runtime, self._messages, self._tools, self._sampling, self._limits)
+            write_saved(file, saved)
 
     @classmethod
     def restore(
@@ -598,7 +602,7 @@ class Session(Owned):
         with self._exclusive():
             fork = Session(self.runtime.share(), "", self._limits, self._on_notice)
             fork._messages = list(self._messages)
-            fork._tools = self._tools
+            fork._tools, fork._sampling = self._tools, self._sampling
             fork._on_tiles = self._on_tiles
             fork._is_parallel_open = self._is_parallel_open
             return fork
@@ -667,11 +671,11 @@ class Session(Owned):
             answer = self._begin(question)
             try:
                 for piece in answer.pieces():
-                    yield Chunk(piece.text, tool_call=piece.call, _partial=answer.partial())
+                    yield as_chunk(piece, answer)
                 *rest, last = answer.finish() or [AnswerPiece()]
                 reply = answer.reply()
                 self._messages += answer.messages(is_whole=True)
-                self._tools = question.tools
+                self._tools, self._sampling = question.tools, question.sampling
                 for line in reply.notices[len(question.notices) :]:
                     self._on_notice(line)
                 if notice := slow_answer_notice(self.runtime.configuration, reply.timings):
@@ -682,5 +686,5 @@ class Session(Owned):
                     self._messages += answer.messages(is_whole=False)
                 raise
         for piece in rest:
-            yield Chunk(piece.text, tool_call=piece.call, _partial=answer.partial())
-        yield Chunk(last.text, reply, last.call, answer.partial())
+            yield as_chunk(piece, answer)
+        yield replace(as_chunk(last, answer), reply=reply)

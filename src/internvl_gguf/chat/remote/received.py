@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from internvl_gguf.chat.formatting import count
 from internvl_gguf.chat.show_answer import Phase, TilesEncoded
-from internvl_gguf.types import FinishReason, Reply, Timings, Usage
+from internvl_gguf.types import Chunk, FinishReason, Reply, Timings, Usage
 from internvl_gguf.utils.safe_text import safe_name
 
 LONGEST_ANSWER: Final = 16 * 2**20
@@ -26,12 +26,14 @@ class ReceivedAnswer:
 
     Attributes:
         text: what has come so far.
+        thinking: what has come of the thought before it.
         is_over: whether the server said how it ended.
         notices: what the server changed so that the question fits, one line each.
     """
 
     def __init__(self) -> None:
         self.text = ""
+        self.thinking = ""
         self.is_over = False
         self.notices: tuple[str, ...] = ()
         self._finish: FinishReason = "stop"
@@ -41,11 +43,13 @@ class ReceivedAnswer:
         self._first: float | None = None
         self._last = 0.0
 
-    def take(self, chunk: Mapping[str, Any]) -> str:
-        """Take one chunk, and return its piece of the answer."""
+    def take(self, chunk: Mapping[str, Any]) -> Chunk | None:
+        """Take one chunk, and return its piece of the answer or of the thought; None if it has none."""
         choices = chunk.get("choices")
         choice = _mapping(choices[0] if isinstance(choices, list) and choices else None)
-        piece = _clean(_mapping(choice.get("delta")).get("content"))
+        delta = _mapping(choice.get("delta"))
+        piece = _clean(delta.get("content"))
+        thought = _clean(delta.get("reasoning_content")) or _clean(delta.get("reasoning"))
         finish = choice.get("finish_reason")
         if isinstance(finish, str):
             self.is_over = True
@@ -59,7 +63,8 @@ class ReceivedAnswer:
             self._last = time.perf_counter()
             self._first = self._first or self._last
             self.text += piece
-        return piece
+        self.thinking += thought
+        return Chunk(piece, thinking=thought) if piece or thought else None
 
     @property
     def positions(self) -> int | None:
@@ -74,10 +79,12 @@ class ReceivedAnswer:
             is_stopped: whether the user ended it.
         """
         finish: FinishReason = "aborted" if is_stopped else self._finish
-        return Reply(self.text, finish, self._usage_of_answer(), self._timings_of_answer(), self.notices)
+        usage, timings = self._usage_of_answer(), self._timings_of_answer()
+        return Reply(self.text, finish, usage, timings, self.notices, thinking=self.thinking.strip())
 
     def _usage_of_answer(self) -> Usage:
         usage, details = self._usage, _mapping(self._usage.get("prompt_tokens_details"))
+        answer = _mapping(usage.get("completion_tokens_details"))
         return Usage(
             prompt_tokens=_count(usage, "prompt_tokens"),
             cached_tokens=_count(details, "cached_tokens"),
@@ -85,6 +92,7 @@ class ReceivedAnswer:
             images=_count(usage, "images"),
             tiles=_count(usage, "tiles"),
             tiles_encoded=_count(usage, "tiles_encoded"),
+            thinking_tokens=_count(answer, "reasoning_tokens"),
         )
 
     def _timings_of_answer(self) -> Timings:

@@ -77,9 +77,9 @@ class RemoteModel:
         """Return what every server knows, and what the user has set: a strict server refuses other fields."""
         sampling = settings.sampling
         always: AskOptions = {
-            "max_tokens": sampling.max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
+            "max_tokens": sampling.effective_max_tokens,
+            "temperature": sampling.effective_temperature,
+            "top_p": sampling.effective_top_p,
         }
         return {**always, **settings.given_options}
 

@@ -14,7 +14,6 @@ from internvl_gguf.chat.remote.received import ReceivedAnswer, progress_event
 from internvl_gguf.chat.remote.sent_picture import sent_picture
 from internvl_gguf.chat.remote.server import Line, ModelServer, ServedModel
 from internvl_gguf.chat.remote.wire import request_fields, request_messages
-from internvl_gguf.chat.show_answer import Phase
 from internvl_gguf.config import AskOptions, PictureOptions
 from internvl_gguf.errors import AnswerBrokenError, InvalidRequestError, ServerError
 from internvl_gguf.images.load import picture_list
@@ -164,7 +163,7 @@ class RemoteSession:
                 self._room.forget(question.pictures, options)
             self._room.forget_unknown()
             asked = [self._as_cut(message, options) for message in (*before, question)]
-            self._messages = [*asked, Message("assistant", answer.text)]
+            self._messages = [*asked, Message("assistant", answer.text, thinking=answer.thinking)]
             self.positions = answer.positions
 
         try:
@@ -190,8 +189,8 @@ class RemoteSession:
             with contextlib.closing(self._server.answer(body, line)) as chunks:
                 for chunk in chunks:
                     if piece := answer.take(chunk):
-                        yield Chunk(piece)
-                    elif event := progress_event(chunk) or _thinking(chunk):
+                        yield piece
+                    elif event := progress_event(chunk):
                         self.on_event(event)
             if not answer.is_over:
                 raise ServerError(f"The server at {self._server.address.url} ended the answer in the middle.", "")
@@ -220,12 +219,3 @@ class RemoteSession:
     def _change(self, messages: list[Message]) -> None:
         self._messages = messages
         self.positions = None
-
-
-def _thinking(chunk: Mapping[str, Any]) -> Phase | None:
-    """Return the event of a model that thinks before it answers; what it thinks is not shown."""
-    choices = chunk.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    delta = first.get("delta") if isinstance(first, dict) else None
-    thinks = isinstance(delta, dict) and (delta.get("reasoning_content") or delta.get("reasoning"))
-    return Phase("The model thinks") if thinks else None

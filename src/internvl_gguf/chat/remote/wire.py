@@ -23,7 +23,9 @@ def request_messages(messages: Sequence[Message], *, is_ours: bool) -> list[dict
     """
     found, numbered = [], 0
     for message in messages:
-        found.append({"role": message.role, "content": _content(_placed(message, numbered), is_ours=is_ours)})
+        content = _content(_placed(message, numbered), is_ours=is_ours)
+        thought = {"reasoning_content": message.thinking} if message.thinking and is_ours else {}
+        found.append({"role": message.role, "content": content, **thought})
         numbered += sum(not picture.label for picture in message.pictures)
     return found
 
@@ -48,6 +50,9 @@ def request_fields(options: Mapping[str, Any], *, is_ours: bool) -> dict[str, An
     if isinstance(sampling, SamplingParams):
         changed = {name: value for name, value in vars(sampling).items() if value != getattr(SamplingParams, name)}
         given = {**changed, **given}
+    thinking = given.pop("thinking", None)
+    if thinking is not None:
+        given["chat_template_kwargs"] = {"enable_thinking": thinking}  # as llama-server and vLLM have it, too
     fields = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
     return fields if is_ours else {_ELSEWHERE.get(name, name): value for name, value in fields.items()}
 

@@ -28,13 +28,15 @@ from internvl_gguf.gguf.validation.checks import (
     read_identity,
 )
 from internvl_gguf.gguf.validation.tokenizer import (
+    GROUNDING_TOKENS,
     NOT_INTERNVL_HINT,
+    THINKING_TOKENS,
     TOKENIZER_KEYS,
     begins_with_space,
     check_tokenizer,
     first_token_id,
-    grounding_token_ids,
     special_token_ids,
+    whole_tokens,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ class TextModelFacts(TextShape):
         eos: id of the token the file names as end of a sequence; None where it names none.
         weight_bytes: bytes of all tensors, of all parts of a split model.
         grounding: names and ids of `<ref>`, `</ref>`, `<box>` and `</box>`; none where the vocabulary lacks one.
+        thinking: names and ids of `<think>` and `</think>`; none where the vocabulary lacks one.
         bos: id of the token that every prompt begins with; None where none does.
         strips_space: whether the vocabulary spells the beginning of every text with a space, which is no part of it.
         longest_token: bytes of the longest token as the vocabulary spells it, which no token's text is longer than.
@@ -90,6 +93,7 @@ class TextModelFacts(TextShape):
     grounding: tuple[tuple[str, int], ...] = ()
     bos: int | None = None
     strips_space: bool = False
+    thinking: tuple[tuple[str, int], ...] = ()
 
     @property
     def name(self) -> str:
@@ -154,7 +158,8 @@ def validate_text_model(header: GGUFHeader, parts: Sequence[GGUFHeader] = ()) ->
         eos=header.integer(eos_key) if eos_key in header else None,
         weight_bytes=sum(tensor.n_bytes for tensor in tensors.values()),
         longest_token=max(map(len, tokens)),
-        grounding=grounding_token_ids(header, tokens),
+        grounding=whole_tokens(header, tokens, GROUNDING_TOKENS),
+        thinking=whole_tokens(header, tokens, THINKING_TOKENS),
         bos=first_token_id(header, architecture),
         strips_space=begins_with_space(header, architecture),
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from gguf import GGUFValueType, TokenType
@@ -22,7 +23,8 @@ NOT_INTERNVL_HINT: Final = "Use the text GGUF of an InternVL model; its mmproj c
 
 _SPECIAL_TOKENS: Final = ("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
 
-_GROUNDING_TOKENS: Final = ("<ref>", "</ref>", "<box>", "</box>")
+GROUNDING_TOKENS: Final = ("<ref>", "</ref>", "<box>", "</box>")
+THINKING_TOKENS: Final = ("<think>", "</think>")
 
 _BYTE: Final = re.compile(rb"<0x[0-9A-F]{2}>")
 
@@ -176,10 +178,16 @@ def special_token_ids(header: GGUFHeader, tokens: list[bytes], architecture: Tex
     return tuple(tokens.index(name.encode()) for name in _SPECIAL_TOKENS)
 
 
-def grounding_token_ids(header: GGUFHeader, tokens: list[bytes]) -> tuple[tuple[str, int], ...]:
-    """Return names and ids of `<ref>`, `</ref>`, `<box>` and `</box>`; none unless all four are tokens of their own."""
+def whole_tokens(header: GGUFHeader, tokens: list[bytes], names: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    """Return tags with their ids; none unless all of them are tokens of their own.
+
+    Args:
+        header: the header of the file.
+        tokens: its vocabulary.
+        names: the tags.
+    """
     types = header.array("tokenizer.ggml.token_type", GGUFValueType.INT32).numbers()
     places = {token: place for place, token in enumerate(tokens) if token.startswith(b"<")}
-    found = [(name, places[name.encode()]) for name in _GROUNDING_TOKENS if name.encode() in places]
+    found = [(name, places[name.encode()]) for name in names if name.encode() in places]
     whole = (int(TokenType.CONTROL), int(TokenType.USER_DEFINED))
-    return tuple(found) if len(found) == 4 and all(types[place] in whole for _, place in found) else ()
+    return tuple(found) if len(found) == len(names) and all(types[place] in whole for _, place in found) else ()

@@ -10,7 +10,7 @@ import { apiKey } from "./settings.js";
  * @typedef {{prompt_tokens: number, completion_tokens: number, prompt_tokens_details?: {cached_tokens?: number},
  *   tiles?: number, tiles_encoded?: number}} Usage
  * @typedef {{time_to_first_token?: number, decode_tokens_per_second?: number}} Timings
- * @typedef {{text?: string, progress?: Progress, usage?: Usage, timings?: Timings, notices?: string[], finish?: string}} Piece
+ * @typedef {{text?: string, thought?: string, progress?: Progress, usage?: Usage, timings?: Timings, notices?: string[], finish?: string}} Piece
  */
 
 /** What the server said went wrong: `message` is its two sentences. */
@@ -86,7 +86,8 @@ export async function* ask(body, signal) {
 function pieceOf(chunk) {
   const choice = chunk.choices?.[0];
   const { progress, usage, timings, notices } = chunk;
-  return { text: choice?.delta?.content, finish: choice?.finish_reason, progress, usage, timings, notices };
+  const { content: text, reasoning_content: thought } = choice?.delta ?? {};
+  return { text, thought, finish: choice?.finish_reason, progress, usage, timings, notices };
 }
 
 /**

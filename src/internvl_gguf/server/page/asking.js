@@ -75,7 +75,8 @@ function withNames(error, messages) {
 
 /** @param {Message} message */
 async function asSent(message) {
-  if (message.role === "assistant") return { role: "assistant", content: message.text };
+  if (message.role === "assistant")
+    return { role: "assistant", content: message.text, ...(message.thought && { reasoning_content: message.thought }) };
   const pictures = await Promise.all(message.pictures.map(dataUri));
   if (!pictures.length) return { role: "user", content: message.text };
   const parts = pictures.map((url) => ({ type: "image_url", image_url: { url } }));
@@ -230,8 +231,9 @@ export class Runs {
  * @param {Answer} answer
  * @param {import("./api.js").Piece} piece
  */
-function take(answer, { text, progress, usage, timings, notices, finish }) {
+function take(answer, { text, thought, progress, usage, timings, notices, finish }) {
   if (text) answer.text += text;
+  if (thought) answer.thought = (answer.thought ?? "") + thought;
   answer.progress = answer.text ? undefined : (progress ?? answer.progress);
   if (usage) answer.usage = usage;
   if (timings) answer.timings = timings;

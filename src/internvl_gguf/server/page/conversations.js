@@ -4,7 +4,7 @@
  * @typedef {import("./pictures.js").Picture} Picture
  * @typedef {{id: string, role: "user", text: string, pictures: Picture[]}} Question
  * @typedef {"running" | "done" | "stopped" | "interrupted" | "failed"} State
- * @typedef {{id: string, role: "assistant", text: string, state: State, model: string, error?: string, isFinal?: boolean,
+ * @typedef {{id: string, role: "assistant", text: string, thought?: string, state: State, model: string, error?: string, isFinal?: boolean,
  *   notices: string[], finish?: string, progress?: import("./api.js").Progress, usage?: import("./api.js").Usage,
  *   timings?: import("./api.js").Timings}} Answer
  * @typedef {Question | Answer} Message `isFinal`: the same question would fail again

@@ -5,11 +5,11 @@ import { byId, el, icon } from "./dom.js";
 /**
  * Numbers are kept as they were typed; an empty one leaves the choice to the server.
  *
- * @typedef {{system: string, temperature: string, max_tokens: string, max_tiles: string, theme: string, model: string}} Settings
+ * @typedef {{system: string, temperature: string, max_tokens: string, max_tiles: string, thinking: string, theme: string, model: string}} Settings
  */
 
 /** @type {Settings} */
-const DEFAULTS = { system: "", temperature: "", max_tokens: "", max_tiles: "", theme: "system", model: "" };
+const DEFAULTS = { system: "", temperature: "", max_tokens: "", max_tiles: "", thinking: "", theme: "system", model: "" };
 const NUMBERS = /** @type {const} */ (["temperature", "max_tokens", "max_tiles"]);
 const KEY = "key";
 
@@ -45,9 +45,10 @@ export function change(changes) {
   }
 }
 
-/** The numbers that are set, by their names in the API. */
+/** What is set, by its names in the API. A model that cannot think takes no notice of an effort. */
 export function parameters() {
-  return Object.fromEntries(NUMBERS.filter((name) => settings[name] !== "").map((name) => [name, Number(settings[name])]));
+  const numbers = NUMBERS.filter((name) => settings[name] !== "").map((name) => [name, Number(settings[name])]);
+  return { ...Object.fromEntries(numbers), ...(settings.thinking && { reasoning_effort: settings.thinking }) };
 }
 
 /** The server's key: of this tab, or remembered; "" where there is none. */

@@ -172,6 +172,8 @@ class AnswerView {
     this.frame = 0;
     this.body = el("div", { class: "markdown" });
     this.markdown = new MarkdownView(this.body);
+    this.thought = el("div", { class: "thought-text" });
+    this.folded = el("details", { class: "thought", hidden: true }, el("summary", {}, "Thought"), this.thought);
     this.progress = el("div", { class: "progress" });
     this.figure = el("figure", { class: "found", hidden: true });
     this.foot = el("div");
@@ -180,7 +182,7 @@ class AnswerView {
     this.actionRow = el("div", { class: "actions" }, this.copy, this.again);
     // Until it is shown, no answer is taken for a whole one.
     this.element = el("article", { class: "answer running", "aria-busy": "true", "aria-label": "Answer" });
-    this.element.append(this.progress, this.body, this.figure, this.foot, this.actionRow);
+    this.element.append(this.folded, this.progress, this.body, this.figure, this.foot, this.actionRow);
   }
 
   /** Whether another answer is wanted by who asks again, not the same one whole. */
@@ -211,6 +213,7 @@ class AnswerView {
     this.again.hidden = !this.isLast || state === "failed" || state === "interrupted";
     this.actionRow.hidden = running || (this.copy.hidden && this.again.hidden);
     this.#showProgress();
+    this.#showThought();
     const read = this.picture ? readBoxes(text) : { text, boxes: [] };
     this.markdown.update(read.text);
     this.#showBoxes(read.boxes);
@@ -218,12 +221,18 @@ class AnswerView {
   }
 
   #showProgress() {
-    const { state, text, progress } = this.answer;
+    const { state, text, progress, thought } = this.answer;
     this.progress.hidden = state !== "running" || text !== "";
     if (this.progress.hidden) return;
-    const measured = progress && progress.phase !== "queued" && progress.total > 0;
+    const measured = progress && !thought && progress.phase !== "queued" && progress.total > 0;
     const bar = el("progress", measured ? { max: progress.total, value: progress.done, "aria-hidden": "true" } : { "aria-hidden": "true" });
-    this.progress.replaceChildren(el("span", {}, progressLine(progress)), bar);
+    this.progress.replaceChildren(el("span", {}, thought ? "Thinking" : progressLine(progress)), bar);
+  }
+
+  #showThought() {
+    const thought = this.answer.thought?.trim() ?? "";
+    this.folded.hidden = !thought;
+    if (this.thought.textContent !== thought) this.thought.textContent = thought;
   }
 
   /** @param {import("./boxes.js").Box[]} boxes */

@@ -11,6 +11,7 @@ from internvl_gguf.types import Span, Tile, TileSpan, TokenLogprobs
 if TYPE_CHECKING:
     from internvl_gguf.config import EngineConfig, SamplingParams
     from internvl_gguf.engine import RequestReport
+    from internvl_gguf.engine.thought import ThoughtBounds
     from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts
     from internvl_gguf.hardware.cpu_tuning import HostSettings
     from internvl_gguf.models.local_files import ModelFiles
@@ -49,6 +50,7 @@ class SubmitAnswer(NamedTuple):
     top_logprobs: int | None
     logprobs_between: tuple[int, int] | None
     grammar: str | None
+    thought: ThoughtBounds | None
 
 
 class SubmitLogits(NamedTuple):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from internvl_gguf.config import SamplingParams
+    from internvl_gguf.engine.thought import ThoughtBounds
     from internvl_gguf.engine.tile_run import TileProgress
 
 _REMEMBERED_TEXTS = 256
@@ -107,6 +108,7 @@ class RemoteEngine:
         top_logprobs: int | None = None,
         logprobs_between: tuple[int, int] | None = None,
         grammar: str | None = None,
+        thought: ThoughtBounds | None = None,
     ) -> Handle:
         """See `Engine.submit`; its errors end the answer instead of being raised here."""
         request = RemoteRequest(prompt, on_tiles=on_tiles)
@@ -114,7 +116,7 @@ class RemoteEngine:
         number = self._client.submit(
             request,
             lambda number: messages.SubmitAnswer(
-                number, spans, sampling, evicts, top_logprobs, logprobs_between, grammar
+                number, spans, sampling, evicts, top_logprobs, logprobs_between, grammar, thought
             ),
         )
         return Handle(request, self._client.work_until, lambda: self._client.cancel(number))

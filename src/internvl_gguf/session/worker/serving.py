@@ -193,6 +193,7 @@ class Server:
             top_logprobs=message.top_logprobs,
             logprobs_between=message.logprobs_between,
             grammar=message.grammar,
+            thought=message.thought,
         )
         return _RunningAnswer(message.request, answer, engine.model.piece, supply, keys)
 

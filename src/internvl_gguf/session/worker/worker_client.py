@@ -118,6 +118,8 @@ class WorkerClient:
         loading: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._loading = loading
         process = self._process = WorkerProcess(self._take, self._ended)
+        if process.ending:  # it died before it was known here, so that `_ended` took it for another
+            loading.put(process)
         self._sign_of_life = time.monotonic()
         process.send(self._load)
         try:
