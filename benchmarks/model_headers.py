@@ -1,10 +1,10 @@
 """Headers of GGUF files of published shapes and quants, written without weights: a sparse file does for the rest.
 
-The text models are those of InternVL3 (Qwen2.5) and InternVL3.5 (Qwen3 and Qwen3-MoE), the two vision encoders
-InternViT's. A quant is a
-mixture of types as llama.cpp's `llama-quantize` makes it (`llama_tensor_get_type` in `src/llama-quant.cpp`, simplified
-to what changes a file's size: output and embedding rows, values, down projections, and what rows of another length than
-a multiple of 256 fall back to). The vocabulary is made up, of the published length.
+The text models are those of InternVL2.5 and 3 (Qwen2.5 and InternLM) and InternVL3.5 (Qwen3 and Qwen3-MoE), the two
+vision encoders InternViT's. A quant is a mixture of types as llama.cpp's `llama-quantize` makes it
+(`llama_tensor_get_type` in `src/llama-quant.cpp`, simplified to what changes a file's size: output and embedding rows,
+values, down projections, and what rows of another length than a multiple of 256 fall back to). The vocabulary is made
+up, of the published length.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 from internvl_gguf.gguf.arch import TEXT_ARCHITECTURES
 from internvl_gguf.gguf.arch.base import MmprojShape, TensorSpec, TextShape, VisionShape
 from internvl_gguf.gguf.arch.internvit import INTERNVIT
+from internvl_gguf.gguf.arch.text_architecture import SENTENCEPIECE
 
 ALIGNMENT = 32
 N_VOCAB = 151_674
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
 F32 = GGMLQuantizationType.F32
 Value = int | float | bool | str | list[str] | list[float] | list[int]
 Entry = tuple[str, tuple[int, ...], GGMLQuantizationType]
@@ -66,6 +68,15 @@ TEXT = {
                 PublishedText("qwen3moe", 94, 4096, 64, 4, 12288, 128, 128, 8, 1536, name="235B-A22B"),
             )
         ),
+        *(
+            replace(shape, name=f"InternLM2.5 {shape.name}", n_vocab=92_553)
+            for shape in (
+                PublishedText("internlm2", 24, 2048, 16, 8, 8192, name="1.8B"),
+                PublishedText("internlm2", 32, 4096, 32, 8, 14336, name="7B"),
+                PublishedText("internlm2", 48, 6144, 48, 8, 16384, name="20B"),
+            )
+        ),
+        PublishedText("llama", 48, 4096, 32, 2, 10240, 128, name="InternLM3 8B", n_vocab=128_512),
     )
 }
 VISION = {
@@ -176,16 +187,15 @@ def _fitting(kind: str, columns: int) -> GGMLQuantizationType:
 
 
 def _text_keys(shape: PublishedText) -> dict[str, Value]:
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
-    tokens, merges = _vocabulary(shape.n_vocab - len(special))
     architecture = shape.architecture
+    has_pieces = TEXT_ARCHITECTURES[architecture].tokenizer == SENTENCEPIECE
     heads: dict[str, Value] = {f"attention.{part}_length": shape.head_dim for part in ("key", "value")}
     experts: dict[str, Value] = {
         "expert_count": shape.n_expert,
         "expert_used_count": shape.n_expert_used,
         "expert_feed_forward_length": shape.n_ff_exp,
     }
-    own = (heads if architecture != "qwen2" else {}) | (experts if shape.n_expert else {})
+    own = (heads if architecture not in ("qwen2", "internlm2") else {}) | (experts if shape.n_expert else {})
     return {
         "general.architecture": architecture,
         "general.type": "model",
@@ -199,13 +209,35 @@ def _text_keys(shape: PublishedText) -> dict[str, Value]:
         f"{architecture}.rope.freq_base": 1e6,
         f"{architecture}.attention.layer_norm_rms_epsilon": 1e-6,
         **{f"{architecture}.{name}": value for name, value in own.items()},
+        "tokenizer.ggml.eos_token_id": shape.n_vocab - len(SPECIAL) + SPECIAL.index("<|im_end|>"),
+        **(_piece_keys(shape.n_vocab) if has_pieces else _byte_pair_keys(shape.n_vocab)),
+    }
+
+
+def _byte_pair_keys(n_vocab: int) -> dict[str, Value]:
+    tokens, merges = _vocabulary(n_vocab - len(SPECIAL))
+    return {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "qwen2",
-        "tokenizer.ggml.tokens": tokens + special,
-        "tokenizer.ggml.token_type": [1] * len(tokens) + [3] * len(special),
+        "tokenizer.ggml.tokens": tokens + SPECIAL,
+        "tokenizer.ggml.token_type": [1] * len(tokens) + [3] * len(SPECIAL),
         "tokenizer.ggml.merges": merges,
-        "tokenizer.ggml.eos_token_id": shape.n_vocab - len(special) + special.index("<|im_end|>"),
         "tokenizer.ggml.add_bos_token": False,
+    }
+
+
+def _piece_keys(n_vocab: int) -> dict[str, Value]:
+    first = ["<unk>", "<s>", "</s>"]
+    pieces = [f"<0x{byte:02X}>" for byte in range(256)]
+    tokens, _ = _vocabulary(n_vocab - len(first) - len(pieces) - len(SPECIAL))
+    return {
+        "tokenizer.ggml.model": SENTENCEPIECE,
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": first + pieces + tokens + SPECIAL,
+        "tokenizer.ggml.scores": [-float(rank) for rank in range(n_vocab)],
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * len(pieces) + [1] * len(tokens) + [3] * len(SPECIAL),
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.add_space_prefix": False,
     }
 
 

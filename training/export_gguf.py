@@ -1,4 +1,4 @@
-"""Write an InternVL model as the two files llama.cpp reads: a text GGUF (Qwen2.5 or Qwen3) and an mmproj GGUF (clip).
+"""Write an InternVL model as the two files llama.cpp reads: a text GGUF (Qwen or InternLM) and an mmproj GGUF (clip).
 
 Tensors come in under the names that transformers' `InternVLForConditionalGeneration.state_dict()` gives them, as
 float32 arrays. Names, keys and storage types going out are those of llama.cpp's own converter (`convert_hf_to_gguf.py`
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, NDArray[np.float32]]
 
 StorageType = Literal["f32", "f16", "bf16"]
-TextKind = Literal["qwen2", "qwen3", "qwen3moe"]
+TextKind = Literal["qwen2", "qwen3", "qwen3moe", "internlm2", "llama"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -85,7 +85,9 @@ class TextShape:
         kv_heads: key and value heads.
         ffn: inner width of the gated feed-forward layer.
         tied: whether the output projection is the embedding table (then no `output.weight` is written).
-        kind: `general.architecture`. Qwen2 has biases of queries, keys and values, Qwen3 norms of queries and keys.
+        kind: `general.architecture`. Qwen2 has biases of queries, keys and values, Qwen3 norms of queries and keys, and
+            InternLM, whose third is a "llama", neither; the rows of its queries and keys come as llama.cpp's converter
+            permutes them.
         head_dim: width of a head; 0 for width / heads, as Qwen2 has it.
         experts, experts_used, expert_ffn: of Qwen3-MoE: experts of a layer, those of one token, their inner width.
     """
@@ -122,7 +124,7 @@ class TextShape:
                 shapes[f"{block}.attn_{name}.weight"] = (rows, self.width)
                 if self.kind == "qwen2":
                     shapes[f"{block}.attn_{name}.bias"] = (rows,)
-                elif name != "v":
+                elif name != "v" and self.kind in ("qwen3", "qwen3moe"):
                     shapes[f"{block}.attn_{name}_norm.weight"] = (self.head_width,)
             shapes[f"{block}.attn_output.weight"] = (self.width, q_width)
             shapes[f"{block}.ffn_norm.weight"] = (self.width,)
@@ -220,7 +222,7 @@ class VisionShape:
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """A byte-level BPE vocabulary, pre-split as Qwen2 does.
+    """A vocabulary: byte-level BPE pre-split as Qwen2 does, or SentencePiece.
 
     Attributes:
         tokens: token texts by id; ordinary ones in GPT-2's byte-to-unicode form (see `byte_level`), special ones as
@@ -229,7 +231,9 @@ class TokenizerSpec:
         merges: "left right" pairs in byte-to-unicode form, first merge first.
         eos: id of the token that ends a turn.
         pad: id of the padding token.
-        bos: id of a beginning token, if the vocabulary names one; none is ever added to a prompt.
+        bos: id of a beginning token, if the vocabulary names one; it is added to prompts of a SentencePiece vocabulary.
+        scores: of a SentencePiece vocabulary, whose tokens are spelled as they read, "▁" for a space; else empty.
+        space_prefix: of a SentencePiece vocabulary: whether the beginning of every text gets a space.
     """
 
     tokens: tuple[str, ...]
@@ -239,6 +243,8 @@ class TokenizerSpec:
     pad: int
     chat_template: str
     bos: int | None = None
+    scores: tuple[float, ...] = ()
+    space_prefix: bool = False
 
 
 @dataclass(frozen=True)
@@ -297,6 +303,10 @@ def export_text(
     if shape.head_dim:
         writer.add_key_length(shape.head_dim)
         writer.add_value_length(shape.head_dim)
+    if shape.kind == "llama":
+        writer.add_vocab_size(shape.vocab)
+    if shape.kind in ("internlm2", "llama"):
+        writer.add_rope_dimension_count(shape.head_width)
     if shape.experts:
         writer.add_expert_count(shape.experts)
         writer.add_expert_used_count(shape.experts_used)
@@ -428,16 +438,20 @@ def _write_metadata(writer: gguf.GGUFWriter, metadata: Metadata, kind: str, dtyp
 
 
 def _write_tokenizer(writer: gguf.GGUFWriter, tokenizer: TokenizerSpec) -> None:
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
+    writer.add_tokenizer_model("llama" if tokenizer.scores else "gpt2")
+    writer.add_tokenizer_pre("default" if tokenizer.scores else "qwen2")
     writer.add_token_list(list(tokenizer.tokens))
     writer.add_token_types(list(tokenizer.types))
-    writer.add_token_merges(list(tokenizer.merges))
+    if tokenizer.scores:
+        writer.add_token_scores(list(tokenizer.scores))
+        writer.add_add_space_prefix(tokenizer.space_prefix)
+    else:
+        writer.add_token_merges(list(tokenizer.merges))
     writer.add_eos_token_id(tokenizer.eos)
     writer.add_pad_token_id(tokenizer.pad)
     if tokenizer.bos is not None:
         writer.add_bos_token_id(tokenizer.bos)
-    writer.add_add_bos_token(False)
+    writer.add_add_bos_token(bool(tokenizer.scores))
     writer.add_chat_template(tokenizer.chat_template)
 
 

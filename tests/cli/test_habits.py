@@ -11,7 +11,7 @@ import pytest
 from internvl_gguf.chat.settings import Settings
 from internvl_gguf.cli.ask import _split_arguments
 from internvl_gguf.errors import ModelFileError
-from internvl_gguf.models.catalog import load_catalog
+from internvl_gguf.models.catalog import Catalog, load_catalog, parse_catalog
 from internvl_gguf.models.names import HubModel, parse_model_name
 from tests.cli.test_commands import assert_two_lines
 
@@ -90,9 +90,13 @@ def test_a_size_behind_the_colon_is_that_model_of_the_family(typed: str, model: 
 
 
 def test_no_suggestion_is_a_model_that_does_not_run() -> None:
+    known = parse_catalog(b'[[model]]\nname = "InternVL3-9Z"\nunsupported = "It is too new."', "models.toml")
+    catalog = Catalog((*known, *load_catalog()))
+    with pytest.raises(ModelFileError, match=r"InternVL3-9Z does not run here: It is too new\."):
+        parse_model_name("InternVL3-9Z", catalog)
     with pytest.raises(ModelFileError) as caught:
-        parse_model_name("internvl3", load_catalog())
-    assert "InternVL3-9B" not in caught.value.hint
+        parse_model_name("internvl3-9y", catalog)
+    assert "InternVL3-9Z" not in caught.value.hint
     assert "Did you mean InternVL3-" in caught.value.hint
 
 

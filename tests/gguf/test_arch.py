@@ -11,6 +11,8 @@ from gguf import GGUFValueType
 from internvl_gguf.errors import InvalidRequestError, ModelFileError
 from internvl_gguf.gguf.arch import TEXT_ARCHITECTURES
 from internvl_gguf.gguf.arch.base import TextShape, VisionShape
+from internvl_gguf.gguf.arch.internlm2 import INTERNLM2
+from internvl_gguf.gguf.arch.internlm3 import INTERNLM3
 from internvl_gguf.gguf.arch.internvit import (
     INTERNVIT,
     INTERNVIT_6B,
@@ -87,7 +89,13 @@ def test_heads_that_llama_cpp_takes_for_granted_are_checked(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("architecture", "of_a_layer", "of_attention"),
-    [(QWEN2, 12, ("weight", "bias")), (QWEN3, 11, ("weight",)), (QWEN3MOE, 12, ("weight",))],
+    [
+        (QWEN2, 12, ("weight", "bias")),
+        (QWEN3, 11, ("weight",)),
+        (QWEN3MOE, 12, ("weight",)),
+        (INTERNLM2, 9, ("weight",)),
+        (INTERNLM3, 9, ("weight",)),
+    ],
     ids=lambda value: getattr(value, "name", None),
 )
 def test_a_file_decides_on_the_parts_that_there_are_several_ways_of(
@@ -99,7 +107,9 @@ def test_a_file_decides_on_the_parts_that_there_are_several_ways_of(
     ends = len(published), published[0], published[-1]
     assert ends == (2 * of_a_layer + 3, "token_embd.weight", "output.weight")
     tied = [name for name in published if name != "output.weight"]
-    assert [spec.name for spec in architecture.tensors(shape, tied)] == tied
+    # Of InternLM2 llama.cpp takes no token embedding in the place of the output matrix.
+    asked = [spec.name for spec in architecture.tensors(shape, tied)]
+    assert asked == (published if architecture is INTERNLM2 else tied)
     split = tuple(f".attn_{part}." for part in "qkv")
     rest = {name for name in published if not any(part in name for part in split)}
     fused = rest | {f"blk.{layer}.attn_qkv.{kind}" for layer in (0, 1) for kind in of_attention}

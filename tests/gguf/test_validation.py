@@ -56,6 +56,26 @@ def test_facts_of_the_text_models_of_internvl3_5() -> None:
     assert (sparse.n_expert, sparse.n_expert_used, sparse.n_ff_exp) == (8, 3, 32)
 
 
+def test_facts_of_the_text_models_of_internlm() -> None:
+    """Each prompt begins with a token; the third has heads of a width of its own, and spells a text with a space."""
+    second = text_facts_of(tiny_text(kind="internlm2"))
+    assert (second.architecture, second.head_dim, second.bos, second.strips_space) == ("internlm2", 16, 1, False)
+    third = text_facts_of(tiny_text(kind="llama", head_dim=32, space_prefix=True))
+    assert (third.architecture, third.head_dim, third.bos, third.strips_space) == ("llama", 32, 1, True)
+    assert (text_facts_of(tiny_text()).bos, text_facts_of(tiny_text()).strips_space) == (None, False)
+
+
+@pytest.mark.parametrize("key", ["bos_token_id", "add_bos_token", "add_space_prefix", "pre"])
+def test_what_a_sentencepiece_vocabulary_leaves_unsaid_is_what_llama_cpp_takes(key: str) -> None:
+    plan = tiny_text(kind="internlm2", space_prefix=True)
+    plan.remove(f"tokenizer.ggml.{key}")
+    facts = text_facts_of(plan)
+    assert (facts.bos, facts.strips_space) == (1, True)
+    plan = tiny_text(kind="internlm2")
+    plan.set("tokenizer.ggml.add_bos_token", False)
+    assert text_facts_of(plan).bos is None
+
+
 def test_experts_share_the_feed_forward_width_where_the_file_does_not_say() -> None:
     plan = tiny_text(kind="qwen3moe", n_ff=96, n_expert_used=2)
     plan.remove("qwen3moe.expert_feed_forward_length")
@@ -143,7 +163,7 @@ class Defect:
 
     def plan(self) -> Blueprint:
         """A valid plan of a text model."""
-        return tiny_text(kind=self.kind, head_dim=0 if self.kind == "qwen2" else 32)
+        return tiny_text(kind=self.kind, head_dim=0 if self.kind in ("qwen2", "internlm2") else 32)
 
 
 def _renamed(before: str, after: str) -> Callable[[Blueprint], object]:
@@ -283,9 +303,55 @@ MMPROJ_DEFECTS = {
 }
 
 TEXT_DEFECTS = {
-    "another architecture": Defect(_with("general.architecture", "llama"), 'architecture is "llama"', "refuses"),
-    "an InternLM2": Defect(
-        _with("general.architecture", "internlm2"), "(InternLM2, the text model of InternVL2 and 2.5)", "refuses"
+    "another architecture": Defect(_with("general.architecture", "gemma"), 'architecture is "gemma"', "refuses"),
+    "a Llama 3": Defect(
+        _with("tokenizer.ggml.model", "gpt2"), 'its tokenizer is "gpt2", not that of InternLM3', "refuses", "llama"
+    ),
+    "a plain InternLM2.5": Defect(
+        lambda plan: plan.key("tokenizer.ggml.tokens").value.__setitem__(slice(-3, None), ["a1", "a2", "a3"]),
+        "a plain InternLM2.5 and no InternVL text model: its vocabulary has no <img>, </img>, <IMG_CONTEXT>",
+        "harmless",
+        "internlm2",
+    ),
+    "no output matrix": Defect(_without("output.weight"), "output.weight is missing", "refuses", "internlm2"),
+    "heads that turn in part": Defect(
+        _with("internlm2.rope.dimension_count", 8, UINT32),
+        "rope.dimension_count is 8, outside 16 to 16",
+        "dies",
+        "internlm2",
+    ),
+    "heads of another width than Llama's turn": Defect(
+        _with("llama.rope.dimension_count", 16, UINT32), "rope.dimension_count is 16, outside 32", "refuses", "llama"
+    ),
+    "a bias that no InternLM has": Defect(
+        _tensor_like("blk.0.attn_q.bias", "blk.0.attn_norm.weight"), "no place for the tensor", "lies", "internlm2"
+    ),
+    "frequencies of Llama 3.1": Defect(
+        lambda plan: plan.tensors.append(
+            Tensor("rope_freqs.weight", (16,), GGMLQuantizationType.F32, np.full(16, 2, np.float32).tobytes())
+        ),
+        "no place for the tensor rope_freqs.weight",
+        "lies",
+        "llama",
+    ),
+    "no scores": Defect(_without("tokenizer.ggml.scores"), "tokenizer.ggml.scores is missing", "harmless", "internlm2"),
+    "a score that is no number": Defect(
+        lambda plan: plan.key("tokenizer.ggml.scores").value.__setitem__(300, float("nan")),
+        "a score of its tokenizer is not a number",
+        "harmless",
+        "internlm2",
+    ),
+    "a byte that no piece stands for": Defect(
+        lambda plan: plan.key("tokenizer.ggml.tokens").value.__setitem__(3 + 0xC3, "c3"),
+        "its token c3 is to stand for a byte, and names none",
+        "refuses",
+        "internlm2",
+    ),
+    "a byte that is a word": Defect(
+        lambda plan: plan.key("tokenizer.ggml.token_type").value.__setitem__(3 + 0xC3, 1),
+        "its vocabulary has no token <0xC3>, which stands for a byte",
+        "lies",
+        "internlm2",
     ),
     "a GPT-OSS": Defect(
         _with("general.architecture", "gpt-oss"), "(GPT-OSS, the text model of InternVL3.5-20B-A4B)", "refuses"
@@ -294,12 +360,12 @@ TEXT_DEFECTS = {
     "no architecture": Defect(_without("general.architecture"), "general.architecture is missing", "refuses"),
     "a plain Qwen2.5": Defect(
         lambda plan: plan.key("tokenizer.ggml.tokens").value.__setitem__(slice(-3, None), ["a1", "a2", "a3"]),
-        "a Qwen2.5 and no InternVL text model: its vocabulary has no <img>, </img>, <IMG_CONTEXT>",
+        "a plain Qwen2.5 and no InternVL text model: its vocabulary has no <img>, </img>, <IMG_CONTEXT>",
         "harmless",
     ),
     "a plain Qwen3": Defect(
         lambda plan: plan.key("tokenizer.ggml.tokens").value.__setitem__(slice(-3, None), ["a1", "a2", "a3"]),
-        "a Qwen3 and no InternVL text model: its vocabulary has no <img>, </img>, <IMG_CONTEXT>",
+        "a plain Qwen3 and no InternVL text model: its vocabulary has no <img>, </img>, <IMG_CONTEXT>",
         "harmless",
         "qwen3",
     ),
@@ -422,13 +488,12 @@ def test_defects_of_an_mmproj_are_refused(name: str) -> None:
 
 
 def test_text_models_of_the_family_that_do_not_run_name_those_that_do() -> None:
-    for name in ("internlm2", "llama", "gpt-oss"):
-        plan = tiny_text()
-        plan.set("general.architecture", name)
-        with pytest.raises(ModelFileError) as caught:
-            text_facts_of(plan)
-        assert f'"{name}"' in caught.value.message
-        assert "a Qwen2.5 or Qwen3" in caught.value.hint
+    plan = tiny_text()
+    plan.set("general.architecture", "gpt-oss")
+    with pytest.raises(ModelFileError) as caught:
+        text_facts_of(plan)
+    assert '"gpt-oss"' in caught.value.message
+    assert "docs/models.md" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", TEXT_DEFECTS)

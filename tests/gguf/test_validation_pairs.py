@@ -197,12 +197,17 @@ def test_models_of_one_shape_are_told_apart_by_name(tmp_path: Path) -> None:
 
 def test_an_mmproj_of_a_release_without_such_text_models_is_refused() -> None:
     """The text model of a finetune has another name; its architecture tells that it is of InternVL3.5."""
-    for kind, other in (("qwen3", "InternVL3-14B"), ("qwen3moe", "InternVL2_5-4B"), ("qwen2", "InternVL3_5-14B")):
+    for kind, title, other, same in (
+        ("qwen3", "Qwen3", "InternVL3-14B", "InternVL3.5"),
+        ("qwen3moe", "Qwen3", "InternVL2_5-4B", "InternVL3.5"),
+        ("qwen2", "Qwen2", "InternVL3_5-14B", "InternVL3"),
+        ("internlm2", "InternLM2", "InternVL3-8B", "InternVL2.5-8B"),
+        ("llama", "InternLM3", "InternVL2_5-8B", "InternVL3-9B"),
+    ):
         ours = text_facts_of(tiny_text(kind=kind, name="my own finetune"))
-        with pytest.raises(ModelPairError, match=f"no text model of that release is a Qwen{kind[4]}") as caught:
+        with pytest.raises(ModelPairError, match=f"a release without text models of {title}") as caught:
             validate_pair(ours, mmproj_facts_of(tiny_mmproj(name=other)))
         assert "the repository the text model came from" in caught.value.hint
-        same = "InternVL3" if kind == "qwen2" else "InternVL3.5"
         validate_pair(ours, mmproj_facts_of(tiny_mmproj(name=same)))
 
 

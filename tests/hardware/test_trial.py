@@ -28,7 +28,9 @@ from internvl_gguf.utils.paths import cache_dir
 
 STAND_IN = Path(__file__).parents[1] / "support" / "trial_stand_in.py"
 ALL = ("weights Q4_K", "weights F16", "attention f16", "flash attention f16", "flash attention q8_0", "encoder F16")
+OF_EXPERTS = ("experts Q4_K", "experts Q6_K")
 Q4_K = Needs(frozenset(("Q4_K",)), frozenset(("F16",)))
+MOE = Needs(frozenset(("F16",)), frozenset(("F16",)), expert_kinds=frozenset(("Q4_K",)), head_norms=True)
 F16 = Needs(frozenset(("F16",)), frozenset(("F16",)))
 GPU = {"CUDA0": "NVIDIA Something"}
 
@@ -48,7 +50,7 @@ class Library:
     def fails(self, **fates: dict[str, str]) -> None:
         """What becomes of checks, by their names with spaces as underscores, in each step."""
         plan: dict[str, dict[str, str]] = {name: {"*": "right"} for name in ALL}
-        spelled = {name.replace(" ", "_"): name for name in ALL}
+        spelled = {name.replace(" ", "_"): name for name in (*ALL, *OF_EXPERTS)}
         plan |= {spelled.get(name, name.replace("_", " ")): by_step for name, by_step in fates.items()}
         self.path.write_text(json.dumps(plan))
 
@@ -109,6 +111,64 @@ def test_a_model_that_does_not_need_what_fails_keeps_everything(library: Library
     assert find_usable_settings(F16).notices == ()
     with pytest.raises(LibraryError, match="on this CPU: the trial with Q4_K weights was killed by SIGILL"):
         find_usable_settings(Q4_K)
+
+
+def test_experts_are_tried_for_the_first_model_that_has_some_and_no_other(
+    library: Library, next_process: Callable[[], None]
+) -> None:
+    """Products with matrices of experts are kernels of their own, in each type; few models have any."""
+    library.fails(experts_Q4_K={"*": "right"}, experts_Q6_K={"*": "right"})
+    settled = find_usable_settings(Q4_K)
+    assert library.tried == ["CPU"]
+    assert not any("experts" in name for name in recorded(circumstances()).steps["CPU"])
+    assert find_usable_settings(MOE) == settled
+    next_process()
+    assert find_usable_settings(MOE) == settled
+    assert library.tried == ["CPU", "CPU"]
+    known = recorded(circumstances()).steps["CPU"]
+    assert known.keys() == {*ALL, "experts Q4_K"}, "of the types that a file holds, beside all that was known"
+    find_usable_settings(MOE, GPU)
+    assert set(recorded(circumstances()).steps["CUDA0 (NVIDIA Something)"]) == set(MOE.checks(Step("CUDA0")) or ())
+
+
+@pytest.mark.parametrize(("fate", "what"), [("SIGILL", "crash"), ("wrong", "compute wrong")])
+def test_experts_whose_reordered_kernels_fail_get_the_plain_ones(library: Library, fate: str, what: str) -> None:
+    """A dense model of the same type keeps the reordered ones, which work for it."""
+    library.fails(experts_Q4_K={"CPU": fate})
+    assert find_usable_settings(Q4_K).extra_buffers
+    settled = find_usable_settings(MOE)
+    assert not settled.extra_buffers
+    assert settled.notices[0].startswith(f"AMX kernels of this llama.cpp build {what} here (Q4_K experts: ")
+    assert find_usable_settings(Q4_K).extra_buffers
+    report = trial_report({}).tried["CPU"]
+    assert [(tried.step.name, set(tried.failed)) for tried in report] == [
+        ("CPU", {"experts Q4_K"}),
+        ("CPU, plain", set()),
+    ]
+
+
+def test_experts_that_fail_in_every_way_are_refused(library: Library) -> None:
+    library.fails(experts_Q4_K={"*": "SIGILL"})
+    with pytest.raises(LibraryError, match="on this CPU: the trial with Q4_K experts was killed by SIGILL"):
+        find_usable_settings(MOE)
+    assert find_usable_settings(Q4_K).extra_buffers
+
+
+def test_experts_whose_trial_may_have_been_an_accident_are_tried_again(
+    library: Library, next_process: Callable[[], None]
+) -> None:
+    library.fails(experts_Q4_K={"CPU": "SIGKILL"})
+    assert not find_usable_settings(MOE).extra_buffers
+    next_process()
+    library.fails(experts_Q4_K={"*": "right"})
+    assert find_usable_settings(MOE).extra_buffers
+
+
+def test_norms_of_heads_that_fail_concern_models_that_have_them(library: Library) -> None:
+    library.fails(norms_of_heads={"*": "wrong"})
+    assert find_usable_settings(F16).extra_buffers
+    with pytest.raises(LibraryError, match="the answer with norms of heads is 80% off"):
+        find_usable_settings(MOE)
 
 
 def test_an_answer_that_is_wrong_counts_as_much_as_a_death(library: Library) -> None:

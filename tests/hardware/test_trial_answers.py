@@ -13,8 +13,9 @@ from internvl_gguf.hardware.trial.steps import Step
 from internvl_gguf.hardware.trial.trial_report import trial_report
 from internvl_gguf.llama.trial import library_checks as trial_checks
 from internvl_gguf.llama.trial import tiny_encoder
-from internvl_gguf.llama.trial.library_checks import Setting, checks, distance
+from internvl_gguf.llama.trial.library_checks import Setting, checks, distance, expert_checks
 from internvl_gguf.llama.trial.tiny_encoder import TinyEncoder
+from internvl_gguf.llama.trial.tiny_qwen3 import USED, TinyQwen3, TinyQwen3Moe
 from internvl_gguf.llama.trial.tiny_text import VOCABULARY, TinyText
 from internvl_gguf.llama.trial.weights import KINDS, random_matrix
 
@@ -43,6 +44,8 @@ def test_every_type_of_weight_that_is_published_is_tried() -> None:
     flash = {f"flash attention {kind}" for kind in ("f32", "f16", "bf16", "q8_0", "q4_0")}
     assert caches | flash | {f"encoder {kind}" for kind in ("F32", "F16", "BF16", "Q8_0")} <= names
     assert {name for name, _ in checks(Setting(flash_attn=False))} == names - flash
+    assert {name for name, _ in expert_checks(Setting())} == {f"experts {kind.name}" for kind in KINDS}
+    assert "norms of heads" in names
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -99,6 +102,63 @@ def test_a_wrong_kernel_breaks_the_bound_of_quantised_weights(part: str, fault: 
     wrong = replace(tiny, matrices={**tiny.matrices, f"{part}.weight": replace(matrix, values=fault(matrix.values))})
     found = distance(wrong.logits(TOKENS), tiny.logits(TOKENS))
     assert found > trial_checks.bound_of_weights("Q4_K")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_experts_of_the_installed_library_are_right_on_this_machine(kind: GGMLQuantizationType) -> None:
+    """`internvl doctor` does not try them, since the first model that has experts of a type does."""
+    step = trial_report({}).tried["CPU"][-1].step
+    answer = dict(expert_checks(Setting(extra_buffers=step.extra_buffers)))[f"experts {kind.name}"]()
+    assert answer.distance < answer.bound
+
+
+def exchanged_experts(values: Values) -> Values:
+    return np.roll(values, 1, axis=0)
+
+
+def by_expert(fault: Callable[[Values], Values]) -> Callable[[Values], Values]:
+    """The fault in the matrix of every expert."""
+    return lambda values: np.stack([fault(each) for each in values])
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, lost_signs, exchanged_experts], ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("part", ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"])
+def test_a_wrong_kernel_breaks_the_bound_of_quantised_experts(part: str, fault: Callable[[Values], Values]) -> None:
+    tiny, name = TinyQwen3Moe.of_experts(GGMLQuantizationType.Q4_K), f"blk.0.{part}.weight"
+    changed = (fault if fault is exchanged_experts else by_expert(fault))(tiny.matrices[name].values)
+    wrong = replace(tiny, matrices={**tiny.matrices, name: replace(tiny.matrices[name], values=changed)})
+    assert distance(wrong.logits(TOKENS), tiny.logits(TOKENS)) > trial_checks.bound_of_experts("Q4_K")
+
+
+def test_another_choice_of_experts_breaks_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One expert less for each token, the least likely of the chosen ones."""
+    tiny = TinyQwen3Moe.of_experts(GGMLQuantizationType.Q4_K)
+    expected = tiny.logits(TOKENS)
+    monkeypatch.setattr("internvl_gguf.llama.trial.tiny_qwen3.USED", USED - 1)
+    assert distance(tiny.logits(TOKENS), expected) > trial_checks.bound_of_experts("Q4_K")
+
+
+def test_no_rounding_changes_the_choice_of_experts() -> None:
+    """Where two experts are nearly equally likely, another rounding could exchange them, and the check would fail."""
+    tiny = TinyQwen3Moe.of_experts(GGMLQuantizationType.F32)
+    router = tiny.matrices["blk.0.ffn_gate_inp.weight"]
+    # Half precision, as a GPU may multiply with, everywhere but in the experts themselves.
+    halved = {
+        name: replace(matrix, values=matrix.values.astype(np.float16).astype(np.float32))
+        for name, matrix in tiny.matrices.items()
+        if "_exps" not in name
+    }
+    assert halved["blk.0.ffn_gate_inp.weight"].values.shape == router.values.shape
+    rounded = replace(tiny, matrices={**tiny.matrices, **halved})
+    assert distance(rounded.logits(TOKENS), tiny.logits(TOKENS)) < 5e-3
+
+
+@pytest.mark.parametrize("part", ["attn_q_norm", "attn_k_norm"])
+def test_a_norm_of_heads_that_is_wrong_breaks_its_bound(part: str) -> None:
+    tiny, name = TinyQwen3.dense(), f"blk.0.{part}.weight"
+    wrong = replace(tiny, vectors={**tiny.vectors, name: np.roll(tiny.vectors[name], 1)})
+    answer = dict(checks(Setting()))["norms of heads"]()
+    assert distance(wrong.logits(TOKENS), tiny.logits(TOKENS)) > answer.bound > answer.distance
 
 
 def test_a_wrong_row_or_column_of_the_answer_is_not_averaged_away() -> None:

@@ -110,6 +110,9 @@ class Prefix:
         ("Qwen3 4B", "BF16", 6, REQUESTS[3:]),
         ("Qwen3 30B-A3B", "Q4_K_M", 8, REQUESTS),
         ("Qwen3 235B-A22B", "Q8_0", 4, REQUESTS[::3]),
+        ("InternLM2.5 1.8B", "Q4_K_M", 6, REQUESTS),
+        ("InternLM2.5 20B", "BF16", 3, REQUESTS[:3]),
+        ("InternLM3 8B", "Q6_K", 6, REQUESTS),
     ],
 )
 def test_the_formula_is_what_llama_cpp_plans(

@@ -171,7 +171,7 @@ def test_an_unknown_quant_is_answered_with_the_nearest_and_the_list(
     ("typed", "words"),
     [
         ("InternVL3-14B-Instrukt", "InternVL3-14B-Instruct"),
-        ("InternVL3-9B", "does not run here"),
+        ("InternVL3-9B", "knows no GGUF repository of InternVL3-9B"),
         ("InternVL3-78B", "owner/repo"),
         ("nonsense", "internvl list"),
     ],

@@ -205,6 +205,13 @@ QWEN3_CASES = tuple(
     or len(case.turns[0].pictures) > 1
 )
 QWEN3_PICTURES = tuple(TILE_COUNTS[count] for count in (1, 3, 13))
+# The same, and text that another vocabulary spells in another way.
+INTERNLM_CASES = tuple(
+    case
+    for case in SMALL_CASES
+    if case in QWEN3_CASES
+    or case.name in ("text only, other system", "large picture in six tiles", "decomposed accents")
+)
 
 
 @dataclass(frozen=True)
@@ -216,6 +223,7 @@ class Reference:
         kind: architecture of the text part, as llama.cpp names it.
         head_dim: width of a head of the text part; 0 for width / heads.
         experts, experts_used, expert_ffn: of qwen3moe.
+        space_prefix: of a SentencePiece vocabulary: whether it spells the beginning of a text with a space.
     """
 
     name: str
@@ -236,11 +244,12 @@ class Reference:
     embedded: tuple[Picture, ...]
     token_stride: int = 1
     vocab: int = 448
-    kind: Literal["qwen2", "qwen3", "qwen3moe"] = "qwen2"
+    kind: Literal["qwen2", "qwen3", "qwen3moe", "internlm2", "llama"] = "qwen2"
     head_dim: int = 0
     experts: int = 0
     experts_used: int = 0
     expert_ffn: int = 0
+    space_prefix: bool = False
 
     @property
     def tokens_per_tile(self) -> int:
@@ -327,5 +336,45 @@ REFERENCES = (
         experts=8,
         experts_used=4,
         expert_ffn=48,
+    ),
+    Reference(
+        "internlm2",
+        seed=1,
+        image_size=56,
+        patch_size=14,
+        vision_width=64,
+        vision_layers=2,
+        vision_heads=2,
+        vision_ffn=128,
+        width=64,
+        layers=3,
+        heads=4,
+        kv_heads=2,
+        ffn=160,
+        tied=False,
+        cases=INTERNLM_CASES,
+        embedded=QWEN3_PICTURES,
+        kind="internlm2",
+    ),
+    Reference(
+        "internlm3",
+        seed=4,
+        image_size=56,
+        patch_size=14,
+        vision_width=64,
+        vision_layers=2,
+        vision_heads=2,
+        vision_ffn=128,
+        width=64,
+        layers=3,
+        heads=4,
+        kv_heads=1,
+        ffn=160,
+        tied=False,
+        cases=INTERNLM_CASES,
+        embedded=QWEN3_PICTURES,
+        kind="llama",
+        head_dim=32,
+        space_prefix=True,
     ),
 )

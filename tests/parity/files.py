@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from training.export_gguf import Metadata, export_mmproj, export_text
 
+from .internlm import converted
 from .model import text_shape, vision_shape
+from .pieces import PieceTokenizer
 from .vocabulary import tokenizer_spec
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ def export(model: ReferenceModel, folder: Path) -> None:
         description="Random weights; made by tests/parity/make_reference.py to compare runtimes with.",
     )
     folder.mkdir(parents=True, exist_ok=True)
-    spec = tokenizer_spec(model.tokenizer, reference.vocab)
-    export_text(folder / "text.gguf", model.weights, text_shape(reference), spec, metadata)
-    export_mmproj(folder / "mmproj.gguf", model.weights, vision_shape(reference), metadata)
+    if isinstance(model.tokenizer, PieceTokenizer):
+        spec, weights = model.tokenizer.spec(reference.vocab), converted(model.weights, reference)
+    else:
+        spec, weights = tokenizer_spec(model.tokenizer, reference.vocab), model.weights
+    export_text(folder / "text.gguf", weights, text_shape(reference), spec, metadata)
+    export_mmproj(folder / "mmproj.gguf", weights, vision_shape(reference), metadata)

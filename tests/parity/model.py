@@ -11,7 +11,9 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from training.export_gguf import TextShape, VisionShape
 
+from .internlm import fused_shapes, load_fused
 from .pictures import draw
+from .pieces import PieceTokenizer
 from .recipe import pixel_values, tiles_of_card
 from .vocabulary import IM_END, IMG, IMG_CONTEXT, IMG_END, build_tokenizer
 
@@ -63,7 +65,7 @@ def vision_shape(reference: Reference) -> VisionShape:
 
 
 def _own_sizes(reference: Reference) -> dict[str, int]:
-    """What the configurations of Qwen3 and Qwen3-MoE have beside those of Qwen2."""
+    """What the configurations of the others have beside those of Qwen2."""
     head = {"head_dim": reference.head_dim} if reference.head_dim else {}
     experts = {
         "num_experts": reference.experts,
@@ -87,7 +89,7 @@ def _config(reference: Reference, image_token_id: int) -> InternVLConfig:
             "layer_norm_eps": NORM_EPS,
         },
         text_config={
-            "model_type": {"qwen3moe": "qwen3_moe"}.get(reference.kind, reference.kind),
+            "model_type": {"qwen3moe": "qwen3_moe", "internlm2": "llama"}.get(reference.kind, reference.kind),
             "vocab_size": reference.vocab,
             "hidden_size": reference.width,
             "num_hidden_layers": reference.layers,
@@ -137,7 +139,7 @@ def random_weights(
         elif name.endswith(".mlp.gate.weight"):
             scale, mean = ROUTER_GAIN / np.sqrt(shapes[name][-1]), 0.0
         else:
-            gain = 1.3 if "q_proj" in name or "k_proj" in name else 1.0
+            gain = 1.3 if "q_proj" in name or "k_proj" in name or "wqkv" in name else 1.0
             scale, mean = gain / np.sqrt(np.prod(shapes[name][1:])), 0.0
         weights[name] = (mean + scale * noise).astype(np.float32)
     return weights
@@ -163,17 +165,27 @@ class ReferenceModel:
 
     def __init__(self, reference: Reference) -> None:
         self.reference = reference
-        self.tokenizer: Tokenizer = build_tokenizer(reference.vocab)
+        is_internlm = reference.kind in ("internlm2", "llama")
+        self.tokenizer: Tokenizer | PieceTokenizer = (
+            PieceTokenizer(reference.vocab, space_prefix=reference.space_prefix)
+            if is_internlm
+            else build_tokenizer(reference.vocab)
+        )
         config = _config(reference, self.tokenizer.token_to_id(IMG_CONTEXT))
         config._attn_implementation = "sdpa"  # eager needs gigabytes for the longest prompt
         self._model = InternVLForConditionalGeneration(config).eval()
         shapes = {name: tuple(data.shape) for name, data in self._model.state_dict().items()}
         if reference.tied:
             shapes.pop("lm_head.weight")
+        if reference.kind == "internlm2":
+            shapes = fused_shapes(shapes, reference)
         weights = random_weights(shapes, reference.seed, self._plain_rows())
         if reference.tied:
             weights["lm_head.weight"] = weights["model.language_model.embed_tokens.weight"]
         self.weights = weights
+        if reference.kind == "internlm2":
+            load_fused(self._model, weights, reference)
+            return
         self._model.load_state_dict({name: torch.from_numpy(data) for name, data in weights.items()})
 
     def embed(self, picture: Picture) -> NDArray[np.float32]:
@@ -200,22 +212,27 @@ class ReferenceModel:
                 ids = self._greedy(prompt, pixels, turn.answer_tokens)
                 answers.append(ids)
                 prompt += self.decode(ids) + "<|im_end|>\n"
-        ids = self.tokenizer.encode(prompt, add_special_tokens=False).ids
+        ids = self._encode(prompt)
         return Answered(self._logprobs(ids, pixels), ids, answers)
 
     def decode(self, ids: list[int]) -> str:
         """The text of token ids, control tokens by their names."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
 
+    def _encode(self, prompt: str) -> list[int]:
+        """The ids of a prompt. InternLM's begins with a token of its own; the tokenizers of Qwen add none."""
+        has_first = isinstance(self.tokenizer, PieceTokenizer)
+        return list(self.tokenizer.encode(prompt, add_special_tokens=has_first).ids)
+
     def _greedy(self, prompt: str, pixels: list[NDArray[np.float32]], count: int) -> list[int]:
         """The `count` likeliest tokens one after another; they must survive being written out and read again."""
-        ids = self.tokenizer.encode(prompt, add_special_tokens=False).ids
+        ids = self._encode(prompt)
         start = len(ids)
         for _ in range(count):
             ids.append(int(self._logprobs(ids, pixels).argmax()))
         answer = ids[start:]
         text = self.decode(answer)
-        if self.tokenizer.encode(prompt + text + IM_END, add_special_tokens=False).ids[start:-1] != answer:
+        if self._encode(prompt + text + IM_END)[start:-1] != answer:
             raise ValueError(f"the answer {text!r} is tokenised otherwise when read again; ask another question")
         return answer
 
@@ -239,4 +256,4 @@ class ReferenceModel:
     def _plain_rows(self) -> list[int]:
         """Ids of the tokens that are ASCII text by themselves."""
         vocabulary = self.tokenizer.get_vocab(with_added_tokens=False)
-        return [index for text, index in vocabulary.items() if all(" " < c <= "~" or c in "ĠĊ" for c in text)]
+        return [index for text, index in vocabulary.items() if all(" " < c <= "~" or c in "ĠĊ▁" for c in text)]

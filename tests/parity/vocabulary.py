@@ -67,7 +67,7 @@ def build_tokenizer(vocab: int) -> Tokenizer:
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_training_text(), trainer)
+    tokenizer.train_from_iterator(training_text(), trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in USER_DEFINED_TOKENS])
     return tokenizer
@@ -94,7 +94,8 @@ def tokenizer_spec(tokenizer: Tokenizer, vocab: int) -> TokenizerSpec:
     )
 
 
-def _training_text() -> Iterator[str]:
+def training_text() -> Iterator[str]:
+    """The texts that a vocabulary is trained on: those of all cases, and a sample of plain English."""
     yield _SAMPLE
     yield OFFICIAL_SYSTEM
     for case in dict.fromkeys(case for reference in REFERENCES for case in reference.cases):

@@ -15,6 +15,8 @@ from tests.support.tiny_models import tiny_text, write_tiny_mmproj
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tests.support.damage import Blueprint
+
 _WIDTH = 320  # a direction of its own for each token
 _END = "<|im_end|>"
 THINKING: dict[str, Any] = {"kind": "qwen3", "thinking": True, "n_head": 4, "head_dim": 32}
@@ -34,8 +36,15 @@ def write_chain_model(folder: Path, answer: Sequence[str], name: str = "chain", 
     letters = {token for token in spoken if len(token) == 1}  # the vocabulary has them
     words = tuple(token for token in spoken if token not in letters)
     text = tiny_text(width=_WIDTH, n_ctx=2048, name=name, spoken=words, **plan)
+    chain_weights(text, (_written("\n"), *map(_written, answer), _END))
+    path = write(folder / f"{name}.gguf", text)
+    return ModelFiles(name, path, write_tiny_mmproj(folder / f"mmproj-{name}.gguf", projection=_WIDTH))
+
+
+def chain_weights(text: Blueprint, chain: Sequence[str]) -> None:
+    """Give a model, at least as wide as its vocabulary, weights by which each of these tokens names the next one."""
     tokens: list[str] = text.key("tokenizer.ggml.tokens").value
-    places = [tokens.index(token) for token in (_written("\n"), *map(_written, answer), _END)]
+    places = [tokens.index(token) for token in chain]
     for tensor in text.tensors:
         shape = tensor.shape[::-1]
         values = np.ones(shape) if "norm" in str(tensor.name) else np.zeros(shape)
@@ -46,8 +55,6 @@ def write_chain_model(folder: Path, answer: Sequence[str], name: str = "chain", 
                 if not values[:, before].any():
                     values[after, before] = 1.0
         tensor.data = values.astype(np.float32).tobytes()
-    path = write(folder / f"{name}.gguf", text)
-    return ModelFiles(name, path, write_tiny_mmproj(folder / f"mmproj-{name}.gguf", projection=_WIDTH))
 
 
 def _written(token: str) -> str:

@@ -15,6 +15,7 @@ from gguf import GGMLQuantizationType, GGUFValueType, TokenType
 from internvl_gguf.gguf.arch import TEXT_ARCHITECTURES
 from internvl_gguf.gguf.arch.base import MmprojShape, TensorSpec, TextShape
 from internvl_gguf.gguf.arch.internvit import INTERNVIT
+from internvl_gguf.gguf.arch.text_architecture import SENTENCEPIECE
 from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts, validate_mmproj, validate_text_model
 from tests.support.damage import Blueprint, Key, Tensor, array, header_of, number, real, text, truth, write
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
 GROUNDING_TOKENS = ("<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>")
 THINKING_TOKENS = ("<tool_call>", "</tool_call>", "<think>", "</think>")
+WORDS = ("th", "the", "in", "ing", "▁the", "us", "user", "▁a", "<i", "<im", "<img", "er", "an", "on", "re")
 MERGED = ("th", "the", "in", "ing", "er", "an", "on", "re")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -68,6 +70,7 @@ def tiny_text(
     thinking: bool = False,
     kind: str = "qwen2",
     head_dim: int = 0,
+    space_prefix: bool = False,
     n_expert: int = 4,
     n_expert_used: int = 2,
 ) -> Blueprint:
@@ -76,13 +79,18 @@ def tiny_text(
     Args:
         kind: its architecture; of qwen3moe alone are the experts, which share `n_ff` evenly.
         head_dim: width of a head; 0 for width / n_head, which qwen2 requires.
+        space_prefix: of a SentencePiece vocabulary: whether it spells the beginning of a text with a space.
         spoken: more tokens of text, which no prompt has: nothing merges to them.
         padding: unused tokens behind all others, as converters add them where a table has more rows than tokens.
         grounding: whether those of boxes are among them.
         thinking: whether those of thoughts are.
         weights: False gives tensors without data, for headers of any size (see `damage.write_sparse`).
     """
-    tokens, types, merges = _vocabulary(grounding, spoken, thinking, padding)
+    architecture = TEXT_ARCHITECTURES[kind]
+    if architecture.tokenizer == SENTENCEPIECE:
+        tokens, vocabulary = _pieces(grounding, space_prefix)
+    else:
+        tokens, vocabulary = _byte_pairs(grounding, spoken, thinking, padding)
     keys = [
         text("general.architecture", kind),
         text("general.type", "model"),
@@ -97,17 +105,10 @@ def tiny_text(
         number(f"{kind}.attention.head_count_kv", n_head_kv),
         real(f"{kind}.rope.freq_base", 1e6),
         real(f"{kind}.attention.layer_norm_rms_epsilon", 1e-6),
-        text("tokenizer.ggml.model", "gpt2"),
-        text("tokenizer.ggml.pre", "qwen2"),
-        array("tokenizer.ggml.tokens", GGUFValueType.STRING, list(tokens)),
-        array("tokenizer.ggml.token_type", GGUFValueType.INT32, list(types)),
-        array("tokenizer.ggml.merges", GGUFValueType.STRING, list(merges)),
+        *vocabulary,
         number("tokenizer.ggml.eos_token_id", tokens.index("<|im_end|>")),
-        number("tokenizer.ggml.padding_token_id", tokens.index("<|endoftext|>")),
-        truth("tokenizer.ggml.add_bos_token", False),
         text("tokenizer.chat_template", "{% for m in messages %}{{ m['content'] }}{% endfor %}"),
     ]
-    architecture = TEXT_ARCHITECTURES[kind]
     sizes = (n_expert, n_expert_used, n_ff // n_expert_used) if architecture.has_experts else (0, 0, 0)
     shape = TextShape(kind, n_layers, width, n_head, n_head_kv, n_ff, len(tokens), n_ctx, head_dim, *sizes)
     keys += _own_keys(shape, head_dim)
@@ -208,6 +209,46 @@ def _tensors(specs: Iterable[TensorSpec], seed: int, weights: bool) -> list[Tens
             data = values.astype(np.float32).tobytes()
         tensors.append(Tensor(name, shape, GGMLQuantizationType.F32, data))
     return tensors
+
+
+def _byte_pairs(
+    grounding: bool, spoken: tuple[str, ...], thinking: bool, padding: int
+) -> tuple[tuple[str, ...], list[Key]]:
+    """The tokens of a byte-level BPE vocabulary, and the keys of a file that has it."""
+    tokens, types, merges = _vocabulary(grounding, spoken, thinking, padding)
+    return tokens, [
+        text("tokenizer.ggml.model", "gpt2"),
+        text("tokenizer.ggml.pre", "qwen2"),
+        array("tokenizer.ggml.tokens", GGUFValueType.STRING, list(tokens)),
+        array("tokenizer.ggml.token_type", GGUFValueType.INT32, list(types)),
+        array("tokenizer.ggml.merges", GGUFValueType.STRING, list(merges)),
+        number("tokenizer.ggml.padding_token_id", tokens.index("<|endoftext|>")),
+        truth("tokenizer.ggml.add_bos_token", False),
+    ]
+
+
+def _pieces(grounding: bool, space_prefix: bool) -> tuple[tuple[str, ...], list[Key]]:
+    """The same of a SentencePiece vocabulary: bytes, letters, a few words, and InternVL's special tokens."""
+    ordinary = [*(chr(code) for code in range(0x21, 0x7F)), "▁", "\n", *sorted(WORDS, key=len)]
+    special = (*SPECIAL_TOKENS[1:], *(GROUNDING_TOKENS if grounding else ()))
+    tokens = ("<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *ordinary, *special)
+    counts = {
+        TokenType.UNKNOWN: 1, TokenType.CONTROL: 2, TokenType.BYTE: 256, TokenType.NORMAL: len(ordinary),
+    }  # fmt: skip
+    types = [int(kind) for kind, count in counts.items() for _ in range(count)]
+    types += [int(TokenType.CONTROL)] * len(special)
+    scores = [0.0] * 259 + [-float(rank) for rank in range(len(ordinary))] + [-1000.0] * len(special)
+    return tokens, [
+        text("tokenizer.ggml.model", SENTENCEPIECE),
+        text("tokenizer.ggml.pre", "default"),
+        array("tokenizer.ggml.tokens", GGUFValueType.STRING, list(tokens)),
+        array("tokenizer.ggml.scores", GGUFValueType.FLOAT32, scores),
+        array("tokenizer.ggml.token_type", GGUFValueType.INT32, types),
+        number("tokenizer.ggml.bos_token_id", 1),
+        number("tokenizer.ggml.unknown_token_id", 0),
+        truth("tokenizer.ggml.add_bos_token", True),
+        truth("tokenizer.ggml.add_space_prefix", space_prefix),
+    ]
 
 
 @lru_cache(maxsize=4)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -84,12 +85,14 @@ class TextModel(NativeObject):
                 "Check that the file is complete and that there is memory for it.",
             )
         self._vocab: int = llama_cpp.llama_model_get_vocab(self.handle)
+        self._has_pieces = llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_SPM
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self.n_embd: int = llama_cpp.llama_model_n_embd_inp(self.handle)
         self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(self.handle)
         self._pieces: dict[int, bytes] = {}
         # A conversation is laid out again with every question, most of it the same text.
-        self._known_text = lru_cache(_REMEMBERED_TEXTS)(partial(_tokenize, self._vocab))
+        tokenize = _tokenize_pieces if self._has_pieces else _tokenize_byte_pairs
+        self._known_text = lru_cache(_REMEMBERED_TEXTS)(partial(tokenize, self._vocab))
 
     @property
     def vocab(self) -> int:
@@ -99,6 +102,9 @@ class TextModel(NativeObject):
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         """Tokenize plain text: nothing in it is read as a control token, and no token is added around it.
+
+        Accents are composed (NFC) for a vocabulary of byte pairs, as Qwen's published tokenizers do and llama.cpp does
+        not; those of InternLM, which are SentencePiece's, leave text as it is.
 
         Raises:
             InvalidRequestError: text with lone surrogates, which has no UTF-8.
@@ -142,6 +148,43 @@ class TextModel(NativeObject):
     @staticmethod
     def _free(handle: int) -> None:
         llama_cpp.llama_model_free(handle)
+
+
+def _tokenize_byte_pairs(vocab: int, text: str) -> tuple[int, ...]:
+    return _tokenize(vocab, unicodedata.normalize("NFC", text))
+
+
+def _tokenize_pieces(vocab: int, text: str) -> tuple[int, ...]:
+    """Tokenize text with a SentencePiece vocabulary, of which llama.cpp merges any two tokens that spell a third.
+
+    That may be a control token: "<img" and ">". SentencePiece never makes one of text, so they are taken apart again.
+    """
+    tokens = _tokenize(vocab, text)
+    if not any(_is_control(vocab, token) for token in tokens):
+        return tokens
+    ids = _ordinary_pieces(vocab)
+    return tuple(
+        part for token in tokens for part in (_halves(vocab, ids, token) if _is_control(vocab, token) else (token,))
+    )
+
+
+def _is_control(vocab: int, token: int) -> bool:
+    no_text = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+    return bool(llama_cpp.llama_vocab_get_attr(vocab, token) & no_text)
+
+
+def _ordinary_pieces(vocab: int) -> dict[bytes, int]:
+    """Return the ids of all tokens that are none of control, by the text that the vocabulary has."""
+    count = llama_cpp.llama_vocab_n_tokens(vocab)
+    ids = (token for token in range(count) if not _is_control(vocab, token))
+    return {llama_cpp.llama_vocab_get_text(vocab, token): token for token in ids}
+
+
+def _halves(vocab: int, ids: Mapping[bytes, int], token: int) -> tuple[int, int]:
+    """Return the two tokens that a control token was merged from, the first as long as possible."""
+    text: bytes = llama_cpp.llama_vocab_get_text(vocab, token)
+    ways = ((text[:end], text[end:]) for end in range(len(text) - 1, 0, -1))
+    return next((ids[left], ids[right]) for left, right in ways if left in ids and right in ids)
 
 
 def _tokenize(vocab: int, text: str) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Build the graphs that llama.cpp reserves memory for, one for each text architecture.
 
-They follow `llama_model_qwen2::graph` in `src/models/qwen2.cpp`, those of Qwen3 and Qwen3-MoE beside it, and the
+They follow `llama_model_qwen2::graph` in `src/models/qwen2.cpp`, those of the others beside it, and the
 builders that these call in `src/llama-graph.cpp` (`build_inp_embd`, `build_qkv`, `build_attn`, `build_attn_mha`,
 `build_ffn`, `build_moe_ffn`) with the cache of `src/llama-kv-cache.cpp`, for one unified stream.
 `llama_context::sched_reserve` builds them for the largest batch and a full cache.
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from internvl_gguf.config import is_quantised
+from internvl_gguf.gguf.arch.internlm2 import INTERNLM2
+from internvl_gguf.gguf.arch.internlm3 import INTERNLM3
 from internvl_gguf.gguf.arch.qwen2 import QWEN2
 from internvl_gguf.gguf.arch.qwen3 import QWEN3
 from internvl_gguf.gguf.arch.qwen3moe import QWEN3MOE
@@ -249,9 +251,11 @@ class _Qwen2Graph:
         return mul_mat(self._weight(f"blk.{layer}.ffn_down.weight", home), elementwise("glu", gate, up))
 
 
-class _Qwen3Graph(_Qwen2Graph):
+class _LlamaGraph(_Qwen2Graph):
     has_biases = False
 
+
+class _Qwen3Graph(_LlamaGraph):
     def _query_key_value(self, hidden: Tensor, layer: int, home: int) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = super()._query_key_value(hidden, layer, home)
         query = self._norm(query, f"blk.{layer}.attn_q_norm.weight", home)
@@ -296,4 +300,10 @@ class _Qwen3MoeGraph(_Qwen3Graph):
         return chosen, reshape(shares, 1, used, tokens)
 
 
-_GRAPHS: Final = {QWEN2.name: _Qwen2Graph, QWEN3.name: _Qwen3Graph, QWEN3MOE.name: _Qwen3MoeGraph}
+_GRAPHS: Final = {
+    QWEN2.name: _Qwen2Graph,
+    QWEN3.name: _Qwen3Graph,
+    QWEN3MOE.name: _Qwen3MoeGraph,
+    INTERNLM2.name: _LlamaGraph,
+    INTERNLM3.name: _LlamaGraph,
+}

@@ -7,7 +7,6 @@ InternVL, are weighted as in use.
 from __future__ import annotations
 
 import itertools
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from internvl_gguf.config import AskOptions, EngineConfig, GPULayers, PictureOpt
 from internvl_gguf.errors import InvalidRequestError, ModelFileError, PictureError
 from internvl_gguf.gguf.validation import TextModelFacts
 from internvl_gguf.hardware.cores import default_threads
-from internvl_gguf.hardware.trial import Needs, find_usable_settings
+from internvl_gguf.hardware.trial import find_usable_settings
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.llama.imatrix import ActivationContext
 from internvl_gguf.llama.library import devices, gpus, initialise
@@ -29,7 +28,7 @@ from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.quantizing.calibration_set import CalibrationItem, CalibrationQuestion, CalibrationText, read_items
 from internvl_gguf.quantizing.matrix import CHUNK, Activations, ImportanceMatrix
 from internvl_gguf.quantizing.source import Source, open_source
-from internvl_gguf.session.in_process_runtime import InProcessRuntime, weight_kinds
+from internvl_gguf.session.in_process_runtime import InProcessRuntime, text_needs
 from internvl_gguf.session.prepare import prepare_question
 from internvl_gguf.session.prompt_template import END, OFFICIAL_SYSTEM, with_system
 from internvl_gguf.tiling import TileRange
@@ -121,7 +120,7 @@ def importance_matrix(
         else:
             n_ctx = min(CHUNK, trained)
             initialise()
-            settled = find_usable_settings(Needs(weight_kinds(*source.headers)))
+            settled = find_usable_settings(text_needs(*source.headers))
             for notice in settled.notices:
                 on_notice(notice)
             layers = _gpu_layers(n_gpu_layers, source)
@@ -205,7 +204,7 @@ class _Reader:
         size = self._context.n_batch
         waiting: list[int] = []
         for piece in _pieces(text.text):
-            waiting += self._model.tokenize(unicodedata.normalize("NFC", piece))
+            waiting += self._model.tokenize(piece)
             while len(waiting) > size:
                 yield waiting[:size]
                 del waiting[:size]
@@ -215,7 +214,7 @@ class _Reader:
         runtime, question = self._runtime, item.question
         if runtime is None:
             raise ValueError("a question for a model without its vision encoder")
-        answer = list(self._model.tokenize(unicodedata.normalize("NFC", item.answer)))
+        answer = list(self._model.tokenize(item.answer))
         if answer:
             answer.append(runtime.control_tokens[END])
         options = {**question.options, "sampling": SamplingParams(max_tokens=len(answer) + 1)}

@@ -76,6 +76,7 @@ class AnswerStream:
         self._reads_value = reads_value
         self._pictures = [picture for message in [*history, *question.messages] for picture in message.pictures]
         self._stream = TextStream(question.sampling.stop)
+        self._strips_space = runtime.text.strips_space and question.form is None
         self._calls = CallReader() if question.form and question.form.kind == "tools" else None
         for token in question.thought.opening:  # not new to anyone
             for part in self._thoughts.take(token, self._piece(token)):
@@ -198,7 +199,10 @@ class AnswerStream:
             return None, (error.message,)
 
     def _feed(self, token: int) -> list[AnswerPiece]:
-        pieces = [piece for part in self._thoughts.take(token, self._piece(token)) for piece in self._taken(*part)]
+        piece = self._piece(token)
+        if self._strips_space:
+            piece, self._strips_space = piece.removeprefix(b" "), False
+        pieces = [piece for part in self._thoughts.take(token, piece) for piece in self._taken(*part)]
         self._n_taken += 1
         return pieces
 

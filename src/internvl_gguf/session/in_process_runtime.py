@@ -8,7 +8,7 @@ import math
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property, partial
@@ -23,7 +23,7 @@ from internvl_gguf.engine.free_cores import CoreWatch
 from internvl_gguf.errors import InvalidRequestError, LibraryError, ModelFileError
 from internvl_gguf.gguf.arch.internvit import tile_operations
 from internvl_gguf.gguf.fingerprint import file_fingerprint, remembered_fingerprint
-from internvl_gguf.gguf.header import GGUFHeader
+from internvl_gguf.gguf.header import GGUFHeader, TensorInfo
 from internvl_gguf.gguf.validation import ModelPair, validate_files
 from internvl_gguf.hardware.cores import seconds_used_by_others, usable_cores
 from internvl_gguf.hardware.cpu_tuning import host_settings
@@ -327,8 +327,20 @@ def core_watch() -> CoreWatch | None:
 
 def needs_of(pair: ModelPair, config: EngineConfig) -> Needs:
     """Return the parts of the library's trial that a model with this configuration depends on."""
-    text, encoder = weight_kinds(*pair.text_headers), weight_kinds(pair.mmproj_header)
-    return Needs(text, encoder, config.kv_type, config.flash_attn)
+    encoder = _kinds(_matrices(pair.mmproj_header))
+    return replace(
+        text_needs(*pair.text_headers), encoder_kinds=encoder, kv_type=config.kv_type, flash_attn=config.flash_attn
+    )
+
+
+def text_needs(*headers: GGUFHeader) -> Needs:
+    """Return the parts of the library's trial that the files of a text model depend on."""
+    matrices = _matrices(*headers)
+    return Needs(
+        _kinds(tensor for tensor in matrices if "_exps." not in tensor.name),
+        expert_kinds=_kinds(tensor for tensor in matrices if "_exps." in tensor.name),
+        head_norms=any(name.endswith("attn_q_norm.weight") for header in headers for name in header.tensors),
+    )
 
 
 def most_common_kind(header: GGUFHeader) -> str:
@@ -339,10 +351,14 @@ def most_common_kind(header: GGUFHeader) -> str:
     return elements.most_common(1)[0][0]
 
 
-def weight_kinds(*headers: GGUFHeader) -> frozenset[str]:
-    """Return the element types of the matrices in files, such as "Q4_K"."""
+def _matrices(*headers: GGUFHeader) -> list[TensorInfo]:
     tensors = (tensor for header in headers for tensor in header.tensors.values())
-    return frozenset(tensor.type.name for tensor in tensors if len(tensor.trimmed_shape) > 1)
+    return [tensor for tensor in tensors if len(tensor.trimmed_shape) > 1]
+
+
+def _kinds(tensors: Iterable[TensorInfo]) -> frozenset[str]:
+    """Return the element types of tensors, such as "Q4_K"."""
+    return frozenset(tensor.type.name for tensor in tensors)
 
 
 def _check_config(config: EngineConfig, pair: ModelPair) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -174,8 +173,8 @@ def prepare_question(
         tile_size=runtime.vision.image_size,
         tokens_per_tile=runtime.vision.tokens_per_tile,
         earlier_questions=sum(message.role == "user" for message in history),
-        form_tokens=len(text_tokens(runtime, form_note(options))) if isinstance(prompt, str) else 0,
-        tool_tokens=len(text_tokens(runtime, tools_text(tools))),
+        form_tokens=len(runtime.engine.model.tokenize(form_note(options))) if isinstance(prompt, str) else 0,
+        tool_tokens=len(runtime.engine.model.tokenize(tools_text(tools))),
         frames=sum(len(clip.frames) for clip in clips),
         frame_tokens=_frame_tokens(runtime, options),
     )
@@ -233,7 +232,7 @@ def _frame_room(
 
 def _frame_tokens(runtime: ModelRuntime, options: AskOptions) -> int:
     """Return the positions that the label of a frame and the marks around it take, at most."""
-    return len(text_tokens(runtime, f"{longest_label(options)}\n")) + 2  # <img> and </img>
+    return len(runtime.engine.model.tokenize(f"{longest_label(options)}\n")) + 2  # <img> and </img>
 
 
 def _tokens_of_forms(runtime: ModelRuntime) -> list[str]:
@@ -353,7 +352,8 @@ def prompt_spans(
     Raises:
         ContextOverflowError: its text is so long that no tokens could hold it; it was not tokenised.
     """
-    spans: list[Span] = []
+    bos = runtime.text.bos
+    spans: list[Span] = [] if bos is None else [TokenSpan((bos,))]
     shown = with_tools(with_thinking(messages, sampling or SamplingParams()), tools)
     pieces = render(shown, thoughts=can_think(runtime))
     refuse_endless(runtime, [piece.text for piece in pieces if isinstance(piece, PlainText)])
@@ -391,11 +391,6 @@ def refuse_endless(runtime: ModelRuntime, texts: Iterable[str]) -> None:
         )
 
 
-def text_tokens(runtime: ModelRuntime, text: str) -> tuple[int, ...]:
-    """Return the tokens of a text, its accents composed (NFC) as the published tokenizer does; llama.cpp does not."""
-    return runtime.engine.model.tokenize(unicodedata.normalize("NFC", text))
-
-
 def grounded_tokens(runtime: ModelRuntime, text: str) -> list[tuple[int, ...]]:
     """Return the tokens of a message's text, with `<ref>`, `</ref>`, `<box>` and `</box>` as the tokens of these names.
 
@@ -403,7 +398,8 @@ def grounded_tokens(runtime: ModelRuntime, text: str) -> list[tuple[int, ...]]:
     token. Where the vocabulary lacks these tokens, they are text.
     """
     ids = dict(runtime.text.grounding)
-    return [(ids[part],) if part in ids else text_tokens(runtime, part) for part in split_at_tags(text, ids)]
+    tokenize = runtime.engine.model.tokenize
+    return [(ids[part],) if part in ids else tokenize(part) for part in split_at_tags(text, ids)]
 
 
 def _decode(limits: TileLimits, source: Any, options: AskOptions) -> _DecodedPicture:

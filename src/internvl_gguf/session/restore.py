@@ -198,5 +198,6 @@ def _is_spelled(runtime: ModelRuntime, message: Message) -> bool:
             texts[place] += streams[place].feed(piece)
     for place, _, piece in reader.finish():
         texts[place] += streams[place].feed(piece)
-    found = [texts[place] + streams[place].finish() for place in (Place.THOUGHT, Place.ANSWER)]
-    return found == [message.thinking, message.text]
+    thought, answer = (texts[place] + streams[place].finish() for place in (Place.THOUGHT, Place.ANSWER))
+    shown = answer.removeprefix(" ") if runtime.text.strips_space else answer
+    return (thought, shown) == (message.thinking, message.text)

@@ -472,7 +472,7 @@ class Session(Owned):
             InvalidRequestError: it is no text.
         """
         self.revive()
-        return prepare.text_tokens(self.runtime, arguments.text("text", text))
+        return self.runtime.engine.model.tokenize(arguments.text("text", text))
 
     def token_text(self, token: int) -> str:
         """Return the text of a token; bytes that are only a part of a character are shown as U+FFFD.

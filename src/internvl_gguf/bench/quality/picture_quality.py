@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -122,9 +121,8 @@ class PictureQuality:
         """Return the tokens of an item's given answer, with the end token; empty if it has no answer."""
         if not item.answers:
             return ()
-        text = unicodedata.normalize("NFC", item.answers[0])  # as the published tokenizer does
         runtime = self._session.runtime
-        return (*runtime.engine.model.tokenize(text), runtime.control_tokens[END])
+        return (*runtime.engine.model.tokenize(item.answers[0]), runtime.control_tokens[END])
 
     def _answer(self, item: PictureItem) -> tuple[int, ...]:
         """Return the tokens of the model's answer, with the end token if reached; empty if it cannot be asked."""

@@ -8,7 +8,7 @@ from typing import Final
 from internvl_gguf.gguf.arch import decoder
 from internvl_gguf.gguf.arch.base import Part, TextShape, always, vector
 from internvl_gguf.gguf.arch.internvit import INTERNVIT_6B, INTERNVIT_300M
-from internvl_gguf.gguf.arch.text_architecture import TextArchitecture, decoder_keys
+from internvl_gguf.gguf.arch.text_architecture import BYTE_PAIRS, TextArchitecture, decoder_keys
 
 _TITLE: Final = "Qwen2.5"
 _USUAL_VOCAB: Final = 151_674  # of InternVL2.5 and 3, if the catalogue does not say
@@ -44,7 +44,7 @@ QWEN2: Final = TextArchitecture(
     settings=lambda shape: decoder_keys(shape, _TITLE),
     heads_span_width=True,
     series=frozenset({"2", "2.5", "3"}),
-    tokenizer="gpt2",
+    tokenizer=BYTE_PAIRS,
     pre_tokenizers=PRE_TOKENIZERS,
     encoders={
         (24, 896): INTERNVIT_300M,  # 0.5B, in InternVL3-1B

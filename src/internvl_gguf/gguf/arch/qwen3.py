@@ -12,7 +12,7 @@ from internvl_gguf.gguf.arch import decoder
 from internvl_gguf.gguf.arch.base import Part, TextShape, always, vector
 from internvl_gguf.gguf.arch.internvit import INTERNVIT_6B, INTERNVIT_300M
 from internvl_gguf.gguf.arch.qwen2 import PRE_TOKENIZERS
-from internvl_gguf.gguf.arch.text_architecture import TextArchitecture, decoder_keys
+from internvl_gguf.gguf.arch.text_architecture import BYTE_PAIRS, TextArchitecture, decoder_keys
 
 _TITLE: Final = "Qwen3"
 
@@ -50,7 +50,7 @@ QWEN3: Final = TextArchitecture(
     settings=lambda shape: decoder_keys(shape, _TITLE),
     heads_span_width=False,
     series=frozenset({"3.5"}),
-    tokenizer="gpt2",
+    tokenizer=BYTE_PAIRS,
     pre_tokenizers=PRE_TOKENIZERS,
     encoders={
         (28, 1024): INTERNVIT_300M,  # 0.6B, in InternVL3.5-1B

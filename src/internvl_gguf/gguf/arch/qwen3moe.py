@@ -10,7 +10,7 @@ from typing import Final
 from internvl_gguf.gguf.arch import decoder
 from internvl_gguf.gguf.arch.internvit import INTERNVIT_6B, INTERNVIT_300M
 from internvl_gguf.gguf.arch.qwen3 import QWEN3, after_layers, attention_parts, before_layers
-from internvl_gguf.gguf.arch.text_architecture import TextArchitecture, decoder_keys
+from internvl_gguf.gguf.arch.text_architecture import BYTE_PAIRS, TextArchitecture, decoder_keys
 
 _TITLE: Final = "Qwen3-MoE"
 
@@ -25,7 +25,7 @@ QWEN3MOE: Final = TextArchitecture(
     heads_span_width=False,
     has_experts=True,
     series=QWEN3.series,
-    tokenizer="gpt2",
+    tokenizer=BYTE_PAIRS,
     pre_tokenizers=QWEN3.pre_tokenizers,
     encoders={
         (48, 2048): INTERNVIT_300M,  # 30B-A3B

@@ -27,6 +27,13 @@ _SIZE_KEYS: Final = (
 _EXPERT_KEYS: Final = ("expert_count", "expert_used_count", "expert_feed_forward_length")
 
 
+BYTE_PAIRS: Final = "gpt2"
+"""`tokenizer.ggml.model` of a byte-level BPE vocabulary, as Qwen has."""
+
+SENTENCEPIECE: Final = "llama"
+"""`tokenizer.ggml.model` of a SentencePiece vocabulary with scores, as InternLM has."""
+
+
 def decoder_keys(shape: TextShape, title: str) -> dict[str, Key]:
     """Return the keys that llama.cpp reads for every text model, with the values that these sizes allow.
 
@@ -84,8 +91,9 @@ class TextArchitecture(Architecture[TextShape]):
         heads_span_width: whether llama.cpp assumes that all query heads together are as wide as the hidden state.
         has_experts: whether each token goes through some of many feed-forward parts.
         series: the releases of InternVL that have such text models, as their names give them: "3" and so on.
-        tokenizer: `tokenizer.ggml.model`.
-        pre_tokenizers: every `tokenizer.ggml.pre` that splits text as this architecture's models were trained with.
+        tokenizer: `tokenizer.ggml.model`, `BYTE_PAIRS` or `SENTENCEPIECE`.
+        pre_tokenizers: every `tokenizer.ggml.pre` that splits text as this architecture's models were trained with;
+            none where llama.cpp does not read the key.
         encoders: the vision encoder of each known InternVL model, by (n_layers, n_embd) of the text model.
     """
 
@@ -94,7 +102,7 @@ class TextArchitecture(Architecture[TextShape]):
     series: frozenset[str]
     has_experts: bool = False
     tokenizer: str
-    pre_tokenizers: frozenset[str]
+    pre_tokenizers: frozenset[str] = frozenset()
     encoders: Mapping[tuple[int, int], EncoderRelease] = field(default_factory=dict)
 
     def key(self, name: str) -> str:

@@ -94,7 +94,7 @@ def validate_pair(text: TextModelFacts, mmproj: MmprojFacts) -> None:
         raise ModelPairError(f"{both}: it is of {theirs}, the text model of {ours}.", _SAME_REPO_HINT)
     if theirs and theirs.series not in architecture.series:
         raise ModelPairError(
-            f"{both}: it is of {theirs}, and no text model of that release is a {architecture.title}.", _SAME_REPO_HINT
+            f"{both}: it is of {theirs}, a release without text models of {architecture.title}.", _SAME_REPO_HINT
         )
 
 

@@ -32,7 +32,9 @@ from internvl_gguf.gguf.validation.tokenizer import (
     NOT_INTERNVL_HINT,
     THINKING_TOKENS,
     TOKENIZER_KEYS,
+    begins_with_space,
     check_tokenizer,
+    first_token_id,
     special_token_ids,
     whole_tokens,
 )
@@ -46,12 +48,10 @@ _MMAP_ALIGNMENT: Final = 32  # of ggml's CPU buffers; a file aligned to only 8 o
 _OTHER_MODELS: Final = {
     "qwen2vl": "Qwen2.5-VL",
     "qwen3vl": "Qwen3-VL",
-    "internlm2": "InternLM2, the text model of InternVL2 and 2.5",
-    "llama": "Llama, or InternLM3 as in InternVL3-9B",
     "gpt-oss": "GPT-OSS, the text model of InternVL3.5-20B-A4B",
 }
-_OF_THE_FAMILY: Final = frozenset({"internlm2", "llama", "gpt-oss"})
-_OTHER_SIZE_HINT: Final = "Use a size of InternVL whose text model is a Qwen2.5 or Qwen3; docs/models.md lists them."
+_OF_THE_FAMILY: Final = frozenset({"gpt-oss"})
+_OTHER_SIZE_HINT: Final = "Use another size of InternVL; docs/models.md lists those that run."
 
 _SPLIT_KEYS: Final = {"split.no": Key("UINT16"), "split.count": Key("UINT16"), "split.tensors.count": Key("INT32")}
 _FILE_KEYS: Final = {**GENERAL_KEYS, **_SPLIT_KEYS, **TOKENIZER_KEYS}
@@ -72,6 +72,8 @@ class TextModelFacts(TextShape):
         weight_bytes: bytes of all tensors, of all parts of a split model.
         grounding: names and ids of `<ref>`, `</ref>`, `<box>` and `</box>`; none where the vocabulary lacks one.
         thinking: names and ids of `<think>` and `</think>`; none where the vocabulary lacks one.
+        bos: id of the token that every prompt begins with; None where none does.
+        strips_space: whether the vocabulary spells the beginning of every text with a space, which is no part of it.
         longest_token: bytes of the longest token as the vocabulary spells it, which no token's text is longer than.
     """
 
@@ -89,6 +91,8 @@ class TextModelFacts(TextShape):
     weight_bytes: int
     longest_token: int
     grounding: tuple[tuple[str, int], ...] = ()
+    bos: int | None = None
+    strips_space: bool = False
     thinking: tuple[tuple[str, int], ...] = ()
 
     @property
@@ -156,6 +160,8 @@ def validate_text_model(header: GGUFHeader, parts: Sequence[GGUFHeader] = ()) ->
         longest_token=max(map(len, tokens)),
         grounding=whole_tokens(header, tokens, GROUNDING_TOKENS),
         thinking=whole_tokens(header, tokens, THINKING_TOKENS),
+        bos=first_token_id(header, architecture),
+        strips_space=begins_with_space(header, architecture),
     )
 
 
@@ -214,7 +220,7 @@ def _check_tensors(
     known = check_tensors(header, tensors, architecture.tensors(shape, tensors))
     scales = [vector(name, length) for name, length in _scales(tensors, known) if name in tensors]
     known |= check_tensors(header, tensors, scales)
-    check_all_known(header, tensors, known, f"a {architecture.title} model")
+    check_all_known(header, tensors, known, f"a text model of {architecture.title}")
 
 
 def _scales(tensors: Mapping[str, TensorInfo], names: set[str]) -> Iterator[tuple[str, int]]:

@@ -1,7 +1,10 @@
-"""Validate the vocabulary of a text model: byte-level BPE with Qwen2's pre-split and InternVL's special tokens."""
+"""Validate the vocabulary of a text model: byte-level BPE with Qwen2's pre-split, or SentencePiece, and InternVL's
+special tokens.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -9,9 +12,11 @@ from typing import TYPE_CHECKING, Final
 from gguf import GGUFValueType, TokenType
 
 from internvl_gguf.gguf.arch.base import Key
-from internvl_gguf.gguf.arch.text_architecture import TextArchitecture
+from internvl_gguf.gguf.arch.text_architecture import SENTENCEPIECE, TextArchitecture
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from internvl_gguf.gguf.header import GGUFHeader
 
 NOT_INTERNVL_HINT: Final = "Use the text GGUF of an InternVL model; its mmproj comes with it."
@@ -20,6 +25,10 @@ _SPECIAL_TOKENS: Final = ("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG
 
 GROUNDING_TOKENS: Final = ("<ref>", "</ref>", "<box>", "</box>")
 THINKING_TOKENS: Final = ("<think>", "</think>")
+
+_BYTE: Final = re.compile(rb"<0x[0-9A-F]{2}>")
+
+_DEFAULT_BOS: Final = 1  # of llama.cpp, for a SentencePiece vocabulary
 
 _PAIR: Final = re.compile(rb"^[^\n][^ \n]* [^\n]", re.MULTILINE)
 
@@ -58,10 +67,7 @@ def check_tokenizer(header: GGUFHeader, architecture: TextArchitecture) -> list[
     Raises:
         ModelFileError: it is another kind of tokenizer, or damaged.
     """
-    model, pre = header.text("tokenizer.ggml.model"), header.text("tokenizer.ggml.pre")
-    if model != architecture.tokenizer or pre not in architecture.pre_tokenizers:
-        title = architecture.title
-        raise header.error(f'its tokenizer is "{model}" with the pre-split "{pre}", not that of {title}')
+    _check_kind(header, architecture)
     tokens = header.array("tokenizer.ggml.tokens", GGUFValueType.STRING).raw_strings()
     types = header.array("tokenizer.ggml.token_type", GGUFValueType.INT32)
     if types.count != len(tokens):
@@ -70,19 +76,61 @@ def check_tokenizer(header: GGUFHeader, architecture: TextArchitecture) -> list[
         raise header.error("a token is of an unknown type")
     _check_scores(header, len(tokens))
     _check_strings(header, tokens, "token")
-    known = set(tokens)
-    if len(known) != len(tokens):  # llama.cpp asserts this
+    if len(set(tokens)) != len(tokens):  # llama.cpp asserts this
         raise header.error("a token appears twice in its vocabulary")
-    missing = sorted(set(_byte_letters()) - known)
+    if architecture.tokenizer == SENTENCEPIECE:
+        _check_pieces(header, tokens, types.numbers())
+    else:
+        _check_byte_pairs(header, tokens)
+    for key in _TOKEN_ID_KEYS:
+        header.bounded_integer(key, 0, len(tokens) - 1, default=0)
+    return tokens
+
+
+def _check_kind(header: GGUFHeader, architecture: TextArchitecture) -> None:
+    model, title = header.text("tokenizer.ggml.model"), architecture.title
+    if not architecture.pre_tokenizers:
+        if model != architecture.tokenizer:
+            raise header.error(f'its tokenizer is "{model}", not that of {title}', NOT_INTERNVL_HINT)
+        return
+    pre = header.text("tokenizer.ggml.pre")
+    if model != architecture.tokenizer or pre not in architecture.pre_tokenizers:
+        raise header.error(f'its tokenizer is "{model}" with the pre-split "{pre}", not that of {title}')
+
+
+def _check_byte_pairs(header: GGUFHeader, tokens: list[bytes]) -> None:
+    missing = sorted(set(_byte_letters()) - set(tokens))
     if missing:  # llama.cpp would silently drop such bytes of a prompt
         raise header.error(f"its vocabulary has no token {missing[0].decode()}, which stands for a byte")
     merges = header.array("tokenizer.ggml.merges", GGUFValueType.STRING).raw_strings()
     joined = _check_strings(header, merges, "merge")
     if sum(1 for _ in _PAIR.finditer(joined)) != len(merges):
         raise header.error("a merge of its tokenizer is not a pair")
-    for key in _TOKEN_ID_KEYS:
-        header.bounded_integer(key, 0, len(tokens) - 1, default=0)
-    return tokens
+
+
+def _check_pieces(header: GGUFHeader, tokens: list[bytes], types: Sequence[int]) -> None:
+    """Check a SentencePiece vocabulary: llama.cpp merges by scores, and ends the process at a byte without a token."""
+    scores = header.array("tokenizer.ggml.scores", GGUFValueType.FLOAT32).numbers()
+    if not all(map(math.isfinite, scores)):
+        raise header.error("a score of its tokenizer is not a number")
+    of_bytes = {token for token, kind in zip(tokens, types, strict=True) if kind == TokenType.BYTE}
+    if wrong := next((token for token in sorted(of_bytes) if not _BYTE.fullmatch(token)), None):
+        raise header.error(f"its token {wrong.decode()} is to stand for a byte, and names none")
+    missing = {b"<0x%02X>" % byte for byte in range(256)} - of_bytes
+    if missing:
+        raise header.error(f"its vocabulary has no token {min(missing).decode()}, which stands for a byte")
+
+
+def first_token_id(header: GGUFHeader, architecture: TextArchitecture) -> int | None:
+    """Return the id of the token that llama.cpp puts in front of a prompt; None where it puts none."""
+    if architecture.tokenizer != SENTENCEPIECE or not header.boolean("tokenizer.ggml.add_bos_token", True):
+        return None
+    return header.integer("tokenizer.ggml.bos_token_id", _DEFAULT_BOS)
+
+
+def begins_with_space(header: GGUFHeader, architecture: TextArchitecture) -> bool:
+    """Return whether the vocabulary spells the beginning of every text with a space."""
+    return architecture.tokenizer == SENTENCEPIECE and header.boolean("tokenizer.ggml.add_space_prefix", True)
 
 
 def _check_scores(header: GGUFHeader, n_vocab: int) -> None:
@@ -123,9 +171,9 @@ def special_token_ids(header: GGUFHeader, tokens: list[bytes], architecture: Tex
     """
     missing = [name for name in _SPECIAL_TOKENS if name.encode() not in tokens]
     if missing:
+        lacking = f"its vocabulary has no {', '.join(missing)}"
         raise header.error(
-            f"it is a {architecture.title} and no InternVL text model: its vocabulary has no {', '.join(missing)}",
-            NOT_INTERNVL_HINT,
+            f"it is a plain {architecture.title} and no InternVL text model: {lacking}", NOT_INTERNVL_HINT
         )
     return tuple(tokens.index(name.encode()) for name in _SPECIAL_TOKENS)
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from internvl_gguf.hardware.identity import cpu_flags, processor_name
 
-_VERSION: Final = 2  # of the trial: raised when checks or bounds change
+_VERSION: Final = 3  # of the trial: raised when checks or bounds change
 _PACKAGE: Final = "llama_cpp"
 _BINARIES: Final = (".so", ".dylib", ".dll", ".metallib")
 # Driver versions that Linux gives without a library.

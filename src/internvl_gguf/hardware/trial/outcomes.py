@@ -61,7 +61,7 @@ class Outcome:
 
 
 Outcomes = Mapping[str, Outcome]
-"""Outcomes by name of the check: "weights Q4_K", "attention f16", "flash attention f16", "encoder F16", ..."""
+"""Outcomes by name of the check: "weights Q4_K", "experts Q4_K", "attention f16", "encoder F16", ..."""
 
 
 def outcome_of(plain: Mapping[str, Any]) -> Outcome:

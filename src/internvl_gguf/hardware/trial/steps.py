@@ -12,6 +12,12 @@ from internvl_gguf.hardware.trial.outcomes import Outcome, Outcomes
 UNREACHED: Final = "the others"
 """Name of the outcome that says why a trial did not reach all of its checks."""
 
+EXPERTS: Final = "experts "
+"""Beginning of the names of checks that are done only for models that have experts."""
+
+HEAD_NORMS: Final = "norms of heads"
+"""Name of the check of norms of each head's queries and keys, which Qwen3 has."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -52,7 +58,9 @@ class Needs:
     """Settings of a model that the trial has checks for.
 
     Attributes:
-        kinds: element types of the text model's weights, such as "Q4_K".
+        kinds: element types of the text model's matrices that all tokens go through, such as "Q4_K".
+        expert_kinds: element types of the matrices of its experts; none if it has no experts.
+        head_norms: whether it has norms of each head's queries and keys.
         encoder_kinds: element types of the vision encoder's weights.
         kv_type: element type of the KV cache.
         flash_attn: "auto" means on for GPUs and for a quantised cache.
@@ -62,6 +70,8 @@ class Needs:
     encoder_kinds: frozenset[str] = field(default=frozenset(("F32",)))
     kv_type: KVType = "f16"
     flash_attn: FlashAttention = "auto"
+    expert_kinds: frozenset[str] = frozenset()
+    head_norms: bool = False
 
     def checks(self, step: Step) -> tuple[str, ...] | None:
         """Return the names of the checks that must pass; None if the step leaves out a needed feature."""
@@ -71,7 +81,19 @@ class Needs:
         wanted = has_blocks or bool(step.device) if self.flash_attn == "auto" else self.flash_attn
         attention = f"{'flash ' if wanted and step.flash_attn else ''}attention {self.kv_type}"
         weights = (f"weights {kind}" for kind in sorted(self.kinds))
-        return (*weights, attention, *(f"encoder {kind}" for kind in sorted(self.encoder_kinds)))
+        experts = (f"{EXPERTS}{kind}" for kind in sorted(self.expert_kinds))
+        norms = (HEAD_NORMS,) if self.head_norms else ()
+        encoders = (f"encoder {kind}" for kind in sorted(self.encoder_kinds))
+        return (*weights, *experts, *norms, attention, *encoders)
+
+
+def done_if_needed(step: Step, names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the named checks that a step does only for models that need them.
+
+    On a GPU these are all, as its driver may take minutes to compile the kernels of every check; on the CPU those of
+    experts, which few models have.
+    """
+    return tuple(name for name in names if step.device or name.startswith(EXPERTS))
 
 
 def failures(outcomes: Outcomes, names: Iterable[str]) -> dict[str, Outcome]:

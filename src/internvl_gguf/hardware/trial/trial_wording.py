@@ -68,6 +68,7 @@ def check_title(check: str) -> str:
     part, _, kind = check.rpartition(" ")
     forms = {
         "weights": f"{kind} weights",
+        "experts": f"{kind} experts",
         "attention": f"attention over an {kind} cache",
         "flash attention": f"flash attention over an {kind} cache",
         "encoder": f"a vision encoder in {kind}",

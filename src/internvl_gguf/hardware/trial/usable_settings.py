@@ -10,7 +10,7 @@ from internvl_gguf.errors import LibraryError
 from internvl_gguf.hardware.trial.circumstances import Circumstances, circumstances
 from internvl_gguf.hardware.trial.outcomes import Outcome, Outcomes
 from internvl_gguf.hardware.trial.record import found_here, record, recorded
-from internvl_gguf.hardware.trial.steps import Needs, Step, failures
+from internvl_gguf.hardware.trial.steps import UNREACHED, Needs, Step, done_if_needed, failures
 from internvl_gguf.hardware.trial.trial_wording import not_saved_notice, reduction_notice, refusal, skipped_gpu_notice
 from internvl_gguf.hardware.trial.try_step import try_step
 
@@ -99,11 +99,11 @@ class TrialTable:
 
     def _failed(self, step: Step, names: Sequence[str]) -> dict[str, Outcome]:
         """Return the needed checks that failed, by name; they run again if the failure may have been an accident."""
-        needed = names if step.device else ()
+        needed = done_if_needed(step, names)
         failed = failures(self.outcomes(step, needed), names)
         tried_here = step.name in found_here(self._here).steps
         if not tried_here and not all(outcome.lasts for outcome in failed.values()):
-            self._try(step, needed)
+            self._try(step, needed if step.device else ())
             failed = failures(self.outcomes(step, needed), names)
         return failed
 
@@ -112,12 +112,15 @@ class TrialTable:
 
         Args:
             step: the step.
-            needed: names of checks that suffice; empty for all. A driver may take minutes to compile the kernels of
-                all; on a CPU all together take seconds.
+            needed: names of checks that `done_if_needed` gives; on a GPU they suffice. Empty for all but those of
+                experts.
         """
+        if step.name not in self._known.whole and not (step.device and needed):
+            self._try(step, ())
         known = self._known.steps.get(step.name, {})
-        if step.name not in self._known.whole and not (needed and known.keys() >= set(needed)):
-            self._try(step, [name for name in needed if name not in known])
+        missing = [name for name in needed if name not in known]
+        if missing and UNREACHED not in known:
+            self._try(step, missing)
         return self._known.steps[step.name]
 
     def _try(self, step: Step, needed: Sequence[str]) -> None:

@@ -1,10 +1,10 @@
 """Check the installed library in a child process: `python -m internvl_gguf.llama.trial`.
 
 The process reads one line of JSON from stdin: `device`, `extra_buffers`, `flash_attn` (`library_checks.Setting`), and
-two lists of check names: `only` (empty for all) and `skip`. It prints one JSON object a line: `features`, the
-instruction sets of the build; for each check `start` with its name, then `done` with its name and the fields of
-`hardware.trial.outcomes.Outcome`; at the end `finished`. If the library ends this process, the parent knows from the
-last `start` which check did it.
+two lists of check names: `only` (empty for all but those of experts) and `skip`. It prints one JSON object a line:
+`features`, the instruction sets of the build; for each check `start` with its name, then `done` with its name and the
+fields of `hardware.trial.outcomes.Outcome`; at the end `finished`. If the library ends this process, the parent knows
+from the last `start` which check did it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from internvl_gguf.errors import InternVLError, NotNumbersError
 from internvl_gguf.llama.library import cpu_features
-from internvl_gguf.llama.trial.library_checks import Check, Setting, checks
+from internvl_gguf.llama.trial.library_checks import Check, Setting, checks, expert_checks
 
 
 def main() -> None:
@@ -23,8 +23,10 @@ def main() -> None:
     asked = json.loads(sys.stdin.readline())
     only, skipped = asked.pop("only"), set(asked.pop("skip"))
     _print_line(features=cpu_features())
-    for name, check in checks(Setting(**asked)):
-        if name not in skipped and (not only or name in only):
+    setting = Setting(**asked)
+    named = [(name, check) for name, check in (*checks(setting), *expert_checks(setting)) if name in only]
+    for name, check in named if only else checks(setting):
+        if name not in skipped:
             _print_line(start=name)
             _print_line(done=name, **_outcome(check))
     _print_line(finished=True)

@@ -10,6 +10,8 @@ not averaged away. The bounds are what rounding explains, with a margin for othe
 - quantised weights: activations are rounded to 8 bits of the largest of 32 or 256, 0.5 to 0.7% a matrix, through six
   matrices in a row and a softmax: 2 to 5% were seen. What is wrong with a kernel (rows or blocks exchanged, another
   scale, a minimum left out, the last rows or columns left out) is 20% and more; a test holds that.
+- experts: the same, through two matrices in a row; all others of these models are F32, so that the choice of experts
+  does not hang on rounding: 1 to 3% were seen.
 - attention: keys and values of 11 bits, or 8; flash attention on a CPU sums them in half precision. Q8_0 rounds to 8
   bits of the largest of 32, Q4_0 to 4 bits, 8%, of keys and of values.
 """
@@ -29,12 +31,14 @@ from gguf import GGMLQuantizationType
 
 from internvl_gguf.config import EngineConfig, KVType
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.hardware.trial.steps import EXPERTS, HEAD_NORMS
 from internvl_gguf.llama.context import Context, TokenRun
 from internvl_gguf.llama.library import devices
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.synthetic import write_vocabulary
 from internvl_gguf.llama.trial import tiny_encoder
 from internvl_gguf.llama.trial.tiny_encoder import TinyEncoder
+from internvl_gguf.llama.trial.tiny_qwen3 import TinyQwen3, TinyQwen3Moe
 from internvl_gguf.llama.trial.tiny_text import VOCABULARY, TinyText
 from internvl_gguf.llama.trial.weights import KINDS
 from internvl_gguf.llama.vision import VisionEncoder
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 
 _EXACT: Final = {"F32": 1e-4, "F16": 5e-3, "BF16": 3e-2}
 _QUANTISED: Final = 0.1
+_QUANTISED_EXPERTS: Final = 0.06
 _ATTENTION: Final[dict[KVType, float]] = {"f32": 1e-4, "f16": 5e-3, "bf16": 3e-2}
 _FLASH: Final[dict[KVType, float]] = {"f32": 3e-2, "f16": 3e-2, "bf16": 3e-2, "q8_0": 6e-2, "q4_0": 0.35}
 _ENCODER: Final = {"F32": 5e-3, "F16": 5e-3, "BF16": 3e-2, "Q8_0": 0.1}
@@ -110,7 +115,7 @@ Check = Callable[[], Answer]
 
 
 def checks(setting: Setting) -> Iterator[tuple[str, Check]]:
-    """Yield every check of a setting with its name, the most common first."""
+    """Yield the checks of a setting that are done together, with their names, the most common first."""
     for kind in KINDS:
         yield f"weights {kind.name}", partial(_weights, setting, kind)
     for kv_type in _ATTENTION:
@@ -118,13 +123,25 @@ def checks(setting: Setting) -> Iterator[tuple[str, Check]]:
     if setting.flash_attn:
         for kv_type in _FLASH:
             yield f"flash attention {kv_type}", partial(_attention, setting, kv_type, flash=True)
+    yield HEAD_NORMS, partial(_head_norms, setting)
     for kind in tiny_encoder.KINDS:
         yield f"encoder {kind.name}", partial(_encoder, setting, kind)
+
+
+def expert_checks(setting: Setting) -> Iterator[tuple[str, Check]]:
+    """Yield the checks that only models with experts need; they are done for the types that such a file holds."""
+    for kind in KINDS:
+        yield f"{EXPERTS}{kind.name}", partial(_experts, setting, kind)
 
 
 def bound_of_weights(kind: str) -> float:
     """Return the largest distance that rounding explains on a CPU, for weights of a type."""
     return _EXACT.get(kind, _QUANTISED)
+
+
+def bound_of_experts(kind: str) -> float:
+    """Return the same for matrices of experts, of which there are two in a row."""
+    return _EXACT.get(kind, _QUANTISED_EXPERTS)
 
 
 def distance(measured: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
@@ -148,7 +165,10 @@ class _Case:
 
 @cache
 def _case(kind: GGMLQuantizationType, heads: tuple[int, int], batches: tuple[int, ...]) -> _Case:
-    tiny = TinyText.random(kind, *heads)
+    return _case_of(TinyText.random(kind, *heads), batches)
+
+
+def _case_of(tiny: TinyText, batches: tuple[int, ...]) -> _Case:
     tokens = tuple(np.random.default_rng(5).integers(0, VOCABULARY, sum(batches)).tolist())
     return _Case(tiny, tokens, batches, tiny.logits(tokens))
 
@@ -164,6 +184,18 @@ def _attention(setting: Setting, kv_type: KVType, *, flash: bool) -> Answer:
     cases = [_case(GGMLQuantizationType.F32, heads, _ATTENTION_BATCHES) for heads in _HEADS]
     distances = [_text_distance(setting, case, kv_type, flash=flash) for case in cases]
     return Answer(max(distances), _on_device(setting, (_FLASH if flash else _ATTENTION)[kv_type]))
+
+
+def _head_norms(setting: Setting) -> Answer:
+    """Check norms of each head's queries and keys, before positions rotate them into an F16 cache."""
+    measured = _text_distance(setting, _case_of(TinyQwen3.dense(), _BATCHES), "f16", flash=False)
+    return Answer(measured, _on_device(setting, _ATTENTION["f16"]))
+
+
+def _experts(setting: Setting, kind: GGMLQuantizationType) -> Answer:
+    """Check the choice of experts, and products with the chosen ones' matrices of one type."""
+    measured = _text_distance(setting, _case_of(TinyQwen3Moe.of_experts(kind), _BATCHES), "f32", flash=False)
+    return Answer(measured, _on_device(setting, bound_of_experts(kind.name)))
 
 
 def _text_distance(setting: Setting, case: _Case, kv_type: KVType, *, flash: bool) -> float:
