@@ -29,7 +29,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     files = ModelFiles("benchmark", Path(request["text"]), Path(request["mmproj"]))
     n_ctx, tiles = request["n_ctx"], request["tiles"]
     options = {name: request[name] for name in ("kv_type", "flash_attn", "n_ubatch", "n_batch")}
-    runtime = InProcessRuntime(files, EngineConfig(n_ctx=n_ctx, n_threads=1, embedding_disk_bytes=0, **options))
+    config = EngineConfig(n_ctx=n_ctx, n_threads=1, embedding_disk_bytes=0, encoder="llama.cpp", **options)
+    runtime = InProcessRuntime(files, config)
     loaded = _peak()
     size = runtime.vision.image_size
     blank = bytes(size * size * 3)
