@@ -13,7 +13,7 @@ import pytest
 
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.chat import commands
-from internvl_gguf.chat.background_thread import BackgroundThread
+from internvl_gguf.chat.background_thread import BackgroundThread, Interrupt, Task
 from internvl_gguf.chat.chat import Chat
 from internvl_gguf.chat.chat_model import FoundModel, Models
 from internvl_gguf.chat.command_table import COMMANDS, split_command
@@ -23,6 +23,7 @@ from internvl_gguf.chat.local_model import LocalModel
 from internvl_gguf.chat.loop import Loop
 from internvl_gguf.chat.reader import Reader, ScriptReader
 from internvl_gguf.chat.settings import Settings, setting_names, setting_values
+from internvl_gguf.chat.show_answer import LeaveChatAtOnce
 from internvl_gguf.chat.suggestions import Sources, suggestions
 from internvl_gguf.chat.terminal.clipboard import read_clipboard
 from internvl_gguf.chat.terminal.screen import PlainScreen, Screen
@@ -32,7 +33,7 @@ from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureErro
 from internvl_gguf.history import History
 from internvl_gguf.models.local_files import ModelFiles, demo_files
 from internvl_gguf.models.suggest import suggest_models
-from internvl_gguf.types import Message
+from internvl_gguf.types import Chunk, Message
 from tests.chat.test_screen import FakeTerminal
 from tests.support.pictures import noise
 
@@ -762,3 +763,22 @@ def test_show_says_where_the_model_runs(chat: Chat, talk: Callable[..., str]) ->
     assert re.search(r"^  runs +on the CPU", recorder(chat).text, re.MULTILINE)
     assert re.search(r"^  encoder +(llama.cpp|openvino)", recorder(chat).text, re.MULTILINE)
     assert re.search(r"2,048 tokens a call, \d+ computed together", recorder(chat).text)
+
+
+def test_a_second_ctrl_c_between_answer_and_prompt_leaves(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was taken for the first one of a question, or was lost, and the chat stayed."""
+
+    def interrupted(prompt: str, was_stopped: bool) -> bool:
+        chat.was_stopped = was_stopped
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chat, "ask", lambda prompt: interrupted(prompt, False))
+    assert Loop(chat, Chooser()).take("Talk.") == "Talk."
+    monkeypatch.setattr(chat, "ask", lambda prompt: interrupted(prompt, True))
+    with pytest.raises(LeaveChatAtOnce):
+        Loop(chat, Chooser()).take("Talk.")
+    task = Task()
+    task.run(lambda: [Chunk("x")])
+    task.post(Interrupt())
+    assert [type(event) for event in task.events(1.0)] == [Chunk]
+    assert [type(event) for event in task.unread()] == [Interrupt]

@@ -5,6 +5,7 @@ All work uses one thread: llama.cpp keeps a pool of threads for each thread that
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import signal
 import threading
@@ -52,6 +53,12 @@ class Task:
                     raise event.error
                 return
             yield event
+
+    def unread(self) -> Iterator[object]:
+        """Yield the events that came after its end, as a Ctrl-C at that moment."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._events.get_nowait()
 
     def post(self, event: object) -> None:
         """Add an event; callable from any thread."""

@@ -8,6 +8,7 @@ from internvl_gguf.chat.command_table import find_command, split_command, unknow
 from internvl_gguf.chat.commands import LeaveChat, chosen_parts
 from internvl_gguf.chat.formatting import in_commands, part_line
 from internvl_gguf.chat.reader import without_quotes
+from internvl_gguf.chat.show_answer import LeaveChatAtOnce
 from internvl_gguf.chat.typed_line import PathKind, TypedLine, parse_line, path_kind, typed_path
 from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.utils.safe_text import safe_name
@@ -103,6 +104,8 @@ class Loop:
         except KeyboardInterrupt:  # for example, while a model was loaded
             if self._reader.is_script:
                 raise
+            if chat.was_stopped:  # a second time, after the answer that the first one ended
+                raise LeaveChatAtOnce from None
             chat.screen.progress()
             if command is None:
                 self._say_stopped(_NOTHING_ASKED)

@@ -78,6 +78,8 @@ def show_answer(
                 showing.take(event)
     finally:
         showing.end()
+    if showing.interrupts and any(isinstance(event, Interrupt) for event in task.unread()):
+        raise LeaveChatAtOnce
     return showing.reply
 
 
@@ -86,36 +88,37 @@ class _AnswerDisplay:
 
     Attributes:
         reply: the finished answer; None before.
+        interrupts: how often Ctrl-C was pressed.
     """
 
     def __init__(self, session: AnySession, screen: Screen) -> None:
         self.reply: Reply | None = None
+        self.interrupts = 0
         self._session = session
         self._screen = screen
         self._has_begun = False
         self._thought = ""
-        self._interrupts = 0
         screen.progress("Reading the question")
 
     def take(self, event: object) -> None:
         """Show one event."""
         if isinstance(event, Interrupt):
-            self._interrupts += 1
-            if self._interrupts > 1:
+            self.interrupts += 1
+            if self.interrupts > 1:
                 raise LeaveChatAtOnce
             if not self._has_begun:  # an answer stops at its next token; a picture or a long prompt takes longer
                 self._screen.progress("Stopping", "Ctrl-C again leaves the chat")
         elif isinstance(event, Chunk):
             self._answer(event)
-        elif isinstance(event, TilesEncoded) and not self._interrupts:
+        elif isinstance(event, TilesEncoded) and not self.interrupts:
             self._tiles(event)
-        elif isinstance(event, Phase) and not self._interrupts and not self._has_begun:
+        elif isinstance(event, Phase) and not self.interrupts and not self._has_begun:
             self._screen.progress(event.text, event.detail)
         elif isinstance(event, NoticeLine):
             self._screen.say(event.line)
         elif event is None:
             self._screen.tick()
-        if self._interrupts:
+        if self.interrupts:
             self._session.abort()  # each time: the question may not have been under way yet
 
     def end(self) -> None:
@@ -127,7 +130,7 @@ class _AnswerDisplay:
     def _answer(self, chunk: Chunk) -> None:
         self.reply = chunk.reply or self.reply
         self._thought += chunk.thinking
-        if chunk.thinking and not self._interrupts:
+        if chunk.thinking and not self.interrupts:
             width = self._screen.columns - len(_THINKING) - _BESIDE
             self._screen.progress(_THINKING, thought_end(self._thought, max(width, 1)))
         if not chunk.text:

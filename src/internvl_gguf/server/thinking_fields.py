@@ -18,7 +18,7 @@ _KINDS: Final = ("enabled", "disabled", "adaptive")
 
 @dataclass(frozen=True)
 class ThinkingWish:
-    """What a request says about thinking.
+    """A request's wish about thinking.
 
     Attributes:
         thinking: whether to think; None if it says nothing.
