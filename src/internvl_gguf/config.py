@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypedDict, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypedDict, TypeVar, cast, get_args
 
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.tiling import CARD_RANGE, MAX_TILES, MAX_TILES_LIMIT, TileRange, validate_tile_limits
@@ -20,6 +20,8 @@ from internvl_gguf.utils.options import at_least, between, check_options, option
 
 if TYPE_CHECKING:
     from internvl_gguf.structured import AnswerFormat
+
+Number = TypeVar("Number", int, float)
 
 KVType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 FlashAttention = Annotated[bool | Literal["auto"], SwitchOrAuto()]
@@ -196,23 +198,22 @@ class SamplingParams:
     @property
     def effective_max_tokens(self) -> int:
         """Most tokens of the answer."""
-        if self.max_tokens is not None:
-            return self.max_tokens
-        return THINKING_MAX_TOKENS if self.thinks else DEFAULT_MAX_TOKENS
+        return self._unless_given(self.max_tokens, THINKING_MAX_TOKENS, DEFAULT_MAX_TOKENS)
 
     @property
     def effective_temperature(self) -> float:
         """The temperature, 0 for the likeliest token each time."""
-        if self.temperature is not None:
-            return self.temperature
-        return THINKING_TEMPERATURE if self.thinks else DEFAULT_TEMPERATURE
+        return self._unless_given(self.temperature, THINKING_TEMPERATURE, DEFAULT_TEMPERATURE)
 
     @property
     def effective_top_p(self) -> float:
         """The sum of probabilities up to which tokens are kept."""
-        if self.top_p is not None:
-            return self.top_p
-        return THINKING_TOP_P if self.thinks else DEFAULT_TOP_P
+        return self._unless_given(self.top_p, THINKING_TOP_P, DEFAULT_TOP_P)
+
+    def _unless_given(self, given: Number | None, thinking: Number, default: Number) -> Number:
+        if given is not None:
+            return given
+        return thinking if self.thinks else default
 
     @property
     def penalises(self) -> bool:

@@ -127,7 +127,8 @@ def _encoder(
 def _of_model(mmprojs: tuple[ModelCopy, ...], text: str) -> tuple[ModelCopy, ...]:
     """Return the vision encoders whose names do not contradict that of a text model.
 
-    Those that name its model go before those that name none (`mmproj-F16.gguf`), which may be of any in the folder.
+    An encoder whose name has the same model is taken first. One without a model in its name, such as `mmproj-F16.gguf`,
+    may be of any model in the folder.
     """
     wanted = named_model(text)
     if wanted is None:
