@@ -185,7 +185,7 @@ def test_every_picture_is_decoded_once(small: Session, monkeypatch: pytest.Monke
         decoded.append(source)
         return load_image(source, **options)
 
-    monkeypatch.setattr("internvl_gguf.session.prepare.load_image", load)
+    monkeypatch.setattr("internvl_gguf.session.cut_pictures.load_image", load)
     pictures = large(6)
     assert small.ask("What is it?", pictures, sampling=SHORT).notices
     assert decoded == pictures

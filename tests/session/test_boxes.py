@@ -20,7 +20,7 @@ from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.session.detokenizer import TextStream
 from internvl_gguf.session.grounding import AnswerBoxes, split_at_tags
 from internvl_gguf.session.model_runtime import ModelRuntime
-from internvl_gguf.session.prepare import grounded_tokens, prompt_spans
+from internvl_gguf.session.prompt_spans import grounded_tokens, prompt_spans
 from internvl_gguf.types import MessagePicture, TokenLogprobs, TokenSpan
 from tests.support.exact import EXACT
 from tests.support.pictures import noise

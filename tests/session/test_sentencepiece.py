@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from internvl_gguf import SamplingParams, Session
-from internvl_gguf.session.prepare import prompt_spans
+from internvl_gguf.session.prompt_spans import prompt_spans
 from internvl_gguf.types import TokenSpan
 from tests.support.chain_model import chain_weights
 from tests.support.damage import write

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from internvl_gguf import InvalidRequestError, Question, Reply, SamplingParams, Session
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.session.prepare import prompt_spans
+from internvl_gguf.session.prompt_spans import prompt_spans
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
 from internvl_gguf.session.thinking import THINKING_SYSTEM, Place, ThoughtReader, with_thinking
 from internvl_gguf.types import Message, TokenSpan

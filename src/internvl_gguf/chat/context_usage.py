@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from internvl_gguf.engine.kv_ledger import total_length
-from internvl_gguf.session.prepare import prompt_spans
+from internvl_gguf.session.prompt_spans import prompt_spans
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
 
 if TYPE_CHECKING:

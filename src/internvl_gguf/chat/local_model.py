@@ -11,7 +11,7 @@ from internvl_gguf.chat.formatting import count, statistics
 from internvl_gguf.chat.show_answer import TilesEncoded
 from internvl_gguf.images.load import load_image
 from internvl_gguf.planning.plan_text import placement_text
-from internvl_gguf.session.prepare import cut_as_before
+from internvl_gguf.session.cut_pictures import cut_as_before
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
 from internvl_gguf.tiling import TileRange
 from internvl_gguf.utils.safe_text import safe_text

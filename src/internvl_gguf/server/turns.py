@@ -29,7 +29,8 @@ from internvl_gguf.server.shown_parts import content_of, image_of
 from internvl_gguf.session.asked import with_note, without_note
 from internvl_gguf.session.clips import OpenClip
 from internvl_gguf.session.model_runtime import ModelRuntime
-from internvl_gguf.session.prepare import PreparedQuestion, grounded_tokens, prepare_question, refuse_endless
+from internvl_gguf.session.prepare import PreparedQuestion, prepare_question
+from internvl_gguf.session.prompt_spans import grounded_tokens, refuse_endless
 from internvl_gguf.session.prompt_template import IMAGE_PLACE
 from internvl_gguf.session.tool_prompt import with_calls
 from internvl_gguf.structured.tool_stream import CALL_BEGINS

@@ -3,6 +3,10 @@
 session             the session as callers see it
 prompt_template     the official prompt: messages to control tokens, text and visual tokens
 prepare             a question as the engine takes it: spans of tokens and tiles that fit the context
+cut_pictures        its pictures, read and cut for the encoder
+prompt_spans        a conversation as spans of tokens and tiles
+thinking            the thought before an answer: asked for, and told apart from it
+clips               clips of a question as pictures: their frames, labelled
 asked               what is asked, as messages: a question, or what tools returned
 tool_prompt         how tools and their results stand in the prompt
 tool_loop           Session.run: call the tools that an answer calls, and ask on
@@ -15,6 +19,8 @@ batch               many questions at once
 session_lock        one operation on a session at a time
 saved_file          the file of a saved conversation
 restore             a saved conversation put into a loaded model again
+slow_answer         the notice that an answer took much longer than planned
+contract            protocol of a session, here or with a server
 model_runtime       protocol of a loaded model, in this process or in a worker
 open_runtime        loads a model, in this process or in a worker
 open_encoder        the vision encoder of a model: in llama.cpp, corrected if need be, or in OpenVINO

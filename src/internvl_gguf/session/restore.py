@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, cast
 from internvl_gguf.config import EngineOptions, SamplingParams
 from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SavedSessionError
+from internvl_gguf.session.cut_pictures import rekey_picture, rekey_tile
 from internvl_gguf.session.detokenizer import TextStream
-from internvl_gguf.session.prepare import prompt_spans, rekey_picture, rekey_tile
+from internvl_gguf.session.prompt_spans import prompt_spans
 from internvl_gguf.session.saved_file import NO_KV, SavedSession, read_identity, read_saved
 from internvl_gguf.session.thinking import Place, ThoughtReader
 from internvl_gguf.types import Message, Span, TileSpan

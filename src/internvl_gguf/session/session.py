@@ -18,7 +18,7 @@ from internvl_gguf.gguf.filenames import DownloadProgress
 from internvl_gguf.images.load import picture_list
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.models.resolve import DEMO
-from internvl_gguf.session import prepare, restore
+from internvl_gguf.session import cut_pictures, prepare, restore
 from internvl_gguf.session.answer import AnswerStream, as_chunk
 from internvl_gguf.session.batch import AnyQuestion, BatchModel, Outcome, answer_all, as_question
 from internvl_gguf.session.call_reader import AnswerPiece
@@ -506,7 +506,7 @@ class Session(Owned):
         given = {"max_tiles": max_tiles, "min_tiles": min_tiles, "thumbnail": thumbnail}
         with self._exclusive():
             self.revive()
-            picture = prepare.prepare_picture(self.runtime, self._limits, image, given)
+            picture = cut_pictures.prepare_picture(self.runtime, self._limits, image, given)
             return np.stack(self.runtime.engine.embed(picture.tiles, self._on_tiles, lambda: self._lock.is_aborted))
 
     def picture(
@@ -523,8 +523,8 @@ class Session(Owned):
             PictureError: a picture that cannot be read.
         """
         if grid is None:
-            return prepare.prepare_picture(self.runtime, self._limits, image, {})
-        return prepare.recut_picture(self.runtime, image, grid, has_thumbnail)
+            return cut_pictures.prepare_picture(self.runtime, self._limits, image, {})
+        return cut_pictures.recut_picture(self.runtime, image, grid, has_thumbnail)
 
     def frame_room(self, prompt: str, images: Any = (), **options: Unpack[AskOptions]) -> int:
         """Return how many frames of one tile the context has room for, beside the conversation and a question.
