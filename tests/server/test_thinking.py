@@ -106,6 +106,12 @@ def test_messages_have_a_block_for_it(thinker: Served) -> None:
     assert "".join(delta.get("text", "") for delta in deltas) == ANSWER
 
 
+def test_a_stop_sequence_is_looked_for_in_the_answer_alone(thinker: Served) -> None:
+    found = answered(thinker, MESSAGES, stop_sequences=["red", "lue"])
+    assert (found["stop_reason"], found["stop_sequence"]) == ("stop_sequence", "lue")
+    assert [block.get("thinking", block.get("text")) for block in found["content"]] == [THOUGHT, "B"]
+
+
 def test_a_conversation_that_is_sent_back_is_not_read_again(thinker: Served) -> None:
     """With the thought or without it: the server knows what the model had written."""
     first = answered(thinker, CHAT, messages=[{"role": "user", "content": "What color is the sea?"}])

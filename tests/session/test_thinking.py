@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from internvl_gguf import InvalidRequestError, Question, Reply, SamplingParams, Session
+from internvl_gguf.config import AskOptions
+from internvl_gguf.engine.kv_ledger import total_length
 from internvl_gguf.models.resolve import ModelFiles
+from internvl_gguf.session.answer import AnswerStream
 from internvl_gguf.session.prompt_spans import prompt_spans
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
 from internvl_gguf.session.thinking import THINKING_SYSTEM, Place, ThoughtReader, with_thinking
@@ -183,6 +186,27 @@ def test_the_form_of_an_answer_begins_behind_its_thought(
         again = session.ask("What color?", schema="n int", **asks)
         assert set(again.parsed) == {"n"} or again.finish_reason == "length"
         session.runtime.engine.check_integrity()
+
+
+@pytest.mark.parametrize("name", ["thoughtful", "broken off"])
+def test_logprobs_change_nothing_in_a_thought_or_its_end(models: dict[str, ModelFiles], name: str) -> None:
+    """With them what has to follow is computed token by token; one was so twice where a turn ended in a thought."""
+    asks = cast("AskOptions", {"choices": ["red"], "thinking": True, **GREEDY})
+    with opened(models[name]) as session:
+        question = session._prepare("What color?", (), asks)
+        replies = []
+        for top in (None, 2):
+            answer = AnswerStream(session.runtime, question, session.messages, None, top_logprobs=top)
+            list(answer.pieces())
+            answer.finish()
+            replies.append((answer.reply().parsed, answer.reply().thinking, tuple(answer.handle.tokens)))
+        assert replies[0] == replies[1]
+        assert replies[0][0] == "red"
+        assert [each.token for each in answer.handle.logprobs] == answer.handle.tokens
+        spans = [*question.spans, TokenSpan(tuple(answer.handle.tokens))]
+        held = session.runtime.engine.export(spans)
+        assert held is not None
+        assert total_length(held[0]) >= total_length(spans) - 1  # all but the last token, in this order
 
 
 def test_a_form_without_a_thought_binds_the_answer_from_its_beginning(thoughtful: Session) -> None:

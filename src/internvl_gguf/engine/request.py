@@ -274,11 +274,11 @@ class AnswerRequest(Request):
                 self._sampler.accept(token)
         token = self._choose(self._sampler, context, row)
         if model.is_end_of_generation(token):
-            if self._is_thinking and self._constraint:
-                self._take_forced(turn_ended=True)
-            else:
+            if not (self._thought and self._is_thinking and self._constraint):
                 self.ending = "stop"
-            return
+                return
+            token = self._thought.close()
+            self._sampler.accept(token)
         if self._top_logprobs is not None:
             self.logprobs.append(token_logprobs(context.logits(row), token, self._top_logprobs))
         if self._stretches:
@@ -309,13 +309,9 @@ class AnswerRequest(Request):
         if len(self.tokens) >= self._limit:
             self.ending = "length"
 
-    def _take_forced(self, *, turn_ended: bool = False) -> None:
-        """Take the tokens that have to follow, to be read with the newest one; end the answer where none can.
-
-        Args:
-            turn_ended: whether the model ended its turn inside its thought: then all tokens so far have been read.
-        """
-        forced = [] if self._to_follow else self._must_follow(turn_ended=turn_ended)[: self.room]
+    def _take_forced(self) -> None:
+        """Take the tokens that have to follow, to be read with the newest one; end the answer where none can."""
+        forced = [] if self._to_follow else self._must_follow()[: self.room]
         self.report.forced_tokens += len(forced)
         if self._top_logprobs is not None:
             self._to_follow += forced
@@ -330,13 +326,12 @@ class AnswerRequest(Request):
         if self._constraint and not self._is_thinking and self._constraint.is_complete:
             self.ending = "stop"
         elif forced and self.is_admitted:
-            n_unread = len(forced) if turn_ended else 1 + len(forced)
-            self.unread = [TokenSpan(tuple(self.tokens[-n_unread:]))]
+            self.unread = [TokenSpan(tuple(self.tokens[-1 - len(forced) :]))]
 
-    def _must_follow(self, *, turn_ended: bool) -> list[int]:
+    def _must_follow(self) -> list[int]:
         forced: list[int] = []
         if self._thought and self._is_thinking:
-            forced = self._thought.must_follow(self.tokens, turn_ended=turn_ended)
+            forced = self._thought.must_follow(self.tokens)
             if self._is_thinking:
                 return []
         if self._constraint is None:

@@ -37,22 +37,33 @@ class OpenThought:
     def __init__(self, bounds: ThoughtBounds, *, is_bound: bool) -> None:
         self._bounds = bounds
         self._is_bound = is_bound
+        self._rest: list[int] = []
         self.answer_start: int | None = None
 
-    def must_follow(self, tokens: Sequence[int], *, turn_ended: bool = False) -> list[int]:
+    def close(self) -> int:
+        """Return the token with which the thought is ended, in the place of the end of the model's turn."""
+        first, *self._rest = self._closing
+        return first
+
+    @property
+    def _closing(self) -> list[int]:
+        return [*self._bounds.before, self._bounds.ends, *self._bounds.after]
+
+    def must_follow(self, tokens: Sequence[int]) -> list[int]:
         """Return the tokens that have to follow because the thought ends here; none while it goes on.
 
         Args:
             tokens: the whole answer so far.
-            turn_ended: whether the model ended its turn inside the thought.
         """
         bounds = self._bounds
         if self.answer_start is not None:
             return []
-        if tokens and tokens[-1] == bounds.ends:
+        if self._rest:
+            following, self._rest = self._rest, []
+        elif tokens and tokens[-1] == bounds.ends:
             following = list(bounds.after) if self._is_bound else []
-        elif turn_ended or (bounds.most is not None and len(tokens) >= bounds.most):
-            following = [*bounds.before, bounds.ends, *bounds.after]
+        elif bounds.most is not None and len(tokens) >= bounds.most:
+            following = self._closing
         else:
             return []
         self.answer_start = len(tokens) + len(following)

@@ -341,7 +341,8 @@ class _RunningAnswer:
         """Return the stop string that ended the answer: the one that its sampled text has first."""
         if not self.stream.is_stopped:
             return None
-        whole = b"".join(map(self._piece, self.stream.handle.tokens)).decode("utf-8", "replace")
+        answer = self.stream.handle.tokens[self.stream.answer_start or 0 :]
+        whole = b"".join(map(self._piece, answer)).decode("utf-8", "replace")
         found = [(whole.find(stop), stop) for stop in self._stops if stop in whole]
         return min(found)[1] if found else None
 

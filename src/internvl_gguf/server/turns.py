@@ -95,7 +95,7 @@ class _KeptTurn:
 
     @property
     def n_bytes(self) -> int:
-        texts = sum(len(message.text) for message in self.messages) + len(self.question)
+        texts = sum(len(message.text) + len(message.thinking) for message in self.messages) + len(self.question)
         pictures = (picture for message in self.messages for picture in message.pictures)
         tiles = (tile for picture in pictures for tile in picture.tiles)
         return _MESSAGE_BYTES * len(self.messages) + 4 * texts + sum(len(tile.pixels) for tile in tiles)
