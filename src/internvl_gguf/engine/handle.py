@@ -270,4 +270,4 @@ class _ResultWaiter:
 
 def cancelled_error() -> SessionStateError:
     """Return the error of a cancelled request that has a single result."""
-    return SessionStateError("The request was cancelled_error by abort().", "Ask again.")
+    return SessionStateError("The request was cancelled by abort().", "Ask again.")
