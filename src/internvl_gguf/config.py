@@ -40,8 +40,10 @@ KV_BLOCK: Final = 32
 
 DEFAULT_N_CTX = 8192
 DEFAULT_N_UBATCH = 512
+DEFAULT_CANDIDATES: Final = 8  # the published best-of-8
 DEFAULT_WORKER_TIMEOUT = 600.0  # seconds: one tile of the 6B vision encoder takes minutes on a slow CPU
 MAX_SEQUENCES = 255  # llama.cpp aborts from sequence 256 on
+MAX_CANDIDATES = 64
 MAX_DRAFT = 64
 MAX_BATCH = 65536
 MAX_THREADS = 512
@@ -74,6 +76,16 @@ def check_kv_heads(kv_type: str, head_dim: int) -> None:
             f"A {kv_type} KV cache needs heads of a multiple of {KV_BLOCK}; this model's have {head_dim}.",
             "Use kv_type f16.",
         )
+
+
+def sequence_count(n_parallel: int, n_candidates: int, n_draft: int, n_batch: int) -> int:
+    """Return how many sequences the KV cache has.
+
+    One for each question answered at once, and one for each candidate beside the first of a question, which all
+    questions share; fewer where a batch or llama.cpp has no place for so many.
+    """
+    most = max(n_parallel, min(MAX_SEQUENCES, n_batch - n_draft))
+    return min(n_parallel + n_candidates - 1, most)
 
 
 def _require(condition: bool, message: str, hint: str) -> None:
@@ -455,6 +467,15 @@ class EngineConfig:
         hint=f"Use 1 to {MAX_SEQUENCES} conversations.",
         on_command_line=False,
     )
+    n_candidates: int = option(
+        DEFAULT_CANDIDATES,
+        "Answers to one question written at once (`best_of`).",
+        details="They share the KV cache of `n_ctx` of their question; each but the first takes a row of logits. More "
+        "candidates than that follow one another.",
+        allows=between(1, MAX_CANDIDATES),
+        hint=f"Use 1 to {MAX_CANDIDATES} candidates.",
+        on_command_line=False,
+    )
     n_batch: int = option(
         2048,
         "Most tokens decoded in one call.",
@@ -529,6 +550,11 @@ class EngineConfig:
         )
 
     @property
+    def n_sequences(self) -> int:
+        """Sequences of the KV cache: see `sequence_count`."""
+        return sequence_count(self.n_parallel, self.n_candidates, self.n_draft, self.n_batch)
+
+    @property
     def options(self) -> EngineOptions:
         """Its fields as keyword arguments, of `Session.open` for example."""
         return cast("EngineOptions", {field.name: getattr(self, field.name) for field in fields(self)})
@@ -550,6 +576,7 @@ class EngineOptions(TypedDict, total=False):
     encoder_device: str
     n_threads: int | None
     n_parallel: int
+    n_candidates: int
     n_batch: int
     n_ubatch: int | None
     n_draft: int

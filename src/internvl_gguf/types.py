@@ -294,11 +294,14 @@ class TokenLogprobs:
         token: its id.
         logprob: natural logarithm of its probability.
         top: ids and logprobs of the likeliest tokens at its place, the likeliest first.
+        certainty: how far the distribution at its place is from one that knows nothing, in nats
+            (`engine.token_certainty`); NaN where that was not asked for.
     """
 
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    certainty: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -247,8 +247,9 @@ def test_what_a_disturbance_made_dear_is_tried_again(monkeypatch: pytest.MonkeyP
     assert guesses > 100
 
 
-def test_each_guess_has_its_row_of_logits_in_the_plan() -> None:
-    assert MemoryRequest(2048, n_parallel=2, n_draft=6).outputs == 8
+def test_each_guess_and_each_candidate_has_its_row_of_logits_in_the_plan() -> None:
+    assert MemoryRequest(2048, n_parallel=2, n_draft=6, n_candidates=1).outputs == 8
+    assert MemoryRequest(2048, n_parallel=2, n_draft=6, n_candidates=8).outputs == 15
 
 
 @pytest.mark.parametrize("values", [{"n_draft": -1}, {"n_draft": 65}, {"n_draft": 1.5}, {"n_draft": 40, "n_batch": 32}])

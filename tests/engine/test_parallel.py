@@ -133,7 +133,7 @@ def test_logits_of_a_shared_batch_are_those_of_single_ones_but_for_rounding(tiny
 
 
 def test_batches_that_would_end_the_process_do_not_reach_the_library(tiny: ModelFiles) -> None:
-    config = EngineConfig(n_parallel=2, n_batch=8, n_ubatch=8)
+    config = EngineConfig(n_parallel=2, n_candidates=1, n_batch=8, n_ubatch=8)
     with closing(TextModel(tiny.text)) as model, closing(Context(model, config, n_ctx=64, n_threads=1)) as context:
         for runs in (
             [],

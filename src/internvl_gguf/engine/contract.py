@@ -55,6 +55,11 @@ class ModelEngine(Protocol):
         """Number of requests that run at once."""
         ...
 
+    @property
+    def n_candidates(self) -> int:
+        """Number of answers to one question that are written at once."""
+        ...
+
     def submit(
         self,
         prompt: Sequence[Span],
@@ -66,6 +71,8 @@ class ModelEngine(Protocol):
         logprobs_between: tuple[int, int] | None = None,
         grammar: str | None = None,
         thought: ThoughtBounds | None = None,
+        candidates_of: int | None = None,
+        tells_certainty: bool = False,
     ) -> Handle:
         """Ask for an answer."""
         ...

@@ -69,7 +69,12 @@ class Engine(Owned):
     @property
     def n_parallel(self) -> int:
         """Number of requests that run at once; more wait for one of them to end."""
-        return self.context.n_sequences
+        return self.context.n_parallel
+
+    @property
+    def n_candidates(self) -> int:
+        """Number of answers to one question that are written at once."""
+        return self.context.n_sequences - self.context.n_parallel + 1
 
     def submit(
         self,
@@ -82,6 +87,8 @@ class Engine(Owned):
         logprobs_between: tuple[int, int] | None = None,
         grammar: str | None = None,
         thought: ThoughtBounds | None = None,
+        candidates_of: int | None = None,
+        tells_certainty: bool = False,
     ) -> Handle:
         """Ask for an answer.
 
@@ -97,6 +104,11 @@ class Engine(Owned):
             grammar: what the answer has to match, in Lark's or JSON's form of llguidance. One that is no grammar ends
                 the answer in an InvalidRequestError before anything is computed.
             thought: how the thought ends that the prompt has opened; the grammar begins behind it.
+            candidates_of: a number of the question that this is one of several answers to (`engine.candidates`): its
+                prompt is read once, `n_candidates` of its answers are written at once, and all together take the room
+                of one. Requests of one number have one prompt; None for a question of one answer.
+            tells_certainty: whether `Handle.logprobs` tells of each token how likely it was and how sure the model was
+                (`TokenLogprobs.certainty`). With `top_logprobs` it has no effect.
 
         Raises:
             ValueError: the prompt does not fit, is empty or ends in a picture; callers check before.
@@ -114,7 +126,9 @@ class Engine(Owned):
             logprobs_between=logprobs_between,
             constraint=None if grammar is None else self._constraints.compile(grammar),
             thought=thought,
+            tells_certainty=tells_certainty,
         )
+        request.candidates_of = candidates_of
         self._add(request)
         return Handle(request, self.work_until, lambda: self.cancel(request))
 

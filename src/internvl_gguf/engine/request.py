@@ -15,6 +15,7 @@ from internvl_gguf.engine.kv_ledger import SequenceLedger, drop_prefix, total_le
 from internvl_gguf.engine.stretch_logprobs import StretchLogprobs
 from internvl_gguf.engine.thought import OpenThought, ThoughtBounds
 from internvl_gguf.engine.tile_run import RequestReport, TileProgress, TileRun
+from internvl_gguf.engine.token_certainty import CertaintyLogprobs
 from internvl_gguf.llama.sampler import Sampler, sampler_for
 from internvl_gguf.types import FinishReason, Span, TileSpan, TokenLogprobs, TokenSpan
 
@@ -45,6 +46,7 @@ class Request(ABC):
         ending: its finish reason, or the error that ended it; None while it goes on.
         n_scored: number of positions at the end of the prompt whose logits are needed.
         evicts: whether the embeddings of its tiles may displace others on disk (`EmbeddingCache.put`).
+        candidates_of: number of the question that it is one of several answers to; None for the only one.
 
     Raises:
         ValueError: the prompt does not fit, is empty or ends in a picture; callers check before.
@@ -54,6 +56,7 @@ class Request(ABC):
         self.length = total_length(prompt)
         self.n_scored = 1
         self.evicts = True
+        self.candidates_of: int | None = None
         if not 0 < self.length <= n_ctx or not isinstance(prompt[-1], TokenSpan):
             raise ValueError(f"a prompt of {self.length} positions for a context of {n_ctx}")
         self.prompt = tuple(prompt)
@@ -182,6 +185,7 @@ class AnswerRequest(Request):
         logprobs_between: see `Engine.submit`.
         constraint: the grammar of the answer, being compiled; None for any text.
         thought: how the thought ends that the prompt has opened, behind which the grammar begins; None without one.
+        tells_certainty: see `Engine.submit`.
 
     Attributes:
         lookup: makes the guesses, from the first token on; None without `drafts`.
@@ -204,6 +208,7 @@ class AnswerRequest(Request):
         logprobs_between: tuple[int, int] | None = None,
         constraint: futures.Future[Constraint] | None = None,
         thought: ThoughtBounds | None = None,
+        tells_certainty: bool = False,
     ) -> None:
         super().__init__(prompt, n_ctx, on_tiles)
         self.evicts = evicts
@@ -216,7 +221,11 @@ class AnswerRequest(Request):
         self._sampler: Sampler | None = None
         self._drafts = drafts
         self._top_logprobs = top_logprobs
-        self._stretches = StretchLogprobs(*logprobs_between) if logprobs_between and top_logprobs is None else None
+        self._odds: StretchLogprobs | CertaintyLogprobs | None = None
+        if tells_certainty and top_logprobs is None:
+            self._odds = CertaintyLogprobs()
+        elif logprobs_between and top_logprobs is None:
+            self._odds = StretchLogprobs(*logprobs_between)
         self.lookup: PromptLookup | None = None
         self.tokens: list[int] = []
         self.times: list[float] = []
@@ -281,8 +290,8 @@ class AnswerRequest(Request):
             self._sampler.accept(token)
         if self._top_logprobs is not None:
             self.logprobs.append(token_logprobs(context.logits(row), token, self._top_logprobs))
-        if self._stretches:
-            self.logprobs.append(self._stretches.of(token, context, row))
+        if self._odds:
+            self.logprobs.append(self._odds.of(token, context, row))
         self._append(token)
         if self._constraint or self._thought:
             self._take_forced()
@@ -317,8 +326,8 @@ class AnswerRequest(Request):
             self._to_follow += forced
             forced = []
         for token in forced:
-            if self._stretches:
-                self.logprobs.append(self._stretches.of(token, None))
+            if self._odds:
+                self.logprobs.append(self._odds.of(token, None))
             self._append(token)
             if self._sampler:
                 self._sampler.accept(token)

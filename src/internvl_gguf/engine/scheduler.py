@@ -26,6 +26,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from internvl_gguf.engine.candidates import Candidates
 from internvl_gguf.engine.drafting import DecodeCost
 from internvl_gguf.engine.free_cores import CoreWatch
 from internvl_gguf.engine.kv_ledger import total_length
@@ -78,6 +79,7 @@ class Scheduler:
         self._cores = cores
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
+        self._candidates = Candidates(self.sequences, context.n_batch, context.n_draft)
         self._needs_recovery = False
         self._cost = DecodeCost()
 
@@ -98,6 +100,7 @@ class Scheduler:
         self._needs_recovery = True
         self._context.abort_requested = False
         try:
+            self._make_room()
             if not self._decode_lone_answer():
                 with deferred_interrupts(self._context.abort):
                     self._step_all()
@@ -121,6 +124,9 @@ class Scheduler:
 
     def forget(self) -> None:
         """Empty the KV cache; running requests read their prompts again."""
+        for request in self._candidates.branched(self._running):
+            self._candidates.pause(request)
+            self._wait_again(request)
         for sequence in range(len(self.sequences.ledgers)):
             self.sequences.cut(sequence, 0)
         self.recover()
@@ -148,23 +154,42 @@ class Scheduler:
             self.end_cancelled()
 
     def _admit(self) -> None:
-        for request in list(self._waiting):
-            if not self.sequences.has_free:
-                return
-            if not request.is_ready:
+        waiting = list(self._waiting)
+        self._candidates.register(waiting)
+        is_held_up = False  # requests take sequences in their order, but for candidates, whose question has one
+        for request in waiting:
+            has_begun = self._candidates.have_begun(request)
+            if not request.is_ready or (is_held_up and not has_begun):
                 continue
-            if self._is_being_read(request):
-                return
-            if not self._start(request):
-                continue
-            sequence, known = self.sequences.acquire(request.prompt, request.logits_from)
-            request.sequence = sequence
-            request.report.cached_tokens = known
-            request.resume_after(known)
-            self._running.append(request)
-            self._waiting.remove(request)
+            place = None
+            if not self._is_being_read(request):
+                if not self._start(request):
+                    continue
+                place = self._candidates.place(request)
+            if place:
+                self._run_on(request, *place)
+            else:
+                is_held_up |= not has_begun
         if self._waiting and not self._running:
             self._waiting[0].wait_ready(_LONGEST_WAIT)
+
+    def _run_on(self, request: Request, sequence: int, known: int) -> None:
+        """Let a waiting request run on a sequence that holds the first `known` positions of it."""
+        request.sequence = sequence
+        if not request.report.prompt_read:  # a paused candidate has counted them before
+            request.report.cached_tokens = known
+        request.resume_after(known)
+        self._running.append(request)
+        self._waiting.remove(request)
+
+    def _make_room(self) -> None:
+        """Let candidates wait for which the next step has no room."""
+        for request in self._candidates.make_room(self._running):
+            self._wait_again(request)
+
+    def _wait_again(self, request: Request) -> None:
+        self._running.remove(request)
+        self._waiting.appendleft(request)
 
     def _start(self, request: Request) -> bool:
         """Prepare a request for being admitted; return whether it goes on."""
@@ -353,8 +378,8 @@ class Scheduler:
     def _end(self, request: Request, ending: FinishReason | Exception) -> None:
         """End a request. It is removed from the running ones last: if interrupted before, `recover` ends it again."""
         request.end(ending)
+        self._candidates.release(request)
         if request in self._running:
-            self.sequences.release(request.sequence)
             self._running.remove(request)
         else:
             self._waiting.remove(request)

@@ -59,12 +59,15 @@ class Context(NativeObject):
 
     Args:
         model: the text model; must stay open as long as this context.
-        config: how to run it. `n_ctx` positions are kept for each of `n_parallel` sequences.
+        config: how to run it. `n_ctx` positions are kept for each of `n_parallel` sequences; `n_candidates` - 1 more
+            sequences share them: they branch off another one.
         n_ctx: positions of one sequence.
         n_threads: CPU threads for one token.
         n_threads_batch: CPU threads for more at once; `n_threads` if None.
 
     Attributes:
+        n_parallel: sequences that have room for `n_ctx` positions each, numbered from 0.
+        n_sequences: all sequences, those included that have no room of their own.
         abort_requested: whether the running computation is to stop.
         polls: how often llama.cpp polled that flag; grows while a long computation runs.
 
@@ -85,7 +88,8 @@ class Context(NativeObject):
         self.n_embd = model.n_embd
         self.n_vocab = model.n_vocab
         self._row_type = ctypes.c_float * model.n_vocab
-        self.n_sequences = config.n_parallel
+        self.n_parallel = config.n_parallel
+        self.n_sequences = config.n_sequences
         self.n_draft = config.n_draft
         self.n_ctx = n_ctx
         cells = n_ctx * config.n_parallel
@@ -95,10 +99,10 @@ class Context(NativeObject):
         params.n_ctx = cells
         params.n_batch = self.n_batch
         self.n_ubatch = params.n_ubatch = min(config.n_ubatch or DEFAULT_N_UBATCH, self.n_batch)
-        params.n_seq_max = config.n_parallel
+        params.n_seq_max = config.n_sequences
         # One row of logits for each sequence and each guess: more only grows the compute buffer (n_ubatch x n_vocab
         # floats).
-        self.n_outputs = params.n_outputs_max = min(config.n_parallel + config.n_draft, self.n_batch)
+        self.n_outputs = params.n_outputs_max = min(config.n_sequences + config.n_draft, self.n_batch)
         params.n_threads = n_threads
         params.n_threads_batch = n_threads if n_threads_batch is None else n_threads_batch
         params.flash_attn_type = _FLASH_ATTENTION[config.flash_attn]

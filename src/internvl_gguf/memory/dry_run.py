@@ -128,6 +128,7 @@ def _configuration(request: MemoryRequest) -> dict[str, Any]:
     return {
         "n_ctx": request.n_ctx,
         "n_parallel": request.n_parallel,
+        "n_candidates": request.n_candidates,
         "n_batch": request.n_batch,
         "n_ubatch": request.n_ubatch,
         "n_draft": request.n_draft,

@@ -11,6 +11,7 @@ from internvl_gguf.config import (
     DEFAULT_N_UBATCH,
     KV_TYPES,
     MAX_BATCH,
+    MAX_CANDIDATES,
     MAX_DRAFT,
     MAX_SEQUENCES,
     MAX_THREADS,
@@ -19,6 +20,7 @@ from internvl_gguf.config import (
     KVType,
     check_kv_heads,
     is_quantised,
+    sequence_count,
 )
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.gguf.model_weights import ModelShape
@@ -34,7 +36,8 @@ class MemoryRequest:
 
     Attributes:
         n_ctx: positions of one conversation.
-        n_parallel: conversations kept at once; each has a row of logits, as in `llama.context.Context`.
+        n_parallel: conversations kept at once.
+        n_candidates: answers to one question written at once.
         n_batch: most positions decoded in one call.
         n_ubatch: most positions computed at once.
         n_draft: most tokens drafted and verified at once; each takes one more row of logits.
@@ -61,6 +64,7 @@ class MemoryRequest:
 
     n_ctx: int
     n_parallel: int = 1
+    n_candidates: int = EngineConfig.n_candidates
     n_batch: int = EngineConfig.n_batch
     n_ubatch: int = DEFAULT_N_UBATCH
     n_draft: int = EngineConfig.n_draft
@@ -81,6 +85,7 @@ class MemoryRequest:
     def __post_init__(self) -> None:
         _within("n_ctx", self.n_ctx, 1, _MAX_CELLS)
         _within("n_parallel", self.n_parallel, 1, MAX_SEQUENCES)
+        _within("n_candidates", self.n_candidates, 1, MAX_CANDIDATES)
         _within("n_batch", self.n_batch, 1, MAX_BATCH)
         _within("n_ubatch", self.n_ubatch, 1, self.n_batch)
         _within("n_draft", self.n_draft, 0, MAX_DRAFT)
@@ -137,12 +142,22 @@ class MemoryRequest:
     def ubatch(self) -> int:
         """Positions that a graph is reserved for: at most the size of the cache, and equally many for each sequence."""
         tokens = min(self.n_ubatch, self.n_batch, self.cells)
-        return tokens + -tokens % self.n_parallel
+        return tokens + -tokens % self.n_sequences
+
+    @property
+    def n_sequences(self) -> int:
+        """Sequences of the KV cache, as in `llama.context.Context`."""
+        return sequence_count(self.n_parallel, self.n_candidates, self.n_draft, self.n_batch)
+
+    @property
+    def rows(self) -> int:
+        """Rows of logits that are kept: one for each sequence and each guess."""
+        return min(self.n_sequences + self.n_draft, self.n_batch, self.cells)
 
     @property
     def outputs(self) -> int:
         """Rows of logits that a graph is reserved for (`n_outputs_pp` in `llama_context::sched_reserve`)."""
-        return min(self.n_ubatch, self.n_batch, self.cells, self.n_parallel + self.n_draft)
+        return min(self.n_ubatch, self.rows)
 
     def check(self, shape: ModelShape) -> None:
         """Check that a model can be run with these settings.

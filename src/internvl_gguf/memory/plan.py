@@ -145,7 +145,7 @@ def predict_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
             weights=weights.get(backend.name, 0),
             kv_cache=per_layer * sum(home == index for home in homes.layers),
             compute_buffer=buffers[index],
-            output_buffer=4 * text.n_vocab * (request.n_parallel + request.n_draft) if index == cpu else 0,
+            output_buffer=4 * text.n_vocab * request.rows if index == cpu else 0,
             mmproj_weights=_encoder_weights(vision, request) if vision and index == encoder else 0,
             mmproj_compute_buffer=vision_buffers[index],
             embeddings=4 * request.tiles * vision.tokens_per_tile * text.n_embd if vision and index == cpu else 0,

@@ -328,6 +328,7 @@ class Planner:
         request = MemoryRequest(
             n_ctx=workload.n_ctx,
             n_parallel=workload.n_parallel,
+            n_candidates=workload.n_candidates,
             n_batch=workload.n_batch,
             n_ubatch=ubatch,
             n_draft=workload.n_draft,

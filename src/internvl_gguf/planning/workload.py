@@ -98,6 +98,7 @@ class Workload:
         pictures: pictures in a conversation.
         max_tiles: most tiles of a picture, the thumbnail not counted.
         n_parallel: conversations kept at once.
+        n_candidates: answers to one question written at once.
         kv_type: element type of the KV cache; None takes F16, or Q8_0 if only that fits.
         flash_attn: flash attention in the text model; "auto" uses it on GPUs and for a quantised cache.
         n_batch: most positions decoded in one call.
@@ -116,6 +117,7 @@ class Workload:
     pictures: int = 1
     max_tiles: int = MAX_TILES
     n_parallel: int = 1
+    n_candidates: int = EngineConfig.n_candidates
     kv_type: KVType | None = None
     flash_attn: FlashAttention = EngineConfig.flash_attn
     n_batch: int = EngineConfig.n_batch
@@ -146,6 +148,7 @@ class Workload:
         return cls(
             n_ctx=n_ctx,
             n_parallel=config.n_parallel,
+            n_candidates=config.n_candidates,
             kv_type=config.kv_type,
             flash_attn=config.flash_attn,
             n_batch=config.n_batch,

@@ -75,6 +75,7 @@ def main() -> None:
                 encoder_identity=runtime.encoder_identity,
                 n_ctx=runtime.engine.n_ctx,
                 n_parallel=runtime.engine.n_parallel,
+                n_candidates=runtime.engine.n_candidates,
                 n_vocab=runtime.engine.model.n_vocab,
             )
         )

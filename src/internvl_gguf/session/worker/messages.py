@@ -51,6 +51,8 @@ class SubmitAnswer(NamedTuple):
     logprobs_between: tuple[int, int] | None
     grammar: str | None
     thought: ThoughtBounds | None
+    candidates_of: int | None
+    tells_certainty: bool
 
 
 class SubmitLogits(NamedTuple):
@@ -111,6 +113,7 @@ class ModelFacts:
     encoder_identity: bytes
     n_ctx: int
     n_parallel: int
+    n_candidates: int
     n_vocab: int
 
 

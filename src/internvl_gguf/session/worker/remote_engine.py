@@ -98,6 +98,11 @@ class RemoteEngine:
         """Number of requests that run at once."""
         return self._client.facts.n_parallel
 
+    @property
+    def n_candidates(self) -> int:
+        """Number of answers to one question that are written at once."""
+        return self._client.facts.n_candidates
+
     def submit(
         self,
         prompt: Sequence[Span],
@@ -109,6 +114,8 @@ class RemoteEngine:
         logprobs_between: tuple[int, int] | None = None,
         grammar: str | None = None,
         thought: ThoughtBounds | None = None,
+        candidates_of: int | None = None,
+        tells_certainty: bool = False,
     ) -> Handle:
         """See `Engine.submit`; its errors end the answer instead of being raised here."""
         request = RemoteRequest(prompt, on_tiles=on_tiles)
@@ -116,7 +123,16 @@ class RemoteEngine:
         number = self._client.submit(
             request,
             lambda number: messages.SubmitAnswer(
-                number, spans, sampling, evicts, top_logprobs, logprobs_between, grammar, thought
+                number,
+                spans,
+                sampling,
+                evicts,
+                top_logprobs,
+                logprobs_between,
+                grammar,
+                thought,
+                candidates_of,
+                tells_certainty,
             ),
         )
         return Handle(request, self._client.work_until, lambda: self._client.cancel(number))

@@ -194,6 +194,8 @@ class Server:
             logprobs_between=message.logprobs_between,
             grammar=message.grammar,
             thought=message.thought,
+            candidates_of=message.candidates_of,
+            tells_certainty=message.tells_certainty,
         )
         return _RunningAnswer(message.request, answer, engine.model.piece, supply, keys)
 
