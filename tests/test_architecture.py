@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "memory": {"errors", "config", "utils", "gguf"},
     "planning": {"errors", "config", "tiling", "utils", "gguf", "hardware", "llama", "memory"},
     "models": {"errors", "utils", "_version", "gguf", "hardware", "memory", "planning"},
+    "judging": {"errors", "types", "utils", "structured"},
     "session": {
         *PUBLIC,
         "_version",
@@ -47,6 +48,7 @@ ROOMS: dict[str, set[str]] = {
         "memory",
         "planning",
         "models",
+        "judging",
     },
     "history": {*PUBLIC, "images", "video", "session"},
     "quantizing": {*PUBLIC, "gguf", "images", "hardware", "llama", "models", "session"},

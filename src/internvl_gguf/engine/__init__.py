@@ -15,6 +15,7 @@ thread as usual, nothing runs that no caller waits for, and closing is simple.
     tile_run    the next tiles of a prompt, encoded batch by batch
     constraint  what a grammar allows an answer to go on with
     thought     the thought before an answer, and where it ends
+    certainty   how far a next-token distribution is from knowing nothing
     stretch_logprobs  how likely the tokens of some stretches of an answer were
     drafting    prompt lookup: guesses of the next tokens
     sequences   the sequences of the KV cache: contents, owners, choice
