@@ -44,6 +44,7 @@ DEFAULT_CANDIDATES: Final = 8  # the published best-of-8
 DEFAULT_WORKER_TIMEOUT = 600.0  # seconds: one tile of the 6B vision encoder takes minutes on a slow CPU
 MAX_SEQUENCES = 255  # llama.cpp aborts from sequence 256 on
 MAX_CANDIDATES = 64
+MAX_BEST_OF = 128  # as many as VisualPRM's curves have
 MAX_DRAFT = 64
 MAX_BATCH = 65536
 MAX_THREADS = 512
@@ -199,8 +200,24 @@ class SamplingParams:
         "once more.",
     )
 
+    best_of: int = option(
+        1,
+        "Write N answers and take the best, as the judge finds.",
+        "--best-of",
+        details="The pictures and the question are read once for all of them ([best-of.md](best-of.md)).",
+        allows=between(1, MAX_BEST_OF),
+        hint=f"Use 1 to {MAX_BEST_OF} answers.",
+        metavar="N",
+    )
+
     def __post_init__(self) -> None:
         check_options(self)
+        greedy = "temperature=0" if self.temperature == 0 else "top_k=1" if self.top_k == 1 else ""
+        _require(
+            self.best_of == 1 or not greedy,
+            f"With {greedy} all {self.best_of} answers would be equal.",
+            "Leave it out: the first answer is greedy then, and the others are sampled. Or ask for best_of=1.",
+        )
 
     @property
     def thinks(self) -> bool:
@@ -307,6 +324,7 @@ class SamplingOptions(TypedDict, total=False):
     thinking: bool | None
     thinking_budget: int | None
     keep_thinking: bool
+    best_of: int
 
 
 class FormOptions(TypedDict, total=False):
@@ -339,11 +357,13 @@ class AskOptions(SamplingOptions, FormOptions, total=False):
     """What `Session.ask`, `stream` and `next_token_logprobs` accept beside the prompt and its pictures.
 
     `sampling` says how tokens are chosen, greedily by default; each field of `SamplingParams` given by its own name
-    replaces that of `sampling`. The others are those of `PictureOptions`, for this question; tile limits that are left
+    replaces that of `sampling`. `judge` chooses among the answers of `best_of`: "vote", "certainty", a `Critic` or a
+    function (`judging.Judge`). The others are those of `PictureOptions`, for this question; tile limits that are left
     out are the session's.
     """
 
     sampling: SamplingParams
+    judge: Any
     max_tiles: int
     min_tiles: int
     thumbnail: bool

@@ -428,6 +428,59 @@ class ShownClip:
 
 
 @dataclass(frozen=True)
+class SelectedFrom:
+    """One of several answers to a question, as `Selection` tells of it.
+
+    Attributes:
+        text: the answer.
+        finish_reason: as in `Reply`; "aborted" also where it was not needed any more.
+        score: what the judge gave it; the higher, the better.
+        seed: seed of its sampling; None for a greedy one.
+        logprob: mean natural-log probability of the tokens of its answer; None where it is not known.
+        certainty: self-certainty in nats, the mean over its tokens; None where it is not known.
+        tokens: its tokens.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    score: float
+    seed: int | None
+    logprob: float | None
+    certainty: float | None
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How an answer was chosen among several.
+
+    Attributes:
+        best: number of the chosen one, from 0.
+        confidence: from 0 to 1: how sure the judge is of it.
+        reason: one line for people: "6 of 8 agree".
+        candidates: all of them, in order.
+    """
+
+    best: int
+    confidence: float
+    reason: str
+    candidates: tuple[SelectedFrom, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as `--json` writes it: numbers rounded to four digits."""
+        rounded = [
+            {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(each).items()}
+            for each in self.candidates
+        ]
+        return {
+            "best": self.best,
+            "confidence": round(self.confidence, 4),
+            "reason": self.reason,
+            "candidates": rounded,
+        }
+
+
+@dataclass(frozen=True)
 class Reply:
     """A finished answer.
 
@@ -445,6 +498,7 @@ class Reply:
         tool_calls: the tools that the answer calls; they are not part of `text`.
         clips: the clips of the question, with the frames that were shown.
         thinking: the thought before the answer, which is no part of `text`; "" for none.
+        selection: how it was chosen among several (`best_of`); None for the only one.
     """
 
     text: str
@@ -457,6 +511,7 @@ class Reply:
     tool_calls: tuple[ToolCall, ...] = ()
     clips: tuple[ShownClip, ...] = ()
     thinking: str = ""
+    selection: Selection | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as `internvl ask --json` and `--batch` write it: only text, numbers, lists and dicts.
@@ -474,6 +529,7 @@ class Reply:
             "tool_calls": [asdict(call) for call in self.tool_calls],
             "clips": [clip.to_dict() for clip in self.clips],
             "thinking": self.thinking,
+            "selection": self.selection and self.selection.to_dict(),
         }
 
 

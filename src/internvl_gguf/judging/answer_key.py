@@ -14,7 +14,7 @@ from internvl_gguf.judging.options import named_option, options_of
 from internvl_gguf.judging.same_boxes import are_same_boxes
 from internvl_gguf.types import Box, Reply, ToolCall, plain
 
-KeyKind = Literal["value", "calls", "boxes", "option", "text"]
+KeyKind = Literal["value", "calls", "boxes", "option", "text", "long text"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class AnswerKey:
     """What is compared of an answer.
 
     Attributes:
-        kind: what it is: a value of a form, calls of tools, boxes, an option of the question, or a final answer.
+        kind: what it is: a value of a form, calls of tools, boxes, an option of the question, a final answer, or the
+            whole of a long text that names none.
         value: that in one spelling; of boxes, the boxes.
     """
 
@@ -40,7 +41,7 @@ def answer_key(question: JudgedQuestion, reply: Reply) -> AnswerKey | None:
     """Return what of an answer is compared; None if it has nothing that could be.
 
     With a form it is the value; of tools, names and arguments of the calls; of an answer with boxes the boxes, unless
-    it names a final answer; else the final answer, and a text that is long and names none has none.
+    it names a final answer; else the final answer. A long text that names none is compared as a whole.
     """
     if reply.tool_calls:
         return AnswerKey("calls", tuple(sorted(map(_call, reply.tool_calls), key=repr)))
@@ -56,6 +57,8 @@ def answer_key(question: JudgedQuestion, reply: Reply) -> AnswerKey | None:
     if form is not None:  # a grammar or a regular expression: the whole text is the answer
         return _text_key(reply.text)
     text = final_answer(reply.text)
+    if text is None and reply.text.strip():
+        return AnswerKey("long text", caseless(reply.text))
     letter = named_option(text, options_of(question.prompt)) if text is not None else None
     return AnswerKey("option", letter) if letter is not None else _text_key(text)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Final
 
-from internvl_gguf.judging.answer_key import answer_key
+from internvl_gguf.judging.answer_key import AnswerKey, answer_key
 from internvl_gguf.judging.ballot import Group, counted, grouped, tally
 from internvl_gguf.judging.certainty import certainty
 from internvl_gguf.judging.judge import Candidate, JudgedQuestion, Verdict
@@ -34,7 +34,7 @@ def vote(question: JudgedQuestion, candidates: Sequence[Candidate]) -> Verdict:
     """
     places = counted(candidates)
     keys = [answer_key(question, each.reply) for each in candidates]
-    voters = [place for place in places if keys[place] is not None]
+    voters = [place for place in places if _votes(keys[place])]
     if 2 * len(voters) < len(places):
         verdict = certainty(question, candidates)
         return replace(verdict, reason=f"too few final answers to vote: {verdict.reason}")
@@ -74,11 +74,16 @@ def is_decided(question: JudgedQuestion, candidates: Sequence[Candidate], n: int
         gap = _first_missing(candidates)
         settled = [each for each in ended if each.index < gap]
     n_missing = n - len(candidates) + len(ended) - len(settled)
-    voters = [place for place in range(len(settled)) if keys[place] is not None]
+    voters = [place for place in range(len(settled)) if _votes(keys[place])]
     if not voters or 2 * len(voters) < n:
         return False
     weights = sorted((_weight_of(group, settled) for group in grouped(voters, keys)), reverse=True)
     return weights[0] > (weights[1] if len(weights) > 1 else 0.0) + n_missing + _ROUNDING
+
+
+def _votes(key: AnswerKey | None) -> bool:
+    """Return whether an answer can be voted on: two long texts are hardly ever equal."""
+    return key is not None and key.kind != "long text"
 
 
 def _first_missing(candidates: Sequence[Candidate]) -> int:

@@ -32,7 +32,7 @@ class AnswerStream:
         question: the prepared question; it is submitted at once.
         history: the messages before it.
         on_tiles: called with the progress of encoding its pictures.
-        evicts, top_logprobs: as in `Engine.submit`.
+        evicts, top_logprobs, candidates_of, tells_certainty: as in `Engine.submit`.
         keeps_tags: whether the text has the tags of boxes.
         reads_value: whether the reply has the value of an answer that has to have a form.
 
@@ -52,6 +52,8 @@ class AnswerStream:
         top_logprobs: int | None = None,
         keeps_tags: bool = False,
         reads_value: bool = True,
+        candidates_of: int | None = None,
+        tells_certainty: bool = False,
     ) -> None:
         self._boxes = AnswerBoxes(runtime, [*history, *question.messages], keeps_tags=keeps_tags)
         self.handle: Handle = runtime.engine.submit(
@@ -63,6 +65,8 @@ class AnswerStream:
             grammar=question.form.grammar if question.form else None,
             logprobs_between=self._boxes.logprobs_between,
             thought=question.thought.bounds,
+            candidates_of=candidates_of,
+            tells_certainty=tells_certainty,
         )
         self.text = ""
         self._written = ""
@@ -229,6 +233,6 @@ class AnswerStream:
         return pieces
 
 
-def as_chunk(piece: AnswerPiece, answer: AnswerStream) -> Chunk:
+def as_chunk(piece: AnswerPiece, partial: Callable[[], Any] | None) -> Chunk:
     """Return a piece of an answer as callers of `Session.stream` receive it."""
-    return Chunk(piece.text, tool_call=piece.call, thinking=piece.thinking, _partial=answer.partial())
+    return Chunk(piece.text, tool_call=piece.call, thinking=piece.thinking, _partial=partial)

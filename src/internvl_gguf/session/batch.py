@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from internvl_gguf.errors import InternVLError, WorkerDiedError
 from internvl_gguf.session.answer import AnswerStream
+from internvl_gguf.session.candidate_answers import CandidateAnswers
 from internvl_gguf.session.prepare import PreparedQuestion
 from internvl_gguf.types import Question, Reply
 
@@ -39,7 +40,7 @@ class BatchModel:
 
     engine: ModelEngine
     prepare: Callable[[Question], PreparedQuestion]
-    begin: Callable[[PreparedQuestion], AnswerStream]
+    begin: Callable[[PreparedQuestion], AnswerStream | CandidateAnswers]
     revive: Callable[[], None]
 
 
@@ -99,7 +100,7 @@ class _Batch:
         self._are_more = True
         self._prepared: deque[_BatchQuestion] = deque()
         self._suspects: deque[_BatchQuestion] = deque()
-        self._running: dict[_BatchQuestion, AnswerStream] = {}
+        self._running: dict[_BatchQuestion, AnswerStream | CandidateAnswers] = {}
         self._has_died = False
         self._pool = ThreadPoolExecutor(PREPARING_THREADS, "internvl-pictures")
 

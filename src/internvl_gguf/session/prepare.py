@@ -18,6 +18,7 @@ from internvl_gguf.images.fit_context import (
     plan_cut,
 )
 from internvl_gguf.images.tile_limits import TileLimits
+from internvl_gguf.judging import Judge, vote
 from internvl_gguf.session.asked import Asked, asked, form_note
 from internvl_gguf.session.clips import OpenClip, longest_label, with_frames
 from internvl_gguf.session.cut_pictures import DecodedPicture, cut_as_planned, read_picture, without_tiles
@@ -54,6 +55,7 @@ class PreparedQuestion:
         tools: what it may call.
         clips: its clips, with the frames that are shown.
         thought: how its answer begins.
+        judge: chooses among its answers, if there are to be several.
     """
 
     messages: tuple[Message, ...]
@@ -67,6 +69,7 @@ class PreparedQuestion:
     tools: tuple[Tool, ...] = ()
     clips: tuple[ShownClip, ...] = ()
     thought: ThoughtPlan = field(default_factory=ThoughtPlan)
+    judge: Judge = vote
 
     @property
     def message(self) -> Message:
@@ -142,7 +145,18 @@ def prepare_question(
         spans.append(TokenSpan(thought.opening))
     notices = (*clip_notices, *cut_notices(plan))
     return PreparedQuestion(
-        tuple(cut), spans, sampling, started, preprocess, len(history), notices, form, tools, clips, thought
+        tuple(cut),
+        spans,
+        sampling,
+        started,
+        preprocess,
+        len(history),
+        notices,
+        form,
+        tools,
+        clips,
+        thought,
+        options.get("judge", vote),
     )
 
 

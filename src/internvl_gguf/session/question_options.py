@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from internvl_gguf.config import FORMS, AskOptions, PictureOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.judging import judge_of
 from internvl_gguf.utils import arguments
 from internvl_gguf.utils.foreign_names import QUESTION
 from internvl_gguf.utils.options import options_of
@@ -114,6 +115,7 @@ def _tools(value: Any) -> tuple[Tool, ...]:
 
 
 _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "judge": judge_of,
     "format_in_prompt": partial(arguments.switch, "format_in_prompt"),
     "tools": _tools,
     "tool_choice": partial(arguments.text, "tool_choice"),

@@ -7,12 +7,19 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 
 from internvl_gguf.boxes.prompts import detect_prompt, locate_prompt
-from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, AskOptions, EngineOptions, PictureOptions, SamplingParams
+from internvl_gguf.config import (
+    DEFAULT_CANDIDATES,
+    DEFAULT_WORKER_TIMEOUT,
+    AskOptions,
+    EngineOptions,
+    PictureOptions,
+    SamplingParams,
+)
 from internvl_gguf.errors import InternVLError, InvalidRequestError, SessionStateError
 from internvl_gguf.gguf.filenames import DownloadProgress
 from internvl_gguf.images.load import picture_list
@@ -22,6 +29,7 @@ from internvl_gguf.session import cut_pictures, prepare, restore
 from internvl_gguf.session.answer import AnswerStream, as_chunk
 from internvl_gguf.session.batch import AnyQuestion, BatchModel, Outcome, answer_all, as_question
 from internvl_gguf.session.call_reader import AnswerPiece
+from internvl_gguf.session.candidate_answers import BestOf, CandidateAnswers, CandidateProgress
 from internvl_gguf.session.grounding import check_can_box
 from internvl_gguf.session.model_runtime import LoadProgress, ModelRuntime
 from internvl_gguf.session.open_runtime import find_and_open
@@ -42,6 +50,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from internvl_gguf.engine import TileProgress
+    from internvl_gguf.judging import Candidate
     from internvl_gguf.structured import Tool
 
 
@@ -72,6 +81,7 @@ class Session(Owned):
         self._sampling = SamplingParams()
         self._lock = SessionLock()
         self._on_tiles: TileProgress | None = None
+        self._on_candidates: CandidateProgress | None = None
         self._is_inherited = False
         self._is_parallel_open = False
         disown_after_fork(self)
@@ -320,6 +330,43 @@ class Session(Owned):
         """
         return self._answer(self._prepare(prompt, images, options), keep_partial=True)
 
+    def best_of(
+        self,
+        prompt: str | Sequence[ToolResult],
+        images: Any = (),
+        *,
+        n: int = DEFAULT_CANDIDATES,
+        on_candidate: Callable[[Candidate], None] | None = None,
+        **options: Unpack[AskOptions],
+    ) -> BestOf:
+        """Ask a question, write several answers to it and keep the best one in the conversation.
+
+        Its pictures are encoded and its prompt is read once; `n_candidates` answers are written at once.
+        `ask(best_of=8)` does the same and returns the chosen reply alone.
+
+        Args:
+            prompt, images: as in `ask`.
+            n: number of answers.
+            on_candidate: called with each answer that has ended, in the order in which they end.
+            **options: as in `ask`. The `judge` "vote" takes the final answer that most agree on, and ends early where
+                that cannot change any more; "certainty" the answer that the model is surest of; others are a `Critic`,
+                and a function of a `JudgedQuestion` and the `Candidate`s that returns a score for each, or a `Verdict`.
+                Where no temperature is given, the first answer is greedy, and the others have 0.7. Their seeds follow
+                that of `seed`.
+
+        Raises:
+            InvalidRequestError: answers that would all be equal, or a judge that raised an error or gave no scores.
+            As `ask`; after an error the conversation is as it was. `abort` keeps the best of what is there.
+        """
+        arguments.functions(on_candidate=on_candidate)
+        given = cast("AskOptions", {**options, "best_of": n})
+        question = self._prepare(prompt, images, given)
+        with self._exclusive():
+            answers = self._begin_several(question, on_candidate=on_candidate)
+            for _ in self._finish(answers, question):
+                pass
+            return answers.best_of()
+
     def detect(self, images: Any = (), labels: Iterable[str] | None = None, **options: Unpack[AskOptions]) -> Reply:
         """Ask for all objects of a picture, by the prompt with which InternVL was taught to detect them.
 
@@ -439,7 +486,7 @@ class Session(Owned):
         def ready(question: Question) -> PreparedQuestion:
             return prepare.prepare_batch_question(runtime, self._limits, self._messages, question, shared)
 
-        def begin(question: PreparedQuestion) -> AnswerStream:
+        def begin(question: PreparedQuestion) -> AnswerStream | CandidateAnswers:
             if self._lock.is_aborted:
                 raise SessionStateError("The batch was stopped by abort().", "Ask again.")
             for line in question.notices:
@@ -622,6 +669,15 @@ class Session(Owned):
         arguments.functions(progress=progress)
         self._on_tiles = progress
 
+    def on_candidates(self, progress: CandidateProgress | None) -> None:
+        """Set the function called while several answers to a question are written (`best_of`).
+
+        Args:
+            progress: called with the answers that have ended, all answers, and the tokens of all so far.
+        """
+        arguments.functions(progress=progress)
+        self._on_candidates = progress
+
     def close(self) -> None:
         """End the conversation; the last session on a model frees it. Closing twice is harmless."""
         runtime, self._runtime = self._runtime, None
@@ -658,11 +714,32 @@ class Session(Owned):
                 "with a KV cache of its own; n_parallel=1 keeps it so without this line."
             )
 
-    def _begin(self, question: PreparedQuestion, *, evicts: bool = True) -> AnswerStream:
+    def _begin(self, question: PreparedQuestion, *, evicts: bool = True) -> AnswerStream | CandidateAnswers:
         """Submit a question; `abort` ends it from here on."""
+        if question.sampling.best_of > 1:
+            return self._begin_several(question, evicts=evicts)
         answer = AnswerStream(self.runtime, question, self._messages, self._on_tiles, evicts=evicts)
         self._lock.track(answer.handle)
         return answer
+
+    def _begin_several(
+        self,
+        question: PreparedQuestion,
+        *,
+        evicts: bool = True,
+        on_candidate: Callable[[Candidate], None] | None = None,
+    ) -> CandidateAnswers:
+        answers = CandidateAnswers(
+            self.runtime,
+            question,
+            self._messages,
+            self._on_tiles,
+            evicts=evicts,
+            on_candidate=on_candidate,
+            on_progress=self._on_candidates,
+        )
+        self._lock.track(answers.handle)
+        return answers
 
     def _answer(self, question: PreparedQuestion, *, keep_partial: bool) -> Generator[Chunk, None, None]:
         with self._exclusive():
@@ -670,23 +747,28 @@ class Session(Owned):
                 raise SessionStateError(
                     "The conversation went on after this stream was made.", "Read a stream before asking again."
                 )
-            answer = self._begin(question)
-            try:
-                for piece in answer.pieces():
-                    yield as_chunk(piece, answer)
-                *rest, last = answer.finish() or [AnswerPiece()]
-                reply = answer.reply()
-                self._messages += answer.messages(is_whole=True)
-                self._tools, self._sampling = question.tools, question.sampling
-                for line in reply.notices[len(question.notices) :]:
-                    self._on_notice(line)
-                if notice := slow_answer_notice(self.runtime.configuration, reply.timings):
-                    self._on_notice(notice)
-            except BaseException as error:
-                answer.handle.cancel()
-                if keep_partial and answer.text and not isinstance(error, InternVLError):
-                    self._messages += answer.messages(is_whole=False)
-                raise
-        for piece in rest:
-            yield as_chunk(piece, answer)
-        yield replace(as_chunk(last, answer), reply=reply)
+            last = yield from self._finish(self._begin(question), question, keep_partial=keep_partial)
+        yield from last
+
+    def _finish(
+        self, answer: AnswerStream | CandidateAnswers, question: PreparedQuestion, *, keep_partial: bool = False
+    ) -> Generator[Chunk, None, list[Chunk]]:
+        """Yield an answer piece by piece and keep it in the conversation; return its last chunks, with the reply."""
+        try:
+            for piece in answer.pieces():
+                yield as_chunk(piece, answer.partial())
+            *rest, last = answer.finish() or [AnswerPiece()]
+            reply = answer.reply()
+            self._messages += answer.messages(is_whole=True)
+            self._tools, self._sampling = question.tools, question.sampling
+            for line in reply.notices[len(question.notices) :]:
+                self._on_notice(line)
+            if notice := slow_answer_notice(self.runtime.configuration, reply.timings):
+                self._on_notice(notice)
+        except BaseException as error:
+            answer.handle.cancel()
+            if keep_partial and answer.text and not isinstance(error, InternVLError):
+                self._messages += answer.messages(is_whole=False)
+            raise
+        chunks = [as_chunk(piece, answer.partial()) for piece in (*rest, last)]
+        return [*chunks[:-1], replace(chunks[-1], reply=reply)]

@@ -11,6 +11,7 @@ from internvl_gguf.errors import SessionStateError
 
 if TYPE_CHECKING:
     from internvl_gguf.engine import Handle, LogitsHandle
+    from internvl_gguf.session.candidate_answers import CandidateHandles
 
 
 class SessionLock:
@@ -23,7 +24,7 @@ class SessionLock:
     def __init__(self) -> None:
         self.is_aborted = False
         self._lock = threading.Lock()
-        self._running: list[Handle | LogitsHandle] = []
+        self._running: list[Handle | LogitsHandle | CandidateHandles] = []
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -44,7 +45,7 @@ class SessionLock:
             self._running = []
             self._lock.release()
 
-    def track(self, handle: Handle | LogitsHandle) -> None:
+    def track(self, handle: Handle | LogitsHandle | CandidateHandles) -> None:
         """Have `abort` cancel this handle, too, from now on."""
         self._running = [*(each for each in self._running if not each.is_over), handle]
         if self.is_aborted:  # abort came before the handle was tracked

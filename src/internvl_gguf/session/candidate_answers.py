@@ -1,0 +1,253 @@
+"""Several answers to one question, written at once, of which a judge chooses one."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from internvl_gguf.config import MAX_SEED, SamplingParams
+from internvl_gguf.engine import Handle, TileProgress
+from internvl_gguf.judging import Candidate, JudgedQuestion, Verdict, is_decided, judged, vote
+from internvl_gguf.session.answer import AnswerStream
+from internvl_gguf.session.call_reader import AnswerPiece
+from internvl_gguf.session.model_runtime import ModelRuntime
+from internvl_gguf.session.prepare import PreparedQuestion
+from internvl_gguf.types import FinishReason, Message, Reply, SelectedFrom, Selection
+
+SAMPLED_TEMPERATURE: Final = 0.7
+SAMPLED_TOP_P: Final = 0.95
+"""How candidates beside the first are sampled where nothing else is said: the published best-of-8 of InternVL3, whose
+first answer is greedy (VLMEvalKit)."""
+
+CandidateProgress = Callable[[int, int, int], None]
+"""Called with the candidates that have ended, all candidates, and the tokens of all so far."""
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """Several answers to a question, and which of them was chosen.
+
+    Attributes:
+        reply: the chosen answer; its `selection` says the same as JSON can hold.
+        candidates: all answers in their order; those that were not needed any more, or cut short by `abort`, have the
+            finish_reason "aborted" and what was written of them.
+        verdict: what the judge found.
+        scores: its scores, one for each candidate, in order.
+    """
+
+    reply: Reply
+    candidates: tuple[Candidate, ...]
+    verdict: Verdict
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """Scores of the candidates, in order; what they are is the judge's matter."""
+        return self.verdict.scores
+
+
+def samplings_of(sampling: SamplingParams) -> list[SamplingParams]:
+    """Return how each candidate of a question is sampled: with seeds that follow one another.
+
+    Where no temperature is given, the first is greedy and the others are sampled as in the published best-of-8; with
+    thinking, all are sampled as thoughts are.
+    """
+    first = secrets.randbelow(MAX_SEED + 1) if sampling.seed is None else sampling.seed
+    seeded = [replace(sampling, seed=(first + index) % (MAX_SEED + 1), best_of=1) for index in range(sampling.best_of)]
+    if sampling.temperature is not None or sampling.thinks:
+        return seeded
+    top_p = SAMPLED_TOP_P if sampling.top_p is None else sampling.top_p
+    others = [replace(each, temperature=SAMPLED_TEMPERATURE, top_p=top_p) for each in seeded[1:]]
+    return [replace(seeded[0], temperature=0.0, seed=None), *others]
+
+
+class CandidateAnswers:
+    """The answers to one question, from their submission to the choice of one; stands in for an `AnswerStream`.
+
+    Args:
+        runtime, question, history, on_tiles, evicts: as in `AnswerStream`; the question says how many candidates, and
+            who judges them.
+        on_candidate: called with each candidate that has ended, in the order in which they end.
+        on_progress: see `CandidateProgress`.
+
+    Attributes:
+        handle: of all answers together.
+        text: the chosen answer; "" before it was chosen.
+    """
+
+    def __init__(
+        self,
+        runtime: ModelRuntime,
+        question: PreparedQuestion,
+        history: Sequence[Message],
+        on_tiles: TileProgress | None,
+        *,
+        evicts: bool = True,
+        on_candidate: Callable[[Candidate], None] | None = None,
+        on_progress: CandidateProgress | None = None,
+    ) -> None:
+        number = next(_numbers)
+        self._engine = runtime.engine
+        self._question, self._history = question, history
+        self._samplings = samplings_of(question.sampling)
+        self._on_candidate, self._on_progress = on_candidate, on_progress
+        self._streams = [
+            AnswerStream(
+                runtime,
+                replace(question, sampling=sampling),
+                history,
+                None if index else on_tiles,
+                evicts=evicts,
+                candidates_of=number,
+                tells_certainty=True,
+            )
+            for index, sampling in enumerate(self._samplings)
+        ]
+        self._ended: dict[int, Candidate] = {}
+        self._best_of: BestOf | None = None
+        self.handle = CandidateHandles([stream.handle for stream in self._streams])
+        self.text = ""
+
+    def pieces(self) -> Iterator[AnswerPiece]:
+        """Wait for the answers, and yield the chosen one, as a whole.
+
+        Raises:
+            InternVLError: the error that one of them, or the judge, ended in; the others end with it.
+        """
+        try:
+            while not self.take_ready():
+                self._engine.work_until(lambda: self.handle.is_readable)
+        except BaseException:
+            self.handle.cancel()
+            raise
+        reply = self.reply()
+        if reply.thinking:
+            yield AnswerPiece(thinking=reply.thinking)
+        yield AnswerPiece(reply.text)
+
+    def take_ready(self) -> bool:
+        """Take what is there of the answers, without waiting; return whether all have ended.
+
+        Raises:
+            InternVLError: the error that one of them ended in.
+        """
+        for index, stream in enumerate(self._streams):
+            if index not in self._ended and stream.take_ready():
+                self._end(index)
+        if len(self._ended) < len(self._streams) and self._is_decided():
+            self.handle.cancel()
+            for index in range(len(self._streams)):
+                if index not in self._ended:
+                    self._end(index)
+        if self._on_progress:
+            tokens = sum(len(stream.handle.tokens) for stream in self._streams)
+            self._on_progress(len(self._ended), len(self._streams), tokens)
+        return len(self._ended) == len(self._streams)
+
+    def _end(self, index: int) -> None:
+        stream = self._streams[index]
+        stream.finish()
+        logprobs = stream.handle.logprobs
+        candidate = Candidate(
+            index,
+            stream.reply(),
+            self._samplings[index].seed,
+            _mean(each.logprob for each in logprobs[stream.answer_start or 0 :]),
+            _mean(each.certainty for each in logprobs),
+        )
+        self._ended[index] = candidate
+        if self._on_candidate:
+            self._on_candidate(candidate)
+
+    def _is_decided(self) -> bool:
+        """Return whether no answer that is still written can change the choice."""
+        if self._question.judge is not vote or not self._ended:
+            return False
+        return is_decided(self._asked, list(self._ended.values()), len(self._streams))
+
+    @property
+    def _asked(self) -> JudgedQuestion:
+        message = self._question.message
+        return JudgedQuestion(message.text, message.pictures, tuple(self._history), self._question.form)
+
+    def best_of(self) -> BestOf:
+        """Return all answers and the chosen one, once all have ended.
+
+        Raises:
+            InvalidRequestError: the judge raised an error, or returned something else than it has to.
+        """
+        if self._best_of is None:
+            candidates = tuple(self._ended[index] for index in range(len(self._streams)))
+            verdict = judged(self._question.judge, self._asked, candidates)
+            reply = candidates[verdict.best].reply
+            self.text = reply.text
+            self._best_of = BestOf(replace(reply, selection=_selection(candidates, verdict)), candidates, verdict)
+        return self._best_of
+
+    def finish(self) -> list[AnswerPiece]:
+        """Return what was held back: nothing."""
+        return []
+
+    def reply(self) -> Reply:
+        """Return the chosen answer. Raises as `best_of`."""
+        return self.best_of().reply
+
+    def partial(self) -> Callable[[], Any] | None:
+        """Return a function that reads the value of the chosen answer; None if it has no form, or is not chosen yet."""
+        return self._streams[self._best_of.verdict.best].partial() if self._best_of else None
+
+    def messages(self, *, is_whole: bool) -> list[Message]:
+        """Return the question and the chosen answer as the conversation keeps them."""
+        return self._streams[self.best_of().verdict.best].messages(is_whole=is_whole)
+
+
+class CandidateHandles:
+    """The handles of several answers, as one.
+
+    Args:
+        handles: one for each answer.
+    """
+
+    def __init__(self, handles: Sequence[Handle]) -> None:
+        self._handles = handles
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether reading one of them would not have to wait."""
+        return any(handle.is_readable for handle in self._handles if not handle.is_over) or self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all answers have ended and were read to their ends."""
+        return all(handle.is_over for handle in self._handles)
+
+    def cancel(self, reason: FinishReason = "aborted") -> None:
+        """End all answers that have not ended; callable from any thread."""
+        for handle in self._handles:
+            handle.cancel(reason)
+
+
+def _selection(candidates: Sequence[Candidate], verdict: Verdict) -> Selection:
+    told = tuple(
+        SelectedFrom(
+            each.reply.text,
+            each.reply.finish_reason,
+            score,
+            each.seed,
+            each.logprob,
+            each.certainty,
+            each.reply.usage.completion_tokens,
+        )
+        for each, score in zip(candidates, verdict.scores, strict=True)
+    )
+    return Selection(verdict.best, verdict.confidence, verdict.reason, told)
+
+
+def _mean(values: Iterator[float]) -> float | None:
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else None
