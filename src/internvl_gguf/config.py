@@ -15,7 +15,7 @@ from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.tiling import CARD_RANGE, MAX_TILES, MAX_TILES_LIMIT, TileRange, validate_tile_limits
 from internvl_gguf.types import PictureLayout
 from internvl_gguf.utils.foreign_names import ENGINE, SAMPLING, refuses_foreign_names
-from internvl_gguf.utils.kinds import LayersOrAuto, MemorySizes, SwitchOrAuto
+from internvl_gguf.utils.kinds import JudgeName, LayersOrAuto, MemorySizes, SwitchOrAuto
 from internvl_gguf.utils.options import at_least, between, check_options, option
 
 if TYPE_CHECKING:
@@ -209,6 +209,16 @@ class SamplingParams:
         hint=f"Use 1 to {MAX_BEST_OF} answers.",
         metavar="N",
     )
+    judge: Annotated[str, JudgeName()] = option(
+        "vote",
+        "What chooses the best of several answers: vote, certainty, or the model of a critic.",
+        "--judge",
+        details="A critic by its name is opened by `ask`, `--batch` and the chat; from Python give a `Critic` or a "
+        "function as `judge` of a question ([best-of.md](best-of.md#judges)).",
+        allows=bool,
+        hint="Give vote, certainty or the model of a critic.",
+        metavar="JUDGE",
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -325,6 +335,7 @@ class SamplingOptions(TypedDict, total=False):
     thinking_budget: int | None
     keep_thinking: bool
     best_of: int
+    judge: Any
 
 
 class FormOptions(TypedDict, total=False):
@@ -363,7 +374,6 @@ class AskOptions(SamplingOptions, FormOptions, total=False):
     """
 
     sampling: SamplingParams
-    judge: Any
     max_tiles: int
     min_tiles: int
     thumbnail: bool

@@ -439,6 +439,7 @@ class SelectedFrom:
         logprob: mean natural-log probability of the tokens of its answer; None where it is not known.
         certainty: self-certainty in nats, the mean over its tokens; None where it is not known.
         tokens: its tokens.
+        agreeing: how many candidates have its answer, itself among them; None where the judge compares none.
     """
 
     text: str
@@ -448,6 +449,7 @@ class SelectedFrom:
     logprob: float | None
     certainty: float | None
     tokens: int
+    agreeing: int | None = None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from internvl_gguf.config import AskOptions, EngineConfig, FormOptions, PictureO
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.history import History
 from internvl_gguf.images.fit_context import BEGIN_ANEW
-from internvl_gguf.utils.kinds import Choice, Number, Switch, Texts
+from internvl_gguf.utils.kinds import Choice, JudgeName, Number, Switch, Texts
 from internvl_gguf.utils.options import Declared, options_of
 
 
@@ -134,6 +134,7 @@ def test_an_option_of_a_question_is_on_every_surface(
 ) -> None:
     """`penalty_last_n` was a field of SamplingParams and nowhere else: no flag, no variable, no key."""
     values = {Switch: (False, True), Choice: ("frames", "combined"), Texts: (("a",), ("b",)), Number: (0.25, 0.5)}
+    values[JudgeName] = ("certainty", "demo-critic")
     one, other = values.get(type(declared.kind), (1, 2))
     name, arguments = declared.name, ["demo", "Hello?"] if command == "ask" else []
 
@@ -177,6 +178,7 @@ def test_one_habit_serves_every_command() -> None:
 def test_every_way_to_load_a_model_is_an_option_or_has_a_reason_not_to_be() -> None:
     elsewhere = {
         "n_parallel": "--parallel goes with --batch",
+        "n_candidates": "as many as --best-of says",
         "embedding_cache_bytes": "of a process that ends with its answer",
         "embedding_disk_bytes": "--no-cache",
     }

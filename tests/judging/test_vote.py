@@ -160,3 +160,11 @@ def test_the_order_of_candidates_changes_no_clear_vote(given_answers: list[Any],
         other = vote(FREE, shuffled)
         if "certainty" not in verdict.reason:
             assert shuffled[other.best].index in verdict.groups[0]
+
+
+def test_an_aborted_answer_counts_only_where_none_was_cut_by_its_limit() -> None:
+    given = [reply("4", reason="aborted"), reply("4", reason="aborted"), reply("5", reason="length")]
+    verdict = vote(FREE, candidates(*given))
+    assert verdict.best == 2
+    assert "2 aborted" in verdict.reason
+    assert vote(FREE, candidates(*given[:2])).best == 0

@@ -85,7 +85,10 @@ class Candidates:
             place = self._sequences.branch(stem, request.spans, request.logits_from)
             if place:
                 return place
-        if question.holder is not None or (others and not has_room):
+        if others and not has_room:
+            request.report.has_waited = True
+            return None
+        if question.holder is not None:
             return None
         question.holder = request
         return stem, self._sequences.cut(stem, known)
@@ -126,6 +129,7 @@ class Candidates:
                 break  # one alone always has room; it only guesses fewer tokens
             shortest = min(reversed(branched), key=lambda request: total_length(request.spans) - request.length)
             running.remove(shortest)
+            shortest.report.has_waited = True
             paused.append(shortest)
             self.pause(shortest)
         return paused

@@ -108,7 +108,7 @@ class Engine(Owned):
                 prompt is read once, `n_candidates` of its answers are written at once, and all together take the room
                 of one. Requests of one number have one prompt; None for a question of one answer.
             tells_certainty: whether `Handle.logprobs` tells of each token how likely it was and how sure the model was
-                (`TokenLogprobs.certainty`). With `top_logprobs` it has no effect.
+                (`TokenLogprobs.certainty`).
 
         Raises:
             ValueError: the prompt does not fit, is empty or ends in a picture; callers check before.

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent import futures
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from internvl_gguf.engine.constraint import Constraint
@@ -15,7 +16,7 @@ from internvl_gguf.engine.kv_ledger import SequenceLedger, drop_prefix, total_le
 from internvl_gguf.engine.stretch_logprobs import StretchLogprobs
 from internvl_gguf.engine.thought import OpenThought, ThoughtBounds
 from internvl_gguf.engine.tile_run import RequestReport, TileProgress, TileRun
-from internvl_gguf.engine.token_certainty import CertaintyLogprobs
+from internvl_gguf.engine.token_certainty import CertaintyLogprobs, certainty_of
 from internvl_gguf.llama.sampler import Sampler, sampler_for
 from internvl_gguf.types import FinishReason, Span, TileSpan, TokenLogprobs, TokenSpan
 
@@ -221,6 +222,7 @@ class AnswerRequest(Request):
         self._sampler: Sampler | None = None
         self._drafts = drafts
         self._top_logprobs = top_logprobs
+        self._tells_certainty = tells_certainty
         self._odds: StretchLogprobs | CertaintyLogprobs | None = None
         if tells_certainty and top_logprobs is None:
             self._odds = CertaintyLogprobs()
@@ -289,7 +291,9 @@ class AnswerRequest(Request):
             token = self._thought.close()
             self._sampler.accept(token)
         if self._top_logprobs is not None:
-            self.logprobs.append(token_logprobs(context.logits(row), token, self._top_logprobs))
+            told = token_logprobs(context.logits(row), token, self._top_logprobs)
+            sure = certainty_of(context.logits(row), token).certainty if self._tells_certainty else told.certainty
+            self.logprobs.append(replace(told, certainty=sure))
         if self._odds:
             self.logprobs.append(self._odds.of(token, context, row))
         self._append(token)

@@ -34,6 +34,7 @@ class RequestReport:
         drafted_tokens: tokens of the answer that were guessed.
         accepted_tokens: guesses that were right.
         forced_tokens: tokens of the answer that its grammar left no choice for.
+        has_waited: whether it waited for room that other answers to the same question took.
     """
 
     cached_tokens: int = 0
@@ -44,6 +45,7 @@ class RequestReport:
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     forced_tokens: int = 0
+    has_waited: bool = False
 
 
 class TileRun:

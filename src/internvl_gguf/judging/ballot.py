@@ -10,12 +10,15 @@ from internvl_gguf.judging.judge import Candidate
 
 
 def counted(candidates: Sequence[Candidate]) -> list[int]:
-    """Return the places of the candidates that count: those that ended by themselves; all if none did.
+    """Return the places of the candidates that count: those that ended by themselves, else those that were cut off.
 
-    One that was cut off by max_tokens or aborted could otherwise win by being short.
+    One that was cut off by max_tokens or aborted could otherwise win by being short. Aborted ones count if all were.
     """
-    ended = [place for place, each in enumerate(candidates) if each.reply.finish_reason == "stop"]
-    return ended or list(range(len(candidates)))
+    reasons = [each.reply.finish_reason for each in candidates]
+    for counting in ("stop", "length"):
+        if counting in reasons:
+            return [place for place, reason in enumerate(reasons) if reason == counting]
+    return list(range(len(candidates)))
 
 
 @dataclass

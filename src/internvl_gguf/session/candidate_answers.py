@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from internvl_gguf.config import MAX_SEED, SamplingParams
 from internvl_gguf.engine import Handle, TileProgress
-from internvl_gguf.judging import Candidate, JudgedQuestion, Verdict, is_decided, judged, vote
+from internvl_gguf.judging import Candidate, Judge, JudgedQuestion, Verdict, certainty, is_decided, judged, vote
 from internvl_gguf.session.answer import AnswerStream
 from internvl_gguf.session.call_reader import AnswerPiece
 from internvl_gguf.session.model_runtime import ModelRuntime
@@ -26,7 +26,11 @@ first answer is greedy (VLMEvalKit)."""
 CandidateProgress = Callable[[int, int, int], None]
 """Called with the candidates that have ended, all candidates, and the tokens of all so far."""
 
-_numbers = itertools.count(1)
+_UNBOTHERED: Final[tuple[Judge, ...]] = (vote, certainty)
+"""Judges that leave aborted candidates out by themselves, and say how many they were."""
+
+question_numbers: Final = itertools.count(1)
+"""Numbers for `candidates_of` of `Engine.submit`, of all questions of this process."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,12 @@ class CandidateAnswers:
             who judges them.
         on_candidate: called with each candidate that has ended, in the order in which they end.
         on_progress: see `CandidateProgress`.
+        n_kept: how many of the best are wanted; more than one are never ended early.
+        top_logprobs, keeps_tags: as in `AnswerStream`.
 
     Attributes:
         handle: of all answers together.
+        streams: the answers, in order.
         text: the chosen answer; "" before it was chosen.
     """
 
@@ -90,19 +97,24 @@ class CandidateAnswers:
         evicts: bool = True,
         on_candidate: Callable[[Candidate], None] | None = None,
         on_progress: CandidateProgress | None = None,
+        n_kept: int = 1,
+        top_logprobs: int | None = None,
+        keeps_tags: bool = False,
     ) -> None:
-        number = next(_numbers)
-        self._engine = runtime.engine
+        number = next(question_numbers)
+        self._engine, self._n_kept = runtime.engine, n_kept
         self._question, self._history = question, history
         self._samplings = samplings_of(question.sampling)
         self._on_candidate, self._on_progress = on_candidate, on_progress
-        self._streams = [
+        self.streams = [
             AnswerStream(
                 runtime,
                 replace(question, sampling=sampling),
                 history,
                 None if index else on_tiles,
                 evicts=evicts,
+                top_logprobs=top_logprobs,
+                keeps_tags=keeps_tags,
                 candidates_of=number,
                 tells_certainty=True,
             )
@@ -110,7 +122,7 @@ class CandidateAnswers:
         ]
         self._ended: dict[int, Candidate] = {}
         self._best_of: BestOf | None = None
-        self.handle = CandidateHandles([stream.handle for stream in self._streams])
+        self.handle = CandidateHandles([stream.handle for stream in self.streams])
         self.text = ""
 
     def pieces(self) -> Iterator[AnswerPiece]:
@@ -136,21 +148,21 @@ class CandidateAnswers:
         Raises:
             InternVLError: the error that one of them ended in.
         """
-        for index, stream in enumerate(self._streams):
+        for index, stream in enumerate(self.streams):
             if index not in self._ended and stream.take_ready():
                 self._end(index)
-        if len(self._ended) < len(self._streams) and self._is_decided():
+        if len(self._ended) < len(self.streams) and self._is_decided():
             self.handle.cancel()
-            for index in range(len(self._streams)):
+            for index in range(len(self.streams)):
                 if index not in self._ended:
                     self._end(index)
         if self._on_progress:
-            tokens = sum(len(stream.handle.tokens) for stream in self._streams)
-            self._on_progress(len(self._ended), len(self._streams), tokens)
-        return len(self._ended) == len(self._streams)
+            tokens = sum(len(stream.handle.tokens) for stream in self.streams)
+            self._on_progress(len(self._ended), len(self.streams), tokens)
+        return len(self._ended) == len(self.streams)
 
     def _end(self, index: int) -> None:
-        stream = self._streams[index]
+        stream = self.streams[index]
         stream.finish()
         logprobs = stream.handle.logprobs
         candidate = Candidate(
@@ -166,9 +178,9 @@ class CandidateAnswers:
 
     def _is_decided(self) -> bool:
         """Return whether no answer that is still written can change the choice."""
-        if self._question.judge is not vote or not self._ended:
+        if self._question.judge is not vote or self._n_kept > 1 or not self._ended:
             return False
-        return is_decided(self._asked, list(self._ended.values()), len(self._streams))
+        return is_decided(self._asked, list(self._ended.values()), len(self.streams))
 
     @property
     def _asked(self) -> JudgedQuestion:
@@ -182,12 +194,43 @@ class CandidateAnswers:
             InvalidRequestError: the judge raised an error, or returned something else than it has to.
         """
         if self._best_of is None:
-            candidates = tuple(self._ended[index] for index in range(len(self._streams)))
-            verdict = judged(self._question.judge, self._asked, candidates)
+            candidates = tuple(self._ended[index] for index in range(len(self.streams)))
+            verdict = self._verdict(candidates)
             reply = candidates[verdict.best].reply
             self.text = reply.text
-            self._best_of = BestOf(replace(reply, selection=_selection(candidates, verdict)), candidates, verdict)
+            notices = (*reply.notices, *self._notices(candidates))
+            reply = replace(reply, selection=_selection(candidates, verdict), notices=notices)
+            self._best_of = BestOf(reply, candidates, verdict)
         return self._best_of
+
+    def _verdict(self, candidates: Sequence[Candidate]) -> Verdict:
+        """Return what the judge finds. It is not asked about answers that `abort` cut: somebody wants to go on."""
+        judge = self._question.judge
+        ended = [each for each in candidates if each.reply.finish_reason != "aborted"]
+        if not ended:
+            tokens = [each.reply.usage.completion_tokens for each in candidates]
+            return Verdict(tokens.index(max(tokens)), tuple(map(float, tokens)), 0.0, "none had ended")
+        if judge in _UNBOTHERED or len(ended) == len(candidates):
+            return judged(judge, self._asked, candidates)
+        verdict = judged(judge, self._asked, ended)
+        scores = {each.index: score for each, score in zip(ended, verdict.scores, strict=True)}
+        least = min(verdict.scores)
+        return Verdict(
+            ended[verdict.best].index,
+            tuple(scores.get(each.index, least) for each in candidates),
+            verdict.confidence,
+            f"{verdict.reason} ({len(candidates) - len(ended)} aborted)",
+            tuple(tuple(ended[place].index for place in group) for group in verdict.groups),
+        )
+
+    def _notices(self, candidates: Sequence[Candidate]) -> Iterator[str]:
+        if all(each.reply.finish_reason == "length" for each in candidates):
+            yield f"All {len(candidates)} answers were cut at their limit; more max_tokens lets them end."
+        if any(stream.handle.report.has_waited for stream in self.streams):
+            yield (
+                f"The context of {self._engine.n_ctx:,} had no room for all {len(candidates)} answers at once, so some "
+                "waited for others. It is faster with a larger n_ctx, or fewer max_tokens."
+            )
 
     def finish(self) -> list[AnswerPiece]:
         """Return what was held back: nothing."""
@@ -199,11 +242,11 @@ class CandidateAnswers:
 
     def partial(self) -> Callable[[], Any] | None:
         """Return a function that reads the value of the chosen answer; None if it has no form, or is not chosen yet."""
-        return self._streams[self._best_of.verdict.best].partial() if self._best_of else None
+        return self.streams[self._best_of.verdict.best].partial() if self._best_of else None
 
     def messages(self, *, is_whole: bool) -> list[Message]:
         """Return the question and the chosen answer as the conversation keeps them."""
-        return self._streams[self.best_of().verdict.best].messages(is_whole=is_whole)
+        return self.streams[self.best_of().verdict.best].messages(is_whole=is_whole)
 
 
 class CandidateHandles:
@@ -232,7 +275,19 @@ class CandidateHandles:
             handle.cancel(reason)
 
 
+def ranked(best_of: BestOf) -> list[int]:
+    """Return the numbers of all candidates, the best first: by their scores, behind all those that were cut off."""
+    verdict, candidates = best_of.verdict, best_of.candidates
+    others = [each for each in candidates if each.index != verdict.best]
+    others.sort(key=lambda each: (_ENDINGS[each.reply.finish_reason], -verdict.scores[each.index]))
+    return [verdict.best, *(each.index for each in others)]
+
+
+_ENDINGS: Final[dict[FinishReason, int]] = {"stop": 0, "length": 1, "aborted": 2}
+
+
 def _selection(candidates: Sequence[Candidate], verdict: Verdict) -> Selection:
+    agreeing = {place: len(group) for group in verdict.groups for place in group}
     told = tuple(
         SelectedFrom(
             each.reply.text,
@@ -242,6 +297,7 @@ def _selection(candidates: Sequence[Candidate], verdict: Verdict) -> Selection:
             each.logprob,
             each.certainty,
             each.reply.usage.completion_tokens,
+            agreeing.get(each.index),
         )
         for each, score in zip(candidates, verdict.scores, strict=True)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from internvl_gguf.config import AskOptions, PictureOptions, SamplingParams
 from internvl_gguf.engine.kv_ledger import total_length
@@ -18,7 +18,7 @@ from internvl_gguf.images.fit_context import (
     plan_cut,
 )
 from internvl_gguf.images.tile_limits import TileLimits
-from internvl_gguf.judging import Judge, vote
+from internvl_gguf.judging import Judge, judge_of, vote
 from internvl_gguf.session.asked import Asked, asked, form_note
 from internvl_gguf.session.clips import OpenClip, longest_label, with_frames
 from internvl_gguf.session.cut_pictures import DecodedPicture, cut_as_planned, read_picture, without_tiles
@@ -37,6 +37,8 @@ from internvl_gguf.video import open_clip
 
 if TYPE_CHECKING:
     from internvl_gguf.structured import AnswerFormat, Tool
+
+ONE_ANSWER: Final = "There is one answer, so its judge has nothing to choose from: best_of=8 asks for several."
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def prepare_question(
     spans = prompt_spans(runtime, [*history, *cut], tools, sampling)
     if thought.opening:
         spans.append(TokenSpan(thought.opening))
-    notices = (*clip_notices, *cut_notices(plan))
+    judge, judge_notices = _judge(options, sampling)
+    notices = (*clip_notices, *cut_notices(plan), *judge_notices)
     return PreparedQuestion(
         tuple(cut),
         spans,
@@ -156,8 +159,20 @@ def prepare_question(
         tools,
         clips,
         thought,
-        options.get("judge", vote),
+        judge,
     )
+
+
+def _judge(options: AskOptions, sampling: SamplingParams) -> tuple[Judge, tuple[str, ...]]:
+    """Return the judge of a question's answers, and the notice that it has nothing to choose from.
+
+    Raises:
+        InvalidRequestError: there is no judge of the name that the sampling has.
+    """
+    given: Judge | None = options.get("judge")
+    if sampling.best_of > 1:
+        return given or judge_of(sampling.judge), ()
+    return vote, (ONE_ANSWER,) if given else ()
 
 
 def _budget(

@@ -48,7 +48,10 @@ def checked_options(options: Mapping[str, Any], shared: AskOptions | None = None
     for name, value in options.items():
         if value is None or name in FORMS:
             continue
-        if name in of_sampling:
+        if name == "judge":
+            given[name] = judge_of(value)
+            fields |= {name: value} if isinstance(value, str) else {}
+        elif name in of_sampling:
             fields[name] = value
         elif name in of_pictures:
             given[name] = of_pictures[name].checked(value)
@@ -115,7 +118,6 @@ def _tools(value: Any) -> tuple[Tool, ...]:
 
 
 _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "judge": judge_of,
     "format_in_prompt": partial(arguments.switch, "format_in_prompt"),
     "tools": _tools,
     "tool_choice": partial(arguments.text, "tool_choice"),

@@ -222,6 +222,14 @@ class LayersOrAuto(Whole):
         return "all" if value == -1 else super().show(value)
 
 
+class JudgeName(Kind):
+    """The name of a judge of answers, or of a model that is a critic."""
+
+    written = 'a text: "vote", "certainty" or the model of a critic'
+    typed = "vote, certainty or the model of a critic"
+    choices = ("vote", "certainty")
+
+
 class FramesOrAuto(Whole):
     """A number of frames, or "auto"."""
 
