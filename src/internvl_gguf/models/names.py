@@ -149,7 +149,7 @@ def _pinned(spec: ModelSpec | None, repo: str) -> str | None:
 
 def _unknown(name: str, catalog: Catalog) -> ModelFileError:
     near = catalog.nearest(name)
-    near += difflib.get_close_matches(name.lower(), [DEMO], cutoff=0.7)
+    near += difflib.get_close_matches(name.lower(), [DEMO, DEMO_CRITIC], cutoff=0.7)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     return ModelFileError(
         f"There is no model {name!r}.",
