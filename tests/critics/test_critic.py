@@ -25,6 +25,7 @@ from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.types import FinishReason, Message, Reply, Span, Timings, TokenSpan, Usage
 from tests.support.exact import EXACT
 from tests.support.pictures import noise
+from tests.support.sessions import engine_of
 from tests.support.tiny_models import write_tiny_text
 
 QUESTION = "How many?"
@@ -105,55 +106,45 @@ def critic_score(critic: Critic, prompt: list[Span]) -> float:
 
 def test_no_position_is_computed_twice(critic: Critic) -> None:
     picture = noise(2, 90, 30)
-    critic.steps("Another?", [picture], "Warm.")
-    warm = critic.usage.prompt_tokens
+    engine_of(critic.session).forget()
     critic.steps(QUESTION, [picture], ANSWER)
-    usage, runtime = critic.usage, critic.session.runtime
+    first, runtime = critic.usage, critic.session.runtime
     question = JudgedQuestion(QUESTION, (critic.session.picture(picture),))
-    prompts = step_prompts(runtime, VISUALPRM, verdict_tokens(runtime, VISUALPRM), question, ANSWER.split("\n\n"))
-    lengths = [total_length(prompt) for prompt in prompts]
-    assert usage.prompt_tokens == sum(lengths)
-    assert read(usage) <= lengths[-1] - warm // 2  # the system message, the picture: what both questions begin with
-    assert usage.tiles_encoded == 0
-    critic.steps(QUESTION, [picture], ANSWER.replace("First", "Last"))
-    assert critic.usage.cached_tokens >= sum(lengths) - (lengths[-1] - lengths[0]) - 80
+    prompts = step_prompts(runtime, VISUALPRM, verdict_tokens(runtime, VISUALPRM), question, VISUALPRM.split(ANSWER))
+    assert first.prompt_tokens == sum(map(total_length, prompts))
+    assert read(first) == total_length(prompts[-1])
+    assert first.tiles_encoded == first.tiles / 3
+    critic.steps("Another one?", [picture], "Two.")
+    assert critic.usage.tiles_encoded == 0
+    assert 0 < read(critic.usage) < critic.usage.prompt_tokens / 3
 
 
-def computed(critic: Critic, prompts: list[list[Span]]) -> list[int]:
-    """Positions that each of these prompts makes the engine compute."""
-    found = []
+def beginnings(prompts: list[list[Span]]) -> int:
+    """How many different beginnings prompts have, of one position and more: what has to be computed, and no more."""
+    found = set()
     for prompt in prompts:
-        handle = critic.session.runtime.engine.submit_logits(prompt)
-        handle.result()
-        found.append(total_length(prompt) - handle.report.cached_tokens)
-    return found
+        flat: list[object] = []
+        for span in prompt:
+            flat += span.ids if isinstance(span, TokenSpan) else [(span.tile.key, at) for at in range(span.length)]
+        found |= {tuple(flat[: length + 1]) for length in range(len(flat))}
+    return len(found)
 
 
-def test_each_step_goes_on_exactly_where_the_one_before_ended(critic: Critic) -> None:
-    runtime = critic.session.runtime
-    question = JudgedQuestion("A new one?", (critic.session.picture(noise(9, 50, 50)),))
-    prompts = step_prompts(runtime, VISUALPRM, verdict_tokens(runtime, VISUALPRM), question, ("So.", "Thus.", "Two."))
-    lengths = [total_length(prompt) for prompt in prompts]
-    assert computed(critic, prompts)[1:] == [lengths[1] - lengths[0], lengths[2] - lengths[1]]
-
-
-def test_candidates_share_what_stands_before_their_answers(critic: Critic) -> None:
+def test_what_candidates_have_in_common_is_computed_once(critic: Critic) -> None:
     picture = noise(3, 40, 90)
     question = JudgedQuestion(QUESTION, (critic.session.picture(picture),))
-    texts = ["One.\n\nTwo.", "Three.", "One.\n\nFive.\n\nSix.", "Three."]
+    texts = ["One.\n\nTwo.", "Three.", "One.\n\nFive.\n\nSix.", "Three.", "One.\n\nTwo.\n\nFour."]
+    engine_of(critic.session).forget()
     verdict = critic(question, [candidate(text, index) for index, text in enumerate(texts)])
-    together = read(critic.usage)
-    assert verdict.scores == pytest.approx([critic.score(QUESTION, [picture], text) for text in texts], abs=1e-5)
-    assert verdict.scores[1] == verdict.scores[3]
-    assert verdict.best == max(range(4), key=verdict.scores.__getitem__)
-    assert verdict.confidence == verdict.scores[verdict.best]
-    assert verdict.reason.startswith(f"critic {verdict.confidence:.2f} (next ")
     runtime = critic.session.runtime
     tokens = verdict_tokens(runtime, VISUALPRM)
-    one, three, six = (step_prompts(runtime, VISUALPRM, tokens, question, VISUALPRM.split(each)) for each in texts[:3])
-    begins = total_length(step_prompts(runtime, VISUALPRM, tokens, question, ("",))[0]) - len("<user>assistant")
-    own = [total_length(prompts[-1]) - begins for prompts in (one, three, six)]
-    assert together <= begins + sum(own)
+    shown = [step_prompts(runtime, VISUALPRM, tokens, question, VISUALPRM.split(text)) for text in texts]
+    assert read(critic.usage) == beginnings([prompts[-1] for prompts in shown])
+    assert verdict.scores == pytest.approx([critic.score(QUESTION, [picture], text) for text in texts], abs=1e-5)
+    assert verdict.scores[1] == verdict.scores[3]
+    assert verdict.best == max(range(5), key=verdict.scores.__getitem__)
+    assert verdict.confidence == verdict.scores[verdict.best]
+    assert verdict.reason.startswith(f"critic {verdict.confidence:.2f} (next ")
 
 
 def test_an_answer_that_was_cut_off_is_chosen_only_if_all_were(critic: Critic) -> None:
@@ -193,6 +184,7 @@ def test_marked_places_stay_and_several_pictures_are_numbered(critic: Critic) ->
     assert shown(JudgedQuestion("Is <image> in <image>?", cut)) == (
         "### Question:\nIs <img>*</img> in <img>*</img>?" + end
     )
+    assert shown(JudgedQuestion("Both: <image>?", cut)) == "### Question:\nBoth: <img>**</img>?" + end
     assert shown(JudgedQuestion("What is <image>?")) == "### Question:\nWhat is <image>?" + end
     before = (Message("system", "Be brief."), Message("user", "What?", cut[:1]), Message("assistant", "A cat."))
     assert shown(JudgedQuestion("And now?", cut[1:], before)) == (

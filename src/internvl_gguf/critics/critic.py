@@ -146,7 +146,11 @@ class Critic:
             raise InvalidRequestError("No candidate has any text to judge.", "Ask with more max_tokens.")
         self._revived()
         reading = _Reading(self._shown(question))
-        scores = tuple(self.description.joined(self._read(reading, text)) if text.strip() else 0.0 for text in texts)
+        # In order of their texts: what begins alike follows one another, and the KV cache holds it.
+        worth = {
+            text: self.description.joined(self._read(reading, text)) for text in sorted(set(texts)) if text.strip()
+        }
+        scores = tuple(worth.get(text, 0.0) for text in texts)
         self.usage = reading.usage
         places = counted(candidates)
         best = max(places, key=scores.__getitem__)

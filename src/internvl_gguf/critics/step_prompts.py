@@ -104,9 +104,17 @@ def _filled(template: str, question: JudgedQuestion, step: str) -> list[PromptPi
 
 def _question(question: JudgedQuestion) -> list[PromptPiece]:
     """Return the text of the question, with its pictures where it marks their places."""
-    if question.pictures and IMAGE_PLACE in question.prompt:
-        return list(user_pieces(Message("user", question.prompt, question.pictures), _numbered(question.messages)))
-    return [PlainText(question.prompt)]
+    if not _marks_places(question):
+        return [PlainText(question.prompt)]
+    is_combined = question.prompt.count(IMAGE_PLACE) < len(question.pictures)
+    shown = Message("user", question.prompt, question.pictures, "combined" if is_combined else "separate")
+    return list(user_pieces(shown, _numbered(question.messages)))
+
+
+def _marks_places(question: JudgedQuestion) -> bool:
+    """Return whether the question says where its pictures are to be, one by one or all in one place."""
+    places = question.prompt.count(IMAGE_PLACE)
+    return places > 0 and places in (1, len(question.pictures)) and bool(question.pictures)
 
 
 def _before_question(question: JudgedQuestion) -> list[PromptPiece]:
@@ -120,7 +128,7 @@ def _before_question(question: JudgedQuestion) -> list[PromptPiece]:
         numbered += _numbered([message])
     if pieces:
         pieces.append(PlainText("\n"))
-    if question.pictures and IMAGE_PLACE not in question.prompt:
+    if question.pictures and not _marks_places(question):
         pieces += user_pieces(Message("user", "", question.pictures), numbered)
     return pieces
 
