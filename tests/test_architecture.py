@@ -50,6 +50,7 @@ ROOMS: dict[str, set[str]] = {
         "models",
         "judging",
     },
+    "critics": {*PUBLIC, "images", "engine", "models", "judging", "session"},
     "history": {*PUBLIC, "images", "video", "session"},
     "quantizing": {*PUBLIC, "gguf", "images", "hardware", "llama", "models", "session"},
     "demo": {"errors", "session"},

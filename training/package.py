@@ -1,6 +1,7 @@
-"""Write a checkpoint as the two files of the embedded model.
+"""Write a checkpoint as the two files of the embedded model, or as the text file of its critic.
 
 python -m training.package runs/tiles.pt src/internvl_gguf/demo
+python -m training.package runs/critic.pt src/internvl_gguf/demo --critic
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gguf
+import numpy as np
 
 from training.checkpoint import load_model
 from training.export_gguf import Metadata, TextShape, TokenizerSpec, VisionShape, export_mmproj, export_text
-from training.read_gguf import TEXT_FILE, VISION_FILE
+from training.read_gguf import CRITIC_FILE, TEXT_FILE, VISION_FILE, read
 from training.tokenizer import SPECIAL_TOKENS, TOOL_TOKENS
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from training.network import DemoModel
     from training.tokenizer import Tokenizer
 
 CHAT_TEMPLATE = (
@@ -38,27 +43,55 @@ def tokenizer_spec(tokenizer: Tokenizer) -> TokenizerSpec:
     )  # fmt: skip
 
 
+CRITIC_DESCRIPTION = "A critic of the InternVL demo model: it answers each step of a solution with + or -."
+
+
 def package(checkpoint: Path, folder: Path) -> tuple[Path, Path]:
     """Write demo-text-BF16.gguf and demo-mmproj-F16.gguf into a folder; returns their paths."""
     model, tokenizer = load_model(checkpoint)
-    tensors = {name: value.numpy() for name, value in model.state_dict().items()}
     text, vision = model.text_shape, model.vision_shape
     folder.mkdir(parents=True, exist_ok=True)
     text_path, vision_path = folder / TEXT_FILE, folder / VISION_FILE
-    text_shape = TextShape(
-        vocab=text.vocab_size, width=text.hidden_size, layers=text.num_hidden_layers, heads=text.num_attention_heads,
-        kv_heads=text.num_key_value_heads, ffn=text.intermediate_size, context_length=text.max_position_embeddings,
-        tied=False, rope_theta=text.rope_theta, norm_eps=text.rms_norm_eps,
-    )  # fmt: skip
     metadata = Metadata(name="InternVL demo", basename="internvl-gguf-demo", description=DESCRIPTION)
-    export_text(text_path, tensors, text_shape, tokenizer_spec(tokenizer), metadata, "bf16")
+    _export_text(text_path, model, tokenizer, metadata)
     vision_shape = VisionShape(
         image_size=vision.image_size, patch_size=vision.patch_size, width=vision.hidden_size,
         layers=vision.num_hidden_layers, heads=vision.num_attention_heads, ffn=vision.intermediate_size,
         projection=text.hidden_size, norm_eps=vision.layer_norm_eps,
     )  # fmt: skip
-    export_mmproj(vision_path, tensors, vision_shape, metadata, "f16")
+    export_mmproj(vision_path, _tensors(model), vision_shape, metadata, "f16")
     return text_path, vision_path
+
+
+def package_critic(checkpoint: Path, folder: Path) -> Path:
+    """Write demo-critic-text-BF16.gguf into the folder of the embedded model; returns its path.
+
+    Raises:
+        ValueError: its vision tower or projector is not that of the model in the folder, whose mmproj it is to share.
+    """
+    model, tokenizer = load_model(checkpoint)
+    shipped = read(folder).tensors
+    for name, values in _tensors(model).items():
+        if "language_model" not in name and "lm_head" not in name and not np.array_equal(values, shipped[name]):
+            raise ValueError(f"{name} of {checkpoint} differs from the one in {folder / VISION_FILE}")
+    path = folder / CRITIC_FILE
+    metadata = Metadata("InternVL demo critic", "internvl-gguf-demo-critic", description=CRITIC_DESCRIPTION)
+    _export_text(path, model, tokenizer, metadata)
+    return path
+
+
+def _tensors(model: DemoModel) -> dict[str, NDArray[np.float32]]:
+    return {name: value.numpy() for name, value in model.state_dict().items()}
+
+
+def _export_text(path: Path, model: DemoModel, tokenizer: Tokenizer, metadata: Metadata) -> None:
+    text = model.text_shape
+    shape = TextShape(
+        vocab=text.vocab_size, width=text.hidden_size, layers=text.num_hidden_layers, heads=text.num_attention_heads,
+        kv_heads=text.num_key_value_heads, ffn=text.intermediate_size, context_length=text.max_position_embeddings,
+        tied=False, rope_theta=text.rope_theta, norm_eps=text.rms_norm_eps,
+    )  # fmt: skip
+    export_text(path, _tensors(model), shape, tokenizer_spec(tokenizer), metadata, "bf16")
 
 
 def main() -> None:
@@ -66,8 +99,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--critic", action="store_true", help="write the text file of the critic")
     args = parser.parse_args()
-    for path in package(args.checkpoint, args.folder):
+    written = (package_critic(args.checkpoint, args.folder),) if args.critic else package(args.checkpoint, args.folder)
+    for path in written:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from internvl_gguf import boxes, tiling
     from internvl_gguf._version import __version__
     from internvl_gguf.config import SamplingParams
+    from internvl_gguf.critics.critic import Critic
     from internvl_gguf.errors import (
         BenchmarkError,
         CatalogError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         VideoError,
         WorkerDiedError,
     )
+    from internvl_gguf.models.critic_description import CriticDescription
     from internvl_gguf.session import Session
     from internvl_gguf.types import (
         Box,
@@ -59,6 +61,8 @@ __all__ = [
     "CatalogError",
     "Chunk",
     "ContextOverflowError",
+    "Critic",
+    "CriticDescription",
     "HistoryError",
     "HubError",
     "InsufficientMemoryError",
@@ -97,6 +101,8 @@ _HOMES: Final = {
     "CatalogError": "errors",
     "Chunk": "types",
     "ContextOverflowError": "errors",
+    "Critic": "critics.critic",
+    "CriticDescription": "models.critic_description",
     "HistoryError": "errors",
     "HubError": "errors",
     "InsufficientMemoryError": "errors",

@@ -196,6 +196,11 @@ class LogitsHandle:
         """Whether `result` would not have to wait."""
         return self._waiting.is_over
 
+    @property
+    def report(self) -> RequestReport:
+        """Counters and times of the request."""
+        return self._request.report
+
     def result(self) -> NDArray[np.float32]:
         """Wait for the logits of the token after the prompt and return them, float32 [n_vocab].
 

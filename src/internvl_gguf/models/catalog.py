@@ -62,20 +62,32 @@ def load_catalog() -> Catalog:
     Raises:
         CatalogError: a file that cannot be read or holds a mistake; it names the file and the place.
     """
-    shipped, shapes = read_entries(Document(*_shipped()), NamedShapes())
+    shipped_file, *own_files = catalog_documents()
+    shipped, shapes = read_entries(shipped_file, NamedShapes())
+    for document in own_files:
+        return _merge(shipped, read_entries(document, shapes)[0], document)
+    return Catalog(shipped)
+
+
+def catalog_documents() -> list[Document]:
+    """Return the shipped file, and the user's own behind it if there is one.
+
+    Raises:
+        CatalogError: a file that cannot be read, or is not TOML.
+    """
+    shipped = Document(*_shipped())
     user_file = config_dir() / FILE_NAME
     try:
         user_data = user_file.read_bytes()
     except FileNotFoundError:
-        return Catalog(shipped)
+        return [shipped]
     except OSError as error:
         raise CatalogError(
             f"{user_file} cannot be read: {error.strerror or error}.",
             "Make it a readable file, or move it away to use the shipped catalogue alone.",
             file=str(user_file),
         ) from error
-    document = Document(user_data, str(user_file))
-    return _merge(shipped, read_entries(document, shapes)[0], document)
+    return [shipped, Document(user_data, str(user_file))]
 
 
 def parse_catalog(data: bytes, origin: str) -> tuple[ModelSpec, ...]:

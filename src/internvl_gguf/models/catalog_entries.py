@@ -18,9 +18,9 @@ from internvl_gguf.utils.sizes import parse_size
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _REPO: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-_RESERVED: Final = "demo"
+_RESERVED: Final = ("demo", "demo-critic")
 
-_TOP_KEYS: Final = ("text", "vision", "model")
+_TOP_KEYS: Final = ("text", "vision", "model", "critics")
 _MODEL_KEYS: Final = (
     "name",
     "aliases",
@@ -126,11 +126,11 @@ def _status(table: Table) -> Status:
 
 
 def _spelling(table: Table, value: str, *keys: str | int) -> str:
-    usable = _NAME.fullmatch(value) and folded(value) != _RESERVED and not value.lower().endswith(".gguf")
+    usable = _NAME.fullmatch(value) and folded(value) not in _RESERVED and not value.lower().endswith(".gguf")
     if not usable:
         raise table.error(
             f"{value!r} cannot be the name of a model",
-            f"Use letters, digits, '.', '-' and '_'; not {_RESERVED!r}, and no name of a .gguf file.",
+            f"Use letters, digits, '.', '-' and '_'; not {' or '.join(map(repr, _RESERVED))}, and no .gguf file.",
             *keys,
         )
     return value

@@ -94,6 +94,20 @@ class Table:
         """Return a list of texts at a key, empty if absent."""
         return tuple(self._text_value(value, key, place) for place, value in enumerate(self.items(key)))
 
+    def wording(self, key: str) -> str:
+        """Return the text at a key that is there; it may be empty, or white space only."""
+        value = self._content[key]
+        if not isinstance(value, str):
+            raise self._wrong_kind(value, "text in quotes", key)
+        return value
+
+    def switch(self, key: str) -> bool:
+        """Return true or false at a key that is there."""
+        value = self._content[key]
+        if not isinstance(value, bool):
+            raise self._wrong_kind(value, "true or false", key)
+        return value
+
     def items(self, key: str) -> list[Any]:
         """Return a list at a key, empty if absent."""
         value = self._content.get(key, [])

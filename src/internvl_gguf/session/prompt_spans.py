@@ -9,7 +9,14 @@ from internvl_gguf.config import SamplingParams
 from internvl_gguf.errors import ContextOverflowError
 from internvl_gguf.session.grounding import split_at_tags
 from internvl_gguf.session.model_runtime import ModelRuntime
-from internvl_gguf.session.prompt_template import AnswerTokens, ControlToken, PlainText, VisualTokens, render
+from internvl_gguf.session.prompt_template import (
+    AnswerTokens,
+    ControlToken,
+    PlainText,
+    PromptPiece,
+    VisualTokens,
+    render,
+)
 from internvl_gguf.session.thinking import can_think, with_thinking
 from internvl_gguf.session.tool_prompt import with_tools
 from internvl_gguf.types import Message, Span, TileSpan, TokenSpan
@@ -35,10 +42,23 @@ def prompt_spans(
     Raises:
         ContextOverflowError: its text is so long that no tokens could hold it; it was not tokenised.
     """
-    bos = runtime.text.bos
-    spans: list[Span] = [] if bos is None else [TokenSpan((bos,))]
     shown = with_tools(with_thinking(messages, sampling or SamplingParams()), tools)
-    pieces = render(shown, thoughts=can_think(runtime))
+    return [*opening_spans(runtime), *piece_spans(runtime, render(shown, thoughts=can_think(runtime)))]
+
+
+def opening_spans(runtime: ModelRuntime) -> list[Span]:
+    """Return what stands before every prompt of a model: its token for that, if it has one."""
+    bos = runtime.text.bos
+    return [] if bos is None else [TokenSpan((bos,))]
+
+
+def piece_spans(runtime: ModelRuntime, pieces: Sequence[PromptPiece]) -> list[Span]:
+    """Return pieces of a prompt as spans of tokens and tiles.
+
+    Raises:
+        ContextOverflowError: as in `prompt_spans`.
+    """
+    spans: list[Span] = []
     refuse_endless(runtime, [piece.text for piece in pieces if isinstance(piece, PlainText)])
     for piece in pieces:
         if isinstance(piece, ControlToken):

@@ -130,12 +130,12 @@ def render(messages: Sequence[Message], *, answer: bool = True, thoughts: bool =
             pieces += [ControlToken(THOUGHT_START), PlainText(message.thinking), ControlToken(THOUGHT_END)]
             pieces.append(PlainText(f"\n{message.text}"))
         else:
-            pieces += _user_pieces(message, numbered)
+            pieces += user_pieces(message, numbered)
         numbered += sum(not picture.label for picture in message.pictures)
         pieces += [ControlToken(END), PlainText("\n")]
     if answer:
         pieces += [ControlToken(START), PlainText("assistant\n")]
-    return list(_join_text(pieces))
+    return list(join_text(pieces))
 
 
 def check_places(text: str, pictures: int, layout: PictureLayout) -> None:
@@ -153,7 +153,7 @@ def check_places(text: str, pictures: int, layout: PictureLayout) -> None:
         )
 
 
-def _user_pieces(message: Message, numbered: int) -> Iterator[PromptPiece]:
+def user_pieces(message: Message, numbered: int) -> Iterator[PromptPiece]:
     """Yield a message's text with its pictures in their places.
 
     Text without places gets those of the model card before it. A later message with several pictures counts on from the
@@ -192,7 +192,8 @@ def official_places(labels: Sequence[str], layout: PictureLayout, numbered: int)
     return "".join(f"{label or f'{name}{next(numbers)}: '}{IMAGE_PLACE}\n" for label in labels)
 
 
-def _join_text(pieces: Sequence[PromptPiece]) -> Iterator[PromptPiece]:
+def join_text(pieces: Sequence[PromptPiece]) -> Iterator[PromptPiece]:
+    """Yield pieces with neighbouring texts joined, so that they tokenise as one string."""
     pending = ""
     for piece in pieces:
         if isinstance(piece, PlainText):

@@ -280,7 +280,8 @@ class _RunningLogits:
         self.is_over = True
         self._supply.release(self._keys)
         try:
-            return messages.RequestUpdate(self._number, ending="stop", result=self._handle.result())
+            logits = self._handle.result()
+            return messages.RequestUpdate(self._number, report=self._handle.report, ending="stop", result=logits)
         except Exception as error:
             return messages.RequestUpdate(self._number, ending=error)
 

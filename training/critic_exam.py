@@ -1,0 +1,210 @@
+"""What several answers are worth: right by the first one, by a vote, by the critic, and if any of them is right.
+
+    python -m training.critic_exam --count 100
+    python -m training.critic_exam --count 100 --critic runs/critic/demo-critic-text-BF16.gguf --answers runs/exam.jsonl
+
+The questions are those of the exam of which the demo model is unsure, with seeds and words that training never saw. The
+first answer is the likeliest one, the others are drawn. Answers are kept in a file, and asked for once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from internvl_gguf import Picture, Session
+from internvl_gguf import Question as Asked
+from internvl_gguf.critics import Critic
+from internvl_gguf.judging import Candidate, JudgedQuestion, judged, vote
+from internvl_gguf.models.critic_tables import critic_description
+from internvl_gguf.models.local_files import demo_files
+from internvl_gguf.types import Reply, Timings, Usage
+from training.critic_answers import LONGEST
+from training.exam import SEED, items
+from training.scoring import score
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from internvl_gguf.models.critic_description import CriticDescription
+    from training.exam import Item
+
+SUITES = (
+    ("counts", 1), ("descriptions", 1), ("numbers", 1), ("words", 1), ("small print", 12), ("json", 1), ("receipts", 6),
+    ("receipt questions", 6), ("which of three", 1), ("one of three", 1), ("choices", 1),
+)  # fmt: skip
+
+
+HEAD = "suite                   of first   drawn  vote critic  sums   any   + told, - told"
+
+
+@dataclass(frozen=True)
+class Said:
+    """The answers to one question of a suite; those cut off are ""."""
+
+    suite: str
+    max_tiles: int
+    texts: tuple[str, ...]
+
+
+def pictures(session: Session, item: Item) -> list[object]:
+    """The pictures of an item, cut."""
+    return [session.picture(Picture(image, max_tiles=item.max_tiles)) for image in item.shown]
+
+
+def ask(session: Session, item: Item, number: int, answers: int, temperature: float, top_p: float) -> Said:
+    """The likeliest answer to an item and others that are drawn, with seeds that its number gives."""
+    shown = pictures(session, item)
+    drawn = {"temperature": temperature, "top_p": top_p}
+    asked = [
+        Asked(item.question, shown, options={**(drawn if index else {"temperature": 0}), "seed": 1000 * number + index})
+        for index in range(answers)
+    ]
+    texts = []
+    for outcome in session.batch(asked, max_tokens=LONGEST + 80):
+        if isinstance(outcome, Exception):
+            raise outcome
+        texts.append(outcome.text if outcome.finish_reason == "stop" else "")
+    return Said(item.suite, item.max_tiles, tuple(texts))
+
+
+def all_answers(path: Path, args: argparse.Namespace) -> Iterator[tuple[Item, Said]]:
+    """Each item with its answers, from the file as far as it goes, the others asked for and added to it."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    known = {(row["suite"], row["max_tiles"], row["number"]): row["texts"] for row in map(json.loads, lines)}
+    with (
+        Session.open("demo", n_parallel=8, n_threads=1, n_ctx=4096, embedding_disk_bytes=0) as session,
+        path.open("a", encoding="utf-8", buffering=1) as file,
+    ):
+        for suite, tiles in SUITES:
+            if args.suites and suite not in args.suites.split(","):
+                continue
+            for number, item in enumerate(items(suite, args.count, tiles, args.seed)):
+                texts = known.get((suite, tiles, number))
+                if texts is None:
+                    texts = list(ask(session, item, number, args.answers, args.temperature, args.top_p).texts)
+                    row = {"suite": suite, "max_tiles": tiles, "number": number, "texts": texts}
+                    file.write(json.dumps(row) + "\n")
+                yield item, Said(suite, tiles, tuple(texts))
+
+
+def candidates(texts: tuple[str, ...]) -> list[Candidate]:
+    """Answers as a judge takes them; what was cut off is marked so."""
+    usage, timings = Usage(0, 0, 0, 0, 0, 0), Timings(0, 0, 0, 0, 0, 0)
+    return [
+        Candidate(index, Reply(text, "stop" if text else "length", usage, timings)) for index, text in enumerate(texts)
+    ]
+
+
+@dataclass
+class Tally:
+    """How many questions of a suite came out right, and how the critic's verdicts on different answers did."""
+
+    questions: int = 0
+    first: int = 0
+    drawn: float = 0
+    voted: int = 0
+    judged: int = 0
+    both: int = 0
+    any: int = 0
+    right_told: int = 0
+    rights: int = 0
+    wrong_told: int = 0
+    wrongs: int = 0
+
+    def line(self, name: str) -> str:
+        """The row of the table."""
+        told = f"{self.right_told}/{self.rights} {self.wrong_told}/{self.wrongs}"
+        return (
+            f"{name:20} {self.questions:5} {self.first:5} {self.drawn:7.1f} {self.voted:5} {self.judged:6} "
+            f"{self.both:5} {self.any:5}   {told}"
+        )
+
+
+def judge(critic: Critic, session: Session, item: Item, said: Said, tally: Tally) -> None:
+    """Count what comes out of the answers to one item."""
+    question = JudgedQuestion(item.question, tuple(pictures(session, item)))  # type: ignore[arg-type]
+    tried = candidates(said.texts)
+    right = [score(item, text) == 1 for text in said.texts]
+    tally.questions += 1
+    tally.first += right[0]
+    tally.drawn += sum(right) / len(right)
+    tally.any += any(right)
+    ballot = vote(question, tried)
+    tally.voted += right[ballot.best]
+    if not any(said.texts):
+        return
+    verdict = judged(critic, question, tried)
+    tally.judged += right[verdict.best]
+    sums: dict[str, float] = {}
+    for text, worth in zip(said.texts, verdict.scores, strict=True):
+        sums[text] = sums.get(text, 0) + worth
+    tally.both += right[said.texts.index(max(sums, key=sums.__getitem__))]
+    for text, worth in dict(zip(said.texts, verdict.scores, strict=True)).items():
+        if not text:
+            continue
+        is_right, is_told = right[said.texts.index(text)], worth >= critic.description.threshold
+        tally.rights += is_right
+        tally.wrongs += not is_right
+        tally.right_told += is_right and is_told
+        tally.wrong_told += not is_right and not is_told
+
+
+def main() -> None:
+    """Read the command line, ask, judge, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--critic", default="demo-critic", help="the critic's text GGUF, or its name")
+    parser.add_argument("--answers-file", type=Path, default=Path("exam-answers.jsonl"), help="where answers are kept")
+    parser.add_argument("--answers", type=int, default=8)
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--top-p", type=float, default=0.95)
+    parser.add_argument("--suites", default="", help="comma-separated names; all by default")
+    parser.add_argument("--separator", help="of steps, in place of the description's; 'none' for whole answers")
+    parser.add_argument("--aggregation", help="in place of the description's")
+    args = parser.parse_args()
+    begun, tallies = time.time(), dict[str, Tally]()
+    mmproj = None if args.critic == "demo-critic" else demo_files().mmproj
+    print(HEAD)
+    with (
+        Critic.open(args.critic, mmproj, described(args), n_threads=1, n_ctx=4096, embedding_disk_bytes=0) as critic,
+        Session.open("demo", n_threads=1, n_ctx=2048, embedding_disk_bytes=0) as session,
+    ):
+        for item, said in all_answers(args.answers_file, args):
+            name = f"{said.suite} ({said.max_tiles})"
+            if name not in tallies and tallies:
+                last = next(reversed(tallies))
+                print(tallies[last].line(last), flush=True)
+            judge(critic, session, item, said, tallies.setdefault(name, Tally()))
+    last = next(reversed(tallies))
+    print(tallies[last].line(last))
+    print(added(tallies.values()).line("all"))
+    print(f"{time.time() - begun:.0f} s")
+
+
+def described(args: argparse.Namespace) -> CriticDescription:
+    """The demo critic's description, changed as the command line says."""
+    found = critic_description("demo", "demo-critic")
+    if args.separator == "none":
+        found = replace(found, whole_answer=True)
+    elif args.separator:
+        found = replace(found, separator=args.separator)
+    return replace(found, aggregation=args.aggregation) if args.aggregation else found
+
+
+def added(tallies: Iterable[Tally]) -> Tally:
+    """All suites as one."""
+    total = Tally()
+    for tally in tallies:
+        for key, value in vars(tally).items():
+            setattr(total, key, getattr(total, key) + value)
+    return total
+
+
+if __name__ == "__main__":
+    main()
