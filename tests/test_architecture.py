@@ -78,6 +78,7 @@ ROOMS: dict[str, set[str]] = {
         "engine",
         "planning",
         "models",
+        "judging",
         "session",
         "history",
     },
@@ -109,7 +110,7 @@ ROOMS: dict[str, set[str]] = {
         "planning",
         "models",
     }
-    | {"session", "history", "quantizing", "bench", "chat", "server"},
+    | {"session", "critics", "history", "quantizing", "bench", "chat", "server"},
 }
 """Rooms, the lowest first, and the rooms below them that they may know. `__init__` and `__main__` are the doors."""
 

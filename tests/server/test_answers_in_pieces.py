@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from internvl_gguf.config import PictureOptions, SamplingParams
-from internvl_gguf.server.answer_pump import CallDelta, Delta, Finished
+from internvl_gguf.server.answer_events import CallDelta, Delta, Finished
 from internvl_gguf.server.answering import AnswerEvent
 from internvl_gguf.server.chat_request import AnswerWishes, ChatRequest, TextPart, ToolWish, Turn
 from internvl_gguf.server.message_answer import MessageAnswer

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from internvl_gguf.server import responding
-from internvl_gguf.server.answer_pump import Delta, tile_counts
+from internvl_gguf.server.answer_events import Delta
+from internvl_gguf.server.answer_pump import tile_counts
 from internvl_gguf.server.answering import AnswerEvent, Progress
 from internvl_gguf.server.api_errors import RefusedRequestError, openai_body
 from internvl_gguf.server.responding import EventStream, Frame, Outcome

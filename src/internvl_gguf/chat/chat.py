@@ -220,7 +220,7 @@ class Chat:
         pictures = as_images(self.pending)
         self.was_stopped = False
         try:
-            reply = show_answer(
+            shown = show_answer(
                 self._thread, lambda: conversation.stream(session, prompt, pictures, **options), session, self.screen
             )
         except AnswerBrokenError as error:
@@ -228,7 +228,7 @@ class Chat:
             self.broken_answers += 1
             self.screen.fail(error)
             return True
-        self.was_stopped = reply is None or reply.finish_reason == "aborted"
+        reply, self.was_stopped = shown.reply, shown.was_stopped
         if reply is None:
             return False
         if not reply.text and reply.finish_reason == "aborted":

@@ -104,7 +104,7 @@ def _room_left(left: int | None, n_ctx: int | None, who: str) -> str:
 
 
 def status_parts(reply: Reply, new_tiles: int, used: int | None, n_ctx: int | None) -> list[str]:
-    """Return the short statistics of an answer: tiles read, tokens, time to first token, speed, use of the context.
+    """Return the short statistics of an answer: why it was chosen, tiles, tokens, times, use of the context.
 
     Args:
         new_tiles: tiles of this question's pictures; those that were not encoded for it came from a cache.
@@ -113,7 +113,8 @@ def status_parts(reply: Reply, new_tiles: int, used: int | None, n_ctx: int | No
     """
     usage, timings = reply.usage, reply.timings
     cached = new_tiles - usage.tiles_encoded
-    found = [f"{count(usage.tiles_encoded, 'tile')} read"] if usage.tiles_encoded else []
+    found = [reply.selection.reason] if reply.selection else []
+    found += [f"{count(usage.tiles_encoded, 'tile')} read"] if usage.tiles_encoded else []
     found += [f"{count(cached, 'tile')} cached"] if cached > 0 else []
     if usage.prompt_tokens:  # a server may count nothing
         found.append(count(usage.completion_tokens, "token"))
@@ -149,6 +150,8 @@ def statistics(reply: Reply) -> list[tuple[str, str]]:
         ("first token after", seconds(timings.time_to_first_token)),
         ("answering", f"{seconds(timings.decode)}, {timings.decode_tokens_per_second:,.1f} tokens a second"),
     ]
+    if reply.selection:
+        rows.append(("chosen", f"{reply.selection.reason}, of {count(len(reply.selection.candidates), 'answer')}"))
     if usage.thinking_tokens:
         rows.append(("thinking", f"{count(usage.thinking_tokens, 'token')} of the answer"))
     if usage.drafted_tokens:

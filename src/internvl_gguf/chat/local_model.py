@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 from internvl_gguf.chat.chat_model import PlannedCut
 from internvl_gguf.chat.context_usage import ConversationPart, context_tokens, droppable_parts
 from internvl_gguf.chat.formatting import count, statistics
-from internvl_gguf.chat.show_answer import TilesEncoded
+from internvl_gguf.chat.show_answer import AnswersWritten, TilesEncoded
 from internvl_gguf.images.load import load_image
+from internvl_gguf.judging import judge_of
 from internvl_gguf.planning.plan_text import placement_text
 from internvl_gguf.session.cut_pictures import cut_as_before
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
 from internvl_gguf.tiling import TileRange
+from internvl_gguf.utils.kinds import JudgeName
 from internvl_gguf.utils.safe_text import safe_text
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.attachments import Attachment
     from internvl_gguf.chat.settings import Settings
     from internvl_gguf.config import AskOptions
+    from internvl_gguf.judging import Judge
     from internvl_gguf.models.local_files import ModelFiles
     from internvl_gguf.session import Session
     from internvl_gguf.types import MessagePicture, Reply
@@ -32,12 +35,16 @@ class LocalModel:
         session: the session with it.
         files: its files.
         name: its full name.
+        critic: loads the critic of a name; settings may name one as the judge of several answers.
     """
 
     place = ""
 
-    def __init__(self, session: Session, files: ModelFiles, name: str) -> None:
+    def __init__(
+        self, session: Session, files: ModelFiles, name: str, critic: Callable[[str], Judge] = judge_of
+    ) -> None:
         self._session = session
+        self._critic = critic
         self.files = files
         self._name = name
 
@@ -62,8 +69,15 @@ class LocalModel:
         return TileRange.of(self._session.runtime.vision)
 
     def ask_options(self, settings: Settings) -> AskOptions:
-        """Return the options of a question: all of them, for the session was opened with others."""
-        return settings.ask_options(self.tile_range)
+        """Return the options of a question: all of them, for the session was opened with others.
+
+        Raises:
+            InternVLError: the critic that they name cannot be loaded.
+        """
+        options, sampling = settings.ask_options(self.tile_range), settings.sampling
+        if sampling.best_of > 1 and sampling.judge not in JudgeName.choices:
+            options["judge"] = self._critic(sampling.judge)
+        return options
 
     def cut(self, attachment: Attachment, settings: Settings) -> PlannedCut:
         """Return how an added picture will be cut."""
@@ -117,9 +131,13 @@ class LocalModel:
         return f"System message{official}: {safe_text(OFFICIAL_SYSTEM if text is None else text)}"
 
     def watch(self, tell: Callable[[object], object]) -> None:
-        """Set the function called with the progress of encoding pictures."""
+        """Set the function called with the progress of pictures and of several answers."""
 
         def tell_tiles(done: int, total: int) -> None:
             tell(TilesEncoded(done, total))
 
+        def tell_answers(ended: int, every: int, tokens: int) -> None:
+            tell(AnswersWritten(ended, every, tokens))
+
         self._session.on_tiles(tell_tiles)
+        self._session.on_candidates(tell_answers)

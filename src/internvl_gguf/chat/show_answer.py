@@ -33,6 +33,34 @@ class TilesEncoded:
 
 
 @dataclass(frozen=True)
+class AnswersWritten:
+    """Event: progress of several answers to a question.
+
+    Attributes:
+        ended: those that have ended.
+        every: all of them.
+        tokens: what is written of all; None where a server does not say it.
+    """
+
+    ended: int
+    every: int
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What came of a question.
+
+    Attributes:
+        reply: the answer; None if there is none.
+        was_stopped: whether Ctrl-C was pressed.
+    """
+
+    reply: Reply | None
+    was_stopped: bool
+
+
+@dataclass(frozen=True)
 class Phase:
     """Event: another phase of the work that comes before an answer.
 
@@ -54,8 +82,8 @@ class NoticeLine:
 
 def show_answer(
     thread: BackgroundThread, stream: Callable[[], Iterable[Chunk]], session: AnySession, screen: Screen
-) -> Reply | None:
-    """Ask a question, show the answer as it streams, and stop it on Ctrl-C.
+) -> Shown:
+    """Ask a question, show the answer as it streams, and stop it on Ctrl-C; of several answers the best so far stays.
 
     Args:
         thread: the thread that asks.
@@ -64,7 +92,7 @@ def show_answer(
         screen: shows progress and answer.
 
     Returns:
-        The answer, with finish_reason "aborted" if Ctrl-C ended it; None if there is none.
+        The answer, with finish_reason "aborted" if Ctrl-C cut it.
 
     Raises:
         InternVLError: the question cannot be asked.
@@ -80,7 +108,7 @@ def show_answer(
         showing.end()
     if showing.interrupts and any(isinstance(event, Interrupt) for event in task.unread()):
         raise LeaveChatAtOnce
-    return showing.reply
+    return Shown(showing.reply, was_stopped=bool(showing.interrupts))
 
 
 class _AnswerDisplay:
@@ -112,6 +140,8 @@ class _AnswerDisplay:
             self._answer(event)
         elif isinstance(event, TilesEncoded) and not self.interrupts:
             self._tiles(event)
+        elif isinstance(event, AnswersWritten) and not self.interrupts and not self._has_begun:
+            self._answers(event)
         elif isinstance(event, Phase) and not self.interrupts and not self._has_begun:
             self._screen.progress(event.text, event.detail)
         elif isinstance(event, NoticeLine):
@@ -140,6 +170,13 @@ class _AnswerDisplay:
             self._screen.progress()
             self._screen.begin_answer()
         self._screen.write(chunk.text)
+
+    def _answers(self, event: AnswersWritten) -> None:
+        if event.ended == event.every:
+            self._screen.progress("Judging the answers")
+        elif event.tokens != 0:  # the question is read before
+            tokens = "" if event.tokens is None else f", {count(event.tokens, 'token')}"
+            self._screen.progress("Answering", f"{event.ended} of {event.every} answers{tokens}")
 
     def _tiles(self, event: TilesEncoded) -> None:
         if event.done < event.total:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,19 +10,15 @@ from typing import TYPE_CHECKING, Any, cast
 import typer
 
 from internvl_gguf.cli import ask_options, form_options, options
+from internvl_gguf.cli.ask_progress import AskProgress, ask_progress
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
 from internvl_gguf.cli.boxes_output import box_files, write_boxes
 from internvl_gguf.cli.clip_options import ClipWishes, VideoOption, refuse_wishes_without_clip, takes_clip_options
-from internvl_gguf.cli.output import (
-    StatusLine,
-    StreamedAnswer,
-    print_json,
-    say,
-    show_library_log,
-    status_line,
-)
-from internvl_gguf.cli.parameters import in_flags
+from internvl_gguf.cli.judges import find_judge, is_critic
+from internvl_gguf.cli.output import StreamedAnswer, print_json, say, show_library_log
+from internvl_gguf.cli.parameters import value_sources
 from internvl_gguf.cli.run import FAILED, option_errors
+from internvl_gguf.cli.several_answers import interrupts_keep_the_best, say_choice
 from internvl_gguf.cli.streams import require_stdout
 from internvl_gguf.config import AskOptions, EngineConfig
 from internvl_gguf.errors import InvalidRequestError
@@ -99,7 +93,9 @@ def ask(
         raise typer.BadParameter("boxes are drawn on pictures; those of frames are in --json", param_hint="--boxes")
     files = box_files(boxes, stills) if boxes else []
     name = options.chosen_model(model)
-    reply = _ask_once(name, question, pictures, config, opening, asked, quiet=json_output)
+    if value_sources.get().get("judge") == "COMMANDLINE" and asking.sampling.best_of == 1:
+        say("There is one answer, so --judge has nothing to choose from; --best-of 8 asks for several.")
+    reply = _ask_once(name, question, pictures, config, opening, asked, quiet=json_output, in_full=verbose or log)
     saved = write_boxes(files, stills, reply.boxes) if files else []
     if json_output:
         written = {"saved": list(map(str, saved))} if files else {}
@@ -175,18 +171,25 @@ def _ask_once(
     asked: AskOptions,
     *,
     quiet: bool,
+    in_full: bool,
 ) -> Reply:
     from internvl_gguf.cli.downloads import obtain
     from internvl_gguf.planning.auto_quant import machine_chooser
     from internvl_gguf.session import Session
 
     files = obtain(model, opening.pop("mmproj"), machine_chooser(config))
+    sampling = asked["sampling"]
+    critic = find_judge(sampling.judge, config) if sampling.best_of > 1 and is_critic(sampling.judge) else None
     with (
-        _progress("picture" if any(isinstance(each, Picture) for each in pictures) else "clip") as progress,
+        ask_progress("picture" if any(isinstance(each, Picture) for each in pictures) else "clip") as progress,
         Session.open(files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.notice) as session,
+        critic.open(progress.load_judge, progress.notice) if critic else contextlib.nullcontext() as judge,
     ):
         session.on_tiles(progress.tiles)
-        return _answer(session, prompt, pictures, asked, quiet=quiet, progress=progress)
+        if sampling.best_of == 1:
+            return _answer(session, prompt, pictures, asked, quiet=quiet, progress=progress)
+        judged = cast("AskOptions", {**asked, "judge": judge})
+        return _best_answer(session, prompt, pictures, judged, quiet=quiet, in_full=in_full, progress=progress)
 
 
 def _refuse_without_batch(output: Path | None, parallel: int | None, drop_others: bool) -> None:
@@ -279,54 +282,6 @@ def _split_arguments(
     return model, None if prompt == "-" else prompt
 
 
-@contextlib.contextmanager
-def _progress(noun: str) -> Iterator[_Progress]:
-    with status_line("Loading the model") as line:
-        yield _Progress(line, noun)
-
-
-class _Progress:
-    """Show on one line what takes time at the moment.
-
-    Args:
-        line: where it is shown.
-        noun: what the question is about, "picture" or "clip".
-    """
-
-    def __init__(self, line: StatusLine, noun: str) -> None:
-        self.line = line
-        self._noun = noun
-        self.is_answering = False
-        self._thought = ""
-        self._after_answer: list[str] = []
-
-    def notice(self, line: str) -> None:
-        """Show a notice; one that comes while the answer is written waits for its end."""
-        if self.is_answering:
-            self._after_answer.append(in_flags(line))
-        else:
-            self.line.say(in_flags(line))
-
-    def answered(self) -> None:
-        """Show the notices that waited."""
-        self.is_answering = False
-        for line in self._after_answer:
-            say(line)
-
-    def load(self, done: float) -> None:
-        self.line.show(f"Loading the model, {done:.0%}")
-
-    def think(self, piece: str) -> None:
-        """Show the end of the thought under way."""
-        from internvl_gguf.chat.formatting import thought_end
-
-        self._thought += piece
-        self.line.show(f"Thinking, {thought_end(self._thought, shutil.get_terminal_size().columns - 16)}")
-
-    def tiles(self, done: int, total: int) -> None:
-        self.line.show(f"Looking at the {self._noun}, tile {min(done + 1, total)} of {total}")
-
-
 def _answer(
     session: Session,
     prompt: str,
@@ -334,7 +289,7 @@ def _answer(
     asked: AskOptions,
     *,
     quiet: bool,
-    progress: _Progress,
+    progress: AskProgress,
 ) -> Reply:
     answer, reply = StreamedAnswer(), None
     for chunk in session.stream(prompt, pictures, **asked):
@@ -353,6 +308,35 @@ def _answer(
         raise AssertionError("a stream ends with its reply")
     if reply.finish_reason == "length" and (reply.text or not reply.thinking):  # else a notice says more
         say("The answer was cut at its limit; raise it with --max-tokens, or the context with --n-ctx.")
+    return reply
+
+
+def _best_answer(
+    session: Session,
+    prompt: str,
+    pictures: list[Picture | Video],
+    asked: AskOptions,
+    *,
+    quiet: bool,
+    in_full: bool,
+    progress: AskProgress,
+) -> Reply:
+    """Ask for several answers and show the best; Ctrl-C takes the best of those that are there.
+
+    Raises:
+        KeyboardInterrupt: none was there yet, or Ctrl-C came twice.
+    """
+    session.on_candidates(progress.candidates)
+    with interrupts_keep_the_best(session) as interrupts:
+        reply = session.best_of(prompt, pictures, n=asked["sampling"].best_of, **asked).reply
+    progress.line.stop()
+    if interrupts.count and reply.finish_reason == "aborted":
+        raise KeyboardInterrupt
+    if not quiet:
+        answer = StreamedAnswer()
+        answer.write(reply.text)
+        answer.end()
+    say_choice(reply, is_stopped=bool(interrupts.count), in_full=in_full)
     return reply
 
 

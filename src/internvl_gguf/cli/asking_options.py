@@ -11,7 +11,9 @@ from internvl_gguf.cli.parameters import VARIABLES, Group, expand, parameter, pa
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.cli.settings_file import settings_path
 from internvl_gguf.config import (
+    DEFAULT_CANDIDATES,
     DEFAULT_WORKER_TIMEOUT,
+    MAX_CANDIDATES,
     AskOptions,
     EngineConfig,
     PictureOptions,
@@ -82,7 +84,9 @@ def asking_options(values: dict[str, Any]) -> AskingOptions:
     disk = {"embedding_disk_bytes": 0} if values.pop("no_cache") else {}
     with option_errors():
         pictures, sampling = taken(PictureOptions, values), taken(SamplingParams, values)
-        return AskingOptions(pictures=pictures, sampling=sampling, engine=taken(EngineConfig, values, **disk), **values)
+        at_once = {"n_candidates": max(DEFAULT_CANDIDATES, min(sampling.best_of, MAX_CANDIDATES))}
+        engine = taken(EngineConfig, values, **disk, **at_once)
+        return AskingOptions(pictures=pictures, sampling=sampling, engine=engine, **values)
 
 
 def asking_types() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from internvl_gguf.cli.batch_lines import Common, Line, RecordWriter, read_lines
 from internvl_gguf.cli.batch_output import AnswerFile, Kept, hold_answers
 from internvl_gguf.cli.batch_report import LOOKED_AT, BatchProgress, BatchSpeed, Tally, estimate
 from internvl_gguf.cli.clip_options import ClipWishes
+from internvl_gguf.cli.judges import FoundCritic, find_judge, is_critic
 from internvl_gguf.cli.output import answer_stream, progress_bars, say
 from internvl_gguf.cli.run import FAILED
 from internvl_gguf.config import AskOptions, EngineConfig, PictureOptions, SamplingParams
@@ -185,6 +186,7 @@ def _answer(job: BatchJob, files: ModelFiles, work: Work, tally: Tally) -> None:
     from internvl_gguf.session import Session
     from internvl_gguf.session.question_options import checked_options
 
+    critic = _critic(job, work)
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(work.answers.open()) if work.answers else answer_stream()
         opening = {name: value for name, value in job.opening.items() if name != "mmproj"}
@@ -197,12 +199,31 @@ def _answer(job: BatchJob, files: ModelFiles, work: Work, tally: Tally) -> None:
                 files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.notice, worker=True
             )
         )
-        told = _estimate(session, work, job.asked)
+        asked = job.asked
+        if critic:
+            judge = stack.enter_context(critic.open(progress.load_critic, progress.notice, in_worker=True))
+            asked = cast("AskOptions", {**asked, "judge": judge})
+        told = _estimate(session, work, asked)
         if told:
             progress.notice(told)
         tally.start()
-        for question, outcome in session.each(records.questions(), **checked_options(job.asked)):
+        for question, outcome in session.each(records.questions(), **checked_options(asked)):
             records.answered(question, outcome)
+
+
+def _critic(job: BatchJob, work: Work) -> FoundCritic | None:
+    """Return the critic that judges answers of the pending lines; None if none has to."""
+    sampling = work.common.sampling
+    if not is_critic(sampling.judge):
+        return None
+    is_needed = sampling.best_of > 1 or any(_is_judged(line, sampling.judge) for line in work.pending())
+    return find_judge(sampling.judge, job.config) if is_needed else None
+
+
+def _is_judged(line: Line, judge: str) -> bool:
+    """Return whether a line asks for several answers and for no other judge."""
+    given = line.known_fields
+    return bool(given.get("best_of", 1) != 1 and given.get("judge", judge) == judge)
 
 
 def _estimate(session: Session, work: Work, asked: AskOptions) -> str | None:

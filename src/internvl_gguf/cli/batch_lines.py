@@ -18,7 +18,7 @@ from internvl_gguf.config import FORMS, EngineConfig, FormOptions, PictureOption
 from internvl_gguf.errors import InternVLError, InvalidRequestError
 from internvl_gguf.types import Question, Reply
 from internvl_gguf.utils.foreign_names import QUESTION
-from internvl_gguf.utils.kinds import Kind, Switch, Texts
+from internvl_gguf.utils.kinds import JudgeName, Kind, Switch, Texts
 from internvl_gguf.utils.options import options_of
 from internvl_gguf.utils.text_data import decode_text
 
@@ -171,6 +171,8 @@ class Common:
         options: dict[str, Any] = {name: values[name] for name in (*_PICTURES, *_FORM) if name in values}
         chosen = {name: values[name] for name in _SAMPLING if name in values}
         options["sampling"] = replace(self.sampling, **chosen) if chosen else self.sampling
+        if "judge" in chosen and chosen["judge"] != self.sampling.judge:
+            options["judge"] = _known_judge(chosen["judge"], self.sampling.judge)
         images = (*values.get("images", ()), *clips_of(values, self.wishes))
         return Question(prompt, images, options, values.get("system"))
 
@@ -208,6 +210,21 @@ class Common:
 
 def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=DIGEST_LENGTH // 2).hexdigest()
+
+
+def _known_judge(name: str, of_all: str) -> str:
+    """Return the judge of a line, checked: critics are large, so that a batch has one.
+
+    Raises:
+        InvalidRequestError: it is another critic than the one of all lines.
+    """
+    if name in JudgeName.choices:
+        return name
+    known = dict.fromkeys((*JudgeName.choices, of_all))
+    raise InvalidRequestError(
+        f"judge is {json.dumps(name)[:80]}.",
+        f"Give {', '.join(known)}; --judge MODEL loads a critic, which then every line may name.",
+    )
 
 
 def _checked(name: str, value: Any) -> Any:

@@ -60,7 +60,7 @@ class BatchSpeed:
     tile_size: int
     n_parallel: int
 
-    def seconds(self, tiles: float, words: float, reading: float) -> Range:
+    def seconds(self, tiles: float, words: float, reading: float, answers: float = 1) -> Range:
         """Return the seconds for one question.
 
         The answers under way share each reading of the weights: at best their tokens cost an `n_parallel`th. Pictures
@@ -70,8 +70,9 @@ class BatchSpeed:
             tiles: tiles of its pictures in all.
             words: tokens of its answer.
             reading: seconds in which its pictures are read and cut.
+            answers: how many are written for it; at best they share each reading of the weights, too.
         """
-        found = self.speed.decode.amount_over(words).times(1 / self.n_parallel, 1)
+        found = self.speed.decode.amount_over(words).times(1 / self.n_parallel, answers)
         found += self.speed.prefill.amount_over(_TEXT_TOKENS + tiles * self.tokens_per_tile)
         if self.speed.tile_seconds is not None:
             found += self.speed.tile_seconds.times(tiles)
@@ -87,6 +88,7 @@ class _Looked:
         tiles: their tiles.
         fewer: their tiles with FEWER_TILES.
         words: tokens of its answer, as far as they can be known.
+        answers: how many are written for it.
         seconds: time in which its pictures were read and cut.
     """
 
@@ -94,6 +96,7 @@ class _Looked:
     tiles: int
     fewer: int
     words: int
+    answers: int
     seconds: float
 
 
@@ -123,8 +126,8 @@ def estimate(
         return None
     pictures = sum(each.pictures for each in looked)
     tiles, words = fmean(each.tiles for each in looked), fmean(each.words for each in looked)
-    reading = fmean(each.seconds for each in looked)
-    each = speed.seconds(tiles, words, reading)
+    reading, answers = fmean(each.seconds for each in looked), fmean(each.answers for each in looked)
+    each = speed.seconds(tiles, words, reading, answers)
     if pictures:
         shown, of_one = pictures / len(looked), f" (about {_tiles(tiles * len(looked) / pictures)} a picture)"
         rate = f"{_rate(each.times(1 / shown))} pictures an hour"
@@ -136,7 +139,7 @@ def estimate(
     )
     if tiles <= _MANY_TILES * max(1.0, shown):
         return line
-    least = speed.seconds(fmean(each.fewer for each in looked), words, reading)
+    least = speed.seconds(fmean(each.fewer for each in looked), words, reading, answers)
     return f"{line} Fewer tiles are faster: --max-tiles {FEWER_TILES} takes {_between(least.times(count))}."
 
 
@@ -153,8 +156,9 @@ def _look(question: Question, limits: TileLimits, tile_size: int, clock: Callabl
     whole = [cut for cut in cuts if cut]
     if len(whole) < len(cuts):
         return None
-    words = min(question.options["sampling"].effective_max_tokens, _ANSWER_TOKENS)
-    return _Looked(len(cuts), sum(cut[0] for cut in whole), sum(cut[1] for cut in whole), words, clock() - began)
+    sampling = question.options["sampling"]
+    words, tiles = min(sampling.effective_max_tokens, _ANSWER_TOKENS), sum(cut[0] for cut in whole)
+    return _Looked(len(cuts), tiles, sum(cut[1] for cut in whole), words, sampling.best_of, clock() - began)
 
 
 def _shown(image: Any, question: Question) -> Sequence[Any]:
@@ -286,6 +290,10 @@ class BatchProgress:
         """Show how much of the model is loaded, 0 to 1."""
         self._change(label=f"Loading the model, {done:.0%}" if done < 1 else "Answering")
 
+    def load_critic(self, done: float) -> None:
+        """Show how much of the critic is loaded, 0 to 1."""
+        self._change(label=f"Loading the critic, {done:.0%}" if done < 1 else "Answering")
+
     def advance(self) -> None:
         """Count one more line as done."""
         self._change(advance=1, label=f"{self._tally.failed:,} failed" if self._tally.failed else "Answering")
@@ -294,7 +302,7 @@ class BatchProgress:
         """Show a notice to the user, once; each record has its own notices."""
         if line not in self._told:
             self._told.add(line)
-            self._bars.say(line)
+            self._bars.say(in_fields(line))
 
 
 def _tiles(mean: float) -> str:

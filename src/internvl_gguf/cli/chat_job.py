@@ -20,6 +20,7 @@ from internvl_gguf.chat.suggestions import Sources
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions
 from internvl_gguf.cli.downloads import full_name, obtain
+from internvl_gguf.cli.judges import LoadedJudge, find_judge
 from internvl_gguf.cli.output import flush
 from internvl_gguf.cli.parameters import in_flags, value_sources
 from internvl_gguf.cli.run import FAILED, INTERRUPTED
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from internvl_gguf.chat.chat_model import ChatModel
     from internvl_gguf.chat.terminal.screen import Screen
     from internvl_gguf.cli.chat_terminal import Terminal
+    from internvl_gguf.critics import Critic
     from internvl_gguf.history import Conversation
     from internvl_gguf.models.local_files import ModelFiles
     from internvl_gguf.types import Picture, Video
@@ -107,8 +109,11 @@ def _hold(job: ChatJob, terminal: Terminal) -> int:
     pictures = _first_pictures(job, terminal)  # before a model of gigabytes is fetched for nothing
     history = History.open_or_forget(on_notice=notice) if job.is_kept else History.forgetful(on_notice=notice)
     conversation = _wanted(job, history)
-    find = _served if job.server else _local
-    models, found = find(job, conversation, screen, notice)
+    judges = LoadedJudge(lambda name: _load_critic(job, name, screen, notice))
+    if job.server:
+        models, found = _served(job, conversation, screen, notice)
+    else:
+        models, found = _local(job, conversation, screen, notice, judges)
     current = found.open()
     screen.progress()
     resumed = conversation is not None
@@ -123,12 +128,15 @@ def _hold(job: ChatJob, terminal: Terminal) -> int:
     )
     try:
         loop = Loop(chat, terminal.reader(sources, data_dir() if history.is_kept else None))
-        return _talk(job, terminal, chat, loop, pictures, resumed=resumed)
+        code = _talk(job, terminal, chat, loop, pictures, resumed=resumed)
     except LeaveChatAtOnce:
         raise
     except BaseException:
         chat.close()
+        judges.close()
         raise
+    judges.close()
+    return code
 
 
 def _first_pictures(job: ChatJob, terminal: Terminal) -> list[Picture | Video]:
@@ -216,7 +224,7 @@ def _served(
 
 
 def _local(
-    job: ChatJob, conversation: Conversation | None, screen: Screen, notice: Notice
+    job: ChatJob, conversation: Conversation | None, screen: Screen, notice: Notice, judges: LoadedJudge
 ) -> tuple[Models, FoundModel]:
     """Return the models of this machine, and the one to begin with."""
 
@@ -225,13 +233,26 @@ def _local(
 
         screen.progress()  # the bars of a download take its place
         files = obtain(name, job.asking.mmproj, machine_chooser(job.asking.engine))
-        return FoundModel(full_name(files), lambda: _load(job, files, screen, notice))
+        return FoundModel(full_name(files), lambda: _load(job, files, screen, notice, judges))
 
     name = job.model or (conversation.model if conversation else options.chosen_model(None, screen.say))
     return Models(find), find(name)
 
 
-def _load(job: ChatJob, files: ModelFiles, screen: Screen, notice: Notice) -> ChatModel:
+def _load_critic(job: ChatJob, name: str, screen: Screen, notice: Notice) -> Critic:
+    """Load the critic that a setting names."""
+    screen.progress()  # the bars of a download take its place
+    found = find_judge(name, job.asking.engine)
+    screen.progress("Loading the critic", at_once=True)
+    try:
+        return found.open(
+            lambda done: screen.progress("Loading the critic", f"{done:.0%}", at_once=True), notice, in_worker=True
+        )
+    finally:
+        screen.progress()
+
+
+def _load(job: ChatJob, files: ModelFiles, screen: Screen, notice: Notice, judges: LoadedJudge) -> ChatModel:
     from internvl_gguf.session import Session
 
     screen.progress("Loading the model", at_once=True)
@@ -247,4 +268,4 @@ def _load(job: ChatJob, files: ModelFiles, screen: Screen, notice: Notice) -> Ch
         )
     finally:
         screen.progress()
-    return LocalModel(session, files, full_name(files))
+    return LocalModel(session, files, full_name(files), judges.named)

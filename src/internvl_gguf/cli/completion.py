@@ -11,7 +11,7 @@ import typer
 
 from internvl_gguf.cli.command_list import COMMANDS, COMPLETE
 from internvl_gguf.errors import InternVLError
-from internvl_gguf.utils.kinds import kind_of
+from internvl_gguf.utils.kinds import JudgeName, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -150,6 +150,9 @@ def _option(command: Any, name: str) -> Any:
 
 def _values(option: Any, types: Mapping[str, Any], current: str) -> Iterator[Answer]:
     if option.name == "model":
+        yield from _models(current)
+    elif option.name == "judge":
+        yield from ((name, "") for name in JudgeName.choices)
         yield from _models(current)
     elif option.name == "resume":
         yield from _conversations()

@@ -27,7 +27,8 @@ One request goes through it from the top to the bottom of this list, and its ans
     turns          messages to a prompt; turns that were seen before are neither decoded nor cut again
     admission      places for requests: as many at once as were asked for, in turn by client
     model_pool     the models: loaded when asked for, unloaded when idle or in the way, found back when they die
-    answer_pump    the thread that passes on what the model answers
+    answer_pump    the thread that passes on what the model answers; answer_events, what it passes on
+    running_answers   an answer as it is written, or the best of several
     metrics        counters for Prometheus
     openapi, openapi_parts    the description of the interface
     page/          the page at /

@@ -5,108 +5,21 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from internvl_gguf.config import SamplingParams
 from internvl_gguf.errors import InternVLError
+from internvl_gguf.server.answer_events import Emit, Encoding, Failed, Reading
+from internvl_gguf.server.running_answers import RunningAnswer, RunningCandidates
 from internvl_gguf.session.answer import AnswerStream
+from internvl_gguf.session.candidate_answers import CandidateAnswers, CandidateProgress, question_numbers
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prepare import PreparedQuestion
-from internvl_gguf.types import Message, Reply, Span, TileSpan, TokenLogprobs, ToolCallDelta
+from internvl_gguf.types import Message, Span, TileSpan
 
 logger: Final = logging.getLogger("internvl_gguf.server")
-
-
-@dataclass(frozen=True)
-class TokenText:
-    """A token of an answer with how likely it was.
-
-    Attributes:
-        piece: its UTF-8 bytes.
-        logprob: natural logarithm of its probability.
-        top: the likeliest tokens at its place, as bytes and logprobs.
-    """
-
-    piece: bytes
-    logprob: float
-    top: tuple[tuple[bytes, float], ...]
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """Tiles whose embeddings are known, of all that follow what was known of the prompt."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Positions of the prompt that are read, of all."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Delta:
-    """A piece of an answer.
-
-    Attributes:
-        choice: number of the answer.
-        text: its text, perhaps none.
-        tokens: the tokens that it ends, if logprobs were asked for.
-    """
-
-    choice: int
-    text: str
-    tokens: tuple[TokenText, ...] = ()
-
-
-@dataclass(frozen=True)
-class ThoughtDelta:
-    """A piece of the thought before an answer; it comes before all else of the answer."""
-
-    choice: int
-    text: str
-
-
-@dataclass(frozen=True)
-class CallDelta:
-    """A piece of a call of a tool; it comes after all text of its answer."""
-
-    choice: int
-    call: ToolCallDelta
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The end of an answer.
-
-    Attributes:
-        choice: number of the answer.
-        reply: the whole answer.
-        message: the answer as a later prompt holds it.
-        stop: the stop string that ended it; None for none.
-    """
-
-    choice: int
-    reply: Reply
-    message: Message
-    stop: str | None
-
-
-@dataclass(frozen=True)
-class Failed:
-    """An error that ended the request."""
-
-    error: Exception
-
-
-Event = Encoding | Reading | ThoughtDelta | Delta | CallDelta | Finished | Failed
-Emit = Callable[[Event], None]
 
 
 class AnswerPump:
@@ -132,6 +45,7 @@ class AnswerPump:
         top_logprobs: int | None,
         emit: Emit,
         *,
+        n: int = 1,
         keeps_tags: bool = False,
     ) -> Callable[[], None]:
         """Submit a question.
@@ -139,7 +53,8 @@ class AnswerPump:
         Args:
             question: the prepared question.
             history: the messages before it.
-            samplings: one for each answer.
+            samplings: one for each answer; or one alone, whose `best_of` answers are judged, and the best passed on.
+            n: number of answers that are passed on.
             top_logprobs: as in `Engine.submit`.
             emit: called with each event, in threads of the model.
             keeps_tags: whether the text has the tags of boxes.
@@ -150,7 +65,7 @@ class AnswerPump:
         Raises:
             InternVLError: the engine does not take it.
         """
-        request = _RunningRequest(self._runtime, question, history, samplings, top_logprobs, emit, keeps_tags)
+        request = _RunningRequest(self._runtime, question, history, samplings, top_logprobs, emit, n, keeps_tags)
         with self._news:
             self._requests[request] = None
             self._news.notify()
@@ -206,13 +121,34 @@ class _RunningRequest:
         samplings: Sequence[SamplingParams],
         top_logprobs: int | None,
         emit: Emit,
+        n: int,
         keeps_tags: bool,
     ) -> None:
         self._emit = emit
         self._spans = question.spans
         self._total = sum(span.length for span in question.spans)
         self._read = -1
-        self._answers: dict[int, _RunningAnswer] = {}
+        self._first: AnswerStream | None = None
+        self._answers: list[RunningAnswer | RunningCandidates] = []
+        tells_tokens = top_logprobs is not None
+        if samplings[0].best_of > 1:
+
+            def begin(on_progress: CandidateProgress) -> CandidateAnswers:
+                return CandidateAnswers(
+                    runtime,
+                    replace(question, sampling=samplings[0]),
+                    history,
+                    self._tell_tiles,
+                    on_progress=on_progress,
+                    n_kept=n,
+                    top_logprobs=top_logprobs,
+                    keeps_tags=keeps_tags,
+                )
+
+            several = RunningCandidates(n, begin, samplings[0].stop, tells_tokens=tells_tokens)
+            self._answers, self._first = [several], several.first
+            return
+        number = next(question_numbers) if len(samplings) > 1 else None
         for choice, sampling in enumerate(samplings):
             stream = AnswerStream(
                 runtime,
@@ -222,9 +158,10 @@ class _RunningRequest:
                 top_logprobs=top_logprobs,
                 keeps_tags=keeps_tags,
                 reads_value=False,  # the client reads it
+                candidates_of=number,
             )
-            self._answers[choice] = _RunningAnswer(choice, stream, sampling, tells_tokens=top_logprobs is not None)
-        self._first = self._answers[0].stream if self._answers else None
+            self._first = self._first or stream
+            self._answers.append(RunningAnswer(choice, stream, sampling.stop, tells_tokens=tells_tokens))
 
     @property
     def is_over(self) -> bool:
@@ -232,7 +169,7 @@ class _RunningRequest:
 
     @property
     def has_news(self) -> bool:
-        return self.is_over or self._has_read or any(a.stream.handle.is_readable for a in self._answers.values())
+        return self.is_over or self._has_read or any(answer.handle.is_readable for answer in self._answers)
 
     @property
     def _has_read(self) -> bool:
@@ -247,13 +184,13 @@ class _RunningRequest:
         self._emit(Encoding(to_end_of_run - (total - done), every))
 
     def cancel(self) -> None:
-        for answer in list(self._answers.values()):
-            answer.stream.handle.cancel()
+        for answer in list(self._answers):
+            answer.handle.cancel()
 
     def fail(self, error: Exception) -> None:
         """End all answers with an error."""
         self.cancel()
-        self._answers = {}
+        self._answers = []
         self._emit(Failed(error))
 
     def advance(self) -> None:
@@ -261,12 +198,12 @@ class _RunningRequest:
         if self._has_read and self._first is not None:
             self._read = self._first.handle.report.prompt_read
             self._emit(Reading(self._read, self._total))
-        for choice, answer in list(self._answers.items()):
+        for answer in list(self._answers):
             try:
                 for event in answer.events():
                     self._emit(event)
-                if answer.is_over:
-                    self._answers.pop(choice, None)
+                if answer.is_over and answer in self._answers:
+                    self._answers.remove(answer)
             except InternVLError as error:
                 self.fail(error)
                 return
@@ -289,95 +226,3 @@ def tile_counts(spans: Sequence[Span], cached: int, read: int) -> tuple[int, int
     rest = (span for start, span in placed if start >= read)
     run = sum(1 for _ in itertools.takewhile(lambda span: isinstance(span, TileSpan), rest))
     return sum(start < read for start in new) + run, len(new)
-
-
-class _RunningAnswer:
-    """One answer of a request."""
-
-    def __init__(self, choice: int, stream: AnswerStream, sampling: SamplingParams, *, tells_tokens: bool) -> None:
-        self.stream = stream
-        self.is_over = False
-        self._choice = choice
-        self._piece = stream.piece
-        self._stops = sampling.stop
-        self._tells_tokens = tells_tokens
-        self._shown = _ShownTokens()
-
-    def events(self) -> list[Event]:
-        """Return what is there: a piece of text, and the end.
-
-        Raises:
-            InternVLError: the error that ended it.
-        """
-        stream, events = self.stream, list[Event]()
-        pieces = stream.ready()
-        is_over = stream.handle.is_over
-        if is_over:
-            pieces += stream.finish()
-        if thought := "".join(piece.thinking for piece in pieces):
-            events.append(ThoughtDelta(self._choice, thought))
-        text = "".join(piece.text for piece in pieces)
-        tokens = self._shown.taken(self._new_tokens(), text, is_last=is_over and not stream.is_stopped)
-        if text or tokens:
-            events.append(Delta(self._choice, text, tokens))
-        events += [CallDelta(self._choice, call) for call in _joined(piece.call for piece in pieces if piece.call)]
-        if is_over:
-            self.is_over = True
-            events.append(Finished(self._choice, stream.reply(), stream.messages(is_whole=True)[-1], self._stop()))
-        return events
-
-    def _new_tokens(self) -> list[TokenText]:
-        start = self.stream.answer_start
-        if not self._tells_tokens or start is None:
-            return []
-        _, logprobs = self.stream.handle.since(start + self._shown.n_given)
-        return [self._token_text(each) for each in logprobs]
-
-    def _token_text(self, token: TokenLogprobs) -> TokenText:
-        top = tuple((self._piece(each), logprob) for each, logprob in token.top)
-        return TokenText(self._piece(token.token), token.logprob, top)
-
-    def _stop(self) -> str | None:
-        """Return the stop string that ended the answer: the one that its sampled text has first."""
-        if not self.stream.is_stopped:
-            return None
-        answer = self.stream.handle.tokens[self.stream.answer_start or 0 :]
-        whole = b"".join(map(self._piece, answer)).decode("utf-8", "replace")
-        found = [(whole.find(stop), stop) for stop in self._stops if stop in whole]
-        return min(found)[1] if found else None
-
-
-def _joined(pieces: Iterable[ToolCallDelta]) -> Iterator[ToolCallDelta]:
-    """Join what is there of each call's arguments to one piece; the first piece of a call stays without any."""
-    for (index, is_first), group in itertools.groupby(pieces, lambda piece: (piece.index, bool(piece.id))):
-        if is_first:
-            yield from group
-        else:
-            yield ToolCallDelta(index, arguments="".join(piece.arguments for piece in group))
-
-
-class _ShownTokens:
-    """Holds tokens back until their text is shown: the text of an answer may wait for a stop string or a character."""
-
-    def __init__(self) -> None:
-        self.n_given = 0
-        self._held: list[tuple[TokenText, int]] = []
-        self._end = 0
-        self._shown = 0
-
-    def taken(self, new: Sequence[TokenText], text: str, *, is_last: bool) -> tuple[TokenText, ...]:
-        """Return the tokens that end in the text shown so far.
-
-        Args:
-            new: tokens that are new.
-            text: text that is shown now.
-            is_last: whether all tokens are shown, since the answer has ended by itself.
-        """
-        self.n_given += len(new)
-        for token in new:
-            self._end += len(token.piece)
-            self._held.append((token, self._end))
-        self._shown += len(text.encode())
-        count = len(self._held) if is_last else sum(end <= self._shown for _, end in self._held)
-        shown, self._held = self._held[:count], self._held[count:]
-        return tuple(token for token, _ in shown)

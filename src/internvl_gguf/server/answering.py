@@ -11,7 +11,8 @@ from typing import Any, Final, Literal, TypeVar
 
 from internvl_gguf.config import MAX_SEED, SamplingParams
 from internvl_gguf.engine.kv_ledger import total_length
-from internvl_gguf.server.answer_pump import (
+from internvl_gguf.server.answer_events import (
+    Answering,
     CallDelta,
     Delta,
     Encoding,
@@ -37,7 +38,7 @@ _PREPARING_THREADS: Final = 2  # a picture of 128 megapixels takes up to 1.2 GiB
 _ASK_SECONDS: Final = 0.5  # how often a waiting request tells its place
 
 Result = TypeVar("Result")
-Phase = Literal["loading", "queued", "encoding", "reading"]
+Phase = Literal["loading", "queued", "encoding", "reading", "answering"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Progress:
 
     Attributes:
         phase: what it waits for.
-        done, total: percent for loading, requests before it for queued, tiles for encoding, tokens for reading.
+        done, total: percent for loading, requests before it for queued, tiles for encoding, tokens for reading, answers
+            of which the best is given for answering.
     """
 
     phase: Phase
@@ -216,6 +218,7 @@ class Answerer:
                 _samplings(request),
                 request.top_logprobs,
                 lambda event: _call(loop, deliver, event),
+                n=request.n,
                 keeps_tags=request.keeps_tags,
             )
             try:
@@ -229,6 +232,8 @@ class Answerer:
                         yield Progress("encoding", event.done, event.total)
                     elif isinstance(event, Reading):
                         yield Progress("reading", event.done, event.total)
+                    elif isinstance(event, Answering):
+                        yield Progress("answering", event.done, event.total)
                     else:
                         if isinstance(event, Finished):
                             left -= 1
@@ -253,8 +258,10 @@ def _as_able(model: ServedModel, request: ChatRequest) -> ChatRequest:
 
 
 def _samplings(request: ChatRequest) -> list[SamplingParams]:
-    """Return the sampling of each answer; choice number i takes the seed + i."""
+    """Return the sampling of each answer; choice number i takes the seed + i. Those that are judged have one."""
     seed = request.sampling.seed
+    if request.sampling.best_of > 1:
+        return [request.sampling]
     if seed is None:
         return [request.sampling] * request.n
     return [replace(request.sampling, seed=(seed + choice) % (MAX_SEED + 1)) for choice in range(request.n)]

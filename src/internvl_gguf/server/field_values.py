@@ -11,6 +11,7 @@ from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.server.api_errors import RefusedRequestError
 from internvl_gguf.server.chat_request import AnswerDefaults, Body
 from internvl_gguf.server.fields import MOST_STOPS, PICTURE_FIELDS, Fields, Refused, Used
+from internvl_gguf.utils.kinds import JudgeName
 from internvl_gguf.utils.options import options_of
 
 
@@ -84,11 +85,16 @@ _SAMPLING_NAMES: Final[Mapping[str, Sequence[str]]] = {
 """The names of our options in the interfaces, where these are others."""
 
 
-def sampling_of(body: Body, defaults: AnswerDefaults) -> SamplingParams:
-    """Return how the tokens of an answer are chosen.
+def sampling_of(body: Body, defaults: AnswerDefaults, n: int = 1) -> SamplingParams:
+    """Return how the tokens of an answer are chosen, and the best of several answers.
+
+    Args:
+        body: the fields of a request.
+        defaults: what the owner chose. His `best_of` does not count for greedy answers, or for fewer than are wanted.
+        n: number of answers that are wanted.
 
     Raises:
-        RefusedRequestError: a value of another kind or out of range.
+        RefusedRequestError: a value of another kind or out of range, or answers that would all be equal.
     """
     chosen = dict(vars(defaults.sampling))
     for name, declared in options_of(SamplingParams).items():
@@ -97,12 +103,26 @@ def sampling_of(body: Body, defaults: AnswerDefaults) -> SamplingParams:
         values = [_checked(declared, each, body[each]) for each in _SAMPLING_NAMES.get(name, (name,)) if each in body]
         if values:
             chosen[name] = values[0]  # all are checked, the first of the names counts
-    return SamplingParams(**chosen)
+    is_greedy = chosen["temperature"] == 0 or chosen["top_k"] == 1
+    if "best_of" not in body and (is_greedy or n > chosen["best_of"]):
+        chosen["best_of"] = 1
+    if "best_of" in body and n > chosen["best_of"]:
+        raise wrong("n", f"is {n}, and best_of is {chosen['best_of']}", "Write as many answers as are given, or more.")
+    if "judge" in body and chosen["best_of"] == 1:
+        raise wrong("judge", "has one answer to choose from", "Give best_of, too.")
+    try:
+        return SamplingParams(**chosen)
+    except InvalidRequestError as error:
+        raise RefusedRequestError(
+            f"best_of: {error.message}", error.hint, code="invalid_value", param="best_of"
+        ) from None
 
 
 def _checked(declared: Any, given: str, value: Any) -> Any:
     if declared.name == "seed" and value == -1:
         return None
+    if declared.name == "judge" and value not in JudgeName.choices:
+        raise wrong(given, "is no judge of this server", f"Give {' or '.join(JudgeName.choices)}.")
     if declared.name == "stop":
         takes_one = given == "stop"  # Anthropic's stop_sequences are a list
         texts = [value] if isinstance(value, str) and takes_one else value
@@ -111,7 +131,7 @@ def _checked(declared: Any, given: str, value: Any) -> Any:
             raise wrong(given, what, "Give texts that are not empty.")
         if len(texts) > MOST_STOPS:
             raise wrong(given, f"has more than {MOST_STOPS} texts", "Give fewer.")
-    if isinstance(value, float) and value.is_integer() and declared.name in ("max_tokens", "top_k", "seed"):
+    if isinstance(value, float) and value.is_integer() and declared.name in ("max_tokens", "top_k", "seed", "best_of"):
         value = int(value)  # JavaScript writes no difference
     try:
         return declared.checked(value, given)

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from internvl_gguf.config import MAX_LAST_N, MAX_SEED, MAX_TOP_K
+from internvl_gguf.config import MAX_BEST_OF, MAX_LAST_N, MAX_SEED, MAX_TOP_K
 from internvl_gguf.types import PictureLayout
+from internvl_gguf.utils.kinds import JudgeName
 
 MOST_CHOICES: Final = 16
 MOST_TOP_LOGPROBS: Final = 20
@@ -142,6 +143,15 @@ _EFFORT: Final = Used(
     {"enum": ["none", "minimal", "low", "medium", "high", "xhigh"]},
     "how long to think before the answer; a model that cannot does not",
 )
+BEST_OF_FIELDS: Final[Fields] = {
+    "best_of": _whole(
+        1,
+        MAX_BEST_OF,
+        "write so many answers, and give the one that the judge finds best once all have ended; the pictures and the "
+        "prompt are read once",
+    ),
+    "judge": Used({"type": "string", "enum": list(JudgeName.choices)}, "what chooses among them; left out, a vote"),
+}
 FRAME_TIMES: Final = Used({"type": "boolean"}, "the time of each frame of a clip stands in the prompt")
 _CHOICES: Final[Schema] = {"type": "array", "minItems": 1}
 FORM_FIELDS: Final[Fields] = {
@@ -176,7 +186,6 @@ OTHER_RUNTIMES: Final[Fields] = {
     "include_reasoning": Ignored("thoughts always stand apart from the answer"),
     "separate_reasoning": Ignored("thoughts always stand apart from the answer"),
     "chat_template": Refused("the prompt is the published one"),
-    "best_of": Refused("only answers that are returned are made", (1,)),
     "use_beam_search": Refused("answers are sampled", (False,)),
     "length_penalty": Refused("answers are sampled", (1, 0)),
     "ignore_eos": Refused("an answer ends where the model ends it", (False,)),
@@ -216,11 +225,13 @@ CHAT_FIELDS: Final[Fields] = {
         {"type": "boolean"},
         "false leaves the tags `<ref>` and `<box>` in the text, as vLLM does; `boxes` has what they say either way",
     ),
-    "n": _whole(1, MOST_CHOICES, "number of answers; the pictures and the prompt are read once for all of them"),
+    "n": _whole(1, MOST_CHOICES, "number of answers, with `best_of` the best ones; the pictures and the prompt are "
+                "read once for all of them"),
     "logprobs": Used({"type": "boolean"}, "how likely each token was, by the model's own distribution"),
     "top_logprobs": TOP_LOGPROBS,
     "top_k": TOP_K,
     **SAMPLING_EXTRAS,
+    **BEST_OF_FIELDS,
     **PICTURE_FIELDS,
     "frame_times": FRAME_TIMES,
     "media_io_kwargs": Used(
@@ -275,6 +286,7 @@ RESPONSES_FIELDS: Final[Fields] = {
     "stop": STOP,
     "top_k": TOP_K,
     **SAMPLING_EXTRAS,
+    **BEST_OF_FIELDS,
     **PICTURE_FIELDS,
     "return_progress": PROGRESS,
     "text": Used(_named("ResponseText"), "`format`: the answer is JSON, any object or of a schema"),
@@ -324,6 +336,7 @@ MESSAGES_FIELDS: Final[Fields] = {
     **PENALTIES,
     "seed": SEED,
     **SAMPLING_EXTRAS,
+    **BEST_OF_FIELDS,
     **PICTURE_FIELDS,
     "return_progress": PROGRESS,
     "output_config": Used(_named("OutputConfig"), "`format`: the answer is JSON of a schema; `effort` is ignored"),

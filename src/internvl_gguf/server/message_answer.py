@@ -6,12 +6,13 @@ import json
 import secrets
 from typing import Any, Final, Literal
 
-from internvl_gguf.server.answer_pump import CallDelta, Delta, Finished, ThoughtDelta
+from internvl_gguf.server.answer_events import CallDelta, Delta, Finished, ThoughtDelta
 from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
 from internvl_gguf.server.boxes_field import boxes_field
 from internvl_gguf.server.client_words import notices_field
 from internvl_gguf.server.openai_chat import timings
 from internvl_gguf.server.responding import Frame
+from internvl_gguf.server.selection_field import selection_field, written_tokens
 from internvl_gguf.server.written_calls import WrittenCall, WrittenCalls
 from internvl_gguf.types import FinishReason, Reply
 
@@ -57,7 +58,9 @@ class MessageAnswer:
         self.add(event)
         frames = [] if self._blocks else self._begin_block("text", _text_block(""))
         ending = {"stop_reason": self._reason(event), "stop_sequence": event.stop}
-        more = {"timings": timings([event.reply]), **boxes_field(event.reply), **notices_field(event.reply.notices)}
+        reply = event.reply
+        about = {**boxes_field(reply), **notices_field(reply.notices), **selection_field(reply)}
+        more = {"timings": timings([reply]), **about}
         return [
             *frames,
             *self._end_block(),
@@ -90,6 +93,7 @@ class MessageAnswer:
             "timings": timings([event.reply]),
             **boxes_field(event.reply),
             **notices_field(event.reply.notices),
+            **selection_field(event.reply),
         }
 
     def _piece_frames(self, kind: BlockKind, block: dict[str, Any], delta: dict[str, Any]) -> list[Frame]:
@@ -157,7 +161,7 @@ def _usage(reply: Reply) -> dict[str, Any]:
     """Return the usage as Anthropic counts it: tokens read from the cache are not among the input tokens."""
     found = reply.usage
     return {
-        **_usage_json(found.prompt_tokens - found.cached_tokens, found.cached_tokens, found.completion_tokens),
+        **_usage_json(found.prompt_tokens - found.cached_tokens, found.cached_tokens, written_tokens([reply])),
         "images": found.images,
         "tiles": found.tiles,
         "tiles_encoded": found.tiles_encoded,

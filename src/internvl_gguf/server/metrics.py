@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from internvl_gguf.server.selection_field import written_tokens
+
 if TYPE_CHECKING:
     from internvl_gguf.server.model_pool import ServedModel
     from internvl_gguf.types import Reply
@@ -61,7 +63,8 @@ class Metrics:
             is_first: whether it is the first answer of its request; the prompt counts once.
         """
         usage = reply.usage
-        self._completion.inc(usage.completion_tokens)
+        if is_first or not reply.selection:  # else the first counted all that were written
+            self._completion.inc(written_tokens([reply]))
         self._calls.inc(len(reply.tool_calls))
         self._encoded.inc(usage.tiles_encoded)
         if is_first:

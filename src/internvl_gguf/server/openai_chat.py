@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from internvl_gguf._version import __version__
 from internvl_gguf.engine.kv_ledger import total_length
-from internvl_gguf.server.answer_pump import CallDelta, Delta, Finished, ThoughtDelta, TokenText
+from internvl_gguf.server.answer_events import CallDelta, Delta, Finished, ThoughtDelta, TokenText
 from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
 from internvl_gguf.server.boxes_field import boxes_field
 from internvl_gguf.server.chat_request import (
@@ -50,6 +50,7 @@ from internvl_gguf.server.field_values import (
 from internvl_gguf.server.fields import CHAT_FIELDS, MOST_CHOICES, MOST_TOP_LOGPROBS
 from internvl_gguf.server.form_fields import form_of, refuse_begun, response_format
 from internvl_gguf.server.responding import Frame
+from internvl_gguf.server.selection_field import selection_field, written_tokens
 from internvl_gguf.server.thinking_fields import thinking_of
 from internvl_gguf.server.tool_fields import chat_choice_name, chat_tool, openai_wishes
 from internvl_gguf.server.turns import PreparedConversation
@@ -84,13 +85,13 @@ def parse(body: Body, defaults: AnswerDefaults) -> tuple[ChatRequest, StreamWish
     used = check_fields(body, CHAT_FIELDS)
     messages = as_list(used.get("messages"), "messages")
     turns = [_turn(message, f"messages[{index}]") for index, message in enumerate(messages)]
-    thinking = thinking_of(used)
+    thinking, n = thinking_of(used), whole(used, "n", 1, MOST_CHOICES, 1)
     request = ChatRequest(
         model=as_text(used["model"], "model") if "model" in used else None,
         turns=conversation(with_clip_wishes(turns, clip_wishes_of(used), "media_io_kwargs.video"), "messages"),
-        sampling=thinking.applied(sampling_of(used, defaults)),
+        sampling=thinking.applied(sampling_of(used, defaults, n)),
         pictures=pictures_of(used, defaults),
-        n=whole(used, "n", 1, MOST_CHOICES, 1),
+        n=n,
         top_logprobs=_top_logprobs(used),
         keeps_tags=not switch(used, "skip_special_tokens", default=True),
         wishes=openai_wishes(used, form_of(used, response_format(used)), chat_tool, chat_choice_name),
@@ -193,7 +194,7 @@ def _top_logprobs(used: Body) -> int | None:
 def usage(replies: Sequence[Reply]) -> dict[str, Any]:
     """Return the usage of the answers to one request: its prompt counts once."""
     first = replies[0].usage
-    completion = sum(reply.usage.completion_tokens for reply in replies)
+    completion = written_tokens(replies)
     return {
         "prompt_tokens": first.prompt_tokens,
         "completion_tokens": completion,
@@ -269,7 +270,8 @@ class ChatAnswer:
         frames = [*first]
         is_last = len(self._replies) == self._n
         replies = [self._replies[choice].reply for choice in sorted(self._replies)]
-        about = {**notices_field(replies[0].notices), **clips_field(replies[0].clips)}
+        told = replies[0]
+        about = {**notices_field(told.notices), **clips_field(told.clips), **selection_field(told)}
         more = {"timings": timings(replies), **about} if is_last else {}
         last = {"index": event.choice, "delta": {}, "logprobs": None, "finish_reason": _reason(event.reply)}
         frames.append(self._chunk([{**last, **boxes_field(event.reply)}], **more))
@@ -310,6 +312,7 @@ class ChatAnswer:
             "timings": timings(replies),
             **notices_field(replies[0].notices),
             **clips_field(replies[0].clips),
+            **selection_field(replies[0]),
         }
 
     def _message(self, answer: Finished) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from internvl_gguf.server.answer_pump import CallDelta, Delta, Finished, ThoughtDelta, TokenText
+from internvl_gguf.server.answer_events import CallDelta, Delta, Finished, ThoughtDelta, TokenText
 from internvl_gguf.server.answering import AnswerEvent, Begun, Progress
 from internvl_gguf.server.api_errors import Failure
 from internvl_gguf.server.boxes_field import boxes_field
@@ -15,6 +15,7 @@ from internvl_gguf.server.chat_request import Body, ChatRequest
 from internvl_gguf.server.client_words import notices_field
 from internvl_gguf.server.openai_chat import timings, token_json
 from internvl_gguf.server.responding import Frame
+from internvl_gguf.server.selection_field import selection_field, written_tokens
 from internvl_gguf.server.written_calls import WrittenCalls
 from internvl_gguf.types import Reply
 
@@ -131,6 +132,7 @@ class ResponseAnswer:
             **({"timings": timings([reply])} if reply else {}),
             **boxes_field(reply),
             **notices_field(reply.notices if reply else ()),
+            **selection_field(reply),
         }
 
     def _output(self, reply: Reply) -> list[dict[str, Any]]:
@@ -301,13 +303,13 @@ def _thought_part(text: str) -> dict[str, Any]:
 
 
 def _usage(reply: Reply) -> dict[str, Any]:
-    found = reply.usage
+    found, written = reply.usage, written_tokens([reply])
     return {
         "input_tokens": found.prompt_tokens,
         "input_tokens_details": {"cached_tokens": found.cached_tokens},
-        "output_tokens": found.completion_tokens,
+        "output_tokens": written,
         "output_tokens_details": {"reasoning_tokens": found.thinking_tokens},
-        "total_tokens": found.prompt_tokens + found.completion_tokens,
+        "total_tokens": found.prompt_tokens + written,
         "images": found.images,
         "tiles": found.tiles,
         "tiles_encoded": found.tiles_encoded,

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from internvl_gguf.chat.formatting import count
-from internvl_gguf.chat.show_answer import Phase, TilesEncoded
-from internvl_gguf.types import Chunk, FinishReason, Reply, Timings, Usage
+from internvl_gguf.chat.show_answer import AnswersWritten, Phase, TilesEncoded
+from internvl_gguf.config import MAX_BEST_OF
+from internvl_gguf.types import Chunk, FinishReason, Reply, SelectedFrom, Selection, Timings, Usage
 from internvl_gguf.utils.safe_text import safe_name
 
 LONGEST_ANSWER: Final = 16 * 2**20
@@ -37,6 +38,7 @@ class ReceivedAnswer:
         self.is_over = False
         self.notices: tuple[str, ...] = ()
         self._finish: FinishReason = "stop"
+        self._selection: Selection | None = None
         self._usage: Mapping[str, Any] = {}
         self._timings: Mapping[str, Any] = {}
         self._started = time.perf_counter()
@@ -56,6 +58,7 @@ class ReceivedAnswer:
             self._finish = "length" if finish == "length" else "stop"
         self._usage = _mapping(chunk.get("usage")) or self._usage
         self._timings = _mapping(chunk.get("timings")) or self._timings
+        self._selection = _selection(chunk.get("selection")) or self._selection
         notices = chunk.get("notices")
         if isinstance(notices, list):
             self.notices = tuple(safe_name(str(line), _LONGEST_NOTICE) for line in notices[:_MOST_NOTICES])
@@ -80,7 +83,8 @@ class ReceivedAnswer:
         """
         finish: FinishReason = "aborted" if is_stopped else self._finish
         usage, timings = self._usage_of_answer(), self._timings_of_answer()
-        return Reply(self.text, finish, usage, timings, self.notices, thinking=self.thinking.strip())
+        thinking = self.thinking.strip()
+        return Reply(self.text, finish, usage, timings, self.notices, thinking=thinking, selection=self._selection)
 
     def _usage_of_answer(self) -> Usage:
         usage, details = self._usage, _mapping(self._usage.get("prompt_tokens_details"))
@@ -121,6 +125,8 @@ def progress_event(chunk: Mapping[str, Any]) -> object | None:
     phase = progress.get("phase")
     if phase == "encoding" and total:
         return TilesEncoded(min(done, total), total)
+    if phase == "answering" and total:
+        return AnswersWritten(min(done, total), total)
     if phase == "reading":
         return Phase("Reading the question", f"{done:,} of {total:,} tokens" if total else "")
     if phase == "loading":
@@ -128,6 +134,20 @@ def progress_event(chunk: Mapping[str, Any]) -> object | None:
     if phase == "queued":
         return Phase("Waiting for the server", f"{count(done, 'question')} before this one" if done else "")
     return None
+
+
+def _selection(value: object) -> Selection | None:
+    """Return how an answer was chosen, of which a chat shows the reason and how many there were."""
+    found = _mapping(value)
+    reason, candidates = found.get("reason"), found.get("candidates")
+    if not isinstance(reason, str) or not isinstance(candidates, list):
+        return None
+    told = [
+        SelectedFrom(_clean(_mapping(each).get("text")), "stop", _number(_mapping(each), "score"), None, None, None, 0)
+        for each in candidates[:MAX_BEST_OF]
+    ]
+    best = _count(found, "best")
+    return Selection(best, min(_number(found, "confidence"), 1.0), safe_name(reason, _LONGEST_NOTICE), tuple(told))
 
 
 def _clean(content: object) -> str:

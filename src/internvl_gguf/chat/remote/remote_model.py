@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from internvl_gguf.chat.chat_model import PlannedCut
 from internvl_gguf.chat.context_usage import ConversationPart, questions
@@ -15,7 +15,7 @@ from internvl_gguf.chat.remote.remote_session import RemoteSession
 from internvl_gguf.chat.remote.sent_picture import SentPicture, sent_picture
 from internvl_gguf.chat.remote.server import ModelServer, ServedModel
 from internvl_gguf.config import AskOptions
-from internvl_gguf.errors import InternVLError
+from internvl_gguf.errors import InternVLError, InvalidRequestError
 from internvl_gguf.tiling import CARD_RANGE, TileRange
 from internvl_gguf.types import Message, MessagePicture
 from internvl_gguf.utils.notices import Notice
@@ -80,14 +80,23 @@ class RemoteModel:
         return CARD_RANGE
 
     def ask_options(self, settings: Settings) -> AskOptions:
-        """Return what every server knows, and what the user has set: a strict server refuses other fields."""
+        """Return what every server knows, and what the user has set: a strict server refuses other fields.
+
+        Raises:
+            InvalidRequestError: several answers of a server that cannot judge them.
+        """
         sampling = settings.sampling
-        always: AskOptions = {
-            "max_tokens": sampling.effective_max_tokens,
-            "temperature": sampling.effective_temperature,
-            "top_p": sampling.effective_top_p,
-        }
-        return {**always, **settings.given_options}
+        always: AskOptions = {"max_tokens": sampling.effective_max_tokens}
+        if sampling.best_of == 1:  # else the first is greedy and the others are not, unless the user says otherwise
+            always |= {"temperature": sampling.effective_temperature, "top_p": sampling.effective_top_p}
+        given = settings.given_options
+        if sampling.best_of > 1 and self._model.is_ours:
+            return {**always, **given}
+        if sampling.best_of > 1:
+            raise InvalidRequestError(
+                f"{self.place} is no `internvl serve`, so it judges no answers.", "/set best_of 1 asks it for one."
+            )
+        return cast("AskOptions", {**always, **{name: given[name] for name in given if name != "judge"}})  # type: ignore[literal-required]
 
     def cut(self, attachment: Attachment, settings: Settings) -> PlannedCut | None:
         """Return how an added picture will be cut, as our server says."""

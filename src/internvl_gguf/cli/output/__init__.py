@@ -26,6 +26,7 @@ from internvl_gguf.cli.output.lines import (
     print_lines,
     print_styled,
     say,
+    say_dim,
     say_error,
     show_library_log,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "progress_bars",
     "replaced_line",
     "say",
+    "say_dim",
     "say_error",
     "show_library_log",
     "status_line",

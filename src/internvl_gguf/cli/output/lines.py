@@ -53,6 +53,12 @@ def say(text: str, *, hang: int | None = None) -> None:
     _write_err(_laid_out(text, err=True, hang=hang))
 
 
+def say_dim(text: str) -> None:
+    """Print lines for the user to stderr, dim where it shows styles: what is told beside an answer."""
+    text = _laid_out(text, err=True)
+    _write_err(typer.style(text, dim=True) if _is_styled(err=True) else text)
+
+
 def say_error(error: InternVLError, worded: Callable[[str], str] = str) -> None:
     """Print what happened and what to do, one line each.
 

@@ -6,7 +6,7 @@ import { apiKey } from "./settings.js";
  * @typedef {{id: string, status: string, context_length: number | null}} Model
  * @typedef {{width: number, height: number, grid: [number, number], thumbnail: boolean, tiles: number, tokens: number}} PictureCost
  * @typedef {{input_tokens: number, context_length: number | null, images: PictureCost[]}} PromptCost
- * @typedef {{phase: "queued" | "loading" | "encoding" | "reading", done: number, total: number}} Progress
+ * @typedef {{phase: "queued" | "loading" | "encoding" | "reading" | "answering", done: number, total: number}} Progress
  * @typedef {{prompt_tokens: number, completion_tokens: number, prompt_tokens_details?: {cached_tokens?: number},
  *   tiles?: number, tiles_encoded?: number}} Usage
  * @typedef {{time_to_first_token?: number, decode_tokens_per_second?: number}} Timings

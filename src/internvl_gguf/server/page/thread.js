@@ -281,6 +281,7 @@ function progressLine(progress) {
   if (phase === "queued") return done > 0 ? `Waiting: ${counted(done, "question")} before this one` : "Waiting: this question is next";
   if (phase === "loading") return "Loading the model";
   if (phase === "encoding") return `Looking: ${number(done)} of ${counted(total, "tile")}`;
+  if (phase === "answering") return `Answering: ${number(done)} of ${counted(total, "answer")}`;
   return `Reading: ${number(done)} of ${counted(total, "token")}`;
 }
 

@@ -1,0 +1,127 @@
+"""The judge that `--judge`, `/set judge` or a line of `--batch` names; a critic is loaded for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from internvl_gguf.errors import InternVLError, InvalidRequestError, ModelFileError
+from internvl_gguf.utils.kinds import JudgeName
+
+if TYPE_CHECKING:
+    from internvl_gguf.config import EngineConfig
+    from internvl_gguf.critics import Critic, CriticDescription
+    from internvl_gguf.models.local_files import ModelFiles
+    from internvl_gguf.session.model_runtime import LoadProgress
+    from internvl_gguf.utils.notices import Notice
+
+
+def is_critic(name: str) -> bool:
+    """Return whether a judge's name is that of a model, which has to be loaded."""
+    return name not in JudgeName.choices
+
+
+@dataclass(frozen=True)
+class FoundCritic:
+    """A critic whose files are here.
+
+    Attributes:
+        name: its name.
+        files: its files.
+        description: how it is asked.
+        engine: how it is run.
+    """
+
+    name: str
+    files: ModelFiles
+    description: CriticDescription
+    engine: EngineConfig
+
+    def open(self, on_load: LoadProgress, on_notice: Notice, *, in_worker: bool = False) -> Critic:
+        """Load it.
+
+        Args:
+            on_load: called with the fraction of it that is loaded.
+            on_notice: called with notices about it.
+            in_worker: whether it runs in a process of its own.
+
+        Raises:
+            InvalidRequestError: it is no critic.
+            InternVLError: it cannot be loaded.
+        """
+        from internvl_gguf.critics import Critic
+
+        try:
+            return Critic.open(
+                self.files.text,
+                self.files.mmproj,
+                self.description,
+                on_load=on_load,
+                on_notice=on_notice,
+                worker=in_worker,
+                **self.engine.options,
+            )
+        except InvalidRequestError as error:
+            raise _no_judge(self.name, error) from error
+
+
+def find_judge(name: str, engine: EngineConfig) -> FoundCritic:
+    """Return a critic by its model's name; its files are fetched if they are not here.
+
+    Args:
+        name: as models are named.
+        engine: how models are run.
+
+    Raises:
+        InvalidRequestError: there is no such model.
+        InternVLError: it cannot be fetched.
+    """
+    from internvl_gguf.cli.downloads import obtain
+    from internvl_gguf.models.critic_tables import critic_description
+    from internvl_gguf.models.names import DEMO, DEMO_CRITIC
+    from internvl_gguf.planning.auto_quant import machine_chooser
+
+    name = DEMO_CRITIC if name.lower() == DEMO else name
+    config = replace(engine, n_parallel=1, n_candidates=1, n_draft=0)
+    try:
+        return FoundCritic(name, obtain(name, None, machine_chooser(config)), critic_description(None, name), config)
+    except (InvalidRequestError, ModelFileError) as error:
+        raise _no_judge(name, error) from error
+
+
+def _no_judge(name: str, error: InternVLError) -> InvalidRequestError:
+    known = " and ".join(JudgeName.choices)
+    return InvalidRequestError(f"{name} is no judge: {error.message}", f"{known} are judges, too. {error.hint}")
+
+
+class LoadedJudge:
+    """The critic that was asked for last, kept loaded until another is, or until `close`.
+
+    Args:
+        open_named: finds and loads the critic of a name.
+    """
+
+    def __init__(self, open_named: Callable[[str], Critic]) -> None:
+        self._open = open_named
+        self._name = ""
+        self._critic: Critic | None = None
+
+    def named(self, name: str) -> Critic:
+        """Return the critic of a name. Raises as `find_judge` and `FoundCritic.open`."""
+        if self._critic is None or name != self._name:
+            self.close()
+            self._critic, self._name = self._open(name), name
+        return self._critic
+
+    def close(self) -> None:
+        """Free the critic. Closing twice is harmless."""
+        critic, self._critic = self._critic, None
+        if critic is not None:
+            critic.close()
+
+    def __enter__(self) -> LoadedJudge:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
