@@ -78,19 +78,27 @@ def draw_requests(count: int, seed: str) -> list[MemoryRequest]:
     """Configurations of a fixed draw: contexts, KV types, flash attention, batches, sequences."""
     kv_types: tuple[KVType, ...] = get_args(KVType)
     every = [
-        (n_ctx, kv_type, flash_attn, n_ubatch, n_parallel)
-        for n_ctx, kv_type, flash_attn, n_ubatch, n_parallel in itertools.product(
+        (n_ctx, kv_type, flash_attn, n_ubatch, n_parallel, n_candidates)
+        for n_ctx, kv_type, flash_attn, n_ubatch, n_parallel, n_candidates in itertools.product(
             (2048, 4096, 8192, 16384, 32768),
             kv_types,
             (False, True),
             (128, 256, 512, 1024, 2048),
             (1, 1, 1, 4),
+            (1, 8, 8),
         )
         if flash_attn or kv_type not in ("q8_0", "q4_0")
     ]
     return [
-        MemoryRequest(n_ctx, n_parallel=n_parallel, n_ubatch=n_ubatch, kv_type=kv_type, flash_attn=flash_attn)
-        for n_ctx, kv_type, flash_attn, n_ubatch, n_parallel in random.Random(seed).sample(every, count)
+        MemoryRequest(
+            n_ctx,
+            n_parallel=n_parallel,
+            n_candidates=n_candidates,
+            n_ubatch=n_ubatch,
+            kv_type=kv_type,
+            flash_attn=flash_attn,
+        )
+        for n_ctx, kv_type, flash_attn, n_ubatch, n_parallel, n_candidates in random.Random(seed).sample(every, count)
     ]
 
 
@@ -100,6 +108,8 @@ def named(model: str, request: MemoryRequest) -> str:
     words += ["flash attention" if request.flash_attn else "no flash attention", f"n_ubatch {request.n_ubatch}"]
     if request.n_parallel > 1:
         words.append(f"{request.n_parallel} conversations")
+    if request.n_candidates > 1:
+        words.append(f"{request.n_candidates} candidates")
     if request.gpus:
         words.append(f"{request.n_gpu_layers} layers on {len(request.gpus)} GPU{'s' * (len(request.gpus) > 1)}")
     if request.n_cpu_moe:
@@ -203,10 +213,10 @@ def mmproj_against_load(folder: Path) -> list[Comparison]:
     found = []
     for kind, n_embd, tiles in (
         ("F32", 896, [1]),
-        ("F16", 896, [1, 2, 3, 4]),
-        ("BF16", 896, [1, 2]),
+        ("F16", 896, [1]),
+        ("BF16", 896, [1]),
         ("Q8_0", 896, [1]),
-        ("F16", 5120, [1, 2]),
+        ("F16", 5120, [1]),
         ("F16", 8192, [1]),
     ):
         path = write_mmproj(folder, SMALL_VISION, kind, n_embd)
@@ -266,7 +276,7 @@ def on_stand_in(
 
 def _configuration(request: MemoryRequest) -> dict[str, Any]:
     names = (
-        *("n_ctx", "n_parallel", "n_batch", "n_ubatch", "n_draft", "kv_type", "flash_attn"),
+        *("n_ctx", "n_parallel", "n_candidates", "n_batch", "n_ubatch", "n_draft", "kv_type", "flash_attn"),
         *("n_gpu_layers", "n_cpu_moe", "gpus", "n_threads", "extra_buffers"),
     )
     return {name: getattr(request, name) for name in names}

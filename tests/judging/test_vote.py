@@ -65,7 +65,7 @@ def test_long_texts_are_judged_by_certainty_and_the_reason_says_so() -> None:
     judged = [Candidate(place, reply(text), certainty=[3.0, 5.0, 4.0][place]) for place, text in enumerate(texts)]
     verdict = vote(FREE, judged)
     assert verdict.best == 1
-    assert verdict.reason == "too few final answers to vote: certainty 5.00, 1 of 3 agree"
+    assert verdict.reason == "free text, so by certainty 5.00, 1 of 3 agree"
 
 
 def test_a_short_answer_does_not_win_over_many_long_ones() -> None:

@@ -37,7 +37,7 @@ def vote(question: JudgedQuestion, candidates: Sequence[Candidate]) -> Verdict:
     voters = [place for place in places if _votes(keys[place])]
     if 2 * len(voters) < len(places):
         verdict = certainty(question, candidates)
-        return replace(verdict, reason=f"too few final answers to vote: {verdict.reason}")
+        return replace(verdict, reason=f"free text, so by {verdict.reason}")
     groups = grouped(voters, keys)
     weights = [_weight_of(group, candidates) for group in groups]
     order = sorted(range(len(groups)), key=lambda place: -weights[place])
