@@ -358,12 +358,13 @@ class AskOptions(SamplingOptions, FormOptions, total=False):
 
     `sampling` says how tokens are chosen, greedily by default; each field of `SamplingParams` given by its own name
     replaces that of `sampling`. `judge` chooses among the answers of `best_of`: "vote", "certainty", a `Critic` or a
-    function (`judging.Judge`). The others are those of `PictureOptions`, for this question; tile limits that are left
-    out are the session's.
+    function (`judging.Judge`). `confidence` has the reply say how sure the model is of it, also of a single answer. The
+    others are those of `PictureOptions`, for this question; tile limits that are left out are the session's.
     """
 
     sampling: SamplingParams
     judge: Any
+    confidence: bool
     max_tiles: int
     min_tiles: int
     thumbnail: bool

@@ -56,6 +56,7 @@ class PreparedQuestion:
         clips: its clips, with the frames that are shown.
         thought: how its answer begins.
         judge: chooses among its answers, if there are to be several.
+        tells_confidence: whether its reply says how sure the model is of it.
     """
 
     messages: tuple[Message, ...]
@@ -70,6 +71,7 @@ class PreparedQuestion:
     clips: tuple[ShownClip, ...] = ()
     thought: ThoughtPlan = field(default_factory=ThoughtPlan)
     judge: Judge = vote
+    tells_confidence: bool = False
 
     @property
     def message(self) -> Message:
@@ -157,6 +159,7 @@ def prepare_question(
         clips,
         thought,
         options.get("judge", vote),
+        options.get("confidence", False),
     )
 
 
