@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         WorkerDiedError,
     )
     from internvl_gguf.session import Session
+    from internvl_gguf.session.cascade import Cascade
     from internvl_gguf.types import (
         Box,
         Chunk,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BenchmarkError",
     "Box",
+    "Cascade",
     "CatalogError",
     "Chunk",
     "ContextOverflowError",
@@ -94,6 +96,7 @@ __all__ = [
 _HOMES: Final = {
     "BenchmarkError": "errors",
     "Box": "types",
+    "Cascade": "session.cascade",
     "CatalogError": "errors",
     "Chunk": "types",
     "ContextOverflowError": "errors",
