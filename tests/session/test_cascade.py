@@ -19,7 +19,8 @@ from internvl_gguf import (
     Session,
     SessionStateError,
 )
-from internvl_gguf.session.cascade import DEFAULT_THRESHOLD, CascadeStep
+from internvl_gguf.config import DEFAULT_THRESHOLD
+from internvl_gguf.session.cascade import CascadeStep
 from internvl_gguf.session.in_process_runtime import InProcessRuntime
 from tests.support.exact import EXACT_WITH_DISK_CACHE
 from tests.support.pictures import noise

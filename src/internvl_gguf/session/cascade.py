@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast
 
-from internvl_gguf.config import AskOptions, EngineConfig, EngineOptions
+from internvl_gguf.config import DEFAULT_THRESHOLD, AskOptions, EngineConfig, EngineOptions
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError, SessionStateError
 from internvl_gguf.images.load import picture_list
 from internvl_gguf.session.cascade_models import checked_thresholds, display_name, distinct_models
@@ -26,9 +26,6 @@ from internvl_gguf.utils.owned import Owned, disown_after_fork
 if TYPE_CHECKING:
     from internvl_gguf.images.tile_limits import TileLimits
     from internvl_gguf.models.local_files import ModelFiles
-
-DEFAULT_THRESHOLD: Final = 0.8
-"""A start value: `internvl bench --cascade` fits one to questions and answers of one's own."""
 
 _STOPPED: Final = "It was stopped."
 
