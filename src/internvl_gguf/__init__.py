@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from internvl_gguf.models.critic_description import CriticDescription
     from internvl_gguf.session import Session
+    from internvl_gguf.session.cascade import Cascade
     from internvl_gguf.types import (
         Box,
         Chunk,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BenchmarkError",
     "Box",
+    "Cascade",
     "CatalogError",
     "Chunk",
     "ContextOverflowError",
@@ -98,6 +100,7 @@ __all__ = [
 _HOMES: Final = {
     "BenchmarkError": "errors",
     "Box": "types",
+    "Cascade": "session.cascade",
     "CatalogError": "errors",
     "Chunk": "types",
     "ContextOverflowError": "errors",

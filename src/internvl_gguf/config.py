@@ -41,6 +41,8 @@ KV_BLOCK: Final = 32
 DEFAULT_N_CTX = 8192
 DEFAULT_N_UBATCH = 512
 DEFAULT_CANDIDATES: Final = 8  # the published best-of-8
+DEFAULT_THRESHOLD: Final = 0.8
+"""How sure an answer of a cascade has to be: a start value, which `internvl bench --cascade` fits to questions."""
 DEFAULT_WORKER_TIMEOUT = 600.0  # seconds: one tile of the 6B vision encoder takes minutes on a slow CPU
 MAX_SEQUENCES = 255  # llama.cpp aborts from sequence 256 on
 MAX_CANDIDATES = 64
@@ -369,11 +371,12 @@ class AskOptions(SamplingOptions, FormOptions, total=False):
 
     `sampling` says how tokens are chosen, greedily by default; each field of `SamplingParams` given by its own name
     replaces that of `sampling`. `judge` chooses among the answers of `best_of`: "vote", "certainty", a `Critic` or a
-    function (`judging.Judge`). The others are those of `PictureOptions`, for this question; tile limits that are left
-    out are the session's.
+    function (`judging.Judge`). `confidence` has the reply say how sure the model is of it, also of a single answer. The
+    others are those of `PictureOptions`, for this question; tile limits that are left out are the session's.
     """
 
     sampling: SamplingParams
+    confidence: bool
     max_tiles: int
     min_tiles: int
     thumbnail: bool

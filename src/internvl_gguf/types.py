@@ -501,6 +501,9 @@ class Reply:
         clips: the clips of the question, with the frames that were shown.
         thinking: the thought before the answer, which is no part of `text`; "" for none.
         selection: how it was chosen among several (`best_of`); None for the only one.
+        logprob: mean natural-log probability of the tokens of its answer, by the model's own distribution, before
+            temperature and other sampling; of tokens without a choice there is none. None where it was not asked for
+            (`confidence=True`, `best_of`), or nothing was chosen.
     """
 
     text: str
@@ -514,6 +517,17 @@ class Reply:
     clips: tuple[ShownClip, ...] = ()
     thinking: str = ""
     selection: Selection | None = None
+    logprob: float | None = None
+
+    @property
+    def confidence(self) -> float | None:
+        """How sure the model is of the answer, from 0 to 1; None where that was not asked for, or is not known.
+
+        Of several answers it is that of the judge; of one the geometric mean of the probabilities of its tokens.
+        """
+        if self.selection is not None:
+            return self.selection.confidence
+        return None if self.logprob is None else math.exp(min(0.0, self.logprob))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as `internvl ask --json` and `--batch` write it: only text, numbers, lists and dicts.
@@ -532,6 +546,7 @@ class Reply:
             "clips": [clip.to_dict() for clip in self.clips],
             "thinking": self.thinking,
             "selection": self.selection and self.selection.to_dict(),
+            "confidence": None if self.confidence is None else round(self.confidence, 4),
         }
 
 

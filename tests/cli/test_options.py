@@ -194,7 +194,10 @@ def test_every_way_to_load_a_model_is_an_option_or_has_a_reason_not_to_be() -> N
 
 def test_options_of_a_question_are_options_of_pictures() -> None:
     own = AskOptions.__annotations__.keys() - SamplingOptions.__annotations__.keys()
-    assert own == {"sampling"} | options_of(PictureOptions).keys() | FormOptions.__annotations__.keys()
+    assert (
+        own
+        == {"sampling", "judge", "confidence"} | options_of(PictureOptions).keys() | FormOptions.__annotations__.keys()
+    )
 
 
 def test_every_field_of_the_sampling_is_an_option_of_a_question() -> None:

@@ -14,8 +14,8 @@ from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.planning.planner import Configuration
 from internvl_gguf.planning.workload import MemoryBudget
 from internvl_gguf.server.api_errors import RefusedRequestError
-from internvl_gguf.server.memory_room import fits_beside
 from internvl_gguf.server.model_pool import ModelPool, ModelSettings, ServedModel
+from internvl_gguf.session.memory_room import fits_beside
 
 CONFIG = EngineConfig(n_ctx=2048, n_parallel=2)
 

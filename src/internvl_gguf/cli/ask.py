@@ -26,6 +26,7 @@ from internvl_gguf.types import Picture, Video
 
 if TYPE_CHECKING:
     from internvl_gguf.session import Session
+    from internvl_gguf.session.cascade import CascadeReply
     from internvl_gguf.types import Reply
 
 _FEWEST_MEASURED = 10  # tokens of an answer below which its speed says nothing
@@ -46,6 +47,8 @@ def ask(
     grammar: form_options.GrammarOption = None,
     format_in_prompt: form_options.FormatInPromptOption = True,
     boxes: ask_options.BoxesOption = None,
+    escalate: ask_options.EscalateOption = None,
+    threshold: ask_options.ThresholdOption = None,
     batch: ask_options.BatchOption = None,
     output: ask_options.OutputOption = None,
     parallel: ask_options.ParallelOption = None,
@@ -59,6 +62,8 @@ def ask(
 ) -> None:
     """Ask one question, about pictures, clips or neither. The answer goes to stdout, everything else to stderr."""
     words, image, video = model_and_prompt or [], image or [], video or []
+    if threshold is not None and escalate is None:
+        raise typer.BadParameter("goes with --escalate only", param_hint="--threshold")
     if batch is None:
         _refuse_without_batch(output, parallel, drop_others)
         words, found = _without_pictures(words)
@@ -67,6 +72,8 @@ def ask(
         _refuse_stdin_twice(prompt, [*image, *video])
     else:
         _refuse_with_batch(json_output, verbose, drop_others and output is None, boxes is not None)
+        if escalate is not None:
+            raise typer.BadParameter("the questions of --batch are asked of one model", param_hint="--escalate")
         model, prompt = model_option or _model_of_batch(words, image, video), prompt_option
     config = asking.engine
     if batch is not None:
@@ -95,11 +102,19 @@ def ask(
     name = options.chosen_model(model)
     if value_sources.get().get("judge") == "COMMANDLINE" and asking.sampling.best_of == 1:
         say("There is one answer, so --judge has nothing to choose from; --best-of 8 asks for several.")
-    reply = _ask_once(name, question, pictures, config, opening, asked, quiet=json_output, in_full=verbose or log)
+    told: dict[str, Any] = {}
+    if escalate is None:
+        reply = _ask_once(name, question, pictures, config, opening, asked, quiet=json_output, in_full=verbose or log)
+    else:
+        from internvl_gguf.cli.escalation import cascade_models
+
+        models, thresholds = cascade_models(name, escalate, threshold)
+        answer = _ask_several(models, thresholds, question, pictures, opening, asked, quiet=json_output)
+        reply, told = answer.reply, answer.to_dict()
     saved = write_boxes(files, stills, reply.boxes) if files else []
     if json_output:
         written = {"saved": list(map(str, saved))} if files else {}
-        print_json({**_as_json(name, question, pictures, reply), **written})
+        print_json({**_as_json(name, question, pictures, reply), **told, **written})
     elif verbose or log:
         if reply.thinking:
             say(f"Thought: {reply.thinking}")
@@ -190,6 +205,24 @@ def _ask_once(
             return _answer(session, prompt, pictures, asked, quiet=quiet, progress=progress)
         judged = cast("AskOptions", {**asked, "judge": judge})
         return _best_answer(session, prompt, pictures, judged, quiet=quiet, in_full=in_full, progress=progress)
+
+
+def _ask_several(
+    models: list[str],
+    thresholds: list[float] | None,
+    prompt: str,
+    pictures: list[Picture | Video],
+    opening: dict[str, Any],
+    asked: AskOptions,
+    *,
+    quiet: bool,
+) -> CascadeReply:
+    from internvl_gguf.cli.escalation import ask_cascade
+
+    with ask_progress("picture" if any(isinstance(each, Picture) for each in pictures) else "clip") as progress:
+        answer = ask_cascade(models, thresholds, prompt, pictures, opening, asked, quiet=quiet, progress=progress)
+    _say_if_cut(answer.reply)
+    return answer
 
 
 def _refuse_without_batch(output: Path | None, parallel: int | None, drop_others: bool) -> None:
@@ -306,9 +339,13 @@ def _answer(
         progress.answered()
     if reply is None:
         raise AssertionError("a stream ends with its reply")
+    _say_if_cut(reply)
+    return reply
+
+
+def _say_if_cut(reply: Reply) -> None:
     if reply.finish_reason == "length" and (reply.text or not reply.thinking):  # else a notice says more
         say("The answer was cut at its limit; raise it with --max-tokens, or the context with --n-ctx.")
-    return reply
 
 
 def _best_answer(

@@ -8,9 +8,10 @@ from typing import Annotated, Final
 import typer
 
 from internvl_gguf.cli.options import MODEL_VARIABLE
-from internvl_gguf.config import PictureOptions
+from internvl_gguf.config import DEFAULT_THRESHOLD, PictureOptions
 
 _BATCH: Final = "Many questions"
+_CASCADE: Final = "Where the answer is not sure"
 
 BATCH_PARALLEL: Final = 4
 """Questions of a batch answered at once where nothing else is said: most of what batching gains, a quarter the memory
@@ -64,6 +65,25 @@ BoxesOption = Annotated[
         "FILE-2, ...) or in COCO's format (.json). An older file is replaced.",
         show_default=False,
         allow_from_autoenv=False,
+    ),
+]
+EscalateOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL[,MODEL]...",
+        help="Ask these models, too, one after the other, until one is sure enough of its answer; the smallest first.",
+        show_default=False,
+        rich_help_panel=_CASCADE,
+    ),
+]
+ThresholdOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="P[,P]...",
+        help=f"How sure is sure enough, 0 to 1; {DEFAULT_THRESHOLD} if left out. One for each model but the last, or "
+        "one for all; `internvl bench --cascade` finds it.",
+        show_default=False,
+        rich_help_panel=_CASCADE,
     ),
 ]
 BatchOption = Annotated[

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from internvl_gguf.bench.jobs import MachineFacts, Part
     from internvl_gguf.bench.pairs import FilePair
     from internvl_gguf.bench.results import Results
+    from internvl_gguf.bench.targets import RequestedModels
     from internvl_gguf.hardware.cpu_tuning import HostSettings
     from internvl_gguf.models.hub_resolver import HubResolver
 
@@ -49,6 +50,8 @@ def bench(
     chunks: bench_options.ChunksOption = None,
     pictures: bench_options.PicturesOption = None,
     task: bench_options.TaskOption = None,
+    best_of: bench_options.BestOfOption = None,
+    cascade: bench_options.CascadeOption = None,
     *,
     sweep: Sweep,
     repetitions: bench_options.RepetitionsOption = REPETITIONS,
@@ -68,6 +71,14 @@ def bench(
     from internvl_gguf.bench.benchmark_plan import MeasurementSettings
     from internvl_gguf.utils.sizes import parse_memory
 
+    if cascade is not None:
+        with option_errors():
+            _refuse_with_cascade(models, all_quants, fits, only)
+            room = parse_memory(budget) if budget is not None else None
+            report = BenchOutput.parse(room, "json" if json_output else output_format, output, html, plot)
+            mmprojs = _split(mmproj)
+        _bench_cascade(cascade, best_of, task, mmprojs, sweep, report, fresh=not resume)
+        return
     names = tuple(models or [options.chosen_model(None)])
     with option_errors():
         tasks = _tasks(task, only, names)
@@ -84,6 +95,47 @@ def bench(
         raise typer.Exit(INTERRUPTED)
     if not any(row.status == "measured" for row in results.rows):
         raise typer.Exit(FAILED)
+
+
+def _bench_cascade(
+    cascade: str,
+    best_of: str | None,
+    tasks: list[str] | None,
+    mmprojs: tuple[str, ...],
+    sweep: Sweep,
+    output: BenchOutput,
+    *,
+    fresh: bool,
+) -> None:
+    """Find the threshold of a cascade, and report it."""
+    from internvl_gguf.bench.targets import RequestedModels
+    from internvl_gguf.cli.bench_cascade import CascadeJob, run_cascade, write_cascade
+
+    with option_errors():
+        job = CascadeJob.parse(cascade, best_of, tasks or (), sweep, fresh=fresh)
+    output.check()
+
+    def find(name: str) -> FilePair:
+        pairs = _find_pairs(RequestedModels((name,), mmprojs))[1]
+        if len(pairs) > 1:
+            raise ModelFileError(f"{name} names {len(pairs)} models.", f"Name one, as {name.partition(':')[0]}:Q4_K_M.")
+        return pairs[0]
+
+    write_cascade(output, run_cascade(job, find, _host))
+
+
+def _refuse_with_cascade(models: list[str] | None, all_quants: bool, fits: str | None, only: str | None) -> None:
+    """Refuse what says what else is measured.
+
+    Raises:
+        InvalidRequestError: there is something of that.
+    """
+    given = {"MODEL": models, "--all": all_quants, "--fits": fits, "--only": only}
+    first = next((name for name, value in given.items() if value), None)
+    if first is not None:
+        raise InvalidRequestError(
+            f"--cascade was given together with {first}.", "Name the models in --cascade only: --cascade SMALL,LARGE."
+        )
 
 
 @dataclass(frozen=True)
@@ -145,7 +197,13 @@ def _run(asked: _Asked, *, fresh: bool) -> tuple[Results, bool]:
 
 def _find(asked: _Asked, chooser: FittingChooser | None) -> tuple[str, list[FilePair]]:
     """Return the model's name and the pairs of files to measure."""
-    from internvl_gguf.bench.targets import PairFinder, RequestedModels
+    from internvl_gguf.bench.targets import RequestedModels
+
+    return _find_pairs(RequestedModels(asked.models, asked.mmprojs, asked.all_quants, chooser))
+
+
+def _find_pairs(requested: RequestedModels) -> tuple[str, list[FilePair]]:
+    from internvl_gguf.bench.targets import PairFinder
 
     with closing(LadderLine()) as line:
 
@@ -154,8 +212,7 @@ def _find(asked: _Asked, chooser: FittingChooser | None) -> tuple[str, list[File
 
             return demo_ladder(labels, precisions, line.tell)
 
-        finder = PairFinder(_resolver, make_ladder, say)
-        model, pairs = finder.find(RequestedModels(asked.models, asked.mmprojs, asked.all_quants, chooser))
+        model, pairs = PairFinder(_resolver, make_ladder, say).find(requested)
     if not pairs:
         raise ModelFileError("There is nothing to measure.", "Name quants, or use --all.")
     return model, pairs

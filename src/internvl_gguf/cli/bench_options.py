@@ -78,6 +78,27 @@ TaskOption = Annotated[
         "--task",
     ),
 ]
+BestOfOption = Annotated[
+    str | None,
+    given(
+        "N[,N]...",
+        "With --cascade: also the vote of so many answers, whose share says how sure it is.",
+        _WHAT,
+        "--best-of",
+        allow_from_autoenv=False,
+    ),
+]
+CascadeOption = Annotated[
+    str | None,
+    given(
+        "MODEL,MODEL[,MODEL]...",
+        "Instead of all that: at which confidence of one model the next, bigger one is to be asked, found with the "
+        "questions of --task.",
+        _WHAT,
+        "--cascade",
+        allow_from_autoenv=False,
+    ),
+]
 RepetitionsOption = Annotated[
     int,
     typer.Option(

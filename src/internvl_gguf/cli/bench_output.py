@@ -117,7 +117,7 @@ class BenchOutput:
             say(advise(results, self.budget))
 
     def _write_report(self, results: Results) -> None:
-        form = self.form or (_BY_SUFFIX.get(self.file.suffix.lower(), "md") if self.file else None)
+        form = form_of(self)
         if form is None:
             from internvl_gguf.cli.bench_report import print_report
 
@@ -136,3 +136,8 @@ class BenchOutput:
 
         write_report(self.file, text.encode())
         say(f"Wrote {self.file}")
+
+
+def form_of(output: BenchOutput) -> FormatName | None:
+    """Return the form of a report: as was said, else by the ending of its file; None for the table for a terminal."""
+    return output.form or (_BY_SUFFIX.get(output.file.suffix.lower(), "md") if output.file else None)

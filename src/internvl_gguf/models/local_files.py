@@ -65,10 +65,7 @@ def local_files(
     contents = folder_contents(folder)
     if model.path.is_dir() and not contents.texts:
         raise ModelFileError(f"{model.path} holds no GGUF of a text model.", "Name a .gguf file.")
-    if not model.path.exists():
-        raise missing_error(model.path) or ModelFileError(
-            f"There is no file {model.path}.", "Check the path, or give a model's name or `demo`."
-        )
+    check_exists(model)
     vision, why = _encoder(folder, contents, model.path, mmproj, prefer)
     if not model.path.is_dir():
         return ModelFiles(name, model.path, vision, why)
@@ -79,6 +76,18 @@ def local_files(
         return ModelFiles(name, folder / whole[0].first.path, vision, why)
     choice = (chooser or machine_chooser())(_choices(name, folder, whole, vision))
     return ModelFiles(name, folder / choice.text.first.path, vision, f"{choice.reason} {why}".strip())
+
+
+def check_exists(model: LocalModel) -> None:
+    """Check that there is a file or folder at the path of a model.
+
+    Raises:
+        ModelFileError: there is none.
+    """
+    if not model.path.exists():
+        raise missing_error(model.path) or ModelFileError(
+            f"There is no file {model.path}.", "Check the path, or give a model's name or `demo`."
+        )
 
 
 def local_choices(

@@ -19,8 +19,8 @@ from internvl_gguf.planning.workload import MemoryBudget
 from internvl_gguf.server.admission import Admission
 from internvl_gguf.server.answer_pump import AnswerPump
 from internvl_gguf.server.api_errors import RefusedRequestError
-from internvl_gguf.server.memory_room import fits_beside
 from internvl_gguf.server.turns import Turns
+from internvl_gguf.session.memory_room import fits_beside
 from internvl_gguf.session.worker.worker_runtime import WorkerRuntime
 from internvl_gguf.utils.notices import Notice
 

@@ -16,6 +16,7 @@ answer              the stream of an answer: pieces of text, statistics, its end
 detokenizer         token bytes to text: whole characters only, stop strings held back
 grounding           boxes of an answer: their tags hidden in its text, kept where it is read
 batch               many questions at once
+cascade             a small model first, a bigger one where it is not sure: cascade_models, memory_room
 session_lock        one operation on a session at a time
 saved_file          the file of a saved conversation
 restore             a saved conversation put into a loaded model again

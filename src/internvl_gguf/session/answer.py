@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -55,6 +56,7 @@ class AnswerStream:
         candidates_of: int | None = None,
         tells_certainty: bool = False,
     ) -> None:
+        self._tells_certainty = tells_certainty
         self._boxes = AnswerBoxes(runtime, [*history, *question.messages], keeps_tags=keeps_tags)
         self.handle: Handle = runtime.engine.submit(
             question.spans,
@@ -181,7 +183,15 @@ class AnswerStream:
             tool_calls=calls,
             clips=question.clips,
             thinking=self._thought.strip(),
+            logprob=self._logprob(),
         )
+
+    def _logprob(self) -> float | None:
+        """Return the mean logprob of the answer behind its thought; None where it was not asked for."""
+        if not self._tells_certainty:
+            return None
+        answer = self.handle.logprobs[self.answer_start or 0 :]
+        return mean_of(each.logprob for each in answer)
 
     def _parsed(self, reason: FinishReason) -> tuple[Any, tuple[str, ...]]:
         """Return the value of an answer that had to have a form, or why there is none."""
@@ -231,6 +241,12 @@ class AnswerStream:
     def _shown(self, pieces: list[AnswerPiece]) -> list[AnswerPiece]:
         self.text += "".join(piece.text for piece in pieces)
         return pieces
+
+
+def mean_of(values: Iterable[float]) -> float | None:
+    """Return the mean of numbers, those left out that are NaN; None if there are no others."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else None
 
 
 def as_chunk(piece: AnswerPiece, partial: Callable[[], Any] | None) -> Chunk:

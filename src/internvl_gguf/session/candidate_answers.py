@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any, Final
 from internvl_gguf.config import MAX_SEED, SamplingParams
 from internvl_gguf.engine import Handle, TileProgress
 from internvl_gguf.judging import Candidate, Judge, JudgedQuestion, Verdict, certainty, is_decided, judged, vote
-from internvl_gguf.session.answer import AnswerStream
+from internvl_gguf.session.answer import AnswerStream, mean_of
 from internvl_gguf.session.call_reader import AnswerPiece
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prepare import PreparedQuestion
@@ -164,14 +163,9 @@ class CandidateAnswers:
     def _end(self, index: int) -> None:
         stream = self.streams[index]
         stream.finish()
-        logprobs = stream.handle.logprobs
-        candidate = Candidate(
-            index,
-            stream.reply(),
-            self._samplings[index].seed,
-            _mean(each.logprob for each in logprobs[stream.answer_start or 0 :]),
-            _mean(each.certainty for each in logprobs),
-        )
+        reply = stream.reply()
+        self_certainty = mean_of(each.certainty for each in stream.handle.logprobs)
+        candidate = Candidate(index, reply, self._samplings[index].seed, reply.logprob, self_certainty)
         self._ended[index] = candidate
         if self._on_candidate:
             self._on_candidate(candidate)
@@ -302,8 +296,3 @@ def _selection(candidates: Sequence[Candidate], verdict: Verdict) -> Selection:
         for each, score in zip(candidates, verdict.scores, strict=True)
     )
     return Selection(verdict.best, verdict.confidence, verdict.reason, told)
-
-
-def _mean(values: Iterator[float]) -> float | None:
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else None

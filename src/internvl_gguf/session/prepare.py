@@ -58,6 +58,7 @@ class PreparedQuestion:
         clips: its clips, with the frames that are shown.
         thought: how its answer begins.
         judge: chooses among its answers, if there are to be several.
+        tells_confidence: whether its reply says how sure the model is of it.
     """
 
     messages: tuple[Message, ...]
@@ -72,6 +73,7 @@ class PreparedQuestion:
     clips: tuple[ShownClip, ...] = ()
     thought: ThoughtPlan = field(default_factory=ThoughtPlan)
     judge: Judge = vote
+    tells_confidence: bool = False
 
     @property
     def message(self) -> Message:
@@ -160,6 +162,7 @@ def prepare_question(
         clips,
         thought,
         judge,
+        options.get("confidence", False),
     )
 
 

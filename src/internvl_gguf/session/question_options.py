@@ -118,6 +118,7 @@ def _tools(value: Any) -> tuple[Tool, ...]:
 
 
 _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "confidence": partial(arguments.switch, "confidence"),
     "format_in_prompt": partial(arguments.switch, "format_in_prompt"),
     "tools": _tools,
     "tool_choice": partial(arguments.text, "tool_choice"),

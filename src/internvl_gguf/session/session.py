@@ -718,7 +718,14 @@ class Session(Owned):
         """Submit a question; `abort` ends it from here on."""
         if question.sampling.best_of > 1:
             return self._begin_several(question, evicts=evicts)
-        answer = AnswerStream(self.runtime, question, self._messages, self._on_tiles, evicts=evicts)
+        answer = AnswerStream(
+            self.runtime,
+            question,
+            self._messages,
+            self._on_tiles,
+            evicts=evicts,
+            tells_certainty=question.tells_confidence,
+        )
         self._lock.track(answer.handle)
         return answer
 

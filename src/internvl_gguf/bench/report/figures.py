@@ -118,6 +118,20 @@ def write_plot(path: Path, results: Results, budget: int | None = None) -> None:
     write_report(path, out.getvalue())
 
 
+def write_chart(path: Path, chart: Chart) -> None:
+    """One chart as a picture, on white, below its title.
+
+    Raises:
+        InvalidRequestError: matplotlib is not installed, or the file cannot be written.
+    """
+    require_matplotlib()
+    with _drawing(_DPI):
+        picture = _picture(_figure(chart, _DPI, _WIDTH, titled=True))
+    out = io.BytesIO()
+    picture.save(out, "PNG", optimize=True, dpi=(_DPI, _DPI))
+    write_report(path, out.getvalue())
+
+
 def write_report(path: Path, data: bytes) -> None:
     """Write a file of a report.
 

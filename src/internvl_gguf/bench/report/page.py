@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from pathlib import Path
 
 from internvl_gguf.bench.report.advice import advise, recommend
@@ -49,11 +50,16 @@ def results_to_page(results: Results, budget: int | None = None) -> str:
         "<main>",
         _table(results, recommend(results, budget)),
         _lists(results),
-        _charts(charts_of(results, budget)),
+        charts_section(charts_of(results, budget)),
         "</main>",
     ]
     if results.command:
         parts.append(f"<footer><h2>Run it again</h2><pre><code>{_text(results.command)}</code></pre></footer>")
+    return page_of(title(results), parts)
+
+
+def page_of(name: str, parts: Sequence[str]) -> str:
+    """A whole page: its name is text, its parts are HTML."""
     return "\n".join([
         "<!doctype html>",
         '<html lang="en">',
@@ -63,7 +69,7 @@ def results_to_page(results: Results, budget: int | None = None) -> str:
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<meta name="color-scheme" content="light dark">',
-        f"<title>{name}</title>",
+        f"<title>{_text(name)}</title>",
         f"<style>{STYLE}</style>",
         "</head>",
         "<body>",
@@ -137,7 +143,8 @@ def _lists(results: Results) -> str:
     )
 
 
-def _charts(charts: tuple[Chart, ...]) -> str:
+def charts_section(charts: tuple[Chart, ...]) -> str:
+    """The section of the charts of a page."""
     if not charts:
         return "<section><p>There is nothing to draw: neither quality nor speed was measured.</p></section>"
     figures = []

@@ -121,6 +121,14 @@ class StatusLine:
         if self._status:
             self._status.start()
 
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Hide the line while something else is on the terminal."""
+        self.stop()
+        yield
+        if self._status:
+            self._status.start()
+
     def stop(self) -> None:
         """Remove the line, so that others can write to the terminal."""
         if self._status:
