@@ -64,6 +64,7 @@ ROOMS: dict[str, set[str]] = {
         "memory",
         "planning",
         "models",
+        "judging",
         "session",
     }
     | {"quantizing"},
