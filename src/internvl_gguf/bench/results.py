@@ -243,8 +243,8 @@ class BestOfResult:
         questions: number of questions asked.
         counts: numbers of answers in ascending order, the first 1.
         seed: from which those of the answers were counted on.
-        temperature: of all answers; None where the first was greedy and the others sampled as in the published
-            best-of-8.
+        first_is_greedy: whether the first answer was greedy and only the others were sampled.
+        temperature, top_p: of the sampled answers.
         pass1: mean fraction of the sampled answers that are right (pass@1).
         pass1_low, pass1_high: ends of its 95% interval (Wilson).
         mixed: number of questions of which some answers are right and some are wrong: only there a judge matters.
@@ -257,7 +257,9 @@ class BestOfResult:
     questions: int
     counts: tuple[int, ...]
     seed: int
-    temperature: float | None
+    first_is_greedy: bool
+    temperature: float
+    top_p: float
     pass1: float
     pass1_low: float
     pass1_high: float

@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from internvl_gguf.bench.best_of.estimators import mean_sum, paired_gain, pass_at, subsets
@@ -25,6 +25,7 @@ from internvl_gguf.config import AskOptions
 from internvl_gguf.errors import InvalidRequestError, PictureError
 from internvl_gguf.judging import Candidate, JudgedQuestion, judged
 from internvl_gguf.judging.ballot import counted
+from internvl_gguf.session.candidate_answers import samplings_of
 from internvl_gguf.utils.notices import Notice, log_notice
 
 if TYPE_CHECKING:
@@ -174,15 +175,18 @@ class _Counting:
         for count in self._settings.counts:
             self._add(ORACLE, count, self._passes(count))
         questions, sampled_from = len(self._answered), int(self._first_stays)
-        sampled = [each.right[sampled_from:] for each in self._answered]
-        pass1 = math.fsum(sum(right) / len(right) for right in sampled)
+        shares = [sum(each.right[sampled_from:]) / len(each.right[sampled_from:]) for each in self._answered]
+        pass1 = math.fsum(shares)
+        sampled = samplings_of(replace(self._settings.sampling(0, MAX_TOKENS), best_of=self._settings.most))[-1]
         tokens = [[each.reply.usage.completion_tokens for each in one.candidates] for one in self._answered]
         return BestOfResult(
             task=task,
             questions=questions,
             counts=self._settings.counts,
             seed=self._settings.seed,
-            temperature=self._settings.temperature,
+            first_is_greedy=self._first_stays,
+            temperature=sampled.effective_temperature,
+            top_p=sampled.effective_top_p,
             pass1=pass1 / questions,
             pass1_low=wilson_interval(pass1, questions)[0],
             pass1_high=wilson_interval(pass1, questions)[1],

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 MOST_TIMED: Final = 5
 """Questions that are timed, spread evenly over the task."""
+_MOST_TURNS: Final = 25
+_ENOUGH: Final = 20.0
+"""Seconds after which none of them is asked once more; a fast model has time for `_MOST_TURNS`."""
 _VOTE: Final = "vote"
 _WAITS: Final = "certainty"
 _STAGE: Final = "time of answers"
@@ -76,12 +79,14 @@ def _times(
     taken: dict[_Side, list[float]] = {side: [] for side in sides}
     ask = _asker(session, settings)
     ask(*chosen[0], sides[0])  # a warm-up
-    for turn, (number, item) in enumerate(chosen):
+    began, turn = time.perf_counter(), 0
+    while turn < n_timed or (turn < _MOST_TURNS and time.perf_counter() - began < _ENOUGH):
         first = turn % len(sides)
         order = sides[first:] + sides[:first]
-        for place, side in enumerate(order[:: -1 if turn % 2 else 1]):
-            taken[side].append(ask(number, item, side))
-            on_progress(_STAGE, (turn + (place + 1) / len(sides)) / len(chosen))
+        for side in order[:: -1 if turn % 2 else 1]:
+            taken[side].append(ask(*chosen[turn % n_timed], side))
+        turn += 1
+        on_progress(_STAGE, min(1.0, max(turn / _MOST_TURNS, (time.perf_counter() - began) / _ENOUGH)))
     return taken
 
 
