@@ -36,10 +36,9 @@ class BestOfTable:
 
 def best_of_tables(results: Results) -> tuple[BestOfTable, ...]:
     """Return a table for each configuration and task with several answers."""
-    several = sum(bool(row.best_of) for row in results.rows) > 1
     return tuple(
         BestOfTable(
-            f"Several answers, {f'{name}, ' if several else ''}{safe_line(found.task)}",
+            f"{name}: several answers, {safe_line(found.task)}",
             tuple(str(count) for count in found.counts),
             tuple(_columns(found)),
             meanings(found),
@@ -66,7 +65,8 @@ def _columns(found: BestOfResult) -> Iterator[Column]:
         rank = len(judges) + 1 + (place if not place else 2 * len(judges) + place)
         meaning = f"seconds from a question to the answer that {name} chooses"
         yield _column(found, judge, name, "time", "s", rank, meaning, _seconds)
-    cells = tuple(number(tokens) for tokens in found.tokens)
+    cells = tuple(number(tokens) for tokens in found.tokens[: len(found.counts)])
+    cells += (NOTHING,) * (len(found.counts) - len(cells))
     yield Column("tokens", "", "", len(judges) + 2, "tokens of all answers to a question", cells, cells)
 
 

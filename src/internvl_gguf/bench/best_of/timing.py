@@ -86,7 +86,8 @@ def _times(
         for side in order[:: -1 if turn % 2 else 1]:
             taken[side].append(ask(*chosen[turn % n_timed], side))
         turn += 1
-        on_progress(_STAGE, min(1.0, max(turn / _MOST_TURNS, (time.perf_counter() - began) / _ENOUGH)))
+        is_slow = time.perf_counter() - began >= _ENOUGH
+        on_progress(_STAGE, min(1.0, turn / (n_timed if is_slow else _MOST_TURNS)))
     return taken
 
 
