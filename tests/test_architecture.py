@@ -65,6 +65,7 @@ ROOMS: dict[str, set[str]] = {
         "memory",
         "planning",
         "models",
+        "judging",
         "session",
     }
     | {"quantizing"},

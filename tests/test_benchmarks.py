@@ -25,6 +25,12 @@ from tests.support.pictures import noise
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = {
     "batch_cache": ["rules/room/MiB written/median", "rules/evict/MiB written/low", "rules/twice/first run, s/high"],
+    "best_of_time": [
+        "1 tile/seconds/one answer/median",
+        "1 tile/of_one/best of 8/high",
+        "13 tiles/of_one/8 questions/median",
+        "13 tiles/positions/taken",
+    ],
     "clip_frames": ["clips/MP4 10 s, 8/opened, s/median", "clips/Matroska 20 s, 32/MiB/high"],
     "cpu_kernels": ["Q4_0/prefill/llama.cpp's/median", "Q4_0/decode/as in the file/high"],
     "drafting": ["answers/a table read out/up to 4/median", "answers/an explanation/none/median"],

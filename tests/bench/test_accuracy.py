@@ -10,16 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import internvl_gguf.bench
 from internvl_gguf import InvalidRequestError, LibraryError, Session
 from internvl_gguf.bench.quality.accuracy import measure_accuracy, wilson_interval
 from internvl_gguf.bench.quality.matching import is_exact, is_relaxed
 from internvl_gguf.llama.context import Context
 from internvl_gguf.models.resolve import ModelFiles
+from tests.support.exam_questions import EXAM, some_of_the_exam
 from tests.support.pictures import noise
 from training.words import TEST_WORDS
-
-EXAM = Path(internvl_gguf.bench.__file__).with_name("data") / "exam"
 
 
 @pytest.mark.parametrize(
@@ -110,13 +108,6 @@ def test_the_interval_holds_the_fraction(right: int, wrong: int) -> None:
     if right + wrong:
         assert low <= right / (right + wrong) + 1e-12
         assert high >= right / (right + wrong) - 1e-12
-
-
-def some_of_the_exam(path: Path, step: int, *more: dict[str, Any]) -> str:
-    lines = [json.loads(line) for line in (EXAM / "questions.jsonl").read_text("utf-8").splitlines()]
-    chosen = [{**line, "image": str(EXAM / line["image"])} for line in lines if line["id"] != "small print"][::step]
-    path.write_text("\n".join(json.dumps(line) for line in (*chosen, *more)), "utf-8")
-    return str(path)
 
 
 @pytest.mark.parametrize("n_parallel", [1, 3])

@@ -83,6 +83,7 @@ def test_no_name_covers_another_nor_leaves_the_chart(name: str) -> None:
         ("no quality", ["speed-by-size"]),
         ("accuracy only", ["speed-by-size", "right"]),
         ("one", ["speed-by-size", "right"]),  # the reference alone has nothing to lose
+        ("several answers", ["best-of", "best-of-time"]),
         ("nothing", []),
         ("empty", []),
     ],

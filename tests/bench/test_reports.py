@@ -18,6 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from internvl_gguf.bench.best_of.tables import HEAD, best_of_tables
+from internvl_gguf.bench.best_of.wording import is_best_of_alone
 from internvl_gguf.bench.report.advice import advise, recommend
 from internvl_gguf.bench.report.columns import columns_of
 from internvl_gguf.bench.report.formats import render, results_from_json, results_to_csv, results_to_json
@@ -25,9 +27,12 @@ from internvl_gguf.bench.report.legend import common_settings, legend, not_run
 from internvl_gguf.bench.report.pareto import best_rows, unbeaten
 from internvl_gguf.bench.report.wording import number, row_names, spread, with_error
 from internvl_gguf.bench.results import (
+    ORACLE,
     AccuracyResult,
+    BestOfResult,
     Configuration,
     Divergence,
+    JudgedAnswers,
     MemoryResult,
     QualityResult,
     Results,
@@ -52,6 +57,26 @@ values = st.recursive(
 )
 spreads = st.builds(Spread, numbers, numbers, numbers, counts)
 divergences = st.builds(Divergence, counts, *[numbers] * 8, st.lists(numbers, max_size=3).map(tuple))
+judged = st.builds(
+    JudgedAnswers,
+    texts | st.just(ORACLE),
+    st.sampled_from([1, 2, 8]) | counts,
+    *[numbers] * 6,
+    st.none() | spreads,
+)
+several = st.builds(
+    BestOfResult,
+    texts,
+    counts,
+    st.lists(counts, min_size=1, max_size=3).map(tuple),
+    counts,
+    st.booleans(),
+    *[numbers] * 5,
+    counts,
+    st.lists(numbers, max_size=3).map(tuple),
+    st.lists(judged, max_size=4).map(tuple),
+    counts,
+)
 rows = st.builds(
     Row,
     st.builds(Configuration, *[texts] * 4, counts, counts, numbers, st.dictionaries(texts, values, max_size=2)),
@@ -61,6 +86,7 @@ rows = st.builds(
     st.none() | st.builds(MemoryResult, *[st.dictionaries(texts, counts, max_size=2)] * 2),
     st.none() | st.builds(QualityResult, *[st.none() | divergences] * 4, counts),
     st.lists(st.builds(AccuracyResult, texts, *[counts] * 3, numbers, numbers, counts), max_size=2).map(tuple),
+    st.lists(several, max_size=2).map(tuple),
 )
 benchmarks = st.builds(
     Results,
@@ -218,8 +244,11 @@ def test_markdown_is_a_table_where_github_shows_it(name: str) -> None:
     results = SAMPLES[name]
     table, others = markdown_cells(render(results, "md", 12 * GIB))
     measured = [row for row in results.rows if row.status == "measured"]
-    assert len(table) == len(measured) + bool(measured)
-    assert table[:1] == [["Quant", *(column.title for column in columns_of(results))]] * bool(measured)
+    several = best_of_tables(results)
+    lines = 0 if is_best_of_alone(results) else len(measured) + bool(measured)
+    assert len(table) == lines + sum(1 + len(each.labels) for each in several)
+    assert table[:1] == [["Quant", *(column.title for column in columns_of(results))]] * bool(measured) or not lines
+    assert table[lines : lines + 1] == [[HEAD, *(column.title for column in each.columns)] for each in several][:1]
     assert advise(results, 12 * GIB) in "".join(others)
 
 

@@ -36,6 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("BF16", "Q8_0")):
         write_tiny_text(path / f"tiny-{name}.gguf", seed=seed, n_ctx=1024)
     write_tiny_mmproj(path / "mmproj-F16.gguf")
+    Image.new("RGB", (64, 64), "red").save(path / "red.png")
+    (path / "open.jsonl").write_text('{"image": "red.png", "prompt": "What is it?"}\n')
     return path
 
 
@@ -211,6 +213,29 @@ def test_a_picture_that_cannot_be_used_is_told_of_once(
     assert results.rows[0].quality.skipped == 1
 
 
+def test_several_answers_are_measured_alone_and_once(
+    folder: Path, own_cache: None, here: Callable[..., tuple[str, str]], tmp_path: Path
+) -> None:
+    task = folder / "closed.jsonl"
+    task.write_text('{"image": "red.png", "prompt": "What is it?", "answer": "red", "max_tokens": 4}\n')
+    asked = (folder / "tiny-Q8_0.gguf", "--best-of", "2,4", "--task", task, "-t", "1", "-c", "1024")
+    (row,) = results_from_json(json.loads(here(*asked, "--json")[0])).rows
+    (found,) = row.best_of
+    assert (found.task, found.questions, found.counts) == ("closed", 1, (1, 2, 4))
+    assert found.judges == ("vote", "certainty", "pass")
+    assert [row.speed, row.memory, row.quality, row.accuracy] == [None, None, None, ()]
+    answer, said = here(*asked, "-o", tmp_path / "report.html")
+    assert "kept from an earlier run" in said
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "several answers, closed" in page
+    assert "No judge is surely better" in page
+    answer, said = here(*asked, "--seed", "7", "--judge", "vote")
+    assert "measured in" in said
+    assert "Q8_0: several answers, closed" in answer
+    assert "seeds from 7" in " ".join(answer.split())
+    assert "certainty" not in answer
+
+
 BAD: list[tuple[list[str], list[str], int]] = [
     (["FOLDER:Q8_0,Q8_1"], ["no quant 'Q8_1'", "nearest", "Q8_0"], 1),
     (["InternVL3-14B-Instruct"], ["Which quants", "--all or --fits", "UD-Q4_K_XL"], 1),
@@ -243,6 +268,16 @@ MORE_BAD: list[tuple[list[str], list[str], int]] = [
     (["FOLDER", "--task", "none.jsonl"], ["none.jsonl"], 1),
     (["FOLDER", "--text", "off", "--pictures", "off"], ["Neither text nor pictures"], 2),
     (["FOLDER", "--html", "FOLDER"], ["is a folder"], 1),
+    (["demo", "--best-of", "1,x"], ["'x' is no whole number", "1,2,4,8"], 2),
+    (["demo", "--best-of", "0,2"], ["--best-of has 0", "1 to 128"], 2),
+    (["demo", "--best-of", "1000"], ["--best-of has 1000", "1 to 128"], 2),
+    (["demo", "--best-of", "2,4,2"], ["2 twice", "once"], 2),
+    (["demo", "--best-of", "1"], ["nothing to choose"], 2),
+    (["demo", "--best-of", "4", "--temperature", "0"], ["all 4 answers would be equal"], 2),
+    (["demo", "--best-of", "4", "--seed", "-1"], ["seed"], 2),
+    (["demo", "--best-of", "4", "--judge", "jury"], ["--judge names 'jury'", "vote or certainty"], 2),
+    (["demo", "--judge", "vote"], ["--judge is for --best-of"], 2),
+    (["demo", "--best-of", "4", "--task", "FOLDER/open.jsonl"], ["no line with an answer"], 1),
     (["FOLDER", "--html", "same.html", "--plot", "same.html"], ["two things"], 1),
 ]
 

@@ -9,9 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from internvl_gguf.bench.results import (
+    ORACLE,
     AccuracyResult,
+    BestOfResult,
     Configuration,
     Divergence,
+    JudgedAnswers,
     MemoryResult,
     QualityResult,
     Results,
@@ -128,9 +131,34 @@ def failed_row(quant: str, status: Status = "out of memory") -> Row:
 
 def without(results: Results, *parts: str) -> Results:
     """The same without speed, quality, accuracy or memory."""
-    empty: dict[str, Any] = {part: () if part == "accuracy" else None for part in parts}
+    empty: dict[str, Any] = {part: () if part in ("accuracy", "best_of") else None for part in parts}
     rows = tuple(replace(row, **empty) for row in results.rows)
     return replace(results, rows=rows, reference=None if "quality" in parts else results.reference)
+
+
+def several_answers(task: str = "charts", gain: float = 0.02) -> BestOfResult:
+    """Up to 16 answers to 200 questions, judged by three; each doubling gains so much, and half of it surely."""
+    counts = (1, 2, 4, 8, 16)
+    judged = []
+    for place, (judge, better) in enumerate((("vote", gain), ("certainty", gain / 2), ("critic", 1.5 * gain),
+                                             (ORACLE, 2 * gain))):  # fmt: skip
+        for doublings, count in enumerate(counts):
+            right = 200 * (0.7 + better * doublings)
+            dice = random.Random(f"{judge}{count}")
+            judged.append(
+                JudgedAnswers(
+                    judge, count, right, *wilson(round(right), 200), better * doublings, better * doublings / 2,
+                    better * doublings * 1.5,
+                    None if judge == ORACLE else around(dice, 12 * (1 + 0.2 * doublings * (1 + place / 5))),
+                )
+            )  # fmt: skip
+    tokens = tuple(31.4 * count for count in counts)
+    return BestOfResult(task, 200, counts, 0, True, 0.7, 0.95, 0.66, 0.59, 0.72, 81, tokens, tuple(judged), 2)
+
+
+def with_several(results: Results, *found: BestOfResult) -> Results:
+    """The same with several answers compared in every row."""
+    return replace(results, rows=tuple(replace(row, best_of=found) for row in results.rows))
 
 
 def sweep() -> Results:
@@ -195,5 +223,9 @@ def samples() -> dict[str, Results]:
         "accuracy only": without(ladder, "quality"),
         "sweep": sweep(),
         "gpu": results_of([ladder_row(quant, gpu=True) for quant in ("BF16", "Q6_K", "Q4_K_M", "IQ2_M")]),
+        "several answers": with_several(
+            without(results_of([ladder_row("Q4_K_M")]), "speed", "memory", "quality", "accuracy"), several_answers()
+        ),
+        "several too": with_several(two, several_answers(), several_answers("signs", -0.01)),
         "small": results_of([ladder_row(quant, scale=1 / 4096) for quant in LADDER], model="demo"),
     }  # fmt: skip

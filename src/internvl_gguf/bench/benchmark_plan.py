@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from internvl_gguf.bench.best_of.settings import BestOfSettings
 from internvl_gguf.bench.jobs import Part, SpeedJob
 from internvl_gguf.bench.pairs import FilePair, TextHalf, VisionHalf
 from internvl_gguf.bench.results import Configuration
@@ -27,8 +28,9 @@ class MeasurementSettings:
         repetitions: runs of each speed measurement.
         parallel: answers that are decoded together; 1 leaves that out.
         text, pictures: paths of the sets for quality; None for those that come with the package, "off" for none.
-        tasks: paths of the questions for accuracy; None for those that come with the package.
+        tasks: paths of the questions for accuracy and `best_of`; None for those that come with the package.
         chunks: most chunks of the text that are scored; None for all of it.
+        best_of: how several answers to each question of the tasks are compared; None to leave that out.
     """
 
     parts: frozenset[Part]
@@ -38,6 +40,7 @@ class MeasurementSettings:
     pictures: str | None = None
     tasks: tuple[str | None, ...] = ()
     chunks: int | None = None
+    best_of: BestOfSettings | None = None
 
     def speed_job(self, run_config: RunConfig) -> SpeedJob:
         """Return how the speed of a configuration is measured."""

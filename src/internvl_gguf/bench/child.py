@@ -12,13 +12,16 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from internvl_gguf.bench.jobs import Job, Part, PartResult, ScoringJob, job_of_line
+from internvl_gguf.bench.best_of.judges import named_judges
+from internvl_gguf.bench.best_of.measure import measure_best_of
+from internvl_gguf.bench.best_of.timing import with_seconds
+from internvl_gguf.bench.jobs import BestOfJob, Job, Part, PartResult, ScoringJob, job_of_line
 from internvl_gguf.bench.peak_memory import MemoryMeter
 from internvl_gguf.bench.plain_json import as_plain
 from internvl_gguf.bench.quality.accuracy import measure_accuracy
 from internvl_gguf.bench.quality.measure_quality import QualityJob, measure_quality
 from internvl_gguf.bench.quality.scoring import N_DRAFT
-from internvl_gguf.bench.results import QualityResult
+from internvl_gguf.bench.results import BestOfResult, QualityResult
 from internvl_gguf.bench.speed import measure_loads, measure_parallel, measure_rates, speed_result
 from internvl_gguf.config import EngineConfig, EngineOptions
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError
@@ -50,6 +53,9 @@ def _measure(job: Job) -> Iterator[tuple[Part, PartResult]]:
         with _open(job, {}) as session:
             for task in job.tasks:
                 yield "accuracy", measure_accuracy(session, task, _report_stage, _notice)
+    if job.best_of:
+        for task in job.best_of.tasks:
+            yield "best_of", _measure_best_of(job, job.best_of, task)
 
 
 def _measure_machine(job: Job) -> Iterator[tuple[Part, PartResult]]:
@@ -69,6 +75,15 @@ def _measure_machine(job: Job) -> Iterator[tuple[Part, PartResult]]:
     if job.speed and rates:
         load = measure_loads(opened, job.speed.repetitions, _report_stage)
         yield "speed", speed_result(job.speed, rates, load, measure_parallel(opened, job.speed, _report_stage))
+
+
+def _measure_best_of(job: Job, wanted: BestOfJob, task: str | None) -> BestOfResult:
+    """Count right answers, and take the time with nothing of the pictures known."""
+    judges = named_judges(wanted.settings.judges)
+    with _open(job, {}) as session:
+        measured = measure_best_of(session, task, wanted.settings, judges, _report_stage, _notice)
+    with _open(job, {"embedding_cache_bytes": 0, "embedding_disk_bytes": 0}) as session:
+        return with_seconds(session, measured, wanted.settings, _report_stage)
 
 
 def _measure_quality(job: Job, scoring: ScoringJob) -> QualityResult:

@@ -6,19 +6,23 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
+from internvl_gguf.bench.best_of.settings import BestOfSettings
 from internvl_gguf.bench.plain_json import as_plain, from_plain
-from internvl_gguf.bench.results import AccuracyResult, MemoryResult, QualityResult, SpeedResult
+from internvl_gguf.bench.results import AccuracyResult, BestOfResult, MemoryResult, QualityResult, SpeedResult
 
-Part = Literal["speed", "memory", "quality", "accuracy"]
+Part = Literal["speed", "memory", "quality", "accuracy", "best_of"]
 """A part of a configuration's results."""
 
-PARTS: Final[tuple[Part, ...]] = get_args(Part)
-PartResult = SpeedResult | MemoryResult | QualityResult | AccuracyResult
+PARTS: Final[tuple[Part, ...]] = tuple(part for part in get_args(Part) if part != "best_of")
+"""Those that are measured unless they are left out; several answers are compared only where somebody asks for it."""
+
+PartResult = SpeedResult | MemoryResult | QualityResult | AccuracyResult | BestOfResult
 KINDS: Final[dict[Part, type[PartResult]]] = {
     "speed": SpeedResult,
     "memory": MemoryResult,
     "quality": QualityResult,
     "accuracy": AccuracyResult,
+    "best_of": BestOfResult,
 }
 
 
@@ -58,6 +62,19 @@ class ScoringJob:
 
 
 @dataclass(frozen=True)
+class BestOfJob:
+    """Several answers to each question.
+
+    Attributes:
+        settings: how many, and how they are made and judged.
+        tasks: paths of the tasks to ask; None for the one that comes with the package.
+    """
+
+    settings: BestOfSettings
+    tasks: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
 class Job:
     """One configuration and the parts to measure.
 
@@ -68,6 +85,7 @@ class Job:
         memory: whether to measure memory.
         quality: how to measure quality; None to leave it out.
         tasks: paths of the tasks to ask; None for the one that comes with the package.
+        best_of: which tasks to answer several times, and how; None to leave it out.
     """
 
     text: str
@@ -77,11 +95,12 @@ class Job:
     memory: bool = False
     quality: ScoringJob | None = None
     tasks: tuple[str | None, ...] = ()
+    best_of: BestOfJob | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to measure."""
-        return not (self.speed or self.memory or self.quality or self.tasks)
+        return not (self.speed or self.memory or self.quality or self.tasks or self.best_of)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from internvl_gguf._version import __version__
 from internvl_gguf.bench.benchmark_plan import MeasurementSettings
+from internvl_gguf.bench.best_of.settings import BestOfSettings
 from internvl_gguf.bench.quality.sets import OFF, read_pictures, read_task, read_text
 from internvl_gguf.bench.store import Key
 from internvl_gguf.bench.sweep import RunConfig
@@ -88,6 +89,11 @@ class RunIdentity:
     def accuracy_key(self, task: str | None) -> Key:
         """Return everything that the right answers of a task depend on."""
         return {**self._base(_OF_TIME), "task": _task_digest(task)}
+
+    def best_of_key(self, task: str | None, settings: BestOfSettings) -> Key:
+        """Return everything that several answers to the questions of a task, and their time, depend on."""
+        asked = {"task": _task_digest(task), "best_of": asdict(settings)}
+        return {**self._base(_OF_SPEED), **asked, "machine": machine_identity()}
 
     def _of_text(self) -> dict[str, Any]:
         return {name: value for name, value in self._base(_OF_TIME).items() if name != "mmproj"}

@@ -10,10 +10,18 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from internvl_gguf.bench.benchmark_plan import MeasurementSettings, PlannedRun
-from internvl_gguf.bench.jobs import Job, PartResult, ScoringJob
+from internvl_gguf.bench.jobs import BestOfJob, Job, PartResult, ScoringJob
 from internvl_gguf.bench.keys import RunIdentity
 from internvl_gguf.bench.quality.sets import OFF
-from internvl_gguf.bench.results import AccuracyResult, MemoryResult, QualityResult, Row, SpeedResult, Status
+from internvl_gguf.bench.results import (
+    AccuracyResult,
+    BestOfResult,
+    MemoryResult,
+    QualityResult,
+    Row,
+    SpeedResult,
+    Status,
+)
 from internvl_gguf.bench.store import Key, Store, digest_of
 from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.utils.records import BENCHMARKS
@@ -89,6 +97,8 @@ class MeasuredRun:
     _known: dict[_Kept, Any] = field(default_factory=dict)
     _task_keys: list[Key] = field(default_factory=list)
     _tasks: dict[int, AccuracyResult] = field(default_factory=dict)
+    _best_of_keys: list[Key] = field(default_factory=list)
+    _best_of: dict[int, BestOfResult] = field(default_factory=dict)
 
     @property
     def has_quality(self) -> bool:
@@ -106,6 +116,7 @@ class MeasuredRun:
             memory=self._known.get("memory"),
             quality=self._quality(),
             accuracy=tuple(self._tasks[number] for number in sorted(self._tasks)),
+            best_of=tuple(self._best_of[number] for number in sorted(self._best_of)),
         )
 
     def _quality(self) -> QualityResult | None:
@@ -140,6 +151,8 @@ class MeasuredRun:
             self._keys["pictures"] = identity.pictures_key(reference.identity, measurements)
         if "accuracy" in measurements.parts:
             self._task_keys = [identity.accuracy_key(task) for task in measurements.tasks]
+        if measurements.best_of:
+            self._best_of_keys = [identity.best_of_key(task, measurements.best_of) for task in measurements.tasks]
         for part, key in self._keys.items():
             found = store.get(part, key, _KINDS[part])
             if found is not None and not _is_disturbed(found):
@@ -150,6 +163,11 @@ class MeasuredRun:
             if result is not None:
                 self._tasks[number] = result
                 self.knows_earlier |= not store.wrote("accuracy", key)
+        for number, key in enumerate(self._best_of_keys):
+            several = store.get("best_of", key, BestOfResult)
+            if several is not None:
+                self._best_of[number] = several
+                self.knows_earlier |= not store.wrote("best_of", key)
 
     def job(self, files: ModelFiles, measurements: MeasurementSettings, quality: ScoringJob | None) -> Job:
         """Return the job that measures what is still missing.
@@ -160,6 +178,7 @@ class MeasuredRun:
             quality: how to measure all of its quality; None leaves quality out.
         """
         missing = self._keys.keys() - self._known.keys()
+        several = tuple(measurements.tasks[number] for number in self._open_best_of())
         if quality:
             quality = replace(
                 quality,
@@ -171,6 +190,7 @@ class MeasuredRun:
             speed=measurements.speed_job(self.planned.run_config) if "speed" in missing else None,
             memory="memory" in missing,
             tasks=tuple(measurements.tasks[number] for number in self._open_tasks()),
+            best_of=BestOfJob(measurements.best_of, several) if measurements.best_of and several else None,
         )
 
     def scoring_job(self, files: ModelFiles, quality: ScoringJob | None) -> Job:
@@ -192,6 +212,10 @@ class MeasuredRun:
             number = self._open_tasks()[0]
             self._tasks[number] = result
             store.put("accuracy", self._task_keys[number], result)
+        elif isinstance(result, BestOfResult):
+            number = self._open_best_of()[0]
+            self._best_of[number] = result
+            store.put("best_of", self._best_of_keys[number], result)
         else:
             if result.pictures:
                 self._keep("pictures", replace(result, text=None), store)
@@ -205,6 +229,9 @@ class MeasuredRun:
 
     def _open_tasks(self) -> list[int]:
         return [number for number in range(len(self._task_keys)) if number not in self._tasks]
+
+    def _open_best_of(self) -> list[int]:
+        return [number for number in range(len(self._best_of_keys)) if number not in self._best_of]
 
 
 def _is_disturbed(result: object) -> bool:

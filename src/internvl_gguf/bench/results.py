@@ -11,6 +11,8 @@ _ENOUGH_FOR_QUARTILES: Final = 4
 _OUTLIER: Final = 1.5
 
 Status = Literal["measured", "out of memory", "failed", "not run"]
+ORACLE: Final = "pass"
+"""In place of a judge's name: a question counts if any of its answers is right, which is pass@N."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,79 @@ class AccuracyResult:
 
 
 @dataclass(frozen=True)
+class JudgedAnswers:
+    """Right answers where one judge chooses among so many.
+
+    Attributes:
+        judge: its name; `ORACLE` stands for one that finds a right answer wherever there is one.
+        count: answers to each question that it chooses among.
+        right: expected number of questions answered right by the relaxed rules.
+        low, high: ends of the 95% interval (Wilson) of that as a fraction.
+        gain: fraction of the questions answered right more than by one answer.
+        gain_low, gain_high: ends of its 95% interval, which compares question by question.
+        seconds: from a question to the chosen answer; None where that was not measured.
+    """
+
+    judge: str
+    count: int
+    right: float
+    low: float
+    high: float
+    gain: float
+    gain_low: float
+    gain_high: float
+    seconds: Spread | None = None
+
+
+@dataclass(frozen=True)
+class BestOfResult:
+    """What several answers to each question of a task are worth.
+
+    Attributes:
+        task: its name.
+        questions: number of questions asked.
+        counts: numbers of answers in ascending order, the first 1.
+        seed: from which those of the answers were counted on.
+        first_is_greedy: whether the first answer was greedy and only the others were sampled.
+        temperature, top_p: of the sampled answers.
+        pass1: mean fraction of the sampled answers that are right (pass@1).
+        pass1_low, pass1_high: ends of its 95% interval (Wilson).
+        mixed: number of questions of which some answers are right and some are wrong: only there a judge matters.
+        tokens: for each of `counts`, mean number of tokens of all answers to a question.
+        judged: right answers by judge and count.
+        skipped: number of questions that could not be asked.
+    """
+
+    task: str
+    questions: int
+    counts: tuple[int, ...]
+    seed: int
+    first_is_greedy: bool
+    temperature: float
+    top_p: float
+    pass1: float
+    pass1_low: float
+    pass1_high: float
+    mixed: int
+    tokens: tuple[float, ...]
+    judged: tuple[JudgedAnswers, ...]
+    skipped: int = 0
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """Names of the judges, the oracle last."""
+        return tuple(dict.fromkeys(each.judge for each in self.judged))
+
+    def of(self, judge: str, count: int) -> JudgedAnswers | None:
+        """Return what a judge makes of so many answers; None if that is not known."""
+        return next((each for each in self.judged if (each.judge, each.count) == (judge, count)), None)
+
+    def fraction(self, judged: JudgedAnswers) -> float:
+        """Return the fraction of the questions that is answered right."""
+        return judged.right / self.questions if self.questions else 0.0
+
+
+@dataclass(frozen=True)
 class Row:
     """Results of one configuration.
 
@@ -215,7 +290,7 @@ class Row:
         configuration: files and settings.
         status: "measured", or why it was not measured.
         error: what happened and what to do, if it failed.
-        speed, memory, quality, accuracy: None or empty if not requested or not reached.
+        speed, memory, quality, accuracy, best_of: None or empty if not requested or not reached.
     """
 
     configuration: Configuration
@@ -225,6 +300,7 @@ class Row:
     memory: MemoryResult | None = None
     quality: QualityResult | None = None
     accuracy: tuple[AccuracyResult, ...] = ()
+    best_of: tuple[BestOfResult, ...] = ()
 
 
 @dataclass(frozen=True)

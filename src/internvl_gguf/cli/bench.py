@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from internvl_gguf.bench.benchmark_plan import MeasurementSettings
+    from internvl_gguf.bench.best_of.settings import BestOfSettings
     from internvl_gguf.bench.fitting import FittingChooser
     from internvl_gguf.bench.jobs import MachineFacts, Part
     from internvl_gguf.bench.pairs import FilePair
@@ -52,6 +53,9 @@ def bench(
     task: bench_options.TaskOption = None,
     best_of: bench_options.BestOfOption = None,
     cascade: bench_options.CascadeOption = None,
+    judge: bench_options.JudgeOption = None,
+    temperature: bench_options.TemperatureOption = None,
+    seed: bench_options.SeedOption = None,
     *,
     sweep: Sweep,
     repetitions: bench_options.RepetitionsOption = REPETITIONS,
@@ -73,7 +77,8 @@ def bench(
 
     if cascade is not None:
         with option_errors():
-            _refuse_with_cascade(models, all_quants, fits, only)
+            others = {"MODEL": models, "--all": all_quants, "--fits": fits, "--only": only}
+            _refuse_with_cascade({**others, "--judge": judge, "--temperature": temperature, "--seed": seed})
             room = parse_memory(budget) if budget is not None else None
             report = BenchOutput.parse(room, "json" if json_output else output_format, output, html, plot)
             mmprojs = _split(mmproj)
@@ -81,10 +86,12 @@ def bench(
         return
     names = tuple(models or [options.chosen_model(None)])
     with option_errors():
-        tasks = _tasks(task, only, names)
+        several = _best_of(best_of, judge, temperature, seed)
+        tasks = _tasks(task, only, names, is_wanted=several is not None)
         parts = _parts(only, no_speed=no_speed, no_quality=no_quality, has_task=bool(tasks))
-        asked_tasks = tasks if "accuracy" in parts else ()
-        measurements = MeasurementSettings(parts, repetitions, parallel, text, pictures, asked_tasks, chunks)
+        parts = frozenset() if several and only is None else parts
+        asked_tasks = tasks if several or "accuracy" in parts else ()
+        measurements = MeasurementSettings(parts, repetitions, parallel, text, pictures, asked_tasks, chunks, several)
         wanted = _Asked(names, all_quants, fits, _split(mmproj), sweep, measurements, _reference(reference))
         room = parse_memory(budget) if budget is not None else None
         report = BenchOutput.parse(room, "json" if json_output else output_format, output, html, plot)
@@ -124,17 +131,20 @@ def _bench_cascade(
     write_cascade(output, run_cascade(job, find, _host))
 
 
-def _refuse_with_cascade(models: list[str] | None, all_quants: bool, fits: str | None, only: str | None) -> None:
-    """Refuse what says what else is measured.
+def _refuse_with_cascade(others: Mapping[str, object]) -> None:
+    """Refuse what says what else is measured, and how.
+
+    Args:
+        others: values by their options.
 
     Raises:
-        InvalidRequestError: there is something of that.
+        InvalidRequestError: there is one.
     """
-    given = {"MODEL": models, "--all": all_quants, "--fits": fits, "--only": only}
-    first = next((name for name, value in given.items() if value), None)
+    first = next((name for name, value in others.items() if value not in (None, False, [])), None)
     if first is not None:
         raise InvalidRequestError(
-            f"--cascade was given together with {first}.", "Name the models in --cascade only: --cascade SMALL,LARGE."
+            f"--cascade was given together with {first}.",
+            "Give --cascade SMALL,LARGE alone, with --task and --best-of if you like.",
         )
 
 
@@ -259,12 +269,36 @@ def _check_sets(measurements: MeasurementSettings) -> tuple[str, ...]:
     return problems
 
 
-def _tasks(given: list[str] | None, only: str | None, models: Sequence[str]) -> tuple[str | None, ...]:
-    """Return the named tasks, or the package's own for the demo model and where accuracy is wanted."""
+def _best_of(
+    counts: str | None, judges: list[str] | None, temperature: float | None, seed: int | None
+) -> BestOfSettings | None:
+    """Return how several answers to each question are compared; None if they are not.
+
+    Raises:
+        InvalidRequestError: they cannot be compared so, or it is said how but not that they are to be.
+    """
+    from internvl_gguf.bench.best_of.judges import named_judges
+    from internvl_gguf.bench.best_of.settings import BestOfSettings
+
+    if counts is None:
+        given = {"--judge": judges, "--temperature": temperature, "--seed": seed}
+        first = next((flag for flag, value in given.items() if value is not None), None)
+        if first is not None:
+            raise InvalidRequestError(f"{first} is for --best-of, which was not given.", "Add --best-of 1,2,4,8.")
+        return None
+    settings = BestOfSettings.parse(counts, tuple(judges or ()), seed, temperature)
+    named_judges(settings.judges)
+    return settings
+
+
+def _tasks(
+    given: list[str] | None, only: str | None, models: Sequence[str], *, is_wanted: bool
+) -> tuple[str | None, ...]:
+    """Return the named tasks, or the package's own for the demo model and where questions are wanted."""
     if given:
         return tuple(dict.fromkeys(given))
     is_demo = all(model.partition(":")[0].lower() == DEMO for model in models)
-    return (None,) if is_demo or "accuracy" in (only or "") else ()
+    return (None,) if is_demo or is_wanted or "accuracy" in (only or "") else ()
 
 
 def _parts(only: str | None, *, no_speed: bool, no_quality: bool, has_task: bool) -> frozenset[Part]:

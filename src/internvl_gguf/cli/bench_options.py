@@ -20,6 +20,7 @@ FormatName = Literal["md", "json", "csv"]
 
 _WHAT = "What is measured"
 _RUN = "How it is run: lists with commas are swept"
+_BEST_OF = "Several answers to each question"
 _REPORT = "The report"
 
 
@@ -82,8 +83,9 @@ BestOfOption = Annotated[
     str | None,
     given(
         "N[,N]...",
-        "With --cascade: also the vote of so many answers, whose share says how sure it is.",
-        _WHAT,
+        "What 1, 2, 4, ... answers are worth, of which a judge chooses one; alone, unless --only names other parts. With "
+        "--cascade the vote of so many, whose share says how sure it is.",
+        _BEST_OF,
         "--best-of",
         allow_from_autoenv=False,
     ),
@@ -98,6 +100,31 @@ CascadeOption = Annotated[
         "--cascade",
         allow_from_autoenv=False,
     ),
+]
+JudgeOption = Annotated[
+    list[str] | None,
+    given(
+        "vote|certainty",
+        "Who chooses; both if left out. May be repeated.",
+        _BEST_OF,
+        "--judge",
+        allow_from_autoenv=False,
+    ),
+]
+TemperatureOption = Annotated[
+    float | None,
+    given(
+        "T",
+        "Of all answers; if left out, the first is greedy and the others have 0.7.",
+        _BEST_OF,
+        "--temperature",
+        "--temp",
+        allow_from_autoenv=False,
+    ),
+]
+SeedOption = Annotated[
+    int | None,
+    given("N", "Makes other answers; 0 if left out.", _BEST_OF, "--seed", allow_from_autoenv=False),
 ]
 RepetitionsOption = Annotated[
     int,

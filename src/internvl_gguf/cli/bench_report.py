@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from internvl_gguf.bench.best_of.tables import HEAD, best_of_tables
 from internvl_gguf.bench.report.advice import advise, recommend
 from internvl_gguf.bench.report.columns import NOTHING, Column, columns_of
 from internvl_gguf.bench.report.legend import (
@@ -15,8 +16,8 @@ from internvl_gguf.bench.report.legend import (
     common_settings,
     failures,
     legend,
-    measured_rows,
     not_run,
+    table_rows,
     title,
 )
 from internvl_gguf.bench.report.wording import row_names
@@ -49,20 +50,10 @@ def print_report(results: Results, budget: int | None = None, *, width: int | No
     recommended = recommend(results, budget)
     rows = _rows(report, results, recommended)
     columns = tuple(_known_column(report, column) for column in columns_of(results)) if rows else ()
-    layout = _layout(rows, columns, report.width) if rows else None
-    if layout is None:
-        shown = sorted(columns, key=lambda column: column.rank)[:_IN_PARAGRAPHS]
-        _print_paragraphs(report, rows, [column for column in columns if column in shown])
-    else:
-        shown = list(layout.columns)
-        report.blank()
-        _print_table(report, rows, layout)
-    if len(shown) < len(columns):
-        more = len(columns) - len(shown)
-        report.paragraph(
-            f"{more} more column{'s' if more > 1 else ''}: widen the window, or use -o md or --html.", style="dim"
-        )
-    _print_words(report, results, budget, with_errors=layout is None or layout.with_errors)
+    with_errors = _print_fitted(report, "quant", rows, columns)
+    _print_paragraph_each(report, legend(results, with_errors=with_errors))
+    _print_best_of(report, results)
+    _print_words(report, results, budget)
 
 
 @dataclass(frozen=True)
@@ -80,11 +71,54 @@ class _TableRow:
     mark: str
 
 
+def _print_fitted(report: Report, head: str, rows: Sequence[_TableRow], columns: Sequence[Column]) -> bool:
+    """Print as much of a table as fits, below a blank line; return whether with its errors.
+
+    Args:
+        report: where.
+        head: title of the rows' names.
+        rows: none print nothing.
+        columns: with a cell for each row.
+    """
+    layout = _layout(head, rows, columns, report.width) if rows else None
+    if layout is None:
+        shown = sorted(columns, key=lambda column: column.rank)[:_IN_PARAGRAPHS]
+        _print_paragraphs(report, rows, [column for column in columns if column in shown])
+    else:
+        shown = list(layout.columns)
+        report.blank()
+        _print_table(report, rows, layout)
+    if rows and len(shown) < len(columns):
+        more = len(columns) - len(shown)
+        report.paragraph(
+            f"{more} more column{'s' if more > 1 else ''}: widen the window, or use -o md or --html.", style="dim"
+        )
+    return layout is None or layout.with_errors
+
+
+def _print_paragraph_each(report: Report, lines: Sequence[str]) -> None:
+    """Print paragraphs below a blank line; nothing if there are none."""
+    if lines:
+        report.blank()
+    for line in lines:
+        report.paragraph(line)
+
+
+def _print_best_of(report: Report, results: Results) -> None:
+    """Print a table for each comparison of several answers."""
+    for table in best_of_tables(results):
+        report.blank()
+        report.paragraph(table.title, style="bold")
+        rows = [_TableRow(place, label, "") for place, label in enumerate(table.labels)]
+        _print_fitted(report, HEAD, rows, [_known_column(report, column) for column in table.columns])
+        _print_paragraph_each(report, table.meanings)
+
+
 def _rows(report: Report, results: Results, recommended: int | None) -> tuple[_TableRow, ...]:
     names = row_names(results)
     return tuple(
         _TableRow(index, report.shown(names[index]), report.shown(RECOMMENDED) if index == recommended else "")
-        for index in measured_rows(results)
+        for index in table_rows(results)
     )
 
 
@@ -93,11 +127,13 @@ class _Layout:
     """The part of the table that fits a window.
 
     Attributes:
+        head: title of the labels.
         labels: of the rows, of one line or more.
         columns: those shown, in their order.
         with_errors: whether their cells have errors and spreads.
     """
 
+    head: str
     labels: tuple[str, ...]
     columns: tuple[Column, ...]
     with_errors: bool
@@ -109,14 +145,15 @@ class _Layout:
 
         labels = (cell_len(line) for label in self.labels for line in label.splitlines())
         columns = ((*_head(column), *self.cells(column)) for column in self.columns)
-        return _MARK_WIDTH + max(labels, default=0) + sum(_GAP + max(map(cell_len, texts)) for texts in columns)
+        first = max(cell_len(self.head), _MARK_WIDTH + max(labels, default=0))
+        return first + sum(_GAP + max(map(cell_len, texts)) for texts in columns)
 
     def cells(self, column: Column) -> tuple[str, ...]:
         """Return the cells of a column, one for each row."""
         return column.cells if self.with_errors else column.bare
 
 
-def _layout(rows: Sequence[_TableRow], columns: Sequence[Column], width: int) -> _Layout | None:
+def _layout(head: str, rows: Sequence[_TableRow], columns: Sequence[Column], width: int) -> _Layout | None:
     """Return as much of the table as fits; None if not even the chief columns fit.
 
     First the least important columns go, down to half a dozen; then the errors; then all columns but the chief ones; at
@@ -129,7 +166,7 @@ def _layout(rows: Sequence[_TableRow], columns: Sequence[Column], width: int) ->
         steps += [(labels, count, False) for count in range(len(ranked), min(_CHIEF, len(ranked)) - 1, -1)]
     for labels, count, with_errors in steps:
         kept = ranked[:count]
-        layout = _Layout(labels, tuple(column for column in columns if column in kept), with_errors)
+        layout = _Layout(head, labels, tuple(column for column in columns if column in kept), with_errors)
         if layout.width <= width:
             return layout
     return None
@@ -147,7 +184,7 @@ def _print_table(report: Report, rows: Sequence[_TableRow], layout: _Layout) -> 
     # Where there is ASCII only, rich would draw bars between the columns, for which nobody left room.
     box = None if report.is_ascii else SIMPLE_HEAD
     table = Table(box=box, show_edge=False, pad_edge=False, padding=(0, 1 if box else _GAP, 0, 0), header_style="bold")
-    table.add_column("quant", no_wrap=True, vertical="top")
+    table.add_column(layout.head, no_wrap=True, vertical="top")
     for column in layout.columns:
         table.add_column(Text("\n".join(_head(column))), justify="right", no_wrap=True)
     for row, label in zip(rows, layout.labels, strict=True):
@@ -168,13 +205,8 @@ def _print_paragraphs(report: Report, rows: Sequence[_TableRow], columns: Sequen
         report.paragraph(", ".join(facts), indent=_MARK_WIDTH)
 
 
-def _print_words(report: Report, results: Results, budget: int | None, *, with_errors: bool) -> None:
-    """Print the legend, the failures, the configurations that were not run, other notes, and the advice."""
-    meanings = legend(results, with_errors=with_errors)
-    if meanings:
-        report.blank()
-    for line in meanings:
-        report.paragraph(line)
+def _print_words(report: Report, results: Results, budget: int | None) -> None:
+    """Print the failures, the configurations that were not run, other notes, and the advice."""
     if failures(results):
         report.blank()
     for failure in failures(results):

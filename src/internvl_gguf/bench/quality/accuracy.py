@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 MAX_TOKENS: Final = 64
 """Most tokens of an answer, unless its question sets a limit."""
 
-_Z: Final = 1.959963984540054  # of a normal distribution, for 95% two-sided
+Z_95: Final = 1.959963984540054
+"""Half the width of a 95% interval of a normal distribution, in standard deviations."""
 
 
 def measure_accuracy(
@@ -66,11 +67,17 @@ def measure_accuracy(
     return AccuracyResult(picture_set.name, questions, exact, relaxed, low, high, skipped + len(picture_set.problems))
 
 
-def wilson_interval(right: int, questions: int) -> tuple[float, float]:
-    """Return the ends of the 95% confidence interval of a fraction (Wilson, 1927); (0, 1) without questions."""
+def wilson_interval(right: float, questions: int) -> tuple[float, float]:
+    """Return the ends of the 95% confidence interval of a fraction (Wilson, 1927); (0, 1) without questions.
+
+    Args:
+        right: how many were answered right. A sum of probabilities makes the interval wider than it had to be, never
+            narrower: no numbers from 0 to 1 vary more about their mean than zeros and ones do.
+        questions: how many were asked.
+    """
     if not questions:
         return 0.0, 1.0
-    fraction, spread = right / questions, _Z * _Z / questions
+    fraction, spread = right / questions, Z_95 * Z_95 / questions
     centre = (fraction + spread / 2) / (1 + spread)
     half = math.sqrt(spread * (fraction * (1 - fraction) + spread / 4)) / (1 + spread)
     return max(0.0, centre - half), min(1.0, centre + half)

@@ -3,7 +3,7 @@
 formats, markdown          JSON, CSV, Markdown
 page, page_style, svg      one HTML page with charts
 figures                    charts as files
-charts                     which charts there are: point_charts, row_charts; axes, theme draw them
+chart, charts              which charts there are: point_charts, row_charts; axes, theme draw them
 columns, legend, wording   what every form of the table has in common
 advice, pareto             which rows no other beats, and which to take
 """

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from internvl_gguf.bench.best_of.wording import advice_of, is_best_of_alone
 from internvl_gguf.bench.report.pareto import (
     Loss,
     QualityMeasure,
@@ -120,7 +121,17 @@ def recommend(results: Results, budget: int | None = None) -> int | None:
 
 
 def advise(results: Results, budget: int | None = None) -> str:
-    """Advise in one sentence what to run in `budget` bytes: the row of `recommend` beside its neighbours."""
+    """Advise in one sentence what to run in `budget` bytes: the row of `recommend` beside its neighbours.
+
+    Where several answers were compared, sentences on these follow; alone, where nothing else was measured.
+    """
+    several = advice_of(results)
+    if is_best_of_alone(results):
+        return several
+    return f"{_advise(results, budget)} {several}".strip()
+
+
+def _advise(results: Results, budget: int | None) -> str:
     names = row_names(results)
     budget, room = _room(results, budget)
     found = _compare(results, budget)

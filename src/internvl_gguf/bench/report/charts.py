@@ -7,12 +7,13 @@ line of their own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from internvl_gguf.bench.best_of.charts import best_of_charts
 from internvl_gguf.bench.report.advice import recommend
+from internvl_gguf.bench.report.chart import Chart
 from internvl_gguf.bench.report.legend import RECOMMENDED
 from internvl_gguf.bench.report.pareto import DivergenceKind, divergence, has_split, measure_of
 from internvl_gguf.bench.report.point_charts import Frame, Point, Series, draw_points
@@ -20,9 +21,6 @@ from internvl_gguf.bench.report.row_charts import draw_shares, draw_split, draw_
 from internvl_gguf.bench.report.wording import number, row_names, size_unit
 from internvl_gguf.bench.results import Results, Spread
 from internvl_gguf.utils.safe_text import safe_line, shortened
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _LONGEST_NAME: Final = 30
 _POINT_CHART: Final = 5.2
@@ -37,25 +35,6 @@ _SERIES: Final[dict[DivergenceKind, str]] = {
 _NEXT_TO_NOTHING: Final = 1 / 30
 _LOSS: Final = "mean KL divergence, nats"
 _BARS: Final = "Bars: the middle half of the runs. Crosses: outlying runs, at the edge if off the chart."
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One chart.
-
-    Attributes:
-        name: short, for identifiers.
-        title: one line.
-        description: what it shows, for a caption and for those who do not see it.
-        height: inches, at any width.
-        draw: draws it into the axes of an otherwise empty figure.
-    """
-
-    name: str
-    title: str
-    description: str
-    height: float
-    draw: Callable[[Axes], None]
 
 
 def charts_of(results: Results, budget: int | None = None) -> tuple[Chart, ...]:
@@ -79,6 +58,7 @@ def _charts(results: Results, recommended: int | None) -> Iterator[Chart | None]
         yield _speed_by_size(results, names)
     for task in dict.fromkeys(result.task for row in results.rows for result in row.accuracy):
         yield _accuracy(results, names, task)
+    yield from best_of_charts(results)
 
 
 def _loss_by_size(results: Results, names: Sequence[str], measure: DivergenceKind) -> Chart:

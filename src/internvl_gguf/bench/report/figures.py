@@ -26,7 +26,7 @@ from internvl_gguf.utils.safe_text import shortened
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from internvl_gguf.bench.report.charts import Chart
+    from internvl_gguf.bench.report.chart import Chart
 
 _WIDTH: Final = 7.6  # inches, in a picture
 _ON_PAGE: Final = 6.4  # two of them side by side in 1,280 pixels, with letters of 10

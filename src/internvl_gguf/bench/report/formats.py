@@ -16,7 +16,7 @@ from internvl_gguf.bench.plain_json import as_plain, damaged, from_plain
 from internvl_gguf.bench.report.advice import advise, recommend
 from internvl_gguf.bench.report.markdown import results_to_markdown
 from internvl_gguf.bench.report.pareto import DivergenceKind, best_rows, divergence
-from internvl_gguf.bench.results import Configuration, Divergence, Results, Row, SpeedResult, Spread
+from internvl_gguf.bench.results import ORACLE, Configuration, Divergence, Results, Row, SpeedResult, Spread
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.safe_text import safe_line
 
@@ -108,6 +108,7 @@ def _flat_row(results: Results, row: Row, marks: dict[str, Any]) -> list[dict[st
         *(_flat_divergence(kind, divergence(row, kind)) for kind in _DIVERGENCE_KINDS),
         {"quality_skipped": row.quality.skipped} if row.quality else {},
         _flat_accuracy(row),
+        _flat_best_of(row),
         {
             "machine": safe_line(results.machine),
             "llama_cpp_build": safe_line(results.build),
@@ -180,6 +181,34 @@ def _flat_divergence(kind: DivergenceKind, found: Divergence | None) -> dict[str
         f"{kind}_reference_perplexity": found.reference_perplexity,
         **{f"{kind}_kld_percentile_{share}_nats": value for share, value in percent.items()},
     }
+
+
+def _flat_best_of(row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for result in row.best_of:
+        name = f"best_of_{safe_line(result.task)}"
+        found |= {
+            f"{name}_questions": result.questions,
+            f"{name}_temperature": result.temperature,
+            f"{name}_first_is_greedy": result.first_is_greedy,
+            f"{name}_seed": result.seed,
+            f"{name}_pass1_fraction": result.pass1,
+        }
+        for count, tokens in zip(result.counts, result.tokens, strict=False):
+            found[f"{name}_{count}_tokens"] = tokens
+        for each in result.judged:
+            judged = f"{name}_{safe_line(each.judge)}_{each.count}"
+            found |= {
+                f"{judged}_right_fraction": result.fraction(each),
+                f"{judged}_right_fraction_low": each.low,
+                f"{judged}_right_fraction_high": each.high,
+                f"{judged}_gain_fraction": each.gain,
+                f"{judged}_gain_fraction_low": each.gain_low,
+                f"{judged}_gain_fraction_high": each.gain_high,
+            }
+            if each.judge != ORACLE:
+                found[f"{judged}_seconds_median"] = each.seconds.median if each.seconds else None
+    return found
 
 
 def _flat_accuracy(row: Row) -> dict[str, Any]:

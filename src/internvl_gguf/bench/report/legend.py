@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from internvl_gguf.bench.best_of.wording import is_best_of_alone
 from internvl_gguf.bench.report.columns import DISTURBED
 from internvl_gguf.bench.report.pareto import DivergenceKind, divergence
 from internvl_gguf.bench.report.wording import row_names
@@ -45,6 +46,7 @@ def title(results: Results) -> str:
         "loss": any(divergence(row, aspect) for row in rows for aspect in ("pictures", "text")),
         "right answers": any(row.accuracy for row in rows),
         "speed": any(row.speed for row in rows),
+        "several answers": any(row.best_of for row in rows),
     }
     names = [name for name, is_there in aspects.items() if is_there]
     model = safe_line(results.model) or "Benchmark"
@@ -57,8 +59,13 @@ def title(results: Results) -> str:
 
 
 def measured_rows(results: Results) -> tuple[int, ...]:
-    """The rows that a table has, by their index: those that were measured."""
+    """The rows that were measured, by their index."""
     return tuple(index for index, row in enumerate(results.rows) if row.status == "measured")
+
+
+def table_rows(results: Results) -> tuple[int, ...]:
+    """The rows of the table of configurations, by their index; none where only several answers were compared."""
+    return () if is_best_of_alone(results) else measured_rows(results)
 
 
 def failures(results: Results) -> tuple[Failure, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from internvl_gguf.bench.best_of.tables import HEAD, best_of_tables
 from internvl_gguf.bench.report.advice import advise, recommend
 from internvl_gguf.bench.report.columns import columns_of
 from internvl_gguf.bench.report.legend import (
@@ -13,8 +14,8 @@ from internvl_gguf.bench.report.legend import (
     common_settings,
     failures,
     legend,
-    measured_rows,
     not_run,
+    table_rows,
     title,
 )
 from internvl_gguf.bench.report.wording import row_names
@@ -35,11 +36,17 @@ def results_to_markdown(results: Results, budget: int | None = None) -> str:
             f"{RECOMMENDED if index == recommended else ''} {escaped(names[index])}".strip(),
             *(column.cells[index] for column in columns),
         ]
-        for index in measured_rows(results)
+        for index in table_rows(results)
     ]
-    table = [head, [":--", *("--:" for _ in columns)], *rows]
-    parts = ["\n".join(f"| {' | '.join(cells)} |" for cells in table)] if rows else []
+    parts = [_table(head, rows)] if rows else []
     parts += [escaped(line) for line in legend(results)]
+    for several in best_of_tables(results):
+        lines = zip(several.labels, *(column.cells for column in several.columns), strict=True)
+        parts.append(f"### {escaped(several.title)}")
+        parts.append(
+            _table([HEAD, *(escaped(column.title) for column in several.columns)], [[*each] for each in lines])
+        )
+        parts += [escaped(line) for line in several.meanings]
     failed = [f"- {escaped(f'{each.name}: {each.status}. {each.error}'.strip())}" for each in failures(results)]
     parts += ["\n".join(failed)] if failed else []
     parts += [escaped(line) for line in (not_run(results),) if line]
@@ -49,6 +56,11 @@ def results_to_markdown(results: Results, budget: int | None = None) -> str:
     if results.command:
         parts.append(f"    {safe_line(results.command)}")
     return f"## {escaped(title(results))}\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, [":--", *("--:" for _ in head[1:])], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def escaped(text: str) -> str:

@@ -6,8 +6,10 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from internvl_gguf.bench.best_of.tables import HEAD, BestOfTable, best_of_tables
 from internvl_gguf.bench.report.advice import advise, recommend
-from internvl_gguf.bench.report.charts import Chart, charts_of
+from internvl_gguf.bench.report.chart import Chart
+from internvl_gguf.bench.report.charts import charts_of
 from internvl_gguf.bench.report.columns import Column, columns_of
 from internvl_gguf.bench.report.figures import chart_as_svg, write_report
 from internvl_gguf.bench.report.legend import (
@@ -16,8 +18,8 @@ from internvl_gguf.bench.report.legend import (
     common_settings,
     failures,
     legend,
-    measured_rows,
     not_run,
+    table_rows,
     title,
 )
 from internvl_gguf.bench.report.page_style import STYLE
@@ -49,6 +51,7 @@ def results_to_page(results: Results, budget: int | None = None) -> str:
         f'<p class="advice"><strong>{_text(advise(results, budget))}</strong></p></header>',
         "<main>",
         _table(results, recommend(results, budget)),
+        *(_best_of(each, f"several{place}") for place, each in enumerate(best_of_tables(results))),
         _lists(results),
         charts_section(charts_of(results, budget)),
         "</main>",
@@ -81,7 +84,7 @@ def page_of(name: str, parts: Sequence[str]) -> str:
 
 
 def _table(results: Results, recommended: int | None) -> str:
-    rows = measured_rows(results)
+    rows = table_rows(results)
     if not rows:
         return ""
     # The most telling first: in a narrow window the others are reached by scrolling.
@@ -103,6 +106,30 @@ def _table(results: Results, recommended: int | None) -> str:
         "</tbody></table></div>",
         f'<div class="notes">{notes}</div>',
         f"<details><summary>What each column is</summary><dl>{meanings}</dl></details>",
+        "</section>",
+    ])  # fmt: skip
+
+
+def _best_of(table: BestOfTable, name: str) -> str:
+    """Return the section of a table of several answers; `name` is its identifier."""
+    head = "".join(f'<th scope="col">{_title(column)}</th>' for column in table.columns)
+    cells = [
+        "".join(f"<td>{_cell(column, line)}</td>" for column in table.columns) for line in range(len(table.labels))
+    ]
+    lines = [
+        f'<tr><th scope="row">{_text(label)}</th>{of_line}</tr>'
+        for label, of_line in zip(table.labels, cells, strict=True)
+    ]
+    notes = "".join(f"<p>{_text(line)}</p>" for line in table.meanings)
+    return "\n".join([
+        f'<section aria-labelledby="{name}"><h2 id="{name}">{_text(table.title)}</h2>',
+        f'<div class="scroll" role="region" aria-labelledby="{name}" tabindex="0">',
+        '<table><caption class="spoken">One line for each number of answers</caption>',
+        f'<thead><tr><th scope="col">{HEAD}</th>{head}</tr></thead>',
+        "<tbody>",
+        *lines,
+        "</tbody></table></div>",
+        f'<div class="notes">{notes}</div>',
         "</section>",
     ])  # fmt: skip
 
