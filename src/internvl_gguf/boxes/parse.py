@@ -41,6 +41,9 @@ _WORD: Final = re.compile(r"\w")
 _CLAUSE: Final = re.compile(r"[\n,;:!?(){}\[\]|]|\.\s|</?(?:ref|box)>")
 _BULLET: Final = re.compile(r"^[\s\d.*_#>\-\"'`]+")
 
+CUT_IN_BOX: Final = "The answer ends inside a box; what there is of it is left out."
+CUT_IN_LIST: Final = "The answer ends inside a list of boxes; more may have been meant."
+
 _LONGEST_LABEL: Final = 200  # characters; of a longer one, the middle is left out
 _POLYGON: Final = 8  # numbers of an untagged list without boxes that are named; fewer are a vector or a small matrix
 _NAMED_LABELS: Final = 3  # labels that a notice names
@@ -322,9 +325,9 @@ class _Reader:
     def _notices(self) -> list[str]:
         notices = []
         if self._lost_last:
-            notices.append("The answer ends inside a box; what there is of it is left out.")
+            notices.append(CUT_IN_BOX)
         elif self._is_cut_off:
-            notices.append("The answer ends inside a list of boxes; more may have been meant.")
+            notices.append(CUT_IN_LIST)
         if self._n_unread:
             notices.append(f"Numbers of the answer that are no box were not read: {_counted(self._n_unread, 'list')}.")
         if self._n_polygons:

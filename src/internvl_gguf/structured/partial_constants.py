@@ -32,7 +32,9 @@ def partial_reader(schema: dict[str, Any]) -> Callable[[str], Any]:
 
 def _settled(schema: dict[str, Any], value: Any) -> Any:
     """Return a value whose last text is unfinished: that constant of the schema which alone can follow, or none."""
-    holder, key, place, nodes = None, None, value, _alternatives(schema, [schema])
+    holder: Any = None
+    key: Any = None
+    place, nodes = value, _alternatives(schema, [schema])
     while isinstance(place, dict | list) and place:
         holder, key = place, next(reversed(place)) if isinstance(place, dict) else len(place) - 1
         nodes = _alternatives(schema, [child for node in nodes for child in _below(node, key)])
