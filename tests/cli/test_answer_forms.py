@@ -188,6 +188,8 @@ def test_lines_of_a_batch_may_have_forms_of_their_own(run: Run, model: list[obje
         {"prompt": "f", "choices": []},
         {"prompt": "g", "boxes": "boxes.png"},
         {"prompt": "h", "logprobs": 5},
+        {"prompt": "i", "tools": [5]},
+        {"prompt": "j", "schema": 5},
     ]
     file, output = tmp_path / "lines.jsonl", tmp_path / "answers.jsonl"
     file.write_text("\n".join(map(json.dumps, lines)))
@@ -203,6 +205,9 @@ def test_lines_of_a_batch_may_have_forms_of_their_own(run: Run, model: list[obje
     assert '"choices": ["red", "blue"]' in found[6]["hint"]
     assert found[7]["hint"] == "Give true or false."
     assert found[8]["hint"].startswith("A batch writes none")
+    assert found[9]["hint"].startswith('Give objects as OpenAI takes them: {"type": "function"')
+    assert found[10]["hint"] == 'Give a JSON schema, or "name, age int, tags list".'
+    assert "8 lines that cannot be asked" in done.stderr
     assert "were answered before" in run(*command).stderr
     # Other choices are another question, for the line without a form of its own.
     again = run(*command[:-1], "cake,pie").stderr

@@ -62,11 +62,7 @@ class Tool:
     _signature: _Signature | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.match(self.name):
-            raise InvalidRequestError(
-                f"A tool has the name {quoted(str(self.name))}.",
-                "Names are up to 64 letters, digits, underscores and hyphens.",
-            )
+        check_name(self.name)
         if not isinstance(self.description, str):
             raise InvalidRequestError(f"The description of {self.name} is {shown(self.description)}.", "Give a text.")
         try:
@@ -129,6 +125,18 @@ class Tool:
         return {"type": "function", "function": about}
 
 
+def check_name(name: object) -> None:
+    """Refuse what cannot be the name of a tool.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise InvalidRequestError(
+            f"A tool has the name {quoted(str(name))}.", "Names are up to 64 letters, digits, underscores and hyphens."
+        )
+
+
 def tools_of(given: object) -> tuple[Tool, ...]:
     """Return tools from functions, dicts of OpenAI's shape, and tools.
 
@@ -177,10 +185,7 @@ def _of_function(given: Any) -> Tool:
             f"A tool is {'a lambda' if name else shown(given)}, which has no name.",
             "Write it with def, or give Tool(name, description, parameters, function).",
         )
-    if not _NAME.match(name):
-        raise InvalidRequestError(
-            f"A tool has the name {quoted(name)}.", "Names are up to 64 letters, digits, underscores and hyphens."
-        )
+    check_name(name)
     if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
         raise InvalidRequestError(f"Tool {name} is a generator.", "Return a list instead.")
     description, of_parameters = _described(inspect.getdoc(inner) or "")
