@@ -59,6 +59,15 @@ def test_the_published_list_of_objects_is_read_inside_its_fence() -> None:
         ('{"car": [[1, 2, 3, 4]]}', [("car", 1)]),
         ("<ref>car</ref>[[1, 2, 3, 4]]", [("car", 1)]),
         ("car</ref>[[1, 2, 3, 4]]</box>", [("car", 1)]),
+        (
+            '[{"bbox_2d": [1, 2, 300, 400], "label": "cat"}, {"label": "dog", "bbox": [5, 6, 7, 8]}]',
+            [("cat", 1), ("dog", 5)],
+        ),
+        ('```\n[{"bbox_2d":[1,2,300,400],"label":"cat"}]\n```', [("cat", 1)]),
+        ('```json\n[{"bbox_2d":[1,2,300,400],"label":"d\\u00f6g"}]\n```', [("dög", 1)]),
+        ('[{"label":"cat","box":[[1,2,300,400], [5, 6, 7, 8]]}]', [("cat", 1), ("cat", 5)]),
+        ("{'box': [1, 2, 3, 4], 'name': 'a cat'}", [("a cat", 1)]),
+        ('[{"bbox": [1, 2, 3, 4]}, {"bbox": [5, 6, 7, 8], "label": "dog"}]', [("", 1), ("dog", 5)]),
     ],
 )
 def test_boxes_whose_tags_are_gone_are_read(text: str, expected: list[tuple[str, int]]) -> None:
@@ -75,6 +84,8 @@ def test_boxes_whose_tags_are_gone_are_read(text: str, expected: list[tuple[str,
         "x = [[1, 2, 3, 4]]",
         "np.array([[1, 2, 3, 4]])",
         "```python\ncat[[1, 2, 3, 4]]\n```",
+        '```python\nx = {"bbox": [1, 2, 3, 4]}\n```',
+        '{"box": [1, 2]}',
         "The matrix is [[1, 2], [3, 4]].",
         "It lasted from [1990, 1991, 1992, 1993].",
         "<ref>car</ref>",
@@ -238,7 +249,25 @@ def test_frames_alone_are_the_pictures_too() -> None:
 
 
 TAGS = st.sampled_from(
-    ["<ref>", "</ref>", "<box>", "</box>", "<quad>", "[", "[[", "]", "]]", ",", ", ", "```", "\n", " "]
+    [
+        '{"box": ',
+        '"label": "a"',
+        "}",
+        "<ref>",
+        "</ref>",
+        "<box>",
+        "</box>",
+        "<quad>",
+        "[",
+        "[[",
+        "]",
+        "]]",
+        ",",
+        ", ",
+        "```",
+        "\n",
+        " ",
+    ]
 )
 WORDS = st.sampled_from(["car", "Image-2", "second picture", "1", "999", "-4", "0.5", "1e9", "٣", "=", "(", "Frame1:"])
 ANSWERS = st.lists(TAGS | WORDS | st.text(max_size=4), max_size=40).map("".join)

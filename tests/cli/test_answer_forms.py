@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +91,48 @@ def test_null_is_a_value(run: Run, model: list[object]) -> None:
     assert (done.returncode, done.stdout) == (0, "null\n")
 
 
-def test_a_file_that_is_no_text(run: Run, photo: Path) -> None:
-    done = run("ask", "there/is/none.gguf", "What is it?", "--schema", photo)
+@pytest.mark.parametrize("option", ["--schema", "--grammar"])
+def test_a_file_that_cannot_be_used_is_named_as_what_it_is(run: Run, photo: Path, tmp_path: Path, option: str) -> None:
+    """It is a failure, as with a picture or a model that is not there: 2 is for what no file could make right."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "broken.json").write_text("{" if option == "--schema" else "start: nothing")
+    for name, told in (
+        (photo, f"{photo} is a picture, not text."),
+        (tmp_path / "folder", "folder is a folder."),
+        (tmp_path / "none.json", "There is no file"),
+        (tmp_path / "none", "There is no file"),
+        (tmp_path / "broken.json", f"{tmp_path / 'broken.json'}: The "),
+    ):
+        done = run("ask", "there/is/none.gguf", "What is it?", option, name)
+        assert_two_lines(done, code=1)
+        assert told in done.stderr
+
+
+def test_a_form_comes_through_a_pipe_or_without_an_ending(run: Run, model: list[object], tmp_path: Path) -> None:
+    (tmp_path / "form").write_text('{"enum": ["tea"]}')
+    (tmp_path / "rules").write_text('start: "tea"')
+    for option, name, answer in (("--schema", "form", '"tea"\n'), ("--grammar", "rules", "tea\n")):
+        assert run("ask", *model, "-p", "Which?", option, tmp_path / name).stdout == answer
+        for stdin in ("-", "/dev/stdin"):
+            text = (tmp_path / name).read_bytes()
+            assert run("ask", *model, "-p", "Which?", option, stdin, stdin=text).stdout == answer
+        pipe = tmp_path / f"pipe-{name}"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_text, args=((tmp_path / name).read_text(),))
+        writer.start()
+        assert run("ask", *model, "-p", "Which?", option, pipe).stdout == answer
+        writer.join()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--schema", "-"], ["-p", "What?", "--schema", "-", "-i", "-"], ["--batch", "-", "--grammar", "/dev/stdin"]],
+    ids=" ".join,
+)
+def test_stdin_holds_one_thing(run: Run, arguments: list[str]) -> None:
+    done = run("ask", "--model", "there/is/none.gguf", *arguments, stdin=b"{}")
     assert_two_lines(done, code=2)
+    assert "cannot both come on stdin" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -99,7 +140,8 @@ def test_a_file_that_is_no_text(run: Run, photo: Path) -> None:
     [
         (["--schema", "{"], "JSON"),
         (["--schema", '{"type": "nothing"}'], "nothing"),
-        (["--schema", "there-is-none.json"], "There is no file there-is-none.json"),
+        (["--schema", "false"], "The schema is false"),
+        (["--schema", "null"], "The schema is null"),
         (["--schema", "[1]"], 'Give a JSON schema, or "name, age int, tags list".'),
         (["--schema", ""], 'Give a JSON schema, or "name, age int, tags list".'),
         (["--schema", "name", "--choices", "a,b"], "not --schema and --choices."),
@@ -110,6 +152,8 @@ def test_a_file_that_is_no_text(run: Run, photo: Path) -> None:
         (["--grammar", "{}"], "Give a JSON schema as --schema"),
         (["--choices", "[1"], "--choices"),
         (["--regex", "("], "regular expression"),
+        (["--regex", "\\"], "ends in a backslash"),
+        (["--grammar", "start: /a.b/ x"], "The grammar is wrong"),
         (["--grammar", "start: nothing"], "nothing"),
     ],
     ids=str,
@@ -144,6 +188,8 @@ def test_lines_of_a_batch_may_have_forms_of_their_own(run: Run, model: list[obje
         {"prompt": "f", "choices": []},
         {"prompt": "g", "boxes": "boxes.png"},
         {"prompt": "h", "logprobs": 5},
+        {"prompt": "i", "tools": [5]},
+        {"prompt": "j", "schema": 5},
     ]
     file, output = tmp_path / "lines.jsonl", tmp_path / "answers.jsonl"
     file.write_text("\n".join(map(json.dumps, lines)))
@@ -159,6 +205,9 @@ def test_lines_of_a_batch_may_have_forms_of_their_own(run: Run, model: list[obje
     assert '"choices": ["red", "blue"]' in found[6]["hint"]
     assert found[7]["hint"] == "Give true or false."
     assert found[8]["hint"].startswith("A batch writes none")
+    assert found[9]["hint"].startswith('Give objects as OpenAI takes them: {"type": "function"')
+    assert found[10]["hint"] == 'Give a JSON schema, or "name, age int, tags list".'
+    assert "8 lines that cannot be asked" in done.stderr
     assert "were answered before" in run(*command).stderr
     # Other choices are another question, for the line without a form of its own.
     again = run(*command[:-1], "cake,pie").stderr

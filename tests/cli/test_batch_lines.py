@@ -170,7 +170,7 @@ def test_every_line_has_a_record_in_order_and_bad_ones_end_nothing(run: Run, tin
     speed, failures = done.stderr.splitlines()
     assert re.fullmatch(r"Answered 3 lines in [\d.]+ s: [\d,.]+ pictures an hour\.", speed)
     assert failures == (
-        "3 of 6 lines failed (2 lines that are no questions, 1 missing file); the output says why. "
+        "3 of 6 lines failed (2 lines that cannot be asked, 1 missing file); the output says why. "
         "The first is line 3 (missing.png): there is no such file."
     )
     found = records(done.stdout)
@@ -383,7 +383,7 @@ def test_one_line_is_no_lines() -> None:
     tally = Tally()
     tally.add(1, InvalidRequestError("The line has no prompt.", "Write one."))
     (line,) = tally.summary()
-    assert line.startswith("1 of 1 line failed (1 line that is no question); the output says why.")
+    assert line.startswith("1 of 1 line failed (1 line that cannot be asked); the output says why.")
 
 
 def test_a_rerun_of_known_pictures_tells_no_speed_of_new_ones() -> None:

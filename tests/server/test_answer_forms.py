@@ -237,6 +237,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a grammar that explodes": ({"grammar": EXPLODES}, "grammar"),
     "a schema in a grammar that explodes": ({"grammar": f"start: %json {json.dumps(COMBINED)}"}, "grammar"),
     "a wrong expression": ({"guided_regex": "(a"}, "guided_regex"),
+    "half an escape": ({"structured_outputs": {"regex": "a\\"}}, "structured_outputs.regex"),
     "a form of an answer that was begun": ({"messages": [*QUESTION, assistant("It")], "json_schema": SCHEMA},
                                            "json_schema"),
     "a grammar beside tools": ({"grammar": 'root ::= "a"', "tools": chat_tools()}, "grammar"),
@@ -269,6 +270,50 @@ def test_errors_have_the_shape_of_the_interface(demo: Served, path: str, fields:
     assert error["type"] == "invalid_request_error"
     assert ("param" in error) == (path == RESPONSES)
     assert re.search(r"text\.format\.schema|output_format\.schema|output_config\.colour", error["message"])
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "home"),
+    [
+        (CHAT, "choices", "structured_outputs.choice"),
+        (RESPONSES, "choices", "structured_outputs.choice"),
+        (MESSAGES, "regex", "structured_outputs.regex"),
+        (CHAT, "schema", "response_format"),
+        (CHAT, "text", "response_format"),
+        (RESPONSES, "response_format", "text.format"),
+        (MESSAGES, "response_format", "output_config.format"),
+        (RESPONSES, "max_tokens", "max_output_tokens"),
+        (MESSAGES, "max_completion_tokens", "max_tokens"),
+        (MESSAGES, "stop", "stop_sequences"),
+        (CHAT, "system", "messages"),
+        (RESPONSES, "messages", "input"),
+        (RESPONSES, "reasoning_effort", "reasoning.effort"),
+    ],
+)
+def test_a_wish_in_the_words_of_another_interface_is_shown_home(demo: Served, path: str, name: str, home: str) -> None:
+    asked = {"input": "x"} if path == RESPONSES else {"messages": QUESTION}
+    response = demo.post(path, {**asked, name: ["a", "b"]})
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == f"There is no field {name}. Give it as {home}."
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        (
+            {"guided_choice": []},
+            'guided_choice is empty. Give the texts of which the answer is to be one: ["red", "blue"].',
+        ),
+        ({"guided_choice": [None]}, "guided_choice has null. Give texts or numbers."),
+        ({"guided_regex": ""}, "guided_regex is ''. Give a regular expression: \"\\\\d{4}-\\\\d{2}\"."),
+        ({"grammar": "{}"}, "grammar is JSON, not a grammar. Give a JSON schema as json_schema, or"),
+    ],
+    ids=str,
+)
+def test_errors_of_forms_are_in_json_not_in_python(demo: Served, form: dict[str, Any], told: str) -> None:
+    response = demo.post(CHAT, {"messages": QUESTION, **form})
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith(told)
 
 
 def test_others_are_answered_while_a_grammar_is_tried(demo: Served) -> None:

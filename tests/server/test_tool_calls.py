@@ -335,7 +335,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a tool of another type": ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
     "a tool without a function": ({"tools": [{"type": "function"}]}, "tools[0].function"),
     "a tool without a name": ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
-    "a name with a blank": ({"tools": [tool(name="a b")]}, "tools[0].function.parameters"),
+    "a name with a blank": ({"tools": [tool(name="a b")]}, "tools[0].function.name"),
+    "a name with a line end": ({"tools": [tool(), tool(name="a\nb")]}, "tools[1].function.name"),
     "parameters of another type": ({"tools": [tool(parameters={"type": "string"})]}, "tools[0].function.parameters"),
     "parameters that nothing fits": (
         {"tools": [tool(), tool(name="g", parameters={"properties": {"a": False}, "required": ["a"]})]},
@@ -357,6 +358,22 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_cannot_be_used_is_refused_by_name(demo: Served, case: str, stream: bool) -> None:
     fields, param = WRONG[case]
     assert_refused(demo, CHAT, {"messages": QUESTION, "stream": stream, **fields}, param)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/v1/responses", {"input": "x", "tools": [{"type": "function", "name": "a\nb"}]}, "tools[0].name"),
+        ("/v1/messages", {"messages": QUESTION, "tools": [{"name": "a\nb", "input_schema": {}}]}, "tools[0].name"),
+    ],
+    ids=["responses", "messages"],
+)
+def test_a_wrong_name_of_a_tool_is_told_as_that(demo: Served, path: str, fields: dict[str, Any], param: str) -> None:
+    response = demo.post(path, fields)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error.get("param", param) == param
+    assert error["message"].startswith(f"{param}: A tool has the name 'a\\nb'.")
 
 
 USE = {"type": "tool_use", "id": "a", "name": "find", "input": {}}

@@ -249,6 +249,12 @@ def test_detect_and_locate_ask_the_published_prompts(pointing: Session, say: Say
     assert "<ref>car</ref>, <ref>dog</ref>" in pointing.messages[-2].text
 
 
+def test_a_label_that_was_not_found_is_named(pointing: Session, say: Say) -> None:
+    say(pointing, CAR)
+    assert pointing.detect(noise(1), labels=iter(["Car"])).notices == ()
+    assert pointing.detect(noise(1), labels=["car", " dog ", "cat"]).notices[-1] == "The answer has no box of dog, cat."
+
+
 @pytest.mark.parametrize("phrase", ["", "  ", "<ref>car</ref>", "a <box>", 5])
 def test_what_cannot_be_located_is_refused(pointing: Session, phrase: object) -> None:
     with pytest.raises(InvalidRequestError):

@@ -194,6 +194,53 @@ def test_a_tool_that_hangs_is_not_waited_for(session: Session) -> None:
     assert set(found) == {"Error: slow took longer than 0.05 seconds."}
 
 
+def holding_itself() -> list[Any]:
+    found: list[Any] = [1]
+    found.append(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        holding_itself(),
+        {"x": b"\x89"},
+        "\ud800",
+        ["\ud800"],
+        object(),
+        {"at": object()},
+        float("nan"),
+        np.array([1.0, np.inf]),
+        ["the yard", Picture("yard.png")],
+        {"photo": noise(1)},
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_result_that_json_cannot_hold_is_a_fault_of_the_tool(session: Session, result: Any) -> None:
+    """The model is told which tool it was, in one line, and the conversation goes on."""
+
+    def look(place: Literal["door"]) -> Any:
+        return result
+
+    found = results_of(session, look)
+    assert found
+    assert all(each.startswith("Error: What the tool look returned cannot be used: ") for each in found)
+    assert "\n" not in "".join(found)
+    session.clear()
+    session.ask("What?", tools=[look], tool_choice="look", parallel_tool_calls=False)
+    with pytest.raises(InvalidRequestError, match="result of a tool"):
+        session.ask([ToolResult(result)])
+
+
+def test_a_list_of_pictures_is_shown_as_pictures(session: Session) -> None:
+    def cameras(place: Literal["door"]) -> list[Any]:
+        return [noise(1), Picture(noise(2), max_tiles=1)]
+
+    session.run("Who?", tools=[cameras], tool_choice="cameras", parallel_tool_calls=False, max_steps=2, max_tiles=1)
+    (shown,) = [message for message in session.messages if message.role == "tool"]
+    assert (shown.text, len(shown.pictures)) == ("", 2)
+
+
 def test_an_error_of_the_question_leaves_the_conversation_as_it_was(session: Session) -> None:
     session.ask("Before.", max_tokens=2)
     before = session.messages
@@ -221,6 +268,8 @@ def test_what_a_function_returns_becomes_a_result() -> None:
     assert as_result(None) == ToolResult(None)
     assert as_result(b"picture").images == [b"picture"]
     assert as_result([1, 2]) == ToolResult([1, 2])
+    assert as_result([]) == ToolResult([])
+    assert as_result((b"one", b"two")).images == [b"one", b"two"]
     assert as_result(ToolResult("x", ["a.png"])) == ToolResult("x", ["a.png"])
     assert as_result(np.zeros((4, 4, 3), np.uint8)).content == ""
     assert as_result(np.zeros(3)).images == ()
@@ -240,6 +289,7 @@ def test_what_a_function_returns_becomes_a_result() -> None:
         ({"tools": [weather], "max_steps": 0}, "max_steps"),
         ({"tools": [weather], "tool_choice": 5}, "tool_choice"),
         ({"tools": [weather], "tool_timeout": -1}, "tool_timeout"),
+        ({"tools": [weather], "on_call": 5}, "on_call is 5"),
     ],
     ids=lambda given: given if isinstance(given, str) else "",
 )

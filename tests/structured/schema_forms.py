@@ -275,10 +275,10 @@ WHOLE_ANSWERS = [
 FORMS = [*SCALARS, *TEXTS, *NUMBERS, *ARRAYS, *OBJECTS, *COMBINED, *REFERENCES, *WHOLE_ANSWERS]
 
 REFUSED: list[tuple[Schema, str]] = [
-    ({"type": "array", "uniqueItems": True}, "uniqueItems at #"),
-    ({"type": "array", "contains": WHOLE}, "contains at #"),
-    ({"not": TEXT}, "not at #"),
-    ({"if": TEXT, "then": {"minLength": 1}}, "if and then at #"),
+    ({"type": "array", "uniqueItems": True}, "`uniqueItems` at #"),
+    ({"type": "array", "contains": WHOLE}, "`contains` at #"),
+    ({"not": TEXT}, "`not` at #"),
+    ({"if": TEXT, "then": {"minLength": 1}}, "`if` and `then` at #"),
     (_object({"a": {"type": "array", "contains": WHOLE, "minContains": 2}}), "at #/properties/a"),
     ({"type": "object", "dependentRequired": {"a": ["b"]}}, "dependentRequired"),
     ({"type": "object", "dependentSchemas": {"a": {}}}, "dependentSchemas"),
@@ -294,6 +294,10 @@ REFUSED: list[tuple[Schema, str]] = [
     ({"type": "string", "pattern": r"^[^\\/]*$"}, "excludes a quote or a backslash"),
     ({"type": "string", "pattern": "^[^!-~]$"}, "excludes a quote"),
     ({"type": "object", "patternProperties": {r"[^\x22]": {}}}, "excludes a quote"),
+    ({"type": "string", "pattern": "a\\"}, "ends in a backslash"),
+    (_object({"a": {"patternProperties": {"a\\": TEXT}}}), "ends in a backslash"),
+    ({"enum": []}, "enum is empty at #."),
+    ({"type": "array", "items": {"anyOf": []}, "minItems": 1}, "anyOf is empty at #/items."),
     ({"const": "a\x01b"}, "control character at #"),
     ({"enum": ["a", ["\x7f"]]}, "control character"),
     (_object({"\x00": WHOLE}), "control character"),

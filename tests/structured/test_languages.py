@@ -47,7 +47,8 @@ def test_an_answer_fits_its_grammar(grammar: str, fits: list[str], fits_not: lis
         ('start: "a" (', "The grammar is wrong at line 1, column 13"),
         ("x: /a/", "The grammar is wrong: no start rule found."),
         ("start: /(/", "unclosed group (in /(/)"),
-        ("start: <nothing>", "unknown special token"),
+        ("start: <nothing>", 'column 8: unknown special token: "<nothing>".'),
+        ('start: a\na: "b" a', "The grammar is too complex."),
         ('start: %json {"uniqueItems": true}', "Unimplemented keys"),
         ('start: %json {"x-guidance": {"lenient": true}, "uniqueItems": true}', "x-guidance"),
         ('start: start "a"', "The grammar allows no text."),
@@ -80,6 +81,8 @@ def test_a_grammar_that_is_wrong_is_refused_with_its_place(grammar: Any, message
         ("a?", ["", "a"], ["aa"]),
         ('[^"/]+', ["abc"], ['a"', "a/"]),
         (re.compile("ab*"), ["abb"], ["b"]),
+        (re.compile("ab.", re.IGNORECASE | re.DOTALL), ["AB\n", "abc"], ["b"]),
+        (r"a\\", ["a\\"], ["a", "a\\\\"]),
     ],
 )
 def test_an_answer_matches_its_expression_as_a_whole(regex: Any, fits: list[str], fits_not: list[str]) -> None:
@@ -101,7 +104,11 @@ def test_an_answer_matches_its_expression_as_a_whole(regex: Any, fits: list[str]
         ("", "regex is ''."),
         (3, "regex is 3."),
         ("a" * 70_000, "larger than 64 KiB"),
-        ("(a{1000}){1000}", "The regular expression is wrong"),
+        ("(a{1000}){1000}", "The regular expression is too complex."),
+        ("a{1000000}", "The regular expression is too complex."),
+        ("\\", "ends in a backslash"),
+        ("a\\\\\\", "ends in a backslash"),
+        (re.compile("a # b", re.VERBOSE), "compiled with re.VERBOSE"),
     ],
     ids=lambda value: str(value)[:20],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from internvl_gguf.structured import format_of
 from internvl_gguf.structured.partial_json import partial_value
 
 VALUES = st.recursive(
@@ -73,3 +75,32 @@ def is_beginning(part: Any, whole: Any) -> bool:
 def test_nothing_that_a_model_writes_raises(text: str) -> None:
     value = partial_value(text)
     assert json.loads(json.dumps(value)) == value
+
+
+def test_a_constant_of_the_schema_is_there_once_no_other_can_follow() -> None:
+    """Half of "circle" is no shape, and nobody should have to guard against it."""
+    made = format_of(
+        schema={
+            "type": "object",
+            "properties": {
+                "kind": {"enum": ["circle", "circular saw", "square"]},
+                "parts": {"type": "array", "items": {"$ref": "#/$defs/part"}},
+                "rest": {"anyOf": [{"const": "none"}, {"type": "string", "maxLength": 3}]},
+            },
+            "$defs": {"part": {"anyOf": [{"const": "lid"}, {"const": "leg"}, {"type": "null"}]}},
+        }
+    )
+    written = '{"kind": "circle", "parts": ["lid", "leg"], "rest": "no"'
+    seen = [made.parse_partial(written[:end]) for end in range(len(written) + 1)]
+    assert [value for before, value in itertools.pairwise(seen) if value != before] == [
+        {},
+        {"kind": "circle"},
+        {"kind": "circle", "parts": []},
+        {"kind": "circle", "parts": ["lid"]},
+        {"kind": "circle", "parts": ["lid", "leg"]},
+        {"kind": "circle", "parts": ["lid", "leg"], "rest": ""},
+        {"kind": "circle", "parts": ["lid", "leg"], "rest": "n"},
+        {"kind": "circle", "parts": ["lid", "leg"], "rest": "no"},
+    ]
+    assert format_of(schema={"enum": ["yes", "no"]}).parse_partial('"y') == "yes"
+    assert format_of(schema={"enum": ["yes", "no"]}).parse_partial('"') is None

@@ -43,12 +43,35 @@ def test_an_answer_that_was_cut_off_has_no_value() -> None:
     made = format_of(schema={"type": "object", "properties": {"a": {"type": "string"}}})
     with pytest.raises(InvalidAnswerError, match="not JSON"):
         made.parse('{"a": "x')
-    with pytest.raises(InvalidAnswerError, match="does not fit"):
-        made.parse('{"a": 1}')
     assert made.parse_partial('{"a": "x') == {"a": "x"}
 
 
+def test_a_whole_answer_that_does_not_fit_is_not_called_cut_off() -> None:
+    made = format_of(schema="a int")
+    for text in ('{"a": "x"}', "{}"):
+        with pytest.raises(InvalidAnswerError, match="does not fit") as caught:
+            made.parse(text)
+        assert "max_tokens" not in caught.value.hint
+    with pytest.raises(InvalidAnswerError, match="not JSON") as caught:
+        made.parse('{"a": 1} and more')
+    assert "max_tokens" not in caught.value.hint
+    with pytest.raises(InvalidAnswerError, match="not JSON") as caught:
+        made.parse('{"a": 1')
+    assert "max_tokens" in caught.value.hint
+    assert made.parse('{"a":1}') == {"a": 1}  # of an answer from elsewhere
+
+
+def test_a_name_beside_a_reference_is_taken_at_the_top_alone() -> None:
+    """There it names the document itself; below, it would change what the reference names."""
+    named = {"$id": "http://example.com/a", "$ref": "#/$defs/b", "$defs": {"b": {"type": "string"}}}
+    assert format_of(schema=named).parse('"x"') == "x"
+    with pytest.raises(InvalidRequestError, match=r"\$id beside \$ref at #/properties/a"):
+        format_of(schema={"properties": {"a": {"$id": "b", "$ref": "#/$defs/b"}}, "$defs": {"b": {}}})
+
+
 def test_a_schema_may_be_json_text_and_true_is_any_json() -> None:
+    assert format_of(schema="true") == format_of(schema=True)
+    assert format_of(schema="true str").parse('{"true": "x"}') == {"true": "x"}
     assert format_of(schema='{"type": "integer"}').parse("3") == 3
     anything = format_of(schema=True)
     assert anything.parse('[1, {"a": null}]') == [1, {"a": None}]

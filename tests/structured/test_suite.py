@@ -25,7 +25,7 @@ def test_instances_are_counted_as_they_are_judged(tmp_path: Path) -> None:
     file.write_text(json.dumps(cases), encoding="utf-8")
     counts, reasons = run([file], is_closed=False, shows_wrong=True)
     assert counts == {"schemas": 2, "schemas refused by name": 1, "valid accepted": 2, "invalid refused": 1}
-    assert list(reasons) == ["The schema has uniqueItems at #, to which an answer cannot be bound."]
+    assert list(reasons) == ["The schema has `uniqueItems` at #, to which an answer cannot be bound."]
     counts, _ = run([file], is_closed=True, shows_wrong=False)
     assert (counts["valid accepted"], counts["valid refused"]) == (1, 1)
 

@@ -241,6 +241,14 @@ def test_a_frame_that_is_left_is_no_call(text: str) -> None:
         parse_calls(text)
 
 
+def test_a_constant_in_a_call_is_there_once_no_other_can_follow() -> None:
+    made = tool_format([Tool("turn", "", {"properties": {"way": {"enum": ["left", "leap"]}}})])
+    whole = call("turn", way="left")
+    for end, arguments in (("le", {}), ("lef", {"way": "left"})):
+        _, calls = made.parse_partial(whole[: whole.index("left") + len(end)])
+        assert [(each.name, each.arguments) for each in calls] == [("turn", arguments)]
+
+
 def test_an_answer_with_calls_is_read_while_it_is_being_written() -> None:
     made = tool_format([ADD, SAY])
     whole = f"Well\n{call('say', text='hello')}\n{ONE}"

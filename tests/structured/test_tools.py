@@ -173,7 +173,7 @@ def test_a_coroutine_is_run_to_its_end_in_a_loop_or_without_one() -> None:
         ({"city": "a", "unit": "K"}, "unit: Input should be 'C' or 'F'"),
         ({"city": "a", "colour": "red"}, "colour: Extra inputs are not permitted"),
         ({"city": "a", "place": {}}, "place.x: Field required"),
-        ([1], "are a list"),
+        ([1], "are [1]"),
         ({"city": object()}, "are no JSON"),
     ],
     ids=lambda given: given if isinstance(given, str) else "",
@@ -265,7 +265,7 @@ def _generator() -> Any:
                     "function": {"name": "f", "parameters": {"properties": {"a": {"not": {"const": 1}}}}},
                 }
             ],
-            "Tool f: The schema has not at #/properties/a",
+            "Tool f: The schema has `not` at #/properties/a",
         ),
         ([Tool(f"t{i}") for i in range(129)], "more than 128 tools"),
     ],

@@ -6,6 +6,7 @@ whole upright picture, however it was cut into tiles. Any text can be read, in t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,16 +27,28 @@ GROUNDING_TOKENS: Final = (REF, REF_END, BOX, BOX_END)
 _NUMBER: Final = r"[-+]?\d++(?:\.\d++)?"
 _NUMBERS: Final = re.compile(_NUMBER)
 _CORNERS: Final = re.compile(r"\[\s*+" + r"\s*+,\s*+".join([f"({_NUMBER})"] * 4) + r"\s*+\]")
-_MARK: Final = re.compile(r"<ref>|<box>|<(?:quad|poly)>|\[\s*+\[|```(?P<language>\w*+)")
+_MARK: Final = re.compile(
+    r"<ref>|<box>|<(?:quad|poly)>|\[\s*+\[|```(?P<language>\w*+)"
+    r"|(?P<key>[\"'](?:bbox|box|bounding_box)(?:_2d)?[\"']\s*+:\s*+(?=\[))"
+)
+_NAMED: Final = re.compile(
+    r"[\"'](?:label|name|category|class|object)[\"']\s*+:\s*+(?:\"((?:[^\"\\]|\\.)*+)\"|'((?:[^'\\]|\\.)*+)')",
+    re.DOTALL,
+)
 _LABEL: Final = re.compile(r"(?P<label>(?:[^<\n]|<(?!/?(?:ref|box)>))*+)(?P<end></ref>)?")
 _RUN: Final = re.compile(r"[-+\d.,\s\[\]()]*+")
 _WORD: Final = re.compile(r"\w")
 _CLAUSE: Final = re.compile(r"[\n,;:!?(){}\[\]|]|\.\s|</?(?:ref|box)>")
 _BULLET: Final = re.compile(r"^[\s\d.*_#>\-\"'`]+")
 
+CUT_IN_BOX: Final = "The answer ends inside a box; what there is of it is left out."
+CUT_IN_LIST: Final = "The answer ends inside a list of boxes; more may have been meant."
+
 _LONGEST_LABEL: Final = 200  # characters; of a longer one, the middle is left out
 _POLYGON: Final = 8  # numbers of an untagged list without boxes that are named; fewer are a vector or a small matrix
 _NAMED_LABELS: Final = 3  # labels that a notice names
+_LONGEST_OBJECT: Final = 400  # characters of a JSON object on either side of its box in which its label is looked for
+_READ_FENCES: Final = ("", "json")  # what stands in others is code
 _CODE: Final = ("=", "(", "[", "{")  # before `[[…]]` in code and JSON, never in an answer with boxes
 
 
@@ -85,12 +98,12 @@ def read_boxes(text: str, pictures: AskedPictures | Size | Sequence[Size]) -> Bo
 
 
 def _asked(given: object) -> AskedPictures:
-    hint = "Give (width, height) in pixels, or a list with one of each picture."
+    hint = "Give (width, height) in pixels, each 1 or more, or a list with one of each picture."
     items = list(arguments.items("size", given, hint))
     if not items:
         raise arguments.wrong("size", given, hint)
     is_one = not isinstance(items[0], Sequence)
-    sizes = tuple(given_size("size", pair, hint) for pair in ([items] if is_one else items))
+    sizes = tuple(given_size("size", pair, hint) for pair in ([tuple(items)] if is_one else items))
     return AskedPictures(sizes, 0, len(sizes))
 
 
@@ -142,9 +155,11 @@ class _Reader:
                 at = self._take_tagged(mark.start(), mark.end())
             elif mark[0].startswith("["):
                 at = self._take_untagged(mark.start())
+            elif mark["key"]:
+                at = self._take_object(mark.start(), mark.end())
             elif mark[0].startswith("`"):
-                # Lists of objects stand in fences without a language.
-                self._is_code = not self._is_in_fence and bool(mark["language"])
+                # Lists of objects stand in fences without a language, or of JSON.
+                self._is_code = not self._is_in_fence and mark["language"] not in _READ_FENCES
                 self._is_in_fence = not self._is_in_fence
                 at = self._last_end = mark.end()
             else:
@@ -210,6 +225,40 @@ class _Reader:
         self._add(mark, last, [(found.groups(), found.span()) for found in corners], ["no tags"])
         return after
 
+    def _take_object(self, mark: int, start: int) -> int:
+        """Read the box of a JSON object, as other models write them, whose key stands at `mark`; return where it ends.
+
+        `{"bbox_2d": [1, 2, 300, 400], "label": "cat"}`: its label is another key of the object.
+        """
+        text, end = self._text, self._end_of_list(start)
+        if self._is_code:
+            return end
+        corners = list(_CORNERS.finditer(text, start, end))
+        is_cut = end == len(text) and text.count("[", start, end) > text.count("]", start, end)
+        last = end if is_cut else text.rfind("]", start, end) + 1
+        others = self._other_numbers(start, last, corners) if last else []
+        if corners or (is_cut and others) or len(others) >= _POLYGON:
+            self._note_rest(is_cut, is_lost=bool(others))
+        label = self._label_of_object(mark, end) if corners else None
+        self._add(mark, end, [(found.groups(), found.span()) for found in corners], ["no tags"], label)
+        return end
+
+    def _label_of_object(self, mark: int, end: int) -> _Label:
+        """Return the label in the object around a box that stands from `mark` to `end`."""
+        text = self._text
+        first = max(text.rfind(brace, max(self._last_end, mark - _LONGEST_OBJECT), mark) for brace in "{}")
+        last = text.find("}", end, end + _LONGEST_OBJECT)
+        found = _NAMED.search(text, max(first, self._last_end), mark) or (
+            _NAMED.search(text, end, last if last >= 0 else min(len(text), end + _LONGEST_OBJECT))
+        )
+        written = (found[1] if found[1] is not None else found[2]) if found else ""
+        try:
+            label = str(json.loads(f'"{written}"', strict=False))
+        except ValueError:  # in single quotes, or with an escape that JSON does not have
+            label = written
+        label = shortened(label.strip(), _LONGEST_LABEL)
+        return _Label(label, is_closed=True, end=end, picture=self._pictures.named(label))
+
     def _note_rest(self, is_cut: bool, *, is_lost: bool) -> None:
         """Note what a list has besides whole boxes: a part of one at the end of the answer, or other numbers."""
         if is_cut:
@@ -242,6 +291,7 @@ class _Reader:
         end: int,
         found: Sequence[tuple[Sequence[str], tuple[int, int]]],
         issues: list[BoxIssue],
+        label: _Label | None = None,
     ) -> None:
         """Add the boxes of one list: the numbers and the place of each.
 
@@ -249,10 +299,11 @@ class _Reader:
             mark: where the list begins, its tag included.
             end: where it ends.
             issues: what is to be said of all of them.
+            label: their label; None for the one that stands before them.
         """
         self._hear(mark)
         if found:
-            label = self._label_at(mark, "no tags" not in issues)
+            label = label or self._label_at(mark, "no tags" not in issues)
             if not label.text:
                 issues = [*issues, "no label"]
             elif not label.is_closed and "not closed" not in issues:
@@ -274,9 +325,9 @@ class _Reader:
     def _notices(self) -> list[str]:
         notices = []
         if self._lost_last:
-            notices.append("The answer ends inside a box; what there is of it is left out.")
+            notices.append(CUT_IN_BOX)
         elif self._is_cut_off:
-            notices.append("The answer ends inside a list of boxes; more may have been meant.")
+            notices.append(CUT_IN_LIST)
         if self._n_unread:
             notices.append(f"Numbers of the answer that are no box were not read: {_counted(self._n_unread, 'list')}.")
         if self._n_polygons:

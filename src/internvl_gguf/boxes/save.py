@@ -35,25 +35,44 @@ def check_target(target: Path, sources: Sequence[object] = ()) -> None:
         sources: the pictures, of which none is overwritten.
 
     Raises:
-        InvalidRequestError: another ending, no such folder, or one of the pictures.
+        InvalidRequestError: another ending, or one of the pictures.
+        PictureError: there is no such folder, or a folder of that name.
     """
+    if target.is_dir():
+        raise is_folder(target)
     if target.suffix.lower() not in {*_FORMATS, _COCO}:
         raise InvalidRequestError(
             f"Boxes cannot be written to {safe_name(str(target))}: its ending names no format for them.",
             f"Use {', '.join(_FORMATS)} for the picture with its boxes, or {_COCO} for COCO's format.",
         )
-    if not target.parent.is_dir():
-        raise InvalidRequestError(
-            f"There is no folder {safe_name(str(target.parent))} for the boxes.", "Make it, or name another place."
-        )
-    if target.is_dir():
-        raise InvalidRequestError(f"{safe_name(str(target))} is a folder.", "Name a file in it.")
+    check_folder(target, "the boxes")
     for source in sources:
         is_file = isinstance(source, str | Path) and target.exists() and Path(source).exists()
         if is_file and target.samefile(str(source)):
             raise InvalidRequestError(
                 f"{safe_name(str(target))} is one of the pictures: it would be overwritten.", "Name another file."
             )
+
+
+def is_folder(target: Path) -> PictureError:
+    """Return the error of a folder that is named in place of a file."""
+    return PictureError(f"{safe_name(str(target))} is a folder.", "Name a file in it.")
+
+
+def check_folder(target: Path, what: str) -> None:
+    """Check that the folder of a file is there.
+
+    Args:
+        target: the file.
+        what: what is to be written, for messages.
+
+    Raises:
+        PictureError: it is not.
+    """
+    if not target.parent.is_dir():
+        raise PictureError(
+            f"There is no folder {safe_name(str(target.parent))} for {what}.", "Make it, or name another place."
+        )
 
 
 def numbered(target: Path, count: int) -> list[Path]:

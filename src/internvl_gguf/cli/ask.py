@@ -12,7 +12,7 @@ import typer
 from internvl_gguf.cli import ask_options, form_options, options
 from internvl_gguf.cli.ask_progress import AskProgress, ask_progress
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
-from internvl_gguf.cli.boxes_output import box_files, write_boxes
+from internvl_gguf.cli.boxes_output import box_files, is_cut_off, write_boxes
 from internvl_gguf.cli.clip_options import ClipWishes, VideoOption, refuse_wishes_without_clip, takes_clip_options
 from internvl_gguf.cli.judges import find_judge, is_critic
 from internvl_gguf.cli.output import StreamedAnswer, print_json, say, show_library_log
@@ -69,12 +69,12 @@ def ask(
         words, found = _without_pictures(words)
         image = [*image, *found]
         model, prompt = _split_arguments(words, model_option, prompt_option)
-        _refuse_stdin_twice(prompt, [*image, *video])
     else:
         _refuse_with_batch(json_output, verbose, drop_others and output is None, boxes is not None)
         if escalate is not None:
             raise typer.BadParameter("the questions of --batch are asked of one model", param_hint="--escalate")
         model, prompt = model_option or _model_of_batch(words, image, video), prompt_option
+    _refuse_stdin_twice(prompt if batch is None else str(batch), [*image, *video], schema, grammar)
     config = asking.engine
     if batch is not None:
         with option_errors():
@@ -84,7 +84,7 @@ def ask(
     if log:
         show_library_log()
     opening = {**asking.opening, "mmproj": asking.mmproj, **config.options}
-    form = form_options.given_form(schema, choices, regex, grammar)
+    form = form_options.given_form(schema, choices, regex, grammar, draws=boxes is not None)
     asked = cast("AskOptions", {**asking.asked, **form, "format_in_prompt": format_in_prompt})
     if batch is not None:
         from internvl_gguf.cli.batch import BatchJob, run_batch
@@ -119,7 +119,7 @@ def ask(
         if reply.thinking:
             say(f"Thought: {reply.thinking}")
         _say_statistics(reply)
-    if form and reply.parsed is None and reply.text != "null":
+    if (form and reply.parsed is None and reply.text != "null") or (files and is_cut_off(reply)):
         raise typer.Exit(FAILED)
 
 
@@ -271,13 +271,29 @@ def _without_pictures(words: list[str]) -> tuple[list[str], list[str]]:
     return [word for word in words if word not in pictures], pictures
 
 
-def _refuse_stdin_twice(prompt: str | None, images: list[str]) -> None:
+def _refuse_stdin_twice(prompt: str | None, images: list[str], schema: str | None, grammar: str | None) -> None:
+    """Refuse two things on stdin.
+
+    Args:
+        prompt: the question, or the file of questions; None and "-" for stdin.
+        images, schema, grammar: as they were given.
+
+    Raises:
+        typer.BadParameter: there are two.
+    """
     from internvl_gguf.cli.stdin import is_stdin
 
-    if prompt is None and any(map(is_stdin, images)):
+    on_stdin = {
+        "the question": prompt is None or prompt == "-",
+        "a picture": any(map(is_stdin, images)),
+        "the schema": form_options.reads_stdin(schema),
+        "the grammar": form_options.reads_stdin(grammar),
+    }
+    names = [name for name, is_there in on_stdin.items() if is_there]
+    if len(names) > 1:
         raise typer.BadParameter(
-            "the question and a picture cannot both come on stdin: write the question out, or name the picture's file",
-            param_hint="PROMPT",
+            f"{names[0]} and {names[1]} cannot both come on stdin: write one out, or name its file",
+            param_hint="PROMPT" if prompt is None else "--batch" if prompt == "-" else f"--{names[1].split()[1]}",
         )
 
 

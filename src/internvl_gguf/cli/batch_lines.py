@@ -16,6 +16,7 @@ from internvl_gguf.cli.clip_options import ClipWishes
 from internvl_gguf.cli.parameters import VALUE, in_flags
 from internvl_gguf.config import FORMS, EngineConfig, FormOptions, PictureOptions, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
+from internvl_gguf.structured.json_words import in_json
 from internvl_gguf.types import Question, Reply
 from internvl_gguf.utils.foreign_names import QUESTION
 from internvl_gguf.utils.kinds import JudgeName, Kind, Switch, Texts
@@ -249,7 +250,7 @@ def in_fields(text: str) -> str:
             return f'"{name}"' if value is None else f'"{name}": {json.dumps(ast.literal_eval(value))}'
         return found[0]
 
-    return in_flags(_ASSIGNED.sub(field_of, text), EngineConfig)
+    return in_flags(_ASSIGNED.sub(field_of, in_json(text)), EngineConfig)
 
 
 def record_of(line: Line, outcome: Reply | InternVLError, common: Common) -> dict[str, Any]:

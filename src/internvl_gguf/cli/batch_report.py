@@ -322,7 +322,7 @@ def _kind(error: InternVLError) -> tuple[str, str]:
     if isinstance(error, ContextOverflowError):
         return "too long for the context", "too long for the context"
     if isinstance(error, InvalidRequestError):
-        return "line that is no question", "lines that are no questions"
+        return "line that cannot be asked", "lines that cannot be asked"
     return "failure of the model", "failures of the model"
 
 

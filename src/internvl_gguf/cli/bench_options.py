@@ -83,8 +83,8 @@ BestOfOption = Annotated[
     str | None,
     given(
         "N[,N]...",
-        "What 1, 2, 4, ... answers are worth, of which a judge chooses one; alone, unless --only names other parts. With "
-        "--cascade the vote of so many, whose share says how sure it is.",
+        "What 1, 2, 4, ... answers are worth, of which a judge chooses one; alone, unless --only names other parts. "
+        "With --cascade the vote of so many, whose share says how sure it is.",
         _BEST_OF,
         "--best-of",
         allow_from_autoenv=False,

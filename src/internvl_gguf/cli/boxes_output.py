@@ -10,9 +10,10 @@ import typer
 
 from internvl_gguf.cli.output import say
 from internvl_gguf.cli.run import option_errors
+from internvl_gguf.utils.sizes import counted
 
 if TYPE_CHECKING:
-    from internvl_gguf.types import Box, Picture
+    from internvl_gguf.types import Box, Picture, Reply
 
 
 def box_files(target: Path, pictures: Sequence[Picture]) -> list[Path]:
@@ -20,7 +21,8 @@ def box_files(target: Path, pictures: Sequence[Picture]) -> list[Path]:
 
     Raises:
         typer.BadParameter: there is no picture.
-        typer.Exit: a file that cannot be used; the user was told.
+        typer.Exit: a file of another format, or one of the pictures; the user was told.
+        PictureError: there is no such folder, or a folder of that name.
     """
     from internvl_gguf.boxes.save import check_target, is_coco, numbered
 
@@ -34,7 +36,9 @@ def box_files(target: Path, pictures: Sequence[Picture]) -> list[Path]:
 
 
 def write_boxes(files: Sequence[Path], pictures: Sequence[Picture], boxes: Sequence[Box]) -> list[Path]:
-    """Write the boxes of an answer, and say where they are; a picture without one is not drawn.
+    """Write the boxes of an answer, and say where they are.
+
+    Every file is written, with no box where the answer names none: one of an earlier answer would pass for its.
 
     Args:
         files: as `box_files` returned them.
@@ -60,20 +64,27 @@ def write_boxes(files: Sequence[Path], pictures: Sequence[Picture], boxes: Seque
     written = []
     for number, (file, picture) in enumerate(zip(files, pictures, strict=True)):
         own = [box for box in boxes if box.image == number]
-        if own:
-            is_new = not file.exists()
-            save_drawing(file, picture.source, own)
-            _say_written(file, len(own), is_new)
-            _say_numbers(own)
-            written.append(file)
-    if not written:
-        say(f"The answer names no box, so {files[0]} was not written.")
+        is_new = not file.exists()
+        save_drawing(file, picture.source, own)
+        _say_written(file, len(own), is_new)
+        _say_numbers(own)
+        written.append(file)
     return written
 
 
+def is_cut_off(reply: Reply) -> bool:
+    """Return whether an answer ended before all its boxes were named, as far as that can be known."""
+    from internvl_gguf.boxes.parse import CUT_IN_BOX, CUT_IN_LIST
+
+    return reply.finish_reason == "length" or not {CUT_IN_BOX, CUT_IN_LIST}.isdisjoint(reply.notices)
+
+
 def _say_written(file: Path, count: int, is_new: bool) -> None:
-    boxes = "1 box" if count == 1 else f"{count} boxes"
-    say(f"Saved {boxes} in {file}" if is_new else f"Replaced {file}, which was there already: {boxes}")
+    boxes = counted(count, "box", "boxes") if count else "the answer names no box in it"
+    if is_new:
+        say(f"Saved {boxes} in {file}" if count else f"Saved {file}: {boxes}")
+    else:
+        say(f"Replaced {file}, which was there already: {boxes}")
 
 
 def _say_numbers(boxes: Sequence[Box]) -> None:

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from internvl_gguf.cli.named_text import missing_file, named_text, shown_name
 from internvl_gguf.cli.run import option_errors
+from internvl_gguf.cli.stdin import is_stdin
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.utils.text_data import decode_text
 
 _PANEL: Final = "The form of the answer"
-_LONGEST_NAME: Final = 4096
 
 
 def _option(name: str, metavar: str, about: str) -> Any:
@@ -24,13 +24,19 @@ def _option(name: str, metavar: str, about: str) -> Any:
 
 SchemaOption = Annotated[
     str | None,
-    _option("--schema", "FILE|JSON|KEYS", 'Answer in JSON by this schema: a file, JSON, or keys as "name, age int".'),
+    _option(
+        "--schema",
+        "FILE|JSON|KEYS",
+        'Answer in JSON by this schema: a file (- for stdin), JSON, or keys as "name, age int".',
+    ),
 ]
 ChoicesOption = Annotated[
     str | None, _option("--choices", "A,B,...", 'Answer with one of these; \'["a, b", "c"]\' where they have commas.')
 ]
 RegexOption = Annotated[str | None, _option("--regex", "REGEX", "Answer with a text that matches as a whole.")]
-GrammarOption = Annotated[str | None, _option("--grammar", "FILE|TEXT", "Answer by this grammar, in Lark or GBNF.")]
+GrammarOption = Annotated[
+    str | None, _option("--grammar", "FILE|TEXT", "Answer by this grammar, in Lark or GBNF; - is stdin.")
+]
 FormatInPromptOption = Annotated[
     bool,
     typer.Option(
@@ -42,39 +48,86 @@ FormatInPromptOption = Annotated[
 ]
 
 
-def given_form(schema: str | None, choices: str | None, regex: str | None, grammar: str | None) -> dict[str, Any]:
+def given_form(
+    schema: str | None, choices: str | None, regex: str | None, grammar: str | None, *, draws: bool = False
+) -> dict[str, Any]:
     """Return what was given as options of a question, files read; an empty dict if nothing was.
 
+    Args:
+        schema, choices, regex, grammar: as they were typed.
+        draws: whether the boxes of the answer are wanted, for which the form has to leave room.
+
     Raises:
-        typer.Exit: a file cannot be read, or the form cannot be used; the user was told.
+        InvalidRequestError: a file cannot be read, or does not hold what can be used.
+        typer.Exit: the form cannot be used; the user was told.
     """
     from internvl_gguf.session.question_options import checked_options
 
-    given: dict[str, Any] = {}
+    typed = {"schema": schema, "choices": choices, "regex": regex, "grammar": grammar}
+    given: dict[str, Any] = {name: text for name, text in typed.items() if text is not None}
     with option_errors():
-        if schema is not None:
-            given["schema"] = _as_schema(_content(schema, "--schema"))
+        if len(given) > 1:
+            checked_options(given)
         if choices is not None:
             given["choices"] = _as_choices(choices)
-        if regex is not None:
-            given["regex"] = regex
-        if grammar is not None:
-            given["grammar"] = _content(grammar, "--grammar")
+    file = None
+    for name, text in typed.items():
+        if text is not None and name in ("schema", "grammar"):
+            content = _content(text, f"--{name}")
+            file = None if content is None else shown_name(text)
+            given[name] = text if content is None else content
+    if schema is not None:
+        given["schema"] = _as_schema(given["schema"])
+    try:
         checked_options(given)
+    except InvalidRequestError as error:
+        if file is not None:
+            raise InvalidRequestError(f"{file}: {error.message}", error.hint) from None
+        with option_errors():
+            raise
+    if draws:
+        with option_errors():
+            _check_room_for_boxes(given)
     return given
 
 
-def _content(given: str, option: str) -> str:
-    """Return the text of a file if it names one, else what was given."""
-    path = Path(given)
-    if len(given) > _LONGEST_NAME or "\n" in given or not path.suffix or any(char in given for char in '{"'):
-        return given
-    try:
-        return decode_text(path.read_bytes(), given)
-    except FileNotFoundError:
-        raise InvalidRequestError(f"There is no file {given}.", f"Check the path given with {option}.") from None
-    except OSError as error:
-        raise InvalidRequestError(f"{given} cannot be read: {error.strerror}.", "Check the path.") from error
+def reads_stdin(given: str | None) -> bool:
+    """Return whether a schema or a grammar comes on stdin."""
+    return given is not None and is_stdin(given)
+
+
+def _check_room_for_boxes(given: dict[str, Any]) -> None:
+    """Refuse a form in which no answer can name a box. A grammar and an expression may well be those of boxes.
+
+    Raises:
+        InvalidRequestError: it is one.
+    """
+    if "choices" in given:
+        raise InvalidRequestError("An answer that is one of --choices has no boxes.", "Leave --choices or --boxes out.")
+    if "schema" in given:
+        from internvl_gguf.structured.schema_source import schema_source
+        from internvl_gguf.structured.schema_tree import may_hold_list
+
+        if not may_hold_list(schema_source(given["schema"]).schema):
+            raise InvalidRequestError(
+                "An answer by this --schema has no boxes: there is no list in it.",
+                'Leave --schema or --boxes out, or ask for lists: --schema "label, bbox list[int]".',
+            )
+
+
+def _content(given: str, option: str) -> str | None:
+    """Return the text of a file, a pipe or stdin if one is named; None if the text itself was given.
+
+    Raises:
+        InvalidRequestError: there is no such file, or it is none of text.
+    """
+    if any(sign in given for sign in '\n{"'):
+        return None
+    text = named_text(given, option)
+    is_path = bool(Path(given).suffix) or ("/" in given and " " not in given)
+    if text is None and is_path and ":" not in given[2:]:  # C:\\schema.json is one, `start: /a.b/` is none
+        raise missing_file(given, option)
+    return text
 
 
 def _as_schema(text: str) -> Any:

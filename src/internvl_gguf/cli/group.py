@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import typer
@@ -76,14 +79,34 @@ def load(name: str) -> Any:
         group = typer.main.get_group(loaded).commands[name]
         group.epilog = elsewhere(_name_variables(group, name))
         for own_name, each in getattr(group, "commands", {}).items():
+            _refuse_empty_names(each)
             each.epilog = elsewhere(_name_variables(each, name, own_name))
         return group
     wanted = settings_file.defaults_of(name, target, asking_types(), tuple(COMMANDS))
     loaded.command(name, cls=PlainCommand, context_settings={**_SETTINGS, "default_map": wanted})(target)
     command = typer.main.get_command(loaded)
+    _refuse_empty_names(command)
     variables = _name_variables(command, name)
     command.epilog = asking_elsewhere(name) if asks(target) else elsewhere(variables)
     return command
+
+
+def _refuse_empty_names(command: Any) -> None:
+    """Make the options of a command that name a file refuse an empty name."""
+    for each in command.params:
+        if each.type_descriptor.annotation is Path:
+            each.process_value = partial(_named_file, each, each.process_value)
+
+
+def _named_file(option: Any, process: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:
+    """Return the value of an option that names a file; the library takes an empty name for the current folder.
+
+    Raises:
+        typer.BadParameter: it is empty.
+    """
+    if value == "":
+        raise typer.BadParameter("it is empty: name a file", ctx=context, param=option)
+    return process(context, value)
 
 
 def _name_variables(command: Any, *path: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from internvl_gguf.boxes.save import save_drawing
+from internvl_gguf.boxes.save import check_folder, is_folder, save_drawing
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import takes_picture_options
 from internvl_gguf.cli.clip_options import ClipWishes, VideoOption, refuse_wishes_without_clip, takes_clip_options
@@ -36,6 +36,7 @@ from internvl_gguf.cli.inspect_report import (
 )
 from internvl_gguf.cli.output import print_json, say
 from internvl_gguf.cli.run import FAILED, option_errors
+from internvl_gguf.cli.stdin import is_stdin
 from internvl_gguf.config import DEFAULT_N_CTX, PictureOptions
 from internvl_gguf.errors import ModelFileError, PictureError
 from internvl_gguf.images.fit_context import ANSWER_ALLOWANCE, ContextBudget, PictureToCut, plan_cut
@@ -125,6 +126,8 @@ def inspect(
             raise typer.BadParameter("use a positive context length", param_hint="--n-ctx")
         if prompt_tokens < 0:
             raise typer.BadParameter("use 0 or more tokens", param_hint="--prompt-tokens")
+    if answer is not None and is_stdin(answer) and any(map(is_stdin, [*image, *video])):
+        raise typer.BadParameter("the answer and a picture cannot both come on stdin", param_hint="--boxes")
     named = _with_folders(image)
     with option_errors():
         all_targets = _drawn_files(save, [*named, *video]) if save else []
@@ -136,7 +139,7 @@ def inspect(
         names = [name for item, name in zip(found, [*named, *video], strict=True) if item]
         inspection = _inspection(names, items, _encoder(model, mmproj), pictures, n_ctx, prompt_tokens)
     replaced = {target for target in targets if target.exists()}
-    reading = None if answer is None else read_answer(answer, inspection.sizes)
+    reading = None if answer is None else read_answer(answer, inspection.sizes, names)
     for number, (item, target) in enumerate(zip(items, targets, strict=False)):
         if isinstance(item, _Still) and reading is not None:
             save_drawing(target, item.picture.source, reading.boxes, number)
@@ -290,9 +293,13 @@ def _drawn_files(save: Path, images: Sequence[str]) -> list[Path]:
 
     Raises:
         typer.BadParameter: a file of another format, or one of the pictures.
+        PictureError: there is no such folder, or a folder of that name.
     """
+    if save.is_dir():
+        raise is_folder(save)
     if save.suffix.lower() != ".png":
         raise typer.BadParameter("the drawing is saved as PNG: name it with .png", param_hint="--save")
+    check_folder(save, "the drawing")
     numbered = [save.with_stem(f"{save.stem}-{number}") for number in range(1, len(images) + 1)]
     targets = [save] if len(images) == 1 else numbered
     for target in targets:

@@ -141,12 +141,14 @@ class ToolWish:
         description: what it does, for the model.
         parameters: JSON schema of its arguments; None for none.
         param: the name of `parameters` in errors.
+        name_param: that of `name`.
     """
 
     name: str
     description: str
     parameters: Mapping[str, Any] | None = field(repr=False)
     param: str
+    name_param: str
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.server.api_errors import RefusedRequestError
 from internvl_gguf.server.chat_request import AnswerWishes, FormWish, ToolWish
+from internvl_gguf.server.client_words import for_json_clients
 
 if TYPE_CHECKING:
     from internvl_gguf.structured import AnswerFormat, Tool
 
 _LONGEST_KEPT: Final = 64 * 1024
 """Characters of the tools of a request as JSON that are kept with what was made of them: agents send them each turn."""
+
+_KINDS: Final = ("choices", "regex", "grammar")
+"""What messages about a form begin with, which clients call otherwise."""
 
 Value = TypeVar("Value")
 
@@ -88,12 +92,14 @@ def _form(wish: FormWish) -> AnswerFormat:
 
 def _tools(wishes: tuple[ToolWish, ...]) -> tuple[Tool, ...]:
     from internvl_gguf.structured import tools_of
-    from internvl_gguf.structured.tools import MAX_TOOLS
+    from internvl_gguf.structured.tools import MAX_TOOLS, check_name
 
     if len(wishes) > MAX_TOOLS:
         raise RefusedRequestError(
             f"tools has more than {MAX_TOOLS} tools.", "Give fewer.", code="invalid_value", param="tools"
         )
+    for wish in wishes:
+        _refusing(partial(check_name, wish.name), wish.name_param, "invalid_value")
     made = [_refusing(partial(_tool, wish), wish.param, "invalid_function_parameters") for wish in wishes]
     return _refusing(lambda: tools_of(made), "tools", "invalid_value")
 
@@ -129,4 +135,7 @@ def _refusing(make: Callable[[], Value], param: str, code: str) -> Value:
     try:
         return make()
     except InvalidRequestError as error:
-        raise RefusedRequestError(f"{param}: {error.message}", error.hint, code=code, param=param) from None
+        said, hint = (for_json_clients(text) for text in (error.message, error.hint))
+        subject, _, rest = said.partition(" ")
+        message = f"{param} {rest}" if subject in _KINDS else f"{param}: {said}"
+        raise RefusedRequestError(message, hint, code=code, param=param) from None

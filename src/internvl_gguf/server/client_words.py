@@ -1,7 +1,10 @@
-"""Messages about a context that is too small and about clips, in words that clients of the server can follow."""
+"""Messages about contexts that are too small, clips and forms, in words that clients of the server can follow."""
 
 from __future__ import annotations
 
+import ast
+import json
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -16,11 +19,25 @@ _OF_CLIENTS: Final = {
 """What only users of the Python interface can do, and the words that replace it."""
 
 
+_SHORT_FORM: Final = ', or "name, age int, tags list"'
+"""A form of schemas that requests do not have."""
+_ASSIGNED: Final = re.compile(r"""\b(?:choices|regex)=(\[[^\]]*\]|r?"[^"]*")""")
+"""A value as messages write it for Python."""
+
+
 def for_clients(text: str) -> str:
     """Return a message or hint as a client can follow it."""
     for ours, theirs in _OF_CLIENTS.items():
         text = text.replace(ours, theirs)
     return text
+
+
+def for_json_clients(text: str) -> str:
+    """Return a message or hint about a form or a tool as a client can follow it."""
+    from internvl_gguf.structured.json_words import in_json
+
+    text = in_json(text).replace(_SHORT_FORM, "").replace("as schema=", "as json_schema")
+    return _ASSIGNED.sub(lambda found: json.dumps(ast.literal_eval(found[1])), text)
 
 
 def notices_field(notices: Sequence[str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from internvl_gguf.config import SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.server.api_errors import RefusedRequestError
 from internvl_gguf.server.chat_request import AnswerDefaults, Body
+from internvl_gguf.server.field_homes import home_of
 from internvl_gguf.server.fields import MOST_STOPS, PICTURE_FIELDS, Fields, Refused, Used
 from internvl_gguf.utils.kinds import JudgeName
 from internvl_gguf.utils.options import options_of
@@ -41,7 +42,8 @@ def check_fields(body: Body, fields: Fields) -> Body:
 def _unknown(name: str, fields: Fields) -> RefusedRequestError:
     shown = name if len(name) <= 60 and name.isprintable() else "with a name of another kind"
     near = difflib.get_close_matches(name[:60], fields, n=1)
-    hint = f"Did you mean {near[0]}?" if near else "Leave it out."
+    home = home_of(name, fields)
+    hint = f"Give it as {home}." if home else f"Did you mean {near[0]}?" if near else "Leave it out."
     return RefusedRequestError(
         f"There is no field {shown}.", hint, code="unknown_parameter", param=shown if shown == name else None
     )

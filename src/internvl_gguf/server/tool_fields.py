@@ -65,6 +65,7 @@ def _tool(given: Mapping[str, Any], param: str, schema: str) -> ToolWish:
         "" if description is None else as_text(description, f"{param}.description"),
         None if parameters is None else as_object(parameters, f"{param}.{schema}"),
         f"{param}.{schema}",
+        f"{param}.name",
     )
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from internvl_gguf.config import AskOptions, PictureOptions
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.images.load import picture_list
 from internvl_gguf.session.prompt_template import check_places
 from internvl_gguf.structured.tool_stream import AFTER_ARGUMENTS
-from internvl_gguf.types import Message, PictureLayout, ToolResult
+from internvl_gguf.types import Frames, Message, MessagePicture, Picture, PictureLayout, ToolResult, Video
 from internvl_gguf.utils import arguments
+from internvl_gguf.utils.safe_text import error_line
 from internvl_gguf.utils.sizes import counted
+
+_GIVE_JSON: Final = "Give text, or what JSON can hold: dicts, lists, texts, numbers, true, false and None."
+_PICTURES: Final = (Picture, MessagePicture, Video, Frames)
 
 
 @dataclass(frozen=True)
@@ -62,17 +66,64 @@ def asked(
 
 
 def result_text(content: Any) -> str:
-    """Return what a tool returned as the model reads it: text as it is, anything else as JSON."""
+    """Return what a tool returned as the model reads it: text as it is, anything else as JSON.
+
+    Raises:
+        InvalidRequestError: JSON cannot hold it: NaN, a list that holds itself, bytes that are no text, a picture
+            among other things, an object of the caller's own.
+    """
     if isinstance(content, str):
-        return content
-    from pydantic_core import to_jsonable_python
+        text = content
+    else:
+        from pydantic_core import to_jsonable_python
 
-    return json.dumps(to_jsonable_python(content, fallback=_last_resort), ensure_ascii=False)
+        _refuse_pictures(content)
+        try:
+            plain = to_jsonable_python(content, fallback=_as_lists)
+            text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
+        except InvalidRequestError:
+            raise
+        except Exception as error:  # what a value's own methods raise, too
+            raise InvalidRequestError(f"The result of a tool is no JSON: {error_line(error)}.", _GIVE_JSON) from None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError("The result of a tool has half a surrogate pair.", _GIVE_JSON) from None
+    return text
 
 
-def _last_resort(value: Any) -> Any:
-    """Return an array as lists, and what JSON has no form of as its text."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+def _as_lists(value: Any) -> Any:
+    """Return an array as lists.
+
+    Raises:
+        InvalidRequestError: it is none, and JSON has no form of it.
+    """
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise InvalidRequestError(
+        f"The result of a tool has {arguments.shown(value)} in it, which JSON cannot hold.", _GIVE_JSON
+    )
+
+
+def _refuse_pictures(content: Any) -> None:
+    """Refuse a picture among other things, which would be told by its fields.
+
+    Raises:
+        InvalidRequestError: there is one.
+    """
+    waiting, seen = [content], {id(content)}
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, _PICTURES):
+            raise InvalidRequestError(
+                f"The result of a tool has {arguments.shown(value)} in it, which JSON cannot hold.",
+                'Give pictures beside the words: ToolResult("words", [picture]).',
+            )
+        inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+        for each in inside:
+            if id(each) not in seen and not isinstance(each, str):
+                seen.add(id(each))
+                waiting.append(each)
 
 
 def _check_calls(history: Sequence[Message], n_results: int) -> None:

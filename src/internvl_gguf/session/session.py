@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 
-from internvl_gguf.boxes.prompts import detect_prompt, locate_prompt
+from internvl_gguf.boxes.prompts import detect_prompt, given_labels, locate_prompt, missed_labels
 from internvl_gguf.config import (
     DEFAULT_CANDIDATES,
     DEFAULT_WORKER_TIMEOUT,
@@ -296,7 +296,8 @@ class Session(Owned):
             tool_timeout: seconds to wait for a tool, which goes on in a thread of its own; 0 waits for ever.
             on_call: called with each call and its result.
             **options: as in `ask`; `tools` have to be functions. What they return goes to the model as text, or as
-                JSON; a picture (PIL, uint8 [height, width, 3], `Picture`) as a picture; a `ToolResult` as it says.
+                JSON; pictures (PIL, uint8 [height, width, 3], `Picture`), one or a list, as pictures; a `ToolResult` as
+                it says.
 
         Returns:
             The last answer; `messages` has all of them.
@@ -374,14 +375,19 @@ class Session(Owned):
 
         Args:
             images: as in `ask`; without one, the pictures of the conversation are meant.
-            labels: what to look for; None for all objects.
+            labels: what to look for; None for all objects. A notice names those of which no box is.
             **options: as in `ask`.
 
         Raises:
             InvalidRequestError: there is no picture, or the model has no tokens for boxes.
             As `ask`.
         """
-        return self._find(detect_prompt(labels), images, options)
+        wanted = None if labels is None else given_labels(labels)
+        reply = self._find(detect_prompt(wanted), images, options)
+        missed = missed_labels(wanted or (), reply.boxes)
+        for line in missed:
+            self._on_notice(line)
+        return replace(reply, notices=(*reply.notices, *missed))
 
     def locate(self, images: Any, phrase: str, **options: Unpack[AskOptions]) -> Reply:
         """Ask where something is in a picture, by the prompt with which InternVL was taught to find it.

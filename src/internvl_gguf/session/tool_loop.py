@@ -9,9 +9,11 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from internvl_gguf.config import AskOptions
-from internvl_gguf.errors import InternVLError, InvalidRequestError
+from internvl_gguf.errors import InternVLError, InvalidRequestError, ToolError
+from internvl_gguf.session.asked import result_text
 from internvl_gguf.types import MessagePicture, Picture, Reply, ToolCall, ToolResult
 from internvl_gguf.utils import arguments
+from internvl_gguf.utils.sizes import in_seconds
 
 if TYPE_CHECKING:
     from internvl_gguf.structured import Tool
@@ -38,6 +40,7 @@ def run_tools(
     Args:
         ask: `Session.ask`.
     """
+    arguments.functions(on_call=on_call)
     tools = _callable_tools(options.get("tools"))
     steps = arguments.whole("max_steps", max_steps)
     if arguments.number("tool_timeout", tool_timeout) < 0:
@@ -70,7 +73,7 @@ def call_tool(tool: Tool, call: ToolCall, timeout: float) -> ToolResult:
 
     def work() -> None:
         try:
-            outcomes.put(_with_read_pictures(as_result(tool.call(call.arguments))))
+            outcomes.put(_usable(tool, as_result(tool.call(call.arguments))))
         except BaseException as error:  # SystemExit, too: a tool may not end the program
             outcomes.put(error)
 
@@ -78,19 +81,34 @@ def call_tool(tool: Tool, call: ToolCall, timeout: float) -> ToolResult:
     try:
         outcome = outcomes.get(timeout=timeout or None)
     except Empty:
-        return ToolResult(f"Error: {tool.name} took longer than {timeout:g} seconds.")
+        return ToolResult(f"Error: {tool.name} took longer than {in_seconds(timeout)}.")
     if isinstance(outcome, BaseException):
         return ToolResult(f"Error: {_in_words(outcome)}")
     return outcome
 
 
 def as_result(value: Any) -> ToolResult:
-    """Return what a function returned as a result: pictures and bytes as pictures, anything else as its content."""
+    """Return what a function returned as a result: pictures, bytes and lists of them as pictures, else its content."""
     if isinstance(value, ToolResult):
         return value
-    if isinstance(value, Picture | bytes) or _is_picture(value):
+    if _is_shown(value):
         return ToolResult("", [value])
+    if isinstance(value, list | tuple) and value and all(map(_is_shown, value)):
+        return ToolResult("", list(value))
     return ToolResult(value)
+
+
+def _usable(tool: Tool, result: ToolResult) -> ToolResult:
+    """Return a result that the model can be told, its pictures read.
+
+    Raises:
+        ToolError: it cannot be told; that is a fault of the tool.
+    """
+    try:
+        result_text(result.content)
+        return _with_read_pictures(result)
+    except InternVLError as error:
+        raise ToolError(f"What the tool {tool.name} returned cannot be used: {error.message}", error.hint) from error
 
 
 def _with_read_pictures(result: ToolResult) -> ToolResult:
@@ -107,6 +125,10 @@ def _with_read_pictures(result: ToolResult) -> ToolResult:
         for each in given
     ]
     return replace(result, images=read)
+
+
+def _is_shown(value: Any) -> bool:
+    return isinstance(value, Picture | bytes) or _is_picture(value)
 
 
 def _is_picture(value: Any) -> bool:

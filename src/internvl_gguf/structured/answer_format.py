@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,14 +11,15 @@ from internvl_gguf.errors import InvalidAnswerError, InvalidRequestError
 from internvl_gguf.structured.constraint import check_schema, matches, schema_grammar
 from internvl_gguf.structured.languages import choice_items, choices_grammar, language_grammar, regex_grammar
 from internvl_gguf.structured.outline import outline
-from internvl_gguf.structured.partial_json import partial_value
+from internvl_gguf.structured.partial_constants import partial_reader
 from internvl_gguf.structured.schema_checks import check_schema_tree
 from internvl_gguf.structured.schema_rewrite import closed, rewritten
 from internvl_gguf.structured.schema_source import SchemaSource, schema_source
-from internvl_gguf.utils.safe_text import safe_name
+from internvl_gguf.utils.safe_text import quoted, safe_name
 
 FormatKind = Literal["schema", "choices", "grammar", "regex", "boxes", "tools"]
 
+_CHECK_VALUES = "It is whole JSON: check its values, and the order of its keys, by the schema."
 _MORE_TOKENS = "It may have been cut off: give it more max_tokens."
 
 
@@ -53,7 +55,8 @@ class AnswerFormat:
     def parse_partial(self, text: str) -> Any:
         """Return what is there of an answer that is still being written; None while there is nothing. Never raises.
 
-        Of a schema it is plain JSON, never an instance. A choice is there once no other can follow.
+        Of a schema it is plain JSON, never an instance. A choice, and a text of which the schema lists all, is there
+        once no other can follow.
         """
         return self._read_partial(text)
 
@@ -100,13 +103,15 @@ def _schema_format(source: SchemaSource) -> AnswerFormat:
     def read(text: str) -> Any:
         text = text.strip()
         value = source.read(text)
-        if not source.is_checked and not matches(grammar, text, has_tags=False):
-            raise InvalidAnswerError(f"The answer does not fit the schema: {safe_name(text)}", _MORE_TOKENS)
+        if not source.is_checked and not any(
+            matches(grammar, each, has_tags=False) for each in (text, json.dumps(value, ensure_ascii=False))
+        ):  # from elsewhere it may have other spaces than a bound answer
+            raise InvalidAnswerError(f"The answer does not fit the schema: {safe_name(text)}.", _CHECK_VALUES)
         return value
 
     form = outline(plain)
     note = f"Answer with JSON of this form:\n{form}" if form != "any" else "Answer with JSON."
-    return AnswerFormat("schema", grammar, note, read, partial_value)
+    return AnswerFormat("schema", grammar, note, read, partial_reader(schema))
 
 
 def _choices_format(items: dict[str, Any]) -> AnswerFormat:
@@ -116,7 +121,7 @@ def _choices_format(items: dict[str, Any]) -> AnswerFormat:
         for reading in (text, text.strip()):
             if reading in items:
                 return items[reading]
-        raise InvalidAnswerError(f"The answer is none of the choices: {safe_name(text)!r}.", _MORE_TOKENS)
+        raise InvalidAnswerError(f"The answer is none of the choices: {quoted(text)}.", _MORE_TOKENS)
 
     def read_partial(text: str) -> Any:
         possible = [each for each in items if each.startswith(text)] if text else []
@@ -129,7 +134,7 @@ def _text_format(kind: FormatKind, grammar: str) -> AnswerFormat:
     def read(text: str) -> str:
         if not matches(grammar, text, has_tags=kind == "grammar"):
             what = "grammar" if kind == "grammar" else "regular expression"
-            raise InvalidAnswerError(f"The answer does not fit the {what}: {safe_name(text)!r}.", _MORE_TOKENS)
+            raise InvalidAnswerError(f"The answer does not fit the {what}: {quoted(text)}.", _MORE_TOKENS)
         return text
 
     return AnswerFormat(kind, grammar, "", read, lambda text: text or None)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError
 from internvl_gguf.structured.libraries import library
-from internvl_gguf.structured.schema_checks import contradiction
+from internvl_gguf.structured.schema_checks import contradiction, empty_union
 from internvl_gguf.structured.schema_tree import MAX_BYTES, walk
 from internvl_gguf.utils.safe_text import safe_line, safe_name, shortened
 
@@ -48,12 +48,17 @@ _A_BOUND_ANSWER: Final = "An answer bound to a form"
 _STACK_BYTES: Final = 256 * 1024 * 1024  # of addresses; memory is taken as far as it is used
 _STACK_LOCK: Final = threading.Lock()
 _MOST_FORCED: Final = 4096
+_LIMITS_PAGE: Final = "docs/structured.md lists the limits."
 _PAGE: Final = "docs/structured.md lists what works."
 _LONGEST: Final = 160
 _CONTROL: Final = re.compile("|".join(map(re.escape, CONTROL_TOKENS)))
 _UNSATISFIABLE: Final = "Unsatisfiable schema: "
 _UNSUPPORTED: Final = re.compile(r"Unimplemented keys: (\[.*?\])")
 _MISSING: Final = re.compile(r"Resource '(.*?)' is not present in a registry")
+_TOO_COMPLEX: Final = "it is too complex"
+_BEYOND_LIMITS: Final = re.compile(r"too many (?:expressions|items|states)|\bfuel\b|too large", re.IGNORECASE)
+"""llguidance's words for what is beyond `LIMITS`, which speak of its insides."""
+_KNOWN_TOKENS: Final = "; following special tokens are available"
 _LARK_PLACE: Final = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
 _REGEX_ERROR: Final = re.compile(r"regex parse error:\s*(.*?)\n\s*\^*\s*\n?error: (.*)", re.DOTALL)
 
@@ -180,13 +185,14 @@ def check_schema(grammar: str, schema: dict[str, Any]) -> None:
         keys = sorted(json.loads(unsupported.group(1)))
         place = next((path for path, node in walk(schema) if set(keys) & node.keys()), "#")
         raise InvalidRequestError(
-            f"The schema has {' and '.join(map(safe_name, keys))} at {safe_name(place, 80)}, "
+            f"The schema has {' and '.join(f'`{safe_name(key)}`' for key in keys)} at {safe_name(place, 80)}, "
             "to which an answer cannot be bound.",
-            f"Leave it out, and check what comes back. {_PAGE}",
+            f"Leave {'it' if len(keys) == 1 else 'them'} out, and check what comes back. {_PAGE}",
         )
     if problem.startswith((_UNSATISFIABLE, "NoExtension")):
         told = _in_one_line(problem.removeprefix(_UNSATISFIABLE)) if problem.startswith(_UNSATISFIABLE) else ""
-        why = contradiction(schema) or told
+        empty = empty_union(schema)
+        why = (empty if "empty" in told else "") or contradiction(schema) or empty or told
         raise InvalidRequestError(
             f"No answer fits the schema{': ' if why else ''}{why}.", "Change it so that some value fits it."
         )
@@ -223,7 +229,12 @@ def check_language(grammar: str, what: str, hint: str, *, has_lines: bool = True
         if place := _LARK_PLACE.match(problem):
             where = f" at line {place.group(1)}, column {place.group(2)}" if has_lines else ""
             problem = problem[place.end() :]
-        raise InvalidRequestError(f"{what} is wrong{where}: {_in_one_line(problem)}.", hint)
+        if (known := problem.find(_KNOWN_TOKENS)) >= 0:
+            problem, hint = problem[:known], f"Control tokens are {', '.join(CONTROL_TOKENS)}."
+        told = _in_one_line(problem)
+        if told == _TOO_COMPLEX:
+            raise InvalidRequestError(f"{what} is too complex.", f"Make it simpler. {_LIMITS_PAGE}")
+        raise InvalidRequestError(f"{what} is wrong{where}: {told}.", hint)
 
 
 def check_size(text: str, what: str, most: int = MAX_BYTES) -> None:
@@ -242,7 +253,7 @@ def _without_backtrace(text: str) -> str:
     """Return the message of an error, or of a panic that llguidance caught, without state and backtrace."""
     text = text.split("\n<state>")[0].split("<state>")[0]
     if "panick" in text.lower() or "backtrace" in text.lower():
-        return "it is too complex"
+        return _TOO_COMPLEX
     return text.strip()
 
 
@@ -250,8 +261,8 @@ def _in_one_line(problem: str) -> str:
     """Return a message of llguidance as part of a sentence: no drawing of the place, one line, 160 characters."""
     if regex := _REGEX_ERROR.search(problem):
         problem = f"{regex.group(2).splitlines()[0]} (in /{shortened(_first_line(regex.group(1)), 60)}/)"
-    if not problem:
-        problem = "it is too complex"
+    if not problem or _BEYOND_LIMITS.search(problem):
+        problem = _TOO_COMPLEX
     return shortened(safe_line(_first_line(problem)), _LONGEST).rstrip(". ")
 
 

@@ -12,8 +12,9 @@ from typing import Any, Final
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.structured.constraint import check_language, check_size, llguidance
 from internvl_gguf.structured.grammar_trial import SECONDS, ends_in_time
+from internvl_gguf.structured.schema_checks import has_open_escape
 from internvl_gguf.utils.arguments import shown
-from internvl_gguf.utils.safe_text import error_line, safe_name
+from internvl_gguf.utils.safe_text import error_line
 
 MAX_CHOICES: Final = 10_000
 MAX_RULES: Final = 300
@@ -28,6 +29,8 @@ _DEFINES: Final = re.compile(
     r"^[ \t]*[?!]?[A-Za-z_][\w-]*[ \t]*(?:\[[^\]\n]*\])?[ \t]*(?:\.-?\d+)?[ \t]*(?:::=|:)", re.MULTILINE
 )
 _COMBINES: Final = re.compile(r"[&~]|%json")
+_FLAGS: Final = {re.IGNORECASE: "i", re.DOTALL: "s", re.MULTILINE: "m"}
+"""Flags of a compiled expression that can be written into it."""
 _GBNF: Final = re.compile(r"^\s*[A-Za-z][\w-]*\s*::=", re.MULTILINE)
 
 
@@ -45,17 +48,28 @@ def choice_items(given: object) -> dict[str, Any]:
     for item in given:
         text = _choice_text(item)
         if not text.strip():
-            raise InvalidRequestError("choices has an empty text.", "Leave it out: an answer has some text.")
+            what = f"the blank text {shown(text)}" if text else "an empty text"
+            raise InvalidRequestError(f"choices has {what}.", "Leave it out: an answer has some text.")
         if len(text) > MAX_CHOICE:
             raise InvalidRequestError(f"A choice is longer than {MAX_CHOICE:,} characters.", "Give a shorter one.")
         if text in items:
-            raise InvalidRequestError(f"choices has {safe_name(text)!r} twice.", "Give each choice once.")
+            raise _told_twice(items[text], item)
         if len(items) == MAX_CHOICES:
             raise InvalidRequestError(f"choices has more than {MAX_CHOICES:,} texts.", "Give fewer.")
         items[text] = item
     if not items:
         raise InvalidRequestError("choices is empty.", _GIVE_CHOICES)
     return items
+
+
+def _told_twice(first: object, second: object) -> InvalidRequestError:
+    """Return the error of two choices that an answer would write alike."""
+    one, other = (shown(each) for each in (first, second))
+    if one == other:
+        return InvalidRequestError(f"choices has {one} twice.", "Give each choice once.")
+    return InvalidRequestError(
+        f"choices has {one} and {other}, which an answer would write alike.", "Give one of them, or another text."
+    )
 
 
 def _choice_text(item: object) -> str:
@@ -92,14 +106,39 @@ def regex_grammar(given: object) -> str:
         InvalidRequestError: it is no text, wrong, too large or too complex, or nothing matches it.
     """
     if isinstance(given, re.Pattern):
-        given = given.pattern
+        given = _with_flags(given)
     if not isinstance(given, str) or not given:
         raise InvalidRequestError(f"regex is {shown(given)}.", r'Give a regular expression: regex=r"\d{4}-\d{2}".')
     check_size(given, "The regular expression", MAX_LANGUAGE_BYTES)
+    if has_open_escape(given):  # llguidance would leave it out
+        raise InvalidRequestError(
+            "The regular expression is wrong: it ends in a backslash, which escapes nothing.",
+            "Leave it out, or write two of them for a backslash.",
+        )
     grammar: str = llguidance().LLMatcher.grammar_from_regex(given)
     hint = "Correct it; look-around and backreferences do not work, and ^ and $ only at its ends."
     check_language(grammar, "The regular expression", hint, has_lines=False)
     return grammar
+
+
+def _with_flags(given: re.Pattern[Any]) -> Any:
+    """Return what a compiled expression says, its flags written into it.
+
+    Raises:
+        InvalidRequestError: it has a flag that cannot be: of `re.VERBOSE`, comments would swallow what follows.
+    """
+    if not isinstance(given.pattern, str):
+        return given.pattern
+    letters = "".join(letter for flag, letter in _FLAGS.items() if given.flags & flag)
+    others = re.RegexFlag(given.flags) & ~re.UNICODE
+    for flag in _FLAGS:
+        others &= ~flag
+    if others:
+        raise InvalidRequestError(
+            f"regex is compiled with {others!r}, which cannot be kept.",
+            "Give the expression as text, without the flag.",
+        )
+    return f"(?{letters}:{given.pattern})" if letters else given.pattern
 
 
 def language_grammar(given: object) -> str:

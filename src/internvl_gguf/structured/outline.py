@@ -146,7 +146,7 @@ class _Outline:
         if "const" in keys:
             return _literal(schema["const"])
         if "enum" in keys and isinstance(schema["enum"], list):
-            return " | ".join(map(_literal, schema["enum"]))
+            return " | ".join(map(_literal, schema["enum"])) or "nothing"
         for union in ("anyOf", "oneOf"):
             if keys <= {union, "type"} and isinstance(schema.get(union), list) and schema[union]:
                 return self._union([self._form(each, depth) for each in schema[union]])

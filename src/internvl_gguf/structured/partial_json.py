@@ -21,11 +21,16 @@ def partial_value(text: str) -> Any:
     Objects and arrays are as far as they have come, and so is a text at the end. A key without a value is left out, and
     so are a number and a word at the end (`12` may become `125`). Of a text that no JSON begins with, None.
     """
+    return unfinished_value(text)[0]
+
+
+def unfinished_value(text: str) -> tuple[Any, bool]:
+    """Return what `partial_value` does, and whether its last text is still being written."""
     try:
         end, tail = _cut(text)
-        return json.loads(text[:end] + tail) if end else None
+        return (json.loads(text[:end] + tail), tail.startswith('"')) if end else (None, False)
     except (ValueError, RecursionError):
-        return None
+        return None, False
 
 
 def _cut(text: str) -> tuple[int, str]:

@@ -79,6 +79,20 @@ def check_schema_tree(root: dict[str, Any]) -> None:
     _check_combined(root)
 
 
+def has_open_escape(pattern: str) -> bool:
+    """Return whether an expression ends in a backslash that escapes nothing: llguidance would leave it out."""
+    return (len(pattern) - len(pattern.rstrip("\\"))) % 2 == 1
+
+
+def empty_union(root: dict[str, Any]) -> str:
+    """Return the first empty `enum`, `anyOf` or `oneOf` of a schema, and where it is; "" if there is none."""
+    for path, node in walk(root):
+        for key in ("enum", "anyOf", "oneOf"):
+            if node.get(key) == []:
+                return f"{key} is empty at {_place(path)}"
+    return ""
+
+
 def contradiction(root: dict[str, Any]) -> str:
     """Return the first two bounds of a schema with nothing between them, and where they are; "" if there are none.
 
@@ -105,12 +119,20 @@ def _is_number(value: object) -> bool:
 
 
 def _check_pattern(pattern: Any, path: str) -> None:
-    """Refuse a class that excludes a quote or a backslash: llguidance lets them through as `\\"` and `\\\\`."""
+    """Refuse a class that excludes a quote or a backslash: llguidance lets them through as `\\"` and `\\\\`.
+
+    Refuse as well what it would read otherwise than it is written: an escape at the end.
+    """
     if not isinstance(pattern, str):
         return
     if len(pattern) > MAX_PATTERN:
         raise InvalidRequestError(
             f"The schema has a pattern of more than {MAX_PATTERN:,} characters at {_place(path)}.", _SIMPLER
+        )
+    if has_open_escape(pattern):
+        raise InvalidRequestError(
+            f"The pattern {safe_name(pattern)} at {_place(path)} ends in a backslash, which escapes nothing.",
+            "Leave it out, or write two of them for a backslash.",
         )
     if _UNWRITABLE_PATTERN.search(_CLASSES.sub(_escape_alone, pattern)):
         raise _has_control(path)

@@ -17,7 +17,7 @@ from internvl_gguf.errors import InvalidAnswerError, InvalidRequestError
 from internvl_gguf.structured.libraries import library
 from internvl_gguf.structured.schema_tree import MAX_BYTES, plain_schema, walk
 from internvl_gguf.utils.arguments import shown
-from internvl_gguf.utils.safe_text import error_line, safe_name
+from internvl_gguf.utils.safe_text import error_line, quoted, safe_name
 
 FORMATS: Final = frozenset(
     ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "unknown")
@@ -31,6 +31,8 @@ _TYPES: Final = {
     "str": "string", "string": "string", "int": "integer", "integer": "integer", "float": "number", "number": "number",
     "bool": "boolean", "boolean": "boolean",
 }  # fmt: skip
+_WORDS: Final = ("true", "false", "null")
+"""JSON texts that would pass for names of keys in the short form."""
 _LIST: Final = re.compile(r"list(?:\[\s*(\w+)\s*\])?\Z")
 _FORMS: Final = 'Write it as "name, age int, tags list", or one field a line as `name type: description`.'
 _GIVE_TEXT: Final = 'Give a JSON schema, or "name, age int, tags list".'
@@ -58,10 +60,12 @@ def schema_source(given: object) -> SchemaSource:
     Raises:
         InvalidRequestError: it is none of them, or one that is wrong.
     """
-    if given is True:
-        return SchemaSource({}, read_json, False)
     if isinstance(given, str):
         given = _from_text(given)
+    if given is True:
+        return SchemaSource({}, read_json, False)
+    if given is False:
+        raise InvalidRequestError("The schema is false, which no answer fits.", _GIVE)
     if isinstance(given, Mapping):
         return SchemaSource(with_known_formats(plain_schema(given)), read_json, False)
     if given is None or isinstance(given, int | float | bytes | list | tuple | set) or inspect.isroutine(given):
@@ -78,26 +82,27 @@ def read_json(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise InvalidAnswerError(
-            f"The answer is not JSON: {error_line(error)}.", "It may have been cut off: give it more max_tokens."
-        ) from None
+        is_cut = not isinstance(error, json.JSONDecodeError) or error.pos >= len(text) or "Unterminated" in error.msg
+        hint = "It may have been cut off: give it more max_tokens." if is_cut else "Nothing may stand beside the JSON."
+        raise InvalidAnswerError(f"The answer is not JSON: {error_line(error)}.", hint) from None
 
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"JSON has no {name}")
 
 
-def _from_text(text: str) -> dict[str, Any]:
-    """Return the schema that a text holds: JSON, or the short form."""
+def _from_text(text: str) -> dict[str, Any] | bool:
+    """Return the schema that a text holds: JSON, true and false among it, or the short form."""
     if len(text) > MAX_BYTES:
         raise InvalidRequestError(f"The schema is larger than {MAX_BYTES // 1024} KiB.", "Give a smaller one.")
-    if text.lstrip().startswith(("{", "[", '"')):
+    if text.strip() in _WORDS or text.lstrip().startswith(("{", "[", '"')):
         try:
             schema = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise InvalidRequestError(f"The schema is not JSON: {error_line(error)}.", _GIVE_TEXT) from None
-        if not isinstance(schema, dict):
-            raise InvalidRequestError(f"The schema is {shown(schema)}.", _GIVE_TEXT)
+        if not isinstance(schema, dict | bool):
+            what = "null" if schema is None else shown(schema)
+            raise InvalidRequestError(f"The schema is {what}.", _GIVE_TEXT)
         return schema
     return short_form(text)
 
@@ -117,10 +122,10 @@ def short_form(text: str) -> dict[str, Any]:
         head, _, description = field.partition(":")
         name, _, kind = head.strip().partition(" ")
         if not name:
-            raise InvalidRequestError(f"A field of the schema has no name: {safe_name(field)!r}.", _FORMS)
+            raise InvalidRequestError(f"A field of the schema has no name: {quoted(field)}.", _FORMS)
         if not _KEY.fullmatch(name):
             raise InvalidRequestError(
-                f"The schema is a list of names, and {safe_name(name)!r} is none.",
+                f"The schema is a list of names, and {quoted(name)} is none.",
                 "Names have letters, digits, _ and -; write others, and a schema of a file, as JSON.",
             )
         if description.strip() in _TYPES:
@@ -142,7 +147,7 @@ def _short_type(kind: str, name: str) -> dict[str, Any]:
         return {"type": "array", "items": {"type": _TYPES[is_list[1] or "str"]}}
     if kind and kind not in _TYPES:
         raise InvalidRequestError(
-            f"The field {safe_name(name)} of the schema has the unknown type {safe_name(kind)!r}.",
+            f"The field {safe_name(name)} of the schema has the unknown type {quoted(kind)}.",
             "Types are str, int, float, bool, list and list[int].",
         )
     return {"type": _TYPES[kind or "str"]}
@@ -158,7 +163,7 @@ def with_known_formats(schema: dict[str, Any]) -> dict[str, Any]:
             del node["format"]
         elif form not in FORMATS:
             raise InvalidRequestError(
-                f"The schema has the format {safe_name(form)!r} at {safe_name(path, 80)}, "
+                f"The schema has the format {quoted(form)} at {safe_name(path, 80)}, "
                 "to which an answer cannot be bound.",
                 f"Leave it out, or use pattern. Formats that work: {', '.join(sorted(FORMATS - {'unknown'}))}.",
             )
@@ -257,10 +262,16 @@ def pydantic_errors(error: Any) -> str:
 
 def schema_generator() -> Any:
     """Return pydantic's writer of schemas, without the texts that it allows in place of numbers."""
-    json_schema = library("pydantic", "A schema that is a type").json_schema
+    pydantic = library("pydantic", "A schema that is a type")
+    json_schema, base_model = pydantic.json_schema, pydantic.BaseModel
 
     class Generator(json_schema.GenerateJsonSchema):  # type: ignore[misc,name-defined]
         """A Decimal is a number to a model: the pattern of its texts needs look-ahead, which llguidance has not."""
+
+        def model_schema(self, schema: Any) -> Any:
+            if schema["cls"] is base_model:  # an instance of it breaks as soon as it is looked at
+                raise TypeError("BaseModel itself has no fields: give a class of your own")
+            return super().model_schema(schema)
 
         ignored_warning_kinds: Final = {"skipped-choice", "non-serializable-default"}
 

@@ -134,6 +134,19 @@ def walk(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         waiting += reversed(inside)
 
 
+def may_hold_list(schema: dict[str, Any]) -> bool:
+    """Return whether an answer by a schema may have a list in it."""
+    return any(_takes_list(node) for _, node in walk(schema))
+
+
+def _takes_list(node: dict[str, Any]) -> bool:
+    kinds = node.get("type")
+    if isinstance(kinds, str | list):
+        is_any_object = "object" in kinds and not node.keys() & {"properties", "additionalProperties"}
+        return "array" in kinds or is_any_object
+    return not binding_keys(node) & {"properties", "enum", "const", "$ref", "anyOf", "oneOf", "allOf"}
+
+
 def target(root: dict[str, Any], reference: object) -> Any:
     """Return what a reference within a schema names; None for one that names nothing in it, or that has an address."""
     if not isinstance(reference, str) or not reference.startswith("#"):

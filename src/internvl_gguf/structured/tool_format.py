@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from internvl_gguf.errors import InvalidAnswerError, InvalidRequestError
 from internvl_gguf.structured.answer_format import AnswerFormat
 from internvl_gguf.structured.constraint import WRITING, check_language
+from internvl_gguf.structured.partial_constants import partial_reader
 from internvl_gguf.structured.partial_json import partial_value
 from internvl_gguf.structured.tool_stream import (
     AFTER_ARGUMENTS,
@@ -84,14 +85,24 @@ def tool_format(
     def read(text: str) -> tuple[str, tuple[ToolCall, ...]]:
         return parse_calls(text)
 
-    return AnswerFormat("tools", grammar, otherwise.note if otherwise else "", read, partial_calls, otherwise)
+    readers = {tool.name: partial_reader(tool.arguments_schema) for tool in tools}
+    note = otherwise.note if otherwise else ""
+    return AnswerFormat("tools", grammar, note, read, lambda text: partial_calls(text, readers), otherwise)
 
 
-def partial_calls(text: str) -> tuple[str, tuple[ToolCall, ...]] | None:
+def partial_calls(
+    text: str, readers: Mapping[str, Callable[[str], Any]] | None = None
+) -> tuple[str, tuple[ToolCall, ...]] | None:
     """Return the text and the calls of an answer as far as it has come; None while there is nothing.
 
     A call that is being written has those of its arguments that are there, and no id.
+
+    Args:
+        text: the answer so far.
+        readers: by the names of tools, what makes the arguments of the beginning of their text; `partial_value` for
+            others.
     """
+    readers = readers or {}
     stream = ToolStream(new_id=lambda: "")
     try:
         events = stream.feed(text) + stream.finish()
@@ -107,7 +118,7 @@ def partial_calls(text: str) -> tuple[str, tuple[ToolCall, ...]] | None:
             raw[event.index] = raw.get(event.index, "") + event.text
         elif isinstance(event, CallEnded):
             begun = calls[event.index]
-            arguments = partial_value(raw.get(event.index, "")) or {}
+            arguments = readers.get(begun.name, partial_value)(raw.get(event.index, "")) or {}
             calls[event.index] = event.call or ToolCall(begun.id, begun.name, arguments, begun.index)
     return (before, tuple(calls.values())) if before or calls else None
 

@@ -242,8 +242,8 @@ def _held_back(text: str) -> int:
 
 
 def _left_frame(text: str) -> InvalidAnswerError:
-    from internvl_gguf.utils.safe_text import safe_name
+    from internvl_gguf.utils.safe_text import quoted
 
     return InvalidAnswerError(
-        f"The answer has a call that is written wrongly: {safe_name(text)!r}.", "Ask again, with tools given as tools=."
+        f"The answer has a call that is written wrongly: {quoted(text)}.", "Ask again, with tools given as tools=."
     )

@@ -26,16 +26,17 @@ from internvl_gguf.structured.schema_source import (
 )
 from internvl_gguf.structured.schema_tree import plain_schema, walk
 from internvl_gguf.utils.arguments import shown
-from internvl_gguf.utils.safe_text import error_line, safe_line, safe_name, shortened
+from internvl_gguf.utils.safe_text import error_line, quoted, safe_line, safe_name, shortened
 
 MAX_TOOLS: Final = 128
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
 _A_TOOL: Final = "A tool that is a function"
-_GIVE: Final = (
-    "Give functions with type hints and a docstring, or dicts as OpenAI takes them: "
+_TOOLS: Final = (
+    "functions with type hints and a docstring, or dicts as OpenAI takes them: "
     '{"type": "function", "function": {"name": ..., "description": ..., "parameters": {...}}}.'
 )
+_GIVE: Final = f"Give {_TOOLS}"
 _CALL_AGAIN: Final = "Call it again with arguments that fit its parameters."
 _LONGEST_FAILURE: Final = 400
 
@@ -61,11 +62,7 @@ class Tool:
     _signature: _Signature | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.match(self.name):
-            raise InvalidRequestError(
-                f"A tool has the name {safe_name(str(self.name))!r}.",
-                "Names are up to 64 letters, digits, underscores and hyphens.",
-            )
+        check_name(self.name)
         if not isinstance(self.description, str):
             raise InvalidRequestError(f"The description of {self.name} is {shown(self.description)}.", "Give a text.")
         try:
@@ -128,6 +125,18 @@ class Tool:
         return {"type": "function", "function": about}
 
 
+def check_name(name: object) -> None:
+    """Refuse what cannot be the name of a tool.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise InvalidRequestError(
+            f"A tool has the name {quoted(str(name))}.", "Names are up to 64 letters, digits, underscores and hyphens."
+        )
+
+
 def tools_of(given: object) -> tuple[Tool, ...]:
     """Return tools from functions, dicts of OpenAI's shape, and tools.
 
@@ -140,7 +149,7 @@ def tools_of(given: object) -> tuple[Tool, ...]:
             are more than 128.
     """
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise InvalidRequestError(f"tools is {shown(given)}.", f"Give a list. {_GIVE}")
+        raise InvalidRequestError(f"tools is {shown(given)}.", f"Give a list of {_TOOLS}")
     tools: dict[str, Tool] = {}
     for each in given:
         tool = each if isinstance(each, Tool) else _from_dict(each) if isinstance(each, Mapping) else _of_function(each)
@@ -176,10 +185,7 @@ def _of_function(given: Any) -> Tool:
             f"A tool is {'a lambda' if name else shown(given)}, which has no name.",
             "Write it with def, or give Tool(name, description, parameters, function).",
         )
-    if not _NAME.match(name):
-        raise InvalidRequestError(
-            f"A tool has the name {safe_name(name)!r}.", "Names are up to 64 letters, digits, underscores and hyphens."
-        )
+    check_name(name)
     if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
         raise InvalidRequestError(f"Tool {name} is a generator.", "Return a list instead.")
     description, of_parameters = _described(inspect.getdoc(inner) or "")

@@ -18,9 +18,9 @@ def wrong(name: str, value: object, hint: str) -> InvalidRequestError:
     return InvalidRequestError(f"{name} is {shown(value)}.", hint)
 
 
-def shown(value: object) -> str:
-    """Format a value for a message: short values by their repr, others by their type."""
-    if value is None or isinstance(value, str | bytes | bool | numbers.Number):
+def shown(value: Any) -> str:
+    """Format a value for a message: short values, and short lists of them, by their repr, others by their type."""
+    if _is_plain(value) or (type(value) in (list, tuple) and all(map(_is_plain, value[:_SHOWN]))):
         try:
             text = repr(value)
         except ValueError:  # Python writes no number of more than 4300 digits
@@ -29,6 +29,10 @@ def shown(value: object) -> str:
             return text
     kind = type(value).__name__
     return f"{'an' if kind[0] in 'aeiouAEIO' else 'a'} {kind}"
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, str | bytes | bool | numbers.Number)
 
 
 def whole(name: str, value: object, hint: str = "Give a whole number.") -> int:

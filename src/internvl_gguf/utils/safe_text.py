@@ -32,6 +32,11 @@ def safe_name(text: str, longest: int = 60) -> str:
     return shortened(safe_line(text), longest)
 
 
+def quoted(text: str, longest: int = 60) -> str:
+    """Return a name in quotes with line ends and other characters that do not show as escapes: `'a\\nb'`."""
+    return repr(shortened(text, longest))
+
+
 def error_line(error: BaseException) -> str:
     """Return the message of another library's exception: a stripped `safe_line` of at most 160 characters."""
     return safe_line(" ".join(str(error).split()) or type(error).__name__)[:_LONGEST_ERROR].rstrip(".")

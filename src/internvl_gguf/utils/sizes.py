@@ -136,6 +136,11 @@ def format_size(size: int) -> str:
     return f"{value / 1024:.2f} PiB"
 
 
+def in_seconds(seconds: float) -> str:
+    """Return a time in words: "1 second", "0.5 seconds"."""
+    return f"{seconds:g} {'second' if seconds == 1 else 'seconds'}"
+
+
 def counted(count: int, one: str, many: str = "") -> str:
     """Return a number of things in words: "1 line", "50,000 lines".
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import re
+from typing import Final
 
 from internvl_gguf.errors import InvalidRequestError
 
@@ -14,6 +16,14 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "UTF-16BE"),
 )
 """Byte order marks and the encodings that they begin (the Unicode Standard, section 23.8)."""
+_OTHER_FILES: Final = (
+    (rb"\x89PNG|\xff\xd8\xff|GIF8|BM|II\*\0|MM\0\*|RIFF.{4}WEBP|.{4}ftyp(?:avi[fs]|hei|hev|mif1|msf1)", "a picture"),
+    (rb".{4}ftyp|\x1a\x45\xdf\xa3|RIFF.{4}AVI ", "a clip"),
+    (rb"GGUF", "a model file"),
+    (rb"%PDF-", "a PDF document"),
+    (rb"PK\x03\x04|\x1f\x8b", "an archive"),
+)
+"""How files begin that were named in place of text, and what they are."""
 
 
 def decode_text(data: bytes, name: str) -> str:
@@ -30,17 +40,30 @@ def decode_text(data: bytes, name: str) -> str:
     try:
         text = data[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
+        _refuse_other_file(data, name)
         at = len(mark) + error.start
         raise InvalidRequestError(
             f"{name} is not {encoding}: byte {at} is 0x{data[at]:02x}.",
             "Convert it, for instance with iconv -t UTF-8.",
         ) from None
     if "\0" in text:
+        _refuse_other_file(data, name)
         raise InvalidRequestError(
             f"{name} is not text: it has a NUL.",
             "If it is UTF-16, convert it, for instance with iconv -f UTF-16LE -t UTF-8.",
         )
     return text
+
+
+def _refuse_other_file(data: bytes, name: str) -> None:
+    """Say of data that is no text what it is, where that is known.
+
+    Raises:
+        InvalidRequestError: it is known.
+    """
+    for beginning, what in _OTHER_FILES:
+        if re.match(beginning, data[:32], re.DOTALL):
+            raise InvalidRequestError(f"{name} is {what}, not text.", "Give text.")
 
 
 def as_utf8(data: bytes, name: str) -> bytes:

@@ -20,6 +20,7 @@ from internvl_gguf.session.worker.worker_process import WorkerProcess
 from internvl_gguf.types import FinishReason, Span, Tile, TileSpan, TokenLogprobs
 from internvl_gguf.utils.notices import Notice
 from internvl_gguf.utils.owned import inherited
+from internvl_gguf.utils.sizes import in_seconds
 
 _TICK: Final = 0.2  # seconds; how late a process that hangs is noticed
 _STARTING_SECONDS: Final = 120.0  # least time-out while loading: a slow disk has to read Python and the libraries
@@ -306,7 +307,7 @@ class WorkerClient:
         bound = max(self._timeout, _STARTING_SECONDS) if is_starting else self._timeout
         silence = time.monotonic() - self._sign_of_life
         if self._timeout and (self._requests or is_starting) and silence > bound and self._process:
-            self._process.kill(f"gave no sign of life for {bound:g} seconds and was ended")
+            self._process.kill(f"gave no sign of life for {in_seconds(bound)} and was ended")
 
     def _check_owner(self) -> None:
         if os.getpid() != self._owner:
