@@ -26,7 +26,7 @@ from internvl_gguf.cli.output import (
 from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.cli.run import FAILED, option_errors
 from internvl_gguf.cli.streams import require_stdout
-from internvl_gguf.config import AskOptions, EngineConfig
+from internvl_gguf.config import AskOptions, EngineConfig, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.types import Picture, Video
 
@@ -179,8 +179,10 @@ def _ask_once(
     from internvl_gguf.cli.downloads import obtain
     from internvl_gguf.planning.auto_quant import machine_chooser
     from internvl_gguf.session import Session
+    from internvl_gguf.session.thinking import refuse_without_thoughts
 
     files = obtain(model, opening.pop("mmproj"), machine_chooser(config))
+    refuse_without_thoughts(files, asked["sampling"] or SamplingParams())
     with (
         _progress("picture" if any(isinstance(each, Picture) for each in pictures) else "clip") as progress,
         Session.open(files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.notice) as session,

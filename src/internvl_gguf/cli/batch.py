@@ -122,6 +122,7 @@ def run_batch(job: BatchJob) -> None:
     """
     from internvl_gguf.cli.downloads import obtain
     from internvl_gguf.planning.auto_quant import machine_chooser
+    from internvl_gguf.session.thinking import refuse_without_thoughts
 
     tally = Tally(job.output)
     with contextlib.ExitStack() as stack:
@@ -133,6 +134,7 @@ def run_batch(job: BatchJob) -> None:
             return
         files = obtain(job.model, job.opening["mmproj"], machine_chooser(job.config))
         common = job.common(files)
+        refuse_without_thoughts(files, common.sampling)
         work = _work(lines, common, answers)
         if answers:
             stack.callback(answers.finish, lines, common.hash_of, drop_others=job.drop_others)

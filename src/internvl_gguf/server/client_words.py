@@ -1,4 +1,4 @@
-"""Messages about a context that is too small and about clips, in words that clients of the server can follow."""
+"""Messages about a context that is too small, thoughts and clips, in words that clients of the server can follow."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _OF_CLIENTS: Final = {
     "(n_ctx)": "(the server's owner can give it with -c)",
     "(format_in_prompt=False)": '("format_in_prompt": false)',
     BEGIN_ANEW: "leave some of the messages out",
+    "thinking=True and any thinking_budget": "what asks for a thought",
     "Give it as Video(path)": "Send it as video_url",
 }
 """What only users of the Python interface can do, and the words that replace it."""

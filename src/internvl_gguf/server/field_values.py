@@ -13,6 +13,15 @@ from internvl_gguf.server.chat_request import AnswerDefaults, Body
 from internvl_gguf.server.fields import MOST_STOPS, PICTURE_FIELDS, Fields, Refused, Used
 from internvl_gguf.utils.options import options_of
 
+_THINKING_ELSEWHERE: Final = ("thinking", "think", "enable_thinking", "reasoning", "reasoning_effort", "effort")
+"""Names of other interfaces and runtimes for what each interface asks for thinking by."""
+_OF_THINKING: Final[Mapping[str, str]] = {
+    "reasoning_effort": 'reasoning_effort: "high" lets the model think before it answers, "none" keeps it from that',
+    "reasoning": 'reasoning: {"effort": "high"} lets the model think before it answers, "none" keeps it from that',
+    "thinking": 'thinking: {"type": "enabled"} lets the model think before it answers, "disabled" keeps it from that',
+}
+"""What asks for thinking in each interface, by its field."""
+
 
 def check_fields(body: Body, fields: Fields) -> Body:
     """Return the fields of a body that are used and not null.
@@ -40,7 +49,8 @@ def check_fields(body: Body, fields: Fields) -> Body:
 def _unknown(name: str, fields: Fields) -> RefusedRequestError:
     shown = name if len(name) <= 60 and name.isprintable() else "with a name of another kind"
     near = difflib.get_close_matches(name[:60], fields, n=1)
-    hint = f"Did you mean {near[0]}?" if near else "Leave it out."
+    meant = next((each for each in _OF_THINKING if each in fields), "") if name in _THINKING_ELSEWHERE else ""
+    hint = f"Use {_OF_THINKING[meant]}." if meant else f"Did you mean {near[0]}?" if near else "Leave it out."
     return RefusedRequestError(
         f"There is no field {shown}.", hint, code="unknown_parameter", param=shown if shown == name else None
     )
@@ -90,14 +100,14 @@ def sampling_of(body: Body, defaults: AnswerDefaults) -> SamplingParams:
     Raises:
         RefusedRequestError: a value of another kind or out of range.
     """
-    chosen = dict(vars(defaults.sampling))
+    chosen = {}
     for name, declared in options_of(SamplingParams).items():
         if name == "thinking":  # `thinking_fields` reads it
             continue
         values = [_checked(declared, each, body[each]) for each in _SAMPLING_NAMES.get(name, (name,)) if each in body]
         if values:
             chosen[name] = values[0]  # all are checked, the first of the names counts
-    return SamplingParams(**chosen)
+    return defaults.sampling.changed(chosen)
 
 
 def _checked(declared: Any, given: str, value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from internvl_gguf.server.answer_pump import AnswerPump
 from internvl_gguf.server.api_errors import RefusedRequestError
 from internvl_gguf.server.memory_room import fits_beside
 from internvl_gguf.server.turns import Turns
+from internvl_gguf.session.thinking import files_can_think
 from internvl_gguf.session.worker.worker_runtime import WorkerRuntime
 from internvl_gguf.utils.notices import Notice
 
@@ -83,6 +85,7 @@ class ServedModel:
         self.n_ctx: int | None = None
         self.tile_size: int | None = None
         self.restarts = 0
+        self._can_think: bool | None = None
         self.created = int(time.time())
         self.last_used = time.monotonic()
         self.users = 0
@@ -92,6 +95,13 @@ class ServedModel:
         self.idle.set()
         self._runtime: WorkerRuntime | None = None
         self._pump: AnswerPump | None = None
+
+    def can_think(self) -> bool | None:
+        """Return whether it can think, by its header, which is read once: that takes a moment. None if it cannot be."""
+        if self._can_think is None:
+            with contextlib.suppress(InternVLError):  # it is told where the model is loaded
+                self._can_think = files_can_think(self.files)
+        return self._can_think
 
     @property
     def runtime(self) -> WorkerRuntime:
@@ -328,7 +338,9 @@ class ModelPool:
                 return
             configurations = [other.runtime.configuration for other in loaded]
             config = replace(self._settings.config, n_parallel=self._settings.parallel)  # as few as it can be
-            if await self._in_thread(partial(fits_beside, model.files, config, self._whole, configurations)):
+            if await self._in_thread(
+                partial(fits_beside, model.files, config, self._whole, configurations)
+            ):
                 return
             await self._unload_one_but(model)
 
