@@ -11,8 +11,9 @@ from internvl_gguf.config import KVType
 from internvl_gguf.planning.task_scores import Task
 
 ModelArgument = Annotated[
-    str | None,
+    list[str] | None,
     typer.Argument(
+        metavar="[MODEL]",
         help=f"A catalogue's name, owner/repo, a path or `demo`; {MODEL_VARIABLE}, or the whole family, if left out.",
         show_default=False,
     ),
@@ -46,13 +47,18 @@ ContextOption = Annotated[
         min=1,
     ),
 ]
-ImagesOption = Annotated[int, typer.Option(min=0, help="Pictures of a conversation.")]
+ImagesOption = Annotated[
+    int | None,
+    given(
+        None, "Pictures of a conversation; 1, or the 32 frames of a clip with --for video, if left out.", None, min=0
+    ),
+]
 MaxTilesOption = Annotated[
     int | None,
     given(
         None,
-        "Most tiles of a picture, the thumbnail not counted: fewer are faster; as the mmproj says, else 12, if left "
-        "out.",
+        "Most tiles of a picture, the thumbnail not counted: fewer are faster; as the mmproj says, else 12, or 1 "
+        "with --for video, if left out.",
         None,
     ),
 ]
@@ -65,6 +71,7 @@ KVOption = Annotated[
         None,
         "--kv",
         "--kv-type",
+        case_sensitive=False,
     ),
 ]
 TaskOption = Annotated[
@@ -74,6 +81,7 @@ TaskOption = Annotated[
         "Weigh published scores for a task beside memory, speed and the loss of a quant.",
         None,
         "--for",
+        case_sensitive=False,
     ),
 ]
 SpeedOption = Annotated[

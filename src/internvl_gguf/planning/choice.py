@@ -102,14 +102,30 @@ def choose(
 
 
 def nothing_fits(
-    smallest: Candidate, budget: MemoryBudget, workload: Workload, roofline: Roofline | None
+    smallest: Candidate,
+    budget: MemoryBudget,
+    workload: Workload,
+    roofline: Roofline | None,
+    *,
+    of_several: bool = False,
 ) -> InsufficientMemoryError:
-    """Return the error for a budget that not even the smallest quant fits."""
+    """Return the error for a budget that not even the smallest quant fits.
+
+    Args:
+        smallest: that quant.
+        budget, workload, roofline: as in `Planner`.
+        of_several: whether it is the smallest of several models, and there is no smaller one to take.
+    """
     least = Planner(budget, workload, roofline, cost_of("balanced")).smallest(smallest)
+    what = "model of the family" if of_several else f"quant of {smallest.model}"
+    name = f"{smallest.model}:{smallest.quant}" if of_several else smallest.quant
+    model = "" if of_several else " a smaller model (`internvl pick` without one),"
+    pictures = f" and {workload.pictures_text}" if workload.pictures else ""
+    fewer = " pictures of fewer tiles," if workload.pictures and workload.max_tiles > 1 else ""
     return InsufficientMemoryError(
-        f"No quant of {smallest.model} fits with a context of {workload.n_ctx:,}: the smallest, {smallest.quant}, "
+        f"No {what} fits with a context of {workload.n_ctx:,} tokens{pictures}: the smallest, {name}, "
         f"misses {format_size(least.shortage)}.",
-        "Take a smaller context, fewer conversations, a smaller model (`internvl pick` without one), or more memory.",
+        f"Take a smaller context,{fewer} fewer conversations,{model} or more memory.",
         table=memory_table(least),
     )
 
