@@ -327,6 +327,15 @@ class PictureOptions:
         most = 1 if self.layout == "frames" else max(own.most, least)
         return TileRange(min(least, most), most)
 
+    def most_tiles(self, own: TileRange = CARD_RANGE) -> int:
+        """Return the most tiles of a picture that is no frame, for which memory is planned."""
+        return replace(self, layout="separate").tiles(own).most
+
+
+USUAL_PICTURES: Final = PictureOptions()
+"""How pictures are cut where nobody says otherwise."""
+
+
 class SamplingOptions(TypedDict, total=False):
     """The fields of `SamplingParams` as keyword arguments, for callers and their editors; a test holds both equal."""
 

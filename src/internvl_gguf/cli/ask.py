@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import typer
 
 from internvl_gguf.cli import ask_options, form_options, options
-from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
+from internvl_gguf.cli.asking_options import AskingOptions, pictures_of, takes_asking_options
 from internvl_gguf.cli.boxes_output import box_files, write_boxes
 from internvl_gguf.cli.clip_options import ClipWishes, VideoOption, refuse_wishes_without_clip, takes_clip_options
 from internvl_gguf.cli.output import (
@@ -181,7 +181,7 @@ def _ask_once(
     from internvl_gguf.session import Session
     from internvl_gguf.session.thinking import refuse_without_thoughts
 
-    files = obtain(model, opening.pop("mmproj"), machine_chooser(config))
+    files = obtain(model, opening.pop("mmproj"), machine_chooser(config, pictures_of(opening)))
     refuse_without_thoughts(files, asked["sampling"] or SamplingParams())
     with (
         _progress("picture" if any(isinstance(each, Picture) for each in pictures) else "clip") as progress,

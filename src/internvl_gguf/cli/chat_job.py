@@ -228,7 +228,7 @@ def _local(
         from internvl_gguf.planning.auto_quant import machine_chooser
 
         screen.progress()  # the bars of a download take its place
-        return obtain(name, job.asking.mmproj, machine_chooser(job.asking.engine))
+        return obtain(name, job.asking.mmproj, machine_chooser(job.asking.engine, job.asking.pictures))
 
     def found(files: ModelFiles) -> FoundModel:
         return FoundModel(full_name(files), lambda: _load(job, files, screen, notice))

@@ -69,7 +69,7 @@ def run_server(job: ServeJob) -> None:
     listening, keeping, asking = job.listening, job.keeping, job.asking
     _check_certificate(listening)
     names = list(job.models) or [options.chosen_model(None)]
-    chooser = machine_chooser(asking.engine)
+    chooser = machine_chooser(asking.engine, asking.pictures)
     with contextlib.ExitStack() as opening:
         opening.callback(job.opened.close)
         files = [obtain(name, asking.mmproj, chooser) for name in dict.fromkeys(names)]
@@ -82,6 +82,7 @@ def run_server(job: ServeJob) -> None:
         most_waiting=keeping.queue,
         idle_seconds=None if keeping.idle_unload is None else keeping.idle_unload * 60,
         worker_timeout=asking.worker_timeout,
+        pictures=asking.pictures,
     )
     address = address_of(job.opened, listening.host, is_encrypted=listening.tls_cert is not None)
     say(f"Serving on {address} (a page for a browser; /v1 for programs). Ctrl-C ends it.")

@@ -141,6 +141,7 @@ class Workload:
         n_threads: int,
         host_ubatch: int = DEFAULT_N_UBATCH,
         encoder: EncoderKind = "llama.cpp",
+        max_tiles: int = MAX_TILES,
     ) -> Self:
         """Return the workload of one picture, with a model's configuration for the rest.
 
@@ -148,10 +149,11 @@ class Workload:
             config: how the model is to be run.
             n_ctx: positions, if the configuration leaves them open.
             n_threads: CPU threads, if the configuration leaves them open.
-            host_ubatch, encoder: see the fields of these names.
+            host_ubatch, encoder, max_tiles: see the fields of these names.
         """
         return cls(
             n_ctx=n_ctx,
+            max_tiles=max_tiles,
             n_parallel=config.n_parallel,
             n_candidates=config.n_candidates,
             kv_type=config.kv_type,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Literal, TypeVar
 
-from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, EngineConfig
+from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, USUAL_PICTURES, EngineConfig, PictureOptions
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError
 from internvl_gguf.memory.memory_request import context_length
 from internvl_gguf.models.local_files import ModelFiles
@@ -44,6 +44,7 @@ class ModelSettings:
         most_waiting: requests that may wait for one.
         idle_seconds: seconds without a request after which one is unloaded; None for never.
         worker_timeout: as in `Session.open`.
+        pictures: how pictures are cut where a request says nothing else.
     """
 
     config: EngineConfig
@@ -52,6 +53,7 @@ class ModelSettings:
     most_waiting: int = 64
     idle_seconds: float | None = None
     worker_timeout: float = DEFAULT_WORKER_TIMEOUT
+    pictures: PictureOptions = USUAL_PICTURES
 
 
 class ServedModel:
@@ -320,7 +322,14 @@ class ModelPool:
             config = replace(settings.config, n_parallel=n_parallel)
             is_last = n_parallel == settings.parallel
             try:
-                runtime = WorkerRuntime(model.files, config, progress, self._tell, timeout=settings.worker_timeout)
+                runtime = WorkerRuntime(
+                    model.files,
+                    config,
+                    progress,
+                    self._tell,
+                    timeout=settings.worker_timeout,
+                    pictures=settings.pictures,
+                )
             except InsufficientMemoryError:
                 if is_last:
                     raise
@@ -339,7 +348,7 @@ class ModelPool:
             configurations = [other.runtime.configuration for other in loaded]
             config = replace(self._settings.config, n_parallel=self._settings.parallel)  # as few as it can be
             if await self._in_thread(
-                partial(fits_beside, model.files, config, self._whole, configurations)
+                partial(fits_beside, model.files, config, self._whole, configurations, self._settings.pictures)
             ):
                 return
             await self._unload_one_but(model)
