@@ -13,7 +13,7 @@ from internvl_gguf.planning.task_scores import Task
 ModelArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[MODEL]",
+        metavar="MODEL",
         help=f"A catalogue's name, owner/repo, a path or `demo`; {MODEL_VARIABLE}, or the whole family, if left out.",
         show_default=False,
     ),
@@ -25,13 +25,12 @@ MmprojOption = Annotated[
 VRAMOption = Annotated[
     str | None,
     given(
-        "SIZE[,SIZE]...",
-        'Memory of each GPU, as "12GiB", "24GiB,12GiB" or "2x24GiB"; "none" for no GPU; what is free here if left '
-        "out. A card of 12 GB has 12 GiB, of which a desktop often takes 0.5 to 1.",
+        "SIZE",
+        "All memory of the host, of which an eighth, at most 4 GiB, is left to the system; what is free here if left "
+        "out.",
         None,
     ),
 ]
-RAMOption = Annotated[str | None, given("SIZE", "Host memory; what is free here if left out.", None)]
 MacOption = Annotated[
     str | None, given("SIZE", "Memory of a Mac with an M-series chip, in place of --vram and --ram.", None)
 ]
