@@ -7,8 +7,8 @@ config.toml, `/set`, `--batch`, completion, the sweeps of `internvl bench` and t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypedDict, TypeVar, cast, get_args
 
 from internvl_gguf.errors import InvalidRequestError
@@ -224,12 +224,33 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         check_options(self)
+        _require(
+            self.thinking is not False or self.thinking_budget is None,
+            f"With thinking=False there is no thought that thinking_budget={self.thinking_budget} could end.",
+            "Leave one of them out.",
+        )
         greedy = "temperature=0" if self.temperature == 0 else "top_k=1" if self.top_k == 1 else ""
         _require(
             self.best_of == 1 or not greedy,
             f"With {greedy} all {self.best_of} answers would be equal.",
             "Leave it out: the first answer is greedy then, and the others are sampled. Or ask for best_of=1.",
         )
+
+    def changed(self, changes: Mapping[str, Any]) -> SamplingParams:
+        """Return these parameters with some of them given anew.
+
+        What is said anew about thinking takes the place of what contradicts it: `thinking=False` of a budget, and a
+        budget of `thinking=False`.
+
+        Raises:
+            InvalidRequestError: a value that cannot be used, or changes that contradict each other.
+        """
+        found = dict(changes)
+        if found.get("thinking") is False:
+            found.setdefault("thinking_budget", None)
+        if found.get("thinking_budget") is not None and self.thinking is False:
+            found.setdefault("thinking", None)
+        return replace(self, **found)
 
     @property
     def thinks(self) -> bool:
@@ -317,6 +338,14 @@ class PictureOptions:
         least = own.least if self.min_tiles is None else self.min_tiles
         most = 1 if self.layout == "frames" else max(own.most, least)
         return TileRange(min(least, most), most)
+
+    def most_tiles(self, own: TileRange = CARD_RANGE) -> int:
+        """Return the most tiles of a picture that is no frame, for which memory is planned."""
+        return replace(self, layout="separate").tiles(own).most
+
+
+USUAL_PICTURES: Final = PictureOptions()
+"""How pictures are cut where nobody says otherwise."""
 
 
 class SamplingOptions(TypedDict, total=False):

@@ -668,3 +668,19 @@ def test_boxes_that_a_server_answers_are_read_from_its_text(
     assert (box.label, box.xyxy, box.confidence) == ("red car", (40.0, 120.0, 200.0, 540.0), None)
     assert Image.open(tmp_path / "drawn.png").size == (400, 600)
     assert "red car: 40, 120 to 200, 540 (no tags)" in screen_of(chat).text
+
+
+def test_a_model_of_our_server_that_cannot_think_refuses_at_once(begin: Callable[..., Chat], tmp_path: Path) -> None:
+    with ChatServer({"id": "demo", **OURS, "can_think": False}, {"id": "new", **OURS, "can_think": True}) as server:
+        chat = begin(server)
+        take(chat, "/think on")
+        error, hint = screen_of(chat).said[-2:]
+        assert error.startswith("demo cannot think")
+        assert "/think auto" in hint
+        assert not chat.settings.sampling.thinks
+        take(chat, "/model new", "/think on")
+        assert screen_of(chat).said[-1] == "The model thinks before it answers."
+        with ChatTerminal("--url", server.url, "--think", folder=tmp_path, columns=100) as terminal:
+            terminal.wait("demo cannot think: there is no <think> in the vocabulary")
+            assert terminal.leave() == 1
+        assert not any(each.path.endswith("/completions") for each in server.asked)

@@ -58,6 +58,28 @@ def test_a_conversation_that_goes_on_has_its_thoughts(terminal: ChatTerminal, tm
     assert f"<details><summary>Thought</summary>\n\n> {THOUGHT}\n\n</details>" in (tmp_path / "talk.md").read_text()
 
 
+def test_thinking_is_refused_at_once_where_the_model_cannot(tmp_path: Path) -> None:
+    """It said "The model thinks", and then every question failed with a hint that named no command."""
+    with ChatTerminal("demo", folder=tmp_path, columns=100, INTERNVL_DATA=str(tmp_path / "data")) as terminal:
+        for number, line in enumerate(("/think on", "/think 50", "/set thinking on", "/set thinking_budget 5"), 1):
+            terminal.do(line, "demo cannot think: there is no <think>", times=number)
+            terminal.wait("/think auto leaves it to the model", times=number)
+        terminal.do("/think off", "kept from thinking")
+        terminal.do("/think auto", "left to the model")
+        terminal.do("What is red?", r"tokens/s")
+        assert terminal.leave() == 0
+
+
+def test_another_model_that_cannot_think_is_told_with_the_change(tmp_path: Path) -> None:
+    files = write_chain_model(tmp_path, ("<think>", THOUGHT, "</think>", " ", "Blue", "."), **THINKING)
+    data = str(tmp_path / "data")
+    with ChatTerminal(files.text, folder=tmp_path, columns=100, INTERNVL_DATA=data) as terminal:
+        terminal.do("/think 12", "at most 12 tokens")
+        terminal.do("/model demo", r"demo cannot think: it answers at once \(/think auto\)")
+        terminal.do("/think", "left to the model")
+        assert terminal.leave() == 0
+
+
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
 def test_a_server_may_call_thoughts_either_name(name: str) -> None:
     answer = ReceivedAnswer()

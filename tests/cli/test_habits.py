@@ -92,7 +92,7 @@ def test_a_size_behind_the_colon_is_that_model_of_the_family(typed: str, model: 
 def test_no_suggestion_is_a_model_that_does_not_run() -> None:
     known = parse_catalog(b'[[model]]\nname = "InternVL3-9Z"\nunsupported = "It is too new."', "models.toml")
     catalog = Catalog((*known, *load_catalog()))
-    with pytest.raises(ModelFileError, match=r"InternVL3-9Z does not run here: It is too new\."):
+    with pytest.raises(ModelFileError, match=r"InternVL3-9Z does not run here: it is too new\."):
         parse_model_name("InternVL3-9Z", catalog)
     with pytest.raises(ModelFileError) as caught:
         parse_model_name("internvl3-9y", catalog)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from internvl_gguf.models.local_files import demo_files
+from internvl_gguf.planning.machine_memory import host_budget, total_host_memory
 
 MODEL = "InternVL3-14B-Instruct"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9", "NO_COLOR": "1", "COLUMNS": "100"}
@@ -45,8 +46,8 @@ def test_the_question_it_is_there_for() -> None:
         lines[0],
     )
     assert (
-        "For 12 GiB of VRAM and 32 GiB of RAM: a context of 8,192 tokens with 2 pictures (26 tiles, 6,660 tokens)."
-        in lines
+        "For 12 GiB of VRAM and 32 GiB of RAM, 4 GiB of it for the system: a context of 8,192 tokens with 2 pictures "
+        "(26 tiles, 6,660 tokens)." in lines
     )
     assert any(line.startswith("Why UD-Q4_K_XL: all 49 layers and the encoder on the GPU") for line in lines)
     assert "QUANT" in done.stdout
@@ -56,7 +57,7 @@ def test_the_question_it_is_there_for() -> None:
 def test_json_has_every_number() -> None:
     found = picked(MODEL, "--vram", "12GiB", "--ram", "32GiB", "--context", "8192", "--images", "2")
     assert found["best"] == f"{MODEL}:UD-Q4_K_XL"
-    assert found["budget"] == {"ram": 32 * 2**30, "vram": [12 * 2**30]}
+    assert found["budget"] == {"ram": 28 * 2**30, "vram": [12 * 2**30]}
     assert len(found["picks"]) + len(found["too_large"]) == 24
     row = found["picks"][0]
     assert row["source"] == "listing"
@@ -124,13 +125,43 @@ def test_when_nothing_fits_at_all() -> None:
     assert found["advice"]
 
 
+def test_when_nothing_of_the_family_fits_it_says_so_of_the_family() -> None:
+    """It named one model, and recommended the very command that was run."""
+    done = pick("--for", "ocr", "--vram", "500MiB", "--ram", "1171MiB", code=1)
+    told = " ".join(done.stderr.split())
+    assert re.search(r"What would fit: --context \d+( --max-tiles \d+)?: InternVL\S+:\w+", told)
+    assert re.search(
+        r"No model of the family fits with a context of 8,192 tokens and 1 picture: the smallest, "
+        r"InternVL\d[^:]*-1B[^:]*:\w+, misses [\d.]+ MiB\. "
+        r"Take a smaller context, pictures of fewer tiles, fewer conversations, or more memory\.",
+        told,
+    )
+
+
+@pytest.mark.parametrize(("ram", "left"), [(8, 7), (16, 14), (32, 28), (128, 124)])
+def test_a_pc_keeps_memory_for_its_system(ram: int, left: int) -> None:
+    """All of 16 GiB counted: "Best" left 0.19 GiB for the system and all programs."""
+    found = picked(MODEL, "--vram", "4GiB", "--ram", f"{ram}GiB")
+    assert found["budget"]["ram"] == left * 2**30
+    assert all(row["memory"]["devices"][0]["total"] <= left * 2**30 for row in found["picks"])
+
+
+def test_this_machine_keeps_memory_for_its_system_too() -> None:
+    """With --vram alone the host is this machine, of which some is taken by its system already."""
+    total = total_host_memory()
+    assert picked(MODEL, "--vram", "24GiB")["budget"]["ram"] == host_budget(total) < total
+    assert re.search(
+        r"this machine's [\d.]+ GiB of RAM, [\d.]+ \wiB of it for the system", pick(MODEL, "--vram", "24GiB").stdout
+    )
+
+
 def test_without_a_model_the_family_is_ranked() -> None:
     found = picked("--vram", "8GiB", "--ram", "32GiB")
     assert found["best"].startswith("InternVL3-8B-Instruct:")
     assert len(found["models"]) >= 5
     assert {row["source"] for row in found["picks"]} == {"listing", "estimate"}
     done = pick("--vram", "8GiB", "--ram", "32GiB")
-    assert "marked ~ are estimates" in done.stderr
+    assert "~: estimates" in done.stderr
     assert "It does not compare models" in done.stderr
     assert not re.search(r"(any|little|some|much) 0\.", done.stdout), "losses of several models stand side by side"
 
@@ -145,8 +176,55 @@ def test_for_a_task_every_model_has_a_row_with_its_published_points() -> None:
     assert points["InternVL2_5-4B"] == "?"
     assert len(points) >= 12
     assert "as published of InternVL3-14B, the same model after more training" in done.stdout
-    for note in ("in BF16, with 6 to 24 tiles", "*: of ", "no figures were found of InternVL2_5-4B"):
+    for note in ("for BF16, with 6 to 24 tiles a picture", "*: of the model after more training", "?: no figures"):
         assert note in done.stderr
+    assert len(done.stderr.splitlines()) <= 6, "what the columns mean, and no more"
+    assert "--max-tiles 24 plans and asks with as many" in done.stdout
+    finer = pick("--for", "ocr", "--vram", "12GiB", "--ram", "32GiB", "--max-tiles", "24")
+    assert "as many" not in finer.stdout
+    assert finer.stdout.splitlines()[-1].endswith("--max-tiles 24")
+
+
+@pytest.mark.parametrize(
+    ("task", "tiles"),
+    [
+        ("charts", "12 to 24 tiles a picture"),
+        ("reasoning", "12 tiles a picture"),
+        ("grounding", "6 tiles a picture"),
+        ("VIDEO", "1 tile a frame"),
+    ],
+)
+def test_each_task_tells_the_tiles_of_its_own_benchmarks(task: str, tiles: str) -> None:
+    """All said "6 to 24"; and a task in capitals, as the column has it, was refused."""
+    assert f"with {tiles};" in pick("--for", task, "--vram", "12GiB", "--ram", "32GiB").stderr
+
+
+def test_for_video_a_clip_is_planned() -> None:
+    """It planned for a photo of 13 tiles, and its command asked about one."""
+    done = pick("--for", "video", "--vram", "12GiB", "--ram", "32GiB")
+    assert "a question about a clip of 32 frames takes" in done.stdout.splitlines()[0]
+    assert "with a clip of 32 frames (32 tiles, 8,256 tokens)" in done.stdout
+    command = done.stdout.splitlines()[-1]
+    assert '"What happens?" --video CLIP --frames 32' in command
+    assert "--max-tiles" not in command, "a frame has one tile by itself"
+    workload = picked("--for", "video", "--images", "8", "--max-tiles", "2", "--vram", "12GiB")["workload"]
+    assert (workload["pictures"], workload["max_tiles"], workload["are_frames"]) == (8, 2, True)
+
+
+@pytest.mark.parametrize("named", [("InternVL3-1B-Instruct", "14B"), ("InternVL3-1B-Instruct,14B",)])
+def test_several_models_are_refused_with_what_can_be_compared(named: tuple[str, ...]) -> None:
+    done = pick(*named, "--vram", "12GiB", code=2)
+    assert len(done.stderr.strip().splitlines()) == 2
+    assert "pick takes one model, or none for the whole family, and 2 were named" in done.stderr
+    assert "Name one of InternVL3-1B-Instruct, 14B" in done.stderr
+
+
+def test_experts_in_host_memory_are_no_layers_on_the_gpu() -> None:
+    """ "all 49 layers without the experts of 38 and the encoder on the GPU" read as if the encoder were not."""
+    done = pick("InternVL3_5-30B-A3B", "--vram", "8GiB", "--ram", "32GiB")
+    assert re.search(r"all 49 layers and the encoder on the GPU, but the experts of \d+ layers in RAM,", done.stdout)
+    assert re.search(r"^\w+ .* \d+\+\d+/49 ", done.stdout, re.M)
+    assert "LAYERS behind +: their experts are in RAM." in done.stderr
 
 
 def test_points_of_a_task_in_json() -> None:
@@ -195,9 +273,14 @@ def test_the_gb_of_a_card_are_gib() -> None:
     assert of_card.stdout == pick(MODEL, "--vram", "12GiB", "--ram", "32GiB").stdout
     assert "Read 12GB as 12GiB" in of_card.stderr
     both = pick(MODEL, "--vram", "2x12GB", "--ram", "32GB")
-    assert "For 12 GiB + 12 GiB of VRAM and 32 GiB of RAM:" in both.stdout
+    assert "For 12 GiB + 12 GiB of VRAM and 32 GiB of RAM, 4 GiB of it for the system:" in both.stdout
     assert "Read 12GB as 12GiB and 32GB as 32GiB: GB of memory are powers of 1024." in both.stderr
-    assert "powers of 1000" not in pick(MODEL, "--vram", "12", code=2).stderr
+    for wrong in ("12", "abc", "12GBx"):
+        told = pick(MODEL, "--vram", wrong, code=2).stderr
+        assert "of memory" in told
+        assert "same" in told
+        assert "decimal" not in told
+        assert "powers of 1000" not in told
     assert "For 11.5 GiB of VRAM" in pick(MODEL, "--vram", "11.5GiB", "--ram", "32GiB").stdout
 
 
@@ -277,13 +360,29 @@ def test_this_machine_and_the_demo_model() -> None:
     assert "Sizes in MiB" in done.stderr
 
 
-def on_a_terminal(columns: int, *arguments: str, stderr: bool = False, term: str = "xterm") -> list[str]:
+@pytest.mark.parametrize("columns", [60, 80])
+def test_models_are_compared_by_the_time_of_a_question_on_a_narrow_terminal(columns: int) -> None:
+    """QUESTION was left out, and at 60 columns each row was a paragraph: 38B looked as if it fitted a 12 GiB card."""
+    lines = on_a_terminal(columns, "--for", "ocr", "--vram", "12GiB", "--ram", "64GiB", stderr=True, model="")
+    (start,) = (number for number, line in enumerate(lines) if line.startswith("MODEL"))
+    assert {"VRAM", "FREE", "QUESTION", "OCR"} <= set(lines[start].split())
+    rows = [line for line in lines[start + 2 :] if re.match(r"\d\S*:\w+ ", line)]
+    assert len(rows) >= 12
+    assert any(re.match(r"3-38B-Instruct\S+ .* min ", row) for row in rows)
+    assert max(map(len, lines[start : start + 2 + len(rows)])) <= columns
+    told = " ".join(lines)
+    assert re.search(r"\d+ more columns \([^)]*HOST RAM[^)]*\): widen the window", told)
+
+
+def on_a_terminal(
+    columns: int, *arguments: str, stderr: bool = False, term: str = "xterm", model: str = MODEL
+) -> list[str]:
     """The lines that a terminal so wide shows, without colours; stderr's too if wanted."""
     import pty
 
     parent, child = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "internvl_gguf", "pick", MODEL, *(arguments or ("--vram", "12GiB"))],
+        [sys.executable, "-m", "internvl_gguf", "pick", *filter(None, [model]), *(arguments or ("--vram", "12GiB"))],
         stdout=child,
         stderr=child if stderr else subprocess.DEVNULL,
         env={**os.environ, **OFFLINE, "COLUMNS": str(columns), "TERM": term},

@@ -62,6 +62,28 @@ def test_a_model_that_cannot_think_is_two_lines(run: Run, tiny: ModelFiles) -> N
     assert run("ask", *model, "-p", "What color?", "--no-think", "-n", 3).returncode == 0
 
 
+@pytest.mark.parametrize("wish", [["--think"], ["--thinking-budget", "50"]])
+@pytest.mark.parametrize("command", [["chat"], ["serve", "--port", 0], ["ask", "--batch", "-"]])
+def test_no_command_starts_with_a_wish_that_the_model_cannot_have(
+    run: Run, command: list[object], wish: list[str]
+) -> None:
+    """`chat` loaded the model and failed at the first question, `serve` answered as if nothing had been asked."""
+    model = ["-m", "demo"] if command[0] == "ask" else ["demo"]
+    done = run(*command, *model, *wish, stdin=b'{"prompt": "What is red?"}\n')
+    assert_two_lines(done)
+    assert done.stderr.startswith("Error: demo cannot think")
+    assert "Leave out --think and any --thinking-budget" in done.stderr
+    assert "Serving" not in done.stderr
+
+
+def test_wishes_that_contradict_each_other_are_wrong_usage(run: Run) -> None:
+    for wishes in (["--no-think", "--thinking-budget", 100], ["--think", "--no-think"]):
+        done = run("ask", "demo", "What is red?", *wishes)
+        assert_two_lines(done, code=2)
+        assert "--no-think" in done.stderr
+    assert run("ask", "demo", "-p", "--no-think", "--think").stderr.startswith("Error: demo cannot think")
+
+
 def test_a_wrong_budget_is_refused(run: Run, thoughtful: list[object]) -> None:
     done = run("ask", *thoughtful, "-p", "What color?", "--thinking-budget", 0)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 2)

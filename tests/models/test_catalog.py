@@ -260,12 +260,14 @@ def test_what_is_no_name_finds_nothing(shipped: Catalog, name: str) -> None:
         ("InternVL3-14B-Instrukt", "InternVL3-14B-Instruct"),
         ("intervl3-8b", "InternVL3-8B"),
         ("14b_instruct", "InternVL3-14B-Instruct"),
-        ("InternVL-38B", "InternVL3-38B"),
+        ("InternVL-38B", "InternVL3-38B-Instruct"),
+        ("7b", "InternVL3-8B-Instruct"),
     ],
 )
 def test_the_nearest_name_comes_first(shipped: Catalog, typed: str, meant: str) -> None:
     nearest = shipped.nearest(typed)
     assert nearest[0] == meant
+    assert all(spec.repo for spec in shipped if spec.name in nearest), "what can be fetched"
     assert len(nearest) == len(set(nearest)) <= 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -203,13 +204,54 @@ def test_wishes_that_cannot_be_read_are_refused(thinker: Served, path: str, fiel
     assert param in response.text
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "field"),
+    [
+        (CHAT, "thinking", 'reasoning_effort: "high"'),
+        (CHAT, "enable_thinking", 'reasoning_effort: "high"'),
+        (RESPONSES, "thinking", 'reasoning: {"effort": "high"}'),
+        (MESSAGES, "reasoning_effort", 'thinking: {"type": "enabled"}'),
+    ],
+)
+def test_another_runtimes_word_for_thinking_is_told_ours(thinker: Served, path: str, name: str, field: str) -> None:
+    """The hint was "Did you mean keep_thinking?"."""
+    bare = {key: value for key, value in ASKS[path].items() if key in ("messages", "input", "max_tokens")}
+    response = thinker.post(path, {**bare, name: True})
+    assert response.status_code == 400
+    assert f"Use {field} lets the model think" in response.text.replace('\\"', '"')
+
+
+def test_which_models_can_think_is_listed(thinker: Served, demo: Served) -> None:
+    assert [each.get("/v1/models").json()["data"][0]["can_think"] for each in (thinker, demo)] == [True, False]
+
+
+def test_what_all_requests_wish_is_told_of_the_models_that_cannot(tmp_path: Path) -> None:
+    """`serve --think` said nothing, and nothing was thought."""
+    write_chain_model(tmp_path, ("<think>", THOUGHT, "</think>", " ", *ANSWER.partition(".")[:2]), **THINKING)
+    with served([str(tmp_path), "demo"], "--think") as server:
+        assert any(line.startswith("demo cannot think: what is asked of it is answered") for line in server.lines)
+        question = {"messages": QUESTION, **GREEDY, "max_tokens": 64}
+        thought, plain = (server.post(CHAT, {**question, "model": name}).json() for name in ("chain", "demo"))
+        assert thought["choices"][0]["message"]["reasoning_content"] == THOUGHT
+        assert "reasoning_content" not in plain["choices"][0]["message"]
+
+
+def test_a_request_may_take_back_what_all_requests_wish(tmp_path: Path) -> None:
+    write_chain_model(tmp_path, (*ANSWER.partition(".")[:2],), **THINKING)
+    with served([str(tmp_path)], "--no-think") as server:
+        assert server.post(CHAT, {"messages": QUESTION, "thinking_budget": 4, **GREEDY}).status_code == 200
+    with served([str(tmp_path)], "--thinking-budget", "4") as server:
+        assert server.post(CHAT, {"messages": QUESTION, "reasoning_effort": "none", **GREEDY}).status_code == 200
+
+
 def test_a_model_that_cannot_think_says_so_where_it_must(demo: Served) -> None:
     """An effort, which many clients always send, changes nothing there."""
     for fields in ({"reasoning_effort": "high"}, {"reasoning_effort": "none"}):
         assert demo.chat("What is red?", max_tokens=4, **fields)["choices"][0]["message"]["content"]
     response = demo.post(CHAT, {"messages": QUESTION, "chat_template_kwargs": {"enable_thinking": True}})
     assert response.status_code == 400
-    assert "cannot think" in response.json()["error"]["message"]
+    assert response.json()["error"]["message"].startswith("demo cannot think")
+    assert "Leave out what asks for a thought" in response.text
     response = demo.post(MESSAGES, {**ASKS[MESSAGES], "model": "demo"})
     assert response.status_code == 400
     assert "cannot think" in response.json()["error"]["message"]

@@ -35,6 +35,26 @@ def cut(session: Session, **options: Any) -> tuple[int, int]:
     return session.embed_image(noise(3, *WIDE), **options).shape[:2]
 
 
+@pytest.mark.parametrize("worker", [False, True])
+@pytest.mark.parametrize(
+    ("says", "given", "tiles"),
+    [({}, {}, 13), ({}, {"max_tiles": 24}, 25), ({}, {"max_tiles": 1}, 1), ({"max_tiles": 6}, {}, 7)],
+)
+def test_memory_is_planned_for_the_tiles_of_the_session(
+    tmp_path: Path, says: dict[str, int | None], given: dict[str, Any], tiles: int, worker: bool
+) -> None:
+    """One opened with max_tiles=24 was planned with 13 tiles: on a 14B 63 MB too few."""
+    with Session.open(*files(tmp_path, **says), n_ctx=512, worker=worker, **given, **EXACT) as session:
+        configuration = session.runtime.configuration
+        assert configuration.request.tiles == tiles
+        vision, text = session.runtime.vision, session.runtime.text
+        assert configuration.plan.host.embeddings == 4 * tiles * vision.tokens_per_tile * text.n_embd
+        path = tmp_path / "talk.ivl"
+        session.save(path)
+    with Session.restore(path, worker=worker, **EXACT) as restored:
+        assert restored.runtime.configuration.request.tiles == tiles
+
+
 @pytest.mark.parametrize(
     ("says", "given", "limits", "tiles"),
     [

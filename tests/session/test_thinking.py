@@ -248,7 +248,7 @@ def test_a_conversation_goes_on_with_a_model_that_cannot_think(
         assert f"assistant\n{ANSWER}<|im_end|>" in prompt(plain)
         with pytest.raises(InvalidRequestError) as caught:
             plain.ask("And now?", thinking=True)
-        assert caught.value.message == "text.gguf cannot think: its vocabulary has no <think>."
+        assert caught.value.message == "text.gguf cannot think: there is no <think> in the vocabulary."
         assert "InternVL3.5" in caught.value.hint
         plain.ask("And now?", thinking=False, max_tokens=2)  # as it answers anyway
         thoughtful.continue_with(plain.messages)
@@ -262,7 +262,29 @@ def test_thinking_has_a_sampling_of_its_own_unless_it_is_given() -> None:
     given_ = SamplingParams(thinking=True, temperature=0.0, top_p=1.0, max_tokens=7)
     assert (given_.effective_temperature, given_.effective_top_p, given_.effective_max_tokens) == (0.0, 1.0, 7)
     assert SamplingParams(thinking_budget=9).thinks
-    assert not SamplingParams(thinking=False, thinking_budget=9).thinks
+
+
+def test_no_thought_and_a_budget_for_it_contradict_each_other() -> None:
+    with pytest.raises(InvalidRequestError, match="no thought that thinking_budget=9 could end"):
+        SamplingParams(thinking=False, thinking_budget=9)
+    with pytest.raises(InvalidRequestError, match="could end"):
+        SamplingParams().changed({"thinking": False, "thinking_budget": 9})
+
+
+def test_what_is_said_last_about_thinking_counts() -> None:
+    """One line of a batch, a request, /think: each may take back what was said for all of them."""
+    budget, none = SamplingParams(thinking_budget=9), SamplingParams(thinking=False)
+    assert budget.changed({"thinking": False}) == none
+    assert none.changed({"thinking_budget": 9}) == budget
+    assert budget.changed({"top_k": 3}).thinks
+
+
+def test_the_error_calls_the_model_as_it_was_called() -> None:
+    """`demo` was called demo-text-BF16.gguf."""
+    with Session.open("demo", n_threads=1, n_ctx=1024) as demo:
+        with pytest.raises(InvalidRequestError, match="demo cannot think"):
+            demo.ask("What is red?", thinking=True)
+        assert demo.ask("What is red?", thinking=False, max_tokens=2).text
 
 
 @pytest.mark.parametrize("wrong", [{"thinking": 1}, {"thinking": "yes"}, {"thinking_budget": 0}, {"keep_thinking": 3}])

@@ -26,6 +26,7 @@ from internvl_gguf.chat.show_answer import show_answer
 from internvl_gguf.chat.shown_pictures import clip_known, known_as, label_of, number_of
 from internvl_gguf.chat.typed_line import DISK, FileLookup, PathKind
 from internvl_gguf.errors import AnswerBrokenError
+from internvl_gguf.session.thinking import cannot_think
 from internvl_gguf.types import Picture, Video
 
 if TYPE_CHECKING:
@@ -118,6 +119,18 @@ class Chat:
         used = self.current.used(self.pending, self.settings)
         n_ctx = self.n_ctx
         return None if used is None or n_ctx is None else n_ctx - used
+
+    def change_settings(self, settings: Settings) -> None:
+        """Take settings for the next questions.
+
+        Raises:
+            InvalidRequestError: they ask a model to think that cannot.
+        """
+        if settings.sampling.thinks and self.current.can_think is False:
+            raise cannot_think(
+                self.short_model, "/think auto leaves it to the model; /model changes to one that can, an InternVL3.5."
+            )
+        self.settings = settings
 
     def add(self, sources: Sequence[Path | bytes | Picture | Video], label: str | None = None) -> None:
         """Add pictures and clips to the next question, all or none, and show how many tokens they take.
@@ -292,6 +305,9 @@ class Chat:
             self._open(old)
             raise
         self.conversation.set_model(self.model)
+        if self.settings.sampling.thinks and self.current.can_think is False:
+            self.settings = self.settings.changed("thinking", "auto").changed("thinking_budget", "none")
+            self.screen.say(f"{self.short_model} cannot think: it answers at once (/think auto).")
 
     @property
     def has_parts(self) -> bool:

@@ -57,6 +57,11 @@ class ChatModel(Protocol):
         """How many tiles a picture is cut into where nobody says otherwise, as far as that is known."""
         ...
 
+    @property
+    def can_think(self) -> bool | None:
+        """Whether it can think before it answers; None where that is not known."""
+        ...
+
     def ask_options(self, settings: Settings) -> AskOptions:
         """Return the options of a question that is asked with these settings."""
         ...

@@ -178,7 +178,7 @@ def set_value(chat: Chat, text: str) -> str:
         chat.screen.show_lines(columns(chat.settings.rows(chat.current.tile_range)))
         return ""
     if value.strip():
-        chat.settings = chat.settings.changed(name, value)
+        chat.change_settings(chat.settings.changed(name, value))
     key = setting_key(name)
     shown = dict(chat.settings.rows(chat.current.tile_range)).get(key)
     if shown is None:

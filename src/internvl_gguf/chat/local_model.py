@@ -14,6 +14,7 @@ from internvl_gguf.judging import judge_of
 from internvl_gguf.planning.plan_text import placement_text
 from internvl_gguf.session.cut_pictures import cut_as_before
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM
+from internvl_gguf.session.thinking import can_think
 from internvl_gguf.tiling import TileRange
 from internvl_gguf.utils.kinds import JudgeName
 from internvl_gguf.utils.safe_text import safe_text
@@ -67,6 +68,11 @@ class LocalModel:
     def tile_range(self) -> TileRange:
         """How many tiles a picture is cut into where nobody says otherwise."""
         return TileRange.of(self._session.runtime.vision)
+
+    @property
+    def can_think(self) -> bool:
+        """Whether it can think before it answers."""
+        return can_think(self._session.runtime)
 
     def ask_options(self, settings: Settings) -> AskOptions:
         """Return the options of a question: all of them, for the session was opened with others.

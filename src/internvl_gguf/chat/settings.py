@@ -78,7 +78,9 @@ class Settings:
         group, declared = _SETTINGS[key]
         is_open = declared.can_be_open and text.strip().lower() in _OPEN
         value = _read(declared, text.strip())
-        changed: dict[str, Any] = {group: replace(getattr(self, group), **{key: value})}
+        now = getattr(self, group)
+        new = now.changed({key: value}) if isinstance(now, SamplingParams) else replace(now, **{key: value})
+        changed: dict[str, Any] = {group: new}
         return replace(self, **changed, chosen=self.chosen - {key} if is_open else self.chosen | {key})
 
     def rows(self, own: TileRange = CARD_RANGE) -> list[tuple[str, str]]:

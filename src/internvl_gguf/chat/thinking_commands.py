@@ -33,7 +33,7 @@ def think(chat: Chat, text: str) -> str:
         settings = chat.settings
         for name, value in changes.items():
             settings = settings.changed(name, value)
-        chat.settings = settings
+        chat.change_settings(settings)
     chat.screen.say(_described(chat))
     return ""
 

@@ -11,7 +11,7 @@ import typer
 
 from internvl_gguf.cli import ask_options, form_options, options
 from internvl_gguf.cli.ask_progress import AskProgress, ask_progress
-from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
+from internvl_gguf.cli.asking_options import AskingOptions, pictures_of, takes_asking_options
 from internvl_gguf.cli.boxes_output import box_files, is_cut_off, write_boxes
 from internvl_gguf.cli.clip_options import ClipWishes, VideoOption, refuse_wishes_without_clip, takes_clip_options
 from internvl_gguf.cli.judges import find_judge, is_critic
@@ -20,7 +20,7 @@ from internvl_gguf.cli.parameters import value_sources
 from internvl_gguf.cli.run import FAILED, option_errors
 from internvl_gguf.cli.several_answers import interrupts_keep_the_best, say_choice
 from internvl_gguf.cli.streams import require_stdout
-from internvl_gguf.config import AskOptions, EngineConfig
+from internvl_gguf.config import AskOptions, EngineConfig, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.types import Picture, Video
 
@@ -191,9 +191,11 @@ def _ask_once(
     from internvl_gguf.cli.downloads import obtain
     from internvl_gguf.planning.auto_quant import machine_chooser
     from internvl_gguf.session import Session
+    from internvl_gguf.session.thinking import refuse_without_thoughts
 
-    files = obtain(model, opening.pop("mmproj"), machine_chooser(config))
-    sampling = asked["sampling"]
+    files = obtain(model, opening.pop("mmproj"), machine_chooser(config, pictures_of(opening)))
+    sampling = asked["sampling"] or SamplingParams()
+    refuse_without_thoughts(files, sampling)
     critic = find_judge(sampling.judge, config) if sampling.best_of > 1 and is_critic(sampling.judge) else None
     with (
         ask_progress("picture" if any(isinstance(each, Picture) for each in pictures) else "clip") as progress,

@@ -64,6 +64,11 @@ class AskingOptions:
         return cast("AskOptions", {"sampling": self.sampling, **of_pictures})
 
 
+def pictures_of(opening: Mapping[str, Any]) -> PictureOptions:
+    """Return how the pictures of a session are cut that is opened with such arguments."""
+    return PictureOptions(max_tiles=opening["max_tiles"], min_tiles=opening["min_tiles"])
+
+
 _PARAMETERS: Final = (
     parameter("mmproj", options.MmprojOption),
     parameter("system", options.SystemOption),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import typer
 
+from internvl_gguf.cli.asking_options import pictures_of
 from internvl_gguf.cli.batch_lines import Common, Line, RecordWriter, read_lines, record_of
 from internvl_gguf.cli.batch_output import AnswerFile, Kept, hold_answers
 from internvl_gguf.cli.batch_report import LOOKED_AT, BatchProgress, BatchSpeed, Tally, estimate
@@ -123,6 +124,7 @@ def run_batch(job: BatchJob) -> None:
     """
     from internvl_gguf.cli.downloads import obtain
     from internvl_gguf.planning.auto_quant import machine_chooser
+    from internvl_gguf.session.thinking import refuse_without_thoughts
 
     tally = Tally(job.output)
     with contextlib.ExitStack() as stack:
@@ -132,8 +134,9 @@ def run_batch(job: BatchJob) -> None:
             _refuse_others(job, answers.others(lines()))
         if not any(True for _ in lines()):
             return
-        files = obtain(job.model, job.opening["mmproj"], machine_chooser(job.config))
+        files = obtain(job.model, job.opening["mmproj"], machine_chooser(job.config, pictures_of(job.opening)))
         common = job.common(files)
+        refuse_without_thoughts(files, common.sampling)
         work = _work(lines, common, answers)
         if answers:
             stack.callback(answers.finish, lines, common.hash_of, drop_others=job.drop_others)

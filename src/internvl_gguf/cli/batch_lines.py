@@ -171,7 +171,7 @@ class Common:
             raise InvalidRequestError("The line has no prompt.", f"{_EXAMPLE} -p gives one to all lines without.")
         options: dict[str, Any] = {name: values[name] for name in (*_PICTURES, *_FORM) if name in values}
         chosen = {name: values[name] for name in _SAMPLING if name in values}
-        options["sampling"] = replace(self.sampling, **chosen) if chosen else self.sampling
+        options["sampling"] = self.sampling.changed(chosen)
         if "judge" in chosen and chosen["judge"] != self.sampling.judge:
             options["judge"] = _known_judge(chosen["judge"], self.sampling.judge)
         images = (*values.get("images", ()), *clips_of(values, self.wishes))

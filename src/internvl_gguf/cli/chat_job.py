@@ -28,6 +28,7 @@ from internvl_gguf.cli.stdin import STDIN
 from internvl_gguf.config import EngineConfig, PictureOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.history import History
+from internvl_gguf.session.thinking import cannot_think, refuse_without_thoughts
 from internvl_gguf.utils.paths import data_dir
 from internvl_gguf.utils.safe_text import safe_name
 
@@ -116,6 +117,9 @@ def _hold(job: ChatJob, terminal: Terminal) -> int:
         models, found = _local(job, conversation, screen, notice, judges)
     current = found.open()
     screen.progress()
+    if job.asking.sampling.thinks and current.can_think is False:  # of a server; one here was asked before it loaded
+        current.session.close()
+        raise cannot_think(found.name)
     resumed = conversation is not None
     if conversation is None:
         conversation = history.begin(found.name, job.asking.system)
@@ -228,15 +232,19 @@ def _local(
 ) -> tuple[Models, FoundModel]:
     """Return the models of this machine, and the one to begin with."""
 
-    def find(name: str) -> FoundModel:
+    def fetched(name: str) -> ModelFiles:
         from internvl_gguf.planning.auto_quant import machine_chooser
 
         screen.progress()  # the bars of a download take its place
-        files = obtain(name, job.asking.mmproj, machine_chooser(job.asking.engine))
+        return obtain(name, job.asking.mmproj, machine_chooser(job.asking.engine, job.asking.pictures))
+
+    def found(files: ModelFiles) -> FoundModel:
         return FoundModel(full_name(files), lambda: _load(job, files, screen, notice, judges))
 
     name = job.model or (conversation.model if conversation else options.chosen_model(None, screen.say))
-    return Models(find), find(name)
+    files = fetched(name)
+    refuse_without_thoughts(files, job.asking.sampling)
+    return Models(lambda name: found(fetched(name))), found(files)
 
 
 def _load_critic(job: ChatJob, name: str, screen: Screen, notice: Notice) -> Critic:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any, Final
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 from internvl_gguf.cli.parameters import value_sources
@@ -26,6 +27,19 @@ _AT_LEAST: Final = re.compile(r"x>=(\d+)(?:\.0)?(?=\])")
 
 class PlainCommand(TyperCommand):
     """A command with such a page. Its options know where their values came from."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the arguments.
+
+        Raises:
+            typer.BadParameter: a switch is turned on and off: which of both counts should not hang on their order.
+        """
+        for each in self.params:
+            on, off = (set(args).intersection(names) for names in (each.opts, each.secondary_opts))
+            # One of both may be the value of another option: the parser knows how often this one was given.
+            if on and off and self.make_parser(ctx).parse_args(list(args))[2].count(each) > 1:
+                raise typer.BadParameter(f"give {min(on)} or {min(off)}, not both", ctx, param_hint=min(on))
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -15,13 +15,15 @@ from internvl_gguf.cli.picks import Picks, usual_tiles
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.tiling import MAX_TILES
-from internvl_gguf.utils.sizes import memory_note
+from internvl_gguf.utils.sizes import counted, memory_note
 
 if TYPE_CHECKING:
     from internvl_gguf.hardware.device_speed import Roofline
     from internvl_gguf.models.hub_resolver import HubResolver
     from internvl_gguf.models.listing import ModelListing
     from internvl_gguf.planning import MemoryBudget, Preference, Workload
+
+_FRAMES: Final = 32  # of a clip, as many as are planned for with --for video
 
 
 def pick(
@@ -31,7 +33,7 @@ def pick(
     ram: pick_options.RAMOption = None,
     mac: pick_options.MacOption = None,
     context: pick_options.ContextOption = None,
-    images: pick_options.ImagesOption = 1,
+    images: pick_options.ImagesOption = None,
     max_tiles: pick_options.MaxTilesOption = None,
     parallel: pick_options.ParallelOption = 1,
     kv: pick_options.KVOption = None,
@@ -58,21 +60,24 @@ def pick(
         raise typer.BadParameter("give --speed or --quality, not both", param_hint="--speed")
     preference: Preference = "speed" if speed else "quality" if quality else "balanced"
     with option_errors():
+        name, are_frames = _one_name(model), task == "video"
         wanted, host = _Machine(vram, ram, mac), host_settings()
         asked = Workload(
-            pictures=images,
-            max_tiles=MAX_TILES if max_tiles is None else max_tiles,
+            pictures=(_FRAMES if are_frames else 1) if images is None else images,
+            max_tiles=(1 if are_frames else MAX_TILES) if max_tiles is None else max_tiles,
+            are_frames=are_frames,
             n_parallel=parallel,
             kv_type=kv,
             host_ubatch=host.n_ubatch,
             n_threads=host.most_threads,
         )
-    listings = _listings(model, mmproj, read_headers=headers)
-    asked = replace(asked, max_tiles=usual_tiles(listings)) if max_tiles is None else asked
+    listings = _listings(name, mmproj, read_headers=headers)
+    is_usual = max_tiles is None and not are_frames
+    asked = replace(asked, max_tiles=usual_tiles(listings)) if is_usual else asked
     with option_errors():
         workload, cut = _with_context(asked, context, listings)
     budget, memory, notices = wanted.budget()
-    limit = _limit_note(max_tiles, listings)
+    limit = _limit_note(listings) if is_usual else ""
     notices = (*(note for note in (memory_note(vram, ram, mac), limit, cut) if note), *notices)
     picks = Picks(listings, budget, memory, wanted.roofline(), workload, preference, task, mmproj, notices)
     for notice in (*notices, *(notice for listing in listings for notice in listing.notices)):
@@ -85,10 +90,25 @@ def pick(
     print_picks(picks, rank(candidates, budget, workload, picks.roofline, preference, task), show_all, json_output)
 
 
-def _limit_note(max_tiles: int | None, listings: Sequence[ModelListing]) -> str:
-    """Say that the mmproj has another limit on tiles than the model card; "" if it does not, or one was given."""
+def _one_name(named: Sequence[str] | None) -> str | None:
+    """Return the one model that was named; None for the whole family.
+
+    Raises:
+        InvalidRequestError: several were named.
+    """
+    names = [name for each in named or () for name in ([each] if os.path.exists(each) else each.split(","))]  # noqa: PTH110
+    if len(names) > 1:
+        raise InvalidRequestError(
+            f"pick takes one model, or none for the whole family, and {len(names)} were named.",
+            f"Name one of {', '.join(names)}, or leave all out: then the family is compared.",
+        )
+    return names[0] if names else None
+
+
+def _limit_note(listings: Sequence[ModelListing]) -> str:
+    """Say that the mmproj has another limit on tiles than the model card; "" if it does not."""
     usual = usual_tiles(listings)
-    if max_tiles is not None or usual == MAX_TILES:
+    if usual == MAX_TILES:
         return ""
     return f"Pictures of up to {usual} tiles, as the mmproj says; the model card has {MAX_TILES}."
 
@@ -112,7 +132,7 @@ class _Machine:
     def budget(self) -> tuple[MemoryBudget, str, tuple[str, ...]]:
         """Return the bytes of each device, the same in words, and notices about this machine."""
         from internvl_gguf.planning import MemoryBudget
-        from internvl_gguf.planning.machine_memory import mac_budget, total_host_memory
+        from internvl_gguf.planning.machine_memory import host_budget, mac_budget, total_host_memory
         from internvl_gguf.utils.sizes import plain_size, rounded_size
 
         if self._mac is not None:
@@ -121,9 +141,10 @@ class _Machine:
         if self._vram is None:
             return self._budget_here()
         ram = total_host_memory() if self._ram is None else self._ram
-        host = f"this machine's {rounded_size(ram)}" if self._ram is None else plain_size(ram)
+        size = f"this machine's {rounded_size(ram)}" if self._ram is None else plain_size(ram)
         gpus = [plain_size(gpu) for gpu in self._vram]
-        return MemoryBudget(ram, self._vram), _in_words(gpus, f"{host} of RAM"), ()
+        room = host_budget(ram)
+        return MemoryBudget(room, self._vram), _in_words(gpus, _of_ram(size, ram - room)), ()
 
     def roofline(self) -> Roofline | None:
         """Return how fast the devices are: as measured here, or of a typical Mac."""
@@ -136,7 +157,7 @@ class _Machine:
 
     def _budget_here(self) -> tuple[MemoryBudget, str, tuple[str, ...]]:
         from internvl_gguf.hardware.unused_gpu import find_unused_gpu
-        from internvl_gguf.planning.machine_memory import machine_budget, total_host_memory
+        from internvl_gguf.planning.machine_memory import host_budget, machine_budget, total_host_memory
         from internvl_gguf.utils.sizes import plain_size, rounded_size
 
         machine = machine_budget()
@@ -144,10 +165,18 @@ class _Machine:
         notices = (*machine.notices, *([unused.notice] if unused else ()))
         gpus = [f"{rounded_size(gpu)} free" for gpu in machine.budget.gpus]
         if self._ram is not None:
-            budget = replace(machine.budget, host=self._ram)
-            return budget, _in_words(gpus, f"{plain_size(self._ram)} of RAM"), notices
+            room = host_budget(self._ram)
+            words = _in_words(gpus, _of_ram(plain_size(self._ram), self._ram - room))
+            return replace(machine.budget, host=room), words, notices
         free, total = rounded_size(machine.budget.host), rounded_size(total_host_memory())
         return machine.budget, _in_words(gpus, f"this machine's {total} of RAM, {free} of it free"), notices
+
+
+def _of_ram(size: str, kept: int) -> str:
+    """Say how much host memory there is, and what of it is left to the system."""
+    from internvl_gguf.utils.sizes import rounded_size
+
+    return f"{size} of RAM, {rounded_size(kept).replace('.0 ', ' ')} of it for the system"
 
 
 def _in_words(gpus: list[str], ram: str) -> str:
@@ -194,6 +223,7 @@ def _with_context(workload: Workload, context: int | None, listings: list[ModelL
         return workload, ""
     whose = "some of these models were" if len(listings) > 1 else f"{listings[0].name} was"
     return cut, (
-        f"{workload.pictures} pictures of {workload.tiles_per_picture} tiles are more than the {n_ctx:,} tokens that "
-        f"{whose} trained for: planned with {cut.tiles_per_picture} tiles a picture, as a question cuts them."
+        f"{workload.pictures} pictures of {counted(workload.tiles_per_picture, 'tile')} are more than the {n_ctx:,} "
+        f"tokens that {whose} trained for: planned with {counted(cut.tiles_per_picture, 'tile')} a picture, as a "
+        "question cuts them."
     )

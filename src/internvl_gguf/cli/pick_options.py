@@ -11,8 +11,9 @@ from internvl_gguf.config import KVType
 from internvl_gguf.planning.task_scores import Task
 
 ModelArgument = Annotated[
-    str | None,
+    list[str] | None,
     typer.Argument(
+        metavar="MODEL",
         help=f"A catalogue's name, owner/repo, a path or `demo`; {MODEL_VARIABLE}, or the whole family, if left out.",
         show_default=False,
     ),
@@ -24,13 +25,12 @@ MmprojOption = Annotated[
 VRAMOption = Annotated[
     str | None,
     given(
-        "SIZE[,SIZE]...",
-        'Memory of each GPU, as "12GiB", "24GiB,12GiB" or "2x24GiB"; "none" for no GPU; what is free here if left '
-        "out. A card of 12 GB has 12 GiB, of which a desktop often takes 0.5 to 1.",
+        "SIZE",
+        "All memory of the host, of which an eighth, at most 4 GiB, is left to the system; what is free here if left "
+        "out.",
         None,
     ),
 ]
-RAMOption = Annotated[str | None, given("SIZE", "Host memory; what is free here if left out.", None)]
 MacOption = Annotated[
     str | None, given("SIZE", "Memory of a Mac with an M-series chip, in place of --vram and --ram.", None)
 ]
@@ -46,13 +46,18 @@ ContextOption = Annotated[
         min=1,
     ),
 ]
-ImagesOption = Annotated[int, typer.Option(min=0, help="Pictures of a conversation.")]
+ImagesOption = Annotated[
+    int | None,
+    given(
+        None, "Pictures of a conversation; 1, or the 32 frames of a clip with --for video, if left out.", None, min=0
+    ),
+]
 MaxTilesOption = Annotated[
     int | None,
     given(
         None,
-        "Most tiles of a picture, the thumbnail not counted: fewer are faster; as the mmproj says, else 12, if left "
-        "out.",
+        "Most tiles of a picture, the thumbnail not counted: fewer are faster; as the mmproj says, else 12, or 1 "
+        "with --for video, if left out.",
         None,
     ),
 ]
@@ -65,6 +70,7 @@ KVOption = Annotated[
         None,
         "--kv",
         "--kv-type",
+        case_sensitive=False,
     ),
 ]
 TaskOption = Annotated[
@@ -74,6 +80,7 @@ TaskOption = Annotated[
         "Weigh published scores for a task beside memory, speed and the loss of a quant.",
         None,
         "--for",
+        case_sensitive=False,
     ),
 ]
 SpeedOption = Annotated[

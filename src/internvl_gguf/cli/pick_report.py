@@ -11,7 +11,7 @@ import typer
 
 from internvl_gguf.cli.output import print_json, print_lines, print_table, say
 from internvl_gguf.cli.pick_table import loss_text, print_footnotes, range_text, ranking_table
-from internvl_gguf.cli.pick_task import better_line, score_line, task_notes
+from internvl_gguf.cli.pick_task import better_line, score_line, task_note, tiles_line
 from internvl_gguf.config import DEFAULT_N_CTX
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.gguf.family import named_model
@@ -34,7 +34,7 @@ from internvl_gguf.planning import (
     ways_to_shorten,
 )
 from internvl_gguf.planning.loss_scale import USABLE_LOSS
-from internvl_gguf.utils.sizes import format_size
+from internvl_gguf.utils.sizes import counted, format_size
 
 if TYPE_CHECKING:
     from internvl_gguf.cli.picks import Picks
@@ -58,11 +58,11 @@ def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_
         if not ranked:
             raise typer.Exit(1)
         return
+    several = len(picks.listings) > 1
     if not ranked:
         smallest = min(candidates, key=lambda candidate: candidate.size)
         _print_advice(advice, fits=False)
-        raise nothing_fits(smallest, picks.budget, picks.workload, picks.roofline)
-    several = len(picks.listings) > 1
+        raise nothing_fits(smallest, picks.budget, picks.workload, picks.roofline, of_several=several)
     shown = ranked if show_all else _of_each_model(ranked) if several and picks.task else ranked[:_SHOWN]
     print_lines(f"Best: {_name(ranked[0].candidate, several)}, {verdict(ranked[0])}")
     for more in (_faster(picks, ranked[0]), *_alternatives(picks, ranked)):
@@ -75,8 +75,10 @@ def print_picks(picks: Picks, ranked: list[Configuration], show_all: bool, json_
     table = ranking_table(shown, several, picks.task if several else None)
     print_table(table.head, table.rows)
     print_footnotes(shown, several, table, more=len(ranked) - len(shown), too_large=len(candidates) - len(ranked))
-    for line in task_notes(shown, candidates, picks.task) if picks.task else ():
-        say(line)
+    if picks.task:
+        say(task_note(shown, picks.task))
+        if finer := tiles_line(ranked[0], picks.task):
+            print_lines(finer)
     print_lines(f"Run it:\n  {_command(ranked[0], picks)}", wrap=False)
 
 
@@ -165,8 +167,9 @@ def explain(picks: Picks, wanted: str, json_output: bool) -> None:
     )
     speed = found.speed
     print_lines(
-        f"About {range_text(speed.decode)} tokens/s written, {range_text(speed.prefill)} read; a picture of "
-        f"{found.workload.tiles_per_picture} tiles takes {range_text(speed.picture_seconds)} s."
+        f"About {range_text(speed.decode)} tokens/s written, {range_text(speed.prefill)} read; a "
+        f"{'frame' if found.workload.are_frames else 'picture'} of {counted(found.workload.tiles_per_picture, 'tile')} "
+        f"takes {range_text(speed.picture_seconds)} s."
     )
     print_lines()
     print_lines(memory_table(found), wrap=False)
@@ -177,8 +180,11 @@ def _headline(picks: Picks) -> str:
     workload = picks.workload
     vision = picks.listings[0].shape.vision
     positions = workload.picture_positions(vision.tokens_per_tile if vision else 0)
-    number = "1 picture" if workload.pictures == 1 else f"{workload.pictures} pictures"
-    pictures = f" with {number} ({workload.tiles} tiles, {positions:,} tokens)" if workload.pictures else ""
+    pictures = (
+        f" with {workload.pictures_text} ({counted(workload.tiles, 'tile')}, {positions:,} tokens)"
+        if workload.pictures
+        else ""
+    )
     several = f", {workload.n_parallel} at once" if workload.n_parallel > 1 else ""
     return f"For {picks.memory}: a context of {workload.n_ctx:,} tokens{pictures}{several}."
 
@@ -249,14 +255,15 @@ def _command(found: Configuration, picks: Picks) -> str:
     model, quant = found.candidate.model, found.candidate.quant
     is_one_file = model == DEMO or model.lower().endswith(".gguf")
     name = shlex.quote(model if is_one_file else f"{model}:{quant}")
-    words = ["internvl", "ask", name, '"What is it?"', "-i", "PICTURE"]
+    shown = ["--video", "CLIP", "--frames", str(workload.pictures)] if workload.are_frames else ["-i", "PICTURE"]
+    words = ["internvl", "ask", name, '"What happens?"' if workload.are_frames else '"What is it?"', *shown]
     if picks.mmproj:
         words += ["--mmproj", shlex.quote(picks.mmproj)]
     if request.n_ctx != DEFAULT_N_CTX:
         words += ["--n-ctx", str(request.n_ctx)]
     if request.kv_type != "f16":
         words += ["--kv-type", request.kv_type]
-    if workload.max_tiles != picks.usual_tiles:
+    if workload.max_tiles != (1 if workload.are_frames else picks.usual_tiles):
         words += ["--max-tiles", str(workload.max_tiles)]
     if found.budget.has_gpus and not found.budget.gpus:
         words += ["--vram", "none"]

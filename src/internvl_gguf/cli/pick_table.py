@@ -11,6 +11,7 @@ from internvl_gguf.cli.pick_task import points_text
 from internvl_gguf.config import is_quantised
 from internvl_gguf.planning.loss_scale import SCALE, loss_in_words
 from internvl_gguf.planning.plan_text import short_duration_text, two_digits
+from internvl_gguf.utils.sizes import counted
 
 if TYPE_CHECKING:
     from internvl_gguf.hardware.device_speed import Range
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _GIB: Final = 2**30
 _PARTS: Final = ("REST", "VISION", "WEIGHTS", "KV")
 _DETAILS: Final = ("FREE RAM", "MMPROJ", "HOST RAM", "BITS", "FILE")
+_TELLING: Final = ("LAYERS", "TOKENS/S", "QUESTION", "HOST RAM", "LOSS", "FILE")  # what is missed first
 _PLAIN_CACHE: Final = "f16"
 _ESTIMATED: Final = "~"
 _FAMILY: Final = "InternVL"  # the catalogue knows the models without it, too
@@ -31,10 +33,12 @@ class RankingTable:
     Attributes:
         head: titles of the columns.
         rows: cells.
+        left_out: titles of the columns for which the terminal is too narrow.
     """
 
     head: tuple[str, ...]
     rows: list[tuple[str, ...]]
+    left_out: tuple[str, ...] = ()
 
     @property
     def has_estimates(self) -> bool:
@@ -56,20 +60,25 @@ def ranking_table(shown: Sequence[Configuration], several: bool, task: Task | No
         | ({task.upper(): points_text(each.candidate, task)} if task else {})
         for each in shown
     ]
-    head, rows = narrowed(tuple(full[0]), [tuple(row.values()) for row in full], _least_first(shown))
-    if several and "QUESTION" not in head:
-        rows = [(name.removeprefix(_FAMILY), *rest) for name, *rest in rows]
-    return RankingTable(head, rows)
+    all_of, cells = tuple(full[0]), [tuple(row.values()) for row in full]
+    head, rows = narrowed(all_of, cells, _least_first(shown, several))
+    if several and head != all_of:
+        short: list[tuple[str, ...]] = [(name.removeprefix(_FAMILY), *rest) for name, *rest in cells]
+        head, rows = narrowed(all_of, short, _least_first(shown, several))
+    return RankingTable(head, rows, tuple(title for title in all_of if title not in head))
 
 
-def _least_first(shown: Sequence[Configuration]) -> tuple[str, ...]:
+def _least_first(shown: Sequence[Configuration], several: bool) -> tuple[str, ...]:
     """Return the columns that are left out where the terminal is too narrow; the others are always there.
 
-    A column in which all rows are alike tells less than the size of a file.
+    A column in which all rows are alike tells less than the size of a file. Several models are compared by the time of
+    a question, which has the tokens/s in it, and not by a loss, which is against each model itself.
     """
     is_plain = all(each.request.kv_type == _PLAIN_CACHE for each in shown)
     cache = ("KV TYPE", *_DETAILS) if is_plain else (*_DETAILS, "KV TYPE")
-    last = ("LAYERS", "QUESTION") if all(each.is_full for each in shown) else ("QUESTION", "LAYERS")
+    is_full = all(each.is_full for each in shown)
+    order = ("LAYERS", "TOKENS/S", "LOSS") if several else ("LAYERS", "QUESTION")
+    last = order if is_full else (*order[1:], order[0])
     return (*_PARTS, *cache, *last)
 
 
@@ -83,7 +92,10 @@ def _columns(found: Configuration, several: bool, number: Callable[[int], str]) 
     columns |= {"FILE": about + number(candidate.size), "BITS": f"{candidate.bits_per_weight:.2f}"}
     has_gpus = found.budget.has_gpus
     if has_gpus:
-        columns |= {"LAYERS": f"{found.gpu_layers}/{found.n_layers}"}
+        # Of layers whose experts lie in host memory the rest alone is on the GPU.
+        whole = found.gpu_layers - found.host_experts
+        parts = f"{whole}+{found.host_experts}" if found.host_experts else f"{whole}"
+        columns |= {"LAYERS": f"{parts}/{found.n_layers}"}
     place = " GPU" if found.request.mmproj_on_gpu else " CPU" if has_gpus else ""
     columns |= {
         "KV TYPE": found.request.kv_type,
@@ -124,36 +136,38 @@ def print_footnotes(
     if more:
         left = f"; {too_large} would not" if too_large else ""
         partly = ", some perhaps partly on the CPU" if shown[0].budget.has_gpus else ""
-        say(f"{more} more would run{partly} (--all shows them){left}.")
-    for line in (*_of_columns(shown, several, table), *_of_numbers(shown)):
+        say(f"{more} more would run{partly} (--all){left}.")
+    for line in (*_of_columns(shown, several, table), *_of_numbers(shown, several)):
         say(line)
 
 
 def _of_columns(shown: Sequence[Configuration], several: bool, table: RankingTable | None) -> Iterator[str]:
     if table:
         unit = "GiB" if _unit(shown) == _GIB else "MiB"
-        about = " Sizes marked ~ are estimates." if table.has_estimates else ""
-        question = " A question: reading it with its pictures, and writing 200 tokens." * ("QUESTION" in table.head)
+        if table.left_out:
+            few = [title for title in _TELLING if title in table.left_out]
+            names = f" ({', '.join(few)}{', …' if len(few) < len(table.left_out) else ''})" if few else ""
+            left = counted(len(table.left_out), "more column")
+            yield f"{left}{names}: widen the window; --json has all."
+        about = "; ~: estimates" if table.has_estimates else ""
+        question = " QUESTION: reading it, and writing 200 tokens." * ("QUESTION" in table.head)
+        experts = any(each.host_experts for each in shown) and "LAYERS" in table.head
+        question += " LAYERS behind +: their experts are in RAM." * experts
         bits = " BITS: of the whole file, a weight." * ("BITS" in table.head)
-        yield f"Sizes in {unit}.{about}{bits}{question}"
-    scale = "It does not compare models." if several else f"In nats, {SCALE}."
-    yield f"LOSS: what quantising costs against the same model unquantised, a rough guide from Llama-3-8B. {scale}"
-    if any(is_quantised(each.request.kv_type) for each in shown):
-        yield (
-            "LOSS with ?: 0.02 of it is for the q8_0 cache, measured on one small model (0.5B). Larger ones may lose "
-            "less."
-        )
+        yield f"Sizes in {unit}{about}.{bits}{question}"
+    if table is None or "LOSS" in table.head:
+        scale = "It does not compare models." if several else f"In nats, {SCALE}."
+        cache = any(is_quantised(each.request.kv_type) for each in shown)
+        doubt = " With ?, 0.02 of it is for the q8_0 cache, measured on one small model (0.5B)." * cache
+        yield f"LOSS: against the same model unquantised, a rough guide from Llama-3-8B. {scale}{doubt}"
 
 
-def _of_numbers(shown: Sequence[Configuration]) -> Iterator[str]:
-    if any(each.candidate.source == "listing" for each in shown):
+def _of_numbers(shown: Sequence[Configuration], several: bool) -> Iterator[str]:
+    if not several and any(each.candidate.source == "listing" for each in shown):
         yield "Memory comes from the listed sizes of the files; --headers reads their headers for exact numbers."
     assumed = {text.removesuffix(", assumed") for each in shown for text in each.speed.assumed}
     if assumed:
-        yield (
-            f"Speeds assume {' and '.join(sorted(assumed))}, of which half to nine tenths are reached: "
-            "hence the ranges. `internvl doctor --measure` measures this machine's."
-        )
+        yield (f"Speeds assume {' and '.join(sorted(assumed))}; `internvl doctor --measure` measures this machine's.")
 
 
 def _unit(shown: Sequence[Configuration]) -> int:

@@ -1,12 +1,13 @@
-"""What `internvl pick --for TASK` says of published scores: a column, the note below, and what would score more."""
+"""What `internvl pick --for TASK` says of published scores: a column, the notes below, and what would score more."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.models.published_scores import benchmarks_of
+from internvl_gguf.models.published_scores import benchmarks_of, tiles_of
 from internvl_gguf.planning import duration_text
+from internvl_gguf.utils.sizes import counted
 
 if TYPE_CHECKING:
     from internvl_gguf.planning import Candidate, Configuration, Task
@@ -49,24 +50,24 @@ def better_line(ranked: Sequence[Configuration], task: Task) -> str:
     return f"{name} has {points:.1f} points, but would take {duration_text(found.answer_seconds)}{where}."
 
 
-def task_notes(shown: Sequence[Configuration], candidates: Sequence[Candidate], task: Task) -> Iterator[str]:
-    """Yield what the points are, and which models have none.
+def task_note(shown: Sequence[Configuration], task: Task) -> str:
+    """Say what the points of the rows are."""
+    fewest, most = tiles_of(task)
+    cut = counted(most, "tile") if fewest == most else f"{fewest} to {most} tiles"
+    what = "frame" if task == "video" else "picture"
+    texts = [points_text(each.candidate, task) for each in shown]
+    borrowed = f" {_BORROWED}: of the model after more training." * any(text.endswith(_BORROWED) for text in texts)
+    unknown = f" {UNKNOWN}: no figures, so behind the others." * (UNKNOWN in texts)
+    thought = " InternVL3.5's MMMU: with thinking, in answers ten times as long." * (task == "reasoning")
+    points = f"{task.upper()}: points published for BF16, with {cut} a {what}; a quant may lose some."
+    return f"{points}{borrowed}{unknown}{thought}"
 
-    Args:
-        shown: the rows.
-        candidates: all quants that were looked at.
-        task: the task.
-    """
-    yield (
-        f"{task.upper()}: {benchmarks_of(task)}, of 100. Published for the model in BF16, with 6 to 24 tiles and "
-        "VLMEvalKit's prompts: a quant, other limits and other prompts score otherwise."
+
+def tiles_line(best: Configuration, task: Task) -> str:
+    """Say how to plan for pictures cut as finely as those of the scores; "" where they are, or there are none."""
+    max_tiles, (_, most) = best.workload.max_tiles, tiles_of(task)
+    if most <= max_tiles or task not in best.candidate.scores.points:
+        return ""
+    return (
+        f"Scores with up to {most} tiles a picture, here {max_tiles}: --max-tiles {most} plans and asks with as many."
     )
-    borrowed = {each.candidate.scores.of for each in shown if points_text(each.candidate, task).endswith(_BORROWED)}
-    if borrowed:
-        yield f"{_BORROWED}: of {', '.join(sorted(borrowed))}, the same model after more training."
-    if task == "reasoning":
-        yield "InternVL3.5's MMMU was measured in thinking mode, whose answers are some ten times as long."
-    unknown = dict.fromkeys(each.model for each in candidates if task not in each.scores.points)
-    if unknown:
-        names = ", ".join(unknown)
-        yield f"{UNKNOWN}: no figures were found of {names}; not counted as zero, but ranked behind those with figures."

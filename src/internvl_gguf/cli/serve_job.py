@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import ssl
@@ -16,7 +17,7 @@ from internvl_gguf.cli.downloads import full_name, obtain
 from internvl_gguf.cli.output import say
 from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.cli.run import option_errors
-from internvl_gguf.config import EngineConfig
+from internvl_gguf.config import EngineConfig, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.hardware.cpu_tuning import host_settings
 from internvl_gguf.planning.auto_quant import machine_chooser
@@ -28,6 +29,7 @@ from internvl_gguf.server.pictures import PictureSources
 from internvl_gguf.server.remote_pictures import FetchLimits, RemotePictures
 from internvl_gguf.server.run import ListenSettings, address_of, serve
 from internvl_gguf.server.serve_options import ListenOptions, ModelOptions, TakenOptions
+from internvl_gguf.session.thinking import cannot_think, files_can_think
 
 if TYPE_CHECKING:
     from internvl_gguf.models.local_files import ModelFiles
@@ -67,8 +69,12 @@ def run_server(job: ServeJob) -> None:
     listening, keeping, asking = job.listening, job.keeping, job.asking
     _check_certificate(listening)
     names = list(job.models) or [options.chosen_model(None)]
-    chooser = machine_chooser(asking.engine)
-    files = [obtain(name, asking.mmproj, chooser) for name in dict.fromkeys(names)]
+    chooser = machine_chooser(asking.engine, asking.pictures)
+    with contextlib.ExitStack() as opening:
+        opening.callback(job.opened.close)
+        files = [obtain(name, asking.mmproj, chooser) for name in dict.fromkeys(names)]
+        _check_thinking(files, asking.sampling)
+        opening.pop_all()
     models = ModelSettings(
         config=asking.engine,
         parallel=keeping.answers_at_once(host_settings(asking.engine.n_threads).n_parallel),
@@ -76,6 +82,7 @@ def run_server(job: ServeJob) -> None:
         most_waiting=keeping.queue,
         idle_seconds=None if keeping.idle_unload is None else keeping.idle_unload * 60,
         worker_timeout=asking.worker_timeout,
+        pictures=asking.pictures,
     )
     address = address_of(job.opened, listening.host, is_encrypted=listening.tls_cert is not None)
     say(f"Serving on {address} (a page for a browser; /v1 for programs). Ctrl-C ends it.")
@@ -88,6 +95,22 @@ def run_server(job: ServeJob) -> None:
         job.opened,
         lambda line: say(in_flags(line, EngineConfig)),
     )
+
+
+def _check_thinking(files: Sequence[ModelFiles], sampling: SamplingParams) -> None:
+    """Refuse to let models think if none of them can; say which cannot beside others that can.
+
+    Raises:
+        InvalidRequestError: none can.
+        ModelFileError: a header that cannot be read.
+    """
+    if not sampling.thinks:
+        return
+    unable = [each.label for each in files if not files_can_think(each)]
+    if len(unable) == len(files):
+        raise cannot_think(" and ".join(unable))
+    for name in unable:
+        say(f"{name} cannot think: what is asked of it is answered without a thought.")
 
 
 def _service_settings(job: ServeJob) -> ServiceSettings:

@@ -7,10 +7,13 @@ library, so names can be looked up on a machine where nothing else is installed.
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import Final
 
 from internvl_gguf.errors import CatalogError
 from internvl_gguf.models.catalog_entries import NamedShapes, read_entries
@@ -21,6 +24,7 @@ from internvl_gguf.models.toml_tables import Document
 from internvl_gguf.utils.paths import config_dir
 
 FILE_NAME = "models.toml"
+_SIZE: Final = re.compile(r"(\d*[1-9]\d*(?:\.\d+)?)b")  # a size that no model has, such as 7b
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,24 @@ class Catalog:
         return next((model for model in self.models if wanted in map(folded, model.spellings)), None)
 
     def nearest(self, name: str) -> list[str]:
-        """Return names of up to three models that run here and look like `name`, the likeliest first."""
-        usable = [model for model in self.models if not model.unsupported]
-        owners = {_plain(spelling): model.name for model in usable for spelling in model.spellings}
+        """Return names of up to three models to fetch that run here and look like `name`, the likeliest first.
+
+        For a size that there is none of, such as 7b, they are of the nearest sizes.
+        """
+        runs = [model for model in self.models if not model.unsupported]
+        if size := _SIZE.fullmatch(_plain(name)):
+            sized = [model for model in runs if model.repo and model.parameters]
+            sized.sort(key=lambda model: abs(math.log((model.parameters or 1) / 1e9 / float(size[1]))))
+            return [model.name for model in sized[:3]]
+        owners = {_plain(spelling): model for model in runs for spelling in model.spellings}
         close = difflib.get_close_matches(_plain(name), owners, n=6, cutoff=0.6)
-        return list(dict.fromkeys(owners[spelling] for spelling in close))[:3]
+        found = [self._fetchable(owners[spelling]) for spelling in close]
+        return list(dict.fromkeys(model.name for model in found if model))[:3]
+
+    def _fetchable(self, model: ModelSpec) -> ModelSpec | None:
+        """Return a model that can be fetched: this one, or one of its release and shape; None if there is none."""
+        alike = (each for each in self.models if each.repo and not each.unsupported and each.is_like(model))
+        return model if model.repo else next(alike, None)
 
     def scores(self, model: ModelSpec) -> tuple[str, PublishedScores] | None:
         """Return a model's published scores and the name of the model that they are of; None if none were seen.

@@ -35,6 +35,12 @@ class ModelFiles:
     mmproj: Path
     choice: str = ""
 
+    @property
+    def label(self) -> str:
+        """What messages call the model: its name; where that is a path, the file's."""
+        is_path = self.name.lower() != DEMO and expanded(self.name).exists()
+        return self.text.name if is_path else self.name
+
 
 def demo_files() -> ModelFiles:
     """Return the files of the embedded model."""

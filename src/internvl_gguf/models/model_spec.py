@@ -78,6 +78,12 @@ class ModelSpec:
         named = named_model(self.name)
         return named.generation if named else ""
 
+    def is_like(self, other: ModelSpec) -> bool:
+        """Return whether two models are one size of one release, perhaps after different training."""
+        if self.text is None or other.text is None or self.generation != other.generation:
+            return False
+        return (self.text.n_layers, self.text.n_embd) == (other.text.n_layers, other.text.n_embd)
+
     def as_json(self) -> dict[str, Any]:
         """What `internvl list --catalog --json` says of it."""
         shown = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "origin"}

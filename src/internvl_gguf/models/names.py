@@ -128,7 +128,11 @@ def _hub_model(text: str, catalog: Catalog) -> HubModel:
     if found is None:
         raise _unknown(name, catalog)
     if found.unsupported:
-        raise ModelFileError(f"{found.name} does not run here: {found.unsupported}", "Use another model of the family.")
+        why = found.unsupported
+        why = (
+            why[0].lower() + why[1:] if why[1:2].islower() else why
+        )  # it goes on a sentence, and may begin with a name
+        raise ModelFileError(f"{found.name} does not run here: {why}", "Use another model of the family.")
     if not found.repo:
         raise ModelFileError(
             f"The catalogue knows no GGUF repository of {found.name}.", "Name one: owner/repo, with :QUANT if you like."

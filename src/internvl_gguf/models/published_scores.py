@@ -17,23 +17,25 @@ class Benchmark:
     Attributes:
         title: its published name.
         full: full marks.
+        tiles: most tiles of a picture, or of a frame, that it was measured with.
     """
 
     title: str
     full: int = 100
+    tiles: int = 6
 
 
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
-    "mmmu": Benchmark("MMMU"),
-    "chartqa": Benchmark("ChartQA"),
-    "docvqa": Benchmark("DocVQA"),
-    "infovqa": Benchmark("InfoVQA"),
+    "mmmu": Benchmark("MMMU", tiles=12),
+    "chartqa": Benchmark("ChartQA", tiles=12),
+    "docvqa": Benchmark("DocVQA", tiles=18),
+    "infovqa": Benchmark("InfoVQA", tiles=24),
     "textvqa": Benchmark("TextVQA"),
-    "ocrbench": Benchmark("OCRBench", 1000),
+    "ocrbench": Benchmark("OCRBench", 1000, tiles=24),
     "refcoco": Benchmark("RefCOCO"),
-    "mvbench": Benchmark("MVBench"),
-    "videomme": Benchmark("Video-MME"),
-    "videomme_subtitles": Benchmark("Video-MME with subtitles"),
+    "mvbench": Benchmark("MVBench", tiles=1),
+    "videomme": Benchmark("Video-MME", tiles=1),
+    "videomme_subtitles": Benchmark("Video-MME with subtitles", tiles=1),
     "reasoning": Benchmark("overall reasoning"),
 }
 """By their keys in models.toml."""
@@ -67,6 +69,12 @@ class PublishedScores:
             for task, keys in TASKS.items()
             if all(key in self.figures for key in keys)
         }
+
+
+def tiles_of(task: Task) -> tuple[int, int]:
+    """Return the fewest and the most tiles of a picture that the benchmarks of a task were measured with."""
+    tiles = [BENCHMARKS[key].tiles for key in TASKS[task]]
+    return min(tiles), max(tiles)
 
 
 def benchmarks_of(task: Task) -> str:

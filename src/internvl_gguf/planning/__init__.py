@@ -31,10 +31,11 @@ from internvl_gguf.planning.plan_text import (
     two_digits,
     verdict,
 )
-from internvl_gguf.planning.planner import MARGIN, Configuration, Planner, geometric_mean
+from internvl_gguf.planning.planner import Configuration, Planner, geometric_mean
 from internvl_gguf.planning.ranking import cost_of, rank
 from internvl_gguf.planning.task_scores import Task, TaskScores
 from internvl_gguf.planning.workload import (
+    MARGIN,
     MemoryBudget,
     Preference,
     Workload,

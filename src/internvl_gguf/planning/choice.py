@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from internvl_gguf.config import DEFAULT_N_UBATCH, EngineConfig
+from internvl_gguf.config import DEFAULT_N_UBATCH, USUAL_PICTURES, EngineConfig, PictureOptions
 from internvl_gguf.errors import InsufficientMemoryError, ModelFileError
 from internvl_gguf.gguf.filenames import ModelCopy
 from internvl_gguf.hardware.device_speed import Roofline
@@ -15,6 +15,7 @@ from internvl_gguf.planning.plan_text import memory_table, verdict
 from internvl_gguf.planning.planner import Planner
 from internvl_gguf.planning.ranking import cost_of, rank
 from internvl_gguf.planning.workload import MemoryBudget, Workload, context_for
+from internvl_gguf.tiling import CARD_RANGE
 from internvl_gguf.utils.sizes import format_size
 
 
@@ -64,6 +65,7 @@ def choose(
     budget: MemoryBudget,
     roofline: Roofline | None,
     host_ubatch: int = DEFAULT_N_UBATCH,
+    pictures: PictureOptions = USUAL_PICTURES,
 ) -> Choice:
     """Return the best quant that fits a budget, run as `config` says.
 
@@ -74,6 +76,7 @@ def choose(
         budget: bytes that may be taken.
         roofline: how fast the devices are; None assumes typical ones.
         host_ubatch: see `Workload.host_ubatch`.
+        pictures: how pictures will be cut.
 
     Raises:
         InsufficientMemoryError: none fits, and `config.force` is not set.
@@ -82,8 +85,10 @@ def choose(
     candidates = listed_candidates(choices.name, choices.texts, choices.mmprojs, choices.shape, choices.known)
     vision = choices.shape.vision
     tokens = vision.tokens_per_tile if vision else 0
-    n_ctx = config.n_ctx or context_for(1, Workload.max_tiles, tokens, choices.shape.text.n_ctx_train)
-    workload = Workload.of(config, n_ctx, n_threads, host_ubatch)
+    own = CARD_RANGE if choices.max_tiles is None else replace(CARD_RANGE, most=choices.max_tiles)
+    most = pictures.most_tiles(own)
+    n_ctx = config.n_ctx or context_for(1, most, tokens, choices.shape.text.n_ctx_train)
+    workload = Workload.of(config, n_ctx, n_threads, host_ubatch, max_tiles=most)
     ranked = rank(candidates, budget, workload, roofline)
     if ranked:
         best = ranked[0]
@@ -102,14 +107,30 @@ def choose(
 
 
 def nothing_fits(
-    smallest: Candidate, budget: MemoryBudget, workload: Workload, roofline: Roofline | None
+    smallest: Candidate,
+    budget: MemoryBudget,
+    workload: Workload,
+    roofline: Roofline | None,
+    *,
+    of_several: bool = False,
 ) -> InsufficientMemoryError:
-    """Return the error for a budget that not even the smallest quant fits."""
+    """Return the error for a budget that not even the smallest quant fits.
+
+    Args:
+        smallest: that quant.
+        budget, workload, roofline: as in `Planner`.
+        of_several: whether it is the smallest of several models, and there is no smaller one to take.
+    """
     least = Planner(budget, workload, roofline, cost_of("balanced")).smallest(smallest)
+    what = "model of the family" if of_several else f"quant of {smallest.model}"
+    name = f"{smallest.model}:{smallest.quant}" if of_several else smallest.quant
+    model = "" if of_several else " a smaller model (`internvl pick` without one),"
+    pictures = f" and {workload.pictures_text}" if workload.pictures else ""
+    fewer = " pictures of fewer tiles," if workload.pictures and workload.max_tiles > 1 else ""
     return InsufficientMemoryError(
-        f"No quant of {smallest.model} fits with a context of {workload.n_ctx:,}: the smallest, {smallest.quant}, "
+        f"No {what} fits with a context of {workload.n_ctx:,} tokens{pictures}: the smallest, {name}, "
         f"misses {format_size(least.shortage)}.",
-        "Take a smaller context, fewer conversations, a smaller model (`internvl pick` without one), or more memory.",
+        f"Take a smaller context,{fewer} fewer conversations,{model} or more memory.",
         table=memory_table(least),
     )
 

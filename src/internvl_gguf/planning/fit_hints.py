@@ -42,6 +42,11 @@ def ways_to_fit(
         whole: whether the whole model is to lie on the GPUs.
     """
 
+    several = len({candidate.model for candidate in candidates}) > 1
+
+    def name(found: Configuration) -> str:
+        return f"{found.candidate.model}:{found.candidate.quant}" if several else found.candidate.quant
+
     def best(quants: Sequence[Candidate], changed: Workload) -> Configuration | None:
         found = rank(_usable(quants, changed), budget, changed, roofline)
         return found[0] if found and (found[0].is_full or not whole) else None
@@ -49,12 +54,12 @@ def ways_to_fit(
     if workload.kv_type is not None and not is_quantised(workload.kv_type):
         found = best(candidates, replace(workload, kv_type="q8_0"))
         if found:
-            yield f"--kv q8_0: {found.candidate.quant}"
+            yield f"--kv q8_0: {name(found)}"
     for smaller in _smaller_contexts(workload, candidates):
         found = best(candidates, smaller)
         if found:
             tiles = f" --max-tiles {smaller.max_tiles}" if smaller.max_tiles != workload.max_tiles else ""
-            yield f"--context {smaller.n_ctx}{tiles}: {found.candidate.quant}"
+            yield f"--context {smaller.n_ctx}{tiles}: {name(found)}"
             break
     for quants in smaller_models:
         found = best(quants, workload)

@@ -11,12 +11,13 @@ import psutil
 
 from internvl_gguf.errors import InvalidRequestError, LibraryError
 from internvl_gguf.hardware.cgroups import memory_limits
-from internvl_gguf.planning.workload import MemoryBudget
+from internvl_gguf.planning.workload import MARGIN, MemoryBudget
 
 if TYPE_CHECKING:
     from internvl_gguf.llama.library import Device
 
 
+_MOST_FOR_SYSTEM: Final = 4 * 2**30
 _LARGE_MAC: Final = 36 * 2**30
 _SHARE_OF_MAC: Final = 2 / 3
 _SHARE_OF_LARGE_MAC: Final = 3 / 4
@@ -60,6 +61,8 @@ def machine_budget(
 ) -> MachineBudget:
     """Return the free memory of this machine, or less if the user allows less.
 
+    Of the host's a fiftieth stays free for what the plan may miss; the planner keeps as much of each GPU's.
+
     Args:
         vram: bytes allowed on each GPU; one size counts for every GPU. None allows what is free.
         ram: bytes allowed of host memory; None allows what is free.
@@ -70,7 +73,8 @@ def machine_budget(
         LibraryError: the installed llama.cpp is not the build this package is made for.
     """
     gpus = usable_gpus() if gpus is None else gpus
-    host = free_host_memory() if ram is None else min(ram, free_host_memory())
+    free = int(free_host_memory() * (1 - MARGIN))
+    host = free if ram is None else min(ram, free)
     if vram is not None and not gpus:
         notice = "No GPU that the installed llama.cpp can use: a budget of GPU memory has no effect here."
         return MachineBudget(MemoryBudget(host), (), (notice,) if vram else ())
@@ -94,6 +98,14 @@ def machine_budget(
     if vram == ():
         budget = budget.smaller()[-1]
     return MachineBudget(budget, tuple(gpus), tuple(map(_untold_notice, untold)))
+
+
+def host_budget(memory: int) -> int:
+    """Return what a model may take of the memory of a PC or a server: the rest is left to the system and to programs.
+
+    An eighth, as of a Mac, and at most 4 GiB: a desktop with a browser takes 2 to 4 GiB, of a larger machine, too.
+    """
+    return memory - min(memory // 8, _MOST_FOR_SYSTEM)
 
 
 def mac_budget(memory: int) -> MemoryBudget:

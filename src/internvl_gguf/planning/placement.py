@@ -16,6 +16,7 @@ from internvl_gguf.planning.plan_text import memory_table, placement_text
 from internvl_gguf.planning.planner import Configuration, Planner
 from internvl_gguf.planning.ranking import cost_of
 from internvl_gguf.planning.workload import MemoryBudget, Workload
+from internvl_gguf.tiling import MAX_TILES
 from internvl_gguf.utils.sizes import format_size
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def placements(
     host_ubatch: int = DEFAULT_N_UBATCH,
     budget_now: Callable[[], MemoryBudget] | None = None,
     encoder: EncoderKind = "llama.cpp",
+    max_tiles: int = MAX_TILES,
 ) -> Iterator[Configuration]:
     """Yield ways to load a model, the best first; the next one is for after the one before has failed to load.
 
@@ -52,6 +54,7 @@ def placements(
         budget_now: returns the free memory after a failure, since other programs may have taken some; None takes
             `budget`.
         encoder: what is to encode pictures on the CPU; llama.cpp does where that does not fit or has failed.
+        max_tiles: most tiles of a picture, the thumbnail not counted.
 
     Raises:
         InsufficientMemoryError: nothing fits, and `config.force` is not set.
@@ -62,7 +65,7 @@ def placements(
     candidate = Candidate(
         name, name, "", sum(weight.n_bytes for weight in shape.text.weights), 0.0, "header", shape.text, (mmproj,)
     )
-    workload = Workload.of(config, n_ctx, n_threads, host_ubatch)
+    workload = Workload.of(config, n_ctx, n_threads, host_ubatch, max_tiles=max_tiles)
     encoders: tuple[EncoderKind, ...] = ("llama.cpp",) if encoder == "llama.cpp" else (encoder, "llama.cpp")
     for context, kind in itertools.product(_contexts(workload.n_ctx, config), encoders):
         found = _placed(candidate, config, replace(workload, n_ctx=context, encoder=kind), budget)

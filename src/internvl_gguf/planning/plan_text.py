@@ -11,7 +11,7 @@ from internvl_gguf.planning.loss_scale import LITTLE_LOSS, NO_LOSS, USABLE_LOSS,
 from internvl_gguf.planning.planner import Configuration, geometric_mean
 from internvl_gguf.planning.task_scores import Task
 from internvl_gguf.planning.workload import MemoryBudget, Preference, Workload
-from internvl_gguf.utils.sizes import format_size, rounded_size
+from internvl_gguf.utils.sizes import counted, format_size, rounded_size
 
 _PART_NAMES: Final = {
     "weights": "weights",
@@ -77,8 +77,8 @@ def question_text(workload: Workload) -> str:
     """Say what the question is whose time is told: "a question about 2 pictures"."""
     if not workload.pictures:
         return "a question"
-    number = "a picture" if workload.pictures == 1 else f"{workload.pictures} pictures"
-    return f"a question about {number}"
+    about = "a picture" if workload.pictures == 1 and not workload.are_frames else workload.pictures_text
+    return f"a question about {about}"
 
 
 def verdict(best: Configuration) -> str:
@@ -96,11 +96,10 @@ def placement_text(found: Configuration) -> str:
         return f"the encoder alone on {gpus}" if found.request.mmproj_on_gpu else f"nothing on {gpus}"
     whole = found.gpu_layers == found.n_layers
     layers = f"all {found.n_layers} layers" if whole else f"{found.gpu_layers} of {found.n_layers} layers"
-    if found.host_experts:
-        layers += f" without the experts of {found.host_experts}"
+    experts = f", but the experts of {counted(found.host_experts, 'layer')} in RAM" if found.host_experts else ""
     if found.request.mmproj_on_gpu:
-        return f"{layers} and the encoder on {gpus}"
-    return f"{layers} on {gpus}, the encoder on the CPU"
+        return f"{layers} and the encoder on {gpus}{experts}"
+    return f"{layers} on {gpus}{experts}, the encoder on the CPU"
 
 
 def _some_gpus(budget: MemoryBudget) -> str:

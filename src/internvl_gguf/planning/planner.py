@@ -23,10 +23,8 @@ from internvl_gguf.memory.plan import layer_homes, text_weights
 from internvl_gguf.planning.candidates import Candidate, Encoder
 from internvl_gguf.planning.cpu_kernels import plain_is_faster
 from internvl_gguf.planning.speed_estimate import SpeedEstimate, estimate_speed
-from internvl_gguf.planning.workload import MemoryBudget, Workload
+from internvl_gguf.planning.workload import MARGIN, MemoryBudget, Workload
 
-# Share of each GPU's memory kept free for errors of the prediction (docs/memory.md).
-MARGIN: Final = 0.02
 # Mean KL divergence that a quantised KV cache adds: Qwen2.5-0.5B Q4_K_M over 1,024 tokens, against an F32 cache
 # (docs/picking.md). Qwen2.5's keys have large biases, so it is not as little as for other models.
 KV_LOSS: Final[dict[KVType, float]] = {"f32": 0.0, "f16": 0.0, "bf16": 0.0, "q8_0": 0.02, "q4_0": 2.9}

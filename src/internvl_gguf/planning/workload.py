@@ -18,9 +18,12 @@ from internvl_gguf.config import (
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.memory.memory_request import check_context
 from internvl_gguf.tiling import MAX_TILES, has_thumbnail, validate_tile_limits
+from internvl_gguf.utils.sizes import counted
 
 Preference = Literal["balanced", "speed", "quality"]
 
+MARGIN: Final = 0.02
+"""Share of a device's free memory that is kept for errors of the prediction (docs/memory.md)."""
 MARKERS: Final = 2  # <img> and </img> around a picture
 TEXT_ROOM: Final = 1024  # positions that a context for pictures keeps for text
 _MAX_PICTURES: Final = 4096
@@ -97,6 +100,7 @@ class Workload:
         n_ctx: positions of one conversation.
         pictures: pictures in a conversation.
         max_tiles: most tiles of a picture, the thumbnail not counted.
+        are_frames: whether the pictures are the frames of one clip; that is for words alone.
         n_parallel: conversations kept at once.
         n_candidates: answers to one question written at once.
         kv_type: element type of the KV cache; None takes F16, or Q8_0 if only that fits.
@@ -116,6 +120,7 @@ class Workload:
     n_ctx: int = DEFAULT_N_CTX
     pictures: int = 1
     max_tiles: int = MAX_TILES
+    are_frames: bool = False
     n_parallel: int = 1
     n_candidates: int = EngineConfig.n_candidates
     kv_type: KVType | None = None
@@ -136,6 +141,7 @@ class Workload:
         n_threads: int,
         host_ubatch: int = DEFAULT_N_UBATCH,
         encoder: EncoderKind = "llama.cpp",
+        max_tiles: int = MAX_TILES,
     ) -> Self:
         """Return the workload of one picture, with a model's configuration for the rest.
 
@@ -143,10 +149,11 @@ class Workload:
             config: how the model is to be run.
             n_ctx: positions, if the configuration leaves them open.
             n_threads: CPU threads, if the configuration leaves them open.
-            host_ubatch, encoder: see the fields of these names.
+            host_ubatch, encoder, max_tiles: see the fields of these names.
         """
         return cls(
             n_ctx=n_ctx,
+            max_tiles=max_tiles,
             n_parallel=config.n_parallel,
             n_candidates=config.n_candidates,
             kv_type=config.kv_type,
@@ -170,6 +177,13 @@ class Workload:
     def tiles_per_picture(self) -> int:
         """Number of tiles of a picture that is cut as finely as allowed, the thumbnail included."""
         return self.max_tiles + has_thumbnail(self.max_tiles)
+
+    @property
+    def pictures_text(self) -> str:
+        """The pictures in words: "1 picture", "2 pictures", "a clip of 32 frames"."""
+        if self.are_frames:
+            return f"a clip of {counted(self.pictures, 'frame')}"
+        return counted(self.pictures, "picture")
 
     @property
     def tiles(self) -> int:

@@ -103,7 +103,7 @@ def failure_of(error: Exception) -> Failure:
         parts["hint"] = for_clients(error.hint)
         return Failure(400, _KINDS[400], for_clients(str(error)), "messages", code, parts=parts)
     if isinstance(error, InvalidRequestError):
-        return Failure(400, _KINDS[400], str(error), parts=parts)
+        return Failure(400, _KINDS[400], for_clients(str(error)), parts={"hint": for_clients(error.hint)})
     if isinstance(error, WorkerDiedError):
         said = f"{error.message} It is loaded again: ask again."
         return Failure(503, _KINDS[503], said, code="model_process_ended", retry_after=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable
@@ -256,17 +257,17 @@ class Service:
         return JSONResponse(description())
 
     async def _models(self, request: Request) -> Response:
-        models = list(map(self._model_json, self.pool.models))
+        models = [await self._model_json(model) for model in self.pool.models]
         pages = {"has_more": False, "first_id": models[0]["id"], "last_id": models[-1]["id"]}
         return JSONResponse({"object": "list", "data": models, **pages})
 
     async def _model(self, request: Request) -> Response:
         try:
-            return JSONResponse(self._model_json(self.pool.find(request.path_params["name"])))
+            return JSONResponse(await self._model_json(self.pool.find(request.path_params["name"])))
         except RefusedRequestError as error:
             return error_response(request.url.path, failure_of(error))
 
-    def _model_json(self, model: ServedModel) -> dict[str, Any]:
+    async def _model_json(self, model: ServedModel) -> dict[str, Any]:
         """Return a model as OpenAI's clients read it, and Anthropic's, which have other names for the same."""
         aliases = list(self.pool.aliases) if model is self.pool.models[0] else []
         return {
@@ -280,6 +281,7 @@ class Service:
             "output_modalities": ["text"],
             "context_length": model.n_ctx,
             "tile_size": model.tile_size,
+            "can_think": await asyncio.to_thread(model.can_think),
             "type": "model",
             "display_name": model.name,
             "created_at": datetime.fromtimestamp(model.created, UTC).isoformat(timespec="seconds"),

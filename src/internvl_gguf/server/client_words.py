@@ -1,4 +1,4 @@
-"""Messages about contexts that are too small, clips and forms, in words that clients of the server can follow."""
+"""Messages about small contexts, thoughts, clips and forms, in words that clients of the server can follow."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _OF_CLIENTS: Final = {
     "(n_ctx)": "(the server's owner can give it with -c)",
     "(format_in_prompt=False)": '("format_in_prompt": false)',
     BEGIN_ANEW: "leave some of the messages out",
+    "thinking=True and any thinking_budget": "what asks for a thought",
     "Give it as Video(path)": "Send it as video_url",
 }
 """What only users of the Python interface can do, and the words that replace it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from internvl_gguf.config import SamplingParams
@@ -14,6 +15,15 @@ from internvl_gguf.server.field_homes import home_of
 from internvl_gguf.server.fields import MOST_STOPS, PICTURE_FIELDS, Fields, Refused, Used
 from internvl_gguf.utils.kinds import JudgeName
 from internvl_gguf.utils.options import options_of
+
+_THINKING_ELSEWHERE: Final = ("thinking", "think", "enable_thinking", "reasoning", "reasoning_effort", "effort")
+"""Names of other interfaces and runtimes for what each interface asks for thinking by."""
+_OF_THINKING: Final[Mapping[str, str]] = {
+    "reasoning_effort": 'reasoning_effort: "high" lets the model think before it answers, "none" keeps it from that',
+    "reasoning": 'reasoning: {"effort": "high"} lets the model think before it answers, "none" keeps it from that',
+    "thinking": 'thinking: {"type": "enabled"} lets the model think before it answers, "disabled" keeps it from that',
+}
+"""What asks for thinking in each interface, by its field."""
 
 
 def check_fields(body: Body, fields: Fields) -> Body:
@@ -42,8 +52,11 @@ def check_fields(body: Body, fields: Fields) -> Body:
 def _unknown(name: str, fields: Fields) -> RefusedRequestError:
     shown = name if len(name) <= 60 and name.isprintable() else "with a name of another kind"
     near = difflib.get_close_matches(name[:60], fields, n=1)
+    meant = next((each for each in _OF_THINKING if each in fields), "") if name in _THINKING_ELSEWHERE else ""
     home = home_of(name, fields)
-    hint = f"Give it as {home}." if home else f"Did you mean {near[0]}?" if near else "Leave it out."
+    hint = f"Did you mean {near[0]}?" if near else "Leave it out."
+    if meant or home:
+        hint = f"Use {_OF_THINKING[meant]}." if meant else f"Give it as {home}."
     return RefusedRequestError(
         f"There is no field {shown}.", hint, code="unknown_parameter", param=shown if shown == name else None
     )
@@ -98,22 +111,24 @@ def sampling_of(body: Body, defaults: AnswerDefaults, n: int = 1) -> SamplingPar
     Raises:
         RefusedRequestError: a value of another kind or out of range, or answers that would all be equal.
     """
-    chosen = dict(vars(defaults.sampling))
+    chosen = {}
     for name, declared in options_of(SamplingParams).items():
         if name == "thinking":  # `thinking_fields` reads it
             continue
         values = [_checked(declared, each, body[each]) for each in _SAMPLING_NAMES.get(name, (name,)) if each in body]
         if values:
             chosen[name] = values[0]  # all are checked, the first of the names counts
-    is_greedy = chosen["temperature"] == 0 or chosen["top_k"] == 1
-    if "best_of" not in body and (is_greedy or n > chosen["best_of"]):
-        chosen["best_of"] = 1
-    if "best_of" in body and n > chosen["best_of"]:
-        raise wrong("n", f"is {n}, and best_of is {chosen['best_of']}", "Write as many answers as are given, or more.")
-    if "judge" in body and chosen["best_of"] == 1:
+    sampling = replace(defaults.sampling, best_of=1).changed({**chosen, "best_of": 1})
+    best_of = chosen.get("best_of", defaults.sampling.best_of)
+    is_greedy = sampling.temperature == 0 or sampling.top_k == 1
+    if "best_of" not in body and (is_greedy or n > best_of):
+        best_of = 1
+    if "best_of" in body and n > best_of:
+        raise wrong("n", f"is {n}, and best_of is {best_of}", "Write as many answers as are given, or more.")
+    if "judge" in body and best_of == 1:
         raise wrong("judge", "has one answer to choose from", "Give best_of, too.")
     try:
-        return SamplingParams(**chosen)
+        return replace(sampling, best_of=best_of)
     except InvalidRequestError as error:
         raise RefusedRequestError(
             f"best_of: {error.message}", error.hint, code="invalid_value", param="best_of"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Literal, TypeVar
 
-from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, EngineConfig
+from internvl_gguf.config import DEFAULT_WORKER_TIMEOUT, USUAL_PICTURES, EngineConfig, PictureOptions
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError
 from internvl_gguf.memory.memory_request import context_length
 from internvl_gguf.models.local_files import ModelFiles
@@ -21,6 +22,7 @@ from internvl_gguf.server.answer_pump import AnswerPump
 from internvl_gguf.server.api_errors import RefusedRequestError
 from internvl_gguf.server.turns import Turns
 from internvl_gguf.session.memory_room import fits_beside
+from internvl_gguf.session.thinking import files_can_think
 from internvl_gguf.session.worker.worker_runtime import WorkerRuntime
 from internvl_gguf.utils.notices import Notice
 
@@ -42,6 +44,7 @@ class ModelSettings:
         most_waiting: requests that may wait for one.
         idle_seconds: seconds without a request after which one is unloaded; None for never.
         worker_timeout: as in `Session.open`.
+        pictures: how pictures are cut where a request says nothing else.
     """
 
     config: EngineConfig
@@ -50,6 +53,7 @@ class ModelSettings:
     most_waiting: int = 64
     idle_seconds: float | None = None
     worker_timeout: float = DEFAULT_WORKER_TIMEOUT
+    pictures: PictureOptions = USUAL_PICTURES
 
 
 class ServedModel:
@@ -83,6 +87,7 @@ class ServedModel:
         self.n_ctx: int | None = None
         self.tile_size: int | None = None
         self.restarts = 0
+        self._can_think: bool | None = None
         self.created = int(time.time())
         self.last_used = time.monotonic()
         self.users = 0
@@ -92,6 +97,13 @@ class ServedModel:
         self.idle.set()
         self._runtime: WorkerRuntime | None = None
         self._pump: AnswerPump | None = None
+
+    def can_think(self) -> bool | None:
+        """Return whether it can think, by its header, which is read once: that takes a moment. None if it cannot be."""
+        if self._can_think is None:
+            with contextlib.suppress(InternVLError):  # it is told where the model is loaded
+                self._can_think = files_can_think(self.files)
+        return self._can_think
 
     @property
     def runtime(self) -> WorkerRuntime:
@@ -310,7 +322,14 @@ class ModelPool:
             config = replace(settings.config, n_parallel=n_parallel)
             is_last = n_parallel == settings.parallel
             try:
-                runtime = WorkerRuntime(model.files, config, progress, self._tell, timeout=settings.worker_timeout)
+                runtime = WorkerRuntime(
+                    model.files,
+                    config,
+                    progress,
+                    self._tell,
+                    timeout=settings.worker_timeout,
+                    pictures=settings.pictures,
+                )
             except InsufficientMemoryError:
                 if is_last:
                     raise
@@ -328,7 +347,9 @@ class ModelPool:
                 return
             configurations = [other.runtime.configuration for other in loaded]
             config = replace(self._settings.config, n_parallel=self._settings.parallel)  # as few as it can be
-            if await self._in_thread(partial(fits_beside, model.files, config, self._whole, configurations)):
+            if await self._in_thread(
+                partial(fits_beside, model.files, config, self._whole, configurations, self._settings.pictures)
+            ):
                 return
             await self._unload_one_but(model)
 

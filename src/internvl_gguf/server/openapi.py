@@ -177,7 +177,8 @@ def _schemas() -> dict[str, Any]:
             {"object": text, "input_tokens": whole, "context_length": whole, "images": {"type": "array"}}
         ),
         "Model": described(
-            {"id": text, "object": {"const": "model"}, "created": whole, "owned_by": text, "status": text}
+            {"id": text, "object": {"const": "model"}, "created": whole, "owned_by": text, "status": text},
+            {"can_think": {"type": ["boolean", "null"]}},
         ),
         "Models": described({"object": {"const": "list"}, "data": {"type": "array", "items": reference("Model")}}),
         "Health": described({"status": text, "models": {"type": "object"}, "version": text}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from internvl_gguf.config import SamplingParams
@@ -36,8 +36,9 @@ class ThinkingWish:
         """Return how an answer is chosen, with this wish in it."""
         if self.thinking is None:
             return sampling
-        budget = sampling.thinking_budget if self.budget is None else self.budget
-        return replace(sampling, thinking=self.thinking, thinking_budget=budget)
+        return sampling.changed(
+            {"thinking": self.thinking} | ({} if self.budget is None else {"thinking_budget": self.budget})
+        )
 
 
 def thinking_of(body: Body) -> ThinkingWish:

@@ -166,6 +166,6 @@ def check_can_box(runtime: ModelRuntime, messages: Sequence[Message], images: Se
         )
     if not runtime.text.grounding:
         raise InvalidRequestError(
-            f"{runtime.files.text.name} cannot answer with boxes: its vocabulary has no <ref> and <box>.",
+            f"{runtime.files.label} cannot answer with boxes: its vocabulary has no <ref> and <box>.",
             "Use a model that has them, as those of OpenGVLab do, or ask in words: coordinates in a text are read too.",
         )

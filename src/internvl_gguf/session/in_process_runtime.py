@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
-from internvl_gguf.config import EngineConfig, check_kv_heads
+from internvl_gguf.config import USUAL_PICTURES, EngineConfig, PictureOptions, check_kv_heads
 from internvl_gguf.engine import Engine
 from internvl_gguf.engine.embedding_cache import EmbeddingCache
 from internvl_gguf.engine.embedding_store import EmbeddingStore
@@ -45,6 +45,7 @@ from internvl_gguf.session.model_runtime import LoadProgress
 from internvl_gguf.session.open_encoder import EncoderFile, EncoderPlace
 from internvl_gguf.session.prompt_template import END, IMAGE_END, IMAGE_START, START
 from internvl_gguf.session.saved_file import ModelIdentity
+from internvl_gguf.tiling import TileRange
 from internvl_gguf.utils.notices import Notice, log_notice
 from internvl_gguf.utils.owned import Owned, disown_after_fork
 from internvl_gguf.utils.records import EMBEDDINGS
@@ -65,6 +66,7 @@ class InProcessRuntime(Owned):
         config: how to run it.
         on_load: called with the fraction of the text model that is loaded.
         on_notice: called with one line if it is loaded in another way than asked for.
+        pictures: how pictures will be cut, for which memory is planned.
 
     Attributes:
         files, text, vision: the files and the facts from their headers.
@@ -86,6 +88,7 @@ class InProcessRuntime(Owned):
         config: EngineConfig,
         on_load: LoadProgress | None = None,
         on_notice: Notice = log_notice,
+        pictures: PictureOptions = USUAL_PICTURES,
     ) -> None:
         # Started here, so that the first question already knows how many cores others use.
         self._cores = None if config.n_threads else core_watch()
@@ -146,6 +149,7 @@ class InProcessRuntime(Owned):
                 is_cpu_alone=not usable.gpus or config.n_gpu_layers == 0,
                 on_notice=on_notice,
             ),
+            pictures.most_tiles(TileRange.of(pair.mmproj)),
         )
         self.configuration = next(ways)
         if self.configuration.request.n_ctx < n_ctx:

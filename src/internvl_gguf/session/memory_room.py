@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from internvl_gguf.config import EngineConfig
+from internvl_gguf.config import USUAL_PICTURES, EngineConfig, PictureOptions
 from internvl_gguf.errors import InsufficientMemoryError
 from internvl_gguf.gguf.validation import validate_files
 from internvl_gguf.hardware.cpu_tuning import host_settings
@@ -15,27 +15,37 @@ from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.planning.placement import placements
 from internvl_gguf.planning.planner import Configuration
 from internvl_gguf.planning.workload import MemoryBudget
+from internvl_gguf.tiling import TileRange
 
 
-def fits_beside(files: ModelFiles, config: EngineConfig, whole: MemoryBudget, loaded: Sequence[Configuration]) -> bool:
+def fits_beside(
+    files: ModelFiles,
+    config: EngineConfig,
+    whole: MemoryBudget,
+    loaded: Sequence[Configuration],
+    pictures: PictureOptions = USUAL_PICTURES,
+) -> bool:
     """Return whether a model fits beside loaded ones without a smaller context or fewer layers on GPUs than alone.
 
     Args:
         files, config: the model, and how it is to be run.
         whole: memory of the machine while none of them is loaded.
         loaded: how the others are loaded.
+        pictures: how pictures are cut.
 
     Raises:
         ModelFileError: files that are damaged.
     """
-    alone = _best(files, config, whole)
+    alone = _best(files, config, whole, pictures)
     if alone is None:
         return True  # it fits nowhere: loading it says why
-    beside = _best(files, config, _rest(whole, loaded))
+    beside = _best(files, config, _rest(whole, loaded), pictures)
     return beside is not None and _quality(beside) == _quality(alone)
 
 
-def _best(files: ModelFiles, config: EngineConfig, budget: MemoryBudget) -> Configuration | None:
+def _best(
+    files: ModelFiles, config: EngineConfig, budget: MemoryBudget, pictures: PictureOptions
+) -> Configuration | None:
     pair = validate_files(files.text, files.mmproj, check_weights=False)
     host = host_settings(config.n_threads)
     try:
@@ -48,6 +58,7 @@ def _best(files: ModelFiles, config: EngineConfig, budget: MemoryBudget) -> Conf
                 host.most_threads,
                 budget,
                 host.n_ubatch,
+                max_tiles=pictures.most_tiles(TileRange.of(pair.mmproj)),
             )
         )
     except InsufficientMemoryError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from internvl_gguf.config import AskOptions, EngineConfig, EngineOptions
+from internvl_gguf.config import USUAL_PICTURES, AskOptions, EngineConfig, EngineOptions, PictureOptions
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.models.resolve import resolve_model
 from internvl_gguf.planning.auto_quant import machine_chooser
@@ -28,6 +28,7 @@ def find_and_open(
     on_notice: Notice,
     worker: bool,
     worker_timeout: float,
+    pictures: PictureOptions = USUAL_PICTURES,
 ) -> ModelRuntime:
     """Find the files of a model, fetch missing ones, and load them; arguments and errors as in `Session.open`."""
     unknown = set(engine) - EngineOptions.__annotations__.keys()
@@ -38,10 +39,12 @@ def find_and_open(
         raise InvalidRequestError(f"worker_timeout is {worker_timeout!r}.", "Give seconds, or 0 to wait for ever.")
     worker = arguments.switch("worker", worker)
     config = EngineConfig(**engine)
-    files = resolve_model(model, mmproj, chooser=machine_chooser(config), on_progress=on_download)
+    files = resolve_model(model, mmproj, chooser=machine_chooser(config, pictures), on_progress=on_download)
     if files.choice:
         on_notice(files.choice)
-    return open_runtime(files, config, on_load, on_notice, worker=worker, worker_timeout=worker_timeout)
+    return open_runtime(
+        files, config, on_load, on_notice, worker=worker, worker_timeout=worker_timeout, pictures=pictures
+    )
 
 
 def open_runtime(
@@ -52,11 +55,12 @@ def open_runtime(
     *,
     worker: bool,
     worker_timeout: float,
+    pictures: PictureOptions = USUAL_PICTURES,
 ) -> ModelRuntime:
     """Load a model.
 
     Args:
-        files, config, on_load, on_notice: as in `InProcessRuntime`.
+        files, config, on_load, on_notice, pictures: as in `InProcessRuntime`.
         worker: whether it runs in a process of its own.
         worker_timeout: as in `WorkerRuntime`.
 
@@ -67,7 +71,7 @@ def open_runtime(
     if worker:
         from internvl_gguf.session.worker.worker_runtime import WorkerRuntime
 
-        return WorkerRuntime(files, config, on_load, on_notice, timeout=worker_timeout)
+        return WorkerRuntime(files, config, on_load, on_notice, timeout=worker_timeout, pictures=pictures)
     from internvl_gguf.session.in_process_runtime import InProcessRuntime
 
-    return InProcessRuntime(files, config, on_load, on_notice)
+    return InProcessRuntime(files, config, on_load, on_notice, pictures)

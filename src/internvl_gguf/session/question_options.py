@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -62,7 +61,7 @@ def checked_options(options: Mapping[str, Any], shared: AskOptions | None = None
         else:
             raise arguments.wrong(name, value, "Give a SamplingParams, or its fields by their names: temperature=0.8.")
     if fields:
-        given["sampling"] = replace(given.get("sampling", SamplingParams()), **fields)
+        given["sampling"] = given.get("sampling", SamplingParams()).changed(fields)
     return cast("AskOptions", given)
 
 

@@ -141,7 +141,9 @@ class Session(Owned):
         pictures = PictureOptions(max_tiles=max_tiles, min_tiles=min_tiles, thumbnail=thumbnail)
         arguments.text_or_none("system", system)
         on_notice = log_notice if on_notice is None else on_notice
-        runtime = find_and_open(model, mmproj, engine, on_load, on_download, on_notice, worker, worker_timeout)
+        runtime = find_and_open(
+            model, mmproj, engine, on_load, on_download, on_notice, worker, worker_timeout, pictures
+        )
         limits = TileLimits.of(pictures, TileRange.of(runtime.vision))
         session = cls(runtime, OFFICIAL_SYSTEM if system is None else system, limits, on_notice)
         session._is_parallel_open = "n_parallel" not in engine
@@ -201,10 +203,12 @@ class Session(Owned):
             mmproj = mmproj or its_mmproj
         on_notice = log_notice if on_notice is None else on_notice
         options = restore.engine_options(saved, engine)
+        limits = TileLimits(*saved.limits)
+        pictures = PictureOptions(max_tiles=limits.max_tiles)
         runtime = find_and_open(
-            model, mmproj, options, on_load, lambda file, done: None, on_notice, worker, worker_timeout
+            model, mmproj, options, on_load, lambda file, done: None, on_notice, worker, worker_timeout, pictures
         )
-        session = cls(runtime, "", TileLimits(*saved.limits), on_notice)
+        session = cls(runtime, "", limits, on_notice)
         session._is_parallel_open = "n_parallel" not in engine
         try:
             session._messages = restore.restore_conversation(file, saved, session.runtime, recompute=recompute)

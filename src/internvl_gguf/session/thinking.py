@@ -14,6 +14,9 @@ from typing import Final
 from internvl_gguf.config import SamplingParams
 from internvl_gguf.engine.thought import ThoughtBounds
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.gguf.header import read_header
+from internvl_gguf.gguf.validation import has_thinking_tokens
+from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prompt_template import OFFICIAL_SYSTEM, THOUGHT_END, THOUGHT_START, with_system
 from internvl_gguf.types import Message
@@ -50,6 +53,33 @@ def can_think(runtime: ModelRuntime) -> bool:
     return bool(runtime.text.thinking)
 
 
+def files_can_think(files: ModelFiles) -> bool:
+    """Return the same of a model that is not loaded, by its header.
+
+    Raises:
+        ModelFileError: the header cannot be read, or is no text model's.
+    """
+    return has_thinking_tokens(read_header(files.text))
+
+
+def cannot_think(
+    name: str, hint: str = "Leave out thinking=True and any thinking_budget, or use an InternVL3.5."
+) -> InvalidRequestError:
+    """Return the error of a model that is asked to think and has no tokens for it."""
+    return InvalidRequestError(f"{name} cannot think: there is no {THOUGHT_START} in the vocabulary.", hint)
+
+
+def refuse_without_thoughts(files: ModelFiles, sampling: SamplingParams) -> None:
+    """Refuse, before a model is loaded, to let it think where it cannot.
+
+    Raises:
+        InvalidRequestError: it is asked to think, and has no tokens for it.
+        ModelFileError: it is asked to think, and its header cannot be read.
+    """
+    if sampling.thinks and not files_can_think(files):
+        raise cannot_think(files.label)
+
+
 def thought_plan(runtime: ModelRuntime, sampling: SamplingParams, *, is_bound: bool) -> ThoughtPlan:
     """Return how the answer to a question begins.
 
@@ -67,10 +97,7 @@ def thought_plan(runtime: ModelRuntime, sampling: SamplingParams, *, is_bound: b
     ids = dict(runtime.text.thinking)
     if not ids:
         if sampling.thinks:
-            raise InvalidRequestError(
-                f"{runtime.files.text.name} cannot think: its vocabulary has no {THOUGHT_START}.",
-                "Leave thinking out, or use an InternVL3.5.",
-            )
+            raise cannot_think(runtime.files.label)
         return ThoughtPlan()
     line = runtime.engine.model.tokenize(_LINE)
     begins, ends = ids[THOUGHT_START], ids[THOUGHT_END]

@@ -19,6 +19,7 @@ _UNITS = (
 # Fifteen digits are more than any size has, and keep a line of nines from becoming a number of a thousand bits.
 _SIZE = re.compile(r"\s*(?P<number>[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?P<unit>[A-Za-z]*)\s*")
 _FORM = 'Write a number above 0 with its unit, for example "12GiB", "500 MiB" or "12GB" (decimal).'
+_MEMORY_FORM = 'Write a number above 0 with its unit, for example "12GiB" or "500MiB"; of memory "12GB" is the same.'
 _GPUS_FORM = 'Write one size for each GPU, for example "12GiB", "24GiB,12GiB" or "2x24GiB".'
 _OF_MEMORY = re.compile(r"\s*[0-9.]+\s*[mg]b\s*", re.IGNORECASE)
 _SEVERAL = re.compile(r"\s*(?P<number>[1-9][0-9]?)\s*[x×]\s*(?P<size>[0-9].*)", re.IGNORECASE)
@@ -91,7 +92,10 @@ def parse_memory(text: str) -> int:
         raise InvalidRequestError(
             f"The size {number!r} has no unit.", f'Write "{number}GiB" (or "{number}GB": of memory it is the same).'
         )
-    return parse_size(_in_binary(text))
+    try:
+        return parse_size(_in_binary(text))
+    except InvalidRequestError as error:
+        raise InvalidRequestError(error.message, _MEMORY_FORM) from None
 
 
 def memory_note(*given: str | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.bench.cascade.results import CascadeResults, CascadeRow, Kind
 from internvl_gguf.bench.report.axes import MARKER_RADIUS, LogScale, add_legend, label_points, style_axes
-from internvl_gguf.bench.report.charts import Chart
+from internvl_gguf.bench.report.chart import Chart
 from internvl_gguf.bench.report.legend import RECOMMENDED
 from internvl_gguf.bench.report.theme import MARKERS, Role, light
 from internvl_gguf.utils.safe_text import safe_line, shortened

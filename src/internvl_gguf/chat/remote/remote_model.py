@@ -79,6 +79,11 @@ class RemoteModel:
         """How many tiles a picture is cut into where nobody says otherwise: no server says more than the model card."""
         return CARD_RANGE
 
+    @property
+    def can_think(self) -> bool | None:
+        """Whether it can think before it answers, as our server says."""
+        return self._model.can_think
+
     def ask_options(self, settings: Settings) -> AskOptions:
         """Return what every server knows, and what the user has set: a strict server refuses other fields.
 

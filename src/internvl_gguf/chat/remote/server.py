@@ -48,12 +48,14 @@ class ServedModel:
         is_ours: whether the server is `internvl serve`.
         n_ctx: positions of its context; None where the server does not say it, or not yet.
         tile_size: pixels of the side of its tiles; None where the server does not say it, or not yet.
+        can_think: whether it can think before it answers; None where the server does not say it.
     """
 
     name: str
     is_ours: bool = False
     n_ctx: int | None = None
     tile_size: int | None = None
+    can_think: bool | None = None
 
 
 class Line:
@@ -223,9 +225,11 @@ def _served(entry: object) -> ServedModel | None:
     if not isinstance(entry, dict) or not isinstance(name, str) or not name.isprintable():
         return None
     n_ctx, tile_size = _positive(entry.get("context_length")), _positive(entry.get("tile_size"))
+    thinks = entry.get("can_think")
+    can_think = thinks if isinstance(thinks, bool) else None
     is_ours = entry.get("owned_by") == _OURS
     return (
-        ServedModel(name, True, n_ctx, tile_size)
+        ServedModel(name, True, n_ctx, tile_size, can_think)
         if is_ours
         else ServedModel(name)
         if 0 < len(name) <= _LONGEST_NAME

@@ -8,7 +8,12 @@ from internvl_gguf.gguf.validation.checks import Identity
 from internvl_gguf.gguf.validation.finite import check_finite
 from internvl_gguf.gguf.validation.mmproj import MmprojFacts, most_tiles_of, validate_mmproj
 from internvl_gguf.gguf.validation.pair import ModelPair, model_in, validate_files, validate_pair
-from internvl_gguf.gguf.validation.text import TextModelFacts, read_text_headers, validate_text_model
+from internvl_gguf.gguf.validation.text import (
+    TextModelFacts,
+    has_thinking_tokens,
+    read_text_headers,
+    validate_text_model,
+)
 
 __all__ = [
     "Identity",
@@ -16,6 +21,7 @@ __all__ = [
     "ModelPair",
     "TextModelFacts",
     "check_finite",
+    "has_thinking_tokens",
     "model_in",
     "most_tiles_of",
     "read_text_headers",

@@ -165,6 +165,16 @@ def validate_text_model(header: GGUFHeader, parts: Sequence[GGUFHeader] = ()) ->
     )
 
 
+def has_thinking_tokens(header: GGUFHeader) -> bool:
+    """Return whether the vocabulary of a text model has `<think>` and `</think>`.
+
+    Raises:
+        ModelFileError: it is damaged, or no text model of the family.
+    """
+    tokens = check_tokenizer(header, _architecture(header))
+    return bool(whole_tokens(header, tokens, THINKING_TOKENS))
+
+
 def _architecture(header: GGUFHeader) -> TextArchitecture:
     refuse_matrix(header)
     name = header.text("general.architecture")

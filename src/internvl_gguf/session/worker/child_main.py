@@ -57,6 +57,7 @@ def main() -> None:
             load.config,
             lambda done: send(messages.Loading(done)),
             lambda line: send(messages.NoticeLine(line)),
+            load.pictures,
         )
     except InternVLError as error:
         send(messages.NotLoaded(error))

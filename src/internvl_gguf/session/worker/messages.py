@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from internvl_gguf.types import Span, Tile, TileSpan, TokenLogprobs
 
 if TYPE_CHECKING:
-    from internvl_gguf.config import EngineConfig, SamplingParams
+    from internvl_gguf.config import EngineConfig, PictureOptions, SamplingParams
     from internvl_gguf.engine import RequestReport
     from internvl_gguf.engine.thought import ThoughtBounds
     from internvl_gguf.gguf.validation import MmprojFacts, TextModelFacts
@@ -37,6 +37,7 @@ class Load:
 
     files: ModelFiles
     config: EngineConfig
+    pictures: PictureOptions
     log_level: int
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from internvl_gguf.config import EngineConfig
+from internvl_gguf.config import USUAL_PICTURES, EngineConfig, PictureOptions
 from internvl_gguf.engine.tile_run import RequestReport, TileProgress
 from internvl_gguf.errors import SessionStateError, WorkerDiedError
 from internvl_gguf.models.local_files import ModelFiles
@@ -73,7 +73,7 @@ class WorkerClient:
     """The connection to the worker process of one model; a process that died is replaced by `revive`.
 
     Args:
-        files, config: as in `InProcessRuntime`.
+        files, config, pictures: as in `InProcessRuntime`.
         timeout: seconds without a sign of life after which a process that has work is ended; 0 waits for ever.
         on_notice: called with notices for the user.
 
@@ -84,8 +84,15 @@ class WorkerClient:
 
     facts: messages.ModelFacts
 
-    def __init__(self, files: ModelFiles, config: EngineConfig, timeout: float, on_notice: Notice) -> None:
-        self._load = messages.Load(files, config, logging.getLogger("internvl_gguf").getEffectiveLevel())
+    def __init__(
+        self,
+        files: ModelFiles,
+        config: EngineConfig,
+        timeout: float,
+        on_notice: Notice,
+        pictures: PictureOptions = USUAL_PICTURES,
+    ) -> None:
+        self._load = messages.Load(files, config, pictures, logging.getLogger("internvl_gguf").getEffectiveLevel())
         self._timeout = timeout
         self._on_notice = on_notice
         self._numbers = itertools.count(1)

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from internvl_gguf.config import EngineConfig
+from internvl_gguf.config import USUAL_PICTURES, EngineConfig, PictureOptions
 from internvl_gguf.errors import SessionStateError
 from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.session.worker.remote_engine import RemoteEngine
@@ -30,7 +30,7 @@ class WorkerRuntime(Owned):
     then, since there may be less memory.
 
     Args:
-        files, config, on_notice: as in `InProcessRuntime`.
+        files, config, on_notice, pictures: as in `InProcessRuntime`.
         on_load: called with the fraction of the text model that is loaded, the first time only.
         timeout: seconds without a sign of life after which the process is ended if it has work; 0 waits for ever.
 
@@ -47,9 +47,10 @@ class WorkerRuntime(Owned):
         on_notice: Notice = log_notice,
         *,
         timeout: float,
+        pictures: PictureOptions = USUAL_PICTURES,
     ) -> None:
         self.files = files
-        self._client = WorkerClient(files, config, timeout, on_notice)
+        self._client = WorkerClient(files, config, timeout, on_notice, pictures)
         self._client.start(on_load or (lambda done: None))
         self._finalizer = weakref.finalize(self, self._client.kill)
         self.engine = RemoteEngine(self._client)
