@@ -13,7 +13,7 @@ from internvl_gguf.planning.task_scores import Task
 ModelArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[MODEL]",
+        metavar="MODEL",
         help=f"A catalogue's name, owner/repo, a path or `demo`; {MODEL_VARIABLE}, or the whole family, if left out.",
         show_default=False,
     ),
@@ -31,7 +31,15 @@ VRAMOption = Annotated[
         None,
     ),
 ]
-RAMOption = Annotated[str | None, given("SIZE", "Host memory; what is free here if left out.", None)]
+RAMOption = Annotated[
+    str | None,
+    given(
+        "SIZE",
+        "All memory of the host, of which an eighth, at most 4 GiB, is left to the system; what is free here if left "
+        "out.",
+        None,
+    ),
+]
 MacOption = Annotated[
     str | None, given("SIZE", "Memory of a Mac with an M-series chip, in place of --vram and --ram.", None)
 ]
