@@ -25,6 +25,15 @@ MmprojOption = Annotated[
 VRAMOption = Annotated[
     str | None,
     given(
+        "SIZE[,SIZE]...",
+        'Memory of each GPU, as "12GiB", "24GiB,12GiB" or "2x24GiB"; "none" for no GPU; what is free here if left '
+        "out. A card of 12 GB has 12 GiB, of which a desktop often takes 0.5 to 1.",
+        None,
+    ),
+]
+RAMOption = Annotated[
+    str | None,
+    given(
         "SIZE",
         "All memory of the host, of which an eighth, at most 4 GiB, is left to the system; what is free here if left "
         "out.",
