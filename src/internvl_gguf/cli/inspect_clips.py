@@ -105,7 +105,7 @@ def read_frames(clip: OpenedClip, pictures: PictureOptions, most: int) -> Inspec
 
     choice = choose_frames(clip.video, clip.reader.info, most=most)
     frames = tuple(clip.reader.frames(choice.indices))
-    notices = (*choice.notices, *damage_notices(clip.reader.info, frames))
+    notices = (*choice.notices, *damage_notices(clip.reader, frames))
     return InspectedClip(clip.reader.info, frames, frame_limits(pictures), notices)
 
 

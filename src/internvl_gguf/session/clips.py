@@ -151,7 +151,7 @@ def clip_pictures(
             frames.append(replace(each, image=picture.source))
             pictures.append(picture)
     labelled = _labelled(Frames(tuple(pictures), tuple(frame.time for frame in frames)), options, first)
-    return ClipPictures(reader.info, frames, labelled, (*choice.notices, *damage_notices(reader.info, frames)))
+    return ClipPictures(reader.info, frames, labelled, (*choice.notices, *damage_notices(reader, frames)))
 
 
 def _labelled(frames: Frames, options: AskOptions, first: str) -> list[Picture]:

@@ -14,6 +14,9 @@ served_file a file whose bytes the parent has
 confinement limits of the system on the process that decodes
 containers  clips that FFmpeg decodes, by PyAV
 decoding    frames from a keyframe on
+damage      which of them damage may reach
+decoder_log what FFmpeg logs
+stated_bytes how long a file says it is
 timeline    numbers and times of the frames of a container
 animations  GIF, WebP and APNG, by Pillow
 
