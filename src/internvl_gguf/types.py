@@ -108,10 +108,12 @@ class Frames:
     Attributes:
         pictures: the frames in order, one or more; their labels say which they are.
         times: seconds of each from the clip's beginning on; () where they are not known.
+        name: the clip's in `Reply.clips`; "" for a clip that is told of otherwise, and is not there.
     """
 
     pictures: tuple[Picture, ...]
     times: tuple[float, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -402,12 +404,12 @@ class ShownFrame:
     Attributes:
         image: number of its picture, from 0, among all pictures of the conversation, as a `Box` counts them.
         index: its number in the clip, from 0.
-        time: seconds from the clip's first frame.
+        time: seconds from the clip's first frame; None of a list of frames whose rate is not known.
     """
 
     image: int
     index: int
-    time: float
+    time: float | None
 
 
 @dataclass(frozen=True)
@@ -424,7 +426,9 @@ class ShownClip:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the clip as `--json` writes it: times rounded to thousandths of a second."""
-        return {"name": self.name, "frames": [{**asdict(each), "time": round(each.time, 3)} for each in self.frames]}
+        times = (None if each.time is None else round(each.time, 3) for each in self.frames)
+        frames = [{**asdict(each), "time": time} for each, time in zip(self.frames, times, strict=True)]
+        return {"name": self.name, "frames": frames}
 
 
 @dataclass(frozen=True)

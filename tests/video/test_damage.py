@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 import struct
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import av
 import pytest
 
 from internvl_gguf.errors import VideoError
@@ -20,22 +18,7 @@ from internvl_gguf.video.clip import Clip
 from internvl_gguf.video.damage import Damage
 from internvl_gguf.video.reader import damage_notices
 from tests.support.clips import clip, decoded, picture, refusal
-
-GROUPS = {"g": "10", "bf": "0", "sc_threshold": "0"}
-
-
-def packets(data: bytes, container: str = "mp4") -> list[tuple[int, int]]:
-    """Where each packet of the pictures of a clip begins in its file, and its bytes."""
-    with av.open(io.BytesIO(data), format=container) as file:
-        found = [packet for packet in file.demux(file.streams.video[0]) if packet.size]
-        return [(packet.pos or 0, packet.size) for packet in found]
-
-
-def spoilt(data: bytes, number: int) -> bytes:
-    """A clip of which the packet with this number has noise behind its header of a slice."""
-    at, size = packets(data)[number]
-    begin = at + 4 + min(8, size // 3)  # behind the length of the unit and its first bytes
-    return data[:begin] + random.Random(1).randbytes(at + size - begin) + data[at + size :]
+from tests.support.damaged_clips import GROUPS, packets, spoilt
 
 
 def about_damage(found: Clip) -> list[str]:

@@ -146,6 +146,7 @@ def print_frames(clip: InspectedClip, grids: Sequence[Grid]) -> None:
         grids: how each frame is cut.
     """
     if len(clip.frames) > _MOST_LISTED:
+        print_lines(f"  {len(clip.frames)} frames, more than the {_MOST_LISTED} that are listed; --json has them all")
         return
     rows: list[tuple[str, ...]] = [
         (f"  Frame{number}", str(frame.index), format_time(frame.time), _tiles(grid))

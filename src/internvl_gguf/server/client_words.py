@@ -12,6 +12,10 @@ _OF_CLIENTS: Final = {
     "(format_in_prompt=False)": '("format_in_prompt": false)',
     BEGIN_ANEW: "leave some of the messages out",
     "Give it as Video(path)": "Send it as video_url",
+    "Give it without Video.": "Send it as image_url.",
+    "Give the path of one of those files.": "Send one of those files itself.",
+    ", or give the path of the file.": ".",
+    "Give the path of the picture.": "Send it as data:image/png;base64,DATA.",
 }
 """What only users of the Python interface can do, and the words that replace it."""
 

@@ -166,7 +166,7 @@ class ContainerDecoder:
         }
 
     def _lost(self, rate: float, duration: float) -> int:
-        """Return how many frames that were to be counted a file lost by being cut off: by the duration that it states."""
+        """Return how many frames a file lost by being cut off, if they are counted: by the duration it states."""
         if not self._is_cut_off or not self._timeline.is_counted:
             return 0
         if self._demuxer == "avi":  # FFmpeg shortens the duration to what is there
