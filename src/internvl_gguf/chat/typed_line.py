@@ -22,7 +22,7 @@ from typing import TypeAlias
 from internvl_gguf.chat.path_readings import CLOSING, OPENING, PathReading, path_readings
 from internvl_gguf.errors import PictureError
 from internvl_gguf.utils.safe_text import safe_name
-from internvl_gguf.video.formats import ENDINGS, is_meant_as_clip
+from internvl_gguf.video.formats import ENDINGS, REFUSED_ENDINGS, is_meant_as_clip
 
 _HEAD_BYTES = 1024
 _NAMED_PICTURE = (
@@ -30,6 +30,7 @@ _NAMED_PICTURE = (
     rf"|{ENDINGS})"
 )
 _PICTURE_NAME = re.compile(rf"{_NAMED_PICTURE}$", re.IGNORECASE)
+_REFUSED_NAME = re.compile(rf"\.({REFUSED_ENDINGS}|ts)$", re.IGNORECASE)
 _WEB = re.compile(r"https?://\S+", re.IGNORECASE)
 _WEB_PICTURE = re.compile(  # Chinese follows a name without a space
     rf"https?://\S*?{_NAMED_PICTURE}(?:[?#]\S*|(?=[{re.escape(CLOSING)}]*(?:\s|$)|[^\x00-\x7f]))", re.IGNORECASE
@@ -354,7 +355,9 @@ def _matches(pattern: str) -> list[Path]:
         """page2 before page10."""
         return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path) if part]
 
-    return [Path(path) for path in sorted(glob(expanduser(pattern)), key=by_number)]  # noqa: PTH111, PTH207
+    found = sorted(glob(expanduser(pattern)), key=by_number)  # noqa: PTH111, PTH207
+    # Who names a folder means what can be read in it: a playlist beside clips would refuse them all.
+    return [Path(path) for path in found if not _REFUSED_NAME.search(path)]
 
 
 DISK = FileLookup(path_kind, _matches)

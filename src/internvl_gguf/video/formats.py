@@ -16,7 +16,9 @@ from internvl_gguf.errors import VideoError
 HEAD_BYTES: Final = 4096
 """Bytes of a file that tell what it is."""
 
-ENDINGS: Final = "mp4|m4v|mov|3gp|mkv|webm|avi|flv|wmv|mpe?g|m2ts|ogv|m3u8"
+REFUSED_ENDINGS: Final = "flv|wmv|mpe?g|m2ts|ogv|m3u8"
+"""Endings of the names of clips in formats that are not read."""
+ENDINGS: Final = f"mp4|m4v|mov|3gp|mkv|webm|avi|{REFUSED_ENDINGS}"
 """Endings of the names of clips, in formats that are read or not, as a regular expression. A .ts is TypeScript, too."""
 
 FORMATS: Final = "MP4, MOV, 3GP, MKV, WebM, AVI, GIF, WebP or APNG"
