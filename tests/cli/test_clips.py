@@ -477,3 +477,16 @@ def test_completion_and_help_know_the_options() -> None:
             done = run_alone(command, "--help", COLUMNS=columns)
             assert "--frame-times" in done.stdout
             assert max(map(len, done.stdout.splitlines())) <= int(columns)
+
+
+def test_the_chat_takes_a_clip_as_ask_does(run: Run, tiny: ModelFiles, made: Path) -> None:
+    done = run("chat", tiny.text, "--video", made / "moves.gif", "--frames", 2, "--no-history", *FAST)
+    assert "Added moves.gif: 2 frames" in (done.stdout + done.stderr).replace("\n", " ")
+    assert_two_lines(run("chat", tiny.text, "--frames", 2), code=2)
+    assert_two_lines(run("chat", tiny.text, "--video", made / "list.m3u8"))
+
+
+def test_inspect_says_of_more_frames_than_it_lists_where_they_are(run: Run, made: Path) -> None:
+    told = run("inspect", made / "film.mp4", "--frames", 41, "-c", 30000).stdout
+    assert "41 frames, more than the 40 that are listed; --json has them all" in told
+    assert "would fit  all frames that there are" in told
