@@ -57,7 +57,8 @@ class Video:
     """A clip, wherever `images=` takes a picture: the model sees some of its frames, each as a picture.
 
     Attributes:
-        source: path, bytes of a file, `data:` or `file://` URI. Nothing is fetched from a network.
+        source: path, bytes of a file, a file opened in binary, `data:` or `file://` URI. Nothing is fetched from a
+            network.
         frames: number of frames; "auto" for as many as fit the context; None for 8, or for as many as `fps` asks for.
             With `fps` it is the most.
         start: seconds from which on frames are taken; None for the beginning.
@@ -87,8 +88,7 @@ class Video:
             object.__setattr__(self, "frames", frames)
         for name in ("start", "end", "fps"):
             self._check_seconds(name)
-        if self.end is not None and self.end <= (self.start or 0.0):
-            raise arguments.wrong("end", self.end, f"Give an end after the start, {self.start or 0:g}.")
+        arguments.ascending("start", self.start, "end", self.end)
 
     def _check_seconds(self, name: str) -> None:
         given = getattr(self, name)
@@ -97,7 +97,7 @@ class Video:
         value = arguments.number(name, given)
         if not (0 < value < math.inf or (value == 0 and name != "fps")):
             hint = "Give a number above 0." if name == "fps" else "Give seconds from the beginning of the clip."
-            raise arguments.wrong(name, given, hint)
+            raise arguments.wrong(name, arguments.plain(value) if math.isfinite(value) else given, hint)
         object.__setattr__(self, name, value)
 
 
@@ -108,10 +108,12 @@ class Frames:
     Attributes:
         pictures: the frames in order, one or more; their labels say which they are.
         times: seconds of each from the clip's beginning on; () where they are not known.
+        name: the clip's in `Reply.clips`; "" for a clip that is told of otherwise, and is not there.
     """
 
     pictures: tuple[Picture, ...]
     times: tuple[float, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -402,12 +404,12 @@ class ShownFrame:
     Attributes:
         image: number of its picture, from 0, among all pictures of the conversation, as a `Box` counts them.
         index: its number in the clip, from 0.
-        time: seconds from the clip's first frame.
+        time: seconds from the clip's first frame; None of a list of frames whose rate is not known.
     """
 
     image: int
     index: int
-    time: float
+    time: float | None
 
 
 @dataclass(frozen=True)
@@ -424,7 +426,9 @@ class ShownClip:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the clip as `--json` writes it: times rounded to thousandths of a second."""
-        return {"name": self.name, "frames": [{**asdict(each), "time": round(each.time, 3)} for each in self.frames]}
+        times = (None if each.time is None else round(each.time, 3) for each in self.frames)
+        frames = [{**asdict(each), "time": time} for each, time in zip(self.frames, times, strict=True)]
+        return {"name": self.name, "frames": frames}
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,8 @@ def test_video_takes_wishes_and_animations(chat: Chat, tmp_path: Path) -> None:
     frames[0].save(tmp_path / "moves.gif", save_all=True, append_images=frames[1:], duration=500)
     take(chat, "moves.gif", "/images remove 1", "/video moves.gif --frames 3", "/images remove 1-3")
     assert said(chat)[0].startswith("Added moves.gif: 4x3 tiles + thumbnail")
-    assert said(chat)[2].startswith("Added moves.gif: 3 frames of 3.0 s, at 0.0, 1.0, 1.5 s;")
+    assert said(chat)[1] == "moves.gif is animated: this is its first frame; /video adds more of them."
+    assert said(chat)[3].startswith("Added moves.gif: 3 frames of 3.0 s, at 0.0, 1.0, 1.5 s;")
     take(chat, "/video film.mp4 --start 0:00.8 --end=1.6 --fps 5")
     assert [round(each.time, 2) for each in chat.pending] == [0.88, 1.08, 1.28, 1.44]
     take(chat, "/video film.mp4 --speed 2")

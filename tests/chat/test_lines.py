@@ -216,7 +216,20 @@ def test_the_content_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     typed = parse_line("photo notes broken.png folder.png x" + "y" * 5000)
     assert typed.pictures == (Path("photo"), Path("broken.png"))
     assert typed.prompt.startswith("picture 1 notes picture 2 folder.png xy")
-    assert typed.hints == ()
+    assert typed.hints == ("folder.png is a folder, and nothing of it was attached",)
+
+
+def test_clips_of_formats_that_are_refused_are_taken_so_that_their_error_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A .ts is a clip by its content only: it may be TypeScript."""
+    (tmp_path / "a.ts").write_bytes((b"\x47" + bytes(187)) * 3)
+    (tmp_path / "app.ts").write_text("export const one = 1")
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n1.ts\n")
+    (tmp_path / "film.flv").write_bytes(b"FLV\x01")
+    monkeypatch.chdir(tmp_path)
+    typed = parse_line("Compare a.ts with ./list.m3u8, film.flv and app.ts.")
+    assert typed.pictures == (Path("a.ts"), Path("list.m3u8"), Path("film.flv"))
 
 
 def test_the_home_folder_and_the_order_of_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from internvl_gguf import Question, SamplingParams, Session, Video
+from internvl_gguf.cli.batch_clips import ClipOptionsError
 from internvl_gguf.cli.batch_lines import Common, Line
 from internvl_gguf.cli.clip_options import ClipWishes
 from internvl_gguf.cli.completion import answer
@@ -26,6 +27,7 @@ from tests.cli.test_commands import FAST, assert_two_lines
 from tests.cli.test_commands import run as run_alone
 from tests.cli.test_pictures_named import needs_pipes, pipe_of
 from tests.support.clips import clip, sound_alone
+from tests.support.damaged_clips import GROUPS, spoilt
 from tests.support.pictures import encoded, noise
 
 __all__ = ["run"]
@@ -102,6 +104,38 @@ def test_a_picture_that_is_a_clip_is_one_whatever_its_name(ask: Any, name: str) 
 def test_an_animation_is_a_clip_only_where_it_is_called_one(ask: Any) -> None:
     assert ask("What is it?", "-i", "moves.gif", "--max-tiles", 1)["clips"] == []
     assert shown(ask("What is it?", "--video", "moves.gif", "--frames", 2)) == [[0, 1]]
+
+
+def test_an_animation_that_is_given_as_a_picture_is_said_to_be_one(run: Run, tiny: ModelFiles, made: Path) -> None:
+    for command in (["ask", tiny.text, "What?", "-i", made / "moves.gif", *FAST], ["inspect", made / "moves.gif"]):
+        assert "is animated" in run(*command).stderr.replace("\n", " ")
+        done = run(*command, "--frames", 4)
+        assert done.returncode == 2
+        assert "moves.gif with --video" in done.stderr.replace("\n", " ")
+    assert "is animated" not in run("inspect", made / "photo.png").stderr
+
+
+@pytest.mark.parametrize("name", ["list.m3u8", "empty.mp4", "stream.ts", "words.mp4"])
+def test_a_clip_that_cannot_be_read_is_told_as_video_tells_it(run: Run, tmp_path: Path, name: str) -> None:
+    """By -i, by inspect and in the question, too: not that it is to be a PNG."""
+    contents = {"list.m3u8": b"#EXTM3U\n1.ts\n", "stream.ts": (b"\x47" + bytes(187)) * 3, "words.mp4": b"no clip"}
+    path = tmp_path / name
+    path.write_bytes(contents.get(name, b""))
+    wanted = run("ask", "demo", "What?", "--video", path).stderr
+    assert "PNG" not in wanted.replace("APNG", "")
+    assert run("ask", "demo", "What?", "-i", path).stderr == wanted
+    assert run("inspect", path).stderr == wanted
+    assert wanted in run("ask", "demo", f"What comes first in {path}?").stderr
+
+
+def test_a_damaged_clip_is_told_of_by_ask_and_by_inspect(run: Run, tiny: ModelFiles, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_bytes(spoilt(clip(size=(320, 240), frames=20, options={**GROUPS, "g": "1000"}), 3))
+    for command in (
+        ["ask", tiny.text, "What?", "--video", film, "--frames", 2, *FAST],
+        ["inspect", film, "--frames", 2],
+    ):
+        assert "is damaged: all 2 frames shown may look wrong." in run(*command).stderr.replace("\n", " ")
 
 
 def test_a_clip_is_found_in_the_question_and_among_the_words(ask: Any) -> None:
@@ -233,13 +267,14 @@ def test_without_the_extra_a_clip_says_how_to_install_it(run: Run, made: Path, m
     ("arguments", "told"),
     [
         (["--frames", "4"], "--frames: goes with a clip only"),
+        (["--frame-times"], "--frame-times: goes with a clip only"),
         (["--start", "4"], "--start: goes with a clip only"),
         (["--video", "film.mp4", "--frames", "0"], "--frames is 0."),
         (["--video", "film.mp4", "--frames", "many"], "--frames is 'many'."),
-        (["--video", "film.mp4", "--fps", "-1"], "--fps is -1.0."),
+        (["--video", "film.mp4", "--fps", "-1"], "--fps is -1."),
         (["--video", "film.mp4", "--start", "1:75"], "--start is '1:75'."),
         (["--video", "film.mp4", "--start", "soon"], "--start is 'soon'."),
-        (["--video", "film.mp4", "--start", "2", "--end", "1"], "--end is 1.0."),
+        (["--video", "film.mp4", "--start", "2", "--end", "1"], "--end is 1."),
         (["--video", "film.mp4", "--layout", "combined"], "A clip cannot be asked about in the layout combined."),
     ],
 )
@@ -280,6 +315,21 @@ def test_a_line_names_clips_in_three_ways(made: Path) -> None:
     assert own == Video(film, frames="auto", fps=2.0, start=0.0)
 
 
+def test_what_a_line_says_of_frames_is_for_all_its_clips(made: Path) -> None:
+    film = str(made / "film.mp4")
+    of_line, own = (
+        Common(wishes=ClipWishes(fps=3))
+        .question_of(line(videos=[{"path": "a", "frames": 2}], images=[film], frames=4, end="0:01"))
+        .images
+    )
+    assert own == Video("a", frames=2, fps=3.0, end=1.0)
+    assert of_line == Video(film, frames=4, fps=3.0, end=1.0)
+    assert Common().hash_of(line(video=film, frames=4)) != Common().hash_of(line(video=film, frames=5))
+    for fields, told in (({"frames": 4}, "frames goes with a clip only."), ({"video": film, "fps": 0}, "fps is 0.")):
+        with pytest.raises(ClipOptionsError, match=told):
+            Common().question_of(line(**fields))
+
+
 @pytest.mark.parametrize(
     ("video", "told"),
     [
@@ -290,7 +340,7 @@ def test_a_line_names_clips_in_three_ways(made: Path) -> None:
         ({"url": "a.mp4"}, "It is called path here."),
         ({"path": "a.mp4", "frames": 0}, "frames is 0."),
         ({"path": "a.mp4", "start": "soon"}, "start is 'soon'."),
-        ({"path": "a.mp4", "start": 3, "end": 2}, "end is 2.0."),
+        ({"path": "a.mp4", "start": 3, "end": 2}, "end is 2."),
         ([{"path": "a.mp4"}, None], "video is null."),
     ],
 )
@@ -427,3 +477,16 @@ def test_completion_and_help_know_the_options() -> None:
             done = run_alone(command, "--help", COLUMNS=columns)
             assert "--frame-times" in done.stdout
             assert max(map(len, done.stdout.splitlines())) <= int(columns)
+
+
+def test_the_chat_takes_a_clip_as_ask_does(run: Run, tiny: ModelFiles, made: Path) -> None:
+    done = run("chat", tiny.text, "--video", made / "moves.gif", "--frames", 2, "--no-history", *FAST)
+    assert "Added moves.gif: 2 frames" in (done.stdout + done.stderr).replace("\n", " ")
+    assert_two_lines(run("chat", tiny.text, "--frames", 2), code=2)
+    assert_two_lines(run("chat", tiny.text, "--video", made / "list.m3u8"))
+
+
+def test_inspect_says_of_more_frames_than_it_lists_where_they_are(run: Run, made: Path) -> None:
+    told = run("inspect", made / "film.mp4", "--frames", 41, "-c", 30000).stdout
+    assert "41 frames, more than the 40 that are listed; --json has them all" in told
+    assert "would fit  all frames that there are" in told

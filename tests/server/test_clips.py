@@ -17,6 +17,7 @@ from PIL import Image
 from internvl_gguf import Session, Video
 from internvl_gguf.video import read_clip
 from tests.support.clips import clip, picture
+from tests.support.damaged_clips import GROUPS, spoilt
 from tests.support.pictures import encoded
 from tests.support.served import Served, assert_refused, served
 
@@ -153,6 +154,31 @@ def test_what_is_no_clip_is_refused(demo: Served, source: bytes, problem: str) -
     assert problem in message
 
 
+@pytest.mark.parametrize("data", ["", "!!!!"])
+def test_a_clip_without_data_is_an_invalid_clip_and_the_hint_is_for_clients(demo: Served, data: str) -> None:
+    status, code, message = refusal(demo, video_url(f"data:video/mp4;base64,{data}"))
+    assert (status, code) == (400, "invalid_video")
+    assert "path" not in message
+    assert "path" not in refusal(demo, video_url(uri(PLAYLIST)))[2]
+
+
+def test_a_list_of_frames_is_a_clip_of_the_answer(demo: Served) -> None:
+    """With the times that `fps` gives; without it none is known."""
+    frames = [uri(encoded(picture(number), "PNG"), "image/png") for number in range(3)]
+    shown = demo.post(CHAT, asked({"type": "video", "video": frames, "fps": 2})).json()["clips"]
+    expected = [{"image": number, "index": number, "time": number / 2} for number in range(3)]
+    assert shown == [{"name": "clip 1", "frames": expected}]
+    jpeg = ",".join(base64.b64encode(encoded(picture(number), "JPEG")).decode() for number in range(2))
+    (untimed,) = demo.post(CHAT, asked(video_url(f"data:video/jpeg;base64,{jpeg}"))).json()["clips"]
+    assert [frame["time"] for frame in untimed["frames"]] == [None, None]
+
+
+def test_a_damaged_clip_is_told_of_in_the_answer(demo: Served) -> None:
+    data = spoilt(clip(size=(320, 240), frames=20, options={**GROUPS, "g": "1000"}), 3)
+    notices = demo.post(CHAT, asked(video_url(uri(data), frames=2))).json()["notices"]
+    assert notices == ["clip 1 is damaged: all 2 frames shown may look wrong."]
+
+
 def test_a_clip_that_is_sent_as_a_picture_is_told_its_place(demo: Served, film: bytes) -> None:
     status, code, message = refusal(demo, {"type": "image_url", "image_url": {"url": uri(film)}})
     assert (status, code) == (400, "invalid_image")
@@ -172,6 +198,9 @@ def test_a_damaged_clip_is_refused_and_the_server_goes_on(demo: Served, film: by
         (video_url("data:video/mp4;base64,AAAA", start=2, end=1), "messages[0].content[0].video_url"),
         (video_url("data:video/mp4;base64,AAAA", max_tiles=0), "messages[0].content[0].video_url.max_tiles"),
         (video_url(""), "messages[0].content[0].video_url"),
+        (video_url("data:video/mp4;base64,AAAA", bogus=1), "messages[0].content[0].video_url.bogus"),
+        (video_url("data:video/mp4;base64,AAAA", num_frames=4), "messages[0].content[0].video_url.num_frames"),
+        ({"type": "video", "video": ["x"], "nframes": 3}, "messages[0].content[0].nframes"),
         ({"type": "video", "video": []}, "messages[0].content[0].video"),
         ({"type": "video", "video": ["x"], "frames": 3}, "messages[0].content[0].video.frames"),
     ],
@@ -234,7 +263,7 @@ def test_a_clip_that_is_too_large_is_refused(rooted: tuple[Served, Path], film: 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "2130706433", "169.254.169.254", "10.0.0.1"])
 def test_clips_are_fetched_from_public_addresses_only(rooted: tuple[Served, Path], host: str) -> None:
-    assert refusal(rooted[0], video_url(f"http://{host}/film.mp4"))[:2] == (400, "invalid_image")
+    assert refusal(rooted[0], video_url(f"http://{host}/film.mp4"))[:2] == (400, "invalid_video")
 
 
 def endless_animation() -> bytes:

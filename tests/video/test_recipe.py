@@ -45,6 +45,11 @@ def test_one_bound_leaves_the_other_open() -> None:
     assert list(frame_indices(250, 25, 4, end=5)) == get_index((-1e5, 5), 25, 249, 0, 4)
 
 
+def test_a_range_that_ends_before_its_start_has_no_frames() -> None:
+    with pytest.raises(InvalidRequestError, match="end is 1"):
+        frame_indices(100, 25.0, start=3, end=1)
+
+
 @pytest.mark.parametrize(
     "wrong", [{"n_frames": 0}, {"fps": 0}, {"fps": float("nan")}, {"frames": 0}, {"frames": 1.5}, {"fps": "25"}]
 )

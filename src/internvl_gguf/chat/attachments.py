@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from internvl_gguf.images.load import describe_source, load_image, take_source
 from internvl_gguf.types import Picture
 from internvl_gguf.utils.safe_text import safe_name
+from internvl_gguf.video.animated import is_animation
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,6 +54,7 @@ class Attachment:
         digest: hash of its pixels.
         clip: the clip that it is a frame of.
         time: of a frame, seconds from the clip's beginning.
+        is_animation: whether the picture is the first frame of an animation.
     """
 
     picture: Picture
@@ -62,6 +64,7 @@ class Attachment:
     digest: bytes
     clip: AttachedClip | None = None
     time: float = 0.0
+    is_animation: bool = False
 
     def grid(self, limits: TileLimits, tile_size: int) -> Grid:
         """Return the grid it will be cut by if it fits the context."""
@@ -85,7 +88,7 @@ def attach(source: Path | bytes | Picture, label: str | None = None) -> Attachme
     if label is None:
         name = picture.name or picture.source
         label = Path(name).name if isinstance(name, (str, Path)) else describe_source(name)
-    return Attachment(picture, safe_name(label), size, image, digest)
+    return Attachment(picture, safe_name(label), size, image, digest, is_animation=is_animation(picture.source))
 
 
 def pixel_digest(image: Image) -> bytes:

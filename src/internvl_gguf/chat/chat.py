@@ -411,6 +411,8 @@ class Chat:
                 for line in (*again, self._described(attachment)):
                     self.screen.say(line)
                 again.clear()
+            if attachment.is_animation:
+                self.screen.say(f"{attachment.label} is animated: this is its first frame; /video adds more of them.")
         if len(again) > _MOST_ADDED_LINES:
             again = [f"{len(again)} of these pictures are in the conversation already; added again."]
         for line in (*again, self._described_together(attachments)) if is_many else ():

@@ -21,7 +21,7 @@ from internvl_gguf.tiling import Grid, cut_by_grid
 from internvl_gguf.types import Frames, Picture, Video
 from internvl_gguf.utils.clip_times import parse_time
 from internvl_gguf.utils.safe_text import safe_name
-from internvl_gguf.video.formats import HEAD_BYTES, is_clip
+from internvl_gguf.video.formats import HEAD_BYTES, is_clip_file, is_meant_as_clip
 
 if TYPE_CHECKING:
     from internvl_gguf.types import MessagePicture
@@ -53,21 +53,11 @@ def clip_of(source: Any, frames: FrameCount) -> Video | None:
             return None
         source, name = source.source, source.name
     if isinstance(source, bytes):
-        return Video(source, frames=frames, name=name) if is_clip(source[:HEAD_BYTES]) else None
+        return Video(source, frames=frames, name=name) if is_meant_as_clip(source[:HEAD_BYTES], "") else None
     if not isinstance(source, (str, os.PathLike)):
         return None
     path = Path(source)
-    return Video(path, frames=frames, name=name) if _is_clip_file(path) else None
-
-
-def _is_clip_file(path: Path) -> bool:
-    try:
-        if not path.is_file():  # a pipe gives its bytes once
-            return False
-        with path.open("rb") as file:
-            return is_clip(file.read(HEAD_BYTES))
-    except (OSError, ValueError):
-        return False
+    return Video(path, frames=frames, name=name) if is_clip_file(path) else None
 
 
 def video_of(path: Path, text: str) -> Video:

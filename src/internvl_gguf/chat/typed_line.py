@@ -22,14 +22,15 @@ from typing import TypeAlias
 from internvl_gguf.chat.path_readings import CLOSING, OPENING, PathReading, path_readings
 from internvl_gguf.errors import PictureError
 from internvl_gguf.utils.safe_text import safe_name
-from internvl_gguf.video.formats import is_clip
+from internvl_gguf.video.formats import ENDINGS, REFUSED_ENDINGS, is_meant_as_clip
 
 _HEAD_BYTES = 1024
 _NAMED_PICTURE = (
     r"[^\s./\\]\.(png|jpe?g|jpe|jfif|webp|gif|bmp|tiff?|avif|p[bgpn]m|hei[cf]|svg|pdf|psd|jp2|jxl|ico|exr|hdr|eps"
-    r"|mp4|m4v|mov|3gp|mkv|webm|avi)"
+    rf"|{ENDINGS})"
 )
 _PICTURE_NAME = re.compile(rf"{_NAMED_PICTURE}$", re.IGNORECASE)
+_REFUSED_NAME = re.compile(rf"\.({REFUSED_ENDINGS}|ts)$", re.IGNORECASE)
 _WEB = re.compile(r"https?://\S+", re.IGNORECASE)
 _WEB_PICTURE = re.compile(  # Chinese follows a name without a space
     rf"https?://\S*?{_NAMED_PICTURE}(?:[?#]\S*|(?=[{re.escape(CLOSING)}]*(?:\s|$)|[^\x00-\x7f]))", re.IGNORECASE
@@ -283,7 +284,10 @@ def _hint(line: str, start: int, end: int, files: FileLookup) -> tuple[str | Non
         start += 1
     name, end = _named_with_spaces(line, start, files) or _named(line, start, end)
     path = expanded(name) if has_picture_name(name) else None
-    if path is None or files.kind(path) is not PathKind.NOTHING:
+    kind = PathKind.OTHER if path is None else files.kind(path)
+    if kind is PathKind.FOLDER:
+        return f"{name} is a folder, and nothing of it was attached", None, start, end
+    if path is None or kind is not PathKind.NOTHING:
         return None, None, start, end
     return f"no such file: {name}", path, start, end
 
@@ -330,7 +334,7 @@ def path_kind(path: Path) -> PathKind:
 
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
-        if not is_clip(head):
+        if not is_meant_as_clip(head, path.name):
             identify(head, path.name)
     except (OSError, ValueError, PictureError):  # a name too long, no permission, no picture
         return PathKind.OTHER if _exists(path) else PathKind.NOTHING
@@ -351,7 +355,9 @@ def _matches(pattern: str) -> list[Path]:
         """page2 before page10."""
         return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path) if part]
 
-    return [Path(path) for path in sorted(glob(expanduser(pattern)), key=by_number)]  # noqa: PTH111, PTH207
+    found = sorted(glob(expanduser(pattern)), key=by_number)  # noqa: PTH111, PTH207
+    # Who names a folder means what can be read in it: a playlist beside clips would refuse them all.
+    return [Path(path) for path in found if not _REFUSED_NAME.search(path)]
 
 
 DISK = FileLookup(path_kind, _matches)

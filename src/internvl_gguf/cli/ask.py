@@ -165,10 +165,13 @@ def _check_clips(pictures: list[Picture | Video], wishes: ClipWishes, asking: As
         VideoError: a clip that cannot be read, or has not the frames that are wanted.
     """
     clips = [picture for picture in pictures if isinstance(picture, Video)]
+    from internvl_gguf.cli.given_pictures import check_clip, first_animation, say_animations
+
     if not clips:
-        refuse_wishes_without_clip(wishes)
+        refuse_wishes_without_clip(wishes, first_animation(pictures))
+    say_animations(pictures)
+    if not clips:
         return
-    from internvl_gguf.cli.given_pictures import check_clip
     from internvl_gguf.session.clips import check_layout
 
     with option_errors():
@@ -404,7 +407,7 @@ def _as_json(model: str, prompt: str, pictures: list[Picture | Video], reply: Re
     for picture in pictures:
         if isinstance(picture, Video):
             clip = next(clips)
-            images += [frame_name(clip.name, frame.time) for frame in clip.frames]
+            images += [frame_name(clip.name, frame.time or 0.0) for frame in clip.frames]
         else:
             images.append(str(picture.source) if picture.name is None else picture.name)
     return {"model": model, "prompt": prompt, "images": images, **reply.to_dict()}

@@ -17,11 +17,12 @@ from internvl_gguf.utils.foreign_names import VIDEO, ForeignNames
 CLIP_FIELDS: Final = ("video", "videos")
 _HINT: Final = 'Give a path, or {"path": "clip.mp4", "frames": 8}, or a list of these.'
 _TIMES: Final = ("start", "end")
-_WISHES: Final = ("frames", "fps", *_TIMES)
+WISH_FIELDS: Final = ("frames", "fps", *_TIMES)
+"""Fields of a line, or of the object of a clip, that say which frames are shown."""
 _NAMES: Final = ForeignNames(
     "a clip",
     {
-        **{name: meant for name, meant in VIDEO.called.items() if meant in _WISHES},
+        **{name: meant for name, meant in VIDEO.called.items() if meant in WISH_FIELDS},
         **dict.fromkeys(("source", "video", "url", "file"), "path"),
     },
     VIDEO.otherwise,
@@ -48,13 +49,34 @@ def clips_of(fields: Mapping[str, Any], wishes: ClipWishes) -> tuple[Video, ...]
 def _clip(name: str, given: Any, wishes: ClipWishes) -> Video:
     described = given if isinstance(given, dict) else {"path": given}
     for key in described:
-        if key not in ("path", *_WISHES):
-            raise _NAMES.unknown(key, ("path", *_WISHES), "field")
+        if key not in ("path", *WISH_FIELDS):
+            error = _NAMES.unknown(key, ("path", *WISH_FIELDS), "field")
+            raise ClipOptionsError(error.message, error.hint)
     if not isinstance(described.get("path"), str):
-        raise InvalidRequestError(f"{name} is {json.dumps(given)[:80]}.", _HINT)
-    own = {key: described[key] for key in _WISHES if described.get(key) is not None}
-    own |= {key: parse_time(key, own[key]) for key in _TIMES if isinstance(own.get(key), str)}
-    return replace(wishes, **own).video(described["path"])
+        raise ClipOptionsError(f"{name} is {json.dumps(given)[:80]}.", _HINT)
+    return wishes_of(described, wishes).video(described["path"])
+
+
+class ClipOptionsError(InvalidRequestError):
+    """A line whose clip has options that cannot be used: a question all the same."""
+
+
+def wishes_of(given: Mapping[str, Any], wishes: ClipWishes) -> ClipWishes:
+    """Return which frames are shown by the fields of a line, or of the object of a clip.
+
+    Args:
+        given: the fields.
+        wishes: what they do not say.
+
+    Raises:
+        ClipOptionsError: a value that cannot be used.
+    """
+    own = {key: given[key] for key in WISH_FIELDS if given.get(key) is not None}
+    try:
+        own |= {key: parse_time(key, own[key]) for key in _TIMES if isinstance(own.get(key), str)}
+        return replace(wishes, **own)
+    except InvalidRequestError as error:
+        raise ClipOptionsError(error.message, error.hint) from None
 
 
 def with_clips(images: Iterable[Any], wishes: ClipWishes) -> tuple[Any, ...]:
@@ -70,4 +92,4 @@ def deciding(images: Iterable[Any], wishes: ClipWishes) -> list[dict[str, Any]]:
         wishes: of clips among the pictures. Files are looked at only if there are some.
     """
     found = images if not wishes.given else with_clips(images, wishes)
-    return [{name: getattr(each, name) for name in _WISHES} for each in found if isinstance(each, Video)]
+    return [{name: getattr(each, name) for name in WISH_FIELDS} for each in found if isinstance(each, Video)]

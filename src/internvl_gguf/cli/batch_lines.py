@@ -11,13 +11,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Final
 
-from internvl_gguf.cli.batch_clips import CLIP_FIELDS, clips_of, deciding, with_clips
+from internvl_gguf.cli.batch_clips import (
+    CLIP_FIELDS,
+    WISH_FIELDS,
+    ClipOptionsError,
+    clips_of,
+    deciding,
+    wishes_of,
+    with_clips,
+)
 from internvl_gguf.cli.clip_options import ClipWishes
 from internvl_gguf.cli.parameters import VALUE, in_flags
 from internvl_gguf.config import FORMS, EngineConfig, FormOptions, PictureOptions, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
 from internvl_gguf.structured.json_words import in_json
-from internvl_gguf.types import Question, Reply
+from internvl_gguf.types import Question, Reply, Video
 from internvl_gguf.utils.foreign_names import QUESTION
 from internvl_gguf.utils.kinds import JudgeName, Kind, Switch, Texts
 from internvl_gguf.utils.options import options_of
@@ -154,13 +162,17 @@ class Common:
         Raises:
             InvalidRequestError: the line is no question, or an option is out of range.
         """
-        question = self._written(line)
-        return replace(question, images=with_clips(question.images, self.wishes))
+        question, values = self._written(line), line.fields
+        images = with_clips(question.images, wishes_of(values, self.wishes))
+        for name in WISH_FIELDS:
+            if values.get(name) is not None and not any(isinstance(each, Video) for each in images):
+                raise ClipOptionsError(f"{name} goes with a clip only.", 'Name one, as "video": "clip.mp4".')
+        return replace(question, images=images)
 
     def _written(self, line: Line) -> Question:
         """Return the question of a line as it is written: all its `images` are pictures. Raises as `question_of`."""
         values = line.fields
-        known = tuple(dict.fromkeys(("id", "prompt", "images", *CLIP_FIELDS, *_FIELDS, *_FORM)))
+        known = tuple(dict.fromkeys(("id", "prompt", "images", *CLIP_FIELDS, *WISH_FIELDS, *_FIELDS, *_FORM)))
         for name, value in values.items():
             if name not in known:
                 raise _NAMES.unknown(name, known, "field")
@@ -174,7 +186,7 @@ class Common:
         options["sampling"] = self.sampling.changed(chosen)
         if "judge" in chosen and chosen["judge"] != self.sampling.judge:
             options["judge"] = _known_judge(chosen["judge"], self.sampling.judge)
-        images = (*values.get("images", ()), *clips_of(values, self.wishes))
+        images = (*values.get("images", ()), *clips_of(values, wishes_of(values, self.wishes)))
         return Question(prompt, images, options, values.get("system"))
 
     def is_bound(self, question: Question) -> bool:
@@ -191,7 +203,7 @@ class Common:
             question = self._written(line)
         except InvalidRequestError:
             return f"{line.digest}{_NOT_ASKED}"
-        clips = deciding(question.images, self.wishes)
+        clips = deciding(question.images, wishes_of(line.fields, self.wishes))
         given = {name: value for name, value in question.options.items() if value is not None}
         has_form = not FORMS.isdisjoint(given)
         form = {name: value for name, value in self.form.items() if not (has_form and name in FORMS)}

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from internvl_gguf.cli.batch_clips import ClipOptionsError
 from internvl_gguf.cli.batch_lines import in_fields
 from internvl_gguf.cli.bench_progress import duration
 from internvl_gguf.cli.output import ProgressBars
@@ -321,6 +322,8 @@ def _kind(error: InternVLError) -> tuple[str, str]:
         return ("missing file", "missing files") if error.is_missing else (what, f"{what}s")
     if isinstance(error, ContextOverflowError):
         return "too long for the context", "too long for the context"
+    if isinstance(error, ClipOptionsError):
+        return "line with options of a clip that cannot be used", "lines with options of a clip that cannot be used"
     if isinstance(error, InvalidRequestError):
         return "line that cannot be asked", "lines that cannot be asked"
     return "failure of the model", "failures of the model"

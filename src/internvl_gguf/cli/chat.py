@@ -9,6 +9,7 @@ import typer
 from internvl_gguf.chat.typed_line import has_picture_name
 from internvl_gguf.cli import chat_options, options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
+from internvl_gguf.cli.clip_options import ClipWishes, VideoOption, refuse_wishes_without_clip, takes_clip_options
 from internvl_gguf.cli.output import show_library_log
 from internvl_gguf.cli.parameters import value_sources
 from internvl_gguf.cli.run import option_errors
@@ -23,10 +24,12 @@ _OF_THIS_MACHINE = ("mmproj", "no_cache", "worker_timeout")
 """Options beside those of `EngineConfig` that say how a model is loaded here."""
 
 
+@takes_clip_options
 @takes_asking_options
 def chat(
     model_and_pictures: chat_options.WordsArgument = None,
     image: chat_options.ImageOption = None,
+    video: VideoOption = None,
     model_option: options.ModelFlag = None,
     prompt_option: chat_options.QuestionOption = None,
     url: chat_options.URLOption = None,
@@ -38,9 +41,10 @@ def chat(
     preview: chat_options.PreviewOption = True,
     verbose: options.VerboseOption = False,
     *,
+    wishes: ClipWishes,
     asking: AskingOptions,
 ) -> None:
-    """Talk with a model about pictures. /help lists what can be typed beside questions.
+    """Talk with a model about pictures and clips. /help lists what can be typed beside questions.
 
     From a pipe each line is a question, and only the answers go to stdout.
     """
@@ -55,12 +59,13 @@ def chat(
     for word in pictures:
         if word != STDIN and not Path(word).exists() and not has_picture_name(word):
             _refuse_question(word)
-    pictures = [*pictures, *(image or [])]
+    pictures, videos = [*pictures, *(image or [])], video or []
+    _refuse_wishes(wishes, pictures, videos)
     if verbose:
         show_library_log()
     from internvl_gguf.cli.chat_terminal import Terminal  # only now: it brings rich with it
 
-    terminal = Terminal.found(STDIN in pictures, plain=plain, preview=preview)
+    terminal = Terminal.found(STDIN in [*pictures, *videos], plain=plain, preview=preview)
     terminal.screen.progress("Starting", at_once=True)
     try:
         from internvl_gguf.cli.chat_job import (
@@ -71,8 +76,20 @@ def chat(
     except KeyboardInterrupt:
         terminal.screen.progress()  # its line would stand before the shell's
         raise
-    job = ChatJob(model, pictures, go_on, resume, history, asking, Server(url, api_key) if url else None)
+    job = ChatJob(
+        model, pictures, videos, wishes, go_on, resume, history, asking, Server(url, api_key) if url else None
+    )
     raise typer.Exit(run_chat(job, terminal))
+
+
+def _refuse_wishes(wishes: ClipWishes, pictures: list[str], videos: list[str]) -> None:
+    """Refuse options that say which frames of a clip are shown where none is given; stdin may be one."""
+    if not wishes.given or videos or STDIN in pictures:
+        return
+    from internvl_gguf.cli.given_pictures import is_clip_file
+
+    if not any(map(is_clip_file, pictures)):
+        refuse_wishes_without_clip(wishes)
 
 
 def _check_server_options(url: str | None) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.background_thread import BackgroundThread
@@ -19,6 +20,7 @@ from internvl_gguf.chat.show_answer import LeaveChatAtOnce, NoticeLine
 from internvl_gguf.chat.suggestions import Sources
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions
+from internvl_gguf.cli.clip_options import ClipWishes
 from internvl_gguf.cli.downloads import full_name, obtain
 from internvl_gguf.cli.judges import LoadedJudge, find_judge
 from internvl_gguf.cli.output import flush
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from internvl_gguf.utils.notices import Notice
 
 _LISTED = 20
+_CLIP_ON_STDIN = "the clip on stdin"
 _GIVEN = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
 """Where a value of an option comes from that is not its default."""
 
@@ -66,7 +69,9 @@ class ChatJob:
 
     Attributes:
         model: the model's name; None where none was given.
-        pictures: of the first question; "-" for stdin.
+        pictures: of the first question, clips among them; "-" for stdin.
+        videos: clips of the first question, animations among them; "-" for stdin.
+        wishes: which frames of these clips are shown.
         go_on: whether to go on with the last conversation.
         resume: the conversation to go on with, by its id.
         is_kept: whether the conversation is kept.
@@ -76,6 +81,8 @@ class ChatJob:
 
     model: str | None
     pictures: list[str]
+    videos: list[str]
+    wishes: ClipWishes
     go_on: bool
     resume: str | None
     is_kept: bool
@@ -150,16 +157,25 @@ def _first_pictures(job: ChatJob, terminal: Terminal) -> list[Picture | Video]:
         PictureError: one that cannot be read.
     """
     from internvl_gguf.chat.clips import clip_of
+    from internvl_gguf.cli.given_pictures import GivenPictures, check_clip
     from internvl_gguf.images.load import take_source
+    from internvl_gguf.types import Video
 
+    wished = job.wishes.video
     found: list[Picture | Video] = []
     for name in job.pictures:
         if name == STDIN:
             data = terminal.stdin or b""
-            clip = clip_of(data, None)
-            found.append(replace(clip, name="the clip on stdin") if clip else take_source(data, "the picture on stdin"))
+            is_one = clip_of(data, None) is not None
+            found.append(wished(data, _CLIP_ON_STDIN) if is_one else take_source(data, "the picture on stdin"))
         else:
-            found.append(clip_of(name, None) or take_source(name))
+            found.append(wished(Path(name)) if clip_of(name, None) else take_source(name))
+    given = GivenPictures(job.wishes)
+    for name in job.videos:
+        found.append(wished(terminal.stdin or b"", _CLIP_ON_STDIN) if name == STDIN else given.video(name))
+    for clip in found:
+        if isinstance(clip, Video):
+            check_clip(clip)
     return found
 
 

@@ -19,7 +19,7 @@ WordsArgument = Annotated[
     typer.Argument(
         metavar="MODEL|PICTURE",
         help="The model (a name with :QUANT, owner/repo:QUANT, a .gguf path or `demo`; "
-        f"{MODEL_VARIABLE} if left out), and pictures for the first question; - is one on stdin.",
+        f"{MODEL_VARIABLE} if left out), and pictures and clips for the first question; - is one on stdin.",
         show_default=False,
     ),
 ]
@@ -29,7 +29,7 @@ ImageOption = Annotated[
         "--image",
         "-i",
         metavar="FILE",
-        help="A picture for the first question, as PICTURE; may be repeated.",
+        help="A picture or a clip for the first question, as PICTURE; may be repeated.",
         show_default=False,
         allow_from_autoenv=False,
     ),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from internvl_gguf.cli.parameters import Group, expand, parameter
+from internvl_gguf.cli.parameters import Group, expand, parameter, value_sources
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.types import Video
@@ -105,11 +105,19 @@ def _frames(text: str) -> int | str:
     return found
 
 
-def refuse_wishes_without_clip(wishes: ClipWishes) -> None:
-    """Refuse options that say which frames are shown where there is no clip.
+def refuse_wishes_without_clip(wishes: ClipWishes, animation: str | None = None) -> None:
+    """Refuse options that say which frames are shown, or how, where there is no clip.
+
+    What a variable or config.toml says of all questions is not refused.
+
+    Args:
+        wishes: which frames are shown.
+        animation: the name of an animation that was given as a picture; None for none.
 
     Raises:
-        typer.BadParameter: there is one.
+        typer.BadParameter: there is such an option.
     """
-    for name in wishes.given:
-        raise typer.BadParameter("goes with a clip only: --video FILE", param_hint=f"--{name}")
+    typed = [*wishes.given, *(["frame-times"] if value_sources.get().get("frame_times") == "COMMANDLINE" else [])]
+    where = "--video FILE" if animation is None else f"give {animation} with --video"
+    for name in typed:
+        raise typer.BadParameter(f"goes with a clip only: {where}", param_hint=f"--{name}")

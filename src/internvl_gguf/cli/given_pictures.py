@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from internvl_gguf.cli.clip_options import ClipWishes
+from internvl_gguf.cli.output import say
 from internvl_gguf.cli.stdin import is_stdin, read_picture
 from internvl_gguf.errors import PictureError
 from internvl_gguf.images.load import describe_source, take_source
 from internvl_gguf.images.sources import data_uri_bytes, is_data_uri, is_pipe, local_path, unreadable_error
 from internvl_gguf.types import Picture, Video
-from internvl_gguf.video.formats import HEAD_BYTES, is_clip
+from internvl_gguf.video import formats
+from internvl_gguf.video.animated import is_animation
+from internvl_gguf.video.formats import HEAD_BYTES, is_meant_as_clip
 from internvl_gguf.video.limits import ClipLimits
 
 _PICTURE_ON_STDIN, _CLIP_ON_STDIN = "the picture on stdin", "the clip on stdin"
 
 
 def is_clip_file(name: str) -> bool:
-    """Return whether what is given as a picture is a clip by its first bytes; a pipe is not looked at.
+    """Return whether what is given as a picture is meant as a clip, see `is_meant_as_clip`; a pipe is not looked at.
 
     Args:
         name: a path, or a `data:` or `file://` URI. What cannot be read is no clip.
     """
     try:
         if is_data_uri(name):
-            return is_clip(data_uri_bytes(name, name))
-        path = Path(local_path(name, name))
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            return is_clip(file.read(HEAD_BYTES))
-    except (OSError, ValueError, PictureError):
+            return is_meant_as_clip(data_uri_bytes(name, name)[:HEAD_BYTES], "")
+        return formats.is_clip_file(Path(local_path(name, name)))
+    except (ValueError, PictureError):
         return False
 
 
@@ -79,13 +79,31 @@ class GivenPictures:
     def _read_picture(self, name: str) -> Picture | Video:
         if is_stdin(name):
             data = self._on_stdin()
-            return self.video(name) if is_clip(data) else take_source(data, _PICTURE_ON_STDIN)
+            return self.video(name) if is_meant_as_clip(data[:HEAD_BYTES], "") else take_source(data, _PICTURE_ON_STDIN)
         if is_clip_file(name):
             return self._wishes.video(name)
         picture = take_source(name)
-        if isinstance(picture.source, bytes) and is_clip(picture.source):  # a pipe
+        if isinstance(picture.source, bytes) and is_meant_as_clip(picture.source[:HEAD_BYTES], ""):  # a pipe
             return self._wishes.video(picture.source, picture.name)
         return picture
+
+
+def say_animations(pictures: Iterable[Picture | Video]) -> None:
+    """Tell the user of each animation that was given as a picture, and is one: its first frame."""
+    for picture in pictures:
+        if isinstance(picture, Picture) and is_animation(picture.source):
+            say(f"{describe_picture(picture)} is animated, and its first frame is shown; --video shows its frames.")
+
+
+def first_animation(pictures: Iterable[Picture | Video]) -> str | None:
+    """Return the name of the first animation that was given as a picture; None for none."""
+    stills = (each for each in pictures if isinstance(each, Picture))
+    return next((describe_picture(each) for each in stills if is_animation(each.source)), None)
+
+
+def describe_picture(picture: Picture) -> str:
+    """Return the name of a picture for a line to the user."""
+    return picture.name or describe_source(picture.source)
 
 
 def check_clip(video: Video) -> None:

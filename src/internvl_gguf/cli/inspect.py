@@ -177,8 +177,13 @@ def _check_clips(
         typer.BadParameter: options that do not go together.
         typer.Exit: the layout has no place for a clip; the user was told.
     """
-    if all(isinstance(item, _Still) for item in items):
-        refuse_wishes_without_clip(wishes)
+    from internvl_gguf.cli.given_pictures import first_animation, say_animations
+
+    stills = [item.picture for item in items if isinstance(item, _Still)]
+    if len(stills) == len(items):
+        refuse_wishes_without_clip(wishes, first_animation(stills))
+    say_animations(stills)
+    if len(stills) == len(items):
         return
     from internvl_gguf.session.clips import check_layout
 

@@ -105,7 +105,7 @@ def read_frames(clip: OpenedClip, pictures: PictureOptions, most: int) -> Inspec
 
     choice = choose_frames(clip.video, clip.reader.info, most=most)
     frames = tuple(clip.reader.frames(choice.indices))
-    notices = (*choice.notices, *damage_notices(clip.reader.info, frames))
+    notices = (*choice.notices, *damage_notices(clip.reader, frames))
     return InspectedClip(clip.reader.info, frames, frame_limits(pictures), notices)
 
 
@@ -146,6 +146,7 @@ def print_frames(clip: InspectedClip, grids: Sequence[Grid]) -> None:
         grids: how each frame is cut.
     """
     if len(clip.frames) > _MOST_LISTED:
+        print_lines(f"  {len(clip.frames)} frames, more than the {_MOST_LISTED} that are listed; --json has them all")
         return
     rows: list[tuple[str, ...]] = [
         (f"  Frame{number}", str(frame.index), format_time(frame.time), _tiles(grid))

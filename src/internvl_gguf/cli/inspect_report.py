@@ -241,7 +241,9 @@ def print_inspection(inspection: Inspection) -> None:
         positions = _positions(inspection, plan)
         _print_fact("to fit", f"{cut}: {_seen(plan.tiles, encoder)}, {positions / n_ctx:.0%}")
     if inspection.clips:
-        _print_fact("would fit", f"{counted(inspection.room, 'frame')} in all (--frames)")
+        most = sum(clip.info.n_frames for clip in inspection.clips.values())
+        told = f"{counted(inspection.room, 'frame')} in all (--frames)"
+        _print_fact("would fit", told if inspection.room < most else "all frames that there are")
     labels = asked.budget.text_tokens - inspection.prompt_tokens - _MARKERS * inspection.places
     kept = f"{inspection.prompt_tokens:,} tokens kept for your question (--prompt-tokens), {labels:,} for labels"
     _print_fact("text", kept)

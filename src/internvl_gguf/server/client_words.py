@@ -16,6 +16,10 @@ _OF_CLIENTS: Final = {
     BEGIN_ANEW: "leave some of the messages out",
     "thinking=True and any thinking_budget": "what asks for a thought",
     "Give it as Video(path)": "Send it as video_url",
+    "Give it without Video.": "Send it as image_url.",
+    "Give the path of one of those files.": "Send one of those files itself.",
+    ", or give the path of the file.": ".",
+    "Give the path of the picture.": "Send it as data:image/png;base64,DATA.",
 }
 """What only users of the Python interface can do, and the words that replace it."""
 

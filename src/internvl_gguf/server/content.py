@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, Literal, NoReturn, cast, get_args
 
@@ -12,6 +12,8 @@ from internvl_gguf.server.api_errors import RefusedRequestError
 from internvl_gguf.server.chat_request import ClipPart, Detail, FramesPart, Part, PicturePart, SentCall, TextPart, Turn
 from internvl_gguf.tiling import MAX_TILES_LIMIT
 from internvl_gguf.types import Video
+from internvl_gguf.utils.foreign_names import VIDEO, ForeignNames
+from internvl_gguf.utils.safe_text import safe_name
 
 _ROLES: Final = {
     "system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool",
@@ -21,6 +23,9 @@ _DETAILS: Final = get_args(Detail)
 
 CLIP_WISHES: Final = ("frames", "fps", "start", "end", "max_tiles")
 """Fields of `Video` that a part may have beside its clip."""
+_NAMES: Final = ForeignNames(
+    "a clip", {**VIDEO.called, **dict.fromkeys(("path", "video", "file", "source"), "url")}, VIDEO.otherwise
+)
 _JPEG_FRAMES: Final = "data:video/jpeg;base64,"
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -176,6 +181,26 @@ def clip_part(source: object, wishes: dict[str, Any], param: str) -> ClipPart | 
     if not isinstance(source, str) or not source:
         raise refused(param, "is neither a text nor a list of frames", "Give a data URI: data:video/mp4;base64,DATA.")
     return ClipPart(replace(video, source=source))
+
+
+def refuse_other_wishes(given: Mapping[str, Any], param: str, *, is_all: bool = False) -> None:
+    """Refuse names that others have for what is wanted of a clip: the frames would be others than meant.
+
+    Args:
+        given: the part, or the object with the URL.
+        param: its name in errors.
+        is_all: whether every name is refused that is not known; a part may have more, as for caches.
+
+    Raises:
+        RefusedRequestError: such a name.
+    """
+    known = ("url", *CLIP_WISHES)
+    for name in given:
+        if (name in ("video", "type") and not is_all) or name in known:
+            continue
+        if is_all or (name in VIDEO.called or name in VIDEO.otherwise):
+            hint = _NAMES.unknown(name, known, "field").hint
+            raise refused(f"{param}.{safe_name(name)}", "is no field of a clip", hint, "unknown_parameter")
 
 
 def _frames_part(frames: list[Any], given: dict[str, Any], video: Video, param: str) -> FramesPart:

@@ -31,6 +31,7 @@ from internvl_gguf.server.content import (
     clip_part,
     parts_of,
     picture_part,
+    refuse_other_wishes,
     refused,
     role_of,
     sent_call,
@@ -162,11 +163,14 @@ def _part(part: dict[str, Any], param: str) -> Part:
         return picture_part(found.get("url"), found.get("detail"), f"{param}.image_url")
     if kind == "video_url":
         clip = part.get("video_url")
+        refuse_other_wishes(part, param)
         if isinstance(clip, str):
             return clip_part(clip, part, f"{param}.video_url")
         found = as_object(clip, f"{param}.video_url")
+        refuse_other_wishes(found, f"{param}.video_url", is_all=True)
         return clip_part(found.get("url"), {**part, **found}, f"{param}.video_url")
     if kind == "video":
+        refuse_other_wishes(part, param)
         return clip_part(part.get("video"), part, f"{param}.video")
     raise unknown_part(part, param, "text, image_url, video_url or video")
 

@@ -145,7 +145,7 @@ def _schemas() -> dict[str, Any]:
                 described({"type": {"const": "video"}, "video": {"anyOf": [text, frames]}}, clip_wishes()),
             ]
         },
-        "VideoURL": described({"url": text}, clip_wishes()),
+        "VideoURL": {**described({"url": text}, clip_wishes()), "additionalProperties": False},
         "MediaOptions": media_options(),
         "ImageURL": {
             "type": "object",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from internvl_gguf.errors import PictureError
+from internvl_gguf.errors import PictureError, VideoError
 from internvl_gguf.images.load import DEFAULT_MAX_PIXELS
 from internvl_gguf.images.raster_formats import stored_size
 from internvl_gguf.images.sources import data_uri_bytes, file_bytes, is_data_uri, local_path
@@ -108,6 +108,15 @@ class PictureSources:
             )
 
     async def _bytes(self, file: _File) -> bytes:
+        """Return the bytes of a file; an error of a clip is one of a clip. Raises as `with_bytes`."""
+        try:
+            return await self._read(file)
+        except PictureError as error:
+            if file.is_clip and not isinstance(error, VideoError):
+                raise VideoError(error.message, error.hint, is_missing=error.is_missing) from None
+            raise
+
+    async def _read(self, file: _File) -> bytes:
         source, name = file.source, file.name
         if isinstance(source, bytes):
             return source

@@ -28,7 +28,8 @@ def image_of(
             Picture(source, max_tiles=part.max_tiles or 1, name=f"frame {number} of {part.name}")
             for number, source in enumerate(part.sources, 1)
         ]
-        return Frames(tuple(frames), tuple(at / part.fps for at in range(len(frames))) if part.fps else ())
+        times = tuple(at / part.fps for at in range(len(frames))) if part.fps else ()
+        return Frames(tuple(frames), times, part.name)
     if part.detail == "low":
         return Picture(part.source, max_tiles=1, min_tiles=1, name=part.name)
     if part.detail == "high":

@@ -73,6 +73,8 @@ def with_frames(
                     shown.append(read.pictures)
                 else:
                     shown.append(_labelled(image, options, first))
+                    if image.name:
+                        shown_clips.append(_shown_frames(image, n_before))
             else:
                 shown.append([image])
             n_before += len(shown[-1])
@@ -151,7 +153,13 @@ def clip_pictures(
             frames.append(replace(each, image=picture.source))
             pictures.append(picture)
     labelled = _labelled(Frames(tuple(pictures), tuple(frame.time for frame in frames)), options, first)
-    return ClipPictures(reader.info, frames, labelled, (*choice.notices, *damage_notices(reader.info, frames)))
+    return ClipPictures(reader.info, frames, labelled, (*choice.notices, *damage_notices(reader, frames)))
+
+
+def _shown_frames(frames: Frames, first: int) -> ShownClip:
+    """Return which frames a list has; `first` is the number of the first picture in its conversation."""
+    times = frames.times or (None,) * len(frames.pictures)
+    return ShownClip(frames.name, tuple(ShownFrame(first + number, number, time) for number, time in enumerate(times)))
 
 
 def _labelled(frames: Frames, options: AskOptions, first: str) -> list[Picture]:

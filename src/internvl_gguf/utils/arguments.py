@@ -59,6 +59,17 @@ def number(name: str, value: object) -> float:
     raise wrong(name, value, "Give a number.")
 
 
+def plain(value: float) -> float:
+    """Return a number as people write it: 1 for 1.0."""
+    return int(value) if float(value).is_integer() else value
+
+
+def ascending(start_name: str, start: float | None, end_name: str, end: float | None) -> None:
+    """Check that a range of seconds from 0 on ends after its start; None is no bound."""
+    if end is not None and end <= (start or 0.0):
+        raise wrong(end_name, plain(end), f"Give an end after the {start_name}, {start or 0:g}.")
+
+
 def switch(name: str, value: object) -> bool:
     """Return a boolean, numpy's included."""
     if isinstance(value, bool) or (type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")):

@@ -14,7 +14,11 @@ served_file a file whose bytes the parent has
 confinement limits of the system on the process that decodes
 containers  clips that FFmpeg decodes, by PyAV
 decoding    frames from a keyframe on
+damage      which of them damage may reach
+decoder_log what FFmpeg logs
+stated_bytes how long a file says it is
 timeline    numbers and times of the frames of a container
+animated    whether a GIF, WebP or PNG is one
 animations  GIF, WebP and APNG, by Pillow
 
 Names are imported on first use: neither Pillow nor PyAV is needed to choose frames.

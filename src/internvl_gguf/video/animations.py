@@ -44,6 +44,8 @@ def open_animation(file: io.RawIOBase, size: int, max_pixels: int) -> AnimationD
 class AnimationDecoder:
     """An open animation; see `open_animation`."""
 
+    found_damage = False  # of an animation the frames before damage are all there is
+
     def __init__(self, data: bytes, max_pixels: int) -> None:
         self._data = data
         self._max_pixels = max_pixels

@@ -34,9 +34,10 @@ def _open_decoder(order: dict[str, Any], file: ServedFile) -> Decoder:
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
     if order["demuxer"]:
         from internvl_gguf.video import containers
+        from internvl_gguf.video.decoder_log import StderrLog
 
         confine(order["memory"], order["seconds"] * threads)
-        return containers.open_container(file, order["demuxer"], order, threads)
+        return containers.open_container(file, order["demuxer"], order, threads, StderrLog())
     from internvl_gguf.video import animations
 
     confine(order["memory"], order["seconds"])
@@ -54,7 +55,7 @@ def _serve(order: dict[str, Any], requests: IO[bytes], answers: IO[bytes]) -> No
             for frame in decoder.frames(wanted["frames"]):
                 shown = {name: value for name, value in asdict(frame).items() if name != "pixels"}
                 send(answers, {"frame": shown}, frame.pixels)
-            send(answers, {"done": True})
+            send(answers, {"done": True, "found_damage": decoder.found_damage})
     except ClipRefusedError as refusal:
         send(answers, {"refused": refusal.reason, "hint": refusal.hint})
     except MemoryError:

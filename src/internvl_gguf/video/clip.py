@@ -20,9 +20,10 @@ class ClipInfo:
         size: (width, height) of its frames in pixels, upright.
         n_frames: number of frames.
         fps: average frames a second.
-        duration: seconds.
+        duration: seconds, without what is missing.
         is_counted: whether `n_frames` was counted; otherwise it is estimated from the duration and the rate.
-        n_missing: frames that the file announces and does not hold, since it is cut off.
+        n_missing: frames that the file announces and does not hold, since it is cut off; by the duration that is stated
+            where the file has no index of them.
     """
 
     name: str
@@ -45,12 +46,14 @@ class ClipFrame:
         time: seconds from the clip's first frame, by the file's own time stamps.
         image: the picture, upright, in RGB, transparency laid on white.
         stands_for: number of the frame that was asked for; another than `index` where that cannot be decoded.
+        is_damaged: whether the decoder found damage that may show in it.
     """
 
     index: int
     time: float
     image: Image
     stands_for: int
+    is_damaged: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import re
 import stat
 import tempfile
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, BinaryIO, Protocol
 
 from internvl_gguf.errors import PictureError, VideoError
 from internvl_gguf.images.sources import data_uri_bytes, is_data_uri, is_pipe, local_path, unreadable_error
 from internvl_gguf.types import Video
 from internvl_gguf.utils.paths import making_temporary
-from internvl_gguf.utils.safe_text import safe_name
+from internvl_gguf.utils.safe_text import error_line, safe_name
 from internvl_gguf.video.limits import ClipLimits
 
 _LONGEST_NAME = 200  # characters of a path in a message
@@ -50,6 +50,9 @@ def describe_clip(video: Video) -> str:
         return safe_name(os.fsdecode(source), _LONGEST_NAME) or "the clip with an empty path"
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "the clip given as bytes"
+    if hasattr(source, "read"):
+        named = getattr(source, "name", None)
+        return safe_name(named, _LONGEST_NAME) if isinstance(named, str) and named else "the clip in the open file"
     return f"the object of type {type(source).__name__}"
 
 
@@ -69,6 +72,8 @@ def open_clip_file(video: Video, limits: ClipLimits, name: str) -> ClipFile:
         return _Held(bytes(source), limits, name)
     if isinstance(source, str) and is_data_uri(source):
         return _Held(_data_uri(source, limits, name), limits, name)
+    if hasattr(source, "read"):
+        return _given_file(source, limits, name)
     if not isinstance(source, (str, os.PathLike)):
         raise VideoError(
             f"Cannot use {name}: it is not a kind of clip source.", "Give a path, the bytes of a file, or a data URI."
@@ -99,6 +104,35 @@ class _OpenFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+class _GivenFile:
+    """A clip in a file that the caller has opened, and closes."""
+
+    def __init__(self, file: BinaryIO, limits: ClipLimits, name: str) -> None:
+        self._file = file
+        self.size = file.seek(0, os.SEEK_END)
+        _check_size(self.size, limits.file_bytes, name)
+
+    def read(self, offset: int, size: int) -> bytes:
+        self._file.seek(offset)
+        return self._file.read(size)
+
+    def close(self) -> None:
+        """Leave it open."""
+
+
+def _given_file(file: BinaryIO, limits: ClipLimits, name: str) -> ClipFile:
+    """Take a file that was opened in binary; one that cannot be searched is read and held."""
+    try:
+        if not isinstance(file.read(0), bytes):
+            raise VideoError(f"Cannot use {name}: it is open as text.", 'Open it with open(path, "rb").')
+        if file.seekable():
+            return _GivenFile(file, limits, name)
+        return _Held(file.read(limits.held_bytes + 1), limits, name)
+    except (OSError, ValueError, AttributeError) as error:  # ValueError: a closed file
+        reason = error_line(error)
+        raise VideoError(f"Cannot use {name}: reading it failed ({reason}).", "Give the path of the clip.") from None
 
 
 class _Held:

@@ -11,7 +11,7 @@ import io
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import av
 
@@ -27,7 +27,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from internvl_gguf.video.decoder import ClipRefusedError, RawFrame, check_frame_size
+from internvl_gguf.video.decoder_log import DecoderLog, NoLog
 from internvl_gguf.video.decoding import Run, Shown, next_packet
+from internvl_gguf.video.stated_bytes import stated_bytes
 from internvl_gguf.video.timeline import (
     CountedTimeline,
     DecodingTimeline,
@@ -62,7 +64,9 @@ _TURNS: Final = {
 }
 
 
-def open_container(file: io.IOBase, demuxer: str, limits: Mapping[str, Any], threads: int) -> ContainerDecoder:
+def open_container(
+    file: io.IOBase, demuxer: str, limits: Mapping[str, Any], threads: int, log: DecoderLog | None = None
+) -> ContainerDecoder:
     """Open a clip.
 
     Args:
@@ -70,6 +74,7 @@ def open_container(file: io.IOBase, demuxer: str, limits: Mapping[str, Any], thr
         demuxer: FFmpeg's name of the only demuxer to use.
         limits: "size" (bytes of the file), "pixels" of a frame, "streams", "counted_bytes".
         threads: threads that decode.
+        log: what FFmpeg logs; None where it is not kept.
 
     Raises:
         ClipRefusedError: it is damaged, has no pictures, is encrypted, or needs more than the limits.
@@ -83,10 +88,12 @@ def open_container(file: io.IOBase, demuxer: str, limits: Mapping[str, Any], thr
         "fflags": "+genpts",
     }
     try:
+        stated = stated_bytes(file, demuxer)
         container = av.open(
             file, "r", format=demuxer, options=options, buffer_size=_BUFFER_BYTES, metadata_errors="replace"
         )
-        return ContainerDecoder(container, demuxer, limits, threads)
+        is_cut_off = stated is not None and stated > limits["size"]
+        return ContainerDecoder(container, demuxer, limits, threads, log or NoLog(), is_cut_off=is_cut_off)
     except MemoryError:
         raise
     except FFmpegError as error:
@@ -96,18 +103,31 @@ def open_container(file: io.IOBase, demuxer: str, limits: Mapping[str, Any], thr
 class ContainerDecoder:
     """An open clip; see `open_container`."""
 
-    def __init__(self, container: InputContainer, demuxer: str, limits: Mapping[str, Any], threads: int) -> None:
+    def __init__(
+        self,
+        container: InputContainer,
+        demuxer: str,
+        limits: Mapping[str, Any],
+        threads: int,
+        log: DecoderLog,
+        *,
+        is_cut_off: bool,
+    ) -> None:
         self._container = container
         self._demuxer = demuxer
+        self._log = log
+        self._is_cut_off = is_cut_off
+        self.found_damage = False
         self._most_pixels: int = limits["pixels"]
         self._stream = _choose_stream(container, limits["streams"])
         context = self._stream.codec_context
         check_frame_size(max(1, context.width), max(1, context.height), self._most_pixels)
-        context.options = {"max_pixels": str(self._most_pixels)}
+        context.options = {"max_pixels": str(self._most_pixels), "err_detect": "crccheck"}
         context.thread_type, context.thread_count = "AUTO", threads
         self._timeline = self._read_timeline(limits["size"], limits["counted_bytes"])
         if self._timeline.n_frames < 1:
             raise ClipRefusedError("it has no frames", _AGAIN)
+        self._end_of_index = self._indexed_end()
         self._run: Run | None = None
         self._last: Shown | None = None
         self._end: int | None = None  # from this number on nothing can be decoded
@@ -119,6 +139,8 @@ class ContainerDecoder:
             self._timeline.delay, self._run = first.number, None
             first = self._reach(0)
         if first is None:
+            if size := self._log.too_large():
+                check_frame_size(*size, self._most_pixels)
             raise ClipRefusedError("none of its frames can be decoded", _AGAIN)
         return first
 
@@ -126,16 +148,32 @@ class ContainerDecoder:
         """Return the fields of `ClipInfo` but for its name and container; see `Decoder`."""
         frame, timeline = self._first.frame, self._timeline
         turned = _turn(frame) in ("ROTATE_90", "ROTATE_270", "TRANSPOSE", "TRANSVERSE")
-        duration = self._duration
+        n_frames, duration = timeline.n_frames, self._duration
+        if isinstance(timeline, IndexedTimeline):
+            n_missing, all_frames = timeline.n_missing, n_frames + timeline.n_missing
+            rate, duration = self._rate(all_frames, duration), duration * n_frames / all_frames
+        else:
+            rate = self._rate(n_frames, duration)
+            n_missing = self._lost(rate, duration)
         return {
             "codec": self._stream.codec_context.name,
             "size": (frame.height, frame.width) if turned else (frame.width, frame.height),
-            "n_frames": timeline.n_frames,
-            "fps": self._rate(timeline.n_frames + timeline.n_missing, duration),
+            "n_frames": n_frames,
+            "fps": rate,
             "duration": duration,
             "is_counted": timeline.is_counted,
-            "n_missing": timeline.n_missing,
+            "n_missing": n_missing,
         }
+
+    def _lost(self, rate: float, duration: float) -> int:
+        """Return how many frames a file lost by being cut off, if they are counted: by the duration it states."""
+        if not self._is_cut_off or not self._timeline.is_counted:
+            return 0
+        if self._demuxer == "avi":  # FFmpeg shortens the duration to what is there
+            stated = self._stream.frames * float(self._stream.time_base or 0)
+        else:
+            stated = (self._container.duration or 0) / av.time_base
+        return max(0, round((stated - duration) * rate))
 
     def frames(self, wanted: Sequence[int]) -> Iterator[RawFrame]:
         """Yield a frame for each number; see `Decoder`.
@@ -146,6 +184,7 @@ class ContainerDecoder:
         for number in wanted:
             try:
                 found = self._reach(number)
+                self.found_damage = self.found_damage or (self._run is not None and self._run.found_damage)
                 if found is None:
                     found = self._last if self._last and self._last.number <= number else self._first
                 raw = self._raw(found, number)
@@ -188,7 +227,7 @@ class ContainerDecoder:
         if first.has_sidedata("encryption_info"):
             raise ClipRefusedError(*_ENCRYPTED)
         numbers = self._timeline.numbers(first)
-        return Run(self._stream.codec_context, first, packets, numbers) if numbers else None
+        return Run(self._stream.codec_context, first, packets, numbers, self._log) if numbers else None
 
     def _raw(self, shown: Shown, stands_for: int) -> RawFrame:
         frame = shown.frame
@@ -199,9 +238,8 @@ class ContainerDecoder:
         time = float((shown.stamp - self._first.stamp) * (self._stream.time_base or 0))
         size = (frame.width, frame.height)
         pixels = _without_gaps(flat, 4 if has_alpha else 3)
-        return RawFrame(
-            shown.number, stands_for, max(0.0, time), size, "RGBA" if has_alpha else "RGB", _turn(frame), pixels
-        )
+        mode: Literal["RGB", "RGBA"] = "RGBA" if has_alpha else "RGB"
+        return RawFrame(shown.number, stands_for, max(0.0, time), size, mode, _turn(frame), pixels, shown.is_damaged)
 
     @property
     def _duration(self) -> float:
@@ -211,10 +249,30 @@ class ContainerDecoder:
             between = float((timeline.shown[-1] - timeline.shown[0]) * base) / (timeline.n_frames - 1)
             return between * timeline.n_frames
         if self._stream.duration and base:
-            return float(self._stream.duration * base)
+            return float(max(self._stream.duration, self._end_of_index) * base)
         if self._container.duration:
             return (self._container.duration - max(0, self._container.start_time or 0)) / av.time_base
         return self._timeline.n_frames / float(self._stream.average_rate or self._stream.guessed_rate or 25)
+
+    def _indexed_end(self) -> int:
+        """Return where the last frame of uneven ones ends, in ticks from the first; 0 where nothing has to be read.
+
+        An MP4 states the sum of the times between decodings, which is less where frames are shown in another order and
+        the last of them are the longest.
+        """
+        index, timeline = self._stream.index_entries, self._timeline
+        if not isinstance(timeline, IndexedTimeline) or timeline.is_even or timeline.n_missing:
+            return 0
+        place = timeline.place(timeline.n_frames - 1)
+        if len(index) - timeline.first_number(place) > _FIRST_PACKETS:
+            return 0
+        self._container.seek(timeline.seek_time(place), stream=self._stream)
+        ends = [
+            packet.pts + (packet.duration or 0)
+            for packet in self._container.demux(self._stream)
+            if packet.pts is not None and not packet.is_discard
+        ]
+        return max(ends, default=0) - (self._stream.start_time or 0)
 
     def _rate(self, n_frames: int, duration: float) -> float:
         """Return the average rate that the container states, as the card takes it, or by count where that is wrong."""
@@ -276,10 +334,13 @@ def _choose_stream(container: InputContainer, most: int) -> VideoStream:
     """
     if len(container.streams) > most:
         raise ClipRefusedError(f"it has more than {most} streams", "Export it with its pictures alone.")
+    if not container.streams:
+        raise ClipRefusedError("it has neither moving pictures nor sound", "Give a clip with pictures.")
     covers = Disposition.attached_pic | Disposition.timed_thumbnails
     clips = [each for each in container.streams.video if not each.disposition & covers]
     if not clips:
-        raise ClipRefusedError("it has sound and no moving pictures", "Give a clip with pictures.")
+        kind = "sound and no moving pictures" if container.streams.audio else "no moving pictures"
+        raise ClipRefusedError(f"it has {kind}", "Give a clip with pictures.")
     best = container.streams.best("video")
     stream = best if best in clips else clips[0]
     context = getattr(stream, "codec_context", None)

@@ -33,6 +33,7 @@ class RawFrame:
         mode: layout of a pixel, 3 or 4 bytes.
         turn: name of Pillow's `Transpose` that makes it upright; "" for none.
         pixels: the rows without gaps.
+        is_damaged: whether damage may show in it.
     """
 
     index: int
@@ -42,10 +43,17 @@ class RawFrame:
     mode: Literal["RGB", "RGBA"]
     turn: str
     pixels: bytes
+    is_damaged: bool = False
 
 
 class Decoder(Protocol):
-    """An open clip."""
+    """An open clip.
+
+    Attributes:
+        found_damage: whether something on the way to the frames that were taken could not be decoded as it should.
+    """
+
+    found_damage: bool
 
     def facts(self) -> Mapping[str, Any]:
         """Return the fields of `ClipInfo` but for its name and container."""

@@ -10,6 +10,8 @@ from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
+from internvl_gguf.video.damage import Damage
+from internvl_gguf.video.decoder_log import DecoderLog
 from internvl_gguf.video.timeline import Numbers
 
 
@@ -22,12 +24,14 @@ class Shown:
         stamp: its time stamp.
         frame: its picture.
         is_led: whether a keyframe came out of the decoder before it, or it is one.
+        is_damaged: whether the decoder found damage that may show in it.
     """
 
     number: int
     stamp: int
     frame: VideoFrame
     is_led: bool
+    is_damaged: bool
 
 
 class Run:
@@ -38,15 +42,24 @@ class Run:
         first: the packet of the keyframe.
         packets: those after it.
         numbers: what tells the numbers of frames.
+        log: what the decoder logs.
     """
 
-    def __init__(self, context: VideoCodecContext, first: Any, packets: Iterator[Any], numbers: Numbers) -> None:
+    def __init__(
+        self, context: VideoCodecContext, first: Any, packets: Iterator[Any], numbers: Numbers, log: DecoderLog
+    ) -> None:
         self._context = context
         self._numbers = numbers
         self._key_stamp: int = first.pts if first.pts is not None else first.dts or 0
+        self._damage = Damage(log, context.thread_count, self._key_stamp, by_decoding=numbers.by_decoding)
         self._frames = self._decoded(first, packets)
         self._behind: Shown | None = None
         self._ahead: Shown | None = None
+
+    @property
+    def found_damage(self) -> bool:
+        """Whether the decoder found damage on the way so far, be it in frames that nobody asked for."""
+        return self._damage.is_found
 
     def leads_to(self, number: int, key: int) -> bool:
         """Return whether decoding on is the way to a frame, whose keyframe has the number `key`."""
@@ -88,25 +101,33 @@ class Run:
             else:
                 continue
             is_led = is_led or bool(frame.key_frame)
-            yield Shown(number, self._numbers.stamp(number, stamp or 0), frame, is_led)
+            is_damaged = frame.is_corrupt or self._damage.reaches(stamp)
+            yield Shown(number, self._numbers.stamp(number, stamp or 0), frame, is_led, is_damaged)
 
     def _decoder_output(self, first: Any, packets: Iterator[Any]) -> Iterator[VideoFrame]:
         """Yield what comes out of the decoder, up to the end of the stream or of what can be read of it."""
         packet = first
         while packet is not None and packet.size:
             self._numbers.feed(packet)
+            self._damage.feed(packet)
             yield from self._decode(packet)
             packet = next_packet(packets)
+        self._damage.forget()
         yield from self._decode(None)
 
     def _decode(self, packet: Any) -> list[VideoFrame]:
         """Return the frames that a packet completes, or that are left at the end; a damaged packet completes none."""
+        failed, found = False, list[VideoFrame]()
         try:
-            return self._context.decode(packet)
+            found = self._context.decode(packet)
         except MemoryError:
             raise
+        except BlockingIOError as error:  # of opening the decoder: the system has no memory for its threads
+            raise MemoryError from error
         except FFmpegError:
-            return []
+            failed = packet is not None
+        self._damage.look(failed=failed)
+        return found
 
 
 def next_packet(packets: Iterator[Any]) -> Any:

@@ -40,6 +40,8 @@ _PIPE_BYTES: Final = 2**20  # Linux: frames pass with fewer switches between the
 _LONGEST_TEXT: Final = 200
 _ENDING_SECONDS: Final = 5.0
 _TURNS: Final = {turn.name: turn for turn in Image.Transpose}
+_FFMPEG_LINES: Final = ("[", "Last message repeated")
+"""How lines begin that FFmpeg logs: about the clip, not about the end of the process."""
 _AGAIN: Final = "Export it again, for example with ffmpeg, and try that file."
 
 
@@ -49,10 +51,12 @@ class ClipReader:
     Attributes:
         info: facts of the clip.
         limits: bounds on what it may cost.
+        found_damage: whether the decoder found damage on the way to the frames that were taken.
     """
 
     def __init__(self, video: Video, limits: ClipLimits, stop: ClipStop | None = None) -> None:
         self.limits = limits
+        self.found_damage = False
         self._name = describe_clip(video)
         self._seconds_left = limits.seconds
         self._timed_out = False
@@ -116,7 +120,7 @@ class ClipReader:
         except GeneratorExit:  # the frames that are left would be taken for those of another request
             self.close()
             raise
-        self._next(0)
+        self.found_damage = bool(self._next(0)[0].get("found_damage"))
 
     def _read_info(self, kind: ClipFormat) -> ClipInfo:
         facts: Any = self._next(0)[0].get("info")
@@ -147,10 +151,11 @@ class ClipReader:
             index, seconds = int(header["index"]), float(header["time"])
             if mode not in ("RGB", "RGBA") or (turn and turn not in _TURNS) or not 0 <= seconds < math.inf:
                 raise ValueError(mode)
+            is_damaged = bool(header.get("is_damaged"))
             image = Image.frombytes(mode, size, pixels)
         except (TypeError, KeyError, ValueError, IndexError, OverflowError):
             raise self._broken() from None
-        return ClipFrame(index, seconds, _finished(image, turn), stands_for)
+        return ClipFrame(index, seconds, _finished(image, turn), stands_for, is_damaged)
 
     def _next(self, most: int) -> tuple[dict[str, Any], bytes]:
         """Return the next message of the child that is no request for bytes, within the time that is left.
@@ -217,7 +222,9 @@ class ClipReader:
                 f"Cannot use {self._name}: decoding it took longer than the limit of {self.limits.seconds:g} s.",
                 "Cut out the part that matters, ask for fewer frames, or save it at a lower resolution.",
             )
-        ending = describe_end(status, last_error_line(self._errors)) if is_ending else "sent what is no frame"
+        line = last_error_line(self._errors)
+        said = "" if line.startswith(_FFMPEG_LINES) else line
+        ending = describe_end(status, said) if is_ending else "sent what is no frame"
         return VideoError(f"Cannot use {self._name}: its decoder {ending}.", _AGAIN)
 
 
@@ -256,15 +263,28 @@ def read_clip(video: Video, *, most: int | None = None, limits: ClipLimits = _NO
     with open_clip(video, limits=limits) as reader:
         choice = choose_frames(video, reader.info, most=most, limits=limits)
         frames = tuple(reader.frames(choice.indices))
-    return Clip(reader.info, frames, (*choice.notices, *damage_notices(reader.info, frames)))
+    return Clip(reader.info, frames, (*choice.notices, *damage_notices(reader, frames)))
 
 
-def damage_notices(info: ClipInfo, frames: Sequence[ClipFrame]) -> tuple[str, ...]:
-    """Return what users should know of the frames that were read: whether others stand for some of them."""
+def damage_notices(reader: ClipReader, frames: Sequence[ClipFrame]) -> tuple[str, ...]:
+    """Return what users should know of the frames that were read: whether others stand for some, or damage may show.
+
+    Args:
+        reader: what gave them.
+        frames: the frames.
+    """
+    found, name = [], reader.info.name
     replaced = sum(frame.index != frame.stands_for for frame in frames)
-    if not replaced or not info.is_counted:
-        return ()
-    return (f"{replaced} of the frames of {info.name} cannot be decoded; those nearest to them are shown.",)
+    if replaced and reader.info.is_counted:
+        found.append(f"{replaced} of the frames of {name} cannot be decoded; those nearest to them are shown.")
+    damaged = sum(frame.is_damaged for frame in frames)
+    if damaged:
+        many = f"{damaged} of the {len(frames)}" if damaged < len(frames) else f"all {damaged}"
+        which = "the frame" if len(frames) == 1 else f"{many} frames"
+        found.append(f"{name} is damaged: {which} shown may look wrong.")
+    elif reader.found_damage and not replaced:
+        found.append(f"{name} is damaged in places; the decoder found nothing wrong with the frames that are shown.")
+    return tuple(found)
 
 
 def _check_decoder(name: str) -> None:

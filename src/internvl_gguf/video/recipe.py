@@ -40,13 +40,14 @@ def frame_indices(
         Numbers of frames from 0, in order.
 
     Raises:
-        InvalidRequestError: no frames, or a rate that is not above 0.
+        InvalidRequestError: no frames, a rate that is not above 0, or an end that is not after the start.
     """
     for name, value in (("n_frames", n_frames), ("frames", frames)):
         if arguments.whole(name, value) < 1:
             raise arguments.wrong(name, value, "Give 1 or more.")
     if not 0 < arguments.number("fps", fps) < math.inf:
         raise arguments.wrong("fps", fps, "Give a number above 0.")
+    arguments.ascending("start", start, "end", end)
     first, last = frame_range(n_frames, fps, start, end)
     segment = (last - first) / frames
     return tuple(int(first + segment / 2 + round(segment * index)) for index in range(frames))

@@ -180,18 +180,26 @@ class IndexedTimeline:
     Args:
         entries: the index.
         size: bytes of the file; packets beyond are missing.
+
+    Attributes:
+        is_even: whether all frames are decoded at the same rate.
     """
 
     is_counted = True
 
     def __init__(self, entries: Iterable[IndexEntry], size: int) -> None:
         self.n_frames = self.n_missing = 0
+        self.is_even = True
+        before, step = None, None
         self._key_times: list[int] = []
         self._shown_before: list[int] = []
         for entry in entries:
             if self.n_missing or entry.end > size:
                 self.n_missing += entry.is_shown
                 continue
+            if before is not None:
+                self.is_even = self.is_even and entry.dts - before == (step := step or entry.dts - before)
+            before = entry.dts
             if entry.is_key or not self._key_times:
                 self._key_times.append(entry.dts)
                 self._shown_before.append(self.n_frames)

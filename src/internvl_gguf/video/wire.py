@@ -1,8 +1,9 @@
 """Messages between the process that asks for frames and the one that decodes them: JSON, then bytes, both with lengths.
 
 The child sends `{"read": [offset, size]}` for bytes of the file, which come back alone, `{"info": {...}}`, `{"frame":
-{...}}` with pixels, `{"done": true}`, and `{"refused": reason, "hint": ...}` as its last. It receives `{"frames":
-[...]}`. One side speaks at a time. JSON and plain bytes hold nothing that a damaged child could have executed here.
+{...}}` with pixels, `{"done": true, "found_damage": false}`, and `{"refused": reason, "hint": ...}` as its last. It
+receives `{"frames": [...]}`. One side speaks at a time. JSON and plain bytes hold nothing that a damaged child could
+have executed here.
 """
 
 from __future__ import annotations
