@@ -64,7 +64,18 @@ def test_the_answer_alone_is_on_stdout(tiny: ModelFiles, picture: Path) -> None:
 def test_json_is_one_document(tiny: ModelFiles, picture: Path) -> None:
     done = run("ask", tiny.text, "What is it?", "-i", picture, "--mmproj", tiny.mmproj, "--json", *FAST)
     answer: dict[str, Any] = json.loads(done.stdout)
-    kept = {"text", "thinking", "finish_reason", "usage", "timings", "notices", "boxes", "parsed", "tool_calls"}
+    kept = {
+        "text",
+        "thinking",
+        "finish_reason",
+        "usage",
+        "timings",
+        "notices",
+        "boxes",
+        "parsed",
+        "tool_calls",
+        "selection",
+    }
     assert answer.keys() == {"model", "prompt", "images", "clips", *kept}
     assert answer["usage"]["tiles"] == answer["usage"]["tiles_encoded"] == 13
     assert answer["usage"]["tiles_cached"] == 0

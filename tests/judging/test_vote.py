@@ -51,7 +51,7 @@ def test_a_candidate_that_was_cut_off_does_not_win_by_being_short() -> None:
     cut = reply("5", reason="length")
     verdict = vote(FREE, candidates(cut, cut, "6", reply("5", reason="aborted")))
     assert verdict.best == 2
-    assert verdict.reason == "1 of 4 agree (2 cut off, 1 aborted)"
+    assert verdict.reason == "1 of 4 agree (2 cut off, 1 unfinished)"
     assert verdict.scores == (0.0, 0.0, 1.0, 0.0)
 
 
@@ -166,5 +166,5 @@ def test_an_aborted_answer_counts_only_where_none_was_cut_by_its_limit() -> None
     given = [reply("4", reason="aborted"), reply("4", reason="aborted"), reply("5", reason="length")]
     verdict = vote(FREE, candidates(*given))
     assert verdict.best == 2
-    assert "2 aborted" in verdict.reason
+    assert "2 unfinished" in verdict.reason
     assert vote(FREE, candidates(*given[:2])).best == 0

@@ -12,9 +12,10 @@ import pytest
 from internvl_gguf import InvalidRequestError, Question, Reply, SamplingParams, Session
 from internvl_gguf.judging import Candidate, JudgedQuestion
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.session.candidate_answers import samplings_of
+from internvl_gguf.session.candidate_answers import ranked, samplings_of
 from tests.support.exact import EXACT
 from tests.support.pictures import noise
+from tests.support.sessions import engine_of
 
 WILD: dict[str, Any] = {"temperature": 1.5, "top_k": 0, "top_p": 1.0, "max_tokens": 12, "seed": 5}
 PICTURE = Path(__file__).parents[2] / "src/internvl_gguf/demo/example.png"
@@ -127,6 +128,9 @@ def test_the_value_of_a_form_is_that_of_the_chosen_answer(session: Session) -> N
     [
         ({"n": 0}, "best_of is 0"),
         ({"n": 1000}, "best_of is 1000"),
+        ({"n": "many"}, "best_of is 'many'"),
+        ({"n": 4, "judge": 5}, "judge is 5"),
+        ({"n": 4, "sampling": SamplingParams(judge="jury")}, "judge is 'jury'"),
         ({"n": 4, "temperature": 0.0}, "all 4 answers would be equal"),
         ({"n": 4, "top_k": 1}, "all 4 answers would be equal"),
         ({"n": 4, "judge": "jury"}, "judge is 'jury'"),
@@ -162,3 +166,82 @@ def test_the_published_protocol_is_the_default() -> None:
     assert [(each.temperature, each.top_p, each.seed) for each in others] == [(0.7, 0.95, seed) for seed in (8, 9, 10)]
     assert {each.temperature for each in samplings_of(SamplingParams(best_of=4, temperature=0.3))} == {0.3}
     assert {each.effective_temperature for each in samplings_of(SamplingParams(best_of=4, thinking=True))} == {0.6}
+
+
+def test_a_judge_may_be_named_by_the_sampling(session: Session) -> None:
+    by_sampling = session.ask("What?", best_of=3, sampling=SamplingParams(judge="certainty", **WILD))
+    assert by_sampling.selection is not None
+    assert by_sampling.selection.reason.startswith("certainty ")
+
+
+def test_a_judge_with_one_answer_is_said_to_have_nothing_to_choose_from(session: Session) -> None:
+    reply = session.ask("What?", judge="certainty", max_tokens=3)
+    assert reply.selection is None
+    assert "nothing to choose from" in reply.notices[0]
+    assert session.ask("And?", sampling=SamplingParams(judge="a critic"), max_tokens=3).notices == ()
+
+
+def test_answers_that_were_all_cut_are_said_to_be(session: Session) -> None:
+    found = session.best_of("What?", n=3, judge="certainty", **{**WILD, "max_tokens": 1})
+    assert {candidate.reply.finish_reason for candidate in found.candidates} == {"length"}
+    assert "All 3 answers were cut at their limit" in found.reply.notices[0]
+
+
+def test_answers_that_wait_for_room_are_said_to_wait(tiny: ModelFiles) -> None:
+    long = {**WILD, "max_tokens": 100}
+    with Session.open(tiny.text, tiny.mmproj, n_ctx=256, n_candidates=12, system="", **EXACT) as session:
+        found = session.best_of("What?", n=12, judge="certainty", **long)
+        session.clear()
+        short = session.best_of("Why?", n=2, judge="certainty", **{**long, "max_tokens": 4})
+    (waited,) = [notice for notice in found.reply.notices if "waited for others" in notice]
+    assert "no room for all 12 answers" in waited
+    assert not any("waited" in notice for notice in short.reply.notices)
+
+
+def test_a_judge_of_ones_own_is_not_asked_about_answers_that_abort_cut(session: Session) -> None:
+    judged: list[list[str]] = []
+
+    def first(question: JudgedQuestion, candidates: Sequence[Candidate]) -> list[float]:
+        judged.append([candidate.reply.finish_reason for candidate in candidates])
+        return [float(candidate.index) for candidate in candidates]
+
+    def stop(candidate: Candidate) -> None:
+        session.abort()
+
+    found = session.best_of("What?", n=12, judge=first, on_candidate=stop, **WILD)
+    assert judged
+    assert "aborted" not in judged[0]
+    assert len(judged[0]) < len(found.candidates) == len(found.scores)
+    assert found.reply.finish_reason != "aborted"
+    assert "unfinished" in found.verdict.reason
+    assert max(found.scores) == found.scores[found.verdict.best]
+
+
+def test_where_none_has_ended_no_judge_is_asked(session: Session) -> None:
+    def never(question: JudgedQuestion, candidates: Sequence[Candidate]) -> list[float]:
+        raise AssertionError("nothing to judge")
+
+    session.on_candidates(lambda ended, every, tokens: session.abort() if tokens else None)
+    found = session.best_of("What?", n=3, judge=never, **WILD)
+    assert found.reply.finish_reason == "aborted"
+    assert found.verdict.reason == "none had ended"
+
+
+def test_the_candidates_are_ranked_with_the_best_first(session: Session) -> None:
+    def by_index(question: JudgedQuestion, candidates: Sequence[Candidate]) -> list[float]:
+        return [float(candidate.index) for candidate in candidates]
+
+    found = session.best_of("What?", n=5, judge=by_index, **WILD)
+    assert ranked(found)[0] == found.verdict.best == 4
+    of_their_own = [index for index in ranked(found)[1:] if found.candidates[index].reply.finish_reason == "stop"]
+    cut = [index for index in ranked(found)[1:] if found.candidates[index].reply.finish_reason == "length"]
+    assert of_their_own == sorted(of_their_own, reverse=True)
+    assert ranked(found)[1:] == of_their_own + cut
+
+
+def test_a_question_after_several_answers_has_the_room_that_those_took(tiny: ModelFiles) -> None:
+    with Session.open(tiny.text, tiny.mmproj, n_ctx=256, n_candidates=12, system="", **EXACT) as session:
+        session.best_of("What?", n=12, judge="certainty", **{**WILD, "max_tokens": 40})
+        after = session.ask("And which of the many others would it be, if it were none of these?", max_tokens=3)
+        engine_of(session).check_integrity()
+    assert after.finish_reason in ("stop", "length")

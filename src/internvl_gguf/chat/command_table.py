@@ -85,7 +85,8 @@ COMMANDS: dict[str, Command] = {
         Command("Answers", "think", "[on|off|N]", "Let the model think before it answers, at most N tokens, or not; "
                 "auto leaves it to the model, drop takes earlier thoughts out of the prompt, keep leaves them.",
                 thinking_commands.think),
-        Command("Answers", "set", "[NAME VALUE]", "Show the settings, or change one.", commands.set_value, "setting"),
+        Command("Answers", "set", "[NAME VALUE]", "Show the settings, or change one, as best_of 8.",
+                commands.set_value, "setting"),
         Command("Answers", "thought", "", "Show the thought before the last answer.", thinking_commands.thought),
         Command("Answers", "system", "[TEXT|none|default]", "Show or set the system message.", commands.system),
         Command("Other", "help", "[COMMAND|all]", "Show an overview, one command or all of them.",

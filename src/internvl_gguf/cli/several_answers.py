@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SHOWN: Final = 60  # characters of a candidate in the list
 _AGAIN: Final = 0.05  # seconds between two tries to end the answers
-_ENDS: Final = {"stop": "", "length": ", cut off", "aborted": ", aborted"}
+_ENDS: Final = {"stop": "", "length": ", cut off", "aborted": ", unfinished"}
 
 
 class Interrupts:

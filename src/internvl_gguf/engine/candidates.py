@@ -70,6 +70,7 @@ class Candidates:
             if not self._sequences.has_free:
                 return None
             sequence, known = self._sequences.acquire(request.spans, request.logits_from)
+            self._has_room(sequence, request.logits_from + 1 - known + self._n_draft)  # of branches of earlier answers
             if question:
                 question.stem, question.holder = sequence, request
             return sequence, known

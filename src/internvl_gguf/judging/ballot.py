@@ -61,9 +61,9 @@ def grouped(places: Sequence[int], keys: Sequence[AnswerKey | None]) -> list[Gro
 
 
 def tally(n_agreed: int, candidates: Sequence[Candidate]) -> str:
-    """Return how many agree, as people read it: "5 of 8 agree (1 cut off, 2 aborted)"."""
+    """Return how many agree, as people read it: "5 of 8 agree (1 cut off, 2 unfinished)"."""
     reasons = [each.reply.finish_reason for each in candidates]
-    left_out = {"cut off": reasons.count("length"), "aborted": reasons.count("aborted")}
+    left_out = {"cut off": reasons.count("length"), "unfinished": reasons.count("aborted")}
     notes = ", ".join(f"{count} {what}" for what, count in left_out.items() if count)
     agree = f"{n_agreed} of {len(candidates)} agree" if len(candidates) > 1 else "the only answer"
     return f"{agree} ({notes})" if notes else agree

@@ -213,7 +213,7 @@ class CandidateAnswers:
             ended[verdict.best].index,
             tuple(scores.get(each.index, least) for each in candidates),
             verdict.confidence,
-            f"{verdict.reason} ({len(candidates) - len(ended)} aborted)",
+            f"{verdict.reason} ({len(candidates) - len(ended)} unfinished)",
             tuple(tuple(ended[place].index for place in group) for group in verdict.groups),
         )
 

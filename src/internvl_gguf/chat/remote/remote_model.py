@@ -94,14 +94,14 @@ class RemoteModel:
         always: AskOptions = {"max_tokens": sampling.effective_max_tokens}
         if sampling.best_of == 1:  # else the first is greedy and the others are not, unless the user says otherwise
             always |= {"temperature": sampling.effective_temperature, "top_p": sampling.effective_top_p}
-        given = settings.given_options
-        if sampling.best_of > 1 and self._model.is_ours:
-            return {**always, **given}
-        if sampling.best_of > 1:
+        if sampling.best_of > 1 and not self._model.is_ours:
             raise InvalidRequestError(
                 f"{self.place} is no `internvl serve`, so it judges no answers.", "/set best_of 1 asks it for one."
             )
-        return cast("AskOptions", {**always, **{name: given[name] for name in given if name != "judge"}})  # type: ignore[literal-required]
+        given: dict[str, Any] = dict(settings.given_options)
+        if sampling.best_of == 1:
+            given = {name: value for name, value in given.items() if name not in ("best_of", "judge")}
+        return cast("AskOptions", {**always, **given})
 
     def cut(self, attachment: Attachment, settings: Settings) -> PlannedCut | None:
         """Return how an added picture will be cut, as our server says."""
