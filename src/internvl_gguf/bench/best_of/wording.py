@@ -32,6 +32,11 @@ def advice_of(results: Results) -> str:
     return " ".join(sentences)
 
 
+def single_answer(found: BestOfResult) -> str:
+    """Return what the several answers are compared with."""
+    return "one answer" if found.first_is_greedy else "one sampled answer"
+
+
 def how_made(found: BestOfResult) -> str:
     """Say how the answers were made: "the first is greedy, the others are sampled (temperature 0.7, top-p 0.95)"."""
     sampled = f"sampled (temperature {found.temperature:g}, top-p {found.top_p:g})"
@@ -46,8 +51,9 @@ def meanings(found: BestOfResult) -> tuple[str, ...]:
         f"{found.seed}. Fewer answers are estimated from these.",
         f"Of the sampled answers alone {pass1} are right (pass@1). {found.mixed:,} questions have right and wrong "
         "answers: only there a judge matters.",
-        "Right: % of the questions, with the 95% interval. Gain: points more than one answer, compared question by "
-        f"question. {judge_name(ORACLE).capitalize()}: a right answer is among them (pass@N), which no judge exceeds.",
+        f"Right: % of the questions, with the 95% interval. Gain: points more than {single_answer(found)}, compared "
+        f"question by question. {judge_name(ORACLE).capitalize()}: a right answer is among them (pass@N), which no "
+        "judge exceeds.",
     ]
     if any(each.seconds for each in found.judged):
         timed = max(each.seconds.repetitions for each in found.judged if each.seconds)
@@ -83,11 +89,12 @@ def _sentence(found: BestOfResult) -> str:
     one, several = percent(found.fraction(single)), percent(found.fraction(best))
     if surely:
         text = (
-            f"{judge_name(best.judge)} over {best.count} is right for {several}%, one answer for {one}% ({_gain(best)})"
+            f"{judge_name(best.judge)} over {best.count} is right for {several}%, {single_answer(found)} for {one}% "
+            f"({_gain(best)})"
         )
     else:
         text = (
-            f"no judge is surely better than one answer, which is right for {one}%: at best "
+            f"no judge is surely better than {single_answer(found)}, which is right for {one}%: at best "
             f"{judge_name(best.judge)} over {best.count} is for {several}% ({_gain(best)})"
         )
     times = _times(found, best)
