@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from internvl_gguf.models.critic_description import CriticDescription
 from internvl_gguf.tiling import tile_image
 from training.critic_cases import Case, draw_case, spoiled
 from training.packing import TARGET_FIELDS, Batch, Packed, answer_cue, collate, pictures
@@ -31,6 +32,15 @@ if TYPE_CHECKING:
 RIGHT, WRONG = "+", "-"
 FIRST_PART, SECOND_PART = "### Question:\n", "\n\n### Solution Process:\n"
 SEPARATOR = ", "  # an answer's statements, a form's values
+DESCRIPTION = CriticDescription(
+    "demo",
+    FIRST_PART + "{pictures}{question}" + SECOND_PART + "{step}",
+    separator=SEPARATOR,
+    aggregation="last",
+    max_tiles=12,
+    source="training/critic.py",
+)
+"""How the critic that this trains is asked. None ships: after an hour none told right from wrong well enough."""
 
 
 @dataclass(frozen=True)

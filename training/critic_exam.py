@@ -20,9 +20,9 @@ from internvl_gguf import Picture, Session
 from internvl_gguf import Question as Asked
 from internvl_gguf.critics import Critic
 from internvl_gguf.judging import Candidate, JudgedQuestion, judged, vote
-from internvl_gguf.models.critic_tables import critic_description
 from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.types import Reply, Timings, Usage
+from training.critic import DESCRIPTION
 from training.critic_answers import LONGEST
 from training.exam import SEED, items
 from training.scoring import score
@@ -157,7 +157,7 @@ def judge(critic: Critic, session: Session, item: Item, said: Said, tally: Tally
 def main() -> None:
     """Read the command line, ask, judge, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--critic", default="demo-critic", help="the critic's text GGUF, or its name")
+    parser.add_argument("--critic", required=True, help="the critic's text GGUF")
     parser.add_argument("--answers-file", type=Path, default=Path("exam-answers.jsonl"), help="where answers are kept")
     parser.add_argument("--answers", type=int, default=8)
     parser.add_argument("--count", type=int, default=100)
@@ -169,10 +169,11 @@ def main() -> None:
     parser.add_argument("--aggregation", help="in place of the description's")
     args = parser.parse_args()
     begun, tallies = time.time(), dict[str, Tally]()
-    mmproj = None if args.critic == "demo-critic" else demo_files().mmproj
     print(HEAD)
     with (
-        Critic.open(args.critic, mmproj, described(args), n_threads=1, n_ctx=4096, embedding_disk_bytes=0) as critic,
+        Critic.open(
+            args.critic, demo_files().mmproj, described(args), n_threads=1, n_ctx=4096, embedding_disk_bytes=0
+        ) as critic,
         Session.open("demo", n_threads=1, n_ctx=2048, embedding_disk_bytes=0) as session,
     ):
         for item, said in all_answers(args.answers_file, args):
@@ -189,7 +190,7 @@ def main() -> None:
 
 def described(args: argparse.Namespace) -> CriticDescription:
     """The demo critic's description, changed as the command line says."""
-    found = critic_description("demo", "demo-critic")
+    found = DESCRIPTION
     if args.separator == "none":
         found = replace(found, whole_answer=True)
     elif args.separator:

@@ -134,7 +134,7 @@ def test_an_option_of_a_question_is_on_every_surface(
 ) -> None:
     """`penalty_last_n` was a field of SamplingParams and nowhere else: no flag, no variable, no key."""
     values = {Switch: (False, True), Choice: ("frames", "combined"), Texts: (("a",), ("b",)), Number: (0.25, 0.5)}
-    values[JudgeName] = ("certainty", "demo-critic")
+    values[JudgeName] = ("certainty", "VisualPRM-8B")
     one, other = values.get(type(declared.kind), (1, 2))
     name, arguments = declared.name, ["demo", "Hello?"] if command == "ask" else []
 
@@ -194,10 +194,7 @@ def test_every_way_to_load_a_model_is_an_option_or_has_a_reason_not_to_be() -> N
 
 def test_options_of_a_question_are_options_of_pictures() -> None:
     own = AskOptions.__annotations__.keys() - SamplingOptions.__annotations__.keys()
-    assert (
-        own
-        == {"sampling", "judge", "confidence"} | options_of(PictureOptions).keys() | FormOptions.__annotations__.keys()
-    )
+    assert own == {"sampling", "confidence"} | options_of(PictureOptions).keys() | FormOptions.__annotations__.keys()
 
 
 def test_every_field_of_the_sampling_is_an_option_of_a_question() -> None:

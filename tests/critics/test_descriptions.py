@@ -38,7 +38,7 @@ def test_visualprm_is_described_as_its_code_asks_it() -> None:
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        ("demo-critic", "demo"), ("Demo-Critic", "demo"), ("VisualPRM-8B-v1_1:Q4_K_M", "visualprm"),
+        ("visualprm-8b", "visualprm"), ("VisualPRM-8B-v1_1:Q4_K_M", "visualprm"),
         ("OpenGVLab/VisualPRM-8B-v1_1", "visualprm"), ("somebody/else-GGUF:Q8_0", "visualprm"),
     ],
 )  # fmt: skip
@@ -52,15 +52,15 @@ def test_an_own_critic_is_found_beside_the_shipped_ones_and_may_replace_one(own_
         'first_step = "Question: {pictures}{question}\\nProcess: {step}"\n'
         'steps = "user"\nsystem = ""\nmarker = "?"\nread = "at"\npositive = "Yes"\nnegative = "No"\n'
         'max_steps = 3\nwhole_answer = true\naggregation = "min"\nthreshold = 0.7\nmodels = ["mine-8B"]\n'
-        '[critics.demo]\nfirst_step = "{pictures}{question}{step}"\n'
+        '[critics.visualprm]\nfirst_step = "{pictures}{question}{step}"\n'
     )
     known = load_critics()
-    assert list(known) == ["visualprm", "demo", "mine"]
+    assert list(known) == ["visualprm", "mine"]
     assert known["mine"] == CriticDescription(
         "mine", "Question: {pictures}{question}\nProcess: {step}", system="", marker="?", read="at", positive="Yes",
         negative="No", max_steps=3, whole_answer=True, aggregation="min", threshold=0.7, models=("mine-8B",),
     )  # fmt: skip
-    assert known["demo"].first_step == "{pictures}{question}{step}"
+    assert known["visualprm"].first_step == "{pictures}{question}{step}"
     assert critic_description(None, "me/mine-8B:Q8_0") == known["mine"]
     assert load_catalog().find("InternVL3-8B") is not None
 
@@ -69,7 +69,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         critic_description("visualprn", "demo")
     assert caught.value.message == "There is no description of a critic named 'visualprn'."
-    assert caught.value.hint.startswith("Did you mean 'visualprm'? Known: visualprm, demo.")
+    assert caught.value.hint.startswith("Did you mean 'visualprm'? Known: visualprm.")
 
 
 @pytest.mark.parametrize(

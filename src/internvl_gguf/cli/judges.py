@@ -79,10 +79,8 @@ def find_judge(name: str, engine: EngineConfig) -> FoundCritic:
     """
     from internvl_gguf.cli.downloads import obtain
     from internvl_gguf.models.critic_tables import critic_description
-    from internvl_gguf.models.names import DEMO, DEMO_CRITIC
     from internvl_gguf.planning.auto_quant import machine_chooser
 
-    name = DEMO_CRITIC if name.lower() == DEMO else name
     config = replace(engine, n_parallel=1, n_candidates=1, n_draft=0)
     try:
         return FoundCritic(name, obtain(name, None, machine_chooser(config)), critic_description(None, name), config)

@@ -17,7 +17,6 @@ from internvl_gguf.judging import Candidate, JudgedQuestion, Verdict
 from internvl_gguf.judging.ballot import counted
 from internvl_gguf.models.critic_description import CriticDescription
 from internvl_gguf.models.critic_tables import critic_description
-from internvl_gguf.models.names import DEMO, DEMO_CRITIC
 from internvl_gguf.session.session import Session
 from internvl_gguf.types import MessagePicture, Span, TileSpan, Usage
 from internvl_gguf.utils import arguments
@@ -53,7 +52,7 @@ class Critic:
     @classmethod
     def open(
         cls,
-        model: str | os.PathLike[str] = DEMO_CRITIC,
+        model: str | os.PathLike[str],
         mmproj: str | os.PathLike[str] | None = None,
         description: str | CriticDescription | None = None,
         *,
@@ -67,7 +66,7 @@ class Critic:
         """Load a critic.
 
         Args:
-            model: as in `Session.open`; "demo" is the critic inside this package, "demo-critic".
+            model: as in `Session.open`.
             mmproj: as in `Session.open`. With the file that the asked model has, pictures are not encoded again.
             description: how it is asked: a name in models.toml, or a description of one's own; None for the one that
                 names this model there, else "visualprm".
@@ -79,8 +78,6 @@ class Critic:
             As `Session.open`.
         """
         name = arguments.path("model", model)
-        if name.lower() == DEMO:
-            name = DEMO_CRITIC
         if description is None or isinstance(description, str):
             description = critic_description(description, name)
         elif not isinstance(description, CriticDescription):
