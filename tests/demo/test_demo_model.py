@@ -145,3 +145,13 @@ def test_the_example_receipt_is_read_right(demo: Session) -> None:
         "items": [{"name": "MILK", "price": 5.0}, {"name": "BREAD", "price": 1.75}],
         "total": 6.75,
     }
+
+
+def test_the_best_of_sixteen_is_right_where_one_answer_is_wrong(demo: Session) -> None:
+    """The command in README: one answer names a diamond twice, most of sixteen do not."""
+    asked, picture = "What is in the picture?", EXAMPLE.with_name("diamonds.png")
+    right = "A yellow diamond in the middle, a yellow square on the right and a yellow diamond at the bottom right."
+    demo.clear()
+    assert demo.ask(asked, picture).text != right
+    demo.clear()
+    assert demo.ask(asked, picture, best_of=16, seed=5).text == right
