@@ -27,7 +27,9 @@ REQUEST = ChatRequest(
     (Turn("user", (TextPart("x"),)),),
     SamplingParams(),
     PictureOptions(),
-    wishes=AnswerWishes(tools=(ToolWish("find", "", None, "tools[0]"), ToolWish("count", "", None, "tools[1]"))),
+    wishes=AnswerWishes(
+        tools=(ToolWish("find", "", None, "tools[0]", ""), ToolWish("count", "", None, "tools[1]", ""))
+    ),
 )
 
 
