@@ -24,9 +24,9 @@ from internvl_gguf.cli.clip_options import ClipWishes
 from internvl_gguf.cli.parameters import VALUE, in_flags
 from internvl_gguf.config import FORMS, EngineConfig, FormOptions, PictureOptions, SamplingParams
 from internvl_gguf.errors import InternVLError, InvalidRequestError
-from internvl_gguf.structured.json_words import in_json
 from internvl_gguf.types import Question, Reply, Video
 from internvl_gguf.utils.foreign_names import QUESTION
+from internvl_gguf.utils.json_words import in_json
 from internvl_gguf.utils.kinds import JudgeName, Kind, Switch, Texts
 from internvl_gguf.utils.options import options_of
 from internvl_gguf.utils.text_data import decode_text

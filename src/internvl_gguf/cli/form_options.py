@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -12,6 +12,9 @@ from internvl_gguf.cli.named_text import missing_file, named_text, shown_name
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.cli.stdin import is_stdin
 from internvl_gguf.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from internvl_gguf.structured import AnswerFormat
 
 _PANEL: Final = "The form of the answer"
 
@@ -79,7 +82,7 @@ def given_form(
     if schema is not None:
         given["schema"] = _as_schema(given["schema"])
     try:
-        checked_options(given)
+        form = checked_options(given).get("answer_format")
     except InvalidRequestError as error:
         if file is not None:
             raise InvalidRequestError(f"{file}: {error.message}", error.hint) from None
@@ -87,7 +90,7 @@ def given_form(
             raise
     if draws:
         with option_errors():
-            _check_room_for_boxes(given)
+            _check_room_for_boxes(form)
     return given
 
 
@@ -96,23 +99,20 @@ def reads_stdin(given: str | None) -> bool:
     return given is not None and is_stdin(given)
 
 
-def _check_room_for_boxes(given: dict[str, Any]) -> None:
+def _check_room_for_boxes(form: AnswerFormat | None) -> None:
     """Refuse a form in which no answer can name a box. A grammar and an expression may well be those of boxes.
 
     Raises:
         InvalidRequestError: it is one.
     """
-    if "choices" in given:
+    if form is None or form.may_name_boxes:
+        return
+    if form.kind == "choices":
         raise InvalidRequestError("An answer that is one of --choices has no boxes.", "Leave --choices or --boxes out.")
-    if "schema" in given:
-        from internvl_gguf.structured.schema_source import schema_source
-        from internvl_gguf.structured.schema_tree import may_hold_list
-
-        if not may_hold_list(schema_source(given["schema"]).schema):
-            raise InvalidRequestError(
-                "An answer by this --schema has no boxes: there is no list in it.",
-                'Leave --schema or --boxes out, or ask for lists: --schema "label, bbox list[int]".',
-            )
+    raise InvalidRequestError(
+        "An answer by this --schema has no boxes: there is no list in it.",
+        'Leave --schema or --boxes out, or ask for lists: --schema "label, bbox list[int]".',
+    )
 
 
 def _content(given: str, option: str) -> str | None:

@@ -39,7 +39,7 @@ def for_clients(text: str) -> str:
 
 def for_json_clients(text: str) -> str:
     """Return a message or hint about a form or a tool as a client can follow it."""
-    from internvl_gguf.structured.json_words import in_json
+    from internvl_gguf.utils.json_words import in_json
 
     text = in_json(text).replace(_SHORT_FORM, "").replace("as schema=", "as json_schema")
     return _ASSIGNED.sub(lambda found: json.dumps(ast.literal_eval(found[1])), text)

@@ -11,7 +11,6 @@
     grammar_trial    grammars that may keep llguidance busy for ever, tried in a process of their own
     partial_json     the value of a JSON text that is still being written
     partial_constants  the same by its schema: constants are there when they are whole
-    json_words       messages of this room for those who write JSON
     tools            tools as values: their schemas from functions or dicts, and calls of them
     tool_format      what an answer with calls is bound to, and the calls of a finished one
     tool_stream      calls in an answer while it is being written

@@ -15,6 +15,7 @@ from internvl_gguf.structured.partial_constants import partial_reader
 from internvl_gguf.structured.schema_checks import check_schema_tree
 from internvl_gguf.structured.schema_rewrite import closed, rewritten
 from internvl_gguf.structured.schema_source import SchemaSource, schema_source
+from internvl_gguf.structured.schema_tree import may_hold_list
 from internvl_gguf.utils.safe_text import quoted, safe_name
 
 FormatKind = Literal["schema", "choices", "grammar", "regex", "boxes", "tools"]
@@ -32,6 +33,7 @@ class AnswerFormat:
         grammar: what `llguidance.LLMatcher` takes, checked.
         note: what the prompt ends with so that the model knows the form; "" for nothing.
         otherwise: of "tools", what an answer without calls is bound to; None for any text.
+        may_name_boxes: whether an answer can name a box: a choice does not, nor does JSON without a list.
     """
 
     kind: FormatKind
@@ -40,6 +42,7 @@ class AnswerFormat:
     _read: Callable[[str], Any] = field(repr=False, compare=False)
     _read_partial: Callable[[str], Any] = field(repr=False, compare=False)
     otherwise: AnswerFormat | None = None
+    may_name_boxes: bool = True
 
     def parse(self, text: str) -> Any:
         """Return the value of a finished answer.
@@ -111,7 +114,7 @@ def _schema_format(source: SchemaSource) -> AnswerFormat:
 
     form = outline(plain)
     note = f"Answer with JSON of this form:\n{form}" if form != "any" else "Answer with JSON."
-    return AnswerFormat("schema", grammar, note, read, partial_reader(schema))
+    return AnswerFormat("schema", grammar, note, read, partial_reader(schema), may_name_boxes=may_hold_list(plain))
 
 
 def _choices_format(items: dict[str, Any]) -> AnswerFormat:
@@ -127,7 +130,8 @@ def _choices_format(items: dict[str, Any]) -> AnswerFormat:
         possible = [each for each in items if each.startswith(text)] if text else []
         return items[possible[0]] if len(possible) == 1 else None
 
-    return AnswerFormat("choices", grammar, f"Answer with one of these: {', '.join(items)}", read, read_partial)
+    note = f"Answer with one of these: {', '.join(items)}"
+    return AnswerFormat("choices", grammar, note, read, read_partial, may_name_boxes=False)
 
 
 def _text_format(kind: FormatKind, grammar: str) -> AnswerFormat:

@@ -3,6 +3,7 @@
 arguments      checks of arguments from callers
 atomic_write   atomic writes of files
 child_process  child processes that run native code
+json_words     messages about forms for those who write JSON
 kinds          kinds of option values, from Python, from files and typed
 notices        notices to the user, on the log
 options        declaration of an option, in one place

@@ -1,4 +1,4 @@
-"""Messages of this room for those who write JSON: lines of a batch, and clients of the server."""
+"""Messages about forms and tools for those who write JSON: lines of a batch, and clients of the server."""
 
 from __future__ import annotations
 
