@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,11 +21,16 @@ from internvl_gguf import (
     SessionStateError,
 )
 from internvl_gguf.config import DEFAULT_THRESHOLD
+from internvl_gguf.engine.embedding_store import EmbeddingStore
 from internvl_gguf.session.cascade import CascadeStep
 from internvl_gguf.session.in_process_runtime import InProcessRuntime
 from tests.support.exact import EXACT_WITH_DISK_CACHE
 from tests.support.pictures import noise
 from tests.support.tiny_models import write_tiny_mmproj, write_tiny_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 OPENING: dict[str, Any] = {"n_ctx": 1024, **EXACT_WITH_DISK_CACHE}
 WIDE = (640, 320)  # eight tiles of 32 pixels, and a thumbnail
@@ -88,6 +94,26 @@ def test_quants_with_one_vision_encoder_share_its_embeddings(cascade: Cascade) -
     usages = [step.reply.usage for step in cascade.ask("What?", [noise(2, *WIDE)], max_tokens=1).steps if step.reply]
     assert [usage.tiles for usage in usages] == [9, 9]
     assert [usage.tiles_encoded for usage in usages] == [9, 0]
+
+
+@pytest.mark.parametrize("worker", [False, True])
+def test_the_next_model_waits_for_embeddings_that_are_still_written(
+    pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch, worker: bool
+) -> None:
+    """On a slow disk an answer of one token ended before its picture was written, and the next model encoded it."""
+    written, put = threading.Event(), EmbeddingStore.put
+
+    def put_late(store: EmbeddingStore, key: bytes, embeddings: NDArray[np.float32], *, evicts: bool = True) -> bool:
+        written.wait(60)
+        return put(store, key, embeddings, evicts=evicts)
+
+    def go_on(step: CascadeStep) -> None:
+        threading.Timer(0.01, written.set).start()
+
+    monkeypatch.setattr(EmbeddingStore, "put", put_late)
+    with Cascade(pair, threshold=1, worker=worker, **OPENING) as cascade:
+        answer = cascade.ask("What?", [noise(6, *WIDE)], max_tokens=1, on_step=go_on)
+    assert [step.reply.usage.tiles_encoded for step in answer.steps if step.reply] == [9, 0]
 
 
 def test_a_picture_is_read_and_cut_once(cascade: Cascade, tmp_path: Path) -> None:

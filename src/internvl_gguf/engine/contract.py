@@ -90,6 +90,10 @@ class ModelEngine(Protocol):
         """Return the embeddings of tiles, float32 [tokens_per_tile, n_embd] each."""
         ...
 
+    def keep_embeddings(self) -> None:
+        """Wait until the embeddings of all tiles encoded so far are where other models find them."""
+        ...
+
     def work_until(self, is_done: Callable[[], bool]) -> None:
         """Work for all requests, or wait while another thread does, until `is_done` is true."""
         ...

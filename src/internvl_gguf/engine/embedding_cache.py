@@ -86,6 +86,12 @@ class EmbeddingCache:
         self._entries.clear()
         self.used_bytes = 0
 
+    @property
+    def unwritten(self) -> list[Future[None]]:
+        """The writes that have not ended: wait for them where another process is to find what they write."""
+        self._note_writes()
+        return [written for written, _ in self._writes]
+
     def close(self) -> None:
         """Wait until all pending writes are on disk. Closing twice is harmless; nothing is written afterwards."""
         if self._writer:

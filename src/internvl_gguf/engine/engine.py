@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -231,6 +232,12 @@ class Engine(Owned):
             SessionStateError: requests run on all sequences.
         """
         self._step_lock.work_once(lambda: self._scheduler.sequences.restore(spans, kv))
+
+    def keep_embeddings(self) -> None:
+        """Wait until the embeddings of all tiles encoded so far are where other models find them: on disk."""
+        pending: list[Future[None]] = []
+        self._step_lock.work_once(lambda: pending.extend(self.cache.unwritten))
+        wait(pending)
 
     def check_integrity(self) -> None:
         """Raise RuntimeError unless every ledger agrees with llama.cpp's view of its sequence."""

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast
 
@@ -224,6 +225,8 @@ class Cascade(Owned):
         try:
             session = self._session(place)
             started = time.perf_counter()
+            if before:
+                self._keep_embeddings()
             pictures, notice = question.pictures_for(name, session)
             if notice:
                 self._tell(notices, notice)
@@ -271,6 +274,13 @@ class Cascade(Owned):
                 self._failed[place] = error
                 raise
         return self._opened[place]
+
+    def _keep_embeddings(self) -> None:
+        """Wait until what models have seen so far is where the next one with their vision encoder finds it."""
+        for session in (*self._given.values(), *self._opened.values()):
+            if session.runtime.is_alive:
+                with suppress(InternVLError):  # a worker that died meanwhile: the pictures are encoded again
+                    session.runtime.engine.keep_embeddings()
 
     def _open(self, name: str) -> Session:
         files = self._find(name)

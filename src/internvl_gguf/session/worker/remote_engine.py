@@ -164,6 +164,10 @@ class RemoteEngine:
             raise cancelled_error()
         return cast("list[NDArray[np.float32]]", request.result)
 
+    def keep_embeddings(self) -> None:
+        """See `Engine.keep_embeddings`."""
+        self._client.call("keep_embeddings")
+
     def work_until(self, is_done: Callable[[], bool]) -> None:
         """Wait until `is_done` is true; the process works by itself."""
         self._client.work_until(is_done)

@@ -74,6 +74,10 @@ class EngineCalls:
         """See `Engine.restore`."""
         self._runtime.engine.restore(remote_spans(spans, self._supply), kv)
 
+    def keep_embeddings(self) -> None:
+        """See `Engine.keep_embeddings`."""
+        self._runtime.engine.keep_embeddings()
+
     def check_integrity(self) -> None:
         """See `Engine.check_integrity`."""
         self._runtime.engine.check_integrity()
