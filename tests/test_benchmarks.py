@@ -31,6 +31,7 @@ SCRIPTS = {
         "13 tiles/of_one/8 questions/median",
         "13 tiles/positions/taken",
     ],
+    "cascade": ["questions", "seconds/cascade", "seconds/large alone", "encoded"],
     "clip_frames": ["clips/MP4 10 s, 8/opened, s/median", "clips/Matroska 20 s, 32/MiB/high"],
     "cpu_kernels": ["Q4_0/prefill/llama.cpp's/median", "Q4_0/decode/as in the file/high"],
     "drafting": ["answers/a table read out/up to 4/median", "answers/an explanation/none/median"],
@@ -99,6 +100,7 @@ SCRIPTS = {
 }
 """What the last line of each says with a number above zero, as paths; ~ stands for a slash in a name."""
 ZERO = {
+    "cascade": ["encoded_again"],
     "server_faults": ["disconnects/left", "kills/left", "kills/orphans"]
     + [f"hostile/{name}/failed" for name in server_attackers.ABOUT],
     "embedding_cache": ["questions/again/tiles_encoded/median", "questions/again/encode/median"],
