@@ -71,7 +71,7 @@ def test_a_critic_is_loaded_by_the_name_of_its_model(run: Run, tiny: ModelFiles,
     model = [tiny.text, "--mmproj", tiny.mmproj, "-t", 1, "-c", 512]
     done = run("ask", *model, "-p", "What?", "-i", photo, *WILD, "-n", 6, "--best-of", 3, "--judge", tiny.text)
     assert done.returncode == 0
-    assert "critic 0." in done.stderr
+    assert re.search(r"critic [01]\.\d\d", done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_one_critic_judges_the_lines_that_name_no_other_judge(run: Run, tiny: Mo
     lines.write_text('{"prompt": "What?", "best_of": 2}\n{"prompt": "Why?", "best_of": 2, "judge": "certainty"}\n')
     options = ["--mmproj", tiny.mmproj, "-t", 1, "-c", 512, *WILD, "-n", 6, "--judge", tiny.text]
     first, second = records(run("ask", tiny.text, "--batch", lines, *options).stdout)
-    assert first["selection"]["reason"].startswith("critic 0.")
+    assert first["selection"]["reason"].startswith("critic ")
     assert second["selection"]["reason"].startswith("certainty ")
 
 

@@ -435,7 +435,7 @@ class Chat:
         elif reply.finish_reason == "length":
             if self.left is not None and self.left <= 0:
                 self.screen.say("The context is full. /drop makes room; /clear begins anew.")
-            else:
+            elif not reply.selection:  # of several a notice has said it
                 self.screen.say("The answer was cut at its limit: /set max_tokens raises it.")
         elif not reply.text.strip():
             self.screen.say("The model ended its answer without a word.")
