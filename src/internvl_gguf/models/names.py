@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
 DEMO_TEXT, DEMO_MMPROJ = "demo-text-BF16.gguf", "demo-mmproj-F16.gguf"
-DEMO_CRITIC, DEMO_CRITIC_TEXT = "demo-critic", "demo-critic-text-BF16.gguf"
+DEMO_CRITIC, DEMO_CRITIC_TEXT = "demo-critic", "demo-critic-text-Q8_0.gguf"
 """The critic inside this package, trained on from the demo model, whose vision encoder it has."""
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
