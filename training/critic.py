@@ -146,6 +146,7 @@ def pack_judged(tokenizer: Tokenizer, shared: list[int], questions: list[Judged]
 def _add_attempt(
     sequence: Sequence, tokenizer: Tokenizer, kind: str, tried: Attempt, last: int, stem: int, position: int
 ) -> None:
+    """Add an attempt; `last` is the last token of its stem."""
     start, end = tokenizer.special("<|im_start|>"), tokenizer.special("<|im_end|>")
     again = [*tokenizer.encode(RIGHT), end, *tokenizer.encode("\n"), start]
     again += tokenizer.encode("user\n")
@@ -164,10 +165,12 @@ def _add_attempt(
     good = True
     for number, (before, written) in enumerate(taught):
         for at, token in enumerate(written):
-            good = good and number < len(ends) and ends[number][at : at + 1] == [token]
-            sequence.truth[begins + before + 1 + at] = int(good)
-    if not tried.right[-1]:  # it may have ended where more was to come
-        sequence.truth[begins + taught[-1][0] + len(taught[-1][1])] = 0
+            still = good and number < len(ends) and ends[number][at : at + 1] == [token]
+            if number == len(taught) - 1 and at == len(written) - 1:  # it may end where more was to come
+                still = still and tried.right[-1]
+            if good:
+                sequence.truth[begins + before + 1 + at] = int(still)
+            good = still
     for place, right in zip(verdicts, tried.right, strict=True):
         sign = RIGHT if right else WRONG
         sequence.teach([begins + place], tokenizer.encode(sign), f"{kind} {sign}")
@@ -191,6 +194,7 @@ class CriticLessons:
         tile_size, per_tile: pixels along a tile's side, visual tokens of a tile.
         folder: what `training.critic_answers` writes, one file or several, read again as they grow.
         tokens: about how many a batch has.
+        room: most tokens of a row with several questions, for what a long one takes grows with its square.
         asked: part of the cases whose wrong answers are the model's.
         pool: rows that were drawn and not handed out yet.
     """
@@ -200,6 +204,7 @@ class CriticLessons:
     per_tile: int
     folder: Path
     tokens: int = 2400
+    room: int = 600
     asked: float = 0.6
     pool: list[Row] = field(default_factory=list)
 
@@ -223,7 +228,12 @@ class CriticLessons:
         shared = critic_beginning(self.tokenizer, tuple(self.per_tile * len(part) for part in cut))
         questions = [judged(q, answers, rng) for q, answers in zip(case.questions, said, strict=True)]
         tiles = [np.stack([np.asarray(tile) for tile in part]) for part in cut]
-        return pack_judged(self.tokenizer, shared, questions), tiles
+        rng.shuffle(questions)
+        while True:
+            row = pack_judged(self.tokenizer, shared, questions)
+            if len(row.ids) <= self.room or len(questions) == 1:
+                return row, tiles
+            questions.pop()
 
     def _drawn(self, rng: Random) -> tuple[Case, list[list[str]]]:
         """A case and what the model said to each of its questions."""

@@ -1,7 +1,7 @@
 """What several answers are worth: right by the first one, by a vote, by the critic, and if any of them is right.
 
     python -m training.critic_exam --count 100
-    python -m training.critic_exam --count 100 --critic runs/critic/demo-critic-text-BF16.gguf --answers runs/exam.jsonl
+    python -m training.critic_exam --critic runs/demo-critic-text-Q8_0.gguf --answers-file runs/exam.jsonl
 
 The questions are those of the exam of which the demo model is unsure, with seeds and words that training never saw. The
 first answer is the likeliest one, the others are drawn. Answers are kept in a file, and asked for once.

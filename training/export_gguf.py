@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Tensors = Mapping[str, NDArray[np.float32]]
 
-StorageType = Literal["f32", "f16", "bf16"]
+StorageType = Literal["f32", "f16", "bf16", "q8_0"]
 TextKind = Literal["qwen2", "qwen3", "qwen3moe", "internlm2", "llama"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -33,11 +33,13 @@ _FILE_TYPES = {
     "f32": gguf.LlamaFileType.ALL_F32,
     "f16": gguf.LlamaFileType.MOSTLY_F16,
     "bf16": gguf.LlamaFileType.MOSTLY_BF16,
+    "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
 }
 _TENSOR_TYPES = {
     "f32": gguf.GGMLQuantizationType.F32,
     "f16": gguf.GGMLQuantizationType.F16,
     "bf16": gguf.GGMLQuantizationType.BF16,
+    "q8_0": gguf.GGMLQuantizationType.Q8_0,
 }
 
 _TEXT_NAMES = (
@@ -328,7 +330,7 @@ def export_mmproj(
         path: the file to write.
         tensors: the whole model's state dict; language tensors in it are passed over.
         dtype: storage of the matrices. Vectors and position embeddings stay float32, and so does the patch
-            convolution unless dtype is f16: llama.cpp has no bfloat16 convolution.
+            convolution unless dtype is f16: llama.cpp has none in bfloat16 or Q8_0.
 
     Raises:
         ValueError: a tensor is unknown, missing or of another shape than `shape` says.
@@ -459,7 +461,7 @@ def _tensor_type(name: str, dimensions: int, dtype: StorageType) -> gguf.GGMLQua
     """The converter's rule: vectors, norms, embeddings of position and class, and rows of routers stay float32."""
     if dimensions == 1 or name in ("v.class_embd", "v.position_embd.weight") or ".ffn_gate_inp." in name:
         return gguf.GGMLQuantizationType.F32
-    if name == "v.patch_embd.weight" and dtype == "bf16":
+    if name == "v.patch_embd.weight" and dtype in ("bf16", "q8_0"):
         return gguf.GGMLQuantizationType.F32
     return _TENSOR_TYPES[dtype]
 

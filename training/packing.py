@@ -42,7 +42,8 @@ class Packed:
         targets: token, picture, left, top, right, bottom of each thing asked about, -1 for what is not told
             [targets, 6]; the token is the last one before the part of the answer that is about the thing.
         wanted: the token that is to follow each; what does follow may be another one [tokens].
-        truth: of an answer that is judged, whether it is right up to each of its tokens, 1 or 0; -1 elsewhere [tokens].
+        truth: of an answer that is judged, 1 at its tokens up to the first wrong one, which has 0; -1 elsewhere
+            [tokens].
     """
 
     ids: NDArray[np.int64]

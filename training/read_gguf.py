@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TEXT_FILE, VISION_FILE = "demo-text-BF16.gguf", "demo-mmproj-F16.gguf"
-CRITIC_FILE = "demo-critic-text-BF16.gguf"  # the mmproj is the model's
+CRITIC_FILE = "demo-critic-text-Q8_0.gguf"  # the mmproj is the model's
 
 
 @dataclass(frozen=True)

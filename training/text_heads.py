@@ -60,7 +60,7 @@ class TargetHead(nn.Module):
 
 
 class TruthHead(nn.Module):
-    """Tells of each token of an answer that is judged whether it is right up to there.
+    """Tells of the tokens of an answer that is judged which is the first wrong one.
 
     A verdict at the end alone says that something was wrong, not what; this says where.
     """

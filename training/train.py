@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from training.packing import Batch
 
 EMA_DECAY = 0.995
-# The layers of the text part, from its end, after which the thing asked about is to be known.
+# The layers of the text part, from its end, after which the thing asked about is to be known, or what is wrong.
 TARGETS_AFTER = (-2, -1)
 
 
@@ -226,8 +226,11 @@ class Trainer:
             parameter.grad = part.view_as(parameter)
         return float(flat[-1])
 
-    def step(self, rate: float) -> None:
-        """Update the weights from their gradients, at `rate` times the peak rates."""
+    def step(self, rate: float, number: int) -> None:
+        """Update the weights from their gradients, at `rate` times the peak rates.
+
+        The averages of the first steps, counted from 0, forget faster, so that those of a short run are of its end.
+        """
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimiser, peak in zip(self.optimisers, self.peaks, strict=True):
             for group in optimiser.param_groups:
@@ -236,7 +239,7 @@ class Trainer:
             optimiser.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, value in self.net.state_dict().items():
-                self.average[name].lerp_(value, 1 - EMA_DECAY)
+                self.average[name].lerp_(value, 1 - min(EMA_DECAY, (number + 1) / (number + 10)))
 
 
 def schedule(progress: float, hold: float, final: float) -> float:
@@ -279,7 +282,7 @@ def run(trainer: Trainer, args: argparse.Namespace, rank: int) -> None:
         progress = (time.time() - begun) / 60 / args.minutes
         if args.processes > 1:
             progress = trainer.share(progress)
-        trainer.step(min(1.0, (step + 1) / 40) * schedule(progress, args.hold, args.final))
+        trainer.step(min(1.0, (step + 1) / 40) * schedule(progress, args.hold, args.final), step)
         step += 1
         if step % 25 == 0:
             told = " ".join(f"{kind} {100 * sum(got) / len(got):.0f}" for kind, got in sorted(score.items()) if got)
