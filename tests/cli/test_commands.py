@@ -75,6 +75,7 @@ def test_json_is_one_document(tiny: ModelFiles, picture: Path) -> None:
         "parsed",
         "tool_calls",
         "selection",
+        "confidence",
     }
     assert answer.keys() == {"model", "prompt", "images", "clips", *kept}
     assert answer["usage"]["tiles"] == answer["usage"]["tiles_encoded"] == 13

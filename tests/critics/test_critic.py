@@ -275,8 +275,8 @@ from tests.support.pictures import noise
 
 with Critic.open(sys.argv[1], sys.argv[2], n_threads=1, embedding_disk_bytes=0) as critic:
     critic.steps("Why?", (), "So.")
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         for number in range(10**6):
             critic.steps("Why?", [noise(number)], "So.\\n\\nThus.")
     except KeyboardInterrupt:

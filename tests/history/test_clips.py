@@ -105,7 +105,7 @@ def test_as_many_frames_as_fit_are_kept_and_said(
     conversation = history.begin("tiny", "Be brief.")
     ask(conversation, session, "What happens?", [Video(film, frames="auto")])
     assert len(conversation.entries[0].pictures) == 12
-    assert any("12 of the 12 frames" in notice for notice in notices)
+    assert any("Of the 12 frames" in notice for notice in notices)
 
 
 def test_json_there_and_back(history: History, session: Session, film: Path, tmp_path: Path) -> None:

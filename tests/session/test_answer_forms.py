@@ -217,7 +217,7 @@ def refused(options: dict[str, Any]) -> Callable[[Session], object]:
         ({"format_in_prompt": "no"}, "format_in_prompt"),
         ({"boxes": True, "regex": "a"}, "one form"),
         ({"boxes": "x.png"}, "boxes is"),
-        ({"schema": False}, "schema is False"),
+        ({"schema": False}, "schema is false"),
         ({"schema": Point(1, 1)}, "is no type"),
         ({"schema": "schema.json"}, "is none"),
     ],
