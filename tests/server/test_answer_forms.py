@@ -287,7 +287,6 @@ def test_errors_have_the_shape_of_the_interface(demo: Served, path: str, fields:
         (MESSAGES, "stop", "stop_sequences"),
         (CHAT, "system", "messages"),
         (RESPONSES, "messages", "input"),
-        (RESPONSES, "reasoning_effort", "reasoning.effort"),
     ],
 )
 def test_a_wish_in_the_words_of_another_interface_is_shown_home(demo: Served, path: str, name: str, home: str) -> None:

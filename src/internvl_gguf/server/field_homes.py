@@ -9,7 +9,6 @@ from internvl_gguf.server.fields import Fields, Refused
 
 _SCHEMA: Final = ("response_format", "text.format", "output_config.format")
 _LENGTH: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
-_THOUGHT: Final = ("reasoning_effort", "reasoning.effort", "thinking")
 _STOP: Final = ("stop", "stop_sequences")
 _SYSTEM: Final = ("instructions", "system", "messages")
 _HOMES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -20,7 +19,6 @@ _HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(("guided_decoding", "guided_json_object"), ("structured_outputs",)),
     **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens"), _LENGTH),
     **dict.fromkeys(("max_new_tokens", "num_predict", "n_predict"), _LENGTH),
-    **dict.fromkeys(("reasoning_effort", "reasoning", "thinking", "enable_thinking"), _THOUGHT),
     **dict.fromkeys(("stop", "stop_sequences", "stop_strings"), _STOP),
     **dict.fromkeys(("system", "instructions", "system_prompt"), _SYSTEM),
     **dict.fromkeys(("messages", "input", "prompt"), ("messages", "input")),
