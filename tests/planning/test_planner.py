@@ -498,7 +498,7 @@ def test_experts_stay_in_host_memory_where_only_they_do_not_fit(with_experts: Ca
     assert found.gpu_layers == found.n_layers
     assert 0 < found.host_experts < 48
     assert not found.is_full
-    assert f"all 49 layers without the experts of {found.host_experts}" in placement_text(found)
+    assert f"all 49 layers and the encoder on the GPU, but the experts of {found.host_experts}" in placement_text(found)
     more = replace(found.request, n_cpu_moe=found.host_experts - 1)
     assert not replace(found, request=more).fits
 
