@@ -178,7 +178,7 @@ def test_asyncio(demo: Served, asked: dict[str, Any]) -> None:
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": "red " * 9000}]}, "tokens"),
         ({"stop_sequences": "red"}, "stop_sequences"),
-        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "cannot think"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search"),
         ({"tools": [{"name": "look", "input_schema": {"type": "frog"}}]}, r"tools\[0\]\.input_schema"),
     ],
