@@ -14,7 +14,7 @@ Part = Literal["speed", "memory", "quality", "accuracy", "best_of"]
 """A part of a configuration's results."""
 
 PARTS: Final[tuple[Part, ...]] = tuple(part for part in get_args(Part) if part != "best_of")
-"""Those that are measured unless they are left out; several answers are compared only where somebody asks for it."""
+"""The parts that are measured by default; several answers to a question are compared only on request."""
 
 PartResult = SpeedResult | MemoryResult | QualityResult | AccuracyResult | BestOfResult
 KINDS: Final[dict[Part, type[PartResult]]] = {

@@ -47,6 +47,21 @@ def damaged(what: str) -> InvalidRequestError:
     )
 
 
+def check_format(document: Any, expected: int) -> None:
+    """Refuse a document that this version did not write.
+
+    Raises:
+        InvalidRequestError: it names another format, or none.
+    """
+    if not isinstance(document, dict) or "format" not in document:
+        raise damaged("there is no 'format'")
+    if document["format"] != expected:
+        raise InvalidRequestError(
+            f"The results are in format {safe_line(str(document['format']))}, and this version reads {expected}.",
+            "Read them with the version that wrote them, or measure again.",
+        )
+
+
 def _read(kind: Any, value: Any, place: str) -> Any:
     """A value of a type as it stands in an annotation; `place` names it in errors."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)

@@ -32,7 +32,7 @@ _FEWEST: Final = 2
 
 @dataclass(frozen=True)
 class CascadeJob:
-    """What is asked for.
+    """The measurement of a cascade, as the command line asks for it.
 
     Attributes:
         models: names of the models, the smallest first.

@@ -108,7 +108,7 @@ def _frames(text: str) -> int | str:
 def refuse_wishes_without_clip(wishes: ClipWishes, animation: str | None = None) -> None:
     """Refuse options that say which frames are shown, or how, where there is no clip.
 
-    What a variable or config.toml says of all questions is not refused.
+    An option that a variable or config.toml sets for all questions is not refused.
 
     Args:
         wishes: which frames are shown.

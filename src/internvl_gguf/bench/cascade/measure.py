@@ -40,7 +40,7 @@ class MeasuredModel:
 
 @dataclass(frozen=True)
 class Measuring:
-    """What is asked of the models, and who is told of it.
+    """The questions to the models, and who is told of their progress.
 
     Attributes:
         task: path of the questions; None for those of the demo model.

@@ -1,4 +1,4 @@
-"""What a cascade would have answered, by the answers of each of its models to every question."""
+"""The answers of a cascade, found from the answers of each of its models to every question."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is answered to every question, and when.
+    """The answer to every question, and its time.
 
     Attributes:
         right: bool [questions].

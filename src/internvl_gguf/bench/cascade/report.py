@@ -12,12 +12,11 @@ from internvl_gguf.bench.cascade.chart import cascade_chart
 from internvl_gguf.bench.cascade.fit import FOLDS
 from internvl_gguf.bench.cascade.intervals import Interval
 from internvl_gguf.bench.cascade.results import CascadeResults, CascadeRow
-from internvl_gguf.bench.plain_json import as_plain, damaged, from_plain
+from internvl_gguf.bench.plain_json import as_plain, check_format, from_plain
 from internvl_gguf.bench.report.legend import RECOMMENDED
 from internvl_gguf.bench.report.markdown import escaped
 from internvl_gguf.bench.report.page import charts_section, page_of
 from internvl_gguf.bench.report.wording import number
-from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.safe_text import safe_line
 
 FORMAT: Final = 1
@@ -70,13 +69,7 @@ def from_json(document: Any) -> CascadeResults:
     Raises:
         InvalidRequestError: a document of another format, or a damaged one.
     """
-    if not isinstance(document, dict) or "format" not in document:
-        raise damaged("there is no 'format'")
-    if document["format"] != FORMAT:
-        raise InvalidRequestError(
-            f"The results are in format {safe_line(str(document['format']))}, and this version reads {FORMAT}.",
-            "Measure again.",
-        )
+    check_format(document, FORMAT)
     return from_plain(CascadeResults, document)
 
 

@@ -12,12 +12,11 @@ import json
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
-from internvl_gguf.bench.plain_json import as_plain, damaged, from_plain
+from internvl_gguf.bench.plain_json import as_plain, check_format, damaged, from_plain
 from internvl_gguf.bench.report.advice import advise, recommend
 from internvl_gguf.bench.report.markdown import results_to_markdown
 from internvl_gguf.bench.report.pareto import DivergenceKind, best_rows, divergence
 from internvl_gguf.bench.results import ORACLE, Configuration, Divergence, Results, Row, SpeedResult, Spread
-from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.safe_text import safe_line
 
 FORMAT: Final = 1
@@ -57,13 +56,7 @@ def results_from_json(document: Any) -> Results:
     Raises:
         InvalidRequestError: a document of another format, or a damaged one.
     """
-    if not isinstance(document, dict) or "format" not in document:
-        raise damaged("there is no 'format'")
-    if document["format"] != FORMAT:
-        raise InvalidRequestError(
-            f"The results are in format {safe_line(str(document['format']))}, and this version reads {FORMAT}.",
-            "Read them with the version that wrote them, or measure again.",
-        )
+    check_format(document, FORMAT)
     results = from_plain(Results, document)
     if results.reference is not None and not 0 <= results.reference < len(results.rows):
         raise damaged(f"reference is {results.reference}, and there are {len(results.rows)} rows")
