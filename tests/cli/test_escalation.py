@@ -91,6 +91,7 @@ def test_a_bigger_one_that_cannot_be_loaded_leaves_the_answer(run: Run, unsure: 
         (("--escalate", "demo", "--threshold", "half"), "--threshold has 'half'", 2),
         (("--escalate", "demo", "--threshold", "0.5,0.6"), "There are 2 thresholds for 2 models", 2),
         (("--threshold", "0.5"), "goes with --escalate only", 2),
+        (("--escalate", "demo", "--best-of", "2", "--judge", "x.gguf"), "judges the answers of one model", 2),
     ],
 )
 def test_what_is_no_cascade_is_two_lines(

@@ -273,7 +273,7 @@ import sys
 from internvl_gguf.critics import Critic
 from tests.support.pictures import noise
 
-with Critic.open(sys.argv[1], sys.argv[2], n_threads=1, embedding_disk_bytes=0) as critic:
+with Critic.open(sys.argv[1], sys.argv[2], "visualprm", n_threads=1, embedding_disk_bytes=0) as critic:
     critic.steps("Why?", (), "So.")
     try:
         print("ready", flush=True)

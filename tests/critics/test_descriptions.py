@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from internvl_gguf import CatalogError, InvalidRequestError
 from internvl_gguf.models.catalog import load_catalog
 from internvl_gguf.models.critic_description import CriticDescription, template_parts
-from internvl_gguf.models.critic_tables import critic_description, load_critics, read_critics
+from internvl_gguf.models.critic_tables import critic_description, doubt_about, load_critics, read_critics
 from internvl_gguf.models.toml_tables import Document
 
 FIRST = "### Question:\n{pictures}{question}\n\n### Solution Process:\n{step}"
@@ -148,3 +148,10 @@ def test_scores_are_joined_as_described(scores: list[float]) -> None:
     assert joined["product"] == pytest.approx(math.prod(scores))
     assert all(0 <= score <= 1 for score in joined.values())
     assert joined["product"] <= joined["min"] <= joined["mean"] + 1e-12
+
+
+def test_a_model_that_no_description_names_is_doubted() -> None:
+    description = load_critics()["visualprm"]
+    assert "may mean nothing" in doubt_about("demo", description)
+    for name in ("VisualPRM-8B", "somebody/VisualPRM-8B-v1_1-GGUF:Q4_K_M", "models/visualprm-8b-v1_1-q4_k_m.gguf"):
+        assert doubt_about(name, description) == ""

@@ -23,6 +23,7 @@ from internvl_gguf.cli.streams import require_stdout
 from internvl_gguf.config import AskOptions, EngineConfig, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.types import Picture, Video
+from internvl_gguf.utils.kinds import JudgeName
 
 if TYPE_CHECKING:
     from internvl_gguf.session import Session
@@ -93,6 +94,7 @@ def ask(
         source = None if str(batch) == "-" else batch
         run_batch(BatchJob(source, output, drop_others, name, config, opening, asked, form, prompt, wishes))
         return
+    _refuse_critic_of_several(asking, escalate)
     question, pictures = _question(prompt, image, video, wishes, finds_pictures=prompt_pictures)
     _check_clips(pictures, wishes, asking)
     stills = [picture for picture in pictures if isinstance(picture, Picture)]
@@ -228,6 +230,14 @@ def _ask_several(
         answer = ask_cascade(models, thresholds, prompt, pictures, opening, asked, quiet=quiet, progress=progress)
     _say_if_cut(answer.reply)
     return answer
+
+
+def _refuse_critic_of_several(asking: AskingOptions, escalate: str | None) -> None:
+    if escalate is not None and asking.sampling.best_of > 1 and is_critic(asking.sampling.judge):
+        raise typer.BadParameter(
+            f"a critic judges the answers of one model; with --escalate use {' or '.join(JudgeName.choices)}",
+            param_hint="--judge",
+        )
 
 
 def _refuse_without_batch(output: Path | None, parallel: int | None, drop_others: bool) -> None:

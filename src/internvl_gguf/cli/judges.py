@@ -51,7 +51,10 @@ class FoundCritic:
             InternVLError: it cannot be loaded.
         """
         from internvl_gguf.critics import Critic
+        from internvl_gguf.models.critic_tables import doubt_about
 
+        if doubt := doubt_about(self.name, self.description):
+            on_notice(doubt)
         try:
             return Critic.open(
                 self.files.text,

@@ -16,10 +16,11 @@ from internvl_gguf.images.load import picture_list
 from internvl_gguf.judging import Candidate, JudgedQuestion, Verdict
 from internvl_gguf.judging.ballot import counted
 from internvl_gguf.models.critic_description import CriticDescription
-from internvl_gguf.models.critic_tables import critic_description
+from internvl_gguf.models.critic_tables import critic_description, doubt_about
 from internvl_gguf.session.session import Session
 from internvl_gguf.types import MessagePicture, Span, TileSpan, Usage
 from internvl_gguf.utils import arguments
+from internvl_gguf.utils.notices import log_notice
 
 if TYPE_CHECKING:
     from internvl_gguf.engine import RequestReport
@@ -79,7 +80,10 @@ class Critic:
         """
         name = arguments.path("model", model)
         if description is None or isinstance(description, str):
+            is_open = description is None
             description = critic_description(description, name)
+            if is_open and (doubt := doubt_about(name, description)):
+                (on_notice or log_notice)(doubt)
         elif not isinstance(description, CriticDescription):
             raise arguments.wrong("description", description, "Give the name of one, or a CriticDescription.")
         session = Session.open(

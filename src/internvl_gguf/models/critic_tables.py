@@ -53,6 +53,16 @@ def critic_description(name: str | None, model: str) -> CriticDescription:
     )
 
 
+def doubt_about(model: str, description: CriticDescription) -> str:
+    """Return a notice for a model that the description does not name; "" for one that it names.
+
+    Any model answers a critic's prompt. What one says that was not trained for it is worth nothing.
+    """
+    if any(folded(name) in folded(model) for name in description.models):
+        return ""
+    return f"{model} is not known as a critic. It is asked as {description.name} is, and its scores may mean nothing."
+
+
 def read_critics(document: Document) -> dict[str, CriticDescription]:
     """Return the critics of one file by name.
 
