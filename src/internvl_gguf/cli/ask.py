@@ -71,9 +71,7 @@ def ask(
         image = [*image, *found]
         model, prompt = _split_arguments(words, model_option, prompt_option)
     else:
-        _refuse_with_batch(json_output, verbose, drop_others and output is None, boxes is not None)
-        if escalate is not None:
-            raise typer.BadParameter("the questions of --batch are asked of one model", param_hint="--escalate")
+        _refuse_with_batch(json_output, verbose, drop_others and output is None, boxes is not None, escalate)
         model, prompt = model_option or _model_of_batch(words, image, video), prompt_option
     _refuse_stdin_twice(prompt if batch is None else str(batch), [*image, *video], schema, grammar)
     config = asking.engine
@@ -95,6 +93,7 @@ def ask(
         run_batch(BatchJob(source, output, drop_others, name, config, opening, asked, form, prompt, wishes))
         return
     _refuse_critic_of_several(asking, escalate)
+    _say_of_idle_judge(asking)
     question, pictures = _question(prompt, image, video, wishes, finds_pictures=prompt_pictures)
     _check_clips(pictures, wishes, asking)
     stills = [picture for picture in pictures if isinstance(picture, Picture)]
@@ -102,24 +101,17 @@ def ask(
         raise typer.BadParameter("boxes are drawn on pictures; those of frames are in --json", param_hint="--boxes")
     files = box_files(boxes, stills) if boxes else []
     name = options.chosen_model(model)
-    if value_sources.get().get("judge") == "COMMANDLINE" and asking.sampling.best_of == 1:
-        say("There is one answer, so --judge has nothing to choose from; --best-of 8 asks for several.")
     told: dict[str, Any] = {}
     if escalate is None:
         reply = _ask_once(name, question, pictures, config, opening, asked, quiet=json_output, in_full=verbose or log)
     else:
-        from internvl_gguf.cli.escalation import cascade_models
-
-        models, thresholds = cascade_models(name, escalate, threshold)
-        answer = _ask_several(models, thresholds, question, pictures, opening, asked, quiet=json_output)
+        answer = _ask_several(name, escalate, threshold, question, pictures, opening, asked, quiet=json_output)
         reply, told = answer.reply, answer.to_dict()
-    saved = write_boxes(files, stills, reply.boxes) if files else []
+    if files:
+        told["saved"] = list(map(str, write_boxes(files, stills, reply.boxes)))
     if json_output:
-        written = {"saved": list(map(str, saved))} if files else {}
-        print_json({**_as_json(name, question, pictures, reply), **told, **written})
+        print_json({**_as_json(name, question, pictures, reply), **told})
     elif verbose or log:
-        if reply.thinking:
-            say(f"Thought: {reply.thinking}")
         _say_statistics(reply)
     if (form and reply.parsed is None and reply.text != "null") or (files and is_cut_off(reply)):
         raise typer.Exit(FAILED)
@@ -215,8 +207,9 @@ def _ask_once(
 
 
 def _ask_several(
-    models: list[str],
-    thresholds: list[float] | None,
+    model: str,
+    others: str,
+    threshold: str | None,
     prompt: str,
     pictures: list[Picture | Video],
     opening: dict[str, Any],
@@ -224,12 +217,18 @@ def _ask_several(
     *,
     quiet: bool,
 ) -> CascadeReply:
-    from internvl_gguf.cli.escalation import ask_cascade
+    from internvl_gguf.cli.escalation import ask_cascade, cascade_models
 
+    models, thresholds = cascade_models(model, others, threshold)
     with ask_progress("picture" if any(isinstance(each, Picture) for each in pictures) else "clip") as progress:
         answer = ask_cascade(models, thresholds, prompt, pictures, opening, asked, quiet=quiet, progress=progress)
     _say_if_cut(answer.reply)
     return answer
+
+
+def _say_of_idle_judge(asking: AskingOptions) -> None:
+    if value_sources.get().get("judge") == "COMMANDLINE" and asking.sampling.best_of == 1:
+        say("There is one answer, so --judge has nothing to choose from; --best-of 8 asks for several.")
 
 
 def _refuse_critic_of_several(asking: AskingOptions, escalate: str | None) -> None:
@@ -250,7 +249,11 @@ def _refuse_without_batch(output: Path | None, parallel: int | None, drop_others
             raise typer.BadParameter("goes with --batch only", param_hint=name)
 
 
-def _refuse_with_batch(json_output: bool, verbose: bool, drops_from_nothing: bool, draws: bool) -> None:
+def _refuse_with_batch(
+    json_output: bool, verbose: bool, drops_from_nothing: bool, draws: bool, escalate: str | None
+) -> None:
+    if escalate is not None:
+        raise typer.BadParameter("the questions of --batch are asked of one model", param_hint="--escalate")
     if draws:
         raise typer.BadParameter("the records of --batch have the boxes of each answer", param_hint="--boxes")
     if json_output:
@@ -426,6 +429,8 @@ def _as_json(model: str, prompt: str, pictures: list[Picture | Video], reply: Re
 def _say_statistics(reply: Reply) -> None:
     from internvl_gguf.chat.formatting import count
 
+    if reply.thinking:
+        say(f"Thought: {reply.thinking}")
     usage, timings = reply.usage, reply.timings
     frames = sum(len(clip.frames) for clip in reply.clips)
     shown = f"pictures {usage.images - frames}, frames {frames}" if frames else f"pictures {usage.images}"
