@@ -93,7 +93,7 @@ def machine_budget(
         host,
         tuple(_room(gpu, limit) for gpu, limit in zip(gpus, allowed, strict=True)),
         is_unified=any(map(_shares_host_memory, gpus)),
-        offloading=tuple(not gpu.is_remote for gpu in gpus) if any(gpu.is_remote for gpu in gpus) else None,
+        remote=tuple(gpu.remote for gpu in gpus) if any(gpu.is_remote for gpu in gpus) else None,
     )
     if vram == ():
         budget = budget.smaller()[-1]
@@ -120,10 +120,15 @@ def mac_budget(memory: int) -> MemoryBudget:
 
 
 def _room(gpu: Device, allowed: int | None) -> int:
-    """Return the bytes that may be taken of a GPU: free bytes, at most what the user allows."""
+    """Return the bytes that may be taken of a GPU: free bytes, at most what the user allows.
+
+    A server's CPU calls all memory of its machine free, which it shares with the system there.
+    """
+    is_cpu = gpu.remote is not None and gpu.remote.kind == "cpu"
+    free = host_budget(gpu.total_bytes) if is_cpu else gpu.free_bytes
     if allowed is None:
-        return gpu.free_bytes
-    return allowed if _tells_nothing(gpu) else min(gpu.free_bytes, allowed)
+        return free
+    return allowed if _tells_nothing(gpu) else min(free, allowed)
 
 
 def _tells_nothing(gpu: Device) -> bool:
