@@ -53,7 +53,7 @@ def test_layers_that_were_asked_for_are_a_refusal_in_two_lines_at_worst(mebibyte
         assert is_two_lines(f"{what}\n{todo}"), done.stderr
         assert "-ngl" in todo
         assert "alloc" in what or "room" in what
-        assert any("the encoder on the CPU" in notice for notice in notices)
+        assert any("batches of 128" in notice for notice in notices)
 
 
 # --- Servers that vanish or hang -------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ if mode == "save":
         session.save(path)
 else:
     with Session.restore(path, **options) as session:
-        assert session.runtime.configuration.request.mmproj_on_gpu == (where != "cpu")
+        assert (session.runtime.configuration.gpu_layers > 0) == (where != "cpu")
         reply = session.ask("What colour is the circle?")
         usage = reply.usage
         print(json.dumps([reply.text, usage.tiles_encoded, usage.prompt_tokens - usage.cached_tokens]))

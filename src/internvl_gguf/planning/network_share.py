@@ -1,9 +1,9 @@
 """The network's share of the time of a token, where layers lie on devices of other machines.
 
 What travels is by ggml-rpc.cpp and `ggml_backend_sched_compute_splits`: on its way through the layers the hidden state
-comes to each device and leaves it again, through this machine, also from one server to the next. The mask of the attention
-is made here and sent along. With the output matrix on a device its logits come back in place of the hidden state. Sending
-waits for nothing; fetching what a device has computed waits for one round trip.
+comes to each device and leaves it again, through this machine, also from one server to the next. The mask of the
+attention is made here and sent along. With the output matrix on a device its logits come back in place of the hidden
+state. Sending waits for nothing; fetching what a device has computed waits for one round trip.
 """
 
 from __future__ import annotations
