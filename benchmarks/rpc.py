@@ -1,13 +1,14 @@
 """A model on RPC servers of this machine beside the same model on its CPU: speed, planned memory, numbers.
 
 Method. Three sessions on the same files with the same settings, each in a worker process: on the CPU, with the text
-model on one server, and with it on two servers that share its layers. The servers are those of `internvl rpc-server`, over
-the same CPU, on loopback, with as many threads; one computes while the others wait. So this measures what the protocol
-costs, and not what a second machine brings. A token and a picture question are measured as in `worker_cost.py`.
+model on one server, and with it on two servers that share its layers. The servers are those of `internvl rpc-server`,
+over the same CPU, on loopback, with as many threads; one computes while the others wait. So this measures what the
+protocol costs, and not what a second machine brings. A token and a picture question are measured as in
+`worker_cost.py`.
 
-Besides, once: the time to load, in which the weights are sent; the log's buffers on each device against the plan's; the KL
-divergence of the next token over pictures of `bench`'s set; and the network's share of a token by the formula of the speed
-estimate, with round trip and bandwidth as the handshake measured them.
+Besides, once: the time to load, in which the weights are sent; the log's buffers on each device against the plan's;
+the KL divergence of the next token over pictures of `bench`'s set; and the network's share of a token by the formula of
+the speed estimate, with round trip and bandwidth as the handshake measured them.
 
     python benchmarks/rpc.py [--model TEXT.gguf --mmproj MMPROJ.gguf] [--threads N] [--rounds N] [--quick]
 

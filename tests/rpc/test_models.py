@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,3 +120,17 @@ def compare(found: Result, caplog: pytest.LogCaptureFixture, servers: Any) -> No
             assert -0.02 < over < 1.1, (device.device, part, over)
         if device.device != "CPU":
             assert abs(device.weights - parts.get("model", 0)) < 0.02 * MIB
+
+
+def test_the_benchmark_runs() -> None:
+    script = Path(__file__).parents[2] / "benchmarks/rpc.py"
+    line = [sys.executable, str(script), "--quick", "--threads", "1"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    for side in ("one server", "two servers"):
+        assert result[side]["kl"][1] < 1e-4
+        assert result[side]["network_ms"]["low"] > 0
+        for row in result[side]["memory"]:
+            assert -0.02 < row["planned"] - row["logged"] < 1.1, row
+        assert result["token_ms"][side]["median"] > 0
