@@ -44,7 +44,9 @@ from worker_cost import ANSWER, QUICK_TOKENS, TOKENS, seconds_a_token
 LOCAL, ONE, TWO = "this CPU", "one server", "two servers"
 PICTURES, QUICK_PICTURES = 12, 2
 MIB = 2**20
-_BUFFER = re.compile(r"^\w+: +(\S+) +(?:(model|output|compute|KV) )buffer size = +([0-9.]+) MiB")
+_BUFFER = re.compile(
+    r"^(?!reserve_compute_meta)\w+: +(\S+) +(?:(model|output|compute|KV) )buffer size = +([0-9.]+) MiB"
+)
 
 
 def server(owned: ExitStack, threads: int) -> str:

@@ -28,7 +28,7 @@ KVType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 FlashAttention = Annotated[bool | Literal["auto"], SwitchOrAuto()]
 GPULayers = Annotated[int | Literal["auto"], LayersOrAuto()]
 VRAM = Annotated[str | int | Sequence[str | int], MemorySizes()]
-Servers = Annotated[tuple[str, ...], RPCServers()]
+Servers = Annotated[str | Sequence[str], RPCServers()]
 
 EncoderLibrary = Literal["auto", "llama.cpp", "openvino"]
 EncoderPrecision = Literal["auto", "f32", "bf16"]
@@ -624,7 +624,12 @@ class EngineConfig:
             f"cpu_moe keeps all experts in host memory, n_cpu_moe those of {self.n_cpu_moe} layers.",
             "Use one of them.",
         )
-        check_reach(self.rpc, is_insecure_allowed=self.rpc_insecure_network)
+        check_reach(self.servers, is_insecure_allowed=self.rpc_insecure_network)
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Addresses of the RPC servers, each as `utils.rpc_addresses.RPCAddress` writes it."""
+        return cast("tuple[str, ...]", self.rpc)
 
     @property
     def n_sequences(self) -> int:

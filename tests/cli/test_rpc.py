@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ from tests.support.stand_in_rpc import GIB, StandIn, nobody, silent, stand_in
 
 QUESTION = ("ask", "demo", "What number is written?")
 stock = pytest.mark.skipif(find_rpc_library() is not None, reason="this llama.cpp has RPC")
-WITHOUT = {VARIABLE: ""}
+WITHOUT: Any = {VARIABLE: ""}
+ELSEWHERE: Any = OFFLINE
 
 
 @pytest.mark.parametrize(
@@ -74,9 +76,9 @@ def test_pick_plans_over_this_machine_and_servers() -> None:
     server = StandIn(devices=((23 * GIB, 24 * GIB),))
     with stand_in(server):
         arguments = ("pick", "InternVL3-14B-Instruct", "--ram", "16GiB", "--vram", "none", "--rpc", server.endpoint)
-        found = json.loads(run(*arguments, "--json", **OFFLINE).stdout)
-        shown = run(*arguments, **OFFLINE)
-        alone = json.loads(run(*arguments[:-2], "--json", **OFFLINE).stdout)
+        found = json.loads(run(*arguments, "--json", **ELSEWHERE).stdout)
+        shown = run(*arguments, **ELSEWHERE)
+        alone = json.loads(run(*arguments[:-2], "--json", **ELSEWHERE).stdout)
     assert found["budget"]["vram"] == [23 * GIB]
     best = found["picks"][0]
     assert best["gpu_layers"] == best["layers"] == 49
@@ -92,7 +94,7 @@ def test_pick_plans_over_this_machine_and_servers() -> None:
 
 def test_pick_and_doctor_name_a_server_that_does_not_answer() -> None:
     with nobody() as endpoint:
-        done = run("pick", "demo", "--rpc", endpoint, "--vram", "none", **OFFLINE)
+        done = run("pick", "demo", "--rpc", endpoint, "--vram", "none", **ELSEWHERE)
         assert_two_lines(done)
         assert f"The RPC server {endpoint} cannot be reached" in done.stderr
         report = json.loads(run("doctor", "--json", "--rpc", endpoint).stdout)
@@ -102,7 +104,7 @@ def test_pick_and_doctor_name_a_server_that_does_not_answer() -> None:
 
 def test_pick_gives_up_a_server_that_is_busy() -> None:
     with silent() as endpoint:
-        done = run("pick", "demo", "--vram", "none", **{**OFFLINE, "INTERNVL_RPC": endpoint})
+        done = run("pick", "demo", "--vram", "none", **{**ELSEWHERE, "INTERNVL_RPC": endpoint})
     assert_two_lines(done)
     assert "gave no answer in 5 seconds" in done.stderr
 

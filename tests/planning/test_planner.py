@@ -510,9 +510,7 @@ def test_pictures_are_encoded_on_this_machine(listing: ModelListing) -> None:
     assert found.is_full
     assert found.request.mmproj_gpu is None
     assert found.plan.host.mmproj_weights > 0
-    assert placement_text(found).endswith("of an RPC server, the encoder on the CPU") or placement_text(found).endswith(
-        "devices of RPC servers, the encoder on the CPU"
-    )
+    assert placement_text(found) == "all 49 layers on RPC0, the other left alone, the encoder on the CPU"
     assert not planner(remote).smallest(quant(listing, "Q4_K_M")).request.mmproj_on_gpu
 
 
@@ -520,7 +518,7 @@ def test_a_unified_memory_is_not_shared_with_other_machines(listing: ModelListin
     """A Mac with another one behind it: its own memory bounds its own part."""
     alone = MemoryBudget(14 * GIB, (10 * GIB,), is_unified=True)
     both = MemoryBudget(14 * GIB, (12 * GIB, 10 * GIB), is_unified=True, remote=(REMOTE, None))
-    candidate = quant(listing, "Q8_0")
+    candidate = quant(listing, "UD-Q6_K_XL")
     assert planner(alone).best(candidate) is None
     found = planner(both).best(candidate)
     assert found is not None

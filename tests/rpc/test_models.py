@@ -19,8 +19,6 @@ from internvl_gguf.planning.planner import Configuration
 from tests.devices.run import MIB, exam_questions, logged_buffers
 from tests.rpc.servers import RPCServer
 
-LAYERS = 4  # of the demo model, its output matrix counted as one
-
 
 @dataclass(frozen=True)
 class Result:
@@ -62,7 +60,7 @@ def test_answers_and_numbers_are_those_of_the_cpu(server: RPCServer, reference: 
     assert found.answers == reference.answers
     assert divergence(reference.logprobs, found.logprobs) < 1e-4
     assert found.notices == []
-    assert found.configuration.gpu_layers == LAYERS
+    assert found.configuration.gpu_layers == found.configuration.n_layers
     assert not found.configuration.request.mmproj_on_gpu
     assert found.configuration.is_full
 

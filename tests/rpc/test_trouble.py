@@ -121,7 +121,7 @@ def test_a_conversation_moves_to_a_server_and_back(server: RPCServer, tmp_path: 
     with Session.restore(tmp_path / "here.session", rpc=server.endpoint, n_threads=1, flash_attn=False) as session:
         reply = session.ask("What colour is the circle?")
         assert reply.usage.tiles_encoded == 0
-        assert session.runtime.configuration.gpu_layers == 4
+        assert session.runtime.configuration.is_full
 
 
 # --- The command that serves -----------------------------------------------------------------------------------------

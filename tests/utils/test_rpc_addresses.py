@@ -20,10 +20,10 @@ def refusal(**options: object) -> InvalidRequestError:
 
 def test_addresses_come_as_a_text_or_a_list() -> None:
     expected = ("127.0.0.1:50052", "localhost:50053")
-    assert EngineConfig(rpc="127.0.0.1:50052, LocalHost:50053").rpc == expected  # type: ignore[arg-type]
-    assert EngineConfig(rpc=["127.0.0.1:50052", "localhost:50053"]).rpc == expected  # type: ignore[arg-type]
-    assert EngineConfig(rpc=expected).rpc == expected
-    assert EngineConfig(rpc="").rpc == EngineConfig(rpc=()).rpc == ()  # type: ignore[arg-type]
+    assert EngineConfig(rpc="127.0.0.1:50052, LocalHost:50053").servers == expected
+    assert EngineConfig(rpc=["127.0.0.1:50052", "localhost:50053"]).servers == expected
+    assert EngineConfig(rpc=expected).servers == expected
+    assert EngineConfig(rpc="").servers == EngineConfig(rpc=()).servers == ()
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_another_machine_is_refused_with_the_tunnel_to_it(host: str) -> None:
 def test_another_machine_is_warned_of() -> None:
     """As llama.cpp's own server warns."""
     config = EngineConfig(rpc=("gpu-box:50052", "127.0.0.1:50052"), rpc_insecure_network=True)
-    warning = network_warning(config.rpc)
+    warning = network_warning(config.servers)
     assert "Never expose an RPC server to an open network" in warning
     assert "in clear text to gpu-box:50052;" in warning
     assert network_warning(("127.0.0.1:50052", "127.4.5.6:50052", "localhost:1")) == ""

@@ -23,7 +23,7 @@ def machine_chooser(config: EngineConfig | None = None, pictures: PictureOptions
         from internvl_gguf.planning.machine_memory import machine_budget, usable_gpus
         from internvl_gguf.planning.remote_devices import asked_servers, reported_devices
 
-        reports, _ = asked_servers(asked.rpc)
+        reports, _ = asked_servers(asked.servers)
         budget = machine_budget(parse_vram(asked.vram), gpus=[*reported_devices(reports), *usable_gpus()]).budget
         host = host_settings(asked.n_threads)
         return choose(choices, asked, host.most_threads, budget, recorded_roofline(), host.n_ubatch, pictures)

@@ -344,7 +344,7 @@ class ModelPool:
 
         An RPC server has one client at a time: beside a model on it there is no other.
         """
-        while self._settings.config.rpc and await self._unload_one_but(model):
+        while self._settings.config.servers and await self._unload_one_but(model):
             pass
         while True:
             loaded = [other for other in self.models if other.is_loaded]

@@ -117,13 +117,13 @@ class InProcessRuntime(Owned):
         self._users = 1
         self._lock = threading.Lock()
         self.host = host_settings(config.n_threads)
-        self._servers = connect_servers(config.rpc)
+        self._servers = connect_servers(config.servers)
         machine = self._machine(config)
         self.settled = find_usable_settings(needs_of(pair, config), machine.usable)
         no_gpu = config.n_gpu_layers not in ("auto", 0) and not machine.gpus
         is_wanted = config.n_gpu_layers != 0 and config.vram != "none"
         unused = notice_once() if not machine.budget.has_local_gpus and is_wanted else ""
-        notices = (network_warning(config.rpc), *machine.notices, *([_NO_GPU] if no_gpu else ()), unused)
+        notices = (network_warning(config.servers), *machine.notices, *([_NO_GPU] if no_gpu else ()), unused)
         for notice in (*notices, *self.settled.notices):
             if notice:
                 on_notice(notice)

@@ -69,7 +69,7 @@ def open_runtime(
         As `InProcessRuntime`.
     """
     # Imported here, so that a process with a worker does not load llama.cpp.
-    if worker or config.rpc:
+    if worker or config.servers:
         from internvl_gguf.session.worker.worker_runtime import WorkerRuntime
 
         return WorkerRuntime(files, config, on_load, on_notice, timeout=worker_timeout, pictures=pictures)

@@ -49,7 +49,7 @@ class RPCAddress:
         if text.count(":") > 1 and "/" not in text:
             raise InvalidRequestError(f"{name} is {shown!r}: llama.cpp's RPC takes IPv4 addresses and names.", _FORM)
         host, _, port = text.partition(":")
-        if not _HOST.fullmatch(host):
+        if not _HOST.fullmatch(host) or "/" in text:
             raise InvalidRequestError(f"{name} is {shown!r}, which is no address of an RPC server.", _FORM)
         if not port:
             raise InvalidRequestError(f"{name} is {shown!r}, which has no port.", _FORM)

@@ -313,7 +313,7 @@ class WorkerClient:
 
     def _death_error(self, process: WorkerProcess, when: str = "") -> WorkerDiedError:
         """Return the error of what was under way when a process ended, because of a lost server or by itself."""
-        lost = lost_servers(self._load.config.rpc, process.ending)
+        lost = lost_servers(self._load.config.servers, process.ending)
         return WorkerDiedError(lost.message, lost.hint) if lost else death_error(process, when)
 
     def _check_life(self) -> None:
