@@ -12,13 +12,12 @@ from internvl_gguf.hardware.remote_device import RemoteDevice
 from internvl_gguf.hardware.rpc.handshake import ask_servers
 from internvl_gguf.memory import MemoryRequest
 from internvl_gguf.memory.plan import layer_homes
-from internvl_gguf.planning.machine_memory import host_budget, machine_budget
+from internvl_gguf.planning.machine_memory import host_budget, machine_budget, with_reports
 from internvl_gguf.planning.network_share import Visit, network_seconds, visits
 from internvl_gguf.planning.remote_devices import (
     asked_servers,
     reported_devices,
     room_at,
-    with_reports,
     with_servers,
 )
 from internvl_gguf.planning.speed_estimate import SpeedEstimate, estimate_speed

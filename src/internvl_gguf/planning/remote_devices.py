@@ -73,21 +73,3 @@ def with_servers(budget: MemoryBudget, reports: Sequence[ServerReport]) -> Memor
         gpus=(*map(room_at, devices), *budget.gpus),
         remote=(*(device.remote for device in devices), *(None for _ in budget.gpus)),
     )
-
-
-def with_reports(gpus: Sequence[Device], reports: Sequence[ServerReport]) -> list[Device]:
-    """Return devices with what their servers said: their kind and the network to them.
-
-    Args:
-        gpus: devices of the installed llama.cpp, of which those of servers have the endpoint as their description.
-        reports: what the servers said.
-    """
-    found: list[Device] = []
-    left = {report.endpoint: list(report.devices) for report in reports}
-    addresses = {report.endpoint: str(report.address) for report in reports}
-    for gpu in gpus:
-        if gpu.is_remote and left.get(gpu.description):
-            said = left[gpu.description].pop(0)
-            gpu = replace(gpu, remote=said.remote, description=addresses[gpu.description])
-        found.append(gpu)
-    return found

@@ -38,10 +38,9 @@ from internvl_gguf.llama.vision import EncoderMemory
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.memory.memory_request import context_length
 from internvl_gguf.models.local_files import ModelFiles
-from internvl_gguf.planning.machine_memory import MachineBudget, machine_budget, usable_gpus
+from internvl_gguf.planning.machine_memory import MachineBudget, machine_budget
 from internvl_gguf.planning.placement import describe, placements, with_memory_hint
 from internvl_gguf.planning.planner import Configuration
-from internvl_gguf.planning.remote_devices import with_reports
 from internvl_gguf.planning.workload import MemoryBudget
 from internvl_gguf.session.model_runtime import LoadProgress
 from internvl_gguf.session.open_encoder import EncoderFile, EncoderPlace
@@ -167,7 +166,7 @@ class InProcessRuntime(Owned):
 
     def _machine(self, config: EngineConfig) -> MachineBudget:
         """The memory that there is now, on this machine and at the servers."""
-        return machine_budget(parse_vram(config.vram), gpus=with_reports(usable_gpus(), self._servers))
+        return machine_budget(parse_vram(config.vram), servers=self._servers)
 
     def _usable(self, machine: MachineBudget) -> MemoryBudget:
         """What may be taken of a machine, by what the trial of the library found."""
