@@ -3,8 +3,8 @@
 Method. Three sessions on the same files with the same settings, each in a worker process: on the CPU, with the text
 model on one server, and with it on two servers that share its layers. The servers are those of `internvl rpc-server`,
 over the same CPU, on loopback, with as many threads; one computes while the others wait. So this measures what the
-protocol costs, and not what a second machine brings. A token and a picture question are measured as in
-`worker_cost.py`.
+protocol costs, and not what a second machine brings. A token is measured as in `worker_cost.py`; reading, by a text
+that was never read before, up to the first token of the answer.
 
 Besides, once: the time to load, in which the weights are sent; the log's buffers on each device against the plan's;
 the KL divergence of the next token over pictures of `bench`'s set; and the network's share of a token by the formula of
@@ -38,11 +38,11 @@ from internvl_gguf.models.resolve import ModelFiles
 from internvl_gguf.planning.network_share import network_seconds, visits
 from internvl_gguf.utils.rpc_addresses import RPCAddress
 from measure import Settings
-from ours import noise
-from worker_cost import ANSWER, QUICK_TOKENS, TOKENS, seconds_a_token
+from worker_cost import QUICK_TOKENS, TOKENS, seconds_a_token
 
 LOCAL, ONE, TWO = "this CPU", "one server", "two servers"
 PICTURES, QUICK_PICTURES = 12, 2
+READ = 1000  # tokens, about
 MIB = 2**20
 _BUFFER = re.compile(
     r"^(?!reserve_compute_meta)\w+: +(\S+) +(?:(model|output|compute|KV) )buffer size = +([0-9.]+) MiB"
@@ -84,14 +84,14 @@ def opened(files: ModelFiles, servers: Sequence[str], options: dict[str, Any]) -
 
 
 def ask_all(session: Session, tokens: int, turn: int) -> tuple[float, float]:
-    """Seconds of a token, and of a picture question."""
+    """Seconds of a token of an answer, and of a token of a text that is read."""
     session.clear()
     token = seconds_a_token(session, tokens, turn)
     session.clear()
-    picture = noise(3, 4, session.runtime.vision.image_size, turn)
+    text = f"Round {turn}: " + "there is a red circle on a white page, and " * (READ // 10)
     started = time.perf_counter()
-    session.ask("What is it?", [picture], sampling=SamplingParams(max_tokens=ANSWER))
-    return token, time.perf_counter() - started
+    usage = session.ask(text, sampling=SamplingParams(max_tokens=1)).usage
+    return token, (time.perf_counter() - started) / (usage.prompt_tokens - usage.cached_tokens)
 
 
 def logprobs(session: Session, count: int) -> np.ndarray:
@@ -129,7 +129,7 @@ def network_milliseconds(session: Session, servers: Sequence[str]) -> dict[str, 
     text = found.candidate.text
     known = found.budget.remote or ()
     each = visits(layer_homes(text.n_layers, found.request), known)
-    seconds = network_seconds(each, text, tokens=1, attended=256, is_new_graph=False)
+    seconds = network_seconds(each, text, tokens=1, attended=256, flash_attn=True, is_new_graph=False)
     links = [{"round_trip": one.round_trip, "bandwidth": one.bandwidth} for one in known if one]
     return {"low": 1e3 * seconds.low, "high": 1e3 * seconds.high, "links": links, "servers": len(servers)}
 
@@ -161,7 +161,7 @@ def main() -> None:
         sides = {name: partial(ask_all, session, tokens) for name, session in sessions.items()}
         found = measure.interleaved(sides, measure.rounds_of(arguments))
     rows = []
-    for index, (key, label) in enumerate((("token_ms", "a token, ms"), ("picture_ms", "picture question, ms"))):
+    for index, (key, label) in enumerate((("token_ms", "a token, ms"), ("read_ms", "a token read, ms"))):
         milliseconds = {name: [1e3 * each[index] for each in values] for name, values in found.items()}
         more, compared = measure.comparison(milliseconds, label, ours=LOCAL)
         rows += more

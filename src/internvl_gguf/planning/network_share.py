@@ -18,9 +18,14 @@ from internvl_gguf.hardware.device_speed import Range
 from internvl_gguf.hardware.remote_device import RemoteDevice
 from internvl_gguf.memory.plan import Homes
 
-_FLOAT32: Final = 4
+_FLOAT32, _FLOAT16 = 4, 2
 _TENSOR_BYTES: Final = 296  # `rpc_tensor`
-_TENSORS_PER_LAYER: Final = 50  # operations, views and weights of `llm_build_qwen2`, about
+_TENSORS_PER_LAYER: Final = 52  # operations, views and weights of `llm_build_qwen2`, counted
+# Inputs that are sent one by one, the order to compute and the question for the result: counted. Each is handed to a
+# thread, written in three pieces and read in as many; measured on loopback, the upper end beside other programs.
+_MESSAGES: Final = 8
+_MESSAGE_BYTES: Final = _TENSOR_BYTES + 18
+_MESSAGE_SECONDS: Final = Range(20e-6, 200e-6)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,13 @@ def visits(homes: Homes, remote: Sequence[RemoteDevice | None]) -> tuple[Visit, 
 
 
 def network_seconds(
-    found: Sequence[Visit], text: TextWeights, *, tokens: int, attended: int, is_new_graph: bool
+    found: Sequence[Visit],
+    text: TextWeights,
+    *,
+    tokens: int,
+    attended: int,
+    flash_attn: bool,
+    is_new_graph: bool,
 ) -> Range:
     """Return the seconds that a batch of tokens spends on the network.
 
@@ -69,15 +80,16 @@ def network_seconds(
         text: the model.
         tokens: tokens of the batch; the logits of the last are wanted.
         attended: cells of the KV cache that they attend to.
+        flash_attn: whether flash attention is used, whose mask is half as large.
         is_new_graph: whether the computation has to be described to the devices; that of the next single token is the
             same as before.
     """
     hidden = _FLOAT32 * text.n_embd * tokens
-    mask = _FLOAT32 * attended * tokens
+    mask = (_FLOAT16 if flash_attn else _FLOAT32) * attended * tokens
     seconds = Range(0, 0)
     for visit in found:
         received = _FLOAT32 * text.n_vocab if visit.has_output else hidden
         graph = _TENSOR_BYTES * _TENSORS_PER_LAYER * visit.n_layers if is_new_graph else 0
-        sent = hidden + (mask if visit.n_layers else 0) + graph
-        seconds += visit.device.seconds(1, sent + received)
+        sent = hidden + (mask if visit.n_layers else 0) + graph + _MESSAGES * _MESSAGE_BYTES
+        seconds += visit.device.seconds(1, sent + received) + _MESSAGE_SECONDS.times(_MESSAGES)
     return seconds

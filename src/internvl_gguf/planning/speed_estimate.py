@@ -192,6 +192,7 @@ class _Text:
         self._to_helper = machine.host_to_gpu
         self._ubatch = request.ubatch
         self._cells = request.cells
+        self._flash_attn = request.flash_attn
         self._attention = attention_kind(request.kv_type, flash_attn=request.flash_attn)
         self._kv_bytes = kv_bytes_per_position(text, request.kv_type) // text.n_layers
         self._sharing = text.n_head // text.n_head_kv
@@ -253,7 +254,14 @@ class _Text:
         return seconds
 
     def _network_seconds(self, tokens: int, attended: int, *, is_new_graph: bool) -> Range:
-        return network_seconds(self._visits, self._text, tokens=tokens, attended=attended, is_new_graph=is_new_graph)
+        return network_seconds(
+            self._visits,
+            self._text,
+            tokens=tokens,
+            attended=attended,
+            flash_attn=self._flash_attn,
+            is_new_graph=is_new_graph,
+        )
 
     def _attended(self, positions: int) -> int:
         """Return the cells that attention runs over: llama.cpp takes them in steps (`llama_kv_cache::get_n_kv`)."""
