@@ -10,7 +10,7 @@ import pytest
 from tests.devices.conftest import Run
 from tests.devices.run import MIB, Result
 
-LAYERS = 4  # of the demo model, its output matrix counted as one
+LAYERS = 6  # of the demo model, its output matrix counted as one
 CONFIGURATIONS: list[dict[str, Any]] = [
     {},
     {"n_gpu_layers": -1},
