@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TESTED := -c constraints.txt
 DEVICES_VENV ?= .venv-devices
+RPC_LIBRARY := build/rpc/libggml-rpc.so
 BENCHMARKS := growth drafting shared_cores worker_cost overlap
 COMPARISONS := text_speed tile_speed first_token parallel second_question server_load
 ON_MODEL := $(if $(MODEL),--model $(MODEL))
@@ -25,7 +26,7 @@ export CMAKE_ARGS
 override CMAKE_ARGS += $(BASELINE)
 endif
 
-.PHONY: demo test test-clients test-devices library check coverage docs parity fuzz bench clean
+.PHONY: demo test test-clients test-devices test-rpc library check coverage docs parity fuzz bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m internvl_gguf.demo
@@ -46,6 +47,10 @@ library: | $(VENV)/bin/python
 # Offload without a GPU: llama.cpp built once more, with its RPC and Vulkan backends, on Mesa's lavapipe (docs/devices.md).
 test-devices: $(DEVICES_VENV)/.installed
 	$(DEVICES_VENV)/bin/python -m pytest tests/devices
+
+# Models on RPC servers over loopback (docs/rpc.md). The usual build has no RPC: its library alone is compiled, in a minute.
+test-rpc: $(VENV)/.installed-dev $(RPC_LIBRARY)
+	$(BIN)/python -m pytest tests/rpc
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -120,6 +125,10 @@ $(DEVICES_VENV)/.installed: pyproject.toml constraints.txt tests/devices/include
 	CXXFLAGS='$(if $(AMX_HEADER),-include "$(AMX_HEADER)") -I"$(CURDIR)/tests/devices/include" $(CXXFLAGS)' \
 	$(DEVICES_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-cache-dir $(TESTED) -e '.[dev]'
 	@touch $@
+
+# LLAMA_SDIST=file takes the sources from there instead of fetching them.
+$(RPC_LIBRARY): pyproject.toml tests/rpc/build.py $(VENV)/.library | $(VENV)/.installed-dev
+	$(BIN)/python -m tests.rpc.build $@ $(LLAMA_SDIST)
 
 $(VENV)/.installed-parity: pyproject.toml constraints.txt $(VENV)/.library
 	$(PIP) install $(TESTED) -e '.[dev,parity]'

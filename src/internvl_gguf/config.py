@@ -15,8 +15,9 @@ from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.tiling import CARD_RANGE, MAX_TILES, MAX_TILES_LIMIT, TileRange, validate_tile_limits
 from internvl_gguf.types import PictureLayout
 from internvl_gguf.utils.foreign_names import ENGINE, SAMPLING, refuses_foreign_names
-from internvl_gguf.utils.kinds import JudgeName, LayersOrAuto, MemorySizes, SwitchOrAuto
+from internvl_gguf.utils.kinds import JudgeName, LayersOrAuto, MemorySizes, RPCServers, SwitchOrAuto
 from internvl_gguf.utils.options import at_least, between, check_options, option
+from internvl_gguf.utils.rpc_addresses import check_reach
 
 if TYPE_CHECKING:
     from internvl_gguf.structured import AnswerFormat
@@ -27,6 +28,7 @@ KVType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 FlashAttention = Annotated[bool | Literal["auto"], SwitchOrAuto()]
 GPULayers = Annotated[int | Literal["auto"], LayersOrAuto()]
 VRAM = Annotated[str | int | Sequence[str | int], MemorySizes()]
+Servers = Annotated[str | Sequence[str], RPCServers()]
 
 EncoderLibrary = Literal["auto", "llama.cpp", "openvino"]
 EncoderPrecision = Literal["auto", "f32", "bf16"]
@@ -474,6 +476,18 @@ class EngineConfig:
         "none is named.",
         metavar="SIZE[,SIZE]...",
     )
+    rpc: Servers = option(
+        (),
+        "Lay the text model on devices of llama.cpp's RPC servers.",
+        metavar="HOST:PORT[,HOST:PORT]...",
+        details="From Python a text or a list of texts. Only servers of this machine, to which a tunnel leads: "
+        "[rpc.md](rpc.md). The model runs in a worker process then.",
+    )
+    rpc_insecure_network: bool = option(
+        False,
+        "Let --rpc name other machines, to which everything travels in clear text.",
+        "--rpc-insecure-network",
+    )
     force: bool = option(False, "Load it even if the plan says it does not fit.", "--force")
     kv_type: KVType = option(
         "f16", "Element type of the KV cache.", "--kv-type", "--kv", details=f"{', '.join(KV_TYPES)}.", is_swept=True
@@ -610,6 +624,12 @@ class EngineConfig:
             f"cpu_moe keeps all experts in host memory, n_cpu_moe those of {self.n_cpu_moe} layers.",
             "Use one of them.",
         )
+        check_reach(self.servers, is_insecure_allowed=self.rpc_insecure_network)
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Addresses of the RPC servers, each as `utils.rpc_addresses.RPCAddress` writes it."""
+        return cast("tuple[str, ...]", self.rpc)
 
     @property
     def n_sequences(self) -> int:
@@ -630,6 +650,8 @@ class EngineOptions(TypedDict, total=False):
     cpu_moe: bool
     n_cpu_moe: int | None
     vram: VRAM | None
+    rpc: str | Sequence[str]
+    rpc_insecure_network: bool
     force: bool
     kv_type: KVType
     flash_attn: FlashAttention

@@ -10,6 +10,7 @@
     ├── HubError                a repository or file that cannot be fetched: offline, refused, missing, or changed
     ├── ServerError             a model server that cannot be reached, refuses, or answers as none does
     │   └── AnswerBrokenError       an answer of a server that broke off; what came of it is kept
+    ├── RPCServerError          a ggml RPC server that cannot be reached, is busy, or is of another version
     ├── CatalogError            a models.toml that cannot be read
     ├── InsufficientMemoryError a model that does not fit the memory of this machine, or the given budget
     ├── LibraryError            llama.cpp refused, or is not the build this package is made for
@@ -130,6 +131,10 @@ class ServerError(InternVLError):
 
 class AnswerBrokenError(ServerError):
     """An answer of a server that broke off in the middle; what came of it is kept in the conversation."""
+
+
+class RPCServerError(InternVLError):
+    """A ggml RPC server that cannot be reached, answers nobody else while it is busy, or is of another version."""
 
 
 class CatalogError(InternVLError):

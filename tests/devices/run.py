@@ -118,7 +118,7 @@ def main() -> None:
             print("open", flush=True)
             sys.stdin.readline()
         answers, logprobs = [], []
-        for prompt, picture in _questions(request["questions"]):
+        for prompt, picture in exam_questions(request["questions"]):
             logprobs.append(session.next_token_logprobs(prompt, [picture]).tolist())
             answers.append(session.ask(prompt, [picture]).text)
             session.clear()
@@ -146,12 +146,12 @@ def main() -> None:
                 }
                 for name, device in zip(names, plan.devices, strict=True)
             },
-            logged=_logged(log.lines, by_buffer),
+            logged=logged_buffers(log.lines, by_buffer),
         )
     print(json.dumps(vars(result)))
 
 
-def _questions(count: int) -> list[tuple[str, Path]]:
+def exam_questions(count: int) -> list[tuple[str, Path]]:
     """Questions about pictures that the package carries for `bench`, of every kind."""
     folder = Path(internvl_gguf.__file__).parent / "bench/data/exam"
     lines = (folder / "questions.jsonl").read_text("utf-8").splitlines()
@@ -159,7 +159,7 @@ def _questions(count: int) -> list[tuple[str, Path]]:
     return [(record["prompt"], folder / record["image"]) for record in records]
 
 
-def _logged(lines: Sequence[str], names: dict[str, str]) -> dict[str, dict[str, int]]:
+def logged_buffers(lines: Sequence[str], names: dict[str, str]) -> dict[str, dict[str, int]]:
     """Buffers by device and part; what lies in pinned or reordered memory is the host's."""
     sizes: dict[str, dict[str, int]] = {}
     for line in lines:

@@ -6,12 +6,14 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from internvl_gguf import Session
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.hardware.remote_device import UNKNOWN_REMOTE
 from internvl_gguf.llama import library
 from internvl_gguf.llama.library import Device, gpus
 from internvl_gguf.models.resolve import ModelFiles
@@ -41,6 +43,14 @@ def test_a_card_that_two_backends_see_counts_once() -> None:
     assert gpus([cuda, vulkan, other]) == [cuda, other]
     unknown = [device("A"), device("B")]
     assert gpus(unknown) == unknown  # what tells no identifier is a card of its own
+
+
+def test_servers_come_first_and_leave_an_integrated_gpu_in_use() -> None:
+    """As `llama_prepare_model_devices` orders them; it takes an integrated GPU where the only others are remote."""
+    remote, igpu, cuda = replace(device("RPC0"), remote=UNKNOWN_REMOTE), device("Vulkan0", "igpu"), device("CUDA0")
+    assert gpus([cuda, igpu, remote]) == [remote, cuda]
+    assert gpus([igpu, remote]) == [remote, igpu]
+    assert gpus([remote]) == [remote]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -13,6 +13,7 @@ from internvl_gguf.config import VRAM, EngineConfig, KVType
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError, ModelFileError
 from internvl_gguf.gguf.arch.base import TextShape, VisionShape
 from internvl_gguf.gguf.filenames import ModelCopy, Quant, RepoFile, sort_out
+from internvl_gguf.hardware.remote_device import RemoteDevice
 from internvl_gguf.memory import predict_memory
 from internvl_gguf.models.catalog import load_catalog
 from internvl_gguf.models.listing import ModelListing, family, list_model
@@ -41,6 +42,7 @@ from internvl_gguf.utils.sizes import parse_size, parse_vram
 
 GIB = 2**30
 MODEL = "InternVL3-14B-Instruct"
+REMOTE = RemoteDevice("gpu", 1e-3, 100e6)
 TWO_PICTURES = Workload(n_ctx=8192, pictures=2, n_threads=2)
 
 
@@ -463,7 +465,7 @@ def test_the_output_matrix_alone_on_a_gpu_leaves_attention_to_the_cpu(listing: M
 def test_devices_of_other_machines_compute_with_no_weights_of_this_one(listing: ModelListing) -> None:
     """The plan took their memory for the host's layers, which the CPU computes: hundreds of MiB on the wrong side."""
     candidate = quant(listing, "Q4_K_M")
-    local, remote = MemoryBudget(64 * GIB, (8 * GIB,)), MemoryBudget(64 * GIB, (8 * GIB,), offloading=(False,))
+    local, remote = MemoryBudget(64 * GIB, (8 * GIB,)), MemoryBudget(64 * GIB, (8 * GIB,), remote=(REMOTE,))
     half = candidate.text.n_layers // 2
     near, far, none = (
         planner(budget).with_layers(candidate, layers, mmproj_on_gpu=False)
@@ -473,9 +475,55 @@ def test_devices_of_other_machines_compute_with_no_weights_of_this_one(listing: 
     assert far.plan.gpus[0].compute_buffer < near.plan.gpus[0].compute_buffer
     assert far.plan.host.compute_buffer > near.plan.host.compute_buffer
     assert far.plan.host.compute_buffer <= none.plan.host.compute_buffer
-    mixed = MemoryBudget(64 * GIB, (8 * GIB, 4 * GIB), offloading=(False, True))
+    mixed = MemoryBudget(64 * GIB, (8 * GIB, 4 * GIB), remote=(REMOTE, None))
     assert planner(mixed).with_layers(candidate, half, mmproj_on_gpu=False).request.offload_gpu == 1
-    assert [budget.offloading for budget in mixed.smaller()] == [(False,), ()]
+
+
+def test_devices_of_other_machines_are_left_alone_first(listing: ModelListing) -> None:
+    """However much memory they have: every token would have to travel to them."""
+    mixed = MemoryBudget(64 * GIB, (64 * GIB, 24 * GIB), remote=(REMOTE, None))
+    assert [(budget.gpus, budget.remote) for budget in mixed.smaller()] == [((24 * GIB,), (None,)), ((), ())]
+    found = planner(mixed).best(quant(listing, "Q4_K_M"))
+    assert found is not None
+    assert found.is_full
+    assert found.budget.gpu_numbers == (1,)
+    assert placement_text(found) == "all 49 layers and the encoder on GPU1, the other left alone"
+
+
+def test_a_model_larger_than_the_gpu_lies_on_both(listing: ModelListing) -> None:
+    mixed = MemoryBudget(16 * GIB, (24 * GIB, 6 * GIB), remote=(REMOTE, None))
+    found = planner(mixed).best(quant(listing, "Q4_K_M"))
+    assert found is not None
+    assert found.is_full
+    assert found.request.mmproj_gpu == 1
+    assert all(device.weights for device in found.plan.gpus)
+    assert placement_text(found) == "all 49 layers and the encoder on 1 of an RPC server and 1 GPU"
+    table = memory_table(found).splitlines()[0].split()
+    assert table == ["RAM", "RPC0", "GPU1"]
+
+
+def test_pictures_are_encoded_on_this_machine(listing: ModelListing) -> None:
+    """The text lies on the servers; a picture's pixels never leave."""
+    remote = MemoryBudget(16 * GIB, (12 * GIB, 8 * GIB), remote=(REMOTE, REMOTE))
+    found = planner(remote).best(quant(listing, "Q4_K_M"))
+    assert found is not None
+    assert found.is_full
+    assert found.request.mmproj_gpu is None
+    assert found.plan.host.mmproj_weights > 0
+    assert placement_text(found) == "all 49 layers on RPC0, the other left alone, the encoder on the CPU"
+    assert not planner(remote).smallest(quant(listing, "Q4_K_M")).request.mmproj_on_gpu
+
+
+def test_a_unified_memory_is_not_shared_with_other_machines(listing: ModelListing) -> None:
+    """A Mac with another one behind it: its own memory bounds its own part."""
+    alone = MemoryBudget(14 * GIB, (10 * GIB,), is_unified=True)
+    both = MemoryBudget(14 * GIB, (12 * GIB, 10 * GIB), is_unified=True, remote=(REMOTE, None))
+    candidate = quant(listing, "UD-Q6_K_XL")
+    assert planner(alone).best(candidate) is None
+    found = planner(both).best(candidate)
+    assert found is not None
+    assert found.plan.total > 14 * GIB
+    assert found.plan.host.total + found.plan.gpus[1].total <= 14 * GIB
 
 
 # --- Experts -------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ COMMANDS: Final = {
     "chat": ("chat", "chat", "Talk with a model about pictures."),
     "ask": ("ask", "ask", "Ask one question, about pictures or not."),
     "serve": ("serve", "serve", "Serve a model to other programs, and a page to a browser."),
+    "rpc-server": ("rpc_server", "rpc_server", "Offer this machine's devices to a model on another machine."),
     "pick": ("pick", "pick", "See which model and quant suit this machine, before a download."),
     "pull": ("pull", "pull", "Fetch a model, verified: the text model and its vision encoder."),
     "list": ("models", "list_models", "List the models that are on this machine, or in the catalogue."),

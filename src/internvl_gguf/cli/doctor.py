@@ -12,7 +12,8 @@ import typer
 from internvl_gguf._version import __version__
 from internvl_gguf.cli import machine_speed, machine_tuning, options
 from internvl_gguf.cli.output import print_fact, print_json, print_lines
-from internvl_gguf.cli.run import FAILED
+from internvl_gguf.cli.rpc_rows import rpc_report, rpc_rows
+from internvl_gguf.cli.run import FAILED, option_errors
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.hardware.cpu_tuning import host_settings, recorded_tuning
 from internvl_gguf.hardware.roofline import recorded_roofline
@@ -39,9 +40,13 @@ def doctor(
             "else running. Speeds are estimated from that.",
         ),
     ] = False,
+    rpc: options.RPCOption = None,
+    rpc_insecure_network: options.InsecureNetworkOption = False,
     json_output: options.JSONOption = False,
 ) -> None:
     """Check the installed llama.cpp, by a trial of its kernels, the devices and the cache folders."""
+    with option_errors():
+        servers = options.rpc_servers(rpc, rpc_insecure_network)
     facts, trial = _library()
     report: dict[str, Any] = {
         "internvl_gguf": __version__,
@@ -54,6 +59,9 @@ def doctor(
     }
     library = report["library"]
     report["problems"] = [*library["problems"], *_folder_problems(report)]
+    if servers:
+        report["rpc"], problems = rpc_report(servers)
+        report["problems"] += problems
     measured = machine_speed.measure() if measure and not library["problems"] else None
     roofline = measured.roofline if measured else recorded_roofline()
     report["encoder"] = _encoder()
@@ -194,6 +202,7 @@ def _print(
                 else "none: this llama.cpp places picture patches right",
             )
         )
+    rows += rpc_rows(report["rpc"]) if "rpc" in report else []
     rows += trial.rows if trial else []
     rows += machine_speed.speed_rows(roofline)
     rows.append(("pictures", f"encoded on the CPU by {report['encoder']['on_cpu']}: {report['encoder']['reason']}"))

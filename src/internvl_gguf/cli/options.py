@@ -13,6 +13,7 @@ from internvl_gguf.cli.parameters import VARIABLES
 from internvl_gguf.cli.settings_file import wanted_model
 from internvl_gguf.config import EngineConfig, PictureOptions
 from internvl_gguf.models.names import DEMO
+from internvl_gguf.utils.rpc_addresses import check_reach, parse_servers
 
 MODEL_VARIABLE = f"{VARIABLES}_MODEL"
 
@@ -64,6 +65,19 @@ WorkerTimeoutOption = Annotated[
         rich_help_panel=EngineConfig.PANEL,
     ),
 ]
+RPCOption = Annotated[
+    str | None,
+    _shared(
+        "RPC",
+        "--rpc",
+        metavar="HOST:PORT[,HOST:PORT]...",
+        help="Ask llama.cpp's RPC servers, too, what they have.",
+        show_default=False,
+    ),
+]
+InsecureNetworkOption = Annotated[
+    bool, _shared("RPC_INSECURE_NETWORK", "--rpc-insecure-network", help="Let --rpc name other machines.")
+]
 SystemOption = Annotated[
     str | None,
     _shared(
@@ -85,6 +99,17 @@ NoCacheOption = Annotated[
 ]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", "-vv", help="Show llama.cpp's log on stderr.")]
+
+
+def rpc_servers(rpc: str | None, is_insecure_allowed: bool) -> tuple[str, ...]:
+    """Return the addresses of the RPC servers that were named.
+
+    Raises:
+        InvalidRequestError: one that is none, or of another machine.
+    """
+    found = parse_servers("--rpc", [rpc] if rpc else [])
+    check_reach(found, is_insecure_allowed=is_insecure_allowed)
+    return found
 
 
 def chosen_model(model: str | None, tell: Callable[[str], None] = say) -> str:

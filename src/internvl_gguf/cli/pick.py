@@ -32,6 +32,8 @@ def pick(
     vram: pick_options.VRAMOption = None,
     ram: pick_options.RAMOption = None,
     mac: pick_options.MacOption = None,
+    rpc: options.RPCOption = None,
+    rpc_insecure_network: options.InsecureNetworkOption = False,
     context: pick_options.ContextOption = None,
     images: pick_options.ImagesOption = None,
     max_tiles: pick_options.MaxTilesOption = None,
@@ -61,7 +63,7 @@ def pick(
     preference: Preference = "speed" if speed else "quality" if quality else "balanced"
     with option_errors():
         name, are_frames = _one_name(model), task == "video"
-        wanted, host = _Machine(vram, ram, mac), host_settings()
+        wanted, host = _Machine(vram, ram, mac, options.rpc_servers(rpc, rpc_insecure_network)), host_settings()
         asked = Workload(
             pictures=(_FRAMES if are_frames else 1) if images is None else images,
             max_tiles=(1 if are_frames else MAX_TILES) if max_tiles is None else max_tiles,
@@ -79,7 +81,7 @@ def pick(
     budget, memory, notices = wanted.budget()
     limit = _limit_note(listings) if is_usual else ""
     notices = (*(note for note in (memory_note(vram, ram, mac), limit, cut) if note), *notices)
-    picks = Picks(listings, budget, memory, wanted.roofline(), workload, preference, task, mmproj, notices)
+    picks = Picks(listings, budget, memory, wanted.roofline(), workload, preference, task, mmproj, notices, wanted.rpc)
     for notice in (*notices, *(notice for listing in listings for notice in listing.notices)):
         say(notice)
     explained = why or (listings[0].wanted if len(listings) == 1 else None)
@@ -116,11 +118,14 @@ def _limit_note(listings: Sequence[ModelListing]) -> str:
 class _Machine:
     """The machine that is picked for: memory given by options, or this one's if none was given.
 
+    Attributes:
+        rpc: addresses of RPC servers that are used, too.
+
     Raises:
         InvalidRequestError: sizes that are none, or of a Mac beside others.
     """
 
-    def __init__(self, vram: str | None, ram: str | None, mac: str | None) -> None:
+    def __init__(self, vram: str | None, ram: str | None, mac: str | None, rpc: tuple[str, ...] = ()) -> None:
         from internvl_gguf.utils.sizes import parse_memory, parse_vram
 
         if mac is not None and (vram is not None or ram is not None):
@@ -128,9 +133,29 @@ class _Machine:
         self._vram = parse_vram(vram)
         self._ram = parse_memory(ram) if ram is not None else None
         self._mac = parse_memory(mac) if mac is not None else None
+        self.rpc = rpc
 
     def budget(self) -> tuple[MemoryBudget, str, tuple[str, ...]]:
-        """Return the bytes of each device, the same in words, and notices about this machine."""
+        """Return the bytes of each device, the same in words, and notices about this machine.
+
+        Raises:
+            RPCServerError: a server cannot be reached, gives no answer in time, or speaks another version.
+        """
+        budget, words, notices = self._local_budget()
+        if not self.rpc:
+            return budget, words, notices
+        from internvl_gguf.planning.remote_devices import asked_servers, room_at, with_servers
+        from internvl_gguf.utils.rpc_addresses import network_warning
+        from internvl_gguf.utils.sizes import rounded_size
+
+        reports, missing = asked_servers(self.rpc)
+        servers = " and ".join(
+            f"{rounded_size(sum(map(room_at, report.devices)))} at {report.address}" for report in reports
+        )
+        told = tuple(line for line in (network_warning(self.rpc), missing) if line)
+        return with_servers(budget, reports), f"{words}, with {servers}", (*notices, *told)
+
+    def _local_budget(self) -> tuple[MemoryBudget, str, tuple[str, ...]]:
         from internvl_gguf.planning import MemoryBudget
         from internvl_gguf.planning.machine_memory import host_budget, mac_budget, total_host_memory
         from internvl_gguf.utils.sizes import plain_size, rounded_size

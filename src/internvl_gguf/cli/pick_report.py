@@ -22,6 +22,7 @@ from internvl_gguf.planning import (
     Configuration,
     Planner,
     cost_of,
+    device_names,
     duration_text,
     geometric_mean,
     memory_table,
@@ -34,6 +35,7 @@ from internvl_gguf.planning import (
     ways_to_shorten,
 )
 from internvl_gguf.planning.loss_scale import USABLE_LOSS
+from internvl_gguf.utils.rpc_addresses import network_warning
 from internvl_gguf.utils.sizes import counted, format_size
 
 if TYPE_CHECKING:
@@ -267,6 +269,9 @@ def _command(found: Configuration, picks: Picks) -> str:
         words += ["--max-tiles", str(workload.max_tiles)]
     if found.budget.has_gpus and not found.budget.gpus:
         words += ["--vram", "none"]
+    if picks.rpc and found.budget.gpus:
+        words += ["--rpc", ",".join(picks.rpc)]
+        words += ["--rpc-insecure-network"] if network_warning(picks.rpc) else []
     return " ".join(words)
 
 
@@ -291,7 +296,7 @@ def _document(
 
 def _row(found: Configuration) -> dict[str, Any]:
     candidate, request, plan, speed = found.candidate, found.request, found.plan, found.speed
-    names = ("CPU", *(f"GPU{number}" for number in found.budget.gpu_numbers))
+    names = ("CPU", *device_names(found.budget))
     return {
         "model": candidate.model,
         "quant": candidate.quant,

@@ -28,6 +28,7 @@ class Picks:
         task: what the model is for; None if nothing was said.
         mmproj: the vision encoder that was named; None if none was.
         notices: about the machine, one line each.
+        rpc: addresses of the RPC servers that are used, too.
     """
 
     listings: list[ModelListing]
@@ -39,6 +40,7 @@ class Picks:
     task: Task | None
     mmproj: str | None
     notices: tuple[str, ...]
+    rpc: tuple[str, ...] = ()
 
     @property
     def usual_tiles(self) -> int:

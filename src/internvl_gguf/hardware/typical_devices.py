@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
 from internvl_gguf.hardware.device_speed import BITS_PER_WEIGHT, ENCODER_KINDS, DeviceSpeed, Range, Roofline
+from internvl_gguf.hardware.remote_device import RemoteDevice
 
 DeviceKind = Literal["cpu", "gpu", "apple"]
 
+_ASSUMED: Final = ", assumed"
 GIGA: Final = 1e9
 TERA: Final = 1e12
 # PCIe 3.0 and 4.0 x16 carry 16 and 32 GB/s; from memory that is not pinned about half arrives, through x8 slots less.
@@ -60,16 +63,30 @@ def assumed_device(kind: DeviceKind) -> DeviceSpeed:
     return _DEVICES[kind]
 
 
-def completed(roofline: Roofline | None, gpus: int) -> Roofline:
+def completed(roofline: Roofline | None, gpus: int, remote: Sequence[RemoteDevice | None] = ()) -> Roofline:
     """Return a roofline with `gpus` GPUs: measured devices as far as there are any, assumed ones for the rest.
 
     Args:
         roofline: roofline of this machine; None if it was not measured.
         gpus: number of GPUs of the machine in question.
+        remote: what is known of each GPU that belongs to another machine, None for each of this one; empty for none.
     """
     measured = roofline or Roofline(assumed_device("cpu"), (), ASSUMED_HOST_TO_GPU)
-    missing = max(0, gpus - len(measured.gpus))
-    return replace(measured, gpus=(*measured.gpus[:gpus], *(assumed_device("gpu") for _ in range(missing))))
+    places = remote or (None,) * gpus
+    local = iter(measured.gpus)
+    return replace(
+        measured,
+        gpus=tuple(
+            next(local, None) or assumed_device("gpu") if place is None else _assumed_remote(place) for place in places
+        ),
+    )
+
+
+def _assumed_remote(remote: RemoteDevice) -> DeviceSpeed:
+    """Return a typical device of a server's kind; the network to it is counted apart."""
+    typical = assumed_device(remote.kind)
+    what = typical.description.removesuffix(_ASSUMED)
+    return replace(typical, name="RPC", description=f"{what} at the RPC server{_ASSUMED}")
 
 
 def _cores(per_core: float) -> Range:
@@ -87,7 +104,7 @@ def _assumed_cpu() -> DeviceSpeed:
     rate = Range(150 * GIGA, 1500 * GIGA)  # 40 to 100 GFLOP/s a core of the measured one, type by type
     return DeviceSpeed(
         name="CPU",
-        description="a CPU of 4 to 16 cores with two channels of DDR4 or DDR5, assumed",
+        description="a CPU of 4 to 16 cores with two channels of DDR4 or DDR5" + _ASSUMED,
         measured=False,
         bandwidth=bandwidth,
         matrix_rate=dict.fromkeys(BITS_PER_WEIGHT, rate),
@@ -102,7 +119,7 @@ def _assumed_gpu(description: str, bandwidth: Range, rate: Range, node_seconds: 
     """Return an assumed GPU: memory limits every type; attention and encoder reach less of its peak."""
     return DeviceSpeed(
         name="GPU",
-        description=f"{description}, assumed",
+        description=f"{description}{_ASSUMED}",
         measured=False,
         bandwidth=dict.fromkeys(BITS_PER_WEIGHT, bandwidth),
         matrix_rate=dict.fromkeys(BITS_PER_WEIGHT, rate),

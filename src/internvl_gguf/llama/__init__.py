@@ -9,10 +9,12 @@ sampler, sequence_state  choose the next token; the KV of a sequence as bytes
 native, interrupts       ownership of native objects; Ctrl-C during native calls
 hard_exit                end a process whose native code cannot continue
 fork_guard, openmp       refuse llama.cpp in forked children; spin time of OpenMP threads
+rpc                      devices of ggml RPC servers
 allocation_probe         ask a device whether it can allocate buffers
 position_fix             corrected copy of an mmproj for builds that shift its positions
 quantize_process         child process of `quantizing.quantizer_process`
 dry_run_process          child process of `memory.dry_run`
+rpc_process              child process of `hardware.rpc`
 imatrix                  callback that collects an importance matrix
 trial/, measure/         child processes that check and that measure the library
 synthetic                small generated models for checks and measurements

@@ -16,6 +16,7 @@ from typing import Any
 
 from internvl_gguf.errors import LibraryError
 from internvl_gguf.hardware.identity import library_version
+from internvl_gguf.hardware.remote_device import UNKNOWN_REMOTE, RemoteDevice
 from internvl_gguf.hardware.trial.build_hint import build_hint, loading_problem
 from internvl_gguf.hardware.trial.first_import import ensure_importable
 from internvl_gguf.llama.fork_guard import note_use, refuse_child
@@ -140,7 +141,8 @@ class Device:
         identifier: hardware identifier, such as the place on the PCI bus; "" if the device does not report one. A card
             has the same identifier in every backend that sees it.
         buffer: name of its memory in llama.cpp's log.
-        is_remote: whether it belongs to another machine: it does not compute with weights in this one's memory.
+        remote: what is known of it if it belongs to another machine: it does not compute with weights in this one's
+            memory. None for this one's.
     """
 
     name: str
@@ -151,7 +153,12 @@ class Device:
     handle: int = 0
     identifier: str = ""
     buffer: str = ""
-    is_remote: bool = False
+    remote: RemoteDevice | None = None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it belongs to another machine."""
+        return self.remote is not None
 
 
 _DEVICE_KINDS = ("cpu", "gpu", "igpu", "accel", "meta")
@@ -226,7 +233,7 @@ def _device(handle: int) -> Device:
         handle=handle,
         identifier=_text(facts.device_id),
         buffer=_text(buffer_name(buffer_type(handle))),
-        is_remote=_text(backend_name(registry(handle))) == _REMOTE,
+        remote=UNKNOWN_REMOTE if _text(backend_name(registry(handle))) == _REMOTE else None,
     )
 
 
@@ -235,17 +242,19 @@ def _text(value: bytes | None) -> str:
 
 
 def gpus(found: Sequence[Device]) -> list[Device]:
-    """Return the GPUs among devices that a model may lie on, in their order.
+    """Return the GPUs among devices that a model may lie on: devices of RPC servers first, then this machine's.
 
-    A card that several backends see counts once, by the first of them, and integrated GPUs only where there is no other
-    (`llama_prepare_model_devices`); of these one, since they share their memory.
+    A card that several backends see counts once, by the first of them, and integrated GPUs only where this machine has
+    no other (`llama_prepare_model_devices`); of these one, since they share their memory. Servers come first as they do
+    there: the last device computes the logits, and they need not travel.
     """
+    remote = [device for device in found if device.is_remote]
     discrete: list[Device] = []
     for device in found:
         is_known = device.identifier and any(other.identifier == device.identifier for other in discrete)
-        if device.kind == "gpu" and not is_known:
+        if device.kind == "gpu" and not device.is_remote and not is_known:
             discrete.append(device)
-    return discrete or [device for device in found if device.kind == "igpu"][:1]
+    return [*remote, *(discrete or [device for device in found if device.kind == "igpu"][:1])]
 
 
 def has_gpu() -> bool:

@@ -9,9 +9,11 @@ expected_loss    accuracy that a quant is expected to lose
 loss_scale       what a loss means to a reader of answers
 planner          search: the best configuration of a quant that fits
 speed_estimate   speed of a configuration on a machine
+network_share    the network's part of it, with RPC servers
 task_scores      published scores of models, by task
 ranking, choice  the best quant, or the error that none fits
 machine_memory   free memory of this machine's devices
+remote_devices   devices of RPC servers
 auto_quant       choose a quant for this machine when the user names none
 placement        ways to load a local model, with smaller fallbacks
 fit_hints        options that would make a model fit
@@ -22,6 +24,7 @@ from internvl_gguf.planning.candidates import Candidate, Encoder
 from internvl_gguf.planning.choice import nothing_fits
 from internvl_gguf.planning.fit_hints import ways_to_fit, ways_to_shorten
 from internvl_gguf.planning.plan_text import (
+    device_names,
     duration_text,
     memory_table,
     placement_text,
@@ -58,6 +61,7 @@ __all__ = [
     "check_pictures_fit",
     "context_for",
     "cost_of",
+    "device_names",
     "duration_text",
     "geometric_mean",
     "memory_table",

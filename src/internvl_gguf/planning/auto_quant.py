@@ -20,9 +20,11 @@ def machine_chooser(config: EngineConfig | None = None, pictures: PictureOptions
 
     def chosen(choices: Choices) -> Choice:
         # Imported here because it loads llama.cpp, which is not needed if there is no choice.
-        from internvl_gguf.planning.machine_memory import machine_budget
+        from internvl_gguf.planning.machine_memory import machine_budget, usable_gpus
+        from internvl_gguf.planning.remote_devices import asked_servers, reported_devices
 
-        budget = machine_budget(parse_vram(asked.vram)).budget
+        reports, _ = asked_servers(asked.servers)
+        budget = machine_budget(parse_vram(asked.vram), gpus=[*reported_devices(reports), *usable_gpus()]).budget
         host = host_settings(asked.n_threads)
         return choose(choices, asked, host.most_threads, budget, recorded_roofline(), host.n_ubatch, pictures)
 

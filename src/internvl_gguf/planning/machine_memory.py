@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import psutil
@@ -14,6 +14,7 @@ from internvl_gguf.hardware.cgroups import memory_limits
 from internvl_gguf.planning.workload import MARGIN, MemoryBudget
 
 if TYPE_CHECKING:
+    from internvl_gguf.hardware.rpc.handshake import ServerReport
     from internvl_gguf.llama.library import Device
 
 
@@ -57,7 +58,10 @@ class MachineBudget:
 
 
 def machine_budget(
-    vram: Sequence[int] | None = None, ram: int | None = None, gpus: Sequence[Device] | None = None
+    vram: Sequence[int] | None = None,
+    ram: int | None = None,
+    gpus: Sequence[Device] | None = None,
+    servers: Sequence[ServerReport] = (),
 ) -> MachineBudget:
     """Return the free memory of this machine, or less if the user allows less.
 
@@ -67,12 +71,13 @@ def machine_budget(
         vram: bytes allowed on each GPU; one size counts for every GPU. None allows what is free.
         ram: bytes allowed of host memory; None allows what is free.
         gpus: the GPUs that a model may lie on; None asks the installed llama.cpp.
+        servers: what the RPC servers said that llama.cpp is connected to.
 
     Raises:
         InvalidRequestError: sizes for more GPUs than there are.
         LibraryError: the installed llama.cpp is not the build this package is made for.
     """
-    gpus = usable_gpus() if gpus is None else gpus
+    gpus = with_reports(usable_gpus() if gpus is None else gpus, servers)
     free = int(free_host_memory() * (1 - MARGIN))
     host = free if ram is None else min(ram, free)
     if vram is not None and not gpus:
@@ -93,11 +98,29 @@ def machine_budget(
         host,
         tuple(_room(gpu, limit) for gpu, limit in zip(gpus, allowed, strict=True)),
         is_unified=any(map(_shares_host_memory, gpus)),
-        offloading=tuple(not gpu.is_remote for gpu in gpus) if any(gpu.is_remote for gpu in gpus) else None,
+        remote=tuple(gpu.remote for gpu in gpus) if any(gpu.is_remote for gpu in gpus) else None,
     )
     if vram == ():
         budget = budget.smaller()[-1]
     return MachineBudget(budget, tuple(gpus), tuple(map(_untold_notice, untold)))
+
+
+def with_reports(gpus: Sequence[Device], reports: Sequence[ServerReport]) -> list[Device]:
+    """Return devices with what their servers said: their kind and the network to them.
+
+    Args:
+        gpus: devices of the installed llama.cpp, of which those of servers have the endpoint as their description.
+        reports: what the servers said.
+    """
+    found: list[Device] = []
+    left = {report.endpoint: list(report.devices) for report in reports}
+    addresses = {report.endpoint: str(report.address) for report in reports}
+    for gpu in gpus:
+        if gpu.is_remote and left.get(gpu.description):
+            said = left[gpu.description].pop(0)
+            gpu = replace(gpu, remote=said.remote, description=addresses[gpu.description])
+        found.append(gpu)
+    return found
 
 
 def host_budget(memory: int) -> int:
@@ -120,10 +143,15 @@ def mac_budget(memory: int) -> MemoryBudget:
 
 
 def _room(gpu: Device, allowed: int | None) -> int:
-    """Return the bytes that may be taken of a GPU: free bytes, at most what the user allows."""
+    """Return the bytes that may be taken of a GPU: free bytes, at most what the user allows.
+
+    A server's CPU calls all memory of its machine free, which it shares with the system there.
+    """
+    is_cpu = gpu.remote is not None and gpu.remote.kind == "cpu"
+    free = host_budget(gpu.total_bytes) if is_cpu else gpu.free_bytes
     if allowed is None:
-        return gpu.free_bytes
-    return allowed if _tells_nothing(gpu) else min(gpu.free_bytes, allowed)
+        return free
+    return allowed if _tells_nothing(gpu) else min(free, allowed)
 
 
 def _tells_nothing(gpu: Device) -> bool:

@@ -135,7 +135,7 @@ def _as_requested(
     most = candidate.text.n_layers + 1
     layers = most if config.n_gpu_layers == -1 else min(config.n_gpu_layers, most)
     planner = _planner(budget, workload)
-    places = (True, False) if layers else (False,)
+    places = (True, False) if layers and budget.encoder_gpu is not None else (False,)
     return [planner.with_layers(candidate, layers, mmproj_on_gpu=on_gpu) for on_gpu in places]
 
 

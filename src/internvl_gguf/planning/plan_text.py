@@ -90,8 +90,10 @@ def placement_text(found: Configuration) -> str:
     """Say where a configuration computes: "all 49 layers and the encoder on the GPU"."""
     used, machine = found.budget.gpus, found.budget.machine_gpus or len(found.budget.gpus)
     if not used:
-        return "on the CPU, the GPU left alone" if found.budget.has_gpus else "on the CPU"
-    gpus = "the GPU" if machine == 1 else f"{len(used)} GPUs" if len(used) == machine else _some_gpus(found.budget)
+        alone = "the GPU" if found.budget.has_local_gpus else "the RPC server"
+        return f"on the CPU, {alone} left alone" if found.budget.has_gpus else "on the CPU"
+    one = "the RPC server" if found.budget.is_remote(0) else "the GPU"
+    gpus = one if machine == 1 else _all_gpus(found.budget) if len(used) == machine else _some_gpus(found.budget)
     if found.gpu_layers == 0:
         return f"the encoder alone on {gpus}" if found.request.mmproj_on_gpu else f"nothing on {gpus}"
     whole = found.gpu_layers == found.n_layers
@@ -102,9 +104,27 @@ def placement_text(found: Configuration) -> str:
     return f"{layers} on {gpus}{experts}, the encoder on the CPU"
 
 
+def device_names(budget: MemoryBudget) -> tuple[str, ...]:
+    """Return the names of the GPUs of a budget: "GPU0", or "RPC0" for that of a server, by their number."""
+    return tuple(
+        f"{'RPC' if budget.is_remote(index) else 'GPU'}{number}" for index, number in enumerate(budget.gpu_numbers)
+    )
+
+
+def _all_gpus(budget: MemoryBudget) -> str:
+    """Count the GPUs where all are used: "2 GPUs", "2 devices of RPC servers", "1 of an RPC server and 1 GPU"."""
+    local = len(budget.local_gpus)
+    remote = len(budget.gpus) - local
+    if not remote:
+        return f"{local} GPUs"
+    if local:
+        return f"{remote} of {'an RPC server' if remote == 1 else 'RPC servers'} and {counted(local, 'GPU')}"
+    return f"{remote} devices of RPC servers"
+
+
 def _some_gpus(budget: MemoryBudget) -> str:
     """Name the GPUs that are used where others are left alone."""
-    names = " and ".join(f"GPU{number}" for number in budget.gpu_numbers)
+    names = " and ".join(device_names(budget))
     others = "the other" if budget.machine_gpus == len(budget.gpus) + 1 else "the others"
     return f"{names}, {others} left alone"
 
@@ -115,8 +135,8 @@ def _room_text(found: Configuration) -> str:
     if len(gpus) < 2:
         return f"{rounded_size(max((gpus or found.headroom)[0], 0))} left"
     first, *others = (
-        f"{rounded_size(max(room, 0))}{{}} on GPU{number}"
-        for room, number in zip(gpus, found.budget.gpu_numbers, strict=True)
+        f"{rounded_size(max(room, 0))}{{}} on {name}"
+        for room, name in zip(gpus, device_names(found.budget), strict=True)
     )
     return ", ".join((first.format(" left"), *(other.format("") for other in others)))
 
@@ -163,7 +183,7 @@ def memory_table(found: Configuration) -> str:
     limits = (budget.host, *budget.gpus)
     parts = [part for part in _PART_NAMES if any(getattr(device, part) for device in plan.devices)]
     width = max(len(_PART_NAMES[part]) for part in parts)
-    names = ("RAM", *(f"GPU{number}" for number in budget.gpu_numbers))
+    names = ("RAM", *device_names(budget))
     columns = list(zip(names, plan.devices, limits, strict=True))
     lines = [f"{'':{width}}" + "".join(f"{name:>12}" for name, _, _ in columns)]
     for part in parts:

@@ -78,10 +78,11 @@ class Configuration:
 
     @property
     def is_full(self) -> bool:
-        """Whether everything computes where it is fastest: on GPUs if there are any."""
+        """Whether everything computes where it is fastest: on GPUs if there are any; pictures on this machine's."""
         if not self.budget.has_gpus:
             return True
-        return self.gpu_layers == self.n_layers and self.request.mmproj_on_gpu and not self.host_experts
+        is_encoder_placed = self.request.mmproj_on_gpu or not self.budget.has_local_gpus
+        return self.gpu_layers == self.n_layers and is_encoder_placed and not self.host_experts
 
     @property
     def headroom(self) -> tuple[int, ...]:
@@ -122,7 +123,8 @@ def geometric_mean(value: Range) -> float:
 def fits(plan: MemoryPlan, budget: MemoryBudget) -> bool:
     """Return whether a plan stays within a budget on every device."""
     limits = (budget.host, *(gpu * (1 - MARGIN) for gpu in budget.gpus))
-    if budget.is_unified and plan.total > budget.host:
+    of_this_machine = plan.host.total + sum(plan.gpus[index].total for index in budget.local_gpus)
+    if budget.is_unified and of_this_machine > budget.host:
         return False
     return all(device.total <= limit for device, limit in zip(plan.devices, limits, strict=True))
 
@@ -169,7 +171,7 @@ class Planner:
 
     def _whole(self, candidate: Candidate, ubatch: int) -> Configuration | None:
         """Return everything where it is fastest, without a compromise; None if there is no memory for that."""
-        on_gpu = bool(self._budget.gpus)
+        on_gpu = self._budget.encoder_gpu is not None
         plain = self._draft(candidate, candidate.encoders[0], self._kv_types[0], on_gpu, ubatch)
         return plain if plain and plain.is_full and plain.fits else None
 
@@ -194,7 +196,8 @@ class Planner:
 
         def least(planner: Planner, layers: int, host_experts: int = 0) -> Configuration:
             shape = candidate.shape(encoder)
-            request = planner._request(shape, planner._kv_types[-1], layers, layers > 0, planner._ubatches[-1])
+            on_gpu = layers > 0 and planner._budget.encoder_gpu is not None
+            request = planner._request(shape, planner._kv_types[-1], layers, on_gpu, planner._ubatches[-1])
             return planner._configure(candidate, encoder, planner._with_host_experts(request, host_experts))
 
         alone = least(self._with_fewer_gpus[-1] if self._with_fewer_gpus else self, 0)
@@ -212,6 +215,7 @@ class Planner:
             self._roofline,
             tiles_per_picture=self._workload.tiles_per_picture,
             depth=min(request.n_ctx - 1, self._used_positions(shape)),
+            remote=self._budget.remote or (),
         )
         return Configuration(candidate, encoder, self._workload, self._budget, request, speed)
 
@@ -242,7 +246,7 @@ class Planner:
         """Yield compromises: a quantised cache, a smaller encoder, one on the CPU, fewer layers or experts on GPUs."""
         smallest = min(candidate.encoders, key=lambda encoder: encoder.size)
         for kv_type in self._kv_types:
-            for on_gpu in (True, False) if self._budget.gpus else (False,):
+            for on_gpu in (True, False) if self._budget.encoder_gpu is not None else (False,):
                 for encoder in dict.fromkeys((candidate.encoders[0], smallest)):
                     yield self._draft(candidate, encoder, kv_type, on_gpu, ubatch)
                     if self._budget.gpus and candidate.text.n_expert and self._workload.n_cpu_moe is None:
@@ -336,7 +340,7 @@ class Planner:
             n_gpu_layers=layers,
             n_cpu_moe=workload.n_cpu_moe or 0,
             offload_gpu=self._budget.offload_gpu,
-            mmproj_gpu=self._budget.largest_gpu if mmproj_on_gpu else None,
+            mmproj_gpu=self._budget.encoder_gpu if mmproj_on_gpu else None,
             encoder=workload.encoder,
             tiles_per_batch=TILES_PER_GPU_BATCH if mmproj_on_gpu else 1,
             pictures=workload.pictures,

@@ -18,10 +18,12 @@ from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.gguf.arch.internvit import tile_operations
 from internvl_gguf.gguf.model_weights import UNKNOWN_KIND, Matrices, ModelShape, TextWeights, VisionWeights
 from internvl_gguf.hardware.device_speed import DeviceSpeed, Range, Roofline, attention_kind, rate_of
+from internvl_gguf.hardware.remote_device import RemoteDevice
 from internvl_gguf.hardware.typical_devices import completed
 from internvl_gguf.memory.ggml_scheduler import OFFLOAD_ROWS
 from internvl_gguf.memory.memory_request import CELL_STEP, MemoryRequest
 from internvl_gguf.memory.plan import kv_bytes_per_position, layer_homes
+from internvl_gguf.planning.network_share import network_seconds, visits
 
 __all__ = ["Range", "SpeedEstimate", "estimate_speed"]
 
@@ -58,7 +60,13 @@ class SpeedEstimate:
 
 
 def estimate_speed(
-    shape: ModelShape, request: MemoryRequest, roofline: Roofline | None, *, tiles_per_picture: int, depth: int
+    shape: ModelShape,
+    request: MemoryRequest,
+    roofline: Roofline | None,
+    *,
+    tiles_per_picture: int,
+    depth: int,
+    remote: Sequence[RemoteDevice | None] = (),
 ) -> SpeedEstimate:
     """Estimate how fast a model runs in a configuration.
 
@@ -70,6 +78,7 @@ def estimate_speed(
         roofline: roofline of the machine; None assumes a typical one. GPUs that it lacks are assumed.
         tiles_per_picture: tiles of a picture, the thumbnail included; 0 for no pictures.
         depth: positions in the context while an answer is produced.
+        remote: what is known of each GPU that belongs to another machine, None for each of this one; empty for none.
 
     Raises:
         InvalidRequestError: a configuration this model cannot be run in, or a depth outside the context.
@@ -79,10 +88,10 @@ def estimate_speed(
         raise InvalidRequestError(f"A depth of {depth} is outside the context.", f"Use 0 to {request.n_ctx}.")
     if tiles_per_picture < 0:
         raise InvalidRequestError(f"tiles_per_picture is {tiles_per_picture}.", "Use 0 for no pictures, or more.")
-    machine = completed(roofline, len(request.gpus))
+    machine = completed(roofline, len(request.gpus), remote)
     if not request.extra_buffers:
         machine = replace(machine, host=machine.host.plain)
-    text = _Text(shape.text, request, machine)
+    text = _Text(shape.text, request, machine, remote)
     used = text.devices
     prompt = max(depth, min(request.ubatch, request.n_ctx))
     tile = picture = None
@@ -140,7 +149,14 @@ class _Share:
 class _Text:
     """The text model, laid out on the devices."""
 
-    def __init__(self, text: TextWeights, request: MemoryRequest, machine: Roofline) -> None:
+    def __init__(
+        self,
+        text: TextWeights,
+        request: MemoryRequest,
+        machine: Roofline,
+        remote: Sequence[RemoteDevice | None],
+    ) -> None:
+        self._text = text
         homes = layer_homes(text.n_layers, request)
         devices = (*machine.gpus, machine.host)
         cpu = len(devices) - 1
@@ -167,6 +183,7 @@ class _Text:
             for index, device in enumerate(devices)
             if layers[index]
         ]
+        self._visits = visits(homes, remote)
         self._output = Matrices.among([text.output or text.embedding])
         self._output_device = devices[homes.output]
         # From so many rows on a GPU computes with weights that lie on the host.
@@ -175,6 +192,7 @@ class _Text:
         self._to_helper = machine.host_to_gpu
         self._ubatch = request.ubatch
         self._cells = request.cells
+        self._flash_attn = request.flash_attn
         self._attention = attention_kind(request.kv_type, flash_attn=request.flash_attn)
         self._kv_bytes = kv_bytes_per_position(text, request.kv_type) // text.n_layers
         self._sharing = text.n_head // text.n_head_kv
@@ -209,7 +227,7 @@ class _Text:
             seconds += _read(share.matrices, share.device)
             seconds += self._attention_bandwidth(share.device).amount_over(keys_and_values)
             seconds += share.device.node_seconds.times(share.n_layers * self._nodes)
-        return seconds.times(*_DECODE_ERROR)
+        return seconds.times(*_DECODE_ERROR) + self._network_seconds(1, positions, is_new_graph=False)
 
     def prefill_seconds(self, tokens: int) -> Range:
         """Return seconds to read `tokens` tokens into an empty context, and to compute the logits of the last."""
@@ -230,7 +248,20 @@ class _Text:
             computed += rate.amount_over(self._attention_flops * pairs * share.n_layers)
             computed += device.node_seconds.times(len(batches) * share.n_layers * self._nodes)
             seconds += _slower(moved, computed)
-        return seconds.times(*_PREFILL_ERROR)
+        seconds = seconds.times(*_PREFILL_ERROR)
+        for count, end in zip(batches, ends, strict=True):
+            seconds += self._network_seconds(count, end, is_new_graph=True)
+        return seconds
+
+    def _network_seconds(self, tokens: int, attended: int, *, is_new_graph: bool) -> Range:
+        return network_seconds(
+            self._visits,
+            self._text,
+            tokens=tokens,
+            attended=attended,
+            flash_attn=self._flash_attn,
+            is_new_graph=is_new_graph,
+        )
 
     def _attended(self, positions: int) -> int:
         """Return the cells that attention runs over: llama.cpp takes them in steps (`llama_kv_cache::get_n_kv`)."""

@@ -16,6 +16,7 @@ from internvl_gguf.config import (
     KVType,
 )
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.hardware.remote_device import RemoteDevice
 from internvl_gguf.memory.memory_request import check_context
 from internvl_gguf.tiling import MAX_TILES, has_thumbnail, validate_tile_limits
 from internvl_gguf.utils.sizes import counted
@@ -41,7 +42,9 @@ class MemoryBudget:
         numbers: numbers of these GPUs on the machine, from 0; None for all GPUs.
         machine_gpus: number of GPUs of the machine; None if these are all.
         extra_buffers: whether the CPU may store weights in layouts of its own, which copies some of them.
-        offloading: whether each GPU computes large batches with weights of the host; None for all of them.
+        remote: what is known of each GPU that belongs to another machine, None for each of this one; None where none is
+            remote. A remote one computes nothing with weights of this machine, and encodes no pictures.
+        has_local: whether the machine has GPUs of its own, used or not; None where `remote` says it.
     """
 
     host: int
@@ -50,7 +53,8 @@ class MemoryBudget:
     numbers: tuple[int, ...] | None = None
     machine_gpus: int | None = None
     extra_buffers: bool = True
-    offloading: tuple[bool, ...] | None = None
+    remote: tuple[RemoteDevice | None, ...] | None = None
+    has_local: bool | None = None
 
     @property
     def gpu_numbers(self) -> tuple[int, ...]:
@@ -63,8 +67,11 @@ class MemoryBudget:
         return bool(self.gpus if self.machine_gpus is None else self.machine_gpus)
 
     def smaller(self) -> list[MemoryBudget]:
-        """Return the budgets without the smallest GPU, the two smallest, ..., all. Each GPU has an overhead."""
-        left = sorted(range(len(self.gpus)), key=lambda index: -self.gpus[index])
+        """Return the budgets without the smallest GPU, the two smallest, ..., all. Each GPU has an overhead.
+
+        Those of other machines go first, since every token has to travel to them.
+        """
+        left = sorted(range(len(self.gpus)), key=lambda index: (self.is_remote(index), -self.gpus[index]))
         found = []
         while left:
             left = left[:-1]
@@ -78,18 +85,33 @@ class MemoryBudget:
             gpus=tuple(self.gpus[index] for index in indices),
             numbers=tuple(self.gpu_numbers[index] for index in indices),
             machine_gpus=len(self.gpus) if self.machine_gpus is None else self.machine_gpus,
-            offloading=self.offloading and tuple(self.offloading[index] for index in indices),
+            remote=self.remote and tuple(self.remote[index] for index in indices),
+            has_local=self.has_local_gpus,
         )
+
+    def is_remote(self, index: int) -> bool:
+        """Return whether a GPU belongs to another machine."""
+        return bool(self.remote and self.remote[index])
+
+    @property
+    def local_gpus(self) -> tuple[int, ...]:
+        """Indices of the GPUs of this machine."""
+        return tuple(index for index in range(len(self.gpus)) if not self.is_remote(index))
+
+    @property
+    def has_local_gpus(self) -> bool:
+        """Whether the machine has GPUs of its own, used or not."""
+        return bool(self.local_gpus) if self.has_local is None else self.has_local
 
     @property
     def offload_gpu(self) -> int | None:
         """Index of the GPU that computes large batches with weights of the host; None if none does."""
-        return next((index for index in range(len(self.gpus)) if not self.offloading or self.offloading[index]), None)
+        return next(iter(self.local_gpus), None)
 
     @property
-    def largest_gpu(self) -> int | None:
-        """Index of the GPU with the most memory, the first of equals; None if there is none."""
-        return max(range(len(self.gpus)), key=lambda index: self.gpus[index], default=None)
+    def encoder_gpu(self) -> int | None:
+        """Index of the GPU to encode pictures on: this machine's with the most memory, the first of equals."""
+        return max(self.local_gpus, key=lambda index: self.gpus[index], default=None)
 
 
 @dataclass(frozen=True)

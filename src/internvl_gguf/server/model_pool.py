@@ -340,7 +340,12 @@ class ModelPool:
         raise AssertionError("the last way to load a model returns or raises")
 
     async def _make_room(self, model: ServedModel) -> None:
-        """Unload models, those not used for longest first, until one more is loaded as well as it would be alone."""
+        """Unload models, those not used for longest first, until one more is loaded as well as it would be alone.
+
+        An RPC server has one client at a time: beside a model on it there is no other.
+        """
+        while self._settings.config.servers and await self._unload_one_but(model):
+            pass
         while True:
             loaded = [other for other in self.models if other.is_loaded]
             if not loaded or self._whole is None:

@@ -33,6 +33,7 @@ from internvl_gguf.llama.context import Context
 from internvl_gguf.llama.library import Device, build, initialise
 from internvl_gguf.llama.model import TextModel
 from internvl_gguf.llama.native import closed
+from internvl_gguf.llama.rpc import connect_servers
 from internvl_gguf.llama.vision import EncoderMemory
 from internvl_gguf.memory import shape_from_headers
 from internvl_gguf.memory.memory_request import context_length
@@ -49,6 +50,7 @@ from internvl_gguf.tiling import TileRange
 from internvl_gguf.utils.notices import Notice, log_notice
 from internvl_gguf.utils.owned import Owned, disown_after_fork
 from internvl_gguf.utils.records import EMBEDDINGS
+from internvl_gguf.utils.rpc_addresses import network_warning
 from internvl_gguf.utils.sizes import parse_vram
 from internvl_gguf.vision.choice import choose_encoder
 
@@ -114,11 +116,14 @@ class InProcessRuntime(Owned):
         self._users = 1
         self._lock = threading.Lock()
         self.host = host_settings(config.n_threads)
-        machine = machine_budget(parse_vram(config.vram))
+        self._servers = connect_servers(config.servers)
+        machine = self._machine(config)
         self.settled = find_usable_settings(needs_of(pair, config), machine.usable)
         no_gpu = config.n_gpu_layers not in ("auto", 0) and not machine.gpus
-        unused = notice_once() if not machine.gpus and config.n_gpu_layers != 0 and config.vram != "none" else ""
-        for notice in (*machine.notices, *([_NO_GPU] if no_gpu else ()), unused, *self.settled.notices):
+        is_wanted = config.n_gpu_layers != 0 and config.vram != "none"
+        unused = notice_once() if not machine.budget.has_local_gpus and is_wanted else ""
+        notices = (network_warning(config.servers), *machine.notices, *([_NO_GPU] if no_gpu else ()), unused)
+        for notice in (*notices, *self.settled.notices):
             if notice:
                 on_notice(notice)
         config = config if self.settled.flash_attn else replace(config, flash_attn=False)
@@ -141,12 +146,12 @@ class InProcessRuntime(Owned):
             self.host.most_threads,
             usable,
             self.host.n_ubatch,
-            lambda: self._usable(machine_budget(parse_vram(config.vram))),
+            lambda: self._usable(self._machine(config)),
             choose_encoder(
                 config,
                 most_common_kind(pair.mmproj_header),
                 tile_operations(pair.mmproj),
-                is_cpu_alone=not usable.gpus or config.n_gpu_layers == 0,
+                is_cpu_alone=usable.encoder_gpu is None or config.n_gpu_layers == 0,
                 on_notice=on_notice,
             ),
             pictures.most_tiles(TileRange.of(pair.mmproj)),
@@ -158,6 +163,10 @@ class InProcessRuntime(Owned):
         self.encoder_identity = self._encoder_file.identity_in(self._encoder_place)
         _loaded.add(self)
         disown_after_fork(self)
+
+    def _machine(self, config: EngineConfig) -> MachineBudget:
+        """The memory that there is now, on this machine and at the servers."""
+        return machine_budget(parse_vram(config.vram), servers=self._servers)
 
     def _usable(self, machine: MachineBudget) -> MemoryBudget:
         """What may be taken of a machine, by what the trial of the library found."""

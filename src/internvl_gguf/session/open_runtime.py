@@ -61,14 +61,15 @@ def open_runtime(
 
     Args:
         files, config, on_load, on_notice, pictures: as in `InProcessRuntime`.
-        worker: whether it runs in a process of its own.
+        worker: whether it runs in a process of its own. With RPC servers it always does: the native library ends the
+            process where one goes away.
         worker_timeout: as in `WorkerRuntime`.
 
     Raises:
         As `InProcessRuntime`.
     """
     # Imported here, so that a process with a worker does not load llama.cpp.
-    if worker:
+    if worker or config.servers:
         from internvl_gguf.session.worker.worker_runtime import WorkerRuntime
 
         return WorkerRuntime(files, config, on_load, on_notice, timeout=worker_timeout, pictures=pictures)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils import arguments
+from internvl_gguf.utils.rpc_addresses import parse_servers
 from internvl_gguf.utils.sizes import parse_vram
 
 _ON: Final = ("on", "true", "yes", "1")
@@ -254,6 +255,23 @@ class MemorySizes(Kind):
         """Check a value; see `Kind.accept`. The sizes stay as they were written."""
         parse_vram(value)
         return value
+
+
+class RPCServers(Kind):
+    """Addresses of RPC servers: "host:port", several with commas between them, or a list."""
+
+    written = 'a text as "127.0.0.1:50052", or a list of such'
+    typed = "HOST:PORT, or several with commas between them"
+
+    def accept(self, name: str, value: object) -> tuple[str, ...]:
+        """Check a value; see `Kind.accept`."""
+        hint = f"Give {self.written}."
+        texts = (value,) if isinstance(value, str) else arguments.items(name, value, hint)
+        return parse_servers(name, [arguments.text(name, each, hint) for each in texts])
+
+    def show(self, value: Any) -> str:
+        """Format a value; see `Kind.show`."""
+        return ",".join(value) if value else super().show(None)
 
 
 def kind_of(annotation: Any) -> Kind:

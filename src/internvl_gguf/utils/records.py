@@ -136,16 +136,18 @@ CORRECTED_ENCODERS: Final = Folder("mmproj", "corrected vision encoders")
 HEADERS: Final = Folder("headers", "file headers from the hub")
 COMPILED_ENCODERS: Final = Folder("openvino", "vision encoders compiled for this machine")
 BENCHMARKS: Final = Folder("bench", "results of benchmarks")
+RPC_WEIGHTS: Final = Folder("rpc", "weights that `internvl rpc-server` keeps")
 
 ENCODER_SPEED: Final = Record("encoder-speed.json", "speed of the vision encoder by precision")
 FINGERPRINTS: Final = Record("fingerprints.json", "contents of files already read", most_entries=64)
 ROOFLINE: Final = Record("roofline.json", "speed of this machine")
+RPC_PROTOCOL: Final = Record("rpc-protocol.json", "version of llama.cpp's RPC that is installed")
 SAID_ONCE: Final = Record("said-once.json", "what was said and is not said again")
 TRIAL: Final = Record("trial.json", "parts of llama.cpp that work on this machine")
 TUNING: Final = Record("tuning.json", "threads and batches that suit this machine")
 
-FOLDERS: Final = (EMBEDDINGS, CORRECTED_ENCODERS, COMPILED_ENCODERS, HEADERS, BENCHMARKS)
-RECORDS: Final = (ENCODER_SPEED, FINGERPRINTS, ROOFLINE, SAID_ONCE, TRIAL, TUNING)
+FOLDERS: Final = (EMBEDDINGS, CORRECTED_ENCODERS, COMPILED_ENCODERS, HEADERS, BENCHMARKS, RPC_WEIGHTS)
+RECORDS: Final = (ENCODER_SPEED, FINGERPRINTS, ROOFLINE, RPC_PROTOCOL, SAID_ONCE, TRIAL, TUNING)
 
 
 def _entry(entries: Mapping[str, Any], key: str, read: Callable[[Any], _Read]) -> _Read | None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from internvl_gguf.config import USUAL_PICTURES, EngineConfig, PictureOptions
 from internvl_gguf.engine.tile_run import RequestReport, TileProgress
 from internvl_gguf.errors import SessionStateError, WorkerDiedError
+from internvl_gguf.hardware.rpc.lost import lost_servers
 from internvl_gguf.models.local_files import ModelFiles
 from internvl_gguf.session.worker import messages
 from internvl_gguf.session.worker.worker_process import WorkerProcess
@@ -139,7 +140,7 @@ class WorkerClient:
                 elif isinstance(message, messages.NotLoaded):
                     raise message.error
                 elif message is process:  # and not the one before it
-                    raise death_error(process, " while the model was loaded")
+                    raise self._death_error(process, " while the model was loaded")
         except BaseException:
             process.kill("was stopped")
             raise
@@ -196,7 +197,7 @@ class WorkerClient:
         self._requests[number] = request, process
         process.send(make(number))
         if process.ending:  # checked last: if the process ends later, `_ended` finds the request
-            self._end(number, death_error(process))
+            self._end(number, self._death_error(process))
         return number
 
     def call(self, method: str, *arguments: Any) -> Any:
@@ -301,12 +302,19 @@ class WorkerClient:
 
     def _ended(self, process: WorkerProcess) -> None:
         """End the requests of a process that has ended, in the thread that read from it."""
-        for number, (_, asked) in list(self._requests.items()):
-            if asked is process:
-                self._end(number, death_error(process))
+        under_way = [number for number, (_, asked) in list(self._requests.items()) if asked is process]
+        if under_way:
+            error = self._death_error(process)
+            for number in under_way:
+                self._end(number, type(error)(error.message, error.hint))
         if process is self._process and self._loading is not None:
             self._loading.put(process)
         self._wake_waiters()
+
+    def _death_error(self, process: WorkerProcess, when: str = "") -> WorkerDiedError:
+        """Return the error of what was under way when a process ended, because of a lost server or by itself."""
+        lost = lost_servers(self._load.config.servers, process.ending)
+        return WorkerDiedError(lost.message, lost.hint) if lost else death_error(process, when)
 
     def _check_life(self) -> None:
         """End the process if it has work and was silent for too long."""

@@ -1,0 +1,1 @@
+"""Models on real RPC servers over loopback: `make test-rpc`."""
