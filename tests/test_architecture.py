@@ -67,6 +67,7 @@ ROOMS: dict[str, set[str]] = {
         "models",
         "judging",
         "session",
+        "critics",
     }
     | {"quantizing"},
     "chat": {

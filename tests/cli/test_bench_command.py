@@ -236,6 +236,40 @@ def test_several_answers_are_measured_alone_and_once(
     assert "certainty" not in answer
 
 
+def test_a_critic_judges_beside_the_vote_and_its_answers_are_kept_by_its_content(
+    folder: Path, own_cache: None, here: Callable[..., tuple[str, str]], tmp_path: Path
+) -> None:
+    """Random weights judge by nothing, but they judge."""
+    task = folder / "closed-critic.jsonl"
+    lines = [{"image": "red.png", "prompt": f"{number}?", "answer": "a", "max_tokens": 3} for number in range(2)]
+    task.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    critic = tmp_path / "critic"
+    critic.mkdir()
+    text, mmproj = write_tiny_text(critic / "my-critic.gguf", seed=5, n_ctx=1024), critic / "mmproj-F16.gguf"
+    write_tiny_mmproj(mmproj)
+    asked = (folder / "tiny-Q8_0.gguf", "--best-of", "2,4", "--task", task, "-t", "1", "-c", "1024", "--temp", "2")
+    judged = (*asked, "--judge", "vote", "--judge", text)
+    answer, said = here(*judged, "--json")
+    assert "my-critic.gguf is not known as a critic" in said
+    (row,) = results_from_json(json.loads(answer)).rows
+    (found,) = row.best_of
+    assert found.judges == ("vote", "my-critic.gguf", "pass")
+    assert [each.count for each in found.judged if each.judge == "my-critic.gguf"] == [1, 2, 4]
+    answer, said = here(*judged, "-o", tmp_path / "report.html")
+    assert "kept from an earlier run" in said
+    assert "my-critic.gguf" in (tmp_path / "report.html").read_text("utf-8")
+    write_tiny_text(text, seed=6, n_ctx=1024)
+    assert "measured in" in here(*judged)[1]
+
+
+def test_a_critic_that_cannot_judge_is_told_before_anything_is_measured(folder: Path, tmp_path: Path) -> None:
+    write_tiny_mmproj(tmp_path / "mmproj-F16.gguf")
+    wide = write_tiny_text(tmp_path / "wide.gguf", width=128)
+    said = refused(folder / "tiny-Q8_0.gguf", "--best-of", "4", "--task", folder / "open.jsonl", "--judge", wide)
+    assert "does not belong to" in said
+    assert "64 wide, the text model takes 128" in said
+
+
 BAD: list[tuple[list[str], list[str], int]] = [
     (["FOLDER:Q8_0,Q8_1"], ["no quant 'Q8_1'", "nearest", "Q8_0"], 1),
     (["InternVL3-14B-Instruct"], ["Which quants", "--all or --fits", "UD-Q4_K_XL"], 1),
@@ -275,7 +309,8 @@ MORE_BAD: list[tuple[list[str], list[str], int]] = [
     (["demo", "--best-of", "1"], ["nothing to choose"], 2),
     (["demo", "--best-of", "4", "--temperature", "0"], ["all 4 answers would be equal"], 2),
     (["demo", "--best-of", "4", "--seed", "-1"], ["seed"], 2),
-    (["demo", "--best-of", "4", "--judge", "jury"], ["--judge names 'jury'", "vote or certainty"], 2),
+    (["demo", "--best-of", "4", "--judge", "jury"], ["jury is no judge", "vote and certainty are judges"], 2),
+    (["demo", "--best-of", "4", "--judge", "FOLDER/tiny-Q8_0.gguf"], ["cannot judge", "tiles of", "Take a critic"], 2),
     (["demo", "--judge", "vote"], ["--judge is for --best-of"], 2),
     (["demo", "--best-of", "4", "--task", "FOLDER/open.jsonl"], ["no line with an answer"], 1),
     (["FOLDER", "--html", "same.html", "--plot", "same.html"], ["two things"], 1),

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from internvl_gguf.bench.best_of.judges import named_judges
+from internvl_gguf.bench.best_of.judges import opened_judges
 from internvl_gguf.bench.best_of.measure import measure_best_of
 from internvl_gguf.bench.best_of.timing import with_seconds
 from internvl_gguf.bench.jobs import BestOfJob, Job, Part, PartResult, ScoringJob, job_of_line
@@ -26,6 +26,10 @@ from internvl_gguf.bench.speed import measure_loads, measure_parallel, measure_r
 from internvl_gguf.config import EngineConfig, EngineOptions
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError
 from internvl_gguf.session import Session
+
+if TYPE_CHECKING:
+    from internvl_gguf.bench.best_of.critic_files import CriticFiles
+    from internvl_gguf.critics import Critic
 
 
 def main() -> None:
@@ -79,8 +83,12 @@ def _measure_machine(job: Job) -> Iterator[tuple[Part, PartResult]]:
 
 def _measure_best_of(job: Job, wanted: BestOfJob, task: str | None) -> BestOfResult:
     """Count right answers, and take the time with nothing of the pictures known."""
-    judges = named_judges(wanted.settings.judges)
-    with _open(job, {}) as session:
+
+    def open_critic(files: CriticFiles) -> Critic:
+        engine: dict[str, Any] = {**job.engine, "n_parallel": 1, "n_candidates": 1, "n_draft": 0}
+        return files.open(_notice, **engine)
+
+    with opened_judges(wanted.settings, open_critic) as judges, _open(job, {}) as session:
         measured = measure_best_of(session, task, wanted.settings, judges, _report_stage, _notice)
     with _open(job, {"embedding_cache_bytes": 0, "embedding_disk_bytes": 0}) as session:
         return with_seconds(session, measured, wanted.settings, _report_stage)

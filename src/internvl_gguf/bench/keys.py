@@ -51,12 +51,7 @@ class RunIdentity:
         Raises:
             ModelFileError: a file cannot be read.
         """
-        try:
-            parts = [file_fingerprint(Path(header.label)) for header in read_text_headers(files.text)]
-            return cls(" ".join(parts), file_fingerprint(files.mmproj), build, run_config)
-        except OSError as error:
-            name = error.filename or files.text
-            raise ModelFileError(f"{name} cannot be read: {error.strerror}.", "Check the disk and the path.") from error
+        return cls(*_fingerprints(files.text, files.mmproj), build, run_config)
 
     def speed_key(self, measurements: MeasurementSettings) -> Key:
         """Return everything that speed depends on."""
@@ -91,8 +86,15 @@ class RunIdentity:
         return {**self._base(_OF_TIME), "task": _task_digest(task)}
 
     def best_of_key(self, task: str | None, settings: BestOfSettings) -> Key:
-        """Return everything that several answers to the questions of a task, and their time, depend on."""
-        asked = {"task": _task_digest(task), "best_of": asdict(settings)}
+        """Return everything that several answers to the questions of a task, and their time, depend on.
+
+        Raises:
+            ModelFileError: a critic's file cannot be read.
+        """
+        critics = [
+            {**each.identity, "files": _fingerprints(Path(each.text), Path(each.mmproj))} for each in settings.critics
+        ]
+        asked = {"task": _task_digest(task), "best_of": {**asdict(settings), "critics": critics}}
         return {**self._base(_OF_SPEED), **asked, "machine": machine_identity()}
 
     def _of_text(self) -> dict[str, Any]:
@@ -102,6 +104,16 @@ class RunIdentity:
         settings = {name: value for name, value in self.run_config.settings.items() if name not in left_out}
         files = {"text": self.text, "mmproj": self.mmproj}
         return {**files, "build": self.build, "version": __version__, "settings": settings}
+
+
+def _fingerprints(text: Path, mmproj: Path) -> tuple[str, str]:
+    """Return the fingerprints of a model's files; those of the parts of a split one stand in a row."""
+    try:
+        parts = [file_fingerprint(Path(header.label)) for header in read_text_headers(text)]
+        return " ".join(parts), file_fingerprint(mmproj)
+    except OSError as error:
+        name = error.filename or text
+        raise ModelFileError(f"{name} cannot be read: {error.strerror}.", "Check the disk and the path.") from error
 
 
 @cache

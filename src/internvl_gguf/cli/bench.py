@@ -15,6 +15,7 @@ import typer
 from internvl_gguf._version import __version__
 from internvl_gguf.bench.sweep import REPETITIONS, Sweep
 from internvl_gguf.cli import bench_options, options
+from internvl_gguf.cli.bench_best_of import best_of_settings, check_critics, with_critics
 from internvl_gguf.cli.bench_output import BenchOutput
 from internvl_gguf.cli.bench_progress import LadderLine, bench_progress
 from internvl_gguf.cli.output import say
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from internvl_gguf.bench.benchmark_plan import MeasurementSettings
-    from internvl_gguf.bench.best_of.settings import BestOfSettings
     from internvl_gguf.bench.fitting import FittingChooser
     from internvl_gguf.bench.jobs import MachineFacts, Part
     from internvl_gguf.bench.pairs import FilePair
@@ -86,7 +86,7 @@ def bench(
         return
     names = tuple(models or [options.chosen_model(None)])
     with option_errors():
-        several = _best_of(best_of, judge, temperature, seed)
+        several = best_of_settings(best_of, judge, temperature, seed)
         tasks = _tasks(task, only, names, is_wanted=several is not None)
         parts = _parts(only, no_speed=no_speed, no_quality=no_quality, has_task=bool(tasks))
         parts = frozenset() if several and only is None else parts
@@ -96,6 +96,8 @@ def bench(
         room = parse_memory(budget) if budget is not None else None
         report = BenchOutput.parse(room, "json" if json_output else output_format, output, html, plot)
     report.check()
+    with option_errors():
+        wanted = replace(wanted, measurements=replace(measurements, best_of=with_critics(several)))
     results, is_interrupted = _run(wanted, fresh=not resume)
     report.write(results)
     if is_interrupted:
@@ -183,6 +185,8 @@ def _run(asked: _Asked, *, fresh: bool) -> tuple[Results, bool]:
     notices = _check_sets(asked.measurements)
     chooser = _fitting(asked.fits, asked.sweep) if asked.fits is not None else None
     model, pairs = _find(asked, chooser)  # before a process is started for the next
+    with option_errors():
+        check_critics(asked.measurements.best_of, pairs)
     machine = ask_machine()
     with option_errors():
         plan = make_plan(model, pairs, asked.sweep, asked.measurements, _host(machine), asked.reference)
@@ -267,28 +271,6 @@ def _check_sets(measurements: MeasurementSettings) -> tuple[str, ...]:
     for line in problems:
         say(line)
     return problems
-
-
-def _best_of(
-    counts: str | None, judges: list[str] | None, temperature: float | None, seed: int | None
-) -> BestOfSettings | None:
-    """Return how several answers to each question are compared; None if they are not.
-
-    Raises:
-        InvalidRequestError: they cannot be compared so, or it is said how but not that they are to be.
-    """
-    from internvl_gguf.bench.best_of.judges import named_judges
-    from internvl_gguf.bench.best_of.settings import BestOfSettings
-
-    if counts is None:
-        given = {"--judge": judges, "--temperature": temperature, "--seed": seed}
-        first = next((flag for flag, value in given.items() if value is not None), None)
-        if first is not None:
-            raise InvalidRequestError(f"{first} is for --best-of, which was not given.", "Add --best-of 1,2,4,8.")
-        return None
-    settings = BestOfSettings.parse(counts, tuple(judges or ()), seed, temperature)
-    named_judges(settings.judges)
-    return settings
 
 
 def _tasks(

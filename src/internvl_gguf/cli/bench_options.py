@@ -104,8 +104,9 @@ CascadeOption = Annotated[
 JudgeOption = Annotated[
     list[str] | None,
     given(
-        "vote|certainty",
-        "Who chooses; both if left out. May be repeated.",
+        "vote|certainty|MODEL",
+        "Who chooses: the vote, certainty, or a critic by the name of its model; the first two if left out. May be "
+        "repeated.",
         _BEST_OF,
         "--judge",
         allow_from_autoenv=False,

@@ -2,6 +2,7 @@
 
 settings                   how many answers, how they are sampled, who judges
 estimators                 what fewer answers would have got, from the answers that are there
+critic_files               critics that judge, by their files
 measure, judges, timing    ask, judge, and take the time
 tables, charts, wording    its part of the reports
 """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
+from internvl_gguf.bench.best_of.critic_files import CriticFiles
 from internvl_gguf.config import MAX_BEST_OF, MAX_SEED, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 
@@ -21,6 +23,7 @@ class BestOfSettings:
         counts: numbers of answers in ascending order; the first is 1, the single answer that the others are compared
             with.
         judges: names of the judges.
+        critics: the files of those among them that are models.
         seed: seed from which those of all answers are counted on.
         temperature: of all answers; None for the published best-of-8, whose first answer is greedy and whose others are
             sampled (`session.candidate_answers`).
@@ -30,6 +33,7 @@ class BestOfSettings:
     judges: tuple[str, ...] = DEFAULT_JUDGES
     seed: int = DEFAULT_SEED
     temperature: float | None = None
+    critics: tuple[CriticFiles, ...] = ()
 
     @property
     def most(self) -> int:
@@ -67,6 +71,16 @@ class BestOfSettings:
             )
         SamplingParams(best_of=ordered[-1], temperature=temperature, seed=seed)  # checks them
         return cls(ordered, judges or DEFAULT_JUDGES, DEFAULT_SEED if seed is None else seed, temperature)
+
+    def with_critics(self, found: Mapping[str, CriticFiles]) -> Self:
+        """Return them with the files of critics, by the judges' names; the reports call these judges by their labels.
+
+        Raises:
+            InvalidRequestError: two have one label.
+        """
+        judges = tuple(found[name].label if name in found else name for name in self.judges)
+        _once("--judge", judges)
+        return replace(self, judges=judges, critics=tuple(found[name] for name in self.judges if name in found))
 
     def sampling(self, question: int, max_tokens: int) -> SamplingParams:
         """Return how the answers to a question are sampled.
