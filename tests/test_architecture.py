@@ -51,6 +51,21 @@ ROOMS: dict[str, set[str]] = {
         "judging",
     },
     "critics": {*PUBLIC, "images", "engine", "models", "judging", "session"},
+    "bulk": {
+        *PUBLIC,
+        "gguf",
+        "images",
+        "video",
+        "structured",
+        "hardware",
+        "memory",
+        "planning",
+        "models",
+        "judging",
+        "session",
+        "critics",
+    },
+    "ray": {"errors", "types", "bulk", "models", "session"},
     "history": {*PUBLIC, "images", "video", "session"},
     "quantizing": {*PUBLIC, "gguf", "images", "hardware", "llama", "models", "session"},
     "demo": {"errors", "session"},
@@ -112,7 +127,7 @@ ROOMS: dict[str, set[str]] = {
         "planning",
         "models",
     }
-    | {"session", "critics", "history", "quantizing", "bench", "chat", "server"},
+    | {"session", "critics", "bulk", "ray", "history", "quantizing", "bench", "chat", "server"},
 }
 """Rooms, the lowest first, and the rooms below them that they may know. `__init__` and `__main__` are the doors."""
 

@@ -26,10 +26,12 @@ from internvl_gguf import (
     Reply,
     SamplingParams,
 )
+from internvl_gguf.bulk.common import Common
+from internvl_gguf.bulk.lines import Line, read_lines
+from internvl_gguf.bulk.records import RecordWriter, record_of
 from internvl_gguf.cli import main
-from internvl_gguf.cli.batch import Work
-from internvl_gguf.cli.batch_lines import Common, Line, RecordWriter, read_lines, record_of
 from internvl_gguf.cli.batch_report import BatchSpeed, Tally, estimate
+from internvl_gguf.cli.batch_work import Work
 from internvl_gguf.hardware.device_speed import Range
 from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.models.resolve import ModelFiles
@@ -130,7 +132,7 @@ def test_records_are_written_as_soon_as_order_permits(seed: int) -> None:
     places = list(range(20))
     random.Random(seed).shuffle(places)
     file = io.BytesIO()
-    writer = RecordWriter(file)
+    writer = RecordWriter(file.write)
     for count, place in enumerate(places, 1):
         writer.put(place, {"place": place})
         done = set(places[:count])
@@ -140,7 +142,7 @@ def test_records_are_written_as_soon_as_order_permits(seed: int) -> None:
 
 def test_what_is_done_is_written_where_a_run_ends_early() -> None:
     file = io.BytesIO()
-    writer = RecordWriter(file)
+    writer = RecordWriter(file.write)
     for place in (0, 4, 2):
         writer.put(place, {"id": "\ud800", "place": place})
     writer.close()
@@ -234,16 +236,19 @@ def test_ctrl_c_keeps_what_is_done(tiny: ModelFiles) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--batch", "q.jsonl", "A question?"],
         ["--batch", "q.jsonl", "-i", "a.png"],
         ["--output", "o.jsonl", "A question?"],
         ["--parallel", "2", "A question?"],
+        ["--workers", "2", "A question?"],
         ["--drop-others", "A question?"],
         ["--batch", "q.jsonl", "--drop-others"],
         ["--batch", "q.jsonl", "--json"],
         ["--batch", "q.jsonl", "-v"],
         ["--batch", "q.jsonl", "--parallel", "0"],
         ["--batch", "q.jsonl", "--parallel", "1000"],
+        ["--batch", "q.jsonl", "--workers", "0"],
+        ["--batch", "q.jsonl", "--workers", "1000"],
+        ["--batch", "q.jsonl", "--workers", "many"],
     ],
 )
 def test_wrong_usage(run: Run, arguments: list[str]) -> None:
@@ -320,7 +325,7 @@ def test_an_estimate_counts_pictures_and_each_lines_own_answer(tmp_path: Path) -
 def test_an_estimate_looks_at_lines_from_all_over_the_file() -> None:
     """It knew the first eight lines only, and a file may begin with its smallest pictures."""
     lines = [Line(number, b'{"prompt": "%d"}' % number) for number in range(1, 1001)]
-    work = Work(lambda: iter(lines), DEFAULTS, frozenset({1}), 999, None)
+    work = Work(lambda: iter(lines), DEFAULTS, frozenset({1}), None, 999, None)
     seen = [int(each.prompt) for each in work.sample({"layout": "frames", "sampling": DEFAULTS.sampling})]
     assert (seen[0], len(seen)) == (2, 16)
     assert all(50 < later - earlier < 70 for earlier, later in itertools.pairwise(seen))

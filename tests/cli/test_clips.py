@@ -13,13 +13,14 @@ import pytest
 from PIL import Image
 
 from internvl_gguf import Question, SamplingParams, Session, Video
-from internvl_gguf.cli.batch_clips import ClipOptionsError
-from internvl_gguf.cli.batch_lines import Common, Line
-from internvl_gguf.cli.clip_options import ClipWishes
+from internvl_gguf.bulk.clip_fields import ClipOptionsError
+from internvl_gguf.bulk.common import Common
+from internvl_gguf.bulk.lines import Line
 from internvl_gguf.cli.completion import answer
 from internvl_gguf.cli.prompt_pictures import find_pictures
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.models.resolve import ModelFiles
+from internvl_gguf.video.clip_wishes import ClipWishes
 from internvl_gguf.video.formats import is_clip
 from tests.cli.test_batch_lines import SPEED, Run, records, run
 from tests.cli.test_batch_lines import told as estimated

@@ -34,7 +34,8 @@ NEW_USE = """\
 SURFACES = """
 import json, runpy, sys
 from internvl_gguf.chat.settings import Settings, setting_names
-from internvl_gguf.cli.batch_lines import Common, Line
+from internvl_gguf.bulk.common import Common
+from internvl_gguf.bulk.lines import Line
 from internvl_gguf.cli.completion import answer
 from internvl_gguf.config import SamplingParams
 from internvl_gguf.llama.library import llama_cpp

@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from internvl_gguf.bulk.common import Common
+from internvl_gguf.bulk.lines import Line
 from internvl_gguf.chat.settings import Settings
 from internvl_gguf.cli import options
 from internvl_gguf.cli.ask import ask
 from internvl_gguf.cli.asking_options import asking_options, asking_types, asks
-from internvl_gguf.cli.batch_lines import Common, Line, in_fields
+from internvl_gguf.cli.batch_words import in_fields
 from internvl_gguf.cli.chat import chat
 from internvl_gguf.cli.command_list import COMMANDS, COMPLETE
 from internvl_gguf.cli.completion import answer

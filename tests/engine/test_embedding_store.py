@@ -597,7 +597,7 @@ def test_cache_shows_what_is_kept_and_clears_it(tiny: ModelFiles, own_cache: Pat
     (own_cache / "letter.txt").write_text("not ours")
     shown = json.loads(run("cache", "--json").stdout)
     caches = {cache["name"]: cache for cache in shown["caches"]}
-    assert caches.keys() == {"embeddings", "mmproj", "openvino", "headers", "bench", "measured"}
+    assert caches.keys() == {"embeddings", "mmproj", "openvino", "headers", "bench", "rpc", "measured"}
     assert caches["embeddings"]["entries"] == 7
     assert caches["embeddings"]["bytes"] == used_bytes(own_cache / "embeddings")
     assert caches["embeddings"]["max_bytes"] == 4 * 2**30

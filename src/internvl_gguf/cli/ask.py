@@ -12,8 +12,9 @@ import typer
 from internvl_gguf.cli import ask_options, form_options, options
 from internvl_gguf.cli.ask_progress import AskProgress, ask_progress
 from internvl_gguf.cli.asking_options import AskingOptions, pictures_of, takes_asking_options
+from internvl_gguf.cli.batch_options import BATCH_PARALLEL, BatchOptions, takes_batch_options
 from internvl_gguf.cli.boxes_output import box_files, is_cut_off, write_boxes
-from internvl_gguf.cli.clip_options import ClipWishes, VideoOption, refuse_wishes_without_clip, takes_clip_options
+from internvl_gguf.cli.clip_options import VideoOption, refuse_wishes_without_clip, takes_clip_options
 from internvl_gguf.cli.judges import find_judge, is_critic
 from internvl_gguf.cli.output import StreamedAnswer, print_json, say, show_library_log
 from internvl_gguf.cli.parameters import value_sources
@@ -24,6 +25,7 @@ from internvl_gguf.config import AskOptions, EngineConfig, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.types import Picture, Video
 from internvl_gguf.utils.kinds import JudgeName
+from internvl_gguf.video.clip_wishes import ClipWishes
 
 if TYPE_CHECKING:
     from internvl_gguf.session import Session
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 _FEWEST_MEASURED = 10  # tokens of an answer below which its speed says nothing
 
 
+@takes_batch_options
 @takes_clip_options
 @takes_asking_options
 def ask(
@@ -50,14 +53,11 @@ def ask(
     boxes: ask_options.BoxesOption = None,
     escalate: ask_options.EscalateOption = None,
     threshold: ask_options.ThresholdOption = None,
-    batch: ask_options.BatchOption = None,
-    output: ask_options.OutputOption = None,
-    parallel: ask_options.ParallelOption = None,
-    drop_others: ask_options.DropOthersOption = False,
     json_output: options.JSONOption = False,
     verbose: ask_options.TimingsOption = False,
     log: ask_options.LogOption = False,
     *,
+    many: BatchOptions,
     wishes: ClipWishes,
     asking: AskingOptions,
 ) -> None:
@@ -65,32 +65,30 @@ def ask(
     words, image, video = model_and_prompt or [], image or [], video or []
     if threshold is not None and escalate is None:
         raise typer.BadParameter("goes with --escalate only", param_hint="--threshold")
-    if batch is None:
-        _refuse_without_batch(output, parallel, drop_others)
+    if many.batch is None:
         words, found = _without_pictures(words)
         image = [*image, *found]
         model, prompt = _split_arguments(words, model_option, prompt_option)
     else:
-        _refuse_with_batch(json_output, verbose, drop_others and output is None, boxes is not None, escalate)
-        model, prompt = model_option or _model_of_batch(words, image, video), prompt_option
-    _refuse_stdin_twice(prompt if batch is None else str(batch), [*image, *video], schema, grammar)
+        _refuse_with_batch(json_output, verbose, boxes is not None, escalate)
+        model, prompt = _arguments_of_batch(words, image, video, model_option, prompt_option)
+    _refuse_stdin_twice(prompt if many.batch is None else str(many.batch), [*image, *video], schema, grammar)
     config = asking.engine
-    if batch is not None:
+    if many.batch is not None:
         with option_errors():
-            config = replace(config, n_parallel=ask_options.BATCH_PARALLEL if parallel is None else parallel)
-    if output is None:
+            config = replace(config, n_parallel=BATCH_PARALLEL if many.parallel is None else many.parallel)
+    if many.output is None:
         require_stdout()
     if log:
         show_library_log()
     opening = {**asking.opening, "mmproj": asking.mmproj, **config.options}
     form = form_options.given_form(schema, choices, regex, grammar, draws=boxes is not None)
     asked = cast("AskOptions", {**asking.asked, **form, "format_in_prompt": format_in_prompt})
-    if batch is not None:
+    if many.batch is not None:
         from internvl_gguf.cli.batch import BatchJob, run_batch
 
         name = options.chosen_model(model)
-        source = None if str(batch) == "-" else batch
-        run_batch(BatchJob(source, output, drop_others, name, config, opening, asked, form, prompt, wishes))
+        run_batch(BatchJob(many, name, config, opening, asked, form, prompt, wishes))
         return
     _refuse_critic_of_several(asking, escalate)
     _say_of_idle_judge(asking)
@@ -239,19 +237,7 @@ def _refuse_critic_of_several(asking: AskingOptions, escalate: str | None) -> No
         )
 
 
-def _refuse_without_batch(output: Path | None, parallel: int | None, drop_others: bool) -> None:
-    for is_given, name in (
-        (output is not None, "--output"),
-        (parallel is not None, "--parallel"),
-        (drop_others, "--drop-others"),
-    ):
-        if is_given:
-            raise typer.BadParameter("goes with --batch only", param_hint=name)
-
-
-def _refuse_with_batch(
-    json_output: bool, verbose: bool, drops_from_nothing: bool, draws: bool, escalate: str | None
-) -> None:
+def _refuse_with_batch(json_output: bool, verbose: bool, draws: bool, escalate: str | None) -> None:
     if escalate is not None:
         raise typer.BadParameter("the questions of --batch are asked of one model", param_hint="--escalate")
     if draws:
@@ -262,28 +248,38 @@ def _refuse_with_batch(
         raise typer.BadParameter(
             "the records of --batch have usage and timings; -vv is the log", param_hint="--verbose"
         )
-    if drops_from_nothing:
-        raise typer.BadParameter("goes with --output only", param_hint="--drop-others")
 
 
-def _model_of_batch(arguments: list[str], images: list[str], videos: list[str]) -> str | None:
-    """Return MODEL of the command line if the questions come from a file; None if it is left out."""
-    if len(arguments) > 1:
+def _arguments_of_batch(
+    words: list[str], images: list[str], videos: list[str], model: str | None, prompt: str | None
+) -> tuple[str | None, str | None]:
+    """Return MODEL and PROMPT of the command line where the pictures come from elsewhere; None for one that is missing.
+
+    A single word without a space is the model, as a question of one word is rarer than a batch of questions.
+    """
+    if any(map(_is_picture_file, words)):
         raise typer.BadParameter(
-            "the questions are in the file that --batch names; -p gives one to all lines without", param_hint="PROMPT"
+            "the shell made several names of it: put the glob in quotes, or name the folder", param_hint="--batch"
         )
     if images:
         raise typer.BadParameter('name the pictures in each line, as "images": [...]', param_hint="--image")
     if videos:
         raise typer.BadParameter('name the clips in each line, as "videos": [...]', param_hint="--video")
-    return arguments[0] if arguments else None
+    if len(words) == 1 and model is None and " " not in words[0]:
+        return words[0], prompt
+    return _split_arguments(words, model, prompt)
+
+
+def _is_picture_file(word: str) -> bool:
+    from internvl_gguf.chat.typed_line import has_picture_name
+
+    return has_picture_name(word) and Path(word).is_file()
 
 
 def _without_pictures(words: list[str]) -> tuple[list[str], list[str]]:
     """Return the words of the command line that are no files of pictures or clips, and those files."""
-    from internvl_gguf.chat.typed_line import has_picture_name
 
-    pictures = [word for word in words if has_picture_name(word) and Path(word).is_file()]
+    pictures = [word for word in words if _is_picture_file(word)]
     for picture in pictures:
         say(f"Attached {picture}, as with -i.")
     return [word for word in words if word not in pictures], pictures

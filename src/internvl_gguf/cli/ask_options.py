@@ -10,12 +10,7 @@ import typer
 from internvl_gguf.cli.options import MODEL_VARIABLE
 from internvl_gguf.config import DEFAULT_THRESHOLD, PictureOptions
 
-_BATCH: Final = "Many questions"
 _CASCADE: Final = "Where the answer is not sure"
-
-BATCH_PARALLEL: Final = 4
-"""Questions of a batch answered at once where nothing else is said: most of what batching gains, a quarter the memory
-of what would gain the rest."""
 
 WordsArgument = Annotated[
     list[str] | None,
@@ -84,46 +79,6 @@ ThresholdOption = Annotated[
         "one for all; `internvl bench --cascade` finds it.",
         show_default=False,
         rich_help_panel=_CASCADE,
-    ),
-]
-BatchOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE.jsonl",
-        help="Answer the questions of a file (- for stdin), one JSON object a line: prompt, images, videos, id, "
-        "system, and options by their names, as max_tokens. The answers are JSON lines, in the same order. Fewer "
-        "--max-tiles are faster.",
-        show_default=False,
-        rich_help_panel=_BATCH,
-    ),
-]
-OutputOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE.jsonl",
-        help="Write the answers of --batch here instead; run again, it goes on with what is not answered yet, by this "
-        "model and with these options.",
-        show_default=False,
-        rich_help_panel=_BATCH,
-    ),
-]
-ParallelOption = Annotated[
-    int | None,
-    typer.Option(
-        help=f"Questions of --batch answered at once; {BATCH_PARALLEL} if left out. Each takes a KV cache.",
-        show_default=False,
-        rich_help_panel=_BATCH,
-    ),
-]
-DropOthersOption = Annotated[
-    bool,
-    typer.Option(
-        "--drop-others",
-        help="Drop the answers in --output to lines that --batch does not have; without this they are an error.",
-        show_default=False,
-        rich_help_panel=_BATCH,
     ),
 ]
 TimingsOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the answer took, on stderr.")]

@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import typer
 
+from internvl_gguf.bulk.answer_file import AnswerFile, Kept, hold_answers
+from internvl_gguf.bulk.common import Common
+from internvl_gguf.bulk.lines import Line
+from internvl_gguf.bulk.sources import Source, lines_of_text, open_source
+from internvl_gguf.bulk.template import PromptTemplate
 from internvl_gguf.cli.asking_options import pictures_of
-from internvl_gguf.cli.batch_lines import Common, Line, RecordWriter, read_lines, record_of
-from internvl_gguf.cli.batch_output import AnswerFile, Kept, hold_answers
-from internvl_gguf.cli.batch_report import LOOKED_AT, BatchProgress, BatchSpeed, Tally, estimate
-from internvl_gguf.cli.clip_options import ClipWishes
-from internvl_gguf.cli.judges import FoundCritic, find_judge, is_critic
-from internvl_gguf.cli.output import answer_stream, progress_bars, say
+from internvl_gguf.cli.batch_options import BatchOptions
+from internvl_gguf.cli.batch_report import BatchProgress, BatchSpeed, Tally, estimate
+from internvl_gguf.cli.batch_work import Records, Work
+from internvl_gguf.cli.judges import find_judge, is_critic
+from internvl_gguf.cli.output import Figure, answer_stream, progress_bars, say
 from internvl_gguf.cli.run import FAILED
 from internvl_gguf.config import AskOptions, EngineConfig, PictureOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.types import Question
 from internvl_gguf.utils.options import options_of
 from internvl_gguf.utils.sizes import counted
-from internvl_gguf.utils.text_data import as_utf8, has_wide_mark
+from internvl_gguf.video.clip_wishes import ClipWishes
 
 if TYPE_CHECKING:
+    from internvl_gguf.bulk.answerer import Answering, LoadedFacts
+    from internvl_gguf.critics.found_critic import FoundCritic
     from internvl_gguf.models.local_files import ModelFiles
-    from internvl_gguf.session import Session
-    from internvl_gguf.session.batch import Outcome
-
-_MARK_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,7 @@ class BatchJob:
     """The request given to `internvl ask --batch`.
 
     Attributes:
-        source: the file of questions; None for stdin.
-        output: the file of answers; None for stdout.
-        drop_others: whether answers in `output` to lines that are not in `source` are dropped.
+        many: what is asked about, and where the answers go.
         model: the model's name.
         config: how it is run.
         opening: arguments of `Session.open`.
@@ -52,9 +51,7 @@ class BatchJob:
         wishes: which frames of clips are shown that do not say otherwise.
     """
 
-    source: Path | None
-    output: Path | None
-    drop_others: bool
+    many: BatchOptions
     model: str
     config: EngineConfig
     opening: dict[str, Any]
@@ -82,38 +79,6 @@ class BatchJob:
         )
 
 
-@dataclass(frozen=True)
-class Work:
-    """The lines of a run.
-
-    Attributes:
-        lines: gives all lines from the beginning, as often as it is called.
-        common: what they have in common.
-        answered: numbers of those that an earlier run answered.
-        count: number of the others.
-        answers: gets the answers; None for stdout.
-    """
-
-    lines: Callable[[], Iterator[Line]]
-    common: Common
-    answered: frozenset[int]
-    count: int
-    answers: AnswerFile | None
-
-    def pending(self) -> Iterator[Line]:
-        """Return the lines that are not answered yet."""
-        return (line for line in self.lines() if line.number not in self.answered)
-
-    def sample(self, asked: AskOptions) -> Iterator[Question]:
-        """Return some of the pending questions, from all over the file; `asked` are the options of all of them."""
-        places = {count * self.count // LOOKED_AT for count in range(LOOKED_AT)}
-        for place, line in enumerate(self.pending()):
-            if place in places:
-                with contextlib.suppress(InvalidRequestError):
-                    question = self.common.question_of(line)
-                    yield replace(question, options={**asked, **question.options})
-
-
 def run_batch(job: BatchJob) -> None:
     """Answer the questions that are not answered yet.
 
@@ -126,20 +91,25 @@ def run_batch(job: BatchJob) -> None:
     from internvl_gguf.planning.auto_quant import machine_chooser
     from internvl_gguf.session.thinking import refuse_without_thoughts
 
-    tally = Tally(job.output)
+    many = job.many
+    if many.ray is not None:
+        from internvl_gguf.ray.lines import check_address
+
+        check_address(many.ray)
+    tally = Tally(many.output)
     with contextlib.ExitStack() as stack:
-        lines = stack.enter_context(_lines(job.source))
-        answers = stack.enter_context(hold_answers(job.output)) if job.output else None
-        if answers and not job.drop_others:
+        lines = stack.enter_context(_source(job)).lines
+        answers = stack.enter_context(hold_answers(many.output)) if many.output else None
+        if answers and not many.drop_others:
             _refuse_others(job, answers.others(lines()))
         if not any(True for _ in lines()):
             return
         files = obtain(job.model, job.opening["mmproj"], machine_chooser(job.config, pictures_of(job.opening)))
         common = job.common(files)
         refuse_without_thoughts(files, common.sampling)
-        work = _work(lines, common, answers)
+        work = _work(job, lines, common, answers)
         if answers:
-            stack.callback(answers.finish, lines, common.hash_of, drop_others=job.drop_others)
+            stack.callback(answers.finish, lines, common.hash_of, drop_others=many.drop_others)
         try:
             if work.count:
                 _answer(job, files, work, tally)
@@ -163,15 +133,19 @@ def _refuse_others(job: BatchJob, count: int) -> None:
     if count:
         whose = "lines that are not in the input" if count > 1 else "a line that is not in the input"
         raise InvalidRequestError(
-            f"{job.output} has {counted(count, 'answer')} to {whose}.",
+            f"{job.many.output} has {counted(count, 'answer')} to {whose}.",
             "Name another file with --output; or --drop-others drops them when the run ends.",
         )
 
 
-def _work(lines: Callable[[], Iterator[Line]], common: Common, answers: AnswerFile | None) -> Work:
+def _work(job: BatchJob, lines: Callable[[], Iterator[Line]], common: Common, answers: AnswerFile | None) -> Work:
     """Find out which lines are to be answered, and say so where some are answered."""
     kept = answers.kept(lines, common.hash_of) if answers else Kept(frozenset(), 0)
-    count = sum(1 for _ in lines())
+    numbers = [line.number for line in lines()]
+    count = len(numbers)
+    chosen = None
+    if job.many.sample is not None and job.many.sample < count:
+        chosen = frozenset(Random(0).sample(numbers, job.many.sample))
     if kept.answered:
         were = "was" if count == 1 else "were"
         say(f"{len(kept.answered):,} of {counted(count, 'line')} {were} answered before.")
@@ -181,37 +155,71 @@ def _work(lines: Callable[[], Iterator[Line]], common: Common, answers: AnswerFi
             f"{counted(kept.changed, 'line')} {were} answered with another model, other options or other words, "
             f"and {are} asked again."
         )
-    return Work(lines, common, kept.answered, count - len(kept.answered), answers)
+    asked = frozenset(numbers) if chosen is None else chosen
+    return Work(lines, common, kept.answered, chosen, len(asked - kept.answered), answers)
 
 
 def _answer(job: BatchJob, files: ModelFiles, work: Work, tally: Tally) -> None:
     """Answer the pending lines with a model; `tally` counts them."""
-    from internvl_gguf.session import Session
-    from internvl_gguf.session.question_options import checked_options
+    from internvl_gguf.bulk.answer_lines import answer_lines
+    from internvl_gguf.bulk.answerer import Answering
+    from internvl_gguf.bulk.pool import Told
 
-    critic = _critic(job, work)
+    opening = {name: value for name, value in job.opening.items() if name != "mmproj"}
+    answering = Answering(files, opening, job.asked, work.common, _critic(job, work))
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(work.answers.open()) if work.answers else answer_stream()
-        opening = {name: value for name, value in job.opening.items() if name != "mmproj"}
-        bars = progress_bars("bar", "count", "time left", transient=False, beside_answers=work.answers is not None)
+        write = stack.enter_context(work.answers.appending()) if work.answers else _written_to(answer_stream())
+        figures: tuple[Figure, ...] = ("bar", "count", "note", "time left")
+        bars = progress_bars(*figures, transient=False, beside_answers=work.answers is not None)
         progress = BatchProgress(stack.enter_context(bars), work.count, tally)
-        records = _Records(work, file, progress, tally)
+        records = Records(work, write, progress, tally, in_order=not job.many.unordered)
         stack.callback(records.close)
-        session = stack.enter_context(
-            Session.open(
-                files.text, files.mmproj, **opening, on_load=progress.load, on_notice=progress.notice, worker=True
-            )
-        )
-        asked = job.asked
-        if critic:
-            judge = stack.enter_context(critic.open(progress.load_critic, progress.notice, in_worker=True))
-            asked = cast("AskOptions", {**asked, "judge": judge})
-        told = _estimate(session, work, asked)
-        if told:
-            progress.notice(told)
+
+        def ready(loaded: LoadedFacts, devices: int) -> None:
+            if told := _estimate(loaded, work, job.asked, devices):
+                progress.notice(told)
+            tally.start()
+
+        told = Told(records.answered, progress.load, progress.load_critic, progress.notice, ready)
+        if job.many.ray is None:
+            answer_lines(answering, records.lines(), work.count, told, job.many.workers or 1)
+        else:
+            _answer_on_cluster(job, answering, records, progress, tally)
+    if work.chosen is not None:
+        _show_sample(work, records, tally)
+
+
+def _answer_on_cluster(
+    job: BatchJob, answering: Answering, records: Records, progress: BatchProgress, tally: Tally
+) -> None:
+    """Answer the lines on the machines of a cluster of Ray."""
+    from internvl_gguf.ray import lines as on_ray
+
+    workers = job.many.workers
+    with on_ray.cluster(cast("str", job.many.ray)):
+        progress.load(1.0)
         tally.start()
-        for question, outcome in session.each(records.questions(), **checked_options(asked)):
-            records.answered(question, outcome)
+        on_ray.answer_lines(answering, records.lines(), records.answered, workers if isinstance(workers, int) else None)
+
+
+def _show_sample(work: Work, records: Records, tally: Tally) -> None:
+    """Show the answers of a sample, if they are not on stdout, and how long all lines will take at its pace."""
+    if work.answers:
+        for shown in records.sample():
+            say(shown)
+    count = sum(1 for _ in work.lines())
+    if told := tally.all_of(count):
+        say(told)
+
+
+def _written_to(file: BinaryIO) -> Callable[[bytes], None]:
+    """Return what writes records to stdout, each at once."""
+
+    def write(data: bytes) -> None:
+        file.write(data)
+        file.flush()
+
+    return write
 
 
 def _critic(job: BatchJob, work: Work) -> FoundCritic | None:
@@ -229,93 +237,34 @@ def _is_judged(line: Line, judge: str) -> bool:
     return bool(given.get("best_of", 1) != 1 and given.get("judge", judge) == judge)
 
 
-def _estimate(session: Session, work: Work, asked: AskOptions) -> str | None:
+def _estimate(loaded: LoadedFacts, work: Work, asked: AskOptions, devices: int) -> str | None:
     """Return how long the lines will take, or what would make that known; None where it is not worth a line."""
-    runtime = session.runtime
-    speed = BatchSpeed(
-        runtime.configuration.speed,
-        runtime.vision.tokens_per_tile,
-        runtime.vision.image_size,
-        runtime.engine.n_parallel,
-    )
-    return estimate(speed, work.count, work.sample(asked), session.limits)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _LineQuestion(Question):
-    """The question of a line.
-
-    Attributes:
-        place: its place among the lines of this run, from 0.
-        line: the line.
-    """
-
-    place: int
-    line: Line
-
-
-class _Records:
-    """Turns lines into questions and their outcomes into records."""
-
-    def __init__(self, work: Work, file: BinaryIO, progress: BatchProgress, tally: Tally) -> None:
-        self._work = work
-        self._writer = RecordWriter(file, in_order=work.answers is None)
-        self._progress = progress
-        self._tally = tally
-
-    def questions(self) -> Iterator[_LineQuestion]:
-        """Yield the questions; a line that is not a question is recorded as failed when its turn comes."""
-        for place, line in enumerate(self._work.pending()):
-            try:
-                question = self._work.common.question_of(line)
-            except InvalidRequestError as error:
-                self._put(place, line, error)
-                continue
-            yield _LineQuestion(**vars(question), place=place, line=line)
-
-    def answered(self, question: _LineQuestion, outcome: Outcome) -> None:
-        """Record the outcome of a question."""
-        self._put(question.place, question.line, outcome, is_bound=self._work.common.is_bound(question))
-
-    def close(self) -> None:
-        """Write the records that are left."""
-        self._writer.close()
-
-    def _put(self, place: int, line: Line, outcome: Outcome, *, is_bound: bool = False) -> None:
-        self._writer.put(place, record_of(line, outcome, self._work.common))
-        self._tally.add(line.number, outcome, is_bound=is_bound)
-        self._progress.advance()
+    speed = BatchSpeed(loaded.speed, loaded.tokens_per_tile, loaded.tile_size, loaded.n_parallel, devices)
+    return estimate(speed, work.count, work.sample(asked), loaded.limits)
 
 
 @contextlib.contextmanager
-def _lines(source: Path | None) -> Iterator[Callable[[], Iterator[Line]]]:
-    """Return a function that gives the lines from the beginning each time it is called.
+def _source(job: BatchJob) -> Iterator[Source]:
+    """Open what is asked about.
 
     Raises:
-        InvalidRequestError: they cannot be read.
+        InvalidRequestError: it cannot be read, has nothing to ask about, or the prompt has places for what it has not.
     """
-    if source is None:
-        if sys.stdin.isatty():
-            raise typer.BadParameter("name a file, or pipe the lines in", param_hint="--batch")
-        yield _kept_lines(sys.stdin.buffer.read(), "What comes on stdin")
-        return
-    try:
-        file = source.open("rb")
-    except OSError as error:
-        raise InvalidRequestError(f"{source} cannot be read: {error.strerror}.", "Check the path.") from error
-    with file:
-        head = file.peek(_MARK_BYTES)
-        if not file.seekable() or has_wide_mark(head):  # a pipe, as <(command) makes it, or UTF-16
-            yield _kept_lines(file.read(), str(source))
-            return
-
-        def lines() -> Iterator[Line]:
-            file.seek(0)
-            yield from read_lines(file)
-
-        yield lines
-
-
-def _kept_lines(data: bytes, name: str) -> Callable[[], Iterator[Line]]:
-    text = as_utf8(data, name)
-    return lambda: read_lines(io.BytesIO(text))
+    with contextlib.ExitStack() as stack:
+        if str(job.many.batch) != "-":
+            source = stack.enter_context(open_source(cast("Path", job.many.batch), job.many.image_column))
+        elif sys.stdin.isatty():
+            raise typer.BadParameter("name a file or folder, or pipe lines in", param_hint="--batch")
+        else:
+            name = "What comes on stdin"
+            source = Source(name, lines_of_text(sys.stdin.buffer.read(), name))
+        if source.columns is not None:
+            if job.prompt is None and "prompt" not in source.columns:
+                raise InvalidRequestError(
+                    f"{source.name} has no prompts.",
+                    'Add the question: internvl ask MODEL "What is it?" --batch ...',
+                )
+            PromptTemplate(job.prompt or "").check(source.columns)
+        for notice in source.notices:
+            say(notice)
+        yield source

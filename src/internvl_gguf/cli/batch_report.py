@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from internvl_gguf.cli.batch_clips import ClipOptionsError
-from internvl_gguf.cli.batch_lines import in_fields
+from internvl_gguf.bulk.clip_fields import ClipOptionsError
+from internvl_gguf.cli.batch_words import in_fields
 from internvl_gguf.cli.bench_progress import duration
 from internvl_gguf.cli.output import ProgressBars
 from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError, PictureError, VideoError
@@ -54,12 +54,14 @@ class BatchSpeed:
         tokens_per_tile: visual tokens of a tile.
         tile_size: side of a tile in pixels.
         n_parallel: questions answered at once.
+        devices: GPUs, or groups of them, that share the questions; 1 for a CPU, however many workers it has.
     """
 
     speed: SpeedEstimate
     tokens_per_tile: int
     tile_size: int
     n_parallel: int
+    devices: int = 1
 
     def seconds(self, tiles: float, words: float, reading: float, answers: float = 1) -> Range:
         """Return the seconds for one question.
@@ -77,7 +79,7 @@ class BatchSpeed:
         found += self.speed.prefill.amount_over(_TEXT_TOKENS + tiles * self.tokens_per_tile)
         if self.speed.tile_seconds is not None:
             found += self.speed.tile_seconds.times(tiles)
-        return Range(max(found.low, reading / PREPARING_THREADS), found.high + reading)
+        return Range(max(found.low, reading / PREPARING_THREADS), found.high + reading).times(1 / self.devices)
 
 
 @dataclass(frozen=True)
@@ -195,12 +197,13 @@ class Tally:
     Attributes:
         answered: lines with an answer.
         failed: lines without.
+        copied: those of `answered` that have the answer of another line, as they ask the same about equal pictures.
         cut_off: lines whose answer ended at its limit before the form that it was bound to was complete: it holds no
             value.
     """
 
     def __init__(self, output: Path | None = None) -> None:
-        self.answered = self.failed = self.cut_off = 0
+        self.answered = self.failed = self.cut_off = self.copied = 0
         self._output = output
         self._pictures = self._frames = self._tiles = self._encoded = 0
         self._kinds: Counter[tuple[str, str]] = Counter()
@@ -235,9 +238,36 @@ class Tally:
         self._tiles += outcome.usage.tiles
         self._encoded += outcome.usage.tiles_encoded
 
+    def add_copy(self) -> None:
+        """Count a line that has the answer of another."""
+        self.answered += 1
+        self.copied += 1
+
+    def rate(self) -> str:
+        """Return how many lines an hour are done, as text; "" before there is any."""
+        done, seconds = self.answered + self.failed, time.perf_counter() - self._started
+        return f"{_rounded(done * _HOUR / seconds)}/h" if done and seconds else ""
+
+    def all_of(self, count: int) -> str | None:
+        """Return how long all lines take at the pace so far, as a line for the user; None where nothing was answered.
+
+        Args:
+            count: how many there are.
+        """
+        done, seconds = self.answered + self.failed, time.perf_counter() - self._started
+        if not self.answered:
+            return None
+        each = Range(seconds / done, seconds / done)
+        return (
+            f"These were {done:,} of {counted(count, 'line')}: at this pace all of them take "
+            f"{_between(each.times(count))}. Without --sample they are asked."
+        )
+
     def summary(self) -> Sequence[str]:
         """Return lines for the user: the speed of the run, answers without a value, and failures by their kinds."""
         lines = [self._speed()] if self.answered else []
+        if self.copied:
+            lines.append(f"{counted(self.copied, 'line')} asked the same about equal pictures: answered once.")
         if self.cut_off:
             where = f"; `{_listing(self._output, _LENGTH)}` lists what was cut" if self._output else ""
             lines.append(
@@ -297,7 +327,8 @@ class BatchProgress:
 
     def advance(self) -> None:
         """Count one more line as done."""
-        self._change(advance=1, label=f"{self._tally.failed:,} failed" if self._tally.failed else "Answering")
+        label = f"{self._tally.failed:,} failed" if self._tally.failed else "Answering"
+        self._change(advance=1, label=label, note=self._tally.rate())
 
     def notice(self, line: str) -> None:
         """Show a notice to the user, once; each record has its own notices."""

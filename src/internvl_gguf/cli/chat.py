@@ -9,7 +9,7 @@ import typer
 from internvl_gguf.chat.typed_line import has_picture_name
 from internvl_gguf.cli import chat_options, options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
-from internvl_gguf.cli.clip_options import ClipWishes, VideoOption, refuse_wishes_without_clip, takes_clip_options
+from internvl_gguf.cli.clip_options import VideoOption, refuse_wishes_without_clip, takes_clip_options
 from internvl_gguf.cli.output import show_library_log
 from internvl_gguf.cli.parameters import value_sources
 from internvl_gguf.cli.run import option_errors
@@ -19,6 +19,7 @@ from internvl_gguf.config import EngineConfig
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.options import options_of
 from internvl_gguf.utils.safe_text import safe_name
+from internvl_gguf.video.clip_wishes import ClipWishes
 
 _OF_THIS_MACHINE = ("mmproj", "no_cache", "worker_timeout")
 """Options beside those of `EngineConfig` that say how a model is loaded here."""
@@ -86,9 +87,9 @@ def _refuse_wishes(wishes: ClipWishes, pictures: list[str], videos: list[str]) -
     """Refuse options that say which frames of a clip are shown where none is given; stdin may be one."""
     if not wishes.given or videos or STDIN in pictures:
         return
-    from internvl_gguf.cli.given_pictures import is_clip_file
+    from internvl_gguf.video.clip_wishes import is_clip_source
 
-    if not any(map(is_clip_file, pictures)):
+    if not any(map(is_clip_source, pictures)):
         refuse_wishes_without_clip(wishes)
 
 

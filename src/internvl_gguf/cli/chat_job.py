@@ -20,7 +20,6 @@ from internvl_gguf.chat.show_answer import LeaveChatAtOnce, NoticeLine
 from internvl_gguf.chat.suggestions import Sources
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions
-from internvl_gguf.cli.clip_options import ClipWishes
 from internvl_gguf.cli.downloads import full_name, obtain
 from internvl_gguf.cli.judges import LoadedJudge, find_judge
 from internvl_gguf.cli.output import flush
@@ -33,6 +32,7 @@ from internvl_gguf.history import History
 from internvl_gguf.session.thinking import cannot_think, refuse_without_thoughts
 from internvl_gguf.utils.paths import data_dir
 from internvl_gguf.utils.safe_text import safe_name
+from internvl_gguf.video.clip_wishes import ClipWishes
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.chat_model import ChatModel

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
 import typer
 
 from internvl_gguf.cli.parameters import Group, expand, parameter, value_sources
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.types import Video
 from internvl_gguf.utils.clip_times import parse_time
 from internvl_gguf.utils.kinds import FramesOrAuto
+from internvl_gguf.video.clip_wishes import ClipWishes
 
 PANEL: Final = "Clips"
 _TIME: Final = "TIME"
@@ -53,32 +52,6 @@ _PARAMETERS: Final = (
     parameter("start", _StartOption),
     parameter("end", _EndOption),
 )
-
-
-@dataclass(frozen=True)
-class ClipWishes:
-    """Which frames of clips are shown; see `Video`.
-
-    Raises:
-        InvalidRequestError: values that `Video` refuses.
-    """
-
-    frames: int | Literal["auto"] | None = None
-    fps: float | None = None
-    start: float | None = None
-    end: float | None = None
-
-    def __post_init__(self) -> None:
-        self.video(b"")
-
-    @property
-    def given(self) -> Mapping[str, Any]:
-        """The fields that are not left out, by their names."""
-        return {name: value for name, value in vars(self).items() if value is not None}
-
-    def video(self, source: Any, name: str | None = None) -> Video:
-        """Return a clip of which these frames are wanted."""
-        return Video(source, name=name, **self.given)
 
 
 def takes_clip_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -5,33 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from internvl_gguf.cli.clip_options import ClipWishes
 from internvl_gguf.cli.output import say
 from internvl_gguf.cli.stdin import is_stdin, read_picture
-from internvl_gguf.errors import PictureError
 from internvl_gguf.images.load import describe_source, take_source
-from internvl_gguf.images.sources import data_uri_bytes, is_data_uri, is_pipe, local_path, unreadable_error
+from internvl_gguf.images.sources import is_data_uri, is_pipe, unreadable_error
 from internvl_gguf.types import Picture, Video
-from internvl_gguf.video import formats
 from internvl_gguf.video.animated import is_animation
+from internvl_gguf.video.clip_wishes import ClipWishes, is_clip_source
 from internvl_gguf.video.formats import HEAD_BYTES, is_meant_as_clip
 from internvl_gguf.video.limits import ClipLimits
 
 _PICTURE_ON_STDIN, _CLIP_ON_STDIN = "the picture on stdin", "the clip on stdin"
-
-
-def is_clip_file(name: str) -> bool:
-    """Return whether what is given as a picture is meant as a clip, see `is_meant_as_clip`; a pipe is not looked at.
-
-    Args:
-        name: a path, or a `data:` or `file://` URI. What cannot be read is no clip.
-    """
-    try:
-        if is_data_uri(name):
-            return is_meant_as_clip(data_uri_bytes(name, name)[:HEAD_BYTES], "")
-        return formats.is_clip_file(Path(local_path(name, name)))
-    except (ValueError, PictureError):
-        return False
 
 
 class GivenPictures:
@@ -80,7 +64,7 @@ class GivenPictures:
         if is_stdin(name):
             data = self._on_stdin()
             return self.video(name) if is_meant_as_clip(data[:HEAD_BYTES], "") else take_source(data, _PICTURE_ON_STDIN)
-        if is_clip_file(name):
+        if is_clip_source(name):
             return self._wishes.video(name)
         picture = take_source(name)
         if isinstance(picture.source, bytes) and is_meant_as_clip(picture.source[:HEAD_BYTES], ""):  # a pipe

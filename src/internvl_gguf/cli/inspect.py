@@ -14,7 +14,7 @@ import typer
 from internvl_gguf.boxes.save import check_folder, is_folder, save_drawing
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import takes_picture_options
-from internvl_gguf.cli.clip_options import ClipWishes, VideoOption, refuse_wishes_without_clip, takes_clip_options
+from internvl_gguf.cli.clip_options import VideoOption, refuse_wishes_without_clip, takes_clip_options
 from internvl_gguf.cli.inspect_boxes import AnswerOption, print_boxes, read_answer, say_unread, show_boxes
 from internvl_gguf.cli.inspect_clips import (
     CLIP_ALLOWANCE,
@@ -44,6 +44,7 @@ from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.models.names import DEMO
 from internvl_gguf.tiling import TILE_SIZE, TileRange
 from internvl_gguf.types import Picture, Video
+from internvl_gguf.video.clip_wishes import ClipWishes
 
 if TYPE_CHECKING:
     from PIL.Image import Image

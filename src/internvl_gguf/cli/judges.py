@@ -3,70 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from internvl_gguf.errors import InternVLError, InvalidRequestError, ModelFileError
+from internvl_gguf.critics.found_critic import FoundCritic, no_judge
+from internvl_gguf.errors import InvalidRequestError, ModelFileError
 from internvl_gguf.utils.kinds import JudgeName
 
 if TYPE_CHECKING:
     from internvl_gguf.config import EngineConfig
-    from internvl_gguf.critics import Critic, CriticDescription
-    from internvl_gguf.models.local_files import ModelFiles
-    from internvl_gguf.session.model_runtime import LoadProgress
-    from internvl_gguf.utils.notices import Notice
+    from internvl_gguf.critics import Critic
 
 
 def is_critic(name: str) -> bool:
     """Return whether a judge's name is that of a model, which has to be loaded."""
     return name not in JudgeName.choices
-
-
-@dataclass(frozen=True)
-class FoundCritic:
-    """A critic whose files are here.
-
-    Attributes:
-        name: its name.
-        files: its files.
-        description: how it is asked.
-        engine: how it is run.
-    """
-
-    name: str
-    files: ModelFiles
-    description: CriticDescription
-    engine: EngineConfig
-
-    def open(self, on_load: LoadProgress, on_notice: Notice, *, in_worker: bool = False) -> Critic:
-        """Load it.
-
-        Args:
-            on_load: called with the fraction of it that is loaded.
-            on_notice: called with notices about it.
-            in_worker: whether it runs in a process of its own.
-
-        Raises:
-            InvalidRequestError: it is no critic.
-            InternVLError: it cannot be loaded.
-        """
-        from internvl_gguf.critics import Critic
-        from internvl_gguf.models.critic_tables import doubt_about
-
-        if doubt := doubt_about(self.name, self.description):
-            on_notice(doubt)
-        try:
-            return Critic.open(
-                self.files.text,
-                self.files.mmproj,
-                self.description,
-                on_load=on_load,
-                on_notice=on_notice,
-                worker=in_worker,
-                **self.engine.options,
-            )
-        except InvalidRequestError as error:
-            raise _no_judge(self.name, error) from error
 
 
 def find_judge(name: str, engine: EngineConfig) -> FoundCritic:
@@ -88,12 +39,7 @@ def find_judge(name: str, engine: EngineConfig) -> FoundCritic:
     try:
         return FoundCritic(name, obtain(name, None, machine_chooser(config)), critic_description(None, name), config)
     except (InvalidRequestError, ModelFileError) as error:
-        raise _no_judge(name, error) from error
-
-
-def _no_judge(name: str, error: InternVLError) -> InvalidRequestError:
-    known = " and ".join(JudgeName.choices)
-    return InvalidRequestError(f"{name} is no judge: {error.message}", f"{known} are judges, too. {error.hint}")
+        raise no_judge(name, error) from error
 
 
 class LoadedJudge:

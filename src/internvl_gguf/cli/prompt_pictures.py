@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from internvl_gguf.chat.typed_line import DISK, FileLookup, PathKind, parse_line
-from internvl_gguf.cli.clip_options import ClipWishes
-from internvl_gguf.cli.given_pictures import is_clip_file
 from internvl_gguf.cli.output import say
 from internvl_gguf.cli.stdin import is_stdin
 from internvl_gguf.errors import PictureError
 from internvl_gguf.images.load import describe_source, take_source
 from internvl_gguf.types import Picture, Video
+from internvl_gguf.video.clip_wishes import ClipWishes, is_clip_source
 
 OFF: Final = "--no-prompt-pictures"
 
@@ -51,7 +50,7 @@ def find_pictures(prompt: str, given: Sequence[str], videos: Sequence[str] = ())
     typed = parse_line(prompt, FileLookup(kind, DISK.matches))
     places = [_place_of(path, known) for path in typed.pictures]
     paths = [path for path, place in zip(typed.pictures, places, strict=True) if not place]
-    are_clips = [is_clip_file(name) for name in (*given, *map(str, paths))]
+    are_clips = [is_clip_source(name) for name in (*given, *map(str, paths))]
     are_clips[len(given) : len(given)] = [True] * len(videos)
     numbers = _counted(are_clips)
     new = iter(range(len(names), len(names) + len(paths)))
@@ -99,7 +98,7 @@ def take_found(found: FoundPictures, question: str, wishes: ClipWishes) -> list[
 def _taken(path: Path, question: str, wishes: ClipWishes) -> Picture | Video:
     typed = f"./{path}" if f"./{path}" in question else str(path)
     try:
-        picture = wishes.video(path) if is_clip_file(str(path)) else take_source(path)
+        picture = wishes.video(path) if is_clip_source(str(path)) else take_source(path)
     except PictureError as error:
         hint = f"{error.hint} With {OFF} the question is asked as it stands."
         raise PictureError(error.message.replace(str(path), typed, 1), hint) from None

@@ -1,6 +1,7 @@
 """Critics: models that say of each step of an answer whether it is right.
 
 critic          a critic as callers see it: open it, score answers, judge candidates
+found_critic    a critic whose files are here, to be opened in any process
 step_prompts    an answer in steps as prompts, each up to the place where its step's score is read
 verdict_tokens  the tokens of a critic's verdict, and the score they make
 

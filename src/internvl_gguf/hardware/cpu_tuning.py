@@ -126,7 +126,7 @@ def host_settings(n_threads: int | None = None) -> HostSettings:
 
 def recorded_tuning() -> Tuning | None:
     """Return the kept measurement; None if there is none, or if it is of other circumstances or damaged."""
-    return TUNING.get(_circumstances(), _read)
+    return TUNING.get(cpu_circumstances(), _read)
 
 
 def measure_tuning(on_progress: OnProgress = lambda line: None) -> Tuning:
@@ -160,7 +160,7 @@ def measure_tuning(on_progress: OnProgress = lambda line: None) -> Tuning:
         disturbed=found.disturbed,
     )
     if not tuning.disturbed:
-        TUNING.put(_circumstances(), asdict(tuning))
+        TUNING.put(cpu_circumstances(), asdict(tuning))
     return tuning
 
 
@@ -249,8 +249,8 @@ class _Measurements:
         return sum(self._disturbed.get(table, 0) for table in ("token", "batch", "ubatch", "answers"))
 
 
-def _circumstances() -> str:
-    """Return what a record depends on: it is worthless on another CPU, build or number of cores."""
+def cpu_circumstances() -> str:
+    """Return what a measurement of the CPU depends on: it is worthless on another CPU, build or number of cores."""
     cores = " ".join(map(str, usable_cores()))
     machine = f"{machine_identity()} {library_fingerprint()}"
     return f"{machine}, {processor_name()}, cores {cores}, {usable_threads()} threads"

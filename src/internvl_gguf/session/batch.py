@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Generic
 
 from internvl_gguf.errors import InternVLError, WorkerDiedError
 from internvl_gguf.session.answer import AnswerStream
 from internvl_gguf.session.candidate_answers import CandidateAnswers
+from internvl_gguf.session.feed import Absent, AnyQuestion, Feed
 from internvl_gguf.session.prepare import PreparedQuestion
 from internvl_gguf.types import Question, Reply
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 Outcome = Reply | InternVLError
 """Result of one question of a batch: its reply, or the error that it ended in."""
-
-AnyQuestion = TypeVar("AnyQuestion", bound=Question | str)
-"""A question of a batch as it is given: a `Question`, a subclass of it, or only its text."""
 
 PREPARING_THREADS: Final = 2
 """Threads that read and cut pictures: one is cut in a fraction of the time it takes to encode."""
@@ -36,12 +34,14 @@ class BatchModel:
         prepare: prepares a question; called in threads of a pool.
         begin: submits it; called in the calling thread, in the order of the questions.
         revive: loads the model again if its process has died.
+        on_second: called when a second question was read.
     """
 
     engine: ModelEngine
     prepare: Callable[[Question], PreparedQuestion]
     begin: Callable[[PreparedQuestion], AnswerStream | CandidateAnswers]
     revive: Callable[[], None]
+    on_second: Callable[[], None]
 
 
 def as_question(given: Question | str) -> Question:
@@ -53,7 +53,9 @@ def as_question(given: Question | str) -> Question:
     return given
 
 
-def answer_all(model: BatchModel, questions: Iterable[Question]) -> Generator[tuple[int, Outcome], None, None]:
+def answer_all(
+    model: BatchModel, questions: Feed[AnyQuestion]
+) -> Generator[tuple[int, AnyQuestion, Outcome], None, None]:
     """Answer questions, as many at a time as the engine runs, while the pictures of the next ones are read and cut.
 
     Closing the iterator ends the running answers. If the process of the model dies, the questions that it was answering
@@ -61,10 +63,10 @@ def answer_all(model: BatchModel, questions: Iterable[Question]) -> Generator[tu
 
     Args:
         model: the calls to the session.
-        questions: read as they are needed: the ones being answered, and as many again ahead of them.
+        questions: taken as they are needed: the ones being answered, and as many again ahead of them.
 
     Yields:
-        The number of a question and its outcome, in the order in which they end.
+        The number of a question, the question as it was given and its outcome, in the order in which they end.
 
     Raises:
         InternVLError: the model's process has died and cannot be started again.
@@ -75,36 +77,39 @@ def answer_all(model: BatchModel, questions: Iterable[Question]) -> Generator[tu
 
 
 @dataclass(eq=False)
-class _BatchQuestion:
+class _BatchQuestion(Generic[AnyQuestion]):
     """A question of the batch.
 
     Attributes:
         index: its number.
-        question: the question as it was given.
+        given: the question as it was given.
+        question: the question.
         prepared: the prepared question; None before its preparation began.
         deaths: number of processes of the model that died while they answered it.
     """
 
     index: int
+    given: AnyQuestion
     question: Question
     prepared: Future[PreparedQuestion] | None = None
     deaths: int = 0
 
 
-class _Batch:
+class _Batch(Generic[AnyQuestion]):
     """The unfinished questions that were read: prepared in order, running, or suspected of killing the process."""
 
-    def __init__(self, model: BatchModel, questions: Iterable[Question]) -> None:
+    def __init__(self, model: BatchModel, questions: Feed[AnyQuestion]) -> None:
         self._model = model
-        self._questions = enumerate(questions)
+        self._feed = questions
         self._are_more = True
-        self._prepared: deque[_BatchQuestion] = deque()
-        self._suspects: deque[_BatchQuestion] = deque()
-        self._running: dict[_BatchQuestion, AnswerStream | CandidateAnswers] = {}
+        self._n_taken = 0
+        self._prepared: deque[_BatchQuestion[AnyQuestion]] = deque()
+        self._suspects: deque[_BatchQuestion[AnyQuestion]] = deque()
+        self._running: dict[_BatchQuestion[AnyQuestion], AnswerStream | CandidateAnswers] = {}
         self._has_died = False
         self._pool = ThreadPoolExecutor(PREPARING_THREADS, "internvl-pictures")
 
-    def __enter__(self) -> _Batch:
+    def __enter__(self) -> _Batch[AnyQuestion]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -113,16 +118,44 @@ class _Batch:
         self._pool.shutdown(cancel_futures=True)
 
     def goes_on(self) -> bool:
-        """Return whether questions are left, after reading new ones as they are needed."""
-        while self._are_more and len(self._prepared) <= self._model.engine.n_parallel:
-            taken = next(self._questions, None)
-            if taken is None:
+        """Return whether questions are left or may come, after taking new ones as they are needed."""
+        if self._feed.is_recalling:
+            self._withdraw()
+        while self._has_room:
+            taken = self._feed.take(waits=not self._has_work)
+            if taken is Absent.NOT_NOW:
+                break
+            if taken is Absent.NO_MORE:
                 self._are_more = False
             else:
-                self._prepared.append(_BatchQuestion(*taken))
+                self._add(taken)
+        return self._are_more or self._has_work
+
+    def _add(self, given: AnyQuestion) -> None:
+        if self._n_taken == 1:
+            self._model.on_second()
+        self._prepared.append(_BatchQuestion(self._n_taken, given, as_question(given)))
+        self._n_taken += 1
+
+    def _withdraw(self) -> None:
+        """Forget the questions that have not begun and are wanted back."""
+        unbegun = list(self._prepared)
+        wanted = self._feed.withdraw([item.given for item in unbegun])
+        for place in wanted:
+            self._prepared.remove(unbegun[place])
+            if (preparing := unbegun[place].prepared) is not None:
+                preparing.cancel()
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether one more question is read ahead."""
+        return self._are_more and len(self._prepared) <= self._model.engine.n_parallel
+
+    @property
+    def _has_work(self) -> bool:
         return bool(self._prepared or self._suspects or self._running)
 
-    def step(self) -> Iterator[tuple[int, Outcome]]:
+    def step(self) -> Iterator[tuple[int, AnyQuestion, Outcome]]:
         """Submit the questions that can begin, and have the model work until one has ended."""
         if self._has_died and not self._running:
             self._revive()
@@ -144,7 +177,7 @@ class _Batch:
             del self._running[item]
             yield from self._end(item, outcome)
 
-    def _begin(self) -> Iterator[tuple[int, Outcome]]:
+    def _begin(self) -> Iterator[tuple[int, AnyQuestion, Outcome]]:
         while not self._has_died and (self._can_begin() or not self._running):
             queue = self._suspects or self._prepared
             if not queue:
@@ -155,7 +188,7 @@ class _Batch:
             except InternVLError as error:
                 yield from self._end(item, error)
 
-    def _prepare(self, item: _BatchQuestion) -> Future[PreparedQuestion]:
+    def _prepare(self, item: _BatchQuestion[AnyQuestion]) -> Future[PreparedQuestion]:
         if item.prepared is None:
             item.prepared = self._pool.submit(self._model.prepare, item.question)
         return item.prepared
@@ -171,12 +204,13 @@ class _Batch:
         return bool(self._suspects) or any(item.deaths for item in self._running)
 
     def _has_news(self) -> bool:
-        return self._can_begin() or any(answer.handle.is_readable for answer in self._running.values())
+        has_come = self._feed.is_recalling or (self._has_room and self._feed.is_ready)
+        return has_come or self._can_begin() or any(answer.handle.is_readable for answer in self._running.values())
 
-    def _end(self, item: _BatchQuestion, outcome: Outcome) -> Iterator[tuple[int, Outcome]]:
+    def _end(self, item: _BatchQuestion[AnyQuestion], outcome: Outcome) -> Iterator[tuple[int, AnyQuestion, Outcome]]:
         """Yield the outcome of a question; one whose process died for the first time is asked once more instead."""
         if not isinstance(outcome, WorkerDiedError):
-            yield item.index, outcome
+            yield item.index, item.given, outcome
             return
         self._has_died = True
         item.deaths += 1
@@ -184,7 +218,7 @@ class _Batch:
             self._suspects.append(item)
         else:
             again = f"{outcome.message} That happened twice with this question."
-            yield item.index, WorkerDiedError(again, outcome.hint)
+            yield item.index, item.given, WorkerDiedError(again, outcome.hint)
 
     def _revive(self) -> None:
         """Start another process. Prepared questions may not suit it: they are prepared again after the suspects."""

@@ -1,4 +1,4 @@
-"""Whether one more model can be loaded beside others as well as it could be alone."""
+"""How a model is loaded in so much memory, and whether one more can be loaded beside others as well as alone."""
 
 from __future__ import annotations
 
@@ -36,16 +36,26 @@ def fits_beside(
     Raises:
         ModelFileError: files that are damaged.
     """
-    alone = _best(files, config, whole, pictures)
+    alone = best_configuration(files, config, whole, pictures)
     if alone is None:
         return True  # it fits nowhere: loading it says why
-    beside = _best(files, config, _rest(whole, loaded), pictures)
-    return beside is not None and _quality(beside) == _quality(alone)
+    beside = best_configuration(files, config, _rest(whole, loaded), pictures)
+    return beside is not None and placement_quality(beside) == placement_quality(alone)
 
 
-def _best(
-    files: ModelFiles, config: EngineConfig, budget: MemoryBudget, pictures: PictureOptions
+def best_configuration(
+    files: ModelFiles, config: EngineConfig, budget: MemoryBudget, pictures: PictureOptions = USUAL_PICTURES
 ) -> Configuration | None:
+    """Return the way in which a model is loaded that has so much memory; None if it does not fit.
+
+    Args:
+        files, config, pictures: as in `fits_beside`.
+        budget: the memory.
+
+    Raises:
+        ModelFileError: files that are damaged.
+        InvalidRequestError: a context longer than the model was trained for.
+    """
     pair = validate_files(files.text, files.mmproj, check_weights=False)
     host = host_settings(config.n_threads)
     try:
@@ -78,6 +88,7 @@ def _rest(whole: MemoryBudget, loaded: Sequence[Configuration]) -> MemoryBudget:
     return replace(whole, host=max(host, 0), gpus=left)
 
 
-def _quality(configuration: Configuration) -> tuple[int, int, int, bool]:
+def placement_quality(configuration: Configuration) -> tuple[int, int, int, bool]:
+    """Return what a model gives up where memory is short; equal for configurations that are as good as one another."""
     request = configuration.request
     return request.n_ctx, configuration.gpu_layers, -configuration.host_experts, request.mmproj_on_gpu

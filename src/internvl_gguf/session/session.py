@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +20,10 @@ from internvl_gguf.images.tile_limits import TileLimits
 from internvl_gguf.models.resolve import DEMO
 from internvl_gguf.session import prepare, restore
 from internvl_gguf.session.answer import AnswerStream, as_chunk
-from internvl_gguf.session.batch import AnyQuestion, BatchModel, Outcome, answer_all, as_question
+from internvl_gguf.session.batch import BatchModel, Outcome, answer_all
 from internvl_gguf.session.call_reader import AnswerPiece
 from internvl_gguf.session.candidate_answers import BestOf, CandidateAnswers
+from internvl_gguf.session.feed import AnyQuestion, Feed, feed_of
 from internvl_gguf.session.grounding import check_can_box
 from internvl_gguf.session.held_conversation import HeldConversation
 from internvl_gguf.session.model_runtime import LoadProgress
@@ -321,7 +322,7 @@ class Session(HeldConversation):
 
     def batch(
         self,
-        questions: Iterable[Question | str],
+        questions: Iterable[Question | str] | Feed[Question | str],
         *,
         on_result: Callable[[int, Outcome], None] | None = None,
         **options: Unpack[AskOptions],
@@ -332,7 +333,8 @@ class Session(HeldConversation):
         conversation, a picture) is computed once; the pictures of the next ones are read and cut meanwhile.
 
         Args:
-            questions: each a `Question`, or only its text; read as they are needed.
+            questions: each a `Question`, or only its text; read as they are needed. A `Feed` has some now
+                and others later.
             on_result: called with the number of a question and its outcome as soon as it has ended.
             **options: see `config.AskOptions`; defaults for the options of each question.
 
@@ -344,10 +346,10 @@ class Session(HeldConversation):
             LibraryError: the model's process has died and cannot be started again.
             InvalidRequestError: questions that are no list, or options of all of them that cannot be used.
         """
-        shared = self._checked_batch(questions, options)
+        feed, shared = self._checked_batch(questions, options)
         arguments.functions(on_result=on_result)
         outcomes: dict[int, Outcome] = {}
-        with closing(self._outcomes(questions, shared)) as answers:
+        with closing(self._outcomes(feed, shared)) as answers:
             for index, _, outcome in answers:
                 outcomes[index] = outcome
                 if on_result:
@@ -355,7 +357,7 @@ class Session(HeldConversation):
         return [outcomes[index] for index in sorted(outcomes)]
 
     def each(
-        self, questions: Iterable[AnyQuestion], **options: Unpack[AskOptions]
+        self, questions: Iterable[AnyQuestion] | Feed[AnyQuestion], **options: Unpack[AskOptions]
     ) -> Generator[tuple[AnyQuestion, Outcome], None, None]:
         """Ask questions as `batch` does, and receive each with its outcome as soon as it has ended.
 
@@ -363,7 +365,7 @@ class Session(HeldConversation):
         the iterator ends the answers under way. Until it has ended or is closed, the session answers nothing else.
 
         Args:
-            questions: each a `Question`, or only its text.
+            questions: as in `batch`.
             **options: see `config.AskOptions`; defaults for the options of each question.
 
         Yields:
@@ -373,33 +375,28 @@ class Session(HeldConversation):
         Raises:
             As `batch`; arguments are checked at once.
         """
-        shared = self._checked_batch(questions, options)
+        feed, shared = self._checked_batch(questions, options)
 
         def pairs() -> Generator[tuple[AnyQuestion, Outcome], None, None]:
-            with closing(self._outcomes(questions, shared)) as outcomes:
+            with closing(self._outcomes(feed, shared)) as outcomes:
                 for _, question, outcome in outcomes:
                     yield question, outcome
 
         return pairs()
 
-    def _checked_batch(self, questions: object, options: AskOptions) -> AskOptions:
+    def _checked_batch(
+        self, questions: Iterable[AnyQuestion] | Feed[AnyQuestion], options: AskOptions
+    ) -> tuple[Feed[AnyQuestion], AskOptions]:
         _ = self.runtime
-        arguments.items("questions", questions, "Give a list of Questions or of texts.")
-        return checked_options(options)
+        if not isinstance(questions, Feed):
+            arguments.items("questions", questions, "Give a list of Questions or of texts.")
+        return feed_of(questions), checked_options(options)
 
     def _outcomes(
-        self, questions: Iterable[AnyQuestion], shared: AskOptions
+        self, questions: Feed[AnyQuestion], shared: AskOptions
     ) -> Generator[tuple[int, AnyQuestion, Outcome], None, None]:
         """Answer questions; yield the number of each, the question as it was given and its outcome, as they end."""
         runtime = self.runtime
-        given: dict[int, AnyQuestion] = {}
-
-        def read() -> Iterator[Question]:
-            for index, question in enumerate(questions):
-                if index == 1:
-                    self._note_one_at_a_time()
-                given[index] = question
-                yield as_question(question)
 
         def ready(question: Question) -> PreparedQuestion:
             return prepare.prepare_batch_question(runtime, self._limits, self._messages, question, shared)
@@ -411,11 +408,10 @@ class Session(HeldConversation):
                 self._on_notice(line)
             return self._begin(question, evicts=False)
 
-        model = BatchModel(runtime.engine, ready, begin, self.revive)
-        with self._exclusive(), closing(answer_all(model, read())) as answers:
+        model = BatchModel(runtime.engine, ready, begin, self.revive, self._note_one_at_a_time)
+        with self._exclusive(), closing(answer_all(model, questions)) as answers:
             self.revive()
-            for index, outcome in answers:
-                yield index, given.pop(index), outcome
+            yield from answers
 
     def next_token_logprobs(self, prompt: str, images: Any = (), **options: Unpack[AskOptions]) -> NDArray[np.float32]:
         """Return the natural-log probabilities of the first token of the answer, float32 [n_vocab].

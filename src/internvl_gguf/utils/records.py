@@ -145,9 +145,10 @@ RPC_PROTOCOL: Final = Record("rpc-protocol.json", "version of llama.cpp's RPC th
 SAID_ONCE: Final = Record("said-once.json", "what was said and is not said again")
 TRIAL: Final = Record("trial.json", "parts of llama.cpp that work on this machine")
 TUNING: Final = Record("tuning.json", "threads and batches that suit this machine")
+WORKERS: Final = Record("workers.json", "numbers of worker processes that suit models on this machine")
 
 FOLDERS: Final = (EMBEDDINGS, CORRECTED_ENCODERS, COMPILED_ENCODERS, HEADERS, BENCHMARKS, RPC_WEIGHTS)
-RECORDS: Final = (ENCODER_SPEED, FINGERPRINTS, ROOFLINE, RPC_PROTOCOL, SAID_ONCE, TRIAL, TUNING)
+RECORDS: Final = (ENCODER_SPEED, FINGERPRINTS, ROOFLINE, RPC_PROTOCOL, SAID_ONCE, TRIAL, TUNING, WORKERS)
 
 
 def _entry(entries: Mapping[str, Any], key: str, read: Callable[[Any], _Read]) -> _Read | None:

@@ -58,7 +58,8 @@ def parse_size(text: str, default_unit: str | None = None) -> int:
 def parse_vram(value: object) -> tuple[int, ...] | None:
     """Return the bytes of each GPU from comma-separated sizes, a number of bytes, or a list of either.
 
-    "2x24GB" are two cards. Sizes are read as by `parse_memory`: a card of "12 GB" has 12 GiB.
+    "2x24GB" are two cards. Sizes are read as by `parse_memory`: a card of "12 GB" has 12 GiB. A number 0 in a list is a
+    GPU that is left alone.
 
     Returns:
         None for None; () for "none", a machine without a GPU.
@@ -71,7 +72,7 @@ def parse_vram(value: object) -> tuple[int, ...] | None:
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return (value,)
     if isinstance(value, list | tuple) and value:
-        return tuple(size for each in value for size in parse_vram(each) or ())
+        return tuple(size for each in value for size in ((0,) if each == 0 else parse_vram(each) or ()))
     if not isinstance(value, str) or not all(part.strip() for part in value.split(",")):
         raise InvalidRequestError(f"{value!r} is not a memory budget.", _GPUS_FORM)
     if value.strip().lower() == "none":

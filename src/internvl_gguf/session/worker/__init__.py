@@ -7,6 +7,7 @@ pictures, history and terminals stay in the parent, which never loads llama.cpp.
     remote_engine   parent: the engine of that runtime; implements `engine.contract`
     worker_client   parent: requests under way, threads that wait for them, restarts
     worker_process  parent: the child process with its reading and writing threads
+    child_side      worker: what such a process begins with
     child_main      worker: main module of the process
     serving         worker: takes requests, makes the engine work, sends what they produce
     tiles           worker: pixels of tiles, requested from the parent when they are encoded

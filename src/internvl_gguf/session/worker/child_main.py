@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import threading
 from typing import Final
 
 from internvl_gguf.errors import InternVLError
 from internvl_gguf.session.worker import messages
 from internvl_gguf.session.worker.channel import Channel
-from internvl_gguf.session.worker.serving import Send, Server
+from internvl_gguf.session.worker.child_side import Send, channel_to_parent, log_to_parent, sender
+from internvl_gguf.session.worker.serving import Server
 
 _HEARTBEAT_SECONDS: Final = 1.0
-
-
-class _LogToParent(logging.Handler):
-    """Sends log records of this package to the parent, where the user has configured logging."""
-
-    def __init__(self, send: Send) -> None:
-        super().__init__()
-        self._send = send
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._send(messages.LogLine(record.name, record.levelno, record.getMessage()))
 
 
 def main() -> None:
     """Load the model that the first message names, and serve it until the parent closes it."""
     parent = os.getppid()
-    channel = _own_pipes()
-    # Who stops a service signals all its processes: the parent decides what is still finished, and ends this one.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-    def send(message: object) -> None:
-        try:
-            channel.send(message)
-        except OSError:  # the parent has ended
-            os._exit(0)
-
+    channel = channel_to_parent()
+    send = sender(channel)
     load: messages.Load = channel.receive()
-    logger = logging.getLogger("internvl_gguf")
-    logger.setLevel(load.log_level)
-    logger.propagate = False
-    logger.addHandler(_LogToParent(send))
+    log_to_parent(send, load.log_level, messages.LogLine)
     loaded = threading.Event()
     servers: list[Server] = []
     threading.Thread(target=_read, args=(channel, servers, loaded), daemon=True).start()
@@ -84,16 +61,6 @@ def main() -> None:
     server.run()
     runtime.release()
     os._exit(0)  # without waiting for the threads that read and write
-
-
-def _own_pipes() -> Channel:
-    """Return the channel to the parent, on private descriptors: libraries print to stderr, children read nothing."""
-    reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    return Channel(reader, writer)
 
 
 def _read(channel: Channel, servers: list[Server], loaded: threading.Event) -> None:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from internvl_gguf.engine import Handle, LogitsHandle, RequestReport, TileProgress
     from internvl_gguf.session.in_process_runtime import InProcessRuntime
     from internvl_gguf.session.saved_file import ModelIdentity
-
-Send = Callable[[object], None]
+    from internvl_gguf.session.worker.child_side import Send
 
 
 class ImmediateCalls:

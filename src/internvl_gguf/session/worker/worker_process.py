@@ -1,4 +1,4 @@
-"""The parent's side of the worker process: starts it, reads from it, writes to it and ends it."""
+"""The parent's side of a worker process: starts it, reads from it, writes to it and ends it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import queue
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO, Any, Final
 
 from internvl_gguf.errors import LibraryError
@@ -30,6 +30,7 @@ class WorkerProcess:
     Args:
         on_message: called in the reading thread with this process and each message.
         on_end: called once in the reading thread with this process, after its last message and its end.
+        command: program and arguments; the process of a model if left out.
 
     Attributes:
         ending: what ended the process, as a predicate of "it"; "" while it runs.
@@ -39,11 +40,14 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, on_message: Callable[[WorkerProcess, Any], None], on_end: Callable[[WorkerProcess], None]
+        self,
+        on_message: Callable[[WorkerProcess, Any], None],
+        on_end: Callable[[WorkerProcess], None],
+        command: Sequence[str] = _COMMAND,
     ) -> None:
         self.ending = ""
         self._errors = error_file()  # closed when the process has ended
-        self._process = _start(self._errors)
+        self._process = _start(command, self._errors)
         stdin, stdout = stdin_of(self._process), stdout_of(self._process)
         self._pipes = (stdin, stdout)
         self._channel = Channel(stdout, stdin)  # type: ignore[arg-type]  # buffered, as Popen makes them by default
@@ -103,9 +107,9 @@ class WorkerProcess:
                 pipe.close()
 
 
-def _start(errors: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], errors: IO[bytes]) -> subprocess.Popen[bytes]:
     try:
-        return start_child(_COMMAND, errors, pipe_bytes=_PIPE_BYTES)
+        return start_child(command, errors, pipe_bytes=_PIPE_BYTES)
     except OSError as error:
         raise LibraryError(
             f"No process for the model can be started: {error.strerror or error}.",

@@ -1,0 +1,199 @@
+"""The lines of a run of `internvl ask --batch`, and their records; of equal questions one is asked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from internvl_gguf.bulk.answer_file import AnswerFile
+from internvl_gguf.bulk.answerer import Answered, PlacedLine
+from internvl_gguf.bulk.common import Common
+from internvl_gguf.bulk.lines import Line
+from internvl_gguf.bulk.records import RecordWriter, copied, record_of
+from internvl_gguf.bulk.same_questions import SameQuestions
+from internvl_gguf.cli.batch_report import LOOKED_AT, BatchProgress, Tally
+from internvl_gguf.cli.batch_words import in_fields
+from internvl_gguf.config import AskOptions
+from internvl_gguf.errors import InternVLError, InvalidRequestError
+from internvl_gguf.session.feed import Absent, Feed
+from internvl_gguf.types import Question
+
+
+@dataclass(frozen=True)
+class Work:
+    """The lines of a run.
+
+    Attributes:
+        lines: gives all lines from the beginning, as often as it is called.
+        common: what they have in common.
+        answered: numbers of those that an earlier run answered.
+        chosen: numbers of those that this run is about; None for all.
+        count: how many of them are to be answered.
+        answers: gets the answers; None for stdout.
+    """
+
+    lines: Callable[[], Iterator[Line]]
+    common: Common
+    answered: frozenset[int]
+    chosen: frozenset[int] | None
+    count: int
+    answers: AnswerFile | None
+
+    def pending(self) -> Iterator[Line]:
+        """Return the lines of this run that are not answered yet."""
+        return (line for line in self.lines() if line.number not in self.answered and self.has(line))
+
+    def has(self, line: Line) -> bool:
+        """Return whether this run is about a line."""
+        return self.chosen is None or line.number in self.chosen
+
+    def sample(self, asked: AskOptions) -> Iterator[Question]:
+        """Return some of the pending questions, from all over the file; `asked` are the options of all of them."""
+        places = {count * self.count // LOOKED_AT for count in range(LOOKED_AT)}
+        for place, line in enumerate(self.pending()):
+            if place in places:
+                with contextlib.suppress(InvalidRequestError):
+                    question = self.common.question_of(line)
+                    yield replace(question, options={**asked, **question.options})
+
+
+class Records:
+    """Turns the outcomes of lines into records; of equal questions one is asked.
+
+    Args:
+        work: the lines.
+        write: gets each record.
+        progress: is told of each.
+        tally: counts them.
+        in_order: whether records on stdout wait for those of earlier lines. A file is put in order in the end.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        write: Callable[[bytes], None],
+        progress: BatchProgress,
+        tally: Tally,
+        *,
+        in_order: bool,
+    ) -> None:
+        self._work = work
+        self._writer = RecordWriter(write, in_order=in_order and work.answers is None)
+        self._progress = progress
+        self._tally = tally
+        self._same = SameQuestions((line for line in work.lines() if work.has(line)), work.common)
+        self._answered = self._answered_before()
+        self._keys: dict[int, bytes] = {}  # of lines that are asked, by place
+        self._waiting: dict[bytes, list[PlacedLine]] = {}
+        self._left: deque[PlacedLine] = deque()
+        self._shown: dict[int, dict[str, Any]] = {}
+
+    def lines(self) -> Feed[PlacedLine]:
+        """Return the lines that are to be asked: of equal ones the first, and the others where that one fails."""
+        return _LinesToAsk(self._firsts(), self._left, lambda: any(self._waiting.values()))
+
+    def answered(self, answered: Answered) -> None:
+        """Record the outcome of a line, and of those that waited for it."""
+        record = self._put(answered)
+        key = self._keys.pop(answered.place, None)
+        if key is None:
+            return
+        waiting = self._waiting.pop(key)
+        if isinstance(answered.outcome, InternVLError):
+            self._left += waiting
+            return
+        self._answered[key] = record
+        for place, line in waiting:
+            self._put_copy(place, line, record)
+
+    def close(self) -> None:
+        """Write the records that are left."""
+        self._writer.close()
+
+    def sample(self) -> Iterator[str]:
+        """Yield a line for the user for each answer of this run's sample, those of earlier runs included."""
+        answers = self._work.answers
+        for line in self._work.lines():
+            if not self._work.has(line):
+                continue
+            if answers is not None and line.number in self._work.answered:
+                record = answers.record(line.number)
+            elif line.number in self._shown:
+                record = self._shown[line.number]
+            else:
+                continue
+            images = record.get("images") or [f"line {line.number:,}"]
+            yield f"{images if isinstance(images, str) else images[0]}: {record.get('text', record.get('error'))}"
+
+    def _answered_before(self) -> dict[bytes, dict[str, Any]]:
+        """Return the records of earlier runs whose questions this run may ask once more."""
+        answers, answered = self._work.answers, self._work.answered
+        if answers is None or not answered:
+            return {}
+        lines = (line for line in self._work.lines() if line.number in answered and self._work.has(line))
+        keys = ((self._same.key(line), line.number) for line in lines)
+        return {key: answers.record(number) for key, number in keys if key is not None}
+
+    def _firsts(self) -> Iterator[PlacedLine]:
+        """Yield the lines whose questions were not asked before."""
+        for place, line in enumerate(self._work.pending()):
+            key = self._same.key(line)
+            if key is not None and key in self._answered:
+                self._put_copy(place, line, self._answered[key])
+            elif key is not None and key in self._waiting:
+                self._waiting[key].append(PlacedLine(place, line))
+            else:
+                if key is not None:
+                    self._waiting[key] = []
+                    self._keys[place] = key
+                yield PlacedLine(place, line)
+
+    def _put(self, answered: Answered) -> dict[str, Any]:
+        line, outcome = answered.line, answered.outcome
+        record = record_of(line, outcome, self._work.common, in_fields)
+        self._write(answered.place, line, record)
+        self._tally.add(line.number, outcome, is_bound=answered.is_bound)
+        self._progress.advance()
+        return record
+
+    def _put_copy(self, place: int, line: Line, record: dict[str, Any]) -> None:
+        self._write(place, line, copied(record, line, self._work.common))
+        self._tally.add_copy()
+        self._progress.advance()
+
+    def _write(self, place: int, line: Line, record: dict[str, Any]) -> None:
+        self._writer.put(place, record)
+        if self._work.chosen is not None:
+            self._shown[line.number] = record
+
+
+class _LinesToAsk(Feed[PlacedLine]):
+    """The lines whose questions were not asked before, then those whose equal ones failed.
+
+    Args:
+        firsts: the former.
+        left: gets the latter while the run goes on.
+        may_get_more: returns whether it still may.
+    """
+
+    def __init__(self, firsts: Iterator[PlacedLine], left: deque[PlacedLine], may_get_more: Callable[[], bool]) -> None:
+        self._firsts = firsts
+        self._left = left
+        self._may_get_more = may_get_more
+
+    def take(self, *, waits: bool) -> PlacedLine | Absent:
+        """See `Feed.take`; nothing has to be waited for where no line is under way."""
+        line = next(self._firsts, None)
+        if line is None and self._left:
+            line = self._left.popleft()
+        if line is not None:
+            return line
+        return Absent.NOT_NOW if self._may_get_more() else Absent.NO_MORE
+
+    @property
+    def is_ready(self) -> bool:
+        """See `Feed.is_ready`."""
+        return bool(self._left)
