@@ -1,0 +1,205 @@
+"""The lines of `internvl ask --batch --ray`, answered by the machines of a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from internvl_gguf.bulk.answerer import Answered, Answering, PlacedLine, PlacedLines, open_answerer
+from internvl_gguf.errors import InternVLError, InvalidRequestError, LibraryError, ModelFileError
+from internvl_gguf.ray.cluster import actors_of, library
+from internvl_gguf.ray.dataset import BATCH_SIZE
+from internvl_gguf.session.feed import Absent, feed_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from internvl_gguf.models.local_files import ModelFiles
+
+LOCAL: Final = "local"
+_SECONDS: Final = 5.0
+"""How long an address may take to answer: Ray itself tries for half a minute."""
+_ANSWERED: Final = "answered"
+_START: Final = "Start it with `ray start --head`, and name what that prints; or `--ray local` for this machine."
+
+
+@contextlib.contextmanager
+def cluster(address: str) -> Iterator[None]:
+    """Connect to a cluster, or start one on this machine, until the block ends.
+
+    Args:
+        address: "local"; "auto" for the one that runs here; host:port of its head; or ray://host:port.
+
+    Raises:
+        InvalidRequestError: no cluster can be used there.
+    """
+    ray = library()
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what is wrong is raised, and told in two lines
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that this starts reports to nobody
+    try:
+        ray.init(
+            address=None if address == LOCAL else address,
+            logging_level="ERROR",
+            log_to_driver=False,
+            include_dashboard=False if address == LOCAL else None,
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise InvalidRequestError(f"No cluster of Ray can be used at {address}: {first}", _START) from error
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Refuse an address where nothing answers, before anything is fetched or read.
+
+    Raises:
+        InvalidRequestError: Ray is not installed, or no cluster answers there.
+    """
+    library()
+    if address in (LOCAL, "auto"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise InvalidRequestError(f"{address} is no address of a cluster.", "Give local, auto, HOST:PORT or ray://...")
+    try:
+        socket.create_connection((host, int(port)), _SECONDS).close()
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InvalidRequestError(f"No cluster answers at {address}: {reason}.", _START) from error
+
+
+def answer_lines(
+    answering: Answering, lines: PlacedLines, on_answered: Callable[[Answered], None], count: int | None = None
+) -> None:
+    """Answer lines on the cluster that Ray is connected to, and tell each outcome when its batch is there.
+
+    A machine that is lost has its lines asked elsewhere. What was told is not asked again.
+
+    Args:
+        answering: how they are answered. Of a model that was given by paths every machine must have the files there;
+            one given by its name is fetched once on each.
+        lines: the lines.
+        on_answered: called with the outcome of each, in the order in which they end.
+        count: how many models answer; None for one for each GPU, else one for each machine.
+
+    Raises:
+        InternVLError: the model cannot be loaded on a machine, or the cluster is lost.
+    """
+    ray = library()
+    feed = feed_of(lines)
+    actors = actors_of(count)
+    while rows := list(_available(feed)):
+        each = _rows_each(len(rows), actors.count)
+        parts = [{"lines": pickle.dumps(rows[first : first + each])} for first in range(0, len(rows), each)]
+        dataset = ray.data.from_items(parts, override_num_blocks=len(parts)).map_batches(
+            LineAnswerer,
+            fn_constructor_args=(answering, str(Path.cwd())),
+            batch_size=1,
+            batch_format="numpy",
+            **actors.options,
+        )
+        try:
+            for row in dataset.iter_rows():
+                for answered in pickle.loads(row[_ANSWERED]):
+                    on_answered(answered)
+        except ray.exceptions.RayError as error:
+            raise _lost(error) from error
+
+
+def _available(feed: Any) -> Iterator[PlacedLine]:
+    while not isinstance(taken := feed.take(waits=False), Absent):
+        yield taken
+
+
+def _rows_each(count: int, actors: int) -> int:
+    """Return how many lines a batch has: no actor is to be idle for long while another has many."""
+    return max(1, min(BATCH_SIZE, count // (4 * actors)))
+
+
+def _lost(error: Exception) -> InternVLError:
+    """Return what ended a run, in words: an error of this package on another machine as it is."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InternVLError):
+            return cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    first = str(error).strip().splitlines()[-1]
+    return LibraryError(f"The cluster ended the run: {first}", "The same command goes on with the rest.")
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error while the model was loaded, kept until it can be told: one that an actor raises there is lost."""
+
+    error: InternVLError
+
+
+class LineAnswerer:
+    """The class of Ray's actors: a loaded model that answers lines.
+
+    Args:
+        answering: how they are answered.
+        folder: where relative paths of pictures start, if it is there.
+    """
+
+    def __init__(self, answering: Answering, folder: str) -> None:
+        self._opened = contextlib.ExitStack()
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
+        try:
+            local = replace(answering, files=_files_here(answering.files))
+            opened = open_answerer(local, lambda done: None, lambda line: None)
+            self._answerer = self._opened.enter_context(opened)
+        except InternVLError as error:
+            self._failure: _Failure | None = _Failure(error)
+        else:
+            self._failure = None
+
+    def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, list[bytes]]:
+        """Answer the lines of a batch: pickled `PlacedLine`s in, pickled `Answered` out.
+
+        Raises:
+            InternVLError: the model cannot be loaded on this machine.
+        """
+        if self._failure is not None:
+            raise self._failure.error
+        outcomes: list[bytes] = []
+        for pickled in batch["lines"]:
+            answered: list[Answered] = []
+            self._answerer.answer(list(pickle.loads(pickled)), answered.append)
+            outcomes.append(pickle.dumps(answered))
+        return {_ANSWERED: outcomes}
+
+
+def _files_here(files: ModelFiles) -> ModelFiles:
+    """Return the files of a model on this machine: those of the same paths, else fetched by its name.
+
+    Raises:
+        ModelFileError: there are none, or another quant was chosen for this machine.
+        HubError: they cannot be fetched.
+    """
+    if Path(files.text).is_file() and Path(files.mmproj).is_file():
+        return files
+    from internvl_gguf.models.resolve import resolve_model
+
+    here = socket.gethostname()
+    found = resolve_model(files.name)
+    if (found.text.name, found.mmproj.name) != (files.text.name, files.mmproj.name):
+        raise ModelFileError(
+            f"{here} would answer with {found.text.name}, not with {files.text.name}.",
+            "Name the quant, as in InternVL3-8B-Instruct:Q4_K_M.",
+        )
+    return found
