@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import model_headers
 import server_attackers
 from internvl_gguf import SamplingParams, Session
 from internvl_gguf.gguf.header import GGUFArray, read_header
+from pipeline import PREPARING_THREADS, Rates, simulate, steady
 from tests.support.pictures import noise
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -30,6 +32,14 @@ SCRIPTS = {
         "1 tile/of_one/best of 8/high",
         "13 tiles/of_one/8 questions/median",
         "13 tiles/positions/taken",
+    ],
+    "bulk_workers": [
+        "workers/1/median",
+        "workers/2/by_one",
+        "stages/photographs decoded",
+        "stages/photographs decoded and cut, --max-tiles 12",
+        "stages/lines handed out",
+        "stages/tiles encoded",
     ],
     "cascade": ["questions", "seconds/cascade", "seconds/large alone", "encoded"],
     "clip_frames": ["clips/MP4 10 s, 8/opened, s/median", "clips/Matroska 20 s, 32/MiB/high"],
@@ -145,7 +155,7 @@ def test_a_benchmark_runs_with_the_demo_model(name: str) -> None:
 def test_every_benchmark_with_a_quick_way_is_run_here() -> None:
     sources = {path.stem: path.read_text("utf-8") for path in BENCHMARKS.glob("*.py") if path.stem != "measure"}
     quick = {name for name, text in sources.items() if '"--quick"' in text or "measure.parser(" in text}
-    assert quick == {*SCRIPTS, "real_size", "rpc"}  # which needs another build: tests/rpc runs it
+    assert quick == {*SCRIPTS, "real_size", "rpc", "ray_overhead"}  # tests/rpc and tests/ray run what needs more
 
 
 def test_a_folder_without_the_tools_is_an_error_of_one_line(tmp_path: Path) -> None:
@@ -219,3 +229,36 @@ def test_sides_take_turns_and_the_warm_up_does_not_count(count: int) -> None:
     counted = order[2 * count :]
     first = [counted[index] for index in range(0, len(counted), count)]
     assert {name: first.count(name) for name in names} == dict.fromkeys(names, 2)
+
+
+@given(
+    st.builds(
+        Rates,
+        read=st.floats(0.0, 0.1),
+        prepare=st.floats(0.001, 0.5),
+        device=st.floats(0.001, 0.5),
+        driver=st.floats(0.0, 0.01),
+        batch=st.integers(1, 64),
+    ),
+    st.integers(1, 12),
+)
+def test_a_simulated_cluster_is_as_fast_as_its_fullest_stage_at_most(rates: Rates, actors: int) -> None:
+    outcome = simulate(rates, actors, 40 * actors)
+    most = min(
+        1 / rates.read if rates.read else math.inf,
+        actors * PREPARING_THREADS / rates.prepare,
+        actors / rates.device,
+        1 / rates.driver if rates.driver else math.inf,
+    )
+    assert outcome.rate <= most * (1 + 1e-9)
+    assert all(0 <= share <= 1 + 1e-9 for share in outcome.busy.values())
+    if outcome.bottleneck == "device":  # and it is near it, but for the ends of its batches
+        assert outcome.rate >= most / 3 or rates.batch < 8
+
+
+def test_a_cluster_grows_until_its_storage_is_full() -> None:
+    rates = Rates(read=0.01, prepare=0.01, device=0.5, driver=0.0001)
+    found = [steady(rates, actors, 4) for actors in (1, 8, 400)]
+    assert [outcome.bottleneck for outcome in found] == ["device", "device", "storage"]
+    assert found[1].rate > 7.5 * found[0].rate
+    assert found[2].rate == pytest.approx(100, rel=0.1)
