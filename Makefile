@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TESTED := -c constraints.txt
 DEVICES_VENV ?= .venv-devices
 RPC_LIBRARY := build/rpc/libggml-rpc.so
-BENCHMARKS := growth drafting shared_cores worker_cost overlap
+BENCHMARKS := growth drafting shared_cores worker_cost overlap bulk_workers
 COMPARISONS := text_speed tile_speed first_token parallel second_question server_load
 ON_MODEL := $(if $(MODEL),--model $(MODEL))
 WITH_TOOLS := $(if $(TOOLS),--tools $(TOOLS))
@@ -26,7 +26,7 @@ export CMAKE_ARGS
 override CMAKE_ARGS += $(BASELINE)
 endif
 
-.PHONY: demo test test-clients test-devices test-rpc library check coverage docs parity fuzz bench clean
+.PHONY: demo test test-clients test-devices test-ray test-rpc library check coverage docs parity fuzz bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m internvl_gguf.demo
@@ -47,6 +47,10 @@ library: | $(VENV)/bin/python
 # Offload without a GPU: llama.cpp built once more, with its RPC and Vulkan backends, on Mesa's lavapipe (docs/devices.md).
 test-devices: $(DEVICES_VENV)/.installed
 	$(DEVICES_VENV)/bin/python -m pytest tests/devices
+
+# A cluster of Ray with two nodes on this machine, one of which is killed in the middle (docs/ray.md).
+test-ray: $(VENV)/.installed-ray
+	$(BIN)/python -m pytest -n 0 tests/ray
 
 # Models on RPC servers over loopback (docs/rpc.md). The usual build has no RPC: its library alone is compiled, in a minute.
 test-rpc: $(VENV)/.installed-dev $(RPC_LIBRARY)
@@ -109,6 +113,10 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.library
 
 $(VENV)/.installed-clients: pyproject.toml constraints.txt $(VENV)/.library
 	$(PIP) install $(TESTED) -e '.[dev,clients]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-dev
+
+$(VENV)/.installed-ray: pyproject.toml constraints.txt $(VENV)/.library
+	$(PIP) install $(TESTED) -e '.[dev,ray]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-dev
 
 $(NODE)/node_modules/.package-lock.json: $(NODE)/package.json $(NODE)/package-lock.json $(NODE)/.npmrc
