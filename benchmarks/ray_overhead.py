@@ -97,7 +97,7 @@ def by_ray(answering: Answering, lines: Sequence[PlacedLine], actors: int, _turn
 
 
 def main() -> None:
-    parser = measure.parser(__doc__, rounds=3)
+    parser = measure.parser(__doc__, rounds=3, mmproj=True)
     parser.add_argument("--pictures", type=measure.positive, default=PICTURES)
     arguments = parser.parse_args()
     files = measure.model_files(arguments)

@@ -118,7 +118,7 @@ def cluster_rates(measured: dict[str, Any], gpu: Range) -> Rates:
     stages = measured["1B shape"]["stages"]
     return Rates(
         read=PICTURE_BYTES / STORAGE_BYTES,
-        prepare=1 / stages["photographs decoded and cut, max. 4 tiles"],
+        prepare=1 / stages["photographs decoded and cut, --max-tiles 4"],
         device=(gpu.low + gpu.high) / 2,
         driver=1 / measured["driver_rows_a_second"],
     )

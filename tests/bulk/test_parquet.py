@@ -50,6 +50,10 @@ def test_a_file_that_is_no_parquet_or_has_not_the_column_says_so(tmp_path: Path)
     (tmp_path / "bad.parquet").write_bytes(b"x" * 100)
     with pytest.raises(InvalidRequestError, match="no Parquet file that can be read"):
         fields(tmp_path / "bad.parquet")
+    with pytest.raises(InvalidRequestError, match="has pictures in the column scan"):
+        fields(table(tmp_path / "s.parquet", {"scan": [b"x"], "a": [1]}))
+    with pytest.raises(InvalidRequestError, match="has no rows"):
+        fields(table(tmp_path / "e.parquet", {"image": pa.array([], pa.string())}))
     path = table(tmp_path / "p.parquet", {"a": [1]})
     with pytest.raises(InvalidRequestError, match="has no column photo"):
         fields(path, "photo")

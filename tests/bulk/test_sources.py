@@ -34,7 +34,7 @@ def fields(path: Path | str, image_column: str | None = None) -> list[dict[str, 
         first, again = list(source.lines()), list(source.lines())
     assert first == again
     assert [line.number for line in first] == list(range(1, len(first) + 1))
-    return [{"problem": line.problem} if line.problem else line.fields for line in first]
+    return [{**line.known_fields, **({"problem": line.problem} if line.problem else {})} for line in first]
 
 
 def prompts(path: Path, prompt: str) -> list[str]:
@@ -78,7 +78,9 @@ def test_rows_of_a_table_are_lines(tmp_path: Path) -> None:
     # No such file in the current folder, so that it is looked for beside the table.
     assert first == {"id": "7", "images": [str(tmp_path / "a.png")], "columns": {"label": "red, or so"}}
     assert "names no picture in the column Image" in empty["problem"]
+    assert empty["columns"] == {"label": "blue"}  # so that its row is found
     assert short["problem"] == "The row has 2 cells, and the table 3 columns."
+    assert short["id"] == "9"
     assert prompts_of_first(table, "Is {name} {label}?") == "Is a.png red, or so?"
 
 
@@ -98,6 +100,8 @@ def test_a_table_without_pictures_asks_text_and_one_of_utf_16_is_read(tmp_path: 
     table = tmp_path / "rows.csv"
     table.write_text("prompt,answer\nGröße?,1\n", encoding="utf-16")
     assert fields(table) == [{"prompt": "Größe?", "columns": {"answer": "1"}}]
+    with open_source(table) as source:
+        assert "no column of pictures" in source.notices[0]
 
 
 @pytest.mark.parametrize(
@@ -106,6 +110,9 @@ def test_a_table_without_pictures_asks_text_and_one_of_utf_16_is_read(tmp_path: 
         (b"", None, "no first row"),
         (b"a,b\n1,2\n", "image", "has no column image"),
         (b"a,a\n1,2\n", None, "two columns 'a'"),
+        (b"a,b\n\n", None, "no rows"),
+        (b'image,b\na.png,"x\nb.png,y\n', None, "a quote in row 1 that is never closed"),
+        (b"Bild,b\nc.JPG,2\n", None, "has pictures in the column Bild"),
         (b"a,\xff\n", None, "is not UTF-8"),
     ],
 )
@@ -219,6 +226,8 @@ def test_what_has_no_pictures_is_refused(tmp_path: Path) -> None:
         fields(tmp_path / "empty")
     with pytest.raises(InvalidRequestError, match="names no file"):
         fields(f"{tmp_path}/*.jpg")
+    with pytest.raises(InvalidRequestError, match="--image-column names a column of CSV"):
+        fields(tmp_path / "empty", "photo")
     with pytest.raises(InvalidRequestError, match="has no picture in it"):
         fields(archive(tmp_path / "a.zip", {"readme.md": b"x"}))
     (tmp_path / "one.png").write_bytes(png())

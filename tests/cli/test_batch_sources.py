@@ -145,12 +145,48 @@ def test_what_cannot_be_used_is_told_before_a_model_is_loaded(run: Run, folder: 
     ):
         assert_two_lines(run("ask", "demo", *arguments))
     assert (tmp_path / "old.csv").read_text() == "my,work\n"
-    for wrong in (("--sample", "0"), ("--sample", "x"), ("--sample", "2", "--drop-others", "-o", tmp_path / "x.jsonl")):
+    sample = ("--sample", "2", "--drop-others", "-o", tmp_path / "x.jsonl")
+    for wrong in (("-o", tmp_path / "a.xlsx"), ("--sample", "0"), ("--sample", "x"), sample):
         assert run("ask", "demo", "What?", "--batch", folder, *wrong).returncode == 2
     shell_glob = (folder / "0.png", folder / "1.png")
     done = run("ask", "demo", "What?", "--batch", *shell_glob)
     assert done.returncode == 2
     assert "put the glob in quotes" in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_answers_to_other_lines_are_dropped_with_a_word(
+    run: Run, tiny: ModelFiles, folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "answers.csv"
+    command = ("ask", tiny.text, "What is it?", "--batch", folder, "-o", output, *SHORT)
+    run(*command)
+    (folder / "0.png").unlink()
+    assert_two_lines(run(*command))
+    assert len(table(output)) == 5
+    done = run(*command, "--drop-others")
+    assert "1 answer to lines that are not in the input: dropped." in done.stderr
+    assert len(table(output)) == 4
+
+
+def test_sigterm_ends_a_run_as_ctrl_c_does(tiny: ModelFiles, folder: Path, tmp_path: Path) -> None:
+    """The table was as old as the last run that ended by itself."""
+    output = tmp_path / "answers.csv"
+    (folder / "broken.png").unlink()
+    lines = tmp_path / "lines.jsonl"
+    endless = {"max_tokens": 10**6, "temperature": 3.0, "top_k": 0, "top_p": 1.0}
+    asked = [{"prompt": "Short?", "max_tokens": 1}, *({"prompt": "Tell.", "seed": n, **endless} for n in range(2000))]
+    lines.write_text("\n".join(map(json.dumps, asked)))
+    command = [*INTERNVL, "ask", str(tiny.text), "--batch", str(lines), "-o", str(output), "-t", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        written = tmp_path / "answers.csv.jsonl"
+        while child.poll() is None and not (written.exists() and written.read_bytes().count(b"\n")):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(0.02)
+        child.send_signal(signal.SIGTERM)
+        _, told = child.communicate()
+    assert child.returncode == 130
+    assert "the same command goes on with the rest" in told
+    assert table(output)[0]["line"] == "1"
 
 
 def test_a_full_disk_loses_nothing(tiny: ModelFiles, folder: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ class AnswerFile:
     def __init__(self, output: Path) -> None:
         self._output = output
         self._is_table = output.suffix.lower() in TABLE_SUFFIXES
-        self._path = output.with_name(f"{output.name}.jsonl") if self._is_table else output
+        self._path = records_path(output)
         if self._is_table and output.exists() and not self._path.exists():
             raise InvalidRequestError(
                 f"{output} holds something else than answers: {self._path.name} with their records is not beside it.",
@@ -230,6 +230,11 @@ class AnswerFile:
                 chosen[line.number] = max(free), False
                 taken.add(max(free))
         return {number: (self._entries[place], is_same) for number, (place, is_same) in chosen.items()}
+
+
+def records_path(output: Path) -> Path:
+    """Return the file of the records of an output: that itself, or the one beside a table."""
+    return output.with_name(f"{output.name}.jsonl") if output.suffix.lower() in TABLE_SUFFIXES else output
 
 
 class _Known:

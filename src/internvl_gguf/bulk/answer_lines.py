@@ -17,6 +17,7 @@ from internvl_gguf.bulk.worker_trial import (
     work_of,
 )
 from internvl_gguf.config import EngineOptions
+from internvl_gguf.utils.sizes import counted
 
 
 def answer_lines(answering: Answering, lines: PlacedLines, count: int, told: Told, workers: Workers = 1) -> None:
@@ -73,6 +74,7 @@ class _Measured:
         known = known_workers(self._key)
         if known is not None:
             self._trial.workers, self._trial.is_settled = min(known, self._layout.most), True
+            self._told.notice(_found(self._trial.workers, "by an earlier run"))
         while not self._pool.is_done:
             self._window = None
             self._pool.run(self._engines(), until=self._changes)
@@ -90,6 +92,7 @@ class _Measured:
         self._trial.add(rate, may_grow=is_worth_a_trial(self._left, 2 * places))
         if self._trial.is_proven:
             Measured(self._trial.workers, self._trial.rates).keep(self._key)
+            self._told.notice(_found(self._trial.workers, "on the first lines"))
         return self._trial.workers != workers
 
     def _answered(self, answered: Answered) -> None:
@@ -100,3 +103,7 @@ class _Measured:
             return
         self._window = self._window or RateWindow(self._trial.workers * facts.n_parallel)
         self._window.add(work_of(answered.outcome, facts))
+
+
+def _found(workers: int, where: str) -> str:
+    return f"{counted(workers, 'worker')} {'answers' if workers == 1 else 'answer'}, as measured best {where}."

@@ -126,9 +126,9 @@ def open_container(path: str) -> Container:
         status = Path(path).stat()
         return _opened(path, (status.st_ino, status.st_size, status.st_mtime_ns))
     except _DAMAGE as error:
-        kind = "Parquet file" if path.lower().endswith(PARQUET_SUFFIXES) else "archive"
+        reason = "" if isinstance(error, tarfile.TarError) else f": {error_line(error)}"  # of which each codec has one
         raise InvalidRequestError(
-            f"{path} is no {kind} that can be read: {error_line(error)}.", "Make it again, or name another file."
+            f"{path} is no archive that can be read{reason}.", "Make it again, or name another file."
         ) from error
 
 

@@ -38,7 +38,7 @@ class Line:
     @property
     def digest(self) -> str:
         """Digest of the line, by which it is found again at another place."""
-        return digest_of(self.data or self.problem.encode())
+        return digest_of(self.data + self.problem.encode())
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -49,6 +49,10 @@ class Line:
         """
         if self.problem:
             raise InvalidRequestError(self.problem, "Mend it, and run the same command again.")
+        return self._object
+
+    @property
+    def _object(self) -> dict[str, Any]:
         try:
             value = json.loads(decode_text(self.data, "The line"))
         except InvalidRequestError:
@@ -62,9 +66,9 @@ class Line:
 
     @property
     def known_fields(self) -> dict[str, Any]:
-        """Return the JSON object of the line; an empty one if it is none."""
+        """Return the JSON object of the line, also of one that asks nothing; an empty one if it is none."""
         try:
-            return self.fields
+            return self._object
         except InvalidRequestError:
             return {}
 

@@ -262,9 +262,9 @@ def _arguments_of_batch(
             "the shell made several names of it: put the glob in quotes, or name the folder", param_hint="--batch"
         )
     if images:
-        raise typer.BadParameter('name the pictures in each line, as "images": [...]', param_hint="--image")
+        raise typer.BadParameter("the pictures are those that --batch names", param_hint="--image")
     if videos:
-        raise typer.BadParameter('name the clips in each line, as "videos": [...]', param_hint="--video")
+        raise typer.BadParameter("the clips are those that --batch names", param_hint="--video")
     if len(words) == 1 and model is None and " " not in words[0]:
         return words[0], prompt
     return _split_arguments(words, model, prompt)

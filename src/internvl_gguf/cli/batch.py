@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -16,6 +17,7 @@ from internvl_gguf.bulk.answer_file import AnswerFile, Kept, hold_answers
 from internvl_gguf.bulk.common import Common
 from internvl_gguf.bulk.lines import Line
 from internvl_gguf.bulk.sources import Source, lines_of_text, open_source
+from internvl_gguf.bulk.tables import check_table
 from internvl_gguf.bulk.template import PromptTemplate
 from internvl_gguf.cli.asking_options import pictures_of
 from internvl_gguf.cli.batch_options import BatchOptions
@@ -92,17 +94,19 @@ def run_batch(job: BatchJob) -> None:
     from internvl_gguf.session.thinking import refuse_without_thoughts
 
     many = job.many
+    if many.output is not None:
+        check_table(many.output.suffix.lower())
     if many.ray is not None:
-        from internvl_gguf.ray.lines import check_address
-
-        check_address(many.ray)
+        _check_cluster(job, many.ray)
     tally = Tally(many.output)
     with contextlib.ExitStack() as stack:
         lines = stack.enter_context(_source(job)).lines
         answers = stack.enter_context(hold_answers(many.output)) if many.output else None
         if answers and not many.drop_others:
             _refuse_others(job, answers.others(lines()))
+        dropped = answers.others(lines()) if answers and many.drop_others else 0
         if not any(True for _ in lines()):
+            say("There are no lines: nothing is asked.")
             return
         files = obtain(job.model, job.opening["mmproj"], machine_chooser(job.config, pictures_of(job.opening)))
         common = job.common(files)
@@ -110,6 +114,7 @@ def run_batch(job: BatchJob) -> None:
         work = _work(job, lines, common, answers)
         if answers:
             stack.callback(answers.finish, lines, common.hash_of, drop_others=many.drop_others)
+        stack.enter_context(_interrupted_by_sigterm())
         try:
             if work.count:
                 _answer(job, files, work, tally)
@@ -118,10 +123,41 @@ def run_batch(job: BatchJob) -> None:
                 done, count = len(work.answered) + tally.answered, len(work.answered) + work.count
                 say(f"{done:,} of {counted(count, 'line')} answered; the same command goes on with the rest.")
             raise
+    if dropped:
+        say(f"{counted(dropped, 'answer')} to lines that are not in the input: dropped.")
     for told in tally.summary():
         say(told)
     if tally.failed or tally.cut_off:
         raise typer.Exit(FAILED)
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """End as after Ctrl-C where a scheduler or a service manager ends the run, so that what is done is put in order."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_cluster(job: BatchJob, address: str) -> None:
+    """Refuse a cluster that cannot answer, before anything is read.
+
+    Raises:
+        InvalidRequestError: nothing answers at its address, or RPC servers are to be used there, too.
+    """
+    from internvl_gguf.ray.lines import check_address
+
+    if job.config.rpc:
+        raise InvalidRequestError(
+            "Machines of a cluster cannot share the RPC servers: each has one client at a time.", "Leave --rpc out."
+        )
+    check_address(address)
 
 
 def _refuse_others(job: BatchJob, count: int) -> None:
@@ -144,8 +180,8 @@ def _work(job: BatchJob, lines: Callable[[], Iterator[Line]], common: Common, an
     numbers = [line.number for line in lines()]
     count = len(numbers)
     chosen = None
-    if job.many.sample is not None and job.many.sample < count:
-        chosen = frozenset(Random(0).sample(numbers, job.many.sample))
+    if job.many.sample is not None:
+        chosen = frozenset(Random(0).sample(numbers, min(job.many.sample, count)))
     if kept.answered:
         were = "was" if count == 1 else "were"
         say(f"{len(kept.answered):,} of {counted(count, 'line')} {were} answered before.")
@@ -168,7 +204,7 @@ def _answer(job: BatchJob, files: ModelFiles, work: Work, tally: Tally) -> None:
     opening = {name: value for name, value in job.opening.items() if name != "mmproj"}
     answering = Answering(files, opening, job.asked, work.common, _critic(job, work))
     with contextlib.ExitStack() as stack:
-        write = stack.enter_context(work.answers.appending()) if work.answers else _written_to(answer_stream())
+        write = stack.enter_context(work.answers.appending()) if work.answers else _written_to_stdout(work)
         figures: tuple[Figure, ...] = ("bar", "count", "note", "time left")
         bars = progress_bars(*figures, transient=False, beside_answers=work.answers is not None)
         progress = BatchProgress(stack.enter_context(bars), work.count, tally)
@@ -196,6 +232,7 @@ def _answer_on_cluster(
     from internvl_gguf.ray import lines as on_ray
 
     workers = job.many.workers
+    progress.wait("Starting Ray")
     with on_ray.cluster(cast("str", job.many.ray)):
         progress.load(1.0)
         tally.start()
@@ -204,7 +241,7 @@ def _answer_on_cluster(
 
 def _show_sample(work: Work, records: Records, tally: Tally) -> None:
     """Show the answers of a sample, if they are not on stdout, and how long all lines will take at its pace."""
-    if work.answers:
+    if work.answers or work.is_shown:
         for shown in records.sample():
             say(shown)
     count = sum(1 for _ in work.lines())
@@ -212,8 +249,11 @@ def _show_sample(work: Work, records: Records, tally: Tally) -> None:
         say(told)
 
 
-def _written_to(file: BinaryIO) -> Callable[[bytes], None]:
-    """Return what writes records to stdout, each at once."""
+def _written_to_stdout(work: Work) -> Callable[[bytes], None]:
+    """Return what writes records to stdout, each at once; nothing where a sample is shown on a terminal instead."""
+    if work.is_shown:
+        return lambda data: None
+    file = answer_stream()
 
     def write(data: bytes) -> None:
         file.write(data)

@@ -11,10 +11,12 @@ import typer
 
 from internvl_gguf.bulk.layout import Workers, read_workers
 from internvl_gguf.bulk.sources.source import IMAGE_COLUMNS
+from internvl_gguf.bulk.tables import TABLE_SUFFIXES
 from internvl_gguf.cli.parameters import Group, expand, parameter
 from internvl_gguf.cli.run import option_errors
 
 _BATCH: Final = "Many questions"
+_SUFFIXES: Final = ("", ".jsonl", ".ndjson", ".json", ".txt", *TABLE_SUFFIXES)
 
 BATCH_PARALLEL: Final = 4
 """Questions of a batch answered at once where nothing else is said: most of what batching gains, a quarter the memory
@@ -46,7 +48,6 @@ _OutputOption = Annotated[
 _SampleOption = Annotated[
     int | None,
     typer.Option(
-        min=1,
         metavar="N",
         help="Ask --batch about N only, from all over it, and show the answers: a look before the night.",
         show_default=False,
@@ -151,6 +152,12 @@ class BatchOptions:
             for name, value in vars(self).items():
                 if value:
                     raise typer.BadParameter("goes with --batch only", param_hint=f"--{name.replace('_', '-')}")
+        elif self.sample is not None and self.sample < 1:
+            raise typer.BadParameter(f"{self.sample} is no number of lines; give 1 or more", param_hint="--sample")
+        elif self.output is not None and self.output.suffix.lower() not in _SUFFIXES:
+            raise typer.BadParameter(
+                f"answers are written as .jsonl, .csv or .parquet, not as {self.output.suffix}", param_hint="--output"
+            )
         elif self.drop_others and self.output is None:
             raise typer.BadParameter("goes with --output only", param_hint="--drop-others")
         elif self.drop_others and self.sample is not None:

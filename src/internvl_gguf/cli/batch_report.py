@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from internvl_gguf.bulk.answer_file import records_path
 from internvl_gguf.bulk.clip_fields import ClipOptionsError
 from internvl_gguf.cli.batch_words import in_fields
 from internvl_gguf.cli.bench_progress import duration
@@ -39,7 +40,7 @@ _ANSWER_TOKENS: Final = 200
 _TEXT_TOKENS: Final = 100
 _LONG: Final = 60.0  # seconds
 _MANY_TILES: Final = FEWER_TILES + 1.5  # with its thumbnail, a picture of FEWER_TILES has one more
-_ERROR, _LENGTH = '"error": ', '"finish_reason": "length"'
+_ERROR, _LENGTH = '"error"', '"length"'
 _HOUR: Final = 3600
 _UNITS: Final = ((24 * _HOUR, "days"), (_HOUR, "hours"), (60, "minutes"), (1, "seconds"))
 _NAMED: Final = re.compile(r"Cannot use (?P<name>.+?): (?P<reason>.+)", re.DOTALL)
@@ -257,6 +258,11 @@ class Tally:
         done, seconds = self.answered + self.failed, time.perf_counter() - self._started
         if not self.answered:
             return None
+        if self._tiles and not self._encoded:
+            return (
+                f"These were {done:,} of {counted(count, 'line')}, all of whose pictures were known from before: how "
+                "long new ones take is not known. Without --sample all are asked."
+            )
         each = Range(seconds / done, seconds / done)
         return (
             f"These were {done:,} of {counted(count, 'line')}: at this pace all of them take "
@@ -265,7 +271,7 @@ class Tally:
 
     def summary(self) -> Sequence[str]:
         """Return lines for the user: the speed of the run, answers without a value, and failures by their kinds."""
-        lines = [self._speed()] if self.answered else []
+        lines = [self._speed()] if self.answered > self.copied else []
         if self.copied:
             lines.append(f"{counted(self.copied, 'line')} asked the same about equal pictures: answered once.")
         if self.cut_off:
@@ -287,9 +293,10 @@ class Tally:
 
     def _speed(self) -> str:
         seconds = time.perf_counter() - self._started
-        line = f"Answered {counted(self.answered, 'line')} in {duration(seconds)}: "
+        answered = self.answered - self.copied
+        line = f"Answered {counted(answered, 'line')} in {duration(seconds)}: "
         noun = "pictures" if not self._frames else "frames" if self._frames == self._pictures else "pictures and frames"
-        what, count = (noun, self._pictures) if self._pictures else ("questions", self.answered)
+        what, count = (noun, self._pictures) if self._pictures else ("questions", answered)
         line += f"{_rounded(count * _HOUR / seconds)} {what} an hour"
         known = self._tiles - self._encoded
         if known and not self._encoded:
@@ -321,6 +328,10 @@ class BatchProgress:
         """Show how much of the model is loaded, 0 to 1."""
         self._change(label=f"Loading the model, {done:.0%}" if done < 1 else "Answering")
 
+    def wait(self, label: str) -> None:
+        """Show what is waited for."""
+        self._change(label=label)
+
     def load_critic(self, done: float) -> None:
         """Show how much of the critic is loaded, 0 to 1."""
         self._change(label=f"Loading the critic, {done:.0%}" if done < 1 else "Answering")
@@ -343,7 +354,7 @@ def _tiles(mean: float) -> str:
 
 def _listing(output: Path, part: str) -> str:
     """Return the command that shows the records of an output that have a part."""
-    return f"grep {shlex.quote(part)} {shlex.quote(str(output))}"
+    return f"grep {shlex.quote(part)} {shlex.quote(str(records_path(output)))}"
 
 
 def _kind(error: InternVLError) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from internvl_gguf.bulk.records import RecordWriter, copied, record_of
 from internvl_gguf.bulk.same_questions import SameQuestions
 from internvl_gguf.cli.batch_report import LOOKED_AT, BatchProgress, Tally
 from internvl_gguf.cli.batch_words import in_fields
+from internvl_gguf.cli.output import is_terminal
 from internvl_gguf.config import AskOptions
 from internvl_gguf.errors import InternVLError, InvalidRequestError
 from internvl_gguf.session.feed import Absent, Feed
@@ -45,6 +46,11 @@ class Work:
     def pending(self) -> Iterator[Line]:
         """Return the lines of this run that are not answered yet."""
         return (line for line in self.lines() if line.number not in self.answered and self.has(line))
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether this run is a sample that is looked at on a terminal, and kept nowhere."""
+        return self.chosen is not None and self.answers is None and is_terminal()
 
     def has(self, line: Line) -> bool:
         """Return whether this run is about a line."""

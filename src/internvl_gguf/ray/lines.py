@@ -8,7 +8,7 @@ import os
 import pickle
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,12 +44,13 @@ def cluster(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what is wrong is raised, and told in two lines
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that this starts reports to nobody
     try:
-        ray.init(
-            address=None if address == LOCAL else address,
-            logging_level="ERROR",
-            log_to_driver=False,
-            include_dashboard=False if address == LOCAL else None,
-        )
+        with _silent_stderr():  # its own library says there how much it will say
+            ray.init(
+                address=None if address == LOCAL else address,
+                logging_level="ERROR",
+                log_to_driver=False,
+                include_dashboard=False if address == LOCAL else None,
+            )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         first = str(error).strip().partition("\n")[0]
         raise InvalidRequestError(f"No cluster of Ray can be used at {address}: {first}", _START) from error
@@ -60,6 +61,19 @@ def cluster(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keep native code from writing to stderr."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def check_address(address: str) -> None:
@@ -113,8 +127,11 @@ def answer_lines(
         )
         try:
             for row in dataset.iter_rows():
-                for answered in pickle.loads(row[_ANSWERED]):
-                    on_answered(answered)
+                answered = pickle.loads(row[_ANSWERED])
+                if isinstance(answered, InternVLError):
+                    raise answered
+                for each in answered:
+                    on_answered(each)
         except ray.exceptions.RayError as error:
             raise _lost(error) from error
 
@@ -130,21 +147,9 @@ def _rows_each(count: int, actors: int) -> int:
 
 
 def _lost(error: Exception) -> InternVLError:
-    """Return what ended a run, in words: an error of this package on another machine as it is."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, InternVLError):
-            return cause
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    first = str(error).strip().splitlines()[-1]
+    """Return what ended a run, in words."""
+    first = str(error).strip().partition("\n")[0]
     return LibraryError(f"The cluster ended the run: {first}", "The same command goes on with the rest.")
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """An error while the model was loaded, kept until it can be told: one that an actor raises there is lost."""
-
-    error: InternVLError
 
 
 class LineAnswerer:
@@ -163,19 +168,15 @@ class LineAnswerer:
             local = replace(answering, files=_files_here(answering.files))
             opened = open_answerer(local, lambda done: None, lambda line: None)
             self._answerer = self._opened.enter_context(opened)
-        except InternVLError as error:
-            self._failure: _Failure | None = _Failure(error)
+        except InternVLError as error:  # told in place of answers: Ray would wrap one that is raised here
+            self._error: InternVLError | None = error
         else:
-            self._failure = None
+            self._error = None
 
     def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, list[bytes]]:
-        """Answer the lines of a batch: pickled `PlacedLine`s in, pickled `Answered` out.
-
-        Raises:
-            InternVLError: the model cannot be loaded on this machine.
-        """
-        if self._failure is not None:
-            raise self._failure.error
+        """Answer the lines of a batch: pickled `PlacedLine`s in, pickled `Answered` out, or the error of loading."""
+        if self._error is not None:
+            return {_ANSWERED: [pickle.dumps(self._error)]}
         outcomes: list[bytes] = []
         for pickled in batch["lines"]:
             answered: list[Answered] = []

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from internvl_gguf.bulk.contained import Container, member_stem, open_container
-from internvl_gguf.bulk.sources.source import Source, numbered
+from internvl_gguf.bulk.sources.source import Source, Unusable, numbered
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.images.suffixes import PICTURE_SUFFIXES, UNREAD_SUFFIXES
 
@@ -36,7 +36,7 @@ def archives_source(name: str, files: Sequence[str]) -> Source:
     if not any(True for file in files for _ in _pictures(open_container(file))):
         raise InvalidRequestError(f"{name} has no picture in it.", "Name another archive, or a folder of pictures.")
 
-    def rows() -> Iterator[dict[str, Any] | str]:
+    def rows() -> Iterator[dict[str, Any] | Unusable]:
         for file in files:
             yield from _rows(file)
 
@@ -51,7 +51,7 @@ def _pictures(container: Container) -> Iterator[str]:
             yield member
 
 
-def _rows(file: str) -> Iterator[dict[str, Any] | str]:
+def _rows(file: str) -> Iterator[dict[str, Any] | Unusable]:
     container = open_container(file)
     beside: dict[str, dict[str, str]] = {}
     for member in container.names():
@@ -62,7 +62,7 @@ def _rows(file: str) -> Iterator[dict[str, Any] | str]:
         try:
             columns = _columns(container, beside.get(member_stem(member), {}))
         except ValueError as error:
-            yield f"{file}/{member}: {error}"
+            yield Unusable(str(error), {"images": [f"{file}/{member}"]})
             continue
         yield {"images": [f"{file}/{member}"], **({"columns": columns} if columns else {})}
 

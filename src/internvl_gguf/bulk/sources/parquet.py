@@ -8,8 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from internvl_gguf.bulk.sources.source import Source, fields_of_row, numbered
-from internvl_gguf.bulk.sources.table import chosen_column
+from internvl_gguf.bulk.sources.source import (
+    Source,
+    Unusable,
+    chosen_column,
+    fields_of_row,
+    numbered,
+    refuse_hidden_pictures,
+    text_alone,
+)
 from internvl_gguf.errors import InvalidRequestError, PictureError
 from internvl_gguf.utils.safe_text import error_line
 
@@ -35,17 +42,25 @@ def parquet_source(name: str, files: Sequence[str], image_column: str | None) ->
     """
     opened = [_open(file) for file in files]
     header = tuple(opened[0].schema_arrow.names)
+    count = sum(each.metadata.num_rows for each in opened)
     for path, each in zip(files, opened, strict=True):
         if tuple(each.schema_arrow.names) != header:
             raise InvalidRequestError(f"{path} has other columns than {files[0]}.", "Ask about them in two runs.")
         each.close()
+    if not count:
+        raise InvalidRequestError(f"{name} has no rows.", "Name another file.")
     column = chosen_column(files[0], header, image_column)
+    if column is None:
+        for each in opened[0].schema_arrow:
+            if _has_data(each.type):
+                refuse_hidden_pictures(files[0], each.name)
 
-    def rows() -> Iterator[dict[str, Any] | str]:
+    def rows() -> Iterator[dict[str, Any] | Unusable]:
         for file in files:
             yield from _rows(file, column)
 
-    return Source(name, lambda: numbered(rows()), header)
+    notices = () if column is not None else (text_alone(name),)
+    return Source(name, lambda: numbered(rows()), header, notices)
 
 
 class ParquetPictures:
@@ -116,7 +131,7 @@ def _open(path: str) -> pq.ParquetFile:
         ) from error
 
 
-def _rows(path: str, column: str | None) -> Iterator[dict[str, Any] | str]:
+def _rows(path: str, column: str | None) -> Iterator[dict[str, Any] | Unusable]:
     with _open(path) as file:
         kept, in_cells = _read_columns(file.schema_arrow, column)
         place = 0
@@ -129,20 +144,20 @@ def _rows(path: str, column: str | None) -> Iterator[dict[str, Any] | str]:
 def _read_columns(schema: pa.Schema, column: str | None) -> tuple[list[str], bool]:
     """Return the columns that a pass over the rows reads, and whether the pictures themselves are in the cells.
 
-    Other columns of bytes are left out, as no prompt and no JSON can have them. Of pictures in cells only that each is
-    there is read: whether they are null.
+    Columns of bytes are left out: no prompt and no JSON can have them, and pictures are read when they are asked about.
     """
+    in_cells = column is not None and _has_data(schema.field(column).type)
+    return [each.name for each in schema if not _has_data(each.type)], in_cells
+
+
+def _has_data(kind: pa.DataType) -> bool:
+    """Return whether cells of a type hold bytes, or objects with bytes."""
     import pyarrow as pa
 
     def is_data(kind: pa.DataType) -> bool:
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
 
-    def has_data(kind: pa.DataType) -> bool:
-        return is_data(kind) or (pa.types.is_struct(kind) and any(is_data(each.type) for each in kind))
-
-    in_cells = column is not None and has_data(schema.field(column).type)
-    kept = [each.name for each in schema if not has_data(each.type)]
-    return kept, in_cells
+    return is_data(kind) or (pa.types.is_struct(kind) and any(is_data(each.type) for each in kind))
 
 
 def _fields(path: str, place: int, row: dict[str, Any], column: str | None, *, in_cells: bool) -> dict[str, Any] | str:
@@ -153,7 +168,7 @@ def _fields(path: str, place: int, row: dict[str, Any], column: str | None, *, i
     if in_cells:
         return fields_of_row(cells, f"{path}/{place}/{column}")
     if not isinstance(given, str) or not given.strip():
-        return f"The row names no picture in the column {column}."
+        return Unusable(f"The row names no picture in the column {column}.", fields_of_row(cells, None))
     return fields_of_row(cells, given)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from internvl_gguf.bulk.lines import Line
+from internvl_gguf.errors import InvalidRequestError
 
 IMAGE_COLUMNS: Final = ("image", "images", "image_path", "path", "file", "file_name", "filename", "picture")
 """Columns that are taken for that of the pictures, the first of them that a table has."""
@@ -32,13 +34,57 @@ class Source:
     notices: tuple[str, ...] = ()
 
 
-def numbered(items: Iterable[Mapping[str, Any] | str]) -> Iterator[Line]:
+@dataclass(frozen=True)
+class Unusable:
+    """A row that asks nothing.
+
+    Attributes:
+        problem: why, in one sentence.
+        fields: what is known of it, for its record.
+    """
+
+    problem: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+def numbered(items: Iterable[Mapping[str, Any] | Unusable]) -> Iterator[Line]:
     """Return lines of their fields, or of what is wrong with them, numbered from 1."""
     for number, item in enumerate(items, 1):
-        if isinstance(item, str):
-            yield Line(number, b"", problem=item)
-        else:
-            yield Line(number, json.dumps(item, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+        fields, problem = (item.fields, item.problem) if isinstance(item, Unusable) else (item, "")
+        yield Line(number, json.dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace"), problem)
+
+
+def chosen_column(path: str, header: Sequence[str], wanted: str | None) -> str | None:
+    """Return the column of the pictures; None if none was asked for and none is there.
+
+    Raises:
+        InvalidRequestError: the one that was asked for is not there.
+    """
+    if wanted is None:
+        by_name = {name.lower(): name for name in reversed(header)}
+        return next((by_name[name] for name in IMAGE_COLUMNS if name in by_name), None)
+    if wanted not in header:
+        raise InvalidRequestError(
+            f"{path} has no column {wanted}.", f"Its columns are {', '.join(header)[:300]}; --image-column names one."
+        )
+    return wanted
+
+
+def refuse_hidden_pictures(path: str, column: str) -> None:
+    """Refuse a table whose pictures would not be shown.
+
+    Raises:
+        InvalidRequestError: always.
+    """
+    raise InvalidRequestError(
+        f"{path} has pictures in the column {column}, which is none of the usual names.",
+        f"Say so: --image-column {shlex.quote(column)}",
+    )
+
+
+def text_alone(name: str) -> str:
+    """Return the notice for a table without pictures."""
+    return f"{name} has no column of pictures: its questions are asked without any."
 
 
 def fields_of_row(row: Mapping[str, Any], picture: str | None) -> dict[str, Any]:

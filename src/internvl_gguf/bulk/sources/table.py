@@ -6,11 +6,21 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
-from internvl_gguf.bulk.sources.source import IMAGE_COLUMNS, Source, fields_of_row, numbered
+from internvl_gguf.bulk.sources.source import (
+    Source,
+    Unusable,
+    chosen_column,
+    fields_of_row,
+    numbered,
+    refuse_hidden_pictures,
+    text_alone,
+)
 from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.images.suffixes import PICTURE_SUFFIXES
+from internvl_gguf.utils.sizes import counted
 from internvl_gguf.utils.text_data import decode_text
 
 _DELIMITERS: Final = ",;\t|"
@@ -34,7 +44,7 @@ class _Table:
     delimiter: str
     header: tuple[str, ...]
 
-    def rows(self) -> Iterator[list[str] | str]:
+    def rows(self) -> Iterator[list[str] | Unusable]:
         """Yield the rows behind the header that are not blank; of one that cannot be read what is wrong with it."""
         reader = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.delimiter)
         next(reader)
@@ -42,7 +52,7 @@ class _Table:
             try:
                 row = next(reader, None)
             except csv.Error as error:
-                yield f"The row cannot be read: {error}."
+                yield Unusable(f"The row cannot be read: {error}.")
                 continue
             if row is None:
                 return
@@ -65,36 +75,24 @@ def csv_source(name: str, files: Sequence[str], image_column: str | None) -> Sou
     """
     csv.field_size_limit(_LONGEST_CELL)
     tables = [_read(file) for file in files]
-    for table in tables[1:]:
+    for table in tables:
         if table.header != tables[0].header:
             raise InvalidRequestError(
                 f"{table.path} has other columns than {tables[0].path}.", "Ask about them in two runs."
             )
+        _check(table)
     header = tables[0].header
     column = chosen_column(tables[0].path, header, image_column)
+    if column is None:
+        _refuse_hidden_pictures(tables[0])
     folders = [_folder(table, column) for table in tables]
 
-    def rows() -> Iterator[dict[str, Any] | str]:
+    def rows() -> Iterator[dict[str, Any] | Unusable]:
         for table, folder in zip(tables, folders, strict=True):
             yield from (_fields(row, header, column, folder) for row in table.rows())
 
-    return Source(name, lambda: numbered(rows()), header)
-
-
-def chosen_column(path: str, header: Sequence[str], wanted: str | None) -> str | None:
-    """Return the column of the pictures; None if none was asked for and none is there.
-
-    Raises:
-        InvalidRequestError: the one that was asked for is not there.
-    """
-    if wanted is None:
-        by_name = {name.lower(): name for name in reversed(header)}
-        return next((by_name[name] for name in IMAGE_COLUMNS if name in by_name), None)
-    if wanted not in header:
-        raise InvalidRequestError(
-            f"{path} has no column {wanted}.", f"Its columns are {', '.join(header)[:300]}; --image-column names one."
-        )
-    return wanted
+    notices = () if column is not None else (text_alone(name),)
+    return Source(name, lambda: numbered(rows()), header, notices)
 
 
 def _read(path: str) -> _Table:
@@ -117,6 +115,39 @@ def _read(path: str) -> _Table:
     return _Table(path, text, delimiter, names)
 
 
+def _check(table: _Table) -> None:
+    """Refuse a table without rows, and one with a quote that is never closed, which would swallow the rows behind it.
+
+    Raises:
+        InvalidRequestError: it is one.
+    """
+    rows = csv.reader(io.StringIO(table.text, newline=""), delimiter=table.delimiter, strict=True)
+    count = 0
+    try:
+        for _ in rows:
+            count += 1
+    except csv.Error as error:
+        if "unexpected end of data" in str(error):
+            raise InvalidRequestError(
+                f"{table.path} has a quote in row {count:,} that is never closed.", "Close it, or double it."
+            ) from error
+        return  # the row says so when it is asked
+    if count < 2:
+        raise InvalidRequestError(f"{table.path} has no rows below the names of its columns.", "Name another file.")
+
+
+def _refuse_hidden_pictures(table: _Table) -> None:
+    """Refuse a table in whose first row a cell is called as a picture is, in a column that is not known as theirs.
+
+    Raises:
+        InvalidRequestError: it is one.
+    """
+    first = next((row for row in table.rows() if isinstance(row, list)), [])
+    for name, cell in zip(table.header, first, strict=False):
+        if PurePath(cell.strip()).suffix.lower() in PICTURE_SUFFIXES:
+            refuse_hidden_pictures(table.path, name)
+
+
 def _folder(table: _Table, column: str | None) -> Path | None:
     """Return the folder at which relative paths of pictures start; None for the current one."""
     if column is None:
@@ -129,16 +160,16 @@ def _folder(table: _Table, column: str | None) -> Path | None:
 
 
 def _fields(
-    row: list[str] | str, header: tuple[str, ...], column: str | None, folder: Path | None
-) -> dict[str, Any] | str:
-    if isinstance(row, str):
+    row: list[str] | Unusable, header: tuple[str, ...], column: str | None, folder: Path | None
+) -> dict[str, Any] | Unusable:
+    if isinstance(row, Unusable):
         return row
+    cells = dict(zip(header, row, strict=False))
+    given = cells.pop(column, "").strip() if column is not None else ""
+    picture = (given if folder is None else str(folder / given)) if given else None
+    fields = fields_of_row(cells, picture)
     if len(row) != len(header):
-        return f"The row has {len(row)} cells, and the table {len(header)} columns."
-    cells = dict(zip(header, row, strict=True))
-    if column is None:
-        return fields_of_row(cells, None)
-    given = cells.pop(column).strip()
-    if not given:
-        return f"The row names no picture in the column {column}."
-    return fields_of_row(cells, given if folder is None else str(folder / given))
+        return Unusable(f"The row has {counted(len(row), 'cell')}, and the table {len(header)} columns.", fields)
+    if column is not None and picture is None:
+        return Unusable(f"The row names no picture in the column {column}.", fields)
+    return fields
