@@ -1,20 +1,23 @@
 """What several answers are worth: right by the first one, by a vote, by the critic, and if any of them is right.
 
-    python -m training.critic_exam --count 100
-    python -m training.critic_exam --critic runs/demo-critic-text-Q8_0.gguf --answers-file runs/exam.jsonl
+    python -m training.critic_exam --critic FOLDER/demo-critic-text-Q8_0.gguf --seed 21000000 --count 40
 
 The questions are those of the exam of which the demo model is unsure, with seeds and words that training never saw. The
-first answer is the likeliest one, the others are drawn. Answers are kept in a file, and asked for once.
+first answer is the likeliest one, the others are drawn. Answers are kept in a file, and asked for once. Beside the
+critic stands what the demo itself knew of its answers: the one is chosen whose least likely token is the likeliest.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from internvl_gguf import Picture, Session
 from internvl_gguf import Question as Asked
@@ -22,15 +25,17 @@ from internvl_gguf.critics import Critic
 from internvl_gguf.judging import Candidate, JudgedQuestion, judged, vote
 from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.types import Reply, Timings, Usage
-from training.critic import DESCRIPTION
+from training.checkpoint import load_model
+from training.critic import DESCRIPTION, Judged, judged_row
 from training.critic_answers import LONGEST
+from training.critic_residuals import FrozenDemo, least_likely
 from training.exam import SEED, items
+from training.questions import Question
 from training.scoring import score
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from internvl_gguf.models.critic_description import CriticDescription
     from training.exam import Item
 
 SUITES = (
@@ -39,7 +44,7 @@ SUITES = (
 )  # fmt: skip
 
 
-HEAD = "suite                   of first   drawn  vote critic  sums   any   + told, - told"
+HEAD = "suite                   of first   drawn  vote  least critic  sums   any   + told, - told   pairs: least critic"
 
 
 @dataclass(frozen=True)
@@ -102,12 +107,18 @@ def candidates(texts: tuple[str, ...]) -> list[Candidate]:
 
 @dataclass
 class Tally:
-    """How many questions of a suite came out right, and how the critic's verdicts on different answers did."""
+    """How many questions of a suite came out right, and how the critic's verdicts on different answers did.
+
+    Attributes:
+        pairs, pairs_known, pairs_judged: of a right and a wrong answer to a question; those in order by the demo's
+            least likely token, and by the critic.
+    """
 
     questions: int = 0
     first: int = 0
     drawn: float = 0
     voted: int = 0
+    least: int = 0
     judged: int = 0
     both: int = 0
     any: int = 0
@@ -115,17 +126,31 @@ class Tally:
     rights: int = 0
     wrong_told: int = 0
     wrongs: int = 0
+    pairs: int = 0
+    pairs_known: int = 0
+    pairs_judged: int = 0
 
     def line(self, name: str) -> str:
         """The row of the table."""
         told = f"{self.right_told}/{self.rights} {self.wrong_told}/{self.wrongs}"
         return (
-            f"{name:20} {self.questions:5} {self.first:5} {self.drawn:7.1f} {self.voted:5} {self.judged:6} "
-            f"{self.both:5} {self.any:5}   {told}"
+            f"{name:20} {self.questions:5} {self.first:5} {self.drawn:7.1f} {self.voted:5} {self.least:6} "
+            f"{self.judged:6} {self.both:5} {self.any:5}   {told:17} {self.pairs_known} {self.pairs_judged} of "
+            f"{self.pairs}"
         )
 
 
-def judge(critic: Critic, session: Session, item: Item, said: Said, tally: Tally) -> None:
+@torch.no_grad()
+def known_by(demo: FrozenDemo, item: Item, texts: tuple[str, ...]) -> list[float]:
+    """Log-probability of the least likely token of each answer."""
+    shared, visual = demo.seen(item.shown, item.max_tiles)
+    asked = Judged(Question(item.suite, item.question, item.answer), texts, (False,) * len(texts))
+    row = judged_row(demo.tokenizer, shared, [asked])
+    log_prob = demo.log_prob(row, demo.residual(row, visual))
+    return least_likely(log_prob, torch.from_numpy(row.branch), torch.from_numpy(row.ends)).tolist()
+
+
+def judge(critic: Critic, demo: FrozenDemo, session: Session, item: Item, said: Said, tally: Tally) -> None:
     """Count what comes out of the answers to one item."""
     question = JudgedQuestion(item.question, tuple(pictures(session, item)))  # type: ignore[arg-type]
     tried = candidates(said.texts)
@@ -144,20 +169,29 @@ def judge(critic: Critic, session: Session, item: Item, said: Said, tally: Tally
     for text, worth in zip(said.texts, verdict.scores, strict=True):
         sums[text] = sums.get(text, 0) + worth
     tally.both += right[said.texts.index(max(sums, key=sums.__getitem__))]
-    for text, worth in dict(zip(said.texts, verdict.scores, strict=True)).items():
-        if not text:
-            continue
-        is_right, is_told = right[said.texts.index(text)], worth >= critic.description.threshold
+    different = tuple(dict.fromkeys(filter(None, said.texts)))
+    scores = [verdict.scores[said.texts.index(text)] for text in different]
+    good = [right[said.texts.index(text)] for text in different]
+    known = known_by(demo, item, different)
+    tally.least += good[max(range(len(known)), key=known.__getitem__)]
+    for is_right, value in zip(good, scores, strict=True):
+        is_told = value >= critic.description.threshold
         tally.rights += is_right
         tally.wrongs += not is_right
         tally.right_told += is_right and is_told
         tally.wrong_told += not is_right and not is_told
+    for one, other in itertools.permutations(range(len(good)), 2):
+        if good[one] and not good[other]:
+            tally.pairs += 1
+            tally.pairs_known += known[one] > known[other]
+            tally.pairs_judged += scores[one] > scores[other]
 
 
 def main() -> None:
     """Read the command line, ask, judge, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--critic", required=True, help="the critic's text GGUF")
+    parser.add_argument("--demo", type=Path, default=Path("runs/shipped.pt"), help="the demo's checkpoint")
     parser.add_argument("--answers-file", type=Path, default=Path("exam-answers.jsonl"), help="where answers are kept")
     parser.add_argument("--answers", type=int, default=8)
     parser.add_argument("--count", type=int, default=100)
@@ -165,14 +199,14 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-p", type=float, default=0.95)
     parser.add_argument("--suites", default="", help="comma-separated names; all by default")
-    parser.add_argument("--separator", help="of steps, in place of the description's; 'none' for whole answers")
-    parser.add_argument("--aggregation", help="in place of the description's")
     args = parser.parse_args()
+    torch.set_num_threads(1)
+    demo = FrozenDemo(*load_model(args.demo))
     begun, tallies = time.time(), dict[str, Tally]()
     print(HEAD)
     with (
         Critic.open(
-            args.critic, demo_files().mmproj, described(args), n_threads=1, n_ctx=4096, embedding_disk_bytes=0
+            args.critic, demo_files().mmproj, DESCRIPTION, n_threads=1, n_ctx=4096, embedding_disk_bytes=0
         ) as critic,
         Session.open("demo", n_threads=1, n_ctx=2048, embedding_disk_bytes=0) as session,
     ):
@@ -181,21 +215,11 @@ def main() -> None:
             if name not in tallies and tallies:
                 last = next(reversed(tallies))
                 print(tallies[last].line(last), flush=True)
-            judge(critic, session, item, said, tallies.setdefault(name, Tally()))
+            judge(critic, demo, session, item, said, tallies.setdefault(name, Tally()))
     last = next(reversed(tallies))
     print(tallies[last].line(last))
     print(added(tallies.values()).line("all"))
     print(f"{time.time() - begun:.0f} s")
-
-
-def described(args: argparse.Namespace) -> CriticDescription:
-    """The demo critic's description, changed as the command line says."""
-    found = DESCRIPTION
-    if args.separator == "none":
-        found = replace(found, whole_answer=True)
-    elif args.separator:
-        found = replace(found, separator=args.separator)
-    return replace(found, aggregation=args.aggregation) if args.aggregation else found
 
 
 def added(tallies: Iterable[Tally]) -> Tally:

@@ -54,22 +54,31 @@ def look_back(weights: dict[str, Tensor], at: int = 1) -> None:
     biases alone: turned by the rotary embedding, their product is the largest at one distance.
     """
     shape, prefix = TextShape(), f"model.language_model.layers.{at}.self_attn"
-    width, half, strength = shape.head_dim, shape.head_dim // 2, 6.5
-    frequencies = shape.rope_theta ** (-torch.arange(0, width, 2) / width)
-    used = (torch.arange(half) < half // 2).float() * strength
+    width = shape.head_dim
     group = shape.num_key_value_heads - 1
     keys = slice(group * width, (group + 1) * width)
     weights[f"{prefix}.k_proj.weight"][keys] = 0
-    weights[f"{prefix}.k_proj.bias"][keys] = torch.cat([used, torch.zeros(half)])
+    weights[f"{prefix}.k_proj.bias"][keys] = looking_back(shape, 0)
     weights[f"{prefix}.v_proj.weight"][keys] = torch.randn(width, shape.hidden_size) * shape.hidden_size**-0.5
     weights[f"{prefix}.v_proj.bias"][keys] = 0
     heads = shape.num_attention_heads
     for head, distance in ((heads - 2, 1), (heads - 1, 2)):
         rows = slice(head * width, (head + 1) * width)
-        angles = frequencies * distance
         weights[f"{prefix}.q_proj.weight"][rows] = 0
-        weights[f"{prefix}.q_proj.bias"][rows] = torch.cat([used * angles.cos(), -used * angles.sin()])
+        weights[f"{prefix}.q_proj.bias"][rows] = looking_back(shape, distance)
         weights[f"{prefix}.o_proj.weight"][:, rows] = 0
+
+
+def looking_back(shape: TextShape, distance: int) -> Tensor:
+    """The bias of a head's queries [head_dim] that, with that of distance 0 for its keys, looks so far back.
+
+    Turned by the rotary embedding, their product is a sum of cosines that are all 1 at the distance. Of the pairs of
+    dimensions those that turn fast are used.
+    """
+    half, strength = shape.head_dim // 2, 6.5
+    angles = distance * shape.rope_theta ** (-torch.arange(0, shape.head_dim, 2) / shape.head_dim)
+    used = (torch.arange(half) < half // 2).float() * strength
+    return torch.cat([used * angles.cos(), -used * angles.sin()])
 
 
 def larger(weights: dict[str, Tensor], known: Tokenizer, tokenizer: Tokenizer) -> dict[str, Tensor]:

@@ -362,8 +362,12 @@ class DemoModel(nn.Module):
         wanted: Tensor | None = None,
     ) -> Tensor:
         """Hidden states of token ids [batch, tokens] (of those `wanted`), context tokens replaced by `visual`."""
+        return self.model.language_model(self.embedded(ids, visual, context_token), mask, positions, wanted)
+
+    def embedded(self, ids: Tensor, visual: Tensor | None, context_token: int) -> Tensor:
+        """What the first layer of the text part takes: embeddings of token ids, context tokens replaced by `visual`."""
         embeddings = self.model.language_model.embed_tokens(ids)
-        if visual is not None:
-            places = (ids == context_token).unsqueeze(-1).expand_as(embeddings)
-            embeddings = embeddings.masked_scatter(places, visual.reshape(-1))
-        return self.model.language_model(embeddings, mask, positions, wanted)
+        if visual is None:
+            return embeddings
+        places = (ids == context_token).unsqueeze(-1).expand_as(embeddings)
+        return embeddings.masked_scatter(places, visual.reshape(-1))

@@ -44,7 +44,7 @@ def tokenizer_spec(tokenizer: Tokenizer) -> TokenizerSpec:
     )  # fmt: skip
 
 
-CRITIC_DESCRIPTION = "A critic of the InternVL demo model: it answers each step of a solution with + or -."
+CRITIC_DESCRIPTION = "A critic of the InternVL demo model: behind an answer it writes + or -."
 
 
 def package(checkpoint: Path, folder: Path) -> tuple[Path, Path]:
@@ -54,7 +54,7 @@ def package(checkpoint: Path, folder: Path) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     text_path, vision_path = folder / TEXT_FILE, folder / VISION_FILE
     metadata = Metadata(name="InternVL demo", basename="internvl-gguf-demo", description=DESCRIPTION)
-    _export_text(text_path, model, tokenizer, metadata, "bf16")
+    _export_text(text_path, model, tokenizer, metadata, "bf16", tied=False)
     vision_shape = VisionShape(
         image_size=vision.image_size, patch_size=vision.patch_size, width=vision.hidden_size,
         layers=vision.num_hidden_layers, heads=vision.num_attention_heads, ffn=vision.intermediate_size,
@@ -77,7 +77,7 @@ def package_critic(checkpoint: Path, folder: Path) -> Path:
             raise ValueError(f"{name} of {checkpoint} differs from the one in {folder / VISION_FILE}")
     path = folder / CRITIC_FILE
     metadata = Metadata("InternVL demo critic", "internvl-gguf-demo-critic", description=CRITIC_DESCRIPTION)
-    _export_text(path, model, tokenizer, metadata, "q8_0")
+    _export_text(path, model, tokenizer, metadata, "q8_0", tied=True)
     return path
 
 
@@ -85,12 +85,14 @@ def _tensors(model: DemoModel) -> dict[str, NDArray[np.float32]]:
     return {name: value.numpy() for name, value in model.state_dict().items()}
 
 
-def _export_text(path: Path, model: DemoModel, tokenizer: Tokenizer, metadata: Metadata, dtype: StorageType) -> None:
+def _export_text(
+    path: Path, model: DemoModel, tokenizer: Tokenizer, metadata: Metadata, dtype: StorageType, *, tied: bool
+) -> None:
     text = model.text_shape
     shape = TextShape(
         vocab=text.vocab_size, width=text.hidden_size, layers=text.num_hidden_layers, heads=text.num_attention_heads,
         kv_heads=text.num_key_value_heads, ffn=text.intermediate_size, context_length=text.max_position_embeddings,
-        tied=False, rope_theta=text.rope_theta, norm_eps=text.rms_norm_eps,
+        tied=tied, rope_theta=text.rope_theta, norm_eps=text.rms_norm_eps,
     )  # fmt: skip
     export_text(path, _tensors(model), shape, tokenizer_spec(tokenizer), metadata, dtype)
 

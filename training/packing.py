@@ -35,26 +35,19 @@ class Packed:
     Attributes:
         ids: token ids [tokens]; context tokens hold the visual tokens' places.
         branch: 0 in the shared beginning, then 1, 2, ... [tokens].
-        stem: the branch that a token's own goes on from, 0 for the shared beginning [tokens].
         positions: rotary positions [tokens].
         answer: 1, 2, ... where the next token is part of the first, second, ... answer, else 0 [tokens].
         kinds: the kind of each question answered.
         targets: token, picture, left, top, right, bottom of each thing asked about, -1 for what is not told
             [targets, 6]; the token is the last one before the part of the answer that is about the thing.
-        wanted: the token that is to follow each; what does follow may be another one [tokens].
-        truth: of an answer that is judged, 1 at its tokens up to the first wrong one, which has 0; -1 elsewhere
-            [tokens].
     """
 
     ids: NDArray[np.int64]
     branch: NDArray[np.int64]
-    stem: NDArray[np.int64]
     positions: NDArray[np.int64]
     answer: NDArray[np.int64]
     kinds: tuple[str, ...]
     targets: NDArray[np.int64]
-    wanted: NDArray[np.int64]
-    truth: NDArray[np.int64]
 
 
 def pictures(
@@ -131,9 +124,8 @@ def pack(
         positions += range(len(shared), len(shared) + len(own))
     told_of = np.array(targets, np.int64).reshape(-1, TARGET_FIELDS)
     return Packed(
-        np.array(ids), np.array(branch), np.zeros(len(ids), np.int64), np.array(positions), np.array(answer),
-        kinds=tuple(kinds), targets=told_of, wanted=np.array([*ids[1:], 0]), truth=np.full(len(ids), -1),
-    )  # fmt: skip
+        np.array(ids), np.array(branch), np.array(positions), np.array(answer), kinds=tuple(kinds), targets=told_of
+    )
 
 
 def _told(token: int, target: Target) -> tuple[int, ...]:
@@ -156,13 +148,10 @@ class Batch:
     labels: NDArray[np.int16] | None
     ids: NDArray[np.int64]
     branch: NDArray[np.int64]
-    stem: NDArray[np.int64]
     positions: NDArray[np.int64]
     answer: NDArray[np.int64]
     kinds: tuple[tuple[str, ...], ...]
     targets: NDArray[np.int64]
-    wanted: NDArray[np.int64]
-    truth: NDArray[np.int64]
 
 
 def collate(packed: list[Packed], tiles: list[NDArray[np.uint8]], labels: list[NDArray[np.int16]]) -> Batch:
@@ -175,8 +164,7 @@ def collate(packed: list[Packed], tiles: list[NDArray[np.uint8]], labels: list[N
 
     return Batch(
         np.concatenate(tiles) if tiles else None, np.concatenate(labels) if labels else None,
-        padded("ids", 0), padded("branch", -1), padded("stem", -1), padded("positions", 0), padded("answer", 0),
+        padded("ids", 0), padded("branch", -1), padded("positions", 0), padded("answer", 0),
         tuple(p.kinds for p in packed),
-        np.concatenate([np.insert(p.targets, 0, row, 1) for row, p in enumerate(packed)]), padded("wanted", 0),
-        padded("truth", -1),
+        np.concatenate([np.insert(p.targets, 0, row, 1) for row, p in enumerate(packed)]),
     )  # fmt: skip

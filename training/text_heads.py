@@ -57,28 +57,3 @@ class TargetHead(nn.Module):
             loss = loss + F.cross_entropy(steps.flatten(0, 1), edges[placed].flatten())
             outcome["@edges"] = ((steps.argmax(2) - edges[placed]).abs() <= 1).all(1).tolist()
         return loss, outcome
-
-
-class TruthHead(nn.Module):
-    """Tells of the tokens of an answer that is judged which is the first wrong one.
-
-    A verdict at the end alone says that something was wrong, not what; this says where.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.right = nn.Linear(width, 1)
-
-    def loss(self, hidden: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, list[bool]]]:
-        """Cross-entropy over the tokens with a truth, and which of the right and the wrong ones were told.
-
-        Args:
-            hidden: [batch, tokens, width].
-            truth: 1, 0, or -1 for other tokens [batch, tokens].
-        """
-        told = truth >= 0
-        logits, right = self.right(hidden[told]).squeeze(1).float(), truth[told] == 1
-        hit = (logits > 0) == right
-        return F.binary_cross_entropy_with_logits(logits, right.float()), {
-            "right tokens": hit[right].tolist(), "wrong tokens": hit[~right].tolist(),
-        }  # fmt: skip

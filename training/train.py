@@ -25,23 +25,19 @@ import torch.multiprocessing
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.critic import CriticLessons
 from training.feed import Feed
 from training.lessons import Lessons, demo_tokenizer
 from training.muon import Muon
 from training.network import DemoModel, TextShape, VisionShape
-from training.text_heads import PictureHead, TargetHead, TruthHead
+from training.text_heads import PictureHead, TargetHead
 from training.tokenizer import Tokenizer
 from training.train_vision import PatchHeads, TokenHeads, dense_loss, normalise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from random import Random
-
     from training.packing import Batch
 
 EMA_DECAY = 0.995
-# The layers of the text part, from its end, after which the thing asked about is to be known, or what is wrong.
+# The layers of the text part, from its end, after which the thing asked about is to be known.
 TARGETS_AFTER = (-2, -1)
 
 
@@ -50,16 +46,11 @@ def as_float(logits: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(part.float() for part in logits)
 
 
-def attention_mask(branch: Tensor, stem: Tensor | None = None) -> Tensor:
-    """What is added to the scores [batch, 1, tokens, tokens].
-
-    It is 0 for earlier tokens of the beginning, of the own branch and of the branch that this one goes on from.
-    """
+def attention_mask(branch: Tensor) -> Tensor:
+    """What is added to the scores [batch, 1, tokens, tokens]: 0 for earlier tokens of the beginning or own branch."""
     tokens = branch.shape[1]
     earlier = torch.ones(tokens, tokens, dtype=torch.bool, device=branch.device).tril()
     same = (branch[:, None, :] == branch[:, :, None]) | (branch[:, None, :] == 0)
-    if stem is not None:
-        same |= branch[:, None, :] == stem[:, :, None]
     return torch.zeros(same.shape).masked_fill_(~(earlier & same), -1e4)[:, None]
 
 
@@ -84,7 +75,6 @@ class Trainer:
         self.token_heads = TokenHeads(self.text.hidden_size, self.vision.side)
         self.picture_head = PictureHead(self.text.hidden_size)
         self.target_heads = nn.ModuleList(TargetHead(self.text.hidden_size) for _ in TARGETS_AFTER)
-        self.truth_heads = nn.ModuleList(TruthHead(self.text.hidden_size) for _ in TARGETS_AFTER)
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.context, self.image = tokenizer.special("<IMG_CONTEXT>"), tokenizer.special("<img>")
         self.apart = 0.0  # how many visual tokens of the last batch knew their picture
@@ -96,7 +86,7 @@ class Trainer:
                 groups["adamw", 0.06 * own].append(parameter)
             else:
                 groups["muon" if inside else "adamw", own if inside else 0.6 * own].append(parameter)
-        heads = (self.patch_heads, self.token_heads, self.picture_head, self.target_heads, self.truth_heads)
+        heads = (self.patch_heads, self.token_heads, self.picture_head, self.target_heads)
         groups["adamw", 0.6 * lr] += [parameter for head in heads for parameter in head.parameters()]
         self.parameters = [parameter for group in groups.values() for parameter in group]
         self.peaks = [rate for _, rate in groups]
@@ -112,7 +102,7 @@ class Trainer:
         state = {
             "net": self.net.state_dict(), "average": self.average, "patch_heads": self.patch_heads.state_dict(),
             "token_heads": self.token_heads.state_dict(), "picture_head": self.picture_head.state_dict(),
-            "target_heads": self.target_heads.state_dict(), "truth_heads": self.truth_heads.state_dict(),
+            "target_heads": self.target_heads.state_dict(),
             "merges": self.tokenizer.merges, "size": self.tokenizer.size,
             "early": self.tokenizer.early, "layers": self.text.num_hidden_layers, "step": step,
         }  # fmt: skip
@@ -130,8 +120,6 @@ class Trainer:
             self.picture_head.load_state_dict(state["picture_head"])
         if "target_heads" in state:
             self.target_heads.load_state_dict(state["target_heads"])
-        if "truth_heads" in state:
-            self.truth_heads.load_state_dict(state["truth_heads"])
 
     def take_vision(self, state: dict[str, Any]) -> None:
         """Take the vision tower from `train_vision`'s checkpoint."""
@@ -166,7 +154,7 @@ class Trainer:
                 extra = dense * dense_loss(as_float(self.token_heads(visual)), labels)[0]
                 if train_vision:
                     extra = extra + dense * dense_loss(as_float(self.patch_heads(features)), labels)[0]
-        mask = attention_mask(torch.from_numpy(batch.branch), torch.from_numpy(batch.stem))
+        mask = attention_mask(torch.from_numpy(batch.branch))
         answer = torch.from_numpy(batch.answer)
         rows, columns = answer.nonzero(as_tuple=True)
         answering = answer > 0
@@ -177,13 +165,8 @@ class Trainer:
         if dense:
             told, inner_outcome = self._inner_loss(batch, ids)
             extra = extra + told
-        truth = torch.from_numpy(batch.truth)
-        if (truth >= 0).any():
-            for head, layer in zip(self.truth_heads, TARGETS_AFTER, strict=True):
-                told, inner_outcome = head.loss(self.net.model.language_model.inner[layer], truth)
-                extra = extra + told
         logits = self.net.lm_head(hidden[torch.take_along_dim(answering, where, 1)]).float()
-        wanted = torch.from_numpy(batch.wanted)[rows, columns]
+        wanted = ids[rows, columns + 1]
         right = (logits.argmax(1) == wanted).tolist()
         whole: dict[tuple[int, int], bool] = {}
         for row, index, token_right in zip(rows.tolist(), answer[rows, columns].tolist(), right, strict=True):
@@ -248,11 +231,8 @@ def schedule(progress: float, hold: float, final: float) -> float:
     return final + (1 - final) * (0.5 + 0.5 * math.cos(math.pi * fallen))
 
 
-def lessons_of(trainer: Trainer, args: argparse.Namespace) -> tuple[Callable[[Random], Batch], ...]:
-    """What draws the two batches of a step: one of pictures and one of the other kinds, or two of a critic's cases."""
-    if args.critic:
-        per_tile = trainer.vision.visual_tokens
-        return (CriticLessons(trainer.tokenizer, trainer.vision.image_size, per_tile, args.critic, args.tokens),) * 2
+def lessons_of(trainer: Trainer, args: argparse.Namespace) -> tuple[Lessons, Lessons]:
+    """What draws the two batches of a step: one of pictures and one of the other kinds."""
     lessons = Lessons(trainer.tokenizer, trainer.vision.image_size, trainer.vision.side, args.tokens, args.room)
     named = (part.split("=") for part in args.others.split(","))
     shares = tuple((kind, float(share)) for kind, share in named) if args.others else lessons.shares[1:]
@@ -307,7 +287,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     parser.add_argument("--minutes", type=float, default=30, help="the schedule follows the clock")
     parser.add_argument("--tokens", type=int, default=2400, help="tokens of a batch; a step has two")
-    parser.add_argument("--critic", type=Path, help="train a critic on the answers in this folder (critic_answers)")
     parser.add_argument("--room", type=int, default=260, help="tokens of the conversations about one picture")
     parser.add_argument("--others", default="", help='shares of the batches beside pictures: "album=0.3,tools=0.1"')
     parser.add_argument("--hold", type=float, default=0.33, help="part of the time at the full rate")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -16,14 +15,27 @@ from internvl_gguf.critics.verdict_tokens import verdict_tokens
 from internvl_gguf.judging import JudgedQuestion
 from internvl_gguf.models.resolve import resolve_model
 from internvl_gguf.types import TileSpan
-from training.critic import RIGHT, WRONG, CriticLessons, Judged, attempt, critic_beginning, judged, pack_judged
+from training.critic import (
+    DESCRIPTION,
+    MOST_WRONG,
+    Judged,
+    can_be_judged,
+    is_right,
+    judged,
+    judged_row,
+    mistaken,
+    other_tokens,
+)
 from training.critic_cases import FIRST_SEED, Case, draw_case, spoiled
 from training.exam import SEED
+from training.packing import beginning
+from training.phrases import SYSTEM_OFFICIAL
+from training.questions import Question
 from training.read_gguf import read, training_tokenizer
 from training.tokenizer import Tokenizer
 
 PER_TILE = 36
-LISTED = "A red circle at the top, a blue star on the left and a star in the middle."
+LISTED = Question("descriptions", "Describe it.", "A red circle at the top and a blue star on the left.")
 
 
 @pytest.fixture(scope="module")
@@ -64,73 +76,100 @@ def test_a_spoiled_form_is_mostly_still_json(cases: list[Case]) -> None:
     assert broken < 5 * len(forms) / 3
 
 
-def test_what_follows_a_wrong_step_is_wrong() -> None:
-    wrong = LISTED.replace("blue", "green")
-    assert attempt(LISTED, LISTED, splits=False).right == (True,)
-    assert attempt(wrong, LISTED, splits=False).right == (False,)
-    assert attempt(LISTED, LISTED, splits=True).right == (True, True)
-    assert attempt(wrong, LISTED, splits=True).right == (True, False)
-    assert attempt('{"a": 2, "b": 3}', '{"a": 1, "b": 3}', splits=True).right == (False, False)
-
-
-def test_an_answer_that_ends_early_is_wrong_at_its_end_and_one_too_long_behind_the_right_end() -> None:
-    assert attempt("[1, 2", "[1, 2, 3", splits=True).right == (True, False)
-    assert attempt("[1, 2, 3, 4", "[1, 2, 3", splits=True).right == (True, True, True, False)
+def test_a_form_is_right_by_its_values_and_all_else_to_the_letter() -> None:
+    form = Question("json", "", '{"a": 2.5, "b": "red"}')
+    assert is_right(form, '{"b": "red", "a": 2.50}')
+    assert not is_right(form, '{"a": 2.5, "b": "blue"}')
+    assert not is_right(form, '{"a": 2.5')
+    assert not is_right(LISTED, LISTED.answer.lower())
 
 
 def test_each_question_has_its_right_answer_and_what_the_model_said_wrong(cases: list[Case]) -> None:
     rng = Random(1)
     for case in cases:
         for question in case.questions:
-            first, *others = judged(question, ["Something else.", question.answer, ""], rng).attempts
-            assert all(first.right)
-            assert 1 <= len(others) <= 2
-            assert not any(tried.right[-1] for tried in others)
+            said = ["Something else.", question.answer, "", "Something else.", "Nothing.", "One thing.", "Two things."]
+            asked = judged(question, said, [], rng)
+            assert asked.answers[0] == question.answer
+            assert set(asked.answers[1:]) <= set(said)
+            assert asked.right == (True, *[False] * MOST_WRONG)
+            asked = judged(question, [question.answer], ["Likely.", question.answer], rng)
+            assert asked.right in ((True, False), (True, False, False))
 
 
-@pytest.mark.parametrize("splits", [False, True])
-def test_a_packed_answer_is_the_prompt_of_the_runtime(tokenizer: Tokenizer, cases: list[Case], splits: bool) -> None:
-    """Token for token, for each step up to where its verdict is told."""
-    with Critic.open("demo", n_ctx=4096) as critic:
+def test_a_mistake_is_a_token_that_the_model_expects_where_it_is_unsure() -> None:
+    answer, end, sure = [5, 6, 7], 9, 0.999
+    expected = np.full((3, 10), 1e-6, np.float32)
+    expected[[0, 2], [5, 7]] = sure
+    expected[1, [6, 3, 4]] = 0.5, 0.3, 0.2
+    made = [mistaken(answer, expected, end, Random(seed)) for seed in range(200)]
+    assert sum(each in ([5, 3, 7], [5, 4, 7]) for each in made) > 180
+    assert made.count([5, 3, 7]) > made.count([5, 4, 7])
+    assert set(other_tokens(answer, expected, end, Random(1))) >= {(1, 3)}
+    expected[1, end] = 5
+    assert all(
+        token not in (end, right)
+        for at, token in other_tokens(answer, expected, end, Random(1))
+        for right in [answer[at]]
+    )
+    assert [5] in [mistaken(answer, expected, end, Random(seed)) for seed in range(20)]
+
+
+def test_an_answers_tokens_are_told_up_to_the_first_wrong_one(tokenizer: Tokenizer) -> None:
+    wrong, short = LISTED.answer.replace("blue", "green"), "A red circle at the top"
+    row = judged_row(tokenizer, [1, 2], [Judged(LISTED, (LISTED.answer, wrong, short), (True, False, False))])
+    truths = [row.truth[row.branch == row.branch[end]].tolist() for end in row.ends]
+    assert set(truths[0]) == {1}
+    first = tokenizer.encode(wrong).index(tokenizer.encode(" green")[0])
+    assert truths[1] == [1] * first + [0] + [-1] * (len(truths[1]) - first - 1)
+    assert set(truths[2]) == {1}, "all of it is right, but not all is there"
+    assert row.right.tolist() == [True, False, False]
+
+
+def test_a_wrong_token_stands_in_the_place_of_a_right_one(tokenizer: Tokenizer) -> None:
+    right = tokenizer.encode(LISTED.answer)
+    others = ((0, 300), (4, 301))
+    row = judged_row(tokenizer, [1, 2], [Judged(LISTED, (LISTED.answer,), (True,))] * 2, [(), others])
+    added = np.flatnonzero(row.parent)
+    assert row.ids[added].tolist() == [300, 301]
+    assert row.truth[added].tolist() == [0, 0]
+    assert row.right.tolist() == [True, True], "they are no answers that a verdict is told of"
+    first, second = added
+    assert row.branch[row.before[first]] == row.stem[first]
+    assert row.branch[row.before[second]] == row.parent[second] == row.branch[row.ends[1]]
+    assert row.ids[row.before[second]] == right[3]
+    assert (row.positions[added] - row.positions[row.before[added]] == 1).all()
+
+
+def test_a_packed_answer_is_the_prompt_of_the_runtime(tokenizer: Tokenizer, cases: list[Case]) -> None:
+    """Token for token, up to where the verdict is told."""
+    with Critic.open("demo", description=DESCRIPTION, n_ctx=4096, n_threads=1) as critic:
         runtime, described = critic.session.runtime, critic.description
         tokens = verdict_tokens(runtime, described)
         for case in cases[:12]:
             pictures = tuple(critic.session.picture(Picture(s.image, max_tiles=case.max_tiles)) for s in case.scenes)
-            shared = critic_beginning(tokenizer, tuple(PER_TILE * len(picture.tiles) for picture in pictures))
-            for question in case.questions:
-                tried = attempt(question.answer, question.answer, splits)
-                packed = pack_judged(tokenizer, shared, [Judged(question, (tried,))])
-                prompts = step_prompts(runtime, described, tokens, JudgedQuestion(question.text, pictures), tried.steps)
+            shared = beginning(tokenizer, SYSTEM_OFFICIAL, tuple(PER_TILE * len(picture.tiles) for picture in pictures))
+            for question in filter(can_be_judged, case.questions):
+                row = judged_row(tokenizer, shared, [Judged(question, (question.answer,), (True,))])
+                asked = JudgedQuestion(question.text, pictures)
+                (prompt,) = step_prompts(runtime, described, tokens, asked, described.split(question.answer))
                 context = tokenizer.special("<IMG_CONTEXT>")
-                spans = [[context] * s.length if isinstance(s, TileSpan) else s.ids for s in prompts[-1]]
-                assert packed.ids.tolist() == [token for part in spans for token in part]
-                told = [at for at in np.flatnonzero(packed.answer) if packed.kinds[packed.answer[at] - 1][-1] == RIGHT]
-                assert [at + 1 for at in told] == [sum(span.length for span in prompt) for prompt in prompts]
+                spans = [[context] * s.length if isinstance(s, TileSpan) else s.ids for s in prompt]
+                assert row.ids.tolist() == [token for part in spans for token in part]
+                assert row.ends.tolist() == [len(row.ids) - 1]
 
 
-def test_branches_see_their_stem_and_the_beginning_only(tokenizer: Tokenizer, cases: list[Case]) -> None:
-    case = cases[0]
-    shared = critic_beginning(tokenizer, (PER_TILE,))
+def test_answers_see_their_question_and_the_beginning_only(tokenizer: Tokenizer, cases: list[Case]) -> None:
     rng = Random(3)
-    questions = [judged(question, [], rng) for question in case.questions]
-    packed = pack_judged(tokenizer, shared, questions)
-    stems = set(packed.stem.tolist()) - {0}
+    questions = [judged(question, [], [], rng) for question in cases[0].questions]
+    row = judged_row(tokenizer, beginning(tokenizer, SYSTEM_OFFICIAL, (PER_TILE,)), questions)
+    stems = set(row.stem.tolist()) - {0}
     assert len(stems) == len(questions)
-    assert all(set(packed.stem[packed.branch == stem].tolist()) == {0} for stem in stems)
-    verdicts = [kind[-1] for kind in packed.kinds if kind[-1] in (RIGHT, WRONG)]
-    assert verdicts.count(WRONG) >= len(questions)
-    for branch in set(packed.branch.tolist()) - {0}:
-        positions = packed.positions[packed.branch == branch]
+    assert all(set(row.stem[row.branch == stem].tolist()) == {0} for stem in stems)
+    for branch in set(row.branch.tolist()) - {0}:
+        positions = row.positions[row.branch == branch]
         assert positions.tolist() == list(range(positions[0], positions[0] + len(positions)))
-
-
-def test_a_batch_is_filled_with_rows_of_about_one_length(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    rows = [{"seed": seed, "answers": [["No."] for _ in draw_case(seed).questions]} for seed in range(6)]
-    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    lessons, rng = CriticLessons(tokenizer, 144, PER_TILE, tmp_path, asked=1.0), Random(2)
-    batches = [lessons(rng) for _ in range(3)]
-    for batch in batches:
-        assert batch.ids.size <= 2400 or len(batch.ids) == 1
-        assert (batch.branch >= 0).mean() > 0.75
-        assert batch.tiles is not None
-        assert (batch.ids == tokenizer.special("<IMG_CONTEXT>")).sum() == PER_TILE * len(batch.tiles)
+    told = np.flatnonzero(row.before >= 0)
+    assert (row.positions[told] - row.positions[row.before[told]] == 1).all()
+    seen = row.branch[row.before[told]]
+    assert ((seen == row.branch[told]) | (seen == row.stem[told])).all()
