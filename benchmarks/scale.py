@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ TILES: Final = 5  # a picture with --max-tiles 4 and its thumbnail
 PICTURE_BYTES, STORAGE_BYTES = 500_000, 1.25e9  # a second: a line of 10 Gbit/s
 SHAPE, QUANT = "7B", "Q4_K_M"  # the text part of InternVL3-8B
 ACTORS: Final = (1, 8, 32, 100, 400)
+FAST_DEVICE, SMALL_PICTURE = 0.02, 0.01  # seconds
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,11 @@ def seconds_of_picture(speed: SpeedEstimate) -> Range:
 
 def day_table(measured: dict[str, Any], gpu: Range) -> list[str]:
     """Pictures a day by machine, and dollars for a million."""
-    of_cpu = measured["1B shape"]
+    of_cpu = measured["demo"]
     rate = max(each["median"] for each in of_cpu["workers"].values())
     cpu = f"{measured['cpu']}, 2 cores"
     machines = (
-        Machine(f"{cpu}; 1B, 1 tile, {of_cpu['answer']} tokens (measured)", 1, Range(1 / rate, 1 / rate), 0.10),
+        Machine(f"{cpu}; demo model, 1 tile, {of_cpu['answer']} tokens (measured)", 1, Range(1 / rate, 1 / rate), 0.10),
         Machine(f"1 consumer GPU; 8B {QUANT}, {TILES} tiles, {ANSWER_TOKENS} tokens (estimated)", 1, gpu, 0.50),
         Machine("8 of them in one machine", 8, gpu, 4.0),
         Machine("100 machines with one each", 100, gpu, 50.0),
@@ -115,7 +116,7 @@ def day_table(measured: dict[str, Any], gpu: Range) -> list[str]:
 
 def cluster_rates(measured: dict[str, Any], gpu: Range) -> Rates:
     """Rates of a cluster of GPUs whose storage, decoding and driver were measured, or are assumed as the page says."""
-    stages = measured["1B shape"]["stages"]
+    stages = measured["demo"]["stages"]
     return Rates(
         read=PICTURE_BYTES / STORAGE_BYTES,
         prepare=1 / stages["photographs decoded and cut, --max-tiles 4"],
@@ -146,7 +147,18 @@ def main() -> None:
     gpu = seconds_of_picture(of_gpu())
     rates = cluster_rates(measured, gpu)
     days = day_table(measured, gpu)
-    slow, found = saturation_table(rates)
+    fast = replace(rates, device=FAST_DEVICE)
+    cases = (
+        ("The estimated card", rates),
+        ("A device that takes 20 ms, with photographs of 12 megapixels", fast),
+        ("The same with pictures that a core decodes and cuts in 10 ms", replace(fast, prepare=SMALL_PICTURE)),
+    )
+    tables: list[str] = []
+    found = []
+    for name, case in cases:
+        table, outcomes = saturation_table(case)
+        tables += ["", f"{name}:", "", *table]
+        found.append({"case": name, "clusters": outcomes})
     checked = measured["ray"]
     one, two = (checked["sides"][name]["steady"]["median"] for name in ("1 actors", "2 actors"))
     predicted = simulate(Rates(0, 0, 1 / one, rates.driver), 2, checked["pictures"]).rate
@@ -155,8 +167,7 @@ def main() -> None:
         "",
         f"Clusters, simulated: {rates.device:.2f} s a picture on a device, {rates.prepare * 1000:.0f} ms of a core to "
         f"decode and cut it, {rates.read * 1000:.2f} ms at the storage, {rates.driver * 1000:.2f} ms at the driver.",
-        "",
-        *slow,
+        *tables,
         "",
         f"Checked against a real run: with {one:.1f} pictures/s of one actor the simulation says {predicted:.1f} for "
         f"two; measured were {two:.1f}.",
