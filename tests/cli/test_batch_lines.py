@@ -266,7 +266,7 @@ def test_no_lines_are_no_work(run: Run, tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text("\n\n")
     done = run("ask", "no-such-model", "--batch", empty)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "There are no lines: nothing is asked.\n")
 
 
 SPEED = SpeedEstimate(
@@ -364,7 +364,7 @@ def test_failures_are_counted_by_their_kinds_and_listed_by_a_command(tmp_path: P
     assert line.startswith(
         "1,825 of 1,825 lines failed (912 missing files, 912 unusable pictures, 1 too long for the context); "
     )
-    assert f"`grep '\"error\": ' '{tmp_path}/my answers.jsonl'` lists them." in line
+    assert f"`grep '\"error\"' '{tmp_path}/my answers.jsonl'` lists them." in line
 
 
 def test_answers_without_a_value_are_told_apart(tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_answers_without_a_value_are_told_apart(tmp_path: Path) -> None:
     _, line = tally.summary()
     assert line == (
         "2 of 4 answers ended at the limit before the form was complete, without a value; "
-        f'`grep \'"finish_reason": "length"\' {tmp_path}/answers.jsonl` lists what was cut. '
+        f"`grep '\"length\"' {tmp_path}/answers.jsonl` lists what was cut. "
         "Give more max_tokens to these lines, or --max-tokens to all. The first is line 7."
     )
 

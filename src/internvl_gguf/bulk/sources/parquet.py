@@ -160,7 +160,9 @@ def _has_data(kind: pa.DataType) -> bool:
     return is_data(kind) or (pa.types.is_struct(kind) and any(is_data(each.type) for each in kind))
 
 
-def _fields(path: str, place: int, row: dict[str, Any], column: str | None, *, in_cells: bool) -> dict[str, Any] | str:
+def _fields(
+    path: str, place: int, row: dict[str, Any], column: str | None, *, in_cells: bool
+) -> dict[str, Any] | Unusable:
     given = row.pop(column, None) if column is not None else None
     cells = {name: _plain(value) for name, value in row.items()}
     if column is None:

@@ -124,8 +124,8 @@ def _check(table: _Table) -> None:
     rows = csv.reader(io.StringIO(table.text, newline=""), delimiter=table.delimiter, strict=True)
     count = 0
     try:
-        for _ in rows:
-            count += 1
+        for row in rows:
+            count += any(map(str.strip, row))
     except csv.Error as error:
         if "unexpected end of data" in str(error):
             raise InvalidRequestError(
