@@ -46,7 +46,7 @@ def cluster(address: str) -> Iterator[None]:
     try:
         with _silent_stderr():  # its own library says there how much it will say
             ray.init(
-                address=None if address == LOCAL else address,
+                address=address,  # "local" is a cluster of its own, whatever else runs here
                 logging_level="ERROR",
                 log_to_driver=False,
                 include_dashboard=False if address == LOCAL else None,
