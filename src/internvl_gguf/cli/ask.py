@@ -12,7 +12,7 @@ import typer
 from internvl_gguf.cli import ask_options, form_options, options
 from internvl_gguf.cli.ask_progress import AskProgress, ask_progress
 from internvl_gguf.cli.asking_options import AskingOptions, pictures_of, takes_asking_options
-from internvl_gguf.cli.batch_options import BATCH_PARALLEL, BatchOptions, takes_batch_options
+from internvl_gguf.cli.batch_options import BATCH_EMBEDDING_BYTES, BATCH_PARALLEL, BatchOptions, takes_batch_options
 from internvl_gguf.cli.boxes_output import box_files, is_cut_off, write_boxes
 from internvl_gguf.cli.clip_options import VideoOption, refuse_wishes_without_clip, takes_clip_options
 from internvl_gguf.cli.judges import find_judge, is_critic
@@ -76,7 +76,11 @@ def ask(
     config = asking.engine
     if many.batch is not None:
         with option_errors():
-            config = replace(config, n_parallel=BATCH_PARALLEL if many.parallel is None else many.parallel)
+            config = replace(
+                config,
+                n_parallel=BATCH_PARALLEL if many.parallel is None else many.parallel,
+                embedding_cache_bytes=min(config.embedding_cache_bytes, BATCH_EMBEDDING_BYTES),
+            )
     if many.output is None:
         require_stdout()
     if log:
