@@ -23,8 +23,8 @@ BATCH_PARALLEL: Final = 4
 of what would gain the rest."""
 
 BATCH_EMBEDDING_BYTES: Final = 128 * 2**20
-"""Memory for embeddings in a batch, where most pictures occur once: enough for several questions in a row about one. With
-that of a conversation a run grew by half a gigabyte until it was full."""
+"""Memory for embeddings in a batch, where most pictures occur once: enough for several questions in a row about one.
+With that of a conversation a run grew by half a gigabyte until it was full."""
 
 _BatchOption = Annotated[
     Path | None,
