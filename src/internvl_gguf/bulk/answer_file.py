@@ -37,7 +37,7 @@ class Kept(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """What is kept in memory of a record.
+    """The part of a record that is kept in memory.
 
     Attributes:
         offset, size: where it stands in the file, in bytes.
@@ -56,7 +56,7 @@ class _Entry(NamedTuple):
 
     @property
     def keys(self) -> list[str]:
-        """What it is found by if its line was changed."""
+        """The keys by which the record is found if its line was changed."""
         line = self.hash[:DIGEST_LENGTH]
         return [line] if self.id_key is None else [line, self.id_key]
 

@@ -1,4 +1,4 @@
-"""What the lines of a batch have in common, and the question that each of them asks with it."""
+"""The options that all lines of a batch share, and the question that each line asks with them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _NOT_ASKED: Final = "0" * DIGEST_LENGTH
 
 @dataclass(frozen=True)
 class Common:
-    """What all lines of a batch have in common, where a line does not say otherwise.
+    """The options that all lines of a batch share, where a line does not say otherwise.
 
     Attributes:
         model: the model's name in the records: that of its file, which has the quant.

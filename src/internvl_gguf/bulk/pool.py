@@ -18,7 +18,7 @@ from internvl_gguf.bulk.dispatcher import Dispatcher, HandOut
 from internvl_gguf.bulk.layout import Layout, Workers
 from internvl_gguf.config import EngineOptions
 from internvl_gguf.errors import InternVLError, WorkerDiedError
-from internvl_gguf.session.worker.messages import Close
+from internvl_gguf.session.worker.messages import Close, LogLine, NoticeLine
 from internvl_gguf.session.worker.worker_process import WorkerProcess
 from internvl_gguf.utils.child_process import python_module
 from internvl_gguf.utils.notices import Notice
@@ -34,7 +34,7 @@ _LESS: Final = "Where memory ran out, use fewer workers (--workers), fewer --max
 
 @dataclass(frozen=True)
 class Told:
-    """What a run of lines tells.
+    """The callbacks of a run of lines.
 
     Attributes:
         answered: called with the outcome of each line, in the order in which they end.
@@ -200,9 +200,9 @@ class WorkerPool:
             self._start_workers(len(self._engines))
         elif isinstance(event, messages.CriticLoading):
             self._told.load_critic(event.done)
-        elif isinstance(event, messages.NoticeLine):
+        elif isinstance(event, NoticeLine):
             self._told.notice(event.line)
-        elif isinstance(event, messages.LogLine):
+        elif isinstance(event, LogLine):
             logging.getLogger(event.logger).log(event.level, "%s", event.line)
         elif isinstance(event, messages.Failed):
             self._failed(worker, event.error)
@@ -303,7 +303,7 @@ def find_layout(answering: Answering, workers: Workers, on_notice: Notice) -> La
                 return event.layout
             if isinstance(event, messages.Failed):
                 raise event.error
-            if isinstance(event, messages.NoticeLine):
+            if isinstance(event, NoticeLine):
                 on_notice(event.line)
             if isinstance(event, _Ended):
                 raise WorkerDiedError(

@@ -18,7 +18,7 @@ from internvl_gguf.errors import InternVLError
 from internvl_gguf.session.feed import Absent, Feed
 from internvl_gguf.session.worker.channel import Channel
 from internvl_gguf.session.worker.child_side import Send, channel_to_parent, log_to_parent, sender
-from internvl_gguf.session.worker.messages import Close
+from internvl_gguf.session.worker.messages import Close, LogLine, NoticeLine
 
 _LOOK_SECONDS: Final = 1.0
 
@@ -102,7 +102,7 @@ def main() -> None:
     channel = channel_to_parent()
     send = sender(channel)
     first: messages.Start | messages.LayOut = channel.receive()
-    log_to_parent(send, first.log_level, messages.LogLine)
+    log_to_parent(send, first.log_level, LogLine)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     try:
         if isinstance(first, messages.LayOut):
@@ -117,7 +117,7 @@ def main() -> None:
 def _lay_out(wanted: messages.LayOut, send: Send) -> None:
     from internvl_gguf.bulk.layout import lay_out
 
-    send(messages.LaidOut(lay_out(wanted.answering, wanted.workers, lambda line: send(messages.NoticeLine(line)))))
+    send(messages.LaidOut(lay_out(wanted.answering, wanted.workers, lambda line: send(NoticeLine(line)))))
 
 
 def _answer(start: messages.Start, channel: Channel, send: Send) -> None:
@@ -130,7 +130,7 @@ def _answer(start: messages.Start, channel: Channel, send: Send) -> None:
     with open_answerer(
         start.answering,
         lambda done: send(messages.Loading(done)),
-        lambda line: send(messages.NoticeLine(line)),
+        lambda line: send(NoticeLine(line)),
         lambda done: send(messages.CriticLoading(done)),
     ) as answerer:
         send(messages.Ready(answerer.facts))

@@ -88,20 +88,6 @@ class Failed(NamedTuple):
     error: InternVLError
 
 
-class NoticeLine(NamedTuple):
-    """A notice for the user."""
-
-    line: str
-
-
-class LogLine(NamedTuple):
-    """A log record."""
-
-    logger: str
-    level: int
-    line: str
-
-
 class LineAnswered(NamedTuple):
     """The outcome of a line; the attributes are those of `Answered`."""
 

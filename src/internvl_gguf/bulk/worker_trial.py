@@ -30,7 +30,7 @@ _WORTH: Final = 20  # lines that are left for each that a trial takes
 
 @dataclass(frozen=True)
 class Measured:
-    """What a trial found.
+    """The result of a trial.
 
     Attributes:
         workers: the number of workers that is worth it.

@@ -32,4 +32,4 @@ class RemoteDevice:
 
 
 UNKNOWN_REMOTE: Final = RemoteDevice("gpu", 0.5e-3, 110e6)
-"""What a device is taken for that nobody asked: a GPU behind a gigabit network."""
+"""The device that is assumed where none was asked: a GPU behind a gigabit network."""

@@ -1,4 +1,4 @@
-"""What actors a cluster has room for, and what keeps them running."""
+"""The actors that a cluster has room for, and their options."""
 
 from __future__ import annotations
 

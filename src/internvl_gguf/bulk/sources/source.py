@@ -1,4 +1,4 @@
-"""What all sources of a batch have in common."""
+"""The type of all sources of a batch, and rules that they share."""
 
 from __future__ import annotations
 

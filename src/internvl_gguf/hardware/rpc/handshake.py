@@ -45,7 +45,7 @@ class DeviceReport:
 
 @dataclass(frozen=True)
 class ServerReport:
-    """What a server said.
+    """The answers of a server.
 
     Attributes:
         address: as it was typed.

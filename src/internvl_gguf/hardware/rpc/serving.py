@@ -28,7 +28,7 @@ _ACCEPTED, _CLOSED = b"Accepted client connection", b"Client connection closed"
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """What a server offers.
+    """The settings of a server.
 
     Attributes:
         address: where it listens, in numbers.
