@@ -80,6 +80,22 @@ def test_equal_pictures_are_answered_once_also_by_a_later_run(
     assert (third["same_as"], third["text"]) == (found["1.png"]["images"], found["1.png"]["text"])
 
 
+@pytest.mark.parametrize("is_kept", [True, False], ids=["file", "stdout"])
+def test_an_equal_picture_long_after_its_twin_has_the_answer_of_that(
+    run: Run, tiny: ModelFiles, tmp_path: Path, *, is_kept: bool
+) -> None:
+    root, output = tmp_path / "pictures", tmp_path / "answers.jsonl"
+    root.mkdir()
+    for number in range(24):
+        noise(number).save(root / f"{number:02}.bmp")  # all of equal size: each may be another's twin
+    (root / "24.bmp").write_bytes((root / "00.bmp").read_bytes())
+    command = ("ask", tiny.text, "What is it?", "--batch", root, "--parallel", "1", *SHORT)
+    done = run(*command, *(("-o", output) if is_kept else ()))
+    first, *_, last = records(output.read_text() if is_kept else done.stdout)
+    assert (last["line"], last["same_as"], last["text"]) == (25, first["images"], first["text"])
+    assert done.stderr.count("answered once") == 1
+
+
 def test_those_that_waited_for_an_equal_one_that_failed_are_asked(
     run: Run, tiny: ModelFiles, folder: Path, tmp_path: Path
 ) -> None:

@@ -108,10 +108,21 @@ class AnswerFile:
         changed = sum(not is_same and not entry.is_error for entry, is_same in found.values())
         return Kept(frozenset(self._chosen), changed)
 
-    def record(self, number: int) -> Record:
-        """Return the record of a line that `kept` found answered."""
+    @property
+    def size(self) -> int:
+        """Bytes of whole records: where the next one will begin."""
+        return self._whole_bytes
+
+    def offset(self, number: int) -> int:
+        """Return where the record of a line begins that `kept` found answered, in bytes."""
+        return self._chosen[number].offset
+
+    def record_at(self, offset: int) -> Record:
+        """Return the record that begins at a byte of the file."""
         with self._path.open("rb") as file:
-            return _record_at(file, self._chosen[number])
+            file.seek(offset)
+            record: Record = json.loads(file.readline())
+            return record
 
     @contextlib.contextmanager
     def appending(self) -> Iterator[Callable[[bytes], None]]:

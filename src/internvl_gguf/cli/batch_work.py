@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from internvl_gguf.bulk.answer_file import AnswerFile
 from internvl_gguf.bulk.answerer import Answered, PlacedLine
 from internvl_gguf.bulk.common import Common
 from internvl_gguf.bulk.lines import Line
-from internvl_gguf.bulk.records import RecordWriter, copied, record_of
+from internvl_gguf.bulk.records import RecordWriter, as_line, copied, record_of
 from internvl_gguf.bulk.same_questions import SameQuestions
 from internvl_gguf.cli.batch_report import LOOKED_AT, BatchProgress, Tally
 from internvl_gguf.cli.batch_words import in_fields
@@ -91,7 +92,8 @@ class Records:
         self._progress = progress
         self._tally = tally
         self._same = SameQuestions((line for line in work.lines() if work.has(line)), work.common)
-        self._answered = self._answered_before()
+        self._answers = _KnownAnswers(work.answers)
+        self._find_earlier_answers()
         self._keys: dict[int, bytes] = {}  # of lines that are asked, by place
         self._waiting: dict[bytes, list[PlacedLine]] = {}
         self._left: deque[PlacedLine] = deque()
@@ -103,6 +105,7 @@ class Records:
 
     def answered(self, answered: Answered) -> None:
         """Record the outcome of a line, and of those that waited for it."""
+        place = self._answers.next_place
         record = self._put(answered)
         key = self._keys.pop(answered.place, None)
         if key is None:
@@ -111,9 +114,9 @@ class Records:
         if isinstance(answered.outcome, InternVLError):
             self._left += waiting
             return
-        self._answered[key] = record
-        for place, line in waiting:
-            self._put_copy(place, line, record)
+        self._answers.add(key, record, place)
+        for each in waiting:
+            self._put_copy(*each, record)
 
     def close(self) -> None:
         """Write the records that are left."""
@@ -126,7 +129,7 @@ class Records:
             if not self._work.has(line):
                 continue
             if answers is not None and line.number in self._work.answered:
-                record = answers.record(line.number)
+                record = answers.record_at(answers.offset(line.number))
             elif line.number in self._shown:
                 record = self._shown[line.number]
             else:
@@ -134,21 +137,21 @@ class Records:
             images = record.get("images") or [f"line {line.number:,}"]
             yield f"{images if isinstance(images, str) else images[0]}: {record.get('text', record.get('error'))}"
 
-    def _answered_before(self) -> dict[bytes, dict[str, Any]]:
-        """Return the records of earlier runs whose questions this run may ask once more."""
+    def _find_earlier_answers(self) -> None:
+        """Find the answers of earlier runs whose questions this run may ask once more."""
         answers, answered = self._work.answers, self._work.answered
         if answers is None or not answered:
-            return {}
-        lines = (line for line in self._work.lines() if line.number in answered and self._work.has(line))
-        keys = ((self._same.key(line), line.number) for line in lines)
-        return {key: answers.record(number) for key, number in keys if key is not None}
+            return
+        for line in self._work.lines():
+            if line.number in answered and self._work.has(line) and (key := self._same.key(line)) is not None:
+                self._answers.add_earlier(key, answers.offset(line.number))
 
     def _firsts(self) -> Iterator[PlacedLine]:
         """Yield the lines whose questions were not asked before."""
         for place, line in enumerate(self._work.pending()):
             key = self._same.key(line)
-            if key is not None and key in self._answered:
-                self._put_copy(place, line, self._answered[key])
+            if key is not None and (record := self._answers.get(key)) is not None:
+                self._put_copy(place, line, record)
             elif key is not None and key in self._waiting:
                 self._waiting[key].append(PlacedLine(place, line))
             else:
@@ -174,6 +177,44 @@ class Records:
         self._writer.put(place, record)
         if self._work.chosen is not None:
             self._shown[line.number] = record
+
+
+class _KnownAnswers:
+    """The records of questions that may be asked once more, by what the equal ones have in common.
+
+    Of those in a file only the place is kept in memory: of many pictures many are of as many bytes as another.
+
+    Args:
+        answers: the file that they are in; None where there is none, which keeps them in memory.
+    """
+
+    def __init__(self, answers: AnswerFile | None) -> None:
+        self._answers = answers
+        self._offsets: dict[bytes, int] = {}
+        self._records: dict[bytes, bytes] = {}
+
+    @property
+    def next_place(self) -> int:
+        """Where the next record will begin in the file; 0 where there is none."""
+        return self._answers.size if self._answers else 0
+
+    def add(self, key: bytes, record: dict[str, Any], place: int) -> None:
+        """Add a record that was written where `next_place` was."""
+        if self._answers:
+            self._offsets[key] = place
+        else:
+            self._records[key] = as_line(record)
+
+    def add_earlier(self, key: bytes, offset: int) -> None:
+        """Add a record that an earlier run wrote into the file."""
+        self._offsets[key] = offset
+
+    def get(self, key: bytes) -> dict[str, Any] | None:
+        """Return the record of equal questions; None if there is none yet."""
+        if self._answers and (offset := self._offsets.get(key)) is not None:
+            return self._answers.record_at(offset)
+        data = self._records.get(key)
+        return None if data is None else cast("dict[str, Any]", json.loads(data))
 
 
 class _LinesToAsk(Feed[PlacedLine]):
