@@ -268,7 +268,9 @@ def _arguments_of_batch(
     if images:
         raise typer.BadParameter("the pictures are those that --batch names", param_hint="--image")
     if videos:
-        raise typer.BadParameter("the clips are those that --batch names", param_hint="--video")
+        raise typer.BadParameter(
+            'the clips are those that --batch names, each line its own: "videos": [...]', param_hint="--video"
+        )
     if len(words) == 1 and model is None and " " not in words[0]:
         return words[0], prompt
     return _split_arguments(words, model, prompt)
