@@ -26,11 +26,12 @@ from internvl_gguf import (
     Reply,
     SamplingParams,
 )
+from internvl_gguf.bulk.answerer import LoadedFacts
 from internvl_gguf.bulk.common import Common
 from internvl_gguf.bulk.lines import Line, read_lines
 from internvl_gguf.bulk.records import RecordWriter, record_of
 from internvl_gguf.cli import main
-from internvl_gguf.cli.batch_report import BatchSpeed, Tally, estimate
+from internvl_gguf.cli.batch_report import Tally, estimate
 from internvl_gguf.cli.batch_work import Work
 from internvl_gguf.hardware.device_speed import Range
 from internvl_gguf.images.tile_limits import TileLimits
@@ -282,7 +283,7 @@ SPEED = SpeedEstimate(
 def told(speed: SpeedEstimate, count: int, questions: list[Question], reading: float = 0) -> str | None:
     """The estimate where the pictures of a question take `reading` seconds to read."""
     clock = itertools.count(0, reading)
-    return estimate(BatchSpeed(speed, 256, 448, 4), count, questions, TileLimits(), lambda: next(clock))
+    return estimate(LoadedFacts(speed, 256, 448, 4, TileLimits()), 1, count, questions, lambda: next(clock))
 
 
 def asked(*images: Path, **options: Any) -> Question:

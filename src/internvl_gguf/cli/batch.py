@@ -21,7 +21,7 @@ from internvl_gguf.bulk.tables import check_table
 from internvl_gguf.bulk.template import PromptTemplate
 from internvl_gguf.cli.asking_options import pictures_of
 from internvl_gguf.cli.batch_options import BatchOptions
-from internvl_gguf.cli.batch_report import BatchProgress, BatchSpeed, Tally, estimate
+from internvl_gguf.cli.batch_report import BatchProgress, Tally, estimate
 from internvl_gguf.cli.batch_work import Records, Work
 from internvl_gguf.cli.judges import find_judge, is_critic
 from internvl_gguf.cli.output import Figure, answer_stream, progress_bars, say
@@ -212,7 +212,7 @@ def _answer(job: BatchJob, files: ModelFiles, work: Work, tally: Tally) -> None:
         stack.callback(records.close)
 
         def ready(loaded: LoadedFacts, devices: int) -> None:
-            if told := _estimate(loaded, work, job.asked, devices):
+            if told := estimate(loaded, devices, work.count, work.sample(job.asked)):
                 progress.notice(told)
             tally.start()
 
@@ -275,12 +275,6 @@ def _is_judged(line: Line, judge: str) -> bool:
     """Return whether a line asks for several answers and for no other judge."""
     given = line.known_fields
     return bool(given.get("best_of", 1) != 1 and given.get("judge", judge) == judge)
-
-
-def _estimate(loaded: LoadedFacts, work: Work, asked: AskOptions, devices: int) -> str | None:
-    """Return how long the lines will take, or what would make that known; None where it is not worth a line."""
-    speed = BatchSpeed(loaded.speed, loaded.tokens_per_tile, loaded.tile_size, loaded.n_parallel, devices)
-    return estimate(speed, work.count, work.sample(asked), loaded.limits)
 
 
 @contextlib.contextmanager

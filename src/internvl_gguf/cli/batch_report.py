@@ -26,8 +26,8 @@ from internvl_gguf.types import Picture, Question, Reply, Video
 from internvl_gguf.utils.sizes import counted
 
 if TYPE_CHECKING:
+    from internvl_gguf.bulk.answerer import LoadedFacts
     from internvl_gguf.config import AskOptions
-    from internvl_gguf.planning.speed_estimate import SpeedEstimate
 
 FEWER_TILES: Final = 4
 """The `--max-tiles` that is named to those who want a batch sooner: enough for what a picture shows, not for its small
@@ -46,41 +46,27 @@ _UNITS: Final = ((24 * _HOUR, "days"), (_HOUR, "hours"), (60, "minutes"), (1, "s
 _NAMED: Final = re.compile(r"Cannot use (?P<name>.+?): (?P<reason>.+)", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class BatchSpeed:
-    """The speed of a loaded model, and the size of the questions it is asked.
+def seconds_of_question(
+    facts: LoadedFacts, devices: int, tiles: float, words: float, reading: float, answers: float = 1
+) -> Range:
+    """Return the seconds for one question.
 
-    Attributes:
-        speed: the planner's estimate for this machine.
-        tokens_per_tile: visual tokens of a tile.
-        tile_size: side of a tile in pixels.
-        n_parallel: questions answered at once.
+    The answers under way share each reading of the weights: at best their tokens cost an `n_parallel`th. Pictures
+    are read and cut in threads beside the model: at best that costs no time, at worst all of it.
+
+    Args:
+        facts: the loaded model.
         devices: GPUs, or groups of them, that share the questions; 1 for a CPU, however many workers it has.
+        tiles: tiles of its pictures in all.
+        words: tokens of its answer.
+        reading: seconds in which its pictures are read and cut.
+        answers: how many are written for it; at best they share each reading of the weights, too.
     """
-
-    speed: SpeedEstimate
-    tokens_per_tile: int
-    tile_size: int
-    n_parallel: int
-    devices: int = 1
-
-    def seconds(self, tiles: float, words: float, reading: float, answers: float = 1) -> Range:
-        """Return the seconds for one question.
-
-        The answers under way share each reading of the weights: at best their tokens cost an `n_parallel`th. Pictures
-        are read and cut in threads beside the model: at best that costs no time, at worst all of it.
-
-        Args:
-            tiles: tiles of its pictures in all.
-            words: tokens of its answer.
-            reading: seconds in which its pictures are read and cut.
-            answers: how many are written for it; at best they share each reading of the weights, too.
-        """
-        found = self.speed.decode.amount_over(words).times(1 / self.n_parallel, answers)
-        found += self.speed.prefill.amount_over(_TEXT_TOKENS + tiles * self.tokens_per_tile)
-        if self.speed.tile_seconds is not None:
-            found += self.speed.tile_seconds.times(tiles)
-        return Range(max(found.low, reading / PREPARING_THREADS), found.high + reading).times(1 / self.devices)
+    found = facts.speed.decode.amount_over(words).times(1 / facts.n_parallel, answers)
+    found += facts.speed.prefill.amount_over(_TEXT_TOKENS + tiles * facts.tokens_per_tile)
+    if facts.speed.tile_seconds is not None:
+        found += facts.speed.tile_seconds.times(tiles)
+    return Range(max(found.low, reading / PREPARING_THREADS), found.high + reading).times(1 / devices)
 
 
 @dataclass(frozen=True)
@@ -105,33 +91,34 @@ class _Looked:
 
 
 def estimate(
-    speed: BatchSpeed,
+    facts: LoadedFacts,
+    devices: int,
     count: int,
     questions: Iterable[Question],
-    limits: TileLimits,
     clock: Callable[[], float] = time.perf_counter,
 ) -> str | None:
     """Return how long a batch will take, in a line for the user; None if that is not known.
 
     Args:
-        speed: the model and its speed; of speeds that are only assumed the line says how to measure them.
+        facts: the loaded model; of speeds that are only assumed the line says how to measure them. Its tile limits are
+            those of pictures whose question sets none.
+        devices: as in `seconds_of_question`.
         count: number of questions.
         questions: some of them, from all over the batch, each with its `sampling`. Their pictures are read; those that
             cannot be used are passed over.
-        limits: tile limits of pictures whose question sets none.
         clock: gives seconds.
     """
     if count < WORTH_ESTIMATING:
         return None
-    if not speed.speed.measured:
+    if not facts.speed.measured:
         return "How long this takes is not known; `internvl doctor --measure`, once, makes an estimate possible."
-    looked = [found for each in questions if (found := _look(each, limits, speed.tile_size, clock))]
+    looked = [found for each in questions if (found := _look(each, facts.limits, facts.tile_size, clock))]
     if not looked:
         return None
     pictures = sum(each.pictures for each in looked)
     tiles, words = fmean(each.tiles for each in looked), fmean(each.words for each in looked)
     reading, answers = fmean(each.seconds for each in looked), fmean(each.answers for each in looked)
-    each = speed.seconds(tiles, words, reading, answers)
+    each = seconds_of_question(facts, devices, tiles, words, reading, answers)
     if pictures:
         shown, of_one = pictures / len(looked), f" (about {_tiles(tiles * len(looked) / pictures)} a picture)"
         rate = f"{_rate(each.times(1 / shown))} pictures an hour"
@@ -143,7 +130,8 @@ def estimate(
     )
     if tiles <= _MANY_TILES * max(1.0, shown):
         return line
-    least = speed.seconds(fmean(each.fewer for each in looked), words, reading, answers)
+    fewer = fmean(each.fewer for each in looked)
+    least = seconds_of_question(facts, devices, fewer, words, reading, answers)
     return f"{line} Fewer tiles are faster: --max-tiles {FEWER_TILES} takes {_between(least.times(count))}."
 
 
