@@ -23,6 +23,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -89,7 +90,9 @@ def pictures_a_second(answering: Answering, lines: Sequence[PlacedLine], workers
         pass
 
     answer_lines(answering, lines, len(lines), Told(answered, nothing, nothing, nothing, ready), workers)
-    return len(lines) / (ended[-1] - began[0])
+    found = len(lines) / (ended[-1] - began[0])
+    print(f"{workers} workers: {measure.number(found)} pictures/s", file=sys.stderr, flush=True)
+    return found
 
 
 def rate(work: Callable[[], int], seconds: float) -> float:
@@ -171,7 +174,7 @@ def stages_of_the_model(
 
         tiles = rate(encoded, seconds)
         session.clear()
-        reply = session.ask(" ".join([WORDS] * 20), max_tokens=ANSWER)
+        reply = session.ask(" ".join([WORDS] * 8), max_tokens=ANSWER)
         read = (reply.usage.prompt_tokens - reply.usage.cached_tokens) / reply.timings.prefill
         return {
             "tiles encoded": tiles,
@@ -195,7 +198,7 @@ def main() -> None:
     with Session.open(files.text, files.mmproj, n_ctx=256, n_threads=1) as session:
         tile_size = session.runtime.vision.image_size
     opening = {"system": None, "max_tiles": 1, "min_tiles": None, "thumbnail": True, **engine}
-    answering = Answering(files, opening, {"sampling": SamplingParams(max_tokens=ANSWER)}, Common())
+    answering = Answering(files, opening, {}, Common(sampling=SamplingParams(max_tokens=ANSWER)))
     with tempfile.TemporaryDirectory() as folder:
         lines = lines_about(Path(folder), count, tile_size)
         sides = {str(workers): partial(pictures_a_second, answering, lines, workers) for workers in arguments.workers}

@@ -105,7 +105,8 @@ def main() -> None:
     threads = max(1, arguments.threads // ACTORS)
     engine = EngineConfig(n_ctx=1024, n_threads=threads, n_parallel=4, embedding_disk_bytes=0)
     opening = {"system": None, "max_tiles": 1, "min_tiles": None, "thumbnail": True, **engine.options}
-    answering = Answering(files, opening, {"sampling": SamplingParams(max_tokens=TOKENS)}, Common(prompt=PROMPT))
+    common = Common(prompt=PROMPT, sampling=SamplingParams(max_tokens=TOKENS))
+    answering = Answering(files, opening, {}, common)
     with tempfile.TemporaryDirectory() as root, on_ray.cluster(on_ray.LOCAL):
         folder = Path(root) / "photos"
         draw_pictures(folder, count)

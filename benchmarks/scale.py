@@ -92,13 +92,19 @@ def seconds_of_picture(speed: SpeedEstimate) -> Range:
     return found + speed.tile_seconds.times(TILES)
 
 
+def of_cpu(measured: dict[str, Any], key: str, model: str) -> Machine:
+    """The CPU that was measured, with the better number of workers."""
+    own = measured[key]
+    rate = max(each["median"] for each in own["workers"].values())
+    name = f"{measured['cpu']}, 2 cores; {model}, 1 tile, {own['answer']} tokens (measured)"
+    return Machine(name, 1, Range(1 / rate, 1 / rate), 0.10)
+
+
 def day_table(measured: dict[str, Any], gpu: Range) -> list[str]:
     """Pictures a day by machine, and dollars for a million."""
-    of_cpu = measured["demo"]
-    rate = max(each["median"] for each in of_cpu["workers"].values())
-    cpu = f"{measured['cpu']}, 2 cores"
     machines = (
-        Machine(f"{cpu}; demo model, 1 tile, {of_cpu['answer']} tokens (measured)", 1, Range(1 / rate, 1 / rate), 0.10),
+        of_cpu(measured, "demo", "demo model"),
+        of_cpu(measured, "1B", "the 1B's shape"),
         Machine(f"1 consumer GPU; 8B {QUANT}, {TILES} tiles, {ANSWER_TOKENS} tokens (estimated)", 1, gpu, 0.50),
         Machine("8 of them in one machine", 8, gpu, 4.0),
         Machine("100 machines with one each", 100, gpu, 50.0),
