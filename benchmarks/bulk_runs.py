@@ -8,7 +8,7 @@ user runs the command; nothing of an earlier run is in the cache of embeddings.
              Checked: a row for each picture, each once, and how often a line has a record more than once before the
              file is put in order, which would be an answer computed twice.
     memory   one run; every second the memory of the command and of its processes is added up (the unique set size,
-             which counts no page twice). Reported at 10% of the pictures and at the end, and the most in between.
+             which counts no page twice). Reported at 10% of the pictures, at half and at the end, and the most of all.
 
     python benchmarks/bulk_runs.py kills [--pictures 2000] [--kills 20] [--workers N]
     python benchmarks/bulk_runs.py memory [--pictures 20000] [--workers N]
@@ -121,13 +121,14 @@ def memory(run: Run, pictures: int) -> dict[str, Any]:
             time.sleep(1)
     seconds = time.perf_counter() - began
     running = [(done, size) for done, size in samples if 0 < done < pictures]
-    early = next(size for done, size in running if done >= pictures / 10)
+    early, half = (next(size for done, size in running if done >= pictures * part) for part in (0.1, 0.5))
     return {
         "pictures": pictures,
         "rows": len(run.rows()),
         "seconds": round(seconds, 1),
         "pictures_a_second": round(pictures / seconds, 1),
         "mib_at_a_tenth": round(early, 1),
+        "mib_at_half": round(half, 1),
         "mib_at_the_end": round(running[-1][1], 1),
         "mib_most": round(max(size for _, size in samples), 1),
     }
